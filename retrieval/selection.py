@@ -1,0 +1,51 @@
+"""Which past frames a block may remember, and which it does: arithmetic on frame numbers, no tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What one block retrieved.
+
+    Attributes:
+        block: number of the block in the take, from 0.
+        query_frame: the latent frame whose embedding was the query (the newest finished one).
+        candidates: how many frames could have been chosen.
+        frames: the chosen latent frames, best first.
+        similarities: their cosine similarities to the query.
+    """
+
+    block: int
+    query_frame: int
+    candidates: int
+    frames: tuple[int, ...]
+    similarities: tuple[float, ...]
+
+
+def candidate_frames(frames_done: int, window_frames: int, sink_frames: int, recency_guard_frames: int) -> range:
+    """Latent frames that the next block may retrieve.
+
+    They have left the cache before the block begins (a cache of `window_frames` keeps the sink and the newest
+    frames), are not in the sink, and are not among the `recency_guard_frames` newest of those that left.
+    """
+    kept_local = window_frames - sink_frames
+    left_cache = frames_done - kept_local
+    return range(sink_frames, max(sink_frames, left_cache - recency_guard_frames))
+
+
+def select_best(candidates: range, similarities: Sequence[float], memory_frames: int) -> list[tuple[int, float]]:
+    """The `memory_frames` candidates most similar to the query, best first; ties go to the earlier frame.
+
+    Args:
+        candidates: frame numbers that may be chosen.
+        similarities: cosine similarity of *every* stored frame to the query, indexed by frame number.
+        memory_frames: K.
+
+    Returns:
+        (frame, similarity) pairs, fewer than K while fewer candidates exist.
+    """
+    ranked = sorted(candidates, key=lambda frame: (-similarities[frame], frame))
+    return [(frame, float(similarities[frame])) for frame in ranked[:memory_frames]]
