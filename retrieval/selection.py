@@ -1,8 +1,7 @@
-"""Which past frames a block may remember, and which it does: arithmetic on frame numbers, no tensors."""
+"""Which past frames a block may remember, and which it does: arithmetic on frame numbers, no tensors, no search."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -34,18 +33,3 @@ def candidate_frames(frames_done: int, window_frames: int, sink_frames: int, rec
     kept_local = window_frames - sink_frames
     left_cache = frames_done - kept_local
     return range(sink_frames, max(sink_frames, left_cache - recency_guard_frames))
-
-
-def select_best(candidates: range, similarities: Sequence[float], memory_frames: int) -> list[tuple[int, float]]:
-    """The `memory_frames` candidates most similar to the query, best first; ties go to the earlier frame.
-
-    Args:
-        candidates: frame numbers that may be chosen.
-        similarities: cosine similarity of *every* stored frame to the query, indexed by frame number.
-        memory_frames: K.
-
-    Returns:
-        (frame, similarity) pairs, fewer than K while fewer candidates exist.
-    """
-    ranked = sorted(candidates, key=lambda frame: (-similarities[frame], frame))
-    return [(frame, float(similarities[frame])) for frame in ranked[:memory_frames]]

@@ -1,0 +1,317 @@
+"""The causal Wan2.1 text-to-video transformer.
+
+The same function as diffusers' `WanTransformer3DModel` when nothing is masked or cached, under the same parameter names,
+so that checkpoints and LoRA files of that class load unchanged. What differs is how self-attention gets its context:
+from the sequence itself (`forward`, training and tests) or from a `KVCache` (`forward_block`, streaming).
+
+Tensors are token-major inside: [B, tokens, width], tokens = latent frames x height x width, time slowest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.loaders import FromOriginalModelMixin, PeftAdapterMixin
+from diffusers.models.embeddings import PixArtAlphaTextProjection, TimestepEmbedding, Timesteps
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.normalization import FP32LayerNorm
+from torch import Tensor, nn
+
+from backbone.cache import KVCache
+from backbone.rope import Rotation, rotation
+
+# (layer, query, key, value) -> attended; query, key, value: [B, tokens, heads, head_dim], before any rotation.
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class TextContext:
+    """What cross-attention needs of a prompt: keys and values of its tokens in every layer.
+
+    Attributes:
+        keys, values: one tensor a layer, [B, text_length, heads, head_dim].
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+
+class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin):
+    """A Wan2.1 transformer of any size, run block by block over a cache.
+
+    Args:
+        patch_size: (time, height, width) of one token in latent elements; time is 1.
+        num_attention_heads, attention_head_dim: their product is the width.
+        in_channels, out_channels: of the latents.
+        text_dim: width of the prompt embeddings.
+        text_length: prompt embeddings are padded with zeros to this many tokens.
+        freq_dim: sinusoids of the timestep embedding.
+        ffn_dim, num_layers, cross_attn_norm, eps: as in Wan2.1.
+        rope_max_seq_len: frames that the absolute position scheme may number.
+
+    Raises:
+        ValueError: if the sizes don't fit each other.
+    """
+
+    _supports_gradient_checkpointing = False
+    _no_split_modules = ("TransformerBlock",)
+    _repeated_blocks = ("TransformerBlock",)
+    _skip_layerwise_casting_patterns = ("patch_embedding", "condition_embedder", "norm")
+
+    @register_to_config
+    def __init__(
+        self,
+        patch_size: tuple[int, int, int] = (1, 2, 2),
+        num_attention_heads: int = 12,
+        attention_head_dim: int = 128,
+        in_channels: int = 16,
+        out_channels: int = 16,
+        text_dim: int = 4096,
+        text_length: int = 512,
+        freq_dim: int = 256,
+        ffn_dim: int = 8960,
+        num_layers: int = 30,
+        cross_attn_norm: bool = True,
+        eps: float = 1e-6,
+        rope_max_seq_len: int = 1024,
+    ) -> None:
+        super().__init__()
+        if patch_size[0] != 1:
+            raise ValueError(f"patch_size is {tuple(patch_size)}; a token must span one latent frame, as in (1, 2, 2)")
+        if attention_head_dim % 2:
+            raise ValueError(f"attention_head_dim is {attention_head_dim}; rotary positions need an even number")
+        width = num_attention_heads * attention_head_dim
+        self.patch_embedding = nn.Conv3d(in_channels, width, kernel_size=patch_size, stride=patch_size)
+        self.condition_embedder = ConditionEmbedder(width, freq_dim, text_dim)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(layer, width, num_attention_heads, ffn_dim, cross_attn_norm, eps)
+            for layer in range(num_layers)
+        )
+        self.norm_out = FP32LayerNorm(width, eps, elementwise_affine=False)
+        self.proj_out = nn.Linear(width, out_channels * math.prod(patch_size))
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 2, width) / width**0.5)
+
+    # ---- the two ways to run it ----
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        frame_positions: Tensor | None = None,
+        frame_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Run a whole sequence without a cache.
+
+        Args:
+            hidden_states: [B, C, F, h, w], latents at their noise levels.
+            timestep: [B], or [B, F] where frames have noise levels of their own; 0..1000.
+            encoder_hidden_states: [B, up to text_length, text_dim].
+            frame_positions: [F] or [B, F], temporal positions; default 0..F-1.
+            frame_mask: [F, F] or [B, F, F], True where the row's frame may attend to the column's; default all.
+
+        Returns:
+            The flow v = noise - x0, [B, C, F, h, w].
+        """
+        frames = hidden_states.shape[2]
+        if frame_positions is None:
+            frame_positions = torch.arange(frames, device=hidden_states.device)
+        rotate = self.rotation(frame_positions, hidden_states.shape[-2:])
+        mask = None if frame_mask is None else _token_mask(frame_mask, self.tokens_per_frame(hidden_states.shape[-2:]))
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return attention(rotate(query), rotate(key), value, mask)
+
+        return self._run(hidden_states, timestep, self.encode_text(encoder_hidden_states), attend)
+
+    def forward_block(
+        self, hidden_states: Tensor, timestep: Tensor, text: TextContext, cache: KVCache, keep: bool = False
+    ) -> Tensor:
+        """Run one block over the context assembled in `cache`, overwriting the block's own keys and values there.
+
+        Args:
+            hidden_states: [B, C, T, h, w], the frames at the tail of the assembled context.
+            timestep: [B], 0..1000.
+            text: the prompt, from `encode_text`.
+            cache: holds the context; see `KVCache.assemble`.
+            keep: also keep the block's keys and values in the cache (the commit pass).
+
+        Returns:
+            The flow v, [B, C, T, h, w].
+        """
+        rotate = cache.tail_rotation
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            keys, values = cache.write(layer, key, value, keep)
+            return attention(rotate(query), keys, values)
+
+        return self._run(hidden_states, timestep, text, attend)
+
+    def encode_text(self, prompt_embeds: Tensor) -> TextContext:
+        """Project prompt embeddings [B, up to text_length, text_dim] to every layer's cross-attention keys and values."""
+        length = self.config.text_length
+        if prompt_embeds.shape[1] > length:
+            raise ValueError(f"the prompt has {prompt_embeds.shape[1]} tokens; this backbone reads text_length = {length}")
+        padded = F.pad(prompt_embeds, (0, 0, 0, length - prompt_embeds.shape[1]))
+        text = self.condition_embedder.text_embedder(padded)
+        pairs = [block.attn2.keys_values(text) for block in self.blocks]
+        return TextContext(tuple(key for key, _ in pairs), tuple(value for _, value in pairs))
+
+    # ---- geometry ----
+
+    def token_grid(self, latent_size: tuple[int, int]) -> tuple[int, int]:
+        """Tokens along height and width of a latent frame of `latent_size` (height, width)."""
+        _, patch_h, patch_w = self.config.patch_size
+        return latent_size[0] // patch_h, latent_size[1] // patch_w
+
+    def tokens_per_frame(self, latent_size: tuple[int, int]) -> int:
+        """Tokens of one latent frame of `latent_size` (height, width)."""
+        return math.prod(self.token_grid(latent_size))
+
+    def rotation(self, frame_positions: Tensor, latent_size: tuple[int, int]) -> Rotation:
+        """Rotary positions of whole frames at temporal positions [F] or [B, F]."""
+        return rotation(frame_positions, *self.token_grid(latent_size), self.config.attention_head_dim)
+
+    # ---- inside ----
+
+    def _run(self, latents: Tensor, timestep: Tensor, text: TextContext, attend: Attend) -> Tensor:
+        batch, _, frames, height, width = latents.shape
+        x = self.patch_embedding(latents).flatten(2).transpose(1, 2).contiguous()
+        time, modulation = self.condition_embedder.embed_time(timestep)
+        for block in self.blocks:
+            x = block(x, modulation, text, attend)
+        shift, scale = (self.scale_shift_table[None] + time[:, :, None]).chunk(2, dim=2)
+        x = self.proj_out(_modulate(self.norm_out, x, shift, scale))
+        rows, columns = self.token_grid((height, width))
+        _, patch_h, patch_w = self.config.patch_size
+        x = x.reshape(batch, frames, rows, columns, patch_h, patch_w, -1)
+        return x.permute(0, 6, 1, 2, 4, 3, 5).reshape(batch, -1, frames, height, width)
+
+
+class ConditionEmbedder(nn.Module):
+    """Embeds the timestep and the prompt."""
+
+    def __init__(self, width: int, freq_dim: int, text_dim: int) -> None:
+        super().__init__()
+        self.timesteps_proj = Timesteps(freq_dim, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedder = TimestepEmbedding(freq_dim, width)
+        self.time_proj = nn.Linear(width, 6 * width)
+        self.text_embedder = PixArtAlphaTextProjection(text_dim, width, act_fn="gelu_tanh")
+
+    def embed_time(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """[B] or [B, F] timesteps to (embedding [B, F or 1, width], modulation [B, F or 1, 6, width])."""
+        frames = timestep.shape[1] if timestep.ndim == 2 else 1
+        sinusoids = self.timesteps_proj(timestep.flatten()).to(self.time_proj.weight.dtype)
+        time = self.time_embedder(sinusoids).unflatten(0, (-1, frames))
+        return time, self.time_proj(F.silu(time)).unflatten(2, (6, -1))
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention over the context, cross-attention to the prompt, feed-forward; each gated or added (adaLN)."""
+
+    def __init__(self, layer: int, width: int, heads: int, ffn_dim: int, cross_attn_norm: bool, eps: float) -> None:
+        super().__init__()
+        self.layer = layer
+        self.norm1 = FP32LayerNorm(width, eps, elementwise_affine=False)
+        self.attn1 = Attention(width, heads, eps)
+        self.attn2 = Attention(width, heads, eps)
+        self.norm2 = FP32LayerNorm(width, eps, elementwise_affine=True) if cross_attn_norm else nn.Identity()
+        self.ffn = FeedForward(width, ffn_dim)
+        self.norm3 = FP32LayerNorm(width, eps, elementwise_affine=False)
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 6, width) / width**0.5)
+
+    def forward(self, x: Tensor, modulation: Tensor, text: TextContext, attend: Attend) -> Tensor:
+        """x [B, tokens, width], modulation [B, F or 1, 6, width] -> [B, tokens, width]."""
+        mods = (self.scale_shift_table[None] + modulation.float()).chunk(6, dim=2)
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = mods
+
+        query, key, value = self.attn1.queries_keys_values(_modulate(self.norm1, x, shift, scale))
+        x = _add_gated(x, self.attn1.output(attend(self.layer, query, key, value)), gate)
+
+        query = self.attn2.queries(self.norm2(x))
+        x = x + self.attn2.output(attention(query, text.keys[self.layer], text.values[self.layer]))
+
+        return _add_gated(x, self.ffn(_modulate(self.norm3, x, ffn_shift, ffn_scale)), ffn_gate)
+
+
+class Attention(nn.Module):
+    """The projections around an attention call; queries and keys are RMS-normed across all heads."""
+
+    def __init__(self, width: int, heads: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width)
+        self.to_k = nn.Linear(width, width)
+        self.to_v = nn.Linear(width, width)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+        self.norm_q = nn.RMSNorm(width, eps)
+        self.norm_k = nn.RMSNorm(width, eps)
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, tokens, width] to three [B, tokens, heads, head_dim], not yet rotated."""
+        return self.queries(x), *self.keys_values(x)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """[B, tokens, width] to [B, tokens, heads, head_dim]."""
+        return self._heads(self.norm_q(self.to_q(x)))
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, tokens, width] to two [B, tokens, heads, head_dim]."""
+        return self._heads(self.norm_k(self.to_k(x))), self._heads(self.to_v(x))
+
+    def output(self, attended: Tensor) -> Tensor:
+        """[B, tokens, heads, head_dim] to [B, tokens, width]."""
+        return self.to_out[0](attended.flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, -1))
+
+
+class FeedForward(nn.Module):
+    """Linear, GELU (tanh form), linear; named as diffusers names it."""
+
+    def __init__(self, width: int, ffn_dim: int) -> None:
+        super().__init__()
+        self.net = nn.ModuleList([_Projection(width, ffn_dim), nn.Identity(), nn.Linear(ffn_dim, width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net[2](F.gelu(self.net[0].proj(x), approximate="tanh"))
+
+
+class _Projection(nn.Module):
+    """Holds `proj`, so that the parameter is called `net.0.proj`."""
+
+    def __init__(self, width: int, ffn_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, ffn_dim)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention on [B, tokens, heads, head_dim]; `mask` [B or 1, 1, queries, keys], True = see."""
+    attended = F.scaled_dot_product_attention(
+        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask
+    )
+    return attended.transpose(1, 2)
+
+
+def _modulate(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """norm(x) * (1 + scale) + shift in float32; x [B, tokens, width], shift and scale [B, F or 1, 1, width]."""
+    normed = norm(x.float()).unflatten(1, (shift.shape[1], -1))
+    return (normed * (1 + scale) + shift).flatten(1, 2).type_as(x)
+
+
+def _add_gated(x: Tensor, update: Tensor, gate: Tensor) -> Tensor:
+    """x + update * gate in float32; x and update [B, tokens, width], gate [B, F or 1, 1, width]."""
+    gated = update.unflatten(1, (gate.shape[1], -1)) * gate
+    return (x.float() + gated.flatten(1, 2)).type_as(x)
+
+
+def _token_mask(frame_mask: Tensor, tokens_per_frame: int) -> Tensor:
+    """[F, F] or [B, F, F] over frames to [B or 1, 1, tokens, tokens] over tokens."""
+    mask = frame_mask if frame_mask.ndim == 3 else frame_mask[None]
+    return mask.repeat_interleave(tokens_per_frame, 1).repeat_interleave(tokens_per_frame, 2)[:, None]

@@ -1,0 +1,170 @@
+"""The block loop: retrieve, assemble, denoise, commit (design, section 2), on latents and prompt embeddings alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from backbone.cache import CacheShape, KVCache
+from backbone.config import ContextConfig, SamplerConfig
+from backbone.sampler import add_noise, predict_x0
+from backbone.transformer import CausalWanTransformer, TextContext
+from longlive_rag.noise import NoiseSource
+from longlive_rag.stopwatch import Stopwatch
+from retrieval.encoder import LatentEncoder
+from retrieval.memory import Memory
+from retrieval.pages import HostPages
+from retrieval.selection import Selection
+
+
+@dataclass(frozen=True)
+class FinishedBlock:
+    """One committed block.
+
+    Attributes:
+        index: number of the block, from 0.
+        latents: [B, T, C, h, w] float32, on the model's device.
+        embeddings: [B, T, D], or None without memory.
+        selections: one a take of the batch; empty where nothing was retrieved.
+        seconds: by stage.
+    """
+
+    index: int
+    latents: Tensor
+    embeddings: Tensor | None
+    selections: tuple[Selection, ...]
+    seconds: dict[str, float]
+
+
+class Rollout:
+    """Generates block after block and keeps what the next one needs.
+
+    Args:
+        transformer: the frozen backbone.
+        context, sampler: what a block sees and how it is sampled.
+        noise: where its noise comes from.
+        latent_shape: (C, h, w) of a latent frame.
+        batch_size: takes generated side by side.
+        encoder: embeds latents for memory; None is the native backbone, and then `memory_frames` must be 0.
+
+    Raises:
+        ValueError: if the context has memory frames but there is no encoder.
+    """
+
+    def __init__(
+        self,
+        transformer: CausalWanTransformer,
+        context: ContextConfig,
+        sampler: SamplerConfig,
+        noise: NoiseSource,
+        latent_shape: tuple[int, int, int],
+        batch_size: int = 1,
+        encoder: LatentEncoder | None = None,
+    ) -> None:
+        if context.memory_frames and encoder is None:
+            raise ValueError(f"memory_frames is {context.memory_frames}, but there is no encoder to search memory with")
+        self._transformer = transformer
+        self._context = context
+        self._sampler = sampler
+        self._noise = noise
+        self._latent_shape = latent_shape
+        self._batch_size = batch_size
+        self._device = transformer.patch_embedding.weight.device
+        self._dtype = transformer.patch_embedding.weight.dtype
+        self._cache = KVCache(context, self._cache_shape())
+        self._memory = self._new_memory(encoder) if encoder is not None and context.memory_frames else None
+        self._recent: deque[Tensor] = deque(maxlen=context.window_frames)  # clean latent frames [B, C, h, w]
+        self._text: TextContext | None = None
+        self._stopwatch = Stopwatch(self._device)
+        self._blocks_done = 0
+
+    @torch.no_grad()
+    def direct(self, prompt_embeds: Tensor) -> None:
+        """Put a prompt in charge of the next block; after the first block this recaches the window under it.
+
+        Args:
+            prompt_embeds: [B, up to text_length, text_dim].
+        """
+        with self._stopwatch.stage("recache"):
+            self._text = self._transformer.encode_text(prompt_embeds.to(self._device, self._dtype))
+            if self._blocks_done:
+                refreshed = self._cache.assemble_refresh()
+                clean = torch.stack(list(self._recent)[-len(refreshed) :], dim=1)
+                self._flow(clean, self._sampler.context_timestep, keep=True)
+
+    @torch.no_grad()
+    def next_block(self) -> FinishedBlock:
+        """Generate and commit one block."""
+        block, watch = self._blocks_done, self._stopwatch
+        with watch.stage("retrieve"):
+            selections = self._memory.retrieve(block) if self._memory else ()
+        with watch.stage("assemble"):
+            self._assemble(selections)
+        with watch.stage("denoise"):
+            latents = self._denoise(block)
+        with watch.stage("encode"):
+            embeddings = self._memory.remember(latents) if self._memory else None
+        with watch.stage("commit"):
+            self._flow(latents, self._sampler.context_timestep, keep=True)
+            self._recent.extend(latents.unbind(1))
+        self._blocks_done += 1
+        return FinishedBlock(block, latents, embeddings, selections, watch.read())
+
+    # ---- the steps of a block ----
+
+    def _assemble(self, selections: tuple[Selection, ...]) -> None:
+        for frame, page in self._cache.admit(self._context.frames_per_block):
+            if self._memory:
+                self._memory.evicted(frame, page)
+        self._cache.assemble(self._memory.fetch(selections) if self._memory else ())
+
+    def _denoise(self, block: int) -> Tensor:
+        """Few-step sampling of the block's latents [B, T, C, h, w]."""
+        shape = (self._context.frames_per_block, *self._latent_shape)
+        noisy = self._draw(block, 0, shape)
+        sigmas = self._sampler.sigmas
+        for step, sigma in enumerate(sigmas):
+            flow = self._flow(noisy, sigma * self._sampler.num_train_timesteps)
+            clean = predict_x0(noisy, flow, sigma)
+            if step + 1 < len(sigmas):
+                noisy = add_noise(clean, self._draw(block, step + 1, shape), sigmas[step + 1])
+        return clean
+
+    def _flow(self, latents: Tensor, timestep: float, keep: bool = False) -> Tensor:
+        """The transformer on the cache's tail, [B, T, C, h, w] in and out."""
+        if self._text is None:
+            raise RuntimeError("no prompt yet: call direct(prompt_embeds) before next_block()")
+        steps = torch.full((self._batch_size,), timestep, device=self._device)
+        frames = latents.transpose(1, 2).to(self._dtype)
+        return self._transformer.forward_block(frames, steps, self._text, self._cache, keep).transpose(1, 2)
+
+    def _draw(self, block: int, step: int, shape: tuple[int, ...]) -> Tensor:
+        return self._noise(block, step, shape).to(self._device, non_blocking=True)
+
+    # ---- set-up ----
+
+    def _cache_shape(self) -> CacheShape:
+        config = self._transformer.config
+        return CacheShape(
+            layers=config.num_layers,
+            batch=self._batch_size,
+            heads=config.num_attention_heads,
+            head_dim=config.attention_head_dim,
+            token_grid=self._transformer.token_grid(self._latent_shape[1:]),
+            dtype=self._dtype,
+            device=self._device,
+        )
+
+    def _new_memory(self, encoder: LatentEncoder) -> Memory:
+        context = self._context
+        return Memory(
+            encoder,
+            HostPages(),
+            window_frames=context.window_frames,
+            sink_frames=context.sink_frames,
+            memory_frames=context.memory_frames,
+            recency_guard_frames=context.recency_guard_frames,
+        )

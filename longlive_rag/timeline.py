@@ -1,0 +1,69 @@
+"""Blocks, latent frames, pixel frames and seconds of a take: who covers what.
+
+The first latent frame of a take decodes to one pixel frame, every later one to `temporal_factor` (4 for Wan's VAE). So a
+take's first block is shorter than the others, and the last one is trimmed to the asked length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Arithmetic of one take.
+
+    Attributes:
+        pixel_frames: of the finished video.
+        fps: pixel frames a second.
+        frames_per_block: latent frames a block.
+        temporal_factor: pixel frames of a latent frame after the first.
+    """
+
+    pixel_frames: int
+    fps: int
+    frames_per_block: int
+    temporal_factor: int
+
+    @property
+    def blocks(self) -> int:
+        """Blocks needed to cover the video."""
+        return self.block_at(self.pixel_frames - 1) + 1
+
+    @property
+    def latent_frames(self) -> int:
+        """Latent frames of all blocks."""
+        return self.blocks * self.frames_per_block
+
+    def latents_of(self, block: int) -> range:
+        """Latent frames of a block."""
+        first = block * self.frames_per_block
+        return range(first, first + self.frames_per_block)
+
+    def pixels_of(self, block: int) -> range:
+        """Pixel frames of a block, trimmed to the video."""
+        latents = self.latents_of(block)
+        stop = min(self._pixels_before(latents.stop), self.pixel_frames)
+        return range(min(self._pixels_before(latents.start), stop), stop)
+
+    def block_at(self, pixel_frame: int) -> int:
+        """The block that holds a pixel frame."""
+        latent = -(-pixel_frame // self.temporal_factor)
+        return latent // self.frames_per_block
+
+    def cue_block(self, seconds: float) -> int:
+        """The block at which a cue takes over: the first that begins at `seconds` or later, never the first block."""
+        pixel_frame = seconds * self.fps
+        block = max(1, self.block_at(int(pixel_frame)))
+        return block if self._pixels_before(block * self.frames_per_block) >= pixel_frame else block + 1
+
+    def starts_at(self, block: int) -> float:
+        """Second of the take at which a block begins."""
+        return self._pixels_before(block * self.frames_per_block) / self.fps
+
+    def second_of(self, latent_frame: int) -> float:
+        """Second of the take at which a latent frame begins."""
+        return self._pixels_before(latent_frame) / self.fps
+
+    def _pixels_before(self, latent_frame: int) -> int:
+        return 0 if latent_frame == 0 else 1 + (latent_frame - 1) * self.temporal_factor
