@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -74,6 +75,7 @@ class KVCache:
         self._page_of_slot: list[int] = []
         self._free_pages = list(range(slots))
         self._context = torch.zeros(keys_values, layers, batch, slots * tokens, heads, head_dim, **options)
+        self._rotation = lru_cache(maxsize=2 * slots)(self._new_rotation)
         self._frames_done = 0
         self._tail_slots = range(0)
         self._tail_start = 0
@@ -140,7 +142,7 @@ class KVCache:
         start = self._tail_start * tokens
         end = start + key.shape[1]
         keys, values = self._context[0, layer], self._context[1, layer]
-        self.tail_rotation.into(key, keys[:, start:end])
+        keys[:, start:end] = self.tail_rotation(key)
         values[:, start:end] = value
         if keep:
             for index, slot in enumerate(self._tail_slots):
@@ -165,25 +167,24 @@ class KVCache:
         memory_frames = counts.pop()
         after_memory = len(sink) + memory_frames
         self._tail_slots, self._tail_start = tail, after_memory + len(local)
-        rotate = [self._rotation([self._position(slot)]) for slot in range(len(self.frames))]
 
         for place, slot in [*enumerate(sink), *enumerate(local, start=after_memory)]:
-            self._lay_page(self._pages[self._page_of_slot[slot]], rotate[slot], place, slice(None))
+            self._lay_page(self._pages[self._page_of_slot[slot]], self._position(slot), place, slice(None))
         for take, pages in enumerate(memory):
             for place, (frame, page) in enumerate(pages, start=len(sink)):
-                rotation_ = rotate[0] if self.config.rope == "relative" else self._rotation([frame])
-                self._lay_page(page[:, :, None], rotation_, place, slice(take, take + 1))
-        self.tail_rotation = self._rotation([self._position(slot) for slot in tail])
+                position = 0 if self.config.rope == "relative" else frame
+                self._lay_page(page[:, :, None], position, place, slice(take, take + 1))
+        self.tail_rotation = self._rotation(tuple(self._position(slot) for slot in tail))
 
     def _position(self, slot: int) -> int:
         return slot if self.config.rope == "relative" else self.frames[slot]
 
-    def _rotation(self, positions: list[int]) -> Rotation:
-        frame_positions = torch.tensor(positions, device=self.shape.device)
-        return rotation(frame_positions, *self.shape.token_grid, self.shape.head_dim)
-
-    def _lay_page(self, page: Tensor, rotate: Rotation, place: int, takes: slice) -> None:
+    def _lay_page(self, page: Tensor, position: int, place: int, takes: slice) -> None:
         tokens = self.shape.tokens_per_frame
         target = self._context[:, :, takes, place * tokens : (place + 1) * tokens]
-        rotate.into(page[0], target[0])
+        target[0] = self._rotation((position,))(page[0])
         target[1] = page[1]
+
+    def _new_rotation(self, positions: tuple[int, ...]) -> Rotation:
+        frame_positions = torch.tensor(positions, device=self.shape.device)
+        return rotation(frame_positions, *self.shape.token_grid, self.shape.head_dim)

@@ -7,11 +7,12 @@ whole dictionary between the two.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from diffusers.models.modeling_utils import ModelMixin
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 # Original Wan name -> ours, as regular expressions over whole parameter names, first match wins.
@@ -55,12 +56,17 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
         ValueError: naming the first tensors that are missing, unknown or of another shape, with the shapes.
     """
     renamed = {our_name(name): tensor for name, tensor in weights.items()}
-    problems = mismatches(model, {name: tuple(tensor.shape) for name, tensor in renamed.items()})
+    refuse_mismatches(model, {name: tuple(tensor.shape) for name, tensor in renamed.items()}, source)
+    model.load_state_dict(renamed, strict=True, assign=True)
+
+
+def refuse_mismatches(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
+    """Raise ValueError naming the first tensors of `source` that keep it from filling `model`, with their shapes."""
+    problems = mismatches(model, shapes)
     if problems:
         shown = "; ".join(problems[:SHOWN_MISMATCHES])
         more = f"; and {len(problems) - SHOWN_MISMATCHES} more" if len(problems) > SHOWN_MISMATCHES else ""
-        raise ValueError(f"{source} does not fit this model's config: {shown}{more}")
-    model.load_state_dict(renamed, strict=True, assign=True)
+        raise ValueError(f"{source} does not fit its config: {shown}{more}")
 
 
 def mismatches(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -76,9 +82,36 @@ def mismatches(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> list[
     return misshapen + missing + unknown
 
 
-def load_file_strictly(model: nn.Module, path: Path, dtype: torch.dtype | None = None) -> None:
-    """`load_weights` from a safetensors file, cast to `dtype` if given."""
-    weights = load_file(path)
-    if dtype is not None:
-        weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
-    load_weights(model, weights, str(path))
+def check_folder(folder: Path, components: Mapping[str, type[ModelMixin]]) -> None:
+    """Compare the safetensors files of a pipeline folder with their configs, by their headers alone.
+
+    Args:
+        folder: the pipeline folder.
+        components: class of each subfolder that is to be checked; one that doesn't exist is left out.
+
+    Raises:
+        ValueError: if a subfolder has no config or weights, or they don't fit; names the first tensors and shapes.
+    """
+    for name, component in components.items():
+        subfolder = folder / name
+        if not subfolder.is_dir():
+            continue
+        if not (subfolder / "config.json").is_file():
+            raise ValueError(f"{subfolder} has no config.json; is the backbone complete?")
+        files = sorted(subfolder.glob("*.safetensors"))
+        if not files:
+            raise ValueError(f"{subfolder} has no .safetensors file; is the backbone complete?")
+        with torch.device("meta"):
+            model = component.from_config(component.load_config(subfolder))
+        refuse_mismatches(model, _shapes_in(files), str(subfolder))
+
+
+def _shapes_in(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
+    shapes = {}
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                shapes.update({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    return shapes

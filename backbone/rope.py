@@ -1,4 +1,4 @@
-"""3D rotary positions (Su et al., 2104.09864; the axis split of Wan2.1), real-valued, interleaved pairs."""
+"""3D rotary positions (Su et al., 2104.09864; the axis split of Wan2.1), interleaved pairs as complex numbers."""
 
 from __future__ import annotations
 
@@ -12,26 +12,19 @@ THETA = 10000.0
 
 @dataclass(frozen=True)
 class Rotation:
-    """Cosines and sines of some tokens' angles.
+    """Unit complex numbers that turn the interleaved pairs of some tokens' queries or keys.
 
     Attributes:
-        cos, sin: [B or 1, tokens, 1, head_dim / 2], float32.
+        turns: [B or 1, tokens, 1, head_dim / 2], complex64.
     """
 
-    cos: Tensor
-    sin: Tensor
+    turns: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Rotate the interleaved pairs of `x` [..., tokens, heads, head_dim]; returns a new tensor of x's dtype."""
-        rotated = torch.empty_like(x)
-        self.into(x, rotated)
-        return rotated
-
-    def into(self, x: Tensor, out: Tensor) -> None:
-        """Rotate `x` [..., tokens, heads, head_dim] and write the result to `out`, a tensor or view of its shape."""
-        even, odd = x[..., 0::2], x[..., 1::2]
-        out[..., 0::2] = even * self.cos - odd * self.sin
-        out[..., 1::2] = even * self.sin + odd * self.cos
+        """Rotate `x` [..., tokens, heads, head_dim]; returns a new tensor of x's dtype."""
+        exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
+        pairs = torch.view_as_complex(exact.unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * self.turns).flatten(-2).to(x.dtype)
 
 
 def axis_dims(head_dim: int) -> tuple[int, int, int]:
@@ -65,7 +58,7 @@ def rotation(frame_positions: Tensor, height: int, width: int, head_dim: int) ->
         ],
         dim=-1,
     ).reshape(batch, frames * height * width, 1, head_dim // 2)
-    return Rotation(angles.cos().float(), angles.sin().float())
+    return Rotation(torch.complex(angles.cos().float(), angles.sin().float()))
 
 
 def _angles(positions: Tensor, dim: int) -> Tensor:

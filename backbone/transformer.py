@@ -20,6 +20,7 @@ from diffusers.loaders import FromOriginalModelMixin, PeftAdapterMixin
 from diffusers.models.embeddings import PixArtAlphaTextProjection, TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import FP32LayerNorm
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from backbone.cache import KVCache
@@ -129,6 +130,7 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
 
         return self._run(hidden_states, timestep, self.encode_text(encoder_hidden_states), attend)
 
+    @apply_forward_hook
     def forward_block(
         self, hidden_states: Tensor, timestep: Tensor, text: TextContext, cache: KVCache, keep: bool = False
     ) -> Tensor:
@@ -152,6 +154,7 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
 
         return self._run(hidden_states, timestep, text, attend)
 
+    @apply_forward_hook
     def encode_text(self, prompt_embeds: Tensor) -> TextContext:
         """Project prompt embeddings [B, up to text_length, text_dim] to every layer's cross-attention keys and values."""
         length = self.config.text_length
@@ -236,7 +239,8 @@ class TransformerBlock(nn.Module):
         query = self.attn2.queries(self.norm2(x))
         x = x + self.attn2.output(attention(query, text.keys[self.layer], text.values[self.layer]))
 
-        return _add_gated(x, self.ffn(_modulate(self.norm3, x, ffn_shift, ffn_scale)), ffn_gate)
+        update = self.ffn(_modulate(self.norm3, x, ffn_shift, ffn_scale))
+        return _add_gated(x, update.float(), ffn_gate)
 
 
 class Attention(nn.Module):
@@ -280,7 +284,11 @@ class FeedForward(nn.Module):
         self.net = nn.ModuleList([_Projection(width, ffn_dim), nn.Identity(), nn.Linear(ffn_dim, width)])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net[2](F.gelu(self.net[0].proj(x), approximate="tanh"))
+        hidden = self.net[0].proj(x)
+        if torch.is_grad_enabled():
+            return self.net[2](F.gelu(hidden, approximate="tanh"))
+        # In place: this is the largest tensor of a block, and a second one costs more than the arithmetic.
+        return self.net[2](torch.ops.aten.gelu_(hidden, approximate="tanh"))
 
 
 class _Projection(nn.Module):
@@ -302,13 +310,14 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
 def _modulate(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """norm(x) * (1 + scale) + shift in float32; x [B, tokens, width], shift and scale [B, F or 1, 1, width]."""
     normed = norm(x.float()).unflatten(1, (shift.shape[1], -1))
-    return (normed * (1 + scale) + shift).flatten(1, 2).type_as(x)
+    return torch.addcmul(shift, normed, 1 + scale).flatten(1, 2).type_as(x)
 
 
 def _add_gated(x: Tensor, update: Tensor, gate: Tensor) -> Tensor:
     """x + update * gate in float32; x and update [B, tokens, width], gate [B, F or 1, 1, width]."""
-    gated = update.unflatten(1, (gate.shape[1], -1)) * gate
-    return (x.float() + gated.flatten(1, 2)).type_as(x)
+    frames = gate.shape[1]
+    gated = torch.addcmul(x.float().unflatten(1, (frames, -1)), update.unflatten(1, (frames, -1)), gate)
+    return gated.flatten(1, 2).type_as(x)
 
 
 def _token_mask(frame_mask: Tensor, tokens_per_frame: int) -> Tensor:

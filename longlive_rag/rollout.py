@@ -49,6 +49,7 @@ class Rollout:
         latent_shape: (C, h, w) of a latent frame.
         batch_size: takes generated side by side.
         encoder: embeds latents for memory; None is the native backbone, and then `memory_frames` must be 0.
+        device: where it runs; default is where the transformer lies (they differ while it is offloaded).
 
     Raises:
         ValueError: if the context has memory frames but there is no encoder.
@@ -63,6 +64,7 @@ class Rollout:
         latent_shape: tuple[int, int, int],
         batch_size: int = 1,
         encoder: LatentEncoder | None = None,
+        device: torch.device | None = None,
     ) -> None:
         if context.memory_frames and encoder is None:
             raise ValueError(f"memory_frames is {context.memory_frames}, but there is no encoder to search memory with")
@@ -72,7 +74,7 @@ class Rollout:
         self._noise = noise
         self._latent_shape = latent_shape
         self._batch_size = batch_size
-        self._device = transformer.patch_embedding.weight.device
+        self._device = device or transformer.patch_embedding.weight.device
         self._dtype = transformer.patch_embedding.weight.dtype
         self._cache = KVCache(context, self._cache_shape())
         self._memory = self._new_memory(encoder) if encoder is not None and context.memory_frames else None

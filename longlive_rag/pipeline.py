@@ -1,0 +1,326 @@
+"""The pipeline: a prompt in, a stream of finished blocks out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, DiffusionPipeline
+from diffusers.loaders import WanLoraLoaderMixin
+from diffusers.utils import BaseOutput
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
+
+from backbone.checkpoints import check_folder
+from backbone.config import ContextConfig, SamplerConfig
+from backbone.text import encode_prompts, unknown_words
+from backbone.transformer import CausalWanTransformer
+from backbone.vae import StreamingDecoder, fold_temporal_convs
+from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
+from longlive_rag.noise import NoiseSource, PhiloxNoise
+from longlive_rag.rollout import FinishedBlock, Rollout
+from longlive_rag.stopwatch import Stopwatch
+from longlive_rag.timeline import Timeline
+from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
+from retrieval.selection import Selection
+
+
+@dataclass(frozen=True)
+class Block:
+    """A finished block of a take, or of several takes made side by side.
+
+    Attributes:
+        index: number of the block, from 0.
+        frames: its latent frames, numbered in the take.
+        pixel_frames: its pixel frames, numbered in the take and trimmed to the asked length.
+        latents: [B, T, C, h, w] float32, normalised as the transformer sees them.
+        pixels: [B, F, H, W, 3] uint8 on the CPU.
+        selections: what was retrieved, one a take; empty while there is nothing to retrieve.
+        prompt: the prompt in charge, of the first take.
+        cue: number of the cue (from 1) that takes over at this block, else None.
+        seconds: time spent by stage.
+    """
+
+    index: int
+    frames: range
+    pixel_frames: range
+    latents: Tensor
+    pixels: Tensor
+    selections: tuple[Selection, ...]
+    prompt: str
+    cue: int | None
+    seconds: dict[str, float]
+
+
+@dataclass
+class LongLiveRAGOutput(BaseOutput):
+    """A whole take in memory.
+
+    Attributes:
+        frames: [B, F, H, W, 3] uint8.
+        latents: [B, T, C, h, w] float32.
+        selections: of all blocks that retrieved, in time order.
+    """
+
+    frames: np.ndarray
+    latents: Tensor
+    selections: list[tuple[Selection, ...]]
+
+
+class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
+    """Streams video from a causal Wan backbone that remembers what it has made.
+
+    Args:
+        transformer: the frozen backbone.
+        vae: decodes latents, carried from block to block.
+        text_encoder, tokenizer: UMT5.
+        encoder: embeds latents for memory; without it memory searches mean-pooled latents only.
+        context, sampler, memory, output: the preset, as dicts of the dataclasses' fields.
+    """
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    _optional_components = ("encoder",)
+
+    def __init__(
+        self,
+        transformer: CausalWanTransformer,
+        vae: AutoencoderKLWan,
+        text_encoder: UMT5EncoderModel,
+        tokenizer: PreTrainedTokenizerBase,
+        encoder: LatentAutoencoder | None = None,
+        context: Mapping[str, Any] | None = None,
+        sampler: Mapping[str, Any] | None = None,
+        memory: Mapping[str, Any] | None = None,
+        output: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            transformer=transformer, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, encoder=encoder
+        )
+        self.context = ContextConfig(**(context or {}))
+        self.sampler = SamplerConfig(**(sampler or {}))
+        self.memory = MemoryConfig(**(memory or {}))
+        self.output = OutputConfig(**(output or {}))
+        self.register_to_config(
+            context=asdict(self.context),
+            sampler={**asdict(self.sampler), "denoising_steps": list(self.sampler.denoising_steps)},
+            memory=asdict(self.memory),
+            output=asdict(self.output),
+        )
+        fold_temporal_convs(self.vae)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str], **settings: Any) -> LongLiveRAGPipeline:
+        """Open a pipeline folder; everything that diffusers' `from_pretrained` takes is passed on.
+
+        Raises:
+            ValueError: if a weight file of a local folder is missing or doesn't fit its config; names the tensors.
+        """
+        if Path(folder).is_dir():
+            check_folder(Path(folder), {"transformer": CausalWanTransformer, "encoder": LatentAutoencoder, "vae": AutoencoderKLWan})
+        return super().from_pretrained(folder, **settings)
+
+    # ---- what a caller may ask before it starts ----
+
+    def request(self, prompt: str, *, seconds: float, **settings: Any) -> TakeRequest:
+        """A request with this backbone's preset for whatever `settings` (fields of `TakeRequest`) leaves out."""
+        preset = {"context": self.context, "sampler": self.sampler, "memory": self.memory, "output": self.output}
+        return TakeRequest(prompt=prompt, seconds=seconds, **{**preset, **settings})
+
+    def timeline(self, request: TakeRequest) -> Timeline:
+        """Blocks and frames of a request on this backbone."""
+        return Timeline(
+            request.pixel_frames,
+            request.output.fps,
+            request.context.frames_per_block,
+            self.vae.config.scale_factor_temporal,
+        )
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """Words of `prompt` that the backbone has never read."""
+        return unknown_words(self.tokenizer, prompt)
+
+    def check(self, request: TakeRequest) -> None:
+        """Refuse what this backbone can't do.
+
+        Raises:
+            ValueError: naming the field, the value and what would be right.
+        """
+        self._check_size(request.output)
+        timeline = self.timeline(request)
+        cue_blocks(request, timeline)
+        limit = self.transformer.config.rope_max_seq_len
+        if request.context.rope == "absolute" and timeline.latent_frames > limit:
+            raise ValueError(
+                f"seconds is {request.seconds:g}, which needs {timeline.latent_frames} latent frames; with rope "
+                f"'absolute' this backbone can number {limit}. Use rope 'relative', or at most "
+                f"{timeline.starts_at(limit // request.context.frames_per_block):g} s"
+            )
+        if request.context.memory_frames and request.memory.encoder == "autoencoder" and self.encoder is None:
+            raise ValueError("encoder is 'autoencoder', but this backbone's folder has none; use 'mean_pool'")
+
+    def _check_size(self, output: OutputConfig) -> None:
+        vae_factor = self.vae.config.scale_factor_spatial
+        _, patch_h, patch_w = self.transformer.config.patch_size
+        for name, value, multiple in (
+            ("height", output.height, vae_factor * patch_h),
+            ("width", output.width, vae_factor * patch_w),
+        ):
+            if value % multiple:
+                nearest = max(multiple, round(value / multiple) * multiple)
+                raise ValueError(f"{name} is {value}; it must be a multiple of {multiple}, such as {nearest}")
+
+    # ---- making a take ----
+
+    @torch.no_grad()
+    def __call__(
+        self, prompt: str | TakeRequest | Sequence[TakeRequest], *, seconds: float | None = None, **settings: Any
+    ) -> LongLiveRAGOutput:
+        """Make a whole take in memory; arguments as for `stream`."""
+        blocks = list(self.stream(prompt, seconds=seconds, **settings))
+        return LongLiveRAGOutput(
+            frames=torch.cat([block.pixels for block in blocks], dim=1).numpy(),
+            latents=torch.cat([block.latents.cpu() for block in blocks], dim=1),
+            selections=[block.selections for block in blocks if block.selections],
+        )
+
+    @torch.no_grad()
+    def stream(
+        self,
+        prompt: str | TakeRequest | Sequence[TakeRequest],
+        *,
+        seconds: float | None = None,
+        noise: NoiseSource | None = None,
+        **settings: Any,
+    ) -> Iterator[Block]:
+        """Generate block after block, yielding each as soon as it is finished.
+
+        Args:
+            prompt: the prompt; or a whole request; or requests to run side by side that differ only in their seeds
+                and words.
+            seconds: length of the take, where `prompt` is a string.
+            noise: where noise comes from; default is `PhiloxNoise` of the seeds.
+            settings: other fields of `TakeRequest` (cues, seed, context, sampler, memory, output), where `prompt` is a
+                string; the preset fills in the rest.
+
+        Raises:
+            ValueError: before anything runs, if a request can't be met.
+        """
+        requests = self._requests(prompt, seconds, settings)
+        for request in requests:
+            self.check(request)
+        return self._stream(requests, noise or PhiloxNoise([request.seed for request in requests]))
+
+    def _stream(self, requests: list[TakeRequest], noise: NoiseSource) -> Iterator[Block]:
+        first = requests[0]
+        timeline = self.timeline(first)
+        cues = cue_blocks(first, timeline)
+        rollout = self._rollout(first, noise, len(requests))
+        decoder = StreamingDecoder(self.vae)
+        watch = Stopwatch(self._execution_device)
+        prompts = [request.prompt for request in requests]
+        for index in range(timeline.blocks):
+            cue = cues.get(index)
+            if cue is not None:
+                prompts = [request.cues[cue - 1].prompt for request in requests]
+            if index == 0 or cue is not None:
+                with watch.stage("text"):
+                    embeds = self._embed(prompts)
+                rollout.direct(embeds)
+            finished = rollout.next_block()
+            pixel_frames = timeline.pixels_of(index)
+            with watch.stage("decode"):
+                pixels = self._decode(decoder, finished)[:, : len(pixel_frames)]
+            yield Block(
+                index=index,
+                frames=timeline.latents_of(index),
+                pixel_frames=pixel_frames,
+                latents=finished.latents,
+                pixels=pixels,
+                selections=finished.selections,
+                prompt=prompts[0],
+                cue=cue,
+                seconds={**finished.seconds, **watch.read()},
+            )
+
+    # ---- parts ----
+
+    def _requests(
+        self, prompt: str | TakeRequest | Sequence[TakeRequest], seconds: float | None, settings: dict[str, Any]
+    ) -> list[TakeRequest]:
+        if isinstance(prompt, str):
+            if seconds is None:
+                raise ValueError("seconds is missing; say how long the take is, such as seconds=30")
+            return [self.request(prompt, seconds=seconds, **settings)]
+        if settings or seconds is not None:
+            raise ValueError(f"a TakeRequest says everything itself; drop {', '.join(settings) or 'seconds'}")
+        requests = [prompt] if isinstance(prompt, TakeRequest) else list(prompt)
+        if not requests:
+            raise ValueError("no request given; pass at least one")
+        if len({_common(request) for request in requests}) > 1:
+            raise ValueError("requests of one batch may differ in prompt, cue prompts and seed only")
+        return requests
+
+    def _rollout(self, request: TakeRequest, noise: NoiseSource, batch_size: int) -> Rollout:
+        factor = self.vae.config.scale_factor_spatial
+        latent_size = (request.output.height // factor, request.output.width // factor)
+        return Rollout(
+            self.transformer,
+            request.context,
+            request.sampler,
+            noise,
+            (self.transformer.config.in_channels, *latent_size),
+            batch_size=batch_size,
+            encoder=self._latent_encoder(request) if request.context.memory_frames else None,
+            device=self._execution_device,
+        )
+
+    def _latent_encoder(self, request: TakeRequest) -> LatentEncoder:
+        if request.memory.encoder == "mean_pool" or self.encoder is None:
+            return MeanPoolEncoder()
+        return self.encoder.to(self._execution_device)
+
+    def _embed(self, prompts: list[str]) -> Tensor:
+        return encode_prompts(self.tokenizer, self.text_encoder, prompts, self.transformer.config.text_length)
+
+    def _decode(self, decoder: StreamingDecoder, finished: FinishedBlock) -> Tensor:
+        """A block's pixels, [B, F, H, W, 3] uint8 on the CPU."""
+        hook = getattr(self.vae, "_hf_hook", None)
+        if hook is not None:  # CPU offload hooks run on `forward`, which streaming doesn't call
+            hook.pre_forward(self.vae)
+        pixels = decoder.decode(finished.latents.transpose(1, 2).to(self.vae.dtype))
+        return ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1).cpu()
+
+
+def cue_blocks(request: TakeRequest, timeline: Timeline) -> dict[int, int]:
+    """Block at which each cue takes over: {block: number of the cue, from 1}.
+
+    Raises:
+        ValueError: if two cues fall on one block, or one after the last block began.
+    """
+    blocks: dict[int, int] = {}
+    for number, cue in enumerate(request.cues, start=1):
+        block = timeline.cue_block(cue.seconds)
+        if block >= timeline.blocks:
+            raise ValueError(
+                f"cue {number} is at {cue.seconds:g} s; the last block of this {request.seconds:g} s take begins at "
+                f"{timeline.starts_at(timeline.blocks - 1):g} s, so that it would never take over"
+            )
+        if block in blocks:
+            raise ValueError(
+                f"cue {number} ({cue.seconds:g} s) takes over at {timeline.starts_at(block):g} s, as does cue "
+                f"{blocks[block]}; a cue waits for the next block, so leave one block between them"
+            )
+        blocks[block] = number
+    return blocks
+
+
+def _common(request: TakeRequest) -> tuple[Any, ...]:
+    """What requests of one batch must share."""
+    times = tuple(cue.seconds for cue in request.cues)
+    return request.seconds, times, request.context, request.sampler, request.memory, request.output
