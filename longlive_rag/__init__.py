@@ -1,0 +1,69 @@
+"""A memory of what it has itself generated, for autoregressive video models.
+
+Every public name is importable from here; it is loaded when it is first used, so that `import longlive_rag`
+is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from longlive_rag.version import __version__
+
+if TYPE_CHECKING:
+    from backbone.config import ContextConfig, SamplerConfig
+    from longlive_rag.config import Cue, MemoryConfig, OutputConfig, TakeRequest
+    from longlive_rag.pipeline import Block, LongLiveRAGOutput, LongLiveRAGPipeline
+    from longlive_rag.presets import Preset
+    from longlive_rag.take import TakeRun, TakeWriter
+    from longlive_rag.timeline import Timeline
+    from longlive_rag.video import VideoWriter
+    from retrieval.selection import Selection
+
+_MODULES = {
+    "Block": "longlive_rag.pipeline",
+    "ContextConfig": "backbone.config",
+    "Cue": "longlive_rag.config",
+    "LongLiveRAGOutput": "longlive_rag.pipeline",
+    "LongLiveRAGPipeline": "longlive_rag.pipeline",
+    "MemoryConfig": "longlive_rag.config",
+    "OutputConfig": "longlive_rag.config",
+    "Preset": "longlive_rag.presets",
+    "SamplerConfig": "backbone.config",
+    "Selection": "retrieval.selection",
+    "TakeRequest": "longlive_rag.config",
+    "TakeRun": "longlive_rag.take",
+    "TakeWriter": "longlive_rag.take",
+    "Timeline": "longlive_rag.timeline",
+    "VideoWriter": "longlive_rag.video",
+}
+
+__all__ = [
+    "Block",
+    "ContextConfig",
+    "Cue",
+    "LongLiveRAGOutput",
+    "LongLiveRAGPipeline",
+    "MemoryConfig",
+    "OutputConfig",
+    "Preset",
+    "SamplerConfig",
+    "Selection",
+    "TakeRequest",
+    "TakeRun",
+    "TakeWriter",
+    "Timeline",
+    "VideoWriter",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

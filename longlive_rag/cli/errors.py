@@ -1,0 +1,56 @@
+"""How commands end early: one clear line on stderr and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from re import compile as regex
+from re import escape
+
+import click
+
+STOPPED = 130
+
+
+class Refused(click.ClickException):
+    """Input that can't be done: exit code 2, nothing was written."""
+
+    exit_code = 2
+
+
+class Failed(click.ClickException):
+    """Something gave out midway: exit code 1."""
+
+    exit_code = 1
+
+
+class Stopped(click.ClickException):
+    """The user pressed Ctrl-C: exit code 130."""
+
+    exit_code = STOPPED
+
+
+@contextmanager
+def refuse_bad_input(flags: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Turn ValueError and OSError into `Refused`.
+
+    Args:
+        flags: field name -> option, so that messages speak of what the user typed.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise Refused(with_flags(one_line(str(error)), flags or {})) from error
+
+
+def with_flags(message: str, flags: Mapping[str, str]) -> str:
+    """Name options where a message names fields: a field with an underscore anywhere, others at the start."""
+    for field, flag in sorted(flags.items(), key=lambda item: -len(item[0])):
+        where = rf"(?<![\w-]){escape(field)}\b" if "_" in field else rf"^{escape(field)}(?= is )"
+        message = regex(where).sub(flag, message)
+    return message
+
+
+def one_line(message: str) -> str:
+    """A message without line breaks."""
+    return " ".join(message.split())

@@ -1,0 +1,263 @@
+"""`longlive-rag generate`: a take from a prompt."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from longlive_rag.cli.errors import Failed, Stopped, one_line, refuse_bad_input
+from longlive_rag.cli.settings import FLAGS, build_request, with_settings
+from longlive_rag.config import TakeRequest
+from longlive_rag.presets import BUILT_IN, DEFAULT_BACKBONE, Preset, load_preset
+from longlive_rag.timeline import Timeline
+
+if TYPE_CHECKING:
+    from longlive_rag.pipeline import LongLiveRAGPipeline
+    from longlive_rag.take import TakeRun, TakeWriter
+
+PROGRESS = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} frames, {rate_noinv_fmt} end to end, "
+PROGRESS += "{remaining} left{postfix}"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("prompt")
+@click.option(
+    "-o", "--output", "folder", type=click.Path(path_type=Path), required=True, help="Folder of the take."
+)
+@click.option("--seconds", type=float, default=30.0, show_default=True, help="Length of the take.")
+@click.option(
+    "--cue",
+    "cues",
+    type=(float, str),
+    multiple=True,
+    metavar="SECONDS PROMPT",
+    help="Another prompt takes over at this second (at the next block). Repeat for more.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same take.")
+@click.option(
+    "--memory/--no-memory", default=None, help="Retrieve past frames, or don't (the native backbone)."
+)
+@click.option(
+    "--backbone",
+    default=DEFAULT_BACKBONE,
+    show_default=True,
+    metavar="NAME|FOLDER",
+    help=f"A known name ({', '.join(BUILT_IN)}) or a pipeline folder.",
+)
+@with_settings
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option(
+    "--device", default="auto", show_default=True, help="auto (a GPU if there is one), cpu, cuda or cuda:N."
+)
+@click.option(
+    "--codec",
+    type=click.Choice(["vp9", "h264"]),
+    default="vp9",
+    show_default=True,
+    help="Of the video. h264 plays on older devices too; its encoder is under the GPL.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the take that the folder holds.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (progress stays on stderr).")
+def generate(
+    prompt: str,
+    folder: Path,
+    seconds: float,
+    cues: tuple[tuple[float, str], ...],
+    seed: int,
+    memory: bool | None,
+    backbone: str,
+    dtype: str,
+    device: str,
+    codec: str,
+    overwrite: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Make a take: a video from PROMPT that remembers what it has shown.
+
+    The folder then holds video.mp4, take.json (how it was made), contact_sheet.png (frames at a glance) and
+    memory.png (which past frames each block brought back). Ctrl-C keeps what was finished.
+
+    \b
+    Examples:
+      Half a minute from one sentence:
+        longlive-rag generate "a red circle walks in a meadow" -o takes/first
+      Another prompt takes over at 8 s, and again at 14 s:
+        longlive-rag generate "a red circle walks in a meadow" -o takes/story --seconds 20 \\
+          --cue 8 "the red circle leaves" --cue 14 "the red circle returns"
+      The same take without memory, to compare:
+        longlive-rag generate "a red circle walks in a meadow" -o takes/native --no-memory
+      A backbone of your own, on a GPU, with more memory:
+        longlive-rag generate "a red fox in the snow" -o takes/fox --backbone models/longlive \\
+          --device cuda --dtype bfloat16 --memory-frames 8 --window 14
+
+    Options from --window to --upscale default to the backbone's preset.
+    """
+    from longlive_rag.take import TakeWriter, check_take_folder
+
+    with refuse_bad_input(FLAGS):
+        preset = load_preset(backbone)
+        request = build_request(preset, prompt, seconds, cues, seed, memory, settings)
+        check_take_folder(folder, request, overwrite)
+    pipe, run = open_backbone(preset, request, device, dtype, codec)
+    timeline = Timeline(
+        request.pixel_frames, request.output.fps, request.context.frames_per_block, preset.temporal_factor
+    )
+    take = TakeWriter(folder, request, timeline, run)
+    record = make(pipe, request, take)
+    report(record, folder, as_json)
+
+
+def open_backbone(
+    preset: Preset, request: TakeRequest, device: str, dtype: str, codec: str
+) -> tuple[LongLiveRAGPipeline, TakeRun]:
+    """Load the backbone and let it look at the request; reports words it has never read on stderr."""
+    begin_s = time.perf_counter()
+    with refuse_bad_input(FLAGS):
+        import torch
+
+        from longlive_rag.load import load_pipeline, pick_device
+        from longlive_rag.noise import PhiloxNoise
+        from longlive_rag.take import TakeRun
+        from longlive_rag.video import check_codec
+
+        check_codec(codec)
+        with quiet_libraries():
+            pipe = load_pipeline(preset.name, dtype, device)
+        pipe.check(request)
+        prompts = (request.prompt, *(cue.prompt for cue in request.cues))
+        unknown = {words: found for words in prompts if (found := pipe.unknown_words(words))}
+    for words, found in unknown.items():
+        click.echo(f"Note: {preset.name} has never read {', '.join(found)} (in '{words}').", err=True)
+    run = TakeRun(
+        backbone=preset.name,
+        folder=preset.folder,
+        device=str(pick_device(device)),
+        dtype=dtype,
+        threads=torch.get_num_threads(),
+        noise=PhiloxNoise.name,
+        codec=codec,
+        load_seconds=round(time.perf_counter() - begin_s, 3),
+        unknown_words=unknown,
+    )
+    return pipe, run
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Without the libraries' own progress bars and notes: stderr is for what the user can act on."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+    yield
+
+
+def make(pipe: LongLiveRAGPipeline, request: TakeRequest, take: TakeWriter) -> dict[str, Any]:
+    """Generate and write block after block; returns the take's record.
+
+    Raises:
+        Stopped: on Ctrl-C; what was finished is kept.
+        Failed: if disk or memory run out; what was finished is kept.
+    """
+    import torch
+    from tqdm import tqdm
+
+    bar = tqdm(
+        total=request.pixel_frames,
+        unit=" frames",
+        bar_format=PROGRESS,
+        smoothing=0,
+        mininterval=0.2 if sys.stderr.isatty() else 10,
+        file=sys.stderr,
+    )
+    try:
+        with bar:
+            for block in pipe.stream(request):
+                take.add(block)
+                bar.set_postfix_str(f"{take.frames_retrieved} past frames retrieved", refresh=False)
+                bar.update(len(block.pixel_frames))
+        record = take.finish("finished")
+    except KeyboardInterrupt as error:
+        raise Stopped(f"Stopped; {kept(take.finish('interrupted'), take.folder)}") from error
+    except (OSError, MemoryError, torch.OutOfMemoryError) as error:
+        raise Failed(f"{reason_of(error)}; {kept(finish_failed(take, error), take.folder)}") from error
+    except BaseException as error:
+        take.finish("failed", error)
+        raise
+    if record["status"] != "finished":
+        raise Failed(f"{record['error']['message']}; {kept(record, take.folder)}")
+    return record
+
+
+def finish_failed(take: TakeWriter, error: BaseException) -> dict[str, Any]:
+    """Finish a take that gave out; raises Failed if there is no room even for its record."""
+    try:
+        return take.finish("failed", error)
+    except OSError as later:
+        raise Failed(
+            f"{reason_of(error)}; {take.folder} has its video, but no room for its record"
+        ) from later
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    return one_line(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def kept(record: dict[str, Any], folder: Path) -> str:
+    """What there is after an early end."""
+    video = record["video"]
+    if not video["frames"]:
+        return "nothing was finished, so nothing was written"
+    return f"kept the first {video['seconds']:.1f} s ({video['frames']} frames) in {folder / video['file']}"
+
+
+def report(record: dict[str, Any], folder: Path, as_json: bool) -> None:
+    """Say what happened and where to look."""
+    from longlive_rag.take import CONTACT_SHEET, MEMORY_MAP, RECORD
+
+    video, timings, memory = record["video"], record["timings"], record["memory"]
+    paths = {
+        "video": folder / video["file"],
+        "contact_sheet": folder / CONTACT_SHEET,
+        "memory_map": folder / MEMORY_MAP,
+        "record": folder / RECORD,
+    }
+    if as_json:
+        result = {
+            "status": record["status"],
+            "take": str(folder),
+            **{name: str(path) for name, path in paths.items()},
+            "frames": video["frames"],
+            "seconds": video["seconds"],
+            "generated_in_seconds": timings["seconds"],
+            "frames_per_second": timings["frames_per_second"],
+            "seconds_by_stage": timings["by_stage"],
+            **memory,
+            "cues": record["cues"],
+            "unknown_words": record["run"]["unknown_words"],
+        }
+        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    click.echo(
+        f"{video['seconds']:g} s of video ({video['frames']} frames) in {timings['seconds']:.1f} s: "
+        f"{timings['frames_per_second']:.1f} frames per second end to end"
+    )
+    retrieved = f"{memory['frames_retrieved']} past frames retrieved"
+    remembered = f"{retrieved} in {memory['blocks_with_memory']} of {video['blocks']} blocks"
+    click.echo(remembered if record["request"]["context"]["memory_frames"] else "memory was off")
+    for cue in record["cues"]:
+        click.echo(f"cue {cue['cue']} took over at {cue['seconds']:.1f} s: {cue['prompt']}")
+    labels = {"watch": "video", "frames": "contact_sheet", "memory": "memory_map", "how": "record"}
+    for label, name in labels.items():
+        click.echo(f"  {label:<7} {paths[name]}")

@@ -1,0 +1,73 @@
+"""`longlive-rag`: finds the command and runs it; a command's module is imported when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from longlive_rag.cli.errors import STOPPED, Stopped, one_line
+from longlive_rag.version import __version__
+
+COMMANDS = {
+    "generate": "Make a take: a video from a prompt, with memory.",
+    "verify": "Replay golden trajectories and compare.",
+    "bench": "Measure speed and memory, stage by stage.",
+    "world": "The procedural world that tiny-world was trained on.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in modules of their names, imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"longlive_rag.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="longlive-rag")
+def cli() -> None:
+    """Long videos from autoregressive models that remember what they have shown.
+
+    \b
+    The first take, on any laptop:
+      longlive-rag generate "a red circle walks in a meadow" -o takes/first
+    What a command can do:
+      longlive-rag generate --help
+    """
+
+
+def main() -> None:
+    """Run the command line; every early end is one line on stderr and an exit code."""
+    try:
+        code = cli.main(prog_name="longlive-rag", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "longlive-rag"
+        message = one_line(error.format_message()).rstrip(".")
+        click.echo(f"Error: {message}. Try '{command} --help'.", err=True)
+        sys.exit(error.exit_code)
+    except Stopped as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        click.echo(f"Error: {error.format_message()}", err=True)
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("Stopped; nothing was written.", err=True)
+        sys.exit(STOPPED)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,135 @@
+"""Options that set fields of a request, and the request they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import click
+
+from longlive_rag.config import Cue, TakeRequest
+from longlive_rag.presets import Preset
+
+
+class Steps(click.ParamType):
+    """Numbers with commas between them."""
+
+    name = "n,n,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(int(step) for step in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of whole numbers such as 1000,750,500,250", param, ctx)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An option that sets one field of the request; left out, the backbone's preset stands."""
+
+    flag: str
+    part: str
+    field: str
+    type: Any
+    help: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.part}_{self.field}"
+
+
+SETTINGS = (
+    Setting("--window", "context", "window_frames", int, "Latent frames one attention may see."),
+    Setting("--sink", "context", "sink_frames", int, "First latent frames, kept in attention for ever."),
+    Setting(
+        "--memory-frames", "context", "memory_frames", int, "Past frames brought back for each block (K)."
+    ),
+    Setting(
+        "--recency-guard",
+        "context",
+        "recency_guard_frames",
+        int,
+        "Newest past frames that can't be brought back yet.",
+    ),
+    Setting("--frames-per-block", "context", "frames_per_block", int, "Latent frames denoised together."),
+    Setting(
+        "--rope",
+        "context",
+        "rope",
+        click.Choice(["relative", "absolute"]),
+        "Positions: slot in the cache or true frame.",
+    ),
+    Setting(
+        "--encoder",
+        "memory",
+        "encoder",
+        click.Choice(["autoencoder", "mean_pool"]),
+        "What memory compares frames by.",
+    ),
+    Setting("--steps", "sampler", "denoising_steps", Steps(), "Denoising steps, such as 1000,750,500,250."),
+    Setting("--shift", "sampler", "timestep_shift", float, "Shift of the noise schedule."),
+    Setting(
+        "--train-timesteps", "sampler", "num_train_timesteps", int, "Timesteps the backbone was trained with."
+    ),
+    Setting(
+        "--context-timestep",
+        "sampler",
+        "context_timestep",
+        float,
+        "Timestep at which finished frames are kept.",
+    ),
+    Setting("--height", "output", "height", int, "Pixels the backbone makes."),
+    Setting("--width", "output", "width", int, "Pixels the backbone makes."),
+    Setting("--fps", "output", "fps", int, "Frames a second of the video."),
+    Setting(
+        "--upscale", "output", "upscale", int, "Each side of the video is this many times the backbone's."
+    ),
+)
+FLAGS = {setting.field: setting.flag for setting in SETTINGS} | {"seconds": "--seconds", "seed": "--seed"}
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `SETTINGS`, in their order."""
+    for setting in reversed(SETTINGS):
+        option = click.option(setting.flag, setting.key, type=setting.type, help=setting.help, default=None)
+        command = option(command)
+    return command
+
+
+def build_request(
+    preset: Preset,
+    prompt: str,
+    seconds: float,
+    cues: tuple[tuple[float, str], ...],
+    seed: int,
+    memory: bool | None,
+    settings: dict[str, Any],
+) -> TakeRequest:
+    """The request: what the user said, and the preset for the rest.
+
+    Raises:
+        ValueError: naming the field, the value and what would be right.
+    """
+    changes: dict[str, dict[str, Any]] = {"context": {}, "sampler": {}, "memory": {}, "output": {}}
+    for setting in SETTINGS:
+        if settings.get(setting.key) is not None:
+            changes[setting.part][setting.field] = settings[setting.key]
+    if memory is not None:
+        changes["memory"]["enabled"] = memory
+    if not changes["memory"].get("enabled", preset.memory.enabled):
+        changes["context"]["memory_frames"] = 0
+    return TakeRequest(
+        prompt=prompt,
+        seconds=seconds,
+        cues=tuple(Cue(at, words) for at, words in cues),
+        seed=seed,
+        context=replace(preset.context, **changes["context"]),
+        sampler=replace(preset.sampler, **changes["sampler"]),
+        memory=replace(preset.memory, **changes["memory"]),
+        output=replace(preset.output, **changes["output"]),
+    )

@@ -1,0 +1,411 @@
+"""Two pictures of a take: a contact sheet of its frames, and a map of what each block remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from backbone.config import ContextConfig
+from longlive_rag.timeline import Timeline
+from retrieval.selection import Selection, candidate_frames
+
+Color = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+BACKGROUND: Color = (20, 22, 27)
+GRID: Color = (52, 57, 68)
+TEXT: Color = (232, 234, 238)
+FAINT_TEXT: Color = (150, 156, 168)
+CUE: Color = (64, 196, 255)
+NOW: Color = (96, 108, 146)
+SINK: Color = (66, 92, 84)
+FREE: Color = (37, 41, 50)
+FUTURE: Color = (25, 27, 33)
+CACHE: Color = (58, 66, 92)
+GUARD: Color = (78, 60, 66)
+
+# Dark to bright, evenly in lightness, readable with colour blindness: the upper part of the plasma map (CC0).
+SIMILARITY_COLORS: tuple[Color, ...] = (
+    (106, 0, 168),
+    (139, 10, 165),
+    (184, 50, 137),
+    (219, 92, 104),
+    (244, 136, 73),
+    (254, 189, 42),
+    (240, 249, 33),
+)
+
+MARGIN = 28
+SHEET_FRAMES = 24
+SPARE_FRAMES = 8  # kept for one that is shown, so that the shown ones are evenly spread
+SHEET_WIDTH = 1280
+PROMPT_LINES = 3
+MAP_SIZE = (1280, 900)
+TICK_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200)
+
+
+@dataclass(frozen=True)
+class CueMark:
+    """Where a cue took over.
+
+    Attributes:
+        seconds: of the take, at the block's first frame.
+        prompt: the words that took over.
+    """
+
+    seconds: float
+    prompt: str
+
+
+class FrameSampler:
+    """Keeps evenly spread frames of a stream of unknown length, in bounded memory.
+
+    It keeps every n-th frame, small; whenever that makes too many, every second one goes and n doubles.
+
+    Args:
+        keep: how many frames are wanted in the end.
+        side: the longer side of a kept frame is at most this many pixels.
+    """
+
+    def __init__(self, keep: int = SHEET_FRAMES, side: int = 240) -> None:
+        self._keep, self._side = keep, side
+        self._every = 1
+        self._seen = 0
+        self._kept: list[tuple[int, Image.Image]] = []
+
+    def add(self, frames: np.ndarray) -> None:
+        """Offer the next frames, [F, H, W, 3] uint8."""
+        for frame in frames:
+            if self._seen % self._every == 0:
+                self._kept.append((self._seen, self._small(frame)))
+            self._seen += 1
+            if len(self._kept) > SPARE_FRAMES * self._keep:
+                self._kept = self._kept[::2]
+                self._every *= 2
+
+    def frames(self) -> list[tuple[int, Image.Image]]:
+        """At most `keep` (frame number, picture) pairs, evenly spread, the first frame among them."""
+        count = min(self._keep, len(self._kept))
+        return [self._kept[round(i * (len(self._kept) - 1) / max(1, count - 1))] for i in range(count)]
+
+    def _small(self, frame: np.ndarray) -> Image.Image:
+        picture = Image.fromarray(frame)
+        picture.thumbnail((self._side, self._side), Image.Resampling.LANCZOS)
+        return picture
+
+
+def contact_sheet(
+    frames: Sequence[tuple[int, Image.Image]],
+    fps: int,
+    prompt: str,
+    caption: str,
+    cues: Sequence[CueMark] = (),
+) -> Image.Image:
+    """Frames of a take with their timecodes.
+
+    Args:
+        frames: (frame number, picture) pairs in time order, at least one.
+        fps: frames a second.
+        prompt: the first prompt, shown on top.
+        caption: a line below it.
+        cues: where other prompts took over; marked at the first picture that shows them.
+    """
+    width, height = frames[0][1].size
+    columns = min(len(frames), 8 if width < 1.3 * height else 6)
+    full_columns = 8 if width < 1.3 * height else 6
+    gap, label = 10, 24
+    tile_w = (SHEET_WIDTH - 2 * MARGIN - (full_columns - 1) * gap) // full_columns
+    tile_h = round(tile_w * height / width)
+    rows = -(-len(frames) // columns)
+    lines = _header_lines(prompt, cues, SHEET_WIDTH - 2 * MARGIN)
+    top = MARGIN + sum(size + 10 for _, size, _ in lines) + 34
+    sheet = Image.new("RGB", (SHEET_WIDTH, top + rows * (tile_h + label + gap) + MARGIN - gap), BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    _draw_header(draw, lines, caption)
+    taken_over = _first_shown([number for number, _ in frames], [cue.seconds * fps for cue in cues])
+    for place, (number, picture) in enumerate(frames):
+        x = MARGIN + place % columns * (tile_w + gap)
+        y = top + place // columns * (tile_h + label + gap)
+        sheet.paste(picture.resize((tile_w, tile_h), Image.Resampling.BICUBIC), (x, y))
+        draw.text((x, y + tile_h + 4), timecode(number / fps), FAINT_TEXT, _font(15))
+        for order, cue in enumerate(taken_over.get(place, ())):
+            draw.rectangle((x, y, x + tile_w - 1, y + tile_h - 1), outline=CUE, width=3)
+            _badge(draw, (x + tile_w - 26 * (order + 1), y + tile_h + 2), str(cue + 1))
+    return sheet
+
+
+def memory_map(
+    timeline: Timeline,
+    context: ContextConfig,
+    selections: Sequence[Selection],
+    caption: str,
+    cues: Sequence[CueMark] = (),
+) -> Image.Image:
+    """What each block remembered: time of the block to the right, time of the past frame upwards.
+
+    Args:
+        timeline: of the blocks that were made.
+        context: what a block saw; `memory_frames` 0 draws a take without memory.
+        selections: one for each block that retrieved.
+        caption: a line below the title.
+        cues: drawn as vertical lines.
+    """
+    picture = Image.new("RGB", MAP_SIZE, BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    axes = _Axes(timeline, (MARGIN + 80, 130, MAP_SIZE[0] - 320, MAP_SIZE[1] - 92))
+    low, high = _color_range(selections)
+    draw.text((MARGIN, 22), "What each block remembered", TEXT, _font(28))
+    draw.text((MARGIN, 62), _shorten(caption, _font(17), MAP_SIZE[0] - 2 * MARGIN), FAINT_TEXT, _font(17))
+    draw.rectangle(axes.box, fill=FUTURE)
+    for block in range(timeline.blocks):
+        for color, frames in _regions(block, timeline, context):
+            draw.rectangle(axes.cell(block, frames), fill=color)
+    axes.draw_scale(picture)
+    for selection in selections:
+        for frame, similarity in zip(selection.frames, selection.similarities, strict=True):
+            color = similarity_color(similarity, low, high)
+            draw.rectangle(axes.mark(selection.block, frame), fill=color)
+    for number, cue in enumerate(cues, start=1):
+        x = axes.x(cue.seconds)
+        draw.line((x, axes.top, x, axes.bottom), CUE, 2)
+        _badge(draw, (x - 11, axes.top - 26), str(number))
+    _draw_legend(draw, axes, context, bool(selections), (low, high), bool(cues))
+    if not selections:
+        _draw_notice(draw, axes, _why_empty(timeline, context))
+    return picture
+
+
+def similarity_color(similarity: float, low: float, high: float) -> Color:
+    """Colour of a cosine similarity on a scale from `low` (dark) to `high` (bright)."""
+    place = (similarity - low) / (high - low) if high > low else 1.0
+    place = min(max(place, 0.0), 1.0) * (len(SIMILARITY_COLORS) - 1)
+    left = min(int(place), len(SIMILARITY_COLORS) - 2)
+    a, b = SIMILARITY_COLORS[left], SIMILARITY_COLORS[left + 1]
+    red, green, blue = (round(p + (q - p) * (place - left)) for p, q in zip(a, b, strict=True))
+    return red, green, blue
+
+
+def timecode(seconds: float) -> str:
+    """Minutes, seconds and tenths, such as 1:07.5; hours in front where there are any."""
+    tenths = round(seconds * 10)
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{minutes:02d}:{tenths / 10:04.1f}" if hours else f"{minutes}:{tenths / 10:04.1f}"
+    return f"{hours}:{text}" if hours else text
+
+
+# ---- contact sheet ----
+
+
+def _header_lines(prompt: str, cues: Sequence[CueMark], width: int) -> list[tuple[str, int, int]]:
+    """(text, font size, number of the cue or 0) of each line above the pictures."""
+    lines = [(text, 26, 0) for text in _wrap(prompt, _font(26), width, PROMPT_LINES)]
+    for number, cue in enumerate(cues, start=1):
+        words = _shorten(f"{timecode(cue.seconds)}  {cue.prompt}", _font(18), width - 34)
+        lines.append((words, 18, number))
+    return lines
+
+
+def _draw_header(draw: ImageDraw.ImageDraw, lines: list[tuple[str, int, int]], caption: str) -> None:
+    y = MARGIN - 6
+    for text, size, cue in lines:
+        if cue:
+            _badge(draw, (MARGIN, y), str(cue))
+        draw.text((MARGIN + (32 if cue else 0), y), text, TEXT, _font(size))
+        y += size + 10
+    draw.text((MARGIN, y), _shorten(caption, _font(16), SHEET_WIDTH - 2 * MARGIN), FAINT_TEXT, _font(16))
+
+
+def _first_shown(numbers: Sequence[int], cue_frames: Sequence[float]) -> dict[int, list[int]]:
+    """Cues by the place of the first picture that was made under them: {place: [cue, ...]}."""
+    shown: dict[int, list[int]] = {}
+    for cue, frame in enumerate(cue_frames):
+        place = next((i for i, number in enumerate(numbers) if number >= frame), None)
+        if place is not None:
+            shown.setdefault(place, []).append(cue)
+    return shown
+
+
+# ---- memory map ----
+
+
+class _Axes:
+    """Seconds and frames to pixels of the plot."""
+
+    def __init__(self, timeline: Timeline, box: tuple[int, int, int, int]) -> None:
+        self.left, self.top, self.right, self.bottom = self.box = box
+        self._timeline = timeline
+        self._seconds = timeline.pixel_frames / timeline.fps
+
+    def x(self, seconds: float) -> float:
+        return self.left + (self.right - self.left) * min(seconds, self._seconds) / self._seconds
+
+    def y(self, seconds: float) -> float:
+        return self.bottom - (self.bottom - self.top) * min(seconds, self._seconds) / self._seconds
+
+    def cell(self, block: int, frames: range) -> tuple[float, float, float, float]:
+        """Rectangle of latent frames in a block's column, without a gap to its neighbours."""
+        second = self._timeline.second_of
+        left, right = self.x(self._timeline.starts_at(block)), self.x(self._timeline.starts_at(block + 1))
+        top, bottom = self.y(second(frames.stop)), self.y(second(frames.start))
+        return round(left), min(round(top), round(bottom) - 2), round(right), round(bottom)
+
+    def mark(self, block: int, frame: int) -> tuple[float, float, float, float]:
+        """Rectangle of one retrieved frame, never thinner than the eye sees."""
+        left, top, right, bottom = self.cell(block, range(frame, frame + 1))
+        gap = 1 if right - left > 5 else 0
+        left, right = min(left + gap, self.right - 3), max(right - gap - 1, left + gap + 2)
+        return left, min(top, bottom - 3), min(right, self.right), bottom - 1
+
+    def draw_scale(self, picture: Image.Image) -> None:
+        draw = ImageDraw.Draw(picture)
+        step = next((s for s in TICK_STEPS if self._seconds / s <= 12), TICK_STEPS[-1])
+        for tick in range(0, int(self._seconds) + 1, step):
+            x, y = self.x(tick), self.y(tick)
+            draw.line((x, self.top, x, self.bottom), GRID)
+            draw.line((self.left, y, self.right, y), GRID)
+            draw.text((x, self.bottom + 8), str(tick), FAINT_TEXT, _font(16), anchor="ma")
+            draw.text((self.left - 10, y), str(tick), FAINT_TEXT, _font(16), anchor="rm")
+        middle = (self.left + self.right) / 2
+        draw.text(
+            (middle, self.bottom + 34), "time of the block being made (s)", TEXT, _font(18), anchor="ma"
+        )
+        sideways = Image.new("RGB", (self.bottom - self.top, 26), BACKGROUND)
+        label = "time of the past frame (s)"
+        ImageDraw.Draw(sideways).text((sideways.width / 2, 2), label, TEXT, _font(18), anchor="ma")
+        picture.paste(sideways.transpose(Image.Transpose.ROTATE_90), (MARGIN - 4, self.top))
+
+
+def _regions(block: int, timeline: Timeline, context: ContextConfig) -> list[tuple[Color, range]]:
+    """How the past looks to a block, apart from what it retrieved: (colour, latent frames)."""
+    latents = timeline.latents_of(block)
+    done = latents.start
+    sink = range(min(context.sink_frames, done))
+    left_cache = max(len(sink), done - (context.window_frames - context.sink_frames))
+    candidates = candidate_frames(
+        done, context.window_frames, context.sink_frames, context.recency_guard_frames
+    )
+    regions = [(NOW, latents), (CACHE, range(left_cache, done))]
+    if context.memory_frames:
+        regions.append((GUARD, range(max(candidates.stop, len(sink)), left_cache)))
+        regions.append((FREE, candidates))
+    regions.append((SINK, sink))  # last: it may be a line only, and must not be covered
+    return [(color, frames) for color, frames in regions if len(frames)]
+
+
+def _color_range(selections: Sequence[Selection]) -> tuple[float, float]:
+    """Ends of the colour scale: the similarities that occur but for the lowest 2 %, rounded outwards."""
+    values = [value for selection in selections for value in selection.similarities]
+    if not values:
+        return 0.0, 1.0
+    low, high = float(np.quantile(values, 0.02)), max(values)
+    step = next(
+        step for step in (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0) if high - low <= 10 * step or step == 1.0
+    )
+    return float(np.floor(low / step) * step), float(np.ceil(high / step) * step)
+
+
+def _draw_legend(
+    draw: ImageDraw.ImageDraw,
+    axes: _Axes,
+    context: ContextConfig,
+    has_marks: bool,
+    scale: tuple[float, float],
+    has_cues: bool,
+) -> None:
+    x, y = axes.right + 34, axes.top
+    if has_marks:
+        y = _draw_color_bar(draw, (x, y), scale) + 34
+    entries = [
+        (SINK, f"sink: the first {_frames(context.sink_frames)},", "always seen"),
+        (NOW, "the block itself,", f"{context.frames_per_block} latent frames at once"),
+        (CACHE, "newest frames,", "still in the cache"),
+    ]
+    if context.memory_frames:
+        entries.append((GUARD, "recency guard: too much", "like now to teach anything"))
+        entries.append((FREE, "free to be retrieved", f"(up to {context.memory_frames} a block)"))
+    if has_cues:
+        entries.append((CUE, "cue: another prompt", "takes over"))
+    for color, first, second in entries:
+        draw.rectangle((x, y + 3, x + 26, y + 37), fill=color, outline=GRID)
+        draw.text((x + 38, y), first, TEXT, _font(17))
+        draw.text((x + 38, y + 21), second, FAINT_TEXT, _font(17))
+        y += 58
+
+
+def _draw_color_bar(draw: ImageDraw.ImageDraw, corner: tuple[int, int], scale: tuple[float, float]) -> int:
+    """The similarity scale; returns the y below it."""
+    x, y = corner
+    low, high = scale
+    draw.text((x, y - 4), "a retrieved frame,", TEXT, _font(17))
+    draw.text((x, y + 17), "by how much it is like now", FAINT_TEXT, _font(17))
+    top, height = y + 52, 200
+    for row in range(height):
+        draw.line((x, top + row, x + 25, top + row), similarity_color(1 - row / (height - 1), 0.0, 1.0))
+    decimals = 3 if high - low < 0.02 else 2
+    for part in (0.0, 0.5, 1.0):
+        level = top + (1 - part) * (height - 1)
+        draw.line((x + 26, level, x + 32, level), FAINT_TEXT)
+        value = low + part * (high - low)
+        draw.text((x + 38, level), f"{value:.{decimals}f}", FAINT_TEXT, _font(16), anchor="lm")
+    draw.text((x + 38, top + 0.75 * height), "cosine similarity", FAINT_TEXT, _font(16), anchor="lm")
+    return top + height
+
+
+def _draw_notice(draw: ImageDraw.ImageDraw, axes: _Axes, lines: Sequence[str]) -> None:
+    x, y = axes.left + 36, axes.top + 36
+    for order, line in enumerate(lines):
+        draw.text((x, y), line, TEXT if order == 0 else FAINT_TEXT, _font(24 if order == 0 else 18))
+        y += 38 if order == 0 else 26
+
+
+def _why_empty(timeline: Timeline, context: ContextConfig) -> list[str]:
+    if not context.memory_frames:
+        return ["Memory was off", "Each block saw the sink and the newest frames only (native backbone)."]
+    waits_for = context.window_frames + context.recency_guard_frames
+    first = -(-(waits_for + 1) // context.frames_per_block)
+    return [
+        "Nothing was old enough to be retrieved",
+        f"With this window and guard the one at {timeline.starts_at(first):.1f} s is the first to look back",
+    ]
+
+
+# ---- text ----
+
+
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size)
+
+
+def _badge(draw: ImageDraw.ImageDraw, corner: tuple[float, float], text: str) -> None:
+    x, y = corner
+    draw.rounded_rectangle((x, y, x + 22, y + 22), 6, fill=CUE)
+    draw.text((x + 11, y + 11), text, BACKGROUND, _font(15), anchor="mm")
+
+
+def _frames(count: int) -> str:
+    return "frame" if count == 1 else f"{count} frames"
+
+
+def _wrap(text: str, font: Font, width: int, max_lines: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    if len(lines) > max_lines:
+        lines = [*lines[: max_lines - 1], " ".join(lines[max_lines - 1 :])]
+    return [_shorten(line, font, width) for line in lines if line]
+
+
+def _shorten(text: str, font: Font, width: int) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text.rstrip() + "..."

@@ -1,0 +1,367 @@
+"""A take on disk: a folder with the video, the record of how it was made, and two pictures of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from longlive_rag.config import TakeRequest
+from longlive_rag.pictures import CueMark, FrameSampler, contact_sheet, memory_map
+from longlive_rag.timeline import Timeline
+from longlive_rag.version import versions
+from longlive_rag.video import CODECS, VideoWriter
+from retrieval.selection import Selection
+
+if TYPE_CHECKING:
+    from longlive_rag.pipeline import Block
+
+TakeStatus = Literal["running", "finished", "interrupted", "failed"]
+
+VIDEO = "video.mp4"
+RECORD = "take.json"
+CONTACT_SHEET = "contact_sheet.png"
+MEMORY_MAP = "memory.png"
+FILES = (RECORD, VIDEO, CONTACT_SHEET, MEMORY_MAP)
+
+RECORD_FORMAT = 1
+RESERVE = ".reserve"
+RESERVE_BYTES = 256 * 1024
+PICTURES_BYTES = 2 * 1024 * 1024
+VIDEO_BYTES_PER_PIXEL = 0.05  # of a busy picture; VP9 at our quality takes 0.01 to 0.05
+
+
+@dataclass(frozen=True)
+class TakeRun:
+    """What a take was made with, beyond its request.
+
+    Attributes:
+        backbone: its name, as the user knows it.
+        folder: the pipeline folder.
+        device, dtype: where and in which precision the backbone ran.
+        threads: of the CPU, for one operation.
+        noise: name of the noise source.
+        codec: of the video, a key of `CODECS`.
+        load_seconds: time until the backbone was ready.
+        unknown_words: words of the prompts that the backbone has never read, by prompt.
+    """
+
+    backbone: str
+    folder: Path
+    device: str
+    dtype: str
+    threads: int
+    noise: str
+    codec: str = "vp9"
+    load_seconds: float = 0.0
+    unknown_words: dict[str, list[str]] = field(default_factory=dict)
+
+
+def check_take_folder(folder: Path, request: TakeRequest, overwrite: bool = False) -> None:
+    """Refuse a folder that a take can't be written to; leaves no trace.
+
+    Raises:
+        ValueError: if it is a file, can't be written, holds a take already, or its disk has no room.
+    """
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is a file; a take is a folder")
+        here = [folder / name for name in FILES if (folder / name).exists()]
+        if here and not overwrite:
+            raise ValueError(
+                f"{folder} holds a take already ({here[0].name}); choose another folder, "
+                "or add --overwrite to replace it"
+            )
+        parent = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+        with tempfile.TemporaryDirectory(prefix=".", dir=parent):
+            pass  # asking for permission is unreliable; making something is not
+        free_bytes = shutil.disk_usage(parent).free + sum(path.stat().st_size for path in here)
+    except OSError as error:
+        raise ValueError(f"{folder} can't be written: {error.strerror or error}") from error
+    needed_bytes = estimate_bytes(request)
+    if free_bytes < needed_bytes:
+        raise ValueError(
+            f"no space left for {folder}: the take needs about {_size(needed_bytes)}, "
+            f"{_size(free_bytes)} are free"
+        )
+
+
+def estimate_bytes(request: TakeRequest) -> int:
+    """Disk that a take needs at most, roughly: the video twice (its index moves) and the rest."""
+    output = request.output
+    pixels = output.width * output.height * output.upscale**2 * request.pixel_frames
+    return round(2 * VIDEO_BYTES_PER_PIXEL * pixels) + PICTURES_BYTES + RESERVE_BYTES
+
+
+class TakeWriter:
+    """Writes a take as its blocks come.
+
+    Nothing is on disk, and a take that is to be replaced is untouched until the first block is added.
+    Construct it right before the first block is made: the take's time starts then.
+
+    Args:
+        folder: of the take; it and its parents are made.
+        request: what was asked for.
+        timeline: blocks and frames of the request.
+        run: what it is made with.
+        item: which take of a batch this is.
+    """
+
+    def __init__(
+        self, folder: Path, request: TakeRequest, timeline: Timeline, run: TakeRun, item: int = 0
+    ) -> None:
+        self.folder = folder
+        self._request, self._timeline, self._run, self._item = request, timeline, run, item
+        self._video: VideoWriter | None = None
+        self._sampler = FrameSampler()
+        self._selections: list[Selection] = []
+        self._stage_seconds: dict[str, float] = {}
+        self._blocks = 0
+        self._frames_kept = 0
+        self._started_at = datetime.now(UTC)
+        self._start_s = time.perf_counter()
+
+    @property
+    def frames_retrieved(self) -> int:
+        """Past frames that were brought back, over all blocks until now."""
+        return sum(len(selection.frames) for selection in self._selections)
+
+    def add(self, block: Block) -> None:
+        """Write a finished block; Ctrl-C waits until it is done.
+
+        Raises:
+            OSError: if the disk refuses; `finish` then keeps what was written until there.
+        """
+        with uninterrupted():
+            begin_s = time.perf_counter()
+            frames = np.asarray(block.pixels[self._item])
+            if self._video is None:
+                self._video = self._open()
+            self._video.write(frames)
+            self._sampler.add(frames)
+            if block.selections:
+                self._selections.append(block.selections[self._item])
+            self._blocks += 1
+            self._add_seconds({**block.seconds, "write": time.perf_counter() - begin_s})
+
+    def finish(self, status: TakeStatus, error: BaseException | None = None) -> dict[str, Any]:
+        """Finish the video, draw the pictures and write the record; Ctrl-C has no effect meanwhile.
+
+        Args:
+            status: how the take ended.
+            error: why it failed, if it did.
+
+        Returns:
+            The record, as in `take.json`. Where no frame was kept, nothing is left on disk; its frames are 0.
+
+        Raises:
+            OSError: if there is no room even for the record; the video is safe by then. No room for the
+                pictures makes a finished take a failed one, with all of its video.
+        """
+        with uninterrupted(let_through=False):
+            begin_s = time.perf_counter()
+            self._frames_kept = self._video.close() if self._video else 0
+            self._add_seconds({"write": time.perf_counter() - begin_s})
+            if not self._frames_kept:
+                self._remove()
+                return self._record(status, error)
+            try:
+                self._draw()
+            except OSError as full:
+                status, error = ("failed", full) if status == "finished" else (status, error or full)
+            (self.folder / RESERVE).unlink(missing_ok=True)
+            record = self._record(status, error)
+            write_json(self.folder / RECORD, record)
+            return record
+
+    def _open(self) -> VideoWriter:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / RECORD, self._record("running"))
+        for name in (CONTACT_SHEET, MEMORY_MAP):
+            (self.folder / name).unlink(missing_ok=True)
+        (self.folder / RESERVE).write_bytes(
+            bytes(RESERVE_BYTES)
+        )  # room for the record when the disk fills up
+        output = self._request.output
+        return VideoWriter(
+            self.folder / VIDEO,
+            width=output.width,
+            height=output.height,
+            fps=output.fps,
+            upscale=output.upscale,
+            codec=self._run.codec,
+        )
+
+    def _remove(self) -> None:
+        if self._video is None:
+            return
+        for name in (*FILES, RESERVE):
+            (self.folder / name).unlink(missing_ok=True)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _draw(self) -> None:
+        timeline = self._made()
+        cues = self._cue_marks()
+        fps = self._request.output.fps
+        facts = f"{timeline.pixel_frames / fps:.1f} s at {fps} frames a second, seed {self._request.seed}, "
+        facts += f"backbone {self._run.backbone}, {self._memory_in_words()}"
+        frames = [
+            (number, picture) for number, picture in self._sampler.frames() if number < self._frames_kept
+        ]
+        if frames:
+            sheet = contact_sheet(frames, fps, self._request.prompt, facts, cues)
+            _save(sheet, self.folder / CONTACT_SHEET)
+        caption = f"{self._request.prompt}  ({self._memory_in_words()})"
+        _save(
+            memory_map(timeline, self._request.context, self._selections, caption, cues),
+            self.folder / MEMORY_MAP,
+        )
+
+    def _made(self) -> Timeline:
+        """The timeline of what was kept."""
+        asked = self._timeline
+        return Timeline(self._frames_kept, asked.fps, asked.frames_per_block, asked.temporal_factor)
+
+    def _cue_marks(self) -> list[CueMark]:
+        marks = [
+            CueMark(self._timeline.starts_at(self._timeline.cue_block(cue.seconds)), cue.prompt)
+            for cue in self._request.cues
+        ]
+        return [mark for mark in marks if mark.seconds * self._timeline.fps < self._frames_kept]
+
+    def _memory_in_words(self) -> str:
+        if not self._request.context.memory_frames:
+            return "memory off"
+        blocks = f"{len(self._selections)} of {self._blocks} blocks"
+        return f"{self.frames_retrieved} past frames retrieved in {blocks}"
+
+    def _add_seconds(self, seconds: dict[str, float]) -> None:
+        for stage, value in seconds.items():
+            self._stage_seconds[stage] = self._stage_seconds.get(stage, 0.0) + value
+
+    def _record(self, status: TakeStatus, error: BaseException | None = None) -> dict[str, Any]:
+        total_s = time.perf_counter() - self._start_s
+        record = {
+            "format": RECORD_FORMAT,
+            "status": status,
+            "started": self._started_at.isoformat(timespec="seconds"),
+            "request": asdict(self._request),
+            "run": {**asdict(self._run), "folder": str(self._run.folder)},
+            "versions": versions(),
+            "video": self._video_facts(),
+            "cues": self._cue_facts(),
+            "memory": {
+                "frames_retrieved": self.frames_retrieved,
+                "blocks_with_memory": len(self._selections),
+            },
+            "timings": {
+                "seconds": round(total_s, 3),
+                "frames_per_second": round(self._frames_kept / total_s, 3) if self._frames_kept else 0.0,
+                "by_stage": {stage: round(value, 4) for stage, value in self._stage_seconds.items()},
+            },
+            "selections": [asdict(selection) for selection in self._selections],
+        }
+        if error is not None:
+            trace = "".join(traceback.format_exception(error))
+            record["error"] = {"message": f"{type(error).__name__}: {error}", "traceback": trace}
+        return record
+
+    def _video_facts(self) -> dict[str, Any]:
+        output, codec = self._request.output, CODECS[self._run.codec]
+        return {
+            "file": VIDEO,
+            "codec": self._run.codec,
+            "encoder": codec.encoder,
+            "encoder_license": codec.license,
+            "width": output.width * output.upscale,
+            "height": output.height * output.upscale,
+            "fps": output.fps,
+            "frames": self._frames_kept,
+            "seconds": self._frames_kept / output.fps,
+            "blocks": self._blocks,
+        }
+
+    def _cue_facts(self) -> list[dict[str, Any]]:
+        facts = []
+        for number, cue in enumerate(self._request.cues, start=1):
+            block = self._timeline.cue_block(cue.seconds)
+            facts.append(
+                {
+                    "cue": number,
+                    "prompt": cue.prompt,
+                    "asked_seconds": cue.seconds,
+                    "seconds": self._timeline.starts_at(block),
+                    "block": block,
+                    "reached": block < self._blocks,
+                }
+            )
+        return facts
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file so that a reader, whenever it looks, sees the old content or the new, no part."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    _replace(path, text.encode())
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        picture.save(part, format="PNG", optimize=True)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _replace(path: Path, data: bytes) -> None:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def uninterrupted(let_through: bool = True) -> Iterator[None]:
+    """Hold back Ctrl-C until the end of the `with` body; then let it through, unless the run ends anyway."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[FrameType | None] = []
+    before = signal.signal(signal.SIGINT, lambda _number, frame: came.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came and let_through and callable(before):
+            before(signal.SIGINT, came[0])
+
+
+def _size(count: int) -> str:
+    """Bytes in words, such as 3.2 MB."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} bytes"

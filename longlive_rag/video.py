@@ -1,0 +1,259 @@
+"""The finished video, written block by block; whatever ends the run, the file on disk plays.
+
+While frames come, the file is a fragmented MP4 that gets one fragment a frame: a process that is killed leaves a
+file that plays up to its last frame. `close` rewrites it, without encoding again, into a plain MP4 with its index
+in front.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+from av.video.stream import VideoStream
+
+FRAGMENTED = {"movflags": "frag_every_frame+empty_moov+default_base_moof", "flush_packets": "1"}
+INDEX_IN_FRONT = {"movflags": "faststart"}
+ENCODER_THREADS = 4
+SECONDS_PER_KEYFRAME = 2
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How frames are encoded.
+
+    Attributes:
+        encoder: FFmpeg's name of the encoder.
+        license: of the encoder library.
+        options: its settings.
+    """
+
+    encoder: str
+    license: str
+    options: Mapping[str, str]
+
+
+# VP9 is the default because its encoder and format ask nothing of who sells the result; H.264 plays on older
+# devices too, but its encoder here is x264, under the GPL. No look-ahead: a frame is on disk before the next.
+CODECS: dict[str, Codec] = {
+    "vp9": Codec(
+        "libvpx-vp9",
+        "BSD-3-Clause",
+        {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "row-mt": "1"},
+    ),
+    "h264": Codec("libx264", "GPL-2.0-or-later", {"crf": "18", "preset": "veryfast", "tune": "zerolatency"}),
+}
+
+
+class VideoWriter:
+    """An MP4 file that takes frames as they are made.
+
+    Args:
+        path: the file; one that is there is replaced.
+        width, height: pixels of the frames that will be written.
+        fps: frames a second, constant.
+        upscale: each side of the video is this many times that of the frames (Lanczos filter).
+        codec: a key of `CODECS`.
+
+    Raises:
+        ValueError: if the size of the video is odd or the codec is unknown or not in this build of PyAV.
+        OSError: if the file can't be written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        width: int,
+        height: int,
+        fps: int,
+        upscale: int = 1,
+        codec: str = "vp9",
+    ) -> None:
+        check_codec(codec)
+        if (width * upscale) % 2 or (height * upscale) % 2:
+            raise ValueError(
+                f"the video would be {width * upscale}x{height * upscale}; both sides must be even"
+            )
+        self.path = Path(path)
+        self.width, self.height, self.fps = width * upscale, height * upscale, fps
+        self._frame_shape = (height, width, 3)
+        self._frames_encoded = 0
+        self._file = _WholeFragments(self.path)
+        try:
+            self._container = av.open(self._file, "w", format="mp4", options=FRAGMENTED)
+            self._stream = self._add_stream(CODECS[codec])
+        except BaseException:
+            self._file.close()
+            self.path.unlink(missing_ok=True)
+            raise
+        self._closed = False
+
+    def write(self, frames: np.ndarray) -> None:
+        """Append frames [F, H, W, 3] uint8 RGB.
+
+        Raises:
+            ValueError: if shape or dtype is another.
+            OSError: if the disk refuses (full, quota); `close` then keeps what was written until there.
+        """
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != self._frame_shape:
+            raise ValueError(
+                f"frames are {frames.dtype} {list(frames.shape)}; "
+                f"this video takes uint8 [F, {self._frame_shape[0]}, {self._frame_shape[1]}, 3]"
+            )
+        for frame in frames:
+            self._mux(self._to_video(frame))
+            self._frames_encoded += 1
+
+    def close(self) -> int:
+        """Finish the file and return how many frames it holds. Safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self._finish_fragments()
+            if self._file.kept_bytes:
+                put_index_in_front(self.path)
+        return count_frames(self.path) if self._file.kept_bytes else 0
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _add_stream(self, codec: Codec) -> VideoStream:
+        stream = self._container.add_stream(codec.encoder, rate=self.fps, options=dict(codec.options))
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
+        context = stream.codec_context
+        context.gop_size = SECONDS_PER_KEYFRAME * self.fps
+        context.thread_count = min(ENCODER_THREADS, os.cpu_count() or 1)
+        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        return stream
+
+    def _to_video(self, frame: np.ndarray) -> av.VideoFrame:
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
+            width=self.width,
+            height=self.height,
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=Interpolation.LANCZOS | Interpolation.ACCURATE_RND,
+        )
+        picture.pts = self._frames_encoded
+        return picture
+
+    def _mux(self, picture: av.VideoFrame | None) -> None:
+        self._container.mux(self._stream.encode(picture))
+        self._file.keep()
+
+    def _finish_fragments(self) -> None:
+        try:
+            if not self._file.failed:
+                self._mux(None)
+            self._container.close()
+            self._file.keep()
+        except OSError:
+            if not self._file.failed:
+                raise
+        finally:
+            self._file.close()
+
+
+class _WholeFragments:
+    """A file for FFmpeg to write to, cut back to its last whole fragment when the disk gives out."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b", buffering=0)
+        self.kept_bytes = 0
+        self.failed = False
+
+    def write(self, data: bytes) -> int:
+        if self.failed:
+            return len(data)  # the trailer of a file that is cut back anyway
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError:
+            self.failed = True
+            raise
+        return len(data)
+
+    def keep(self) -> None:
+        """What was written until now is whole."""
+        if not self.failed:
+            self.kept_bytes = self._file.tell()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        if self._file.closed:
+            return
+        if self.failed:
+            self._file.truncate(self.kept_bytes)
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def check_codec(codec: str) -> None:
+    """Raise ValueError unless `codec` is known and this build of PyAV has its encoder."""
+    if codec not in CODECS:
+        raise ValueError(f"codec is {codec!r}; it must be one of {', '.join(CODECS)}")
+    if CODECS[codec].encoder not in av.codecs_available:
+        raise ValueError(
+            f"codec is {codec!r}, but the PyAV installed here was built without {CODECS[codec].encoder}"
+        )
+
+
+def put_index_in_front(path: Path) -> None:
+    """Rewrite an MP4 with its index in front, atomically; where the disk is full it stays as it is."""
+    rewritten = path.with_name(f".{path.name}.part")
+    try:
+        with (
+            av.open(str(path)) as source,
+            av.open(str(rewritten), "w", format="mp4", options=INDEX_IN_FRONT) as target,
+        ):
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.size:
+                    packet.stream = stream
+                    target.mux(packet)
+        with rewritten.open("rb") as file:
+            os.fsync(file.fileno())
+        rewritten.replace(path)
+    except OSError:
+        rewritten.unlink(missing_ok=True)
+    except BaseException:
+        rewritten.unlink(missing_ok=True)
+        raise
+
+
+def count_frames(path: str | os.PathLike[str]) -> int:
+    """Frames in a video file, counted one by one, not taken from its header."""
+    with _open(path) as container:
+        return sum(1 for packet in container.demux(video=0) if packet.size)
+
+
+def read_frames(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
+    """The frames of a video file, each [H, W, 3] uint8 RGB."""
+    with _open(path) as container:
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
+
+
+def _open(path: str | os.PathLike[str]) -> Any:
+    return av.open(str(path))
