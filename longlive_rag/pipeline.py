@@ -230,7 +230,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 prompts = [request.cues[cue - 1].prompt for request in requests]
             if index == 0 or cue is not None:
                 with watch.stage("text"):
-                    embeds = self._embed(prompts)
+                    embeds = self.embed(prompts)
                 rollout.direct(embeds)
             finished = rollout.next_block()
             pixel_frames = timeline.pixels_of(index)
@@ -285,7 +285,8 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             return MeanPoolEncoder()
         return self.encoder.to(self._execution_device)
 
-    def _embed(self, prompts: list[str]) -> Tensor:
+    def embed(self, prompts: list[str]) -> Tensor:
+        """Prompt embeddings [prompts, up to text_length, text_dim]."""
         return encode_prompts(self.tokenizer, self.text_encoder, prompts, self.transformer.config.text_length)
 
     def _decode(self, decoder: StreamingDecoder, finished: FinishedBlock) -> Tensor:

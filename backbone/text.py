@@ -1,0 +1,75 @@
+"""Prompts to embeddings through UMT5, as Wan2.1 reads them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
+
+
+def clean_prompt(prompt: str) -> str:
+    """Collapse runs of white space.
+
+    Raises:
+        ValueError: if nothing is left.
+    """
+    cleaned = re.sub(r"\s+", " ", prompt).strip()
+    if not cleaned:
+        raise ValueError("the prompt is empty; say what is to be seen")
+    return cleaned
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, text_length: int) -> list[int]:
+    """Token ids of one prompt, the end mark included.
+
+    Raises:
+        ValueError: if it is empty or longer than `text_length` tokens.
+    """
+    ids: list[int] = tokenizer(clean_prompt(prompt), add_special_tokens=True)["input_ids"]
+    if len(ids) > text_length:
+        raise ValueError(
+            f"a prompt of {len(ids)} tokens is too long: this backbone reads at most {text_length}; shorten {prompt[:60]!r}..."
+        )
+    return ids
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, text_encoder: UMT5EncoderModel, prompts: Sequence[str], text_length: int
+) -> Tensor:
+    """Prompt embeddings [prompts, text_length, text_dim]: the encoder's last states, zero after each prompt's end.
+
+    Raises:
+        ValueError: if a prompt is empty or longer than `text_length` tokens.
+    """
+    ids, mask = token_batch(tokenizer, prompts, text_length)
+    device = text_encoder.device
+    return masked_states(text_encoder, ids.to(device), mask.to(device))
+
+
+def token_batch(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], text_length: int
+) -> tuple[Tensor, Tensor]:
+    """Ids and mask of several prompts, both [prompts, text_length] int64, padded."""
+    ids = torch.full((len(prompts), text_length), tokenizer.pad_token_id)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        tokens = prompt_ids(tokenizer, prompt, text_length)
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        mask[row, : len(tokens)] = 1
+    return ids, mask
+
+
+def masked_states(text_encoder: UMT5EncoderModel, ids: Tensor, mask: Tensor) -> Tensor:
+    """The encoder's last states [prompts, tokens, text_dim], zero where `mask` is 0."""
+    states = text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    return states * mask[..., None].to(states.dtype)
+
+
+def unknown_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
+    """Words of `prompt`, in order and once each, that the tokenizer can't spell: they hold its unknown token."""
+    unknown = tokenizer.unk_token_id
+    words = dict.fromkeys(re.findall(r"\S+", prompt))
+    return [word for word in words if unknown in tokenizer(word, add_special_tokens=False)["input_ids"]]

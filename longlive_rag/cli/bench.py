@@ -1,0 +1,100 @@
+"""`longlive-rag bench`: seconds per block, by stage, beside a roofline."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from longlive_rag.cli.errors import refuse_bad_input
+
+if TYPE_CHECKING:
+    from longlive_rag.bench import ArmFigures, Report, Subject
+
+PROMPT = "a red circle walks in a meadow"
+
+
+@click.command()
+@click.option("--backbone", default="tiny-world", show_default=True, help="Name of a preset, or a pipeline folder.")
+@click.option("--shape", type=click.Choice(["bench-small", "wan-1.3b"]), help="Random weights of this size instead.")
+@click.option("--blocks", default=10, show_default=True, help="Blocks to measure, after the warm-up.")
+@click.option("--compare", default="memory", show_default=True, help="Arms to run interleaved: native, memory.")
+@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default is one a core.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def bench(
+    backbone: str,
+    shape: str | None,
+    blocks: int,
+    compare: str,
+    dtype: str,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Measure seconds per block and frames per second, end to end and by stage.
+
+    The run warms up through the real path until cache and memory are full, then takes medians. Beside each figure stands the
+    roofline: the block's matrix products and attention calls alone, measured in the same run at the same shapes and
+    dtype. Several arms run interleaved, block by block, and their ratios are of paired blocks.
+
+    \b
+    Examples:
+      longlive-rag bench
+      longlive-rag bench --compare native,memory --json
+      longlive-rag bench --shape bench-small --compare native,memory --dtype float32
+    """
+    import torch
+
+    from longlive_rag.bench import run
+
+    if threads:
+        torch.set_num_threads(threads)
+    with refuse_bad_input():
+        subject = _subject(backbone, shape, dtype, device)
+        report = run(subject, compare.split(","), blocks, lambda line: click.echo(line, err=True))
+    click.echo(json.dumps(report.as_dict(), indent=2) if as_json else _table(report))
+
+
+def _subject(backbone: str, shape: str | None, dtype: str, device: str) -> Subject:
+    import torch
+
+    from longlive_rag.bench import pipeline_subject, random_subject
+    from longlive_rag.load import load_pipeline, pick_device
+
+    if shape:
+        return random_subject(shape, getattr(torch, dtype), pick_device(device))
+    pipe = load_pipeline(backbone, dtype=dtype, device=device)
+    return pipeline_subject(pipe, backbone, PROMPT)
+
+
+def _table(report: Report) -> str:
+    conditions = report.conditions
+    what = "end to end" if conditions["includes_decode"] else "transformer only, nothing is decoded"
+    lines = [
+        f"{conditions['subject']}: {conditions['parameters'] / 1e6:.1f} M parameters, {conditions['dtype']}, "
+        f"{conditions['device']}, {conditions['threads']} threads, {conditions['cpu_capability']}, "
+        f"torch {conditions['torch']}",
+        f"latent frame {conditions['latent_shape'][1]}x{conditions['latent_shape'][2]} "
+        f"({conditions['tokens_per_frame']} tokens), medians of {conditions['blocks']} blocks after "
+        f"{conditions['warm_up_blocks']} of warm-up; {what}",
+    ]
+    lines += [_arm_lines(arm, conditions["includes_decode"]) for arm in report.arms]
+    lines += [f"{names}: {ratio:.3f}x seconds per block" for names, ratio in report.ratios.items()]
+    memory = ", ".join(f"{name} {count / 2**30:.2f} GiB" for name, count in report.peak_memory_bytes.items())
+    return "\n".join([*lines, f"peak memory: {memory}"])
+
+
+def _arm_lines(arm: ArmFigures, includes_decode: bool) -> str:
+    stages = "  ".join(f"{name} {seconds * 1000:.1f}" for name, seconds in arm.stages.items() if seconds)
+    speed = f"{arm.transformer_frames_per_second:.1f} frames/s transformer only"
+    if includes_decode:
+        speed = f"{arm.frames_per_second:.1f} frames/s end to end, {speed}"
+    return (
+        f"{arm.arm}: {arm.seconds_per_block:.3f} s per block, {speed}, {arm.retrieved_frames} past frames retrieved\n"
+        f"  by stage, ms: {stages}\n"
+        f"  roofline (matrix products and attention alone): {arm.roofline_seconds:.3f} s; "
+        f"the block without decoding takes {arm.over_roofline:.2f}x"
+    )

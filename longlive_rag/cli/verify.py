@@ -1,0 +1,55 @@
+"""`longlive-rag verify`: replay golden trajectories."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from longlive_rag.cli.errors import refuse_bad_input
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--device", default="cpu", show_default=True, help="Where to replay: cpu or cuda.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list instead of a line a file.")
+def verify(files: tuple[Path, ...], device: str, as_json: bool) -> None:
+    """Replay golden trajectories and compare, in float32.
+
+    A golden FILE holds a whole generation: weights, noise and prompts in; latents and retrieved frames out. A file passes if
+    every block retrieves the same past frames in the same order and the relative error of its latents and embeddings
+    is below 1e-3. Exit code 1 if one fails.
+
+    \b
+    Examples:
+      longlive-rag verify tests/golden/*.safetensors
+      longlive-rag verify --json tests/golden/rag_ae.safetensors
+    """
+    from longlive_rag.verify import Golden, replay
+
+    with refuse_bad_input():
+        for path in files:
+            Golden.read(path)
+    verdicts = []
+    for path in files:
+        with refuse_bad_input():
+            verdict = replay(path, device)
+        verdicts.append(verdict)
+        if not as_json:
+            click.echo(_line(verdict))
+    if as_json:
+        click.echo(json.dumps([{**asdict(verdict), "passed": verdict.passed} for verdict in verdicts], indent=2))
+    if not all(verdict.passed for verdict in verdicts):
+        raise SystemExit(1)
+
+
+def _line(verdict: object) -> str:
+    from longlive_rag.verify import Verdict
+
+    assert isinstance(verdict, Verdict)
+    word = "ok  " if verdict.passed else "FAIL"
+    embeddings = "" if verdict.embedding_error is None else f", embeddings {verdict.embedding_error:.1e}"
+    selections = "selections equal" if verdict.selections_equal else f"selections differ: {verdict.first_difference}"
+    return f"{word} {verdict.file}: {verdict.blocks} blocks, latents {verdict.latent_error:.1e}{embeddings}, {selections}"

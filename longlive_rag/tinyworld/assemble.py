@@ -1,0 +1,90 @@
+"""Putting the trained parts into one pipeline folder."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from backbone.vae import fold_temporal_convs
+from longlive_rag.pipeline import LongLiveRAGPipeline
+from longlive_rag.tinyworld.text import share_capitals
+from longlive_rag.tinyworld.train_backbone import CONTEXT, SAMPLER, TextToVideo
+from longlive_rag.tinyworld.train_encoder import EMBEDDING_DIM, HIDDEN_DIMS
+from longlive_rag.tinyworld.world import FPS, SIZE_PX
+from retrieval.encoder import LatentAutoencoder
+
+UPSCALE = 6
+KEPT = ("README.md",)
+
+
+def trained_vae(run: Path) -> AutoencoderKLWan:
+    """Stage 1's result.
+
+    Raises:
+        ValueError: if the stage has not ended.
+    """
+    folder = run / "vae" / "vae"
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not there; run `longlive-rag world train-vae --run {run}` to its end first")
+    return fold_temporal_convs(AutoencoderKLWan.from_pretrained(folder))
+
+
+def trained_parts(run: Path) -> tuple[AutoencoderKLWan, TextToVideo, LatentAutoencoder]:
+    """The moving averages of stages 2 and 3 as they stand, and stage 1's VAE.
+
+    Raises:
+        ValueError: if a stage has no checkpoint yet.
+    """
+    vae = trained_vae(run)
+    model = TextToVideo()
+    model.load_state_dict(_average(run / "backbone", "train-backbone"))
+    side = SIZE_PX // vae.config.scale_factor_spatial
+    encoder = LatentAutoencoder(vae.config.z_dim, side, side, HIDDEN_DIMS, EMBEDDING_DIM)
+    encoder.load_state_dict(_average(run / "encoder", "train-encoder"))
+    return vae, model.eval(), encoder.eval()
+
+
+def _average(stage: Path, command: str) -> dict[str, Tensor]:
+    path = stage / "checkpoint.pt"
+    if not path.is_file():
+        raise ValueError(f"{path} is not there; run `longlive-rag world {command}` first")
+    average: dict[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")["average"]
+    return average
+
+
+def assemble(
+    vae: AutoencoderKLWan, model: TextToVideo, encoder: LatentAutoencoder, folder: Path
+) -> LongLiveRAGPipeline:
+    """Write the pipeline folder, weights in bfloat16, in place of what is there (the model card stays)."""
+    share_capitals(model.tokenizer, model.text_encoder)
+    parts: list[nn.Module] = [vae, model.transformer, model.text_encoder, encoder]
+    pipe = LongLiveRAGPipeline(
+        transformer=model.transformer,
+        vae=vae,
+        text_encoder=model.text_encoder,
+        tokenizer=model.tokenizer,
+        encoder=encoder,
+        context=asdict(CONTEXT),
+        sampler=asdict(SAMPLER),
+        output={"height": SIZE_PX, "width": SIZE_PX, "fps": FPS, "upscale": UPSCALE},
+    )
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    for part in parts:
+        part.to(torch.float32)
+    pipe.save_pretrained(fresh)
+    for path in fresh.rglob("*.safetensors"):
+        weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(path).items()}
+        save_file(weights, path, {"format": "pt"})
+    for name in KEPT:
+        if (folder / name).is_file():
+            shutil.copy(folder / name, fresh / name)
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.replace(folder)
+    return pipe

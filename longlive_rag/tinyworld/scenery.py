@@ -1,0 +1,142 @@
+"""The six places of tiny-world: pale still pictures with a ground line for characters to stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longlive_rag.tinyworld.grammar import PLACES
+
+_Painter = Callable[["_Canvas", np.random.Generator], None]
+
+
+class _Canvas:
+    """A picture being painted back to front, in 0..1 RGB, with coordinates in fractions of the side."""
+
+    def __init__(self, size_px: int, top: tuple[float, ...], bottom: tuple[float, ...]) -> None:
+        axis = (np.arange(size_px, dtype=np.float32) + 0.5) / size_px
+        self.x, self.y = axis[None, :], axis[:, None]
+        ramp = self.y[..., None]
+        self.soft = 1.6 / size_px
+        self.rgb = np.broadcast_to(np.float32(top) * (1 - ramp) + np.float32(bottom) * ramp, (size_px, size_px, 3)).copy()
+
+    def paint(self, distance: NDArray, colour: tuple[float, ...], opacity: float = 1.0) -> None:
+        """Fills where `distance` (fractions of the side, negative inside) says so, with a soft edge."""
+        cover = opacity * np.clip(0.5 - distance / self.soft, 0, 1)[..., None]
+        self.rgb = self.rgb * (1 - cover) + cover * np.float32(colour)
+
+    def ground(self, line: NDArray | float, top: tuple[float, ...], bottom: tuple[float, ...]) -> None:
+        """Fills everything below `line` with a vertical ramp."""
+        depth = np.clip((self.y - line) / 0.45, 0, 1)
+        cover = np.clip(0.5 - (line - self.y) / self.soft, 0, 1)[..., None]
+        shade = np.float32(top) * (1 - depth[..., None]) + np.float32(bottom) * depth[..., None]
+        self.rgb = self.rgb * (1 - cover) + cover * shade
+
+    def hill(self, centre: float, height: float, width: float, base: float, colour: tuple[float, ...]) -> None:
+        """A smooth bump on the line `base`."""
+        top = base - height * np.exp(-(((self.x - centre) / width) ** 2))
+        self.paint(top - self.y, colour)
+
+    def disc(self, x: float, y: float, rx: float, ry: float, colour: tuple[float, ...], opacity: float = 1.0) -> None:
+        """An ellipse."""
+        away = np.sqrt(((self.x - x) / rx) ** 2 + ((self.y - y) / ry) ** 2)
+        self.paint((away - 1) * min(rx, ry), colour, opacity)
+
+    def box(self, left: float, right: float, top: float, bottom: float, colour: tuple[float, ...]) -> None:
+        """A rectangle."""
+        self.paint(np.maximum(np.maximum(left - self.x, self.x - right),
+                              np.maximum(top - self.y, self.y - bottom)), colour)  # fmt: skip
+
+
+def _clouds(canvas: _Canvas, rng: np.random.Generator, colour: tuple[float, ...], count: int = 2) -> None:
+    for _ in range(int(rng.integers(0, count + 1))):
+        x, y = rng.uniform(0.1, 0.9), rng.uniform(0.08, 0.22)
+        canvas.disc(x, y, 0.13, 0.045, colour, 0.9)
+        canvas.disc(x + 0.04, y - 0.03, 0.07, 0.045, colour, 0.9)
+
+
+def _meadow(canvas: _Canvas, rng: np.random.Generator) -> None:
+    _clouds(canvas, rng, (0.97, 0.97, 0.97))
+    line = 0.62 + rng.uniform(-0.03, 0.03)
+    canvas.hill(rng.uniform(0.1, 0.9), 0.16, 0.3, line, (0.76, 0.83, 0.75))
+    canvas.ground(line, (0.78, 0.87, 0.73), (0.70, 0.82, 0.65))
+
+
+def _desert(canvas: _Canvas, rng: np.random.Generator) -> None:
+    canvas.disc(rng.uniform(0.15, 0.85), 0.15, 0.075, 0.075, (0.99, 0.97, 0.90))
+    line = 0.60 + rng.uniform(-0.03, 0.03)
+    centre = rng.uniform(0.0, 1.0)
+    canvas.hill(centre, 0.12, 0.35, line, (0.86, 0.80, 0.71))
+    canvas.ground(line, (0.91, 0.85, 0.74), (0.86, 0.78, 0.66))
+
+
+def _beach(canvas: _Canvas, rng: np.random.Generator) -> None:
+    _clouds(canvas, rng, (0.98, 0.98, 0.97))
+    sea = 0.46 + rng.uniform(-0.03, 0.03)
+    canvas.ground(sea, (0.66, 0.76, 0.80), (0.76, 0.84, 0.86))
+    shore = 0.66 + 0.03 * np.sin(2 * np.pi * (canvas.x * 0.8 + rng.uniform()))
+    canvas.ground(shore, (0.94, 0.91, 0.83), (0.89, 0.84, 0.74))
+
+
+def _snow(canvas: _Canvas, rng: np.random.Generator) -> None:
+    line = 0.62 + rng.uniform(-0.03, 0.03)
+    for _ in range(2):
+        centre, height = rng.uniform(0, 1), rng.uniform(0.22, 0.34)
+        peak = line - height + np.abs(canvas.x - centre) * 0.9
+        canvas.paint(peak - canvas.y, (0.70, 0.74, 0.79))
+        canvas.paint(np.maximum(peak - canvas.y, canvas.y - (line - height + 0.09)), (0.93, 0.95, 0.97))
+    canvas.ground(line, (0.95, 0.96, 0.98), (0.88, 0.91, 0.95))
+
+
+def _city(canvas: _Canvas, rng: np.random.Generator) -> None:
+    line = 0.66 + rng.uniform(-0.03, 0.03)
+    left = -rng.uniform(0, 0.12)
+    while left < 1:
+        width, top = rng.uniform(0.14, 0.22), rng.uniform(0.2, 0.45)
+        grey = rng.uniform(0.52, 0.66)
+        canvas.box(left, left + width - 0.015, top, 1.0, (grey, grey + 0.01, grey + 0.04))
+        canvas.box(left + 0.035, left + 0.085, top + 0.06, top + 0.12, (0.88, 0.86, 0.78))
+        left += width
+    canvas.ground(line, (0.62, 0.62, 0.64), (0.54, 0.54, 0.57))
+
+
+def _forest(canvas: _Canvas, rng: np.random.Generator) -> None:
+    line = 0.66 + rng.uniform(-0.03, 0.03)
+    offset = rng.uniform(-0.1, 0.1)
+    for index in range(4):
+        x = 0.12 + 0.27 * index + offset + rng.uniform(-0.04, 0.04)
+        tone = rng.uniform(-0.03, 0.03)
+        canvas.box(x - 0.032, x + 0.032, 0.2, line + 0.02, (0.55, 0.50, 0.46))
+        canvas.disc(x, 0.20, 0.15, 0.17 + rng.uniform(-0.03, 0.03), (0.56 + tone, 0.66 + tone, 0.57 + tone))
+    canvas.ground(line, (0.66, 0.71, 0.61), (0.57, 0.62, 0.53))
+
+
+_PAINTERS: dict[str, tuple[_Painter, tuple[float, ...], tuple[float, ...]]] = {
+    "meadow": (_meadow, (0.78, 0.87, 0.94), (0.93, 0.96, 0.97)),
+    "desert": (_desert, (0.90, 0.90, 0.90), (0.97, 0.93, 0.86)),
+    "beach": (_beach, (0.80, 0.89, 0.95), (0.96, 0.96, 0.95)),
+    "snow": (_snow, (0.78, 0.82, 0.87), (0.91, 0.93, 0.95)),
+    "city": (_city, (0.80, 0.81, 0.86), (0.92, 0.89, 0.88)),
+    "forest": (_forest, (0.82, 0.88, 0.86), (0.90, 0.93, 0.88)),
+}
+assert set(_PAINTERS) == set(PLACES)
+
+
+@lru_cache(maxsize=256)
+def place_image(name: str, variation: int, size_px: int = 64) -> tuple[NDArray[np.float32], float]:
+    """The still picture of a place.
+
+    Returns:
+        [size_px, size_px, 3] float32 RGB in 0..1 (do not write into it), and the row on which characters stand.
+    """
+    if name not in _PAINTERS:
+        raise ValueError(f"unknown place {name!r}; known: {', '.join(_PAINTERS)}")
+    painter, top, bottom = _PAINTERS[name]
+    rng = np.random.default_rng(variation)
+    canvas = _Canvas(size_px, top, bottom)
+    painter(canvas, rng)
+    picture = np.clip(canvas.rgb * rng.uniform(0.94, 1.03), 0, 1).astype(np.float32)
+    return picture, 0.82 * size_px

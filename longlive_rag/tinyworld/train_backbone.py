@@ -1,0 +1,269 @@
+"""Stage 2: the text encoder and the causal transformer, by flow matching on blocks in the contexts that inference uses.
+
+A sample is one sequence `[context | copy 1 | ... | copy 4]`: clean frames of a take's past at timestep 0, and the block
+that comes next, noised to each of the four levels that the sampler visits. A mask lets every copy see its context and
+itself; so one pass trains four denoising steps, in the layout `[sink | memory | local | block]` or without memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLWan
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import UMT5EncoderModel
+
+from backbone.config import ContextConfig, SamplerConfig
+from backbone.text import masked_states, token_batch
+from backbone.transformer import CausalWanTransformer
+from backbone.vae import encode_video
+from longlive_rag.tinyworld.grammar import sentence_text, template_count
+from longlive_rag.tinyworld.scripts import BLOCK_PX, FIRST_BLOCK_PX, sample_script
+from longlive_rag.tinyworld.text import TEXT_DIM, TEXT_LENGTH, new_text_encoder, new_tokenizer
+from longlive_rag.tinyworld.train_vae import to_model
+from longlive_rag.tinyworld.training import Schedule, train
+from longlive_rag.tinyworld.world import Script, render
+
+CONFIG = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 64,
+    "num_layers": 6,
+    "ffn_dim": 512,
+    "freq_dim": 64,
+    "text_dim": TEXT_DIM,
+    "text_length": TEXT_LENGTH,
+}
+CONTEXT, SAMPLER = ContextConfig(), SamplerConfig()
+SCHEDULE = Schedule(steps=2000, learning_rate=1.5e-3, warm_up=100, ema=0.995)
+BATCH = 16
+SCRIPTS, SCRIPT_BLOCKS = 360, 12
+# Share of the batches in each layout.
+LAYOUTS = {"first": 0.25, "early": 0.15, "native": 0.25, "memory": 0.35}
+RANDOM_SIGMA_SHARE = 0.15
+
+
+class TextToVideo(nn.Module):
+    """What is trained together."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.tokenizer = new_tokenizer()
+        self.text_encoder: UMT5EncoderModel = new_text_encoder(len(self.tokenizer), seed)
+        torch.manual_seed(seed)
+        self.transformer = CausalWanTransformer(**CONFIG)
+        nn.init.zeros_(self.transformer.proj_out.weight)
+
+    def prompt_embeds(self, prompts: list[str]) -> Tensor:
+        """[B, text_length, text_dim], differentiable."""
+        return masked_states(self.text_encoder, *token_batch(self.tokenizer, prompts, TEXT_LENGTH))
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Encoded scripts.
+
+    Attributes:
+        latents: [N, C, T, h, w], normalised.
+        scripts: what each shows.
+    """
+
+    latents: Tensor
+    scripts: list[Script]
+
+    def prompt(self, index: int, block: int, rng: np.random.Generator) -> str:
+        """What script `index` says at `block`, in a random word order."""
+        frame = 0 if block == 0 else FIRST_BLOCK_PX + BLOCK_PX * (block - 1)
+        return sentence_text(self.scripts[index].sentence(frame), int(rng.integers(template_count())))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Frames of one sequence, relative to the block that comes next.
+
+    Attributes:
+        offsets: frame number of each context frame minus the block's first; None where it is drawn from the past.
+        positions: temporal position of every frame of the sequence, the copies included.
+        mask: [F, F], True where the row's frame may attend to the column's.
+        sink: whether the first context frame is the take's first frame.
+    """
+
+    offsets: tuple[int | None, ...]
+    positions: tuple[int, ...]
+    mask: NDArray[np.bool_]
+    sink: bool
+
+
+def make_corpus(
+    vae: AutoencoderKLWan, folder: Path, report: Callable[[str], None], seed: int = 7
+) -> Corpus:
+    """Render and encode the scripts, or read what an earlier run made of them."""
+    rng = np.random.default_rng(seed)
+    frames = FIRST_BLOCK_PX + BLOCK_PX * (SCRIPT_BLOCKS - 1)
+    scripts = [sample_script(rng, frames) for _ in range(SCRIPTS)]
+    path = folder / "latents.npy"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        encoded = []
+        for index, script in enumerate(scripts):
+            with torch.no_grad():
+                encoded.append(encode_video(vae, to_model(render(script)[None])).half().numpy())
+            if index % 50 == 0:
+                report(f"encoded {index} of {SCRIPTS} scripts")
+        np.save(folder / "latents.tmp.npy", np.concatenate(encoded))
+        (folder / "latents.tmp.npy").replace(path)
+    return Corpus(torch.from_numpy(np.load(path)).float(), scripts)
+
+
+def layout(kind: str, block: int, memory_frames: int = 0, copies: int = 4) -> Layout:
+    """The sequence of one kind of context.
+
+    Args:
+        kind: `first` (no context), `early` and `native` (sink and local frames), `memory` (sink, memory, local).
+        block: number of the next block; its context is what the cache would hold then.
+        memory_frames: how many frames memory brings back.
+        copies: noisy copies of the block.
+    """
+    size, window = CONTEXT.frames_per_block, CONTEXT.window_frames
+    start = block * size
+    held = min(start, window - size)  # frames in the cache beside the block
+    sink = list(range(min(CONTEXT.sink_frames, held)))
+    local = list(range(len(sink), held))
+    seen = CONTEXT.local_frames - size if kind == "memory" else len(local)
+    # A local frame's own features were made in a context too: keep a block more than the copies see.
+    local = local[-(seen + size) :] if kind == "memory" else local
+    slots = [*sink, *local]
+    context = len(sink) + memory_frames + len(local)
+    positions = [*sink, *([0] * memory_frames), *local, *(list(range(held, held + size)) * copies)]
+
+    total = context + size * copies
+    mask = np.zeros((total, total), bool)
+    memory = slice(len(sink), len(sink) + memory_frames)
+    blocks = [(slot + start - held) // size if slot >= len(sink) else -1 for slot in slots]
+    plain = [index for index in range(context) if not memory.start <= index < memory.stop]
+    for row, row_block in zip(plain, blocks, strict=True):
+        for column, column_block in zip(plain, blocks, strict=True):
+            mask[row, column] = column_block <= row_block
+    mask[memory, : len(sink)] = True
+    for index in range(memory.start, memory.stop):
+        mask[index, index] = True
+    for copy in range(copies):
+        rows = slice(context + size * copy, context + size * (copy + 1))
+        mask[rows, rows] = True
+        mask[rows, : memory.stop] = True
+        mask[rows, context - min(seen, len(local)) : context] = True
+    offsets = [*sink, *([None] * memory_frames), *[slot - held for slot in local]]
+    return Layout(tuple(offsets), tuple(positions), mask, bool(sink))
+
+
+def train_backbone(
+    vae: AutoencoderKLWan,
+    folder: Path,
+    report: Callable[[str], None],
+    schedule: Schedule = SCHEDULE,
+    seed: int = 0,
+) -> TextToVideo:
+    """Train text encoder and transformer together; resumable. Returns their moving average."""
+    corpus = make_corpus(vae, folder, report)
+    model = TextToVideo(seed)
+
+    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng([seed, step])
+        torch.manual_seed(seed * 1_000_003 + step)
+        return _loss(model, corpus, rng)
+
+    average = train(model, loss_of, schedule, folder, report, betas=(0.9, 0.98))
+    assert isinstance(average, TextToVideo)
+    return average
+
+
+def _draw_layout(rng: np.random.Generator) -> tuple[str, Layout, int]:
+    """(kind, layout, earliest block) of one batch."""
+    kind = str(rng.choice(list(LAYOUTS), p=list(LAYOUTS.values())))
+    full = CONTEXT.window_frames // CONTEXT.frames_per_block
+    if kind == "first":
+        return kind, layout("first", 0), 0
+    if kind == "early":
+        block = int(rng.integers(1, full))
+        return kind, layout(str(rng.choice(["native", "memory"])), block), block
+    if kind == "memory":
+        count = int(rng.choice([0, 1, 4, CONTEXT.memory_frames, CONTEXT.memory_frames, CONTEXT.memory_frames]))
+        return kind, layout("memory", full, count), full
+    return kind, layout("native", full), full
+
+
+def _loss(model: TextToVideo, corpus: Corpus, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+    kind, plan, block = _draw_layout(rng)
+    scripts = rng.integers(0, len(corpus.scripts), BATCH)
+    full = CONTEXT.window_frames // CONTEXT.frames_per_block
+    starts = rng.integers(full, SCRIPT_BLOCKS, BATCH) if block == full else np.full(BATCH, block)
+    prompts = [corpus.prompt(int(s), int(b), rng) for s, b in zip(scripts, starts, strict=True)]
+    clean, target = _gather(corpus, plan, scripts, starts, rng)
+    context = degrade(clean) if clean.shape[2] else clean
+
+    copies = (len(plan.positions) - context.shape[2]) // CONTEXT.frames_per_block
+    sigmas = _draw_sigmas(copies)  # [B, copies]
+    per_frame = sigmas.repeat_interleave(CONTEXT.frames_per_block, 1)
+    repeated = target.repeat(1, 1, copies, 1, 1)
+    noise = torch.randn_like(repeated)
+    level = per_frame[:, None, :, None, None]
+    noisy = (1 - level) * repeated + level * noise
+
+    times = torch.cat([torch.zeros(BATCH, context.shape[2]), per_frame * SAMPLER.num_train_timesteps], dim=1)
+    flow = model.transformer(
+        torch.cat([context, noisy], dim=2),
+        times,
+        model.prompt_embeds(prompts),
+        frame_positions=torch.tensor(plan.positions),
+        frame_mask=torch.from_numpy(plan.mask),
+    )[:, :, context.shape[2] :]
+    loss = F.mse_loss(flow, noise - repeated)
+    return loss, {kind: round(loss.item(), 4)}
+
+
+def _gather(
+    corpus: Corpus, plan: Layout, scripts: NDArray, starts: NDArray, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Context frames [B, C, context, h, w] and the block that follows [B, C, T, h, w]."""
+    size = CONTEXT.frames_per_block
+    contexts, targets = [], []
+    for script, start in zip(scripts, starts * size, strict=True):
+        past = _past_frames(plan, int(start), rng)
+        contexts.append(corpus.latents[script][:, past])
+        targets.append(corpus.latents[script][:, start : start + size])
+    return torch.stack(contexts), torch.stack(targets)
+
+
+def _past_frames(plan: Layout, start: int, rng: np.random.Generator) -> list[int]:
+    left_cache = max(2, start - (CONTEXT.window_frames - CONTEXT.sink_frames))
+    wanted = sum(offset is None for offset in plan.offsets)
+    drawn = iter(rng.choice(np.arange(1, max(left_cache, wanted + 1)), wanted, replace=False).tolist())
+    frames = []
+    for index, offset in enumerate(plan.offsets):
+        is_sink = plan.sink and index < CONTEXT.sink_frames
+        frames.append(next(drawn) if offset is None else offset if is_sink else start + offset)
+    return frames
+
+
+def _draw_sigmas(copies: int) -> Tensor:
+    """[B, copies]: mostly the sampler's own levels, sometimes any on the shifted schedule."""
+    levels = torch.tensor(SAMPLER.sigmas)
+    levels = levels[torch.arange(copies) % len(levels)].expand(BATCH, copies)
+    steps = torch.rand(BATCH, copies)
+    anywhere = SAMPLER.timestep_shift * steps / (1 + (SAMPLER.timestep_shift - 1) * steps)
+    return torch.where(torch.rand(BATCH, copies) < RANDOM_SIGMA_SHARE, anywhere, levels)
+
+
+def degrade(context: Tensor) -> Tensor:
+    """Make true frames [B, C, T, h, w] look like generated ones: a little noise, blur and a drift of each channel."""
+    batch, channels, frames = context.shape[:3]
+    strength = torch.rand(batch, 1, 1, 1, 1)
+    blurred = F.avg_pool3d(context, (1, 3, 3), stride=1, padding=(0, 1, 1), count_include_pad=False)
+    mixed = torch.lerp(context, blurred, 0.35 * torch.rand(batch, 1, frames, 1, 1) * strength)
+    drift = 0.08 * torch.randn(batch, channels, frames, 1, 1) * strength
+    return mixed + drift + 0.25 * strength * torch.rand(batch, 1, frames, 1, 1) * torch.randn_like(context)

@@ -1,0 +1,95 @@
+"""Stage 1: a small `AutoencoderKLWan` on rendered clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from numpy.typing import NDArray
+from torch import Tensor
+
+from backbone.vae import decode_chunk, encode_chunks, fold_temporal_convs
+from longlive_rag.tinyworld.scripts import sample_script
+from longlive_rag.tinyworld.training import Schedule, train
+from longlive_rag.tinyworld.world import render
+
+CONFIG = {"base_dim": 8, "z_dim": 16, "dim_mult": [1, 2, 4, 8], "num_res_blocks": 1}
+SCHEDULE = Schedule(steps=1150, learning_rate=2e-3, warm_up=50, ema=0.99)
+CLIP_FRAMES = 33
+KL_WEIGHT = 1e-6
+# (from this share of the steps on, pixel frames of a clip, clips of a batch)
+STAGES = ((0.0, 1, 24), (0.35, 9, 3), (0.9, 17, 2))
+
+
+def new_vae(seed: int = 0) -> AutoencoderKLWan:
+    """An untrained VAE of tiny-world's size, its convolutions folded."""
+    torch.manual_seed(seed)
+    return fold_temporal_convs(AutoencoderKLWan(**CONFIG))
+
+
+def clips(count: int, frames: int, seed: int) -> NDArray[np.uint8]:
+    """Random clips [count, frames, 64, 64, 3] uint8, each from the middle of a script of its own."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        start = int(rng.integers(0, 160))
+        made.append(render(sample_script(rng, start + frames), start))
+    return np.stack(made)
+
+
+def to_model(pixels: NDArray[np.uint8]) -> Tensor:
+    """[B, F, H, W, 3] uint8 to [B, 3, F, H, W] in [-1, 1]."""
+    return torch.from_numpy(pixels).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+
+
+def train_vae(folder: Path, report: Callable[[str], None], schedule: Schedule = SCHEDULE, seed: int = 0) -> AutoencoderKLWan:
+    """Train, measure the latents' channel statistics, save under `folder/vae`; resumable."""
+    vae = new_vae(seed)
+    data = clips(700, CLIP_FRAMES, seed + 1)
+    report(f"rendered {len(data)} clips")
+
+    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng([seed, step])
+        torch.manual_seed(seed * 1_000_003 + step)
+        _, frames, batch = [stage for stage in STAGES if stage[0] <= step / schedule.steps][-1]
+        picked, start = rng.integers(0, len(data), batch), int(rng.integers(0, CLIP_FRAMES - frames + 1))
+        return _loss(vae, to_model(data[picked, start : start + frames]))
+
+    average = train(vae, loss_of, schedule, folder, report)
+    _register_statistics(average, data[:60])
+    average.save_pretrained(folder / "vae")
+    return average
+
+
+def reconstruct(vae: AutoencoderKLWan, pixels: Tensor) -> Tensor:
+    """[B, 3, F, H, W] through the latent's mode and back."""
+    mean, _ = encode_chunks(vae, pixels).chunk(2, dim=1)
+    return decode_chunk(vae, mean, [None] * vae._cached_conv_counts["decoder"])
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of pixels in [-1, 1]."""
+    return float(-10 * torch.log10(((a - b) / 2).square().mean()))
+
+
+def _loss(vae: AutoencoderKLWan, pixels: Tensor) -> tuple[Tensor, dict[str, float]]:
+    mean, log_variance = encode_chunks(vae, pixels).chunk(2, dim=1)
+    log_variance = log_variance.clamp(-30, 20)
+    latents = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+    out = decode_chunk(vae, latents, [None] * vae._cached_conv_counts["decoder"])
+    error = out - pixels
+    # Characters are saturated, places pale: weigh the former, they are what a viewer looks at.
+    weight = 1 + 2 * ((pixels.amax(1, keepdim=True) - pixels.amin(1, keepdim=True)) > 0.7).float()
+    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+    loss = (weight * error.abs()).mean() + (weight * error.square()).mean() + KL_WEIGHT * kl * mean[0].numel()
+    return loss, {"psnr": round(psnr(out.detach(), pixels), 2)}
+
+
+@torch.no_grad()
+def _register_statistics(vae: AutoencoderKLWan, data: NDArray[np.uint8]) -> None:
+    latents = torch.cat([encode_chunks(vae, to_model(data[i : i + 10])).chunk(2, dim=1)[0] for i in range(0, len(data), 10)])
+    mean, std = latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4))
+    vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())

@@ -1,0 +1,132 @@
+"""What the training stages share: a resumable loop with a moving average, a log and a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast.
+
+    Attributes:
+        steps: optimiser steps of the whole stage.
+        learning_rate: peak, reached after `warm_up` steps, then falling along a half cosine to a tenth... of it.
+        weight_decay, clip: of AdamW and of the gradient's norm.
+        ema: decay of the moving average of the weights.
+    """
+
+    steps: int
+    learning_rate: float
+    warm_up: int = 100
+    final_fraction: float = 0.05
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    ema: float = 0.999
+
+    def rate(self, step: int) -> float:
+        """Learning rate at a step."""
+        if step < self.warm_up:
+            return self.learning_rate * (step + 1) / self.warm_up
+        done = (step - self.warm_up) / max(1, self.steps - self.warm_up)
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return self.learning_rate * (self.final_fraction + (1 - self.final_fraction) * cosine)
+
+
+def train(
+    model: nn.Module,
+    loss_of: Callable[[int], tuple[Tensor, dict[str, float]]],
+    schedule: Schedule,
+    folder: Path,
+    report: Callable[[str], None],
+    checkpoint_every_s: float = 120.0,
+    betas: tuple[float, float] = (0.9, 0.99),
+) -> nn.Module:
+    """Minimise `loss_of(step)`; goes on from `folder/checkpoint.pt` if there is one.
+
+    Args:
+        model: trained in place.
+        loss_of: loss of a step and figures for the log; must depend on the step's number alone for its randomness.
+        schedule: steps and rates.
+        folder: gets `checkpoint.pt` (replaced atomically) and `log.jsonl`.
+        report: called with a line now and then.
+
+    Returns:
+        The moving average of the model, in evaluation mode.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=schedule.learning_rate, betas=betas, weight_decay=schedule.weight_decay
+    )
+    average = deepcopy(model).eval().requires_grad_(False)
+    first, spent_s = _resume(folder, model, average, optimiser)
+    began = last_saved = last_logged = time.monotonic()
+    for step in range(first, schedule.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.rate(step)
+        model.train()
+        loss, figures = loss_of(step)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+        optimiser.step()
+        _average(average, model, min(schedule.ema, (step + 1) / (step + 10)))
+        now = time.monotonic()
+        if now - last_logged > 10 or step == schedule.steps - 1:
+            last_logged = now
+            rest_s = (now - began) / (step + 1 - first) * (schedule.steps - step - 1)
+            entry = {"step": step, "seconds": round(spent_s + now - began, 1), "loss": loss.item(), "norm": norm.item()}
+            _log(folder, {**entry, **figures})
+            report(f"step {step}/{schedule.steps} loss {loss.item():.4f} {figures} {rest_s / 60:.1f} min left")
+        if now - last_saved > checkpoint_every_s or step == schedule.steps - 1:
+            last_saved = now
+            _save(folder, step + 1, spent_s + now - began, model, average, optimiser)
+    return average
+
+
+def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    with torch.no_grad():
+        for mean, value in zip(average.parameters(), model.parameters(), strict=True):
+            mean.lerp_(value, 1 - decay)
+
+
+def _log(folder: Path, entry: dict[str, float]) -> None:
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def _save(
+    folder: Path, step: int, seconds: float, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
+) -> None:
+    state = {
+        "step": step,
+        "seconds": seconds,
+        "model": model.state_dict(),
+        "average": average.state_dict(),
+        "optimiser": optimiser.state_dict(),
+    }
+    torch.save(state, folder / "checkpoint.tmp")
+    os.replace(folder / "checkpoint.tmp", folder / "checkpoint.pt")
+
+
+def _resume(
+    folder: Path, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
+) -> tuple[int, float]:
+    path = folder / "checkpoint.pt"
+    if not path.is_file():
+        return 0, 0.0
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    model.load_state_dict(state["model"])
+    average.load_state_dict(state["average"])
+    optimiser.load_state_dict(state["optimiser"])
+    return state["step"], state["seconds"]

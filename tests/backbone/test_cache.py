@@ -1,0 +1,159 @@
+"""The cache: what it holds, what leaves, and that a cached pass is the uncached function."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from backbone.cache import CacheShape, KVCache
+from backbone.config import ContextConfig
+from backbone.transformer import CausalWanTransformer
+
+LATENT = (16, 4, 6)
+
+
+@pytest.fixture(scope="module")
+def model() -> CausalWanTransformer:
+    torch.manual_seed(0)
+    return (
+        CausalWanTransformer(
+            num_attention_heads=2, attention_head_dim=24, num_layers=2, ffn_dim=96, freq_dim=32, text_dim=20, text_length=7
+        )
+        .double()
+        .eval()
+    )
+
+
+def new_cache(model: CausalWanTransformer, context: ContextConfig, batch: int = 1) -> KVCache:
+    config = model.config
+    grid = model.token_grid(LATENT[1:])
+    shape = CacheShape(
+        config.num_layers, batch, config.num_attention_heads, config.attention_head_dim, grid, model.dtype, model.device
+    )
+    return KVCache(context, shape)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_a_cached_block_equals_the_uncached_function_under_a_block_causal_mask(model: CausalWanTransformer) -> None:
+    context = ContextConfig(window_frames=9, sink_frames=2, memory_frames=0)
+    frames, block = 9, 3
+    latents, text = draw(1, 16, frames, *LATENT[1:]), draw(1, 7, 20, seed=1)
+    cache, prompt = new_cache(model, context), model.encode_text(text)
+    zero, noisy = torch.zeros(1, dtype=torch.float64), torch.full((1,), 625.0, dtype=torch.float64)
+    with torch.no_grad():
+        for first in range(0, frames, block):
+            cache.admit(block)
+            cache.assemble()
+            clean = latents[:, :, first : first + block]
+            if first + block == frames:
+                cached = model.forward_block(clean, noisy, prompt, cache)
+            else:
+                model.forward_block(clean, zero, prompt, cache, keep=True)
+
+        blocks = torch.arange(frames) // block
+        times = torch.cat([zero.expand(frames - block), noisy.expand(block)])[None]
+        whole = model(latents, times, text, frame_mask=blocks[:, None] >= blocks[None])
+    torch.testing.assert_close(cached, whole[:, :, -block:], rtol=1e-6, atol=1e-6)
+
+
+def test_the_oldest_frames_outside_the_sink_leave_first(model: CausalWanTransformer) -> None:
+    cache = new_cache(model, ContextConfig(window_frames=7, sink_frames=1, memory_frames=2, recency_guard_frames=0))
+    left = []
+    for _ in range(5):
+        left.append([frame for frame, _ in cache.admit(3)])
+    assert left == [[], [], [1, 2], [3, 4, 5], [6, 7, 8]]
+    assert cache.frames == [0, 9, 10, 11, 12, 13, 14]
+
+
+def test_what_leaves_is_what_was_kept(model: CausalWanTransformer) -> None:
+    """The page that leaves holds the keys and values that the commit pass wrote for that frame, not rotated."""
+    cache = new_cache(model, ContextConfig(window_frames=7, sink_frames=1, memory_frames=0))
+    tokens = cache.shape.tokens_per_frame
+    written: dict[int, tuple[Tensor, Tensor]] = {}
+    for block in range(4):
+        for frame, page in cache.admit(3):
+            for layer in range(2):
+                assert torch.equal(page[0, layer], written[frame][0] + layer)
+                assert torch.equal(page[1, layer], written[frame][1] + layer)
+        cache.assemble()
+        key, value = draw(1, 3 * tokens, 2, 24, seed=block), draw(1, 3 * tokens, 2, 24, seed=100 + block)
+        for layer in range(2):
+            cache.write(layer, key + layer, value + layer, keep=True)
+        for index in range(3):
+            span = slice(index * tokens, (index + 1) * tokens)
+            written[3 * block + index] = (key[:, span], value[:, span])
+    assert cache.frames == [0, 6, 7, 8, 9, 10, 11]
+
+
+@pytest.mark.parametrize(
+    ("memory", "blocks", "seen_frames"),
+    [(0, 1, 3), (0, 2, 6), (0, 5, 12), (0, 9, 12), (6, 1, 3), (6, 2, 6), (6, 3, 6), (6, 9, 6)],
+)
+def test_local_frames_are_limited_by_the_share_of_memory_even_while_it_is_empty(
+    model: CausalWanTransformer, memory: int, blocks: int, seen_frames: int
+) -> None:
+    cache = new_cache(model, ContextConfig(memory_frames=memory))
+    tokens = cache.shape.tokens_per_frame
+    for _ in range(blocks):
+        cache.admit(3)
+        cache.assemble()
+        keys, _ = cache.write(0, draw(1, 3 * tokens, 2, 24), draw(1, 3 * tokens, 2, 24), keep=True)
+    assert keys.shape[1] == seen_frames * tokens
+
+
+def test_memory_joins_the_context_at_temporal_position_zero(model: CausalWanTransformer) -> None:
+    cache = new_cache(model, ContextConfig(memory_frames=2, recency_guard_frames=0))
+    tokens = cache.shape.tokens_per_frame
+    for _ in range(2):
+        cache.admit(3)
+    pages = [draw(*cache.shape.page, seed=seed)[:, :, 0] for seed in (5, 6)]
+    cache.assemble([[(3, pages[0]), (1, pages[1])]])
+    keys, values = cache.write(1, draw(1, 3 * tokens, 2, 24), draw(1, 3 * tokens, 2, 24), keep=False)
+    at_zero = model.rotation(torch.tensor([0]), LATENT[1:])
+    for place, page in enumerate(pages, start=1):
+        span = slice(place * tokens, (place + 1) * tokens)
+        assert torch.equal(values[:, span], page[1, 1][None])
+        assert torch.equal(keys[:, span], at_zero(page[0, 1][None]))
+
+
+def test_takes_of_a_batch_must_remember_equally_many(model: CausalWanTransformer) -> None:
+    cache = new_cache(model, ContextConfig(), batch=2)
+    cache.admit(3)
+    page = torch.zeros(cache.shape.page, dtype=torch.float64)[:, :, 0]
+    with pytest.raises(ValueError, match="equally many"):
+        cache.assemble([[(1, page)], []])
+
+
+class _Recorder(TorchDispatchMode):
+    """Names of the operators that run, and the largest tensor that any of them makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+        out = func(*args, **(kwargs or {}))
+        self.names.add(func.overloadpacket.__name__)
+        if isinstance(out, Tensor) and not func.is_view and not out._is_view():
+            self.largest = max(self.largest, out.numel())
+        return out
+
+
+def test_a_step_neither_synchronises_nor_concatenates_nor_copies_the_cache(model: CausalWanTransformer) -> None:
+    cache = new_cache(model, ContextConfig(memory_frames=0))
+    prompt = model.encode_text(draw(1, 7, 20))
+    for _ in range(5):
+        cache.admit(3)
+        cache.assemble()
+    block, time = draw(1, 16, 3, *LATENT[1:]), torch.full((1,), 625.0, dtype=torch.float64)
+    with torch.no_grad(), _Recorder() as recorder:
+        model.forward_block(block, time, prompt, cache)
+    one_layer_of_context = 12 * cache.shape.tokens_per_frame * 48
+    assert "_local_scalar_dense" not in recorder.names  # .item(), .tolist(), bool(tensor)
+    assert recorder.names & {"addmm", "linear"}
+    # The timestep's sinusoids (freq_dim numbers) are the only thing laid side by side.
+    assert recorder.largest < one_layer_of_context

@@ -1,0 +1,116 @@
+"""Streaming decode against the library's whole decode, and folded convolutions against 3D ones."""
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor
+
+from backbone.vae import (
+    FoldedCausalConv3d,
+    StreamingDecoder,
+    denormalize_latents,
+    encode_video,
+    fold_temporal_convs,
+    normalize_latents,
+)
+
+CHANNELS = 16
+
+
+def new_vae(seed: int = 0) -> AutoencoderKLWan:
+    torch.manual_seed(seed)
+    vae = AutoencoderKLWan(base_dim=4, z_dim=CHANNELS, dim_mult=[1, 2, 2, 2], num_res_blocks=1)
+    vae.register_to_config(latents_mean=torch.randn(CHANNELS).tolist(), latents_std=(torch.rand(CHANNELS) + 0.5).tolist())
+    return vae.eval()
+
+
+@pytest.fixture(scope="module")
+def vae() -> AutoencoderKLWan:
+    return new_vae()
+
+
+@pytest.fixture(scope="module")
+def folded() -> AutoencoderKLWan:
+    return fold_temporal_convs(new_vae())
+
+
+def draw(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def whole(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
+    """The library's own decode of all latent frames at once."""
+    return vae.decode(denormalize_latents(vae, latents)).sample
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("blocks", [(3, 3, 3), (1, 2, 6), (9,)])
+def test_streaming_equals_decoding_the_whole_take(
+    vae: AutoencoderKLWan, folded: AutoencoderKLWan, batch: int, blocks: tuple[int, ...]
+) -> None:
+    latents = draw(batch, CHANNELS, 9, 4, 6)
+    expected = whole(vae, latents)
+    for model in (vae, folded):
+        decoder = StreamingDecoder(model)
+        parts = [decoder.decode(part) for part in latents.split(blocks, dim=2)]
+        assert [part.shape[2] for part in parts] == [1 + 4 * (blocks[0] - 1), *(4 * block for block in blocks[1:])]
+        assert decoder.frames_decoded == 33
+        assert (torch.cat(parts, dim=2) - expected).abs().max() < 1e-4
+
+
+def test_independent_chunks_would_not_be_equal(vae: AutoencoderKLWan) -> None:
+    """What streaming is for: without the carried cache frames are missing and seams show."""
+    latents = draw(1, CHANNELS, 6, 4, 6)
+    chunks = torch.cat([StreamingDecoder(vae).decode(part) for part in latents.split(3, dim=2)], dim=2)
+    assert chunks.shape[2] == 18
+    assert whole(vae, latents).shape[2] == 21
+
+
+def test_decoders_and_the_vae_itself_do_not_disturb_each_other(folded: AutoencoderKLWan) -> None:
+    latents, other = draw(1, CHANNELS, 6, 4, 6), draw(1, CHANNELS, 6, 4, 6, seed=2)
+    alone = StreamingDecoder(folded)
+    expected = [alone.decode(part) for part in latents.split(3, dim=2)]
+    ours, theirs = StreamingDecoder(folded), StreamingDecoder(folded)
+    for index, part in enumerate(latents.split(3, dim=2)):
+        got = ours.decode(part)
+        theirs.decode(other[:, :, 3 * index : 3 * index + 3])
+        whole(folded, other)
+        assert torch.equal(got, expected[index])
+
+
+@torch.no_grad()
+def test_folded_encoding_equals_the_library(vae: AutoencoderKLWan, folded: AutoencoderKLWan) -> None:
+    pixels = draw(2, 3, 17, 32, 48).clamp(-1, 1)
+    expected = normalize_latents(vae, vae.encode(pixels).latent_dist.mode())
+    torch.testing.assert_close(encode_video(folded, pixels), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(encode_video(folded, pixels, chunk=1), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_folding_keeps_names_and_weights(vae: AutoencoderKLWan, folded: AutoencoderKLWan) -> None:
+    assert any(isinstance(module, FoldedCausalConv3d) for module in folded.modules())
+    assert list(vae.state_dict()) == list(folded.state_dict())
+
+
+def test_the_decoders_memory_does_not_grow(folded: AutoencoderKLWan) -> None:
+    decoder = StreamingDecoder(folded)
+
+    def held() -> int:
+        return sum(entry.nbytes for entry in decoder._cache if isinstance(entry, Tensor))
+
+    decoder.decode(draw(1, CHANNELS, 3, 4, 6))
+    decoder.decode(draw(1, CHANNELS, 3, 4, 6))
+    early = held()
+    for _ in range(6):
+        decoder.decode(draw(1, CHANNELS, 3, 4, 6))
+    assert held() == early > 0
+
+
+def test_clips_of_another_length_are_refused(folded: AutoencoderKLWan) -> None:
+    with pytest.raises(ValueError, match="1 \\+ 4n pixel frames, got 16; try 13"):
+        encode_video(folded, torch.zeros(1, 3, 16, 32, 32))
+
+
+def test_normalising_goes_there_and_back(vae: AutoencoderKLWan) -> None:
+    latents = draw(2, CHANNELS, 2, 3, 3)
+    torch.testing.assert_close(denormalize_latents(vae, normalize_latents(vae, latents)), latents)

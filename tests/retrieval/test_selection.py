@@ -1,0 +1,107 @@
+"""The rule by which memory is chosen, and the search behind it, against brute force."""
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrieval.encoder import LatentAutoencoder, MeanPoolEncoder
+from retrieval.index import FrameIndex
+from retrieval.memory import Memory
+from retrieval.pages import HostPages
+from retrieval.selection import candidate_frames
+
+
+def test_candidates_of_the_default_context() -> None:
+    """Window 12, sink 1, guard 5: frame 1 is the first that may come back, before block 6."""
+    assert list(candidate_frames(15, 12, 1, 5)) == []
+    assert list(candidate_frames(18, 12, 1, 5)) == [1]
+    assert list(candidate_frames(24, 12, 1, 5)) == list(range(1, 8))
+
+
+@given(
+    done=st.integers(0, 200), sink=st.integers(0, 6), guard=st.integers(0, 12), local=st.integers(1, 12)
+)
+def test_candidates_are_what_left_the_cache_without_sink_and_guard(done: int, sink: int, guard: int, local: int) -> None:
+    window = sink + local
+    cache: list[int] = []
+    left: list[int] = []
+    for frame in range(done):  # the cache, simulated frame by frame
+        cache.append(frame)
+        if len(cache) > window:
+            left.append(cache.pop(sink))
+    expected = left[: max(0, len(left) - guard)]
+    assert list(candidate_frames(done, window, sink, guard)) == expected
+
+
+@given(seed=st.integers(0, 1000), frames=st.integers(1, 40), limit=st.integers(0, 8))
+def test_search_equals_brute_force(seed: int, frames: int, limit: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((frames, 6)).astype(np.float32)
+    query = rng.standard_normal(6).astype(np.float32)
+    candidates = range(frames // 3, frames - frames // 4)
+    index = FrameIndex(6)
+    for vector in vectors:
+        index.add(vector[None])
+    assert len(index) == frames
+
+    found = index.search(query, candidates, limit)
+
+    cosines = vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
+    best = sorted(candidates, key=lambda frame: -cosines[frame])[:limit]
+    assert [frame for frame, _ in found] == best
+    np.testing.assert_allclose([similarity for _, similarity in found], cosines[best], atol=1e-5)
+
+
+def test_adding_leaves_the_callers_embeddings_alone() -> None:
+    vectors = np.full((2, 3), 2.0, np.float32)
+    FrameIndex(3).add(vectors)
+    assert (vectors == 2.0).all()
+
+
+def test_each_take_of_a_batch_searches_itself() -> None:
+    memory = Memory(
+        MeanPoolEncoder(), HostPages(), window_frames=4, sink_frames=1, memory_frames=1, recency_guard_frames=0
+    )
+    latents = torch.zeros(2, 8, 3, 2, 2)
+    axes = torch.eye(3)
+    take_a = [0, 0, 1, 2, 0, 0, 0, 1]  # newest frame looks like frame 2
+    take_b = [0, 1, 0, 2, 0, 0, 0, 1]  # newest frame looks like frame 1
+    for take, kinds in enumerate((take_a, take_b)):
+        latents[take] = axes[kinds][..., None, None]
+    memory.remember(latents)
+    first, second = memory.retrieve(block=3)
+    assert first.frames == (2,)
+    assert second.frames == (1,)
+    assert first.query_frame == 7
+    assert first.candidates == 4
+    assert first.similarities[0] > 0.999
+
+
+def test_a_page_is_a_copy() -> None:
+    pages = HostPages()
+    page = torch.ones(2, 1, 1, 4, 1, 2)
+    pages.put(3, page)
+    page.zero_()
+    assert pages.get(3).eq(1).all()
+    assert pages.bytes == 2 * 4 * 2 * 4
+
+
+def test_autoencoder_shapes_and_unit_length(tmp_path) -> None:
+    torch.manual_seed(0)
+    model = LatentAutoencoder(16, 15, 26, (16, 24), 12).eval()
+    latents = torch.randn(2, 3, 16, 15, 26)
+    embeddings = model.encode(latents)
+    assert embeddings.shape == (2, 3, 12)
+    torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(2, 3))
+    reconstruction, flat = model(latents.flatten(0, 1))
+    assert reconstruction.shape == (6, 16, 15, 26)
+    torch.testing.assert_close(flat.unflatten(0, (2, 3)), embeddings)
+    model.save_pretrained(tmp_path)
+    again = LatentAutoencoder.from_pretrained(tmp_path)
+    torch.testing.assert_close(again.encode(latents), embeddings)
+
+
+def test_mean_pool_is_the_spatial_mean() -> None:
+    latents = torch.arange(24, dtype=torch.float32).reshape(1, 1, 2, 3, 4)
+    assert MeanPoolEncoder().encode(latents).tolist() == [[[5.5, 17.5]]]

@@ -1,0 +1,42 @@
+"""Blocks, frames and seconds."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from longlive_rag.timeline import Timeline
+
+
+def timeline(pixel_frames: int) -> Timeline:
+    return Timeline(pixel_frames, fps=16, frames_per_block=3, temporal_factor=4)
+
+
+def test_thirty_seconds_are_480_frames_in_41_blocks() -> None:
+    take = timeline(480)
+    assert take.blocks == 41
+    assert take.latent_frames == 123
+    assert [take.pixels_of(block) for block in (0, 1, 40)] == [range(9), range(9, 21), range(477, 480)]
+
+
+@given(pixel_frames=st.integers(1, 3000))
+def test_blocks_cover_the_video_without_gap_or_overlap(pixel_frames: int) -> None:
+    take = timeline(pixel_frames)
+    covered = [frame for block in range(take.blocks) for frame in take.pixels_of(block)]
+    assert covered == list(range(pixel_frames))
+    assert all(len(take.pixels_of(block)) for block in range(take.blocks))
+
+
+@given(pixel_frame=st.integers(0, 2999))
+def test_block_at_is_the_block_that_holds_the_frame(pixel_frame: int) -> None:
+    take = timeline(3000)
+    assert pixel_frame in take.pixels_of(take.block_at(pixel_frame))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "block"), [(0.01, 1), (0.5625, 1), (0.57, 2), (1.3125, 2), (5.0, 7), (10.0, 14)]
+)
+def test_a_cue_waits_for_the_next_block(seconds: float, block: int) -> None:
+    take = timeline(480)
+    assert take.cue_block(seconds) == block
+    assert take.starts_at(block) >= seconds
+    assert take.starts_at(block) - seconds < 12 / 16
