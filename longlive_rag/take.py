@@ -87,10 +87,8 @@ def check_take_folder(folder: Path, request: TakeRequest, overwrite: bool = Fals
                 f"{folder} holds a take already ({here[0].name}); choose another folder, "
                 "or add --overwrite to replace it"
             )
-        parent = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-        with tempfile.TemporaryDirectory(prefix=".", dir=parent):
-            pass  # asking for permission is unreliable; making something is not
-        free_bytes = shutil.disk_usage(parent).free + sum(path.stat().st_size for path in here)
+        with _made_for_now(folder), tempfile.TemporaryDirectory(prefix=".", dir=folder):
+            free_bytes = shutil.disk_usage(folder).free + sum(path.stat().st_size for path in here)
     except OSError as error:
         raise ValueError(f"{folder} can't be written: {error.strerror or error}") from error
     needed_bytes = estimate_bytes(request)
@@ -341,6 +339,21 @@ def _replace(path: Path, data: bytes) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _made_for_now(folder: Path) -> Iterator[None]:
+    """The folder exists inside the `with` body: asking for permission is unreliable, trying is not."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    made = []
+    try:
+        for path in reversed(missing):
+            path.mkdir()
+            made.append(path)
+        yield
+    finally:
+        for path in reversed(made):
+            path.rmdir()
 
 
 @contextmanager

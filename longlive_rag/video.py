@@ -1,8 +1,8 @@
 """The finished video, written block by block; whatever ends the run, the file on disk plays.
 
-While frames come, the file is a fragmented MP4 that gets one fragment a frame: a process that is killed leaves a
-file that plays up to its last frame. `close` rewrites it, without encoding again, into a plain MP4 with its index
-in front.
+While frames come, the file is a fragmented MP4 that gets one fragment a frame: a process that is killed leaves
+a file that plays up to its last frame. `close` rewrites it, without encoding again, into a plain MP4 with its
+index in front.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class VideoWriter:
             self._closed = True
             self._finish_fragments()
             if self._file.kept_bytes:
-                put_index_in_front(self.path)
+                put_index_in_front(self.path, self.fps)
         return count_frames(self.path) if self._file.kept_bytes else 0
 
     def __enter__(self) -> VideoWriter:
@@ -153,7 +153,9 @@ class VideoWriter:
         return picture
 
     def _mux(self, picture: av.VideoFrame | None) -> None:
-        self._container.mux(self._stream.encode(picture))
+        for packet in self._stream.encode(picture):
+            packet.duration = 1  # in frames; encoders leave it out, and the last frame would have no length
+            self._container.mux(packet)
         self._file.keep()
 
     def _finish_fragments(self) -> None:
@@ -219,7 +221,7 @@ def check_codec(codec: str) -> None:
         )
 
 
-def put_index_in_front(path: Path) -> None:
+def put_index_in_front(path: Path, fps: int) -> None:
     """Rewrite an MP4 with its index in front, atomically; where the disk is full it stays as it is."""
     rewritten = path.with_name(f".{path.name}.part")
     try:
@@ -227,10 +229,13 @@ def put_index_in_front(path: Path) -> None:
             av.open(str(path)) as source,
             av.open(str(rewritten), "w", format="mp4", options=INDEX_IN_FRONT) as target,
         ):
-            stream = target.add_stream_from_template(source.streams.video[0])
-            for packet in source.demux(video=0):
+            frames = source.streams.video[0]
+            assert frames.time_base is not None
+            frame_duration = round(1 / (fps * frames.time_base))
+            stream = target.add_stream_from_template(frames)
+            for packet in source.demux(frames):
                 if packet.size:
-                    packet.stream = stream
+                    packet.stream, packet.duration = stream, frame_duration
                     target.mux(packet)
         with rewritten.open("rb") as file:
             os.fsync(file.fileno())

@@ -90,7 +90,8 @@ SETTINGS = (
         "--upscale", "output", "upscale", int, "Each side of the video is this many times the backbone's."
     ),
 )
-FLAGS = {setting.field: setting.flag for setting in SETTINGS} | {"seconds": "--seconds", "seed": "--seed"}
+PLAIN_FLAGS = {name: f"--{name}" for name in ("seconds", "seed", "device", "dtype", "codec")}
+FLAGS = {setting.field: setting.flag for setting in SETTINGS} | PLAIN_FLAGS
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:

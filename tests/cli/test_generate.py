@@ -1,0 +1,229 @@
+"""`longlive-rag generate`, on a stand-in for the backbone: what it writes, says and refuses."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from longlive_rag.video import count_frames
+
+PROMPT = "a red circle walks in a meadow"
+TESTS = Path(__file__).parents[1]
+
+
+def test_a_take_from_one_prompt(command, backbone, fake_pipeline, tmp_path):
+    fake_pipeline()
+    folder = tmp_path / "take"
+    result = command("generate", PROMPT, "-o", folder, "--backbone", backbone, "--seconds", 8)
+    assert result.code == 0
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "contact_sheet.png",
+        "memory.png",
+        "take.json",
+        "video.mp4",
+    ]
+    first, second, *where = result.out.splitlines()
+    assert first.startswith("8 s of video (128 frames) in ")
+    assert first.endswith(" frames per second end to end")
+    assert second == "23 past frames retrieved in 5 of 11 blocks"
+    assert str(folder / "video.mp4") in where[0]
+    assert "128/128 frames" in result.err
+    assert "end to end" in result.err
+    assert "23 past frames retrieved" in result.err
+
+
+def test_json_is_all_there_is_on_stdout(command, backbone, fake_pipeline, tmp_path):
+    fake_pipeline()
+    arguments = ("-o", tmp_path / "take", "--backbone", backbone, "--seconds", "6", "--json")
+    cue = ("--cue", "3", "a green circle sings")
+    result = command("generate", PROMPT, *arguments, *cue)
+    report = json.loads(result.out)
+    assert result.code == 0
+    assert report["frames"] == 96 == count_frames(report["video"])
+    assert report["frames_per_second"] > 0
+    assert report["frames_retrieved"] > 0
+    assert report["unknown_words"] == {"a green circle sings": ["green", "sings"]}
+    assert report["cues"][0]["block"] == 5
+    assert all(Path(report[name]).is_file() for name in ("video", "record", "contact_sheet", "memory_map"))
+    assert "has never read green, sings (in 'a green circle sings')" in result.err
+    record = json.loads(Path(report["record"]).read_text())
+    assert record["run"]["unknown_words"] == report["unknown_words"]
+
+
+def test_every_setting_reaches_the_request(command, backbone, fake_pipeline, tmp_path):
+    fake_pipeline()
+    settings = {
+        "--window": ("context", "window_frames", 14),
+        "--sink": ("context", "sink_frames", 2),
+        "--memory-frames": ("context", "memory_frames", 4),
+        "--recency-guard": ("context", "recency_guard_frames", 1),
+        "--rope": ("context", "rope", "absolute"),
+        "--encoder": ("memory", "encoder", "mean_pool"),
+        "--steps": ("sampler", "denoising_steps", [900, 300]),
+        "--shift": ("sampler", "timestep_shift", 3.0),
+        "--train-timesteps": ("sampler", "num_train_timesteps", 900),
+        "--context-timestep": ("sampler", "context_timestep", 1.0),
+        "--fps": ("output", "fps", 8),
+        "--upscale": ("output", "upscale", 3),
+    }
+    arguments = [word for flag, (*_, value) in settings.items() for word in (flag, value)]
+    arguments[arguments.index([900, 300])] = "900,300"
+    folder = tmp_path / "take"
+    arguments += ["--seed", 9, "--seconds", 1, "--codec", "vp9", "--dtype", "bfloat16", "--device", "cpu"]
+    assert command("generate", PROMPT, "-o", folder, "--backbone", backbone, *arguments).code == 0
+    record = json.loads((folder / "take.json").read_text())
+    for part, field, value in settings.values():
+        assert record["request"][part][field] == value
+    assert (record["request"]["seed"], record["run"]["dtype"]) == (9, "bfloat16")
+    assert record["video"]["width"] == 96
+
+
+def test_no_memory(command, backbone, fake_pipeline, tmp_path):
+    fake_pipeline()
+    arguments = ("-o", tmp_path / "take", "--backbone", backbone, "--seconds", 6, "--no-memory")
+    result = command("generate", PROMPT, *arguments)
+    assert "memory was off" in result.out
+    request = json.loads((tmp_path / "take" / "take.json").read_text())["request"]
+    assert (request["memory"]["enabled"], request["context"]["memory_frames"]) == (False, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seconds", "-3"], "--seconds is -3; it must be from 0.0625 (one frame) to 86400 (a day)"),
+        (["--seconds", "0"], "--seconds is 0; "),
+        (["--seconds", "nan"], "--seconds is nan; "),
+        (["--seconds", "1e12"], "--seconds is 1e+12; "),
+        (["--seed", "-1"], "--seed is -1; "),
+        (["--memory-frames", "11"], "--sink + --memory-frames is 1 + 11 = 12, which leaves no"),
+        (["--window", "9"], "the window leaves 2 local frames (--window 9"),
+        (["--window", "0"], "--window is 0; it must be at least 1"),
+        (["--sink", "-1"], "--sink is -1; it must be 0 or more"),
+        (["--steps", "500,1000"], "--steps is [500, 1000]; it must be one or more falling numbers"),
+        (["--height", "40"], "--height is 40; it must be a multiple of 16, such as 64"),
+        (["--backbone", "nowhere"], "backbone 'nowhere' is no known name and no folder"),
+        (["--device", "cuda:99"], "--device is 'cuda:99'"),
+        (["--device", "tpu"], "--device is 'tpu'"),
+        (["--cue", "5", "a"], "cue 1 is at 5 s, past the end of a 4 s take"),
+        (["--cue", "3", "a", "--cue", "2", "b"], "cue 2 is at 2 s, not after the one before it at 3 s"),
+        (["--cue", "2", " "], "the prompt of cue 1 is empty"),
+        (["--cue", "0", "a"], "cue 1 is at 0 s; a cue must come after the start"),
+    ],
+)
+def test_bad_input(command, backbone, fake_pipeline, tmp_path, arguments, message):
+    if "--device" not in arguments:
+        fake_pipeline()
+    result = command(
+        "generate", PROMPT, "-o", tmp_path / "take", "--backbone", backbone, "--seconds", "4", *arguments
+    )
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["backbone"]
+
+
+def test_an_empty_prompt(command, backbone, tmp_path):
+    result = command("generate", "  ", "-o", tmp_path / "take", "--backbone", backbone)
+    assert result.code == 2
+    assert result.err.startswith("Error: the prompt is empty; ")
+
+
+def test_weights_that_do_not_load(command, backbone, tmp_path):
+    result = command("generate", PROMPT, "-o", tmp_path / "take", "--backbone", backbone, "--seconds", "1")
+    assert result.code == 2
+    assert result.err.startswith("Error: ")
+    assert result.err.count("\n") == 1
+    assert not (tmp_path / "take").exists()
+
+
+def test_a_take_is_replaced_only_when_asked(command, backbone, fake_pipeline, tmp_path):
+    fake_pipeline()
+    arguments = ("generate", PROMPT, "-o", tmp_path / "take", "--backbone", backbone, "--seconds", 1)
+    assert command(*arguments).code == 0
+    refused = command(*arguments)
+    assert refused.code == 2
+    assert "holds a take already (take.json); choose another folder, or add --overwrite" in refused.err
+    assert command(*arguments, "--overwrite", "--seed", 3).code == 0
+    assert json.loads((tmp_path / "take" / "take.json").read_text())["request"]["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "Stopped; kept the first 2.8 s (45 frames) in "),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            1,
+            "Error: No space left on device; kept the first",
+        ),
+        (MemoryError(), 1, "Error: MemoryError; kept the first 2.8 s"),
+    ],
+)
+def test_what_was_finished_is_kept(command, backbone, fake_pipeline, tmp_path, error, code, line):
+    fake_pipeline(fail_at=4, error=error)
+    folder = tmp_path / "take"
+    result = command("generate", PROMPT, "-o", folder, "--backbone", backbone, "--seconds", 6)
+    assert (result.code, result.out) == (code, "")
+    assert result.err.splitlines()[-1].startswith(line)
+    assert count_frames(folder / "video.mp4") == 45
+    record = json.loads((folder / "take.json").read_text())
+    assert record["status"] == ("interrupted" if code == 130 else "failed")
+
+
+def test_an_end_before_the_first_block_leaves_nothing(command, backbone, fake_pipeline, tmp_path):
+    fake_pipeline(fail_at=0, error=KeyboardInterrupt())
+    result = command("generate", PROMPT, "-o", tmp_path / "take", "--backbone", backbone)
+    assert result.code == 130
+    assert result.err.splitlines()[-1] == "Stopped; nothing was finished, so nothing was written"
+    assert not (tmp_path / "take").exists()
+
+
+def test_ctrl_c_in_a_real_process(backbone, tmp_path):
+    script = (
+        "from fakes import FakePipeline\n"
+        "from longlive_rag import load\n"
+        "from longlive_rag.cli.main import main\n"
+        "load.load_pipeline = lambda *_: FakePipeline(seconds_per_block=0.05)\n"
+        "main()\n"
+    )
+    folder = tmp_path / "take"
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            script,
+            "generate",
+            PROMPT,
+            "-o",
+            folder,
+            "--backbone",
+            backbone,
+            "--seconds",
+            "600",
+        ],
+        env={**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (folder / "video.mp4").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)  # an impatient user
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("Stopped; kept the first ")
+    record = json.loads((folder / "take.json").read_text())
+    assert record["status"] == "interrupted"
+    assert count_frames(folder / "video.mp4") == record["video"]["frames"] > 0

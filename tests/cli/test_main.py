@@ -1,0 +1,79 @@
+"""The command line's frame: help, lazy commands, one line for each error."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from longlive_rag.cli.errors import with_flags
+from longlive_rag.cli.main import COMMANDS
+from longlive_rag.cli.settings import FLAGS
+from longlive_rag.version import __version__
+
+
+def test_help_lists_every_command(command):
+    result = command("--help")
+    assert result.code == 0
+    assert all(name in result.out for name in COMMANDS)
+
+
+def test_version(command):
+    assert __version__ in command("--version").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generat"], "No such command 'generat'. Try 'longlive-rag --help'."),
+        (["generate"], "Missing argument 'PROMPT'. Try 'longlive-rag generate --help'."),
+        (["generate", "x"], "Missing option '-o' / '--output'. Try 'longlive-rag generate --help'."),
+        (["generate", "x", "-o", "y", "--wndow", "3"], "No such option '--wndow'"),
+        (["generate", "x", "-o", "y", "--seconds", "long"], "'long' is not a valid float"),
+        (
+            ["generate", "x", "-o", "y", "--steps", "1000;500"],
+            "no list of whole numbers such as",
+        ),
+        (["generate", "x", "-o", "y", "--rope", "spiral"], "'spiral' is not one of 'relative', 'absolute'"),
+    ],
+)
+def test_wrong_usage_is_one_line(command, arguments, message):
+    result = command(*arguments)
+    assert result.code == 2
+    assert result.out == ""
+    assert message in result.err
+    assert result.err.startswith("Error: ")
+    assert result.err.count("\n") == 1
+
+
+def test_help_is_quick_and_loads_no_model_library():
+    script = (
+        "import sys\n"
+        "from longlive_rag.cli.main import cli\n"
+        "for arguments in (['--help'], ['generate', '--help']):\n"
+        "    cli.main(arguments, prog_name='longlive-rag', standalone_mode=False)\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'faiss', 'av', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 'longlive-rag generate "a red circle walks in a meadow" -o takes/first' in done.stdout
+
+
+def test_messages_speak_of_options():
+    message = "sink_frames + memory_frames is 1 + 12 = 13, which leaves no local frame in window_frames = 12"
+    assert with_flags(message, FLAGS).startswith("--sink + --memory-frames is 1 + 12 = 13")
+    assert with_flags("seconds is -1; it must be positive seconds", FLAGS) == (
+        "--seconds is -1; it must be positive seconds"
+    )
+    assert with_flags("recency_guard_frames is -1", FLAGS) == "--recency-guard is -1"
+
+
+def test_public_names_are_importable():
+    import longlive_rag
+
+    for name in longlive_rag.__all__:
+        assert getattr(longlive_rag, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Missing'"):
+        _ = longlive_rag.Missing

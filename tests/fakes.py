@@ -1,0 +1,134 @@
+"""Stand-ins for a backbone, so that what surrounds it can be tested without weights."""
+
+from __future__ import annotations
+
+import errno
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from longlive_rag.config import OutputConfig, TakeRequest
+from longlive_rag.timeline import Timeline
+from longlive_rag.video import VideoWriter
+from retrieval.selection import Selection, candidate_frames
+
+SIZE = 32
+KNOWN_WORDS = {"a", "the", "red", "blue", "circle", "walks", "jumps", "in", "meadow"}
+
+
+def make_request(seconds: float = 8.0, **settings) -> TakeRequest:
+    settings.setdefault("output", OutputConfig(height=SIZE, width=SIZE, fps=16, upscale=2))
+    return TakeRequest(settings.pop("prompt", "a red circle walks in a meadow"), seconds, **settings)
+
+
+def timeline_of(request: TakeRequest) -> Timeline:
+    return Timeline(request.pixel_frames, request.output.fps, request.context.frames_per_block, 4)
+
+
+def frames_of(numbers: range, batch: int = 1) -> np.ndarray:
+    """[B, F, H, W, 3]: a square whose place and shade tell the frame's number."""
+    pixels = np.full((batch, len(numbers), SIZE, SIZE, 3), 40, dtype=np.uint8)
+    for place, number in enumerate(numbers):
+        x = number % (SIZE - 8)
+        pixels[:, place, 8:24, x : x + 8] = (220, number % 200, 60)
+    return pixels
+
+
+def selection_of(request: TakeRequest, block: int) -> Selection | None:
+    context, done = request.context, block * request.context.frames_per_block
+    candidates = candidate_frames(
+        done, context.window_frames, context.sink_frames, context.recency_guard_frames
+    )
+    if not context.memory_frames or not candidates:
+        return None
+    chosen = tuple(candidates)[: context.memory_frames]
+    return Selection(
+        block, done - 1, len(candidates), chosen, tuple(0.9 - 0.01 * i for i in range(len(chosen)))
+    )
+
+
+def blocks_of(request: TakeRequest, batch: int = 1) -> Iterator[SimpleNamespace]:
+    timeline = timeline_of(request)
+    for index in range(timeline.blocks):
+        numbers = timeline.pixels_of(index)
+        selection = selection_of(request, index)
+        yield SimpleNamespace(
+            index=index,
+            frames=timeline.latents_of(index),
+            pixel_frames=numbers,
+            pixels=frames_of(numbers, batch),
+            selections=(selection,) * batch if selection else (),
+            prompt=request.prompt,
+            cue=None,
+            seconds={"denoise": 0.01, "decode": 0.005},
+        )
+
+
+def fill_disk(video: VideoWriter, room_bytes: int) -> None:
+    """After `room_bytes` more the video's disk is full."""
+    file = video._file._file
+    room = [room_bytes]
+
+    class FullDisk:
+        def __getattr__(self, name: str) -> object:
+            return getattr(file, name)
+
+        def write(self, data: bytes) -> int:
+            if room[0] <= 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            written = file.write(bytes(data)[: room[0]])
+            room[0] -= written
+            return written
+
+    video._file._file = FullDisk()
+
+
+class FakePipeline:
+    """Behaves as the real pipeline does towards the command line.
+
+    Args:
+        seconds_per_block: how long it pretends to think.
+        fail_at: block before which it raises `error`.
+        error: what it raises there.
+    """
+
+    def __init__(self, seconds_per_block: float = 0.0, fail_at: int = -1, error: BaseException | None = None):
+        self.seconds_per_block, self.fail_at, self.error = seconds_per_block, fail_at, error
+
+    def check(self, request: TakeRequest) -> None:
+        if request.output.height % 16:
+            raise ValueError(f"height is {request.output.height}; it must be a multiple of 16, such as 64")
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        return [word for word in prompt.split() if word not in KNOWN_WORDS]
+
+    def stream(self, request: TakeRequest) -> Iterator[SimpleNamespace]:
+        for block in blocks_of(request):
+            time.sleep(self.seconds_per_block)
+            if block.index == self.fail_at and self.error is not None:
+                raise self.error
+            yield block
+
+
+def write_backbone(folder: Path) -> Path:
+    """A folder that looks like a pipeline's from outside; no model could load it."""
+    parts = {"transformer": "config.json", "vae": "config.json", "text_encoder": "config.json"}
+    for part, config in parts.items():
+        (folder / part).mkdir(parents=True)
+        (folder / part / config).write_text("{}")
+        (folder / part / "model.safetensors").write_bytes(b"")
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "tokenizer.json").write_text("{}")
+    index = {
+        "_class_name": "LongLiveRAGPipeline",
+        "transformer": ["backbone", "CausalWanTransformer"],
+        "encoder": [None, None],
+        "output": {"height": SIZE, "width": SIZE, "fps": 16, "upscale": 2},
+        "sampler": {"denoising_steps": [1000, 500]},
+    }
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder

@@ -1,0 +1,123 @@
+"""The contact sheet and the memory map show what they must, where they must."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fakes import frames_of, make_request, selection_of, timeline_of
+from PIL import Image
+
+from backbone.config import ContextConfig
+from longlive_rag.pictures import (
+    CACHE,
+    CUE,
+    FUTURE,
+    GUARD,
+    MAP_SIZE,
+    SINK,
+    CueMark,
+    FrameSampler,
+    _Axes,
+    contact_sheet,
+    memory_map,
+    similarity_color,
+    timecode,
+)
+from longlive_rag.timeline import Timeline
+
+BOX = (108, 130, MAP_SIZE[0] - 320, MAP_SIZE[1] - 92)
+
+
+def draw_map(seconds=30.0, cues=(), **settings):
+    request = make_request(seconds, **settings)
+    timeline = timeline_of(request)
+    selections = [s for block in range(timeline.blocks) if (s := selection_of(request, block))]
+    return memory_map(timeline, request.context, selections, "caption", cues), timeline, selections
+
+
+def pixel_at(picture: Image.Image, timeline: Timeline, block: int, frame: int) -> tuple[int, ...]:
+    """Colour in the middle of a latent frame in a block's column."""
+    left, top, right, bottom = _Axes(timeline, BOX).cell(block, range(frame, frame + 1))
+    return picture.getpixel(((left + right) // 2, (top + bottom) // 2))
+
+
+def test_sampler_spreads_evenly_over_any_length():
+    for length in (1, 5, 24, 100, 1000):
+        sampler = FrameSampler(keep=8)
+        for start in range(0, length, 12):
+            sampler.add(frames_of(range(start, min(length, start + 12)))[0])
+        numbers = [number for number, _ in sampler.frames()]
+        assert numbers[0] == 0
+        assert len(numbers) == min(8, length)
+        gaps = np.diff(numbers)
+        assert len(gaps) == 0 or gaps.max() <= 1.35 * length / len(numbers) + 1
+        assert numbers[-1] >= 0.95 * (length - 1)
+        assert len(sampler._kept) <= 64
+
+
+def test_contact_sheet_shows_frames_and_cues():
+    sampler = FrameSampler()
+    sampler.add(frames_of(range(128))[0])
+    plain = contact_sheet(sampler.frames(), 16, "a prompt", "caption")
+    marked = contact_sheet(sampler.frames(), 16, "a prompt", "caption", [CueMark(4.3, "another prompt")])
+    assert plain.width == marked.width == 1280
+    assert marked.height > plain.height  # a line more in the header
+    assert CUE not in {color for _, color in plain.getcolors(1 << 24)}
+    assert CUE in {color for _, color in marked.getcolors(1 << 24)}
+    empty = contact_sheet(sampler.frames()[:1], 16, "word " * 500, "caption " * 100)
+    assert empty.height < 400
+
+
+def test_memory_map_marks_what_was_retrieved():
+    picture, timeline, selections = draw_map()
+    values = [value for selection in selections for value in selection.similarities]
+    low, high = 0.85, 0.90
+    assert low <= min(values)
+    for selection in selections[3::7]:
+        for frame, similarity in zip(selection.frames, selection.similarities, strict=True):
+            shown = np.array(pixel_at(picture, timeline, selection.block, frame))
+            assert np.abs(shown - similarity_color(similarity, low, high)).max() <= 40
+
+
+def test_memory_map_shows_the_regions():
+    picture, timeline, _ = draw_map()
+    context, block = ContextConfig(), 30
+    done = timeline.latents_of(block).start
+    assert pixel_at(picture, timeline, block, 0) == SINK
+    assert pixel_at(picture, timeline, block, done - 2) == CACHE
+    assert pixel_at(picture, timeline, block, done - context.window_frames - 1) == GUARD
+    assert pixel_at(picture, timeline, block, done + 10) == FUTURE
+
+
+def test_memory_map_draws_cues_as_lines():
+    picture, timeline, _ = draw_map(cues=[CueMark(15.0625, "x")])
+    x = round(_Axes(timeline, BOX).x(15.0625))
+    column = [picture.getpixel((x, y)) for y in range(BOX[1] + 2, BOX[3] - 2)]
+    assert column.count(CUE) > 0.95 * len(column)
+
+
+@pytest.mark.parametrize("settings", [{"context": ContextConfig(memory_frames=0)}, {"seconds": 2.0}])
+def test_memory_map_without_memory_says_so(settings):
+    picture, _, selections = draw_map(**settings)
+    assert not selections
+    notice = np.array(picture.crop((BOX[0] + 30, BOX[1] + 30, BOX[0] + 400, BOX[1] + 70)))
+    assert (notice > 200).all(axis=-1).sum() > 100  # words
+
+
+@pytest.mark.parametrize("seconds", [0.0625, 1.0, 600.0])
+def test_memory_map_of_any_length(seconds):
+    assert draw_map(seconds)[0].size == MAP_SIZE
+
+
+def test_similarity_colours_get_lighter():
+    lightness = [sum(similarity_color(value, 0.5, 1.0)) for value in (0.5, 0.7, 0.9)]
+    assert lightness == sorted(lightness)
+    assert similarity_color(0.2, 0.5, 1.0) == similarity_color(0.5, 0.5, 1.0)
+    assert similarity_color(0.7, 0.7, 0.7) == similarity_color(1.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00.0"), (7.5, "0:07.5"), (59.96, "1:00.0"), (3725.25, "1:02:05.2")]
+)
+def test_timecode(seconds, text):
+    assert timecode(seconds) == text

@@ -1,0 +1,227 @@
+"""A take's folder: what is in it, and what is never half in it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import time
+
+import pytest
+from fakes import SIZE, blocks_of, fill_disk, make_request, timeline_of
+from PIL import Image
+
+from backbone.config import ContextConfig
+from longlive_rag import take as take_module
+from longlive_rag.config import Cue
+from longlive_rag.take import (
+    CONTACT_SHEET,
+    FILES,
+    MEMORY_MAP,
+    RECORD,
+    VIDEO,
+    TakeRun,
+    TakeWriter,
+    check_take_folder,
+    uninterrupted,
+    write_json,
+)
+from longlive_rag.video import count_frames
+
+
+def make_run(folder, **settings):
+    return TakeRun("fake", folder, "cpu", "float32", 2, "philox", **settings)
+
+
+def make_writer(folder, request, **settings):
+    return TakeWriter(folder, request, timeline_of(request), make_run(folder), **settings)
+
+
+def write_take(folder, request=None, blocks=None, status="finished", **settings):
+    request = request or make_request()
+    writer = make_writer(folder, request, **settings)
+    for block in list(blocks_of(request, batch=2))[:blocks]:
+        writer.add(block)
+    return writer.finish(status)
+
+
+def test_a_finished_take_holds_everything(tmp_path):
+    request = make_request(8.0, cues=[(4.0, "the red circle jumps")], seed=7)
+    folder = tmp_path / "takes" / "one"
+    returned = write_take(folder, request)
+    record = json.loads((folder / RECORD).read_text())
+    assert record == json.loads(json.dumps(returned))
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    assert count_frames(folder / VIDEO) == 128 == record["video"]["frames"]
+    assert record["status"] == "finished"
+    assert record["request"]["seed"] == 7
+    assert record["request"]["context"]["window_frames"] == 12
+    assert record["run"]["noise"] == "philox"
+    assert {"python", "torch", "diffusers", "transformers", "longlive-rag", "faiss-cpu"} <= set(
+        record["versions"]
+    )
+    assert (
+        record["video"] | {"width": 2 * SIZE, "height": 2 * SIZE, "fps": 16, "encoder": "libvpx-vp9"}
+        == record["video"]
+    )
+    assert set(record["timings"]["by_stage"]) == {"denoise", "decode", "write"}
+    cue = {"cue": 1, "asked_seconds": 4.0, "seconds": 4.3125, "block": 6, "reached": True}
+    assert record["cues"] == [{**cue, "prompt": "the red circle jumps"}]
+    first = record["selections"][0]
+    assert first == {"block": 6, "query_frame": 17, "candidates": 1, "frames": [1], "similarities": [0.9]}
+    assert record["memory"]["frames_retrieved"] == sum(len(s["frames"]) for s in record["selections"])
+    for name in (CONTACT_SHEET, MEMORY_MAP):
+        assert Image.open(folder / name).width == 1280
+
+
+def test_an_interrupted_take_is_whole_as_far_as_it_goes(tmp_path):
+    request = make_request(8.0, cues=[(6.0, "the red circle jumps")])
+    record = write_take(tmp_path / "take", request, blocks=3, status="interrupted")
+    assert (record["status"], record["video"]["frames"]) == ("interrupted", 33)
+    assert record["cues"][0]["reached"] is False
+    assert count_frames(tmp_path / "take" / VIDEO) == 33
+    assert sorted(path.name for path in (tmp_path / "take").iterdir()) == sorted(FILES)
+
+
+def test_nothing_is_written_before_the_first_block(tmp_path):
+    writer = make_writer(tmp_path / "take", make_request())
+    record = writer.finish("interrupted")
+    assert record["video"]["frames"] == 0
+    assert not (tmp_path / "take").exists()
+
+
+def test_the_record_says_running_meanwhile(tmp_path):
+    request = make_request()
+    writer = make_writer(tmp_path / "take", request)
+    writer.add(next(blocks_of(request)))
+    assert json.loads((tmp_path / "take" / RECORD).read_text())["status"] == "running"
+    writer.finish("finished")
+
+
+def test_takes_of_a_batch(tmp_path):
+    request = make_request(1.0)
+    write_take(tmp_path / "second", request, item=1)
+    assert count_frames(tmp_path / "second" / VIDEO) == 16
+
+
+def test_without_memory(tmp_path):
+    record = write_take(tmp_path / "take", make_request(context=ContextConfig(memory_frames=0)))
+    assert record["memory"] == {"frames_retrieved": 0, "blocks_with_memory": 0}
+
+
+def test_a_take_is_not_replaced_by_mistake(tmp_path):
+    request = make_request(1.0)
+    write_take(tmp_path / "take", request)
+    with pytest.raises(ValueError, match=r"holds a take already .*--overwrite"):
+        check_take_folder(tmp_path / "take", request)
+    check_take_folder(tmp_path / "take", request, overwrite=True)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "take").iterdir()}
+    writer = make_writer(tmp_path / "take", make_request(2.0))
+    writer.finish("failed")  # the model gave out before the first block
+    assert {path.name: path.read_bytes() for path in (tmp_path / "take").iterdir()} == before
+    write_take(tmp_path / "take", make_request(2.0, seed=5))
+    record = json.loads((tmp_path / "take" / RECORD).read_text())
+    assert (record["video"]["frames"], record["request"]["seed"]) == (32, 5)
+
+
+def test_other_files_in_the_folder_are_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    check_take_folder(tmp_path, make_request(1.0))
+    write_take(tmp_path, make_request(1.0))
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_folders_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder, message in (
+        (tmp_path / "file", "is a file; a take is a folder"),
+        (tmp_path / "file" / "take", "can't be written: Not a directory"),
+        (tmp_path / ("x" * 300), "can't be written: File name too long"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_take_folder(folder, make_request(1.0))
+    check_take_folder(tmp_path / "a" / "b" / "c", make_request(1.0))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder that nobody can write to")
+def test_an_unwritable_folder():
+    with pytest.raises(ValueError, match=r"^/proc/self/take can't be written: "):
+        check_take_folder(take_module.Path("/proc/self/take"), make_request(1.0))
+
+
+def test_no_space_left(tmp_path, monkeypatch):
+    usage = take_module.shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(take_module.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(
+        ValueError, match=r"no space left for .*: the take needs about 2\.\d MB, 1\.0 kB are free"
+    ):
+        check_take_folder(tmp_path / "take", make_request(1.0))
+    assert not list(tmp_path.iterdir())
+
+
+def no_space(*_args, **_kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_too_full_for_the_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(take_module, "_save", no_space)
+    record = write_take(tmp_path / "take")
+    assert (record["status"], record["video"]["frames"]) == ("failed", 128)
+    assert "No space left on device" in record["error"]["message"]
+    assert json.loads((tmp_path / "take" / RECORD).read_text()) == json.loads(json.dumps(record))
+    assert sorted(path.name for path in (tmp_path / "take").iterdir()) == [RECORD, VIDEO]
+
+
+def test_a_disk_too_full_for_the_video(tmp_path):
+    request = make_request()
+    writer = make_writer(tmp_path / "take", request)
+    *blocks, last = list(blocks_of(request))[:5]
+    for block in blocks:
+        writer.add(block)
+    fill_disk(writer._video, room_bytes=300)
+    with pytest.raises(OSError, match="No space left"):
+        writer.add(last)
+    record = writer.finish("failed", OSError(errno.ENOSPC, "No space left on device"))
+    assert 44 <= record["video"]["frames"] <= 57
+    assert count_frames(tmp_path / "take" / VIDEO) == record["video"]["frames"]
+    assert Image.open(tmp_path / "take" / CONTACT_SHEET).width == 1280
+
+
+def test_json_is_replaced_whole(tmp_path, monkeypatch):
+    path = tmp_path / "record.json"
+    write_json(path, {"prompt": "ein roter Kreis läuft"})
+
+    def crash(_fd):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(take_module.os, "fsync", crash)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_json(path, {"prompt": "other"})
+    assert json.loads(path.read_text()) == {"prompt": "ein roter Kreis läuft"}
+    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_ctrl_c_waits_for_the_end_of_a_write():
+    reached = []
+
+    def press(let_through):
+        with uninterrupted(let_through):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+            reached.append("end")
+
+    with pytest.raises(KeyboardInterrupt):
+        press(let_through=True)
+    press(let_through=False)
+    assert reached == ["end", "end"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_cues_are_shown_where_they_took_over(tmp_path):
+    writer = make_writer(tmp_path, make_request(8.0, cues=(Cue(2.0, "a"), Cue(5.0, "b"))))
+    for block in list(blocks_of(make_request(8.0)))[:6]:
+        writer.add(block)
+    writer.finish("interrupted")
+    assert [mark.prompt for mark in writer._cue_marks()] == ["a"]
