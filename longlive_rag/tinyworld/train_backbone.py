@@ -3,6 +3,9 @@
 A sample is one sequence `[context | copy 1 | ... | copy 4]`: clean frames of a take's past at timestep 0, and the block
 that comes next, noised to each of the four levels that the sampler visits. A mask lets every copy see its context and
 itself; so one pass trains four denoising steps, in the layout `[sink | memory | local | block]` or without memory.
+
+Once the model can predict, its predictions are kept (`Corpus.replay`) and serve as context in half of the samples, while
+the targets stay the world's. So it learns to go on from pictures like its own, at no extra pass.
 """
 
 from __future__ import annotations
@@ -42,10 +45,14 @@ CONFIG = {
 CONTEXT, SAMPLER = ContextConfig(), SamplerConfig()
 SCHEDULE = Schedule(steps=2000, learning_rate=1.5e-3, warm_up=100, ema=0.995)
 BATCH = 16
-SCRIPTS, SCRIPT_BLOCKS = 360, 12
+SCRIPTS, SCRIPT_BLOCKS, ENCODED_TOGETHER = 360, 12, 6
 # Share of the batches in each layout.
 LAYOUTS = {"first": 0.25, "early": 0.15, "native": 0.25, "memory": 0.35}
 RANDOM_SIGMA_SHARE = 0.15
+# From this share of the steps on, this share of the contexts is the model's own.
+REPLAY_FROM, REPLAY_SHARE = 0.25, 0.5
+# Which of a block's predictions is kept for replay, by noise level: the least noisy ones are most like a finished block.
+REPLAY_LEVELS = (0.0, 0.2, 0.3, 0.5)
 
 
 class TextToVideo(nn.Module):
@@ -71,10 +78,13 @@ class Corpus:
     Attributes:
         latents: [N, C, T, h, w], normalised.
         scripts: what each shows.
+        replay: the model's own last prediction of every frame, like `latents`; the truth until there is one. It is not
+            part of a checkpoint: a resumed run fills it anew.
     """
 
     latents: Tensor
     scripts: list[Script]
+    replay: Tensor
 
     def prompt(self, index: int, block: int, rng: np.random.Generator) -> str:
         """What script `index` says at `block`, in a random word order."""
@@ -110,14 +120,15 @@ def make_corpus(
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         encoded = []
-        for index, script in enumerate(scripts):
+        for start in range(0, SCRIPTS, ENCODED_TOGETHER):
+            pixels = np.stack([render(script) for script in scripts[start : start + ENCODED_TOGETHER]])
             with torch.no_grad():
-                encoded.append(encode_video(vae, to_model(render(script)[None])).half().numpy())
-            if index % 50 == 0:
-                report(f"encoded {index} of {SCRIPTS} scripts")
+                encoded.append(encode_video(vae, to_model(pixels)).half().numpy())
+            report(f"encoded {start} of {SCRIPTS} scripts")
         np.save(folder / "latents.tmp.npy", np.concatenate(encoded))
         (folder / "latents.tmp.npy").replace(path)
-    return Corpus(torch.from_numpy(np.load(path)).float(), scripts)
+    latents = torch.from_numpy(np.load(path)).float()
+    return Corpus(latents, scripts, latents.clone())
 
 
 def layout(kind: str, block: int, memory_frames: int = 0, copies: int = 4) -> Layout:
@@ -175,7 +186,7 @@ def train_backbone(
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([seed, step])
         torch.manual_seed(seed * 1_000_003 + step)
-        return _loss(model, corpus, rng)
+        return _loss(model, corpus, rng, REPLAY_SHARE if step >= REPLAY_FROM * schedule.steps else 0.0)
 
     average = train(model, loss_of, schedule, folder, report, betas=(0.9, 0.98))
     assert isinstance(average, TextToVideo)
@@ -197,13 +208,15 @@ def _draw_layout(rng: np.random.Generator) -> tuple[str, Layout, int]:
     return kind, layout("native", full), full
 
 
-def _loss(model: TextToVideo, corpus: Corpus, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+def _loss(
+    model: TextToVideo, corpus: Corpus, rng: np.random.Generator, replay_share: float
+) -> tuple[Tensor, dict[str, float]]:
     kind, plan, block = _draw_layout(rng)
     scripts = rng.integers(0, len(corpus.scripts), BATCH)
     full = CONTEXT.window_frames // CONTEXT.frames_per_block
     starts = rng.integers(full, SCRIPT_BLOCKS, BATCH) if block == full else np.full(BATCH, block)
     prompts = [corpus.prompt(int(s), int(b), rng) for s, b in zip(scripts, starts, strict=True)]
-    clean, target = _gather(corpus, plan, scripts, starts, rng)
+    clean, target = _gather(corpus, plan, scripts, starts, rng, replay_share)
     context = degrade(clean) if clean.shape[2] else clean
 
     copies = (len(plan.positions) - context.shape[2]) // CONTEXT.frames_per_block
@@ -223,18 +236,31 @@ def _loss(model: TextToVideo, corpus: Corpus, rng: np.random.Generator) -> tuple
         frame_mask=torch.from_numpy(plan.mask),
     )[:, :, context.shape[2] :]
     loss = F.mse_loss(flow, noise - repeated)
+    if replay_share:
+        _keep_predictions(corpus, (noisy - level * flow).detach(), scripts, starts, rng)
     return loss, {kind: round(loss.item(), 4)}
 
 
+def _keep_predictions(
+    corpus: Corpus, predicted: Tensor, scripts: NDArray, starts: NDArray, rng: np.random.Generator
+) -> None:
+    """Put one of each sample's predictions [B, C, copies * T, h, w] where its block lies in `corpus.replay`."""
+    size = CONTEXT.frames_per_block
+    picked = rng.choice(len(REPLAY_LEVELS), len(scripts), p=REPLAY_LEVELS)
+    for sample, copy, script, start in zip(predicted, picked, scripts, starts * size, strict=True):
+        corpus.replay[script, :, start : start + size] = sample[:, copy * size : (copy + 1) * size]
+
+
 def _gather(
-    corpus: Corpus, plan: Layout, scripts: NDArray, starts: NDArray, rng: np.random.Generator
+    corpus: Corpus, plan: Layout, scripts: NDArray, starts: NDArray, rng: np.random.Generator, replay_share: float
 ) -> tuple[Tensor, Tensor]:
-    """Context frames [B, C, context, h, w] and the block that follows [B, C, T, h, w]."""
+    """Context frames [B, C, context, h, w], true or replayed, and the true block that follows [B, C, T, h, w]."""
     size = CONTEXT.frames_per_block
     contexts, targets = [], []
     for script, start in zip(scripts, starts * size, strict=True):
         past = _past_frames(plan, int(start), rng)
-        contexts.append(corpus.latents[script][:, past])
+        source = corpus.replay if rng.random() < replay_share else corpus.latents
+        contexts.append(source[script][:, past])
         targets.append(corpus.latents[script][:, start : start + size])
     return torch.stack(contexts), torch.stack(targets)
 

@@ -22,6 +22,7 @@ from longlive_rag.tinyworld.scenery import place_image
 SIZE_PX = 64
 FPS = 16
 BELLIES: tuple[str, ...] = ("plain", "pale", "band")
+PLACE_VARIATIONS = 8  # few and distinct: a model of four steps can choose one, but only blur a continuum
 
 _WALK_PX, _EXIT_PX = 1.0, 1.5  # pixels per frame
 _MARGIN_PX, _OFFSTAGE_PX = 14.0, 18.0
@@ -284,7 +285,7 @@ def sample_character(rng: np.random.Generator, colour: str | None = None, shape:
 
 def sample_place(rng: np.random.Generator, name: str | None = None) -> Place:
     """A place with a random variation; its name too unless given."""
-    return Place(name or list(PLACES)[rng.integers(len(PLACES))], int(rng.integers(2**31)))
+    return Place(name or list(PLACES)[rng.integers(len(PLACES))], int(rng.integers(PLACE_VARIATIONS)))
 
 
 def script_for(sentence: Sentence, frames: int, seed: int) -> Script:
