@@ -1,8 +1,8 @@
 """The finished video, written block by block; whatever ends the run, the file on disk plays.
 
-While frames come, the file is a fragmented MP4 that gets one fragment a frame: a process that is killed leaves
-a file that plays up to its last frame. `close` rewrites it, without encoding again, into a plain MP4 with its
-index in front.
+While frames come, the file is a fragmented MP4 that gets one fragment a frame: a process that is killed
+leaves a file that plays up to its last frame. `close` rewrites it, without encoding again, into a plain MP4
+with its index in front.
 """
 
 from __future__ import annotations

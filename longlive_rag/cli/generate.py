@@ -91,7 +91,7 @@ def generate(
         longlive-rag generate "a red circle walks in a meadow" -o takes/first
       Another prompt takes over at 8 s, and again at 14 s:
         longlive-rag generate "a red circle walks in a meadow" -o takes/story --seconds 20 \\
-          --cue 8 "the red circle leaves" --cue 14 "the red circle returns"
+          --cue 8 "a red circle jumps in a meadow" --cue 14 "a red circle leaves in a meadow"
       The same take without memory, to compare:
         longlive-rag generate "a red circle walks in a meadow" -o takes/native --no-memory
       A backbone of your own, on a GPU, with more memory:

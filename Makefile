@@ -1,0 +1,54 @@
+# make demo   a 30 s take from one prompt, in takes/demo
+# make test   all tests
+# Each sets up its own virtual environment first; the second time that costs nothing.
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= takes/demo
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+WHEEL_VENV := build/wheel-test/venv
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check wheel wheel-test clean
+
+help:
+	@sed -n 's/^# //p' Makefile | head -3
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.12")'
+	@echo "Setting up $(VENV) (once; a few minutes, mostly torch) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/longlive-rag generate "a red circle walks in a meadow" --seconds 30 -o $(DEMO) --overwrite
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+wheel: $(READY)
+	@rm -rf dist build/lib build/bdist.*
+	@$(BIN)/python -m build --wheel --outdir dist . > build-wheel.log 2>&1 || (cat build-wheel.log; exit 1)
+	@rm -f build-wheel.log
+	@ls -l dist/*.whl
+
+# The wheel alone, in a clean environment and folder: what a user gets.
+wheel-test: wheel
+	@rm -rf build/wheel-test && mkdir -p build/wheel-test/elsewhere
+	@$(PYTHON) -m venv $(WHEEL_VENV)
+	@$(WHEEL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(WHEEL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd build/wheel-test/elsewhere && env -u PYTHONPATH ../venv/bin/longlive-rag generate "a blue square jumps in a desert" --seconds 6 -o take --json > result.json
+	@cd build/wheel-test/elsewhere && ../venv/bin/python -c 'import json, longlive_rag; r = json.load(open("result.json")); assert "site-packages" in longlive_rag.__file__; assert r["frames"] == 96 and r["frames_retrieved"] > 0, r; print("wheel: ok,", r["frames"], "frames,", r["frames_retrieved"], "retrieved")'
+
+clean:
+	rm -rf build dist $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache
