@@ -160,6 +160,7 @@ def layout(kind: str, block: int, memory_frames: int = 0, copies: int = 4) -> La
     for row, row_block in zip(plain, blocks, strict=True):
         for column, column_block in zip(plain, blocks, strict=True):
             mask[row, column] = column_block <= row_block
+    mask[memory.stop : context, memory] = True  # the local frames were committed with memory in sight
     mask[memory, : len(sink)] = True
     for index in range(memory.start, memory.stop):
         mask[index, index] = True

@@ -1,0 +1,38 @@
+"""Training on the model's own predictions: they are kept where they belong and are used as context only."""
+
+import numpy as np
+import torch
+
+from longlive_rag.tinyworld.scripts import sample_script
+from longlive_rag.tinyworld.train_backbone import Corpus, _gather, _keep_predictions, layout
+
+
+def corpus() -> Corpus:
+    rng = np.random.default_rng(0)
+    latents = torch.randn(2, 16, 18, 4, 4)
+    return Corpus(latents, [sample_script(rng, 69) for _ in range(2)], torch.zeros_like(latents))
+
+
+def test_a_prediction_lands_on_its_block_and_nowhere_else() -> None:
+    data = corpus()
+    predicted = torch.ones(1, 16, 12, 4, 4) * torch.arange(1, 5).repeat_interleave(3)[None, None, :, None, None]
+    _keep_predictions(data, predicted, np.array([1]), np.array([2]), np.random.default_rng(0))
+    assert data.replay[0].eq(0).all()
+    assert data.replay[1, :, 6:9].unique().tolist()[0] in (2, 3, 4)  # never that of pure noise
+    assert data.replay[1, :, :6].eq(0).all() and data.replay[1, :, 9:].eq(0).all()
+
+
+def test_replay_is_context_and_the_target_stays_true() -> None:
+    data, plan = corpus(), layout("native", 4)
+    scripts, starts = np.array([0, 1]), np.array([4, 5])
+    for share, source in ((0.0, data.latents), (1.0, data.replay)):
+        context, target = _gather(data, plan, scripts, starts, np.random.default_rng(0), share)
+        assert torch.equal(context[1, :, 1:], source[1, :, 7:15])
+        assert torch.equal(target[1], data.latents[1, :, 15:18])
+
+
+def test_local_frames_see_the_memory_that_they_were_committed_with() -> None:
+    plan = layout("memory", 4, memory_frames=6, copies=1)
+    assert plan.mask[7:12, 1:7].all()
+    assert not plan.mask[0, 1:].any()  # the sink came first
+    assert not plan.mask[:12, 12:].any()  # clean frames never see noise
