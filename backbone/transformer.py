@@ -54,6 +54,8 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         freq_dim: sinusoids of the timestep embedding.
         ffn_dim, num_layers, cross_attn_norm, eps: as in Wan2.1.
         rope_max_seq_len: frames that the absolute position scheme may number.
+        qk_norm, image_dim, added_kv_proj_dim, pos_embed_seq_len: of diffusers' configs; only a text-to-video model's
+            values are taken.
 
     Raises:
         ValueError: if the sizes don't fit each other.
@@ -80,8 +82,18 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         cross_attn_norm: bool = True,
         eps: float = 1e-6,
         rope_max_seq_len: int = 1024,
+        qk_norm: str = "rms_norm_across_heads",
+        image_dim: int | None = None,
+        added_kv_proj_dim: int | None = None,
+        pos_embed_seq_len: int | None = None,
     ) -> None:
         super().__init__()
+        if qk_norm != "rms_norm_across_heads" or image_dim or added_kv_proj_dim or pos_embed_seq_len:
+            raise ValueError(
+                f"qk_norm is {qk_norm!r}, image_dim {image_dim}, added_kv_proj_dim {added_kv_proj_dim}, "
+                f"pos_embed_seq_len {pos_embed_seq_len}; this is the text-to-video model: "
+                "'rms_norm_across_heads' and none of the others"
+            )
         if patch_size[0] != 1:
             raise ValueError(f"patch_size is {tuple(patch_size)}; a token must span one latent frame, as in (1, 2, 2)")
         if attention_head_dim % 2:

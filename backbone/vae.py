@@ -20,11 +20,16 @@ FRAMES_PER_LATENT = 4
 class FoldedCausalConv3d(WanCausalConv3d):
     """`WanCausalConv3d` computed as one 2D convolution over the time taps, laid side by side in the channels.
 
-    The same function of the same weights. CPU libraries have no fast 3D convolution; this is about ten times faster.
+    The same function of the same weights. CPU libraries have no fast 3D convolution; this is about ten times faster there.
+    Elsewhere the library's own path runs.
     """
 
     def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
         """[B, C, T, H, W] (and the last input frames before it, or None) -> [B, O, T', H', W']."""
+        if x.device.type != "cpu":
+            return super().forward(x, cache_x)
+        if cache_x is None and x.shape[2] == 1:
+            return self._first_frame(x)
         time_taps, (time_stride, *stride) = self.kernel_size[0], self.stride
         missing = self._padding[4]
         before: list[Tensor] = []
@@ -47,6 +52,13 @@ class FoldedCausalConv3d(WanCausalConv3d):
         x = F.conv2d(x, weight, self.bias, tuple(stride), (self._padding[2], self._padding[0]))
         x = x.permute(0, 2, 3, 1).reshape(batch, frames, x.shape[2], x.shape[3], x.shape[1])
         return x.permute(0, 4, 1, 2, 3)
+
+    def _first_frame(self, x: Tensor) -> Tensor:
+        """The first frame of a clip: everything before it is zero, so only the last time tap counts."""
+        frame = F.conv2d(
+            x[:, :, 0], self.weight[:, :, -1], self.bias, tuple(self.stride[1:]), (self._padding[2], self._padding[0])
+        )
+        return frame[:, :, None]
 
 
 def fold_temporal_convs(vae: AutoencoderKLWan) -> AutoencoderKLWan:

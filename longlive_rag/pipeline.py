@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from backbone.checkpoints import check_folder
 from backbone.config import ContextConfig, SamplerConfig
-from backbone.text import encode_prompts, unknown_words
+from backbone.text import encode_prompts, prompt_ids, unknown_words
 from backbone.transformer import CausalWanTransformer
 from backbone.vae import StreamingDecoder, fold_temporal_convs
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
@@ -152,6 +152,8 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             ValueError: naming the field, the value and what would be right.
         """
         self._check_size(request.output)
+        for prompt in (request.prompt, *(cue.prompt for cue in request.cues)):
+            prompt_ids(self.tokenizer, prompt, self.transformer.config.text_length)
         timeline = self.timeline(request)
         cue_blocks(request, timeline)
         limit = self.transformer.config.rope_max_seq_len

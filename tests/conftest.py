@@ -1,0 +1,46 @@
+"""A whole pipeline of random weights, small enough to run in a moment."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+
+from backbone.transformer import CausalWanTransformer
+from longlive_rag.pipeline import LongLiveRAGPipeline
+from longlive_rag.tinyworld.text import TEXT_DIM, TEXT_LENGTH, new_text_encoder, new_tokenizer
+from retrieval.encoder import LatentAutoencoder
+
+
+def random_pipeline(seed: int = 0) -> LongLiveRAGPipeline:
+    """Random weights at toy size, 32x48 pixels."""
+    torch.manual_seed(seed)
+    tokenizer = new_tokenizer()
+    return LongLiveRAGPipeline(
+        transformer=CausalWanTransformer(
+            num_attention_heads=2,
+            attention_head_dim=24,
+            num_layers=2,
+            ffn_dim=96,
+            freq_dim=32,
+            text_dim=TEXT_DIM,
+            text_length=TEXT_LENGTH,
+        ).eval(),
+        vae=AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 2, 2, 2], num_res_blocks=1).eval(),
+        text_encoder=new_text_encoder(len(tokenizer)).eval(),
+        tokenizer=tokenizer,
+        encoder=LatentAutoencoder(16, 4, 6, (16,), 8).eval(),
+        output={"height": 32, "width": 48, "fps": 16, "upscale": 2},
+    )
+
+
+@pytest.fixture(scope="session")
+def pipe() -> LongLiveRAGPipeline:
+    return random_pipeline()
+
+
+@pytest.fixture(scope="session")
+def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("backbones") / "random"
+    random_pipeline().save_pretrained(folder)
+    return folder

@@ -1,0 +1,177 @@
+"""The pipeline as a diffusers user meets it."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from longlive_rag import ContextConfig, Cue, LongLiveRAGPipeline, MemoryConfig, TakeRequest
+from tests.conftest import random_pipeline
+
+PROMPT = "a red circle walks in a meadow"
+
+
+def test_frames_are_exactly_what_was_asked_for(pipe: LongLiveRAGPipeline) -> None:
+    for seconds, frames in ((0.25, 4), (0.5625, 9), (2.0, 32)):
+        out = pipe(PROMPT, seconds=seconds)
+        assert out.frames.shape == (1, frames, 32, 48, 3)
+        assert out.frames.dtype == np.uint8
+
+
+def test_a_longer_take_begins_with_the_shorter_one_bit_for_bit(pipe: LongLiveRAGPipeline) -> None:
+    cues = [(1.0, "the red circle jumps")]
+    short, long = (pipe(PROMPT, seconds=seconds, cues=cues, seed=4) for seconds in (3.0, 6.5))
+    assert np.array_equal(long.frames[:, :48], short.frames)
+    assert torch.equal(long.latents[:, : short.latents.shape[1]], short.latents)
+
+
+def test_streaming_equals_decoding_the_latents_at_once(pipe: LongLiveRAGPipeline) -> None:
+    from backbone.vae import denormalize_latents
+
+    out = pipe(PROMPT, seconds=2.0, seed=1)
+    with torch.no_grad():
+        whole = pipe.vae.decode(denormalize_latents(pipe.vae, out.latents.transpose(1, 2))).sample
+    pixels = ((whole + 1) * 127.5).round().clamp(0, 255).permute(0, 2, 3, 4, 1).numpy()
+    assert np.abs(pixels[:, :32] - out.frames).max() <= 1
+
+
+def test_stream_yields_each_block_with_what_it_remembers(pipe: LongLiveRAGPipeline) -> None:
+    request = pipe.request(PROMPT, seconds=6.0, cues=[(1.0, "the red circle jumps")], seed=2)
+    blocks = list(pipe.stream(request))
+    assert [block.index for block in blocks] == list(range(9))
+    assert [len(block.pixel_frames) for block in blocks] == [9, *[12] * 7, 3]
+    assert [block.pixels.shape[1] for block in blocks] == [9, *[12] * 7, 3]
+    assert [block.cue for block in blocks] == [None, None, 1, *[None] * 6]
+    assert blocks[3].prompt == "the red circle jumps"
+    assert [len(block.selections[0].frames) if block.selections else 0 for block in blocks] == [0] * 6 + [1, 4, 6]
+    assert {"denoise", "commit", "decode"} <= set(blocks[4].seconds)
+    assert "recache" in blocks[2].seconds
+    assert "recache" not in blocks[3].seconds
+
+
+def test_requests_side_by_side_equal_requests_alone(pipe: LongLiveRAGPipeline) -> None:
+    requests = [
+        pipe.request(PROMPT, seconds=5.5, seed=1),
+        pipe.request("the blue square jumps in the snow", seconds=5.5, seed=2),
+    ]
+    both = pipe(requests)
+    for take, request in enumerate(requests):
+        alone = pipe(request)
+        torch.testing.assert_close(both.latents[take], alone.latents[0], rtol=1e-3, atol=1e-3)
+        assert np.abs(both.frames[take].astype(int) - alone.frames[0]).max() <= 2
+
+
+def test_requests_that_differ_in_more_than_words_are_refused(pipe: LongLiveRAGPipeline) -> None:
+    with pytest.raises(ValueError, match="prompt, cue prompts and seed only"):
+        pipe([pipe.request(PROMPT, seconds=1.0), pipe.request(PROMPT, seconds=2.0)])
+
+
+def test_saved_and_opened_again_gives_the_same_take(pipe: LongLiveRAGPipeline, pipeline_folder: Path) -> None:
+    again = LongLiveRAGPipeline.from_pretrained(pipeline_folder)
+    assert again.output == pipe.output
+    assert again.context == pipe.context
+    assert np.array_equal(again(PROMPT, seconds=1.0).frames, pipe(PROMPT, seconds=1.0).frames)
+
+
+def test_bfloat16_runs_and_stays_near(pipe: LongLiveRAGPipeline, pipeline_folder: Path) -> None:
+    types = {"transformer": torch.bfloat16, "default": torch.float32}
+    half = LongLiveRAGPipeline.from_pretrained(pipeline_folder, torch_dtype=types)
+    ours, exact = half(PROMPT, seconds=0.5).latents, pipe(PROMPT, seconds=0.5).latents
+    assert (ours - exact).norm() / exact.norm() < 0.1
+
+
+def test_memory_off_is_the_native_backbone(pipe: LongLiveRAGPipeline) -> None:
+    out = pipe(PROMPT, seconds=6.0, memory=MemoryConfig(enabled=False))
+    assert out.selections == []
+    zero = pipe(PROMPT, seconds=6.0, context=ContextConfig(memory_frames=0))
+    assert np.array_equal(out.frames, zero.frames)
+
+
+def test_lora_is_loaded_and_unloaded_as_diffusers_users_know_it(tmp_path: Path) -> None:
+    pipe = random_pipeline()
+    before = pipe(PROMPT, seconds=0.5).latents
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+    for layer in range(2):
+        for name in ("to_q", "to_v"):
+            stem = f"transformer.blocks.{layer}.attn1.{name}"
+            weights[f"{stem}.lora_A.weight"] = torch.randn(4, 48, generator=generator)
+            weights[f"{stem}.lora_B.weight"] = torch.randn(48, 4, generator=generator)
+    save_file(weights, tmp_path / "lora.safetensors")
+    pipe.load_lora_weights(tmp_path, weight_name="lora.safetensors")
+    with_lora = pipe(PROMPT, seconds=0.5).latents
+    assert not torch.allclose(before, with_lora)
+    pipe.unload_lora_weights()
+    assert torch.equal(pipe(PROMPT, seconds=0.5).latents, before)
+
+
+def test_unknown_words_are_named(pipe: LongLiveRAGPipeline) -> None:
+    assert pipe.unknown_words("a red elephant walks in a meadow") == ["elephant"]
+
+
+def spoil(folder: Path, target: Path, component: str, change: str) -> Path:
+    shutil.copytree(folder, target)
+    path = target / component / "diffusion_pytorch_model.safetensors"
+    if change == "truncated":
+        path.write_bytes(path.read_bytes()[:-200])
+    elif change == "gone":
+        path.unlink()
+    else:
+        weights = load_file(path)
+        name = sorted(weights)[0]
+        weights[name] = torch.cat([weights[name], weights[name]])
+        save_file(weights, path, {"format": "pt"})
+    return target
+
+
+@pytest.mark.parametrize("component", ["transformer", "vae", "encoder"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [("misshapen", r"the config wants \["), ("truncated", "damaged"), ("gone", r"no \.safetensors file")],
+)
+def test_weights_that_do_not_fit_are_refused(
+    pipeline_folder: Path, tmp_path: Path, component: str, change: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        LongLiveRAGPipeline.from_pretrained(spoil(pipeline_folder, tmp_path / "spoilt", component, change))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seconds": 0}, "seconds is 0"),
+        ({"seconds": -3.0}, "seconds is -3"),
+        ({"seconds": float("nan")}, "seconds is nan"),
+        ({"seconds": 1e9}, "a day"),
+        ({"seconds": 5, "prompt": "  "}, "prompt is empty"),
+        ({"seconds": 5, "cues": [(6.0, "x")]}, "past the end"),
+        ({"seconds": 5, "cues": [(5.0, "x")]}, "past the end"),
+        ({"seconds": 5, "cues": [(4.9, "x")]}, "never take over"),
+        ({"seconds": 5, "cues": [(2.0, "x"), (1.0, "y")]}, "in order of time"),
+        ({"seconds": 5, "cues": [(2.0, "x"), (2.01, "y")]}, "one block between them"),
+        ({"seconds": 5, "cues": [(0.0, "x")]}, "after the start"),
+        ({"seconds": 5, "cues": [(2.0, "")]}, "cue 1 is empty"),
+        ({"seconds": 5, "seed": -1}, "seed is -1"),
+        ({"seconds": 2000, "context": ContextConfig(rope="absolute")}, "Use rope 'relative', or at most"),
+    ],
+)
+def test_bad_requests_are_refused_before_anything_runs(pipe: LongLiveRAGPipeline, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pipe.stream(settings.pop("prompt", PROMPT), **settings)
+
+
+def test_sizes_that_do_not_divide_are_refused(pipe: LongLiveRAGPipeline) -> None:
+    from longlive_rag import OutputConfig
+
+    with pytest.raises(ValueError, match="width is 50; it must be a multiple of 16, such as 48"):
+        pipe.stream(PROMPT, seconds=1, output=OutputConfig(height=32, width=50))
+
+
+def test_a_request_is_plain_data() -> None:
+    request = TakeRequest(PROMPT, 10.0, cues=((2.0, "the red circle jumps"),), memory=MemoryConfig(enabled=False))
+    assert request.cues == (Cue(2.0, "the red circle jumps"),)
+    assert request.context.memory_frames == 0
+    assert request.pixel_frames == 160
