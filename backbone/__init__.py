@@ -1,0 +1,1 @@
+"""The causal transformer, its cache and positions, the streaming VAE, text, checkpoints."""

@@ -1,7 +1,7 @@
 """Replaying golden trajectories: parity is measured, not argued.
 
 A golden file is a whole generation computed elsewhere: weights, noise and prompt embeddings in; latents, embeddings and
-retrieved frames out. `docs/verify.md` describes the format.
+retrieved frames out. `tests/golden/README.md` describes the format.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Embeddings, search, pages and the rule by which a take remembers itself."""
