@@ -133,6 +133,7 @@ class TakeWriter:
         self._frames_kept = 0
         self._started_at = datetime.now(UTC)
         self._start_s = time.perf_counter()
+        self._end_s: float | None = None
 
     @property
     def frames_retrieved(self) -> int:
@@ -174,7 +175,8 @@ class TakeWriter:
         with uninterrupted(let_through=False):
             begin_s = time.perf_counter()
             self._frames_kept = self._video.close() if self._video else 0
-            self._add_seconds({"write": time.perf_counter() - begin_s})
+            self._end_s = self._end_s or time.perf_counter()
+            self._add_seconds({"write": self._end_s - begin_s})
             if not self._frames_kept:
                 self._remove()
                 return self._record(status, error)
@@ -254,7 +256,7 @@ class TakeWriter:
             self._stage_seconds[stage] = self._stage_seconds.get(stage, 0.0) + value
 
     def _record(self, status: TakeStatus, error: BaseException | None = None) -> dict[str, Any]:
-        total_s = time.perf_counter() - self._start_s
+        total_s = (self._end_s or time.perf_counter()) - self._start_s
         record = {
             "format": RECORD_FORMAT,
             "status": status,
@@ -321,7 +323,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def _save(picture: Image.Image, path: Path) -> None:
     part = path.with_name(f".{path.name}.part")
     try:
-        picture.save(part, format="PNG", optimize=True)
+        picture.save(part, format="PNG")
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)

@@ -59,7 +59,8 @@ def main() -> None:
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "longlive-rag"
         message = one_line(error.format_message()).rstrip(".")
-        click.echo(f"Error: {message}. Try '{command} --help'.", err=True)
+        stop = "" if message.endswith("?") else "."
+        click.echo(f"Error: {message}{stop} Try '{command} --help'.", err=True)
         sys.exit(error.exit_code)
     except Stopped as error:
         click.echo(error.format_message(), err=True)

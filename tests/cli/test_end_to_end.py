@@ -1,0 +1,108 @@
+"""Real commands in processes of their own, on real models: random weights, and tiny-world."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from longlive_rag.presets import BUILT_IN
+from longlive_rag.video import count_frames, read_frames
+
+ROOT = Path(__file__).parents[2]
+PROMPT = "a red circle walks in a meadow"
+COMMAND = (sys.executable, "-m", "longlive_rag")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+needs_tiny_world = pytest.mark.skipif(
+    not (BUILT_IN["tiny-world"] / "model_index.json").is_file(), reason="tiny-world's weights are not here"
+)
+
+
+def longlive_rag(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_generate(pipeline_folder, tmp_path):
+    arguments = (
+        "--backbone",
+        pipeline_folder,
+        "--seconds",
+        "6",
+        "--seed",
+        "3",
+        "--cue",
+        "4",
+        "a blue square walks",
+    )
+    done = longlive_rag("generate", PROMPT, "-o", "take", *arguments, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["frames"] == 96 == len(list(read_frames(tmp_path / report["video"])))
+    assert report["frames_retrieved"] > 0
+    assert {"retrieve", "denoise", "commit", "encode", "decode", "recache", "write"} <= set(
+        report["seconds_by_stage"]
+    )
+    record = json.loads((tmp_path / report["record"]).read_text())
+    assert record["status"] == "finished"
+    assert record["selections"][0]["query_frame"] == record["selections"][0]["block"] * 3 - 1
+    again = longlive_rag("generate", PROMPT, "-o", "take", *arguments, cwd=tmp_path)
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.slow
+def test_ctrl_c(pipeline_folder, tmp_path):
+    arguments = ["generate", PROMPT, "-o", "take", "--backbone", str(pipeline_folder), "--seconds", "3600"]
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+    video, deadline = tmp_path / "take" / "video.mp4", time.monotonic() + 300
+    while not (video.exists() and video.stat().st_size > 4000) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    record = json.loads((tmp_path / "take" / "take.json").read_text())
+    assert record["status"] == "interrupted"
+    assert count_frames(video) == record["video"]["frames"] > 0
+
+
+@pytest.mark.slow
+def test_weights_that_do_not_fit(pipeline_folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "backbone"
+    subprocess.run(["cp", "-r", pipeline_folder, folder], check=True)
+    weights = next((folder / "transformer").glob("*.safetensors"))
+    tensors = load_file(weights)
+    name = "blocks.0.ffn.net.0.proj.weight"
+    tensors[name] = tensors[name][:-1].clone()
+    save_file(tensors, weights, metadata={"format": "pt"})
+    done = longlive_rag("generate", PROMPT, "-o", "take", "--backbone", folder, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert name in done.stderr
+    assert not (tmp_path / "take").exists()
+
+
+@needs_tiny_world
+@pytest.mark.slow
+def test_the_built_in_backbone(tmp_path):
+    prompt = f"{PROMPT} quietly"
+    done = longlive_rag("generate", prompt, "-o", "take", "--seconds", "6", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["frames"] == 96
+    assert report["unknown_words"] == {prompt: ["quietly"]}
+    assert "quietly" in done.stderr
+    first = next(read_frames(tmp_path / report["video"]))
+    assert first.shape == (256, 256, 3)

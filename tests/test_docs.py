@@ -1,0 +1,78 @@
+"""What the documents say to type works as written."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from longlive_rag.cli.main import cli
+from longlive_rag.presets import BUILT_IN
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+HAS_TINY_WORLD = (BUILT_IN["tiny-world"] / "model_index.json").is_file()
+needs_tiny_world = pytest.mark.skipif(not HAS_TINY_WORLD, reason="tiny-world's weights are not here")
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """`longlive-rag` lines of indented or fenced blocks, without redirections."""
+    lines = re.sub(r"\\\n\s*", " ", text).splitlines()
+    shown = [line.strip().removeprefix("$ ") for line in lines]
+    words = [shlex.split(line) for line in shown if line.startswith("longlive-rag ")]
+    return [line[1 : line.index(">") if ">" in line else None] for line in words]
+
+
+def all_commands() -> list[list[str]]:
+    helps = []
+    for name in cli.list_commands(click.Context(cli)):
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        helps.append(command.help or "")
+    texts = [document.read_text() for document in DOCUMENTS] + helps
+    return [command for text in texts for command in commands_in(text)]
+
+
+def resolve(words: list[str]) -> None:
+    """Parse a command line as click would, without running it."""
+    context = click.Context(cli, info_name="longlive-rag")
+    group: click.Command = cli
+    while isinstance(group, click.Group) and words and not words[0].startswith("-"):
+        name, *words = words
+        found = group.get_command(context, name)
+        assert found is not None, name
+        context, group = click.Context(found, parent=context, info_name=name), found
+    with contextlib.suppress(click.exceptions.Exit):  # --help
+        group.make_context(context.info_name, list(words))
+
+
+def test_every_command_parses(capsys):
+    commands = all_commands()
+    assert len(commands) >= 12
+    for words in commands:
+        resolve(words)
+
+
+def test_links_lead_somewhere():
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            waits = (
+                target.startswith("docs/images/") and not HAS_TINY_WORLD
+            )  # pictures are made from a take of it
+            assert waits or (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+@needs_tiny_world
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["README.md", "docs/python.md"])
+def test_python_examples_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "takes").mkdir()
+    names: dict[str, object] = {}
+    for example in re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL):
+        exec(example, names)
