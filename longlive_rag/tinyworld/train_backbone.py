@@ -43,9 +43,9 @@ CONFIG = {
     "text_length": TEXT_LENGTH,
 }
 CONTEXT, SAMPLER = ContextConfig(), SamplerConfig()
-SCHEDULE = Schedule(steps=5000, learning_rate=1.2e-3, warm_up=150, ema=0.998)
+SCHEDULE = Schedule(steps=3400, learning_rate=1.2e-3, warm_up=150, ema=0.998)
 BATCH = 6
-SCRIPTS, SCRIPT_BLOCKS, ENCODED_TOGETHER = 360, 12, 6
+SCRIPTS, SCRIPT_BLOCKS, ENCODED_TOGETHER = 300, 12, 6
 # Share of the batches in each layout.
 LAYOUTS = {"first": 0.25, "early": 0.15, "native": 0.25, "memory": 0.35}
 RANDOM_SIGMA_SHARE = 0.15

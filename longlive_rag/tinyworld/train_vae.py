@@ -27,13 +27,13 @@ CONFIG = {
     "in_channels": 12,
     "out_channels": 12,
 }
-SCHEDULE = Schedule(steps=2400, learning_rate=1.5e-3, warm_up=100, ema=0.99)
+SCHEDULE = Schedule(steps=2550, learning_rate=1.5e-3, warm_up=100, ema=0.99)
 CLIP_FRAMES = 33
 # The latent is a mean with a small fixed noise: a learnt variance starts so large that colours are lost for long.
 LATENT_NOISE, LATENT_LOG_VARIANCE = 0.1, -6.0
 MEAN_WEIGHT, LOG_VARIANCE_WEIGHT = 1e-3, 1e-4
 # (from this share of the steps on, pixel frames of a clip, clips of a batch)
-STAGES = ((0.0, 1, 8), (0.37, 9, 1), (0.88, 17, 1))
+STAGES = ((0.0, 1, 8), (0.35, 9, 1), (0.83, 17, 1), (0.92, 33, 1))
 
 
 def new_vae(seed: int = 0) -> AutoencoderKLWan:
