@@ -1,8 +1,8 @@
 """The key/value cache of a take's window, and the context that a block attends to.
 
 Two buffers of fixed size. *Pages* hold the unrotated keys and values of the newest `window` latent frames; a slot is
-a place in their time order, sink first. The *context* `[sink | memory | local | block]` is assembled once per block, its
-keys rotated then; each denoising step only overwrites the block's part, the tail, and attends.
+a place in their time order, sink first. The *context* `[sink | memory | local | block]` is assembled once per block,
+its keys rotated then; each denoising step only overwrites the block's part, the tail, and attends.
 """
 
 from __future__ import annotations

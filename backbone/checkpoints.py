@@ -1,7 +1,7 @@
 """Weights under their several names, read strictly.
 
-Our parameters have diffusers' names. The original Wan2.1 release calls the same tensors otherwise; `ORIGINAL_NAMES` is the
-whole dictionary between the two.
+Our parameters have diffusers' names. The original Wan2.1 release calls the same tensors otherwise; `ORIGINAL_NAMES`
+is the whole dictionary between the two.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -82,7 +83,7 @@ class SamplerConfig:
         steps = tuple(self.denoising_steps)
         object.__setattr__(self, "denoising_steps", steps)
         inside = all(0 < step <= self.num_train_timesteps for step in steps)
-        falling = all(a > b for a, b in zip(steps, steps[1:], strict=False))
+        falling = all(a > b for a, b in itertools.pairwise(steps))
         if not steps or not inside or not falling:
             raise ValueError(
                 f"denoising_steps is {list(steps)}; it must be one or more falling numbers in "
@@ -95,4 +96,6 @@ class SamplerConfig:
     def sigmas(self) -> tuple[float, ...]:
         """Noise level of each step: x_sigma = (1 - sigma) x0 + sigma eps."""
         a = self.timestep_shift
-        return tuple(a * s / (1 + (a - 1) * s) for s in (step / self.num_train_timesteps for step in self.denoising_steps))
+        return tuple(
+            a * s / (1 + (a - 1) * s) for s in (step / self.num_train_timesteps for step in self.denoising_steps)
+        )

@@ -31,7 +31,8 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, text_length: int
     ids: list[int] = tokenizer(clean_prompt(prompt), add_special_tokens=True)["input_ids"]
     if len(ids) > text_length:
         raise ValueError(
-            f"a prompt of {len(ids)} tokens is too long: this backbone reads at most {text_length}; shorten {prompt[:60]!r}..."
+            f"a prompt of {len(ids)} tokens is too long: this backbone reads at most {text_length}; "
+            f"shorten {prompt[:60]!r}..."
         )
     return ids
 
@@ -49,9 +50,7 @@ def encode_prompts(
     return masked_states(text_encoder, ids.to(device), mask.to(device))
 
 
-def token_batch(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], text_length: int
-) -> tuple[Tensor, Tensor]:
+def token_batch(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], text_length: int) -> tuple[Tensor, Tensor]:
     """Ids and mask of several prompts, both [prompts, text_length] int64, padded."""
     ids = torch.full((len(prompts), text_length), tokenizer.pad_token_id)
     mask = torch.zeros_like(ids)

@@ -1,8 +1,8 @@
 """The causal Wan2.1 text-to-video transformer.
 
-The same function as diffusers' `WanTransformer3DModel` when nothing is masked or cached, under the same parameter names,
-so that checkpoints and LoRA files of that class load unchanged. What differs is how self-attention gets its context:
-from the sequence itself (`forward`, training and tests) or from a `KVCache` (`forward_block`, streaming).
+The same function as diffusers' `WanTransformer3DModel` when nothing is masked or cached, under the same parameter
+names, so that checkpoints and LoRA files of that class load unchanged. What differs is how self-attention gets its
+context: from the sequence itself (`forward`, training and tests) or from a `KVCache` (`forward_block`, streaming).
 
 Tensors are token-major inside: [B, tokens, width], tokens = latent frames x height x width, time slowest.
 """
@@ -168,10 +168,12 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
 
     @apply_forward_hook
     def encode_text(self, prompt_embeds: Tensor) -> TextContext:
-        """Project prompt embeddings [B, up to text_length, text_dim] to every layer's cross-attention keys and values."""
+        """Project prompt embeddings [B, up to text_length, text_dim] to every layer's keys and values."""
         length = self.config.text_length
         if prompt_embeds.shape[1] > length:
-            raise ValueError(f"the prompt has {prompt_embeds.shape[1]} tokens; this backbone reads text_length = {length}")
+            raise ValueError(
+                f"the prompt has {prompt_embeds.shape[1]} tokens; this backbone reads text_length = {length}"
+            )
         padded = F.pad(prompt_embeds, (0, 0, 0, length - prompt_embeds.shape[1]))
         text = self.condition_embedder.text_embedder(padded)
         pairs = [block.attn2.keys_values(text) for block in self.blocks]

@@ -20,8 +20,8 @@ FRAMES_PER_LATENT = 4
 class FoldedCausalConv3d(WanCausalConv3d):
     """`WanCausalConv3d` computed as one 2D convolution over the time taps, laid side by side in the channels.
 
-    The same function of the same weights. CPU libraries have no fast 3D convolution; this is about ten times faster there.
-    Elsewhere the library's own path runs.
+    The same function of the same weights. CPU libraries have no fast 3D convolution; this is about ten times faster
+    there. Elsewhere the library's own path runs.
     """
 
     def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:

@@ -1,1 +1,4 @@
-"""Measuring takes: identity drift and its companions. Empty until the evaluator comes; takes are measured by `longlive_rag.tinyworld.evaluate` until then."""
+"""Measuring takes: identity drift and its companions.
+
+Empty until the evaluator comes; `longlive_rag.tinyworld.evaluate` measures takes of tiny-world until then.
+"""

@@ -164,9 +164,7 @@ def pipeline_subject(pipe: LongLiveRAGPipeline, name: str, prompt: str) -> Subje
     )
 
 
-def run(
-    subject: Subject, arms: Sequence[str], blocks: int, progress: Callable[[str], None] = lambda _: None
-) -> Report:
+def run(subject: Subject, arms: Sequence[str], blocks: int, progress: Callable[[str], None] = lambda _: None) -> Report:
     """Measure `blocks` blocks of each arm, interleaved with their rooflines.
 
     Raises:
@@ -187,9 +185,7 @@ def run(
     figures = [arm.figures() for arm in running]
     base = figures[0]
     ratios = {
-        f"{other.arm}/{base.arm}": median(
-            b / a for a, b in zip(running[0].totals, arm.totals, strict=True)
-        )
+        f"{other.arm}/{base.arm}": median(b / a for a, b in zip(running[0].totals, arm.totals, strict=True))
         for arm, other in zip(running[1:], figures[1:], strict=True)
     }
     return Report(_conditions(subject, blocks, running[0].warm_up_blocks), figures, ratios, _peak_memory(subject))
@@ -278,7 +274,9 @@ class Roofline:
         heads = (config.num_attention_heads, config.attention_head_dim)
         self._model = model
         self._passes = len(subject.sampler.denoising_steps) + 1
-        self._latents = torch.randn(1, config.in_channels, context.frames_per_block, *subject.latent_shape[1:], **options)
+        self._latents = torch.randn(
+            1, config.in_channels, context.frames_per_block, *subject.latent_shape[1:], **options
+        )
         self._x = torch.randn(1, tokens, heads[0] * heads[1], **options)
         self._wide = torch.randn(1, tokens, config.ffn_dim, **options)
         self._query = torch.randn(1, tokens, *heads, **options)

@@ -94,14 +94,18 @@ class TakeRequest:
         previous = 0.0
         for number, cue in enumerate(self.cues, start=1):
             if not math.isfinite(cue.seconds) or cue.seconds <= 0:
-                raise ValueError(f"cue {number} is at {cue.seconds:g} s; a cue must come after the start (the prompt is there)")
+                raise ValueError(
+                    f"cue {number} is at {cue.seconds:g} s; a cue must come after the start (the prompt is there)"
+                )
             if cue.seconds <= previous:
                 raise ValueError(
-                    f"cue {number} is at {cue.seconds:g} s, not after the one before it at {previous:g} s; put cues in order of time"
+                    f"cue {number} is at {cue.seconds:g} s, not after the one before it at {previous:g} s; "
+                    "put cues in order of time"
                 )
             if cue.seconds >= self.seconds:
                 raise ValueError(
-                    f"cue {number} is at {cue.seconds:g} s, past the end of a {self.seconds:g} s take; move it before the end"
+                    f"cue {number} is at {cue.seconds:g} s, past the end of a {self.seconds:g} s take; "
+                    "move it before the end"
                 )
             previous = cue.seconds
 

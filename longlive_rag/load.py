@@ -19,7 +19,9 @@ def pick_device(device: str) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"device is {device!r}; it must be auto, cpu, cuda or cuda:N") from error
     if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device is {device!r}, but this machine has {torch.cuda.device_count()} CUDA devices; try cpu")
+        raise ValueError(
+            f"device is {device!r}, but this machine has {torch.cuda.device_count()} CUDA devices; try cpu"
+        )
     return picked
 
 

@@ -270,9 +270,7 @@ class _Axes:
             draw.text((x, self.bottom + 8), str(tick), FAINT_TEXT, _font(16), anchor="ma")
             draw.text((self.left - 10, y), str(tick), FAINT_TEXT, _font(16), anchor="rm")
         middle = (self.left + self.right) / 2
-        draw.text(
-            (middle, self.bottom + 34), "time of the block being made (s)", TEXT, _font(18), anchor="ma"
-        )
+        draw.text((middle, self.bottom + 34), "time of the block being made (s)", TEXT, _font(18), anchor="ma")
         sideways = Image.new("RGB", (self.bottom - self.top, 26), BACKGROUND)
         label = "time of the past frame (s)"
         ImageDraw.Draw(sideways).text((sideways.width / 2, 2), label, TEXT, _font(18), anchor="ma")
@@ -285,9 +283,7 @@ def _regions(block: int, timeline: Timeline, context: ContextConfig) -> list[tup
     done = latents.start
     sink = range(min(context.sink_frames, done))
     left_cache = max(len(sink), done - (context.window_frames - context.sink_frames))
-    candidates = candidate_frames(
-        done, context.window_frames, context.sink_frames, context.recency_guard_frames
-    )
+    candidates = candidate_frames(done, context.window_frames, context.sink_frames, context.recency_guard_frames)
     regions = [(NOW, latents), (CACHE, range(left_cache, done))]
     if context.memory_frames:
         regions.append((GUARD, range(max(candidates.stop, len(sink)), left_cache)))
@@ -302,9 +298,7 @@ def _color_range(selections: Sequence[Selection]) -> tuple[float, float]:
     if not values:
         return 0.0, 1.0
     low, high = float(np.quantile(values, 0.02)), max(values)
-    step = next(
-        step for step in (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0) if high - low <= 10 * step or step == 1.0
-    )
+    step = next(step for step in (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0) if high - low <= 10 * step or step == 1.0)
     return float(np.floor(low / step) * step), float(np.ceil(high / step) * step)
 
 

@@ -122,7 +122,10 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             ValueError: if a weight file of a local folder is missing or doesn't fit its config; names the tensors.
         """
         if Path(folder).is_dir():
-            check_folder(Path(folder), {"transformer": CausalWanTransformer, "encoder": LatentAutoencoder, "vae": AutoencoderKLWan})
+            check_folder(
+                Path(folder),
+                {"transformer": CausalWanTransformer, "encoder": LatentAutoencoder, "vae": AutoencoderKLWan},
+            )
         return super().from_pretrained(folder, **settings)
 
     # ---- what a caller may ask before it starts ----

@@ -78,9 +78,7 @@ def find_folder(backbone: str) -> Path:
         what = "is a file, not a pipeline folder" if folder.is_file() else "is no known name and no folder"
         raise ValueError(f"backbone {backbone!r} {what}; {known}")
     if not (folder / INDEX).is_file():
-        raise ValueError(
-            f"backbone {backbone!r} is a folder without {INDEX}, so it is no pipeline folder; {known}"
-        )
+        raise ValueError(f"backbone {backbone!r} is a folder without {INDEX}, so it is no pipeline folder; {known}")
     return folder
 
 
@@ -90,9 +88,7 @@ def check_files(folder: Path, index: dict[str, Any]) -> None:
     for part in sorted(parts):
         subfolder = folder / part
         if not subfolder.is_dir():
-            raise ValueError(
-                f"backbone folder {folder} has no {part}/; a pipeline folder needs {', '.join(NEEDED)}"
-            )
+            raise ValueError(f"backbone folder {folder} has no {part}/; a pipeline folder needs {', '.join(NEEDED)}")
         if part not in WITH_WEIGHTS:
             if not any(subfolder.iterdir()):
                 raise ValueError(f"{subfolder} is empty; is the backbone complete?")

@@ -94,8 +94,7 @@ def check_take_folder(folder: Path, request: TakeRequest, overwrite: bool = Fals
     needed_bytes = estimate_bytes(request)
     if free_bytes < needed_bytes:
         raise ValueError(
-            f"no space left for {folder}: the take needs about {_size(needed_bytes)}, "
-            f"{_size(free_bytes)} are free"
+            f"no space left for {folder}: the take needs about {_size(needed_bytes)}, {_size(free_bytes)} are free"
         )
 
 
@@ -120,9 +119,7 @@ class TakeWriter:
         item: which take of a batch this is.
     """
 
-    def __init__(
-        self, folder: Path, request: TakeRequest, timeline: Timeline, run: TakeRun, item: int = 0
-    ) -> None:
+    def __init__(self, folder: Path, request: TakeRequest, timeline: Timeline, run: TakeRun, item: int = 0) -> None:
         self.folder = folder
         self._request, self._timeline, self._run, self._item = request, timeline, run, item
         self._video: VideoWriter | None = None
@@ -194,9 +191,7 @@ class TakeWriter:
         write_json(self.folder / RECORD, self._record("running"))
         for name in (CONTACT_SHEET, MEMORY_MAP):
             (self.folder / name).unlink(missing_ok=True)
-        (self.folder / RESERVE).write_bytes(
-            bytes(RESERVE_BYTES)
-        )  # room for the record when the disk fills up
+        (self.folder / RESERVE).write_bytes(bytes(RESERVE_BYTES))  # room for the record when the disk fills up
         output = self._request.output
         return VideoWriter(
             self.folder / VIDEO,
@@ -221,9 +216,7 @@ class TakeWriter:
         fps = self._request.output.fps
         facts = f"{timeline.pixel_frames / fps:.1f} s at {fps} frames a second, seed {self._request.seed}, "
         facts += f"backbone {self._run.backbone}, {self._memory_in_words()}"
-        frames = [
-            (number, picture) for number, picture in self._sampler.frames() if number < self._frames_kept
-        ]
+        frames = [(number, picture) for number, picture in self._sampler.frames() if number < self._frames_kept]
         if frames:
             sheet = contact_sheet(frames, fps, self._request.prompt, facts, cues)
             _save(sheet, self.folder / CONTACT_SHEET)

@@ -1,7 +1,7 @@
 """Blocks, latent frames, pixel frames and seconds of a take: who covers what.
 
-The first latent frame of a take decodes to one pixel frame, every later one to `temporal_factor` (4 for Wan's VAE). So a
-take's first block is shorter than the others, and the last one is trimmed to the asked length.
+The first latent frame of a take decodes to one pixel frame, every later one to `temporal_factor` (4 for Wan's VAE).
+So a take's first block is shorter than the others, and the last one is trimmed to the asked length.
 """
 
 from __future__ import annotations

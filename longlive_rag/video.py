@@ -79,9 +79,7 @@ class VideoWriter:
     ) -> None:
         check_codec(codec)
         if (width * upscale) % 2 or (height * upscale) % 2:
-            raise ValueError(
-                f"the video would be {width * upscale}x{height * upscale}; both sides must be even"
-            )
+            raise ValueError(f"the video would be {width * upscale}x{height * upscale}; both sides must be even")
         self.path = Path(path)
         self.width, self.height, self.fps = width * upscale, height * upscale, fps
         self._frame_shape = (height, width, 3)
@@ -216,9 +214,7 @@ def check_codec(codec: str) -> None:
     if codec not in CODECS:
         raise ValueError(f"codec is {codec!r}; it must be one of {', '.join(CODECS)}")
     if CODECS[codec].encoder not in av.codecs_available:
-        raise ValueError(
-            f"codec is {codec!r}, but the PyAV installed here was built without {CODECS[codec].encoder}"
-        )
+        raise ValueError(f"codec is {codec!r}, but the PyAV installed here was built without {CODECS[codec].encoder}")
 
 
 def put_index_in_front(path: Path, fps: int) -> None:

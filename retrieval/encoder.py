@@ -5,6 +5,7 @@ The autoencoder follows the project's design, section 3: one unit vector a laten
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -91,8 +92,14 @@ class _Decoder(nn.Module):
         widths = tuple(reversed(hidden_dims))
         self.fc = nn.Sequential(nn.Linear(embedding_dim, self.bottleneck[0] * self.bottleneck[1] * self.bottleneck[2]))
         layers: list[nn.Module] = []
-        for wide, narrow in zip(widths, widths[1:], strict=False):
-            layers += [_upsample(), nn.Conv2d(wide, narrow, 3, padding=1), _group_norm(narrow), nn.SiLU(), _Residual(narrow)]
+        for wide, narrow in itertools.pairwise(widths):
+            layers += [
+                _upsample(),
+                nn.Conv2d(wide, narrow, 3, padding=1),
+                _group_norm(narrow),
+                nn.SiLU(),
+                _Residual(narrow),
+            ]
         self.upsample_stack = nn.Sequential(*layers)
         self.final = nn.Sequential(_upsample(), nn.Conv2d(widths[-1], channels, 3, padding=1))
 

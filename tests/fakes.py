@@ -40,15 +40,11 @@ def frames_of(numbers: range, batch: int = 1) -> np.ndarray:
 
 def selection_of(request: TakeRequest, block: int) -> Selection | None:
     context, done = request.context, block * request.context.frames_per_block
-    candidates = candidate_frames(
-        done, context.window_frames, context.sink_frames, context.recency_guard_frames
-    )
+    candidates = candidate_frames(done, context.window_frames, context.sink_frames, context.recency_guard_frames)
     if not context.memory_frames or not candidates:
         return None
     chosen = tuple(candidates)[: context.memory_frames]
-    return Selection(
-        block, done - 1, len(candidates), chosen, tuple(0.9 - 0.01 * i for i in range(len(chosen)))
-    )
+    return Selection(block, done - 1, len(candidates), chosen, tuple(0.9 - 0.01 * i for i in range(len(chosen))))
 
 
 def blocks_of(request: TakeRequest, batch: int = 1) -> Iterator[SimpleNamespace]:

@@ -61,9 +61,7 @@ def test_every_command_parses(capsys):
 def test_links_lead_somewhere():
     for document in DOCUMENTS:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
-            waits = (
-                target.startswith("docs/images/") and not HAS_TINY_WORLD
-            )  # pictures are made from a take of it
+            waits = target.startswith("docs/images/") and not HAS_TINY_WORLD  # pictures are made from a take of it
             assert waits or (document.parent / target).exists(), f"{document.name}: {target}"
 
 

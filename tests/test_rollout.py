@@ -57,9 +57,7 @@ def test_a_batch_of_two_equals_two_singles(transformer: CausalWanTransformer, me
     prompts, later = torch.cat([prompt(0), prompt(1)]), torch.cat([prompt(2), prompt(3)])
     both = run(transformer, [11, 12], prompts, cue=(8, later), memory_frames=memory_frames)
     for take, seed in enumerate((11, 12)):
-        alone = run(
-            transformer, [seed], prompts[take][None], cue=(8, later[take][None]), memory_frames=memory_frames
-        )
+        alone = run(transformer, [seed], prompts[take][None], cue=(8, later[take][None]), memory_frames=memory_frames)
         torch.testing.assert_close(latents(both)[take], latents(alone)[0], rtol=1e-4, atol=1e-4)
         if memory_frames:
             ours = [block.selections[take].frames for block in both if block.selections]
@@ -73,7 +71,9 @@ def test_a_longer_take_begins_with_the_shorter_one_bit_for_bit(transformer: Caus
     assert torch.equal(long[:, : short.shape[1]], short)
 
 
-def test_memory_changes_what_is_made_only_from_the_block_that_sees_less_local(transformer: CausalWanTransformer) -> None:
+def test_memory_changes_what_is_made_only_from_the_block_that_sees_less_local(
+    transformer: CausalWanTransformer,
+) -> None:
     native = run(transformer, [5], prompt(0), memory_frames=0)
     memory = run(transformer, [5], prompt(0), memory_frames=6)
     assert torch.equal(native[0].latents, memory[0].latents)

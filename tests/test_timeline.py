@@ -32,9 +32,7 @@ def test_block_at_is_the_block_that_holds_the_frame(pixel_frame: int) -> None:
     assert pixel_frame in take.pixels_of(take.block_at(pixel_frame))
 
 
-@pytest.mark.parametrize(
-    ("seconds", "block"), [(0.01, 1), (0.5625, 1), (0.57, 2), (1.3125, 2), (5.0, 7), (10.0, 14)]
-)
+@pytest.mark.parametrize(("seconds", "block"), [(0.01, 1), (0.5625, 1), (0.57, 2), (1.3125, 2), (5.0, 7), (10.0, 14)])
 def test_a_cue_waits_for_the_next_block(seconds: float, block: int) -> None:
     take = timeline(480)
     assert take.cue_block(seconds) == block

@@ -36,9 +36,9 @@ def bench(
 ) -> None:
     """Measure seconds per block and frames per second, end to end and by stage.
 
-    The run warms up through the real path until cache and memory are full, then takes medians. Beside each figure stands the
-    roofline: the block's matrix products and attention calls alone, measured in the same run at the same shapes and
-    dtype. Several arms run interleaved, block by block, and their ratios are of paired blocks.
+    The run warms up through the real path until cache and memory are full, then takes medians. Beside each figure
+    stands the roofline: the block's matrix products and attention calls alone, measured in the same run at the
+    same shapes and dtype. Several arms run interleaved, block by block, and their ratios are of paired blocks.
 
     \b
     Examples:

@@ -29,9 +29,7 @@ PROGRESS += "{remaining} left{postfix}"
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("prompt")
-@click.option(
-    "-o", "--output", "folder", type=click.Path(path_type=Path), required=True, help="Folder of the take."
-)
+@click.option("-o", "--output", "folder", type=click.Path(path_type=Path), required=True, help="Folder of the take.")
 @click.option("--seconds", type=float, default=30.0, show_default=True, help="Length of the take.")
 @click.option(
     "--cue",
@@ -42,9 +40,7 @@ PROGRESS += "{remaining} left{postfix}"
     help="Another prompt takes over at this second (at the next block). Repeat for more.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same take.")
-@click.option(
-    "--memory/--no-memory", default=None, help="Retrieve past frames, or don't (the native backbone)."
-)
+@click.option("--memory/--no-memory", default=None, help="Retrieve past frames, or don't (the native backbone).")
 @click.option(
     "--backbone",
     default=DEFAULT_BACKBONE,
@@ -54,9 +50,7 @@ PROGRESS += "{remaining} left{postfix}"
 )
 @with_settings
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-@click.option(
-    "--device", default="auto", show_default=True, help="auto (a GPU if there is one), cpu, cuda or cuda:N."
-)
+@click.option("--device", default="auto", show_default=True, help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 @click.option(
     "--codec",
     type=click.Choice(["vp9", "h264"]),
@@ -207,9 +201,7 @@ def finish_failed(take: TakeWriter, error: BaseException) -> dict[str, Any]:
     try:
         return take.finish("failed", error)
     except OSError as later:
-        raise Failed(
-            f"{reason_of(error)}; {take.folder} has its video, but no room for its record"
-        ) from later
+        raise Failed(f"{reason_of(error)}; {take.folder} has its video, but no room for its record") from later
 
 
 def reason_of(error: BaseException) -> str:

@@ -17,9 +17,7 @@ class Steps(click.ParamType):
 
     name = "n,n,..."
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         if isinstance(value, tuple):
             return value
         try:
@@ -46,9 +44,7 @@ class Setting:
 SETTINGS = (
     Setting("--window", "context", "window_frames", int, "Latent frames one attention may see."),
     Setting("--sink", "context", "sink_frames", int, "First latent frames, kept in attention for ever."),
-    Setting(
-        "--memory-frames", "context", "memory_frames", int, "Past frames brought back for each block (K)."
-    ),
+    Setting("--memory-frames", "context", "memory_frames", int, "Past frames brought back for each block (K)."),
     Setting(
         "--recency-guard",
         "context",
@@ -73,9 +69,7 @@ SETTINGS = (
     ),
     Setting("--steps", "sampler", "denoising_steps", Steps(), "Denoising steps, such as 1000,750,500,250."),
     Setting("--shift", "sampler", "timestep_shift", float, "Shift of the noise schedule."),
-    Setting(
-        "--train-timesteps", "sampler", "num_train_timesteps", int, "Timesteps the backbone was trained with."
-    ),
+    Setting("--train-timesteps", "sampler", "num_train_timesteps", int, "Timesteps the backbone was trained with."),
     Setting(
         "--context-timestep",
         "sampler",
@@ -86,9 +80,7 @@ SETTINGS = (
     Setting("--height", "output", "height", int, "Pixels the backbone makes."),
     Setting("--width", "output", "width", int, "Pixels the backbone makes."),
     Setting("--fps", "output", "fps", int, "Frames a second of the video."),
-    Setting(
-        "--upscale", "output", "upscale", int, "Each side of the video is this many times the backbone's."
-    ),
+    Setting("--upscale", "output", "upscale", int, "Each side of the video is this many times the backbone's."),
 )
 PLAIN_FLAGS = {name: f"--{name}" for name in ("seconds", "seed", "device", "dtype", "codec")}
 FLAGS = {setting.field: setting.flag for setting in SETTINGS} | PLAIN_FLAGS

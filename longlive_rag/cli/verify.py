@@ -18,9 +18,9 @@ from longlive_rag.cli.errors import refuse_bad_input
 def verify(files: tuple[Path, ...], device: str, as_json: bool) -> None:
     """Replay golden trajectories and compare, in float32.
 
-    A golden FILE holds a whole generation: weights, noise and prompts in; latents and retrieved frames out. A file passes if
-    every block retrieves the same past frames in the same order and the relative error of its latents and embeddings
-    is below 1e-3. Exit code 1 if one fails.
+    A golden FILE holds a whole generation: weights, noise and prompts in; latents and retrieved frames out. A file
+    passes if every block retrieves the same past frames in the same order and the relative error of its
+    latents and embeddings is below 1e-3. Exit code 1 if one fails.
 
     \b
     Examples:
@@ -52,4 +52,6 @@ def _line(verdict: object) -> str:
     word = "ok  " if verdict.passed else "FAIL"
     embeddings = "" if verdict.embedding_error is None else f", embeddings {verdict.embedding_error:.1e}"
     selections = "selections equal" if verdict.selections_equal else f"selections differ: {verdict.first_difference}"
-    return f"{word} {verdict.file}: {verdict.blocks} blocks, latents {verdict.latent_error:.1e}{embeddings}, {selections}"
+    return (
+        f"{word} {verdict.file}: {verdict.blocks} blocks, latents {verdict.latent_error:.1e}{embeddings}, {selections}"
+    )

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RUN = click.option(
-    "--run", default="runs/tiny-world", show_default=True, type=click.Path(path_type=Path), help="Folder of the training run."
+    "--run",
+    default="runs/tiny-world",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the training run.",
 )
 THREADS = click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default is one a core.")
 
@@ -158,7 +162,9 @@ def evaluate(
     if json_path:
         json_path.write_text(json.dumps(figures.as_dict(), indent=2) + "\n", encoding="utf-8")
     click.echo(f"VAE PSNR on unseen clips: {figures.vae_psnr:.2f} dB")
-    click.echo(f"first 5 s, colour as prompted: {figures.colour_right:.1%} of frames (character seen in {figures.seen:.1%})")
+    click.echo(
+        f"first 5 s, colour as prompted: {figures.colour_right:.1%} of frames (character seen in {figures.seen:.1%})"
+    )
     click.echo(f"moving at least half as much as the world: {figures.moving:.1%} of takes")
     click.echo(f"a character still there at {seconds:g} s: {figures.at_end:.1%} of takes")
 
@@ -174,7 +180,7 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _trained_vae(run: Path):  # noqa: ANN202 - the type would import torch for --help
+def _trained_vae(run: Path):
     from longlive_rag.tinyworld.assemble import trained_vae
 
     with refuse_bad_input():

@@ -21,7 +21,9 @@ class _Canvas:
         self.x, self.y = axis[None, :], axis[:, None]
         ramp = self.y[..., None]
         self.soft = 1.6 / size_px
-        self.rgb = np.broadcast_to(np.float32(top) * (1 - ramp) + np.float32(bottom) * ramp, (size_px, size_px, 3)).copy()
+        self.rgb = np.broadcast_to(
+            np.float32(top) * (1 - ramp) + np.float32(bottom) * ramp, (size_px, size_px, 3)
+        ).copy()
 
     def paint(self, distance: NDArray, colour: tuple[float, ...], opacity: float = 1.0) -> None:
         """Fills where `distance` (fractions of the side, negative inside) says so, with a soft edge."""

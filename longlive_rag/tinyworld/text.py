@@ -47,4 +47,3 @@ def new_text_encoder(vocab_size: int, seed: int = 0) -> UMT5EncoderModel:
         relative_attention_max_distance=16,
     )
     return UMT5EncoderModel(config)
-

@@ -4,8 +4,8 @@ A sample is one sequence `[context | copy 1 | ... | copy 4]`: clean frames of a 
 that comes next, noised to each of the four levels that the sampler visits. A mask lets every copy see its context and
 itself; so one pass trains four denoising steps, in the layout `[sink | memory | local | block]` or without memory.
 
-Once the model can predict, its predictions are kept (`Corpus.replay`) and serve as context in half of the samples, while
-the targets stay the world's. So it learns to go on from pictures like its own, at no extra pass.
+Once the model can predict, its predictions are kept (`Corpus.replay`) and serve as context in half of the samples,
+while the targets stay the world's. So it learns to go on from pictures like its own, at no extra pass.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CONFIG = {
     "text_length": TEXT_LENGTH,
 }
 CONTEXT, SAMPLER = ContextConfig(), SamplerConfig()
-SCHEDULE = Schedule(steps=3400, learning_rate=1.2e-3, warm_up=150, ema=0.998)
+SCHEDULE = Schedule(steps=3000, learning_rate=1.2e-3, warm_up=150, ema=0.998)
 BATCH = 6
 SCRIPTS, SCRIPT_BLOCKS, ENCODED_TOGETHER = 300, 12, 6
 # Share of the batches in each layout.
@@ -51,7 +51,7 @@ LAYOUTS = {"first": 0.25, "early": 0.15, "native": 0.25, "memory": 0.35}
 RANDOM_SIGMA_SHARE = 0.15
 # From this share of the steps on, this share of the contexts is the model's own.
 REPLAY_FROM, REPLAY_SHARE = 0.25, 0.5
-# Which of a block's predictions is kept for replay, by noise level: the least noisy ones are most like a finished block.
+# Which of a block's predictions is kept for replay, by noise level: the least noisy are most like a finished block.
 REPLAY_LEVELS = (0.0, 0.2, 0.3, 0.5)
 
 
@@ -109,9 +109,7 @@ class Layout:
     sink: bool
 
 
-def make_corpus(
-    vae: AutoencoderKLWan, folder: Path, report: Callable[[str], None], seed: int = 7
-) -> Corpus:
+def make_corpus(vae: AutoencoderKLWan, folder: Path, report: Callable[[str], None], seed: int = 7) -> Corpus:
     """Render and encode the scripts, or read what an earlier run made of them."""
     rng = np.random.default_rng(seed)
     frames = FIRST_BLOCK_PX + BLOCK_PX * (SCRIPT_BLOCKS - 1)

@@ -21,7 +21,9 @@ from retrieval.encoder import LatentAutoencoder
 HIDDEN_DIMS, EMBEDDING_DIM = (32, 64), 256
 CHUNK_FRAMES, CHUNKS = 8, 16
 OFFSETS, MARGIN, EPSILON = (1, 2, 3), 0.85, 1e-8
-SCHEDULE = Schedule(steps=900, learning_rate=3e-4, warm_up=50, final_fraction=1.0, weight_decay=1e-4, clip=1.0, ema=0.99)
+SCHEDULE = Schedule(
+    steps=900, learning_rate=3e-4, warm_up=50, final_fraction=1.0, weight_decay=1e-4, clip=1.0, ema=0.99
+)
 
 
 def window_temporal_delta(embeddings: Tensor) -> Tensor:

@@ -57,7 +57,9 @@ def to_model(pixels: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
-def train_vae(folder: Path, report: Callable[[str], None], schedule: Schedule = SCHEDULE, seed: int = 0) -> AutoencoderKLWan:
+def train_vae(
+    folder: Path, report: Callable[[str], None], schedule: Schedule = SCHEDULE, seed: int = 0
+) -> AutoencoderKLWan:
     """Train, measure the latents' channel statistics, save under `folder/vae`; resumable."""
     vae = new_vae(seed)
     data = clips(700, CLIP_FRAMES, seed + 1)
@@ -94,13 +96,17 @@ def _loss(vae: AutoencoderKLWan, pixels: Tensor) -> tuple[Tensor, dict[str, floa
     error = out - pixels
     # Characters are saturated, places pale: weigh the former, they are what a viewer looks at.
     weight = 1 + 2 * ((pixels.amax(1, keepdim=True) - pixels.amin(1, keepdim=True)) > 0.7).float()
-    prior = MEAN_WEIGHT * mean.square().mean() + LOG_VARIANCE_WEIGHT * (log_variance - LATENT_LOG_VARIANCE).square().mean()
+    prior = (
+        MEAN_WEIGHT * mean.square().mean() + LOG_VARIANCE_WEIGHT * (log_variance - LATENT_LOG_VARIANCE).square().mean()
+    )
     loss = (weight * error.abs()).mean() + (weight * error.square()).mean() + prior
     return loss, {"psnr": round(psnr(out.detach(), pixels), 2)}
 
 
 @torch.no_grad()
 def _register_statistics(vae: AutoencoderKLWan, data: NDArray[np.uint8]) -> None:
-    latents = torch.cat([encode_chunks(vae, to_model(data[i : i + 10])).chunk(2, dim=1)[0] for i in range(0, len(data), 10)])
+    latents = torch.cat(
+        [encode_chunks(vae, to_model(data[i : i + 10])).chunk(2, dim=1)[0] for i in range(0, len(data), 10)]
+    )
     mean, std = latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4))
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())

@@ -119,9 +119,7 @@ def _save(
     os.replace(folder / "checkpoint.tmp", folder / "checkpoint.pt")
 
 
-def _resume(
-    folder: Path, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
-) -> tuple[int, float]:
+def _resume(folder: Path, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
     path = folder / "checkpoint.pt"
     if not path.is_file():
         return 0, 0.0

@@ -17,7 +17,13 @@ def model() -> CausalWanTransformer:
     torch.manual_seed(0)
     return (
         CausalWanTransformer(
-            num_attention_heads=2, attention_head_dim=24, num_layers=2, ffn_dim=96, freq_dim=32, text_dim=20, text_length=7
+            num_attention_heads=2,
+            attention_head_dim=24,
+            num_layers=2,
+            ffn_dim=96,
+            freq_dim=32,
+            text_dim=20,
+            text_length=7,
         )
         .double()
         .eval()
@@ -135,7 +141,7 @@ class _Recorder(TorchDispatchMode):
         self.names: set[str] = set()
         self.largest = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         self.names.add(func.overloadpacket.__name__)
         if isinstance(out, Tensor) and not func.is_view and not out._is_view():

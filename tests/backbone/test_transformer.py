@@ -95,7 +95,14 @@ def test_every_original_name_is_translated() -> None:
 
 def original_names(layers: int) -> list[str]:
     names = ["head.modulation"]
-    for stem in ("text_embedding.0", "text_embedding.2", "time_embedding.0", "time_embedding.2", "time_projection.1", "head.head"):
+    for stem in (
+        "text_embedding.0",
+        "text_embedding.2",
+        "time_embedding.0",
+        "time_embedding.2",
+        "time_projection.1",
+        "head.head",
+    ):
         names += [f"{stem}.weight", f"{stem}.bias"]
     for layer in range(layers):
         names.append(f"blocks.{layer}.modulation")

@@ -20,7 +20,9 @@ CHANNELS = 16
 def new_vae(seed: int = 0) -> AutoencoderKLWan:
     torch.manual_seed(seed)
     vae = AutoencoderKLWan(base_dim=4, z_dim=CHANNELS, dim_mult=[1, 2, 2, 2], num_res_blocks=1)
-    vae.register_to_config(latents_mean=torch.randn(CHANNELS).tolist(), latents_std=(torch.rand(CHANNELS) + 0.5).tolist())
+    vae.register_to_config(
+        latents_mean=torch.randn(CHANNELS).tolist(), latents_std=(torch.rand(CHANNELS) + 0.5).tolist()
+    )
     return vae.eval()
 
 

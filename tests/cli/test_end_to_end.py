@@ -48,9 +48,7 @@ def test_generate(pipeline_folder, tmp_path):
     report = json.loads(done.stdout)
     assert report["frames"] == 96 == len(list(read_frames(tmp_path / report["video"])))
     assert report["frames_retrieved"] > 0
-    assert {"retrieve", "denoise", "commit", "encode", "decode", "recache", "write"} <= set(
-        report["seconds_by_stage"]
-    )
+    assert {"retrieve", "denoise", "commit", "encode", "decode", "recache", "write"} <= set(report["seconds_by_stage"])
     record = json.loads((tmp_path / report["record"]).read_text())
     assert record["status"] == "finished"
     assert record["selections"][0]["query_frame"] == record["selections"][0]["block"] * 3 - 1
@@ -61,9 +59,7 @@ def test_generate(pipeline_folder, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c(pipeline_folder, tmp_path):
     arguments = ["generate", PROMPT, "-o", "take", "--backbone", str(pipeline_folder), "--seconds", "3600"]
-    process = subprocess.Popen(
-        [*COMMAND, *arguments], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([*COMMAND, *arguments], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     video, deadline = tmp_path / "take" / "video.mp4", time.monotonic() + 300
     while not (video.exists() and video.stat().st_size > 4000) and time.monotonic() < deadline:
         time.sleep(0.1)

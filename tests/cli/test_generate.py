@@ -121,9 +121,7 @@ def test_no_memory(command, backbone, fake_pipeline, tmp_path):
 def test_bad_input(command, backbone, fake_pipeline, tmp_path, arguments, message):
     if "--device" not in arguments:
         fake_pipeline()
-    result = command(
-        "generate", PROMPT, "-o", tmp_path / "take", "--backbone", backbone, "--seconds", "4", *arguments
-    )
+    result = command("generate", PROMPT, "-o", tmp_path / "take", "--backbone", backbone, "--seconds", "4", *arguments)
     assert (result.code, result.out) == (2, "")
     assert message in result.err
     assert result.err.count("\n") == 1

@@ -19,10 +19,10 @@ def test_candidates_of_the_default_context() -> None:
     assert list(candidate_frames(24, 12, 1, 5)) == list(range(1, 8))
 
 
-@given(
-    done=st.integers(0, 200), sink=st.integers(0, 6), guard=st.integers(0, 12), local=st.integers(1, 12)
-)
-def test_candidates_are_what_left_the_cache_without_sink_and_guard(done: int, sink: int, guard: int, local: int) -> None:
+@given(done=st.integers(0, 200), sink=st.integers(0, 6), guard=st.integers(0, 12), local=st.integers(1, 12))
+def test_candidates_are_what_left_the_cache_without_sink_and_guard(
+    done: int, sink: int, guard: int, local: int
+) -> None:
     window = sink + local
     cache: list[int] = []
     left: list[int] = []

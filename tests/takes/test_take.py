@@ -58,12 +58,9 @@ def test_a_finished_take_holds_everything(tmp_path):
     assert record["request"]["seed"] == 7
     assert record["request"]["context"]["window_frames"] == 12
     assert record["run"]["noise"] == "philox"
-    assert {"python", "torch", "diffusers", "transformers", "longlive-rag", "faiss-cpu"} <= set(
-        record["versions"]
-    )
+    assert {"python", "torch", "diffusers", "transformers", "longlive-rag", "faiss-cpu"} <= set(record["versions"])
     assert (
-        record["video"] | {"width": 2 * SIZE, "height": 2 * SIZE, "fps": 16, "encoder": "libvpx-vp9"}
-        == record["video"]
+        record["video"] | {"width": 2 * SIZE, "height": 2 * SIZE, "fps": 16, "encoder": "libvpx-vp9"} == record["video"]
     )
     assert set(record["timings"]["by_stage"]) == {"denoise", "decode", "write"}
     cue = {"cue": 1, "asked_seconds": 4.0, "seconds": 4.3125, "block": 6, "reached": True}
@@ -154,9 +151,7 @@ def test_an_unwritable_folder():
 def test_no_space_left(tmp_path, monkeypatch):
     usage = take_module.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(take_module.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(
-        ValueError, match=r"no space left for .*: the take needs about 2\.\d MB, 1\.0 kB are free"
-    ):
+    with pytest.raises(ValueError, match=r"no space left for .*: the take needs about 2\.\d MB, 1\.0 kB are free"):
         check_take_folder(tmp_path / "take", make_request(1.0))
     assert not list(tmp_path.iterdir())
 
