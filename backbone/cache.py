@@ -70,11 +70,12 @@ class KVCache:
         self.tail_rotation: Rotation
         slots = config.window_frames
         keys_values, layers, batch, tokens, heads, head_dim = shape.page
-        options = {"dtype": shape.dtype, "device": shape.device}
-        self._pages = torch.zeros(slots, *shape.page, **options)
+        self._pages = torch.zeros((slots, *shape.page), dtype=shape.dtype, device=shape.device)
         self._page_of_slot: list[int] = []
         self._free_pages = list(range(slots))
-        self._context = torch.zeros(keys_values, layers, batch, slots * tokens, heads, head_dim, **options)
+        self._context = torch.zeros(
+            (keys_values, layers, batch, slots * tokens, heads, head_dim), dtype=shape.dtype, device=shape.device
+        )
         self._rotation = lru_cache(maxsize=2 * slots)(self._new_rotation)
         self._frames_done = 0
         self._tail_slots = range(0)

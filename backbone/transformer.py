@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -131,11 +132,11 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         Returns:
             The flow v = noise - x0, [B, C, F, h, w].
         """
-        frames = hidden_states.shape[2]
+        _, _, frames, height, width = hidden_states.shape
         if frame_positions is None:
             frame_positions = torch.arange(frames, device=hidden_states.device)
-        rotate = self.rotation(frame_positions, hidden_states.shape[-2:])
-        mask = None if frame_mask is None else _token_mask(frame_mask, self.tokens_per_frame(hidden_states.shape[-2:]))
+        rotate = self.rotation(frame_positions, (height, width))
+        mask = None if frame_mask is None else _token_mask(frame_mask, self.tokens_per_frame((height, width)))
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             return attention(rotate(query), rotate(key), value, mask)
@@ -176,8 +177,13 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
             )
         padded = F.pad(prompt_embeds, (0, 0, 0, length - prompt_embeds.shape[1]))
         text = self.condition_embedder.text_embedder(padded)
-        pairs = [block.attn2.keys_values(text) for block in self.blocks]
+        pairs = [block.attn2.keys_values(text) for block in self.layers]
         return TextContext(tuple(key for key, _ in pairs), tuple(value for _, value in pairs))
+
+    @property
+    def layers(self) -> list[TransformerBlock]:
+        """The transformer's blocks, in order."""
+        return [cast(TransformerBlock, block) for block in self.blocks]
 
     # ---- geometry ----
 
@@ -200,7 +206,7 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         batch, _, frames, height, width = latents.shape
         x = self.patch_embedding(latents).flatten(2).transpose(1, 2).contiguous()
         time, modulation = self.condition_embedder.embed_time(timestep)
-        for block in self.blocks:
+        for block in self.layers:
             x = block(x, modulation, text, attend)
         shift, scale = (self.scale_shift_table[None] + time[:, :, None]).chunk(2, dim=2)
         x = self.proj_out(_modulate(self.norm_out, x, shift, scale))
@@ -298,7 +304,7 @@ class FeedForward(nn.Module):
         self.net = nn.ModuleList([_Projection(width, ffn_dim), nn.Identity(), nn.Linear(ffn_dim, width)])
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.net[0].proj(x)
+        hidden = cast(_Projection, self.net[0]).proj(x)
         if torch.is_grad_enabled():
             return self.net[2](F.gelu(hidden, approximate="tanh"))
         # In place: this is the largest tensor of a block, and a second one costs more than the arithmetic.

@@ -15,8 +15,7 @@ from statistics import median
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.transformer import CausalWanTransformer, attention
@@ -296,16 +295,18 @@ class Roofline:
 
     def _pass(self) -> None:
         self._model.patch_embedding(self._latents)
-        for layer, block in enumerate(self._model.blocks):
-            for linear in (block.attn1.to_q, block.attn1.to_k, block.attn1.to_v, block.attn1.to_out[0]):
-                F.linear(self._x, linear.weight, linear.bias)
+        for layer, block in enumerate(self._model.layers):
+            self_attention, cross_attention = block.attn1, block.attn2
+            widen, narrow = (linear for linear in block.ffn.modules() if isinstance(linear, nn.Linear))
+            for linear in (self_attention.to_q, self_attention.to_k, self_attention.to_v, *self_attention.to_out):
+                linear(self._x)
             attention(self._query, self._context[0, layer], self._context[1, layer])
-            for linear in (block.attn2.to_q, block.attn2.to_out[0]):
-                F.linear(self._x, linear.weight, linear.bias)
+            for linear in (cross_attention.to_q, *cross_attention.to_out):
+                linear(self._x)
             attention(self._query, self._text[0, layer], self._text[1, layer])
-            F.linear(self._x, block.ffn.net[0].proj.weight, block.ffn.net[0].proj.bias)
-            F.linear(self._wide, block.ffn.net[2].weight, block.ffn.net[2].bias)
-        F.linear(self._x, self._model.proj_out.weight, self._model.proj_out.bias)
+            widen(self._x)
+            narrow(self._wide)
+        self._model.proj_out(self._x)
 
 
 def _synchronize(device: torch.device) -> None:

@@ -74,7 +74,9 @@ def find_folder(backbone: str) -> Path:
     """
     folder = BUILT_IN.get(backbone, Path(backbone))
     known = f"known names are: {', '.join(BUILT_IN)}"
-    if not folder.is_dir():
+    if backbone in BUILT_IN and not folder.is_dir():
+        raise ValueError(f"backbone {backbone!r} should be in {folder}, but is not; install longlive-rag again")
+    if not backbone or not folder.is_dir():
         what = "is a file, not a pipeline folder" if folder.is_file() else "is no known name and no folder"
         raise ValueError(f"backbone {backbone!r} {what}; {known}")
     if not (folder / INDEX).is_file():

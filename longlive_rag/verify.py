@@ -96,12 +96,13 @@ def _generate(golden: Golden, device: str) -> list[FinishedBlock]:
     scenario, tensors = golden.scenario, golden.tensors
     context = ContextConfig(**scenario["context"])
     prompts = tensors["prompt_embeds"]
+    _, _, channels, height, width = tensors["noise"].shape
     rollout = Rollout(
         _transformer(golden).to(device),
         context,
         SamplerConfig(**{**scenario["sampler"], "denoising_steps": tuple(scenario["sampler"]["denoising_steps"])}),
         _RecordedNoise(tensors["noise"], tensors.get("renoise"), context.frames_per_block),
-        latent_shape=tuple(tensors["noise"].shape[2:]),
+        latent_shape=(channels, height, width),
         encoder=_encoder(golden, device),
     )
     cues = {0: 0, **{frame: cue for cue, frame in enumerate(scenario["prompt_switch_frames"], start=1)}}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -116,7 +116,7 @@ class _Residual(nn.Module):
         super().__init__()
         last = nn.Conv2d(width, width, 3, padding=1)
         nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        nn.init.constant_(cast(Tensor, last.bias), 0.0)
         first = nn.Conv2d(width, width, 3, padding=1)
         self.block = nn.Sequential(_group_norm(width), nn.SiLU(), first, _group_norm(width), nn.SiLU(), last)
 

@@ -33,7 +33,8 @@ class FrameIndex:
         limit = min(limit, len(candidates))
         if limit == 0:
             return []
-        only = faiss.SearchParameters(sel=faiss.IDSelectorRange(candidates.start, candidates.stop))
+        within = faiss.IDSelectorRange(candidates.start, candidates.stop)
+        only = faiss.SearchParameters(sel=within)  # type: ignore[call-arg]  # added by faiss's Python wrapper
         similarities, frames = self._index.search(_unit(query[None]), limit, params=only)
         return [(int(frame), float(value)) for frame, value in zip(frames[0], similarities[0], strict=True)]
 

@@ -29,7 +29,7 @@ PROGRESS += "{remaining} left{postfix}"
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("prompt")
-@click.option("-o", "--output", "folder", type=click.Path(path_type=Path), required=True, help="Folder of the take.")
+@click.option("-o", "--output", "take", required=True, metavar="FOLDER", help="Folder of the take.")
 @click.option("--seconds", type=float, default=30.0, show_default=True, help="Length of the take.")
 @click.option(
     "--cue",
@@ -62,7 +62,7 @@ PROGRESS += "{remaining} left{postfix}"
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (progress stays on stderr).")
 def generate(
     prompt: str,
-    folder: Path,
+    take: str,
     seconds: float,
     cues: tuple[tuple[float, str], ...],
     seed: int,
@@ -100,14 +100,15 @@ def generate(
     with refuse_bad_input(FLAGS):
         preset = load_preset(backbone)
         request = build_request(preset, prompt, seconds, cues, seed, memory, settings)
-        check_take_folder(folder, request, overwrite)
+        if not take:
+            raise ValueError("--output is empty; name a folder for the take, such as takes/first")
+        check_take_folder(Path(take), request, overwrite)
     pipe, run = open_backbone(preset, request, device, dtype, codec)
     timeline = Timeline(
         request.pixel_frames, request.output.fps, request.context.frames_per_block, preset.temporal_factor
     )
-    take = TakeWriter(folder, request, timeline, run)
-    record = make(pipe, request, take)
-    report(record, folder, as_json)
+    record = make(pipe, request, TakeWriter(Path(take), request, timeline, run))
+    report(record, Path(take), as_json)
 
 
 def open_backbone(

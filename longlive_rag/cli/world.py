@@ -12,6 +12,7 @@ from longlive_rag.cli.errors import refuse_bad_input
 
 if TYPE_CHECKING:
     import numpy as np
+    from diffusers import AutoencoderKLWan
     from numpy.typing import NDArray
 
 RUN = click.option(
@@ -180,7 +181,7 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _trained_vae(run: Path):
+def _trained_vae(run: Path) -> AutoencoderKLWan:
     from longlive_rag.tinyworld.assemble import trained_vae
 
     with refuse_bad_input():

@@ -22,19 +22,19 @@ class _Canvas:
         ramp = self.y[..., None]
         self.soft = 1.6 / size_px
         self.rgb = np.broadcast_to(
-            np.float32(top) * (1 - ramp) + np.float32(bottom) * ramp, (size_px, size_px, 3)
+            np.asarray(top, np.float32) * (1 - ramp) + np.asarray(bottom, np.float32) * ramp, (size_px, size_px, 3)
         ).copy()
 
     def paint(self, distance: NDArray, colour: tuple[float, ...], opacity: float = 1.0) -> None:
         """Fills where `distance` (fractions of the side, negative inside) says so, with a soft edge."""
         cover = opacity * np.clip(0.5 - distance / self.soft, 0, 1)[..., None]
-        self.rgb = self.rgb * (1 - cover) + cover * np.float32(colour)
+        self.rgb = self.rgb * (1 - cover) + cover * np.asarray(colour, np.float32)
 
     def ground(self, line: NDArray | float, top: tuple[float, ...], bottom: tuple[float, ...]) -> None:
         """Fills everything below `line` with a vertical ramp."""
         depth = np.clip((self.y - line) / 0.45, 0, 1)
         cover = np.clip(0.5 - (line - self.y) / self.soft, 0, 1)[..., None]
-        shade = np.float32(top) * (1 - depth[..., None]) + np.float32(bottom) * depth[..., None]
+        shade = np.asarray(top, np.float32) * (1 - depth[..., None]) + np.asarray(bottom, np.float32) * depth[..., None]
         self.rgb = self.rgb * (1 - cover) + cover * shade
 
     def hill(self, centre: float, height: float, width: float, base: float, colour: tuple[float, ...]) -> None:

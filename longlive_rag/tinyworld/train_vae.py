@@ -73,6 +73,7 @@ def train_vae(
         return _loss(vae, to_model(data[picked, start : start + frames]))
 
     average = train(vae, loss_of, schedule, folder, report)
+    assert isinstance(average, AutoencoderKLWan)
     _register_statistics(average, data[:60])
     average.save_pretrained(folder / "vae")
     return average

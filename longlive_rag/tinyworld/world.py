@@ -191,7 +191,8 @@ def simulate(actor: Actor, frames: int) -> Track:
         rows[:, frame] = body.x, body.y, body.facing, body.stretch(action)
         phases[frame] = body.phase
         body.step(action)
-    return Track(*rows, phase=phases)
+    x, y, facing, stretch = rows
+    return Track(x, y, facing, stretch, phases)
 
 
 def render(script: Script, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:

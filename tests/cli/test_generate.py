@@ -128,6 +128,14 @@ def test_bad_input(command, backbone, fake_pipeline, tmp_path, arguments, messag
     assert [path.name for path in tmp_path.iterdir()] == ["backbone"]
 
 
+def test_an_empty_folder_name(command, backbone):
+    result = command("generate", PROMPT, "-o", "", "--backbone", backbone)
+    assert (result.code, result.err) == (
+        2,
+        "Error: --output is empty; name a folder for the take, such as takes/first\n",
+    )
+
+
 def test_an_empty_prompt(command, backbone, tmp_path):
     result = command("generate", "  ", "-o", tmp_path / "take", "--backbone", backbone)
     assert result.code == 2
