@@ -33,6 +33,7 @@ def world() -> None:
     From nothing to a pipeline folder, each stage resumable after a kill:
       longlive-rag world train-vae
       longlive-rag world train-backbone
+      longlive-rag world refine-decoder
       longlive-rag world train-encoder
       longlive-rag world assemble -o my-tiny-world
       longlive-rag world evaluate --backbone my-tiny-world
@@ -86,6 +87,19 @@ def train_backbone_command(run: Path, threads: int | None) -> None:
 
     _set_threads(threads)
     train_backbone(_trained_vae(run), run / "backbone", _say)
+
+
+@world.command("refine-decoder")
+@RUN
+@THREADS
+def refine_decoder_command(run: Path, threads: int | None) -> None:
+    """Stage 1b: the VAE's decoder alone, on long takes; the latents stay as they are."""
+    from longlive_rag.tinyworld.refine_decoder import refine_decoder
+    from longlive_rag.tinyworld.train_backbone import make_corpus
+
+    _set_threads(threads)
+    vae = _trained_vae(run)
+    refine_decoder(vae, make_corpus(vae, run / "backbone", _say), run / "decoder", _say)
 
 
 @world.command("train-encoder")

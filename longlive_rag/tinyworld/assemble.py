@@ -41,7 +41,11 @@ def trained_parts(run: Path) -> tuple[AutoencoderKLWan, TextToVideo, LatentAutoe
     Raises:
         ValueError: if a stage has no checkpoint yet.
     """
-    vae = trained_vae(run)
+    refined = run / "decoder" / "vae"
+    if not refined.is_dir():
+        command = f"longlive-rag world refine-decoder --run {run}"
+        raise ValueError(f"{refined} is not there; run `{command}` to its end first")
+    vae = AutoencoderKLWan.from_pretrained(refined)
     model = TextToVideo()
     model.load_state_dict(_average(run / "backbone", "train-backbone"))
     side = SIZE_PX // vae.config.scale_factor_spatial

@@ -43,7 +43,7 @@ CONFIG = {
     "text_length": TEXT_LENGTH,
 }
 CONTEXT, SAMPLER = ContextConfig(), SamplerConfig()
-SCHEDULE = Schedule(steps=3000, learning_rate=1.2e-3, warm_up=150, ema=0.998)
+SCHEDULE = Schedule(steps=2700, learning_rate=1.2e-3, warm_up=150, ema=0.998)
 BATCH = 6
 SCRIPTS, SCRIPT_BLOCKS, ENCODED_TOGETHER = 300, 12, 6
 # Share of the batches in each layout.

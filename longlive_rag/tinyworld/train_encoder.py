@@ -22,7 +22,7 @@ HIDDEN_DIMS, EMBEDDING_DIM = (32, 64), 256
 CHUNK_FRAMES, CHUNKS = 8, 16
 OFFSETS, MARGIN, EPSILON = (1, 2, 3), 0.85, 1e-8
 SCHEDULE = Schedule(
-    steps=900, learning_rate=3e-4, warm_up=50, final_fraction=1.0, weight_decay=1e-4, clip=1.0, ema=0.99
+    steps=900, learning_rate=2e-3, warm_up=50, final_fraction=1.0, weight_decay=1e-4, clip=1.0, ema=0.99
 )
 
 

@@ -32,6 +32,7 @@ CLIP_FRAMES = 33
 # The latent is a mean with a small fixed noise: a learnt variance starts so large that colours are lost for long.
 LATENT_NOISE, LATENT_LOG_VARIANCE = 0.1, -6.0
 MEAN_WEIGHT, LOG_VARIANCE_WEIGHT = 1e-3, 1e-4
+BODY_CHROMA = 0.7  # of pixels in [-1, 1]; places stay below
 # (from this share of the steps on, pixel frames of a clip, clips of a batch)
 STAGES = ((0.0, 1, 8), (0.35, 9, 1), (0.83, 17, 1), (0.92, 33, 1))
 
@@ -90,18 +91,20 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return float(-10 * torch.log10(((a - b) / 2).square().mean()))
 
 
+def reconstruction_loss(out: Tensor, pixels: Tensor) -> Tensor:
+    """Absolute and squared error of pixels [B, 3, F, H, W] in [-1, 1]; characters, being saturated, weigh thrice."""
+    weight = 1 + 2 * ((pixels.amax(1, keepdim=True) - pixels.amin(1, keepdim=True)) > BODY_CHROMA).float()
+    error = out - pixels
+    return (weight * (error.abs() + error.square())).mean()
+
+
 def _loss(vae: AutoencoderKLWan, pixels: Tensor) -> tuple[Tensor, dict[str, float]]:
     mean, log_variance = encode_chunks(vae, pixels).chunk(2, dim=1)
     latents = mean + LATENT_NOISE * torch.randn_like(mean)
     out = decode_chunk(vae, latents, [None] * vae._cached_conv_counts["decoder"])
-    error = out - pixels
-    # Characters are saturated, places pale: weigh the former, they are what a viewer looks at.
-    weight = 1 + 2 * ((pixels.amax(1, keepdim=True) - pixels.amin(1, keepdim=True)) > 0.7).float()
-    prior = (
-        MEAN_WEIGHT * mean.square().mean() + LOG_VARIANCE_WEIGHT * (log_variance - LATENT_LOG_VARIANCE).square().mean()
-    )
-    loss = (weight * error.abs()).mean() + (weight * error.square()).mean() + prior
-    return loss, {"psnr": round(psnr(out.detach(), pixels), 2)}
+    spread = (log_variance - LATENT_LOG_VARIANCE).square().mean()
+    prior = MEAN_WEIGHT * mean.square().mean() + LOG_VARIANCE_WEIGHT * spread
+    return reconstruction_loss(out, pixels) + prior, {"psnr": round(psnr(out.detach(), pixels), 2)}
 
 
 @torch.no_grad()
