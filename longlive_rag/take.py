@@ -123,6 +123,7 @@ class TakeWriter:
         self.folder = folder
         self._request, self._timeline, self._run, self._item = request, timeline, run, item
         self._video: VideoWriter | None = None
+        self._made_folder = self._begun = False
         self._sampler = FrameSampler()
         self._selections: list[Selection] = []
         self._stage_seconds: dict[str, float] = {}
@@ -187,11 +188,13 @@ class TakeWriter:
             return record
 
     def _open(self) -> VideoWriter:
+        self._made_folder = not self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / RESERVE).write_bytes(bytes(RESERVE_BYTES))  # room for the record when the disk fills up
+        self._begun = True
         write_json(self.folder / RECORD, self._record("running"))
         for name in (CONTACT_SHEET, MEMORY_MAP):
             (self.folder / name).unlink(missing_ok=True)
-        (self.folder / RESERVE).write_bytes(bytes(RESERVE_BYTES))  # room for the record when the disk fills up
         output = self._request.output
         return VideoWriter(
             self.folder / VIDEO,
@@ -203,11 +206,10 @@ class TakeWriter:
         )
 
     def _remove(self) -> None:
-        if self._video is None:
-            return
-        for name in (*FILES, RESERVE):
+        """Take back what was written before there was a frame to keep."""
+        for name in (*FILES, RESERVE) if self._begun else (RESERVE,):
             (self.folder / name).unlink(missing_ok=True)
-        if not any(self.folder.iterdir()):
+        if self._made_folder and self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
     def _draw(self) -> None:

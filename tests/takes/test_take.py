@@ -169,6 +169,23 @@ def test_a_disk_too_full_for_the_pictures(tmp_path, monkeypatch):
     assert sorted(path.name for path in (tmp_path / "take").iterdir()) == [RECORD, VIDEO]
 
 
+@pytest.mark.parametrize("full", ["the folder", "the record", "the video"])
+def test_a_disk_that_is_full_from_the_start(tmp_path, monkeypatch, full):
+    request = make_request(1.0)
+    if full == "the folder":
+        monkeypatch.setattr(take_module.Path, "write_bytes", no_space)
+    if full == "the record":
+        monkeypatch.setattr(take_module, "write_json", no_space)
+    if full == "the video":
+        monkeypatch.setattr(take_module, "VideoWriter", no_space)
+    writer = make_writer(tmp_path / "take", request)
+    with pytest.raises(OSError, match="No space left"):
+        writer.add(next(blocks_of(request)))
+    record = writer.finish("failed", OSError(errno.ENOSPC, "No space left on device"))
+    assert record["video"]["frames"] == 0
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_disk_too_full_for_the_video(tmp_path):
     request = make_request()
     writer = make_writer(tmp_path / "take", request)
