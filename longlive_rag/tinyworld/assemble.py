@@ -35,11 +35,13 @@ def trained_vae(run: Path) -> AutoencoderKLWan:
     return fold_temporal_convs(AutoencoderKLWan.from_pretrained(folder))
 
 
-def trained_parts(run: Path) -> tuple[AutoencoderKLWan, TextToVideo, LatentAutoencoder]:
-    """The moving averages of stages 2 and 3 as they stand, and stage 1's VAE.
+def trained_parts(run: Path) -> tuple[AutoencoderKLWan, TextToVideo, LatentAutoencoder | None]:
+    """The refined VAE, and the moving averages of stages 2 and 3 as they stand.
+
+    Stage 3 may be left out: the encoder is None then, and memory searches mean-pooled latents.
 
     Raises:
-        ValueError: if a stage has no checkpoint yet.
+        ValueError: if stage 1 has not ended or stage 2 has no checkpoint yet.
     """
     refined = run / "decoder" / "vae"
     if not refined.is_dir():
@@ -48,6 +50,8 @@ def trained_parts(run: Path) -> tuple[AutoencoderKLWan, TextToVideo, LatentAutoe
     vae = AutoencoderKLWan.from_pretrained(refined)
     model = TextToVideo()
     model.load_state_dict(_average(run / "backbone", "train-backbone"))
+    if not (run / "encoder" / "checkpoint.pt").is_file():
+        return vae, model.eval(), None
     side = SIZE_PX // vae.config.scale_factor_spatial
     encoder = LatentAutoencoder(vae.config.z_dim, side, side, HIDDEN_DIMS, EMBEDDING_DIM)
     encoder.load_state_dict(_average(run / "encoder", "train-encoder"))
@@ -63,11 +67,11 @@ def _average(stage: Path, command: str) -> dict[str, Tensor]:
 
 
 def assemble(
-    vae: AutoencoderKLWan, model: TextToVideo, encoder: LatentAutoencoder, folder: Path
+    vae: AutoencoderKLWan, model: TextToVideo, encoder: LatentAutoencoder | None, folder: Path
 ) -> LongLiveRAGPipeline:
     """Write the pipeline folder, weights in bfloat16, in place of what is there (the model card stays)."""
     share_capitals(model.tokenizer, model.text_encoder)
-    parts: list[nn.Module] = [vae, model.transformer, model.text_encoder, encoder]
+    parts: list[nn.Module] = [vae, model.transformer, model.text_encoder]
     pipe = LongLiveRAGPipeline(
         transformer=model.transformer,
         vae=vae,
@@ -76,6 +80,7 @@ def assemble(
         encoder=encoder,
         context=asdict(CONTEXT),
         sampler=asdict(SAMPLER),
+        memory={"encoder": "mean_pool" if encoder is None else "autoencoder"},
         output={"height": SIZE_PX, "width": SIZE_PX, "fps": FPS, "upscale": UPSCALE},
     )
     fresh = folder.with_name(folder.name + ".new")
