@@ -175,3 +175,14 @@ def test_a_request_is_plain_data() -> None:
     assert request.cues == (Cue(2.0, "the red circle jumps"),)
     assert request.context.memory_frames == 0
     assert request.pixel_frames == 160
+
+
+def test_a_folder_without_an_encoder_searches_mean_pooled_latents_only(tmp_path: Path) -> None:
+    bare = random_pipeline()
+    bare.register_modules(encoder=None)
+    bare.save_pretrained(tmp_path)
+    again = LongLiveRAGPipeline.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="use 'mean_pool'"):
+        again.stream(PROMPT, seconds=6.0)
+    out = again(PROMPT, seconds=6.0, memory=MemoryConfig(encoder="mean_pool"))
+    assert len(out.selections) == 3

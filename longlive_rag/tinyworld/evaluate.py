@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from longlive_rag.config import MemoryConfig, TakeRequest
+from longlive_rag.config import TakeRequest
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.tinyworld.grammar import Sentence, held_out_sentences
 from longlive_rag.tinyworld.oracle import Reading, read_frame
@@ -102,7 +102,9 @@ def evaluate(
     for start in range(0, takes, batch_size):
         batch = sentences[start : start + batch_size]
         requests = [
-            pipe.request(str(sentence), seconds=seconds, seed=start + index, memory=MemoryConfig(memory))
+            pipe.request(
+                str(sentence), seconds=seconds, seed=start + index, memory=replace(pipe.memory, enabled=memory)
+            )
             for index, sentence in enumerate(batch)
         ]
         frames = pipe(requests).frames
