@@ -293,11 +293,11 @@ def _regions(block: int, timeline: Timeline, context: ContextConfig) -> list[tup
 
 
 def _color_range(selections: Sequence[Selection]) -> tuple[float, float]:
-    """Ends of the colour scale: the similarities that occur but for the lowest 2 %, rounded outwards."""
+    """Ends of the colour scale: the similarities that occur but for the lowest 10 %, rounded outwards."""
     values = [value for selection in selections for value in selection.similarities]
     if not values:
         return 0.0, 1.0
-    low, high = float(np.quantile(values, 0.02)), max(values)
+    low, high = float(np.quantile(values, 0.1)), max(values)
     step = next(step for step in (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0) if high - low <= 10 * step or step == 1.0)
     return float(np.floor(low / step) * step), float(np.ceil(high / step) * step)
 
