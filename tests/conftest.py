@@ -1,5 +1,6 @@
 """A whole pipeline of random weights, small enough to run in a moment."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from backbone.transformer import CausalWanTransformer
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.tinyworld.text import TEXT_DIM, TEXT_LENGTH, new_text_encoder, new_tokenizer
 from retrieval.encoder import LatentAutoencoder
+
+# A run that a shell put into the background ignores Ctrl-C, and so would every command under test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def random_pipeline(seed: int = 0) -> LongLiveRAGPipeline:
