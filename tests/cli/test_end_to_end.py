@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from longlive_rag.presets import BUILT_IN
+from longlive_rag.presets import BUILT_IN, load_preset
 from longlive_rag.video import count_frames, read_frames
 
 ROOT = Path(__file__).parents[2]
@@ -101,4 +101,5 @@ def test_the_built_in_backbone(tmp_path):
     assert report["unknown_words"] == {prompt: ["quietly"]}
     assert "quietly" in done.stderr
     first = next(read_frames(tmp_path / report["video"]))
-    assert first.shape == (256, 256, 3)
+    output = load_preset("tiny-world").output
+    assert first.shape == (output.height * output.upscale, output.width * output.upscale, 3)
