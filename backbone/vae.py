@@ -111,6 +111,11 @@ def encode_video(vae: AutoencoderKLWan, pixels: Tensor, chunk: int = 8) -> Tenso
     return normalize_latents(vae, mean)
 
 
+def fresh_decoder_cache(vae: AutoencoderKLWan) -> list[Any]:
+    """The temporal feature cache of a take that has not begun, for `decode_chunk`."""
+    return [None] * _conv_count(vae.decoder)
+
+
 def _conv_count(module: torch.nn.Module) -> int:
     return sum(isinstance(child, WanCausalConv3d) for child in module.modules())
 
@@ -127,7 +132,7 @@ class StreamingDecoder:
         self.vae = vae
         self.frames_decoded = 0
         """Pixel frames made so far."""
-        self._cache: list[Any] = [None] * _conv_count(vae.decoder)
+        self._cache = fresh_decoder_cache(vae)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

@@ -182,7 +182,6 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     # ---- making a take ----
 
-    @torch.no_grad()
     def __call__(
         self, prompt: str | TakeRequest | Sequence[TakeRequest], *, seconds: float | None = None, **settings: Any
     ) -> LongLiveRAGOutput:
@@ -194,7 +193,6 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             selections=[block.selections for block in blocks if block.selections],
         )
 
-    @torch.no_grad()
     def stream(
         self,
         prompt: str | TakeRequest | Sequence[TakeRequest],
@@ -290,6 +288,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             return MeanPoolEncoder()
         return self.encoder.to(self._execution_device)
 
+    @torch.no_grad()
     def embed(self, prompts: list[str]) -> Tensor:
         """Prompt embeddings [prompts, up to text_length, text_dim]."""
         return encode_prompts(self.tokenizer, self.text_encoder, prompts, self.transformer.config.text_length)

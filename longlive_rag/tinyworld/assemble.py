@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from backbone.vae import fold_temporal_convs
 from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -71,7 +71,6 @@ def assemble(
 ) -> LongLiveRAGPipeline:
     """Write the pipeline folder, weights in bfloat16, in place of what is there (the model card stays)."""
     share_capitals(model.tokenizer, model.text_encoder)
-    parts: list[nn.Module] = [vae, model.transformer, model.text_encoder]
     pipe = LongLiveRAGPipeline(
         transformer=model.transformer,
         vae=vae,
@@ -85,8 +84,6 @@ def assemble(
     )
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
-    for part in parts:
-        part.to(torch.float32)
     pipe.save_pretrained(fresh)
     for path in fresh.rglob("*.safetensors"):
         weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(path).items()}

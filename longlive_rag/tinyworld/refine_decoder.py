@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from backbone.vae import FRAMES_PER_LATENT, decode_chunk, denormalize_latents
+from backbone.vae import FRAMES_PER_LATENT, decode_chunk, denormalize_latents, fresh_decoder_cache
 from longlive_rag.tinyworld.train_backbone import CONTEXT, Corpus
 from longlive_rag.tinyworld.train_vae import LATENT_NOISE, psnr, reconstruction_loss, to_model
 from longlive_rag.tinyworld.training import Schedule, train
@@ -60,7 +60,7 @@ def decode_block(vae: AutoencoderKLWan, corpus: Corpus, script: int, first: int)
     stop = first + CONTEXT.frames_per_block
     latents = denormalize_latents(vae, corpus.latents[script][None, :, :stop])
     latents = latents + LATENT_NOISE * torch.randn_like(latents)
-    cache: list[Tensor | str | None] = [None] * vae._cached_conv_counts["decoder"]
+    cache = fresh_decoder_cache(vae)
     if first:
         with torch.no_grad():
             decode_chunk(vae, latents[:, :, :first], cache)

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLWan
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backbone.vae import decode_chunk, encode_chunks, fold_temporal_convs
+from backbone.vae import decode_chunk, encode_chunks, fold_temporal_convs, fresh_decoder_cache
 from longlive_rag.tinyworld.scripts import sample_script
 from longlive_rag.tinyworld.training import Schedule, train
 from longlive_rag.tinyworld.world import render
@@ -83,7 +83,7 @@ def train_vae(
 def reconstruct(vae: AutoencoderKLWan, pixels: Tensor) -> Tensor:
     """[B, 3, F, H, W] through the latent's mode and back."""
     mean, _ = encode_chunks(vae, pixels).chunk(2, dim=1)
-    return decode_chunk(vae, mean, [None] * vae._cached_conv_counts["decoder"])
+    return decode_chunk(vae, mean, fresh_decoder_cache(vae))
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
@@ -101,7 +101,7 @@ def reconstruction_loss(out: Tensor, pixels: Tensor) -> Tensor:
 def _loss(vae: AutoencoderKLWan, pixels: Tensor) -> tuple[Tensor, dict[str, float]]:
     mean, log_variance = encode_chunks(vae, pixels).chunk(2, dim=1)
     latents = mean + LATENT_NOISE * torch.randn_like(mean)
-    out = decode_chunk(vae, latents, [None] * vae._cached_conv_counts["decoder"])
+    out = decode_chunk(vae, latents, fresh_decoder_cache(vae))
     spread = (log_variance - LATENT_LOG_VARIANCE).square().mean()
     prior = MEAN_WEIGHT * mean.square().mean() + LOG_VARIANCE_WEIGHT * spread
     return reconstruction_loss(out, pixels) + prior, {"psnr": round(psnr(out.detach(), pixels), 2)}

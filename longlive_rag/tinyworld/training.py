@@ -21,7 +21,8 @@ class Schedule:
 
     Attributes:
         steps: optimiser steps of the whole stage.
-        learning_rate: peak, reached after `warm_up` steps, then falling along a half cosine to a tenth... of it.
+        learning_rate: peak, reached after `warm_up` steps, then falling along a half cosine.
+        final_fraction: of the peak, where it ends.
         weight_decay, clip: of AdamW and of the gradient's norm.
         ema: decay of the moving average of the weights.
     """
