@@ -41,4 +41,4 @@ def load_pipeline(backbone: str, dtype: str = "float32", device: str = "auto") -
         raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
     target = pick_device(device)
     dtypes = {"transformer": getattr(torch, dtype), "default": torch.float32}
-    return LongLiveRAGPipeline.from_pretrained(find_folder(backbone), torch_dtype=dtypes).to(target)
+    return LongLiveRAGPipeline.from_pretrained(find_folder(backbone), dtype=dtypes).to(target)

@@ -78,7 +78,7 @@ def test_saved_and_opened_again_gives_the_same_take(pipe: LongLiveRAGPipeline, p
 
 def test_bfloat16_runs_and_stays_near(pipe: LongLiveRAGPipeline, pipeline_folder: Path) -> None:
     types = {"transformer": torch.bfloat16, "default": torch.float32}
-    half = LongLiveRAGPipeline.from_pretrained(pipeline_folder, torch_dtype=types)
+    half = LongLiveRAGPipeline.from_pretrained(pipeline_folder, dtype=types)
     ours, exact = half(PROMPT, seconds=0.5).latents, pipe(PROMPT, seconds=0.5).latents
     assert (ours - exact).norm() / exact.norm() < 0.1
 
