@@ -1,172 +1,253 @@
-"""What tiny-world can: figures over prompts that it never trained on, read by the classical oracle."""
+"""What tiny-world can: figures over prompts that it never trained on, read by the classical oracle.
+
+Four sections, each from fixed seeds: `vae` (reconstruction), `prompts` (is it what was asked for), `drift` (does it
+hold for two minutes without memory), `recall` (does it use memory, when the frames are the right ones).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from longlive_rag.config import TakeRequest
+from backbone.config import ContextConfig
+from longlive_rag.config import Cue, TakeRequest
 from longlive_rag.pipeline import LongLiveRAGPipeline
-from longlive_rag.tinyworld.grammar import Sentence, held_out_sentences
-from longlive_rag.tinyworld.oracle import Reading, read_frame
+from longlive_rag.tinyworld.grammar import ACTIONS, Sentence, held_out_sentences
+from longlive_rag.tinyworld.measure import Reading, agreement, hidden_traits, motion, read_take, shows_action
+from longlive_rag.tinyworld.oracle import HIDDEN_TRAITS
+from longlive_rag.tinyworld.scripts import block_frame
 from longlive_rag.tinyworld.train_vae import CLIP_FRAMES, clips, psnr, reconstruct, to_model
-from longlive_rag.tinyworld.world import FPS, render, script_for
+from longlive_rag.tinyworld.world import FPS, SIZE_PX, render, script_for
 
-OPENING_S, LAST_S = 5.0, 1.0
+Figures = dict[str, Any]
+Progress = Callable[[int], None]
+Keep = Callable[[str, NDArray[np.uint8]], None]
+
 VAE_CLIPS, VAE_SEED = 48, 90_001
 PROMPT_SEED = 90_002
+PROMPTS_S, READ_EVERY = 5.0, 2
 # Actions that keep the character in view; the others empty the picture, as they should.
 STAYING = ("stands", "walks", "jumps", "turns")
+HORIZONS_S, CURVE_BIN_S, DRIFT_READ_EVERY = (30, 60, 120), 5.0, 4
+# The test of recall: the stage is empty at first, so that the sink never holds the character. (Block, action) each.
+RECALL_CUES = ((0, "returns"), (4, "stands"), (8, "leaves"), (20, "returns"), (23, "stands"))
+RECALL_BLOCKS, BEFORE, AWAY, AFTER = 26, range(5, 8), range(11, 15), range(24, 26)
+RECALL_ARMS = ("native", "right", "random", "nobody")
 
 
-@dataclass(frozen=True)
-class TakeFigures:
-    """One take.
-
-    Attributes:
-        prompt, seed: what was asked for.
-        seen: share of the opening's frames in which a character is seen.
-        colour_right: share of the opening's frames whose character has the prompted colour (absent counts as wrong).
-        motion: mean absolute change from frame to frame in the opening, in 0..1.
-        world_motion: the same of the world's own rendering of the prompt.
-        at_end: whether a character is seen in most frames of the last second.
-    """
-
-    prompt: str
-    seed: int
-    seen: float
-    colour_right: float
-    motion: float
-    world_motion: float
-    at_end: bool
+def measure_vae(pipe: LongLiveRAGPipeline) -> Figures:
+    """PSNR in dB of unseen clips through the VAE, mean over clips."""
+    pixels = to_model(clips(VAE_CLIPS, CLIP_FRAMES, VAE_SEED))
+    with torch.no_grad():
+        values = [psnr(reconstruct(pipe.vae, clip[None]), clip[None]) for clip in pixels]
+    return {
+        "psnr_db": float(np.mean(values)), "worst_db": float(np.min(values)), "clips": VAE_CLIPS,
+        "frames": CLIP_FRAMES, "seed": VAE_SEED,
+    }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """All figures, with what they were made from.
-
-    Attributes:
-        vae_psnr: dB on unseen clips.
-        colour_right, seen, moving, at_end: means over takes; `moving` is the share of takes with at least half the
-            world's own motion.
-        takes: each take.
-        settings: seeds and sizes.
-    """
-
-    vae_psnr: float
-    colour_right: float
-    seen: float
-    moving: float
-    at_end: float
-    takes: list[TakeFigures]
-    settings: dict[str, Any]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
+def measure_prompts(
+    pipe: LongLiveRAGPipeline, takes: int, batch: int, progress: Progress, keep: Keep, memory: bool = True
+) -> Figures:
+    """Takes of 5 s, each of another unseen prompt: character, presence, action."""
+    rows = []
+    for sentence, request, video in _generate(pipe, unseen_sentences(takes), PROMPTS_S, batch, memory, progress):
+        keep(request.prompt, video)
+        rows.append(_prompt_figures(sentence, request, video))
+    return {
+        **_means(rows, ("seen", "colour_right", "shape_right", "both_right", "unsure")),
+        "action_right": float(np.mean([row["action_right"] for row in rows])),
+        "moving": float(np.mean([row["motion"] >= 0.5 * row["world_motion"] for row in rows])),
+        "takes": rows, "seconds": PROMPTS_S, "memory": memory, "prompt_seed": PROMPT_SEED,
+        "seeds": f"0..{takes - 1}",
+    }  # fmt: skip
 
 
-def evaluate(
-    pipe: LongLiveRAGPipeline,
-    takes: int,
-    seconds: float,
-    memory: bool,
-    batch_size: int,
-    progress: Callable[[int, int], None],
-    keep: Callable[[str, NDArray[np.uint8]], None] = lambda prompt, frames: None,
-) -> Evaluation:
-    """Generate `takes` takes of unseen prompts and read them.
-
-    Args:
-        pipe: tiny-world.
-        takes: how many, each of another prompt and seed.
-        seconds: length of each, at least the opening's 5 s.
-        memory: with or without memory.
-        batch_size: takes generated side by side.
-        progress: called with (takes done, takes).
-        keep: called with each prompt and its frames [F, H, W, 3].
-
-    Raises:
-        ValueError: if the takes are shorter than the opening or fewer than one.
-    """
-    if seconds < OPENING_S or takes < 1:
-        raise ValueError(f"{takes} takes of {seconds:g} s can't be measured; ask for at least 1 of {OPENING_S:g} s")
-    vae_psnr = measure_vae(pipe)
-    sentences = unseen_sentences(takes)
-    figures: list[TakeFigures] = []
-    for start in range(0, takes, batch_size):
-        batch = sentences[start : start + batch_size]
-        requests = [
-            pipe.request(
-                str(sentence), seconds=seconds, seed=start + index, memory=replace(pipe.memory, enabled=memory)
-            )
-            for index, sentence in enumerate(batch)
-        ]
-        frames = pipe(requests).frames
-        for sentence, request, video in zip(batch, requests, frames, strict=True):
-            keep(str(sentence), video)
-            figures.append(measure_take(sentence, request, video))
-        progress(len(figures), takes)
-    return Evaluation(
-        vae_psnr=vae_psnr,
-        colour_right=float(np.mean([take.colour_right for take in figures])),
-        seen=float(np.mean([take.seen for take in figures])),
-        moving=float(np.mean([take.motion >= 0.5 * take.world_motion for take in figures])),
-        at_end=float(np.mean([take.at_end for take in figures])),
-        takes=figures,
-        settings={
-            "takes": takes,
-            "seconds": seconds,
-            "memory": memory,
-            "prompt_seed": PROMPT_SEED,
-            "take_seeds": f"0..{takes - 1}",
-            "vae_clips": VAE_CLIPS,
-            "vae_seed": VAE_SEED,
-            "torch": torch.__version__,
+def measure_drift(
+    pipe: LongLiveRAGPipeline, takes: int, batch: int, progress: Progress, keep: Keep, memory: bool = False,
+    seconds: float = HORIZONS_S[-1],
+) -> Figures:  # fmt: skip
+    """Long takes of one unseen prompt each: is a character still seen, does it move, which hidden traits remain."""
+    rows = []
+    sentences = unseen_sentences(takes, STAYING)
+    for sentence, request, video in _generate(pipe, sentences, seconds, batch, memory, progress):
+        keep(request.prompt, video)
+        rows.append(_drift_figures(sentence, request, video))
+    horizons = [horizon for horizon in HORIZONS_S if horizon <= seconds]
+    bins = range(len(rows[0]["agreement_curve"]))
+    return {
+        "at": {
+            str(horizon): {
+                name: _mean([row["at"][str(horizon)][name] for row in rows])
+                for name in ("seen", "motion_of_world", "agreement")
+            }
+            for horizon in horizons
         },
-    )
+        "agreement_curve": [_mean([row["agreement_curve"][index] for row in rows]) for index in bins],
+        "bin_seconds": CURVE_BIN_S, "takes": rows, "seconds": seconds, "memory": memory, "prompt_seed": PROMPT_SEED,
+        "seeds": f"0..{takes - 1}",
+    }  # fmt: skip
 
 
-def unseen_sentences(count: int) -> list[Sentence]:
-    """Held-out sentences in a fixed random order, about characters that stay in view."""
-    sentences = [sentence for sentence in held_out_sentences() if sentence.action in STAYING]
+def measure_recall(pipe: LongLiveRAGPipeline, takes: int, batch: int, progress: Progress, keep: Keep) -> Figures:
+    """Walk away and return, with memory off, or holding frames that are forced: the right ones, any, or empty ones."""
+    figures: Figures = {}
+    for arm in RECALL_ARMS:
+        rows = []
+        for request, video in _recall_takes(pipe, takes, batch, arm, progress):
+            keep(f"{arm}: {request.prompt}", video)
+            rows.append(_recall_figures(request, video))
+        figures[arm] = {
+            "all_agree": float(np.mean([row["all_agree"] for row in rows])),
+            "agreement": _mean([value for row in rows for value in row["agreement"].values()]),
+            **{name: _mean([row["agreement"][name] for row in rows]) for name in HIDDEN_TRAITS},
+            "seen_after": float(np.mean([row["seen_after"] for row in rows])), "takes": rows,
+        }  # fmt: skip
+    return {"arms": figures, "cues_at_blocks": list(RECALL_CUES), "blocks": RECALL_BLOCKS, "seeds": f"0..{takes - 1}"}
+
+
+def unseen_sentences(count: int, actions: Sequence[str] = ACTIONS) -> list[Sentence]:
+    """Held-out sentences in a fixed random order."""
+    sentences = [sentence for sentence in held_out_sentences() if sentence.action in actions]
     order = np.random.default_rng(PROMPT_SEED).permutation(len(sentences))
     return [sentences[order[index % len(order)]] for index in range(count)]
 
 
-@torch.no_grad()
-def measure_vae(pipe: LongLiveRAGPipeline) -> float:
-    """PSNR in dB of unseen clips through the VAE, mean over clips."""
-    pixels = to_model(clips(VAE_CLIPS, CLIP_FRAMES, VAE_SEED))
-    return float(np.mean([psnr(reconstruct(pipe.vae, clip[None]), clip[None]) for clip in pixels]))
+# ---- making takes ----
 
 
-def measure_take(sentence: Sentence, request: TakeRequest, video: NDArray[np.uint8]) -> TakeFigures:
-    """Read one take [F, H, W, 3]."""
-    opening = video[: round(OPENING_S * FPS)]
-    readings = [read_frame(frame) for frame in opening]
-    ending = [read_frame(frame) for frame in video[-round(LAST_S * FPS) :]]
-    truth = render(script_for(sentence, len(opening), request.seed))
-    return TakeFigures(
-        prompt=request.prompt,
-        seed=request.seed,
-        seen=_share(readings, lambda reading: reading.present),
-        colour_right=_share(readings, lambda reading: reading.colour == sentence.colour),
-        motion=motion(opening),
-        world_motion=motion(truth),
-        at_end=_share(ending, lambda reading: reading.present) > 0.5,
-    )
+def _generate(
+    pipe: LongLiveRAGPipeline, sentences: list[Sentence], seconds: float, batch: int, memory: bool, progress: Progress
+) -> Iterator[tuple[Sentence, TakeRequest, NDArray[np.uint8]]]:
+    settings = replace(pipe.memory, enabled=memory)
+    for start in range(0, len(sentences), batch):
+        together = sentences[start : start + batch]
+        requests = [
+            pipe.request(str(sentence), seconds=seconds, seed=start + index, memory=settings)
+            for index, sentence in enumerate(together)
+        ]
+        yield from zip(together, requests, pipe(requests).frames, strict=True)
+        progress(len(together))
 
 
-def motion(video: NDArray[np.uint8]) -> float:
-    """Mean absolute change from frame to frame of [F, H, W, 3], in 0..1."""
-    return float(np.abs(np.diff(video.astype(np.float32), axis=0)).mean() / 255)
+def _recall_takes(
+    pipe: LongLiveRAGPipeline, takes: int, batch: int, arm: str, progress: Progress
+) -> Iterator[tuple[TakeRequest, NDArray[np.uint8]]]:
+    sentences = unseen_sentences(takes, ("returns",))
+    settings = replace(pipe.memory, enabled=arm != "native")
+    for start in range(0, takes, batch):
+        requests = []
+        for index, sentence in enumerate(sentences[start : start + batch], start=start):
+            prompts = [str(replace(sentence, action=action)) for _, action in RECALL_CUES]
+            times = [block_frame(block) / FPS for block, _ in RECALL_CUES]
+            cues = tuple(Cue(at, prompt) for at, prompt in zip(times[1:], prompts[1:], strict=True))
+            seconds = block_frame(RECALL_BLOCKS) / FPS
+            requests.append(pipe.request(prompts[0], seconds=seconds, seed=index, cues=cues, memory=settings))
+        choose = None if arm == "native" else _Chooser(arm, pipe.context.memory_frames, start)
+        yield from zip(requests, pipe(requests, choose=choose).frames, strict=True)
+        progress(len(requests))
 
 
-def _share(readings: list[Reading], holds: Callable[[Reading], bool]) -> float:
-    return sum(holds(reading) for reading in readings) / len(readings)
+@dataclass(frozen=True)
+class _Chooser:
+    """Which past frames memory must bring back: `right` ones show the character, `nobody` ones an empty stage."""
+
+    arm: str
+    count: int
+    first_seed: int
+
+    def __call__(self, take: int, block: int, candidates: range) -> list[int]:
+        if block < RECALL_CUES[3][0]:
+            return []
+        pool = {"right": _latents(BEFORE), "nobody": _latents(AWAY), "random": candidates}[self.arm]
+        known = [frame for frame in pool if frame in candidates]
+        rng = np.random.default_rng([self.first_seed + take, block])
+        return sorted(rng.choice(known, min(self.count, len(known)), replace=False).tolist())
+
+
+def _latents(blocks: range) -> range:
+    """The latent frames of some blocks."""
+    size = ContextConfig().frames_per_block
+    return range(blocks.start * size, blocks.stop * size)
+
+
+# ---- reading them ----
+
+
+def _prompt_figures(sentence: Sentence, request: TakeRequest, video: NDArray[np.uint8]) -> Figures:
+    script = script_for(sentence, len(video), request.seed)
+    reading = read_take(video, READ_EVERY)
+    who = reading.protagonists()
+    expected = _well_inside(script.tracks()[0].x)[reading.frames]
+    full = [each for each in who if each is not None and not each.cut_off]
+    colour = [each.colour.value == sentence.colour for each in full]
+    shape = [each.shape.value == sentence.shape for each in full]
+    return {
+        "prompt": request.prompt, "seed": request.seed,
+        "seen": _mean([each is not None for each, there in zip(who, expected, strict=True) if there]),
+        "colour_right": _mean(colour), "shape_right": _mean(shape),
+        "both_right": _mean([one and other for one, other in zip(colour, shape, strict=True)]),
+        "unsure": _mean([not (each.colour.sure and each.shape.sure) for each in full]),
+        "action_right": shows_action(sentence.action, reading),
+        "motion": motion(video), "world_motion": motion(render(script)),
+    }  # fmt: skip
+
+
+def _drift_figures(sentence: Sentence, request: TakeRequest, video: NDArray[np.uint8]) -> Figures:
+    reading = read_take(video, DRIFT_READ_EVERY)
+    world = render(script_for(sentence, round(PROMPTS_S * FPS), request.seed))
+    reference = hidden_traits(read_take(video[:FPS]))
+    window = round(CURVE_BIN_S * FPS)
+
+    def kept(stop: int) -> float | None:
+        values = agreement(reference, hidden_traits(reading.between(stop - window, stop))).values()
+        return _mean(list(values))
+
+    def at(horizon: int) -> Figures:
+        stop = horizon * FPS
+        who = reading.between(stop - window, stop).protagonists()
+        return {
+            "seen": _mean([each is not None for each in who]),
+            "motion_of_world": motion(video[stop - window : stop]) / motion(world),
+            "agreement": kept(stop),
+        }
+
+    return {
+        "prompt": request.prompt, "seed": request.seed, "reference": reference,
+        "at": {str(horizon): at(horizon) for horizon in HORIZONS_S if horizon * FPS <= len(video)},
+        "agreement_curve": [kept(stop) for stop in range(window, len(video) + 1, window)],
+    }  # fmt: skip
+
+
+def _recall_figures(request: TakeRequest, video: NDArray[np.uint8]) -> Figures:
+    def part(blocks: range) -> Reading:
+        return read_take(video[block_frame(blocks.start) : block_frame(blocks.stop)], READ_EVERY)
+
+    before, after = part(BEFORE), part(AFTER)
+    kept = agreement(hidden_traits(before), hidden_traits(after))
+    return {
+        "prompt": request.prompt, "seed": request.seed, "before": hidden_traits(before), "after": hidden_traits(after),
+        "agreement": kept, "all_agree": all(value is True for value in kept.values()),
+        "seen_after": np.mean([each is not None for each in after.protagonists()]) > 0.5,
+    }  # fmt: skip
+
+
+def _well_inside(x: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Frames in which a character at `x` is in the picture as a whole, whatever the camera does."""
+    margin = SIZE_PX / 4
+    return (x > margin) & (x < SIZE_PX - margin)
+
+
+def _mean(values: Sequence[float | bool | None]) -> float | None:
+    """Mean of what is known; None if nothing is."""
+    known = [float(value) for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _means(rows: list[Figures], names: Sequence[str]) -> Figures:
+    return {name: _mean([row[name] for row in rows]) for name in names}

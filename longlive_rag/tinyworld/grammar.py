@@ -1,7 +1,8 @@
 """The language of tiny-world: which words exist, and how a sentence is made of them.
 
-A sentence names a colour, a shape, an action and a place: "a red circle walks in a meadow". Everything else about a
-character or a place is hidden (see `world`), and no sentence can ask for it.
+A sentence names a colour, a shape, an action and a place: "a red circle walks in a meadow". Only a meeting names a
+second character: "a red circle meets a blue square in a meadow". Everything else about a character or a place is hidden
+(see `world`), and no sentence can ask for it.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "heart", "diamond")
 COLOURS: dict[str, float] = {
-    "red": 0.0, "orange": 28.0, "yellow": 54.0, "green": 130.0, "blue": 218.0, "purple": 282.0,
+    "red": 0.0, "orange": 28.0, "yellow": 56.0, "green": 130.0, "blue": 218.0, "purple": 282.0,
 }  # fmt: skip
 """Colour name -> nominal hue in degrees."""
 ACTIONS: tuple[str, ...] = ("stands", "walks", "jumps", "turns", "leaves", "returns")
+"""What one character can do by itself."""
+MEETS = "meets"
 PLACES: dict[str, str] = {
     "meadow": "in a", "desert": "in a", "beach": "on a", "snow": "in the", "city": "in a", "forest": "in a",
 }  # fmt: skip
@@ -26,17 +29,28 @@ _TEMPLATES = (
     "{where} {place} {article} {colour} {shape} {action}",
     "{article} {colour} {shape} {where} {place} {action}",
 )
+_MEETING_TEMPLATES = (
+    "{article} {colour} {shape} meets {other} {where} {place}",
+    "the {colour} {shape} meets {other} {where} {place}",
+    "{where} {place} {article} {colour} {shape} meets {other}",
+    "{article} {colour} {shape} {where} {place} meets {other}",
+)
 _FUNCTION_WORDS = ("a", "an", "the", "in", "on", "and", "it", "is", "then")
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """What a prompt says, as four words of the vocabulary."""
+    """What a prompt says, in words of the vocabulary; `other` is the (colour, shape) that is met, in a meeting."""
 
     colour: str
     shape: str
     action: str
     place: str
+    other: tuple[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.action == MEETS) != (self.other is not None):
+            raise ValueError(f"a sentence that says {self.action!r} can't name {self.other} as met")
 
     def __str__(self) -> str:
         return sentence_text(self)
@@ -44,16 +58,21 @@ class Sentence:
 
 def vocabulary() -> tuple[str, ...]:
     """All words that a prompt may use, lower case, in a fixed order."""
-    return (*_FUNCTION_WORDS, *COLOURS, *SHAPES, *ACTIONS, *PLACES)
+    return (*_FUNCTION_WORDS, *COLOURS, *SHAPES, *ACTIONS, MEETS, *PLACES)
 
 
 def sentence_text(sentence: Sentence, template: int = 0) -> str:
     """`sentence` in English; `template` picks one of the `template_count()` word orders (0 is the usual one)."""
-    article = "an" if sentence.colour[0] in "aeiou" else "a"
-    return _TEMPLATES[template].format(
-        article=article, colour=sentence.colour, shape=sentence.shape, action=sentence.action,
+    templates = _TEMPLATES if sentence.other is None else _MEETING_TEMPLATES
+    return templates[template].format(
+        article=_article(sentence.colour), colour=sentence.colour, shape=sentence.shape, action=sentence.action,
         where=PLACES[sentence.place], place=sentence.place,
+        other="" if sentence.other is None else f"{_article(sentence.other[0])} {' '.join(sentence.other)}",
     )  # fmt: skip
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def template_count() -> int:
@@ -83,16 +102,23 @@ def held_out_sentences() -> list[Sentence]:
 
 
 def parse(prompt: str) -> Sentence:
-    """Reads the four words back from any sentence over the vocabulary.
+    """Reads the words back from any sentence over the vocabulary.
 
     Raises:
         ValueError: naming the kind of word that is missing and the words that would do.
     """
     words = re.findall(r"[a-z]+", prompt.lower())
-    found: dict[str, str] = {}
-    for kind, known in (("colour", COLOURS), ("shape", SHAPES), ("action", ACTIONS), ("place", PLACES)):
+    found: dict[str, list[str]] = {}
+    for kind, known in (("colour", COLOURS), ("shape", SHAPES), ("action", (*ACTIONS, MEETS)), ("place", PLACES)):
         named = [word for word in words if word in known]
         if not named:
             raise ValueError(f"the prompt {prompt!r} names no {kind}; known: {', '.join(known)}")
-        found[kind] = named[0]
-    return Sentence(**found)
+        found[kind] = named
+    colours, shapes, action, place = found["colour"], found["shape"], found["action"][0], found["place"][0]
+    if action != MEETS:
+        return Sentence(colours[0], shapes[0], action, place)
+    if len(colours) < 2 or len(shapes) < 2:
+        raise ValueError(
+            f"the prompt {prompt!r} doesn't say who is met; try 'a red circle meets a blue square in a city'"
+        )
+    return Sentence(colours[0], shapes[0], action, place, (colours[1], shapes[1]))

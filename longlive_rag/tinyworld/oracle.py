@@ -1,59 +1,263 @@
-"""A classical reader of tiny-world's pictures: is a character there, where, and of which colour.
+"""A classical reader of tiny-world's pictures: who is there, where, and with which traits.
 
-It knows the world's rules (characters are saturated, places pale) and nothing of any model.
+It knows the world's rules (characters are saturated, places pale; what outlines, hats and bags look like) and nothing
+of any model. It works by segmentation, moments, a histogram of hues, and templates; every answer has a confidence, and
+one below its threshold counts as *unsure*.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from longlive_rag.tinyworld.grammar import COLOURS
+from longlive_rag.tinyworld.drawing import (
+    BAGS,
+    HATS,
+    PATTERNS,
+    SIZES_PX,
+    TINTS_DEGREES,
+    Character,
+    bag_distance,
+    body_colours,
+    composite,
+    coverage,
+    hat_distance,
+    outline,
+)  # fmt: skip
+from longlive_rag.tinyworld.grammar import COLOURS, SHAPES
+from longlive_rag.tinyworld.motion import SIZE_PX
 
-SATURATION = 0.42  # places stay below 0.3, bodies are painted at 0.86
-DARKEST = 0.25
-SMALLEST_AREA = 0.012  # of the picture; the smallest body covers about 0.06
+SATURATION, DARKEST = 0.36, 0.34  # places stay below 0.3 in saturation, hats and bags below 0.34 in value
+SMALLEST_AREA_PX = 45  # the smallest body covers about 150
+WIDEST_BODY_PX = 34
+WINDOW_PX = 40
+HIDDEN_TRAITS: tuple[str, ...] = ("tint", "size", "pattern", "hat", "bag")
+"""What no prompt names."""
+
+_HANDS = (-1.0, -0.6, -0.2, 0.2, 0.6, 1.0)
+_FACINGS, _STRETCHES = (-1.0, 0.0, 1.0), (0.96, 1.0, 1.04)
+_PLACEHOLDER = "red"  # templates are masks; their colour is of no account
+_SHIFTS = tuple(product((-1, 0, 1), repeat=2))
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What is seen in one frame.
+class Trait:
+    """One answer and how sure it is: 0 (a guess) to 1; `sure` from the trait's threshold on."""
+
+    value: str | float
+    confidence: float
+    sure: bool
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One character in one frame.
 
     Attributes:
-        present: whether enough saturated pixels form a character.
-        colour: name of the hue that most of its pixels are nearest to; None if absent.
-        centre: (x, y) in fractions of the picture; None if absent.
-        area: saturated pixels as a fraction of the picture.
+        centre: (x, y) of the body in fractions of the picture.
+        area_px: saturated pixels.
+        cut_off: whether the picture's edge cuts it; then nothing about it is sure.
+        facing: -1 (left), 0 or 1 (right), by its eyes.
+        shape, colour, tint, size, pattern, hat, bag: as in `drawing.Character`.
     """
 
-    present: bool
-    colour: str | None
-    centre: tuple[float, float] | None
-    area: float
+    centre: tuple[float, float]
+    area_px: int
+    cut_off: bool
+    facing: float
+    shape: Trait
+    colour: Trait
+    tint: Trait
+    size: Trait
+    pattern: Trait
+    hat: Trait
+    bag: Trait
 
 
-def read_frame(frame: NDArray[np.uint8]) -> Reading:
-    """Read one frame [H, W, 3] uint8 RGB, of any size."""
+TRAITS: tuple[str, ...] = tuple(each.name for each in fields(Sighting) if each.type == "Trait")
+# Confidence from which on an answer counts as sure; chosen on renders of scripts that no reported figure uses.
+_THRESHOLDS = {"shape": 0.10, "colour": 0.15, "tint": 0.10, "size": 0.10, "pattern": 0.15, "hat": 0.15, "bag": 0.15}
+
+
+def read_frame(frame: NDArray[np.uint8]) -> tuple[Sighting, ...]:
+    """Read one frame [64, 64, 3] uint8 RGB; the characters in it from left to right."""
+    if frame.shape != (SIZE_PX, SIZE_PX, 3):
+        raise ValueError(f"tiny-world's pictures are [{SIZE_PX}, {SIZE_PX}, 3], got {list(frame.shape)}")
     rgb = frame.astype(np.float32) / 255
     value, low = rgb.max(-1), rgb.min(-1)
     body = (value > DARKEST) & ((value - low) / np.maximum(value, 1e-6) > SATURATION)
-    area = float(body.mean())
-    if area < SMALLEST_AREA:
-        return Reading(False, None, None, area)
-    rows, columns = np.nonzero(body)
-    centre = (float(columns.mean() + 0.5) / frame.shape[1], float(rows.mean() + 0.5) / frame.shape[0])
-    return Reading(True, _dominant_colour(rgb[body]), centre, area)
+    return tuple(_sighting(rgb, body, columns) for columns in _bodies(body))
 
 
-def _dominant_colour(pixels: NDArray[np.float32]) -> str:
-    """The named hue that most of `pixels` [N, 3] are nearest to, on the circle of hues."""
-    hues = _hue_degrees(pixels)
-    names = list(COLOURS)
-    away = np.abs(hues[:, None] - np.array([COLOURS[name] for name in names])[None])
-    nearest = np.minimum(away, 360 - away).argmin(1)
-    return names[int(np.bincount(nearest, minlength=len(names)).argmax())]
+def _bodies(body: NDArray[np.bool_]) -> list[slice]:
+    """Column ranges of the mask that hold one character each."""
+    profile = body.sum(0)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], profile > 0, [0]]).astype(np.int8)))
+    found = []
+    for left, right in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        if right - left > WIDEST_BODY_PX:  # two that touch
+            third = (right - left) // 3
+            cut = left + third + int(profile[left + third : right - third].argmin())
+            found += [slice(left, cut), slice(cut, right)]
+        else:
+            found.append(slice(left, right))
+    return [columns for columns in found if profile[columns].sum() >= SMALLEST_AREA_PX]
+
+
+@dataclass(frozen=True)
+class _Bank:
+    """Masks of every outline, size, facing, stretch, hat and bag, centred on their centroid."""
+
+    masks: NDArray[np.float32]  # [N, WINDOW_PX ** 2]
+    areas: NDArray[np.float32]  # [N]
+    shapes: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    facing: NDArray[np.float32]
+    stretch: NDArray[np.float32]
+    offset: NDArray[np.float32]  # [N, 2] (x, y) from the window's middle to the body's
+
+
+@lru_cache(maxsize=1)
+def _bank() -> _Bank:
+    masks, numbers, poses = [], [], []
+    middle = SIZE_PX / 2
+    for shape, size, facing, stretch, hat, bag in product(SHAPES, SIZES_PX, _FACINGS, _STRETCHES, HATS, BAGS):
+        who = Character(shape, _PLACEHOLDER, 0.0, size, "plain", hat, bag)
+        picture = np.full((1, SIZE_PX, SIZE_PX, 3), 0.8, np.float32)
+        ground = middle + size / 2 * stretch
+        at = [np.array([number], np.float32) for number in (middle, 0.0, facing, stretch)]
+        composite(picture, who, *at, ground)
+        value, low = picture[0].max(-1), picture[0].min(-1)
+        mask = (value > DARKEST) & ((value - low) / value > SATURATION)
+        window, (x, y) = _window(mask)
+        masks.append(window.ravel())
+        numbers.append((SHAPES.index(shape), SIZES_PX.index(size)))
+        poses.append((facing, stretch, middle - x, middle - y))
+    index, pose = np.array(numbers), np.array(poses, np.float32)
+    flat = np.array(masks, np.float32)
+    return _Bank(flat, flat.sum(1), index[:, 0], index[:, 1], pose[:, 0], pose[:, 1], pose[:, 2:])
+
+
+def _window(mask: NDArray[np.bool_], shift: tuple[int, int] = (0, 0)) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+    """The mask around its centroid (moved by `shift`), and where the window's middle is (x, y)."""
+    rows, columns = np.nonzero(mask)
+    x, y = round(columns.mean() + 0.5) + shift[0], round(rows.mean() + 0.5) + shift[1]
+    half = WINDOW_PX // 2
+    padded = np.pad(mask, half)
+    return padded[y : y + WINDOW_PX, x : x + WINDOW_PX], (x, y)
+
+
+def _sighting(rgb: NDArray[np.float32], body: NDArray[np.bool_], columns: slice) -> Sighting:
+    alone = np.zeros_like(body)
+    alone[:, columns] = body[:, columns]
+    cut_off = columns.start == 0 or columns.stop == body.shape[1]
+    bank = _bank()
+    windows, middles = zip(*[_window(alone, shift) for shift in _SHIFTS], strict=True)
+    seen = np.array([window.ravel() for window in windows], np.float32)
+    common = seen @ bank.masks.T
+    overlap = common / (seen.sum(1)[:, None] + bank.areas[None] - common)
+    score = overlap.max(0)
+    best = int(score.argmax())
+    x, y = np.asarray(middles[int(overlap[:, best].argmax())]) + bank.offset[best]
+
+    def answer(name: str, value: str | float, confidence: float) -> Trait:
+        return Trait(value, confidence, not cut_off and confidence >= _THRESHOLDS[name])
+
+    shape, size = int(bank.shapes[best]), int(bank.sizes[best])
+    shape_margin = score[best] - score[bank.shapes != shape].max()
+    size_margin = score[best] - score[(bank.shapes == shape) & (bank.sizes != size)].max()
+    colour, tint, colour_margin, tint_margin = _read_hue(rgb[alone])
+    who = Character(SHAPES[shape], colour, tint, SIZES_PX[size])
+    pose = _Pose.of(x, y, who.size_px / 2, float(bank.stretch[best]), float(bank.facing[best]))
+    hat, hat_margin = _read_hat(rgb, who, pose)
+    bag, bag_margin = _read_bag(rgb, pose)
+    pattern, pattern_margin = _read_pattern(rgb, who, pose, alone)
+    return Sighting(
+        (float(x) / SIZE_PX, float(y) / SIZE_PX), int(alone.sum()), cut_off, pose.facing,
+        shape=answer("shape", who.shape, min(1.0, 10 * shape_margin)), colour=answer("colour", colour, colour_margin),
+        tint=answer("tint", tint, tint_margin), size=answer("size", who.size_px, min(1.0, 10 * size_margin)),
+        pattern=answer("pattern", pattern, pattern_margin), hat=answer("hat", hat, hat_margin),
+        bag=answer("bag", bag, bag_margin),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Pose:
+    """Body coordinates of every pixel, as `drawing` uses them."""
+
+    u: NDArray[np.float32]
+    v: NDArray[np.float32]
+    radius: float
+    facing: float
+
+    @classmethod
+    def of(cls, x: float, y: float, radius: float, stretch: float, facing: float) -> _Pose:
+        axis = np.arange(SIZE_PX, dtype=np.float32) + 0.5
+        u = np.broadcast_to((axis - x)[None] / radius * stretch, (SIZE_PX, SIZE_PX))
+        v = np.broadcast_to((axis - y)[:, None] / radius / stretch, (SIZE_PX, SIZE_PX))
+        return cls(u, v, radius, facing)
+
+
+def _read_hue(pixels: NDArray[np.float32]) -> tuple[str, float, float, float]:
+    """(colour, tint, confidence of each) of body pixels [N, 3]: the named hue nearest to their mean."""
+    spread = pixels.max(1) - pixels.min(1)
+    strong = spread >= np.median(spread)
+    angles = np.deg2rad(_hue_degrees(pixels[strong]))
+    nominal = np.array(list(COLOURS.values()))
+    votes = np.abs((np.rad2deg(angles)[:, None] - nominal + 180) % 360 - 180).argmin(1)
+    named = int(np.bincount(votes, minlength=len(nominal)).argmax())
+    own = angles[votes == named]
+    hue = np.rad2deg(np.arctan2(np.sin(own).mean(), np.cos(own).mean()))
+    away = (hue - nominal[named] + 180) % 360 - 180
+    distances = np.sort(np.abs(away - np.array(TINTS_DEGREES)))
+    tint = TINTS_DEGREES[int(np.abs(away - np.array(TINTS_DEGREES)).argmin())]
+    gap = TINTS_DEGREES[1] - TINTS_DEGREES[0]
+    tint_margin = float(np.clip((distances[1] - distances[0]) / gap, 0, 1))
+    return list(COLOURS)[named], tint, float(2 * (votes == named).mean() - 1), tint_margin
+
+
+def _read_hat(rgb: NDArray[np.float32], who: Character, pose: _Pose) -> tuple[str, float]:
+    """How dark it is where only a tall hat would be, and where only a flat one."""
+    covers = {hat: coverage(hat_distance(replace(who, hat=hat), pose.u, pose.v) * pose.radius) for hat in HATS[1:]}
+    tall = _darkness(rgb, covers["tall"] * (1 - covers["flat"]))
+    flat = _darkness(rgb, covers["flat"] * (1 - covers["tall"]))
+    found = "none" if max(tall, flat) < 0.5 else "tall" if tall >= flat else "flat"
+    margin = 2 * (0.5 - max(tall, flat)) if found == "none" else min(2 * (max(tall, flat) - 0.5), abs(tall - flat))
+    return found, float(np.clip(margin, 0, 1))
+
+
+def _read_bag(rgb: NDArray[np.float32], pose: _Pose) -> tuple[str, float]:
+    """How dark it is at the hand, wherever that is: a body may be turning."""
+    hands = [coverage(bag_distance(pose.u, pose.v, facing) * pose.radius) for facing in _HANDS]
+    dark = max(_darkness(rgb, hand) for hand in hands)
+    return BAGS[int(dark >= 0.5)], float(np.clip(2 * abs(dark - 0.5), 0, 1))
+
+
+def _darkness(rgb: NDArray[np.float32], where: NDArray[np.float32]) -> float:
+    """Mean darkness, 0 to 1, weighted by `where`; 0.5 (unknown) if that lies outside the picture."""
+    weight = float(where.sum())
+    if weight < 1.0:
+        return 0.5
+    return float((where * np.clip((0.56 - rgb.max(-1)) / 0.22, 0, 1)).sum() / weight)
+
+
+def _read_pattern(rgb: NDArray[np.float32], who: Character, pose: _Pose, body: NDArray[np.bool_]) -> tuple[str, float]:
+    """The pattern whose painting differs least from what is seen, with brightness fitted."""
+    inside = body & (outline(who.shape, pose.u, pose.v) * pose.radius < -0.5)
+    if inside.sum() < SMALLEST_AREA_PX / 2:
+        return PATTERNS[0], 0.0
+    seen, errors = rgb[inside], []
+    for pattern in PATTERNS:
+        painted = body_colours(replace(who, pattern=pattern), pose.u[inside], pose.v[inside], pose.facing)
+        gain = (seen * painted).sum() / (painted**2).sum()
+        errors.append(float(((seen - gain * painted) ** 2).mean()))
+    order = np.argsort(errors)
+    margin = 1 - errors[order[0]] / max(errors[order[1]], 1e-9)
+    return PATTERNS[int(order[0])], float(np.clip(margin, 0, 1))
 
 
 def _hue_degrees(pixels: NDArray[np.float32]) -> NDArray[np.float32]:

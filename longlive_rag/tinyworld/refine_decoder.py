@@ -16,7 +16,8 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from backbone.vae import FRAMES_PER_LATENT, decode_chunk, denormalize_latents, fresh_decoder_cache
-from longlive_rag.tinyworld.train_backbone import CONTEXT, Corpus
+from longlive_rag.tinyworld.corpus import Corpus
+from longlive_rag.tinyworld.train_backbone import CONTEXT
 from longlive_rag.tinyworld.train_vae import LATENT_NOISE, psnr, reconstruction_loss, to_model
 from longlive_rag.tinyworld.training import Schedule, train
 from longlive_rag.tinyworld.world import render

@@ -1,32 +1,56 @@
-"""Scripts to train on: one character, a new cue every few seconds."""
+"""Scripts to train on: a character that gets a new cue every few seconds, and now and then someone to meet."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from longlive_rag.tinyworld.grammar import held_out
-from longlive_rag.tinyworld.world import FPS, Actor, Character, Cue, Place, Script, sample_character, sample_place
+from longlive_rag.tinyworld.drawing import Character, sample_character
+from longlive_rag.tinyworld.grammar import MEETS, PLACES, held_out
+from longlive_rag.tinyworld.motion import WAITS, Cue
+from longlive_rag.tinyworld.world import FPS, Actor, Place, Script, sample_camera, sample_place
 
 FIRST_BLOCK_PX, BLOCK_PX = 9, 12  # cues begin with a block, as they do when a take is made
 OPENINGS = ("stands", "walks", "jumps", "turns")
-SHORTEST_CUE_S, LONGEST_CUE_S = 2.0, 6.0
-LEAVE_PROBABILITY = 0.2
+SHORTEST_CUE_S, LONGEST_CUE_S = 1.5, 4.5
+EMPTY_STAGE_PROBABILITY, LEAVE_PROBABILITY = 0.35, 0.25
+MEET_PROBABILITY, MOVE_PROBABILITY = 0.12, 0.06
 
 
 def sample_script(rng: np.random.Generator, frames: int) -> Script:
-    """A character at a place who changes what it does every 2 to 6 seconds; who has left returns.
+    """A character at a place who changes what it does every 1.5 to 4.5 seconds; who has left returns.
 
-    Combinations that `held_out` reserves never occur.
+    A third of the scripts begin with an empty stage. Combinations that `held_out` reserves never occur.
     """
-    opening = "leaves" if rng.random() < 0.06 else "returns" if rng.random() < 0.06 else str(rng.choice(OPENINGS))
-    cues = [Cue(0, opening)]
+    character, place = _training_pair(rng)
+    guest = _guest(rng, place)
+    cues = [Cue(0, "returns" if rng.random() < EMPTY_STAGE_PROBABILITY else str(rng.choice(OPENINGS)))]
+    guest_cues, places = [Cue(0, WAITS)], [(0, place)]
     while True:
-        frame = _block_start(cues[-1].frame + rng.uniform(SHORTEST_CUE_S, LONGEST_CUE_S) * FPS)
+        frame = block_start(cues[-1].frame + rng.uniform(SHORTEST_CUE_S, LONGEST_CUE_S) * FPS)
         if frame >= frames:
             break
-        cues.append(Cue(frame, _next_action(rng, cues[-1].action)))
-    character, place = _training_pair(rng)
-    return Script(place, (Actor(character, tuple(cues)),), frames)
+        previous, action = cues[-1].action, _next_action(rng, cues[-1].action)
+        cues.append(Cue(frame, action))
+        if action == MEETS:
+            guest_cues.append(Cue(frame, MEETS))
+        elif previous == MEETS:
+            guest_cues.append(Cue(frame, "leaves"))
+        elif rng.random() < MOVE_PROBABILITY:
+            places.append((frame, _next_place(rng, [character, guest], places[-1][1])))
+    actors = [Actor(character, tuple(cues))]
+    if len(guest_cues) > 1:
+        actors.append(Actor(guest, tuple(guest_cues)))
+    return Script(tuple(places), tuple(actors), frames, sample_camera(rng))
+
+
+def block_start(frame: float) -> int:
+    """The first pixel frame of a block at or after `frame`."""
+    return FIRST_BLOCK_PX + BLOCK_PX * max(0, int(np.ceil((frame - FIRST_BLOCK_PX) / BLOCK_PX)))
+
+
+def block_frame(block: int) -> int:
+    """The first pixel frame of a block."""
+    return 0 if block == 0 else FIRST_BLOCK_PX + BLOCK_PX * (block - 1)
 
 
 def _training_pair(rng: np.random.Generator) -> tuple[Character, Place]:
@@ -36,14 +60,27 @@ def _training_pair(rng: np.random.Generator) -> tuple[Character, Place]:
             return character, place
 
 
+def _guest(rng: np.random.Generator, place: Place) -> Character:
+    while True:
+        guest = sample_character(rng)
+        if not held_out(guest.colour, guest.shape, place.name):
+            return guest
+
+
+def _next_place(rng: np.random.Generator, who: list[Character], now: Place) -> Place:
+    names = [
+        name for name in PLACES
+        if name != now.name and not any(held_out(each.colour, each.shape, name) for each in who)
+    ]  # fmt: skip
+    return sample_place(rng, str(rng.choice(names)))
+
+
 def _next_action(rng: np.random.Generator, action: str) -> str:
     if action == "leaves":
         return "returns"
-    if rng.random() < LEAVE_PROBABILITY:
+    draw = rng.random()
+    if draw < LEAVE_PROBABILITY:
         return "leaves"
+    if draw < LEAVE_PROBABILITY + MEET_PROBABILITY and action != MEETS:
+        return MEETS
     return str(rng.choice([other for other in OPENINGS if other != action]))
-
-
-def _block_start(frame: float) -> int:
-    """The first pixel frame of a block at or after `frame`."""
-    return FIRST_BLOCK_PX + BLOCK_PX * max(0, int(np.ceil((frame - FIRST_BLOCK_PX) / BLOCK_PX)))

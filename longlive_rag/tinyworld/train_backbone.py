@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLWan
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import UMT5EncoderModel
@@ -25,13 +24,9 @@ from transformers import UMT5EncoderModel
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.text import masked_states, token_batch
 from backbone.transformer import CausalWanTransformer
-from backbone.vae import encode_video
-from longlive_rag.tinyworld.grammar import sentence_text, template_count
-from longlive_rag.tinyworld.scripts import BLOCK_PX, FIRST_BLOCK_PX, sample_script
+from longlive_rag.tinyworld.corpus import Corpus
 from longlive_rag.tinyworld.text import TEXT_DIM, TEXT_LENGTH, new_text_encoder, new_tokenizer
-from longlive_rag.tinyworld.train_vae import to_model
 from longlive_rag.tinyworld.training import Schedule, train
-from longlive_rag.tinyworld.world import Script, render
 
 CONFIG = {
     "num_attention_heads": 2,
@@ -43,11 +38,12 @@ CONFIG = {
     "text_length": TEXT_LENGTH,
 }
 CONTEXT, SAMPLER = ContextConfig(), SamplerConfig()
-SCHEDULE = Schedule(steps=2700, learning_rate=1.2e-3, warm_up=150, ema=0.998)
+SCHEDULE = Schedule(steps=5000, learning_rate=2e-3, warm_up=150, final_fraction=0.02, ema=0.998)
 BATCH = 6
-SCRIPTS, SCRIPT_BLOCKS, ENCODED_TOGETHER = 300, 12, 6
 # Share of the batches in each layout.
-LAYOUTS = {"first": 0.25, "early": 0.15, "native": 0.25, "memory": 0.35}
+LAYOUTS = {"first": 0.25, "early": 0.15, "native": 0.20, "memory": 0.40}
+# Share of the samples with memory in which someone comes into the picture: only memory can say what they look like.
+ENTRANCE_SHARE = 0.5
 RANDOM_SIGMA_SHARE = 0.15
 # From this share of the steps on, this share of the contexts is the model's own.
 REPLAY_FROM, REPLAY_SHARE = 0.25, 0.5
@@ -72,27 +68,6 @@ class TextToVideo(nn.Module):
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """Encoded scripts.
-
-    Attributes:
-        latents: [N, C, T, h, w], normalised.
-        scripts: what each shows.
-        replay: the model's own last prediction of every frame, like `latents`; the truth until there is one. It is not
-            part of a checkpoint: a resumed run fills it anew.
-    """
-
-    latents: Tensor
-    scripts: list[Script]
-    replay: Tensor
-
-    def prompt(self, index: int, block: int, rng: np.random.Generator) -> str:
-        """What script `index` says at `block`, in a random word order."""
-        frame = 0 if block == 0 else FIRST_BLOCK_PX + BLOCK_PX * (block - 1)
-        return sentence_text(self.scripts[index].sentence(frame), int(rng.integers(template_count())))
-
-
-@dataclass(frozen=True)
 class Layout:
     """Frames of one sequence, relative to the block that comes next.
 
@@ -107,26 +82,6 @@ class Layout:
     positions: tuple[int, ...]
     mask: NDArray[np.bool_]
     sink: bool
-
-
-def make_corpus(vae: AutoencoderKLWan, folder: Path, report: Callable[[str], None], seed: int = 7) -> Corpus:
-    """Render and encode the scripts, or read what an earlier run made of them."""
-    rng = np.random.default_rng(seed)
-    frames = FIRST_BLOCK_PX + BLOCK_PX * (SCRIPT_BLOCKS - 1)
-    scripts = [sample_script(rng, frames) for _ in range(SCRIPTS)]
-    path = folder / "latents.npy"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        encoded = []
-        for start in range(0, SCRIPTS, ENCODED_TOGETHER):
-            pixels = np.stack([render(script) for script in scripts[start : start + ENCODED_TOGETHER]])
-            with torch.no_grad():
-                encoded.append(encode_video(vae, to_model(pixels)).half().numpy())
-            report(f"encoded {start} of {SCRIPTS} scripts")
-        np.save(folder / "latents.tmp.npy", np.concatenate(encoded))
-        (folder / "latents.tmp.npy").replace(path)
-    latents = torch.from_numpy(np.load(path)).float()
-    return Corpus(latents, scripts, latents.clone())
 
 
 def layout(kind: str, block: int, memory_frames: int = 0, copies: int = 4) -> Layout:
@@ -172,20 +127,24 @@ def layout(kind: str, block: int, memory_frames: int = 0, copies: int = 4) -> La
 
 
 def train_backbone(
-    vae: AutoencoderKLWan,
+    long: Corpus,
+    openings: Corpus,
     folder: Path,
     report: Callable[[str], None],
     schedule: Schedule = SCHEDULE,
     seed: int = 0,
 ) -> TextToVideo:
     """Train text encoder and transformer together; resumable. Returns their moving average."""
-    corpus = make_corpus(vae, folder, report)
     model = TextToVideo(seed)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([seed, step])
         torch.manual_seed(seed * 1_000_003 + step)
-        return _loss(model, corpus, rng, REPLAY_SHARE if step >= REPLAY_FROM * schedule.steps else 0.0)
+        replay_share = REPLAY_SHARE if step >= REPLAY_FROM * schedule.steps else 0.0
+        kind, plan, block = _draw_layout(rng)
+        corpus = openings if block < openings.blocks else long
+        scripts, starts = _draw_starts(rng, corpus, kind, block)
+        return _loss(model, corpus, kind, plan, scripts, starts, rng, replay_share)
 
     average = train(model, loss_of, schedule, folder, report, betas=(0.9, 0.98))
     assert isinstance(average, TextToVideo)
@@ -207,13 +166,25 @@ def _draw_layout(rng: np.random.Generator) -> tuple[str, Layout, int]:
     return kind, layout("native", full), full
 
 
-def _loss(
-    model: TextToVideo, corpus: Corpus, rng: np.random.Generator, replay_share: float
-) -> tuple[Tensor, dict[str, float]]:
-    kind, plan, block = _draw_layout(rng)
+def _draw_starts(rng: np.random.Generator, corpus: Corpus, kind: str, block: int) -> tuple[NDArray, NDArray]:
+    """(script, block that comes next) of each sample, [BATCH] each."""
     scripts = rng.integers(0, len(corpus.scripts), BATCH)
     full = CONTEXT.window_frames // CONTEXT.frames_per_block
-    starts = rng.integers(full, SCRIPT_BLOCKS, BATCH) if block == full else np.full(BATCH, block)
+    if block < full:
+        return scripts, np.full(BATCH, block)
+    starts = rng.integers(full, corpus.blocks, BATCH)
+    entrances = corpus.entrances[corpus.entrances[:, 1] >= full]
+    if kind == "memory" and len(entrances):
+        entering = rng.random(BATCH) < ENTRANCE_SHARE
+        drawn = entrances[rng.integers(0, len(entrances), BATCH)]
+        scripts, starts = np.where(entering, drawn[:, 0], scripts), np.where(entering, drawn[:, 1], starts)
+    return scripts, starts
+
+
+def _loss(
+    model: TextToVideo, corpus: Corpus, kind: str, plan: Layout, scripts: NDArray, starts: NDArray,
+    rng: np.random.Generator, replay_share: float,
+) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
     prompts = [corpus.prompt(int(s), int(b), rng) for s, b in zip(scripts, starts, strict=True)]
     clean, target = _gather(corpus, plan, scripts, starts, rng, replay_share)
     context = degrade(clean) if clean.shape[2] else clean

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from longlive_rag.tinyworld.train_backbone import Corpus
+from longlive_rag.tinyworld.corpus import Corpus
 from longlive_rag.tinyworld.training import Schedule, train
 from retrieval.encoder import LatentAutoencoder
 

@@ -14,6 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from longlive_rag.tinyworld.muon import Muon
+
+# Weights by which vectors enter and leave a network, and tables, are no matrices between layers: AdamW takes them.
+_NOT_FOR_MUON = ("embed", "shared", "table", "modulation", "proj_out", "conv_in", "conv_out", "quant_conv", "bias")
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -66,21 +71,20 @@ def train(
         The moving average of the model, in evaluation mode.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=schedule.learning_rate, betas=betas, weight_decay=schedule.weight_decay
-    )
+    optimisers = _optimisers(model, schedule, betas)
     average = deepcopy(model).eval().requires_grad_(False)
-    first, spent_s = _resume(folder, model, average, optimiser)
+    first, spent_s = _resume(folder, model, average, optimisers)
     began = last_saved = last_logged = time.monotonic()
     for step in range(first, schedule.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.rate(step)
         model.train()
         loss, figures = loss_of(step)
-        optimiser.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
-        optimiser.step()
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = schedule.rate(step)
+            optimiser.step()
         _average(average, model, min(schedule.ema, (step + 1) / (step + 10)))
         now = time.monotonic()
         if now - last_logged > 10 or step == schedule.steps - 1:
@@ -91,8 +95,19 @@ def train(
             report(f"step {step}/{schedule.steps} loss {loss.item():.4f} {figures} {rest_s / 60:.1f} min left")
         if now - last_saved > checkpoint_every_s or step == schedule.steps - 1:
             last_saved = now
-            _save(folder, step + 1, spent_s + now - began, model, average, optimiser)
+            _save(folder, step + 1, spent_s + now - began, model, average, optimisers)
     return average
+
+
+def _optimisers(model: nn.Module, schedule: Schedule, betas: tuple[float, float]) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices and kernels inside the network, AdamW for the rest."""
+    matrices, rest = [], []
+    for name, weight in model.named_parameters():
+        inside = weight.ndim >= 2 and not any(part in name for part in _NOT_FOR_MUON)
+        (matrices if inside else rest).append(weight)
+    rate = schedule.learning_rate
+    adam = torch.optim.AdamW(rest, lr=rate, betas=betas, weight_decay=schedule.weight_decay)
+    return [Muon(matrices, rate), adam]
 
 
 def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
@@ -107,25 +122,33 @@ def _log(folder: Path, entry: dict[str, float]) -> None:
 
 
 def _save(
-    folder: Path, step: int, seconds: float, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
+    folder: Path,
+    step: int,
+    seconds: float,
+    model: nn.Module,
+    average: nn.Module,
+    optimisers: list[torch.optim.Optimizer],
 ) -> None:
     state = {
         "step": step,
         "seconds": seconds,
         "model": model.state_dict(),
         "average": average.state_dict(),
-        "optimiser": optimiser.state_dict(),
+        "optimisers": [optimiser.state_dict() for optimiser in optimisers],
     }
     torch.save(state, folder / "checkpoint.tmp")
     os.replace(folder / "checkpoint.tmp", folder / "checkpoint.pt")
 
 
-def _resume(folder: Path, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
+def _resume(
+    folder: Path, model: nn.Module, average: nn.Module, optimisers: list[torch.optim.Optimizer]
+) -> tuple[int, float]:
     path = folder / "checkpoint.pt"
     if not path.is_file():
         return 0, 0.0
     state = torch.load(path, weights_only=True, map_location="cpu")
     model.load_state_dict(state["model"])
     average.load_state_dict(state["average"])
-    optimiser.load_state_dict(state["optimiser"])
+    for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+        optimiser.load_state_dict(saved)
     return state["step"], state["seconds"]

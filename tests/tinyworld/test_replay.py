@@ -3,14 +3,17 @@
 import numpy as np
 import torch
 
+from longlive_rag.tinyworld.corpus import Corpus
 from longlive_rag.tinyworld.scripts import sample_script
-from longlive_rag.tinyworld.train_backbone import Corpus, _gather, _keep_predictions, layout
+from longlive_rag.tinyworld.train_backbone import _gather, _keep_predictions, layout
 
 
 def corpus() -> Corpus:
     rng = np.random.default_rng(0)
     latents = torch.randn(2, 16, 18, 4, 4)
-    return Corpus(latents, [sample_script(rng, 69) for _ in range(2)], torch.zeros_like(latents))
+    made = Corpus(latents, [sample_script(rng, 69) for _ in range(2)], blocks=6)
+    made.replay.zero_()
+    return made
 
 
 def test_a_prediction_lands_on_its_block_and_nowhere_else() -> None:

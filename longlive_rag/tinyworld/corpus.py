@@ -1,0 +1,92 @@
+"""Encoded scripts: what the backbone and the retrieval encoder are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor
+
+from backbone.vae import encode_video
+from longlive_rag.tinyworld.grammar import MEETS, sentence_text, template_count
+from longlive_rag.tinyworld.scripts import BLOCK_PX, FIRST_BLOCK_PX, block_frame, sample_script
+from longlive_rag.tinyworld.train_vae import to_model
+from longlive_rag.tinyworld.world import Script, render
+
+ENCODED_FRAMES = 1200  # pixel frames encoded together
+ENTRANCES = ("returns", MEETS)
+
+
+@dataclass(frozen=True)
+class CorpusSize:
+    """How many scripts of how many blocks, drawn from which seed."""
+
+    scripts: int
+    blocks: int
+    seed: int
+
+
+LONG = CorpusSize(scripts=340, blocks=16, seed=7)
+"""Long enough for a character to leave, to be forgotten by the window, and to return."""
+OPENINGS = CorpusSize(scripts=1500, blocks=3, seed=8)
+"""Many short ones, so that every sentence is seen with many hidden traits."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Encoded scripts.
+
+    Attributes:
+        latents: [N, C, T, h, w], normalised.
+        scripts: what each shows.
+        blocks: of each.
+        replay: the model's own last prediction of every frame, like `latents`; the truth until there is one. It is not
+            part of a checkpoint: a resumed run fills it anew.
+        entrances: [M, 2] (script, block) of blocks in which someone comes into the picture.
+    """
+
+    latents: Tensor
+    scripts: list[Script]
+    blocks: int
+    replay: Tensor = field(init=False)
+    entrances: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "replay", self.latents.clone())
+        found = [
+            (index, (cue.frame - FIRST_BLOCK_PX) // BLOCK_PX + 1 + after)
+            for index, script in enumerate(self.scripts)
+            for actor in script.actors
+            for cue in actor.cues
+            if cue.action in ENTRANCES and cue.frame > 0
+            for after in (0, 1)
+        ]
+        object.__setattr__(self, "entrances", np.array([(s, b) for s, b in found if b < self.blocks]).reshape(-1, 2))
+
+    def prompt(self, index: int, block: int, rng: np.random.Generator) -> str:
+        """What script `index` says at `block`, in a random word order."""
+        return sentence_text(self.scripts[index].sentence(block_frame(block)), int(rng.integers(template_count())))
+
+
+def make_corpus(vae: AutoencoderKLWan, path: Path, size: CorpusSize, report: Callable[[str], None]) -> Corpus:
+    """Render and encode the scripts, or read from `path` (.npy) what an earlier run made of them."""
+    rng = np.random.default_rng(size.seed)
+    frames = block_frame(size.blocks)
+    scripts = [sample_script(rng, frames) for _ in range(size.scripts)]
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        together = max(1, ENCODED_FRAMES // frames)
+        encoded = []
+        for start in range(0, size.scripts, together):
+            pixels = np.stack([render(script) for script in scripts[start : start + together]])
+            with torch.no_grad():
+                encoded.append(encode_video(vae, to_model(pixels)).half().numpy())
+            report(f"encoded {start} of {size.scripts} scripts of {frames} frames")
+        unfinished = path.with_suffix(".tmp.npy")
+        np.save(unfinished, np.concatenate(encoded))
+        unfinished.replace(path)
+    return Corpus(torch.from_numpy(np.load(path)).float(), scripts, size.blocks)

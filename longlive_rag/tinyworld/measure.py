@@ -1,0 +1,100 @@
+"""Reading whole tiny-world takes with the oracle: who was seen, what was done, which traits were kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longlive_rag.tinyworld.grammar import MEETS
+from longlive_rag.tinyworld.motion import SIZE_PX
+from longlive_rag.tinyworld.oracle import HIDDEN_TRAITS, Sighting, Trait, read_frame
+
+Value = str | float
+_STILL_PX, _TRAVEL_PX, _JUMP_PX = 7.0, 12.0, 5.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the oracle sees in some frames of a take.
+
+    Attributes:
+        frames: pixel frame numbers, rising.
+        sightings: the characters in each, from left to right.
+    """
+
+    frames: NDArray[np.int64]
+    sightings: tuple[tuple[Sighting, ...], ...]
+
+    def between(self, start: int, stop: int) -> Reading:
+        """The part from pixel frame `start` up to `stop`."""
+        inside = (self.frames >= start) & (self.frames < stop)
+        kept = tuple(seen for seen, keep in zip(self.sightings, inside, strict=True) if keep)
+        return Reading(self.frames[inside], kept)
+
+    def protagonists(self) -> list[Sighting | None]:
+        """The largest character of each frame, None where nobody is."""
+        return [max(seen, key=lambda each: each.area_px, default=None) for seen in self.sightings]
+
+
+def read_take(video: NDArray[np.uint8], every: int = 1) -> Reading:
+    """Read every `every`-th frame of a take [F, 64, 64, 3]."""
+    frames = np.arange(0, len(video), every)
+    return Reading(frames, tuple(read_frame(video[frame]) for frame in frames))
+
+
+def motion(video: NDArray[np.uint8]) -> float:
+    """Mean absolute change from frame to frame of [F, H, W, 3], in 0..1."""
+    return float(np.abs(np.diff(video.astype(np.float32), axis=0)).mean() / 255)
+
+
+def majority(traits: Sequence[Trait]) -> Value | None:
+    """The most frequent sure answer; None if there is none."""
+    votes = Counter(trait.value for trait in traits if trait.sure)
+    return votes.most_common(1)[0][0] if votes else None
+
+
+def hidden_traits(reading: Reading) -> dict[str, Value | None]:
+    """The protagonist's hidden traits, each by majority over the frames; None where the oracle is never sure."""
+    seen = [each for each in reading.protagonists() if each is not None]
+    return {name: majority([getattr(each, name) for each in seen]) for name in HIDDEN_TRAITS}
+
+
+def agreement(one: dict[str, Value | None], other: dict[str, Value | None]) -> dict[str, bool | None]:
+    """Trait by trait: whether both are the same; None where either is unknown."""
+    return {name: None if None in (one[name], other[name]) else one[name] == other[name] for name in one}
+
+
+def shows_action(action: str, reading: Reading) -> bool:
+    """Whether what was prompted can be recognised from positions, presence and facing alone.
+
+    `reading` covers the whole take. Stands: hardly moves and faces one way. Walks: travels sideways. Jumps: its height
+    changes. Turns: stays, and faces left and right. Leaves: there at first, gone at the end. Returns: the reverse.
+    Meets: two at the end.
+    """
+    who = reading.protagonists()
+    present = np.array([each is not None for each in who])
+    edge = max(1, len(who) // 8)
+    at_first, at_last = present[:edge].mean() > 0.5, present[-edge:].mean() > 0.5
+    if action == "leaves":
+        return bool(at_first and not at_last)
+    if action == "returns":
+        return bool(not at_first and at_last)
+    if action == MEETS:
+        return bool(np.mean([len(seen) == 2 for seen in reading.sightings[-edge:]]) > 0.5)
+    if present.mean() < 0.5:
+        return False
+    centres = np.array([each.centre for each in who if each is not None]) * SIZE_PX
+    across, up = np.ptp(np.percentile(centres, (5, 95), axis=0), axis=0)
+    facings = [each.facing for each in who if each is not None]
+    turned = min(facings.count(-1.0), facings.count(1.0)) >= len(facings) / 8
+    if action == "stands":
+        return bool(across < _STILL_PX and up < _STILL_PX and not turned)
+    if action == "walks":
+        return bool(across >= _TRAVEL_PX)
+    if action == "jumps":
+        return bool(up >= _JUMP_PX)
+    return bool(across < _STILL_PX and turned)
