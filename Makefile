@@ -26,7 +26,8 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 demo: $(READY)
-	$(BIN)/longlive-rag generate "a red circle walks in a meadow" --seconds 30 -o $(DEMO) --overwrite
+	$(BIN)/longlive-rag generate "a red circle walks in a meadow" --seconds 30 -o $(DEMO) --overwrite \
+	  --cue 10 "a red circle leaves in a meadow" --cue 16 "a red circle returns in a meadow"
 
 test: $(READY)
 	$(BIN)/python -m pytest

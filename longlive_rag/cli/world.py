@@ -133,6 +133,38 @@ def assemble(run: Path, output: Path) -> None:
     click.echo(f"{output}: {size / 1e6:.2f} MB")
 
 
+@world.command()
+@click.option("--backbone", default="tiny-world", show_default=True, help="Whose VAE to look through.")
+@click.option("--clips", default=300, show_default=True, help="Random clips to read.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures and confusions here.")
+@THREADS
+def oracle(backbone: str, clips: int, json_path: Path | None, threads: int | None) -> None:
+    """Measure how often the oracle reads the truth: clean, blurred, noisy, and through the VAE.
+
+    \b
+    Example:
+      longlive-rag world oracle --json docs/oracle.json
+    """
+    from tqdm import tqdm
+
+    from longlive_rag.load import load_pipeline
+    from longlive_rag.tinyworld.oracle import TRAITS
+    from longlive_rag.tinyworld.validate import CONDITIONS, validate_oracle
+
+    _set_threads(threads)
+    with refuse_bad_input():
+        vae = load_pipeline(backbone).vae
+    with tqdm(total=clips, unit="clip") as bar:
+        figures = validate_oracle(vae, clips, bar.update)
+    if json_path:
+        _write_json(json_path, figures)
+    click.echo(f"{'right, % of frames':20}" + "".join(f"{trait:>9}" for trait in ("count", *TRAITS)))
+    for condition in CONDITIONS:
+        at = figures[condition]
+        shares = [at["presence_right"], *at["right"].values()]
+        click.echo(f"{condition:20}" + "".join(f"{100 * share:9.1f}" for share in shares))
+
+
 SECTIONS = ("vae", "prompts", "drift", "recall")
 
 
@@ -178,9 +210,7 @@ def evaluate(
             strips.mkdir(parents=True, exist_ok=True)
             _write_strips(kept, strips / f"{section}.png")
         if json_path:
-            part = json_path.with_name(json_path.name + ".part")
-            part.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-            part.replace(json_path)
+            _write_json(json_path, figures)
         for line in _lines(section, figures[section]):
             click.echo(line)
 
@@ -232,6 +262,12 @@ def _lines(section: str, figures: dict[str, Any]) -> Iterator[str]:
 
 def _percent(share: float | None) -> str:
     return "unknown" if share is None else f"{share:.1%}"
+
+
+def _write_json(path: Path, figures: dict[str, Any]) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 def _set_threads(threads: int | None) -> None:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from backbone.config import ContextConfig
+from backbone.vae import StreamingDecoder, encode_video
 from longlive_rag.config import Cue, TakeRequest
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.tinyworld.grammar import ACTIONS, Sentence, held_out_sentences
@@ -41,11 +42,16 @@ RECALL_ARMS = ("native", "right", "random", "nobody")
 
 
 def measure_vae(pipe: LongLiveRAGPipeline) -> Figures:
-    """PSNR in dB of unseen clips through the VAE, mean over clips."""
+    """PSNR in dB of unseen clips through the VAE, mean over clips; and how far streaming is from decoding at once."""
     pixels = to_model(clips(VAE_CLIPS, CLIP_FRAMES, VAE_SEED))
     with torch.no_grad():
         values = [psnr(reconstruct(pipe.vae, clip[None]), clip[None]) for clip in pixels]
+        latents = encode_video(pipe.vae, pixels[:1])
+    streaming = StreamingDecoder(pipe.vae)
+    blocks = [streaming.decode(block) for block in latents.split(pipe.context.frames_per_block, dim=2)]
+    apart = torch.cat(blocks, dim=2) - StreamingDecoder(pipe.vae).decode(latents)
     return {
+        "streaming_max_abs_difference": float(apart.abs().max()),
         "psnr_db": float(np.mean(values)), "worst_db": float(np.min(values)), "clips": VAE_CLIPS,
         "frames": CLIP_FRAMES, "seed": VAE_SEED,
     }  # fmt: skip

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from longlive_rag.tinyworld.muon import Muon, orthogonalize
+from longlive_rag.tinyworld.train_vae import CellCode, _taught_loss, clips, new_vae, to_model
 from longlive_rag.tinyworld.training import Schedule, train
 
 
@@ -50,3 +51,34 @@ def test_a_killed_stage_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     resumed = run(tmp_path / "killed")
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_cell_codes_are_the_best_linear_code() -> None:
+    made = clips(6, 17, seed=3)
+    code = CellCode(made, channels=16)
+    pixels = to_model(made)
+    codes = code(pixels)
+    assert codes.shape == (6, 16, 5, 8, 8)
+    cells = code._cells(pixels).flatten(0, -2)
+    assert torch.equal(cells.view(6, 5, 8, 8, 3, 4, 8, 8)[2, 3, 4, 5, 1, 2], pixels[2, 1, 11, 32:40, 40:48])
+    design = torch.cat([codes.movedim(1, -1).flatten(0, -2), torch.ones(len(cells), 1)], dim=1)
+    drawn = design @ torch.linalg.lstsq(design, cells).solution
+    unexplained = (drawn - cells).square().mean() / (cells - cells.mean(0)).square().mean()
+    random_axes = torch.randn(768, 16, generator=torch.Generator().manual_seed(0))
+    other = torch.cat([cells @ random_axes, torch.ones(len(cells), 1)], dim=1)
+    worse = (other @ torch.linalg.lstsq(other, cells).solution - cells).square().mean()
+    assert unexplained < 0.1
+    assert (drawn - cells).square().mean() < 0.5 * worse
+
+
+def test_the_decoder_learns_from_the_codes_and_the_encoder_learns_to_make_them() -> None:
+    made = clips(2, 9, seed=4)
+    vae, code, pixels = new_vae(), CellCode(made, channels=16), to_model(made[:1])
+    loss, figures = _taught_loss(vae, code, pixels, encoder_too=False)
+    loss.backward()
+    assert all(weight.grad is None for weight in vae.encoder.parameters())
+    assert vae.decoder.conv_out.weight.grad.abs().sum() > 0
+    loss, figures = _taught_loss(vae, code, pixels, encoder_too=True)
+    loss.backward()
+    assert figures["code_error"] > 0
+    assert vae.encoder.conv_out.weight.grad.abs().sum() > 0
