@@ -30,9 +30,9 @@ class CorpusSize:
     seed: int
 
 
-LONG = CorpusSize(scripts=340, blocks=16, seed=7)
+LONG = CorpusSize(scripts=300, blocks=16, seed=7)
 """Long enough for a character to leave, to be forgotten by the window, and to return."""
-OPENINGS = CorpusSize(scripts=1500, blocks=3, seed=8)
+OPENINGS = CorpusSize(scripts=1000, blocks=3, seed=8)
 """Many short ones, so that every sentence is seen with many hidden traits."""
 
 
