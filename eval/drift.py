@@ -2,9 +2,9 @@
 
     D(h) = mean of f_t . r over seconds 1 to 5  -  mean of f_t . r over the last 5 s before h
 
-f_t is the unit embedding of a frame, r the normalised mean embedding of the first second. Signed; higher is worse; 0 for a
-video that does not change; at most 2. A frame in which the embedder sees no subject is a row of NaN and counts nowhere,
-and the share of frames that did count (coverage) stands beside every figure.
+f_t is the unit embedding of a frame, r the normalised mean embedding of the first second. Signed; higher is worse; 0
+for a video that does not change; at most 2. A frame in which the embedder sees no subject is a row of NaN and counts
+nowhere, and the share of frames that did count (coverage) stands beside every figure.
 """
 
 from __future__ import annotations

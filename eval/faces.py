@@ -1,13 +1,13 @@
 """Faces: an interface, and the terms that must be looked at before any weights are opened.
 
-No face model is shipped or fetched. A folder of your own holds `face_embedder.py`, with `open(folder, device)` returning an
-`Embedder` whose rows are NaN where no face is found, and `terms.json`:
+No face model is shipped or fetched. A folder of your own holds `face_embedder.py`, with `open(folder, device)`
+returning an `Embedder` whose rows are NaN where no face is found, and `terms.json`:
 
     {"model": "...", "license": "...", "commercial_use": false, "source": "https://...", "looked_up": "2026-01-31"}
 
-Weights whose terms do not allow commercial use, or don't say, are opened only where the environment says that this is
-understood (LONGLIVE_RAG_NONCOMMERCIAL=yes). InsightFace's published models are for non-commercial research only; SFace and
-YuNet are not (Apache-2.0, MIT).
+Weights whose terms do not allow commercial use, or don't say, are opened only where the environment says that this
+is understood (LONGLIVE_RAG_NONCOMMERCIAL=yes). InsightFace's published models are for non-commercial research only;
+SFace and YuNet are not (Apache-2.0, MIT).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def check_face_folder(folder: Path) -> dict[str, Any]:
     """
     for name in (TERMS, CODE):
         if not (folder / name).is_file():
-            raise ValueError(f"the face embedder's folder {folder} has no {name}; docs/evaluation.md says what it holds")
+            raise ValueError(f"the face embedder's folder {folder} has no {name}; see docs/evaluation.md")
     try:
         terms = json.loads((folder / TERMS).read_text(encoding="utf-8"))
         missing = [name for name in NEEDED if name not in terms]

@@ -1,7 +1,7 @@
 """The backbone's own eye: frames back through its VAE, embedded by its retrieval encoder.
 
-Not an independent judge: it is what memory itself searches by. Single frames are encoded, each as the first of a video, so
-that no frame's embedding depends on others.
+Not an independent judge: it is what memory itself searches by. Single frames are encoded, each as the first of a
+video, so that no frame's embedding depends on others.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class LatentEmbedder:
         shape = (1, -1, 1, 1, 1)
         config = pipe.vae.config
         self._mean, self._deviation = (
-            torch.tensor(values, device=pipe.vae.device).view(shape) for values in (config.latents_mean, config.latents_std)
+            torch.tensor(values, device=pipe.vae.device).view(shape)
+            for values in (config.latents_mean, config.latents_std)
         )
 
     def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -38,7 +38,7 @@ class MeasureSettings:
     """
 
     horizons_s: tuple[float, ...]
-    windows: DriftWindows = DriftWindows()
+    windows: DriftWindows = field(default_factory=DriftWindows)
     embed_every: int = 1
     prompts: tuple[tuple[float, str], ...] = ()
     subject_table: protocols.MappingTable = field(
@@ -48,7 +48,9 @@ class MeasureSettings:
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.horizons_s, self.horizons_s[1:], strict=False))
         if not self.horizons_s or not rising:
-            raise ValueError(f"horizons is {list(self.horizons_s)}; it must be one or more rising seconds, as in 30,60,120")
+            raise ValueError(
+                f"horizons is {list(self.horizons_s)}; it must be one or more rising seconds, as in 30,60,120"
+            )
         if self.embed_every < 1:
             raise ValueError(f"embed_every is {self.embed_every}; it must be at least 1")
 
@@ -133,7 +135,8 @@ def measure(
     end_s = settings.horizons_s[-1]
     seen = look_at(footage, embedders, settings.embed_every, end_s, progress)
     cosines = {
-        name: cosine_to_reference(rows, seen.embedded_seconds, settings.windows) for name, rows in seen.embeddings.items()
+        name: cosine_to_reference(rows, seen.embedded_seconds, settings.windows)
+        for name, rows in seen.embeddings.items()
     }
     return {
         "format": MEASURES_FORMAT,

@@ -22,7 +22,8 @@ class OracleEmbedder:
     """Traits as directions.
 
     Args:
-        read_frame: frame [64, 64, 3] uint8 to the characters in it, each with `area_px`, `cut_off`, and for each trait an
+        read_frame: frame [64, 64, 3] uint8 to the characters in it, each with `area_px`, `cut_off`, and for each
+        trait an
             attribute with `value` and `sure`.
         traits: trait name to its possible values.
         hidden: the traits that no prompt names.

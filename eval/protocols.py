@@ -1,11 +1,13 @@
 """The field's own measures, from unit embeddings and per-frame series, so that figures can be set beside papers.
 
-Every formula is written from its paper or from the published description of its suite; docs/evaluation.md says where ours
-differs. Figures of different protocols can't be compared: one model scores 96.8 in VBench-Long and 83.6 in VBench.
+Every formula is written from its paper or from the published description of its suite; docs/evaluation.md says where
+ours differs. Figures of different protocols can't be compared: one model scores 96.8 in VBench-Long and 83.6 in
+VBench.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +104,7 @@ class MappingTable:
 
     def __init__(self, knots: tuple[tuple[float, float], ...]) -> None:
         raw = [knot[0] for knot in knots]
-        if len(knots) < 2 or any(a >= b for a, b in zip(raw, raw[1:], strict=False)):
+        if len(knots) < 2 or any(a >= b for a, b in itertools.pairwise(raw)):
             raise ValueError("a mapping table needs two or more (raw, mapped) knots, rising in raw")
         self.raw, self.mapped = np.array(knots, np.float64).T
 

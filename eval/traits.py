@@ -68,10 +68,14 @@ def distinct_characters(
     return sum(count >= least for count in seen.values())
 
 
-def _most_frequent(readings: Sequence[Mapping[str, Trait]], counts: Sequence, traits: Collection[str]) -> dict[str, Trait]:
+def _most_frequent(
+    readings: Sequence[Mapping[str, Trait]], counts: Sequence, traits: Collection[str]
+) -> dict[str, Trait]:
     found = {}
     for trait in traits:
-        values = Counter(reading[trait] for reading, counted in zip(readings, counts, strict=True) if counted and trait in reading)
+        values = Counter(
+            reading[trait] for reading, counted in zip(readings, counts, strict=True) if counted and trait in reading
+        )
         if values:
             found[trait] = values.most_common(1)[0][0]
     return found

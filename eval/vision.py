@@ -1,9 +1,9 @@
 """DINO, DINOv2, CLIP and SigLIP through transformers, preprocessed as the field's suites do.
 
-    dino     frames as float 0-255; shorter side to 224, bilinear without antialias, no crop; /255; ImageNet mean, deviation
-    clip     shorter side to 224, bicubic without antialias, centre crop 224; /255; CLIP mean and deviation
-    dinov2   shorter side to 256, bicubic, centre crop 224; /255; ImageNet mean and deviation
-    siglip   both sides to 224, bicubic with antialias; /255; mean and deviation .5
+    dino     frames as float 0-255; shorter side to 224, bilinear without antialias, no crop; /255; ImageNet mean,
+    deviation clip     shorter side to 224, bicubic without antialias, centre crop 224; /255; CLIP mean and deviation
+    dinov2   shorter side to 256, bicubic, centre crop 224; /255; ImageNet mean and deviation siglip   both sides to
+    224, bicubic with antialias; /255; mean and deviation .5
 
 CLIP, DINOv2 and SigLIP models of another input size have 224 (and 256) scaled to it.
 """

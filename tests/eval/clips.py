@@ -14,7 +14,7 @@ RED, BLUE = np.array([220, 40, 40], np.float32), np.array([40, 70, 220], np.floa
 
 
 def character(seconds: float, mix: np.ndarray | float = 0.0, moving: bool = True, fps: int = FPS) -> np.ndarray:
-    """[F, SIDE, SIDE, 3] uint8: a body that walks to and fro; `mix` [F] goes from a red square (0) to a blue disc (1)."""
+    """[F, SIDE, SIDE, 3] uint8: a body that walks to and fro; `mix` [F]: from a red square (0) to a blue disc (1)."""
     frames = round(seconds * fps)
     t = np.arange(frames) / fps if moving else np.zeros(frames)
     mix = np.broadcast_to(np.asarray(mix, np.float32), (frames,))[:, None, None]

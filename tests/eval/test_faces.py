@@ -9,7 +9,7 @@ import pytest
 
 from eval.embedders import EmbedderSpec
 
-CODE = '''
+CODE = """
 import numpy as np
 
 class Faces:
@@ -21,7 +21,7 @@ class Faces:
 
 def open(folder, device):
     return Faces()
-'''
+"""
 TERMS = {"model": "M", "license": "L", "commercial_use": True, "source": "https://x", "looked_up": "2026-01-31"}
 
 

@@ -70,7 +70,7 @@ def test_a_take_is_measured_by_its_folder(tmp_path):
     with pytest.raises(ValueError, match=r"is no take: its take\.json can't be read"):
         find_footage(folder)
     (folder / "take.json").write_text(json.dumps({"status": "interrupted"}))
-    with pytest.raises(ValueError, match="is interrupted, not finished; measure .*video.mp4 itself"):
+    with pytest.raises(ValueError, match=r"is interrupted, not finished; measure .*video\.mp4 itself"):
         find_footage(folder)
     (folder / "take.json").write_text(json.dumps({"status": "finished"}))
     assert find_footage(folder).frames == 40

@@ -97,7 +97,9 @@ def test_a_loop_repeats_and_a_walk_does_not(tmp_path):
     shares = {}
     for name, clip in (("walk", walk), ("loop", loop)):
         video = find_footage(write_clip(tmp_path / f"{name}.mp4", clip.astype(np.uint8), fps=8))
-        shares[name] = measure(video, {"pixels": PixelEmbedder()}, MeasureSettings((40.0,)))["companions"][0]["repetition"]
+        shares[name] = measure(video, {"pixels": PixelEmbedder()}, MeasureSettings((40.0,)))["companions"][0][
+            "repetition"
+        ]
     assert shares["walk"] < 0.2
     assert shares["loop"] > 0.7
 
@@ -113,7 +115,7 @@ def test_a_video_that_is_too_short_is_refused_before_it_is_decoded(control_video
             return {}
 
     video = replace(control_videos["real"], frames=50 * FPS)
-    with pytest.raises(ValueError, match="is 50.00 s long and does not reach the horizon of 60 s"):
+    with pytest.raises(ValueError, match=r"is 50\.00 s long and does not reach the horizon of 60 s"):
         measure(video, {"unused": Unused()}, MeasureSettings((30.0, 60.0)))
 
 
@@ -156,5 +158,3 @@ def test_adherence_is_of_each_prompt_to_its_own_frames(tmp_path):
 def test_settings_that_make_no_sense(settings, message):
     with pytest.raises(ValueError, match=message):
         MeasureSettings(**settings)
-
-

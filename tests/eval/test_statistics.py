@@ -28,7 +28,7 @@ def test_acceleration_is_the_jackknife_left_out_one_by_one():
 
 @pytest.mark.parametrize("name", ["normal", "exponential"])
 def test_bca_is_second_order_exact(name):
-    """For a mean the BCa end is mean + s/sqrt(n) (z + skew/(6 sqrt n) (2 z^2 + 1)), to order 1/n (Hall 1992, sec. 3.10)."""
+    """To order 1/n a BCa end is mean + s/sqrt(n) (z + skew/(6 sqrt n) (2 z^2 + 1)) (Hall 1992, section 3.10)."""
     rng, n = np.random.default_rng(7), 100
     values = rng.normal(size=n) if name == "normal" else rng.exponential(size=n)
     s, z = values.std(), NormalDist().inv_cdf(0.975)
@@ -141,6 +141,8 @@ def test_band_of_a_mean():
     curves[:, 2] = np.nan
     low, high = mean_band(curves)
     error = 1.96 * curves[:, 0].std() / math.sqrt(200)
-    assert (low[0], high[0]) == pytest.approx((curves[:, 0].mean() - error, curves[:, 0].mean() + error), abs=0.2 * error)
+    assert (low[0], high[0]) == pytest.approx(
+        (curves[:, 0].mean() - error, curves[:, 0].mean() + error), abs=0.2 * error
+    )
     assert (low[1], high[1]) == pytest.approx((2.0, 2.0))
     assert np.isnan([low[2], high[2]]).all()
