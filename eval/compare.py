@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from eval.engines import make_here, make_in_processes
-from eval.making import Maker, is_finished
-from eval.plan import Cell, Plan, keep_plan
+from eval.making import Maker
+from eval.plan import Cell, Plan, check_run, keep_plan
+from eval.runs import is_finished
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets import load_preset
 
@@ -71,15 +72,18 @@ def compare(
     engine = engine or Engine()
     check_report_can_be_drawn()
     plan.check(load_preset(plan.backbone))
+    check_run(run, plan)
     cells = plan.cells
     todo = [cell for cell in cells if not is_finished(run, cell)]
+    here = engine.name == "local" and engine.workers == 1
     maker = None
-    if todo and engine.name == "local" and engine.workers == 1:
-        maker = Maker(plan, run, engine.threads, pipe)
+    if todo:  # where workers make the takes, this process looks at the plan on the CPU, and then forgets the weights
+        maker = Maker(plan if here else replace(plan, device="cpu"), run, engine.threads, pipe)
         maker.check()
         words = maker.unknown_words()
         if words:
             note(f"Note: {plan.backbone} has never read {', '.join(words)}.")
+        maker = maker if here else None
     keep_plan(run, plan)
     done = len(cells) - len(todo)
     progress(None, done, len(cells))

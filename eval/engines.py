@@ -31,8 +31,8 @@ def make_in_processes(run: Path, cells: Sequence[Cell], workers: int, threads: i
         whatever a take raises; the others that were begun are finished first.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=start_worker, initargs=(run, threads)) as pool:
-        futures = {pool.submit(finish_in_worker, cell): cell for cell in cells}
+    with ProcessPoolExecutor(workers, context) as pool:
+        futures = {pool.submit(finish_in_worker, run, threads, cell): cell for cell in cells}
         try:
             for future in as_completed(futures):
                 future.result()
@@ -42,13 +42,9 @@ def make_in_processes(run: Path, cells: Sequence[Cell], workers: int, threads: i
             raise
 
 
-def start_worker(run: Path, threads: int | None) -> None:
-    """Load backbone and embedders in a process of its own."""
+def finish_in_worker(run: Path, threads: int | None, cell: Cell) -> None:
+    """Make and measure one take in a worker's process, which loads backbone and embedders with its first one."""
     global _maker
-    _maker = Maker(read_plan(run), run, threads)
-
-
-def finish_in_worker(cell: Cell) -> None:
-    """Make and measure one take in the process that `start_worker` prepared."""
-    assert _maker is not None
+    if _maker is None:
+        _maker = Maker(read_plan(run), run, threads)
     _maker.finish(cell)

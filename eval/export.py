@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from eval.making import TAKES, is_finished
 from eval.plan import Plan, read_plan
+from eval.runs import is_finished, take_folder
 from longlive_rag.take import VIDEO
 
 
@@ -29,7 +29,7 @@ def export_for_vbench(run: Path, target: Path) -> int:
         (target / arm.name).mkdir(parents=True)
     for cell in plan.cells:
         name = f"{names[cell.story.id]}-{cell.seed}.mp4"
-        shutil.copyfile(run / TAKES / cell.name / VIDEO, target / cell.arm.name / name)
+        shutil.copyfile(take_folder(run, cell) / VIDEO, target / cell.arm.name / name)
     return len(plan.cells)
 
 

@@ -48,7 +48,8 @@ def drift_curves(takes: Takes, scenario: str, embedder: str) -> Figure:
         for second, _ in stories[0].cues:
             axes.axvline(second, color=GRID, linewidth=1.0, zorder=0)
     axes.set_xlim(0, plan.seconds)
-    axes.set_ylim(low_edge - 0.05 * (1 - low_edge), 1 + 0.06 * (1 - low_edge))
+    room = max(1 - low_edge, 1e-3)
+    axes.set_ylim(1 - 1.05 * room, 1 + 0.06 * room)
     axes.set_xlabel("seconds of the take")
     axes.set_ylabel(f"cosine to the first second ({embedder})")
     _legend(axes)

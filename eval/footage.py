@@ -55,7 +55,7 @@ def find_footage(path: Path) -> Footage:
             if not container.streams.video:
                 raise ValueError(f"{path} holds no video")
             stream = container.streams.video[0]
-            frames = sum(1 for packet in container.demux(stream) if packet.size)
+            frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
             rate = stream.average_rate or stream.guessed_rate
             width, height = stream.codec_context.width, stream.codec_context.height
     except (av.FFmpegError, OSError) as error:

@@ -20,6 +20,7 @@ from eval.footage import find_footage
 from eval.measure import measure
 from eval.plan import Cell, Plan, read_json
 from eval.retrieval_controls import retrieval_of
+from eval.runs import MEASURES, NOISE, take_folder
 from longlive_rag.config import TakeRequest
 from longlive_rag.load import load_pipeline, pick_device
 from longlive_rag.noise import NoiseSource, PhiloxNoise
@@ -27,10 +28,6 @@ from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets import Preset, load_preset
 from longlive_rag.take import RECORD, TakeRun, TakeWriter, write_json
 from longlive_rag.timeline import Timeline
-
-TAKES = "takes"
-NOISE = "noise.json"
-MEASURES = "measures.json"
 
 
 class RecordedNoise:
@@ -110,7 +107,7 @@ class Maker:
 
     def finish(self, cell: Cell) -> dict[str, Any]:
         """Make and measure a take, as far as that isn't done; returns its measures."""
-        folder = self._run / TAKES / cell.name
+        folder = take_folder(self._run, cell)
         if (folder / MEASURES).exists():
             return read_json(folder / MEASURES)
         request = self._plan.request(self._preset, cell)
@@ -145,11 +142,6 @@ class Maker:
         if cell.arm.retrieval == "similar":
             return nullcontext()
         return retrieval_of(self._pipe, cell.arm.retrieval, cell.seed)
-
-
-def is_finished(run: Path, cell: Cell) -> bool:
-    """Whether a take is made and measured."""
-    return (run / TAKES / cell.name / MEASURES).exists()
 
 
 def _is_made(folder: Path, request: TakeRequest) -> bool:

@@ -217,8 +217,8 @@ def _protocols(seen: Seen, fps: float, horizon_s: float, settings: MeasureSettin
         values = getattr(looks, name)
         found["series"][name] = {
             "start_end_contrast": protocols.start_end_contrast(values),
-            "spread": protocols.spread(values),
-            "weighted_drift": protocols.weighted_drift(values),
+            "spread": protocols.spread(values) if len(values) >= protocols.SPREAD_SEGMENTS else None,
+            "weighted_drift": protocols.weighted_drift(values) if len(values) >= protocols.WEIGHTED_CHUNKS else None,
         }
     if settings.embed_every > 1:
         return found

@@ -182,23 +182,26 @@ class Plan:
         return {"format": PLAN_FORMAT, **json.loads(json.dumps(asdict(self)))}
 
 
-def keep_plan(run: Path, plan: Plan) -> None:
-    """Write the plan into a run's folder; a run that is there must be of the same plan.
+def check_run(run: Path, plan: Plan) -> None:
+    """Refuse a folder that a run of this plan can't go on in or begin in.
 
     Raises:
         ValueError: if the folder holds another comparison, or something else.
     """
-    path = run / PLAN
-    if path.exists():
-        kept = read_json(path)
+    if (run / PLAN).exists():
+        kept = read_json(run / PLAN)
         changed = [name for name, value in plan.as_dict().items() if kept.get(name) != value]
         if changed:
             raise ValueError(f"{run} holds another comparison ({', '.join(changed)} differ); choose another folder")
-        return
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise ValueError(f"{run} is there and holds no comparison; choose another folder")
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(path, plan.as_dict())
+
+
+def keep_plan(run: Path, plan: Plan) -> None:
+    """Write the plan into a run's folder, unless it is there."""
+    if not (run / PLAN).exists():
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / PLAN, plan.as_dict())
 
 
 def read_plan(run: Path) -> Plan:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.engines import finish_in_worker, start_worker
+from eval.engines import finish_in_worker
 from eval.plan import Cell
 
 LOST_WORKERS = 5  # how often one take may lose its worker before the run gives up
@@ -56,13 +56,10 @@ class _Worker:
     """One process of the cluster, with the backbone loaded at its first take."""
 
     def __init__(self, run: str, threads: int | None) -> None:
-        self._run, self._threads, self._started = Path(run), threads, False
+        self._run, self._threads = Path(run), threads
 
     def finish(self, cell: Cell) -> None:
-        if not self._started:
-            start_worker(self._run, self._threads)
-            self._started = True
-        finish_in_worker(cell)
+        finish_in_worker(self._run, self._threads, cell)
 
 
 def _begin(actor: Any, waiting: list[Cell], busy: dict[Any, tuple[Any, Cell]]) -> None:

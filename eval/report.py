@@ -13,9 +13,9 @@ from typing import Any
 from PIL import Image
 
 from eval import figures
-from eval.making import TAKES
 from eval.plan import Cell, Plan
 from eval.results import Comparison, Outcome, Takes, compare_all, outcomes, summarise
+from eval.runs import take_folder
 from eval.scenarios import Story, read_scenarios
 from longlive_rag.take import MEMORY_MAP, write_json
 
@@ -52,7 +52,7 @@ def write_report(run: Path, plan: Plan) -> dict[str, Any]:
     """
     takes = Takes(run, plan)
     comparisons = compare_all(takes)
-    results = summarise(takes)
+    results = summarise(takes, comparisons)
     (run / FIGURES).mkdir(exist_ok=True)
     page = _page(takes, comparisons, results)
     write_json(run / RESULTS, results)
@@ -205,7 +205,7 @@ def _strips(takes: Takes, scenario: str, pairs: dict[str, dict[str, float]]) -> 
     parts = ["<h3>What it looks like</h3>"]
     for which, story_id in chosen.items():
         story = next(story for story in plan.stories if story.id == story_id)
-        folders = [(each.name, takes.run / TAKES / Cell(each, story, 0).name) for each in (base, arm)]
+        folders = [(each.name, take_folder(takes.run, Cell(each, story, 0))) for each in (base, arm)]
         strip = figures.film_strip(folders, (0.0, *plan.horizons_s))
         difference = pairs[story_id][arm.name] - pairs[story_id][base.name]
         note = f"The {which} pair for {arm.name}: {_told(story)} Difference in drift {difference:+.3f}; seed 0."

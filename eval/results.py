@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.making import MEASURES, NOISE, TAKES, is_finished
 from eval.plan import Cell, Plan, read_json
+from eval.runs import MEASURES, NOISE, is_finished, take_folder
 from eval.statistics import Paired, detectable_effect, holm, paired
 from longlive_rag.take import RECORD
 
@@ -142,8 +142,8 @@ class Takes:
                 "run the comparison again to go on"
             )
         self.run, self.plan = run, plan
-        self.measures = {cell.name: read_json(run / TAKES / cell.name / MEASURES) for cell in plan.cells}
-        self.noise = {cell.name: read_json(run / TAKES / cell.name / NOISE)["sha256"] for cell in plan.cells}
+        self.measures = {cell.name: read_json(take_folder(run, cell) / MEASURES) for cell in plan.cells}
+        self.noise = {cell.name: read_json(take_folder(run, cell) / NOISE)["sha256"] for cell in plan.cells}
 
     def of(self, arm: str, story: str, seed: int) -> dict[str, Any]:
         """Measures of one take."""
@@ -151,7 +151,7 @@ class Takes:
 
     def record(self, cell: Cell) -> dict[str, Any]:
         """A take's `take.json`."""
-        return read_json(self.run / TAKES / cell.name / RECORD)
+        return read_json(take_folder(self.run, cell) / RECORD)
 
 
 def differences(takes: Takes, outcome: Outcome, scenario: str, arm: str) -> tuple[dict[str, float], dict[str, Any]]:
@@ -269,7 +269,7 @@ def same_noise(takes: Takes) -> dict[str, list[str]]:
 
 
 def verdict(comparison: Comparison) -> str:
-    """One sentence, with its interval, that says what was seen, for or against."""
+    """One sentence about a confirmatory test (of drift), with its interval, that says what was seen, for or against."""
     c, p = comparison, comparison.paired
     where = f"On {c.scenario} at {c.horizon_s:g} s"
     if p is None:
@@ -286,13 +286,13 @@ def verdict(comparison: Comparison) -> str:
     if better or worse:
         how = "drifts less than" if better else "drifts MORE than"
         weak = ", which does not survive the correction for several tests" if c.p_holm and c.p_holm > 0.05 else ""
-        return f"{where}, {c.arm} {how} {c.baseline} by {c.label} ({interval}; {p_value}{weak})."
-    return f"{where}, no difference was seen between {c.arm} and {c.baseline} in {c.label} ({interval}; {p_value})."
+        return f"{where}, {c.arm} {how} {c.baseline} ({c.label}: {interval}; {p_value}{weak})."
+    return f"{where}, no difference was seen between {c.arm} and {c.baseline} ({c.label}: {interval}; {p_value})."
 
 
-def summarise(takes: Takes) -> dict[str, Any]:
-    """All results, as plain data for JSON."""
-    plan, comparisons = takes.plan, compare_all(takes)
+def summarise(takes: Takes, comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """All results, as plain data for JSON; `comparisons` are those of `compare_all`."""
+    plan = takes.plan
     confirmatory = [c for c in comparisons if c.confirmatory]
     prompts = {name: sum(story.scenario == name for story in plan.stories) for name in plan.scenarios}
     first = takes.record(plan.cells[0])

@@ -53,6 +53,8 @@ def read_scenarios(path: Path | None = None) -> dict[str, dict[str, Any]]:
     if not isinstance(scenarios, dict):
         raise ValueError(f"{path} must hold an object: scenario name to prompt and cues")
     for name, scenario in scenarios.items():
+        if name != _fit_for_a_folder(name):
+            raise ValueError(f"scenario {name!r} in {path} must be named by letters, digits, - and . only")
         if not isinstance(scenario, dict) or "prompt" not in scenario:
             raise ValueError(f"scenario {name!r} in {path} has no prompt")
         unknown = set(scenario) - {"about", "origin_s", "prompt", "cues"}

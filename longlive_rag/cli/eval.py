@@ -322,9 +322,7 @@ class _Bar:
     def __init__(self, unit: str) -> None:
         from tqdm import tqdm
 
-        self._bar = tqdm(
-            unit=f" {unit}s", file=sys.stderr, disable=None if sys.stderr.isatty() else False, mininterval=1
-        )
+        self._bar = tqdm(unit=f" {unit}s", file=sys.stderr, mininterval=1)
         self._done = self._all = 0
 
     def __enter__(self) -> _Bar:

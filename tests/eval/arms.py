@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,7 +43,7 @@ class DriftingPipeline:
 
     def stream(self, request: TakeRequest, *, noise) -> Iterator[SimpleNamespace]:
         timeline = Timeline(request.pixel_frames, FPS, 3, 4)
-        rng = np.random.default_rng([request.seed, len(request.prompt)])
+        rng = np.random.default_rng([request.seed, zlib.crc32(request.prompt.encode())])
         pace = rng.uniform(0.6, 1.0)
         if request.context.memory_frames:
             pace *= 1 - self.kept * rng.uniform(0.5, 1.0)
