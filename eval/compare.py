@@ -12,6 +12,7 @@ from eval.engines import make_here, make_in_processes
 from eval.making import Maker
 from eval.plan import Cell, Plan, check_run, keep_plan
 from eval.runs import is_finished
+from longlive_rag.load import pick_device
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets import load_preset
 
@@ -75,6 +76,8 @@ def compare(
     check_run(run, plan)
     cells = plan.cells
     todo = [cell for cell in cells if not is_finished(run, cell)]
+    if engine.name == "local":
+        pick_device(plan.device)
     here = engine.name == "local" and engine.workers == 1
     maker = None
     if todo:  # where workers make the takes, this process looks at the plan on the CPU, and then forgets the weights

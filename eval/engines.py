@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from eval.making import Maker
@@ -28,7 +29,8 @@ def make_in_processes(run: Path, cells: Sequence[Cell], workers: int, threads: i
         threads: of each process, for one operation.
 
     Raises:
-        whatever a take raises; the others that were begun are finished first.
+        OSError: if a worker was killed.
+        Whatever a take raises; the others that were begun are finished first.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context) as pool:
@@ -37,6 +39,8 @@ def make_in_processes(run: Path, cells: Sequence[Cell], workers: int, threads: i
             for future in as_completed(futures):
                 future.result()
                 yield futures[future]
+        except BrokenProcessPool as error:
+            raise OSError("a worker was killed; is there enough memory for so many takes at once?") from error
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

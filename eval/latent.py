@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from backbone.vae import encode_video
+
 
 class LatentEmbedder:
     """Frames at the backbone's own size, through VAE encoder and retrieval encoder.
@@ -35,12 +37,6 @@ class LatentEmbedder:
             raise ValueError(f"backbone {backbone!r} has no trained retrieval encoder")
         self._backbone, self._vae, self._encoder = backbone, pipe.vae, pipe.encoder
         self._size = (pipe.output.height, pipe.output.width)
-        shape = (1, -1, 1, 1, 1)
-        config = pipe.vae.config
-        self._mean, self._deviation = (
-            torch.tensor(values, device=pipe.vae.device).view(shape)
-            for values in (config.latents_mean, config.latents_std)
-        )
 
     def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """[N, H, W, 3] uint8 to unit vectors [N, D]."""
@@ -49,7 +45,7 @@ class LatentEmbedder:
             if pixels.shape[-2:] != self._size:
                 pixels = F.interpolate(pixels, self._size, mode="bilinear", antialias=True, align_corners=False)
             clips = (pixels / 127.5 - 1).unsqueeze(2)
-            latents = (self._vae.encode(clips).latent_dist.mode() - self._mean) / self._deviation
+            latents = encode_video(self._vae, clips)
             return self._encoder.encode(latents.transpose(1, 2))[:, 0].cpu().numpy()
 
     def describe(self) -> dict[str, Any]:

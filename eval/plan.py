@@ -165,6 +165,7 @@ class Plan:
             ValueError: if a request can't be met, or two arms would make the same takes.
         """
         made: dict[str, str] = {}
+        rates: set[int] = set()
         for arm in self.arms:
             requests = [self.request(preset, Cell(arm, story, 0)) for story in self.stories]
             request = requests[0]
@@ -174,6 +175,9 @@ class Plan:
             if what in made:
                 raise ValueError(f"arms {made[what]!r} and {arm.name!r} have the same settings on this backbone")
             made[what] = arm.name
+            rates.add(request.output.fps)
+            if len(rates) > 1:
+                raise ValueError(f"arms differ in fps ({min(rates)} and {max(rates)}); a pair needs frames at equal times")
         for spec in parse_embedders(self.embedders):
             spec.check()
 
@@ -222,12 +226,15 @@ def read_plan_file(path: Path) -> Plan:
     content = read_json(path)
     if content.pop("format", None) != PLAN_FORMAT:
         raise ValueError(f"{path} is no plan, or one of another version")
-    arms = tuple(Arm(**arm) for arm in content.pop("arms"))
-    stories = tuple(
-        Story(**{**story, "cues": tuple((second, prompt) for second, prompt in story["cues"])})
-        for story in content.pop("stories")
-    )
-    return Plan(arms=arms, stories=stories, horizons_s=tuple(content.pop("horizons_s")), **content)
+    try:
+        arms = tuple(Arm(**arm) for arm in content.pop("arms"))
+        stories = tuple(
+            Story(**{**story, "cues": tuple((second, prompt) for second, prompt in story["cues"])})
+            for story in content.pop("stories")
+        )
+        return Plan(arms=arms, stories=stories, horizons_s=tuple(content.pop("horizons_s")), **content)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no plan: {error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

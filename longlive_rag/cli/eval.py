@@ -191,6 +191,8 @@ def compare(
     bar = _Bar("take")
     with refuse_bad_input(FLAGS):
         where = Engine(engine, workers, threads, address)
+        if plan_file:
+            _refuse_beside_plan(asked)
         plan = read_plan_file(plan_file) if plan_file else _plan(**asked)
         try:
             with bar, quiet_libraries():
@@ -227,6 +229,16 @@ def export(run: Path, output: Path) -> None:
     with refuse_bad_input():
         count = export_for_vbench(run, output)
     click.echo(f"{count} videos in {output}")
+
+
+def _refuse_beside_plan(asked: dict[str, Any]) -> None:
+    """A plan says everything itself: an option beside it would be read by nobody."""
+    context = click.get_current_context()
+    source = click.core.ParameterSource.COMMANDLINE
+    typed = [param.opts[0] for param in context.command.params if param.name in asked
+             and context.get_parameter_source(param.name or "") is source]  # fmt: skip
+    if typed:
+        raise ValueError(f"--plan says everything itself; leave out {', '.join(typed)}")
 
 
 def _plan(

@@ -187,6 +187,7 @@ def test_what_can_not_be_is_refused_before_anything_is_made(backbone, tmp_path):
         (lambda: replace(same, arms=(*same.arms, Arm("twin", {"memory": {"enabled": True}}))), "the same settings"),
         (lambda: replace(same, arms=(native, Arm("k", {"memory": {"size": 3}}))), "arm 'k', prompt plain-000: .*size"),
         (lambda: replace(same, arms=(native, Arm("k", {"context": {"memory_frames": 99}}))), "arm 'k'.*99"),
+        (lambda: replace(same, arms=(native, Arm("k", {"output": {"fps": 8}}))), r"arms differ in fps \(4 and 8\)"),
         (lambda: replace(same, backbone="nowhere"), "backbone 'nowhere' is no known name"),
     ]  # fmt: skip
     for make, message in cases:
