@@ -46,16 +46,13 @@ def unit(embeddings: NDArray) -> Floats:
     return np.divide(rows, lengths, out=np.full_like(rows, np.nan), where=lengths > 0)
 
 
-def cosine_to_reference(
-    embeddings: NDArray, seconds: Floats, windows: DriftWindows | None = None, counts: NDArray[np.bool_] | None = None
-) -> Floats:
+def cosine_to_reference(embeddings: NDArray, seconds: Floats, windows: DriftWindows | None = None) -> Floats:
     """Cosine of every frame to the reference.
 
     Args:
         embeddings: [T, D], one row a frame, NaN where no subject is seen.
         seconds: [T] time at which each frame begins.
         windows: where the reference is taken.
-        counts: [T] frames that may count; others become NaN, in the reference too. Default: all.
 
     Returns:
         [T], NaN where no subject is seen or there is no reference.
@@ -65,8 +62,6 @@ def cosine_to_reference(
     """
     windows = windows or DriftWindows()
     rows = unit(embeddings)
-    if counts is not None:
-        rows = np.where(counts[:, None], rows, np.nan)
     first = within(seconds, windows.reference)
     if not first.any():
         raise ValueError(f"there is no frame from {windows.reference[0]:g} s to {windows.reference[1]:g} s to refer to")

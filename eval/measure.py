@@ -157,6 +157,10 @@ def measure(
         "traits": _traits(seen, embedders, settings),
         "protocols": [_protocols(seen, footage.fps, horizon_s, settings) for horizon_s in settings.horizons_s],
         "curves": _curves(seen, cosines),
+        "per_frame": {
+            "seconds": [round(float(second), 6) for second in seen.embedded_seconds],
+            "cosine": {name: _json_numbers(values) for name, values in cosines.items()},
+        },
     }  # fmt: skip
 
 

@@ -177,7 +177,8 @@ class Plan:
             made[what] = arm.name
             rates.add(request.output.fps)
             if len(rates) > 1:
-                raise ValueError(f"arms differ in fps ({min(rates)} and {max(rates)}); a pair needs frames at equal times")
+                low, high = sorted(rates)
+                raise ValueError(f"arms differ in fps ({low} and {high}); a pair needs frames at the same times")
         for spec in parse_embedders(self.embedders):
             spec.check()
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from eval.drift import drift_at
 from eval.plan import Cell, Plan, read_json
 from eval.runs import MEASURES, NOISE, is_finished, take_folder
 from eval.statistics import Paired, detectable_effect, holm, paired
+from eval.windows import DriftWindows
 from longlive_rag.take import RECORD
 
 RESULTS_FORMAT = 1
@@ -145,6 +147,10 @@ class Takes:
         self.measures = {cell.name: read_json(take_folder(run, cell) / MEASURES) for cell in plan.cells}
         self.noise = {cell.name: read_json(take_folder(run, cell) / NOISE)["sha256"] for cell in plan.cells}
 
+        for story in plan.stories:
+            for seed in range(plan.seeds):
+                score_on_common_frames([self.of(arm.name, story.id, seed) for arm in plan.arms])
+
     def of(self, arm: str, story: str, seed: int) -> dict[str, Any]:
         """Measures of one take."""
         return self.measures[f"{arm}/{story}-seed{seed}"]
@@ -152,6 +158,28 @@ class Takes:
     def record(self, cell: Cell) -> dict[str, Any]:
         """A take's `take.json`."""
         return read_json(take_folder(self.run, cell) / RECORD)
+
+
+def score_on_common_frames(matched: Sequence[dict[str, Any]]) -> None:
+    """Read the drift of matched takes again, in place, from the frames in which the subject is seen in all of them.
+
+    A take in which the subject is rarely seen would else be judged by its best moments. Coverages stay each take's own,
+    and so does the reference. Where all frames count in all takes, nothing changes.
+
+    Args:
+        matched: measures of the takes of one prompt and seed, one an arm.
+    """
+    windows = DriftWindows(matched[0]["origin_s"])
+    for name in matched[0]["drift"]:
+        cosines = [np.array(measures["per_frame"]["cosine"][name], np.float64) for measures in matched]
+        missing = np.isnan(cosines).any(axis=0)
+        if not missing.any():
+            continue
+        for measures, values in zip(matched, cosines, strict=True):
+            seconds = np.array(measures["per_frame"]["seconds"])
+            for drift in measures["drift"][name]:
+                common = drift_at(np.where(missing, np.nan, values), seconds, drift["horizon_s"], windows)
+                drift.update(value=common.value, opening=common.opening, last=common.last)
 
 
 def differences(takes: Takes, outcome: Outcome, scenario: str, arm: str) -> tuple[dict[str, float], dict[str, Any]]:
@@ -202,7 +230,7 @@ def compare_all(takes: Takes) -> list[Comparison]:
 def _with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     tests = [c for c in comparisons if c.confirmatory and c.paired]
     adjusted = dict(zip(map(id, tests), holm([c.paired.p for c in tests if c.paired]), strict=True))
-    return [Comparison(**{**c.__dict__, "p_holm": adjusted.get(id(c))}) for c in comparisons]
+    return [replace(c, p_holm=adjusted.get(id(c))) for c in comparisons]
 
 
 def noise_floor(takes: Takes) -> list[dict[str, Any]]:

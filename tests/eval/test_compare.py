@@ -14,7 +14,7 @@ from eval.compare import Engine, compare
 from eval.export import export_for_vbench, vbench_name
 from eval.making import Maker
 from eval.plan import ARMS, Arm, check_run, read_plan
-from eval.results import Takes, compare_all, guardrails, noise_floor
+from eval.results import Takes, compare_all, guardrails, noise_floor, score_on_common_frames
 from eval.runs import is_finished
 from eval.scenarios import Story
 from longlive_rag.presets import load_preset
@@ -158,6 +158,25 @@ def test_missing_subjects_are_counted_not_hidden(finished):
     found = next(c for c in compare_all(takes) if c.outcome == "drift.pixels@20")
     assert found.left_out == 1
     assert found.paired.prompts == 4  # the other seed still speaks for its prompt
+
+
+def test_only_frames_seen_in_all_arms_are_scored():
+    """Worked by hand: native shows its subject at its best only; there memory is compared with it, and nowhere else."""
+
+    def measures(cosines: list[float | None]) -> dict:
+        drift = {"horizon_s": 10.0, "value": 9.0, "opening": 9.0, "last": 9.0, "last_coverage": 0.5}
+        frames = {"seconds": [float(second) for second in range(10)], "cosine": {"face": cosines}}
+        return {"origin_s": 0.0, "drift": {"face": [drift]}, "per_frame": frames}
+
+    native = measures([1, 0.9, 0.9, 0.9, 0.9, None, None, 0.8, None, None])
+    memory = measures([1, 0.9, 0.9, None, 0.7, 0.1, 0.1, 0.6, 0.1, 0.1])
+    score_on_common_frames([native, memory])
+    assert native["drift"]["face"][0]["value"] == pytest.approx(0.9 - 0.8)
+    assert memory["drift"]["face"][0]["value"] == pytest.approx((0.9 + 0.9 + 0.7) / 3 - 0.6)
+    assert memory["drift"]["face"][0]["last_coverage"] == 0.5
+    whole = measures([1.0] * 10)
+    score_on_common_frames([whole, measures([1.0] * 10)])
+    assert whole["drift"]["face"][0]["value"] == 9.0  # nothing is missing, nothing is touched
 
 
 def test_a_run_of_another_plan_is_refused(finished, backbone, tmp_path):

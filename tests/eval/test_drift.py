@@ -86,14 +86,6 @@ def test_frames_without_a_subject_count_nowhere_and_are_reported():
     assert (gone.value, gone.last, gone.last_coverage) == (None, None, 0.0)
 
 
-def test_frames_that_may_not_count_are_left_out_of_the_reference_too():
-    seconds = times(20)
-    rows = turning(np.where(seconds < 0.5, 1.0, 0.0))
-    counts = seconds >= 0.5
-    assert cosine_to_reference(rows, seconds, counts=counts)[20] == pytest.approx(1.0)
-    assert cosine_to_reference(rows, seconds)[20] < 0.95
-
-
 def test_a_subject_introduced_later_has_its_windows_moved():
     seconds = times(30)
     rows = turning(np.where(seconds < 5, 1.5, np.where(seconds < 12, 0.0, 0.3)))
