@@ -94,7 +94,7 @@ def _what(plan: Plan, results: dict[str, Any]) -> str:
 
 def _warnings(results: dict[str, Any]) -> str:
     notes = []
-    if set(results["embedders"]) <= {"pixels", "latent"}:
+    if next(iter(results["embedders"])) in ("pixels", "latent"):
         notes.append("The primary embedder knows nothing of subjects: these figures are of pictures, not of identity.")
     for arm, others in results["other_noise"].items():
         if others:
@@ -129,7 +129,7 @@ def _scenario(takes: Takes, scenario: str, embedder: str, comparisons: Sequence[
         plot = figures.paired_plot(takes, pairs, (arms[0], arms[1]), label)
         parts.append(_caption(_figure(takes.run, f"{scenario}-pairs", plot), "Each prompt, best for the arm on top."))
         parts.append(_strips(takes, scenario, pairs))
-    parts.append(_companions(comparisons, plan))
+    parts.append(_companions(comparisons, plan, embedder))
     return "".join(parts)
 
 
@@ -161,37 +161,40 @@ def _drift_table(drift: Sequence[Comparison]) -> str:
         if p is None:
             rows.append([f"{c.horizon_s:g} s", c.arm, "nothing to compare"])
             continue
-        interval = "-" if p.low is None else f"{p.low:+.3f} to {p.high:+.3f}"
+        interval = "-" if p.low is None or p.high is None else f"{p.low:+.3f} to {p.high:+.3f}"
         holm = "" if c.p_holm is None else f"{c.p_holm:.2g}"
         tone = "" if p.low is None or p.high is None else "better" if p.high < 0 else "worse" if p.low > 0 else ""
         rows.append(
             [
                 f"{c.horizon_s:g} s", c.arm, f"{c.means[c.baseline]:.3f}", f"{c.means[c.arm]:.3f}",
                 f'<span class="{tone}">{p.mean:+.3f}</span>', interval, f"{p.median:+.3f}", f"{p.win_rate:.0%}",
-                f"{p.p:.2g}", holm, str(p.prompts),
+                f"{p.p:.2g}" if c.confirmatory else "", holm, str(p.prompts),
             ]
         )  # fmt: skip
     head = ["horizon", "arm", f"D {drift[0].baseline}", "D arm", "difference", "95 % interval", "median", "wins", "p",
             "p (Holm)", "prompts"]  # fmt: skip
     return html_table(
-        head, rows, "D by horizon. Win: the prompt drifts less. p: sign flips; Holm over the confirmatory tests."
+        head,
+        rows,
+        "D by horizon. Win: the prompt drifts less. p: sign flips, of the confirmatory tests; Holm over all of them.",
     )
 
 
-def _companions(comparisons: Sequence[Comparison], plan: Plan) -> str:
+def _companions(comparisons: Sequence[Comparison], plan: Plan, primary: str) -> str:
+    """Everything but the primary endpoint, at the longest horizon."""
     rows = []
     for c in comparisons:
         boring = c.outcome.startswith("seen.") and all(value == 1 for value in c.means.values())
-        if c.horizon_s != plan.seconds or c.outcome.startswith("drift.") or c.paired is None or boring:
+        if c.horizon_s != plan.seconds or c.outcome.startswith(f"drift.{primary}@") or c.paired is None or boring:
             continue
         p = c.paired
-        interval = "-" if p.low is None else f"{p.low:+.4f} to {p.high:+.4f}"
+        interval = "-" if p.low is None or p.high is None else f"{p.low:+.4f} to {p.high:+.4f}"
         arrow = "lower is better" if c.lower_is_better else "higher is better"
         rows.append(
             [c.label, c.arm, f"{c.means[c.baseline]:.4f}", f"{c.means[c.arm]:.4f}", f"{p.mean:+.4f}", interval, arrow]
         )
     head = ["companion", "arm", "baseline", "arm's", "difference", "95 % interval", ""]
-    return "<h3>Companions</h3>" + html_table(
+    return "<h3>Companions and other embedders</h3>" + html_table(
         head, rows, f"At {plan.seconds:g} s. Intervals only: no tests are made of these."
     )
 
