@@ -65,7 +65,7 @@ def distinct_characters(
         for reading, counts in zip(readings, inside, strict=True)
         if counts and all(trait in reading for trait in named)
     )
-    return sum(count >= least for count in seen.values())
+    return sum(bool(count >= least) for count in seen.values())
 
 
 def _most_frequent(

@@ -94,7 +94,7 @@ def drift(
     from eval.footage import find_footage
     from eval.measure import MeasureSettings
     from eval.protocols import MappingTable
-    from eval.single import possible_horizons, write_single_report
+    from eval.single import possible_horizons
     from longlive_rag.load import pick_device
 
     with refuse_bad_input(FLAGS):
@@ -115,6 +115,8 @@ def drift(
     measures = _measure_all(footage, opened, settings)
     command = shlex.join(["longlive-rag", *sys.argv[1:]])
     if output is not None:
+        from eval.single_report import write_single_report
+
         with refuse_bad_input(FLAGS):
             write_single_report(output, footage, measures, command)
     click.echo(json.dumps(measures, indent=2) if as_json else _drift_table(measures))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -81,6 +82,7 @@ def test_distinct_characters(oracle):
     readings = oracle.trait_values(oracle.embed(np.stack(frames)))
     assert distinct_characters(readings, seconds, 20) == 2  # one misread frame is nobody
     assert distinct_characters(readings, seconds, 10) == 1
+    assert json.dumps(distinct_characters(readings, seconds, 10)) == "1"
 
 
 def test_larger_videos_are_brought_to_the_oracle_s_size():

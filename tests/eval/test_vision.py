@@ -138,10 +138,10 @@ def test_prompts_are_read(folders, kind):
     assert not np.allclose(rows[0], rows[1])
 
 
-def test_the_record_names_the_weights(folders):
-    embedder = EmbedderSpec(f"dino={folders['dino']}").open()
-    described = embedder.describe()
-    assert described["weights"] == str(folders["dino"])
+@pytest.mark.parametrize("kind", list(VISION_KINDS))
+def test_the_record_names_the_weights(folders, kind):
+    described = EmbedderSpec(f"{kind}={folders[kind]}").open().describe()
+    assert described["weights"] == str(folders[kind])
     assert len(described["sha256"]) == 64
 
 
