@@ -51,7 +51,7 @@ def drift_curves(takes: Takes, scenario: str, embedder: str) -> Figure:
     room = max(1 - low_edge, 1e-3)
     axes.set_ylim(1 - 1.05 * room, 1 + 0.06 * room)
     axes.set_xlabel("seconds of the take")
-    axes.set_ylabel(f"cosine to the first second ({embedder})")
+    axes.set_ylabel(f"cosine to the reference ({embedder})")
     _legend(axes)
     return figure
 

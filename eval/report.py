@@ -17,6 +17,7 @@ from eval.plan import Cell, Plan
 from eval.results import Comparison, Outcome, Takes, compare_all, outcomes, summarise
 from eval.runs import take_folder
 from eval.scenarios import Story, read_scenarios
+from eval.windows import REFERENCE_S
 from longlive_rag.take import MEMORY_MAP, write_json
 
 REPORT, RESULTS, TABLE, FIGURES = "report.html", "results.json", "takes.csv", "figures"
@@ -119,7 +120,7 @@ def _scenario(takes: Takes, scenario: str, embedder: str, comparisons: Sequence[
     parts = [
         f"<h2>{escape(scenario)}</h2>",
         f"<p>{escape(_about(scenario))}</p>",
-        _caption(curves, "Likeness to the first second; mean over prompts, bands: 95 % bootstrap over prompts. "
+        _caption(curves, "Likeness to the reference second; mean over prompts, bands: 95 % bootstrap over prompts. "
                  "Grey: the windows that D compares. Thin lines: cues of the first prompt."),
         _drift_table(drift),
         _caption(intervals, "Mean paired difference by horizon; an interval that touches 0 shows no difference."),
@@ -209,7 +210,8 @@ def _strips(takes: Takes, scenario: str, pairs: dict[str, dict[str, float]]) -> 
     for which, story_id in chosen.items():
         story = next(story for story in plan.stories if story.id == story_id)
         folders = [(each.name, take_folder(takes.run, Cell(each, story, 0))) for each in (base, arm)]
-        strip = figures.film_strip(folders, (0.0, *plan.horizons_s))
+        reference_s = (story.origin_s + REFERENCE_S,) if story.origin_s else ()  # at 0 s there may be nobody yet
+        strip = figures.film_strip(folders, (0.0, *reference_s, *plan.horizons_s))
         difference = pairs[story_id][arm.name] - pairs[story_id][base.name]
         note = f"The {which} pair for {arm.name}: {_told(story)} Difference in drift {difference:+.3f}; seed 0."
         parts.append(_caption(_figure(takes.run, f"{scenario}-strip-{which}", strip), note))
