@@ -13,6 +13,7 @@ from longlive_rag.version import __version__
 COMMANDS = {
     "generate": "Make a take: a video from a prompt, with memory.",
     "verify": "Replay golden trajectories and compare.",
+    "eval": "Measure identity drift, and compare arms.",
     "bench": "Measure speed and memory, stage by stage.",
     "world": "The procedural world that tiny-world was trained on.",
 }

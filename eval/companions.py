@@ -1,0 +1,124 @@
+"""Figures that stand beside drift, because a frozen, copied or fading video must not win.
+
+All are computed from small versions of the frames (antialiased, luma of BT.601), so that they hardly depend on the
+resolution; none needs a model. They compare arms of one comparison; they are not the figures of papers, whose imaging
+quality is MUSIQ and whose dynamic degree is optical flow.
+
+    motion      mean absolute change of luma from frame to frame, 0..1
+    exposure    mean luma, 0..1
+    saturation  mean of (max - min) over the channels, 0..1
+    sharpness   mean absolute Laplacian of luma, 0..1
+    repetition  share of seconds that show again what an earlier second showed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from eval.drift import Floats
+from eval.windows import LAST_S, within
+
+SMALL_SIDE_PX = 128  # the shorter side, for exposure, sharpness and motion
+THUMBNAIL_PX = 16
+SAME_PICTURE_RMS = 1.0 / 255  # of thumbnails; re-encoding stays below, one step of a small character above
+REPEAT_AFTER_S = 2.0  # what is nearer in time is alike anyway
+SAMPLES_PER_SECOND = 8
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Per-frame figures of a video.
+
+    Attributes:
+        motion: [T] change from the frame before; the first frame's is 0.
+        exposure, saturation, sharpness: [T].
+        thumbnails: [T, THUMBNAIL_PX**2 * 3] float32 in 0..1.
+    """
+
+    motion: Floats
+    exposure: Floats
+    saturation: Floats
+    sharpness: Floats
+    thumbnails: NDArray[np.float32]
+
+
+class LooksMeter:
+    """Gathers `Looks` from a stream of frames."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[float, float, float, float]] = []
+        self._thumbnails: list[NDArray[np.float32]] = []
+        self._last: NDArray[np.float32] | None = None
+
+    def add(self, frames: NDArray[np.uint8]) -> None:
+        """The next frames, [N, H, W, 3] uint8 RGB."""
+        for frame in frames:
+            picture = Image.fromarray(frame)
+            small = np.asarray(_shorter_side(picture, SMALL_SIDE_PX), np.float32) / 255
+            luma = small @ _LUMA
+            motion = 0.0 if self._last is None else float(np.abs(luma - self._last).mean())
+            saturation = float((small.max(axis=2) - small.min(axis=2)).mean())
+            self._rows.append((motion, float(luma.mean()), saturation, _sharpness(luma)))
+            thumbnail = picture.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
+            self._thumbnails.append(np.asarray(thumbnail, np.float32).ravel() / 255)
+            self._last = luma
+
+    def looks(self) -> Looks:
+        """Of all frames until now."""
+        columns = np.array(self._rows, np.float64).T
+        return Looks(*columns, thumbnails=np.stack(self._thumbnails))
+
+
+def motion(looks: Looks) -> float:
+    """Mean change from frame to frame over the whole video."""
+    return float(looks.motion[1:].mean()) if len(looks.motion) > 1 else 0.0
+
+
+def first_last_change(values: Floats, seconds: Floats, end_s: float) -> float:
+    """|mean over the last 5 s before `end_s` - mean over the first 5 s| of a per-frame series [T].
+
+    The form of Rolling Forcing's imaging drift (2509.25161).
+    """
+    first, last = values[within(seconds, (0, LAST_S))], values[within(seconds, (end_s - LAST_S, end_s))]
+    return abs(float(last.mean() - first.mean()))
+
+
+def repetition(looks: Looks, seconds: Floats) -> float:
+    """Share of seconds whose frames, in order, equal those of a second at least 2 s earlier.
+
+    A freeze repeats itself as a loop does. Whole seconds are compared, sampled 8 times: a single alike frame, as every
+    walk has, is no repetition. 0 for a video shorter than 3 s.
+    """
+    ticks = np.arange(0, seconds[-1] + 1e-6, 1 / SAMPLES_PER_SECOND)
+    rows = looks.thumbnails[np.searchsorted(seconds, ticks - 1e-6).clip(max=len(seconds) - 1)].astype(np.float64)
+    squares = (rows**2).sum(axis=1)
+    apart = np.maximum(0, squares[:, None] + squares[None] - 2 * rows @ rows.T) / rows.shape[1]
+    starts = range(0, len(rows) - SAMPLES_PER_SECOND + 1, SAMPLES_PER_SECOND)
+    gap = round(REPEAT_AFTER_S * SAMPLES_PER_SECOND)
+    judged = [start for start in starts if start >= gap]
+    repeated = sum(_nearest_earlier(apart, start, gap) < SAME_PICTURE_RMS**2 for start in judged)
+    return repeated / len(judged) if judged else 0.0
+
+
+def _nearest_earlier(apart: Floats, start: int, gap: int) -> float:
+    """Smallest mean squared distance of the second at `start` to an earlier one, in samples."""
+    inside = np.arange(SAMPLES_PER_SECOND)
+    earlier = np.arange(0, start - gap + 1)
+    return float(apart[start + inside[None], earlier[:, None] + inside[None]].mean(axis=1).min())
+
+
+def _shorter_side(picture: Image.Image, side: int) -> Image.Image:
+    scale = side / min(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture if size == picture.size else picture.resize(size, Image.Resampling.BILINEAR)
+
+
+def _sharpness(luma: NDArray[np.float32]) -> float:
+    middle = luma[1:-1, 1:-1]
+    around = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:]
+    return float(np.abs(around / 4 - middle).mean())

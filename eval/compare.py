@@ -1,0 +1,110 @@
+"""A comparison from its plan to its report: refuse, make what is missing, say what was found."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from eval.engines import make_here, make_in_processes
+from eval.making import Maker
+from eval.plan import Cell, Plan, check_run, keep_plan
+from eval.runs import is_finished
+from longlive_rag.load import pick_device
+from longlive_rag.pipeline import LongLiveRAGPipeline
+from longlive_rag.presets import load_preset
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where takes are made.
+
+    Attributes:
+        name: local or ray.
+        workers: how many takes at once; 1 makes them in this process (local).
+        threads: of the CPU, for each worker; None leaves torch's own number.
+        address: of a Ray cluster; None starts one here.
+    """
+
+    name: str = "local"
+    workers: int = 1
+    threads: int | None = None
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"workers is {self.workers}; it must be at least 1")
+        if self.name == "local" and self.address:
+            raise ValueError("address is for the engine ray")
+        if self.name == "ray" and not importlib.util.find_spec("ray"):
+            raise ValueError("engine is 'ray', but Ray is not installed; pip install 'longlive-rag[ray]'")
+
+
+def check_report_can_be_drawn() -> None:
+    """Raise ValueError unless Matplotlib is there: better now than after hours of making takes."""
+    if not importlib.util.find_spec("matplotlib"):
+        raise ValueError("the report needs Matplotlib, which is not installed; pip install 'longlive-rag[eval]'")
+
+
+def compare(
+    plan: Plan,
+    run: Path,
+    engine: Engine | None = None,
+    progress: Callable[[Cell | None, int, int], None] = lambda cell, done, all_: None,
+    note: Callable[[str], None] = lambda line: None,
+    pipe: LongLiveRAGPipeline | None = None,
+) -> dict[str, Any]:
+    """Make what is missing of a comparison, measure it, write the report; returns the results.
+
+    Args:
+        plan: what is compared.
+        run: its folder; a run of the same plan goes on.
+        engine: where takes are made.
+        progress: called with (a cell that is finished, or None at the start; cells done; all cells).
+        note: called with lines for the user.
+        pipe: a backbone that is loaded already, for the local engine with one worker.
+
+    Raises:
+        ValueError: before anything is made, if the plan can't be.
+        OSError: if the disk refuses; finished takes are kept.
+    """
+    engine = engine or Engine()
+    check_report_can_be_drawn()
+    plan.check(load_preset(plan.backbone))
+    check_run(run, plan)
+    cells = plan.cells
+    todo = [cell for cell in cells if not is_finished(run, cell)]
+    if engine.name == "local":
+        pick_device(plan.device)
+    here = engine.name == "local" and engine.workers == 1
+    maker = None
+    if todo:  # where workers make the takes, this process looks at the plan on the CPU, and then forgets the weights
+        maker = Maker(plan if here else replace(plan, device="cpu"), run, engine.threads, pipe)
+        maker.check()
+        words = maker.unknown_words()
+        if words:
+            note(f"Note: {plan.backbone} has never read {', '.join(words)}.")
+        maker = maker if here else None
+    keep_plan(run, plan)
+    done = len(cells) - len(todo)
+    progress(None, done, len(cells))
+    for cell in _make(run, todo, engine, maker):
+        done += 1
+        progress(cell, done, len(cells))
+    from eval.report import write_report
+
+    return write_report(run, plan)
+
+
+def _make(run: Path, todo: Sequence[Cell], engine: Engine, maker: Maker | None) -> Iterator[Cell]:
+    if not todo:
+        return iter(())
+    if maker is not None:
+        return make_here(maker, todo)
+    if engine.name == "ray":
+        from eval.ray_engine import make_on_ray
+
+        return make_on_ray(run, todo, engine.workers, engine.threads, engine.address)
+    return make_in_processes(run, todo, engine.workers, engine.threads)

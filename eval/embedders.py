@@ -1,0 +1,237 @@
+"""What frames are compared by: one small interface, and how embedders are named on the command line.
+
+    pixels               colours on a coarse grid; no weights; for tests and controls
+    dino[=WHERE]         class token of DINO ViT-B/16, preprocessed as VBench's subject consistency
+    dinov2[=WHERE]       class token of DINOv2 ViT-B/14, as VBench-Long's fast subject branch
+    clip[=WHERE]         image embedding of CLIP ViT-B/32, as VBench's background consistency; reads prompts too
+    siglip[=WHERE]       image embedding of SigLIP; reads prompts too
+    latent[=BACKBONE]    the backbone's own VAE and retrieval encoder
+    tiny-world           traits read by tiny-world's oracle: the truth, for takes of tiny-world only
+    face=FOLDER          a face embedder of your own; see `eval.faces` for its terms
+
+WHERE is a local folder or a name on the Hugging Face hub; left out, the published weights' name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+class Embedder(Protocol):
+    """One vector a frame.
+
+    Attributes:
+        name: as in results, such as `dino`.
+    """
+
+    name: str
+
+    def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Frames [N, H, W, 3] uint8 RGB of any size to [N, D]; a row of NaN where no subject is seen.
+
+        A frame's vector does not depend on the other frames of the batch.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Weights, their hash and the preprocessing, for the record."""
+        ...
+
+
+@runtime_checkable
+class TextEmbedder(Protocol):
+    """An embedder that reads prompts into the same space."""
+
+    def embed_prompts(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """Prompts to unit vectors [P, D]."""
+        ...
+
+
+class PixelEmbedder:
+    """Colours on a coarse grid, with the middle grey taken off, so that unlike pictures have unlike directions.
+
+    It knows nothing of subjects: it sees a character walk as well as it sees it change. For tests and controls.
+    """
+
+    name = "pixels"
+    grid = 16
+
+    def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """[N, H, W, 3] to [N, 16 * 16 * 3]."""
+        return np.stack([self._one(frame) for frame in frames])
+
+    def describe(self) -> dict[str, Any]:
+        return {"embedder": self.name, "preprocessing": f"box filter to {self.grid}x{self.grid}, minus 127.5"}
+
+    def _one(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+        small = Image.fromarray(frame).resize((self.grid, self.grid), Image.Resampling.BOX)
+        return (np.asarray(small, np.float32) - 127.5).ravel() / 127.5
+
+
+@dataclass(frozen=True)
+class EmbedderKind:
+    """How an embedder of a name is checked and opened.
+
+    Attributes:
+        published: what is opened where the user names no place; None if a place must be named.
+        check: called with the place before anything is loaded or made; raises ValueError.
+        open: makes the embedder from (place, device).
+    """
+
+    published: str | None
+    check: Callable[[str], None]
+    open: Callable[[str, str], Embedder]
+
+
+def _nothing_to_check(place: str) -> None:
+    if place:
+        raise ValueError(f"embedder pixels takes no place, got {place!r}")
+
+
+def _open_vision(kind: str) -> Callable[[str, str], Embedder]:
+    def open_(place: str, device: str) -> Embedder:
+        from eval.vision import VISION_KINDS
+
+        return VISION_KINDS[kind](place, device)
+
+    return open_
+
+
+def check_weights(place: str) -> None:
+    """Refuse a folder without a model; for a hub name, fetch its small config to see that it can be had.
+
+    Raises:
+        ValueError: saying what is missing and what would be right.
+    """
+    folder = Path(place)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"the embedder's folder {place} has no config.json")
+        if not _weight_files(folder):
+            raise ValueError(f"the embedder's folder {place} has no weights (.safetensors or .bin)")
+        return
+    if place.startswith((".", "/", "~")) or place.count("/") != 1:
+        raise ValueError(f"the embedder's folder {place} is not there")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        hf_hub_download(place, "config.json")
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise ValueError(
+            f"the embedder's weights {place} are neither here nor to be had from the hub ({type(error).__name__}); "
+            "name a local folder, such as dino=models/dino-vitb16"
+        ) from error
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+
+
+def _check_latent(place: str) -> None:
+    from longlive_rag.presets import load_preset
+
+    if not (load_preset(place).folder / "encoder").is_dir():
+        raise ValueError(f"backbone {place!r} has no trained retrieval encoder, so there is no embedder latent={place}")
+
+
+def _open_latent(place: str, device: str) -> Embedder:
+    from eval.latent import LatentEmbedder
+
+    return LatentEmbedder(place, device)
+
+
+def _check_oracle(place: str) -> None:
+    from eval.oracle import check_oracle
+
+    check_oracle(place)
+
+
+def _open_oracle(place: str, device: str) -> Embedder:
+    from eval.oracle import open_oracle
+
+    return open_oracle()
+
+
+def _check_face(place: str) -> None:
+    from eval.faces import check_face_folder
+
+    check_face_folder(Path(place))
+
+
+def _open_face(place: str, device: str) -> Embedder:
+    from eval.faces import open_face_embedder
+
+    return open_face_embedder(Path(place), device)
+
+
+KINDS: dict[str, EmbedderKind] = {
+    "pixels": EmbedderKind("", _nothing_to_check, lambda place, device: PixelEmbedder()),
+    "dino": EmbedderKind("facebook/dino-vitb16", check_weights, _open_vision("dino")),
+    "dinov2": EmbedderKind("facebook/dinov2-base", check_weights, _open_vision("dinov2")),
+    "clip": EmbedderKind("openai/clip-vit-base-patch32", check_weights, _open_vision("clip")),
+    "siglip": EmbedderKind("google/siglip-base-patch16-224", check_weights, _open_vision("siglip")),
+    "latent": EmbedderKind("tiny-world", _check_latent, _open_latent),
+    "tiny-world": EmbedderKind("", _check_oracle, _open_oracle),
+    "face": EmbedderKind(None, _check_face, _open_face),
+}
+
+
+@dataclass(frozen=True)
+class EmbedderSpec:
+    """An embedder as the user names it: `kind` or `kind=place`.
+
+    Raises:
+        ValueError: if there is no such kind, or it needs a place and has none.
+    """
+
+    text: str
+    kind: str = field(init=False)
+    place: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        kind, separator, place = self.text.partition("=")
+        if kind not in KINDS:
+            raise ValueError(f"embedder is {self.text!r}; it must be one of {', '.join(KINDS)}")
+        published = KINDS[kind].published
+        if separator and not place:
+            raise ValueError(f"embedder is {self.text!r}; name a place after the =, or leave out both")
+        if not place and published is None:
+            raise ValueError(f"embedder {kind} needs a folder, as in {kind}=FOLDER")
+        object.__setattr__(self, "kind", kind)
+        object.__setattr__(self, "place", place or published)
+
+    def check(self) -> None:
+        """Raise ValueError if it can't be opened, as far as that can be seen without loading it."""
+        KINDS[self.kind].check(self.place)
+
+    def open(self, device: str = "cpu") -> Embedder:
+        """Load it."""
+        return KINDS[self.kind].open(self.place, device)
+
+
+def parse_embedders(text: str) -> tuple[EmbedderSpec, ...]:
+    """Embedders with commas between them, the primary one first.
+
+    Raises:
+        ValueError: if there is none, one is unknown, or two are of one kind (their figures would have one name).
+    """
+    specs = tuple(EmbedderSpec(part.strip()) for part in text.split(",") if part.strip())
+    kinds = [spec.kind for spec in specs]
+    if not specs:
+        raise ValueError(f"embedders is {text!r}; name at least one of {', '.join(KINDS)}")
+    if len(set(kinds)) < len(kinds):
+        raise ValueError(f"embedders is {text!r}; each kind can be there once")
+    return specs
+
+
+def describe_all(embedders: Mapping[str, Embedder]) -> dict[str, Any]:
+    """Descriptions by name."""
+    return {name: embedder.describe() for name, embedder in embedders.items()}

@@ -1,0 +1,48 @@
+"""Takes in the file layout that VBench and VBench-Long expect: one flat folder an arm, named by prompt and number."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from eval.plan import Plan, read_plan
+from eval.runs import is_finished, take_folder
+from longlive_rag.take import VIDEO
+
+
+def export_for_vbench(run: Path, target: Path) -> int:
+    """Copy a run's videos to `target`/ARM/PROMPT-SEED.mp4; returns how many.
+
+    Names hold no underscore, since VBench-Long silently drops its long-range branch where there is one.
+
+    Raises:
+        ValueError: if takes are missing, two would have one name, or the target is there.
+    """
+    plan = read_plan(run)
+    missing = [cell.name for cell in plan.cells if not is_finished(run, cell)]
+    if missing:
+        raise ValueError(f"{len(missing)} of {len(plan.cells)} takes are not finished, such as {missing[0]}")
+    if target.exists():
+        raise ValueError(f"{target} is there already; name a new folder")
+    names = _names(plan)
+    for arm in plan.arms:
+        (target / arm.name).mkdir(parents=True)
+    for cell in plan.cells:
+        name = f"{names[cell.story.id]}-{cell.seed}.mp4"
+        shutil.copyfile(take_folder(run, cell) / VIDEO, target / cell.arm.name / name)
+    return len(plan.cells)
+
+
+def vbench_name(prompt: str) -> str:
+    """A prompt as the stem of a file's name: no underscore, no separator, at most 150 characters."""
+    kept = "".join(" " if letter in '_/\\:*?"<>|' or not letter.isprintable() else letter for letter in prompt)
+    return " ".join(kept.split())[:150].strip()
+
+
+def _names(plan: Plan) -> dict[str, str]:
+    names = {story.id: vbench_name(story.prompt) for story in plan.stories}
+    if len(set(names.values())) < len(names):  # scenarios share first prompts
+        names = {story.id: vbench_name(f"{story.prompt} {story.id}") for story in plan.stories}
+    if len(set(names.values())) < len(names):
+        raise ValueError("two prompts would have the same file name")
+    return names

@@ -1,0 +1,62 @@
+"""Faces: an interface, and the terms that must be looked at before any weights are opened.
+
+No face model is shipped or fetched. A folder of your own holds `face_embedder.py`, with `open(folder, device)`
+returning an `Embedder` whose rows are NaN where no face is found, and `terms.json`:
+
+    {"model": "...", "license": "...", "commercial_use": false, "source": "https://...", "looked_up": "2026-01-31"}
+
+Weights whose terms do not allow commercial use, or don't say, are opened only where the environment says that this
+is understood (LONGLIVE_RAG_NONCOMMERCIAL=yes). InsightFace's published models are for non-commercial research only;
+SFace and YuNet are not (Apache-2.0, MIT).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eval.embedders import Embedder
+
+TERMS, CODE = "terms.json", "face_embedder.py"
+UNDERSTOOD = "LONGLIVE_RAG_NONCOMMERCIAL"
+NEEDED = ("model", "license", "commercial_use", "source", "looked_up")
+
+
+def check_face_folder(folder: Path) -> dict[str, Any]:
+    """The terms in a face embedder's folder.
+
+    Raises:
+        ValueError: if the folder is incomplete, or its terms are not allowed here.
+    """
+    for name in (TERMS, CODE):
+        if not (folder / name).is_file():
+            raise ValueError(f"the face embedder's folder {folder} has no {name}; see docs/evaluation.md")
+    try:
+        terms = json.loads((folder / TERMS).read_text(encoding="utf-8"))
+        missing = [name for name in NEEDED if name not in terms]
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{folder / TERMS} can't be read: {error}") from error
+    if missing:
+        raise ValueError(f"{folder / TERMS} does not say {', '.join(missing)}")
+    if terms["commercial_use"] is not True and os.environ.get(UNDERSTOOD) != "yes":
+        raise ValueError(
+            f"{terms['model']} ({terms['license']}) may not be used commercially, or its terms don't say; "
+            f"set {UNDERSTOOD}=yes if that is understood"
+        )
+    return terms
+
+
+def open_face_embedder(folder: Path, device: str) -> Embedder:
+    """Open the embedder of a folder that `check_face_folder` accepts."""
+    check_face_folder(folder)
+    spec = importlib.util.spec_from_file_location("face_embedder", folder / CODE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    embedder: Embedder = module.open(folder, device)
+    return embedder

@@ -1,0 +1,226 @@
+"""Pictures of a comparison: drift curves with bands, every prompt's pair, intervals by horizon, film strips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from eval.footage import find_footage, read_batches
+from eval.results import Comparison, Takes
+from eval.statistics import mean_band
+from eval.windows import LAST_S, DriftWindows
+
+BASELINE_COLOR = "#7a7f8c"
+ARM_COLORS = ("#1f6fd6", "#d9822b", "#2e9e6b", "#b0479b", "#7a5cd6", "#c44545")  # told apart with colour blindness too
+TEXT, FAINT, GRID = "#1d2129", "#6b7280", "#e3e6ec"
+DPI = 130
+STRIP_TILE_PX = 150
+
+
+def arm_colors(arms: Sequence[str]) -> dict[str, str]:
+    """A colour by arm, grey for the baseline."""
+    return {arm: BASELINE_COLOR if not n else ARM_COLORS[(n - 1) % len(ARM_COLORS)] for n, arm in enumerate(arms)}
+
+
+def drift_curves(takes: Takes, scenario: str, embedder: str) -> Figure:
+    """Mean cosine to the reference over time, by arm, with 95 % bootstrap bands over prompts."""
+    plan = takes.plan
+    figure, axes = _figure(9.2, 4.0)
+    low_edge = 1.0
+    for arm, color in arm_colors([arm.name for arm in plan.arms]).items():
+        seconds, by_story = _curves(takes, scenario, arm, embedder)
+        mean = np.nanmean(np.where(np.isnan(by_story).all(0), 0.0, by_story), axis=0)
+        mean[np.isnan(by_story).all(0)] = np.nan
+        low, high = mean_band(by_story)
+        axes.fill_between(seconds, low, high, color=color, alpha=0.16, linewidth=0)
+        axes.plot(seconds, mean, color=color, linewidth=2.0, label=arm)
+        low_edge = min(low_edge, float(np.nanmin(low)))
+    stories = [story for story in plan.stories if story.scenario == scenario]
+    _mark_windows(axes, plan.horizons_s, DriftWindows(stories[0].origin_s))
+    if all(story.cues for story in stories):
+        for second, _ in stories[0].cues:
+            axes.axvline(second, color=GRID, linewidth=1.0, zorder=0)
+    axes.set_xlim(0, plan.seconds)
+    room = max(1 - low_edge, 1e-3)
+    axes.set_ylim(1 - 1.05 * room, 1 + 0.06 * room)
+    axes.set_xlabel("seconds of the take")
+    axes.set_ylabel(f"cosine to the reference ({embedder})")
+    _legend(axes)
+    return figure
+
+
+def paired_plot(
+    takes: Takes, story_drifts: Mapping[str, Mapping[str, float]], arms: tuple[str, str], title: str
+) -> Figure:
+    """Each prompt's two drifts, sorted by their difference.
+
+    Args:
+        story_drifts: D by story id and arm name, mean over seeds.
+        arms: (baseline, arm).
+    """
+    base, arm = arms
+    order = sorted(story_drifts, key=lambda story: story_drifts[story][arm] - story_drifts[story][base])
+    figure, axes = _figure(9.2, max(2.2, 0.9 + 0.2 * len(order)))
+    colors = arm_colors([each.name for each in takes.plan.arms])
+    for row, story in enumerate(order):
+        a, b = story_drifts[story][base], story_drifts[story][arm]
+        axes.plot(
+            [a, b], [row, row], color=colors[arm] if b < a else BASELINE_COLOR, linewidth=1.6, alpha=0.55, zorder=1
+        )
+    for name in arms:
+        values = [story_drifts[story][name] for story in order]
+        axes.scatter(values, range(len(order)), s=30, color=colors[name], label=name, zorder=2)
+    axes.axvline(0, color=FAINT, linewidth=0.8)
+    axes.set_yticks(range(len(order)), order, fontsize=7)
+    axes.invert_yaxis()
+    axes.margins(y=0.6 / max(1, len(order)))
+    axes.set_xlabel(title)
+    _legend(axes)
+    return figure
+
+
+def interval_plot(comparisons: Sequence[Comparison], arms: Sequence[str]) -> Figure:
+    """Mean paired differences with their intervals, by horizon and arm."""
+    horizons = sorted({c.horizon_s for c in comparisons})
+    colors, others = arm_colors(arms), list(arms[1:])
+    figure, axes = _figure(9.2, 1.1 + 0.34 * len(horizons) * len(others))
+    ticks, labels = [], []
+    for row, (horizon, arm) in enumerate((h, a) for h in horizons for a in others):
+        found = next((c for c in comparisons if c.horizon_s == horizon and c.arm == arm and c.paired), None)
+        ticks.append(row)
+        labels.append(f"{arm}, {horizon:g} s")
+        if found is None or found.paired is None:
+            continue
+        if found.paired.low is not None and found.paired.high is not None:
+            axes.plot([found.paired.low, found.paired.high], [row, row], color=colors[arm], linewidth=2.4)
+        axes.scatter([found.paired.mean], [row], s=42, color=colors[arm], zorder=3)
+    axes.axvline(0, color=FAINT, linewidth=1.0)
+    axes.set_yticks(ticks, labels, fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(y=0.25)
+    axes.set_xlabel(f"drift minus {arms[0]}'s (left: less drift; mean of paired differences, 95 % interval)")
+    return figure
+
+
+def single_curves(measures: Sequence[Mapping[str, Any]]) -> Figure:
+    """Cosine to the reference over time, a line a video, a panel an embedder."""
+    embedders = list(measures[0]["curves"]["cosine"])
+    figure = Figure(figsize=(9.2, 3.0 * len(embedders)), layout="constrained", dpi=DPI)
+    panels = figure.subplots(len(embedders), 1, squeeze=False)[:, 0]
+    for axes, embedder in zip(panels, embedders, strict=True):
+        _style(axes)
+        for color, each in zip(_cycle(len(measures)), measures, strict=True):
+            values = np.array(each["curves"]["cosine"][embedder], np.float64)
+            axes.plot(
+                each["curves"]["seconds"], values, color=color, linewidth=1.8, label=Path(each["video"]["name"]).name
+            )
+        first = measures[0]
+        _mark_windows(axes, first["horizons_s"], DriftWindows(first["origin_s"]))
+        axes.set_ylabel(f"cosine to the first second\n({embedder})")
+        axes.set_xlim(left=0)
+    panels[-1].set_xlabel("seconds")
+    _legend(panels[0])
+    return figure
+
+
+def film_strip(
+    videos: Sequence[tuple[str, Path]], seconds: Sequence[float], tile_px: int = STRIP_TILE_PX
+) -> Image.Image:
+    """A row a video: its frames at these seconds (or its last one before).
+
+    Args:
+        videos: (label, take folder or video file).
+    """
+    font = ImageFont.load_default(15)
+    rows = [[_tile(frame, tile_px) for frame in frames_at(path, seconds)] for _, path in videos]
+    tile_h, label_w, head_h, gap = max(tile.height for row in rows for tile in row), 130, 26, 6
+    width = label_w + len(seconds) * (tile_px + gap)
+    sheet = Image.new("RGB", (width, head_h + len(rows) * (tile_h + gap)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, second in enumerate(seconds):
+        draw.text((label_w + column * (tile_px + gap), 4), f"{second:g} s", FAINT, font)
+    for row, (label, _) in enumerate(videos):
+        y = head_h + row * (tile_h + gap)
+        draw.text((0, y + tile_h / 2 - 8), label, TEXT, font)
+        for column, tile in enumerate(rows[row]):
+            sheet.paste(tile, (label_w + column * (tile_px + gap), y))
+    return sheet
+
+
+def frames_at(path: Path, seconds: Sequence[float]) -> list[NDArray[np.uint8]]:
+    """The frame [H, W, 3] shown right before each of the seconds, which must not fall; at 0 the first one."""
+    found: list[NDArray[np.uint8]] = []
+    shown: NDArray[np.uint8] | None = None
+    for times, frames in read_batches(find_footage(path)):
+        for time, frame in zip(times, frames, strict=True):
+            shown = frame if shown is None else shown  # at 0 s the first frame itself
+            while len(found) < len(seconds) and time >= seconds[len(found)] - 1e-6:
+                found.append(shown)
+            shown = frame
+    assert shown is not None
+    return found + [shown] * (len(seconds) - len(found))
+
+
+def _curves(takes: Takes, scenario: str, arm: str, embedder: str) -> tuple[NDArray, NDArray]:
+    """(seconds [N], mean over seeds [stories, N]); a second counts where some seed sees the subject."""
+    plan, rows = takes.plan, []
+    seconds: NDArray = np.zeros(0)
+    for story in (story for story in plan.stories if story.scenario == scenario):
+        curves = [takes.of(arm, story.id, seed)["curves"] for seed in range(plan.seeds)]
+        seconds = np.array(curves[0]["seconds"])
+        values = np.array([curve["cosine"][embedder] for curve in curves], np.float64)
+        seen = ~np.isnan(values)
+        sums, counts = np.where(seen, values, 0).sum(0), seen.sum(0)
+        rows.append(np.divide(sums, counts, out=np.full(len(seconds), np.nan), where=counts > 0))
+    return seconds, np.array(rows)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
+    axes = figure.subplots()
+    _style(axes)
+    return figure, axes
+
+
+def _style(axes: Axes) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(FAINT)
+    axes.tick_params(colors=FAINT, labelsize=8.5)
+    axes.xaxis.label.set_color(TEXT)
+    axes.yaxis.label.set_color(TEXT)
+    axes.xaxis.label.set_size(9.5)
+    axes.yaxis.label.set_size(9.5)
+    axes.grid(axis="x", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _mark_windows(axes: Axes, horizons_s: Sequence[float], windows: DriftWindows) -> None:
+    axes.axvspan(*windows.opening, color=GRID, alpha=0.75, linewidth=0, zorder=0)
+    for horizon in horizons_s:
+        axes.axvspan(horizon - LAST_S, horizon, color=GRID, alpha=0.75, linewidth=0, zorder=0)
+        axes.annotate(
+            f"{horizon:g} s", (horizon, 1), xycoords=("data", "axes fraction"), xytext=(-2, 2),
+            textcoords="offset points", ha="right", fontsize=8, color=FAINT,
+        )  # fmt: skip
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(frameon=False, fontsize=9, loc="lower left", ncols=4, bbox_to_anchor=(0.0, 1.04), borderaxespad=0)
+
+
+def _cycle(count: int) -> list[str]:
+    return [ARM_COLORS[number % len(ARM_COLORS)] for number in range(count)]
+
+
+def _tile(frame: NDArray[np.uint8], width: int) -> Image.Image:
+    height = round(width * frame.shape[0] / frame.shape[1])
+    return Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS)

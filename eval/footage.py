@@ -1,0 +1,120 @@
+"""A video to be measured: a file of anyone's, or a take; decoded once, in batches, at any resolution."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from longlive_rag.take import RECORD, VIDEO
+
+BATCH_FRAMES = 32
+
+
+@dataclass(frozen=True)
+class Footage:
+    """What is known of a video before it is decoded.
+
+    Attributes:
+        path: the file.
+        name: what the user called it.
+        width, height: pixels.
+        fps: frames a second, on average.
+        frames: counted one by one, not taken from the header.
+    """
+
+    path: Path
+    name: str
+    width: int
+    height: int
+    fps: float
+    frames: int
+
+    @property
+    def seconds(self) -> float:
+        """Duration."""
+        return self.frames / self.fps
+
+
+def find_footage(path: Path) -> Footage:
+    """Look at a video file, or at the video of a take's folder, without decoding it.
+
+    Raises:
+        ValueError: if there is none, it can't be read, or the take isn't finished.
+    """
+    video = _video_of_take(path) if path.is_dir() else path
+    if not video.is_file():
+        raise ValueError(f"{path} is not there; name a video file or the folder of a take")
+    try:
+        with av.open(str(video)) as container:
+            if not container.streams.video:
+                raise ValueError(f"{path} holds no video")
+            stream = container.streams.video[0]
+            frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
+            rate = stream.average_rate or stream.guessed_rate
+            width, height = stream.codec_context.width, stream.codec_context.height
+    except (av.FFmpegError, OSError) as error:
+        raise ValueError(f"{path} can't be read as a video: {_reason(error)}") from error
+    if not frames or not rate:
+        raise ValueError(f"{path} can't be read as a video: it holds no frames")
+    return Footage(video, str(path), width, height, float(rate), frames)
+
+
+def read_batches(footage: Footage, batch_frames: int = BATCH_FRAMES) -> Iterator[tuple[NDArray, NDArray]]:
+    """Decode a video once, from its first frame to its last.
+
+    Yields:
+        (seconds [N] float64 from the first frame on, frames [N, H, W, 3] uint8 RGB), N up to `batch_frames`.
+
+    Raises:
+        ValueError: if the file is damaged, so that fewer frames come out of it than are in it.
+    """
+    seconds: list[float] = []
+    pictures: list[NDArray] = []
+    decoded = 0
+    for second, picture in _decode(footage):
+        if pictures and picture.shape != pictures[0].shape:
+            raise ValueError(f"{footage.name} changes its size at {second:.2f} s, and can't be measured")
+        seconds.append(second)
+        pictures.append(picture)
+        decoded += 1
+        if len(pictures) == batch_frames:
+            yield np.array(seconds), np.stack(pictures)
+            seconds, pictures = [], []
+    if pictures:
+        yield np.array(seconds), np.stack(pictures)
+    if decoded != footage.frames:
+        raise ValueError(f"{footage.name} is damaged: {decoded} of its {footage.frames} frames can be decoded")
+
+
+def _decode(footage: Footage) -> Iterator[tuple[float, NDArray]]:
+    first: float | None = None
+    try:
+        with av.open(str(footage.path)) as container:
+            for number, frame in enumerate(container.decode(video=0)):
+                at = number / footage.fps if frame.time is None else float(frame.time)
+                first = at if first is None else first
+                yield at - first, frame.to_ndarray(format="rgb24")
+    except (av.FFmpegError, OSError) as error:
+        raise ValueError(f"{footage.name} is damaged: {_reason(error)}") from error
+
+
+def _video_of_take(folder: Path) -> Path:
+    try:
+        status = json.loads((folder / RECORD).read_text(encoding="utf-8"))["status"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder} is no take: its {RECORD} can't be read") from error
+    if status != "finished":
+        raise ValueError(
+            f"the take in {folder} is {status}, not finished; measure {folder / VIDEO} itself if that is what you want"
+        )
+    return folder / VIDEO
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

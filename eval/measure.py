@@ -1,0 +1,254 @@
+"""All figures of one video, from one pass over its frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval import protocols
+from eval.companions import Looks, LooksMeter, first_last_change, motion, repetition
+from eval.drift import Floats, cosine_to_reference, curve, drift_at
+from eval.embedders import Embedder, TextEmbedder
+from eval.footage import Footage, read_batches
+from eval.oracle import OracleEmbedder
+from eval.traits import distinct_characters, kept_traits
+from eval.windows import DriftWindows, within
+
+MEASURES_FORMAT = 1
+IMAGING = ("sharpness", "exposure", "saturation")
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """What is measured.
+
+    Attributes:
+        horizons_s: seconds of the take, rising.
+        windows: where the reference, the opening and the last seconds lie.
+        embed_every: embed every n-th frame; above 1 the field's consistency measures, which need all, are left out.
+        prompts: (second at which it takes over, prompt), the first at 0; for prompt adherence. Empty: none is measured.
+        subject_table: VBench-Long's table for the subject's fast score.
+
+    Raises:
+        ValueError: if the horizons don't rise, or `embed_every` is below 1.
+    """
+
+    horizons_s: tuple[float, ...]
+    windows: DriftWindows = field(default_factory=DriftWindows)
+    embed_every: int = 1
+    prompts: tuple[tuple[float, str], ...] = ()
+    subject_table: protocols.MappingTable = field(
+        default_factory=lambda: protocols.MappingTable(protocols.PUBLISHED_KNOTS["subject"])
+    )
+
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in zip(self.horizons_s, self.horizons_s[1:], strict=False))
+        if not self.horizons_s or not rising:
+            raise ValueError(
+                f"horizons is {list(self.horizons_s)}; it must be one or more rising seconds, as in 30,60,120"
+            )
+        if self.embed_every < 1:
+            raise ValueError(f"embed_every is {self.embed_every}; it must be at least 1")
+
+    def check(self, footage: Footage) -> None:
+        """Raise ValueError if a video does not reach the horizons."""
+        self.windows.check(self.horizons_s, footage.seconds, 1 / footage.fps, footage.name)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one pass over a video gathered.
+
+    Attributes:
+        seconds: [T] of every frame.
+        looks: per-frame figures of every frame.
+        embedded_seconds: [E] of the frames that were embedded.
+        embeddings: [E, D] by embedder.
+    """
+
+    seconds: Floats
+    looks: Looks
+    embedded_seconds: Floats
+    embeddings: dict[str, NDArray[np.float32]]
+
+
+def look_at(
+    footage: Footage,
+    embedders: Mapping[str, Embedder],
+    embed_every: int = 1,
+    end_s: float = float("inf"),
+    progress: Callable[[int], None] = lambda frames: None,
+) -> Seen:
+    """Decode a video once; embed its frames as they come.
+
+    Args:
+        end_s: frames from here on are decoded, since the file must be whole, but not looked at.
+        progress: called with the number of frames of each batch.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    meter, number = LooksMeter(), 0
+    seconds: list[Floats] = []
+    embedded_seconds: list[Floats] = []
+    embeddings: dict[str, list[NDArray[np.float32]]] = {name: [] for name in embedders}
+    for times, frames in read_batches(footage):
+        inside = within(times, (0, end_s))
+        chosen = inside & ((number + np.arange(len(times))) % embed_every == 0)
+        number += len(times)
+        meter.add(frames[inside])
+        seconds.append(times[inside])
+        embedded_seconds.append(times[chosen])
+        for name, embedder in embedders.items():
+            if chosen.any():
+                embeddings[name].append(embedder.embed(frames[chosen]))
+        progress(len(times))
+    rows = {name: np.concatenate(parts) for name, parts in embeddings.items()}
+    return Seen(np.concatenate(seconds), meter.looks(), np.concatenate(embedded_seconds), rows)
+
+
+def measure(
+    footage: Footage,
+    embedders: Mapping[str, Embedder],
+    settings: MeasureSettings,
+    progress: Callable[[int], None] = lambda frames: None,
+) -> dict[str, Any]:
+    """Measure one video.
+
+    Args:
+        footage: the video.
+        embedders: by name; the first is the primary one.
+        settings: what is measured.
+        progress: called with the number of frames of each batch.
+
+    Returns:
+        Plain data for JSON; docs/evaluation.md lists its fields. A figure that can't be had is None.
+
+    Raises:
+        ValueError: if the video is shorter than a horizon, or damaged.
+    """
+    settings.check(footage)
+    end_s = settings.horizons_s[-1]
+    seen = look_at(footage, embedders, settings.embed_every, end_s, progress)
+    cosines = {
+        name: cosine_to_reference(rows, seen.embedded_seconds, settings.windows)
+        for name, rows in seen.embeddings.items()
+    }
+    return {
+        "format": MEASURES_FORMAT,
+        "video": {
+            "name": footage.name, "width": footage.width, "height": footage.height,
+            "fps": footage.fps, "frames": footage.frames, "seconds": footage.seconds,
+        },
+        "horizons_s": list(settings.horizons_s),
+        "origin_s": settings.windows.origin_s,
+        "embed_every": settings.embed_every,
+        "embedders": {name: embedder.describe() for name, embedder in embedders.items()},
+        "drift": {
+            name: [asdict(drift_at(values, seen.embedded_seconds, h, settings.windows)) for h in settings.horizons_s]
+            for name, values in cosines.items()
+        },
+        "companions": [_companions(seen, horizon_s) for horizon_s in settings.horizons_s],
+        "adherence": _adherence(seen, embedders, settings.prompts, end_s),
+        "traits": _traits(seen, embedders, settings),
+        "protocols": [_protocols(seen, footage.fps, horizon_s, settings) for horizon_s in settings.horizons_s],
+        "curves": _curves(seen, cosines),
+        "per_frame": {
+            "seconds": [round(float(second), 6) for second in seen.embedded_seconds],
+            "cosine": {name: _json_numbers(values) for name, values in cosines.items()},
+        },
+    }  # fmt: skip
+
+
+def _companions(seen: Seen, horizon_s: float) -> dict[str, Any]:
+    looks, seconds = _until(seen, horizon_s)
+    changes = {f"{name}_drift": first_last_change(getattr(looks, name), seconds, horizon_s) for name in IMAGING}
+    means = {name: float(getattr(looks, name).mean()) for name in IMAGING}
+    return {
+        "horizon_s": horizon_s, "motion": motion(looks), "repetition": repetition(looks, seconds), **changes, **means,
+    }  # fmt: skip
+
+
+def _until(seen: Seen, horizon_s: float) -> tuple[Looks, Floats]:
+    inside = within(seen.seconds, (0, horizon_s))
+    looks = seen.looks
+    parts = {name: getattr(looks, name)[inside] for name in ("motion", *IMAGING, "thumbnails")}
+    return Looks(**parts), seen.seconds[inside]
+
+
+def _adherence(
+    seen: Seen, embedders: Mapping[str, Embedder], prompts: Sequence[tuple[float, str]], end_s: float
+) -> dict[str, list[dict[str, Any]]]:
+    """Mean cosine of the frames under each prompt to that prompt, by every embedder that reads prompts."""
+    ends = [start for start, _ in prompts[1:]] + [end_s]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, embedder in embedders.items():
+        if not prompts or not isinstance(embedder, TextEmbedder):
+            continue
+        cosines = seen.embeddings[name] @ embedder.embed_prompts([prompt for _, prompt in prompts]).T
+        found[name] = []
+        for number, ((start, prompt), end) in enumerate(zip(prompts, ends, strict=True)):
+            inside = within(seen.embedded_seconds, (start, end))
+            value = float(cosines[inside, number].mean()) if inside.any() else None
+            found[name].append({"start_s": start, "end_s": end, "prompt": prompt, "cosine": value})
+    return found
+
+
+def _traits(seen: Seen, embedders: Mapping[str, Embedder], settings: MeasureSettings) -> list[dict[str, Any]]:
+    """The oracle's view at each horizon; empty where no embedder is an oracle."""
+    for name, embedder in embedders.items():
+        if isinstance(embedder, OracleEmbedder):
+            readings, seconds = embedder.trait_values(seen.embeddings[name]), seen.embedded_seconds
+            return [
+                {
+                    **asdict(kept_traits(readings, seconds, horizon_s, embedder.hidden, settings.windows)),
+                    "distinct_characters": distinct_characters(readings, seconds, horizon_s),
+                }
+                for horizon_s in settings.horizons_s
+            ]
+    return []
+
+
+def _protocols(seen: Seen, fps: float, horizon_s: float, settings: MeasureSettings) -> dict[str, Any]:
+    """The field's measures of the first `horizon_s` seconds."""
+    found: dict[str, Any] = {"horizon_s": horizon_s, "consistency": {}, "vbench_long_subject": None, "series": {}}
+    looks, _ = _until(seen, horizon_s)
+    for name in IMAGING:
+        values = getattr(looks, name)
+        found["series"][name] = {
+            "start_end_contrast": protocols.start_end_contrast(values),
+            "spread": protocols.spread(values) if len(values) >= protocols.SPREAD_SEGMENTS else None,
+            "weighted_drift": protocols.weighted_drift(values) if len(values) >= protocols.WEIGHTED_CHUNKS else None,
+        }
+    if settings.embed_every > 1:
+        return found
+    inside = within(seen.embedded_seconds, (0, horizon_s))
+    rows = {name: values[inside] for name, values in seen.embeddings.items() if not np.isnan(values[inside]).any()}
+    for name, values in rows.items():
+        parts = protocols.long_consistency(values, fps)
+        found["consistency"][name] = {"vbench": protocols.consistency(values), "vbench_long": asdict(parts)}
+    if {"dino", "dinov2"} <= set(rows):
+        parts = protocols.long_consistency(rows["dino"], fps, rows["dinov2"])
+        found["vbench_long_subject"] = {**asdict(parts), "fused": protocols.fused(parts, settings.subject_table)}
+    return found
+
+
+def _curves(seen: Seen, cosines: Mapping[str, Floats]) -> dict[str, Any]:
+    """Means over every second: cosine to the reference by embedder, and looks."""
+    middles, motion_curve = curve(seen.looks.motion, seen.seconds)
+    series = {name: curve(values, seen.embedded_seconds)[1] for name, values in cosines.items()}
+    looks = {name: curve(getattr(seen.looks, name), seen.seconds)[1] for name in IMAGING}
+    return {
+        "seconds": middles.tolist(),
+        "cosine": {name: _json_numbers(values) for name, values in series.items()},
+        "motion": _json_numbers(motion_curve),
+        **{name: _json_numbers(values) for name, values in looks.items()},
+    }
+
+
+def _json_numbers(values: Floats) -> list[float | None]:
+    return [None if np.isnan(value) else round(float(value), 6) for value in values]

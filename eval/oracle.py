@@ -1,0 +1,102 @@
+"""tiny-world's oracle as an embedder: a frame is the traits of the character that is seen in it.
+
+The embedding has one place for each value of each trait, 1 where the oracle is sure of it. The cosine of two frames is
+then the share of traits that agree. It can be wrong only where the oracle is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+ReadFrame = Callable[[NDArray[np.uint8]], Sequence[Any]]
+Trait = str | float
+
+
+class OracleEmbedder:
+    """Traits as directions.
+
+    Args:
+        read_frame: frame [64, 64, 3] uint8 to the characters in it, each with `area_px`, `cut_off`, and for each
+        trait an
+            attribute with `value` and `sure`.
+        traits: trait name to its possible values.
+        hidden: the traits that no prompt names.
+        side_px: frames are brought to this size first.
+    """
+
+    name = "tiny-world"
+
+    def __init__(
+        self, read_frame: ReadFrame, traits: Mapping[str, Sequence[Trait]], hidden: Sequence[str], side_px: int = 64
+    ) -> None:
+        self._read_frame, self._side_px, self.hidden = read_frame, side_px, tuple(hidden)
+        self.traits = {name: tuple(values) for name, values in traits.items()}
+        places = [(name, value) for name, values in self.traits.items() for value in values]
+        self._place = {place: index for index, place in enumerate(places)}
+
+    def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """[N, H, W, 3] to [N, trait values]: the largest character that is whole; NaN where there is none."""
+        return np.stack([self._one(frame) for frame in frames])
+
+    def describe(self) -> dict[str, Any]:
+        return {"embedder": self.name, "traits": {name: list(values) for name, values in self.traits.items()}}
+
+    def trait_values(self, embeddings: NDArray) -> list[dict[str, Trait]]:
+        """What each row [T, trait values] says, by trait; unsure ones are left out."""
+        names = list(self._place)
+        return [dict(names[index] for index in np.flatnonzero(np.nan_to_num(row) > 0)) for row in embeddings]
+
+    def _one(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+        row = np.zeros(len(self._place), np.float32)
+        whole = [who for who in self._read_frame(self._small(frame)) if not who.cut_off]
+        if whole:
+            who = max(whole, key=lambda sighting: sighting.area_px)
+            for trait in self.traits:
+                answer = getattr(who, trait)
+                if answer.sure:
+                    row[self._place[trait, answer.value]] = 1.0
+        return row if row.any() else np.full_like(row, np.nan)
+
+    def _small(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        size = (self._side_px, self._side_px)
+        if frame.shape[:2] == size:
+            return frame
+        return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BOX))
+
+
+def check_oracle(place: str) -> None:
+    """Raise ValueError unless this version's tiny-world has an oracle that reads traits."""
+    if place:
+        raise ValueError(f"embedder tiny-world takes no place, got {place!r}")
+    open_oracle()
+
+
+def open_oracle() -> OracleEmbedder:
+    """The oracle of the installed tiny-world.
+
+    Raises:
+        ValueError: if it reads no traits.
+    """
+    try:
+        oracle = import_module("longlive_rag.tinyworld.oracle")
+        drawing = import_module("longlive_rag.tinyworld.drawing")
+        grammar = import_module("longlive_rag.tinyworld.grammar")
+        traits: dict[str, Sequence[Trait]] = {
+            "shape": grammar.SHAPES,
+            "colour": tuple(grammar.COLOURS),
+            "tint": drawing.TINTS_DEGREES,
+            "size": drawing.SIZES_PX,
+            "pattern": drawing.PATTERNS,
+            "hat": drawing.HATS,
+            "bag": drawing.BAGS,
+        }
+        hidden = oracle.HIDDEN_TRAITS
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"this version's tiny-world has no oracle that reads traits ({error})") from error
+    return OracleEmbedder(oracle.read_frame, traits, hidden)

@@ -1,0 +1,253 @@
+"""What a comparison is: arms x stories x seeds, fixed before anything is made, and kept with what is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from eval.embedders import parse_embedders
+from eval.measure import MeasureSettings
+from eval.scenarios import Story
+from eval.windows import DriftWindows
+from longlive_rag.config import Cue, TakeRequest
+from longlive_rag.presets import Preset
+from longlive_rag.take import write_json
+
+PLAN = "plan.json"
+PLAN_FORMAT = 1
+Retrieval = Literal["similar", "random", "recent"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of making takes.
+
+    Attributes:
+        name: short, fit for a folder's name.
+        changes: of the backbone's preset: part (context, sampler, memory, output) to field to value.
+        retrieval: which candidates memory brings back: the most similar, as ever; or, as controls that tell retrieval
+            from more context, random ones or the most recent ones, equally many.
+    """
+
+    name: str
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    retrieval: Retrieval = "similar"
+
+    def __post_init__(self) -> None:
+        if not self.name or not all(letter.isalnum() or letter in "-." for letter in self.name):
+            raise ValueError(f"arm is named {self.name!r}; use letters, digits, - and . only")
+        if self.retrieval not in get_args(Retrieval):
+            raise ValueError(
+                f"retrieval of arm {self.name!r} is {self.retrieval!r}; it must be similar, random or recent"
+            )
+
+
+ARMS: dict[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm("native", {"memory": {"enabled": False}}),
+        Arm("memory", {"memory": {"enabled": True}}),
+        Arm("memory-random", {"memory": {"enabled": True}}, "random"),
+        Arm("memory-recent", {"memory": {"enabled": True}}, "recent"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One take of a comparison."""
+
+    arm: Arm
+    story: Story
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Where it lies below the run's `takes`."""
+        return f"{self.arm.name}/{self.story.id}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole comparison.
+
+    Attributes:
+        backbone: name of a preset, or a pipeline folder.
+        arms: the baseline first, then the arm that the claim is about, then others.
+        stories: the prompts, in their scenarios.
+        seeds: how many, from 0.
+        horizons_s: seconds at which drift is read; a take is as long as the last.
+        embedders: as on the command line; the first is the primary one.
+        embed_every: embed every n-th frame.
+        dtype, device, codec: as for `generate`.
+
+    Raises:
+        ValueError: naming what can't be, and what would be right.
+    """
+
+    backbone: str
+    arms: tuple[Arm, ...]
+    stories: tuple[Story, ...]
+    seeds: int
+    horizons_s: tuple[float, ...]
+    embedders: str
+    embed_every: int = 1
+    dtype: str = "float32"
+    device: str = "auto"
+    codec: str = "vp9"
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError(f"seeds is {self.seeds}; it must be at least 1")
+        names = [arm.name for arm in self.arms]
+        if len(self.arms) < 2:
+            raise ValueError(f"arms is {','.join(names)}; it must be two or more, the baseline first: native,memory")
+        if len(set(names)) < len(names):
+            raise ValueError(f"arms is {','.join(names)}; each can be there once")
+        ids = [story.id for story in self.stories]
+        if len(set(ids)) < len(ids):
+            raise ValueError("two prompts have the same id")
+        for story in self.stories:
+            settings = self.measure_settings(story)
+            settings.windows.check(self.horizons_s, self.seconds, 0.0, f"a take of story {story.id}")
+        parse_embedders(self.embedders)
+
+    @property
+    def seconds(self) -> float:
+        """Length of every take."""
+        return self.horizons_s[-1]
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every take, all arms of one prompt and seed together."""
+        return tuple(
+            Cell(arm, story, seed) for story in self.stories for seed in range(self.seeds) for arm in self.arms
+        )
+
+    @property
+    def scenarios(self) -> tuple[str, ...]:
+        """Names, in their order."""
+        return tuple(dict.fromkeys(story.scenario for story in self.stories))
+
+    def measure_settings(self, story: Story) -> MeasureSettings:
+        """What is measured of a take of `story`."""
+        return MeasureSettings(self.horizons_s, DriftWindows(story.origin_s), self.embed_every, story.prompts)
+
+    def request(self, preset: Preset, cell: Cell) -> TakeRequest:
+        """What is asked of the backbone for one take.
+
+        Raises:
+            ValueError: naming the arm, the field, the value and what would be right.
+        """
+        changes = {part: dict(fields) for part, fields in cell.arm.changes.items()}
+        memory = changes.setdefault("memory", {})
+        if cell.arm.retrieval != "similar":
+            memory["encoder"] = "autoencoder"  # the control stands in for it
+        if not memory.get("enabled", preset.memory.enabled):
+            changes.setdefault("context", {})["memory_frames"] = 0
+        try:
+            parts = {
+                part: replace(getattr(preset, part), **changes.get(part, {}))
+                for part in ("context", "sampler", "memory", "output")
+            }
+            cues = tuple(Cue(second, prompt) for second, prompt in cell.story.cues)
+            return TakeRequest(cell.story.prompt, self.seconds, cues, cell.seed, **parts)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"arm {cell.arm.name!r}, prompt {cell.story.id}: {error}") from error
+
+    def check(self, preset: Preset) -> None:
+        """Refuse what can't be made or compared, before any model loads.
+
+        Raises:
+            ValueError: if a request can't be met, or two arms would make the same takes.
+        """
+        made: dict[str, str] = {}
+        rates: set[int] = set()
+        for arm in self.arms:
+            requests = [self.request(preset, Cell(arm, story, 0)) for story in self.stories]
+            request = requests[0]
+            if arm.retrieval != "similar" and not request.context.memory_frames:
+                raise ValueError(f"arm {arm.name!r} has retrieval {arm.retrieval!r}, but its memory is off")
+            what = repr((request.context, request.sampler, request.memory, request.output, arm.retrieval))
+            if what in made:
+                raise ValueError(f"arms {made[what]!r} and {arm.name!r} have the same settings on this backbone")
+            made[what] = arm.name
+            rates.add(request.output.fps)
+            if len(rates) > 1:
+                low, high = sorted(rates)
+                raise ValueError(f"arms differ in fps ({low} and {high}); a pair needs frames at the same times")
+        for spec in parse_embedders(self.embedders):
+            spec.check()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {"format": PLAN_FORMAT, **json.loads(json.dumps(asdict(self)))}
+
+
+def check_run(run: Path, plan: Plan) -> None:
+    """Refuse a folder that a run of this plan can't go on in or begin in.
+
+    Raises:
+        ValueError: if the folder holds another comparison, or something else.
+    """
+    if (run / PLAN).exists():
+        kept = read_json(run / PLAN)
+        changed = [name for name, value in plan.as_dict().items() if kept.get(name) != value]
+        if changed:
+            raise ValueError(f"{run} holds another comparison ({', '.join(changed)} differ); choose another folder")
+    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise ValueError(f"{run} is there and holds no comparison; choose another folder")
+
+
+def keep_plan(run: Path, plan: Plan) -> None:
+    """Write the plan into a run's folder, unless it is there."""
+    if not (run / PLAN).exists():
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / PLAN, plan.as_dict())
+
+
+def read_plan(run: Path) -> Plan:
+    """The plan of a run's folder.
+
+    Raises:
+        ValueError: if there is none, or it is of another version.
+    """
+    return read_plan_file(run / PLAN)
+
+
+def read_plan_file(path: Path) -> Plan:
+    """A plan from its JSON file.
+
+    Raises:
+        ValueError: if it can't be read, or is of another version.
+    """
+    content = read_json(path)
+    if content.pop("format", None) != PLAN_FORMAT:
+        raise ValueError(f"{path} is no plan, or one of another version")
+    try:
+        arms = tuple(Arm(**arm) for arm in content.pop("arms"))
+        stories = tuple(
+            Story(**{**story, "cues": tuple((second, prompt) for second, prompt in story["cues"])})
+            for story in content.pop("stories")
+        )
+        return Plan(arms=arms, stories=stories, horizons_s=tuple(content.pop("horizons_s")), **content)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no plan: {error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: if it can't be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no object")
+    return content

@@ -1,0 +1,58 @@
+"""Single videos: which horizons they reach, and their figures as rows and words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.footage import Footage
+from eval.measure import IMAGING
+from eval.windows import SHORTEST_HORIZON_S
+
+USUAL_HORIZONS_S = (30.0, 60.0, 120.0)
+
+
+def possible_horizons(videos: Sequence[Footage]) -> tuple[float, ...]:
+    """Those of 30, 60 and 120 s that all videos reach; else the length of the shortest, in tenths of a second.
+
+    Raises:
+        ValueError: if a video is too short for any.
+    """
+    shortest = min(videos, key=lambda video: video.seconds)
+    reached = tuple(h for h in USUAL_HORIZONS_S if h <= shortest.seconds + 0.5 / shortest.fps)
+    if reached:
+        return reached
+    if shortest.seconds < SHORTEST_HORIZON_S:
+        raise ValueError(
+            f"{shortest.name} is {shortest.seconds:.2f} s long; drift needs at least {SHORTEST_HORIZON_S:g} s"
+        )
+    return (int(shortest.seconds * 10) / 10,)
+
+
+def drift_rows(measures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a video, embedder and horizon, with the companions of that horizon."""
+    rows, changes = [], tuple(f"{name}_drift" for name in IMAGING)
+    for each in measures:
+        for embedder, drifts in each["drift"].items():
+            for drift, companions, protocols in zip(drifts, each["companions"], each["protocols"], strict=True):
+                consistency = protocols["consistency"].get(embedder)
+                rows.append(
+                    {
+                        "video": each["video"]["name"], "embedder": embedder, "horizon_s": drift["horizon_s"],
+                        "drift": drift["value"], "opening": drift["opening"], "last": drift["last"],
+                        "seen": drift["last_coverage"],
+                        "vbench": None if consistency is None else consistency["vbench"],
+                        **{name: companions[name] for name in ("motion", "repetition", *changes)},
+                    }
+                )  # fmt: skip
+    return rows
+
+
+def sentence(row: dict[str, Any]) -> str:
+    """One row of `drift_rows` in words."""
+    name, horizon, embedder = Path(row["video"]).name, row["horizon_s"], row["embedder"]
+    if row["drift"] is None:
+        return f"{name}: no subject is seen by {embedder} in the opening or before {horizon:g} s."
+    likeness = f"{row['opening']:.3f} in seconds 1 to 5, {row['last']:.3f} in the last 5 s"
+    return f"{name}: D({horizon:g} s) = {row['drift']:+.3f} by {embedder} (cosine to the first second {likeness})."

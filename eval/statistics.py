@@ -1,0 +1,176 @@
+"""Paired comparison: the unit is the prompt, and seeds stay inside it.
+
+Frames and clips of one take are not independent and are never resampled; nor are seeds of one prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+RESAMPLES = 10_000
+SIGN_FLIPS = 20_000
+EXACT_SIGN_FLIPS_UP_TO = 14  # prompts: 2**14 sign patterns are all looked at
+CONFIDENCE = 0.95
+POWER = 0.80
+_NORMAL = NormalDist()
+_CHUNK = 1_000  # resamples at a time, to bound memory
+
+
+@dataclass(frozen=True)
+class Paired:
+    """An arm against a baseline on one outcome, over prompts.
+
+    Attributes:
+        prompts: how many prompts count.
+        mean: mean paired difference, arm minus baseline.
+        low, high: 95 % BCa bootstrap interval of the mean over prompts; None below 3 prompts.
+        p: two-sided sign-flip permutation p of the mean.
+        win_rate: share of prompts in which the arm is better; ties count half.
+        median: of the differences.
+        deviation: standard deviation of the differences over prompts; None for one prompt.
+    """
+
+    prompts: int
+    mean: float
+    low: float | None
+    high: float | None
+    p: float
+    win_rate: float
+    median: float
+    deviation: float | None
+
+
+def paired(differences: Sequence[float] | Floats, lower_is_better: bool = True, seed: int = 0) -> Paired:
+    """Compare by differences [prompts], one a prompt (the mean over its seeds), arm minus baseline.
+
+    Args:
+        differences: in the outcome's own unit.
+        lower_is_better: which sign wins; drift is better low, motion high.
+        seed: of the bootstrap and of the sign flips.
+
+    Raises:
+        ValueError: if there is none, or one that is not finite.
+    """
+    values = np.asarray(differences, np.float64)
+    if not len(values) or not np.isfinite(values).all():
+        raise ValueError(f"a paired comparison needs finite differences of one or more prompts, got {values.tolist()}")
+    low, high = bca_interval(values, seed=seed) if len(values) >= 3 else (None, None)
+    return Paired(
+        prompts=len(values),
+        mean=float(values.mean()),
+        low=low,
+        high=high,
+        p=sign_flip_p(values, seed=seed),
+        win_rate=float((((values < 0) if lower_is_better else (values > 0)) + 0.5 * (values == 0)).mean()),
+        median=float(np.median(values)),
+        deviation=float(values.std(ddof=1)) if len(values) > 1 else None,
+    )
+
+
+def bca_interval(
+    values: Floats, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """Bias-corrected and accelerated bootstrap interval of the mean (Efron 1987, eq. 2.3 and 6.6).
+
+    Args:
+        values: [n], one a prompt.
+
+    Returns:
+        (low, high); both the mean where all values are equal.
+    """
+    values = np.asarray(values, np.float64)
+    mean = values.mean()
+    if np.ptp(values) <= 1e-12 * max(1.0, abs(mean)):
+        return float(mean), float(mean)
+    means = _bootstrap_means(values, resamples, seed)
+    below = ((means < mean).sum() + 0.5 * (means == mean).sum()) / resamples
+    bias = _NORMAL.inv_cdf(min(max(below, 0.5 / resamples), 1 - 0.5 / resamples))
+    acceleration = mean_acceleration(values)
+    ends = []
+    for share in ((1 - confidence) / 2, (1 + confidence) / 2):
+        z = bias + _NORMAL.inv_cdf(share)
+        ends.append(_NORMAL.cdf(bias + z / (1 - acceleration * z)))
+    low, high = np.quantile(means, ends)
+    return float(low), float(high)
+
+
+def mean_acceleration(values: Floats) -> float:
+    """The jackknife acceleration of a mean: sum d^3 / (6 (sum d^2)^1.5), d the deviations from it.
+
+    For a mean the jackknife needs no leaving out: theta_(.) - theta_(i) = (x_i - mean) / (n - 1).
+    """
+    deviations = values - values.mean()
+    return float((deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5))
+
+
+def sign_flip_p(values: Floats, flips: int = SIGN_FLIPS, seed: int = 0) -> float:
+    """Two-sided p of the mean under random signs: exact for few prompts, else Monte Carlo with +1 above and below."""
+    values = np.asarray(values, np.float64)
+    observed = abs(values.sum()) - 1e-12 * np.abs(values).sum()
+    if len(values) <= EXACT_SIGN_FLIPS_UP_TO:
+        patterns = np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1
+        sums = (1 - 2 * patterns) @ values
+        return float((np.abs(sums) >= observed).mean())
+    rng = np.random.default_rng(seed)
+    as_far = 0
+    for start in range(0, flips, _CHUNK):
+        count = min(_CHUNK, flips - start)
+        signs = rng.integers(0, 2, (count, len(values))) * 2 - 1
+        as_far += int((np.abs(signs @ values) >= observed).sum())
+    return (as_far + 1) / (flips + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p values, in the order given (Holm 1979)."""
+    order = np.argsort(p_values)
+    adjusted, highest = np.empty(len(order)), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return [float(value) for value in adjusted]
+
+
+def detectable_effect(prompts: int, power: float = POWER, level: float = 1 - CONFIDENCE) -> float:
+    """Smallest mean difference seen with `power`, in standard deviations of the differences: (z_a + z_b) / sqrt(n)."""
+    if prompts < 1:
+        raise ValueError(f"prompts is {prompts}; it must be at least 1")
+    return (_NORMAL.inv_cdf(1 - level / 2) + _NORMAL.inv_cdf(power)) / float(np.sqrt(prompts))
+
+
+def mean_band(values: Floats, seed: int = 0, resamples: int = 2_000) -> tuple[Floats, Floats]:
+    """Pointwise 95 % percentile bootstrap band of a mean curve.
+
+    Args:
+        values: [prompts, N]; NaN where a prompt has no value, which then counts nowhere.
+
+    Returns:
+        (low [N], high [N]); NaN where no prompt has a value.
+    """
+    values = np.asarray(values, np.float64)
+    rng = np.random.default_rng(seed)
+    seen = ~np.isnan(values)
+    filled = np.where(seen, values, 0.0)
+    draws = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), resamples).astype(np.float64)
+    numbers = draws @ seen
+    means = np.divide(draws @ filled, numbers, out=np.full(numbers.shape, np.nan), where=numbers > 0)
+    low, high = np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
+    known = seen.any(axis=0)
+    if known.any():
+        low[known], high[known] = np.nanquantile(means[:, known], [0.025, 0.975], axis=0)
+    return low, high
+
+
+def _bootstrap_means(values: Floats, resamples: int, seed: int) -> Floats:
+    rng = np.random.default_rng(seed)
+    means = [
+        values[rng.integers(0, len(values), (min(_CHUNK, resamples - start), len(values)))].mean(axis=1)
+        for start in range(0, resamples, _CHUNK)
+    ]
+    return np.concatenate(means)

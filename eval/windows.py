@@ -1,0 +1,68 @@
+"""Which frames of a video a figure is taken from: arithmetic on seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+REFERENCE_S = 1.0
+OPENING_END_S = 5.0
+LAST_S = 5.0
+SHORTEST_HORIZON_S = OPENING_END_S + LAST_S
+_TOLERANCE_S = 1e-6  # frame times are rationals in binary
+
+
+@dataclass(frozen=True)
+class DriftWindows:
+    """The three windows of the primary endpoint, in seconds of the take.
+
+    Attributes:
+        origin_s: when the subject is first seen as it should be; 0 but in scenarios that introduce it later.
+    """
+
+    origin_s: float = 0.0
+
+    @property
+    def reference(self) -> tuple[float, float]:
+        """The first second: what the subject is compared to."""
+        return self.origin_s, self.origin_s + REFERENCE_S
+
+    @property
+    def opening(self) -> tuple[float, float]:
+        """Seconds 1 to 5."""
+        return self.origin_s + REFERENCE_S, self.origin_s + OPENING_END_S
+
+    def last(self, horizon_s: float) -> tuple[float, float]:
+        """The last 5 s before the horizon."""
+        return horizon_s - LAST_S, horizon_s
+
+    def check(self, horizons_s: tuple[float, ...], seconds: float, frame_s: float, name: str) -> None:
+        """Refuse horizons that a video of `seconds` does not reach, or whose windows would overlap.
+
+        Args:
+            frame_s: duration of one frame; a video may be short of the horizon by half of it.
+            name: of the video, for the message.
+
+        Raises:
+            ValueError: naming the horizon and the longest that is possible.
+        """
+        shortest_s = self.origin_s + SHORTEST_HORIZON_S
+        for horizon_s in horizons_s:
+            if not shortest_s <= horizon_s:
+                raise ValueError(
+                    f"horizon {horizon_s:g} s is too short: the first {OPENING_END_S:g} s and the last {LAST_S:g} s "
+                    f"would overlap; it must be at least {shortest_s:g}"
+                )
+            if horizon_s > seconds + frame_s / 2:
+                raise ValueError(
+                    f"{name} is {seconds:.2f} s long and does not reach the horizon of {horizon_s:g} s; "
+                    f"measure it at {np.floor(seconds * 100) / 100:g} s or less"
+                )
+
+
+def within(seconds: NDArray[np.float64], window: tuple[float, float]) -> NDArray[np.bool_]:
+    """Frames that begin in [start, end): times [T] to a mask [T]."""
+    start, end = window
+    return (seconds >= start - _TOLERANCE_S) & (seconds < end - _TOLERANCE_S)

@@ -1,0 +1,357 @@
+"""`longlive-rag eval`: identity drift of videos, and of arms against each other."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from longlive_rag.cli.errors import Failed, Stopped, one_line, refuse_bad_input
+from longlive_rag.cli.generate import quiet_libraries
+from longlive_rag.cli.settings import SETTINGS
+from longlive_rag.presets import DEFAULT_BACKBONE
+
+if TYPE_CHECKING:
+    from eval.footage import Footage
+    from eval.plan import Arm, Cell, Plan
+
+EMBEDDERS_HELP = "With commas, the primary one first: dino, dinov2, clip, siglip, pixels, latent, tiny-world, face; "
+EMBEDDERS_HELP += "KIND=FOLDER or KIND=HUB/NAME for weights of your choice."
+NAMED = ("horizons", "seeds", "arms", "embedders", "scenario", "workers", "address", "engine", "device")
+FLAGS = {**{name: f"--{name}" for name in NAMED}, "embedder": "--embedders", "embed_every": "--embed-every"}
+ARM_KEYS = {setting.flag.removeprefix("--"): setting for setting in SETTINGS}
+
+
+class Seconds(click.ParamType):
+    """Seconds with commas between them."""
+
+    name = "s,s,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of seconds such as 30,60,120", param, ctx)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def eval() -> None:
+    """Measure identity drift: does memory keep the character?
+
+    \b
+    Of any videos:
+      longlive-rag eval drift video.mp4
+    Of arms against each other:
+      longlive-rag eval compare --help
+    """
+
+
+@eval.command()
+@click.argument("videos", nargs=-1, required=True, metavar="VIDEO_OR_TAKE...")
+@click.option(
+    "--horizons", type=Seconds(), help="Seconds at which drift is read; default: those of 30,60,120 in reach."
+)
+@click.option("--embedders", default="dino", show_default=True, help=EMBEDDERS_HELP)
+@click.option("--embed-every", type=int, default=1, show_default=True, help="Embed every n-th frame.")
+@click.option(
+    "--mapping-table", type=click.Path(path_type=Path), help="VBench-Long's subject table, JSON [[raw, mapped]]."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for a report (HTML, PNG, CSV, JSON).")
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
+def drift(
+    videos: tuple[str, ...],
+    horizons: tuple[float, ...] | None,
+    embedders: str,
+    embed_every: int,
+    mapping_table: Path | None,
+    device: str,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure how far the subject of each VIDEO_OR_TAKE drifts from its first second.
+
+    D(h) is the mean cosine to the first second in seconds 1 to 5, minus the same in the last 5 s before h. Signed;
+    higher is worse; 0 is no drift.
+
+    \b
+    Examples:
+      longlive-rag eval drift video.mp4
+      longlive-rag eval drift takes/native takes/memory --horizons 30,60 -o drift-report
+      longlive-rag eval drift video.mp4 --embedders dino=models/dino-vitb16,clip --json
+      longlive-rag eval drift video.mp4 --embedders pixels --horizons 12
+    """
+    from eval.compare import check_report_can_be_drawn
+    from eval.embedders import parse_embedders
+    from eval.footage import find_footage
+    from eval.measure import MeasureSettings
+    from eval.protocols import MappingTable
+    from eval.single import possible_horizons
+    from longlive_rag.load import pick_device
+
+    with refuse_bad_input(FLAGS):
+        footage = [find_footage(Path(video)) for video in videos]
+        table = {} if mapping_table is None else {"subject_table": MappingTable.read(mapping_table)}
+        settings = MeasureSettings(horizons or possible_horizons(footage), embed_every=embed_every, **table)
+        for each in footage:
+            settings.check(each)
+        specs = parse_embedders(embedders)
+        target = str(pick_device(device))
+        if output is not None:
+            check_report_can_be_drawn()
+            _check_new_folder(output)
+        for spec in specs:
+            spec.check()
+        with quiet_libraries():
+            opened = {spec.kind: spec.open(target) for spec in specs}
+    measures = _measure_all(footage, opened, settings)
+    command = shlex.join(["longlive-rag", *sys.argv[1:]])
+    if output is not None:
+        from eval.single_report import write_single_report
+
+        with refuse_bad_input(FLAGS):
+            write_single_report(output, footage, measures, command)
+    click.echo(json.dumps(measures, indent=2) if as_json else _drift_table(measures))
+    if output is not None:
+        click.echo(f"  report  {output / 'drift.html'}", err=as_json)
+
+
+@eval.command()
+@click.option(
+    "--arms", metavar="NAMES|FILE", help="native,memory[,memory-random,memory-recent], or a TOML file of arms."
+)
+@click.option(
+    "--prompts", type=click.Path(path_type=Path), help="Text, a prompt a line; or JSON, see docs/evaluation.md."
+)
+@click.option(
+    "--scenario", "scenarios", default="plain", show_default=True, help="With commas; see docs/evaluation.md."
+)
+@click.option("--scenarios-file", type=click.Path(path_type=Path), help="Scenarios of your own, as JSON.")
+@click.option("--seeds", type=int, default=1, show_default=True, help="Seeds of each prompt, from 0.")
+@click.option(
+    "--horizons", type=Seconds(), default="30,60,120", show_default=True, help="Takes are as long as the last."
+)
+@click.option("--embedders", default="dino", show_default=True, help=EMBEDDERS_HELP)
+@click.option("--embed-every", type=int, default=1, show_default=True, help="Embed every n-th frame.")
+@click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--plan", "plan_file", type=click.Path(path_type=Path), help="A run's plan.json, instead of all the above."
+)
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--workers", type=int, default=1, show_default=True, help="Takes made at once.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each worker.")
+@click.option("--address", help="Of a Ray cluster.")
+@click.option("-o", "--output", "run", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def compare(
+    plan_file: Path | None,
+    engine: str,
+    workers: int,
+    threads: int | None,
+    address: str | None,
+    run: Path,
+    as_json: bool,
+    **asked: Any,
+) -> None:
+    """Compare arms on the same prompts, noise and cues, and write a report.
+
+    The first arm is the baseline, the second the one that the claim is about. A run that was stopped goes on with the
+    same command: takes that are finished are not made again.
+
+    \b
+    Examples:
+      longlive-rag eval compare --arms native,memory --prompts prompts.txt --seeds 2 -o runs/first
+      longlive-rag eval compare --arms native,memory,memory-random,memory-recent --prompts prompts.json \\
+        --scenario walk-away-and-return,long-stare --seeds 2 --embedders tiny-world,dino -o runs/return
+      longlive-rag eval compare --arms ablation.toml --prompts prompts.txt --embedders pixels -o runs/ablation
+      longlive-rag eval compare --plan runs/first/plan.json -o runs/again
+
+    \b
+    A TOML file of arms: a table an arm, with options of `generate` without their dashes:
+      [native]
+      memory = false
+      [k3]
+      memory-frames = 3
+      [k3-random]
+      memory-frames = 3
+      retrieval = "random"
+    """
+    from eval.compare import Engine
+    from eval.compare import compare as make_comparison
+    from eval.plan import read_plan_file
+
+    bar = _Bar("take")
+    with refuse_bad_input(FLAGS):
+        where = Engine(engine, workers, threads, address)
+        if plan_file:
+            _refuse_beside_plan(asked)
+        plan = read_plan_file(plan_file) if plan_file else _plan(**asked)
+        try:
+            with bar, quiet_libraries():
+                results = make_comparison(plan, run, where, bar.cells, lambda line: click.echo(line, err=True))
+        except KeyboardInterrupt as error:
+            raise Stopped(f"Stopped; {bar.said} in {run} are kept. The same command goes on.") from error
+        except OSError as error:
+            raise Failed(f"{one_line(error.strerror or str(error))}; {bar.said} in {run} are kept") from error
+    if as_json:
+        click.echo(json.dumps(results, indent=2))
+        return
+    for verdict in results["verdicts"]:
+        click.echo(verdict)
+    for rail in results["guardrails"]:
+        if rail["state"] == "broken":
+            click.echo(f"Guardrail broken on {rail['scenario']}: {rail['companion']} of {rail['arm']}")
+    click.echo(f"  report  {run / 'report.html'}\n  figures {run / 'results.json'}, {run / 'takes.csv'}")
+
+
+@eval.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="New folder.")
+def export(run: Path, output: Path) -> None:
+    """Copy the videos of a finished RUN in the layout that VBench and VBench-Long expect.
+
+    One folder an arm, files named by prompt and seed, without underscores.
+
+    \b
+    Example:
+      longlive-rag eval export runs/first -o vbench-videos
+    """
+    from eval.export import export_for_vbench
+
+    with refuse_bad_input():
+        count = export_for_vbench(run, output)
+    click.echo(f"{count} videos in {output}")
+
+
+def _refuse_beside_plan(asked: dict[str, Any]) -> None:
+    """A plan says everything itself: an option beside it would be read by nobody."""
+    context = click.get_current_context()
+    source = click.core.ParameterSource.COMMANDLINE
+    typed = [param.opts[0] for param in context.command.params if param.name in asked
+             and context.get_parameter_source(param.name or "") is source]  # fmt: skip
+    if typed:
+        raise ValueError(f"--plan says everything itself; leave out {', '.join(typed)}")
+
+
+def _plan(
+    arms: str | None,
+    prompts: Path | None,
+    scenarios: str,
+    scenarios_file: Path | None,
+    horizons: tuple[float, ...],
+    **rest: Any,
+) -> Plan:
+    from eval.plan import Plan
+    from eval.scenarios import read_scenarios, read_subjects, stories
+
+    if not arms or not prompts:
+        raise ValueError("--arms and --prompts are needed, or --plan")
+    names = [name.strip() for name in scenarios.split(",") if name.strip()]
+    if not names:
+        raise ValueError("--scenario is empty; leave it out for plain prompts")
+    told = stories(read_subjects(prompts), names, read_scenarios(scenarios_file), horizons)
+    return Plan(arms=_arms(arms), stories=told, horizons_s=horizons, **rest)
+
+
+def _arms(text: str) -> tuple[Arm, ...]:
+    """Arms by their names, or from a TOML file."""
+    from eval.plan import ARMS
+
+    if text.endswith(".toml"):
+        try:
+            tables = tomllib.loads(Path(text).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{text} can't be read: {error}") from error
+        return tuple(_arm(name, table) for name, table in tables.items())
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in ARMS]
+    if unknown:
+        raise ValueError(f"arm {unknown[0]!r} is not known; known are {', '.join(ARMS)}, others in a TOML file")
+    return tuple(ARMS[name] for name in names)
+
+
+def _arm(name: str, table: Any) -> Arm:
+    """One table of the file: options of `generate` to fields of the request."""
+    from eval.plan import Arm
+
+    if not isinstance(table, dict):
+        raise ValueError(f"arm {name!r} must be a table, as in [{name}]")
+    changes: dict[str, dict[str, Any]] = {}
+    retrieval = "similar"
+    for key, value in table.items():
+        if key == "retrieval":
+            retrieval = value
+        elif key == "memory":
+            changes.setdefault("memory", {})["enabled"] = bool(value)
+        elif key in ARM_KEYS:
+            changes.setdefault(ARM_KEYS[key].part, {})[ARM_KEYS[key].field] = value
+        else:
+            raise ValueError(f"arm {name!r} has {key!r}; known are memory, retrieval, {', '.join(ARM_KEYS)}")
+    return Arm(name, changes, retrieval)
+
+
+def _measure_all(footage: Sequence[Footage], embedders: Any, settings: Any) -> list[dict[str, Any]]:
+    from tqdm import tqdm
+
+    from eval.measure import measure
+
+    with (
+        tqdm(total=sum(each.frames for each in footage), unit=" frames", file=sys.stderr) as bar,
+        refuse_bad_input(FLAGS),
+    ):
+        return [measure(each, embedders, settings, bar.update) for each in footage]
+
+
+def _drift_table(measures: Sequence[dict[str, Any]]) -> str:
+    from eval.single import drift_rows
+
+    lines = [f"{'video':<32} {'embedder':<10} {'h':>5} {'D(h)':>8} {'start':>7} {'end':>7} {'seen':>5} {'motion':>7}"]
+    for row in drift_rows(measures):
+        figures = ["     -" if row[name] is None else f"{row[name]:.4f}" for name in ("drift", "opening", "last")]
+        lines.append(
+            f"{row['video'][-32:]:<32} {row['embedder']:<10} {row['horizon_s']:>4g}s {figures[0]:>8} {figures[1]:>7} "
+            f"{figures[2]:>7} {row['seen']:>5.0%} {row['motion']:>7.4f}"
+        )
+    return "\n".join(lines)
+
+
+def _check_new_folder(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there already; name a new folder for the report")
+
+
+class _Bar:
+    """Progress over the takes of a run, and how far it came."""
+
+    def __init__(self, unit: str) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(unit=f" {unit}s", file=sys.stderr, mininterval=1)
+        self._done = self._all = 0
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def cells(self, cell: Cell | None, done: int, all_: int) -> None:
+        """The next take is finished."""
+        self._done, self._all = done, all_
+        self._bar.total = all_
+        self._bar.update(done - self._bar.n)
+
+    @property
+    def said(self) -> str:
+        """How far it came."""
+        return f"{self._done} of {self._all} takes" if self._all else "nothing was begun; takes made before"

@@ -1,0 +1,182 @@
+"""`longlive-rag eval`, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eval.plan import ARMS
+from longlive_rag.cli.eval import _arms
+from tests.eval.arms import DriftingPipeline, slow_backbone
+from tests.eval.clips import character, controls, write_clip
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def video(tmp_path) -> Path:
+    return write_clip(tmp_path / "fade.mp4", controls(30.0)["fade"])
+
+
+@pytest.fixture
+def slow(tmp_path, monkeypatch) -> Path:
+    """A backbone whose takes are drawn, loaded in place of a real one."""
+    monkeypatch.setattr("eval.making.load_pipeline", lambda *_: DriftingPipeline())
+    return slow_backbone(tmp_path / "slow")
+
+
+def test_drift_of_a_video(command, video, tmp_path):
+    result = command("eval", "drift", video, "--embedders", "pixels", "-o", tmp_path / "out")
+    assert result.code == 0, result.err
+    words = result.out.splitlines()[1].split()
+    assert words[1:3] == ["pixels", "30s"]
+    assert float(words[3]) > 0.02
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "drift.html", "drift.json", "drift.csv", "curves.png", "strip.png",
+    }  # fmt: skip
+    page = (tmp_path / "out" / "drift.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "D(30 s) = +" in page
+    assert (tmp_path / "out" / "drift.csv").read_text().count("\n") == 2
+
+
+def test_drift_of_several_as_json(command, video, tmp_path):
+    freeze = write_clip(tmp_path / "freeze.mp4", character(20.0, moving=False))
+    result = command("eval", "drift", video, freeze, "--horizons", "12,20", "--embedders", "pixels", "--json")
+    fade, still = json.loads(result.out)
+    assert fade["horizons_s"] == [12.0, 20.0]
+    assert fade["drift"]["pixels"][1]["value"] > 0.01 > still["drift"]["pixels"][1]["value"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{video}", "--horizons", "30,60"], "is 30.00 s long and does not reach the horizon of 60 s"),
+        (["{video}", "{short}", "--horizons", "30"], "short.mp4 is 11.00 s long and does not reach"),
+        (["{video}", "--horizons", "3"], "horizon 3 s is too short"),
+        (["{video}", "--horizons", "soon"], "'soon' is no list of seconds"),
+        (["{video}", "--embed-every", "0"], "--embed-every is 0"),
+        (["nowhere.mp4"], "nowhere.mp4 is not there"),
+        (["{corrupt}"], "corrupt.mp4 can't be read as a video"),
+        (["{video}", "--embedders", "dino=/nowhere"], "embedder's folder /nowhere is not there"),
+        (["{video}", "--embedders", "eyes"], "--embedders is 'eyes'; it must be one of pixels"),
+        (["{video}", "--device", "cuda:9"], "CUDA devices"),
+        (["{video}", "--mapping-table", "nowhere.json"], "is no mapping table"),
+        (["{video}", "-o", "{full}"], "is there already; name a new folder"),
+    ],
+)
+def test_drift_refuses_in_one_line(command, video, tmp_path, arguments, message):
+    write_clip(tmp_path / "short.mp4", character(11.0))
+    (tmp_path / "corrupt.mp4").write_bytes(video.read_bytes()[:300])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("")
+    names = {
+        "video": video,
+        **{name: tmp_path / f"{name}.mp4" for name in ("short", "corrupt")},
+        "full": tmp_path / "full",
+    }
+    before = sorted(tmp_path.rglob("*"))
+    embedders = [] if "--embedders" in arguments else ["--embedders", "pixels"]
+    result = command("eval", "drift", *(part.format(**names) for part in arguments), *embedders)
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_video_writes_nothing(command, video, tmp_path):
+    data = bytearray(video.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 1500] = bytes(1500)
+    video.write_bytes(data)
+    result = command("eval", "drift", video, "--embedders", "pixels", "-o", tmp_path / "out")
+    assert result.code == 2
+    assert "is damaged" in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def compare_arguments(slow: Path, tmp_path: Path) -> list[object]:
+    (tmp_path / "p.txt").write_text("a red square walks\na red square quietly jumps\n")
+    return [
+        "eval", "compare", "--arms", "native,memory", "--prompts", tmp_path / "p.txt", "--horizons", "10,20",
+        "--embedders", "pixels", "--backbone", slow, "--device", "cpu", "-o", tmp_path / "run",
+    ]  # fmt: skip
+
+
+def test_compare(command, slow, tmp_path):
+    result = command(*compare_arguments(slow, tmp_path))
+    assert result.code == 0, result.err
+    assert "has never read quietly" in result.err
+    assert "2 prompts are too few for an interval" in result.out
+    assert (tmp_path / "run" / "report.html").exists()
+    again = command("eval", "compare", "--plan", tmp_path / "run" / "plan.json", "-o", tmp_path / "again", "--json")
+    results = json.loads(again.out)
+    first = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["comparisons"] == first["comparisons"]
+    both = command("eval", "compare", "--plan", tmp_path / "run" / "plan.json", "--seeds", 3, "-o", tmp_path / "x")
+    assert (both.code, "leave out --seeds" in both.err) == (2, True)
+    other = command(*compare_arguments(slow, tmp_path), "--seeds", 2)
+    assert (other.code, "holds another comparison (seeds differ)" in other.err) == (2, True)
+
+
+def test_compare_stopped_says_how_to_go_on(command, slow, tmp_path, monkeypatch):
+    pipe = DriftingPipeline(fail_after=1, error=KeyboardInterrupt())
+    monkeypatch.setattr("eval.making.load_pipeline", lambda *_: pipe)
+    result = command(*compare_arguments(slow, tmp_path))
+    assert result.code == 130
+    assert "Stopped; 1 of 4 takes" in result.err
+    assert "The same command goes on." in result.err
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--seeds", "0"], "--seeds is 0; it must be at least 1"),
+        (["--arms", "native"], "--arms is native; it must be two or more"),
+        (["--arms", "native,magic"], "arm 'magic' is not known; known are native, memory"),
+        (["--prompts", "nowhere.txt"], "nowhere.txt can't be read"),
+        (["--scenario", "long-stare"], "scenario 'long-stare' needs its words by name"),
+        (["--embedders", "dino=/nowhere"], "embedder's folder /nowhere is not there"),
+        (["--engine", "ray"], "Ray is not installed; pip install 'longlive-rag[ray]'"),
+        (["--workers", "0"], "--workers is 0"),
+        (["--address", "auto"], "--address is for the engine ray"),
+        (["--backbone", "nowhere"], "backbone 'nowhere' is no known name"),
+    ],
+)
+def test_compare_refuses_in_one_line(command, slow, tmp_path, changes, message):
+    result = command(*compare_arguments(slow, tmp_path), *changes)
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_arms_of_a_file(tmp_path):
+    path = tmp_path / "arms.toml"
+    path.write_text('[native]\nmemory = false\n[k3]\nmemory-frames = 3\nrope = "relative"\n[r]\nretrieval = "random"\n')
+    native, k3, random = _arms(str(path))
+    assert native == ARMS["native"]
+    assert k3.changes == {"context": {"memory_frames": 3, "rope": "relative"}}
+    assert random.retrieval == "random"
+    path.write_text("[k3]\nmemory_frames = 3\n")
+    with pytest.raises(ValueError, match="arm 'k3' has 'memory_frames'; known are memory, retrieval, window"):
+        _arms(str(path))
+
+
+@pytest.mark.slow
+def test_processes_make_the_same_takes(pipeline_folder, tmp_path):
+    """Real random weights, one worker and two: the same figures, bit for bit."""
+    (tmp_path / "p.txt").write_text("a red circle walks\na blue square jumps\n")
+    options = "--arms native,memory --prompts p.txt --horizons 10 --embedders pixels --threads 1 --backbone"
+    base = [sys.executable, "-m", "longlive_rag", "eval", "compare", *options.split(), str(pipeline_folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for run, more in (("one", []), ("two", ["--workers", "2"])):
+        done = subprocess.run([*base, "-o", run, *more], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    one, two = ((tmp_path / run / "takes.csv").read_bytes() for run in ("one", "two"))
+    assert one == two

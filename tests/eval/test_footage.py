@@ -1,0 +1,76 @@
+"""Videos in: decoded once, whole or refused."""
+
+from __future__ import annotations
+
+import json
+
+import av
+import numpy as np
+import pytest
+
+from eval.footage import find_footage, read_batches
+from tests.eval.clips import SIDE, character, write_clip
+
+
+def test_all_frames_come_once_in_batches_of_any_size(tmp_path):
+    footage = find_footage(write_clip(tmp_path / "v.mp4", character(10)))
+    assert (footage.frames, footage.fps, footage.seconds, footage.width) == (40, 4.0, 10.0, SIDE)
+    whole = {}
+    for batch in (1, 7, 64):
+        parts = list(read_batches(footage, batch))
+        assert [len(seconds) for seconds, _ in parts[:-1]] == [batch] * (len(parts) - 1)
+        whole[batch] = np.concatenate([frames for _, frames in parts])
+        np.testing.assert_allclose(np.concatenate([seconds for seconds, _ in parts]), np.arange(40) / 4)
+    assert np.array_equal(whole[1], whole[7])
+    assert np.array_equal(whole[1], whole[64])
+    assert np.abs(whole[1].astype(int) - character(10)).mean() < 8
+
+
+def test_a_video_of_uneven_rate_keeps_its_times(tmp_path):
+    path = tmp_path / "v.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx-vp9", rate=10)
+        stream.width = stream.height = SIDE
+        for frame, at in zip(character(3), (0, 1, 2, 3, 4, 5, 10, 15, 20, 25, 30, 35), strict=True):
+            picture = av.VideoFrame.from_ndarray(frame).reformat(format="yuv420p")
+            picture.pts = at
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    seconds = np.concatenate([s for s, _ in read_batches(find_footage(path))])
+    np.testing.assert_allclose(seconds[:3], [0, 0.1, 0.2], atol=1e-6)
+    assert seconds[-1] == pytest.approx(3.5, abs=1e-6)
+
+
+def test_what_is_no_video_is_refused(tmp_path):
+    (tmp_path / "no.mp4").write_bytes(b"nonsense" * 100)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    for name, message in (
+        ("missing.mp4", "is not there; name a video file or the folder of a take"),
+        ("no.mp4", "can't be read as a video: Invalid data"),
+        ("empty.mp4", "can't be read as a video"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            find_footage(tmp_path / name)
+
+
+def test_a_damaged_video_is_refused_not_measured_in_part(tmp_path):
+    path = write_clip(tmp_path / "v.mp4", character(60))
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 1500] = bytes(1500)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="is damaged"):
+        list(read_batches(find_footage(path)))
+
+
+def test_a_take_is_measured_by_its_folder(tmp_path):
+    folder = tmp_path / "take"
+    folder.mkdir()
+    write_clip(folder / "video.mp4", character(10))
+    with pytest.raises(ValueError, match=r"is no take: its take\.json can't be read"):
+        find_footage(folder)
+    (folder / "take.json").write_text(json.dumps({"status": "interrupted"}))
+    with pytest.raises(ValueError, match=r"is interrupted, not finished; measure .*video\.mp4 itself"):
+        find_footage(folder)
+    (folder / "take.json").write_text(json.dumps({"status": "finished"}))
+    assert find_footage(folder).frames == 40

@@ -1,0 +1,160 @@
+"""One video, all figures: controls in their order, invariance, and what can't be measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from eval.embedders import Embedder, PixelEmbedder
+from eval.footage import find_footage
+from eval.measure import MeasureSettings, look_at, measure
+from eval.protocols import consistency
+from tests.eval.clips import FPS, controls, write_clip
+
+HORIZONS = (30.0, 60.0, 120.0)
+
+
+@pytest.fixture(scope="module")
+def control_videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("controls")
+    return {name: find_footage(write_clip(folder / f"{name}.mp4", clip)) for name, clip in controls().items()}
+
+
+@pytest.fixture(scope="module")
+def control_figures(control_videos):
+    embedders: dict[str, Embedder] = {"pixels": PixelEmbedder()}
+    return {name: measure(video, embedders, MeasureSettings(HORIZONS)) for name, video in control_videos.items()}
+
+
+def drifts(figures: dict, embedder: str = "pixels") -> list[float]:
+    return [each["value"] for each in figures["drift"][embedder]]
+
+
+def test_controls_order_by_drift(control_figures):
+    d = {name: drifts(figures) for name, figures in control_figures.items()}
+    assert np.abs(d["freeze"]).max() < 1e-3
+    assert np.abs(d["real"]).max() < 0.05  # colours on a grid see a walk too
+    assert d["fade"][0] < d["fade"][1] < d["fade"][2]
+    assert d["swap"][:2] == pytest.approx(d["real"][:2], abs=0.01)  # the swap comes at 60 s: not before
+    at_end = {name: values[2] for name, values in d.items()}
+    assert at_end["freeze"] <= at_end["real"] + 0.05 < 0.1 < at_end["fade"] <= at_end["swap"]
+
+
+def test_a_freeze_and_a_shuffle_are_told_by_their_companions(control_figures):
+    last = {name: figures["companions"][-1] for name, figures in control_figures.items()}
+    assert last["freeze"]["motion"] < 0.1 * last["real"]["motion"]
+    assert last["shuffled"]["motion"] > 2 * last["real"]["motion"]
+    assert last["freeze"]["repetition"] == 1.0
+    s = {name: f["protocols"][-1]["consistency"]["pixels"]["vbench"] for name, f in control_figures.items()}
+    assert s["freeze"] > s["real"] > s["shuffled"]
+    assert s["real"] > s["swap"]
+
+
+def test_a_horizon_is_read_from_the_prefix(control_figures, control_videos, tmp_path):
+    short = write_clip(tmp_path / "v.mp4", controls()["fade"][: 60 * FPS])
+    alone = measure(find_footage(short), {"pixels": PixelEmbedder()}, MeasureSettings((30.0, 60.0)))
+    assert drifts(alone) == pytest.approx(drifts(control_figures["fade"])[:2], abs=1e-3)  # VP9 looks at no later frame
+    again = measure(control_videos["fade"], {"pixels": PixelEmbedder()}, MeasureSettings((30.0,)))
+    assert again["drift"]["pixels"][0] == control_figures["fade"]["drift"]["pixels"][0]
+    assert again["companions"][0] == control_figures["fade"]["companions"][0]
+    assert again["protocols"][0] == control_figures["fade"]["protocols"][0]
+
+
+def test_resolution_hardly_matters(tmp_path):
+    clip = controls(30.0)["fade"]
+    settings = MeasureSettings((30.0,))
+    small, large = (
+        measure(find_footage(write_clip(tmp_path / f"{u}.mp4", clip, upscale=u)), {"pixels": PixelEmbedder()}, settings)
+        for u in (2, 6)
+    )
+    assert drifts(large) == pytest.approx(drifts(small), abs=0.01)
+    for name in ("motion", "exposure", "saturation"):
+        assert large["companions"][0][name] == pytest.approx(small["companions"][0][name], rel=0.05, abs=1e-3)
+
+
+def test_every_nth_frame(control_videos):
+    figures = measure(control_videos["fade"], {"pixels": PixelEmbedder()}, MeasureSettings(HORIZONS, embed_every=4))
+    assert figures["protocols"][0]["consistency"] == {}  # they need every frame
+    assert drifts(figures)[2] > 0.1
+    seen = look_at(control_videos["fade"], {"pixels": PixelEmbedder()}, embed_every=4)
+    np.testing.assert_allclose(seen.embedded_seconds, np.arange(120))
+
+
+def test_the_pass_gives_what_whole_arrays_would(control_videos):
+    seen = look_at(control_videos["real"], {"pixels": PixelEmbedder()})
+    figures = measure(control_videos["real"], {"pixels": PixelEmbedder()}, MeasureSettings((120.0,)))
+    expected = consistency(seen.embeddings["pixels"])
+    assert figures["protocols"][0]["consistency"]["pixels"]["vbench"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_loop_repeats_and_a_walk_does_not(tmp_path):
+    rng = np.random.default_rng(2)
+    walk = np.cumsum(rng.integers(-12, 13, (40 * 8, 1, 1, 3)), axis=0) % 200 + np.zeros((1, 32, 32, 1), int)
+    loop = np.tile(walk[:80], (4, 1, 1, 1))
+    shares = {}
+    for name, clip in (("walk", walk), ("loop", loop)):
+        video = find_footage(write_clip(tmp_path / f"{name}.mp4", clip.astype(np.uint8), fps=8))
+        shares[name] = measure(video, {"pixels": PixelEmbedder()}, MeasureSettings((40.0,)))["companions"][0][
+            "repetition"
+        ]
+    assert shares["walk"] < 0.2
+    assert shares["loop"] > 0.7
+
+
+def test_a_video_that_is_too_short_is_refused_before_it_is_decoded(control_videos):
+    class Unused:
+        name = "unused"
+
+        def embed(self, frames):
+            raise AssertionError("decoded")
+
+        def describe(self):
+            return {}
+
+    video = replace(control_videos["real"], frames=50 * FPS)
+    with pytest.raises(ValueError, match=r"is 50\.00 s long and does not reach the horizon of 60 s"):
+        measure(video, {"unused": Unused()}, MeasureSettings((30.0, 60.0)))
+
+
+def test_figures_are_plain_json(control_figures):
+    text = json.dumps(control_figures["fade"], allow_nan=False)
+    assert json.loads(text)["curves"]["seconds"][:2] == [0.5, 1.5]
+    assert len(json.loads(text)["curves"]["cosine"]["pixels"]) == 120
+
+
+def test_adherence_is_of_each_prompt_to_its_own_frames(tmp_path):
+    class Colours(PixelEmbedder):
+        def embed(self, frames):
+            rows = frames.astype(np.float32).mean((1, 2)) - 127.5
+            return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+        def embed_prompts(self, prompts):
+            return np.array([{"red": [1, -1, -1], "blue": [-1, -1, 1]}[p] for p in prompts], np.float32) / np.sqrt(3)
+
+    clip = np.zeros((20 * FPS, 32, 32, 3), np.uint8)
+    clip[: 12 * FPS, ..., 0] = 250
+    clip[12 * FPS :, ..., 2] = 250
+    video = find_footage(write_clip(tmp_path / "v.mp4", clip))
+    settings = MeasureSettings((20.0,), prompts=((0.0, "red"), (12.0, "blue")))
+    red, blue = measure(video, {"pixels": Colours()}, settings)["adherence"]["pixels"]
+    assert (red["start_s"], red["end_s"], blue["end_s"]) == (0.0, 12.0, 20.0)
+    assert red["cosine"] > 0.97
+    assert blue["cosine"] > 0.97
+    wrong = measure(video, {"pixels": Colours()}, replace(settings, prompts=((0.0, "blue"), (12.0, "blue"))))
+    assert wrong["adherence"]["pixels"][0]["cosine"] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"horizons_s": ()}, "horizons is"),
+        ({"horizons_s": (60.0, 30.0)}, "must be one or more rising seconds"),
+        ({"horizons_s": (30.0,), "embed_every": 0}, "embed_every is 0"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MeasureSettings(**settings)

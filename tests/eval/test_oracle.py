@@ -1,0 +1,91 @@
+"""Traits as embeddings, read by an oracle that a test can see through."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from eval.drift import cosine_to_reference, drift_at
+from eval.oracle import OracleEmbedder
+from eval.traits import distinct_characters, kept_traits
+
+TRAITS = {"shape": ("circle", "square"), "colour": ("red", "blue"), "hat": ("none", "tall"), "bag": ("none", "bag")}
+
+
+def read(frame: np.ndarray) -> tuple[SimpleNamespace, ...]:
+    """A frame's first pixels spell its characters: area, cut off, then (value, sure) of each trait."""
+    seen = []
+    for row in frame:
+        if row[0, 0]:
+            answers = {
+                name: SimpleNamespace(value=values[row[2 + i, 0]], sure=bool(row[2 + i, 1]))
+                for i, (name, values) in enumerate(TRAITS.items())
+            }
+            seen.append(SimpleNamespace(area_px=row[0, 0], cut_off=bool(row[1, 0]), **answers))
+    return tuple(seen)
+
+
+def frame(*characters: tuple) -> np.ndarray:
+    """[64, 64, 3]: each character is (area, cut off, shape, colour, hat, bag), None for an unsure trait."""
+    picture = np.zeros((64, 64, 3), np.uint8)
+    for row, (area, cut_off, *values) in enumerate(characters):
+        picture[row, 0, 0], picture[row, 1, 0] = area, cut_off
+        for i, value in enumerate(values):
+            picture[row, 2 + i, :2] = (0, 0) if value is None else (value, 1)
+    return picture
+
+
+@pytest.fixture
+def oracle() -> OracleEmbedder:
+    return OracleEmbedder(read, TRAITS, hidden=("hat", "bag"))
+
+
+def test_the_cosine_is_the_share_of_traits_that_agree(oracle):
+    a, b = oracle.embed(np.stack([frame((9, 0, 0, 0, 1, 1)), frame((9, 0, 0, 0, 0, 1))])) / 2
+    assert a @ a == pytest.approx(1.0)
+    assert a @ b == pytest.approx(3 / 4)
+
+
+def test_the_largest_whole_character_is_the_subject(oracle):
+    rows = oracle.embed(
+        np.stack([frame((9, 1, 0, 0, 0, 0), (5, 0, 1, 1, None, 1)), frame((9, 1, 0, 0, 0, 0)), frame()])
+    )
+    assert oracle.trait_values(rows[:1]) == [{"shape": "square", "colour": "blue", "bag": "bag"}]
+    assert np.isnan(rows[1:]).all()  # cut off, or nobody there
+    assert oracle.trait_values(rows[1:]) == [{}, {}]
+
+
+def test_a_character_that_comes_back_as_another(oracle):
+    seconds = np.arange(120) / 4
+    frames = [
+        frame((9, 0, 0, 0, 1, 1)) if t < 12 else frame() if t < 22 else frame((9, 0, 0, 0, 0, 1)) for t in seconds
+    ]
+    rows = oracle.embed(np.stack(frames))
+    drift = drift_at(cosine_to_reference(rows, seconds), seconds, 30)
+    assert drift.value == pytest.approx(1 / 4, abs=1e-6)
+    kept = kept_traits(oracle.trait_values(rows), seconds, 30, oracle.hidden)
+    assert (kept.known, kept.kept, kept.all_kept) == (2, 1, False)
+    assert (kept.opening, kept.last) == ({"hat": "tall", "bag": "bag"}, {"hat": "none", "bag": "bag"})
+    gone = kept_traits(oracle.trait_values(rows), seconds, 20, oracle.hidden)
+    assert (gone.known, gone.kept, gone.all_kept) == (2, 0, False)
+    unknown = kept_traits([{} for _ in seconds], seconds, 30, oracle.hidden)
+    assert unknown.all_kept is None
+
+
+def test_distinct_characters(oracle):
+    seconds = np.arange(80) / 4
+    red, blue, blip = ((9, 0, 0, 0, 0, 0), (9, 0, 1, 1, 0, 0), (9, 0, 1, 0, 0, 0))
+    frames = [frame(red) if t < 10 else frame(blip) if t == 10 else frame(blue) for t in seconds]
+    readings = oracle.trait_values(oracle.embed(np.stack(frames)))
+    assert distinct_characters(readings, seconds, 20) == 2  # one misread frame is nobody
+    assert distinct_characters(readings, seconds, 10) == 1
+    assert json.dumps(distinct_characters(readings, seconds, 10)) == "1"
+
+
+def test_larger_videos_are_brought_to_the_oracle_s_size():
+    sizes = []
+    OracleEmbedder(lambda f: sizes.append(f.shape) or (), TRAITS, ()).embed(np.zeros((1, 256, 256, 3), np.uint8))
+    assert sizes == [(64, 64, 3)]

@@ -1,0 +1,121 @@
+"""The field's measures on closed forms and cases worked by hand."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from eval.protocols import (
+    PUBLISHED_KNOTS,
+    MappingTable,
+    clip_starts,
+    consistency,
+    fused,
+    long_consistency,
+    spread,
+    start_end_contrast,
+    weighted_drift,
+)
+
+
+def at(degrees: list[float]) -> np.ndarray:
+    angles = np.deg2rad(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def test_consistency_by_hand():
+    """Frames at 0, 60, 120 and 180 degrees: to the previous .5 .5 .5, to the first .5, then cut to 0 twice."""
+    assert consistency(at([0, 60, 120, 180])) == pytest.approx((0.5 * 3 + 0.5 + 0 + 0) / 2 / 3, abs=1e-12)
+
+
+def test_consistency_of_a_freeze_is_one_and_ignores_length():
+    assert consistency(5 * at([33, 33, 33])) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_consistency_of_steady_turning():
+    """f_t at angle (t - 1) a: half of cos a, and half of the mean of cos over the rest."""
+    a, frames = 0.01, 100
+    rows = np.stack([np.cos(a * np.arange(frames)), np.sin(a * np.arange(frames))], axis=1)
+    count = frames - 1
+    to_first = np.cos(a * (count + 1) / 2) * np.sin(count * a / 2) / np.sin(a / 2) / count
+    assert consistency(rows) == pytest.approx((np.cos(a) + to_first) / 2, abs=1e-6)
+
+
+def test_consistency_refuses_what_it_is_not_defined_for():
+    with pytest.raises(ValueError, match="at least 2 frames, got 1"):
+        consistency(at([0]))
+    with pytest.raises(ValueError, match="every frame has an embedding"):
+        consistency(np.array([[1.0, 0.0], [np.nan, np.nan]]))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "clips"),
+    [(30, 15), (60, 30), (120, 60)],
+)
+def test_clips_of_whole_takes(seconds, clips):
+    starts = clip_starts(seconds * 16, 32)
+    assert len(starts) == clips
+    assert starts[-1] + 32 == seconds * 16
+
+
+def test_a_short_tail_is_shifted_back():
+    assert clip_starts(70, 32) == [0, 32, 38]
+    assert clip_starts(20, 32) == [0]
+
+
+def test_long_consistency_by_hand():
+    """Two clips of two frames (1 fps): inside 60 degrees apart, first frames 90 apart."""
+    parts = long_consistency(at([0, 60, 90, 150]), fps=1)
+    assert parts.slow == pytest.approx(0.5, abs=1e-12)
+    assert parts.fast == pytest.approx(0.0, abs=1e-12)
+    assert parts.clips == 2
+    other = long_consistency(at([0, 60, 90, 150]), fps=1, fast_embeddings=at([0, 9, 60, 9]))
+    assert (other.slow, other.fast) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert long_consistency(at([0, 60]), fps=1).fast is None
+
+
+def test_long_consistency_hardly_sees_drift_inside_clips():
+    rows = at([0] * 32 + [80] * 32)
+    parts = long_consistency(rows, fps=16)
+    assert parts.slow == pytest.approx(1.0)
+    assert parts.fast == pytest.approx(np.cos(np.deg2rad(80)), abs=1e-6)
+
+
+def test_mapping_table():
+    table = MappingTable(PUBLISHED_KNOTS["subject"])
+    assert table(0.7) == pytest.approx(0.9668)
+    assert table(0.75) == pytest.approx((0.9668 + 0.9795) / 2)
+    assert table(0.95) is None  # not published, and not made up
+    # A raw fast score that falls from .9 to .7 lowers the final subject score by .011 only.
+    high, low = (fused(long_consistency(at([0] * 4), 1), table) for _ in range(2))
+    assert high is None
+    assert low is None
+    assert 0.5 * (table(0.9) - table(0.7)) == pytest.approx(0.011, abs=1e-4)
+
+
+def test_fusion_is_half_and_half(tmp_path):
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps([[0, 0.5], [1, 1.0]]))
+    parts = long_consistency(at([0, 60, 60, 120]), fps=1)
+    assert fused(parts, MappingTable.read(path)) == pytest.approx(0.5 * 0.5 + 0.5 * (0.5 + 0.5 * 0.5), abs=1e-12)
+
+
+@pytest.mark.parametrize("content", ["nonsense", "[[0.5, 1]]", "[[0.5, 1], [0.5, 2]]", "{}"])
+def test_tables_that_are_none(tmp_path, content):
+    path = tmp_path / "table.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="is no mapping table"):
+        MappingTable.read(path)
+
+
+def test_series_measures_by_hand():
+    ramp = np.arange(100, dtype=np.float64)
+    assert start_end_contrast(ramp) == pytest.approx(85.0)  # means of 0..14 and 85..99
+    assert spread(np.repeat([0.0, 2.0], 150)) == pytest.approx(1.0)
+    # M = 1, 2, 3: (3-2+1) |2-1|/1 + (3-3+1) |3-1|/1 = 2 + 2
+    assert weighted_drift(np.repeat([1.0, 2.0, 3.0], 5), chunks=3) == pytest.approx(4.0)
+    assert weighted_drift(np.zeros(20)) is None
+    with pytest.raises(ValueError, match="5 frames can't be cut into 10 chunks"):
+        weighted_drift(np.ones(5))
