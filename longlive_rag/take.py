@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import signal
 import tempfile
@@ -22,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from longlive_rag.config import TakeRequest
+from longlive_rag.disk import in_words, write_json
 from longlive_rag.pictures import CueMark, FrameSampler, contact_sheet, memory_map
 from longlive_rag.timeline import Timeline
 from longlive_rag.version import versions
@@ -94,7 +93,8 @@ def check_take_folder(folder: Path, request: TakeRequest, overwrite: bool = Fals
     needed_bytes = estimate_bytes(request)
     if free_bytes < needed_bytes:
         raise ValueError(
-            f"no space left for {folder}: the take needs about {_size(needed_bytes)}, {_size(free_bytes)} are free"
+            f"no space left for {folder}: the take needs about {in_words(needed_bytes)}, "
+            f"{in_words(free_bytes)} are free"
         )
 
 
@@ -309,29 +309,10 @@ class TakeWriter:
         return facts
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file so that a reader, whenever it looks, sees the old content or the new, no part."""
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    _replace(path, text.encode())
-
-
 def _save(picture: Image.Image, path: Path) -> None:
     part = path.with_name(f".{path.name}.part")
     try:
         picture.save(part, format="PNG")
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -367,11 +348,3 @@ def uninterrupted(let_through: bool = True) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if came and let_through and callable(before):
             before(signal.SIGINT, came[0])
-
-
-def _size(count: int) -> str:
-    """Bytes in words, such as 3.2 MB."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count} bytes"
