@@ -38,12 +38,12 @@ class Lora:
     alpha: float
 
     def for_diffusers(self) -> dict[str, Tensor]:
-        """What `load_lora_weights` of a pipeline takes; alpha included, one scalar a layer."""
+        """What `load_lora_weights` of a pipeline takes. Its loader knows no alpha here, so alpha / rank is inside B."""
         state: dict[str, Tensor] = {}
+        scale = self.alpha / self.rank
         for layer, (a, b) in self.pairs.items():
             state[f"transformer.{layer}.lora_A.weight"] = a
-            state[f"transformer.{layer}.lora_B.weight"] = b
-            state[f"transformer.{layer}.alpha"] = torch.tensor(float(self.alpha))
+            state[f"transformer.{layer}.lora_B.weight"] = b if scale == 1 else b * scale
         return state
 
 

@@ -481,10 +481,7 @@ def test_a_switchable_lora_equals_the_merged_one(transformer, tmp_path):
     load_weights(merged, weights, "merged")
     switchable = CausalWanTransformer.from_config(transformer.config)
     switchable.load_state_dict(transformer.state_dict())
-    state = lora.for_diffusers()
-    alphas = {name: float(tensor) for name, tensor in state.items() if name.endswith(".alpha")}
-    pairs = {name: tensor for name, tensor in state.items() if not name.endswith(".alpha")}
-    switchable.load_lora_adapter(pairs, network_alphas=alphas, adapter_name="longlive", prefix="transformer")
+    switchable.load_lora_adapter(lora.for_diffusers(), adapter_name="longlive", prefix="transformer")
     before, with_it = flow(transformer), flow(merged.eval())
     assert (with_it - before).norm() > 1e-2 * before.norm()
     torch.testing.assert_close(flow(switchable.eval()), with_it, rtol=1e-4, atol=1e-5)

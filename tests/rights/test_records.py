@@ -265,7 +265,7 @@ def test_our_own_record(folder):
 
 @pytest.mark.parametrize("backbone", BUILT_IN)
 def test_built_in_backbones_are_cleared_for_commercial_use(backbone):
-    """If this fails after new weights were put in: `longlive_rag.rights.records.write_record(folder)` was not called."""
+    """Fails after new weights were put in: then call `longlive_rag.rights.records.write_record(folder)`."""
     if (BUILT_IN[backbone] / "model_index.json").is_file():
         assert enforce(BUILT_IN[backbone], "commercial")
 
