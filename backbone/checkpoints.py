@@ -19,6 +19,7 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from safetensors import safe_open
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from backbone.files import FLOAT_DTYPES, read_header, read_headers, shard_of_tensor, shards, weight_files
 from backbone.names import our_name, unwrapped
@@ -195,18 +196,7 @@ def mismatches(
     return misshapen + missing + unknown
 
 
-def check_part(part: Path, model: nn.Module) -> None:
-    """Compare the safetensors files of one part of a pipeline folder with a model (meta), by their headers alone.
-
-    Raises:
-        ValueError: if config or weights are missing, damaged or of no floating point type, or don't fit.
-    """
-    entries = read_headers(weight_files(part))
-    _refuse_dtypes({name: entry.dtype for name, entry in entries.items() if entry.dtype not in FLOAT_DTYPES}, str(part))
-    refuse_mismatches(model, {name: entry.shape for name, entry in entries.items()}, str(part))
-
-
-def check_folder(folder: Path, components: Mapping[str, type[ModelMixin]]) -> None:
+def check_folder(folder: Path, components: Mapping[str, type[ModelMixin] | type[PreTrainedModel]]) -> None:
     """Compare the weights of a pipeline folder with their configs, by their headers alone.
 
     Args:
@@ -217,12 +207,24 @@ def check_folder(folder: Path, components: Mapping[str, type[ModelMixin]]) -> No
         ValueError: if a part has no config or weights, or they don't fit; names the first tensors and shapes.
     """
     for name, component in components.items():
-        part = folder / name
-        if part.is_dir():
-            weight_files(part)
-            with torch.device("meta"):
-                model = component.from_config(component.load_config(part))
-            check_part(part, model)
+        if (folder / name).is_dir():
+            check_part(folder / name, component)
+
+
+def check_part(part: Path, component: type[ModelMixin] | type[PreTrainedModel]) -> None:
+    """Compare the weights of one part of a pipeline folder with its config, by their headers alone.
+
+    Raises:
+        ValueError: if config or weights are missing, damaged or of no floating point type, or don't fit.
+    """
+    entries = read_headers(weight_files(part))
+    _refuse_dtypes({name: entry.dtype for name, entry in entries.items() if entry.dtype not in FLOAT_DTYPES}, str(part))
+    with torch.device("meta"):
+        if issubclass(component, ModelMixin):
+            model = component.from_config(component.load_config(part))
+        else:
+            model = component(component.config_class.from_pretrained(part, local_files_only=True))
+    refuse_mismatches(model, {name: entry.shape for name, entry in entries.items()}, str(part))
 
 
 def _read_safetensors(files: list[Path]) -> dict[str, Tensor]:

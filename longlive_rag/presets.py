@@ -8,6 +8,7 @@ from typing import Any
 
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.files import read_json, weight_files
+from longlive_rag.catalogue import known_names
 from longlive_rag.config import MemoryConfig, OutputConfig
 
 MODELS = Path(__file__).parent / "models"
@@ -75,6 +76,11 @@ def find_folder(backbone: str) -> Path:
     known = f"known names are: {', '.join(BUILT_IN)}"
     if backbone in BUILT_IN and not folder.is_dir():
         raise ValueError(f"backbone {backbone!r} should be in {folder}, but is not; install longlive-rag again")
+    if backbone in known_names() and backbone not in BUILT_IN and not folder.is_dir():
+        raise ValueError(
+            f"backbone {backbone!r} is known, but its weights are not inside the package; "
+            f"longlive-rag models show {backbone} says how to get them, then name the folder they were converted to"
+        )
     if not backbone or not folder.is_dir():
         what = "is a file, not a pipeline folder" if folder.is_file() else "is no known name and no folder"
         raise ValueError(f"backbone {backbone!r} {what}; {known}")

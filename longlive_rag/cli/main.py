@@ -14,6 +14,9 @@ COMMANDS = {
     "generate": "Make a take: a video from a prompt, with memory.",
     "verify": "Replay golden trajectories and compare.",
     "bench": "Measure speed and memory, stage by stage.",
+    "models": "Backbones: list, fetch, convert, check.",
+    "license": "Terms of weights: record and report.",
+    "doctor": "Look at this machine: what would run here?",
     "world": "The procedural world that tiny-world was trained on.",
 }
 

@@ -120,13 +120,13 @@ def weights_in(folder: Path) -> list[Path]:
 
 
 def folder_of(path: Path) -> Path:
-    """The folder whose record speaks of `path`: the nearest one with a record or a pipeline, else the file's own."""
-    if path.is_dir():
-        return path
-    for folder in path.parents:
+    """The folder whose record speaks of `path`: the nearest one, itself included, that has a record or is a pipeline;
+    where there is none, the folder itself, or the file's own."""
+    own = path if path.is_dir() else path.parent
+    for folder in (own, *own.parents):
         if (folder / RECORDS).is_file() or (folder / MODEL_INDEX).is_file():
             return folder
-    return path.parent
+    return own
 
 
 def read_records(folder: Path) -> dict[str, LicenseRecord]:
@@ -165,7 +165,7 @@ def rights_of(path: Path, today: datetime.date | None = None) -> list[FileRights
     """
     folder = folder_of(path)
     records = read_records(folder)
-    files = weights_in(folder) if path.is_dir() else [path]
+    files = weights_in(path) if path.is_dir() else [path]
     return [_rights(file, folder, records, today or datetime.date.today()) for file in files]
 
 

@@ -12,7 +12,7 @@ NO_ASSERTION = "NOASSERTION"
 # Ids whose text allows commercial use. Their duties (naming the authors, keeping notices) are the user's to follow.
 COMMERCIAL = frozenset({
     "0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC-BY-3.0", "CC-BY-4.0", "CC0-1.0",
-    "CDLA-Permissive-2.0", "HPND", "ISC", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Python-2.0",
+    "CDLA-Permissive-2.0", "CNRI-Python", "HPND", "ISC", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Python-2.0",
     "Unicode-3.0", "Unlicense", "Zlib",
 })  # fmt: skip
 NON_COMMERCIAL = frozenset(
