@@ -1,117 +1,285 @@
-"""Weights under their several names, read strictly.
+"""Weights read strictly: every tensor accounted for, no code run, no second copy in memory.
 
-Our parameters have diffusers' names. The original Wan2.1 release calls the same tensors otherwise; `ORIGINAL_NAMES`
-is the whole dictionary between the two.
+`read_tensors` opens a file or a set of shards, `load_weights` puts what it found into a model. Names are translated by
+`backbone.names`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-# Original Wan name -> ours, as regular expressions over whole parameter names, first match wins.
-ORIGINAL_NAMES: tuple[tuple[str, str], ...] = (
-    (r"text_embedding\.0\.(\w+)", r"condition_embedder.text_embedder.linear_1.\1"),
-    (r"text_embedding\.2\.(\w+)", r"condition_embedder.text_embedder.linear_2.\1"),
-    (r"time_embedding\.0\.(\w+)", r"condition_embedder.time_embedder.linear_1.\1"),
-    (r"time_embedding\.2\.(\w+)", r"condition_embedder.time_embedder.linear_2.\1"),
-    (r"time_projection\.1\.(\w+)", r"condition_embedder.time_proj.\1"),
-    (r"head\.head\.(\w+)", r"proj_out.\1"),
-    (r"head\.modulation", r"scale_shift_table"),
-    (r"blocks\.(\d+)\.modulation", r"blocks.\1.scale_shift_table"),
-    (r"blocks\.(\d+)\.norm3\.(\w+)", r"blocks.\1.norm2.\2"),
-    (r"blocks\.(\d+)\.ffn\.0\.(\w+)", r"blocks.\1.ffn.net.0.proj.\2"),
-    (r"blocks\.(\d+)\.ffn\.2\.(\w+)", r"blocks.\1.ffn.net.2.\2"),
-    (r"blocks\.(\d+)\.self_attn\.norm_([qk])\.weight", r"blocks.\1.attn1.norm_\2.weight"),
-    (r"blocks\.(\d+)\.cross_attn\.norm_([qk])\.weight", r"blocks.\1.attn2.norm_\2.weight"),
-    (r"blocks\.(\d+)\.self_attn\.([qkv])\.(\w+)", r"blocks.\1.attn1.to_\2.\3"),
-    (r"blocks\.(\d+)\.cross_attn\.([qkv])\.(\w+)", r"blocks.\1.attn2.to_\2.\3"),
-    (r"blocks\.(\d+)\.self_attn\.o\.(\w+)", r"blocks.\1.attn1.to_out.0.\2"),
-    (r"blocks\.(\d+)\.cross_attn\.o\.(\w+)", r"blocks.\1.attn2.to_out.0.\2"),
-)
+from backbone.files import FLOAT_DTYPES, read_header, read_headers, shard_of_tensor, shards, weight_files
+from backbone.names import our_name, unwrapped
 
+PICKLED = (".pt", ".pth", ".bin", ".ckpt")
+# Where training puts a network in its checkpoint. Other entries (critics, optimisers) are other things.
+SECTIONS = ("generator", "generator_ema", "model", "generator_lora")
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 SHOWN_MISMATCHES = 5
 
 
-def our_name(name: str) -> str:
-    """The parameter that the original Wan release calls `name`; names that are ours already pass through."""
-    for original, ours in ORIGINAL_NAMES:
-        if re.fullmatch(original, name):
-            return re.sub(original, ours, name)
-    return name
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of one network, by the names of their file.
+
+    Attributes:
+        source: what to call it in messages: the file, and the section in it.
+        tensors: memory-mapped where the file's form allows it.
+        left_out: other entries of the same file, which were not read.
+    """
+
+    source: str
+    tensors: dict[str, Tensor]
+    left_out: tuple[str, ...] = ()
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Put `weights` (original or our names) into `model`, every tensor accounted for.
+def read_weights(path: Path, section: str | None = None) -> Weights:
+    """Read the weights of one network from any form of file: safetensors, pickled, an index of shards.
+
+    Args:
+        path: the file. Pickled files are read as weights only; one that holds anything else is refused.
+        section: entry of a training checkpoint, one of `SECTIONS`. May be left out where there is only one.
+
+    Raises:
+        ValueError: if the file is damaged, holds code or something other than floating point tensors, or if the section
+            isn't there or must be chosen.
+    """
+    if path.suffix == ".json" or path.suffix == ".safetensors":
+        if section is not None:
+            raise ValueError(f"{path} has no sections; drop {section!r}")
+        tensors = _read_safetensors(shards(path) if path.suffix == ".json" else [path])
+        if path.suffix == ".json":
+            _refuse_unlisted(path, tensors)
+        return Weights(str(path), tensors)
+    content = read_pickled(path)
+    name = _pick_section(path, content, section)
+    if name is None:
+        return Weights(str(path), _only_tensors(str(path), content))
+    if not isinstance(content[name], Mapping):
+        raise ValueError(f"{path}: {name!r} is a {type(content[name]).__name__}, not a set of tensors")
+    source = f"{path} ({name})"
+    return Weights(source, _only_tensors(source, content[name]), tuple(str(key) for key in content if key != name))
+
+
+def read_pickled(path: Path) -> dict[str, Any]:
+    """What a `.pt`, `.pth` or `.bin` file holds, as weights only: nothing in it is run.
+
+    Raises:
+        ValueError: if it is damaged, or holds code or objects besides tensors and plain values; names the first.
+    """
+    if path.suffix not in PICKLED:
+        raise ValueError(f"{path} is no weight file: it must end in .safetensors, {', '.join(PICKLED)} or .index.json")
+    zipped = zipfile.is_zipfile(path)
+    with path.open("rb") as file:
+        if not zipped and file.read(2) in (b"PK", b""):
+            raise ValueError(f"{path} is damaged: it is cut off after {path.stat().st_size} bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(path, weights_only=True, mmap=zipped, map_location="cpu")
+    except UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"{found[1]}, which is no weight" if found else "something that is no weight"
+        raise ValueError(f"{path} holds {what}; it was not opened, and nothing in it was run") from error
+    except (RuntimeError, OSError, EOFError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged or no weight file: {type(error).__name__} while reading it") from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a set of tensors")
+    return dict(content)
+
+
+def load_weights(
+    model: nn.Module, weights: Mapping[str, Tensor], source: str, rename: Callable[[str], str] = our_name
+) -> None:
+    """Put `weights` into `model`, every tensor accounted for.
 
     The tensors become the model's own, without a copy; a model on the meta device is fine.
+
+    Args:
+        model: any module; parameters that its library ties to others may be left out.
+        weights: tensor by name, as the file has them; wrappers that training added to the names are ignored.
+        source: what to call it in messages.
+        rename: the file's names to the model's.
 
     Raises:
         ValueError: naming the first tensors that are missing, unknown or of another shape, with the shapes.
     """
-    renamed = {our_name(name): tensor for name, tensor in weights.items()}
-    refuse_mismatches(model, {name: tuple(tensor.shape) for name, tensor in renamed.items()}, source)
+    names = _names_in_model(weights, source, rename)
+    renamed = {names[name]: tensor for name, tensor in weights.items()}
+    theirs = {ours: name for name, ours in names.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in renamed.items()}
+    refuse_mismatches(model, shapes, source, theirs)
+    for tied, origin in tied_names(model).items():
+        if tied in renamed and not torch.equal(renamed[tied], renamed[origin]):
+            raise ValueError(f"{source}: {tied} and {origin} must be the same, but differ")
+        renamed[tied] = renamed[origin]
     model.load_state_dict(renamed, strict=True, assign=True)
 
 
-def refuse_mismatches(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
-    """Raise ValueError naming the first tensors of `source` that keep it from filling `model`, with their shapes."""
-    problems = mismatches(model, shapes)
+def _names_in_model(weights: Mapping[str, Tensor], source: str, rename: Callable[[str], str]) -> dict[str, str]:
+    try:
+        names = {name: rename(bare) for name, bare in unwrapped(weights).items()}
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    if len(set(names.values())) < len(names):
+        ours = list(names.values())
+        twice = [name for name in names if ours.count(names[name]) > 1]
+        raise ValueError(f"{source} names one tensor twice: {' and '.join(twice[:2])}")
+    return names
+
+
+def tied_names(model: nn.Module) -> dict[str, str]:
+    """Parameters that the library shares with another one, and that one: files hold them once."""
+    tied = getattr(model, "_tied_weights_keys", None)
+    return dict(tied) if isinstance(tied, Mapping) else {}
+
+
+def refuse_mismatches(
+    model: nn.Module,
+    shapes: Mapping[str, tuple[int, ...]],
+    source: str,
+    theirs: Mapping[str, str] | None = None,
+) -> None:
+    """Raise ValueError naming the first tensors of `source` that keep it from filling `model`, with their shapes.
+
+    Args:
+        model: its names and shapes are the ones wanted; it may be on the meta device.
+        shapes: of the tensors there are, by the model's names.
+        source: what to call it.
+        theirs: the model's name -> the file's, where they differ.
+    """
+    problems = mismatches(model, shapes, theirs or {})
     if problems:
         shown = "; ".join(problems[:SHOWN_MISMATCHES])
         more = f"; and {len(problems) - SHOWN_MISMATCHES} more" if len(problems) > SHOWN_MISMATCHES else ""
         raise ValueError(f"{source} does not fit its config: {shown}{more}")
 
 
-def mismatches(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+def mismatches(
+    model: nn.Module, shapes: Mapping[str, tuple[int, ...]], theirs: Mapping[str, str] | None = None
+) -> list[str]:
     """What keeps tensors of these names and shapes from filling `model`, a sentence each; empty if they fit."""
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    missing = [f"{name} {list(shape)} is missing" for name, shape in wanted.items() if name not in shapes]
-    unknown = [f"{name} {list(shape)} belongs to nothing" for name, shape in shapes.items() if name not in wanted]
+    tied = tied_names(model)
+    found = theirs or {}
+
+    def called(name: str) -> str:
+        other = found.get(name, name)
+        return name if other == name else f"{name} ({other} in the file)"
+
+    missing = [
+        f"{name} {list(shape)} is missing" for name, shape in wanted.items() if name not in shapes and name not in tied
+    ]
+    unknown = [
+        f"{found.get(name, name)} {list(shape)} belongs to nothing"
+        for name, shape in shapes.items()
+        if name not in wanted
+    ]
     misshapen = [
-        f"{name} is {list(shapes[name])}, the config wants {list(shape)}"
+        f"{called(name)} is {list(shapes[name])}, the config wants {list(shape)}"
         for name, shape in wanted.items()
         if name in shapes and shapes[name] != shape
     ]
     return misshapen + missing + unknown
 
 
-def check_folder(folder: Path, components: Mapping[str, type[ModelMixin]]) -> None:
-    """Compare the safetensors files of a pipeline folder with their configs, by their headers alone.
+def check_folder(folder: Path, components: Mapping[str, type[ModelMixin] | type[PreTrainedModel]]) -> None:
+    """Compare the weights of a pipeline folder with their configs, by their headers alone.
 
     Args:
         folder: the pipeline folder.
-        components: class of each subfolder that is to be checked; one that doesn't exist is left out.
+        components: class of each part that is to be checked; one that doesn't exist is left out.
 
     Raises:
-        ValueError: if a subfolder has no config or weights, or they don't fit; names the first tensors and shapes.
+        ValueError: if a part has no config or weights, or they don't fit; names the first tensors and shapes.
     """
     for name, component in components.items():
-        subfolder = folder / name
-        if not subfolder.is_dir():
-            continue
-        if not (subfolder / "config.json").is_file():
-            raise ValueError(f"{subfolder} has no config.json; is the backbone complete?")
-        files = sorted(subfolder.glob("*.safetensors"))
-        if not files:
-            raise ValueError(f"{subfolder} has no .safetensors file; is the backbone complete?")
-        with torch.device("meta"):
-            model = component.from_config(component.load_config(subfolder))
-        refuse_mismatches(model, _shapes_in(files), str(subfolder))
+        if (folder / name).is_dir():
+            check_part(folder / name, component)
 
 
-def _shapes_in(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
-    shapes = {}
+def check_part(part: Path, component: type[ModelMixin] | type[PreTrainedModel]) -> None:
+    """Compare the weights of one part of a pipeline folder with its config, by their headers alone.
+
+    Raises:
+        ValueError: if config or weights are missing, damaged or of no floating point type, or don't fit.
+    """
+    entries = read_headers(weight_files(part))
+    _refuse_dtypes({name: entry.dtype for name, entry in entries.items() if entry.dtype not in FLOAT_DTYPES}, str(part))
+    with torch.device("meta"):
+        if issubclass(component, ModelMixin):
+            model = component.from_config(component.load_config(part))
+        else:
+            model = component(component.config_class.from_pretrained(part, local_files_only=True))
+    refuse_mismatches(model, {name: entry.shape for name, entry in entries.items()}, str(part))
+
+
+def _read_safetensors(files: list[Path]) -> dict[str, Tensor]:
+    read_headers(files)
+    tensors: dict[str, Tensor] = {}
     for path in files:
-        try:
-            with safe_open(path, framework="pt") as file:
-                shapes.update({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    return shapes
+        with safe_open(path, framework="pt") as file:
+            tensors.update({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    _refuse_tensors(tensors, str(files[0]))
+    return tensors
+
+
+def _refuse_unlisted(index: Path, tensors: Mapping[str, Tensor]) -> None:
+    listed = shard_of_tensor(index)
+    headers = {name: read_header(index.parent / name) for name in set(listed.values())}
+    for tensor, name in listed.items():
+        if tensor not in headers[name]:
+            raise ValueError(f"{index} says that {tensor} is in {name}, but it is not")
+    for tensor in tensors:
+        if tensor not in listed:
+            raise ValueError(f"{index} does not name {tensor}, which one of its files holds")
+
+
+def _pick_section(path: Path, content: Mapping[str, Any], section: str | None) -> str | None:
+    here = [name for name in SECTIONS if isinstance(content.get(name), Mapping)]
+    if section is not None:
+        if section not in here:
+            there = f"it has {', '.join(here)}" if here else "it has no sections"
+            raise ValueError(f"{path} has no section {section!r}; {there}")
+        return section
+    if len(here) > 1:
+        raise ValueError(f"{path} has the sections {' and '.join(here)}; choose one")
+    return here[0] if here else None
+
+
+def _only_tensors(source: str, content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(f"{source}: {name!r} is a {type(value).__name__}, not a tensor")
+    if not content:
+        raise ValueError(f"{source} holds no tensors")
+    tensors = dict(content)
+    _refuse_tensors(tensors, source)
+    return tensors
+
+
+def _refuse_tensors(tensors: Mapping[str, Tensor], source: str) -> None:
+    _refuse_dtypes(
+        {name: str(t.dtype).removeprefix("torch.") for name, t in tensors.items() if t.dtype not in FLOATS}, source
+    )
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta:
+            raise ValueError(f"{source}: {name} is no plain tensor with data")
+
+
+def _refuse_dtypes(wrong: Mapping[str, str], source: str) -> None:
+    for name, dtype in wrong.items():
+        raise ValueError(f"{source}: {name} is {dtype}; weights must be float32, bfloat16 or float16")

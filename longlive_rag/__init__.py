@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from longlive_rag.config import Cue, MemoryConfig, OutputConfig, TakeRequest
     from longlive_rag.pipeline import Block, LongLiveRAGOutput, LongLiveRAGPipeline
     from longlive_rag.presets import Preset
+    from longlive_rag.rights.policy import LicenseError
+    from longlive_rag.rights.provenance import Provenance
     from longlive_rag.take import TakeRun, TakeWriter
     from longlive_rag.timeline import Timeline
     from longlive_rag.video import VideoWriter
@@ -25,11 +27,13 @@ _MODULES = {
     "Block": "longlive_rag.pipeline",
     "ContextConfig": "backbone.config",
     "Cue": "longlive_rag.config",
+    "LicenseError": "longlive_rag.rights.policy",
     "LongLiveRAGOutput": "longlive_rag.pipeline",
     "LongLiveRAGPipeline": "longlive_rag.pipeline",
     "MemoryConfig": "longlive_rag.config",
     "OutputConfig": "longlive_rag.config",
     "Preset": "longlive_rag.presets",
+    "Provenance": "longlive_rag.rights.provenance",
     "SamplerConfig": "backbone.config",
     "Selection": "retrieval.selection",
     "TakeRequest": "longlive_rag.config",
@@ -43,11 +47,13 @@ __all__ = [
     "Block",
     "ContextConfig",
     "Cue",
+    "LicenseError",
     "LongLiveRAGOutput",
     "LongLiveRAGPipeline",
     "MemoryConfig",
     "OutputConfig",
     "Preset",
+    "Provenance",
     "SamplerConfig",
     "Selection",
     "TakeRequest",

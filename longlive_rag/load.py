@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
 
+from longlive_rag.embeddings import LARGE_TEXT_BYTES, encoder_id, read_embeddings
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets import find_folder
 
@@ -25,20 +29,39 @@ def pick_device(device: str) -> torch.device:
     return picked
 
 
-def load_pipeline(backbone: str, dtype: str = "float32", device: str = "auto") -> LongLiveRAGPipeline:
+def load_pipeline(
+    backbone: str,
+    dtype: str = "float32",
+    device: str = "auto",
+    license_policy: str | None = None,
+    prompt_embeds: Path | None = None,
+) -> LongLiveRAGPipeline:
     """Open a preset or a pipeline folder.
 
     Args:
         backbone: name of a preset, or a folder.
-        dtype: of the transformer, `float32` or `bfloat16`. The VAE, the text encoder and the retrieval encoder stay in
-            float32: they are small beside it, and what they lose could not be won back.
+        dtype: of the transformer, `float32` or `bfloat16`. The VAE and the retrieval encoder stay in float32: they are
+            small beside it, and what they lose could not be won back. So does a text encoder, unless it is a large
+            one (UMT5-xxl: 11 GB in bfloat16).
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        license_policy: `any`, `research` or `commercial`; left out, what environment or config file say, else `any`.
+        prompt_embeds: a file of `longlive-rag models embed-prompts`; the text encoder is not loaded then.
 
     Raises:
+        LicenseError: if the policy does not allow a weight file of the backbone.
         ValueError: if the backbone, dtype or device isn't there, or its weights don't fit their configs.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
     target = pick_device(device)
+    folder = find_folder(backbone)
     dtypes = {"transformer": getattr(torch, dtype), "default": torch.float32}
-    return LongLiveRAGPipeline.from_pretrained(find_folder(backbone), dtype=dtypes).to(target)
+    if sum(path.stat().st_size for path in (folder / "text_encoder").glob("*.safetensors")) > LARGE_TEXT_BYTES:
+        dtypes["text_encoder"] = torch.bfloat16
+    settings: dict[str, Any] = {"license_policy": license_policy, "dtype": dtypes}
+    if prompt_embeds is None:
+        return LongLiveRAGPipeline.from_pretrained(folder, **settings).to(target)
+    embeddings = read_embeddings(prompt_embeds, encoder_id(folder))
+    pipe = LongLiveRAGPipeline.from_pretrained(folder, text_encoder=None, **settings).to(target)
+    pipe.prompt_embeds = embeddings
+    return pipe

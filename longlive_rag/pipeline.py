@@ -18,16 +18,25 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from backbone.checkpoints import check_folder
 from backbone.config import ContextConfig, SamplerConfig
-from backbone.text import encode_prompts, prompt_ids, unknown_words
+from backbone.text import clean_prompt, encode_prompts, prompt_ids, unknown_words
 from backbone.transformer import CausalWanTransformer
 from backbone.vae import StreamingDecoder, fold_temporal_convs
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
+from longlive_rag.embeddings import stacked
 from longlive_rag.noise import NoiseSource, PhiloxNoise
+from longlive_rag.rights.policy import LicenseError, enforce, pick_policy
 from longlive_rag.rollout import FinishedBlock, Rollout
 from longlive_rag.stopwatch import Stopwatch
 from longlive_rag.timeline import Timeline
 from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
 from retrieval.selection import Selection
+
+COMPONENTS: dict[str, Any] = {
+    "transformer": CausalWanTransformer,
+    "encoder": LatentAutoencoder,
+    "vae": AutoencoderKLWan,
+    "text_encoder": UMT5EncoderModel,
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     Args:
         transformer: the frozen backbone.
         vae: decodes latents, carried from block to block.
-        text_encoder, tokenizer: UMT5.
+        text_encoder, tokenizer: UMT5; without the encoder, only prompts in `prompt_embeds` can be used.
         encoder: embeds latents for memory; without it memory searches mean-pooled latents only.
         context, sampler, memory, output: the preset, as dicts of the dataclasses' fields.
     """
@@ -90,7 +99,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self,
         transformer: CausalWanTransformer,
         vae: AutoencoderKLWan,
-        text_encoder: UMT5EncoderModel,
+        text_encoder: UMT5EncoderModel | None,
         tokenizer: PreTrainedTokenizerBase,
         encoder: LatentAutoencoder | None = None,
         context: Mapping[str, Any] | None = None,
@@ -112,21 +121,47 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             memory=asdict(self.memory),
             output=asdict(self.output),
         )
+        self.license_policy: str | None = None
+        self.prompt_embeds: dict[str, Tensor] = {}
         fold_temporal_convs(self.vae)
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str], **settings: Any) -> LongLiveRAGPipeline:
+    def from_pretrained(
+        cls, folder: str | os.PathLike[str], *, license_policy: str | None = None, **settings: Any
+    ) -> LongLiveRAGPipeline:
         """Open a pipeline folder; everything that diffusers' `from_pretrained` takes is passed on.
 
+        Args:
+            folder: the pipeline folder.
+            license_policy: `any`, `research` or `commercial`; left out, what the environment or the user's config file
+                says, else `any`. It also holds for LoRA files that are loaded later.
+            settings: of diffusers.
+
         Raises:
+            LicenseError: if the policy does not allow a weight file, before anything is loaded.
             ValueError: if a weight file of a local folder is missing or doesn't fit its config; names the tensors.
         """
+        policy = pick_policy(license_policy)
+        if policy != "any":
+            _enforce_local(folder, policy)
         if Path(folder).is_dir():
-            check_folder(
-                Path(folder),
-                {"transformer": CausalWanTransformer, "encoder": LatentAutoencoder, "vae": AutoencoderKLWan},
-            )
-        return super().from_pretrained(folder, **settings)
+            check_folder(Path(folder), COMPONENTS)
+        pipe = super().from_pretrained(folder, **settings)
+        pipe.license_policy = policy
+        return pipe
+
+    def load_lora_weights(self, source: Any, adapter_name: str | None = None, **settings: Any) -> None:
+        """As in diffusers; under a licence policy other than `any`, only local files whose terms it allows.
+
+        Raises:
+            LicenseError: if the policy does not allow the file.
+        """
+        policy = pick_policy(self.license_policy)
+        if policy != "any":
+            if isinstance(source, Mapping):
+                raise LicenseError(f"license policy {policy!r} does not allow a LoRA without a file: it has no record")
+            _enforce_local(Path(source) / (settings.get("weight_name") or ""), policy)
+        super().load_lora_weights(source, adapter_name=adapter_name, **settings)
 
     # ---- what a caller may ask before it starts ----
 
@@ -157,6 +192,11 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self._check_size(request.output)
         for prompt in (request.prompt, *(cue.prompt for cue in request.cues)):
             prompt_ids(self.tokenizer, prompt, self.transformer.config.text_length)
+            if self.text_encoder is None and clean_prompt(prompt) not in self.prompt_embeds:
+                raise ValueError(
+                    f"the prompt {prompt[:60]!r} is not among the embedded ones, and no text encoder is loaded; "
+                    "add it with: longlive-rag models embed-prompts"
+                )
         timeline = self.timeline(request)
         cue_blocks(request, timeline)
         limit = self.transformer.config.rope_max_seq_len
@@ -290,8 +330,12 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> Tensor:
-        """Prompt embeddings [prompts, up to text_length, text_dim]."""
-        return encode_prompts(self.tokenizer, self.text_encoder, prompts, self.transformer.config.text_length)
+        """Prompt embeddings [prompts, up to text_length, text_dim]; prompts in `prompt_embeds` need no text encoder."""
+        length = self.transformer.config.text_length
+        if all(clean_prompt(prompt) in self.prompt_embeds for prompt in prompts):
+            device, dtype = self._execution_device, self.transformer.dtype
+            return stacked(self.prompt_embeds, prompts, length).to(device, dtype)
+        return encode_prompts(self.tokenizer, self.text_encoder, prompts, length)
 
     def _decode(self, decoder: StreamingDecoder, finished: FinishedBlock) -> Tensor:
         """A block's pixels, [B, F, H, W, 3] uint8 on the CPU."""
@@ -300,6 +344,12 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             hook.pre_forward(self.vae)
         pixels = decoder.decode(finished.latents.transpose(1, 2).to(self.vae.dtype))
         return ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1).cpu()
+
+
+def _enforce_local(source: str | os.PathLike[str], policy: str) -> None:
+    if not Path(source).exists():
+        raise LicenseError(f"license policy {policy!r} does not allow {source}: only what lies here can have a record")
+    enforce(Path(source), policy)
 
 
 def cue_blocks(request: TakeRequest, timeline: Timeline) -> dict[int, int]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from backbone.config import ContextConfig, SamplerConfig
+from backbone.files import read_json, weight_files
+from longlive_rag.catalogue import known_names
 from longlive_rag.config import MemoryConfig, OutputConfig
 
 MODELS = Path(__file__).parent / "models"
@@ -16,7 +17,6 @@ DEFAULT_BACKBONE = "tiny-world"
 INDEX = "model_index.json"
 NEEDED = ("transformer", "vae", "text_encoder", "tokenizer")
 WITH_WEIGHTS = ("transformer", "vae", "text_encoder", "encoder")
-WEIGHTS = ("*.safetensors", "*.bin")
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ def load_preset(backbone: str) -> Preset:
         ValueError: if there is no such backbone or files of it are missing or unreadable; says which.
     """
     folder = find_folder(backbone)
-    index = _read_json(folder / INDEX)
+    index = read_json(folder / INDEX)
     check_files(folder, index)
-    vae = _read_json(folder / "vae" / "config.json")
+    vae = read_json(folder / "vae" / "config.json")
     try:
         return Preset(
             name=backbone,
@@ -76,6 +76,11 @@ def find_folder(backbone: str) -> Path:
     known = f"known names are: {', '.join(BUILT_IN)}"
     if backbone in BUILT_IN and not folder.is_dir():
         raise ValueError(f"backbone {backbone!r} should be in {folder}, but is not; install longlive-rag again")
+    if backbone in known_names() and backbone not in BUILT_IN and not folder.is_dir():
+        raise ValueError(
+            f"backbone {backbone!r} is known, but its weights are not inside the package; "
+            f"longlive-rag models show {backbone} says how to get them, then name the folder they were converted to"
+        )
     if not backbone or not folder.is_dir():
         what = "is a file, not a pipeline folder" if folder.is_file() else "is no known name and no folder"
         raise ValueError(f"backbone {backbone!r} {what}; {known}")
@@ -91,28 +96,14 @@ def check_files(folder: Path, index: dict[str, Any]) -> None:
         subfolder = folder / part
         if not subfolder.is_dir():
             raise ValueError(f"backbone folder {folder} has no {part}/; a pipeline folder needs {', '.join(NEEDED)}")
-        if part not in WITH_WEIGHTS:
-            if not any(subfolder.iterdir()):
-                raise ValueError(f"{subfolder} is empty; is the backbone complete?")
-            continue
-        if not (subfolder / "config.json").is_file():
-            raise ValueError(f"{subfolder} has no config.json; is the backbone complete?")
-        if not any(file for pattern in WEIGHTS for file in subfolder.glob(pattern)):
-            raise ValueError(f"{subfolder} has no weights (.safetensors); is the backbone complete?")
+        if part in WITH_WEIGHTS:
+            weight_files(subfolder)
+        elif not any(subfolder.iterdir()):
+            raise ValueError(f"{subfolder} is empty; is the backbone complete?")
 
 
 def _names_a_class(entry: object) -> bool:
     return isinstance(entry, list) and len(entry) == 2 and all(isinstance(name, str) for name in entry)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} can't be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} can't be read: it holds a {type(content).__name__}, not an object")
-    return content
 
 
 def _temporal_factor(vae: dict[str, Any]) -> int:

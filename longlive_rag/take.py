@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import signal
 import tempfile
@@ -22,7 +20,9 @@ import numpy as np
 from PIL import Image
 
 from longlive_rag.config import TakeRequest
+from longlive_rag.disk import in_words, write_json
 from longlive_rag.pictures import CueMark, FrameSampler, contact_sheet, memory_map
+from longlive_rag.rights.provenance import Provenance, recorded_provenance
 from longlive_rag.timeline import Timeline
 from longlive_rag.version import versions
 from longlive_rag.video import CODECS, VideoWriter
@@ -59,6 +59,7 @@ class TakeRun:
         codec: of the video, a key of `CODECS`.
         load_seconds: time until the backbone was ready.
         unknown_words: words of the prompts that the backbone has never read, by prompt.
+        provenance: terms of the weights, and what the output is labelled as; left out, the folder's records.
     """
 
     backbone: str
@@ -70,6 +71,12 @@ class TakeRun:
     codec: str = "vp9"
     load_seconds: float = 0.0
     unknown_words: dict[str, list[str]] = field(default_factory=dict)
+    provenance: Provenance | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values; provenance has a place of its own in the record."""
+        facts = {name: value for name, value in asdict(self).items() if name != "provenance"}
+        return {**facts, "folder": str(self.folder)}
 
 
 def check_take_folder(folder: Path, request: TakeRequest, overwrite: bool = False) -> None:
@@ -94,7 +101,8 @@ def check_take_folder(folder: Path, request: TakeRequest, overwrite: bool = Fals
     needed_bytes = estimate_bytes(request)
     if free_bytes < needed_bytes:
         raise ValueError(
-            f"no space left for {folder}: the take needs about {_size(needed_bytes)}, {_size(free_bytes)} are free"
+            f"no space left for {folder}: the take needs about {in_words(needed_bytes)}, "
+            f"{in_words(free_bytes)} are free"
         )
 
 
@@ -122,6 +130,7 @@ class TakeWriter:
     def __init__(self, folder: Path, request: TakeRequest, timeline: Timeline, run: TakeRun, item: int = 0) -> None:
         self.folder = folder
         self._request, self._timeline, self._run, self._item = request, timeline, run, item
+        self._provenance = run.provenance or recorded_provenance(run.folder)
         self._video: VideoWriter | None = None
         self._made_folder = self._begun = False
         self._sampler = FrameSampler()
@@ -203,6 +212,8 @@ class TakeWriter:
             fps=output.fps,
             upscale=output.upscale,
             codec=self._run.codec,
+            tags=self._provenance.video_tags(self._run.backbone, self._request.seed),
+            label=self._provenance.visible_text,
         )
 
     def _remove(self) -> None:
@@ -257,7 +268,8 @@ class TakeWriter:
             "status": status,
             "started": self._started_at.isoformat(timespec="seconds"),
             "request": asdict(self._request),
-            "run": {**asdict(self._run), "folder": str(self._run.folder)},
+            "run": self._run.as_dict(),
+            "rights": self._provenance.as_dict(),
             "versions": versions(),
             "video": self._video_facts(),
             "cues": self._cue_facts(),
@@ -309,29 +321,10 @@ class TakeWriter:
         return facts
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file so that a reader, whenever it looks, sees the old content or the new, no part."""
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    _replace(path, text.encode())
-
-
 def _save(picture: Image.Image, path: Path) -> None:
     part = path.with_name(f".{path.name}.part")
     try:
         picture.save(part, format="PNG")
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -367,11 +360,3 @@ def uninterrupted(let_through: bool = True) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if came and let_through and callable(before):
             before(signal.SIGINT, came[0])
-
-
-def _size(count: int) -> str:
-    """Bytes in words, such as 3.2 MB."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count} bytes"

@@ -19,10 +19,13 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 from av.video.stream import VideoStream
 
+from longlive_rag.label import CornerLabel
+
 FRAGMENTED = {"movflags": "frag_every_frame+empty_moov+default_base_moof", "flush_packets": "1"}
 INDEX_IN_FRONT = {"movflags": "faststart"}
 ENCODER_THREADS = 4
 SECONDS_PER_KEYFRAME = 2
+TAGS = ("title", "comment", "description")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class VideoWriter:
         fps: frames a second, constant.
         upscale: each side of the video is this many times that of the frames (Lanczos filter).
         codec: a key of `CODECS`.
+        tags: metadata of the file, such as comment and description.
+        label: words in the lower left corner of every frame; None for none.
 
     Raises:
         ValueError: if the size of the video is odd or the codec is unknown or not in this build of PyAV.
@@ -76,6 +81,8 @@ class VideoWriter:
         fps: int,
         upscale: int = 1,
         codec: str = "vp9",
+        tags: Mapping[str, str] | None = None,
+        label: str | None = None,
     ) -> None:
         check_codec(codec)
         if (width * upscale) % 2 or (height * upscale) % 2:
@@ -83,10 +90,12 @@ class VideoWriter:
         self.path = Path(path)
         self.width, self.height, self.fps = width * upscale, height * upscale, fps
         self._frame_shape = (height, width, 3)
+        self._label = None if label is None else CornerLabel(label, self.width, self.height)
         self._frames_encoded = 0
         self._file = _WholeFragments(self.path)
         try:
             self._container = av.open(self._file, "w", format="mp4", options=FRAGMENTED)
+            self._container.metadata.update(tags or {})
             self._stream = self._add_stream(CODECS[codec])
         except BaseException:
             self._file.close()
@@ -139,7 +148,11 @@ class VideoWriter:
         return stream
 
     def _to_video(self, frame: np.ndarray) -> av.VideoFrame:
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
+        source = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        if self._label is not None:  # drawn at the video's size, so that it is sharp
+            large = source.reformat(width=self.width, height=self.height, interpolation=Interpolation.LANCZOS)
+            source = av.VideoFrame.from_ndarray(self._label.draw(large.to_ndarray()), format="rgb24")
+        picture = source.reformat(
             width=self.width,
             height=self.height,
             format="yuv420p",
@@ -225,6 +238,7 @@ def put_index_in_front(path: Path, fps: int) -> None:
             av.open(str(path)) as source,
             av.open(str(rewritten), "w", format="mp4", options=INDEX_IN_FRONT) as target,
         ):
+            target.metadata.update({name: source.metadata[name] for name in TAGS if name in source.metadata})
             frames = source.streams.video[0]
             assert frames.time_base is not None
             frame_duration = round(1 / (fps * frames.time_base))
@@ -247,6 +261,12 @@ def count_frames(path: str | os.PathLike[str]) -> int:
     """Frames in a video file, counted one by one, not taken from its header."""
     with _open(path) as container:
         return sum(1 for packet in container.demux(video=0) if packet.size)
+
+
+def read_tags(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The metadata that was given to a video file."""
+    with _open(path) as container:
+        return {name: container.metadata[name] for name in TAGS if name in container.metadata}
 
 
 def read_frames(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:

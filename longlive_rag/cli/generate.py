@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import Failed, Stopped, one_line, refuse_bad_input
-from longlive_rag.cli.settings import FLAGS, build_request, with_settings
+from longlive_rag.cli.settings import FLAGS, build_request, with_rights, with_settings
 from longlive_rag.config import TakeRequest
 from longlive_rag.presets import BUILT_IN, DEFAULT_BACKBONE, Preset, load_preset
 from longlive_rag.timeline import Timeline
 
 if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline
+    from longlive_rag.rights.provenance import Provenance
     from longlive_rag.take import TakeRun, TakeWriter
 
 PROGRESS = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} frames, {rate_noinv_fmt} end to end, "
@@ -58,6 +59,12 @@ PROGRESS += "{remaining} left{postfix}"
     show_default=True,
     help="Of the video. h264 plays on older devices too; its encoder is under the GPL.",
 )
+@click.option(
+    "--prompt-embeds",
+    type=click.Path(path_type=Path),
+    help="Prompts embedded by 'models embed-prompts'; the text encoder is not loaded.",
+)
+@with_rights
 @click.option("--overwrite", is_flag=True, help="Replace the take that the folder holds.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (progress stays on stderr).")
 def generate(
@@ -71,6 +78,11 @@ def generate(
     dtype: str,
     device: str,
     codec: str,
+    prompt_embeds: Path | None,
+    license_policy: str | None,
+    deliverable: bool,
+    phase: str | None,
+    show_label: bool,
     overwrite: bool,
     as_json: bool,
     **settings: Any,
@@ -103,7 +115,8 @@ def generate(
         if not take:
             raise ValueError("--output is empty; name a folder for the take, such as takes/first")
         check_take_folder(Path(take), request, overwrite)
-    pipe, run = open_backbone(preset, request, device, dtype, codec)
+        provenance = provenance_of(preset, license_policy, deliverable, phase, show_label)
+    pipe, run = open_backbone(preset, request, device, dtype, codec, provenance, prompt_embeds)
     timeline = Timeline(
         request.pixel_frames, request.output.fps, request.context.frames_per_block, preset.temporal_factor
     )
@@ -112,7 +125,13 @@ def generate(
 
 
 def open_backbone(
-    preset: Preset, request: TakeRequest, device: str, dtype: str, codec: str
+    preset: Preset,
+    request: TakeRequest,
+    device: str,
+    dtype: str,
+    codec: str,
+    provenance: Provenance,
+    prompt_embeds: Path | None = None,
 ) -> tuple[LongLiveRAGPipeline, TakeRun]:
     """Load the backbone and let it look at the request; reports words it has never read on stderr."""
     begin_s = time.perf_counter()
@@ -126,7 +145,7 @@ def open_backbone(
 
         check_codec(codec)
         with quiet_libraries():
-            pipe = load_pipeline(preset.name, dtype, device)
+            pipe = load_pipeline(preset.name, dtype, device, provenance.policy, prompt_embeds)
         pipe.check(request)
         prompts = (request.prompt, *(cue.prompt for cue in request.cues))
         unknown = {words: found for words in prompts if (found := pipe.unknown_words(words))}
@@ -142,8 +161,26 @@ def open_backbone(
         codec=codec,
         load_seconds=round(time.perf_counter() - begin_s, 3),
         unknown_words=unknown,
+        provenance=provenance,
     )
     return pipe, run
+
+
+def provenance_of(
+    preset: Preset, license_policy: str | None, deliverable: bool, phase: str | None, show_label: bool
+) -> Provenance:
+    """The rights of the backbone's files under the policy in force, and the labels that were asked for.
+
+    Raises:
+        LicenseError: if the policy does not allow one of the files.
+        ValueError: if the policy or the phase can't be what was given.
+    """
+    from longlive_rag.rights.policy import enforce, pick_policy
+    from longlive_rag.rights.provenance import Provenance
+
+    policy = pick_policy(license_policy)
+    files = tuple(enforce(preset.folder, policy))
+    return Provenance(files, policy, "deliverable" if deliverable else "reference", phase, show_label)
 
 
 @contextmanager

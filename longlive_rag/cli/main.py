@@ -15,6 +15,9 @@ COMMANDS = {
     "verify": "Replay golden trajectories and compare.",
     "eval": "Measure identity drift, and compare arms.",
     "bench": "Measure speed and memory, stage by stage.",
+    "models": "Backbones: list, fetch, convert, check.",
+    "license": "Terms of weights: record and report.",
+    "doctor": "Look at this machine: what would run here?",
     "world": "The procedural world that tiny-world was trained on.",
 }
 

@@ -82,7 +82,14 @@ SETTINGS = (
     Setting("--fps", "output", "fps", int, "Frames a second of the video."),
     Setting("--upscale", "output", "upscale", int, "Each side of the video is this many times the backbone's."),
 )
-PLAIN_FLAGS = {name: f"--{name}" for name in ("seconds", "seed", "device", "dtype", "codec")}
+POLICIES = ["any", "research", "commercial"]
+POLICY = click.option(
+    "--license-policy",
+    type=click.Choice(POLICIES),
+    help="Refuse weights whose recorded terms don't allow this. Default: LONGLIVE_RAG_LICENSE_POLICY, else the config "
+    "file, else any.",
+)
+PLAIN_FLAGS = {name: f"--{name}" for name in ("seconds", "seed", "device", "dtype", "codec", "phase")}
 FLAGS = {setting.field: setting.flag for setting in SETTINGS} | PLAIN_FLAGS
 
 
@@ -90,6 +97,19 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `SETTINGS`, in their order."""
     for setting in reversed(SETTINGS):
         option = click.option(setting.flag, setting.key, type=setting.type, help=setting.help, default=None)
+        command = option(command)
+    return command
+
+
+def with_rights(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options about rights and labels."""
+    options = (
+        POLICY,
+        click.option("--deliverable", is_flag=True, help="Label the take 'deliverable' instead of 'reference'."),
+        click.option("--phase", metavar="WORDS", help="Production phase, for the record: previs, final ..."),
+        click.option("--label", "show_label", is_flag=True, help="Show 'AI generated' and the label in the picture."),
+    )
+    for option in reversed(options):
         command = option(command)
     return command
 

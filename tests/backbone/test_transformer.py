@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
-from backbone.checkpoints import ORIGINAL_NAMES, load_weights, our_name
+from backbone.checkpoints import load_weights
+from backbone.names import ORIGINAL_NAMES, our_name
 from backbone.transformer import CausalWanTransformer
 
 SIZES = {

@@ -13,8 +13,10 @@ from fakes import SIZE, blocks_of, fill_disk, make_request, timeline_of
 from PIL import Image
 
 from backbone.config import ContextConfig
+from longlive_rag import disk
 from longlive_rag import take as take_module
 from longlive_rag.config import Cue
+from longlive_rag.disk import write_json
 from longlive_rag.take import (
     CONTACT_SHEET,
     FILES,
@@ -25,7 +27,6 @@ from longlive_rag.take import (
     TakeWriter,
     check_take_folder,
     uninterrupted,
-    write_json,
 )
 from longlive_rag.video import count_frames
 
@@ -208,7 +209,7 @@ def test_json_is_replaced_whole(tmp_path, monkeypatch):
     def crash(_fd):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(take_module.os, "fsync", crash)
+    monkeypatch.setattr(disk.os, "fsync", crash)
     with pytest.raises(OSError, match="Input/output error"):
         write_json(path, {"prompt": "other"})
     assert json.loads(path.read_text()) == {"prompt": "ein roter Kreis läuft"}

@@ -1,0 +1,143 @@
+"""Weight files as they lie on disk: which files a part of a model has, and what their headers say.
+
+Nothing here needs torch, so that a folder can be refused before anything slow is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Bytes of an element, by the name that a safetensors header gives its type.
+DTYPE_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
+    "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "U32": 4, "U64": 8,
+}  # fmt: skip
+FLOAT_DTYPES = ("F32", "BF16", "F16")
+HEADER_LIMIT_BYTES = 100_000_000
+
+CONFIG = "config.json"
+SINGLE = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+INDEX = ("diffusion_pytorch_model.safetensors.index.json", "model.safetensors.index.json")
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """A tensor as a file's header describes it; `dtype` is the header's word, such as BF16."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def size_bytes(self) -> int:
+        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
+
+
+def weight_files(part: Path) -> list[Path]:
+    """The safetensors files that hold the weights of one part of a pipeline folder, such as `folder/vae`.
+
+    Raises:
+        ValueError: if the part has no config, no weights, or not all the shards that its index names.
+    """
+    if not (part / CONFIG).is_file():
+        raise ValueError(f"{part} has no {CONFIG}; is the backbone complete?")
+    for name in INDEX:
+        if (part / name).is_file():
+            return shards(part / name)
+    for name in SINGLE:
+        if (part / name).is_file():
+            return [part / name]
+    pickled = sorted(path.name for path in part.glob("*.bin"))
+    if pickled:
+        raise ValueError(
+            f"{part} has {pickled[0]} but no .safetensors file; only that form is opened. "
+            "Make a new folder with: longlive-rag models convert FOLDER NEW_FOLDER"
+        )
+    raise ValueError(f"{part} has no weights (.safetensors); is the backbone complete?")
+
+
+def shards(index: Path) -> list[Path]:
+    """The files that an index (`*.index.json`) names, in order.
+
+    Raises:
+        ValueError: if the index can't be read or one of its files is not there.
+    """
+    names = sorted(set(shard_of_tensor(index).values()))
+    for name in names:
+        if not (index.parent / name).is_file():
+            raise ValueError(f"{index.name} names {name}, which is not in {index.parent}; is the download complete?")
+    return [index.parent / name for name in names]
+
+
+def shard_of_tensor(index: Path) -> dict[str, str]:
+    """The `weight_map` of an index: tensor -> file name.
+
+    Raises:
+        ValueError: if it has none, or one that leads out of its folder.
+    """
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{index} is no index of shards: it has no weight_map")
+    for name in weight_map.values():
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ValueError(f"{index} names the file {name!r}; a shard lies beside its index")
+    return weight_map
+
+
+def read_headers(files: list[Path]) -> dict[str, TensorEntry]:
+    """All tensors of several safetensors files by their headers.
+
+    Raises:
+        ValueError: if a file is damaged, or two files hold the same tensor.
+    """
+    entries: dict[str, TensorEntry] = {}
+    for path in files:
+        for name, entry in read_header(path).items():
+            if name in entries:
+                raise ValueError(f"{path} holds {name}, which another file of {path.parent} holds too")
+            entries[name] = entry
+    return entries
+
+
+def read_header(path: Path) -> dict[str, TensorEntry]:
+    """The tensors of a safetensors file, without reading them.
+
+    Raises:
+        ValueError: if it is no such file, or shorter or longer than its header says; says by how much.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or not 2 <= length <= min(size - 8, HEADER_LIMIT_BYTES):
+            raise ValueError(f"{path} is damaged or no safetensors file: its header does not fit its {size} bytes")
+        try:
+            header = json.loads(file.read(length))
+            entries = {name: _entry(tensor) for name, tensor in header.items() if name != "__metadata__"}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path} is damaged or no safetensors file: its header can't be read") from error
+    end = 8 + length + max((tensor["data_offsets"][1] for name, tensor in header.items() if name in entries), default=0)
+    if end != size:
+        raise ValueError(f"{path} is damaged: its header describes {end} bytes, the file has {size}")
+    return entries
+
+
+def _entry(tensor: dict[str, Any]) -> TensorEntry:
+    entry = TensorEntry(tuple(tensor["shape"]), tensor["dtype"])
+    begin, end = tensor["data_offsets"]
+    if end - begin != entry.size_bytes:
+        raise ValueError("a tensor's bytes do not fit its shape")
+    return entry
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object; ValueError if it can't be read as one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} can't be read: it holds a {type(content).__name__}, not an object")
+    return content

@@ -1,0 +1,131 @@
+"""LoRA files in peft's naming: merged into the weights exactly, or handed to diffusers' own loader to stay switchable.
+
+A low-rank pair stands for W + (alpha / rank) B A. The rank is read off the file; alpha is not in it, and must be known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from backbone.checkpoints import SHOWN_MISMATCHES, read_pickled, read_weights
+from backbone.files import read_json
+from backbone.names import our_name, unwrapped
+
+PEFT_CONFIG = "adapter_config.json"
+PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank updates of linear layers.
+
+    Attributes:
+        source: what to call it in messages.
+        pairs: our name of a layer (without `.weight`) -> (A [rank, inputs], B [outputs, rank]).
+        rank: the same for all pairs.
+        alpha: the update is alpha / rank times B A.
+    """
+
+    source: str
+    pairs: dict[str, tuple[Tensor, Tensor]]
+    rank: int
+    alpha: float
+
+    def for_diffusers(self) -> dict[str, Tensor]:
+        """What `load_lora_weights` of a pipeline takes. Its loader knows no alpha here, so alpha / rank is inside B."""
+        state: dict[str, Tensor] = {}
+        scale = self.alpha / self.rank
+        for layer, (a, b) in self.pairs.items():
+            state[f"transformer.{layer}.lora_A.weight"] = a
+            state[f"transformer.{layer}.lora_B.weight"] = b if scale == 1 else b * scale
+        return state
+
+
+def read_lora(path: Path, alpha: float | None = None) -> Lora:
+    """Read a LoRA file: peft names under original Wan names or ours, plain or in the section `generator_lora`.
+
+    Args:
+        path: safetensors or pickled.
+        alpha: left out, it is taken from the `adapter_config.json` beside the file.
+
+    Raises:
+        ValueError: if alpha isn't known, a tensor is no half of a pair, or ranks differ.
+    """
+    if path.suffix == ".safetensors":
+        weights = read_weights(path)
+    else:
+        section = "generator_lora" if "generator_lora" in read_pickled(path) else None
+        weights = read_weights(path, section)
+    pairs = _pairs(weights.tensors, weights.source)
+    rank = _one_rank(pairs, weights.source)
+    return Lora(weights.source, pairs, rank, _alpha(path, rank) if alpha is None else alpha)
+
+
+def merge(weights: dict[str, Tensor], lora: Lora) -> None:
+    """Add `lora` to `weights` (our names), in place of the tensors it updates; computed in float32, rounded once.
+
+    Raises:
+        ValueError: naming the first layers that aren't there or have another shape. `weights` is untouched then.
+    """
+    problems = []
+    for layer, (a, b) in lora.pairs.items():
+        base, update = weights.get(f"{layer}.weight"), [b.shape[0], a.shape[1]]
+        if base is None:
+            problems.append(f"{layer} belongs to nothing")
+        elif list(base.shape) != update:
+            problems.append(f"{layer} is an update of {update}, the weight is {list(base.shape)}")
+    if problems:
+        raise ValueError(f"{lora.source} does not fit the backbone: {'; '.join(problems[:SHOWN_MISMATCHES])}")
+    scale = lora.alpha / lora.rank
+    for layer, (a, b) in lora.pairs.items():
+        base = weights[f"{layer}.weight"]
+        weights[f"{layer}.weight"] = torch.addmm(base.float(), b.float(), a.float(), alpha=scale).to(base.dtype)
+
+
+def _pairs(tensors: Mapping[str, Tensor], source: str) -> dict[str, tuple[Tensor, Tensor]]:
+    halves: dict[str, dict[str, Tensor]] = {}
+    for name, bare in unwrapped(tensors).items():
+        found = re.fullmatch(r"(.+)\.lora_([AB])(?:\.default)?\.weight", bare)
+        if not found:
+            raise ValueError(f"{source}: {name} is no half of a LoRA pair (lora_A.weight, lora_B.weight)")
+        layer = found[1].removeprefix(PREFIX).removeprefix("model.").removeprefix("transformer.")
+        layer = our_name(f"{layer}.weight").removesuffix(".weight")
+        if found[2] in halves.setdefault(layer, {}):
+            raise ValueError(f"{source} has lora_{found[2]} of {layer} twice")
+        if tensors[name].ndim != 2:
+            raise ValueError(f"{source}: {name} is {list(tensors[name].shape)}; only linear layers are updated")
+        halves[layer][found[2]] = tensors[name]
+    for layer, half in halves.items():
+        if set(half) != {"A", "B"}:
+            raise ValueError(f"{source} has lora_{next(iter(half))} of {layer}, but not the other half")
+    return {layer: (half["A"], half["B"]) for layer, half in halves.items()}
+
+
+def _one_rank(pairs: Mapping[str, tuple[Tensor, Tensor]], source: str) -> int:
+    ranks: dict[int, str] = {}
+    for layer, (a, b) in pairs.items():
+        if a.shape[0] != b.shape[1]:
+            raise ValueError(f"{source}: lora_A of {layer} has rank {a.shape[0]}, its lora_B {b.shape[1]}")
+        ranks.setdefault(a.shape[0], layer)
+    if len(ranks) != 1:
+        shown = ", ".join(f"{rank} ({layer})" for rank, layer in ranks.items())
+        raise ValueError(f"{source} has several ranks: {shown}; one rank and one alpha are read")
+    return next(iter(ranks))
+
+
+def _alpha(path: Path, rank: int) -> float:
+    config = path.with_name(PEFT_CONFIG)
+    if not config.is_file():
+        raise ValueError(
+            f"{path} does not say its alpha (its rank is {rank}); give lora_alpha as its authors trained it"
+        )
+    alpha = read_json(config).get("lora_alpha")
+    if not isinstance(alpha, int | float):
+        raise ValueError(f"{config} has no lora_alpha; give it as the LoRA's authors trained it")
+    return float(alpha)

@@ -1,0 +1,68 @@
+"""`longlive-rag doctor`: what this machine has, and what would run on it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from longlive_rag.cli.errors import refuse_bad_input
+
+if TYPE_CHECKING:
+    from longlive_rag.doctor import Finding
+
+SIGNS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
+
+
+@click.command()
+@click.option("--backbone", metavar="NAME|FOLDER", help="Also: would this backbone run here, and how fast?")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of the transformer; default as fits best.")
+@click.option("--folder", default="takes", show_default=True, type=click.Path(path_type=Path), help="Of your takes.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def doctor(backbone: str | None, dtype: str | None, folder: Path, as_json: bool) -> None:
+    """Look at this machine: Python, torch, GPU, FAISS, video, disk, memory; nothing is loaded or changed.
+
+    Exit code 1 if something will not work.
+
+    \b
+    Examples:
+      longlive-rag doctor
+      longlive-rag doctor --backbone longlive
+    """
+    from longlive_rag.doctor import examine
+
+    findings = examine(folder)
+    if backbone is not None:
+        with refuse_bad_input():
+            findings += judged(backbone, dtype)
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            click.echo(line(finding))
+    if any(finding.verdict == "bad" for finding in findings):
+        raise SystemExit(1)
+
+
+def judged(backbone: str, dtype: str | None) -> list[Finding]:
+    """Whether a backbone, by name or folder, would run here; files of a known one need not be there."""
+    from longlive_rag.catalogue import known_backbone, known_names
+    from longlive_rag.doctor import device_memory, estimate_of_folder, estimate_of_known, flops_per_second, judge
+    from longlive_rag.presets import BUILT_IN, load_preset
+
+    device, memory = device_memory()
+    chosen = dtype or ("float32" if device == "CPU" else "bfloat16")
+    if backbone in known_names() and backbone not in BUILT_IN:
+        needs = estimate_of_known(known_backbone(backbone), chosen)
+    else:
+        needs = estimate_of_folder(load_preset(backbone), chosen)
+    return judge(needs, device, memory, flops_per_second(chosen))
+
+
+def line(finding: Finding) -> str:
+    """A finding as one line."""
+    advice = f" -> {finding.advice}" if finding.advice else ""
+    return f"{SIGNS[finding.verdict]} {finding.what}: {finding.found}{advice}"

@@ -1,0 +1,123 @@
+"""`longlive-rag license`: record the terms of weights, and report on a take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from longlive_rag.cli.errors import refuse_bad_input
+
+FIELDS = {"looked_up_on": "--on", "expires": "--expires", "use": "--use", "source": "--source", "by": "--by"}
+
+
+@click.group()
+def license() -> None:
+    """Terms of weights: on record, enforced, and reported.
+
+    \b
+    Examples:
+      longlive-rag license record models/wan --spdx Apache-2.0 --source https://huggingface.co/Wan-AI --by "J. Doe"
+      longlive-rag license show models/wan
+      longlive-rag license report takes/first
+    """
+
+
+@license.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--spdx", required=True, metavar="ID", help="SPDX id or expression; LicenseRef-NAME for other terms.")
+@click.option("--source", required=True, metavar="WHERE", help="Where the terms are stated: an address, a contract.")
+@click.option("--by", required=True, metavar="NAME", help="Who looked them up.")
+@click.option("--use", type=click.Choice(["research", "commercial"]), help="What terms without a known id allow.")
+@click.option(
+    "--on", "looked_up_on", metavar="DAY", help="When they were looked up, such as 2026-01-31; default today."
+)
+@click.option("--expires", metavar="DAY", help="Last day on which this record may be relied on.")
+@click.option("--evidence", type=click.Path(path_type=Path), help="A file that shows the terms; a copy is kept.")
+def record(
+    path: Path,
+    spdx: str,
+    source: str,
+    by: str,
+    use: str | None,
+    looked_up_on: str | None,
+    expires: str | None,
+    evidence: Path | None,
+) -> None:
+    """Record the terms of a weight file, or of all weight files in a folder.
+
+    The record is bound to the files' hashes: a file that changes loses it.
+
+    \b
+    Examples:
+      longlive-rag license record models/wan --spdx Apache-2.0 --source https://huggingface.co/Wan-AI --by "J. Doe"
+      A grant that you hold:
+        longlive-rag license record models/x/model.pt --spdx LicenseRef-Grant-7 --use commercial \\
+          --source "contract 7 of 2026-03-01" --evidence grant.pdf --by "J. Doe" --expires 2027-03-01
+    """
+    from longlive_rag.rights.records import folder_of, record_terms
+    from longlive_rag.rights.spdx import allowed_use
+
+    with refuse_bad_input(FIELDS):
+        files = record_terms(
+            path,
+            spdx,
+            source,
+            by,
+            use=use,  # type: ignore[arg-type]
+            looked_up_on=looked_up_on,
+            expires=expires,
+            evidence=evidence,
+        )
+        allows = use or allowed_use(spdx)
+    for file in files:
+        click.echo(f"{folder_of(path) / file}: {spdx}, allows {allows} use")
+
+
+@license.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def show(path: Path, as_json: bool) -> None:
+    """How the record of every weight file in a folder stands.
+
+    \b
+    Example:
+      longlive-rag license show models/wan
+    """
+    from longlive_rag.rights.records import rights_of
+
+    with refuse_bad_input():
+        if not path.exists():
+            raise ValueError(f"{path} is not there")
+        rights = rights_of(path)
+    if as_json:
+        click.echo(json.dumps([file.as_dict() for file in rights], indent=2, ensure_ascii=False))
+        return
+    for file in rights:
+        click.echo(f"{file.use:<11} {file.file}: {file.in_words}")
+    if not rights:
+        click.echo(f"{path} holds no weight files")
+
+
+@license.command()
+@click.argument("take", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the page here instead of printing it.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON instead of text.")
+def report(take: Path, output: Path | None, as_json: bool) -> None:
+    """A page for legal about a take: files, terms, dates, hashes, libraries, and what the output may be used for.
+
+    \b
+    Examples:
+      longlive-rag license report takes/first
+      longlive-rag license report takes/first -o rights.md
+    """
+    from longlive_rag.disk import write_bytes
+    from longlive_rag.rights.report import facts, page
+
+    with refuse_bad_input():
+        found = facts(take)
+        text = json.dumps(found, indent=2, ensure_ascii=False) + "\n" if as_json else page(found)
+        if output is not None:
+            write_bytes(output, text.encode())
+    click.echo(str(output) if output is not None else text, nl=output is not None)

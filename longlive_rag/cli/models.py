@@ -1,0 +1,288 @@
+"""`longlive-rag models`: known backbones, their files, and pipeline folders made of them."""
+
+from __future__ import annotations
+
+import errno
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from longlive_rag.cli.errors import Failed, refuse_bad_input
+
+if TYPE_CHECKING:
+    from longlive_rag.catalogue import KnownBackbone, ReleasedFiles
+    from longlive_rag.hub import Fetched
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.group()
+def models() -> None:
+    """Backbones: which there are, how to get one, whether it is whole.
+
+    \b
+    From published files to a first take:
+      longlive-rag models show longlive
+      longlive-rag models fetch longlive --to downloads
+      longlive-rag models convert downloads/transformer/models/longlive_base.pt models/longlive \\
+        --base downloads/base --lora downloads/lora/models/lora.pt --preset longlive --dtype bfloat16
+      longlive-rag models check models/longlive
+    """
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def list_(as_json: bool) -> None:
+    """The backbones that are known by name.
+
+    \b
+    Example:
+      longlive-rag models list
+    """
+    from longlive_rag.catalogue import known_backbone, known_names
+
+    with refuse_bad_input():
+        known = [known_backbone(name) for name in known_names()]
+    if as_json:
+        click.echo(json.dumps([_as_dict(each) for each in known], indent=2, ensure_ascii=False))
+        return
+    for each in known:
+        place = "inside the package" if each.built_in else "to fetch"
+        click.echo(f"{each.name:<16} {place:<19} {each.summary}")
+
+
+@models.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def show(name: str, as_json: bool) -> None:
+    """A known backbone: its files, settings and terms.
+
+    \b
+    Example:
+      longlive-rag models show longlive
+    """
+    from longlive_rag.catalogue import known_backbone
+
+    with refuse_bad_input():
+        known = known_backbone(name)
+    if as_json:
+        click.echo(json.dumps(_as_dict(known), indent=2, ensure_ascii=False))
+        return
+    click.echo(f"{known.title}: {known.summary}")
+    if known.built_in is not None:
+        click.echo(f"inside the package: {known.built_in}; terms: longlive-rag license show {known.built_in}")
+        return
+    for part in ("context", "sampler", "memory", "output"):
+        settings = asdict(getattr(known, part))
+        click.echo(f"{part}: " + ", ".join(f"{field} {value}" for field, value in settings.items()))
+    for files in known.files:
+        click.echo(f"{files.role}: {files.repo}, {', '.join(files.names)}")
+        click.echo(f"  terms: {_terms(files)}")
+    click.echo(f"next: longlive-rag models fetch {known.name} --to downloads")
+
+
+@models.command()
+@click.argument("name")
+@click.option("--to", "dest", required=True, type=FOLDER, help="Folder for the files; what is there already stays.")
+@click.option("--mirror", type=FOLDER, help="Take them from here: FOLDER/owner/repo/file, as on the hub.")
+def fetch(name: str, dest: Path, mirror: Path | None) -> None:
+    """Get the published files of a known backbone: resumable, compared with the published hashes.
+
+    They come from the Hugging Face hub (your token from its usual place; HF_ENDPOINT for another address), or with
+    HF_HUB_OFFLINE=1 from what is there already, or from a mirror.
+
+    \b
+    Examples:
+      longlive-rag models fetch longlive --to downloads
+      longlive-rag models fetch longlive --to downloads --mirror /mnt/hub
+    """
+    from longlive_rag.catalogue import known_backbone
+    from longlive_rag.hub import FetchError
+    from longlive_rag.hub import fetch as get
+
+    with refuse_bad_input():
+        known = known_backbone(name)
+        try:
+            fetched = get(known, dest, mirror, lambda line: click.echo(line, err=True))
+        except FetchError as error:
+            raise Failed(str(error)) from error
+    for each in fetched:
+        hashes = f"{each.checked} of {len(each.files)} compared with published hashes"
+        click.echo(f"{each.folder}: {len(each.files)} files from the {each.where}, {hashes}")
+    for files in known.files:
+        if files.use == "unknown":
+            click.echo(f"Note: the terms of {files.repo} are on nobody's record; read {files.source}", err=True)
+    click.echo("next: " + _convert_command(known, fetched, name))
+
+
+@models.command()
+@click.argument("source", type=FOLDER)
+@click.argument("dest", type=FOLDER)
+@click.option("--base", type=FOLDER, help="Folder with VAE, text encoder and config, where SOURCE is one file.")
+@click.option("--section", help="Entry of a training checkpoint: generator, generator_ema or model.")
+@click.option("--lora", type=FOLDER, help="A LoRA in peft's naming, merged into the transformer.")
+@click.option("--lora-alpha", type=float, help="Of the LoRA; default: the preset's, or its adapter_config.json.")
+@click.option("--keep-lora", is_flag=True, help="Put the LoRA beside the transformer instead, for load_lora_weights.")
+@click.option("--encoder", type=FOLDER, help="A trained retrieval autoencoder (.pt).")
+@click.option("--preset", metavar="NAME", help="Known backbone whose settings the folder gets.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the new files; default as is.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was made of what as JSON.")
+def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
+    """Make a pipeline folder DEST of published weights.
+
+    SOURCE is a folder (the original Wan2.1 release, diffusers', a pipeline) or a checkpoint with a transformer
+    (generator, generator_ema, model; .pt or .safetensors) together with --base. Every tensor must have its place; what
+    doesn't fit is named and nothing is written. Licence records are carried over.
+
+    \b
+    Examples:
+      longlive-rag models convert Wan2.1-T2V-1.3B models/wan
+      longlive-rag models convert longlive_base.pt models/longlive --base Wan2.1-T2V-1.3B --lora lora.pt \\
+        --preset longlive --dtype bfloat16
+    """
+    from longlive_rag.cli.generate import quiet_libraries
+    from longlive_rag.convert import Sources
+    from longlive_rag.convert import convert as make
+
+    with refuse_bad_input({"lora_alpha": "--lora-alpha"}), quiet_libraries():
+        try:
+            done = make(Sources(source, **settings), dest)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise Failed(f"{error.strerror}; nothing was kept of {dest}") from error
+    if as_json:
+        made = {part: [str(path) for path in files] for part, files in done.made_from.items()}
+        rights = [file.as_dict() for file in done.rights]
+        found = {"folder": str(dest), "made_from": made, "left_out": list(done.left_out), "rights": rights}
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for part, files in done.made_from.items():
+        click.echo(f"{dest / part}: from {', '.join(str(path) for path in files)}")
+    if done.left_out:
+        click.echo(f"left out of the checkpoint: {', '.join(done.left_out)}")
+    unknown = sum(file.use == "unknown" for file in done.rights)
+    if unknown:
+        click.echo(f"Note: {unknown} files have no known terms; see longlive-rag license record --help", err=True)
+    click.echo(f"next: longlive-rag models check {dest}")
+
+
+@models.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def check(folder: Path, dtype: str, as_json: bool) -> None:
+    """Whether a pipeline folder is whole, would load, fits this machine, and under which terms it is.
+
+    Reads headers and hashes only; exit code 1 if it would not load.
+
+    \b
+    Example:
+      longlive-rag models check models/longlive
+    """
+    from longlive_rag.cli.doctor import line
+    from longlive_rag.doctor import Finding, device_memory, estimate_of_folder, judge
+    from longlive_rag.rights.records import rights_of
+
+    findings: list[Finding] = []
+    with refuse_bad_input():
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder")
+        preset, findings = _look(folder)
+        if preset is not None:
+            findings += judge(estimate_of_folder(preset, dtype), *device_memory())
+        for file in rights_of(folder):
+            verdict = "ok" if file.use != "unknown" else "note"
+            findings.append(Finding(file.file, file.in_words, verdict))  # type: ignore[arg-type]
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+    else:
+        for finding in findings:
+            click.echo(line(finding))
+    if preset is None:
+        raise SystemExit(1)
+
+
+@models.command("embed-prompts")
+@click.argument("prompts", nargs=-1)
+@click.option("--backbone", required=True, metavar="NAME|FOLDER", help="Whose text encoder.")
+@click.option("--file", "prompt_file", type=FOLDER, help="A text file with a prompt a line, besides PROMPTS.")
+@click.option("-o", "--output", required=True, type=FOLDER, help="A .safetensors file; replaced if it is there.")
+def embed_prompts(prompts: tuple[str, ...], backbone: str, prompt_file: Path | None, output: Path) -> None:
+    """Encode prompts once, on a machine with room for the text encoder; only that is loaded.
+
+    `longlive-rag generate --prompt-embeds FILE` then needs no text encoder.
+
+    \b
+    Example:
+      longlive-rag models embed-prompts "a red circle walks in a meadow" --backbone tiny-world -o prompts.safetensors
+    """
+    from longlive_rag.cli.generate import quiet_libraries
+    from longlive_rag.presets import load_preset
+
+    with refuse_bad_input(), quiet_libraries():
+        if prompt_file is not None:
+            lines = prompt_file.read_text(encoding="utf-8").splitlines()
+            prompts = (*prompts, *(line for line in lines if line.strip()))
+        if not prompts:
+            raise ValueError("there are no prompts; give them as arguments or with --file")
+        if output.suffix != ".safetensors":
+            raise ValueError(f"the output is {output}; its name must end in .safetensors")
+        folder = load_preset(backbone).folder
+        from longlive_rag.embeddings import embed_with_encoder_only
+
+        count = embed_with_encoder_only(folder, list(dict.fromkeys(prompts)), output)
+    click.echo(f"{output}: {count} prompts")
+
+
+def _look(folder: Path) -> tuple[Any, list[Any]]:
+    """(preset or None, findings): what is there, what is missing, what would not load."""
+    from longlive_rag.doctor import Finding
+    from longlive_rag.presets import load_preset
+
+    try:
+        preset = load_preset(str(folder))
+        from backbone.checkpoints import check_folder
+        from longlive_rag.pipeline import COMPONENTS
+
+        check_folder(folder, COMPONENTS)
+    except ValueError as error:
+        return None, [Finding("weights", str(error), "bad", _hint(folder))]
+    return preset, [Finding("weights", f"{folder} is whole, and its tensors fit its configs")]
+
+
+def _hint(folder: Path) -> str:
+    from backbone.original import is_original_folder
+    from longlive_rag.presets import INDEX
+
+    if is_original_folder(folder):
+        return f"this is the original release's layout: longlive-rag models convert {folder} NEW_FOLDER"
+    return "" if (folder / INDEX).is_file() else "a pipeline folder is made by: longlive-rag models convert"
+
+
+def _terms(files: ReleasedFiles) -> str:
+    if files.spdx is None:
+        return f"not verified here, counted as unknown (said to be: {files.said}); read {files.source}"
+    return f"{files.spdx}, looked up by {files.looked_up_by} on {files.looked_up_on} at {files.source}"
+
+
+def _convert_command(known: KnownBackbone, fetched: list[Fetched], name: str) -> str:
+    paths = {each.folder.name: each for each in fetched}
+    words = ["longlive-rag models convert"]
+    if "transformer" in paths:
+        words += [str(paths["transformer"].files[0]), f"models/{name}", f"--base {paths['base'].folder}"]
+    else:
+        words += [str(paths["base"].folder), f"models/{name}"]
+    for role in ("lora", "encoder"):
+        if role in paths:
+            words.append(f"--{role} {paths[role].files[0]}")
+    return " ".join([*words, f"--preset {known.name}", "--dtype bfloat16"])
+
+
+def _as_dict(known: KnownBackbone) -> dict[str, Any]:
+    facts = {**asdict(known), "built_in": None if known.built_in is None else str(known.built_in)}
+    facts["files"] = [{**asdict(files), "use": files.use} for files in known.files]
+    return facts

@@ -1,0 +1,253 @@
+"""What this machine has, what is wrong with it, and whether a backbone would run here."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from backbone.config import ContextConfig, SamplerConfig
+from backbone.files import CONFIG, read_headers, read_json, weight_files
+from longlive_rag.catalogue import KnownBackbone
+from longlive_rag.config import OutputConfig
+from longlive_rag.disk import in_words
+from longlive_rag.fit import WAN_1_3B, Estimate, estimate
+from longlive_rag.presets import Preset
+
+Verdict = Literal["ok", "note", "bad"]
+OLDEST_PYTHON = (3, 11)
+LITTLE_DISK_BYTES = 2 * 10**9
+MEASURED_SIZE = 1024
+MEASURED_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a doctor's report.
+
+    Attributes:
+        what: the thing looked at.
+        found: what it is.
+        verdict: `ok`; `note` (works, could be better); `bad` (will not work).
+        advice: what to change; empty if nothing.
+    """
+
+    what: str
+    found: str
+    verdict: Verdict = "ok"
+    advice: str = ""
+
+
+def examine(folder: Path) -> list[Finding]:
+    """Look at this machine.
+
+    Args:
+        folder: where takes would be written.
+    """
+    return [
+        _python(),
+        *_torch(),
+        _faiss(),
+        _codec(),
+        _ffprobe(),
+        _disk(folder),
+        _memory(),
+    ]
+
+
+def device_memory() -> tuple[str, int]:
+    """The device that `--device auto` takes, and its memory in bytes: the whole GPU, or what is free here."""
+    import torch
+
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        return f"GPU ({properties.name})", int(properties.total_memory)
+    return "CPU", free_memory()
+
+
+def free_memory() -> int:
+    """Bytes of memory that can be had now; all of it where the system doesn't say."""
+    info = Path("/proc/meminfo")
+    if info.is_file():
+        fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in fields:
+            return int(fields["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def flops_per_second(dtype: str) -> float:
+    """Of matrix products of this dtype on the device that `auto` takes, measured for a moment."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a = torch.randn(MEASURED_SIZE, MEASURED_SIZE, device=device, dtype=getattr(torch, dtype))
+    for _ in range(2):
+        a @ a
+    _wait(device)
+    runs, begin = 0, time.perf_counter()
+    while time.perf_counter() - begin < MEASURED_SECONDS:
+        for _ in range(4):
+            a @ a
+        _wait(device)
+        runs += 4
+    return 2.0 * MEASURED_SIZE**3 * runs / (time.perf_counter() - begin)
+
+
+def estimate_of_folder(preset: Preset, dtype: str) -> Estimate:
+    """What a pipeline folder needs, by its configs and the sizes of its files."""
+    transformer = {**WAN_1_3B, **read_json(preset.folder / "transformer" / CONFIG)}
+    vae = read_json(preset.folder / "vae" / CONFIG)
+    vae_tensors = read_headers(weight_files(preset.folder / "vae"))
+    text = sum(path.stat().st_size for path in weight_files(preset.folder / "text_encoder"))
+    return estimate(
+        transformer,
+        preset.context,
+        preset.sampler,
+        preset.output,
+        dtype_bytes=4 if dtype == "float32" else 2,
+        spatial_factor=int(vae.get("scale_factor_spatial", 8)),
+        temporal_factor=preset.temporal_factor,
+        vae_parameters=sum(math.prod(entry.shape) for entry in vae_tensors.values()),
+        text_bytes=text,
+        vae_channels=int(vae.get("base_dim", 96)),
+    )
+
+
+def estimate_of_known(known: KnownBackbone, dtype: str) -> Estimate:
+    """What a known backbone of Wan2.1-1.3B's size needs, without any file of it."""
+    return estimate(
+        WAN_1_3B,
+        known.context or ContextConfig(),
+        known.sampler or SamplerConfig(),
+        known.output or OutputConfig(),
+        dtype_bytes=4 if dtype == "float32" else 2,
+    )
+
+
+def judge(needs: Estimate, device: str, memory_bytes: int, flops: float | None = None) -> list[Finding]:
+    """Whether a backbone fits a device, how fast it would be, and what to change if not."""
+    parts = ", ".join(f"{name} {in_words(count)}" for name, count in needs.bytes_by_part.items())
+    fits = needs.device_bytes <= memory_bytes
+    text_fits = needs.device_bytes + needs.text_encoder_bytes <= memory_bytes
+    findings = [
+        Finding(
+            "memory",
+            f"about {in_words(needs.device_bytes)} of {in_words(memory_bytes)} on the {device}: {parts}",
+            "ok" if fits else "bad",
+            "" if fits else "a smaller --window, --height and --width, or --dtype bfloat16",
+        ),
+        Finding(
+            "text encoder",
+            f"{in_words(needs.text_encoder_bytes)} beside it, while a prompt is encoded",
+            "ok" if text_fits else "note",
+            "" if text_fits else "embed prompts once (models embed-prompts), then generate with --prompt-embeds",
+        ),
+        Finding("a past frame", f"{in_words(needs.page_bytes)} of keys and values while it is held in memory"),
+    ]
+    if flops is not None:
+        speed = needs.frames_per_second(flops)
+        slow = speed < 1
+        findings.append(
+            Finding(
+                "speed",
+                f"roughly {speed:.2g} frames per second (transformer only; {flops / 1e12:.2g} TFLOP/s measured here)",
+                "note" if slow else "ok",
+                "a GPU, or a smaller backbone such as tiny-world" if slow else "",
+            )
+        )
+    return findings
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    if sys.version_info < OLDEST_PYTHON:
+        return Finding("Python", found, "bad", "Python 3.11 or newer is needed")
+    return Finding("Python", found)
+
+
+def _torch() -> list[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return [Finding("torch", f"can't be imported: {error}", "bad", "pip install torch, see docs/install.md")]
+    findings = [Finding("torch", f"{torch.__version__}, {torch.get_num_threads()} CPU threads")]
+    built = torch.version.cuda
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_properties(0)
+        name = f"{gpu.name}, {in_words(gpu.total_memory)}, CUDA {built}, compute {gpu.major}.{gpu.minor}"
+        findings.append(Finding("GPU", name))
+    elif built is not None:
+        findings.append(
+            Finding("GPU", f"torch was built for CUDA {built}, but finds no GPU", "note", "look at nvidia-smi")
+        )
+    elif shutil.which("nvidia-smi"):
+        advice = "install the build of torch for your driver, see docs/install.md"
+        findings.append(Finding("GPU", "there is one, but this torch was built for CPUs", "note", advice))
+    else:
+        findings.append(Finding("GPU", "none; tiny-world needs none, large backbones do", "note"))
+    kernels = torch.backends.cuda
+    named = {"flash": kernels.flash_sdp_enabled, "memory-efficient": kernels.mem_efficient_sdp_enabled}
+    attention = [name for name, enabled in named.items() if torch.cuda.is_available() and enabled()]
+    findings.append(Finding("attention", ", ".join(attention) or "torch's own for CPUs"))
+    return findings
+
+
+def _faiss() -> Finding:
+    there = {}
+    for name in ("faiss-cpu", "faiss-gpu"):
+        try:
+            there[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    if not there:
+        return Finding("FAISS", "not installed", "bad", "pip install faiss-cpu")
+    found = ", ".join(f"{name} {number}" for name, number in there.items())
+    if len(there) > 1:
+        return Finding("FAISS", found, "bad", "both have one import name; keep one, see docs/install.md")
+    return Finding("FAISS", found)
+
+
+def _codec() -> Finding:
+    try:
+        from longlive_rag.video import CODECS, check_codec
+
+        check_codec("vp9")
+    except ValueError as error:
+        return Finding("video", str(error), "bad", "pip install --force-reinstall av")
+    except ImportError as error:
+        return Finding("video", f"PyAV can't be imported: {error}", "bad", "pip install av")
+    return Finding("video", f"PyAV {version('av')}, {CODECS['vp9'].encoder} ({CODECS['vp9'].license})")
+
+
+def _ffprobe() -> Finding:
+    where = shutil.which("ffprobe")
+    return Finding("ffprobe", where or "none; only needed to look into videos by hand")
+
+
+def _disk(folder: Path) -> Finding:
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    found = f"{in_words(free)} free for {folder}"
+    if not os.access(there, os.W_OK):
+        return Finding("disk", f"{there} can't be written", "bad", "choose another folder with --folder")
+    if free < LITTLE_DISK_BYTES:
+        return Finding("disk", found, "note", "make room: a take is small, weights of large backbones are 17 GB")
+    return Finding("disk", found)
+
+
+def _memory() -> Finding:
+    return Finding("memory", f"{in_words(free_memory())} free, {os.cpu_count()} CPU cores")
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()

@@ -1,0 +1,103 @@
+"""Prompt embeddings on disk: text is encoded once, on any machine that has room for the text encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from transformers import AutoTokenizer, UMT5EncoderModel
+
+from backbone.checkpoints import check_part
+from backbone.files import CONFIG, read_json, weight_files
+from backbone.text import clean_prompt, encode_prompts, prompt_ids
+from longlive_rag.disk import write_bytes
+from longlive_rag.rights.hashing import sha256
+
+FORMAT = "prompt-embeddings-1"
+WAN_TEXT_LENGTH = 512
+LARGE_TEXT_BYTES = 10**9
+"""Text encoders above this run in bfloat16: in float32 UMT5-xxl would take 23 GB."""
+
+
+def encoder_id(folder: Path) -> str:
+    """What identifies the text encoder of a pipeline folder: a hash over its weights."""
+    digests = [sha256(path) for path in weight_files(folder / "text_encoder")]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def write_embeddings(path: Path, embeddings: Mapping[str, Tensor], encoder: str) -> None:
+    """Write prompt embeddings, atomically.
+
+    Args:
+        path: a `.safetensors` file.
+        embeddings: prompt -> [text_length, text_dim]; zeros after the prompt's end are not stored.
+        encoder: from `encoder_id`.
+    """
+    prompts = [clean_prompt(prompt) for prompt in embeddings]
+    tensors = {}
+    for number, states in enumerate(embeddings.values()):
+        used = int(states.abs().amax(dim=1).nonzero().max()) + 1 if states.any() else 1
+        tensors[str(number)] = states[:used].cpu().contiguous()
+    metadata = {"format": FORMAT, "prompts": json.dumps(prompts, ensure_ascii=False), "encoder": encoder}
+    write_bytes(path, save(tensors, metadata))
+
+
+def read_embeddings(path: Path, encoder: str) -> dict[str, Tensor]:
+    """Read what `write_embeddings` wrote: prompt -> [tokens, text_dim].
+
+    Raises:
+        ValueError: if it is no such file, or was made by another text encoder.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            prompts = json.loads(metadata["prompts"])
+            embeddings = {prompt: file.get_tensor(str(number)) for number, prompt in enumerate(prompts)}
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} holds no prompt embeddings: {error}") from error
+    if metadata.get("encoder") != encoder:
+        raise ValueError(f"{path} was made by another text encoder than this backbone's; embed the prompts again")
+    return embeddings
+
+
+def stacked(embeddings: Mapping[str, Tensor], prompts: list[str], text_length: int) -> Tensor:
+    """[prompts, text_length, text_dim], zero after each prompt's end."""
+    rows = []
+    for prompt in prompts:
+        states = embeddings[clean_prompt(prompt)]
+        rows.append(torch.nn.functional.pad(states, (0, 0, 0, text_length - states.shape[0])))
+    return torch.stack(rows)
+
+
+@torch.no_grad()
+def embed_with_encoder_only(folder: Path, prompts: list[str], path: Path) -> int:
+    """Encode prompts with a pipeline folder's text encoder, loading nothing else of it, and write them.
+
+    Args:
+        folder: of the pipeline.
+        prompts: each may be as long as the backbone reads.
+        path: the `.safetensors` file to write.
+
+    Returns:
+        How many prompts were written.
+
+    Raises:
+        ValueError: if a prompt is empty or too long, before the encoder loads, or the encoder's files don't fit.
+    """
+    length = int(read_json(folder / "transformer" / CONFIG).get("text_length", WAN_TEXT_LENGTH))
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    for prompt in prompts:
+        prompt_ids(tokenizer, prompt, length)
+    check_part(folder / "text_encoder", UMT5EncoderModel)
+    large = sum(file.stat().st_size for file in weight_files(folder / "text_encoder")) > LARGE_TEXT_BYTES
+    dtype = torch.bfloat16 if large else torch.float32
+    encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, local_files_only=True).eval()
+    embeddings = {prompt: encode_prompts(tokenizer, encoder, [prompt], length)[0] for prompt in prompts}
+    write_embeddings(path, embeddings, encoder_id(folder))
+    return len(embeddings)

@@ -1,0 +1,111 @@
+"""The libraries that a take is made with, and their licences: a bill of materials of what is installed here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+
+from longlive_rag.rights.spdx import NO_ASSERTION, allowed_use
+
+# What pyproject.toml requires at run time (a test holds the two together).
+RUNTIME = (
+    "torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub", "faiss-cpu", "numpy", "h5py",
+    "click", "tqdm", "av", "pillow", "packaging",
+)  # fmt: skip
+
+# What packages write where an SPDX expression is due.
+PLAIN_WORDS = {
+    "Apache": "Apache-2.0",
+    "Apache 2.0": "Apache-2.0",
+    "Apache 2.0 License": "Apache-2.0",
+    "Apache Software License": "Apache-2.0",
+    "BSD": "BSD-3-Clause",
+    "BSD License": "BSD-3-Clause",
+    "ISC License": "ISC",
+    "ISC License (ISCL)": "ISC",
+    "MIT License": "MIT",
+    "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
+    "Python Software Foundation License": "PSF-2.0",
+}
+# What comes inside a package besides its own code.
+CONTENTS = {
+    "av": "published wheels contain FFmpeg (LGPL-3.0-or-later as built there) with libvpx (BSD-3-Clause), and x264 and "
+    "x265 (GPL-2.0-or-later); longlive-rag uses libvpx unless told --codec h264",
+}
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """An installed library.
+
+    Attributes:
+        name, version: as installed.
+        license: SPDX expression, or NOASSERTION where the package says nothing that is understood.
+        note: what else is in it; empty if nothing is known.
+    """
+
+    name: str
+    version: str
+    license: str
+    note: str = ""
+
+    @property
+    def fits(self) -> bool:
+        """Whether an Apache-2.0 product may depend on it without taking on more than notices and file-level duties."""
+        return allowed_use(self.license) == "commercial"
+
+
+def bill_of_materials(roots: tuple[str, ...] = RUNTIME) -> list[Dependency]:
+    """The installed libraries that `roots` need, themselves included, by name; what isn't installed is left out."""
+    found: dict[str, Dependency] = {}
+    waiting = list(roots)
+    while waiting:
+        name = _canonical(waiting.pop())
+        if name in found:
+            continue
+        try:
+            package = distribution(name)
+        except PackageNotFoundError:
+            continue
+        version, own = package.version, package.metadata["Name"]
+        found[name] = Dependency(own, version, license_of(package), CONTENTS.get(name, ""))
+        waiting += _required(package)
+    return sorted(found.values(), key=lambda dependency: dependency.name.lower())
+
+
+def license_of(package: Distribution) -> str:
+    """SPDX expression of an installed package: what it states, or what its plain words mean."""
+    metadata = package.metadata
+    stated = [metadata.get("License-Expression"), metadata.get("License")]
+    classifiers = [
+        line.split("::")[-1].strip() for line in metadata.get_all("Classifier") or [] if "License ::" in line
+    ]
+    for words in (*stated, *classifiers):
+        if not words:
+            continue
+        expression = PLAIN_WORDS.get(words.strip(), words.strip())
+        if _is_expression(expression):
+            return expression
+    return NO_ASSERTION
+
+
+def _required(package: Distribution) -> list[str]:
+    from packaging.requirements import Requirement
+
+    requirements = [Requirement(line) for line in package.requires or []]
+    return [each.name for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
+
+
+def _is_expression(words: str) -> bool:
+    from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
+    try:
+        canonicalize_license_expression(words)
+    except InvalidLicenseExpression:
+        return False
+    return True
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

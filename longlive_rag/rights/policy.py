@@ -1,0 +1,77 @@
+"""Refusing weights that a policy does not allow, before anything loads.
+
+`any` loads everything. `research` wants terms that are on record and allow research; `commercial`, terms that are on
+record and allow commercial use. Unknown, changed and expired count as not allowed.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from longlive_rag.rights.records import FileRights, folder_of, rights_of
+from longlive_rag.rights.spdx import Use
+from longlive_rag.settings import stated_policy
+
+LicensePolicy = Literal["any", "research", "commercial"]
+DEFAULT_POLICY: LicensePolicy = "any"
+ALLOWED: dict[str, tuple[Use, ...]] = {
+    "any": ("unknown", "research", "commercial"),
+    "research": ("research", "commercial"),
+    "commercial": ("commercial",),
+}
+
+
+class LicenseError(ValueError):
+    """Weights that the policy in force does not allow."""
+
+
+def pick_policy(policy: str | None = None) -> LicensePolicy:
+    """The policy in force: what the caller says, else the environment, else the config file, else `any`.
+
+    Raises:
+        ValueError: if it is no policy; says where it was stated.
+    """
+    stated = (policy, "license policy") if policy is not None else stated_policy()
+    if stated is None:
+        return DEFAULT_POLICY
+    value, where = stated
+    if value not in get_args(LicensePolicy):
+        raise ValueError(f"{where} is {value!r}; it must be one of {', '.join(get_args(LicensePolicy))}")
+    return cast(LicensePolicy, value)
+
+
+def enforce(path: Path, policy: str | None = None, today: datetime.date | None = None) -> list[FileRights]:
+    """Check every weight file of a folder, or one file, against the policy in force.
+
+    Args:
+        path: a folder, or a weight file.
+        policy: see `pick_policy`.
+        today: for expiry.
+
+    Returns:
+        The rights of each file, for the take's record.
+
+    Raises:
+        LicenseError: naming the first file that is not allowed, its terms, and how to record others.
+    """
+    chosen = pick_policy(policy)
+    rights = rights_of(path, today)
+    refuse(rights, folder_of(path), chosen)
+    return rights
+
+
+def refuse(rights: Iterable[FileRights], folder: Path, policy: LicensePolicy) -> None:
+    """Raise `LicenseError` if one of the files is not allowed under `policy`."""
+    refused = [file for file in rights if file.use not in ALLOWED[policy]]
+    if not refused:
+        return
+    first, count = refused[0], len(refused) - 1
+    more = f" (and {count} more {'file' if count == 1 else 'files'})" if count else ""
+    raise LicenseError(
+        f"license policy {policy!r} does not allow {folder / first.file}{more}; its terms: {first.in_words}. "
+        "If you hold other terms, record them: "
+        f"longlive-rag license record {folder / first.file} --spdx ID --source WHERE --evidence FILE"
+    )

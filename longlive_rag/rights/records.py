@@ -1,0 +1,317 @@
+"""The licence record of a model folder: `licenses.json`, one entry a weight file, bound to the file's hash.
+
+An entry says under which terms the file is, where that is said, who looked it up and when. It holds for exactly the
+bytes it was written for: another hash voids it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from backbone.files import read_json
+from longlive_rag.disk import write_json
+from longlive_rag.rights.hashing import sha256
+from longlive_rag.rights.spdx import NO_ASSERTION, Use, allowed_use, check_expression
+
+RECORDS = "licenses.json"
+RECORDS_FORMAT = 1
+EVIDENCE = "licenses"
+"""Folder beside the record that keeps what was given as evidence."""
+RECORDED = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+RECORDED_NAMES = ("tokenizer.json", "spiece.model")
+MODEL_INDEX = "model_index.json"
+
+Standing = Literal["recorded", "unrecorded", "changed", "expired"]
+
+
+@dataclass(frozen=True)
+class LicenseRecord:
+    """What is known about the terms of one file.
+
+    Attributes:
+        sha256: of the file that this was written for.
+        terms: an SPDX expression, or NOASSERTION where only the source is known.
+        use: what the terms allow; derived from known ids, else stated by who looked it up.
+        source: where the terms are stated: an address, a contract's name.
+        looked_up_by, looked_up_on: who, and the day (ISO).
+        expires: last day (ISO) on which this record may be relied on; None if it has none.
+        evidence: name of a file beside the record (a grant, a saved page) and its hash; None if there is none.
+        made_from: hashes of the files that this one was converted or merged from.
+    """
+
+    sha256: str
+    terms: str
+    use: Use
+    source: str
+    looked_up_by: str
+    looked_up_on: str
+    expires: str | None = None
+    evidence: Mapping[str, str] | None = None
+    made_from: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "made_from", tuple(self.made_from))
+        if self.use not in get_args(Use):
+            raise ValueError(f"use is {self.use!r}; it must be one of {', '.join(get_args(Use))}")
+        for name in ("looked_up_on", "expires"):
+            value = getattr(self, name)
+            if value is not None:
+                as_day(name, value)
+
+
+@dataclass(frozen=True)
+class FileRights:
+    """A weight file, its hash as it is now, and how its record stands.
+
+    Attributes:
+        file: path inside its folder.
+        sha256: now.
+        standing: `recorded`; or `unrecorded`, `changed` (the record is for other bytes), `expired`.
+        record: None where there is none.
+    """
+
+    file: str
+    sha256: str
+    standing: Standing
+    record: LicenseRecord | None
+
+    @property
+    def use(self) -> Use:
+        """What may be done with the file: what its record says if that stands, else unknown."""
+        return self.record.use if self.record and self.standing == "recorded" else "unknown"
+
+    @property
+    def in_words(self) -> str:
+        """The terms in a few words, such as 'CC-BY-NC-4.0 (research), looked up on 2026-01-31'."""
+        if self.record is None:
+            return "unrecorded"
+        facts = f"{self.record.terms} ({self.record.use}), looked up on {self.record.looked_up_on}"
+        voided = {"changed": ", void because the file has changed", "expired": f", expired on {self.record.expires}"}
+        return facts + voided.get(self.standing, "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for `take.json`."""
+        record = asdict(self.record) if self.record else None
+        return {"file": self.file, "sha256": self.sha256, "standing": self.standing, "use": self.use, "record": record}
+
+
+def as_day(name: str, value: str) -> datetime.date:
+    """A day in ISO form; ValueError if it is none."""
+    try:
+        return datetime.date.fromisoformat(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} is {value!r}; it must be a day such as 2026-01-31") from error
+
+
+def is_recorded(path: Path) -> bool:
+    """Whether a file is of the kind that has a record: weights and vocabularies."""
+    return path.suffix in RECORDED or path.name in RECORDED_NAMES
+
+
+def weights_in(folder: Path) -> list[Path]:
+    """The files of a folder that have records, in order; hidden folders (download caches) are left out."""
+    files = (path for path in folder.rglob("*") if path.is_file() and is_recorded(path))
+    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def folder_of(path: Path) -> Path:
+    """The folder whose record speaks of `path`: the nearest one, itself included, that has a record or is a pipeline;
+    where there is none, the folder itself, or the file's own."""
+    own = path if path.is_dir() else path.parent
+    for folder in (own, *own.parents):
+        if (folder / RECORDS).is_file() or (folder / MODEL_INDEX).is_file():
+            return folder
+    return own
+
+
+def read_records(folder: Path) -> dict[str, LicenseRecord]:
+    """The record of a folder, by file; empty if there is none.
+
+    Raises:
+        ValueError: if it can't be read.
+    """
+    path = folder / RECORDS
+    if not path.is_file():
+        return {}
+    content = read_json(path)
+    try:
+        if content["format"] != RECORDS_FORMAT:
+            raise ValueError(f"its format is {content['format']!r}; this version reads {RECORDS_FORMAT}")
+        return {file: LicenseRecord(**entry) for file, entry in content["files"].items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is no licence record: {error}") from error
+
+
+def write_records(folder: Path, records: Mapping[str, LicenseRecord]) -> None:
+    """Write the record of a folder, atomically."""
+    files = {file: asdict(records[file]) for file in sorted(records)}
+    write_json(folder / RECORDS, {"format": RECORDS_FORMAT, "files": files})
+
+
+def rights_of(path: Path, today: datetime.date | None = None) -> list[FileRights]:
+    """How the record of every weight file stands, of a folder or of one file.
+
+    Args:
+        path: a folder, or a weight file.
+        today: for expiry; default the machine's day.
+
+    Raises:
+        ValueError: if a record can't be read.
+    """
+    folder = folder_of(path)
+    records = read_records(folder)
+    files = weights_in(path) if path.is_dir() else [path]
+    return [_rights(file, folder, records, today or datetime.date.today()) for file in files]
+
+
+def _rights(path: Path, folder: Path, records: Mapping[str, LicenseRecord], today: datetime.date) -> FileRights:
+    name, digest = path.relative_to(folder).as_posix(), sha256(path)
+    record = records.get(name)
+    standing: Standing = "recorded"
+    if record is None:
+        standing = "unrecorded"
+    elif record.sha256 != digest or not _evidence_stands(folder, record):
+        standing = "changed"
+    elif record.expires is not None and as_day("expires", record.expires) < today:
+        standing = "expired"
+    return FileRights(name, digest, standing, record)
+
+
+def _evidence_stands(folder: Path, record: LicenseRecord) -> bool:
+    if record.evidence is None:
+        return True
+    path = folder / EVIDENCE / record.evidence["file"]
+    return path.is_file() and sha256(path) == record.evidence["sha256"]
+
+
+def record_terms(
+    path: Path,
+    terms: str,
+    source: str,
+    looked_up_by: str,
+    *,
+    use: Use | None = None,
+    looked_up_on: str | None = None,
+    expires: str | None = None,
+    evidence: Path | None = None,
+) -> list[str]:
+    """Record the terms of a weight file, or of all weight files in a folder; what they said before is replaced.
+
+    Args:
+        path: a file or a folder.
+        terms: an SPDX expression; `LicenseRef-NAME` for terms without an id.
+        source: where the terms are stated.
+        looked_up_by: who looked them up.
+        use: what they allow; only for terms that are not known by their id, and `commercial` only with evidence.
+        looked_up_on, expires: days (ISO); default today, and never.
+        evidence: a file that shows the terms, copied beside the record.
+
+    Returns:
+        The files that were recorded, as the record names them.
+
+    Raises:
+        ValueError: naming what is wrong; nothing is written then.
+    """
+    for name, value in (("source", source), ("by", looked_up_by)):
+        if not value.strip():
+            raise ValueError(f"{name} is empty; a record must say it")
+    if evidence is not None and not evidence.is_file():
+        raise ValueError(f"evidence {evidence} is no file")
+    terms = check_expression(terms)
+    use = _stated_use(terms, use, evidence)
+    folder = folder_of(path)
+    files = _files_to_record(path)
+    kept = None if evidence is None else {"file": evidence.name, "sha256": sha256(evidence)}
+    day = looked_up_on or datetime.date.today().isoformat()
+    records = read_records(folder)
+    for file in files:
+        records[file.relative_to(folder).as_posix()] = LicenseRecord(
+            sha256(file), terms, use, source, looked_up_by, day, expires, kept
+        )
+    if evidence is not None:
+        (folder / EVIDENCE).mkdir(exist_ok=True)
+        target = folder / EVIDENCE / evidence.name
+        if not (target.exists() and target.samefile(evidence)):
+            shutil.copy(evidence, target)
+    write_records(folder, records)
+    return [file.relative_to(folder).as_posix() for file in files]
+
+
+def _files_to_record(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = weights_in(path)
+        if not files:
+            raise ValueError(f"{path} holds no weight files ({', '.join(RECORDED)})")
+        return files
+    if not path.is_file():
+        raise ValueError(f"{path} is not there")
+    if not is_recorded(path):
+        raise ValueError(f"{path} is no weight file ({', '.join(RECORDED)})")
+    return [path]
+
+
+def _stated_use(terms: str, use: Use | None, evidence: Path | None) -> Use:
+    known = allowed_use(terms)
+    if use is None or use == known:
+        return known
+    if known != "unknown":
+        raise ValueError(
+            f"use is {use!r}, but {terms} is known to allow {known} use; "
+            "for other terms that were granted to you, write LicenseRef-NAME and give the grant as evidence"
+        )
+    if use == "commercial" and evidence is None:
+        raise ValueError(f"use is 'commercial' for {terms}, which has no known text; give a file as evidence")
+    return use
+
+
+def write_record(folder: Path, today: datetime.date | None = None) -> None:
+    """Record a folder whose weights were trained by this repository's own scripts: Apache-2.0, like the rest of it."""
+    record_terms(
+        folder,
+        "Apache-2.0",
+        "trained from scratch by longlive-rag's own scripts (longlive_rag/tinyworld)",
+        "the longlive-rag authors",
+        looked_up_on=(today or datetime.date.today()).isoformat(),
+    )
+
+
+def inherit(folder: Path, made: Mapping[str, Iterable[FileRights]], today: datetime.date | None = None) -> None:
+    """Record files that were converted or merged from others: the terms of all of these together.
+
+    A file with one unrecorded (changed, expired) origin stays unrecorded.
+
+    Args:
+        folder: the new folder.
+        made: file in it -> the rights of what it was made from.
+        today: for tests.
+    """
+    records = read_records(folder)
+    for file, origins in made.items():
+        parents = list(origins)
+        if not parents or any(parent.standing != "recorded" for parent in parents):
+            continue
+        known = [parent.record for parent in parents if parent.record is not None]
+        terms = list(dict.fromkeys(record.terms for record in known))
+        order = get_args(Use)
+        records[file] = LicenseRecord(
+            sha256(folder / file),
+            terms[0] if len(terms) == 1 else _all_of(terms),
+            min((record.use for record in known), key=order.index),
+            "; ".join(dict.fromkeys(record.source for record in known)),
+            ", ".join(dict.fromkeys(record.looked_up_by for record in known)),
+            min(record.looked_up_on for record in known),
+            min((record.expires for record in known if record.expires), default=None),
+            made_from=tuple(dict.fromkeys(parent.sha256 for parent in parents)),
+        )
+    write_records(folder, records)
+
+
+def _all_of(terms: list[str]) -> str:
+    if NO_ASSERTION in terms:
+        return NO_ASSERTION
+    return " AND ".join(f"({term})" if " " in term else term for term in terms)

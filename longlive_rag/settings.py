@@ -1,0 +1,62 @@
+"""Everything that comes from the environment or the user's config file, read here and nowhere else.
+
+The config file is `~/.config/longlive-rag/config.toml` (or what LONGLIVE_RAG_CONFIG names):
+
+    license_policy = "commercial"
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+POLICY_VARIABLE = "LONGLIVE_RAG_LICENSE_POLICY"
+CONFIG_VARIABLE = "LONGLIVE_RAG_CONFIG"
+FIELDS = ("license_policy",)
+
+
+def config_file() -> Path:
+    """The user's config file; it need not exist."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "longlive-rag" / "config.toml"
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is remembered."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longlive-rag"
+
+
+def read_config() -> dict[str, Any]:
+    """The config file's fields; empty if there is no file.
+
+    Raises:
+        ValueError: if it can't be read or has an unknown field, or if LONGLIVE_RAG_CONFIG names no file.
+    """
+    path = config_file()
+    if not path.is_file():
+        if os.environ.get(CONFIG_VARIABLE):
+            raise ValueError(f"{CONFIG_VARIABLE} names {path}, which is no file")
+        return {}
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+    unknown = sorted(set(content) - set(FIELDS))
+    if unknown:
+        raise ValueError(f"{path} has the unknown field {unknown[0]!r}; known fields are: {', '.join(FIELDS)}")
+    return content
+
+
+def stated_policy() -> tuple[str, str] | None:
+    """The licence policy that the environment or else the config file states, and where; None if neither does."""
+    if POLICY_VARIABLE in os.environ:
+        return os.environ[POLICY_VARIABLE], POLICY_VARIABLE
+    config = read_config()
+    if "license_policy" in config:
+        return str(config["license_policy"]), f"license_policy in {config_file()}"
+    return None

@@ -1,0 +1,285 @@
+"""`longlive-rag models` and `doctor`: what they say, and what they refuse."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+
+import pytest
+import torch
+
+from backbone.transformer import CausalWanTransformer
+from longlive_rag import catalogue, doctor, fit
+from longlive_rag.catalogue import known_backbone, known_names
+from longlive_rag.embeddings import encoder_id, read_embeddings
+from longlive_rag.load import load_pipeline
+from longlive_rag.presets import BUILT_IN
+
+PROMPT = "a red circle walks in a meadow"
+
+
+def test_list_and_show(command):
+    listed = command("models", "list")
+    assert listed.code == 0
+    assert [line.split()[0] for line in listed.out.splitlines()] == known_names()
+    assert known_names()[0] == "tiny-world"
+    for name in known_names():
+        shown = command("models", "show", name)
+        assert shown.code == 0
+        assert known_backbone(name).title in shown.out
+        as_json = json.loads(command("models", "show", name, "--json").out)
+        assert as_json["name"] == name
+    assert "not verified here, counted as unknown" in shown.out
+    refused = command("models", "show", "big")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "'big' is no known backbone; known are: tiny-world" in refused.err
+
+
+def test_the_catalogue_is_what_the_design_says():
+    for name in set(known_names()) - set(BUILT_IN):
+        known = known_backbone(name)
+        context, sampler = known.context, known.sampler
+        assert (context.window_frames, context.memory_frames, context.recency_guard_frames) == (12, 6, 5)
+        assert (sampler.denoising_steps, sampler.timestep_shift) == ((1000, 750, 500, 250), 5.0)
+        assert (known.output.width, known.output.height) == (832, 480)
+        assert {files.role for files in known.files} >= {"base", "transformer"}
+        for files in known.files:
+            assert (files.use == "unknown") == (files.spdx is None)
+
+
+def test_a_damaged_description_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue, "CATALOGUE", tmp_path)
+    (tmp_path / "mine.toml").write_text('title = "x"\nsummary = "y"\ncolour = 3\n')
+    with pytest.raises(ValueError, match=r"mine\.toml can't be used: .*colour"):
+        known_backbone("mine")
+    terms = 'title = "x"\nsummary = "y"\n[[files]]\nrole = "base"\nrepo = "a/b"\nnames = []\nsource = "s"\nsaid = "t"\n'
+    (tmp_path / "mine.toml").write_text(terms + 'spdx = "MIT"\n')
+    with pytest.raises(ValueError, match="spdx is stated without looked_up_on and looked_up_by"):
+        known_backbone("mine")
+
+
+# ---- fetching from a mirror ----
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    """A mirror of what self-forcing is made of, in a few bytes, with one published hash."""
+    folder = tmp_path / "hub"
+    wan, forcing = folder / "Wan-AI" / "Wan2.1-T2V-1.3B", folder / "gdhe17" / "Self-Forcing"
+    for path in (
+        wan / "config.json",
+        wan / "diffusion_pytorch_model.safetensors",
+        wan / "Wan2.1_VAE.pth",
+        wan / "models_t5_umt5-xxl-enc-bf16.pth",
+        wan / "google" / "umt5-xxl" / "tokenizer.json",
+        wan / "assets" / "picture.png",
+        forcing / "checkpoints" / "self_forcing_dmd.pt",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(path.name.encode())
+    digest = hashlib.sha256(b"self_forcing_dmd.pt").hexdigest()
+    (forcing / "SHA256SUMS").write_text(f"{digest}  checkpoints/self_forcing_dmd.pt\n")
+    return folder
+
+
+def test_fetching_from_a_mirror(command, mirror, tmp_path):
+    dest = tmp_path / "downloads"
+    done = command("models", "fetch", "self-forcing", "--to", dest, "--mirror", mirror)
+    assert done.code == 0, done.err
+    files = sorted(path.relative_to(dest).as_posix() for path in dest.rglob("*") if path.is_file())
+    assert "base/google/umt5-xxl/tokenizer.json" in files
+    assert "transformer/checkpoints/self_forcing_dmd.pt" in files
+    assert len(files) == 6
+    assert "1 files from the mirror, 1 of 1 compared with published hashes" in done.out
+    assert f"next: longlive-rag models convert {dest}/transformer/checkpoints/self_forcing_dmd.pt" in done.out
+    assert "the terms of gdhe17/Self-Forcing are on nobody's record" in done.err
+    assert command("models", "fetch", "self-forcing", "--to", dest, "--mirror", mirror).code == 0
+
+
+def test_a_file_that_is_not_what_was_published(command, mirror, tmp_path):
+    (mirror / "gdhe17" / "Self-Forcing" / "checkpoints" / "self_forcing_dmd.pt").write_bytes(b"something else!!!!!")
+    done = command("models", "fetch", "self-forcing", "--to", tmp_path / "downloads", "--mirror", mirror)
+    assert done.code == 1
+    assert "it was removed, fetch again" in done.err
+    assert not list((tmp_path / "downloads").rglob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [("Wan-AI", "has no Wan-AI/Wan2.1-T2V-1.3B/"), ("Wan-AI/Wan2.1-T2V-1.3B/google", "has no google/umt5-xxl/*")],
+)
+def test_an_incomplete_mirror(command, mirror, tmp_path, missing, message):
+    shutil.rmtree(mirror / missing)
+    done = command("models", "fetch", "self-forcing", "--to", tmp_path / "downloads", "--mirror", mirror)
+    assert (done.code, message in done.err) == (2, True)
+
+
+def test_offline_says_so(command, tmp_path, monkeypatch):
+    def unreachable(*_args, **_settings):
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    done = command("models", "fetch", "self-forcing", "--to", tmp_path / "downloads")
+    assert done.code == 1
+    assert "could not be fetched (ConnectionError: Name or service not known); check the network" in done.err
+    assert "--mirror FOLDER" in done.err
+    assert command("models", "fetch", "tiny-world", "--to", tmp_path / "x").code == 2
+
+
+def test_the_hub_path(command, tmp_path, monkeypatch, mirror):
+    """What is asked of the hub's client, and that its hashes are compared."""
+    asked = []
+
+    def snapshot(repo, *, revision, allow_patterns, local_dir, local_files_only):
+        asked.append((repo, revision, local_files_only))
+        shutil.copytree(mirror / repo, local_dir, ignore=shutil.ignore_patterns("SHA256SUMS"))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    good = hashlib.sha256(b"self_forcing_dmd.pt").hexdigest()
+    monkeypatch.setattr(
+        "longlive_rag.hub._hub_sums",
+        lambda files: {"checkpoints/self_forcing_dmd.pt": good} if files.role == "transformer" else {},
+    )
+    done = command("models", "fetch", "self-forcing", "--to", tmp_path / "downloads")
+    assert done.code == 0, done.err
+    assert asked == [("Wan-AI/Wan2.1-T2V-1.3B", "main", False), ("gdhe17/Self-Forcing", "main", False)]
+    assert "1 files from the hub, 1 of 1 compared" in done.out
+
+
+# ---- check ----
+
+
+def test_check(command, pipeline_folder, tmp_path):
+    done = command("models", "check", pipeline_folder)
+    assert done.code == 0
+    assert "is whole, and its tensors fit its configs" in done.out
+    assert "note transformer/diffusion_pytorch_model.safetensors: unrecorded" in done.out
+    broken = tmp_path / "broken"
+    shutil.copytree(pipeline_folder, broken)
+    weights = broken / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    done = command("models", "check", broken)
+    assert done.code == 1
+    assert "BAD  weights" in done.out
+    assert "is damaged: its header describes" in done.out
+    assert command("models", "check", tmp_path / "none").code == 2
+
+
+def test_check_knows_the_original_layout(command, tmp_path):
+    (tmp_path / "config.json").write_text('{"num_heads": 12}')
+    done = command("models", "check", tmp_path)
+    assert done.code == 1
+    assert f"longlive-rag models convert {tmp_path} NEW_FOLDER" in done.out
+
+
+def test_a_text_encoder_that_does_not_fit_is_refused(pipeline_folder, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(pipeline_folder, broken)
+    config = broken / "text_encoder" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "d_ff": 64}))
+    with pytest.raises(ValueError, match=r"text_encoder does not fit its config: .*DenseReluDense"):
+        load_pipeline(str(broken))
+
+
+def test_known_names_without_weights(command, tmp_path):
+    done = command("generate", PROMPT, "-o", tmp_path / "take", "--backbone", "longlive")
+    assert done.code == 2
+    assert "longlive-rag models show longlive says how to get them" in done.err
+
+
+# ---- convert, from the command line ----
+
+
+def test_convert(command, pipeline_folder, tmp_path):
+    done = command("models", "convert", pipeline_folder, tmp_path / "made", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["folder"] == str(tmp_path / "made")
+    refused = command("models", "convert", tmp_path / "none", tmp_path / "other")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+
+
+# ---- prompts embedded ahead ----
+
+
+def test_embedded_prompts_replace_the_text_encoder(command, pipeline_folder, tmp_path):
+    path = tmp_path / "prompts.safetensors"
+    (tmp_path / "prompts.txt").write_text(f"{PROMPT}\n\na blue square walks\n")
+    arguments = ("--backbone", pipeline_folder, "--file", tmp_path / "prompts.txt", "-o", path)
+    assert command("models", "embed-prompts", *arguments).out == f"{path}: 2 prompts\n"
+    with_text = load_pipeline(str(pipeline_folder), device="cpu")
+    without = load_pipeline(str(pipeline_folder), "float32", "cpu", None, path)
+    assert without.text_encoder is None
+    request = with_text.request(PROMPT, seconds=0.5)
+    torch.testing.assert_close(without(request).latents, with_text(request).latents)
+    with pytest.raises(ValueError, match="is not among the embedded ones"):
+        without.check(with_text.request("a red circle jumps", seconds=0.5))
+    assert set(read_embeddings(path, encoder_id(pipeline_folder))) == {PROMPT, "a blue square walks"}
+    with pytest.raises(ValueError, match="was made by another text encoder"):
+        read_embeddings(path, "other")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "x.safetensors"], "there are no prompts"),
+        ([PROMPT, "-o", "x.pt"], "its name must end in .safetensors"),
+        ([" ", "-o", "x.safetensors"], "the prompt is empty"),
+        (["red " * 40, "-o", "x.safetensors"], "is too long: this backbone reads at most 16"),
+    ],
+)
+def test_prompts_that_cannot_be_embedded(command, pipeline_folder, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    done = command("models", "embed-prompts", *arguments, "--backbone", pipeline_folder)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert message in done.err
+    assert not list(tmp_path.iterdir())
+
+
+# ---- doctor and estimates ----
+
+
+def test_doctor(command, tmp_path):
+    done = command("doctor", "--folder", tmp_path / "takes")
+    assert done.code == 0
+    for what in ("Python", "torch", "GPU", "FAISS", "video", "disk", "memory"):
+        assert f" {what}: " in done.out
+    assert all(found["verdict"] in ("ok", "note") for found in json.loads(command("doctor", "--json").out))
+
+
+def test_doctor_on_a_backbone(command, monkeypatch):
+    monkeypatch.setattr(doctor, "flops_per_second", lambda _: 1e11)
+    monkeypatch.setattr(doctor, "device_memory", lambda: ("CPU", 4 * 10**9))
+    done = command("doctor", "--backbone", "longlive", "--dtype", "bfloat16")
+    assert done.code == 1
+    assert "BAD  memory: about " in done.out
+    assert "-> a smaller --window" in done.out
+    assert "models embed-prompts" in done.out
+    assert "note speed: roughly 0.0" in done.out
+    monkeypatch.setattr(doctor, "device_memory", lambda: ("GPU", 80 * 10**9))
+    assert command("doctor", "--backbone", "longlive", "--dtype", "bfloat16").code == 0
+    assert command("doctor", "--backbone", "nothing").code == 2
+
+
+def test_doctor_names_what_is_broken(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "OLDEST_PYTHON", (9, 0))
+    monkeypatch.setattr(doctor.os, "access", lambda *_: False)
+    found = {finding.what: finding for finding in doctor.examine(tmp_path)}
+    assert found["Python"].verdict == "bad"
+    assert found["disk"].verdict == "bad"
+    assert "can't be written" in found["disk"].found
+
+
+def test_estimates_count_what_is_there():
+    known = known_backbone("longlive")
+    sizes = {name: value for name, value in fit.WAN_1_3B.items()}
+    with torch.device("meta"):
+        real = CausalWanTransformer(**sizes)
+    assert fit.parameters(sizes) == sum(parameter.numel() for parameter in real.parameters())
+    needs = fit.estimate(sizes, known.context, known.sampler, known.output)
+    assert needs.page_bytes == 2 * 30 * 1560 * 1536 * 2 == 287_539_200
+    assert needs.pixel_frames_per_block == 12
+    assert needs.bytes_by_part["transformer"] == 2 * fit.parameters(sizes)
+    twice = fit.estimate(sizes, known.context, known.sampler, known.output, dtype_bytes=4)
+    assert twice.page_bytes == 2 * needs.page_bytes
+    assert needs.frames_per_second(2e14) == pytest.approx(2 * needs.frames_per_second(1e14))
