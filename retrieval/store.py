@@ -13,8 +13,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -410,3 +412,35 @@ def _selection(facts: dict[str, Any] | None) -> Selection | None:
     if facts is None:
         return None
     return Selection(**{name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()})
+
+
+class LatentSpool:
+    """Latents of takes that nobody stores, in a nameless temporary file: the memory of the process stays flat.
+
+    It is gone with the process.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="longlive-rag-")  # noqa: SIM115  # lives as long as the rollout
+        self._shape: tuple[int, ...] = ()
+        self._frames = 0
+
+    def append(self, latents: NDArray[np.float32]) -> None:
+        """Keep the next latents [B, T, C, h, w] of B takes."""
+        frame_major = np.ascontiguousarray(latents.swapaxes(0, 1), dtype=np.float32)
+        self._shape = frame_major.shape[1:]
+        self._file.seek(0, os.SEEK_END)
+        self._file.write(frame_major.tobytes())
+        self._frames += len(frame_major)
+
+    def latents(self, take: int, frames: Sequence[int]) -> NDArray[np.float32]:
+        """Latents [N, C, h, w] of one take's frames."""
+        return np.stack([self._read(take, frame) for frame in frames])
+
+    def _read(self, take: int, frame: int) -> NDArray[np.float32]:
+        if not 0 <= frame < self._frames:
+            raise IndexError(f"latent frame {frame} of {self._frames}")
+        sizes = self._shape[1:]
+        count = math.prod(sizes)
+        self._file.seek((frame * self._shape[0] + take) * count * np.float32().itemsize)
+        return np.frombuffer(self._file.read(count * np.float32().itemsize), np.float32).reshape(sizes)

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from retrieval.encoder import LatentAutoencoder, MeanPoolEncoder
 from retrieval.index import FrameIndex
 from retrieval.memory import Memory
-from retrieval.pages import HostPages
 from retrieval.selection import candidate_frames
 
 
@@ -60,9 +59,7 @@ def test_adding_leaves_the_callers_embeddings_alone() -> None:
 
 
 def test_each_take_of_a_batch_searches_itself() -> None:
-    memory = Memory(
-        MeanPoolEncoder(), HostPages(), window_frames=4, sink_frames=1, memory_frames=1, recency_guard_frames=0
-    )
+    memory = Memory(MeanPoolEncoder(), window_frames=4, sink_frames=1, memory_frames=1, recency_guard_frames=0)
     latents = torch.zeros(2, 8, 3, 2, 2)
     axes = torch.eye(3)
     take_a = [0, 0, 1, 2, 0, 0, 0, 1]  # newest frame looks like frame 2
@@ -76,15 +73,6 @@ def test_each_take_of_a_batch_searches_itself() -> None:
     assert first.query_frame == 7
     assert first.candidates == 4
     assert first.similarities[0] > 0.999
-
-
-def test_a_page_is_a_copy() -> None:
-    pages = HostPages()
-    page = torch.ones(2, 1, 1, 4, 1, 2)
-    pages.put(3, page)
-    page.zero_()
-    assert pages.get(3).eq(1).all()
-    assert pages.bytes == 2 * 4 * 2 * 4
 
 
 def test_autoencoder_shapes_and_unit_length(tmp_path) -> None:
