@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from longlive_rag.timeline import Timeline
     from longlive_rag.video import VideoWriter
     from retrieval.selection import Selection
+    from retrieval.store import LatentStore, LatentWriter
 
 _MODULES = {
     "Block": "longlive_rag.pipeline",
     "ContextConfig": "backbone.config",
     "Cue": "longlive_rag.config",
+    "LatentStore": "retrieval.store",
+    "LatentWriter": "retrieval.store",
     "LongLiveRAGOutput": "longlive_rag.pipeline",
     "LongLiveRAGPipeline": "longlive_rag.pipeline",
     "MemoryConfig": "longlive_rag.config",
@@ -43,6 +46,8 @@ __all__ = [
     "Block",
     "ContextConfig",
     "Cue",
+    "LatentStore",
+    "LatentWriter",
     "LongLiveRAGOutput",
     "LongLiveRAGPipeline",
     "MemoryConfig",

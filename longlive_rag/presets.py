@@ -49,9 +49,9 @@ def load_preset(backbone: str) -> Preset:
         ValueError: if there is no such backbone or files of it are missing or unreadable; says which.
     """
     folder = find_folder(backbone)
-    index = _read_json(folder / INDEX)
+    index = read_json(folder / INDEX)
     check_files(folder, index)
-    vae = _read_json(folder / "vae" / "config.json")
+    vae = read_json(folder / "vae" / "config.json")
     try:
         return Preset(
             name=backbone,
@@ -105,7 +105,8 @@ def _names_a_class(entry: object) -> bool:
     return isinstance(entry, list) and len(entry) == 2 and all(isinstance(name, str) for name in entry)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object; ValueError if it does not."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

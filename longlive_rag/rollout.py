@@ -17,9 +17,10 @@ from backbone.sampler import add_noise, predict_x0
 from backbone.transformer import CausalWanTransformer, TextContext
 from longlive_rag.noise import NoiseSource
 from longlive_rag.stopwatch import Stopwatch
+from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.encoder import LatentEncoder
 from retrieval.memory import Choose, Memory
-from retrieval.pages import PageBudgets, PageCache, PageCounters, PageShape
+from retrieval.pages import PageCache, PageShape
 from retrieval.policy import RetrievalRules
 from retrieval.selection import Selection
 from retrieval.store import LatentSpool
@@ -277,9 +278,15 @@ class Rollout:
         )
         remembered = self._setup.remembered
         if remembered is not None:
-            latents = torch.from_numpy(remembered.latents).to(self._device)
-            memory.bring(latents, remembered.prompt_units, self._batch_size)
+            memory.bring(self._embed(encoder, remembered.latents), remembered.prompt_units, self._batch_size)
         return memory
+
+    @torch.no_grad()
+    def _embed(self, encoder: LatentEncoder, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embeddings [N, D] of latents [N, C, h, w] on the host, a block's worth at a time."""
+        step = self._context.frames_per_block
+        parts = [torch.from_numpy(latents[start : start + step]) for start in range(0, len(latents), step)]
+        return np.concatenate([encoder.encode(part.to(self._device)).float().cpu().numpy() for part in parts])
 
     def _new_pages(self) -> PageCache:
         cache = self._cache_shape()

@@ -73,19 +73,23 @@ class Memory:
         if self._rules.prompt_weight:
             self._prompt_units = pooled_prompts(prompt_embeds)
 
-    def bring(self, latents: Tensor, prompt_units: NDArray[np.float32] | None, batch_size: int) -> None:
+    def bring(self, embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None, batch_size: int) -> None:
         """Remember frames of other takes from the start; before the first block, once.
 
         Args:
-            latents: [N, C, h, w]; they become the frames -N..-1.
+            embeddings: [N, D]; they become the frames -N..-1.
             prompt_units: [N, text_dim], the prompts they were made under; for a hybrid key.
             batch_size: takes that remember them.
+
+        Raises:
+            ValueError: if the key has a part for prompts and there are none.
         """
-        units = unit(self._encoder.encode(latents).float().cpu().numpy())
-        self._remembered = len(units)
-        self._takes = [_TakeMemory(self._rules, -len(units)) for _ in range(batch_size)]
+        if (prompt_units is None) != (not self._rules.prompt_weight):
+            raise ValueError(f"prompt_weight is {self._rules.prompt_weight:g}; remembered frames need prompts with one")
+        self._remembered = len(embeddings)
+        self._takes = [_TakeMemory(self._rules, -len(embeddings)) for _ in range(batch_size)]
         for take in self._takes:
-            take.index_frames(units, prompt_units)
+            take.index_frames(embeddings, prompt_units)
 
     def remember(self, latents: Tensor) -> Tensor:
         """Embed and index the finished latents [B, T, C, h, w] of a block; returns the embeddings [B, T, D]."""

@@ -16,7 +16,9 @@ import json
 import math
 import os
 import re
+import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +35,7 @@ FORMAT = 1
 MAGIC = b"longlive-rag block "
 HEADER_BYTES = 512
 LOCK = "lock"
+LOCK_TRIES, LOCK_WAIT_S = 5, 0.02
 SET_ASIDE = "damaged"
 BLOCK_NAME = re.compile(r"\d{6,}\.h5")
 
@@ -100,8 +103,8 @@ class LatentStore:
         FutureFormatError: if it was written by a newer version.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = folder = Path(folder)
         self.blocks = count_blocks(folder)
         if not self.blocks:
             raise ValueError(f"{folder} holds no latents")
@@ -148,8 +151,8 @@ class LatentWriter:
         ValueError: if another process is writing here, or there are blocks and `overwrite` is off.
     """
 
-    def __init__(self, folder: Path, overwrite: bool = False) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path, overwrite: bool = False) -> None:
+        self.folder = folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(folder.parent)
         self._lock = _acquire(folder)
@@ -277,14 +280,12 @@ def count_blocks(folder: Path) -> int:
 
 
 def is_being_written(folder: Path) -> bool:
-    """Whether another process (or this one) holds the store's lock."""
-    if not (folder / LOCK).exists():
-        return False
+    """Whether a process holds the store's lock; needs no permission to write."""
     try:
-        _acquire(folder).close()
-    except ValueError:
-        return True
-    return False
+        with (folder / LOCK).open("rb") as file:
+            return not _try_lock(file, shared=True)
+    except FileNotFoundError:
+        return False
 
 
 def gather_latents(folder: Path, frames_per_block: int, frames: Sequence[int]) -> NDArray[np.float32]:
@@ -323,19 +324,27 @@ def sync_folder(folder: Path) -> None:
 def _acquire(folder: Path) -> IO[bytes]:
     """The store's lock, held until the file is closed or the process ends."""
     file = (folder / LOCK).open("a+b")
+    for _ in range(LOCK_TRIES):  # somebody may just be asking `is_being_written`
+        if _try_lock(file, shared=False):
+            return file
+        time.sleep(LOCK_WAIT_S)
+    file.close()
+    raise ValueError(f"{folder} is being written by another process; wait for it, or stop it")
+
+
+def _try_lock(file: IO[bytes], shared: bool) -> bool:
     try:
-        if os.name == "nt":
+        if sys.platform == "win32":
             import msvcrt
 
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise ValueError(f"{folder} is being written by another process; wait for it, or stop it") from error
-    return file
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 # ---- a block's file ----

@@ -8,8 +8,8 @@ from backbone.config import ContextConfig, SamplerConfig
 from backbone.transformer import CausalWanTransformer
 from longlive_rag.noise import PhiloxNoise
 from longlive_rag.rollout import FinishedBlock, MemorySetup, RememberedFrames, Rollout
+from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.encoder import MeanPoolEncoder
-from retrieval.pages import PageBudgets, PageCounters
 
 LATENT = (16, 4, 6)
 TEXT = (7, 20)

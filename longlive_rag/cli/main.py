@@ -12,8 +12,11 @@ from longlive_rag.version import __version__
 
 COMMANDS = {
     "generate": "Make a take: a video from a prompt, with memory.",
+    "take": "What a take on disk holds, and mending one.",
+    "plan": "What a take will need of GPU, host and disk.",
     "verify": "Replay golden trajectories and compare.",
     "bench": "Measure speed and memory, stage by stage.",
+    "footprint": "Measure peak memory over takes of growing length.",
     "world": "The procedural world that tiny-world was trained on.",
 }
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from retrieval.pages import PageBudgets, PageCache, PagePrecision, PageShape
+from retrieval.budgets import PageBudgets, PagePrecision
+from retrieval.pages import PageCache, PageShape
 
 SHAPE = PageShape(layers=3, tokens=4, heads=2, head_dim=6, dtype=torch.float32, device=torch.device("cpu"))
 
