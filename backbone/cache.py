@@ -152,6 +152,15 @@ class KVCache:
                 page[1, layer] = value[:, index * tokens : (index + 1) * tokens]
         return keys[:, :end], values[:, :end]
 
+    def committed_position(self, frame: int) -> int:
+        """The temporal position of a past latent frame when it was committed; below 0 are frames of other takes."""
+        if self.config.rope == "absolute":
+            return frame
+        block = self.config.frames_per_block
+        place = frame % block
+        frames_then = frame - place + block
+        return min(frames_then, self.config.window_frames) - block + place
+
     # ---- laying out ----
 
     def _lay_out(

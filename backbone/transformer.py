@@ -42,6 +42,17 @@ class TextContext:
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
 
+    def of_take(self, take: int) -> TextContext:
+        """One take's part of the batch."""
+        return self._each(lambda tensor: tensor[take : take + 1])
+
+    def expand(self, count: int) -> TextContext:
+        """One prompt for `count` sequences, without copying it."""
+        return self._each(lambda tensor: tensor.expand(count, -1, -1, -1))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> TextContext:
+        return TextContext(tuple(map(change, self.keys)), tuple(map(change, self.values)))
+
 
 class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin):
     """A Wan2.1 transformer of any size, run block by block over a cache.
@@ -166,6 +177,35 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
             return attention(rotate(query), keys, values)
 
         return self._run(hidden_states, timestep, text, attend)
+
+    @apply_forward_hook
+    def encode_pages(self, latents: Tensor, positions: Tensor, timestep: float, text: TextContext) -> Tensor:
+        """Make pages of past latent frames again, all in one pass, each frame seeing itself alone.
+
+        So a page depends on its latents and the prompt, not on what happens to be made with it.
+
+        Args:
+            latents: [N, C, h, w], clean, in the transformer's dtype.
+            positions: [N], temporal positions.
+            timestep: at which clean frames are run, 0..1000.
+            text: one prompt, from `encode_text`, or N.
+
+        Returns:
+            Pages [N, 2, layers, tokens, heads, head_dim], the keys not rotated.
+        """
+        count, _, height, width = latents.shape
+        rotate = self.rotation(positions[:, None], (height, width))
+        tokens, heads = self.tokens_per_frame((height, width)), self.config.num_attention_heads
+        page = (2, self.config.num_layers, tokens, heads, self.config.attention_head_dim)
+        pages = latents.new_empty((count, *page))
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            pages[:, 0, layer], pages[:, 1, layer] = key, value
+            return attention(rotate(query), rotate(key), value)
+
+        steps = torch.full((count,), timestep, device=latents.device)
+        self._run(latents[:, :, None], steps, text.expand(count), attend)
+        return pages
 
     @apply_forward_hook
     def encode_text(self, prompt_embeds: Tensor) -> TextContext:

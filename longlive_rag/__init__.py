@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from longlive_rag.timeline import Timeline
     from longlive_rag.video import VideoWriter
     from retrieval.selection import Selection
+    from retrieval.store import LatentStore, LatentWriter
 
 _MODULES = {
     "Block": "longlive_rag.pipeline",
     "ContextConfig": "backbone.config",
     "Cue": "longlive_rag.config",
+    "LatentStore": "retrieval.store",
+    "LatentWriter": "retrieval.store",
     "LicenseError": "longlive_rag.rights.policy",
     "LongLiveRAGOutput": "longlive_rag.pipeline",
     "LongLiveRAGPipeline": "longlive_rag.pipeline",
@@ -47,6 +50,8 @@ __all__ = [
     "Block",
     "ContextConfig",
     "Cue",
+    "LatentStore",
+    "LatentWriter",
     "LicenseError",
     "LongLiveRAGOutput",
     "LongLiveRAGPipeline",

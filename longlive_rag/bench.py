@@ -22,8 +22,9 @@ from backbone.transformer import CausalWanTransformer, attention
 from backbone.vae import StreamingDecoder
 from longlive_rag.noise import PhiloxNoise
 from longlive_rag.pipeline import LongLiveRAGPipeline
-from longlive_rag.rollout import Rollout
+from longlive_rag.rollout import MemorySetup, Rollout
 from longlive_rag.stopwatch import Stopwatch
+from retrieval.budgets import PageBudgets
 from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
 
 ARMS = ("native", "memory")
@@ -93,6 +94,7 @@ class ArmFigures:
         roofline_seconds: the block's matrix products and attention calls alone.
         over_roofline: the block without decoding, as a multiple of the roofline.
         retrieved_frames: past frames in the context of the last block.
+        pages: what the page cache did, warm-up included; None without memory.
     """
 
     arm: str
@@ -103,6 +105,7 @@ class ArmFigures:
     roofline_seconds: float
     over_roofline: float
     retrieved_frames: int
+    pages: dict[str, float] | None
 
 
 @dataclass(frozen=True)
@@ -163,8 +166,14 @@ def pipeline_subject(pipe: LongLiveRAGPipeline, name: str, prompt: str) -> Subje
     )
 
 
-def run(subject: Subject, arms: Sequence[str], blocks: int, progress: Callable[[str], None] = lambda _: None) -> Report:
-    """Measure `blocks` blocks of each arm, interleaved with their rooflines.
+def run(
+    subject: Subject,
+    arms: Sequence[str],
+    blocks: int,
+    progress: Callable[[str], None] = lambda _: None,
+    budgets: PageBudgets | None = None,
+) -> Report:
+    """Measure `blocks` blocks of each arm, interleaved with their rooflines; `budgets` are of the memory's pages.
 
     Raises:
         ValueError: for an unknown arm, the same one twice, or fewer than one block.
@@ -173,7 +182,7 @@ def run(subject: Subject, arms: Sequence[str], blocks: int, progress: Callable[[
         raise ValueError(f"arms are {','.join(arms)!r}; name each of {','.join(ARMS)} at most once")
     if blocks < 1:
         raise ValueError(f"blocks is {blocks}; it must be at least 1")
-    running = [_Arm(subject, arm) for arm in arms]
+    running = [_Arm(subject, arm, budgets or PageBudgets()) for arm in arms]
     for arm in running:
         progress(f"warming up {arm.name}: {arm.warm_up_blocks} blocks")
         arm.warm_up()
@@ -193,7 +202,7 @@ def run(subject: Subject, arms: Sequence[str], blocks: int, progress: Callable[[
 class _Arm:
     """One arm's rollout, decoder, roofline and stopwatch readings."""
 
-    def __init__(self, subject: Subject, name: str) -> None:
+    def __init__(self, subject: Subject, name: str, budgets: PageBudgets) -> None:
         self.name = name
         self._subject = subject
         memory = name == "memory"
@@ -205,6 +214,7 @@ class _Arm:
             PhiloxNoise([0]),
             subject.latent_shape,
             encoder=subject.encoder if memory else None,
+            memory=MemorySetup(budgets=budgets),
         )
         self._rollout.direct(subject.prompt_embeds)
         self._decoder = subject.decoder() if subject.decoder else None
@@ -246,6 +256,7 @@ class _Arm:
         total, roofline = median(self.totals), median(self._rooflines)
         without_decode = median(t - s.get("decode", 0.0) for t, s in zip(self.totals, self._stages, strict=True))
         frames = self._subject.pixel_frames_per_block
+        pages = self._rollout.page_counters()
         return ArmFigures(
             arm=self.name,
             seconds_per_block=total,
@@ -255,6 +266,7 @@ class _Arm:
             roofline_seconds=roofline,
             over_roofline=without_decode / roofline,
             retrieved_frames=self._retrieved,
+            pages=pages.as_dict() if pages else None,
         )
 
 

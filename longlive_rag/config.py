@@ -8,7 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from backbone.config import ContextConfig, SamplerConfig
+from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
 
+Span = tuple[float, float]  # from and to, in seconds
+StalePages = Literal["remake", "keep"]
 EncoderKind = Literal["autoencoder", "mean_pool"]
 
 MAX_SECONDS = 24 * 60 * 60
@@ -16,19 +19,78 @@ MAX_SECONDS = 24 * 60 * 60
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """How the take remembers itself.
+    """How the take remembers itself. Times are spans (from, to) in seconds of the take.
 
     Attributes:
         enabled: off is the native backbone: sink and local frames only.
         encoder: which embedding memory is searched by.
+        gpu_gib, host_gib: what pages may take of the GPU's and the host's memory.
+        page_precision: of pages in host memory: as the transformer's, bfloat16 or float8.
+        stale_pages: a page made under an earlier prompt is made again when it is next retrieved (`remake`), or stays
+            as it is (`keep`).
+        exclude: spans that are never remembered.
+        pin: spans that are remembered first, once they have left the window; at most half of memory is theirs.
+        anchor: the span that shows what is good, for `admit_above`.
+        admit_above: frames whose similarity to every anchor is below this don't enter memory; None admits all.
+        prompt_weight: w in the score (1 - w) cos(latents) + w cos(prompts).
+        diversity: d in maximal marginal relevance; 0 takes the most similar.
+        remember: other takes, each TAKE or TAKE@FROM-TO, whose frames are remembered from the start.
+
+    Raises:
+        ValueError: naming the field, the value and what would be right.
     """
 
     enabled: bool = True
     encoder: EncoderKind = "autoencoder"
+    gpu_gib: float = 4.0
+    host_gib: float = 8.0
+    page_precision: PagePrecision = "same"
+    stale_pages: StalePages = "remake"
+    exclude: tuple[Span, ...] = ()
+    pin: tuple[Span, ...] = ()
+    anchor: Span | None = None
+    admit_above: float | None = None
+    prompt_weight: float = 0.0
+    diversity: float = 0.0
+    remember: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.encoder not in get_args(EncoderKind):
-            raise ValueError(f"encoder is {self.encoder!r}; it must be one of {', '.join(get_args(EncoderKind))}")
+        for name in ("exclude", "pin"):
+            object.__setattr__(self, name, tuple(_as_span(name, span) for span in getattr(self, name)))
+        if self.anchor is not None:
+            object.__setattr__(self, "anchor", _as_span("anchor", self.anchor))
+        object.__setattr__(self, "remember", tuple(self.remember))
+        for name, choices in (
+            ("encoder", get_args(EncoderKind)),
+            ("page_precision", PAGE_PRECISIONS),
+            ("stale_pages", get_args(StalePages)),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
+        for name in ("gpu_gib", "host_gib"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name):g}; it must be a number of GiB, 0 or more")
+        for name in ("prompt_weight", "diversity"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name):g}; it must be from 0 to below 1")
+        self._check_gate()
+
+    def _check_gate(self) -> None:
+        if self.admit_above is not None and not -1 <= self.admit_above <= 1:
+            raise ValueError(f"admit_above is {self.admit_above:g}; it is a cosine similarity, from -1 to 1")
+        if (self.anchor is None) != (self.admit_above is None):
+            one, other = ("anchor", "admit_above") if self.admit_above is None else ("admit_above", "anchor")
+            raise ValueError(f"{one} is set but {other} is not; the gate needs both")
+
+    @property
+    def budgets(self) -> PageBudgets:
+        """What pages may cost, in bytes."""
+        return PageBudgets(
+            gpu_bytes=int(self.gpu_gib * 2**30),
+            host_bytes=int(self.host_gib * 2**30),
+            precision=self.page_precision,
+            remake_stale=self.stale_pages == "remake",
+        )
 
 
 @dataclass(frozen=True)
@@ -89,6 +151,32 @@ class TakeRequest:
                 where = "the prompt" if position == 0 else f"the prompt of cue {position}"
                 raise ValueError(f"{where} is empty; say what is to be seen, such as 'a red circle walks in a meadow'")
         self._check_cues()
+        self._check_spans()
+
+    def _check_spans(self) -> None:
+        memory = self.memory
+        anchors = [memory.anchor] if memory.anchor else []
+        for name, spans in (("exclude", memory.exclude), ("pin", memory.pin), ("anchor", anchors)):
+            for start, end in spans:
+                if not 0 <= start < end or not start < self.seconds:
+                    raise ValueError(
+                        f"{name} is {start:g}-{end:g} s; it must lie in the take, 0-{self.seconds:g} s, "
+                        "its start before its end"
+                    )
+        for pinned in memory.pin:
+            for excluded in memory.exclude:
+                if max(pinned[0], excluded[0]) < min(pinned[1], excluded[1]):
+                    raise ValueError(
+                        f"pin is {pinned[0]:g}-{pinned[1]:g} s, but {excluded[0]:g}-{excluded[1]:g} s is excluded; "
+                        "drop one of them"
+                    )
+        if memory.remember and self.context.rope != "relative":
+            raise ValueError(
+                f"remember is {memory.remember[0]!r}, but rope is {self.context.rope!r}; frames of another take have "
+                "no number in this one: use rope 'relative'"
+            )
+        if memory.remember and not self.context.memory_frames:
+            raise ValueError(f"remember is {memory.remember[0]!r}, but memory is off; turn it on")
 
     def _check_cues(self) -> None:
         previous = 0.0
@@ -119,6 +207,13 @@ def check_seconds(seconds: float, fps: int) -> None:
     """Raise ValueError unless a take of `seconds` at `fps` has at least one frame and is within a day."""
     if not math.isfinite(seconds) or round(seconds * fps) < 1 or seconds > MAX_SECONDS:
         raise ValueError(f"seconds is {seconds:g}; it must be from {1 / fps:g} (one frame) to {MAX_SECONDS} (a day)")
+
+
+def _as_span(name: str, span: Iterable[float]) -> Span:
+    times = tuple(float(value) for value in span)
+    if len(times) != 2 or not all(map(math.isfinite, times)):
+        raise ValueError(f"{name} is {times}; a span has a start and an end in seconds, such as (2, 3.5)")
+    return times[0], times[1]
 
 
 def _as_cues(cues: Iterable[Cue | tuple[float, str]]) -> tuple[Cue, ...]:

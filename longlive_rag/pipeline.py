@@ -23,13 +23,20 @@ from backbone.transformer import CausalWanTransformer
 from backbone.vae import StreamingDecoder, fold_temporal_convs
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
 from longlive_rag.embeddings import stacked
+from longlive_rag.geometry import read_geometry
 from longlive_rag.noise import NoiseSource, PhiloxNoise
+from longlive_rag.presets import load_preset
+from longlive_rag.remember import find_remembered, read_remembered
 from longlive_rag.rights.policy import LicenseError, enforce, pick_policy
-from longlive_rag.rollout import FinishedBlock, Rollout
+from longlive_rag.rollout import FinishedBlock, MemorySetup, RememberedFrames, Rollout
 from longlive_rag.stopwatch import Stopwatch
 from longlive_rag.timeline import Timeline
+from retrieval.budgets import PageCounters
 from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
+from retrieval.memory import Choose, pooled_prompts
+from retrieval.policy import RetrievalRules
 from retrieval.selection import Selection
+from retrieval.store import BlockRecord, BlockStore
 
 COMPONENTS: dict[str, Any] = {
     "transformer": CausalWanTransformer,
@@ -53,6 +60,7 @@ class Block:
         prompt: the prompt in charge, of the first take.
         cue: number of the cue (from 1) that takes over at this block, else None.
         seconds: time spent by stage.
+        pages: what the page cache has done since the take began; None without memory.
     """
 
     index: int
@@ -64,6 +72,7 @@ class Block:
     prompt: str
     cue: int | None
     seconds: dict[str, float]
+    pages: PageCounters | None = None
 
 
 @dataclass
@@ -208,6 +217,12 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             )
         if request.context.memory_frames and request.memory.encoder == "autoencoder" and self.encoder is None:
             raise ValueError("encoder is 'autoencoder', but this backbone's folder has none; use 'mean_pool'")
+        channels = self.transformer.config.in_channels
+        if self.encoder is not None and self.encoder.config.in_channels != channels:
+            raise ValueError(
+                f"the encoder reads latents of {self.encoder.config.in_channels} channels, but this backbone's have "
+                f"{channels}; use one that was trained on its latents, or encoder 'mean_pool'"
+            )
 
     def _check_size(self, output: OutputConfig) -> None:
         vae_factor = self.vae.config.scale_factor_spatial
@@ -239,6 +254,9 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         *,
         seconds: float | None = None,
         noise: NoiseSource | None = None,
+        stores: Sequence[BlockStore] = (),
+        remembered: RememberedFrames | None = None,
+        choose: Choose | None = None,
         **settings: Any,
     ) -> Iterator[Block]:
         """Generate block after block, yielding each as soon as it is finished.
@@ -248,6 +266,13 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 and words.
             seconds: length of the take, where `prompt` is a string.
             noise: where noise comes from; default is `PhiloxNoise` of the seeds.
+            stores: one a request, such as a `TakeWriter` or a `LatentWriter`: every block is appended there before it
+                is decoded and yielded, and past latents are read from there. Without, they are kept in a
+                temporary file.
+            remembered: frames of other takes; default is what the request's `memory.remember` names.
+            choose: picks what a block remembers instead of the search: (take of the batch, block, candidates) to
+                frame numbers, best first, at most K, out of the range `candidates`. It is called when the block
+                before has been yielded. Similarities are recorded all the same.
             settings: other fields of `TakeRequest` (cues, seed, context, sampler, memory, output), where `prompt` is a
                 string; the preset fills in the rest.
 
@@ -257,13 +282,26 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         requests = self._requests(prompt, seconds, settings)
         for request in requests:
             self.check(request)
-        return self._stream(requests, noise or PhiloxNoise([request.seed for request in requests]))
+        if stores and len(stores) != len(requests):
+            raise ValueError(f"there are {len(stores)} stores for {len(requests)} requests; pass one each")
+        if requests[0].memory.remember and remembered is None:
+            remembered = self._find_remembered(requests[0])
+        setup = MemorySetup(
+            rules=retrieval_rules(requests[0].memory, self.timeline(requests[0])),
+            budgets=requests[0].memory.budgets,
+            past=(lambda take, frames: stores[take].latents(frames)) if stores else None,
+            remembered=remembered,
+            choose=choose,
+        )
+        return self._stream(requests, noise or PhiloxNoise([request.seed for request in requests]), setup, stores)
 
-    def _stream(self, requests: list[TakeRequest], noise: NoiseSource) -> Iterator[Block]:
+    def _stream(
+        self, requests: list[TakeRequest], noise: NoiseSource, setup: MemorySetup, stores: Sequence[BlockStore]
+    ) -> Iterator[Block]:
         first = requests[0]
         timeline = self.timeline(first)
         cues = cue_blocks(first, timeline)
-        rollout = self._rollout(first, noise, len(requests))
+        rollout = self._rollout(first, noise, len(requests), setup)
         decoder = StreamingDecoder(self.vae)
         watch = Stopwatch(self._execution_device)
         prompts = [request.prompt for request in requests]
@@ -276,6 +314,8 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                     embeds = self.embed(prompts)
                 rollout.direct(embeds)
             finished = rollout.next_block()
+            with watch.stage("store"):
+                _append(stores, finished, prompts, cue)
             pixel_frames = timeline.pixels_of(index)
             with watch.stage("decode"):
                 pixels = self._decode(decoder, finished)[:, : len(pixel_frames)]
@@ -289,6 +329,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 prompt=prompts[0],
                 cue=cue,
                 seconds={**finished.seconds, **watch.read()},
+                pages=rollout.page_counters(),
             )
 
     # ---- parts ----
@@ -309,7 +350,9 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             raise ValueError("requests of one batch may differ in prompt, cue prompts and seed only")
         return requests
 
-    def _rollout(self, request: TakeRequest, noise: NoiseSource, batch_size: int) -> Rollout:
+    def _rollout(
+        self, request: TakeRequest, noise: NoiseSource, batch_size: int, setup: MemorySetup | None = None
+    ) -> Rollout:
         factor = self.vae.config.scale_factor_spatial
         latent_size = (request.output.height // factor, request.output.width // factor)
         return Rollout(
@@ -321,6 +364,16 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             batch_size=batch_size,
             encoder=self._latent_encoder(request) if request.context.memory_frames else None,
             device=self._execution_device,
+            memory=setup,
+        )
+
+    def _find_remembered(self, request: TakeRequest) -> RememberedFrames:
+        preset = load_preset(str(self.config._name_or_path))
+        geometry = read_geometry(preset, request.output, request.memory.encoder)
+        spans = find_remembered(request.memory.remember, preset, request.output, geometry)
+        hybrid = request.memory.prompt_weight > 0
+        return RememberedFrames(
+            *read_remembered(spans, (lambda prompt: pooled_prompts(self.embed([prompt]))[0]) if hybrid else None)
         )
 
     def _latent_encoder(self, request: TakeRequest) -> LatentEncoder:
@@ -350,6 +403,38 @@ def _enforce_local(source: str | os.PathLike[str], policy: str) -> None:
     if not Path(source).exists():
         raise LicenseError(f"license policy {policy!r} does not allow {source}: only what lies here can have a record")
     enforce(Path(source), policy)
+
+
+def retrieval_rules(memory: MemoryConfig, timeline: Timeline) -> RetrievalRules:
+    """The rules of a request, spans of seconds as ranges of latent frames."""
+    return RetrievalRules(
+        exclude=tuple(timeline.latents_between(*span) for span in memory.exclude),
+        pin=tuple(timeline.latents_between(*span) for span in memory.pin),
+        prompt_weight=memory.prompt_weight,
+        anchors=timeline.latents_between(*memory.anchor) if memory.anchor else None,
+        admit_above=memory.admit_above,
+        diversity=memory.diversity,
+    )
+
+
+def _append(stores: Sequence[BlockStore], finished: FinishedBlock, prompts: Sequence[str], cue: int | None) -> None:
+    """Hand a finished block to the stores, take by take."""
+    if not stores:
+        return
+    latents = finished.latents.float().cpu().numpy()
+    embeddings = None if finished.embeddings is None else finished.embeddings.float().cpu().numpy()
+    for take, store in enumerate(stores):
+        store.append(
+            BlockRecord(
+                block=finished.index,
+                latents=latents[take],
+                embeddings=None if embeddings is None else embeddings[take],
+                selection=finished.selections[take] if finished.selections else None,
+                prompt=prompts[take],
+                cue=cue,
+                seconds=finished.seconds,
+            )
+        )
 
 
 def cue_blocks(request: TakeRequest, timeline: Timeline) -> dict[int, int]:

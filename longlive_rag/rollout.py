@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from backbone.cache import CacheShape, KVCache
@@ -14,10 +17,49 @@ from backbone.sampler import add_noise, predict_x0
 from backbone.transformer import CausalWanTransformer, TextContext
 from longlive_rag.noise import NoiseSource
 from longlive_rag.stopwatch import Stopwatch
+from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.encoder import LatentEncoder
-from retrieval.memory import Memory
-from retrieval.pages import HostPages
+from retrieval.memory import Choose, Memory
+from retrieval.pages import PageCache, PageShape
+from retrieval.policy import RetrievalRules
 from retrieval.selection import Selection
+from retrieval.store import LatentSpool
+
+# (take of the batch, latent frames) to their latents [N, C, h, w] float32; negative frames are of other takes.
+PastLatents = Callable[[int, Sequence[int]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class RememberedFrames:
+    """Frames of other takes.
+
+    Attributes:
+        latents: [N, C, h, w] float32, on the host.
+        prompt_units: [N, text_dim], what `pooled_prompts` makes of the prompts that they were made under; None where
+            the key has no part for prompts.
+    """
+
+    latents: NDArray[np.float32]
+    prompt_units: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class MemorySetup:
+    """How a rollout remembers.
+
+    Attributes:
+        rules: what is admitted and picked.
+        budgets: what pages may cost.
+        past: where latents of committed blocks are read; None keeps them in a temporary file.
+        remembered: frames of other takes, the frames -N..-1.
+        choose: picks frames instead of the search; see `Memory`.
+    """
+
+    rules: RetrievalRules = field(default_factory=RetrievalRules)
+    budgets: PageBudgets = field(default_factory=PageBudgets)
+    past: PastLatents | None = None
+    remembered: RememberedFrames | None = None
+    choose: Choose | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +92,7 @@ class Rollout:
         batch_size: takes generated side by side.
         encoder: embeds latents for memory; None is the native backbone, and then `memory_frames` must be 0.
         device: where it runs; default is where the transformer lies (they differ while it is offloaded).
+        memory: how it remembers; default is all defaults.
 
     Raises:
         ValueError: if the context has memory frames but there is no encoder.
@@ -65,6 +108,7 @@ class Rollout:
         batch_size: int = 1,
         encoder: LatentEncoder | None = None,
         device: torch.device | None = None,
+        memory: MemorySetup | None = None,
     ) -> None:
         if context.memory_frames and encoder is None:
             raise ValueError(f"memory_frames is {context.memory_frames}, but there is no encoder to search memory with")
@@ -77,7 +121,17 @@ class Rollout:
         self._device = device or transformer.patch_embedding.weight.device
         self._dtype = transformer.patch_embedding.weight.dtype
         self._cache = KVCache(context, self._cache_shape())
-        self._memory = self._new_memory(encoder) if encoder is not None and context.memory_frames else None
+        self._setup = memory or MemorySetup()
+        self._past = self._setup.past
+        self._spool: LatentSpool | None = None
+        self._memory: Memory | None = None
+        if encoder is not None and context.memory_frames:
+            self._memory = self._new_memory(encoder)
+            self._pages = self._new_pages()
+            if self._past is None:
+                self._spool = LatentSpool()
+                self._past = self._spool.latents
+        self._foreseen: tuple[Selection, ...] | None = None
         self._recent: deque[Tensor] = deque(maxlen=context.window_frames)  # clean latent frames [B, C, h, w]
         self._text: TextContext | None = None
         self._stopwatch = Stopwatch(self._device)
@@ -92,6 +146,10 @@ class Rollout:
         """
         with self._stopwatch.stage("recache"):
             self._text = self._transformer.encode_text(prompt_embeds.to(self._device, self._dtype))
+            if self._memory:
+                self._memory.prompt(prompt_embeds)
+                self._pages.prompt_changed()
+                self._foreseen = None
             if self._blocks_done:
                 refreshed = self._cache.assemble_refresh()
                 clean = torch.stack(list(self._recent)[-len(refreshed) :], dim=1)
@@ -102,26 +160,73 @@ class Rollout:
         """Generate and commit one block."""
         block, watch = self._blocks_done, self._stopwatch
         with watch.stage("retrieve"):
-            selections = self._memory.retrieve(block) if self._memory else ()
+            selections = self._retrieve(block)
         with watch.stage("assemble"):
             self._assemble(selections)
         with watch.stage("denoise"):
             latents = self._denoise(block)
         with watch.stage("encode"):
-            embeddings = self._memory.remember(latents) if self._memory else None
+            embeddings = self._remember(latents)
+        with watch.stage("retrieve"):
+            self._foresee(block + 1)
         with watch.stage("commit"):
             self._flow(latents, self._sampler.context_timestep, keep=True)
             self._recent.extend(latents.unbind(1))
         self._blocks_done += 1
         return FinishedBlock(block, latents, embeddings, selections, watch.read())
 
+    def page_counters(self) -> PageCounters | None:
+        """What the page cache has done; None without memory."""
+        return self._pages.counters() if self._memory else None
+
     # ---- the steps of a block ----
 
+    def _retrieve(self, block: int) -> tuple[Selection, ...]:
+        if self._memory is None:
+            return ()
+        return self._memory.retrieve(block) if self._foreseen is None else self._foreseen
+
     def _assemble(self, selections: tuple[Selection, ...]) -> None:
-        for frame, page in self._cache.admit(self._context.frames_per_block):
-            if self._memory:
-                self._memory.evicted(frame, page)
-        self._cache.assemble(self._memory.fetch(selections) if self._memory else ())
+        leaving = self._cache.admit(self._context.frames_per_block)
+        if self._memory is None:
+            self._cache.assemble()
+            return
+        self._cache.assemble(self._pages.get([selection.frames for selection in selections]))
+        for frame, page in leaving:
+            self._pages.put(frame, page)
+
+    def _remember(self, latents: Tensor) -> Tensor | None:
+        if self._memory is None:
+            return None
+        if self._spool is not None:
+            self._spool.append(latents.cpu().numpy())
+        return self._memory.remember(latents)
+
+    def _foresee(self, block: int) -> None:
+        """The next block's query exists: choose for it now, so that its pages come while this block is committed."""
+        if self._memory is None:
+            return
+        self._pages.settle()  # the commit overwrites the pages that left
+        self._foreseen = None
+        if self._memory.can_foresee:
+            self._foreseen = self._memory.retrieve(block)
+            self._pages.prefetch([selection.frames for selection in self._foreseen])
+
+    def _remake_pages(self, take: int, frames: Sequence[int]) -> Tensor:
+        """Pages of past frames under the current prompt, [N, 2, layers, tokens, heads, head_dim]."""
+        if self._text is None or self._past is None:
+            raise RuntimeError("pages are made again from a prompt and past latents; there are none yet")
+        latents = torch.from_numpy(self._past_latents(take, frames)).to(self._device, self._dtype)
+        positions = torch.tensor([self._cache.committed_position(frame) for frame in frames], device=self._device)
+        text = self._text.of_take(take)
+        return self._transformer.encode_pages(latents, positions, self._sampler.context_timestep, text)
+
+    def _past_latents(self, take: int, frames: Sequence[int]) -> NDArray[np.float32]:
+        remembered = self._setup.remembered
+        own = [frame for frame in frames if frame >= 0]
+        mine = dict(zip(own, self._past(take, own), strict=True)) if own and self._past else {}
+        others = remembered.latents if remembered else np.empty(0, np.float32)
+        return np.stack([mine[frame] if frame >= 0 else others[frame] for frame in frames])
 
     def _denoise(self, block: int) -> Tensor:
         """Few-step sampling of the block's latents [B, T, C, h, w]."""
@@ -162,11 +267,29 @@ class Rollout:
 
     def _new_memory(self, encoder: LatentEncoder) -> Memory:
         context = self._context
-        return Memory(
+        memory = Memory(
             encoder,
-            HostPages(),
             window_frames=context.window_frames,
             sink_frames=context.sink_frames,
             memory_frames=context.memory_frames,
             recency_guard_frames=context.recency_guard_frames,
+            rules=self._setup.rules,
+            choose=self._setup.choose,
         )
+        remembered = self._setup.remembered
+        if remembered is not None:
+            memory.bring(self._embed(encoder, remembered.latents), remembered.prompt_units, self._batch_size)
+        return memory
+
+    @torch.no_grad()
+    def _embed(self, encoder: LatentEncoder, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embeddings [N, D] of latents [N, C, h, w] on the host, a block's worth at a time."""
+        step = self._context.frames_per_block
+        parts = [torch.from_numpy(latents[start : start + step]) for start in range(0, len(latents), step)]
+        return np.concatenate([encoder.encode(part.to(self._device)).float().cpu().numpy() for part in parts])
+
+    def _new_pages(self) -> PageCache:
+        cache = self._cache_shape()
+        shape = PageShape(cache.layers, cache.tokens_per_frame, cache.heads, cache.head_dim, cache.dtype, self._device)
+        fetched_pages = self._context.memory_frames * self._batch_size
+        return PageCache(shape, self._remake_pages, self._setup.budgets, fetched_pages)

@@ -8,15 +8,16 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from longlive_rag.config import TakeRequest
@@ -26,7 +27,9 @@ from longlive_rag.rights.provenance import Provenance, recorded_provenance
 from longlive_rag.timeline import Timeline
 from longlive_rag.version import versions
 from longlive_rag.video import CODECS, VideoWriter
+from retrieval.budgets import PageCounters
 from retrieval.selection import Selection
+from retrieval.store import BlockRecord, LatentWriter, is_being_written
 
 if TYPE_CHECKING:
     from longlive_rag.pipeline import Block
@@ -37,6 +40,7 @@ VIDEO = "video.mp4"
 RECORD = "take.json"
 CONTACT_SHEET = "contact_sheet.png"
 MEMORY_MAP = "memory.png"
+LATENTS = "latents"
 FILES = (RECORD, VIDEO, CONTACT_SHEET, MEMORY_MAP)
 
 RECORD_FORMAT = 1
@@ -60,6 +64,7 @@ class TakeRun:
         load_seconds: time until the backbone was ready.
         unknown_words: words of the prompts that the backbone has never read, by prompt.
         provenance: terms of the weights, and what the output is labelled as; left out, the folder's records.
+        backbone_id: tells one backbone's latents from another's; see `geometry.backbone_id`.
     """
 
     backbone: str
@@ -71,6 +76,7 @@ class TakeRun:
     codec: str = "vp9"
     load_seconds: float = 0.0
     unknown_words: dict[str, list[str]] = field(default_factory=dict)
+    backbone_id: str | None = None
     provenance: Provenance | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -79,8 +85,11 @@ class TakeRun:
         return {**facts, "folder": str(self.folder)}
 
 
-def check_take_folder(folder: Path, request: TakeRequest, overwrite: bool = False) -> None:
+def check_take_folder(folder: Path, request: TakeRequest, overwrite: bool = False, latents_bytes: int = 0) -> None:
     """Refuse a folder that a take can't be written to; leaves no trace.
+
+    Args:
+        latents_bytes: of all its stored blocks.
 
     Raises:
         ValueError: if it is a file, can't be written, holds a take already, or its disk has no room.
@@ -88,17 +97,19 @@ def check_take_folder(folder: Path, request: TakeRequest, overwrite: bool = Fals
     try:
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file; a take is a folder")
-        here = [folder / name for name in FILES if (folder / name).exists()]
+        here = [folder / name for name in (*FILES, LATENTS) if (folder / name).exists()]
         if here and not overwrite:
             raise ValueError(
                 f"{folder} holds a take already ({here[0].name}); choose another folder, "
                 "or add --overwrite to replace it"
             )
+        if is_being_written(folder / LATENTS):
+            raise ValueError(f"{folder} is being written by another process; wait for it, or stop it")
         with _made_for_now(folder), tempfile.TemporaryDirectory(prefix=".", dir=folder):
-            free_bytes = shutil.disk_usage(folder).free + sum(path.stat().st_size for path in here)
+            free_bytes = shutil.disk_usage(folder).free + sum(_bytes_of(path) for path in here)
     except OSError as error:
         raise ValueError(f"{folder} can't be written: {error.strerror or error}") from error
-    needed_bytes = estimate_bytes(request)
+    needed_bytes = estimate_bytes(request) + latents_bytes
     if free_bytes < needed_bytes:
         raise ValueError(
             f"no space left for {folder}: the take needs about {in_words(needed_bytes)}, "
@@ -132,6 +143,8 @@ class TakeWriter:
         self._request, self._timeline, self._run, self._item = request, timeline, run, item
         self._provenance = run.provenance or recorded_provenance(run.folder)
         self._video: VideoWriter | None = None
+        self._store: LatentWriter | None = None
+        self._pages: PageCounters | None = None
         self._made_folder = self._begun = False
         self._sampler = FrameSampler()
         self._selections: list[Selection] = []
@@ -146,6 +159,31 @@ class TakeWriter:
     def frames_retrieved(self) -> int:
         """Past frames that were brought back, over all blocks until now."""
         return sum(len(selection.frames) for selection in self._selections)
+
+    def append(self, record: BlockRecord) -> None:
+        """Commit a block's latents and what belongs to them, before it is decoded; Ctrl-C waits until it is done.
+
+        Raises:
+            OSError: if the disk refuses.
+            ValueError: if another process writes to this take.
+        """
+        with uninterrupted():
+            if self._store is None:
+                self._make_folder()
+                self._store = LatentWriter(self.folder / LATENTS, overwrite=True)
+                self._begin()
+            self._store.append(record)
+
+    def latents(self, frames: Sequence[int]) -> NDArray[np.float32]:
+        """Latents [N, C, h, w] float32 of committed latent frames."""
+        if self._store is None:
+            raise ValueError(f"{self.folder} has no latents yet")
+        return self._store.latents(frames)
+
+    @property
+    def pages(self) -> PageCounters | None:
+        """What the page cache has done until the newest block; None without memory."""
+        return self._pages
 
     def add(self, block: Block) -> None:
         """Write a finished block; Ctrl-C waits until it is done.
@@ -163,6 +201,7 @@ class TakeWriter:
             if block.selections:
                 self._selections.append(block.selections[self._item])
             self._blocks += 1
+            self._pages = block.pages
             self._add_seconds({**block.seconds, "write": time.perf_counter() - begin_s})
 
     def finish(self, status: TakeStatus, error: BaseException | None = None) -> dict[str, Any]:
@@ -182,6 +221,8 @@ class TakeWriter:
         with uninterrupted(let_through=False):
             begin_s = time.perf_counter()
             self._frames_kept = self._video.close() if self._video else 0
+            if self._store is not None:
+                self._store.close()
             self._end_s = self._end_s or time.perf_counter()
             self._add_seconds({"write": self._end_s - begin_s})
             if not self._frames_kept:
@@ -196,14 +237,25 @@ class TakeWriter:
             write_json(self.folder / RECORD, record)
             return record
 
-    def _open(self) -> VideoWriter:
-        self._made_folder = not self.folder.exists()
+    def _make_folder(self) -> None:
+        self._made_folder = self._made_folder or not self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _begin(self) -> None:
+        """From here on the folder is this take's."""
+        if self._begun:
+            return
+        self._make_folder()
         (self.folder / RESERVE).write_bytes(bytes(RESERVE_BYTES))  # room for the record when the disk fills up
         self._begun = True
         write_json(self.folder / RECORD, self._record("running"))
         for name in (CONTACT_SHEET, MEMORY_MAP):
             (self.folder / name).unlink(missing_ok=True)
+        if self._store is None:
+            shutil.rmtree(self.folder / LATENTS, ignore_errors=True)
+
+    def _open(self) -> VideoWriter:
+        self._begin()
         output = self._request.output
         return VideoWriter(
             self.folder / VIDEO,
@@ -220,6 +272,8 @@ class TakeWriter:
         """Take back what was written before there was a frame to keep."""
         for name in (*FILES, RESERVE) if self._begun else (RESERVE,):
             (self.folder / name).unlink(missing_ok=True)
+        if self._store is not None:
+            shutil.rmtree(self.folder / LATENTS, ignore_errors=True)
         if self._made_folder and self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
@@ -235,7 +289,7 @@ class TakeWriter:
             _save(sheet, self.folder / CONTACT_SHEET)
         caption = f"{self._request.prompt}  ({self._memory_in_words()})"
         _save(
-            memory_map(timeline, self._request.context, self._selections, caption, cues),
+            memory_map(timeline, self._request.context, _of_this_take(self._selections), caption, cues),
             self.folder / MEMORY_MAP,
         )
 
@@ -276,7 +330,9 @@ class TakeWriter:
             "memory": {
                 "frames_retrieved": self.frames_retrieved,
                 "blocks_with_memory": len(self._selections),
+                "pages": self._pages.as_dict() if self._pages else None,
             },
+            "latents": {"folder": LATENTS, "blocks": self._store.blocks} if self._store else None,
             "timings": {
                 "seconds": round(total_s, 3),
                 "frames_per_second": round(self._frames_kept / total_s, 3) if self._frames_kept else 0.0,
@@ -319,6 +375,45 @@ class TakeWriter:
                 }
             )
         return facts
+
+
+def read_record(take: Path) -> dict[str, Any]:
+    """A take's record.
+
+    Raises:
+        ValueError: if `take` is no take, or its record can't be read, or is from a newer version.
+    """
+    path = take / RECORD
+    if not path.is_file():
+        raise ValueError(f"{take} is no take: it has no {RECORD}")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        version = int(record["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if version > RECORD_FORMAT:
+        raise ValueError(
+            f"{path} is of format {version}; this version reads formats up to {RECORD_FORMAT}: "
+            "install a newer longlive-rag"
+        )
+    return cast(dict[str, Any], record)
+
+
+def _of_this_take(selections: Sequence[Selection]) -> list[Selection]:
+    """Without the frames of other takes, which have no place on this take's map."""
+    own = []
+    for selection in selections:
+        pairs = zip(selection.frames, selection.similarities, strict=True)
+        kept = [(frame, similarity) for frame, similarity in pairs if frame >= 0]
+        if kept:
+            frames, similarities = zip(*kept, strict=True)
+            own.append(replace(selection, frames=frames, similarities=similarities))
+    return own
+
+
+def _bytes_of(path: Path) -> int:
+    """Of a file, or of all files in a folder."""
+    return path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.rglob("*"))
 
 
 def _save(picture: Image.Image, path: Path) -> None:

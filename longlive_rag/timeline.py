@@ -6,6 +6,7 @@ So a take's first block is shorter than the others, and the last one is trimmed 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -48,8 +49,7 @@ class Timeline:
 
     def block_at(self, pixel_frame: int) -> int:
         """The block that holds a pixel frame."""
-        latent = -(-pixel_frame // self.temporal_factor)
-        return latent // self.frames_per_block
+        return self._latent_of(pixel_frame) // self.frames_per_block
 
     def cue_block(self, seconds: float) -> int:
         """The block at which a cue takes over: the first that begins at `seconds` or later, never the first block."""
@@ -64,6 +64,14 @@ class Timeline:
     def second_of(self, latent_frame: int) -> float:
         """Second of the take at which a latent frame begins."""
         return self._pixels_before(latent_frame) / self.fps
+
+    def latents_between(self, start_seconds: float, end_seconds: float) -> range:
+        """Latent frames of which some pixel frame is shown in a span."""
+        first, last = int(start_seconds * self.fps), math.ceil(end_seconds * self.fps) - 1
+        return range(self._latent_of(first), self._latent_of(max(first, last)) + 1)
+
+    def _latent_of(self, pixel_frame: int) -> int:
+        return -(-pixel_frame // self.temporal_factor)
 
     def _pixels_before(self, latent_frame: int) -> int:
         return 0 if latent_frame == 0 else 1 + (latent_frame - 1) * self.temporal_factor

@@ -1,30 +1,56 @@
-"""FAISS cosine search over one take's latent frames."""
+"""FAISS cosine search over latent frames: exact, and approximate from a million frames on."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+APPROXIMATE_FROM = 1_000_000  # frames; below, exact search takes milliseconds
+LISTS_PER_ROOT = 1.0  # inverted lists = this times the square root of the number of frames
+PROBED = 1 / 32  # share of the lists that a search looks into
+TRAINED_ON_PER_LIST = 40  # vectors; FAISS asks for 39 or more
+OUTSIDE_MOST = 256
+
+# One query at a time gains nothing from threads, and FAISS's own would fight with torch's over the same cores.
+faiss.omp_set_num_threads(1)
+
 
 class FrameIndex:
-    """Exact inner-product search over unit vectors, growing frame by frame; a frame's id is its number in the take.
+    """Inner-product search over unit vectors, growing frame by frame; a frame's id is its number in the take.
+
+    It is not kept on disk: the embeddings are, and adding them again takes milliseconds.
 
     Args:
         embedding_dim: D of the embeddings.
+        first_frame: number of the first frame that is added; below 0 for frames of other takes.
+        approximate_from: frames from which on an inverted file is searched instead of every frame.
     """
 
-    def __init__(self, embedding_dim: int) -> None:
-        self._index = faiss.IndexFlatIP(embedding_dim)
+    def __init__(self, embedding_dim: int, first_frame: int = 0, approximate_from: int = APPROXIMATE_FROM) -> None:
+        self._index: faiss.Index = faiss.IndexFlatIP(embedding_dim)
+        self._first_frame = first_frame
+        self._approximate_from = approximate_from
+        self._probed_lists = 0
 
     def __len__(self) -> int:
         return self._index.ntotal
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether every search looks at every frame."""
+        return not self._probed_lists
+
     def add(self, embeddings: NDArray[np.float32]) -> None:
         """Append the embeddings [T, D] of the next T latent frames; any length but zero, they are normalised here."""
         self._index.add(_unit(embeddings))
+        if self.is_exact and len(self) >= self._approximate_from:
+            self._approximate()
 
-    def search(self, query: NDArray[np.float32], candidates: range, limit: int) -> list[tuple[int, float]]:
+    def search(self, query: NDArray[np.float32], candidates: Sequence[int], limit: int) -> list[tuple[int, float]]:
         """The `limit` candidates most similar to `query` [D].
 
         Returns:
@@ -33,10 +59,56 @@ class FrameIndex:
         limit = min(limit, len(candidates))
         if limit == 0:
             return []
-        within = faiss.IDSelectorRange(candidates.start, candidates.stop)
-        only = faiss.SearchParameters(sel=within)  # type: ignore[call-arg]  # added by faiss's Python wrapper
-        similarities, frames = self._index.search(_unit(query[None]), limit, params=only)
-        return [(int(frame), float(value)) for frame, value in zip(frames[0], similarities[0], strict=True)]
+        outside = len(self) - len(candidates)
+        if isinstance(candidates, range) and outside <= OUTSIDE_MOST:
+            # Twice as fast as a selector, which is asked about every frame.
+            found = self._search(query, limit + outside)
+            return [pair for pair in found if pair[0] in candidates][:limit]
+        return self._search(query, limit, self._selector(candidates))
+
+    def units(self, frames: Sequence[int]) -> NDArray[np.float32]:
+        """The unit vectors [N, D] of these frames."""
+        return self._index.reconstruct_batch(self._places(frames))
+
+    def similarities(self, query: NDArray[np.float32], frames: Sequence[int]) -> list[float]:
+        """Cosine similarities of these frames to `query` [D]."""
+        return [float(value) for value in self.units(frames) @ _unit(query[None])[0]] if frames else []
+
+    def _search(
+        self, query: NDArray[np.float32], limit: int, only: faiss.IDSelector | None = None
+    ) -> list[tuple[int, float]]:
+        settings = {"sel": only} if only is not None else {}
+        if self.is_exact:
+            parameters = faiss.SearchParameters(**settings)  # type: ignore[call-arg]  # by faiss's wrapper
+        else:
+            parameters = faiss.SearchParametersIVF(nprobe=self._probed_lists, **settings)
+        similarities, places = self._index.search(_unit(query[None]), limit, params=parameters)
+        return [
+            (int(place) + self._first_frame, float(value))
+            for place, value in zip(places[0], similarities[0], strict=True)
+            if place >= 0  # an inverted file may hold fewer in the lists it looks into
+        ]
+
+    def _selector(self, candidates: Sequence[int]) -> faiss.IDSelector:
+        if isinstance(candidates, range) and candidates.step == 1:
+            return faiss.IDSelectorRange(candidates.start - self._first_frame, candidates.stop - self._first_frame)
+        return faiss.IDSelectorBatch(self._places(candidates))
+
+    def _places(self, frames: Sequence[int]) -> NDArray[np.int64]:
+        return np.asarray(frames, dtype=np.int64) - self._first_frame
+
+    def _approximate(self) -> None:
+        """Go over to an inverted file; later frames are added to its lists as they come."""
+        flat, dim = self._index, self._index.d
+        lists = max(1, round(LISTS_PER_ROOT * math.sqrt(len(self))))
+        inverted = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
+        sample = np.random.default_rng(0).choice(len(self), min(len(self), TRAINED_ON_PER_LIST * lists), replace=False)
+        inverted.train(flat.reconstruct_batch(np.sort(sample)))
+        inverted.set_direct_map_type(faiss.DirectMap.Array)  # so that vectors can be read back
+        step = 65536
+        for start in range(0, len(self), step):
+            inverted.add(flat.reconstruct_n(start, min(step, len(self) - start)))
+        self._index, self._probed_lists = inverted, max(1, round(PROBED * lists))
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

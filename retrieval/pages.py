@@ -1,41 +1,367 @@
-"""Pages: the cached keys and values of latent frames that have left the window."""
+"""The page cache: keys and values of latent frames that have left the window, within byte budgets.
+
+Three tiers: the GPU, pinned host memory, and nothing. The latents are the truth, pages are a cache of what the
+transformer makes of them: a page that is in no tier, or was made under an earlier prompt, is made again.
+
+Copies run on a stream of their own. Two rules keep them from ever being late or too early: before a copy starts, the
+copying stream waits for all that the computing stream has queued (`_Copies.start`); before the computing stream touches
+pages again, it waits for all copies (`_Copies.settle`). Copies run in order among themselves.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from retrieval.budgets import PageBudgets, PageCounters, PagePrecision
 
-class PageStore(Protocol):
-    """Keeps pages by frame number. The latents are the truth; a page can always be made again from them."""
-
-    def put(self, frame: int, page: Tensor) -> None:
-        """Keep a copy of `page` [2, layers, B, tokens, heads, head_dim] (keys not rotated)."""
-        ...
-
-    def get(self, frame: int) -> Tensor:
-        """The page of `frame`, wherever it lies; KeyError if it was never put."""
-        ...
+Key = tuple[int, int]  # (take of the batch, latent frame)
+Remake = Callable[[int, Sequence[int]], Tensor]
+FLOAT8 = torch.float8_e4m3fn
 
 
-class HostPages:
-    """Every page in host memory, pinned when it came from a GPU."""
+@dataclass(frozen=True)
+class PageShape:
+    """One page: [keys and values, layers, tokens, heads, head_dim] of a dtype, computed on a device."""
 
-    def __init__(self) -> None:
-        self._pages: dict[int, Tensor] = {}
+    layers: int
+    tokens: int
+    heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
 
-    def put(self, frame: int, page: Tensor) -> None:
-        """Keep a copy of `page` in host memory."""
-        copy = torch.empty(page.shape, dtype=page.dtype, pin_memory=page.is_cuda)
-        self._pages[frame] = copy.copy_(page)
-
-    def get(self, frame: int) -> Tensor:
-        """The page of `frame`, on the host; KeyError if it was never put."""
-        return self._pages[frame]
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Of the tensor."""
+        return (2, self.layers, self.tokens, self.heads, self.head_dim)
 
     @property
     def bytes(self) -> int:
-        """Host bytes held."""
-        return sum(page.nbytes for page in self._pages.values())
+        """As the transformer uses it."""
+        return torch.Size(self.sizes).numel() * self.dtype.itemsize
+
+    def stored_bytes(self, precision: PagePrecision) -> int:
+        """As the host tier keeps it."""
+        scales = 2 * self.layers * self.heads * torch.float32.itemsize if precision == "float8" else 0
+        return torch.Size(self.sizes).numel() * self.stored_dtype(precision).itemsize + scales
+
+    def stored_dtype(self, precision: PagePrecision) -> torch.dtype:
+        """The host tier's dtype."""
+        return {"same": self.dtype, "bfloat16": torch.bfloat16, "float8": FLOAT8}[precision]
+
+
+class PageCache:
+    """Pages by take and latent frame.
+
+    Args:
+        shape: of every page.
+        remake: (take, latent frames) to pages [N, 2, layers, tokens, heads, head_dim] under the current prompt.
+        budgets: of the tiers.
+        fetched_pages: the most that one block fetches; on a GPU they pass through its tier.
+        has_gpu_tier: default is whether the pages are computed on one.
+    """
+
+    def __init__(
+        self,
+        shape: PageShape,
+        remake: Remake,
+        budgets: PageBudgets,
+        fetched_pages: int,
+        has_gpu_tier: bool | None = None,
+    ) -> None:
+        precision = budgets.precision
+        on_gpu = shape.device.type == "cuda" if has_gpu_tier is None else has_gpu_tier
+        gpu_pages = max(fetched_pages, budgets.gpu_bytes // shape.bytes) if on_gpu else 0
+        host_pages = budgets.host_bytes // shape.stored_bytes(precision)
+        self._remake = remake
+        self._remake_stale = budgets.remake_stale
+        self._copies = _Copies(shape.device)
+        self._gpu = _Tier(gpu_pages, lambda: _Slot(shape, "same", shape.device), self._demote)
+        self._host = _Tier(host_pages, lambda: _Slot(shape, precision, torch.device("cpu")), self._lose)
+        self._prompt = 0
+        self._made_under: dict[Key, int] = {}  # of resident pages
+        self._counters = PageCounters()
+
+    def prompt_changed(self) -> None:
+        """A cue took over: the pages kept until now are stale."""
+        self._prompt += 1
+
+    def put(self, frame: int, page: Tensor) -> None:
+        """Keep a copy of `page` [2, layers, B, tokens, heads, head_dim], as far as a tier has room for it.
+
+        Call `settle` before `page` is overwritten.
+        """
+        with self._copies.start():
+            for take in range(page.shape[2]):
+                self._keep((take, frame), page[:, :, take])
+
+    def settle(self) -> None:
+        """What is computed from now on comes after all copies."""
+        self._copies.settle()
+
+    def prefetch(self, wanted: Sequence[Sequence[int]]) -> None:
+        """Begin to copy host pages to the GPU: for each take the latent frames that the next block will fetch."""
+        keys = _keys(wanted)
+        coming = [key for key in keys if key in self._host and key not in self._gpu and self._is_fresh(key)]
+        if not self._gpu.capacity or not coming:
+            return
+        with self._copies.start():
+            for key in coming:
+                self._promote(key, keys)
+        self._counters.prefetched += len(coming)
+
+    def get(self, wanted: Sequence[Sequence[int]]) -> list[list[tuple[int, Tensor]]]:
+        """For each take, (frame, page [2, layers, tokens, heads, head_dim]) of the frames it wants, in that order.
+
+        Pages are valid until the next `put`, `prefetch` or `get`.
+        """
+        keys = _keys(wanted)
+        self._drop_stale(keys)
+        self._counters.fetched += len(keys)
+        self._counters.from_gpu += sum(key in self._gpu for key in keys)
+        self._counters.from_host += sum(key in self._host and key not in self._gpu for key in keys)
+        with self._copies.waited_for(), self._copies.start():
+            pages = {key: page for key in keys if (page := self._resident(key, keys)) is not None}
+        for take, frames in enumerate(wanted):
+            missing = [frame for frame in dict.fromkeys(frames) if (take, frame) not in pages]
+            if missing:
+                pages.update(self._make_again(take, missing, keys))
+        return [[(frame, pages[take, frame]) for frame in frames] for take, frames in enumerate(wanted)]
+
+    def counters(self) -> PageCounters:
+        """What was done until now; on CUDA this waits for the copies to end."""
+        counters = self._counters
+        counters.seconds_waited += self._copies.read_seconds_waited()
+        counters.gpu_pages, counters.host_pages = len(self._gpu), len(self._host)
+        counters.gpu_bytes, counters.host_bytes = self._gpu.bytes, self._host.bytes
+        return replace(counters)
+
+    # ---- inside: all but `_make_again` and `_drop_stale` run on the copying stream ----
+
+    def _resident(self, key: Key, protected: Collection[Key]) -> Tensor | None:
+        """The page on its device; None if it is in no tier."""
+        if key in self._gpu:
+            return self._gpu.use(key).read()
+        if key not in self._host:
+            return None
+        return self._promote(key, protected) if self._gpu.capacity else self._host.use(key).read()
+
+    def _promote(self, key: Key, protected: Collection[Key]) -> Tensor:
+        page = self._host.use(key).read()  # the host's copy stays: dropping it from the GPU is then free
+        slot = self._gpu.claim(key, protected)
+        if slot is None:
+            raise RuntimeError(f"the GPU tier has {self._gpu.capacity} pages, fewer than one block fetches")
+        self._counters.bytes_copied += slot.write(page)
+        return slot.read()
+
+    def _keep(self, key: Key, page: Tensor, protected: Collection[Key] = ()) -> None:
+        self._gpu.drop(key)
+        self._host.drop(key)
+        self._made_under[key] = self._prompt
+        slot = self._gpu.claim(key, protected) or self._host.claim(key, protected)
+        if slot is None:
+            self._lose(key)
+        else:
+            self._counters.bytes_copied += slot.write(page)
+
+    def _demote(self, key: Key, page: _Slot, protected: Collection[Key]) -> None:
+        """The GPU tier needs the slot: let the host have the page, unless it does already."""
+        if key in self._host:
+            return
+        slot = self._host.claim(key, protected)
+        if slot is None:
+            self._lose(key)
+        else:
+            self._counters.bytes_copied += slot.write(page.read())
+
+    def _lose(self, key: Key, _slot: _Slot | None = None, _protected: Collection[Key] = ()) -> None:
+        """The host tier needs the slot, or never had one."""
+        if key not in self._gpu:
+            self._counters.evicted += 1
+            del self._made_under[key]
+
+    def _make_again(self, take: int, frames: list[int], protected: Collection[Key]) -> dict[Key, Tensor]:
+        made = self._remake(take, frames)
+        self._counters.remade += len(frames)
+        with self._copies.start():
+            for frame, page in zip(frames, made, strict=True):
+                self._keep((take, frame), page, protected)
+        self._copies.settle()  # only now may `made` be freed
+        return {(take, frame): page for frame, page in zip(frames, made, strict=True)}
+
+    def _drop_stale(self, keys: Collection[Key]) -> None:
+        for key in keys:
+            if key in self._made_under and not self._is_fresh(key):
+                self._gpu.drop(key)
+                self._host.drop(key)
+                del self._made_under[key]
+                self._counters.stale += 1
+
+    def _is_fresh(self, key: Key) -> bool:
+        return not self._remake_stale or self._made_under[key] == self._prompt
+
+
+def _keys(wanted: Sequence[Sequence[int]]) -> dict[Key, None]:
+    """All (take, frame) once, in order."""
+    return dict.fromkeys((take, frame) for take, frames in enumerate(wanted) for frame in frames)
+
+
+class _Slot:
+    """Room for one page in one tier, allocated once and used again and again."""
+
+    def __init__(self, shape: PageShape, precision: PagePrecision, device: torch.device) -> None:
+        self._shape = shape
+        self._data = torch.empty(shape.sizes, dtype=shape.stored_dtype(precision), device=device)
+        self._scales: Tensor | None = None
+        if precision == "float8":
+            self._scales = torch.empty((2, shape.layers, 1, shape.heads, 1), device=device)
+        if device.type == "cpu" and shape.device.type == "cuda":
+            for tensor in self._tensors:
+                _pin(tensor)
+
+    @property
+    def _tensors(self) -> list[Tensor]:
+        return [self._data] if self._scales is None else [self._data, self._scales]
+
+    @property
+    def bytes(self) -> int:
+        """Allocated."""
+        return sum(tensor.nbytes for tensor in self._tensors)
+
+    def write(self, page: Tensor) -> int:
+        """Copy `page` here from any device; returns the bytes written."""
+        if self._scales is not None:
+            scales = page.abs().amax(dim=(2, 4), keepdim=True).float().clamp_min(1e-12) / torch.finfo(FLOAT8).max
+            self._scales.copy_(scales, non_blocking=True)
+            page = (page / scales).to(FLOAT8)
+        self._data.copy_(page, non_blocking=True)
+        return self.bytes
+
+    def read(self) -> Tensor:
+        """The page on the device it is computed on, in the dtype it is computed in; a view where it is so already."""
+        device, dtype = self._shape.device, self._shape.dtype
+        data = self._data.to(device, non_blocking=True)
+        if self._scales is None:
+            return data.to(dtype)
+        return (data.float() * self._scales.to(device, non_blocking=True)).to(dtype)
+
+
+Leaving = Callable[[Key, _Slot, Collection[Key]], None]
+
+
+class _Tier:
+    """So many slots; the least recently used page gives way.
+
+    Args:
+        capacity: in pages.
+        new_slot: allocates one; called up to `capacity` times, when first needed.
+        leaving: told of each page that gives way, before its slot is used again, and of what is protected meanwhile.
+    """
+
+    def __init__(self, capacity: int, new_slot: Callable[[], _Slot], leaving: Leaving) -> None:
+        self.capacity = capacity
+        self._new_slot, self._leaving = new_slot, leaving
+        self._used: OrderedDict[Key, _Slot] = OrderedDict()
+        self._free: list[_Slot] = []
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._used
+
+    def __len__(self) -> int:
+        return len(self._used)
+
+    @property
+    def bytes(self) -> int:
+        """Allocated, used or not."""
+        return sum(slot.bytes for slot in (*self._used.values(), *self._free))
+
+    def use(self, key: Key) -> _Slot:
+        """The slot of a page, which is now the most recently used one."""
+        self._used.move_to_end(key)
+        return self._used[key]
+
+    def claim(self, key: Key, protected: Collection[Key]) -> _Slot | None:
+        """A slot for a page that is to be written; None if only protected pages could give way."""
+        if key in self._used:
+            return self.use(key)
+        if self._free:
+            slot = self._free.pop()
+        elif len(self._used) < self.capacity:
+            slot = self._new_slot()
+        else:
+            oldest = next((other for other in self._used if other not in protected), None)
+            if oldest is None:
+                return None
+            slot = self._used.pop(oldest)
+            self._leaving(oldest, slot, protected)
+        self._used[key] = slot
+        return slot
+
+    def drop(self, key: Key) -> None:
+        """Forget a page, if it is here."""
+        if key in self._used:
+            self._free.append(self._used.pop(key))
+
+
+class _Copies:
+    """The copying stream and its order with the computing stream; on a CPU everything is in order by itself."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._waits: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._seconds_waited = 0.0
+
+    @contextmanager
+    def start(self) -> Iterator[None]:
+        """Queue copies inside; they begin when all that was queued for computation is done."""
+        if self._stream is None:
+            yield
+            return
+        self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+        with torch.cuda.stream(self._stream):
+            yield
+
+    def settle(self) -> None:
+        """Computation queued from now on begins when all copies are done."""
+        if self._stream is not None:
+            torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
+
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """Settle the copies queued inside and before, and count the time that computation waits for them."""
+        if self._stream is None:
+            start_s = time.perf_counter()
+            yield
+            self._seconds_waited += time.perf_counter() - start_s
+            return
+        computing = torch.cuda.current_stream(self._stream.device)
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record(computing)
+        yield
+        self.settle()
+        end.record(computing)
+        self._waits.append((start, end))
+
+    def read_seconds_waited(self) -> float:
+        """Seconds since the last reading."""
+        for start, end in self._waits:
+            end.synchronize()
+            self._seconds_waited += start.elapsed_time(end) / 1000
+        seconds, self._seconds_waited = self._seconds_waited, 0.0
+        self._waits.clear()
+        return seconds
+
+
+def _pin(tensor: Tensor) -> None:
+    """Page-lock a host tensor in place: torch's own pinned allocator would round its size up to a power of two."""
+    cuda = torch.cuda.cudart()
+    torch.cuda.check_error(cuda.cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0))
+    weakref.finalize(tensor, cuda.cudaHostUnregister, tensor.data_ptr())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -61,6 +61,7 @@ def blocks_of(request: TakeRequest, batch: int = 1) -> Iterator[SimpleNamespace]
             prompt=request.prompt,
             cue=None,
             seconds={"denoise": 0.01, "decode": 0.005},
+            pages=None,
         )
 
 
@@ -102,7 +103,7 @@ class FakePipeline:
     def unknown_words(self, prompt: str) -> list[str]:
         return [word for word in prompt.split() if word not in KNOWN_WORDS]
 
-    def stream(self, request: TakeRequest) -> Iterator[SimpleNamespace]:
+    def stream(self, request: TakeRequest, stores: Sequence[object] = ()) -> Iterator[SimpleNamespace]:
         for block in blocks_of(request):
             time.sleep(self.seconds_per_block)
             if block.index == self.fail_at and self.error is not None:

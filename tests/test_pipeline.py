@@ -8,7 +8,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from longlive_rag import ContextConfig, Cue, LongLiveRAGPipeline, MemoryConfig, TakeRequest
+from longlive_rag import (
+    ContextConfig,
+    Cue,
+    LatentStore,
+    LatentWriter,
+    LongLiveRAGPipeline,
+    MemoryConfig,
+    TakeRequest,
+    TakeRun,
+    TakeWriter,
+)
+from longlive_rag.geometry import backbone_id
 from tests.conftest import random_pipeline
 
 PROMPT = "a red circle walks in a meadow"
@@ -186,3 +197,70 @@ def test_a_folder_without_an_encoder_searches_mean_pooled_latents_only(tmp_path:
         again.stream(PROMPT, seconds=6.0)
     out = again(PROMPT, seconds=6.0, memory=MemoryConfig(encoder="mean_pool"))
     assert len(out.selections) == 3
+
+
+def test_blocks_are_stored_before_they_are_yielded(pipe: LongLiveRAGPipeline, tmp_path: Path) -> None:
+    request = pipe.request(PROMPT, seconds=6.5, cues=[(3.0, "the red circle jumps")], seed=4)
+    plain = list(pipe.stream(request))
+    with LatentWriter(tmp_path / "latents") as writer:
+        for block in pipe.stream(request, stores=[writer]):
+            stored = LatentStore(tmp_path / "latents").record(block.index)
+            assert np.array_equal(stored.latents, block.latents[0].numpy())
+            assert np.array_equal(stored.latents, plain[block.index].latents[0].numpy())
+            assert (stored.prompt, stored.cue) == (block.prompt, block.cue)
+            assert stored.selection == (block.selections[0] if block.selections else None)
+            assert stored.embeddings is not None
+            assert "denoise" in stored.seconds
+            assert block.seconds["store"] > 0
+    with pytest.raises(ValueError, match="2 stores for 1 requests"):
+        pipe.stream(request, stores=[writer, writer])
+
+
+def test_pages_are_made_again_from_the_store(pipe: LongLiveRAGPipeline, tmp_path: Path) -> None:
+    memory = MemoryConfig(host_gib=0)
+    spooled = list(pipe.stream(PROMPT, seconds=7.0, memory=memory))
+    with LatentWriter(tmp_path) as writer:
+        stored = list(pipe.stream(PROMPT, seconds=7.0, memory=memory, stores=[writer]))
+    assert stored[-1].pages is not None
+    assert stored[-1].pages.remade == stored[-1].pages.fetched > 10
+    for ours, theirs in zip(spooled, stored, strict=True):
+        assert torch.equal(ours.latents, theirs.latents)
+
+
+def test_what_is_excluded_is_not_retrieved(pipe: LongLiveRAGPipeline) -> None:
+    memory = MemoryConfig(exclude=((0.0, 0.6),))
+    blocks = list(pipe.stream(PROMPT, seconds=8.0, memory=memory))
+    frames = {frame for block in blocks for selection in block.selections for frame in selection.frames}
+    assert frames
+    assert min(frames) == 4  # pixel frames 0..9 are shown in the first 0.6 s; they are latent frames 0..3
+
+
+def test_another_take_is_remembered(pipe: LongLiveRAGPipeline, pipeline_folder: Path, tmp_path: Path) -> None:
+    opened = LongLiveRAGPipeline.from_pretrained(pipeline_folder)
+    request = opened.request(PROMPT, seconds=2.0, seed=3)
+    folder = tmp_path / "first"
+    run = TakeRun("random", pipeline_folder, "cpu", "float32", 1, "philox", backbone_id=backbone_id(pipeline_folder))
+    take = TakeWriter(folder, request, opened.timeline(request), run)
+    for block in opened.stream(request, stores=[take]):
+        take.add(block)
+    take.finish("finished")
+    for weight in (0.0, 0.5):
+        memory = MemoryConfig(remember=(f"{folder}@0-1",), prompt_weight=weight)
+        first, second = list(opened.stream(PROMPT, seconds=1.2, memory=memory, seed=8))[:2]
+        assert first.selections[0].frames == (-5, -4, -3, -2, -1)
+        assert sorted(second.selections[0].frames) == [-5, -4, -3, -2, -1]
+        assert second.selections[0].similarities[0] > 0
+
+
+def test_memory_that_can_not_be_is_refused() -> None:
+    for settings, message in (
+        ({"gpu_gib": -1}, "gpu_gib is -1"),
+        ({"host_gib": float("nan")}, "host_gib is nan"),
+        ({"page_precision": "int3"}, "same, bfloat16, float8"),
+        ({"stale_pages": "burn"}, "remake, keep"),
+        ({"pin": [(1,)]}, "a span has a start and an end"),
+        ({"prompt_weight": 1.0}, "from 0 to below 1"),
+        ({"anchor": (0, 1)}, "the gate needs both"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            MemoryConfig(**settings)

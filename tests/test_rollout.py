@@ -7,7 +7,8 @@ from torch import Tensor
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.transformer import CausalWanTransformer
 from longlive_rag.noise import PhiloxNoise
-from longlive_rag.rollout import FinishedBlock, Rollout
+from longlive_rag.rollout import FinishedBlock, MemorySetup, RememberedFrames, Rollout
+from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.encoder import MeanPoolEncoder
 
 LATENT = (16, 4, 6)
@@ -46,6 +47,104 @@ def run(
             rollout.direct(cue[1])
         finished.append(rollout.next_block())
     return finished
+
+
+def remembering(
+    transformer: CausalWanTransformer, setup: MemorySetup, blocks: int = 12, cue: int | None = None, batch: int = 1
+) -> tuple[list[FinishedBlock], PageCounters]:
+    seeds = list(range(21, 21 + batch))
+    rollout = Rollout(
+        transformer,
+        ContextConfig(),
+        SamplerConfig(),
+        PhiloxNoise(seeds),
+        LATENT,
+        batch_size=batch,
+        encoder=MeanPoolEncoder(),
+        memory=setup,
+    )
+    rollout.direct(torch.cat([prompt(take) for take in range(batch)]))
+    finished = []
+    for block in range(blocks):
+        if block == cue:
+            rollout.direct(torch.cat([prompt(9 + take) for take in range(batch)]))
+        finished.append(rollout.next_block())
+    counters = rollout.page_counters()
+    assert counters is not None
+    return finished, counters
+
+
+def test_pages_that_are_made_again_stay_near(transformer: CausalWanTransformer) -> None:
+    """Made again by one pass at timestep 0, alone: another context than at the commit, so near and not equal."""
+    held, all_held = remembering(transformer, MemorySetup())
+    again, none_held = remembering(transformer, MemorySetup(budgets=PageBudgets(host_bytes=0)))
+    assert (all_held.remade, none_held.remade) == (0, none_held.fetched)
+    assert none_held.fetched == all_held.fetched > 20
+    assert none_held.host_bytes == 0
+    assert torch.equal(latents(held)[:, :18], latents(again)[:, :18])  # nothing was retrieved yet
+    difference = (latents(held) - latents(again)).norm() / latents(held).norm()
+    assert 0 < difference < 0.05
+
+
+def test_a_batch_makes_pages_again_as_each_take_alone(transformer: CausalWanTransformer) -> None:
+    setup = MemorySetup(budgets=PageBudgets(host_bytes=0))
+    both, _ = remembering(transformer, setup, batch=2)
+    alone, _ = remembering(transformer, setup, batch=1)
+    torch.testing.assert_close(latents(both)[:1], latents(alone), rtol=1e-4, atol=1e-4)
+
+
+def test_after_a_cue_pages_are_made_again_under_it(transformer: CausalWanTransformer) -> None:
+    fresh, counters = remembering(transformer, MemorySetup(), cue=9)
+    kept, untouched = remembering(transformer, MemorySetup(budgets=PageBudgets(remake_stale=False)), cue=9)
+    assert counters.stale == counters.remade > 0
+    assert (untouched.stale, untouched.remade) == (0, 0)
+    assert torch.equal(latents(fresh)[:, :27], latents(kept)[:, :27])
+    assert not torch.equal(latents(fresh)[:, 27:], latents(kept)[:, 27:])
+
+
+def test_a_budget_between_gives_the_same_selections_of_frames_that_exist(transformer: CausalWanTransformer) -> None:
+    page = transformer.config.num_layers * 2 * 6 * 48 * 4
+    finished, counters = remembering(transformer, MemorySetup(budgets=PageBudgets(host_bytes=8 * page)))
+    assert counters.host_pages == 8
+    assert counters.host_bytes == 8 * page
+    assert 0 < counters.remade < counters.fetched
+    assert counters.evicted > 0
+    assert all(len(block.selections[0].frames) == 6 for block in finished[8:])
+
+
+def test_a_caller_may_choose_what_is_remembered(transformer: CausalWanTransformer) -> None:
+    asked: list[tuple[int, int, range]] = []
+
+    def oldest(take: int, block: int, candidates: range) -> list[int]:
+        asked.append((take, block, candidates))
+        return list(candidates[:3])
+
+    finished, _ = remembering(transformer, MemorySetup(choose=oldest))
+    assert asked == [(0, block, range(1, 3 * block - 16)) for block in range(6, 12)]
+    for block in finished[7:]:
+        (selection,) = block.selections
+        assert selection.frames == (1, 2, 3)
+        newest = finished[block.index - 1].latents[0, -1].mean((-2, -1))
+        for frame, similarity in zip(selection.frames, selection.similarities, strict=True):
+            past = latents(finished)[0, frame].mean((-2, -1))
+            assert similarity == pytest.approx(float(torch.cosine_similarity(past, newest, 0)), abs=1e-5)
+
+
+@pytest.mark.parametrize("chosen", [[99], [1, 1], [-1], list(range(1, 8))])
+def test_a_choice_that_can_not_be_is_refused(transformer: CausalWanTransformer, chosen: list[int]) -> None:
+    with pytest.raises(ValueError, match="at most 6 different frames out of 1"):
+        remembering(transformer, MemorySetup(choose=lambda *_: chosen))
+
+
+def test_frames_of_another_take_are_there_from_the_first_block(transformer: CausalWanTransformer) -> None:
+    other, _ = remembering(transformer, MemorySetup(), blocks=6)
+    brought = RememberedFrames(latents(other)[0].numpy())
+    finished, counters = remembering(transformer, MemorySetup(remembered=brought), blocks=9)
+    assert [block.selections[0].frames for block in finished[:1]] == [(-18, -15, -11, -8, -4, -1)]
+    assert counters.remade > 0
+    plain, _ = remembering(transformer, MemorySetup(), blocks=1)
+    assert not torch.equal(plain[0].latents, finished[0].latents)
+    assert {frame < 0 for block in finished for frame in block.selections[0].frames} == {True, False}
 
 
 def latents(finished: list[FinishedBlock]) -> Tensor:

@@ -38,3 +38,12 @@ def test_a_cue_waits_for_the_next_block(seconds: float, block: int) -> None:
     assert take.cue_block(seconds) == block
     assert take.starts_at(block) >= seconds
     assert take.starts_at(block) - seconds < 12 / 16
+
+
+def test_latents_between_cover_the_span_and_no_more() -> None:
+    timeline = Timeline(pixel_frames=400, fps=16, frames_per_block=3, temporal_factor=4)
+    for start, end in ((0.0, 0.01), (0.0, 1.0), (0.3, 0.9), (2.5, 2.6), (1.0, 20.0)):
+        frames = timeline.latents_between(start, end)
+        shown = range(int(start * 16), max(int(start * 16), -(-int(end * 160) // 10) - 1) + 1)
+        covered = {0 if pixel == 0 else (pixel + 3) // 4 for pixel in shown}
+        assert set(frames) == covered

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
+from longlive_rag.cli.settings import Gibibytes
+from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
 
 if TYPE_CHECKING:
     from longlive_rag.bench import ArmFigures, Report, Subject
@@ -23,6 +25,10 @@ PROMPT = "a red circle walks in a meadow"
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default is one a core.")
+@click.option("--memory-gpu-gib", type=Gibibytes(), help="What pages may take of the GPU's memory; default 4.")
+@click.option("--memory-host-gib", type=Gibibytes(), help="What pages may take of the host's memory; default 8.")
+@click.option("--page-precision", type=click.Choice(PAGE_PRECISIONS), default="same", show_default=True)
+@click.option("--search", metavar="N,N,...", help="Measure the search alone, at these numbers of frames.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def bench(
     backbone: str,
@@ -32,6 +38,10 @@ def bench(
     dtype: str,
     device: str,
     threads: int | None,
+    memory_gpu_gib: float | None,
+    memory_host_gib: float | None,
+    page_precision: str,
+    search: str | None,
     as_json: bool,
 ) -> None:
     """Measure seconds per block and frames per second, end to end and by stage.
@@ -45,6 +55,8 @@ def bench(
       longlive-rag bench
       longlive-rag bench --compare native,memory --json
       longlive-rag bench --shape bench-small --compare native,memory --dtype float32
+      longlive-rag bench --compare native,memory --memory-host-gib 0
+      longlive-rag bench --search 10000
     """
     import torch
 
@@ -53,9 +65,40 @@ def bench(
     if threads:
         torch.set_num_threads(threads)
     with refuse_bad_input():
+        if search:
+            _bench_search(search, as_json)
+            return
+        budgets = _budgets(memory_gpu_gib, memory_host_gib, page_precision)
         subject = _subject(backbone, shape, dtype, device)
-        report = run(subject, compare.split(","), blocks, lambda line: click.echo(line, err=True))
+        report = run(subject, compare.split(","), blocks, lambda line: click.echo(line, err=True), budgets)
     click.echo(json.dumps(report.as_dict(), indent=2) if as_json else _table(report))
+
+
+def _budgets(gpu_gib: float | None, host_gib: float | None, precision: str) -> PageBudgets:
+    given = {"gpu_bytes": gpu_gib, "host_bytes": host_gib}
+    sizes = {name: int(gib * 2**30) for name, gib in given.items() if gib is not None}
+    if any(size < 0 for size in sizes.values()):
+        raise ValueError("memory budgets must be 0 or more")
+    return PageBudgets(**sizes, precision=cast(PagePrecision, precision))
+
+
+def _bench_search(sizes: str, as_json: bool) -> None:
+    from longlive_rag.search_bench import measure_search
+
+    try:
+        frames = [int(size) for size in sizes.split(",")]
+    except ValueError as error:
+        raise ValueError(f"--search is {sizes!r}; give numbers of frames such as 10000,1000000") from error
+    figures = [measure_search(count, progress=lambda line: click.echo(line, err=True)) for count in frames]
+    if as_json:
+        click.echo(json.dumps([vars(one) for one in figures], indent=2))
+        return
+    for one in figures:
+        kind = "exact" if one.exact else f"approximate, recall@6 {one.recall:.3f}"
+        click.echo(
+            f"{one.frames} frames of {one.embedding_dim}: median {one.median_ms:.2f} ms, p99 {one.p99_ms:.2f} ms, "
+            f"{kind}; filled in {one.build_seconds:.1f} s"
+        )
 
 
 def _subject(backbone: str, shape: str | None, dtype: str, device: str) -> Subject:
@@ -92,9 +135,16 @@ def _arm_lines(arm: ArmFigures, includes_decode: bool) -> str:
     speed = f"{arm.transformer_frames_per_second:.1f} frames/s transformer only"
     if includes_decode:
         speed = f"{arm.frames_per_second:.1f} frames/s end to end, {speed}"
+    pages = ""
+    if arm.pages and arm.pages["fetched"]:
+        pages = (
+            f"\n  pages: {arm.pages['fetched']} fetched, {arm.pages['from_gpu']} from the GPU tier, "
+            f"{arm.pages['from_host']} from the host's, {arm.pages['remade']} made again, "
+            f"{arm.pages['seconds_waited'] * 1000:.1f} ms waited for copies in all"
+        )
     return (
         f"{arm.arm}: {arm.seconds_per_block:.3f} s per block, {speed}, {arm.retrieved_frames} past frames retrieved\n"
         f"  by stage, ms: {stages}\n"
         f"  roofline (matrix products and attention alone): {arm.roofline_seconds:.3f} s; "
-        f"the block without decoding takes {arm.over_roofline:.2f}x"
+        f"the block without decoding takes {arm.over_roofline:.2f}x{pages}"
     )

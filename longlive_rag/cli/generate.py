@@ -16,6 +16,7 @@ import click
 from longlive_rag.cli.errors import Failed, Stopped, one_line, refuse_bad_input
 from longlive_rag.cli.settings import FLAGS, build_request, with_rights, with_settings
 from longlive_rag.config import TakeRequest
+from longlive_rag.geometry import backbone_id, read_geometry
 from longlive_rag.presets import BUILT_IN, DEFAULT_BACKBONE, Preset, load_preset
 from longlive_rag.timeline import Timeline
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline
     from longlive_rag.rights.provenance import Provenance
     from longlive_rag.take import TakeRun, TakeWriter
+    from retrieval.budgets import PageCounters
 
 PROGRESS = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} frames, {rate_noinv_fmt} end to end, "
 PROGRESS += "{remaining} left{postfix}"
@@ -107,6 +109,7 @@ def generate(
 
     Options from --window to --upscale default to the backbone's preset.
     """
+    from longlive_rag.remember import find_remembered
     from longlive_rag.take import TakeWriter, check_take_folder
 
     with refuse_bad_input(FLAGS):
@@ -114,12 +117,15 @@ def generate(
         request = build_request(preset, prompt, seconds, cues, seed, memory, settings)
         if not take:
             raise ValueError("--output is empty; name a folder for the take, such as takes/first")
-        check_take_folder(Path(take), request, overwrite)
         provenance = provenance_of(preset, license_policy, deliverable, phase, show_label)
+        geometry = read_geometry(preset, request.output, request.memory.encoder)
+        find_remembered(request.memory.remember, preset, request.output, geometry)
+        timeline = Timeline(
+            request.pixel_frames, request.output.fps, request.context.frames_per_block, preset.temporal_factor
+        )
+        frame_bytes = geometry.latent_bytes + geometry.embedding_bytes
+        check_take_folder(Path(take), request, overwrite, timeline.latent_frames * frame_bytes)
     pipe, run = open_backbone(preset, request, device, dtype, codec, provenance, prompt_embeds)
-    timeline = Timeline(
-        request.pixel_frames, request.output.fps, request.context.frames_per_block, preset.temporal_factor
-    )
     record = make(pipe, request, TakeWriter(Path(take), request, timeline, run))
     report(record, Path(take), as_json)
 
@@ -162,6 +168,7 @@ def open_backbone(
         load_seconds=round(time.perf_counter() - begin_s, 3),
         unknown_words=unknown,
         provenance=provenance,
+        backbone_id=backbone_id(preset.folder),
     )
     return pipe, run
 
@@ -217,9 +224,11 @@ def make(pipe: LongLiveRAGPipeline, request: TakeRequest, take: TakeWriter) -> d
     )
     try:
         with bar:
-            for block in pipe.stream(request):
+            for block in pipe.stream(request, stores=[take]):
                 take.add(block)
-                bar.set_postfix_str(f"{take.frames_retrieved} past frames retrieved", refresh=False)
+                bar.set_postfix_str(
+                    f"{take.frames_retrieved} past frames retrieved{in_words(take.pages)}", refresh=False
+                )
                 bar.update(len(block.pixel_frames))
         record = take.finish("finished")
     except KeyboardInterrupt as error:
@@ -232,6 +241,14 @@ def make(pipe: LongLiveRAGPipeline, request: TakeRequest, take: TakeWriter) -> d
     if record["status"] != "finished":
         raise Failed(f"{record['error']['message']}; {kept(record, take.folder)}")
     return record
+
+
+def in_words(pages: PageCounters | None) -> str:
+    """What the page cache holds and had to make again, for a progress line."""
+    if pages is None or not pages.fetched:
+        return ""
+    held = f", {(pages.gpu_bytes + pages.host_bytes) / 2**30:.2f} GiB of pages"
+    return f"{held}, {pages.remade} made again" if pages.remade else held
 
 
 def finish_failed(take: TakeWriter, error: BaseException) -> dict[str, Any]:

@@ -12,9 +12,12 @@ from longlive_rag.version import __version__
 
 COMMANDS = {
     "generate": "Make a take: a video from a prompt, with memory.",
+    "take": "What a take on disk holds, and mending one.",
+    "plan": "What a take will need of GPU, host and disk.",
     "verify": "Replay golden trajectories and compare.",
     "eval": "Measure identity drift, and compare arms.",
     "bench": "Measure speed and memory, stage by stage.",
+    "footprint": "Measure peak memory over takes of growing length.",
     "models": "Backbones: list, fetch, convert, check.",
     "license": "Terms of weights: record and report.",
     "doctor": "Look at this machine: what would run here?",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
 from longlive_rag.config import Cue, TakeRequest
 from longlive_rag.presets import Preset
+from retrieval.budgets import PAGE_PRECISIONS
 
 
 class Steps(click.ParamType):
@@ -26,6 +28,37 @@ class Steps(click.ParamType):
             self.fail(f"{value!r} is no list of whole numbers such as 1000,750,500,250", param, ctx)
 
 
+class Span(click.ParamType):
+    """Two times in seconds, with a dash between them."""
+
+    name = "from-to"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            start, end = value.split("-")
+            return float(start), float(end)
+        except ValueError:
+            self.fail(f"{value!r} is no span of seconds such as 2-3.5", param, ctx)
+
+
+class Gibibytes(click.ParamType):
+    """A number of GiB, or a number with a unit."""
+
+    name = "gib"
+    UNITS: ClassVar[dict[str, int]] = {"": 2**30, "GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        number, unit = re.fullmatch(r"(-?[0-9.]*)\s*(.*)", value, re.DOTALL).groups()  # type: ignore[union-attr]
+        try:
+            return float(number) * self.UNITS[unit] / 2**30
+        except (KeyError, ValueError):
+            self.fail(f"{value!r} is no size such as 4 (GiB), 512MiB or 8GB", param, ctx)
+
+
 @dataclass(frozen=True)
 class Setting:
     """An option that sets one field of the request; left out, the backbone's preset stands."""
@@ -35,6 +68,7 @@ class Setting:
     field: str
     type: Any
     help: str
+    repeats: bool = False
 
     @property
     def key(self) -> str:
@@ -67,6 +101,42 @@ SETTINGS = (
         click.Choice(["autoencoder", "mean_pool"]),
         "What memory compares frames by.",
     ),
+    Setting("--memory-gpu-gib", "memory", "gpu_gib", Gibibytes(), "What pages may take of the GPU's memory."),
+    Setting("--memory-host-gib", "memory", "host_gib", Gibibytes(), "What pages may take of the host's memory."),
+    Setting(
+        "--page-precision",
+        "memory",
+        "page_precision",
+        click.Choice(PAGE_PRECISIONS),
+        "Of pages in host memory.",
+    ),
+    Setting(
+        "--stale-pages",
+        "memory",
+        "stale_pages",
+        click.Choice(["remake", "keep"]),
+        "Pages made before the last cue: make again, or keep.",
+    ),
+    Setting("--exclude", "memory", "exclude", Span(), "Seconds that are never remembered; repeat for more.", True),
+    Setting("--pin", "memory", "pin", Span(), "Seconds that are remembered first; repeat for more.", True),
+    Setting("--anchor", "memory", "anchor", Span(), "Seconds that show what is good, for --admit-above."),
+    Setting(
+        "--admit-above",
+        "memory",
+        "admit_above",
+        float,
+        "Frames less similar (cosine) to all of --anchor are not remembered.",
+    ),
+    Setting("--prompt-weight", "memory", "prompt_weight", float, "Share of the prompt in what memory compares."),
+    Setting("--diversity", "memory", "diversity", float, "0: the most similar frames; towards 1: unlike each other."),
+    Setting(
+        "--remember",
+        "memory",
+        "remember",
+        str,
+        "TAKE or TAKE@FROM-TO: another take's frames, remembered from the start; repeat for more.",
+        True,
+    ),
     Setting("--steps", "sampler", "denoising_steps", Steps(), "Denoising steps, such as 1000,750,500,250."),
     Setting("--shift", "sampler", "timestep_shift", float, "Shift of the noise schedule."),
     Setting("--train-timesteps", "sampler", "num_train_timesteps", int, "Timesteps the backbone was trained with."),
@@ -96,7 +166,8 @@ FLAGS = {setting.field: setting.flag for setting in SETTINGS} | PLAIN_FLAGS
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `SETTINGS`, in their order."""
     for setting in reversed(SETTINGS):
-        option = click.option(setting.flag, setting.key, type=setting.type, help=setting.help, default=None)
+        repeats: dict[str, Any] = {"multiple": True} if setting.repeats else {"default": None}
+        option = click.option(setting.flag, setting.key, type=setting.type, help=setting.help, **repeats)
         command = option(command)
     return command
 
@@ -130,7 +201,7 @@ def build_request(
     """
     changes: dict[str, dict[str, Any]] = {"context": {}, "sampler": {}, "memory": {}, "output": {}}
     for setting in SETTINGS:
-        if settings.get(setting.key) is not None:
+        if settings.get(setting.key) not in (None, ()):
             changes[setting.part][setting.field] = settings[setting.key]
     if memory is not None:
         changes["memory"]["enabled"] = memory

@@ -163,3 +163,28 @@ def test_a_step_neither_synchronises_nor_concatenates_nor_copies_the_cache(model
     assert recorder.names & {"addmm", "linear"}
     # The timestep's sinusoids (freq_dim numbers) are the only thing laid side by side.
     assert recorder.largest < one_layer_of_context
+
+
+@pytest.mark.parametrize("rope", ["relative", "absolute"])
+def test_a_page_made_again_is_the_committed_one_where_the_frame_saw_itself_alone(rope: str) -> None:
+    """Blocks of one frame without sink, and a context of one frame: commit and remake are then the same function."""
+    torch.manual_seed(2)
+    model = CausalWanTransformer(
+        num_attention_heads=2, attention_head_dim=24, num_layers=3, ffn_dim=96, freq_dim=32, text_dim=20, text_length=7
+    ).eval()
+    config = ContextConfig(window_frames=2, sink_frames=0, memory_frames=1, frames_per_block=1, rope=rope)
+    cache = KVCache(config, CacheShape(3, 1, 2, 24, (2, 3), torch.float32, torch.device("cpu")))
+    latents = torch.randn(1, 16, 5, 4, 6)
+    with torch.no_grad():
+        text = model.encode_text(torch.randn(1, 7, 20))
+        committed = []
+        for frame in range(5):
+            committed += [(left, page.clone()) for left, page in cache.admit(1)]
+            cache.assemble()
+            model.forward_block(latents[:, :, frame : frame + 1], torch.zeros(1), text, cache, keep=True)
+        frames = [frame for frame, _ in committed]
+        positions = torch.tensor([cache.committed_position(frame) for frame in frames])
+        again = model.encode_pages(latents[0].transpose(0, 1)[frames], positions, 0.0, text)
+    assert frames == [0, 1, 2]
+    for (_, page), remade in zip(committed, again, strict=True):
+        torch.testing.assert_close(remade, page[:, :, 0], rtol=1e-4, atol=1e-5)

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from retrieval.encoder import LatentAutoencoder, MeanPoolEncoder
 from retrieval.index import FrameIndex
 from retrieval.memory import Memory
-from retrieval.pages import HostPages
 from retrieval.selection import candidate_frames
 
 
@@ -60,9 +59,7 @@ def test_adding_leaves_the_callers_embeddings_alone() -> None:
 
 
 def test_each_take_of_a_batch_searches_itself() -> None:
-    memory = Memory(
-        MeanPoolEncoder(), HostPages(), window_frames=4, sink_frames=1, memory_frames=1, recency_guard_frames=0
-    )
+    memory = Memory(MeanPoolEncoder(), window_frames=4, sink_frames=1, memory_frames=1, recency_guard_frames=0)
     latents = torch.zeros(2, 8, 3, 2, 2)
     axes = torch.eye(3)
     take_a = [0, 0, 1, 2, 0, 0, 0, 1]  # newest frame looks like frame 2
@@ -76,15 +73,6 @@ def test_each_take_of_a_batch_searches_itself() -> None:
     assert first.query_frame == 7
     assert first.candidates == 4
     assert first.similarities[0] > 0.999
-
-
-def test_a_page_is_a_copy() -> None:
-    pages = HostPages()
-    page = torch.ones(2, 1, 1, 4, 1, 2)
-    pages.put(3, page)
-    page.zero_()
-    assert pages.get(3).eq(1).all()
-    assert pages.bytes == 2 * 4 * 2 * 4
 
 
 def test_autoencoder_shapes_and_unit_length(tmp_path) -> None:
@@ -105,3 +93,32 @@ def test_autoencoder_shapes_and_unit_length(tmp_path) -> None:
 def test_mean_pool_is_the_spatial_mean() -> None:
     latents = torch.arange(24, dtype=torch.float32).reshape(1, 1, 2, 3, 4)
     assert MeanPoolEncoder().encode(latents).tolist() == [[[5.5, 17.5]]]
+
+
+def walks(takes: int, frames: int, dim: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    paths = np.cumsum(0.2 * rng.standard_normal((takes, frames, dim)), axis=1) + rng.standard_normal((takes, 1, dim))
+    return paths.reshape(takes * frames, dim).astype(np.float32)
+
+
+def test_a_large_index_is_approximate_and_finds_nearly_all() -> None:
+    vectors = walks(takes=40, frames=100, dim=16)
+    exact, large = FrameIndex(16), FrameIndex(16, approximate_from=3000)
+    for start in range(0, len(vectors), 250):
+        exact.add(vectors[start : start + 250])
+        large.add(vectors[start : start + 250])
+    assert (exact.is_exact, large.is_exact, len(large)) == (True, False, 4000)
+    np.testing.assert_allclose(large.units([5, 3999]), exact.units([5, 3999]), atol=1e-6)
+    hits = 0
+    for query in vectors[::37]:
+        ours, truth = (index.search(query, range(4000), 6) for index in (large, exact))
+        hits += len({frame for frame, _ in ours} & {frame for frame, _ in truth})
+    assert hits / (6 * len(vectors[::37])) >= 0.9
+    assert all(frame in range(100, 2000) for frame, _ in large.search(vectors[150], range(100, 2000), 6))
+
+
+def test_frames_of_other_takes_are_numbered_below_zero() -> None:
+    index = FrameIndex(3, first_frame=-2)
+    index.add(np.eye(3, dtype=np.float32))
+    assert [frame for frame, _ in index.search(np.array([1, 0.5, 0], np.float32), [-2, -1, 0], 3)] == [-2, -1, 0]
+    assert index.similarities(np.array([0, 2, 0], np.float32), [-1, 0]) == [1.0, 0.0]

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 
+import numpy as np
 import pytest
 from fakes import SIZE, blocks_of, fill_disk, make_request, timeline_of
 from PIL import Image
@@ -20,15 +21,18 @@ from longlive_rag.disk import write_json
 from longlive_rag.take import (
     CONTACT_SHEET,
     FILES,
+    LATENTS,
     MEMORY_MAP,
     RECORD,
     VIDEO,
     TakeRun,
     TakeWriter,
     check_take_folder,
+    read_record,
     uninterrupted,
 )
 from longlive_rag.video import count_frames
+from retrieval.store import BlockRecord, LatentStore
 
 
 def make_run(folder, **settings):
@@ -105,7 +109,7 @@ def test_takes_of_a_batch(tmp_path):
 
 def test_without_memory(tmp_path):
     record = write_take(tmp_path / "take", make_request(context=ContextConfig(memory_frames=0)))
-    assert record["memory"] == {"frames_retrieved": 0, "blocks_with_memory": 0}
+    assert record["memory"] == {"frames_retrieved": 0, "blocks_with_memory": 0, "pages": None}
 
 
 def test_a_take_is_not_replaced_by_mistake(tmp_path):
@@ -238,3 +242,75 @@ def test_cues_are_shown_where_they_took_over(tmp_path):
         writer.add(block)
     writer.finish("interrupted")
     assert [mark.prompt for mark in writer._cue_marks()] == ["a"]
+
+
+# ---- latents ----
+
+
+def record_of(block, prompt="a red circle"):
+    rng = np.random.default_rng(block)
+    latents, embeddings = rng.standard_normal((3, 4, 2, 2)), rng.standard_normal((3, 5))
+    return BlockRecord(
+        block, latents.astype(np.float32), embeddings.astype(np.float32), None, prompt, None, {"denoise": 0.1}
+    )
+
+
+def write_with_latents(folder, blocks, request=None):
+    request = request or make_request()
+    writer = make_writer(folder, request)
+    for block in list(blocks_of(request))[:blocks]:
+        writer.append(record_of(block.index))
+        writer.add(block)
+    return writer
+
+
+def test_latents_are_stored_before_the_video_has_them(tmp_path):
+    request = make_request()
+    writer = make_writer(tmp_path / "take", request)
+    writer.append(record_of(0))
+    assert LatentStore(tmp_path / "take" / LATENTS).blocks == 1
+    assert json.loads((tmp_path / "take" / RECORD).read_text())["status"] == "running"
+    assert not (tmp_path / "take" / VIDEO).exists()
+    assert np.array_equal(writer.latents([2])[0], record_of(0).latents[2])
+    writer.finish("interrupted")
+    assert not (tmp_path / "take").exists()  # no frame of video was kept
+
+
+def test_a_take_keeps_its_latents(tmp_path):
+    record = write_with_latents(tmp_path, 4).finish("interrupted")
+    assert record["latents"] == {"folder": LATENTS, "blocks": 4}
+    store = LatentStore(tmp_path / LATENTS)
+    assert np.array_equal(store.record(3).embeddings, record_of(3).embeddings)
+
+
+def test_a_replaced_take_loses_its_latents_too(tmp_path):
+    write_with_latents(tmp_path, 4).finish("finished")
+    write_with_latents(tmp_path, 2).finish("finished")
+    assert LatentStore(tmp_path / LATENTS).blocks == 2
+    write_take(tmp_path, blocks=2)  # and one that stores none leaves none
+    assert not (tmp_path / LATENTS).exists()
+
+
+def test_a_take_that_is_being_written_is_refused(tmp_path):
+    writer = write_with_latents(tmp_path, 1)
+    with pytest.raises(ValueError, match="being written by another process"):
+        check_take_folder(tmp_path, make_request(), overwrite=True)
+    writer.finish("finished")
+    check_take_folder(tmp_path, make_request(), overwrite=True)
+
+
+def test_latents_count_towards_the_room_that_is_needed(tmp_path):
+    with pytest.raises(ValueError, match="no space left"):
+        check_take_folder(tmp_path / "take", make_request(), latents_bytes=10**18)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "is damaged"), ("[]", "is damaged"), ('{"format": 99}', "format 99; this version reads formats up to 1")],
+)
+def test_a_record_that_can_not_be_read(tmp_path, content, message):
+    with pytest.raises(ValueError, match="is no take"):
+        read_record(tmp_path)
+    (tmp_path / RECORD).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_record(tmp_path)

@@ -1,0 +1,116 @@
+"""`longlive-rag footprint`: peak memory over takes of growing length."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from longlive_rag.cli.errors import refuse_bad_input
+from longlive_rag.cli.settings import FLAGS, Gibibytes
+from longlive_rag.presets import DEFAULT_BACKBONE
+from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
+
+if TYPE_CHECKING:
+    from longlive_rag.footprint import Footprint, Sample
+
+PROMPT = "a red circle walks in a meadow"
+
+
+@click.command()
+@click.option("--seconds", "lengths", default="60,240,960", show_default=True, help="Lengths of takes, rising.")
+@click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
+@click.option("--shape", type=click.Choice(["bench-small", "wan-1.3b"]), help="Random weights of this size instead.")
+@click.option("--steps", default=4, show_default=True, type=click.IntRange(1, 4), help="Of --shape: denoising steps.")
+@click.option("--memory-gpu-gib", default="0", show_default=True, type=Gibibytes())
+@click.option("--memory-host-gib", default="32MiB", show_default=True, type=Gibibytes())
+@click.option("--page-precision", type=click.Choice(PAGE_PRECISIONS), default="same", show_default=True)
+@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default is one a core.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Draw the curve here (.png).")
+@click.option("--json", "as_json", is_flag=True, help="Print the curve as JSON.")
+def footprint(
+    lengths: str,
+    backbone: str,
+    shape: str | None,
+    steps: int,
+    memory_gpu_gib: float,
+    memory_host_gib: float,
+    page_precision: str,
+    dtype: str,
+    device: str,
+    threads: int | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure the memory of one long take, block by block, with its store on disk; flat is what it should be.
+
+    A shorter take is the beginning of a longer one, so one run gives the peaks of all lengths. Budgets are small by
+    default, so that pages can't all be kept.
+
+    \b
+    Examples:
+      longlive-rag footprint --seconds 60,240,960 -o flat.png
+      longlive-rag footprint --shape bench-small --steps 1 --seconds 15,60 --memory-host-gib 128MiB
+    """
+    import torch
+
+    from longlive_rag.footprint import check_lengths, draw, measure
+
+    if threads:
+        torch.set_num_threads(threads)
+    with refuse_bad_input(FLAGS):
+        asked = _lengths(lengths)
+        check_lengths(asked)
+        if min(memory_gpu_gib, memory_host_gib) < 0:
+            raise ValueError("memory budgets must be 0 or more")
+        if output and output.suffix != ".png":
+            raise ValueError(f"--output is {output}; its name must end in .png")
+        budgets = PageBudgets(
+            int(memory_gpu_gib * 2**30), int(memory_host_gib * 2**30), cast(PagePrecision, page_precision)
+        )
+        samples = _samples(backbone, shape, steps, asked[-1], budgets, dtype, device)
+        curve = measure(samples, asked, lambda line: click.echo(line, err=True))
+    if output:
+        draw({shape or backbone: curve}, output)
+    click.echo(json.dumps(_as_dict(curve), indent=2) if as_json else _table(curve))
+
+
+def _samples(
+    backbone: str, shape: str | None, steps: int, seconds: float, budgets: PageBudgets, dtype: str, device: str
+) -> Iterator[Sample]:
+    import torch
+
+    from longlive_rag.bench import random_subject
+    from longlive_rag.footprint import samples_of_pipeline, samples_of_subject
+    from longlive_rag.load import load_pipeline, pick_device
+
+    if shape:
+        subject = random_subject(shape, getattr(torch, dtype), pick_device(device))
+        return samples_of_subject(subject, seconds, budgets, steps)
+    return samples_of_pipeline(load_pipeline(backbone, dtype, device), PROMPT, seconds, budgets)
+
+
+def _lengths(text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"seconds is {text!r}; give rising numbers such as 60,240,960") from error
+
+
+def _as_dict(curve: Footprint) -> dict[str, object]:
+    return {
+        "peaks_bytes": {f"{length:g}": count for length, count in curve.peaks.items()},
+        "spread_bytes": curve.spread_bytes,
+        "samples": [vars(sample) for sample in curve.samples],
+    }
+
+
+def _table(curve: Footprint) -> str:
+    lines = [f"{length:>6g} s: peak {count / 2**20:.1f} MiB" for length, count in curve.peaks.items()]
+    last = curve.samples[-1]
+    return "\n".join([*lines, f"apart: {curve.spread_bytes / 2**20:.1f} MiB; {last.pages_remade} pages made again"])

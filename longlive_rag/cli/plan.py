@@ -1,0 +1,115 @@
+"""`longlive-rag plan`: what a take will need, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from longlive_rag.cli.errors import refuse_bad_input
+from longlive_rag.cli.settings import FLAGS, Gibibytes, build_request, with_settings
+from longlive_rag.presets import DEFAULT_BACKBONE, load_preset
+
+if TYPE_CHECKING:
+    from longlive_rag.config import TakeRequest
+    from longlive_rag.plan import Plan
+    from longlive_rag.presets import Preset
+
+
+@click.command()
+@click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
+@click.option("--seconds", type=float, default=30.0, show_default=True, help="Length of the take.")
+@click.option("--cues/--no-cues", default=False, show_default=True, help="Whether other prompts take over.")
+@click.option("--gpu-gib", type=Gibibytes(), help="The GPU's memory; says which budget fits.")
+@click.option("--host-gib", type=Gibibytes(), help="The host's memory; says which budget fits.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@with_settings
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, in bytes.")
+def plan(
+    backbone: str,
+    seconds: float,
+    cues: bool,
+    gpu_gib: float | None,
+    host_gib: float | None,
+    dtype: str,
+    device: str,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Work out what a take will need of GPU, host and disk, from the backbone's configs alone.
+
+    \b
+    Examples:
+      longlive-rag plan --seconds 960
+      longlive-rag plan --seconds 120 --memory-host-gib 0.05
+      longlive-rag plan --seconds 120 --host-gib 16
+    """
+    with refuse_bad_input(FLAGS):
+        from longlive_rag.plan import budgets_that_fit
+
+        preset = load_preset(backbone)
+        request = build_request(preset, "a plan", seconds, (), 0, None, settings)
+        result = plan_request(preset, request, dtype, device, cues)
+        sizes = [None if gib is None else int(gib * 2**30) for gib in (gpu_gib, host_gib)]
+        advice = budgets_that_fit(result, *sizes)
+    if as_json:
+        totals = {"device_bytes": result.device_bytes, "host_bytes": result.host_bytes, "disk_bytes": result.disk_bytes}
+        click.echo(json.dumps({**asdict(result), **totals, "advice": advice}, indent=2))
+    else:
+        click.echo(table(result, request, device, advice))
+
+
+def plan_request(preset: Preset, request: TakeRequest, dtype: str, device: str, has_cues: bool) -> Plan:
+    """The plan of a request on a pipeline folder."""
+    from longlive_rag.geometry import read_geometry
+    from longlive_rag.plan import decode_bytes, make_plan, weight_bytes
+    from longlive_rag.take import estimate_bytes
+    from longlive_rag.timeline import Timeline
+
+    output, context = request.output, request.context
+    return make_plan(
+        read_geometry(preset, output, request.memory.encoder),
+        context,
+        request.memory.budgets,
+        Timeline(request.pixel_frames, output.fps, context.frames_per_block, preset.temporal_factor),
+        weight_bytes(preset, dtype),
+        dtype=dtype,
+        on_gpu=device == "cuda",
+        has_cues=has_cues,
+        decode_bytes=decode_bytes(preset, output.height, output.width, device),
+        video_bytes=estimate_bytes(request),
+    )
+
+
+def table(result: Plan, request: TakeRequest, device: str, advice: dict[str, float]) -> str:
+    """The plan in words."""
+    where = {"cpu": "host memory", "cuda": "GPU memory"}[device]
+    lines = [
+        f"{request.seconds:g} s of {request.output.width}x{request.output.height}: {result.blocks} blocks, "
+        f"{result.latent_frames} latent frames",
+        f"a page (keys and values of one latent frame): {size(result.page_bytes)}, "
+        f"{size(result.stored_page_bytes)} in the host tier",
+        f"pages held at most: {result.gpu_pages} on the GPU, {result.host_pages} on the host, of "
+        f"{result.past_pages} that leave the window ({size(result.past_pages * result.page_bytes)})",
+        *_parts(f"peak {where}", result.device),
+    ]
+    lines += _parts("peak host memory", result.host) if result.host else []
+    lines += _parts("disk", result.disk)
+    lines += [f"to fit: --{name.replace('_', '-')} {gib:g}" for name, gib in advice.items()]
+    return "\n".join(lines)
+
+
+def _parts(title: str, parts: dict[str, int]) -> list[str]:
+    shown = sorted(((count, name) for name, count in parts.items() if count), reverse=True)
+    return [f"{title}: {size(sum(parts.values()))}", *(f"  {size(count):>9}  {name}" for count, name in shown)]
+
+
+def size(count: int) -> str:
+    """Bytes in words, such as 3.2 GiB."""
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} B"

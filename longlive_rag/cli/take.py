@@ -1,0 +1,88 @@
+"""`longlive-rag take`: what a take on disk holds, and mending one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from longlive_rag.cli.errors import Failed, refuse_bad_input
+
+TAKE = click.argument("folder", metavar="TAKE", type=click.Path(path_type=Path))
+
+
+@click.group()
+def take() -> None:
+    """Takes on disk.
+
+    \b
+    Examples:
+      longlive-rag take info takes/first
+      longlive-rag take repair takes/first
+    """
+
+
+@take.command()
+@TAKE
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+def info(folder: Path, as_json: bool) -> None:
+    """Say what a take holds, and check every stored block; exit code 1 if one is damaged.
+
+    It may be used while the take is being made.
+
+    \b
+    Examples:
+      longlive-rag take info takes/first
+      longlive-rag take info takes/first --json
+    """
+    from longlive_rag.inspection import describe
+
+    with refuse_bad_input():
+        facts = describe(folder)
+    click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else _lines(facts))
+    damage = (facts["latents"] or {}).get("damage")
+    if damage:
+        raise Failed(f"{damage['message']}; `longlive-rag take repair {folder}` keeps the blocks before it")
+
+
+@take.command()
+@TAKE
+def repair(folder: Path) -> None:
+    """Keep a take's latents up to the first damaged block; the rest is moved aside, nothing is deleted.
+
+    The video and the record stay as they are.
+
+    \b
+    Examples:
+      longlive-rag take repair takes/first
+    """
+    from longlive_rag.take import LATENTS
+    from retrieval.store import repair as mend
+
+    with refuse_bad_input():
+        done = mend(folder / LATENTS)
+    if done.folder is None:
+        click.echo(f"{folder}: all {done.kept} blocks are whole; nothing to repair")
+    else:
+        click.echo(f"{folder}: kept the first {done.kept} blocks; moved {len(done.set_aside)} to {done.folder}")
+
+
+def _lines(facts: dict[str, Any]) -> str:
+    state = " (being written now)" if facts["being_written"] else ""
+    lines = [
+        f"{facts['take']}: {facts['status']}{state}, {facts['frames'] / facts['fps']:g} of {facts['seconds']:g} s, "
+        f"{facts['width']}x{facts['height']} at {facts['fps']} frames a second, backbone {facts['backbone']}",
+        f"  prompt   {facts['prompt']}",
+    ]
+    lines += [f"  cue {number}    {prompt}" for number, prompt in enumerate(facts["cues"], start=1)]
+    latents = facts["latents"]
+    if latents is None:
+        return "\n".join([*lines, "  latents  none are stored"])
+    width = f", embeddings of {latents['embedding_dim']}" if latents["embedding_dim"] else ""
+    lines.append(
+        f"  latents  {latents['blocks']} blocks, {latents['frames']} latent frames of {latents['shape']}{width}, "
+        f"{latents['bytes'] / 1e6:.1f} MB"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,110 @@
+"""What memory admits, and which of it a block takes: pure functions on frame numbers and unit vectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+POOL = 4  # diversity picks from this many times as many frames as are wanted
+
+
+@dataclass(frozen=True)
+class RetrievalRules:
+    """Beyond the plain K most similar. Everything is off by default. Ranges are of latent frames.
+
+    Attributes:
+        exclude: never remembered.
+        pin: remembered first once they have left the window; at most half of the K places are theirs.
+        prompt_weight: w in the score (1 - w) cos(latents) + w cos(prompts).
+        anchors: the frames that say what is good.
+        admit_above: a frame enters memory only if its cosine similarity to some anchor is at least this.
+        diversity: d in maximal marginal relevance: each place goes to the frame with the largest
+            (1 - d) similarity to the query - d largest similarity to what is chosen already.
+    """
+
+    exclude: tuple[range, ...] = ()
+    pin: tuple[range, ...] = ()
+    prompt_weight: float = 0.0
+    anchors: range | None = None
+    admit_above: float | None = None
+    diversity: float = 0.0
+
+
+def without(frames: Sequence[int], excluded: Sequence[range], refused: Collection[int]) -> Sequence[int]:
+    """`frames` without those in a range and those refused; the same object where there is nothing to leave out."""
+    if not excluded and not refused:
+        return frames
+    return [frame for frame in frames if frame not in refused and not _within(frame, excluded)]
+
+
+def pinned_among(frames: Sequence[int], pins: Sequence[range]) -> list[int]:
+    """Those of `frames` that are pinned."""
+    return [frame for frame in frames if _within(frame, pins)] if pins else []
+
+
+def pinned_places(memory_frames: int) -> int:
+    """How many of K places pins may take: half, and at least one, so that the rest goes on remembering."""
+    return max(1, memory_frames // 2)
+
+
+def spread(frames: Sequence[int], limit: int) -> list[int]:
+    """Up to `limit` of `frames`, evenly spaced, the first and the last among them."""
+    if len(frames) <= limit:
+        return list(frames)
+    if limit <= 1:
+        return list(frames[:limit])
+    return [frames[round(place * (len(frames) - 1) / (limit - 1))] for place in range(limit)]
+
+
+def hybrid_keys(latent_units: Vectors, prompt_units: Vectors, prompt_weight: float) -> Vectors:
+    """[N, D] and [N, P] unit vectors to [N, D + P] unit vectors.
+
+    The inner product of two of them is (1 - w) cos(latents) + w cos(prompts): a weighted sum in one search.
+    """
+    a, b = math.sqrt(1 - prompt_weight), math.sqrt(prompt_weight)
+    return np.concatenate([a * latent_units, b * prompt_units], axis=1).astype(np.float32)
+
+
+def admitted(latent_units: Vectors, anchor_units: Vectors, admit_above: float) -> NDArray[np.bool_]:
+    """Which of the frames [N, D] are similar enough to one of the anchors [A, D]."""
+    return (latent_units @ anchor_units.T).max(axis=1) >= admit_above
+
+
+def most_diverse(similarities: NDArray[np.float32], units: Vectors, limit: int, diversity: float) -> list[int]:
+    """Maximal marginal relevance (Carbonell and Goldstein, 1998).
+
+    Args:
+        similarities: [N] to the query.
+        units: [N, D] unit vectors.
+        limit: how many to choose.
+        diversity: 0 is the most similar, 1 the least like each other.
+
+    Returns:
+        Places in 0..N-1, in the order in which they were chosen.
+    """
+    chosen: list[int] = []
+    nearest = np.zeros(len(units), dtype=np.float32)  # similarity to the most similar chosen one
+    score = (1 - diversity) * similarities
+    while len(chosen) < min(limit, len(units)):
+        marginal = score - diversity * nearest if chosen else score.copy()
+        marginal[chosen] = -np.inf
+        best = int(marginal.argmax())
+        chosen.append(best)
+        likeness = units @ units[best]
+        nearest = likeness if len(chosen) == 1 else np.maximum(nearest, likeness)
+    return chosen
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """[..., D] scaled to length 1; zero stays zero."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return (vectors / np.maximum(length, np.finfo(np.float32).tiny)).astype(np.float32)
+
+
+def _within(frame: int, ranges: Iterable[range]) -> bool:
+    return any(frame in one for one in ranges)

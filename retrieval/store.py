@@ -1,0 +1,455 @@
+"""The latent store: what a take has committed, durable block by block, readable while it grows.
+
+One immutable HDF5 file a block. A block is written under a temporary name, synced to the disk, renamed to its number,
+and the folder is synced: whenever the process or the machine dies, a numbered file is whole or not there. Nothing
+that is committed is ever written to again, so readers need no lock.
+
+In front of the HDF5 content stands one line of text (HDF5 calls the place the user block) with the format's version
+and the length and SHA-256 of what follows. Any HDF5 reader opens the file; this one first checks the line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.selection import Selection
+
+FORMAT = 1
+MAGIC = b"longlive-rag block "
+HEADER_BYTES = 512
+LOCK = "lock"
+LOCK_TRIES, LOCK_WAIT_S = 5, 0.02
+SET_ASIDE = "damaged"
+BLOCK_NAME = re.compile(r"\d{6,}\.h5")
+
+
+class DamagedError(ValueError):
+    """A stored block is not what was written.
+
+    Attributes:
+        block: its number; the blocks before it are whole.
+    """
+
+    def __init__(self, block: int, message: str) -> None:
+        super().__init__(message)
+        self.block = block
+
+
+class FutureFormatError(ValueError):
+    """A file was written by a newer version."""
+
+
+@dataclass(frozen=True)
+class BlockRecord:
+    """What is kept of a committed block.
+
+    Attributes:
+        block: its number in the take, from 0.
+        latents: [T, C, h, w] float32.
+        embeddings: [T, D] float32, by which memory is searched; None without memory.
+        selection: what the block retrieved; None if nothing.
+        prompt: the prompt in charge.
+        cue: number of the cue (from 1) that took over at this block, else None.
+        seconds: time spent, by stage.
+    """
+
+    block: int
+    latents: NDArray[np.float32]
+    embeddings: NDArray[np.float32] | None
+    selection: Selection | None
+    prompt: str
+    cue: int | None
+    seconds: dict[str, float]
+
+
+class BlockStore(Protocol):
+    """Where committed blocks go, and where past latents come from."""
+
+    def append(self, record: BlockRecord) -> None:
+        """Keep the next block; once this returns, it is kept."""
+        ...
+
+    def latents(self, frames: Sequence[int]) -> NDArray[np.float32]:
+        """Latents [N, C, h, w] float32 of committed latent frames, numbered in the take."""
+        ...
+
+
+class LatentStore:
+    """Reads a take's blocks; another process may be writing them.
+
+    Args:
+        folder: of the store.
+
+    Raises:
+        ValueError: if there is no store, or it has no block yet.
+        DamagedError: if a block is missing between others, or block 0 is damaged.
+        FutureFormatError: if it was written by a newer version.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = folder = Path(folder)
+        self.blocks = count_blocks(folder)
+        if not self.blocks:
+            raise ValueError(f"{folder} holds no latents")
+        self.frames_per_block = len(self.record(0).latents)
+
+    @property
+    def frames(self) -> int:
+        """Latent frames of all blocks."""
+        return self.blocks * self.frames_per_block
+
+    @property
+    def bytes(self) -> int:
+        """Bytes on disk."""
+        return sum(block_path(self.folder, block).stat().st_size for block in range(self.blocks))
+
+    def refresh(self) -> int:
+        """Look for blocks that were committed since; returns how many there are."""
+        while block_path(self.folder, self.blocks).exists():
+            self.blocks += 1
+        return self.blocks
+
+    def record(self, block: int) -> BlockRecord:
+        """One block; DamagedError if it is not what was written."""
+        return read_block(block_path(self.folder, block), block)
+
+    def check(self) -> None:
+        """Read every block; raises DamagedError at the first that is damaged."""
+        for block in range(self.blocks):
+            self.record(block)
+
+    def latents(self, frames: Sequence[int]) -> NDArray[np.float32]:
+        """Latents [N, C, h, w] float32 of latent frames, numbered in the take."""
+        return gather_latents(self.folder, self.frames_per_block, frames)
+
+
+class LatentWriter:
+    """Appends blocks to a store. One writer at a time; its lock ends with it, however it ends.
+
+    Args:
+        folder: of the store; it and its parents are made.
+        overwrite: forget the blocks that are there.
+
+    Raises:
+        ValueError: if another process is writing here, or there are blocks and `overwrite` is off.
+    """
+
+    def __init__(self, folder: str | Path, overwrite: bool = False) -> None:
+        self.folder = folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+        self._lock = _acquire(folder)
+        try:
+            self._begin(overwrite)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, overwrite: bool) -> None:
+        for part in self.folder.glob(".*.part"):
+            part.unlink()
+        here = block_numbers(self.folder)
+        if here and not overwrite:
+            raise ValueError(f"{self.folder} holds {len(here)} blocks already")
+        for block in reversed(here):
+            block_path(self.folder, block).unlink()
+        sync_folder(self.folder)  # no old block may come back beside new ones
+        self.blocks = 0
+        self._frames_per_block = 0
+
+    def append(self, record: BlockRecord) -> None:
+        """Write the next block; once this returns it survives the end of the process and of the power.
+
+        Raises:
+            ValueError: if it is not the next block, or of another size than the first.
+            OSError: if the disk refuses; the store is as before.
+        """
+        if record.block != self.blocks:
+            raise ValueError(f"block {record.block} can't be written: the next one is {self.blocks}")
+        if self.blocks and len(record.latents) != self._frames_per_block:
+            raise ValueError(
+                f"block {record.block} has {len(record.latents)} latent frames; the take's others have "
+                f"{self._frames_per_block}"
+            )
+        write_durably(block_path(self.folder, record.block), pack(record))
+        self.blocks += 1
+        self._frames_per_block = len(record.latents)
+
+    def latents(self, frames: Sequence[int]) -> NDArray[np.float32]:
+        """Latents [N, C, h, w] float32 of committed latent frames."""
+        return gather_latents(self.folder, self._frames_per_block, frames)
+
+    def close(self) -> None:
+        """Let others write."""
+        self._lock.close()
+
+    def __enter__(self) -> LatentWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What a repair did.
+
+    Attributes:
+        kept: blocks that are whole, from the first on.
+        set_aside: files that were moved out of the way.
+        folder: where to; None if there was nothing to move.
+    """
+
+    kept: int
+    set_aside: tuple[str, ...]
+    folder: Path | None
+
+
+def repair(folder: Path) -> Repair:
+    """Keep the blocks before the first damaged or missing one; move the others aside, deleting nothing.
+
+    Raises:
+        ValueError: if another process is writing here, or there is no store.
+        FutureFormatError: if it was written by a newer version.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder; there are no latents to repair")
+    with _acquire(folder):
+        here = block_numbers(folder)
+        kept = 0
+        while kept < len(here) and here[kept] == kept and _is_whole(folder, kept):
+            kept += 1
+        moved = [block_path(folder, block) for block in here[kept:]]
+        if not moved:
+            return Repair(kept, (), None)
+        aside = next(path for n in range(len(here) + 1) if not (path := folder / f"{SET_ASIDE}-{n}").exists())
+        aside.mkdir()
+        for path in reversed(moved):
+            path.rename(aside / path.name)
+        sync_folder(folder)
+        return Repair(kept, tuple(path.name for path in moved), aside)
+
+
+def _is_whole(folder: Path, block: int) -> bool:
+    try:
+        read_block(block_path(folder, block), block)
+    except DamagedError:
+        return False
+    return True
+
+
+# ---- the folder ----
+
+
+def block_path(folder: Path, block: int) -> Path:
+    """The file of a block."""
+    return folder / f"{block:06d}.h5"
+
+
+def block_numbers(folder: Path) -> list[int]:
+    """Numbers of the blocks that are there, rising."""
+    return sorted(int(path.stem) for path in folder.iterdir() if BLOCK_NAME.fullmatch(path.name))
+
+
+def count_blocks(folder: Path) -> int:
+    """Committed blocks; 0 if there is no store. DamagedError if one is missing between others."""
+    here = block_numbers(folder) if folder.is_dir() else []
+    for expected, block in enumerate(here):
+        if block != expected:
+            raise DamagedError(expected, f"{folder}: block {expected} is missing, though {block} is there")
+    return len(here)
+
+
+def is_being_written(folder: Path) -> bool:
+    """Whether a process holds the store's lock; needs no permission to write."""
+    try:
+        with (folder / LOCK).open("rb") as file:
+            return not _try_lock(file, shared=True)
+    except FileNotFoundError:
+        return False
+
+
+def gather_latents(folder: Path, frames_per_block: int, frames: Sequence[int]) -> NDArray[np.float32]:
+    """Latents [N, C, h, w] float32 of latent frames; each block's file is read once."""
+    blocks = {frame // frames_per_block for frame in frames}
+    latents = {block: read_block(block_path(folder, block), block).latents for block in blocks}
+    return np.stack([latents[frame // frames_per_block][frame % frames_per_block] for frame in frames])
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file that is there as a whole or not at all, and there for good when this returns."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable; Windows does so by itself."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _acquire(folder: Path) -> IO[bytes]:
+    """The store's lock, held until the file is closed or the process ends."""
+    file = (folder / LOCK).open("a+b")
+    for _ in range(LOCK_TRIES):  # somebody may just be asking `is_being_written`
+        if _try_lock(file, shared=False):
+            return file
+        time.sleep(LOCK_WAIT_S)
+    file.close()
+    raise ValueError(f"{folder} is being written by another process; wait for it, or stop it")
+
+
+def _try_lock(file: IO[bytes], shared: bool) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+# ---- a block's file ----
+
+
+def pack(record: BlockRecord) -> bytes:
+    """A block as the content of its file."""
+    facts = {
+        "block": record.block,
+        "selection": asdict(record.selection) if record.selection else None,
+        "prompt": record.prompt,
+        "cue": record.cue,
+        "seconds": record.seconds,
+    }
+    image = io.BytesIO()
+    with h5py.File(image, "w", userblock_size=HEADER_BYTES, libver="v110") as file:
+        file.create_dataset("latents", data=np.ascontiguousarray(record.latents, dtype=np.float32))
+        if record.embeddings is not None:
+            file.create_dataset("embeddings", data=np.ascontiguousarray(record.embeddings, dtype=np.float32))
+        file.create_dataset("facts", data=json.dumps(facts, ensure_ascii=False))
+    body = image.getvalue()[HEADER_BYTES:]
+    header = {"format": FORMAT, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    return (MAGIC + json.dumps(header).encode() + b"\n").ljust(HEADER_BYTES, b"\0") + body
+
+
+def read_block(path: Path, block: int) -> BlockRecord:
+    """Read and check a block's file.
+
+    Raises:
+        DamagedError: if it is not there or not what was written.
+        FutureFormatError: if a newer version wrote it.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DamagedError(block, f"{path} is missing") from error
+    header, body = _header(path, block, content[:HEADER_BYTES]), content[HEADER_BYTES:]
+    if len(body) != header["bytes"]:
+        raise DamagedError(block, f"{path} is damaged: {len(body)} bytes where {header['bytes']} were written")
+    if hashlib.sha256(body).hexdigest() != header["sha256"]:
+        raise DamagedError(block, f"{path} is damaged: its content does not fit its checksum")
+    with h5py.File(io.BytesIO(content), "r") as file:
+        facts = json.loads(file["facts"][()])
+        if facts["block"] != block:
+            raise DamagedError(block, f"{path} holds block {facts['block']}: was it renamed?")
+        return BlockRecord(
+            block=block,
+            latents=file["latents"][()],
+            embeddings=file["embeddings"][()] if "embeddings" in file else None,
+            selection=_selection(facts["selection"]),
+            prompt=facts["prompt"],
+            cue=facts["cue"],
+            seconds=facts["seconds"],
+        )
+
+
+def _header(path: Path, block: int, start: bytes) -> dict[str, Any]:
+    line, end, _ = start.partition(b"\n")
+    try:
+        if not (line.startswith(MAGIC) and end):
+            raise ValueError("no header")
+        header = json.loads(line.removeprefix(MAGIC))
+        version = int(header["format"])
+        if version <= FORMAT:
+            return {"bytes": int(header["bytes"]), "sha256": str(header["sha256"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(block, f"{path} is damaged: it does not begin as a stored block does") from error
+    raise FutureFormatError(
+        f"{path} is of format {version}; this version reads formats up to {FORMAT}: install a newer longlive-rag"
+    )
+
+
+def _selection(facts: dict[str, Any] | None) -> Selection | None:
+    if facts is None:
+        return None
+    return Selection(**{name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()})
+
+
+class LatentSpool:
+    """Latents of takes that nobody stores, in a nameless temporary file: the memory of the process stays flat.
+
+    It is gone with the process.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="longlive-rag-")  # noqa: SIM115  # lives as long as the rollout
+        self._shape: tuple[int, ...] = ()
+        self._frames = 0
+
+    def append(self, latents: NDArray[np.float32]) -> None:
+        """Keep the next latents [B, T, C, h, w] of B takes."""
+        frame_major = np.ascontiguousarray(latents.swapaxes(0, 1), dtype=np.float32)
+        self._shape = frame_major.shape[1:]
+        self._file.seek(0, os.SEEK_END)
+        self._file.write(frame_major.tobytes())
+        self._frames += len(frame_major)
+
+    def latents(self, take: int, frames: Sequence[int]) -> NDArray[np.float32]:
+        """Latents [N, C, h, w] of one take's frames."""
+        return np.stack([self._read(take, frame) for frame in frames])
+
+    def _read(self, take: int, frame: int) -> NDArray[np.float32]:
+        if not 0 <= frame < self._frames:
+            raise IndexError(f"latent frame {frame} of {self._frames}")
+        sizes = self._shape[1:]
+        count = math.prod(sizes)
+        self._file.seek((frame * self._shape[0] + take) * count * np.float32().itemsize)
+        return np.frombuffer(self._file.read(count * np.float32().itemsize), np.float32).reshape(sizes)

@@ -1,0 +1,211 @@
+"""`longlive-rag take`, `plan` and the memory options of `generate`: what they say and refuse."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from fakes import blocks_of, make_request, timeline_of
+
+from longlive_rag.geometry import Geometry, backbone_id, read_geometry
+from longlive_rag.presets import load_preset
+from longlive_rag.remember import find_remembered, read_remembered
+from longlive_rag.take import LATENTS, TakeRun, TakeWriter
+from retrieval.store import BlockRecord, block_path
+
+PROMPT = "a red circle walks in a meadow"
+
+
+def write_take(folder, backbone, blocks=6, shape=(16, 4, 4), backbone_hash="same"):
+    """A take of a stand-in backbone, with latents of which every number is that of its frame."""
+    request = make_request(6.0)
+    identity = backbone_id(backbone) if backbone_hash == "same" else backbone_hash
+    run = TakeRun("fake", backbone, "cpu", "float32", 2, "philox", backbone_id=identity)
+    writer = TakeWriter(folder, request, timeline_of(request), run)
+    for block in list(blocks_of(request))[:blocks]:
+        frames = np.arange(3 * block.index, 3 * block.index + 3, dtype=np.float32)
+        latents = np.broadcast_to(frames[:, None, None, None], (3, *shape))
+        prompt = "one" if block.index < 3 else "two"
+        writer.append(BlockRecord(block.index, latents, np.ones((3, 7), np.float32), None, prompt, None, {}))
+        writer.add(block)
+    writer.finish("finished")
+    return folder
+
+
+def damage(take, block):
+    path = block_path(take / LATENTS, block)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_info(command, backbone, tmp_path):
+    take = write_take(tmp_path / "take", backbone)
+    result = command("take", "info", take)
+    assert result.code == 0
+    assert "6 blocks, 18 latent frames of [16, 4, 4], embeddings of 7" in result.out
+    facts = json.loads(command("take", "info", take, "--json").out)
+    assert (facts["latents"]["blocks"], facts["latents"]["damage"], facts["being_written"]) == (6, None, False)
+    assert facts["prompt"] == PROMPT
+
+
+def test_damage_is_told_and_repaired(command, backbone, tmp_path):
+    take = write_take(tmp_path / "take", backbone)
+    damage(take, 4)
+    told = command("take", "info", take)
+    assert told.code == 1
+    assert "000004.h5 is damaged" in told.err
+    assert f"`longlive-rag take repair {take}`" in told.err
+    assert "4 blocks" in told.out
+    mended = command("take", "repair", take)
+    assert mended.code == 0
+    assert "kept the first 4 blocks; moved 2 to" in mended.out
+    assert command("take", "info", take).code == 0
+    assert "nothing to repair" in command("take", "repair", take).out
+
+
+@pytest.mark.parametrize("words", [("take", "info"), ("take", "repair")])
+def test_what_is_no_take_is_refused(command, tmp_path, words):
+    result = command(*words, tmp_path / "nowhere")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+
+
+def test_a_take_from_the_future_is_refused(command, backbone, tmp_path):
+    take = write_take(tmp_path / "take", backbone)
+    path = block_path(take / LATENTS, 1)
+    path.write_bytes(path.read_bytes().replace(b'"format": 1', b'"format": 7', 1))
+    for verb in ("info", "repair"):
+        result = command("take", verb, take)
+        assert result.code == 2
+        assert "format 7" in result.err
+
+
+# ---- generate's memory options ----
+
+
+def generate(command, backbone, tmp_path, *arguments):
+    return command("generate", PROMPT, "-o", tmp_path / "new", "--backbone", backbone, "--seconds", "4", *arguments)
+
+
+def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_path):
+    fake_pipeline()
+    other = write_take(tmp_path / "other", backbone)
+    settings = {
+        "--memory-gpu-gib": ("2", "gpu_gib", 2.0),
+        "--memory-host-gib": ("512MiB", "host_gib", 0.5),
+        "--page-precision": ("float8", "page_precision", "float8"),
+        "--stale-pages": ("keep", "stale_pages", "keep"),
+        "--exclude": ("1-2", "exclude", [[1.0, 2.0]]),
+        "--pin": ("0-0.5", "pin", [[0.0, 0.5]]),
+        "--anchor": ("0-1", "anchor", [0.0, 1.0]),
+        "--admit-above": ("0.5", "admit_above", 0.5),
+        "--prompt-weight": ("0.25", "prompt_weight", 0.25),
+        "--diversity": ("0.5", "diversity", 0.5),
+        "--remember": (f"{other}@0-2", "remember", [f"{other}@0-2"]),
+    }
+    arguments = [word for flag, (value, *_) in settings.items() for word in (flag, value)]
+    result = generate(command, backbone, tmp_path, *arguments, "--pin", "3-3.5")
+    assert result.code == 0, result.err
+    memory = json.loads((tmp_path / "new" / "take.json").read_text())["request"]["memory"]
+    for _, field, value in settings.values():
+        assert memory[field] == (value if field != "pin" else [[0.0, 0.5], [3.0, 3.5]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--memory-host-gib", "4TB"], "'4TB' is no size such as 4 (GiB), 512MiB or 8GB"),
+        (["--memory-gpu-gib", "lots"], "'lots' is no size"),
+        (["--memory-host-gib", "-1"], "--memory-host-gib is -1; it must be a number of GiB, 0 or more"),
+        (["--memory-gpu-gib", "-2MiB"], "--memory-gpu-gib is -0.00195312"),
+        (["--pin", "3-9"], None),
+        (["--pin", "9-10"], "--pin is 9-10 s; it must lie in the take, 0-4 s"),
+        (["--exclude", "2-1"], "--exclude is 2-1 s; it must lie in the take"),
+        (["--pin", "soon"], "'soon' is no span of seconds such as 2-3.5"),
+        (["--pin", "1-2", "--exclude", "1.5-3"], "--pin is 1-2 s, but 1.5-3 s is excluded"),
+        (["--anchor", "0-1"], "--anchor is set but --admit-above is not"),
+        (["--admit-above", "0.5"], "--admit-above is set but anchor is not"),
+        (["--anchor", "0-1", "--admit-above", "3"], "--admit-above is 3; it is a cosine similarity"),
+        (["--prompt-weight", "1"], "--prompt-weight is 1; it must be from 0 to below 1"),
+        (["--diversity", "-0.1"], "--diversity is -0.1"),
+        (["--page-precision", "int3"], "int3"),
+        (["--remember", "nowhere"], "nowhere is no take"),
+        (["--remember", "nowhere", "--rope", "absolute"], "use rope 'relative'"),
+        (["--remember", "nowhere", "--no-memory"], "memory is off"),
+    ],
+)
+def test_bad_memory_options(command, backbone, fake_pipeline, tmp_path, arguments, message):
+    fake_pipeline()
+    result = generate(command, backbone, tmp_path, *arguments)
+    if message is None:  # a span may reach beyond the end
+        assert result.code == 0
+        return
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["backbone"]
+
+
+def test_takes_that_can_not_be_remembered(command, backbone, fake_pipeline, tmp_path):
+    fake_pipeline()
+    other = write_take(tmp_path / "other", backbone, backbone_hash="another")
+    result = generate(command, backbone, tmp_path, "--remember", other)
+    assert result.code == 2
+    assert "a take of another backbone (fake)" in result.err
+    larger = write_take(tmp_path / "larger", backbone, shape=(16, 8, 8))
+    result = generate(command, backbone, tmp_path, "--remember", larger)
+    assert result.code == 2
+    assert "pixels; this one has 32x32" in result.err
+    take = write_take(tmp_path / "take", backbone)
+    for span in ("90-95", "3-2"):
+        result = generate(command, backbone, tmp_path, "--remember", f"{take}@{span}")
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert "lasts from 0 to 4.3" in result.err
+    damage(take, 0)
+    assert "damaged" in generate(command, backbone, tmp_path, "--remember", take).err
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_encoder_of_another_width_is_refused(command, backbone, fake_pipeline, tmp_path):
+    fake_pipeline()
+    (backbone / "encoder").mkdir()
+    (backbone / "encoder" / "config.json").write_text('{"in_channels": 48}')
+    result = generate(command, backbone, tmp_path, "--encoder", "autoencoder")
+    assert result.code == 2
+    assert "reads latents of 48 channels, but this backbone's have 16" in result.err
+
+
+def test_the_frames_of_another_take_are_read_by_their_seconds(backbone, tmp_path):
+    take = write_take(tmp_path / "take", backbone)
+    preset = load_preset(str(backbone))
+    geometry = read_geometry(preset, preset.output, "mean_pool")
+    assert isinstance(geometry, Geometry)
+    spans = find_remembered([f"{take}@0-1", str(take)], preset, preset.output, geometry)
+    assert [span.frames for span in spans] == [range(0, 5), range(0, 18)]
+    latents, prompts = read_remembered(spans, lambda prompt: np.array([len(prompt), ord(prompt[0])], np.float32))
+    assert latents.shape == (23, 16, 4, 4)
+    assert latents[:, 0, 0, 0].tolist() == [*range(5), *range(18)]
+    assert prompts is not None
+    assert prompts[:, 1].tolist() == [ord("o")] * 5 + [ord("o")] * 9 + [ord("t")] * 9
+
+
+def test_plan_speaks_of_what_was_asked(command, pipeline_folder):
+    result = command("plan", "--backbone", pipeline_folder, "--seconds", "60", "--host-gib", "8", "--json")
+    assert result.code == 0, result.err
+    plan = json.loads(result.out)
+    assert plan["latent_frames"] == 243
+    assert plan["page_bytes"] == 2 * 2 * 6 * 48 * 4
+    assert plan["past_pages"] == 231
+    assert plan["advice"]["memory_host_gib"] > 0
+    words = command("plan", "--backbone", pipeline_folder, "--seconds", "60", "--device", "cuda").out
+    assert "peak GPU memory" in words
+    assert "peak host memory" in words
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--host-gib", "0.1"), ("--seconds", "-1"), ("--backbone", "nowhere"), ("--gpu-gib", "3 apples")]
+)
+def test_a_plan_that_can_not_be(command, arguments):
+    result = command("plan", *arguments)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)

@@ -1,0 +1,186 @@
+"""The page cache: right pages from every tier, within its budgets, and made again when they must be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from retrieval.budgets import PageBudgets, PagePrecision
+from retrieval.pages import PageCache, PageShape
+
+SHAPE = PageShape(layers=3, tokens=4, heads=2, head_dim=6, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def page_of(take: int, frame: int, prompt: int = 0) -> Tensor:
+    """The one right page of a frame under a prompt."""
+    generator = torch.Generator().manual_seed(1000 * prompt + 100 * take + frame)
+    return torch.randn(SHAPE.sizes, generator=generator)
+
+
+class Takes:
+    """A batch of takes with a page cache."""
+
+    def __init__(
+        self,
+        host: int = 0,
+        gpu: int | None = None,
+        precision: PagePrecision = "same",
+        stale: bool = True,
+        batch: int = 1,
+    ) -> None:
+        self.prompt = 0
+        self.batch = batch
+        self.remade: list[tuple[int, list[int]]] = []
+        budgets = PageBudgets((gpu or 0) * SHAPE.bytes, host * SHAPE.stored_bytes(precision), precision, stale)
+        self.pages = PageCache(SHAPE, self.remake, budgets, fetched_pages=2 * batch, has_gpu_tier=gpu is not None)
+
+    def remake(self, take: int, frames: Sequence[int]) -> Tensor:
+        self.remade.append((take, list(frames)))
+        return torch.stack([page_of(take, frame, self.prompt) for frame in frames])
+
+    def put(self, frame: int) -> None:
+        page = torch.stack([page_of(take, frame, self.prompt) for take in range(self.batch)], dim=2)
+        self.pages.put(frame, page)
+        self.pages.settle()
+        page.zero_()  # the cache must have its own copy
+
+    def cue(self) -> None:
+        self.prompt += 1
+        self.pages.prompt_changed()
+
+
+def test_what_fits_comes_back_bit_for_bit_and_is_never_made_again() -> None:
+    takes = Takes(host=10)
+    for frame in range(10):
+        takes.put(frame)
+    ((first, second),) = takes.pages.get([[7, 2]])
+    assert (first[0], second[0]) == (7, 2)
+    assert torch.equal(first[1], page_of(0, 7))
+    assert torch.equal(second[1], page_of(0, 2))
+    counters = takes.pages.counters()
+    assert (counters.fetched, counters.from_host, counters.remade, counters.evicted) == (2, 2, 0, 0)
+    assert counters.host_bytes == 10 * SHAPE.bytes
+
+
+def test_the_least_recently_used_page_gives_way() -> None:
+    takes = Takes(host=3)
+    for frame in range(3):
+        takes.put(frame)
+    takes.pages.get([[0]])
+    takes.put(3)
+    takes.pages.get([[0, 3]])
+    assert takes.remade == []
+    takes.pages.get([[1]])
+    assert takes.remade == [(0, [1])]
+    assert takes.pages.counters().evicted == 2  # 1 for 3, then 2 for 1
+
+
+def test_nothing_is_kept_without_a_budget_and_misses_are_made_in_one_pass_a_take() -> None:
+    takes = Takes(host=0, batch=2)
+    takes.put(4)
+    got = takes.pages.get([[4, 9], [8, 4]])
+    assert takes.remade == [(0, [4, 9]), (1, [8, 4])]
+    assert torch.equal(got[1][0][1], page_of(1, 8))
+    counters = takes.pages.counters()
+    assert (counters.host_bytes, counters.host_pages, counters.remade) == (0, 0, 4)
+
+
+def test_a_stale_page_is_made_again_when_it_is_next_fetched_and_once() -> None:
+    takes = Takes(host=8)
+    takes.put(1)
+    takes.put(2)
+    takes.cue()
+    takes.put(3)
+    for _ in range(2):
+        ((one, three),) = takes.pages.get([[1, 3]])
+        assert torch.equal(one[1], page_of(0, 1, prompt=1))
+        assert torch.equal(three[1], page_of(0, 3, prompt=1))
+    assert takes.remade == [(0, [1])]
+    assert takes.pages.counters().stale == 1
+
+
+def test_stale_pages_may_stay_as_they_were_made() -> None:
+    takes = Takes(host=8, stale=False)
+    takes.put(1)
+    takes.cue()
+    ((one,),) = takes.pages.get([[1]])
+    assert torch.equal(one[1], page_of(0, 1, prompt=0))
+    assert takes.remade == []
+
+
+def test_prefetched_pages_are_on_the_gpu_when_they_are_asked_for() -> None:
+    takes = Takes(gpu=2, host=8)
+    for frame in range(6):
+        takes.put(frame)
+    takes.pages.prefetch([[0, 1]])
+    ((zero, one),) = takes.pages.get([[0, 1]])
+    assert torch.equal(zero[1], page_of(0, 0))
+    assert torch.equal(one[1], page_of(0, 1))
+    counters = takes.pages.counters()
+    assert (counters.prefetched, counters.from_gpu, counters.from_host) == (2, 2, 0)
+    assert counters.gpu_bytes == 2 * SHAPE.bytes
+
+
+@pytest.mark.parametrize(("precision", "worst"), [("bfloat16", 0.004), ("float8", 0.07)])
+def test_a_narrower_host_tier_rounds(precision: PagePrecision, worst: float) -> None:
+    takes = Takes(host=4, precision=precision)
+    takes.put(1)
+    ((one,),) = takes.pages.get([[1]])
+    exact = page_of(0, 1)
+    assert one[1].dtype == exact.dtype
+    assert not torch.equal(one[1], exact)
+    assert ((one[1] - exact).abs() <= worst * exact.abs() + 1e-3).all()
+    assert takes.pages.counters().host_bytes == SHAPE.stored_bytes(precision) < SHAPE.bytes * 0.6
+
+
+def test_float8_holds_any_range() -> None:
+    takes = Takes(host=2, precision="float8")
+    large = 1e6 * page_of(0, 1)
+    takes.pages.put(1, large[:, :, None])
+    takes.pages.put(2, torch.zeros(SHAPE.sizes)[:, :, None])
+    ((one, two),) = takes.pages.get([[1, 2]])
+    assert ((one[1] - large).norm() / large.norm()) < 0.05
+    assert two[1].eq(0).all()
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.integers(0, 12)),
+        st.tuples(st.just("get"), st.lists(st.integers(0, 12), min_size=1, max_size=2, unique=True)),
+        st.tuples(st.just("prefetch"), st.lists(st.integers(0, 12), min_size=1, max_size=2, unique=True)),
+        st.tuples(st.just("cue"), st.none()),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps=steps, host=st.integers(0, 5), gpu=st.one_of(st.none(), st.integers(0, 5)), batch=st.integers(1, 2))
+def test_whatever_happens_pages_are_right_and_budgets_hold(
+    steps: list[tuple[str, object]], host: int, gpu: int | None, batch: int
+) -> None:
+    takes = Takes(host=host, gpu=gpu, batch=batch)
+    there: set[int] = set()
+    for act, what in steps:
+        if act == "cue":
+            takes.cue()
+        elif act == "put":
+            if what not in there:  # a frame leaves the window once
+                there.add(what)
+                takes.put(what)
+        elif act == "prefetch":
+            takes.pages.prefetch([what] * batch)
+        else:
+            for take, pages in enumerate(takes.pages.get([what] * batch)):
+                assert [frame for frame, _ in pages] == what
+                for frame, page in pages:
+                    assert torch.equal(page, page_of(take, frame, takes.prompt))
+        counters = takes.pages.counters()
+        assert counters.host_bytes <= host * SHAPE.bytes
+        assert counters.gpu_bytes <= (0 if gpu is None else max(2 * batch, gpu) * SHAPE.bytes)
+        assert counters.fetched == counters.from_gpu + counters.from_host + counters.remade

@@ -1,0 +1,161 @@
+"""What memory admits and picks, each rule by itself and against brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrieval.encoder import MeanPoolEncoder
+from retrieval.memory import Memory, pooled_prompts
+from retrieval.policy import (
+    RetrievalRules,
+    admitted,
+    hybrid_keys,
+    most_diverse,
+    pinned_among,
+    pinned_places,
+    spread,
+    unit,
+    without,
+)
+
+AXES = np.eye(6, dtype=np.float32)
+
+
+def vectors(seed: int, count: int, dim: int = 6) -> np.ndarray:
+    return unit(np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32))
+
+
+def test_excluded_and_refused_frames_are_left_out() -> None:
+    assert list(without(range(1, 10), [range(3, 5), range(8, 20)], {6})) == [1, 2, 5, 7]
+    candidates = range(1, 10)
+    assert without(candidates, (), set()) is candidates
+
+
+def test_pins_are_those_that_are_candidates() -> None:
+    assert pinned_among(range(4, 9), [range(0, 6), range(8, 9)]) == [4, 5, 8]
+    assert [pinned_places(k) for k in (1, 2, 3, 6, 7)] == [1, 1, 1, 3, 3]
+
+
+@given(count=st.integers(0, 50), limit=st.integers(0, 9))
+def test_spread_is_even_and_different(count: int, limit: int) -> None:
+    frames = list(range(100, 100 + count))
+    chosen = spread(frames, limit)
+    assert len(chosen) == min(count, limit) == len(set(chosen))
+    assert chosen == sorted(chosen)
+    if limit > 1 and count:
+        assert (chosen[0], chosen[-1]) == (frames[0], frames[-1])
+        gaps = np.diff(chosen)
+        assert len(gaps) == 0 or gaps.max() - gaps.min() <= 1
+
+
+@given(seed=st.integers(0, 500), weight=st.floats(0, 0.99))
+def test_a_hybrid_key_is_a_weighted_sum_of_cosines(seed: int, weight: float) -> None:
+    latents, prompts = vectors(seed, 5), vectors(seed + 1, 5, 4)
+    keys = hybrid_keys(latents, prompts, weight)
+    np.testing.assert_allclose(np.linalg.norm(keys, axis=1), 1, atol=1e-5)
+    expected = (1 - weight) * latents @ latents.T + weight * prompts @ prompts.T
+    np.testing.assert_allclose(keys @ keys.T, expected, atol=1e-5)
+
+
+def test_admission_asks_for_one_similar_anchor() -> None:
+    frames = unit(np.array([[1, 0.1], [0.1, 1], [-1, 0]], dtype=np.float32))
+    anchors = np.array([[1, 0], [0, 1]], dtype=np.float32)
+    assert admitted(frames, anchors, 0.9).tolist() == [True, True, False]
+    assert admitted(frames, anchors[:1], 0.9).tolist() == [True, False, False]
+
+
+@given(seed=st.integers(0, 500), limit=st.integers(1, 8))
+def test_no_diversity_is_the_most_similar(seed: int, limit: int) -> None:
+    units, query = vectors(seed, 12), vectors(seed + 1, 1)[0]
+    similarities = units @ query
+    assert most_diverse(similarities, units, limit, 0.0) == list(np.argsort(-similarities, kind="stable")[:limit])
+
+
+@given(seed=st.integers(0, 300), limit=st.integers(1, 6), diversity=st.floats(0.05, 0.95))
+def test_diversity_is_maximal_marginal_relevance(seed: int, limit: int, diversity: float) -> None:
+    units, query = vectors(seed, 10), vectors(seed + 1, 1)[0]
+    similarities = units @ query
+    chosen = most_diverse(similarities, units, limit, diversity)
+    for place in range(len(chosen)):
+        before, rest = chosen[:place], [i for i in range(10) if i not in chosen[:place]]
+        scores = {
+            i: (1 - diversity) * similarities[i] - diversity * max((units[i] @ units[j] for j in before), default=0.0)
+            for i in rest
+        }
+        assert scores[chosen[place]] == pytest.approx(max(scores.values()), abs=1e-5)
+
+
+def test_copies_are_passed_over() -> None:
+    units = np.stack([AXES[0], AXES[0], AXES[0], AXES[1]])
+    query = unit(np.array([1, 0.5, 0, 0, 0, 0], dtype=np.float32))
+    assert most_diverse(units @ query, units, 2, 0.0) == [0, 1]
+    assert most_diverse(units @ query, units, 2, 0.6) == [0, 3]
+
+
+# ---- in the memory of a take ----
+
+
+def memory_of(kinds: list[int], k: int, rules: RetrievalRules, prompts: list[int] | None = None) -> Memory:
+    """A take whose frames are one-hot latents of these kinds; every frame but the newest may be retrieved."""
+    memory = Memory(
+        MeanPoolEncoder(),
+        window_frames=1,
+        sink_frames=0,
+        memory_frames=k,
+        recency_guard_frames=0,
+        rules=rules,
+    )
+    for number, kind in enumerate(kinds):
+        if prompts is not None:
+            memory.prompt(torch.from_numpy(AXES[prompts[number]])[None, None])
+        latents = 0.05 * torch.ones(1, 1, 6, 2, 2)
+        latents[0, 0, kind] += 1
+        memory.remember(latents)
+    return memory
+
+
+def frames_of(memory: Memory) -> tuple[int, ...]:
+    (selection,) = memory.retrieve(block=9)
+    assert list(selection.similarities) == sorted(selection.similarities, reverse=True)
+    return selection.frames
+
+
+def test_excluded_frames_are_never_retrieved() -> None:
+    kinds = [0, 0, 1, 1, 0]
+    assert set(frames_of(memory_of(kinds, 2, RetrievalRules()))) == {0, 1}
+    assert 0 not in frames_of(memory_of(kinds, 2, RetrievalRules(exclude=(range(0, 1),))))
+
+
+def test_pinned_frames_come_first_and_take_half_at_most() -> None:
+    kinds = [1, 1, 1, 0, 0, 0, 0, 0]
+    chosen = frames_of(memory_of(kinds, 4, RetrievalRules(pin=(range(0, 3),))))
+    assert len([frame for frame in chosen if frame < 3]) == 2
+    assert len(chosen) == 4
+
+
+def test_drifted_frames_are_not_admitted() -> None:
+    kinds = [0, 0, 3, 3, 0, 3]  # the newest has drifted: it asks for drift
+    gate = RetrievalRules(anchors=range(0, 2), admit_above=0.8)
+    assert set(frames_of(memory_of(kinds, 2, RetrievalRules()))) == {2, 3}
+    assert set(frames_of(memory_of(kinds, 3, gate))) == {0, 1, 4}
+
+
+def test_a_return_cue_finds_frames_made_under_words_like_it() -> None:
+    """The newest latent is an empty meadow (2); the cue speaks of the fox (prompt 0), last seen in frames 0 and 1."""
+    kinds, prompts = [0, 0, 2, 2, 2], [0, 0, 5, 5, 5]
+    by_latent = memory_of(kinds, 2, RetrievalRules())
+    assert set(frames_of(by_latent)) == {2, 3}
+    hybrid = memory_of(kinds, 2, RetrievalRules(prompt_weight=0.6), prompts)
+    assert set(frames_of(hybrid)) == {2, 3}
+    hybrid.prompt(torch.from_numpy(AXES[0])[None, None])
+    assert set(frames_of(hybrid)) == {0, 1}
+
+
+def test_prompts_are_pooled_over_their_words_alone() -> None:
+    embeds = torch.zeros(1, 5, 3)
+    embeds[0, :2] = torch.tensor([[3.0, 0, 0], [0, 4.0, 0]])
+    np.testing.assert_allclose(pooled_prompts(embeds), [[0.6, 0.8, 0]], atol=1e-6)

@@ -1,0 +1,155 @@
+"""Memory over the length of a take: measured, planned, and flat."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from backbone.config import ContextConfig
+from longlive_rag import footprint
+from longlive_rag.bench import Shape, random_subject
+from longlive_rag.footprint import Footprint, Sample, check_lengths, draw, measure
+from longlive_rag.geometry import Geometry
+from longlive_rag.plan import budgets_that_fit, make_plan
+from longlive_rag.search_bench import measure_search
+from longlive_rag.timeline import Timeline
+from retrieval.budgets import PageBudgets
+
+CONTEXT = ContextConfig()
+# Wide, and few tokens: what is planned outweighs what Python needs, and a block takes no time.
+SHAPE = Shape(width=512, heads=4, layers=4, ffn_dim=1024, latent_size=(16, 16), context=CONTEXT)
+PAGE_BYTES = 2 * 4 * 64 * 512 * 4
+GEOMETRY = Geometry(4, 4, 128, 1024, 16, 4096, 512, 4, (16, 16), 1024)
+
+
+def sample(seconds: float, size: int) -> Sample:
+    return Sample(seconds, size, 0, 0)
+
+
+def test_the_peak_of_a_length_is_of_the_blocks_that_it_needs() -> None:
+    said: list[str] = []
+    curve = measure(iter([sample(1, 10), sample(2, 30), sample(3, 20), sample(4, 40)]), [0.5, 2, 3.5], said.append)
+    assert curve.peaks == {0.5: 10, 2: 30, 3.5: 40}
+    assert curve.spread_bytes == 30
+    assert len(said) == 4
+
+
+@pytest.mark.parametrize("lengths", [[], [0.0], [-1.0, 2.0], [3.0, 2.0], [2.0, 2.0]])
+def test_lengths_that_can_not_be(lengths: list[float]) -> None:
+    with pytest.raises(ValueError, match="rising numbers"):
+        check_lengths(lengths)
+
+
+def test_the_picture_shows_the_curve(tmp_path: Path) -> None:
+    flat = Footprint([sample(s, 100 * 2**20) for s in range(1, 50)], {})
+    rising = Footprint([sample(s, s * 4 * 2**20) for s in range(1, 50)], {})
+    draw({"flat": flat, "rising": rising}, tmp_path / "curve.png")
+    pixels = np.asarray(Image.open(tmp_path / "curve.png").convert("RGB")).astype(int)
+    blue = np.argwhere(np.abs(pixels - (0x1F, 0x77, 0xB4)).sum(-1) < 30)
+    red = np.argwhere(np.abs(pixels - (0xD6, 0x27, 0x28)).sum(-1) < 30)
+    blue, red = blue[blue[:, 1] > 300], red[red[:, 1] > 300]  # beside the legend
+    assert np.ptp(blue[:, 0]) < 6
+    assert np.ptp(red[:, 0]) > 200
+
+
+MEASURED = """
+import json, sys
+import torch
+torch.set_num_threads(1)
+from longlive_rag import bench, footprint
+from longlive_rag.pipeline import LongLiveRAGPipeline
+from retrieval.budgets import PageBudgets
+from tests.test_footprint import SHAPE
+bench.SHAPES["test"] = SHAPE
+before = footprint.resident_bytes()
+seconds, host_bytes = float(sys.argv[1]), int(sys.argv[2])
+subject = bench.random_subject("test", torch.float32, torch.device("cpu"))
+samples = footprint.samples_of_subject(subject, seconds, PageBudgets(host_bytes=host_bytes), steps=1)
+curve = footprint.measure(samples, [15.0, seconds], lambda _: None)
+print(json.dumps({"before": before, "peaks": curve.peaks, "remade": curve.samples[-1].pages_remade}))
+"""
+
+
+def measured(seconds: float, host_bytes: int) -> dict:
+    words = [sys.executable, "-c", MEASURED, str(seconds), str(host_bytes)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    return json.loads(done.stdout)
+
+
+def planned(seconds: float, host_bytes: int) -> dict[str, int]:
+    with torch.device("meta"):
+        subject = random_subject_of_shape()
+    parts = {"transformer": subject.transformer, "encoder": subject.encoder}
+    weights = {name: 4 * sum(p.numel() for p in model.parameters()) for name, model in parts.items()}
+    timeline = Timeline(round(seconds * 16), 16, 3, 4)
+    return make_plan(GEOMETRY, CONTEXT, PageBudgets(host_bytes=host_bytes), timeline, weights).device
+
+
+def random_subject_of_shape():
+    from longlive_rag import bench
+
+    bench.SHAPES["test"] = SHAPE
+    return random_subject("test", torch.float32, torch.device("meta"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pages", [16, 120])
+def test_the_plan_is_within_a_tenth_of_what_is_measured(pages: int) -> None:
+    seconds = 50.0
+    found = measured(seconds, pages * PAGE_BYTES)
+    plan = planned(seconds, pages * PAGE_BYTES)
+    ours = sum(plan.values()) - plan["libraries"] + found["before"]
+    assert ours == pytest.approx(found["peaks"][str(seconds)], rel=0.1)
+    own = found["peaks"][str(seconds)] - found["before"]
+    assert own > 0.2 * found["before"]  # the figure is not Python's alone
+    assert sum(plan.values()) - plan["libraries"] == pytest.approx(own, rel=0.25)
+
+
+@pytest.mark.slow
+def test_peak_memory_is_flat_in_the_length_of_the_take() -> None:
+    found = measured(90.0, 16 * PAGE_BYTES)
+    assert found["remade"] > 100
+    assert abs(found["peaks"]["90.0"] - found["peaks"]["15.0"]) < 64 * 2**20
+
+
+def test_pages_grow_with_the_take_only_up_to_the_budget() -> None:
+    def pages(seconds: float) -> int:
+        timeline = Timeline(round(seconds * 16), 16, 3, 4)
+        return make_plan(GEOMETRY, CONTEXT, PageBudgets(host_bytes=100 * PAGE_BYTES), timeline, {}).host_pages
+
+    assert [pages(seconds) for seconds in (1, 10, 60, 6000)] == [0, 30, 100, 100]
+
+
+def test_a_plan_for_a_gpu_has_room_for_one_block_in_any_case() -> None:
+    timeline = Timeline(16 * 60, 16, 3, 4)
+    budgets = PageBudgets(gpu_bytes=0, host_bytes=40 * PAGE_BYTES)
+    plan = make_plan(GEOMETRY, CONTEXT, budgets, timeline, {"transformer": 2**30}, on_gpu=True)
+    assert (plan.gpu_pages, plan.host_pages) == (6, 40)
+    assert plan.host["page tier"] == 40 * PAGE_BYTES
+    advice = budgets_that_fit(plan, gpu_bytes=4 * 2**30, host_bytes=None)
+    assert 0 < advice["memory_gpu_gib"] < 3
+    with pytest.raises(ValueError, match=r"the gpu has 1 GiB, but \d"):
+        budgets_that_fit(plan, gpu_bytes=2**30, host_bytes=None)
+
+
+def test_search_is_measured() -> None:
+    figures = measure_search(3000, embedding_dim=64, queries=20)
+    assert figures.exact
+    assert figures.recall == 1
+    assert 0 < figures.median_ms <= figures.p99_ms
+    with pytest.raises(ValueError, match="at least 6"):
+        measure_search(3)
+
+
+def test_resident_memory_sees_an_allocation() -> None:
+    before = footprint.resident_bytes()
+    block = np.ones(64 * 2**20, dtype=np.uint8)
+    assert footprint.resident_bytes() - before > 48 * 2**20
+    assert block[-1] == 1
