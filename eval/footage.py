@@ -53,7 +53,7 @@ def find_footage(path: Path) -> Footage:
     try:
         with av.open(str(video)) as container:
             if not container.streams.video:
-                raise ValueError(f"{path} holds no video")
+                raise ValueError(f"{path} can't be read as a video: it holds none")
             stream = container.streams.video[0]
             frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
             rate = stream.average_rate or stream.guessed_rate

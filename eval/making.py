@@ -7,7 +7,6 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from eval.embedders import Embedder, parse_embedders
 from eval.footage import find_footage
 from eval.measure import measure
 from eval.plan import Cell, Plan, read_json
-from eval.retrieval_controls import retrieval_of
+from eval.retrieval_controls import choice_of
 from eval.runs import MEASURES, NOISE, take_folder
 from longlive_rag.config import TakeRequest
 from longlive_rag.load import load_pipeline, pick_device
@@ -97,8 +96,7 @@ class Maker:
         """
         for cell in self._plan.cells:
             if cell.seed == 0:
-                with self._retrieval(cell):
-                    self._pipe.check(self._plan.request(self._preset, cell))
+                self._pipe.check(self._plan.request(self._preset, cell))
 
     def unknown_words(self) -> list[str]:
         """Words of the prompts that the backbone has never read, each once."""
@@ -127,9 +125,9 @@ class Maker:
         )
         take = TakeWriter(folder, request, timeline, self._take_run)
         try:
-            with self._retrieval(cell):
-                for block in self._pipe.stream(request, noise=noise):
-                    take.add(block)
+            choose = choice_of(cell.arm.retrieval, cell.seed, request.context.memory_frames)
+            for block in self._pipe.stream(request, noise=noise, choose=choose):
+                take.add(block)
         except BaseException as error:
             take.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error)
             raise
@@ -137,11 +135,6 @@ class Maker:
         if record["status"] != "finished":
             raise OSError(f"{folder}: {record['error']['message']}")
         write_json(folder / NOISE, {"sha256": noise.sha256, "draws": noise.draws, "source": PhiloxNoise.name})
-
-    def _retrieval(self, cell: Cell) -> AbstractContextManager[None]:
-        if cell.arm.retrieval == "similar":
-            return nullcontext()
-        return retrieval_of(self._pipe, cell.arm.retrieval, cell.seed)
 
 
 def _is_made(folder: Path, request: TakeRequest) -> bool:

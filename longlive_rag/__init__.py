@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Block": "longlive_rag.pipeline",
+    "Choose": "retrieval.memory",
     "ContextConfig": "backbone.config",
     "Cue": "longlive_rag.config",
     "LatentStore": "retrieval.store",
@@ -48,6 +49,7 @@ _MODULES = {
 
 __all__ = [
     "Block",
+    "Choose",
     "ContextConfig",
     "Cue",
     "LatentStore",

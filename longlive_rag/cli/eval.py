@@ -18,6 +18,8 @@ from longlive_rag.cli.settings import SETTINGS
 from longlive_rag.presets import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from eval.footage import Footage
     from eval.plan import Arm, Cell, Plan
 
@@ -334,21 +336,24 @@ class _Bar:
     """Progress over the takes of a run, and how far it came."""
 
     def __init__(self, unit: str) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(unit=f" {unit}s", file=sys.stderr, mininterval=1)
+        self._unit = unit
+        self._bar: tqdm[Any] | None = None  # shown when there is something to show: not above an error
         self._done = self._all = 0
 
     def __enter__(self) -> _Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def cells(self, cell: Cell | None, done: int, all_: int) -> None:
         """The next take is finished."""
+        from tqdm import tqdm
+
         self._done, self._all = done, all_
-        self._bar.total = all_
+        if self._bar is None:
+            self._bar = tqdm(total=all_, unit=f" {self._unit}s", file=sys.stderr, mininterval=1)
         self._bar.update(done - self._bar.n)
 
     @property

@@ -41,7 +41,7 @@ class DriftingPipeline:
     def unknown_words(self, prompt: str) -> list[str]:
         return [word for word in prompt.split() if word == "quietly"]
 
-    def stream(self, request: TakeRequest, *, noise) -> Iterator[SimpleNamespace]:
+    def stream(self, request: TakeRequest, *, noise, choose=None) -> Iterator[SimpleNamespace]:
         timeline = Timeline(request.pixel_frames, FPS, 3, 4)
         rng = np.random.default_rng([request.seed, zlib.crc32(request.prompt.encode())])
         pace = rng.uniform(0.6, 1.0)
@@ -65,6 +65,7 @@ class DriftingPipeline:
                 prompt=request.prompt,
                 cue=None,
                 seconds={"denoise": 0.01},
+                pages=None,
             )
         self.made.append(request)
 

@@ -219,21 +219,23 @@ def test_what_can_not_be_is_refused_before_anything_is_made(backbone, tmp_path):
         Engine(workers=0)
 
 
-def test_control_arms_stand_in_for_the_encoder(backbone, tmp_path):
+def test_control_arms_choose_instead_of_the_search(backbone, tmp_path):
     seen = []
 
     class Watching(DriftingPipeline):
-        def stream(self, request, *, noise):
-            seen.append(type(self.encoder).__name__)
+        def stream(self, request, *, noise, choose=None):
+            seen.append(None if choose is None else choose(0, 9, range(1, 44)))
             yield from super().stream(request, noise=noise)
 
-    pipe = Watching()
     plan = plan_of(backbone, arms="native,memory,memory-random,memory-recent", prompts=1, seeds=1)
-    maker = Maker(plan, tmp_path, pipe=pipe)
+    maker = Maker(plan, tmp_path, pipe=Watching())
     for cell in plan.cells:
         maker.finish(cell)
-    assert seen == ["str", "str", "RandomKeys", "RecencyKeys"]
-    assert pipe.encoder == "own"
+    native, memory, chance, recent = seen
+    assert native is None
+    assert memory is None
+    assert recent[0] == 43
+    assert set(chance) != set(recent)
 
 
 def test_arms_make_the_requests_that_they_say(backbone):

@@ -1,58 +1,48 @@
-"""Random and recent-only memory, by the search that memory really does."""
+"""Random and recent-only memory: what is chosen, and that the pipeline takes it."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
+import pytest
 
 from eval.making import RecordedNoise
-from eval.retrieval_controls import RandomKeys, RecencyKeys, retrieval_of
+from eval.retrieval_controls import choice_of
 from longlive_rag.noise import PhiloxNoise
-from retrieval.index import FrameIndex
-
-LATENTS = torch.zeros(1, 3, 16, 4, 4)
-
-
-def index_of(keys, blocks: int) -> tuple[FrameIndex, np.ndarray]:
-    rows = np.concatenate([keys.encode(LATENTS)[0].numpy() for _ in range(blocks)])
-    index = FrameIndex(rows.shape[1])
-    index.add(rows)
-    return index, rows
 
 
 def test_recent_brings_back_the_newest_candidates_in_order():
-    index, rows = index_of(RecencyKeys(), 160)  # 120 s
-    for done in (60, 240, 480):
-        found = [frame for frame, _ in index.search(rows[done - 1], range(1, done - 16), 6)]
-        assert found == list(range(done - 17, done - 23, -1))
+    choose = choice_of("recent", seed=0, memory_frames=6)
+    assert choose(0, 9, range(1, 44)) == [43, 42, 41, 40, 39, 38]
+    assert choose(0, 9, range(1, 3)) == [2, 1]
+    assert choose(0, 9, range(1, 1)) == []
 
 
 def test_random_brings_back_any_candidate_the_same_for_the_same_seed():
-    index, rows = index_of(RandomKeys(7), 160)
-    found = [
-        frame for block in range(8, 160) for frame, _ in index.search(rows[3 * block - 1], range(1, 3 * block - 16), 2)
-    ]
-    again, _ = index_of(RandomKeys(7), 160)
-    assert [frame for frame, _ in again.search(rows[-1], range(1, 460), 6)] == [
-        frame for frame, _ in index.search(rows[-1], range(1, 460), 6)
-    ]
-    age = np.array(found) / np.repeat([3 * block - 16 for block in range(8, 160)], 2)
+    choose, again, other = (choice_of("random", seed, memory_frames=2) for seed in (7, 7, 8))
+    blocks = range(8, 160)
+    found = [choose(0, block, range(1, 3 * block - 16)) for block in blocks]
+    assert found == [again(0, block, range(1, 3 * block - 16)) for block in blocks]
+    assert found != [other(0, block, range(1, 3 * block - 16)) for block in blocks]
+    age = np.array(found).mean(axis=1) / np.array([3 * block - 16 for block in blocks])
     assert 0.4 < age.mean() < 0.6  # neither the newest nor the oldest
-    assert len(set(found)) > 150
+    assert choose(0, 9, range(1, 2)) == [1]
+
+
+def test_unknown_retrieval_is_refused():
+    assert choice_of("similar", 0, 6) is None
+    with pytest.raises(ValueError, match="similar, random or recent"):
+        choice_of("best", 0, 6)
 
 
 def test_the_real_pipeline_retrieves_by_them(pipe):
-    own = pipe.encoder
-    chosen = {}
+    chosen, hashes = {}, set()
     for retrieval in ("similar", "recent", "random"):
         noise = RecordedNoise(PhiloxNoise([3]))
-        with retrieval_of(pipe, retrieval, 3):
-            blocks = list(pipe.stream("a red circle walks", seconds=7, seed=3, noise=noise))
+        choose = choice_of(retrieval, 3, pipe.context.memory_frames)
+        blocks = list(pipe.stream("a red circle walks", seconds=7, seed=3, noise=noise, choose=choose))
         chosen[retrieval] = [(s.candidates, s.frames) for block in blocks for s in block.selections]
-        assert pipe.encoder is own
-        hashes = chosen.setdefault("hashes", [])
-        hashes.append((noise.sha256, noise.draws))
-    assert len(set(chosen["hashes"])) == 1  # all arms drew the same noise
+        hashes.add((noise.sha256, noise.draws))
+    assert len(hashes) == 1  # all arms drew the same noise
     candidates, recent = chosen["recent"][-1]
     assert list(recent) == list(range(candidates, 0, -1))[: len(recent)]  # the sink is frame 0
     assert [len(frames) for _, frames in chosen["random"]] == [len(frames) for _, frames in chosen["similar"]]
