@@ -10,6 +10,7 @@ import platform
 import resource
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class Sample:
 
     Attributes:
         seconds: of the take until there.
-        host_bytes: resident memory of the process.
+        host_bytes: peak resident memory of the process until there.
         gpu_bytes: peak allocated until there; 0 without a GPU.
         pages_remade: until there.
     """
@@ -91,6 +92,7 @@ def samples_of_pipeline(
     )
     request = pipe.request(prompt, seconds=seconds, memory=memory)
     timeline = pipe.timeline(request)
+    reset_peak()
     with tempfile.TemporaryDirectory() as folder, LatentWriter(Path(folder)) as store:
         for block in pipe.stream(request, stores=[store]):
             yield _sample(timeline, block.index, pipe.transformer.device, block.pages)
@@ -101,6 +103,7 @@ def samples_of_subject(subject: Subject, seconds: float, budgets: PageBudgets, s
     context, fps = subject.context, 16
     timeline = Timeline(round(seconds * fps), fps, context.frames_per_block, 4)
     sampler = replace(subject.sampler, denoising_steps=subject.sampler.denoising_steps[:steps])
+    reset_peak()
     with tempfile.TemporaryDirectory() as folder, LatentWriter(Path(folder)) as store:
         rollout = Rollout(
             subject.transformer,
@@ -122,18 +125,25 @@ def samples_of_subject(subject: Subject, seconds: float, budgets: PageBudgets, s
 def _sample(timeline: Timeline, block: int, device: torch.device, pages: PageCounters | None) -> Sample:
     return Sample(
         seconds=timeline.starts_at(block + 1),
-        host_bytes=resident_bytes(),
+        host_bytes=peak_resident_bytes(),
         gpu_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
         pages_remade=pages.remade if pages else 0,
     )
 
 
-def resident_bytes() -> int:
-    """Resident memory of this process now; its peak where the system does not say."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        return int(statm.read_text().split()[1]) * resource.getpagesize()
+def peak_resident_bytes() -> int:
+    """Peak resident memory of this process since `reset_peak`, or since it began where the system can't reset it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+
+
+def reset_peak() -> None:
+    """Forget the peak of loading; only Linux can."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def draw(curves: dict[str, Footprint], path: Path) -> None:

@@ -68,7 +68,8 @@ from longlive_rag.pipeline import LongLiveRAGPipeline
 from retrieval.budgets import PageBudgets
 from tests.test_footprint import SHAPE
 bench.SHAPES["test"] = SHAPE
-before = footprint.resident_bytes()
+footprint.reset_peak()
+before = footprint.peak_resident_bytes()
 seconds, host_bytes = float(sys.argv[1]), int(sys.argv[2])
 subject = bench.random_subject("test", torch.float32, torch.device("cpu"))
 samples = footprint.samples_of_subject(subject, seconds, PageBudgets(host_bytes=host_bytes), steps=1)
@@ -148,8 +149,10 @@ def test_search_is_measured() -> None:
         measure_search(3)
 
 
-def test_resident_memory_sees_an_allocation() -> None:
-    before = footprint.resident_bytes()
+def test_peak_memory_sees_what_is_gone_again() -> None:
+    footprint.reset_peak()
+    before = footprint.peak_resident_bytes()
     block = np.ones(64 * 2**20, dtype=np.uint8)
-    assert footprint.resident_bytes() - before > 48 * 2**20
     assert block[-1] == 1
+    del block
+    assert footprint.peak_resident_bytes() - before > 48 * 2**20

@@ -1,5 +1,7 @@
 """The block loop: batches, prefixes, memory on and off, cues."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -110,6 +112,19 @@ def test_a_budget_between_gives_the_same_selections_of_frames_that_exist(transfo
     assert 0 < counters.remade < counters.fetched
     assert counters.evicted > 0
     assert all(len(block.selections[0].frames) == 6 for block in finished[8:])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_pages_are_the_same_from_every_tier(transformer: CausalWanTransformer) -> None:
+    model = copy.deepcopy(transformer).cuda()
+    roomy, all_there = remembering(model, MemorySetup(), blocks=40, cue=30)
+    tight, through_host = remembering(
+        model, MemorySetup(budgets=PageBudgets(gpu_bytes=0, host_bytes=2**30)), blocks=40, cue=30
+    )
+    assert (all_there.from_host, all_there.remade) == (0, all_there.stale)
+    assert through_host.prefetched > 0
+    assert through_host.remade == through_host.stale
+    assert torch.equal(latents(roomy), latents(tight))
 
 
 def test_a_caller_may_choose_what_is_remembered(transformer: CausalWanTransformer) -> None:
