@@ -13,6 +13,7 @@ from torch import Tensor
 
 from backbone.vae import fold_temporal_convs
 from longlive_rag.pipeline import LongLiveRAGPipeline
+from longlive_rag.rights.records import write_record
 from longlive_rag.tinyworld.text import share_capitals
 from longlive_rag.tinyworld.train_backbone import CONTEXT, SAMPLER, TextToVideo
 from longlive_rag.tinyworld.train_encoder import EMBEDDING_DIM, HIDDEN_DIMS
@@ -91,6 +92,7 @@ def assemble(
     for name in KEPT:
         if (folder / name).is_file():
             shutil.copy(folder / name, fresh / name)
+    write_record(fresh)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.replace(folder)
     return pipe
