@@ -1,4 +1,4 @@
-# make demo   a 30 s take from one prompt, in takes/demo
+# make demo   a 30 s take with two cues, in takes/demo
 # make test   all tests
 # Each sets up its own virtual environment first; the second time that costs nothing.
 
@@ -26,8 +26,8 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 demo: $(READY)
-	$(BIN)/longlive-rag generate "a red circle walks in a meadow" --seconds 30 -o $(DEMO) --overwrite \
-	  --cue 10 "a red circle leaves in a meadow" --cue 16 "a red circle returns in a meadow"
+	$(BIN)/longlive-rag generate "a red triangle jumps in a meadow" --seconds 30 -o $(DEMO) --overwrite \
+	  --cue 10 "a red triangle turns in a meadow" --cue 20 "a red triangle walks in the snow"
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -38,7 +38,7 @@ CONFIG = {
     "text_length": TEXT_LENGTH,
 }
 CONTEXT, SAMPLER = ContextConfig(), SamplerConfig()
-SCHEDULE = Schedule(steps=4000, learning_rate=2e-3, warm_up=150, final_fraction=0.02, ema=0.998)
+SCHEDULE = Schedule(steps=3400, learning_rate=2e-3, warm_up=150, final_fraction=0.02, ema=0.998)
 BATCH = 6
 # Share of the batches in each layout.
 LAYOUTS = {"first": 0.25, "early": 0.15, "native": 0.20, "memory": 0.40}
