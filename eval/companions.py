@@ -60,18 +60,18 @@ class LooksMeter:
         for frame in frames:
             picture = Image.fromarray(frame)
             small = np.asarray(_shorter_side(picture, SMALL_SIDE_PX), np.float32) / 255
-            luma = small @ _LUMA
+            luma: NDArray[np.float32] = (small @ _LUMA).astype(np.float32)
             motion = 0.0 if self._last is None else float(np.abs(luma - self._last).mean())
             saturation = float((small.max(axis=2) - small.min(axis=2)).mean())
             self._rows.append((motion, float(luma.mean()), saturation, _sharpness(luma)))
             thumbnail = picture.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
-            self._thumbnails.append(np.asarray(thumbnail, np.float32).ravel() / 255)
+            self._thumbnails.append((np.asarray(thumbnail, np.float32).ravel() / 255).astype(np.float32))
             self._last = luma
 
     def looks(self) -> Looks:
         """Of all frames until now."""
-        columns = np.array(self._rows, np.float64).T
-        return Looks(*columns, thumbnails=np.stack(self._thumbnails))
+        motion, exposure, saturation, sharpness = np.array(self._rows, np.float64).T
+        return Looks(motion, exposure, saturation, sharpness, np.stack(self._thumbnails))
 
 
 def motion(looks: Looks) -> float:

@@ -92,8 +92,10 @@ def curve(values: Floats, seconds: Floats, step_s: float = 1.0) -> tuple[Floats,
     seen = ~np.isnan(values)
     sums = np.bincount(bins[seen], values[seen], count)
     numbers = np.bincount(bins[seen], minlength=count)
-    means = np.divide(sums, numbers, out=np.full(count, np.nan), where=numbers > 0)
-    return (np.arange(count) + 0.5) * step_s, means
+    means: Floats = np.full(count, np.nan)
+    np.divide(sums, numbers, out=means, where=numbers > 0)
+    middles: Floats = (np.arange(count) + 0.5) * step_s
+    return middles, means
 
 
 def _mean_seen(values: Floats) -> tuple[float | None, float]:

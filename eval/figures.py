@@ -197,8 +197,8 @@ def _style(axes: Axes) -> None:
     axes.tick_params(colors=FAINT, labelsize=8.5)
     axes.xaxis.label.set_color(TEXT)
     axes.yaxis.label.set_color(TEXT)
-    axes.xaxis.label.set_size(9.5)
-    axes.yaxis.label.set_size(9.5)
+    axes.xaxis.label.set_fontsize(9.5)
+    axes.yaxis.label.set_fontsize(9.5)
     axes.grid(axis="x", color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
 

@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from eval.drift import Floats
 from eval.windows import DriftWindows, within
 
@@ -69,7 +72,7 @@ def distinct_characters(
 
 
 def _most_frequent(
-    readings: Sequence[Mapping[str, Trait]], counts: Sequence, traits: Collection[str]
+    readings: Sequence[Mapping[str, Trait]], counts: NDArray[np.bool_], traits: Collection[str]
 ) -> dict[str, Trait]:
     found = {}
     for trait in traits:

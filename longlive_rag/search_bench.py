@@ -60,7 +60,9 @@ def measure_search(
         index.add(walks(rng, min(BATCH, frames - start), embedding_dim))
     build_s = time.perf_counter() - begin_s
     near = rng.choice(frames, queries)
-    asked = unit(index.units(near) + STEP * unit(rng.standard_normal((queries, embedding_dim)).astype(np.float32)))
+    asked = unit(
+        index.units(near.tolist()) + STEP * unit(rng.standard_normal((queries, embedding_dim)).astype(np.float32))
+    )
     found, times_s = [], []
     for query in asked:
         begin_s = time.perf_counter()
@@ -100,7 +102,7 @@ def nearest(index: FrameIndex, queries: NDArray[np.float32], limit: int) -> list
     best_frames = np.zeros((len(queries), limit), dtype=np.int64)
     for start in range(0, len(index), BATCH):
         frames = np.arange(start, min(start + BATCH, len(index)))
-        values = np.concatenate([best_values, queries @ index.units(frames).T], axis=1)
+        values = np.concatenate([best_values, queries @ index.units(frames.tolist()).T], axis=1)
         known = np.concatenate([best_frames, np.broadcast_to(frames, (len(queries), len(frames)))], axis=1)
         order = np.argpartition(-values, limit - 1, axis=1)[:, :limit]
         best_values = np.take_along_axis(values, order, axis=1)

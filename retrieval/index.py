@@ -81,7 +81,9 @@ class FrameIndex:
         if self.is_exact:
             parameters = faiss.SearchParameters(**settings)  # type: ignore[call-arg]  # by faiss's wrapper
         else:
-            parameters = faiss.SearchParametersIVF(nprobe=self._probed_lists, **settings)
+            parameters = faiss.SearchParametersIVF(  # type: ignore[call-arg]  # by faiss's wrapper
+                nprobe=self._probed_lists, **settings
+            )
         similarities, places = self._index.search(_unit(query[None]), limit, params=parameters)
         return [
             (int(place) + self._first_frame, float(value))
@@ -104,7 +106,7 @@ class FrameIndex:
         inverted = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
         sample = np.random.default_rng(0).choice(len(self), min(len(self), TRAINED_ON_PER_LIST * lists), replace=False)
         inverted.train(flat.reconstruct_batch(np.sort(sample)))
-        inverted.set_direct_map_type(faiss.DirectMap.Array)  # so that vectors can be read back
+        inverted.make_direct_map(True)  # so that vectors can be read back
         step = 65536
         for start in range(0, len(self), step):
             inverted.add(flat.reconstruct_n(start, min(step, len(self) - start)))

@@ -420,7 +420,7 @@ def _header(path: Path, block: int, start: bytes) -> dict[str, Any]:
 def _selection(facts: dict[str, Any] | None) -> Selection | None:
     if facts is None:
         return None
-    return Selection(**{name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()})
+    return Selection(**{**facts, "frames": tuple(facts["frames"]), "similarities": tuple(facts["similarities"])})
 
 
 class LatentSpool:

@@ -150,6 +150,7 @@ def test_search_is_measured() -> None:
 
 GONE_AGAIN = """
 import numpy as np
+from longlive_rag import footprint
 footprint.reset_peak()
 before = footprint.peak_resident_bytes()
 block = np.ones(64 * 2**20, dtype=np.uint8)

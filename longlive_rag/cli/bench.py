@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import click
@@ -79,7 +80,12 @@ def _budgets(gpu_gib: float | None, host_gib: float | None, precision: str) -> P
     sizes = {name: int(gib * 2**30) for name, gib in given.items() if gib is not None}
     if any(size < 0 for size in sizes.values()):
         raise ValueError("memory budgets must be 0 or more")
-    return PageBudgets(**sizes, precision=cast(PagePrecision, precision))
+    default = PageBudgets(precision=cast(PagePrecision, precision))
+    return replace(
+        default,
+        gpu_bytes=sizes.get("gpu_bytes", default.gpu_bytes),
+        host_bytes=sizes.get("host_bytes", default.host_bytes),
+    )
 
 
 def _bench_search(sizes: str, as_json: bool) -> None:

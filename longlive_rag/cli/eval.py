@@ -101,7 +101,7 @@ def drift(
 
     with refuse_bad_input(FLAGS):
         footage = [find_footage(Path(video)) for video in videos]
-        table = {} if mapping_table is None else {"subject_table": MappingTable.read(mapping_table)}
+        table: dict[str, Any] = {} if mapping_table is None else {"subject_table": MappingTable.read(mapping_table)}
         settings = MeasureSettings(horizons or possible_horizons(footage), embed_every=embed_every, **table)
         for each in footage:
             settings.check(each)
@@ -289,7 +289,7 @@ def _arm(name: str, table: Any) -> Arm:
     if not isinstance(table, dict):
         raise ValueError(f"arm {name!r} must be a table, as in [{name}]")
     changes: dict[str, dict[str, Any]] = {}
-    retrieval = "similar"
+    retrieval: Any = "similar"
     for key, value in table.items():
         if key == "retrieval":
             retrieval = value

@@ -77,7 +77,7 @@ def bill_of_materials(roots: tuple[str, ...] = RUNTIME) -> list[Dependency]:
 def license_of(package: Distribution) -> str:
     """SPDX expression of an installed package: what it states, or what its plain words mean."""
     metadata = package.metadata
-    stated = [metadata.get("License-Expression"), metadata.get("License")]
+    stated = [*(metadata.get_all("License-Expression") or [None]), *(metadata.get_all("License") or [None])]
     classifiers = [
         line.split("::")[-1].strip() for line in metadata.get_all("Classifier") or [] if "License ::" in line
     ]

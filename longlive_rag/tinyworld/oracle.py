@@ -41,7 +41,7 @@ HIDDEN_TRAITS: tuple[str, ...] = ("tint", "size", "pattern", "hat", "bag")
 _HANDS = (-1.0, -0.6, -0.2, 0.2, 0.6, 1.0)
 _FACINGS, _STRETCHES = (-1.0, 0.0, 1.0), (0.96, 1.0, 1.04)
 _PLACEHOLDER = "red"  # templates are masks; their colour is of no account
-_SHIFTS = tuple(product((-1, 0, 1), repeat=2))
+_SHIFTS = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1))
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def read_frame(frame: NDArray[np.uint8]) -> tuple[Sighting, ...]:
     """Read one frame [64, 64, 3] uint8 RGB; the characters in it from left to right."""
     if frame.shape != (SIZE_PX, SIZE_PX, 3):
         raise ValueError(f"tiny-world's pictures are [{SIZE_PX}, {SIZE_PX}, 3], got {list(frame.shape)}")
-    rgb = frame.astype(np.float32) / 255
+    rgb: NDArray[np.float32] = (frame / 255).astype(np.float32)
     value, low = rgb.max(-1), rgb.min(-1)
     body = (value > DARKEST) & ((value - low) / np.maximum(value, 1e-6) > SATURATION)
     return tuple(_sighting(rgb, body, columns) for columns in _bodies(body))
@@ -129,8 +129,8 @@ def _bank() -> _Bank:
         who = Character(shape, _PLACEHOLDER, 0.0, size, "plain", hat, bag)
         picture = np.full((1, SIZE_PX, SIZE_PX, 3), 0.8, np.float32)
         ground = middle + size / 2 * stretch
-        at = [np.array([number], np.float32) for number in (middle, 0.0, facing, stretch)]
-        composite(picture, who, *at, ground)
+        at_x, at_y, turned, stretched = (np.array([number], np.float32) for number in (middle, 0.0, facing, stretch))
+        composite(picture, who, at_x, at_y, turned, stretched, ground)
         value, low = picture[0].max(-1), picture[0].min(-1)
         mask = (value > DARKEST) & ((value - low) / value > SATURATION)
         window, (x, y) = _window(mask)

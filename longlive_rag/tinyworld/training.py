@@ -101,7 +101,8 @@ def train(
 
 def _optimisers(model: nn.Module, schedule: Schedule, betas: tuple[float, float]) -> list[torch.optim.Optimizer]:
     """Muon for the matrices and kernels inside the network, AdamW for the rest."""
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
         inside = weight.ndim >= 2 and not any(part in name for part in _NOT_FOR_MUON)
         (matrices if inside else rest).append(weight)
