@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import faiss
 import numpy as np
@@ -15,8 +16,19 @@ PROBED = 1 / 32  # share of the lists that a search looks into
 TRAINED_ON_PER_LIST = 40  # vectors; FAISS asks for 39 or more
 OUTSIDE_MOST = 256
 
-# One query at a time gains nothing from threads, and FAISS's own would fight with torch's over the same cores.
-faiss.omp_set_num_threads(1)
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """FAISS without threads of its own: one query gains nothing from them, and they would fight with torch's.
+
+    Only for a while: both may share one OpenMP, and then torch would be left with one thread, too.
+    """
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 class FrameIndex:
@@ -84,7 +96,8 @@ class FrameIndex:
             parameters = faiss.SearchParametersIVF(  # type: ignore[call-arg]  # by faiss's wrapper
                 nprobe=self._probed_lists, **settings
             )
-        similarities, places = self._index.search(_unit(query[None]), limit, params=parameters)
+        with _one_thread():
+            similarities, places = self._index.search(_unit(query[None]), limit, params=parameters)
         return [
             (int(place) + self._first_frame, float(value))
             for place, value in zip(places[0], similarities[0], strict=True)

@@ -122,3 +122,15 @@ def test_frames_of_other_takes_are_numbered_below_zero() -> None:
     index.add(np.eye(3, dtype=np.float32))
     assert [frame for frame, _ in index.search(np.array([1, 0.5, 0], np.float32), [-2, -1, 0], 3)] == [-2, -1, 0]
     assert index.similarities(np.array([0, 2, 0], np.float32), [-1, 0]) == [1.0, 0.0]
+
+
+def test_search_leaves_torch_its_threads() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        index = FrameIndex(4)
+        index.add(np.eye(4, dtype=np.float32))
+        index.search(np.ones(4, np.float32), range(4), 2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
