@@ -94,7 +94,7 @@ def curve(values: Floats, seconds: Floats, step_s: float = 1.0) -> tuple[Floats,
     numbers = np.bincount(bins[seen], minlength=count)
     means: Floats = np.full(count, np.nan)
     np.divide(sums, numbers, out=means, where=numbers > 0)
-    middles: Floats = (np.arange(count) + 0.5) * step_s
+    middles: Floats = ((np.arange(count) + 0.5) * step_s).astype(np.float64)
     return middles, means
 
 
