@@ -14,6 +14,7 @@ COMMANDS = {
     "generate": "Make a take: a video from a prompt, with memory.",
     "take": "What a take on disk holds, and mending one.",
     "plan": "What a take will need of GPU, host and disk.",
+    "train": "Train the encoder by which memory is searched.",
     "verify": "Replay golden trajectories and compare.",
     "eval": "Measure identity drift, and compare arms.",
     "bench": "Measure speed and memory, stage by stage.",

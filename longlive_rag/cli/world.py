@@ -39,7 +39,13 @@ def world() -> None:
       longlive-rag world train-vae
       longlive-rag world train-backbone
       longlive-rag world refine-decoder
-      longlive-rag world train-encoder
+      longlive-rag world assemble -o my-tiny-world
+    A retrieval encoder for it, from takes of its own; then put together once more:
+      longlive-rag world prompts -o runs/tiny-world/prompts.txt
+      longlive-rag train corpus runs/tiny-world/prompts.txt --backbone my-tiny-world --no-memory \\
+        -o runs/tiny-world/takes
+      longlive-rag train encoder --latents runs/tiny-world/takes -o runs/tiny-world/encoder \\
+        --hidden-dims 32,64 --embedding-dim 256 --batch 16
       longlive-rag world assemble -o my-tiny-world
       longlive-rag world evaluate --backbone my-tiny-world
     """
@@ -107,15 +113,22 @@ def refine_decoder_command(run: Path, threads: int | None) -> None:
     refine_decoder(vae, _corpus(vae, run, "long"), run / "decoder", _say)
 
 
-@world.command("train-encoder")
-@RUN
-@THREADS
-def train_encoder_command(run: Path, threads: int | None) -> None:
-    """Stage 3: the retrieval encoder, on the latents of stage 2."""
-    from longlive_rag.tinyworld.train_encoder import train_encoder
+@world.command("prompts")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The text file to write.")
+@click.option("--count", type=click.IntRange(min=1), default=96, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+def prompts(output: Path, count: int, seed: int) -> None:
+    """Write sentences that training may use, one a line: none of a held-out combination.
 
-    _set_threads(threads)
-    train_encoder(_corpus(_trained_vae(run), run, "long"), run / "encoder", _say)
+    \b
+    Example:
+      longlive-rag world prompts -o prompts.txt --count 96
+    """
+    from longlive_rag.tinyworld.scripts import sample_sentences
+
+    with refuse_bad_input():
+        output.write_text("".join(f"{sentence}\n" for sentence in sample_sentences(count, seed)), encoding="utf-8")
+    click.echo(f"{output}: {count} prompts")
 
 
 @world.command()

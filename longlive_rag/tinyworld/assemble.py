@@ -9,16 +9,15 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from backbone.vae import fold_temporal_convs
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.rights.records import write_record
 from longlive_rag.tinyworld.text import share_capitals
 from longlive_rag.tinyworld.train_backbone import CONTEXT, SAMPLER, TextToVideo
-from longlive_rag.tinyworld.train_encoder import EMBEDDING_DIM, HIDDEN_DIMS
 from longlive_rag.tinyworld.world import FPS, SIZE_PX
 from retrieval.encoder import LatentAutoencoder
+from retrieval.training import ENCODER
 
 UPSCALE = 6
 KEPT = ("README.md",)
@@ -37,9 +36,9 @@ def trained_vae(run: Path) -> AutoencoderKLWan:
 
 
 def trained_parts(run: Path) -> tuple[AutoencoderKLWan, TextToVideo, LatentAutoencoder | None]:
-    """The refined VAE, and the moving averages of stages 2 and 3 as they stand.
+    """The refined VAE, the moving average of stage 2 as it stands, and the retrieval encoder.
 
-    Stage 3 may be left out: the encoder is None then, and memory searches mean-pooled latents.
+    The encoder may be left out: it is None then, and memory searches mean-pooled latents.
 
     Raises:
         ValueError: if stage 1 has not ended or stage 2 has no checkpoint yet.
@@ -49,22 +48,14 @@ def trained_parts(run: Path) -> tuple[AutoencoderKLWan, TextToVideo, LatentAutoe
         command = f"longlive-rag world refine-decoder --run {run}"
         raise ValueError(f"{refined} is not there; run `{command}` to its end first")
     vae = AutoencoderKLWan.from_pretrained(refined)
+    checkpoint = run / "backbone" / "checkpoint.pt"
+    if not checkpoint.is_file():
+        raise ValueError(f"{checkpoint} is not there; run `longlive-rag world train-backbone --run {run}` first")
     model = TextToVideo()
-    model.load_state_dict(_average(run / "backbone", "train-backbone"))
-    if not (run / "encoder" / "checkpoint.pt").is_file():
-        return vae, model.eval(), None
-    side = SIZE_PX // vae.config.scale_factor_spatial
-    encoder = LatentAutoencoder(vae.config.z_dim, side, side, HIDDEN_DIMS, EMBEDDING_DIM)
-    encoder.load_state_dict(_average(run / "encoder", "train-encoder"))
-    return vae, model.eval(), encoder.eval()
-
-
-def _average(stage: Path, command: str) -> dict[str, Tensor]:
-    path = stage / "checkpoint.pt"
-    if not path.is_file():
-        raise ValueError(f"{path} is not there; run `longlive-rag world {command}` first")
-    average: dict[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")["average"]
-    return average
+    model.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["average"])
+    folder = run / "encoder" / ENCODER
+    encoder = LatentAutoencoder.from_pretrained(folder).eval() if folder.is_dir() else None
+    return vae, model.eval(), encoder
 
 
 def assemble(

@@ -11,12 +11,13 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from backbone.vae import encode_video
+from backbone.vae import FRAMES_PER_LATENT, encode_video
 from longlive_rag.tinyworld.grammar import MEETS, sentence_text, template_count
 from longlive_rag.tinyworld.scripts import BLOCK_PX, FIRST_BLOCK_PX, block_frame, sample_script
 from longlive_rag.tinyworld.train_vae import to_model
-from longlive_rag.tinyworld.world import Script, render
+from longlive_rag.tinyworld.world import Script, actor_cover, render
 
+CELL_PX = 8  # the VAE's spatial compression
 ENCODED_FRAMES = 1200  # pixel frames encoded together
 ENTRANCES = ("returns", MEETS)
 
@@ -32,7 +33,7 @@ class CorpusSize:
 
 LONG = CorpusSize(scripts=300, blocks=16, seed=7)
 """Long enough for a character to leave, to be forgotten by the window, and to return."""
-OPENINGS = CorpusSize(scripts=1000, blocks=3, seed=8)
+OPENINGS = CorpusSize(scripts=1600, blocks=3, seed=8)
 """Many short ones, so that every sentence is seen with many hidden traits."""
 
 
@@ -46,6 +47,7 @@ class Corpus:
         blocks: of each.
         replay: the model's own last prediction of every frame, like `latents`; the truth until there is one. It is not
             part of a checkpoint: a resumed run fills it anew.
+        actors: [N, T, h, w] in 0..1, how much of each cell actors take.
         entrances: [M, 2] (script, block) of blocks in which someone comes into the picture.
     """
 
@@ -53,10 +55,12 @@ class Corpus:
     scripts: list[Script]
     blocks: int
     replay: Tensor = field(init=False)
+    actors: Tensor = field(init=False)
     entrances: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "replay", self.latents.clone())
+        object.__setattr__(self, "actors", torch.stack([_latent_cover(script) for script in self.scripts]))
         found = [
             (index, (cue.frame - FIRST_BLOCK_PX) // BLOCK_PX + 1 + after)
             for index, script in enumerate(self.scripts)
@@ -70,6 +74,13 @@ class Corpus:
     def prompt(self, index: int, block: int, rng: np.random.Generator) -> str:
         """What script `index` says at `block`, in a random word order."""
         return sentence_text(self.scripts[index].sentence(block_frame(block)), int(rng.integers(template_count())))
+
+
+def _latent_cover(script: Script) -> Tensor:
+    """`actor_cover` of the script's latent frames [T, h, w]: the first covers one pixel frame, every other four."""
+    cover = torch.from_numpy(actor_cover(script, CELL_PX))
+    later = cover[1:].unflatten(0, (-1, FRAMES_PER_LATENT)).mean(1)
+    return torch.cat([cover[:1], later])
 
 
 def make_corpus(vae: AutoencoderKLWan, path: Path, size: CorpusSize, report: Callable[[str], None]) -> Corpus:

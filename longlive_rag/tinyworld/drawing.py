@@ -24,6 +24,9 @@ EDGE_PX = 2.0
 REACH_PX = 22.0
 """No part of a character lies further to the side of its middle."""
 
+WIDEST_RADII, TALLEST_RADII = 1.3, 1.8
+"""How far a bag reaches to the side of the body's middle, and a hat above it, in radii."""
+
 _SATURATION, _BRIGHT, _DARK_HUES_VALUE = 0.86, 0.93, 0.80
 _HAT_RGB, _BAG_RGB, _EYE, _PUPIL = (0.17, 0.16, 0.20), (0.30, 0.23, 0.19), 0.97, 0.10
 # Where eyes and hats sit: lower in outlines that are narrow at the top.

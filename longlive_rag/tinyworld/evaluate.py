@@ -21,7 +21,7 @@ from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.tinyworld.grammar import ACTIONS, Sentence, held_out_sentences
 from longlive_rag.tinyworld.measure import Reading, agreement, hidden_traits, motion, read_take, shows_action
 from longlive_rag.tinyworld.oracle import HIDDEN_TRAITS
-from longlive_rag.tinyworld.scripts import block_frame
+from longlive_rag.tinyworld.scripts import STAYING, block_frame
 from longlive_rag.tinyworld.train_vae import CLIP_FRAMES, clips, psnr, reconstruct, to_model
 from longlive_rag.tinyworld.world import FPS, SIZE_PX, render, script_for
 
@@ -32,8 +32,6 @@ Keep = Callable[[str, NDArray[np.uint8]], None]
 VAE_CLIPS, VAE_SEED = 48, 90_001
 PROMPT_SEED = 90_002
 PROMPTS_S, READ_EVERY = 5.0, 2
-# Actions that keep the character in view; the others empty the picture, as they should.
-STAYING = ("stands", "walks", "jumps", "turns")
 HORIZONS_S, CURVE_BIN_S, DRIFT_READ_EVERY = (30, 60, 120), 5.0, 4
 # The test of recall: the stage is empty at first, so that the sink never holds the character. (Block, action) each.
 RECALL_CUES = ((0, "returns"), (4, "stands"), (8, "leaves"), (20, "returns"), (23, "stands"))

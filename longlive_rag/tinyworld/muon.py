@@ -7,7 +7,7 @@ bfloat16; the VAE needs convolutions, and most CPUs float32.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,26 +27,34 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure is called
-        """One update from the gradients."""
+        """One update from the gradients; weights of one shape are made orthogonal together."""
         for group in self.param_groups:
+            alike: dict[tuple[int, ...], list[nn.Parameter]] = {}
             for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(weight)
-                state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                update = weight.grad.lerp(state["momentum"], group["momentum"]).flatten(1)
-                scale = _ADAM_RMS * max(update.shape) ** 0.5
-                weight.add_(orthogonalize(update).view_as(weight), alpha=-group["lr"] * scale)
+                if weight.grad is not None:
+                    alike.setdefault(weight.flatten(1).shape, []).append(weight)
+            for shape, weights in alike.items():
+                updates = orthogonalize(torch.stack([self._momentum(weight, group["momentum"]) for weight in weights]))
+                rate = group["lr"] * _ADAM_RMS * max(shape) ** 0.5
+                for weight, update in zip(weights, updates, strict=True):
+                    weight.add_(update.view_as(weight), alpha=-rate)
+
+    def _momentum(self, weight: nn.Parameter, decay: float) -> Tensor:
+        """The weight's gradient, averaged over steps and looking one step ahead (Nesterov), as a matrix."""
+        state, gradient = self.state[weight], cast(Tensor, weight.grad)
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(weight)
+        state["momentum"].lerp_(gradient, 1 - decay)
+        return gradient.lerp(state["momentum"], decay).flatten(1)
 
 
-def orthogonalize(matrix: Tensor) -> Tensor:
-    """The matrix [M, N] with its singular values brought near 1."""
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """The matrices [..., M, N] with their singular values brought near 1."""
     a, b, c = _NEWTON_SCHULZ
-    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    x = x / (x.norm() + 1e-7)
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(_ITERATIONS):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.T if matrix.shape[0] > matrix.shape[1] else x).contiguous()
+    return (x.mT if tall else x).contiguous()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from longlive_rag.tinyworld.drawing import Character, sample_character
-from longlive_rag.tinyworld.grammar import MEETS, PLACES, held_out
+from longlive_rag.tinyworld.grammar import ACTIONS, MEETS, PLACES, Sentence, held_out
 from longlive_rag.tinyworld.motion import WAITS, Cue
 from longlive_rag.tinyworld.world import FPS, Actor, Place, Script, sample_camera, sample_place
 
 FIRST_BLOCK_PX, BLOCK_PX = 9, 12  # cues begin with a block, as they do when a take is made
-OPENINGS = ("stands", "walks", "jumps", "turns")
+STAYING = ("stands", "walks", "jumps", "turns")
 SHORTEST_CUE_S, LONGEST_CUE_S = 1.5, 4.5
 EMPTY_STAGE_PROBABILITY, LEAVE_PROBABILITY = 0.35, 0.25
 MEET_PROBABILITY, MOVE_PROBABILITY = 0.12, 0.06
@@ -23,7 +23,7 @@ def sample_script(rng: np.random.Generator, frames: int) -> Script:
     """
     character, place = _training_pair(rng)
     guest = _guest(rng, place)
-    cues = [Cue(0, "returns" if rng.random() < EMPTY_STAGE_PROBABILITY else str(rng.choice(OPENINGS)))]
+    cues = [Cue(0, "returns" if rng.random() < EMPTY_STAGE_PROBABILITY else str(rng.choice((*STAYING, "leaves"))))]
     guest_cues, places = [Cue(0, WAITS)], [(0, place)]
     while True:
         frame = block_start(cues[-1].frame + rng.uniform(SHORTEST_CUE_S, LONGEST_CUE_S) * FPS)
@@ -41,6 +41,16 @@ def sample_script(rng: np.random.Generator, frames: int) -> Script:
     if len(guest_cues) > 1:
         actors.append(Actor(guest, tuple(guest_cues)))
     return Script(tuple(places), tuple(actors), frames, sample_camera(rng))
+
+
+def sample_sentences(count: int, seed: int) -> list[Sentence]:
+    """Random sentences of one character, none of a combination that `held_out` reserves."""
+    rng = np.random.default_rng(seed)
+    sentences = []
+    for _ in range(count):
+        who, place = _training_pair(rng)
+        sentences.append(Sentence(who.colour, who.shape, str(rng.choice(ACTIONS)), place.name))
+    return sentences
 
 
 def block_start(frame: float) -> int:
@@ -83,4 +93,4 @@ def _next_action(rng: np.random.Generator, action: str) -> str:
         return "leaves"
     if draw < LEAVE_PROBABILITY + MEET_PROBABILITY and action != MEETS:
         return MEETS
-    return str(rng.choice([other for other in OPENINGS if other != action]))
+    return str(rng.choice([other for other in STAYING if other != action]))

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from longlive_rag.tinyworld.muon import Muon
+from longlive_rag.training_picture import draw_training
+from retrieval.training import LOG, read_log
 
 # Weights by which vectors enter and leave a network, and tables, are no matrices between layers: AdamW takes them.
 _NOT_FOR_MUON = ("embed", "shared", "table", "modulation", "proj_out", "conv_in", "conv_out", "quant_conv", "bias")
@@ -64,7 +66,7 @@ def train(
         model: trained in place.
         loss_of: loss of a step and figures for the log; must depend on the step's number alone for its randomness.
         schedule: steps and rates.
-        folder: gets `checkpoint.pt` (replaced atomically) and `log.jsonl`.
+        folder: gets `checkpoint.pt` (replaced atomically), `log.jsonl` and, at the end, `training.png`.
         report: called with a line now and then.
 
     Returns:
@@ -96,6 +98,8 @@ def train(
         if now - last_saved > checkpoint_every_s or step == schedule.steps - 1:
             last_saved = now
             _save(folder, step + 1, spent_s + now - began, model, average, optimisers)
+    if (folder / LOG).is_file():
+        draw_training(list(read_log(folder)), folder / "training.png")
     return average
 
 
@@ -118,7 +122,7 @@ def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def _log(folder: Path, entry: dict[str, float]) -> None:
-    with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
+    with (folder / LOG).open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
 
 

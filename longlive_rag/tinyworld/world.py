@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from longlive_rag.tinyworld.drawing import Character, composite, sample_character
+from longlive_rag.tinyworld.drawing import TALLEST_RADII, WIDEST_RADII, Character, composite, sample_character
 from longlive_rag.tinyworld.grammar import ACTIONS, MEETS, PLACES, Sentence
 from longlive_rag.tinyworld.motion import SIZE_PX, WAITS, Cue, Track, simulate
 from longlive_rag.tinyworld.scenery import GROUND, MARGIN, place_image
@@ -108,6 +108,29 @@ class Script:
         """[actors, frames], True where an actor's middle is inside the picture."""
         shift = self.camera.shift_px(0, self.frames)
         return np.stack([(track.x - shift > 0) & (track.x - shift < SIZE_PX) for track in self.tracks()])
+
+
+def actor_cover(script: Script, cell_px: int) -> NDArray[np.float32]:
+    """How much of every square cell of the picture actors take, by the boxes around body, hat and bag.
+
+    Returns:
+        [F, SIZE_PX / cell_px, SIZE_PX / cell_px] in 0..1.
+    """
+    edges = np.arange(0, SIZE_PX, cell_px)
+
+    def overlap(low: NDArray, high: NDArray) -> NDArray:  # [F] to [F, cells]
+        ends = np.minimum(high[:, None], edges + cell_px), np.maximum(low[:, None], edges)
+        return np.clip(ends[0] - ends[1], 0, None) / cell_px
+
+    cover = np.zeros((script.frames, len(edges), len(edges)), np.float32)
+    shift = script.camera.shift_px(0, script.frames)
+    for actor, track in zip(script.actors, script.tracks(), strict=True):
+        radius = actor.character.size_px / 2
+        feet, x = GROUND * SIZE_PX - track.y, track.x - shift
+        columns = overlap(x - WIDEST_RADII * radius, x + WIDEST_RADII * radius)
+        rows = overlap(feet - (1 + TALLEST_RADII) * radius * track.stretch, feet)
+        cover = np.maximum(cover, rows[:, :, None] * columns[:, None, :])
+    return cover
 
 
 def render(script: Script, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:

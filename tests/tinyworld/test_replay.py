@@ -5,7 +5,7 @@ import torch
 
 from longlive_rag.tinyworld.corpus import Corpus
 from longlive_rag.tinyworld.scripts import sample_script
-from longlive_rag.tinyworld.train_backbone import _gather, _keep_predictions, layout
+from longlive_rag.tinyworld.train_backbone import _gather, _keep_predictions, guided_goal, layout
 
 
 def corpus() -> Corpus:
@@ -40,3 +40,13 @@ def test_local_frames_see_the_memory_that_they_were_committed_with() -> None:
     assert plan.mask[7:12, 1:7].all()
     assert not plan.mask[0, 1:].any()  # the sink came first
     assert not plan.mask[:12, 12:].any()  # clean frames never see noise
+
+
+def test_guidance_settles_where_a_scale_of_one_over_one_minus_its_strength_would() -> None:
+    data, untold = torch.randn(2, 16, 3, 4, 4), torch.randn(2, 16, 3, 4, 4)
+    strength = torch.tensor([0.5, 0.0])
+    flow = torch.zeros_like(data)
+    for _ in range(40):  # a model that learns its target exactly
+        flow = guided_goal(data, flow, untold, strength)
+    assert torch.allclose(flow[0], untold[0] + 2 * (data[0] - untold[0]), atol=1e-5)
+    assert torch.equal(flow[1], data[1])

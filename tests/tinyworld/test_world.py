@@ -23,9 +23,8 @@ from longlive_rag.tinyworld.grammar import (
     template_count,
 )
 from longlive_rag.tinyworld.motion import SIZE_PX, WAITS, simulate
-from longlive_rag.tinyworld.scripts import block_frame, block_start, sample_script
+from longlive_rag.tinyworld.scripts import block_frame, block_start, sample_script, sample_sentences
 from longlive_rag.tinyworld.train_backbone import layout
-from longlive_rag.tinyworld.train_encoder import trajectory_smoothing, window_temporal_delta
 from longlive_rag.tinyworld.world import (
     DISSOLVE_FRAMES,
     Actor,
@@ -34,6 +33,7 @@ from longlive_rag.tinyworld.world import (
     Cue,
     Place,
     Script,
+    actor_cover,
     render,
     script_for,
 )
@@ -113,6 +113,8 @@ def test_held_out_combinations_never_occur_in_training_scripts() -> None:
         assert not any(held_out(who.colour, who.shape, place.name) for _, place in script.places)
         seen.add((who.colour, who.shape))
     assert len(seen) == len(COLOURS) * len(SHAPES)
+    for sentence in sample_sentences(200, seed=0):
+        assert not held_out(sentence.colour, sentence.shape, sentence.place)
     assert len(held_out_sentences()) == len(COLOURS) * len(SHAPES) * len(ACTIONS)
 
 
@@ -139,6 +141,19 @@ def test_entrances_are_blocks_in_which_someone_comes_in() -> None:
     assert "returns" in corpus.prompt(0, 5, rng)
 
 
+def test_actors_are_where_their_cover_says() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(6):
+        script = sample_script(rng, 60)
+        bare = Script(script.places, (), 60, script.camera)
+        change = np.abs(render(script).astype(int) - render(bare)).max(-1) > 60  # darker than a shadow makes it
+        cells = change.reshape(60, 8, 8, 8, 8).any(axis=(2, 4))
+        cover = actor_cover(script, 8)
+        assert cover.shape == cells.shape
+        assert (cover[cells] > 0).mean() > 0.98
+        assert cells[cover > 0.9].mean() > 0.7  # boxes around outlines that fill them in part
+
+
 def test_sentences_are_read_back_in_every_word_order() -> None:
     meeting = Sentence("red", "circle", MEETS, "city", ("blue", "square"))
     for sentence in (*held_out_sentences()[:12], meeting):
@@ -163,12 +178,3 @@ def test_training_layout_of_a_full_window_is_that_of_inference() -> None:
     first_copy, second_copy = native.mask[-4], native.mask[-1]
     assert not (first_copy[9:] & second_copy[9:]).any()  # copies do not see each other
     assert layout("first", 0).offsets == ()
-
-
-def test_encoder_losses_by_hand() -> None:
-    same = torch.ones(2, 8, 4) / 2
-    assert window_temporal_delta(same) == pytest.approx(0.15)
-    assert trajectory_smoothing(same) == pytest.approx(1e-4)
-    turning = torch.eye(8)[None]
-    assert window_temporal_delta(turning) == 0
-    assert trajectory_smoothing(turning) == pytest.approx(6**0.5, rel=1e-5)

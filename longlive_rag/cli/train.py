@@ -1,0 +1,165 @@
+"""`longlive-rag train`: a retrieval encoder for a backbone, from takes that the backbone has made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from longlive_rag.cli.errors import Stopped, refuse_bad_input
+from longlive_rag.cli.settings import FLAGS, Steps, build_request
+from longlive_rag.presets import DEFAULT_BACKBONE, load_preset
+
+FOLDER = click.Path(path_type=Path)
+HELD_BYTES = 4 * 2**30
+"""Latents up to this size are kept in memory while training; of more, each chunk is read from its take."""
+
+
+@click.group()
+def train() -> None:
+    """Train the encoder by which memory is searched.
+
+    \b
+    From a list of prompts to an encoder:
+      longlive-rag train corpus prompts.txt -o takes/corpus --seconds 30
+      longlive-rag train encoder --latents takes/corpus -o runs/encoder
+      longlive-rag models convert my-backbone my-backbone-2 --encoder runs/encoder/encoder.pt
+    """
+
+
+@train.command()
+@click.argument("prompts", type=FOLDER)
+@click.option("-o", "--output", required=True, type=FOLDER, help="Folder that the takes go to, one folder each.")
+@click.option("--seconds", type=float, default=30.0, show_default=True, help="Length of each take.")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Takes of each prompt.")
+@click.option("--memory/--no-memory", default=None, help="With memory or without; default is the backbone's preset.")
+@click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
+@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Takes made side by side.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--device", default="auto", show_default=True)
+def corpus(
+    prompts: Path, output: Path, seconds: float, seeds: int, memory: bool | None, backbone: str, batch: int,
+    dtype: str, device: str,
+) -> None:  # fmt: skip
+    """Make takes of all PROMPTS (a text file, one a line) to train on. Finished takes are not made again.
+
+    \b
+    Examples:
+      longlive-rag train corpus prompts.txt -o takes/corpus
+      longlive-rag train corpus prompts.txt -o takes/corpus --seeds 4 --seconds 20 --backbone longlive --device cuda
+    """
+    from tqdm import tqdm
+
+    from longlive_rag.cli.generate import open_backbone, provenance_of
+    from longlive_rag.corpus import is_finished, make_takes, read_prompts, take_folders
+    from longlive_rag.take import check_take_folder
+
+    with refuse_bad_input(FLAGS):
+        preset = load_preset(backbone)
+        told = [(prompt, seed) for prompt in read_prompts(prompts) for seed in range(seeds)]
+        requests = [build_request(preset, prompt, seconds, (), seed, memory, {}) for prompt, seed in told]
+        folders = take_folders(output, len(requests))
+        left = [pair for pair in zip(requests, folders, strict=True) if not is_finished(pair[1], pair[0])]
+        for request, folder in left:
+            check_take_folder(folder, request, overwrite=True)
+        provenance = provenance_of(preset, None, False, None, False)
+    frames = sum(request.pixel_frames for request, _ in left)
+    if left:
+        pipe, run = open_backbone(preset, left[0][0], device, dtype, "vp9", provenance)
+        with refuse_bad_input(FLAGS):
+            for request, _ in left:
+                pipe.check(request)
+        try:
+            with tqdm(total=frames, unit=" frames", smoothing=0) as bar:
+                make_takes(pipe, run, requests, folders, batch, bar.update)
+        except KeyboardInterrupt as error:
+            raise Stopped(f"Stopped; what is finished in {output} stays, the same command goes on") from error
+    click.echo(
+        f"{output}: {len(folders)} takes of {seconds:g} s, {len(folders) - len(left)} of them were there already"
+    )
+
+
+@train.command()
+@click.option("--latents", "takes", type=FOLDER, multiple=True, required=True, metavar="TAKE",
+              help="A take, or a folder of takes; repeat for more.")  # fmt: skip
+@click.option("-o", "--output", required=True, type=FOLDER, help="Folder of the run.")
+@click.option("--steps", type=int, default=3000, show_default=True)
+@click.option("--batch", type=int, default=128, show_default=True, help="Chunks a step.")
+@click.option("--chunk-frames", type=int, default=8, show_default=True, help="Consecutive latent frames of a chunk.")
+@click.option("--learning-rate", type=float, default=3e-4, show_default=True)
+@click.option("--delta-weight", type=float, default=1.0, show_default=True, help="Of the window temporal delta.")
+@click.option("--smoothing-weight", type=float, default=1.0, show_default=True, help="Of the trajectory smoothing.")
+@click.option("--grow-in", type=float, default=0.5, show_default=True,
+              help="Share of the steps in which these two weights rise from 0.")  # fmt: skip
+@click.option("--hidden-dims", type=Steps(), default="64,128,256", show_default=True, help="Widths of the encoder.")
+@click.option("--embedding-dim", type=int, default=1024, show_default=True)
+@click.option("--validation-share", type=float, default=0.1, show_default=True, help="Of the frames, held out.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--device", default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def encoder(takes: tuple[Path, ...], output: Path, device: str, as_json: bool, **settings: Any) -> None:
+    """Train the retrieval autoencoder on takes; the same command goes on with a run that was stopped.
+
+    The folder then holds encoder.pt (the best on what was held out), encoder/ (the same as a diffusers folder),
+    log.jsonl and training.png (the terms of the loss).
+
+    \b
+    Examples:
+      longlive-rag train encoder --latents takes/corpus -o runs/encoder
+      longlive-rag train encoder --latents takes/a --latents takes/b -o runs/encoder --steps 500 --batch 16
+    """
+    from tqdm import tqdm
+
+    from longlive_rag.load import pick_device
+    from longlive_rag.training_picture import draw_training
+    from retrieval.training import Chunks, EncoderTraining, read_log, train_encoder
+
+    with refuse_bad_input(FLAGS):
+        asked = EncoderTraining(**settings)
+        frames = _frames_of(takes)
+        Chunks(frames, asked)
+        where = pick_device(device)
+        output.mkdir(parents=True, exist_ok=True)
+    try:
+        with tqdm(total=asked.steps, unit=" steps") as bar, refuse_bad_input(FLAGS):
+
+            def progress(step: int, figures: dict[str, float]) -> None:
+                bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items() if "_" not in name})
+                bar.update(step - bar.n)
+
+            done = train_encoder(frames, output, asked, progress, where)
+    except KeyboardInterrupt as error:
+        raise Stopped(f"Stopped; the same command goes on from the last checkpoint in {output}") from error
+    draw_training(list(read_log(output)), output / "training.png")
+    if as_json:
+        click.echo(json.dumps(done, indent=2))
+        return
+    terms = ", ".join(f"{name} {value:.4f}" for name, value in done["validation"].items())
+    click.echo(f"{output / 'encoder.pt'}: best at step {done['best_step']} of {asked.steps} ({terms})")
+
+
+def _frames_of(takes: tuple[Path, ...]) -> list[Any]:
+    """The latents of takes and folders of takes; in memory where they fit.
+
+    Raises:
+        ValueError: if one holds none, or was made by another backbone than the first.
+    """
+    from longlive_rag.take import LATENTS, RECORD, read_record
+    from retrieval.store import LatentStore
+    from retrieval.training import Held
+
+    folders = []
+    for path in takes:
+        inside = [path] if (path / RECORD).is_file() else sorted(file.parent for file in path.glob(f"*/{RECORD}"))
+        if not inside:
+            raise ValueError(f"{path} is no take, and no folder of takes")
+        folders += inside
+    made_by = {read_record(folder)["run"].get("backbone_id") for folder in folders}
+    if len(made_by) > 1:
+        raise ValueError(f"the takes were made by {len(made_by)} different backbones; an encoder is for one")
+    stores = [LatentStore(folder / LATENTS) for folder in folders]
+    if sum(store.bytes for store in stores) > HELD_BYTES:
+        return stores
+    return [Held(store.latents(range(store.frames))) for store in stores]
