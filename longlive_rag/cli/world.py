@@ -11,7 +11,7 @@ import click
 from longlive_rag.cli.errors import refuse_bad_input
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from diffusers import AutoencoderKLWan
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from longlive_rag.pipeline import LongLiveRAGPipeline
     from longlive_rag.tinyworld.corpus import Corpus
+    from longlive_rag.tinyworld.training import Hardware
 
 RUN = click.option(
     "--run",
@@ -28,6 +29,20 @@ RUN = click.option(
     help="Folder of the training run.",
 )
 THREADS = click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default is one a core.")
+
+
+def on_hardware(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a training command the options that say where it runs."""
+    options = (
+        click.option(
+            "--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N; auto takes a GPU if any."
+        ),
+        click.option("--bfloat16", is_flag=True, help="Matrix products in bfloat16: for GPUs, and CPUs with AMX."),
+        THREADS,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -80,37 +95,37 @@ def render(prompt: str, output: Path, seconds: float, seed: int) -> None:
 
 @world.command("train-vae")
 @RUN
-@THREADS
-def train_vae_command(run: Path, threads: int | None) -> None:
+@on_hardware
+def train_vae_command(run: Path, device: str, bfloat16: bool, threads: int | None) -> None:
     """Stage 1: the video VAE on rendered clips."""
     from longlive_rag.tinyworld.train_vae import train_vae
 
-    _set_threads(threads)
-    train_vae(run / "vae", _say)
+    train_vae(run / "vae", _say, hardware=_hardware(device, bfloat16, threads))
 
 
 @world.command("train-backbone")
 @RUN
-@THREADS
-def train_backbone_command(run: Path, threads: int | None) -> None:
+@on_hardware
+def train_backbone_command(run: Path, device: str, bfloat16: bool, threads: int | None) -> None:
     """Stage 2: text encoder and causal transformer, by flow matching on blocks."""
     from longlive_rag.tinyworld.train_backbone import train_backbone
 
-    _set_threads(threads)
+    hardware = _hardware(device, bfloat16, threads)
     vae = _trained_vae(run)
-    train_backbone(_corpus(vae, run, "long"), _corpus(vae, run, "openings"), run / "backbone", _say)
+    corpora = _corpus(vae, run, "long"), _corpus(vae, run, "openings")
+    train_backbone(*corpora, run / "backbone", _say, hardware=hardware)
 
 
 @world.command("refine-decoder")
 @RUN
-@THREADS
-def refine_decoder_command(run: Path, threads: int | None) -> None:
+@on_hardware
+def refine_decoder_command(run: Path, device: str, bfloat16: bool, threads: int | None) -> None:
     """Stage 1b: the VAE's decoder alone, on long takes; the latents stay as they are."""
     from longlive_rag.tinyworld.refine_decoder import refine_decoder
 
-    _set_threads(threads)
+    hardware = _hardware(device, bfloat16, threads)
     vae = _trained_vae(run)
-    refine_decoder(vae, _corpus(vae, run, "long"), run / "decoder", _say)
+    refine_decoder(vae, _corpus(vae, run, "long"), run / "decoder", _say, hardware=hardware)
 
 
 @world.command("prompts")
@@ -288,6 +303,15 @@ def _set_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def _hardware(device: str, bfloat16: bool, threads: int | None) -> Hardware:
+    from longlive_rag.load import pick_device
+    from longlive_rag.tinyworld.training import Hardware
+
+    _set_threads(threads)
+    with refuse_bad_input():
+        return Hardware(pick_device(device), bfloat16)
 
 
 def _say(line: str) -> None:

@@ -19,7 +19,7 @@ from backbone.vae import FRAMES_PER_LATENT, decode_chunk, denormalize_latents, f
 from longlive_rag.tinyworld.corpus import Corpus
 from longlive_rag.tinyworld.train_backbone import CONTEXT
 from longlive_rag.tinyworld.train_vae import LATENT_NOISE, psnr, reconstruction_loss, to_model
-from longlive_rag.tinyworld.training import Schedule, train
+from longlive_rag.tinyworld.training import Hardware, Schedule, train
 from longlive_rag.tinyworld.world import render
 
 SCHEDULE = Schedule(steps=400, learning_rate=1e-3, warm_up=30, ema=0.98)
@@ -32,6 +32,7 @@ def refine_decoder(
     report: Callable[[str], None],
     schedule: Schedule = SCHEDULE,
     seed: int = 11,
+    hardware: Hardware | None = None,
 ) -> AutoencoderKLWan:
     """Train `vae`'s decoder against its frozen encoder's latents; resumable. Also saves it under `folder/vae`."""
     vae.requires_grad_(False)
@@ -46,7 +47,7 @@ def refine_decoder(
         out, pixels = decode_block(vae, corpus, script, first)
         return reconstruction_loss(out, pixels), {"psnr": round(psnr(out.detach(), pixels), 2)}
 
-    average = train(vae, loss_of, schedule, folder, report)
+    average = train(vae, loss_of, schedule, folder, report, hardware=hardware)
     assert isinstance(average, AutoencoderKLWan)
     average.save_pretrained(folder / "vae")
     return average
@@ -59,7 +60,7 @@ def decode_block(vae: AutoencoderKLWan, corpus: Corpus, script: int, first: int)
         Both [1, 3, F, H, W] in [-1, 1].
     """
     stop = first + CONTEXT.frames_per_block
-    latents = denormalize_latents(vae, corpus.latents[script][None, :, :stop])
+    latents = denormalize_latents(vae, corpus.latents[script][None, :, :stop].to(vae.device))
     latents = latents + LATENT_NOISE * torch.randn_like(latents)
     cache = fresh_decoder_cache(vae)
     if first:
@@ -68,4 +69,4 @@ def decode_block(vae: AutoencoderKLWan, corpus: Corpus, script: int, first: int)
     out = decode_chunk(vae, latents[:, :, first:], cache)
     end = 1 + FRAMES_PER_LATENT * (stop - 1)
     pixels = render(corpus.scripts[script], end - out.shape[2], end)
-    return out, to_model(pixels[None])
+    return out, to_model(pixels[None]).to(vae.device)

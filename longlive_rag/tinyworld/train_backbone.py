@@ -31,7 +31,7 @@ from backbone.text import masked_states, token_batch
 from backbone.transformer import CausalWanTransformer
 from longlive_rag.tinyworld.corpus import Corpus
 from longlive_rag.tinyworld.text import TEXT_DIM, TEXT_LENGTH, new_text_encoder, new_tokenizer
-from longlive_rag.tinyworld.training import Schedule, train
+from longlive_rag.tinyworld.training import Hardware, Schedule, train
 
 CONFIG = {
     "num_attention_heads": 2,
@@ -77,7 +77,9 @@ class TextToVideo(nn.Module):
 
     def prompt_embeds(self, prompts: list[str]) -> Tensor:
         """[B, text_length, text_dim], differentiable."""
-        return masked_states(self.text_encoder, *token_batch(self.tokenizer, prompts, TEXT_LENGTH))
+        ids, mask = token_batch(self.tokenizer, prompts, TEXT_LENGTH)
+        device = self.text_encoder.device
+        return masked_states(self.text_encoder, ids.to(device), mask.to(device))
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ def train_backbone(
     report: Callable[[str], None],
     schedule: Schedule = SCHEDULE,
     seed: int = 0,
+    hardware: Hardware | None = None,
 ) -> TextToVideo:
     """Train text encoder and transformer together; resumable. Returns their moving average."""
     model = TextToVideo(seed)
@@ -160,7 +163,7 @@ def train_backbone(
         scripts, starts = _draw_starts(rng, corpus, kind, block)
         return _loss(model, corpus, kind, plan, scripts, starts, rng, replay_share, guidance)
 
-    average = train(model, loss_of, schedule, folder, report, betas=(0.9, 0.98))
+    average = train(model, loss_of, schedule, folder, report, betas=(0.9, 0.98), hardware=hardware)
     assert isinstance(average, TextToVideo)
     return average
 
@@ -200,28 +203,29 @@ def _loss(
     rng: np.random.Generator, replay_share: float, guidance: float,
 ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
     prompts = [corpus.prompt(int(s), int(b), rng) for s, b in zip(scripts, starts, strict=True)]
-    clean, target = _gather(corpus, plan, scripts, starts, rng, replay_share)
+    device = model.transformer.device
+    clean, target = (each.to(device) for each in _gather(corpus, plan, scripts, starts, rng, replay_share))
     context = degrade(clean) if clean.shape[2] else clean
 
     size = CONTEXT.frames_per_block
     copies = (len(plan.positions) - context.shape[2]) // size
-    per_frame = _draw_sigmas(copies).repeat_interleave(size, 1)  # [B, copies * T]
+    per_frame = _draw_sigmas(copies).repeat_interleave(size, 1).to(device)  # [B, copies * T]
     repeated = target.repeat(1, 1, copies, 1, 1)
     noise = torch.randn_like(repeated)
     level = per_frame[:, None, :, None, None]
     noisy = (1 - level) * repeated + level * noise
-    times = torch.cat([torch.zeros(BATCH, context.shape[2]), per_frame * SAMPLER.num_train_timesteps], dim=1)
+    times = torch.cat([per_frame.new_zeros(BATCH, context.shape[2]), per_frame * SAMPLER.num_train_timesteps], dim=1)
 
     def predict(prompt_embeds: Tensor) -> Tensor:
         return model.transformer(
             torch.cat([context, noisy], dim=2),
             times,
             prompt_embeds,
-            frame_positions=torch.tensor(plan.positions),
-            frame_mask=torch.from_numpy(plan.mask),
+            frame_positions=torch.tensor(plan.positions, device=device),
+            frame_mask=torch.from_numpy(plan.mask).to(device),
         )[:, :, context.shape[2] :]
 
-    told = (torch.rand(BATCH) >= PROMPT_DROPOUT).float()
+    told = (torch.rand(BATCH) >= PROMPT_DROPOUT).float().to(device)
     embeds = model.prompt_embeds(prompts) * told[:, None, None]
     flow, goal = predict(embeds), noise - repeated
     if guidance:
@@ -229,10 +233,10 @@ def _loss(
             untold = predict(torch.zeros_like(embeds))
         goal = guided_goal(goal, flow.detach(), untold, guidance * told)
     actors = torch.stack([corpus.actors[s, b * size : (b + 1) * size] for s, b in zip(scripts, starts, strict=True)])
-    weight = 1 + ACTOR_WEIGHT * actors.repeat(1, copies, 1, 1)[:, None]
+    weight = 1 + ACTOR_WEIGHT * actors.to(device).repeat(1, copies, 1, 1)[:, None]
     loss = (weight * (flow - goal).square()).mean() / weight.mean()
     if replay_share:
-        _keep_predictions(corpus, (noisy - level * flow).detach(), scripts, starts, rng)
+        _keep_predictions(corpus, (noisy - level * flow).detach().cpu(), scripts, starts, rng)
     return loss, {kind: round(loss.item(), 4)}
 
 
@@ -294,8 +298,9 @@ def _draw_sigmas(copies: int) -> Tensor:
 def degrade(context: Tensor) -> Tensor:
     """Make true frames [B, C, T, h, w] look like generated ones: a little noise, blur and a drift of each channel."""
     batch, channels, frames = context.shape[:3]
-    strength = torch.rand(batch, 1, 1, 1, 1)
+    at = {"device": context.device}
+    strength = torch.rand(batch, 1, 1, 1, 1, **at)
     blurred = F.avg_pool3d(context, (1, 3, 3), stride=1, padding=(0, 1, 1), count_include_pad=False)
-    mixed = torch.lerp(context, blurred, 0.35 * torch.rand(batch, 1, frames, 1, 1) * strength)
-    drift = 0.08 * torch.randn(batch, channels, frames, 1, 1) * strength
-    return mixed + drift + 0.25 * strength * torch.rand(batch, 1, frames, 1, 1) * torch.randn_like(context)
+    mixed = torch.lerp(context, blurred, 0.35 * torch.rand(batch, 1, frames, 1, 1, **at) * strength)
+    drift = 0.08 * torch.randn(batch, channels, frames, 1, 1, **at) * strength
+    return mixed + drift + 0.25 * strength * torch.rand(batch, 1, frames, 1, 1, **at) * torch.randn_like(context)

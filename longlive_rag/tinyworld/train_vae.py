@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from backbone.vae import FRAMES_PER_LATENT, decode_chunk, encode_chunks, fold_temporal_convs, fresh_decoder_cache
 from longlive_rag.tinyworld.scripts import sample_script
-from longlive_rag.tinyworld.training import Schedule, train
+from longlive_rag.tinyworld.training import Hardware, Schedule, train
 from longlive_rag.tinyworld.world import render
 
 # Pixels enter as 2x2 patches, so two spatial halvings make the usual 8x8x4 compression at half the cost.
@@ -90,7 +90,8 @@ class CellCode:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Pixels [B, 3, F, H, W] in [-1, 1] -> codes [B, channels, 1 + n, H/8, W/8]."""
-        return ((self._cells(pixels) - self._mean) @ self._axes).movedim(-1, 1)
+        mean, axes = self._mean.to(pixels.device), self._axes.to(pixels.device)
+        return ((self._cells(pixels) - mean) @ axes).movedim(-1, 1)
 
     @staticmethod
     def _cells(pixels: Tensor) -> Tensor:
@@ -101,7 +102,11 @@ class CellCode:
 
 
 def train_vae(
-    folder: Path, report: Callable[[str], None], schedule: Schedule = SCHEDULE, seed: int = 0
+    folder: Path,
+    report: Callable[[str], None],
+    schedule: Schedule = SCHEDULE,
+    seed: int = 0,
+    hardware: Hardware | None = None,
 ) -> AutoencoderKLWan:
     """Train, measure the latents' channel statistics, save under `folder/vae`; resumable."""
     vae = new_vae(seed)
@@ -116,11 +121,12 @@ def train_vae(
         frames = SHORT_FRAMES if taught else CLIP_FRAMES
         start = int(rng.integers(0, CLIP_FRAMES - frames + 1))
         pixels = to_model(data[rng.integers(0, len(data), 1), start : start + frames])
+        pixels = pixels.to(vae.device)
         if taught:
             return _taught_loss(vae, code, pixels, step % ENCODER_EVERY == 0)
         return _joint_loss(vae, code, pixels)
 
-    average = train(vae, loss_of, schedule, folder, report)
+    average = train(vae, loss_of, schedule, folder, report, hardware=hardware)
     assert isinstance(average, AutoencoderKLWan)
     _register_statistics(average, data[:60])
     average.save_pretrained(folder / "vae")

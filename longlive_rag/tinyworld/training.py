@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -51,6 +51,24 @@ class Schedule:
         return self.learning_rate * (self.final_fraction + (1 - self.final_fraction) * cosine)
 
 
+@dataclass(frozen=True)
+class Hardware:
+    """Where a stage is trained.
+
+    Attributes:
+        device: of the weights.
+        bfloat16: compute matrix products in bfloat16; the weights stay float32. Faster on GPUs and on CPUs with AMX,
+            slower on others.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    bfloat16: bool = False
+
+    def precision(self) -> torch.autocast:
+        """The context in which losses are computed."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+
 def train(
     model: nn.Module,
     loss_of: Callable[[int], tuple[Tensor, dict[str, float]]],
@@ -59,6 +77,7 @@ def train(
     report: Callable[[str], None],
     checkpoint_every_s: float = 120.0,
     betas: tuple[float, float] = (0.9, 0.99),
+    hardware: Hardware | None = None,
 ) -> nn.Module:
     """Minimise `loss_of(step)`; goes on from `folder/checkpoint.pt` if there is one.
 
@@ -68,18 +87,22 @@ def train(
         schedule: steps and rates.
         folder: gets `checkpoint.pt` (replaced atomically), `log.jsonl` and, at the end, `training.png`.
         report: called with a line now and then.
+        hardware: where; default the CPU in float32.
 
     Returns:
-        The moving average of the model, in evaluation mode.
+        The moving average of the model, in evaluation mode, on the CPU.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    hardware = hardware or Hardware()
+    model.to(hardware.device)
     optimisers = _optimisers(model, schedule, betas)
     average = deepcopy(model).eval().requires_grad_(False)
     first, spent_s = _resume(folder, model, average, optimisers)
     began = last_saved = last_logged = time.monotonic()
     for step in range(first, schedule.steps):
         model.train()
-        loss, figures = loss_of(step)
+        with hardware.precision():
+            loss, figures = loss_of(step)
         model.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
@@ -100,7 +123,7 @@ def train(
             _save(folder, step + 1, spent_s + now - began, model, average, optimisers)
     if (folder / LOG).is_file():
         draw_training(list(read_log(folder)), folder / "training.png")
-    return average
+    return average.cpu()
 
 
 def _optimisers(model: nn.Module, schedule: Schedule, betas: tuple[float, float]) -> list[torch.optim.Optimizer]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from longlive_rag.tinyworld.muon import Muon, orthogonalize
 from longlive_rag.tinyworld.train_vae import CellCode, _taught_loss, clips, new_vae, to_model
-from longlive_rag.tinyworld.training import Schedule, train
+from longlive_rag.tinyworld.training import Hardware, Schedule, train
 
 
 @pytest.mark.parametrize("shape", [(8, 30), (30, 8), (16, 16)])
@@ -51,6 +51,30 @@ def test_a_killed_stage_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     resumed = run(tmp_path / "killed")
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_bfloat16_changes_the_arithmetic_and_not_the_weights_type(tmp_path: Path) -> None:
+    seen = set()
+
+    def run(bfloat16: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Linear(5, 2)
+
+        def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+            out = model(torch.randn(16, 5, generator=torch.Generator().manual_seed(step)))
+            seen.add((bfloat16, out.dtype))
+            return out.float().square().mean(), {}
+
+        hardware = Hardware(bfloat16=bfloat16)
+        folder = tmp_path / str(bfloat16)
+        train(model, loss_of, Schedule(steps=5, learning_rate=1e-2), folder, lambda _: None, hardware=hardware)
+        return model.weight
+
+    one, other = run(False), run(True)
+    assert seen == {(False, torch.float32), (True, torch.bfloat16)}
+    assert one.dtype == other.dtype == torch.float32
+    assert not torch.equal(one, other)
+    assert torch.allclose(one, other, atol=2e-2)
 
 
 def test_cell_codes_are_the_best_linear_code() -> None:
