@@ -1,0 +1,63 @@
+"""`longlive-rag train`: from prompts to an encoder, by the commands that a user types."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def prompts(folder: Path) -> Path:
+    path = folder / "prompts.txt"
+    path.write_text("# two of them\na red circle walks in a meadow\n\na blue square jumps in the snow\n")
+    return path
+
+
+@pytest.mark.slow
+def test_prompts_to_encoder(command, tmp_path):
+    takes, run = tmp_path / "takes", tmp_path / "run"
+    asked = ("train", "corpus", prompts(tmp_path), "-o", takes, "--seconds", "4", "--no-memory", "--batch", "2")
+    assert command(*asked).out == f"{takes}: 2 takes of 4 s, 0 of them were there already\n"
+    assert [json.loads((takes / name / "take.json").read_text())["video"]["frames"]
+            for name in ("take-0000", "take-0001")] == [64, 64]  # fmt: skip
+    before = (takes / "take-0000" / "take.json").read_bytes()
+    assert "2 of them were there already" in command(*asked).out
+    assert (takes / "take-0000" / "take.json").read_bytes() == before
+
+    sizes = ("--hidden-dims", "8", "--embedding-dim", "16", "--steps", "6", "--batch", "4", "--validation-share", "0.4")
+    done = command("train", "encoder", "--latents", takes, "-o", run, *sizes, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["frames"] == 36
+    saved = torch.load(run / "encoder.pt", weights_only=True)
+    assert saved["config"] == {"in_channels": 16, "latent_height": 8, "latent_width": 8, "hidden_dims": [8],
+                               "embedding_dim": 16}  # fmt: skip
+    assert {path.name for path in run.iterdir()} == {
+        "checkpoint.pt", "encoder.pt", "encoder", "log.jsonl", "training.png"
+    }  # fmt: skip
+    assert "best at step" in command("train", "encoder", "--latents", takes, "-o", run, *sizes).out
+    other = command("train", "encoder", "--latents", takes, "-o", run, *sizes, "--seed", "3")
+    assert (other.code, "another seed" in other.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("encoder", "--latents", "nowhere", "-o", "run"), "nowhere is no take"),
+        (("encoder", "--latents", "nowhere", "-o", "run", "--steps", "0"), "steps is 0"),
+        (("encoder", "--latents", "nowhere", "-o", "run", "--hidden-dims", "8,x"), "no list of whole numbers"),
+        (("corpus", "nowhere.txt", "-o", "takes"), "nowhere.txt can't be read"),
+        (("corpus", "empty.txt", "-o", "takes"), "holds no prompt"),
+        (("corpus", "prompts.txt", "-o", "takes", "--seconds", "0"), "seconds is 0"),
+    ],
+)
+def test_what_can_not_be_trained_is_refused_in_one_line(command, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    prompts(tmp_path)
+    Path("empty.txt").write_text("\n# nothing\n")
+    result = command("train", *words)
+    assert result.code == 2
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"prompts.txt", "empty.txt"}
