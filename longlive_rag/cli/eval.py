@@ -360,3 +360,64 @@ class _Bar:
     def said(self) -> str:
         """How far it came."""
         return f"{self._done} of {self._all} takes" if self._all else "nothing was begun; takes made before"
+
+
+@eval.command()
+@click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, help="tiny-world, or a folder made like it.")
+@click.option("--takes", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Takes made side by side.")
+@click.option(
+    "--encoder", "others", type=(str, click.Path(path_type=Path)), multiple=True, metavar="NAME FILE",
+    help="Also measure this encoder.pt, under this name; repeat for more.",
+)  # fmt: skip
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures here.")
+def retrieval(
+    backbone: str, takes: int, batch: int, others: tuple[tuple[str, Path], ...], json_path: Path | None
+) -> None:
+    """Measure whether memory finds the right frames: precision at K, on takes of tiny-world, read by its oracle.
+
+    A character comes, leaves, another comes and leaves, then the first is called back. Right frames show the first one
+    with its hidden traits. All ways to search look at the same takes, which were made without memory.
+
+    \b
+    Examples:
+      longlive-rag eval retrieval --json retrieval.json
+      longlive-rag eval retrieval --encoder "no delta" runs/no-delta/encoder.pt
+    """
+    from tqdm import tqdm
+
+    from eval.retrieval_quality import arms_of, make_takes, measure_retrieval
+    from longlive_rag.convert import read_encoder
+    from longlive_rag.disk import write_json
+    from longlive_rag.load import load_pipeline
+    from retrieval.encoder import LatentEncoder, MeanPoolEncoder
+
+    with refuse_bad_input():
+        encoders: dict[str, LatentEncoder] = {name: read_encoder(path).eval() for name, path in others}
+        with quiet_libraries():
+            pipe = load_pipeline(backbone)
+        if pipe.encoder is not None:
+            encoders = {"autoencoder": pipe.encoder, **encoders}
+        arms = arms_of({**encoders, "mean pool": MeanPoolEncoder()})
+        with tqdm(total=takes, unit=" takes") as bar:
+            figures = measure_retrieval(pipe, make_takes(pipe, takes, batch, bar.update), arms)
+    if json_path:
+        write_json(json_path, figures)
+    click.echo("\n".join(_retrieval_lines(figures)))
+
+
+def _retrieval_lines(figures: dict[str, Any]) -> list[str]:
+    def cell(found: dict[str, float | None]) -> str:
+        low, high = found["low"], found["high"]
+        between = "" if low is None or high is None else f" ({low:+.2f} to {high:+.2f})"
+        return f"{found['mean']:+.2f}{between}"
+
+    lines = [
+        f"{figures['used']} of {figures['takes']} takes; {100 * figures['right_among_candidates']:.0f} % of the frames "
+        "that can be found at the cue are right",
+        f"{'precision at ' + str(figures['memory_frames']):34}{'at the cue':24}{'in the blocks after'}",
+    ]
+    for part in ("arms", "pairs"):
+        for name, found in figures[part].items():
+            lines.append(f"{name:34}{cell(found['at_cue']):24}{cell(found['after'])}")
+    return lines
