@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= takes/demo
+TEST_PROCESSES ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 WHEEL_VENV := build/wheel-test/venv
@@ -29,8 +30,9 @@ demo: $(READY)
 	$(BIN)/longlive-rag generate "a red triangle jumps in a meadow" --seconds 30 -o $(DEMO) --overwrite \
 	  --cue 10 "a red triangle turns in a meadow" --cue 20 "a red triangle walks in the snow"
 
+# Two processes, one thread each: most tests are too small to share among threads.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations 15
 
 check: $(READY)
 	$(BIN)/ruff check .

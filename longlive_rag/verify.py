@@ -18,7 +18,8 @@ from torch import Tensor
 from backbone.checkpoints import load_weights
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.transformer import CausalWanTransformer
-from longlive_rag.rollout import FinishedBlock, Rollout
+from longlive_rag.rollout import FinishedBlock, MemorySetup, Rollout
+from retrieval.budgets import PageBudgets
 from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
 
 TOLERANCE = 1e-3
@@ -81,18 +82,24 @@ class Golden:
         return {name.removeprefix(start): tensor for name, tensor in self.tensors.items() if name.startswith(start)}
 
 
-def replay(path: Path, device: str = "cpu") -> Verdict:
+def replay(path: Path, device: str = "cpu", budgets: PageBudgets | None = None) -> Verdict:
     """Generate a golden trajectory again and compare, in float32.
+
+    Args:
+        path: the golden file.
+        device: where to replay.
+        budgets: what pages may cost; default holds everything, as the golden files did. With less, the verdict says how
+            far pages that are made again, or kept in less precision, lead away.
 
     Raises:
         ValueError: if the file can't be read, or its weights don't fit its own config.
     """
     golden = Golden.read(path)
-    finished = _generate(golden, device)
+    finished = _generate(golden, device, budgets or PageBudgets())
     return _compare(golden, finished)
 
 
-def _generate(golden: Golden, device: str) -> list[FinishedBlock]:
+def _generate(golden: Golden, device: str, budgets: PageBudgets) -> list[FinishedBlock]:
     scenario, tensors = golden.scenario, golden.tensors
     context = ContextConfig(**scenario["context"])
     prompts = tensors["prompt_embeds"]
@@ -104,6 +111,7 @@ def _generate(golden: Golden, device: str) -> list[FinishedBlock]:
         _RecordedNoise(tensors["noise"], tensors.get("renoise"), context.frames_per_block),
         latent_shape=(channels, height, width),
         encoder=_encoder(golden, device),
+        memory=MemorySetup(budgets=budgets),
     )
     cues = {0: 0, **{frame: cue for cue, frame in enumerate(scenario["prompt_switch_frames"], start=1)}}
     finished = []

@@ -9,13 +9,21 @@ from pathlib import Path
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
+from longlive_rag.cli.settings import FLAGS, Gibibytes
+from retrieval.budgets import PAGE_PRECISIONS, PagePrecision
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--device", default="cpu", show_default=True, help="Where to replay: cpu or cuda.")
+@click.option("--memory-gpu-gib", "gpu_gib", type=Gibibytes(), help="What pages may take of the GPU's memory.")
+@click.option("--memory-host-gib", "host_gib", type=Gibibytes(), help="What pages may take of the host's memory.")
+@click.option("--page-precision", type=click.Choice(PAGE_PRECISIONS), default="same", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list instead of a line a file.")
-def verify(files: tuple[Path, ...], device: str, as_json: bool) -> None:
+def verify(
+    files: tuple[Path, ...], device: str, gpu_gib: float | None, host_gib: float | None, page_precision: PagePrecision,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Replay golden trajectories and compare, in float32.
 
     A golden FILE holds a whole generation: weights, noise and prompts in; latents and retrieved frames out. A file
@@ -26,16 +34,23 @@ def verify(files: tuple[Path, ...], device: str, as_json: bool) -> None:
     Examples:
       longlive-rag verify tests/golden/*.safetensors
       longlive-rag verify --json tests/golden/rag_ae.safetensors
+    How far pages lead away that were not kept, or kept in 8 bits:
+      longlive-rag verify --memory-host-gib 0 tests/golden/rag_ae.safetensors
+      longlive-rag verify --page-precision float8 tests/golden/rag_ae.safetensors
     """
     from longlive_rag.verify import Golden, replay
+    from retrieval.budgets import PageBudgets
 
-    with refuse_bad_input():
+    with refuse_bad_input(FLAGS):
+        sizes = {"gpu_bytes": gpu_gib, "host_bytes": host_gib}
+        given = {name: round(size * 2**30) for name, size in sizes.items() if size is not None}
+        budgets = PageBudgets(**given, precision=page_precision)
         for path in files:
             Golden.read(path)
     verdicts = []
     for path in files:
         with refuse_bad_input():
-            verdict = replay(path, device)
+            verdict = replay(path, device, budgets)
         verdicts.append(verdict)
         if not as_json:
             click.echo(_line(verdict))

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from longlive_rag.verify import TOLERANCE, replay
+from retrieval.budgets import PageBudgets
 
 FILES = sorted(Path(__file__).parent.glob("*.safetensors"))
 
@@ -47,6 +48,21 @@ def test_another_function_fails(tmp_path: Path) -> None:
     verdict = replay(rewrite(FILES[0], tmp_path / "wrong.safetensors", tensor="weights.blocks.1.self_attn.v.weight"))
     assert verdict.latent_error > TOLERANCE
     assert not verdict.passed
+
+
+@pytest.mark.parametrize(
+    ("budgets", "low", "high"),
+    [
+        (PageBudgets(host_bytes=0), 1e-3, 0.1),  # every page made again
+        (PageBudgets(precision="bfloat16"), 1e-5, 2e-3),
+        (PageBudgets(precision="float8"), 1e-3, 0.1),
+    ],
+)
+def test_pages_that_are_not_kept_as_they_were_lead_away_but_not_far(
+    budgets: PageBudgets, low: float, high: float
+) -> None:
+    verdict = replay(Path(__file__).parent / "rag_avgpool.safetensors", budgets=budgets)
+    assert low < verdict.latent_error < high
 
 
 def test_other_selections_fail(tmp_path: Path) -> None:
