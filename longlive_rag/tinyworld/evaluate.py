@@ -237,7 +237,7 @@ def _recall_figures(request: TakeRequest, video: NDArray[np.uint8]) -> Figures:
     return {
         "prompt": request.prompt, "seed": request.seed, "before": hidden_traits(before), "after": hidden_traits(after),
         "agreement": kept, "all_agree": all(value is True for value in kept.values()),
-        "seen_after": np.mean([each is not None for each in after.protagonists()]) > 0.5,
+        "seen_after": bool(np.mean([each is not None for each in after.protagonists()]) > 0.5),
     }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from longlive_rag.tinyworld.train_vae import LATENT_NOISE, psnr, reconstruction_
 from longlive_rag.tinyworld.training import Hardware, Schedule, train
 from longlive_rag.tinyworld.world import render
 
-SCHEDULE = Schedule(steps=400, learning_rate=1e-3, warm_up=30, ema=0.98)
+SCHEDULE = Schedule(steps=1000, learning_rate=1e-3, warm_up=30, ema=0.98)
 
 
 def refine_decoder(
