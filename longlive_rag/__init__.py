@@ -13,7 +13,9 @@ from longlive_rag.version import __version__
 
 if TYPE_CHECKING:
     from backbone.config import ContextConfig, SamplerConfig
-    from longlive_rag.config import Cue, MemoryConfig, OutputConfig, TakeRequest
+    from longlive_rag.config import Cue, MemoryConfig, OutputConfig, Steering, TakeRequest
+    from longlive_rag.cue_files import CueFile, read_cues, write_cues
+    from longlive_rag.cues import Schedule
     from longlive_rag.pipeline import Block, LongLiveRAGOutput, LongLiveRAGPipeline
     from longlive_rag.presets import Preset
     from longlive_rag.rights.policy import LicenseError
@@ -29,6 +31,7 @@ _MODULES = {
     "Choose": "retrieval.memory",
     "ContextConfig": "backbone.config",
     "Cue": "longlive_rag.config",
+    "CueFile": "longlive_rag.cue_files",
     "LatentStore": "retrieval.store",
     "LatentWriter": "retrieval.store",
     "LicenseError": "longlive_rag.rights.policy",
@@ -39,12 +42,16 @@ _MODULES = {
     "Preset": "longlive_rag.presets",
     "Provenance": "longlive_rag.rights.provenance",
     "SamplerConfig": "backbone.config",
+    "Schedule": "longlive_rag.cues",
     "Selection": "retrieval.selection",
+    "Steering": "longlive_rag.config",
     "TakeRequest": "longlive_rag.config",
     "TakeRun": "longlive_rag.take",
     "TakeWriter": "longlive_rag.take",
     "Timeline": "longlive_rag.timeline",
     "VideoWriter": "longlive_rag.video",
+    "read_cues": "longlive_rag.cue_files",
+    "write_cues": "longlive_rag.cue_files",
 }
 
 __all__ = [
@@ -52,6 +59,7 @@ __all__ = [
     "Choose",
     "ContextConfig",
     "Cue",
+    "CueFile",
     "LatentStore",
     "LatentWriter",
     "LicenseError",
@@ -62,13 +70,17 @@ __all__ = [
     "Preset",
     "Provenance",
     "SamplerConfig",
+    "Schedule",
     "Selection",
+    "Steering",
     "TakeRequest",
     "TakeRun",
     "TakeWriter",
     "Timeline",
     "VideoWriter",
     "__version__",
+    "read_cues",
+    "write_cues",
 ]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from backbone.config import ContextConfig, SamplerConfig
 from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
@@ -13,8 +13,34 @@ from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
 Span = tuple[float, float]  # from and to, in seconds
 StalePages = Literal["remake", "keep"]
 EncoderKind = Literal["autoencoder", "mean_pool"]
+SteerVerb = Literal["pin", "exclude"]
 
 MAX_SECONDS = 24 * 60 * 60
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What memory is told while the take runs.
+
+    Attributes:
+        seconds: of the take; it holds from the next block on.
+        verb: `pin` or `exclude`.
+        start, end: the span that is pinned or excluded, in seconds.
+
+    Raises:
+        ValueError: naming the field, the value and what would be right.
+    """
+
+    seconds: float
+    verb: SteerVerb
+    start: float
+    end: float
+
+    def __post_init__(self) -> None:
+        if self.verb not in get_args(SteerVerb):
+            raise ValueError(f"verb is {self.verb!r}; it must be one of {', '.join(get_args(SteerVerb))}")
+        if not all(map(math.isfinite, (self.seconds, self.start, self.end))):
+            raise ValueError(f"{self.verb} is {self.start:g}-{self.end:g} at {self.seconds:g} s; times must be finite")
 
 
 @dataclass(frozen=True)
@@ -35,6 +61,7 @@ class MemoryConfig:
         prompt_weight: w in the score (1 - w) cos(latents) + w cos(prompts).
         diversity: d in maximal marginal relevance; 0 takes the most similar.
         remember: other takes, each TAKE or TAKE@FROM-TO, whose frames are remembered from the start.
+        steering: spans that are pinned or excluded from some second of the take on.
 
     Raises:
         ValueError: naming the field, the value and what would be right.
@@ -53,6 +80,7 @@ class MemoryConfig:
     prompt_weight: float = 0.0
     diversity: float = 0.0
     remember: tuple[str, ...] = ()
+    steering: tuple[Steering, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("exclude", "pin"):
@@ -60,6 +88,7 @@ class MemoryConfig:
         if self.anchor is not None:
             object.__setattr__(self, "anchor", _as_span("anchor", self.anchor))
         object.__setattr__(self, "remember", tuple(self.remember))
+        object.__setattr__(self, "steering", _as_steering(self.steering))
         for name, choices in (
             ("encoder", get_args(EncoderKind)),
             ("page_precision", PAGE_PRECISIONS),
@@ -81,6 +110,13 @@ class MemoryConfig:
         if (self.anchor is None) != (self.admit_above is None):
             one, other = ("anchor", "admit_above") if self.admit_above is None else ("admit_above", "anchor")
             raise ValueError(f"{one} is set but {other} is not; the gate needs both")
+
+    def with_steering(self, steering: Iterable[Steering]) -> MemoryConfig:
+        """As it is once `steering` holds: its spans among the pinned and excluded ones."""
+        told: dict[SteerVerb, list[Span]] = {"pin": list(self.pin), "exclude": list(self.exclude)}
+        for steer in steering:
+            told[steer.verb].append((steer.start, steer.end))
+        return replace(self, pin=tuple(told["pin"]), exclude=tuple(told["exclude"]), steering=())
 
     @property
     def budgets(self) -> PageBudgets:
@@ -154,8 +190,14 @@ class TakeRequest:
         self._check_spans()
 
     def _check_spans(self) -> None:
-        memory = self.memory
+        memory = self.memory.with_steering(self.memory.steering)
         anchors = [memory.anchor] if memory.anchor else []
+        for steer in self.memory.steering:
+            if not 0 <= steer.seconds < self.seconds:
+                raise ValueError(
+                    f"{steer.verb} {steer.start:g}-{steer.end:g} is at {steer.seconds:g} s; it must be in the take, "
+                    f"0-{self.seconds:g} s"
+                )
         for name, spans in (("exclude", memory.exclude), ("pin", memory.pin), ("anchor", anchors)):
             for start, end in spans:
                 if not 0 <= start < end or not start < self.seconds:
@@ -214,6 +256,10 @@ def _as_span(name: str, span: Iterable[float]) -> Span:
     if len(times) != 2 or not all(map(math.isfinite, times)):
         raise ValueError(f"{name} is {times}; a span has a start and an end in seconds, such as (2, 3.5)")
     return times[0], times[1]
+
+
+def _as_steering(steering: Iterable[Steering | Mapping[str, Any]]) -> tuple[Steering, ...]:
+    return tuple(steer if isinstance(steer, Steering) else Steering(**steer) for steer in steering)
 
 
 def _as_cues(cues: Iterable[Cue | tuple[float, str]]) -> tuple[Cue, ...]:

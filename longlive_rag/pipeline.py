@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +22,7 @@ from backbone.text import clean_prompt, encode_prompts, prompt_ids, unknown_word
 from backbone.transformer import CausalWanTransformer
 from backbone.vae import StreamingDecoder, fold_temporal_convs
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
+from longlive_rag.cues import cue_blocks, steered, steering_block
 from longlive_rag.embeddings import stacked
 from longlive_rag.geometry import read_geometry
 from longlive_rag.noise import NoiseSource, PhiloxNoise
@@ -37,6 +38,25 @@ from retrieval.memory import Choose, pooled_prompts
 from retrieval.policy import RetrievalRules
 from retrieval.selection import Selection
 from retrieval.store import BlockRecord, BlockStore
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What changes at a block.
+
+    Attributes:
+        prompts: the words in charge from here on, one a take; None leaves them as they are.
+        cue: number of the cue (from 1) that takes over; None at the start, and where only memory is told something.
+        memory: what is pinned and excluded from here on; None leaves it as it is.
+    """
+
+    prompts: list[str] | None = None
+    cue: int | None = None
+    memory: MemoryConfig | None = None
+
+
+Directions = Callable[[int], Direction]
+"""What changes at a block, asked right before the block is begun, block after block."""
 
 COMPONENTS: dict[str, Any] = {
     "transformer": CausalWanTransformer,
@@ -257,6 +277,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         stores: Sequence[BlockStore] = (),
         remembered: RememberedFrames | None = None,
         choose: Choose | None = None,
+        directions: Directions | None = None,
         **settings: Any,
     ) -> Iterator[Block]:
         """Generate block after block, yielding each as soon as it is finished.
@@ -273,6 +294,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             choose: picks what a block remembers instead of the search: (take of the batch, block, candidates) to
                 frame numbers, best first, at most K, out of the range `candidates`. It is called when the block
                 before has been yielded. Similarities are recorded all the same.
+            directions: says block by block what changes; default is what the requests say. See `LiveTake`.
             settings: other fields of `TakeRequest` (cues, seed, context, sampler, memory, output), where `prompt` is a
                 string; the preset fills in the rest.
 
@@ -286,36 +308,43 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             raise ValueError(f"there are {len(stores)} stores for {len(requests)} requests; pass one each")
         if requests[0].memory.remember and remembered is None:
             remembered = self._find_remembered(requests[0])
+        timeline = self.timeline(requests[0])
         setup = MemorySetup(
-            rules=retrieval_rules(requests[0].memory, self.timeline(requests[0])),
+            rules=retrieval_rules(steered(requests[0].memory, timeline, 0), timeline),
             budgets=requests[0].memory.budgets,
             past=(lambda take, frames: stores[take].latents(frames)) if stores else None,
             remembered=remembered,
             choose=choose,
         )
-        return self._stream(requests, noise or PhiloxNoise([request.seed for request in requests]), setup, stores)
+        noise = noise or PhiloxNoise([request.seed for request in requests])
+        return self._stream(requests, noise, setup, stores, directions or planned(requests, timeline))
 
     def _stream(
-        self, requests: list[TakeRequest], noise: NoiseSource, setup: MemorySetup, stores: Sequence[BlockStore]
+        self,
+        requests: list[TakeRequest],
+        noise: NoiseSource,
+        setup: MemorySetup,
+        stores: Sequence[BlockStore],
+        directions: Directions,
     ) -> Iterator[Block]:
         first = requests[0]
         timeline = self.timeline(first)
-        cues = cue_blocks(first, timeline)
         rollout = self._rollout(first, noise, len(requests), setup)
         decoder = StreamingDecoder(self.vae)
         watch = Stopwatch(self._execution_device)
-        prompts = [request.prompt for request in requests]
+        prompts: list[str] = []
         for index in range(timeline.blocks):
-            cue = cues.get(index)
-            if cue is not None:
-                prompts = [request.cues[cue - 1].prompt for request in requests]
-            if index == 0 or cue is not None:
+            direction = directions(index)
+            if direction.memory is not None:
+                rollout.steer(retrieval_rules(direction.memory, timeline))
+            if direction.prompts is not None:
+                prompts = direction.prompts
                 with watch.stage("text"):
                     embeds = self.embed(prompts)
                 rollout.direct(embeds)
             finished = rollout.next_block()
             with watch.stage("store"):
-                _append(stores, finished, prompts, cue)
+                _append(stores, finished, prompts, direction.cue)
             pixel_frames = timeline.pixels_of(index)
             with watch.stage("decode"):
                 pixels = self._decode(decoder, finished)[:, : len(pixel_frames)]
@@ -327,7 +356,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 pixels=pixels,
                 selections=finished.selections,
                 prompt=prompts[0],
-                cue=cue,
+                cue=direction.cue,
                 seconds={**finished.seconds, **watch.read()},
                 pages=rollout.page_counters(),
             )
@@ -417,6 +446,22 @@ def retrieval_rules(memory: MemoryConfig, timeline: Timeline) -> RetrievalRules:
     )
 
 
+def planned(requests: Sequence[TakeRequest], timeline: Timeline) -> Directions:
+    """What the requests say, block by block."""
+    cues = cue_blocks(requests[0], timeline)
+    memory = requests[0].memory
+    told = {steering_block(steer, timeline) for steer in memory.steering}
+
+    def directions(block: int) -> Direction:
+        cue = cues.get(block)
+        prompts = None
+        if block == 0 or cue is not None:
+            prompts = [request.prompt if cue is None else request.cues[cue - 1].prompt for request in requests]
+        return Direction(prompts, cue, steered(memory, timeline, block) if block and block in told else None)
+
+    return directions
+
+
 def _append(stores: Sequence[BlockStore], finished: FinishedBlock, prompts: Sequence[str], cue: int | None) -> None:
     """Hand a finished block to the stores, take by take."""
     if not stores:
@@ -435,29 +480,6 @@ def _append(stores: Sequence[BlockStore], finished: FinishedBlock, prompts: Sequ
                 seconds=finished.seconds,
             )
         )
-
-
-def cue_blocks(request: TakeRequest, timeline: Timeline) -> dict[int, int]:
-    """Block at which each cue takes over: {block: number of the cue, from 1}.
-
-    Raises:
-        ValueError: if two cues fall on one block, or one after the last block began.
-    """
-    blocks: dict[int, int] = {}
-    for number, cue in enumerate(request.cues, start=1):
-        block = timeline.cue_block(cue.seconds)
-        if block >= timeline.blocks:
-            raise ValueError(
-                f"cue {number} is at {cue.seconds:g} s; the last block of this {request.seconds:g} s take begins at "
-                f"{timeline.starts_at(timeline.blocks - 1):g} s, so that it would never take over"
-            )
-        if block in blocks:
-            raise ValueError(
-                f"cue {number} ({cue.seconds:g} s) takes over at {timeline.starts_at(block):g} s, as does cue "
-                f"{blocks[block]}; a cue waits for the next block, so leave one block between them"
-            )
-        blocks[block] = number
-    return blocks
 
 
 def _common(request: TakeRequest) -> tuple[Any, ...]:

@@ -155,6 +155,12 @@ class Rollout:
                 clean = torch.stack(list(self._recent)[-len(refreshed) :], dim=1)
                 self._flow(clean, self._sampler.context_timestep, keep=True)
 
+    def steer(self, rules: RetrievalRules) -> None:
+        """From the next block on, pin and exclude what `rules` say; without memory it means nothing."""
+        if self._memory:
+            self._memory.steer(rules)
+            self._foreseen = None
+
     @torch.no_grad()
     def next_block(self) -> FinishedBlock:
         """Generate and commit one block."""

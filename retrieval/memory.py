@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +73,12 @@ class Memory:
         """The prompt in charge from now on, [B, tokens, text_dim], zero after its end."""
         if self._rules.prompt_weight:
             self._prompt_units = pooled_prompts(prompt_embeds)
+
+    def steer(self, rules: RetrievalRules) -> None:
+        """Pin and exclude what `rules` say from now on; the other rules stay what they were at the start."""
+        self._rules = replace(self._rules, pin=rules.pin, exclude=rules.exclude)
+        for take in self._takes:
+            take.steer(self._rules)
 
     def bring(self, embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None, batch_size: int) -> None:
         """Remember frames of other takes from the start; before the first block, once.
@@ -155,6 +162,9 @@ class _TakeMemory:
         self._newest = embeddings[-1]
         if self._rules.anchors is not None:
             self._gate(first, unit(embeddings))
+
+    def steer(self, rules: RetrievalRules) -> None:
+        self._rules = rules
 
     def index_frames(self, embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None) -> None:
         keys = self._keys(embeddings, prompt_units)

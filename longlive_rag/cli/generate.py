@@ -14,8 +14,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import Failed, Stopped, one_line, refuse_bad_input
-from longlive_rag.cli.settings import FLAGS, build_request, with_rights, with_settings
+from longlive_rag.cli.settings import (
+    FLAGS,
+    CueSource,
+    build_request,
+    build_schedule,
+    with_cue_files,
+    with_rights,
+    with_settings,
+)
 from longlive_rag.config import TakeRequest
+from longlive_rag.cues import cue_blocks, snapped
 from longlive_rag.geometry import backbone_id, read_geometry
 from longlive_rag.presets import BUILT_IN, DEFAULT_BACKBONE, Preset, load_preset
 from longlive_rag.timeline import Timeline
@@ -31,17 +40,18 @@ PROGRESS += "{remaining} left{postfix}"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("prompt")
+@click.argument("prompt", required=False)
 @click.option("-o", "--output", "take", required=True, metavar="FOLDER", help="Folder of the take.")
-@click.option("--seconds", type=float, default=30.0, show_default=True, help="Length of the take.")
+@click.option("--seconds", type=float, help="Length of the take.  [default: what --cues says, else 30]")
 @click.option(
     "--cue",
     "cues",
-    type=(float, str),
+    type=(str, str),
     multiple=True,
-    metavar="SECONDS PROMPT",
-    help="Another prompt takes over at this second (at the next block). Repeat for more.",
+    metavar="TIMECODE PROMPT",
+    help="Another prompt takes over then (at the next block). Repeat for more.",
 )
+@with_cue_files
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same take.")
 @click.option("--memory/--no-memory", default=None, help="Retrieve past frames, or don't (the native backbone).")
 @click.option(
@@ -70,10 +80,13 @@ PROGRESS += "{remaining} left{postfix}"
 @click.option("--overwrite", is_flag=True, help="Replace the take that the folder holds.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (progress stays on stderr).")
 def generate(
-    prompt: str,
+    prompt: str | None,
     take: str,
-    seconds: float,
-    cues: tuple[tuple[float, str], ...],
+    seconds: float | None,
+    cues: tuple[tuple[str, str], ...],
+    cue_file: Path | None,
+    cues_line: int | None,
+    switch_every: float | None,
     seed: int,
     memory: bool | None,
     backbone: str,
@@ -100,7 +113,10 @@ def generate(
         longlive-rag generate "a red circle walks in a meadow" -o takes/first
       Another prompt takes over at 8 s, and again at 14 s:
         longlive-rag generate "a red circle walks in a meadow" -o takes/story --seconds 20 \\
-          --cue 8 "a red circle jumps in a meadow" --cue 14 "a red circle leaves in a meadow"
+          --cue 8 "a red circle jumps in a meadow" --cue 0:14 "a red circle leaves in a meadow"
+      The same from a file of cues, or from the cues of a take:
+        longlive-rag generate --cues story.txt -o takes/story
+        longlive-rag generate --cues takes/story -o takes/again
       The same take without memory, to compare:
         longlive-rag generate "a red circle walks in a meadow" -o takes/native --no-memory
       A backbone of your own, on a GPU, with more memory:
@@ -114,7 +130,8 @@ def generate(
 
     with refuse_bad_input(FLAGS):
         preset = load_preset(backbone)
-        request = build_request(preset, prompt, seconds, cues, seed, memory, settings)
+        schedule = build_schedule(preset, prompt, seconds, cues, CueSource(cue_file, cues_line, switch_every), settings)
+        request = build_request(preset, schedule, seed, memory, settings)
         if not take:
             raise ValueError("--output is empty; name a folder for the take, such as takes/first")
         provenance = provenance_of(preset, license_policy, deliverable, phase, show_label)
@@ -123,8 +140,11 @@ def generate(
         timeline = Timeline(
             request.pixel_frames, request.output.fps, request.context.frames_per_block, preset.temporal_factor
         )
+        cue_blocks(request, timeline)
         frame_bytes = geometry.latent_bytes + geometry.embedding_bytes
         check_take_folder(Path(take), request, overwrite, timeline.latent_frames * frame_bytes)
+    for sentence in snapped(request, timeline):
+        click.echo(f"Note: {sentence}.", err=True)
     pipe, run = open_backbone(preset, request, device, dtype, codec, provenance, prompt_embeds)
     record = make(pipe, request, TakeWriter(Path(take), request, timeline, run))
     report(record, Path(take), as_json)
