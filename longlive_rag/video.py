@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -269,11 +270,69 @@ def read_tags(path: str | os.PathLike[str]) -> dict[str, str]:
         return {name: container.metadata[name] for name in TAGS if name in container.metadata}
 
 
-def read_frames(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
-    """The frames of a video file, each [H, W, 3] uint8 RGB."""
-    with _open(path) as container:
-        for frame in container.decode(video=0):
+def read_frames(path: str | os.PathLike[str], start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+    """Frames of a video file of constant rate, each [H, W, 3] uint8 RGB.
+
+    Args:
+        path: of the file.
+        start, stop: the range of frames, from 0; decoding begins at the keyframe before it.
+    """
+    if start:
+        with _open(path) as container:
+            frames = _numbered(container, start)
+            first = next(frames, None)
+            if first is not None and first[0] <= start:
+                yield from _within(chain([first], frames), start, stop)
+                return
+    with _open(path) as container:  # also where the file has no index to seek by
+        yield from _within(_numbered(container, 0), start, stop)
+
+
+def copy_frames(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], frames: range, tags: Mapping[str, str]
+) -> bool:
+    """Copy a range of frames into another MP4 without encoding them again, if it begins with a keyframe.
+
+    Returns:
+        Whether it does; else nothing is written.
+    """
+    with _open(source) as container:
+        stream = container.streams.video[0]
+        every = _ticks_per_frame(stream)
+        packets = islice((packet for packet in container.demux(stream) if packet.size), frames.start, frames.stop)
+        first = next(packets, None)
+        if first is None or not first.is_keyframe:
+            return False
+        with av.open(str(target), "w", format="mp4", options=INDEX_IN_FRONT) as written:
+            written.metadata.update(tags)
+            copied = written.add_stream_from_template(stream)
+            for place, packet in enumerate(chain([first], packets)):
+                packet.stream, packet.pts, packet.dts = copied, place * every, place * every
+                packet.duration = every
+                written.mux(packet)
+    return True
+
+
+def _within(frames: Iterator[tuple[int, Any]], start: int, stop: int | None) -> Iterator[np.ndarray]:
+    for number, frame in frames:
+        if stop is not None and number >= stop:
+            return
+        if number >= start:
             yield frame.to_ndarray(format="rgb24")
+
+
+def _numbered(container: Any, start: int) -> Iterator[tuple[int, Any]]:
+    """Decoded frames with their numbers, from the keyframe before `start` on."""
+    stream = container.streams.video[0]
+    every = _ticks_per_frame(stream)
+    if start:
+        container.seek(start * every, stream=stream)
+    for frame in container.decode(stream):
+        yield round(frame.pts / every), frame
+
+
+def _ticks_per_frame(stream: Any) -> int:
+    return round(1 / (stream.average_rate * stream.time_base))
 
 
 def _open(path: str | os.PathLike[str]) -> Any:
