@@ -359,6 +359,7 @@ class TakeWriter:
             "frames": self._frames_kept,
             "seconds": self._frames_kept / output.fps,
             "blocks": self._blocks,
+            "temporal_factor": self._timeline.temporal_factor,
         }
 
     def _cue_facts(self) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from longlive_rag.version import __version__
 COMMANDS = {
     "generate": "Make a take: a video from a prompt, with memory.",
     "take": "What a take on disk holds; export parts of it; mend it.",
+    "library": "List takes, and find frames among them.",
     "plan": "What a take will need of GPU, host and disk.",
     "verify": "Replay golden trajectories and compare.",
     "eval": "Measure identity drift, and compare arms.",
