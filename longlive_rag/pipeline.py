@@ -220,12 +220,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         """
         self._check_size(request.output)
         for prompt in (request.prompt, *(cue.prompt for cue in request.cues)):
-            prompt_ids(self.tokenizer, prompt, self.transformer.config.text_length)
-            if self.text_encoder is None and clean_prompt(prompt) not in self.prompt_embeds:
-                raise ValueError(
-                    f"the prompt {prompt[:60]!r} is not among the embedded ones, and no text encoder is loaded; "
-                    "add it with: longlive-rag models embed-prompts"
-                )
+            self.check_prompt(prompt)
         timeline = self.timeline(request)
         cue_blocks(request, timeline)
         limit = self.transformer.config.rope_max_seq_len
@@ -242,6 +237,15 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             raise ValueError(
                 f"the encoder reads latents of {self.encoder.config.in_channels} channels, but this backbone's have "
                 f"{channels}; use one that was trained on its latents, or encoder 'mean_pool'"
+            )
+
+    def check_prompt(self, prompt: str) -> None:
+        """Raise ValueError unless this backbone can read `prompt`; may be called while a stream runs."""
+        prompt_ids(self.tokenizer, prompt, self.transformer.config.text_length)
+        if self.text_encoder is None and clean_prompt(prompt) not in self.prompt_embeds:
+            raise ValueError(
+                f"the prompt {prompt[:60]!r} is not among the embedded ones, and no text encoder is loaded; "
+                "add it with: longlive-rag models embed-prompts"
             )
 
     def _check_size(self, output: OutputConfig) -> None:

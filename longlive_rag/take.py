@@ -205,6 +205,21 @@ class TakeWriter:
             self._pages = block.pages
             self._add_seconds({**block.seconds, "write": time.perf_counter() - begin_s})
 
+    def update(self, request: TakeRequest, timeline: Timeline) -> None:
+        """Take note of what has been asked for meanwhile; a take that has begun has it on its record at once."""
+        with uninterrupted():
+            self._request, self._timeline = request, timeline
+            if self._begun and self._end_s is None:
+                write_json(self.folder / RECORD, self._record("running"))
+
+    def save(self) -> None:
+        """Draw the pictures and write the record as of now; the take goes on."""
+        with uninterrupted():
+            if self._video is not None:
+                self._frames_kept = self._timeline.pixels_of(self._blocks - 1).stop
+                self._draw()
+                write_json(self.folder / RECORD, self._record("running"))
+
     def finish(self, status: TakeStatus, error: BaseException | None = None) -> dict[str, Any]:
         """Finish the video, draw the pictures and write the record; Ctrl-C has no effect meanwhile.
 
