@@ -14,8 +14,11 @@ Span = tuple[float, float]  # from and to, in seconds
 StalePages = Literal["remake", "keep"]
 EncoderKind = Literal["autoencoder", "mean_pool"]
 SteerVerb = Literal["pin", "exclude"]
+CheckpointMode = Literal["exact", "light"]
 
 MAX_SECONDS = 24 * 60 * 60
+BLOCKS_PER_REPEATED = 12
+"""Going on with a take runs at most about one block in so many again."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,39 @@ class OutputConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """How a take is made ready to be gone on with.
+
+    Attributes:
+        mode: `exact` goes on bit for bit as if nothing had happened; `light` stores nothing and makes the window's
+            keys and values again from latents, which is near it.
+        gib: what checkpoints may take of the disk; when it is spent no more are written, and going on repeats the
+            commits since the newest one.
+
+    Raises:
+        ValueError: naming the field, the value and what would be right.
+    """
+
+    mode: CheckpointMode = "exact"
+    gib: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(CheckpointMode):
+            raise ValueError(f"checkpoint is {self.mode!r}; it must be exact or light")
+        if not 0 <= self.gib < math.inf:
+            raise ValueError(f"checkpoint_gib is {self.gib:g}; it must be a number of GiB, 0 or more")
+
+
+def checkpoint_spacing(blocks: int, every_blocks: int) -> int:
+    """Blocks from one checkpoint to the next, after so many blocks of a take.
+
+    Args:
+        every_blocks: checkpoints stand after multiples of it.
+    """
+    return max(1, blocks // BLOCKS_PER_REPEATED // every_blocks) * every_blocks
+
+
+@dataclass(frozen=True)
 class Cue:
     """A prompt and the second of the take at which it takes over."""
 
@@ -159,8 +195,25 @@ class Cue:
 
 
 @dataclass(frozen=True)
+class Reseed:
+    """A seed and the second of the take from which on its noise is drawn, as a cue from the next block on."""
+
+    seconds: float
+    seed: int
+
+
+@dataclass(frozen=True)
 class TakeRequest:
     """Everything that decides what a take shows; equal requests on one machine give equal takes.
+
+    Attributes:
+        prompt: in charge from the start.
+        seconds: length of the take.
+        cues: other prompts that take over.
+        seed: of the noise.
+        context, sampler, memory, output: see there.
+        start_image: a PNG or JPEG file that becomes the first latent frame.
+        reseeds: other seeds that take over, as a branch has them.
 
     Raises:
         ValueError: naming the field, the value and what would be right.
@@ -174,14 +227,17 @@ class TakeRequest:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
+    start_image: str | None = None
+    reseeds: tuple[Reseed, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cues", _as_cues(self.cues))
         if not self.memory.enabled and self.context.memory_frames:
             object.__setattr__(self, "context", replace(self.context, memory_frames=0))
         check_seconds(self.seconds, self.output.fps)
-        if not 0 <= self.seed < 2**64:
-            raise ValueError(f"seed is {self.seed}; it must be a whole number from 0 to 2**64 - 1")
+        for seed in (self.seed, *(reseed.seed for reseed in self.reseeds)):
+            if not 0 <= seed < 2**64:
+                raise ValueError(f"seed is {seed}; it must be a whole number from 0 to 2**64 - 1")
         for position, prompt in enumerate([self.prompt, *(cue.prompt for cue in self.cues)]):
             if not prompt.strip():
                 where = "the prompt" if position == 0 else f"the prompt of cue {position}"

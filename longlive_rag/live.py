@@ -93,7 +93,7 @@ class LiveTake:
 
     @property
     def request(self) -> TakeRequest:
-        """What has been asked for so far; its `seconds` are those that were made, all of them before the first block."""
+        """What has been asked for so far; its `seconds` are those that were made (at first: all)."""
         with self._lock:
             made = self._made_frames
             whole = not made or made >= self._start.pixel_frames

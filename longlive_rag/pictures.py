@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +75,17 @@ class FrameSampler:
         self._every = 1
         self._seen = 0
         self._kept: list[tuple[int, Image.Image]] = []
+
+    def begin_with(self, seen: int, read: Callable[[int], Iterable[np.ndarray]]) -> None:
+        """As if the first `seen` frames had been offered.
+
+        Args:
+            read: n to every n-th of these frames, from the first on, each [H, W, 3] uint8.
+        """
+        while -(-seen // self._every) > SPARE_FRAMES * self._keep:
+            self._every *= 2
+        self._kept = [(place * self._every, self._small(frame)) for place, frame in enumerate(read(self._every))]
+        self._seen = seen
 
     def add(self, frames: np.ndarray) -> None:
         """Offer the next frames, [F, H, W, 3] uint8."""

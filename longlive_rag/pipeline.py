@@ -20,7 +20,8 @@ from backbone.checkpoints import check_folder
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.text import clean_prompt, encode_prompts, prompt_ids, unknown_words
 from backbone.transformer import CausalWanTransformer
-from backbone.vae import StreamingDecoder, fold_temporal_convs
+from backbone.vae import StreamingDecoder, encode_video, fold_temporal_convs
+from longlive_rag.catch_up import TakeStore, catch_up, decode_again
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
 from longlive_rag.cues import cue_blocks, steered, steering_block
 from longlive_rag.embeddings import stacked
@@ -30,6 +31,7 @@ from longlive_rag.presets import load_preset
 from longlive_rag.remember import find_remembered, read_remembered
 from longlive_rag.rights.policy import LicenseError, enforce, pick_policy
 from longlive_rag.rollout import FinishedBlock, MemorySetup, RememberedFrames, Rollout
+from longlive_rag.start_image import read_start_image
 from longlive_rag.stopwatch import Stopwatch
 from longlive_rag.timeline import Timeline
 from retrieval.budgets import PageCounters
@@ -293,7 +295,8 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             noise: where noise comes from; default is `PhiloxNoise` of the seeds.
             stores: one a request, such as a `TakeWriter` or a `LatentWriter`: every block is appended there before it
                 is decoded and yielded, and past latents are read from there. Without, they are kept in a
-                temporary file.
+                temporary file. A single store that holds blocks already is gone on with: they are run again from the
+                newest checkpoint that it has, and blocks that it has not shown yet are decoded and yielded first.
             remembered: frames of other takes; default is what the request's `memory.remember` names.
             choose: picks what a block remembers instead of the search: (take of the batch, block, candidates) to
                 frame numbers, best first, at most K, out of the range `candidates`. It is called when the block
@@ -306,38 +309,46 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             ValueError: before anything runs, if a request can't be met.
         """
         requests = self._requests(prompt, seconds, settings)
+        first = requests[0]
         for request in requests:
             self.check(request)
         if stores and len(stores) != len(requests):
             raise ValueError(f"there are {len(stores)} stores for {len(requests)} requests; pass one each")
-        if requests[0].memory.remember and remembered is None:
-            remembered = self._find_remembered(requests[0])
-        timeline = self.timeline(requests[0])
+        if len(stores) > 1 and any(store.blocks for store in stores):
+            raise ValueError("one of the stores holds blocks already; takes are gone on with one at a time")
+        take = stores[0] if len(stores) == 1 and isinstance(stores[0], TakeStore) else None
+        start, remembered = self._inputs(first, take, remembered)
+        timeline = self.timeline(first)
         setup = MemorySetup(
-            rules=retrieval_rules(steered(requests[0].memory, timeline, 0), timeline),
-            budgets=requests[0].memory.budgets,
+            rules=retrieval_rules(steered(first.memory, timeline, 0), timeline),
+            budgets=first.memory.budgets,
             past=(lambda take, frames: stores[take].latents(frames)) if stores else None,
             remembered=remembered,
             choose=choose,
         )
-        noise = noise or PhiloxNoise([request.seed for request in requests])
-        return self._stream(requests, noise, setup, stores, directions or planned(requests, timeline))
+        if noise is None:
+            noise = PhiloxNoise([request.seed for request in requests], reseed_blocks(first, timeline))
+        rollout = self._rollout(first, noise, len(requests), setup, start)
+        return self._stream(first, rollout, stores, take, directions or planned(requests, timeline))
 
     def _stream(
         self,
-        requests: list[TakeRequest],
-        noise: NoiseSource,
-        setup: MemorySetup,
+        first: TakeRequest,
+        rollout: Rollout,
         stores: Sequence[BlockStore],
+        take: TakeStore | None,
         directions: Directions,
     ) -> Iterator[Block]:
-        first = requests[0]
         timeline = self.timeline(first)
-        rollout = self._rollout(first, noise, len(requests), setup)
         decoder = StreamingDecoder(self.vae)
         watch = Stopwatch(self._execution_device)
         prompts: list[str] = []
-        for index in range(timeline.blocks):
+        done = 0
+        if stores and stores[0].blocks:
+            done = stores[0].blocks
+            prompts = [stores[0].record(done - 1).prompt]
+            yield from self._go_on(first, rollout, decoder, stores[0], watch, directions)
+        for index in range(done, timeline.blocks):
             direction = directions(index)
             if direction.memory is not None:
                 rollout.steer(retrieval_rules(direction.memory, timeline))
@@ -351,7 +362,11 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 _append(stores, finished, prompts, direction.cue)
             pixel_frames = timeline.pixels_of(index)
             with watch.stage("decode"):
-                pixels = self._decode(decoder, finished)[:, : len(pixel_frames)]
+                pixels = self._decode(decoder, finished.latents)[:, : len(pixel_frames)]
+            if take is not None and take.checkpoints.is_due(index + 1):
+                with watch.stage("checkpoint"):
+                    state = rollout.state(take.checkpoints.known_pages)
+                    take.checkpoints.save(state, decoder.features(), finished.latents[0].float().cpu().numpy())
             yield Block(
                 index=index,
                 frames=timeline.latents_of(index),
@@ -364,6 +379,49 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 seconds={**finished.seconds, **watch.read()},
                 pages=rollout.page_counters(),
             )
+
+    def _go_on(
+        self,
+        request: TakeRequest,
+        rollout: Rollout,
+        decoder: StreamingDecoder,
+        store: BlockStore,
+        watch: Stopwatch,
+        directions: Directions,
+    ) -> Iterator[Block]:
+        """Bring rollout and decoder to where the blocks of `store` end; yields those that it has not shown."""
+        timeline, context = self.timeline(request), request.context
+        shown = min(store.blocks_shown if isinstance(store, TakeStore) else store.blocks, store.blocks)
+        again = decode_again(decoder, store, shown, context.frames_per_block, self._decode)
+        while True:
+            with watch.stage("decode"):
+                item = next(again, None)
+            if item is None:
+                break
+            record, pixels = item
+            numbers = timeline.pixels_of(record.block)
+            yield Block(
+                index=record.block,
+                frames=timeline.latents_of(record.block),
+                pixel_frames=numbers,
+                latents=torch.from_numpy(record.latents)[None],
+                pixels=pixels[:, : len(numbers)],
+                selections=(record.selection,) if record.selection else (),
+                prompt=record.prompt,
+                cue=record.cue,
+                seconds=watch.read(),
+                pages=rollout.page_counters(),
+            )
+
+        def prompt_at(block: int) -> Tensor | None:
+            direction = directions(block)
+            if direction.memory is not None:
+                rollout.steer(retrieval_rules(direction.memory, timeline))
+            return None if direction.prompts is None else self.embed(direction.prompts)
+
+        if store.blocks < timeline.blocks:
+            with watch.stage("replay"):
+                catch_up(rollout, store, context.frames_per_block, context.window_frames, prompt_at)
 
     # ---- parts ----
 
@@ -384,7 +442,12 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         return requests
 
     def _rollout(
-        self, request: TakeRequest, noise: NoiseSource, batch_size: int, setup: MemorySetup | None = None
+        self,
+        request: TakeRequest,
+        noise: NoiseSource,
+        batch_size: int,
+        setup: MemorySetup | None = None,
+        start: Tensor | None = None,
     ) -> Rollout:
         factor = self.vae.config.scale_factor_spatial
         latent_size = (request.output.height // factor, request.output.width // factor)
@@ -398,7 +461,34 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             encoder=self._latent_encoder(request) if request.context.memory_frames else None,
             device=self._execution_device,
             memory=setup,
+            start=None if start is None else start.expand(batch_size, -1, -1, -1),
         )
+
+    def _inputs(
+        self, request: TakeRequest, take: TakeStore | None, remembered: RememberedFrames | None
+    ) -> tuple[Tensor | None, RememberedFrames | None]:
+        """What the take begins with: its first latent frame [1, C, h, w], and frames of other takes.
+
+        A take that has begun already has both, as they were then.
+        """
+        if request.memory.remember and remembered is None:
+            remembered = take.kept_remembered() if take else None
+            remembered = remembered or self._find_remembered(request)
+        if take and take.blocks:  # the picture is in its first block
+            return None, remembered
+        picture = take.kept_start_image() if take else None
+        if request.start_image is not None and picture is None:
+            picture = read_start_image(Path(request.start_image), request.output)
+        if take:
+            take.keep_inputs(picture, remembered)
+        return None if picture is None else self._encode_picture(picture.pixels), remembered
+
+    @torch.no_grad()
+    def _encode_picture(self, pixels: np.ndarray) -> Tensor:
+        """A picture [H, W, 3] uint8 as a latent frame [1, C, h, w] float32."""
+        self._onload_vae()
+        frame = torch.from_numpy(pixels).to(self._execution_device, self.vae.dtype).permute(2, 0, 1)
+        return encode_video(self.vae, frame[None, :, None] / 127.5 - 1)[:, :, 0].float()
 
     def _find_remembered(self, request: TakeRequest) -> RememberedFrames:
         preset = load_preset(str(self.config._name_or_path))
@@ -423,12 +513,15 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             return stacked(self.prompt_embeds, prompts, length).to(device, dtype)
         return encode_prompts(self.tokenizer, self.text_encoder, prompts, length)
 
-    def _decode(self, decoder: StreamingDecoder, finished: FinishedBlock) -> Tensor:
-        """A block's pixels, [B, F, H, W, 3] uint8 on the CPU."""
+    def _onload_vae(self) -> None:
         hook = getattr(self.vae, "_hf_hook", None)
         if hook is not None:  # CPU offload hooks run on `forward`, which streaming doesn't call
             hook.pre_forward(self.vae)
-        pixels = decoder.decode(finished.latents.transpose(1, 2).to(self.vae.dtype))
+
+    def _decode(self, decoder: StreamingDecoder, latents: Tensor) -> Tensor:
+        """Pixels [B, F, H, W, 3] uint8 on the CPU of the next latents [B, T, C, h, w]."""
+        self._onload_vae()
+        pixels = decoder.decode(latents.transpose(1, 2).to(self._execution_device, self.vae.dtype))
         return ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1).cpu()
 
 
@@ -486,7 +579,13 @@ def _append(stores: Sequence[BlockStore], finished: FinishedBlock, prompts: Sequ
         )
 
 
+def reseed_blocks(request: TakeRequest, timeline: Timeline) -> dict[int, int]:
+    """{block: seed that its noise and the later blocks' is drawn from}."""
+    return {timeline.cue_block(reseed.seconds): reseed.seed for reseed in request.reseeds}
+
+
 def _common(request: TakeRequest) -> tuple[Any, ...]:
     """What requests of one batch must share."""
     times = tuple(cue.seconds for cue in request.cues)
-    return request.seconds, times, request.context, request.sampler, request.memory, request.output
+    inputs = (request.start_image, request.reseeds)
+    return request.seconds, times, request.context, request.sampler, request.memory, request.output, inputs

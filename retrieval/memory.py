@@ -101,17 +101,20 @@ class Memory:
     def remember(self, latents: Tensor) -> Tensor:
         """Embed and index the finished latents [B, T, C, h, w] of a block; returns the embeddings [B, T, D]."""
         embeddings = self._encoder.encode(latents)
-        on_host = embeddings.float().cpu().numpy()
+        self.recall(embeddings.float().cpu().numpy())
+        return embeddings
+
+    def recall(self, embeddings: NDArray[np.float32]) -> None:
+        """Index the embeddings [B, T, D] of the next block's frames, made before."""
         if not self._takes:
-            self._takes = [_TakeMemory(self._rules, 0) for _ in on_host]
+            self._takes = [_TakeMemory(self._rules, 0) for _ in embeddings]
         first = self._frames_done
-        for number, (take, frames) in enumerate(zip(self._takes, on_host, strict=True)):
+        for number, (take, frames) in enumerate(zip(self._takes, embeddings, strict=True)):
             prompts = None
             if self._prompt_units is not None:
                 prompts = self._prompt_units[number][None].repeat(len(frames), axis=0)
             take.remember(first, frames, prompts)
-        self._frames_done += latents.shape[1]
-        return embeddings
+        self._frames_done += embeddings.shape[1]
 
     def retrieve(self, block: int) -> tuple[Selection, ...]:
         """Choose what `block` remembers, for each take of the batch; empty while there is nothing to choose from."""

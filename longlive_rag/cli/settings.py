@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import click
 
-from longlive_rag.config import Cue, TakeRequest
+from longlive_rag.config import CheckpointConfig, CheckpointMode, Cue, TakeRequest
 from longlive_rag.cues import Schedule
 from longlive_rag.presets import Preset
 from longlive_rag.timecode import parse_timecode
@@ -163,9 +163,12 @@ POLICY = click.option(
     help="Refuse weights whose recorded terms don't allow this. Default: LONGLIVE_RAG_LICENSE_POLICY, else the config "
     "file, else any.",
 )
-PLAIN_FLAGS = {name: f"--{name}" for name in ("seconds", "seed", "device", "dtype", "codec", "phase")}
-CUE_FLAGS = {"cues_line": "--cues-line", "switch_every": "--switch-every"}
-FLAGS = {setting.field: setting.flag for setting in SETTINGS} | PLAIN_FLAGS | CUE_FLAGS
+PLAIN_FLAGS = {
+    name: f"--{name}" for name in ("seconds", "seed", "device", "dtype", "codec", "phase", "at", "checkpoint")
+}
+PLAIN_FLAGS |= {"checkpoint_gib": "--checkpoint-gib", "start_image": "--start-image"}
+PLAIN_FLAGS |= {"cues_line": "--cues-line", "switch_every": "--switch-every"}
+FLAGS = {setting.field: setting.flag for setting in SETTINGS} | PLAIN_FLAGS
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -173,6 +176,22 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     for setting in reversed(SETTINGS):
         repeats: dict[str, Any] = {"multiple": True} if setting.repeats else {"default": None}
         option = click.option(setting.flag, setting.key, type=setting.type, help=setting.help, **repeats)
+        command = option(command)
+    return command
+
+
+def with_checkpoints(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options about going on with a take."""
+    options = (
+        click.option(
+            "--checkpoint",
+            type=click.Choice(["exact", "light"]),
+            help="Going on with the take later is exact (checkpoints are stored) or light (nothing is, and what "
+            "follows is near to, not equal to, an uninterrupted take). Default: exact, or what the take was made with.",
+        ),
+        click.option("--checkpoint-gib", type=Gibibytes(), help="What checkpoints may take of the disk. Default: 4."),
+    )
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -257,7 +276,12 @@ def _cue_seconds(number: int, at: str, fps: int) -> float:
 
 
 def build_request(
-    preset: Preset, schedule: Schedule, seed: int, memory: bool | None, settings: dict[str, Any]
+    preset: Preset,
+    schedule: Schedule,
+    seed: int,
+    memory: bool | None,
+    settings: dict[str, Any],
+    start_image: str | None = None,
 ) -> TakeRequest:
     """The request: what the user said, and the preset for the rest.
 
@@ -282,4 +306,10 @@ def build_request(
         sampler=replace(preset.sampler, **changes["sampler"]),
         memory=replace(preset.memory, **changes["memory"]),
         output=replace(preset.output, **changes["output"]),
+        start_image=start_image,
     )
+
+
+def build_checkpoint(before: CheckpointConfig, mode: CheckpointMode | None, gib: float | None) -> CheckpointConfig:
+    """What the user said, and `before` for the rest; ValueError if it can't be."""
+    return CheckpointConfig(mode or before.mode, before.gib if gib is None else gib)
