@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from longlive_rag.config import Cue, MemoryConfig, OutputConfig, Steering, TakeRequest
     from longlive_rag.cue_files import CueFile, read_cues, write_cues
     from longlive_rag.cues import Schedule
+    from longlive_rag.live import LiveTake
     from longlive_rag.pipeline import Block, LongLiveRAGOutput, LongLiveRAGPipeline
     from longlive_rag.presets import Preset
     from longlive_rag.rights.policy import LicenseError
@@ -35,6 +36,7 @@ _MODULES = {
     "LatentStore": "retrieval.store",
     "LatentWriter": "retrieval.store",
     "LicenseError": "longlive_rag.rights.policy",
+    "LiveTake": "longlive_rag.live",
     "LongLiveRAGOutput": "longlive_rag.pipeline",
     "LongLiveRAGPipeline": "longlive_rag.pipeline",
     "MemoryConfig": "longlive_rag.config",
@@ -63,6 +65,7 @@ __all__ = [
     "LatentStore",
     "LatentWriter",
     "LicenseError",
+    "LiveTake",
     "LongLiveRAGOutput",
     "LongLiveRAGPipeline",
     "MemoryConfig",

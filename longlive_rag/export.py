@@ -134,7 +134,7 @@ def export_video(excerpt: Excerpt, path: Path, codec: str | None = None) -> bool
 
     Returns:
         Whether frames were copied as they are; else they were encoded again. Copied is what begins with a keyframe
-        (every two seconds), if the codec is the take's.
+        (there is one about every two seconds), if the codec is the take's.
     """
     made = excerpt.record["video"]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,8 @@ class LiveTake:
         pipe: makes the blocks.
         request: what it begins with; its `seconds` are the longest that it may last. Its cues still to come may be
             replaced by directions at their blocks.
-        take: writes it to disk and keeps what was asked for on its record; None keeps nothing.
+        take: writes it to disk and keeps what was asked for on its record; None keeps nothing. One that holds blocks
+            already (of the same request) is gone on with.
 
     Raises:
         ValueError: if the request can't be met.
@@ -43,8 +44,9 @@ class LiveTake:
         self._prompts = {0: request.prompt} | {block: request.cues[cue - 1].prompt for block, cue in cues.items()}
         self._told: dict[int, float] = {}  # block: when it was said, by the clock
         self._steering = list(request.memory.steering)
-        self._next_block = 0  # that has not been begun
-        self._made_frames = 0
+        self._first_block = take.blocks if take else 0
+        self._next_block = self._first_block  # that has not been begun
+        self._made_frames = self._timeline.pixels_of(self._first_block - 1).stop if self._first_block else 0
         self._waited: dict[int, float] = {}
         self._cancelled = threading.Event()
         self._ended = False
@@ -100,6 +102,12 @@ class LiveTake:
             return self._request(self._start.seconds if whole else made / self._timeline.fps)
 
     @property
+    def cues(self) -> tuple[Cue, ...]:
+        """Those that have taken over, at the latest in the block that is being made."""
+        with self._lock:
+            return self._request(self._timeline.starts_at(self._next_block)).cues if self._next_block else ()
+
+    @property
     def seconds(self) -> float:
         """Second at which the next direction can take over."""
         with self._lock:
@@ -117,9 +125,11 @@ class LiveTake:
         """The blocks, each as soon as it is finished; stops when it is cancelled. It can be iterated over once."""
         stores = [self._take] if self._take else []
         stream = self._pipe.stream(self._start, stores=stores, directions=self._directions)
+        shown = self._take.blocks_shown if self._take else 0
         try:
-            while not self._cancelled.is_set():
+            while shown < self._first_block or not self._cancelled.is_set():
                 block = next(stream, None)
+                shown += 1
                 if block is None:
                     break
                 self._finished(block)
@@ -139,19 +149,20 @@ class LiveTake:
         from longlive_rag.pipeline import Direction
 
         with self._lock:
-            self._next_block = block + 1
+            self._next_block = max(self._next_block, block + 1)
             prompt = self._prompts.get(block)
             cue = sum(other <= block for other in self._prompts) - 1 if block and prompt is not None else None
             told = any(self._timeline.cue_block(steer.seconds) == block for steer in self._steering)
             memory = steered(self._memory(), self._timeline, block) if block and told else None
             asked = self._request(self._start.seconds)
-        if self._take and (prompt is not None or told):
+        goes_on = block >= self._first_block  # not only made ready to go on
+        if self._take and goes_on and (prompt is not None or told):
             self._take.update(asked, self._timeline)
         return Direction(None if prompt is None else [prompt], cue, memory)
 
     def _finished(self, block: Block) -> None:
         with self._lock:
-            self._made_frames = block.pixel_frames.stop
+            self._made_frames = max(self._made_frames, block.pixel_frames.stop)
             if block.cue is not None and block.index in self._told:
                 self._waited[block.cue] = time.perf_counter() - self._told[block.index]
 

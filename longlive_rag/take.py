@@ -344,6 +344,8 @@ class TakeWriter:
         """Take note of what has been asked for meanwhile; a take that has begun has it on its record at once."""
         with uninterrupted():
             self._request, self._timeline = request, timeline
+            if self.frames_before and self._video is None:
+                self._video = self._open()
             if self._begun and self._end_s is None:
                 write_json(self.folder / RECORD, self._record("running"))
 

@@ -12,6 +12,7 @@ from longlive_rag.version import __version__
 
 COMMANDS = {
     "generate": "Make a take: a video from a prompt, with memory.",
+    "direct": "Make a take and direct it meanwhile.",
     "resume": "Go on with a take that was stopped or killed.",
     "extend": "Make a take longer.",
     "branch": "A new take that begins as another one does.",
