@@ -107,7 +107,9 @@ def test_a_session_at_a_terminal(pipeline_folder, tmp_path):
     waited = float(re.search(r"seen ([0-9.]+) s", driver.text).group(1))
     driver.type(":pin 0-1")
     driver.type(":dance")
-    driver.wait_for(r"Not done: ':dance' is no command", position)
+    position = driver.wait_for(r"Not done: ':dance' is no command", position)
+    newest = max(int(number) for number in re.findall(r"block (\d+) ", driver.text))
+    driver.wait_for(rf"block ({newest + 3}|{newest + 4}) ", position)  # the pin holds by then
     driver.type(":quit")
     assert driver.end() == 0, driver.text[-2000:]
     assert "\x1b[38;2;" in driver.text
