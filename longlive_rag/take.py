@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -30,7 +29,7 @@ from longlive_rag.rights.provenance import Provenance, recorded_provenance
 from longlive_rag.start_image import StartImage, read_start_image
 from longlive_rag.timeline import Timeline
 from longlive_rag.version import versions
-from longlive_rag.video import CODECS, SECONDS_PER_KEYFRAME, VideoWriter, read_frames, safe_frames
+from longlive_rag.video import CODECS, SECONDS_PER_KEYFRAME, VideoWriter, read_small_frames, safe_frames
 from retrieval.budgets import PageCounters
 from retrieval.selection import Selection
 from retrieval.store import LOCK, BlockRecord, LatentWriter, block_numbers, is_being_written
@@ -415,7 +414,8 @@ class TakeWriter:
         self._begin()
         output, path, kept = self._request.output, self.folder / VIDEO, self.frames_before
         if kept:
-            self._sampler.begin_with(kept, lambda every: self._small_frames(path, every, -(-kept // every)))
+            size = (output.width, output.height)
+            self._sampler.begin_with(kept, lambda every: read_small_frames(path, every, kept, *size))
         block = self._timeline.frames_per_block * self._timeline.temporal_factor
         return VideoWriter(
             path,
@@ -429,12 +429,6 @@ class TakeWriter:
             keyframe_every=segment_blocks(self._timeline) * block,
             begin=(path, kept) if kept else None,
         )
-
-    def _small_frames(self, path: Path, every: int, count: int) -> Iterator[NDArray[np.uint8]]:
-        """Every n-th frame of the video, at the size that the backbone makes."""
-        size = (self._request.output.width, self._request.output.height)
-        for frame in islice(read_frames(path, every), count):
-            yield np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BOX))
 
     def _remove(self) -> None:
         """Take back what was written before there was a frame to keep."""

@@ -357,12 +357,20 @@ def safe_frames(path: Path) -> int:
     return whole if closed else max(0, whole - KEEP_MARGIN)
 
 
-def read_frames(path: str | os.PathLike[str], every: int = 1) -> Iterator[np.ndarray]:
-    """The frames of a video file, each [H, W, 3] uint8 RGB; or every n-th of them, beginning with the first."""
+def read_frames(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
+    """The frames of a video file, each [H, W, 3] uint8 RGB."""
     with _open(path) as container:
-        for number, frame in enumerate(container.decode(video=0)):
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
+
+
+def read_small_frames(path: Path, every: int, stop: int, width: int, height: int) -> Iterator[np.ndarray]:
+    """Every n-th of the first `stop` frames of a video file, from the first on, reduced to [height, width, 3]."""
+    with _open(path) as container:
+        for number, frame in enumerate(islice(container.decode(video=0), stop)):
             if number % every == 0:
-                yield frame.to_ndarray(format="rgb24")
+                small = frame.reformat(width=width, height=height, format="rgb24", interpolation=Interpolation.AREA)
+                yield small.to_ndarray()
 
 
 def _part_of(path: Path) -> Path:

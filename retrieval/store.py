@@ -250,8 +250,13 @@ def copy_blocks(source: Path, target: Path, count: int) -> None:
         OSError: if the disk refuses; the blocks copied until there are whole.
     """
     for block in range(count):
-        read_block(block_path(source, block), block)
-        write_whole(block_path(target, block), block_path(source, block).read_bytes())
+        path = block_path(source, block)
+        content = path.read_bytes()
+        try:
+            unseal(path, content, KIND, FORMAT)
+        except BrokenSealError as error:
+            raise DamagedError(block, str(error)) from error
+        write_whole(block_path(target, block), content)
     sync_folder(target)
 
 
