@@ -13,7 +13,7 @@ from longlive_rag.version import __version__
 
 if TYPE_CHECKING:
     from backbone.config import ContextConfig, SamplerConfig
-    from longlive_rag.config import Cue, MemoryConfig, OutputConfig, TakeRequest
+    from longlive_rag.config import CheckpointConfig, Cue, MemoryConfig, OutputConfig, TakeRequest
     from longlive_rag.pipeline import Block, LongLiveRAGOutput, LongLiveRAGPipeline
     from longlive_rag.presets import Preset
     from longlive_rag.rights.policy import LicenseError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Block": "longlive_rag.pipeline",
+    "CheckpointConfig": "longlive_rag.config",
     "Choose": "retrieval.memory",
     "ContextConfig": "backbone.config",
     "Cue": "longlive_rag.config",
@@ -49,6 +50,7 @@ _MODULES = {
 
 __all__ = [
     "Block",
+    "CheckpointConfig",
     "Choose",
     "ContextConfig",
     "Cue",

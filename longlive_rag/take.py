@@ -143,16 +143,20 @@ class TakeClaim:
     def __init__(self, folder: Path, overwrite: bool = False, resume: bool = False) -> None:
         self._folder = folder
         self._made = [path for path in (folder, *folder.parents) if not path.exists()]
+        self._held = False
         try:
             self.store = LatentWriter(folder / LATENTS, overwrite=overwrite, resume=resume)
-        except BaseException:
-            self._tidy(locked=False)
-            raise
+            self._held = True
+        finally:
+            if not self._held:
+                self._tidy()
 
     def release(self) -> None:
         """Let others write; a folder in which nothing was stored is as it was. Safe to call twice."""
-        self._tidy(locked=True)
-        self.store.close()
+        if self._held:
+            self._tidy()
+            self._held = False
+            self.store.close()
 
     def __enter__(self) -> TakeClaim:
         return self
@@ -160,9 +164,9 @@ class TakeClaim:
     def __exit__(self, *_: object) -> None:
         self.release()
 
-    def _tidy(self, locked: bool) -> None:
+    def _tidy(self) -> None:
         latents = self._folder / LATENTS
-        if locked and latents.is_dir() and not block_numbers(latents):
+        if self._held and latents.is_dir() and not block_numbers(latents):
             (latents / LOCK).unlink(missing_ok=True)
         for path in (latents, *self._made):
             with suppress(OSError):  # it is in use
@@ -228,7 +232,7 @@ class TakeWriter:
         self._sampler = FrameSampler()
         self._stage_seconds: dict[str, float] = {}
         self._first_block = self.blocks
-        self._blocks = self.blocks_shown
+        self._shown = self._blocks = self._find_shown()
         self.frames_before = timeline.pixels_of(self._blocks).start if self._blocks else 0
         self._selections = [found for block in range(self._blocks) if (found := self.record(block).selection)]
         self._frames_kept = 0
@@ -245,11 +249,15 @@ class TakeWriter:
 
     @property
     def blocks_shown(self) -> int:
-        """Blocks of an earlier run that the video keeps: up to a cut that is safe on the disk."""
+        """Blocks of an earlier run that the video keeps: up to a safe cut, and never the whole take."""
+        return self._shown
+
+    def _find_shown(self) -> int:
         if not self._went_on:
             return 0
         safe, every = safe_frames(self.folder / VIDEO), segment_blocks(self._timeline)
-        return max(b for b in range(0, self.blocks + 1, every) if not b or self._timeline.pixels_of(b).start <= safe)
+        cuts = range(0, min(self.blocks + 1, self._timeline.blocks), every)
+        return max(cut for cut in cuts if not cut or self._timeline.pixels_of(cut).start <= safe)
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -370,10 +378,12 @@ class TakeWriter:
         self._add_seconds({"write": self._end_s - begin_s})
         if not self._frames_kept and not self._went_on:
             self._remove()
-        if not self._frames_kept or not self._begun:
+            return self._record(status, error)
+        if not self._begun:
             return self._record(status, error)
         try:
-            self._draw()
+            if self._frames_kept:
+                self._draw()
         except OSError as full:
             status, error = ("failed", full) if status == "finished" else (status, error or full)
         (self.folder / RESERVE).unlink(missing_ok=True)
