@@ -28,10 +28,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.sealed import HEADER_BYTES, BrokenSealError, FutureFormatError, seal, unseal
+from retrieval.sealed import HEADER_BYTES, BrokenSealError, seal, unseal
+from retrieval.sealed import FutureFormatError as FutureFormatError
 from retrieval.selection import Selection
-
-__all__ = ["FutureFormatError"]  # read here, raised there
 
 FORMAT = 1
 KIND = "block"
