@@ -13,7 +13,7 @@ from longlive_rag.version import __version__
 
 if TYPE_CHECKING:
     from backbone.config import ContextConfig, SamplerConfig
-    from longlive_rag.config import Cue, MemoryConfig, OutputConfig, Steering, TakeRequest
+    from longlive_rag.config import CheckpointConfig, Cue, MemoryConfig, OutputConfig, Steering, TakeRequest
     from longlive_rag.cue_files import CueFile, read_cues, write_cues
     from longlive_rag.cues import Schedule
     from longlive_rag.live import LiveTake
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Block": "longlive_rag.pipeline",
+    "CheckpointConfig": "longlive_rag.config",
     "Choose": "retrieval.memory",
     "ContextConfig": "backbone.config",
     "Cue": "longlive_rag.config",
@@ -58,6 +59,7 @@ _MODULES = {
 
 __all__ = [
     "Block",
+    "CheckpointConfig",
     "Choose",
     "ContextConfig",
     "Cue",

@@ -14,8 +14,8 @@ from longlive_rag.rollout import RememberedFrames, Rollout
 from longlive_rag.start_image import StartImage
 from retrieval.store import BlockRecord, BlockStore
 
-LIGHT_WINDOWS = 1
-"""`light` runs the commits of so many windows again, after it has made their first pages from latents."""
+LIGHT_WINDOWS = 2
+"""`light` runs the commits of so many windows again, over pages that were made from latents."""
 
 
 @runtime_checkable

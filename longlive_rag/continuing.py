@@ -141,8 +141,8 @@ def branched(
     length = request.seconds if seconds is None else seconds
     if timeline.starts_at(first) >= length:
         raise ValueError(
-            f"seconds is {length:g}, but the branch begins at {timeline.starts_at(first):g} s: nothing would be left to "
-            "make; say how long the new take is to be"
+            f"seconds is {length:g}, but the new part begins at {timeline.starts_at(first):g} s; "
+            "say how long the new take is to be"
         )
     return replace(request, seconds=length, cues=cues, reseeds=reseeds), first
 

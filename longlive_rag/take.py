@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -30,7 +29,7 @@ from longlive_rag.rights.provenance import Provenance, recorded_provenance
 from longlive_rag.start_image import StartImage, read_start_image
 from longlive_rag.timeline import Timeline
 from longlive_rag.version import versions
-from longlive_rag.video import CODECS, SECONDS_PER_KEYFRAME, VideoWriter, read_frames, safe_frames
+from longlive_rag.video import CODECS, SECONDS_PER_KEYFRAME, VideoWriter, read_small_frames, safe_frames
 from retrieval.budgets import PageCounters
 from retrieval.selection import Selection
 from retrieval.store import LOCK, BlockRecord, LatentWriter, block_numbers, is_being_written
@@ -144,16 +143,20 @@ class TakeClaim:
     def __init__(self, folder: Path, overwrite: bool = False, resume: bool = False) -> None:
         self._folder = folder
         self._made = [path for path in (folder, *folder.parents) if not path.exists()]
+        self._held = False
         try:
             self.store = LatentWriter(folder / LATENTS, overwrite=overwrite, resume=resume)
-        except BaseException:
-            self._tidy(locked=False)
-            raise
+            self._held = True
+        finally:
+            if not self._held:
+                self._tidy()
 
     def release(self) -> None:
         """Let others write; a folder in which nothing was stored is as it was. Safe to call twice."""
-        self._tidy(locked=True)
-        self.store.close()
+        if self._held:
+            self._tidy()
+            self._held = False
+            self.store.close()
 
     def __enter__(self) -> TakeClaim:
         return self
@@ -161,9 +164,9 @@ class TakeClaim:
     def __exit__(self, *_: object) -> None:
         self.release()
 
-    def _tidy(self, locked: bool) -> None:
+    def _tidy(self) -> None:
         latents = self._folder / LATENTS
-        if locked and latents.is_dir() and not block_numbers(latents):
+        if self._held and latents.is_dir() and not block_numbers(latents):
             (latents / LOCK).unlink(missing_ok=True)
         for path in (latents, *self._made):
             with suppress(OSError):  # it is in use
@@ -229,7 +232,7 @@ class TakeWriter:
         self._sampler = FrameSampler()
         self._stage_seconds: dict[str, float] = {}
         self._first_block = self.blocks
-        self._blocks = self.blocks_shown
+        self._shown = self._blocks = self._find_shown()
         self.frames_before = timeline.pixels_of(self._blocks).start if self._blocks else 0
         self._selections = [found for block in range(self._blocks) if (found := self.record(block).selection)]
         self._frames_kept = 0
@@ -246,11 +249,15 @@ class TakeWriter:
 
     @property
     def blocks_shown(self) -> int:
-        """Blocks of an earlier run that the video keeps: up to a cut that is safe on the disk."""
+        """Blocks of an earlier run that the video keeps: up to a safe cut, and never the whole take."""
+        return self._shown
+
+    def _find_shown(self) -> int:
         if not self._went_on:
             return 0
         safe, every = safe_frames(self.folder / VIDEO), segment_blocks(self._timeline)
-        return max(b for b in range(0, self.blocks + 1, every) if not b or self._timeline.pixels_of(b).start <= safe)
+        cuts = range(0, min(self.blocks + 1, self._timeline.blocks), every)
+        return max(cut for cut in cuts if not cut or self._timeline.pixels_of(cut).start <= safe)
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -388,10 +395,12 @@ class TakeWriter:
         self._add_seconds({"write": self._end_s - begin_s})
         if not self._frames_kept and not self._went_on:
             self._remove()
-        if not self._frames_kept or not self._begun:
+            return self._record(status, error)
+        if not self._begun:
             return self._record(status, error)
         try:
-            self._draw()
+            if self._frames_kept:
+                self._draw()
         except OSError as full:
             status, error = ("failed", full) if status == "finished" else (status, error or full)
         (self.folder / RESERVE).unlink(missing_ok=True)
@@ -432,7 +441,8 @@ class TakeWriter:
         self._begin()
         output, path, kept = self._request.output, self.folder / VIDEO, self.frames_before
         if kept:
-            self._sampler.begin_with(kept, lambda every: self._small_frames(path, every, -(-kept // every)))
+            size = (output.width, output.height)
+            self._sampler.begin_with(kept, lambda every: read_small_frames(path, every, kept, *size))
         block = self._timeline.frames_per_block * self._timeline.temporal_factor
         return VideoWriter(
             path,
@@ -446,12 +456,6 @@ class TakeWriter:
             keyframe_every=segment_blocks(self._timeline) * block,
             begin=(path, kept) if kept else None,
         )
-
-    def _small_frames(self, path: Path, every: int, count: int) -> Iterator[NDArray[np.uint8]]:
-        """Every n-th frame of the video, at the size that the backbone makes."""
-        size = (self._request.output.width, self._request.output.height)
-        for frame in islice(read_frames(path, every=every), count):
-            yield np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BOX))
 
     def _remove(self) -> None:
         """Take back what was written before there was a frame to keep."""

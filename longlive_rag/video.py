@@ -357,25 +357,22 @@ def safe_frames(path: Path) -> int:
     return whole if closed else max(0, whole - KEEP_MARGIN)
 
 
-def read_frames(
-    path: str | os.PathLike[str], start: int = 0, stop: int | None = None, every: int = 1
-) -> Iterator[np.ndarray]:
+def read_frames(path: str | os.PathLike[str], start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
     """Frames of a video file of constant rate, each [H, W, 3] uint8 RGB.
 
     Args:
         path: of the file.
         start, stop: the range of frames, from 0; decoding begins at the keyframe before it.
-        every: only each n-th frame of the range, beginning with the first.
     """
     if start:
         with _open(path) as container:
             frames = _numbered(container, start)
             first = next(frames, None)
             if first is not None and first[0] <= start:
-                yield from _within(chain([first], frames), start, stop, every)
+                yield from _within(chain([first], frames), start, stop)
                 return
     with _open(path) as container:  # also where the file has no index to seek by
-        yield from _within(_numbered(container, 0), start, stop, every)
+        yield from _within(_numbered(container, 0), start, stop)
 
 
 def copy_frames(
@@ -403,12 +400,21 @@ def copy_frames(
     return True
 
 
-def _within(frames: Iterator[tuple[int, Any]], start: int, stop: int | None, every: int) -> Iterator[np.ndarray]:
+def _within(frames: Iterator[tuple[int, Any]], start: int, stop: int | None) -> Iterator[np.ndarray]:
     for number, frame in frames:
         if stop is not None and number >= stop:
             return
-        if number >= start and (number - start) % every == 0:
+        if number >= start:
             yield frame.to_ndarray(format="rgb24")
+
+
+def read_small_frames(path: Path, every: int, stop: int, width: int, height: int) -> Iterator[np.ndarray]:
+    """Every n-th of the first `stop` frames of a video file, from the first on, reduced to [height, width, 3]."""
+    with _open(path) as container:
+        for number, frame in enumerate(islice(container.decode(video=0), stop)):
+            if number % every == 0:
+                small = frame.reformat(width=width, height=height, format="rgb24", interpolation=Interpolation.AREA)
+                yield small.to_ndarray()
 
 
 def _part_of(path: Path) -> Path:

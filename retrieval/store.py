@@ -28,10 +28,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.sealed import HEADER_BYTES, BrokenSealError, FutureFormatError, seal, unseal
+from retrieval.sealed import HEADER_BYTES, BrokenSealError, seal, unseal
+from retrieval.sealed import FutureFormatError as FutureFormatError
 from retrieval.selection import Selection
-
-__all__ = ["FutureFormatError"]  # read here, raised there
 
 FORMAT = 1
 KIND = "block"
@@ -250,8 +249,13 @@ def copy_blocks(source: Path, target: Path, count: int) -> None:
         OSError: if the disk refuses; the blocks copied until there are whole.
     """
     for block in range(count):
-        read_block(block_path(source, block), block)
-        write_whole(block_path(target, block), block_path(source, block).read_bytes())
+        path = block_path(source, block)
+        content = path.read_bytes()
+        try:
+            unseal(path, content, KIND, FORMAT)
+        except BrokenSealError as error:
+            raise DamagedError(block, str(error)) from error
+        write_whole(block_path(target, block), content)
     sync_folder(target)
 
 

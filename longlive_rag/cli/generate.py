@@ -275,6 +275,7 @@ def make(pipe: LongLiveRAGPipeline, request: TakeRequest, take: TakeWriter) -> d
 
     bar = tqdm(
         total=request.pixel_frames,
+        initial=take.frames_before,
         unit=" frames",
         bar_format=PROGRESS,
         smoothing=0,
@@ -283,7 +284,6 @@ def make(pipe: LongLiveRAGPipeline, request: TakeRequest, take: TakeWriter) -> d
     )
     try:
         with bar:
-            bar.update(take.frames_before)
             for block in pipe.stream(request, stores=[take]):
                 take.add(block)
                 bar.set_postfix_str(
