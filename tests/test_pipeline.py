@@ -286,3 +286,22 @@ def test_memory_is_steered_from_the_block_on_that_was_said(pipe):
         if block >= second:
             assert pinned <= frames
     assert any(set(excluded) & set(selection.frames) for one in runs[0][first:] for selection in one)
+
+
+def test_a_remembered_take_goes_with_cues(pipe: LongLiveRAGPipeline, pipeline_folder: Path, tmp_path: Path) -> None:
+    opened = LongLiveRAGPipeline.from_pretrained(pipeline_folder)
+    shot = opened.request("a red circle walks in a meadow", seconds=2, seed=1)
+    run = TakeRun("random", pipeline_folder, "cpu", "float32", 1, "philox", backbone_id=backbone_id(pipeline_folder))
+    writer = TakeWriter(tmp_path / "first", shot, opened.timeline(shot), run)
+    for block in opened.stream(shot, stores=[writer]):
+        writer.add(block)
+    writer.finish("finished")
+    memory = replace(opened.memory, remember=(str(tmp_path / "first"),))
+    cues = [(1.0, "a red circle jumps in a desert")]
+    blocks = list(opened.stream("a red circle walks in a desert", seconds=3, seed=2, cues=cues, memory=memory))
+    cue = next(block.index for block in blocks if block.cue)
+    remembered = [any(frame < 0 for frame in block.selections[0].frames) for block in blocks]
+    assert remembered == [True] * len(blocks)
+    plain = list(opened.stream("a red circle walks in a desert", seconds=3, seed=2, memory=memory))
+    assert torch.equal(blocks[cue - 1].latents, plain[cue - 1].latents)
+    assert not torch.equal(blocks[cue].latents, plain[cue].latents)

@@ -110,7 +110,7 @@ class Session:
         verb, _, words = line.removeprefix(":").partition(" ")
         if not line.startswith(":"):
             if line:
-                self.console.say(f"{format_timecode(live.direct(line))}  {line}")
+                self._direct(live, line)
             self._heard.set()
         elif verb in ("pin", "exclude"):
             span = read_span(words, live.request.output.fps)
@@ -126,6 +126,13 @@ class Session:
             self._end(verb, words.strip())
         else:
             raise ValueError(f"{line!r} is no command; :help lists them")
+
+    def _direct(self, live: LiveTake, prompt: str) -> None:
+        assert self._leg is not None
+        self.console.say(f"{format_timecode(live.direct(prompt))}  {prompt}")
+        unknown = self._leg.pipe.unknown_words(prompt)
+        if unknown:
+            self.console.say(f"Note: {self._leg.run.backbone} has never read {', '.join(unknown)}.")
 
     def _check_end(self, live: LiveTake, verb: str, words: str) -> None:
         if verb == "undo" and not live.cues:

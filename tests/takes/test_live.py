@@ -126,6 +126,7 @@ def test_it_is_on_the_record_while_it_runs(pipe, tmp_path):
 
 def test_a_take_is_gone_on_with(pipe, tmp_path):
     whole = request_of(pipe, 6.0, cues=[(1.0, OTHER)])
+    whole = replace(whole, memory=replace(whole.memory, steering=(Steering(1.2, "exclude", 0.2, 0.5),)))
     uninterrupted = list(pipe.stream(replace(whole, cues=(*whole.cues, Cue(5.0, PROMPT)))))
     first = replace(whole, seconds=33 / 16)
     writer = writer_of(pipe, first, tmp_path / "take")
@@ -141,6 +142,9 @@ def test_a_take_is_gone_on_with(pipe, tmp_path):
     new = [block for block in live if block.index >= 3]
     record = going_on.finish("finished")
     assert torch.equal(latents_of(new), latents_of(uninterrupted[3:]))
+    frames = {frame for block in new for selection in block.selections for frame in selection.frames}
+    assert frames
+    assert not frames & set(pipe.timeline(whole).latents_between(0.2, 0.5))
     assert [cue["prompt"] for cue in record["cues"]] == [OTHER, PROMPT]
     assert record["video"]["frames"] == 96
 
