@@ -95,11 +95,19 @@ class TakeRun:
         return {**facts, "folder": str(self.folder)}
 
 
-def check_take_folder(folder: Path, request: TakeRequest, overwrite: bool = False, latents_bytes: int = 0) -> None:
+def check_take_folder(
+    folder: Path,
+    request: TakeRequest,
+    overwrite: bool = False,
+    latents_bytes: int = 0,
+    hint: str = ", or add --overwrite to replace it",
+) -> None:
     """Refuse a folder that a take can't be written to; leaves no trace.
 
     Args:
-        latents_bytes: of all its stored blocks.
+        overwrite: a take that is there may be replaced.
+        latents_bytes: of all that is stored beside the video.
+        hint: how a take that is there could be replaced.
 
     Raises:
         ValueError: if it is a file, can't be written, holds a take already, or its disk has no room.
@@ -109,10 +117,7 @@ def check_take_folder(folder: Path, request: TakeRequest, overwrite: bool = Fals
             raise ValueError(f"{folder} is a file; a take is a folder")
         here = [folder / name for name in (*FILES, LATENTS, CHECKPOINTS, *INPUTS) if _holds_something(folder / name)]
         if here and not overwrite:
-            raise ValueError(
-                f"{folder} holds a take already ({here[0].name}); choose another folder, "
-                "or add --overwrite to replace it"
-            )
+            raise ValueError(f"{folder} holds a take already ({here[0].name}); choose another folder{hint}")
         if is_being_written(folder / LATENTS):
             raise ValueError(f"{folder} is being written by another process; wait for it, or stop it")
         with _made_for_now(folder), tempfile.TemporaryDirectory(prefix=".", dir=folder):

@@ -57,7 +57,7 @@ def branch(
         request, blocks = branched(take.request, take.timeline, take.blocks, at_seconds, prompt, seed, seconds)
         if not target:
             raise ValueError("--output is empty; name a folder for the new take, such as takes/branch")
-        check_take_folder(Path(target), request)
+        check_take_folder(Path(target), request, hint="")
     begins = take.timeline.starts_at(blocks)
     click.echo(f"The first {begins:g} s are those of {folder}; the new part begins with the block there.", err=True)
     go_on(

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
+from longlive_rag.cli.generate import report
 from longlive_rag.cli.going_on import TAKE, Options, go_on, open_take, with_options
 
 
@@ -30,6 +31,9 @@ def resume(folder: Path, **options: Any) -> None:
     with refuse_bad_input():
         take = open_take(folder, chosen.backbone)
     if take.record["status"] == "finished" and take.blocks >= take.timeline.blocks:
-        click.echo(f"{folder} is finished; to make it longer: longlive-rag extend {folder} --seconds 10")
+        if chosen.as_json:
+            report(take.record, folder, as_json=True)
+        else:
+            click.echo(f"{folder} is finished; to make it longer: longlive-rag extend {folder} --seconds 10")
         return
     go_on(take, folder, take.request, "resumed", chosen)
