@@ -106,7 +106,7 @@ def _open_new(
         find_remembered(request.memory.remember, preset, request.output, geometry)
         checkpoints, dtype = CheckpointConfig(), options["dtype"] or "float32"
         room = stored_bytes(request, timeline_of(request, preset), geometry, dtype, checkpoints)
-        check_take_folder(folder, request, latents_bytes=room)
+        check_take_folder(folder, request, latents_bytes=room, hint="")
         claim = held.enter_context(TakeClaim(folder))
     codec, embeds = options["codec"] or "vp9", options["prompt_embeds"]
     pipe, run = open_backbone(preset, request, options["device"], dtype, codec, provenance, embeds)
