@@ -26,7 +26,6 @@ from longlive_rag.cli.settings import (
     with_settings,
 )
 from longlive_rag.config import CheckpointConfig, CheckpointMode, TakeRequest, checkpoint_spacing
-from longlive_rag.continuing import timeline_of
 from longlive_rag.cues import cue_blocks, snapped
 from longlive_rag.geometry import Geometry, backbone_id, read_geometry
 from longlive_rag.presets import BUILT_IN, DEFAULT_BACKBONE, Preset, load_preset
@@ -140,6 +139,7 @@ def generate(
 
     Options from --window to --upscale default to the backbone's preset.
     """
+    from longlive_rag.continuing import timeline_of
     from longlive_rag.remember import find_remembered
     from longlive_rag.start_image import read_start_image
     from longlive_rag.take import TakeClaim, TakeWriter, check_take_folder
