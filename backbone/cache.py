@@ -161,6 +161,32 @@ class KVCache:
         frames_then = frame - place + block
         return min(frames_then, self.config.window_frames) - block + place
 
+    # ---- carrying it over to another process ----
+
+    def pages(self) -> Tensor:
+        """All that is kept, a copy: pages [slots in use, 2, layers, B, tokens, heads, head_dim] in slot order."""
+        return self._pages[self._page_of_slot]
+
+    def restore(self, frames: Sequence[int], pages: Tensor, frames_done: int) -> None:
+        """Go on from what `frames` and `pages()` of another cache were.
+
+        Args:
+            frames: number of the latent frame in each slot.
+            pages: theirs, on any device.
+            frames_done: latent frames committed so far.
+
+        Raises:
+            ValueError: if the pages are of another shape than this cache's.
+        """
+        expected = (len(frames), *self.shape.page)
+        if tuple(pages.shape) != expected or len(frames) > self.config.window_frames:
+            raise ValueError(f"pages are {list(pages.shape)}; this cache takes {list(expected)}")
+        self.frames = list(frames)
+        self._page_of_slot = list(range(len(frames)))
+        self._free_pages = list(range(len(frames), self.config.window_frames))
+        self._pages[: len(frames)] = pages
+        self._frames_done = frames_done
+
     # ---- laying out ----
 
     def _lay_out(

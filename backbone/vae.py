@@ -6,6 +6,8 @@ of the VAE's config). The first latent frame of a take decodes to 1 pixel frame,
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -131,7 +133,7 @@ class StreamingDecoder:
     def __init__(self, vae: AutoencoderKLWan) -> None:
         self.vae = vae
         self.frames_decoded = 0
-        """Pixel frames made so far."""
+        """Pixel frames that this object has made."""
         self._cache = fresh_decoder_cache(vae)
 
     @torch.no_grad()
@@ -148,6 +150,44 @@ class StreamingDecoder:
         pixels = decode_chunk(self.vae, z, self._cache)
         self.frames_decoded += pixels.shape[2]
         return pixels
+
+    def features(self) -> dict[int, Tensor]:
+        """What is carried, by number of the causal convolution; empty before the second latent frame.
+
+        A take's second latent frame replaces the library's marks for "the first frame alone has passed" by tensors.
+        """
+        if any(isinstance(entry, str) for entry in self._cache):
+            return {}
+        return {number: entry for number, entry in enumerate(self._cache) if entry is not None}
+
+    def restore(self, features: Mapping[int, Tensor]) -> None:
+        """Go on from what `features` of another decoder were."""
+        device, dtype = self.vae.device, self.vae.dtype
+        self._cache = fresh_decoder_cache(self.vae)
+        for number, feature in features.items():
+            self._cache[number] = feature.to(device, dtype)
+
+
+def latents_carried(vae: AutoencoderKLWan) -> int:
+    """How many latent frames before one can still change its pixels: a decoder that starts so much earlier is exact.
+
+    Each causal convolution sees its kernel's length less one before; those after an upsampling in time see frames that
+    are as many times shorter.
+    """
+    decoder = vae.decoder
+    rate, latent_frames = 1, 0.0
+    for part in (decoder.conv_in, decoder.mid_block):
+        latent_frames += _past_frames(part)
+    for block in decoder.up_blocks:
+        latent_frames += _past_frames(block) / rate  # its own time convolution comes before the rate doubles
+        if any(getattr(module, "mode", None) == "upsample3d" for module in block.modules()):
+            rate *= 2
+    latent_frames += _past_frames(decoder.conv_out) / rate
+    return math.ceil(latent_frames) + 1  # and one for the frame that the first upsampled ones belong to
+
+
+def _past_frames(module: torch.nn.Module) -> int:
+    return sum(conv.kernel_size[0] - 1 for conv in module.modules() if isinstance(conv, WanCausalConv3d))
 
 
 def decode_chunk(vae: AutoencoderKLWan, z: Tensor, cache: list[Any]) -> Tensor:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from eval.plan import Cell, Plan, read_json
 from eval.retrieval_controls import choice_of
 from eval.runs import MEASURES, NOISE, take_folder
 from longlive_rag.config import TakeRequest
+from longlive_rag.continuing import request_of
 from longlive_rag.load import load_pipeline, pick_device
 from longlive_rag.noise import NoiseSource, PhiloxNoise
 from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -142,4 +141,4 @@ def _is_made(folder: Path, request: TakeRequest) -> bool:
     if not (folder / RECORD).exists() or not (folder / NOISE).exists():
         return False
     record = read_json(folder / RECORD)
-    return record.get("status") == "finished" and record.get("request") == json.loads(json.dumps(asdict(request)))
+    return record.get("status") == "finished" and request_of(record) == request

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from backbone.config import ContextConfig, SamplerConfig
 from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
@@ -13,8 +13,37 @@ from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
 Span = tuple[float, float]  # from and to, in seconds
 StalePages = Literal["remake", "keep"]
 EncoderKind = Literal["autoencoder", "mean_pool"]
+SteerVerb = Literal["pin", "exclude"]
+CheckpointMode = Literal["exact", "light"]
 
 MAX_SECONDS = 24 * 60 * 60
+BLOCKS_PER_REPEATED = 12
+"""Going on with a take runs at most about one block in so many again."""
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What memory is told while the take runs.
+
+    Attributes:
+        seconds: of the take; it holds from the next block on.
+        verb: `pin` or `exclude`.
+        start, end: the span that is pinned or excluded, in seconds.
+
+    Raises:
+        ValueError: naming the field, the value and what would be right.
+    """
+
+    seconds: float
+    verb: SteerVerb
+    start: float
+    end: float
+
+    def __post_init__(self) -> None:
+        if self.verb not in get_args(SteerVerb):
+            raise ValueError(f"verb is {self.verb!r}; it must be one of {', '.join(get_args(SteerVerb))}")
+        if not all(map(math.isfinite, (self.seconds, self.start, self.end))):
+            raise ValueError(f"{self.verb} is {self.start:g}-{self.end:g} at {self.seconds:g} s; times must be finite")
 
 
 @dataclass(frozen=True)
@@ -35,6 +64,7 @@ class MemoryConfig:
         prompt_weight: w in the score (1 - w) cos(latents) + w cos(prompts).
         diversity: d in maximal marginal relevance; 0 takes the most similar.
         remember: other takes, each TAKE or TAKE@FROM-TO, whose frames are remembered from the start.
+        steering: spans that are pinned or excluded from some second of the take on.
 
     Raises:
         ValueError: naming the field, the value and what would be right.
@@ -53,6 +83,7 @@ class MemoryConfig:
     prompt_weight: float = 0.0
     diversity: float = 0.0
     remember: tuple[str, ...] = ()
+    steering: tuple[Steering, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("exclude", "pin"):
@@ -60,6 +91,7 @@ class MemoryConfig:
         if self.anchor is not None:
             object.__setattr__(self, "anchor", _as_span("anchor", self.anchor))
         object.__setattr__(self, "remember", tuple(self.remember))
+        object.__setattr__(self, "steering", _as_steering(self.steering))
         for name, choices in (
             ("encoder", get_args(EncoderKind)),
             ("page_precision", PAGE_PRECISIONS),
@@ -81,6 +113,13 @@ class MemoryConfig:
         if (self.anchor is None) != (self.admit_above is None):
             one, other = ("anchor", "admit_above") if self.admit_above is None else ("admit_above", "anchor")
             raise ValueError(f"{one} is set but {other} is not; the gate needs both")
+
+    def with_steering(self, steering: Iterable[Steering]) -> MemoryConfig:
+        """As it is once `steering` holds: its spans among the pinned and excluded ones."""
+        told: dict[SteerVerb, list[Span]] = {"pin": list(self.pin), "exclude": list(self.exclude)}
+        for steer in steering:
+            told[steer.verb].append((steer.start, steer.end))
+        return replace(self, pin=tuple(told["pin"]), exclude=tuple(told["exclude"]), steering=())
 
     @property
     def budgets(self) -> PageBudgets:
@@ -115,6 +154,39 @@ class OutputConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """How a take is made ready to be gone on with.
+
+    Attributes:
+        mode: `exact` goes on bit for bit as if nothing had happened; `light` stores nothing and makes the window's
+            keys and values again from latents, which is near it.
+        gib: what checkpoints may take of the disk; when it is spent no more are written, and going on repeats the
+            commits since the newest one.
+
+    Raises:
+        ValueError: naming the field, the value and what would be right.
+    """
+
+    mode: CheckpointMode = "exact"
+    gib: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(CheckpointMode):
+            raise ValueError(f"checkpoint is {self.mode!r}; it must be exact or light")
+        if not 0 <= self.gib < math.inf:
+            raise ValueError(f"checkpoint_gib is {self.gib:g}; it must be a number of GiB, 0 or more")
+
+
+def checkpoint_spacing(blocks: int, every_blocks: int) -> int:
+    """Blocks from one checkpoint to the next, after so many blocks of a take.
+
+    Args:
+        every_blocks: checkpoints stand after multiples of it.
+    """
+    return max(1, blocks // BLOCKS_PER_REPEATED // every_blocks) * every_blocks
+
+
+@dataclass(frozen=True)
 class Cue:
     """A prompt and the second of the take at which it takes over."""
 
@@ -123,8 +195,25 @@ class Cue:
 
 
 @dataclass(frozen=True)
+class Reseed:
+    """A seed and the second of the take from which on its noise is drawn, as a cue from the next block on."""
+
+    seconds: float
+    seed: int
+
+
+@dataclass(frozen=True)
 class TakeRequest:
     """Everything that decides what a take shows; equal requests on one machine give equal takes.
+
+    Attributes:
+        prompt: in charge from the start.
+        seconds: length of the take.
+        cues: other prompts that take over.
+        seed: of the noise.
+        context, sampler, memory, output: see there.
+        start_image: a PNG or JPEG file that becomes the first latent frame.
+        reseeds: other seeds that take over, as a branch has them.
 
     Raises:
         ValueError: naming the field, the value and what would be right.
@@ -138,14 +227,17 @@ class TakeRequest:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
+    start_image: str | None = None
+    reseeds: tuple[Reseed, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cues", _as_cues(self.cues))
         if not self.memory.enabled and self.context.memory_frames:
             object.__setattr__(self, "context", replace(self.context, memory_frames=0))
         check_seconds(self.seconds, self.output.fps)
-        if not 0 <= self.seed < 2**64:
-            raise ValueError(f"seed is {self.seed}; it must be a whole number from 0 to 2**64 - 1")
+        for seed in (self.seed, *(reseed.seed for reseed in self.reseeds)):
+            if not 0 <= seed < 2**64:
+                raise ValueError(f"seed is {seed}; it must be a whole number from 0 to 2**64 - 1")
         for position, prompt in enumerate([self.prompt, *(cue.prompt for cue in self.cues)]):
             if not prompt.strip():
                 where = "the prompt" if position == 0 else f"the prompt of cue {position}"
@@ -154,8 +246,14 @@ class TakeRequest:
         self._check_spans()
 
     def _check_spans(self) -> None:
-        memory = self.memory
+        memory = self.memory.with_steering(self.memory.steering)
         anchors = [memory.anchor] if memory.anchor else []
+        for steer in self.memory.steering:
+            if not 0 <= steer.seconds < self.seconds:
+                raise ValueError(
+                    f"{steer.verb} {steer.start:g}-{steer.end:g} is at {steer.seconds:g} s; it must be in the take, "
+                    f"0-{self.seconds:g} s"
+                )
         for name, spans in (("exclude", memory.exclude), ("pin", memory.pin), ("anchor", anchors)):
             for start, end in spans:
                 if not 0 <= start < end or not start < self.seconds:
@@ -214,6 +312,10 @@ def _as_span(name: str, span: Iterable[float]) -> Span:
     if len(times) != 2 or not all(map(math.isfinite, times)):
         raise ValueError(f"{name} is {times}; a span has a start and an end in seconds, such as (2, 3.5)")
     return times[0], times[1]
+
+
+def _as_steering(steering: Iterable[Steering | Mapping[str, Any]]) -> tuple[Steering, ...]:
+    return tuple(steer if isinstance(steer, Steering) else Steering(**steer) for steer in steering)
 
 
 def _as_cues(cues: Iterable[Cue | tuple[float, str]]) -> tuple[Cue, ...]:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-from transformers import AutoTokenizer, UMT5EncoderModel
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from backbone.checkpoints import check_part
 from backbone.files import CONFIG, read_json, weight_files
 from backbone.text import clean_prompt, encode_prompts, prompt_ids
 from longlive_rag.disk import write_bytes
 from longlive_rag.rights.hashing import sha256
+from retrieval.memory import pooled_prompts
 
 FORMAT = "prompt-embeddings-1"
 WAN_TEXT_LENGTH = 512
@@ -90,14 +94,48 @@ def embed_with_encoder_only(folder: Path, prompts: list[str], path: Path) -> int
     Raises:
         ValueError: if a prompt is empty or too long, before the encoder loads, or the encoder's files don't fit.
     """
-    length = int(read_json(folder / "transformer" / CONFIG).get("text_length", WAN_TEXT_LENGTH))
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    tokenizer, length = open_tokenizer(folder)
     for prompt in prompts:
         prompt_ids(tokenizer, prompt, length)
-    check_part(folder / "text_encoder", UMT5EncoderModel)
-    large = sum(file.stat().st_size for file in weight_files(folder / "text_encoder")) > LARGE_TEXT_BYTES
-    dtype = torch.bfloat16 if large else torch.float32
-    encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, local_files_only=True).eval()
+    encoder = open_text_encoder(folder)
     embeddings = {prompt: encode_prompts(tokenizer, encoder, [prompt], length)[0] for prompt in prompts}
     write_embeddings(path, embeddings, encoder_id(folder))
     return len(embeddings)
+
+
+def open_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, int]:
+    """A pipeline folder's tokenizer, and how many tokens its transformer reads."""
+    length = int(read_json(folder / "transformer" / CONFIG).get("text_length", WAN_TEXT_LENGTH))
+    return AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True), length
+
+
+def open_text_encoder(folder: Path) -> UMT5EncoderModel:
+    """A pipeline folder's text encoder, nothing else of it; a large one in bfloat16.
+
+    Raises:
+        ValueError: if its files don't fit.
+    """
+    check_part(folder / "text_encoder", UMT5EncoderModel)
+    large = sum(file.stat().st_size for file in weight_files(folder / "text_encoder")) > LARGE_TEXT_BYTES
+    dtype = torch.bfloat16 if large else torch.float32
+    return UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, local_files_only=True).eval()
+
+
+def prompt_units_of(folder: Path) -> Callable[[Sequence[str]], NDArray[np.float32]]:
+    """What turns prompts into unit vectors [N, text_dim] by a pipeline folder's text encoder; opens nothing else of it.
+
+    A prompt that is empty or longer than the backbone reads becomes a row of zeros.
+    """
+    tokenizer, length = open_tokenizer(folder)
+    encoder = open_text_encoder(folder)
+    width = int(encoder.config.d_model)
+
+    @torch.no_grad()
+    def units(prompts: Sequence[str]) -> NDArray[np.float32]:
+        rows = np.zeros((len(prompts), width), np.float32)
+        for place, prompt in enumerate(prompts):
+            with suppress(ValueError):
+                rows[place] = pooled_prompts(encode_prompts(tokenizer, encoder, [prompt], length))[0]
+        return rows
+
+    return units

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -25,18 +25,24 @@ class PhiloxNoise:
 
     Args:
         seeds: one a take of the batch, each in 0..2**64 - 1.
+        reseeds: {block: seed from there on}, of all takes.
     """
 
     name = "philox4x64/numpy"
 
-    def __init__(self, seeds: Sequence[int]) -> None:
+    def __init__(self, seeds: Sequence[int], reseeds: Mapping[int, int] | None = None) -> None:
         self._seeds = tuple(seeds)
+        self._reseeds = dict(reseeds or {})
 
     def __call__(self, block: int, step: int, shape: tuple[int, ...]) -> Tensor:
         draws = [
             np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, 0, step, block])).standard_normal(
                 shape, dtype=np.float32
             )
-            for seed in self._seeds
+            for seed in self._seeds_of(block)
         ]
         return torch.from_numpy(np.stack(draws))
+
+    def _seeds_of(self, block: int) -> tuple[int, ...]:
+        since = max((start for start in self._reseeds if start <= block), default=None)
+        return self._seeds if since is None else (self._reseeds[since],) * len(self._seeds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +76,17 @@ class FrameSampler:
         self._seen = 0
         self._kept: list[tuple[int, Image.Image]] = []
 
+    def begin_with(self, seen: int, read: Callable[[int], Iterable[np.ndarray]]) -> None:
+        """As if the first `seen` frames had been offered.
+
+        Args:
+            read: n to every n-th of these frames, from the first on, each [H, W, 3] uint8.
+        """
+        while -(-seen // self._every) > SPARE_FRAMES * self._keep:
+            self._every *= 2
+        self._kept = [(place * self._every, self._small(frame)) for place, frame in enumerate(read(self._every))]
+        self._seen = seen
+
     def add(self, frames: np.ndarray) -> None:
         """Offer the next frames, [F, H, W, 3] uint8."""
         for frame in frames:
@@ -134,6 +145,34 @@ def contact_sheet(
         for order, cue in enumerate(taken_over.get(place, ())):
             draw.rectangle((x, y, x + tile_w - 1, y + tile_h - 1), outline=CUE, width=3)
             _badge(draw, (x + tile_w - 26 * (order + 1), y + tile_h + 2), str(cue + 1))
+    return sheet
+
+
+def found_sheet(found: Sequence[tuple[Image.Image, str, str]], title: str, caption: str) -> Image.Image:
+    """Frames of different takes, each with two lines below it.
+
+    Args:
+        found: (picture, first line, second line), at least one; pictures may be of different sizes.
+        title: on top.
+        caption: a line below it.
+    """
+    columns, gap, label = 4, 14, 46
+    tile_w = (SHEET_WIDTH - 2 * MARGIN - (columns - 1) * gap) // columns
+    tile_h = max(min(round(tile_w * picture.height / picture.width), tile_w) for picture, _, _ in found)
+    lines = _header_lines(title, (), SHEET_WIDTH - 2 * MARGIN)
+    top = MARGIN + sum(size + 10 for _, size, _ in lines) + 34
+    rows = -(-len(found) // columns)
+    sheet = Image.new("RGB", (SHEET_WIDTH, top + rows * (tile_h + label + gap) + MARGIN - gap), BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    _draw_header(draw, lines, caption)
+    for place, (picture, first, second) in enumerate(found):
+        x = MARGIN + place % columns * (tile_w + gap)
+        y = top + place // columns * (tile_h + label + gap)
+        scale = min(tile_w / picture.width, tile_h / picture.height)
+        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        sheet.paste(picture.resize(size, Image.Resampling.BICUBIC), (x, y + tile_h - size[1]))
+        draw.text((x, y + tile_h + 4), _shorten(first, _font(15), tile_w), TEXT, _font(15))
+        draw.text((x, y + tile_h + 24), _shorten(second, _font(15), tile_w), FAINT_TEXT, _font(15))
     return sheet
 
 

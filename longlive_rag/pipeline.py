@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,8 +20,10 @@ from backbone.checkpoints import check_folder
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.text import clean_prompt, encode_prompts, prompt_ids, unknown_words
 from backbone.transformer import CausalWanTransformer
-from backbone.vae import StreamingDecoder, fold_temporal_convs
+from backbone.vae import StreamingDecoder, encode_video, fold_temporal_convs
+from longlive_rag.catch_up import TakeStore, catch_up, decode_again
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
+from longlive_rag.cues import cue_blocks, steered, steering_block
 from longlive_rag.embeddings import stacked
 from longlive_rag.geometry import read_geometry
 from longlive_rag.noise import NoiseSource, PhiloxNoise
@@ -29,6 +31,7 @@ from longlive_rag.presets import load_preset
 from longlive_rag.remember import find_remembered, read_remembered
 from longlive_rag.rights.policy import LicenseError, enforce, pick_policy
 from longlive_rag.rollout import FinishedBlock, MemorySetup, RememberedFrames, Rollout
+from longlive_rag.start_image import read_start_image
 from longlive_rag.stopwatch import Stopwatch
 from longlive_rag.timeline import Timeline
 from retrieval.budgets import PageCounters
@@ -37,6 +40,25 @@ from retrieval.memory import Choose, pooled_prompts
 from retrieval.policy import RetrievalRules
 from retrieval.selection import Selection
 from retrieval.store import BlockRecord, BlockStore
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What changes at a block.
+
+    Attributes:
+        prompts: the words in charge from here on, one a take; None leaves them as they are.
+        cue: number of the cue (from 1) that takes over; None at the start, and where only memory is told something.
+        memory: what is pinned and excluded from here on; None leaves it as it is.
+    """
+
+    prompts: list[str] | None = None
+    cue: int | None = None
+    memory: MemoryConfig | None = None
+
+
+Directions = Callable[[int], Direction]
+"""What changes at a block, asked right before the block is begun, block after block."""
 
 COMPONENTS: dict[str, Any] = {
     "transformer": CausalWanTransformer,
@@ -200,12 +222,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         """
         self._check_size(request.output)
         for prompt in (request.prompt, *(cue.prompt for cue in request.cues)):
-            prompt_ids(self.tokenizer, prompt, self.transformer.config.text_length)
-            if self.text_encoder is None and clean_prompt(prompt) not in self.prompt_embeds:
-                raise ValueError(
-                    f"the prompt {prompt[:60]!r} is not among the embedded ones, and no text encoder is loaded; "
-                    "add it with: longlive-rag models embed-prompts"
-                )
+            self.check_prompt(prompt)
         timeline = self.timeline(request)
         cue_blocks(request, timeline)
         limit = self.transformer.config.rope_max_seq_len
@@ -222,6 +239,15 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             raise ValueError(
                 f"the encoder reads latents of {self.encoder.config.in_channels} channels, but this backbone's have "
                 f"{channels}; use one that was trained on its latents, or encoder 'mean_pool'"
+            )
+
+    def check_prompt(self, prompt: str) -> None:
+        """Raise ValueError unless this backbone can read `prompt`; may be called while a stream runs."""
+        prompt_ids(self.tokenizer, prompt, self.transformer.config.text_length)
+        if self.text_encoder is None and clean_prompt(prompt) not in self.prompt_embeds:
+            raise ValueError(
+                f"the prompt {prompt[:60]!r} is not among the embedded ones, and no text encoder is loaded; "
+                "add it with: longlive-rag models embed-prompts"
             )
 
     def _check_size(self, output: OutputConfig) -> None:
@@ -257,6 +283,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         stores: Sequence[BlockStore] = (),
         remembered: RememberedFrames | None = None,
         choose: Choose | None = None,
+        directions: Directions | None = None,
         **settings: Any,
     ) -> Iterator[Block]:
         """Generate block after block, yielding each as soon as it is finished.
@@ -268,11 +295,13 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             noise: where noise comes from; default is `PhiloxNoise` of the seeds.
             stores: one a request, such as a `TakeWriter` or a `LatentWriter`: every block is appended there before it
                 is decoded and yielded, and past latents are read from there. Without, they are kept in a
-                temporary file.
+                temporary file. A single store that holds blocks already is gone on with: they are run again from the
+                newest checkpoint that it has, and blocks that it has not shown yet are decoded and yielded first.
             remembered: frames of other takes; default is what the request's `memory.remember` names.
             choose: picks what a block remembers instead of the search: (take of the batch, block, candidates) to
                 frame numbers, best first, at most K, out of the range `candidates`. It is called when the block
                 before has been yielded. Similarities are recorded all the same.
+            directions: says block by block what changes; default is what the requests say. See `LiveTake`.
             settings: other fields of `TakeRequest` (cues, seed, context, sampler, memory, output), where `prompt` is a
                 string; the preset fills in the rest.
 
@@ -280,45 +309,64 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             ValueError: before anything runs, if a request can't be met.
         """
         requests = self._requests(prompt, seconds, settings)
+        first = requests[0]
         for request in requests:
             self.check(request)
         if stores and len(stores) != len(requests):
             raise ValueError(f"there are {len(stores)} stores for {len(requests)} requests; pass one each")
-        if requests[0].memory.remember and remembered is None:
-            remembered = self._find_remembered(requests[0])
+        if len(stores) > 1 and any(store.blocks for store in stores):
+            raise ValueError("one of the stores holds blocks already; takes are gone on with one at a time")
+        take = stores[0] if len(stores) == 1 and isinstance(stores[0], TakeStore) else None
+        start, remembered = self._inputs(first, take, remembered)
+        timeline = self.timeline(first)
         setup = MemorySetup(
-            rules=retrieval_rules(requests[0].memory, self.timeline(requests[0])),
-            budgets=requests[0].memory.budgets,
+            rules=retrieval_rules(steered(first.memory, timeline, 0), timeline),
+            budgets=first.memory.budgets,
             past=(lambda take, frames: stores[take].latents(frames)) if stores else None,
             remembered=remembered,
             choose=choose,
         )
-        return self._stream(requests, noise or PhiloxNoise([request.seed for request in requests]), setup, stores)
+        if noise is None:
+            noise = PhiloxNoise([request.seed for request in requests], reseed_blocks(first, timeline))
+        rollout = self._rollout(first, noise, len(requests), setup, start)
+        return self._stream(first, rollout, stores, take, directions or planned(requests, timeline))
 
     def _stream(
-        self, requests: list[TakeRequest], noise: NoiseSource, setup: MemorySetup, stores: Sequence[BlockStore]
+        self,
+        first: TakeRequest,
+        rollout: Rollout,
+        stores: Sequence[BlockStore],
+        take: TakeStore | None,
+        directions: Directions,
     ) -> Iterator[Block]:
-        first = requests[0]
         timeline = self.timeline(first)
-        cues = cue_blocks(first, timeline)
-        rollout = self._rollout(first, noise, len(requests), setup)
         decoder = StreamingDecoder(self.vae)
         watch = Stopwatch(self._execution_device)
-        prompts = [request.prompt for request in requests]
-        for index in range(timeline.blocks):
-            cue = cues.get(index)
-            if cue is not None:
-                prompts = [request.cues[cue - 1].prompt for request in requests]
-            if index == 0 or cue is not None:
+        prompts: list[str] = []
+        done = 0
+        if stores and stores[0].blocks:
+            done = stores[0].blocks
+            prompts = [stores[0].record(done - 1).prompt]
+            yield from self._go_on(first, rollout, decoder, stores[0], watch, directions)
+        for index in range(done, timeline.blocks):
+            direction = directions(index)
+            if direction.memory is not None:
+                rollout.steer(retrieval_rules(direction.memory, timeline))
+            if direction.prompts is not None:
+                prompts = direction.prompts
                 with watch.stage("text"):
                     embeds = self.embed(prompts)
                 rollout.direct(embeds)
             finished = rollout.next_block()
             with watch.stage("store"):
-                _append(stores, finished, prompts, cue)
+                _append(stores, finished, prompts, direction.cue)
             pixel_frames = timeline.pixels_of(index)
             with watch.stage("decode"):
-                pixels = self._decode(decoder, finished)[:, : len(pixel_frames)]
+                pixels = self._decode(decoder, finished.latents)[:, : len(pixel_frames)]
+            if take is not None and take.checkpoints.is_due(index + 1):
+                with watch.stage("checkpoint"):
+                    state = rollout.state(take.checkpoints.known_pages)
+                    take.checkpoints.save(state, decoder.features(), finished.latents[0].float().cpu().numpy())
             yield Block(
                 index=index,
                 frames=timeline.latents_of(index),
@@ -327,10 +375,53 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 pixels=pixels,
                 selections=finished.selections,
                 prompt=prompts[0],
-                cue=cue,
+                cue=direction.cue,
                 seconds={**finished.seconds, **watch.read()},
                 pages=rollout.page_counters(),
             )
+
+    def _go_on(
+        self,
+        request: TakeRequest,
+        rollout: Rollout,
+        decoder: StreamingDecoder,
+        store: BlockStore,
+        watch: Stopwatch,
+        directions: Directions,
+    ) -> Iterator[Block]:
+        """Bring rollout and decoder to where the blocks of `store` end; yields those that it has not shown."""
+        timeline, context = self.timeline(request), request.context
+        shown = min(store.blocks_shown if isinstance(store, TakeStore) else store.blocks, store.blocks)
+        again = decode_again(decoder, store, shown, context.frames_per_block, self._decode)
+        while True:
+            with watch.stage("decode"):
+                item = next(again, None)
+            if item is None:
+                break
+            record, pixels = item
+            numbers = timeline.pixels_of(record.block)
+            yield Block(
+                index=record.block,
+                frames=timeline.latents_of(record.block),
+                pixel_frames=numbers,
+                latents=torch.from_numpy(record.latents)[None],
+                pixels=pixels[:, : len(numbers)],
+                selections=(record.selection,) if record.selection else (),
+                prompt=record.prompt,
+                cue=record.cue,
+                seconds=watch.read(),
+                pages=rollout.page_counters(),
+            )
+
+        def prompt_at(block: int) -> Tensor | None:
+            direction = directions(block)
+            if direction.memory is not None:
+                rollout.steer(retrieval_rules(direction.memory, timeline))
+            return None if direction.prompts is None else self.embed(direction.prompts)
+
+        if store.blocks < timeline.blocks:
+            with watch.stage("replay"):
+                catch_up(rollout, store, context.frames_per_block, context.window_frames, prompt_at)
 
     # ---- parts ----
 
@@ -351,7 +442,12 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         return requests
 
     def _rollout(
-        self, request: TakeRequest, noise: NoiseSource, batch_size: int, setup: MemorySetup | None = None
+        self,
+        request: TakeRequest,
+        noise: NoiseSource,
+        batch_size: int,
+        setup: MemorySetup | None = None,
+        start: Tensor | None = None,
     ) -> Rollout:
         factor = self.vae.config.scale_factor_spatial
         latent_size = (request.output.height // factor, request.output.width // factor)
@@ -365,7 +461,34 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             encoder=self._latent_encoder(request) if request.context.memory_frames else None,
             device=self._execution_device,
             memory=setup,
+            start=None if start is None else start.expand(batch_size, -1, -1, -1),
         )
+
+    def _inputs(
+        self, request: TakeRequest, take: TakeStore | None, remembered: RememberedFrames | None
+    ) -> tuple[Tensor | None, RememberedFrames | None]:
+        """What the take begins with: its first latent frame [1, C, h, w], and frames of other takes.
+
+        A take that has begun already has both, as they were then.
+        """
+        if request.memory.remember and remembered is None:
+            remembered = take.kept_remembered() if take else None
+            remembered = remembered or self._find_remembered(request)
+        if take and take.blocks:  # the picture is in its first block
+            return None, remembered
+        picture = take.kept_start_image() if take else None
+        if request.start_image is not None and picture is None:
+            picture = read_start_image(Path(request.start_image), request.output)
+        if take:
+            take.keep_inputs(picture, remembered)
+        return None if picture is None else self._encode_picture(picture.pixels), remembered
+
+    @torch.no_grad()
+    def _encode_picture(self, pixels: np.ndarray) -> Tensor:
+        """A picture [H, W, 3] uint8 as a latent frame [1, C, h, w] float32."""
+        self._onload_vae()
+        frame = torch.from_numpy(pixels).to(self._execution_device, self.vae.dtype).permute(2, 0, 1)
+        return encode_video(self.vae, frame[None, :, None] / 127.5 - 1)[:, :, 0].float()
 
     def _find_remembered(self, request: TakeRequest) -> RememberedFrames:
         preset = load_preset(str(self.config._name_or_path))
@@ -390,12 +513,15 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             return stacked(self.prompt_embeds, prompts, length).to(device, dtype)
         return encode_prompts(self.tokenizer, self.text_encoder, prompts, length)
 
-    def _decode(self, decoder: StreamingDecoder, finished: FinishedBlock) -> Tensor:
-        """A block's pixels, [B, F, H, W, 3] uint8 on the CPU."""
+    def _onload_vae(self) -> None:
         hook = getattr(self.vae, "_hf_hook", None)
         if hook is not None:  # CPU offload hooks run on `forward`, which streaming doesn't call
             hook.pre_forward(self.vae)
-        pixels = decoder.decode(finished.latents.transpose(1, 2).to(self.vae.dtype))
+
+    def _decode(self, decoder: StreamingDecoder, latents: Tensor) -> Tensor:
+        """Pixels [B, F, H, W, 3] uint8 on the CPU of the next latents [B, T, C, h, w]."""
+        self._onload_vae()
+        pixels = decoder.decode(latents.transpose(1, 2).to(self._execution_device, self.vae.dtype))
         return ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1).cpu()
 
 
@@ -415,6 +541,22 @@ def retrieval_rules(memory: MemoryConfig, timeline: Timeline) -> RetrievalRules:
         admit_above=memory.admit_above,
         diversity=memory.diversity,
     )
+
+
+def planned(requests: Sequence[TakeRequest], timeline: Timeline) -> Directions:
+    """What the requests say, block by block."""
+    cues = cue_blocks(requests[0], timeline)
+    memory = requests[0].memory
+    told = {steering_block(steer, timeline) for steer in memory.steering}
+
+    def directions(block: int) -> Direction:
+        cue = cues.get(block)
+        prompts = None
+        if block == 0 or cue is not None:
+            prompts = [request.prompt if cue is None else request.cues[cue - 1].prompt for request in requests]
+        return Direction(prompts, cue, steered(memory, timeline, block) if block and block in told else None)
+
+    return directions
 
 
 def _append(stores: Sequence[BlockStore], finished: FinishedBlock, prompts: Sequence[str], cue: int | None) -> None:
@@ -437,30 +579,13 @@ def _append(stores: Sequence[BlockStore], finished: FinishedBlock, prompts: Sequ
         )
 
 
-def cue_blocks(request: TakeRequest, timeline: Timeline) -> dict[int, int]:
-    """Block at which each cue takes over: {block: number of the cue, from 1}.
-
-    Raises:
-        ValueError: if two cues fall on one block, or one after the last block began.
-    """
-    blocks: dict[int, int] = {}
-    for number, cue in enumerate(request.cues, start=1):
-        block = timeline.cue_block(cue.seconds)
-        if block >= timeline.blocks:
-            raise ValueError(
-                f"cue {number} is at {cue.seconds:g} s; the last block of this {request.seconds:g} s take begins at "
-                f"{timeline.starts_at(timeline.blocks - 1):g} s, so that it would never take over"
-            )
-        if block in blocks:
-            raise ValueError(
-                f"cue {number} ({cue.seconds:g} s) takes over at {timeline.starts_at(block):g} s, as does cue "
-                f"{blocks[block]}; a cue waits for the next block, so leave one block between them"
-            )
-        blocks[block] = number
-    return blocks
+def reseed_blocks(request: TakeRequest, timeline: Timeline) -> dict[int, int]:
+    """{block: seed that its noise and the later blocks' is drawn from}."""
+    return {timeline.cue_block(reseed.seconds): reseed.seed for reseed in request.reseeds}
 
 
 def _common(request: TakeRequest) -> tuple[Any, ...]:
     """What requests of one batch must share."""
     times = tuple(cue.seconds for cue in request.cues)
-    return request.seconds, times, request.context, request.sampler, request.memory, request.output
+    inputs = (request.start_image, request.reseeds)
+    return request.seconds, times, request.context, request.sampler, request.memory, request.output, inputs

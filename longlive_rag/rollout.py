@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ from longlive_rag.stopwatch import Stopwatch
 from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.encoder import LatentEncoder
 from retrieval.memory import Choose, Memory
-from retrieval.pages import PageCache, PageShape
+from retrieval.pages import PageCache, PageShape, PagesHeld
 from retrieval.policy import RetrievalRules
 from retrieval.selection import Selection
 from retrieval.store import LatentSpool
@@ -81,6 +81,23 @@ class FinishedBlock:
     seconds: dict[str, float]
 
 
+@dataclass(frozen=True)
+class RolloutState:
+    """What decides a rollout's next block, beyond what the records of its blocks say.
+
+    Attributes:
+        blocks: committed so far.
+        cache_frames: number of the latent frame in each slot of the window.
+        cache_pages: theirs, [slots, 2, layers, B, tokens, heads, head_dim].
+        pages: of the page cache; None without memory.
+    """
+
+    blocks: int
+    cache_frames: tuple[int, ...]
+    cache_pages: Tensor
+    pages: PagesHeld | None
+
+
 class Rollout:
     """Generates block after block and keeps what the next one needs.
 
@@ -93,6 +110,7 @@ class Rollout:
         encoder: embeds latents for memory; None is the native backbone, and then `memory_frames` must be 0.
         device: where it runs; default is where the transformer lies (they differ while it is offloaded).
         memory: how it remembers; default is all defaults.
+        start: [B, C, h, w], clean latents that the first latent frame is to be; None leaves it to the noise.
 
     Raises:
         ValueError: if the context has memory frames but there is no encoder.
@@ -109,6 +127,7 @@ class Rollout:
         encoder: LatentEncoder | None = None,
         device: torch.device | None = None,
         memory: MemorySetup | None = None,
+        start: Tensor | None = None,
     ) -> None:
         if context.memory_frames and encoder is None:
             raise ValueError(f"memory_frames is {context.memory_frames}, but there is no encoder to search memory with")
@@ -120,6 +139,7 @@ class Rollout:
         self._batch_size = batch_size
         self._device = device or transformer.patch_embedding.weight.device
         self._dtype = transformer.patch_embedding.weight.dtype
+        self._start = None if start is None else start.to(self._device, torch.float32)
         self._cache = KVCache(context, self._cache_shape())
         self._setup = memory or MemorySetup()
         self._past = self._setup.past
@@ -145,15 +165,17 @@ class Rollout:
             prompt_embeds: [B, up to text_length, text_dim].
         """
         with self._stopwatch.stage("recache"):
-            self._text = self._transformer.encode_text(prompt_embeds.to(self._device, self._dtype))
-            if self._memory:
-                self._memory.prompt(prompt_embeds)
-                self._pages.prompt_changed()
-                self._foreseen = None
+            self._take_prompt(prompt_embeds)
             if self._blocks_done:
                 refreshed = self._cache.assemble_refresh()
                 clean = torch.stack(list(self._recent)[-len(refreshed) :], dim=1)
                 self._flow(clean, self._sampler.context_timestep, keep=True)
+
+    def steer(self, rules: RetrievalRules) -> None:
+        """From the next block on, pin and exclude what `rules` say; without memory it means nothing."""
+        if self._memory:
+            self._memory.steer(rules)
+            self._foreseen = None
 
     @torch.no_grad()
     def next_block(self) -> FinishedBlock:
@@ -167,19 +189,91 @@ class Rollout:
             latents = self._denoise(block)
         with watch.stage("encode"):
             embeddings = self._remember(latents)
-        with watch.stage("retrieve"):
-            self._foresee(block + 1)
-        with watch.stage("commit"):
-            self._flow(latents, self._sampler.context_timestep, keep=True)
-            self._recent.extend(latents.unbind(1))
-        self._blocks_done += 1
+        self._commit(latents)
         return FinishedBlock(block, latents, embeddings, selections, watch.read())
+
+    # ---- going on with what was made before ----
+
+    @torch.no_grad()
+    def replay(
+        self, latents: Tensor, embeddings: NDArray[np.float32] | None, selections: tuple[Selection, ...]
+    ) -> None:
+        """Commit the next block as it was made before: as `next_block`, but nothing is denoised or embedded.
+
+        Args:
+            latents: [B, T, C, h, w] float32.
+            embeddings: [B, T, D]; None without memory.
+            selections: what the block retrieved.
+        """
+        with self._stopwatch.stage("assemble"):
+            self._assemble(selections)
+        self._recall(latents, embeddings)
+        self._commit(latents.to(self._device))
+
+    def recall(self, latents: Tensor, embeddings: NDArray[np.float32] | None, prompt_embeds: Tensor | None) -> None:
+        """Take note of the next block, made before, without running it; `restore` or `rebuild` has to follow.
+
+        Args:
+            latents, embeddings: as for `replay`.
+            prompt_embeds: as for `direct`, where a prompt took over at this block.
+        """
+        if prompt_embeds is not None:
+            self._take_prompt(prompt_embeds)
+        self._recall(latents, embeddings)
+        self._recent.extend(latents.to(self._device).unbind(1))
+        self._blocks_done += 1
+
+    def state(self, known: Collection[int] = ()) -> RolloutState:
+        """All that a later rollout needs to go on, once it has recalled the blocks until now.
+
+        Args:
+            known: serials of pages that are kept elsewhere; they come without their tensors.
+        """
+        pages = self._pages.contents(known) if self._memory else None
+        return RolloutState(self._blocks_done, tuple(self._cache.frames), self._cache.pages().cpu(), pages)
+
+    def restore(self, state: RolloutState) -> None:
+        """Go on from the state of another rollout; its blocks must have been recalled.
+
+        Raises:
+            ValueError: if the state is of other blocks or another shape.
+        """
+        if state.blocks != self._blocks_done or (state.pages is None) != (self._memory is None):
+            raise ValueError(f"the state is of {state.blocks} blocks; {self._blocks_done} were recalled")
+        self._cache.restore(state.cache_frames, state.cache_pages, self._frames_done)
+        if self._memory is not None and state.pages is not None:
+            self._pages.restore(state.pages)
+            self._foreseen = self._memory.retrieve(state.blocks) if self._memory.can_foresee else None
+
+    @torch.no_grad()
+    def rebuild(self) -> None:
+        """Make the window's pages again from the recalled latents, each frame alone, under the prompt in charge.
+
+        They are near what was committed, not equal to it.
+        """
+        context, done = self._context, self._frames_done
+        sink = range(min(context.sink_frames, done))
+        frames = [*sink, *range(max(len(sink), done - context.window_frames + context.sink_frames), done)]
+        takes = [self._remake_pages(take, frames) for take in range(self._batch_size)]
+        self._cache.restore(frames, torch.stack(takes, dim=3), done)
+
+    @property
+    def _frames_done(self) -> int:
+        return self._blocks_done * self._context.frames_per_block
 
     def page_counters(self) -> PageCounters | None:
         """What the page cache has done; None without memory."""
         return self._pages.counters() if self._memory else None
 
     # ---- the steps of a block ----
+
+    @torch.no_grad()
+    def _take_prompt(self, prompt_embeds: Tensor) -> None:
+        self._text = self._transformer.encode_text(prompt_embeds.to(self._device, self._dtype))
+        if self._memory:
+            self._memory.prompt(prompt_embeds)
+            self._pages.prompt_changed()
+            self._foreseen = None
 
     def _retrieve(self, block: int) -> tuple[Selection, ...]:
         if self._memory is None:
@@ -201,6 +295,25 @@ class Rollout:
         if self._spool is not None:
             self._spool.append(latents.cpu().numpy())
         return self._memory.remember(latents)
+
+    def _recall(self, latents: Tensor, embeddings: NDArray[np.float32] | None) -> None:
+        """As `_remember`, with the embeddings that were made then."""
+        if self._memory is None:
+            return
+        if embeddings is None:
+            raise ValueError("the blocks were made without memory; they have no embeddings to search by")
+        if self._spool is not None:
+            self._spool.append(latents.cpu().numpy())
+        self._memory.recall(embeddings)
+
+    def _commit(self, latents: Tensor) -> None:
+        """Run the finished latents once more for the keys and values that stay."""
+        with self._stopwatch.stage("retrieve"):
+            self._foresee(self._blocks_done + 1)
+        with self._stopwatch.stage("commit"):
+            self._flow(latents, self._sampler.context_timestep, keep=True)
+            self._recent.extend(latents.unbind(1))
+        self._blocks_done += 1
 
     def _foresee(self, block: int) -> None:
         """The next block's query exists: choose for it now, so that its pages come while this block is committed."""
@@ -231,20 +344,24 @@ class Rollout:
     def _denoise(self, block: int) -> Tensor:
         """Few-step sampling of the block's latents [B, T, C, h, w]."""
         shape = (self._context.frames_per_block, *self._latent_shape)
-        noisy = self._draw(block, 0, shape)
+        start = self._start if block == 0 else None
+        noisy = _begin_with(start, self._draw(block, 0, shape))
         sigmas = self._sampler.sigmas
         for step, sigma in enumerate(sigmas):
-            flow = self._flow(noisy, sigma * self._sampler.num_train_timesteps)
-            clean = predict_x0(noisy, flow, sigma)
+            flow = self._flow(noisy, sigma * self._sampler.num_train_timesteps, first_is_clean=start is not None)
+            clean = _begin_with(start, predict_x0(noisy, flow, sigma))
             if step + 1 < len(sigmas):
-                noisy = add_noise(clean, self._draw(block, step + 1, shape), sigmas[step + 1])
+                noisy = _begin_with(start, add_noise(clean, self._draw(block, step + 1, shape), sigmas[step + 1]))
         return clean
 
-    def _flow(self, latents: Tensor, timestep: float, keep: bool = False) -> Tensor:
+    def _flow(self, latents: Tensor, timestep: float, keep: bool = False, first_is_clean: bool = False) -> Tensor:
         """The transformer on the cache's tail, [B, T, C, h, w] in and out."""
         if self._text is None:
             raise RuntimeError("no prompt yet: call direct(prompt_embeds) before next_block()")
         steps = torch.full((self._batch_size,), timestep, device=self._device)
+        if first_is_clean:  # a frame's timestep is its own
+            steps = steps[:, None].repeat(1, latents.shape[1])
+            steps[:, 0] = self._sampler.context_timestep
         frames = latents.transpose(1, 2).to(self._dtype)
         return self._transformer.forward_block(frames, steps, self._text, self._cache, keep).transpose(1, 2)
 
@@ -293,3 +410,8 @@ class Rollout:
         shape = PageShape(cache.layers, cache.tokens_per_frame, cache.heads, cache.head_dim, cache.dtype, self._device)
         fetched_pages = self._context.memory_frames * self._batch_size
         return PageCache(shape, self._remake_pages, self._setup.budgets, fetched_pages)
+
+
+def _begin_with(start: Tensor | None, latents: Tensor) -> Tensor:
+    """Latents [B, T, C, h, w], the first frame replaced by `start` [B, C, h, w] where there is one."""
+    return latents if start is None else torch.cat([start[:, None], latents[:, 1:]], dim=1)

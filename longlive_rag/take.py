@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
@@ -10,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,27 +22,35 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from longlive_rag.config import TakeRequest
+from longlive_rag.config import CheckpointConfig, TakeRequest
 from longlive_rag.disk import in_words, write_json
 from longlive_rag.pictures import CueMark, FrameSampler, contact_sheet, memory_map
 from longlive_rag.rights.provenance import Provenance, recorded_provenance
+from longlive_rag.start_image import StartImage, read_start_image
 from longlive_rag.timeline import Timeline
 from longlive_rag.version import versions
-from longlive_rag.video import CODECS, VideoWriter
+from longlive_rag.video import CODECS, SECONDS_PER_KEYFRAME, VideoWriter, read_small_frames, safe_frames
 from retrieval.budgets import PageCounters
 from retrieval.selection import Selection
-from retrieval.store import BlockRecord, LatentWriter, is_being_written
+from retrieval.store import LOCK, BlockRecord, LatentWriter, block_numbers, is_being_written
 
 if TYPE_CHECKING:
+    from longlive_rag.checkpoints import Checkpoints
     from longlive_rag.pipeline import Block
+    from longlive_rag.rollout import RememberedFrames
 
 TakeStatus = Literal["running", "finished", "interrupted", "failed"]
+TakeEvent = Literal["generated", "resumed", "extended", "branched"]
 
 VIDEO = "video.mp4"
 RECORD = "take.json"
 CONTACT_SHEET = "contact_sheet.png"
 MEMORY_MAP = "memory.png"
 LATENTS = "latents"
+CHECKPOINTS = "checkpoints"
+START_IMAGE = "start_image.png"
+REMEMBERED = "remembered.safetensors"
+INPUTS = (START_IMAGE, REMEMBERED)
 FILES = (RECORD, VIDEO, CONTACT_SHEET, MEMORY_MAP)
 
 RECORD_FORMAT = 1
@@ -86,11 +95,19 @@ class TakeRun:
         return {**facts, "folder": str(self.folder)}
 
 
-def check_take_folder(folder: Path, request: TakeRequest, overwrite: bool = False, latents_bytes: int = 0) -> None:
+def check_take_folder(
+    folder: Path,
+    request: TakeRequest,
+    overwrite: bool = False,
+    latents_bytes: int = 0,
+    hint: str = ", or add --overwrite to replace it",
+) -> None:
     """Refuse a folder that a take can't be written to; leaves no trace.
 
     Args:
-        latents_bytes: of all its stored blocks.
+        overwrite: a take that is there may be replaced.
+        latents_bytes: of all that is stored beside the video.
+        hint: how a take that is there could be replaced.
 
     Raises:
         ValueError: if it is a file, can't be written, holds a take already, or its disk has no room.
@@ -98,12 +115,9 @@ def check_take_folder(folder: Path, request: TakeRequest, overwrite: bool = Fals
     try:
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file; a take is a folder")
-        here = [folder / name for name in (*FILES, LATENTS) if (folder / name).exists()]
+        here = [folder / name for name in (*FILES, LATENTS, CHECKPOINTS, *INPUTS) if _holds_something(folder / name)]
         if here and not overwrite:
-            raise ValueError(
-                f"{folder} holds a take already ({here[0].name}); choose another folder, "
-                "or add --overwrite to replace it"
-            )
+            raise ValueError(f"{folder} holds a take already ({here[0].name}); choose another folder{hint}")
         if is_being_written(folder / LATENTS):
             raise ValueError(f"{folder} is being written by another process; wait for it, or stop it")
         with _made_for_now(folder), tempfile.TemporaryDirectory(prefix=".", dir=folder):
@@ -116,6 +130,52 @@ def check_take_folder(folder: Path, request: TakeRequest, overwrite: bool = Fals
             f"no space left for {folder}: the take needs about {in_words(needed_bytes)}, "
             f"{in_words(free_bytes)} are free"
         )
+
+
+class TakeClaim:
+    """Keeps other writers out of a take's folder, from before the backbone loads until the take is finished.
+
+    Args:
+        folder: of the take; it and its parents are made.
+        overwrite: a take that is there may be replaced.
+        resume: a take that is there is gone on with.
+
+    Raises:
+        ValueError: if another process is writing there, or a take is there and neither is on.
+        DamagedError: with `resume`, if its newest block is damaged or one before it is missing.
+    """
+
+    def __init__(self, folder: Path, overwrite: bool = False, resume: bool = False) -> None:
+        self._folder = folder
+        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
+        self._held = False
+        try:
+            self.store = LatentWriter(folder / LATENTS, overwrite=overwrite, resume=resume)
+            self._held = True
+        finally:
+            if not self._held:
+                self._tidy()
+
+    def release(self) -> None:
+        """Let others write; a folder in which nothing was stored is as it was. Safe to call twice."""
+        if self._held:
+            self._tidy()
+            self._held = False
+            self.store.close()
+
+    def __enter__(self) -> TakeClaim:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _tidy(self) -> None:
+        latents = self._folder / LATENTS
+        if self._held and latents.is_dir() and not block_numbers(latents):
+            (latents / LOCK).unlink(missing_ok=True)
+        for path in (latents, *self._made):
+            with suppress(OSError):  # it is in use
+                path.rmdir()
 
 
 def estimate_bytes(request: TakeRequest) -> int:
@@ -137,24 +197,114 @@ class TakeWriter:
         timeline: blocks and frames of the request.
         run: what it is made with.
         item: which take of a batch this is.
+        checkpoint: how it is made ready to be gone on with.
+        claim: of the folder, where it was made before; `finish` releases it.
+        event: what is done to the take, for its history: generated, resumed, extended or branched. All but the first
+            go on with the take that is there; hand it to `stream` as its store.
+
+    Attributes:
+        frames_before: pixel frames of an earlier run that the video keeps.
+
+    Raises:
+        ValueError: if it is gone on with, but another process is writing it, or there is no take.
     """
 
-    def __init__(self, folder: Path, request: TakeRequest, timeline: Timeline, run: TakeRun, item: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        request: TakeRequest,
+        timeline: Timeline,
+        run: TakeRun,
+        item: int = 0,
+        checkpoint: CheckpointConfig | None = None,
+        claim: TakeClaim | None = None,
+        event: TakeEvent = "generated",
+    ) -> None:
         self.folder = folder
         self._request, self._timeline, self._run, self._item = request, timeline, run, item
         self._provenance = run.provenance or recorded_provenance(run.folder)
+        self._checkpoint = checkpoint or CheckpointConfig()
+        self._event = event
+        self._went_on = event != "generated"
+        self._before: dict[str, Any] = read_record(folder) if self._went_on else {}
+        self._claim = claim or (TakeClaim(folder, resume=True) if self._went_on else None)
+        self._checkpoints: Checkpoints | None = None
         self._video: VideoWriter | None = None
-        self._store: LatentWriter | None = None
         self._pages: PageCounters | None = None
-        self._made_folder = self._begun = False
+        self._start_image: StartImage | None = None
+        self._remembered: RememberedFrames | None = None
+        self._begun = False
         self._sampler = FrameSampler()
-        self._selections: list[Selection] = []
         self._stage_seconds: dict[str, float] = {}
-        self._blocks = 0
+        self._first_block = self.blocks
+        self._shown = self._blocks = self._find_shown()
+        self.frames_before = timeline.pixels_of(self._blocks).start if self._blocks else 0
+        self._selections = [found for block in range(self._blocks) if (found := self.record(block).selection)]
         self._frames_kept = 0
         self._started_at = datetime.now(UTC)
         self._start_s = time.perf_counter()
         self._end_s: float | None = None
+
+    # ---- what a stream asks of it ----
+
+    @property
+    def blocks(self) -> int:
+        """Committed blocks."""
+        return self._claim.store.blocks if self._claim else 0
+
+    @property
+    def blocks_shown(self) -> int:
+        """Blocks of an earlier run that the video keeps: up to a safe cut, and never the whole take."""
+        return self._shown
+
+    def _find_shown(self) -> int:
+        if not self._went_on:
+            return 0
+        safe, every = safe_frames(self.folder / VIDEO), segment_blocks(self._timeline)
+        cuts = range(0, min(self.blocks + 1, self._timeline.blocks), every)
+        return max(cut for cut in cuts if not cut or self._timeline.pixels_of(cut).start <= safe)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What exact continuation is sped up by."""
+        if self._checkpoints is None:
+            from longlive_rag.checkpoints import Checkpoints
+
+            every = segment_blocks(self._timeline)
+            self._checkpoints = Checkpoints(self.folder / CHECKPOINTS, self._checkpoint, every)
+        return self._checkpoints
+
+    def keep_inputs(self, start_image: StartImage | None, remembered: RememberedFrames | None) -> None:
+        """What the take was made from; it is written with the first block."""
+        self._start_image, self._remembered = start_image, remembered
+
+    def kept_start_image(self) -> StartImage | None:
+        """The picture that a take that is gone on with begins with."""
+        path = self.folder / START_IMAGE
+        if not self._went_on or not path.is_file():
+            return None
+        return read_start_image(path, self._request.output)
+
+    def kept_remembered(self) -> RememberedFrames | None:
+        """The frames of other takes that a take that is gone on with remembers.
+
+        Raises:
+            BrokenSealError: if they are not what was written.
+        """
+        if not self._went_on or not (self.folder / REMEMBERED).is_file():
+            return None
+        from longlive_rag.kept_frames import read_kept
+
+        return read_kept(self.folder / REMEMBERED)
+
+    def record(self, block: int) -> BlockRecord:
+        """A committed block."""
+        return self._stored().record(block)
+
+    def _stored(self) -> LatentWriter:
+        if self._claim is None:
+            raise ValueError(f"{self.folder} has no latents yet")
+        return self._claim.store
 
     @property
     def frames_retrieved(self) -> int:
@@ -169,17 +319,12 @@ class TakeWriter:
             ValueError: if another process writes to this take.
         """
         with uninterrupted():
-            if self._store is None:
-                self._make_folder()
-                self._store = LatentWriter(self.folder / LATENTS, overwrite=True)
-                self._begin()
-            self._store.append(record)
+            self._begin()
+            self._stored().append(record)
 
     def latents(self, frames: Sequence[int]) -> NDArray[np.float32]:
         """Latents [N, C, h, w] float32 of committed latent frames."""
-        if self._store is None:
-            raise ValueError(f"{self.folder} has no latents yet")
-        return self._store.latents(frames)
+        return self._stored().latents(frames)
 
     @property
     def pages(self) -> PageCounters | None:
@@ -197,6 +342,8 @@ class TakeWriter:
             frames = np.asarray(block.pixels[self._item])
             if self._video is None:
                 self._video = self._open()
+            if block.index % segment_blocks(self._timeline) == 0:
+                self._video.cut()
             self._video.write(frames)
             self._sampler.add(frames)
             if block.selections:
@@ -204,6 +351,23 @@ class TakeWriter:
             self._blocks += 1
             self._pages = block.pages
             self._add_seconds({**block.seconds, "write": time.perf_counter() - begin_s})
+
+    def update(self, request: TakeRequest, timeline: Timeline) -> None:
+        """Take note of what has been asked for meanwhile; a take that has begun has it on its record at once."""
+        with uninterrupted():
+            self._request, self._timeline = request, timeline
+            if self.frames_before and self._video is None:
+                self._video = self._open()
+            if self._begun and self._end_s is None:
+                write_json(self.folder / RECORD, self._record("running"))
+
+    def save(self) -> None:
+        """Draw the pictures and write the record as of now; the take goes on."""
+        with uninterrupted():
+            if self._video is not None:
+                self._frames_kept = self._timeline.pixels_of(self._blocks - 1).stop
+                self._draw()
+                write_json(self.folder / RECORD, self._record("running"))
 
     def finish(self, status: TakeStatus, error: BaseException | None = None) -> dict[str, Any]:
         """Finish the video, draw the pictures and write the record; Ctrl-C has no effect meanwhile.
@@ -221,45 +385,72 @@ class TakeWriter:
         """
         with uninterrupted(let_through=False):
             begin_s = time.perf_counter()
-            self._frames_kept = self._video.close() if self._video else 0
-            if self._store is not None:
-                self._store.close()
-            self._end_s = self._end_s or time.perf_counter()
-            self._add_seconds({"write": self._end_s - begin_s})
-            if not self._frames_kept:
-                self._remove()
-                return self._record(status, error)
             try:
-                self._draw()
-            except OSError as full:
-                status, error = ("failed", full) if status == "finished" else (status, error or full)
-            (self.folder / RESERVE).unlink(missing_ok=True)
-            record = self._record(status, error)
-            write_json(self.folder / RECORD, record)
-            return record
+                return self._finish(status, error, begin_s)
+            finally:
+                if self._claim is not None:
+                    self._claim.release()
 
-    def _make_folder(self) -> None:
-        self._made_folder = self._made_folder or not self.folder.exists()
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def _finish(self, status: TakeStatus, error: BaseException | None, begin_s: float) -> dict[str, Any]:
+        if self._video is not None:
+            self._frames_kept = self._video.close()
+        elif self._went_on and (self.folder / VIDEO).is_file():
+            self._frames_kept = safe_frames(self.folder / VIDEO)
+        self._end_s = self._end_s or time.perf_counter()
+        self._add_seconds({"write": self._end_s - begin_s})
+        if not self._frames_kept and not self._went_on:
+            self._remove()
+            return self._record(status, error)
+        if not self._begun:
+            return self._record(status, error)
+        try:
+            if self._frames_kept:
+                self._draw()
+        except OSError as full:
+            status, error = ("failed", full) if status == "finished" else (status, error or full)
+        (self.folder / RESERVE).unlink(missing_ok=True)
+        record = self._record(status, error)
+        write_json(self.folder / RECORD, record)
+        return record
 
     def _begin(self) -> None:
         """From here on the folder is this take's."""
         if self._begun:
             return
-        self._make_folder()
-        (self.folder / RESERVE).write_bytes(bytes(RESERVE_BYTES))  # room for the record when the disk fills up
+        if self._claim is None:
+            self._claim = TakeClaim(self.folder, overwrite=True)
+        try:
+            (self.folder / RESERVE).write_bytes(bytes(RESERVE_BYTES))  # room for the record when the disk fills up
+        except OSError:
+            (self.folder / RESERVE).unlink(missing_ok=True)
+            raise
         self._begun = True
+        if not self._went_on:
+            self._replace_old()
         write_json(self.folder / RECORD, self._record("running"))
-        for name in (CONTACT_SHEET, MEMORY_MAP):
+
+    def _replace_old(self) -> None:
+        """Until the new record is there, the old one says what the folder holds, so its blocks go from the last on."""
+        shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
+        self._stored().forget()
+        for name in (CONTACT_SHEET, MEMORY_MAP, *INPUTS):
             (self.folder / name).unlink(missing_ok=True)
-        if self._store is None:
-            shutil.rmtree(self.folder / LATENTS, ignore_errors=True)
+        if self._start_image is not None:
+            _save(Image.fromarray(self._start_image.pixels), self.folder / START_IMAGE)
+        if self._remembered is not None:
+            from longlive_rag.kept_frames import write_kept
+
+            write_kept(self._remembered, self.folder / REMEMBERED)
 
     def _open(self) -> VideoWriter:
         self._begin()
-        output = self._request.output
+        output, path, kept = self._request.output, self.folder / VIDEO, self.frames_before
+        if kept:
+            size = (output.width, output.height)
+            self._sampler.begin_with(kept, lambda every: read_small_frames(path, every, kept, *size))
+        block = self._timeline.frames_per_block * self._timeline.temporal_factor
         return VideoWriter(
-            self.folder / VIDEO,
+            path,
             width=output.width,
             height=output.height,
             fps=output.fps,
@@ -267,16 +458,18 @@ class TakeWriter:
             codec=self._run.codec,
             tags=self._provenance.video_tags(self._run.backbone, self._request.seed),
             label=self._provenance.visible_text,
+            keyframe_every=segment_blocks(self._timeline) * block,
+            begin=(path, kept) if kept else None,
         )
 
     def _remove(self) -> None:
         """Take back what was written before there was a frame to keep."""
-        for name in (*FILES, RESERVE) if self._begun else (RESERVE,):
+        for name in (*FILES, *INPUTS, RESERVE) if self._begun else ():
             (self.folder / name).unlink(missing_ok=True)
-        if self._store is not None:
-            shutil.rmtree(self.folder / LATENTS, ignore_errors=True)
-        if self._made_folder and self.folder.is_dir() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        if self._begun:
+            shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
+            for block in (self.folder / LATENTS).glob("*.h5"):
+                block.unlink()
 
     def _draw(self) -> None:
         timeline = self._made()
@@ -318,10 +511,12 @@ class TakeWriter:
 
     def _record(self, status: TakeStatus, error: BaseException | None = None) -> dict[str, Any]:
         total_s = (self._end_s or time.perf_counter()) - self._start_s
+        started = self._started_at.isoformat(timespec="seconds")
+        new_frames = self._frames_kept - self.frames_before
         record = {
             "format": RECORD_FORMAT,
             "status": status,
-            "started": self._started_at.isoformat(timespec="seconds"),
+            "started": self._before.get("started") or started,
             "request": asdict(self._request),
             "run": self._run.as_dict(),
             "rights": self._provenance.as_dict(),
@@ -333,10 +528,18 @@ class TakeWriter:
                 "blocks_with_memory": len(self._selections),
                 "pages": self._pages.as_dict() if self._pages else None,
             },
-            "latents": {"folder": LATENTS, "blocks": self._store.blocks} if self._store else None,
+            "latents": {"folder": LATENTS, "blocks": self.blocks} if self.blocks else None,
+            "checkpoints": self._checkpoints.facts() if self._checkpoints else None,
+            "start_image": self._start_image_facts(),
+            "branched_from": self._before.get("branched_from"),
+            "history": [
+                *self._before.get("history", []),
+                {"what": self._event, "started": started, "from_block": self._first_block},
+            ],
             "timings": {
                 "seconds": round(total_s, 3),
-                "frames_per_second": round(self._frames_kept / total_s, 3) if self._frames_kept else 0.0,
+                "new_frames": new_frames,
+                "frames_per_second": round(new_frames / total_s, 3) if new_frames > 0 else 0.0,
                 "by_stage": {stage: round(value, 4) for stage, value in self._stage_seconds.items()},
             },
             "selections": [asdict(selection) for selection in self._selections],
@@ -345,6 +548,16 @@ class TakeWriter:
             trace = "".join(traceback.format_exception(error))
             record["error"] = {"message": f"{type(error).__name__}: {error}", "traceback": trace}
         return record
+
+    def _start_image_facts(self) -> dict[str, Any] | None:
+        if self._start_image is None:
+            return cast("dict[str, Any] | None", self._before.get("start_image"))
+        pixels = self._start_image.pixels
+        return {
+            "file": START_IMAGE,
+            "sha256_of_pixels": hashlib.sha256(pixels.tobytes()).hexdigest(),
+            "fitted": self._start_image.in_words,
+        }
 
     def _video_facts(self) -> dict[str, Any]:
         output, codec = self._request.output, CODECS[self._run.codec]
@@ -359,6 +572,7 @@ class TakeWriter:
             "frames": self._frames_kept,
             "seconds": self._frames_kept / output.fps,
             "blocks": self._blocks,
+            "temporal_factor": self._timeline.temporal_factor,
         }
 
     def _cue_facts(self) -> list[dict[str, Any]]:
@@ -376,6 +590,12 @@ class TakeWriter:
                 }
             )
         return facts
+
+
+def segment_blocks(timeline: Timeline) -> int:
+    """Blocks from one cut of a take's video to the next: about two seconds."""
+    block = timeline.frames_per_block * timeline.temporal_factor
+    return max(1, round(SECONDS_PER_KEYFRAME * timeline.fps / block))
 
 
 def read_record(take: Path) -> dict[str, Any]:
@@ -410,6 +630,11 @@ def _of_this_take(selections: Sequence[Selection]) -> list[Selection]:
             frames, similarities = zip(*kept, strict=True)
             own.append(replace(selection, frames=frames, similarities=similarities))
     return own
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether there is a file, or a folder with more in it than the lock that a dead process left."""
+    return any(inside.name != LOCK for inside in path.iterdir()) if path.is_dir() else path.exists()
 
 
 def _bytes_of(path: Path) -> int:

@@ -53,7 +53,7 @@ class Timeline:
 
     def cue_block(self, seconds: float) -> int:
         """The block at which a cue takes over: the first that begins at `seconds` or later, never the first block."""
-        pixel_frame = seconds * self.fps
+        pixel_frame = round(seconds * self.fps, 6)  # a block's own second must not fall behind its frame by rounding
         block = max(1, self.block_at(int(pixel_frame)))
         return block if self._pixels_before(block * self.frames_per_block) >= pixel_frame else block + 1
 

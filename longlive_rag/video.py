@@ -1,5 +1,8 @@
 """The finished video, written block by block; whatever ends the run, the file on disk plays.
 
+A video may be cut anywhere: what follows a cut is encoded anew, as a file of its own would be, so that it depends on
+nothing before. What stands before a cut can be kept, frame for frame, when the rest is made again.
+
 While frames come, the file is a fragmented MP4 that gets one fragment a frame: a process that is killed
 leaves a file that plays up to its last frame. `close` rewrites it, without encoding again, into a plain MP4
 with its index in front.
@@ -10,6 +13,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, islice, takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +30,9 @@ FRAGMENTED = {"movflags": "frag_every_frame+empty_moov+default_base_moof", "flus
 INDEX_IN_FRONT = {"movflags": "faststart"}
 ENCODER_THREADS = 4
 SECONDS_PER_KEYFRAME = 2
+FRAMES_AFTER_SYNC = 2
+KEEP_MARGIN = FRAMES_AFTER_SYNC + 1
+"""What stands before a cut is safe on the disk when so many frames after it are."""
 TAGS = ("title", "comment", "description")
 
 
@@ -36,11 +44,13 @@ class Codec:
         encoder: FFmpeg's name of the encoder.
         license: of the encoder library.
         options: its settings.
+        rewrapped: its packets are wrapped in another way in a file than as the encoder makes them.
     """
 
     encoder: str
     license: str
     options: Mapping[str, str]
+    rewrapped: bool = False
 
 
 # VP9 is the default because its encoder and format ask nothing of who sells the result; H.264 plays on older
@@ -51,7 +61,7 @@ CODECS: dict[str, Codec] = {
         "BSD-3-Clause",
         {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "row-mt": "1"},
     ),
-    "h264": Codec("libx264", "GPL-2.0-or-later", {"crf": "18", "preset": "veryfast", "tune": "zerolatency"}),
+    "h264": Codec("libx264", "GPL-2.0-or-later", {"crf": "18", "preset": "veryfast", "tune": "zerolatency"}, True),
 }
 
 
@@ -66,6 +76,9 @@ class VideoWriter:
         codec: a key of `CODECS`.
         tags: metadata of the file, such as comment and description.
         label: words in the lower left corner of every frame; None for none.
+        keyframe_every: frames from one keyframe to the next at most; default is two seconds' worth.
+        begin: (a video of the same kind, how many of its frames); they come first, without being encoded again, and
+            must end at a cut. It may be the file itself, which then stays as it is until they are copied.
 
     Raises:
         ValueError: if the size of the video is odd or the codec is unknown or not in this build of PyAV.
@@ -83,6 +96,8 @@ class VideoWriter:
         codec: str = "vp9",
         tags: Mapping[str, str] | None = None,
         label: str | None = None,
+        keyframe_every: int | None = None,
+        begin: tuple[Path, int] | None = None,
     ) -> None:
         check_codec(codec)
         if (width * upscale) % 2 or (height * upscale) % 2:
@@ -91,15 +106,23 @@ class VideoWriter:
         self.width, self.height, self.fps = width * upscale, height * upscale, fps
         self._frame_shape = (height, width, 3)
         self._label = None if label is None else CornerLabel(label, self.width, self.height)
+        self._codec = CODECS[codec]
+        self._keyframe_every = keyframe_every or SECONDS_PER_KEYFRAME * fps
+        self._encoder: Any = None
         self._frames_encoded = 0
-        self._file = _WholeFragments(self.path)
+        self._frames_since_cut = 0
+        target = self.path if begin is None else _part_of(self.path)
+        self._file = _WholeFragments(target)
         try:
             self._container = av.open(self._file, "w", format="mp4", options=FRAGMENTED)
             self._container.metadata.update(tags or {})
-            self._stream = self._add_stream(CODECS[codec])
+            self._stream = self._add_stream()
+            if begin is not None:
+                self._copy(*begin)
+                target.replace(self.path)
         except BaseException:
             self._file.close()
-            self.path.unlink(missing_ok=True)
+            target.unlink(missing_ok=True)
             raise
         self._closed = False
 
@@ -116,8 +139,17 @@ class VideoWriter:
                 f"this video takes uint8 [F, {self._frame_shape[0]}, {self._frame_shape[1]}, 3]"
             )
         for frame in frames:
-            self._mux(self._to_video(frame))
+            self._encode(self._to_video(frame))
             self._frames_encoded += 1
+            self._frames_since_cut += 1
+            if self._frames_since_cut == FRAMES_AFTER_SYNC:  # the muxer holds one frame back
+                self._file.sync()
+
+    def cut(self) -> None:
+        """What is written from now on depends on nothing before."""
+        if self._encoder is not None:
+            self._encode(None)
+        self._encoder, self._frames_since_cut = None, 0
 
     def close(self) -> int:
         """Finish the file and return how many frames it holds. Safe to call twice."""
@@ -136,16 +168,27 @@ class VideoWriter:
     ) -> None:
         self.close()
 
-    def _add_stream(self, codec: Codec) -> VideoStream:
-        stream = self._container.add_stream(codec.encoder, rate=self.fps, options=dict(codec.options))
+    def _add_stream(self) -> VideoStream:
+        """The container's stream; its own encoder only describes it."""
+        stream = self._container.add_stream(self._codec.encoder, rate=self.fps, options=dict(self._codec.options))
         assert isinstance(stream, VideoStream)
-        stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
-        context = stream.codec_context
-        context.gop_size = SECONDS_PER_KEYFRAME * self.fps
-        context.thread_count = min(ENCODER_THREADS, os.cpu_count() or 1)
-        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
-        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        self._set_up(stream.codec_context)
         return stream
+
+    def _new_encoder(self) -> Any:
+        encoder = av.CodecContext.create(self._codec.encoder, "w")
+        encoder.options = dict(self._codec.options)
+        encoder.time_base = Fraction(1, self.fps)
+        encoder.framerate = Fraction(self.fps)
+        self._set_up(encoder)
+        return encoder
+
+    def _set_up(self, encoder: Any) -> None:
+        encoder.width, encoder.height, encoder.pix_fmt = self.width, self.height, "yuv420p"
+        encoder.gop_size = self._keyframe_every
+        encoder.thread_count = min(ENCODER_THREADS, os.cpu_count() or 1)
+        encoder.colorspace, encoder.color_range = Colorspace.ITU709, ColorRange.MPEG
+        encoder.color_primaries, encoder.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
 
     def _to_video(self, frame: np.ndarray) -> av.VideoFrame:
         source = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
@@ -163,16 +206,38 @@ class VideoWriter:
         picture.pts = self._frames_encoded
         return picture
 
-    def _mux(self, picture: av.VideoFrame | None) -> None:
-        for packet in self._stream.encode(picture):
+    def _encode(self, picture: av.VideoFrame | None) -> None:
+        if self._encoder is None:
+            self._encoder = self._new_encoder()
+        for packet in self._encoder.encode(picture):
             packet.duration = 1  # in frames; encoders leave it out, and the last frame would have no length
-            self._container.mux(packet)
+            self._mux(packet)
         self._file.keep()
+
+    def _mux(self, packet: av.Packet) -> None:
+        packet.stream = self._stream
+        self._container.mux(packet)
+
+    def _copy(self, source: Path, frames: int) -> None:
+        with av.open(str(source)) as container:
+            stream = container.streams.video[0]
+            to_stream = av.BitStreamFilterContext("h264_mp4toannexb", stream) if self._codec.rewrapped else None
+            packets = (packet for packet in container.demux(stream) if packet.size)
+            for packet in islice(packets, frames):
+                for ready in to_stream.filter(packet) if to_stream else [packet]:
+                    ready.time_base = Fraction(1, self.fps)
+                    ready.pts = ready.dts = self._frames_encoded
+                    ready.duration = 1
+                    self._mux(ready)
+                    self._frames_encoded += 1
+        if self._frames_encoded != frames:
+            raise ValueError(f"{source} has {self._frames_encoded} frames, fewer than the {frames} that are to be kept")
+        self._file.sync()
 
     def _finish_fragments(self) -> None:
         try:
-            if not self._file.failed:
-                self._mux(None)
+            if not self._file.failed and self._encoder is not None:
+                self._encode(None)
             self._container.close()
             self._file.keep()
         except OSError:
@@ -207,6 +272,11 @@ class _WholeFragments:
         if not self.failed:
             self.kept_bytes = self._file.tell()
 
+    def sync(self) -> None:
+        """What was written until now is on the disk."""
+        if not self.failed:
+            os.fsync(self._file.fileno())
+
     def seek(self, offset: int, whence: int = 0) -> int:
         return self._file.seek(offset, whence)
 
@@ -232,7 +302,7 @@ def check_codec(codec: str) -> None:
 
 def put_index_in_front(path: Path, fps: int) -> None:
     """Rewrite an MP4 with its index in front, atomically; where the disk is full it stays as it is."""
-    rewritten = path.with_name(f".{path.name}.part")
+    rewritten = _part_of(path)
     try:
         with (
             av.open(str(path)) as source,
@@ -269,11 +339,100 @@ def read_tags(path: str | os.PathLike[str]) -> dict[str, str]:
         return {name: container.metadata[name] for name in TAGS if name in container.metadata}
 
 
-def read_frames(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
-    """The frames of a video file, each [H, W, 3] uint8 RGB."""
-    with _open(path) as container:
-        for frame in container.decode(video=0):
+def safe_frames(path: Path) -> int:
+    """Frames at the start of a file that are on the disk for good, though its writer or the machine may have died.
+
+    0 if the file can't be read at all.
+    """
+    try:
+        size = path.stat().st_size
+        with _open(path) as container:
+            closed = container.streams.video[0].frames > 0  # fragments are counted nowhere
+            packets = [packet for packet in container.demux(video=0) if packet.size]
+    except (OSError, ValueError):  # PyAV's errors are of these kinds
+        return 0
+    whole = sum(
+        1 for _ in takewhile(lambda packet: packet.pos is not None and packet.pos + packet.size <= size, packets)
+    )
+    return whole if closed else max(0, whole - KEEP_MARGIN)
+
+
+def read_frames(path: str | os.PathLike[str], start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+    """Frames of a video file of constant rate, each [H, W, 3] uint8 RGB.
+
+    Args:
+        path: of the file.
+        start, stop: the range of frames, from 0; decoding begins at the keyframe before it.
+    """
+    if start:
+        with _open(path) as container:
+            frames = _numbered(container, start)
+            first = next(frames, None)
+            if first is not None and first[0] <= start:
+                yield from _within(chain([first], frames), start, stop)
+                return
+    with _open(path) as container:  # also where the file has no index to seek by
+        yield from _within(_numbered(container, 0), start, stop)
+
+
+def copy_frames(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], frames: range, tags: Mapping[str, str]
+) -> bool:
+    """Copy a range of frames into another MP4 without encoding them again, if it begins with a keyframe.
+
+    Returns:
+        Whether it does; else nothing is written.
+    """
+    with _open(source) as container:
+        stream = container.streams.video[0]
+        every = _ticks_per_frame(stream)
+        packets = islice((packet for packet in container.demux(stream) if packet.size), frames.start, frames.stop)
+        first = next(packets, None)
+        if first is None or not first.is_keyframe:
+            return False
+        with av.open(str(target), "w", format="mp4", options=INDEX_IN_FRONT) as written:
+            written.metadata.update(tags)
+            copied = written.add_stream_from_template(stream)
+            for place, packet in enumerate(chain([first], packets)):
+                packet.stream, packet.pts, packet.dts = copied, place * every, place * every
+                packet.duration = every
+                written.mux(packet)
+    return True
+
+
+def _within(frames: Iterator[tuple[int, Any]], start: int, stop: int | None) -> Iterator[np.ndarray]:
+    for number, frame in frames:
+        if stop is not None and number >= stop:
+            return
+        if number >= start:
             yield frame.to_ndarray(format="rgb24")
+
+
+def read_small_frames(path: Path, every: int, stop: int, width: int, height: int) -> Iterator[np.ndarray]:
+    """Every n-th of the first `stop` frames of a video file, from the first on, reduced to [height, width, 3]."""
+    with _open(path) as container:
+        for number, frame in enumerate(islice(container.decode(video=0), stop)):
+            if number % every == 0:
+                small = frame.reformat(width=width, height=height, format="rgb24", interpolation=Interpolation.AREA)
+                yield small.to_ndarray()
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def _numbered(container: Any, start: int) -> Iterator[tuple[int, Any]]:
+    """Decoded frames with their numbers, from the keyframe before `start` on."""
+    stream = container.streams.video[0]
+    every = _ticks_per_frame(stream)
+    if start:
+        container.seek(start * every, stream=stream)
+    for frame in container.decode(stream):
+        yield round(frame.pts / every), frame
+
+
+def _ticks_per_frame(stream: Any) -> int:
+    return round(1 / (stream.average_rate * stream.time_base))
 
 
 def _open(path: str | os.PathLike[str]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,12 @@ class Memory:
         if self._rules.prompt_weight:
             self._prompt_units = pooled_prompts(prompt_embeds)
 
+    def steer(self, rules: RetrievalRules) -> None:
+        """Pin and exclude what `rules` say from now on; the other rules stay what they were at the start."""
+        self._rules = replace(self._rules, pin=rules.pin, exclude=rules.exclude)
+        for take in self._takes:
+            take.steer(self._rules)
+
     def bring(self, embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None, batch_size: int) -> None:
         """Remember frames of other takes from the start; before the first block, once.
 
@@ -94,17 +101,20 @@ class Memory:
     def remember(self, latents: Tensor) -> Tensor:
         """Embed and index the finished latents [B, T, C, h, w] of a block; returns the embeddings [B, T, D]."""
         embeddings = self._encoder.encode(latents)
-        on_host = embeddings.float().cpu().numpy()
+        self.recall(embeddings.float().cpu().numpy())
+        return embeddings
+
+    def recall(self, embeddings: NDArray[np.float32]) -> None:
+        """Index the embeddings [B, T, D] of the next block's frames, made before."""
         if not self._takes:
-            self._takes = [_TakeMemory(self._rules, 0) for _ in on_host]
+            self._takes = [_TakeMemory(self._rules, 0) for _ in embeddings]
         first = self._frames_done
-        for number, (take, frames) in enumerate(zip(self._takes, on_host, strict=True)):
+        for number, (take, frames) in enumerate(zip(self._takes, embeddings, strict=True)):
             prompts = None
             if self._prompt_units is not None:
                 prompts = self._prompt_units[number][None].repeat(len(frames), axis=0)
             take.remember(first, frames, prompts)
-        self._frames_done += latents.shape[1]
-        return embeddings
+        self._frames_done += embeddings.shape[1]
 
     def retrieve(self, block: int) -> tuple[Selection, ...]:
         """Choose what `block` remembers, for each take of the batch; empty while there is nothing to choose from."""
@@ -155,6 +165,9 @@ class _TakeMemory:
         self._newest = embeddings[-1]
         if self._rules.anchors is not None:
             self._gate(first, unit(embeddings))
+
+    def steer(self, rules: RetrievalRules) -> None:
+        self._rules = rules
 
     def index_frames(self, embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None) -> None:
         keys = self._keys(embeddings, prompt_units)

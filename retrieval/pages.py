@@ -15,7 +15,8 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,6 +59,41 @@ class PageShape:
         return {"same": self.dtype, "bfloat16": torch.bfloat16, "float8": FLOAT8}[precision]
 
 
+@dataclass(frozen=True)
+class HeldPage:
+    """A page in a tier.
+
+    Attributes:
+        key: whose it is.
+        serial: of the write that put it there; two pages of one cache with one serial are equal.
+        tensors: as the tier keeps it: the page, and its scales where it has some. Empty where only the serial is asked.
+    """
+
+    key: Key
+    serial: int
+    tensors: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class PagesHeld:
+    """All that decides what a page cache will do.
+
+    Attributes:
+        prompt: how many prompts there were.
+        writes: how many pages were written to any tier.
+        made_under: the prompt under which each resident page was made.
+        gpu, host: the tiers, least recently used first.
+        counters: as `PageCounters`.
+    """
+
+    prompt: int
+    writes: int
+    made_under: dict[Key, int]
+    gpu: tuple[HeldPage, ...]
+    host: tuple[HeldPage, ...]
+    counters: dict[str, Any]
+
+
 class PageCache:
     """Pages by take and latent frame.
 
@@ -87,6 +123,7 @@ class PageCache:
         self._gpu = _Tier(gpu_pages, lambda: _Slot(shape, "same", shape.device), self._demote)
         self._host = _Tier(host_pages, lambda: _Slot(shape, precision, torch.device("cpu")), self._lose)
         self._prompt = 0
+        self._writes = 0
         self._made_under: dict[Key, int] = {}  # of resident pages
         self._counters = PageCounters()
 
@@ -144,6 +181,32 @@ class PageCache:
         counters.gpu_bytes, counters.host_bytes = self._gpu.bytes, self._host.bytes
         return replace(counters)
 
+    # ---- carrying it over to another process ----
+
+    def contents(self, known: Collection[int] = ()) -> PagesHeld:
+        """What is resident now; pages whose serial is in `known` come without their tensors."""
+        self._copies.settle()
+        return PagesHeld(
+            prompt=self._prompt,
+            writes=self._writes,
+            made_under=dict(self._made_under),
+            gpu=self._gpu.contents(known),
+            host=self._host.contents(known),
+            counters=asdict(self.counters()),
+        )
+
+    def restore(self, held: PagesHeld) -> None:
+        """Go on from what `contents` of another cache of the same shape and budgets were."""
+        for tier, pages in ((self._host, held.host), (self._gpu, held.gpu)):
+            for page in pages:
+                slot = tier.claim(page.key, ())
+                if slot is None:
+                    raise ValueError(f"{len(pages)} pages are to be held, but the budget has room for {tier.capacity}")
+                slot.fill(page)
+        self._copies.settle()
+        self._prompt, self._writes, self._made_under = held.prompt, held.writes, dict(held.made_under)
+        self._counters = PageCounters(**held.counters)
+
     # ---- inside: all but `_make_again` and `_drop_stale` run on the copying stream ----
 
     def _resident(self, key: Key, protected: Collection[Key]) -> Tensor | None:
@@ -159,8 +222,12 @@ class PageCache:
         slot = self._gpu.claim(key, protected)
         if slot is None:
             raise RuntimeError(f"the GPU tier has {self._gpu.capacity} pages, fewer than one block fetches")
-        self._counters.bytes_copied += slot.write(page)
+        self._write(slot, page)
         return slot.read()
+
+    def _write(self, slot: _Slot, page: Tensor) -> None:
+        self._writes += 1
+        self._counters.bytes_copied += slot.write(page, self._writes)
 
     def _keep(self, key: Key, page: Tensor, protected: Collection[Key] = ()) -> None:
         self._gpu.drop(key)
@@ -170,7 +237,7 @@ class PageCache:
         if slot is None:
             self._lose(key)
         else:
-            self._counters.bytes_copied += slot.write(page)
+            self._write(slot, page)
 
     def _demote(self, key: Key, page: _Slot, protected: Collection[Key]) -> None:
         """The GPU tier needs the slot: let the host have the page, unless it does already."""
@@ -180,7 +247,7 @@ class PageCache:
         if slot is None:
             self._lose(key)
         else:
-            self._counters.bytes_copied += slot.write(page.read())
+            self._write(slot, page.read())
 
     def _lose(self, key: Key, _slot: _Slot | None = None, _protected: Collection[Key] = ()) -> None:
         """The host tier needs the slot, or never had one."""
@@ -219,6 +286,7 @@ class _Slot:
 
     def __init__(self, shape: PageShape, precision: PagePrecision, device: torch.device) -> None:
         self._shape = shape
+        self.serial = 0
         self._data = torch.empty(shape.sizes, dtype=shape.stored_dtype(precision), device=device)
         self._scales: Tensor | None = None
         if precision == "float8":
@@ -236,14 +304,26 @@ class _Slot:
         """Allocated."""
         return sum(tensor.nbytes for tensor in self._tensors)
 
-    def write(self, page: Tensor) -> int:
-        """Copy `page` here from any device; returns the bytes written."""
+    def write(self, page: Tensor, serial: int) -> int:
+        """Copy `page` here from any device; returns the bytes written. No two writes of a cache have one serial."""
+        self.serial = serial
         if self._scales is not None:
             scales = page.abs().amax(dim=(2, 4), keepdim=True).float().clamp_min(1e-12) / torch.finfo(FLOAT8).max
             self._scales.copy_(scales, non_blocking=True)
             page = (page / scales).to(FLOAT8)
         self._data.copy_(page, non_blocking=True)
         return self.bytes
+
+    def content(self, key: Key, known: Collection[int]) -> HeldPage:
+        """What was written, as it is kept here; without the tensors if its serial is known."""
+        tensors = () if self.serial in known else tuple(tensor.detach().cpu().clone() for tensor in self._tensors)
+        return HeldPage(key, self.serial, tensors)
+
+    def fill(self, page: HeldPage) -> None:
+        """Take over what another slot of this kind held."""
+        self.serial = page.serial
+        for mine, theirs in zip(self._tensors, page.tensors, strict=True):
+            mine.copy_(theirs)
 
     def read(self) -> Tensor:
         """The page on the device it is computed on, in the dtype it is computed in; a view where it is so already."""
@@ -304,6 +384,10 @@ class _Tier:
             self._leaving(oldest, slot, protected)
         self._used[key] = slot
         return slot
+
+    def contents(self, known: Collection[int]) -> tuple[HeldPage, ...]:
+        """Its pages, the least recently used first."""
+        return tuple(slot.content(key, known) for key, slot in self._used.items())
 
     def drop(self, key: Key) -> None:
         """Forget a page, if it is here."""

@@ -10,7 +10,6 @@ and the length and SHA-256 of what follows. Any HDF5 reader opens the file; this
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -29,11 +28,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.sealed import HEADER_BYTES, BrokenSealError, seal, unseal
+from retrieval.sealed import FutureFormatError as FutureFormatError
 from retrieval.selection import Selection
 
 FORMAT = 1
-MAGIC = b"longlive-rag block "
-HEADER_BYTES = 512
+KIND = "block"
 LOCK = "lock"
 LOCK_TRIES, LOCK_WAIT_S = 5, 0.02
 SET_ASIDE = "damaged"
@@ -50,10 +50,6 @@ class DamagedError(ValueError):
     def __init__(self, block: int, message: str) -> None:
         super().__init__(message)
         self.block = block
-
-
-class FutureFormatError(ValueError):
-    """A file was written by a newer version."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,16 @@ class BlockRecord:
 
 
 class BlockStore(Protocol):
-    """Where committed blocks go, and where past latents come from."""
+    """Where committed blocks go, and where past ones come from."""
+
+    @property
+    def blocks(self) -> int:
+        """How many are committed; a stream goes on after them."""
+        ...
+
+    def record(self, block: int) -> BlockRecord:
+        """A committed block."""
+        ...
 
     def append(self, record: BlockRecord) -> None:
         """Keep the next block; once this returns, it is kept."""
@@ -145,34 +150,55 @@ class LatentWriter:
 
     Args:
         folder: of the store; it and its parents are made.
-        overwrite: forget the blocks that are there.
+        overwrite: forget the blocks that are there when the first new one comes.
+        resume: go on after the newest block.
 
     Raises:
-        ValueError: if another process is writing here, or there are blocks and `overwrite` is off.
+        ValueError: if another process is writing here, or there are blocks and neither is on.
+        DamagedError: with `resume`, if a block is missing between others, or the newest one is damaged.
     """
 
-    def __init__(self, folder: str | Path, overwrite: bool = False) -> None:
+    def __init__(self, folder: str | Path, overwrite: bool = False, resume: bool = False) -> None:
         self.folder = folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(folder.parent)
+        self.blocks = 0
+        self._frames_per_block = 0
+        self._forgotten: list[int] = []
         self._lock = _acquire(folder)
         try:
-            self._begin(overwrite)
+            self._begin(overwrite, resume)
         except BaseException:
             self.close()
             raise
 
-    def _begin(self, overwrite: bool) -> None:
+    def _begin(self, overwrite: bool, resume: bool) -> None:
         for part in self.folder.glob(".*.part"):
             part.unlink()
+        if resume:
+            self.adopt()
+            return
         here = block_numbers(self.folder)
         if here and not overwrite:
             raise ValueError(f"{self.folder} holds {len(here)} blocks already")
-        for block in reversed(here):
+        self._forgotten = here
+
+    def adopt(self) -> None:
+        """Go on after the blocks that are there now.
+
+        Raises:
+            DamagedError: if one is missing between others, or the newest is damaged.
+        """
+        self.blocks = count_blocks(self.folder)
+        if self.blocks:
+            self._frames_per_block = len(self.record(self.blocks - 1).latents)
+
+    def forget(self) -> None:
+        """Remove the blocks that are to be overwritten; the first `append` does it, too."""
+        for block in reversed(self._forgotten):
             block_path(self.folder, block).unlink()
         sync_folder(self.folder)  # no old block may come back beside new ones
-        self.blocks = 0
-        self._frames_per_block = 0
+        self._forgotten = []
 
     def append(self, record: BlockRecord) -> None:
         """Write the next block; once this returns it survives the end of the process and of the power.
@@ -188,9 +214,15 @@ class LatentWriter:
                 f"block {record.block} has {len(record.latents)} latent frames; the take's others have "
                 f"{self._frames_per_block}"
             )
+        if self._forgotten:
+            self.forget()
         write_durably(block_path(self.folder, record.block), pack(record))
         self.blocks += 1
         self._frames_per_block = len(record.latents)
+
+    def record(self, block: int) -> BlockRecord:
+        """One committed block; DamagedError if it is not what was written."""
+        return read_block(block_path(self.folder, block), block)
 
     def latents(self, frames: Sequence[int]) -> NDArray[np.float32]:
         """Latents [N, C, h, w] float32 of committed latent frames."""
@@ -207,6 +239,24 @@ class LatentWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def copy_blocks(source: Path, target: Path, count: int) -> None:
+    """Copy the first `count` blocks of a store, in order, as files of their own; another process may write to `source`.
+
+    Raises:
+        DamagedError: if one of them is not what was written.
+        OSError: if the disk refuses; the blocks copied until there are whole.
+    """
+    for block in range(count):
+        path = block_path(source, block)
+        content = path.read_bytes()
+        try:
+            unseal(path, content, KIND, FORMAT)
+        except BrokenSealError as error:
+            raise DamagedError(block, str(error)) from error
+        write_whole(block_path(target, block), content)
+    sync_folder(target)
 
 
 @dataclass(frozen=True)
@@ -297,6 +347,12 @@ def gather_latents(folder: Path, frames_per_block: int, frames: Sequence[int]) -
 
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file that is there as a whole or not at all, and there for good when this returns."""
+    write_whole(path, content)
+    sync_folder(path.parent)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """As `write_durably`, but the file may be gone after a loss of power, as long as its folder was not synced."""
     part = path.with_name(f".{path.name}.part")
     try:
         with part.open("wb") as file:
@@ -307,7 +363,6 @@ def write_durably(path: Path, content: bytes) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -325,11 +380,19 @@ def _acquire(folder: Path) -> IO[bytes]:
     """The store's lock, held until the file is closed or the process ends."""
     file = (folder / LOCK).open("a+b")
     for _ in range(LOCK_TRIES):  # somebody may just be asking `is_being_written`
-        if _try_lock(file, shared=False):
+        if _try_lock(file, shared=False) and _is_the_file_at(file, folder / LOCK):
             return file
         time.sleep(LOCK_WAIT_S)
     file.close()
     raise ValueError(f"{folder} is being written by another process; wait for it, or stop it")
+
+
+def _is_the_file_at(file: IO[bytes], path: Path) -> bool:
+    """Whether an open file is still the one at `path`: a writer that leaves an empty folder takes its lock along."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _try_lock(file: IO[bytes], shared: bool) -> bool:
@@ -365,9 +428,7 @@ def pack(record: BlockRecord) -> bytes:
         if record.embeddings is not None:
             file.create_dataset("embeddings", data=np.ascontiguousarray(record.embeddings, dtype=np.float32))
         file.create_dataset("facts", data=json.dumps(facts, ensure_ascii=False))
-    body = image.getvalue()[HEADER_BYTES:]
-    header = {"format": FORMAT, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
-    return (MAGIC + json.dumps(header).encode() + b"\n").ljust(HEADER_BYTES, b"\0") + body
+    return seal(KIND, FORMAT, image.getvalue()[HEADER_BYTES:])
 
 
 def read_block(path: Path, block: int) -> BlockRecord:
@@ -381,11 +442,10 @@ def read_block(path: Path, block: int) -> BlockRecord:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise DamagedError(block, f"{path} is missing") from error
-    header, body = _header(path, block, content[:HEADER_BYTES]), content[HEADER_BYTES:]
-    if len(body) != header["bytes"]:
-        raise DamagedError(block, f"{path} is damaged: {len(body)} bytes where {header['bytes']} were written")
-    if hashlib.sha256(body).hexdigest() != header["sha256"]:
-        raise DamagedError(block, f"{path} is damaged: its content does not fit its checksum")
+    try:
+        unseal(path, content, KIND, FORMAT)
+    except BrokenSealError as error:
+        raise DamagedError(block, str(error)) from error
     with h5py.File(io.BytesIO(content), "r") as file:
         facts = json.loads(file["facts"][()])
         if facts["block"] != block:
@@ -399,22 +459,6 @@ def read_block(path: Path, block: int) -> BlockRecord:
             cue=facts["cue"],
             seconds=facts["seconds"],
         )
-
-
-def _header(path: Path, block: int, start: bytes) -> dict[str, Any]:
-    line, end, _ = start.partition(b"\n")
-    try:
-        if not (line.startswith(MAGIC) and end):
-            raise ValueError("no header")
-        header = json.loads(line.removeprefix(MAGIC))
-        version = int(header["format"])
-        if version <= FORMAT:
-            return {"bytes": int(header["bytes"]), "sha256": str(header["sha256"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(block, f"{path} is damaged: it does not begin as a stored block does") from error
-    raise FutureFormatError(
-        f"{path} is of format {version}; this version reads formats up to {FORMAT}: install a newer longlive-rag"
-    )
 
 
 def _selection(facts: dict[str, Any] | None) -> Selection | None:

@@ -16,6 +16,10 @@ from retrieval.encoder import LatentAutoencoder
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=3, help="How many takes tests/cli/test_kills.py kills.")
+
+
 def random_pipeline(seed: int = 0) -> LongLiveRAGPipeline:
     """Random weights at toy size, 32x48 pixels."""
     torch.manual_seed(seed)

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from longlive_rag.config import OutputConfig, TakeRequest
+from longlive_rag.take import TakeRun, TakeWriter
 from longlive_rag.timeline import Timeline
 from longlive_rag.video import VideoWriter
 from retrieval.selection import Selection, candidate_frames
@@ -128,4 +129,15 @@ def write_backbone(folder: Path) -> Path:
         "sampler": {"denoising_steps": [1000, 500]},
     }
     (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def write_take(folder: Path, request: TakeRequest | None = None, **run: object) -> Path:
+    """A finished take of stand-in frames."""
+    request = request or make_request()
+    facts = TakeRun("fake", folder, "cpu", "float32", 2, "philox", **run)  # type: ignore[arg-type]
+    writer = TakeWriter(folder, request, timeline_of(request), facts)
+    for block in blocks_of(request):
+        writer.add(block)  # type: ignore[arg-type]
+    writer.finish("finished")
     return folder

@@ -67,7 +67,7 @@ def test_links_lead_somewhere():
 
 @needs_tiny_world
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["README.md", "docs/python.md", "docs/memory.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/python.md", "docs/memory.md", "docs/directing.md"])
 def test_python_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "takes").mkdir()

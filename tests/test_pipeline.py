@@ -1,6 +1,7 @@
 """The pipeline as a diffusers user meets it."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from longlive_rag import (
     TakeRun,
     TakeWriter,
 )
+from longlive_rag.config import Steering
 from longlive_rag.geometry import backbone_id
 from tests.conftest import random_pipeline
 
@@ -264,3 +266,42 @@ def test_memory_that_can_not_be_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             MemoryConfig(**settings)
+
+
+def test_memory_is_steered_from_the_block_on_that_was_said(pipe):
+    plain = pipe.request("a red circle walks", seconds=9, seed=4)
+    steering = (Steering(6.0, "exclude", 0.4, 1.5), Steering(7.5, "pin", 1.5, 2.0))
+    told = replace(plain, memory=replace(plain.memory, steering=steering))
+    timeline = pipe.timeline(plain)
+    first, second = (timeline.cue_block(steer.seconds) for steer in steering)
+    runs = [[block.selections for block in pipe.stream(request)] for request in (plain, told)]
+    assert runs[0][:first] == runs[1][:first]
+    assert runs[0][first:] != runs[1][first:]
+    excluded, pinned = timeline.latents_between(0.4, 1.5), timeline.latents_between(1.5, 2.0)
+    pinned = set(pinned) - set(excluded)
+    for block, selections in enumerate(runs[1]):
+        frames = {frame for selection in selections for frame in selection.frames}
+        if block >= first:
+            assert not frames & set(excluded)
+        if block >= second:
+            assert pinned <= frames
+    assert any(set(excluded) & set(selection.frames) for one in runs[0][first:] for selection in one)
+
+
+def test_a_remembered_take_goes_with_cues(pipe: LongLiveRAGPipeline, pipeline_folder: Path, tmp_path: Path) -> None:
+    opened = LongLiveRAGPipeline.from_pretrained(pipeline_folder)
+    shot = opened.request("a red circle walks in a meadow", seconds=2, seed=1)
+    run = TakeRun("random", pipeline_folder, "cpu", "float32", 1, "philox", backbone_id=backbone_id(pipeline_folder))
+    writer = TakeWriter(tmp_path / "first", shot, opened.timeline(shot), run)
+    for block in opened.stream(shot, stores=[writer]):
+        writer.add(block)
+    writer.finish("finished")
+    memory = replace(opened.memory, remember=(str(tmp_path / "first"),))
+    cues = [(1.0, "a red circle jumps in a desert")]
+    blocks = list(opened.stream("a red circle walks in a desert", seconds=3, seed=2, cues=cues, memory=memory))
+    cue = next(block.index for block in blocks if block.cue)
+    remembered = [any(frame < 0 for frame in block.selections[0].frames) for block in blocks]
+    assert remembered == [True] * len(blocks)
+    plain = list(opened.stream("a red circle walks in a desert", seconds=3, seed=2, memory=memory))
+    assert torch.equal(blocks[cue - 1].latents, plain[cue - 1].latents)
+    assert not torch.equal(blocks[cue].latents, plain[cue].latents)

@@ -7,16 +7,27 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from longlive_rag.cli.errors import Failed, Stopped, one_line, refuse_bad_input
-from longlive_rag.cli.settings import FLAGS, build_request, with_rights, with_settings
-from longlive_rag.config import TakeRequest
-from longlive_rag.geometry import backbone_id, read_geometry
+from longlive_rag.cli.settings import (
+    FLAGS,
+    CueSource,
+    build_checkpoint,
+    build_request,
+    build_schedule,
+    with_checkpoints,
+    with_cue_files,
+    with_rights,
+    with_settings,
+)
+from longlive_rag.config import CheckpointConfig, CheckpointMode, TakeRequest, checkpoint_spacing
+from longlive_rag.cues import cue_blocks, snapped
+from longlive_rag.geometry import Geometry, backbone_id, read_geometry
 from longlive_rag.presets import BUILT_IN, DEFAULT_BACKBONE, Preset, load_preset
 from longlive_rag.timeline import Timeline
 
@@ -31,18 +42,24 @@ PROGRESS += "{remaining} left{postfix}"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("prompt")
+@click.argument("prompt", required=False)
 @click.option("-o", "--output", "take", required=True, metavar="FOLDER", help="Folder of the take.")
-@click.option("--seconds", type=float, default=30.0, show_default=True, help="Length of the take.")
+@click.option("--seconds", type=float, help="Length of the take.  [default: what --cues says, else 30]")
 @click.option(
     "--cue",
     "cues",
-    type=(float, str),
+    type=(str, str),
     multiple=True,
-    metavar="SECONDS PROMPT",
-    help="Another prompt takes over at this second (at the next block). Repeat for more.",
+    metavar="TIMECODE PROMPT",
+    help="Another prompt takes over then (at the next block). Repeat for more.",
 )
+@with_cue_files
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same take.")
+@click.option(
+    "--start-image",
+    metavar="FILE",
+    help="A PNG or JPEG that the take begins with; scaled to cover the frame and cropped to its centre.",
+)
 @click.option("--memory/--no-memory", default=None, help="Retrieve past frames, or don't (the native backbone).")
 @click.option(
     "--backbone",
@@ -66,21 +83,28 @@ PROGRESS += "{remaining} left{postfix}"
     type=click.Path(path_type=Path),
     help="Prompts embedded by 'models embed-prompts'; the text encoder is not loaded.",
 )
+@with_checkpoints
 @with_rights
 @click.option("--overwrite", is_flag=True, help="Replace the take that the folder holds.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (progress stays on stderr).")
 def generate(
-    prompt: str,
+    prompt: str | None,
     take: str,
-    seconds: float,
-    cues: tuple[tuple[float, str], ...],
+    seconds: float | None,
+    cues: tuple[tuple[str, str], ...],
+    cue_file: Path | None,
+    cues_line: int | None,
+    switch_every: float | None,
     seed: int,
+    start_image: str | None,
     memory: bool | None,
     backbone: str,
     dtype: str,
     device: str,
     codec: str,
     prompt_embeds: Path | None,
+    checkpoint: CheckpointMode | None,
+    checkpoint_gib: float | None,
     license_policy: str | None,
     deliverable: bool,
     phase: str | None,
@@ -92,7 +116,8 @@ def generate(
     """Make a take: a video from PROMPT that remembers what it has shown.
 
     The folder then holds video.mp4, take.json (how it was made), contact_sheet.png (frames at a glance) and
-    memory.png (which past frames each block brought back). Ctrl-C keeps what was finished.
+    memory.png (which past frames each block brought back). Ctrl-C keeps what was finished; 'longlive-rag resume' goes
+    on with it.
 
     \b
     Examples:
@@ -100,34 +125,68 @@ def generate(
         longlive-rag generate "a red circle walks in a meadow" -o takes/first
       Another prompt takes over at 8 s, and again at 14 s:
         longlive-rag generate "a red circle walks in a meadow" -o takes/story --seconds 20 \\
-          --cue 8 "a red circle jumps in a meadow" --cue 14 "a red circle leaves in a meadow"
+          --cue 8 "a red circle jumps in a meadow" --cue 0:14 "a red circle leaves in a meadow"
+      The same from a file of cues, or from the cues of a take:
+        longlive-rag generate --cues story.txt -o takes/story
+        longlive-rag generate --cues takes/story -o takes/again
       The same take without memory, to compare:
         longlive-rag generate "a red circle walks in a meadow" -o takes/native --no-memory
+      A take that begins with a picture:
+        longlive-rag generate "a red circle walks in a meadow" -o takes/picture --start-image first.png
       A backbone of your own, on a GPU, with more memory:
         longlive-rag generate "a red fox in the snow" -o takes/fox --backbone models/longlive \\
           --device cuda --dtype bfloat16 --memory-frames 8 --window 14
 
     Options from --window to --upscale default to the backbone's preset.
     """
+    from longlive_rag.continuing import timeline_of
     from longlive_rag.remember import find_remembered
-    from longlive_rag.take import TakeWriter, check_take_folder
+    from longlive_rag.start_image import read_start_image
+    from longlive_rag.take import TakeClaim, TakeWriter, check_take_folder
 
-    with refuse_bad_input(FLAGS):
-        preset = load_preset(backbone)
-        request = build_request(preset, prompt, seconds, cues, seed, memory, settings)
-        if not take:
-            raise ValueError("--output is empty; name a folder for the take, such as takes/first")
-        provenance = provenance_of(preset, license_policy, deliverable, phase, show_label)
-        geometry = read_geometry(preset, request.output, request.memory.encoder)
-        find_remembered(request.memory.remember, preset, request.output, geometry)
-        timeline = Timeline(
-            request.pixel_frames, request.output.fps, request.context.frames_per_block, preset.temporal_factor
-        )
-        frame_bytes = geometry.latent_bytes + geometry.embedding_bytes
-        check_take_folder(Path(take), request, overwrite, timeline.latent_frames * frame_bytes)
-    pipe, run = open_backbone(preset, request, device, dtype, codec, provenance, prompt_embeds)
-    record = make(pipe, request, TakeWriter(Path(take), request, timeline, run))
+    with ExitStack() as held:
+        with refuse_bad_input(FLAGS):
+            preset = load_preset(backbone)
+            source = CueSource(cue_file, cues_line, switch_every)
+            schedule = build_schedule(preset, prompt, seconds, cues, source, settings)
+            request = build_request(preset, schedule, seed, memory, settings, start_image)
+            checkpoints = build_checkpoint(CheckpointConfig(), checkpoint, checkpoint_gib)
+            if not take:
+                raise ValueError("--output is empty; name a folder for the take, such as takes/first")
+            provenance = provenance_of(preset, license_policy, deliverable, phase, show_label)
+            geometry = read_geometry(preset, request.output, request.memory.encoder)
+            find_remembered(request.memory.remember, preset, request.output, geometry)
+            picture = read_start_image(Path(start_image), request.output) if start_image is not None else None
+            timeline = timeline_of(request, preset)
+            cue_blocks(request, timeline)
+            room = stored_bytes(request, timeline, geometry, dtype, checkpoints)
+            check_take_folder(Path(take), request, overwrite, room)
+            claim = held.enter_context(TakeClaim(Path(take), overwrite))
+        for sentence in snapped(request, timeline):
+            click.echo(f"Note: {sentence}.", err=True)
+        if picture is not None:
+            click.echo(f"Start image: {picture.in_words}.", err=True)
+        pipe, run = open_backbone(preset, request, device, dtype, codec, provenance, prompt_embeds)
+        writer = TakeWriter(Path(take), request, timeline, run, checkpoint=checkpoints, claim=claim)
+        record = make(pipe, request, writer)
     report(record, Path(take), as_json)
+
+
+def stored_bytes(
+    request: TakeRequest, timeline: Timeline, geometry: Geometry, dtype: str, checkpoints: CheckpointConfig
+) -> int:
+    """What a take's latents and checkpoints will take of the disk, roughly."""
+    from longlive_rag.take import segment_blocks
+
+    frames = timeline.latent_frames
+    latents = frames * (geometry.latent_bytes + geometry.embedding_bytes)
+    if checkpoints.mode == "light":
+        return latents
+    every = segment_blocks(timeline)
+    count = sum(every / checkpoint_spacing(blocks, every) for blocks in range(every, timeline.blocks + 1, every))
+    windows = round(count) * request.context.window_frames
+    pages = frames if request.context.memory_frames else 0
+    return latents + min(int(checkpoints.gib * 2**30), (windows + pages) * geometry.page_bytes(dtype))
 
 
 def open_backbone(
@@ -216,6 +275,7 @@ def make(pipe: LongLiveRAGPipeline, request: TakeRequest, take: TakeWriter) -> d
 
     bar = tqdm(
         total=request.pixel_frames,
+        initial=take.frames_before,
         unit=" frames",
         bar_format=PROGRESS,
         smoothing=0,
@@ -269,7 +329,8 @@ def kept(record: dict[str, Any], folder: Path) -> str:
     video = record["video"]
     if not video["frames"]:
         return "nothing was finished, so nothing was written"
-    return f"kept the first {video['seconds']:.1f} s ({video['frames']} frames) in {folder / video['file']}"
+    there = f"kept the first {video['seconds']:.1f} s ({video['frames']} frames) in {folder / video['file']}"
+    return f"{there}; to go on: longlive-rag resume {folder}" if record["latents"] else there
 
 
 def report(record: dict[str, Any], folder: Path, as_json: bool) -> None:
@@ -299,8 +360,10 @@ def report(record: dict[str, Any], folder: Path, as_json: bool) -> None:
         }
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
+    new = timings["new_frames"]
+    frames = f"{video['frames']} frames" if new == video["frames"] else f"{video['frames']} frames, {new} of them new"
     click.echo(
-        f"{video['seconds']:g} s of video ({video['frames']} frames) in {timings['seconds']:.1f} s: "
+        f"{video['seconds']:g} s of video ({frames}) in {timings['seconds']:.1f} s: "
         f"{timings['frames_per_second']:.1f} frames per second end to end"
     )
     retrieved = f"{memory['frames_retrieved']} past frames retrieved"

@@ -12,7 +12,12 @@ from longlive_rag.version import __version__
 
 COMMANDS = {
     "generate": "Make a take: a video from a prompt, with memory.",
-    "take": "What a take on disk holds, and mending one.",
+    "direct": "Make a take and direct it meanwhile.",
+    "resume": "Go on with a take that was stopped or killed.",
+    "extend": "Make a take longer.",
+    "branch": "A new take that begins as another one does.",
+    "take": "What a take on disk holds; export parts of it; mend it.",
+    "library": "List takes, and find frames among them.",
     "plan": "What a take will need of GPU, host and disk.",
     "train": "Train the encoder by which memory is searched.",
     "verify": "Replay golden trajectories and compare.",

@@ -10,6 +10,7 @@ import click
 
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.settings import FLAGS, Gibibytes, build_request, with_settings
+from longlive_rag.cues import Schedule
 from longlive_rag.presets import DEFAULT_BACKBONE, load_preset
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def plan(
         from longlive_rag.plan import budgets_that_fit
 
         preset = load_preset(backbone)
-        request = build_request(preset, "a plan", seconds, (), 0, None, settings)
+        request = build_request(preset, Schedule("a plan", (), seconds), 0, None, settings)
         result = plan_request(preset, request, dtype, device, cues)
         sizes = [None if gib is None else int(gib * 2**30) for gib in (gpu_gib, host_gib)]
         advice = budgets_that_fit(result, *sizes)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import click
 
-from longlive_rag.config import Cue, TakeRequest
+from longlive_rag.config import CheckpointConfig, CheckpointMode, Cue, TakeRequest
+from longlive_rag.cues import Schedule
 from longlive_rag.presets import Preset
+from longlive_rag.timecode import parse_timecode
 from retrieval.budgets import PAGE_PRECISIONS
 
 
@@ -152,6 +155,7 @@ SETTINGS = (
     Setting("--fps", "output", "fps", int, "Frames a second of the video."),
     Setting("--upscale", "output", "upscale", int, "Each side of the video is this many times the backbone's."),
 )
+DEFAULT_SECONDS = 30.0
 POLICIES = ["any", "research", "commercial"]
 POLICY = click.option(
     "--license-policy",
@@ -159,7 +163,11 @@ POLICY = click.option(
     help="Refuse weights whose recorded terms don't allow this. Default: LONGLIVE_RAG_LICENSE_POLICY, else the config "
     "file, else any.",
 )
-PLAIN_FLAGS = {name: f"--{name}" for name in ("seconds", "seed", "device", "dtype", "codec", "phase")}
+PLAIN_FLAGS = {
+    name: f"--{name}" for name in ("seconds", "seed", "device", "dtype", "codec", "phase", "at", "checkpoint")
+}
+PLAIN_FLAGS |= {"checkpoint_gib": "--checkpoint-gib", "start_image": "--start-image"}
+PLAIN_FLAGS |= {"cues_line": "--cues-line", "switch_every": "--switch-every"}
 FLAGS = {setting.field: setting.flag for setting in SETTINGS} | PLAIN_FLAGS
 
 
@@ -168,6 +176,22 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     for setting in reversed(SETTINGS):
         repeats: dict[str, Any] = {"multiple": True} if setting.repeats else {"default": None}
         option = click.option(setting.flag, setting.key, type=setting.type, help=setting.help, **repeats)
+        command = option(command)
+    return command
+
+
+def with_checkpoints(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options about going on with a take."""
+    options = (
+        click.option(
+            "--checkpoint",
+            type=click.Choice(["exact", "light"]),
+            help="Going on with the take later is exact (checkpoints are stored) or light (nothing is, and what "
+            "follows is near to, not equal to, an uninterrupted take). Default: exact, or what the take was made with.",
+        ),
+        click.option("--checkpoint-gib", type=Gibibytes(), help="What checkpoints may take of the disk. Default: 4."),
+    )
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -185,14 +209,79 @@ def with_rights(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def with_cue_files(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that read cues from a file."""
+    options = (
+        click.option(
+            "--cues",
+            "cue_file",
+            type=click.Path(path_type=Path),
+            metavar="FILE|TAKE",
+            help="Cues from a file (.txt, .jsonl, .json, .yaml) or from a take; PROMPT may be in it.",
+        ),
+        click.option("--cues-line", type=int, help="Which line of a .jsonl file, from 1."),
+        click.option("--switch-every", type=float, help="Seconds between cues that have no times. Default: even."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True)
+class CueSource:
+    """Where cues are read: the options of `with_cue_files`."""
+
+    file: Path | None = None
+    line: int | None = None
+    switch_every: float | None = None
+
+
+def build_schedule(
+    preset: Preset,
+    prompt: str | None,
+    seconds: float | None,
+    cues: tuple[tuple[str, str], ...],
+    source: CueSource,
+    settings: dict[str, Any],
+) -> Schedule:
+    """What is seen when, by the options or the cue file.
+
+    Raises:
+        ValueError: naming the option or the file's line, the value and what would be right.
+    """
+    fps = settings.get("output_fps") or preset.output.fps
+    if source.file is None:
+        for flag, value in (("--cues-line", source.line), ("--switch-every", source.switch_every)):
+            if value is not None:
+                raise ValueError(f"{flag} is {value:g}, but there is no file of cues; add --cues FILE")
+        if prompt is None:
+            raise ValueError("PROMPT is missing; say what is to be seen, or add --cues FILE")
+        timed = tuple(Cue(_cue_seconds(number, at, fps), words) for number, (at, words) in enumerate(cues, start=1))
+        return Schedule(prompt, timed, DEFAULT_SECONDS if seconds is None else seconds)
+    if cues:
+        raise ValueError("--cue and --cues are both given; put all cues into the file")
+    from longlive_rag.cue_files import read_cues
+
+    file = read_cues(source.file, fps, source.line)
+    if seconds is None and file.seconds is None and source.switch_every is None:
+        seconds = DEFAULT_SECONDS
+    return file.schedule(prompt=prompt, seconds=seconds, switch_every=source.switch_every)
+
+
+def _cue_seconds(number: int, at: str, fps: int) -> float:
+    try:
+        return parse_timecode(at, fps)
+    except ValueError as error:
+        raise ValueError(f"cue {number}: {error}") from error
+
+
 def build_request(
     preset: Preset,
-    prompt: str,
-    seconds: float,
-    cues: tuple[tuple[float, str], ...],
+    schedule: Schedule,
     seed: int,
     memory: bool | None,
     settings: dict[str, Any],
+    start_image: str | None = None,
 ) -> TakeRequest:
     """The request: what the user said, and the preset for the rest.
 
@@ -207,13 +296,20 @@ def build_request(
         changes["memory"]["enabled"] = memory
     if not changes["memory"].get("enabled", preset.memory.enabled):
         changes["context"]["memory_frames"] = 0
+    changes["memory"]["steering"] = schedule.steering
     return TakeRequest(
-        prompt=prompt,
-        seconds=seconds,
-        cues=tuple(Cue(at, words) for at, words in cues),
+        prompt=schedule.prompt,
+        seconds=schedule.seconds,
+        cues=schedule.cues,
         seed=seed,
         context=replace(preset.context, **changes["context"]),
         sampler=replace(preset.sampler, **changes["sampler"]),
         memory=replace(preset.memory, **changes["memory"]),
         output=replace(preset.output, **changes["output"]),
+        start_image=start_image,
     )
+
+
+def build_checkpoint(before: CheckpointConfig, mode: CheckpointMode | None, gib: float | None) -> CheckpointConfig:
+    """What the user said, and `before` for the rest; ValueError if it can't be."""
+    return CheckpointConfig(mode or before.mode, before.gib if gib is None else gib)

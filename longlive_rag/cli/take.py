@@ -1,4 +1,4 @@
-"""`longlive-rag take`: what a take on disk holds, and mending one."""
+"""`longlive-rag take`: what a take on disk holds, parts of it for others, and mending one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from longlive_rag.cli.errors import Failed, refuse_bad_input
+from longlive_rag.cli.export import export
 
 TAKE = click.argument("folder", metavar="TAKE", type=click.Path(path_type=Path))
 
@@ -20,8 +21,12 @@ def take() -> None:
     \b
     Examples:
       longlive-rag take info takes/first
+      longlive-rag take export takes/first --from 0:02 --to 0:06 --video clip.mp4
       longlive-rag take repair takes/first
     """
+
+
+take.add_command(export)
 
 
 @take.command()

@@ -11,6 +11,7 @@ from backbone.vae import (
     denormalize_latents,
     encode_video,
     fold_temporal_convs,
+    latents_carried,
     normalize_latents,
 )
 
@@ -116,3 +117,38 @@ def test_clips_of_another_length_are_refused(folded: AutoencoderKLWan) -> None:
 def test_normalising_goes_there_and_back(vae: AutoencoderKLWan) -> None:
     latents = draw(2, CHANNELS, 2, 3, 3)
     torch.testing.assert_close(denormalize_latents(vae, normalize_latents(vae, latents)), latents)
+
+
+def test_a_decoder_that_starts_late_enough_is_exact() -> None:
+    """No frame further back than `latents_carried` changes a bit; one much nearer does."""
+    torch.manual_seed(2)
+    shortcuts = AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2)
+    small = AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 2], num_res_blocks=1, temperal_downsample=[True])
+    for vae in (shortcuts, small):
+        fold_temporal_convs(vae.eval())
+        blocks = -(-latents_carried(vae) // 3)
+        latents = torch.randn(1, 16, 3 * (blocks + 3), 2, 3)
+        whole, late, too_late = (StreamingDecoder(vae) for _ in range(3))
+        for block in range(blocks + 3):
+            part = latents[:, :, 3 * block : 3 * block + 3]
+            pixels = whole.decode(part)
+            if block >= 2:
+                again = late.decode(part)
+            if block > 3:
+                nearly = too_late.decode(part)
+            if block >= blocks + 2:
+                assert torch.equal(pixels, again)
+            if block == 4:
+                assert not torch.equal(pixels[:, :, -1], nearly[:, :, -1])
+
+
+def test_a_decoder_goes_on_from_anothers_features() -> None:
+    torch.manual_seed(2)
+    vae = fold_temporal_convs(AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=1).eval())
+    latents = torch.randn(1, 16, 6, 2, 3)
+    one, other = StreamingDecoder(vae), StreamingDecoder(vae)
+    one.decode(latents[:, :, :1])
+    assert one.features() == {}  # only the first frame has passed
+    one.decode(latents[:, :, 1:3])
+    other.restore(one.features())
+    assert torch.equal(other.decode(latents[:, :, 3:]), one.decode(latents[:, :, 3:]))

@@ -116,6 +116,12 @@ def test_no_memory(command, backbone, fake_pipeline, tmp_path):
         (["--cue", "3", "a", "--cue", "2", "b"], "cue 2 is at 2 s, not after the one before it at 3 s"),
         (["--cue", "2", " "], "the prompt of cue 1 is empty"),
         (["--cue", "0", "a"], "cue 1 is at 0 s; a cue must come after the start"),
+        (["--cue", "3.9", "a"], "cue 1 is at 3.9 s; the last block of this 4 s take begins at"),
+        (["--cue", "soon", "a"], "cue 1: 'soon' is no timecode; write 12.5, 0:12.5"),
+        (["--cues-line", "2"], "--cues-line is 2, but there is no file of cues; add --cues FILE"),
+        (["--switch-every", "2"], "--switch-every is 2, but there is no file of cues"),
+        (["--cues", "nowhere.txt"], "nowhere.txt is no file and no take"),
+        (["--cues", "nowhere.txt", "--cue", "1", "a"], "--cue and --cues are both given"),
     ],
 )
 def test_bad_input(command, backbone, fake_pipeline, tmp_path, arguments, message):
@@ -126,6 +132,35 @@ def test_bad_input(command, backbone, fake_pipeline, tmp_path, arguments, messag
     assert message in result.err
     assert result.err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["backbone"]
+
+
+def test_cues_from_a_file(command, backbone, fake_pipeline, tmp_path):
+    fake_pipeline()
+    story = tmp_path / "story.jsonl"
+    story.write_text('{"prompts": ["a red circle walks", "a red circle jumps", "the blue circle walks"]}\n')
+    arguments = ("-o", tmp_path / "take", "--backbone", backbone, "--cues", story, "--switch-every", "2")
+    result = command("generate", *arguments)
+    assert result.code == 0, result.err
+    assert "Note: cue 1, asked for at 0:02, takes over at 0:02.0625, where the next block begins.\n" in result.err
+    record = json.loads((tmp_path / "take" / "take.json").read_text())
+    assert record["request"]["seconds"] == 6
+    assert [cue["seconds"] for cue in record["cues"]] == [2.0625, 4.3125]
+    again = command("generate", "-o", tmp_path / "again", "--backbone", backbone, "--cues", tmp_path / "take", "--json")
+    assert again.code == 0, again.err
+    replayed = json.loads((tmp_path / "again" / "take.json").read_text())
+    assert replayed["request"] == record["request"]
+    broken = tmp_path / "broken.txt"
+    broken.write_text("0 one\n0:99 two\n")
+    refused = command("generate", "-o", tmp_path / "new", "--backbone", backbone, "--cues", broken)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == f"Error: {broken}, line 2: '0:99' is no timecode: 99 seconds, but there are at most 59\n"
+    assert not (tmp_path / "new").exists()
+
+
+def test_no_prompt(command, backbone, tmp_path):
+    result = command("generate", "-o", tmp_path / "take", "--backbone", backbone)
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "PROMPT is missing; say what is to be seen, or add --cues FILE" in result.err
 
 
 def test_an_empty_folder_name(command, backbone):

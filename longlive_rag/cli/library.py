@@ -1,0 +1,198 @@
+"""`longlive-rag library`: the takes of a folder, and frames among them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from longlive_rag.cli.errors import refuse_bad_input
+
+if TYPE_CHECKING:
+    from longlive_rag.library import Found, Library, PromptUnits
+
+ROOT = click.argument("root", default="takes", type=click.Path(path_type=Path))
+PROMPT_WIDTH = 60
+
+
+@click.group()
+def library() -> None:
+    """The takes of a folder: what there is, and frames among them.
+
+    \b
+    Examples:
+      longlive-rag library list
+      longlive-rag library search --text "a blue square jumps"
+      longlive-rag library search --frame takes/first@0:05 -o found.png
+    """
+
+
+@library.command("list")
+@ROOT
+@click.option("--json", "as_json", is_flag=True, help="Print the takes as JSON.")
+def list_takes(root: Path, as_json: bool) -> None:
+    """List the takes under ROOT (default: takes).
+
+    \b
+    Examples:
+      longlive-rag library list
+      longlive-rag library list takes --json
+    """
+    from longlive_rag.library import open_library
+
+    with refuse_bad_input():
+        found = open_library(root)
+        facts = [take.describe() for take in found.takes]
+    _say_left_out(found.left_out)
+    if as_json:
+        click.echo(json.dumps({"root": str(root), "takes": facts}, indent=2, ensure_ascii=False))
+        return
+    if not facts:
+        click.echo(f"no takes in {root}")
+        return
+    rows = [("take", "status", "length", "size", "backbone", "cues", "prompt")]
+    for take in facts:
+        size = f"{take['width']}x{take['height']}"
+        length = f"{take['seconds']:.1f} s"
+        prompt = _short(take["prompt"])
+        rows.append((take["take"], take["status"], length, size, take["backbone"], str(len(take["cues"])), prompt))
+    click.echo(_table(rows))
+
+
+@library.command()
+@ROOT
+@click.option("--text", help="Find frames that were made under words like these.")
+@click.option("--frame", metavar="TAKE@TIMECODE", help="Find frames that look like this one.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=8, show_default=True, help="Frames at most.")
+@click.option(
+    "--apart", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds between frames of one take."
+)
+@click.option("--backbone", metavar="NAME|FOLDER", help="Whose text encoder reads --text.  [default: most takes' own]")
+@click.option("--words-only", is_flag=True, help="Compare the words of prompts alone; no text encoder is loaded.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the found frames.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def search(
+    root: Path,
+    text: str | None,
+    frame: str | None,
+    limit: int,
+    apart: float,
+    backbone: str | None,
+    words_only: bool,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Find frames among the takes under ROOT (default: takes), by words or by another frame.
+
+    Words are compared with the prompts that frames were made under: half by their embeddings, half as words. A frame is
+    compared with the stored embeddings of all frames of the same backbone, the ones that memory is searched by.
+
+    \b
+    Examples:
+      longlive-rag library search --text "a blue square jumps"
+      longlive-rag library search takes --frame takes/first@0:05 --limit 12 -o found.png
+    What was found can be remembered by a new take:
+      longlive-rag generate "a red circle walks in a desert" -o takes/second --remember takes/first@4-6
+    """
+    from longlive_rag.library import open_library, search_frame, search_words
+
+    with refuse_bad_input():
+        if (text is None) == (frame is None):
+            raise ValueError("give one of --text and --frame")
+        if output is not None and output.suffix.lower() != ".png":
+            raise ValueError(f"--output {output}: the suffix must be .png")
+        takes = open_library(root)
+        if frame is not None:
+            folder, at, timecode = frame.rpartition("@")
+            if not at:
+                raise ValueError(f"--frame is {frame!r}; it must be TAKE@TIMECODE, such as takes/first@0:05")
+            found = search_frame(takes, Path(folder), timecode, limit, apart)
+        else:
+            assert text is not None
+            units = None if words_only or not takes.takes else _text_encoder(takes, backbone)
+            found = search_words(takes, text, limit, units)
+        if output is not None and found.hits:
+            _draw(found, f"Like {frame}" if frame else f"“{text}”", output)
+    _say_left_out((*takes.left_out, *found.left_out))
+    hits = [hit.as_dict() for hit in found.hits]
+    if as_json:
+        left_out = [{"take": str(folder), "reason": reason} for folder, reason in (*takes.left_out, *found.left_out)]
+        facts = {"root": str(root), "text": text, "frame": frame, "found": hits, "left_out": left_out}
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        click.echo(_hits_table(hits) if hits else f"nothing found among {len(takes.takes)} takes in {root}")
+        if output is not None and hits:
+            click.echo(f"  drawn   {output}")
+
+
+def _text_encoder(takes: Library, backbone: str | None) -> PromptUnits:
+    """What embeds prompts: the text encoder of `backbone`, or of the one that most takes are by."""
+    from longlive_rag.cli.generate import quiet_libraries
+    from longlive_rag.presets import find_folder
+
+    name = backbone or Counter(take.record["run"]["backbone"] for take in takes.takes).most_common(1)[0][0]
+    try:
+        folder = find_folder(name)
+    except ValueError as error:
+        if backbone is not None:
+            raise
+        raise ValueError(f"{error}; name the takes' backbone with --backbone, or add --words-only") from error
+    with quiet_libraries():
+        from longlive_rag.embeddings import prompt_units_of
+
+        return prompt_units_of(folder)
+
+
+def _draw(found: Found, title: str, path: Path) -> None:
+    from PIL import Image
+
+    from longlive_rag.export import save_picture
+    from longlive_rag.pictures import found_sheet, timecode
+    from longlive_rag.rights.provenance import DIGITAL_SOURCE
+    from longlive_rag.video import read_frames
+
+    tiles = []
+    for hit in found.hits:
+        video = hit.take.folder / hit.take.record["video"]["file"]
+        (picture,) = read_frames(video, hit.shown, hit.shown + 1)
+        words = f"{hit.similarity:.2f}  {hit.prompt}"
+        where = f"{hit.take.folder.name} {timecode(hit.shown / hit.take.fps)}"
+        tiles.append((Image.fromarray(picture), where, words))
+    facts = {
+        "generated_by_ai": True,
+        "digital_source_type": DIGITAL_SOURCE,
+        "found": [hit.as_dict() for hit in found.hits],
+    }
+    tags = {"comment": "Generated by AI: frames of takes", "description": json.dumps(facts, ensure_ascii=False)}
+    save_picture(found_sheet(tiles, title, f"{len(tiles)} frames, the most similar first"), path, tags)
+
+
+def _say_left_out(left_out: Sequence[tuple[Path, str]]) -> None:
+    for folder, reason in left_out:
+        click.echo(f"Note: {folder} is left out: {reason}.", err=True)
+
+
+def _hits_table(hits: Sequence[dict[str, Any]]) -> str:
+    from longlive_rag.timecode import format_timecode
+
+    rows = [("similarity", "take", "from", "to", "prompt")]
+    for hit in hits:
+        start, end = (format_timecode(hit[name]) for name in ("from_seconds", "to_seconds"))
+        rows.append((f"{hit['similarity']:.3f}", hit["take"], start, end, _short(hit["prompt"])))
+    return _table(rows)
+
+
+def _short(words: str) -> str:
+    line = " ".join(words.split())
+    return line if len(line) <= PROMPT_WIDTH else line[: PROMPT_WIDTH - 3].rstrip() + "..."
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

@@ -1,0 +1,72 @@
+"""What is seen when: a cue waits for the next block, and that is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from longlive_rag.config import Cue, MemoryConfig, Steering, TakeRequest
+from longlive_rag.timecode import format_timecode
+from longlive_rag.timeline import Timeline
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a take shows when.
+
+    Attributes:
+        prompt: the words at its start.
+        cues: the words that take over later.
+        seconds: length of the take.
+        steering: what memory is told while it runs.
+    """
+
+    prompt: str
+    cues: tuple[Cue, ...]
+    seconds: float
+    steering: tuple[Steering, ...] = ()
+
+
+def cue_blocks(request: TakeRequest, timeline: Timeline) -> dict[int, int]:
+    """Block at which each cue takes over: {block: number of the cue, from 1}.
+
+    Raises:
+        ValueError: if two cues fall on one block, or one after the last block began.
+    """
+    blocks: dict[int, int] = {}
+    for number, cue in enumerate(request.cues, start=1):
+        block = timeline.cue_block(cue.seconds)
+        if block >= timeline.blocks:
+            raise ValueError(
+                f"cue {number} is at {cue.seconds:g} s; the last block of this {request.seconds:g} s take begins at "
+                f"{timeline.starts_at(timeline.blocks - 1):g} s, so that it would never take over"
+            )
+        if block in blocks:
+            raise ValueError(
+                f"cue {number} ({cue.seconds:g} s) takes over at {timeline.starts_at(block):g} s, as does cue "
+                f"{blocks[block]}; a cue waits for the next block, so leave one block between them"
+            )
+        blocks[block] = number
+    return blocks
+
+
+def steered(memory: MemoryConfig, timeline: Timeline, block: int) -> MemoryConfig:
+    """What holds for a block, of the spans that are pinned or excluded on the way."""
+    return memory.with_steering(steer for steer in memory.steering if steering_block(steer, timeline) <= block)
+
+
+def steering_block(steer: Steering, timeline: Timeline) -> int:
+    """The block from which on memory does as it is told."""
+    return timeline.cue_block(steer.seconds) if steer.seconds else 0
+
+
+def snapped(request: TakeRequest, timeline: Timeline) -> list[str]:
+    """A sentence for each cue that takes over later than it was asked for."""
+    sentences = []
+    for number, cue in enumerate(request.cues, start=1):
+        second = timeline.starts_at(timeline.cue_block(cue.seconds))
+        if second > cue.seconds:
+            sentences.append(
+                f"cue {number}, asked for at {format_timecode(cue.seconds)}, takes over at {format_timecode(second)}, "
+                "where the next block begins"
+            )
+    return sentences

@@ -1,0 +1,73 @@
+"""A picture that a take begins with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from longlive_rag.config import OutputConfig
+
+FORMATS = ("PNG", "JPEG")
+
+
+@dataclass(frozen=True)
+class StartImage:
+    """A picture at the size that the backbone makes.
+
+    Attributes:
+        pixels: [H, W, 3] uint8.
+        given: (width, height) of the file, upright.
+    """
+
+    pixels: NDArray[np.uint8]
+    given: tuple[int, int]
+
+    @property
+    def in_words(self) -> str:
+        """What was done to it."""
+        height, width, _ = self.pixels.shape
+        if self.given == (width, height):
+            return f"{width}x{height}, used as it is"
+        factor = max(width / self.given[0], height / self.given[1])
+        sides = [round(side * factor) for side in self.given]
+        resized = f"{self.given[0]}x{self.given[1]}, resized to {sides[0]}x{sides[1]}"
+        return resized if sides == [width, height] else f"{resized} and cropped to its centre, {width}x{height}"
+
+
+def read_start_image(path: Path, output: OutputConfig) -> StartImage:
+    """Read a PNG or JPEG file and make it fit: upright, scaled (Lanczos) to cover the frame, cropped to its centre.
+
+    What is transparent becomes black.
+
+    Raises:
+        ValueError: if it is no such file or can't be read.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as file:
+            upright = ImageOps.exif_transpose(file)
+            rgb = _to_rgb(upright)
+    except FileNotFoundError as error:
+        raise ValueError(f"start_image is {path}, which isn't there") from error
+    except IsADirectoryError as error:
+        raise ValueError(f"start_image is {path}, which is a folder; it must be a PNG or JPEG file") from error
+    except UnidentifiedImageError as error:
+        raise ValueError(f"start_image is {path}, which is no PNG or JPEG picture") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"start_image is {path}, which can't be read: {error}") from error
+    fitted = ImageOps.fit(rgb, (output.width, output.height), Image.Resampling.LANCZOS)
+    return StartImage(np.asarray(fitted, dtype=np.uint8).copy(), upright.size)
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip where it should scale
+        return Image.fromarray((np.asarray(picture).astype(np.int64) // 257).clip(0, 255).astype(np.uint8)).convert(
+            "RGB"
+        )
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        with_alpha = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, (0, 0, 0, 255)), with_alpha).convert("RGB")
+    return picture.convert("RGB")

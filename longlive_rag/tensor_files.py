@@ -1,0 +1,50 @@
+"""Tensors and facts in one sealed file: whole or refused, and there for good once written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from retrieval.sealed import BrokenSealError, seal, unseal
+from retrieval.store import write_durably
+
+FORMAT = 1
+FACTS = "facts"
+
+
+def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write tensors by name and plain facts, durably and atomically; OSError if the disk refuses.
+
+    Args:
+        path: the file.
+        kind: of the file, a word or two for its header.
+        tensors: on any device.
+        facts: what JSON can hold.
+    """
+    packed = torch.frombuffer(bytearray(json.dumps(facts).encode()), dtype=torch.uint8)
+    on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_durably(path, seal(kind, FORMAT, save({**on_host, FACTS: packed})))
+
+
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_tensors` wrote.
+
+    Raises:
+        BrokenSealError: if it is of another kind, missing, or not what was written.
+        FutureFormatError: if a newer version wrote it.
+    """
+    try:
+        tensors = load(unseal(path, path.read_bytes(), kind, FORMAT))
+        facts = json.loads(bytes(tensors.pop(FACTS).numpy()))
+    except FileNotFoundError as error:
+        raise BrokenSealError(f"{path} is missing") from error
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise BrokenSealError(f"{path} is damaged: {error}") from error
+    return tensors, facts

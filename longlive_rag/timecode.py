@@ -1,0 +1,78 @@
+"""Timecodes: how people write a moment of a take.
+
+| written | read as |
+|---|---|
+| `12.5` | seconds |
+| `0:12.5` | minutes:seconds |
+| `1:02:03.5` | hours:minutes:seconds |
+| `00:00:12:08` | SMPTE, hours:minutes:seconds:frames at the take's rate (whole rates: no frames are dropped) |
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+EXAMPLES = "12.5, 0:12.5, 1:02:03.5 or 00:00:12:08"
+CLOCK = re.compile(
+    r"(?:(?:(?P<hours>[0-9]{1,6}):)?(?P<minutes>[0-9]{1,6}):)?(?P<seconds>[0-9]{1,9}(?:\.[0-9]*)?|\.[0-9]+)"
+)
+SMPTE = re.compile(r"(?P<hours>[0-9]{1,6}):(?P<minutes>[0-9]{1,6}):(?P<seconds>[0-9]{1,6}):(?P<frames>[0-9]{1,6})")
+
+
+def parse_timecode(text: str, fps: int) -> float:
+    """Seconds of the take.
+
+    Args:
+        text: a timecode; blanks around it don't count.
+        fps: frames a second of the take, for SMPTE timecodes.
+
+    Raises:
+        ValueError: if it is none, or one of its fields is too large; says what would be right.
+    """
+    word = text.strip()
+    if match := SMPTE.fullmatch(word):
+        hours, minutes, seconds, frames = map(int, match.groups())
+        _check_field(text, "minutes", minutes, 60)
+        _check_field(text, "seconds", seconds, 60)
+        _check_field(text, "frames", frames, fps, f" at {fps} frames a second")
+        return (((hours * 60 + minutes) * 60 + seconds) * fps + frames) / fps
+    match = CLOCK.fullmatch(word)
+    if match is None:
+        raise ValueError(f"{text!r} is no timecode; write {EXAMPLES}")
+    minutes, seconds = int(match["minutes"] or 0), Decimal(match["seconds"])
+    if match["hours"] is not None:
+        _check_field(text, "minutes", minutes, 60)
+    if match["minutes"] is not None:
+        _check_field(text, "seconds", seconds, 60)
+    return float(Decimal(3600 * int(match["hours"] or 0) + 60 * minutes) + seconds)
+
+
+def format_timecode(seconds: float) -> str:
+    """`0:12.5` or `1:02:03.5`: read again it is the same float.
+
+    Args:
+        seconds: finite and not negative.
+    """
+    total = Decimal(repr(float(seconds)))  # the shortest decimal of this float; all that follows is exact
+    minutes, rest = divmod(total, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    whole, _, fraction = f"{rest:f}".partition(".")
+    tail = f"{int(whole):02d}" + (f".{digits}" if (digits := fraction.rstrip("0")) else "")
+    return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"
+
+
+def format_smpte(seconds: float, fps: int) -> str:
+    """`00:00:12:08`, of the frame that is nearest.
+
+    Args:
+        seconds: finite and not negative.
+        fps: frames a second of the take.
+    """
+    rest, frames = divmod(round(seconds * fps), fps)
+    return f"{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}:{frames:02d}"
+
+
+def _check_field(text: str, name: str, value: int | Decimal, limit: int, where: str = "") -> None:
+    if value >= limit:
+        raise ValueError(f"{text!r} is no timecode: {value} {name}, but there are at most {limit - 1}{where}")

@@ -1,0 +1,64 @@
+"""Sealed files: in front of the content stands one line of text that tells whether it is whole.
+
+The line names the kind of file, the format's version, and the length and SHA-256 of what follows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+HEADER_BYTES = 512
+
+
+class BrokenSealError(ValueError):
+    """A file is not what was written."""
+
+
+class FutureFormatError(ValueError):
+    """A file was written by a newer version."""
+
+
+def seal(kind: str, version: int, body: bytes) -> bytes:
+    """The content of a sealed file: `HEADER_BYTES` of header, then `body`."""
+    header = {"format": version, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    return (_magic(kind) + json.dumps(header).encode() + b"\n").ljust(HEADER_BYTES, b"\0") + body
+
+
+def unseal(path: Path, content: bytes, kind: str, newest: int) -> bytes:
+    """The body of a sealed file.
+
+    Args:
+        path: for messages.
+        content: of the whole file.
+        kind: that the file must be of.
+        newest: version up to which formats are read.
+
+    Raises:
+        BrokenSealError: if it is of another kind or not what was written.
+        FutureFormatError: if a newer version wrote it.
+    """
+    line, end, _ = content[:HEADER_BYTES].partition(b"\n")
+    try:
+        if not (line.startswith(_magic(kind)) and end):
+            raise ValueError("no header")
+        header = json.loads(line.removeprefix(_magic(kind)))
+        version = int(header["format"])
+        expected_bytes, expected_hash = (0, "") if version > newest else (int(header["bytes"]), str(header["sha256"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise BrokenSealError(f"{path} is damaged: it does not begin as a stored {kind} does") from error
+    if version > newest:
+        raise FutureFormatError(
+            f"{path} is of format {version}; this version reads formats up to {newest}: install a newer longlive-rag"
+        )
+    body = content[HEADER_BYTES:]
+    if len(body) != expected_bytes:
+        raise BrokenSealError(f"{path} is damaged: {len(body)} bytes where {expected_bytes} were written")
+    if hashlib.sha256(body).hexdigest() != expected_hash:
+        raise BrokenSealError(f"{path} is damaged: its content does not fit its checksum")
+    return body
+
+
+def _magic(kind: str) -> bytes:
+    return f"longlive-rag {kind} ".encode()

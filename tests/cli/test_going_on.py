@@ -1,0 +1,225 @@
+"""`resume`, `extend` and `branch` as commands, on a pipeline of random weights: what they make, say and refuse."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from longlive_rag.take import CHECKPOINTS, LATENTS, VIDEO, TakeClaim, read_record
+from longlive_rag.video import count_frames, read_frames
+from retrieval import store as store_module
+from retrieval.store import LatentStore
+
+PROMPT = "a red circle walks in a meadow"
+LATER = "a blue square jumps in the snow"
+
+
+@pytest.fixture(scope="module")
+def whole(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished take of 4 s: 6 blocks."""
+    from click.testing import CliRunner
+
+    from longlive_rag.cli.main import cli
+
+    folder = tmp_path_factory.mktemp("takes") / "whole"
+    done = CliRunner().invoke(cli, arguments_of(folder, pipeline_folder))
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def arguments_of(folder: Path, backbone: Path, *more: str) -> list[str]:
+    return ["generate", PROMPT, "-o", str(folder), "--backbone", str(backbone), "--seconds", "4", *more]
+
+
+def stopped(whole: Path, folder: Path, blocks: int = 4) -> Path:
+    """The same take, killed while it made a block."""
+    shutil.copytree(whole, folder)
+    for block in range(blocks, LatentStore(folder / LATENTS).blocks):
+        (folder / LATENTS / f"{block:06d}.h5").unlink()
+    for path in (folder / CHECKPOINTS).iterdir():
+        if int(path.stem) > blocks:
+            path.unlink()
+    record = json.loads((folder / "take.json").read_text())
+    (folder / "take.json").write_text(json.dumps({**record, "status": "running"}))
+    return folder
+
+
+def same(take: Path, other: Path) -> bool:
+    ours, theirs = LatentStore(take / LATENTS), LatentStore(other / LATENTS)
+    latents = all(np.array_equal(ours.record(b).latents, theirs.record(b).latents) for b in range(ours.blocks))
+    frames = zip(read_frames(take / VIDEO), read_frames(other / VIDEO), strict=True)
+    return latents and ours.blocks == theirs.blocks and all(np.array_equal(a, b) for a, b in frames)
+
+
+def test_resume(command, whole, tmp_path):
+    folder = stopped(whole, tmp_path / "take")
+    result = command("resume", folder)
+    assert result.code == 0, result.err
+    assert "4 s of video (64 frames, 31 of them new)" in result.out
+    assert same(folder, whole)
+    again = command("resume", folder)
+    assert (again.code, again.err) == (0, "")
+    assert again.out == f"{folder} is finished; to make it longer: longlive-rag extend {folder} --seconds 10\n"
+
+
+def test_extend_and_branch_say_what_they_did(command, whole, tmp_path):
+    folder = tmp_path / "take"
+    shutil.copytree(whole, folder)
+    result = command("extend", folder, "--seconds", "1", "--prompt", LATER, "--json")
+    assert result.code == 0, result.err
+    report = json.loads(result.out)
+    assert (report["frames"], report["cues"][0]["prompt"], report["cues"][0]["seconds"]) == (80, LATER, 4.3125)
+    target = tmp_path / "branch"
+    result = command("branch", folder, "--at", "00:00:02:08", "-o", target, "--checkpoint", "light")
+    assert result.code == 0, result.err
+    assert f"The first 2.8125 s are those of {folder}" in result.err
+    assert count_frames(target / VIDEO) == 80
+    record = read_record(target)
+    assert record["branched_from"]["at"] == "0:02.8125"
+    assert record["checkpoints"]["mode"] == "light"
+    assert record["history"][-1]["what"] == "branched"
+    first = zip(read_frames(target / VIDEO), read_frames(folder / VIDEO), strict=True)
+    assert [np.array_equal(a, b) for a, b in first].index(False) == 45
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resume", "nowhere"], "nowhere is no take: it has no take.json"),
+        (["resume", "TAKE", "--backbone", "nowhere"], "backbone 'nowhere' is no known name and no folder"),
+        (["resume", "TAKE", "--checkpoint-gib", "-1"], "--checkpoint-gib is -1; it must be a number of GiB, 0 or more"),
+        (["resume", "TAKE", "--checkpoint", "often"], "'often' is not one of 'exact', 'light'"),
+        (["resume", "TAKE", "--device", "tpu"], "--device is 'tpu'"),
+        (["extend", "TAKE", "--seconds", "0"], "--seconds is 0; a take is extended by at least a frame"),
+        (["extend", "TAKE", "--seconds", "nan"], "--seconds is nan"),
+        (["extend", "TAKE", "--seconds", "1e9"], "--seconds is 1e+09"),
+        (["extend", "TAKE", "--seconds", "2", "--prompt", " "], "the prompt of cue 1 is empty"),
+        (["extend", "TAKE", "--seconds", "0.1", "--prompt", "x"], "it would never take over"),
+        (["branch", "TAKE", "--at", "soon", "-o", "new"], "'soon' is no timecode; write 12.5, 0:12.5"),
+        (["branch", "TAKE", "--at", "0", "-o", "new"], "--at is 0 s; the take can be branched after its start"),
+        (["branch", "TAKE", "--at", "9", "-o", "new"], "--at is 9 s; the take can be branched after its start and up"),
+        (["branch", "TAKE", "--at", "2", "-o", "TAKE"], "holds a take already"),
+        (["branch", "TAKE", "--at", "2", "-o", ""], "--output is empty"),
+        (["branch", "TAKE", "--at", "2", "-o", "new", "--seed", "-1"], "--seed is -1"),
+        (["branch", "TAKE", "--at", "2", "-o", "new", "--seconds", "2"], "--seconds is 2, but the new part begins at"),
+    ],
+)
+def test_bad_input(command, whole, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    take = stopped(whole, tmp_path / "take")
+    before = {path: path.read_bytes() for path in take.rglob("*") if path.is_file()}
+    result = command(*(str(take) if word == "TAKE" else word for word in arguments))
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_damaged_block_is_found_before_anything_runs(command, whole, tmp_path):
+    folder = stopped(whole, tmp_path / "take")
+    path = folder / LATENTS / "000001.h5"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    result = command("resume", folder)
+    assert result.code == 2
+    assert "000001.h5 is damaged" in result.err
+    assert f"`longlive-rag take repair {folder}` keeps the blocks before it" in result.err
+    assert command("take", "repair", folder).code == 0
+    assert command("resume", folder).code == 0
+    assert same(folder, whole)
+
+
+def test_a_take_of_another_backbone(command, whole, tmp_path):
+    from tests.conftest import random_pipeline
+
+    folder = stopped(whole, tmp_path / "take")
+    random_pipeline(seed=5).save_pretrained(tmp_path / "other")
+    result = command("resume", folder, "--backbone", tmp_path / "other")
+    assert result.code == 2
+    assert f"the weights in {tmp_path / 'other'} are others" in result.err
+
+
+def test_a_second_writer_is_refused_and_readers_are_not(command, whole, pipeline_folder, tmp_path):
+    folder = stopped(whole, tmp_path / "take")
+    with TakeClaim(folder, resume=True):
+        for arguments in (
+            ["resume", folder],
+            ["extend", folder, "--seconds", "2"],
+            arguments_of(folder, pipeline_folder, "--overwrite"),
+        ):
+            result = command(*arguments)
+            assert result.code == 2
+            assert "is being written by another process; wait for it, or stop it" in result.err
+        assert command("take", "info", folder).code == 0
+        assert command("branch", folder, "--at", "2", "-o", tmp_path / "branch", "--seconds", "3").code == 0
+    assert command("resume", folder).code == 0
+    assert same(folder, whole)
+
+
+@pytest.mark.parametrize("room_for", [1, 3, 5])
+def test_a_disk_that_fills_up(command, whole, pipeline_folder, tmp_path, monkeypatch, room_for):
+    folder = tmp_path / "take"
+    write = store_module.write_whole
+
+    def no_room_after(path: Path, content: bytes) -> None:
+        if path.suffix == ".h5" and int(path.stem) >= room_for:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(store_module, "write_whole", no_room_after)
+    result = command(*arguments_of(folder, pipeline_folder))
+    assert result.code == 1
+    last = result.err.splitlines()[-1]
+    assert last.startswith("Error: No space left on device; kept the first")
+    assert last.endswith(f"to go on: longlive-rag resume {folder}")
+    assert read_record(folder)["status"] == "failed"
+    full = command("resume", folder)  # still no room
+    assert full.code == 1
+    assert "No space left on device" in full.err
+    monkeypatch.setattr(store_module, "write_whole", write)
+    assert command("resume", folder).code == 0
+    assert same(folder, whole)
+
+
+def test_no_room_for_checkpoints_ends_them_and_not_the_take(command, whole, pipeline_folder, tmp_path, monkeypatch):
+    write = store_module.write_whole
+
+    def no_room(path: Path, content: bytes) -> None:
+        if path.suffix == ".safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(store_module, "write_whole", no_room)
+    assert command(*arguments_of(tmp_path / "take", pipeline_folder)).code == 0
+    record = read_record(tmp_path / "take")
+    assert (record["checkpoints"]["after_blocks"], record["checkpoints"]["stopped"]) == ([], "No space left on device")
+    assert same(tmp_path / "take", whole)
+
+
+def test_no_room_from_the_start(command, whole, tmp_path, monkeypatch):
+    folder = stopped(whole, tmp_path / "take")
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    for arguments in (["resume", folder], ["extend", folder, "--seconds", "9"]):
+        result = command(*arguments)
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert "no space left for" in result.err
+
+
+def test_a_start_image(command, pipeline_folder, tmp_path):
+    Image.new("RGB", (60, 40), "red").save(tmp_path / "a.png")
+    arguments = arguments_of(tmp_path / "take", pipeline_folder, "--seconds", "1")
+    result = command(*arguments, "--start-image", tmp_path / "a.png")
+    assert result.code == 0, result.err
+    assert "Start image: 60x40, resized to 48x32." in result.err
+    (tmp_path / "text.png").write_text("no picture")
+    for name, message in (("text.png", "which is no PNG or JPEG picture"), ("gone.png", "which isn't there")):
+        result = command(*arguments_of(tmp_path / "other", pipeline_folder), "--start-image", tmp_path / name)
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert result.err.startswith(f"Error: --start-image is {tmp_path / name}, {message}")
+    assert not (tmp_path / "other").exists()

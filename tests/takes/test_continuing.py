@@ -1,0 +1,378 @@
+"""Takes that are stopped, resumed, extended and branched, on a pipeline of random weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from longlive_rag import LatentStore, LongLiveRAGPipeline, MemoryConfig, TakeRequest, TakeRun, TakeWriter
+from longlive_rag.checkpoints import Checkpoints
+from longlive_rag.config import CheckpointConfig, Reseed
+from longlive_rag.continuing import (
+    backbone_of,
+    branched,
+    check_latents,
+    checkpoint_of,
+    copy_start,
+    extended,
+    request_of,
+)
+from longlive_rag.geometry import backbone_id
+from longlive_rag.take import CHECKPOINTS, LATENTS, RECORD, REMEMBERED, VIDEO, TakeClaim, read_record
+from longlive_rag.video import read_frames
+from retrieval.store import LatentWriter
+
+PROMPT = "a red circle walks in a meadow"
+LATER = "a blue square jumps in the snow"
+PAGE_GIB = 2 * 2 * 6 * 48 * 4 / 2**30
+
+
+@pytest.fixture(scope="module")
+def opened(pipeline_folder: Path) -> LongLiveRAGPipeline:
+    return LongLiveRAGPipeline.from_pretrained(pipeline_folder)
+
+
+class Studio:
+    """Makes takes, and stops them as a kill would: nothing is finished, closed or tidied."""
+
+    def __init__(self, pipe: LongLiveRAGPipeline, folder: Path) -> None:
+        self.pipe, self.folder = pipe, folder
+        self._dead: list[TakeWriter] = []
+
+    def run(self) -> TakeRun:
+        return TakeRun("random", self.folder, "cpu", "float32", 1, "philox", backbone_id=backbone_id(self.folder))
+
+    def make(self, take: TakeWriter, request: TakeRequest, kill_after: int | None = None) -> dict | None:
+        """Blocks until block `kill_after` is committed but not shown; None finishes the take."""
+        for block in self.pipe.stream(request, stores=[take]):
+            if kill_after is not None and take.blocks > kill_after:
+                assert take._claim is not None
+                take._claim.store.close()
+                self._dead.append(take)  # its files stay open, as nothing has closed them
+                return None
+            take.add(block)
+        return take.finish("finished")
+
+    def new(self, folder: Path, request: TakeRequest, kill_after: int | None = None, **settings) -> dict | None:
+        take = TakeWriter(folder, request, self.pipe.timeline(request), self.run(), **settings)
+        return self.make(take, request, kill_after)
+
+    def resume(self, folder: Path, request: TakeRequest | None = None, event="resumed", kill_after=None, **settings):
+        record = read_record(folder)
+        request = request or request_of(record)
+        settings.setdefault("checkpoint", checkpoint_of(record))
+        take = TakeWriter(folder, request, self.pipe.timeline(request), self.run(), event=event, **settings)
+        return self.make(take, request, kill_after)
+
+
+@pytest.fixture(scope="module")
+def studio(opened: LongLiveRAGPipeline, pipeline_folder: Path) -> Studio:
+    return Studio(opened, pipeline_folder)
+
+
+def assert_same(take: Path, other: Path, blocks: int | None = None) -> None:
+    """Equal latents, embeddings, selections, prompts and decoded frames, bit for bit."""
+    ours, theirs = LatentStore(take / LATENTS), LatentStore(other / LATENTS)
+    if blocks is None:
+        assert ours.blocks == theirs.blocks
+    for block in range(ours.blocks if blocks is None else blocks):
+        a, b = ours.record(block), theirs.record(block)
+        assert np.array_equal(a.latents, b.latents), f"block {block}"
+        assert a.embeddings is None if b.embeddings is None else np.array_equal(a.embeddings, b.embeddings)
+        assert (a.selection, a.prompt, a.cue) == (b.selection, b.prompt, b.cue)
+    first, second = frames_of(take), frames_of(other)
+    if blocks is not None:
+        count = 1 + (3 * blocks - 1) * 4
+        first, second = first[:count], second[:count]
+    assert np.array_equal(first, second)
+
+
+def frames_of(take: Path) -> np.ndarray:
+    return np.stack(list(read_frames(take / VIDEO)))
+
+
+def files_of(take: Path) -> dict[str, str]:
+    paths = [path for path in take.rglob("*") if path.is_file()]
+    return {str(path.relative_to(take)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def ask(pipe: LongLiveRAGPipeline, seconds: float = 8.0, **settings) -> TakeRequest:
+    return pipe.request(PROMPT, seconds=seconds, seed=3, **settings)
+
+
+CASES = {
+    "plain": {},
+    "a cue": {"cues": [(4.0, LATER)]},
+    "tight budget": {"cues": [(6.5, LATER)], "memory": MemoryConfig(host_gib=8 * PAGE_GIB)},
+    "narrow pages": {"memory": MemoryConfig(page_precision="float8", diversity=0.5, prompt_weight=0.3)},
+    "gate": {"memory": MemoryConfig(anchor=(0, 1), admit_above=0.2, pin=((0, 0.5),), stale_pages="keep")},
+    "native": {"memory": MemoryConfig(enabled=False)},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_killed_take_goes_on_bit_for_bit(studio: Studio, tmp_path: Path, case: str) -> None:
+    request = ask(studio.pipe, **CASES[case])
+    whole = studio.new(tmp_path / "whole", request)
+    studio.new(tmp_path / "killed", request, kill_after=7)
+    studio.resume(tmp_path / "killed", kill_after=9)
+    resumed = studio.resume(tmp_path / "killed")
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+    assert resumed["status"] == "finished"
+    assert resumed["selections"] == whole["selections"]
+    assert resumed["cues"] == whole["cues"]
+    assert [(entry["what"], entry["from_block"]) for entry in resumed["history"]] == [
+        ("generated", 0),
+        ("resumed", 8),
+        ("resumed", 10),
+    ]
+    ours, theirs = resumed["memory"]["pages"], whole["memory"]["pages"]
+    if theirs is not None:
+        assert {**ours, "seconds_waited": 0} == {**theirs, "seconds_waited": 0}
+
+
+def test_without_checkpoints_all_commits_are_run_again(studio: Studio, tmp_path: Path) -> None:
+    request = ask(studio.pipe, 6.5, cues=[(4.0, LATER)])
+    studio.new(tmp_path / "whole", request, checkpoint=CheckpointConfig("light"))
+    assert not (tmp_path / "whole" / CHECKPOINTS).exists()
+    none = CheckpointConfig(gib=0)
+    studio.new(tmp_path / "killed", request, kill_after=6, checkpoint=none)
+    record = studio.resume(tmp_path / "killed")
+    assert not (tmp_path / "killed" / CHECKPOINTS).exists()
+    assert record["checkpoints"]["stopped"] == "the 0 bytes that checkpoints may take are spent"
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_damaged_checkpoint_is_passed_over(studio: Studio, tmp_path: Path) -> None:
+    request = ask(studio.pipe, 6.5)
+    studio.new(tmp_path / "whole", request)
+    shutil.copytree(tmp_path / "whole", tmp_path / "part")
+    for block in (7, 8):
+        (tmp_path / "part" / LATENTS / f"{block:06d}.h5").unlink()
+    checkpoints = sorted((tmp_path / "part" / CHECKPOINTS).iterdir())
+    assert [path.name for path in checkpoints] == [f"{blocks:06d}.safetensors" for blocks in (3, 6, 9)]
+    checkpoints[1].write_bytes(checkpoints[1].read_bytes()[:-1] + b"x")
+    studio.resume(tmp_path / "part")
+    assert_same(tmp_path / "part", tmp_path / "whole")
+
+
+def test_checkpoints_of_another_take_are_not_believed(studio: Studio, tmp_path: Path) -> None:
+    studio.new(tmp_path / "one", ask(studio.pipe, 3.0))
+    studio.new(tmp_path / "two", replace(ask(studio.pipe, 3.0), seed=9))
+    store = LatentStore(tmp_path / "two" / LATENTS)
+    checkpoints = Checkpoints(tmp_path / "one" / CHECKPOINTS, CheckpointConfig(), 3)
+    assert checkpoints.numbers() == [3]
+    assert checkpoints.newest_state(4, lambda block: store.record(block).latents) is None
+    assert checkpoints.newest_decoded(4, lambda block: store.record(block).latents) is None
+
+
+def test_light_is_near_and_stores_nothing(studio: Studio, tmp_path: Path) -> None:
+    request = ask(studio.pipe, 6.5)
+    light = CheckpointConfig("light")
+    studio.new(tmp_path / "whole", request, checkpoint=light)
+    studio.new(tmp_path / "killed", request, kill_after=6, checkpoint=light)
+    record = studio.resume(tmp_path / "killed")
+    assert (record["checkpoints"]["mode"], record["checkpoints"]["bytes"]) == ("light", 0)
+    assert_same(tmp_path / "killed", tmp_path / "whole", blocks=7)
+    ours, theirs = (LatentStore(tmp_path / name / LATENTS).record(7).latents for name in ("killed", "whole"))
+    difference = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+    assert 0 < difference < 0.2
+
+
+def test_extended_is_as_if_asked_for_so_long_from_the_start(studio: Studio, tmp_path: Path) -> None:
+    short = ask(studio.pipe, 4.0)
+    studio.new(tmp_path / "take", short)
+    longer = extended(short, 2.5, LATER)
+    record = studio.resume(tmp_path / "take", longer, "extended")
+    assert (record["video"]["frames"], record["request"]["seconds"]) == (104, 6.5)
+    assert [entry["what"] for entry in record["history"]] == ["generated", "extended"]
+    studio.new(tmp_path / "whole", ask(studio.pipe, 6.5, cues=[(4.0, LATER)]))
+    assert_same(tmp_path / "take", tmp_path / "whole")
+
+
+def branch(studio: Studio, parent: Path, target: Path, at: float, *change) -> dict:
+    record = read_record(parent)
+    asked = request_of(record)
+    blocks = LatentStore(parent / LATENTS).blocks
+    request, common = branched(asked, studio.pipe.timeline(asked), blocks, at, *change)
+    claim = TakeClaim(target)
+    copy_start(parent, record, target, request, studio.pipe.timeline(request), common)
+    claim.store.adopt()
+    return studio.resume(target, request, "branched", claim=claim)
+
+
+def test_a_branch_begins_alike_and_goes_its_way(studio: Studio, tmp_path: Path) -> None:
+    parent = tmp_path / "parent"
+    studio.new(parent, ask(studio.pipe, 6.5, cues=[(5.5, "the red circle leaves")]))
+    before = files_of(parent)
+    with (parent / VIDEO).open("rb"), (parent / LATENTS / "000002.h5").open("rb"):  # somebody is looking
+        record = branch(studio, parent, tmp_path / "other", 4.0, LATER)
+        again = branch(studio, parent, tmp_path / "again", 4.0)
+    assert files_of(parent) == before
+    inodes = [{path.stat().st_ino for path in take.rglob("*")} for take in (parent, tmp_path / "other")]
+    assert not inodes[0] & inodes[1]
+    assert record["branched_from"] == {"take": str(parent), "blocks": 6, "at": "0:04.3125"}
+    assert [cue["prompt"] for cue in record["cues"]] == [LATER]
+    studio.new(tmp_path / "as one", ask(studio.pipe, 6.5, cues=[(4.0, LATER)]))
+    assert_same(tmp_path / "other", tmp_path / "as one")
+    assert_same(tmp_path / "other", parent, blocks=6)
+    assert again["request"]["reseeds"] == [{"seconds": 4.0, "seed": 4}]
+    assert [cue["prompt"] for cue in again["cues"]] == ["the red circle leaves"]
+    assert_same(tmp_path / "again", parent, blocks=6)
+    ours, theirs = (LatentStore(take / LATENTS).record(6).latents for take in (tmp_path / "again", parent))
+    assert not np.allclose(ours, theirs, atol=0.1)
+    shutil.rmtree(parent)
+    assert check_latents(tmp_path / "other").blocks == 9
+
+
+def test_a_branch_of_a_take_that_is_being_made(studio: Studio, tmp_path: Path) -> None:
+    request = ask(studio.pipe, 6.5)
+    parent = TakeWriter(tmp_path / "parent", request, studio.pipe.timeline(request), studio.run())
+    for block in studio.pipe.stream(request, stores=[parent]):
+        parent.add(block)
+        if block.index == 6:
+            branch(studio, tmp_path / "parent", tmp_path / "branch", 4.0, None, 3)  # with the same seed: the same take
+    parent.finish("finished")
+    assert_same(tmp_path / "parent", tmp_path / "branch")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ((0.0,), "at is 0 s; the take can be branched after its start and up to 6.5625 s"),
+        ((6.6,), "at is 6.6 s; the take can be branched after its start and up to 6.5625 s"),
+        ((float("nan"),), "after its start"),
+        ((5.0, None, None, 4.0), "the new part begins at 5.0625 s"),
+        ((5.0, "  "), "prompt of cue 1 is empty"),
+        ((5.0, None, -1), "seed is -1"),
+    ],
+)
+def test_branches_that_can_not_be(opened: LongLiveRAGPipeline, change: tuple, message: str) -> None:
+    request = ask(opened, 6.5)
+    with pytest.raises(ValueError, match=" is ") as refused:
+        branched(request, opened.timeline(request), 9, *change)
+    assert message in str(refused.value)
+
+
+def test_a_request_comes_back_from_its_record(opened: LongLiveRAGPipeline) -> None:
+    from dataclasses import asdict
+
+    memory = MemoryConfig(pin=((0, 1),), anchor=(0, 1), admit_above=0.5, remember=("x@0-1",))
+    request = ask(opened, cues=[(4.0, LATER)], memory=memory, reseeds=(Reseed(3.0, 7),), start_image="a.png")
+    assert request_of({"request": json.loads(json.dumps(asdict(request)))}) == request
+    with pytest.raises(ValueError, match="damaged"):
+        request_of({"request": {"prompt": "x"}})
+
+
+def test_takes_made_before_there_were_checkpoints_go_on_too(studio: Studio, tmp_path: Path) -> None:
+    request = ask(studio.pipe, 3.0)
+    studio.new(tmp_path / "whole", request)
+    studio.new(tmp_path / "old", request, kill_after=2)
+    shutil.rmtree(tmp_path / "old" / CHECKPOINTS, ignore_errors=True)
+    path = tmp_path / "old" / RECORD
+    record = json.loads(path.read_text())
+    for name in ("checkpoints", "history", "start_image", "branched_from"):
+        del record[name]
+    for name in ("start_image", "reseeds"):
+        del record["request"][name]
+    path.write_text(json.dumps(record))
+    studio.resume(tmp_path / "old")
+    assert_same(tmp_path / "old", tmp_path / "whole")
+
+
+def test_a_take_killed_before_its_first_block_goes_on_from_nothing(studio: Studio, tmp_path: Path) -> None:
+    request = ask(studio.pipe, 2.0)
+    studio.new(tmp_path / "whole", request)
+    studio.new(tmp_path / "killed", request, kill_after=0)
+    (tmp_path / "killed" / LATENTS / "000000.h5").unlink()
+    studio.resume(tmp_path / "killed")
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_remembered_frames_travel_with_the_take(studio: Studio, tmp_path: Path) -> None:
+    studio.new(tmp_path / "first", ask(studio.pipe, 2.0))
+    memory = MemoryConfig(remember=(f"{tmp_path / 'first'}@0-1",), prompt_weight=0.4)
+    request = ask(studio.pipe, 3.0, memory=memory)
+    studio.new(tmp_path / "whole", request)
+    studio.new(tmp_path / "killed", request, kill_after=2)
+    shutil.rmtree(tmp_path / "first")
+    assert (tmp_path / "killed" / REMEMBERED).is_file()
+    studio.resume(tmp_path / "killed")
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_take_opens_elsewhere_with_the_same_backbone(studio: Studio, tmp_path: Path, pipeline_folder: Path) -> None:
+    request = ask(studio.pipe, 2.0)
+    studio.new(tmp_path / "whole", request)
+    studio.new(tmp_path / "killed", request, kill_after=1)
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "killed")
+    shutil.unpack_archive(str(tmp_path / "packed.zip"), tmp_path / "elsewhere")
+    record = read_record(tmp_path / "elsewhere")
+    assert backbone_of(record, tmp_path / "elsewhere").folder == pipeline_folder  # by the folder in its record
+    gone = {**record, "run": {**record["run"], "folder": "/nowhere"}}
+    with pytest.raises(ValueError, match=r"made with the backbone 'random', which isn't here .*--backbone"):
+        backbone_of(gone, tmp_path)
+    assert backbone_of(gone, tmp_path, str(pipeline_folder)).folder == pipeline_folder
+    other = {**record, "run": {**record["run"], "backbone_id": "0"}}
+    with pytest.raises(ValueError, match=r"but the weights in .* are others"):
+        backbone_of(other, tmp_path)
+    studio.resume(tmp_path / "elsewhere")
+    assert_same(tmp_path / "elsewhere", tmp_path / "whole")
+
+
+def test_one_writer_and_any_readers(studio: Studio, tmp_path: Path) -> None:
+    request = ask(studio.pipe, 3.0)
+    folder = tmp_path / "take"
+    studio.new(folder, request, kill_after=2)
+    take = TakeWriter(folder, request, studio.pipe.timeline(request), studio.run(), event="resumed")
+    before = files_of(folder)
+    for event in ("resumed", "extended"):
+        with pytest.raises(ValueError, match="being written by another process"):
+            TakeWriter(folder, request, studio.pipe.timeline(request), studio.run(), event=event)
+    with pytest.raises(ValueError, match="being written by another process"):
+        TakeClaim(folder, overwrite=True)
+    assert files_of(folder) == before
+    assert check_latents(folder).blocks == 3
+    studio.make(take, request)
+    assert read_record(folder)["status"] == "finished"
+
+
+def test_a_claim_leaves_no_trace(tmp_path: Path) -> None:
+    with TakeClaim(tmp_path / "a" / "take"), pytest.raises(ValueError, match="being written"):
+        TakeClaim(tmp_path / "a" / "take")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with TakeClaim(tmp_path / "mine"):
+        pass
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_finished_take_is_not_overwritten_by_one_that_waited(studio: Studio, tmp_path: Path) -> None:
+    studio.new(tmp_path / "take", ask(studio.pipe, 1.0))
+    with pytest.raises(ValueError, match="holds 2 blocks already"):
+        TakeClaim(tmp_path / "take")
+
+
+def test_a_store_goes_on(studio: Studio, tmp_path: Path) -> None:
+    """A plain store of latents is gone on with, too."""
+    request = ask(studio.pipe, 3.0)
+    whole = studio.pipe(request)
+    with LatentWriter(tmp_path / "latents") as store:
+        for block in studio.pipe.stream(request, stores=[store]):
+            if block.index == 1:
+                break
+    with LatentWriter(tmp_path / "latents", resume=True) as store:
+        rest = list(studio.pipe.stream(request, stores=[store]))
+    assert [block.index for block in rest] == [2, 3]
+    assert torch.equal(torch.cat([block.latents for block in rest], 1), whole.latents[:, 6:])
+    assert np.array_equal(torch.cat([block.pixels for block in rest], 1).numpy(), whole.frames[:, 21:])
+    with LatentWriter(tmp_path / "latents", resume=True) as store, pytest.raises(ValueError, match="one at a time"):
+        studio.pipe.stream([request, request], stores=[store, store])

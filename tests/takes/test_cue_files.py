@@ -1,0 +1,177 @@
+"""Cue files: every format is read as people write it, and read again as it was written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from fakes import blocks_of, make_request, timeline_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from longlive_rag.config import Cue, Steering
+from longlive_rag.cue_files import SUFFIXES, read_cues, write_cues
+from longlive_rag.cues import Schedule
+from longlive_rag.take import TakeRun, TakeWriter
+from longlive_rag.timeline import Timeline
+
+FPS = 16
+words = st.text(min_size=1, max_size=40).filter(lambda text: text.strip())
+times = st.floats(0.001, 86_000, allow_nan=False)
+
+
+@st.composite
+def schedules(draw) -> Schedule:
+    at = sorted(draw(st.sets(times, max_size=5)))
+    steering = []
+    for seconds in sorted(draw(st.sets(times, max_size=2))):
+        start, end = sorted(draw(st.tuples(times, times)))
+        steering.append(Steering(seconds, draw(st.sampled_from(["pin", "exclude"])), start, end))
+    cues = tuple(Cue(seconds, draw(words)) for seconds in at)
+    return Schedule(draw(words), cues, max([0.5, *at]) + 1, tuple(steering))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@given(schedule=schedules())
+def test_every_format_round_trips(tmp_path, suffix, schedule):
+    path = tmp_path / f"cues{suffix}"
+    write_cues(path, schedule)
+    assert read_cues(path, FPS).schedule(seconds=schedule.seconds) == schedule
+    if suffix != ".txt":
+        assert read_cues(path, FPS).schedule() == schedule
+
+
+def write(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_plain_lines_are_spread_evenly(tmp_path):
+    path = write(tmp_path, "story.txt", "\ufeffone\r\n\r\n# a note\r\n  two  \r\n3D three\r\nfour")
+    schedule = read_cues(path, FPS).schedule(seconds=20)
+    assert schedule == Schedule("one", (Cue(5, "two"), Cue(10, "3D three"), Cue(15, "four")), 20)
+    schedule = read_cues(path, FPS).schedule(seconds=20, switch_every=2)
+    assert [cue.seconds for cue in schedule.cues] == [2, 4, 6]
+    assert read_cues(path, FPS).schedule(switch_every=2).seconds == 8
+    led = read_cues(path, FPS).schedule(seconds=20, prompt="zero")
+    assert (led.prompt, [cue.seconds for cue in led.cues]) == ("zero", [4, 8, 12, 16])
+
+
+def test_lines_with_timecodes(tmp_path):
+    text = '0 one\n0:05\ttwo\n00:00:12:08  "3 circles walk"\n13.5 :pin 5-0:08\n1:02:03.5 "Go", he says\n'
+    schedule = read_cues(write(tmp_path, "story.txt", text), FPS).schedule(seconds=4000)
+    assert schedule.prompt == "one"
+    assert schedule.cues == (Cue(5, "two"), Cue(12.5, "3 circles walk"), Cue(3723.5, '"Go", he says'))
+    assert schedule.steering == (Steering(13.5, "pin", 5, 8),)
+
+
+def test_the_first_prompt_may_come_from_elsewhere(tmp_path):
+    path = write(tmp_path, "story.txt", "4 two\n8 three")
+    schedule = read_cues(path, FPS).schedule(prompt="one", seconds=10)
+    assert (schedule.prompt, len(schedule.cues)) == ("one", 2)
+    with pytest.raises(ValueError, match="line 1, begins at 4 s, and nothing says what is seen before"):
+        read_cues(path, FPS).schedule(seconds=10)
+    timed = write(tmp_path, "timed.txt", "0 one\n8 three")
+    with pytest.raises(ValueError, match="line 1, is the prompt at 0 s, and another prompt is given"):
+        read_cues(timed, FPS).schedule(prompt="zero", seconds=10)
+
+
+def test_json_lines(tmp_path):
+    lines = [{"prompts": ["a", "b"]}, {"prompts": ["c", "d", "e"], "times": [0, "0:04", 9.5], "seconds": 12}]
+    path = write(tmp_path, "many.jsonl", "\n\n".join(map(json.dumps, lines)) + "\n")
+    with pytest.raises(ValueError, match="holds 2 schedules, one a line; choose one with cues_line"):
+        read_cues(path, FPS)
+    assert read_cues(path, FPS, 1).schedule(seconds=8).cues == (Cue(4, "b"),)
+    assert read_cues(path, FPS, 3).schedule() == Schedule("c", (Cue(4, "d"), Cue(9.5, "e")), 12)
+    with pytest.raises(ValueError, match="no schedule in line 2; its last is in line 3"):
+        read_cues(path, FPS, 2)
+    with pytest.raises(ValueError, match="has times of its own; drop switch_every"):
+        read_cues(path, FPS, 3).schedule(switch_every=2)
+
+
+def test_yaml_times_are_not_read_as_yaml_numbers(tmp_path):
+    text = "seconds: 1:00\ncues:\n- prompt: one\n  at: 0\n- at: 0:12\n  prompt: yes\n- {at: 00:00:20:08, prompt: 12}\n"
+    schedule = read_cues(write(tmp_path, "story.yaml", text), FPS).schedule()
+    assert schedule == Schedule("one", (Cue(12, "yes"), Cue(20.5, "12")), 60)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.txt", "", "holds no prompt"),
+        ("a.txt", "# only\n\n", "holds no prompt"),
+        ("a.txt", "0 one\n5\n", "line 2, has an empty prompt"),
+        ("a.txt", "0 one\ntwo", "line 2, has no timecode, but line 1 has"),
+        ("a.txt", "one\n5 circles", "line 1, has no timecode, but line 2 has"),
+        ("a.txt", "0 one\n5 two\n4 three", "line 3, is at 4 s, not after line 2 at 5 s"),
+        ("a.txt", "0 one\n0:61 two", "line 2: '0:61' is no timecode: 61 seconds"),
+        ("a.txt", "0 one\n00:00:01:16 two", "line 2: '00:00:01:16' is no timecode: 16 frames"),
+        ("a.txt", "0 one\n9 two\n21 three", "line 3, is at 21 s, past the end of a 20 s take"),
+        ("a.txt", "0 one\n:pin 1-2", "line 2: ':pin 1-2' has no timecode before it"),
+        ("a.txt", "0 one\n2 :pin 1", "line 2: '1' is no span"),
+        ("a.txt", "0 one\n2 :dance", "line 2: ':dance' is no direction"),
+        ("a.txt", b"one\ntwo\n\xff\xfe\n", "line 3, is no UTF-8 text"),
+        ("a.jsonl", "", "holds no prompt"),
+        ("a.jsonl", '\n{"prompts": ["a",]}', "line 2, is no JSON"),
+        ("a.jsonl", '{"prompts": []}', "holds no prompt"),
+        ("a.jsonl", '{"prompts": "a"}', "line 1, 'prompts' must be a list"),
+        ("a.jsonl", '{"prompts": [1]}', "line 1, prompt 1: 1 is no text"),
+        ("a.jsonl", '{"prompts": ["a", " "]}', "line 1, prompt 2, has an empty prompt"),
+        ("a.jsonl", '{"prompts": ["a", "b"], "times": [0]}', "there are 1 times for 2 prompts"),
+        ("a.jsonl", '{"prompts": ["a", "b"], "times": [0, NaN]}', "prompt 2: nan is no time"),
+        ("a.jsonl", '{"prompts": ["a", "b"], "times": [0, true]}', "prompt 2: True is no timecode"),
+        ("a.jsonl", '{"prompt": "a"}', "a schedule is"),
+        ("a.jsonl", '{"prompts": ["a"], "tempo": 3}', "'tempo' is not known"),
+        ("a.jsonl", '["a"]', "a schedule is"),
+        ("a.json", '{\n "cues": [}', "line 2, is no JSON"),
+        ("a.json", "[" * 100_000, "nested too deeply"),
+        ("a.json", '{"cues": [{"at": 0, "prompt": "a"}, {"at": 3}]}', "cue 2: a cue has one of"),
+        ("a.json", '{"cues": [{"at": 0, "prompt": "a"}, {"pin": "1-2"}]}', "cue 2: `pin` needs `at`"),
+        ("a.json", '{"cues": [{"at": -1, "prompt": "a"}]}', "cue 1: -1 is no time of a take"),
+        ("a.yaml", "cues:\n  - at: [0", "line 2, is no YAML"),
+        ("a.yaml", "cues: &a\n- *b\n", "line 2, is no YAML"),
+        ("a.yaml", "\x00", "is no YAML"),
+        ("a.csv", "one", "must be one of .txt, .jsonl, .json, .yaml, .yml"),
+        (None, None, "is no file and no take"),
+    ],
+)
+def test_what_can_not_be(tmp_path, name, text, message):
+    path = tmp_path / "nowhere.txt" if name is None else write(tmp_path, name, text)
+    with pytest.raises(ValueError, match=re.escape(message)) as refused:
+        read_cues(path, FPS).schedule(seconds=20)
+    assert str(path) in str(refused.value)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@given(data=st.binary(max_size=200), suffix=st.sampled_from(SUFFIXES))
+def test_no_file_does_worse_than_a_value_error(tmp_path, data, suffix):
+    path = write(tmp_path, f"noise{suffix}", data)
+    with contextlib.suppress(ValueError):
+        assert read_cues(path, FPS).schedule(seconds=20).prompt.strip()
+
+
+def test_the_cues_of_a_take(tmp_path):
+    request = make_request(8.0, cues=[(4.0, "the red circle jumps")])
+    steering = (Steering(5, "exclude", 1, 2),)
+    request = replace(request, memory=replace(request.memory, steering=steering))
+    writer = TakeWriter(
+        tmp_path / "take", request, timeline_of(request), TakeRun("fake", tmp_path, "cpu", "float32", 2, "philox")
+    )
+    for block in blocks_of(request):
+        writer.add(block)
+    writer.finish("finished")
+    schedule = read_cues(tmp_path / "take", FPS).schedule()
+    assert schedule == Schedule(request.prompt, request.cues, 8.0, steering)
+    with pytest.raises(ValueError, match="is no take"):
+        read_cues(tmp_path, FPS)
+
+
+@given(block=st.integers(1, 5000), fps=st.integers(1, 240), temporal=st.sampled_from([1, 4, 8]))
+def test_a_block_s_own_second_is_that_block(block, fps, temporal):
+    timeline = Timeline(10**6, fps, 3, temporal)
+    assert timeline.cue_block(timeline.starts_at(block)) == block

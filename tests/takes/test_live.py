@@ -1,0 +1,182 @@
+"""Live takes: directions from other threads, and what was said made again bit for bit."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from longlive_rag.config import Cue, Steering
+from longlive_rag.cue_files import read_cues
+from longlive_rag.live import LiveTake
+from longlive_rag.take import TakeRun, TakeWriter, read_record
+from retrieval.store import LatentStore
+
+PROMPT, OTHER = "a red circle walks in a meadow", "a blue square jumps in a desert"
+
+
+def request_of(pipe, seconds=9.0, **settings):
+    return pipe.request(PROMPT, seconds=seconds, seed=3, **settings)
+
+
+def writer_of(pipe, request, folder, **settings):
+    run = TakeRun("random", folder, "cpu", "float32", 1, "philox4x64/numpy")
+    return TakeWriter(folder, request, pipe.timeline(request), run, **settings)
+
+
+def latents_of(blocks):
+    return torch.cat([block.latents for block in blocks], dim=1)
+
+
+def same(pipe, request, blocks):
+    """Whether a stream of `request` makes these blocks, to the bit."""
+    again = list(pipe.stream(request))
+    assert [block.cue for block in again] == [block.cue for block in blocks]
+    assert [block.selections for block in again] == [block.selections for block in blocks]
+    assert torch.equal(latents_of(again), latents_of(blocks))
+    assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(again, blocks, strict=True))
+
+
+def test_what_was_said_makes_the_same_take_again(pipe, tmp_path):
+    request = request_of(pipe)
+    live = LiveTake(pipe, request, writer := writer_of(pipe, request, tmp_path / "take"))
+    blocks = []
+    for block in live:
+        blocks.append(block)
+        if block.index == 3:
+            live.direct("nobody reads this")
+            live.direct(OTHER)  # she has changed her mind
+        if block.index == 6:
+            assert live.pin((0.6, 1.2)) == live.seconds
+        if block.index == 7:
+            live.exclude((2.0, 2.4))
+            live.direct("a green triangle sleeps", at=7.6)
+    record = writer.finish("finished")
+    starts = pipe.timeline(request).starts_at
+    made = live.request
+    assert made.cues == (Cue(starts(4), OTHER), Cue(starts(11), "a green triangle sleeps"))
+    assert made.memory.steering == (Steering(starts(7), "pin", 0.6, 1.2), Steering(starts(8), "exclude", 2.0, 2.4))
+    assert made.seconds == request.seconds
+    same(pipe, made, blocks)
+    # and from the record, as `generate --cues` reads it
+    schedule = read_cues(tmp_path / "take", 16).schedule()
+    assert (schedule.cues, schedule.steering, schedule.seconds) == (made.cues, made.memory.steering, 9.0)
+    assert [cue["block"] for cue in record["cues"]] == [4, 11]
+    assert live.waited_seconds.keys() == {1, 2}
+    assert not torch.equal(latents_of(blocks), latents_of(pipe.stream(request)))
+
+
+def test_a_direction_from_another_thread_takes_over_at_the_next_block(pipe):
+    live = LiveTake(pipe, request_of(pipe, 6.0))
+    begun, said = threading.Event(), []
+
+    def director():
+        begun.wait()
+        said.append(live.direct(OTHER))
+
+    thread = threading.Thread(target=director)
+    thread.start()
+    blocks = []
+    for block in live:
+        blocks.append(block)
+        if block.index == 1:
+            begun.set()
+            thread.join()
+    assert said == [pipe.timeline(live.request).starts_at(2)]
+    assert [block.index for block in blocks if block.cue] == [2]
+    same(pipe, live.request, blocks)
+
+
+def test_cancelled_between_blocks(pipe, tmp_path):
+    request = request_of(pipe, 60.0, cues=[(30.0, OTHER)])
+    request = replace(request, memory=replace(request.memory, pin=((20.0, 21.0),)))
+    writer = writer_of(pipe, request, tmp_path / "take")
+    live, blocks = LiveTake(pipe, request, writer), []
+    for block in live:
+        blocks.append(block)
+        if block.index == 2:
+            assert live.direct(OTHER, at=50.0) > 49
+            live.cancel()
+            with pytest.raises(ValueError, match="the take has ended"):
+                live.direct(OTHER)
+    record = writer.finish("finished")
+    assert [block.index for block in blocks] == [0, 1, 2]
+    assert record["request"]["seconds"] == record["video"]["seconds"] == 33 / 16
+    assert (record["status"], record["request"]["cues"], record["request"]["memory"]["pin"]) == ("finished", (), ())
+    assert LatentStore(tmp_path / "take" / "latents").blocks == 3
+    same(pipe, live.request, blocks)
+
+
+def test_it_is_on_the_record_while_it_runs(pipe, tmp_path):
+    request = request_of(pipe, 6.0)
+    live = LiveTake(pipe, request, writer_of(pipe, request, tmp_path / "take"))
+    for block in live:
+        if block.index == 0:
+            live.direct(OTHER)
+            live.direct("later", at=5.0)
+        if block.index == 1:
+            record = read_record(tmp_path / "take")
+            assert record["status"] == "running"
+            assert [cue["prompt"] for cue in record["cues"]] == [OTHER, "later"]
+            assert record["request"]["seconds"] == 6.0
+            break
+
+
+def test_a_take_is_gone_on_with(pipe, tmp_path):
+    whole = request_of(pipe, 6.0, cues=[(1.0, OTHER)])
+    whole = replace(whole, memory=replace(whole.memory, steering=(Steering(1.2, "exclude", 0.2, 0.5),)))
+    uninterrupted = list(pipe.stream(replace(whole, cues=(*whole.cues, Cue(5.0, PROMPT)))))
+    first = replace(whole, seconds=33 / 16)
+    writer = writer_of(pipe, first, tmp_path / "take")
+    for block in pipe.stream(first, stores=[writer]):
+        writer.add(block)
+    writer.finish("finished")
+    going_on = writer_of(pipe, whole, tmp_path / "take", event="extended")
+    live = LiveTake(pipe, whole, going_on)
+    assert live.seconds == pipe.timeline(whole).starts_at(3)
+    with pytest.raises(ValueError, match="the take is at 2"):
+        live.direct(PROMPT, at=1.0)
+    live.direct(PROMPT, at=5.0)
+    new = [block for block in live if block.index >= 3]
+    record = going_on.finish("finished")
+    assert torch.equal(latents_of(new), latents_of(uninterrupted[3:]))
+    frames = {frame for block in new for selection in block.selections for frame in selection.frames}
+    assert frames
+    assert not frames & set(pipe.timeline(whole).latents_between(0.2, 0.5))
+    assert [cue["prompt"] for cue in record["cues"]] == [OTHER, PROMPT]
+    assert record["video"]["frames"] == 96
+
+
+@pytest.mark.parametrize(
+    ("say", "message"),
+    [
+        (lambda live: live.direct(" "), "the prompt is empty"),
+        (lambda live: live.direct("red " * 4000), "too long"),
+        (lambda live: live.direct("red", at=0.1), "at is 0.1 s, but the take is at"),
+        (lambda live: live.direct("red", at=float("nan")), "at is nan"),
+        (lambda live: live.direct("red", at=5.9), "at is 5.9 s; the take ends at 6 s"),
+        (lambda live: live.pin((4.0, 5.0)), "has not been made yet"),
+        (lambda live: live.pin((1.0, 0.5)), "its start before its end"),
+        (lambda live: live.exclude((0.1, 0.4)), "0-0.5 s, but 0.1-0.4 s is excluded"),
+    ],
+)
+def test_what_can_not_be(pipe, say, message):
+    live = LiveTake(pipe, request_of(pipe, 6.0))
+    for block in live:
+        if block.index == 1:
+            live.pin((0.0, 0.5))
+            with pytest.raises(ValueError, match=message):
+                say(live)
+            live.cancel()
+    assert len(live.request.memory.steering) <= 1
+
+
+def test_the_first_prompt_may_still_be_changed_before_the_first_block(pipe):
+    live = LiveTake(pipe, request_of(pipe, 1.0))
+    assert live.direct(OTHER) == 0.0
+    blocks = list(live)
+    assert (live.request.prompt, live.request.cues, blocks[0].prompt) == (OTHER, (), OTHER)
+    with pytest.raises(ValueError, match="the take has ended"):
+        live.direct(PROMPT)

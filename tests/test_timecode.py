@@ -1,0 +1,74 @@
+"""Timecodes, read and written."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from longlive_rag.timecode import format_smpte, format_timecode, parse_timecode
+
+RATES = st.sampled_from([1, 8, 12, 16, 24, 25, 30, 50, 60, 120])
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("12.5", 12.5),
+        ("12", 12.0),
+        (" 12. ", 12.0),
+        (".5", 0.5),
+        ("3600", 3600.0),
+        ("0:12.5", 12.5),
+        ("90:00", 5400.0),
+        ("1:02:03.5", 3723.5),
+        ("00:00:12:08", 12.5),
+        ("00:00:00:15", 15 / 16),
+        ("10:00:00:00", 36000.0),
+    ],
+)
+def test_what_people_write(text: str, seconds: float) -> None:
+    assert parse_timecode(text, 16) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "'' is no timecode; write 12.5, 0:12.5, 1:02:03.5 or 00:00:12:08"),
+        ("soon", "'soon' is no timecode"),
+        ("-3", "'-3' is no timecode"),
+        ("1e3", "'1e3' is no timecode"),
+        ("nan", "'nan' is no timecode"),
+        ("1,5", "'1,5' is no timecode"),
+        ("1:", "'1:' is no timecode"),
+        ("1:2:3:4:5", "is no timecode; write"),
+        ("00:00:12;08", "is no timecode; write"),
+        ("١٢", "is no timecode; write"),
+        ("9" * 400, "is no timecode; write"),
+        ("0:60", "60 seconds, but there are at most 59"),
+        ("1:60:00", "60 minutes, but there are at most 59"),
+        ("00:00:60:00", "60 seconds, but there are at most 59"),
+        ("00:00:12:16", "16 frames, but there are at most 15 at 16 frames a second"),
+    ],
+)
+def test_what_is_no_timecode(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match="is no timecode") as refused:
+        parse_timecode(text, 16)
+    assert message in str(refused.value)
+
+
+@given(st.floats(min_value=0, max_value=86400), RATES)
+def test_any_second_is_read_as_it_was_written(seconds: float, fps: int) -> None:
+    assert parse_timecode(format_timecode(seconds), fps) == seconds
+
+
+@given(st.integers(min_value=0, max_value=86400 * 16), RATES)
+def test_smpte_names_every_frame(frame: int, fps: int) -> None:
+    text = format_smpte(frame / fps, fps)
+    assert round(parse_timecode(text, fps) * fps) == frame
+    assert format_smpte(parse_timecode(text, fps), fps) == text
+
+
+def test_how_they_are_written() -> None:
+    assert [format_timecode(seconds) for seconds in (0, 12.5, 60, 3723.5)] == ["0:00", "0:12.5", "1:00", "1:02:03.5"]
+    assert format_smpte(12.5, 16) == "00:00:12:08"
