@@ -224,7 +224,7 @@ def test_a_branch_begins_alike_and_goes_its_way(studio: Studio, tmp_path: Path) 
     studio.new(tmp_path / "as one", ask(studio.pipe, 6.5, cues=[(4.0, LATER)]))
     assert_same(tmp_path / "other", tmp_path / "as one")
     assert_same(tmp_path / "other", parent, blocks=6)
-    assert again["request"]["reseeds"] == [{"seconds": 4.0, "seed": 4}]
+    assert again["request"]["reseeds"] == ({"seconds": 4.0, "seed": 4},)
     assert [cue["prompt"] for cue in again["cues"]] == ["the red circle leaves"]
     assert_same(tmp_path / "again", parent, blocks=6)
     ours, theirs = (LatentStore(take / LATENTS).record(6).latents for take in (tmp_path / "again", parent))
