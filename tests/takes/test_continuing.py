@@ -117,7 +117,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("a cue", "tight budget")
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow) for c in CASES])
 def test_a_killed_take_goes_on_bit_for_bit(studio: Studio, tmp_path: Path, case: str) -> None:
     request = ask(studio.pipe, **CASES[case])
     whole = studio.new(tmp_path / "whole", request)
