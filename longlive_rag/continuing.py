@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -127,8 +128,8 @@ def branched(
     Raises:
         ValueError: if the take does not reach so far, or nothing would be left to make.
     """
-    first = timeline.cue_block(at_seconds)
-    if not at_seconds > 0 or first > blocks:
+    first = timeline.cue_block(at_seconds) if 0 < at_seconds < math.inf else None
+    if first is None or first > blocks:
         end = timeline.starts_at(blocks)
         raise ValueError(f"at is {at_seconds:g} s; the take can be branched after its start and up to {end:g} s")
     cues, reseeds = request.cues, tuple(r for r in request.reseeds if timeline.cue_block(r.seconds) < first)

@@ -73,19 +73,24 @@ class FrameSampler:
     def __init__(self, keep: int = SHEET_FRAMES, side: int = 240) -> None:
         self._keep, self._side = keep, side
         self._every = 1
-        self._seen = 0
+        self._seen = self._missing = 0
         self._kept: list[tuple[int, Image.Image]] = []
 
-    def begin_with(self, seen: int, read: Callable[[int], Iterable[np.ndarray]]) -> None:
-        """As if the first `seen` frames had been offered.
+    def begin_after(self, seen: int) -> None:
+        """The stream's first `seen` frames come later, through `complete`."""
+        self._seen = self._missing = seen
+        self._thin_out()
+
+    def complete(self, read: Callable[[int], Iterable[np.ndarray]]) -> None:
+        """Take the frames that `begin_after` left out.
 
         Args:
-            read: n to every n-th of these frames, from the first on, each [H, W, 3] uint8.
+            read: n to every n-th of them, from the first on, each [H, W, 3] uint8.
         """
-        while -(-seen // self._every) > SPARE_FRAMES * self._keep:
-            self._every *= 2
-        self._kept = [(place * self._every, self._small(frame)) for place, frame in enumerate(read(self._every))]
-        self._seen = seen
+        if self._missing:
+            early = [(place * self._every, self._small(frame)) for place, frame in enumerate(read(self._every))]
+            self._kept = early + self._kept
+            self._missing = 0
 
     def add(self, frames: np.ndarray) -> None:
         """Offer the next frames, [F, H, W, 3] uint8."""
@@ -93,9 +98,12 @@ class FrameSampler:
             if self._seen % self._every == 0:
                 self._kept.append((self._seen, self._small(frame)))
             self._seen += 1
-            if len(self._kept) > SPARE_FRAMES * self._keep:
-                self._kept = self._kept[::2]
-                self._every *= 2
+            self._thin_out()
+
+    def _thin_out(self) -> None:
+        while -(-self._seen // self._every) > SPARE_FRAMES * self._keep:
+            self._every *= 2
+            self._kept = [(number, picture) for number, picture in self._kept if number % self._every == 0]
 
     def frames(self) -> list[tuple[int, Image.Image]]:
         """At most `keep` (frame number, picture) pairs, evenly spread, the first frame among them."""

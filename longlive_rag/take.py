@@ -445,9 +445,7 @@ class TakeWriter:
     def _open(self) -> VideoWriter:
         self._begin()
         output, path, kept = self._request.output, self.folder / VIDEO, self.frames_before
-        if kept:
-            size = (output.width, output.height)
-            self._sampler.begin_with(kept, lambda every: read_small_frames(path, every, kept, *size))
+        self._sampler.begin_after(kept)
         block = self._timeline.frames_per_block * self._timeline.temporal_factor
         return VideoWriter(
             path,
@@ -477,6 +475,9 @@ class TakeWriter:
         fps = self._request.output.fps
         facts = f"{timeline.pixel_frames / fps:.1f} s at {fps} frames a second, seed {self._request.seed}, "
         facts += f"backbone {self._run.backbone}, {self._memory_in_words()}"
+        output, kept = self._request.output, self.frames_before
+        size = (output.width, output.height)
+        self._sampler.complete(lambda every: read_small_frames(self.folder / VIDEO, every, kept, *size))
         frames = [(number, picture) for number, picture in self._sampler.frames() if number < self._frames_kept]
         if frames:
             sheet = contact_sheet(frames, fps, self._request.prompt, facts, cues)

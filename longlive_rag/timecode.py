@@ -32,11 +32,11 @@ def parse_timecode(text: str, fps: int) -> float:
     """
     word = text.strip()
     if match := SMPTE.fullmatch(word):
-        hours, minutes, seconds, frames = map(int, match.groups())
+        hours, minutes, whole, frames = map(int, match.groups())
         _check_field(text, "minutes", minutes, 60)
-        _check_field(text, "seconds", seconds, 60)
+        _check_field(text, "seconds", whole, 60)
         _check_field(text, "frames", frames, fps, f" at {fps} frames a second")
-        return (((hours * 60 + minutes) * 60 + seconds) * fps + frames) / fps
+        return (((hours * 60 + minutes) * 60 + whole) * fps + frames) / fps
     match = CLOCK.fullmatch(word)
     if match is None:
         raise ValueError(f"{text!r} is no timecode; write {EXAMPLES}")
@@ -55,8 +55,8 @@ def format_timecode(seconds: float) -> str:
         seconds: finite and not negative.
     """
     total = Decimal(repr(float(seconds)))  # the shortest decimal of this float; all that follows is exact
-    minutes, rest = divmod(total, 60)
-    hours, minutes = divmod(int(minutes), 60)
+    in_minutes, rest = divmod(total, 60)
+    hours, minutes = divmod(int(in_minutes), 60)
     whole, _, fraction = f"{rest:f}".partition(".")
     tail = f"{int(whole):02d}" + (f".{digits}" if (digits := fraction.rstrip("0")) else "")
     return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"

@@ -176,7 +176,7 @@ class VideoWriter:
         return stream
 
     def _new_encoder(self) -> Any:
-        encoder = av.CodecContext.create(self._codec.encoder, "w")
+        encoder: Any = av.CodecContext.create(self._codec.encoder, "w")
         encoder.options = dict(self._codec.options)
         encoder.time_base = Fraction(1, self.fps)
         encoder.framerate = Fraction(self.fps)

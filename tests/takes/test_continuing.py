@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from longlive_rag import LatentStore, LongLiveRAGPipeline, MemoryConfig, TakeRequest, TakeRun, TakeWriter
+from longlive_rag import LatentStore, LongLiveRAGPipeline, MemoryConfig, TakeRequest, TakeRun, TakeWriter, catch_up
 from longlive_rag.checkpoints import Checkpoints
 from longlive_rag.config import CheckpointConfig, Reseed
 from longlive_rag.continuing import (
@@ -117,7 +117,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("a cue", "tight budget")
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow) for c in CASES])
 def test_a_killed_take_goes_on_bit_for_bit(studio: Studio, tmp_path: Path, case: str) -> None:
     request = ask(studio.pipe, **CASES[case])
     whole = studio.new(tmp_path / "whole", request)
@@ -173,7 +176,8 @@ def test_checkpoints_of_another_take_are_not_believed(studio: Studio, tmp_path: 
     assert checkpoints.newest_decoded(4, lambda block: store.record(block).latents) is None
 
 
-def test_light_is_near_and_stores_nothing(studio: Studio, tmp_path: Path) -> None:
+def test_light_is_near_and_stores_nothing(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catch_up, "LIGHT_WINDOWS", 1)  # with two, all of so short a take is run again
     request = ask(studio.pipe, 6.5)
     light = CheckpointConfig("light")
     studio.new(tmp_path / "whole", request, checkpoint=light)
@@ -223,7 +227,7 @@ def test_a_branch_begins_alike_and_goes_its_way(studio: Studio, tmp_path: Path) 
     studio.new(tmp_path / "as one", ask(studio.pipe, 6.5, cues=[(4.0, LATER)]))
     assert_same(tmp_path / "other", tmp_path / "as one")
     assert_same(tmp_path / "other", parent, blocks=6)
-    assert again["request"]["reseeds"] == [{"seconds": 4.0, "seed": 4}]
+    assert again["request"]["reseeds"] == ({"seconds": 4.0, "seed": 4},)
     assert [cue["prompt"] for cue in again["cues"]] == ["the red circle leaves"]
     assert_same(tmp_path / "again", parent, blocks=6)
     ours, theirs = (LatentStore(take / LATENTS).record(6).latents for take in (tmp_path / "again", parent))

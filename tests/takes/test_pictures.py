@@ -121,3 +121,16 @@ def test_similarity_colours_get_lighter():
 )
 def test_timecode(seconds, text):
     assert timecode(seconds) == text
+
+
+def test_frames_of_an_earlier_run_may_come_last():
+    rng = np.random.default_rng(0)
+    for seen, count in ((0, 30), (40, 500), (700, 900), (1000, 1001)):
+        frames = rng.integers(0, 256, (count, 2, 2, 3), dtype=np.uint8)
+        whole, late = FrameSampler(), FrameSampler()
+        whole.add(frames)
+        late.begin_after(seen)
+        late.add(frames[seen:])
+        late.complete(lambda every, until=seen, all_frames=frames: all_frames[:until:every])
+        expected = [(number, picture.tobytes()) for number, picture in whole.frames()]
+        assert [(number, picture.tobytes()) for number, picture in late.frames()] == expected
