@@ -122,7 +122,7 @@ def measure_retrieval(pipe: LongLiveRAGPipeline, takes: Sequence[Searched], arms
 def _casts(count: int) -> list[tuple[Sentence, Sentence]]:
     """Two sentences a take: another colour and shape, the same place."""
     drawn = iter(sample_sentences(40 * count + 40, SENTENCE_SEED))
-    casts = []
+    casts: list[tuple[Sentence, Sentence]] = []
     while len(casts) < count:
         a, b = next(drawn), next(drawn)
         if a.colour != b.colour and a.shape != b.shape and a.place == b.place:

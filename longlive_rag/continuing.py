@@ -95,7 +95,7 @@ def extended(request: TakeRequest, seconds: float, prompt: str | None) -> TakeRe
     Raises:
         ValueError: if it would be too long, or not longer by a frame.
     """
-    if not round(seconds * request.output.fps) >= 1:
+    if not math.isfinite(seconds) or round(seconds * request.output.fps) < 1:
         raise ValueError(
             f"seconds is {seconds:g}; a take is extended by at least a frame, {1 / request.output.fps:g} s"
         )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import Gibibytes
-from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
+from longlive_rag.cli.settings import Gibibytes, page_budgets
+from retrieval.budgets import PAGE_PRECISIONS, PagePrecision
 
 if TYPE_CHECKING:
     from longlive_rag.bench import ArmFigures, Report, Subject
@@ -41,7 +40,7 @@ def bench(
     threads: int | None,
     memory_gpu_gib: float | None,
     memory_host_gib: float | None,
-    page_precision: str,
+    page_precision: PagePrecision,
     search: str | None,
     as_json: bool,
 ) -> None:
@@ -69,23 +68,10 @@ def bench(
         if search:
             _bench_search(search, as_json)
             return
-        budgets = _budgets(memory_gpu_gib, memory_host_gib, page_precision)
+        budgets = page_budgets(memory_gpu_gib, memory_host_gib, page_precision)
         subject = _subject(backbone, shape, dtype, device)
         report = run(subject, compare.split(","), blocks, lambda line: click.echo(line, err=True), budgets)
     click.echo(json.dumps(report.as_dict(), indent=2) if as_json else _table(report))
-
-
-def _budgets(gpu_gib: float | None, host_gib: float | None, precision: str) -> PageBudgets:
-    given = {"gpu_bytes": gpu_gib, "host_bytes": host_gib}
-    sizes = {name: int(gib * 2**30) for name, gib in given.items() if gib is not None}
-    if any(size < 0 for size in sizes.values()):
-        raise ValueError("memory budgets must be 0 or more")
-    default = PageBudgets(precision=cast(PagePrecision, precision))
-    return replace(
-        default,
-        gpu_bytes=sizes.get("gpu_bytes", default.gpu_bytes),
-        host_bytes=sizes.get("host_bytes", default.host_bytes),
-    )
 
 
 def _bench_search(sizes: str, as_json: bool) -> None:

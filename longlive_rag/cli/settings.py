@@ -14,7 +14,7 @@ from longlive_rag.config import CheckpointConfig, CheckpointMode, Cue, TakeReque
 from longlive_rag.cues import Schedule
 from longlive_rag.presets import Preset
 from longlive_rag.timecode import parse_timecode
-from retrieval.budgets import PAGE_PRECISIONS
+from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
 
 
 class Steps(click.ParamType):
@@ -273,6 +273,20 @@ def _cue_seconds(number: int, at: str, fps: int) -> float:
         return parse_timecode(at, fps)
     except ValueError as error:
         raise ValueError(f"cue {number}: {error}") from error
+
+
+def page_budgets(gpu_gib: float | None, host_gib: float | None, precision: PagePrecision) -> PageBudgets:
+    """What the options about pages say, defaults for the rest; ValueError if a size is below 0."""
+    default = PageBudgets(precision=precision)
+    given = {"gpu_bytes": gpu_gib, "host_bytes": host_gib}
+    sizes = {name: int(gib * 2**30) for name, gib in given.items() if gib is not None}
+    if any(size < 0 for size in sizes.values()):
+        raise ValueError("memory budgets must be 0 or more")
+    return replace(
+        default,
+        gpu_bytes=sizes.get("gpu_bytes", default.gpu_bytes),
+        host_bytes=sizes.get("host_bytes", default.host_bytes),
+    )
 
 
 def build_request(

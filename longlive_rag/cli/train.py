@@ -10,6 +10,7 @@ import click
 
 from longlive_rag.cli.errors import Stopped, refuse_bad_input
 from longlive_rag.cli.settings import FLAGS, Steps, build_request
+from longlive_rag.cues import Schedule
 from longlive_rag.presets import DEFAULT_BACKBONE, load_preset
 
 FOLDER = click.Path(path_type=Path)
@@ -59,7 +60,7 @@ def corpus(
     with refuse_bad_input(FLAGS):
         preset = load_preset(backbone)
         told = [(prompt, seed) for prompt in read_prompts(prompts) for seed in range(seeds)]
-        requests = [build_request(preset, prompt, seconds, (), seed, memory, {}) for prompt, seed in told]
+        requests = [build_request(preset, Schedule(prompt, (), seconds), seed, memory, {}) for prompt, seed in told]
         folders = take_folders(output, len(requests))
         left = [pair for pair in zip(requests, folders, strict=True) if not is_finished(pair[1], pair[0])]
         for request, folder in left:

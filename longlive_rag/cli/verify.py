@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import FLAGS, Gibibytes
+from longlive_rag.cli.settings import FLAGS, Gibibytes, page_budgets
 from retrieval.budgets import PAGE_PRECISIONS, PagePrecision
 
 
@@ -39,12 +39,9 @@ def verify(
       longlive-rag verify --page-precision float8 tests/golden/rag_ae.safetensors
     """
     from longlive_rag.verify import Golden, replay
-    from retrieval.budgets import PageBudgets
 
     with refuse_bad_input(FLAGS):
-        sizes = {"gpu_bytes": gpu_gib, "host_bytes": host_gib}
-        given = {name: round(size * 2**30) for name, size in sizes.items() if size is not None}
-        budgets = PageBudgets(**given, precision=page_precision)
+        budgets = page_budgets(gpu_gib, host_gib, page_precision)
         for path in files:
             Golden.read(path)
     verdicts = []

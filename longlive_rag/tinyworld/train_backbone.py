@@ -298,9 +298,11 @@ def _draw_sigmas(copies: int) -> Tensor:
 def degrade(context: Tensor) -> Tensor:
     """Make true frames [B, C, T, h, w] look like generated ones: a little noise, blur and a drift of each channel."""
     batch, channels, frames = context.shape[:3]
-    at = {"device": context.device}
-    strength = torch.rand(batch, 1, 1, 1, 1, **at)
+    device = context.device
+    strength = torch.rand(batch, 1, 1, 1, 1, device=device)
     blurred = F.avg_pool3d(context, (1, 3, 3), stride=1, padding=(0, 1, 1), count_include_pad=False)
-    mixed = torch.lerp(context, blurred, 0.35 * torch.rand(batch, 1, frames, 1, 1, **at) * strength)
-    drift = 0.08 * torch.randn(batch, channels, frames, 1, 1, **at) * strength
-    return mixed + drift + 0.25 * strength * torch.rand(batch, 1, frames, 1, 1, **at) * torch.randn_like(context)
+    mixed = torch.lerp(context, blurred, 0.35 * torch.rand(batch, 1, frames, 1, 1, device=device) * strength)
+    drift = 0.08 * torch.randn(batch, channels, frames, 1, 1, device=device) * strength
+    return (
+        mixed + drift + 0.25 * strength * torch.rand(batch, 1, frames, 1, 1, device=device) * torch.randn_like(context)
+    )
