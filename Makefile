@@ -27,8 +27,9 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 demo: $(READY)
-	$(BIN)/longlive-rag generate "a red triangle jumps in a meadow" --seconds 30 -o $(DEMO) --overwrite \
-	  --cue 10 "a red triangle turns in a meadow" --cue 20 "a red triangle walks in the snow"
+	$(BIN)/longlive-rag generate "a red square turns in a meadow" --seconds 30 -o $(DEMO) --overwrite \
+	  --cue 8 "a red square leaves in a meadow" --cue 20 "a red square returns in a meadow" \
+	  --seed 3 --prompt-weight 0.5
 
 # Two processes, one thread each: most tests are too small to share among threads.
 test: $(READY)

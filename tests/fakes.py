@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import torch
 
 from longlive_rag.config import OutputConfig, TakeRequest
 from longlive_rag.take import TakeRun, TakeWriter
@@ -92,10 +93,18 @@ class FakePipeline:
         seconds_per_block: how long it pretends to think.
         fail_at: block before which it raises `error`.
         error: what it raises there.
+        parameters: of its transformer, which take no memory.
     """
 
-    def __init__(self, seconds_per_block: float = 0.0, fail_at: int = -1, error: BaseException | None = None):
+    def __init__(
+        self,
+        seconds_per_block: float = 0.0,
+        fail_at: int = -1,
+        error: BaseException | None = None,
+        parameters: int = 1,
+    ):
         self.seconds_per_block, self.fail_at, self.error = seconds_per_block, fail_at, error
+        self.transformer = torch.nn.Linear(parameters, 1, bias=False, device="meta")
 
     def check(self, request: TakeRequest) -> None:
         if request.output.height % 16:

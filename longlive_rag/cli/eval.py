@@ -415,9 +415,9 @@ def _retrieval_lines(figures: dict[str, Any]) -> list[str]:
     lines = [
         f"{figures['used']} of {figures['takes']} takes; {100 * figures['right_among_candidates']:.0f} % of the frames "
         "that can be found at the cue are right",
-        f"{'precision at ' + str(figures['memory_frames']):34}{'at the cue':24}{'in the blocks after'}",
+        f"{'precision at ' + str(figures['memory_frames']):44}{'at the cue':24}{'in the blocks after'}",
     ]
     for part in ("arms", "pairs"):
         for name, found in figures[part].items():
-            lines.append(f"{name:34}{cell(found['at_cue']):24}{cell(found['after'])}")
+            lines.append(f"{name:44}{cell(found['at_cue']):24}{cell(found['after'])}")
     return lines

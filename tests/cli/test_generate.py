@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from longlive_rag.video import count_frames
 
@@ -56,6 +57,19 @@ def test_json_is_all_there_is_on_stdout(command, backbone, fake_pipeline, tmp_pa
     assert "has never read green, sings (in 'a green circle sings')" in result.err
     record = json.loads(Path(report["record"]).read_text())
     assert record["run"]["unknown_words"] == report["unknown_words"]
+
+
+@pytest.mark.parametrize(("parameters", "threads"), [(2_000_000, 1), (20_000_000, 2)])
+def test_a_small_backbone_runs_in_one_thread(command, backbone, fake_pipeline, tmp_path, parameters, threads):
+    fake_pipeline(parameters=parameters)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        command("generate", PROMPT, "-o", tmp_path / "take", "--backbone", backbone, "--seconds", "3")
+        assert torch.get_num_threads() == threads
+        assert json.loads((tmp_path / "take" / "take.json").read_text())["run"]["threads"] == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_every_setting_reaches_the_request(command, backbone, fake_pipeline, tmp_path):
