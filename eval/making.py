@@ -19,12 +19,12 @@ from eval.plan import Cell, Plan, read_json
 from eval.retrieval_controls import choice_of
 from eval.runs import MEASURES, NOISE, take_folder
 from longlive_rag.config import TakeRequest
-from longlive_rag.continuing import request_of
+from longlive_rag.continuing import is_finished
 from longlive_rag.load import load_pipeline, pick_device
 from longlive_rag.noise import NoiseSource, PhiloxNoise
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets import Preset, load_preset
-from longlive_rag.take import RECORD, TakeRun, TakeWriter, write_json
+from longlive_rag.take import TakeRun, TakeWriter, write_json
 from longlive_rag.timeline import Timeline
 
 
@@ -138,7 +138,4 @@ class Maker:
 
 def _is_made(folder: Path, request: TakeRequest) -> bool:
     """Whether a folder holds this very take, finished, with its noise's hash."""
-    if not (folder / RECORD).exists() or not (folder / NOISE).exists():
-        return False
-    record = read_json(folder / RECORD)
-    return record.get("status") == "finished" and request_of(record) == request
+    return (folder / NOISE).exists() and is_finished(folder, request)

@@ -48,13 +48,11 @@ class Searched:
         request: what was asked for.
         latents: [T, C, h, w] float32.
         shows_a: [T], True where a latent frame shows A with A's traits.
-        shows_b: [T], True where it shows somebody of B's colour.
     """
 
     request: TakeRequest
     latents: Tensor
     shows_a: NDArray[np.bool_]
-    shows_b: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,6 @@ def _read(pair: tuple[Sentence, Sentence], request: TakeRequest, video: NDArray[
         request,
         latents.float().cpu(),
         np.array([any(_is(each, pair[0].colour, traits) for each in frame) for frame in seen]),
-        np.array([any(_is(each, pair[1].colour, {}) for each in frame) for frame in seen]),
     )
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from longlive_rag.prompts import read_prompts
+
 BUILT_IN = Path(__file__).with_name("scenarios.json")
 PLAIN = "plain"
 TIMES = ("at", "before_horizon", "after_horizon")
@@ -82,11 +84,7 @@ def read_subjects(path: Path) -> list[dict[str, Any]]:
         if not isinstance(subjects, list) or not all(isinstance(subject, dict) for subject in subjects):
             raise ValueError(f"{path} must hold a list of objects")
     else:
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} can't be read: {error}") from error
-        subjects = [{"prompt": line.strip()} for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        subjects = [{"prompt": prompt} for prompt in read_prompts(path)]
     if not subjects:
         raise ValueError(f"{path} holds no prompts")
     named = [{"id": f"{number:03d}", **subject} for number, subject in enumerate(subjects, start=1)]

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from retrieval.pages import HeldPage, PagesHeld
 from retrieval.sealed import BrokenSealError
 
 Features = Mapping[int, Tensor]  # by number of the decoder's convolution
+Content = TypeVar("Content")
 LatentsOf = Callable[[int], NDArray[np.float32]]
 
 KIND = "checkpoint"
@@ -110,16 +112,11 @@ class Checkpoints:
             blocks: how many are committed.
             latents_of: block to its latents [T, C, h, w]; a checkpoint after others is of another take.
         """
-        for number in reversed(self.numbers()):
-            if number > blocks:
-                continue
-            try:
-                state, places = self._read_state(number, latents_of)
-            except BrokenSealError:
-                continue
-            self._newest, self._place_of_page = number, places
-            return state
-        return None
+        found = self._newest_whole(blocks, lambda number: self._read_state(number, latents_of))
+        if found is None:
+            return None
+        self._newest, (state, self._place_of_page) = found
+        return state
 
     def newest_decoded(self, blocks: int, latents_of: LatentsOf) -> tuple[int, Features] | None:
         """The newest whole checkpoint after at most `blocks` blocks, without pages; None if there is none.
@@ -127,19 +124,23 @@ class Checkpoints:
         Returns:
             After how many blocks it is, and the features that the decoder carried then.
         """
+        found = self._newest_whole(blocks, lambda number: self._read(number, latents_of))
+        if found is None:
+            return None
+        number, (tensors, _) = found
+        features = {
+            int(name.removeprefix("feature.")): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("feature.")
+        }
+        return number, features
+
+    def _newest_whole(self, blocks: int, read: Callable[[int], Content]) -> tuple[int, Content] | None:
+        """The newest checkpoint after at most `blocks` blocks that can be read, and what was read."""
         for number in reversed(self.numbers()):
-            if number > blocks:
-                continue
-            try:
-                tensors, _ = self._read(number, latents_of)
-            except BrokenSealError:
-                continue
-            features = {
-                int(name.removeprefix("feature.")): tensor
-                for name, tensor in tensors.items()
-                if name.startswith("feature.")
-            }
-            return number, features
+            if number <= blocks:
+                with suppress(BrokenSealError):
+                    return number, read(number)
         return None
 
     def facts(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from longlive_rag.config import CheckpointConfig, Cue, MemoryConfig, OutputConfi
 from longlive_rag.disk import write_json
 from longlive_rag.geometry import backbone_id
 from longlive_rag.presets import Preset, load_preset
-from longlive_rag.take import CHECKPOINTS, INPUTS, LATENTS, RECORD, VIDEO
+from longlive_rag.take import CHECKPOINTS, INPUTS, LATENTS, RECORD, VIDEO, read_record
 from longlive_rag.timecode import format_timecode
 from longlive_rag.timeline import Timeline
 from longlive_rag.video import VideoWriter, safe_frames
@@ -45,6 +45,18 @@ def request_of(record: Mapping[str, Any]) -> TakeRequest:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the take's record is damaged: its request can't be read ({error})") from error
+
+
+def is_finished(take: Path, request: TakeRequest) -> bool:
+    """Whether a folder holds the very take that is asked for, finished.
+
+    Raises:
+        ValueError: if its record can't be read.
+    """
+    if not (take / RECORD).exists():
+        return False
+    record = read_record(take)
+    return record["status"] == "finished" and request_of(record) == request
 
 
 def checkpoint_of(record: Mapping[str, Any]) -> CheckpointConfig:

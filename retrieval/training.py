@@ -242,10 +242,10 @@ def train_encoder(
             grown_in = step + 1 >= settings.grow_in * settings.steps  # before, the loss is another one
             if grown_in and found["total"] < state["best"].get("total", math.inf):
                 state |= {"best": found, "best_step": step + 1}
-                _save_atomically({"model": model.state_dict(), "config": encoder_config(model)}, folder / BEST)
+                save_atomically({"model": model.state_dict(), "config": encoder_config(model)}, folder / BEST)
             state |= {"step": step + 1, "seconds": time.monotonic() - begin_s}
-            _log(folder, {"step": step + 1, "seconds": round(state["seconds"], 1), **figures})
-            _save_atomically(
+            append_log(folder, {"step": step + 1, "seconds": round(state["seconds"], 1), **figures})
+            save_atomically(
                 {
                     **state,
                     "settings": _plain(settings),
@@ -269,6 +269,19 @@ def encoder_config(model: LatentAutoencoder) -> dict[str, Any]:
     names = ("in_channels", "latent_height", "latent_width", "hidden_dims", "embedding_dim")
     values = {name: model.config[name] for name in names}
     return {**values, "hidden_dims": list(values["hidden_dims"])}
+
+
+def append_log(folder: Path, entry: dict[str, float]) -> None:
+    """Add a row to the log of a training."""
+    with (folder / LOG).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def save_atomically(content: dict[str, Any], path: Path) -> None:
+    """`torch.save`, so that whoever looks finds the old file or the new one, whole."""
+    part = path.with_name(f".{path.name}.part")
+    torch.save(content, part)
+    os.replace(part, path)
 
 
 def read_log(folder: Path) -> Iterator[dict[str, float]]:
@@ -320,14 +333,3 @@ def _resume(
 
 def _plain(settings: EncoderTraining) -> dict[str, Any]:
     return {**asdict(settings), "hidden_dims": list(settings.hidden_dims)}
-
-
-def _log(folder: Path, entry: dict[str, float]) -> None:
-    with (folder / LOG).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
-
-
-def _save_atomically(content: dict[str, Any], path: Path) -> None:
-    part = path.with_name(f".{path.name}.part")
-    torch.save(content, part)
-    os.replace(part, path)

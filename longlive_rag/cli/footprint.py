@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import FLAGS, Gibibytes
+from longlive_rag.cli.settings import FLAGS, Gibibytes, page_budgets
 from longlive_rag.presets import DEFAULT_BACKBONE
 from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
 
@@ -40,7 +40,7 @@ def footprint(
     steps: int,
     memory_gpu_gib: float,
     memory_host_gib: float,
-    page_precision: str,
+    page_precision: PagePrecision,
     dtype: str,
     device: str,
     threads: int | None,
@@ -66,13 +66,9 @@ def footprint(
     with refuse_bad_input(FLAGS):
         asked = _lengths(lengths)
         check_lengths(asked)
-        if min(memory_gpu_gib, memory_host_gib) < 0:
-            raise ValueError("memory budgets must be 0 or more")
+        budgets = page_budgets(memory_gpu_gib, memory_host_gib, page_precision)
         if output and output.suffix != ".png":
             raise ValueError(f"--output is {output}; its name must end in .png")
-        budgets = PageBudgets(
-            int(memory_gpu_gib * 2**30), int(memory_host_gib * 2**30), cast(PagePrecision, page_precision)
-        )
         samples = _samples(backbone, shape, steps, asked[-1], budgets, dtype, device)
         curve = measure(samples, asked, lambda line: click.echo(line, err=True))
     if output:

@@ -276,7 +276,6 @@ def make(pipe: LongLiveRAGPipeline, request: TakeRequest, take: TakeWriter) -> d
         Stopped: on Ctrl-C; what was finished is kept.
         Failed: if disk or memory run out; what was finished is kept.
     """
-    import torch
     from tqdm import tqdm
 
     bar = tqdm(
@@ -288,7 +287,7 @@ def make(pipe: LongLiveRAGPipeline, request: TakeRequest, take: TakeWriter) -> d
         mininterval=0.2 if sys.stderr.isatty() else 10,
         file=sys.stderr,
     )
-    try:
+    with ending_well(take):
         with bar:
             for block in pipe.stream(request, stores=[take]):
                 take.add(block)
@@ -297,6 +296,21 @@ def make(pipe: LongLiveRAGPipeline, request: TakeRequest, take: TakeWriter) -> d
                 )
                 bar.update(len(block.pixel_frames))
         record = take.finish("finished")
+    return check_finished(record, take.folder)
+
+
+@contextmanager
+def ending_well(take: TakeWriter) -> Iterator[None]:
+    """Finish the take that is made in the `with` body, should it end early.
+
+    Raises:
+        Stopped: on Ctrl-C; what was finished is kept.
+        Failed: if disk or memory run out; what was finished is kept.
+    """
+    import torch
+
+    try:
+        yield
     except KeyboardInterrupt as error:
         raise Stopped(f"Stopped; {kept(take.finish('interrupted'), take.folder)}") from error
     except (OSError, MemoryError, torch.OutOfMemoryError) as error:
@@ -304,8 +318,12 @@ def make(pipe: LongLiveRAGPipeline, request: TakeRequest, take: TakeWriter) -> d
     except BaseException as error:
         take.finish("failed", error)
         raise
+
+
+def check_finished(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The record of a take that was made to its end; raises Failed if its last files found no room."""
     if record["status"] != "finished":
-        raise Failed(f"{record['error']['message']}; {kept(record, take.folder)}")
+        raise Failed(f"{record['error']['message']}; {kept(record, folder)}")
     return record
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from longlive_rag.cli.errors import Failed, Stopped
-from longlive_rag.cli.generate import finish_failed, kept, reason_of
+from longlive_rag.cli.errors import Failed
+from longlive_rag.cli.generate import check_finished, ending_well, kept, reason_of
 from longlive_rag.config import TakeRequest
 from longlive_rag.cue_files import read_span
 from longlive_rag.live import LiveTake
@@ -164,7 +163,7 @@ class Session:
         self._live, self._leg, self._wanted = live, leg, ("", "")
         self._heard.clear()
         self._ready.set()
-        try:
+        with ending_well(writer):
             if leg.waits:
                 writer.update(live.request, leg.pipe.timeline(live.request))
                 self.console.say("Type what comes instead; an empty line goes on as before.")
@@ -172,15 +171,7 @@ class Session:
             self._watch(live, writer)
             self._ready.clear()
             record = writer.finish("finished")
-        except KeyboardInterrupt as error:
-            raise Stopped(f"Stopped; {kept(writer.finish('interrupted'), writer.folder)}") from error
-        except (OSError, MemoryError, torch.OutOfMemoryError) as error:
-            raise Failed(f"{reason_of(error)}; {kept(finish_failed(writer, error), writer.folder)}") from error
-        except BaseException as error:
-            writer.finish("failed", error)
-            raise
-        if record["status"] != "finished":
-            raise Failed(f"{record['error']['message']}; {kept(record, writer.folder)}")
+        check_finished(record, writer.folder)
         try:
             return record, self._following(leg, live.request)
         except (OSError, ValueError) as error:

@@ -277,16 +277,11 @@ def _cue_seconds(number: int, at: str, fps: int) -> float:
 
 def page_budgets(gpu_gib: float | None, host_gib: float | None, precision: PagePrecision) -> PageBudgets:
     """What the options about pages say, defaults for the rest; ValueError if a size is below 0."""
-    default = PageBudgets(precision=precision)
     given = {"gpu_bytes": gpu_gib, "host_bytes": host_gib}
-    sizes = {name: int(gib * 2**30) for name, gib in given.items() if gib is not None}
+    sizes: dict[str, Any] = {name: int(gib * 2**30) for name, gib in given.items() if gib is not None}
     if any(size < 0 for size in sizes.values()):
         raise ValueError("memory budgets must be 0 or more")
-    return replace(
-        default,
-        gpu_bytes=sizes.get("gpu_bytes", default.gpu_bytes),
-        host_bytes=sizes.get("host_bytes", default.host_bytes),
-    )
+    return PageBudgets(**sizes, precision=precision)
 
 
 def build_request(

@@ -54,7 +54,9 @@ def corpus(
     from tqdm import tqdm
 
     from longlive_rag.cli.generate import open_backbone, provenance_of
-    from longlive_rag.corpus import is_finished, make_takes, read_prompts, take_folders
+    from longlive_rag.continuing import is_finished
+    from longlive_rag.corpus import make_takes, take_folders
+    from longlive_rag.prompts import read_prompts
     from longlive_rag.take import check_take_folder
 
     with refuse_bad_input(FLAGS):
@@ -74,7 +76,7 @@ def corpus(
                 pipe.check(request)
         try:
             with tqdm(total=frames, unit=" frames", smoothing=0) as bar:
-                make_takes(pipe, run, requests, folders, batch, bar.update)
+                make_takes(pipe, run, left, batch, bar.update)
         except KeyboardInterrupt as error:
             raise Stopped(f"Stopped; what is finished in {output} stays, the same command goes on") from error
     click.echo(

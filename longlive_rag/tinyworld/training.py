@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 
 from longlive_rag.tinyworld.muon import Muon
 from longlive_rag.training_picture import draw_training
-from retrieval.training import LOG, read_log
+from retrieval.training import CHECKPOINT, LOG, append_log, read_log, save_atomically
 
 # Weights by which vectors enter and leave a network, and tables, are no matrices between layers: AdamW takes them.
 _NOT_FOR_MUON = ("embed", "shared", "table", "modulation", "proj_out", "conv_in", "conv_out", "quant_conv", "bias")
@@ -116,7 +114,7 @@ def train(
             last_logged = now
             rest_s = (now - began) / (step + 1 - first) * (schedule.steps - step - 1)
             entry = {"step": step, "seconds": round(spent_s + now - began, 1), "loss": loss.item(), "norm": norm.item()}
-            _log(folder, {**entry, **figures})
+            append_log(folder, {**entry, **figures})
             report(f"step {step}/{schedule.steps} loss {loss.item():.4f} {figures} {rest_s / 60:.1f} min left")
         if now - last_saved > checkpoint_every_s or step == schedule.steps - 1:
             last_saved = now
@@ -144,11 +142,6 @@ def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
             mean.lerp_(value, 1 - decay)
 
 
-def _log(folder: Path, entry: dict[str, float]) -> None:
-    with (folder / LOG).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
-
-
 def _save(
     folder: Path,
     step: int,
@@ -164,14 +157,13 @@ def _save(
         "average": average.state_dict(),
         "optimisers": [optimiser.state_dict() for optimiser in optimisers],
     }
-    torch.save(state, folder / "checkpoint.tmp")
-    os.replace(folder / "checkpoint.tmp", folder / "checkpoint.pt")
+    save_atomically(state, folder / CHECKPOINT)
 
 
 def _resume(
     folder: Path, model: nn.Module, average: nn.Module, optimisers: list[torch.optim.Optimizer]
 ) -> tuple[int, float]:
-    path = folder / "checkpoint.pt"
+    path = folder / CHECKPOINT
     if not path.is_file():
         return 0, 0.0
     state = torch.load(path, weights_only=True, map_location="cpu")

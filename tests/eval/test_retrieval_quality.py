@@ -34,7 +34,7 @@ def take() -> Searched:
     told = [f"{name} leaves" if action == "leaves" else name for _, name, action in CUES]
     cues = tuple(SimpleNamespace(prompt=words) for words in told[1:])
     request = SimpleNamespace(prompt="A", cues=cues)
-    return Searched(request, latents, who == "A", who == "B")
+    return Searched(request, latents, who == "A")
 
 
 def test_at_the_cue_only_the_words_find_who_is_called() -> None:

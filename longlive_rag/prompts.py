@@ -1,0 +1,21 @@
+"""Files of prompts, one a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Prompts of a text file, one a line; empty lines and lines that begin with # are left out.
+
+    Raises:
+        ValueError: if it can't be read as text or holds no prompt.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} can't be read as text: {getattr(error, 'strerror', None) or error}") from error
+    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not prompts:
+        raise ValueError(f"{path} holds no prompts; write one a line")
+    return prompts
