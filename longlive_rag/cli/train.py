@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from longlive_rag.cli.errors import Stopped, refuse_bad_input
+from longlive_rag.cli.errors import Failed, Stopped, refuse_bad_input
 from longlive_rag.cli.settings import FLAGS, Steps, build_request
 from longlive_rag.cues import Schedule
 from longlive_rag.presets import DEFAULT_BACKBONE, load_preset
@@ -53,7 +53,7 @@ def corpus(
     """
     from tqdm import tqdm
 
-    from longlive_rag.cli.generate import open_backbone, provenance_of
+    from longlive_rag.cli.generate import open_backbone, provenance_of, reason_of
     from longlive_rag.continuing import is_finished
     from longlive_rag.corpus import make_takes, take_folders
     from longlive_rag.prompts import read_prompts
@@ -79,6 +79,8 @@ def corpus(
                 make_takes(pipe, run, left, batch, bar.update)
         except KeyboardInterrupt as error:
             raise Stopped(f"Stopped; what is finished in {output} stays, the same command goes on") from error
+        except OSError as error:
+            raise Failed(f"{reason_of(error)}; what is finished in {output} stays, the same command goes on") from error
     click.echo(
         f"{output}: {len(folders)} takes of {seconds:g} s, {len(folders) - len(left)} of them were there already"
     )

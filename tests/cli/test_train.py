@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -39,6 +40,17 @@ def test_prompts_to_encoder(command, tmp_path):
     assert "best at step" in command("train", "encoder", "--latents", takes, "-o", run, *sizes).out
     other = command("train", "encoder", "--latents", takes, "-o", run, *sizes, "--seed", "3")
     assert (other.code, "another seed" in other.err) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line(command, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("longlive_rag.corpus.make_takes", full)
+    result = command("train", "corpus", prompts(tmp_path), "-o", tmp_path / "takes", "--seconds", "4")
+    assert (result.code, result.out) == (1, "")
+    assert "No space left on device; what is finished in" in result.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
