@@ -24,7 +24,7 @@ class Engine:
     Attributes:
         name: local or ray.
         workers: how many takes at once; 1 makes them in this process (local).
-        threads: of the CPU, for each worker; None leaves torch's own number.
+        threads: of the CPU, for each worker; None chooses by the backbone's size.
         address: of a Ray cluster; None starts one here.
     """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eval.plan import Plan, read_plan
 from eval.runs import is_finished, take_folder
-from longlive_rag.take import VIDEO
+from longlive_rag.take_folder import VIDEO
 
 
 def export_for_vbench(run: Path, target: Path) -> int:

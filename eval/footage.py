@@ -11,7 +11,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from longlive_rag.take import RECORD, VIDEO
+from longlive_rag.take_folder import RECORD, VIDEO
 
 BATCH_FRAMES = 32
 

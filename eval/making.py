@@ -20,7 +20,7 @@ from eval.retrieval_controls import choice_of
 from eval.runs import MEASURES, NOISE, take_folder
 from longlive_rag.config import TakeRequest
 from longlive_rag.continuing import is_finished
-from longlive_rag.load import load_pipeline, pick_device
+from longlive_rag.load import load_pipeline, pick_device, use_threads
 from longlive_rag.noise import NoiseSource, PhiloxNoise
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets import Preset, load_preset
@@ -56,7 +56,7 @@ class Maker:
     Args:
         plan: of the comparison.
         run: its folder.
-        threads: of the CPU, for one operation; None leaves torch's own number.
+        threads: of the CPU, for one operation; None chooses by the backbone's size.
         pipe: a backbone that is loaded already.
 
     Raises:
@@ -66,9 +66,8 @@ class Maker:
     def __init__(
         self, plan: Plan, run: Path, threads: int | None = None, pipe: LongLiveRAGPipeline | None = None
     ) -> None:
-        if threads:
-            torch.set_num_threads(threads)
-        self._plan, self._run = plan, run
+        self._plan, self._run, self._threads = plan, run, threads
+        self._measuring_threads = threads or torch.get_num_threads()
         self._preset: Preset = load_preset(plan.backbone)
         device = str(pick_device(plan.device))
         begin_s = time.perf_counter()
@@ -81,7 +80,7 @@ class Maker:
             folder=self._preset.folder,
             device=device,
             dtype=plan.dtype,
-            threads=torch.get_num_threads(),
+            threads=use_threads(self._pipe, threads),
             noise=PhiloxNoise.name,
             codec=plan.codec,
             load_seconds=round(time.perf_counter() - begin_s, 3),
@@ -109,7 +108,9 @@ class Maker:
             return read_json(folder / MEASURES)
         request = self._plan.request(self._preset, cell)
         if not _is_made(folder, request):
+            use_threads(self._pipe, self._threads)
             self._make(cell, request, folder)
+        torch.set_num_threads(self._measuring_threads)
         measures = measure(find_footage(folder), self._embedders, self._plan.measure_settings(cell.story))
         write_json(folder / MEASURES, measures)
         return measures

@@ -14,7 +14,7 @@ from eval.plan import Cell, Plan, read_json
 from eval.runs import MEASURES, NOISE, is_finished, take_folder
 from eval.statistics import Paired, detectable_effect, holm, paired
 from eval.windows import DriftWindows
-from longlive_rag.take import RECORD
+from longlive_rag.take_folder import RECORD
 
 RESULTS_FORMAT = 1
 

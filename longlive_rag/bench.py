@@ -27,8 +27,32 @@ from longlive_rag.stopwatch import Stopwatch
 from retrieval.budgets import PageBudgets
 from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
 
-ARMS = ("native", "memory")
-STAGES = ("retrieve", "assemble", "denoise", "commit", "encode", "decode")
+STAGES = ("recache", "retrieve", "assemble", "denoise", "commit", "encode", "decode")
+
+
+@dataclass(frozen=True)
+class ArmKind:
+    """What an arm's blocks do.
+
+    Attributes:
+        memory: past frames come back.
+        cued: every block begins with a cue, so the window is recached, and pages are stale when they come back.
+        budgets: of the pages, whatever the run's are.
+    """
+
+    memory: bool = False
+    cued: bool = False
+    budgets: PageBudgets | None = None
+
+
+ARMS = {
+    "native": ArmKind(),
+    "memory": ArmKind(memory=True),
+    "remade": ArmKind(memory=True, budgets=PageBudgets(gpu_bytes=0, host_bytes=0)),
+    "cue": ArmKind(cued=True),
+    "memory-cue": ArmKind(memory=True, cued=True),
+}
+"""What can be measured. `remade` keeps no page, so each that comes back is made again from its latent."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +110,7 @@ class ArmFigures:
     """Medians of one arm.
 
     Attributes:
-        arm: `native` or `memory`.
+        arm: a key of `ARMS`.
         seconds_per_block: end to end.
         frames_per_second: pixel frames, end to end (transformer only where there is no VAE to decode with).
         transformer_frames_per_second: the same without decoding.
@@ -178,7 +202,7 @@ def run(
     Raises:
         ValueError: for an unknown arm, the same one twice, or fewer than one block.
     """
-    if not arms or len(set(arms)) < len(arms) or not set(arms) <= set(ARMS):
+    if not arms or len(set(arms)) < len(arms) or not set(arms) <= ARMS.keys():
         raise ValueError(f"arms are {','.join(arms)!r}; name each of {','.join(ARMS)} at most once")
     if blocks < 1:
         raise ValueError(f"blocks is {blocks}; it must be at least 1")
@@ -205,7 +229,8 @@ class _Arm:
     def __init__(self, subject: Subject, name: str, budgets: PageBudgets) -> None:
         self.name = name
         self._subject = subject
-        memory = name == "memory"
+        self._kind = ARMS[name]
+        memory = self._kind.memory
         self._context = subject.context if memory else replace(subject.context, memory_frames=0)
         self._rollout = Rollout(
             subject.transformer,
@@ -214,7 +239,7 @@ class _Arm:
             PhiloxNoise([0]),
             subject.latent_shape,
             encoder=subject.encoder if memory else None,
-            memory=MemorySetup(budgets=budgets),
+            memory=MemorySetup(budgets=self._kind.budgets or budgets),
         )
         self._rollout.direct(subject.prompt_embeds)
         self._decoder = subject.decoder() if subject.decoder else None
@@ -232,18 +257,20 @@ class _Arm:
         return -(-frames // context.frames_per_block) + 1
 
     def warm_up(self) -> None:
-        for _ in range(self.warm_up_blocks):
-            self._block()
+        for left in reversed(range(self.warm_up_blocks)):
+            self._block(self._kind.cued and not left)
         self._roofline.measure()
 
     def measure(self) -> None:
         start = time.perf_counter()
-        self._stages.append(self._block())
+        self._stages.append(self._block(self._kind.cued))
         self.totals.append(time.perf_counter() - start)
         self._rooflines.append(self._roofline.measure())
 
-    def _block(self) -> dict[str, float]:
+    def _block(self, cued: bool = False) -> dict[str, float]:
         watch = Stopwatch(self._subject.transformer.device)
+        if cued:
+            self._rollout.direct(self._subject.prompt_embeds)
         finished = self._rollout.next_block()
         self._retrieved = sum(len(selection.frames) for selection in finished.selections)
         if self._decoder is not None:

@@ -14,7 +14,7 @@ from longlive_rag.config import CheckpointConfig, Cue, MemoryConfig, OutputConfi
 from longlive_rag.disk import write_json
 from longlive_rag.geometry import backbone_id
 from longlive_rag.presets import Preset, load_preset
-from longlive_rag.take import CHECKPOINTS, INPUTS, LATENTS, RECORD, VIDEO, read_record
+from longlive_rag.take_folder import CHECKPOINTS, INPUTS, LATENTS, RECORD, VIDEO, read_record
 from longlive_rag.timecode import format_timecode
 from longlive_rag.timeline import Timeline
 from longlive_rag.video import VideoWriter, safe_frames

@@ -25,7 +25,7 @@ import yaml
 from longlive_rag.config import Cue, Span, Steering, SteerVerb
 from longlive_rag.cues import Schedule
 from longlive_rag.disk import write_bytes
-from longlive_rag.take import read_record
+from longlive_rag.take_folder import read_record
 from longlive_rag.timecode import CLOCK, SMPTE, format_timecode, parse_timecode
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".yaml", ".yml")

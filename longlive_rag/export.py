@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from longlive_rag.pictures import CueMark, FrameSampler, contact_sheet
 from longlive_rag.rights.provenance import DIGITAL_SOURCE
-from longlive_rag.take import read_record
+from longlive_rag.take_folder import read_record
 from longlive_rag.timecode import format_timecode
 from longlive_rag.video import VideoWriter, copy_frames, count_frames, read_frames, read_tags
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from longlive_rag.take import LATENTS, read_record
+from longlive_rag.take_folder import LATENTS, read_record
 from retrieval.store import DamagedError, LatentStore, block_numbers, is_being_written
 
 

@@ -9,17 +9,8 @@ from typing import TYPE_CHECKING
 
 from longlive_rag.config import CheckpointConfig, TakeRequest
 from longlive_rag.continuing import copy_start
-from longlive_rag.take import (
-    CHECKPOINTS,
-    FILES,
-    INPUTS,
-    LATENTS,
-    TakeClaim,
-    TakeEvent,
-    TakeRun,
-    TakeWriter,
-    read_record,
-)
+from longlive_rag.take import TakeEvent, TakeRun, TakeWriter
+from longlive_rag.take_folder import CHECKPOINTS, FILES, INPUTS, LATENTS, TakeClaim, read_record
 
 if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline

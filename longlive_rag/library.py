@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longlive_rag.presets import load_preset
-from longlive_rag.take import LATENTS, RECORD, read_record
+from longlive_rag.take_folder import LATENTS, RECORD, read_record
 from longlive_rag.timecode import parse_timecode
 from longlive_rag.timeline import Timeline
 from longlive_rag.video import count_frames

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from longlive_rag.disk import write_json
 from longlive_rag.export import CueFrame, Excerpt
-from longlive_rag.take import LATENTS
+from longlive_rag.take_folder import LATENTS
 from longlive_rag.timecode import format_timecode
 from retrieval.store import block_path
 

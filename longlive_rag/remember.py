@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from longlive_rag.config import OutputConfig
 from longlive_rag.geometry import Geometry, backbone_id
 from longlive_rag.presets import Preset
-from longlive_rag.take import LATENTS, read_record
+from longlive_rag.take_folder import LATENTS, read_record
 from longlive_rag.timeline import Timeline
 from retrieval.store import LatentStore
 

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
-import signal
-import tempfile
-import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -23,16 +17,34 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from longlive_rag.config import CheckpointConfig, TakeRequest
-from longlive_rag.disk import in_words, write_json
+from longlive_rag.disk import write_json
+from longlive_rag.interrupts import uninterrupted
 from longlive_rag.pictures import CueMark, FrameSampler, contact_sheet, memory_map
 from longlive_rag.rights.provenance import Provenance, recorded_provenance
 from longlive_rag.start_image import StartImage, read_start_image
+from longlive_rag.take_folder import (
+    CHECKPOINTS,
+    CONTACT_SHEET,
+    FILES,
+    INPUTS,
+    LATENTS,
+    MEMORY_MAP,
+    RECORD,
+    RECORD_FORMAT,
+    REMEMBERED,
+    RESERVE,
+    RESERVE_BYTES,
+    START_IMAGE,
+    VIDEO,
+    TakeClaim,
+    read_record,
+)  # fmt: skip
 from longlive_rag.timeline import Timeline
 from longlive_rag.version import versions
 from longlive_rag.video import CODECS, SECONDS_PER_KEYFRAME, VideoWriter, read_small_frames, safe_frames
 from retrieval.budgets import PageCounters
 from retrieval.selection import Selection
-from retrieval.store import LOCK, BlockRecord, LatentWriter, block_numbers, is_being_written
+from retrieval.store import BlockRecord, LatentWriter
 
 if TYPE_CHECKING:
     from longlive_rag.checkpoints import Checkpoints
@@ -41,23 +53,6 @@ if TYPE_CHECKING:
 
 TakeStatus = Literal["running", "finished", "interrupted", "failed"]
 TakeEvent = Literal["generated", "resumed", "extended", "branched"]
-
-VIDEO = "video.mp4"
-RECORD = "take.json"
-CONTACT_SHEET = "contact_sheet.png"
-MEMORY_MAP = "memory.png"
-LATENTS = "latents"
-CHECKPOINTS = "checkpoints"
-START_IMAGE = "start_image.png"
-REMEMBERED = "remembered.safetensors"
-INPUTS = (START_IMAGE, REMEMBERED)
-FILES = (RECORD, VIDEO, CONTACT_SHEET, MEMORY_MAP)
-
-RECORD_FORMAT = 1
-RESERVE = ".reserve"
-RESERVE_BYTES = 256 * 1024
-PICTURES_BYTES = 2 * 1024 * 1024
-VIDEO_BYTES_PER_PIXEL = 0.05  # of a busy picture; VP9 at our quality takes 0.01 to 0.05
 
 
 @dataclass(frozen=True)
@@ -93,96 +88,6 @@ class TakeRun:
         """Plain values; provenance has a place of its own in the record."""
         facts = {name: value for name, value in asdict(self).items() if name != "provenance"}
         return {**facts, "folder": str(self.folder)}
-
-
-def check_take_folder(
-    folder: Path,
-    request: TakeRequest,
-    overwrite: bool = False,
-    latents_bytes: int = 0,
-    hint: str = ", or add --overwrite to replace it",
-) -> None:
-    """Refuse a folder that a take can't be written to; leaves no trace.
-
-    Args:
-        overwrite: a take that is there may be replaced.
-        latents_bytes: of all that is stored beside the video.
-        hint: how a take that is there could be replaced.
-
-    Raises:
-        ValueError: if it is a file, can't be written, holds a take already, or its disk has no room.
-    """
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{folder} is a file; a take is a folder")
-        here = [folder / name for name in (*FILES, LATENTS, CHECKPOINTS, *INPUTS) if _holds_something(folder / name)]
-        if here and not overwrite:
-            raise ValueError(f"{folder} holds a take already ({here[0].name}); choose another folder{hint}")
-        if is_being_written(folder / LATENTS):
-            raise ValueError(f"{folder} is being written by another process; wait for it, or stop it")
-        with _made_for_now(folder), tempfile.TemporaryDirectory(prefix=".", dir=folder):
-            free_bytes = shutil.disk_usage(folder).free + sum(_bytes_of(path) for path in here)
-    except OSError as error:
-        raise ValueError(f"{folder} can't be written: {error.strerror or error}") from error
-    needed_bytes = estimate_bytes(request) + latents_bytes
-    if free_bytes < needed_bytes:
-        raise ValueError(
-            f"no space left for {folder}: the take needs about {in_words(needed_bytes)}, "
-            f"{in_words(free_bytes)} are free"
-        )
-
-
-class TakeClaim:
-    """Keeps other writers out of a take's folder, from before the backbone loads until the take is finished.
-
-    Args:
-        folder: of the take; it and its parents are made.
-        overwrite: a take that is there may be replaced.
-        resume: a take that is there is gone on with.
-
-    Raises:
-        ValueError: if another process is writing there, or a take is there and neither is on.
-        DamagedError: with `resume`, if its newest block is damaged or one before it is missing.
-    """
-
-    def __init__(self, folder: Path, overwrite: bool = False, resume: bool = False) -> None:
-        self._folder = folder
-        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
-        self._held = False
-        try:
-            self.store = LatentWriter(folder / LATENTS, overwrite=overwrite, resume=resume)
-            self._held = True
-        finally:
-            if not self._held:
-                self._tidy()
-
-    def release(self) -> None:
-        """Let others write; a folder in which nothing was stored is as it was. Safe to call twice."""
-        if self._held:
-            self._tidy()
-            self._held = False
-            self.store.close()
-
-    def __enter__(self) -> TakeClaim:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-    def _tidy(self) -> None:
-        latents = self._folder / LATENTS
-        if self._held and latents.is_dir() and not block_numbers(latents):
-            (latents / LOCK).unlink(missing_ok=True)
-        for path in (latents, *self._made):
-            with suppress(OSError):  # it is in use
-                path.rmdir()
-
-
-def estimate_bytes(request: TakeRequest) -> int:
-    """Disk that a take needs at most, roughly: the video twice (its index moves) and the rest."""
-    output = request.output
-    pixels = output.width * output.height * output.upscale**2 * request.pixel_frames
-    return round(2 * VIDEO_BYTES_PER_PIXEL * pixels) + PICTURES_BYTES + RESERVE_BYTES
 
 
 class TakeWriter:
@@ -599,28 +504,6 @@ def segment_blocks(timeline: Timeline) -> int:
     return max(1, round(SECONDS_PER_KEYFRAME * timeline.fps / block))
 
 
-def read_record(take: Path) -> dict[str, Any]:
-    """A take's record.
-
-    Raises:
-        ValueError: if `take` is no take, or its record can't be read, or is from a newer version.
-    """
-    path = take / RECORD
-    if not path.is_file():
-        raise ValueError(f"{take} is no take: it has no {RECORD}")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        version = int(record["format"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if version > RECORD_FORMAT:
-        raise ValueError(
-            f"{path} is of format {version}; this version reads formats up to {RECORD_FORMAT}: "
-            "install a newer longlive-rag"
-        )
-    return cast(dict[str, Any], record)
-
-
 def _of_this_take(selections: Sequence[Selection]) -> list[Selection]:
     """Without the frames of other takes, which have no place on this take's map."""
     own = []
@@ -633,16 +516,6 @@ def _of_this_take(selections: Sequence[Selection]) -> list[Selection]:
     return own
 
 
-def _holds_something(path: Path) -> bool:
-    """Whether there is a file, or a folder with more in it than the lock that a dead process left."""
-    return any(inside.name != LOCK for inside in path.iterdir()) if path.is_dir() else path.exists()
-
-
-def _bytes_of(path: Path) -> int:
-    """Of a file, or of all files in a folder."""
-    return path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.rglob("*"))
-
-
 def _save(picture: Image.Image, path: Path) -> None:
     part = path.with_name(f".{path.name}.part")
     try:
@@ -651,34 +524,3 @@ def _save(picture: Image.Image, path: Path) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-
-
-@contextmanager
-def _made_for_now(folder: Path) -> Iterator[None]:
-    """The folder exists inside the `with` body: asking for permission is unreliable, trying is not."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    made = []
-    try:
-        for path in reversed(missing):
-            path.mkdir()
-            made.append(path)
-        yield
-    finally:
-        for path in reversed(made):
-            path.rmdir()
-
-
-@contextmanager
-def uninterrupted(let_through: bool = True) -> Iterator[None]:
-    """Hold back Ctrl-C until the end of the `with` body; then let it through, unless the run ends anyway."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[FrameType | None] = []
-    before = signal.signal(signal.SIGINT, lambda _number, frame: came.append(frame))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if came and let_through and callable(before):
-            before(signal.SIGINT, came[0])

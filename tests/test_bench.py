@@ -39,6 +39,15 @@ def test_arms_run_interleaved_on_a_full_cache_and_memory(toy: bench.Subject) -> 
     json.dumps(report.as_dict())
 
 
+def test_each_block_of_a_cued_arm_recaches_and_a_remade_page_is_never_found(toy: bench.Subject) -> None:
+    memory, remade, cue, both = run(toy, ["memory", "remade", "cue", "memory-cue"], blocks=2).arms
+    assert [arm.stages["recache"] > 0 for arm in (memory, remade, cue, both)] == [False, False, True, True]
+    assert [arm.retrieved_frames for arm in (memory, remade, cue, both)] == [6, 6, 0, 6]
+    assert memory.pages and remade.pages and both.pages
+    assert (memory.pages["remade"], remade.pages["remade"]) == (0, remade.pages["fetched"])
+    assert both.pages["remade"] >= 12  # all pages of both measured blocks were stale
+
+
 def test_a_pipeline_is_measured_with_its_decoder(pipe: LongLiveRAGPipeline) -> None:
     subject = pipeline_subject(pipe, "random", "a red circle walks in a meadow")
     (memory,) = run(subject, ["memory"], blocks=1).arms

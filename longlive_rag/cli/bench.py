@@ -21,7 +21,7 @@ PROMPT = "a red circle walks in a meadow"
 @click.option("--backbone", default="tiny-world", show_default=True, help="Name of a preset, or a pipeline folder.")
 @click.option("--shape", type=click.Choice(["bench-small", "wan-1.3b"]), help="Random weights of this size instead.")
 @click.option("--blocks", default=10, show_default=True, help="Blocks to measure, after the warm-up.")
-@click.option("--compare", default="memory", show_default=True, help="Arms to run interleaved: native, memory.")
+@click.option("--compare", default="memory", show_default=True, help="Arms to run interleaved.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default is one a core.")
@@ -51,11 +51,20 @@ def bench(
     same shapes and dtype. Several arms run interleaved, block by block, and their ratios are of paired blocks.
 
     \b
+    Arms:
+      native      sink and recent frames alone
+      memory      past frames come back, too
+      remade      the same, but no page is kept: each that comes back is made again
+      cue         native, and every block begins with a cue
+      memory-cue  memory, and every block begins with a cue
+
+    \b
     Examples:
       longlive-rag bench
       longlive-rag bench --compare native,memory --json
       longlive-rag bench --shape bench-small --compare native,memory --dtype float32
-      longlive-rag bench --compare native,memory --memory-host-gib 0
+      longlive-rag bench --compare native,memory,remade
+      longlive-rag bench --shape bench-small --compare native,cue
       longlive-rag bench --search 10000
     """
     import torch

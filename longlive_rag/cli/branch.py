@@ -47,7 +47,7 @@ def branch(
         longlive-rag branch takes/first --at 00:00:12:08 -o takes/again
     """
     from longlive_rag.continuing import branched, copy_start
-    from longlive_rag.take import check_take_folder
+    from longlive_rag.take_folder import check_take_folder
     from longlive_rag.timecode import parse_timecode
 
     chosen = Options(**options)

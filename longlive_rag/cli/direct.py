@@ -68,7 +68,7 @@ def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> 
         echo "a red circle jumps in a meadow" | longlive-rag direct takes/live --seconds 20
     """
     from longlive_rag.cli.session import Session
-    from longlive_rag.take import RECORD
+    from longlive_rag.take_folder import RECORD
 
     with ExitStack() as held:
         session = Session()
@@ -90,7 +90,7 @@ def _open_new(
     from longlive_rag.geometry import read_geometry
     from longlive_rag.legs import Leg
     from longlive_rag.remember import find_remembered
-    from longlive_rag.take import TakeClaim, check_take_folder
+    from longlive_rag.take_folder import TakeClaim, check_take_folder
 
     if prompt is None:
         prompt = session.first_line()
@@ -123,7 +123,7 @@ def _open_old(
     from longlive_rag.config import check_seconds
     from longlive_rag.continuing import checkpoint_of, timeline_of
     from longlive_rag.legs import Leg
-    from longlive_rag.take import TakeClaim
+    from longlive_rag.take_folder import TakeClaim
 
     with refuse_bad_input(FLAGS):
         given = [FLAGS.get(name, f"--{name}") for name in OF_NEW_TAKES if options[name] not in (None, False)]

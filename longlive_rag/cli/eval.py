@@ -151,7 +151,7 @@ def drift(
 )
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--workers", type=int, default=1, show_default=True, help="Takes made at once.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each worker.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each worker; default: by size.")
 @click.option("--address", help="Of a Ray cluster.")
 @click.option("-o", "--output", "run", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")

@@ -58,7 +58,7 @@ def export(
     targets = {kind: path for kind, path in wanted.items() if path is not None}
     with refuse_bad_input({"codec": "--codec"}):
         from longlive_rag.export import open_excerpt
-        from longlive_rag.take import read_record
+        from longlive_rag.take_folder import read_record
         from longlive_rag.timecode import parse_timecode
         from longlive_rag.video import check_codec
 

@@ -40,10 +40,6 @@ if TYPE_CHECKING:
 PROGRESS = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} frames, {rate_noinv_fmt} end to end, "
 PROGRESS += "{remaining} left{postfix}"
 
-# The operations of a smaller backbone are over before a second thread has begun: with one it is faster (tiny-world: 80
-# frames a second against 68), and as soon as anything else runs on the machine, ten times faster.
-SMALL_PARAMETERS = 10_000_000
-
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("prompt", required=False)
@@ -146,7 +142,8 @@ def generate(
     from longlive_rag.continuing import timeline_of
     from longlive_rag.remember import find_remembered
     from longlive_rag.start_image import read_start_image
-    from longlive_rag.take import TakeClaim, TakeWriter, check_take_folder
+    from longlive_rag.take import TakeWriter
+    from longlive_rag.take_folder import TakeClaim, check_take_folder
 
     with ExitStack() as held:
         with refuse_bad_input(FLAGS):
@@ -205,9 +202,7 @@ def open_backbone(
     """Load the backbone and let it look at the request; reports words it has never read on stderr."""
     begin_s = time.perf_counter()
     with refuse_bad_input(FLAGS):
-        import torch
-
-        from longlive_rag.load import load_pipeline, pick_device
+        from longlive_rag.load import load_pipeline, pick_device, use_threads
         from longlive_rag.noise import PhiloxNoise
         from longlive_rag.take import TakeRun
         from longlive_rag.video import check_codec
@@ -215,8 +210,7 @@ def open_backbone(
         check_codec(codec)
         with quiet_libraries():
             pipe = load_pipeline(preset.name, dtype, device, provenance.policy, prompt_embeds)
-        if sum(weight.numel() for weight in pipe.transformer.parameters()) < SMALL_PARAMETERS:
-            torch.set_num_threads(1)
+        threads = use_threads(pipe)
         pipe.check(request)
         prompts = (request.prompt, *(cue.prompt for cue in request.cues))
         unknown = {words: found for words in prompts if (found := pipe.unknown_words(words))}
@@ -227,7 +221,7 @@ def open_backbone(
         folder=preset.folder,
         device=str(pick_device(device)),
         dtype=dtype,
-        threads=torch.get_num_threads(),
+        threads=threads,
         noise=PhiloxNoise.name,
         codec=codec,
         load_seconds=round(time.perf_counter() - begin_s, 3),
@@ -359,7 +353,7 @@ def kept(record: dict[str, Any], folder: Path) -> str:
 
 def report(record: dict[str, Any], folder: Path, as_json: bool) -> None:
     """Say what happened and where to look."""
-    from longlive_rag.take import CONTACT_SHEET, MEMORY_MAP, RECORD
+    from longlive_rag.take_folder import CONTACT_SHEET, MEMORY_MAP, RECORD
 
     video, timings, memory = record["video"], record["timings"], record["memory"]
     paths = {

@@ -96,7 +96,7 @@ def open_take(folder: Path, backbone: str | None) -> OpenTake:
     Raises:
         ValueError: if it is no take, is damaged, or its backbone is not here.
     """
-    from longlive_rag.take import read_record
+    from longlive_rag.take_folder import read_record
 
     record = read_record(folder)
     preset = backbone_of(record, folder, backbone)
@@ -135,7 +135,8 @@ def go_on(
         event: for the take's history.
         prepare: fills the folder, once it is claimed and the backbone is loaded.
     """
-    from longlive_rag.take import TakeClaim, TakeWriter
+    from longlive_rag.take import TakeWriter
+    from longlive_rag.take_folder import TakeClaim
 
     with ExitStack() as held:
         with refuse_bad_input(FLAGS):
@@ -181,7 +182,7 @@ def check_room(
     Raises:
         ValueError: saying how much is needed and how much there is.
     """
-    from longlive_rag.take import estimate_bytes
+    from longlive_rag.take_folder import estimate_bytes
 
     geometry = read_geometry(take.preset, request.output, request.memory.encoder)
     stored = stored_bytes(request, timeline, geometry, take.record["run"]["dtype"], checkpoints)

@@ -67,7 +67,7 @@ def plan_request(preset: Preset, request: TakeRequest, dtype: str, device: str, 
     """The plan of a request on a pipeline folder."""
     from longlive_rag.geometry import read_geometry
     from longlive_rag.plan import decode_bytes, make_plan, weight_bytes
-    from longlive_rag.take import estimate_bytes
+    from longlive_rag.take_folder import estimate_bytes
     from longlive_rag.timeline import Timeline
 
     output, context = request.output, request.context

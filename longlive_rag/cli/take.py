@@ -63,7 +63,7 @@ def repair(folder: Path) -> None:
     Examples:
       longlive-rag take repair takes/first
     """
-    from longlive_rag.take import LATENTS
+    from longlive_rag.take_folder import LATENTS
     from retrieval.store import repair as mend
 
     with refuse_bad_input():

@@ -57,7 +57,7 @@ def corpus(
     from longlive_rag.continuing import is_finished
     from longlive_rag.corpus import make_takes, take_folders
     from longlive_rag.prompts import read_prompts
-    from longlive_rag.take import check_take_folder
+    from longlive_rag.take_folder import check_take_folder
 
     with refuse_bad_input(FLAGS):
         preset = load_preset(backbone)
@@ -151,7 +151,7 @@ def _frames_of(takes: tuple[Path, ...]) -> list[Any]:
     Raises:
         ValueError: if one holds none, or was made by another backbone than the first.
     """
-    from longlive_rag.take import LATENTS, RECORD, read_record
+    from longlive_rag.take_folder import LATENTS, RECORD, read_record
     from retrieval.store import LatentStore
     from retrieval.training import Held
 

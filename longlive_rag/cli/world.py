@@ -28,6 +28,11 @@ RUN = click.option(
     type=click.Path(path_type=Path),
     help="Folder of the training run.",
 )
+BEGIN_WITH = click.option(
+    "--begin-with",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Pipeline folder of an earlier tiny-world to go on from; default: from nothing.",
+)
 THREADS = click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default is one a core.")
 
 
@@ -95,25 +100,36 @@ def render(prompt: str, output: Path, seconds: float, seed: int) -> None:
 
 @world.command("train-vae")
 @RUN
+@BEGIN_WITH
 @on_hardware
-def train_vae_command(run: Path, device: str, bfloat16: bool, threads: int | None) -> None:
+def train_vae_command(run: Path, begin_with: Path | None, device: str, bfloat16: bool, threads: int | None) -> None:
     """Stage 1: the video VAE on rendered clips."""
+    from longlive_rag.load import load_pipeline
     from longlive_rag.tinyworld.train_vae import train_vae
 
-    train_vae(run / "vae", _say, hardware=_hardware(device, bfloat16, threads))
+    hardware = _hardware(device, bfloat16, threads)
+    with refuse_bad_input():
+        earlier = None if begin_with is None else load_pipeline(str(begin_with), device="cpu").vae
+    train_vae(run / "vae", _say, hardware=hardware, earlier=earlier)
 
 
 @world.command("train-backbone")
 @RUN
+@BEGIN_WITH
 @on_hardware
-def train_backbone_command(run: Path, device: str, bfloat16: bool, threads: int | None) -> None:
+def train_backbone_command(
+    run: Path, begin_with: Path | None, device: str, bfloat16: bool, threads: int | None
+) -> None:
     """Stage 2: text encoder and causal transformer, by flow matching on blocks."""
+    from longlive_rag.load import load_pipeline
     from longlive_rag.tinyworld.train_backbone import train_backbone
 
     hardware = _hardware(device, bfloat16, threads)
+    with refuse_bad_input():
+        earlier = None if begin_with is None else load_pipeline(str(begin_with), device="cpu")
     vae = _trained_vae(run)
     corpora = _corpus(vae, run, "long"), _corpus(vae, run, "openings")
-    train_backbone(*corpora, run / "backbone", _say, hardware=hardware)
+    train_backbone(*corpora, run / "backbone", _say, hardware=hardware, earlier=earlier)
 
 
 @world.command("refine-decoder")

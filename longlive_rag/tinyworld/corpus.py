@@ -31,9 +31,9 @@ class CorpusSize:
     seed: int
 
 
-LONG = CorpusSize(scripts=300, blocks=16, seed=7)
+LONG = CorpusSize(scripts=400, blocks=16, seed=7)
 """Long enough for a character to leave, to be forgotten by the window, and to return."""
-OPENINGS = CorpusSize(scripts=1600, blocks=3, seed=8)
+OPENINGS = CorpusSize(scripts=2000, blocks=3, seed=8)
 """Many short ones, so that every sentence is seen with many hidden traits."""
 
 

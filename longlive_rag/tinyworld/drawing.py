@@ -18,20 +18,20 @@ TINTS_DEGREES: tuple[float, ...] = (-9.0, 0.0, 9.0)
 PATTERNS: tuple[str, ...] = ("plain", "belly", "band", "split")
 HATS: tuple[str, ...] = ("none", "tall", "flat")
 BAGS: tuple[str, ...] = ("none", "bag")
-SIZES_PX: tuple[float, ...] = (20.0, 23.0, 26.0)
+SIZES_PX: tuple[float, ...] = (19.0, 23.5, 28.0)
 """Hidden trait `size`: across the body."""
 EDGE_PX = 2.0
 REACH_PX = 22.0
 """No part of a character lies further to the side of its middle."""
 
-WIDEST_RADII, TALLEST_RADII = 1.3, 1.8
+WIDEST_RADII, TALLEST_RADII = 1.4, 1.9
 """How far a bag reaches to the side of the body's middle, and a hat above it, in radii."""
 
 _SATURATION, _BRIGHT, _DARK_HUES_VALUE = 0.86, 0.93, 0.80
 _HAT_RGB, _BAG_RGB, _EYE, _PUPIL = (0.17, 0.16, 0.20), (0.30, 0.23, 0.19), 0.97, 0.10
 # Where eyes and hats sit: lower in outlines that are narrow at the top.
-_EYE_LINE = {"circle": -0.15, "square": -0.15, "triangle": 0.10, "heart": -0.25, "diamond": -0.08}
-_HAT_LINE = {"circle": -0.82, "square": -0.90, "triangle": -0.66, "heart": -0.74, "diamond": -0.68}
+_EYE_LINE = {"circle": -0.15, "square": -0.15, "triangle": 0.10}
+_HAT_LINE = {"circle": -0.90, "square": -0.92, "triangle": -0.66}
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Character:
     shape: str
     colour: str
     tint: float = 0.0
-    size_px: float = 23.0
+    size_px: float = 23.5
     pattern: str = "plain"
     hat: str = "none"
     bag: str = "none"
@@ -105,10 +105,10 @@ def body_colours(who: Character, u: NDArray, v: NDArray, facing: NDArray | float
         belly = coverage((np.sqrt(u**2 + (v - 0.52) ** 2) - 0.44) * radius)[..., None]
         colour = colour + belly * (0.45 * (1 - colour))
     elif who.pattern == "band":
-        band = coverage((np.abs(v - 0.46) - 0.19) * radius)[..., None]
-        colour = colour * (1 - 0.45 * band)
+        band = coverage((np.abs(v - 0.46) - 0.24) * radius)[..., None]
+        colour = colour * (1 - 0.52 * band)
     elif who.pattern == "split":
-        colour = colour * (1 - 0.42 * coverage(u * radius + 0 * v)[..., None])
+        colour = colour * (1 - 0.48 * coverage(u * radius + 0 * v)[..., None])
     for side in (-1.0, 1.0):
         eye_u, eye_v = u - (0.26 * facing + 0.30 * side), v - _EYE_LINE[who.shape]
         white = coverage((np.sqrt(eye_u**2 + (eye_v / 1.25) ** 2) - 0.27) * radius)[..., None]
@@ -123,16 +123,10 @@ def outline(shape: str, u: NDArray, v: NDArray) -> NDArray:
     if shape == "circle":
         return np.sqrt(u**2 + v**2) - 1.0
     if shape == "square":
-        a, b = np.abs(u) - 0.72, np.abs(v) - 0.78
-        return np.sqrt(np.maximum(a, 0) ** 2 + np.maximum(b, 0) ** 2) + np.minimum(np.maximum(a, b), 0) - 0.22
-    if shape == "diamond":
-        return (np.abs(u) * 1.12 + np.abs(v) - 0.99) * 0.68
+        a, b = np.abs(u) - 0.82, np.abs(v) - 0.88
+        return np.sqrt(np.maximum(a, 0) ** 2 + np.maximum(b, 0) ** 2) + np.minimum(np.maximum(a, b), 0) - 0.12
     if shape == "triangle":
         return np.maximum(np.abs(u) * 0.87 - (v + 1.05) * 0.49, v - 0.95)
-    if shape == "heart":
-        lobes = np.sqrt((np.abs(u) - 0.48) ** 2 + (v + 0.40) ** 2) - 0.54
-        point = np.maximum(np.abs(u) * 0.80 + (v - 1.0) * 0.62, -0.40 - v)
-        return np.minimum(lobes, point)
     raise ValueError(f"unknown shape {shape!r}; known: {', '.join(SHAPES)}")
 
 
@@ -140,15 +134,15 @@ def hat_distance(who: Character, u: NDArray, v: NDArray) -> NDArray:
     """Signed distance to the hat: `tall` is a narrow crown, `flat` a wide brim."""
     line = _HAT_LINE[who.shape]
     if who.hat == "tall":
-        return _box(u, v, 0.36, line - 0.86, line)
+        return _box(u, v, 0.42, line - 0.95, line)
     if who.hat == "flat":
-        return _box(u, v, 0.78, line - 0.30, line + 0.06)
+        return _box(u, v, 0.85, line - 0.42, line + 0.04)
     raise ValueError(f"a hat is one of {', '.join(HATS)}, not {who.hat!r}")
 
 
 def bag_distance(u: NDArray, v: NDArray, facing: NDArray | float) -> NDArray:
     """Signed distance to the bag, carried on the side that the body faces."""
-    return _box(u - 0.98 * facing, v, 0.30, 0.22, 0.86)
+    return _box(u - 0.98 * facing, v, 0.40, 0.08, 0.90)
 
 
 def coverage(distance_px: NDArray) -> NDArray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "heart", "diamond")
+SHAPES: tuple[str, ...] = ("circle", "square", "triangle")
 COLOURS: dict[str, float] = {
     "red": 0.0, "orange": 28.0, "yellow": 56.0, "green": 130.0, "blue": 218.0, "purple": 282.0,
 }  # fmt: skip

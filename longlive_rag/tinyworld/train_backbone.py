@@ -11,6 +11,9 @@ Four steps leave little room to decide: what is undecided at the last one is dra
 The noise levels suit a picture of 64 latents (see `SAMPLER`). Errors count more where the actors are. And the first
 blocks, which have nothing but words to go by, are trained with guidance: the target is moved by how much the prompt
 changes the model's own prediction (Tang et al., 2025, "Diffusion models without classifier-free guidance").
+
+A model that was trained before, when the world looked a little different, can be the beginning; it replays and is
+guided from its first step on.
 """
 
 from __future__ import annotations
@@ -24,11 +27,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import UMT5EncoderModel
+from transformers import T5Tokenizer, UMT5EncoderModel
 
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.text import masked_states, token_batch
 from backbone.transformer import CausalWanTransformer
+from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.tinyworld.corpus import Corpus
 from longlive_rag.tinyworld.text import TEXT_DIM, TEXT_LENGTH, new_text_encoder, new_tokenizer
 from longlive_rag.tinyworld.training import Hardware, Schedule, train
@@ -47,6 +51,8 @@ CONTEXT = ContextConfig()
 # (Esser et al., 2024, eq. 23). In 8x8 the outline of a character would still be undecided at the last of its levels.
 SAMPLER = SamplerConfig(timestep_shift=1.5)
 SCHEDULE = Schedule(steps=6500, learning_rate=2e-3, warm_up=150, final_fraction=0.02, ema=0.998)
+ADAPTING = Schedule(steps=4500, learning_rate=1.2e-3, warm_up=150, final_fraction=0.02, ema=0.998)
+"""For a model that was trained before."""
 BATCH = 6
 # Share of the batches in each layout.
 LAYOUTS = {"first": 0.30, "early": 0.15, "native": 0.15, "memory": 0.40}
@@ -80,6 +86,20 @@ class TextToVideo(nn.Module):
         ids, mask = token_batch(self.tokenizer, prompts, TEXT_LENGTH)
         device = self.text_encoder.device
         return masked_states(self.text_encoder, ids.to(device), mask.to(device))
+
+    @torch.no_grad()
+    def take_over(self, tokenizer: T5Tokenizer, text_encoder: UMT5EncoderModel, transformer: nn.Module) -> None:
+        """Take all weights of an earlier model; of its words, those that are still known."""
+        self.transformer.load_state_dict(transformer.state_dict())
+        weights = text_encoder.state_dict()
+        table = self.text_encoder.get_input_embeddings().weight.detach().clone()
+        earlier, words = tokenizer.get_vocab(), self.tokenizer.get_vocab()
+        for word, row in words.items():
+            if word in earlier:
+                table[row] = text_encoder.get_input_embeddings().weight[earlier[word]]
+        tables = ("shared.weight", "encoder.embed_tokens.weight")
+        weights |= {name: table for name in tables if name in weights}
+        self.text_encoder.load_state_dict(weights)
 
 
 @dataclass(frozen=True)
@@ -146,19 +166,31 @@ def train_backbone(
     openings: Corpus,
     folder: Path,
     report: Callable[[str], None],
-    schedule: Schedule = SCHEDULE,
+    schedule: Schedule | None = None,
     seed: int = 0,
     hardware: Hardware | None = None,
+    earlier: LongLiveRAGPipeline | None = None,
 ) -> TextToVideo:
-    """Train text encoder and transformer together; resumable. Returns their moving average."""
+    """Train text encoder and transformer together; resumable. Returns their moving average.
+
+    Args:
+        long, openings: long scripts, and short ones for the first blocks.
+        schedule: by default `SCHEDULE`, or `ADAPTING` with an earlier model.
+        earlier: where to begin instead of at random weights.
+    """
     model = TextToVideo(seed)
+    replay_from, guidance_from = REPLAY_FROM, GUIDANCE_FROM
+    if earlier is not None:
+        model.take_over(earlier.tokenizer, earlier.text_encoder, earlier.transformer)
+        replay_from = guidance_from = 0.0
+    schedule = schedule or (SCHEDULE if earlier is None else ADAPTING)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([seed, step])
         torch.manual_seed(seed * 1_000_003 + step)
-        replay_share = REPLAY_SHARE if step >= REPLAY_FROM * schedule.steps else 0.0
+        replay_share = REPLAY_SHARE if step >= replay_from * schedule.steps else 0.0
         kind, plan, block = _draw_layout(rng)
-        guidance = GUIDANCE if kind in GUIDED and step >= GUIDANCE_FROM * schedule.steps else 0.0
+        guidance = GUIDANCE if kind in GUIDED and step >= guidance_from * schedule.steps else 0.0
         corpus = openings if block < openings.blocks else long
         scripts, starts = _draw_starts(rng, corpus, kind, block)
         return _loss(model, corpus, kind, plan, scripts, starts, rng, replay_share, guidance)

@@ -4,11 +4,17 @@ End to end from nothing it learns slowly: after four minutes it is worse than th
 that code is where it begins. The principal components of the pixels of one latent cell (8x8 pixels of 4 frames) are the
 first *codes*: the decoder learns to draw from them and the encoder to make them, each by itself. Then both learn
 together, and the codes hold the encoder lightly, so that latents stay well scaled for the backbone.
+
+A VAE that was trained before, when the world looked a little different, can be the beginning instead: then both parts
+learn together from the first step, and the codes are the earlier encoder's, so that a backbone trained on its latents
+can go on too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +40,8 @@ CONFIG = {
     "out_channels": 12,
 }
 SCHEDULE = Schedule(steps=3400, learning_rate=3e-3, warm_up=60, final_fraction=0.02, ema=0.99)
+ADAPTING = Schedule(steps=1500, learning_rate=2e-3, warm_up=30, final_fraction=0.02, ema=0.98)
+"""How long a VAE that was trained before learns what has changed."""
 CLIPS, CLIP_FRAMES = 1500, 33
 SHORT_FRAMES, CODE_CLIPS, CELL_PX = 17, 150, 8
 # Until this share of the steps encoder and decoder learn from the codes, each by itself; the encoder every few steps.
@@ -41,7 +49,10 @@ TAUGHT_UNTIL, ENCODER_EVERY = 0.6, 3
 LATENT_NOISE, LATENT_LOG_VARIANCE = 0.08, -6.0
 CODE_WEIGHT, LOG_VARIANCE_WEIGHT = 0.02, 1e-4
 SQUARE_WEIGHT, BODY_WEIGHT = 4.0, 2.0
-BODY_CHROMA = 0.7  # of pixels in [-1, 1]; places stay below
+BODY_CHROMA, CLOTHES_VALUE = 0.7, -0.2  # of pixels in [-1, 1]; places stay below the one and above the other
+
+Codes = Callable[[Tensor], Tensor]
+"""Pixels [B, 3, F, H, W] -> the latents that an encoder should make of them [B, C, T, h, w]."""
 
 
 def new_vae(seed: int = 0) -> AutoencoderKLWan:
@@ -104,20 +115,32 @@ class CellCode:
 def train_vae(
     folder: Path,
     report: Callable[[str], None],
-    schedule: Schedule = SCHEDULE,
+    schedule: Schedule | None = None,
     seed: int = 0,
     hardware: Hardware | None = None,
+    earlier: AutoencoderKLWan | None = None,
 ) -> AutoencoderKLWan:
-    """Train, measure the latents' channel statistics, save under `folder/vae`; resumable."""
-    vae = new_vae(seed)
+    """Train, measure the latents' channel statistics, save under `folder/vae`; resumable.
+
+    Args:
+        schedule: by default `SCHEDULE`, or `ADAPTING` with an earlier VAE.
+        earlier: where to begin instead of at the cells' principal components.
+    """
+    vae = new_vae(seed) if earlier is None else deepcopy(earlier).requires_grad_(True)
+    schedule = schedule or (SCHEDULE if earlier is None else ADAPTING)
+    taught_steps = TAUGHT_UNTIL * schedule.steps if earlier is None else 0
     data = clips(CLIPS, CLIP_FRAMES, seed + 1)
-    code = CellCode(data[:CODE_CLIPS], vae.config.z_dim)
+    code: Codes
+    if earlier is None:
+        code = CellCode(data[:CODE_CLIPS], vae.config.z_dim)
+    else:
+        code = partial(_latents, earlier.to((hardware or Hardware()).device))
     report(f"rendered {len(data)} clips")
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([seed, step])
         torch.manual_seed(seed * 1_000_003 + step)
-        taught = step < TAUGHT_UNTIL * schedule.steps
+        taught = step < taught_steps
         frames = SHORT_FRAMES if taught else CLIP_FRAMES
         start = int(rng.integers(0, CLIP_FRAMES - frames + 1))
         pixels = to_model(data[rng.integers(0, len(data), 1), start : start + frames])
@@ -139,20 +162,29 @@ def reconstruct(vae: AutoencoderKLWan, pixels: Tensor) -> Tensor:
     return decode_chunk(vae, mean, fresh_decoder_cache(vae))
 
 
+@torch.no_grad()
+def _latents(vae: AutoencoderKLWan, pixels: Tensor) -> Tensor:
+    return encode_chunks(vae, pixels).chunk(2, dim=1)[0]
+
+
 def psnr(a: Tensor, b: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of pixels in [-1, 1]."""
     return float(-10 * torch.log10(((a - b) / 2).square().mean()))
 
 
 def reconstruction_loss(out: Tensor, pixels: Tensor) -> Tensor:
-    """Absolute and squared error of pixels [B, 3, F, H, W] in [-1, 1]; characters, being saturated, weigh thrice."""
-    weight = 1 + BODY_WEIGHT * ((pixels.amax(1, keepdim=True) - pixels.amin(1, keepdim=True)) > BODY_CHROMA).float()
+    """Absolute and squared error of pixels [B, 3, F, H, W] in [-1, 1].
+
+    Characters, being saturated, and what they wear, being dark, weigh thrice.
+    """
+    high, low = pixels.amax(1, keepdim=True), pixels.amin(1, keepdim=True)
+    weight = 1 + BODY_WEIGHT * ((high - low > BODY_CHROMA) | (high < CLOTHES_VALUE)).float()
     error = out - pixels
     return (weight * (error.abs() + SQUARE_WEIGHT * error.square())).mean()
 
 
 def _taught_loss(
-    vae: AutoencoderKLWan, code: CellCode, pixels: Tensor, encoder_too: bool
+    vae: AutoencoderKLWan, code: Codes, pixels: Tensor, encoder_too: bool
 ) -> tuple[Tensor, dict[str, float]]:
     """The decoder draws from the codes; now and then the encoder is shown what it should have made."""
     codes = code(pixels)
@@ -166,7 +198,7 @@ def _taught_loss(
     return loss, figures
 
 
-def _joint_loss(vae: AutoencoderKLWan, code: CellCode, pixels: Tensor) -> tuple[Tensor, dict[str, float]]:
+def _joint_loss(vae: AutoencoderKLWan, code: Codes, pixels: Tensor) -> tuple[Tensor, dict[str, float]]:
     mean, log_variance = encode_chunks(vae, pixels).chunk(2, dim=1)
     out = decode_chunk(vae, mean + LATENT_NOISE * torch.randn_like(mean), fresh_decoder_cache(vae))
     error = (mean - code(pixels)).square().mean()

@@ -55,7 +55,7 @@ def test_unknown_words_are_named_once_each_in_order(tokenizer) -> None:
 def test_a_saved_tokenizer_reads_the_same(tokenizer, tmp_path) -> None:
     tokenizer.save_pretrained(tmp_path)
     again = type(tokenizer).from_pretrained(tmp_path)
-    prompt = "The purple heart returns on a beach!"
+    prompt = "The purple triangle returns on a beach!"
     assert again(prompt)["input_ids"] == tokenizer(prompt)["input_ids"]
     assert tokenizer.unk_token_id not in again(prompt)["input_ids"]
 

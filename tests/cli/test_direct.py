@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from longlive_rag.take import read_record
+from longlive_rag.take_folder import read_record
 from longlive_rag.video import read_frames
 from retrieval.store import LatentStore, block_numbers
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from longlive_rag.take import CHECKPOINTS, LATENTS, VIDEO, TakeClaim, read_record
+from longlive_rag.take_folder import CHECKPOINTS, LATENTS, VIDEO, TakeClaim, read_record
 from longlive_rag.video import count_frames, read_frames
 from retrieval import store as store_module
 from retrieval.store import LatentStore

@@ -11,7 +11,8 @@ from fakes import blocks_of, make_request, timeline_of
 from longlive_rag.geometry import Geometry, backbone_id, read_geometry
 from longlive_rag.presets import load_preset
 from longlive_rag.remember import find_remembered, read_remembered
-from longlive_rag.take import LATENTS, TakeRun, TakeWriter
+from longlive_rag.take import TakeRun, TakeWriter
+from longlive_rag.take_folder import LATENTS
 from retrieval.store import BlockRecord, block_path
 
 PROMPT = "a red circle walks in a meadow"

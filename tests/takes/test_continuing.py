@@ -25,7 +25,7 @@ from longlive_rag.continuing import (
     request_of,
 )
 from longlive_rag.geometry import backbone_id
-from longlive_rag.take import CHECKPOINTS, LATENTS, RECORD, REMEMBERED, VIDEO, TakeClaim, read_record
+from longlive_rag.take_folder import CHECKPOINTS, LATENTS, RECORD, REMEMBERED, VIDEO, TakeClaim, read_record
 from longlive_rag.video import read_frames
 from retrieval.store import LatentWriter
 

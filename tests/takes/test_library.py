@@ -8,7 +8,8 @@ from fakes import blocks_of, make_request, timeline_of
 
 from longlive_rag.config import MemoryConfig
 from longlive_rag.library import open_library, search_frame, search_words
-from longlive_rag.take import RECORD, TakeRun, TakeWriter
+from longlive_rag.take import TakeRun, TakeWriter
+from longlive_rag.take_folder import RECORD
 from retrieval.store import BlockRecord, block_path
 
 DIM = 6

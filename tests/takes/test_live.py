@@ -11,7 +11,8 @@ import torch
 from longlive_rag.config import Cue, Steering
 from longlive_rag.cue_files import read_cues
 from longlive_rag.live import LiveTake
-from longlive_rag.take import TakeRun, TakeWriter, read_record
+from longlive_rag.take import TakeRun, TakeWriter
+from longlive_rag.take_folder import read_record
 from retrieval.store import LatentStore
 
 PROMPT, OTHER = "a red circle walks in a meadow", "a blue square jumps in a desert"

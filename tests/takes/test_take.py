@@ -18,18 +18,17 @@ from longlive_rag import disk
 from longlive_rag import take as take_module
 from longlive_rag.config import Cue
 from longlive_rag.disk import write_json
-from longlive_rag.take import (
+from longlive_rag.interrupts import uninterrupted
+from longlive_rag.take import TakeRun, TakeWriter
+from longlive_rag.take_folder import (
     CONTACT_SHEET,
     FILES,
     LATENTS,
     MEMORY_MAP,
     RECORD,
     VIDEO,
-    TakeRun,
-    TakeWriter,
     check_take_folder,
     read_record,
-    uninterrupted,
 )
 from longlive_rag.video import count_frames
 from retrieval.store import BlockRecord, LatentStore

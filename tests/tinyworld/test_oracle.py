@@ -67,7 +67,7 @@ def test_two_that_meet_are_counted_and_told_apart() -> None:
 
 def test_noise_lowers_the_confidence() -> None:
     rng = np.random.default_rng(0)
-    clean = still(Character("heart", "green", pattern="band"))
+    clean = still(Character("circle", "green", pattern="band"))
     noisy = np.clip(clean + rng.normal(0, 40, clean.shape), 0, 255).astype(np.uint8)
     before = alone(clean)
     after = [each for each in read_frame(noisy) if abs(each.centre[0] - 0.5) < 0.1]
@@ -77,7 +77,7 @@ def test_noise_lowers_the_confidence() -> None:
 @pytest.mark.parametrize("action", [*ACTIONS, MEETS])
 def test_each_action_is_recognised_and_not_taken_for_another(action: str) -> None:
     other = ("blue", "square") if action == MEETS else None
-    reading = read_take(render(script_for(Sentence("green", "diamond", action, "beach", other), 80, 4)), every=2)
+    reading = read_take(render(script_for(Sentence("green", "triangle", action, "beach", other), 80, 4)), every=2)
     assert shows_action(action, reading)
     for wrong in {"stands": ("walks", "leaves"), "walks": ("stands", "jumps"), "jumps": ("stands", "walks"),
                   "leaves": ("returns", "stands"), "returns": ("leaves", "stands"), "turns": ("stands", "walks"),
@@ -89,9 +89,9 @@ def test_hidden_traits_of_a_take_agree_with_themselves_and_not_with_another() ->
     def take(who: Character) -> dict:
         return hidden_traits(read_take(render(Script(((0, Place("snow")),), (Actor(who, (Cue(0, "walks"),)),), 32))))
 
-    one = take(Character("circle", "red", 9.0, 26.0, "split", "tall", "bag"))
-    other = take(Character("circle", "red", -9.0, 20.0, "plain", "none", "none"))
-    assert one == {"tint": 9.0, "size": 26.0, "pattern": "split", "hat": "tall", "bag": "bag"}
+    one = take(Character("circle", "red", 9.0, 28.0, "split", "tall", "bag"))
+    other = take(Character("circle", "red", -9.0, 19.0, "plain", "none", "none"))
+    assert one == {"tint": 9.0, "size": 28.0, "pattern": "split", "hat": "tall", "bag": "bag"}
     assert set(agreement(one, one).values()) == {True}
     assert set(agreement(one, other).values()) == {False}
     assert set(agreement(one, dict.fromkeys(HIDDEN_TRAITS)).values()) == {None}

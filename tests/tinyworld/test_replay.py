@@ -2,10 +2,13 @@
 
 import numpy as np
 import torch
+from transformers import T5Tokenizer
 
+from backbone.text import masked_states, token_batch
 from longlive_rag.tinyworld.corpus import Corpus
 from longlive_rag.tinyworld.scripts import sample_script
-from longlive_rag.tinyworld.train_backbone import _gather, _keep_predictions, guided_goal, layout
+from longlive_rag.tinyworld.text import TEXT_LENGTH, new_text_encoder
+from longlive_rag.tinyworld.train_backbone import TextToVideo, _gather, _keep_predictions, guided_goal, layout
 
 
 def corpus() -> Corpus:
@@ -50,3 +53,30 @@ def test_guidance_settles_where_a_scale_of_one_over_one_minus_its_strength_would
         flow = guided_goal(data, flow, untold, strength)
     assert torch.allclose(flow[0], untold[0] + 2 * (data[0] - untold[0]), atol=1e-5)
     assert torch.equal(flow[1], data[1])
+
+
+def test_an_earlier_model_is_taken_over_word_by_word() -> None:
+    pieces = ["red", "heart", "circle", "walks", "in", "a", "meadow"]  # some words known, one gone, another order
+    words = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("\u2581", -8.0),
+        *((f"\u2581{word}", -1.0) for word in pieces),
+    ]
+    tokenizer = T5Tokenizer(vocab=words, extra_ids=0)
+    earlier = TextToVideo(seed=1)
+    text_encoder = new_text_encoder(len(tokenizer), seed=2).eval()
+    model = TextToVideo(seed=3).eval()
+    fresh = model.text_encoder.get_input_embeddings().weight.detach().clone()
+    model.take_over(tokenizer, text_encoder, earlier.transformer)
+
+    prompt = ["a red circle walks in a meadow"]
+    ids, mask = token_batch(tokenizer, prompt, TEXT_LENGTH)
+    with torch.no_grad():
+        assert torch.allclose(model.prompt_embeds(prompt), masked_states(text_encoder, ids, mask), atol=1e-6)
+    assert all(torch.equal(one, other) for one, other in zip(
+        model.transformer.parameters(), earlier.transformer.parameters(), strict=True
+    ))  # fmt: skip
+    unknown_before = model.tokenizer.convert_tokens_to_ids("\u2581desert")
+    assert torch.equal(model.text_encoder.get_input_embeddings().weight[unknown_before], fresh[unknown_before])
