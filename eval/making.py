@@ -20,11 +20,12 @@ from eval.retrieval_controls import choice_of
 from eval.runs import MEASURES, NOISE, take_folder
 from longlive_rag.config import TakeRequest
 from longlive_rag.continuing import is_finished
+from longlive_rag.disk import write_json
 from longlive_rag.load import load_pipeline, pick_device, use_threads
 from longlive_rag.noise import NoiseSource, PhiloxNoise
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets import Preset, load_preset
-from longlive_rag.take import TakeRun, TakeWriter, write_json
+from longlive_rag.take import TakeRun, TakeWriter
 from longlive_rag.timeline import Timeline
 
 

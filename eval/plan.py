@@ -13,8 +13,8 @@ from eval.measure import MeasureSettings
 from eval.scenarios import Story
 from eval.windows import DriftWindows
 from longlive_rag.config import Cue, TakeRequest
+from longlive_rag.disk import write_json
 from longlive_rag.presets import Preset
-from longlive_rag.take import write_json
 
 PLAN = "plan.json"
 PLAN_FORMAT = 1
@@ -143,10 +143,7 @@ class Plan:
             ValueError: naming the arm, the field, the value and what would be right.
         """
         changes = {part: dict(fields) for part, fields in cell.arm.changes.items()}
-        memory = changes.setdefault("memory", {})
-        if cell.arm.retrieval != "similar":
-            memory["encoder"] = "autoencoder"  # the control stands in for it
-        if not memory.get("enabled", preset.memory.enabled):
+        if not changes.get("memory", {}).get("enabled", preset.memory.enabled):
             changes.setdefault("context", {})["memory_frames"] = 0
         try:
             parts = {

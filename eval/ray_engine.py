@@ -15,54 +15,48 @@ LOST_WORKERS = 5  # how often one take may lose its worker before the run gives 
 def make_on_ray(
     run: Path, cells: Sequence[Cell], workers: int, threads: int | None, address: str | None
 ) -> Iterator[Cell]:
-    """Make takes with up to `workers` actors, yielding each that is finished.
+    """Make up to `workers` takes at once on a Ray cluster, yielding each that is finished.
 
-    The run's folder must be one that all nodes share. A take whose worker is lost is made again by another one: takes
-    are written whole, so that nothing of the lost one counts.
+    The run's folder must be one that all nodes share. A take whose worker or node is lost is made again elsewhere:
+    takes are written whole, so that nothing of the lost one counts. Ray keeps worker processes, and each of them keeps
+    its backbone from one take to the next.
+
+    Args:
+        run: the run's folder, with its plan.
+        threads: of each worker, for one operation; as many CPUs are asked of the cluster for it.
+        address: of the cluster; None starts one on this machine.
 
     Raises:
-        RuntimeError: if a take loses its worker too often.
-        whatever a take raises.
+        OSError: if there is no cluster at `address`, or a take loses its worker too often.
+        Whatever a take raises.
     """
     import ray
 
-    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
-    worker_class = ray.remote(num_cpus=threads or 1, max_restarts=-1, max_task_retries=0)(_Worker)
-    actors = [worker_class.remote(str(run.resolve()), threads) for _ in range(min(workers, len(cells)))]
-    waiting, lost = list(reversed(cells)), dict.fromkeys((cell.name for cell in cells), 0)
-    busy: dict[Any, tuple[Any, Cell]] = {}
     try:
-        for actor in actors:
-            _begin(actor, waiting, busy)
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    except ConnectionError as error:
+        raise OSError(f"there is no Ray cluster at {address}: {error}") from error
+    finish = ray.remote(num_cpus=threads or 1, max_retries=LOST_WORKERS)(finish_in_worker)
+    folder, waiting = run.resolve(), iter(cells)
+    busy: dict[Any, Cell] = {}
+
+    def begin() -> None:
+        if (cell := next(waiting, None)) is not None:
+            busy[finish.remote(folder, threads, cell)] = cell
+
+    try:
+        for _ in range(workers):
+            begin()
         while busy:
-            ready, _ = ray.wait(list(busy), num_returns=1)
-            actor, cell = busy.pop(ready[0])
-            try:
-                ray.get(ready[0])
-            except ray.exceptions.RayActorError as error:
-                lost[cell.name] += 1
-                if lost[cell.name] > LOST_WORKERS:
-                    raise RuntimeError(f"{cell.name} lost its worker {lost[cell.name]} times") from error
-                waiting.append(cell)
-            else:
-                yield cell
-            _begin(actor, waiting, busy)
+            (ready,), _ = ray.wait(list(busy), num_returns=1)
+            cell = busy.pop(ready)
+            ray.get(ready)
+            begin()
+            yield cell
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
+        raise OSError(f"a take lost its worker more than {LOST_WORKERS} times; finished takes are kept") from error
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
     finally:
-        for actor in actors:
-            ray.kill(actor)
-
-
-class _Worker:
-    """One process of the cluster, with the backbone loaded at its first take."""
-
-    def __init__(self, run: str, threads: int | None) -> None:
-        self._run, self._threads = Path(run), threads
-
-    def finish(self, cell: Cell) -> None:
-        finish_in_worker(self._run, self._threads, cell)
-
-
-def _begin(actor: Any, waiting: list[Cell], busy: dict[Any, tuple[Any, Cell]]) -> None:
-    if waiting:
-        cell = waiting.pop()
-        busy[actor.finish.remote(cell)] = (actor, cell)
+        for task in busy:
+            ray.cancel(task, force=True)

@@ -18,7 +18,7 @@ from eval.results import Comparison, Outcome, Takes, compare_all, outcomes, summ
 from eval.runs import take_folder
 from eval.scenarios import Story, read_scenarios
 from eval.windows import REFERENCE_S
-from longlive_rag.take import write_json
+from longlive_rag.disk import write_json
 from longlive_rag.take_folder import MEMORY_MAP
 
 REPORT, RESULTS, TABLE, FIGURES = "report.html", "results.json", "takes.csv", "figures"

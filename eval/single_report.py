@@ -13,7 +13,7 @@ from eval import figures
 from eval.footage import Footage
 from eval.report import STYLE, html_table, keep_picture, png_of, write_whole
 from eval.single import drift_rows, sentence
-from longlive_rag.take import write_json
+from longlive_rag.disk import write_json
 
 REPORT, RESULTS, TABLE = "drift.html", "drift.json", "drift.csv"
 CURVES_CAPTION = (

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from backbone.config import ContextConfig
 from backbone.files import read_json
+from longlive_rag.config import CheckpointConfig, checkpoint_spacing
 from longlive_rag.geometry import BYTES, FLOAT32_BYTES, Geometry
 from longlive_rag.presets import Preset
 from longlive_rag.timeline import Timeline
@@ -79,6 +80,7 @@ def make_plan(
     has_cues: bool = False,
     decode_bytes: int = 0,
     video_bytes: int = 0,
+    checkpoints: CheckpointConfig | None = None,
 ) -> Plan:
     """Add up what a take of `timeline` needs.
 
@@ -91,6 +93,7 @@ def make_plan(
         has_cues: a cue runs the whole window at once.
         decode_bytes: of the VAE at work.
         video_bytes: of the video on disk.
+        checkpoints: how the take is made ready to be gone on with; None leaves them out.
     """
     page = geometry.page_bytes(dtype)
     stored = geometry.stored_page_bytes(dtype, budgets.precision)
@@ -127,8 +130,23 @@ def make_plan(
         past_pages=past,
         device=device,
         host=host,
-        disk={"latents": latents, "video and pictures": video_bytes},
+        disk={
+            "latents": latents,
+            "video and pictures": video_bytes,
+            "checkpoints": checkpoint_bytes(checkpoints, timeline, context, page) if checkpoints else 0,
+        },
     )
+
+
+def checkpoint_bytes(checkpoints: CheckpointConfig, timeline: Timeline, context: ContextConfig, page_bytes: int) -> int:
+    """What a take's checkpoints will take of the disk, roughly: windows, fewer and fewer, and every page once."""
+    if checkpoints.mode == "light":
+        return 0
+    every = timeline.segment_blocks
+    count = sum(every / checkpoint_spacing(blocks, every) for blocks in range(every, timeline.blocks + 1, every))
+    windows = round(count) * context.window_frames
+    pages = timeline.latent_frames if context.memory_frames else 0
+    return min(int(checkpoints.gib * GIB), (windows + pages) * page_bytes)
 
 
 def budgets_that_fit(plan: Plan, gpu_bytes: int | None, host_bytes: int | None) -> dict[str, float]:

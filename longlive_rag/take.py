@@ -41,7 +41,7 @@ from longlive_rag.take_folder import (
 )  # fmt: skip
 from longlive_rag.timeline import Timeline
 from longlive_rag.version import versions
-from longlive_rag.video import CODECS, SECONDS_PER_KEYFRAME, VideoWriter, read_small_frames, safe_frames
+from longlive_rag.video import CODECS, VideoWriter, read_small_frames, safe_frames
 from retrieval.budgets import PageCounters
 from retrieval.selection import Selection
 from retrieval.store import BlockRecord, LatentWriter
@@ -165,7 +165,7 @@ class TakeWriter:
     def _find_shown(self) -> int:
         if not self._went_on:
             return 0
-        safe, every = safe_frames(self.folder / VIDEO), segment_blocks(self._timeline)
+        safe, every = safe_frames(self.folder / VIDEO), self._timeline.segment_blocks
         cuts = range(0, min(self.blocks + 1, self._timeline.blocks), every)
         return max(cut for cut in cuts if not cut or self._timeline.pixels_of(cut).start <= safe)
 
@@ -175,7 +175,7 @@ class TakeWriter:
         if self._checkpoints is None:
             from longlive_rag.checkpoints import Checkpoints
 
-            every = segment_blocks(self._timeline)
+            every = self._timeline.segment_blocks
             self._checkpoints = Checkpoints(self.folder / CHECKPOINTS, self._checkpoint, every)
         return self._checkpoints
 
@@ -247,7 +247,7 @@ class TakeWriter:
             frames = np.asarray(block.pixels[self._item])
             if self._video is None:
                 self._video = self._open()
-            if block.index % segment_blocks(self._timeline) == 0:
+            if block.index % self._timeline.segment_blocks == 0:
                 self._video.cut()
             self._video.write(frames)
             self._sampler.add(frames)
@@ -361,7 +361,7 @@ class TakeWriter:
             codec=self._run.codec,
             tags=self._provenance.video_tags(self._run.backbone, self._request.seed),
             label=self._provenance.visible_text,
-            keyframe_every=segment_blocks(self._timeline) * block,
+            keyframe_every=self._timeline.segment_blocks * block,
             begin=(path, kept) if kept else None,
         )
 
@@ -496,12 +496,6 @@ class TakeWriter:
                 }
             )
         return facts
-
-
-def segment_blocks(timeline: Timeline) -> int:
-    """Blocks from one cut of a take's video to the next: about two seconds."""
-    block = timeline.frames_per_block * timeline.temporal_factor
-    return max(1, round(SECONDS_PER_KEYFRAME * timeline.fps / block))
 
 
 def _of_this_take(selections: Sequence[Selection]) -> list[Selection]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+SEGMENT_SECONDS = 2
+"""About how long a video runs from one cut to the next; a take can be gone on with from a cut."""
+
 
 @dataclass(frozen=True)
 class Timeline:
@@ -25,6 +28,12 @@ class Timeline:
     fps: int
     frames_per_block: int
     temporal_factor: int
+
+    @property
+    def segment_blocks(self) -> int:
+        """Blocks from one cut of the take's video to the next."""
+        block = self.frames_per_block * self.temporal_factor
+        return max(1, round(SEGMENT_SECONDS * self.fps / block))
 
     @property
     def blocks(self) -> int:

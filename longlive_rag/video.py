@@ -25,11 +25,11 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from av.video.stream import VideoStream
 
 from longlive_rag.label import CornerLabel
+from longlive_rag.timeline import SEGMENT_SECONDS
 
 FRAGMENTED = {"movflags": "frag_every_frame+empty_moov+default_base_moof", "flush_packets": "1"}
 INDEX_IN_FRONT = {"movflags": "faststart"}
 ENCODER_THREADS = 4
-SECONDS_PER_KEYFRAME = 2
 FRAMES_AFTER_SYNC = 2
 KEEP_MARGIN = FRAMES_AFTER_SYNC + 1
 """What stands before a cut is safe on the disk when so many frames after it are."""
@@ -107,7 +107,7 @@ class VideoWriter:
         self._frame_shape = (height, width, 3)
         self._label = None if label is None else CornerLabel(label, self.width, self.height)
         self._codec = CODECS[codec]
-        self._keyframe_every = keyframe_every or SECONDS_PER_KEYFRAME * fps
+        self._keyframe_every = keyframe_every or SEGMENT_SECONDS * fps
         self._encoder: Any = None
         self._frames_encoded = 0
         self._frames_since_cut = 0

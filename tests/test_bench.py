@@ -43,7 +43,9 @@ def test_each_block_of_a_cued_arm_recaches_and_a_remade_page_is_never_found(toy:
     memory, remade, cue, both = run(toy, ["memory", "remade", "cue", "memory-cue"], blocks=2).arms
     assert [arm.stages["recache"] > 0 for arm in (memory, remade, cue, both)] == [False, False, True, True]
     assert [arm.retrieved_frames for arm in (memory, remade, cue, both)] == [6, 6, 0, 6]
-    assert memory.pages and remade.pages and both.pages
+    assert memory.pages
+    assert remade.pages
+    assert both.pages
     assert (memory.pages["remade"], remade.pages["remade"]) == (0, remade.pages["fetched"])
     assert both.pages["remade"] >= 12  # all pages of both measured blocks were stale
 

@@ -25,7 +25,7 @@ from longlive_rag.cli.settings import (
     with_rights,
     with_settings,
 )
-from longlive_rag.config import CheckpointConfig, CheckpointMode, TakeRequest, checkpoint_spacing
+from longlive_rag.config import CheckpointConfig, CheckpointMode, TakeRequest
 from longlive_rag.cues import cue_blocks, snapped
 from longlive_rag.geometry import Geometry, backbone_id, read_geometry
 from longlive_rag.presets import BUILT_IN, DEFAULT_BACKBONE, Preset, load_preset
@@ -177,17 +177,10 @@ def stored_bytes(
     request: TakeRequest, timeline: Timeline, geometry: Geometry, dtype: str, checkpoints: CheckpointConfig
 ) -> int:
     """What a take's latents and checkpoints will take of the disk, roughly."""
-    from longlive_rag.take import segment_blocks
+    from longlive_rag.plan import checkpoint_bytes
 
-    frames = timeline.latent_frames
-    latents = frames * (geometry.latent_bytes + geometry.embedding_bytes)
-    if checkpoints.mode == "light":
-        return latents
-    every = segment_blocks(timeline)
-    count = sum(every / checkpoint_spacing(blocks, every) for blocks in range(every, timeline.blocks + 1, every))
-    windows = round(count) * request.context.window_frames
-    pages = frames if request.context.memory_frames else 0
-    return latents + min(int(checkpoints.gib * 2**30), (windows + pages) * geometry.page_bytes(dtype))
+    latents = timeline.latent_frames * (geometry.latent_bytes + geometry.embedding_bytes)
+    return latents + checkpoint_bytes(checkpoints, timeline, request.context, geometry.page_bytes(dtype))
 
 
 def open_backbone(

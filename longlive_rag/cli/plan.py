@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import FLAGS, Gibibytes, build_request, with_settings
+from longlive_rag.cli.settings import FLAGS, Gibibytes, build_checkpoint, build_request, with_checkpoints, with_settings
+from longlive_rag.config import CheckpointConfig, CheckpointMode
 from longlive_rag.cues import Schedule
 from longlive_rag.presets import DEFAULT_BACKBONE, load_preset
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @with_settings
+@with_checkpoints
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, in bytes.")
 def plan(
     backbone: str,
@@ -37,6 +39,8 @@ def plan(
     host_gib: float | None,
     dtype: str,
     device: str,
+    checkpoint: CheckpointMode | None,
+    checkpoint_gib: float | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -53,7 +57,8 @@ def plan(
 
         preset = load_preset(backbone)
         request = build_request(preset, Schedule("a plan", (), seconds), 0, None, settings)
-        result = plan_request(preset, request, dtype, device, cues)
+        checkpoints = build_checkpoint(CheckpointConfig(), checkpoint, checkpoint_gib)
+        result = plan_request(preset, request, dtype, device, cues, checkpoints)
         sizes = [None if gib is None else int(gib * 2**30) for gib in (gpu_gib, host_gib)]
         advice = budgets_that_fit(result, *sizes)
     if as_json:
@@ -63,7 +68,9 @@ def plan(
         click.echo(table(result, request, device, advice))
 
 
-def plan_request(preset: Preset, request: TakeRequest, dtype: str, device: str, has_cues: bool) -> Plan:
+def plan_request(
+    preset: Preset, request: TakeRequest, dtype: str, device: str, has_cues: bool, checkpoints: CheckpointConfig
+) -> Plan:
     """The plan of a request on a pipeline folder."""
     from longlive_rag.geometry import read_geometry
     from longlive_rag.plan import decode_bytes, make_plan, weight_bytes
@@ -82,6 +89,7 @@ def plan_request(preset: Preset, request: TakeRequest, dtype: str, device: str, 
         has_cues=has_cues,
         decode_bytes=decode_bytes(preset, output.height, output.width, device),
         video_bytes=estimate_bytes(request),
+        checkpoints=checkpoints,
     )
 
 

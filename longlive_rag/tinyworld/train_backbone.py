@@ -51,7 +51,7 @@ CONTEXT = ContextConfig()
 # (Esser et al., 2024, eq. 23). In 8x8 the outline of a character would still be undecided at the last of its levels.
 SAMPLER = SamplerConfig(timestep_shift=1.5)
 SCHEDULE = Schedule(steps=6500, learning_rate=2e-3, warm_up=150, final_fraction=0.02, ema=0.998)
-ADAPTING = Schedule(steps=4500, learning_rate=1.2e-3, warm_up=150, final_fraction=0.02, ema=0.998)
+ADAPTING = Schedule(steps=6500, learning_rate=1.2e-3, warm_up=150, final_fraction=0.02, ema=0.998)
 """For a model that was trained before."""
 BATCH = 6
 # Share of the batches in each layout.

@@ -32,6 +32,7 @@ class DriftingPipeline:
     def __init__(self, kept: float = 0.8, fail_after: int = 10**9, error: BaseException | None = None) -> None:
         self.kept, self.fail_after, self.error = kept, fail_after, error
         self.encoder: object = "own"
+        self.transformer = torch.nn.Linear(1, 1)
         self.made: list[TakeRequest] = []
 
     def check(self, request: TakeRequest) -> None:

@@ -1,0 +1,51 @@
+"""A comparison over the nodes of a Ray cluster on this machine, one of which is killed on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eval.compare import Engine, compare
+from eval.runs import MEASURES, NOISE, take_folder
+from tests.eval.arms import plan_of, slow_backbone
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def test_a_killed_node_changes_no_figure(cluster, tmp_path: Path) -> None:
+    plan = plan_of(slow_backbone(tmp_path / "backbone"), seeds=1, horizons_s=(10.0,))
+    lost = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    done = []
+
+    def progress(cell, finished: int, _: int) -> None:
+        done.append(cell)
+        if finished == 2:
+            cluster.remove_node(lost, allow_graceful=False)
+
+    spread = compare(plan, tmp_path / "ray", Engine("ray", 2, 1, cluster.address), progress)
+    assert len(done) == 1 + len(plan.cells) == len(set(done))
+    here = compare(plan, tmp_path / "local", Engine(threads=1))
+    for cell in plan.cells:
+        for name in (MEASURES, NOISE):
+            one, other = (take_folder(tmp_path / run, cell) / name for run in ("ray", "local"))
+            assert one.read_bytes() == other.read_bytes(), cell.name
+    assert spread["comparisons"] == here["comparisons"]
+
+
+def test_no_cluster_is_an_error_and_no_traceback(tmp_path: Path) -> None:
+    plan = plan_of(slow_backbone(tmp_path / "backbone"), seeds=1, prompts=1, horizons_s=(10.0,))
+    with pytest.raises(OSError, match=r"no Ray cluster at 127.0.0.1:1"):
+        compare(plan, tmp_path / "run", Engine("ray", 1, 1, "127.0.0.1:1"))
