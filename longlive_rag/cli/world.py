@@ -209,14 +209,14 @@ def oracle(backbone: str, clips: int, json_path: Path | None, threads: int | Non
         click.echo(f"{condition:20}" + "".join(f"{100 * share:9.1f}" for share in shares))
 
 
-SECTIONS = ("vae", "prompts", "drift", "recall")
+SECTIONS = ("vae", "prompts", "drift", "recall", "cues")
 
 
 @world.command()
 @click.argument("sections", nargs=-1, type=click.Choice(SECTIONS))
 @click.option("--backbone", default="tiny-world", show_default=True, help="Name or pipeline folder.")
 @click.option("--takes", type=click.IntRange(min=1), help="Takes of each section; default is 64 prompts, else 32.")
-@click.option("--memory/--no-memory", default=None, help="Override: prompts run with memory, drift without.")
+@click.option("--memory/--no-memory", default=None, help="Override: prompts and cues run with memory, drift without.")
 @click.option("--seconds", type=click.FloatRange(min=30), default=120, show_default=True, help="Length of drift takes.")
 @click.option("--batch", default=16, show_default=True, help="Takes generated side by side.")
 @click.option("--strips", type=click.Path(path_type=Path), help="Folder: also a picture of all takes of each section.")
@@ -233,6 +233,7 @@ def evaluate(
     prompts  64 takes of 5 s: the character as prompted, seen, doing what it should
     drift    32 takes of 120 s without memory: still seen, still moving, hidden traits kept
     recall   walk away and return, with memory frames forced: is memory used?
+    cues     32 takes with a cue, and the same without: does it show, does the character stay?
 
     Without a section all are measured (about 40 minutes on 2 CPU cores).
 
@@ -266,6 +267,7 @@ def _measure(
     from tqdm import tqdm
 
     from longlive_rag.tinyworld import evaluate as measure
+    from longlive_rag.tinyworld.cue_response import measure_cues
 
     if section == "vae":
         return measure.measure_vae(pipe)
@@ -280,6 +282,8 @@ def _measure(
             return measure.measure_prompts(pipe, count, batch, bar.update, keep, memory is not False)
         if section == "drift":
             return measure.measure_drift(pipe, count, batch, bar.update, keep, memory is True, seconds)
+        if section == "cues":
+            return measure_cues(pipe, count, batch, bar.update, keep, memory is not False)
         return measure.measure_recall(pipe, count, batch, bar.update, keep)
 
 
@@ -299,6 +303,12 @@ def _lines(section: str, figures: dict[str, Any]) -> Iterator[str]:
                 f"drift at {horizon} s: seen {_percent(at['seen'])}, motion {_percent(at['motion_of_world'])} of the "
                 f"world's, hidden traits kept {_percent(at['agreement'])}"
             )
+    elif section == "cues":
+        yield (
+            f"cues: shown within {figures['within_seconds']:g} s in {_percent(figures['shown'])} (actions "
+            f"{_percent(figures['shown_action'])}, places {_percent(figures['shown_place'])}); hidden traits kept "
+            f"{_percent(figures['agreement'])}, without a cue {_percent(figures['agreement_without_cue'])}"
+        )
     else:
         for arm, at in figures["arms"].items():
             yield f"recall, {arm}: all traits {_percent(at['all_agree'])}, each {_percent(at['agreement'])}"

@@ -28,8 +28,10 @@ from longlive_rag.tinyworld.drawing import (
     hat_distance,
     outline,
 )  # fmt: skip
-from longlive_rag.tinyworld.grammar import COLOURS, SHAPES
+from longlive_rag.tinyworld.grammar import COLOURS, PLACES, SHAPES
 from longlive_rag.tinyworld.motion import SIZE_PX
+from longlive_rag.tinyworld.scenery import MARGIN, place_image
+from longlive_rag.tinyworld.world import LONGEST_PAN_PX, PLACE_VARIATIONS
 
 SATURATION, DARKEST = 0.36, 0.34  # places stay below 0.3 in saturation, hats and bags below 0.34 in value
 SMALLEST_AREA_PX = 45  # the smallest body covers about 150
@@ -40,6 +42,7 @@ HIDDEN_TRAITS: tuple[str, ...] = ("tint", "size", "pattern", "hat", "bag")
 
 _HANDS = (-1.0, -0.6, -0.2, 0.2, 0.6, 1.0)
 _FACINGS, _STRETCHES = (-1.0, 0.0, 1.0), (0.96, 1.0, 1.04)
+_COARSE_PX, _PAN_STEP_PX, _PLACE_THRESHOLD = 4, 2, 0.1
 _PLACEHOLDER = "red"  # templates are masks; their colour is of no account
 _SHIFTS = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1))
 
@@ -91,6 +94,41 @@ def read_frame(frame: NDArray[np.uint8]) -> tuple[Sighting, ...]:
     value, low = rgb.max(-1), rgb.min(-1)
     body = (value > DARKEST) & ((value - low) / np.maximum(value, 1e-6) > SATURATION)
     return tuple(_sighting(rgb, body, columns) for columns in _bodies(body))
+
+
+def read_place(frame: NDArray[np.uint8]) -> Trait:
+    """Where a frame [64, 64, 3] uint8 RGB plays: the place whose pictures, however panned, differ least from it."""
+    rgb: NDArray[np.float32] = (frame / 255).astype(np.float32)
+    value, low = rgb.max(-1), rgb.min(-1)
+    pale = (value > DARKEST) & ((value - low) / np.maximum(value, 1e-6) < SATURATION)
+    weight = _coarse(pale[..., None].astype(np.float32))
+    seen = _coarse(rgb * pale[..., None]) / np.maximum(weight, 1e-6)
+    pictures, names = _places()
+    errors = (np.abs(pictures - seen) * weight).sum((1, 2, 3)) / max(float(weight.sum()), 1e-6)
+    by_name = {name: float(errors[names == name].min()) for name in PLACES}
+    first, second = sorted(by_name, key=by_name.__getitem__)[:2]
+    margin = 1 - by_name[first] / max(by_name[second], 1e-9)
+    return Trait(first, margin, margin >= _PLACE_THRESHOLD)
+
+
+@lru_cache(maxsize=1)
+def _places() -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    """Coarse pictures [N, h, w, 3] of every place, look and pan, and their names [N]."""
+    pans = range(-int(LONGEST_PAN_PX), int(LONGEST_PAN_PX) + 1, _PAN_STEP_PX)
+    pictures, names = [], []
+    for name, variation in product(PLACES, range(PLACE_VARIATIONS)):
+        wide = place_image(name, variation, SIZE_PX)
+        for pan in pans:
+            left = round(MARGIN * SIZE_PX) + pan
+            pictures.append(_coarse(wide[:, left : left + SIZE_PX]))
+            names.append(name)
+    return np.stack(pictures), np.array(names)
+
+
+def _coarse(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Means of squares: [H, W, C] to [H / s, W / s, C]."""
+    side = SIZE_PX // _COARSE_PX
+    return picture.reshape(side, _COARSE_PX, side, _COARSE_PX, -1).mean((1, 3))
 
 
 def _bodies(body: NDArray[np.bool_]) -> list[slice]:
@@ -233,16 +271,24 @@ def _read_hat(rgb: NDArray[np.float32], who: Character, pose: _Pose) -> tuple[st
 def _read_bag(rgb: NDArray[np.float32], pose: _Pose) -> tuple[str, float]:
     """How dark it is at the hand, wherever that is: a body may be turning."""
     hands = [coverage(bag_distance(pose.u, pose.v, facing) * pose.radius) for facing in _HANDS]
-    dark = max(_darkness(rgb, hand) for hand in hands)
+    dark = max(_darkness(rgb, hand, grey=True) for hand in hands)
     return BAGS[int(dark >= 0.5)], float(np.clip(2 * abs(dark - 0.5), 0, 1))
 
 
-def _darkness(rgb: NDArray[np.float32], where: NDArray[np.float32]) -> float:
-    """Mean darkness, 0 to 1, weighted by `where`; 0.5 (unknown) if that lies outside the picture."""
+def _darkness(rgb: NDArray[np.float32], where: NDArray[np.float32], grey: bool = False) -> float:
+    """How dark it is, 0 to 1, weighted by `where`; 0.5 (unknown) if that lies outside the picture.
+
+    Args:
+        grey: count only what has little colour: the shaded half of a body is dark, too.
+    """
     weight = float(where.sum())
     if weight < 1.0:
         return 0.5
-    return float((where * np.clip((0.56 - rgb.max(-1)) / 0.22, 0, 1)).sum() / weight)
+    high, low = rgb.max(-1), rgb.min(-1)
+    dark = np.clip((0.56 - high) / 0.22, 0, 1)
+    if grey:
+        dark *= np.clip((0.32 - (high - low)) / 0.12, 0, 1)
+    return float((where * dark).sum() / weight)
 
 
 def _read_pattern(rgb: NDArray[np.float32], who: Character, pose: _Pose, body: NDArray[np.bool_]) -> tuple[str, float]:

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from longlive_rag.tinyworld.cue_response import cue_pairs, shows
 from longlive_rag.tinyworld.drawing import BAGS, HATS, PATTERNS, SIZES_PX, TINTS_DEGREES
 from longlive_rag.tinyworld.grammar import ACTIONS, COLOURS, MEETS, PLACES, SHAPES, Sentence, parse
 from longlive_rag.tinyworld.measure import agreement, hidden_traits, majority, read_take, shows_action
-from longlive_rag.tinyworld.oracle import HIDDEN_TRAITS, TRAITS, Sighting, Trait, read_frame
+from longlive_rag.tinyworld.oracle import HIDDEN_TRAITS, TRAITS, Sighting, Trait, read_frame, read_place
 from longlive_rag.tinyworld.world import Actor, Character, Cue, Place, Script, render, script_for
 
 
@@ -101,3 +102,26 @@ def test_a_majority_is_of_sure_answers_only() -> None:
     sure, unsure = Trait("tall", 0.9, True), Trait("flat", 0.01, False)
     assert majority([sure, unsure, unsure]) == "tall"
     assert majority([unsure]) is None
+
+
+@pytest.mark.parametrize("place", list(PLACES))
+def test_places_are_told_apart_whoever_stands_in_them(place: str) -> None:
+    for seed in range(4):
+        frames = render(script_for(Sentence("green", "square", "stands", place), 60, seed))
+        assert read_place(frames[0]).value == read_place(frames[-1]).value == place
+        assert read_place(frames[0]).sure
+
+
+@pytest.mark.parametrize("index", range(8))
+def test_a_cue_that_the_world_follows_shows_and_one_that_it_ignores_does_not(index: int) -> None:
+    first, then = cue_pairs(8)[index]
+    who = Character(first.shape, first.colour)
+    at, frames = 81, 113
+
+    def video(followed: bool) -> np.ndarray:
+        cues = (Cue(0, first.action), Cue(at, then.action)) if followed else (Cue(0, first.action),)
+        places = ((0, Place(first.place)), (at, Place(then.place)))[: 1 + (followed and first.place != then.place)]
+        return render(Script(places, (Actor(who, cues),), frames))
+
+    assert shows(first, then, video(followed=True), at)
+    assert not shows(first, then, video(followed=False), at)
