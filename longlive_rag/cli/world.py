@@ -162,6 +162,26 @@ def prompts(output: Path, count: int, seed: int) -> None:
     click.echo(f"{output}: {count} prompts")
 
 
+@world.command("subjects")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The JSON file to write.")
+@click.option("--count", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+def subjects(output: Path, count: int, seed: int) -> None:
+    """Write who comparisons are about, for `eval compare --prompts`, with the words that every scenario needs.
+
+    \b
+    Example:
+      longlive-rag world subjects -o subjects.json
+      longlive-rag eval compare --arms native,memory --prompts subjects.json --scenario walk-away-and-return \\
+        --seeds 2 --embedders tiny-world -o runs/return
+    """
+    from longlive_rag.tinyworld.scripts import sample_subjects
+
+    with refuse_bad_input():
+        _write_json(output, sample_subjects(count, seed))
+    click.echo(f"{output}: {count} subjects")
+
+
 @world.command()
 @RUN
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The pipeline folder to write.")
@@ -318,7 +338,7 @@ def _percent(share: float | None) -> str:
     return "unknown" if share is None else f"{share:.1%}"
 
 
-def _write_json(path: Path, figures: dict[str, Any]) -> None:
+def _write_json(path: Path, figures: Any) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     part.replace(path)

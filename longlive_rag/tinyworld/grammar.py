@@ -65,14 +65,20 @@ def sentence_text(sentence: Sentence, template: int = 0) -> str:
     """`sentence` in English; `template` picks one of the `template_count()` word orders (0 is the usual one)."""
     templates = _TEMPLATES if sentence.other is None else _MEETING_TEMPLATES
     return templates[template].format(
-        article=_article(sentence.colour), colour=sentence.colour, shape=sentence.shape, action=sentence.action,
+        article=article(sentence.colour), colour=sentence.colour, shape=sentence.shape, action=sentence.action,
         where=PLACES[sentence.place], place=sentence.place,
-        other="" if sentence.other is None else f"{_article(sentence.other[0])} {' '.join(sentence.other)}",
+        other="" if sentence.other is None else with_article(" ".join(sentence.other)),
     )  # fmt: skip
 
 
-def _article(word: str) -> str:
+def article(word: str) -> str:
+    """`a` or `an`."""
     return "an" if word[0] in "aeiou" else "a"
+
+
+def with_article(words: str) -> str:
+    """`red circle` -> `a red circle`."""
+    return f"{article(words)} {words}"
 
 
 def template_count() -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import product
+
 import numpy as np
 
 from longlive_rag.tinyworld.drawing import Character, sample_character
-from longlive_rag.tinyworld.grammar import ACTIONS, MEETS, PLACES, Sentence, held_out
+from longlive_rag.tinyworld.grammar import ACTIONS, COLOURS, MEETS, PLACES, SHAPES, Sentence, held_out, with_article
 from longlive_rag.tinyworld.motion import WAITS, Cue
 from longlive_rag.tinyworld.world import FPS, Actor, Place, Script, sample_camera, sample_place
 
@@ -51,6 +54,40 @@ def sample_sentences(count: int, seed: int) -> list[Sentence]:
         who, place = _training_pair(rng)
         sentences.append(Sentence(who.colour, who.shape, str(rng.choice(ACTIONS)), place.name))
     return sentences
+
+
+def sample_subjects(count: int, seed: int) -> list[dict[str, str]]:
+    """Who comparisons are about: each a combination of colour, shape and place of its own, held out or not.
+
+    Returns:
+        The words that scenarios fill in: `id`, `who`, `does`, `where`, `other` (someone else) and `elsewhere`.
+
+    Raises:
+        ValueError: if there are not so many combinations.
+    """
+    combinations = list(product(COLOURS, SHAPES, PLACES))
+    if count > len(combinations):
+        raise ValueError(f"count is {count}; there are {len(combinations)} combinations of colour, shape and place")
+    rng = np.random.default_rng(seed)
+
+    def another(known: Iterable[str], own: str) -> str:
+        return str(rng.choice([each for each in known if each != own]))
+
+    subjects = []
+    for number in rng.permutation(len(combinations))[:count]:
+        colour, shape, place = combinations[number]
+        elsewhere = another(PLACES, place)
+        subjects.append(
+            {
+                "id": f"{colour}-{shape}-{place}",
+                "who": with_article(f"{colour} {shape}"),
+                "does": str(rng.choice(STAYING)),
+                "where": f"{PLACES[place]} {place}",
+                "other": with_article(f"{another(COLOURS, colour)} {another(SHAPES, shape)}"),
+                "elsewhere": f"{PLACES[elsewhere]} {elsewhere}",
+            }
+        )
+    return subjects
 
 
 def block_start(frame: float) -> int:

@@ -23,7 +23,7 @@ from longlive_rag.tinyworld.grammar import (
     template_count,
 )
 from longlive_rag.tinyworld.motion import SIZE_PX, WAITS, simulate
-from longlive_rag.tinyworld.scripts import block_frame, block_start, sample_script, sample_sentences
+from longlive_rag.tinyworld.scripts import block_frame, block_start, sample_script, sample_sentences, sample_subjects
 from longlive_rag.tinyworld.train_backbone import layout
 from longlive_rag.tinyworld.world import (
     DISSOLVE_FRAMES,
@@ -178,3 +178,18 @@ def test_training_layout_of_a_full_window_is_that_of_inference() -> None:
     first_copy, second_copy = native.mask[-4], native.mask[-1]
     assert not (first_copy[9:] & second_copy[9:]).any()  # copies do not see each other
     assert layout("first", 0).offsets == ()
+
+
+def test_subjects_of_comparisons_are_all_different_and_can_be_said() -> None:
+    subjects = sample_subjects(108, seed=0)
+    assert len({subject["id"] for subject in subjects}) == 108
+    for subject in subjects:
+        sentence = parse("{who} {does} {where}".format_map(subject))
+        met = parse("{who} meets {other} {where}".format_map(subject))
+        assert met.other is not None
+        assert met.other[0] != met.colour
+        assert met.other[1] != met.shape
+        assert parse("{who} walks {elsewhere}".format_map(subject)).place != sentence.place
+    assert sample_subjects(32, seed=0) == subjects[:32]
+    with pytest.raises(ValueError, match="there are 108 combinations"):
+        sample_subjects(109, seed=0)
