@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/longlive-rag generate "a red square turns in a meadow" --seconds 30 -o $(DEMO) --overwrite \
 	  --cue 8 "a red square leaves in a meadow" --cue 20 "a red square returns in a meadow" \
-	  --seed 3 --prompt-weight 0.5
+	  --seed 3
 
 # Two processes, one thread each: most tests are too small to share among threads.
 test: $(READY)

@@ -33,6 +33,7 @@ BEGIN_WITH = click.option(
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Pipeline folder of an earlier tiny-world to go on from; default: from nothing.",
 )
+STEPS = click.option("--steps", type=click.IntRange(min=1), help="Of the optimiser; default is the stage's own.")
 THREADS = click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default is one a core.")
 
 
@@ -110,15 +111,16 @@ def train_vae_command(run: Path, begin_with: Path | None, device: str, bfloat16:
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
         earlier = None if begin_with is None else load_pipeline(str(begin_with), device="cpu").vae
-    train_vae(run / "vae", _say, hardware=hardware, earlier=earlier)
+    train_vae(run / "vae", _say, steps=steps, hardware=hardware, earlier=earlier)
 
 
 @world.command("train-backbone")
 @RUN
 @BEGIN_WITH
+@STEPS
 @on_hardware
 def train_backbone_command(
-    run: Path, begin_with: Path | None, device: str, bfloat16: bool, threads: int | None
+    run: Path, begin_with: Path | None, steps: int | None, device: str, bfloat16: bool, threads: int | None
 ) -> None:
     """Stage 2: text encoder and causal transformer, by flow matching on blocks."""
     from longlive_rag.load import load_pipeline
@@ -129,7 +131,7 @@ def train_backbone_command(
         earlier = None if begin_with is None else load_pipeline(str(begin_with), device="cpu")
     vae = _trained_vae(run)
     corpora = _corpus(vae, run, "long"), _corpus(vae, run, "openings")
-    train_backbone(*corpora, run / "backbone", _say, hardware=hardware, earlier=earlier)
+    train_backbone(*corpora, run / "backbone", _say, steps=steps, hardware=hardware, earlier=earlier)
 
 
 @world.command("refine-decoder")

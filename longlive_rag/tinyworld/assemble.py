@@ -20,6 +20,7 @@ from retrieval.encoder import LatentAutoencoder
 from retrieval.training import ENCODER
 
 UPSCALE = 6
+PROMPT_WEIGHT = 0.5  # of the key that memory is searched by; `longlive-rag eval retrieval` measures what it gains
 KEPT = ("README.md",)
 
 
@@ -71,7 +72,7 @@ def assemble(
         encoder=encoder,
         context=asdict(CONTEXT),
         sampler=asdict(SAMPLER),
-        memory={"encoder": "mean_pool" if encoder is None else "autoencoder"},
+        memory={"encoder": "mean_pool" if encoder is None else "autoencoder", "prompt_weight": PROMPT_WEIGHT},
         output={"height": SIZE_PX, "width": SIZE_PX, "fps": FPS, "upscale": UPSCALE},
     )
     fresh = folder.with_name(folder.name + ".new")

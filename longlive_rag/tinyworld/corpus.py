@@ -49,6 +49,7 @@ class Corpus:
             part of a checkpoint: a resumed run fills it anew.
         actors: [N, T, h, w] in 0..1, how much of each cell actors take.
         entrances: [M, 2] (script, block) of blocks in which someone comes into the picture.
+        moves: [M, 2] (script, block) of blocks in which one place becomes another.
     """
 
     latents: Tensor
@@ -57,19 +58,31 @@ class Corpus:
     replay: Tensor = field(init=False)
     actors: Tensor = field(init=False)
     entrances: np.ndarray = field(init=False)
+    moves: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "replay", self.latents.clone())
         object.__setattr__(self, "actors", torch.stack([_latent_cover(script) for script in self.scripts]))
-        found = [
-            (index, (cue.frame - FIRST_BLOCK_PX) // BLOCK_PX + 1 + after)
+        entered = [
+            (index, cue.frame)
             for index, script in enumerate(self.scripts)
             for actor in script.actors
             for cue in actor.cues
-            if cue.action in ENTRANCES and cue.frame > 0
+            if cue.action in ENTRANCES
+        ]
+        moved = [(index, frame) for index, script in enumerate(self.scripts) for frame, _ in script.places]
+        object.__setattr__(self, "entrances", self._blocks_from(entered))
+        object.__setattr__(self, "moves", self._blocks_from(moved))
+
+    def _blocks_from(self, cues: list[tuple[int, int]]) -> np.ndarray:
+        """(script, block) of the two blocks from each cue (script, pixel frame) on; none for a script's beginning."""
+        found = [
+            (index, (frame - FIRST_BLOCK_PX) // BLOCK_PX + 1 + after)
+            for index, frame in cues
+            if frame > 0
             for after in (0, 1)
         ]
-        object.__setattr__(self, "entrances", np.array([(s, b) for s, b in found if b < self.blocks]).reshape(-1, 2))
+        return np.array([(index, block) for index, block in found if block < self.blocks]).reshape(-1, 2)
 
     def prompt(self, index: int, block: int, rng: np.random.Generator) -> str:
         """What script `index` says at `block`, in a random word order."""

@@ -16,7 +16,7 @@ FIRST_BLOCK_PX, BLOCK_PX = 9, 12  # cues begin with a block, as they do when a t
 STAYING = ("stands", "walks", "jumps", "turns")
 SHORTEST_CUE_S, LONGEST_CUE_S = 1.5, 4.5
 EMPTY_STAGE_PROBABILITY, LEAVE_PROBABILITY = 0.35, 0.25
-MEET_PROBABILITY, MOVE_PROBABILITY = 0.12, 0.06
+MEET_PROBABILITY, MOVE_PROBABILITY = 0.12, 0.15
 
 
 def sample_script(rng: np.random.Generator, frames: int) -> Script:

@@ -19,7 +19,7 @@ guided from its first step on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,8 @@ BATCH = 6
 LAYOUTS = {"first": 0.30, "early": 0.15, "native": 0.15, "memory": 0.40}
 # Share of the samples with memory in which someone comes into the picture: only memory can say what they look like.
 ENTRANCE_SHARE = 0.5
+# Share of the samples with a full window, the others, in which one place becomes another: else too rare to be learned.
+MOVE_SHARE = 0.25
 RANDOM_SIGMA_SHARE = 0.15
 # From this share of the steps on, this share of the contexts is the model's own.
 REPLAY_FROM, REPLAY_SHARE = 0.25, 0.5
@@ -166,7 +168,7 @@ def train_backbone(
     openings: Corpus,
     folder: Path,
     report: Callable[[str], None],
-    schedule: Schedule | None = None,
+    steps: int | None = None,
     seed: int = 0,
     hardware: Hardware | None = None,
     earlier: LongLiveRAGPipeline | None = None,
@@ -175,7 +177,7 @@ def train_backbone(
 
     Args:
         long, openings: long scripts, and short ones for the first blocks.
-        schedule: by default `SCHEDULE`, or `ADAPTING` with an earlier model.
+        steps: other than those of `SCHEDULE`, or of `ADAPTING` with an earlier model.
         earlier: where to begin instead of at random weights.
     """
     model = TextToVideo(seed)
@@ -183,7 +185,8 @@ def train_backbone(
     if earlier is not None:
         model.take_over(earlier.tokenizer, earlier.text_encoder, earlier.transformer)
         replay_from = guidance_from = 0.0
-    schedule = schedule or (SCHEDULE if earlier is None else ADAPTING)
+    schedule = SCHEDULE if earlier is None else ADAPTING
+    schedule = replace(schedule, steps=steps or schedule.steps)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([seed, step])
@@ -222,11 +225,12 @@ def _draw_starts(rng: np.random.Generator, corpus: Corpus, kind: str, block: int
     if block < full:
         return scripts, np.full(BATCH, block)
     starts = rng.integers(full, corpus.blocks, BATCH)
-    entrances = corpus.entrances[corpus.entrances[:, 1] >= full]
-    if kind == "memory" and len(entrances):
-        entering = rng.random(BATCH) < ENTRANCE_SHARE
-        drawn = entrances[rng.integers(0, len(entrances), BATCH)]
-        scripts, starts = np.where(entering, drawn[:, 0], scripts), np.where(entering, drawn[:, 1], starts)
+    for events, share in ((corpus.moves, MOVE_SHARE), (corpus.entrances, ENTRANCE_SHARE if kind == "memory" else 0)):
+        later = events[events[:, 1] >= full]
+        if len(later):
+            chosen = rng.random(BATCH) < share
+            drawn = later[rng.integers(0, len(later), BATCH)]
+            scripts, starts = np.where(chosen, drawn[:, 0], scripts), np.where(chosen, drawn[:, 1], starts)
     return scripts, starts
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -115,7 +116,7 @@ class CellCode:
 def train_vae(
     folder: Path,
     report: Callable[[str], None],
-    schedule: Schedule | None = None,
+    steps: int | None = None,
     seed: int = 0,
     hardware: Hardware | None = None,
     earlier: AutoencoderKLWan | None = None,
@@ -123,11 +124,12 @@ def train_vae(
     """Train, measure the latents' channel statistics, save under `folder/vae`; resumable.
 
     Args:
-        schedule: by default `SCHEDULE`, or `ADAPTING` with an earlier VAE.
+        steps: other than those of `SCHEDULE`, or of `ADAPTING` with an earlier VAE.
         earlier: where to begin instead of at the cells' principal components.
     """
     vae = new_vae(seed) if earlier is None else deepcopy(earlier).requires_grad_(True)
-    schedule = schedule or (SCHEDULE if earlier is None else ADAPTING)
+    schedule = SCHEDULE if earlier is None else ADAPTING
+    schedule = replace(schedule, steps=steps or schedule.steps)
     taught_steps = TAUGHT_UNTIL * schedule.steps if earlier is None else 0
     data = clips(CLIPS, CLIP_FRAMES, seed + 1)
     code: Codes
