@@ -102,8 +102,11 @@ def render(prompt: str, output: Path, seconds: float, seed: int) -> None:
 @world.command("train-vae")
 @RUN
 @BEGIN_WITH
+@STEPS
 @on_hardware
-def train_vae_command(run: Path, begin_with: Path | None, device: str, bfloat16: bool, threads: int | None) -> None:
+def train_vae_command(
+    run: Path, begin_with: Path | None, steps: int | None, device: str, bfloat16: bool, threads: int | None
+) -> None:
     """Stage 1: the video VAE on rendered clips."""
     from longlive_rag.load import load_pipeline
     from longlive_rag.tinyworld.train_vae import train_vae
