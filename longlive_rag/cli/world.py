@@ -244,7 +244,7 @@ SECTIONS = ("vae", "prompts", "drift", "recall", "cues")
 @click.option("--memory/--no-memory", default=None, help="Override: prompts and cues run with memory, drift without.")
 @click.option("--seconds", type=click.FloatRange(min=30), default=120, show_default=True, help="Length of drift takes.")
 @click.option("--batch", default=16, show_default=True, help="Takes generated side by side.")
-@click.option("--strips", type=click.Path(path_type=Path), help="Folder: also a picture of all takes of each section.")
+@click.option("--strips", type=click.Path(path_type=Path), help="Folder: also pictures of each section.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures here; sections add up.")
 @THREADS
 def evaluate(
@@ -268,6 +268,7 @@ def evaluate(
       longlive-rag world evaluate vae prompts --takes 8
     """
     from longlive_rag.load import load_pipeline
+    from longlive_rag.tinyworld.curve_picture import draw_agreement
 
     _set_threads(threads)
     with refuse_bad_input():
@@ -279,6 +280,8 @@ def evaluate(
         if strips and kept:
             strips.mkdir(parents=True, exist_ok=True)
             _write_strips(kept, strips / f"{section}.png")
+            if section == "drift":
+                draw_agreement(figures[section], strips / "traits.png")
         if json_path:
             _write_json(json_path, figures)
         for line in _lines(section, figures[section]):
