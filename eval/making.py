@@ -21,6 +21,7 @@ from eval.runs import MEASURES, NOISE, take_folder
 from longlive_rag.config import TakeRequest
 from longlive_rag.continuing import is_finished
 from longlive_rag.disk import write_json
+from longlive_rag.geometry import backbone_id
 from longlive_rag.load import load_pipeline, pick_device, use_threads
 from longlive_rag.noise import NoiseSource, PhiloxNoise
 from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -85,6 +86,7 @@ class Maker:
             noise=PhiloxNoise.name,
             codec=plan.codec,
             load_seconds=round(time.perf_counter() - begin_s, 3),
+            backbone_id=backbone_id(self._preset.folder),
         )
 
     def check(self) -> None:
@@ -108,7 +110,7 @@ class Maker:
         if (folder / MEASURES).exists():
             return read_json(folder / MEASURES)
         request = self._plan.request(self._preset, cell)
-        if not _is_made(folder, request):
+        if not _is_made(folder, request, str(self._take_run.backbone_id)):
             use_threads(self._pipe, self._threads)
             self._make(cell, request, folder)
         torch.set_num_threads(self._measuring_threads)
@@ -138,6 +140,6 @@ class Maker:
         write_json(folder / NOISE, {"sha256": noise.sha256, "draws": noise.draws, "source": PhiloxNoise.name})
 
 
-def _is_made(folder: Path, request: TakeRequest) -> bool:
+def _is_made(folder: Path, request: TakeRequest, backbone: str) -> bool:
     """Whether a folder holds this very take, finished, with its noise's hash."""
-    return (folder / NOISE).exists() and is_finished(folder, request)
+    return (folder / NOISE).exists() and is_finished(folder, request, backbone)

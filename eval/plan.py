@@ -14,10 +14,12 @@ from eval.scenarios import Story
 from eval.windows import DriftWindows
 from longlive_rag.config import Cue, TakeRequest
 from longlive_rag.disk import write_json
-from longlive_rag.presets import Preset
+from longlive_rag.geometry import backbone_id
+from longlive_rag.presets import Preset, load_preset
 
 PLAN = "plan.json"
 PLAN_FORMAT = 1
+WEIGHTS = "backbone_id"
 Retrieval = Literal["similar", "random", "recent"]
 
 
@@ -192,7 +194,7 @@ def check_run(run: Path, plan: Plan) -> None:
     """
     if (run / PLAN).exists():
         kept = read_json(run / PLAN)
-        changed = [name for name, value in plan.as_dict().items() if kept.get(name) != value]
+        changed = [name for name, value in _kept(plan).items() if kept.get(name) != value]
         if changed:
             raise ValueError(f"{run} holds another comparison ({', '.join(changed)} differ); choose another folder")
     elif run.exists() and (not run.is_dir() or any(run.iterdir())):
@@ -203,7 +205,12 @@ def keep_plan(run: Path, plan: Plan) -> None:
     """Write the plan into a run's folder, unless it is there."""
     if not (run / PLAN).exists():
         run.mkdir(parents=True, exist_ok=True)
-        write_json(run / PLAN, plan.as_dict())
+        write_json(run / PLAN, _kept(plan))
+
+
+def _kept(plan: Plan) -> dict[str, Any]:
+    """The plan, and which weights its backbone's name stood for."""
+    return {**plan.as_dict(), WEIGHTS: backbone_id(load_preset(plan.backbone).folder)}
 
 
 def read_plan(run: Path) -> Plan:
@@ -222,6 +229,7 @@ def read_plan_file(path: Path) -> Plan:
         ValueError: if it can't be read, or is of another version.
     """
     content = read_json(path)
+    content.pop(WEIGHTS, None)
     if content.pop("format", None) != PLAN_FORMAT:
         raise ValueError(f"{path} is no plan, or one of another version")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from eval.engines import finish_in_worker
 from eval.plan import Cell
 
+REACHED_WITHIN_S = 10.0
 LOST_WORKERS = 5  # how often one take may lose its worker before the run gives up
 
 
@@ -32,10 +34,8 @@ def make_on_ray(
     """
     import ray
 
-    try:
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
-    except ConnectionError as error:
-        raise OSError(f"there is no Ray cluster at {address}: {error}") from error
+    _check_reachable(address)
+    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
     finish = ray.remote(num_cpus=threads or 1, max_retries=LOST_WORKERS)(finish_in_worker)
     folder, waiting = run.resolve(), iter(cells)
     busy: dict[Any, Cell] = {}
@@ -60,3 +60,14 @@ def make_on_ray(
     finally:
         for task in busy:
             ray.cancel(task, force=True)
+
+
+def _check_reachable(address: str | None) -> None:
+    """Ray itself would try for minutes, and then end the process."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():  # none, or `auto`
+        return
+    try:
+        socket.create_connection((host, int(port)), REACHED_WITHIN_S).close()
+    except OSError as error:
+        raise OSError(f"there is no Ray cluster at {address}: {error.strerror or error}") from error

@@ -47,8 +47,8 @@ def request_of(record: Mapping[str, Any]) -> TakeRequest:
         raise ValueError(f"the take's record is damaged: its request can't be read ({error})") from error
 
 
-def is_finished(take: Path, request: TakeRequest) -> bool:
-    """Whether a folder holds the very take that is asked for, finished.
+def is_finished(take: Path, request: TakeRequest, backbone_id: str) -> bool:
+    """Whether a folder holds the very take that is asked for, finished, and made by these weights.
 
     Raises:
         ValueError: if its record can't be read.
@@ -56,7 +56,8 @@ def is_finished(take: Path, request: TakeRequest) -> bool:
     if not (take / RECORD).exists():
         return False
     record = read_record(take)
-    return record["status"] == "finished" and request_of(record) == request
+    same_weights = record["run"].get("backbone_id") == backbone_id
+    return record["status"] == "finished" and same_weights and request_of(record) == request
 
 
 def checkpoint_of(record: Mapping[str, Any]) -> CheckpointConfig:

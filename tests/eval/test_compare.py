@@ -179,6 +179,16 @@ def test_only_frames_seen_in_all_arms_are_scored():
     assert whole["drift"]["face"][0]["value"] == 9.0  # nothing is missing, nothing is touched
 
 
+def test_a_run_of_other_weights_is_refused(tmp_path):
+    backbone = slow_backbone(tmp_path / "backbone")
+    run, plan = tmp_path / "run", plan_of(backbone, prompts=1, seeds=1)
+    compare(plan, run, pipe=DriftingPipeline())
+    weights = next((backbone / "transformer").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes() + b"?")
+    with pytest.raises(ValueError, match=r"holds another comparison \(backbone_id differ\)"):
+        check_run(run, plan)
+
+
 def test_a_run_of_another_plan_is_refused(finished, backbone, tmp_path):
     run, plan, _, _ = finished
     with pytest.raises(ValueError, match=r"holds another comparison \(seeds differ\)"):
@@ -190,7 +200,7 @@ def test_a_run_of_another_plan_is_refused(finished, backbone, tmp_path):
     assert read_plan(run) == plan
 
 
-def test_what_can_not_be_is_refused_before_anything_is_made(backbone, tmp_path):
+def test_what_can_not_be_is_refused_before_anything_is_made(backbone, tmp_path, monkeypatch):
     run = tmp_path / "run"
     dragons = (Story("plain-1", "plain", "a dragon flies"),)
     same, native = plan_of(backbone), ARMS["native"]
@@ -213,6 +223,7 @@ def test_what_can_not_be_is_refused_before_anything_is_made(backbone, tmp_path):
         with pytest.raises(ValueError, match=message):
             compare(make(), run, pipe=DriftingPipeline())
         assert not run.exists(), message
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="Ray is not installed"):
         Engine("ray")
     with pytest.raises(ValueError, match="workers is 0"):
