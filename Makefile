@@ -27,9 +27,9 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 demo: $(READY)
-	$(BIN)/longlive-rag generate "a red square turns in a meadow" --seconds 30 -o $(DEMO) --overwrite \
-	  --cue 8 "a red square leaves in a meadow" --cue 20 "a red square returns in a meadow" \
-	  --seed 3
+	$(BIN)/longlive-rag generate "a blue square stands in a desert" --seconds 30 -o $(DEMO) --overwrite \
+	  --cue 8 "a blue square leaves in a desert" --cue 20 "a blue square returns in a desert" \
+	  --seed 1
 
 # Two processes, one thread each: most tests are too small to share among threads.
 test: $(READY)

@@ -142,7 +142,6 @@ def test_compare_stopped_says_how_to_go_on(command, slow, tmp_path, monkeypatch)
         (["--prompts", "nowhere.txt"], "nowhere.txt can't be read"),
         (["--scenario", "long-stare"], "scenario 'long-stare' needs its words by name"),
         (["--embedders", "dino=/nowhere"], "embedder's folder /nowhere is not there"),
-        (["--engine", "ray"], "Ray is not installed; pip install 'longlive-rag[ray]'"),
         (["--workers", "0"], "--workers is 0"),
         (["--address", "auto"], "--address is for the engine ray"),
         (["--backbone", "nowhere"], "backbone 'nowhere' is no known name"),
