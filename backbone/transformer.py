@@ -29,6 +29,8 @@ from backbone.rope import Rotation, rotation
 
 # (layer, query, key, value) -> attended; query, key, value: [B, tokens, heads, head_dim], before any rotation.
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+# (layer, key, value), as above.
+Keep = Callable[[int, Tensor, Tensor], object]
 
 
 @dataclass(frozen=True)
@@ -155,9 +157,7 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         return self._run(hidden_states, timestep, self.encode_text(encoder_hidden_states), attend)
 
     @apply_forward_hook
-    def forward_block(
-        self, hidden_states: Tensor, timestep: Tensor, text: TextContext, cache: KVCache, keep: bool = False
-    ) -> Tensor:
+    def forward_block(self, hidden_states: Tensor, timestep: Tensor, text: TextContext, cache: KVCache) -> Tensor:
         """Run one block over the context assembled in `cache`, overwriting the block's own keys and values there.
 
         Args:
@@ -165,7 +165,6 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
             timestep: [B], 0..1000.
             text: the prompt, from `encode_text`.
             cache: holds the context; see `KVCache.assemble`.
-            keep: also keep the block's keys and values in the cache (the commit pass).
 
         Returns:
             The flow v, [B, C, T, h, w].
@@ -173,10 +172,23 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         rotate = cache.tail_rotation
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            keys, values = cache.write(layer, key, value, keep)
+            keys, values = cache.write(layer, key, value, keep=False)
             return attention(rotate(query), keys, values)
 
         return self._run(hidden_states, timestep, text, attend)
+
+    @apply_forward_hook
+    def commit_block(self, hidden_states: Tensor, timestep: Tensor, text: TextContext, cache: KVCache) -> None:
+        """As `forward_block`, but for the keys and values alone, which the cache keeps; no flow is worked out."""
+        rotate = cache.tail_rotation
+
+        def keep(layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+            return cache.write(layer, key, value, keep=True)
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return attention(rotate(query), *keep(layer, key, value))
+
+        self._run_for_pages(hidden_states, timestep, text, attend, keep)
 
     @apply_forward_hook
     def encode_pages(self, latents: Tensor, positions: Tensor, timestep: float, text: TextContext) -> Tensor:
@@ -199,12 +211,15 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         page = (2, self.config.num_layers, tokens, heads, self.config.attention_head_dim)
         pages = latents.new_empty((count, *page))
 
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        def keep(layer: int, key: Tensor, value: Tensor) -> None:
             pages[:, 0, layer], pages[:, 1, layer] = key, value
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            keep(layer, key, value)
             return attention(rotate(query), rotate(key), value)
 
         steps = torch.full((count,), timestep, device=latents.device)
-        self._run(latents[:, :, None], steps, text.expand(count), attend)
+        self._run_for_pages(latents[:, :, None], steps, text.expand(count), attend, keep)
         return pages
 
     @apply_forward_hook
@@ -242,9 +257,21 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
 
     # ---- inside ----
 
+    def _run_for_pages(self, latents: Tensor, timestep: Tensor, text: TextContext, attend: Attend, keep: Keep) -> None:
+        """All that keys and values of every layer need: of the last one, no more than these themselves."""
+        x = self._tokens(latents)
+        _, modulation = self.condition_embedder.embed_time(timestep)
+        *first, last = self.layers
+        for block in first:
+            x = block(x, modulation, text, attend)
+        keep(last.layer, *last.keys_values(x, modulation))
+
+    def _tokens(self, latents: Tensor) -> Tensor:
+        return self.patch_embedding(latents).flatten(2).transpose(1, 2).contiguous()
+
     def _run(self, latents: Tensor, timestep: Tensor, text: TextContext, attend: Attend) -> Tensor:
         batch, _, frames, height, width = latents.shape
-        x = self.patch_embedding(latents).flatten(2).transpose(1, 2).contiguous()
+        x = self._tokens(latents)
         time, modulation = self.condition_embedder.embed_time(timestep)
         for block in self.layers:
             x = block(x, modulation, text, attend)
@@ -287,6 +314,11 @@ class TransformerBlock(nn.Module):
         self.ffn = FeedForward(width, ffn_dim)
         self.norm3 = FP32LayerNorm(width, eps, elementwise_affine=False)
         self.scale_shift_table = nn.Parameter(torch.randn(1, 6, width) / width**0.5)
+
+    def keys_values(self, x: Tensor, modulation: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` would hand to `attend` of x [B, tokens, width]: key, value [B, tokens, heads, head_dim]."""
+        shift, scale = (self.scale_shift_table[None] + modulation.float()).chunk(6, dim=2)[:2]
+        return self.attn1.keys_values(_modulate(self.norm1, x, shift, scale))
 
     def forward(self, x: Tensor, modulation: Tensor, text: TextContext, attend: Attend) -> Tensor:
         """x [B, tokens, width], modulation [B, F or 1, 6, width] -> [B, tokens, width]."""

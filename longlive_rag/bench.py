@@ -300,7 +300,8 @@ class _Arm:
 class Roofline:
     """The matrix products and attention calls of one block, on the real weights, and nothing else.
 
-    One pass a denoising step and one for the commit, each over a block's tokens and a full context.
+    One pass a denoising step and one for the commit, each over a block's tokens and a full context; of the last layer
+    the commit needs keys and values alone.
     """
 
     def __init__(self, subject: Subject, context: ContextConfig) -> None:
@@ -311,7 +312,7 @@ class Roofline:
         options = {"dtype": model.dtype, "device": model.device}
         heads = (config.num_attention_heads, config.attention_head_dim)
         self._model = model
-        self._passes = len(subject.sampler.denoising_steps) + 1
+        self._steps = len(subject.sampler.denoising_steps)
         self._latents = torch.randn(
             1, config.in_channels, context.frames_per_block, *subject.latent_shape[1:], **options
         )
@@ -327,14 +328,19 @@ class Roofline:
         """Seconds of one block."""
         _synchronize(self._x.device)
         start = time.perf_counter()
-        for _ in range(self._passes):
+        for _ in range(self._steps):
             self._pass()
+        self._pass(commit=True)
         _synchronize(self._x.device)
         return time.perf_counter() - start
 
-    def _pass(self) -> None:
+    def _pass(self, commit: bool = False) -> None:
         self._model.patch_embedding(self._latents)
         for layer, block in enumerate(self._model.layers):
+            if commit and layer == len(self._model.layers) - 1:
+                for linear in (block.attn1.to_k, block.attn1.to_v):
+                    linear(self._x)
+                return
             self_attention, cross_attention = block.attn1, block.attn2
             widen, narrow = (linear for linear in block.ffn.modules() if isinstance(linear, nn.Linear))
             for linear in (self_attention.to_q, self_attention.to_k, self_attention.to_v, *self_attention.to_out):

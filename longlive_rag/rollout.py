@@ -169,7 +169,7 @@ class Rollout:
             if self._blocks_done:
                 refreshed = self._cache.assemble_refresh()
                 clean = torch.stack(list(self._recent)[-len(refreshed) :], dim=1)
-                self._flow(clean, self._sampler.context_timestep, keep=True)
+                self._keep_pages(clean)
 
     def steer(self, rules: RetrievalRules) -> None:
         """From the next block on, pin and exclude what `rules` say; without memory it means nothing."""
@@ -311,7 +311,7 @@ class Rollout:
         with self._stopwatch.stage("retrieve"):
             self._foresee(self._blocks_done + 1)
         with self._stopwatch.stage("commit"):
-            self._flow(latents, self._sampler.context_timestep, keep=True)
+            self._keep_pages(latents)
             self._recent.extend(latents.unbind(1))
         self._blocks_done += 1
 
@@ -354,16 +354,25 @@ class Rollout:
                 noisy = _begin_with(start, add_noise(clean, self._draw(block, step + 1, shape), sigmas[step + 1]))
         return clean
 
-    def _flow(self, latents: Tensor, timestep: float, keep: bool = False, first_is_clean: bool = False) -> Tensor:
+    def _flow(self, latents: Tensor, timestep: float, first_is_clean: bool = False) -> Tensor:
         """The transformer on the cache's tail, [B, T, C, h, w] in and out."""
-        if self._text is None:
-            raise RuntimeError("no prompt yet: call direct(prompt_embeds) before next_block()")
         steps = torch.full((self._batch_size,), timestep, device=self._device)
         if first_is_clean:  # a frame's timestep is its own
             steps = steps[:, None].repeat(1, latents.shape[1])
             steps[:, 0] = self._sampler.context_timestep
         frames = latents.transpose(1, 2).to(self._dtype)
-        return self._transformer.forward_block(frames, steps, self._text, self._cache, keep).transpose(1, 2)
+        return self._transformer.forward_block(frames, steps, self._prompt(), self._cache).transpose(1, 2)
+
+    def _keep_pages(self, latents: Tensor) -> None:
+        """Keys and values of clean frames [B, T, C, h, w] at the cache's tail, for the cache to keep."""
+        steps = torch.full((self._batch_size,), self._sampler.context_timestep, device=self._device)
+        frames = latents.transpose(1, 2).to(self._dtype)
+        self._transformer.commit_block(frames, steps, self._prompt(), self._cache)
+
+    def _prompt(self) -> TextContext:
+        if self._text is None:
+            raise RuntimeError("no prompt yet: call direct(prompt_embeds) before next_block()")
+        return self._text
 
     def _draw(self, block: int, step: int, shape: tuple[int, ...]) -> Tensor:
         return self._noise(block, step, shape).to(self._device, non_blocking=True)

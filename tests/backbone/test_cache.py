@@ -57,7 +57,7 @@ def test_a_cached_block_equals_the_uncached_function_under_a_block_causal_mask(m
             if first + block == frames:
                 cached = model.forward_block(clean, noisy, prompt, cache)
             else:
-                model.forward_block(clean, zero, prompt, cache, keep=True)
+                model.commit_block(clean, zero, prompt, cache)
 
         blocks = torch.arange(frames) // block
         times = torch.cat([zero.expand(frames - block), noisy.expand(block)])[None]
@@ -181,7 +181,7 @@ def test_a_page_made_again_is_the_committed_one_where_the_frame_saw_itself_alone
         for frame in range(5):
             committed += [(left, page.clone()) for left, page in cache.admit(1)]
             cache.assemble()
-            model.forward_block(latents[:, :, frame : frame + 1], torch.zeros(1), text, cache, keep=True)
+            model.commit_block(latents[:, :, frame : frame + 1], torch.zeros(1), text, cache)
         frames = [frame for frame, _ in committed]
         positions = torch.tensor([cache.committed_position(frame) for frame in frames])
         again = model.encode_pages(latents[0].transpose(0, 1)[frames], positions, 0.0, text)
