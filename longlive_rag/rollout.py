@@ -64,14 +64,14 @@ class MemorySetup:
 
 @dataclass(frozen=True)
 class FinishedBlock:
-    """One committed block.
+    """One finished block.
 
     Attributes:
         index: number of the block, from 0.
         latents: [B, T, C, h, w] float32, on the model's device.
         embeddings: [B, T, D], or None without memory.
         selections: one a take of the batch; empty where nothing was retrieved.
-        seconds: by stage.
+        seconds: by stage, since the block before was finished; the commit among them is that block's.
     """
 
     index: int
@@ -156,10 +156,13 @@ class Rollout:
         self._text: TextContext | None = None
         self._stopwatch = Stopwatch(self._device)
         self._blocks_done = 0
+        self._commit_is_due = False
 
     @torch.no_grad()
     def direct(self, prompt_embeds: Tensor) -> None:
         """Put a prompt in charge of the next block; after the first block this recaches the window under it.
+
+        The recache makes every page anew that the last block's commit would have left, so it takes that commit's place.
 
         Args:
             prompt_embeds: [B, up to text_length, text_dim].
@@ -167,9 +170,8 @@ class Rollout:
         with self._stopwatch.stage("recache"):
             self._take_prompt(prompt_embeds)
             if self._blocks_done:
-                refreshed = self._cache.assemble_refresh()
-                clean = torch.stack(list(self._recent)[-len(refreshed) :], dim=1)
-                self._keep_pages(clean)
+                self._keep_pages(len(self._cache.assemble_refresh()))
+                self._commit_is_due = False
 
     def steer(self, rules: RetrievalRules) -> None:
         """From the next block on, pin and exclude what `rules` say; without memory it means nothing."""
@@ -179,8 +181,9 @@ class Rollout:
 
     @torch.no_grad()
     def next_block(self) -> FinishedBlock:
-        """Generate and commit one block."""
+        """Generate one block, once the one before it is committed."""
         block, watch = self._blocks_done, self._stopwatch
+        self._commit()
         with watch.stage("retrieve"):
             selections = self._retrieve(block)
         with watch.stage("assemble"):
@@ -189,7 +192,7 @@ class Rollout:
             latents = self._denoise(block)
         with watch.stage("encode"):
             embeddings = self._remember(latents)
-        self._commit(latents)
+        self._finish(latents)
         return FinishedBlock(block, latents, embeddings, selections, watch.read())
 
     # ---- going on with what was made before ----
@@ -198,17 +201,18 @@ class Rollout:
     def replay(
         self, latents: Tensor, embeddings: NDArray[np.float32] | None, selections: tuple[Selection, ...]
     ) -> None:
-        """Commit the next block as it was made before: as `next_block`, but nothing is denoised or embedded.
+        """Take the next block as it was made before: as `next_block`, but nothing is denoised or embedded.
 
         Args:
             latents: [B, T, C, h, w] float32.
             embeddings: [B, T, D]; None without memory.
             selections: what the block retrieved.
         """
+        self._commit()
         with self._stopwatch.stage("assemble"):
             self._assemble(selections)
         self._recall(latents, embeddings)
-        self._commit(latents.to(self._device))
+        self._finish(latents.to(self._device))
 
     def recall(self, latents: Tensor, embeddings: NDArray[np.float32] | None, prompt_embeds: Tensor | None) -> None:
         """Take note of the next block, made before, without running it; `restore` or `rebuild` has to follow.
@@ -223,12 +227,14 @@ class Rollout:
         self._recent.extend(latents.to(self._device).unbind(1))
         self._blocks_done += 1
 
+    @torch.no_grad()
     def state(self, known: Collection[int] = ()) -> RolloutState:
         """All that a later rollout needs to go on, once it has recalled the blocks until now.
 
         Args:
             known: serials of pages that are kept elsewhere; they come without their tensors.
         """
+        self._commit()
         pages = self._pages.contents(known) if self._memory else None
         return RolloutState(self._blocks_done, tuple(self._cache.frames), self._cache.pages().cpu(), pages)
 
@@ -306,20 +312,29 @@ class Rollout:
             self._spool.append(latents.cpu().numpy())
         self._memory.recall(embeddings)
 
-    def _commit(self, latents: Tensor) -> None:
-        """Run the finished latents once more for the keys and values that stay."""
+    def _finish(self, latents: Tensor) -> None:
         with self._stopwatch.stage("retrieve"):
             self._foresee(self._blocks_done + 1)
-        with self._stopwatch.stage("commit"):
-            self._keep_pages(latents)
-            self._recent.extend(latents.unbind(1))
+        self._recent.extend(latents.unbind(1))
         self._blocks_done += 1
+        self._commit_is_due = True
+
+    def _commit(self) -> None:
+        """Run the last block's finished latents once more for the keys and values that stay.
+
+        Put off until something needs them: a cue in between makes them under its own prompt.
+        """
+        if not self._commit_is_due:
+            return
+        with self._stopwatch.stage("commit"):
+            self._keep_pages(self._context.frames_per_block)
+        self._commit_is_due = False
 
     def _foresee(self, block: int) -> None:
         """The next block's query exists: choose for it now, so that its pages come while this block is committed."""
         if self._memory is None:
             return
-        self._pages.settle()  # the commit overwrites the pages that left
+        self._pages.settle()  # commit and recache overwrite the pages that left
         self._foreseen = None
         if self._memory.can_foresee:
             self._foreseen = self._memory.retrieve(block)
@@ -363,8 +378,9 @@ class Rollout:
         frames = latents.transpose(1, 2).to(self._dtype)
         return self._transformer.forward_block(frames, steps, self._prompt(), self._cache).transpose(1, 2)
 
-    def _keep_pages(self, latents: Tensor) -> None:
-        """Keys and values of clean frames [B, T, C, h, w] at the cache's tail, for the cache to keep."""
+    def _keep_pages(self, count: int) -> None:
+        """Run the newest `count` clean frames, which the cache's tail has to be, for their keys and values to stay."""
+        latents = torch.stack(list(self._recent)[-count:], dim=1)
         steps = torch.full((self._batch_size,), self._sampler.context_timestep, device=self._device)
         frames = latents.transpose(1, 2).to(self._dtype)
         self._transformer.commit_block(frames, steps, self._prompt(), self._cache)

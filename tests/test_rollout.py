@@ -260,3 +260,29 @@ def test_steps_that_can_not_be_are_refused(steps: tuple[int, ...]) -> None:
 
 def test_sigmas_follow_the_shifted_schedule() -> None:
     assert SamplerConfig().sigmas == pytest.approx((1.0, 0.9375, 5 / 6, 0.625))
+
+
+@pytest.mark.parametrize("blocks", [1, 7], ids=["the window holds the whole take", "the window has slid"])
+def test_a_cue_takes_the_place_of_the_commit_before_it(
+    transformer: CausalWanTransformer, blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = []
+    commit = transformer.commit_block
+    monkeypatch.setattr(transformer, "commit_block", lambda *inputs: passes.append(1) or commit(*inputs))
+
+    def last_block(commit_first: bool) -> tuple[Tensor, int]:
+        passes.clear()
+        rollout = Rollout(
+            transformer, ContextConfig(), SamplerConfig(), PhiloxNoise([4]), LATENT, encoder=MeanPoolEncoder()
+        )
+        rollout.direct(prompt(0))
+        for _ in range(blocks):
+            rollout.next_block()
+        if commit_first:
+            rollout.state()
+        rollout.direct(prompt(1))
+        return rollout.next_block().latents, len(passes)
+
+    (committed, with_commit), (put_off, without) = last_block(True), last_block(False)
+    assert torch.equal(committed, put_off)
+    assert without == with_commit - 1 == blocks
