@@ -141,12 +141,13 @@ class StreamingDecoder:
         """The next latent frames of the take.
 
         Args:
-            latents: [B, C, T, h, w], normalised, T >= 1 in latent frames.
+            latents: [B, C, T, h, w], normalised, on any device, T >= 1 in latent frames.
 
         Returns:
             [B, 3, F, H, W] in [-1, 1], in the VAE's dtype; F = 1 + 4 (T - 1) pixel frames in the first call, 4 T later.
         """
-        z = denormalize_latents(self.vae, latents.float()).to(self.vae.dtype)
+        weight = self.vae.post_quant_conv.weight  # the model's own `device` and `dtype` walk through all its modules
+        z = denormalize_latents(self.vae, latents.to(weight.device, torch.float32)).to(weight.dtype)
         pixels = decode_chunk(self.vae, z, self._cache)
         self.frames_decoded += pixels.shape[2]
         return pixels

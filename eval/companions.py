@@ -62,7 +62,9 @@ class LooksMeter:
             small = np.asarray(_shorter_side(picture, SMALL_SIDE_PX), np.float32) / 255
             luma: NDArray[np.float32] = (small @ _LUMA).astype(np.float32)
             motion = 0.0 if self._last is None else float(np.abs(luma - self._last).mean())
-            saturation = float((small.max(axis=2) - small.min(axis=2)).mean())
+            red, green, blue = small[..., 0], small[..., 1], small[..., 2]  # much faster than along the last axis
+            highest, lowest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+            saturation = float((highest - lowest).mean())
             self._rows.append((motion, float(luma.mean()), saturation, _sharpness(luma)))
             thumbnail = picture.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
             self._thumbnails.append((np.asarray(thumbnail, np.float32).ravel() / 255).astype(np.float32))

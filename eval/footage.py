@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from longlive_rag.take_folder import RECORD, VIDEO
@@ -94,12 +95,13 @@ def read_batches(footage: Footage, batch_frames: int = BATCH_FRAMES) -> Iterator
 
 def _decode(footage: Footage) -> Iterator[tuple[float, NDArray]]:
     first: float | None = None
+    reformatter = VideoReformatter()
     try:
         with av.open(str(footage.path)) as container:
             for number, frame in enumerate(container.decode(video=0)):
                 at = number / footage.fps if frame.time is None else float(frame.time)
                 first = at if first is None else first
-                yield at - first, frame.to_ndarray(format="rgb24")
+                yield at - first, reformatter.reformat(frame, format="rgb24").to_ndarray()
     except (av.FFmpegError, OSError) as error:
         raise ValueError(f"{footage.name} is damaged: {_reason(error)}") from error
 

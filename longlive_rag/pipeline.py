@@ -521,7 +521,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def _decode(self, decoder: StreamingDecoder, latents: Tensor) -> Tensor:
         """Pixels [B, F, H, W, 3] uint8 on the CPU of the next latents [B, T, C, h, w]."""
         self._onload_vae()
-        pixels = decoder.decode(latents.transpose(1, 2).to(self._execution_device, self.vae.dtype))
+        pixels = decoder.decode(latents.transpose(1, 2))
         return ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1).cpu()
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from longlive_rag.label import CornerLabel
@@ -109,6 +109,7 @@ class VideoWriter:
         self._codec = CODECS[codec]
         self._keyframe_every = keyframe_every or SEGMENT_SECONDS * fps
         self._encoder: Any = None
+        self._to_pixels, self._to_picture = VideoReformatter(), VideoReformatter()  # each keeps its filter's tables
         self._frames_encoded = 0
         self._frames_since_cut = 0
         target = self.path if begin is None else _part_of(self.path)
@@ -193,9 +194,10 @@ class VideoWriter:
     def _to_video(self, frame: np.ndarray) -> av.VideoFrame:
         source = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         if self._label is not None:  # drawn at the video's size, so that it is sharp
-            large = source.reformat(width=self.width, height=self.height, interpolation=Interpolation.LANCZOS)
+            large = self._to_pixels.reformat(source, self.width, self.height, interpolation=Interpolation.LANCZOS)
             source = av.VideoFrame.from_ndarray(self._label.draw(large.to_ndarray()), format="rgb24")
-        picture = source.reformat(
+        picture = self._to_picture.reformat(
+            source,
             width=self.width,
             height=self.height,
             format="yuv420p",
@@ -401,19 +403,21 @@ def copy_frames(
 
 
 def _within(frames: Iterator[tuple[int, Any]], start: int, stop: int | None) -> Iterator[np.ndarray]:
+    reformatter = VideoReformatter()
     for number, frame in frames:
         if stop is not None and number >= stop:
             return
         if number >= start:
-            yield frame.to_ndarray(format="rgb24")
+            yield reformatter.reformat(frame, format="rgb24").to_ndarray()
 
 
 def read_small_frames(path: Path, every: int, stop: int, width: int, height: int) -> Iterator[np.ndarray]:
     """Every n-th of the first `stop` frames of a video file, from the first on, reduced to [height, width, 3]."""
+    reformatter = VideoReformatter()
     with _open(path) as container:
         for number, frame in enumerate(islice(container.decode(video=0), stop)):
             if number % every == 0:
-                small = frame.reformat(width=width, height=height, format="rgb24", interpolation=Interpolation.AREA)
+                small = reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.AREA)
                 yield small.to_ndarray()
 
 
