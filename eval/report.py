@@ -20,6 +20,7 @@ from eval.scenarios import Story, read_scenarios
 from eval.windows import REFERENCE_S
 from longlive_rag.disk import write_json
 from longlive_rag.take_folder import MEMORY_MAP
+from retrieval.files import write_whole
 
 REPORT, RESULTS, TABLE, FIGURES = "report.html", "results.json", "takes.csv", "figures"
 REPRODUCE = "longlive-rag eval compare --plan RUN/plan.json -o ANOTHER-RUN"
@@ -354,14 +355,3 @@ def _csv(takes: Takes) -> str:
                 ]
             )  # fmt: skip
     return out.getvalue()
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, no part."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

@@ -24,9 +24,9 @@ import yaml
 
 from longlive_rag.config import Cue, Span, Steering, SteerVerb
 from longlive_rag.cues import Schedule
-from longlive_rag.disk import write_bytes
 from longlive_rag.take_folder import read_record
 from longlive_rag.timecode import CLOCK, SMPTE, format_timecode, parse_timecode
+from retrieval.files import write_whole
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".yaml", ".yml")
 STEER = re.compile(r":(?P<verb>pin|exclude)\s+(?P<span>\S+)")
@@ -168,7 +168,7 @@ def write_cues(path: Path, schedule: Schedule) -> None:
     else:
         plain = all(words.isprintable() for words in (schedule.prompt, *(cue.prompt for cue in schedule.cues)))
         text = yaml.safe_dump(_as_cues(schedule), allow_unicode=plain, sort_keys=False, width=100)
-    write_bytes(path, text.encode())
+    write_whole(path, text.encode())
 
 
 # ---- reading ----

@@ -19,8 +19,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderMode
 from backbone.checkpoints import check_part
 from backbone.files import CONFIG, read_json, weight_files
 from backbone.text import clean_prompt, encode_prompts, prompt_ids
-from longlive_rag.disk import write_bytes
 from longlive_rag.rights.hashing import sha256
+from retrieval.files import write_whole
 from retrieval.memory import pooled_prompts
 
 FORMAT = "prompt-embeddings-1"
@@ -49,7 +49,7 @@ def write_embeddings(path: Path, embeddings: Mapping[str, Tensor], encoder: str)
         used = int(states.abs().amax(dim=1).nonzero().max()) + 1 if states.any() else 1
         tensors[str(number)] = states[:used].cpu().contiguous()
     metadata = {"format": FORMAT, "prompts": json.dumps(prompts, ensure_ascii=False), "encoder": encoder}
-    write_bytes(path, save(tensors, metadata))
+    write_whole(path, save(tensors, metadata))
 
 
 def read_embeddings(path: Path, encoder: str) -> dict[str, Tensor]:

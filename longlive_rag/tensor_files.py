@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from retrieval.files import write_durably
 from retrieval.sealed import BrokenSealError, seal, unseal
-from retrieval.store import write_durably
 
 FORMAT = 1
 FACTS = "facts"

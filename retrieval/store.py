@@ -28,6 +28,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.files import sync_folder, write_durably, write_whole
 from retrieval.sealed import HEADER_BYTES, BrokenSealError, seal, unseal
 from retrieval.sealed import FutureFormatError as FutureFormatError
 from retrieval.selection import Selection
@@ -343,37 +344,6 @@ def gather_latents(folder: Path, frames_per_block: int, frames: Sequence[int]) -
     blocks = {frame // frames_per_block for frame in frames}
     latents = {block: read_block(block_path(folder, block), block).latents for block in blocks}
     return np.stack([latents[frame // frames_per_block][frame % frames_per_block] for frame in frames])
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file that is there as a whole or not at all, and there for good when this returns."""
-    write_whole(path, content)
-    sync_folder(path.parent)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """As `write_durably`, but the file may be gone after a loss of power, as long as its folder was not synced."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable; Windows does so by itself."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _acquire(folder: Path) -> IO[bytes]:

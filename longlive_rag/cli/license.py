@@ -112,12 +112,12 @@ def report(take: Path, output: Path | None, as_json: bool) -> None:
       longlive-rag license report takes/first
       longlive-rag license report takes/first -o rights.md
     """
-    from longlive_rag.disk import write_bytes
     from longlive_rag.rights.report import facts, page
+    from retrieval.files import write_whole
 
     with refuse_bad_input():
         found = facts(take)
         text = json.dumps(found, indent=2, ensure_ascii=False) + "\n" if as_json else page(found)
         if output is not None:
-            write_bytes(output, text.encode())
+            write_whole(output, text.encode())
     click.echo(str(output) if output is not None else text, nl=output is not None)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from longlive_rag.take_folder import CHECKPOINTS, LATENTS, VIDEO, TakeClaim, read_record
 from longlive_rag.video import count_frames, read_frames
-from retrieval import store as store_module
+from retrieval import files
 from retrieval.store import LatentStore
 
 PROMPT = "a red circle walks in a meadow"
@@ -164,14 +164,14 @@ def test_a_second_writer_is_refused_and_readers_are_not(command, whole, pipeline
 @pytest.mark.parametrize("room_for", [1, 3, 5])
 def test_a_disk_that_fills_up(command, whole, pipeline_folder, tmp_path, monkeypatch, room_for):
     folder = tmp_path / "take"
-    write = store_module.write_whole
+    write = files.write_whole
 
     def no_room_after(path: Path, content: bytes) -> None:
         if path.suffix == ".h5" and int(path.stem) >= room_for:
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, content)
 
-    monkeypatch.setattr(store_module, "write_whole", no_room_after)
+    monkeypatch.setattr(files, "write_whole", no_room_after)
     result = command(*arguments_of(folder, pipeline_folder))
     assert result.code == 1
     last = result.err.splitlines()[-1]
@@ -181,20 +181,20 @@ def test_a_disk_that_fills_up(command, whole, pipeline_folder, tmp_path, monkeyp
     full = command("resume", folder)  # still no room
     assert full.code == 1
     assert "No space left on device" in full.err
-    monkeypatch.setattr(store_module, "write_whole", write)
+    monkeypatch.setattr(files, "write_whole", write)
     assert command("resume", folder).code == 0
     assert same(folder, whole)
 
 
 def test_no_room_for_checkpoints_ends_them_and_not_the_take(command, whole, pipeline_folder, tmp_path, monkeypatch):
-    write = store_module.write_whole
+    write = files.write_whole
 
     def no_room(path: Path, content: bytes) -> None:
         if path.suffix == ".safetensors":
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, content)
 
-    monkeypatch.setattr(store_module, "write_whole", no_room)
+    monkeypatch.setattr(files, "write_whole", no_room)
     assert command(*arguments_of(tmp_path / "take", pipeline_folder)).code == 0
     record = read_record(tmp_path / "take")
     assert (record["checkpoints"]["after_blocks"], record["checkpoints"]["stopped"]) == ([], "No space left on device")

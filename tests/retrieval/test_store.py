@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
+from retrieval import files
 from retrieval import store as store_module
 from retrieval.selection import Selection
 from retrieval.store import (
@@ -235,7 +236,7 @@ def test_killed_in_the_middle_of_a_write(tmp_path: Path, at: str, monkeypatch: p
                 part.write_bytes(whole[: len(whole) // 2])
                 die()
             target, name = {"before fsync": (os, "fsync"), "before rename": (Path, "replace")}.get(
-                at, (store_module, "sync_folder")
+                at, (files, "sync_folder")
             )
             monkeypatch.setattr(target, name, die)
             writer.append(record_of(3))
