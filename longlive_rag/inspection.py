@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from longlive_rag.take_folder import LATENTS, read_record
+from longlive_rag.take_folder import LATENTS, VIDEO, read_record
+from longlive_rag.video import safe_frames
 from retrieval.store import DamagedError, LatentStore, block_numbers, is_being_written
 
 
@@ -32,11 +33,17 @@ def describe(take: Path) -> dict[str, Any]:
         "height": request["output"]["height"],
         "fps": request["output"]["fps"],
         "seconds": request["seconds"],
-        "frames": record["video"]["frames"],
+        "frames": _frames_shown(take, record),
         "cues": [cue["prompt"] for cue in record["cues"]],
         "being_written": is_being_written(take / LATENTS),
         "latents": describe_latents(take / LATENTS),
     }
+
+
+def _frames_shown(take: Path, record: dict[str, Any]) -> int:
+    """Of the video; the record of a take that is being made, or was killed, does not know them yet."""
+    video = take / VIDEO
+    return safe_frames(video) if record["status"] == "running" and video.exists() else record["video"]["frames"]
 
 
 def describe_latents(folder: Path) -> dict[str, Any] | None:

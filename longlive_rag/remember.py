@@ -93,7 +93,7 @@ def _frames(spec: str, match: re.Match[str], record: dict[str, Any], store: Late
         start, end = float(match["start"]), float(match["end"])
     except ValueError as error:
         raise ValueError(f"remember is {spec!r}; FROM and TO are seconds, such as takes/first@2-6") from error
-    if not start < end or start >= seconds:
+    if not start < end <= seconds:
         raise ValueError(f"remember is {spec!r}; that take lasts from 0 to {seconds:g} s, and FROM comes before TO")
     frames = timeline.latents_between(start, end)
     return range(frames.start, min(frames.stop, store.frames))

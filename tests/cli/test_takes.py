@@ -159,7 +159,7 @@ def test_takes_that_can_not_be_remembered(command, backbone, fake_pipeline, tmp_
     assert result.code == 2
     assert "pixels; this one has 32x32" in result.err
     take = write_take(tmp_path / "take", backbone)
-    for span in ("90-95", "3-2"):
+    for span in ("90-95", "3-2", "2-5"):
         result = generate(command, backbone, tmp_path, "--remember", f"{take}@{span}")
         assert (result.code, result.err.count("\n")) == (2, 1)
         assert "lasts from 0 to 4.3" in result.err

@@ -14,10 +14,10 @@ from fakes import SIZE, blocks_of, fill_disk, make_request, timeline_of
 from PIL import Image
 
 from backbone.config import ContextConfig
-from longlive_rag import disk
 from longlive_rag import take as take_module
 from longlive_rag.config import Cue
 from longlive_rag.disk import write_json
+from longlive_rag.inspection import describe
 from longlive_rag.interrupts import uninterrupted
 from longlive_rag.take import TakeRun, TakeWriter
 from longlive_rag.take_folder import (
@@ -31,6 +31,7 @@ from longlive_rag.take_folder import (
     read_record,
 )
 from longlive_rag.video import count_frames
+from retrieval import files
 from retrieval.store import BlockRecord, LatentStore
 
 
@@ -95,8 +96,12 @@ def test_nothing_is_written_before_the_first_block(tmp_path):
 def test_the_record_says_running_meanwhile(tmp_path):
     request = make_request()
     writer = make_writer(tmp_path / "take", request)
-    writer.add(next(blocks_of(request)))
+    blocks = blocks_of(request)
+    writer.add(next(blocks))
     assert json.loads((tmp_path / "take" / RECORD).read_text())["status"] == "running"
+    writer.add(next(blocks))
+    told = describe(tmp_path / "take")["frames"]
+    assert 0 < told <= count_frames(tmp_path / "take" / VIDEO)
     writer.finish("finished")
 
 
@@ -212,7 +217,7 @@ def test_json_is_replaced_whole(tmp_path, monkeypatch):
     def crash(_fd):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(disk.os, "fsync", crash)
+    monkeypatch.setattr(files.os, "fsync", crash)
     with pytest.raises(OSError, match="Input/output error"):
         write_json(path, {"prompt": "other"})
     assert json.loads(path.read_text()) == {"prompt": "ein roter Kreis läuft"}
