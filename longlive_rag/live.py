@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from longlive_rag.config import Cue, MemoryConfig, Span, Steering, SteerVerb, TakeRequest
 from longlive_rag.cues import cue_blocks, steered
+from longlive_rag.directions import Direction
 from longlive_rag.timecode import format_timecode
 
 if TYPE_CHECKING:
-    from longlive_rag.pipeline import Block, Direction, LongLiveRAGPipeline
+    from longlive_rag.pipeline import Block, LongLiveRAGPipeline
     from longlive_rag.take import TakeWriter
 
 
@@ -146,8 +147,6 @@ class LiveTake:
 
     def _directions(self, block: int) -> Direction:
         """What the stream asks right before a block is begun."""
-        from longlive_rag.pipeline import Direction
-
         with self._lock:
             self._next_block = max(self._next_block, block + 1)
             prompt = self._prompts.get(block)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +23,8 @@ from backbone.transformer import CausalWanTransformer
 from backbone.vae import StreamingDecoder, encode_video, fold_temporal_convs
 from longlive_rag.catch_up import TakeStore, catch_up, decode_again
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
-from longlive_rag.cues import cue_blocks, steered, steering_block
+from longlive_rag.cues import cue_blocks, steered
+from longlive_rag.directions import Directions, planned, reseed_blocks, retrieval_rules
 from longlive_rag.embeddings import stacked
 from longlive_rag.geometry import read_geometry
 from longlive_rag.noise import NoiseSource, PhiloxNoise
@@ -37,28 +38,8 @@ from longlive_rag.timeline import Timeline
 from retrieval.budgets import PageCounters
 from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
 from retrieval.memory import Choose, pooled_prompts
-from retrieval.policy import RetrievalRules
 from retrieval.selection import Selection
 from retrieval.store import BlockRecord, BlockStore
-
-
-@dataclass(frozen=True)
-class Direction:
-    """What changes at a block.
-
-    Attributes:
-        prompts: the words in charge from here on, one a take; None leaves them as they are.
-        cue: number of the cue (from 1) that takes over; None at the start, and where only memory is told something.
-        memory: what is pinned and excluded from here on; None leaves it as it is.
-    """
-
-    prompts: list[str] | None = None
-    cue: int | None = None
-    memory: MemoryConfig | None = None
-
-
-Directions = Callable[[int], Direction]
-"""What changes at a block, asked right before the block is begun, block after block."""
 
 COMPONENTS: dict[str, Any] = {
     "transformer": CausalWanTransformer,
@@ -531,34 +512,6 @@ def _enforce_local(source: str | os.PathLike[str], policy: str) -> None:
     enforce(Path(source), policy)
 
 
-def retrieval_rules(memory: MemoryConfig, timeline: Timeline) -> RetrievalRules:
-    """The rules of a request, spans of seconds as ranges of latent frames."""
-    return RetrievalRules(
-        exclude=tuple(timeline.latents_between(*span) for span in memory.exclude),
-        pin=tuple(timeline.latents_between(*span) for span in memory.pin),
-        prompt_weight=memory.prompt_weight,
-        anchors=timeline.latents_between(*memory.anchor) if memory.anchor else None,
-        admit_above=memory.admit_above,
-        diversity=memory.diversity,
-    )
-
-
-def planned(requests: Sequence[TakeRequest], timeline: Timeline) -> Directions:
-    """What the requests say, block by block."""
-    cues = cue_blocks(requests[0], timeline)
-    memory = requests[0].memory
-    told = {steering_block(steer, timeline) for steer in memory.steering}
-
-    def directions(block: int) -> Direction:
-        cue = cues.get(block)
-        prompts = None
-        if block == 0 or cue is not None:
-            prompts = [request.prompt if cue is None else request.cues[cue - 1].prompt for request in requests]
-        return Direction(prompts, cue, steered(memory, timeline, block) if block and block in told else None)
-
-    return directions
-
-
 def _append(stores: Sequence[BlockStore], finished: FinishedBlock, prompts: Sequence[str], cue: int | None) -> None:
     """Hand a finished block to the stores, take by take."""
     if not stores:
@@ -577,11 +530,6 @@ def _append(stores: Sequence[BlockStore], finished: FinishedBlock, prompts: Sequ
                 seconds=finished.seconds,
             )
         )
-
-
-def reseed_blocks(request: TakeRequest, timeline: Timeline) -> dict[int, int]:
-    """{block: seed that its noise and the later blocks' is drawn from}."""
-    return {timeline.cue_block(reseed.seconds): reseed.seed for reseed in request.reseeds}
 
 
 def _common(request: TakeRequest) -> tuple[Any, ...]:
