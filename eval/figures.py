@@ -30,18 +30,23 @@ def arm_colors(arms: Sequence[str]) -> dict[str, str]:
 
 
 def drift_curves(takes: Takes, scenario: str, embedder: str) -> Figure:
-    """Mean cosine to the reference over time, by arm, with 95 % bootstrap bands over prompts."""
+    """Mean cosine to the reference over time, by arm, with 95 % bootstrap bands over prompts.
+
+    Left out are seconds in which fewer than half of the prompts show the subject: a mean of a few says nothing of all.
+    """
     plan = takes.plan
     figure, axes = _figure(9.2, 4.0)
     low_edge = 1.0
     for arm, color in arm_colors([arm.name for arm in plan.arms]).items():
         seconds, by_story = _curves(takes, scenario, arm, embedder)
-        mean = np.nanmean(np.where(np.isnan(by_story).all(0), 0.0, by_story), axis=0)
-        mean[np.isnan(by_story).all(0)] = np.nan
+        rare = np.isnan(by_story).mean(axis=0) > 0.5
+        by_story = np.where(rare, np.nan, by_story)
+        mean = np.nanmean(np.where(rare, 0.0, by_story), axis=0)
+        mean[rare] = np.nan
         low, high = mean_band(by_story)
         axes.fill_between(seconds, low, high, color=color, alpha=0.16, linewidth=0)
         axes.plot(seconds, mean, color=color, linewidth=2.0, label=arm)
-        low_edge = min(low_edge, float(np.nanmin(low)))
+        low_edge = min([low_edge, *low[~np.isnan(low)]])
     stories = [story for story in plan.stories if story.scenario == scenario]
     _mark_windows(axes, plan.horizons_s, DriftWindows(stories[0].origin_s))
     if all(story.cues for story in stories):

@@ -123,6 +123,7 @@ def _scenario(takes: Takes, scenario: str, embedder: str, comparisons: Sequence[
         f"<h2>{escape(scenario)}</h2>",
         f"<p>{escape(_about(scenario))}</p>",
         _caption(curves, "Likeness to the reference second; mean over prompts, bands: 95 % bootstrap over prompts. "
+                 "Seconds in which fewer than half of the prompts show the subject are left out. "
                  "Grey: the windows that D compares. Thin lines: cues of the first prompt."),
         _drift_table(drift),
         _caption(intervals, "Mean paired difference by horizon; an interval that touches 0 shows no difference."),

@@ -14,7 +14,7 @@ import click
 
 from longlive_rag.cli.errors import Failed, Stopped, one_line, refuse_bad_input
 from longlive_rag.cli.generate import quiet_libraries
-from longlive_rag.cli.settings import SETTINGS
+from longlive_rag.cli.settings import SETTINGS, Setting
 from longlive_rag.presets import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
@@ -296,10 +296,24 @@ def _arm(name: str, table: Any) -> Arm:
         elif key == "memory":
             changes.setdefault("memory", {})["enabled"] = bool(value)
         elif key in ARM_KEYS:
-            changes.setdefault(ARM_KEYS[key].part, {})[ARM_KEYS[key].field] = value
+            changes.setdefault(ARM_KEYS[key].part, {})[ARM_KEYS[key].field] = _of_option(name, ARM_KEYS[key], value)
         else:
             raise ValueError(f"arm {name!r} has {key!r}; known are memory, retrieval, {', '.join(ARM_KEYS)}")
     return Arm(name, changes, retrieval)
+
+
+def _of_option(arm: str, setting: Setting, value: Any) -> Any:
+    """A value of the file; text as on the command line, such as "6-14" or "512MiB"."""
+
+    def read(part: Any) -> Any:
+        return click.types.convert_type(setting.type).convert(part, None, None) if isinstance(part, str) else part
+
+    try:
+        if setting.repeats:
+            return tuple(read(part) for part in (value if isinstance(value, list) else [value]))
+        return read(value)
+    except click.UsageError as error:
+        raise ValueError(f"arm {arm!r}, {setting.flag.removeprefix('--')}: {error.message}") from error
 
 
 def _measure_all(footage: Sequence[Footage], embedders: Any, settings: Any) -> list[dict[str, Any]]:

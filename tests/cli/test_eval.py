@@ -162,6 +162,12 @@ def test_arms_of_a_file(tmp_path):
     assert native == ARMS["native"]
     assert k3.changes == {"context": {"memory_frames": 3, "rope": "relative"}}
     assert random.retrieval == "random"
+    path.write_text('[a]\nanchor = "6-14"\npin = ["2-3", "6-8"]\nmemory-host-gib = "512MiB"\nadmit-above = 0.9\n')
+    changes = {"anchor": (6.0, 14.0), "pin": ((2.0, 3.0), (6.0, 8.0)), "host_gib": 0.5, "admit_above": 0.9}
+    assert _arms(str(path))[0].changes == {"memory": changes}
+    path.write_text('[a]\nanchor = "6 to 14"\n')
+    with pytest.raises(ValueError, match=r"arm 'a', anchor: '6 to 14' is no span of seconds such as 2-3\.5"):
+        _arms(str(path))
     path.write_text("[k3]\nmemory_frames = 3\n")
     with pytest.raises(ValueError, match="arm 'k3' has 'memory_frames'; known are memory, retrieval, window"):
         _arms(str(path))
