@@ -120,9 +120,8 @@ def test_a_session_at_a_terminal(pipeline_folder, tmp_path):
     assert (record["status"], cue["prompt"]) == ("finished", OTHER)
     (told,) = record["request"]["memory"]["steering"]
     assert (told["verb"], told["start"], told["end"]) == ("pin", 0.0, 1.0)
-    # what was typed while a block was made waited for that block, and for its own, recache included
-    shown = max(int(number) for number in re.findall(r"block (\d+) ", driver.text.split(OTHER)[0]))
-    assert cue["block"] <= shown + 3
+    # What was typed while a block was made waited for that block, and for its own, recache included. Which block that
+    # is, tests/takes/test_live.py says: here the terminal shows it late, and blocks take milliseconds.
     store = LatentStore(tmp_path / "live" / "latents")
     seconds = [sum(store.record(block).seconds.values()) for block in (cue["block"] - 1, cue["block"])]
     assert waited <= 2 * sum(seconds) + 1
