@@ -151,7 +151,7 @@ def test_actors_are_where_their_cover_says() -> None:
         cover = actor_cover(script, 8)
         assert cover.shape == cells.shape
         assert (cover[cells] > 0).mean() > 0.98
-        assert cells[cover > 0.9].mean() > 0.6  # boxes around outlines that fill them in part
+        assert cells[cover > 0.9].mean() > 0.69  # boxes around outlines; a triangle fills least of it
 
 
 def test_sentences_are_read_back_in_every_word_order() -> None:
