@@ -15,6 +15,7 @@ from eval.runs import is_finished
 from longlive_rag.load import pick_device
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets import load_preset
+from longlive_rag.rights.policy import enforce_place
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,15 @@ def compare(
         pipe: a backbone that is loaded already, for the local engine with one worker.
 
     Raises:
+        LicenseError: if the licence policy in force does not allow the backbone.
         ValueError: before anything is made, if the plan can't be.
         OSError: if the disk refuses; finished takes are kept.
     """
     engine = engine or Engine()
     check_report_can_be_drawn()
-    plan.check(load_preset(plan.backbone))
+    preset = load_preset(plan.backbone)
+    enforce_place(preset.folder)
+    plan.check(preset)
     check_run(run, plan)
     cells = plan.cells
     todo = [cell for cell in cells if not is_finished(run, cell)]

@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from longlive_rag.rights.policy import enforce_place
+
 
 class Embedder(Protocol):
     """One vector a frame.
@@ -108,6 +110,7 @@ def check_weights(place: str) -> None:
     """Refuse a folder without a model; for a hub name, fetch its small config to see that it can be had.
 
     Raises:
+        LicenseError: if the licence policy in force does not allow them.
         ValueError: saying what is missing and what would be right.
     """
     folder = Path(place)
@@ -116,9 +119,11 @@ def check_weights(place: str) -> None:
             raise ValueError(f"the embedder's folder {place} has no config.json")
         if not _weight_files(folder):
             raise ValueError(f"the embedder's folder {place} has no weights (.safetensors or .bin)")
+        enforce_place(place)
         return
     if place.startswith((".", "/", "~")) or place.count("/") != 1:
         raise ValueError(f"the embedder's folder {place} is not there")
+    enforce_place(place)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

@@ -6,8 +6,8 @@ returning an `Embedder` whose rows are NaN where no face is found, and `terms.js
     {"model": "...", "license": "...", "commercial_use": false, "source": "https://...", "looked_up": "2026-01-31"}
 
 Weights whose terms do not allow commercial use, or don't say, are opened only where the environment says that this
-is understood (LONGLIVE_RAG_NONCOMMERCIAL=yes). InsightFace's published models are for non-commercial research only;
-SFace and YuNet are not (Apache-2.0, MIT).
+is understood (LONGLIVE_RAG_NONCOMMERCIAL=yes), and never under the licence policy `commercial`. InsightFace's
+published models are for non-commercial research only; SFace and YuNet are not (Apache-2.0, MIT).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from longlive_rag.rights.policy import LicenseError, pick_policy
 
 if TYPE_CHECKING:
     from eval.embedders import Embedder
@@ -30,6 +32,7 @@ def check_face_folder(folder: Path) -> dict[str, Any]:
     """The terms in a face embedder's folder.
 
     Raises:
+        LicenseError: if the licence policy in force does not allow its terms.
         ValueError: if the folder is incomplete, or its terms are not allowed here.
     """
     for name in (TERMS, CODE):
@@ -42,6 +45,10 @@ def check_face_folder(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder / TERMS} can't be read: {error}") from error
     if missing:
         raise ValueError(f"{folder / TERMS} does not say {', '.join(missing)}")
+    if terms["commercial_use"] is not True and pick_policy() == "commercial":
+        raise LicenseError(
+            f"license policy 'commercial' does not allow {folder}; its terms: {terms['license']}, as {TERMS} has them"
+        )
     if terms["commercial_use"] is not True and os.environ.get(UNDERSTOOD) != "yes":
         raise ValueError(
             f"{terms['model']} ({terms['license']}) may not be used commercially, or its terms don't say; "

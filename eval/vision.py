@@ -1,9 +1,9 @@
 """DINO, DINOv2, CLIP and SigLIP through transformers, preprocessed as the field's suites do.
 
-    dino     frames as float 0-255; shorter side to 224, bilinear without antialias, no crop; /255; ImageNet mean,
-    deviation clip     shorter side to 224, bicubic without antialias, centre crop 224; /255; CLIP mean and deviation
-    dinov2   shorter side to 256, bicubic, centre crop 224; /255; ImageNet mean and deviation siglip   both sides to
-    224, bicubic with antialias; /255; mean and deviation .5
+    dino     frames as float 0-255; shorter side to 224, bilinear without antialias, no crop; /255; ImageNet statistics
+    clip     shorter side to 224, bicubic without antialias, centre crop 224; /255; CLIP's own statistics
+    dinov2   shorter side to 256, bicubic, centre crop 224; /255; ImageNet statistics
+    siglip   both sides to 224, bicubic with antialias; /255; mean and deviation .5
 
 CLIP, DINOv2 and SigLIP models of another input size have 224 (and 256) scaled to it.
 """
@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from longlive_rag.rights.policy import enforce_place
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -56,6 +58,7 @@ class _Vision:
         device: where it runs.
 
     Raises:
+        LicenseError: if the licence policy in force does not allow the weights.
         ValueError: if the weights can't be loaded, or don't fit.
     """
 
@@ -65,6 +68,7 @@ class _Vision:
     def __init__(self, place: str, device: str = "cpu") -> None:
         import transformers
 
+        enforce_place(place)
         self.place, self._device = place, torch.device(device)
         try:
             model, report = getattr(transformers, self.model_class).from_pretrained(place, output_loading_info=True)

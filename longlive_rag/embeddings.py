@@ -20,6 +20,7 @@ from backbone.checkpoints import check_part
 from backbone.files import CONFIG, read_json, weight_files
 from backbone.text import clean_prompt, encode_prompts, prompt_ids
 from longlive_rag.rights.hashing import sha256
+from longlive_rag.rights.policy import enforce_place
 from retrieval.files import write_whole
 from retrieval.memory import pooled_prompts
 
@@ -113,8 +114,10 @@ def open_text_encoder(folder: Path) -> UMT5EncoderModel:
     """A pipeline folder's text encoder, nothing else of it; a large one in bfloat16.
 
     Raises:
+        LicenseError: if the licence policy in force does not allow it.
         ValueError: if its files don't fit.
     """
+    enforce_place(folder / "text_encoder")
     check_part(folder / "text_encoder", UMT5EncoderModel)
     large = sum(file.stat().st_size for file in weight_files(folder / "text_encoder")) > LARGE_TEXT_BYTES
     dtype = torch.bfloat16 if large else torch.float32

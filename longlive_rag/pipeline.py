@@ -30,7 +30,7 @@ from longlive_rag.geometry import read_geometry
 from longlive_rag.noise import NoiseSource, PhiloxNoise
 from longlive_rag.presets import load_preset
 from longlive_rag.remember import find_remembered, read_remembered
-from longlive_rag.rights.policy import LicenseError, enforce, pick_policy
+from longlive_rag.rights.policy import LicenseError, enforce_place, pick_policy
 from longlive_rag.rollout import FinishedBlock, MemorySetup, RememberedFrames, Rollout
 from longlive_rag.start_image import read_start_image
 from longlive_rag.stopwatch import Stopwatch
@@ -153,9 +153,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             LicenseError: if the policy does not allow a weight file, before anything is loaded.
             ValueError: if a weight file of a local folder is missing or doesn't fit its config; names the tensors.
         """
-        policy = pick_policy(license_policy)
-        if policy != "any":
-            _enforce_local(folder, policy)
+        policy = enforce_place(folder, license_policy)
         if Path(folder).is_dir():
             check_folder(Path(folder), COMPONENTS)
         pipe = super().from_pretrained(folder, **settings)
@@ -172,7 +170,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         if policy != "any":
             if isinstance(source, Mapping):
                 raise LicenseError(f"license policy {policy!r} does not allow a LoRA without a file: it has no record")
-            _enforce_local(Path(source) / (settings.get("weight_name") or ""), policy)
+            enforce_place(Path(source) / (settings.get("weight_name") or ""), policy)
         super().load_lora_weights(source, adapter_name=adapter_name, **settings)
 
     # ---- what a caller may ask before it starts ----
@@ -504,12 +502,6 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self._onload_vae()
         pixels = decoder.decode(latents.transpose(1, 2))
         return ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1).cpu()
-
-
-def _enforce_local(source: str | os.PathLike[str], policy: str) -> None:
-    if not Path(source).exists():
-        raise LicenseError(f"license policy {policy!r} does not allow {source}: only what lies here can have a record")
-    enforce(Path(source), policy)
 
 
 def _append(stores: Sequence[BlockStore], finished: FinishedBlock, prompts: Sequence[str], cue: int | None) -> None:

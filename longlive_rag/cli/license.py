@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def license() -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--spdx", required=True, metavar="ID", help="SPDX id or expression; LicenseRef-NAME for other terms.")
 @click.option("--source", required=True, metavar="WHERE", help="Where the terms are stated: an address, a contract.")
-@click.option("--by", required=True, metavar="NAME", help="Who looked them up.")
+@click.option("--by", metavar="NAME", help="Who looked them up; default: who is logged in.")
 @click.option("--use", type=click.Choice(["research", "commercial"]), help="What terms without a known id allow.")
 @click.option(
     "--on", "looked_up_on", metavar="DAY", help="When they were looked up, such as 2026-01-31; default today."
@@ -39,7 +40,7 @@ def record(
     path: Path,
     spdx: str,
     source: str,
-    by: str,
+    by: str | None,
     use: str | None,
     looked_up_on: str | None,
     expires: str | None,
@@ -60,11 +61,12 @@ def record(
     from longlive_rag.rights.spdx import allowed_use
 
     with refuse_bad_input(FIELDS):
+        who = _who_is_logged_in() if by is None else by
         files = record_terms(
             path,
             spdx,
             source,
-            by,
+            who,
             use=use,  # type: ignore[arg-type]
             looked_up_on=looked_up_on,
             expires=expires,
@@ -72,7 +74,15 @@ def record(
         )
         allows = use or allowed_use(spdx)
     for file in files:
-        click.echo(f"{folder_of(path) / file}: {spdx}, allows {allows} use")
+        click.echo(f"{folder_of(path) / file}: {spdx}, allows {allows} use, looked up by {who}")
+
+
+def _who_is_logged_in() -> str:
+    """ValueError where the system knows no name, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:
+        raise ValueError("nobody is logged in by a name here; say who looked the terms up: --by NAME") from error
 
 
 @license.command()

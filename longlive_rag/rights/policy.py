@@ -7,6 +7,7 @@ record and allow commercial use. Unknown, changed and expired count as not allow
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -61,6 +62,29 @@ def enforce(path: Path, policy: str | None = None, today: datetime.date | None =
     rights = rights_of(path, today)
     refuse(rights, folder_of(path), chosen)
     return rights
+
+
+def enforce_place(place: str | os.PathLike[str], policy: str | None = None) -> LicensePolicy:
+    """Refuse what is about to be loaded from `place`; under `any`, nothing of it is read.
+
+    Args:
+        place: a folder, a weight file, or the name of a repository on a hub, which has no record.
+        policy: see `pick_policy`.
+
+    Returns:
+        The policy in force.
+
+    Raises:
+        LicenseError: if it does not allow a weight file there.
+    """
+    chosen = pick_policy(policy)
+    if chosen != "any":
+        if not Path(place).exists():
+            raise LicenseError(
+                f"license policy {chosen!r} does not allow {place}: only what lies here can have a record"
+            )
+        enforce(Path(place), chosen)
+    return chosen
 
 
 def refuse(rights: Iterable[FileRights], folder: Path, policy: LicensePolicy) -> None:

@@ -58,6 +58,8 @@ class LicenseRecord:
         object.__setattr__(self, "made_from", tuple(self.made_from))
         if self.use not in get_args(Use):
             raise ValueError(f"use is {self.use!r}; it must be one of {', '.join(get_args(Use))}")
+        if self.use == "commercial" and allowed_use(self.terms) == "research":
+            raise ValueError(f"use is 'commercial', but {self.terms} is known to allow research use")
         for name in ("looked_up_on", "expires"):
             value = getattr(self, name)
             if value is not None:

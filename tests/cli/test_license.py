@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKLWan
 from layouts import peft_lora
 from safetensors.torch import save_file
+from transformers import UMT5EncoderModel, ViTConfig, ViTModel
 
 from backbone.lora import read_lora
+from eval.embedders import EmbedderSpec
 from longlive_rag import settings
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.rights.policy import LicenseError
 from longlive_rag.rights.records import record_terms
 from longlive_rag.video import read_tags
 
+ROOT = Path(__file__).parents[2]
 PROMPT = "a red circle walks in a meadow"
 WHO = ("--source", "https://example.org", "--by", "J. Doe")
 
@@ -116,9 +124,87 @@ def test_bad_input(command, tmp_path, monkeypatch, arguments, message):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_the_api_enforces_too(pipeline_folder, tmp_path, monkeypatch):
-    import shutil
+@pytest.fixture
+def unrecorded_take(command, pipeline_folder, tmp_path):
+    """A take of a backbone whose weights are on nobody's record, cut short."""
+    folder = tmp_path / "backbone"
+    shutil.copytree(pipeline_folder, folder)
+    take = tmp_path / "take"
+    assert command("generate", PROMPT, "-o", take, "--backbone", folder, "--seconds", 2).code == 0
+    record = json.loads((take / "take.json").read_text())
+    last = max((take / "latents").glob("*.h5"))
+    last.unlink()
+    (take / "take.json").write_text(json.dumps({**record, "status": "running"}))
+    return take
 
+
+@pytest.mark.parametrize("terms", [None, "CC-BY-NC-4.0"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("generate", PROMPT, "--backbone", "backbone", "-o", "new", "--seconds", "1"),
+        ("resume", "take"),
+        ("extend", "take", "--seconds", "1"),
+        ("branch", "take", "--at", "0.5", "-o", "new"),
+        ("models", "embed-prompts", PROMPT, "--backbone", "backbone", "-o", "new.safetensors"),
+        ("bench", "--backbone", "backbone", "--blocks", "1"),
+        ("eval", "compare", "--arms", "native,memory", "--prompts", "prompts.txt", "--horizons", "10",
+         "--backbone", "backbone", "--embedders", "pixels", "-o", "new"),
+    ],
+    ids=lambda words: "-".join(words[:2]).replace(" ", "-"),
+)  # fmt: skip
+def test_every_command_that_loads_weights_refuses(command, unrecorded_take, tmp_path, monkeypatch, words, terms):
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.txt").write_text(f"{PROMPT}\n")
+    if terms is not None:
+        record_terms(tmp_path / "backbone", terms, "x", "y")
+    monkeypatch.setenv(settings.POLICY_VARIABLE, "commercial")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(AutoencoderKLWan, "from_pretrained", lambda *_, **__: pytest.fail("weights were opened"))
+    monkeypatch.setattr(UMT5EncoderModel, "from_pretrained", lambda *_, **__: pytest.fail("weights were opened"))
+    done = command(*words)
+    assert done.code == 2, done.err
+    assert done.err.splitlines()[-1].startswith("Error: license policy 'commercial' does not allow")
+    assert f"its terms: {terms or 'unrecorded'}" in done.err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("words", [("new", PROMPT, "--backbone", "backbone"), ("take",)], ids=["new", "old"])
+def test_direct_refuses(unrecorded_take, tmp_path, words):
+    """In a process of its own: a session listens to what is typed."""
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    done = subprocess.run(
+        [sys.executable, "-m", "longlive_rag", "direct", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), settings.POLICY_VARIABLE: "commercial"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "license policy 'commercial' does not allow" in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_weights_of_an_embedder_are_weights(command, tmp_path, monkeypatch):
+    """Refused by name and as a folder, before anything is opened or fetched; allowed once it is on record."""
+    monkeypatch.setenv(settings.POLICY_VARIABLE, "commercial")
+    with pytest.raises(LicenseError, match="does not allow facebook/dino-vitb16: only what lies here can have"):
+        EmbedderSpec("dino").check()
+    dino = tmp_path / "dino"
+    ViTModel(ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)).save_pretrained(
+        dino
+    )
+    spec = EmbedderSpec(f"dino={dino}")
+    for refuse in (spec.check, spec.open):
+        with pytest.raises(LicenseError, match=r"dino/model.safetensors; its terms: unrecorded"):
+            refuse()
+    record_terms(dino, "Apache-2.0", "x", "y")
+    spec.check()
+    spec.open()
+
+
+def test_the_api_enforces_too(pipeline_folder, tmp_path, monkeypatch):
     folder = tmp_path / "backbone"
     shutil.copytree(pipeline_folder, folder)
     with pytest.raises(LicenseError, match="its terms: unrecorded"):

@@ -257,6 +257,14 @@ def test_a_damaged_use_is_refused():
         LicenseRecord("0", "MIT", "all", WHERE, WHO, "2026-01-31")
 
 
+def test_a_record_that_claims_more_than_its_terms_is_refused(folder):
+    record_terms(folder, "CC-BY-NC-4.0", WHERE, WHO)
+    written = (folder / "licenses.json").read_text()
+    (folder / "licenses.json").write_text(written.replace('"research"', '"commercial"'))
+    with pytest.raises(ValueError, match=r"is no licence record: use is 'commercial', but CC-BY-NC-4\.0 is known"):
+        enforce(folder, "commercial")
+
+
 def test_our_own_record(folder):
     write_record(folder, TODAY)
     assert len(enforce(folder, "commercial")) == 2
