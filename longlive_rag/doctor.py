@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ Verdict = Literal["ok", "note", "bad"]
 OLDEST_PYTHON = (3, 11)
 LITTLE_DISK_BYTES = 2 * 10**9
 MEASURED_SIZE = 1024
+WELL_ABOVE_REAL_TIME = 100
 MEASURED_SECONDS = 0.3
+ASKING_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,11 @@ def free_memory() -> int:
         if "MemAvailable" in fields:
             return int(fields["MemAvailable"].split()[0]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def usual_dtype(device: str) -> str:
+    """What a transformer runs in where nobody says: bfloat16, but on a CPU float32."""
+    return "float32" if device == "CPU" else "bfloat16"
 
 
 def flops_per_second(dtype: str) -> float:
@@ -138,7 +146,7 @@ def judge(needs: Estimate, device: str, memory_bytes: int, flops: float | None =
     text_fits = needs.device_bytes + needs.text_encoder_bytes <= memory_bytes
     findings = [
         Finding(
-            "memory",
+            "memory it takes",
             f"about {in_words(needs.device_bytes)} of {in_words(memory_bytes)} on the {device}: {parts}",
             "ok" if fits else "bad",
             "" if fits else "a smaller --window, --height and --width, or --dtype bfloat16",
@@ -157,12 +165,21 @@ def judge(needs: Estimate, device: str, memory_bytes: int, flops: float | None =
         findings.append(
             Finding(
                 "speed",
-                f"roughly {speed:.2g} frames per second (transformer only; {flops / 1e12:.2g} TFLOP/s measured here)",
+                f"{_roughly(speed)} (transformer only; {flops / 1e12:.2g} TFLOP/s measured here)",
                 "note" if slow else "ok",
                 "a GPU, or a smaller backbone such as tiny-world" if slow else "",
             )
         )
     return findings
+
+
+def _roughly(frames_per_second: float) -> str:
+    """A speed in words; a small backbone's operations are over so fast that products don't say how fast it is."""
+    if frames_per_second >= WELL_ABOVE_REAL_TIME:
+        return f"more than {WELL_ABOVE_REAL_TIME} frames per second"
+    if frames_per_second < 0.1:
+        return f"roughly {1 / frames_per_second:.0f} s per frame"
+    return f"roughly {frames_per_second:.2g} frames per second"
 
 
 def _python() -> Finding:
@@ -177,12 +194,13 @@ def _torch() -> list[Finding]:
         import torch
     except (ImportError, OSError) as error:
         return [Finding("torch", f"can't be imported: {error}", "bad", "pip install torch, see docs/install.md")]
-    findings = [Finding("torch", f"{torch.__version__}, {torch.get_num_threads()} CPU threads")]
+    threads = torch.get_num_threads()
+    findings = [Finding("torch", f"{torch.__version__}, {threads} CPU {'thread' if threads == 1 else 'threads'}")]
     built = torch.version.cuda
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
-        name = f"{gpu.name}, {in_words(gpu.total_memory)}, CUDA {built}, compute {gpu.major}.{gpu.minor}"
-        findings.append(Finding("GPU", name))
+        facts = f"{in_words(gpu.total_memory)}, CUDA {built}, {_driver()}compute {gpu.major}.{gpu.minor}"
+        findings.append(Finding("GPU", f"{gpu.name}, {facts}"))
     elif built is not None:
         findings.append(
             Finding("GPU", f"torch was built for CUDA {built}, but finds no GPU", "note", "look at nvidia-smi")
@@ -197,6 +215,17 @@ def _torch() -> list[Finding]:
     attention = [name for name, enabled in named.items() if torch.cuda.is_available() and enabled()]
     findings.append(Finding("attention", ", ".join(attention) or "torch's own for CPUs"))
     return findings
+
+
+def _driver() -> str:
+    """The GPU's driver, as nvidia-smi says it, and a comma; empty where it can't be asked."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=ASKING_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    lines = asked.stdout.split()
+    return f"driver {lines[0]}, " if lines else ""
 
 
 def _faiss() -> Finding:

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from backbone.checkpoints import check_folder
 from backbone.config import ContextConfig, SamplerConfig
+from backbone.files import read_json
 from backbone.text import clean_prompt, encode_prompts, prompt_ids, unknown_words
 from backbone.transformer import CausalWanTransformer
 from backbone.vae import StreamingDecoder, encode_video, fold_temporal_convs
@@ -28,7 +29,7 @@ from longlive_rag.directions import Directions, planned, reseed_blocks, retrieva
 from longlive_rag.embeddings import stacked
 from longlive_rag.geometry import read_geometry
 from longlive_rag.noise import NoiseSource, PhiloxNoise
-from longlive_rag.presets import load_preset
+from longlive_rag.presets import INDEX, load_preset, refuse_other_layout
 from longlive_rag.remember import find_remembered, read_remembered
 from longlive_rag.rights.policy import LicenseError, enforce_place, pick_policy
 from longlive_rag.rollout import FinishedBlock, MemorySetup, RememberedFrames, Rollout
@@ -155,6 +156,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         """
         policy = enforce_place(folder, license_policy)
         if Path(folder).is_dir():
+            refuse_other_layout(Path(folder), read_json(Path(folder) / INDEX))
             check_folder(Path(folder), COMPONENTS)
         pipe = super().from_pretrained(folder, **settings)
         pipe.license_policy = policy

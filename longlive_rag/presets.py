@@ -16,6 +16,7 @@ BUILT_IN = {"tiny-world": MODELS / "tiny-world"}
 DEFAULT_BACKBONE = "tiny-world"
 INDEX = "model_index.json"
 NEEDED = ("transformer", "vae", "text_encoder", "tokenizer")
+TRANSFORMER = "CausalWanTransformer"
 WITH_WEIGHTS = ("transformer", "vae", "text_encoder", "encoder")
 
 
@@ -91,6 +92,7 @@ def find_folder(backbone: str) -> Path:
 
 def check_files(folder: Path, index: dict[str, Any]) -> None:
     """Raise ValueError unless every part that the index names has its config and weights."""
+    refuse_other_layout(folder, index)
     parts = {name for name, entry in index.items() if _names_a_class(entry)} | set(NEEDED)
     for part in sorted(parts):
         subfolder = folder / part
@@ -100,6 +102,21 @@ def check_files(folder: Path, index: dict[str, Any]) -> None:
             weight_files(subfolder)
         elif not any(subfolder.iterdir()):
             raise ValueError(f"{subfolder} is empty; is the backbone complete?")
+
+
+def refuse_other_layout(folder: Path, index: dict[str, Any]) -> None:
+    """Raise ValueError if the folder is diffusers' own, whose transformer is not the causal one."""
+    if not names_our_transformer(index):
+        raise ValueError(
+            f"{folder} is a folder of diffusers' {index['transformer'][1]}, which is not causal; "
+            f"make a pipeline folder of it: longlive-rag models convert {folder} NEW_FOLDER"
+        )
+
+
+def names_our_transformer(index: dict[str, Any]) -> bool:
+    """Whether an index names the causal transformer, or none at all."""
+    entry = index.get("transformer")
+    return not _names_a_class(entry) or entry[1] == TRANSFORMER  # type: ignore[index]
 
 
 def _names_a_class(entry: object) -> bool:

@@ -50,11 +50,18 @@ def doctor(backbone: str | None, dtype: str | None, folder: Path, as_json: bool)
 def judged(backbone: str, dtype: str | None) -> list[Finding]:
     """Whether a backbone, by name or folder, would run here; files of a known one need not be there."""
     from longlive_rag.catalogue import known_backbone, known_names
-    from longlive_rag.doctor import device_memory, estimate_of_folder, estimate_of_known, flops_per_second, judge
+    from longlive_rag.doctor import (
+        device_memory,
+        estimate_of_folder,
+        estimate_of_known,
+        flops_per_second,
+        judge,
+        usual_dtype,
+    )
     from longlive_rag.presets import BUILT_IN, load_preset
 
     device, memory = device_memory()
-    chosen = dtype or ("float32" if device == "CPU" else "bfloat16")
+    chosen = dtype or usual_dtype(device)
     if backbone in known_names() and backbone not in BUILT_IN:
         needs = estimate_of_known(known_backbone(backbone), chosen)
     else:

@@ -14,6 +14,7 @@ from longlive_rag.cli.errors import Failed, refuse_bad_input
 
 if TYPE_CHECKING:
     from longlive_rag.catalogue import KnownBackbone, ReleasedFiles
+    from longlive_rag.doctor import Finding
     from longlive_rag.hub import Fetched
 
 FOLDER = click.Path(path_type=Path)
@@ -76,8 +77,7 @@ def show(name: str, as_json: bool) -> None:
         click.echo(f"inside the package: {known.built_in}; terms: longlive-rag license show {known.built_in}")
         return
     for part in ("context", "sampler", "memory", "output"):
-        settings = asdict(getattr(known, part))
-        click.echo(f"{part}: " + ", ".join(f"{field} {value}" for field, value in settings.items()))
+        click.echo(f"{part}: " + ", ".join(_settings(asdict(getattr(known, part)))))
     for files in known.files:
         click.echo(f"{files.role}: {files.repo}, {', '.join(files.names)}")
         click.echo(f"  terms: {_terms(files)}")
@@ -172,37 +172,40 @@ def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
 
 @models.command()
 @click.argument("folder", type=FOLDER)
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of the transformer; default as fits best.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def check(folder: Path, dtype: str, as_json: bool) -> None:
+def check(folder: Path, dtype: str | None, as_json: bool) -> None:
     """Whether a pipeline folder is whole, would load, fits this machine, and under which terms it is.
 
-    Reads headers and hashes only; exit code 1 if it would not load.
+    Reads headers and hashes only; exit code 1 if it would not load as it is.
 
     \b
     Example:
       longlive-rag models check models/longlive
     """
     from longlive_rag.cli.doctor import line
-    from longlive_rag.doctor import Finding, device_memory, estimate_of_folder, judge
-    from longlive_rag.rights.records import rights_of
+    from longlive_rag.cli.generate import quiet_libraries
+    from longlive_rag.doctor import device_memory, estimate_of_folder, judge, usual_dtype
+    from longlive_rag.inventory import inventory
+    from longlive_rag.presets import load_preset
 
-    findings: list[Finding] = []
-    with refuse_bad_input():
+    with refuse_bad_input(), quiet_libraries():
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder")
-        preset, findings = _look(folder)
-        if preset is not None:
-            findings += judge(estimate_of_folder(preset, dtype), *device_memory())
-        for file in rights_of(folder):
-            verdict = "ok" if file.use != "unknown" else "note"
-            findings.append(Finding(file.file, file.in_words, verdict))  # type: ignore[arg-type]
+        findings, loads = inventory(folder)
+        if loads:
+            device, memory = device_memory()
+            findings += judge(
+                estimate_of_folder(load_preset(str(folder)), dtype or usual_dtype(device)), device, memory
+            )
+        if len(findings) > 1:  # something of a model is there
+            findings += _terms_of(folder)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
     else:
         for finding in findings:
             click.echo(line(finding))
-    if preset is None:
+    if not loads:
         raise SystemExit(1)
 
 
@@ -238,29 +241,31 @@ def embed_prompts(prompts: tuple[str, ...], backbone: str, prompt_file: Path | N
     click.echo(f"{output}: {count} prompts")
 
 
-def _look(folder: Path) -> tuple[Any, list[Any]]:
-    """(preset or None, findings): what is there, what is missing, what would not load."""
+def _terms_of(folder: Path) -> list[Finding]:
+    """A line a weight file, and on the first that has no terms, what to do."""
     from longlive_rag.doctor import Finding
-    from longlive_rag.presets import load_preset
+    from longlive_rag.rights.records import rights_of
 
-    try:
-        preset = load_preset(str(folder))
-        from backbone.checkpoints import check_folder
-        from longlive_rag.pipeline import COMPONENTS
-
-        check_folder(folder, COMPONENTS)
-    except ValueError as error:
-        return None, [Finding("weights", str(error), "bad", _hint(folder))]
-    return preset, [Finding("weights", f"{folder} is whole, and its tensors fit its configs")]
+    advice, findings = f"longlive-rag license record {folder} --spdx ID --source WHERE", []
+    for file in rights_of(folder):
+        known = file.use != "unknown"
+        findings.append(Finding(file.file, file.in_words, "ok" if known else "note", "" if known else advice))
+        advice = advice if known else ""
+    return findings
 
 
-def _hint(folder: Path) -> str:
-    from backbone.original import is_original_folder
-    from longlive_rag.presets import INDEX
-
-    if is_original_folder(folder):
-        return f"this is the original release's layout: longlive-rag models convert {folder} NEW_FOLDER"
-    return "" if (folder / INDEX).is_file() else "a pipeline folder is made by: longlive-rag models convert"
+def _settings(values: dict[str, Any]) -> list[str]:
+    """Fields and values as one would say them; what is not set is left out."""
+    said = []
+    for name, value in values.items():
+        if value is None or value == ():
+            continue
+        shown = " ".join(f"{each:g}" for each in value) if isinstance(value, tuple) else value
+        shown = {True: "yes", False: "no"}.get(value, shown) if isinstance(value, bool) else shown
+        said.append(
+            f"{name.replace('_', ' ')} {shown:g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {shown}"
+        )
+    return said
 
 
 def _terms(files: ReleasedFiles) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 
 import pytest
 import torch
+from layouts import write_original_folder
 
 from backbone.transformer import CausalWanTransformer
 from longlive_rag import catalogue, doctor, fit
 from longlive_rag.catalogue import known_backbone, known_names
 from longlive_rag.embeddings import encoder_id, read_embeddings
 from longlive_rag.load import load_pipeline
+from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets import BUILT_IN
 
 PROMPT = "a red circle walks in a meadow"
@@ -153,7 +156,10 @@ def test_the_hub_path(command, tmp_path, monkeypatch, mirror):
 def test_check(command, pipeline_folder, tmp_path):
     done = command("models", "check", pipeline_folder)
     assert done.code == 0
-    assert "is whole, and its tensors fit its configs" in done.out
+    assert "ok   layout: a pipeline folder" in done.out
+    for part in ("transformer", "vae", "text_encoder", "encoder"):
+        assert re.search(rf"^ok   {part}: 1 file, \d+ tensors, F32, .*; they fit their config$", done.out, re.MULTILINE)
+    assert "memory it takes: about" in done.out
     assert "note transformer/diffusion_pytorch_model.safetensors: unrecorded" in done.out
     broken = tmp_path / "broken"
     shutil.copytree(pipeline_folder, broken)
@@ -161,16 +167,47 @@ def test_check(command, pipeline_folder, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-100])
     done = command("models", "check", broken)
     assert done.code == 1
-    assert "BAD  weights" in done.out
-    assert "is damaged: its header describes" in done.out
+    assert re.search("^BAD  vae: .* is damaged: its header describes", done.out, re.MULTILINE)
+    assert "ok   transformer" in done.out
+    assert "memory it takes" not in done.out
     assert command("models", "check", tmp_path / "none").code == 2
 
 
-def test_check_knows_the_original_layout(command, tmp_path):
-    (tmp_path / "config.json").write_text('{"num_heads": 12}')
-    done = command("models", "check", tmp_path)
+def test_check_names_each_part_of_the_original_layout(command, pipe, pipeline_folder, tmp_path):
+    folder = tmp_path / "Wan2.1"
+    write_original_folder(folder, pipe.transformer, pipe.vae, pipe.text_encoder, pipeline_folder / "tokenizer")
+    done = command("models", "check", folder)
     assert done.code == 1
-    assert f"longlive-rag models convert {tmp_path} NEW_FOLDER" in done.out
+    assert f"longlive-rag models convert {folder} NEW_FOLDER" in done.out
+    assert "BAD" not in done.out
+    (folder / "Wan2.1_VAE.pth").unlink()
+    text = folder / "models_t5_umt5-xxl-enc-bf16.pth"
+    text.write_bytes(text.read_bytes()[:1000])
+    done = command("models", "check", folder)
+    assert "layout: the original Wan2.1 release's -> first get what is missing" in done.out
+    assert f"BAD  vae: {folder / 'Wan2.1_VAE.pth'} is missing" in done.out
+    assert f"BAD  text_encoder: {text} is cut off" in done.out
+    assert "ok   transformer: 1 file" in done.out
+    assert "ok   tokenizer: " in done.out
+
+
+def test_diffusers_own_folder_is_refused_with_the_way_out(command, pipeline_folder, tmp_path):
+    """Its parts fit, but its transformer is not the causal one: nothing may be generated with it by mistake."""
+    folder = tmp_path / "diffusers"
+    shutil.copytree(pipeline_folder, folder)
+    index = {"_class_name": "WanPipeline", "transformer": ["diffusers", "WanTransformer3DModel"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    done = command("models", "check", folder)
+    assert (done.code, f"layout: diffusers' -> to use it: longlive-rag models convert {folder}" in done.out) == (
+        1,
+        True,
+    )
+    refused = command("generate", PROMPT, "-o", tmp_path / "take", "--backbone", folder)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "is a folder of diffusers' WanTransformer3DModel, which is not causal" in refused.err
+    with pytest.raises(ValueError, match="which is not causal; make a pipeline folder of it"):
+        LongLiveRAGPipeline.from_pretrained(folder)
+    assert command("models", "check", tmp_path).code == 1
 
 
 def test_a_text_encoder_that_does_not_fit_is_refused(pipeline_folder, tmp_path):
@@ -252,10 +289,10 @@ def test_doctor_on_a_backbone(command, monkeypatch):
     monkeypatch.setattr(doctor, "device_memory", lambda: ("CPU", 4 * 10**9))
     done = command("doctor", "--backbone", "longlive", "--dtype", "bfloat16")
     assert done.code == 1
-    assert "BAD  memory: about " in done.out
+    assert "BAD  memory it takes: about " in done.out
     assert "-> a smaller --window" in done.out
     assert "models embed-prompts" in done.out
-    assert "note speed: roughly 0.0" in done.out
+    assert re.search(r"note speed: roughly \d+ s per frame", done.out)
     monkeypatch.setattr(doctor, "device_memory", lambda: ("GPU", 80 * 10**9))
     assert command("doctor", "--backbone", "longlive", "--dtype", "bfloat16").code == 0
     assert command("doctor", "--backbone", "nothing").code == 2
