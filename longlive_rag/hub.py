@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from longlive_rag.catalogue import KnownBackbone, ReleasedFiles
+from longlive_rag.disk import in_words
 from longlive_rag.rights.hashing import sha256
 from longlive_rag.rights.records import is_recorded, record_terms, rights_of
 
@@ -57,13 +58,13 @@ def fetch(
     for files in known.files:
         target = dest / files.role
         say(f"{files.role}: {files.repo} ({', '.join(files.names)})")
-        fetched = _from_hub(files, target) if mirror is None else _from_mirror(files, target, mirror)
+        fetched = _from_hub(files, target) if mirror is None else _from_mirror(files, target, mirror, say)
         _record(files, target)
         done.append(fetched)
     return done
 
 
-def _from_mirror(files: ReleasedFiles, target: Path, mirror: Path) -> Fetched:
+def _from_mirror(files: ReleasedFiles, target: Path, mirror: Path, say: Callable[[str], None]) -> Fetched:
     source = mirror / files.repo
     if not source.is_dir():
         raise ValueError(f"the mirror {mirror} has no {files.repo}/")
@@ -78,11 +79,20 @@ def _from_mirror(files: ReleasedFiles, target: Path, mirror: Path) -> Fetched:
         copy = target / name
         if not copy.is_file() or copy.stat().st_size != path.stat().st_size:
             copy.parent.mkdir(parents=True, exist_ok=True)
-            part = copy.with_name(f".{copy.name}.part")
-            shutil.copyfile(path, part)
-            part.replace(copy)
+            say(f"  {name}, {in_words(path.stat().st_size)}")
+            _copy_whole(path, copy)
         there.append(copy)
     return Fetched(target, there, "mirror", _check(target, sums, there))
+
+
+def _copy_whole(path: Path, copy: Path) -> None:
+    part = copy.with_name(f".{copy.name}.part")
+    try:
+        shutil.copyfile(path, part)
+        part.replace(copy)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _from_hub(files: ReleasedFiles, target: Path) -> Fetched:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from re import compile as regex
@@ -10,6 +11,7 @@ from re import escape
 import click
 
 STOPPED = 130
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Refused(click.ClickException):
@@ -32,7 +34,7 @@ class Stopped(click.ClickException):
 
 @contextmanager
 def refuse_bad_input(flags: Mapping[str, str] | None = None) -> Iterator[None]:
-    """Turn ValueError and OSError into `Refused`.
+    """Turn ValueError and OSError into `Refused`, a disk that is full into `Failed`.
 
     Args:
         flags: field name -> option, so that messages speak of what the user typed.
@@ -40,6 +42,9 @@ def refuse_bad_input(flags: Mapping[str, str] | None = None) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            where = error.filename2 or error.filename
+            raise Failed(f"{error.strerror}{f': {where}' if where else ''}; make room, and run this again") from error
         raise Refused(with_flags(one_line(str(error)), flags or {})) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -116,6 +117,28 @@ def test_an_incomplete_mirror(command, mirror, tmp_path, missing, message):
     shutil.rmtree(mirror / missing)
     done = command("models", "fetch", "self-forcing", "--to", tmp_path / "downloads", "--mirror", mirror)
     assert (done.code, message in done.err) == (2, True)
+
+
+def test_a_disk_that_is_full(command, mirror, tmp_path, monkeypatch):
+    """What was copied before stays, the file that broke off doesn't, and the same command goes on."""
+    copied, copyfile = [], shutil.copyfile
+
+    def filling_up(source, target):
+        if len(copied) == 2:
+            target.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(target))
+        copied.append(source)
+        return copyfile(source, target)
+
+    monkeypatch.setattr("longlive_rag.hub.shutil.copyfile", filling_up)
+    words = ("models", "fetch", "self-forcing", "--to", tmp_path / "downloads", "--mirror", mirror)
+    done = command(*words)
+    assert done.code == 1
+    assert done.err.splitlines()[-1].startswith(f"Error: No space left on device: {tmp_path / 'downloads'}")
+    assert done.err.endswith("; make room, and run this again\n")
+    assert len([path for path in (tmp_path / "downloads").rglob("*") if path.is_file()]) == 2
+    monkeypatch.setattr("longlive_rag.hub.shutil.copyfile", copyfile)
+    assert command(*words).code == 0
 
 
 def test_offline_says_so(command, tmp_path, monkeypatch):
