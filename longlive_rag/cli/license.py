@@ -114,20 +114,26 @@ def show(path: Path, as_json: bool) -> None:
 @click.argument("take", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the page here instead of printing it.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON instead of text.")
-def report(take: Path, output: Path | None, as_json: bool) -> None:
+@click.option("--spdx", "as_spdx", is_flag=True, help="As an SPDX 2.3 bill of materials (JSON) instead of text.")
+def report(take: Path, output: Path | None, as_json: bool, as_spdx: bool) -> None:
     """A page for legal about a take: files, terms, dates, hashes, libraries, and what the output may be used for.
 
     \b
     Examples:
       longlive-rag license report takes/first
       longlive-rag license report takes/first -o rights.md
+      longlive-rag license report takes/first --spdx -o takes/first.spdx.json
     """
+    from longlive_rag.rights.bill import spdx_document
     from longlive_rag.rights.report import facts, page
     from retrieval.files import write_whole
 
     with refuse_bad_input():
+        if as_json and as_spdx:
+            raise ValueError("--json and --spdx are two forms; choose one")
         found = facts(take)
-        text = json.dumps(found, indent=2, ensure_ascii=False) + "\n" if as_json else page(found)
+        plain = spdx_document(found) if as_spdx else found
+        text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n" if as_json or as_spdx else page(found)
         if output is not None:
             write_whole(output, text.encode())
     click.echo(str(output) if output is not None else text, nl=output is not None)

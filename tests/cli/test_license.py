@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,39 @@ def test_from_a_refusal_to_a_report(command, backbone, fake_pipeline, tmp_path):
     assert json.loads(command("license", "report", take, "--json").out)["rights"] == rights
     shown = command("license", "show", backbone)
     assert all(line.startswith("commercial ") for line in shown.out.splitlines())
+
+
+def test_the_bill_of_materials(command, backbone, fake_pipeline, tmp_path):
+    """What the SPDX 2.3 schema asks of a document, and every fact of the page in it."""
+    fake_pipeline()
+    (tmp_path / "grant.txt").write_text("You may.")
+    grant = ("--spdx", "LicenseRef-Grant-7", "--use", "commercial", "--evidence", tmp_path / "grant.txt")
+    command("license", "record", backbone, "--spdx", "MIT", *WHO)
+    first = min(backbone.rglob("*.safetensors"))
+    command("license", "record", first, *grant, *WHO)
+    assert generate(command, backbone, tmp_path / "take").code == 0
+    done = command("license", "report", tmp_path / "take", "--spdx")
+    document = json.loads(done.out)
+    assert (document["spdxVersion"], document["dataLicense"]) == ("SPDX-2.3", "CC0-1.0")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", document["creationInfo"]["created"])
+    packages = {package["SPDXID"]: package for package in document["packages"]}
+    assert len(packages) == len(document["packages"])
+    assert all(re.fullmatch(r"SPDXRef-[A-Za-z0-9.-]+", id_) for id_ in packages)
+    needed = {"name", "downloadLocation", "filesAnalyzed", "licenseDeclared", "copyrightText"}
+    assert all(needed <= set(package) for package in packages.values())
+    for relation in document["relationships"]:
+        assert {relation["spdxElementId"], relation["relatedSpdxElement"]} <= {*packages, "SPDXRef-DOCUMENT"}
+    related = {relation["relatedSpdxElement"] for relation in document["relationships"]}
+    assert related == set(packages)
+    declared = " ".join(package["licenseDeclared"] for package in packages.values())
+    assert {each["licenseId"] for each in document["hasExtractedLicensingInfos"]} == {"LicenseRef-Grant-7"}
+    assert "LicenseRef-Grant-7" in declared
+    rights = json.loads((tmp_path / "take" / "take.json").read_text())["rights"]
+    sums = {package["checksums"][0]["checksumValue"] for package in packages.values() if "checksums" in package}
+    assert {file["sha256"] for file in rights["files"]} < sums
+    assert packages["SPDXRef-Library-torch"]["externalRefs"][0]["referenceLocator"].startswith("pkg:pypi/torch@")
+    refused = command("license", "report", tmp_path / "take", "--spdx", "--json")
+    assert (refused.code, "choose one" in refused.err) == (2, True)
 
 
 def test_an_unrecorded_take_says_so(command, backbone, fake_pipeline, tmp_path):
