@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -73,10 +73,10 @@ class KVCache:
         self._pages = torch.zeros((slots, *shape.page), dtype=shape.dtype, device=shape.device)
         self._page_of_slot: list[int] = []
         self._free_pages = list(range(slots))
-        self._context = torch.zeros(
+        self._context = torch.empty(
             (keys_values, layers, batch, slots * tokens, heads, head_dim), dtype=shape.dtype, device=shape.device
         )
-        self._rotation = lru_cache(maxsize=2 * slots)(self._new_rotation)
+        self._rotation = lru_cache(maxsize=2 * slots)(partial(_rotation_at, shape))  # no method: it would own the cache
         self._frames_done = 0
         self._tail_slots = range(0)
         self._tail_start = 0
@@ -221,6 +221,7 @@ class KVCache:
         target[0] = self._rotation((position,))(page[0])
         target[1] = page[1]
 
-    def _new_rotation(self, positions: tuple[int, ...]) -> Rotation:
-        frame_positions = torch.tensor(positions, device=self.shape.device)
-        return rotation(frame_positions, *self.shape.token_grid, self.shape.head_dim)
+
+def _rotation_at(shape: CacheShape, positions: tuple[int, ...]) -> Rotation:
+    frame_positions = torch.tensor(positions, device=shape.device)
+    return rotation(frame_positions, *shape.token_grid, shape.head_dim)

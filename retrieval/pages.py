@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ from retrieval.budgets import PageBudgets, PageCounters, PagePrecision
 
 Key = tuple[int, int]  # (take of the batch, latent frame)
 Remake = Callable[[int, Sequence[int]], Tensor]
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 FLOAT8 = torch.float8_e4m3fn
 
 
@@ -99,7 +101,8 @@ class PageCache:
 
     Args:
         shape: of every page.
-        remake: (take, latent frames) to pages [N, 2, layers, tokens, heads, head_dim] under the current prompt.
+        remake: (take, latent frames) to pages [N, 2, layers, tokens, heads, head_dim] under the current prompt; a
+            method of what owns this cache, which is not kept alive by it.
         budgets: of the tiers.
         fetched_pages: the most that one block fetches; on a GPU they pass through its tier.
         has_gpu_tier: default is whether the pages are computed on one.
@@ -117,11 +120,11 @@ class PageCache:
         on_gpu = shape.device.type == "cuda" if has_gpu_tier is None else has_gpu_tier
         gpu_pages = max(fetched_pages, budgets.gpu_bytes // shape.bytes) if on_gpu else 0
         host_pages = budgets.host_bytes // shape.stored_bytes(precision)
-        self._remake = remake
+        self._remake = _not_owning(remake)
         self._remake_stale = budgets.remake_stale
         self._copies = _Copies(shape.device)
-        self._gpu = _Tier(gpu_pages, lambda: _Slot(shape, "same", shape.device), self._demote)
-        self._host = _Tier(host_pages, lambda: _Slot(shape, precision, torch.device("cpu")), self._lose)
+        self._gpu = _Tier(gpu_pages, lambda: _Slot(shape, "same", shape.device), _not_owning(self._demote))
+        self._host = _Tier(host_pages, lambda: _Slot(shape, precision, torch.device("cpu")), _not_owning(self._lose))
         self._prompt = 0
         self._writes = 0
         self._made_under: dict[Key, int] = {}  # of resident pages
@@ -442,6 +445,23 @@ class _Copies:
         seconds, self._seconds_waited = self._seconds_waited, 0.0
         self._waits.clear()
         return seconds
+
+
+def _not_owning(method: Callable[Given, Result]) -> Callable[Given, Result]:
+    """A bound method that does not keep its object alive.
+
+    Cycles are only looked for now and then; without them, what a finished take held is free at once. On a GPU the next
+    one may not fit beside it.
+    """
+    weak = weakref.WeakMethod(method)  # type: ignore[type-var]
+
+    def call(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        bound = weak()
+        if bound is None:
+            raise RuntimeError("the page cache is used after what owns it is gone")
+        return bound(*args, **kwargs)
+
+    return call
 
 
 def _pin(tensor: Tensor) -> None:

@@ -1,5 +1,6 @@
 """The pipeline as a diffusers user meets it."""
 
+import gc
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from backbone.cache import KVCache
 from longlive_rag import (
     ContextConfig,
     Cue,
@@ -22,6 +24,8 @@ from longlive_rag import (
 )
 from longlive_rag.config import Steering
 from longlive_rag.geometry import backbone_id
+from longlive_rag.rollout import Rollout
+from retrieval.pages import PageCache
 from tests.conftest import random_pipeline
 
 PROMPT = "a red circle walks in a meadow"
@@ -305,3 +309,21 @@ def test_a_remembered_take_goes_with_cues(pipe: LongLiveRAGPipeline, pipeline_fo
     plain = list(opened.stream("a red circle walks in a desert", seconds=3, seed=2, memory=memory))
     assert torch.equal(blocks[cue - 1].latents, plain[cue - 1].latents)
     assert not torch.equal(blocks[cue].latents, plain[cue].latents)
+
+
+def test_what_a_take_held_is_free_at_once(pipe):
+    """By its references, not when cycles are next looked for: on a GPU the next take may not fit beside it."""
+
+    def held() -> int:
+        return sum(isinstance(thing, Rollout | KVCache | PageCache) for thing in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before, most = held(), 0
+        for _ in pipe.stream(pipe.request(PROMPT, seconds=6)):
+            most = max(most, held() - before)
+        assert most == 3
+        assert held() == before
+    finally:
+        gc.enable()
