@@ -315,7 +315,7 @@ def test_what_a_take_held_is_free_at_once(pipe):
     """By its references, not when cycles are next looked for: on a GPU the next take may not fit beside it."""
 
     def held() -> int:
-        return sum(isinstance(thing, Rollout | KVCache | PageCache) for thing in gc.get_objects())
+        return sum(type(thing) in (Rollout, KVCache, PageCache) for thing in gc.get_objects())
 
     gc.collect()
     gc.disable()
