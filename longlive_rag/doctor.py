@@ -29,6 +29,10 @@ MEASURED_SIZE = 1024
 WELL_ABOVE_REAL_TIME = 100
 MEASURED_SECONDS = 0.3
 ASKING_SECONDS = 10
+TEXT_ADVICE = (
+    "on a GPU it stays in host memory, and a prompt takes seconds to a minute; "
+    "or embed prompts once (models embed-prompts), and generate with --prompt-embeds"
+)
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ def judge(needs: Estimate, device: str, memory_bytes: int, flops: float | None =
             "text encoder",
             f"{in_words(needs.text_encoder_bytes)} beside it, while a prompt is encoded",
             "ok" if text_fits else "note",
-            "" if text_fits else "embed prompts once (models embed-prompts), then generate with --prompt-embeds",
+            "" if text_fits else TEXT_ADVICE,
         ),
         Finding("a past frame", f"{in_words(needs.page_bytes)} of keys and values while it is held in memory"),
     ]
@@ -240,7 +244,13 @@ def _faiss() -> Finding:
     found = ", ".join(f"{name} {number}" for name, number in there.items())
     if len(there) > 1:
         return Finding("FAISS", found, "bad", "both have one import name; keep one, see docs/install.md")
-    return Finding("FAISS", found)
+    try:
+        import faiss
+    except (ImportError, OSError) as error:
+        return Finding(
+            "FAISS", f"{found}, can't be imported: {error}", "bad", "pip install --force-reinstall faiss-cpu"
+        )
+    return Finding("FAISS", f"{found}, built with {faiss.get_compile_options().strip()}")
 
 
 def _codec() -> Finding:

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from longlive_rag.doctor import estimate_of_folder
 from longlive_rag.embeddings import LARGE_TEXT_BYTES, encoder_id, read_embeddings
 from longlive_rag.pipeline import LongLiveRAGPipeline
-from longlive_rag.presets import find_folder
+from longlive_rag.presets import find_folder, load_preset
 
 DTYPES = ("float32", "bfloat16")
 # The operations of a smaller backbone are over before a second thread has begun: with one it is faster (tiny-world: 80
@@ -46,7 +47,8 @@ def load_pipeline(
         dtype: of the transformer, `float32` or `bfloat16`. The VAE and the retrieval encoder stay in float32: they are
             small beside it, and what they lose could not be won back. So does a text encoder, unless it is a large
             one (UMT5-xxl: 11 GB in bfloat16).
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`. A text encoder that does not fit a GPU beside the rest stays in host
+            memory, see `text_device`.
         license_policy: `any`, `research` or `commercial`; left out, what environment or config file say, else `any`.
         prompt_embeds: a file of `longlive-rag models embed-prompts`; the text encoder is not loaded then.
 
@@ -63,10 +65,39 @@ def load_pipeline(
         dtypes["text_encoder"] = torch.bfloat16
     settings: dict[str, Any] = {"license_policy": license_policy, "dtype": dtypes}
     if prompt_embeds is None:
-        return LongLiveRAGPipeline.from_pretrained(folder, **settings).to(target)
+        pipe = LongLiveRAGPipeline.from_pretrained(folder, **settings)
+        return place(pipe, target, text_device(folder, dtype, target))
     embeddings = read_embeddings(prompt_embeds, encoder_id(folder))
     pipe = LongLiveRAGPipeline.from_pretrained(folder, text_encoder=None, **settings).to(target)
     pipe.prompt_embeds = embeddings
+    return pipe
+
+
+def text_device(folder: Path, dtype: str, device: torch.device, memory_bytes: int | None = None) -> torch.device:
+    """Where prompts are encoded: beside the rest if a GPU has room for both, else in host memory.
+
+    UMT5-xxl (11 GB) and a cache of Wan2.1-1.3B at 832x480 do not fit a card of 24 GB together.
+
+    Args:
+        folder: of the pipeline.
+        dtype: of the transformer.
+        device: where the rest runs.
+        memory_bytes: of `device`; default what it has.
+    """
+    if memory_bytes is None:
+        if device.type != "cuda":
+            return device
+        memory_bytes = torch.cuda.get_device_properties(device).total_memory
+    needs = estimate_of_folder(load_preset(str(folder)), dtype)
+    fits = needs.device_bytes + needs.text_encoder_bytes <= memory_bytes
+    return device if fits else torch.device("cpu")
+
+
+def place(pipe: LongLiveRAGPipeline, device: torch.device, text: torch.device) -> LongLiveRAGPipeline:
+    """Move a pipeline to `device`, its text encoder to `text` without ever being on `device`."""
+    encoder, pipe.text_encoder = pipe.text_encoder, None
+    pipe.to(device)
+    pipe.text_encoder = encoder.to(text)
     return pipe
 
 

@@ -175,6 +175,11 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             enforce_place(Path(source) / (settings.get("weight_name") or ""), policy)
         super().load_lora_weights(source, adapter_name=adapter_name, **settings)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the transformer lies; the text encoder may be elsewhere."""
+        return self.transformer.device
+
     # ---- what a caller may ask before it starts ----
 
     def request(self, prompt: str, *, seconds: float, **settings: Any) -> TakeRequest:

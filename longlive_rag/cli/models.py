@@ -27,9 +27,10 @@ def models() -> None:
     \b
     From published files to a first take:
       longlive-rag models show longlive
-      longlive-rag models fetch longlive --to downloads
-      longlive-rag models convert downloads/transformer/models/longlive_base.pt models/longlive \\
-        --base downloads/base --lora downloads/lora/models/lora.pt --preset longlive --dtype bfloat16
+      longlive-rag models fetch longlive
+      longlive-rag models convert downloads/longlive/transformer/models/longlive_base.pt models/longlive \\
+        --base downloads/longlive/base --lora downloads/longlive/lora/models/lora.pt \\
+        --preset longlive --dtype bfloat16
       longlive-rag models check models/longlive
     """
 
@@ -81,14 +82,14 @@ def show(name: str, as_json: bool) -> None:
     for files in known.files:
         click.echo(f"{files.role}: {files.repo}, {', '.join(files.names)}")
         click.echo(f"  terms: {_terms(files)}")
-    click.echo(f"next: longlive-rag models fetch {known.name} --to downloads")
+    click.echo(f"next: longlive-rag models fetch {known.name}")
 
 
 @models.command()
 @click.argument("name")
-@click.option("--to", "dest", required=True, type=FOLDER, help="Folder for the files; what is there already stays.")
+@click.option("--to", "dest", type=FOLDER, help="Folder for the files, default downloads/NAME; what is there stays.")
 @click.option("--mirror", type=FOLDER, help="Take them from here: FOLDER/owner/repo/file, as on the hub.")
-def fetch(name: str, dest: Path, mirror: Path | None) -> None:
+def fetch(name: str, dest: Path | None, mirror: Path | None) -> None:
     """Get the published files of a known backbone: resumable, compared with the published hashes.
 
     They come from the Hugging Face hub (your token from its usual place; HF_ENDPOINT for another address), or with
@@ -96,8 +97,8 @@ def fetch(name: str, dest: Path, mirror: Path | None) -> None:
 
     \b
     Examples:
-      longlive-rag models fetch longlive --to downloads
-      longlive-rag models fetch longlive --to downloads --mirror /mnt/hub
+      longlive-rag models fetch longlive
+      longlive-rag models fetch longlive --to /data/longlive --mirror /mnt/hub
     """
     from longlive_rag.catalogue import known_backbone
     from longlive_rag.hub import FetchError
@@ -106,7 +107,7 @@ def fetch(name: str, dest: Path, mirror: Path | None) -> None:
     with refuse_bad_input():
         known = known_backbone(name)
         try:
-            fetched = get(known, dest, mirror, lambda line: click.echo(line, err=True))
+            fetched = get(known, dest or Path("downloads") / name, mirror, lambda line: click.echo(line, err=True))
         except FetchError as error:
             raise Failed(str(error)) from error
     for each in fetched:

@@ -46,7 +46,7 @@ if is_original_folder(folder):
     model = open_transformer(folder)
 else:
     model = CausalWanTransformer.from_pretrained(folder, dtype=torch.bfloat16)
-checksum = sum(float(parameter.sum()) for parameter in model.parameters())
+checksum = sum(float(parameter.detach().sum()) for parameter in model.parameters())
 found = {"load_bytes": peak() - before, "checksum": checksum}
 """
 BLOCK = """
@@ -63,9 +63,11 @@ rollout = Rollout(model, ContextConfig(), SamplerConfig(), PhiloxNoise([0]), (16
 rollout.direct(torch.randn(1, model.config.text_length, model.config.text_dim))
 begin = time.perf_counter()
 block = rollout.next_block()
-found["block_seconds"] = round(time.perf_counter() - begin, 1)
+found.update(block_seconds=round(time.perf_counter() - begin, 1), block_peak_bytes=peak())
+print(json.dumps(found), flush=True)
 begin = time.perf_counter()
-pixels = StreamingDecoder(vae).decode(block.latents.transpose(1, 2))
+with torch.no_grad():
+    pixels = StreamingDecoder(vae).decode(block.latents.transpose(1, 2))
 found["decode_seconds"] = round(time.perf_counter() - begin, 1)
 found.update(pixels=list(pixels.shape), finite=bool(block.latents.isfinite().all() and pixels.isfinite().all()))
 found.update(threads=torch.get_num_threads(), peak_bytes=peak())
@@ -119,7 +121,7 @@ def measure(folder: Path, block: bool = False) -> dict[str, float]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     code = LOAD + (BLOCK if block else "") + SAY
     done = subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, f"exit code {done.returncode} after {done.stdout}: {done.stderr[-2000:]}"
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -16,9 +16,9 @@ from backbone.transformer import CausalWanTransformer
 from longlive_rag import catalogue, doctor, fit
 from longlive_rag.catalogue import known_backbone, known_names
 from longlive_rag.embeddings import encoder_id, read_embeddings
-from longlive_rag.load import load_pipeline
+from longlive_rag.load import load_pipeline, place, text_device
 from longlive_rag.pipeline import LongLiveRAGPipeline
-from longlive_rag.presets import BUILT_IN
+from longlive_rag.presets import BUILT_IN, load_preset
 
 PROMPT = "a red circle walks in a meadow"
 
@@ -277,6 +277,23 @@ def test_embedded_prompts_replace_the_text_encoder(command, pipeline_folder, tmp
     assert set(read_embeddings(path, encoder_id(pipeline_folder))) == {PROMPT, "a blue square walks"}
     with pytest.raises(ValueError, match="was made by another text encoder"):
         read_embeddings(path, "other")
+
+
+def test_a_text_encoder_without_room_beside_the_rest_stays_in_host_memory(pipeline_folder):
+    """`meta` stands for a GPU: what lies there has no data, so the encoder can't have been there."""
+    folder, gpu, host = pipeline_folder, torch.device("meta"), torch.device("cpu")
+    needs = doctor.estimate_of_folder(load_preset(str(folder)), "float32")
+    room = needs.device_bytes + needs.text_encoder_bytes
+    assert text_device(folder, "float32", gpu, room) == gpu
+    assert text_device(folder, "float32", gpu, room - 1) == host
+    assert text_device(folder, "float32", host) == host
+    expected = load_pipeline(str(folder), device="cpu").embed([PROMPT])
+    pipe = place(LongLiveRAGPipeline.from_pretrained(folder), gpu, host)
+    assert {part: pipe.components[part].device for part in ("transformer", "vae", "encoder", "text_encoder")} == {
+        "transformer": gpu, "vae": gpu, "encoder": gpu, "text_encoder": host
+    }  # fmt: skip
+    assert pipe.device == gpu
+    torch.testing.assert_close(pipe.embed([PROMPT]), expected)
 
 
 @pytest.mark.parametrize(
