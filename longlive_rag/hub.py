@@ -69,9 +69,9 @@ def _from_mirror(files: ReleasedFiles, target: Path, mirror: Path, say: Callable
     if not source.is_dir():
         raise ValueError(f"the mirror {mirror} has no {files.repo}/")
     paths = [path for path in sorted(source.rglob("*")) if path.is_file() and _matches(path.relative_to(source), files)]
-    for pattern in files.names:
-        if not any(fnmatch.fnmatch(path.relative_to(source).as_posix(), pattern) for path in paths):
-            raise ValueError(f"the mirror {source} has no {pattern}")
+    missing = _missing(files, [path.relative_to(source) for path in paths])
+    if missing:
+        raise ValueError(f"the mirror {source} has no {missing[0]}")
     sums = _published_sums(source / SUMS)
     there = []
     for path in paths:
@@ -115,6 +115,12 @@ def _from_hub(files: ReleasedFiles, target: Path) -> Fetched:
             "or give --mirror FOLDER with a copy of the repositories"
         ) from error
     there = [path for path in sorted(target.rglob("*")) if path.is_file() and _matches(path.relative_to(target), files)]
+    missing = _missing(files, [path.relative_to(target) for path in there])
+    if missing:
+        where = target if offline else f"the repository {files.repo}"
+        raise FetchError(
+            f"{where} has no {', '.join(missing)}; what is there stays. See {files.source} for other names"
+        )
     return Fetched(target, there, "cache" if offline else "hub", _check(target, sums, there))
 
 
@@ -156,6 +162,12 @@ def _record(files: ReleasedFiles, folder: Path) -> None:
             record_terms(
                 folder / entry.file, files.spdx, files.source, files.looked_up_by, looked_up_on=files.looked_up_on
             )
+
+
+def _missing(files: ReleasedFiles, names: list[Path]) -> list[str]:
+    """The patterns that none of the names fits."""
+    found = [name.as_posix() for name in names]
+    return [pattern for pattern in files.names if not any(fnmatch.fnmatch(name, pattern) for name in found)]
 
 
 def _matches(path: Path, files: ReleasedFiles) -> bool:

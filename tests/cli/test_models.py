@@ -5,11 +5,16 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from hub import Hub
 from layouts import write_original_folder
 
 from backbone.transformer import CausalWanTransformer
@@ -20,6 +25,7 @@ from longlive_rag.load import load_pipeline, place, text_device
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets import BUILT_IN, load_preset
 
+ROOT = Path(__file__).parents[2]
 PROMPT = "a red circle walks in a meadow"
 
 
@@ -151,6 +157,72 @@ def test_offline_says_so(command, tmp_path, monkeypatch):
     assert "could not be fetched (ConnectionError: Name or service not known); check the network" in done.err
     assert "--mirror FOLDER" in done.err
     assert command("models", "fetch", "tiny-world", "--to", tmp_path / "x").code == 2
+
+
+# ---- fetching from a hub: the true client, a hub on this machine ----
+
+
+@pytest.fixture
+def hub(mirror):
+    (mirror / "Wan-AI" / "Wan2.1-T2V-1.3B" / "Wan2.1_VAE.pth").write_bytes(bytes(range(256)) * 100_000)
+    with Hub(mirror) as server:
+        yield server
+
+
+def fetch(hub, dest, **settings):
+    """`models fetch`, in a process of its own: the client reads its settings when it is imported."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(dest / ".hf")}
+    words = [sys.executable, "-m", "longlive_rag", "models", "fetch", "self-forcing", "--to", str(dest)]
+    environment.update(settings)
+    return subprocess.run(words, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_fetching_from_the_hub_goes_on_where_it_broke_off(hub, tmp_path):
+    dest, vae = tmp_path / "downloads", hub.folder / "Wan-AI" / "Wan2.1-T2V-1.3B" / "Wan2.1_VAE.pth"
+    hub.broken_after = 15_000_000  # the client writes 10 MiB at a time
+    done = fetch(hub, dest)
+    assert done.returncode == 0, done.stderr
+    assert (dest / "base" / "Wan2.1_VAE.pth").read_bytes() == vae.read_bytes()
+    ranges = [asked for _, path, asked in hub.asked if path.endswith("Wan2.1_VAE.pth") and asked]
+    assert ranges
+    assert all(0 < int(asked.removeprefix("bytes=").rstrip("-")) <= 15_000_000 for asked in ranges)
+    assert f"{dest / 'base'}: 5 files from the hub, 1 of 5 compared with published hashes" in done.stdout
+    assert not (dest / "base" / "assets").exists()
+    hub.asked.clear()
+    again = fetch(hub, dest)
+    assert again.returncode == 0, again.stderr
+    assert not [path for method, path, _ in hub.asked if method == "GET" and path.endswith(".pth")]
+    offline = fetch(hub, dest, HF_HUB_OFFLINE="1")
+    assert offline.returncode == 0, offline.stderr
+    assert "files from the cache, 0 of 5 compared" in offline.stdout
+
+
+@pytest.mark.slow
+def test_a_hub_whose_file_is_not_what_it_says(hub, tmp_path):
+    hub.published["Wan2.1_VAE.pth"] = "0" * 64
+    done = fetch(hub, tmp_path / "downloads")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("Error: ")
+    assert f"published is {'0' * 64}; it was removed, fetch again" in done.stderr
+    assert not (tmp_path / "downloads" / "base" / "Wan2.1_VAE.pth").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [
+        ("Wan-AI/Wan2.1-T2V-1.3B/Wan2.1_VAE.pth", "the repository Wan-AI/Wan2.1-T2V-1.3B has no Wan2.1_VAE.pth"),
+        ("gdhe17", "gdhe17/Self-Forcing could not be fetched (RepositoryNotFoundError"),
+    ],
+)
+def test_names_that_are_not_on_the_hub(hub, tmp_path, gone, message):
+    path = hub.folder / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    done = fetch(hub, tmp_path / "downloads")
+    assert done.returncode == 1, done.stderr
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 def test_the_hub_path(command, tmp_path, monkeypatch, mirror):
