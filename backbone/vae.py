@@ -17,6 +17,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, pa
 from torch import Tensor
 
 FRAMES_PER_LATENT = 4
+LARGEST_ACTIVATION_BYTES = 512 * 1024**2
 
 
 class FoldedCausalConv3d(WanCausalConv3d):
@@ -191,6 +192,15 @@ def _past_frames(module: torch.nn.Module) -> int:
     return sum(conv.kernel_size[0] - 1 for conv in module.modules() if isinstance(conv, WanCausalConv3d))
 
 
+def _latents_at_once(vae: AutoencoderKLWan, x: Tensor) -> int:
+    """How many latent frames of x [B, C, T, h, w] may pass the decoder together: small ones are faster so, of large
+    ones its last layers would hold gigabytes (832x480: 0.6 GB a tensor, for one)."""
+    batch, _, _, height, width = x.shape
+    scale = 2 ** (len(vae.config.dim_mult) - 1)
+    of_one = batch * vae.config.base_dim * FRAMES_PER_LATENT * height * scale * width * scale * x.element_size()
+    return max(1, LARGEST_ACTIVATION_BYTES // of_one)
+
+
 def decode_chunk(vae: AutoencoderKLWan, z: Tensor, cache: list[Any]) -> Tensor:
     """Denormalised latents [B, C, T, h, w] -> pixels in [-1, 1], reading and updating `cache` (fresh: all None)."""
     x = vae.post_quant_conv(z)
@@ -198,8 +208,8 @@ def decode_chunk(vae: AutoencoderKLWan, z: Tensor, cache: list[Any]) -> Tensor:
     if all(entry is None for entry in cache):  # the first latent frame of a take passes alone: it has 1 pixel frame
         out.append(vae.decoder(x[:, :, :1], feat_cache=cache, feat_idx=[0], first_chunk=True))
         x = x[:, :, 1:]
-    if x.shape[2]:
-        out.append(vae.decoder(x, feat_cache=cache, feat_idx=[0]))
+    for part in x.split(_latents_at_once(vae, x), dim=2) if x.shape[2] else ():
+        out.append(vae.decoder(part, feat_cache=cache, feat_idx=[0]))
     pixels = torch.cat(out, dim=2) if len(out) > 1 else out[0]
     if vae.config.patch_size is not None:
         pixels = unpatchify(pixels, vae.config.patch_size)

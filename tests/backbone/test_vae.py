@@ -1,5 +1,7 @@
 """Streaming decode against the library's whole decode, and folded convolutions against 3D ones."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
@@ -60,6 +62,30 @@ def test_streaming_equals_decoding_the_whole_take(
         assert [part.shape[2] for part in parts] == [1 + 4 * (blocks[0] - 1), *(4 * block for block in blocks[1:])]
         assert decoder.frames_decoded == 33
         assert (torch.cat(parts, dim=2) - expected).abs().max() < 1e-4
+
+
+def test_large_frames_pass_the_decoder_one_by_one(vae: AutoencoderKLWan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a latent frame is at the decoder's last layers: 4 pixel frames of 32x48, 4 bytes a channel."""
+    latents, lengths = draw(1, 16, 6, 4, 6), []
+    monkeypatch.setattr(vae.decoder, "forward", passing(vae.decoder.forward, lengths))
+    expected = StreamingDecoder(vae).decode(latents)
+    assert lengths == [1, 5]
+    last_layers = vae.config.base_dim * 4 * 32 * 48 * 4
+    for limit, parts in ((2 * last_layers, [1, 2, 2, 1]), (1, [1] * 6)):
+        lengths.clear()
+        monkeypatch.setattr("backbone.vae.LARGEST_ACTIVATION_BYTES", limit)
+        torch.testing.assert_close(StreamingDecoder(vae).decode(latents), expected, rtol=0, atol=1e-4)
+        assert lengths == parts
+
+
+def passing(forward: Callable[..., Tensor], lengths: list[int]) -> Callable[..., Tensor]:
+    """`forward`, which notes how many latent frames pass."""
+
+    def noted(x: Tensor, **settings: object) -> Tensor:
+        lengths.append(x.shape[2])
+        return forward(x, **settings)
+
+    return noted
 
 
 def test_independent_chunks_would_not_be_equal(vae: AutoencoderKLWan) -> None:
