@@ -24,7 +24,7 @@ class FoldedCausalConv3d(WanCausalConv3d):
     """`WanCausalConv3d` computed as one 2D convolution over the time taps, laid side by side in the channels.
 
     The same function of the same weights. CPU libraries have no fast 3D convolution; this is about ten times faster
-    there. Elsewhere the library's own path runs.
+    there. Of large frames, few are laid out at a time. Elsewhere the library's own path runs.
     """
 
     def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
@@ -33,7 +33,7 @@ class FoldedCausalConv3d(WanCausalConv3d):
             return super().forward(x, cache_x)
         if cache_x is None and x.shape[2] == 1:
             return self._first_frame(x)
-        time_taps, (time_stride, *stride) = self.kernel_size[0], self.stride
+        time_taps, time_stride = self.kernel_size[0], self.stride[0]
         missing = self._padding[4]
         before: list[Tensor] = []
         if cache_x is not None and missing > 0:
@@ -45,16 +45,24 @@ class FoldedCausalConv3d(WanCausalConv3d):
 
         frames = (x.shape[2] - time_taps) // time_stride + 1
         x = x.permute(0, 2, 3, 4, 1)  # channels last, so that the taps of one pixel lie side by side in memory
-        span = (frames - 1) * time_stride + 1
-        taps = [x[:, tap : tap + span : time_stride] for tap in range(time_taps)]
-        x = taps[0] if time_taps == 1 else torch.cat(taps, dim=-1)
-        batch, _, height, width, channels = x.shape
-        x = x.reshape(batch * frames, height, width, channels).permute(0, 3, 1, 2)
-
         weight = self.weight.permute(0, 2, 1, 3, 4).flatten(1, 2).contiguous(memory_format=torch.channels_last)
-        x = F.conv2d(x, weight, self.bias, tuple(stride), (self._padding[2], self._padding[0]))
-        x = x.permute(0, 2, 3, 1).reshape(batch, frames, x.shape[2], x.shape[3], x.shape[1])
+        at_once = max(1, LARGEST_ACTIVATION_BYTES // (time_taps * x[:, :1].nbytes))
+        parts = []
+        for first in range(0, frames, at_once):
+            last = min(first + at_once, frames) - 1
+            taps = [
+                x[:, tap + first * time_stride : tap + last * time_stride + 1 : time_stride] for tap in range(time_taps)
+            ]
+            parts.append(self._convolve(taps[0] if time_taps == 1 else torch.cat(taps, dim=-1), weight))
+        x = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         return x.permute(0, 4, 1, 2, 3)
+
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Every frame of x [B, T, H, W, C] by itself, -> [B, T, H', W', O]."""
+        batch, frames, height, width, channels = x.shape
+        x = x.reshape(batch * frames, height, width, channels).permute(0, 3, 1, 2)
+        x = F.conv2d(x, weight, self.bias, tuple(self.stride[1:]), (self._padding[2], self._padding[0]))
+        return x.permute(0, 2, 3, 1).reshape(batch, frames, x.shape[2], x.shape[3], x.shape[1])
 
     def _first_frame(self, x: Tensor) -> Tensor:
         """The first frame of a clip: everything before it is zero, so only the last time tap counts."""
