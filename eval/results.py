@@ -336,7 +336,12 @@ def summarise(takes: Takes, comparisons: Sequence[Comparison]) -> dict[str, Any]
         "detectable_effect": {name: detectable_effect(count) for name, count in prompts.items()},
         "other_noise": same_noise(takes),
         "embedders": takes.measures[plan.cells[0].name]["embedders"],
-        "conditions": {"run": first["run"], "versions": first["versions"], "request": first["request"]},
+        "conditions": {
+            # A place on this machine says nothing to others; backbone_id says which weights they were.
+            "run": {name: value for name, value in first["run"].items() if name != "folder"},
+            "versions": first["versions"],
+            "request": first["request"],
+        },
     }
 
 
