@@ -176,23 +176,26 @@ def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of the transformer; default as fits best.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def check(folder: Path, dtype: str | None, as_json: bool) -> None:
-    """Whether a pipeline folder is whole, would load, fits this machine, and under which terms it is.
+    """Whether a model folder is whole, would load, fits this machine, and under which terms it is.
 
     Reads headers and hashes only; exit code 1 if it would not load as it is.
 
     \b
     Example:
       longlive-rag models check models/longlive
+      longlive-rag models check tiny-world
     """
     from longlive_rag.cli.doctor import line
     from longlive_rag.cli.generate import quiet_libraries
     from longlive_rag.doctor import device_memory, estimate_of_folder, judge, usual_dtype
     from longlive_rag.inventory import inventory
-    from longlive_rag.presets import load_preset
+    from longlive_rag.presets import BUILT_IN, load_preset
 
     with refuse_bad_input(), quiet_libraries():
         if not folder.is_dir():
-            raise ValueError(f"{folder} is no folder")
+            if str(folder) not in BUILT_IN:
+                raise ValueError(f"{folder} is no folder, nor is it inside the package ({', '.join(BUILT_IN)})")
+            folder = BUILT_IN[str(folder)]
         findings, loads = inventory(folder)
         if loads:
             device, memory = device_memory()

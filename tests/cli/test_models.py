@@ -266,6 +266,8 @@ def test_check(command, pipeline_folder, tmp_path):
     assert "ok   transformer" in done.out
     assert "memory it takes" not in done.out
     assert command("models", "check", tmp_path / "none").code == 2
+    ours = command("models", "check", "tiny-world")
+    assert (ours.code, "BAD" in ours.out, "note" in ours.out) == (0, False, False)
 
 
 def test_check_names_each_part_of_the_original_layout(command, pipe, pipeline_folder, tmp_path):
