@@ -21,7 +21,16 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from backbone.files import FLOAT_DTYPES, read_header, read_headers, shard_of_tensor, shards, weight_files
+from backbone.files import (
+    CONFIG,
+    FLOAT_DTYPES,
+    read_header,
+    read_headers,
+    read_json,
+    shard_of_tensor,
+    shards,
+    weight_files,
+)
 from backbone.names import our_name, unwrapped
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
@@ -219,11 +228,15 @@ def check_part(part: Path, component: type[ModelMixin] | type[PreTrainedModel]) 
     """
     entries = read_headers(weight_files(part))
     _refuse_dtypes({name: entry.dtype for name, entry in entries.items() if entry.dtype not in FLOAT_DTYPES}, str(part))
-    with torch.device("meta"):
-        if issubclass(component, ModelMixin):
-            model = component.from_config(component.load_config(part))
-        else:
-            model = component(component.config_class.from_pretrained(part, local_files_only=True))
+    read_json(part / CONFIG)
+    try:
+        with torch.device("meta"):
+            if issubclass(component, ModelMixin):
+                model = component.from_config(component.load_config(part))
+            else:
+                model = component(component.config_class.from_pretrained(part, local_files_only=True))
+    except Exception as error:  # the libraries' classes raise anything where a value is of the wrong kind
+        raise ValueError(f"{part / CONFIG} can't be used ({type(error).__name__}: {error})") from error
     refuse_mismatches(model, {name: entry.shape for name, entry in entries.items()}, str(part))
 
 

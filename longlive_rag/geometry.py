@@ -117,7 +117,12 @@ def _with_defaults(folder: Path, part: str) -> dict[str, Any]:
         "ffn_dim": 8960,
         "num_layers": 30,
     }
-    return {**defaults, **read_json(folder / part / "config.json")}
+    path = folder / part / "config.json"
+    config = {**defaults, **read_json(path)}
+    for name, default in defaults.items():
+        if type(config[name]) is not type(default):
+            raise ValueError(f"{path}: {name} is {config[name]!r}; it must be like {default!r}")
+    return config
 
 
 def _embedding_dim(folder: Path, encoder: str, channels: int) -> int:

@@ -316,6 +316,21 @@ def test_a_text_encoder_that_does_not_fit_is_refused(pipeline_folder, tmp_path):
         load_pipeline(str(broken))
 
 
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder", "encoder"])
+@pytest.mark.parametrize("content", ["{", "[]", '{"num_layers": "two", "dim_mult": 3, "hidden_dims": 3}'])
+def test_a_damaged_config_is_named(command, pipeline_folder, tmp_path, part, content):
+    broken = tmp_path / "broken"
+    shutil.copytree(pipeline_folder, broken)
+    (broken / part / "config.json").write_text(content)
+    done = command("models", "check", broken)
+    assert (done.code, done.out.count("BAD ")) == (1, 1), done.out
+    assert re.search(rf"^BAD  {part}: .*{part}.config.json can't be (used|read)", done.out, re.MULTILINE)
+    refused = command("generate", PROMPT, "-o", tmp_path / "take", "--backbone", broken, "--seconds", 1)
+    assert (refused.code, refused.err.count("\n")) == (2, 1), refused.err
+    assert f"{part}{os.sep}config.json" in refused.err
+    assert not (tmp_path / "take").exists()
+
+
 def test_known_names_without_weights(command, tmp_path):
     done = command("generate", PROMPT, "-o", tmp_path / "take", "--backbone", "longlive")
     assert done.code == 2
