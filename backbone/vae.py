@@ -216,8 +216,9 @@ def decode_chunk(vae: AutoencoderKLWan, z: Tensor, cache: list[Any]) -> Tensor:
     if all(entry is None for entry in cache):  # the first latent frame of a take passes alone: it has 1 pixel frame
         out.append(vae.decoder(x[:, :, :1], feat_cache=cache, feat_idx=[0], first_chunk=True))
         x = x[:, :, 1:]
-    for part in x.split(_latents_at_once(vae, x), dim=2) if x.shape[2] else ():
-        out.append(vae.decoder(part, feat_cache=cache, feat_idx=[0]))
+    if x.shape[2]:
+        parts = x.split(_latents_at_once(vae, x), dim=2)
+        out += [vae.decoder(part, feat_cache=cache, feat_idx=[0]) for part in parts]
     pixels = torch.cat(out, dim=2) if len(out) > 1 else out[0]
     if vae.config.patch_size is not None:
         pixels = unpatchify(pixels, vae.config.patch_size)

@@ -19,6 +19,7 @@ from longlive_rag.rights.provenance import DIGITAL_SOURCE
 from longlive_rag.take_folder import read_record
 from longlive_rag.timecode import format_timecode
 from longlive_rag.video import VideoWriter, copy_frames, count_frames, read_frames, read_tags
+from retrieval.files import appearing
 
 WRITTEN_AT_ONCE = 16  # frames
 
@@ -138,14 +139,10 @@ def export_video(excerpt: Excerpt, path: Path, codec: str | None = None) -> bool
     """
     made = excerpt.record["video"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with appearing(path) as part:
         copied = codec in (None, made["codec"]) and copy_frames(excerpt.video, part, excerpt.frames, excerpt.tags())
         if not copied:
             _encode(excerpt, part, codec or made["codec"])
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return copied
 
 
@@ -196,12 +193,8 @@ def save_picture(picture: Image.Image, path: Path, tags: Mapping[str, str]) -> N
     for name, text in tags.items():
         info.add_itxt(name.capitalize(), text)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with appearing(path) as part:
         picture.save(part, format="PNG", pnginfo=info)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _write_pictures(folder: Path, named: Iterable[tuple[str, np.ndarray]], excerpt: Excerpt) -> int:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from backbone.config import ContextConfig, SamplerConfig
+from backbone.files import CONFIG, read_headers, read_json, weight_files
+from longlive_rag.catalogue import KnownBackbone
 from longlive_rag.config import OutputConfig
+from longlive_rag.presets import Preset
 
 # Wan2.1-T2V-1.3B, where no folder is at hand.
 WAN_1_3B: dict[str, Any] = {
@@ -94,6 +97,37 @@ def estimate(
     passes = len(sampler.denoising_steps) + 1
     return Estimate(
         parts, text_bytes, page, passes * layers * (linear + attended), temporal_factor * context.frames_per_block
+    )
+
+
+def estimate_of_folder(preset: Preset, dtype: str) -> Estimate:
+    """What a pipeline folder needs, by its configs and the sizes of its files."""
+    transformer = {**WAN_1_3B, **read_json(preset.folder / "transformer" / CONFIG)}
+    vae = read_json(preset.folder / "vae" / CONFIG)
+    vae_tensors = read_headers(weight_files(preset.folder / "vae"))
+    text = sum(path.stat().st_size for path in weight_files(preset.folder / "text_encoder"))
+    return estimate(
+        transformer,
+        preset.context,
+        preset.sampler,
+        preset.output,
+        dtype_bytes=4 if dtype == "float32" else 2,
+        spatial_factor=int(vae.get("scale_factor_spatial", 8)),
+        temporal_factor=preset.temporal_factor,
+        vae_parameters=sum(math.prod(entry.shape) for entry in vae_tensors.values()),
+        text_bytes=text,
+        vae_channels=int(vae.get("base_dim", 96)),
+    )
+
+
+def estimate_of_known(known: KnownBackbone, dtype: str) -> Estimate:
+    """What a known backbone of Wan2.1-1.3B's size needs, without any file of it."""
+    return estimate(
+        WAN_1_3B,
+        known.context or ContextConfig(),
+        known.sampler or SamplerConfig(),
+        known.output or OutputConfig(),
+        dtype_bytes=4 if dtype == "float32" else 2,
     )
 
 

@@ -12,6 +12,7 @@ from longlive_rag.catalogue import KnownBackbone, ReleasedFiles
 from longlive_rag.disk import in_words
 from longlive_rag.rights.hashing import sha256
 from longlive_rag.rights.records import is_recorded, record_terms, rights_of
+from retrieval.files import appearing
 
 SUMS = "SHA256SUMS"
 
@@ -80,19 +81,10 @@ def _from_mirror(files: ReleasedFiles, target: Path, mirror: Path, say: Callable
         if not copy.is_file() or copy.stat().st_size != path.stat().st_size:
             copy.parent.mkdir(parents=True, exist_ok=True)
             say(f"  {name}, {in_words(path.stat().st_size)}")
-            _copy_whole(path, copy)
+            with appearing(copy) as part:
+                shutil.copyfile(path, part)
         there.append(copy)
     return Fetched(target, there, "mirror", _check(target, sums, there))
-
-
-def _copy_whole(path: Path, copy: Path) -> None:
-    part = copy.with_name(f".{copy.name}.part")
-    try:
-        shutil.copyfile(path, part)
-        part.replace(copy)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _from_hub(files: ReleasedFiles, target: Path) -> Fetched:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from longlive_rag.doctor import estimate_of_folder
 from longlive_rag.embeddings import LARGE_TEXT_BYTES, encoder_id, read_embeddings
+from longlive_rag.fit import estimate_of_folder
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets import find_folder, load_preset
 

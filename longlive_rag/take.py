@@ -43,6 +43,7 @@ from longlive_rag.timeline import Timeline
 from longlive_rag.version import versions
 from longlive_rag.video import CODECS, VideoWriter, read_small_frames, safe_frames
 from retrieval.budgets import PageCounters
+from retrieval.files import appearing
 from retrieval.selection import Selection
 from retrieval.store import BlockRecord, LatentWriter
 
@@ -511,10 +512,5 @@ def _of_this_take(selections: Sequence[Selection]) -> list[Selection]:
 
 
 def _save(picture: Image.Image, path: Path) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with appearing(path) as part:
         picture.save(part, format="PNG")
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

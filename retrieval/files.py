@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -18,12 +20,18 @@ def write_whole(path: Path, content: bytes) -> None:
     After a loss of power it may be gone, as long as its folder was not synced.
     Where writing fails nothing is left behind.
     """
+    with appearing(path) as part, part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to fill, which becomes `path` when the `with` body ends well and is removed otherwise."""
     part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield part
         part.replace(path)
     except BaseException as error:
         part.unlink(missing_ok=True)

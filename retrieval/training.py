@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from retrieval.encoder import LatentAutoencoder
+from retrieval.files import appearing
 
 OFFSETS, MARGIN, EPSILON = (1, 2, 3), 0.85, 1e-8
 VALIDATION_CHUNKS = 64
@@ -279,9 +279,8 @@ def append_log(folder: Path, entry: dict[str, float]) -> None:
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:
     """`torch.save`, so that whoever looks finds the old file or the new one, whole."""
-    part = path.with_name(f".{path.name}.part")
-    torch.save(content, part)
-    os.replace(part, path)
+    with appearing(path) as part:
+        torch.save(content, part)
 
 
 def read_log(folder: Path) -> Iterator[dict[str, float]]:

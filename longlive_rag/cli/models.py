@@ -187,7 +187,8 @@ def check(folder: Path, dtype: str | None, as_json: bool) -> None:
     """
     from longlive_rag.cli.doctor import line
     from longlive_rag.cli.generate import quiet_libraries
-    from longlive_rag.doctor import device_memory, estimate_of_folder, judge, usual_dtype
+    from longlive_rag.doctor import device_memory, judge, usual_dtype
+    from longlive_rag.fit import estimate_of_folder
     from longlive_rag.inventory import inventory
     from longlive_rag.presets import BUILT_IN, load_preset
 

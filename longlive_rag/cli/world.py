@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
+from retrieval.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -347,9 +348,7 @@ def _percent(share: float | None) -> str:
 
 
 def _write_json(path: Path, figures: Any) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_whole(path, f"{json.dumps(figures, indent=1)}\n".encode())
 
 
 def _set_threads(threads: int | None) -> None:

@@ -371,7 +371,7 @@ def test_embedded_prompts_replace_the_text_encoder(command, pipeline_folder, tmp
 def test_a_text_encoder_without_room_beside_the_rest_stays_in_host_memory(pipeline_folder):
     """`meta` stands for a GPU: what lies there has no data, so the encoder can't have been there."""
     folder, gpu, host = pipeline_folder, torch.device("meta"), torch.device("cpu")
-    needs = doctor.estimate_of_folder(load_preset(str(folder)), "float32")
+    needs = fit.estimate_of_folder(load_preset(str(folder)), "float32")
     room = needs.device_bytes + needs.text_encoder_bytes
     assert text_device(folder, "float32", gpu, room) == gpu
     assert text_device(folder, "float32", gpu, room - 1) == host
