@@ -367,7 +367,8 @@ class _Bar:
 
         self._done, self._all = done, all_
         if self._bar is None:
-            self._bar = tqdm(total=all_, unit=f" {self._unit}s", file=sys.stderr, mininterval=1)
+            # what was there already took no time, and says nothing of the time that is left
+            self._bar = tqdm(total=all_, initial=done, unit=f" {self._unit}s", file=sys.stderr, mininterval=1)
         self._bar.update(done - self._bar.n)
 
     @property

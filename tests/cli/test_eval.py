@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,10 @@ def test_compare_stopped_says_how_to_go_on(command, slow, tmp_path, monkeypatch)
     assert "Stopped; 1 of 4 takes" in result.err
     assert "The same command goes on." in result.err
     assert not (tmp_path / "run" / "report.html").exists()
+    pipe.fail_after = 10**9
+    resumed = command(*compare_arguments(slow, tmp_path))
+    assert resumed.code == 0
+    assert re.search(r"1/4 \[00:00<\?", resumed.err), "what was there already says nothing of the time that is left"
 
 
 @pytest.mark.parametrize(
