@@ -217,7 +217,7 @@ def check(folder: Path, dtype: str | None, as_json: bool) -> None:
 @models.command("embed-prompts")
 @click.argument("prompts", nargs=-1)
 @click.option("--backbone", required=True, metavar="NAME|FOLDER", help="Whose text encoder.")
-@click.option("--file", "prompt_file", type=FOLDER, help="A text file with a prompt a line, besides PROMPTS.")
+@click.option("--file", "prompt_file", type=FOLDER, help="A prompts file: one a line, # begins a comment.")
 @click.option("-o", "--output", required=True, type=FOLDER, help="A .safetensors file; replaced if it is there.")
 def embed_prompts(prompts: tuple[str, ...], backbone: str, prompt_file: Path | None, output: Path) -> None:
     """Encode prompts once, on a machine with room for the text encoder; only that is loaded.
@@ -230,11 +230,11 @@ def embed_prompts(prompts: tuple[str, ...], backbone: str, prompt_file: Path | N
     """
     from longlive_rag.cli.generate import quiet_libraries
     from longlive_rag.presets import load_preset
+    from longlive_rag.prompts import read_prompts
 
     with refuse_bad_input(), quiet_libraries():
         if prompt_file is not None:
-            lines = prompt_file.read_text(encoding="utf-8").splitlines()
-            prompts = (*prompts, *(line for line in lines if line.strip()))
+            prompts = (*prompts, *read_prompts(prompt_file))
         if not prompts:
             raise ValueError("there are no prompts; give them as arguments or with --file")
         if output.suffix != ".safetensors":

@@ -353,7 +353,7 @@ def test_convert(command, pipeline_folder, tmp_path):
 
 def test_embedded_prompts_replace_the_text_encoder(command, pipeline_folder, tmp_path):
     path = tmp_path / "prompts.safetensors"
-    (tmp_path / "prompts.txt").write_text(f"{PROMPT}\n\na blue square walks\n")
+    (tmp_path / "prompts.txt").write_text(f"# mine\n{PROMPT}\n\n  a blue square walks \n")
     arguments = ("--backbone", pipeline_folder, "--file", tmp_path / "prompts.txt", "-o", path)
     assert command("models", "embed-prompts", *arguments).out == f"{path}: 2 prompts\n"
     with_text = load_pipeline(str(pipeline_folder), device="cpu")
