@@ -128,7 +128,7 @@ class Maker:
         )
         take = TakeWriter(folder, request, timeline, self._take_run)
         try:
-            choose = choice_of(cell.arm.retrieval, cell.seed, request.context.memory_frames)
+            choose = choice_of(cell.arm.retrieval, cell.seed, request.context.memory_frames, cell.story.id)
             for block in self._pipe.stream(request, noise=noise, choose=choose):
                 take.add(block)
         except BaseException as error:

@@ -11,14 +11,15 @@ from longlive_rag import Choose
 SIMILAR = "similar"
 
 
-def choice_of(retrieval: str, seed: int, memory_frames: int) -> Choose | None:
+def choice_of(retrieval: str, seed: int, memory_frames: int, story: str = "") -> Choose | None:
     """What picks frames instead of the search, for `pipe.stream(..., choose=...)`; all else stays as it is.
 
     Args:
         retrieval: `similar` is the search itself, so None; `random` is any of the candidates, the same for the same
-            seed and block; `recent` the newest of them.
+            story, seed and block; `recent` the newest of them.
         seed: of the take.
         memory_frames: how many.
+        story: what the take is of. Others draw other frames: takes that all had the same luck would count as one.
 
     Raises:
         ValueError: if `retrieval` is none of them.
@@ -28,7 +29,7 @@ def choice_of(retrieval: str, seed: int, memory_frames: int) -> Choose | None:
     if retrieval == "random":
 
         def choose(take: int, block: int, candidates: range) -> Sequence[int]:
-            rng = np.random.default_rng([seed, take, block])
+            rng = np.random.default_rng([seed, take, block, *story.encode()])
             return rng.choice(candidates, min(memory_frames, len(candidates)), replace=False).tolist()
 
         return choose

@@ -58,7 +58,7 @@ class Timeline:
 
     def block_at(self, pixel_frame: int) -> int:
         """The block that holds a pixel frame."""
-        return self._latent_of(pixel_frame) // self.frames_per_block
+        return self.latent_at(pixel_frame) // self.frames_per_block
 
     def cue_block(self, seconds: float) -> int:
         """The block at which a cue takes over: the first that begins at `seconds` or later, never the first block."""
@@ -77,9 +77,10 @@ class Timeline:
     def latents_between(self, start_seconds: float, end_seconds: float) -> range:
         """Latent frames of which some pixel frame is shown in a span."""
         first, last = int(start_seconds * self.fps), math.ceil(end_seconds * self.fps) - 1
-        return range(self._latent_of(first), self._latent_of(max(first, last)) + 1)
+        return range(self.latent_at(first), self.latent_at(max(first, last)) + 1)
 
-    def _latent_of(self, pixel_frame: int) -> int:
+    def latent_at(self, pixel_frame: int) -> int:
+        """The latent frame that holds a pixel frame."""
         return -(-pixel_frame // self.temporal_factor)
 
     def _pixels_before(self, latent_frame: int) -> int:

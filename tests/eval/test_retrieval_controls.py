@@ -28,6 +28,12 @@ def test_random_brings_back_any_candidate_the_same_for_the_same_seed():
     assert choose(0, 9, range(1, 2)) == [1]
 
 
+def test_takes_of_different_stories_draw_different_frames():
+    one, same, other = (choice_of("random", 0, 2, story) for story in ("fox", "fox", "owl"))
+    draws = [[choose(0, block, range(1, 100)) for block in range(20)] for choose in (one, same, other)]
+    assert draws[0] == draws[1] != draws[2]
+
+
 def test_unknown_retrieval_is_refused():
     assert choice_of("similar", 0, 6) is None
     with pytest.raises(ValueError, match="similar, random or recent"):

@@ -1,0 +1,131 @@
+"""What memory brought back: does it show the subject, and as it was? Beside it, what any past frame would have shown.
+
+A memory may fail in two places: the search finds nothing of use, or attention makes nothing of what was found. Drift
+alone doesn't tell one from the other; this does. It is read at the moment that decides: right after the last cue before
+a horizon, where the newest frame shows what was and not what is to come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.drift import Floats
+from eval.plan import Cell
+from eval.results import Takes
+from eval.windows import LAST_S
+from longlive_rag.timeline import Timeline
+from retrieval.selection import candidate_frames
+
+AFTER_CUE_S = 2.0
+Shown = tuple[float, float, float, float]
+"""Share of frames that show the subject and their likeness (NaN: none does), of those brought back and of all."""
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """Frames that an arm brought back before a horizon, over all takes of a scenario.
+
+    They are those of the blocks that begin in the 2 s after the last cue before the horizon, or in the last 5 s before
+    it where there is no cue. Frames of other takes are not among them.
+
+    Attributes:
+        scenario, arm, horizon_s: whose they are.
+        takes: in which some frame was brought back then.
+        seen: share that shows the subject; mean over takes.
+        likeness: their mean cosine to the reference, of those that show it; None if none does.
+        seen_by_chance, likeness_by_chance: the same of all frames that could have been brought back.
+    """
+
+    scenario: str
+    arm: str
+    horizon_s: float
+    takes: int
+    seen: float
+    likeness: float | None
+    seen_by_chance: float
+    likeness_by_chance: float | None
+
+
+def what_was_recalled(takes: Takes, embedder: str) -> list[Recalled]:
+    """What every arm with memory brought back before every horizon, as `embedder` sees it."""
+    plan, found = takes.plan, []
+    for scenario in plan.scenarios:
+        stories = [story for story in plan.stories if story.scenario == scenario]
+        for arm in plan.arms:
+            cells = [Cell(arm, story, seed) for story in stories for seed in range(plan.seeds)]
+            shown = [_of_take(takes.measures[cell.name], takes.record(cell), embedder) for cell in cells]
+            for horizon_s, rows in zip(plan.horizons_s, zip(*shown, strict=True), strict=True):
+                some = [row for row in rows if row is not None]
+                if some:
+                    found.append(Recalled(scenario, arm.name, horizon_s, len(some), *_mean(some)))
+    return found
+
+
+def _of_take(measures: Mapping[str, Any], record: Mapping[str, Any], embedder: str) -> list[Shown | None]:
+    """What was brought back, and could have been, before each horizon; None where nothing was."""
+    timeline = _timeline(record)
+    cosines = cosine_of_latents(measures, timeline, embedder)
+    return [
+        _shown(cosines, list(_selections(record, timeline, horizon_s)), record["request"]["context"])
+        for horizon_s in measures["horizons_s"]
+    ]
+
+
+def _shown(cosines: Floats, selections: Sequence[Mapping[str, Any]], context: Mapping[str, Any]) -> Shown | None:
+    recalled = [frame for selection in selections for frame in selection["frames"] if frame >= 0]
+    if not recalled:
+        return None
+    sizes = [context[name] for name in ("window_frames", "sink_frames", "recency_guard_frames")]
+    past = candidate_frames(selections[-1]["query_frame"] + 1, *sizes)
+    return *_seen_and_likeness(cosines[recalled]), *_seen_and_likeness(cosines[past])
+
+
+def cosine_of_latents(measures: Mapping[str, Any], timeline: Timeline, embedder: str) -> Floats:
+    """Mean cosine to the reference of every latent frame [latents], over those of its pixel frames that were embedded.
+
+    NaN is: the subject is not seen in them. A latent frame of which no pixel frame was embedded is as the one before.
+    """
+    seconds = np.array(measures["per_frame"]["seconds"], np.float64)
+    cosines = np.array(measures["per_frame"]["cosine"][embedder], np.float64)
+    latents = np.array([timeline.latent_at(round(second * timeline.fps)) for second in seconds])
+    values = np.full(timeline.latent_frames, np.nan)
+    for latent in range(timeline.latent_frames):
+        here = cosines[latents == latent]
+        if len(here):
+            values[latent] = np.nan if np.isnan(here).all() else np.nanmean(here)
+        elif latent:
+            values[latent] = values[latent - 1]
+    return values
+
+
+def _timeline(record: Mapping[str, Any]) -> Timeline:
+    video = record["video"]
+    size = record["request"]["context"]["frames_per_block"]
+    return Timeline(video["frames"], video["fps"], size, video["temporal_factor"])
+
+
+def _selections(record: Mapping[str, Any], timeline: Timeline, horizon_s: float) -> Iterator[Mapping[str, Any]]:
+    cues = [cue["seconds"] for cue in record["cues"] if cue["seconds"] < horizon_s]
+    begin_s, end_s = (cues[-1], cues[-1] + AFTER_CUE_S) if cues else (horizon_s - LAST_S, horizon_s)
+    for selection in record["selections"]:
+        if begin_s <= timeline.starts_at(selection["block"]) < min(end_s, horizon_s):
+            yield selection
+
+
+def _seen_and_likeness(cosines: NDArray[np.float64]) -> tuple[float, float]:
+    seen = ~np.isnan(cosines)
+    return float(seen.mean()), float(cosines[seen].mean()) if seen.any() else np.nan
+
+
+def _mean(rows: Sequence[Shown]) -> tuple[float, float | None, float, float | None]:
+    """Mean of each column over the takes that have it."""
+    columns = np.array(rows, np.float64).T
+    seen, likeness, by_chance, chance_likeness = (
+        None if np.isnan(column).all() else float(np.nanmean(column)) for column in columns
+    )
+    return seen or 0.0, likeness, by_chance or 0.0, chance_likeness
