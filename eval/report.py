@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 
 from eval import figures
 from eval.plan import Cell, Plan
+from eval.recalled import AFTER_CUE_S, Recalled, what_was_recalled
 from eval.results import Comparison, Outcome, Takes, compare_all, outcomes, summarise
 from eval.runs import take_folder
 from eval.scenarios import Story, read_scenarios
@@ -56,15 +58,19 @@ def write_report(run: Path, plan: Plan) -> dict[str, Any]:
     takes = Takes(run, plan)
     comparisons = compare_all(takes)
     results = summarise(takes, comparisons)
+    recalled = what_was_recalled(takes, next(iter(results["embedders"])))
+    results["recalled"] = [asdict(row) for row in recalled]
     (run / FIGURES).mkdir(exist_ok=True)
-    page = _page(takes, comparisons, results)
+    page = _page(takes, comparisons, recalled, results)
     write_json(run / RESULTS, results)
     write_whole(run / TABLE, _csv(takes).encode())
     write_whole(run / REPORT, page.encode())
     return results
 
 
-def _page(takes: Takes, comparisons: Sequence[Comparison], results: dict[str, Any]) -> str:
+def _page(
+    takes: Takes, comparisons: Sequence[Comparison], recalled: Sequence[Recalled], results: dict[str, Any]
+) -> str:
     plan = takes.plan
     arms = [arm.name for arm in plan.arms]
     embedder = next(iter(results["embedders"]))
@@ -79,6 +85,7 @@ def _page(takes: Takes, comparisons: Sequence[Comparison], results: dict[str, An
     ]
     for scenario in plan.scenarios:
         parts.append(_scenario(takes, scenario, embedder, [c for c in comparisons if c.scenario == scenario]))
+        parts.append(_recalled([row for row in recalled if row.scenario == scenario]))
     parts += [_guardrails(results), _noise_floor(takes, results), _conditions(takes, results)]
     title = f"{arms[1]} against {arms[0]}: identity drift"
     return (
@@ -201,6 +208,29 @@ def _companions(comparisons: Sequence[Comparison], plan: Plan, primary: str) -> 
     return "<h3>Companions and other embedders</h3>" + html_table(
         head, rows, f"At {plan.seconds:g} s. Intervals only: no tests are made of these."
     )
+
+
+def _recalled(rows: Sequence[Recalled]) -> str:
+    """What the search found, at the moment that decides."""
+    if not rows:
+        return ""
+    cells = [
+        [
+            f"{row.horizon_s:g} s", row.arm, f"{row.seen:.0%}", f"{row.seen_by_chance:.0%}",
+            _figure_or_dash(row.likeness), _figure_or_dash(row.likeness_by_chance), str(row.takes),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    head = ["horizon", "arm", "show the subject", "of all past frames", "likeness", "of all past frames", "takes"]
+    text = (
+        f"Frames brought back in the {AFTER_CUE_S:g} s after the last cue before each horizon (without cues: in the "
+        "last seconds before it). Likeness: cosine to the reference, of those that show the subject."
+    )
+    return "<h3>What memory brought back</h3>" + html_table(head, cells, text)
+
+
+def _figure_or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _strips(takes: Takes, scenario: str, pairs: dict[str, dict[str, float]]) -> str:

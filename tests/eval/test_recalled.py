@@ -1,0 +1,104 @@
+"""What memory brought back: read from records and measures that are written by hand."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from eval.plan import Arm, Cell
+from eval.recalled import cosine_of_latents, what_was_recalled
+from eval.scenarios import Story
+from longlive_rag.timeline import Timeline
+
+FPS, SECONDS = 16, 20.0
+TIMELINE = Timeline(int(FPS * SECONDS), FPS, 3, 4)
+CONTEXT = {"window_frames": 12, "sink_frames": 1, "recency_guard_frames": 5, "frames_per_block": 3}
+ARM = Arm("memory")
+STORY = Story("s", "plain", "a fox")
+
+
+def measures_of(cosines: list[float | None], every: int = 4) -> dict:
+    """One cosine a latent frame, read in the last of its pixel frames."""
+    numbers = range(0, TIMELINE.pixel_frames, every)
+    values = [cosines[min(TIMELINE.latent_at(number), len(cosines) - 1)] for number in numbers]
+    return {
+        "horizons_s": [10.0, SECONDS],
+        "per_frame": {"seconds": [round(n / FPS, 6) for n in numbers], "cosine": {"eye": values}},
+    }
+
+
+def record_of(selections: dict[int, list[int]], cues: tuple[float, ...] = ()) -> dict:
+    """Block to the frames that it brought back."""
+    return {
+        "video": {"frames": TIMELINE.pixel_frames, "fps": FPS, "temporal_factor": 4},
+        "request": {"context": CONTEXT},
+        "cues": [{"seconds": TIMELINE.starts_at(TIMELINE.cue_block(second))} for second in cues],
+        "selections": [{"block": b, "query_frame": 3 * b - 1, "frames": frames} for b, frames in selections.items()],
+    }
+
+
+def recalled(*takes: tuple[dict, dict]) -> list:
+    plan = SimpleNamespace(
+        scenarios=("plain",), stories=(STORY,), arms=(ARM,), seeds=len(takes), horizons_s=(10.0, SECONDS)
+    )
+    names = [Cell(ARM, STORY, seed).name for seed in range(len(takes))]
+    records = dict(zip(names, [record for _, record in takes], strict=True))
+    measures = dict(zip(names, [measure for measure, _ in takes], strict=True))
+    return what_was_recalled(
+        SimpleNamespace(plan=plan, measures=measures, record=lambda cell: records[cell.name]), "eye"
+    )
+
+
+def half_seen() -> list[float | None]:
+    """The subject is there, a little less alike in every frame, until frame 29; then the stage is empty."""
+    return [1 - 0.01 * frame if frame < 30 else None for frame in range(TIMELINE.latent_frames)]
+
+
+def test_frames_after_the_last_cue_are_counted_and_chance_beside_them():
+    cue = TIMELINE.cue_block(14.0)
+    after = {
+        cue - 1: [9, 9, 9],
+        cue: [4, 6, 35, 36],
+        cue + 1: [4, 6, 35, 36],
+        cue + 4: [9, 9, 9],  # 3 s later: too late
+    }
+    (row,) = recalled((measures_of(half_seen()), record_of(after, (4.0, 14.0))))
+    assert (row.horizon_s, row.takes, row.seen) == (SECONDS, 1, 0.5)
+    assert row.likeness == pytest.approx(0.95)
+    past = range(1, 3 * (cue + 1) - 11 - 5)  # what could be retrieved at the later of the two blocks
+    assert row.seen_by_chance == pytest.approx(29 / len(past))
+    assert row.likeness_by_chance == pytest.approx(1 - 0.01 * np.mean(range(1, 30)))
+
+
+def test_without_cues_the_last_seconds_count():
+    last = TIMELINE.blocks - 1
+    rows = recalled((measures_of(half_seen()), record_of({10: [1], 12: [2], last: [3, 40]})))
+    assert [(row.horizon_s, row.seen, row.likeness) for row in rows] == [
+        (10.0, 1.0, pytest.approx(0.985)),  # blocks 10 and 12 begin at 7.3 and 8.8 s
+        (SECONDS, 0.5, pytest.approx(0.97)),
+    ]
+
+
+def test_the_mean_is_over_takes_and_where_nothing_was_brought_back_there_is_no_figure():
+    last = TIMELINE.blocks - 1
+    nobody = [None] * TIMELINE.latent_frames
+    rows = recalled(
+        (measures_of(half_seen()), record_of({last: [1, 2, 3]})),
+        (measures_of(nobody), record_of({last: [4]})),
+        (measures_of(half_seen()), record_of({})),
+        (measures_of(half_seen()), record_of({last: [-5]})),  # a frame of another take
+    )
+    assert [(row.takes, row.seen, row.likeness) for row in rows] == [(2, 0.5, pytest.approx(0.98))]
+    assert recalled((measures_of(half_seen()), record_of({}))) == []
+
+
+@pytest.mark.parametrize("every", [1, 4, 12])
+def test_latents_are_as_their_pixel_frames(every):
+    cosines = half_seen()
+    found = cosine_of_latents(measures_of(cosines, every), TIMELINE, "eye")
+    step = max(1, every // 4)
+    known = np.array([np.nan if cosines[f] is None else cosines[f] for f in range(len(cosines))])
+    np.testing.assert_allclose(found[::step], known[::step])
+    assert len(found) == TIMELINE.latent_frames
