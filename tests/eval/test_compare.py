@@ -119,6 +119,9 @@ def test_the_report_is_one_file_with_all_in_it(finished):
     assert results["verdicts"][0] in page
     assert not any(word in page for word in ('src="http', "href=", "@import", "url("))
     assert page.count("data:image/png;base64,") >= 7
+    recalled = [(row["arm"], row["horizon_s"], row["takes"]) for row in results["recalled"]]
+    assert recalled == [("memory", 20.0, 8)]  # until 10 s nothing has left the window
+    assert "What memory brought back" in page
     assert "eval compare --plan RUN/plan.json" in page
     names = {path.stem for path in (run / "figures").glob("*.png")}
     assert {"plain-curves", "plain-intervals", "plain-pairs", "plain-strip-best", "plain-strip-worst"} <= names
