@@ -63,7 +63,6 @@ class MemoryConfig:
         admit_above: frames whose similarity to every anchor is below this don't enter memory; None admits all.
         prompt_weight: w in the score (1 - w) cos(latents) + w cos(prompts).
         diversity: d in maximal marginal relevance; 0 takes the most similar.
-        continuation: latent frames; what followed the most similar frames so much later is brought back in their place.
         remember: other takes, each TAKE or TAKE@FROM-TO, whose frames are remembered from the start.
         steering: spans that are pinned or excluded from some second of the take on.
 
@@ -83,7 +82,6 @@ class MemoryConfig:
     admit_above: float | None = None
     prompt_weight: float = 0.0
     diversity: float = 0.0
-    continuation: int = 0
     remember: tuple[str, ...] = ()
     steering: tuple[Steering, ...] = ()
 
@@ -107,8 +105,6 @@ class MemoryConfig:
         for name in ("prompt_weight", "diversity"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name):g}; it must be from 0 to below 1")
-        if self.continuation < 0:
-            raise ValueError(f"continuation is {self.continuation}; it must be a number of latent frames, 0 or more")
         self._check_gate()
 
     def _check_gate(self) -> None:

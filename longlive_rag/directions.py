@@ -39,7 +39,6 @@ def retrieval_rules(memory: MemoryConfig, timeline: Timeline) -> RetrievalRules:
         anchors=timeline.latents_between(*memory.anchor) if memory.anchor else None,
         admit_above=memory.admit_above,
         diversity=memory.diversity,
-        continuation=memory.continuation,
     )
 
 

@@ -19,7 +19,6 @@ from retrieval.policy import (
     most_diverse,
     pinned_among,
     pinned_places,
-    preceding,
     spread,
     unit,
     without,
@@ -186,25 +185,13 @@ class _TakeMemory:
         allowed = without(allowed, (), taken)
         places = limit - len(found)
         if rules.diversity:
-            pool = self._nearest(query, allowed, POOL * limit)
+            pool = index.search(query, allowed, POOL * limit)
             similarities = np.array([similarity for _, similarity in pool], dtype=np.float32)
             units = index.units([frame for frame, _ in pool])
             found += [pool[place] for place in most_diverse(similarities, units, places, rules.diversity)]
         else:
-            found += self._nearest(query, allowed, places)
-        return sorted(found, key=lambda pair: -pair[1])
-
-    def _nearest(self, query: NDArray[np.float32], allowed: Sequence[int], limit: int) -> Found:
-        """Up to `limit` of `allowed`: what is most similar, or what followed that, with the similarity of the match."""
-        index, ahead = self._index_here(), self._rules.continuation
-        if not ahead:
-            return index.search(query, allowed, limit)
-        matches = index.search(query, preceding(allowed, ahead, self._first_frame), limit)
-        found = [(frame + ahead, similarity) for frame, similarity in matches]
-        if len(found) < limit:  # a take's first frames follow nothing
-            rest = without(allowed, (), {frame for frame, _ in found})
-            found += index.search(query, rest, limit - len(found))
-        return found
+            found += index.search(query, allowed, places)
+        return sorted(found, key=lambda pair: -pair[1]) if pins or rules.diversity else found
 
     def similarities(self, frames: Sequence[int], prompt: NDArray[np.float32] | None) -> list[float]:
         """To the newest frame; 0 while there is none."""

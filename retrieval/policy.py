@@ -25,9 +25,6 @@ class RetrievalRules:
         admit_above: a frame enters memory only if its cosine similarity to some anchor is at least this.
         diversity: d in maximal marginal relevance: each place goes to the frame with the largest
             (1 - d) similarity to the query - d largest similarity to what is chosen already.
-        continuation: the frame that followed the most similar one by so many is brought back, not that frame itself:
-            an empty stage is most like other empty stages, but what is needed is who came next. After RETRO
-            (Borgeaud et al., 2022, section 2.3), where a neighbour is retrieved with its continuation.
     """
 
     exclude: tuple[range, ...] = ()
@@ -36,7 +33,6 @@ class RetrievalRules:
     anchors: range | None = None
     admit_above: float | None = None
     diversity: float = 0.0
-    continuation: int = 0
 
 
 def without(frames: Sequence[int], excluded: Sequence[range], refused: Collection[int]) -> Sequence[int]:
@@ -44,18 +40,6 @@ def without(frames: Sequence[int], excluded: Sequence[range], refused: Collectio
     if not excluded and not refused:
         return frames
     return [frame for frame in frames if frame not in refused and not _within(frame, excluded)]
-
-
-def preceding(frames: Sequence[int], ahead: int, first: int) -> Sequence[int]:
-    """The frames that each of `frames` follows by `ahead` in the same take, as far as there are any.
-
-    Args:
-        frames: of this take from 0 on, of others below.
-        first: the first frame that there is.
-    """
-    if isinstance(frames, range) and frames.step == 1 and frames.start >= 0:
-        return range(max(frames.start - ahead, 0), max(frames.stop - ahead, 0))
-    return [frame - ahead for frame in frames if frame - ahead >= (0 if frame >= 0 else first)]
 
 
 def pinned_among(frames: Sequence[int], pins: Sequence[range]) -> list[int]:

@@ -133,13 +133,6 @@ SETTINGS = (
     Setting("--prompt-weight", "memory", "prompt_weight", float, "Share of the prompt in what memory compares."),
     Setting("--diversity", "memory", "diversity", float, "0: the most similar frames; towards 1: unlike each other."),
     Setting(
-        "--continuation",
-        "memory",
-        "continuation",
-        int,
-        "Bring back what followed the match so many latent frames later.",
-    ),
-    Setting(
         "--remember",
         "memory",
         "remember",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.encoder import MeanPoolEncoder
-from retrieval.memory import Memory, _TakeMemory, pooled_prompts
+from retrieval.memory import Memory, pooled_prompts
 from retrieval.policy import (
     RetrievalRules,
     admitted,
@@ -153,46 +153,6 @@ def test_a_return_cue_finds_frames_made_under_words_like_it() -> None:
     assert set(frames_of(hybrid)) == {2, 3}
     hybrid.prompt(torch.from_numpy(AXES[0])[None, None])
     assert set(frames_of(hybrid)) == {0, 1}
-
-
-def test_what_followed_the_match_is_brought_back() -> None:
-    """An empty stage (2) looks like other empty stages; who came then (0) is what is needed."""
-    kinds = [2, 0, 0, 3, 2, 0, 0, 3, 2]
-    assert set(frames_of(memory_of(kinds, 2, RetrievalRules()))) == {0, 4}
-    assert set(frames_of(memory_of(kinds, 2, RetrievalRules(continuation=1)))) == {1, 5}
-    kept_out = RetrievalRules(continuation=1, exclude=(range(0, 2), range(4, 5)))  # the match may be excluded, 5 is not
-    assert frames_of(memory_of(kinds, 1, kept_out)) == (5,)
-    pinned = RetrievalRules(continuation=1, pin=(range(3, 4),))
-    assert 3 in frames_of(memory_of(kinds, 2, pinned))
-
-
-def test_frames_that_follow_nothing_fill_places_that_are_left() -> None:
-    assert set(frames_of(memory_of([0, 1, 2, 0], 3, RetrievalRules(continuation=2)))) == {0, 1, 2}
-
-
-def test_nothing_follows_from_one_take_into_another() -> None:
-    memory = memory_of([], 1, RetrievalRules(continuation=1))
-    memory.bring(AXES[[1, 2, 3]], None, 1)  # frames -3, -2, -1
-    for kind in (4, 5, 3):
-        memory.remember(torch.from_numpy(AXES[kind])[None, None, :, None, None].expand(1, 1, 6, 2, 2))
-    assert frames_of(memory) != (0,), "-1 is most like the newest frame, but frame 0 is of another take"
-
-
-@given(seed=st.integers(0, 300), ahead=st.integers(0, 12), limit=st.integers(1, 5), remembered=st.integers(0, 6))
-def test_continuation_is_the_search_shifted(seed: int, ahead: int, limit: int, remembered: int) -> None:
-    frames = list(range(-remembered, 9))
-    units = dict(zip(frames, vectors(seed, len(frames)), strict=True))
-    allowed = [frame for frame in frames if (frame * 7 + seed) % 3]
-    query = vectors(seed + 1, 1)[0]
-    take = _TakeMemory(RetrievalRules(continuation=ahead), -remembered)
-    take.index_frames(np.stack(list(units.values())), None)
-    take._newest = query
-    scores = {frame: units[frame - ahead] @ query for frame in allowed if frame - ahead in units}
-    scores = {frame: score for frame, score in scores.items() if (frame < 0) == (frame - ahead < 0)}
-    best = sorted(scores, key=lambda frame: -scores[frame])[:limit]
-    found = [frame for frame, _ in take.search(None, allowed, limit)]
-    assert set(best) <= set(found) <= set(allowed)
-    assert len(found) == len(set(found)) == min(limit, len(allowed))
 
 
 def test_prompts_are_pooled_over_their_words_alone() -> None:
