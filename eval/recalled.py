@@ -124,8 +124,15 @@ def _seen_and_likeness(cosines: NDArray[np.float64]) -> tuple[float, float]:
 
 def _mean(rows: Sequence[Shown]) -> tuple[float, float | None, float, float | None]:
     """Mean of each column over the takes that have it."""
-    columns = np.array(rows, np.float64).T
-    seen, likeness, by_chance, chance_likeness = (
-        None if np.isnan(column).all() else float(np.nanmean(column)) for column in columns
+    seen, likeness, seen_by_chance, likeness_by_chance = np.array(rows, np.float64).T
+    return (
+        float(seen.mean()),
+        _mean_of_known(likeness),
+        float(seen_by_chance.mean()),
+        _mean_of_known(likeness_by_chance),
     )
-    return seen or 0.0, likeness, by_chance or 0.0, chance_likeness
+
+
+def _mean_of_known(values: Floats) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
