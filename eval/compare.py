@@ -16,6 +16,7 @@ from longlive_rag.load import pick_device
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets import load_preset
 from longlive_rag.rights.policy import enforce_place
+from retrieval.lock import hold
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,15 @@ def compare(
             note(f"Note: {plan.backbone} has never read {', '.join(words)}.")
         maker = maker if here else None
     keep_plan(run, plan)
-    done = len(cells) - len(todo)
-    progress(None, done, len(cells))
-    for cell in _make(run, todo, engine, maker):
-        done += 1
-        progress(cell, done, len(cells))
-    from eval.report import write_report
+    with hold(run):
+        done = len(cells) - len(todo)
+        progress(None, done, len(cells))
+        for cell in _make(run, todo, engine, maker):
+            done += 1
+            progress(cell, done, len(cells))
+        from eval.report import write_report
 
-    return write_report(run, plan)
+        return write_report(run, plan)
 
 
 def _make(run: Path, todo: Sequence[Cell], engine: Engine, maker: Maker | None) -> Iterator[Cell]:

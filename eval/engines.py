@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -33,7 +35,7 @@ def make_in_processes(run: Path, cells: Sequence[Cell], workers: int, threads: i
         Whatever a take raises; the others that were begun are finished first.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context) as pool:
+    with ProcessPoolExecutor(workers, context, end_with_parent) as pool:
         futures = {pool.submit(finish_in_worker, run, threads, cell): cell for cell in cells}
         try:
             for future in as_completed(futures):
@@ -44,6 +46,21 @@ def make_in_processes(run: Path, cells: Sequence[Cell], workers: int, threads: i
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that started it does, however that ends.
+
+    An orphan would go on with its take, while the run, begun again, makes the same take in the same folder.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def finish_in_worker(run: Path, threads: int | None, cell: Cell) -> None:

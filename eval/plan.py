@@ -16,6 +16,7 @@ from longlive_rag.config import Cue, TakeRequest
 from longlive_rag.disk import write_json
 from longlive_rag.geometry import backbone_id
 from longlive_rag.presets import Preset, load_preset
+from retrieval.lock import check_free
 
 PLAN = "plan.json"
 PLAN_FORMAT = 1
@@ -190,8 +191,9 @@ def check_run(run: Path, plan: Plan) -> None:
     """Refuse a folder that a run of this plan can't go on in or begin in.
 
     Raises:
-        ValueError: if the folder holds another comparison, or something else.
+        ValueError: if the folder holds another comparison, or something else, or another process is at work in it.
     """
+    check_free(run)
     if (run / PLAN).exists():
         kept = read_json(run / PLAN)
         changed = [name for name, value in _kept(plan).items() if kept.get(name) != value]

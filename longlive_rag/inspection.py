@@ -7,7 +7,8 @@ from typing import Any
 
 from longlive_rag.take_folder import LATENTS, VIDEO, read_record
 from longlive_rag.video import safe_frames
-from retrieval.store import DamagedError, LatentStore, block_numbers, is_being_written
+from retrieval.lock import is_being_written
+from retrieval.store import DamagedError, LatentStore, block_numbers
 
 
 def describe(take: Path) -> dict[str, Any]:

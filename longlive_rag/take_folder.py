@@ -12,7 +12,8 @@ from typing import Any, cast
 
 from longlive_rag.config import TakeRequest
 from longlive_rag.disk import in_words
-from retrieval.store import LOCK, LatentWriter, block_numbers, is_being_written
+from retrieval.lock import LOCK, is_being_written
+from retrieval.store import LatentWriter, block_numbers
 
 VIDEO = "video.mp4"
 RECORD = "take.json"

@@ -15,28 +15,25 @@ import json
 import math
 import os
 import re
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.files import sync_folder, write_durably, write_whole
+from retrieval.lock import hold
 from retrieval.sealed import HEADER_BYTES, BrokenSealError, seal, unseal
 from retrieval.sealed import FutureFormatError as FutureFormatError
 from retrieval.selection import Selection
 
 FORMAT = 1
 KIND = "block"
-LOCK = "lock"
-LOCK_TRIES, LOCK_WAIT_S = 5, 0.02
 SET_ASIDE = "damaged"
 BLOCK_NAME = re.compile(r"\d{6,}\.h5")
 
@@ -166,7 +163,7 @@ class LatentWriter:
         self.blocks = 0
         self._frames_per_block = 0
         self._forgotten: list[int] = []
-        self._lock = _acquire(folder)
+        self._lock = hold(folder)
         try:
             self._begin(overwrite, resume)
         except BaseException:
@@ -284,7 +281,7 @@ def repair(folder: Path) -> Repair:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; there are no latents to repair")
-    with _acquire(folder):
+    with hold(folder):
         here = block_numbers(folder)
         kept = 0
         while kept < len(here) and here[kept] == kept and _is_whole(folder, kept):
@@ -330,54 +327,11 @@ def count_blocks(folder: Path) -> int:
     return len(here)
 
 
-def is_being_written(folder: Path) -> bool:
-    """Whether a process holds the store's lock; needs no permission to write."""
-    try:
-        with (folder / LOCK).open("rb") as file:
-            return not _try_lock(file, shared=True)
-    except FileNotFoundError:
-        return False
-
-
 def gather_latents(folder: Path, frames_per_block: int, frames: Sequence[int]) -> NDArray[np.float32]:
     """Latents [N, C, h, w] float32 of latent frames; each block's file is read once."""
     blocks = {frame // frames_per_block for frame in frames}
     latents = {block: read_block(block_path(folder, block), block).latents for block in blocks}
     return np.stack([latents[frame // frames_per_block][frame % frames_per_block] for frame in frames])
-
-
-def _acquire(folder: Path) -> IO[bytes]:
-    """The store's lock, held until the file is closed or the process ends."""
-    file = (folder / LOCK).open("a+b")
-    for _ in range(LOCK_TRIES):  # somebody may just be asking `is_being_written`
-        if _try_lock(file, shared=False) and _is_the_file_at(file, folder / LOCK):
-            return file
-        time.sleep(LOCK_WAIT_S)
-    file.close()
-    raise ValueError(f"{folder} is being written by another process; wait for it, or stop it")
-
-
-def _is_the_file_at(file: IO[bytes], path: Path) -> bool:
-    """Whether an open file is still the one at `path`: a writer that leaves an empty folder takes its lock along."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _try_lock(file: IO[bytes], shared: bool) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 # ---- a block's file ----

@@ -1,4 +1,4 @@
-"""`generate` and `resume` in processes of their own, killed at random moments.
+"""`generate`, `resume` and `eval compare` in processes of their own, killed at random moments.
 
 `pytest tests/cli/test_kills.py --kills 50` does it fifty times.
 """
@@ -26,9 +26,12 @@ REQUEST = ("a red circle walks in a meadow", "--seconds", "6", "--seed", "5", "-
 PATIENCE_S = 600
 
 
+def words_of(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "longlive_rag", *map(str, arguments)]
+
+
 def start(*arguments: object) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "longlive_rag", *map(str, arguments)]
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(words_of(*arguments), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def seconds_of_work(process: subprocess.Popen[bytes], begun: Path, mtime: float) -> float:
@@ -87,3 +90,32 @@ def test_killed_and_resumed_takes_are_the_uninterrupted_one(
         assert read_record(take)["status"] == "finished"
         assert_same(take, whole)
     assert resumed > 0
+
+
+@pytest.mark.slow
+def test_workers_of_a_killed_comparison_end_and_it_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red circle stands in a meadow\n")
+    compare = ("eval", "compare", "--arms", "native,memory", "--prompts", prompts, "--seeds", 1, "--horizons", 60)
+    compare += ("--embedders", "pixels", "--embed-every", 8, "--workers", 2, "--threads", 1, "-o", run)
+    first = start(*compare)
+    deadline = time.monotonic() + PATIENCE_S
+    while not bytes_made(run) and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    second = subprocess.run(words_of(*compare), env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert second.returncode == 2
+    assert "is being written by another process; wait for it, or stop it" in second.stderr
+    first.send_signal(signal.SIGKILL)
+    first.wait(PATIENCE_S)
+    time.sleep(3)
+    left = bytes_made(run)
+    assert not list(run.rglob("measures.json")), "the machine is too fast for this test"
+    time.sleep(3)
+    assert bytes_made(run) == left
+    assert start(*compare).wait(PATIENCE_S) == 0
+    assert (run / "report.html").exists()
+
+
+def bytes_made(run: Path) -> int:
+    return sum(video.stat().st_size for video in run.glob(f"takes/*/*/{VIDEO}"))

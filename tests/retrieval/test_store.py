@@ -15,6 +15,7 @@ import pytest
 
 from retrieval import files
 from retrieval import store as store_module
+from retrieval.lock import is_being_written
 from retrieval.selection import Selection
 from retrieval.store import (
     HEADER_BYTES,
@@ -24,7 +25,6 @@ from retrieval.store import (
     LatentStore,
     LatentWriter,
     block_path,
-    is_being_written,
     repair,
 )
 
