@@ -63,6 +63,7 @@ class MemoryConfig:
         admit_above: frames whose similarity to every anchor is below this don't enter memory; None admits all.
         prompt_weight: w in the score (1 - w) cos(latents) + w cos(prompts).
         diversity: d in maximal marginal relevance; 0 takes the most similar.
+        spread: places of memory that go to frames spread evenly over the past, whatever they show.
         remember: other takes, each TAKE or TAKE@FROM-TO, whose frames are remembered from the start.
         steering: spans that are pinned or excluded from some second of the take on.
 
@@ -82,6 +83,7 @@ class MemoryConfig:
     admit_above: float | None = None
     prompt_weight: float = 0.0
     diversity: float = 0.0
+    spread: int = 0
     remember: tuple[str, ...] = ()
     steering: tuple[Steering, ...] = ()
 
@@ -105,6 +107,8 @@ class MemoryConfig:
         for name in ("prompt_weight", "diversity"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name):g}; it must be from 0 to below 1")
+        if self.spread < 0:
+            raise ValueError(f"spread is {self.spread}; it must be a number of frames, 0 or more")
         self._check_gate()
 
     def _check_gate(self) -> None:
@@ -275,6 +279,8 @@ class TakeRequest:
             )
         if memory.remember and not self.context.memory_frames:
             raise ValueError(f"remember is {memory.remember[0]!r}, but memory is off; turn it on")
+        if memory.spread > self.context.memory_frames:
+            raise ValueError(f"spread is {memory.spread}, but memory brings back {self.context.memory_frames} frames")
 
     def _check_cues(self) -> None:
         previous = 0.0

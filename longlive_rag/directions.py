@@ -39,6 +39,7 @@ def retrieval_rules(memory: MemoryConfig, timeline: Timeline) -> RetrievalRules:
         anchors=timeline.latents_between(*memory.anchor) if memory.anchor else None,
         admit_above=memory.admit_above,
         diversity=memory.diversity,
+        spread=memory.spread,
     )
 
 

@@ -20,6 +20,7 @@ from retrieval.policy import (
     pinned_among,
     pinned_places,
     spread,
+    spread_by_turns,
     unit,
     without,
 )
@@ -145,7 +146,7 @@ class Memory:
             allowed = [*range(-self._remembered, 0), *candidates]
         if not self._frames_done:  # nothing to search by yet
             return [(frame, 0.0) for frame in spread(allowed, self._memory_frames)]
-        return take.search(prompt, allowed, self._memory_frames)
+        return take.search(prompt, allowed, self._memory_frames, block)
 
 
 class _TakeMemory:
@@ -175,14 +176,16 @@ class _TakeMemory:
             self._index = FrameIndex(keys.shape[1], self._first_frame)
         self._index.add(keys)
 
-    def search(self, prompt: NDArray[np.float32] | None, candidates: Sequence[int], limit: int) -> Found:
-        """Up to `limit` (frame, similarity) by the rules, most similar first."""
+    def search(self, prompt: NDArray[np.float32] | None, candidates: Sequence[int], limit: int, block: int) -> Found:
+        """Up to `limit` (frame, similarity) by the rules for this block, most similar first."""
         rules, index, query = self._rules, self._index_here(), self._query(prompt)
         allowed = without(candidates, rules.exclude, self._refused)
         pins = pinned_among(allowed, rules.pin)
         found = index.search(query, pins, min(limit, pinned_places(limit))) if pins else []
-        taken = {frame for frame, _ in found}
-        allowed = without(allowed, (), taken)
+        allowed = without(allowed, (), {frame for frame, _ in found})
+        evenly = spread_by_turns(allowed, min(limit - len(found), rules.spread), block)
+        found += zip(evenly, index.similarities(query, evenly), strict=True)
+        allowed = without(allowed, (), set(evenly))
         places = limit - len(found)
         if rules.diversity:
             pool = index.search(query, allowed, POOL * limit)
@@ -191,7 +194,7 @@ class _TakeMemory:
             found += [pool[place] for place in most_diverse(similarities, units, places, rules.diversity)]
         else:
             found += index.search(query, allowed, places)
-        return sorted(found, key=lambda pair: -pair[1]) if pins or rules.diversity else found
+        return sorted(found, key=lambda pair: -pair[1])
 
     def similarities(self, frames: Sequence[int], prompt: NDArray[np.float32] | None) -> list[float]:
         """To the newest frame; 0 while there is none."""

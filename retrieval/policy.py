@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
+GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples, modulo 1, fill the unit interval evenly, however many are taken
 POOL = 4  # diversity picks from this many times as many frames as are wanted
 
 
@@ -25,6 +26,8 @@ class RetrievalRules:
         admit_above: a frame enters memory only if its cosine similarity to some anchor is at least this.
         diversity: d in maximal marginal relevance: each place goes to the frame with the largest
             (1 - d) similarity to the query - d largest similarity to what is chosen already.
+        spread: so many of the K places go to frames spread evenly over the past, whatever they show, other ones for
+            each block. What is most like now has drifted as far as now; these have not.
     """
 
     exclude: tuple[range, ...] = ()
@@ -33,6 +36,7 @@ class RetrievalRules:
     anchors: range | None = None
     admit_above: float | None = None
     diversity: float = 0.0
+    spread: int = 0
 
 
 def without(frames: Sequence[int], excluded: Sequence[range], refused: Collection[int]) -> Sequence[int]:
@@ -59,6 +63,17 @@ def spread(frames: Sequence[int], limit: int) -> list[int]:
     if limit <= 1:
         return list(frames[:limit])
     return [frames[round(place * (len(frames) - 1) / (limit - 1))] for place in range(limit)]
+
+
+def spread_by_turns(frames: Sequence[int], limit: int, turn: int) -> list[int]:
+    """Up to `limit` of `frames`: one out of each of so many equal parts, at another place in the parts each turn.
+
+    The place is that of an additive recurrence with the golden ratio (Weyl's equidistribution), so that turn by turn
+    every frame has its time, without chance.
+    """
+    limit = min(limit, len(frames))
+    shift = turn * GOLDEN % 1
+    return [frames[int((part + shift) * len(frames) / limit)] for part in range(limit)]
 
 
 def hybrid_keys(latent_units: Vectors, prompt_units: Vectors, prompt_weight: float) -> Vectors:

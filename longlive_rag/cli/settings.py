@@ -133,6 +133,13 @@ SETTINGS = (
     Setting("--prompt-weight", "memory", "prompt_weight", float, "Share of the prompt in what memory compares."),
     Setting("--diversity", "memory", "diversity", float, "0: the most similar frames; towards 1: unlike each other."),
     Setting(
+        "--spread",
+        "memory",
+        "spread",
+        int,
+        "Of memory's frames, so many are spread evenly over the past.",
+    ),
+    Setting(
         "--remember",
         "memory",
         "remember",

@@ -103,6 +103,7 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
         "--admit-above": ("0.5", "admit_above", 0.5),
         "--prompt-weight": ("0.25", "prompt_weight", 0.25),
         "--diversity": ("0.5", "diversity", 0.5),
+        "--spread": ("2", "spread", 2),
         "--remember": (f"{other}@0-2", "remember", [f"{other}@0-2"]),
     }
     arguments = [word for flag, (value, *_) in settings.items() for word in (flag, value)]
@@ -130,6 +131,9 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
         (["--anchor", "0-1", "--admit-above", "3"], "--admit-above is 3; it is a cosine similarity"),
         (["--prompt-weight", "1"], "--prompt-weight is 1; it must be from 0 to below 1"),
         (["--diversity", "-0.1"], "--diversity is -0.1"),
+        (["--spread", "-1"], "--spread is -1; it must be a number of frames, 0 or more"),
+        (["--spread", "7"], "--spread is 7, but memory brings back 6 frames"),
+        (["--spread", "1", "--no-memory"], "--spread is 1, but memory brings back 0 frames"),
         (["--page-precision", "int3"], "int3"),
         (["--remember", "nowhere"], "nowhere is no take"),
         (["--remember", "nowhere", "--rope", "absolute"], "use rope 'relative'"),

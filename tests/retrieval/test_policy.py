@@ -18,6 +18,7 @@ from retrieval.policy import (
     pinned_among,
     pinned_places,
     spread,
+    spread_by_turns,
     unit,
     without,
 )
@@ -50,6 +51,26 @@ def test_spread_is_even_and_different(count: int, limit: int) -> None:
         assert (chosen[0], chosen[-1]) == (frames[0], frames[-1])
         gaps = np.diff(chosen)
         assert len(gaps) == 0 or gaps.max() - gaps.min() <= 1
+
+
+@given(count=st.integers(0, 60), limit=st.integers(0, 9), turn=st.integers(0, 10**6))
+def test_spreading_by_turns_takes_one_of_each_part(count: int, limit: int, turn: int) -> None:
+    frames = range(100, 100 + count)
+    chosen = spread_by_turns(frames, limit, turn)
+    parts = min(limit, count)
+    assert len(chosen) == parts == len(set(chosen))
+    for part, frame in enumerate(chosen):
+        assert part * count / parts - 1 < frame - 100 < (part + 1) * count / parts
+
+
+@given(count=st.integers(1, 60), limit=st.integers(1, 6))
+def test_spreading_by_turns_gives_every_frame_its_time(count: int, limit: int) -> None:
+    turns = 20 * count
+    counts = np.zeros(count)
+    for turn in range(turns):
+        counts[spread_by_turns(range(count), limit, turn)] += 1
+    fair = turns * min(limit, count) / count
+    assert (np.abs(counts - fair) <= 0.35 * fair).all()
 
 
 @given(seed=st.integers(0, 500), weight=st.floats(0, 0.99))
@@ -135,6 +156,27 @@ def test_pinned_frames_come_first_and_take_half_at_most() -> None:
     chosen = frames_of(memory_of(kinds, 4, RetrievalRules(pin=(range(0, 3),))))
     assert len([frame for frame in chosen if frame < 3]) == 2
     assert len(chosen) == 4
+
+
+def test_spread_frames_are_taken_whatever_they_show_and_the_search_fills_the_rest() -> None:
+    kinds = [1, 2, 3, 4, 5, 1, 2, 0, 0, 0, 0]  # the newest four are alike
+    assert set(frames_of(memory_of(kinds, 3, RetrievalRules()))) == {7, 8, 9}
+    old = spread_by_turns(range(10), 2, turn=9)
+    chosen = frames_of(memory_of(kinds, 4, RetrievalRules(spread=2)))
+    assert set(chosen) == {*old, *[frame for frame in (7, 8, 9) if frame not in old][:2]}
+    assert set(frames_of(memory_of(kinds, 3, RetrievalRules(spread=3)))) == set(spread_by_turns(range(10), 3, turn=9))
+
+
+def test_spread_frames_obey_the_other_rules() -> None:
+    kinds = [1, 1, 1, 0, 0, 0, 0, 0]
+    rules = RetrievalRules(pin=(range(0, 3),), exclude=(range(3, 5),), spread=4)
+    chosen = frames_of(memory_of(kinds, 4, rules))
+    assert len([frame for frame in chosen if frame < 3]) >= 2
+    assert not {3, 4} & set(chosen)
+    assert len(chosen) == len(set(chosen)) == 4
+    drifted = [0, 0, 3, 3, 0, 3]
+    gate = RetrievalRules(anchors=range(0, 2), admit_above=0.8, spread=3)
+    assert set(frames_of(memory_of(drifted, 3, gate))) == {0, 1, 4}
 
 
 def test_drifted_frames_are_not_admitted() -> None:

@@ -111,7 +111,7 @@ CASES = {
     "plain": {},
     "a cue": {"cues": [(4.0, LATER)]},
     "tight budget": {"cues": [(6.5, LATER)], "memory": MemoryConfig(host_gib=8 * PAGE_GIB)},
-    "narrow pages": {"memory": MemoryConfig(page_precision="float8", diversity=0.5, prompt_weight=0.3)},
+    "narrow pages": {"memory": MemoryConfig(page_precision="float8", diversity=0.5, prompt_weight=0.3, spread=1)},
     "gate": {"memory": MemoryConfig(anchor=(0, 1), admit_above=0.2, pin=((0, 0.5),), stale_pages="keep")},
     "native": {"memory": MemoryConfig(enabled=False)},
 }
