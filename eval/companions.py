@@ -4,7 +4,7 @@ All are computed from small versions of the frames (antialiased, luma of BT.601)
 resolution; none needs a model. They compare arms of one comparison; they are not the figures of papers, whose imaging
 quality is MUSIQ and whose dynamic degree is optical flow.
 
-    motion      mean absolute change of luma from frame to frame, 0..1
+    motion      mean absolute change of luma from frame to frame, 0..1; also of the last 5 s alone
     exposure    mean luma, 0..1
     saturation  mean of (max - min) over the channels, 0..1
     sharpness   mean absolute Laplacian of luma, 0..1
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eval.drift import Floats
-from eval.windows import LAST_S, within
+from eval.windows import LAST_S, TOLERANCE_S, within
 
 SMALL_SIDE_PX = 128  # the shorter side, for exposure, sharpness and motion
 THUMBNAIL_PX = 16
@@ -81,6 +81,11 @@ def motion(looks: Looks) -> float:
     return float(looks.motion[1:].mean()) if len(looks.motion) > 1 else 0.0
 
 
+def last_motion(looks: Looks, seconds: Floats, end_s: float) -> float:
+    """The same over the last 5 s before `end_s`, so that a freeze of the seconds that drift is read from shows."""
+    return float(looks.motion[within(seconds, (end_s - LAST_S, end_s))].mean())
+
+
 def first_last_change(values: Floats, seconds: Floats, end_s: float) -> float:
     """|mean over the last 5 s before `end_s` - mean over the first 5 s| of a per-frame series [T].
 
@@ -91,27 +96,30 @@ def first_last_change(values: Floats, seconds: Floats, end_s: float) -> float:
 
 
 def repetition(looks: Looks, seconds: Floats) -> float:
-    """Share of seconds whose frames, in order, equal those of a second at least 2 s earlier.
+    """Share of seconds whose frames, in order, equal as many frames that begin at least 2 s earlier.
 
-    A freeze repeats itself as a loop does. Whole seconds are compared, sampled 8 times: a single alike frame, as every
-    walk has, is no repetition. 0 for a video shorter than 3 s.
+    A freeze repeats itself as a loop does, of whatever length. Whole seconds are compared, by up to 8 frames of each: a
+    single alike frame, as every walk has, is no repetition. 0 for a video shorter than 3 s.
     """
-    ticks = np.arange(0, seconds[-1] + 1e-6, 1 / SAMPLES_PER_SECOND)
-    rows = looks.thumbnails[np.searchsorted(seconds, ticks - 1e-6).clip(max=len(seconds) - 1)].astype(np.float64)
+    rows = looks.thumbnails.astype(np.float64)
     squares = (rows**2).sum(axis=1)
-    apart = np.maximum(0, squares[:, None] + squares[None] - 2 * rows @ rows.T) / rows.shape[1]
-    starts = range(0, len(rows) - SAMPLES_PER_SECOND + 1, SAMPLES_PER_SECOND)
-    gap = round(REPEAT_AFTER_S * SAMPLES_PER_SECOND)
-    judged = [start for start in starts if start >= gap]
-    repeated = sum(_nearest_earlier(apart, start, gap) < SAME_PICTURE_RMS**2 for start in judged)
-    return repeated / len(judged) if judged else 0.0
+    end_s = seconds[-1] * len(seconds) / max(1, len(seconds) - 1)  # the last frame lasts as long as the others
+    repeated = []
+    for second in range(int(REPEAT_AFTER_S), int(end_s + TOLERANCE_S)):
+        chosen = _some_of(np.flatnonzero(within(seconds, (second, second + 1))))
+        earlier = np.flatnonzero(seconds <= second - REPEAT_AFTER_S + TOLERANCE_S)
+        if len(chosen) and len(earlier):
+            frames = earlier[:, None] + (chosen - chosen[0])[None]
+            products = rows[chosen] @ rows[: frames.max() + 1].T
+            apart = squares[chosen] + squares[frames] - 2 * products[np.arange(len(chosen)), frames]
+            repeated.append(apart.mean(axis=1).min() / rows.shape[1] < SAME_PICTURE_RMS**2)
+    return float(np.mean(repeated)) if repeated else 0.0
 
 
-def _nearest_earlier(apart: Floats, start: int, gap: int) -> float:
-    """Smallest mean squared distance of the second at `start` to an earlier one, in samples."""
-    inside = np.arange(SAMPLES_PER_SECOND)
-    earlier = np.arange(0, start - gap + 1)
-    return float(apart[start + inside[None], earlier[:, None] + inside[None]].mean(axis=1).min())
+def _some_of(frames: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Up to `SAMPLES_PER_SECOND` of a second's frames, evenly, the first one among them."""
+    steps = np.arange(min(len(frames), SAMPLES_PER_SECOND))
+    return frames[steps * len(frames) // max(1, len(steps))]
 
 
 def _shorter_side(picture: Image.Image, side: int) -> Image.Image:

@@ -9,6 +9,8 @@ from eval.plan import Plan, read_plan
 from eval.runs import is_finished, take_folder
 from longlive_rag.take_folder import VIDEO
 
+NAME_BYTES = 200  # file systems allow 255, with a number and an ending
+
 
 def export_for_vbench(run: Path, target: Path) -> int:
     """Copy a run's videos to `target`/ARM/PROMPT-SEED.mp4; returns how many.
@@ -33,16 +35,17 @@ def export_for_vbench(run: Path, target: Path) -> int:
     return len(plan.cells)
 
 
-def vbench_name(prompt: str) -> str:
-    """A prompt as the stem of a file's name: no underscore, no separator, at most 150 characters."""
+def vbench_name(prompt: str, suffix: str = "") -> str:
+    """A prompt as the stem of a file's name: no underscore, no separator, at most 200 bytes with its suffix."""
     kept = "".join(" " if letter in '_/\\:*?"<>|' or not letter.isprintable() else letter for letter in prompt)
-    return " ".join(kept.split())[:150].strip()
+    room = NAME_BYTES - len(suffix.encode())
+    return " ".join(kept.split()).encode()[:room].decode(errors="ignore").strip() + suffix
 
 
 def _names(plan: Plan) -> dict[str, str]:
     names = {story.id: vbench_name(story.prompt) for story in plan.stories}
-    if len(set(names.values())) < len(names):  # scenarios share first prompts
-        names = {story.id: vbench_name(f"{story.prompt} {story.id}") for story in plan.stories}
+    if len(set(names.values())) < len(names):  # scenarios share first prompts, long prompts their beginnings
+        names = {story.id: vbench_name(story.prompt, f" {vbench_name(story.id)}") for story in plan.stories}
     if len(set(names.values())) < len(names):
         raise ValueError("two prompts would have the same file name")
     return names

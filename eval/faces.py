@@ -58,12 +58,19 @@ def check_face_folder(folder: Path) -> dict[str, Any]:
 
 
 def open_face_embedder(folder: Path, device: str) -> Embedder:
-    """Open the embedder of a folder that `check_face_folder` accepts."""
+    """Open the embedder of a folder that `check_face_folder` accepts.
+
+    Raises:
+        ValueError: as `check_face_folder`, or if the folder's code fails.
+    """
     check_face_folder(folder)
     spec = importlib.util.spec_from_file_location("face_embedder", folder / CODE)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    embedder: Embedder = module.open(folder, device)
+    try:
+        spec.loader.exec_module(module)
+        embedder: Embedder = module.open(folder, device)
+    except Exception as error:  # the user's own code: whatever it raises
+        raise ValueError(f"{folder / CODE} failed: {type(error).__name__}: {error}") from error
     return embedder

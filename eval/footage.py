@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from longlive_rag.take_folder import RECORD, VIDEO
 
 BATCH_FRAMES = 32
+SAME_RATE = 1e-3  # relative; containers round times to milliseconds
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Footage:
         path: the file.
         name: what the user called it.
         width, height: pixels.
-        fps: frames a second, on average.
+        fps: frames a second, on average, by the times of the frames; the header's where they have none.
         frames: counted one by one, not taken from the header.
     """
 
@@ -56,14 +57,16 @@ def find_footage(path: Path) -> Footage:
             if not container.streams.video:
                 raise ValueError(f"{path} can't be read as a video: it holds none")
             stream = container.streams.video[0]
-            frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
+            packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+            frames = len(packets)
+            times_s = [float(packet.pts * packet.time_base) for packet in packets if packet.pts is not None]
             rate = stream.average_rate or stream.guessed_rate
             width, height = stream.codec_context.width, stream.codec_context.height
     except (av.FFmpegError, OSError) as error:
         raise ValueError(f"{path} can't be read as a video: {_reason(error)}") from error
     if not frames or not rate:
         raise ValueError(f"{path} can't be read as a video: it holds no frames")
-    return Footage(video, str(path), width, height, float(rate), frames)
+    return Footage(video, str(path), width, height, _rate_by_times(times_s, float(rate)), frames)
 
 
 def read_batches(footage: Footage, batch_frames: int = BATCH_FRAMES) -> Iterator[tuple[NDArray, NDArray]]:
@@ -116,6 +119,14 @@ def _video_of_take(folder: Path) -> Path:
             f"the take in {folder} is {status}, not finished; measure {folder / VIDEO} itself if that is what you want"
         )
     return folder / VIDEO
+
+
+def _rate_by_times(times_s: list[float], said: float) -> float:
+    """Frames a second by the frames' own times; what the header said, where that is the same but for rounding."""
+    if len(times_s) < 2 or max(times_s) <= min(times_s):
+        return said
+    real = (len(times_s) - 1) / (max(times_s) - min(times_s))
+    return said if abs(real - said) <= SAME_RATE * said else real
 
 
 def _reason(error: Exception) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval import protocols
-from eval.companions import Looks, LooksMeter, first_last_change, motion, repetition
+from eval.companions import Looks, LooksMeter, first_last_change, last_motion, motion, repetition
 from eval.drift import Floats, cosine_to_reference, curve, drift_at
 from eval.embedders import Embedder, TextEmbedder
 from eval.footage import Footage, read_batches
@@ -55,8 +55,17 @@ class MeasureSettings:
             raise ValueError(f"embed_every is {self.embed_every}; it must be at least 1")
 
     def check(self, footage: Footage) -> None:
-        """Raise ValueError if a video does not reach the horizons."""
+        """Raise ValueError if a video does not reach the horizons, or too few of its frames would be embedded."""
         self.windows.check(self.horizons_s, footage.seconds, 1 / footage.fps, footage.name)
+        self.check_rate(footage.fps, footage.name)
+
+    def check_rate(self, fps: float, name: str) -> None:
+        """Raise ValueError unless a frame of every second is embedded: curves and the reference are read by seconds."""
+        if self.embed_every > max(1.0, fps + 1e-6):
+            raise ValueError(
+                f"embed_every is {self.embed_every}; it must be at most {max(1, int(fps + 1e-6))}, since {name} has "
+                f"{fps:g} frames a second, and one of each second must be embedded"
+            )
 
 
 @dataclass(frozen=True)
@@ -129,11 +138,12 @@ def measure(
         Plain data for JSON; docs/evaluation.md lists its fields. A figure that can't be had is None.
 
     Raises:
-        ValueError: if the video is shorter than a horizon, or damaged.
+        ValueError: if the video is shorter than a horizon, damaged, or has no frame where a figure is read.
     """
     settings.check(footage)
     end_s = settings.horizons_s[-1]
     seen = look_at(footage, embedders, settings.embed_every, end_s, progress)
+    settings.windows.check_frames(seen.embedded_seconds, settings.horizons_s, footage.name)
     cosines = {
         name: cosine_to_reference(rows, seen.embedded_seconds, settings.windows)
         for name, rows in seen.embeddings.items()
@@ -169,7 +179,8 @@ def _companions(seen: Seen, horizon_s: float) -> dict[str, Any]:
     changes = {f"{name}_drift": first_last_change(getattr(looks, name), seconds, horizon_s) for name in IMAGING}
     means = {name: float(getattr(looks, name).mean()) for name in IMAGING}
     return {
-        "horizon_s": horizon_s, "motion": motion(looks), "repetition": repetition(looks, seconds), **changes, **means,
+        "horizon_s": horizon_s, "motion": motion(looks), "last_motion": last_motion(looks, seconds, horizon_s),
+        "repetition": repetition(looks, seconds), **changes, **means,
     }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from retrieval.lock import check_free
 PLAN = "plan.json"
 PLAN_FORMAT = 1
 WEIGHTS = "backbone_id"
+WORDS = "about"  # changes no take
 Retrieval = Literal["similar", "random", "recent"]
 
 
@@ -42,6 +43,9 @@ class Arm:
     def __post_init__(self) -> None:
         if not self.name or not all(letter.isalnum() or letter in "-." for letter in self.name):
             raise ValueError(f"arm is named {self.name!r}; use letters, digits, - and . only")
+        parts = self.changes.values() if isinstance(self.changes, Mapping) else [None]
+        if not all(isinstance(fields, Mapping) for fields in parts):
+            raise ValueError(f"changes of arm {self.name!r} is {self.changes!r}; it must be fields and values by part")
         if self.retrieval not in get_args(Retrieval):
             raise ValueError(
                 f"retrieval of arm {self.name!r} is {self.retrieval!r}; it must be similar, random or recent"
@@ -86,6 +90,7 @@ class Plan:
         embedders: as on the command line; the first is the primary one.
         embed_every: embed every n-th frame.
         dtype, device, codec: as for `generate`.
+        about: by scenario, what happens in it, in words.
 
     Raises:
         ValueError: naming what can't be, and what would be right.
@@ -101,6 +106,7 @@ class Plan:
     dtype: str = "float32"
     device: str = "auto"
     codec: str = "vp9"
+    about: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -110,6 +116,8 @@ class Plan:
             raise ValueError(f"arms is {','.join(names)}; it must be two or more, the baseline first: native,memory")
         if len(set(names)) < len(names):
             raise ValueError(f"arms is {','.join(names)}; each can be there once")
+        if not self.stories:
+            raise ValueError("stories is empty; a comparison needs one prompt or more")
         ids = [story.id for story in self.stories]
         if len(set(ids)) < len(ids):
             raise ValueError("two prompts have the same id")
@@ -179,6 +187,7 @@ class Plan:
             if len(rates) > 1:
                 low, high = sorted(rates)
                 raise ValueError(f"arms differ in fps ({low} and {high}); a pair needs frames at the same times")
+        self.measure_settings(self.stories[0]).check_rate(rates.pop(), "a take")
         for spec in parse_embedders(self.embedders):
             spec.check()
 
@@ -196,11 +205,14 @@ def check_run(run: Path, plan: Plan) -> None:
     check_free(run)
     if (run / PLAN).exists():
         kept = read_json(run / PLAN)
-        changed = [name for name, value in _kept(plan).items() if kept.get(name) != value]
+        changed = [name for name, value in _kept(plan).items() if kept.get(name) != value and name != WORDS]
         if changed:
             raise ValueError(f"{run} holds another comparison ({', '.join(changed)} differ); choose another folder")
     elif run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise ValueError(f"{run} is there and holds no comparison; choose another folder")
+    for folder in run.parents:
+        if folder.is_file():
+            raise ValueError(f"{run} can't be a folder: {folder} is a file")
 
 
 def keep_plan(run: Path, plan: Plan) -> None:
@@ -241,8 +253,21 @@ def read_plan_file(path: Path) -> Plan:
             for story in content.pop("stories")
         )
         return Plan(arms=arms, stories=stories, horizons_s=tuple(content.pop("horizons_s")), **content)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no plan: {error}") from error
+
+
+def read_plan_to_repeat(path: Path) -> Plan:
+    """A plan from its JSON file, to make the same takes again.
+
+    Raises:
+        ValueError: if it can't be read, or its backbone's name now stands for other weights.
+    """
+    plan = read_plan_file(path)
+    kept, present = read_json(path).get(WEIGHTS), backbone_id(load_preset(plan.backbone).folder)
+    if kept not in (None, present):
+        raise ValueError(f"{path} was made with weights {kept} of {plan.backbone}; here they are {present}")
+    return plan
 
 
 def read_json(path: Path) -> dict[str, Any]:

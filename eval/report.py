@@ -16,9 +16,9 @@ from PIL import Image
 from eval import figures
 from eval.plan import Cell, Plan
 from eval.recalled import AFTER_CUE_S, Recalled, what_was_recalled
-from eval.results import Comparison, Outcome, Takes, compare_all, outcomes, summarise
+from eval.results import Comparison, Takes, compare_all, summarise
 from eval.runs import take_folder
-from eval.scenarios import Story, read_scenarios
+from eval.scenarios import Story
 from eval.windows import REFERENCE_S
 from longlive_rag.disk import write_json
 from longlive_rag.take_folder import MEMORY_MAP
@@ -78,7 +78,7 @@ def _page(
         f"<h1>{escape(arms[1])} against {escape(arms[0])}</h1>",
         f'<p class="faint">{_what(plan, results)}</p>',
         *[f'<div class="verdict">{escape(verdict)}</div>' for verdict in results["verdicts"]],
-        _warnings(results),
+        "".join(f'<div class="card worse">{escape(note)}</div>' for note in results["warnings"]),
         f"<p>Drift is <i>D(h)</i>: how much nearer the subject is to its first second in seconds 1 to 5 than in the "
         f"last 5 s before the horizon <i>h</i> (cosine of {escape(embedder)} embeddings). 0 is none; higher is worse. "
         f"Takes of one prompt and seed are made from the same noise; the unit is the prompt.</p>",
@@ -102,23 +102,6 @@ def _what(plan: Plan, results: dict[str, Any]) -> str:
     return f"{takes}: {prompts}, {seeds}, arms {arms}; backbone {escape(plan.backbone)}"
 
 
-def _warnings(results: dict[str, Any]) -> str:
-    notes = []
-    if next(iter(results["embedders"])) in ("pixels", "latent"):
-        notes.append("The primary embedder knows nothing of subjects: these figures are of pictures, not of identity.")
-    for arm, others in results["other_noise"].items():
-        if others:
-            notes.append(
-                f"{arm}: {len(others)} takes draw other noise than the baseline, so their pairs are not matched."
-            )
-    broken = sorted({f"{g['arm']} ({g['companion']})" for g in results["guardrails"] if g["state"] == "broken"})
-    if broken:
-        notes.append(
-            f"Guardrails broken: {', '.join(broken)}. Less drift is no merit where the video is less of a video."
-        )
-    return "".join(f'<div class="card worse">{escape(note)}</div>' for note in notes)
-
-
 def _scenario(takes: Takes, scenario: str, embedder: str, comparisons: Sequence[Comparison]) -> str:
     plan = takes.plan
     arms = [arm.name for arm in plan.arms]
@@ -128,7 +111,7 @@ def _scenario(takes: Takes, scenario: str, embedder: str, comparisons: Sequence[
     pairs = _story_drifts(takes, scenario, embedder)
     parts = [
         f"<h2>{escape(scenario)}</h2>",
-        f"<p>{escape(_about(scenario))}</p>",
+        f"<p>{escape(plan.about.get(scenario, ''))}</p>",
         _caption(curves, "Likeness to the reference second; mean over prompts, bands: 95 % bootstrap over prompts. "
                  "Seconds in which fewer than half of the prompts show the subject are left out. "
                  "Grey: the windows that D compares. Thin lines: cues of the first prompt."),
@@ -147,22 +130,18 @@ def _scenario(takes: Takes, scenario: str, embedder: str, comparisons: Sequence[
 def _story_drifts(takes: Takes, scenario: str, embedder: str) -> dict[str, dict[str, float]]:
     """D at the longest horizon by story and arm (the first two), of stories in which both have it."""
     plan = takes.plan
-    outcome = _outcome(takes, f"drift.{embedder}@{plan.seconds:g}")
+    outcome = next(each for each in takes.outcomes if each.name == f"drift.{embedder}@{plan.seconds:g}")
+    base, arm = (each.name for each in plan.arms[:2])
     found: dict[str, dict[str, float]] = {}
     for story in (story for story in plan.stories if story.scenario == scenario):
         pairs = [
-            [outcome.value(takes.of(arm.name, story.id, seed)) for arm in plan.arms[:2]] for seed in range(plan.seeds)
+            [outcome.value(measures) for measures in takes.pair(arm, story.id, seed)] for seed in range(plan.seeds)
         ]
         whole = [pair for pair in pairs if None not in pair]
         if whole:
             means = [sum(value or 0.0 for value in column) / len(whole) for column in zip(*whole, strict=True)]
-            found[story.id] = {arm.name: mean for arm, mean in zip(plan.arms[:2], means, strict=True)}
+            found[story.id] = dict(zip((arm, base), means, strict=True))
     return found
-
-
-def _outcome(takes: Takes, name: str) -> Outcome:
-    first = takes.measures[takes.plan.cells[0].name]
-    return next(outcome for outcome in outcomes(takes.plan, first) if outcome.name == name)
 
 
 def _drift_table(drift: Sequence[Comparison]) -> str:
@@ -293,16 +272,22 @@ def _noise_floor(takes: Takes, results: dict[str, Any]) -> str:
         [
             floor["outcome"],
             floor["scenario"],
-            f"{floor['mean_absolute']:.4f}",
             f"{floor['mean']:+.4f}",
+            "-" if floor["low"] is None else f"{floor['low']:+.4f} to {floor['high']:+.4f}",
+            f"{floor['mean_absolute']:.4f}",
             str(floor["prompts"]),
         ]
         for floor in results["noise_floor"]
         if floor["outcome"].startswith("drift.")
     ]
     if rows:
-        text = f"Noise floor: {takes.plan.arms[0].name} against itself, seed 0 minus seed 1, the same prompts."
-        parts.append(html_table(["outcome", "scenario", "mean |difference|", "mean difference", "prompts"], rows, text))
+        text = (
+            f"Noise floor: {takes.plan.arms[0].name} against itself, seed 0 minus seed 1, the same prompts. Mean "
+            "differences between arms are to be held against the mean difference here; how far one prompt's two seeds "
+            "lie apart, the mean |difference| says."
+        )
+        head = ["outcome", "scenario", "mean difference", "95 % interval", "mean |difference|", "prompts"]
+        parts.append(html_table(head, rows, text))
     else:
         parts.append("<p>With one seed there is no noise floor.</p>")
     return "".join(parts)
@@ -333,10 +318,6 @@ def _settings(arm: Any) -> str:
     return (
         ", ".join([*changes, *([] if arm.retrieval == "similar" else [f"retrieval {arm.retrieval}"])]) or "the preset"
     )
-
-
-def _about(scenario: str) -> str:
-    return str(read_scenarios().get(scenario, {}).get("about", ""))
 
 
 def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
@@ -375,9 +356,8 @@ def _csv(takes: Takes) -> str:
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     table.writerow(["scenario", "prompt_id", "prompt", "arm", "seed", "outcome", "horizon_s", "value", "noise_sha256"])
-    listed = outcomes(takes.plan, takes.measures[takes.plan.cells[0].name])
     for cell in takes.plan.cells:
-        for outcome in listed:
+        for outcome in takes.outcomes:
             value = outcome.value(takes.measures[cell.name])
             table.writerow(
                 [

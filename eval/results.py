@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.drift import drift_at
+from eval.drift import Drift, drift_at
+from eval.outcomes import Outcome, outcomes
 from eval.plan import Cell, Plan, read_json
 from eval.runs import MEASURES, NOISE, is_finished, take_folder
-from eval.statistics import Paired, detectable_effect, holm, paired
+from eval.statistics import LEVEL, Paired, detectable_effect, holm, paired
 from eval.windows import DriftWindows
 from longlive_rag.take_folder import RECORD
 
 RESULTS_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One figure of a take.
-
-    Attributes:
-        name: as in the results.
-        label: as in the report.
-        lower_is_better: which way is good.
-        horizon_s: where it is read.
-        value: from a take's measures; None where it can't be had.
-    """
-
-    name: str
-    label: str
-    lower_is_better: bool
-    horizon_s: float
-    value: Callable[[Mapping[str, Any]], float | None]
 
 
 @dataclass(frozen=True)
@@ -45,61 +29,24 @@ class Guardrail:
     Attributes:
         outcome: name of the companion, without the horizon.
         margin: how much worse is still allowed.
-        relative: whether the margin is a share of the baseline's mean, or in the outcome's own unit.
+        share_of: the companion of whose mean in the baseline the margin is a share; None: it is in the outcome's unit.
     """
 
     outcome: str
     margin: float
-    relative: bool
+    share_of: str | None = None
 
 
 GUARDRAILS = (
-    Guardrail("motion", 0.05, True),
-    Guardrail("sharpness", 0.10, True),
-    Guardrail("exposure_drift", 0.02, False),
-    Guardrail("saturation_drift", 0.02, False),
-    Guardrail("repetition", 0.05, False),
-    Guardrail("adherence", 0.01, False),
+    Guardrail("motion", 0.05, "motion"),
+    Guardrail("last_motion", 0.20, "last_motion"),
+    Guardrail("sharpness", 0.10, "sharpness"),
+    Guardrail("sharpness_drift", 0.10, "sharpness"),
+    Guardrail("exposure_drift", 0.02),
+    Guardrail("saturation_drift", 0.02),
+    Guardrail("repetition", 0.05),
+    Guardrail("adherence", 0.01),
 )
-COMPANIONS = (
-    ("motion", "motion", False),
-    ("sharpness", "sharpness", False),
-    ("sharpness_drift", "imaging drift (sharpness)", True),
-    ("exposure_drift", "exposure drift", True),
-    ("saturation_drift", "saturation drift", True),
-    ("repetition", "repetition", True),
-)
-
-
-def outcomes(plan: Plan, measures: Mapping[str, Any]) -> list[Outcome]:
-    """What can be compared, from the shape of one take's measures; the primary endpoint first."""
-    found = []
-    for number, horizon_s in enumerate(plan.horizons_s):
-        at = f"@{horizon_s:g}"
-        for name in measures["drift"]:
-            found.append(Outcome(f"drift.{name}{at}", f"drift by {name}", True, horizon_s, _drift(name, number)))
-            found.append(Outcome(f"seen.{name}{at}", f"subject seen by {name}", False, horizon_s, _seen(name, number)))
-        if measures["traits"]:
-            found.append(Outcome(f"traits_kept{at}", "all hidden traits kept", False, horizon_s, _kept(number)))
-            found.append(
-                Outcome(
-                    f"characters{at}",
-                    "distinct characters",
-                    True,
-                    horizon_s,
-                    _of_list("traits", number, "distinct_characters"),
-                )
-            )
-        for name, label, lower in COMPANIONS:
-            found.append(Outcome(f"{name}{at}", label, lower, horizon_s, _of_list("companions", number, name)))
-        for name in measures["protocols"][number]["consistency"]:
-            found.append(
-                Outcome(f"vbench.{name}{at}", f"VBench's formula by {name}", False, horizon_s, _vbench(name, number))
-            )
-    if measures["adherence"]:
-        at = f"@{plan.horizons_s[-1]:g}"
-        found.append(Outcome(f"adherence{at}", "prompt adherence", False, plan.horizons_s[-1], _mean_adherence))
-    return found
 
 
 @dataclass(frozen=True)
@@ -110,7 +57,7 @@ class Comparison:
         scenario, outcome, label, horizon_s, arm, baseline: what is compared.
         means: mean over prompts by arm name (the two), of the pairs that count.
         paired: the comparison; None where no pair counts.
-        left_out: pairs of takes in which one side has no value.
+        left_out: pairs of takes in which one side has no value; of drift, those that share no frame of a window.
         confirmatory: whether it belongs to the tests fixed in advance.
         p_holm: Holm's adjusted p over those; None for others.
     """
@@ -146,40 +93,49 @@ class Takes:
         self.run, self.plan = run, plan
         self.measures = {cell.name: read_json(take_folder(run, cell) / MEASURES) for cell in plan.cells}
         self.noise = {cell.name: read_json(take_folder(run, cell) / NOISE)["sha256"] for cell in plan.cells}
-
-        for story in plan.stories:
-            for seed in range(plan.seeds):
-                score_on_common_frames([self.of(arm.name, story.id, seed) for arm in plan.arms])
+        self.outcomes = outcomes(plan, self.measures.values())
+        self._pairs: dict[tuple[str, str, int], tuple[dict[str, Any], dict[str, Any]]] = {}
 
     def of(self, arm: str, story: str, seed: int) -> dict[str, Any]:
         """Measures of one take."""
         return self.measures[f"{arm}/{story}-seed{seed}"]
+
+    def pair(self, arm: str, story: str, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Measures of an arm's take and the baseline's; drift is read from frames that show the subject in both."""
+        key = arm, story, seed
+        if key not in self._pairs:
+            self._pairs[key] = on_common_frames(self.of(*key), self.of(self.plan.arms[0].name, story, seed))
+        return self._pairs[key]
 
     def record(self, cell: Cell) -> dict[str, Any]:
         """A take's `take.json`."""
         return read_json(take_folder(self.run, cell) / RECORD)
 
 
-def score_on_common_frames(matched: Sequence[dict[str, Any]]) -> None:
-    """Read the drift of matched takes again, in place, from the frames in which the subject is seen in all of them.
+def on_common_frames(arm: dict[str, Any], baseline: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two matched takes' measures, their drift read again from the frames in which the subject is seen in both.
 
     A take in which the subject is rarely seen would else be judged by its best moments. Coverages stay each take's own,
-    and so does the reference. Where all frames count in all takes, nothing changes.
-
-    Args:
-        matched: measures of the takes of one prompt and seed, one an arm.
+    and so does the reference. Where all frames count in both, nothing changes. Other arms have no influence.
     """
-    windows = DriftWindows(matched[0]["origin_s"])
-    for name in matched[0]["drift"]:
-        cosines = [np.array(measures["per_frame"]["cosine"][name], np.float64) for measures in matched]
+    windows = DriftWindows(arm["origin_s"])
+    drifts: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    for name in arm["drift"]:
+        cosines = [np.array(each["per_frame"]["cosine"][name], np.float64) for each in (arm, baseline)]
         missing = np.isnan(cosines).any(axis=0)
-        if not missing.any():
-            continue
-        for measures, values in zip(matched, cosines, strict=True):
-            seconds = np.array(measures["per_frame"]["seconds"])
-            for drift in measures["drift"][name]:
-                common = drift_at(np.where(missing, np.nan, values), seconds, drift["horizon_s"], windows)
-                drift.update(value=common.value, opening=common.opening, last=common.last)
+        for found, each, values in zip(drifts, (arm, baseline), cosines, strict=True):
+            found[name] = each["drift"][name]
+            if missing.any():
+                seconds, common = np.array(each["per_frame"]["seconds"]), np.where(missing, np.nan, values)
+                found[name] = [
+                    _with_means_of(drift, drift_at(common, seconds, drift["horizon_s"], windows))
+                    for drift in each["drift"][name]
+                ]
+    return {**arm, "drift": drifts[0]}, {**baseline, "drift": drifts[1]}
+
+
+def _with_means_of(drift: dict[str, Any], other: Drift) -> dict[str, Any]:
+    return {**drift, "value": other.value, "opening": other.opening, "last": other.last}
 
 
 def differences(takes: Takes, outcome: Outcome, scenario: str, arm: str) -> tuple[dict[str, float], dict[str, Any]]:
@@ -192,7 +148,7 @@ def differences(takes: Takes, outcome: Outcome, scenario: str, arm: str) -> tupl
     for story in (story for story in plan.stories if story.scenario == scenario):
         pairs = []
         for seed in range(plan.seeds):
-            values = [outcome.value(takes.of(name, story.id, seed)) for name in (arm, baseline)]
+            values = [outcome.value(measures) for measures in takes.pair(arm, story.id, seed)]
             if None in values:
                 left_out += 1
             else:
@@ -213,7 +169,7 @@ def compare_all(takes: Takes) -> list[Comparison]:
     baseline = plan.arms[0].name
     found = []
     for scenario in plan.scenarios:
-        for outcome in outcomes(plan, takes.measures[plan.cells[0].name]):
+        for outcome in takes.outcomes:
             for arm in plan.arms[1:]:
                 by_story, rest = differences(takes, outcome, scenario, arm.name)
                 result = paired(list(by_story.values()), outcome.lower_is_better) if by_story else None
@@ -240,7 +196,7 @@ def noise_floor(takes: Takes) -> list[dict[str, Any]]:
         return []
     baseline, found = plan.arms[0].name, []
     for scenario in plan.scenarios:
-        for outcome in outcomes(plan, takes.measures[plan.cells[0].name]):
+        for outcome in takes.outcomes:
             pairs = [
                 [outcome.value(takes.of(baseline, story.id, seed)) for seed in (0, 1)]
                 for story in plan.stories
@@ -262,11 +218,15 @@ def noise_floor(takes: Takes) -> list[dict[str, Any]]:
 def guardrails(takes: Takes, comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     """Companions of every arm at the longest horizon: `kept`, `broken`, or `unclear` (the interval says neither)."""
     last_s, found = takes.plan.horizons_s[-1], []
+    of_pair = {(c.scenario, c.arm, c.outcome): c for c in comparisons}
     for rail in GUARDRAILS:
         for c in comparisons:
             if c.outcome != f"{rail.outcome}@{last_s:g}" or c.paired is None:
                 continue
-            margin = rail.margin * abs(c.means[c.baseline]) if rail.relative else rail.margin
+            whole = 1.0
+            if rail.share_of is not None:
+                whole = abs(of_pair[c.scenario, c.arm, f"{rail.share_of}@{last_s:g}"].means[c.baseline])
+            margin = rail.margin * whole
             sign = 1 if c.lower_is_better else -1
             worse = sign * c.paired.mean
             ends = [end for end in (c.paired.low, c.paired.high) if end is not None]
@@ -304,18 +264,61 @@ def verdict(comparison: Comparison) -> str:
         return f"{where}, nothing can be said: no pair of takes has a value for {c.label}."
     figures = f"mean paired difference {p.mean:+.3f}"
     if c.left_out:
-        figures += f", {c.left_out} pairs left out because the subject is not seen in one of them"
+        figures += f", {c.left_out} pairs left out because no frame of a window shows the subject in both takes"
     if p.low is None or p.high is None:
         return f"{where}, {c.arm} against {c.baseline}: {figures}; {p.prompts} prompts are too few for an interval."
-    interval = f"{figures}, 95 % interval {p.low:+.3f} to {p.high:+.3f}, {p.prompts} prompts"
-    p_value = f"p = {c.p_holm:.2g} after Holm" if c.p_holm is not None else f"p = {p.p:.2g}, not a confirmatory test"
-    better = p.high < 0 if c.lower_is_better else p.low > 0
-    worse = p.low > 0 if c.lower_is_better else p.high < 0
-    if better or worse:
-        how = "drifts less than" if better else "drifts MORE than"
-        weak = ", which does not survive the correction for several tests" if c.p_holm and c.p_holm > 0.05 else ""
-        return f"{where}, {c.arm} {how} {c.baseline} ({c.label}: {interval}; {p_value}{weak})."
-    return f"{where}, no difference was seen between {c.arm} and {c.baseline} ({c.label}: {interval}; {p_value})."
+    assert c.p_holm is not None
+    seen = f"{c.label}: {figures}, 95 % interval {p.low:+.3f} to {p.high:+.3f}, {p.prompts} prompts"
+    seen += f"; p = {c.p_holm:.2g} after Holm"
+    clear, borne_out = p.low > 0 or p.high < 0, c.p_holm <= LEVEL
+    if clear and borne_out:
+        how = "drifts less than" if p.mean < 0 else "drifts MORE than"
+        return f"{where}, {c.arm} {how} {c.baseline} ({seen})."
+    but = ", which does not bear out the interval" if clear else ""
+    return f"{where}, no difference was shown between {c.arm} and {c.baseline} ({seen}{but})."
+
+
+def mixed_conditions(takes: Takes) -> dict[str, dict[str, int]]:
+    """What was not the same for all takes: by its name, how many takes had which value.
+
+    A run that goes on after an upgrade, on another device or with other weights of an embedder is no longer one
+    experiment.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for cell in takes.plan.cells:
+        record = takes.record(cell)
+        parts = {"run": _without_place(record["run"]), "versions": record["versions"]}
+        parts["embedders"] = takes.measures[cell.name]["embedders"]
+        for part, values in parts.items():
+            for name, value in values.items():
+                counts.setdefault(f"{part}.{name}", Counter())[json.dumps(value, sort_keys=True)] += 1
+    return {name: dict(found) for name, found in counts.items() if len(found) > 1}
+
+
+def warnings(results: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before believing the figures, a sentence each."""
+    notes = []
+    if next(iter(results["embedders"])) in ("pixels", "latent"):
+        notes.append("The primary embedder knows nothing of subjects: these figures are of pictures, not of identity.")
+    for arm, others in results["other_noise"].items():
+        if others:
+            notes.append(
+                f"{arm}: {len(others)} takes draw other noise than the baseline, so their pairs are not matched."
+            )
+    for name, counts in results["mixed_conditions"].items():
+        found = ", ".join(f"{value} ({count})" for value, count in counts.items())
+        notes.append(f"Not all takes were made under the same conditions: {name} is {found}.")
+    broken = sorted({f"{g['arm']} ({g['companion']})" for g in results["guardrails"] if g["state"] == "broken"})
+    if broken:
+        notes.append(
+            f"Guardrails broken: {', '.join(broken)}. Less drift is no merit where the video is less of a video."
+        )
+    return notes
+
+
+def _without_place(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A take's conditions but for its place on a machine, which says nothing to others."""
+    return {name: value for name, value in run.items() if name != "folder"}
 
 
 def summarise(takes: Takes, comparisons: Sequence[Comparison]) -> dict[str, Any]:
@@ -324,7 +327,7 @@ def summarise(takes: Takes, comparisons: Sequence[Comparison]) -> dict[str, Any]
     confirmatory = [c for c in comparisons if c.confirmatory]
     prompts = {name: sum(story.scenario == name for story in plan.stories) for name in plan.scenarios}
     first = takes.record(plan.cells[0])
-    return {
+    results = {
         "format": RESULTS_FORMAT,
         "complete": True,
         "takes": len(plan.cells),
@@ -337,42 +340,10 @@ def summarise(takes: Takes, comparisons: Sequence[Comparison]) -> dict[str, Any]
         "other_noise": same_noise(takes),
         "embedders": takes.measures[plan.cells[0].name]["embedders"],
         "conditions": {
-            # A place on this machine says nothing to others; backbone_id says which weights they were.
-            "run": {name: value for name, value in first["run"].items() if name != "folder"},
+            "run": _without_place(first["run"]),
             "versions": first["versions"],
             "request": first["request"],
         },
+        "mixed_conditions": mixed_conditions(takes),
     }
-
-
-def _drift(embedder: str, number: int) -> Callable[[Mapping[str, Any]], float | None]:
-    return lambda measures: measures["drift"][embedder][number]["value"]
-
-
-def _seen(embedder: str, number: int) -> Callable[[Mapping[str, Any]], float | None]:
-    return lambda measures: measures["drift"][embedder][number]["last_coverage"]
-
-
-def _kept(number: int) -> Callable[[Mapping[str, Any]], float | None]:
-    def value(measures: Mapping[str, Any]) -> float | None:
-        kept = measures["traits"][number]["all_kept"]
-        return None if kept is None else float(kept)
-
-    return value
-
-
-def _of_list(part: str, number: int, name: str) -> Callable[[Mapping[str, Any]], float | None]:
-    return lambda measures: float(measures[part][number][name])
-
-
-def _vbench(embedder: str, number: int) -> Callable[[Mapping[str, Any]], float | None]:
-    def value(measures: Mapping[str, Any]) -> float | None:
-        found = measures["protocols"][number]["consistency"].get(embedder)
-        return None if found is None else found["vbench"]
-
-    return value
-
-
-def _mean_adherence(measures: Mapping[str, Any]) -> float | None:
-    values = [cue["cosine"] for cues in measures["adherence"].values() for cue in cues if cue["cosine"] is not None]
-    return float(np.mean(values)) if values else None
+    return {**results, "warnings": warnings(results)}

@@ -62,12 +62,29 @@ def read_scenarios(path: Path | None = None) -> dict[str, dict[str, Any]]:
         unknown = set(scenario) - {"about", "origin_s", "prompt", "cues"}
         if unknown:
             raise ValueError(f"scenario {name!r} in {path} has unknown fields: {', '.join(sorted(unknown))}")
-        for cue in scenario.get("cues", ()):
-            if "prompt" not in cue or len(set(cue) & set(TIMES)) != 1 or len(cue) != 2:
+        origin_s, cues = scenario.get("origin_s", 0), scenario.get("cues", [])
+        if not isinstance(scenario["prompt"], str) or not _is_time(origin_s) or not isinstance(cues, list):
+            raise ValueError(
+                f"scenario {name!r} in {path} must have a prompt in words, origin_s in seconds and a list of cues"
+            )
+        for cue in cues:
+            if not _is_timed_prompt(cue):
                 raise ValueError(
-                    f"a cue of scenario {name!r} in {path} must have a prompt and one of {', '.join(TIMES)}, got {cue}"
+                    f"a cue of scenario {name!r} in {path} must have a prompt and one of {', '.join(TIMES)} in "
+                    f"seconds, got {cue}"
                 )
     return scenarios
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+
+
+def _is_timed_prompt(cue: Any) -> bool:
+    """Whether this is a cue of a scenario: a prompt, and one time."""
+    if not isinstance(cue, dict) or len(cue) != 2 or not isinstance(cue.get("prompt"), str):
+        return False
+    return all(name in TIMES and _is_time(value) for name, value in cue.items() if name != "prompt")
 
 
 def read_subjects(path: Path) -> list[dict[str, Any]]:
@@ -120,7 +137,7 @@ def _story(subject: Mapping[str, Any], name: str, scenario: Mapping[str, Any], h
                 f"prompt {subject['id']} is a whole sentence; scenario {name!r} needs its words by name: "
                 f"a JSON file with {', '.join(_words(scenario))}"
             )
-        cues = tuple((float(second), str(prompt)) for second, prompt in subject.get("cues", ()))
+        cues = tuple((float(second), prompt) for second, prompt in _cues_of(subject))
         return Story(story_id, name, str(subject["prompt"]), cues)
     missing = [word for word in _words(scenario) if word not in subject]
     if missing:
@@ -134,6 +151,23 @@ def _story(subject: Mapping[str, Any], name: str, scenario: Mapping[str, Any], h
         )
     cues = tuple((second, prompt.format_map(subject)) for second, prompt in timed)
     return Story(story_id, name, scenario["prompt"].format_map(subject), cues, float(scenario.get("origin_s", 0)))
+
+
+def _cues_of(subject: Mapping[str, Any]) -> list[list[Any]]:
+    """The cues of a prompt that is a whole sentence.
+
+    Raises:
+        ValueError: unless they are a list of [seconds, prompt].
+    """
+    cues = subject.get("cues", [])
+    pairs: list[Any] = cues if isinstance(cues, list) else [None]
+    if not all(
+        isinstance(cue, list) and len(cue) == 2 and _is_time(cue[0]) and isinstance(cue[1], str) for cue in pairs
+    ):
+        raise ValueError(
+            f'cues of prompt {subject["id"]} is {cues!r}; it must be a list as in [[8, "..."], [14, "..."]]'
+        )
+    return pairs
 
 
 def _timed(scenario: Mapping[str, Any], horizons_s: Sequence[float]) -> list[tuple[float, str]]:

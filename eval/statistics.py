@@ -18,6 +18,8 @@ RESAMPLES = 10_000
 SIGN_FLIPS = 20_000
 EXACT_SIGN_FLIPS_UP_TO = 14  # prompts: 2**14 sign patterns are all looked at
 CONFIDENCE = 0.95
+LEVEL = 1 - CONFIDENCE
+LEAST_FOR_INTERVAL = 6  # prompts; below, no sign flips reach 5 %, and a bootstrap interval is far too short
 POWER = 0.80
 _NORMAL = NormalDist()
 _CHUNK = 1_000  # resamples at a time, to bound memory
@@ -30,7 +32,7 @@ class Paired:
     Attributes:
         prompts: how many prompts count.
         mean: mean paired difference, arm minus baseline.
-        low, high: 95 % BCa bootstrap interval of the mean over prompts; None below 3 prompts.
+        low, high: 95 % BCa bootstrap interval of the mean over prompts; None below 6 prompts.
         p: two-sided sign-flip permutation p of the mean.
         win_rate: share of prompts in which the arm is better; ties count half.
         median: of the differences.
@@ -61,7 +63,7 @@ def paired(differences: Sequence[float] | Floats, lower_is_better: bool = True, 
     values = np.asarray(differences, np.float64)
     if not len(values) or not np.isfinite(values).all():
         raise ValueError(f"a paired comparison needs finite differences of one or more prompts, got {values.tolist()}")
-    low, high = bca_interval(values, seed=seed) if len(values) >= 3 else (None, None)
+    low, high = bca_interval(values, seed=seed) if len(values) >= LEAST_FOR_INTERVAL else (None, None)
     return Paired(
         prompts=len(values),
         mean=float(values.mean()),
@@ -137,7 +139,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def detectable_effect(prompts: int, power: float = POWER, level: float = 1 - CONFIDENCE) -> float:
+def detectable_effect(prompts: int, power: float = POWER, level: float = LEVEL) -> float:
     """Smallest mean difference seen with `power`, in standard deviations of the differences: (z_a + z_b) / sqrt(n)."""
     if prompts < 1:
         raise ValueError(f"prompts is {prompts}; it must be at least 1")

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor
 
 from longlive_rag.rights.policy import enforce_place
@@ -72,7 +73,7 @@ class _Vision:
         self.place, self._device = place, torch.device(device)
         try:
             model, report = getattr(transformers, self.model_class).from_pretrained(place, output_loading_info=True)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"the embedder {self.name} can't be loaded from {place}: {error}") from error
         missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
         if missing:

@@ -11,7 +11,7 @@ REFERENCE_S = 1.0
 OPENING_END_S = 5.0
 LAST_S = 5.0
 SHORTEST_HORIZON_S = OPENING_END_S + LAST_S
-_TOLERANCE_S = 1e-6  # frame times are rationals in binary
+TOLERANCE_S = 1e-6  # frame times are rationals in binary
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,23 @@ class DriftWindows:
                     f"measure it at {np.floor(seconds * 100) / 100:g} s or less"
                 )
 
+    def check_frames(self, seconds: NDArray[np.float64], horizons_s: tuple[float, ...], name: str) -> None:
+        """Refuse a video that shows no frame in one of the windows, whose figures would be of nothing.
+
+        Args:
+            seconds: [T] of the frames that are measured.
+
+        Raises:
+            ValueError: naming the window.
+        """
+        for start, end in (self.reference, self.opening, *(self.last(horizon_s) for horizon_s in horizons_s)):
+            if not within(seconds, (start, end)).any():
+                raise ValueError(
+                    f"{name} has no frame to measure between {start:g} and {end:g} s; its frames are too far apart"
+                )
+
 
 def within(seconds: NDArray[np.float64], window: tuple[float, float]) -> NDArray[np.bool_]:
     """Frames that begin in [start, end): times [T] to a mask [T]."""
     start, end = window
-    return (seconds >= start - _TOLERANCE_S) & (seconds < end - _TOLERANCE_S)
+    return (seconds >= start - TOLERANCE_S) & (seconds < end - TOLERANCE_S)

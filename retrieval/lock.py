@@ -32,7 +32,7 @@ def is_being_written(folder: Path) -> bool:
     try:
         with (folder / LOCK).open("rb") as file:
             return not _try_lock(file, shared=True)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 

@@ -190,14 +190,14 @@ def compare(
     """
     from eval.compare import Engine
     from eval.compare import compare as make_comparison
-    from eval.plan import read_plan_file
+    from eval.plan import read_plan_to_repeat
 
     bar = _Bar("take")
     with refuse_bad_input(FLAGS):
         where = Engine(engine, workers, threads, address)
         if plan_file:
             _refuse_beside_plan(asked)
-        plan = read_plan_file(plan_file) if plan_file else _plan(**asked)
+        plan = read_plan_to_repeat(plan_file) if plan_file else _plan(**asked)
         try:
             with bar, quiet_libraries():
                 results = make_comparison(plan, run, where, bar.cells, lambda line: click.echo(line, err=True))
@@ -210,9 +210,8 @@ def compare(
         return
     for verdict in results["verdicts"]:
         click.echo(verdict)
-    for rail in results["guardrails"]:
-        if rail["state"] == "broken":
-            click.echo(f"Guardrail broken on {rail['scenario']}: {rail['companion']} of {rail['arm']}")
+    for warning in results["warnings"]:
+        click.echo(warning)
     click.echo(f"  report  {run / 'report.html'}\n  figures {run / 'results.json'}, {run / 'takes.csv'}")
 
 
@@ -261,8 +260,10 @@ def _plan(
     names = [name.strip() for name in scenarios.split(",") if name.strip()]
     if not names:
         raise ValueError("--scenario is empty; leave it out for plain prompts")
-    told = stories(read_subjects(prompts), names, read_scenarios(scenarios_file), horizons)
-    return Plan(arms=_arms(arms), stories=told, horizons_s=horizons, **rest)
+    known = read_scenarios(scenarios_file)
+    told = stories(read_subjects(prompts), names, known, horizons)
+    about = {name: str(known[name].get("about", "")) for name in names}
+    return Plan(arms=_arms(arms), stories=told, horizons_s=horizons, about=about, **rest)
 
 
 def _arms(text: str) -> tuple[Arm, ...]:
@@ -294,7 +295,9 @@ def _arm(name: str, table: Any) -> Arm:
         if key == "retrieval":
             retrieval = value
         elif key == "memory":
-            changes.setdefault("memory", {})["enabled"] = bool(value)
+            if not isinstance(value, bool):
+                raise ValueError(f"arm {name!r}, memory: {value!r} is neither true nor false")
+            changes.setdefault("memory", {})["enabled"] = value
         elif key in ARM_KEYS:
             changes.setdefault(ARM_KEYS[key].part, {})[ARM_KEYS[key].field] = _of_option(name, ARM_KEYS[key], value)
         else:
@@ -303,10 +306,10 @@ def _arm(name: str, table: Any) -> Arm:
 
 
 def _of_option(arm: str, setting: Setting, value: Any) -> Any:
-    """A value of the file; text as on the command line, such as "6-14" or "512MiB"."""
+    """A value of the file, read as on the command line: a number, or text such as "6-14" or "512MiB"."""
 
     def read(part: Any) -> Any:
-        return click.types.convert_type(setting.type).convert(part, None, None) if isinstance(part, str) else part
+        return click.types.convert_type(setting.type).convert(str(part), None, None)
 
     try:
         if setting.repeats:

@@ -13,7 +13,7 @@ import pytest
 
 from eval.plan import ARMS
 from longlive_rag.cli.eval import _arms
-from tests.eval.arms import DriftingPipeline, slow_backbone
+from tests.eval.arms import DriftingPipeline, plan_of, slow_backbone
 from tests.eval.clips import character, controls, write_clip
 
 ROOT = Path(__file__).parents[2]
@@ -150,10 +150,58 @@ def test_compare_stopped_says_how_to_go_on(command, slow, tmp_path, monkeypatch)
         (["--workers", "0"], "--workers is 0"),
         (["--address", "auto"], "--address is for the engine ray"),
         (["--backbone", "nowhere"], "backbone 'nowhere' is no known name"),
+        (["--embed-every", "5"], "--embed-every is 5; it must be at most 4, since a take has 4 frames a second"),
+        (["--prompts", "{files}/null.json"], "cues of prompt 001 is None; it must be a list"),
+        (["--prompts", "{files}/flat.json"], "cues of prompt 001 is [8, 'x']; it must be a list"),
+        (["--prompts", "{files}/short.json"], "cues of prompt 001 is [[8]]; it must be a list"),
+        (["--prompts", "{files}/object.json"], "cues of prompt 001 is {'10': 'x'}; it must be a list"),
+        (["--scenarios-file", "{files}/words.json"], "a cue of scenario 'a' in "),
+        (["--scenarios-file", "{files}/nocues.json"], "and a list of cues"),
+        (["--arms", "{files}/text.toml"], "arm 'native', memory: 'false' is neither true nor false"),
+        (["--arms", "{files}/half.toml"], "arm 'k', memory-frames: '3.5' is not a valid integer"),
+        (["--arms", "{files}/true.toml"], "arm 'k', memory-frames: 'True' is not a valid integer"),
+        (["--output", "{files}/null.json"], "is there and holds no comparison"),
+        (["--output", "{files}/null.json/run"], "null.json is a file"),
     ],
 )
 def test_compare_refuses_in_one_line(command, slow, tmp_path, changes, message):
+    write_nonsense(tmp_path)
+    changes = [part.replace("{files}", str(tmp_path)) for part in changes]
     result = command(*compare_arguments(slow, tmp_path), *changes)
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def write_nonsense(folder: Path) -> None:
+    """Prompts, scenarios and arms that can't be."""
+    for name, cues in (("null", None), ("flat", [8, "x"]), ("short", [[8]]), ("object", {"10": "x"})):
+        (folder / f"{name}.json").write_text(json.dumps([{"prompt": "a red square walks", "cues": cues}]))
+    cue = {"before_horizon": "9", "prompt": "x"}
+    (folder / "words.json").write_text(json.dumps({"a": {"prompt": "x", "cues": [cue]}}))
+    (folder / "nocues.json").write_text(json.dumps({"a": {"prompt": "x", "cues": None}}))
+    (folder / "text.toml").write_text('[native]\nmemory = "false"\n[k]\n')
+    (folder / "half.toml").write_text("[native]\nmemory = false\n[k]\nmemory-frames = 3.5\n")
+    (folder / "true.toml").write_text("[native]\nmemory = false\n[k]\nmemory-frames = true\n")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stories": []}, "stories is empty; a comparison needs one prompt or more"),
+        ({"embedders": None}, "is no plan"),
+        (
+            {"arms": [{"name": "a", "changes": []}, {"name": "b"}]},
+            "changes of arm 'a' is []; it must be fields and values by part",
+        ),
+        ({"backbone_id": "0000"}, "was made with weights 0000 of"),
+    ],
+)
+def test_plans_that_can_not_be_are_refused_in_one_line(command, slow, tmp_path, changes, message):
+    content = {**plan_of(slow, prompts=1, seeds=1).as_dict(), **changes}
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    result = command("eval", "compare", "--plan", tmp_path / "plan.json", "-o", tmp_path / "run")
     assert (result.code, result.out) == (2, "")
     assert message in result.err
     assert result.err.count("\n") == 1

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 
 from longlive_rag.video import VideoWriter
@@ -45,4 +48,18 @@ def write_clip(path: Path, frames: np.ndarray, fps: int = FPS, upscale: int = 1)
     """An MP4 of frames [F, H, W, 3]."""
     with VideoWriter(path, width=frames.shape[2], height=frames.shape[1], fps=fps, upscale=upscale) as video:
         video.write(frames)
+    return path
+
+
+def write_uneven(path: Path, frames: np.ndarray, times_s: Sequence[float], said_fps: int = FPS) -> Path:
+    """A video of frames [F, H, W, 3], each at its own time, whatever rate its header says."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx-vp9", rate=said_fps)
+        stream.width, stream.height = frames.shape[2], frames.shape[1]
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for frame, at in zip(frames, times_s, strict=True):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame)).reformat(format="yuv420p")
+            picture.pts, picture.time_base = round(at * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
     return path

@@ -56,3 +56,13 @@ def test_terms_that_are_not_there(tmp_path):
     (tmp_path / "terms.json").unlink()
     with pytest.raises(ValueError, match=r"has no terms\.json"):
         EmbedderSpec(f"face={tmp_path}").check()
+
+
+@pytest.mark.parametrize(
+    "code", ["import nothing_like_it", "def open(folder", "x = 1", "def open(*_): raise OSError('no')"]
+)
+def test_code_that_fails_is_told_by_its_file(tmp_path, code):
+    spec = folder_with(tmp_path)
+    (tmp_path / "face_embedder.py").write_text(code)
+    with pytest.raises(ValueError, match=r"face_embedder\.py failed: \w+Error: "):
+        spec.open()

@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from eval.companions import Looks, repetition
 from eval.embedders import Embedder, PixelEmbedder
 from eval.footage import find_footage
 from eval.measure import MeasureSettings, look_at, measure
 from eval.protocols import consistency
-from tests.eval.clips import FPS, controls, write_clip
+from tests.eval.clips import FPS, controls, write_clip, write_uneven
 
 HORIZONS = (30.0, 60.0, 120.0)
 
@@ -102,6 +103,32 @@ def test_a_loop_repeats_and_a_walk_does_not(tmp_path):
         ]
     assert shares["walk"] < 0.2
     assert shares["loop"] > 0.7
+
+
+@pytest.mark.parametrize(("fps", "period"), [(8, 41), (30, 151), (25, 126), (24, 121)])
+def test_a_loop_of_any_length_repeats(fps, period):
+    """Each second after the first round is one that was there; worked out on thumbnails, without a video."""
+    rng = np.random.default_rng(3)
+    frames = 20 * fps
+    thumbnails = np.resize(rng.random((period, 12)), (frames, 12)).astype(np.float32)
+    zeros = np.zeros(frames)
+    share = repetition(Looks(zeros, zeros, zeros, zeros, thumbnails), np.arange(frames) / fps)
+    first_round_s = -(-period // fps)  # seconds that begin within it, and show something new
+    assert share == pytest.approx((20 - first_round_s) / 18)  # of seconds 2 to 20
+
+
+def test_frames_too_far_apart_are_refused_not_measured_in_part(tmp_path):
+    clip = controls(20.0)["real"]
+    path = write_uneven(tmp_path / "v.mp4", clip, [n / FPS if n < 40 else n / FPS + 20 for n in range(len(clip))])
+    video = find_footage(path)
+    assert video.seconds == pytest.approx(40, abs=0.6)
+    with pytest.raises(ValueError, match="has no frame to measure between 20 and 25 s"):
+        measure(video, {"pixels": PixelEmbedder()}, MeasureSettings((25.0,)))
+
+
+def test_one_frame_of_each_second_must_be_embedded(control_videos):
+    with pytest.raises(ValueError, match=r"embed_every is 5; it must be at most 4, since .* has 4 frames a second"):
+        measure(control_videos["real"], {"pixels": PixelEmbedder()}, MeasureSettings((30.0,), embed_every=5))
 
 
 def test_a_video_that_is_too_short_is_refused_before_it_is_decoded(control_videos):

@@ -116,16 +116,18 @@ def test_power_in_a_simulation():
 
 
 def test_paired_says_all_of_it():
-    result = paired([-0.3, -0.1, -0.2, 0.1, 0.0])
-    assert result.prompts == 5
+    values = [-0.3, -0.1, -0.2, 0.1, 0.0, -0.1]
+    result = paired(values)
+    assert result.prompts == 6
     assert result.mean == pytest.approx(-0.1)
     assert result.median == pytest.approx(-0.1)
-    assert result.win_rate == pytest.approx(0.7)
-    assert paired([-0.3, -0.1, -0.2, 0.1, 0.0], lower_is_better=False).win_rate == pytest.approx(0.3)
+    assert result.win_rate == pytest.approx(4.5 / 6)
+    assert paired(values, lower_is_better=False).win_rate == pytest.approx(1.5 / 6)
     assert result.low < result.mean < result.high
     single = paired([0.5])
     assert (single.low, single.high, single.deviation, single.p) == (None, None, None, 1.0)
-    assert paired([-0.3, -0.1, -0.2, 0.1, 0.0]) == result  # the same every time
+    assert paired(values[:5]).low is None  # five prompts can't show anything at 5 %
+    assert paired(values) == result  # the same every time
 
 
 @pytest.mark.parametrize("values", [[], [0.1, float("nan")], [0.1, float("inf")]])

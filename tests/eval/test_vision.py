@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,14 @@ def test_the_record_names_the_weights(folders, kind):
     described = EmbedderSpec(f"{kind}={folders[kind]}").open().describe()
     assert described["weights"] == str(folders[kind])
     assert len(described["sha256"]) == 64
+
+
+def test_truncated_weights_are_refused(folders, tmp_path):
+    folder = shutil.copytree(folders["clip"], tmp_path / "cut")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(ValueError, match="the embedder clip can't be loaded from"):
+        EmbedderSpec(f"clip={folder}").open()
 
 
 def test_wrong_weights_are_refused(folders, tmp_path):
