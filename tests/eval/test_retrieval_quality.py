@@ -41,7 +41,7 @@ def test_at_the_cue_only_the_words_find_who_is_called() -> None:
     encoder = MeanPoolEncoder()
     arms = arms_of({"mean pool": encoder})
     assert [arm.name for arm in arms] == ["mean pool", "mean pool + prompt", "random", "recent"]
-    figures = measure_retrieval(Stage(), [take()] * 4, arms)
+    figures = measure_retrieval(Stage(), [take()] * 6, arms)
     at_cue = {name: found["at_cue"]["mean"] for name, found in figures["arms"].items()}
     assert at_cue["mean pool"] == 0  # an empty stage is most like an empty stage
     assert at_cue["mean pool + prompt"] == 1
