@@ -46,11 +46,6 @@ class CacheShape:
         """Shape of one latent frame's page: [keys and values, layers, B, tokens, heads, head_dim]."""
         return (2, self.layers, self.batch, self.tokens_per_frame, self.heads, self.head_dim)
 
-    @property
-    def page_bytes(self) -> int:
-        """Bytes of one page."""
-        return torch.Size(self.page).numel() * self.dtype.itemsize
-
 
 class KVCache:
     """Keys and values of the newest `window` latent frames in all layers.

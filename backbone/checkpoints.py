@@ -1,6 +1,6 @@
 """Weights read strictly: every tensor accounted for, no code run, no second copy in memory.
 
-`read_tensors` opens a file or a set of shards, `load_weights` puts what it found into a model. Names are translated by
+`read_weights` opens a file or a set of shards, `load_weights` puts what it found into a model. Names are translated by
 `backbone.names`.
 """
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from eval.engines import make_here, make_in_processes
 from eval.making import Maker
-from eval.plan import Cell, Plan, check_run, keep_plan
+from eval.plan import Cell, Plan, check_content, check_run, keep_plan
 from eval.runs import is_finished
 from longlive_rag.load import pick_device
 from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -92,8 +92,11 @@ def compare(
         if words:
             note(f"Note: {plan.backbone} has never read {', '.join(words)}.")
         maker = maker if here else None
-    keep_plan(run, plan)
+    run.mkdir(parents=True, exist_ok=True)
     with hold(run):
+        check_content(run, plan)  # again: another process may have begun here while the backbone was loaded
+        keep_plan(run, plan)
+        todo = [cell for cell in todo if not is_finished(run, cell)]
         done = len(cells) - len(todo)
         progress(None, done, len(cells))
         for cell in _make(run, todo, engine, maker):

@@ -14,7 +14,7 @@ WHERE is a local folder or a name on the Hugging Face hub; left out, the publish
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -235,8 +235,3 @@ def parse_embedders(text: str) -> tuple[EmbedderSpec, ...]:
     if len(set(kinds)) < len(kinds):
         raise ValueError(f"embedders is {text!r}; each kind can be there once")
     return specs
-
-
-def describe_all(embedders: Mapping[str, Embedder]) -> dict[str, Any]:
-    """Descriptions by name."""
-    return {name: embedder.describe() for name, embedder in embedders.items()}

@@ -16,7 +16,7 @@ from longlive_rag.config import Cue, TakeRequest
 from longlive_rag.disk import write_json
 from longlive_rag.geometry import backbone_id
 from longlive_rag.presets import Preset, load_preset
-from retrieval.lock import check_free
+from retrieval.lock import LOCK, check_free
 
 PLAN = "plan.json"
 PLAN_FORMAT = 1
@@ -203,12 +203,21 @@ def check_run(run: Path, plan: Plan) -> None:
         ValueError: if the folder holds another comparison, or something else, or another process is at work in it.
     """
     check_free(run)
+    check_content(run, plan)
+
+
+def check_content(run: Path, plan: Plan) -> None:
+    """The same, where this process is the one at work in it.
+
+    Raises:
+        ValueError: if the folder holds another comparison, or something else.
+    """
     if (run / PLAN).exists():
         kept = read_json(run / PLAN)
         changed = [name for name, value in _kept(plan).items() if kept.get(name) != value and name != WORDS]
         if changed:
             raise ValueError(f"{run} holds another comparison ({', '.join(changed)} differ); choose another folder")
-    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+    elif run.exists() and (not run.is_dir() or any(path.name != LOCK for path in run.iterdir())):
         raise ValueError(f"{run} is there and holds no comparison; choose another folder")
     for folder in run.parents:
         if folder.is_file():
@@ -218,7 +227,6 @@ def check_run(run: Path, plan: Plan) -> None:
 def keep_plan(run: Path, plan: Plan) -> None:
     """Write the plan into a run's folder, unless it is there."""
     if not (run / PLAN).exists():
-        run.mkdir(parents=True, exist_ok=True)
         write_json(run / PLAN, _kept(plan))
 
 

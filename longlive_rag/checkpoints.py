@@ -8,7 +8,6 @@ time and nothing else. A page is written once, into the first checkpoint that se
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -58,11 +57,6 @@ class Checkpoints:
     def bytes(self) -> int:
         """On disk."""
         return sum(path.stat().st_size for path in self.folder.glob("[0-9]*.safetensors"))
-
-    def clear(self) -> None:
-        """Remove them all."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._newest, self._place_of_page = 0, {}
 
     def is_due(self, blocks: int) -> bool:
         """Whether there should be one after so many blocks."""

@@ -119,9 +119,14 @@ def open_text_encoder(folder: Path) -> UMT5EncoderModel:
     """
     enforce_place(folder / "text_encoder")
     check_part(folder / "text_encoder", UMT5EncoderModel)
-    large = sum(file.stat().st_size for file in weight_files(folder / "text_encoder")) > LARGE_TEXT_BYTES
-    dtype = torch.bfloat16 if large else torch.float32
+    dtype = text_dtype(folder)
     return UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, local_files_only=True).eval()
+
+
+def text_dtype(folder: Path) -> torch.dtype:
+    """What a pipeline folder's text encoder is loaded in: float32, a large one (UMT5-xxl: 11 GB then) in bfloat16."""
+    large = sum(file.stat().st_size for file in weight_files(folder / "text_encoder")) > LARGE_TEXT_BYTES
+    return torch.bfloat16 if large else torch.float32
 
 
 def prompt_units_of(folder: Path) -> Callable[[Sequence[str]], NDArray[np.float32]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,25 +69,32 @@ class Leg:
     def undone(self, made: TakeRequest) -> Leg:
         """Goes on from before the last cue of what this leg has made, which is gone for good then.
 
-        The take is whole until its shorter self takes its place. Other files in the folder stay.
+        The take is whole until its shorter self takes its place. Other files in the folder stay. What a process that
+        was killed in between left in `.NAME.undone` is moved aside, never removed.
 
         Args:
             made: what was asked for until the end of this leg, with a cue at least.
 
         Raises:
-            OSError: if the disk refuses; the take is as it was then.
+            OSError: if the disk refuses; the take is as it was then, or it is shorter and what it could not take along
+                of other files lies in `.NAME.undone`.
         """
         blocks = self.pipe.timeline(self.request).cue_block(made.cues[-1].seconds)
         request = without_last_cue(replace(made, seconds=self.request.seconds))
         cut, old = (self.folder.with_name(f".{self.folder.name}.{name}") for name in ("cut", "undone"))
-        for folder in (cut, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(cut, ignore_errors=True)
+        if old.exists():
+            old.replace(unused_beside(old))
         self._copied(cut, request, blocks).release()
-        for other in self.folder.iterdir():
-            if other.name not in (*FILES, *INPUTS, LATENTS, CHECKPOINTS):
-                other.replace(cut / other.name)
         self.folder.replace(old)
-        cut.replace(self.folder)
+        try:
+            cut.replace(self.folder)
+        except BaseException:
+            old.replace(self.folder)
+            raise
+        for other in old.iterdir():
+            if other.name not in (*FILES, *INPUTS, LATENTS, CHECKPOINTS):
+                other.replace(self.folder / other.name)
         shutil.rmtree(old, ignore_errors=True)
         claim = TakeClaim(self.folder, resume=True)
         return replace(self, request=request, event="resumed", claim=claim, waits=True)
@@ -100,6 +108,11 @@ class Leg:
             claim.release()
             raise
         return claim
+
+
+def unused_beside(path: Path) -> Path:
+    """A name beside `path` that nothing has yet: it, and a number."""
+    return next(free for number in count(1) if not (free := path.with_name(f"{path.name}-{number}")).exists())
 
 
 def without_last_cue(request: TakeRequest) -> TakeRequest:

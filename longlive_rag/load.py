@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from longlive_rag.embeddings import LARGE_TEXT_BYTES, encoder_id, read_embeddings
+from longlive_rag.embeddings import encoder_id, read_embeddings, text_dtype
 from longlive_rag.fit import estimate_of_folder
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets import find_folder, load_preset
@@ -60,9 +60,7 @@ def load_pipeline(
         raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
     target = pick_device(device)
     folder = find_folder(backbone)
-    dtypes = {"transformer": getattr(torch, dtype), "default": torch.float32}
-    if sum(path.stat().st_size for path in (folder / "text_encoder").glob("*.safetensors")) > LARGE_TEXT_BYTES:
-        dtypes["text_encoder"] = torch.bfloat16
+    dtypes = {"transformer": getattr(torch, dtype), "text_encoder": text_dtype(folder), "default": torch.float32}
     settings: dict[str, Any] = {"license_policy": license_policy, "dtype": dtypes}
     if prompt_embeds is None:
         pipe = LongLiveRAGPipeline.from_pretrained(folder, **settings)

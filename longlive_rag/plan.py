@@ -25,6 +25,8 @@ BLOCK_FILE_BYTES = 1536  # of a stored block, beyond its arrays
 # Tensors as wide as the VAE's output feature maps that live at once while it decodes; with folded convolutions more
 # (measured at 416x240 and 832x480: 12 to 15).
 DECODE_MAPS = {"cpu": 14, "cuda": 5}
+TEXT_ENCODER = "text encoder"
+TEXT_WEIGHTS = f"weights of the {TEXT_ENCODER}"
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def make_plan(
     *,
     dtype: str = "float32",
     on_gpu: bool = False,
+    text_on_host: bool = False,
     has_cues: bool = False,
     decode_bytes: int = 0,
     video_bytes: int = 0,
@@ -91,6 +94,7 @@ def make_plan(
         weights: bytes by part.
         dtype: of the transformer.
         on_gpu: else everything is in the host's memory.
+        text_on_host: the text encoder stays there, beside a GPU.
         has_cues: a cue runs the whole window at once.
         decode_bytes: of the VAE at work.
         video_bytes: of the video on disk.
@@ -117,6 +121,8 @@ def make_plan(
     host = {"page tier": host_pages * stored, "index": index, "libraries": LIBRARIES_BYTES}
     if on_gpu:
         device |= {"page tier": gpu_pages * page, "CUDA itself": CUDA_CONTEXT_BYTES}
+        if text_on_host:
+            host[TEXT_WEIGHTS] = device.pop(TEXT_WEIGHTS)
     else:
         device, host = device | host, {}
     embeddings = frames * geometry.embedding_bytes if memory_frames else 0
@@ -181,6 +187,7 @@ def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
     from transformers import UMT5Config, UMT5EncoderModel
 
     from backbone.transformer import CausalWanTransformer
+    from longlive_rag.embeddings import text_dtype
     from retrieval.encoder import LatentAutoencoder
 
     def parameters(model: torch.nn.Module) -> int:
@@ -193,7 +200,8 @@ def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
         counts = {
             "transformer": parameters(CausalWanTransformer.from_config(config("transformer"))) * BYTES[dtype],
             "vae": parameters(AutoencoderKLWan.from_config(config("vae"))) * FLOAT32_BYTES,
-            "text encoder": parameters(UMT5EncoderModel(UMT5Config(**config("text_encoder")))) * FLOAT32_BYTES,
+            TEXT_ENCODER: parameters(UMT5EncoderModel(UMT5Config(**config("text_encoder"))))
+            * text_dtype(preset.folder).itemsize,
         }
         if (preset.folder / "encoder" / "config.json").is_file():
             counts["retrieval encoder"] = parameters(LatentAutoencoder.from_config(config("encoder"))) * FLOAT32_BYTES

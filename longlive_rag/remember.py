@@ -15,10 +15,11 @@ from longlive_rag.config import OutputConfig
 from longlive_rag.geometry import Geometry, backbone_id
 from longlive_rag.presets import Preset
 from longlive_rag.take_folder import LATENTS, read_record
+from longlive_rag.timecode import parse_timecode
 from longlive_rag.timeline import Timeline
 from retrieval.store import LatentStore
 
-SPEC = re.compile(r"(?P<take>.+?)(?:@(?P<start>[0-9.]+)-(?P<end>[0-9.]+))?")
+SPEC = re.compile(r"(?P<take>.+?)(?:@(?P<start>[0-9.:]+)-(?P<end>[0-9.:]+))?")
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,9 @@ def _frames(spec: str, match: re.Match[str], record: dict[str, Any], store: Late
     timeline = Timeline(1, fps, store.frames_per_block, preset.temporal_factor)
     seconds = timeline.second_of(store.frames)
     try:
-        start, end = float(match["start"]), float(match["end"])
+        start, end = (parse_timecode(match[name], fps) for name in ("start", "end"))
     except ValueError as error:
-        raise ValueError(f"remember is {spec!r}; FROM and TO are seconds, such as takes/first@2-6") from error
+        raise ValueError(f"remember is {spec!r}: {error}") from error
     if not start < end <= seconds:
         raise ValueError(f"remember is {spec!r}; that take lasts from 0 to {seconds:g} s, and FROM comes before TO")
     frames = timeline.latents_between(start, end)

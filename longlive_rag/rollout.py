@@ -1,4 +1,4 @@
-"""The block loop: retrieve, assemble, denoise, commit (design, section 2), on latents and prompt embeddings alone."""
+"""The block loop: retrieve, assemble, denoise, commit, on latents and prompt embeddings alone."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ class TakeWriter:
         self._shown = self._blocks = self._find_shown()
         self.frames_before = timeline.pixels_of(self._blocks).start if self._blocks else 0
         self._selections = [found for block in range(self._blocks) if (found := self.record(block).selection)]
-        self._frames_kept = 0
+        self._frames_kept = self.frames_before
         self._started_at = datetime.now(UTC)
         self._start_s = time.perf_counter()
         self._end_s: float | None = None
@@ -300,8 +300,8 @@ class TakeWriter:
     def _finish(self, status: TakeStatus, error: BaseException | None, begin_s: float) -> dict[str, Any]:
         if self._video is not None:
             self._frames_kept = self._video.close()
-        elif self._went_on and (self.folder / VIDEO).is_file():
-            self._frames_kept = safe_frames(self.folder / VIDEO)
+        elif self._went_on:
+            self._frames_kept = safe_frames(self.folder / VIDEO) if (self.folder / VIDEO).is_file() else 0
         self._end_s = self._end_s or time.perf_counter()
         self._add_seconds({"write": self._end_s - begin_s})
         if not self._frames_kept and not self._went_on:

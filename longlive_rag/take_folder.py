@@ -27,6 +27,7 @@ INPUTS = (START_IMAGE, REMEMBERED)
 FILES = (RECORD, VIDEO, CONTACT_SHEET, MEMORY_MAP)
 
 RECORD_FORMAT = 1
+RECORD_PARTS = {"status": str, "request": dict, "run": dict, "video": dict, "cues": list}  # what every record has
 RESERVE = ".reserve"
 RESERVE_BYTES = 256 * 1024
 PICTURES_BYTES = 2 * 1024 * 1024
@@ -135,13 +136,16 @@ def read_record(take: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         version = int(record["format"])
-    except (ValueError, KeyError, TypeError) as error:
+        missing = [name for name, kind in RECORD_PARTS.items() if not isinstance(record.get(name), kind)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if version > RECORD_FORMAT:
         raise ValueError(
             f"{path} is of format {version}; this version reads formats up to {RECORD_FORMAT}: "
             "install a newer longlive-rag"
         )
+    if missing:
+        raise ValueError(f"{path} is damaged: it has no {', '.join(missing)}")
     return cast(dict[str, Any], record)
 
 

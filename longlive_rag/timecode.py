@@ -20,18 +20,20 @@ CLOCK = re.compile(
 SMPTE = re.compile(r"(?P<hours>[0-9]{1,6}):(?P<minutes>[0-9]{1,6}):(?P<seconds>[0-9]{1,6}):(?P<frames>[0-9]{1,6})")
 
 
-def parse_timecode(text: str, fps: int) -> float:
+def parse_timecode(text: str, fps: int | None = None) -> float:
     """Seconds of the take.
 
     Args:
         text: a timecode; blanks around it don't count.
-        fps: frames a second of the take, for SMPTE timecodes.
+        fps: frames a second of the take, for SMPTE timecodes; None refuses them.
 
     Raises:
         ValueError: if it is none, or one of its fields is too large; says what would be right.
     """
     word = text.strip()
     if match := SMPTE.fullmatch(word):
+        if fps is None:
+            raise ValueError(f"{text!r} counts frames, whose rate is not known here; write seconds")
         hours, minutes, whole, frames = map(int, match.groups())
         _check_field(text, "minutes", minutes, 60)
         _check_field(text, "seconds", whole, 60)

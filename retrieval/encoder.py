@@ -1,6 +1,6 @@
 """From a latent frame to the vector by which memory is searched.
 
-The autoencoder follows the project's design, section 3: one unit vector a latent frame.
+The autoencoder makes one unit vector a latent frame.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Training of the retrieval encoder on latents that a backbone has generated.
 
-Loss (the project's design, section 3): reconstruction, plus *window temporal delta* (neighbours may not look alike
+Loss: reconstruction, plus *window temporal delta* (neighbours may not look alike
 beyond 0.85), plus *trajectory smoothing*, on chunks of consecutive latent frames. From the first step on, smoothing
 finds a quick way to nothing: one embedding for everything, from which the decoder learns to draw the mean frame and
 which it never leaves again. So the two terms on embeddings grow in over the first part of the training.

@@ -16,7 +16,8 @@ from backbone.config import ContextConfig
 from longlive_rag.bench import Shape, random_subject
 from longlive_rag.footprint import Footprint, Sample, check_lengths, draw, measure
 from longlive_rag.geometry import Geometry
-from longlive_rag.plan import budgets_that_fit, make_plan
+from longlive_rag.plan import budgets_that_fit, make_plan, weight_bytes
+from longlive_rag.presets import load_preset
 from longlive_rag.search_bench import measure_search
 from longlive_rag.timeline import Timeline
 from retrieval.budgets import PageBudgets
@@ -137,6 +138,27 @@ def test_a_plan_for_a_gpu_has_room_for_one_block_in_any_case() -> None:
     assert 0 < advice["memory_gpu_gib"] < 3
     with pytest.raises(ValueError, match=r"the gpu has 1 GiB, but \d"):
         budgets_that_fit(plan, gpu_bytes=2**30, host_bytes=None)
+
+
+def test_a_text_encoder_beside_a_gpu_is_in_host_memory() -> None:
+    timeline, budgets = Timeline(16 * 60, 16, 3, 4), PageBudgets(host_bytes=0)
+    weights = {"transformer": 2**30, "text encoder": 2**33}
+    beside, apart = (
+        make_plan(GEOMETRY, CONTEXT, budgets, timeline, weights, on_gpu=True, text_on_host=where)
+        for where in (False, True)
+    )
+    assert beside.device_bytes - apart.device_bytes == apart.host_bytes - beside.host_bytes == 2**33
+
+
+def test_weights_are_planned_as_they_are_loaded(pipeline_folder, monkeypatch) -> None:
+    from longlive_rag import embeddings
+    from longlive_rag.load import load_pipeline
+
+    for large in (10**9, 0):
+        monkeypatch.setattr(embeddings, "LARGE_TEXT_BYTES", large)
+        encoder = load_pipeline(str(pipeline_folder)).text_encoder
+        loaded = sum(weight.nbytes for weight in encoder.parameters())
+        assert weight_bytes(load_preset(str(pipeline_folder)), "float32")["text encoder"] == loaded
 
 
 def test_search_is_measured() -> None:

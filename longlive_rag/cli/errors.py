@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from re import compile as regex
 from re import escape
 
@@ -46,6 +47,14 @@ def refuse_bad_input(flags: Mapping[str, str] | None = None) -> Iterator[None]:
             where = error.filename2 or error.filename
             raise Failed(f"{error.strerror}{f': {where}' if where else ''}; make room, and run this again") from error
         raise Refused(with_flags(one_line(str(error)), flags or {})) from error
+
+
+def check_writable(path: Path | None) -> None:
+    """Raise ValueError unless a file can be written at `path`: better now than after the work; None asks nothing."""
+    if path is not None and path.is_dir():
+        raise ValueError(f"{path} can't be written: it is a folder")
+    if path is not None and not path.absolute().parent.is_dir():
+        raise ValueError(f"{path} can't be written: its folder is not there")
 
 
 def with_flags(message: str, flags: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from longlive_rag.cli.errors import Failed, Stopped, one_line, refuse_bad_input
+from longlive_rag.cli.errors import Failed, Stopped, check_writable, one_line, refuse_bad_input
 from longlive_rag.cli.generate import quiet_libraries
 from longlive_rag.cli.settings import SETTINGS, Setting
 from longlive_rag.presets import DEFAULT_BACKBONE
@@ -411,6 +411,7 @@ def retrieval(
     from retrieval.encoder import LatentEncoder, MeanPoolEncoder
 
     with refuse_bad_input():
+        check_writable(json_path)
         encoders: dict[str, LatentEncoder] = {name: read_encoder(path).eval() for name, path in others}
         with quiet_libraries():
             pipe = load_pipeline(backbone)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from longlive_rag.cli.errors import refuse_bad_input
+from longlive_rag.cli.errors import check_writable, refuse_bad_input
 from longlive_rag.cli.settings import FLAGS, Gibibytes, page_budgets
 from longlive_rag.presets import DEFAULT_BACKBONE
 from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
@@ -69,6 +69,7 @@ def footprint(
         budgets = page_budgets(memory_gpu_gib, memory_host_gib, page_precision)
         if output and output.suffix != ".png":
             raise ValueError(f"--output is {output}; its name must end in .png")
+        check_writable(output)
         samples = _samples(backbone, shape, steps, asked[-1], budgets, dtype, device)
         curve = measure(samples, asked, lambda line: click.echo(line, err=True))
     if output:

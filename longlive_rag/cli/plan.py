@@ -58,8 +58,8 @@ def plan(
         preset = load_preset(backbone)
         request = build_request(preset, Schedule("a plan", (), seconds), 0, None, settings)
         checkpoints = build_checkpoint(CheckpointConfig(), checkpoint, checkpoint_gib)
-        result = plan_request(preset, request, dtype, device, cues, checkpoints)
         sizes = [None if gib is None else int(gib * 2**30) for gib in (gpu_gib, host_gib)]
+        result = plan_request(preset, request, dtype, device, cues, checkpoints, sizes[0])
         advice = budgets_that_fit(result, *sizes)
     if as_json:
         totals = {"device_bytes": result.device_bytes, "host_bytes": result.host_bytes, "disk_bytes": result.disk_bytes}
@@ -69,15 +69,22 @@ def plan(
 
 
 def plan_request(
-    preset: Preset, request: TakeRequest, dtype: str, device: str, has_cues: bool, checkpoints: CheckpointConfig
-) -> Plan:
-    """The plan of a request on a pipeline folder."""
+    preset: Preset, request: TakeRequest, dtype: str, device: str, has_cues: bool, checkpoints: CheckpointConfig,
+    gpu_bytes: int | None = None,
+) -> Plan:  # fmt: skip
+    """The plan of a request on a pipeline folder; on a GPU of known size, the text encoder lies where it will."""
+    import torch
+
     from longlive_rag.geometry import read_geometry
+    from longlive_rag.load import text_device
     from longlive_rag.plan import decode_bytes, make_plan, weight_bytes
     from longlive_rag.take_folder import estimate_bytes
     from longlive_rag.timeline import Timeline
 
     output, context = request.output, request.context
+    on_gpu, text_on_host = device == "cuda", False
+    if on_gpu and gpu_bytes:
+        text_on_host = text_device(preset.folder, dtype, torch.device(device), gpu_bytes).type == "cpu"
     return make_plan(
         read_geometry(preset, output, request.memory.encoder),
         context,
@@ -85,7 +92,8 @@ def plan_request(
         Timeline(request.pixel_frames, output.fps, context.frames_per_block, preset.temporal_factor),
         weight_bytes(preset, dtype),
         dtype=dtype,
-        on_gpu=device == "cuda",
+        on_gpu=on_gpu,
+        text_on_host=text_on_host,
         has_cues=has_cues,
         decode_bytes=decode_bytes(preset, output.height, output.width, device),
         video_bytes=estimate_bytes(request),

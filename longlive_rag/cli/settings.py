@@ -32,7 +32,7 @@ class Steps(click.ParamType):
 
 
 class Span(click.ParamType):
-    """Two times in seconds, with a dash between them."""
+    """Two timecodes with a dash between them."""
 
     name = "from-to"
 
@@ -41,9 +41,9 @@ class Span(click.ParamType):
             return value
         try:
             start, end = value.split("-")
-            return float(start), float(end)
+            return parse_timecode(start), parse_timecode(end)
         except ValueError:
-            self.fail(f"{value!r} is no span of seconds such as 2-3.5", param, ctx)
+            self.fail(f"{value!r} is no span of seconds such as 2-3.5 or 0:02-0:03.5", param, ctx)
 
 
 class Gibibytes(click.ParamType):

@@ -38,16 +38,18 @@ def verify(
       longlive-rag verify --memory-host-gib 0 tests/golden/rag_ae.safetensors
       longlive-rag verify --page-precision float8 tests/golden/rag_ae.safetensors
     """
+    from longlive_rag.load import pick_device
     from longlive_rag.verify import Golden, replay
 
     with refuse_bad_input(FLAGS):
         budgets = page_budgets(gpu_gib, host_gib, page_precision)
+        target = str(pick_device(device))
         for path in files:
             Golden.read(path)
     verdicts = []
     for path in files:
         with refuse_bad_input():
-            verdict = replay(path, device, budgets)
+            verdict = replay(path, target, budgets)
         verdicts.append(verdict)
         if not as_json:
             click.echo(_line(verdict))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from longlive_rag.cli.errors import refuse_bad_input
+from backbone.files import read_json
+from longlive_rag.cli.errors import check_writable, refuse_bad_input
 from retrieval.files import write_whole
 
 if TYPE_CHECKING:
@@ -95,8 +96,9 @@ def render(prompt: str, output: Path, seconds: float, seed: int) -> None:
         check_seconds(seconds, FPS)
         if output.suffix not in (".mp4", ".png"):
             raise ValueError(f"the output is {output}; its name must end in .mp4 or .png")
+        check_writable(output)
         frames = draw(script_for(parse(prompt), round(seconds * FPS), seed))
-    _write(frames, output)
+        _write(frames, output)
     click.echo(str(output))
 
 
@@ -194,11 +196,12 @@ def subjects(output: Path, count: int, seed: int) -> None:
 def assemble(run: Path, output: Path) -> None:
     """Put the trained parts into one pipeline folder, weights in bfloat16."""
     from longlive_rag.tinyworld.assemble import assemble as put_together
-    from longlive_rag.tinyworld.assemble import trained_parts
+    from longlive_rag.tinyworld.assemble import check_target, trained_parts
 
     with refuse_bad_input():
+        check_target(output)
         vae, model, encoder = trained_parts(run)
-    put_together(vae, model, encoder, output)
+        put_together(vae, model, encoder, output)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     click.echo(f"{output}: {size / 1e6:.2f} MB")
 
@@ -223,6 +226,7 @@ def oracle(backbone: str, clips: int, json_path: Path | None, threads: int | Non
 
     _set_threads(threads)
     with refuse_bad_input():
+        check_writable(json_path)
         vae = load_pipeline(backbone).vae
     with tqdm(total=clips, unit="clip") as bar:
         figures = validate_oracle(vae, clips, bar.update)
@@ -273,8 +277,9 @@ def evaluate(
 
     _set_threads(threads)
     with refuse_bad_input():
+        check_writable(json_path)
+        figures = read_json(json_path) if json_path and json_path.is_file() else {}
         pipe = load_pipeline(backbone)
-    figures: dict[str, Any] = json.loads(json_path.read_text()) if json_path and json_path.is_file() else {}
     for section in sections or SECTIONS:
         kept: list[NDArray[np.uint8]] = []
         figures[section] = _measure(section, pipe, takes, memory, seconds, batch, kept)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from backbone.vae import fold_temporal_convs
 from longlive_rag.pipeline import LongLiveRAGPipeline
+from longlive_rag.presets import INDEX
 from longlive_rag.rights.records import write_record
 from longlive_rag.tinyworld.text import share_capitals
 from longlive_rag.tinyworld.train_backbone import CONTEXT, SAMPLER, TextToVideo
@@ -62,7 +63,12 @@ def trained_parts(run: Path) -> tuple[AutoencoderKLWan, TextToVideo, LatentAutoe
 def assemble(
     vae: AutoencoderKLWan, model: TextToVideo, encoder: LatentAutoencoder | None, folder: Path
 ) -> LongLiveRAGPipeline:
-    """Write the pipeline folder, weights in bfloat16, in place of what is there (the model card stays)."""
+    """Write the pipeline folder, weights in bfloat16, in place of the one that is there (the model card stays).
+
+    Raises:
+        ValueError: if there is something else.
+    """
+    check_target(folder)
     share_capitals(model.tokenizer, model.text_encoder)
     pipe = LongLiveRAGPipeline(
         transformer=model.transformer,
@@ -85,6 +91,18 @@ def assemble(
         if (folder / name).is_file():
             shutil.copy(folder / name, fresh / name)
     write_record(fresh)
-    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():
+        fresh.replace(folder)
+        return pipe
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    folder.replace(old)
     fresh.replace(folder)
+    shutil.rmtree(old)
     return pipe
+
+
+def check_target(folder: Path) -> None:
+    """Raise ValueError unless `folder` is new, empty, or a pipeline folder, which may be replaced."""
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / INDEX).is_file())):
+        raise ValueError(f"{folder} is there and is no pipeline folder; name a new one")

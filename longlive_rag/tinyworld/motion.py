@@ -38,10 +38,6 @@ class Track:
     facing: NDArray[np.float32]
     stretch: NDArray[np.float32]
 
-    def on_stage(self, margin_px: float = 0.0) -> NDArray[np.bool_]:
-        """[frames], True where the character's centre is inside the picture, or at most `margin_px` outside."""
-        return (self.x > -margin_px) & (self.x < SIZE_PX + margin_px)
-
 
 class _Body:
     """The state of one character from frame to frame; `guest` is who is met."""

@@ -77,3 +77,26 @@ def test_public_names_are_importable():
         assert getattr(longlive_rag, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Missing'"):
         _ = longlive_rag.Missing
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("world assemble -o {full}", "is there and is no pipeline folder; name a new one"),
+        ("world assemble -o {full}/notes.txt", "is there and is no pipeline folder"),
+        ("world render walk -o {full}/no/x.png", "can't be written: its folder is not there"),
+        ("world oracle --json {full}/no/x.json", "can't be written: its folder is not there"),
+        ("world evaluate vae --json {full}", "can't be written: it is a folder"),
+        ("world evaluate vae --json {full}/notes.txt", "notes.txt can't be read"),
+        ("footprint --seconds 1 -o {full}/no/x.png", "can't be written: its folder is not there"),
+        ("eval retrieval --json {full}/no/x.json", "can't be written: its folder is not there"),
+        ("verify --device nonsense tests/golden/rag_ae.safetensors", "--device is 'nonsense'"),
+    ],
+)
+def test_places_that_can_not_be_are_refused_before_the_work(command, tmp_path, words, message):
+    (tmp_path / "notes.txt").write_text("mine")
+    result = command(*words.format(full=tmp_path).split())
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1), result.err
+    assert message in result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert (tmp_path / "notes.txt").read_text() == "mine"

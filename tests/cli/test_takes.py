@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import click
 import numpy as np
 import pytest
 from fakes import blocks_of, make_request, timeline_of
 
+from longlive_rag.cli.settings import Span
 from longlive_rag.geometry import Geometry, backbone_id, read_geometry
 from longlive_rag.presets import load_preset
 from longlive_rag.remember import find_remembered, read_remembered
@@ -186,13 +188,37 @@ def test_the_frames_of_another_take_are_read_by_their_seconds(backbone, tmp_path
     preset = load_preset(str(backbone))
     geometry = read_geometry(preset, preset.output, "mean_pool")
     assert isinstance(geometry, Geometry)
-    spans = find_remembered([f"{take}@0-1", str(take)], preset, preset.output, geometry)
+    spans = find_remembered([f"{take}@0-0:01", str(take)], preset, preset.output, geometry)
     assert [span.frames for span in spans] == [range(0, 5), range(0, 18)]
     latents, prompts = read_remembered(spans, lambda prompt: np.array([len(prompt), ord(prompt[0])], np.float32))
     assert latents.shape == (23, 16, 4, 4)
     assert latents[:, 0, 0, 0].tolist() == [*range(5), *range(18)]
     assert prompts is not None
     assert prompts[:, 1].tolist() == [ord("o")] * 5 + [ord("o")] * 9 + [ord("t")] * 9
+
+
+def test_spans_are_timecodes():
+    assert Span().convert("0:05-1:08.5", None, None) == (5.0, 68.5)
+    for text in ("5", "0:05", "5-8-9", "-5-8", "00:00:01:08-00:00:02:00"):
+        with pytest.raises(click.UsageError, match=r"is no span of seconds such as 2-3\.5 or 0:02-0:03\.5"):
+            Span().convert(text, None, None)
+
+
+def test_a_record_without_its_parts_is_damaged(command, tmp_path):
+    (tmp_path / "take").mkdir()
+    (tmp_path / "take" / "take.json").write_text('{"format": 1, "status": "finished", "request": {}}')
+    for words in (
+        ("take", "info", tmp_path / "take"),
+        ("resume", tmp_path / "take"),
+        ("extend", tmp_path / "take", "--seconds", "2"),
+        ("take", "export", tmp_path / "take", "--video", tmp_path / "out.mp4"),
+        ("generate", "a red circle walks", "-o", tmp_path / "new", "--remember", tmp_path / "take"),
+        ("generate", "-o", tmp_path / "new", "--cues", tmp_path / "take"),
+    ):
+        result = command(*words)
+        assert (result.code, result.out) == (2, ""), words
+        assert "take.json is damaged: it has no run, video, cues" in result.err, words
+        assert not (tmp_path / "new").exists()
 
 
 def test_plan_speaks_of_what_was_asked(command, pipeline_folder):

@@ -140,7 +140,12 @@ def test_a_take_is_gone_on_with(pipe, tmp_path):
     with pytest.raises(ValueError, match="the take is at 2"):
         live.direct(PROMPT, at=1.0)
     live.direct(PROMPT, at=5.0)
-    new = [block for block in live if block.index >= 3]
+    new = []
+    for block in live:
+        new += [block] if block.index >= 3 else []
+        if block.index == 4:
+            going_on.update(live.request, pipe.timeline(live.request))
+            assert read_record(tmp_path / "take")["video"]["frames"] == 33  # what a kill would leave, and no less
     record = going_on.finish("finished")
     assert torch.equal(latents_of(new), latents_of(uninterrupted[3:]))
     frames = {frame for block in new for selection in block.selections for frame in selection.frames}

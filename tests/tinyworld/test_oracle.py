@@ -72,7 +72,8 @@ def test_noise_lowers_the_confidence() -> None:
     noisy = np.clip(clean + rng.normal(0, 40, clean.shape), 0, 255).astype(np.uint8)
     before = alone(clean)
     after = [each for each in read_frame(noisy) if abs(each.centre[0] - 0.5) < 0.1]
-    assert not after or after[0].pattern.confidence < before.pattern.confidence
+    assert after
+    assert after[0].pattern.confidence < before.pattern.confidence
 
 
 @pytest.mark.parametrize("action", [*ACTIONS, MEETS])
