@@ -8,6 +8,7 @@ which it never leaves again. So the two terms on embeddings grow in over the fir
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -136,7 +137,15 @@ class Chunks:
         rng = np.random.default_rng([settings.seed, step])
         return self._read([self._training[i] for i in rng.integers(0, len(self._training), settings.batch)])
 
-    def held_out(self, settings: EncoderTraining) -> Tensor:
+    @property
+    def digest(self) -> str:
+        """Of the takes: their lengths, and the first and the last frame of each."""
+        found = hashlib.sha256()
+        for take in self._takes:
+            found.update(f"{take.frames} ".encode() + take.latents([0, take.frames - 1]).tobytes())
+        return found.hexdigest()
+
+    def held_out(self) -> Tensor:
         """Chunks spread evenly over what is held out, [up to 64, T, C, h, w]."""
         picked = np.linspace(0, len(self._held_out) - 1, min(VALIDATION_CHUNKS, len(self._held_out))).round()
         return self._read([self._held_out[int(i)] for i in picked])
@@ -221,7 +230,8 @@ def train_encoder(
         `best_step`, `validation` (loss terms there), `seconds`, `frames`.
 
     Raises:
-        ValueError: if the takes don't fit each other, or `folder` holds a run with other settings.
+        ValueError: if the takes don't fit each other, `folder` holds a run with other settings or other takes, or the
+            loss never was a number.
     """
     chunks = Chunks(takes, settings)
     folder.mkdir(parents=True, exist_ok=True)
@@ -230,8 +240,8 @@ def train_encoder(
     channels, height, width = chunks.frame_size
     model = LatentAutoencoder(channels, height, width, settings.hidden_dims, settings.embedding_dim).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    state = _resume(folder, settings, model, optimiser)
-    held_out = chunks.held_out(settings).to(device)
+    state = _resume(folder, settings, chunks.digest, model, optimiser)
+    held_out = chunks.held_out().to(device)
     begin_s = time.monotonic() - state["seconds"]
     for step in range(state["step"], settings.steps):
         figures = _step(model, optimiser, chunks.batch(step, settings).to(device), settings, step)
@@ -245,16 +255,11 @@ def train_encoder(
                 save_atomically({"model": model.state_dict(), "config": encoder_config(model)}, folder / BEST)
             state |= {"step": step + 1, "seconds": time.monotonic() - begin_s}
             append_log(folder, {"step": step + 1, "seconds": round(state["seconds"], 1), **figures})
-            save_atomically(
-                {
-                    **state,
-                    "settings": _plain(settings),
-                    "model": model.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                },
-                folder / CHECKPOINT,
-            )
+            weights = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
+            save_atomically({**state, **weights, "settings": _plain(settings)}, folder / CHECKPOINT)
         progress(step + 1, figures)
+    if not state["best"]:
+        raise ValueError(f"the loss was no number at any look; learning_rate {settings.learning_rate} may be too high")
     model.load_state_dict(torch.load(folder / BEST, weights_only=True, map_location=device)["model"])
     model.save_pretrained(folder / ENCODER)
     frames = sum(take.frames for take in takes)
@@ -314,20 +319,22 @@ def _validate(model: LatentAutoencoder, held_out: Tensor, settings: EncoderTrain
 
 
 def _resume(
-    folder: Path, settings: EncoderTraining, model: nn.Module, optimiser: torch.optim.Optimizer
+    folder: Path, settings: EncoderTraining, takes: str, model: nn.Module, optimiser: torch.optim.Optimizer
 ) -> dict[str, Any]:
     path = folder / CHECKPOINT
     if not path.is_file():
-        return {"step": 0, "seconds": 0.0, "best": {}, "best_step": 0}
+        return {"step": 0, "seconds": 0.0, "best": {}, "best_step": 0, "takes": takes}
     state = torch.load(path, weights_only=True, map_location="cpu")
     if state["settings"] != _plain(settings):
         other = [name for name, value in _plain(settings).items() if state["settings"].get(name) != value]
         raise ValueError(
             f"{folder} holds a run with another {', '.join(other)}; go on with the same, or choose another folder"
         )
+    if state["takes"] != takes:
+        raise ValueError(f"{folder} holds a run on other takes; go on with the same, or choose another folder")
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
-    return {name: state[name] for name in ("step", "seconds", "best", "best_step")}
+    return {name: state[name] for name in ("step", "seconds", "best", "best_step", "takes")}
 
 
 def _plain(settings: EncoderTraining) -> dict[str, Any]:

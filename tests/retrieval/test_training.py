@@ -55,7 +55,7 @@ def test_what_is_held_out_is_never_trained_on() -> None:
     settings = EncoderTraining(steps=1, batch=500, validation_share=0.5)
     chunks = Chunks(numbered, settings)
     trained = set(chunks.batch(0, settings).unique().tolist())
-    held_out = set(chunks.held_out(settings).unique().tolist())
+    held_out = set(chunks.held_out().unique().tolist())
     assert not trained & held_out
     assert len(trained) + len(held_out) == 60
     assert min(held_out) == pytest.approx(1.10)  # 30 of 60 frames, from the end
@@ -103,6 +103,11 @@ def test_what_can_not_be_trained_is_refused(tmp_path: Path) -> None:
     train_encoder(takes(), tmp_path / "c", SMALL, quiet)
     with pytest.raises(ValueError, match="another batch, seed"):
         train_encoder(takes(), tmp_path / "c", replace(SMALL, batch=5, seed=1), quiet)
+    with pytest.raises(ValueError, match="holds a run on other takes; go on with the same"):
+        train_encoder(takes()[1:], tmp_path / "c", SMALL, quiet)
+    broken = [Held(np.full((80, 4, 8, 8), np.nan, np.float32))]
+    with pytest.raises(ValueError, match="the loss was no number at any look; learning_rate 0"):
+        train_encoder(broken, tmp_path / "d", SMALL, quiet)
     for name, value in (("steps", 0), ("learning_rate", -1.0), ("grow_in", 2.0), ("validation_share", 1.0)):
         with pytest.raises(ValueError, match=name):
             replace(SMALL, **{name: value})
