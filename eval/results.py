@@ -20,6 +20,7 @@ from eval.windows import DriftWindows
 from longlive_rag.take_folder import RECORD
 
 RESULTS_FORMAT = 1
+TIMINGS = ("load_seconds",)  # of a take's conditions: every process has its own
 
 
 @dataclass(frozen=True)
@@ -287,7 +288,8 @@ def mixed_conditions(takes: Takes) -> dict[str, dict[str, int]]:
     counts: dict[str, Counter[str]] = {}
     for cell in takes.plan.cells:
         record = takes.record(cell)
-        parts = {"run": _without_place(record["run"]), "versions": record["versions"]}
+        run = {name: value for name, value in _without_place(record["run"]).items() if name not in TIMINGS}
+        parts = {"run": run, "versions": record["versions"]}
         parts["embedders"] = takes.measures[cell.name]["embedders"]
         for part, values in parts.items():
             for name, value in values.items():
