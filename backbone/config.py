@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -80,6 +81,8 @@ class SamplerConfig:
     context_timestep: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.num_train_timesteps < 1:
+            raise ValueError(f"num_train_timesteps is {self.num_train_timesteps}; it must be at least 1")
         steps = tuple(self.denoising_steps)
         object.__setattr__(self, "denoising_steps", steps)
         inside = all(0 < step <= self.num_train_timesteps for step in steps)
@@ -89,8 +92,12 @@ class SamplerConfig:
                 f"denoising_steps is {list(steps)}; it must be one or more falling numbers in "
                 f"1..{self.num_train_timesteps}, such as 1000,750,500,250"
             )
-        if self.timestep_shift <= 0:
-            raise ValueError(f"timestep_shift is {self.timestep_shift}; it must be above 0")
+        if not 0 < self.timestep_shift < math.inf:
+            raise ValueError(f"timestep_shift is {self.timestep_shift}; it must be a number above 0")
+        if not 0 <= self.context_timestep <= self.num_train_timesteps:
+            raise ValueError(
+                f"context_timestep is {self.context_timestep}; it must be in 0..{self.num_train_timesteps}"
+            )
 
     @property
     def sigmas(self) -> tuple[float, ...]:

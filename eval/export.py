@@ -24,6 +24,9 @@ def export_for_vbench(run: Path, target: Path) -> int:
     missing = [cell.name for cell in plan.cells if not is_finished(run, cell)]
     if missing:
         raise ValueError(f"{len(missing)} of {len(plan.cells)} takes are not finished, such as {missing[0]}")
+    lost = [cell.name for cell in plan.cells if not (take_folder(run, cell) / VIDEO).is_file()]
+    if lost:
+        raise ValueError(f"the videos of {len(lost)} takes are gone, such as {lost[0]}")
     if target.exists():
         raise ValueError(f"{target} is there already; name a new folder")
     names = _names(plan)

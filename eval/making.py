@@ -18,6 +18,7 @@ from eval.measure import measure
 from eval.plan import Cell, Plan, read_json
 from eval.retrieval_controls import choice_of
 from eval.runs import MEASURES, NOISE, take_folder
+from eval.runs import is_finished as is_measured
 from longlive_rag.config import TakeRequest
 from longlive_rag.continuing import is_finished
 from longlive_rag.disk import write_json
@@ -107,7 +108,7 @@ class Maker:
     def finish(self, cell: Cell) -> dict[str, Any]:
         """Make and measure a take, as far as that isn't done; returns its measures."""
         folder = take_folder(self._run, cell)
-        if (folder / MEASURES).exists():
+        if is_measured(self._run, cell):
             return read_json(folder / MEASURES)
         request = self._plan.request(self._preset, cell)
         if not _is_made(folder, request, str(self._take_run.backbone_id)):

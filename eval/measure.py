@@ -18,7 +18,7 @@ from eval.oracle import OracleEmbedder
 from eval.traits import distinct_characters, kept_traits
 from eval.windows import DriftWindows, within
 
-MEASURES_FORMAT = 1
+MEASURES_FORMAT = 2
 IMAGING = ("sharpness", "exposure", "saturation")
 
 

@@ -21,6 +21,7 @@ from retrieval.lock import LOCK, check_free
 PLAN = "plan.json"
 PLAN_FORMAT = 1
 WEIGHTS = "backbone_id"
+OF_THE_SEARCH = {"spread", "pin", "exclude", "anchor", "admit_above", "prompt_weight", "diversity", "remember"}
 WORDS = "about"  # changes no take
 Retrieval = Literal["similar", "random", "recent"]
 
@@ -121,6 +122,10 @@ class Plan:
         ids = [story.id for story in self.stories]
         if len(set(ids)) < len(ids):
             raise ValueError("two prompts have the same id")
+        told = [(story.scenario, story.prompts) for story in self.stories]
+        for each in told:
+            if told.count(each) > 1:
+                raise ValueError(f"the prompt {each[1][0][1]!r} is there twice, and would count as two")
         for story in self.stories:
             settings = self.measure_settings(story)
             settings.windows.check(self.horizons_s, self.seconds, 0.0, f"a take of story {story.id}")
@@ -179,6 +184,12 @@ class Plan:
             request = requests[0]
             if arm.retrieval != "similar" and not request.context.memory_frames:
                 raise ValueError(f"arm {arm.name!r} has retrieval {arm.retrieval!r}, but its memory is off")
+            unread = sorted(set(arm.changes.get("memory", {})) & OF_THE_SEARCH)
+            if arm.retrieval != "similar" and unread:
+                raise ValueError(
+                    f"arm {arm.name!r} has {', '.join(unread)}, which a memory with retrieval {arm.retrieval!r} "
+                    "does not read"
+                )
             what = repr((request.context, request.sampler, request.memory, request.output, arm.retrieval))
             if what in made:
                 raise ValueError(f"arms {made[what]!r} and {arm.name!r} have the same settings on this backbone")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eval.plan import Cell
+from eval.measure import MEASURES_FORMAT
+from eval.plan import Cell, read_json
 
 TAKES = "takes"
 NOISE = "noise.json"
@@ -17,5 +18,9 @@ def take_folder(run: Path, cell: Cell) -> Path:
 
 
 def is_finished(run: Path, cell: Cell) -> bool:
-    """Whether a take is made and measured: its measures are written last."""
-    return (take_folder(run, cell) / MEASURES).exists()
+    """Whether a take of a run is made, and measured by this version: its measures are written last."""
+    try:
+        measures = read_json(take_folder(run, cell) / MEASURES)
+    except ValueError:
+        return False
+    return measures.get("format") == MEASURES_FORMAT

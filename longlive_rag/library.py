@@ -154,8 +154,12 @@ def open_library(root: Path) -> Library:
         inside[:] = sorted(name for name in inside if not name.startswith("."))
         if RECORD in files:
             try:
-                takes.append(_open_take(Path(folder)))
-            except (ValueError, KeyError, TypeError, OSError) as error:
+                take = _open_take(Path(folder))
+                take.describe(), take.prompts  # what lists and searches will read
+                takes.append(take)
+            except KeyError as error:
+                left_out.append((Path(folder), f"its {RECORD} is damaged: it has no {error.args[0]}"))
+            except (ValueError, TypeError, OSError) as error:
                 left_out.append((Path(folder), str(error)))
     return Library(tuple(takes), tuple(left_out))
 

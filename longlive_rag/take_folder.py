@@ -124,6 +124,12 @@ def estimate_bytes(request: TakeRequest) -> int:
     return round(2 * VIDEO_BYTES_PER_PIXEL * pixels) + PICTURES_BYTES + RESERVE_BYTES
 
 
+def check_no_take_file(path: Path) -> None:
+    """Raise ValueError if `path` is one of a take's own files, which nothing else may be written over."""
+    if path.name in FILES and (path.parent / RECORD).is_file():
+        raise ValueError(f"{path} belongs to the take in {path.parent}; choose another name")
+
+
 def read_record(take: Path) -> dict[str, Any]:
     """A take's record.
 

@@ -51,9 +51,14 @@ def refuse_bad_input(flags: Mapping[str, str] | None = None) -> Iterator[None]:
 
 def check_writable(path: Path | None) -> None:
     """Raise ValueError unless a file can be written at `path`: better now than after the work; None asks nothing."""
-    if path is not None and path.is_dir():
+    from longlive_rag.take_folder import check_no_take_file
+
+    if path is None:
+        return
+    check_no_take_file(path)
+    if path.is_dir():
         raise ValueError(f"{path} can't be written: it is a folder")
-    if path is not None and not path.absolute().parent.is_dir():
+    if not path.absolute().parent.is_dir():
         raise ValueError(f"{path} can't be written: its folder is not there")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
+from longlive_rag.take_folder import check_no_take_file
 
 if TYPE_CHECKING:
     from longlive_rag.export import Excerpt
@@ -89,6 +90,7 @@ def _check_target(kind: str, path: Path, overwrite: bool) -> None:
         return
     if path.suffix.lower() not in suffixes.get(kind, (path.suffix.lower(),)):
         raise ValueError(f"--{kind} {path}: the suffix must be {suffixes[kind][0]}")
+    check_no_take_file(path)
     if path.is_dir() or (path.exists() and not overwrite):
         raise ValueError(f"--{kind} {path} is there already; choose another name, or add --overwrite")
 

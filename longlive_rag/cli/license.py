@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from longlive_rag.cli.errors import refuse_bad_input
+from longlive_rag.cli.errors import check_writable, refuse_bad_input
 
 FIELDS = {"looked_up_on": "--on", "expires": "--expires", "use": "--use", "source": "--source", "by": "--by"}
 
@@ -131,6 +131,7 @@ def report(take: Path, output: Path | None, as_json: bool, as_spdx: bool) -> Non
     with refuse_bad_input():
         if as_json and as_spdx:
             raise ValueError("--json and --spdx are two forms; choose one")
+        check_writable(output)
         found = facts(take)
         plain = spdx_document(found) if as_spdx else found
         text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n" if as_json or as_spdx else page(found)

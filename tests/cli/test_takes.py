@@ -197,6 +197,23 @@ def test_the_frames_of_another_take_are_read_by_their_seconds(backbone, tmp_path
     assert prompts[:, 1].tolist() == [ord("o")] * 5 + [ord("o")] * 9 + [ord("t")] * 9
 
 
+def test_a_takes_own_files_are_not_written_over(command, tmp_path):
+    take = tmp_path / "take"
+    take.mkdir()
+    (take / "take.json").write_text("{}")
+    for words in (
+        ("license", "report", take, "-o", take / "take.json"),
+        ("take", "export", take, "--cues", take / "take.json", "--overwrite"),
+        ("take", "export", take, "--video", take / "video.mp4", "--overwrite"),
+        ("world", "render", "a red circle walks in a meadow", "-o", take / "video.mp4"),
+    ):
+        result = command(*words)
+        assert (result.code, result.err.count("\n")) == (2, 1), words
+        assert f"belongs to the take in {take}; choose another name" in result.err, words
+    assert [path.name for path in take.iterdir()] == ["take.json"]
+    assert (take / "take.json").read_text() == "{}"
+
+
 def test_spans_are_timecodes():
     assert Span().convert("0:05-1:08.5", None, None) == (5.0, 68.5)
     for text in ("5", "0:05", "5-8-9", "-5-8", "00:00:01:08-00:00:02:00"):

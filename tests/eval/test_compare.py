@@ -290,6 +290,40 @@ def test_what_can_not_be_is_refused_before_anything_is_made(backbone, tmp_path, 
         Engine(workers=0)
 
 
+def test_what_chance_does_not_read_is_refused(backbone):
+    plan, preset = plan_of(backbone, prompts=1), load_preset(str(backbone))
+    arm = Arm("x", {"memory": {"enabled": True, "spread": 1}}, "random")
+    with pytest.raises(ValueError, match="arm 'x' has spread, which a memory with retrieval 'random' does not read"):
+        replace(plan, arms=(ARMS["native"], arm)).check(preset)
+
+
+def test_a_prompt_that_is_there_twice_is_refused(backbone):
+    told = tuple(Story(f"plain-{n}", "plain", "a red square walks") for n in range(2))
+    with pytest.raises(ValueError, match="the prompt 'a red square walks' is there twice, and would count as two"):
+        plan_of(backbone, stories=told)
+
+
+def test_measures_of_another_version_are_made_again(backbone, tmp_path):
+    run, plan = tmp_path / "run", plan_of(backbone, prompts=1, seeds=1)
+    first = compare(plan, run, pipe=DriftingPipeline())
+    path = run / "takes" / plan.cells[0].name / "measures.json"
+    old = json.loads(path.read_text())
+    del old["companions"][0]["last_motion"]
+    path.write_text(json.dumps({**old, "format": 1}))
+    pipe = DriftingPipeline()
+    assert compare(plan, run, pipe=pipe)["comparisons"] == first["comparisons"]
+    assert pipe.made == []
+
+
+def test_a_run_whose_video_is_gone_is_not_exported_in_part(backbone, tmp_path):
+    run, plan = tmp_path / "run", plan_of(backbone, prompts=1, seeds=1)
+    compare(plan, run, pipe=DriftingPipeline())
+    (run / "takes" / plan.cells[1].name / "video.mp4").unlink()
+    with pytest.raises(ValueError, match="the videos of 1 takes are gone, such as memory/plain-000-seed0"):
+        export_for_vbench(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_control_arms_choose_instead_of_the_search(backbone, tmp_path):
     seen = []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from fakes import blocks_of, make_request, timeline_of
@@ -51,6 +53,10 @@ def test_every_take_is_listed(root):
     ((folder, reason),) = library.left_out
     assert folder == root / "damaged"
     assert "is damaged" in reason
+    record = json.loads((library.takes[0].folder / RECORD).read_text())
+    (root / "damaged" / RECORD).write_text(json.dumps({**record, "request": {}}))
+    (left,) = open_library(root).left_out
+    assert "is damaged: it has no" in left[1]
     facts = library.takes[1].describe()
     assert (facts["seconds"], facts["seed"], facts["cues"]) == (6.0, 2, ["a blue square jumps in a desert"])
     with pytest.raises(ValueError, match="is no folder"):
