@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from longlive_rag.take_folder import RECORD, VIDEO
+from longlive_rag.take_folder import VIDEO, read_record
 
 BATCH_FRAMES = 32
+TEXT_ART = "tty"  # FFmpeg draws any text file as a video
 SAME_RATE = 1e-3  # relative; containers round times to milliseconds
 
 
@@ -49,12 +49,12 @@ def find_footage(path: Path) -> Footage:
     Raises:
         ValueError: if there is none, it can't be read, or the take isn't finished.
     """
-    video = _video_of_take(path) if path.is_dir() else path
+    video, said = _video_of_take(path) if path.is_dir() else (path, None)
     if not video.is_file():
         raise ValueError(f"{path} is not there; name a video file or the folder of a take")
     try:
         with av.open(str(video)) as container:
-            if not container.streams.video:
+            if not container.streams.video or container.format.name == TEXT_ART:
                 raise ValueError(f"{path} can't be read as a video: it holds none")
             stream = container.streams.video[0]
             packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
@@ -66,6 +66,8 @@ def find_footage(path: Path) -> Footage:
         raise ValueError(f"{path} can't be read as a video: {_reason(error)}") from error
     if not frames or not rate:
         raise ValueError(f"{path} can't be read as a video: it holds no frames")
+    if said not in (None, frames):
+        raise ValueError(f"{path} is damaged: its record says {said} frames, its video has {frames}")
     return Footage(video, str(path), width, height, _rate_by_times(times_s, float(rate)), frames)
 
 
@@ -109,16 +111,15 @@ def _decode(footage: Footage) -> Iterator[tuple[float, NDArray]]:
         raise ValueError(f"{footage.name} is damaged: {_reason(error)}") from error
 
 
-def _video_of_take(folder: Path) -> Path:
-    try:
-        status = json.loads((folder / RECORD).read_text(encoding="utf-8"))["status"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder} is no take: its {RECORD} can't be read") from error
+def _video_of_take(folder: Path) -> tuple[Path, int]:
+    """The video of a finished take, and how many frames its record says that it has."""
+    record = read_record(folder)
+    status = record["status"]
     if status != "finished":
         raise ValueError(
             f"the take in {folder} is {status}, not finished; measure {folder / VIDEO} itself if that is what you want"
         )
-    return folder / VIDEO
+    return folder / VIDEO, record["video"]["frames"]
 
 
 def _rate_by_times(times_s: list[float], said: float) -> float:

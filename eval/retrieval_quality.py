@@ -24,7 +24,7 @@ from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.tinyworld.grammar import Sentence
 from longlive_rag.tinyworld.measure import Value, hidden_traits, read_take
 from longlive_rag.tinyworld.oracle import Sighting, read_frame
-from longlive_rag.tinyworld.scripts import block_frame, sample_sentences
+from longlive_rag.tinyworld.scripts import block_frame, draw_sentences
 from longlive_rag.tinyworld.world import FPS
 from retrieval.encoder import LatentEncoder
 from retrieval.memory import Memory
@@ -119,7 +119,7 @@ def measure_retrieval(pipe: LongLiveRAGPipeline, takes: Sequence[Searched], arms
 
 def _casts(count: int) -> list[tuple[Sentence, Sentence]]:
     """Two sentences a take: another colour and shape, the same place."""
-    drawn = iter(sample_sentences(40 * count + 40, SENTENCE_SEED))
+    drawn = draw_sentences(SENTENCE_SEED)
     casts: list[tuple[Sentence, Sentence]] = []
     while len(casts) < count:
         a, b = next(drawn), next(drawn)

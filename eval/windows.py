@@ -56,9 +56,11 @@ class DriftWindows:
                     f"would overlap; it must be at least {shortest_s:g}"
                 )
             if horizon_s > seconds + frame_s / 2:
+                longest_s = np.floor(seconds * 100) / 100
+                advice = "measure it at {:g} s or less" if longest_s >= shortest_s else "drift needs at least {1:g} s"
                 raise ValueError(
                     f"{name} is {seconds:.2f} s long and does not reach the horizon of {horizon_s:g} s; "
-                    f"measure it at {np.floor(seconds * 100) / 100:g} s or less"
+                    f"{advice.format(longest_s, shortest_s)}"
                 )
 
     def check_frames(self, seconds: NDArray[np.float64], horizons_s: tuple[float, ...], name: str) -> None:

@@ -243,8 +243,10 @@ class TakeRequest:
             if not 0 <= seed < 2**64:
                 raise ValueError(f"seed is {seed}; it must be a whole number from 0 to 2**64 - 1")
         for position, prompt in enumerate([self.prompt, *(cue.prompt for cue in self.cues)]):
+            where = "the prompt" if position == 0 else f"the prompt of cue {position}"
+            if not _is_text(prompt):
+                raise ValueError(f"{where} holds bytes that are no UTF-8 text: {prompt!a}")
             if not prompt.strip():
-                where = "the prompt" if position == 0 else f"the prompt of cue {position}"
                 raise ValueError(f"{where} is empty; say what is to be seen, such as 'a red circle walks in a meadow'")
         self._check_cues()
         self._check_spans()
@@ -311,6 +313,11 @@ def check_seconds(seconds: float, fps: int) -> None:
     """Raise ValueError unless a take of `seconds` at `fps` has at least one frame and is within a day."""
     if not math.isfinite(seconds) or round(seconds * fps) < 1 or seconds > MAX_SECONDS:
         raise ValueError(f"seconds is {seconds:g}; it must be from {1 / fps:g} (one frame) to {MAX_SECONDS} (a day)")
+
+
+def _is_text(words: str) -> bool:
+    """Whether it holds no half of a character, as a shell hands on what is no UTF-8."""
+    return not any(0xD800 <= ord(letter) <= 0xDFFF for letter in words)
 
 
 def _as_span(name: str, span: Iterable[float]) -> Span:

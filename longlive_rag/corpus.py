@@ -8,11 +8,18 @@ from pathlib import Path
 from longlive_rag.config import TakeRequest
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.take import TakeRun, TakeWriter
+from longlive_rag.take_folder import RECORD, read_record
 
 
 def take_folders(folder: Path, count: int) -> list[Path]:
     """Where the takes of a corpus go."""
     return [folder / f"take-{index:04d}" for index in range(count)]
+
+
+def check_not_finished(folder: Path) -> None:
+    """Raise ValueError if a finished take is there; one that is half made may be replaced."""
+    if (folder / RECORD).exists() and read_record(folder)["status"] == "finished":
+        raise ValueError(f"{folder} holds a finished take of something else; choose another folder, or remove it")
 
 
 def make_takes(

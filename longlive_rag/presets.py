@@ -102,6 +102,9 @@ def check_files(folder: Path, index: dict[str, Any]) -> None:
             weight_files(subfolder)
         elif not any(subfolder.iterdir()):
             raise ValueError(f"{subfolder} is empty; is the backbone complete?")
+        else:
+            for path in sorted(subfolder.glob("*.json")):
+                read_json(path)
 
 
 def refuse_other_layout(folder: Path, index: dict[str, Any]) -> None:

@@ -171,6 +171,10 @@ def test_weights_that_do_not_fit_are_refused(
         ({"seconds": 5, "cues": [(2.0, "x"), (2.01, "y")]}, "one block between them"),
         ({"seconds": 5, "cues": [(0.0, "x")]}, "after the start"),
         ({"seconds": 5, "cues": [(2.0, "")]}, "cue 1 is empty"),
+        (
+            {"seconds": 5, "cues": [(2.0, "caf\udce9")]},
+            r"the prompt of cue 1 holds bytes that are no UTF-8 text: 'caf\\udce9'",
+        ),
         ({"seconds": 5, "seed": -1}, "seed is -1"),
         ({"seconds": 2000, "context": ContextConfig(rope="absolute")}, "Use rope 'relative', or at most"),
     ],

@@ -93,7 +93,7 @@ def _open_new(
     from longlive_rag.take_folder import TakeClaim, check_take_folder
 
     if prompt is None:
-        prompt = session.first_line()
+        prompt = session.first_line() or ""
     with refuse_bad_input(FLAGS):
         if not folder.name:
             raise ValueError("TAKE is empty; name a folder for the take, such as takes/live")

@@ -201,6 +201,7 @@ def open_backbone(
         from longlive_rag.video import check_codec
 
         check_codec(codec)
+        check_cache_fits(preset, request, dtype, device)
         with quiet_libraries():
             pipe = load_pipeline(preset.name, dtype, device, provenance.policy, prompt_embeds)
         threads = use_threads(pipe)
@@ -223,6 +224,22 @@ def open_backbone(
         backbone_id=backbone_id(preset.folder),
     )
     return pipe, run
+
+
+def check_cache_fits(preset: Preset, request: TakeRequest, dtype: str, device: str) -> None:
+    """Raise ValueError if the window's keys and values alone are more than a CPU's memory; a GPU says so itself."""
+    from longlive_rag.doctor import free_memory
+    from longlive_rag.load import pick_device
+
+    if pick_device(device).type != "cpu":
+        return
+    page_bytes = read_geometry(preset, request.output, request.memory.encoder).page_bytes(dtype)
+    frames, free_bytes = request.context.window_frames, free_memory()
+    if frames * page_bytes > free_bytes:
+        raise ValueError(
+            f"window_frames is {frames}; their keys and values take {frames * page_bytes / 2**30:.1f} GiB, and "
+            f"{free_bytes / 2**30:.1f} GiB are free"
+        )
 
 
 def provenance_of(

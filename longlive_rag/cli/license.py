@@ -89,17 +89,21 @@ def _who_is_logged_in() -> str:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(path: Path, as_json: bool) -> None:
-    """How the record of every weight file in a folder stands.
+    """How the record of every weight file in a folder stands; a built-in backbone can be named.
 
     \b
-    Example:
+    Examples:
       longlive-rag license show models/wan
+      longlive-rag license show tiny-world
     """
+    from longlive_rag.presets import BUILT_IN, load_preset
     from longlive_rag.rights.records import rights_of
 
     with refuse_bad_input():
+        if str(path) in BUILT_IN and not path.exists():
+            path = load_preset(str(path)).folder
         if not path.exists():
-            raise ValueError(f"{path} is not there")
+            raise ValueError(f"{path} is not there; name a folder, a weight file, or one of {', '.join(BUILT_IN)}")
         rights = rights_of(path)
     if as_json:
         click.echo(json.dumps([file.as_dict() for file in rights], indent=2, ensure_ascii=False))

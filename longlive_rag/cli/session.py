@@ -137,6 +137,8 @@ class Session:
         if verb == "undo" and not live.cues:
             raise ValueError("there is no cue to go back to")
         if verb == "branch":
+            if not live.seconds:
+                raise ValueError("nothing is made yet to branch from; wait for the first block")
             assert self._leg is not None
             folder = self._leg.folder.parent / words
             if not words or Path(words).name != words:

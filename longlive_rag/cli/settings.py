@@ -162,6 +162,7 @@ SETTINGS = (
     Setting("--fps", "output", "fps", int, "Frames a second of the video."),
     Setting("--upscale", "output", "upscale", int, "Each side of the video is this many times the backbone's."),
 )
+OF_MEMORY = ("memory_frames", "recency_guard_frames")  # of the context
 DEFAULT_SECONDS = 30.0
 POLICIES = ["any", "research", "commercial"]
 POLICY = click.option(
@@ -307,6 +308,8 @@ def build_request(
     changes: dict[str, dict[str, Any]] = {"context": {}, "sampler": {}, "memory": {}, "output": {}}
     for setting in SETTINGS:
         if settings.get(setting.key) not in (None, ()):
+            if memory is False and (setting.part == "memory" or setting.field in OF_MEMORY):
+                raise ValueError(f"{setting.flag} is given, but memory is off (--no-memory); drop one of them")
             changes[setting.part][setting.field] = settings[setting.key]
     if memory is not None:
         changes["memory"]["enabled"] = memory

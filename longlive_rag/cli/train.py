@@ -55,7 +55,7 @@ def corpus(
 
     from longlive_rag.cli.generate import open_backbone, provenance_of, reason_of
     from longlive_rag.continuing import is_finished
-    from longlive_rag.corpus import make_takes, take_folders
+    from longlive_rag.corpus import check_not_finished, make_takes, take_folders
     from longlive_rag.geometry import backbone_id
     from longlive_rag.prompts import read_prompts
     from longlive_rag.take_folder import check_take_folder
@@ -68,6 +68,7 @@ def corpus(
         weights = backbone_id(preset.folder)
         left = [pair for pair in zip(requests, folders, strict=True) if not is_finished(pair[1], pair[0], weights)]
         for request, folder in left:
+            check_not_finished(folder)
             check_take_folder(folder, request, overwrite=True)
         provenance = provenance_of(preset, None, False, None, False)
     frames = sum(request.pixel_frames for request, _ in left)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import product
+from collections.abc import Iterable, Iterator
+from itertools import islice, product
 
 import numpy as np
 
@@ -48,12 +48,15 @@ def sample_script(rng: np.random.Generator, frames: int) -> Script:
 
 def sample_sentences(count: int, seed: int) -> list[Sentence]:
     """Random sentences of one character, none of a combination that `held_out` reserves."""
+    return list(islice(draw_sentences(seed), count))
+
+
+def draw_sentences(seed: int) -> Iterator[Sentence]:
+    """The same without end."""
     rng = np.random.default_rng(seed)
-    sentences = []
-    for _ in range(count):
+    while True:
         who, place = _training_pair(rng)
-        sentences.append(Sentence(who.colour, who.shape, str(rng.choice(ACTIONS)), place.name))
-    return sentences
+        yield Sentence(who.colour, who.shape, str(rng.choice(ACTIONS)), place.name)
 
 
 def sample_subjects(count: int, seed: int) -> list[dict[str, str]]:

@@ -14,10 +14,12 @@ import sys
 import termios
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from longlive_rag.cli.session import Session
 from longlive_rag.take_folder import read_record
 from longlive_rag.video import read_frames
 from retrieval.store import LatentStore, block_numbers
@@ -194,11 +196,17 @@ def test_a_take_is_gone_on_with_from_a_script(pipeline_folder, tmp_path):
     assert "--seed is for new takes; take is there already" in refused.stderr
 
 
+def test_there_is_no_branch_before_the_first_block():
+    session = object.__new__(Session)  # one that reads no keyboard
+    with pytest.raises(ValueError, match="nothing is made yet to branch from"):
+        session._check_end(SimpleNamespace(seconds=0.0), "branch", "other")
+
+
 @pytest.mark.slow
 def test_without_a_prompt_nothing_begins(pipeline_folder, tmp_path):
     words = [*COMMAND, "direct", "take", "--backbone", str(pipeline_folder)]
     done = subprocess.run(words, cwd=tmp_path, env=environment(), input="", capture_output=True, text=True)
     assert done.returncode == 2
-    assert "PROMPT is missing" in done.stderr
+    assert "the prompt is empty; say what is to be seen" in done.stderr
     assert not list(tmp_path.iterdir())
     assert json.dumps(done.stdout) == json.dumps("Type what is to be seen first.\n")

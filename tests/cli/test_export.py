@@ -52,6 +52,8 @@ def test_everything_at_once(command, take, tmp_path):
         (["--sheet", "here.png"], "--sheet here.png is there already; choose another name, or add --overwrite"),
         (["--frames", "full"], "--frames full is there already; choose a new folder, or an empty one"),
         (["--frames", "here.png"], "--frames here.png is there already"),
+        (["--video", "/proc/clip.mp4"], "'/proc/clip.mp4'"),
+        (["--sheet", "/proc/sheet.png"], "'/proc/sheet.png'"),
     ],
 )
 def test_refused(command, take, tmp_path, monkeypatch, words, message):

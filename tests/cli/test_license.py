@@ -131,9 +131,14 @@ def test_an_unrecorded_take_says_so(command, backbone, fake_pipeline, tmp_path):
     assert "labelled 'deliverable'" in page
 
 
+def test_a_built_in_backbone_is_shown_by_its_name(command):
+    assert "vae/diffusion_pytorch_model.safetensors: Apache-2.0" in command("license", "show", "tiny-world").out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["show", "tiny-word"], "tiny-word is not there; name a folder, a weight file, or one of tiny-world"),
         (["record", "none.pt", "--spdx", "MIT", *WHO], "none.pt is not there"),
         (["record", "w.pt", "--spdx", "Apache 2", *WHO], "'Apache 2' is no SPDX expression"),
         (["record", "w.pt", "--spdx", "MIT", *WHO, "--on", "yesterday"], "--on is 'yesterday'"),

@@ -331,6 +331,16 @@ def test_a_damaged_config_is_named(command, pipeline_folder, tmp_path, part, con
     assert not (tmp_path / "take").exists()
 
 
+def test_a_tokenizer_that_is_cut_off_is_named(command, pipeline_folder, tmp_path):
+    broken = shutil.copytree(pipeline_folder, tmp_path / "broken")
+    cut = broken / "tokenizer" / "tokenizer.json"
+    cut.write_bytes(cut.read_bytes()[:200])
+    assert command("models", "check", broken).code == 1
+    refused = command("generate", PROMPT, "-o", tmp_path / "take", "--backbone", broken, "--seconds", 1)
+    assert (refused.code, refused.err.count("\n")) == (2, 1), refused.err
+    assert f"{cut} can't be read" in refused.err
+
+
 def test_known_names_without_weights(command, tmp_path):
     done = command("generate", PROMPT, "-o", tmp_path / "take", "--backbone", "longlive")
     assert done.code == 2

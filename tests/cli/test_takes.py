@@ -135,11 +135,13 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
         (["--diversity", "-0.1"], "--diversity is -0.1"),
         (["--spread", "-1"], "--spread is -1; it must be a number of frames, 0 or more"),
         (["--spread", "7"], "--spread is 7, but memory brings back 6 frames"),
-        (["--spread", "1", "--no-memory"], "--spread is 1, but memory brings back 0 frames"),
+        (["--spread", "1", "--no-memory"], "--spread is given, but memory is off (--no-memory)"),
         (["--page-precision", "int3"], "int3"),
         (["--remember", "nowhere"], "nowhere is no take"),
         (["--remember", "nowhere", "--rope", "absolute"], "use rope 'relative'"),
-        (["--remember", "nowhere", "--no-memory"], "memory is off"),
+        (["--remember", "nowhere", "--no-memory"], "--remember is given, but memory is off"),
+        (["--pin", "1-2", "--no-memory"], "--pin is given, but memory is off (--no-memory); drop one of them"),
+        (["--window", "1000000000"], "--window is 1000000000; their keys and values take"),
     ],
 )
 def test_bad_memory_options(command, backbone, fake_pipeline, tmp_path, arguments, message):

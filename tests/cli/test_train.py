@@ -27,6 +27,10 @@ def test_prompts_to_encoder(command, tmp_path):
     assert "2 of them were there already" in command(*asked).out
     assert (takes / "take-0000" / "take.json").read_bytes() == before
 
+    longer = command(*asked, "--seconds", "5")
+    assert (longer.code, "take-0000 holds a finished take of something else" in longer.err) == (2, True)
+    assert (takes / "take-0000" / "take.json").read_bytes() == before
+
     sizes = ("--hidden-dims", "8", "--embedding-dim", "16", "--steps", "6", "--batch", "4", "--validation-share", "0.4")
     done = command("train", "encoder", "--latents", takes, "-o", run, *sizes, "--json")
     assert done.code == 0, done.err

@@ -43,10 +43,12 @@ def test_a_header_that_tells_another_rate_is_not_believed(tmp_path):
 def test_what_is_no_video_is_refused(tmp_path):
     (tmp_path / "no.mp4").write_bytes(b"nonsense" * 100)
     (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "words.txt").write_text("a red circle walks in a meadow\n" * 100)
     for name, message in (
         ("missing.mp4", "is not there; name a video file or the folder of a take"),
         ("no.mp4", "can't be read as a video: Invalid data"),
         ("empty.mp4", "can't be read as a video"),
+        ("words.txt", "can't be read as a video: it holds none"),
     ):
         with pytest.raises(ValueError, match=message):
             find_footage(tmp_path / name)
@@ -66,10 +68,14 @@ def test_a_take_is_measured_by_its_folder(tmp_path):
     folder = tmp_path / "take"
     folder.mkdir()
     write_clip(folder / "video.mp4", character(10))
-    with pytest.raises(ValueError, match=r"is no take: its take\.json can't be read"):
+    with pytest.raises(ValueError, match=r"is no take: it has no take\.json"):
         find_footage(folder)
-    (folder / "take.json").write_text(json.dumps({"status": "interrupted"}))
+    record = {"format": 1, "request": {}, "run": {}, "video": {"frames": 40}, "cues": []}
+    (folder / "take.json").write_text(json.dumps({**record, "status": "interrupted"}))
     with pytest.raises(ValueError, match=r"is interrupted, not finished; measure .*video\.mp4 itself"):
         find_footage(folder)
-    (folder / "take.json").write_text(json.dumps({"status": "finished"}))
+    (folder / "take.json").write_text(json.dumps({**record, "status": "finished"}))
     assert find_footage(folder).frames == 40
+    write_clip(folder / "video.mp4", character(9))
+    with pytest.raises(ValueError, match="is damaged: its record says 40 frames, its video has 36"):
+        find_footage(folder)

@@ -64,6 +64,7 @@ def test_takes_without_the_character_are_left_out() -> None:
 
 
 def test_casts_are_two_who_can_be_told_apart() -> None:
+    assert _casts(1) == _casts(32)[:1]
     for a, b in _casts(32):
         assert a.colour != b.colour
         assert a.shape != b.shape
