@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ from retrieval.budgets import PagePrecision
 FLOAT32_BYTES = 4
 BYTES = {"float32": 4, "bfloat16": 2}
 SAMPLE_BYTES = 2**20
+WAN_1_3B: dict[str, Any] = {
+    "patch_size": [1, 2, 2], "num_attention_heads": 12, "attention_head_dim": 128, "in_channels": 16,
+    "text_dim": 4096, "text_length": 512, "ffn_dim": 8960, "num_layers": 30,
+}  # fmt: skip
+"""What a transformer's config leaves out is Wan2.1-1.3B's."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,21 @@ def read_geometry(preset: Preset, output: OutputConfig, encoder: str) -> Geometr
     """
     transformer = _with_defaults(preset.folder, "transformer")
     vae = read_json(preset.folder / "vae" / "config.json")
-    factor = int(vae.get("scale_factor_spatial", 8))
+    embedding_dim = _embedding_dim(preset.folder, encoder, transformer["in_channels"])
+    return geometry_of(transformer, output, embedding_dim, int(vae.get("scale_factor_spatial", 8)))
+
+
+def geometry_of(
+    transformer: Mapping[str, Any], output: OutputConfig, embedding_dim: int, spatial_factor: int = 8
+) -> Geometry:
+    """Sizes by a transformer's config.
+
+    Args:
+        transformer: fields of its config, all of those in `WAN_1_3B`.
+        output: size of the frames.
+        embedding_dim: of the encoder.
+        spatial_factor: pixels of a latent one.
+    """
     patch = transformer["patch_size"]
     return Geometry(
         layers=transformer["num_layers"],
@@ -100,26 +120,16 @@ def read_geometry(preset: Preset, output: OutputConfig, encoder: str) -> Geometr
         text_dim=transformer["text_dim"],
         text_length=transformer["text_length"],
         patch_area=patch[1] * patch[2],
-        latent_size=(output.height // factor, output.width // factor),
-        embedding_dim=_embedding_dim(preset.folder, encoder, transformer["in_channels"]),
+        latent_size=(output.height // spatial_factor, output.width // spatial_factor),
+        embedding_dim=embedding_dim,
     )
 
 
 def _with_defaults(folder: Path, part: str) -> dict[str, Any]:
-    """A transformer's config; what it leaves out is Wan2.1-1.3B's."""
-    defaults = {
-        "patch_size": [1, 2, 2],
-        "num_attention_heads": 12,
-        "attention_head_dim": 128,
-        "in_channels": 16,
-        "text_dim": 4096,
-        "text_length": 512,
-        "ffn_dim": 8960,
-        "num_layers": 30,
-    }
+    """A transformer's config, whole."""
     path = folder / part / "config.json"
-    config = {**defaults, **read_json(path)}
-    for name, default in defaults.items():
+    config = {**WAN_1_3B, **read_json(path)}
+    for name, default in WAN_1_3B.items():
         if type(config[name]) is not type(default):
             raise ValueError(f"{path}: {name} is {config[name]!r}; it must be like {default!r}")
     return config

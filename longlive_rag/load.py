@@ -86,7 +86,7 @@ def text_device(folder: Path, dtype: str, device: torch.device, memory_bytes: in
         if device.type != "cuda":
             return device
         memory_bytes = torch.cuda.get_device_properties(device).total_memory
-    needs = estimate_of_folder(load_preset(str(folder)), dtype)
+    needs = estimate_of_folder(load_preset(str(folder)), dtype, "cpu" if device.type == "cpu" else "cuda")
     fits = needs.device_bytes + needs.text_encoder_bytes <= memory_bytes
     return device if fits else torch.device("cpu")
 

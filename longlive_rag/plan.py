@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from backbone.config import ContextConfig
 from backbone.files import read_json
-from longlive_rag.config import CheckpointConfig, checkpoint_spacing
+from longlive_rag.config import CheckpointConfig, OutputConfig, checkpoint_spacing
 from longlive_rag.geometry import BYTES, FLOAT32_BYTES, Geometry
 from longlive_rag.presets import Preset
 from longlive_rag.timeline import Timeline
@@ -25,6 +25,7 @@ BLOCK_FILE_BYTES = 1536  # of a stored block, beyond its arrays
 # Tensors as wide as the VAE's output feature maps that live at once while it decodes; with folded convolutions more
 # (measured at 416x240 and 832x480: 12 to 15).
 DECODE_MAPS = {"cpu": 14, "cuda": 5}
+WAN_VAE_CHANNELS = 96
 TEXT_ENCODER = "text encoder"
 TEXT_WEIGHTS = f"weights of the {TEXT_ENCODER}"
 
@@ -111,10 +112,10 @@ def make_plan(
     text = 2 * geometry.layers * geometry.text_length * geometry.width * BYTES[dtype]
     device = {
         **{f"weights of the {part}": count for part, count in weights.items()},
-        "cache and context": 2 * context.window_frames * page,
+        "cache and context": cache_bytes(context, page),
         "prompt": text + geometry.text_length * geometry.text_dim * FLOAT32_BYTES,
         "pages made again": remade * page,
-        "activations": _activation_bytes(geometry, context, dtype, remade, has_cues),
+        "activations": activation_bytes(geometry, context, dtype, remade, has_cues),
         "decoding": decode_bytes,
     }
     index = 2 * frames * geometry.embedding_bytes if memory_frames else 0  # it grows by doubling
@@ -143,6 +144,11 @@ def make_plan(
             "checkpoints": checkpoint_bytes(checkpoints, timeline, context, page) if checkpoints else 0,
         },
     )
+
+
+def cache_bytes(context: ContextConfig, page_bytes: int) -> int:
+    """Of the window's keys and values, and of the context that a block sees."""
+    return 2 * context.window_frames * page_bytes
 
 
 def checkpoint_bytes(checkpoints: CheckpointConfig, timeline: Timeline, context: ContextConfig, page_bytes: int) -> int:
@@ -208,13 +214,26 @@ def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
     return counts
 
 
-def decode_bytes(preset: Preset, height: int, width: int, device: str) -> int:
-    """The VAE at work on one latent frame, roughly: its widest maps are those of the output's size."""
-    base = int(read_json(preset.folder / "vae" / "config.json").get("base_dim", 96))
-    return DECODE_MAPS[device] * base * preset.temporal_factor * height * width * FLOAT32_BYTES
+def vae_channels(preset: Preset) -> int:
+    """Of the VAE's maps at full resolution."""
+    return int(read_json(preset.folder / "vae" / "config.json").get("base_dim", WAN_VAE_CHANNELS))
 
 
-def _activation_bytes(geometry: Geometry, context: ContextConfig, dtype: str, remade: int, has_cues: bool) -> int:
+def decode_bytes(channels: int, temporal_factor: int, output: OutputConfig, device: str) -> int:
+    """The VAE at work on one latent frame, roughly: its widest maps are those of the output's size.
+
+    Args:
+        channels: of these maps.
+        temporal_factor: pixel frames of a latent one.
+        output: size of the frames.
+        device: `cpu` or `cuda`.
+    """
+    return DECODE_MAPS[device] * channels * temporal_factor * output.height * output.width * FLOAT32_BYTES
+
+
+def activation_bytes(
+    geometry: Geometry, context: ContextConfig, dtype: str, remade: int = 0, has_cues: bool = False
+) -> int:
     """Of the largest pass: a block, pages made again, or a recache of the whole window.
 
     Attention holds about eight tensors of a token's width at once, the feed-forward half as many and its own.

@@ -55,11 +55,11 @@ def judged(backbone: str, dtype: str | None) -> list[Finding]:
     from longlive_rag.presets import BUILT_IN, load_preset
 
     device, memory = device_memory()
-    chosen = dtype or usual_dtype(device)
+    chosen, kind = dtype or usual_dtype(device), "cpu" if device == "CPU" else "cuda"
     if backbone in known_names() and backbone not in BUILT_IN:
-        needs = estimate_of_known(known_backbone(backbone), chosen)
+        needs = estimate_of_known(known_backbone(backbone), chosen, kind)
     else:
-        needs = estimate_of_folder(load_preset(backbone), chosen)
+        needs = estimate_of_folder(load_preset(backbone), chosen, kind)
     return judge(needs, device, memory, flops_per_second(chosen))
 
 

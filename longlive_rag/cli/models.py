@@ -200,9 +200,9 @@ def check(folder: Path, dtype: str | None, as_json: bool) -> None:
         findings, loads = inventory(folder)
         if loads:
             device, memory = device_memory()
-            findings += judge(
-                estimate_of_folder(load_preset(str(folder)), dtype or usual_dtype(device)), device, memory
-            )
+            kind = "cpu" if device == "CPU" else "cuda"
+            needs = estimate_of_folder(load_preset(str(folder)), dtype or usual_dtype(device), kind)
+            findings += judge(needs, device, memory)
         if len(findings) > 1:  # something of a model is there
             findings += _terms_of(folder)
     if as_json:

@@ -77,7 +77,7 @@ def plan_request(
 
     from longlive_rag.geometry import read_geometry
     from longlive_rag.load import text_device
-    from longlive_rag.plan import decode_bytes, make_plan, weight_bytes
+    from longlive_rag.plan import decode_bytes, make_plan, vae_channels, weight_bytes
     from longlive_rag.take_folder import estimate_bytes
     from longlive_rag.timeline import Timeline
 
@@ -95,7 +95,7 @@ def plan_request(
         on_gpu=on_gpu,
         text_on_host=text_on_host,
         has_cues=has_cues,
-        decode_bytes=decode_bytes(preset, output.height, output.width, device),
+        decode_bytes=decode_bytes(vae_channels(preset), preset.temporal_factor, output, device),
         video_bytes=estimate_bytes(request),
         checkpoints=checkpoints,
     )

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKLWan
 from hub import Hub
 from layouts import write_original_folder
+from transformers import UMT5Config, UMT5EncoderModel
 
 from backbone.transformer import CausalWanTransformer
 from longlive_rag import catalogue, doctor, fit
@@ -381,7 +383,7 @@ def test_embedded_prompts_replace_the_text_encoder(command, pipeline_folder, tmp
 def test_a_text_encoder_without_room_beside_the_rest_stays_in_host_memory(pipeline_folder):
     """`meta` stands for a GPU: what lies there has no data, so the encoder can't have been there."""
     folder, gpu, host = pipeline_folder, torch.device("meta"), torch.device("cpu")
-    needs = fit.estimate_of_folder(load_preset(str(folder)), "float32")
+    needs = fit.estimate_of_folder(load_preset(str(folder)), "float32", "cuda")
     room = needs.device_bytes + needs.text_encoder_bytes
     assert text_device(folder, "float32", gpu, room) == gpu
     assert text_device(folder, "float32", gpu, room - 1) == host
@@ -447,15 +449,16 @@ def test_doctor_names_what_is_broken(monkeypatch, tmp_path):
 
 
 def test_estimates_count_what_is_there():
-    known = known_backbone("longlive")
-    sizes = {name: value for name, value in fit.WAN_1_3B.items()}
+    xxl = UMT5Config(vocab_size=256384, d_model=4096, d_ff=10240, num_heads=64, num_layers=24)
     with torch.device("meta"):
-        real = CausalWanTransformer(**sizes)
-    assert fit.parameters(sizes) == sum(parameter.numel() for parameter in real.parameters())
-    needs = fit.estimate(sizes, known.context, known.sampler, known.output)
+        real = {"transformer": CausalWanTransformer(), "vae": AutoencoderKLWan(), "text encoder": UMT5EncoderModel(xxl)}
+    for part, model in real.items():
+        assert fit.WAN_PARAMETERS[part] == sum(parameter.numel() for parameter in model.parameters())
+    known = known_backbone("longlive")
+    needs = fit.estimate_of_known(known, "bfloat16", "cuda")
     assert needs.page_bytes == 2 * 30 * 1560 * 1536 * 2 == 287_539_200
     assert needs.pixel_frames_per_block == 12
-    assert needs.bytes_by_part["transformer"] == 2 * fit.parameters(sizes)
-    twice = fit.estimate(sizes, known.context, known.sampler, known.output, dtype_bytes=4)
+    assert needs.bytes_by_part["transformer"] == 2 * fit.WAN_PARAMETERS["transformer"]
+    twice = fit.estimate_of_known(known, "float32", "cuda")
     assert twice.page_bytes == 2 * needs.page_bytes
     assert needs.frames_per_second(2e14) == pytest.approx(2 * needs.frames_per_second(1e14))
