@@ -67,7 +67,9 @@ def find_footage(path: Path) -> Footage:
     if not frames or not rate:
         raise ValueError(f"{path} can't be read as a video: it holds no frames")
     if said not in (None, frames):
-        raise ValueError(f"{path} is damaged: its record says {said} frames, its video has {frames}")
+        raise ValueError(
+            f"{path} is damaged: its record says {said} frames, its video has {frames}; longlive-rag resume mends it"
+        )
     return Footage(video, str(path), width, height, _rate_by_times(times_s, float(rate)), frames)
 
 

@@ -68,6 +68,18 @@ def test_resume(command, whole, tmp_path):
     assert again.out == f"{folder} is finished; to make it longer: longlive-rag extend {folder} --seconds 10\n"
 
 
+@pytest.mark.parametrize("left_bytes", [None, 2000])
+def test_a_video_that_is_gone_or_cut_off_is_made_again(command, whole, tmp_path, left_bytes):
+    folder = shutil.copytree(whole, tmp_path / "take")
+    video = folder / VIDEO
+    expected = video.read_bytes()
+    video.unlink() if left_bytes is None else video.write_bytes(expected[:left_bytes])
+    result = command("resume", folder)
+    assert result.code == 0, result.err
+    assert video.read_bytes() == expected
+    assert same(folder, whole)
+
+
 def test_extend_and_branch_say_what_they_did(command, whole, tmp_path):
     folder = tmp_path / "take"
     shutil.copytree(whole, folder)
