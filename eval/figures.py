@@ -16,12 +16,15 @@ from eval.footage import find_footage, read_batches
 from eval.results import Comparison, Takes
 from eval.statistics import mean_band
 from eval.windows import LAST_S, DriftWindows
+from longlive_rag.take_folder import VIDEO, read_record
+from longlive_rag.video import read_frames
 
 BASELINE_COLOR = "#7a7f8c"
 ARM_COLORS = ("#1f6fd6", "#d9822b", "#2e9e6b", "#b0479b", "#7a5cd6", "#c44545")  # told apart with colour blindness too
 TEXT, FAINT, GRID = "#1d2129", "#6b7280", "#e3e6ec"
 DPI = 130
 STRIP_TILE_PX = 150
+ENDING_TILE_PX, ENDING_COLUMNS = 64, 16
 
 
 def arm_colors(arms: Sequence[str]) -> dict[str, str]:
@@ -157,6 +160,32 @@ def film_strip(
         for column, tile in enumerate(rows[row]):
             sheet.paste(tile, (label_w + column * (tile_px + gap), y))
     return sheet
+
+
+def endings(rows: Mapping[str, Sequence[NDArray[np.uint8]]], tile_px: int = ENDING_TILE_PX) -> Image.Image:
+    """A column a prompt, 16 side by side and the next below them; a row each of `rows`: label to frames [H, W, 3]."""
+    font = ImageFont.load_default(12)
+    tiles = {label: [_tile(frame, tile_px) for frame in frames] for label, frames in rows.items()}
+    count = len(next(iter(tiles.values())))
+    tile_h, label_w, gap, band_gap = max(tile.height for row in tiles.values() for tile in row), 112, 3, 18
+    band_h = len(rows) * (tile_h + gap) + band_gap
+    columns, bands = min(count, ENDING_COLUMNS), -(-count // ENDING_COLUMNS)
+    sheet = Image.new("RGB", (label_w + columns * (tile_px + gap), bands * band_h - band_gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, (label, row) in enumerate(tiles.items()):
+        for number, tile in enumerate(row):
+            band, column = divmod(number, ENDING_COLUMNS)
+            y = band * band_h + place * (tile_h + gap)
+            sheet.paste(tile, (label_w + column * (tile_px + gap), y))
+            if not column:
+                draw.text((0, y + tile_h / 2 - 7), label, TEXT, font)
+    return sheet
+
+
+def frame_before(take: Path, second: float) -> NDArray[np.uint8]:
+    """The frame [H, W, 3] of a take that is shown right before a second; only what leads to it is decoded."""
+    number = max(0, round(second * read_record(take)["video"]["fps"]) - 1)
+    return next(read_frames(take / VIDEO, number, number + 1))
 
 
 def frames_at(path: Path, seconds: Sequence[float]) -> list[NDArray[np.uint8]]:

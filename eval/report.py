@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from eval import figures
-from eval.plan import Cell, Plan
+from eval.plan import Arm, Cell, Plan
 from eval.recalled import AFTER_CUE_S, Recalled, what_was_recalled
 from eval.results import Comparison, Takes, compare_all, summarise
 from eval.runs import take_folder
@@ -25,6 +25,7 @@ from longlive_rag.take_folder import MEMORY_MAP
 from retrieval.files import write_whole
 
 REPORT, RESULTS, TABLE, FIGURES = "report.html", "results.json", "takes.csv", "figures"
+MOST_ENDINGS = 32
 REPRODUCE = "longlive-rag eval compare --plan RUN/plan.json -o ANOTHER-RUN"
 
 STYLE = """
@@ -123,6 +124,7 @@ def _scenario(takes: Takes, scenario: str, embedder: str, comparisons: Sequence[
         plot = figures.paired_plot(takes, pairs, (arms[0], arms[1]), label)
         parts.append(_caption(_figure(takes.run, f"{scenario}-pairs", plot), "Each prompt, best for the arm on top."))
         parts.append(_strips(takes, scenario, pairs))
+        parts.append(_endings(takes, scenario, pairs))
     parts.append(_companions(comparisons, plan, embedder))
     return "".join(parts)
 
@@ -216,7 +218,7 @@ def _strips(takes: Takes, scenario: str, pairs: dict[str, dict[str, float]]) -> 
     """Film strips and memory maps of the pairs with the best, the median and the worst difference."""
     plan = takes.plan
     base, arm = plan.arms[0], plan.arms[1]
-    order = sorted(pairs, key=lambda story: pairs[story][arm.name] - pairs[story][base.name])
+    order = _by_difference(plan, pairs)
     chosen = dict(zip(("best", "median", "worst"), (order[0], order[(len(order) - 1) // 2], order[-1]), strict=True))
     parts = ["<h3>What it looks like</h3>"]
     for which, story_id in chosen.items():
@@ -236,6 +238,37 @@ def _strips(takes: Takes, scenario: str, pairs: dict[str, dict[str, float]]) -> 
                 _caption(_figure(takes.run, f"{scenario}-memory", small), "What the median pair's memory did.")
             )
     return "".join(parts)
+
+
+def _endings(takes: Takes, scenario: str, pairs: dict[str, dict[str, float]]) -> str:
+    """Where all pairs ended up, not only the three that are told."""
+    plan = takes.plan
+    base, arm = plan.arms[0], plan.arms[1]
+    by_id = {story.id: story for story in plan.stories}
+    stories = [by_id[story_id] for story_id in _by_difference(plan, pairs)[:MOST_ENDINGS]]
+    reference_s = stories[0].origin_s + REFERENCE_S
+
+    def frames(of: Arm, second: float) -> list[Any]:
+        return [figures.frame_before(take_folder(takes.run, Cell(of, story, 0)), second) for story in stories]
+
+    sheet = figures.endings(
+        {
+            f"{base.name}, {reference_s:g} s": frames(base, reference_s),
+            f"{base.name}, {plan.seconds:g} s": frames(base, plan.seconds),
+            f"{arm.name}, {plan.seconds:g} s": frames(arm, plan.seconds),
+        }
+    )
+    shown = (
+        f"All {len(pairs)} pairs" if len(stories) == len(pairs) else f"The best {len(stories)} of {len(pairs)} pairs"
+    )
+    note = f"{shown}, the best for {arm.name} first, in the order of the plot above; seed 0."
+    return _caption(_figure(takes.run, f"{scenario}-endings", sheet), note)
+
+
+def _by_difference(plan: Plan, pairs: dict[str, dict[str, float]]) -> list[str]:
+    """Story ids, the best for the arm first."""
+    base, arm = (each.name for each in plan.arms[:2])
+    return sorted(pairs, key=lambda story: pairs[story][arm] - pairs[story][base])
 
 
 def _told(story: Story) -> str:

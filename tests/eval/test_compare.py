@@ -12,10 +12,11 @@ import pytest
 
 from eval.compare import Engine, compare
 from eval.export import export_for_vbench, vbench_name
+from eval.figures import endings, frame_before, frames_at
 from eval.making import Maker
 from eval.plan import ARMS, Arm, check_run, read_plan
 from eval.results import Takes, compare_all, guardrails, noise_floor, on_common_frames, summarise
-from eval.runs import is_finished
+from eval.runs import is_finished, take_folder
 from eval.scenarios import Story
 from longlive_rag.presets import load_preset
 from tests.eval.arms import DriftingPipeline, plan_of, slow_backbone
@@ -124,12 +125,38 @@ def test_the_report_is_one_file_with_all_in_it(finished):
     assert "eval compare --plan RUN/plan.json" in page
     names = {path.stem for path in (run / "figures").glob("*.png")}
     assert {"plain-curves", "plain-intervals", "plain-pairs", "plain-strip-best", "plain-strip-worst"} <= names
+    assert "plain-endings" in names
+    assert "All 8 pairs, the best for memory first" in page
     rows = list(csv.DictReader((run / "takes.csv").open()))
     drift = [row for row in rows if row["outcome"] == "drift.pixels@20"]
     assert len(drift) == len(plan.cells)
     assert {len(row["noise_sha256"]) for row in drift} == {64}
     assert json.loads((run / "results.json").read_text()) == json.loads(json.dumps(results))
     assert not list(run.rglob("*.part"))
+
+
+def test_endings_have_a_column_a_prompt_and_a_row_an_arm():
+    def plain(value: int) -> np.ndarray:
+        return np.full((20, 20, 3), value, np.uint8)
+
+    rows = {"native": [plain(n) for n in range(18)], "memory": [plain(100 + n) for n in range(18)]}
+    sheet = np.asarray(endings(rows, tile_px=10))
+    left = sheet.shape[1] - 16 * 13
+    shown = [sheet[y, left + 13 * x + 5].tolist() for y in (5, 18) for x in range(16)]
+    assert shown == [[n] * 3 for n in (*range(16), *range(100, 116))]
+    below = 2 * 13 + 18
+    assert [sheet[below + y, left + 13 * x + 5].tolist() for y in (5, 18) for x in (0, 1)] == [
+        [n] * 3 for n in (16, 17, 116, 117)
+    ]
+    assert (sheet[below:, left + 26 :] == 255).all()
+
+
+def test_a_frame_is_found_without_decoding_all(finished):
+    run, plan, *_ = finished
+    take = take_folder(run, plan.cells[0])
+    seconds = (0.0, 6.0, plan.seconds)
+    for second, expected in zip(seconds, frames_at(take, seconds), strict=True):
+        assert np.array_equal(frame_before(take, second), expected)
 
 
 def test_guardrails_break_for_a_frozen_arm(finished):
