@@ -24,7 +24,7 @@ ARM_COLORS = ("#1f6fd6", "#d9822b", "#2e9e6b", "#b0479b", "#7a5cd6", "#c44545") 
 TEXT, FAINT, GRID = "#1d2129", "#6b7280", "#e3e6ec"
 DPI = 130
 STRIP_TILE_PX = 150
-ENDING_TILE_PX, ENDING_COLUMNS = 64, 16
+ENDING_TILE_PX, ENDING_COLUMNS = 52, 16  # as wide as a report
 
 
 def arm_colors(arms: Sequence[str]) -> dict[str, str]:
