@@ -88,6 +88,11 @@ def usual_dtype(device: str) -> str:
     return "float32" if device == "CPU" else "bfloat16"
 
 
+def kind_of(device: str) -> str:
+    """`cpu` or `cuda`, of a device as `device_memory` names it."""
+    return "cpu" if device == "CPU" else "cuda"
+
+
 def flops_per_second(dtype: str) -> float:
     """Of linear layers of this dtype on the device that `auto` takes, measured for a moment."""
     import torch

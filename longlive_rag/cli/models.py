@@ -187,7 +187,7 @@ def check(folder: Path, dtype: str | None, as_json: bool) -> None:
     """
     from longlive_rag.cli.doctor import line
     from longlive_rag.cli.generate import quiet_libraries
-    from longlive_rag.doctor import device_memory, judge, usual_dtype
+    from longlive_rag.doctor import device_memory, judge, kind_of, usual_dtype
     from longlive_rag.fit import estimate_of_folder
     from longlive_rag.inventory import inventory
     from longlive_rag.presets import BUILT_IN, load_preset
@@ -200,8 +200,7 @@ def check(folder: Path, dtype: str | None, as_json: bool) -> None:
         findings, loads = inventory(folder)
         if loads:
             device, memory = device_memory()
-            kind = "cpu" if device == "CPU" else "cuda"
-            needs = estimate_of_folder(load_preset(str(folder)), dtype or usual_dtype(device), kind)
+            needs = estimate_of_folder(load_preset(str(folder)), dtype or usual_dtype(device), kind_of(device))
             findings += judge(needs, device, memory)
         if len(findings) > 1:  # something of a model is there
             findings += _terms_of(folder)
