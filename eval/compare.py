@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.engines import make_here, make_in_processes
-from eval.making import Maker
+from eval.making import Maker, batches
 from eval.plan import Cell, Plan, check_content, check_run, keep_plan
 from eval.runs import is_finished
 from longlive_rag.load import pick_device
@@ -28,16 +28,20 @@ class Engine:
         workers: how many takes at once; 1 makes them in this process (local).
         threads: of the CPU, for each worker; None chooses by the backbone's size.
         address: of a Ray cluster; None starts one here.
+        batch: how many takes of one arm each worker makes side by side: faster, but in the last bits another batch
+            makes other takes.
     """
 
     name: str = "local"
     workers: int = 1
     threads: int | None = None
     address: str | None = None
+    batch: int = 1
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError(f"workers is {self.workers}; it must be at least 1")
+        for name in ("workers", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.name == "local" and self.address:
             raise ValueError("address is for the engine ray")
         if self.name == "ray" and not importlib.util.find_spec("ray"):
@@ -110,10 +114,11 @@ def compare(
 def _make(run: Path, todo: Sequence[Cell], engine: Engine, maker: Maker | None) -> Iterator[Cell]:
     if not todo:
         return iter(())
+    chunks = batches(todo, engine.batch)
     if maker is not None:
-        return make_here(maker, todo)
+        return make_here(maker, chunks)
     if engine.name == "ray":
         from eval.ray_engine import make_on_ray
 
-        return make_on_ray(run, todo, engine.workers, engine.threads, engine.address)
-    return make_in_processes(run, todo, engine.workers, engine.threads)
+        return make_on_ray(run, chunks, engine.workers, engine.threads, engine.address)
+    return make_in_processes(run, chunks, engine.workers, engine.threads)

@@ -13,21 +13,25 @@ from pathlib import Path
 from eval.making import Maker
 from eval.plan import Cell, read_plan
 
+Chunk = tuple[Cell, ...]
+"""Takes that are made side by side."""
+
 _maker: Maker | None = None  # of a worker process
 
 
-def make_here(maker: Maker, cells: Sequence[Cell]) -> Iterator[Cell]:
-    """Make takes one after the other in this process, yielding each that is finished."""
-    for cell in cells:
-        maker.finish(cell)
-        yield cell
+def make_here(maker: Maker, chunks: Sequence[Chunk]) -> Iterator[Cell]:
+    """Make takes chunk after chunk in this process, yielding each that is finished."""
+    for chunk in chunks:
+        maker.finish(chunk)
+        yield from chunk
 
 
-def make_in_processes(run: Path, cells: Sequence[Cell], workers: int, threads: int | None) -> Iterator[Cell]:
+def make_in_processes(run: Path, chunks: Sequence[Chunk], workers: int, threads: int | None) -> Iterator[Cell]:
     """Make takes in `workers` processes, yielding each that is finished, in the order of finishing.
 
     Args:
         run: the run's folder, with its plan.
+        chunks: takes that are made side by side.
         threads: of each process, for one operation.
 
     Raises:
@@ -36,11 +40,11 @@ def make_in_processes(run: Path, cells: Sequence[Cell], workers: int, threads: i
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, end_with_parent) as pool:
-        futures = {pool.submit(finish_in_worker, run, threads, cell): cell for cell in cells}
+        futures = {pool.submit(finish_in_worker, run, threads, chunk): chunk for chunk in chunks}
         try:
             for future in as_completed(futures):
                 future.result()
-                yield futures[future]
+                yield from futures[future]
         except BrokenProcessPool as error:
             raise OSError("a worker was killed; is there enough memory for so many takes at once?") from error
         except BaseException:
@@ -63,9 +67,9 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def finish_in_worker(run: Path, threads: int | None, cell: Cell) -> None:
-    """Make and measure one take in a worker's process, which loads backbone and embedders with its first one."""
+def finish_in_worker(run: Path, threads: int | None, chunk: Chunk) -> None:
+    """Make and measure takes in a worker's process, which loads backbone and embedders with its first ones."""
     global _maker
     if _maker is None:
         _maker = Maker(read_plan(run), run, threads)
-    _maker.finish(cell)
+    _maker.finish(chunk)

@@ -1,11 +1,12 @@
-"""Making and measuring one take of a comparison. What is finished is on disk, whole, and is not made again."""
+"""Making and measuring takes of a comparison. What is finished is on disk, whole, and is not made again."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from torch import Tensor
 from eval.embedders import Embedder, parse_embedders
 from eval.footage import find_footage
 from eval.measure import measure
-from eval.plan import Cell, Plan, read_json
+from eval.plan import Cell, Plan
 from eval.retrieval_controls import choice_of
 from eval.runs import MEASURES, NOISE, take_folder
 from eval.runs import is_finished as is_measured
 from longlive_rag.config import TakeRequest
-from longlive_rag.continuing import is_finished
+from longlive_rag.continuing import is_finished, timeline_of
 from longlive_rag.disk import write_json
 from longlive_rag.geometry import backbone_id
 from longlive_rag.load import load_pipeline, pick_device, use_threads
@@ -28,33 +29,33 @@ from longlive_rag.noise import NoiseSource, PhiloxNoise
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets import Preset, load_preset
 from longlive_rag.take import TakeRun, TakeWriter
-from longlive_rag.timeline import Timeline
+from retrieval.memory import Choose
 
 
 class RecordedNoise:
-    """A noise source that keeps a hash of all that was drawn from it.
+    """A noise source that keeps a hash of all that was drawn from it, for each take of a batch.
 
-    Two takes were made from the same noise if and only if their hashes are equal.
+    Two takes were made from the same noise if and only if their hashes are equal, whatever batch they were made in.
     """
 
-    def __init__(self, source: NoiseSource) -> None:
-        self._source, self._digest, self.draws = source, hashlib.sha256(), 0
+    def __init__(self, source: NoiseSource, takes: int = 1) -> None:
+        self._source, self._digests, self.draws = source, [hashlib.sha256() for _ in range(takes)], 0
 
     def __call__(self, block: int, step: int, shape: tuple[int, ...]) -> Tensor:
         noise = self._source(block, step, shape)
-        self._digest.update(f"{block} {step} {tuple(noise.shape)} ".encode())
-        self._digest.update(noise.contiguous().numpy().tobytes())
+        for digest, own in zip(self._digests, noise, strict=True):
+            digest.update(f"{block} {step} {(1, *own.shape)} ".encode())
+            digest.update(own.contiguous().numpy().tobytes())
         self.draws += 1
         return noise
 
-    @property
-    def sha256(self) -> str:
-        """Of everything drawn until now."""
-        return self._digest.hexdigest()
+    def sha256(self, take: int = 0) -> str:
+        """Of everything drawn for a take until now."""
+        return self._digests[take].hexdigest()
 
 
 class Maker:
-    """Makes and measures takes, one after the other; loads the backbone and the embedders once.
+    """Makes and measures takes; loads the backbone and the embedders once.
 
     Args:
         plan: of the comparison.
@@ -105,42 +106,71 @@ class Maker:
         prompts = {prompt for story in self._plan.stories for _, prompt in story.prompts}
         return sorted({word for prompt in prompts for word in self._pipe.unknown_words(prompt)})
 
-    def finish(self, cell: Cell) -> dict[str, Any]:
-        """Make and measure a take, as far as that isn't done; returns its measures."""
-        folder = take_folder(self._run, cell)
-        if is_measured(self._run, cell):
-            return read_json(folder / MEASURES)
-        request = self._plan.request(self._preset, cell)
-        if not _is_made(folder, request, str(self._take_run.backbone_id)):
+    def finish(self, cells: Sequence[Cell]) -> None:
+        """Make takes side by side and measure them, as far as that isn't done.
+
+        Args:
+            cells: of one arm, with cues at the same times; see `batches`.
+        """
+        todo = [cell for cell in cells if not is_measured(self._run, cell)]
+        asked = [(cell, self._plan.request(self._preset, cell)) for cell in todo]
+        missing = [(cell, request) for cell, request in asked if not self._is_made(cell, request)]
+        if missing:
             use_threads(self._pipe, self._threads)
-            self._make(cell, request, folder)
+            self._make([cell for cell, _ in missing], [request for _, request in missing])
         torch.set_num_threads(self._measuring_threads)
-        measures = measure(find_footage(folder), self._embedders, self._plan.measure_settings(cell.story))
-        write_json(folder / MEASURES, measures)
-        return measures
+        for cell in todo:
+            folder, settings = take_folder(self._run, cell), self._plan.measure_settings(cell.story)
+            write_json(folder / MEASURES, measure(find_footage(folder), self._embedders, settings))
 
-    def _make(self, cell: Cell, request: TakeRequest, folder: Path) -> None:
-        """One take and its noise's hash; what a run that ended left of it is removed first."""
-        if folder.exists():
-            shutil.rmtree(folder)
-        noise = RecordedNoise(PhiloxNoise([cell.seed]))
-        timeline = Timeline(
-            request.pixel_frames, request.output.fps, request.context.frames_per_block, self._preset.temporal_factor
-        )
-        take = TakeWriter(folder, request, timeline, self._take_run)
+    def _is_made(self, cell: Cell, request: TakeRequest) -> bool:
+        """Whether this very take is there, finished, with its noise's hash."""
+        folder = take_folder(self._run, cell)
+        return (folder / NOISE).exists() and is_finished(folder, request, str(self._take_run.backbone_id))
+
+    def _make(self, cells: Sequence[Cell], requests: Sequence[TakeRequest]) -> None:
+        """Takes and their noise's hashes; what a run that ended left of them is removed first."""
+        folders = [take_folder(self._run, cell) for cell in cells]
+        for folder in folders:
+            if folder.exists():
+                shutil.rmtree(folder)
+        noise = RecordedNoise(PhiloxNoise([cell.seed for cell in cells]), len(cells))
+        timeline = timeline_of(requests[0], self._preset)
+        run = replace(self._take_run, batch=len(cells))
+        takes = [
+            TakeWriter(folder, request, timeline, run, item=item)
+            for item, (folder, request) in enumerate(zip(folders, requests, strict=True))
+        ]
         try:
-            choose = choice_of(cell.arm.retrieval, cell.seed, request.context.memory_frames, cell.story.id)
-            for block in self._pipe.stream(request, noise=noise, choose=choose):
-                take.add(block)
+            for block in self._pipe.stream(list(requests), noise=noise, choose=_choice_of_all(cells, requests[0])):
+                for take in takes:
+                    take.add(block)
         except BaseException as error:
-            take.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error)
+            for take in takes:
+                take.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error)
             raise
-        record = take.finish("finished")
-        if record["status"] != "finished":
-            raise OSError(f"{folder}: {record['error']['message']}")
-        write_json(folder / NOISE, {"sha256": noise.sha256, "draws": noise.draws, "source": PhiloxNoise.name})
+        for number, take in enumerate(takes):
+            record = take.finish("finished")
+            if record["status"] != "finished":
+                raise OSError(f"{take.folder}: {record['error']['message']}")
+            facts = {"sha256": noise.sha256(number), "draws": noise.draws, "source": PhiloxNoise.name}
+            write_json(take.folder / NOISE, facts)
 
 
-def _is_made(folder: Path, request: TakeRequest, backbone: str) -> bool:
-    """Whether a folder holds this very take, finished, with its noise's hash."""
-    return (folder / NOISE).exists() and is_finished(folder, request, backbone)
+def _choice_of_all(cells: Sequence[Cell], request: TakeRequest) -> Choose | None:
+    """Each take of a batch chooses as if it were alone."""
+    frames = request.context.memory_frames
+    choices = [choice_of(cell.arm.retrieval, cell.seed, frames, cell.story.id) for cell in cells]
+    if choices[0] is None:
+        return None
+    return lambda take, block, candidates: choices[take](0, block, candidates)  # type: ignore[misc]
+
+
+def batches(cells: Sequence[Cell], size: int) -> list[tuple[Cell, ...]]:
+    """Takes that can be made side by side, up to `size` of them: of one arm, their cues at the same times."""
+    groups: dict[Any, list[tuple[int, Cell]]] = {}
+    for place, cell in enumerate(cells):
+        times = tuple(second for second, _ in cell.story.cues)
+        groups.setdefault((cell.arm.name, times), []).append((place, cell))
+    chunks = [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
+    return [tuple(cell for _, cell in chunk) for chunk in sorted(chunks, key=lambda chunk: chunk[0][0])]

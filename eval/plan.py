@@ -22,6 +22,7 @@ PLAN = "plan.json"
 PLAN_FORMAT = 1
 WEIGHTS = "backbone_id"
 OF_THE_SEARCH = {"spread", "pin", "exclude", "anchor", "admit_above", "prompt_weight", "diversity", "remember"}
+OF_THE_SEARCH |= {"establish", "new_view"}
 WORDS = "about"  # changes no take
 Retrieval = Literal["similar", "random", "recent"]
 
@@ -161,6 +162,8 @@ class Plan:
         changes = {part: dict(fields) for part, fields in cell.arm.changes.items()}
         if not changes.get("memory", {}).get("enabled", preset.memory.enabled):
             changes.setdefault("context", {})["memory_frames"] = 0
+        if cell.arm.retrieval != "similar":  # it chooses from all of the past
+            changes.setdefault("memory", {}).setdefault("establish", 0.0)
         try:
             parts = {
                 part: replace(getattr(preset, part), **changes.get(part, {}))

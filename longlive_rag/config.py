@@ -9,11 +9,12 @@ from typing import Any, Literal, get_args
 
 from backbone.config import ContextConfig, SamplerConfig
 from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
+from retrieval.policy import NEW_VIEW
 
 Span = tuple[float, float]  # from and to, in seconds
 StalePages = Literal["remake", "keep"]
 EncoderKind = Literal["autoencoder", "mean_pool"]
-SteerVerb = Literal["pin", "exclude"]
+SteerVerb = Literal["pin", "exclude", "establish"]
 CheckpointMode = Literal["exact", "light"]
 
 MAX_SECONDS = 24 * 60 * 60
@@ -27,8 +28,9 @@ class Steering:
 
     Attributes:
         seconds: of the take; it holds from the next block on.
-        verb: `pin` or `exclude`.
-        start, end: the span that is pinned or excluded, in seconds.
+        verb: `pin` or `exclude` a span, or `establish`, which sets what memory admits.
+        start, end: the span that is pinned or excluded, in seconds; 0 for `establish`.
+        establish, new_view: for `establish`, as in `MemoryConfig`; `new_view` None leaves it as it is.
 
     Raises:
         ValueError: naming the field, the value and what would be right.
@@ -36,14 +38,22 @@ class Steering:
 
     seconds: float
     verb: SteerVerb
-    start: float
-    end: float
+    start: float = 0.0
+    end: float = 0.0
+    establish: float = 0.0
+    new_view: float | None = None
 
     def __post_init__(self) -> None:
         if self.verb not in get_args(SteerVerb):
             raise ValueError(f"verb is {self.verb!r}; it must be one of {', '.join(get_args(SteerVerb))}")
         if not all(map(math.isfinite, (self.seconds, self.start, self.end))):
             raise ValueError(f"{self.verb} is {self.start:g}-{self.end:g} at {self.seconds:g} s; times must be finite")
+        _check_establish(self.establish, self.new_view)
+
+    @property
+    def is_span(self) -> bool:
+        """Whether it is about a span of seconds."""
+        return self.verb != "establish"
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,10 @@ class MemoryConfig:
         diversity: d in maximal marginal relevance; 0 takes the most similar.
         spread: places of memory that go to frames spread evenly over the past, whatever they show.
         remember: other takes, each TAKE or TAKE@FROM-TO, whose frames are remembered from the start.
-        steering: spans that are pinned or excluded from some second of the take on.
+        establish: memory keeps first showings (establishing shots): a view unlike all that it holds lets in so many
+            seconds, and what comes after is kept out until the next new view; 0 lets everything in.
+        new_view: a frame is a new view if its cosine similarity to every frame that memory holds is below this.
+        steering: what is pinned, excluded or admitted from some second of the take on.
 
     Raises:
         ValueError: naming the field, the value and what would be right.
@@ -85,6 +98,8 @@ class MemoryConfig:
     diversity: float = 0.0
     spread: int = 0
     remember: tuple[str, ...] = ()
+    establish: float = 0.0
+    new_view: float = NEW_VIEW
     steering: tuple[Steering, ...] = ()
 
     def __post_init__(self) -> None:
@@ -109,6 +124,7 @@ class MemoryConfig:
                 raise ValueError(f"{name} is {getattr(self, name):g}; it must be from 0 to below 1")
         if self.spread < 0:
             raise ValueError(f"spread is {self.spread}; it must be a number of frames, 0 or more")
+        _check_establish(self.establish, self.new_view)
         self._check_gate()
 
     def _check_gate(self) -> None:
@@ -119,11 +135,16 @@ class MemoryConfig:
             raise ValueError(f"{one} is set but {other} is not; the gate needs both")
 
     def with_steering(self, steering: Iterable[Steering]) -> MemoryConfig:
-        """As it is once `steering` holds: its spans among the pinned and excluded ones."""
-        told: dict[SteerVerb, list[Span]] = {"pin": list(self.pin), "exclude": list(self.exclude)}
-        for steer in steering:
-            told[steer.verb].append((steer.start, steer.end))
-        return replace(self, pin=tuple(told["pin"]), exclude=tuple(told["exclude"]), steering=())
+        """As it is once `steering` holds: its spans among the pinned and excluded ones, and what admits last."""
+        spans: dict[SteerVerb, list[Span]] = {"pin": list(self.pin), "exclude": list(self.exclude)}
+        establish, new_view = self.establish, self.new_view
+        for steer in sorted(steering, key=lambda steer: steer.seconds):
+            if steer.is_span:
+                spans[steer.verb].append((steer.start, steer.end))
+            else:
+                establish, new_view = steer.establish, new_view if steer.new_view is None else steer.new_view
+        pin, exclude = tuple(spans["pin"]), tuple(spans["exclude"])
+        return replace(self, pin=pin, exclude=exclude, establish=establish, new_view=new_view, steering=())
 
     @property
     def budgets(self) -> PageBudgets:
@@ -256,9 +277,9 @@ class TakeRequest:
         anchors = [memory.anchor] if memory.anchor else []
         for steer in self.memory.steering:
             if not 0 <= steer.seconds < self.seconds:
+                what = f"{steer.start:g}-{steer.end:g}" if steer.is_span else f"{steer.establish:g}"
                 raise ValueError(
-                    f"{steer.verb} {steer.start:g}-{steer.end:g} is at {steer.seconds:g} s; it must be in the take, "
-                    f"0-{self.seconds:g} s"
+                    f"{steer.verb} {what} is at {steer.seconds:g} s; it must be in the take, 0-{self.seconds:g} s"
                 )
         for name, spans in (("exclude", memory.exclude), ("pin", memory.pin), ("anchor", anchors)):
             for start, end in spans:
@@ -313,6 +334,13 @@ def check_seconds(seconds: float, fps: int) -> None:
     """Raise ValueError unless a take of `seconds` at `fps` has at least one frame and is within a day."""
     if not math.isfinite(seconds) or round(seconds * fps) < 1 or seconds > MAX_SECONDS:
         raise ValueError(f"seconds is {seconds:g}; it must be from {1 / fps:g} (one frame) to {MAX_SECONDS} (a day)")
+
+
+def _check_establish(establish: float, new_view: float | None) -> None:
+    if not 0 <= establish <= MAX_SECONDS:
+        raise ValueError(f"establish is {establish:g}; it must be a number of seconds, or 0 to admit every frame")
+    if new_view is not None and not -1 <= new_view <= 1:
+        raise ValueError(f"new_view is {new_view:g}; it is a cosine similarity, from -1 to 1")
 
 
 def _is_text(words: str) -> bool:

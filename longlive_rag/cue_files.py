@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import yaml
 
@@ -29,7 +29,9 @@ from longlive_rag.timecode import CLOCK, SMPTE, format_timecode, parse_timecode
 from retrieval.files import write_whole
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".yaml", ".yml")
-STEER = re.compile(r":(?P<verb>pin|exclude)\s+(?P<span>\S+)")
+VERBS: tuple[SteerVerb, ...] = get_args(SteerVerb)
+STEER = re.compile(rf":(?P<verb>{'|'.join(VERBS)})\s+(?P<words>.+)")
+OFF = "off"
 
 
 @dataclass(frozen=True)
@@ -223,11 +225,36 @@ def _read_steer(words: str, seconds: float | None, fps: int) -> Steering | None:
         return None
     match = STEER.fullmatch(words)
     if match is None:
-        raise ValueError(f"{words[:40]!r} is no direction; write :pin FROM-TO, :exclude FROM-TO, or a prompt")
+        raise ValueError(
+            f"{words[:40]!r} is no direction; write :pin FROM-TO, :exclude FROM-TO, :establish SECONDS, or a prompt"
+        )
     if seconds is None:
         raise ValueError(f"{words!r} has no timecode before it; say when it begins to hold")
-    verb: SteerVerb = "pin" if match["verb"] == "pin" else "exclude"
-    return Steering(seconds, verb, *read_span(match["span"], fps))
+    return read_steering(seconds, cast("SteerVerb", match["verb"]), match["words"], fps)
+
+
+def read_steering(seconds: float, verb: SteerVerb, words: str, fps: int) -> Steering:
+    """What memory is told: `FROM-TO` to pin or exclude, `SECONDS [NEW_VIEW]` or `off` for `establish`.
+
+    Raises:
+        ValueError: if it is not that.
+    """
+    if verb != "establish":
+        return Steering(seconds, verb, *read_span(words, fps))
+    try:
+        open_s, *new_view = [0.0] if words.strip() == OFF else map(float, words.split())
+        return Steering(seconds, verb, establish=open_s, new_view=_only(new_view))
+    except ValueError as error:
+        raise ValueError(
+            f"{words!r} does not say what memory admits; write SECONDS, SECONDS NEW_VIEW or off, such as 8 or 8 0.95"
+        ) from error
+
+
+def _only(values: list[float]) -> float | None:
+    value, *more = values or [None]
+    if more:
+        raise ValueError("too many")
+    return value
 
 
 def read_span(text: str, fps: int) -> Span:
@@ -317,18 +344,20 @@ def _prompt_lines(path: Path, content: dict[str, Any], prompts: list[Any], where
 
 
 def _read_cue(entry: Any, where: str, fps: int) -> CueLine | Steering:
-    if not isinstance(entry, dict) or not entry.keys() <= {"at", "prompt", "pin", "exclude"}:
-        raise ValueError("a cue has `at`, and `prompt`, `pin` or `exclude`")
-    verbs = [verb for verb in ("prompt", "pin", "exclude") if verb in entry]
-    if len(verbs) != 1:
-        raise ValueError("a cue has one of `prompt`, `pin` and `exclude`")
+    if not isinstance(entry, dict) or not entry.keys() <= {"at", "prompt", *VERBS}:
+        raise ValueError("a cue has `at`, and `prompt`, `pin`, `exclude` or `establish`")
+    verbs = [verb for verb in VERBS if verb in entry]
+    if len(verbs) + ("prompt" in entry) != 1:
+        raise ValueError("a cue has one of `prompt`, `pin`, `exclude` and `establish`")
     seconds = None if entry.get("at") is None else _seconds(entry["at"], fps)
-    words = _string(entry[verbs[0]])
-    if verbs[0] == "prompt":
-        return CueLine(words, seconds, where)
+    if not verbs:
+        return CueLine(_string(entry["prompt"]), seconds, where)
+    verb, words = verbs[0], entry[verbs[0]]
     if seconds is None:
-        raise ValueError(f"`{verbs[0]}` needs `at`: say when it begins to hold")
-    return Steering(seconds, "pin" if verbs[0] == "pin" else "exclude", *read_span(words, fps))
+        raise ValueError(f"`{verb}` needs `at`: say when it begins to hold")
+    if verb == "establish" and isinstance(words, int | float) and not isinstance(words, bool):
+        words = str(words)
+    return read_steering(seconds, verb, _string(words), fps)
 
 
 def _of_take(take: Path) -> CueFile:
@@ -393,7 +422,7 @@ def _seconds(value: Any, fps: int) -> float:
 def _as_text(schedule: Schedule) -> str:
     entries = [(0.0, 0, _quoted(schedule.prompt))]
     entries += [(cue.seconds, 0, _quoted(cue.prompt)) for cue in schedule.cues]
-    entries += [(steer.seconds, 1, f":{steer.verb} {_span(steer)}") for steer in schedule.steering]
+    entries += [(steer.seconds, 1, f":{steer.verb} {steering_words(steer)}") for steer in schedule.steering]
     ordered = sorted(entries, key=lambda entry: entry[:2])
     return "".join(f"{format_timecode(seconds)}  {words}\n" for seconds, _, words in ordered)
 
@@ -416,7 +445,7 @@ def _as_prompts(schedule: Schedule) -> dict[str, Any]:
 def _as_cues(schedule: Schedule) -> dict[str, Any]:
     entries: list[tuple[float, int, dict[str, Any]]] = [(0.0, 0, {"prompt": schedule.prompt})]
     entries += [(cue.seconds, 0, {"prompt": cue.prompt}) for cue in schedule.cues]
-    entries += [(steer.seconds, 1, {steer.verb: _span(steer)}) for steer in schedule.steering]
+    entries += [(steer.seconds, 1, {steer.verb: steering_words(steer)}) for steer in schedule.steering]
     ordered = sorted(entries, key=lambda entry: entry[:2])
     return {
         "seconds": schedule.seconds,
@@ -424,5 +453,10 @@ def _as_cues(schedule: Schedule) -> dict[str, Any]:
     }
 
 
-def _span(steer: Steering) -> str:
-    return f"{format_timecode(steer.start)}-{format_timecode(steer.end)}"
+def steering_words(steer: Steering) -> str:
+    """What follows its verb; `read_steering` reads it again."""
+    if steer.is_span:
+        return f"{format_timecode(steer.start)}-{format_timecode(steer.end)}"
+    if not steer.establish and steer.new_view is None:
+        return OFF
+    return f"{steer.establish!r}" if steer.new_view is None else f"{steer.establish!r} {steer.new_view!r}"

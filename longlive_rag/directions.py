@@ -18,7 +18,7 @@ class Direction:
     Attributes:
         prompts: the words in charge from here on, one a take; None leaves them as they are.
         cue: number of the cue (from 1) that takes over; None at the start, and where only memory is told something.
-        memory: what is pinned and excluded from here on; None leaves it as it is.
+        memory: what is pinned, excluded and admitted from here on; None leaves it as it is.
     """
 
     prompts: list[str] | None = None
@@ -40,6 +40,8 @@ def retrieval_rules(memory: MemoryConfig, timeline: Timeline) -> RetrievalRules:
         admit_above=memory.admit_above,
         diversity=memory.diversity,
         spread=memory.spread,
+        establish_frames=timeline.latents_in(memory.establish),
+        new_view=memory.new_view,
     )
 
 

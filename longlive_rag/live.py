@@ -80,7 +80,7 @@ class LiveTake:
         Raises:
             ValueError: if the span has not been made yet or is excluded, or the take has ended.
         """
-        return self._steer("pin", span)
+        return self._steer_span("pin", span)
 
     def exclude(self, span: Span) -> float:
         """Let memory not bring back a span of seconds any more, from the next block on; returns its second.
@@ -88,7 +88,21 @@ class LiveTake:
         Raises:
             ValueError: if the span has not been made yet or is pinned, or the take has ended.
         """
-        return self._steer("exclude", span)
+        return self._steer_span("exclude", span)
+
+    def establish(self, seconds: float, new_view: float | None = None) -> float:
+        """Let memory keep first showings, from the next block on; returns its second.
+
+        Args:
+            seconds: how long a new view lets frames in; 0 lets every frame in.
+            new_view: what counts as new; see `MemoryConfig`. None leaves it as it is.
+
+        Raises:
+            ValueError: if a value can't be, or the take has ended.
+        """
+        with self._lock:
+            at = self._timeline.starts_at(self._block_for(None))
+            return self._steer(Steering(at, "establish", establish=seconds, new_view=new_view))
 
     def cancel(self) -> None:
         """End the take after the block that is being made."""
@@ -167,7 +181,7 @@ class LiveTake:
 
     # ---- with the lock held ----
 
-    def _steer(self, verb: SteerVerb, span: Span) -> float:
+    def _steer_span(self, verb: SteerVerb, span: Span) -> float:
         with self._lock:
             second = self._timeline.starts_at(self._block_for(None))
             if not span[0] < second:
@@ -175,10 +189,13 @@ class LiveTake:
                     f"{verb} {format_timecode(span[0])}-{format_timecode(span[1])}: that has not been made yet; the "
                     f"take is at {format_timecode(second)}"
                 )
-            steering = [*self._steering, Steering(second, verb, *span)]
-            replace(self._start, memory=replace(self._start.memory, steering=tuple(steering)))  # refuses what can't be
-            self._steering = steering
-            return second
+            return self._steer(Steering(second, verb, *span))
+
+    def _steer(self, steer: Steering) -> float:
+        steering = [*self._steering, steer]
+        replace(self._start, memory=replace(self._start.memory, steering=tuple(steering)))  # refuses what can't be
+        self._steering = steering
+        return steer.seconds
 
     def _block_for(self, at: float | None) -> int:
         if self._ended or self._cancelled.is_set() or self._next_block >= self._timeline.blocks:

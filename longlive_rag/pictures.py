@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +22,11 @@ FAINT_TEXT: Color = (150, 156, 168)
 CUE: Color = (64, 196, 255)
 NOW: Color = (96, 108, 146)
 SINK: Color = (66, 92, 84)
-FREE: Color = (37, 41, 50)
+FREE: Color = (50, 58, 62)
 FUTURE: Color = (25, 27, 33)
 CACHE: Color = (58, 66, 92)
 GUARD: Color = (78, 60, 66)
+KEPT_OUT: Color = (46, 39, 36)
 
 # Dark to bright, evenly in lightness, readable with colour blindness: the upper part of the plasma map (CC0).
 SIMILARITY_COLORS: tuple[Color, ...] = (
@@ -190,6 +191,7 @@ def memory_map(
     selections: Sequence[Selection],
     caption: str,
     cues: Sequence[CueMark] = (),
+    entered: Mapping[int, int] | None = None,
 ) -> Image.Image:
     """What each block remembered: time of the block to the right, time of the past frame upwards.
 
@@ -199,6 +201,7 @@ def memory_map(
         selections: one for each block that retrieved.
         caption: a line below the title.
         cues: drawn as vertical lines.
+        entered: latent frame to the block at which it entered memory; the others were kept out. None: all entered.
     """
     picture = Image.new("RGB", MAP_SIZE, BACKGROUND)
     draw = ImageDraw.Draw(picture)
@@ -208,7 +211,7 @@ def memory_map(
     draw.text((MARGIN, 62), _shorten(caption, _font(17), MAP_SIZE[0] - 2 * MARGIN), FAINT_TEXT, _font(17))
     draw.rectangle(axes.box, fill=FUTURE)
     for block in range(timeline.blocks):
-        for color, frames in _regions(block, timeline, context):
+        for color, frames in _regions(block, timeline, context, entered):
             draw.rectangle(axes.cell(block, frames), fill=color)
     axes.draw_scale(picture)
     for selection in selections:
@@ -219,7 +222,8 @@ def memory_map(
         x = axes.x(cue.seconds)
         draw.line((x, axes.top, x, axes.bottom), CUE, 2)
         _badge(draw, (x - 11, axes.top - 26), str(number))
-    _draw_legend(draw, axes, context, bool(selections), (low, high), bool(cues))
+    gated = entered is not None and len(entered) < timeline.latent_frames - context.sink_frames
+    _draw_legend(draw, axes, context, bool(selections), (low, high), bool(cues), gated)
     if not selections:
         _draw_notice(draw, axes, _why_empty(timeline, context))
     return picture
@@ -324,7 +328,9 @@ class _Axes:
         picture.paste(sideways.transpose(Image.Transpose.ROTATE_90), (MARGIN - 4, self.top))
 
 
-def _regions(block: int, timeline: Timeline, context: ContextConfig) -> list[tuple[Color, range]]:
+def _regions(
+    block: int, timeline: Timeline, context: ContextConfig, entered: Mapping[int, int] | None
+) -> list[tuple[Color, range]]:
     """How the past looks to a block, apart from what it retrieved: (colour, latent frames)."""
     latents = timeline.latents_of(block)
     done = latents.start
@@ -334,7 +340,9 @@ def _regions(block: int, timeline: Timeline, context: ContextConfig) -> list[tup
     regions = [(NOW, latents), (CACHE, range(left_cache, done))]
     if context.memory_frames:
         regions.append((GUARD, range(max(candidates.stop, len(sink)), left_cache)))
-        regions.append((FREE, candidates))
+        regions.append((FREE if entered is None else KEPT_OUT, candidates))
+        if entered is not None:
+            regions += [(FREE, range(frame, frame + 1)) for frame in candidates if entered.get(frame, block + 1) <= block]
     regions.append((SINK, sink))  # last: it may be a line only, and must not be covered
     return [(color, frames) for color, frames in regions if len(frames)]
 
@@ -356,6 +364,7 @@ def _draw_legend(
     has_marks: bool,
     scale: tuple[float, float],
     has_cues: bool,
+    gated: bool,
 ) -> None:
     x, y = axes.right + 34, axes.top
     if has_marks:
@@ -367,7 +376,9 @@ def _draw_legend(
     ]
     if context.memory_frames:
         entries.append((GUARD, "recency guard: too much", "like now to teach anything"))
-        entries.append((FREE, "free to be retrieved", f"(up to {context.memory_frames} a block)"))
+        entries.append((FREE, "in memory: can be retrieved", f"(up to {context.memory_frames} a block)"))
+    if gated:
+        entries.append((KEPT_OUT, "kept out of memory: what", "it shows was there before"))
     if has_cues:
         entries.append((CUE, "cue: another prompt", "takes over"))
     for color, first, second in entries:

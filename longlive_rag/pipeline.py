@@ -61,6 +61,8 @@ class Block:
         latents: [B, T, C, h, w] float32, normalised as the transformer sees them.
         pixels: [B, F, H, W, 3] uint8 on the CPU.
         selections: what was retrieved, one a take; empty while there is nothing to retrieve.
+        entered: for each take the latent frames that have entered memory since the block before; None without memory,
+            and for blocks of an older version.
         prompt: the prompt in charge, of the first take.
         cue: number of the cue (from 1) that takes over at this block, else None.
         seconds: time spent by stage.
@@ -73,6 +75,7 @@ class Block:
     latents: Tensor
     pixels: Tensor
     selections: tuple[Selection, ...]
+    entered: tuple[tuple[int, ...], ...] | None
     prompt: str
     cue: int | None
     seconds: dict[str, float]
@@ -360,6 +363,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 latents=finished.latents,
                 pixels=pixels,
                 selections=finished.selections,
+                entered=finished.entered,
                 prompt=prompts[0],
                 cue=direction.cue,
                 seconds={**finished.seconds, **watch.read()},
@@ -393,6 +397,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 latents=torch.from_numpy(record.latents)[None],
                 pixels=pixels[:, : len(numbers)],
                 selections=(record.selection,) if record.selection else (),
+                entered=None if record.entered is None else (record.entered,),
                 prompt=record.prompt,
                 cue=record.cue,
                 seconds=watch.read(),
@@ -524,6 +529,7 @@ def _append(stores: Sequence[BlockStore], finished: FinishedBlock, prompts: Sequ
                 latents=latents[take],
                 embeddings=None if embeddings is None else embeddings[take],
                 selection=finished.selections[take] if finished.selections else None,
+                entered=finished.entered[take] if finished.entered is not None else None,
                 prompt=prompts[take],
                 cue=cue,
                 seconds=finished.seconds,

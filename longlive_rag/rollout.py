@@ -71,6 +71,8 @@ class FinishedBlock:
         latents: [B, T, C, h, w] float32, on the model's device.
         embeddings: [B, T, D], or None without memory.
         selections: one a take of the batch; empty where nothing was retrieved.
+        entered: for each take the latent frames that have entered memory since the block before was finished; None
+            without memory.
         seconds: by stage, since the block before was finished; the commit among them is that block's.
     """
 
@@ -78,6 +80,7 @@ class FinishedBlock:
     latents: Tensor
     embeddings: Tensor | None
     selections: tuple[Selection, ...]
+    entered: tuple[tuple[int, ...], ...] | None
     seconds: dict[str, float]
 
 
@@ -132,6 +135,7 @@ class Rollout:
         if context.memory_frames and encoder is None:
             raise ValueError(f"memory_frames is {context.memory_frames}, but there is no encoder to search memory with")
         self._transformer = transformer
+        self._encoder = encoder
         self._context = context
         self._sampler = sampler
         self._noise = noise
@@ -174,9 +178,9 @@ class Rollout:
                 self._commit_is_due = False
 
     def steer(self, rules: RetrievalRules) -> None:
-        """From the next block on, pin and exclude what `rules` say; without memory it means nothing."""
+        """From the next block on, pin, exclude and admit what `rules` say; without memory it means nothing."""
         if self._memory:
-            self._memory.steer(rules)
+            self._memory.steer(rules, self._embed_past)
             self._foreseen = None
 
     @torch.no_grad()
@@ -192,8 +196,9 @@ class Rollout:
             latents = self._denoise(block)
         with watch.stage("encode"):
             embeddings = self._remember(latents)
+        entered = self._memory.entered() if self._memory else None
         self._finish(latents)
-        return FinishedBlock(block, latents, embeddings, selections, watch.read())
+        return FinishedBlock(block, latents, embeddings, selections, entered, watch.read())
 
     # ---- going on with what was made before ----
 
@@ -293,7 +298,7 @@ class Rollout:
             return
         self._cache.assemble(self._pages.get([selection.frames for selection in selections]))
         for frame, page in leaving:
-            self._pages.put(frame, page)
+            self._pages.put(frame, page, [take for take in range(self._batch_size) if self._memory.holds(take, frame)])
 
     def _remember(self, latents: Tensor) -> Tensor | None:
         if self._memory is None:
@@ -311,6 +316,7 @@ class Rollout:
         if self._spool is not None:
             self._spool.append(latents.cpu().numpy())
         self._memory.recall(embeddings)
+        self._memory.entered()  # was said then
 
     def _finish(self, latents: Tensor) -> None:
         with self._stopwatch.stage("retrieve"):
@@ -348,6 +354,11 @@ class Rollout:
         positions = torch.tensor([self._cache.committed_position(frame) for frame in frames], device=self._device)
         text = self._text.of_take(take)
         return self._transformer.encode_pages(latents, positions, self._sampler.context_timestep, text)
+
+    def _embed_past(self, take: int, frames: Sequence[int]) -> NDArray[np.float32]:
+        """Embeddings [N, D] of past frames, from their latents."""
+        assert self._encoder is not None
+        return self._embed(self._encoder, self._past_latents(take, frames))
 
     def _past_latents(self, take: int, frames: Sequence[int]) -> NDArray[np.float32]:
         remembered = self._setup.remembered
@@ -420,7 +431,8 @@ class Rollout:
         )
         remembered = self._setup.remembered
         if remembered is not None:
-            memory.bring(self._embed(encoder, remembered.latents), remembered.prompt_units, self._batch_size)
+            embeddings = self._embed(encoder, remembered.latents)
+            memory.bring(embeddings, remembered.prompt_units, self._batch_size)
         return memory
 
     @torch.no_grad()

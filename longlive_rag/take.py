@@ -65,6 +65,7 @@ class TakeRun:
         folder: the pipeline folder.
         device, dtype: where and in which precision the backbone ran.
         threads: of the CPU, for one operation.
+        batch: how many takes were made side by side; the last bits depend on it.
         noise: name of the noise source.
         codec: of the video, a key of `CODECS`.
         load_seconds: time until the backbone was ready.
@@ -84,6 +85,7 @@ class TakeRun:
     unknown_words: dict[str, list[str]] = field(default_factory=dict)
     backbone_id: str | None = None
     provenance: Provenance | None = None
+    batch: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; provenance has a place of its own in the record."""
@@ -145,7 +147,11 @@ class TakeWriter:
         self._first_block = self.blocks
         self._shown = self._blocks = self._find_shown()
         self.frames_before = timeline.pixels_of(self._blocks).start if self._blocks else 0
-        self._selections = [found for block in range(self._blocks) if (found := self.record(block).selection)]
+        self._selections: list[Selection] = []
+        self._entered: dict[int, int] | None = {}  # latent frame: block at which it entered memory
+        for block in range(self._blocks):
+            stored = self.record(block)
+            self._take_note(block, stored.selection, stored.entered)
         self._frames_kept = self.frames_before
         self._started_at = datetime.now(UTC)
         self._start_s = time.perf_counter()
@@ -252,11 +258,20 @@ class TakeWriter:
                 self._video.cut()
             self._video.write(frames)
             self._sampler.add(frames)
-            if block.selections:
-                self._selections.append(block.selections[self._item])
+            found = block.selections[self._item] if block.selections else None
+            self._take_note(block.index, found, None if block.entered is None else block.entered[self._item])
             self._blocks += 1
             self._pages = block.pages
             self._add_seconds({**block.seconds, "write": time.perf_counter() - begin_s})
+
+    def _take_note(self, block: int, selection: Selection | None, entered: Sequence[int] | None) -> None:
+        """What a block remembered, and what entered memory with it."""
+        if selection is not None:
+            self._selections.append(selection)
+        if entered is None or self._entered is None:  # a take that an older version began does not know
+            self._entered = None
+        else:
+            self._entered |= dict.fromkeys(entered, block)
 
     def update(self, request: TakeRequest, timeline: Timeline) -> None:
         """Take note of what has been asked for meanwhile; a take that has begun has it on its record at once."""
@@ -390,7 +405,7 @@ class TakeWriter:
             _save(sheet, self.folder / CONTACT_SHEET)
         caption = f"{self._request.prompt}  ({self._memory_in_words()})"
         _save(
-            memory_map(timeline, self._request.context, _of_this_take(self._selections), caption, cues),
+            memory_map(timeline, self._request.context, _of_this_take(self._selections), caption, cues, self._entered),
             self.folder / MEMORY_MAP,
         )
 
@@ -433,6 +448,7 @@ class TakeWriter:
             "memory": {
                 "frames_retrieved": self.frames_retrieved,
                 "blocks_with_memory": len(self._selections),
+                **self._admission_facts(),
                 "pages": self._pages.as_dict() if self._pages else None,
             },
             "latents": {"folder": LATENTS, "blocks": self.blocks} if self.blocks else None,
@@ -455,6 +471,19 @@ class TakeWriter:
             trace = "".join(traceback.format_exception(error))
             record["error"] = {"message": f"{type(error).__name__}: {error}", "traceback": trace}
         return record
+
+    def _admission_facts(self) -> dict[str, Any]:
+        """What entered memory and what was kept out, the sink apart; None where it is not known."""
+        context = self._request.context
+        if self._entered is None or not context.memory_frames:
+            return {"frames_admitted": None, "frames_kept_out": None, "admitted": None}
+        made = self._timeline.latents_of(max(0, self._blocks - 1)).stop if self._blocks else 0
+        admitted = sorted(frame for frame in self._entered if context.sink_frames <= frame < made)
+        return {
+            "frames_admitted": len(admitted),
+            "frames_kept_out": max(0, made - context.sink_frames) - len(admitted),
+            "admitted": runs(admitted),
+        }
 
     def _start_image_facts(self) -> dict[str, Any] | None:
         if self._start_image is None:
@@ -509,6 +538,13 @@ def _of_this_take(selections: Sequence[Selection]) -> list[Selection]:
             frames, similarities = zip(*kept, strict=True)
             own.append(replace(selection, frames=frames, similarities=similarities))
     return own
+
+
+def runs(frames: Sequence[int]) -> list[list[int]]:
+    """Rising numbers as [first, after the last] of each stretch without a gap."""
+    starts = [frame for place, frame in enumerate(frames) if not place or frames[place - 1] < frame - 1]
+    stops = [frame + 1 for place, frame in enumerate(frames) if place + 1 == len(frames) or frames[place + 1] > frame + 1]
+    return [[start, stop] for start, stop in zip(starts, stops, strict=True)]
 
 
 def _save(picture: Image.Image, path: Path) -> None:

@@ -79,6 +79,10 @@ class Timeline:
         first, last = int(start_seconds * self.fps), math.ceil(end_seconds * self.fps) - 1
         return range(self.latent_at(first), self.latent_at(max(first, last)) + 1)
 
+    def latents_in(self, seconds: float) -> int:
+        """How many latent frames last so long, at least one; 0 for 0 s."""
+        return max(1, round(seconds * self.fps / self.temporal_factor)) if seconds else 0
+
     def latent_at(self, pixel_frame: int) -> int:
         """The latent frame that holds a pixel frame."""
         return -(-pixel_frame // self.temporal_factor)

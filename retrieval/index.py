@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 import faiss
 import numpy as np
@@ -32,38 +35,79 @@ def _one_thread() -> Iterator[None]:
 
 
 class FrameIndex:
-    """Inner-product search over unit vectors, growing frame by frame; a frame's id is its number in the take.
+    """Inner-product search over unit vectors, growing frame by frame; frames are named by their numbers in the take.
 
     It is not kept on disk: the embeddings are, and adding them again takes milliseconds.
 
     Args:
         embedding_dim: D of the embeddings.
-        first_frame: number of the first frame that is added; below 0 for frames of other takes.
         approximate_from: frames from which on an inverted file is searched instead of every frame.
     """
 
-    def __init__(self, embedding_dim: int, first_frame: int = 0, approximate_from: int = APPROXIMATE_FROM) -> None:
+    def __init__(self, embedding_dim: int, approximate_from: int = APPROXIMATE_FROM) -> None:
         self._index: faiss.Index = faiss.IndexFlatIP(embedding_dim)
-        self._first_frame = first_frame
+        self._frames = array("q")  # of each vector; rising
         self._approximate_from = approximate_from
         self._probed_lists = 0
 
     def __len__(self) -> int:
-        return self._index.ntotal
+        return len(self._frames)
+
+    def __contains__(self, frame: int) -> bool:
+        place = bisect_left(self._frames, frame)
+        return place < len(self) and self._frames[place] == frame
+
+    @property
+    def dim(self) -> int:
+        """D of the embeddings."""
+        return int(self._index.d)
+
+    @property
+    def frames(self) -> Sequence[int]:
+        """Numbers of all that are held, rising."""
+        return self._frames
 
     @property
     def is_exact(self) -> bool:
         """Whether every search looks at every frame."""
         return not self._probed_lists
 
-    def add(self, embeddings: NDArray[np.float32]) -> None:
-        """Append the embeddings [T, D] of the next T latent frames; any length but zero, they are normalised here."""
+    def add(self, embeddings: NDArray[np.float32], frames: Sequence[int] | None = None) -> None:
+        """Append the embeddings [T, D] of `frames`, any length but zero; they are normalised here.
+
+        Args:
+            frames: their numbers, rising, above those that are held; None continues without a gap, from 0 on.
+
+        Raises:
+            ValueError: if they are not.
+        """
+        if frames is None:
+            first = self._frames[-1] + 1 if self._frames else 0
+            frames = range(first, first + len(embeddings))
+        if len(frames) != len(embeddings) or any(a >= b for a, b in pairwise([*self._frames[-1:], *frames])):
+            raise ValueError(f"frames is {list(frames)}; it must number {len(embeddings)} vectors, rising")
+        self._frames.extend(frames)
         self._index.add(_unit(embeddings))
         if self.is_exact and len(self) >= self._approximate_from:
             self._approximate()
 
+    def insert(self, embeddings: NDArray[np.float32], frames: Sequence[int]) -> None:
+        """Hold `frames` that were left out before, too, by their embeddings [N, D]; slow, since all are added anew."""
+        new = dict(zip(frames, embeddings, strict=True))
+        old = dict(zip(self._frames, self.units(self._frames), strict=True)) if self._frames else {}
+        every = sorted({**old, **new}.items())
+        self._index, self._frames, self._probed_lists = faiss.IndexFlatIP(self._index.d), array("q"), 0
+        self.add(np.stack([vector for _, vector in every]), [frame for frame, _ in every])
+
+    def held(self, candidates: Sequence[int]) -> Sequence[int]:
+        """Those of `candidates` that are held; a range of which nothing was left out stays one."""
+        if not isinstance(candidates, range) or candidates.step != 1:
+            return [frame for frame in candidates if frame in self]
+        start, stop = bisect_left(self._frames, candidates.start), bisect_left(self._frames, candidates.stop)
+        return candidates if stop - start == len(candidates) else list(self._frames[start:stop])
+
     def search(self, query: NDArray[np.float32], candidates: Sequence[int], limit: int) -> list[tuple[int, float]]:
-        """The `limit` candidates most similar to `query` [D].
+        """The `limit` candidates most similar to `query` [D]; all of them must be held.
 
         Returns:
             (frame, cosine similarity) pairs, best first; fewer while there are fewer candidates.
@@ -72,10 +116,10 @@ class FrameIndex:
         if limit == 0:
             return []
         outside = len(self) - len(candidates)
-        if isinstance(candidates, range) and outside <= OUTSIDE_MOST:
+        if not outside or (isinstance(candidates, range) and outside <= OUTSIDE_MOST):
             # Twice as fast as a selector, which is asked about every frame.
             found = self._search(query, limit + outside)
-            return [pair for pair in found if pair[0] in candidates][:limit]
+            return [pair for pair in found if not outside or pair[0] in candidates][:limit]
         return self._search(query, limit, self._selector(candidates))
 
     def units(self, frames: Sequence[int]) -> NDArray[np.float32]:
@@ -99,18 +143,19 @@ class FrameIndex:
         with _one_thread():
             similarities, places = self._index.search(_unit(query[None]), limit, params=parameters)
         return [
-            (int(place) + self._first_frame, float(value))
+            (self._frames[place], float(value))
             for place, value in zip(places[0], similarities[0], strict=True)
             if place >= 0  # an inverted file may hold fewer in the lists it looks into
         ]
 
     def _selector(self, candidates: Sequence[int]) -> faiss.IDSelector:
         if isinstance(candidates, range) and candidates.step == 1:
-            return faiss.IDSelectorRange(candidates.start - self._first_frame, candidates.stop - self._first_frame)
+            first = bisect_left(self._frames, candidates.start)
+            return faiss.IDSelectorRange(first, first + len(candidates))
         return faiss.IDSelectorBatch(self._places(candidates))
 
     def _places(self, frames: Sequence[int]) -> NDArray[np.int64]:
-        return np.asarray(frames, dtype=np.int64) - self._first_frame
+        return np.searchsorted(np.frombuffer(self._frames, np.int64), np.asarray(frames, np.int64))
 
     def _approximate(self) -> None:
         """Go over to an inverted file; later frames are added to its lists as they come."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -13,6 +15,7 @@ from retrieval.encoder import LatentEncoder
 from retrieval.index import FrameIndex
 from retrieval.policy import (
     POOL,
+    FirstShowings,
     RetrievalRules,
     admitted,
     hybrid_keys,
@@ -27,6 +30,8 @@ from retrieval.policy import (
 from retrieval.selection import Selection, candidate_frames
 
 Choose = Callable[[int, int, range], Sequence[int]]
+EmbedPast = Callable[[int, Sequence[int]], NDArray[np.float32]]
+"""(take of the batch, latent frames) to their embeddings [N, D], made again from what is stored."""
 Found = list[tuple[int, float]]
 
 
@@ -39,7 +44,8 @@ class Memory:
         rules: beyond the plain K most similar.
         choose: picks instead of the search: (take of the batch, block, candidates) to frames, best first, at most
             K and equally many for each take; a sequence of frame numbers within the candidates. Similarities
-            are recorded all the same. It is asked when the block before is finished and handed out.
+            are recorded all the same. It is asked when the block before is finished and handed out. It chooses from
+            all of the past: `establish_frames` of the rules means nothing then.
     """
 
     def __init__(
@@ -58,10 +64,10 @@ class Memory:
         self._sink_frames = sink_frames
         self._memory_frames = memory_frames
         self._recency_guard_frames = recency_guard_frames
-        self._rules = rules or RetrievalRules()
         self._choose = choose
+        self._rules = self._that_hold(rules or RetrievalRules())
         self._takes: list[_TakeMemory] = []
-        self._prompt_units: NDArray[np.float32] | None = None
+        self._prompts: list[tuple[int, NDArray[np.float32]]] = []  # (first frame under them, [B, P])
         self._remembered = 0
         self._frames_done = 0
 
@@ -73,13 +79,29 @@ class Memory:
     def prompt(self, prompt_embeds: Tensor) -> None:
         """The prompt in charge from now on, [B, tokens, text_dim], zero after its end."""
         if self._rules.prompt_weight:
-            self._prompt_units = pooled_prompts(prompt_embeds)
+            self._prompts.append((self._frames_done, pooled_prompts(prompt_embeds)))
 
-    def steer(self, rules: RetrievalRules) -> None:
-        """Pin and exclude what `rules` say from now on; the other rules stay what they were at the start."""
-        self._rules = replace(self._rules, pin=rules.pin, exclude=rules.exclude)
-        for take in self._takes:
+    def steer(self, rules: RetrievalRules, embed_past: EmbedPast) -> None:
+        """Pin, exclude and admit what `rules` say from now on; the other rules stay what they were at the start.
+
+        Frames that are pinned now and were kept out enter memory; `embed_past` embeds them again.
+        """
+        rules = self._that_hold(rules)
+        new = {name: getattr(rules, name) for name in ("pin", "exclude", "establish_frames", "new_view")}
+        self._rules = replace(self._rules, **new)
+        for number, take in enumerate(self._takes):
             take.steer(self._rules)
+            missing = take.pinned_outside(range(self._sink_frames, self._frames_done))
+            if missing:
+                take.insert(missing, embed_past(number, missing), self._prompts_of(number, missing))
+
+    def holds(self, number: int, frame: int) -> bool:
+        """Whether a frame has entered the memory of a take of the batch."""
+        return bool(self._takes) and self._takes[number].holds(frame)
+
+    def entered(self) -> tuple[tuple[int, ...], ...]:
+        """The frames that have entered since this was last asked, for each take."""
+        return tuple(take.entered() for take in self._takes)
 
     def bring(self, embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None, batch_size: int) -> None:
         """Remember frames of other takes from the start; before the first block, once.
@@ -95,9 +117,9 @@ class Memory:
         if (prompt_units is None) != (not self._rules.prompt_weight):
             raise ValueError(f"prompt_weight is {self._rules.prompt_weight:g}; remembered frames need prompts with one")
         self._remembered = len(embeddings)
-        self._takes = [_TakeMemory(self._rules, -len(embeddings)) for _ in range(batch_size)]
+        self._takes = [_TakeMemory(self._rules, self._sink_frames) for _ in range(batch_size)]
         for take in self._takes:
-            take.index_frames(embeddings, prompt_units)
+            take.index_frames(range(-len(embeddings), 0), embeddings, prompt_units)
 
     def remember(self, latents: Tensor) -> Tensor:
         """Embed and index the finished latents [B, T, C, h, w] of a block; returns the embeddings [B, T, D]."""
@@ -108,14 +130,12 @@ class Memory:
     def recall(self, embeddings: NDArray[np.float32]) -> None:
         """Index the embeddings [B, T, D] of the next block's frames, made before."""
         if not self._takes:
-            self._takes = [_TakeMemory(self._rules, 0) for _ in embeddings]
+            self._takes = [_TakeMemory(self._rules, self._sink_frames) for _ in embeddings]
         first = self._frames_done
+        numbers = range(first, first + embeddings.shape[1])
         for number, (take, frames) in enumerate(zip(self._takes, embeddings, strict=True)):
-            prompts = None
-            if self._prompt_units is not None:
-                prompts = self._prompt_units[number][None].repeat(len(frames), axis=0)
-            take.remember(first, frames, prompts)
-        self._frames_done += embeddings.shape[1]
+            take.remember(numbers, frames, self._prompts_of(number, numbers))
+        self._frames_done = numbers.stop
 
     def retrieve(self, block: int) -> tuple[Selection, ...]:
         """Choose what `block` remembers, for each take of the batch; empty while there is nothing to choose from."""
@@ -124,57 +144,130 @@ class Memory:
         )
         if not self._takes or not (candidates or self._remembered):
             return ()
-        picked = [self._pick(number, block, candidates) for number in range(len(self._takes))]
-        count = min(map(len, picked))  # a context has one size: takes of a batch remember equally many
+        allowed = [self._allowed(take, candidates) for take in self._takes]
+        if not all(allowed):  # a context has one size: takes of a batch remember equally many
+            return ()
+        picked = [self._pick(number, block, candidates, frames) for number, frames in enumerate(allowed)]
+        count = min(map(len, picked))
         if not count:
             return ()
-        query_frame, choices = self._frames_done - 1, len(candidates) + self._remembered
         selections = []
-        for found in picked:
+        for choices, found in zip(allowed, picked, strict=True):
             frames, similarities = zip(*found[:count], strict=True)
-            selections.append(Selection(block, query_frame, choices, frames, similarities))
+            selections.append(Selection(block, self._frames_done - 1, len(choices), frames, similarities))
         return tuple(selections)
 
-    def _pick(self, number: int, block: int, candidates: range) -> Found:
-        take = self._takes[number]
-        prompt = None if self._prompt_units is None else self._prompt_units[number]
+    def _allowed(self, take: _TakeMemory, candidates: range) -> Sequence[int]:
+        """What a take may remember: frames of other takes, and candidates that have entered its memory."""
+        own = take.held(candidates)
+        return [*range(-self._remembered, 0), *own] if self._remembered else own
+
+    def _pick(self, number: int, block: int, candidates: range, allowed: Sequence[int]) -> Found:
+        take, prompt = self._takes[number], self._prompt_unit(number)
         if self._choose is not None:
             frames = check_choice(self._choose(number, block, candidates), candidates, self._memory_frames)
             return list(zip(frames, take.similarities(frames, prompt), strict=True))
-        allowed: Sequence[int] = candidates
-        if self._remembered:
-            allowed = [*range(-self._remembered, 0), *candidates]
         if not self._frames_done:  # nothing to search by yet
             return [(frame, 0.0) for frame in spread(allowed, self._memory_frames)]
         return take.search(prompt, allowed, self._memory_frames, block)
+
+    def _that_hold(self, rules: RetrievalRules) -> RetrievalRules:
+        return rules if self._choose is None else replace(rules, establish_frames=0)
+
+    def _prompt_unit(self, number: int) -> NDArray[np.float32] | None:
+        """Of the prompt in charge; None where it is no part of the key."""
+        return self._prompts[-1][1][number] if self._prompts else None
+
+    def _prompts_of(self, number: int, frames: Sequence[int]) -> NDArray[np.float32] | None:
+        """Those that finished frames were made under, [N, P]; None where they are no part of the key."""
+        if not self._prompts:
+            return None
+        starts = [first for first, _ in self._prompts]
+        return np.stack([self._prompts[bisect_right(starts, frame) - 1][1][number] for frame in frames])
 
 
 class _TakeMemory:
     """One take's index and what it keeps out."""
 
-    def __init__(self, rules: RetrievalRules, first_frame: int) -> None:
+    def __init__(self, rules: RetrievalRules, sink_frames: int) -> None:
         self._rules = rules
-        self._first_frame = first_frame
+        self._sink_frames = sink_frames
+        self._gate = FirstShowings()
         self._index: FrameIndex | None = None
         self._newest: NDArray[np.float32] | None = None
         self._anchors: list[NDArray[np.float32]] = []
         self._refused: set[int] = set()
+        self._entered: list[int] = []
 
-    def remember(self, first: int, embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None) -> None:
-        """The embeddings [T, D] of frames `first` and after, and their prompts' [T, P]."""
-        self.index_frames(embeddings, prompt_units)
+    def remember(
+        self, frames: range, embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None
+    ) -> None:
+        """The embeddings [T, D] of the frames that are finished, and their prompts' [T, P]."""
         self._newest = embeddings[-1]
+        units = unit(embeddings)
         if self._rules.anchors is not None:
-            self._gate(first, unit(embeddings))
+            self._hold_against_anchors(frames.start, units)
+        if not self._rules.establish_frames:
+            self.index_frames(frames, embeddings, prompt_units)
+            return
+        for place, frame in enumerate(frames):
+            if self._enters(frame, units[place]):
+                prompt = None if prompt_units is None else prompt_units[place : place + 1]
+                self.index_frames([frame], embeddings[place : place + 1], prompt)
 
     def steer(self, rules: RetrievalRules) -> None:
         self._rules = rules
 
-    def index_frames(self, embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None) -> None:
+    def index_frames(
+        self, frames: Sequence[int], embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None
+    ) -> None:
+        """Let frames into memory, after those that are in it."""
         keys = self._keys(embeddings, prompt_units)
+        self._index = self._index or FrameIndex(keys.shape[1])
+        self._index.add(keys, frames)
+        self._entered += [frame for frame in frames if frame >= 0]
+
+    def insert(
+        self, frames: Sequence[int], embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None
+    ) -> None:
+        """Let frames into memory that were kept out at first."""
+        keys = self._keys(embeddings, prompt_units)
+        self._index = self._index or FrameIndex(keys.shape[1])
+        self._index.insert(keys, frames)
+        self._entered += frames
+
+    def pinned_outside(self, frames: range) -> list[int]:
+        """Pinned ones of `frames` that have not entered memory."""
+        return [frame for frame in pinned_among(frames, self._rules.pin) if not self.holds(frame)]
+
+    def held(self, candidates: range) -> Sequence[int]:
+        return self._index_here().held(candidates) if self._index is not None else ()
+
+    def holds(self, frame: int) -> bool:
+        return self._index is not None and frame in self._index
+
+    def entered(self) -> tuple[int, ...]:
+        """The frames that have entered since this was last asked."""
+        entered, self._entered = tuple(self._entered), []
+        return entered
+
+    def _enters(self, frame: int, latent_unit: NDArray[np.float32]) -> bool:
+        """The sink is seen anyway; what is refused by its anchors is not held against what comes."""
+        if frame < self._sink_frames or frame in self._refused:
+            return False
+        return self._gate.admits(frame, self._rules, lambda: self._likeness(latent_unit))
+
+    def _likeness(self, latent_unit: NDArray[np.float32]) -> float:
+        """Largest cosine similarity of latents to what memory holds, apart from what is excluded; lower than any for nothing."""
         if self._index is None:
-            self._index = FrameIndex(keys.shape[1], self._first_frame)
-        self._index.add(keys)
+            return -math.inf
+        share, query = 1.0, latent_unit
+        if self._rules.prompt_weight:  # of a key, latents are this part
+            share = math.sqrt(1 - self._rules.prompt_weight)
+            query = np.zeros(self._index.dim, np.float32)
+            query[: len(latent_unit)] = latent_unit
+        found = self._index.search(query, without(self._index.frames, self._rules.exclude, ()), 1)
+        return found[0][1] / share if found else -math.inf
 
     def search(self, prompt: NDArray[np.float32] | None, candidates: Sequence[int], limit: int, block: int) -> Found:
         """Up to `limit` (frame, similarity) by the rules for this block, most similar first."""
@@ -200,7 +293,7 @@ class _TakeMemory:
         """To the newest frame; 0 while there is none."""
         return self._index_here().similarities(self._query(prompt), frames)
 
-    def _gate(self, first: int, units: NDArray[np.float32]) -> None:
+    def _hold_against_anchors(self, first: int, units: NDArray[np.float32]) -> None:
         anchors, above = self._rules.anchors, self._rules.admit_above
         assert anchors is not None
         inside = [frame in anchors for frame in range(first, first + len(units))]

@@ -134,13 +134,16 @@ class PageCache:
         """A cue took over: the pages kept until now are stale."""
         self._prompt += 1
 
-    def put(self, frame: int, page: Tensor) -> None:
+    def put(self, frame: int, page: Tensor, takes: Sequence[int] | None = None) -> None:
         """Keep a copy of `page` [2, layers, B, tokens, heads, head_dim], as far as a tier has room for it.
 
         Call `settle` before `page` is overwritten.
+
+        Args:
+            takes: of the batch, whose page is kept; None is all of them.
         """
         with self._copies.start():
-            for take in range(page.shape[2]):
+            for take in range(page.shape[2]) if takes is None else takes:
                 self._keep((take, frame), page[:, :, take])
 
     def settle(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
 GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples, modulo 1, fill the unit interval evenly, however many are taken
+NEW_VIEW = 0.95  # chosen on tiny-world; docs/memory.md says how
 POOL = 4  # diversity picks from this many times as many frames as are wanted
 
 
@@ -28,6 +29,9 @@ class RetrievalRules:
             (1 - d) similarity to the query - d largest similarity to what is chosen already.
         spread: so many of the K places go to frames spread evenly over the past, whatever they show, other ones for
             each block. What is most like now has drifted as far as now; these have not.
+        establish_frames: memory keeps first showings only: a new view lets so many frames in, itself the first; 0 lets
+            every frame in. See `FirstShowings`.
+        new_view: a frame is a new view if its cosine similarity to all that memory holds is below this.
     """
 
     exclude: tuple[range, ...] = ()
@@ -37,6 +41,40 @@ class RetrievalRules:
     admit_above: float | None = None
     diversity: float = 0.0
     spread: int = 0
+    establish_frames: int = 0
+    new_view: float = NEW_VIEW
+
+
+class FirstShowings:
+    """The gate of establishing shots: lets into memory what has not been shown before.
+
+    A view unlike all that memory holds opens it for a while; while it is open every frame enters; then it is closed
+    until the next new view. A frame is made from those it attends to, with an error: later copies add their errors,
+    first showings have none. It knows nothing but frame numbers and similarities, so that what it lets in is a function
+    of what it was asked.
+    """
+
+    def __init__(self) -> None:
+        self._open_until = -math.inf
+
+    def admits(self, frame: int, rules: RetrievalRules, likeness: Callable[[], float]) -> bool:
+        """Whether a frame enters memory; asked once for each, in their order.
+
+        Args:
+            frame: its number.
+            rules: what holds when it is finished.
+            likeness: its largest cosine similarity to what memory holds, less than any for an empty memory; asked for
+                only where it matters.
+        """
+        if _within(frame, rules.pin) or not rules.establish_frames:
+            return True
+        if _within(frame, rules.exclude):
+            return False
+        if frame >= self._open_until:
+            if likeness() >= rules.new_view:
+                return False
+            self._open_until = frame + rules.establish_frames
+        return True
 
 
 def without(frames: Sequence[int], excluded: Sequence[range], refused: Collection[int]) -> Sequence[int]:

@@ -62,6 +62,8 @@ class BlockRecord:
         prompt: the prompt in charge.
         cue: number of the cue (from 1) that took over at this block, else None.
         seconds: time spent, by stage.
+        entered: latent frames that have entered memory since the block before; None without memory, and in blocks
+            of before it was kept.
     """
 
     block: int
@@ -71,6 +73,7 @@ class BlockRecord:
     prompt: str
     cue: int | None
     seconds: dict[str, float]
+    entered: tuple[int, ...] | None = None
 
 
 class BlockStore(Protocol):
@@ -345,6 +348,7 @@ def pack(record: BlockRecord) -> bytes:
         "prompt": record.prompt,
         "cue": record.cue,
         "seconds": record.seconds,
+        "entered": record.entered,
     }
     image = io.BytesIO()
     with h5py.File(image, "w", userblock_size=HEADER_BYTES, libver="v110") as file:
@@ -382,6 +386,7 @@ def read_block(path: Path, block: int) -> BlockRecord:
             prompt=facts["prompt"],
             cue=facts["cue"],
             seconds=facts["seconds"],
+            entered=None if facts.get("entered") is None else tuple(facts["entered"]),
         )
 
 

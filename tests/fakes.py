@@ -60,6 +60,7 @@ def blocks_of(request: TakeRequest, batch: int = 1) -> Iterator[SimpleNamespace]
             pixel_frames=numbers,
             pixels=frames_of(numbers, batch),
             selections=(selection,) * batch if selection else (),
+            entered=(tuple(timeline.latents_of(index)),) * batch if request.context.memory_frames else None,
             prompt=request.prompt,
             cue=None,
             seconds={"denoise": 0.01, "decode": 0.005},

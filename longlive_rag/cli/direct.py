@@ -58,7 +58,8 @@ def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> 
     Besides prompts there are:
       :pin 5-8        bring back these seconds first       :undo          back to before the last cue
       :exclude 12-14  never bring back these seconds       :branch NAME   go on in a copy, beside this take
-      :save           write record and pictures now        :quit          end the take (also Ctrl-D)
+      :establish 8    keep 8 s of each new view; or off    :quit          end the take (also Ctrl-D)
+      :save           write record and pictures now
 
     \b
     Examples:

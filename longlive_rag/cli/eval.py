@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 EMBEDDERS_HELP = "With commas, the primary one first: dino, dinov2, clip, siglip, pixels, latent, tiny-world, face; "
 EMBEDDERS_HELP += "KIND=FOLDER or KIND=HUB/NAME for weights of your choice."
-NAMED = ("horizons", "seeds", "arms", "embedders", "scenario", "workers", "address", "engine", "device")
+NAMED = ("horizons", "seeds", "arms", "embedders", "scenario", "workers", "batch", "address", "engine", "device")
 FLAGS = {**{name: f"--{name}" for name in NAMED}, "embedder": "--embedders", "embed_every": "--embed-every"}
 ARM_KEYS = {setting.flag.removeprefix("--"): setting for setting in SETTINGS}
 
@@ -150,7 +150,8 @@ def drift(
     "--plan", "plan_file", type=click.Path(path_type=Path), help="A run's plan.json, instead of all the above."
 )
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
-@click.option("--workers", type=int, default=1, show_default=True, help="Takes made at once.")
+@click.option("--workers", type=int, default=1, show_default=True, help="Processes that make takes.")
+@click.option("--batch", type=int, default=1, show_default=True, help="Takes that each of them makes side by side.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each worker; default: by size.")
 @click.option("--address", help="Of a Ray cluster.")
 @click.option("-o", "--output", "run", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
@@ -159,6 +160,7 @@ def compare(
     plan_file: Path | None,
     engine: str,
     workers: int,
+    batch: int,
     threads: int | None,
     address: str | None,
     run: Path,
@@ -194,7 +196,7 @@ def compare(
 
     bar = _Bar("take")
     with refuse_bad_input(FLAGS):
-        where = Engine(engine, workers, threads, address)
+        where = Engine(engine, workers, threads, address, batch)
         if plan_file:
             _refuse_beside_plan(asked)
         plan = read_plan_to_repeat(plan_file) if plan_file else _plan(**asked)

@@ -397,6 +397,10 @@ def report(record: dict[str, Any], folder: Path, as_json: bool) -> None:
     retrieved = f"{memory['frames_retrieved']} past frames retrieved"
     remembered = f"{retrieved} in {memory['blocks_with_memory']} of {video['blocks']} blocks"
     click.echo(remembered if record["request"]["context"]["memory_frames"] else "memory was off")
+    if memory["frames_kept_out"]:
+        known = memory["frames_admitted"] + memory["frames_kept_out"]
+        views = len(memory["admitted"])
+        click.echo(f"memory kept {memory['frames_admitted']} of {known} frames: {views} first showings")
     for cue in record["cues"]:
         click.echo(f"cue {cue['cue']} took over at {cue['seconds']:.1f} s: {cue['prompt']}")
     labels = {"watch": "video", "frames": "contact_sheet", "memory": "memory_map", "how": "record"}

@@ -7,14 +7,14 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
 from longlive_rag.cli.errors import Failed
 from longlive_rag.cli.generate import check_finished, ending_well, kept, reason_of
-from longlive_rag.config import TakeRequest
-from longlive_rag.cue_files import read_span
+from longlive_rag.config import SteerVerb, TakeRequest
+from longlive_rag.cue_files import read_steering
 from longlive_rag.live import LiveTake
 from longlive_rag.terminal import Console, typed_lines
 from longlive_rag.timecode import format_timecode
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 HELP = (
     "Type what is to be seen next; it takes over at the next block.",
     ":pin 5-8  :exclude 12-14  what memory brings back     :undo  to before the last cue",
+    ":establish 8  memory keeps 8 s of each new view; :establish off  everything",
     ":branch NAME  go on in a copy     :save  record and pictures now     :quit  end the take",
 )
 
@@ -111,9 +112,12 @@ class Session:
             if line:
                 self._direct(live, line)
             self._heard.set()
-        elif verb in ("pin", "exclude"):
-            span = read_span(words, live.request.output.fps)
-            second = live.pin(span) if verb == "pin" else live.exclude(span)
+        elif verb in get_args(SteerVerb):
+            steer = read_steering(live.seconds, cast("SteerVerb", verb), words, live.request.output.fps)
+            if not steer.is_span:
+                second = live.establish(steer.establish, steer.new_view)
+            else:
+                second = (live.pin if verb == "pin" else live.exclude)((steer.start, steer.end))
             self.console.say(f"{format_timecode(second)}  {line}")
         elif verb == "save":
             self._save.set()

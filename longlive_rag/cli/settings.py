@@ -62,9 +62,25 @@ class Gibibytes(click.ParamType):
             self.fail(f"{value!r} is no size such as 4 (GiB), 512MiB or 8GB", param, ctx)
 
 
+class Switched(click.ParamType):
+    """A number of seconds above 0; `false` (of an arms file) is 0, off."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            seconds = 0.0 if value in ("False", "off") else float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
+
+
 @dataclass(frozen=True)
 class Setting:
-    """An option that sets one field of the request; left out, the backbone's preset stands."""
+    """An option that sets one field of the request; left out, the backbone's preset stands.
+
+    `off` is the help of a second option, --no-..., that sets the field to 0.
+    """
 
     flag: str
     part: str
@@ -72,6 +88,7 @@ class Setting:
     type: Any
     help: str
     repeats: bool = False
+    off: str | None = None
 
     @property
     def key(self) -> str:
@@ -140,6 +157,21 @@ SETTINGS = (
         "Of memory's frames, so many are spread evenly over the past.",
     ),
     Setting(
+        "--establish",
+        "memory",
+        "establish",
+        Switched(),
+        "Memory keeps first showings: this many seconds of each new view.",
+        off="Every past frame can be brought back, not first showings only.",
+    ),
+    Setting(
+        "--new-view",
+        "memory",
+        "new_view",
+        float,
+        "For --establish: a view is new if it is less similar (cosine) than this to all that memory holds.",
+    ),
+    Setting(
         "--remember",
         "memory",
         "remember",
@@ -183,6 +215,9 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `SETTINGS`, in their order."""
     for setting in reversed(SETTINGS):
         repeats: dict[str, Any] = {"multiple": True} if setting.repeats else {"default": None}
+        if setting.off is not None:
+            name = setting.flag.replace("--", "--no-", 1)
+            command = click.option(name, setting.key, flag_value=0.0, type=setting.type, help=setting.off)(command)
         option = click.option(setting.flag, setting.key, type=setting.type, help=setting.help, **repeats)
         command = option(command)
     return command
@@ -316,6 +351,9 @@ def build_request(
     if not changes["memory"].get("enabled", preset.memory.enabled):
         changes["context"]["memory_frames"] = 0
     changes["memory"]["steering"] = schedule.steering
+    opens = changes["memory"].get("establish", preset.memory.establish)
+    if "new_view" in changes["memory"] and not opens and all(steer.is_span for steer in schedule.steering):
+        raise ValueError("--new-view is given, but memory admits every frame; add --establish SECONDS")
     return TakeRequest(
         prompt=schedule.prompt,
         seconds=schedule.seconds,

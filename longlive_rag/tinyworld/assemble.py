@@ -18,10 +18,12 @@ from longlive_rag.tinyworld.text import share_capitals
 from longlive_rag.tinyworld.train_backbone import CONTEXT, SAMPLER, TextToVideo
 from longlive_rag.tinyworld.world import FPS, SIZE_PX
 from retrieval.encoder import LatentAutoencoder
+from retrieval.policy import NEW_VIEW
 from retrieval.training import ENCODER
 
 UPSCALE = 6
 PROMPT_WEIGHT = 0.5  # of the key that memory is searched by; `longlive-rag eval retrieval` measures what it gains
+ESTABLISH_S = 8.0  # memory keeps so much of each new view; docs/drift.md has what it gains
 KEPT = ("README.md",)
 
 
@@ -78,7 +80,12 @@ def assemble(
         encoder=encoder,
         context=asdict(CONTEXT),
         sampler=asdict(SAMPLER),
-        memory={"encoder": "mean_pool" if encoder is None else "autoencoder", "prompt_weight": PROMPT_WEIGHT},
+        memory={
+            "encoder": "mean_pool" if encoder is None else "autoencoder",
+            "prompt_weight": PROMPT_WEIGHT,
+            "establish": ESTABLISH_S,
+            "new_view": NEW_VIEW,
+        },
         output={"height": SIZE_PX, "width": SIZE_PX, "fps": FPS, "upscale": UPSCALE},
     )
     fresh = folder.with_name(folder.name + ".new")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,33 +42,38 @@ class DriftingPipeline:
     def unknown_words(self, prompt: str) -> list[str]:
         return [word for word in prompt.split() if word == "quietly"]
 
-    def stream(self, request: TakeRequest, *, noise, choose=None) -> Iterator[SimpleNamespace]:
-        timeline = Timeline(request.pixel_frames, FPS, 3, 4)
-        rng = np.random.default_rng([request.seed, zlib.crc32(request.prompt.encode())])
-        pace = rng.uniform(0.6, 1.0)
-        if request.context.memory_frames:
-            pace *= 1 - self.kept * rng.uniform(0.5, 1.0)
-        t = np.arange(request.pixel_frames) / FPS
-        frames = character(request.seconds, np.clip(pace * t / request.seconds, 0, 1))
+    def stream(self, requests: Sequence[TakeRequest], *, noise, choose=None) -> Iterator[SimpleNamespace]:
+        first = requests[0]
+        timeline = Timeline(first.pixel_frames, FPS, 3, 4)
+        frames = np.stack([self._frames(request) for request in requests])
         for index in range(timeline.blocks):
             if len(self.made) >= self.fail_after and index == 2 and self.error:
                 raise self.error
             for step in range(2):
                 noise(index, step, (3, 4, 2, 2))
             numbers = timeline.pixels_of(index)
-            selection = selection_of(request, index)
+            selection = selection_of(first, index)
             yield SimpleNamespace(
                 index=index,
                 frames=timeline.latents_of(index),
                 pixel_frames=numbers,
-                pixels=torch.from_numpy(frames[None, numbers.start : numbers.stop]),
-                selections=(selection,) if selection else (),
-                prompt=request.prompt,
+                pixels=torch.from_numpy(frames[:, numbers.start : numbers.stop]),
+                selections=(selection,) * len(requests) if selection else (),
+                entered=None,
+                prompt=first.prompt,
                 cue=None,
                 seconds={"denoise": 0.01},
                 pages=None,
             )
-        self.made.append(request)
+        self.made += requests
+
+    def _frames(self, request: TakeRequest) -> np.ndarray:
+        rng = np.random.default_rng([request.seed, zlib.crc32(request.prompt.encode())])
+        pace = rng.uniform(0.6, 1.0)
+        if request.context.memory_frames:
+            pace *= 1 - self.kept * rng.uniform(0.5, 1.0)
+        t = np.arange(request.pixel_frames) / FPS
+        return character(request.seconds, np.clip(pace * t / request.seconds, 0, 1))
 
 
 def slow_backbone(folder: Path) -> Path:

@@ -13,8 +13,8 @@ import pytest
 from eval.compare import Engine, compare
 from eval.export import export_for_vbench, vbench_name
 from eval.figures import endings, frame_before, frames_at
-from eval.making import Maker
-from eval.plan import ARMS, Arm, check_run, read_plan
+from eval.making import Maker, batches
+from eval.plan import ARMS, Arm, check_run, read_json, read_plan
 from eval.results import Takes, compare_all, guardrails, noise_floor, on_common_frames, summarise
 from eval.runs import is_finished, take_folder
 from eval.scenarios import Story
@@ -355,19 +355,43 @@ def test_control_arms_choose_instead_of_the_search(backbone, tmp_path):
     seen = []
 
     class Watching(DriftingPipeline):
-        def stream(self, request, *, noise, choose=None):
+        def stream(self, requests, *, noise, choose=None):
             seen.append(None if choose is None else choose(0, 9, range(1, 44)))
-            yield from super().stream(request, noise=noise)
+            yield from super().stream(requests, noise=noise)
 
     plan = plan_of(backbone, arms="native,memory,memory-random,memory-recent", prompts=1, seeds=1)
     maker = Maker(plan, tmp_path, pipe=Watching())
     for cell in plan.cells:
-        maker.finish(cell)
+        maker.finish((cell,))
     native, memory, chance, recent = seen
     assert native is None
     assert memory is None
     assert recent[0] == 43
     assert set(chance) != set(recent)
+
+
+def test_takes_made_side_by_side_are_those_made_alone(backbone, tmp_path):
+    """With the stand-in, whose frames don't depend on the batch: each take gets its own noise, choices and frames."""
+    plan = plan_of(backbone, arms="native,memory,memory-random")
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    compare(plan, alone, pipe=DriftingPipeline())
+    compare(plan, together, Engine(batch=3), pipe=DriftingPipeline())
+    for cell in plan.cells:
+        one, other = (take_folder(run, cell) for run in (alone, together))
+        assert (one / "noise.json").read_text() == (other / "noise.json").read_text()
+        first, second = (read_json(folder / "measures.json") for folder in (one, other))
+        assert first["per_frame"] == second["per_frame"]
+        assert read_json(other / "take.json")["run"]["batch"] in (2, 3)
+
+
+def test_only_takes_of_one_arm_with_cues_at_the_same_times_share_a_batch(backbone):
+    told = [Story(f"plain-{n}", "plain", PROMPTS[n], ((4.0 + n // 2, "a red square turns"),)) for n in range(4)]
+    cells = plan_of(backbone, stories=tuple(told)).cells
+    chunks = batches(cells, 3)
+    assert sorted(cell.name for chunk in chunks for cell in chunk) == sorted(cell.name for cell in cells)
+    assert {len(chunk) for chunk in chunks} == {1, 3}
+    for chunk in chunks:
+        assert len({(cell.arm.name, cell.story.cues[0][0]) for cell in chunk}) == 1
 
 
 def test_arms_make_the_requests_that_they_say(backbone):

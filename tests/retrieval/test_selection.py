@@ -118,8 +118,8 @@ def test_a_large_index_is_approximate_and_finds_nearly_all() -> None:
 
 
 def test_frames_of_other_takes_are_numbered_below_zero() -> None:
-    index = FrameIndex(3, first_frame=-2)
-    index.add(np.eye(3, dtype=np.float32))
+    index = FrameIndex(3)
+    index.add(np.eye(3, dtype=np.float32), range(-2, 1))
     assert [frame for frame, _ in index.search(np.array([1, 0.5, 0], np.float32), [-2, -1, 0], 3)] == [-2, -1, 0]
     assert index.similarities(np.array([0, 2, 0], np.float32), [-1, 0]) == [1.0, 0.0]
 

@@ -1,0 +1,220 @@
+"""The gate of establishing shots: what enters memory, and that memory is never empty."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrieval.encoder import MeanPoolEncoder
+from retrieval.memory import Memory
+from retrieval.policy import FirstShowings, RetrievalRules, unit
+
+RULES = RetrievalRules(establish_frames=4, new_view=0.95)
+AXES = np.eye(12, dtype=np.float32)
+
+
+def memory_of(rules: RetrievalRules = RULES, sink: int = 1, **settings) -> Memory:
+    return Memory(
+        MeanPoolEncoder(),
+        window_frames=3,
+        sink_frames=sink,
+        memory_frames=4,
+        recency_guard_frames=0,
+        rules=rules,
+        **settings,
+    )
+
+
+def latents_of(vectors: np.ndarray) -> torch.Tensor:
+    """[T, D] or [B, T, D] to latents whose mean-pooled embeddings they are."""
+    vectors = torch.from_numpy(np.asarray(vectors, np.float32))
+    return (vectors if vectors.dim() == 3 else vectors[None])[..., None, None].repeat(1, 1, 1, 2, 2)
+
+
+def show(memory: Memory, vectors: np.ndarray, at_once: int = 1) -> list[int]:
+    """Let memory see frames; returns which of them entered."""
+    for start in range(0, len(vectors), at_once):
+        memory.remember(latents_of(vectors[start : start + at_once]))
+    (entered,) = memory.entered()
+    return list(entered)
+
+
+def kinds(*counts: int) -> np.ndarray:
+    """So many frames of the first kind, then of the second, and so on."""
+    return np.concatenate([AXES[kind].repeat(count).reshape(12, count).T for kind, count in enumerate(counts)])
+
+
+def by_hand(vectors: np.ndarray, rules: RetrievalRules, sink: int) -> list[int]:
+    """The definition, frame by frame, over all similarities."""
+    likeness = (units := unit(vectors)) @ units.T
+    entered: list[int] = []
+    open_until = -1
+    for frame in range(sink, len(vectors)):
+        if frame >= open_until and (not entered or likeness[frame, entered].max() < rules.new_view):
+            open_until = frame + rules.establish_frames
+        if frame < open_until:
+            entered.append(frame)
+    return entered
+
+
+def test_memory_keeps_the_first_showing_of_each_view() -> None:
+    views = np.concatenate([kinds(10, 10), kinds(10, 10), kinds(0, 0, 6)])
+    assert show(memory_of(), views) == [1, 2, 3, 4, 10, 11, 12, 13, 40, 41, 42, 43]
+
+
+@given(
+    seed=st.integers(0, 400),
+    frames=st.integers(1, 40),
+    establish=st.integers(1, 9),
+    new_view=st.floats(-0.5, 1),
+    sink=st.integers(0, 3),
+    at_once=st.integers(1, 4),
+)
+def test_it_is_the_definition_whatever_the_blocks(seed, frames, establish, new_view, sink, at_once) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = np.cumsum(rng.standard_normal((frames, 12)), axis=0).astype(np.float32) + 0.01
+    likeness = (units := unit(vectors)) @ units.T
+    if np.abs(likeness - new_view).min() < 1e-5:
+        return  # FAISS and NumPy may round to either side
+    rules = RetrievalRules(establish_frames=establish, new_view=new_view)
+    assert show(memory_of(rules, sink), vectors, at_once) == by_hand(vectors, rules, sink)
+
+
+@pytest.mark.parametrize("prompt_weight", [0.0, 0.3, 0.8])
+def test_words_are_no_part_of_what_is_new(prompt_weight: float) -> None:
+    memory = memory_of(RetrievalRules(establish_frames=4, new_view=0.95, prompt_weight=prompt_weight))
+    memory.prompt(torch.from_numpy(AXES[:1])[:, None])
+    assert show(memory, kinds(8)) == [1, 2, 3, 4]
+    memory.prompt(torch.from_numpy(AXES[1:2])[:, None])  # a cue alone opens nothing; what it shows does
+    assert show(memory, kinds(4)) == []
+    assert show(memory, kinds(0, 2)) == [12, 13]
+
+
+def test_an_hour_of_one_view_stays_as_small_as_its_first_seconds() -> None:
+    rng = np.random.default_rng(0)
+    views = AXES[:1] + 0.01 * rng.standard_normal((14_400, 12)).astype(np.float32)
+    memory = memory_of()
+    assert show(memory, views, at_once=3) == [1, 2, 3, 4]
+    (selection,) = memory.retrieve(4800)
+    assert sorted(selection.frames) == [1, 2, 3, 4]
+    assert selection.candidates == 4
+
+
+def test_noise_is_all_new_and_memory_holds_no_more_than_was_shown() -> None:
+    noise = np.random.default_rng(0).standard_normal((300, 12)).astype(np.float32)
+    assert show(memory_of(RetrievalRules(establish_frames=4, new_view=1.0)), noise) == list(range(1, 300))
+
+
+def test_from_the_first_candidate_on_memory_is_never_empty() -> None:
+    memory = memory_of(RetrievalRules(establish_frames=1, new_view=-1.0))
+    for frame in range(12):
+        selections = memory.retrieve(frame)
+        assert bool(selections) == (frame >= 4)  # window 3, sink 1: frame 1 has left when there are 4
+        memory.remember(latents_of(AXES[:1]))
+
+
+def test_what_is_excluded_neither_enters_nor_counts_as_shown() -> None:
+    memory = memory_of(RetrievalRules(exclude=(range(0, 6),), establish_frames=4, new_view=0.95))
+    assert show(memory, kinds(20)) == [6, 7, 8, 9]
+
+
+def test_excluding_all_that_memory_holds_opens_it_again() -> None:
+    memory = memory_of()
+    assert show(memory, kinds(20)) == [1, 2, 3, 4]
+    memory.steer(RetrievalRules(exclude=(range(0, 5),), establish_frames=4, new_view=0.95), no_past)
+    assert memory.retrieve(7) == ()
+    assert show(memory, kinds(10)) == [20, 21, 22, 23]
+    (selection,) = memory.retrieve(10)
+    assert set(selection.frames) == {20, 21, 22, 23}
+
+
+def test_a_pin_always_enters() -> None:
+    memory = memory_of(RetrievalRules(pin=(range(10, 12),), establish_frames=4, new_view=0.95))
+    assert show(memory, kinds(20)) == [1, 2, 3, 4, 10, 11]
+
+
+def test_a_pin_that_comes_late_brings_in_what_was_kept_out() -> None:
+    views = kinds(20)
+    memory = memory_of()
+    show(memory, views)
+    asked = []
+
+    def embed_past(take: int, frames) -> np.ndarray:
+        asked.append((take, list(frames)))
+        return views[list(frames)]
+
+    memory.steer(RetrievalRules(pin=(range(10, 12),), establish_frames=4, new_view=0.95), embed_past)
+    assert asked == [(0, [10, 11])]
+    assert memory.entered() == ((10, 11),)
+    (selection,) = memory.retrieve(7)
+    assert {10, 11} <= set(selection.frames)
+    assert selection.candidates == 6
+
+
+def test_a_pin_enters_where_nothing_else_has() -> None:
+    gate = {"establish_frames": 4, "new_view": 0.95, "exclude": (range(0, 99),)}
+    memory = memory_of(RetrievalRules(**gate))
+    assert show(memory, kinds(20)) == []
+    gate["exclude"] = (range(0, 10),)
+    memory.steer(RetrievalRules(**gate, pin=(range(10, 12),)), lambda take, frames: kinds(20)[list(frames)])
+    (selection,) = memory.retrieve(7)
+    assert set(selection.frames) == {10, 11}
+
+
+def test_it_can_be_turned_on_and_off_on_the_way() -> None:
+    memory = memory_of(RetrievalRules())
+    assert show(memory, kinds(6)) == list(range(6))
+    memory.steer(RULES, no_past)
+    assert show(memory, kinds(6)) == []
+    assert show(memory, kinds(0, 6)) == [12, 13, 14, 15]
+    memory.steer(RetrievalRules(), no_past)
+    assert show(memory, kinds(3)) == [18, 19, 20]
+
+
+def test_frames_of_other_takes_are_in_memory_and_count_as_shown() -> None:
+    memory = memory_of()
+    memory.bring(kinds(3), None, batch_size=1)
+    assert show(memory, kinds(10, 10)) == [10, 11, 12, 13]
+    (selection,) = memory.retrieve(7)
+    assert selection.candidates == 3 + 4
+
+
+def test_frames_unlike_their_anchors_neither_enter_nor_open_it() -> None:
+    rules = RetrievalRules(anchors=range(0, 2), admit_above=0.8, establish_frames=4, new_view=0.95)
+    assert show(memory_of(rules), kinds(8, 8)) == [1, 2, 3, 4]
+
+
+def test_each_take_of_a_batch_has_a_gate_of_its_own() -> None:
+    first, second = kinds(12, 12), kinds(24)
+    memory = memory_of()
+    memory.remember(latents_of(np.stack([first, second])))
+    assert memory.entered() == ((1, 2, 3, 4, 12, 13, 14, 15), (1, 2, 3, 4))
+    alone = memory_of()
+    show(alone, first)
+    assert memory.retrieve(8)[0] == alone.retrieve(8)[0]
+
+
+def test_whoever_chooses_chooses_from_all_of_the_past() -> None:
+    memory = memory_of(choose=lambda take, block, candidates: list(candidates)[-2:])
+    assert show(memory, kinds(20)) == list(range(20))
+    (selection,) = memory.retrieve(7)
+    assert selection.frames == (16, 17)
+
+
+def test_the_gate_asks_for_a_likeness_only_where_it_matters() -> None:
+    gate, asked = FirstShowings(), []
+
+    def likeness() -> float:
+        asked.append(1)
+        return -1.0 if len(asked) == 1 else 1.0
+
+    entered = [gate.admits(frame, RULES, likeness) for frame in range(6)]
+    assert entered == [True] * 4 + [False] * 2
+    assert len(asked) == 3
+
+
+def no_past(take: int, frames) -> np.ndarray:
+    raise AssertionError("nothing is to be embedded again")
