@@ -63,6 +63,7 @@ class KVCache:
         self.shape = shape
         self.frames: list[int] = []
         self.tail_rotation: Rotation
+        self.mask: Tensor | None = None  # [B, 1, 1, context tokens], True = see; None: all of it
         slots = config.window_frames
         keys_values, layers, batch, tokens, heads, head_dim = shape.page
         self._pages = torch.zeros((slots, *shape.page), dtype=shape.dtype, device=shape.device)
@@ -101,7 +102,7 @@ class KVCache:
 
         Args:
             memory: for each take of the batch, (frame number, page [2, layers, tokens, heads, head_dim]) of the frames
-                that it remembers, all takes equally many.
+                that it remembers; where some have fewer than others, `mask` leaves their empty places out.
         """
         block = self.config.frames_per_block
         slots = range(len(self.frames))
@@ -192,12 +193,12 @@ class KVCache:
         tail: range,
     ) -> None:
         """Copy pages into the context in this order, keys rotated to their positions; reserve the tail's places."""
-        counts = {len(pages) for pages in memory} or {0}
-        if len(counts) > 1:
-            raise ValueError(f"takes of one batch remember {sorted(counts)} frames; they must remember equally many")
-        memory_frames = counts.pop()
-        after_memory = len(sink) + memory_frames
+        counts = [len(pages) for pages in memory] or [0]
+        after_memory = len(sink) + max(counts)
         self._tail_slots, self._tail_start = tail, after_memory + len(local)
+        self.mask = None
+        if min(counts) < max(counts):
+            self.mask = self._without_empty_places(len(sink), counts, self._tail_start + len(tail))
 
         for place, slot in [*enumerate(sink), *enumerate(local, start=after_memory)]:
             self._lay_page(self._pages[self._page_of_slot[slot]], self._position(slot), place, slice(None))
@@ -206,6 +207,16 @@ class KVCache:
                 position = 0 if self.config.rope == "relative" else frame
                 self._lay_page(page[:, :, None], position, place, slice(take, take + 1))
         self.tail_rotation = self._rotation(tuple(self._position(slot) for slot in tail))
+
+    def _without_empty_places(self, sink_frames: int, counts: Sequence[int], context_frames: int) -> Tensor:
+        """Memory's places that a take has no frame for are not seen; they are zeroed, since what is there may be NaN."""
+        tokens = self.shape.tokens_per_frame
+        mask = torch.ones(len(counts), context_frames * tokens, dtype=torch.bool, device=self.shape.device)
+        for take, count in enumerate(counts):
+            empty = slice((sink_frames + count) * tokens, (sink_frames + max(counts)) * tokens)
+            mask[take, empty] = False
+            self._context[:, :, take, empty] = 0
+        return mask[:, None, None]
 
     def _position(self, slot: int) -> int:
         return slot if self.config.rope == "relative" else self.frames[slot]

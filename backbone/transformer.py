@@ -173,7 +173,7 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             keys, values = cache.write(layer, key, value, keep=False)
-            return attention(rotate(query), keys, values)
+            return attention(rotate(query), keys, values, cache.mask)
 
         return self._run(hidden_states, timestep, text, attend)
 
@@ -186,7 +186,7 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
             return cache.write(layer, key, value, keep=True)
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            return attention(rotate(query), *keep(layer, key, value))
+            return attention(rotate(query), *keep(layer, key, value), cache.mask)
 
         self._run_for_pages(hidden_states, timestep, text, attend, keep)
 

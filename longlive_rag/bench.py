@@ -25,6 +25,7 @@ from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.rollout import MemorySetup, Rollout
 from longlive_rag.stopwatch import Stopwatch
 from retrieval.budgets import PageBudgets
+from retrieval.policy import RetrievalRules
 from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
 
 STAGES = ("recache", "retrieve", "assemble", "denoise", "commit", "encode", "decode")
@@ -38,16 +39,19 @@ class ArmKind:
         memory: past frames come back.
         cued: every block begins with a cue, so the window is recached, and pages are stale when they come back.
         budgets: of the pages, whatever the run's are.
+        rules: what is admitted and picked.
     """
 
     memory: bool = False
     cued: bool = False
     budgets: PageBudgets | None = None
+    rules: RetrievalRules = RetrievalRules()
 
 
 ARMS = {
     "native": ArmKind(),
     "memory": ArmKind(memory=True),
+    "establish": ArmKind(memory=True, rules=RetrievalRules(establish_frames=8)),  # closed soon, so each frame is asked
     "remade": ArmKind(memory=True, budgets=PageBudgets(gpu_bytes=0, host_bytes=0)),
     "cue": ArmKind(cued=True),
     "memory-cue": ArmKind(memory=True, cued=True),
@@ -239,7 +243,7 @@ class _Arm:
             PhiloxNoise([0]),
             subject.latent_shape,
             encoder=subject.encoder if memory else None,
-            memory=MemorySetup(budgets=self._kind.budgets or budgets),
+            memory=MemorySetup(self._kind.rules, self._kind.budgets or budgets),
         )
         self._rollout.direct(subject.prompt_embeds)
         self._decoder = subject.decoder() if subject.decoder else None

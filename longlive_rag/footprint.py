@@ -38,12 +38,16 @@ class Sample:
         host_bytes: peak resident memory of the process until there.
         gpu_bytes: peak allocated until there; 0 without a GPU.
         pages_remade: until there.
+        latent_frames: of the take until there.
+        frames_admitted: of those, how many memory has let in.
     """
 
     seconds: float
     host_bytes: int
     gpu_bytes: int
     pages_remade: int
+    latent_frames: int = 0
+    frames_admitted: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,11 @@ def samples_of_pipeline(
     request = pipe.request(prompt, seconds=seconds, memory=memory)
     timeline = pipe.timeline(request)
     reset_peak()
+    admitted = 0
     with tempfile.TemporaryDirectory() as folder, LatentWriter(Path(folder)) as store:
         for block in pipe.stream(request, stores=[store]):
-            yield _sample(timeline, block.index, pipe.transformer.device, block.pages)
+            admitted += len(block.entered[0]) if block.entered else 0
+            yield _sample(timeline, block.index, pipe.transformer.device, block.pages, admitted)
 
 
 def samples_of_subject(subject: Subject, seconds: float, budgets: PageBudgets, steps: int) -> Iterator[Sample]:
@@ -115,19 +121,25 @@ def samples_of_subject(subject: Subject, seconds: float, budgets: PageBudgets, s
             memory=MemorySetup(budgets=budgets, past=lambda _, frames: store.latents(frames)),
         )
         rollout.direct(subject.prompt_embeds)
+        admitted = 0
         for index in range(timeline.blocks):
             done = rollout.next_block()
             latents = done.latents[0].float().cpu().numpy()
             store.append(BlockRecord(index, latents, None, None, "", None, done.seconds))
-            yield _sample(timeline, index, subject.transformer.device, rollout.page_counters())
+            admitted += len(done.entered[0]) if done.entered else 0
+            yield _sample(timeline, index, subject.transformer.device, rollout.page_counters(), admitted)
 
 
-def _sample(timeline: Timeline, block: int, device: torch.device, pages: PageCounters | None) -> Sample:
+def _sample(
+    timeline: Timeline, block: int, device: torch.device, pages: PageCounters | None, admitted: int
+) -> Sample:
     return Sample(
         seconds=timeline.starts_at(block + 1),
         host_bytes=peak_resident_bytes(),
         gpu_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
         pages_remade=pages.remade if pages else 0,
+        latent_frames=timeline.latents_of(block).stop,
+        frames_admitted=admitted,
     )
 
 

@@ -39,7 +39,7 @@ from longlive_rag.timeline import Timeline
 from retrieval.budgets import PageCounters
 from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
 from retrieval.memory import Choose, pooled_prompts
-from retrieval.selection import Selection
+from retrieval.selection import Selection, selection_of
 from retrieval.store import BlockRecord, BlockStore
 
 COMPONENTS: dict[str, Any] = {
@@ -528,7 +528,7 @@ def _append(stores: Sequence[BlockStore], finished: FinishedBlock, prompts: Sequ
                 block=finished.index,
                 latents=latents[take],
                 embeddings=None if embeddings is None else embeddings[take],
-                selection=finished.selections[take] if finished.selections else None,
+                selection=selection_of(finished.selections, take),
                 entered=finished.entered[take] if finished.entered is not None else None,
                 prompt=prompts[take],
                 cue=cue,

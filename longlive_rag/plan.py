@@ -40,6 +40,8 @@ class Plan:
         stored_page_bytes: the same in the host tier.
         gpu_pages, host_pages: how many each tier will hold at most.
         past_pages: how many the take could come to need: all frames that leave the window.
+        view_frames: latent frames that memory keeps of each new view; 0 where every frame enters.
+        memory_frame_bytes: what a frame in memory takes of pages and index at most.
         device: by part, where the transformer runs (on a CPU: the host).
         host: by part, beside it; empty on a CPU.
         disk: by part.
@@ -52,6 +54,8 @@ class Plan:
     gpu_pages: int
     host_pages: int
     past_pages: int
+    view_frames: int
+    memory_frame_bytes: int
     device: dict[str, int]
     host: dict[str, int]
     disk: dict[str, int]
@@ -85,6 +89,7 @@ def make_plan(
     has_cues: bool = False,
     decode_bytes: int = 0,
     video_bytes: int = 0,
+    view_frames: int = 0,
     checkpoints: CheckpointConfig | None = None,
 ) -> Plan:
     """Add up what a take of `timeline` needs.
@@ -99,6 +104,8 @@ def make_plan(
         has_cues: a cue runs the whole window at once.
         decode_bytes: of the VAE at work.
         video_bytes: of the video on disk.
+        view_frames: latent frames that memory keeps of each new view. How many views a take shows is not known before:
+            peaks are those of a take that shows something new all the time.
         checkpoints: how the take is made ready to be gone on with; None leaves them out.
     """
     page = geometry.page_bytes(dtype)
@@ -136,6 +143,8 @@ def make_plan(
         gpu_pages=gpu_pages,
         host_pages=host_pages,
         past_pages=past,
+        view_frames=min(view_frames, past),
+        memory_frame_bytes=stored + geometry.embedding_bytes,
         device=device,
         host=host,
         disk={

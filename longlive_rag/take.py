@@ -44,7 +44,7 @@ from longlive_rag.version import versions
 from longlive_rag.video import CODECS, VideoWriter, read_small_frames, safe_frames
 from retrieval.budgets import PageCounters
 from retrieval.files import appearing
-from retrieval.selection import Selection
+from retrieval.selection import Selection, selection_of
 from retrieval.store import BlockRecord, LatentWriter
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ class TakeWriter:
                 self._video.cut()
             self._video.write(frames)
             self._sampler.add(frames)
-            found = block.selections[self._item] if block.selections else None
+            found = selection_of(block.selections, self._item)
             self._take_note(block.index, found, None if block.entered is None else block.entered[self._item])
             self._blocks += 1
             self._pages = block.pages

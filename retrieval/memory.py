@@ -43,8 +43,7 @@ class Memory:
         window_frames, sink_frames, memory_frames, recency_guard_frames: the context's sizes in latent frames.
         rules: beyond the plain K most similar.
         choose: picks instead of the search: (take of the batch, block, candidates) to frames, best first, at most
-            K and equally many for each take; a sequence of frame numbers within the candidates. Similarities
-            are recorded all the same. It is asked when the block before is finished and handed out. It chooses from
+            K; a sequence of frame numbers within the candidates. Similarities are recorded all the same. It is asked when the block before is finished and handed out. It chooses from
             all of the past: `establish_frames` of the rules means nothing then.
     """
 
@@ -138,24 +137,26 @@ class Memory:
         self._frames_done = numbers.stop
 
     def retrieve(self, block: int) -> tuple[Selection, ...]:
-        """Choose what `block` remembers, for each take of the batch; empty while there is nothing to choose from."""
+        """Choose what `block` remembers, for each take of the batch; empty while none of them remembers anything."""
         candidates = candidate_frames(
             self._frames_done, self._window_frames, self._sink_frames, self._recency_guard_frames
         )
         if not self._takes or not (candidates or self._remembered):
             return ()
         allowed = [self._allowed(take, candidates) for take in self._takes]
-        if not all(allowed):  # a context has one size: takes of a batch remember equally many
-            return ()
         picked = [self._pick(number, block, candidates, frames) for number, frames in enumerate(allowed)]
-        count = min(map(len, picked))
-        if not count:
+        if not any(picked):
             return ()
-        selections = []
-        for choices, found in zip(allowed, picked, strict=True):
-            frames, similarities = zip(*found[:count], strict=True)
-            selections.append(Selection(block, self._frames_done - 1, len(choices), frames, similarities))
-        return tuple(selections)
+        return tuple(
+            Selection(
+                block,
+                self._frames_done - 1,
+                len(choices),
+                tuple(frame for frame, _ in found),
+                tuple(similarity for _, similarity in found),
+            )
+            for choices, found in zip(allowed, picked, strict=True)
+        )
 
     def _allowed(self, take: _TakeMemory, candidates: range) -> Sequence[int]:
         """What a take may remember: frames of other takes, and candidates that have entered its memory."""
@@ -271,6 +272,8 @@ class _TakeMemory:
 
     def search(self, prompt: NDArray[np.float32] | None, candidates: Sequence[int], limit: int, block: int) -> Found:
         """Up to `limit` (frame, similarity) by the rules for this block, most similar first."""
+        if not candidates:
+            return []
         rules, index, query = self._rules, self._index_here(), self._query(prompt)
         allowed = without(candidates, rules.exclude, self._refused)
         pins = pinned_among(allowed, rules.pin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -13,7 +14,7 @@ class Selection:
         block: number of the block in the take, from 0.
         query_frame: the latent frame whose embedding was the query (the newest finished one).
         candidates: how many frames could have been chosen.
-        frames: the chosen latent frames, best first.
+        frames: the chosen latent frames, best first; none where only other takes of the batch remember something.
         similarities: their cosine similarities to the query.
     """
 
@@ -22,6 +23,11 @@ class Selection:
     candidates: int
     frames: tuple[int, ...]
     similarities: tuple[float, ...]
+
+
+def selection_of(selections: Sequence[Selection], take: int) -> Selection | None:
+    """What a take of the batch retrieved; None if nothing."""
+    return selections[take] if selections and selections[take].frames else None
 
 
 def candidate_frames(frames_done: int, window_frames: int, sink_frames: int, recency_guard_frames: int) -> range:

@@ -54,7 +54,8 @@ def bench(
     Arms:
       native      sink and recent frames alone
       memory      past frames come back, too
-      remade      the same, but no page is kept: each that comes back is made again
+      establish   the same, but memory keeps first showings: every frame is held against them
+      remade      as memory, but no page is kept: each that comes back is made again
       cue         native, and every block begins with a cue
       memory-cue  memory, and every block begins with a cue
 
@@ -64,6 +65,7 @@ def bench(
       longlive-rag bench --compare native,memory --json
       longlive-rag bench --shape bench-small --compare native,memory --dtype float32
       longlive-rag bench --compare native,memory,remade
+      longlive-rag bench --shape bench-small --compare memory,establish
       longlive-rag bench --shape bench-small --compare native,cue
       longlive-rag bench --search 10000
     """

@@ -110,4 +110,5 @@ def _as_dict(curve: Footprint) -> dict[str, object]:
 def _table(curve: Footprint) -> str:
     lines = [f"{length:>6g} s: peak {count / 2**20:.1f} MiB" for length, count in curve.peaks.items()]
     last = curve.samples[-1]
-    return "\n".join([*lines, f"apart: {curve.spread_bytes / 2**20:.1f} MiB; {last.pages_remade} pages made again"])
+    lines.append(f"apart: {curve.spread_bytes / 2**20:.1f} MiB; {last.pages_remade} pages made again")
+    return "\n".join([*lines, f"memory holds {last.frames_admitted} of {last.latent_frames} latent frames"])

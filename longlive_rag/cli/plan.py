@@ -85,11 +85,12 @@ def plan_request(
     on_gpu, text_on_host = device == "cuda", False
     if on_gpu and gpu_bytes:
         text_on_host = text_device(preset.folder, dtype, torch.device(device), gpu_bytes).type == "cpu"
+    timeline = Timeline(request.pixel_frames, output.fps, context.frames_per_block, preset.temporal_factor)
     return make_plan(
         read_geometry(preset, output, request.memory.encoder),
         context,
         request.memory.budgets,
-        Timeline(request.pixel_frames, output.fps, context.frames_per_block, preset.temporal_factor),
+        timeline,
         weight_bytes(preset, dtype),
         dtype=dtype,
         on_gpu=on_gpu,
@@ -97,6 +98,7 @@ def plan_request(
         has_cues=has_cues,
         decode_bytes=decode_bytes(vae_channels(preset), preset.temporal_factor, output, device),
         video_bytes=estimate_bytes(request),
+        view_frames=timeline.latents_in(request.memory.establish),
         checkpoints=checkpoints,
     )
 
@@ -111,12 +113,22 @@ def table(result: Plan, request: TakeRequest, device: str, advice: dict[str, flo
         f"{size(result.stored_page_bytes)} in the host tier",
         f"pages held at most: {result.gpu_pages} on the GPU, {result.host_pages} on the host, of "
         f"{result.past_pages} that leave the window ({size(result.past_pages * result.page_bytes)})",
+        *([_first_showings(result)] if result.view_frames else []),
         *_parts(f"peak {where}", result.device),
     ]
     lines += _parts("peak host memory", result.host) if result.host else []
     lines += _parts("disk", result.disk)
     lines += [f"to fit: --{name.replace('_', '-')} {gib:g}" for name, gib in advice.items()]
     return "\n".join(lines)
+
+
+def _first_showings(result: Plan) -> str:
+    """What it saves that memory keeps first showings; how much, depends on what the take will show."""
+    view, every = (frames * result.memory_frame_bytes for frames in (result.view_frames, result.past_pages))
+    return (
+        f"memory keeps first showings: {result.view_frames} latent frames of each new view, {size(view)} of pages and "
+        f"index; all of the past would be {size(every)}"
+    )
 
 
 def _parts(title: str, parts: dict[str, int]) -> list[str]:

@@ -125,12 +125,27 @@ def test_memory_joins_the_context_at_temporal_position_zero(model: CausalWanTran
         assert torch.equal(keys[:, span], at_zero(page[0, 1][None]))
 
 
-def test_takes_of_a_batch_must_remember_equally_many(model: CausalWanTransformer) -> None:
-    cache = new_cache(model, ContextConfig(), batch=2)
-    cache.admit(3)
-    page = torch.zeros(cache.shape.page, dtype=torch.float64)[:, :, 0]
-    with pytest.raises(ValueError, match="equally many"):
-        cache.assemble([[(1, page)], []])
+def test_takes_of_a_batch_that_remember_different_numbers_of_frames_see_what_they_would_alone(
+    model: CausalWanTransformer,
+) -> None:
+    context, text = ContextConfig(memory_frames=2, recency_guard_frames=0), draw(2, 7, 20, seed=9)
+    pages = [draw(*new_cache(model, context).shape.page, seed=seed)[:, :, 0] for seed in (5, 6, 7)]
+    remembered = [[(3, pages[0]), (1, pages[1])], [(2, pages[2])]]
+    block, timestep = draw(2, 4, 3, *LATENT[1:], seed=4), torch.full((2,), 500.0)
+
+    def flows(takes: slice) -> torch.Tensor:
+        memory = remembered[takes]
+        cache = new_cache(model, context, batch=len(memory))
+        cache._context.fill_(float("nan"))
+        for _ in range(2):
+            cache.admit(3)
+        cache.assemble(memory)
+        assert (cache.mask is None) == (len(memory) == 1)
+        return model.forward_block(block[takes], timestep[takes], model.encode_text(text[takes]), cache)
+
+    together = flows(slice(0, 2))
+    for take in (0, 1):
+        torch.testing.assert_close(together[take], flows(slice(take, take + 1))[0])
 
 
 class _Recorder(TorchDispatchMode):

@@ -14,7 +14,7 @@ import torch
 
 from longlive_rag import LatentStore, LongLiveRAGPipeline, MemoryConfig, TakeRequest, TakeRun, TakeWriter, catch_up
 from longlive_rag.checkpoints import Checkpoints
-from longlive_rag.config import CheckpointConfig, Reseed
+from longlive_rag.config import CheckpointConfig, Reseed, Steering
 from longlive_rag.continuing import (
     backbone_of,
     branched,
@@ -27,7 +27,7 @@ from longlive_rag.continuing import (
 from longlive_rag.geometry import backbone_id
 from longlive_rag.take_folder import CHECKPOINTS, LATENTS, RECORD, REMEMBERED, VIDEO, TakeClaim, read_record
 from longlive_rag.video import read_frames
-from retrieval.store import LatentWriter
+from retrieval.store import LatentWriter, pack, read_block
 
 PROMPT = "a red circle walks in a meadow"
 LATER = "a blue square jumps in the snow"
@@ -86,7 +86,7 @@ def assert_same(take: Path, other: Path, blocks: int | None = None) -> None:
         a, b = ours.record(block), theirs.record(block)
         assert np.array_equal(a.latents, b.latents), f"block {block}"
         assert a.embeddings is None if b.embeddings is None else np.array_equal(a.embeddings, b.embeddings)
-        assert (a.selection, a.prompt, a.cue) == (b.selection, b.prompt, b.cue)
+        assert (a.selection, a.prompt, a.cue, a.entered) == (b.selection, b.prompt, b.cue, b.entered)
     first, second = frames_of(take), frames_of(other)
     if blocks is not None:
         count = 1 + (3 * blocks - 1) * 4
@@ -114,10 +114,22 @@ CASES = {
     "narrow pages": {"memory": MemoryConfig(page_precision="float8", diversity=0.5, prompt_weight=0.3, spread=1)},
     "gate": {"memory": MemoryConfig(anchor=(0, 1), admit_above=0.2, pin=((0, 0.5),), stale_pages="keep")},
     "native": {"memory": MemoryConfig(enabled=False)},
+    "first showings": {
+        "cues": [(4.0, LATER)],
+        "memory": MemoryConfig(
+            establish=0.5,
+            new_view=0.9995,
+            steering=(
+                Steering(4.2, "pin", 3.1, 3.5),  # kept out until then
+                Steering(5.0, "exclude", 0.0, 1.0),
+                Steering(6.0, "establish", establish=1.0, new_view=0.999),
+            ),
+        ),
+    },
 }
 
 
-QUICK = ("a cue", "tight budget")
+QUICK = ("a cue", "tight budget", "first showings")
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow) for c in CASES])
@@ -130,6 +142,8 @@ def test_a_killed_take_goes_on_bit_for_bit(studio: Studio, tmp_path: Path, case:
     assert_same(tmp_path / "killed", tmp_path / "whole")
     assert resumed["status"] == "finished"
     assert resumed["selections"] == whole["selections"]
+    for fact in ("frames_admitted", "frames_kept_out", "admitted"):
+        assert resumed["memory"][fact] == whole["memory"][fact]
     assert resumed["cues"] == whole["cues"]
     assert [(entry["what"], entry["from_block"]) for entry in resumed["history"]] == [
         ("generated", 0),
@@ -139,6 +153,39 @@ def test_a_killed_take_goes_on_bit_for_bit(studio: Studio, tmp_path: Path, case:
     ours, theirs = resumed["memory"]["pages"], whole["memory"]["pages"]
     if theirs is not None:
         assert {**ours, "seconds_waited": 0} == {**theirs, "seconds_waited": 0}
+
+
+def test_what_entered_memory_is_on_the_record(studio: Studio, tmp_path: Path) -> None:
+    record = studio.new(tmp_path / "take", ask(studio.pipe, **CASES["first showings"]))
+    store = LatentStore(tmp_path / "take" / LATENTS)
+    entered = [store.record(block).entered for block in range(store.blocks)]
+    frames = sorted(frame for block in entered for frame in block)
+    assert len(set(frames)) == len(frames)
+    assert 0 < len(frames) < store.frames - 1
+    assert frames == [frame for start, stop in record["memory"]["admitted"] for frame in range(start, stop)]
+    assert record["memory"]["frames_admitted"] + record["memory"]["frames_kept_out"] == store.frames - 1
+    late = studio.pipe.timeline(ask(studio.pipe)).latents_between(3.1, 3.5)
+    assert set(late) <= set(frames)
+    assert set(entered[6]) & set(late)  # some had been kept out, and entered when they were pinned
+    retrieved = {frame for selection in record["selections"] for frame in selection["frames"]}
+    assert retrieved <= set(frames)
+
+
+def test_a_take_of_before_the_gate_was_recorded_goes_on_as_it_began(studio: Studio, tmp_path: Path) -> None:
+    request = ask(studio.pipe, 6.5)
+    studio.new(tmp_path / "whole", request)
+    studio.new(tmp_path / "old", request, kill_after=6)
+    for path in sorted((tmp_path / "old" / LATENTS).glob("*.h5")):
+        record = read_block(path, int(path.stem))
+        path.write_bytes(pack(replace(record, entered=None)))
+    old = json.loads((tmp_path / "old" / RECORD).read_text())
+    for name in ("establish", "new_view"):
+        del old["request"]["memory"][name]
+    (tmp_path / "old" / RECORD).write_text(json.dumps(old))
+    record = studio.resume(tmp_path / "old")
+    assert record["memory"]["frames_admitted"] is None
+    assert read_record(tmp_path / "old")["selections"] == read_record(tmp_path / "whole")["selections"]
+    assert np.array_equal(frames_of(tmp_path / "old"), frames_of(tmp_path / "whole"))
 
 
 def test_without_checkpoints_all_commits_are_run_again(studio: Studio, tmp_path: Path) -> None:

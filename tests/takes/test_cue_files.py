@@ -29,7 +29,11 @@ def schedules(draw) -> Schedule:
     steering = []
     for seconds in sorted(draw(st.sets(times, max_size=2))):
         start, end = sorted(draw(st.tuples(times, times)))
-        steering.append(Steering(seconds, draw(st.sampled_from(["pin", "exclude"])), start, end))
+        if draw(st.booleans()):
+            steering.append(Steering(seconds, draw(st.sampled_from(["pin", "exclude"])), start, end))
+        else:
+            new_view = draw(st.none() | st.floats(-1, 1))
+            steering.append(Steering(seconds, "establish", establish=draw(st.floats(0, 60)), new_view=new_view))
     cues = tuple(Cue(seconds, draw(words)) for seconds in at)
     return Schedule(draw(words), cues, max([0.5, *at]) + 1, tuple(steering))
 

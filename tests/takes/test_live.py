@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from longlive_rag.config import Cue, Steering
+from longlive_rag.config import Cue, MemoryConfig, Steering
 from longlive_rag.cue_files import read_cues
 from longlive_rag.live import LiveTake
 from longlive_rag.take import TakeRun, TakeWriter
 from longlive_rag.take_folder import read_record
+from retrieval.selection import selection_of
 from retrieval.store import LatentStore
 
 PROMPT, OTHER = "a red circle walks in a meadow", "a blue square jumps in a desert"
@@ -37,7 +38,49 @@ def same(pipe, request, blocks):
     assert [block.cue for block in again] == [block.cue for block in blocks]
     assert [block.selections for block in again] == [block.selections for block in blocks]
     assert torch.equal(latents_of(again), latents_of(blocks))
+    assert [block.entered for block in again] == [block.entered for block in blocks]
     assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(again, blocks, strict=True))
+
+
+def test_what_memory_admits_is_directed_live_and_made_again(pipe):
+    live = LiveTake(pipe, request_of(pipe, memory=MemoryConfig(establish=0.5, new_view=0.9995)))
+    blocks = []
+    for block in live:
+        blocks.append(block)
+        if block.index == 5:
+            live.pin((3.1, 3.5))  # kept out until then
+        if block.index == 7:
+            live.establish(0)
+        if block.index == 9:
+            assert live.establish(1, 0.999) == live.seconds
+    entered = [frame for block in blocks for frame in block.entered[0]]
+    assert 0 < len(entered) < 3 * len(blocks)
+    assert set(blocks[6].entered[0]) & set(range(13, 15))
+    assert all(block.entered[0] == tuple(block.frames) for block in blocks[8:10])
+    starts = pipe.timeline(live.request).starts_at
+    assert live.request.memory.steering[1:] == (
+        Steering(starts(8), "establish"),
+        Steering(starts(10), "establish", establish=1, new_view=0.999),
+    )
+    same(pipe, live.request, blocks)
+    with pytest.raises(ValueError, match="establish is -1"):
+        LiveTake(pipe, request_of(pipe)).establish(-1)
+
+
+def test_takes_of_a_batch_with_different_pasts_are_gated_as_if_alone(pipe):
+    memory = MemoryConfig(establish=0.5, new_view=0.9995)
+    requests = [replace(request_of(pipe, memory=memory), seed=seed) for seed in (3, 4)]
+    together = list(pipe.stream(requests))
+    entered = [[block.entered[take] for block in together] for take in (0, 1)]
+    assert entered[0] != entered[1]
+    for take, request in enumerate(requests):
+        alone = list(pipe.stream(request))
+        assert [block.entered[0] for block in alone] == entered[take]
+        chosen = [[selection_of(b.selections, t) for b in blocks] for blocks, t in ((alone, 0), (together, take))]
+        assert [s and s.frames for s in chosen[0]] == [s and s.frames for s in chosen[1]]
+        torch.testing.assert_close(latents_of(together)[take], latents_of(alone)[0])
+    counts = [{len(selection.frames) for selection in block.selections} for block in together]
+    assert any(len(each) > 1 for each in counts)  # where one take remembers fewer frames, attention leaves places out
 
 
 def test_what_was_said_makes_the_same_take_again(pipe, tmp_path):
