@@ -209,7 +209,7 @@ class KVCache:
         self.tail_rotation = self._rotation(tuple(self._position(slot) for slot in tail))
 
     def _without_empty_places(self, sink_frames: int, counts: Sequence[int], context_frames: int) -> Tensor:
-        """Memory's places that a take has no frame for are not seen; they are zeroed, since what is there may be NaN."""
+        """Hide memory's places for which a take has no frame; they are zeroed, since what is there may be NaN."""
         tokens = self.shape.tokens_per_frame
         mask = torch.ones(len(counts), context_frames * tokens, dtype=torch.bool, device=self.shape.device)
         for take, count in enumerate(counts):

@@ -25,8 +25,8 @@ from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.rollout import MemorySetup, Rollout
 from longlive_rag.stopwatch import Stopwatch
 from retrieval.budgets import PageBudgets
-from retrieval.policy import RetrievalRules
 from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
+from retrieval.policy import RetrievalRules
 
 STAGES = ("recache", "retrieve", "assemble", "denoise", "commit", "encode", "decode")
 
@@ -45,7 +45,7 @@ class ArmKind:
     memory: bool = False
     cued: bool = False
     budgets: PageBudgets | None = None
-    rules: RetrievalRules = RetrievalRules()
+    rules: RetrievalRules | None = None
 
 
 ARMS = {
@@ -243,7 +243,7 @@ class _Arm:
             PhiloxNoise([0]),
             subject.latent_shape,
             encoder=subject.encoder if memory else None,
-            memory=MemorySetup(self._kind.rules, self._kind.budgets or budgets),
+            memory=MemorySetup(self._kind.rules or RetrievalRules(), self._kind.budgets or budgets),
         )
         self._rollout.direct(subject.prompt_embeds)
         self._decoder = subject.decoder() if subject.decoder else None

@@ -242,19 +242,15 @@ def read_steering(seconds: float, verb: SteerVerb, words: str, fps: int) -> Stee
     if verb != "establish":
         return Steering(seconds, verb, *read_span(words, fps))
     try:
-        open_s, *new_view = [0.0] if words.strip() == OFF else map(float, words.split())
-        return Steering(seconds, verb, establish=open_s, new_view=_only(new_view))
+        numbers = [0.0] if words.strip() == OFF else [float(word) for word in words.split()]
+        if len(numbers) not in (1, 2):
+            raise ValueError(f"{len(numbers)} numbers")
+        new_view = numbers[1] if len(numbers) == 2 else None
+        return Steering(seconds, verb, establish=numbers[0], new_view=new_view)
     except ValueError as error:
         raise ValueError(
             f"{words!r} does not say what memory admits; write SECONDS, SECONDS NEW_VIEW or off, such as 8 or 8 0.95"
         ) from error
-
-
-def _only(values: list[float]) -> float | None:
-    value, *more = values or [None]
-    if more:
-        raise ValueError("too many")
-    return value
 
 
 def read_span(text: str, fps: int) -> Span:

@@ -342,9 +342,19 @@ def _regions(
         regions.append((GUARD, range(max(candidates.stop, len(sink)), left_cache)))
         regions.append((FREE if entered is None else KEPT_OUT, candidates))
         if entered is not None:
-            regions += [(FREE, range(frame, frame + 1)) for frame in candidates if entered.get(frame, block + 1) <= block]
+            inside = [frame for frame in candidates if entered.get(frame, block + 1) <= block]
+            regions += [(FREE, range(start, stop)) for start, stop in runs(inside)]
     regions.append((SINK, sink))  # last: it may be a line only, and must not be covered
     return [(color, frames) for color, frames in regions if len(frames)]
+
+
+def runs(frames: Sequence[int]) -> list[tuple[int, int]]:
+    """Rising numbers as (first, after the last) of each stretch without a gap."""
+    found: list[tuple[int, int]] = []
+    for frame in frames:
+        begins_before = found and found[-1][1] == frame
+        found.append((found.pop()[0] if begins_before else frame, frame + 1))
+    return found
 
 
 def _color_range(selections: Sequence[Selection]) -> tuple[float, float]:

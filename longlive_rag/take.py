@@ -19,7 +19,7 @@ from PIL import Image
 from longlive_rag.config import CheckpointConfig, TakeRequest
 from longlive_rag.disk import write_json
 from longlive_rag.interrupts import uninterrupted
-from longlive_rag.pictures import CueMark, FrameSampler, contact_sheet, memory_map
+from longlive_rag.pictures import CueMark, FrameSampler, contact_sheet, memory_map, runs
 from longlive_rag.rights.provenance import Provenance, recorded_provenance
 from longlive_rag.start_image import StartImage, read_start_image
 from longlive_rag.take_folder import (
@@ -538,13 +538,6 @@ def _of_this_take(selections: Sequence[Selection]) -> list[Selection]:
             frames, similarities = zip(*kept, strict=True)
             own.append(replace(selection, frames=frames, similarities=similarities))
     return own
-
-
-def runs(frames: Sequence[int]) -> list[list[int]]:
-    """Rising numbers as [first, after the last] of each stretch without a gap."""
-    starts = [frame for place, frame in enumerate(frames) if not place or frames[place - 1] < frame - 1]
-    stops = [frame + 1 for place, frame in enumerate(frames) if place + 1 == len(frames) or frames[place + 1] > frame + 1]
-    return [[start, stop] for start, stop in zip(starts, stops, strict=True)]
 
 
 def _save(picture: Image.Image, path: Path) -> None:

@@ -43,8 +43,9 @@ class Memory:
         window_frames, sink_frames, memory_frames, recency_guard_frames: the context's sizes in latent frames.
         rules: beyond the plain K most similar.
         choose: picks instead of the search: (take of the batch, block, candidates) to frames, best first, at most
-            K; a sequence of frame numbers within the candidates. Similarities are recorded all the same. It is asked when the block before is finished and handed out. It chooses from
-            all of the past: `establish_frames` of the rules means nothing then.
+            K; a sequence of frame numbers within the candidates. Similarities are recorded all the same. It is asked
+            when the block before is finished and handed out. It chooses from all of the past: `establish_frames` of
+            the rules means nothing then.
     """
 
     def __init__(
@@ -259,7 +260,7 @@ class _TakeMemory:
         return self._gate.admits(frame, self._rules, lambda: self._likeness(latent_unit))
 
     def _likeness(self, latent_unit: NDArray[np.float32]) -> float:
-        """Largest cosine similarity of latents to what memory holds, apart from what is excluded; lower than any for nothing."""
+        """Largest cosine similarity of latents to what memory holds and is not excluded; -inf where that is nothing."""
         if self._index is None:
             return -math.inf
         share, query = 1.0, latent_unit

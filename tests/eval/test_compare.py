@@ -19,7 +19,7 @@ from eval.results import Takes, compare_all, guardrails, noise_floor, on_common_
 from eval.runs import is_finished, take_folder
 from eval.scenarios import Story
 from longlive_rag.presets import load_preset
-from tests.eval.arms import DriftingPipeline, plan_of, slow_backbone
+from tests.eval.arms import PROMPTS, DriftingPipeline, plan_of, slow_backbone
 
 
 @pytest.fixture(scope="module")
