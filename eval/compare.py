@@ -12,10 +12,10 @@ from eval.engines import make_here, make_in_processes
 from eval.making import Maker, batches
 from eval.plan import Cell, Plan, check_content, check_run, keep_plan
 from eval.runs import is_finished
-from longlive_rag.load import pick_device
 from longlive_rag.pipeline import LongLiveRAGPipeline
-from longlive_rag.presets import load_preset
+from longlive_rag.presets.preset import load_preset
 from longlive_rag.rights.policy import enforce_place
+from longlive_rag.weights.load import pick_device
 from retrieval.lock import hold
 
 

@@ -141,7 +141,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _check_latent(place: str) -> None:
-    from longlive_rag.presets import load_preset
+    from longlive_rag.presets.preset import load_preset
 
     if not (load_preset(place).folder / "encoder").is_dir():
         raise ValueError(f"backbone {place!r} has no trained retrieval encoder, so there is no embedder latent={place}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eval.plan import Plan, read_plan
 from eval.runs import is_finished, take_folder
-from longlive_rag.take_folder import VIDEO
+from longlive_rag.takes.folder import VIDEO
 
 NAME_BYTES = 200  # file systems allow 255, with a number and an ending
 

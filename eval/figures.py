@@ -16,8 +16,8 @@ from eval.footage import find_footage, read_batches
 from eval.results import Comparison, Takes
 from eval.statistics import mean_band
 from eval.windows import LAST_S, DriftWindows
-from longlive_rag.take_folder import VIDEO, read_record
-from longlive_rag.video import read_frames
+from longlive_rag.media.video import read_frames
+from longlive_rag.takes.folder import VIDEO, read_record
 
 BASELINE_COLOR = "#7a7f8c"
 ARM_COLORS = ("#1f6fd6", "#d9822b", "#2e9e6b", "#b0479b", "#7a5cd6", "#c44545")  # told apart with colour blindness too

@@ -11,7 +11,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from longlive_rag.take_folder import VIDEO, read_record
+from longlive_rag.takes.folder import VIDEO, read_record
 
 BATCH_FRAMES = 32
 TEXT_ART = "tty"  # FFmpeg draws any text file as a video

@@ -30,7 +30,7 @@ class LatentEmbedder:
     name = "latent"
 
     def __init__(self, backbone: str, device: str = "cpu") -> None:
-        from longlive_rag.load import load_pipeline
+        from longlive_rag.weights.load import load_pipeline
 
         pipe = load_pipeline(backbone, device=device)
         if pipe.encoder is None:

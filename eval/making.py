@@ -21,14 +21,14 @@ from eval.retrieval_controls import choice_of
 from eval.runs import MEASURES, NOISE, take_folder
 from eval.runs import is_finished as is_measured
 from longlive_rag.config import TakeRequest
-from longlive_rag.continuing import is_finished, timeline_of
-from longlive_rag.disk import write_json
-from longlive_rag.geometry import backbone_id
-from longlive_rag.load import load_pipeline, pick_device, use_threads
-from longlive_rag.noise import NoiseSource, PhiloxNoise
+from longlive_rag.generation.noise import NoiseSource, PhiloxNoise
 from longlive_rag.pipeline import LongLiveRAGPipeline
-from longlive_rag.presets import Preset, load_preset
-from longlive_rag.take import TakeRun, TakeWriter
+from longlive_rag.presets.geometry import backbone_id
+from longlive_rag.presets.preset import Preset, load_preset
+from longlive_rag.takes.branch import is_finished, timeline_of
+from longlive_rag.takes.writer import TakeRun, TakeWriter
+from longlive_rag.weights.load import load_pipeline, pick_device, use_threads
+from retrieval.files import write_json
 from retrieval.memory import Choose
 
 

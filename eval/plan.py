@@ -13,9 +13,9 @@ from eval.measure import MeasureSettings
 from eval.scenarios import Story
 from eval.windows import DriftWindows
 from longlive_rag.config import Cue, TakeRequest
-from longlive_rag.disk import write_json
-from longlive_rag.geometry import backbone_id
-from longlive_rag.presets import Preset, load_preset
+from longlive_rag.presets.geometry import backbone_id
+from longlive_rag.presets.preset import Preset, load_preset
+from retrieval.files import write_json
 from retrieval.lock import LOCK, check_free
 
 PLAN = "plan.json"

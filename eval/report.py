@@ -20,9 +20,8 @@ from eval.results import Comparison, Takes, compare_all, summarise
 from eval.runs import take_folder
 from eval.scenarios import Story
 from eval.windows import REFERENCE_S
-from longlive_rag.disk import write_json
-from longlive_rag.take_folder import MEMORY_MAP
-from retrieval.files import write_whole
+from longlive_rag.takes.folder import MEMORY_MAP
+from retrieval.files import write_json, write_whole
 
 REPORT, RESULTS, TABLE, FIGURES = "report.html", "results.json", "takes.csv", "figures"
 MOST_ENDINGS = 32

@@ -17,7 +17,7 @@ from eval.plan import Cell, Plan, read_json
 from eval.runs import MEASURES, NOISE, is_finished, take_folder
 from eval.statistics import LEVEL, Paired, detectable_effect, holm, paired
 from eval.windows import DriftWindows
-from longlive_rag.take_folder import RECORD
+from longlive_rag.takes.folder import RECORD
 
 RESULTS_FORMAT = 1
 TIMINGS = ("load_seconds",)  # of a take's conditions: every process has its own

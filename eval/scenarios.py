@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from longlive_rag.prompts import read_prompts
+from longlive_rag.presets.prompts import read_prompts
 
 BUILT_IN = Path(__file__).with_name("scenarios.json")
 PLAIN = "plain"

@@ -13,8 +13,7 @@ from eval import figures
 from eval.footage import Footage
 from eval.report import STYLE, html_table, keep_picture, png_of
 from eval.single import drift_rows, sentence
-from longlive_rag.disk import write_json
-from retrieval.files import write_whole
+from retrieval.files import write_json, write_whole
 
 REPORT, RESULTS, TABLE = "drift.html", "drift.json", "drift.csv"
 CURVES_CAPTION = (

@@ -14,47 +14,48 @@ from longlive_rag.version import __version__
 if TYPE_CHECKING:
     from backbone.config import ContextConfig, SamplerConfig
     from longlive_rag.config import CheckpointConfig, Cue, MemoryConfig, OutputConfig, Steering, TakeRequest
-    from longlive_rag.cue_files import CueFile, read_cues, write_cues
-    from longlive_rag.cues import Schedule
-    from longlive_rag.live import LiveTake
-    from longlive_rag.pipeline import Block, LongLiveRAGOutput, LongLiveRAGPipeline
-    from longlive_rag.presets import Preset
+    from longlive_rag.generation.block import Block
+    from longlive_rag.generation.cues import Schedule
+    from longlive_rag.media.video import VideoWriter
+    from longlive_rag.pipeline import LongLiveRAGOutput, LongLiveRAGPipeline
+    from longlive_rag.presets.preset import Preset
     from longlive_rag.rights.policy import LicenseError
     from longlive_rag.rights.provenance import Provenance
-    from longlive_rag.take import TakeRun, TakeWriter
+    from longlive_rag.sessions.live import LiveTake
+    from longlive_rag.takes.cue_files import CueFile, read_cues, write_cues
+    from longlive_rag.takes.writer import TakeRun, TakeWriter
     from longlive_rag.timeline import Timeline
-    from longlive_rag.video import VideoWriter
     from retrieval.selection import Selection
     from retrieval.store import LatentStore, LatentWriter
 
 _MODULES = {
-    "Block": "longlive_rag.pipeline",
+    "Block": "longlive_rag.generation.block",
     "CheckpointConfig": "longlive_rag.config",
     "Choose": "retrieval.memory",
     "ContextConfig": "backbone.config",
     "Cue": "longlive_rag.config",
-    "CueFile": "longlive_rag.cue_files",
+    "CueFile": "longlive_rag.takes.cue_files",
     "LatentStore": "retrieval.store",
     "LatentWriter": "retrieval.store",
     "LicenseError": "longlive_rag.rights.policy",
-    "LiveTake": "longlive_rag.live",
+    "LiveTake": "longlive_rag.sessions.live",
     "LongLiveRAGOutput": "longlive_rag.pipeline",
     "LongLiveRAGPipeline": "longlive_rag.pipeline",
     "MemoryConfig": "longlive_rag.config",
     "OutputConfig": "longlive_rag.config",
-    "Preset": "longlive_rag.presets",
+    "Preset": "longlive_rag.presets.preset",
     "Provenance": "longlive_rag.rights.provenance",
     "SamplerConfig": "backbone.config",
-    "Schedule": "longlive_rag.cues",
+    "Schedule": "longlive_rag.generation.cues",
     "Selection": "retrieval.selection",
     "Steering": "longlive_rag.config",
     "TakeRequest": "longlive_rag.config",
-    "TakeRun": "longlive_rag.take",
-    "TakeWriter": "longlive_rag.take",
+    "TakeRun": "longlive_rag.takes.writer",
+    "TakeWriter": "longlive_rag.takes.writer",
     "Timeline": "longlive_rag.timeline",
-    "VideoWriter": "longlive_rag.video",
-    "read_cues": "longlive_rag.cue_files",
-    "write_cues": "longlive_rag.cue_files",
+    "VideoWriter": "longlive_rag.media.video",
+    "read_cues": "longlive_rag.takes.cue_files",
+    "write_cues": "longlive_rag.takes.cue_files",
 }
 
 __all__ = [

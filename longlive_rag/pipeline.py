@@ -22,21 +22,21 @@ from backbone.files import read_json
 from backbone.text import clean_prompt, encode_prompts, prompt_ids, unknown_words
 from backbone.transformer import CausalWanTransformer
 from backbone.vae import StreamingDecoder, encode_video, fold_temporal_convs
-from longlive_rag.catch_up import TakeStore, catch_up, decode_again
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
-from longlive_rag.cues import cue_blocks, steered
-from longlive_rag.directions import Directions, planned, reseed_blocks, retrieval_rules
-from longlive_rag.embeddings import stacked
-from longlive_rag.geometry import read_geometry
-from longlive_rag.noise import NoiseSource, PhiloxNoise
-from longlive_rag.presets import INDEX, load_preset, refuse_other_layout
-from longlive_rag.remember import find_remembered, read_remembered
+from longlive_rag.generation.block import Block
+from longlive_rag.generation.cues import cue_blocks, steered
+from longlive_rag.generation.directions import Directions, planned, reseed_blocks, retrieval_rules
+from longlive_rag.generation.noise import NoiseSource, PhiloxNoise
+from longlive_rag.generation.rollout import FinishedBlock, MemorySetup, RememberedFrames, Rollout
+from longlive_rag.generation.stopwatch import Stopwatch
+from longlive_rag.media.start_image import read_start_image
+from longlive_rag.presets.embeddings import stacked
+from longlive_rag.presets.geometry import read_geometry
+from longlive_rag.presets.preset import INDEX, load_preset, refuse_other_layout
 from longlive_rag.rights.policy import LicenseError, enforce_place, pick_policy
-from longlive_rag.rollout import FinishedBlock, MemorySetup, RememberedFrames, Rollout
-from longlive_rag.start_image import read_start_image
-from longlive_rag.stopwatch import Stopwatch
+from longlive_rag.takes.remember import find_remembered, read_remembered
+from longlive_rag.takes.resume import TakeStore, catch_up, decode_again
 from longlive_rag.timeline import Timeline
-from retrieval.budgets import PageCounters
 from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
 from retrieval.memory import Choose, pooled_prompts
 from retrieval.selection import Selection, selection_of
@@ -48,38 +48,6 @@ COMPONENTS: dict[str, Any] = {
     "vae": AutoencoderKLWan,
     "text_encoder": UMT5EncoderModel,
 }
-
-
-@dataclass(frozen=True)
-class Block:
-    """A finished block of a take, or of several takes made side by side.
-
-    Attributes:
-        index: number of the block, from 0.
-        frames: its latent frames, numbered in the take.
-        pixel_frames: its pixel frames, numbered in the take and trimmed to the asked length.
-        latents: [B, T, C, h, w] float32, normalised as the transformer sees them.
-        pixels: [B, F, H, W, 3] uint8 on the CPU.
-        selections: what was retrieved, one a take; empty while there is nothing to retrieve.
-        entered: for each take the latent frames that have entered memory since the block before; None without memory,
-            and for blocks of an older version.
-        prompt: the prompt in charge, of the first take.
-        cue: number of the cue (from 1) that takes over at this block, else None.
-        seconds: time spent by stage.
-        pages: what the page cache has done since the take began; None without memory.
-    """
-
-    index: int
-    frames: range
-    pixel_frames: range
-    latents: Tensor
-    pixels: Tensor
-    selections: tuple[Selection, ...]
-    entered: tuple[tuple[int, ...], ...] | None
-    prompt: str
-    cue: int | None
-    seconds: dict[str, float]
-    pages: PageCounters | None = None
 
 
 @dataclass

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from longlive_rag.config import OutputConfig, TakeRequest
-from longlive_rag.take import TakeRun, TakeWriter
+from longlive_rag.media.video import VideoWriter
+from longlive_rag.takes.writer import TakeRun, TakeWriter
 from longlive_rag.timeline import Timeline
-from longlive_rag.video import VideoWriter
 from retrieval.selection import Selection, candidate_frames
 
 SIZE = 32

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from backbone.config import ContextConfig
-from longlive_rag import bench
-from longlive_rag.bench import Roofline, Shape, pipeline_subject, random_subject, run
+from longlive_rag.diagnostics import bench
+from longlive_rag.diagnostics.bench import Roofline, Shape, pipeline_subject, random_subject, run
 from longlive_rag.pipeline import LongLiveRAGPipeline
 
 TOY = Shape(48, 2, 2, 96, (4, 6), ContextConfig())

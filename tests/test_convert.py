@@ -18,10 +18,10 @@ from backbone.checkpoints import load_weights, read_weights
 from backbone.lora import merge, read_lora
 from backbone.original import open_transformer
 from backbone.transformer import CausalWanTransformer
-from longlive_rag.convert import Converted, Sources, convert
+from longlive_rag.diagnostics.verify import Golden, _transformer, replay
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.rights.records import read_records, record_terms
-from longlive_rag.verify import Golden, _transformer, replay
+from longlive_rag.weights.convert import Converted, Sources, convert
 from retrieval.encoder import LatentAutoencoder
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -210,7 +210,7 @@ def test_where_it_may_be_written(original, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="file is a file"):
         convert(Sources(original), tmp_path / "file" / "made")
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr("longlive_rag.convert.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("longlive_rag.weights.convert.shutil.disk_usage", lambda _: usage)
     with pytest.raises(ValueError, match=r"no space left for .*made: it needs .* kB, 1\.0 kB are free"):
         convert(Sources(original), tmp_path / "made")
 

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from longlive_rag.cli.main import cli
-from longlive_rag.presets import BUILT_IN
+from longlive_rag.presets.preset import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 
 from backbone.config import ContextConfig
-from longlive_rag.bench import Shape, random_subject
-from longlive_rag.footprint import Footprint, Sample, check_lengths, draw, measure
-from longlive_rag.geometry import Geometry
-from longlive_rag.plan import budgets_that_fit, make_plan, weight_bytes
-from longlive_rag.presets import load_preset
-from longlive_rag.search_bench import measure_search
+from longlive_rag.diagnostics.bench import Shape, random_subject
+from longlive_rag.diagnostics.footprint import Footprint, Sample, check_lengths, draw, measure
+from longlive_rag.diagnostics.search_bench import measure_search
+from longlive_rag.presets.geometry import Geometry
+from longlive_rag.presets.plan import budgets_that_fit, make_plan, weight_bytes
+from longlive_rag.presets.preset import load_preset
 from longlive_rag.timeline import Timeline
 from retrieval.budgets import PageBudgets
 
@@ -63,7 +63,7 @@ MEASURED = """
 import json, sys
 import torch
 torch.set_num_threads(1)
-from longlive_rag import bench, footprint
+from longlive_rag.diagnostics import bench, footprint
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from retrieval.budgets import PageBudgets
 from tests.test_footprint import SHAPE
@@ -94,7 +94,7 @@ def planned(seconds: float, host_bytes: int) -> dict[str, int]:
 
 
 def random_subject_of_shape():
-    from longlive_rag import bench
+    from longlive_rag.diagnostics import bench
 
     bench.SHAPES["test"] = SHAPE
     return random_subject("test", torch.float32, torch.device("meta"))
@@ -151,8 +151,8 @@ def test_a_text_encoder_beside_a_gpu_is_in_host_memory() -> None:
 
 
 def test_weights_are_planned_as_they_are_loaded(pipeline_folder, monkeypatch) -> None:
-    from longlive_rag import embeddings
-    from longlive_rag.load import load_pipeline
+    from longlive_rag.presets import embeddings
+    from longlive_rag.weights.load import load_pipeline
 
     for large in (10**9, 0):
         monkeypatch.setattr(embeddings, "LARGE_TEXT_BYTES", large)
@@ -172,7 +172,7 @@ def test_search_is_measured() -> None:
 
 GONE_AGAIN = """
 import numpy as np
-from longlive_rag import footprint
+from longlive_rag.diagnostics import footprint
 footprint.reset_peak()
 before = footprint.peak_resident_bytes()
 block = np.ones(64 * 2**20, dtype=np.uint8)

@@ -23,8 +23,8 @@ from longlive_rag import (
     TakeWriter,
 )
 from longlive_rag.config import Steering
-from longlive_rag.geometry import backbone_id
-from longlive_rag.rollout import Rollout
+from longlive_rag.generation.rollout import Rollout
+from longlive_rag.presets.geometry import backbone_id
 from retrieval.pages import PageCache
 from tests.conftest import random_pipeline
 

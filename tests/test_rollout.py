@@ -8,8 +8,8 @@ from torch import Tensor
 
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.transformer import CausalWanTransformer
-from longlive_rag.noise import PhiloxNoise
-from longlive_rag.rollout import FinishedBlock, MemorySetup, RememberedFrames, Rollout
+from longlive_rag.generation.noise import PhiloxNoise
+from longlive_rag.generation.rollout import FinishedBlock, MemorySetup, RememberedFrames, Rollout
 from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.encoder import MeanPoolEncoder
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from backbone.vae import StreamingDecoder, encode_video
 from longlive_rag import LongLiveRAGPipeline, OutputConfig, TakeRun, TakeWriter
-from longlive_rag.start_image import read_start_image
-from longlive_rag.take_folder import LATENTS, START_IMAGE, read_record
+from longlive_rag.media.start_image import read_start_image
+from longlive_rag.takes.folder import LATENTS, START_IMAGE, read_record
 
 PROMPT = "a red circle walks in a meadow"
 OUTPUT = OutputConfig(height=32, width=48, upscale=2)

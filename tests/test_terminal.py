@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 
-from longlive_rag.terminal import Console, half_blocks, typed_lines
+from longlive_rag.cli.terminal import Console, half_blocks, typed_lines
 
 CELL = re.compile(r"\x1b\[38;2;(\d+);(\d+);(\d+)m\x1b\[48;2;(\d+);(\d+);(\d+)m\u2580")
 

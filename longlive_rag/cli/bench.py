@@ -12,7 +12,7 @@ from longlive_rag.cli.settings import Gibibytes, page_budgets
 from retrieval.budgets import PAGE_PRECISIONS, PagePrecision
 
 if TYPE_CHECKING:
-    from longlive_rag.bench import ArmFigures, Report, Subject
+    from longlive_rag.diagnostics.bench import ArmFigures, Report, Subject
 
 PROMPT = "a red circle walks in a meadow"
 
@@ -71,7 +71,7 @@ def bench(
     """
     import torch
 
-    from longlive_rag.bench import run
+    from longlive_rag.diagnostics.bench import run
 
     if threads:
         torch.set_num_threads(threads)
@@ -86,7 +86,7 @@ def bench(
 
 
 def _bench_search(sizes: str, as_json: bool) -> None:
-    from longlive_rag.search_bench import measure_search
+    from longlive_rag.diagnostics.search_bench import measure_search
 
     try:
         frames = [int(size) for size in sizes.split(",")]
@@ -107,8 +107,8 @@ def _bench_search(sizes: str, as_json: bool) -> None:
 def _subject(backbone: str, shape: str | None, dtype: str, device: str) -> Subject:
     import torch
 
-    from longlive_rag.bench import pipeline_subject, random_subject
-    from longlive_rag.load import load_pipeline, pick_device
+    from longlive_rag.diagnostics.bench import pipeline_subject, random_subject
+    from longlive_rag.weights.load import load_pipeline, pick_device
 
     if shape:
         return random_subject(shape, getattr(torch, dtype), pick_device(device))

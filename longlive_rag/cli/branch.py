@@ -46,8 +46,8 @@ def branch(
       The same words, another outcome:
         longlive-rag branch takes/first --at 00:00:12:08 -o takes/again
     """
-    from longlive_rag.continuing import branched, copy_start
-    from longlive_rag.take_folder import check_take_folder
+    from longlive_rag.takes.branch import branched, copy_start
+    from longlive_rag.takes.folder import check_take_folder
     from longlive_rag.timecode import parse_timecode
 
     chosen = Options(**options)

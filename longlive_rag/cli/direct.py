@@ -19,11 +19,11 @@ from longlive_rag.cli.settings import (
     with_rights,
     with_settings,
 )
-from longlive_rag.presets import BUILT_IN, DEFAULT_BACKBONE, load_preset
+from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
 
 if TYPE_CHECKING:
     from longlive_rag.cli.session import Session
-    from longlive_rag.legs import Leg
+    from longlive_rag.sessions.legs import Leg
 
 LONGEST_SECONDS = 600.0
 OF_NEW_TAKES = ("seed", "memory", "dtype", "codec", "deliverable", "phase", "show_label")
@@ -69,7 +69,7 @@ def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> 
         echo "a red circle jumps in a meadow" | longlive-rag direct takes/live --seconds 20
     """
     from longlive_rag.cli.session import Session
-    from longlive_rag.take_folder import RECORD
+    from longlive_rag.takes.folder import RECORD
 
     with ExitStack() as held:
         session = Session()
@@ -87,11 +87,11 @@ def _open_new(
 ) -> Leg:
     """A take that is begun."""
     from longlive_rag.config import CheckpointConfig
-    from longlive_rag.continuing import timeline_of
-    from longlive_rag.geometry import read_geometry
-    from longlive_rag.legs import Leg
-    from longlive_rag.remember import find_remembered
-    from longlive_rag.take_folder import TakeClaim, check_take_folder
+    from longlive_rag.presets.geometry import read_geometry
+    from longlive_rag.sessions.legs import Leg
+    from longlive_rag.takes.branch import timeline_of
+    from longlive_rag.takes.folder import TakeClaim, check_take_folder
+    from longlive_rag.takes.remember import find_remembered
 
     if prompt is None:
         prompt = session.first_line() or ""
@@ -122,9 +122,9 @@ def _open_old(
 
     from longlive_rag.cli.going_on import check_room, differences, open_take, provenance_like
     from longlive_rag.config import check_seconds
-    from longlive_rag.continuing import checkpoint_of, timeline_of
-    from longlive_rag.legs import Leg
-    from longlive_rag.take_folder import TakeClaim
+    from longlive_rag.sessions.legs import Leg
+    from longlive_rag.takes.branch import checkpoint_of, timeline_of
+    from longlive_rag.takes.folder import TakeClaim
 
     with refuse_bad_input(FLAGS):
         given = [FLAGS.get(name, f"--{name}") for name in OF_NEW_TAKES if options[name] not in (None, False)]

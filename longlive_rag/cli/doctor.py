@@ -12,7 +12,7 @@ import click
 from longlive_rag.cli.errors import refuse_bad_input
 
 if TYPE_CHECKING:
-    from longlive_rag.doctor import Finding
+    from longlive_rag.diagnostics.doctor import Finding
 
 SIGNS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 
@@ -32,7 +32,7 @@ def doctor(backbone: str | None, dtype: str | None, folder: Path, as_json: bool)
       longlive-rag doctor
       longlive-rag doctor --backbone longlive
     """
-    from longlive_rag.doctor import examine
+    from longlive_rag.diagnostics.doctor import examine
 
     findings = examine(folder)
     if backbone is not None:
@@ -49,10 +49,10 @@ def doctor(backbone: str | None, dtype: str | None, folder: Path, as_json: bool)
 
 def judged(backbone: str, dtype: str | None) -> list[Finding]:
     """Whether a backbone, by name or folder, would run here; files of a known one need not be there."""
-    from longlive_rag.catalogue import known_backbone, known_names
-    from longlive_rag.doctor import device_memory, flops_per_second, judge, kind_of, usual_dtype
-    from longlive_rag.fit import estimate_of_folder, estimate_of_known
-    from longlive_rag.presets import BUILT_IN, load_preset
+    from longlive_rag.diagnostics.doctor import device_memory, flops_per_second, judge, kind_of, usual_dtype
+    from longlive_rag.presets.catalogue import known_backbone, known_names
+    from longlive_rag.presets.fit import estimate_of_folder, estimate_of_known
+    from longlive_rag.presets.preset import BUILT_IN, load_preset
 
     device, memory = device_memory()
     chosen, kind = dtype or usual_dtype(device), kind_of(device)

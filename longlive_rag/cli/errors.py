@@ -51,7 +51,7 @@ def refuse_bad_input(flags: Mapping[str, str] | None = None) -> Iterator[None]:
 
 def check_writable(path: Path | None) -> None:
     """Raise ValueError unless a file can be written at `path`: better now than after the work; None asks nothing."""
-    from longlive_rag.take_folder import check_no_take_file
+    from longlive_rag.takes.folder import check_no_take_file
 
     if path is None:
         return

@@ -15,7 +15,7 @@ import click
 from longlive_rag.cli.errors import Failed, Stopped, check_writable, one_line, refuse_bad_input
 from longlive_rag.cli.generate import quiet_libraries
 from longlive_rag.cli.settings import SETTINGS, Setting
-from longlive_rag.presets import DEFAULT_BACKBONE
+from longlive_rag.presets.preset import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -97,7 +97,7 @@ def drift(
     from eval.measure import MeasureSettings
     from eval.protocols import MappingTable
     from eval.single import possible_horizons
-    from longlive_rag.load import pick_device
+    from longlive_rag.weights.load import pick_device
 
     with refuse_bad_input(FLAGS):
         footage = [find_footage(Path(video)) for video in videos]
@@ -407,10 +407,10 @@ def retrieval(
     from tqdm import tqdm
 
     from eval.retrieval_quality import arms_of, make_takes, measure_retrieval
-    from longlive_rag.convert import read_encoder
-    from longlive_rag.disk import write_json
-    from longlive_rag.load import load_pipeline
+    from longlive_rag.weights.convert import read_encoder
+    from longlive_rag.weights.load import load_pipeline
     from retrieval.encoder import LatentEncoder, MeanPoolEncoder
+    from retrieval.files import write_json
 
     with refuse_bad_input():
         check_writable(json_path)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.take_folder import check_no_take_file
+from longlive_rag.takes.folder import check_no_take_file
 
 if TYPE_CHECKING:
-    from longlive_rag.export import Excerpt
+    from longlive_rag.takes.export import Excerpt
 
 FILE = click.Path(path_type=Path)
 
@@ -58,10 +58,10 @@ def export(
     """
     targets = {kind: path for kind, path in wanted.items() if path is not None}
     with refuse_bad_input({"codec": "--codec"}):
-        from longlive_rag.export import open_excerpt
-        from longlive_rag.take_folder import read_record
+        from longlive_rag.media.video import check_codec
+        from longlive_rag.takes.export import open_excerpt
+        from longlive_rag.takes.folder import read_record
         from longlive_rag.timecode import parse_timecode
-        from longlive_rag.video import check_codec
 
         if not targets:
             raise ValueError("nothing is asked for; add --video, --frames, --stills, --sheet, --otio or --cues")
@@ -96,9 +96,9 @@ def _check_target(kind: str, path: Path, overwrite: bool) -> None:
 
 
 def _write(kind: str, excerpt: Excerpt, path: Path, codec: str | None) -> dict[str, Any]:
-    from longlive_rag.cue_files import read_cues, write_cues
-    from longlive_rag.export import export_frames, export_sheet, export_stills, export_video
-    from longlive_rag.otio import write_timeline
+    from longlive_rag.takes.cue_files import read_cues, write_cues
+    from longlive_rag.takes.export import export_frames, export_sheet, export_stills, export_video
+    from longlive_rag.takes.otio import write_timeline
 
     def video() -> dict[str, Any]:
         copied = export_video(excerpt, path, codec)

@@ -28,7 +28,7 @@ def extend(folder: Path, seconds: float, prompt: str | None, **options: Any) -> 
       longlive-rag extend takes/first --seconds 20
       longlive-rag extend takes/first --seconds 20 --prompt "a red circle jumps in a meadow"
     """
-    from longlive_rag.continuing import extended
+    from longlive_rag.takes.branch import extended
 
     chosen = Options(**options)
     with refuse_bad_input(FLAGS):

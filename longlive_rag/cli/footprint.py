@@ -11,11 +11,11 @@ import click
 
 from longlive_rag.cli.errors import check_writable, refuse_bad_input
 from longlive_rag.cli.settings import FLAGS, Gibibytes, page_budgets
-from longlive_rag.presets import DEFAULT_BACKBONE
+from longlive_rag.presets.preset import DEFAULT_BACKBONE
 from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
 
 if TYPE_CHECKING:
-    from longlive_rag.footprint import Footprint, Sample
+    from longlive_rag.diagnostics.footprint import Footprint, Sample
 
 PROMPT = "a red circle walks in a meadow"
 
@@ -59,7 +59,7 @@ def footprint(
     """
     import torch
 
-    from longlive_rag.footprint import check_lengths, draw, measure
+    from longlive_rag.diagnostics.footprint import check_lengths, draw, measure
 
     if threads:
         torch.set_num_threads(threads)
@@ -82,9 +82,9 @@ def _samples(
 ) -> Iterator[Sample]:
     import torch
 
-    from longlive_rag.bench import random_subject
-    from longlive_rag.footprint import samples_of_pipeline, samples_of_subject
-    from longlive_rag.load import load_pipeline, pick_device
+    from longlive_rag.diagnostics.bench import random_subject
+    from longlive_rag.diagnostics.footprint import samples_of_pipeline, samples_of_subject
+    from longlive_rag.weights.load import load_pipeline, pick_device
 
     if shape:
         subject = random_subject(shape, getattr(torch, dtype), pick_device(device))

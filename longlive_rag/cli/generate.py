@@ -26,15 +26,15 @@ from longlive_rag.cli.settings import (
     with_settings,
 )
 from longlive_rag.config import CheckpointConfig, CheckpointMode, TakeRequest
-from longlive_rag.cues import cue_blocks, snapped
-from longlive_rag.geometry import Geometry, backbone_id, read_geometry
-from longlive_rag.presets import BUILT_IN, DEFAULT_BACKBONE, Preset, load_preset
+from longlive_rag.generation.cues import cue_blocks, snapped
+from longlive_rag.presets.geometry import Geometry, backbone_id, read_geometry
+from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, Preset, load_preset
 from longlive_rag.timeline import Timeline
 
 if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline
     from longlive_rag.rights.provenance import Provenance
-    from longlive_rag.take import TakeRun, TakeWriter
+    from longlive_rag.takes.writer import TakeRun, TakeWriter
     from retrieval.budgets import PageCounters
 
 PROGRESS = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} frames, {rate_noinv_fmt} end to end, "
@@ -139,11 +139,11 @@ def generate(
 
     Options from --window to --upscale default to the backbone's preset.
     """
-    from longlive_rag.continuing import timeline_of
-    from longlive_rag.remember import find_remembered
-    from longlive_rag.start_image import read_start_image
-    from longlive_rag.take import TakeWriter
-    from longlive_rag.take_folder import TakeClaim, check_take_folder
+    from longlive_rag.media.start_image import read_start_image
+    from longlive_rag.takes.branch import timeline_of
+    from longlive_rag.takes.folder import TakeClaim, check_take_folder
+    from longlive_rag.takes.remember import find_remembered
+    from longlive_rag.takes.writer import TakeWriter
 
     with ExitStack() as held:
         with refuse_bad_input(FLAGS):
@@ -177,7 +177,7 @@ def stored_bytes(
     request: TakeRequest, timeline: Timeline, geometry: Geometry, dtype: str, checkpoints: CheckpointConfig
 ) -> int:
     """What a take's latents and checkpoints will take of the disk, roughly."""
-    from longlive_rag.plan import checkpoint_bytes
+    from longlive_rag.presets.plan import checkpoint_bytes
 
     latents = timeline.latent_frames * (geometry.latent_bytes + geometry.embedding_bytes)
     return latents + checkpoint_bytes(checkpoints, timeline, request.context, geometry.page_bytes(dtype))
@@ -195,10 +195,10 @@ def open_backbone(
     """Load the backbone and let it look at the request; reports words it has never read on stderr."""
     begin_s = time.perf_counter()
     with refuse_bad_input(FLAGS):
-        from longlive_rag.load import load_pipeline, pick_device, use_threads
-        from longlive_rag.noise import PhiloxNoise
-        from longlive_rag.take import TakeRun
-        from longlive_rag.video import check_codec
+        from longlive_rag.generation.noise import PhiloxNoise
+        from longlive_rag.media.video import check_codec
+        from longlive_rag.takes.writer import TakeRun
+        from longlive_rag.weights.load import load_pipeline, pick_device, use_threads
 
         check_codec(codec)
         check_cache_fits(preset, request, dtype, device)
@@ -228,8 +228,8 @@ def open_backbone(
 
 def check_cache_fits(preset: Preset, request: TakeRequest, dtype: str, device: str) -> None:
     """Raise ValueError if the window's keys and values alone are more than a CPU's memory; a GPU says so itself."""
-    from longlive_rag.doctor import free_memory
-    from longlive_rag.load import pick_device
+    from longlive_rag.diagnostics.doctor import free_memory
+    from longlive_rag.weights.load import pick_device
 
     if pick_device(device).type != "cpu":
         return
@@ -363,7 +363,7 @@ def kept(record: dict[str, Any], folder: Path) -> str:
 
 def report(record: dict[str, Any], folder: Path, as_json: bool) -> None:
     """Say what happened and where to look."""
-    from longlive_rag.take_folder import CONTACT_SHEET, MEMORY_MAP, RECORD
+    from longlive_rag.takes.folder import CONTACT_SHEET, MEMORY_MAP, RECORD
 
     video, timings, memory = record["video"], record["timings"], record["memory"]
     paths = {

@@ -15,16 +15,16 @@ from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.generate import make, open_backbone, provenance_of, report, stored_bytes
 from longlive_rag.cli.settings import FLAGS, POLICY, build_checkpoint, with_checkpoints
 from longlive_rag.config import CheckpointConfig, CheckpointMode, TakeRequest
-from longlive_rag.continuing import backbone_of, check_latents, checkpoint_of, request_of, timeline_of
-from longlive_rag.disk import in_words
-from longlive_rag.geometry import read_geometry
-from longlive_rag.presets import Preset
+from longlive_rag.presets.geometry import read_geometry
+from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.policy import LicensePolicy, pick_policy
+from longlive_rag.takes.branch import backbone_of, check_latents, checkpoint_of, request_of, timeline_of
 from longlive_rag.timeline import Timeline
+from retrieval.files import in_words
 
 if TYPE_CHECKING:
     from longlive_rag.rights.provenance import Provenance
-    from longlive_rag.take import TakeEvent, TakeRun
+    from longlive_rag.takes.writer import TakeEvent, TakeRun
 
 TAKE = click.argument("folder", metavar="TAKE", type=click.Path(path_type=Path))
 
@@ -96,7 +96,7 @@ def open_take(folder: Path, backbone: str | None) -> OpenTake:
     Raises:
         ValueError: if it is no take, is damaged, or its backbone is not here.
     """
-    from longlive_rag.take_folder import read_record
+    from longlive_rag.takes.folder import read_record
 
     record = read_record(folder)
     preset = backbone_of(record, folder, backbone)
@@ -135,8 +135,8 @@ def go_on(
         event: for the take's history.
         prepare: fills the folder, once it is claimed and the backbone is loaded.
     """
-    from longlive_rag.take import TakeWriter
-    from longlive_rag.take_folder import TakeClaim
+    from longlive_rag.takes.folder import TakeClaim
+    from longlive_rag.takes.writer import TakeWriter
 
     with ExitStack() as held:
         with refuse_bad_input(FLAGS):
@@ -182,7 +182,7 @@ def check_room(
     Raises:
         ValueError: saying how much is needed and how much there is.
     """
-    from longlive_rag.take_folder import estimate_bytes
+    from longlive_rag.takes.folder import estimate_bytes
 
     geometry = read_geometry(take.preset, request.output, request.memory.encoder)
     stored = stored_bytes(request, timeline, geometry, take.record["run"]["dtype"], checkpoints)

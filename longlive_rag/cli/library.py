@@ -13,7 +13,7 @@ import click
 from longlive_rag.cli.errors import refuse_bad_input
 
 if TYPE_CHECKING:
-    from longlive_rag.library import Found, Library, PromptUnits
+    from longlive_rag.takes.library import Found, Library, PromptUnits
 
 ROOT = click.argument("root", default="takes", type=click.Path(path_type=Path))
 PROMPT_WIDTH = 60
@@ -42,7 +42,7 @@ def list_takes(root: Path, as_json: bool) -> None:
       longlive-rag library list
       longlive-rag library list takes --json
     """
-    from longlive_rag.library import open_library
+    from longlive_rag.takes.library import open_library
 
     with refuse_bad_input():
         found = open_library(root)
@@ -98,7 +98,7 @@ def search(
     What was found can be remembered by a new take:
       longlive-rag generate "a red circle walks in a desert" -o takes/second --remember takes/first@4-6
     """
-    from longlive_rag.library import open_library, search_frame, search_words
+    from longlive_rag.takes.library import open_library, search_frame, search_words
 
     with refuse_bad_input():
         if (text is None) == (frame is None):
@@ -132,7 +132,7 @@ def search(
 def _text_encoder(takes: Library, backbone: str | None) -> PromptUnits:
     """What embeds prompts: the text encoder of `backbone`, or of the one that most takes are by."""
     from longlive_rag.cli.generate import quiet_libraries
-    from longlive_rag.presets import find_folder
+    from longlive_rag.presets.preset import find_folder
 
     name = backbone or Counter(take.record["run"]["backbone"] for take in takes.takes).most_common(1)[0][0]
     try:
@@ -142,7 +142,7 @@ def _text_encoder(takes: Library, backbone: str | None) -> PromptUnits:
             raise
         raise ValueError(f"{error}; name the takes' backbone with --backbone, or add --words-only") from error
     with quiet_libraries():
-        from longlive_rag.embeddings import prompt_units_of
+        from longlive_rag.presets.embeddings import prompt_units_of
 
         return prompt_units_of(folder)
 
@@ -150,10 +150,10 @@ def _text_encoder(takes: Library, backbone: str | None) -> PromptUnits:
 def _draw(found: Found, title: str, path: Path) -> None:
     from PIL import Image
 
-    from longlive_rag.export import save_picture
-    from longlive_rag.pictures import found_sheet, timecode
+    from longlive_rag.media.pictures import found_sheet, timecode
+    from longlive_rag.media.video import read_frames
     from longlive_rag.rights.provenance import DIGITAL_SOURCE
-    from longlive_rag.video import read_frames
+    from longlive_rag.takes.export import save_picture
 
     tiles = []
     for hit in found.hits:

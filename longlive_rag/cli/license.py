@@ -96,7 +96,7 @@ def show(path: Path, as_json: bool) -> None:
       longlive-rag license show models/wan
       longlive-rag license show tiny-world
     """
-    from longlive_rag.presets import BUILT_IN, load_preset
+    from longlive_rag.presets.preset import BUILT_IN, load_preset
     from longlive_rag.rights.records import rights_of
 
     with refuse_bad_input():

@@ -13,9 +13,9 @@ import click
 from longlive_rag.cli.errors import Failed, refuse_bad_input
 
 if TYPE_CHECKING:
-    from longlive_rag.catalogue import KnownBackbone, ReleasedFiles
-    from longlive_rag.doctor import Finding
-    from longlive_rag.hub import Fetched
+    from longlive_rag.diagnostics.doctor import Finding
+    from longlive_rag.presets.catalogue import KnownBackbone, ReleasedFiles
+    from longlive_rag.weights.hub import Fetched
 
 FOLDER = click.Path(path_type=Path)
 
@@ -44,7 +44,7 @@ def list_(as_json: bool) -> None:
     Example:
       longlive-rag models list
     """
-    from longlive_rag.catalogue import known_backbone, known_names
+    from longlive_rag.presets.catalogue import known_backbone, known_names
 
     with refuse_bad_input():
         known = [known_backbone(name) for name in known_names()]
@@ -66,7 +66,7 @@ def show(name: str, as_json: bool) -> None:
     Example:
       longlive-rag models show longlive
     """
-    from longlive_rag.catalogue import known_backbone
+    from longlive_rag.presets.catalogue import known_backbone
 
     with refuse_bad_input():
         known = known_backbone(name)
@@ -100,9 +100,9 @@ def fetch(name: str, dest: Path | None, mirror: Path | None) -> None:
       longlive-rag models fetch longlive
       longlive-rag models fetch longlive --to /data/longlive --mirror /mnt/hub
     """
-    from longlive_rag.catalogue import known_backbone
-    from longlive_rag.hub import FetchError
-    from longlive_rag.hub import fetch as get
+    from longlive_rag.presets.catalogue import known_backbone
+    from longlive_rag.weights.hub import FetchError
+    from longlive_rag.weights.hub import fetch as get
 
     with refuse_bad_input():
         known = known_backbone(name)
@@ -145,8 +145,8 @@ def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
         --preset longlive --dtype bfloat16
     """
     from longlive_rag.cli.generate import quiet_libraries
-    from longlive_rag.convert import Sources
-    from longlive_rag.convert import convert as make
+    from longlive_rag.weights.convert import Sources
+    from longlive_rag.weights.convert import convert as make
 
     with refuse_bad_input({"lora_alpha": "--lora-alpha"}), quiet_libraries():
         try:
@@ -187,10 +187,10 @@ def check(folder: Path, dtype: str | None, as_json: bool) -> None:
     """
     from longlive_rag.cli.doctor import line
     from longlive_rag.cli.generate import quiet_libraries
-    from longlive_rag.doctor import device_memory, judge, kind_of, usual_dtype
-    from longlive_rag.fit import estimate_of_folder
-    from longlive_rag.inventory import inventory
-    from longlive_rag.presets import BUILT_IN, load_preset
+    from longlive_rag.diagnostics.doctor import device_memory, judge, kind_of, usual_dtype
+    from longlive_rag.diagnostics.inventory import inventory
+    from longlive_rag.presets.fit import estimate_of_folder
+    from longlive_rag.presets.preset import BUILT_IN, load_preset
 
     with refuse_bad_input(), quiet_libraries():
         if not folder.is_dir():
@@ -228,8 +228,8 @@ def embed_prompts(prompts: tuple[str, ...], backbone: str, prompt_file: Path | N
       longlive-rag models embed-prompts "a red circle walks in a meadow" --backbone tiny-world -o prompts.safetensors
     """
     from longlive_rag.cli.generate import quiet_libraries
-    from longlive_rag.presets import load_preset
-    from longlive_rag.prompts import read_prompts
+    from longlive_rag.presets.preset import load_preset
+    from longlive_rag.presets.prompts import read_prompts
 
     with refuse_bad_input(), quiet_libraries():
         if prompt_file is not None:
@@ -239,7 +239,7 @@ def embed_prompts(prompts: tuple[str, ...], backbone: str, prompt_file: Path | N
         if output.suffix != ".safetensors":
             raise ValueError(f"the output is {output}; its name must end in .safetensors")
         folder = load_preset(backbone).folder
-        from longlive_rag.embeddings import embed_with_encoder_only
+        from longlive_rag.presets.embeddings import embed_with_encoder_only
 
         count = embed_with_encoder_only(folder, list(dict.fromkeys(prompts)), output)
     click.echo(f"{output}: {count} prompts")
@@ -247,7 +247,7 @@ def embed_prompts(prompts: tuple[str, ...], backbone: str, prompt_file: Path | N
 
 def _terms_of(folder: Path) -> list[Finding]:
     """A line a weight file, and on the first that has no terms, what to do."""
-    from longlive_rag.doctor import Finding
+    from longlive_rag.diagnostics.doctor import Finding
     from longlive_rag.rights.records import rights_of
 
     advice, findings = f"longlive-rag license record {folder} --spdx ID --source WHERE", []

@@ -11,13 +11,13 @@ import click
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.settings import FLAGS, Gibibytes, build_checkpoint, build_request, with_checkpoints, with_settings
 from longlive_rag.config import CheckpointConfig, CheckpointMode
-from longlive_rag.cues import Schedule
-from longlive_rag.presets import DEFAULT_BACKBONE, load_preset
+from longlive_rag.generation.cues import Schedule
+from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
 
 if TYPE_CHECKING:
     from longlive_rag.config import TakeRequest
-    from longlive_rag.plan import Plan
-    from longlive_rag.presets import Preset
+    from longlive_rag.presets.plan import Plan
+    from longlive_rag.presets.preset import Preset
 
 
 @click.command()
@@ -53,7 +53,7 @@ def plan(
       longlive-rag plan --seconds 120 --host-gib 16
     """
     with refuse_bad_input(FLAGS):
-        from longlive_rag.plan import budgets_that_fit
+        from longlive_rag.presets.plan import budgets_that_fit
 
         preset = load_preset(backbone)
         request = build_request(preset, Schedule("a plan", (), seconds), 0, None, settings)
@@ -75,11 +75,11 @@ def plan_request(
     """The plan of a request on a pipeline folder; on a GPU of known size, the text encoder lies where it will."""
     import torch
 
-    from longlive_rag.geometry import read_geometry
-    from longlive_rag.load import text_device
-    from longlive_rag.plan import decode_bytes, make_plan, vae_channels, weight_bytes
-    from longlive_rag.take_folder import estimate_bytes
+    from longlive_rag.presets.geometry import read_geometry
+    from longlive_rag.presets.plan import decode_bytes, make_plan, vae_channels, weight_bytes
+    from longlive_rag.takes.folder import estimate_bytes
     from longlive_rag.timeline import Timeline
+    from longlive_rag.weights.load import text_device
 
     output, context = request.output, request.context
     on_gpu, text_on_host = device == "cuda", False

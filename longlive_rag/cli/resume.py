@@ -41,8 +41,8 @@ def resume(folder: Path, **options: Any) -> None:
 
 
 def _is_whole(take: OpenTake) -> bool:
-    from longlive_rag.take_folder import VIDEO
-    from longlive_rag.video import safe_frames
+    from longlive_rag.media.video import safe_frames
+    from longlive_rag.takes.folder import VIDEO
 
     finished = take.record["status"] == "finished" and take.blocks >= take.timeline.blocks
     return finished and safe_frames(take.folder / VIDEO) >= take.record["video"]["frames"]

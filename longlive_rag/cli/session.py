@@ -13,16 +13,16 @@ import numpy as np
 
 from longlive_rag.cli.errors import Failed
 from longlive_rag.cli.generate import check_finished, ending_well, kept, reason_of
+from longlive_rag.cli.terminal import Console, typed_lines
 from longlive_rag.config import SteerVerb, TakeRequest
-from longlive_rag.cue_files import read_steering
-from longlive_rag.live import LiveTake
-from longlive_rag.terminal import Console, typed_lines
+from longlive_rag.sessions.live import LiveTake
+from longlive_rag.takes.cue_files import read_steering
 from longlive_rag.timecode import format_timecode
 
 if TYPE_CHECKING:
-    from longlive_rag.legs import Leg
-    from longlive_rag.pipeline import Block
-    from longlive_rag.take import TakeWriter
+    from longlive_rag.generation.block import Block
+    from longlive_rag.sessions.legs import Leg
+    from longlive_rag.takes.writer import TakeWriter
 
 HELP = (
     "Type what is to be seen next; it takes over at the next block.",

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import click
 
 from longlive_rag.config import CheckpointConfig, CheckpointMode, Cue, TakeRequest
-from longlive_rag.cues import Schedule
-from longlive_rag.presets import Preset
+from longlive_rag.generation.cues import Schedule
+from longlive_rag.presets.preset import Preset
 from longlive_rag.timecode import parse_timecode
 from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
 
@@ -303,7 +303,7 @@ def build_schedule(
         return Schedule(prompt, timed, DEFAULT_SECONDS if seconds is None else seconds)
     if cues:
         raise ValueError("--cue and --cues are both given; put all cues into the file")
-    from longlive_rag.cue_files import read_cues
+    from longlive_rag.takes.cue_files import read_cues
 
     file = read_cues(source.file, fps, source.line)
     if seconds is None and file.seconds is None and source.switch_every is None:

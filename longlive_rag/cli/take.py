@@ -42,7 +42,7 @@ def info(folder: Path, as_json: bool) -> None:
       longlive-rag take info takes/first
       longlive-rag take info takes/first --json
     """
-    from longlive_rag.inspection import describe
+    from longlive_rag.takes.inspection import describe
 
     with refuse_bad_input():
         facts = describe(folder)
@@ -63,7 +63,7 @@ def repair(folder: Path) -> None:
     Examples:
       longlive-rag take repair takes/first
     """
-    from longlive_rag.take_folder import LATENTS
+    from longlive_rag.takes.folder import LATENTS
     from retrieval.store import repair as mend
 
     with refuse_bad_input():

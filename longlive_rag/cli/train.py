@@ -10,8 +10,8 @@ import click
 
 from longlive_rag.cli.errors import Failed, Stopped, refuse_bad_input
 from longlive_rag.cli.settings import FLAGS, Steps, build_request
-from longlive_rag.cues import Schedule
-from longlive_rag.presets import DEFAULT_BACKBONE, load_preset
+from longlive_rag.generation.cues import Schedule
+from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
 
 FOLDER = click.Path(path_type=Path)
 HELD_BYTES = 4 * 2**30
@@ -54,11 +54,11 @@ def corpus(
     from tqdm import tqdm
 
     from longlive_rag.cli.generate import open_backbone, provenance_of, reason_of
-    from longlive_rag.continuing import is_finished
-    from longlive_rag.corpus import check_not_finished, make_takes, take_folders
-    from longlive_rag.geometry import backbone_id
-    from longlive_rag.prompts import read_prompts
-    from longlive_rag.take_folder import check_take_folder
+    from longlive_rag.presets.geometry import backbone_id
+    from longlive_rag.presets.prompts import read_prompts
+    from longlive_rag.sessions.corpus import check_not_finished, make_takes, take_folders
+    from longlive_rag.takes.branch import is_finished
+    from longlive_rag.takes.folder import check_take_folder
 
     with refuse_bad_input(FLAGS):
         preset = load_preset(backbone)
@@ -120,8 +120,8 @@ def encoder(takes: tuple[Path, ...], output: Path, device: str, as_json: bool, *
     """
     from tqdm import tqdm
 
-    from longlive_rag.load import pick_device
-    from longlive_rag.training_picture import draw_training
+    from longlive_rag.media.training_picture import draw_training
+    from longlive_rag.weights.load import pick_device
     from retrieval.training import Chunks, EncoderTraining, read_log, train_encoder
 
     with refuse_bad_input(FLAGS):
@@ -154,7 +154,7 @@ def _frames_of(takes: tuple[Path, ...]) -> list[Any]:
     Raises:
         ValueError: if one holds none, or was made by another backbone than the first.
     """
-    from longlive_rag.take_folder import LATENTS, RECORD, read_record
+    from longlive_rag.takes.folder import LATENTS, RECORD, read_record
     from retrieval.store import LatentStore
     from retrieval.training import Held
 

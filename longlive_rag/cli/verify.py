@@ -38,8 +38,8 @@ def verify(
       longlive-rag verify --memory-host-gib 0 tests/golden/rag_ae.safetensors
       longlive-rag verify --page-precision float8 tests/golden/rag_ae.safetensors
     """
-    from longlive_rag.load import pick_device
-    from longlive_rag.verify import Golden, replay
+    from longlive_rag.diagnostics.verify import Golden, replay
+    from longlive_rag.weights.load import pick_device
 
     with refuse_bad_input(FLAGS):
         budgets = page_budgets(gpu_gib, host_gib, page_precision)
@@ -60,7 +60,7 @@ def verify(
 
 
 def _line(verdict: object) -> str:
-    from longlive_rag.verify import Verdict
+    from longlive_rag.diagnostics.verify import Verdict
 
     assert isinstance(verdict, Verdict)
     word = "ok  " if verdict.passed else "FAIL"

@@ -111,8 +111,8 @@ def train_vae_command(
     run: Path, begin_with: Path | None, steps: int | None, device: str, bfloat16: bool, threads: int | None
 ) -> None:
     """Stage 1: the video VAE on rendered clips."""
-    from longlive_rag.load import load_pipeline
     from longlive_rag.tinyworld.train_vae import train_vae
+    from longlive_rag.weights.load import load_pipeline
 
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
@@ -129,8 +129,8 @@ def train_backbone_command(
     run: Path, begin_with: Path | None, steps: int | None, device: str, bfloat16: bool, threads: int | None
 ) -> None:
     """Stage 2: text encoder and causal transformer, by flow matching on blocks."""
-    from longlive_rag.load import load_pipeline
     from longlive_rag.tinyworld.train_backbone import train_backbone
+    from longlive_rag.weights.load import load_pipeline
 
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
@@ -220,9 +220,9 @@ def oracle(backbone: str, clips: int, json_path: Path | None, threads: int | Non
     """
     from tqdm import tqdm
 
-    from longlive_rag.load import load_pipeline
     from longlive_rag.tinyworld.oracle import TRAITS
     from longlive_rag.tinyworld.validate import CONDITIONS, validate_oracle
+    from longlive_rag.weights.load import load_pipeline
 
     _set_threads(threads)
     with refuse_bad_input():
@@ -272,8 +272,8 @@ def evaluate(
       longlive-rag world evaluate --json evaluation.json --strips pictures
       longlive-rag world evaluate vae prompts --takes 8
     """
-    from longlive_rag.load import load_pipeline
     from longlive_rag.tinyworld.curve_picture import draw_agreement
+    from longlive_rag.weights.load import load_pipeline
 
     _set_threads(threads)
     with refuse_bad_input():
@@ -364,8 +364,8 @@ def _set_threads(threads: int | None) -> None:
 
 
 def _hardware(device: str, bfloat16: bool, threads: int | None) -> Hardware:
-    from longlive_rag.load import pick_device
     from longlive_rag.tinyworld.training import Hardware
+    from longlive_rag.weights.load import pick_device
 
     _set_threads(threads)
     with refuse_bad_input():
@@ -391,8 +391,8 @@ def _corpus(vae: AutoencoderKLWan, run: Path, name: str) -> Corpus:
 
 
 def _write(frames: NDArray[np.uint8], output: Path) -> None:
+    from longlive_rag.media.video import VideoWriter
     from longlive_rag.tinyworld.world import FPS
-    from longlive_rag.video import VideoWriter
 
     if output.suffix == ".mp4":
         with VideoWriter(output, fps=FPS, width=frames.shape[2], height=frames.shape[1], upscale=4) as writer:

@@ -7,8 +7,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from longlive_rag.disk import write_json
-from longlive_rag.settings import cache_folder
+from longlive_rag.environment import cache_folder
+from retrieval.files import write_json
 
 REMEMBERED_FROM_BYTES = 64 * 1024 * 1024
 

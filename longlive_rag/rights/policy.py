@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from longlive_rag.environment import stated_policy
 from longlive_rag.rights.records import FileRights, folder_of, rights_of
 from longlive_rag.rights.spdx import Use
-from longlive_rag.settings import stated_policy
 
 LicensePolicy = Literal["any", "research", "commercial"]
 DEFAULT_POLICY: LicensePolicy = "any"

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from backbone.files import read_json
-from longlive_rag.disk import write_json
 from longlive_rag.rights.hashing import sha256
 from longlive_rag.rights.spdx import NO_ASSERTION, Use, allowed_use, check_expression
+from retrieval.files import write_json
 
 RECORDS = "licenses.json"
 RECORDS_FORMAT = 1

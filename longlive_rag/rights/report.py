@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from backbone.files import read_json
-from longlive_rag.disk import in_words
 from longlive_rag.rights.dependencies import bill_of_materials
 from longlive_rag.rights.hashing import sha256
 from longlive_rag.rights.provenance import uses_in_words
+from retrieval.files import in_words
 
 TAKE_RECORD = "take.json"
 

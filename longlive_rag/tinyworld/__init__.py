@@ -1,0 +1,1 @@
+"""The drawn world: its grammar and drawing, its oracle, and the training of the backbone that lives in it."""

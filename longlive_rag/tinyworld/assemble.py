@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from backbone.vae import fold_temporal_convs
 from longlive_rag.pipeline import LongLiveRAGPipeline
-from longlive_rag.presets import INDEX
+from longlive_rag.presets.preset import INDEX
 from longlive_rag.rights.records import write_record
 from longlive_rag.tinyworld.text import share_capitals
 from longlive_rag.tinyworld.train_backbone import CONTEXT, SAMPLER, TextToVideo

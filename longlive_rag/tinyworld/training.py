@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from longlive_rag.media.training_picture import draw_training
 from longlive_rag.tinyworld.muon import Muon
-from longlive_rag.training_picture import draw_training
 from retrieval.training import CHECKPOINT, LOG, append_log, read_log, save_atomically
 
 # Weights by which vectors enter and leave a network, and tables, are no matrices between layers: AdamW takes them.

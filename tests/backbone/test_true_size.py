@@ -53,8 +53,8 @@ BLOCK = """
 from diffusers import AutoencoderKLWan
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.vae import StreamingDecoder
-from longlive_rag.noise import PhiloxNoise
-from longlive_rag.rollout import Rollout
+from longlive_rag.generation.noise import PhiloxNoise
+from longlive_rag.generation.rollout import Rollout
 from retrieval.encoder import MeanPoolEncoder
 
 torch.manual_seed(0)

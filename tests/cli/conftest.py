@@ -44,7 +44,7 @@ def backbone(tmp_path) -> Path:
 @pytest.fixture
 def fake_pipeline(monkeypatch):
     """`fake_pipeline(...)` makes the command line load a `FakePipeline` with these arguments."""
-    from longlive_rag import load
+    from longlive_rag.weights import load
 
     def use(**settings: object) -> None:
         monkeypatch.setattr(load, "load_pipeline", lambda *_: FakePipeline(**settings))

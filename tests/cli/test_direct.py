@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 from longlive_rag.cli.session import Session
-from longlive_rag.take_folder import read_record
-from longlive_rag.video import read_frames
+from longlive_rag.media.video import read_frames
+from longlive_rag.takes.folder import read_record
 from retrieval.store import LatentStore, block_numbers
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from longlive_rag.presets import BUILT_IN, load_preset
-from longlive_rag.video import count_frames, read_frames
+from longlive_rag.media.video import count_frames, read_frames
+from longlive_rag.presets.preset import BUILT_IN, load_preset
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "a red circle walks in a meadow"

@@ -8,7 +8,7 @@ import shutil
 import pytest
 from fakes import make_request, write_take
 
-from longlive_rag.video import count_frames
+from longlive_rag.media.video import count_frames
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from longlive_rag.video import count_frames
+from longlive_rag.media.video import count_frames
 
 PROMPT = "a red circle walks in a meadow"
 TESTS = Path(__file__).parents[1]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from longlive_rag.take_folder import CHECKPOINTS, LATENTS, VIDEO, TakeClaim, read_record
-from longlive_rag.video import count_frames, read_frames
+from longlive_rag.media.video import count_frames, read_frames
+from longlive_rag.takes.folder import CHECKPOINTS, LATENTS, VIDEO, TakeClaim, read_record
 from retrieval import files
 from retrieval.store import LatentStore
 

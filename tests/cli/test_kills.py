@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from longlive_rag.take_folder import LATENTS, RECORD, VIDEO, read_record
-from longlive_rag.video import read_frames
+from longlive_rag.media.video import read_frames
+from longlive_rag.takes.folder import LATENTS, RECORD, VIDEO, read_record
 from retrieval.store import LatentStore
 
 ROOT = Path(__file__).parents[2]

@@ -19,11 +19,11 @@ from transformers import UMT5EncoderModel, ViTConfig, ViTModel
 
 from backbone.lora import read_lora
 from eval.embedders import EmbedderSpec
-from longlive_rag import settings
+from longlive_rag import environment as settings
+from longlive_rag.media.video import read_tags
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.rights.policy import LicenseError
 from longlive_rag.rights.records import record_terms
-from longlive_rag.video import read_tags
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "a red circle walks in a meadow"

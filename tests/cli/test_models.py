@@ -20,12 +20,13 @@ from layouts import write_original_folder
 from transformers import UMT5Config, UMT5EncoderModel
 
 from backbone.transformer import CausalWanTransformer
-from longlive_rag import catalogue, doctor, fit
-from longlive_rag.catalogue import known_backbone, known_names
-from longlive_rag.embeddings import encoder_id, read_embeddings
-from longlive_rag.load import load_pipeline, place, text_device
+from longlive_rag.diagnostics import doctor
 from longlive_rag.pipeline import LongLiveRAGPipeline
-from longlive_rag.presets import BUILT_IN, load_preset
+from longlive_rag.presets import catalogue, fit
+from longlive_rag.presets.catalogue import known_backbone, known_names
+from longlive_rag.presets.embeddings import encoder_id, read_embeddings
+from longlive_rag.presets.preset import BUILT_IN, load_preset
+from longlive_rag.weights.load import load_pipeline, place, text_device
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "a red circle walks in a meadow"
@@ -138,14 +139,14 @@ def test_a_disk_that_is_full(command, mirror, tmp_path, monkeypatch):
         copied.append(source)
         return copyfile(source, target)
 
-    monkeypatch.setattr("longlive_rag.hub.shutil.copyfile", filling_up)
+    monkeypatch.setattr("longlive_rag.weights.hub.shutil.copyfile", filling_up)
     words = ("models", "fetch", "self-forcing", "--to", tmp_path / "downloads", "--mirror", mirror)
     done = command(*words)
     assert done.code == 1
     assert done.err.splitlines()[-1].startswith(f"Error: No space left on device: {tmp_path / 'downloads'}")
     assert done.err.endswith("; make room, and run this again\n")
     assert len([path for path in (tmp_path / "downloads").rglob("*") if path.is_file()]) == 2
-    monkeypatch.setattr("longlive_rag.hub.shutil.copyfile", copyfile)
+    monkeypatch.setattr("longlive_rag.weights.hub.shutil.copyfile", copyfile)
     assert command(*words).code == 0
 
 
@@ -238,7 +239,7 @@ def test_the_hub_path(command, tmp_path, monkeypatch, mirror):
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     good = hashlib.sha256(b"self_forcing_dmd.pt").hexdigest()
     monkeypatch.setattr(
-        "longlive_rag.hub._hub_sums",
+        "longlive_rag.weights.hub._hub_sums",
         lambda files: {"checkpoints/self_forcing_dmd.pt": good} if files.role == "transformer" else {},
     )
     done = command("models", "fetch", "self-forcing", "--to", tmp_path / "downloads")

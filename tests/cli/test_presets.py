@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from longlive_rag.presets import BUILT_IN, find_folder, load_preset
+from longlive_rag.presets.preset import BUILT_IN, find_folder, load_preset
 
 
 def test_a_folder_brings_its_preset(backbone):

@@ -10,11 +10,11 @@ import pytest
 from fakes import blocks_of, make_request, timeline_of
 
 from longlive_rag.cli.settings import Span
-from longlive_rag.geometry import Geometry, backbone_id, read_geometry
-from longlive_rag.presets import load_preset
-from longlive_rag.remember import find_remembered, read_remembered
-from longlive_rag.take import TakeRun, TakeWriter
-from longlive_rag.take_folder import LATENTS
+from longlive_rag.presets.geometry import Geometry, backbone_id, read_geometry
+from longlive_rag.presets.preset import load_preset
+from longlive_rag.takes.folder import LATENTS
+from longlive_rag.takes.remember import find_remembered, read_remembered
+from longlive_rag.takes.writer import TakeRun, TakeWriter
 from retrieval.store import BlockRecord, block_path
 
 PROMPT = "a red circle walks in a meadow"

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from longlive_rag.video import VideoWriter
+from longlive_rag.media.video import VideoWriter
 
 FPS = 4
 SIDE = 32

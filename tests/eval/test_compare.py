@@ -18,7 +18,7 @@ from eval.plan import ARMS, Arm, check_run, read_json, read_plan
 from eval.results import Takes, compare_all, guardrails, noise_floor, on_common_frames, summarise
 from eval.runs import is_finished, take_folder
 from eval.scenarios import Story
-from longlive_rag.presets import load_preset
+from longlive_rag.presets.preset import load_preset
 from tests.eval.arms import PROMPTS, DriftingPipeline, plan_of, slow_backbone
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from eval.making import RecordedNoise
 from eval.retrieval_controls import choice_of
-from longlive_rag.noise import PhiloxNoise
+from longlive_rag.generation.noise import PhiloxNoise
 
 
 def test_recent_brings_back_the_newest_candidates_in_order():

@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from longlive_rag.verify import TOLERANCE, replay
+from longlive_rag.diagnostics.verify import TOLERANCE, replay
 from retrieval.budgets import PageBudgets
 
 FILES = sorted(Path(__file__).parent.glob("*.safetensors"))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from longlive_rag.convert import read_encoder
-from longlive_rag.training_picture import draw_training
+from longlive_rag.media.training_picture import draw_training
+from longlive_rag.weights.convert import read_encoder
 from retrieval.encoder import LatentAutoencoder
 from retrieval.training import (
     BEST,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from longlive_rag.media.video import CODECS
 from longlive_rag.rights.dependencies import RUNTIME, Dependency, bill_of_materials, license_of
-from longlive_rag.video import CODECS
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from fakes import SIZE, blocks_of, make_request, timeline_of
 
-from longlive_rag.label import CornerLabel
+from longlive_rag.media.label import CornerLabel
+from longlive_rag.media.video import VideoWriter, count_frames, read_frames, read_tags
 from longlive_rag.rights.provenance import Provenance
 from longlive_rag.rights.records import record_terms, rights_of
-from longlive_rag.take import TakeRun, TakeWriter
-from longlive_rag.video import VideoWriter, count_frames, read_frames, read_tags
+from longlive_rag.takes.writer import TakeRun, TakeWriter
 
 
 def write_take(folder, provenance, blocks=None):

@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from longlive_rag import settings
-from longlive_rag.presets import BUILT_IN
+from longlive_rag import environment as settings
+from longlive_rag.presets.preset import BUILT_IN
 from longlive_rag.rights import hashing
 from longlive_rag.rights.policy import LicenseError, enforce, pick_policy
 from longlive_rag.rights.records import (

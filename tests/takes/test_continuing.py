@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from longlive_rag import LatentStore, LongLiveRAGPipeline, MemoryConfig, TakeRequest, TakeRun, TakeWriter, catch_up
-from longlive_rag.checkpoints import Checkpoints
+from longlive_rag import LatentStore, LongLiveRAGPipeline, MemoryConfig, TakeRequest, TakeRun, TakeWriter
 from longlive_rag.config import CheckpointConfig, Reseed, Steering
-from longlive_rag.continuing import (
+from longlive_rag.media.video import read_frames
+from longlive_rag.presets.geometry import backbone_id
+from longlive_rag.takes import resume
+from longlive_rag.takes.branch import (
     backbone_of,
     branched,
     check_latents,
@@ -24,9 +26,8 @@ from longlive_rag.continuing import (
     extended,
     request_of,
 )
-from longlive_rag.geometry import backbone_id
-from longlive_rag.take_folder import CHECKPOINTS, LATENTS, RECORD, REMEMBERED, VIDEO, TakeClaim, read_record
-from longlive_rag.video import read_frames
+from longlive_rag.takes.checkpoints import Checkpoints
+from longlive_rag.takes.folder import CHECKPOINTS, LATENTS, RECORD, REMEMBERED, VIDEO, TakeClaim, read_record
 from retrieval.store import LatentWriter, pack, read_block
 
 PROMPT = "a red circle walks in a meadow"
@@ -224,7 +225,7 @@ def test_checkpoints_of_another_take_are_not_believed(studio: Studio, tmp_path: 
 
 
 def test_light_is_near_and_stores_nothing(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catch_up, "LIGHT_WINDOWS", 1)  # with two, all of so short a take is run again
+    monkeypatch.setattr(resume, "LIGHT_WINDOWS", 1)  # with two, all of so short a take is run again
     request = ask(studio.pipe, 6.5)
     light = CheckpointConfig("light")
     studio.new(tmp_path / "whole", request, checkpoint=light)

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from longlive_rag.config import Cue, Steering
-from longlive_rag.cue_files import SUFFIXES, read_cues, write_cues
-from longlive_rag.cues import Schedule
-from longlive_rag.take import TakeRun, TakeWriter
+from longlive_rag.generation.cues import Schedule
+from longlive_rag.takes.cue_files import SUFFIXES, read_cues, write_cues
+from longlive_rag.takes.writer import TakeRun, TakeWriter
 from longlive_rag.timeline import Timeline
 
 FPS = 16

@@ -13,10 +13,10 @@ import pytest
 from fakes import SIZE, frames_of, make_request, write_take
 from PIL import Image
 
-from longlive_rag.export import export_frames, export_sheet, export_stills, export_video, open_excerpt
-from longlive_rag.otio import write_timeline
+from longlive_rag.media.video import CODECS, VideoWriter, read_frames, read_tags
 from longlive_rag.rights.provenance import Provenance
-from longlive_rag.video import CODECS, VideoWriter, read_frames, read_tags
+from longlive_rag.takes.export import export_frames, export_sheet, export_stills, export_video, open_excerpt
+from longlive_rag.takes.otio import write_timeline
 from retrieval.store import BlockRecord, LatentWriter
 
 CUES = [(2.0, "the red circle jumps"), (5.0, "the blue circle walks")]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from longlive_rag.config import CheckpointConfig
-from longlive_rag.legs import Leg
-from longlive_rag.take import TakeRun, TakeWriter
-from longlive_rag.take_folder import read_record
+from longlive_rag.sessions.legs import Leg
+from longlive_rag.takes.folder import read_record
+from longlive_rag.takes.writer import TakeRun, TakeWriter
 from retrieval.store import LatentStore
 
 

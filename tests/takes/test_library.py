@@ -9,9 +9,9 @@ import pytest
 from fakes import blocks_of, make_request, timeline_of
 
 from longlive_rag.config import MemoryConfig
-from longlive_rag.library import open_library, search_frame, search_words
-from longlive_rag.take import TakeRun, TakeWriter
-from longlive_rag.take_folder import RECORD
+from longlive_rag.takes.folder import RECORD
+from longlive_rag.takes.library import open_library, search_frame, search_words
+from longlive_rag.takes.writer import TakeRun, TakeWriter
 from retrieval.store import BlockRecord, block_path
 
 DIM = 6

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from longlive_rag.config import Cue, MemoryConfig, Steering
-from longlive_rag.cue_files import read_cues
-from longlive_rag.live import LiveTake
-from longlive_rag.take import TakeRun, TakeWriter
-from longlive_rag.take_folder import read_record
+from longlive_rag.sessions.live import LiveTake
+from longlive_rag.takes.cue_files import read_cues
+from longlive_rag.takes.folder import read_record
+from longlive_rag.takes.writer import TakeRun, TakeWriter
 from retrieval.selection import selection_of
 from retrieval.store import LatentStore
 

@@ -8,7 +8,7 @@ from fakes import frames_of, make_request, selection_of, timeline_of
 from PIL import Image
 
 from backbone.config import ContextConfig
-from longlive_rag.pictures import (
+from longlive_rag.media.pictures import (
     CACHE,
     CUE,
     FUTURE,

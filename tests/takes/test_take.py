@@ -14,13 +14,10 @@ from fakes import SIZE, blocks_of, fill_disk, make_request, timeline_of
 from PIL import Image
 
 from backbone.config import ContextConfig
-from longlive_rag import take as take_module
 from longlive_rag.config import Cue
-from longlive_rag.disk import write_json
-from longlive_rag.inspection import describe
-from longlive_rag.interrupts import uninterrupted
-from longlive_rag.take import TakeRun, TakeWriter
-from longlive_rag.take_folder import (
+from longlive_rag.media.video import count_frames
+from longlive_rag.takes import writer as take_module
+from longlive_rag.takes.folder import (
     CONTACT_SHEET,
     FILES,
     LATENTS,
@@ -30,8 +27,11 @@ from longlive_rag.take_folder import (
     check_take_folder,
     read_record,
 )
-from longlive_rag.video import count_frames
+from longlive_rag.takes.inspection import describe
+from longlive_rag.takes.interrupts import uninterrupted
+from longlive_rag.takes.writer import TakeRun, TakeWriter
 from retrieval import files
+from retrieval.files import write_json
 from retrieval.store import BlockRecord, LatentStore
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fakes import SIZE, fill_disk, frames_of
 
-from longlive_rag.video import CODECS, VideoWriter, count_frames, read_frames
+from longlive_rag.media.video import CODECS, VideoWriter, count_frames, read_frames
 
 
 def write(path, blocks, **settings):
@@ -75,7 +75,7 @@ def test_a_killed_process_leaves_a_file_that_plays(tmp_path):
     script = textwrap.dedent(f"""
         import os, signal
         from fakes import SIZE, fill_disk, frames_of
-        from longlive_rag.video import VideoWriter
+        from longlive_rag.media.video import VideoWriter
         video = VideoWriter({str(tmp_path / "v.mp4")!r}, width=SIZE, height=SIZE, fps=16)
         video.write(frames_of(range(30))[0])
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,262 @@
+"""What this machine has, what is wrong with it, and whether a backbone would run here."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from longlive_rag.presets.fit import Estimate
+from retrieval.files import in_words
+
+Verdict = Literal["ok", "note", "bad"]
+OLDEST_PYTHON = (3, 11)
+LITTLE_DISK_BYTES = 2 * 10**9
+MEASURED_SIZE = 1024
+WELL_ABOVE_REAL_TIME = 100
+MEASURED_SECONDS = 0.3
+ASKING_SECONDS = 10
+TEXT_ADVICE = (
+    "on a GPU it stays in host memory, and a prompt takes seconds to a minute; "
+    "or embed prompts once (models embed-prompts), and generate with --prompt-embeds"
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a doctor's report.
+
+    Attributes:
+        what: the thing looked at.
+        found: what it is.
+        verdict: `ok`; `note` (works, could be better); `bad` (will not work).
+        advice: what to change; empty if nothing.
+    """
+
+    what: str
+    found: str
+    verdict: Verdict = "ok"
+    advice: str = ""
+
+
+def examine(folder: Path) -> list[Finding]:
+    """Look at this machine.
+
+    Args:
+        folder: where takes would be written.
+    """
+    return [
+        _python(),
+        *_torch(),
+        _faiss(),
+        _codec(),
+        _ffprobe(),
+        _disk(folder),
+        _memory(),
+    ]
+
+
+def device_memory() -> tuple[str, int]:
+    """The device that `--device auto` takes, and its memory in bytes: the whole GPU, or what is free here."""
+    import torch
+
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        return f"GPU ({properties.name})", int(properties.total_memory)
+    return "CPU", free_memory()
+
+
+def free_memory() -> int:
+    """Bytes of memory that can be had now; all of it where the system doesn't say."""
+    info = Path("/proc/meminfo")
+    if info.is_file():
+        fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in fields:
+            return int(fields["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def usual_dtype(device: str) -> str:
+    """What a transformer runs in where nobody says: bfloat16, but on a CPU float32."""
+    return "float32" if device == "CPU" else "bfloat16"
+
+
+def kind_of(device: str) -> str:
+    """`cpu` or `cuda`, of a device as `device_memory` names it."""
+    return "cpu" if device == "CPU" else "cuda"
+
+
+def flops_per_second(dtype: str) -> float:
+    """Of linear layers of this dtype on the device that `auto` takes, measured for a moment."""
+    import torch
+    from torch.nn.functional import linear
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a = torch.randn(MEASURED_SIZE, MEASURED_SIZE, device=device, dtype=getattr(torch, dtype))
+    for _ in range(2):
+        linear(a, a)
+    _wait(device)
+    runs, begin = 0, time.perf_counter()
+    while time.perf_counter() - begin < MEASURED_SECONDS:
+        for _ in range(4):
+            linear(a, a)
+        _wait(device)
+        runs += 4
+    return 2.0 * MEASURED_SIZE**3 * runs / (time.perf_counter() - begin)
+
+
+def judge(needs: Estimate, device: str, memory_bytes: int, flops: float | None = None) -> list[Finding]:
+    """Whether a backbone fits a device, how fast it would be, and what to change if not."""
+    parts = ", ".join(f"{name} {in_words(count)}" for name, count in needs.bytes_by_part.items())
+    fits = needs.device_bytes <= memory_bytes
+    text_fits = needs.device_bytes + needs.text_encoder_bytes <= memory_bytes
+    findings = [
+        Finding(
+            "memory it takes",
+            f"about {in_words(needs.device_bytes)} of {in_words(memory_bytes)} on the {device}: {parts}",
+            "ok" if fits else "bad",
+            "" if fits else "a smaller --window, --height and --width, or --dtype bfloat16",
+        ),
+        Finding(
+            "text encoder",
+            f"{in_words(needs.text_encoder_bytes)} beside it, while a prompt is encoded",
+            "ok" if text_fits else "note",
+            "" if text_fits else TEXT_ADVICE,
+        ),
+        Finding("a past frame", f"{in_words(needs.page_bytes)} of keys and values while it is held in memory"),
+    ]
+    if flops is not None:
+        speed = needs.frames_per_second(flops)
+        slow = speed < 1
+        findings.append(
+            Finding(
+                "speed",
+                f"{_roughly(speed)} (transformer only; {flops / 1e12:.2g} TFLOP/s measured here)",
+                "note" if slow else "ok",
+                "a GPU, or a smaller backbone such as tiny-world" if slow else "",
+            )
+        )
+    return findings
+
+
+def _roughly(frames_per_second: float) -> str:
+    """A speed in words; a small backbone's operations are over so fast that products don't say how fast it is."""
+    if frames_per_second >= WELL_ABOVE_REAL_TIME:
+        return f"more than {WELL_ABOVE_REAL_TIME} frames per second"
+    if frames_per_second < 0.1:
+        seconds = 1 / frames_per_second
+        return f"roughly {seconds:.0f} s per frame" if seconds < 600 else f"roughly {seconds / 60:.0f} min per frame"
+    return f"roughly {frames_per_second:.2g} frames per second"
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    if sys.version_info < OLDEST_PYTHON:
+        return Finding("Python", found, "bad", "Python 3.11 or newer is needed")
+    return Finding("Python", found)
+
+
+def _torch() -> list[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return [Finding("torch", f"can't be imported: {error}", "bad", "pip install torch, see docs/install.md")]
+    threads = torch.get_num_threads()
+    findings = [Finding("torch", f"{torch.__version__}, {threads} CPU {'thread' if threads == 1 else 'threads'}")]
+    built = torch.version.cuda
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_properties(0)
+        facts = f"{in_words(gpu.total_memory)}, CUDA {built}, {_driver()}compute {gpu.major}.{gpu.minor}"
+        findings.append(Finding("GPU", f"{gpu.name}, {facts}"))
+    elif built is not None:
+        findings.append(
+            Finding("GPU", f"torch was built for CUDA {built}, but finds no GPU", "note", "look at nvidia-smi")
+        )
+    elif shutil.which("nvidia-smi"):
+        advice = "install the build of torch for your driver, see docs/install.md"
+        findings.append(Finding("GPU", "there is one, but this torch was built for CPUs", "note", advice))
+    else:
+        findings.append(Finding("GPU", "none; tiny-world needs none, large backbones do", "note"))
+    kernels = torch.backends.cuda
+    named = {"flash": kernels.flash_sdp_enabled, "memory-efficient": kernels.mem_efficient_sdp_enabled}
+    attention = [name for name, enabled in named.items() if torch.cuda.is_available() and enabled()]
+    findings.append(Finding("attention", ", ".join(attention) or "torch's own for CPUs"))
+    return findings
+
+
+def _driver() -> str:
+    """The GPU's driver, as nvidia-smi says it, and a comma; empty where it can't be asked."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=ASKING_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    lines = asked.stdout.split()
+    return f"driver {lines[0]}, " if lines else ""
+
+
+def _faiss() -> Finding:
+    there = {}
+    for name in ("faiss-cpu", "faiss-gpu"):
+        try:
+            there[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    if not there:
+        return Finding("FAISS", "not installed", "bad", "pip install faiss-cpu")
+    found = ", ".join(f"{name} {number}" for name, number in there.items())
+    if len(there) > 1:
+        return Finding("FAISS", found, "bad", "both have one import name; keep one, see docs/install.md")
+    try:
+        import faiss
+    except (ImportError, OSError) as error:
+        return Finding(
+            "FAISS", f"{found}, can't be imported: {error}", "bad", "pip install --force-reinstall faiss-cpu"
+        )
+    return Finding("FAISS", f"{found}, built with {faiss.get_compile_options().strip()}")
+
+
+def _codec() -> Finding:
+    try:
+        from longlive_rag.media.video import CODECS, check_codec
+
+        check_codec("vp9")
+    except ValueError as error:
+        return Finding("video", str(error), "bad", "pip install --force-reinstall av")
+    except ImportError as error:
+        return Finding("video", f"PyAV can't be imported: {error}", "bad", "pip install av")
+    return Finding("video", f"PyAV {version('av')}, {CODECS['vp9'].encoder} ({CODECS['vp9'].license})")
+
+
+def _ffprobe() -> Finding:
+    where = shutil.which("ffprobe")
+    return Finding("ffprobe", where or "none; only needed to look into videos by hand")
+
+
+def _disk(folder: Path) -> Finding:
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    found = f"{in_words(free)} free for {folder}"
+    if not os.access(there, os.W_OK):
+        return Finding("disk", f"{there} can't be written", "bad", "choose another folder with --folder")
+    if free < LITTLE_DISK_BYTES:
+        return Finding("disk", found, "note", "make room: a take is small, weights of large backbones are 17 GB")
+    return Finding("disk", found)
+
+
+def _memory() -> Finding:
+    return Finding("memory", f"{in_words(free_memory())} free, {os.cpu_count()} CPU cores")
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()

@@ -1,0 +1,187 @@
+"""Peak memory over the length of a take, measured.
+
+One long take gives the whole curve: a shorter take is the beginning of a longer one, bit for bit, so the peak until
+second s is the peak of a take of s seconds. What the process held before the first block is not subtracted.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from longlive_rag.diagnostics.bench import Subject
+from longlive_rag.generation.noise import PhiloxNoise
+from longlive_rag.generation.rollout import MemorySetup, Rollout
+from longlive_rag.pipeline import LongLiveRAGPipeline
+from longlive_rag.timeline import Timeline
+from retrieval.budgets import PageBudgets, PageCounters
+from retrieval.store import BlockRecord, LatentWriter
+
+PICTURE_SIZE = (1200, 640)
+MARGIN = 90
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Memory when a block is finished.
+
+    Attributes:
+        seconds: of the take until there.
+        host_bytes: peak resident memory of the process until there.
+        gpu_bytes: peak allocated until there; 0 without a GPU.
+        pages_remade: until there.
+        latent_frames: of the take until there.
+        frames_admitted: of those, how many memory has let in.
+    """
+
+    seconds: float
+    host_bytes: int
+    gpu_bytes: int
+    pages_remade: int
+    latent_frames: int = 0
+    frames_admitted: int = 0
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """A curve, and its peaks at the asked lengths."""
+
+    samples: list[Sample]
+    peaks: dict[float, int]
+
+    @property
+    def spread_bytes(self) -> int:
+        """How far the peaks of the asked lengths lie apart."""
+        return max(self.peaks.values()) - min(self.peaks.values())
+
+
+def measure(blocks: Iterator[Sample], lengths: Sequence[float], progress: Callable[[str], None]) -> Footprint:
+    """Draw all samples and find the peak of each length in seconds."""
+    samples = []
+    for sample in blocks:
+        samples.append(sample)
+        progress(f"{sample.seconds:.0f} s: {sample.host_bytes / 2**20:.0f} MiB")
+    on_gpu = any(sample.gpu_bytes for sample in samples)
+    sizes = [(sample.seconds, sample.gpu_bytes if on_gpu else sample.host_bytes) for sample in samples]
+    peaks = {
+        length: max(size for place, (_, size) in enumerate(sizes) if place == 0 or sizes[place - 1][0] < length)
+        for length in lengths
+    }
+    return Footprint(samples, peaks)
+
+
+def check_lengths(lengths: Sequence[float]) -> None:
+    """Raise ValueError unless there are rising lengths above 0."""
+    if not lengths or any(length <= 0 for length in lengths) or sorted(set(lengths)) != list(lengths):
+        raise ValueError(f"seconds is {','.join(f'{s:g}' for s in lengths)!r}; give rising numbers such as 60,240,960")
+
+
+def samples_of_pipeline(
+    pipe: LongLiveRAGPipeline, prompt: str, seconds: float, budgets: PageBudgets
+) -> Iterator[Sample]:
+    """A whole take with its store, decoded."""
+    memory = replace(
+        pipe.memory,
+        gpu_gib=budgets.gpu_bytes / 2**30,
+        host_gib=budgets.host_bytes / 2**30,
+        page_precision=budgets.precision,
+    )
+    request = pipe.request(prompt, seconds=seconds, memory=memory)
+    timeline = pipe.timeline(request)
+    reset_peak()
+    admitted = 0
+    with tempfile.TemporaryDirectory() as folder, LatentWriter(Path(folder)) as store:
+        for block in pipe.stream(request, stores=[store]):
+            admitted += len(block.entered[0]) if block.entered else 0
+            yield _sample(timeline, block.index, pipe.transformer.device, block.pages, admitted)
+
+
+def samples_of_subject(subject: Subject, seconds: float, budgets: PageBudgets, steps: int) -> Iterator[Sample]:
+    """A rollout of random weights with its store; nothing is decoded."""
+    context, fps = subject.context, 16
+    timeline = Timeline(round(seconds * fps), fps, context.frames_per_block, 4)
+    sampler = replace(subject.sampler, denoising_steps=subject.sampler.denoising_steps[:steps])
+    reset_peak()
+    with tempfile.TemporaryDirectory() as folder, LatentWriter(Path(folder)) as store:
+        rollout = Rollout(
+            subject.transformer,
+            context,
+            sampler,
+            PhiloxNoise([0]),
+            subject.latent_shape,
+            encoder=subject.encoder,
+            memory=MemorySetup(budgets=budgets, past=lambda _, frames: store.latents(frames)),
+        )
+        rollout.direct(subject.prompt_embeds)
+        admitted = 0
+        for index in range(timeline.blocks):
+            done = rollout.next_block()
+            latents = done.latents[0].float().cpu().numpy()
+            store.append(BlockRecord(index, latents, None, None, "", None, done.seconds))
+            admitted += len(done.entered[0]) if done.entered else 0
+            yield _sample(timeline, index, subject.transformer.device, rollout.page_counters(), admitted)
+
+
+def _sample(
+    timeline: Timeline, block: int, device: torch.device, pages: PageCounters | None, admitted: int
+) -> Sample:
+    return Sample(
+        seconds=timeline.starts_at(block + 1),
+        host_bytes=peak_resident_bytes(),
+        gpu_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
+        pages_remade=pages.remade if pages else 0,
+        latent_frames=timeline.latents_of(block).stop,
+        frames_admitted=admitted,
+    )
+
+
+def peak_resident_bytes() -> int:
+    """Peak resident memory of this process since `reset_peak`, or since it began where the system can't reset it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+
+
+def reset_peak() -> None:
+    """Forget the peak of loading; only Linux can."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def draw(curves: dict[str, Footprint], path: Path) -> None:
+    """A picture of curves by name: seconds of the take to the right, memory upwards from zero."""
+    picture = Image.new("RGB", PICTURE_SIZE, "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(18)
+    width, height = PICTURE_SIZE
+    longest = max(sample.seconds for curve in curves.values() for sample in curve.samples)
+    most = 1.15 * max(_bytes(sample) for curve in curves.values() for sample in curve.samples)
+
+    def place(seconds: float, count: float) -> tuple[float, float]:
+        x = MARGIN + seconds / longest * (width - 2 * MARGIN)
+        return x, height - MARGIN - count / most * (height - 2 * MARGIN)
+
+    for quarter in range(5):
+        seconds, count = longest * quarter / 4, most * quarter / 4
+        pen.line((*place(0, count), *place(longest, count)), fill="#dddddd")
+        pen.text((MARGIN - 8, place(0, count)[1]), f"{count / 2**20:.0f}", "#444444", font, anchor="rm")
+        pen.text((place(seconds, 0)[0], height - MARGIN + 8), f"{seconds:.0f} s", "#444444", font, anchor="ma")
+    pen.text((MARGIN, 30), "Memory over the length of a take, MiB", "#000000", ImageFont.load_default(24))
+    for number, (name, curve) in enumerate(curves.items()):
+        color = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd")[number % 4]
+        pen.line([place(sample.seconds, _bytes(sample)) for sample in curve.samples], fill=color, width=3)
+        pen.text((MARGIN + 12, MARGIN + 24 * number), name, color, font)
+    picture.save(path, format="PNG")
+
+
+def _bytes(sample: Sample) -> int:
+    return sample.gpu_bytes or sample.host_bytes

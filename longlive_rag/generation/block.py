@@ -1,0 +1,42 @@
+"""A finished block, as whoever shows or stores it gets it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from retrieval.budgets import PageCounters
+from retrieval.selection import Selection
+
+
+@dataclass(frozen=True)
+class Block:
+    """A finished block of a take, or of several takes made side by side.
+
+    Attributes:
+        index: number of the block, from 0.
+        frames: its latent frames, numbered in the take.
+        pixel_frames: its pixel frames, numbered in the take and trimmed to the asked length.
+        latents: [B, T, C, h, w] float32, normalised as the transformer sees them.
+        pixels: [B, F, H, W, 3] uint8 on the CPU.
+        selections: what was retrieved, one a take; empty while there is nothing to retrieve.
+        entered: for each take the latent frames that have entered memory since the block before; None without memory,
+            and for blocks of an older version.
+        prompt: the prompt in charge, of the first take.
+        cue: number of the cue (from 1) that takes over at this block, else None.
+        seconds: time spent by stage.
+        pages: what the page cache has done since the take began; None without memory.
+    """
+
+    index: int
+    frames: range
+    pixel_frames: range
+    latents: Tensor
+    pixels: Tensor
+    selections: tuple[Selection, ...]
+    entered: tuple[tuple[int, ...], ...] | None
+    prompt: str
+    cue: int | None
+    seconds: dict[str, float]
+    pages: PageCounters | None = None

@@ -1,0 +1,66 @@
+"""What changes at a block: who is in charge of what the next one shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from longlive_rag.config import MemoryConfig, TakeRequest
+from longlive_rag.generation.cues import cue_blocks, steered, steering_block
+from longlive_rag.timeline import Timeline
+from retrieval.policy import RetrievalRules
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What changes at a block.
+
+    Attributes:
+        prompts: the words in charge from here on, one a take; None leaves them as they are.
+        cue: number of the cue (from 1) that takes over; None at the start, and where only memory is told something.
+        memory: what is pinned, excluded and admitted from here on; None leaves it as it is.
+    """
+
+    prompts: list[str] | None = None
+    cue: int | None = None
+    memory: MemoryConfig | None = None
+
+
+Directions = Callable[[int], Direction]
+"""What changes at a block, asked right before the block is begun, block after block."""
+
+
+def retrieval_rules(memory: MemoryConfig, timeline: Timeline) -> RetrievalRules:
+    """The rules of a request, spans of seconds as ranges of latent frames."""
+    return RetrievalRules(
+        exclude=tuple(timeline.latents_between(*span) for span in memory.exclude),
+        pin=tuple(timeline.latents_between(*span) for span in memory.pin),
+        prompt_weight=memory.prompt_weight,
+        anchors=timeline.latents_between(*memory.anchor) if memory.anchor else None,
+        admit_above=memory.admit_above,
+        diversity=memory.diversity,
+        spread=memory.spread,
+        establish_frames=timeline.latents_in(memory.establish),
+        new_view=memory.new_view,
+    )
+
+
+def planned(requests: Sequence[TakeRequest], timeline: Timeline) -> Directions:
+    """What the requests say, block by block."""
+    cues = cue_blocks(requests[0], timeline)
+    memory = requests[0].memory
+    told = {steering_block(steer, timeline) for steer in memory.steering}
+
+    def directions(block: int) -> Direction:
+        cue = cues.get(block)
+        prompts = None
+        if block == 0 or cue is not None:
+            prompts = [request.prompt if cue is None else request.cues[cue - 1].prompt for request in requests]
+        return Direction(prompts, cue, steered(memory, timeline, block) if block and block in told else None)
+
+    return directions
+
+
+def reseed_blocks(request: TakeRequest, timeline: Timeline) -> dict[int, int]:
+    """{block: seed that its noise and the later blocks' is drawn from}."""
+    return {timeline.cue_block(reseed.seconds): reseed.seed for reseed in request.reseeds}

@@ -1,0 +1,454 @@
+"""The block loop: retrieve, assemble, denoise, commit, on latents and prompt embeddings alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from backbone.cache import CacheShape, KVCache
+from backbone.config import ContextConfig, SamplerConfig
+from backbone.sampler import add_noise, predict_x0
+from backbone.transformer import CausalWanTransformer, TextContext
+from longlive_rag.generation.noise import NoiseSource
+from longlive_rag.generation.stopwatch import Stopwatch
+from retrieval.budgets import PageBudgets, PageCounters
+from retrieval.encoder import LatentEncoder
+from retrieval.memory import Choose, Memory
+from retrieval.pages import PageCache, PageShape, PagesHeld
+from retrieval.policy import RetrievalRules
+from retrieval.selection import Selection
+from retrieval.store import LatentSpool
+
+# (take of the batch, latent frames) to their latents [N, C, h, w] float32; negative frames are of other takes.
+PastLatents = Callable[[int, Sequence[int]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class RememberedFrames:
+    """Frames of other takes.
+
+    Attributes:
+        latents: [N, C, h, w] float32, on the host.
+        prompt_units: [N, text_dim], what `pooled_prompts` makes of the prompts that they were made under; None where
+            the key has no part for prompts.
+    """
+
+    latents: NDArray[np.float32]
+    prompt_units: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class MemorySetup:
+    """How a rollout remembers.
+
+    Attributes:
+        rules: what is admitted and picked.
+        budgets: what pages may cost.
+        past: where latents of committed blocks are read; None keeps them in a temporary file.
+        remembered: frames of other takes, the frames -N..-1.
+        choose: picks frames instead of the search; see `Memory`.
+    """
+
+    rules: RetrievalRules = field(default_factory=RetrievalRules)
+    budgets: PageBudgets = field(default_factory=PageBudgets)
+    past: PastLatents | None = None
+    remembered: RememberedFrames | None = None
+    choose: Choose | None = None
+
+
+@dataclass(frozen=True)
+class FinishedBlock:
+    """One finished block.
+
+    Attributes:
+        index: number of the block, from 0.
+        latents: [B, T, C, h, w] float32, on the model's device.
+        embeddings: [B, T, D], or None without memory.
+        selections: one a take of the batch; empty where nothing was retrieved.
+        entered: for each take the latent frames that have entered memory since the block before was finished; None
+            without memory.
+        seconds: by stage, since the block before was finished; the commit among them is that block's.
+    """
+
+    index: int
+    latents: Tensor
+    embeddings: Tensor | None
+    selections: tuple[Selection, ...]
+    entered: tuple[tuple[int, ...], ...] | None
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class RolloutState:
+    """What decides a rollout's next block, beyond what the records of its blocks say.
+
+    Attributes:
+        blocks: committed so far.
+        cache_frames: number of the latent frame in each slot of the window.
+        cache_pages: theirs, [slots, 2, layers, B, tokens, heads, head_dim].
+        pages: of the page cache; None without memory.
+    """
+
+    blocks: int
+    cache_frames: tuple[int, ...]
+    cache_pages: Tensor
+    pages: PagesHeld | None
+
+
+class Rollout:
+    """Generates block after block and keeps what the next one needs.
+
+    Args:
+        transformer: the frozen backbone.
+        context, sampler: what a block sees and how it is sampled.
+        noise: where its noise comes from.
+        latent_shape: (C, h, w) of a latent frame.
+        batch_size: takes generated side by side.
+        encoder: embeds latents for memory; None is the native backbone, and then `memory_frames` must be 0.
+        device: where it runs; default is where the transformer lies (they differ while it is offloaded).
+        memory: how it remembers; default is all defaults.
+        start: [B, C, h, w], clean latents that the first latent frame is to be; None leaves it to the noise.
+
+    Raises:
+        ValueError: if the context has memory frames but there is no encoder.
+    """
+
+    def __init__(
+        self,
+        transformer: CausalWanTransformer,
+        context: ContextConfig,
+        sampler: SamplerConfig,
+        noise: NoiseSource,
+        latent_shape: tuple[int, int, int],
+        batch_size: int = 1,
+        encoder: LatentEncoder | None = None,
+        device: torch.device | None = None,
+        memory: MemorySetup | None = None,
+        start: Tensor | None = None,
+    ) -> None:
+        if context.memory_frames and encoder is None:
+            raise ValueError(f"memory_frames is {context.memory_frames}, but there is no encoder to search memory with")
+        self._transformer = transformer
+        self._encoder = encoder
+        self._context = context
+        self._sampler = sampler
+        self._noise = noise
+        self._latent_shape = latent_shape
+        self._batch_size = batch_size
+        self._device = device or transformer.patch_embedding.weight.device
+        self._dtype = transformer.patch_embedding.weight.dtype
+        self._start = None if start is None else start.to(self._device, torch.float32)
+        self._cache = KVCache(context, self._cache_shape())
+        self._setup = memory or MemorySetup()
+        self._past = self._setup.past
+        self._spool: LatentSpool | None = None
+        self._memory: Memory | None = None
+        if encoder is not None and context.memory_frames:
+            self._memory = self._new_memory(encoder)
+            self._pages = self._new_pages()
+            if self._past is None:
+                self._spool = LatentSpool()
+                self._past = self._spool.latents
+        self._foreseen: tuple[Selection, ...] | None = None
+        self._recent: deque[Tensor] = deque(maxlen=context.window_frames)  # clean latent frames [B, C, h, w]
+        self._text: TextContext | None = None
+        self._stopwatch = Stopwatch(self._device)
+        self._blocks_done = 0
+        self._commit_is_due = False
+
+    @torch.no_grad()
+    def direct(self, prompt_embeds: Tensor) -> None:
+        """Put a prompt in charge of the next block; after the first block this recaches the window under it.
+
+        The recache makes every page anew that the last block's commit would have left, so it takes that commit's place.
+
+        Args:
+            prompt_embeds: [B, up to text_length, text_dim].
+        """
+        with self._stopwatch.stage("recache"):
+            self._take_prompt(prompt_embeds)
+            if self._blocks_done:
+                self._keep_pages(len(self._cache.assemble_refresh()))
+                self._commit_is_due = False
+
+    def steer(self, rules: RetrievalRules) -> None:
+        """From the next block on, pin, exclude and admit what `rules` say; without memory it means nothing."""
+        if self._memory:
+            self._memory.steer(rules, self._embed_past)
+            self._foreseen = None
+
+    @torch.no_grad()
+    def next_block(self) -> FinishedBlock:
+        """Generate one block, once the one before it is committed."""
+        block, watch = self._blocks_done, self._stopwatch
+        self._commit()
+        with watch.stage("retrieve"):
+            selections = self._retrieve(block)
+        with watch.stage("assemble"):
+            self._assemble(selections)
+        with watch.stage("denoise"):
+            latents = self._denoise(block)
+        with watch.stage("encode"):
+            embeddings = self._remember(latents)
+        entered = self._memory.entered() if self._memory else None
+        self._finish(latents)
+        return FinishedBlock(block, latents, embeddings, selections, entered, watch.read())
+
+    # ---- going on with what was made before ----
+
+    @torch.no_grad()
+    def replay(
+        self, latents: Tensor, embeddings: NDArray[np.float32] | None, selections: tuple[Selection, ...]
+    ) -> None:
+        """Take the next block as it was made before: as `next_block`, but nothing is denoised or embedded.
+
+        Args:
+            latents: [B, T, C, h, w] float32.
+            embeddings: [B, T, D]; None without memory.
+            selections: what the block retrieved.
+        """
+        self._commit()
+        with self._stopwatch.stage("assemble"):
+            self._assemble(selections)
+        self._recall(latents, embeddings)
+        self._finish(latents.to(self._device))
+
+    def recall(self, latents: Tensor, embeddings: NDArray[np.float32] | None, prompt_embeds: Tensor | None) -> None:
+        """Take note of the next block, made before, without running it; `restore` or `rebuild` has to follow.
+
+        Args:
+            latents, embeddings: as for `replay`.
+            prompt_embeds: as for `direct`, where a prompt took over at this block.
+        """
+        if prompt_embeds is not None:
+            self._take_prompt(prompt_embeds)
+        self._recall(latents, embeddings)
+        self._recent.extend(latents.to(self._device).unbind(1))
+        self._blocks_done += 1
+
+    @torch.no_grad()
+    def state(self, known: Collection[int] = ()) -> RolloutState:
+        """All that a later rollout needs to go on, once it has recalled the blocks until now.
+
+        Args:
+            known: serials of pages that are kept elsewhere; they come without their tensors.
+        """
+        self._commit()
+        pages = self._pages.contents(known) if self._memory else None
+        return RolloutState(self._blocks_done, tuple(self._cache.frames), self._cache.pages().cpu(), pages)
+
+    def restore(self, state: RolloutState) -> None:
+        """Go on from the state of another rollout; its blocks must have been recalled.
+
+        Raises:
+            ValueError: if the state is of other blocks or another shape.
+        """
+        if state.blocks != self._blocks_done or (state.pages is None) != (self._memory is None):
+            raise ValueError(f"the state is of {state.blocks} blocks; {self._blocks_done} were recalled")
+        self._cache.restore(state.cache_frames, state.cache_pages, self._frames_done)
+        if self._memory is not None and state.pages is not None:
+            self._pages.restore(state.pages)
+            self._foreseen = self._memory.retrieve(state.blocks) if self._memory.can_foresee else None
+
+    @torch.no_grad()
+    def rebuild(self) -> None:
+        """Make the window's pages again from the recalled latents, each frame alone, under the prompt in charge.
+
+        They are near what was committed, not equal to it.
+        """
+        context, done = self._context, self._frames_done
+        sink = range(min(context.sink_frames, done))
+        frames = [*sink, *range(max(len(sink), done - context.window_frames + context.sink_frames), done)]
+        takes = [self._remake_pages(take, frames) for take in range(self._batch_size)]
+        self._cache.restore(frames, torch.stack(takes, dim=3), done)
+
+    @property
+    def _frames_done(self) -> int:
+        return self._blocks_done * self._context.frames_per_block
+
+    def page_counters(self) -> PageCounters | None:
+        """What the page cache has done; None without memory."""
+        return self._pages.counters() if self._memory else None
+
+    # ---- the steps of a block ----
+
+    @torch.no_grad()
+    def _take_prompt(self, prompt_embeds: Tensor) -> None:
+        self._text = self._transformer.encode_text(prompt_embeds.to(self._device, self._dtype))
+        if self._memory:
+            self._memory.prompt(prompt_embeds)
+            self._pages.prompt_changed()
+            self._foreseen = None
+
+    def _retrieve(self, block: int) -> tuple[Selection, ...]:
+        if self._memory is None:
+            return ()
+        return self._memory.retrieve(block) if self._foreseen is None else self._foreseen
+
+    def _assemble(self, selections: tuple[Selection, ...]) -> None:
+        leaving = self._cache.admit(self._context.frames_per_block)
+        if self._memory is None:
+            self._cache.assemble()
+            return
+        self._cache.assemble(self._pages.get([selection.frames for selection in selections]))
+        for frame, page in leaving:
+            self._pages.put(frame, page, [take for take in range(self._batch_size) if self._memory.holds(take, frame)])
+
+    def _remember(self, latents: Tensor) -> Tensor | None:
+        if self._memory is None:
+            return None
+        if self._spool is not None:
+            self._spool.append(latents.cpu().numpy())
+        return self._memory.remember(latents)
+
+    def _recall(self, latents: Tensor, embeddings: NDArray[np.float32] | None) -> None:
+        """As `_remember`, with the embeddings that were made then."""
+        if self._memory is None:
+            return
+        if embeddings is None:
+            raise ValueError("the blocks were made without memory; they have no embeddings to search by")
+        if self._spool is not None:
+            self._spool.append(latents.cpu().numpy())
+        self._memory.recall(embeddings)
+        self._memory.entered()  # was said then
+
+    def _finish(self, latents: Tensor) -> None:
+        with self._stopwatch.stage("retrieve"):
+            self._foresee(self._blocks_done + 1)
+        self._recent.extend(latents.unbind(1))
+        self._blocks_done += 1
+        self._commit_is_due = True
+
+    def _commit(self) -> None:
+        """Run the last block's finished latents once more for the keys and values that stay.
+
+        Put off until something needs them: a cue in between makes them under its own prompt.
+        """
+        if not self._commit_is_due:
+            return
+        with self._stopwatch.stage("commit"):
+            self._keep_pages(self._context.frames_per_block)
+        self._commit_is_due = False
+
+    def _foresee(self, block: int) -> None:
+        """The next block's query exists: choose for it now, so that its pages come while this block is committed."""
+        if self._memory is None:
+            return
+        self._pages.settle()  # commit and recache overwrite the pages that left
+        self._foreseen = None
+        if self._memory.can_foresee:
+            self._foreseen = self._memory.retrieve(block)
+            self._pages.prefetch([selection.frames for selection in self._foreseen])
+
+    def _remake_pages(self, take: int, frames: Sequence[int]) -> Tensor:
+        """Pages of past frames under the current prompt, [N, 2, layers, tokens, heads, head_dim]."""
+        if self._text is None or self._past is None:
+            raise RuntimeError("pages are made again from a prompt and past latents; there are none yet")
+        latents = torch.from_numpy(self._past_latents(take, frames)).to(self._device, self._dtype)
+        positions = torch.tensor([self._cache.committed_position(frame) for frame in frames], device=self._device)
+        text = self._text.of_take(take)
+        return self._transformer.encode_pages(latents, positions, self._sampler.context_timestep, text)
+
+    def _embed_past(self, take: int, frames: Sequence[int]) -> NDArray[np.float32]:
+        """Embeddings [N, D] of past frames, from their latents."""
+        assert self._encoder is not None
+        return self._embed(self._encoder, self._past_latents(take, frames))
+
+    def _past_latents(self, take: int, frames: Sequence[int]) -> NDArray[np.float32]:
+        remembered = self._setup.remembered
+        own = [frame for frame in frames if frame >= 0]
+        mine = dict(zip(own, self._past(take, own), strict=True)) if own and self._past else {}
+        others = remembered.latents if remembered else np.empty(0, np.float32)
+        return np.stack([mine[frame] if frame >= 0 else others[frame] for frame in frames])
+
+    def _denoise(self, block: int) -> Tensor:
+        """Few-step sampling of the block's latents [B, T, C, h, w]."""
+        shape = (self._context.frames_per_block, *self._latent_shape)
+        start = self._start if block == 0 else None
+        noisy = _begin_with(start, self._draw(block, 0, shape))
+        sigmas = self._sampler.sigmas
+        for step, sigma in enumerate(sigmas):
+            flow = self._flow(noisy, sigma * self._sampler.num_train_timesteps, first_is_clean=start is not None)
+            clean = _begin_with(start, predict_x0(noisy, flow, sigma))
+            if step + 1 < len(sigmas):
+                noisy = _begin_with(start, add_noise(clean, self._draw(block, step + 1, shape), sigmas[step + 1]))
+        return clean
+
+    def _flow(self, latents: Tensor, timestep: float, first_is_clean: bool = False) -> Tensor:
+        """The transformer on the cache's tail, [B, T, C, h, w] in and out."""
+        steps = torch.full((self._batch_size,), timestep, device=self._device)
+        if first_is_clean:  # a frame's timestep is its own
+            steps = steps[:, None].repeat(1, latents.shape[1])
+            steps[:, 0] = self._sampler.context_timestep
+        frames = latents.transpose(1, 2).to(self._dtype)
+        return self._transformer.forward_block(frames, steps, self._prompt(), self._cache).transpose(1, 2)
+
+    def _keep_pages(self, count: int) -> None:
+        """Run the newest `count` clean frames, which the cache's tail has to be, for their keys and values to stay."""
+        latents = torch.stack(list(self._recent)[-count:], dim=1)
+        steps = torch.full((self._batch_size,), self._sampler.context_timestep, device=self._device)
+        frames = latents.transpose(1, 2).to(self._dtype)
+        self._transformer.commit_block(frames, steps, self._prompt(), self._cache)
+
+    def _prompt(self) -> TextContext:
+        if self._text is None:
+            raise RuntimeError("no prompt yet: call direct(prompt_embeds) before next_block()")
+        return self._text
+
+    def _draw(self, block: int, step: int, shape: tuple[int, ...]) -> Tensor:
+        return self._noise(block, step, shape).to(self._device, non_blocking=True)
+
+    # ---- set-up ----
+
+    def _cache_shape(self) -> CacheShape:
+        config = self._transformer.config
+        return CacheShape(
+            layers=config.num_layers,
+            batch=self._batch_size,
+            heads=config.num_attention_heads,
+            head_dim=config.attention_head_dim,
+            token_grid=self._transformer.token_grid(self._latent_shape[1:]),
+            dtype=self._dtype,
+            device=self._device,
+        )
+
+    def _new_memory(self, encoder: LatentEncoder) -> Memory:
+        context = self._context
+        memory = Memory(
+            encoder,
+            window_frames=context.window_frames,
+            sink_frames=context.sink_frames,
+            memory_frames=context.memory_frames,
+            recency_guard_frames=context.recency_guard_frames,
+            rules=self._setup.rules,
+            choose=self._setup.choose,
+        )
+        remembered = self._setup.remembered
+        if remembered is not None:
+            embeddings = self._embed(encoder, remembered.latents)
+            memory.bring(embeddings, remembered.prompt_units, self._batch_size)
+        return memory
+
+    @torch.no_grad()
+    def _embed(self, encoder: LatentEncoder, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embeddings [N, D] of latents [N, C, h, w] on the host, a block's worth at a time."""
+        step = self._context.frames_per_block
+        parts = [torch.from_numpy(latents[start : start + step]) for start in range(0, len(latents), step)]
+        return np.concatenate([encoder.encode(part.to(self._device)).float().cpu().numpy() for part in parts])
+
+    def _new_pages(self) -> PageCache:
+        cache = self._cache_shape()
+        shape = PageShape(cache.layers, cache.tokens_per_frame, cache.heads, cache.head_dim, cache.dtype, self._device)
+        fetched_pages = self._context.memory_frames * self._batch_size
+        return PageCache(shape, self._remake_pages, self._setup.budgets, fetched_pages)
+
+
+def _begin_with(start: Tensor | None, latents: Tensor) -> Tensor:
+    """Latents [B, T, C, h, w], the first frame replaced by `start` [B, C, h, w] where there is one."""
+    return latents if start is None else torch.cat([start[:, None], latents[:, 1:]], dim=1)

@@ -1,0 +1,1 @@
+"""Video and pictures: encoding, labels, contact sheets, memory maps, start images."""

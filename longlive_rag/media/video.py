@@ -1,0 +1,443 @@
+"""The finished video, written block by block; whatever ends the run, the file on disk plays.
+
+A video may be cut anywhere: what follows a cut is encoded anew, as a file of its own would be, so that it depends on
+nothing before. What stands before a cut can be kept, frame for frame, when the rest is made again.
+
+While frames come, the file is a fragmented MP4 that gets one fragment a frame: a process that is killed
+leaves a file that plays up to its last frame. `close` rewrites it, without encoding again, into a plain MP4
+with its index in front.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, islice, takewhile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+
+from longlive_rag.media.label import CornerLabel
+from longlive_rag.timeline import SEGMENT_SECONDS
+
+FRAGMENTED = {"movflags": "frag_every_frame+empty_moov+default_base_moof", "flush_packets": "1"}
+INDEX_IN_FRONT = {"movflags": "faststart"}
+ENCODER_THREADS = 4
+FRAMES_AFTER_SYNC = 2
+KEEP_MARGIN = FRAMES_AFTER_SYNC + 1
+"""What stands before a cut is safe on the disk when so many frames after it are."""
+TAGS = ("title", "comment", "description")
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How frames are encoded.
+
+    Attributes:
+        encoder: FFmpeg's name of the encoder.
+        license: of the encoder library.
+        options: its settings.
+        rewrapped: its packets are wrapped in another way in a file than as the encoder makes them.
+    """
+
+    encoder: str
+    license: str
+    options: Mapping[str, str]
+    rewrapped: bool = False
+
+
+# VP9 is the default because its encoder and format ask nothing of who sells the result; H.264 plays on older
+# devices too, but its encoder here is x264, under the GPL. No look-ahead: a frame is on disk before the next.
+CODECS: dict[str, Codec] = {
+    "vp9": Codec(
+        "libvpx-vp9",
+        "BSD-3-Clause",
+        {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "row-mt": "1"},
+    ),
+    "h264": Codec("libx264", "GPL-2.0-or-later", {"crf": "18", "preset": "veryfast", "tune": "zerolatency"}, True),
+}
+
+
+class VideoWriter:
+    """An MP4 file that takes frames as they are made.
+
+    Args:
+        path: the file; one that is there is replaced.
+        width, height: pixels of the frames that will be written.
+        fps: frames a second, constant.
+        upscale: each side of the video is this many times that of the frames (Lanczos filter).
+        codec: a key of `CODECS`.
+        tags: metadata of the file, such as comment and description.
+        label: words in the lower left corner of every frame; None for none.
+        keyframe_every: frames from one keyframe to the next at most; default is two seconds' worth.
+        begin: (a video of the same kind, how many of its frames); they come first, without being encoded again, and
+            must end at a cut. It may be the file itself, which then stays as it is until they are copied.
+
+    Raises:
+        ValueError: if the size of the video is odd or the codec is unknown or not in this build of PyAV.
+        OSError: if the file can't be written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        width: int,
+        height: int,
+        fps: int,
+        upscale: int = 1,
+        codec: str = "vp9",
+        tags: Mapping[str, str] | None = None,
+        label: str | None = None,
+        keyframe_every: int | None = None,
+        begin: tuple[Path, int] | None = None,
+    ) -> None:
+        check_codec(codec)
+        if (width * upscale) % 2 or (height * upscale) % 2:
+            raise ValueError(f"the video would be {width * upscale}x{height * upscale}; both sides must be even")
+        self.path = Path(path)
+        self.width, self.height, self.fps = width * upscale, height * upscale, fps
+        self._frame_shape = (height, width, 3)
+        self._label = None if label is None else CornerLabel(label, self.width, self.height)
+        self._codec = CODECS[codec]
+        self._keyframe_every = keyframe_every or SEGMENT_SECONDS * fps
+        self._encoder: Any = None
+        self._to_pixels, self._to_picture = VideoReformatter(), VideoReformatter()  # each keeps its filter's tables
+        self._frames_encoded = 0
+        self._frames_since_cut = 0
+        target = self.path if begin is None else _part_of(self.path)
+        self._file = _WholeFragments(target)
+        try:
+            self._container = av.open(self._file, "w", format="mp4", options=FRAGMENTED)
+            self._container.metadata.update(tags or {})
+            self._stream = self._add_stream()
+            if begin is not None:
+                self._copy(*begin)
+                target.replace(self.path)
+        except BaseException:
+            self._file.close()
+            target.unlink(missing_ok=True)
+            raise
+        self._closed = False
+
+    def write(self, frames: np.ndarray) -> None:
+        """Append frames [F, H, W, 3] uint8 RGB.
+
+        Raises:
+            ValueError: if shape or dtype is another.
+            OSError: if the disk refuses (full, quota); `close` then keeps what was written until there.
+        """
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != self._frame_shape:
+            raise ValueError(
+                f"frames are {frames.dtype} {list(frames.shape)}; "
+                f"this video takes uint8 [F, {self._frame_shape[0]}, {self._frame_shape[1]}, 3]"
+            )
+        for frame in frames:
+            self._encode(self._to_video(frame))
+            self._frames_encoded += 1
+            self._frames_since_cut += 1
+            if self._frames_since_cut == FRAMES_AFTER_SYNC:  # the muxer holds one frame back
+                self._file.sync()
+
+    def cut(self) -> None:
+        """What is written from now on depends on nothing before."""
+        if self._encoder is not None:
+            self._encode(None)
+        self._encoder, self._frames_since_cut = None, 0
+
+    def close(self) -> int:
+        """Finish the file and return how many frames it holds. Safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self._finish_fragments()
+            if self._file.kept_bytes:
+                put_index_in_front(self.path, self.fps)
+        return count_frames(self.path) if self._file.kept_bytes else 0
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _add_stream(self) -> VideoStream:
+        """The container's stream; its own encoder only describes it."""
+        stream = self._container.add_stream(self._codec.encoder, rate=self.fps, options=dict(self._codec.options))
+        assert isinstance(stream, VideoStream)
+        self._set_up(stream.codec_context)
+        return stream
+
+    def _new_encoder(self) -> Any:
+        encoder: Any = av.CodecContext.create(self._codec.encoder, "w")
+        encoder.options = dict(self._codec.options)
+        encoder.time_base = Fraction(1, self.fps)
+        encoder.framerate = Fraction(self.fps)
+        self._set_up(encoder)
+        return encoder
+
+    def _set_up(self, encoder: Any) -> None:
+        encoder.width, encoder.height, encoder.pix_fmt = self.width, self.height, "yuv420p"
+        encoder.gop_size = self._keyframe_every
+        encoder.thread_count = min(ENCODER_THREADS, os.cpu_count() or 1)
+        encoder.colorspace, encoder.color_range = Colorspace.ITU709, ColorRange.MPEG
+        encoder.color_primaries, encoder.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+
+    def _to_video(self, frame: np.ndarray) -> av.VideoFrame:
+        source = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        if self._label is not None:  # drawn at the video's size, so that it is sharp
+            large = self._to_pixels.reformat(source, self.width, self.height, interpolation=Interpolation.LANCZOS)
+            source = av.VideoFrame.from_ndarray(self._label.draw(large.to_ndarray()), format="rgb24")
+        picture = self._to_picture.reformat(
+            source,
+            width=self.width,
+            height=self.height,
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=Interpolation.LANCZOS | Interpolation.ACCURATE_RND,
+        )
+        picture.pts = self._frames_encoded
+        return picture
+
+    def _encode(self, picture: av.VideoFrame | None) -> None:
+        if self._encoder is None:
+            self._encoder = self._new_encoder()
+        for packet in self._encoder.encode(picture):
+            packet.duration = 1  # in frames; encoders leave it out, and the last frame would have no length
+            self._mux(packet)
+        self._file.keep()
+
+    def _mux(self, packet: av.Packet) -> None:
+        packet.stream = self._stream
+        self._container.mux(packet)
+
+    def _copy(self, source: Path, frames: int) -> None:
+        with av.open(str(source)) as container:
+            stream = container.streams.video[0]
+            to_stream = av.BitStreamFilterContext("h264_mp4toannexb", stream) if self._codec.rewrapped else None
+            packets = (packet for packet in container.demux(stream) if packet.size)
+            for packet in islice(packets, frames):
+                for ready in to_stream.filter(packet) if to_stream else [packet]:
+                    ready.time_base = Fraction(1, self.fps)
+                    ready.pts = ready.dts = self._frames_encoded
+                    ready.duration = 1
+                    self._mux(ready)
+                    self._frames_encoded += 1
+        if self._frames_encoded != frames:
+            raise ValueError(f"{source} has {self._frames_encoded} frames, fewer than the {frames} that are to be kept")
+        self._file.sync()
+
+    def _finish_fragments(self) -> None:
+        try:
+            if not self._file.failed and self._encoder is not None:
+                self._encode(None)
+            self._container.close()
+            self._file.keep()
+        except OSError:
+            if not self._file.failed:
+                raise
+        finally:
+            self._file.close()
+
+
+class _WholeFragments:
+    """A file for FFmpeg to write to, cut back to its last whole fragment when the disk gives out."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b", buffering=0)
+        self.kept_bytes = 0
+        self.failed = False
+
+    def write(self, data: bytes) -> int:
+        if self.failed:
+            return len(data)  # the trailer of a file that is cut back anyway
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError:
+            self.failed = True
+            raise
+        return len(data)
+
+    def keep(self) -> None:
+        """What was written until now is whole."""
+        if not self.failed:
+            self.kept_bytes = self._file.tell()
+
+    def sync(self) -> None:
+        """What was written until now is on the disk."""
+        if not self.failed:
+            os.fsync(self._file.fileno())
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        if self._file.closed:
+            return
+        if self.failed:
+            self._file.truncate(self.kept_bytes)
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def check_codec(codec: str) -> None:
+    """Raise ValueError unless `codec` is known and this build of PyAV has its encoder."""
+    if codec not in CODECS:
+        raise ValueError(f"codec is {codec!r}; it must be one of {', '.join(CODECS)}")
+    if CODECS[codec].encoder not in av.codecs_available:
+        raise ValueError(f"codec is {codec!r}, but the PyAV installed here was built without {CODECS[codec].encoder}")
+
+
+def put_index_in_front(path: Path, fps: int) -> None:
+    """Rewrite an MP4 with its index in front, atomically; where the disk is full it stays as it is."""
+    rewritten = _part_of(path)
+    try:
+        with (
+            av.open(str(path)) as source,
+            av.open(str(rewritten), "w", format="mp4", options=INDEX_IN_FRONT) as target,
+        ):
+            target.metadata.update({name: source.metadata[name] for name in TAGS if name in source.metadata})
+            frames = source.streams.video[0]
+            assert frames.time_base is not None
+            frame_duration = round(1 / (fps * frames.time_base))
+            stream = target.add_stream_from_template(frames)
+            for packet in source.demux(frames):
+                if packet.size:
+                    packet.stream, packet.duration = stream, frame_duration
+                    target.mux(packet)
+        with rewritten.open("rb") as file:
+            os.fsync(file.fileno())
+        rewritten.replace(path)
+    except OSError:
+        rewritten.unlink(missing_ok=True)
+    except BaseException:
+        rewritten.unlink(missing_ok=True)
+        raise
+
+
+def count_frames(path: str | os.PathLike[str]) -> int:
+    """Frames in a video file, counted one by one, not taken from its header."""
+    with _open(path) as container:
+        return sum(1 for packet in container.demux(video=0) if packet.size)
+
+
+def read_tags(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The metadata that was given to a video file."""
+    with _open(path) as container:
+        return {name: container.metadata[name] for name in TAGS if name in container.metadata}
+
+
+def safe_frames(path: Path) -> int:
+    """Frames at the start of a file that are on the disk for good, though its writer or the machine may have died.
+
+    0 if the file can't be read at all.
+    """
+    try:
+        size = path.stat().st_size
+        with _open(path) as container:
+            closed = container.streams.video[0].frames > 0  # fragments are counted nowhere
+            packets = [packet for packet in container.demux(video=0) if packet.size]
+    except (OSError, ValueError):  # PyAV's errors are of these kinds
+        return 0
+    whole = sum(
+        1 for _ in takewhile(lambda packet: packet.pos is not None and packet.pos + packet.size <= size, packets)
+    )
+    return whole if closed else max(0, whole - KEEP_MARGIN)
+
+
+def read_frames(path: str | os.PathLike[str], start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+    """Frames of a video file of constant rate, each [H, W, 3] uint8 RGB.
+
+    Args:
+        path: of the file.
+        start, stop: the range of frames, from 0; decoding begins at the keyframe before it.
+    """
+    if start:
+        with _open(path) as container:
+            frames = _numbered(container, start)
+            first = next(frames, None)
+            if first is not None and first[0] <= start:
+                yield from _within(chain([first], frames), start, stop)
+                return
+    with _open(path) as container:  # also where the file has no index to seek by
+        yield from _within(_numbered(container, 0), start, stop)
+
+
+def copy_frames(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], frames: range, tags: Mapping[str, str]
+) -> bool:
+    """Copy a range of frames into another MP4 without encoding them again, if it begins with a keyframe.
+
+    Returns:
+        Whether it does; else nothing is written.
+    """
+    with _open(source) as container:
+        stream = container.streams.video[0]
+        every = _ticks_per_frame(stream)
+        packets = islice((packet for packet in container.demux(stream) if packet.size), frames.start, frames.stop)
+        first = next(packets, None)
+        if first is None or not first.is_keyframe:
+            return False
+        with av.open(str(target), "w", format="mp4", options=INDEX_IN_FRONT) as written:
+            written.metadata.update(tags)
+            copied = written.add_stream_from_template(stream)
+            for place, packet in enumerate(chain([first], packets)):
+                packet.stream, packet.pts, packet.dts = copied, place * every, place * every
+                packet.duration = every
+                written.mux(packet)
+    return True
+
+
+def _within(frames: Iterator[tuple[int, Any]], start: int, stop: int | None) -> Iterator[np.ndarray]:
+    reformatter = VideoReformatter()
+    for number, frame in frames:
+        if stop is not None and number >= stop:
+            return
+        if number >= start:
+            yield reformatter.reformat(frame, format="rgb24").to_ndarray()
+
+
+def read_small_frames(path: Path, every: int, stop: int, width: int, height: int) -> Iterator[np.ndarray]:
+    """Every n-th of the first `stop` frames of a video file, from the first on, reduced to [height, width, 3]."""
+    reformatter = VideoReformatter()
+    with _open(path) as container:
+        for number, frame in enumerate(islice(container.decode(video=0), stop)):
+            if number % every == 0:
+                small = reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.AREA)
+                yield small.to_ndarray()
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def _numbered(container: Any, start: int) -> Iterator[tuple[int, Any]]:
+    """Decoded frames with their numbers, from the keyframe before `start` on."""
+    stream = container.streams.video[0]
+    every = _ticks_per_frame(stream)
+    if start:
+        container.seek(start * every, stream=stream)
+    for frame in container.decode(stream):
+        yield round(frame.pts / every), frame
+
+
+def _ticks_per_frame(stream: Any) -> int:
+    return round(1 / (stream.average_rate * stream.time_base))
+
+
+def _open(path: str | os.PathLike[str]) -> Any:
+    return av.open(str(path))

@@ -1,0 +1,116 @@
+"""Known backbones as data: which files they are made of, how they are run, what is known about their terms.
+
+One small file each, in `longlive_rag/models/*.toml`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from backbone.config import ContextConfig, SamplerConfig
+from longlive_rag.config import MemoryConfig, OutputConfig
+from longlive_rag.rights.records import as_day
+from longlive_rag.rights.spdx import Use, allowed_use
+
+CATALOGUE = Path(__file__).parents[1] / "models"
+Role = Literal["base", "transformer", "lora", "encoder"]
+
+
+@dataclass(frozen=True)
+class ReleasedFiles:
+    """Files of one repository on the model hub that play one role.
+
+    Attributes:
+        role: `base` has everything (text encoder and VAE are taken from it); the others replace or add one part.
+        repo: on the hub.
+        names: of files in it; `*` stands for any.
+        source: where the terms are stated.
+        said: what the terms are believed to be, in words; binding for nobody.
+        spdx: the terms, once somebody has looked them up; needs `looked_up_on` and `looked_up_by`.
+        revision: of the repository.
+    """
+
+    role: Role
+    repo: str
+    names: tuple[str, ...]
+    source: str
+    said: str
+    spdx: str | None = None
+    looked_up_on: str | None = None
+    looked_up_by: str | None = None
+    revision: str = "main"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))
+        if self.role not in get_args(Role):
+            raise ValueError(f"role is {self.role!r}; it must be one of {', '.join(get_args(Role))}")
+        if self.spdx is not None:
+            if self.looked_up_on is None or self.looked_up_by is None:
+                raise ValueError(f"{self.repo}: spdx is stated without looked_up_on and looked_up_by")
+            as_day("looked_up_on", self.looked_up_on)
+
+    @property
+    def use(self) -> Use:
+        """What the terms allow; unknown until somebody has looked them up."""
+        return "unknown" if self.spdx is None else allowed_use(self.spdx)
+
+
+@dataclass(frozen=True)
+class KnownBackbone:
+    """A backbone that this project knows by name.
+
+    Attributes:
+        name: of its file.
+        title, summary: for people.
+        built_in: the folder inside the package; None if it must be fetched.
+        section: entry of the training checkpoint that is the model.
+        lora_alpha: of its LoRA; None if it has none.
+        context, sampler, memory, output: how it is run; None for a built-in one, whose folder says it.
+        files: what it is made of.
+    """
+
+    name: str
+    title: str
+    summary: str
+    built_in: Path | None = None
+    section: str | None = None
+    lora_alpha: float | None = None
+    context: ContextConfig | None = None
+    sampler: SamplerConfig | None = None
+    memory: MemoryConfig | None = None
+    output: OutputConfig | None = None
+    files: tuple[ReleasedFiles, ...] = field(default=())
+
+
+def known_names() -> list[str]:
+    """Names of all known backbones, built-in ones first."""
+    names = sorted(path.stem for path in CATALOGUE.glob("*.toml"))
+    return sorted(names, key=lambda name: known_backbone(name).built_in is None)
+
+
+def known_backbone(name: str) -> KnownBackbone:
+    """Read the description of a backbone.
+
+    Raises:
+        ValueError: if there is none of that name, or it is damaged.
+    """
+    path = CATALOGUE / f"{name}.toml"
+    if not name or Path(name).name != name or not path.is_file():
+        raise ValueError(f"{name!r} is no known backbone; known are: {', '.join(known_names())}")
+    try:
+        return _backbone(name, tomllib.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} can't be used: {error}") from error
+
+
+def _backbone(name: str, content: dict[str, Any]) -> KnownBackbone:
+    built_in = content.pop("built_in", None)
+    files = tuple(ReleasedFiles(**entry) for entry in content.pop("files", []))
+    parts = {"context": ContextConfig, "sampler": SamplerConfig, "memory": MemoryConfig, "output": OutputConfig}
+    settings = {part: kind(**content.pop(part)) for part, kind in parts.items() if part in content}
+    return KnownBackbone(
+        name=name, built_in=None if built_in is None else CATALOGUE / built_in, files=files, **settings, **content
+    )

@@ -1,0 +1,165 @@
+"""Sizes of a backbone, read from its configs alone, and the bytes that follow from them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backbone.files import read_json, weight_files
+from longlive_rag.config import OutputConfig
+from longlive_rag.presets.preset import Preset
+from retrieval.budgets import PagePrecision
+
+FLOAT32_BYTES = 4
+BYTES = {"float32": 4, "bfloat16": 2}
+SAMPLE_BYTES = 2**20
+WAN_1_3B: dict[str, Any] = {
+    "patch_size": [1, 2, 2], "num_attention_heads": 12, "attention_head_dim": 128, "in_channels": 16,
+    "text_dim": 4096, "text_length": 512, "ffn_dim": 8960, "num_layers": 30,
+}  # fmt: skip
+"""What a transformer's config leaves out is Wan2.1-1.3B's."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a request's bytes depend on.
+
+    Attributes:
+        layers, heads, head_dim, ffn_dim: of the transformer.
+        in_channels: of the latents.
+        text_dim, text_length: of prompt embeddings.
+        patch_area: latent elements of a token.
+        latent_size: (height, width) of a latent frame.
+        embedding_dim: D of the embeddings.
+    """
+
+    layers: int
+    heads: int
+    head_dim: int
+    ffn_dim: int
+    in_channels: int
+    text_dim: int
+    text_length: int
+    patch_area: int
+    latent_size: tuple[int, int]
+    embedding_dim: int
+
+    @property
+    def width(self) -> int:
+        """Of the transformer."""
+        return self.heads * self.head_dim
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Tokens of one latent frame."""
+        return self.latent_size[0] * self.latent_size[1] // self.patch_area
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of a latent frame."""
+        return (self.in_channels, *self.latent_size)
+
+    @property
+    def latent_bytes(self) -> int:
+        """Of one latent frame, float32, as it is stored."""
+        return self.in_channels * self.latent_size[0] * self.latent_size[1] * FLOAT32_BYTES
+
+    @property
+    def embedding_bytes(self) -> int:
+        """Of one latent frame's embedding, float32, in the index and in the store."""
+        return self.embedding_dim * FLOAT32_BYTES
+
+    def page_bytes(self, dtype: str) -> int:
+        """Of one latent frame's keys and values in all layers."""
+        return 2 * self.layers * self.tokens_per_frame * self.width * BYTES[dtype]
+
+    def stored_page_bytes(self, dtype: str, precision: PagePrecision) -> int:
+        """Of one page in host memory."""
+        if precision == "float8":
+            scales = 2 * self.layers * self.heads * FLOAT32_BYTES
+            return self.page_bytes(dtype) // BYTES[dtype] + scales
+        return self.page_bytes("bfloat16" if precision == "bfloat16" else dtype)
+
+
+def read_geometry(preset: Preset, output: OutputConfig, encoder: str) -> Geometry:
+    """Sizes of a pipeline folder for frames of `output`, from its config files.
+
+    Args:
+        encoder: `autoencoder` or `mean_pool`.
+
+    Raises:
+        ValueError: if a config is missing or unreadable, or the encoder does not fit the transformer.
+    """
+    transformer = _with_defaults(preset.folder, "transformer")
+    vae = read_json(preset.folder / "vae" / "config.json")
+    embedding_dim = _embedding_dim(preset.folder, encoder, transformer["in_channels"])
+    return geometry_of(transformer, output, embedding_dim, int(vae.get("scale_factor_spatial", 8)))
+
+
+def geometry_of(
+    transformer: Mapping[str, Any], output: OutputConfig, embedding_dim: int, spatial_factor: int = 8
+) -> Geometry:
+    """Sizes by a transformer's config.
+
+    Args:
+        transformer: fields of its config, all of those in `WAN_1_3B`.
+        output: size of the frames.
+        embedding_dim: of the encoder.
+        spatial_factor: pixels of a latent one.
+    """
+    patch = transformer["patch_size"]
+    return Geometry(
+        layers=transformer["num_layers"],
+        heads=transformer["num_attention_heads"],
+        head_dim=transformer["attention_head_dim"],
+        ffn_dim=transformer["ffn_dim"],
+        in_channels=transformer["in_channels"],
+        text_dim=transformer["text_dim"],
+        text_length=transformer["text_length"],
+        patch_area=patch[1] * patch[2],
+        latent_size=(output.height // spatial_factor, output.width // spatial_factor),
+        embedding_dim=embedding_dim,
+    )
+
+
+def _with_defaults(folder: Path, part: str) -> dict[str, Any]:
+    """A transformer's config, whole."""
+    path = folder / part / "config.json"
+    config = {**WAN_1_3B, **read_json(path)}
+    for name, default in WAN_1_3B.items():
+        if type(config[name]) is not type(default):
+            raise ValueError(f"{path}: {name} is {config[name]!r}; it must be like {default!r}")
+    return config
+
+
+def _embedding_dim(folder: Path, encoder: str, channels: int) -> int:
+    path = folder / "encoder" / "config.json"
+    if encoder == "mean_pool" or not path.is_file():
+        return channels
+    config = read_json(path)
+    if config.get("in_channels", 16) != channels:
+        raise ValueError(
+            f"the encoder in {path.parent} reads latents of {config.get('in_channels', 16)} channels, but this "
+            f"backbone's have {channels}; use one that was trained on its latents, or encoder 'mean_pool'"
+        )
+    return int(config.get("embedding_dim", 1024))
+
+
+def backbone_id(folder: Path) -> str:
+    """What tells one backbone's latents from another's: a hash over samples of its transformer's and VAE's weights.
+
+    The start and the end of every weight file and its size; no two trainings share them, and it takes no time.
+    """
+    digest = hashlib.sha256()
+    for part in ("transformer", "vae"):
+        for path in weight_files(folder / part):
+            size = path.stat().st_size
+            digest.update(f"{part}/{path.name} {size}\n".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(SAMPLE_BYTES))
+                file.seek(max(0, size - SAMPLE_BYTES))
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()

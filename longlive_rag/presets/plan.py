@@ -1,0 +1,253 @@
+"""What a take will need of GPU, host and disk, worked out from configs alone.
+
+Peaks are sums of what lives at the same time. Everything but the page tiers, the index and the disk is the same for a
+take of ten seconds and of ten hours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from backbone.config import ContextConfig
+from backbone.files import read_json
+from longlive_rag.config import CheckpointConfig, OutputConfig, checkpoint_spacing
+from longlive_rag.presets.geometry import BYTES, FLOAT32_BYTES, Geometry
+from longlive_rag.presets.preset import Preset
+from longlive_rag.timeline import Timeline
+from retrieval.budgets import PageBudgets
+
+GIB = 2**30
+# Measured: a process that has imported the pipeline and done nothing yet, and a CUDA context.
+LIBRARIES_BYTES = int(0.6 * GIB)
+CUDA_CONTEXT_BYTES = int(0.5 * GIB)
+BLOCK_FILE_BYTES = 1536  # of a stored block, beyond its arrays
+# Tensors as wide as the VAE's output feature maps that live at once while it decodes; with folded convolutions more
+# (measured at 416x240 and 832x480: 12 to 15).
+DECODE_MAPS = {"cpu": 14, "cuda": 5}
+WAN_VAE_CHANNELS = 96
+TEXT_ENCODER = "text encoder"
+TEXT_WEIGHTS = f"weights of the {TEXT_ENCODER}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes of a take.
+
+    Attributes:
+        blocks, latent_frames: of the take.
+        page_bytes: keys and values of one latent frame, as the transformer uses them.
+        stored_page_bytes: the same in the host tier.
+        gpu_pages, host_pages: how many each tier will hold at most.
+        past_pages: how many the take could come to need: all frames that leave the window.
+        view_frames: latent frames that memory keeps of each new view; 0 where every frame enters.
+        memory_frame_bytes: what a frame in memory takes of pages and index at most.
+        device: by part, where the transformer runs (on a CPU: the host).
+        host: by part, beside it; empty on a CPU.
+        disk: by part.
+    """
+
+    blocks: int
+    latent_frames: int
+    page_bytes: int
+    stored_page_bytes: int
+    gpu_pages: int
+    host_pages: int
+    past_pages: int
+    view_frames: int
+    memory_frame_bytes: int
+    device: dict[str, int]
+    host: dict[str, int]
+    disk: dict[str, int]
+
+    @property
+    def device_bytes(self) -> int:
+        """Peak where the transformer runs."""
+        return sum(self.device.values())
+
+    @property
+    def host_bytes(self) -> int:
+        """Peak of the host beside a GPU."""
+        return sum(self.host.values())
+
+    @property
+    def disk_bytes(self) -> int:
+        """Of the finished take."""
+        return sum(self.disk.values())
+
+
+def make_plan(
+    geometry: Geometry,
+    context: ContextConfig,
+    budgets: PageBudgets,
+    timeline: Timeline,
+    weights: Mapping[str, int],
+    *,
+    dtype: str = "float32",
+    on_gpu: bool = False,
+    text_on_host: bool = False,
+    has_cues: bool = False,
+    decode_bytes: int = 0,
+    video_bytes: int = 0,
+    view_frames: int = 0,
+    checkpoints: CheckpointConfig | None = None,
+) -> Plan:
+    """Add up what a take of `timeline` needs.
+
+    Args:
+        geometry: of the backbone at the request's size.
+        context, budgets: of the request.
+        weights: bytes by part.
+        dtype: of the transformer.
+        on_gpu: else everything is in the host's memory.
+        text_on_host: the text encoder stays there, beside a GPU.
+        has_cues: a cue runs the whole window at once.
+        decode_bytes: of the VAE at work.
+        video_bytes: of the video on disk.
+        view_frames: latent frames that memory keeps of each new view. How many views a take shows is not known before:
+            peaks are those of a take that shows something new all the time.
+        checkpoints: how the take is made ready to be gone on with; None leaves them out.
+    """
+    page = geometry.page_bytes(dtype)
+    stored = geometry.stored_page_bytes(dtype, budgets.precision)
+    frames = timeline.latent_frames
+    memory_frames = context.memory_frames
+    past = max(0, frames - context.window_frames) if memory_frames else 0
+    gpu_pages = min(past, max(memory_frames, budgets.gpu_bytes // page)) if on_gpu else 0
+    host_pages = min(past, budgets.host_bytes // stored)
+    remade = memory_frames if gpu_pages + host_pages < past or (has_cues and past) else 0
+    text = 2 * geometry.layers * geometry.text_length * geometry.width * BYTES[dtype]
+    device = {
+        **{f"weights of the {part}": count for part, count in weights.items()},
+        "cache and context": cache_bytes(context, page),
+        "prompt": text + geometry.text_length * geometry.text_dim * FLOAT32_BYTES,
+        "pages made again": remade * page,
+        "activations": activation_bytes(geometry, context, dtype, remade, has_cues),
+        "decoding": decode_bytes,
+    }
+    index = 2 * frames * geometry.embedding_bytes if memory_frames else 0  # it grows by doubling
+    host = {"page tier": host_pages * stored, "index": index, "libraries": LIBRARIES_BYTES}
+    if on_gpu:
+        device |= {"page tier": gpu_pages * page, "CUDA itself": CUDA_CONTEXT_BYTES}
+        if text_on_host:
+            host[TEXT_WEIGHTS] = device.pop(TEXT_WEIGHTS)
+    else:
+        device, host = device | host, {}
+    embeddings = frames * geometry.embedding_bytes if memory_frames else 0
+    latents = frames * geometry.latent_bytes + embeddings + timeline.blocks * BLOCK_FILE_BYTES
+    return Plan(
+        blocks=timeline.blocks,
+        latent_frames=frames,
+        page_bytes=page,
+        stored_page_bytes=stored,
+        gpu_pages=gpu_pages,
+        host_pages=host_pages,
+        past_pages=past,
+        view_frames=min(view_frames, past),
+        memory_frame_bytes=stored + geometry.embedding_bytes,
+        device=device,
+        host=host,
+        disk={
+            "latents": latents,
+            "video and pictures": video_bytes,
+            "checkpoints": checkpoint_bytes(checkpoints, timeline, context, page) if checkpoints else 0,
+        },
+    )
+
+
+def cache_bytes(context: ContextConfig, page_bytes: int) -> int:
+    """Of the window's keys and values, and of the context that a block sees."""
+    return 2 * context.window_frames * page_bytes
+
+
+def checkpoint_bytes(checkpoints: CheckpointConfig, timeline: Timeline, context: ContextConfig, page_bytes: int) -> int:
+    """What a take's checkpoints will take of the disk, roughly: windows, fewer and fewer, and every page once."""
+    if checkpoints.mode == "light":
+        return 0
+    every = timeline.segment_blocks
+    count = sum(every / checkpoint_spacing(blocks, every) for blocks in range(every, timeline.blocks + 1, every))
+    windows = round(count) * context.window_frames
+    pages = timeline.latent_frames if context.memory_frames else 0
+    return min(int(checkpoints.gib * GIB), (windows + pages) * page_bytes)
+
+
+def budgets_that_fit(plan: Plan, gpu_bytes: int | None, host_bytes: int | None) -> dict[str, float]:
+    """`--memory-gpu-gib` and `--memory-host-gib` for a machine of this size, with a tenth left free.
+
+    Raises:
+        ValueError: if even the rest does not fit.
+    """
+    advice: dict[str, float] = {}
+    peaks = {"gpu": (plan.device, gpu_bytes, plan.page_bytes), "host": (plan.host, host_bytes, plan.stored_page_bytes)}
+    if not plan.host:
+        peaks = {"host": (plan.device, host_bytes, plan.stored_page_bytes)}
+    for name, (parts, there, page) in peaks.items():
+        if there is None:
+            continue
+        rest = sum(parts.values()) - parts["page tier"]
+        room = int(0.9 * there) - rest
+        if room < 0:
+            raise ValueError(
+                f"the {name} has {there / GIB:g} GiB, but {rest / GIB:.1f} GiB are needed even without pages; "
+                "use a smaller size, a narrower dtype, or offloading"
+            )
+        advice[f"memory_{name}_gib"] = float(f"{min(room, plan.past_pages * page) / GIB:.4g}")
+    return advice
+
+
+def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
+    """Bytes of each part's weights as `load_pipeline` loads them, from the configs: no weight is read."""
+    import torch
+    from diffusers import AutoencoderKLWan
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    from backbone.transformer import CausalWanTransformer
+    from longlive_rag.presets.embeddings import text_dtype
+    from retrieval.encoder import LatentAutoencoder
+
+    def parameters(model: torch.nn.Module) -> int:
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    def config(part: str) -> dict[str, object]:
+        return read_json(preset.folder / part / "config.json")
+
+    with torch.device("meta"):
+        counts = {
+            "transformer": parameters(CausalWanTransformer.from_config(config("transformer"))) * BYTES[dtype],
+            "vae": parameters(AutoencoderKLWan.from_config(config("vae"))) * FLOAT32_BYTES,
+            TEXT_ENCODER: parameters(UMT5EncoderModel(UMT5Config(**config("text_encoder"))))
+            * text_dtype(preset.folder).itemsize,
+        }
+        if (preset.folder / "encoder" / "config.json").is_file():
+            counts["retrieval encoder"] = parameters(LatentAutoencoder.from_config(config("encoder"))) * FLOAT32_BYTES
+    return counts
+
+
+def vae_channels(preset: Preset) -> int:
+    """Of the VAE's maps at full resolution."""
+    return int(read_json(preset.folder / "vae" / "config.json").get("base_dim", WAN_VAE_CHANNELS))
+
+
+def decode_bytes(channels: int, temporal_factor: int, output: OutputConfig, device: str) -> int:
+    """The VAE at work on one latent frame, roughly: its widest maps are those of the output's size.
+
+    Args:
+        channels: of these maps.
+        temporal_factor: pixel frames of a latent one.
+        output: size of the frames.
+        device: `cpu` or `cuda`.
+    """
+    return DECODE_MAPS[device] * channels * temporal_factor * output.height * output.width * FLOAT32_BYTES
+
+
+def activation_bytes(
+    geometry: Geometry, context: ContextConfig, dtype: str, remade: int = 0, has_cues: bool = False
+) -> int:
+    """Of the largest pass: a block, pages made again, or a recache of the whole window.
+
+    Attention holds about eight tensors of a token's width at once, the feed-forward half as many and its own.
+    """
+    frames = max(context.frames_per_block, remade, context.window_frames if has_cues else 0)
+    per_token = max(8 * geometry.width, 4 * geometry.width + geometry.ffn_dim)
+    narrow = (BYTES[dtype] + FLOAT32_BYTES) / (2 * FLOAT32_BYTES)  # about half of them are float32 in any dtype
+    return int(frames * geometry.tokens_per_frame * per_token * FLOAT32_BYTES * narrow)

@@ -1,0 +1,132 @@
+"""Backbones by name or folder, and what their presets say, read before any model loads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backbone.config import ContextConfig, SamplerConfig
+from backbone.files import read_json, weight_files
+from longlive_rag.config import MemoryConfig, OutputConfig
+from longlive_rag.presets.catalogue import known_names
+
+MODELS = Path(__file__).parents[1] / "models"
+BUILT_IN = {"tiny-world": MODELS / "tiny-world"}
+DEFAULT_BACKBONE = "tiny-world"
+INDEX = "model_index.json"
+NEEDED = ("transformer", "vae", "text_encoder", "tokenizer")
+TRANSFORMER = "CausalWanTransformer"
+WITH_WEIGHTS = ("transformer", "vae", "text_encoder", "encoder")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A pipeline folder's own settings.
+
+    Attributes:
+        name: what the user typed.
+        folder: the pipeline folder.
+        context, sampler, memory, output: defaults of a request.
+        temporal_factor: pixel frames of a latent frame after the first.
+    """
+
+    name: str
+    folder: Path
+    context: ContextConfig
+    sampler: SamplerConfig
+    memory: MemoryConfig
+    output: OutputConfig
+    temporal_factor: int
+
+
+def load_preset(backbone: str) -> Preset:
+    """Read the preset of a backbone.
+
+    Args:
+        backbone: a name in `BUILT_IN` or a pipeline folder.
+
+    Raises:
+        ValueError: if there is no such backbone or files of it are missing or unreadable; says which.
+    """
+    folder = find_folder(backbone)
+    index = read_json(folder / INDEX)
+    check_files(folder, index)
+    vae = read_json(folder / "vae" / "config.json")
+    try:
+        return Preset(
+            name=backbone,
+            folder=folder,
+            context=ContextConfig(**index.get("context", {})),
+            sampler=SamplerConfig(**index.get("sampler", {})),
+            memory=MemoryConfig(**index.get("memory", {})),
+            output=OutputConfig(**index.get("output", {})),
+            temporal_factor=_temporal_factor(vae),
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the preset in {folder / INDEX} can't be used: {error}") from error
+
+
+def find_folder(backbone: str) -> Path:
+    """The pipeline folder of a backbone's name, or the folder itself.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    folder = BUILT_IN.get(backbone, Path(backbone))
+    known = f"known names are: {', '.join(BUILT_IN)}"
+    if backbone in BUILT_IN and not folder.is_dir():
+        raise ValueError(f"backbone {backbone!r} should be in {folder}, but is not; install longlive-rag again")
+    if backbone in known_names() and backbone not in BUILT_IN and not folder.is_dir():
+        raise ValueError(
+            f"backbone {backbone!r} is known, but its weights are not inside the package; "
+            f"longlive-rag models show {backbone} says how to get them, then name the folder they were converted to"
+        )
+    if not backbone or not folder.is_dir():
+        what = "is a file, not a pipeline folder" if folder.is_file() else "is no known name and no folder"
+        raise ValueError(f"backbone {backbone!r} {what}; {known}")
+    if not (folder / INDEX).is_file():
+        raise ValueError(f"backbone {backbone!r} is a folder without {INDEX}, so it is no pipeline folder; {known}")
+    return folder
+
+
+def check_files(folder: Path, index: dict[str, Any]) -> None:
+    """Raise ValueError unless every part that the index names has its config and weights."""
+    refuse_other_layout(folder, index)
+    parts = {name for name, entry in index.items() if _names_a_class(entry)} | set(NEEDED)
+    for part in sorted(parts):
+        subfolder = folder / part
+        if not subfolder.is_dir():
+            raise ValueError(f"backbone folder {folder} has no {part}/; a pipeline folder needs {', '.join(NEEDED)}")
+        if part in WITH_WEIGHTS:
+            weight_files(subfolder)
+        elif not any(subfolder.iterdir()):
+            raise ValueError(f"{subfolder} is empty; is the backbone complete?")
+        else:
+            for path in sorted(subfolder.glob("*.json")):
+                read_json(path)
+
+
+def refuse_other_layout(folder: Path, index: dict[str, Any]) -> None:
+    """Raise ValueError if the folder is diffusers' own, whose transformer is not the causal one."""
+    if not names_our_transformer(index):
+        raise ValueError(
+            f"{folder} is a folder of diffusers' {index['transformer'][1]}, which is not causal; "
+            f"make a pipeline folder of it: longlive-rag models convert {folder} NEW_FOLDER"
+        )
+
+
+def names_our_transformer(index: dict[str, Any]) -> bool:
+    """Whether an index names the causal transformer, or none at all."""
+    entry = index.get("transformer")
+    return not _names_a_class(entry) or entry[1] == TRANSFORMER  # type: ignore[index]
+
+
+def _names_a_class(entry: object) -> bool:
+    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(name, str) for name in entry)
+
+
+def _temporal_factor(vae: dict[str, Any]) -> int:
+    if "scale_factor_temporal" in vae:
+        return int(vae["scale_factor_temporal"])
+    return 2 ** sum(bool(halves) for halves in vae.get("temperal_downsample", (False, True, True)))

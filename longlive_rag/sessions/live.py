@@ -1,0 +1,240 @@
+"""A take that is directed while it is made; what was said becomes its cues, so that it can be made again exactly."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from longlive_rag.config import Cue, MemoryConfig, Span, Steering, SteerVerb, TakeRequest
+from longlive_rag.generation.cues import cue_blocks, steered
+from longlive_rag.generation.directions import Direction
+from longlive_rag.timecode import format_timecode
+
+if TYPE_CHECKING:
+    from longlive_rag.generation.block import Block
+    from longlive_rag.pipeline import LongLiveRAGPipeline
+    from longlive_rag.takes.writer import TakeWriter
+
+
+class LiveTake:
+    """Owns a stream and takes directions for it. Iterate over it in one thread; all else may be called from any.
+
+    A direction holds from the next block on that has not been begun: the block that is being made is not lost, and
+    nothing waits. `request` is what has been asked for so far; a stream of it makes the same blocks, bit for bit.
+
+    Args:
+        pipe: makes the blocks.
+        request: what it begins with; its `seconds` are the longest that it may last. Its cues still to come may be
+            replaced by directions at their blocks.
+        take: writes it to disk and keeps what was asked for on its record; None keeps nothing. One that holds blocks
+            already (of the same request) is gone on with.
+
+    Raises:
+        ValueError: if the request can't be met.
+    """
+
+    def __init__(self, pipe: LongLiveRAGPipeline, request: TakeRequest, take: TakeWriter | None = None) -> None:
+        pipe.check(request)
+        self._pipe, self._take = pipe, take
+        self._start = request
+        self._timeline = pipe.timeline(request)
+        self._lock = threading.Lock()
+        cues = cue_blocks(request, self._timeline)
+        self._prompts = {0: request.prompt} | {block: request.cues[cue - 1].prompt for block, cue in cues.items()}
+        self._told: dict[int, float] = {}  # block: when it was said, by the clock
+        self._steering = list(request.memory.steering)
+        self._first_block = take.blocks if take else 0
+        self._next_block = self._first_block  # that has not been begun
+        self._made_frames = self._timeline.pixels_of(self._first_block - 1).stop if self._first_block else 0
+        self._waited: dict[int, float] = {}
+        self._cancelled = threading.Event()
+        self._ended = False
+
+    # ---- from any thread ----
+
+    def direct(self, prompt: str, at: float | None = None) -> float:
+        """Let another prompt take over.
+
+        Args:
+            prompt: the words.
+            at: second of the take; it waits for the block that begins there or later. None is the next block.
+
+        Returns:
+            The second at which it takes over. A later direction for the same block replaces it.
+
+        Raises:
+            ValueError: if the prompt is empty or too long, `at` has passed or is past the end, or the take has ended.
+        """
+        self._pipe.check_prompt(prompt)
+        with self._lock:
+            block = self._block_for(at)
+            self._prompts[block] = prompt
+            self._told[block] = time.perf_counter()
+            return self._timeline.starts_at(block)
+
+    def pin(self, span: Span) -> float:
+        """Let memory bring back a span of seconds first, from the next block on; returns its second.
+
+        Raises:
+            ValueError: if the span has not been made yet or is excluded, or the take has ended.
+        """
+        return self._steer_span("pin", span)
+
+    def exclude(self, span: Span) -> float:
+        """Let memory not bring back a span of seconds any more, from the next block on; returns its second.
+
+        Raises:
+            ValueError: if the span has not been made yet or is pinned, or the take has ended.
+        """
+        return self._steer_span("exclude", span)
+
+    def establish(self, seconds: float, new_view: float | None = None) -> float:
+        """Let memory keep first showings, from the next block on; returns its second.
+
+        Args:
+            seconds: how long a new view lets frames in; 0 lets every frame in.
+            new_view: what counts as new; see `MemoryConfig`. None leaves it as it is.
+
+        Raises:
+            ValueError: if a value can't be, or the take has ended.
+        """
+        with self._lock:
+            at = self._timeline.starts_at(self._block_for(None))
+            return self._steer(Steering(at, "establish", establish=seconds, new_view=new_view))
+
+    def cancel(self) -> None:
+        """End the take after the block that is being made."""
+        self._cancelled.set()
+
+    @property
+    def request(self) -> TakeRequest:
+        """What has been asked for so far; its `seconds` are those that were made (at first: all)."""
+        with self._lock:
+            made = self._made_frames
+            whole = not made or made >= self._start.pixel_frames
+            return self._request(self._start.seconds if whole else made / self._timeline.fps)
+
+    @property
+    def cues(self) -> tuple[Cue, ...]:
+        """Those that have taken over, at the latest in the block that is being made."""
+        with self._lock:
+            return self._request(self._timeline.starts_at(self._next_block)).cues if self._next_block else ()
+
+    @property
+    def seconds(self) -> float:
+        """Second at which the next direction can take over."""
+        with self._lock:
+            return self._timeline.starts_at(self._next_block)
+
+    @property
+    def waited_seconds(self) -> dict[int, float]:
+        """By cue: from `direct` until the first block under it was finished."""
+        with self._lock:
+            return dict(self._waited)
+
+    # ---- from one thread ----
+
+    def __iter__(self) -> Iterator[Block]:
+        """The blocks, each as soon as it is finished; stops when it is cancelled. It can be iterated over once."""
+        stores = [self._take] if self._take else []
+        stream = self._pipe.stream(self._start, stores=stores, directions=self._directions)
+        shown = self._take.blocks_shown if self._take else 0
+        try:
+            while shown < self._first_block or not self._cancelled.is_set():
+                block = next(stream, None)
+                shown += 1
+                if block is None:
+                    break
+                self._finished(block)
+                if self._take:
+                    self._take.add(block)
+                yield block
+        finally:
+            with self._lock:
+                self._ended = True
+            stream.close()  # type: ignore[attr-defined]  # a generator
+            if self._take and self._made_frames:
+                request = self.request
+                self._take.update(request, self._pipe.timeline(request))
+
+    def _directions(self, block: int) -> Direction:
+        """What the stream asks right before a block is begun."""
+        with self._lock:
+            self._next_block = max(self._next_block, block + 1)
+            prompt = self._prompts.get(block)
+            cue = sum(other <= block for other in self._prompts) - 1 if block and prompt is not None else None
+            told = any(self._timeline.cue_block(steer.seconds) == block for steer in self._steering)
+            memory = steered(self._memory(), self._timeline, block) if block and told else None
+            asked = self._request(self._start.seconds)
+        goes_on = block >= self._first_block  # not only made ready to go on
+        if self._take and goes_on and (prompt is not None or told):
+            self._take.update(asked, self._timeline)
+        return Direction(None if prompt is None else [prompt], cue, memory)
+
+    def _finished(self, block: Block) -> None:
+        with self._lock:
+            self._made_frames = max(self._made_frames, block.pixel_frames.stop)
+            if block.cue is not None and block.index in self._told:
+                self._waited[block.cue] = time.perf_counter() - self._told[block.index]
+
+    # ---- with the lock held ----
+
+    def _steer_span(self, verb: SteerVerb, span: Span) -> float:
+        with self._lock:
+            second = self._timeline.starts_at(self._block_for(None))
+            if not span[0] < second:
+                raise ValueError(
+                    f"{verb} {format_timecode(span[0])}-{format_timecode(span[1])}: that has not been made yet; the "
+                    f"take is at {format_timecode(second)}"
+                )
+            return self._steer(Steering(second, verb, *span))
+
+    def _steer(self, steer: Steering) -> float:
+        steering = [*self._steering, steer]
+        replace(self._start, memory=replace(self._start.memory, steering=tuple(steering)))  # refuses what can't be
+        self._steering = steering
+        return steer.seconds
+
+    def _block_for(self, at: float | None) -> int:
+        if self._ended or self._cancelled.is_set() or self._next_block >= self._timeline.blocks:
+            raise ValueError("the take has ended; it takes no more directions")
+        if at is None:
+            return self._next_block
+        block = self._timeline.cue_block(at) if at > 0 else 0
+        if not at >= 0 or block < self._next_block:
+            second = self._timeline.starts_at(self._next_block)
+            raise ValueError(f"at is {at:g} s, but the take is at {second:g} s already")
+        if block >= self._timeline.blocks:
+            raise ValueError(f"at is {at:g} s; the take ends at {self._start.seconds:g} s")
+        return block
+
+    def _request(self, seconds: float) -> TakeRequest:
+        """As it would be asked for if the take were this long."""
+        starts = self._timeline.starts_at
+        cues = [Cue(starts(block), prompt) for block, prompt in sorted(self._prompts.items()) if block]
+        return replace(
+            self._start,
+            prompt=self._prompts[0],
+            seconds=seconds,
+            cues=tuple(cue for cue in cues if cue.seconds < seconds),
+            memory=_within(self._memory(), seconds),
+        )
+
+    def _memory(self) -> MemoryConfig:
+        return replace(self._start.memory, steering=tuple(self._steering))
+
+
+def _within(memory: MemoryConfig, seconds: float) -> MemoryConfig:
+    """Without what speaks of times that were not reached, and so never mattered."""
+    anchored = memory.anchor is not None and memory.anchor[0] < seconds
+    return replace(
+        memory,
+        pin=tuple(span for span in memory.pin if span[0] < seconds),
+        exclude=tuple(span for span in memory.exclude if span[0] < seconds),
+        steering=tuple(steer for steer in memory.steering if steer.seconds < seconds and steer.start < seconds),
+        anchor=memory.anchor if anchored else None,
+        admit_above=memory.admit_above if anchored else None,
+    )

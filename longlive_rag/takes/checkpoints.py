@@ -1,0 +1,216 @@
+"""Checkpoints: what going on with a take needs beyond its latents, so that little has to be run again.
+
+A checkpoint holds the window's keys and values, the pages that memory holds, and the features that the video decoder
+carries. Everything in it can be had from the latents, too, by running all commits of the take again: checkpoints save
+time and nothing else. A page is written once, into the first checkpoint that sees it; later ones refer to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from longlive_rag.config import CheckpointConfig, checkpoint_spacing
+from longlive_rag.generation.rollout import RolloutState
+from longlive_rag.takes.tensor_files import read_tensors, write_tensors
+from retrieval.files import in_words
+from retrieval.pages import HeldPage, PagesHeld
+from retrieval.sealed import BrokenSealError
+
+Features = Mapping[int, Tensor]  # by number of the decoder's convolution
+Content = TypeVar("Content")
+LatentsOf = Callable[[int], NDArray[np.float32]]
+
+KIND = "checkpoint"
+
+
+class Checkpoints:
+    """The checkpoints of one take. Nothing is on disk before the first is saved.
+
+    Args:
+        folder: theirs.
+        config: mode and budget.
+        every_blocks: checkpoints stand after multiples of this many blocks.
+    """
+
+    def __init__(self, folder: Path, config: CheckpointConfig, every_blocks: int) -> None:
+        self.folder = folder
+        self.config = config
+        self.stopped: str | None = None
+        """Why no more are written; None while they are."""
+        self._every_blocks = every_blocks
+        self._newest = 0
+        self._place_of_page: dict[int, int] = {}  # serial to the checkpoint that holds it
+
+    def numbers(self) -> list[int]:
+        """Blocks after which there is a checkpoint, rising."""
+        return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.safetensors"))
+
+    @property
+    def bytes(self) -> int:
+        """On disk."""
+        return sum(path.stat().st_size for path in self.folder.glob("[0-9]*.safetensors"))
+
+    def is_due(self, blocks: int) -> bool:
+        """Whether there should be one after so many blocks."""
+        wanted = self.config.mode == "exact" and self.stopped is None
+        return wanted and blocks % self._every_blocks == 0 and blocks - self._newest >= self._spacing(blocks)
+
+    @property
+    def known_pages(self) -> frozenset[int]:
+        """Serials of pages that are kept already."""
+        return frozenset(self._place_of_page)
+
+    def save(self, state: RolloutState, features: Features, newest_latents: NDArray[np.float32]) -> None:
+        """Write a checkpoint. A disk that refuses ends checkpoints, not the take; `stopped` then says why.
+
+        Args:
+            state: of the rollout, with `known_pages` left out.
+            features: carried by the decoder, which has decoded the same blocks.
+            newest_latents: [T, C, h, w] of the newest block, which the checkpoint is bound to.
+        """
+        tensors = {"window": state.cache_pages}
+        tensors |= {f"feature.{number}": feature for number, feature in features.items()}
+        pages = {page.serial: page for page in _held(state.pages)}
+        for serial, page in pages.items():
+            tensors |= {f"page.{serial}.{part}": tensor for part, tensor in enumerate(page.tensors)}
+        if self.bytes + sum(tensor.nbytes for tensor in tensors.values()) > self.config.gib * 2**30:
+            self.stopped = f"the {in_words(round(self.config.gib * 2**30))} that checkpoints may take are spent"
+            return
+        places = {serial: self._place_of_page.get(serial, state.blocks) for serial in pages}
+        facts = {
+            "blocks": state.blocks,
+            "bound_to": _hash(newest_latents),
+            "cache_frames": state.cache_frames,
+            "pages": _pages_facts(state.pages, places),
+        }
+        try:
+            self.folder.mkdir(exist_ok=True)
+            write_tensors(self._path(state.blocks), KIND, tensors, facts)
+        except OSError as error:
+            self.stopped = error.strerror or str(error)
+            return
+        self._newest, self._place_of_page = state.blocks, places
+
+    def newest_state(self, blocks: int, latents_of: LatentsOf) -> RolloutState | None:
+        """The newest whole checkpoint after at most `blocks` blocks, with all its pages; None if there is none.
+
+        Args:
+            blocks: how many are committed.
+            latents_of: block to its latents [T, C, h, w]; a checkpoint after others is of another take.
+        """
+        found = self._newest_whole(blocks, lambda number: self._read_state(number, latents_of))
+        if found is None:
+            return None
+        self._newest, (state, self._place_of_page) = found
+        return state
+
+    def newest_decoded(self, blocks: int, latents_of: LatentsOf) -> tuple[int, Features] | None:
+        """The newest whole checkpoint after at most `blocks` blocks, without pages; None if there is none.
+
+        Returns:
+            After how many blocks it is, and the features that the decoder carried then.
+        """
+        found = self._newest_whole(blocks, lambda number: self._read(number, latents_of))
+        if found is None:
+            return None
+        number, (tensors, _) = found
+        features = {
+            int(name.removeprefix("feature.")): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("feature.")
+        }
+        return number, features
+
+    def _newest_whole(self, blocks: int, read: Callable[[int], Content]) -> tuple[int, Content] | None:
+        """The newest checkpoint after at most `blocks` blocks that can be read, and what was read."""
+        for number in reversed(self.numbers()):
+            if number <= blocks:
+                with suppress(BrokenSealError):
+                    return number, read(number)
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values, for `take.json`."""
+        return {
+            "mode": self.config.mode,
+            "gib": self.config.gib,
+            "after_blocks": self.numbers(),
+            "bytes": self.bytes,
+            "stopped": self.stopped,
+        }
+
+    def _spacing(self, blocks: int) -> int:
+        return checkpoint_spacing(blocks, self._every_blocks)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.safetensors"
+
+    def _read(self, number: int, latents_of: LatentsOf) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, facts = read_tensors(self._path(number), KIND)
+        if facts["blocks"] != number or facts["bound_to"] != _hash(latents_of(number - 1)):
+            raise BrokenSealError(f"{self._path(number)} is of another take")
+        return tensors, facts
+
+    def _read_state(self, number: int, latents_of: LatentsOf) -> tuple[RolloutState, dict[int, int]]:
+        tensors, facts = self._read(number, latents_of)
+        if facts["pages"] is None:
+            return RolloutState(number, tuple(facts["cache_frames"]), tensors["window"], None), {}
+        places = {int(serial): place for serial, place in facts["pages"]["places"].items()}
+        for other in sorted(set(places.values()) - {number}):
+            tensors |= {
+                name: tensor
+                for name, tensor in read_tensors(self._path(other), KIND)[0].items()
+                if name.startswith("page.") and places.get(int(name.split(".")[1])) == other
+            }
+        pages = _pages_of(facts["pages"], tensors)
+        return RolloutState(number, tuple(facts["cache_frames"]), tensors["window"], pages), places
+
+
+def _hash(latents: NDArray[np.float32]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(latents, dtype=np.float32).tobytes()).hexdigest()
+
+
+def _held(pages: PagesHeld | None) -> tuple[HeldPage, ...]:
+    return () if pages is None else (*pages.gpu, *pages.host)
+
+
+def _pages_facts(pages: PagesHeld | None, places: dict[int, int]) -> dict[str, Any] | None:
+    if pages is None:
+        return None
+    return {
+        "prompt": pages.prompt,
+        "writes": pages.writes,
+        "made_under": [[*key, prompt] for key, prompt in pages.made_under.items()],
+        "gpu": [[*page.key, page.serial] for page in pages.gpu],
+        "host": [[*page.key, page.serial] for page in pages.host],
+        "counters": pages.counters,
+        "places": places,
+    }
+
+
+def _pages_of(facts: dict[str, Any], tensors: Mapping[str, Tensor]) -> PagesHeld:
+    def tier(entries: list[list[int]]) -> tuple[HeldPage, ...]:
+        return tuple(HeldPage((take, frame), serial, parts_of(serial)) for take, frame, serial in entries)
+
+    def parts_of(serial: int) -> tuple[Tensor, ...]:
+        parts = [tensors[name] for part in range(2) if (name := f"page.{serial}.{part}") in tensors]
+        if not parts:
+            raise BrokenSealError(f"the page {serial} of a checkpoint is missing")
+        return tuple(parts)
+
+    return PagesHeld(
+        prompt=facts["prompt"],
+        writes=facts["writes"],
+        made_under={(take, frame): prompt for take, frame, prompt in facts["made_under"]},
+        gpu=tier(facts["gpu"]),
+        host=tier(facts["host"]),
+        counters=facts["counters"],
+    )

@@ -1,0 +1,458 @@
+"""Cue files: the prompts of a take and when each takes over, in the formats that people write them in.
+
+| suffix | content |
+|---|---|
+| `.txt` | one prompt a line, each with a timecode before it or none of them |
+| `.jsonl` | one schedule a line: `{"prompts": [...]}`, where wanted with `"times": [...]` |
+| `.json`, `.yaml`, `.yml` | one schedule: the same, or `cues:`, a list of `at` and `prompt` |
+
+A folder of a take is read, too: the cues on its record. Every writer's file is read again as what was written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import yaml
+
+from longlive_rag.config import Cue, Span, Steering, SteerVerb
+from longlive_rag.generation.cues import Schedule
+from longlive_rag.takes.folder import read_record
+from longlive_rag.timecode import CLOCK, SMPTE, format_timecode, parse_timecode
+from retrieval.files import write_whole
+
+SUFFIXES = (".txt", ".jsonl", ".json", ".yaml", ".yml")
+VERBS: tuple[SteerVerb, ...] = get_args(SteerVerb)
+STEER = re.compile(rf":(?P<verb>{'|'.join(VERBS)})\s+(?P<words>.+)")
+OFF = "off"
+
+
+@dataclass(frozen=True)
+class CueLine:
+    """One entry of a cue file.
+
+    Attributes:
+        prompt: its words.
+        seconds: when it takes over; None where the file says nothing of times.
+        where: what to call it, such as `line 3`.
+    """
+
+    prompt: str
+    seconds: float | None
+    where: str
+
+
+@dataclass(frozen=True)
+class CueFile:
+    """What a cue file says; `schedule` adds what it leaves open.
+
+    Attributes:
+        path: the file.
+        lines: its prompts, in order, at least one; all with times, or none.
+        seconds: length of the take, where the file says it.
+        steering: what memory is told.
+    """
+
+    path: Path
+    lines: tuple[CueLine, ...]
+    seconds: float | None = None
+    steering: tuple[Steering, ...] = ()
+
+    def schedule(
+        self, *, prompt: str | None = None, seconds: float | None = None, switch_every: float | None = None
+    ) -> Schedule:
+        """The schedule of a take.
+
+        Args:
+            prompt: words for its start, where the file has none for it; prompts without times come after it.
+            seconds: length of the take; left out, what the file says, or `switch_every` for each prompt.
+            switch_every: seconds between prompts without times; left out, they are spread evenly.
+
+        Raises:
+            ValueError: naming the file and the line.
+        """
+        timed = self.lines[0].seconds is not None
+        if timed and switch_every is not None:
+            raise self._error(None, "has times of its own; drop switch_every")
+        if switch_every is not None and not 0 < switch_every < math.inf:
+            raise ValueError(f"switch_every is {switch_every:g}; it must be a number of seconds above 0")
+        count = len(self.lines) + (prompt is not None)
+        seconds = self.seconds if seconds is None else seconds
+        if seconds is None and switch_every is not None:
+            seconds = count * switch_every
+        if seconds is None:
+            raise ValueError(f"seconds is missing: {self.path} does not say how long the take is")
+        if timed:
+            lines = self.lines
+        else:
+            every = seconds / count if switch_every is None else switch_every
+            first = 0 if prompt is None else 1
+            lines = tuple(
+                CueLine(line.prompt, every * (first + place), line.where) for place, line in enumerate(self.lines)
+            )
+        return self._with_start(lines, prompt, seconds)
+
+    def _with_start(self, lines: Sequence[CueLine], prompt: str | None, seconds: float) -> Schedule:
+        has_start = lines[0].seconds == 0
+        if has_start and prompt is not None:
+            raise self._error(lines[0], "is the prompt at 0 s, and another prompt is given; drop one of them")
+        if not has_start and prompt is None:
+            raise self._error(
+                lines[0],
+                f"begins at {lines[0].seconds:g} s, and nothing says what is seen before; add a line at 0, or a prompt "
+                "(a prompt that begins with a number goes in double quotes)",
+            )
+        cues = lines[1:] if has_start else lines
+        for line in cues:
+            assert line.seconds is not None
+            if line.seconds >= seconds:
+                raise self._error(
+                    line, f"is at {line.seconds:g} s, past the end of a {seconds:g} s take; make the take longer"
+                )
+        start = lines[0].prompt if prompt is None else prompt
+        return Schedule(start, tuple(Cue(line.seconds or 0.0, line.prompt) for line in cues), seconds, self.steering)
+
+    def _error(self, line: CueLine | None, message: str) -> ValueError:
+        return ValueError(f"{self.path}, {line.where}, {message}" if line else f"{self.path} {message}")
+
+
+def read_cues(source: Path, fps: int, line: int | None = None) -> CueFile:
+    """Read a cue file, or the cues of a take.
+
+    Args:
+        source: the file, or the folder of a take.
+        fps: frames a second of the take to be made, for SMPTE timecodes.
+        line: which line of a `.jsonl` file, from 1; needed where it has more than one.
+
+    Raises:
+        ValueError: if it can't be read or says what can't be; names the line.
+        OSError: if the disk refuses.
+    """
+    if source.is_dir():
+        return _of_take(source)
+    suffix = source.suffix.lower()
+    if not source.exists():
+        raise ValueError(f"{source} is no file and no take")
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{source}: the suffix of a cue file must be one of {', '.join(SUFFIXES)}")
+    if line is not None and suffix != ".jsonl":
+        raise ValueError(f"{source} is one schedule; a line can be chosen from a .jsonl file only")
+    text = _text_of(source)
+    if suffix == ".txt":
+        return _checked(_read_text(source, text, fps))
+    content, where = _read_line(source, text, line) if suffix == ".jsonl" else (_parse(source, text, suffix), "")
+    return _checked(_read_object(source, content, where, fps))
+
+
+def write_cues(path: Path, schedule: Schedule) -> None:
+    """Write a schedule in the format of the path's suffix, atomically; a `.txt` file does not hold its length.
+
+    Raises:
+        ValueError: if there is no such format.
+        OSError: if the disk refuses.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{path}: the suffix of a cue file must be one of {', '.join(SUFFIXES)}")
+    if suffix == ".txt":
+        text = _as_text(schedule)
+    elif suffix == ".jsonl":
+        text = json.dumps(_as_prompts(schedule), ensure_ascii=False) + "\n"
+    elif suffix == ".json":
+        text = json.dumps(_as_cues(schedule), ensure_ascii=False, indent=2) + "\n"
+    else:
+        plain = all(words.isprintable() for words in (schedule.prompt, *(cue.prompt for cue in schedule.cues)))
+        text = yaml.safe_dump(_as_cues(schedule), allow_unicode=plain, sort_keys=False, width=100)
+    write_whole(path, text.encode())
+
+
+# ---- reading ----
+
+
+def _text_of(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = data[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}, line {number}, is no UTF-8 text; save it as UTF-8") from error
+
+
+def _read_text(path: Path, text: str, fps: int) -> CueFile:
+    lines, steering = [], []
+    for number, raw in enumerate(text.split("\n"), start=1):
+        words, where = raw.strip(), f"line {number}"
+        if not words or words.startswith("#"):
+            continue
+        try:
+            seconds, words = _split_timecode(words, fps)
+            steer = _read_steer(words, seconds, fps)
+            if steer is None:
+                lines.append(CueLine(_unquoted(words), seconds, where))
+            else:
+                steering.append(steer)
+        except ValueError as error:
+            raise ValueError(f"{path}, {where}: {error}") from error
+    return CueFile(path, tuple(lines), None, tuple(steering))
+
+
+def _split_timecode(words: str, fps: int) -> tuple[float | None, str]:
+    first, *rest = words.split(maxsplit=1)
+    if CLOCK.fullmatch(first) or SMPTE.fullmatch(first):
+        return parse_timecode(first, fps), "".join(rest)
+    return None, words
+
+
+def _unquoted(words: str) -> str:
+    """A line in double quotes is a JSON string: for prompts that begin with a number, a colon or #."""
+    if len(words) > 1 and words[0] == words[-1] == '"':
+        try:
+            return str(json.loads(words))
+        except ValueError:  # quotation marks of the prompt's own
+            return words
+    return words
+
+
+def _read_steer(words: str, seconds: float | None, fps: int) -> Steering | None:
+    if not words.startswith(":"):
+        return None
+    match = STEER.fullmatch(words)
+    if match is None:
+        raise ValueError(
+            f"{words[:40]!r} is no direction; write :pin FROM-TO, :exclude FROM-TO, :establish SECONDS, or a prompt"
+        )
+    if seconds is None:
+        raise ValueError(f"{words!r} has no timecode before it; say when it begins to hold")
+    return read_steering(seconds, cast("SteerVerb", match["verb"]), match["words"], fps)
+
+
+def read_steering(seconds: float, verb: SteerVerb, words: str, fps: int) -> Steering:
+    """What memory is told: `FROM-TO` to pin or exclude, `SECONDS [NEW_VIEW]` or `off` for `establish`.
+
+    Raises:
+        ValueError: if it is not that.
+    """
+    if verb != "establish":
+        return Steering(seconds, verb, *read_span(words, fps))
+    try:
+        numbers = [0.0] if words.strip() == OFF else [float(word) for word in words.split()]
+        if len(numbers) not in (1, 2):
+            raise ValueError(f"{len(numbers)} numbers")
+        new_view = numbers[1] if len(numbers) == 2 else None
+        return Steering(seconds, verb, establish=numbers[0], new_view=new_view)
+    except ValueError as error:
+        raise ValueError(
+            f"{words!r} does not say what memory admits; write SECONDS, SECONDS NEW_VIEW or off, such as 8 or 8 0.95"
+        ) from error
+
+
+def read_span(text: str, fps: int) -> Span:
+    """`FROM-TO`, two timecodes, in seconds.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    start, dash, end = text.partition("-")
+    if not dash:
+        raise ValueError(f"{text!r} is no span; write FROM-TO, such as 5-8 or 0:05-0:08")
+    return parse_timecode(start, fps), parse_timecode(end, fps)
+
+
+def _read_line(path: Path, text: str, line: int | None) -> tuple[Any, str]:
+    """The content of the chosen line of a `.jsonl` file, and what to call it."""
+    lines = [(number, raw) for number, raw in enumerate(text.split("\n"), start=1) if raw.strip()]
+    if not lines:
+        raise ValueError(f"{path} holds no prompt")
+    if line is None and len(lines) > 1:
+        raise ValueError(f"{path} holds {len(lines)} schedules, one a line; choose one with cues_line, from 1")
+    chosen = dict(lines)
+    number = lines[0][0] if line is None else line
+    if number not in chosen:
+        raise ValueError(f"{path} has no schedule in line {number}; its last is in line {lines[-1][0]}")
+    return _parse(path, chosen[number], ".jsonl", number), f"line {number}, "
+
+
+def _parse(path: Path, text: str, suffix: str, first_line: int = 1) -> Any:
+    """Plain data; of YAML every scalar as a string: its own reading of 0:12 is 12 and of 00:00:12:08 is 728."""
+    try:
+        if suffix in (".yaml", ".yml"):
+            return yaml.load(text, Loader=yaml.BaseLoader)
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {first_line + error.lineno - 1}, is no JSON: {error.msg}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f", line {mark.line + 1}," if mark else ""
+        raise ValueError(f"{path}{place} is no YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply to be a schedule") from error
+
+
+def _read_object(path: Path, content: Any, where: str, fps: int) -> CueFile:
+    known = {"prompts", "times", "cues", "seconds"}
+    if not isinstance(content, dict) or ("prompts" in content) == ("cues" in content):
+        raise ValueError(f'{path}: {where}a schedule is {{"prompts": [...]}} or {{"cues": [...]}}')
+    if unknown := sorted(map(str, content.keys() - known)):
+        raise ValueError(f"{path}: {where}{unknown[0]!r} is not known; a schedule has {', '.join(sorted(known))}")
+    if "cues" in content and "times" in content:
+        raise ValueError(f"{path}: {where}times belong to prompts; each of cues has its own `at`")
+    try:
+        seconds = None if content.get("seconds") is None else _seconds(content["seconds"], fps)
+        entries = _list(content, "cues" if "cues" in content else "prompts")
+    except ValueError as error:
+        raise ValueError(f"{path}: {where}{error}") from error
+    if "prompts" in content:
+        return CueFile(path, _prompt_lines(path, content, entries, where, fps), seconds)
+    read: list[CueLine | Steering] = []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            read.append(_read_cue(entry, f"{where}cue {number}", fps))
+        except ValueError as error:
+            raise ValueError(f"{path}, {where}cue {number}: {error}") from error
+    lines = tuple(line for line in read if isinstance(line, CueLine))
+    return CueFile(path, lines, seconds, tuple(steer for steer in read if isinstance(steer, Steering)))
+
+
+def _prompt_lines(path: Path, content: dict[str, Any], prompts: list[Any], where: str, fps: int) -> tuple[CueLine, ...]:
+    times: list[Any] = [None] * len(prompts)
+    if content.get("times") is not None:
+        times = _list(content, "times")
+    if len(times) != len(prompts):
+        raise ValueError(f"{path}: {where}there are {len(times)} times for {len(prompts)} prompts")
+    lines = []
+    for number, (prompt, time) in enumerate(zip(prompts, times, strict=True), start=1):
+        try:
+            lines.append(
+                CueLine(_string(prompt), None if time is None else _seconds(time, fps), f"{where}prompt {number}")
+            )
+        except ValueError as error:
+            raise ValueError(f"{path}, {where}prompt {number}: {error}") from error
+    return tuple(lines)
+
+
+def _read_cue(entry: Any, where: str, fps: int) -> CueLine | Steering:
+    if not isinstance(entry, dict) or not entry.keys() <= {"at", "prompt", *VERBS}:
+        raise ValueError("a cue has `at`, and `prompt`, `pin`, `exclude` or `establish`")
+    verbs = [verb for verb in VERBS if verb in entry]
+    if len(verbs) + ("prompt" in entry) != 1:
+        raise ValueError("a cue has one of `prompt`, `pin`, `exclude` and `establish`")
+    seconds = None if entry.get("at") is None else _seconds(entry["at"], fps)
+    if not verbs:
+        return CueLine(_string(entry["prompt"]), seconds, where)
+    verb, words = verbs[0], entry[verbs[0]]
+    if seconds is None:
+        raise ValueError(f"`{verb}` needs `at`: say when it begins to hold")
+    if verb == "establish" and isinstance(words, int | float) and not isinstance(words, bool):
+        words = str(words)
+    return read_steering(seconds, verb, _string(words), fps)
+
+
+def _of_take(take: Path) -> CueFile:
+    record = read_record(take)
+    request = record["request"]
+    lines = [CueLine(request["prompt"], 0.0, "the prompt")]
+    lines += [
+        CueLine(cue["prompt"], float(cue["seconds"]), f"cue {number}")
+        for number, cue in enumerate(request["cues"], start=1)
+    ]
+    steering = tuple(Steering(**steer) for steer in request["memory"].get("steering", ()))
+    return CueFile(take, tuple(lines), float(request["seconds"]), steering)
+
+
+def _checked(file: CueFile) -> CueFile:
+    if not file.lines:
+        raise ValueError(f"{file.path} holds no prompt")
+    for line in file.lines:
+        if not line.prompt.strip():
+            raise file._error(line, "has an empty prompt; say what is to be seen")
+        if (line.seconds is None) != (file.lines[0].seconds is None):
+            one, other = (line, file.lines[0]) if line.seconds is None else (file.lines[0], line)
+            raise file._error(
+                one,
+                f"has no timecode, but {other.where} has; give all prompts one, or none (a prompt that begins with a "
+                "number goes in double quotes)",
+            )
+    for before, line in pairwise(file.lines):
+        if line.seconds is not None and before.seconds is not None and line.seconds <= before.seconds:
+            raise file._error(
+                line,
+                f"is at {line.seconds:g} s, not after {before.where} at {before.seconds:g} s; put them in order",
+            )
+    return file
+
+
+def _list(content: dict[str, Any], key: str) -> list[Any]:
+    if not isinstance(content[key], list):
+        raise ValueError(f"{key!r} must be a list")
+    return content[key]
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value
+
+
+def _seconds(value: Any, fps: int) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{value!r} is no timecode")
+    if isinstance(value, str):
+        return parse_timecode(value, fps)
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{value!r} is no time of a take")
+    return float(value)
+
+
+# ---- writing ----
+
+
+def _as_text(schedule: Schedule) -> str:
+    entries = [(0.0, 0, _quoted(schedule.prompt))]
+    entries += [(cue.seconds, 0, _quoted(cue.prompt)) for cue in schedule.cues]
+    entries += [(steer.seconds, 1, f":{steer.verb} {steering_words(steer)}") for steer in schedule.steering]
+    ordered = sorted(entries, key=lambda entry: entry[:2])
+    return "".join(f"{format_timecode(seconds)}  {words}\n" for seconds, _, words in ordered)
+
+
+def _quoted(prompt: str) -> str:
+    plain = prompt == prompt.strip() and prompt.isprintable() and not re.match(r'["#:.0-9]', prompt)
+    return prompt if plain and prompt else json.dumps(prompt)
+
+
+def _as_prompts(schedule: Schedule) -> dict[str, Any]:
+    if schedule.steering:
+        return _as_cues(schedule)
+    return {
+        "prompts": [schedule.prompt, *(cue.prompt for cue in schedule.cues)],
+        "times": [0.0, *(cue.seconds for cue in schedule.cues)],
+        "seconds": schedule.seconds,
+    }
+
+
+def _as_cues(schedule: Schedule) -> dict[str, Any]:
+    entries: list[tuple[float, int, dict[str, Any]]] = [(0.0, 0, {"prompt": schedule.prompt})]
+    entries += [(cue.seconds, 0, {"prompt": cue.prompt}) for cue in schedule.cues]
+    entries += [(steer.seconds, 1, {steer.verb: steering_words(steer)}) for steer in schedule.steering]
+    ordered = sorted(entries, key=lambda entry: entry[:2])
+    return {
+        "seconds": schedule.seconds,
+        "cues": [{"at": format_timecode(seconds), **what} for seconds, _, what in ordered],
+    }
+
+
+def steering_words(steer: Steering) -> str:
+    """What follows its verb; `read_steering` reads it again."""
+    if steer.is_span:
+        return f"{format_timecode(steer.start)}-{format_timecode(steer.end)}"
+    if not steer.establish and steer.new_view is None:
+        return OFF
+    return f"{steer.establish!r}" if steer.new_view is None else f"{steer.establish!r} {steer.new_view!r}"

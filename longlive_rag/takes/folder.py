@@ -1,0 +1,180 @@
+"""A take's folder: what lies in it, who may write there, and whether there is room."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+from longlive_rag.config import TakeRequest
+from retrieval.files import in_words
+from retrieval.lock import LOCK, is_being_written
+from retrieval.store import LatentWriter, block_numbers
+
+VIDEO = "video.mp4"
+RECORD = "take.json"
+CONTACT_SHEET = "contact_sheet.png"
+MEMORY_MAP = "memory.png"
+LATENTS = "latents"
+CHECKPOINTS = "checkpoints"
+START_IMAGE = "start_image.png"
+REMEMBERED = "remembered.safetensors"
+INPUTS = (START_IMAGE, REMEMBERED)
+FILES = (RECORD, VIDEO, CONTACT_SHEET, MEMORY_MAP)
+
+RECORD_FORMAT = 1
+RECORD_PARTS = {"status": str, "request": dict, "run": dict, "video": dict, "cues": list}  # what every record has
+RESERVE = ".reserve"
+RESERVE_BYTES = 256 * 1024
+PICTURES_BYTES = 2 * 1024 * 1024
+VIDEO_BYTES_PER_PIXEL = 0.05  # of a busy picture; VP9 at our quality takes 0.01 to 0.05
+
+
+def check_take_folder(
+    folder: Path,
+    request: TakeRequest,
+    overwrite: bool = False,
+    latents_bytes: int = 0,
+    hint: str = ", or add --overwrite to replace it",
+) -> None:
+    """Refuse a folder that a take can't be written to; leaves no trace.
+
+    Args:
+        overwrite: a take that is there may be replaced.
+        latents_bytes: of all that is stored beside the video.
+        hint: how a take that is there could be replaced.
+
+    Raises:
+        ValueError: if it is a file, can't be written, holds a take already, or its disk has no room.
+    """
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is a file; a take is a folder")
+        here = [folder / name for name in (*FILES, LATENTS, CHECKPOINTS, *INPUTS) if _holds_something(folder / name)]
+        if here and not overwrite:
+            raise ValueError(f"{folder} holds a take already ({here[0].name}); choose another folder{hint}")
+        if is_being_written(folder / LATENTS):
+            raise ValueError(f"{folder} is being written by another process; wait for it, or stop it")
+        with _made_for_now(folder), tempfile.TemporaryDirectory(prefix=".", dir=folder):
+            free_bytes = shutil.disk_usage(folder).free + sum(_bytes_of(path) for path in here)
+    except OSError as error:
+        raise ValueError(f"{folder} can't be written: {error.strerror or error}") from error
+    needed_bytes = estimate_bytes(request) + latents_bytes
+    if free_bytes < needed_bytes:
+        raise ValueError(
+            f"no space left for {folder}: the take needs about {in_words(needed_bytes)}, "
+            f"{in_words(free_bytes)} are free"
+        )
+
+
+class TakeClaim:
+    """Keeps other writers out of a take's folder, from before the backbone loads until the take is finished.
+
+    Args:
+        folder: of the take; it and its parents are made.
+        overwrite: a take that is there may be replaced.
+        resume: a take that is there is gone on with.
+
+    Raises:
+        ValueError: if another process is writing there, or a take is there and neither is on.
+        DamagedError: with `resume`, if its newest block is damaged or one before it is missing.
+    """
+
+    def __init__(self, folder: Path, overwrite: bool = False, resume: bool = False) -> None:
+        self._folder = folder
+        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
+        self._held = False
+        try:
+            self.store = LatentWriter(folder / LATENTS, overwrite=overwrite, resume=resume)
+            self._held = True
+        finally:
+            if not self._held:
+                self._tidy()
+
+    def release(self) -> None:
+        """Let others write; a folder in which nothing was stored is as it was. Safe to call twice."""
+        if self._held:
+            self._tidy()
+            self._held = False
+            self.store.close()
+
+    def __enter__(self) -> TakeClaim:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _tidy(self) -> None:
+        latents = self._folder / LATENTS
+        if self._held and latents.is_dir() and not block_numbers(latents):
+            (latents / LOCK).unlink(missing_ok=True)
+        for path in (latents, *self._made):
+            with suppress(OSError):  # it is in use
+                path.rmdir()
+
+
+def estimate_bytes(request: TakeRequest) -> int:
+    """Disk that a take needs at most, roughly: the video twice (its index moves) and the rest."""
+    output = request.output
+    pixels = output.width * output.height * output.upscale**2 * request.pixel_frames
+    return round(2 * VIDEO_BYTES_PER_PIXEL * pixels) + PICTURES_BYTES + RESERVE_BYTES
+
+
+def check_no_take_file(path: Path) -> None:
+    """Raise ValueError if `path` is one of a take's own files, which nothing else may be written over."""
+    if path.name in FILES and (path.parent / RECORD).is_file():
+        raise ValueError(f"{path} belongs to the take in {path.parent}; choose another name")
+
+
+def read_record(take: Path) -> dict[str, Any]:
+    """A take's record.
+
+    Raises:
+        ValueError: if `take` is no take, or its record can't be read, or is from a newer version.
+    """
+    path = take / RECORD
+    if not path.is_file():
+        raise ValueError(f"{take} is no take: it has no {RECORD}")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        version = int(record["format"])
+        missing = [name for name, kind in RECORD_PARTS.items() if not isinstance(record.get(name), kind)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if version > RECORD_FORMAT:
+        raise ValueError(
+            f"{path} is of format {version}; this version reads formats up to {RECORD_FORMAT}: "
+            "install a newer longlive-rag"
+        )
+    if missing:
+        raise ValueError(f"{path} is damaged: it has no {', '.join(missing)}")
+    return cast(dict[str, Any], record)
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether there is a file, or a folder with more in it than the lock that a dead process left."""
+    return any(inside.name != LOCK for inside in path.iterdir()) if path.is_dir() else path.exists()
+
+
+def _bytes_of(path: Path) -> int:
+    """Of a file, or of all files in a folder."""
+    return path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.rglob("*"))
+
+
+@contextmanager
+def _made_for_now(folder: Path) -> Iterator[None]:
+    """The folder exists inside the `with` body: asking for permission is unreliable, trying is not."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    made = []
+    try:
+        for path in reversed(missing):
+            path.mkdir()
+            made.append(path)
+        yield
+    finally:
+        for path in reversed(made):
+            path.rmdir()

@@ -1,0 +1,66 @@
+"""What a take on disk holds, and whether it is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from longlive_rag.media.video import safe_frames
+from longlive_rag.takes.folder import LATENTS, VIDEO, read_record
+from retrieval.lock import is_being_written
+from retrieval.store import DamagedError, LatentStore, block_numbers
+
+
+def describe(take: Path) -> dict[str, Any]:
+    """A take's facts, as plain data; every stored block is read and checked.
+
+    Returns:
+        `take`, `status`, `prompt`, `backbone`, `width`, `height`, `fps`, `seconds` (asked for), `frames` (of the
+        video), `cues`, `being_written`, and `latents`: None, or `blocks`, `frames`, `shape` of a latent frame,
+        `embedding_dim`, `bytes`, and `damage`: None, or the first damaged `block` and a `message`.
+
+    Raises:
+        ValueError: if it is no take, or its record is damaged.
+        FutureFormatError: if a newer version wrote a block.
+    """
+    record = read_record(take)
+    request, run = record["request"], record["run"]
+    return {
+        "take": str(take),
+        "status": record["status"],
+        "prompt": request["prompt"],
+        "backbone": run["backbone"],
+        "width": request["output"]["width"],
+        "height": request["output"]["height"],
+        "fps": request["output"]["fps"],
+        "seconds": request["seconds"],
+        "frames": _frames_shown(take, record),
+        "cues": [cue["prompt"] for cue in record["cues"]],
+        "being_written": is_being_written(take / LATENTS),
+        "latents": describe_latents(take / LATENTS),
+    }
+
+
+def _frames_shown(take: Path, record: dict[str, Any]) -> int:
+    """Of the video; the record of a take that is being made, or was killed, does not know them yet."""
+    video = take / VIDEO
+    return safe_frames(video) if record["status"] == "running" and video.exists() else record["video"]["frames"]
+
+
+def describe_latents(folder: Path) -> dict[str, Any] | None:
+    """What a store holds up to the first damaged block; None if there is none."""
+    if not folder.is_dir() or not block_numbers(folder):
+        return None
+    blocks = frames = size = 0
+    facts: dict[str, Any] = {"shape": None, "embedding_dim": None, "damage": None}
+    try:
+        store = LatentStore(folder)
+        size = store.bytes
+        for block in range(store.blocks):
+            record = store.record(block)
+            blocks, frames = block + 1, frames + len(record.latents)
+            facts["shape"] = list(record.latents.shape[1:])
+            facts["embedding_dim"] = None if record.embeddings is None else record.embeddings.shape[1]
+    except DamagedError as damage:
+        facts["damage"] = {"block": damage.block, "message": str(damage)}
+    return {"blocks": blocks, "frames": frames, "bytes": size, **facts}

@@ -1,0 +1,31 @@
+"""The frames of other takes, kept in the take that remembers them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from longlive_rag.generation.rollout import RememberedFrames
+from longlive_rag.takes.tensor_files import read_tensors, write_tensors
+
+KIND = "remembered"
+
+
+def write_kept(remembered: RememberedFrames, path: Path) -> None:
+    """Write remembered frames into the take that remembers them, so that it needs the other takes no longer."""
+    tensors = {"latents": torch.from_numpy(remembered.latents)}
+    if remembered.prompt_units is not None:
+        tensors["prompt_units"] = torch.from_numpy(remembered.prompt_units)
+    write_tensors(path, KIND, tensors, {})
+
+
+def read_kept(path: Path) -> RememberedFrames:
+    """What `write_kept` wrote.
+
+    Raises:
+        BrokenSealError: if it is not what was written.
+    """
+    tensors, _ = read_tensors(path, KIND)
+    units = tensors.get("prompt_units")
+    return RememberedFrames(tensors["latents"].numpy(), None if units is None else units.numpy())

@@ -1,0 +1,328 @@
+"""The takes of a folder as a library: what there is, and which frames are like some words or some other frame."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longlive_rag.media.video import count_frames
+from longlive_rag.presets.preset import load_preset
+from longlive_rag.takes.folder import LATENTS, RECORD, read_record
+from longlive_rag.timecode import parse_timecode
+from longlive_rag.timeline import Timeline
+from retrieval.index import FrameIndex
+from retrieval.policy import hybrid_keys, unit
+from retrieval.store import DamagedError, LatentStore
+
+Vectors = NDArray[np.float32]
+# Prompts to unit vectors [N, P]; a row of zeros for words that can't be read.
+PromptUnits = Callable[[Sequence[str]], Vectors]
+
+WORDS = re.compile(r"\w+")
+WORD_WEIGHT = 0.5  # of the words themselves, beside their embedding
+APART_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class LibraryTake:
+    """A take of a library.
+
+    Attributes:
+        folder: of the take.
+        record: as in `take.json`.
+        frames: pixel frames of its video.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+    frames: int
+
+    @property
+    def fps(self) -> int:
+        """Frames a second."""
+        return int(self.record["video"]["fps"])
+
+    @property
+    def timeline(self) -> Timeline:
+        """Blocks and frames of what was made."""
+        factor = self.record["video"].get("temporal_factor")
+        factor = load_preset(self.record["run"]["backbone"]).temporal_factor if factor is None else factor
+        return Timeline(self.frames, self.fps, self.record["request"]["context"]["frames_per_block"], factor)
+
+    @property
+    def prompts(self) -> list[tuple[range, str]]:
+        """Pixel frames that were made under each prompt, in order."""
+        starts = [(0, str(self.record["request"]["prompt"]))]
+        starts += [(round(cue["seconds"] * self.fps), str(cue["prompt"])) for cue in self.record["cues"]]
+        ends = [start for start, _ in starts[1:]] + [self.frames]
+        spans = [(range(start, min(end, self.frames)), words) for (start, words), end in zip(starts, ends, strict=True)]
+        return [(frames, words) for frames, words in spans if len(frames)]
+
+    def describe(self) -> dict[str, Any]:
+        """Its facts, as plain data."""
+        request, run, video = self.record["request"], self.record["run"], self.record["video"]
+        return {
+            "take": str(self.folder),
+            "status": self.record["status"],
+            "started": self.record["started"],
+            "seconds": self.frames / self.fps,
+            "width": video["width"],
+            "height": video["height"],
+            "fps": self.fps,
+            "backbone": run["backbone"],
+            "seed": request["seed"],
+            "prompt": request["prompt"],
+            "cues": [cue["prompt"] for cue in self.record["cues"]],
+        }
+
+
+@dataclass(frozen=True)
+class Library:
+    """Takes under a folder.
+
+    Attributes:
+        takes: in the order of their folders' names.
+        left_out: (folder, why) of those that can't be used.
+    """
+
+    takes: tuple[LibraryTake, ...]
+    left_out: tuple[tuple[Path, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Frames that were found.
+
+    Attributes:
+        take: they are of.
+        frames: pixel frames, numbered in the take.
+        shown: the one of them to look at.
+        similarity: to what was asked for; 1 is the same.
+        prompt: that they were made under.
+    """
+
+    take: LibraryTake
+    frames: range
+    shown: int
+    similarity: float
+    prompt: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        fps = self.take.fps
+        return {
+            "take": str(self.take.folder),
+            "from_seconds": self.frames.start / fps,
+            "to_seconds": self.frames.stop / fps,
+            "frame": self.shown,
+            "similarity": round(self.similarity, 4),
+            "prompt": self.prompt,
+        }
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search gave.
+
+    Attributes:
+        hits: best first.
+        left_out: (folder, why) of takes that could not be searched.
+    """
+
+    hits: tuple[Hit, ...]
+    left_out: tuple[tuple[Path, str], ...] = field(default=())
+
+
+def open_library(root: Path) -> Library:
+    """All takes in a folder and the folders in it; links are not followed.
+
+    Raises:
+        ValueError: if there is no such folder.
+    """
+    if not root.is_dir():
+        raise ValueError(f"{root} is no folder; name one that holds takes")
+    takes, left_out = [], []
+    for folder, inside, files in os.walk(root):
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        if RECORD in files:
+            try:
+                take = _open_take(Path(folder))
+                take.describe(), take.prompts  # what lists and searches will read
+                takes.append(take)
+            except KeyError as error:
+                left_out.append((Path(folder), f"its {RECORD} is damaged: it has no {error.args[0]}"))
+            except (ValueError, TypeError, OSError) as error:
+                left_out.append((Path(folder), str(error)))
+    return Library(tuple(takes), tuple(left_out))
+
+
+def search_words(library: Library, text: str, limit: int, prompt_units: PromptUnits | None = None) -> Found:
+    """Stretches of takes whose prompt is most like `text`, best first; takes need no stored latents for it.
+
+    Args:
+        library: where to look.
+        text: the words.
+        limit: how many stretches at most.
+        prompt_units: embeds prompts; its cosine similarity and that of the words (rare ones count more) are each half
+            of the similarity. None compares words alone.
+
+    Raises:
+        ValueError: if there are no words in `text`.
+    """
+    if not WORDS.search(text):
+        raise ValueError(f"text is {text!r}; say in words what is to be found")
+    spans = [(take, frames, words) for take in library.takes for frames, words in take.prompts]
+    if not spans:
+        return Found(())
+    distinct = list(dict.fromkeys(words for _, _, words in spans))
+    keys = _word_units([*distinct, text])
+    if prompt_units is not None:
+        keys = hybrid_keys(prompt_units([*distinct, text]), keys, WORD_WEIGHT)
+    index = FrameIndex(keys.shape[1])
+    index.add(keys[:-1])
+    ranked = [(distinct[place], value) for place, value in index.search(keys[-1], range(len(distinct)), len(distinct))]
+    hits = [
+        Hit(take, frames, frames[len(frames) // 2], similarity, words)
+        for best, similarity in ranked
+        for take, frames, words in spans
+        if words == best and similarity > 0
+    ]
+    return Found(tuple(hits[:limit]))
+
+
+def search_frame(
+    library: Library, take: Path, timecode: str, limit: int, apart_seconds: float = APART_SECONDS
+) -> Found:
+    """Frames whose stored embeddings are most like that of a frame of a take, best first.
+
+    Args:
+        library: where to look; takes of another backbone or another encoder are left out, and those without embeddings.
+        take: the take of the frame, in the library or not.
+        timecode: of the frame.
+        limit: how many frames at most.
+        apart_seconds: frames of one take that are nearer to each other than this, or to the frame itself, are one
+            moment: only the best of them counts.
+
+    Raises:
+        ValueError: if there is no such frame, or it has no embedding.
+    """
+    asked = _open_take(take)
+    seconds = parse_timecode(timecode, asked.fps)
+    if round(seconds * asked.fps, 6) >= asked.frames:
+        raise ValueError(f"frame is at {timecode}; {take} has {asked.frames / asked.fps:g} s")
+    pixel = math.floor(round(seconds * asked.fps, 6))
+    embeddings, reason = _embeddings(asked)
+    latent = asked.timeline.latents_between(pixel / asked.fps, (pixel + 1) / asked.fps).start
+    if latent >= len(embeddings):
+        raise ValueError(f"the frame at {timecode} of {take} has no embedding: {reason or 'it is not stored'}")
+    index = FrameIndex(embeddings.shape[1])
+    places: list[tuple[LibraryTake, int]] = []
+    left_out = []
+    for one in library.takes:
+        stored, reason = _comparable(asked, one, embeddings.shape[1])
+        if reason:
+            left_out.append((one.folder, reason))
+        if len(stored):
+            index.add(stored)
+            places += [(one, frame) for frame in range(len(stored))]
+    hits = _moments(index, places, embeddings[latent], (asked, pixel), limit, apart_seconds)
+    return Found(tuple(hits), tuple(left_out))
+
+
+def _moments(
+    index: FrameIndex,
+    places: list[tuple[LibraryTake, int]],
+    query: Vectors,
+    asked: tuple[LibraryTake, int],
+    limit: int,
+    apart_seconds: float,
+) -> list[Hit]:
+    """The best frames, one of each moment."""
+    taken: dict[Path, list[float]] = {asked[0].folder.resolve(): [asked[1] / asked[0].fps]}
+    hits: list[Hit] = []
+    pool = min(len(places), 8 * limit)
+    seen = 0
+    while len(hits) < limit and seen < len(places):
+        found = index.search(query, range(len(places)), pool)
+        for place, similarity in found[seen:]:
+            take, frame = places[place]
+            pixels = _pixels(take.timeline, frame)
+            second, moments = pixels.start / take.fps, taken.setdefault(take.folder.resolve(), [])
+            if len(hits) < limit and len(pixels) and all(abs(second - other) >= apart_seconds for other in moments):
+                moments.append(second)
+                words = next(words for frames, words in take.prompts if pixels.start in frames)
+                hits.append(Hit(take, pixels, pixels.start, similarity, words))
+        if len(found) < pool:  # an approximate index may not give more
+            break
+        seen, pool = pool, min(len(places), 2 * pool)
+    return hits
+
+
+def _pixels(timeline: Timeline, latent: int) -> range:
+    """Pixel frames of a latent frame; none where the video was trimmed."""
+    start, stop = (round(timeline.second_of(frame) * timeline.fps) for frame in (latent, latent + 1))
+    return range(start, min(stop, timeline.pixel_frames))
+
+
+def _comparable(asked: LibraryTake, take: LibraryTake, dim: int) -> tuple[Vectors, str]:
+    """A take's embeddings [N, D] where they may be compared, and why not all of them."""
+    ours, theirs = asked.record, take.record
+    none = np.empty((0, dim), np.float32)
+    if _identity(ours["run"]) != _identity(theirs["run"]):
+        return none, f"it is of another backbone ({theirs['run']['backbone']})"
+    if ours["request"]["memory"]["encoder"] != theirs["request"]["memory"]["encoder"]:
+        return none, f"its embeddings are of another encoder ({theirs['request']['memory']['encoder']})"
+    stored, reason = _embeddings(take)
+    if len(stored) and stored.shape[1] != dim:
+        return none, f"its embeddings have {stored.shape[1]} dimensions, not {dim}"
+    return (stored, reason) if len(stored) else (none, reason)
+
+
+def _identity(run: dict[str, Any]) -> str:
+    return str(run.get("backbone_id") or run["backbone"])
+
+
+def _embeddings(take: LibraryTake) -> tuple[Vectors, str]:
+    """Embeddings [N, D] of a take's first N latent frames, and why there are no more of them."""
+    parts, reason = [], ""
+    try:
+        store = LatentStore(take.folder / LATENTS)
+        for block in range(store.blocks):
+            found = store.record(block).embeddings
+            if found is None:
+                reason = "it has no embeddings (it was made without memory)"
+                break
+            parts.append(found)
+    except DamagedError as damage:
+        reason = str(damage)
+    except ValueError as error:
+        reason = str(error)
+    return (np.concatenate(parts), reason) if parts else (np.empty((0, 0), np.float32), reason)
+
+
+def _open_take(folder: Path) -> LibraryTake:
+    record = read_record(folder)
+    video = record["video"]
+    frames = video["frames"]
+    if record["status"] == "running":  # it is being made, or was killed: the record does not know yet
+        path = folder / video["file"]
+        frames = count_frames(path) if path.is_file() else 0
+    return LibraryTake(folder, record, frames)
+
+
+def _word_units(texts: Sequence[str]) -> Vectors:
+    """Texts as unit vectors [N, words] of their words, each weighed by how rare it is among them."""
+    bags = [set(WORDS.findall(text.lower())) for text in texts]
+    vocabulary = {word: place for place, word in enumerate(sorted(set().union(*bags)))}
+    counts = np.zeros((len(texts), max(1, len(vocabulary))), np.float32)
+    for row, bag in enumerate(bags):
+        counts[row, [vocabulary[word] for word in bag]] = 1
+    return unit(counts * np.log1p(len(texts) / np.maximum(counts.sum(0), 1)))

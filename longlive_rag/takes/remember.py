@@ -1,0 +1,100 @@
+"""Memory from other takes: `--remember TAKE[@FROM-TO]` brings a character into a new one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longlive_rag.config import OutputConfig
+from longlive_rag.presets.geometry import Geometry, backbone_id
+from longlive_rag.presets.preset import Preset
+from longlive_rag.takes.folder import LATENTS, read_record
+from longlive_rag.timecode import parse_timecode
+from longlive_rag.timeline import Timeline
+from retrieval.store import LatentStore
+
+SPEC = re.compile(r"(?P<take>.+?)(?:@(?P<start>[0-9.:]+)-(?P<end>[0-9.:]+))?")
+
+
+@dataclass(frozen=True)
+class RememberedSpan:
+    """Frames of another take.
+
+    Attributes:
+        take: its folder.
+        frames: its latent frames.
+    """
+
+    take: Path
+    frames: range
+
+
+def find_remembered(
+    specs: Sequence[str], preset: Preset, output: OutputConfig, geometry: Geometry
+) -> list[RememberedSpan]:
+    """The frames that `specs` name, checked against this backbone and size; loads no model.
+
+    Raises:
+        ValueError: if a take isn't there or is damaged, the span isn't in it, or it is of another backbone or size.
+    """
+    return [_find(spec, preset, output, geometry) for spec in specs]
+
+
+def read_remembered(
+    spans: Sequence[RememberedSpan], prompt_unit: Callable[[str], NDArray[np.float32]] | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Latents [N, C, h, w] of all spans in order, and the unit vectors [N, P] of their prompts where asked for."""
+    latents, prompts = [], []
+    for span in spans:
+        store = LatentStore(span.take / LATENTS)
+        latents.append(store.latents(span.frames))
+        prompts += [store.record(frame // store.frames_per_block).prompt for frame in span.frames]
+    units = None
+    if prompt_unit is not None:
+        by_prompt = {prompt: prompt_unit(prompt) for prompt in dict.fromkeys(prompts)}
+        units = np.stack([by_prompt[prompt] for prompt in prompts])
+    return np.concatenate(latents), units
+
+
+def _find(spec: str, preset: Preset, output: OutputConfig, geometry: Geometry) -> RememberedSpan:
+    match = SPEC.fullmatch(spec)
+    if match is None:
+        raise ValueError(f"remember is {spec!r}; it must be TAKE or TAKE@FROM-TO, such as takes/first@2-6")
+    take = Path(match["take"])
+    record = read_record(take)
+    run = record["run"]
+    if run.get("backbone_id") not in (None, backbone_id(preset.folder)):
+        raise ValueError(
+            f"remember is {spec!r}, a take of another backbone ({run['backbone']}); this one is {preset.name}"
+        )
+    store = LatentStore(take / LATENTS)
+    shape = store.record(0).latents.shape[1:]
+    if shape != geometry.latent_shape:
+        made = record["request"]["output"]
+        raise ValueError(
+            f"remember is {spec!r}, a take of {made['width']}x{made['height']} pixels; this one has "
+            f"{output.width}x{output.height}"
+        )
+    return RememberedSpan(take, _frames(spec, match, record, store, preset))
+
+
+def _frames(spec: str, match: re.Match[str], record: dict[str, Any], store: LatentStore, preset: Preset) -> range:
+    if match["start"] is None:
+        return range(store.frames)
+    fps = record["request"]["output"]["fps"]
+    timeline = Timeline(1, fps, store.frames_per_block, preset.temporal_factor)
+    seconds = timeline.second_of(store.frames)
+    try:
+        start, end = (parse_timecode(match[name], fps) for name in ("start", "end"))
+    except ValueError as error:
+        raise ValueError(f"remember is {spec!r}: {error}") from error
+    if not start < end <= seconds:
+        raise ValueError(f"remember is {spec!r}; that take lasts from 0 to {seconds:g} s, and FROM comes before TO")
+    frames = timeline.latents_between(start, end)
+    return range(frames.start, min(frames.stop, store.frames))

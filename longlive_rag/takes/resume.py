@@ -1,0 +1,122 @@
+"""Going on with a take: bringing a rollout and a decoder to where its stored blocks end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from backbone.vae import StreamingDecoder, latents_carried
+from longlive_rag.generation.rollout import RememberedFrames, Rollout
+from longlive_rag.media.start_image import StartImage
+from longlive_rag.takes.checkpoints import Checkpoints
+from retrieval.store import BlockRecord, BlockStore
+
+LIGHT_WINDOWS = 2
+"""`light` runs the commits of so many windows again, over pages that were made from latents."""
+
+
+@runtime_checkable
+class TakeStore(BlockStore, Protocol):
+    """A store that is a whole take: it knows what it has shown, and keeps what going on needs."""
+
+    @property
+    def blocks_shown(self) -> int:
+        """Blocks whose pixels it has; the later ones are handed out again."""
+        ...
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Where states are kept."""
+        ...
+
+    def keep_inputs(self, start_image: StartImage | None, remembered: RememberedFrames | None) -> None:
+        """What the take was made from, to be written with its first block."""
+        ...
+
+    def kept_start_image(self) -> StartImage | None:
+        """The picture that it began with, as it was kept."""
+        ...
+
+    def kept_remembered(self) -> RememberedFrames | None:
+        """The frames of other takes that it remembers, as they were kept."""
+        ...
+
+
+def catch_up(
+    rollout: Rollout,
+    store: BlockStore,
+    frames_per_block: int,
+    window_frames: int,
+    prompt_at: Callable[[int], Tensor | None],
+) -> int:
+    """Bring a new rollout to where the blocks of `store` end.
+
+    Args:
+        prompt_at: block to the prompt [1, tokens, text_dim] that takes over there; None where none does.
+
+    Returns:
+        How many blocks were run again.
+
+    Raises:
+        DamagedError: if a stored block is damaged.
+    """
+    done = store.blocks
+    checkpoints = store.checkpoints if isinstance(store, TakeStore) else None
+    state = None
+    if checkpoints is None or checkpoints.config.mode == "exact":
+        state = checkpoints.newest_state(done, lambda block: store.record(block).latents) if checkpoints else None
+        known = state.blocks if state else 0
+    else:
+        known = max(0, done - LIGHT_WINDOWS * -(-window_frames // frames_per_block))
+
+    def begin() -> None:
+        if state is not None:
+            rollout.restore(state)
+        elif known:
+            rollout.rebuild()
+
+    for block in range(done):
+        record, prompt = store.record(block), prompt_at(block)
+        latents = torch.from_numpy(record.latents)[None]
+        embeddings = None if record.embeddings is None else record.embeddings[None]
+        if block < known:
+            rollout.recall(latents, embeddings, prompt)
+            continue
+        if block == known:
+            begin()
+        if prompt is not None:
+            rollout.direct(prompt)
+        rollout.replay(latents, embeddings, (record.selection,) if record.selection else ())
+    if known == done:
+        begin()
+    return done - known
+
+
+def decode_again(
+    decoder: StreamingDecoder,
+    store: BlockStore,
+    first: int,
+    frames_per_block: int,
+    decode: Callable[[StreamingDecoder, Tensor], Tensor],
+) -> Iterator[tuple[BlockRecord, Tensor]]:
+    """Bring a new decoder to where the blocks of `store` end, handing out what it decodes from block `first` on.
+
+    The decoder begins at the latest of: a checkpoint, and where nothing before can change a pixel any more.
+
+    Args:
+        decode: latents [1, T, C, h, w] to pixels.
+    """
+    checkpoints = store.checkpoints if isinstance(store, TakeStore) else None
+    begin = max(0, first - -(-latents_carried(decoder.vae) // frames_per_block))
+    found = checkpoints.newest_decoded(first, lambda block: store.record(block).latents) if checkpoints else None
+    if found is not None and found[0] >= begin:
+        begin, features = found
+        decoder.restore(features)
+    for block in range(begin, store.blocks):
+        record = store.record(block)
+        pixels = decode(decoder, torch.from_numpy(record.latents)[None])
+        if block >= first:
+            yield record, pixels

@@ -1,0 +1,544 @@
+"""A take on disk: a folder with the video, the record of how it was made, and two pictures of it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from longlive_rag.config import CheckpointConfig, TakeRequest
+from longlive_rag.media.pictures import CueMark, FrameSampler, contact_sheet, memory_map, runs
+from longlive_rag.media.start_image import StartImage, read_start_image
+from longlive_rag.media.video import CODECS, VideoWriter, read_small_frames, safe_frames
+from longlive_rag.rights.provenance import Provenance, recorded_provenance
+from longlive_rag.takes.folder import (
+    CHECKPOINTS,
+    CONTACT_SHEET,
+    FILES,
+    INPUTS,
+    LATENTS,
+    MEMORY_MAP,
+    RECORD,
+    RECORD_FORMAT,
+    REMEMBERED,
+    RESERVE,
+    RESERVE_BYTES,
+    START_IMAGE,
+    VIDEO,
+    TakeClaim,
+    read_record,
+)  # fmt: skip
+from longlive_rag.takes.interrupts import uninterrupted
+from longlive_rag.timeline import Timeline
+from longlive_rag.version import versions
+from retrieval.budgets import PageCounters
+from retrieval.files import appearing, write_json
+from retrieval.selection import Selection, selection_of
+from retrieval.store import BlockRecord, LatentWriter
+
+if TYPE_CHECKING:
+    from longlive_rag.generation.block import Block
+    from longlive_rag.generation.rollout import RememberedFrames
+    from longlive_rag.takes.checkpoints import Checkpoints
+
+TakeStatus = Literal["running", "finished", "interrupted", "failed"]
+TakeEvent = Literal["generated", "resumed", "extended", "branched"]
+
+
+@dataclass(frozen=True)
+class TakeRun:
+    """What a take was made with, beyond its request.
+
+    Attributes:
+        backbone: its name, as the user knows it.
+        folder: the pipeline folder.
+        device, dtype: where and in which precision the backbone ran.
+        threads: of the CPU, for one operation.
+        batch: how many takes were made side by side; the last bits depend on it.
+        noise: name of the noise source.
+        codec: of the video, a key of `CODECS`.
+        load_seconds: time until the backbone was ready.
+        unknown_words: words of the prompts that the backbone has never read, by prompt.
+        provenance: terms of the weights, and what the output is labelled as; left out, the folder's records.
+        backbone_id: tells one backbone's latents from another's; see `geometry.backbone_id`.
+    """
+
+    backbone: str
+    folder: Path
+    device: str
+    dtype: str
+    threads: int
+    noise: str
+    codec: str = "vp9"
+    load_seconds: float = 0.0
+    unknown_words: dict[str, list[str]] = field(default_factory=dict)
+    backbone_id: str | None = None
+    provenance: Provenance | None = None
+    batch: int = 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values; provenance has a place of its own in the record."""
+        facts = {name: value for name, value in asdict(self).items() if name != "provenance"}
+        return {**facts, "folder": str(self.folder)}
+
+
+class TakeWriter:
+    """Writes a take as its blocks come.
+
+    Nothing is on disk, and a take that is to be replaced is untouched until the first block is added.
+    Construct it right before the first block is made: the take's time starts then.
+
+    Args:
+        folder: of the take; it and its parents are made.
+        request: what was asked for.
+        timeline: blocks and frames of the request.
+        run: what it is made with.
+        item: which take of a batch this is.
+        checkpoint: how it is made ready to be gone on with.
+        claim: of the folder, where it was made before; `finish` releases it.
+        event: what is done to the take, for its history: generated, resumed, extended or branched. All but the first
+            go on with the take that is there; hand it to `stream` as its store.
+
+    Attributes:
+        frames_before: pixel frames of an earlier run that the video keeps.
+
+    Raises:
+        ValueError: if it is gone on with, but another process is writing it, or there is no take.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        request: TakeRequest,
+        timeline: Timeline,
+        run: TakeRun,
+        item: int = 0,
+        checkpoint: CheckpointConfig | None = None,
+        claim: TakeClaim | None = None,
+        event: TakeEvent = "generated",
+    ) -> None:
+        self.folder = folder
+        self._request, self._timeline, self._run, self._item = request, timeline, run, item
+        self._provenance = run.provenance or recorded_provenance(run.folder)
+        self._checkpoint = checkpoint or CheckpointConfig()
+        self._event = event
+        self._went_on = event != "generated"
+        self._before: dict[str, Any] = read_record(folder) if self._went_on else {}
+        self._claim = claim or (TakeClaim(folder, resume=True) if self._went_on else None)
+        self._checkpoints: Checkpoints | None = None
+        self._video: VideoWriter | None = None
+        self._pages: PageCounters | None = None
+        self._start_image: StartImage | None = None
+        self._remembered: RememberedFrames | None = None
+        self._begun = False
+        self._sampler = FrameSampler()
+        self._stage_seconds: dict[str, float] = {}
+        self._first_block = self.blocks
+        self._shown = self._blocks = self._find_shown()
+        self.frames_before = timeline.pixels_of(self._blocks).start if self._blocks else 0
+        self._selections: list[Selection] = []
+        self._entered: dict[int, int] | None = {}  # latent frame: block at which it entered memory
+        for block in range(self._blocks):
+            stored = self.record(block)
+            self._take_note(block, stored.selection, stored.entered)
+        self._frames_kept = self.frames_before
+        self._started_at = datetime.now(UTC)
+        self._start_s = time.perf_counter()
+        self._end_s: float | None = None
+
+    # ---- what a stream asks of it ----
+
+    @property
+    def blocks(self) -> int:
+        """Committed blocks."""
+        return self._claim.store.blocks if self._claim else 0
+
+    @property
+    def blocks_shown(self) -> int:
+        """Blocks of an earlier run that the video keeps: up to a safe cut, and never the whole take."""
+        return self._shown
+
+    def _find_shown(self) -> int:
+        if not self._went_on:
+            return 0
+        safe, every = safe_frames(self.folder / VIDEO), self._timeline.segment_blocks
+        cuts = range(0, min(self.blocks + 1, self._timeline.blocks), every)
+        return max(cut for cut in cuts if not cut or self._timeline.pixels_of(cut).start <= safe)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What exact continuation is sped up by."""
+        if self._checkpoints is None:
+            from longlive_rag.takes.checkpoints import Checkpoints
+
+            every = self._timeline.segment_blocks
+            self._checkpoints = Checkpoints(self.folder / CHECKPOINTS, self._checkpoint, every)
+        return self._checkpoints
+
+    def keep_inputs(self, start_image: StartImage | None, remembered: RememberedFrames | None) -> None:
+        """What the take was made from; it is written with the first block."""
+        self._start_image, self._remembered = start_image, remembered
+
+    def kept_start_image(self) -> StartImage | None:
+        """The picture that a take that is gone on with begins with."""
+        path = self.folder / START_IMAGE
+        if not self._went_on or not path.is_file():
+            return None
+        return read_start_image(path, self._request.output)
+
+    def kept_remembered(self) -> RememberedFrames | None:
+        """The frames of other takes that a take that is gone on with remembers.
+
+        Raises:
+            BrokenSealError: if they are not what was written.
+        """
+        if not self._went_on or not (self.folder / REMEMBERED).is_file():
+            return None
+        from longlive_rag.takes.kept_frames import read_kept
+
+        return read_kept(self.folder / REMEMBERED)
+
+    def record(self, block: int) -> BlockRecord:
+        """A committed block."""
+        return self._stored().record(block)
+
+    def _stored(self) -> LatentWriter:
+        if self._claim is None:
+            raise ValueError(f"{self.folder} has no latents yet")
+        return self._claim.store
+
+    @property
+    def frames_retrieved(self) -> int:
+        """Past frames that were brought back, over all blocks until now."""
+        return sum(len(selection.frames) for selection in self._selections)
+
+    def append(self, record: BlockRecord) -> None:
+        """Commit a block's latents and what belongs to them, before it is decoded; Ctrl-C waits until it is done.
+
+        Raises:
+            OSError: if the disk refuses.
+            ValueError: if another process writes to this take.
+        """
+        with uninterrupted():
+            self._begin()
+            self._stored().append(record)
+
+    def latents(self, frames: Sequence[int]) -> NDArray[np.float32]:
+        """Latents [N, C, h, w] float32 of committed latent frames."""
+        return self._stored().latents(frames)
+
+    @property
+    def pages(self) -> PageCounters | None:
+        """What the page cache has done until the newest block; None without memory."""
+        return self._pages
+
+    def add(self, block: Block) -> None:
+        """Write a finished block; Ctrl-C waits until it is done.
+
+        Raises:
+            OSError: if the disk refuses; `finish` then keeps what was written until there.
+        """
+        with uninterrupted():
+            begin_s = time.perf_counter()
+            frames = np.asarray(block.pixels[self._item])
+            if self._video is None:
+                self._video = self._open()
+            if block.index % self._timeline.segment_blocks == 0:
+                self._video.cut()
+            self._video.write(frames)
+            self._sampler.add(frames)
+            found = selection_of(block.selections, self._item)
+            self._take_note(block.index, found, None if block.entered is None else block.entered[self._item])
+            self._blocks += 1
+            self._pages = block.pages
+            self._add_seconds({**block.seconds, "write": time.perf_counter() - begin_s})
+
+    def _take_note(self, block: int, selection: Selection | None, entered: Sequence[int] | None) -> None:
+        """What a block remembered, and what entered memory with it."""
+        if selection is not None:
+            self._selections.append(selection)
+        if entered is None or self._entered is None:  # a take that an older version began does not know
+            self._entered = None
+        else:
+            self._entered |= dict.fromkeys(entered, block)
+
+    def update(self, request: TakeRequest, timeline: Timeline) -> None:
+        """Take note of what has been asked for meanwhile; a take that has begun has it on its record at once."""
+        with uninterrupted():
+            self._request, self._timeline = request, timeline
+            if self.frames_before and self._video is None:
+                self._video = self._open()
+            if self._begun and self._end_s is None:
+                write_json(self.folder / RECORD, self._record("running"))
+
+    def save(self) -> None:
+        """Draw the pictures and write the record as of now; the take goes on."""
+        with uninterrupted():
+            if self._video is not None:
+                self._frames_kept = self._timeline.pixels_of(self._blocks - 1).stop
+                self._draw()
+                write_json(self.folder / RECORD, self._record("running"))
+
+    def finish(self, status: TakeStatus, error: BaseException | None = None) -> dict[str, Any]:
+        """Finish the video, draw the pictures and write the record; Ctrl-C has no effect meanwhile.
+
+        Args:
+            status: how the take ended.
+            error: why it failed, if it did.
+
+        Returns:
+            The record, as in `take.json`. Where no frame was kept, nothing is left on disk; its frames are 0.
+
+        Raises:
+            OSError: if there is no room even for the record; the video is safe by then. No room for the
+                pictures makes a finished take a failed one, with all of its video.
+        """
+        with uninterrupted(let_through=False):
+            begin_s = time.perf_counter()
+            try:
+                return self._finish(status, error, begin_s)
+            finally:
+                if self._claim is not None:
+                    self._claim.release()
+
+    def _finish(self, status: TakeStatus, error: BaseException | None, begin_s: float) -> dict[str, Any]:
+        if self._video is not None:
+            self._frames_kept = self._video.close()
+        elif self._went_on:
+            self._frames_kept = safe_frames(self.folder / VIDEO) if (self.folder / VIDEO).is_file() else 0
+        self._end_s = self._end_s or time.perf_counter()
+        self._add_seconds({"write": self._end_s - begin_s})
+        if not self._frames_kept and not self._went_on:
+            self._remove()
+            return self._record(status, error)
+        if not self._begun:
+            return self._record(status, error)
+        try:
+            if self._frames_kept:
+                self._draw()
+        except OSError as full:
+            status, error = ("failed", full) if status == "finished" else (status, error or full)
+        (self.folder / RESERVE).unlink(missing_ok=True)
+        record = self._record(status, error)
+        write_json(self.folder / RECORD, record)
+        return record
+
+    def _begin(self) -> None:
+        """From here on the folder is this take's."""
+        if self._begun:
+            return
+        if self._claim is None:
+            self._claim = TakeClaim(self.folder, overwrite=True)
+        try:
+            (self.folder / RESERVE).write_bytes(bytes(RESERVE_BYTES))  # room for the record when the disk fills up
+        except OSError:
+            (self.folder / RESERVE).unlink(missing_ok=True)
+            raise
+        self._begun = True
+        if not self._went_on:
+            self._replace_old()
+        write_json(self.folder / RECORD, self._record("running"))
+
+    def _replace_old(self) -> None:
+        """Until the new record is there, the old one says what the folder holds, so its blocks go from the last on."""
+        shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
+        self._stored().forget()
+        for name in (CONTACT_SHEET, MEMORY_MAP, *INPUTS):
+            (self.folder / name).unlink(missing_ok=True)
+        if self._start_image is not None:
+            _save(Image.fromarray(self._start_image.pixels), self.folder / START_IMAGE)
+        if self._remembered is not None:
+            from longlive_rag.takes.kept_frames import write_kept
+
+            write_kept(self._remembered, self.folder / REMEMBERED)
+
+    def _open(self) -> VideoWriter:
+        self._begin()
+        output, path, kept = self._request.output, self.folder / VIDEO, self.frames_before
+        self._sampler.begin_after(kept)
+        block = self._timeline.frames_per_block * self._timeline.temporal_factor
+        return VideoWriter(
+            path,
+            width=output.width,
+            height=output.height,
+            fps=output.fps,
+            upscale=output.upscale,
+            codec=self._run.codec,
+            tags=self._provenance.video_tags(self._run.backbone, self._request.seed),
+            label=self._provenance.visible_text,
+            keyframe_every=self._timeline.segment_blocks * block,
+            begin=(path, kept) if kept else None,
+        )
+
+    def _remove(self) -> None:
+        """Take back what was written before there was a frame to keep."""
+        for name in (*FILES, *INPUTS, RESERVE) if self._begun else ():
+            (self.folder / name).unlink(missing_ok=True)
+        if self._begun:
+            shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
+            for block in (self.folder / LATENTS).glob("*.h5"):
+                block.unlink()
+
+    def _draw(self) -> None:
+        timeline = self._made()
+        cues = self._cue_marks()
+        fps = self._request.output.fps
+        facts = f"{timeline.pixel_frames / fps:.1f} s at {fps} frames a second, seed {self._request.seed}, "
+        facts += f"backbone {self._run.backbone}, {self._memory_in_words()}"
+        output, kept = self._request.output, self.frames_before
+        size = (output.width, output.height)
+        self._sampler.complete(lambda every: read_small_frames(self.folder / VIDEO, every, kept, *size))
+        frames = [(number, picture) for number, picture in self._sampler.frames() if number < self._frames_kept]
+        if frames:
+            sheet = contact_sheet(frames, fps, self._request.prompt, facts, cues)
+            _save(sheet, self.folder / CONTACT_SHEET)
+        caption = f"{self._request.prompt}  ({self._memory_in_words()})"
+        _save(
+            memory_map(timeline, self._request.context, _of_this_take(self._selections), caption, cues, self._entered),
+            self.folder / MEMORY_MAP,
+        )
+
+    def _made(self) -> Timeline:
+        """The timeline of what was kept."""
+        asked = self._timeline
+        return Timeline(self._frames_kept, asked.fps, asked.frames_per_block, asked.temporal_factor)
+
+    def _cue_marks(self) -> list[CueMark]:
+        marks = [
+            CueMark(self._timeline.starts_at(self._timeline.cue_block(cue.seconds)), cue.prompt)
+            for cue in self._request.cues
+        ]
+        return [mark for mark in marks if mark.seconds * self._timeline.fps < self._frames_kept]
+
+    def _memory_in_words(self) -> str:
+        if not self._request.context.memory_frames:
+            return "memory off"
+        blocks = f"{len(self._selections)} of {self._blocks} blocks"
+        return f"{self.frames_retrieved} past frames retrieved in {blocks}"
+
+    def _add_seconds(self, seconds: dict[str, float]) -> None:
+        for stage, value in seconds.items():
+            self._stage_seconds[stage] = self._stage_seconds.get(stage, 0.0) + value
+
+    def _record(self, status: TakeStatus, error: BaseException | None = None) -> dict[str, Any]:
+        total_s = (self._end_s or time.perf_counter()) - self._start_s
+        started = self._started_at.isoformat(timespec="seconds")
+        new_frames = self._frames_kept - self.frames_before
+        record = {
+            "format": RECORD_FORMAT,
+            "status": status,
+            "started": self._before.get("started") or started,
+            "request": asdict(self._request),
+            "run": self._run.as_dict(),
+            "rights": self._provenance.as_dict(),
+            "versions": versions(),
+            "video": self._video_facts(),
+            "cues": self._cue_facts(),
+            "memory": {
+                "frames_retrieved": self.frames_retrieved,
+                "blocks_with_memory": len(self._selections),
+                **self._admission_facts(),
+                "pages": self._pages.as_dict() if self._pages else None,
+            },
+            "latents": {"folder": LATENTS, "blocks": self.blocks} if self.blocks else None,
+            "checkpoints": self._checkpoints.facts() if self._checkpoints else None,
+            "start_image": self._start_image_facts(),
+            "branched_from": self._before.get("branched_from"),
+            "history": [
+                *self._before.get("history", []),
+                {"what": self._event, "started": started, "from_block": self._first_block},
+            ],
+            "timings": {
+                "seconds": round(total_s, 3),
+                "new_frames": new_frames,
+                "frames_per_second": round(new_frames / total_s, 3) if new_frames > 0 else 0.0,
+                "by_stage": {stage: round(value, 4) for stage, value in self._stage_seconds.items()},
+            },
+            "selections": [asdict(selection) for selection in self._selections],
+        }
+        if error is not None:
+            trace = "".join(traceback.format_exception(error))
+            record["error"] = {"message": f"{type(error).__name__}: {error}", "traceback": trace}
+        return record
+
+    def _admission_facts(self) -> dict[str, Any]:
+        """What entered memory and what was kept out, the sink apart; None where it is not known."""
+        context = self._request.context
+        if self._entered is None or not context.memory_frames:
+            return {"frames_admitted": None, "frames_kept_out": None, "admitted": None}
+        made = self._timeline.latents_of(max(0, self._blocks - 1)).stop if self._blocks else 0
+        admitted = sorted(frame for frame in self._entered if context.sink_frames <= frame < made)
+        return {
+            "frames_admitted": len(admitted),
+            "frames_kept_out": max(0, made - context.sink_frames) - len(admitted),
+            "admitted": runs(admitted),
+        }
+
+    def _start_image_facts(self) -> dict[str, Any] | None:
+        if self._start_image is None:
+            return cast("dict[str, Any] | None", self._before.get("start_image"))
+        pixels = self._start_image.pixels
+        return {
+            "file": START_IMAGE,
+            "sha256_of_pixels": hashlib.sha256(pixels.tobytes()).hexdigest(),
+            "fitted": self._start_image.in_words,
+        }
+
+    def _video_facts(self) -> dict[str, Any]:
+        output, codec = self._request.output, CODECS[self._run.codec]
+        return {
+            "file": VIDEO,
+            "codec": self._run.codec,
+            "encoder": codec.encoder,
+            "encoder_license": codec.license,
+            "width": output.width * output.upscale,
+            "height": output.height * output.upscale,
+            "fps": output.fps,
+            "frames": self._frames_kept,
+            "seconds": self._frames_kept / output.fps,
+            "blocks": self._blocks,
+            "temporal_factor": self._timeline.temporal_factor,
+        }
+
+    def _cue_facts(self) -> list[dict[str, Any]]:
+        facts = []
+        for number, cue in enumerate(self._request.cues, start=1):
+            block = self._timeline.cue_block(cue.seconds)
+            facts.append(
+                {
+                    "cue": number,
+                    "prompt": cue.prompt,
+                    "asked_seconds": cue.seconds,
+                    "seconds": self._timeline.starts_at(block),
+                    "block": block,
+                    "reached": block < self._blocks,
+                }
+            )
+        return facts
+
+
+def _of_this_take(selections: Sequence[Selection]) -> list[Selection]:
+    """Without the frames of other takes, which have no place on this take's map."""
+    own = []
+    for selection in selections:
+        pairs = zip(selection.frames, selection.similarities, strict=True)
+        kept = [(frame, similarity) for frame, similarity in pairs if frame >= 0]
+        if kept:
+            frames, similarities = zip(*kept, strict=True)
+            own.append(replace(selection, frames=frames, similarities=similarities))
+    return own
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    with appearing(path) as part:
+        picture.save(part, format="PNG")
