@@ -38,6 +38,7 @@ test: $(READY)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 wheel: $(READY)
 	@rm -rf dist build/lib build/bdist.*
