@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from longlive_rag.cli.continuing import TAKE, go_on, with_changes
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.going_on import TAKE, Options, go_on, open_take, with_options
+from longlive_rag.cli.making import note
 from longlive_rag.cli.settings import FLAGS
 
 
@@ -24,7 +25,7 @@ from longlive_rag.cli.settings import FLAGS
 @click.option("--prompt", help="Takes over there; later cues are dropped. Left out, they stay and the noise changes.")
 @click.option("--seed", type=int, help="Of the noise from there on. Default: as it was, or without --prompt the next.")
 @click.option("--seconds", type=float, help="Length of the new take. Default: as the other one.")
-@with_options
+@with_changes
 def branch(
     folder: Path,
     at: str,
@@ -32,7 +33,8 @@ def branch(
     prompt: str | None,
     seed: int | None,
     seconds: float | None,
-    **options: Any,
+    as_json: bool,
+    **changes: Any,
 ) -> None:
     """Make a new take that begins as TAKE does and then goes another way; TAKE is only read.
 
@@ -46,25 +48,16 @@ def branch(
       The same words, another outcome:
         longlive-rag branch takes/first --at 00:00:12:08 -o takes/again
     """
-    from longlive_rag.takes.branch import branched, copy_start
-    from longlive_rag.takes.folder import check_take_folder
+    from longlive_rag.sessions.continuing import Changes, branched_take, open_take
     from longlive_rag.timecode import parse_timecode
 
-    chosen = Options(**options)
+    changed = Changes(**changes)
     with refuse_bad_input(FLAGS):
-        take = open_take(folder, chosen.backbone)
+        take = open_take(folder, changed.backbone)
         at_seconds = parse_timecode(at, take.request.output.fps)
-        request, blocks = branched(take.request, take.timeline, take.blocks, at_seconds, prompt, seed, seconds)
         if not target:
             raise ValueError("--output is empty; name a folder for the new take, such as takes/branch")
-        check_take_folder(Path(target), request, hint="")
-    begins = take.timeline.starts_at(blocks)
-    click.echo(f"The first {begins:g} s are those of {folder}; the new part begins with the block there.", err=True)
     go_on(
-        take,
-        Path(target),
-        request,
-        "branched",
-        chosen,
-        prepare=lambda: copy_start(folder, take.record, Path(target), request, take.timeline, blocks),
+        lambda: branched_take(take, at_seconds, Path(target), changed, note, prompt, seed, seconds),
+        as_json,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.generate import open_backbone, provenance_of, report, stored_bytes
+from longlive_rag.cli.making import note, report
 from longlive_rag.cli.settings import (
     FLAGS,
     SETTINGS,
@@ -22,7 +22,6 @@ from longlive_rag.cli.settings import (
 from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
 
 if TYPE_CHECKING:
-    from longlive_rag.cli.session import Session
     from longlive_rag.sessions.legs import Leg
 
 LONGEST_SECONDS = 600.0
@@ -71,80 +70,56 @@ def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> 
     from longlive_rag.cli.session import Session
     from longlive_rag.takes.folder import RECORD
 
+    if not folder.name:
+        raise click.UsageError("TAKE is empty; name a folder for the take, such as takes/live")
     with ExitStack() as held:
         session = Session()
         is_old = (folder / RECORD).is_file()
-        open_leg = _open_old if is_old else _open_new
-        leg = open_leg(held, session, folder, prompt, seconds, options)
+        if is_old:
+            leg = _open_old(held, folder, prompt, seconds, options)
+        else:
+            leg = _open_new(held, folder, session.first_line() or "" if prompt is None else prompt, seconds, options)
         record, last = session.run(leg, prompt if is_old else None)
     report(record, last.folder, as_json=False)
     again = f"longlive-rag generate --cues {last.folder} -o NEW --seed {last.request.seed}"
     click.echo(f"  again   {again} (and the settings of this one)")
 
 
-def _open_new(
-    held: ExitStack, session: Session, folder: Path, prompt: str | None, seconds: float, options: dict[str, Any]
-) -> Leg:
+def _open_new(held: ExitStack, folder: Path, prompt: str, seconds: float, options: dict[str, Any]) -> Leg:
     """A take that is begun."""
-    from longlive_rag.config import CheckpointConfig
-    from longlive_rag.presets.geometry import read_geometry
-    from longlive_rag.sessions.legs import Leg
-    from longlive_rag.takes.branch import timeline_of
-    from longlive_rag.takes.folder import TakeClaim, check_take_folder
-    from longlive_rag.takes.remember import find_remembered
+    from longlive_rag.sessions.directing import new_live_take
+    from longlive_rag.sessions.making import NewTake
+    from longlive_rag.sessions.opening import Labels, Opening
 
-    if prompt is None:
-        prompt = session.first_line() or ""
     with refuse_bad_input(FLAGS):
-        if not folder.name:
-            raise ValueError("TAKE is empty; name a folder for the take, such as takes/live")
         preset = load_preset(options["backbone"] or DEFAULT_BACKBONE)
         schedule = build_schedule(preset, prompt, seconds, (), CueSource(), options)
         request = build_request(preset, schedule, options["seed"] or 0, options["memory"], options)
-        labels = (options["deliverable"], options["phase"], options["show_label"])
-        provenance = provenance_of(preset, options["license_policy"], *labels)
-        geometry = read_geometry(preset, request.output, request.memory.encoder)
-        find_remembered(request.memory.remember, preset, request.output, geometry)
-        checkpoints, dtype = CheckpointConfig(), options["dtype"] or "float32"
-        room = stored_bytes(request, timeline_of(request, preset), geometry, dtype, checkpoints)
-        check_take_folder(folder, request, latents_bytes=room, hint="")
-        claim = held.enter_context(TakeClaim(folder))
-    codec, embeds = options["codec"] or "vp9", options["prompt_embeds"]
-    pipe, run = open_backbone(preset, request, options["device"], dtype, codec, provenance, embeds)
-    return Leg(pipe, run, folder, request, "generated", checkpoints, claim)
+        opening = Opening(
+            options["device"], options["dtype"] or "float32", options["codec"] or "vp9", options["prompt_embeds"]
+        )
+        labels = Labels(
+            options["license_policy"], options["deliverable"], options["phase"], options["show_label"]
+        )
+        return new_live_take(held, NewTake(preset, request, folder, False, opening, labels), note)
 
 
 def _open_old(
-    held: ExitStack, session: Session, folder: Path, prompt: str | None, seconds: float, options: dict[str, Any]
+    held: ExitStack, folder: Path, prompt: str | None, seconds: float, options: dict[str, Any]
 ) -> Leg:
     """A take that is gone on with."""
-    from dataclasses import replace
-
-    from longlive_rag.cli.going_on import check_room, differences, open_take, provenance_like
-    from longlive_rag.config import check_seconds
-    from longlive_rag.sessions.legs import Leg
-    from longlive_rag.takes.branch import checkpoint_of, timeline_of
-    from longlive_rag.takes.folder import TakeClaim
+    from longlive_rag.sessions.continuing import Changes, open_take
+    from longlive_rag.sessions.directing import continued_live_take
 
     with refuse_bad_input(FLAGS):
         given = [FLAGS.get(name, f"--{name}") for name in OF_NEW_TAKES if options[name] not in (None, False)]
         given += [setting.flag for setting in SETTINGS if options[setting.key] not in (None, ())]
         if given:
             raise ValueError(f"{given[0]} is for new takes; {folder} is there already and goes on as it was begun")
-        take = open_take(folder, options["backbone"])
-        check_seconds(seconds, take.request.output.fps)
-        request = replace(take.request, seconds=take.timeline.starts_at(take.blocks) + seconds)
-        checkpoints = checkpoint_of(take.record)
-        provenance = provenance_like(take, options["license_policy"])
-        check_room(folder, request, timeline_of(request, take.preset), take, checkpoints)
-        claim = held.enter_context(TakeClaim(folder, resume=True))
-    old = take.record["run"]
-    pipe, run = open_backbone(
-        take.preset, request, options["device"], old["dtype"], old["codec"], provenance, options["prompt_embeds"]
-    )
-    for difference in differences(take.record, run):
-        session.console.say(f"Note: {difference}; from here on the last bits may differ.")
-    if prompt is not None:
-        with refuse_bad_input():
-            pipe.check_prompt(prompt)
-    return Leg(pipe, run, folder, request, "extended", checkpoints, claim)
+        changes = Changes(
+            options["backbone"], options["device"], options["prompt_embeds"], license_policy=options["license_policy"]
+        )
+        leg = continued_live_take(held, open_take(folder, changes.backbone), seconds, changes, note)
+        if prompt is not None:
+            leg.pipe.check_prompt(prompt)
+        return leg

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from longlive_rag.cli.continuing import TAKE, go_on, with_changes
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.going_on import TAKE, Options, go_on, open_take, with_options
+from longlive_rag.cli.making import note
 from longlive_rag.cli.settings import FLAGS
 
 
@@ -16,8 +17,8 @@ from longlive_rag.cli.settings import FLAGS
 @TAKE
 @click.option("--seconds", type=float, required=True, help="How much longer the take becomes.")
 @click.option("--prompt", help="Takes over where the take ended until now; left out, the newest prompt stays.")
-@with_options
-def extend(folder: Path, seconds: float, prompt: str | None, **options: Any) -> None:
+@with_changes
+def extend(folder: Path, seconds: float, prompt: str | None, as_json: bool, **changes: Any) -> None:
     """Make a take longer, in place: what there is stays as it is, frame for frame.
 
     The result is the take that would have been made had it been asked for so long from the start (with the prompt as a
@@ -28,10 +29,9 @@ def extend(folder: Path, seconds: float, prompt: str | None, **options: Any) -> 
       longlive-rag extend takes/first --seconds 20
       longlive-rag extend takes/first --seconds 20 --prompt "a red circle jumps in a meadow"
     """
-    from longlive_rag.takes.branch import extended
+    from longlive_rag.sessions.continuing import Changes, extended_take, open_take
 
-    chosen = Options(**options)
+    changed = Changes(**changes)
     with refuse_bad_input(FLAGS):
-        take = open_take(folder, chosen.backbone)
-        request = extended(take.request, seconds, prompt)
-    go_on(take, folder, request, "extended", chosen)
+        take = open_take(folder, changed.backbone)
+    go_on(lambda: extended_take(take, seconds, prompt, changed, note), as_json)

@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 
+from longlive_rag.cli.continuing import TAKE, go_on, with_changes
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.generate import report
-from longlive_rag.cli.going_on import TAKE, OpenTake, Options, go_on, open_take, with_options
+from longlive_rag.cli.making import note, report
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @TAKE
-@with_options
-def resume(folder: Path, **options: Any) -> None:
+@with_changes
+def resume(folder: Path, as_json: bool, **changes: Any) -> None:
     """Go on with a take after Ctrl-C, a kill, a loss of power or a full disk, until it is as long as was asked for.
 
     On the same machine the finished take is, bit for bit, the one that would have been made without the stop (unless
@@ -28,21 +28,14 @@ def resume(folder: Path, **options: Any) -> None:
       The folder was moved to a machine where the backbone lies elsewhere:
         longlive-rag resume takes/fox --backbone /models/longlive
     """
-    chosen = Options(**options)
+    from longlive_rag.sessions.continuing import Changes, open_take, resumed_take
+
+    changed = Changes(**changes)
     with refuse_bad_input():
-        take = open_take(folder, chosen.backbone)
-    if _is_whole(take):
-        if chosen.as_json:
-            report(take.record, folder, as_json=True)
-        else:
-            click.echo(f"{folder} is finished; to make it longer: longlive-rag extend {folder} --seconds 10")
-        return
-    go_on(take, folder, take.request, "resumed", chosen)
-
-
-def _is_whole(take: OpenTake) -> bool:
-    from longlive_rag.media.video import safe_frames
-    from longlive_rag.takes.folder import VIDEO
-
-    finished = take.record["status"] == "finished" and take.blocks >= take.timeline.blocks
-    return finished and safe_frames(take.folder / VIDEO) >= take.record["video"]["frames"]
+        take = open_take(folder, changed.backbone)
+    if not take.is_whole:
+        go_on(lambda: resumed_take(take, changed, note), as_json)
+    elif as_json:
+        report(take.record, folder, as_json=True)
+    else:
+        click.echo(f"{folder} is finished; to make it longer: longlive-rag extend {folder} --seconds 10")

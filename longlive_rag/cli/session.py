@@ -6,23 +6,21 @@ import queue
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
-from longlive_rag.cli.errors import Failed
-from longlive_rag.cli.generate import check_finished, ending_well, kept, reason_of
+from longlive_rag.cli.making import said_as_exit_codes
 from longlive_rag.cli.terminal import Console, typed_lines
-from longlive_rag.config import SteerVerb, TakeRequest
-from longlive_rag.sessions.live import LiveTake
+from longlive_rag.config import SteerVerb
+from longlive_rag.sessions.directing import LiveSession
 from longlive_rag.takes.cue_files import read_steering
 from longlive_rag.timecode import format_timecode
 
 if TYPE_CHECKING:
     from longlive_rag.generation.block import Block
     from longlive_rag.sessions.legs import Leg
-    from longlive_rag.takes.writer import TakeWriter
+    from longlive_rag.sessions.live import LiveTake
 
 HELP = (
     "Type what is to be seen next; it takes over at the next block.",
@@ -41,13 +39,9 @@ class Session:
 
     def __init__(self) -> None:
         self.console = Console()
+        self._screen = _Screen(self.console)
+        self._session = LiveSession(self._screen)
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._live: LiveTake | None = None
-        self._leg: Leg | None = None
-        self._wanted: tuple[str, str] = ("", "")
-        self._save = threading.Event()
-        self._heard = threading.Event()  # there is a direction for a leg that waits
-        self._ready = threading.Event()  # there is a take to direct
         threading.Thread(target=self._read, daemon=True).start()
 
     def first_line(self) -> str | None:
@@ -75,12 +69,10 @@ class Session:
             self.console.say(line)
         threading.Thread(target=self._dispatch, daemon=True).start()
         try:
-            while True:
-                record, following = self._play(leg, prompt)
-                if following is None:
-                    return record, leg
-                leg, prompt = following, None
+            with said_as_exit_codes():
+                return self._session.run(leg, prompt)
         finally:
+            self._screen.close()
             self.console.close()
 
     # ---- what is typed ----
@@ -93,25 +85,25 @@ class Session:
     def _dispatch(self) -> None:
         while True:
             line = self._lines.get()
-            self._ready.wait()
+            live = self._session.live
             if line is None:
                 if sys.stdin.isatty():
-                    self._end("quit")
-                self._heard.set()
+                    self._session.quit()
+                self._session.go_on()
                 return
-            assert self._live is not None
             try:
-                self._do(self._live, line)
+                self._do(live, line)
             except ValueError as error:
                 self.console.say(f"Not done: {error}")
 
     def _do(self, live: LiveTake, line: str) -> None:
         """One line: a direction, or a command behind a colon; ValueError if it can't be done."""
         verb, _, words = line.removeprefix(":").partition(" ")
+        session = self._session
         if not line.startswith(":"):
             if line:
-                self._direct(live, line)
-            self._heard.set()
+                self.console.say(f"{format_timecode(session.direct(line))}  {line}")
+            session.go_on()
         elif verb in get_args(SteerVerb):
             steer = read_steering(live.seconds, cast("SteerVerb", verb), words, live.request.output.fps)
             if not steer.is_span:
@@ -119,128 +111,56 @@ class Session:
             else:
                 second = (live.pin if verb == "pin" else live.exclude)((steer.start, steer.end))
             self.console.say(f"{format_timecode(second)}  {line}")
-        elif verb == "save":
-            self._save.set()
+        elif verb == "branch":
+            session.branch(words.strip())
+        elif verb in ("save", "undo", "quit"):
+            {"save": session.save, "undo": session.undo, "quit": session.quit}[verb]()
         elif verb == "help":
             for text in HELP:
                 self.console.say(text)
-        elif verb in ("quit", "undo", "branch"):
-            self._check_end(live, verb, words.strip())
-            self._end(verb, words.strip())
         else:
-            raise ValueError(f"{line!r} is no command; :help lists them")
-
-    def _direct(self, live: LiveTake, prompt: str) -> None:
-        assert self._leg is not None
-        self.console.say(f"{format_timecode(live.direct(prompt))}  {prompt}")
-        unknown = self._leg.pipe.unknown_words(prompt)
-        if unknown:
-            self.console.say(f"Note: {self._leg.run.backbone} has never read {', '.join(unknown)}.")
-
-    def _check_end(self, live: LiveTake, verb: str, words: str) -> None:
-        if verb == "undo" and not live.cues:
-            raise ValueError("there is no cue to go back to")
-        if verb == "branch":
-            if not live.seconds:
-                raise ValueError("nothing is made yet to branch from; wait for the first block")
-            assert self._leg is not None
-            folder = self._leg.folder.parent / words
-            if not words or Path(words).name != words:
-                raise ValueError(f"{words!r} is no name for a take beside this one; write :branch NAME")
-            if folder.exists():
-                raise ValueError(f"{folder} is there already; choose another name")
-
-    def _end(self, verb: str, words: str = "") -> None:
-        """Let the leg end after the block that is being made; what is typed meanwhile is for the next one."""
-        assert self._live is not None
-        self._wanted = (verb, words)
-        self._ready.clear()
-        self._live.cancel()
-        self._heard.set()
-
-    # ---- a leg ----
-
-    def _play(self, leg: Leg, prompt: str | None) -> tuple[dict[str, Any], Leg | None]:
-        """Make a leg; returns its record and what comes after it."""
-        writer = leg.writer()
-        live = LiveTake(leg.pipe, leg.request, writer)
-        if prompt is not None:
-            live.direct(prompt)
-        self._live, self._leg, self._wanted = live, leg, ("", "")
-        self._heard.clear()
-        self._ready.set()
-        with ending_well(writer):
-            if leg.waits:
-                writer.update(live.request, leg.pipe.timeline(live.request))
-                self.console.say("Type what comes instead; an empty line goes on as before.")
-                self._heard.wait()
-            self._watch(live, writer)
-            self._ready.clear()
-            record = writer.finish("finished")
-        check_finished(record, writer.folder)
-        try:
-            return record, self._following(leg, live.request)
-        except (OSError, ValueError) as error:
-            raise Failed(f"{self._wanted[0]} failed: {reason_of(error)}; {kept(record, writer.folder)}") from error
-
-    def _watch(self, live: LiveTake, writer: TakeWriter) -> None:
-        """Make the blocks, showing each."""
-        fps = live.request.output.fps
-        player = _Player(self.console, fps)
-        begin_s, frames = time.perf_counter(), 0
-        try:
-            for block in live:
-                frames += len(block.pixel_frames)
-                rate = frames / (time.perf_counter() - begin_s)
-                now = format_timecode(block.pixel_frames.stop / fps)
-                player.play(f"{now}  block {block.index}  {rate:.1f} frames a second  {block.prompt}", block)
-                waited = live.waited_seconds.get(block.cue or 0)
-                if waited is not None:
-                    second = format_timecode(block.pixel_frames.start / fps)
-                    self.console.say(f"{second}  cue {block.cue} took over; seen {waited:.1f} s after it was typed")
-                if self._save.is_set():
-                    self._save.clear()
-                    writer.save()
-                    self.console.say(f"{now}  saved in {writer.folder}")
-        finally:
-            player.stop()
-
-    def _following(self, leg: Leg, made: TakeRequest) -> Leg | None:
-        verb, words = self._wanted
-        if verb == "branch":
-            following = leg.branched(leg.folder.parent / words, made)
-            self.console.say(f"{format_timecode(made.seconds)}  going on in {following.folder}; {leg.folder} ends here")
-            return following
-        if verb == "undo":
-            following = leg.undone(made)
-            self.console.say(f"back to before cue {len(made.cues)} at {format_timecode(made.cues[-1].seconds)}")
-            return following
-        return None
+            raise ValueError(f"{line!r} is not a command; :help lists them")
 
 
-class _Player:
-    """Plays blocks at their rate in a thread of its own; a block that comes early cuts the one before short."""
+class _Screen:
+    """Shows blocks at their rate in a thread of its own; a block that comes early cuts the one before short."""
 
-    def __init__(self, console: Console, fps: int) -> None:
-        self._console, self._fps = console, fps
-        self._blocks: queue.SimpleQueue[tuple[str, np.ndarray] | None] = queue.SimpleQueue()
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._blocks: queue.SimpleQueue[tuple[str, np.ndarray, int] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
+        self._live: LiveTake | None = None
+        self._begin_s, self._frames = 0.0, 0
 
-    def play(self, status: str, block: Block) -> None:
-        """Show a block next."""
-        self._blocks.put((status, np.asarray(block.pixels[0])))
+    def say(self, sentence: str) -> None:
+        self._console.say(sentence)
 
-    def stop(self) -> None:
+    def show(self, block: Block, live: LiveTake) -> None:
+        fps = live.request.output.fps
+        rate = ""  # of the blocks after the first one that is shown
+        if live is not self._live:
+            self._live, self._begin_s, self._frames = live, time.perf_counter(), 0
+        else:
+            self._frames += len(block.pixel_frames)
+            rate = f"{self._frames / (time.perf_counter() - self._begin_s):.1f} frames a second  "
+        status = f"{format_timecode(block.pixel_frames.stop / fps)}  block {block.index}  {rate}{block.prompt}"
+        self._blocks.put((status, np.asarray(block.pixels[0]), fps))
+        waited = live.waited_seconds.get(block.cue or 0)
+        if waited is not None:
+            second = format_timecode(block.pixel_frames.start / fps)
+            self._console.say(f"{second}  cue {block.cue} took over; seen {waited:.1f} s after it was typed")
+
+    def close(self) -> None:
         """Show no more."""
         self._blocks.put(None)
         self._thread.join()
 
     def _run(self) -> None:
         while (item := self._blocks.get()) is not None:
-            status, frames = item
+            status, frames, fps = item
             for frame in frames if self._console.wants_pictures else frames[-1:]:
                 self._console.show(status, frame)
-                time.sleep(1 / self._fps)
+                time.sleep(1 / fps)
                 if not self._blocks.empty():
                     break

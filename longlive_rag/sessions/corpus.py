@@ -7,13 +7,27 @@ from pathlib import Path
 
 from longlive_rag.config import TakeRequest
 from longlive_rag.pipeline import LongLiveRAGPipeline
-from longlive_rag.takes.folder import RECORD, read_record
+from longlive_rag.presets.geometry import backbone_id
+from longlive_rag.presets.preset import Preset
+from longlive_rag.takes.branch import is_finished
+from longlive_rag.takes.folder import RECORD, check_take_folder, read_record
 from longlive_rag.takes.writer import TakeRun, TakeWriter
 
 
-def take_folders(folder: Path, count: int) -> list[Path]:
-    """Where the takes of a corpus go."""
-    return [folder / f"take-{index:04d}" for index in range(count)]
+def missing_takes(requests: Sequence[TakeRequest], folder: Path, preset: Preset) -> list[tuple[TakeRequest, Path]]:
+    """The takes of a corpus that are not finished yet, and where each goes.
+
+    Raises:
+        ValueError: if a folder holds a finished take of something else, or can't be written.
+    """
+    weights = backbone_id(preset.folder)
+    folders = [folder / f"take-{index:04d}" for index in range(len(requests))]
+    wanted = zip(requests, folders, strict=True)
+    left = [(request, place) for request, place in wanted if not is_finished(place, request, weights)]
+    for request, place in left:
+        check_not_finished(place)
+        check_take_folder(place, request, overwrite=True)
+    return left
 
 
 def check_not_finished(folder: Path) -> None:
@@ -22,7 +36,7 @@ def check_not_finished(folder: Path) -> None:
         raise ValueError(f"{folder} holds a finished take of something else; choose another folder, or remove it")
 
 
-def make_takes(
+def make_corpus(
     pipe: LongLiveRAGPipeline,
     run: TakeRun,
     wanted: Sequence[tuple[TakeRequest, Path]],

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from backbone.errors import FieldError
 from longlive_rag.config import Cue, MemoryConfig, Span, Steering, SteerVerb, TakeRequest
 from longlive_rag.generation.cues import cue_blocks, steered
 from longlive_rag.generation.directions import Direction
@@ -206,9 +207,9 @@ class LiveTake:
         block = self._timeline.cue_block(at) if at > 0 else 0
         if not at >= 0 or block < self._next_block:
             second = self._timeline.starts_at(self._next_block)
-            raise ValueError(f"at is {at:g} s, but the take is at {second:g} s already")
+            raise FieldError("at", at, shown=f"{at:g} s, but the take is at {second:g} s already")
         if block >= self._timeline.blocks:
-            raise ValueError(f"at is {at:g} s; the take ends at {self._start.seconds:g} s")
+            raise FieldError("at", at, f"the take ends at {self._start.seconds:g} s", f"{at:g} s")
         return block
 
     def _request(self, seconds: float) -> TakeRequest:

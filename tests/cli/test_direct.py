@@ -19,8 +19,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from longlive_rag.cli.session import Session
 from longlive_rag.media.video import read_frames
+from longlive_rag.sessions.directing import LiveSession
 from longlive_rag.takes.folder import read_record
 from retrieval.store import LatentStore, block_numbers
 
@@ -110,7 +110,7 @@ def test_a_session_at_a_terminal(pipeline_folder, tmp_path):
     waited = float(re.search(r"seen ([0-9.]+) s", driver.text).group(1))
     driver.type(":pin 0-1")
     driver.type(":dance")
-    position = driver.wait_for(r"Not done: ':dance' is no command", position)
+    position = driver.wait_for(r"Not done: ':dance' is not a command", position)
     newest = max(int(number) for number in re.findall(r"block (\d+) ", driver.text))
     driver.wait_for(rf"block ({newest + 3}|{newest + 4}) ", position)  # the pin holds by then
     driver.type(":quit")
@@ -197,9 +197,11 @@ def test_a_take_is_gone_on_with_from_a_script(pipeline_folder, tmp_path):
 
 
 def test_there_is_no_branch_before_the_first_block():
-    session = object.__new__(Session)  # one that reads no keyboard
+    session = LiveSession(SimpleNamespace())
+    session._live = SimpleNamespace(seconds=0.0)
+    session._ready.set()
     with pytest.raises(ValueError, match="nothing is made yet to branch from"):
-        session._check_end(SimpleNamespace(seconds=0.0), "branch", "other")
+        session.branch("other")
 
 
 @pytest.mark.slow

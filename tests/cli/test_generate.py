@@ -244,7 +244,7 @@ def test_an_end_before_the_first_block_leaves_nothing(command, backbone, fake_pi
 def test_ctrl_c_in_a_real_process(backbone, tmp_path):
     script = (
         "from fakes import FakePipeline\n"
-        "from longlive_rag import load\n"
+        "from longlive_rag.weights import load\n"
         "from longlive_rag.cli.main import main\n"
         "load.load_pipeline = lambda *_: FakePipeline(seconds_per_block=0.05)\n"
         "main()\n"

@@ -228,7 +228,7 @@ def test_a_start_image(command, pipeline_folder, tmp_path):
     arguments = arguments_of(tmp_path / "take", pipeline_folder, "--seconds", "1")
     result = command(*arguments, "--start-image", tmp_path / "a.png")
     assert result.code == 0, result.err
-    assert "Start image: 60x40, resized to 48x32." in result.err
+    assert "Note: start image: 60x40, resized to 48x32." in result.err
     (tmp_path / "text.png").write_text("no picture")
     for name, message in (("text.png", "which is no PNG or JPEG picture"), ("gone.png", "which isn't there")):
         result = command(*arguments_of(tmp_path / "other", pipeline_folder), "--start-image", tmp_path / name)

@@ -1,0 +1,51 @@
+"""What `resume`, `extend` and `branch` share: options, and a take that is gone on with behind a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from longlive_rag.cli.errors import refuse_bad_input
+from longlive_rag.cli.making import make, report
+from longlive_rag.cli.settings import FLAGS, POLICY, with_checkpoints
+
+if TYPE_CHECKING:
+    from longlive_rag.sessions.making import TakeJob
+
+TAKE = click.argument("folder", metavar="TAKE", type=click.Path(path_type=Path))
+
+
+def with_changes(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `Changes`, in their order, and --json."""
+    options = (
+        click.option("--backbone", metavar="NAME|FOLDER", help="Where the take's backbone is, if not where it was."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+        click.option(
+            "--prompt-embeds",
+            type=click.Path(path_type=Path),
+            help="Prompts embedded by 'models embed-prompts'; the text encoder is not loaded.",
+        ),
+        with_checkpoints,
+        POLICY,
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (progress stays on stderr)."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def go_on(open_job: Callable[[], AbstractContextManager[TakeJob]], as_json: bool) -> None:
+    """Make what a take lacks, and say what came of it.
+
+    Args:
+        open_job: checks, claims and loads; what it refuses is the user's input.
+    """
+    with ExitStack() as held:
+        with refuse_bad_input(FLAGS):
+            job = held.enter_context(open_job())
+        record = make(job)
+    report(record, job.writer.folder, as_json)

@@ -1,0 +1,135 @@
+"""What commands that make a take share: a progress bar, the way it ends, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from longlive_rag.cli.errors import Failed, Stopped, one_line
+
+if TYPE_CHECKING:
+    from longlive_rag.generation.block import Block
+    from longlive_rag.sessions.making import TakeEnded, TakeJob
+    from longlive_rag.takes.writer import TakeWriter
+    from retrieval.budgets import PageCounters
+
+PROGRESS = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} frames, {rate_noinv_fmt} end to end, "
+PROGRESS += "{remaining} left{postfix}"
+
+
+def note(sentence: str) -> None:
+    """Say something on stderr that the user may want to act on."""
+    click.echo(f"Note: {sentence}.", err=True)
+
+
+def make(job: TakeJob) -> dict[str, Any]:
+    """Make a take behind a progress bar; returns its record.
+
+    Raises:
+        Stopped: on Ctrl-C; what was finished is kept.
+        Failed: if disk or memory run out; what was finished is kept.
+    """
+    from tqdm import tqdm
+
+    bar = tqdm(
+        total=job.request.pixel_frames,
+        initial=job.writer.frames_before,
+        unit=" frames",
+        bar_format=PROGRESS,
+        smoothing=0,
+        mininterval=0.2 if sys.stderr.isatty() else 10,
+        file=sys.stderr,
+    )
+
+    def on_block(block: Block, take: TakeWriter) -> None:
+        bar.set_postfix_str(f"{take.frames_retrieved} past frames retrieved{in_words(take.pages)}", refresh=False)
+        bar.update(len(block.pixel_frames))
+
+    with said_as_exit_codes(), bar:
+        return job.run(on_block)
+
+
+@contextmanager
+def said_as_exit_codes() -> Iterator[None]:
+    """Turn the ends of a take that is made in the `with` body into one line and an exit code."""
+    from longlive_rag.sessions.making import TakeFailed, TakeStopped
+
+    try:
+        yield
+    except TakeStopped as ended:
+        raise Stopped(f"{ended.reason}; {kept(ended)}") from ended
+    except TakeFailed as ended:
+        raise Failed(f"{one_line(ended.reason)}; {kept(ended)}") from ended
+
+
+def kept(ended: TakeEnded) -> str:
+    """What there is after an early end."""
+    record, folder = ended.record, ended.folder
+    if record is None:
+        return f"{folder} has its video, but no room for its record"
+    video = record["video"]
+    if not video["frames"]:
+        return "nothing was finished, so nothing was written"
+    there = f"kept the first {video['seconds']:.1f} s ({video['frames']} frames) in {folder / video['file']}"
+    return f"{there}; to go on: longlive-rag resume {folder}" if record["latents"] else there
+
+
+def in_words(pages: PageCounters | None) -> str:
+    """What the page cache holds and had to make again, for a progress line."""
+    if pages is None or not pages.fetched:
+        return ""
+    held = f", {(pages.gpu_bytes + pages.host_bytes) / 2**30:.2f} GiB of pages"
+    return f"{held}, {pages.remade} made again" if pages.remade else held
+
+
+def report(record: dict[str, Any], folder: Path, as_json: bool) -> None:
+    """Say what happened and where to look."""
+    from longlive_rag.takes.folder import CONTACT_SHEET, MEMORY_MAP, RECORD
+
+    video, timings, memory = record["video"], record["timings"], record["memory"]
+    paths = {
+        "video": folder / video["file"],
+        "contact_sheet": folder / CONTACT_SHEET,
+        "memory_map": folder / MEMORY_MAP,
+        "record": folder / RECORD,
+    }
+    if as_json:
+        result = {
+            "status": record["status"],
+            "take": str(folder),
+            **{name: str(path) for name, path in paths.items()},
+            "frames": video["frames"],
+            "seconds": video["seconds"],
+            "generated_in_seconds": timings["seconds"],
+            "frames_per_second": timings["frames_per_second"],
+            "seconds_by_stage": timings["by_stage"],
+            **memory,
+            "cues": record["cues"],
+            "unknown_words": record["run"]["unknown_words"],
+        }
+        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    new = timings["new_frames"]
+    frames = f"{video['frames']} frames" if new == video["frames"] else f"{video['frames']} frames, {new} of them new"
+    click.echo(
+        f"{video['seconds']:g} s of video ({frames}) in {timings['seconds']:.1f} s: "
+        f"{timings['frames_per_second']:.1f} frames per second end to end"
+    )
+    retrieved = f"{memory['frames_retrieved']} past frames retrieved"
+    remembered = f"{retrieved} in {memory['blocks_with_memory']} of {video['blocks']} blocks"
+    click.echo(remembered if record["request"]["context"]["memory_frames"] else "memory was off")
+    if memory["frames_kept_out"]:
+        known = memory["frames_admitted"] + memory["frames_kept_out"]
+        views = len(memory["admitted"])
+        click.echo(f"memory kept {memory['frames_admitted']} of {known} frames: {views} first showings")
+    for cue in record["cues"]:
+        click.echo(f"cue {cue['cue']} took over at {cue['seconds']:.1f} s: {cue['prompt']}")
+    labels = {"watch": "video", "frames": "contact_sheet", "memory": "memory_map", "how": "record"}
+    for label, name in labels.items():
+        click.echo(f"  {label:<7} {paths[name]}")

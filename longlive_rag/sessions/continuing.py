@@ -1,0 +1,240 @@
+"""A take on disk is opened, checked and gone on with: resumed, extended, or branched."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from longlive_rag.config import CheckpointConfig, CheckpointMode, TakeRequest
+from longlive_rag.media.video import safe_frames
+from longlive_rag.presets.geometry import read_geometry
+from longlive_rag.presets.preset import Preset
+from longlive_rag.rights.policy import LicensePolicy, pick_policy
+from longlive_rag.sessions.making import TakeJob, stored_bytes
+from longlive_rag.sessions.opening import Labels, Note, Opening, open_backbone, provenance_of
+from longlive_rag.takes.branch import (
+    backbone_of,
+    branched,
+    check_latents,
+    checkpoint_of,
+    copy_start,
+    extended,
+    request_of,
+    timeline_of,
+)
+from longlive_rag.takes.folder import VIDEO, TakeClaim, check_take_folder, estimate_bytes, read_record
+from longlive_rag.timeline import Timeline
+from longlive_rag.version import versions
+from retrieval.files import in_words
+from retrieval.store import DamagedError
+
+if TYPE_CHECKING:
+    from longlive_rag.rights.provenance import Provenance
+    from longlive_rag.takes.writer import TakeEvent, TakeRun
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What may be another than when the take was begun.
+
+    Attributes:
+        backbone: where the take's backbone is; None looks for it under its name.
+        device: where it runs.
+        prompt_embeds: prompts embedded ahead.
+        checkpoint, checkpoint_gib: None is the take's.
+        license_policy: None is the one in force; the take's holds as well.
+    """
+
+    backbone: str | None = None
+    device: str = "auto"
+    prompt_embeds: Path | None = None
+    checkpoint: CheckpointMode | None = None
+    checkpoint_gib: float | None = None
+    license_policy: str | None = None
+
+
+@dataclass(frozen=True)
+class OpenTake:
+    """A take on disk, checked, with its backbone at hand but not loaded.
+
+    Attributes:
+        folder: of the take.
+        record: its record.
+        request, timeline: what it was asked for.
+        preset: of its backbone.
+        blocks: that are stored, each whole.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+    request: TakeRequest
+    timeline: Timeline
+    preset: Preset
+    blocks: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is finished, and its video is all there."""
+        finished = self.record["status"] == "finished" and self.blocks >= self.timeline.blocks
+        return finished and safe_frames(self.folder / VIDEO) >= self.record["video"]["frames"]
+
+
+def open_take(folder: Path, backbone: str | None = None) -> OpenTake:
+    """Read and check a take.
+
+    Raises:
+        ValueError: if it is not a take, is damaged, or its backbone is not here.
+    """
+    record = read_record(folder)
+    preset = backbone_of(record, folder, backbone)
+    request = request_of(record)
+    try:
+        store = check_latents(folder)
+    except DamagedError as damage:
+        raise ValueError(f"{damage}; `longlive-rag take repair {folder}` keeps the blocks before it") from damage
+    return OpenTake(folder, record, request, timeline_of(request, preset), preset, store.blocks if store else 0)
+
+
+@contextmanager
+def resumed_take(take: OpenTake, changes: Changes, note: Note) -> Iterator[TakeJob]:
+    """Go on until the take is as long as was asked for; the claim is held for the `with` body.
+
+    Raises:
+        ValueError: naming what can't be; the take is as it was.
+    """
+    with _continued(take, take.folder, take.request, "resumed", changes, note) as job:
+        yield job
+
+
+@contextmanager
+def extended_take(
+    take: OpenTake, seconds: float, prompt: str | None, changes: Changes, note: Note
+) -> Iterator[TakeJob]:
+    """Make a take longer, under another prompt from its end on if one is given.
+
+    Raises:
+        ValueError: naming what can't be; the take is as it was.
+    """
+    request = extended(take.request, seconds, prompt)
+    with _continued(take, take.folder, request, "extended", changes, note) as job:
+        yield job
+
+
+@contextmanager
+def branched_take(
+    take: OpenTake,
+    at_seconds: float,
+    folder: Path,
+    changes: Changes,
+    note: Note,
+    prompt: str | None = None,
+    seed: int | None = None,
+    seconds: float | None = None,
+) -> Iterator[TakeJob]:
+    """Make another take that begins as this one does, which is only read.
+
+    Args:
+        at_seconds: where it goes another way.
+        folder: of the new take.
+        prompt, seed, seconds: see `branched`.
+
+    Raises:
+        ValueError: naming what can't be; nothing was written.
+    """
+    request, blocks = branched(take.request, take.timeline, take.blocks, at_seconds, prompt, seed, seconds)
+    check_take_folder(folder, request, hint="")
+    begins = take.timeline.starts_at(blocks)
+    note(f"the first {begins:g} s are those of {take.folder}; the new part begins with the block there")
+
+    def copy() -> None:
+        copy_start(take.folder, take.record, folder, request, take.timeline, blocks)
+
+    with _continued(take, folder, request, "branched", changes, note, copy) as job:
+        yield job
+
+
+@contextmanager
+def _continued(
+    take: OpenTake,
+    folder: Path,
+    request: TakeRequest,
+    event: TakeEvent,
+    changes: Changes,
+    note: Note,
+    prepare: Callable[[], None] | None = None,
+) -> Iterator[TakeJob]:
+    """What `request` asks for beyond what there is.
+
+    Args:
+        prepare: fills the folder, once it is claimed and the backbone is loaded; None goes on in place.
+    """
+    from longlive_rag.takes.writer import TakeWriter
+
+    checkpoints = checkpoint_of(take.record).changed(changes.checkpoint, changes.checkpoint_gib)
+    timeline = timeline_of(request, take.preset)
+    provenance = provenance_like(take, changes.license_policy)
+    check_room(folder, request, timeline, take, checkpoints)
+    with ExitStack() as held:
+        claim = held.enter_context(TakeClaim(folder, resume=prepare is None))
+        pipe, run = reopened(take, request, changes.device, changes.prompt_embeds, provenance, note)
+        if prepare is not None:
+            prepare()
+            claim.store.adopt()
+        writer = TakeWriter(folder, request, timeline, run, checkpoint=checkpoints, claim=claim, event=event)
+        writer.kept_remembered()
+        yield TakeJob(pipe, request, writer)
+
+
+def reopened(
+    take: OpenTake, request: TakeRequest, device: str, prompt_embeds: Path | None, provenance: Provenance, note: Note
+) -> tuple[Any, TakeRun]:
+    """The take's backbone, loaded as it was when the take was begun; notes what is not as it was then."""
+    before = take.record["run"]
+    opening = Opening(device, before["dtype"], before["codec"], prompt_embeds)
+    pipe, run = open_backbone(take.preset, request, opening, provenance, note)
+    for difference in differences(take.record, run):
+        note(f"{difference}; from here on the last bits may differ")
+    return pipe, run
+
+
+def provenance_like(take: OpenTake, license_policy: str | None) -> Provenance:
+    """The rights of the backbone's files under the stricter of two policies, the take's and the one in force, and the
+    labels that the take has.
+
+    Raises:
+        LicenseError: if the policy does not allow one of the files.
+    """
+    rights = take.record["rights"]
+    policy = max(pick_policy(license_policy), rights["license_policy"], key=get_args(LicensePolicy).index)
+    labels = Labels(policy, rights["label"] == "deliverable", rights["phase"], rights["visible_label"] is not None)
+    return provenance_of(take.preset, labels)
+
+
+def check_room(
+    folder: Path, request: TakeRequest, timeline: Timeline, take: OpenTake, checkpoints: CheckpointConfig
+) -> None:
+    """Refuse to begin where the disk has no room for what is to come.
+
+    Raises:
+        ValueError: saying how much is needed and how much there is.
+    """
+    geometry = read_geometry(take.preset, request.output, request.memory.encoder)
+    stored = stored_bytes(request, timeline, geometry, take.record["run"]["dtype"], checkpoints)
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+    needed = max(0, estimate_bytes(request) + stored - there)
+    where = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(where).free
+    if free < needed:
+        raise ValueError(f"no space left for {folder}: it needs about {in_words(needed)}, {in_words(free)} are free")
+
+
+def differences(record: dict[str, Any], run: TakeRun) -> list[str]:
+    """What is not as it was when the take was begun."""
+    before, now = record["run"], versions()
+    pairs = [("device", before["device"], run.device), ("threads", before["threads"], run.threads)]
+    pairs += [(name, record["versions"].get(name), now.get(name)) for name in ("torch", "diffusers", "faiss-cpu")]
+    return [f"the take was begun with {name} {old}, this is {new}" for name, old, new in pairs if old != new]

@@ -1,0 +1,227 @@
+"""A take is directed while it is made, over undo and branch, by whatever front end listens and shows."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from longlive_rag.config import TakeRequest, check_seconds
+from longlive_rag.sessions.continuing import (
+    Changes,
+    OpenTake,
+    check_room,
+    provenance_like,
+    reopened,
+)
+from longlive_rag.sessions.legs import Leg
+from longlive_rag.sessions.live import LiveTake
+from longlive_rag.sessions.making import (
+    NewTake,
+    TakeFailed,
+    check_finished,
+    check_new_take,
+    claimed,
+    ending_well,
+    reason_of,
+)
+from longlive_rag.sessions.opening import Note, open_backbone, provenance_of
+from longlive_rag.takes.branch import checkpoint_of, timeline_of
+from longlive_rag.takes.folder import TakeClaim
+from longlive_rag.timecode import format_timecode
+
+if TYPE_CHECKING:
+    from longlive_rag.generation.block import Block
+    from longlive_rag.takes.writer import TakeWriter
+
+
+class Screen(Protocol):
+    """Where a session is shown; called from the thread that makes the blocks."""
+
+    def say(self, sentence: str) -> None:
+        """Something that the director should know."""
+        ...
+
+    def show(self, block: Block, live: LiveTake) -> None:
+        """A finished block."""
+        ...
+
+
+def new_live_take(held: ExitStack, asked: NewTake, note: Note) -> Leg:
+    """The first leg of a new take.
+
+    Args:
+        held: holds the claim of its folder.
+        asked: its seconds are the most that it may last.
+
+    Raises:
+        ValueError: naming the field, the value and what would be right; nothing was written.
+    """
+    provenance = provenance_of(asked.preset, asked.labels)
+    timeline, _ = check_new_take(asked)
+    claim = held.enter_context(claimed(asked, timeline))
+    pipe, run = open_backbone(asked.preset, asked.request, asked.opening, provenance, note)
+    return Leg(pipe, run, asked.folder, asked.request, "generated", asked.checkpoints, claim)
+
+
+def continued_live_take(held: ExitStack, take: OpenTake, seconds: float, changes: Changes, note: Note) -> Leg:
+    """The first leg of a take that is gone on with.
+
+    Args:
+        held: holds the claim of its folder.
+        seconds: for how long it goes on at most.
+
+    Raises:
+        ValueError: naming what can't be; the take is as it was.
+    """
+    check_seconds(seconds, take.request.output.fps)
+    request = replace(take.request, seconds=take.timeline.starts_at(take.blocks) + seconds)
+    checkpoints = checkpoint_of(take.record)
+    provenance = provenance_like(take, changes.license_policy)
+    check_room(take.folder, request, timeline_of(request, take.preset), take, checkpoints)
+    claim = held.enter_context(TakeClaim(take.folder, resume=True))
+    pipe, run = reopened(take, request, changes.device, changes.prompt_embeds, provenance, note)
+    return Leg(pipe, run, take.folder, request, "extended", checkpoints, claim)
+
+
+class LiveSession:
+    """Makes leg after leg of a take that is directed meanwhile. `run` in one thread; all else from any.
+
+    Args:
+        screen: where it is shown.
+    """
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._live: LiveTake | None = None
+        self._leg: Leg | None = None
+        self._wanted: tuple[str, str] = ("", "")
+        self._save = threading.Event()
+        self._heard = threading.Event()  # there is a direction for a leg that waits
+        self._ready = threading.Event()  # there is a take to direct
+
+    # ---- from any thread ----
+
+    @property
+    def live(self) -> LiveTake:
+        """The take that is made now; waits for it between two legs."""
+        self._ready.wait()
+        assert self._live is not None
+        return self._live
+
+    def direct(self, prompt: str) -> float:
+        """Let another prompt take over; returns the second at which it does. See `LiveTake.direct`."""
+        second = self.live.direct(prompt)
+        assert self._leg is not None
+        unknown = self._leg.pipe.unknown_words(prompt)
+        if unknown:
+            self._screen.say(f"Note: {self._leg.run.backbone} has never read {', '.join(unknown)}.")
+        return second
+
+    def go_on(self) -> None:
+        """Begin a leg that waits for a direction, with what was in charge or what has been said."""
+        self._heard.set()
+
+    def save(self) -> None:
+        """Write record and pictures after the block that is being made."""
+        self._save.set()
+
+    def undo(self) -> None:
+        """Back to before the last cue; ValueError if there is none."""
+        if not self.live.cues:
+            raise ValueError("there is no cue to go back to")
+        self._end("undo")
+
+    def branch(self, name: str) -> None:
+        """End the take here and go on in a copy beside it; ValueError if it can't be called so."""
+        if not self.live.seconds:
+            raise ValueError("nothing is made yet to branch from; wait for the first block")
+        assert self._leg is not None
+        folder = self._leg.folder.parent / name
+        if not name or Path(name).name != name:
+            raise ValueError(f"{name!r} is not a name for a take beside this one; write :branch NAME")
+        if folder.exists():
+            raise ValueError(f"{folder} is there already; choose another name")
+        self._end("branch", name)
+
+    def quit(self) -> None:
+        """End the take after the block that is being made."""
+        self._end("quit")
+
+    def _end(self, verb: str, words: str = "") -> None:
+        """Let the leg end after the block that is being made; what is said meanwhile is for the next one."""
+        self._wanted = (verb, words)
+        live = self.live
+        self._ready.clear()
+        live.cancel()
+        self._heard.set()
+
+    # ---- from one thread ----
+
+    def run(self, leg: Leg, prompt: str | None = None) -> tuple[dict[str, Any], Leg]:
+        """Make leg after leg until the take is ended or as long as it may be.
+
+        Args:
+            leg: the first.
+            prompt: takes over at its first new block.
+
+        Returns:
+            The record of the last leg, and the leg.
+
+        Raises:
+            TakeStopped: on KeyboardInterrupt; what was finished is kept.
+            TakeFailed: if disk or memory run out; what was finished is kept.
+        """
+        while True:
+            record, following = self._play(leg, prompt)
+            if following is None:
+                return record, leg
+            leg, prompt = following, None
+
+    def _play(self, leg: Leg, prompt: str | None) -> tuple[dict[str, Any], Leg | None]:
+        """Make a leg; returns its record and what comes after it."""
+        writer = leg.writer()
+        live = LiveTake(leg.pipe, leg.request, writer)
+        if prompt is not None:
+            live.direct(prompt)
+        self._live, self._leg, self._wanted = live, leg, ("", "")
+        self._heard.clear()
+        self._ready.set()
+        with ending_well(writer):
+            if leg.waits:
+                writer.update(live.request, leg.pipe.timeline(live.request))
+                self._screen.say("Type what comes instead; an empty line goes on as before.")
+                self._heard.wait()
+            self._make(live, writer)
+            self._ready.clear()
+            record = writer.finish("finished")
+        check_finished(record, writer.folder)
+        try:
+            return record, self._following(leg, live.request)
+        except (OSError, ValueError) as error:
+            raise TakeFailed(f"{self._wanted[0]} failed: {reason_of(error)}", writer.folder, record) from error
+
+    def _make(self, live: LiveTake, writer: TakeWriter) -> None:
+        for block in live:
+            self._screen.show(block, live)
+            if self._save.is_set():
+                self._save.clear()
+                writer.save()
+                now = format_timecode(block.pixel_frames.stop / live.request.output.fps)
+                self._screen.say(f"{now}  saved in {writer.folder}")
+
+    def _following(self, leg: Leg, made: TakeRequest) -> Leg | None:
+        verb, words = self._wanted
+        if verb == "branch":
+            following = leg.branched(leg.folder.parent / words, made)
+            self._screen.say(
+                f"{format_timecode(made.seconds)}  going on in {following.folder}; {leg.folder} ends here"
+            )
+            return following
+        if verb == "undo":
+            following = leg.undone(made)
+            self._screen.say(f"back to before cue {len(made.cues)} at {format_timecode(made.cues[-1].seconds)}")
+            return following
+        return None

@@ -1,0 +1,204 @@
+"""A take is made: what is asked is checked before a model loads, and what was finished is kept however it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longlive_rag.config import CheckpointConfig, TakeRequest
+from longlive_rag.generation.cues import cue_blocks, snapped
+from longlive_rag.media.start_image import StartImage, read_start_image
+from longlive_rag.presets.geometry import Geometry, read_geometry
+from longlive_rag.presets.needs import checkpoint_bytes
+from longlive_rag.presets.preset import Preset
+from longlive_rag.sessions.opening import Labels, Note, Opening, open_backbone, provenance_of
+from longlive_rag.takes.branch import timeline_of
+from longlive_rag.takes.folder import TakeClaim, check_take_folder
+from longlive_rag.takes.remember import find_remembered
+from longlive_rag.timeline import Timeline
+
+if TYPE_CHECKING:
+    from longlive_rag.generation.block import Block
+    from longlive_rag.pipeline import LongLiveRAGPipeline
+    from longlive_rag.takes.writer import TakeWriter
+
+
+class TakeEnded(Exception):
+    """A take ended early; what was finished is kept.
+
+    Attributes:
+        reason: in one line.
+        folder: of the take.
+        record: its record; None where there was no room even for that. Its video's frames are 0 where nothing was
+            finished, and then nothing was written.
+    """
+
+    def __init__(self, reason: str, folder: Path, record: dict[str, Any] | None) -> None:
+        super().__init__(reason)
+        self.reason, self.folder, self.record = reason, folder, record
+
+
+class TakeStopped(TakeEnded):
+    """It was interrupted."""
+
+
+class TakeFailed(TakeEnded):
+    """Disk or memory ran out."""
+
+
+@dataclass(frozen=True)
+class NewTake:
+    """What is asked for.
+
+    Attributes:
+        preset: of the backbone.
+        request: what the take shows.
+        folder: where it goes.
+        overwrite: whether it may replace a take that is there.
+        opening, labels, checkpoints: see there.
+    """
+
+    preset: Preset
+    request: TakeRequest
+    folder: Path
+    overwrite: bool = False
+    opening: Opening = field(default_factory=Opening)
+    labels: Labels = field(default_factory=Labels)
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+
+@dataclass(frozen=True)
+class TakeJob:
+    """A take that can be made: checked, its folder claimed, its backbone loaded.
+
+    Attributes:
+        pipe, request: what makes it, and what is asked.
+        writer: writes it.
+    """
+
+    pipe: LongLiveRAGPipeline
+    request: TakeRequest
+    writer: TakeWriter
+
+    def run(self, on_block: Callable[[Block, TakeWriter], None]) -> dict[str, Any]:
+        """Make the take; returns its record.
+
+        Args:
+            on_block: called with every block that is finished and written.
+
+        Raises:
+            TakeStopped: on KeyboardInterrupt, also one that `on_block` raises.
+            TakeFailed: if disk or memory run out.
+        """
+        with ending_well(self.writer):
+            for block in self.pipe.stream(self.request, stores=[self.writer]):
+                self.writer.add(block)
+                on_block(block, self.writer)
+            record = self.writer.finish("finished")
+        return check_finished(record, self.writer.folder)
+
+
+@contextmanager
+def new_take(asked: NewTake, note: Note) -> Iterator[TakeJob]:
+    """Check what is asked, claim the folder, load the backbone; the claim is held for the `with` body.
+
+    Raises:
+        ValueError: naming the field, the value and what would be right; nothing was written.
+        OSError: if the folder can't be written.
+    """
+    from longlive_rag.takes.writer import TakeWriter
+
+    request, folder = asked.request, asked.folder
+    with ExitStack() as held:
+        provenance = provenance_of(asked.preset, asked.labels)
+        timeline, picture = check_new_take(asked)
+        claim = held.enter_context(claimed(asked, timeline))
+        for sentence in snapped(request, timeline):
+            note(sentence)
+        if picture is not None:
+            note(f"start image: {picture.in_words}")
+        pipe, run = open_backbone(asked.preset, request, asked.opening, provenance, note)
+        writer = TakeWriter(folder, request, timeline, run, checkpoint=asked.checkpoints, claim=claim)
+        yield TakeJob(pipe, request, writer)
+
+
+def check_new_take(asked: NewTake) -> tuple[Timeline, StartImage | None]:
+    """Refuse what can't be made, as far as configs and files tell; returns the take's timeline and its picture.
+
+    Raises:
+        ValueError: naming the field, the value and what would be right.
+    """
+    request, preset = asked.request, asked.preset
+    geometry = read_geometry(preset, request.output, request.memory.encoder)
+    find_remembered(request.memory.remember, preset, request.output, geometry)
+    picture = None
+    if request.start_image is not None:
+        picture = read_start_image(Path(request.start_image), request.output)
+    timeline = timeline_of(request, preset)
+    cue_blocks(request, timeline)
+    return timeline, picture
+
+
+def claimed(asked: NewTake, timeline: Timeline) -> TakeClaim:
+    """The folder of a new take, held.
+
+    Raises:
+        ValueError: if it holds something else, another process writes there, or the disk has no room.
+    """
+    request = asked.request
+    geometry = read_geometry(asked.preset, request.output, request.memory.encoder)
+    room = stored_bytes(request, timeline, geometry, asked.opening.dtype, asked.checkpoints)
+    check_take_folder(asked.folder, request, asked.overwrite, room)
+    return TakeClaim(asked.folder, asked.overwrite)
+
+
+def stored_bytes(
+    request: TakeRequest, timeline: Timeline, geometry: Geometry, dtype: str, checkpoints: CheckpointConfig
+) -> int:
+    """What a take's latents and checkpoints will take of the disk, roughly."""
+    latents = timeline.latent_frames * (geometry.latent_bytes + geometry.embedding_bytes)
+    return latents + checkpoint_bytes(checkpoints, timeline, request.context, geometry.page_bytes(dtype))
+
+
+@contextmanager
+def ending_well(take: TakeWriter) -> Iterator[None]:
+    """Finish the take that is made in the `with` body, should it end early.
+
+    Raises:
+        TakeStopped: on KeyboardInterrupt.
+        TakeFailed: if disk or memory run out.
+    """
+    import torch
+
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise TakeStopped("Stopped", take.folder, take.finish("interrupted")) from error
+    except (OSError, MemoryError, torch.OutOfMemoryError) as error:
+        raise TakeFailed(reason_of(error), take.folder, _finish_failed(take, error)) from error
+    except BaseException as error:
+        take.finish("failed", error)
+        raise
+
+
+def check_finished(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The record of a take that was made to its end; raises TakeFailed if its last files found no room."""
+    if record["status"] != "finished":
+        raise TakeFailed(record["error"]["message"], folder, record)
+    return record
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
+
+
+def _finish_failed(take: TakeWriter, error: BaseException) -> dict[str, Any] | None:
+    """Finish a take that gave out; None if there is no room even for its record."""
+    try:
+        return take.finish("failed", error)
+    except OSError:
+        return None

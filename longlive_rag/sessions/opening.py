@@ -1,0 +1,140 @@
+"""A backbone is opened for a request: its rights are looked up, it is loaded, and it looks at what is asked of it."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from longlive_rag.config import TakeRequest
+from longlive_rag.presets.geometry import backbone_id, read_geometry
+from longlive_rag.presets.preset import Preset
+from longlive_rag.rights.policy import enforce, pick_policy
+from longlive_rag.rights.provenance import Provenance
+
+if TYPE_CHECKING:
+    from longlive_rag.pipeline import LongLiveRAGPipeline
+    from longlive_rag.takes.writer import TakeRun
+
+Note = Callable[[str], None]
+"""Takes a sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a backbone is opened.
+
+    Attributes:
+        device: auto, cpu, cuda or cuda:N.
+        dtype: of the transformer.
+        codec: of the videos that it will make.
+        prompt_embeds: prompts embedded ahead; the text encoder is not loaded then.
+    """
+
+    device: str = "auto"
+    dtype: str = "float32"
+    codec: str = "vp9"
+    prompt_embeds: Path | None = None
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Under which policy a take is made, and what it is labelled as.
+
+    Attributes:
+        license_policy: None is the one in force.
+        deliverable: instead of reference.
+        phase: of the production.
+        visible: the label is shown in the picture, too.
+    """
+
+    license_policy: str | None = None
+    deliverable: bool = False
+    phase: str | None = None
+    visible: bool = False
+
+
+def provenance_of(preset: Preset, labels: Labels) -> Provenance:
+    """The rights of the backbone's files under the policy in force, and the labels that were asked for.
+
+    Raises:
+        LicenseError: if the policy does not allow one of the files.
+        ValueError: if the policy or the phase can't be what was given.
+    """
+    policy = pick_policy(labels.license_policy)
+    files = tuple(enforce(preset.folder, policy))
+    return Provenance(files, policy, "deliverable" if labels.deliverable else "reference", labels.phase, labels.visible)
+
+
+def open_backbone(
+    preset: Preset, request: TakeRequest, opening: Opening, provenance: Provenance, note: Note
+) -> tuple[LongLiveRAGPipeline, TakeRun]:
+    """Load a backbone and let it look at a request; notes the words that it has never read.
+
+    Raises:
+        ValueError: if it can't be loaded here, or can't meet the request.
+    """
+    from longlive_rag.generation.noise import PhiloxNoise
+    from longlive_rag.media.video import check_codec
+    from longlive_rag.takes.writer import TakeRun
+    from longlive_rag.weights.load import load_pipeline, pick_device, use_threads
+
+    begin_s = time.perf_counter()
+    check_codec(opening.codec)
+    check_cache_fits(preset, request, opening)
+    with quiet_libraries():
+        pipe = load_pipeline(preset.name, opening.dtype, opening.device, provenance.policy, opening.prompt_embeds)
+    threads = use_threads(pipe)
+    pipe.check(request)
+    prompts = (request.prompt, *(cue.prompt for cue in request.cues))
+    unknown = {words: found for words in prompts if (found := pipe.unknown_words(words))}
+    for words, found in unknown.items():
+        note(f"{preset.name} has never read {', '.join(found)} (in '{words}')")
+    run = TakeRun(
+        backbone=preset.name,
+        folder=preset.folder,
+        device=str(pick_device(opening.device)),
+        dtype=opening.dtype,
+        threads=threads,
+        noise=PhiloxNoise.name,
+        codec=opening.codec,
+        load_seconds=round(time.perf_counter() - begin_s, 3),
+        unknown_words=unknown,
+        provenance=provenance,
+        backbone_id=backbone_id(preset.folder),
+    )
+    return pipe, run
+
+
+def check_cache_fits(preset: Preset, request: TakeRequest, opening: Opening) -> None:
+    """Raise ValueError if the window's keys and values alone are more than a CPU's memory; a GPU says so itself."""
+    from longlive_rag.diagnostics.doctor import free_memory
+    from longlive_rag.weights.load import pick_device
+
+    if pick_device(opening.device).type != "cpu":
+        return
+    page_bytes = read_geometry(preset, request.output, request.memory.encoder).page_bytes(opening.dtype)
+    frames, free_bytes = request.context.window_frames, free_memory()
+    if frames * page_bytes > free_bytes:
+        raise ValueError(
+            f"window_frames is {frames}; their keys and values take {frames * page_bytes / 2**30:.1f} GiB, and "
+            f"{free_bytes / 2**30:.1f} GiB are free"
+        )
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Without the libraries' own progress bars and notes."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
