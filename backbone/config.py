@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from backbone.errors import FieldError, Name
+
 RopeScheme = Literal["relative", "absolute"]
 
 
@@ -23,7 +25,7 @@ class ContextConfig:
         rope: `relative` (temporal position is the slot in the cache) or `absolute` (true frame number).
 
     Raises:
-        ValueError: if the numbers don't fit each other; the message names field, value and what would be right.
+        FieldError: if the numbers don't fit each other.
     """
 
     window_frames: int = 12
@@ -36,24 +38,38 @@ class ContextConfig:
     def __post_init__(self) -> None:
         for name in ("window_frames", "frames_per_block"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise FieldError(name, getattr(self, name), "it must be at least 1")
         for name in ("sink_frames", "memory_frames", "recency_guard_frames"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+                raise FieldError(name, getattr(self, name), "it must be 0 or more")
         if self.rope not in get_args(RopeScheme):
-            raise ValueError(f"rope is {self.rope!r}; it must be one of {', '.join(get_args(RopeScheme))}")
+            raise FieldError("rope", self.rope, f"it must be one of {', '.join(get_args(RopeScheme))}")
+        self._check_sum()
+
+    def _check_sum(self) -> None:
+        window, sink, memory, block = map(Name, ("window_frames", "sink_frames", "memory_frames", "frames_per_block"))
         taken = self.sink_frames + self.memory_frames
         if taken >= self.window_frames:
-            raise ValueError(
-                f"sink_frames + memory_frames is {self.sink_frames} + {self.memory_frames} = {taken}, which leaves "
-                f"no local frame in window_frames = {self.window_frames}; their sum must be below the window"
-            )
+            raise FieldError(
+                "window_frames",
+                self.window_frames,
+                "their sum must be below the window",
+                claim=(
+                    sink, " + ", memory, f" is {self.sink_frames} + {self.memory_frames} = {taken}, which leaves no "
+                    "local frame in ", window, f" = {self.window_frames}",
+                ),
+            )  # fmt: skip
         if self.local_frames < self.frames_per_block:
-            raise ValueError(
-                f"the window leaves {self.local_frames} local frames (window_frames {self.window_frames} - sink_frames "
-                f"{self.sink_frames} - memory_frames {self.memory_frames}), but a block has frames_per_block = "
-                f"{self.frames_per_block}; widen the window to at least {taken + self.frames_per_block}"
-            )
+            raise FieldError(
+                "window_frames",
+                self.window_frames,
+                f"widen the window to at least {taken + self.frames_per_block}",
+                claim=(
+                    f"the window leaves {self.local_frames} local frames (", window, f" {self.window_frames} - ", sink,
+                    f" {self.sink_frames} - ", memory, f" {self.memory_frames}), but a block has ", block,
+                    f" = {self.frames_per_block}",
+                ),
+            )  # fmt: skip
 
     @property
     def local_frames(self) -> int:
@@ -72,7 +88,7 @@ class SamplerConfig:
         context_timestep: the timestep at which clean frames are run for their keys and values.
 
     Raises:
-        ValueError: naming field, value and what would be right.
+        FieldError: if a value can't be.
     """
 
     denoising_steps: tuple[int, ...] = (1000, 750, 500, 250)
@@ -82,22 +98,23 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         if self.num_train_timesteps < 1:
-            raise ValueError(f"num_train_timesteps is {self.num_train_timesteps}; it must be at least 1")
+            raise FieldError("num_train_timesteps", self.num_train_timesteps, "it must be at least 1")
         steps = tuple(self.denoising_steps)
         object.__setattr__(self, "denoising_steps", steps)
         inside = all(0 < step <= self.num_train_timesteps for step in steps)
         falling = all(a > b for a, b in itertools.pairwise(steps))
         if not steps or not inside or not falling:
-            raise ValueError(
-                f"denoising_steps is {list(steps)}; it must be one or more falling numbers in "
-                f"1..{self.num_train_timesteps}, such as 1000,750,500,250"
+            raise FieldError(
+                "denoising_steps",
+                list(steps),
+                f"it must be one or more falling numbers in 1..{self.num_train_timesteps}, such as 1000,750,500,250",
             )
         if not 0 < self.timestep_shift < math.inf:
-            raise ValueError(f"timestep_shift is {self.timestep_shift}; it must be a number above 0")
+            shown = str(self.timestep_shift)
+            raise FieldError("timestep_shift", self.timestep_shift, "it must be a number above 0", shown)
         if not 0 <= self.context_timestep <= self.num_train_timesteps:
-            raise ValueError(
-                f"context_timestep is {self.context_timestep}; it must be in 0..{self.num_train_timesteps}"
-            )
+            wanted, shown = f"it must be in 0..{self.num_train_timesteps}", str(self.context_timestep)
+            raise FieldError("context_timestep", self.context_timestep, wanted, shown)
 
     @property
     def sigmas(self) -> tuple[float, ...]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from backbone.checkpoints import SHOWN_MISMATCHES, read_pickled, read_weights
+from backbone.errors import FieldError, Name
 from backbone.files import read_json
 from backbone.names import our_name, unwrapped
 
@@ -121,11 +122,10 @@ def _one_rank(pairs: Mapping[str, tuple[Tensor, Tensor]], source: str) -> int:
 
 def _alpha(path: Path, rank: int) -> float:
     config = path.with_name(PEFT_CONFIG)
+    wanted = ("give ", Name("lora_alpha"), " as its authors trained it")
     if not config.is_file():
-        raise ValueError(
-            f"{path} does not say its alpha (its rank is {rank}); give lora_alpha as its authors trained it"
-        )
+        raise FieldError("lora_alpha", None, wanted, claim=f"{path} does not say its alpha (its rank is {rank})")
     alpha = read_json(config).get("lora_alpha")
     if not isinstance(alpha, int | float):
-        raise ValueError(f"{config} has no lora_alpha; give it as the LoRA's authors trained it")
+        raise FieldError("lora_alpha", None, wanted, claim=f"{config} has no lora_alpha")
     return float(alpha)

@@ -154,7 +154,11 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             return attention(rotate(query), rotate(key), value, mask)
 
-        return self._run(hidden_states, timestep, self.encode_text(encoder_hidden_states), attend)
+        text = self.encode_text(encoder_hidden_states)
+        x, time, modulation = self._enter(hidden_states, timestep)
+        for block in self.layers:
+            x = block(x, modulation, text, attend)
+        return self._leave(x, time, hidden_states.shape)
 
     @apply_forward_hook
     def forward_block(self, hidden_states: Tensor, timestep: Tensor, text: TextContext, cache: KVCache) -> Tensor:
@@ -175,7 +179,10 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
             keys, values = cache.write(layer, key, value, keep=False)
             return attention(rotate(query), keys, values, cache.mask)
 
-        return self._run(hidden_states, timestep, text, attend)
+        x, time, modulation = self._enter(hidden_states, timestep)
+        for block in self.layers:
+            x = block(x, modulation, text, attend)
+        return self._leave(x, time, hidden_states.shape)
 
     @apply_forward_hook
     def commit_block(self, hidden_states: Tensor, timestep: Tensor, text: TextContext, cache: KVCache) -> None:
@@ -259,22 +266,20 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
 
     def _run_for_pages(self, latents: Tensor, timestep: Tensor, text: TextContext, attend: Attend, keep: Keep) -> None:
         """All that keys and values of every layer need: of the last one, no more than these themselves."""
-        x = self._tokens(latents)
-        _, modulation = self.condition_embedder.embed_time(timestep)
+        x, _, modulation = self._enter(latents, timestep)
         *first, last = self.layers
         for block in first:
             x = block(x, modulation, text, attend)
         keep(last.layer, *last.keys_values(x, modulation))
 
-    def _tokens(self, latents: Tensor) -> Tensor:
-        return self.patch_embedding(latents).flatten(2).transpose(1, 2).contiguous()
+    def _enter(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents to tokens [B, tokens, width], and what `ConditionEmbedder.embed_time` makes of the timestep."""
+        tokens = self.patch_embedding(latents).flatten(2).transpose(1, 2).contiguous()
+        return tokens, *self.condition_embedder.embed_time(timestep)
 
-    def _run(self, latents: Tensor, timestep: Tensor, text: TextContext, attend: Attend) -> Tensor:
-        batch, _, frames, height, width = latents.shape
-        x = self._tokens(latents)
-        time, modulation = self.condition_embedder.embed_time(timestep)
-        for block in self.layers:
-            x = block(x, modulation, text, attend)
+    def _leave(self, x: Tensor, time: Tensor, shape: torch.Size) -> Tensor:
+        """Tokens [B, tokens, width] to the flow of latents of `shape` [B, C, F, h, w]."""
+        batch, _, frames, height, width = shape
         shift, scale = (self.scale_shift_table[None] + time[:, :, None]).chunk(2, dim=2)
         x = self.proj_out(_modulate(self.norm_out, x, shift, scale))
         rows, columns = self.token_grid((height, width))

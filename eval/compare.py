@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from backbone.errors import FieldError, Name
 from eval.engines import make_here, make_in_processes
 from eval.making import Maker, batches
 from eval.plan import Cell, Plan, check_content, check_run, keep_plan
 from eval.runs import is_finished
+from longlive_rag.media.charts import check_charts
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.preset import load_preset
 from longlive_rag.rights.policy import enforce_place
@@ -41,17 +43,17 @@ class Engine:
     def __post_init__(self) -> None:
         for name in ("workers", "batch"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise FieldError(name, getattr(self, name), "it must be at least 1")
         if self.name == "local" and self.address:
-            raise ValueError("address is for the engine ray")
+            raise FieldError("address", self.address, claim=(Name("address"), " is for the engine ray"))
         if self.name == "ray" and not importlib.util.find_spec("ray"):
-            raise ValueError("engine is 'ray', but Ray is not installed; pip install 'longlive-rag[ray]'")
+            shown = "'ray', but Ray is not installed"
+            raise FieldError("engine", self.name, "pip install 'longlive-rag[ray]'", shown)
 
 
 def check_report_can_be_drawn() -> None:
-    """Raise ValueError unless Matplotlib is there: better now than after hours of making takes."""
-    if not importlib.util.find_spec("matplotlib"):
-        raise ValueError("the report needs Matplotlib, which is not installed; pip install 'longlive-rag[eval]'")
+    """Raise ValueError unless Matplotlib is there."""
+    check_charts("the report")
 
 
 def compare(
@@ -96,6 +98,7 @@ def compare(
         if words:
             note(f"Note: {plan.backbone} has never read {', '.join(words)}.")
         maker = maker if here else None
+    note(f"Measured by {plan.embedders}.")
     run.mkdir(parents=True, exist_ok=True)
     with hold(run):
         check_content(run, plan)  # again: another process may have begun here while the backbone was loaded

@@ -14,7 +14,7 @@ WHERE is a local folder or a name on the Hugging Face hub; left out, the publish
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from backbone.errors import FieldError
 from longlive_rag.rights.policy import enforce_place
 
 
@@ -204,10 +205,10 @@ class EmbedderSpec:
     def __post_init__(self) -> None:
         kind, separator, place = self.text.partition("=")
         if kind not in KINDS:
-            raise ValueError(f"embedder is {self.text!r}; it must be one of {', '.join(KINDS)}")
+            raise FieldError("embedder", self.text, f"it must be one of {', '.join(KINDS)}")
         published = KINDS[kind].published
         if separator and not place:
-            raise ValueError(f"embedder is {self.text!r}; name a place after the =, or leave out both")
+            raise FieldError("embedder", self.text, "name a place after the =, or leave out both")
         if not place and published is None:
             raise ValueError(f"embedder {kind} needs a folder, as in {kind}=FOLDER")
         object.__setattr__(self, "kind", kind)
@@ -222,6 +223,15 @@ class EmbedderSpec:
         return KINDS[self.kind].open(self.place, device)
 
 
+def default_embedders(backbones: Iterable[str | None]) -> str:
+    """What measures where nobody chose: tiny-world's own oracle if tiny-world made everything, else DINO.
+
+    Args:
+        backbones: that made what is measured; None for a video of which it isn't known.
+    """
+    return "tiny-world" if set(backbones) == {"tiny-world"} else "dino"
+
+
 def parse_embedders(text: str) -> tuple[EmbedderSpec, ...]:
     """Embedders with commas between them, the primary one first.
 
@@ -231,7 +241,7 @@ def parse_embedders(text: str) -> tuple[EmbedderSpec, ...]:
     specs = tuple(EmbedderSpec(part.strip()) for part in text.split(",") if part.strip())
     kinds = [spec.kind for spec in specs]
     if not specs:
-        raise ValueError(f"embedders is {text!r}; name at least one of {', '.join(KINDS)}")
+        raise FieldError("embedders", text, f"name at least one of {', '.join(KINDS)}")
     if len(set(kinds)) < len(kinds):
-        raise ValueError(f"embedders is {text!r}; each kind can be there once")
+        raise FieldError("embedders", text, "each kind can be there once")
     return specs

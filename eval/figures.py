@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -16,20 +14,32 @@ from eval.footage import find_footage, read_batches
 from eval.results import Comparison, Takes
 from eval.statistics import mean_band
 from eval.windows import LAST_S, DriftWindows
+from longlive_rag.media.charts import (
+    BASELINE,
+    BASELINE_COLOR,
+    FAINT,
+    GRID,
+    TEXT,
+    Line,
+    add_legend,
+    draw_lines,
+    new_chart,
+    series_color,
+)
 from longlive_rag.media.video import read_frames
 from longlive_rag.takes.folder import VIDEO, read_record
 
-BASELINE_COLOR = "#7a7f8c"
-ARM_COLORS = ("#1f6fd6", "#d9822b", "#2e9e6b", "#b0479b", "#7a5cd6", "#c44545")  # told apart with colour blindness too
-TEXT, FAINT, GRID = "#1d2129", "#6b7280", "#e3e6ec"
-DPI = 130
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 STRIP_TILE_PX = 150
 ENDING_TILE_PX, ENDING_COLUMNS = 52, 16  # as wide as a report
 
 
 def arm_colors(arms: Sequence[str]) -> dict[str, str]:
     """A colour by arm, grey for the baseline."""
-    return {arm: BASELINE_COLOR if not n else ARM_COLORS[(n - 1) % len(ARM_COLORS)] for n, arm in enumerate(arms)}
+    return {arm: series_color(series) for series, arm in enumerate(arms, BASELINE)}
 
 
 def drift_curves(takes: Takes, scenario: str, embedder: str) -> Figure:
@@ -38,29 +48,28 @@ def drift_curves(takes: Takes, scenario: str, embedder: str) -> Figure:
     Left out are seconds in which fewer than half of the prompts show the subject: a mean of a few says nothing of all.
     """
     plan = takes.plan
-    figure, axes = _figure(9.2, 4.0)
+    figure, (axes,) = new_chart(4.0)
     low_edge = 1.0
-    for arm, color in arm_colors([arm.name for arm in plan.arms]).items():
+    for series, arm in enumerate([arm.name for arm in plan.arms], BASELINE):
         seconds, by_story = _curves(takes, scenario, arm, embedder)
         rare = np.isnan(by_story).mean(axis=0) > 0.5
         by_story = np.where(rare, np.nan, by_story)
         mean = np.nanmean(np.where(rare, 0.0, by_story), axis=0)
         mean[rare] = np.nan
         low, high = mean_band(by_story)
-        axes.fill_between(seconds, low, high, color=color, alpha=0.16, linewidth=0)
-        axes.plot(seconds, mean, color=color, linewidth=2.0, label=arm)
+        draw_lines(axes, [Line(seconds, mean, arm, series, (low, high))])
         low_edge = min([low_edge, *low[~np.isnan(low)]])
     stories = [story for story in plan.stories if story.scenario == scenario]
     _mark_windows(axes, plan.horizons_s, DriftWindows(stories[0].origin_s))
     if all(story.cues for story in stories):
         for second, _ in stories[0].cues:
-            axes.axvline(second, color=GRID, linewidth=1.0, zorder=0)
+            axes.axvline(second, color=FAINT, linewidth=0.5, zorder=0)
     axes.set_xlim(0, plan.seconds)
     room = max(1 - low_edge, 1e-3)
     axes.set_ylim(1 - 1.05 * room, 1 + 0.06 * room)
     axes.set_xlabel("seconds of the take")
     axes.set_ylabel(f"cosine to the reference ({embedder})")
-    _legend(axes)
+    add_legend(figure)
     return figure
 
 
@@ -75,7 +84,7 @@ def paired_plot(
     """
     base, arm = arms
     order = sorted(story_drifts, key=lambda story: story_drifts[story][arm] - story_drifts[story][base])
-    figure, axes = _figure(9.2, max(2.2, 0.9 + 0.2 * len(order)))
+    figure, (axes,) = new_chart(max(2.2, 0.9 + 0.2 * len(order)), grid="x")
     colors = arm_colors([each.name for each in takes.plan.arms])
     for row, story in enumerate(order):
         a, b = story_drifts[story][base], story_drifts[story][arm]
@@ -90,7 +99,7 @@ def paired_plot(
     axes.invert_yaxis()
     axes.margins(y=0.6 / max(1, len(order)))
     axes.set_xlabel(title)
-    _legend(axes)
+    add_legend(figure)
     return figure
 
 
@@ -98,7 +107,7 @@ def interval_plot(comparisons: Sequence[Comparison], arms: Sequence[str]) -> Fig
     """Mean paired differences with their intervals, by horizon and arm."""
     horizons = sorted({c.horizon_s for c in comparisons})
     colors, others = arm_colors(arms), list(arms[1:])
-    figure, axes = _figure(9.2, 1.1 + 0.34 * len(horizons) * len(others))
+    figure, (axes,) = new_chart(1.1 + 0.34 * len(horizons) * len(others), grid="x")
     ticks, labels = [], []
     for row, (horizon, arm) in enumerate((h, a) for h in horizons for a in others):
         found = next((c for c in comparisons if c.horizon_s == horizon and c.arm == arm and c.paired), None)
@@ -120,21 +129,17 @@ def interval_plot(comparisons: Sequence[Comparison], arms: Sequence[str]) -> Fig
 def single_curves(measures: Sequence[Mapping[str, Any]]) -> Figure:
     """Cosine to the reference over time, a line a video, a panel an embedder."""
     embedders = list(measures[0]["curves"]["cosine"])
-    figure = Figure(figsize=(9.2, 3.0 * len(embedders)), layout="constrained", dpi=DPI)
-    panels = figure.subplots(len(embedders), 1, squeeze=False)[:, 0]
+    figure, panels = new_chart(3.0, panels=len(embedders))
+    first = measures[0]
     for axes, embedder in zip(panels, embedders, strict=True):
-        _style(axes)
-        for color, each in zip(_cycle(len(measures)), measures, strict=True):
-            values = np.array(each["curves"]["cosine"][embedder], np.float64)
-            axes.plot(
-                each["curves"]["seconds"], values, color=color, linewidth=1.8, label=Path(each["video"]["name"]).name
-            )
-        first = measures[0]
+        for series, each in enumerate(measures):
+            curves, name = each["curves"], Path(each["video"]["name"]).name
+            draw_lines(axes, [Line(curves["seconds"], curves["cosine"][embedder], name, series)])
         _mark_windows(axes, first["horizons_s"], DriftWindows(first["origin_s"]))
         axes.set_ylabel(f"cosine to the first second\n({embedder})")
         axes.set_xlim(left=0)
     panels[-1].set_xlabel("seconds")
-    _legend(panels[0])
+    add_legend(figure)
     return figure
 
 
@@ -216,27 +221,6 @@ def _curves(takes: Takes, scenario: str, arm: str, embedder: str) -> tuple[NDArr
     return seconds, np.array(rows)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
-    axes = figure.subplots()
-    _style(axes)
-    return figure, axes
-
-
-def _style(axes: Axes) -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(FAINT)
-    axes.tick_params(colors=FAINT, labelsize=8.5)
-    axes.xaxis.label.set_color(TEXT)
-    axes.yaxis.label.set_color(TEXT)
-    axes.xaxis.label.set_fontsize(9.5)
-    axes.yaxis.label.set_fontsize(9.5)
-    axes.grid(axis="x", color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-
-
 def _mark_windows(axes: Axes, horizons_s: Sequence[float], windows: DriftWindows) -> None:
     axes.axvspan(*windows.opening, color=GRID, alpha=0.75, linewidth=0, zorder=0)
     for horizon in horizons_s:
@@ -245,14 +229,6 @@ def _mark_windows(axes: Axes, horizons_s: Sequence[float], windows: DriftWindows
             f"{horizon:g} s", (horizon, 1), xycoords=("data", "axes fraction"), xytext=(-2, 2),
             textcoords="offset points", ha="right", fontsize=8, color=FAINT,
         )  # fmt: skip
-
-
-def _legend(axes: Axes) -> None:
-    axes.legend(frameon=False, fontsize=9, loc="lower left", ncols=4, bbox_to_anchor=(0.0, 1.04), borderaxespad=0)
-
-
-def _cycle(count: int) -> list[str]:
-    return [ARM_COLORS[number % len(ARM_COLORS)] for number in range(count)]
 
 
 def _tile(frame: NDArray[np.uint8], width: int) -> Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -28,6 +29,7 @@ class Footage:
         width, height: pixels.
         fps: frames a second, on average, by the times of the frames; the header's where they have none.
         frames: counted one by one, not taken from the header.
+        backbone: what a take was made by, as its record names it; None for a video file.
     """
 
     path: Path
@@ -36,6 +38,7 @@ class Footage:
     height: int
     fps: float
     frames: int
+    backbone: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -49,7 +52,8 @@ def find_footage(path: Path) -> Footage:
     Raises:
         ValueError: if there is none, it can't be read, or the take isn't finished.
     """
-    video, said = _video_of_take(path) if path.is_dir() else (path, None)
+    record = _finished_record(path) if path.is_dir() else None
+    video, said = (path, None) if record is None else (path / VIDEO, record["video"]["frames"])
     if not video.is_file():
         raise ValueError(f"{path} is not there; name a video file or the folder of a take")
     try:
@@ -70,7 +74,8 @@ def find_footage(path: Path) -> Footage:
         raise ValueError(
             f"{path} is damaged: its record says {said} frames, its video has {frames}; longlive-rag resume mends it"
         )
-    return Footage(video, str(path), width, height, _rate_by_times(times_s, float(rate)), frames)
+    backbone = None if record is None else record["run"].get("backbone")
+    return Footage(video, str(path), width, height, _rate_by_times(times_s, float(rate)), frames, backbone)
 
 
 def read_batches(footage: Footage, batch_frames: int = BATCH_FRAMES) -> Iterator[tuple[NDArray, NDArray]]:
@@ -113,15 +118,15 @@ def _decode(footage: Footage) -> Iterator[tuple[float, NDArray]]:
         raise ValueError(f"{footage.name} is damaged: {_reason(error)}") from error
 
 
-def _video_of_take(folder: Path) -> tuple[Path, int]:
-    """The video of a finished take, and how many frames its record says that it has."""
+def _finished_record(folder: Path) -> dict[str, Any]:
+    """The record of a take that is finished."""
     record = read_record(folder)
     status = record["status"]
     if status != "finished":
         raise ValueError(
             f"the take in {folder} is {status}, not finished; measure {folder / VIDEO} itself if that is what you want"
         )
-    return folder / VIDEO, record["video"]["frames"]
+    return record
 
 
 def _rate_by_times(times_s: list[float], said: float) -> float:

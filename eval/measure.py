@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backbone.errors import FieldError
 from eval import protocols
 from eval.companions import Looks, LooksMeter, first_last_change, last_motion, motion, repetition
 from eval.drift import Floats, cosine_to_reference, curve, drift_at
@@ -16,7 +18,7 @@ from eval.embedders import Embedder, TextEmbedder
 from eval.footage import Footage, read_batches
 from eval.oracle import OracleEmbedder
 from eval.traits import distinct_characters, kept_traits
-from eval.windows import DriftWindows, within
+from eval.windows import DriftWindows, end_of, within
 
 MEASURES_FORMAT = 2
 IMAGING = ("sharpness", "exposure", "saturation")
@@ -31,16 +33,18 @@ class MeasureSettings:
         windows: where the reference, the opening and the last seconds lie.
         embed_every: embed every n-th frame; above 1 the field's consistency measures, which need all, are left out.
         prompts: (second at which it takes over, prompt), the first at 0; for prompt adherence. Empty: none is measured.
+        may_miss_s: a horizon that a video is short of by less than this is measured at the video's end.
         subject_table: VBench-Long's table for the subject's fast score.
 
     Raises:
-        ValueError: if the horizons don't rise, or `embed_every` is below 1.
+        FieldError: if the horizons don't rise, or `embed_every` is below 1.
     """
 
     horizons_s: tuple[float, ...]
     windows: DriftWindows = field(default_factory=DriftWindows)
     embed_every: int = 1
     prompts: tuple[tuple[float, str], ...] = ()
+    may_miss_s: float = 0.0
     subject_table: protocols.MappingTable = field(
         default_factory=lambda: protocols.MappingTable(protocols.PUBLISHED_KNOTS["subject"])
     )
@@ -48,23 +52,28 @@ class MeasureSettings:
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.horizons_s, self.horizons_s[1:], strict=False))
         if not self.horizons_s or not rising:
-            raise ValueError(
-                f"horizons is {list(self.horizons_s)}; it must be one or more rising seconds, as in 30,60,120"
-            )
+            wanted = "it must be one or more rising seconds, as in 30,60,120"
+            raise FieldError("horizons", list(self.horizons_s), wanted)
         if self.embed_every < 1:
-            raise ValueError(f"embed_every is {self.embed_every}; it must be at least 1")
+            raise FieldError("embed_every", self.embed_every, "it must be at least 1")
 
     def check(self, footage: Footage) -> None:
-        """Raise ValueError if a video does not reach the horizons, or too few of its frames would be embedded."""
-        self.windows.check(self.horizons_s, footage.seconds, 1 / footage.fps, footage.name)
+        """Raise FieldError if a video does not reach the horizons, or too few of its frames would be embedded."""
+        self.windows.check(self.horizons_s, footage.seconds, 1 / footage.fps, footage.name, self.may_miss_s)
         self.check_rate(footage.fps, footage.name)
 
+    def ends_s(self, footage: Footage) -> tuple[float, ...]:
+        """Where each horizon is measured in a video that `check` accepts."""
+        return tuple(end_of(horizon_s, footage.seconds, 1 / footage.fps) for horizon_s in self.horizons_s)
+
     def check_rate(self, fps: float, name: str) -> None:
-        """Raise ValueError unless a frame of every second is embedded: curves and the reference are read by seconds."""
+        """Raise FieldError unless a frame of every second is embedded: curves and the reference are read by seconds."""
         if self.embed_every > max(1.0, fps + 1e-6):
-            raise ValueError(
-                f"embed_every is {self.embed_every}; it must be at most {max(1, int(fps + 1e-6))}, since {name} has "
-                f"{fps:g} frames a second, and one of each second must be embedded"
+            raise FieldError(
+                "embed_every",
+                self.embed_every,
+                f"it must be at most {max(1, int(fps + 1e-6))}, since {name} has {fps:g} frames a second, and one of "
+                "each second must be embedded",
             )
 
 
@@ -141,9 +150,10 @@ def measure(
         ValueError: if the video is shorter than a horizon, damaged, or has no frame where a figure is read.
     """
     settings.check(footage)
-    end_s = settings.horizons_s[-1]
-    seen = look_at(footage, embedders, settings.embed_every, end_s, progress)
-    settings.windows.check_frames(seen.embedded_seconds, settings.horizons_s, footage.name)
+    ends_s = settings.ends_s(footage)
+    seen = look_at(footage, embedders, settings.embed_every, ends_s[-1], progress)
+    settings.windows.check_frames(seen.embedded_seconds, ends_s, footage.name)
+    asked = partial(_with_horizons, settings.horizons_s)
     cosines = {
         name: cosine_to_reference(rows, seen.embedded_seconds, settings.windows)
         for name, rows in seen.embeddings.items()
@@ -155,23 +165,29 @@ def measure(
             "fps": footage.fps, "frames": footage.frames, "seconds": footage.seconds,
         },
         "horizons_s": list(settings.horizons_s),
+        "measured_at_s": list(ends_s),
         "origin_s": settings.windows.origin_s,
         "embed_every": settings.embed_every,
         "embedders": {name: embedder.describe() for name, embedder in embedders.items()},
         "drift": {
-            name: [asdict(drift_at(values, seen.embedded_seconds, h, settings.windows)) for h in settings.horizons_s]
+            name: asked([asdict(drift_at(values, seen.embedded_seconds, at, settings.windows)) for at in ends_s])
             for name, values in cosines.items()
         },
-        "companions": [_companions(seen, horizon_s) for horizon_s in settings.horizons_s],
-        "adherence": _adherence(seen, embedders, settings.prompts, end_s),
-        "traits": _traits(seen, embedders, settings),
-        "protocols": [_protocols(seen, footage.fps, horizon_s, settings) for horizon_s in settings.horizons_s],
+        "companions": asked([_companions(seen, at) for at in ends_s]),
+        "adherence": _adherence(seen, embedders, settings.prompts, ends_s[-1]),
+        "traits": asked(_traits(seen, embedders, settings.windows, ends_s)),
+        "protocols": asked([_protocols(seen, footage.fps, at, settings) for at in ends_s]),
         "curves": _curves(seen, cosines),
         "per_frame": {
             "seconds": [round(float(second), 6) for second in seen.embedded_seconds],
             "cosine": {name: _json_numbers(values) for name, values in cosines.items()},
         },
     }  # fmt: skip
+
+
+def _with_horizons(horizons_s: Sequence[float], figures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Figures under the horizons that were asked for, wherever they were measured; none if there are none."""
+    return [{**each, "horizon_s": horizon_s} for each, horizon_s in zip(figures, horizons_s, strict=False)]
 
 
 def _companions(seen: Seen, horizon_s: float) -> dict[str, Any]:
@@ -209,17 +225,19 @@ def _adherence(
     return found
 
 
-def _traits(seen: Seen, embedders: Mapping[str, Embedder], settings: MeasureSettings) -> list[dict[str, Any]]:
+def _traits(
+    seen: Seen, embedders: Mapping[str, Embedder], windows: DriftWindows, horizons_s: Sequence[float]
+) -> list[dict[str, Any]]:
     """The oracle's view at each horizon; empty where no embedder is an oracle."""
     for name, embedder in embedders.items():
         if isinstance(embedder, OracleEmbedder):
             readings, seconds = embedder.trait_values(seen.embeddings[name]), seen.embedded_seconds
             return [
                 {
-                    **asdict(kept_traits(readings, seconds, horizon_s, embedder.hidden, settings.windows)),
+                    **asdict(kept_traits(readings, seconds, horizon_s, embedder.hidden, windows)),
                     "distinct_characters": distinct_characters(readings, seconds, horizon_s),
                 }
-                for horizon_s in settings.horizons_s
+                for horizon_s in horizons_s
             ]
     return []
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from backbone.errors import FieldError
 from eval.embedders import parse_embedders
 from eval.measure import MeasureSettings
 from eval.scenarios import Story
@@ -112,14 +113,15 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
-            raise ValueError(f"seeds is {self.seeds}; it must be at least 1")
+            raise FieldError("seeds", self.seeds, "it must be at least 1")
         names = [arm.name for arm in self.arms]
         if len(self.arms) < 2:
-            raise ValueError(f"arms is {','.join(names)}; it must be two or more, the baseline first: native,memory")
+            wanted = "it must be two or more, the baseline first: native,memory"
+            raise FieldError("arms", names, wanted, ",".join(names))
         if len(set(names)) < len(names):
-            raise ValueError(f"arms is {','.join(names)}; each can be there once")
+            raise FieldError("arms", names, "each can be there once", ",".join(names))
         if not self.stories:
-            raise ValueError("stories is empty; a comparison needs one prompt or more")
+            raise FieldError("stories", self.stories, "a comparison needs one prompt or more", "empty")
         ids = [story.id for story in self.stories]
         if len(set(ids)) < len(ids):
             raise ValueError("two prompts have the same id")
@@ -172,7 +174,10 @@ class Plan:
             cues = tuple(Cue(second, prompt) for second, prompt in cell.story.cues)
             return TakeRequest(cell.story.prompt, self.seconds, cues, cell.seed, **parts)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"arm {cell.arm.name!r}, prompt {cell.story.id}: {error}") from error
+            where = f"arm {cell.arm.name!r}, prompt {cell.story.id}"
+            if isinstance(error, FieldError):
+                raise error.within(where) from error
+            raise ValueError(f"{where}: {error}") from error
 
     def check(self, preset: Preset) -> None:
         """Refuse what can't be made or compared, before any model loads.

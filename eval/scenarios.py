@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backbone.errors import FieldError
 from longlive_rag.presets.prompts import read_prompts
 
 BUILT_IN = Path(__file__).with_name("scenarios.json")
@@ -125,7 +126,7 @@ def stories(
     """
     for name in names:
         if name not in scenarios:
-            raise ValueError(f"scenario is {name!r}; it must be one of {', '.join(scenarios)}")
+            raise FieldError("scenario", name, f"it must be one of {', '.join(scenarios)}")
     return tuple(_story(subject, name, scenarios[name], horizons_s) for name in names for subject in subjects)
 
 
@@ -145,10 +146,9 @@ def _story(subject: Mapping[str, Any], name: str, scenario: Mapping[str, Any], h
     timed = sorted(_timed(scenario, horizons_s), key=lambda cue: cue[0])
     seconds = [second for second, _ in timed]
     if any(a >= b for a, b in zip([0.0, *seconds], seconds, strict=False)) or not _in_given_order(scenario, horizons_s):
-        raise ValueError(
-            f"scenario {name!r} does not fit horizons {', '.join(f'{h:g}' for h in horizons_s)}: its cues would not be "
-            "in their order; use longer horizons, further apart"
-        )
+        horizons = ", ".join(f"{horizon:g}" for horizon in horizons_s)
+        claim = f"scenario {name!r} does not fit horizons {horizons}: its cues would not be in their order"
+        raise FieldError("horizons", list(horizons_s), "use longer horizons, further apart", claim=claim)
     cues = tuple((second, prompt.format_map(subject)) for second, prompt in timed)
     return Story(story_id, name, scenario["prompt"].format_map(subject), cues, float(scenario.get("origin_s", 0)))
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from backbone.errors import FieldError
+
 REFERENCE_S = 1.0
 OPENING_END_S = 5.0
 LAST_S = 5.0
@@ -38,30 +40,32 @@ class DriftWindows:
         """The last 5 s before the horizon."""
         return horizon_s - LAST_S, horizon_s
 
-    def check(self, horizons_s: tuple[float, ...], seconds: float, frame_s: float, name: str) -> None:
+    def check(
+        self, horizons_s: tuple[float, ...], seconds: float, frame_s: float, name: str, may_miss_s: float = 0.0
+    ) -> None:
         """Refuse horizons that a video of `seconds` does not reach, or whose windows would overlap.
 
         Args:
             frame_s: duration of one frame; a video may be short of the horizon by half of it.
             name: of the video, for the message.
+            may_miss_s: a video may be short of a horizon by less than this; see `end_of`.
 
         Raises:
-            ValueError: naming the horizon and the longest that is possible.
+            FieldError: naming the horizon and the longest that is possible.
         """
         shortest_s = self.origin_s + SHORTEST_HORIZON_S
         for horizon_s in horizons_s:
             if not shortest_s <= horizon_s:
-                raise ValueError(
-                    f"horizon {horizon_s:g} s is too short: the first {OPENING_END_S:g} s and the last {LAST_S:g} s "
-                    f"would overlap; it must be at least {shortest_s:g}"
-                )
-            if horizon_s > seconds + frame_s / 2:
+                claim = f"horizon {horizon_s:g} s is too short: the first {OPENING_END_S:g} s and the last "
+                claim += f"{LAST_S:g} s would overlap"
+                raise FieldError("horizons", horizon_s, f"it must be at least {shortest_s:g}", claim=claim)
+            nearly_there = horizon_s - seconds < may_miss_s and seconds >= shortest_s
+            if end_of(horizon_s, seconds, frame_s) < horizon_s and not nearly_there:
                 longest_s = np.floor(seconds * 100) / 100
-                advice = "measure it at {:g} s or less" if longest_s >= shortest_s else "drift needs at least {1:g} s"
-                raise ValueError(
-                    f"{name} is {seconds:.2f} s long and does not reach the horizon of {horizon_s:g} s; "
-                    f"{advice.format(longest_s, shortest_s)}"
-                )
+                fits = longest_s >= shortest_s
+                wanted = f"measure it at {longest_s:g} s or less" if fits else f"drift needs at least {shortest_s:g} s"
+                claim = f"{name} is {seconds:.2f} s long and does not reach the horizon of {horizon_s:g} s"
+                raise FieldError("horizons", horizon_s, wanted, claim=claim)
 
     def check_frames(self, seconds: NDArray[np.float64], horizons_s: tuple[float, ...], name: str) -> None:
         """Refuse a video that shows no frame in one of the windows, whose figures would be of nothing.
@@ -77,6 +81,11 @@ class DriftWindows:
                 raise ValueError(
                     f"{name} has no frame to measure between {start:g} and {end:g} s; its frames are too far apart"
                 )
+
+
+def end_of(horizon_s: float, seconds: float, frame_s: float) -> float:
+    """Where a horizon is measured: there, or at the end of a video of `seconds` that is short of it."""
+    return horizon_s if horizon_s <= seconds + frame_s / 2 else seconds
 
 
 def within(seconds: NDArray[np.float64], window: tuple[float, float]) -> NDArray[np.bool_]:

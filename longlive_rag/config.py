@@ -8,14 +8,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from backbone.config import ContextConfig, SamplerConfig
+from backbone.errors import FieldError, Name
 from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
-from retrieval.policy import NEW_VIEW
 
 Span = tuple[float, float]  # from and to, in seconds
 StalePages = Literal["remake", "keep"]
 EncoderKind = Literal["autoencoder", "mean_pool"]
 SteerVerb = Literal["pin", "exclude", "establish"]
 CheckpointMode = Literal["exact", "light"]
+
+NEW_VIEW = 0.95
+"""Chosen on tiny-world; docs/memory.md says how."""
+SEARCH = "similar"
+"""The policy that needs no plug-in."""
 
 MAX_SECONDS = 24 * 60 * 60
 BLOCKS_PER_REPEATED = 12
@@ -33,7 +38,7 @@ class Steering:
         establish, new_view: for `establish`, as in `MemoryConfig`; `new_view` None leaves it as it is.
 
     Raises:
-        ValueError: naming the field, the value and what would be right.
+        FieldError: naming the field, the value and what would be right.
     """
 
     seconds: float
@@ -45,9 +50,10 @@ class Steering:
 
     def __post_init__(self) -> None:
         if self.verb not in get_args(SteerVerb):
-            raise ValueError(f"verb is {self.verb!r}; it must be one of {', '.join(get_args(SteerVerb))}")
+            raise FieldError("verb", self.verb, f"it must be one of {', '.join(get_args(SteerVerb))}")
         if not all(map(math.isfinite, (self.seconds, self.start, self.end))):
-            raise ValueError(f"{self.verb} is {self.start:g}-{self.end:g} at {self.seconds:g} s; times must be finite")
+            shown = f"{self.start:g}-{self.end:g} at {self.seconds:g} s"
+            raise FieldError(self.verb, (self.start, self.end), "times must be finite", shown)
         _check_establish(self.establish, self.new_view)
 
     @property
@@ -78,10 +84,11 @@ class MemoryConfig:
         establish: memory keeps first showings (establishing shots): a view unlike all that it holds lets in so many
             seconds, and what comes after is kept out until the next new view; 0 lets everything in.
         new_view: a frame is a new view if its cosine similarity to every frame that memory holds is below this.
+        policy: picks among what is left after pins and spread frames; the name of a plug-in.
         steering: what is pinned, excluded or admitted from some second of the take on.
 
     Raises:
-        ValueError: naming the field, the value and what would be right.
+        FieldError: naming the field, the value and what would be right.
     """
 
     enabled: bool = True
@@ -100,6 +107,7 @@ class MemoryConfig:
     remember: tuple[str, ...] = ()
     establish: float = 0.0
     new_view: float = NEW_VIEW
+    policy: str = SEARCH
     steering: tuple[Steering, ...] = ()
 
     def __post_init__(self) -> None:
@@ -115,24 +123,25 @@ class MemoryConfig:
             ("stale_pages", get_args(StalePages)),
         ):
             if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
+                raise FieldError(name, getattr(self, name), f"it must be one of {', '.join(choices)}")
         for name in ("gpu_gib", "host_gib"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name):g}; it must be a number of GiB, 0 or more")
+                raise FieldError(name, getattr(self, name), "it must be a number of GiB, 0 or more")
         for name in ("prompt_weight", "diversity"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name):g}; it must be from 0 to below 1")
+                raise FieldError(name, getattr(self, name), "it must be from 0 to below 1")
         if self.spread < 0:
-            raise ValueError(f"spread is {self.spread}; it must be a number of frames, 0 or more")
+            raise FieldError("spread", self.spread, "it must be a number of frames, 0 or more")
         _check_establish(self.establish, self.new_view)
         self._check_gate()
 
     def _check_gate(self) -> None:
         if self.admit_above is not None and not -1 <= self.admit_above <= 1:
-            raise ValueError(f"admit_above is {self.admit_above:g}; it is a cosine similarity, from -1 to 1")
+            raise FieldError("admit_above", self.admit_above, "it is a cosine similarity, from -1 to 1")
         if (self.anchor is None) != (self.admit_above is None):
             one, other = ("anchor", "admit_above") if self.admit_above is None else ("admit_above", "anchor")
-            raise ValueError(f"{one} is set but {other} is not; the gate needs both")
+            claim = (Name(one), " is set but ", Name(other), " is not")
+            raise FieldError(other, None, "the gate needs both", claim=claim)
 
     def with_steering(self, steering: Iterable[Steering]) -> MemoryConfig:
         """As it is once `steering` holds: its spans among the pinned and excluded ones, and what admits last."""
@@ -175,7 +184,7 @@ class OutputConfig:
     def __post_init__(self) -> None:
         for name in ("height", "width", "fps", "upscale"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise FieldError(name, getattr(self, name), "it must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -189,7 +198,7 @@ class CheckpointConfig:
             commits since the newest one.
 
     Raises:
-        ValueError: naming the field, the value and what would be right.
+        FieldError: naming the field, the value and what would be right.
     """
 
     mode: CheckpointMode = "exact"
@@ -197,9 +206,13 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(CheckpointMode):
-            raise ValueError(f"checkpoint is {self.mode!r}; it must be exact or light")
+            raise FieldError("checkpoint", self.mode, "it must be exact or light")
         if not 0 <= self.gib < math.inf:
-            raise ValueError(f"checkpoint_gib is {self.gib:g}; it must be a number of GiB, 0 or more")
+            raise FieldError("checkpoint_gib", self.gib, "it must be a number of GiB, 0 or more")
+
+    def changed(self, mode: CheckpointMode | None, gib: float | None) -> CheckpointConfig:
+        """With what is given in place of what it says."""
+        return replace(self, mode=mode or self.mode, gib=self.gib if gib is None else gib)
 
 
 def checkpoint_spacing(blocks: int, every_blocks: int) -> int:
@@ -241,7 +254,7 @@ class TakeRequest:
         reseeds: other seeds that take over, as a branch has them.
 
     Raises:
-        ValueError: naming the field, the value and what would be right.
+        ValueError: naming the field, the value and what would be right; where it is about one field, a `FieldError`.
     """
 
     prompt: str
@@ -262,7 +275,7 @@ class TakeRequest:
         check_seconds(self.seconds, self.output.fps)
         for seed in (self.seed, *(reseed.seed for reseed in self.reseeds)):
             if not 0 <= seed < 2**64:
-                raise ValueError(f"seed is {seed}; it must be a whole number from 0 to 2**64 - 1")
+                raise FieldError("seed", seed, "it must be a whole number from 0 to 2**64 - 1")
         for position, prompt in enumerate([self.prompt, *(cue.prompt for cue in self.cues)]):
             where = "the prompt" if position == 0 else f"the prompt of cue {position}"
             if not _is_text(prompt):
@@ -284,26 +297,28 @@ class TakeRequest:
         for name, spans in (("exclude", memory.exclude), ("pin", memory.pin), ("anchor", anchors)):
             for start, end in spans:
                 if not 0 <= start < end or not start < self.seconds:
-                    raise ValueError(
-                        f"{name} is {start:g}-{end:g} s; it must lie in the take, 0-{self.seconds:g} s, "
-                        "its start before its end"
-                    )
+                    wanted = f"it must lie in the take, 0-{self.seconds:g} s, its start before its end"
+                    raise FieldError(name, (start, end), wanted, f"{start:g}-{end:g} s")
         for pinned in memory.pin:
             for excluded in memory.exclude:
                 if max(pinned[0], excluded[0]) < min(pinned[1], excluded[1]):
-                    raise ValueError(
-                        f"pin is {pinned[0]:g}-{pinned[1]:g} s, but {excluded[0]:g}-{excluded[1]:g} s is excluded; "
-                        "drop one of them"
-                    )
-        if memory.remember and self.context.rope != "relative":
-            raise ValueError(
-                f"remember is {memory.remember[0]!r}, but rope is {self.context.rope!r}; frames of another take have "
-                "no number in this one: use rope 'relative'"
-            )
-        if memory.remember and not self.context.memory_frames:
-            raise ValueError(f"remember is {memory.remember[0]!r}, but memory is off; turn it on")
+                    shown = f"{pinned[0]:g}-{pinned[1]:g} s, but {excluded[0]:g}-{excluded[1]:g} s is excluded"
+                    raise FieldError("pin", pinned, "drop one of them", shown)
+        self._check_remember()
         if memory.spread > self.context.memory_frames:
-            raise ValueError(f"spread is {memory.spread}, but memory brings back {self.context.memory_frames} frames")
+            shown = f"{memory.spread}, but memory brings back {self.context.memory_frames} frames"
+            raise FieldError("spread", memory.spread, shown=shown)
+
+    def _check_remember(self) -> None:
+        if not self.memory.remember:
+            return
+        first, rope = self.memory.remember[0], self.context.rope
+        if rope != "relative":
+            shown = (f"{first!r}, but ", Name("rope"), f" is {rope!r}")
+            wanted = ("frames of another take have no number in this one: use ", Name("rope"), " 'relative'")
+            raise FieldError("remember", first, wanted, shown)
+        if not self.context.memory_frames:
+            raise FieldError("remember", first, "turn it on", f"{first!r}, but memory is off")
 
     def _check_cues(self) -> None:
         previous = 0.0
@@ -331,16 +346,16 @@ class TakeRequest:
 
 
 def check_seconds(seconds: float, fps: int) -> None:
-    """Raise ValueError unless a take of `seconds` at `fps` has at least one frame and is within a day."""
+    """Raise FieldError unless a take of `seconds` at `fps` has at least one frame and is within a day."""
     if not math.isfinite(seconds) or round(seconds * fps) < 1 or seconds > MAX_SECONDS:
-        raise ValueError(f"seconds is {seconds:g}; it must be from {1 / fps:g} (one frame) to {MAX_SECONDS} (a day)")
+        raise FieldError("seconds", seconds, f"it must be from {1 / fps:g} (one frame) to {MAX_SECONDS} (a day)")
 
 
 def _check_establish(establish: float, new_view: float | None) -> None:
     if not 0 <= establish <= MAX_SECONDS:
-        raise ValueError(f"establish is {establish:g}; it must be a number of seconds, or 0 to admit every frame")
+        raise FieldError("establish", establish, "it must be a number of seconds, or 0 to admit every frame")
     if new_view is not None and not -1 <= new_view <= 1:
-        raise ValueError(f"new_view is {new_view:g}; it is a cosine similarity, from -1 to 1")
+        raise FieldError("new_view", new_view, "it is a cosine similarity, from -1 to 1")
 
 
 def _is_text(words: str) -> bool:
@@ -351,7 +366,7 @@ def _is_text(words: str) -> bool:
 def _as_span(name: str, span: Iterable[float]) -> Span:
     times = tuple(float(value) for value in span)
     if len(times) != 2 or not all(map(math.isfinite, times)):
-        raise ValueError(f"{name} is {times}; a span has a start and an end in seconds, such as (2, 3.5)")
+        raise FieldError(name, times, "a span has a start and an end in seconds, such as (2, 3.5)")
     return times[0], times[1]
 
 

@@ -1,4 +1,4 @@
-"""Everything that comes from the environment or the user's config file, read here and nowhere else.
+"""Everything that comes from the environment, the user's config file or installed plug-ins, read here and nowhere else.
 
 The config file is `~/.config/longlive-rag/config.toml` (or what LONGLIVE_RAG_CONFIG names):
 
@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import os
 import tomllib
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 POLICY_VARIABLE = "LONGLIVE_RAG_LICENSE_POLICY"
 CONFIG_VARIABLE = "LONGLIVE_RAG_CONFIG"
 FIELDS = ("license_policy",)
+PLUGINS = {
+    "policy": "longlive_rag.policies",
+    "embedder": "longlive_rag.embedders",
+    "metric": "longlive_rag.metrics",
+    "checkpoint layout": "longlive_rag.checkpoint_layouts",
+}
+"""What a package can add, and the entry point group that it registers it under; ours are registered the same way."""
 
 
 def config_file() -> Path:
@@ -60,3 +68,31 @@ def stated_policy() -> tuple[str, str] | None:
     if "license_policy" in config:
         return str(config["license_policy"]), f"license_policy in {config_file()}"
     return None
+
+
+def plugins(kind: str) -> dict[str, EntryPoint]:
+    """What is installed of a key of `PLUGINS`, by name; nothing is imported.
+
+    Raises:
+        ValueError: if two packages register the same name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=PLUGINS[kind]):
+        if found.setdefault(entry.name, entry).value != entry.value:
+            raise ValueError(f"{kind} {entry.name!r} is registered twice: {found[entry.name].value} and {entry.value}")
+    return found
+
+
+def plugin(kind: str, name: str) -> Any:
+    """A plug-in by its name.
+
+    Raises:
+        ValueError: if there is none, or it can't be imported.
+    """
+    known = plugins(kind)
+    if name not in known:
+        raise ValueError(f"{kind} is {name!r}; it must be one of {', '.join(sorted(known))}")
+    try:
+        return known[name].load()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{kind} is {name!r}, but {known[name].value} can't be imported: {error}") from error

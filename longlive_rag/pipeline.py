@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from backbone.checkpoints import check_folder
 from backbone.config import ContextConfig, SamplerConfig
+from backbone.errors import FieldError, Name
 from backbone.files import read_json
 from backbone.text import clean_prompt, encode_prompts, prompt_ids, unknown_words
 from backbone.transformer import CausalWanTransformer
@@ -184,13 +185,17 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         cue_blocks(request, timeline)
         limit = self.transformer.config.rope_max_seq_len
         if request.context.rope == "absolute" and timeline.latent_frames > limit:
-            raise ValueError(
-                f"seconds is {request.seconds:g}, which needs {timeline.latent_frames} latent frames; with rope "
-                f"'absolute' this backbone can number {limit}. Use rope 'relative', or at most "
-                f"{timeline.starts_at(limit // request.context.frames_per_block):g} s"
+            longest_s = timeline.starts_at(limit // request.context.frames_per_block)
+            more = f" 'absolute' this backbone can number {limit}. Use "
+            raise FieldError(
+                "seconds",
+                request.seconds,
+                wanted=("with ", Name("rope"), more, Name("rope"), f" 'relative', or at most {longest_s:g} s"),
+                shown=f"{request.seconds:g}, which needs {timeline.latent_frames} latent frames",
             )
         if request.context.memory_frames and request.memory.encoder == "autoencoder" and self.encoder is None:
-            raise ValueError("encoder is 'autoencoder', but this backbone's folder has none; use 'mean_pool'")
+            shown = "'autoencoder', but this backbone's folder has none"
+            raise FieldError("encoder", request.memory.encoder, "use 'mean_pool'", shown)
         channels = self.transformer.config.in_channels
         if self.encoder is not None and self.encoder.config.in_channels != channels:
             raise ValueError(
@@ -216,7 +221,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         ):
             if value % multiple:
                 nearest = max(multiple, round(value / multiple) * multiple)
-                raise ValueError(f"{name} is {value}; it must be a multiple of {multiple}, such as {nearest}")
+                raise FieldError(name, value, f"it must be a multiple of {multiple}, such as {nearest}")
 
     # ---- making a take ----
 
@@ -389,7 +394,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     ) -> list[TakeRequest]:
         if isinstance(prompt, str):
             if seconds is None:
-                raise ValueError("seconds is missing; say how long the take is, such as seconds=30")
+                raise FieldError("seconds", None, "say how long the take is, such as seconds=30")
             return [self.request(prompt, seconds=seconds, **settings)]
         if settings or seconds is not None:
             raise ValueError(f"a TakeRequest says everything itself; drop {', '.join(settings) or 'seconds'}")

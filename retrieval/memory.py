@@ -13,13 +13,12 @@ from torch import Tensor
 
 from retrieval.encoder import LatentEncoder
 from retrieval.index import FrameIndex
+from retrieval.policies import Past, picked, searched
 from retrieval.policy import (
-    POOL,
     FirstShowings,
     RetrievalRules,
     admitted,
     hybrid_keys,
-    most_diverse,
     pinned_among,
     pinned_places,
     spread,
@@ -283,14 +282,13 @@ class _TakeMemory:
         evenly = spread_by_turns(allowed, min(limit - len(found), rules.spread), block)
         found += zip(evenly, index.similarities(query, evenly), strict=True)
         allowed = without(allowed, (), set(evenly))
-        places = limit - len(found)
-        if rules.diversity:
-            pool = index.search(query, allowed, POOL * limit)
-            similarities = np.array([similarity for _, similarity in pool], dtype=np.float32)
-            units = index.units([frame for frame, _ in pool])
-            found += [pool[place] for place in most_diverse(similarities, units, places, rules.diversity)]
-        else:
-            found += index.search(query, allowed, places)
+        if len(found) < limit and allowed:
+            past = Past(allowed, limit - len(found), block, query, rules.diversity, index)
+            if rules.policy is None:
+                found += searched(past)
+            else:
+                chosen = picked(rules.policy, past)
+                found += zip(chosen, past.similarities(chosen), strict=True)
         return sorted(found, key=lambda pair: -pair[1])
 
     def similarities(self, frames: Sequence[int], prompt: NDArray[np.float32] | None) -> list[float]:

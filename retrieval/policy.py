@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
 GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples, modulo 1, fill the unit interval evenly, however many are taken
-NEW_VIEW = 0.95  # chosen on tiny-world; docs/memory.md says how
 POOL = 4  # diversity picks from this many times as many frames as are wanted
 
 
@@ -32,6 +32,7 @@ class RetrievalRules:
         establish_frames: memory keeps first showings only: a new view lets so many frames in, itself the first; 0 lets
             every frame in. See `FirstShowings`.
         new_view: a frame is a new view if its cosine similarity to all that memory holds is below this.
+        policy: picks among what is left after pins and spread frames (`retrieval.policies`); None is the search.
     """
 
     exclude: tuple[range, ...] = ()
@@ -42,7 +43,8 @@ class RetrievalRules:
     diversity: float = 0.0
     spread: int = 0
     establish_frames: int = 0
-    new_view: float = NEW_VIEW
+    new_view: float = 1.0
+    policy: Callable[[Any], Sequence[int]] | None = None
 
 
 class FirstShowings:

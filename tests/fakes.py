@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from backbone.errors import FieldError
 from longlive_rag.config import OutputConfig, TakeRequest
 from longlive_rag.media.video import VideoWriter
 from longlive_rag.takes.writer import TakeRun, TakeWriter
@@ -109,7 +110,7 @@ class FakePipeline:
 
     def check(self, request: TakeRequest) -> None:
         if request.output.height % 16:
-            raise ValueError(f"height is {request.output.height}; it must be a multiple of 16, such as 64")
+            raise FieldError("height", request.output.height, "it must be a multiple of 16, such as 64")
 
     def unknown_words(self, prompt: str) -> list[str]:
         return [word for word in prompt.split() if word not in KNOWN_WORDS]

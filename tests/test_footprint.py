@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 
 from backbone.config import ContextConfig
 from longlive_rag.diagnostics.bench import Shape, random_subject
 from longlive_rag.diagnostics.footprint import Footprint, Sample, check_lengths, draw, measure
 from longlive_rag.diagnostics.search_bench import measure_search
+from longlive_rag.media.charts import SERIES_COLORS
 from longlive_rag.presets.geometry import Geometry
-from longlive_rag.presets.plan import budgets_that_fit, make_plan, weight_bytes
+from longlive_rag.presets.needs import budgets_that_fit, make_plan, weight_bytes
 from longlive_rag.presets.preset import load_preset
 from longlive_rag.timeline import Timeline
 from retrieval.budgets import PageBudgets
@@ -52,11 +53,13 @@ def test_the_picture_shows_the_curve(tmp_path: Path) -> None:
     rising = Footprint([sample(s, s * 4 * 2**20) for s in range(1, 50)], {})
     draw({"flat": flat, "rising": rising}, tmp_path / "curve.png")
     pixels = np.asarray(Image.open(tmp_path / "curve.png").convert("RGB")).astype(int)
-    blue = np.argwhere(np.abs(pixels - (0x1F, 0x77, 0xB4)).sum(-1) < 30)
-    red = np.argwhere(np.abs(pixels - (0xD6, 0x27, 0x28)).sum(-1) < 30)
-    blue, red = blue[blue[:, 1] > 300], red[red[:, 1] > 300]  # beside the legend
-    assert np.ptp(blue[:, 0]) < 6
-    assert np.ptp(red[:, 0]) > 200
+    pixels = pixels[60:]  # below the legend
+
+    def rows_of(series: int) -> np.ndarray:
+        return np.nonzero(np.abs(pixels - ImageColor.getrgb(SERIES_COLORS[series])).sum(-1) < 30)[0]
+
+    assert np.ptp(rows_of(0)) < 8
+    assert np.ptp(rows_of(1)) > 300
 
 
 MEASURED = """
@@ -135,7 +138,7 @@ def test_a_plan_for_a_gpu_has_room_for_one_block_in_any_case() -> None:
     assert (plan.gpu_pages, plan.host_pages) == (6, 40)
     assert plan.host["page tier"] == 40 * PAGE_BYTES
     advice = budgets_that_fit(plan, gpu_bytes=4 * 2**30, host_bytes=None)
-    assert 0 < advice["memory_gpu_gib"] < 3
+    assert 0 < advice["page_gpu_gib"] < 3
     with pytest.raises(ValueError, match=r"the gpu has 1 GiB, but \d"):
         budgets_that_fit(plan, gpu_bytes=2**30, host_bytes=None)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import Gibibytes, page_budgets
-from retrieval.budgets import PAGE_PRECISIONS, PagePrecision
+from longlive_rag.cli.settings import page_budgets, with_page_budgets
+from retrieval.budgets import PagePrecision
 
 if TYPE_CHECKING:
     from longlive_rag.diagnostics.bench import ArmFigures, Report, Subject
@@ -25,9 +25,7 @@ PROMPT = "a red circle walks in a meadow"
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default is one a core.")
-@click.option("--memory-gpu-gib", type=Gibibytes(), help="What pages may take of the GPU's memory; default 4.")
-@click.option("--memory-host-gib", type=Gibibytes(), help="What pages may take of the host's memory; default 8.")
-@click.option("--page-precision", type=click.Choice(PAGE_PRECISIONS), default="same", show_default=True)
+@with_page_budgets()
 @click.option("--search", metavar="N,N,...", help="Measure the search alone, at these numbers of frames.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def bench(
@@ -38,8 +36,8 @@ def bench(
     dtype: str,
     device: str,
     threads: int | None,
-    memory_gpu_gib: float | None,
-    memory_host_gib: float | None,
+    gpu_gib: float,
+    host_gib: float,
     page_precision: PagePrecision,
     search: str | None,
     as_json: bool,
@@ -79,7 +77,7 @@ def bench(
         if search:
             _bench_search(search, as_json)
             return
-        budgets = page_budgets(memory_gpu_gib, memory_host_gib, page_precision)
+        budgets = page_budgets(gpu_gib, host_gib, page_precision)
         subject = _subject(backbone, shape, dtype, device)
         report = run(subject, compare.split(","), blocks, lambda line: click.echo(line, err=True), budgets)
     click.echo(json.dumps(report.as_dict(), indent=2) if as_json else _table(report))

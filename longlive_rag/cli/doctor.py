@@ -50,16 +50,12 @@ def doctor(backbone: str | None, dtype: str | None, folder: Path, as_json: bool)
 def judged(backbone: str, dtype: str | None) -> list[Finding]:
     """Whether a backbone, by name or folder, would run here; files of a known one need not be there."""
     from longlive_rag.diagnostics.doctor import device_memory, flops_per_second, judge, kind_of, usual_dtype
-    from longlive_rag.presets.catalogue import known_backbone, known_names
-    from longlive_rag.presets.fit import estimate_of_folder, estimate_of_known
-    from longlive_rag.presets.preset import BUILT_IN, load_preset
+    from longlive_rag.presets.needs import estimate
+    from longlive_rag.presets.preset import preset_to_plan_with
 
     device, memory = device_memory()
-    chosen, kind = dtype or usual_dtype(device), kind_of(device)
-    if backbone in known_names() and backbone not in BUILT_IN:
-        needs = estimate_of_known(known_backbone(backbone), chosen, kind)
-    else:
-        needs = estimate_of_folder(load_preset(backbone), chosen, kind)
+    chosen = dtype or usual_dtype(device)
+    needs = estimate(preset_to_plan_with(backbone), chosen, kind_of(device))
     return judge(needs, device, memory, flops_per_second(chosen))
 
 

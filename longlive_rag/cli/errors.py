@@ -6,10 +6,10 @@ import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from re import compile as regex
-from re import escape
 
 import click
+
+from backbone.errors import FieldError
 
 STOPPED = 130
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -38,7 +38,7 @@ def refuse_bad_input(flags: Mapping[str, str] | None = None) -> Iterator[None]:
     """Turn ValueError and OSError into `Refused`, a disk that is full into `Failed`.
 
     Args:
-        flags: field name -> option, so that messages speak of what the user typed.
+        flags: field -> option: those that the command has are named where a `FieldError` names their fields.
     """
     try:
         yield
@@ -46,7 +46,15 @@ def refuse_bad_input(flags: Mapping[str, str] | None = None) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             where = error.filename2 or error.filename
             raise Failed(f"{error.strerror}{f': {where}' if where else ''}; make room, and run this again") from error
-        raise Refused(with_flags(one_line(str(error)), flags or {})) from error
+        message = error.named(_of_command(flags or {})) if isinstance(error, FieldError) else str(error)
+        raise Refused(one_line(message)) from error
+
+
+def _of_command(flags: Mapping[str, str]) -> dict[str, str]:
+    """Those that the command that runs has: a field that a file set is not called by an option of another command."""
+    context = click.get_current_context(silent=True)
+    options = {option for param in context.command.params for option in param.opts} if context else flags.values()
+    return {field: flag for field, flag in flags.items() if flag in options}
 
 
 def check_writable(path: Path | None) -> None:
@@ -60,14 +68,6 @@ def check_writable(path: Path | None) -> None:
         raise ValueError(f"{path} can't be written: it is a folder")
     if not path.absolute().parent.is_dir():
         raise ValueError(f"{path} can't be written: its folder is not there")
-
-
-def with_flags(message: str, flags: Mapping[str, str]) -> str:
-    """Name options where a message names fields: a field with an underscore anywhere, others at the start."""
-    for field, flag in sorted(flags.items(), key=lambda item: -len(item[0])):
-        where = rf"(?<![\w-]){escape(field)}\b" if "_" in field else rf"^{escape(field)}(?= is )"
-        message = regex(where).sub(flag, message)
-    return message
 
 
 def one_line(message: str) -> str:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import Failed, Stopped, check_writable, one_line, refuse_bad_input
-from longlive_rag.cli.generate import quiet_libraries
-from longlive_rag.cli.settings import SETTINGS, Setting
+from longlive_rag.cli.settings import FLAGS, SETTINGS, Setting, now
 from longlive_rag.presets.preset import DEFAULT_BACKBONE
+from longlive_rag.sessions.opening import quiet_libraries
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from eval.plan import Arm, Cell, Plan
 
 EMBEDDERS_HELP = "With commas, the primary one first: dino, dinov2, clip, siglip, pixels, latent, tiny-world, face; "
-EMBEDDERS_HELP += "KIND=FOLDER or KIND=HUB/NAME for weights of your choice."
-NAMED = ("horizons", "seeds", "arms", "embedders", "scenario", "workers", "batch", "address", "engine", "device")
-FLAGS = {**{name: f"--{name}" for name in NAMED}, "embedder": "--embedders", "embed_every": "--embed-every"}
+EMBEDDERS_HELP += "KIND=FOLDER or KIND=HUB/NAME for weights of your choice. Default: tiny-world, its own oracle, for "
+EMBEDDERS_HELP += "takes of tiny-world; else dino, whose weights come from the Hugging Face hub."
 ARM_KEYS = {setting.flag.removeprefix("--"): setting for setting in SETTINGS}
+OLD_ARM_KEYS = {setting.was.removeprefix("--"): setting.flag.removeprefix("--") for setting in SETTINGS if setting.was}
 
 
 class Seconds(click.ParamType):
@@ -61,7 +61,7 @@ def eval() -> None:
 @click.option(
     "--horizons", type=Seconds(), help="Seconds at which drift is read; default: those of 30,60,120 in reach."
 )
-@click.option("--embedders", default="dino", show_default=True, help=EMBEDDERS_HELP)
+@click.option("--embedders", help=EMBEDDERS_HELP)
 @click.option("--embed-every", type=int, default=1, show_default=True, help="Embed every n-th frame.")
 @click.option(
     "--mapping-table", type=click.Path(path_type=Path), help="VBench-Long's subject table, JSON [[raw, mapped]]."
@@ -72,7 +72,7 @@ def eval() -> None:
 def drift(
     videos: tuple[str, ...],
     horizons: tuple[float, ...] | None,
-    embedders: str,
+    embedders: str | None,
     embed_every: int,
     mapping_table: Path | None,
     device: str,
@@ -82,7 +82,7 @@ def drift(
     """Measure how far the subject of each VIDEO_OR_TAKE drifts from its first second.
 
     D(h) is the mean cosine to the first second in seconds 1 to 5, minus the same in the last 5 s before h. Signed;
-    higher is worse; 0 is no drift.
+    higher is worse; 0 is no drift. Where a video is short of h by less than a second, D is measured at its end.
 
     \b
     Examples:
@@ -92,20 +92,22 @@ def drift(
       longlive-rag eval drift video.mp4 --embedders pixels --horizons 12
     """
     from eval.compare import check_report_can_be_drawn
-    from eval.embedders import parse_embedders
+    from eval.embedders import default_embedders, parse_embedders
     from eval.footage import find_footage
     from eval.measure import MeasureSettings
     from eval.protocols import MappingTable
-    from eval.single import possible_horizons
+    from eval.single import MAY_MISS_S, possible_horizons
     from longlive_rag.weights.load import pick_device
 
     with refuse_bad_input(FLAGS):
         footage = [find_footage(Path(video)) for video in videos]
         table: dict[str, Any] = {} if mapping_table is None else {"subject_table": MappingTable.read(mapping_table)}
-        settings = MeasureSettings(horizons or possible_horizons(footage), embed_every=embed_every, **table)
+        asked = horizons or possible_horizons(footage)
+        settings = MeasureSettings(asked, embed_every=embed_every, may_miss_s=MAY_MISS_S, **table)
         for each in footage:
             settings.check(each)
-        specs = parse_embedders(embedders)
+        default = default_embedders(each.backbone for each in footage)
+        specs = parse_embedders(default if embedders is None else embedders)
         target = str(pick_device(device))
         if output is not None:
             check_report_can_be_drawn()
@@ -114,6 +116,7 @@ def drift(
             spec.check()
         with quiet_libraries():
             opened = {spec.kind: spec.open(target) for spec in specs}
+    click.echo(f"Measured by {', '.join(spec.text for spec in specs)}.", err=True)
     measures = _measure_all(footage, opened, settings)
     command = shlex.join(["longlive-rag", *sys.argv[1:]])
     if output is not None:
@@ -141,7 +144,7 @@ def drift(
 @click.option(
     "--horizons", type=Seconds(), default="30,60,120", show_default=True, help="Takes are as long as the last."
 )
-@click.option("--embedders", default="dino", show_default=True, help=EMBEDDERS_HELP)
+@click.option("--embedders", help=EMBEDDERS_HELP)
 @click.option("--embed-every", type=int, default=1, show_default=True, help="Embed every n-th frame.")
 @click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
@@ -214,6 +217,7 @@ def compare(
         click.echo(verdict)
     for warning in results["warnings"]:
         click.echo(warning)
+    click.echo(f"  measured by {plan.embedders}")
     click.echo(f"  report  {run / 'report.html'}\n  figures {run / 'results.json'}, {run / 'takes.csv'}")
 
 
@@ -252,8 +256,11 @@ def _plan(
     scenarios: str,
     scenarios_file: Path | None,
     horizons: tuple[float, ...],
+    embedders: str | None,
+    backbone: str,
     **rest: Any,
 ) -> Plan:
+    from eval.embedders import default_embedders
     from eval.plan import Plan
     from eval.scenarios import read_scenarios, read_subjects, stories
 
@@ -265,7 +272,8 @@ def _plan(
     known = read_scenarios(scenarios_file)
     told = stories(read_subjects(prompts), names, known, horizons)
     about = {name: str(known[name].get("about", "")) for name in names}
-    return Plan(arms=_arms(arms), stories=told, horizons_s=horizons, about=about, **rest)
+    embedders = default_embedders([backbone]) if embedders is None else embedders
+    return Plan(backbone, _arms(arms), told, horizons_s=horizons, embedders=embedders, about=about, **rest)
 
 
 def _arms(text: str) -> tuple[Arm, ...]:
@@ -293,7 +301,10 @@ def _arm(name: str, table: Any) -> Arm:
         raise ValueError(f"arm {name!r} must be a table, as in [{name}]")
     changes: dict[str, dict[str, Any]] = {}
     retrieval: Any = "similar"
-    for key, value in table.items():
+    for typed, value in table.items():
+        key = OLD_ARM_KEYS.get(typed, str(typed))
+        if key != typed:
+            click.echo(f"Note: {typed} of arm {name!r} {now(key)}.", err=True)
         if key == "retrieval":
             retrieval = value
         elif key == "memory":
@@ -334,15 +345,18 @@ def _measure_all(footage: Sequence[Footage], embedders: Any, settings: Any) -> l
 
 
 def _drift_table(measures: Sequence[dict[str, Any]]) -> str:
-    from eval.single import drift_rows
+    from eval.single import drift_rows, horizon_in_words
 
+    rows = drift_rows(measures)
     lines = [f"{'video':<32} {'embedder':<10} {'h':>5} {'D(h)':>8} {'start':>7} {'end':>7} {'seen':>5} {'motion':>7}"]
-    for row in drift_rows(measures):
+    for row in rows:
         figures = ["     -" if row[name] is None else f"{row[name]:.4f}" for name in ("drift", "opening", "last")]
         lines.append(
             f"{row['video'][-32:]:<32} {row['embedder']:<10} {row['horizon_s']:>4g}s {figures[0]:>8} {figures[1]:>7} "
             f"{figures[2]:>7} {row['seen']:>5.0%} {row['motion']:>7.4f}"
         )
+    short = [f"{row['video']}: {horizon_in_words(row)}" for row in rows if row["measured_at_s"] < row["horizon_s"]]
+    lines += dict.fromkeys(short)
     return "\n".join(lines)
 
 

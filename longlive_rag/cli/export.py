@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
+from longlive_rag.cli.settings import FLAGS
 from longlive_rag.takes.folder import check_no_take_file
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def export(
         longlive-rag take export takes/story --cues story.txt
     """
     targets = {kind: path for kind, path in wanted.items() if path is not None}
-    with refuse_bad_input({"codec": "--codec"}):
+    with refuse_bad_input(FLAGS):
         from longlive_rag.media.video import check_codec
         from longlive_rag.takes.export import open_excerpt
         from longlive_rag.takes.folder import read_record

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backbone.errors import FieldError
 from longlive_rag.cli.errors import check_writable, refuse_bad_input
-from longlive_rag.cli.settings import FLAGS, Gibibytes, page_budgets
+from longlive_rag.cli.settings import FLAGS, page_budgets, with_page_budgets
 from longlive_rag.presets.preset import DEFAULT_BACKBONE
-from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
+from retrieval.budgets import PageBudgets, PagePrecision
 
 if TYPE_CHECKING:
     from longlive_rag.diagnostics.footprint import Footprint, Sample
@@ -25,9 +26,7 @@ PROMPT = "a red circle walks in a meadow"
 @click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
 @click.option("--shape", type=click.Choice(["bench-small", "wan-1.3b"]), help="Random weights of this size instead.")
 @click.option("--steps", default=4, show_default=True, type=click.IntRange(1, 4), help="Of --shape: denoising steps.")
-@click.option("--memory-gpu-gib", default="0", show_default=True, type=Gibibytes())
-@click.option("--memory-host-gib", default="32MiB", show_default=True, type=Gibibytes())
-@click.option("--page-precision", type=click.Choice(PAGE_PRECISIONS), default="same", show_default=True)
+@with_page_budgets(gpu="0", host="32MiB")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default is one a core.")
@@ -38,8 +37,8 @@ def footprint(
     backbone: str,
     shape: str | None,
     steps: int,
-    memory_gpu_gib: float,
-    memory_host_gib: float,
+    gpu_gib: float,
+    host_gib: float,
     page_precision: PagePrecision,
     dtype: str,
     device: str,
@@ -55,21 +54,24 @@ def footprint(
     \b
     Examples:
       longlive-rag footprint --seconds 60,240,960 -o flat.png
-      longlive-rag footprint --shape bench-small --steps 1 --seconds 15,60 --memory-host-gib 128MiB
+      longlive-rag footprint --shape bench-small --steps 1 --seconds 15,60 --page-host-gib 128MiB
     """
     import torch
 
     from longlive_rag.diagnostics.footprint import check_lengths, draw, measure
+    from longlive_rag.media.charts import check_charts
 
     if threads:
         torch.set_num_threads(threads)
     with refuse_bad_input(FLAGS):
         asked = _lengths(lengths)
         check_lengths(asked)
-        budgets = page_budgets(memory_gpu_gib, memory_host_gib, page_precision)
+        budgets = page_budgets(gpu_gib, host_gib, page_precision)
         if output and output.suffix != ".png":
             raise ValueError(f"--output is {output}; its name must end in .png")
         check_writable(output)
+        if output:
+            check_charts("--output")
         samples = _samples(backbone, shape, steps, asked[-1], budgets, dtype, device)
         curve = measure(samples, asked, lambda line: click.echo(line, err=True))
     if output:
@@ -96,7 +98,7 @@ def _lengths(text: str) -> list[float]:
     try:
         return [float(word) for word in text.split(",")]
     except ValueError as error:
-        raise ValueError(f"seconds is {text!r}; give rising numbers such as 60,240,960") from error
+        raise FieldError("seconds", text, "give rising numbers such as 60,240,960") from error
 
 
 def _as_dict(curve: Footprint) -> dict[str, object]:

@@ -131,8 +131,8 @@ def search(
 
 def _text_encoder(takes: Library, backbone: str | None) -> PromptUnits:
     """What embeds prompts: the text encoder of `backbone`, or of the one that most takes are by."""
-    from longlive_rag.cli.generate import quiet_libraries
     from longlive_rag.presets.preset import find_folder
+    from longlive_rag.sessions.opening import quiet_libraries
 
     name = backbone or Counter(take.record["run"]["backbone"] for take in takes.takes).most_common(1)[0][0]
     try:

@@ -9,8 +9,7 @@ from pathlib import Path
 import click
 
 from longlive_rag.cli.errors import check_writable, refuse_bad_input
-
-FIELDS = {"looked_up_on": "--on", "expires": "--expires", "use": "--use", "source": "--source", "by": "--by"}
+from longlive_rag.cli.settings import FLAGS
 
 
 @click.group()
@@ -60,7 +59,7 @@ def record(
     from longlive_rag.rights.records import folder_of, record_terms
     from longlive_rag.rights.spdx import allowed_use
 
-    with refuse_bad_input(FIELDS):
+    with refuse_bad_input(FLAGS):
         who = _who_is_logged_in() if by is None else by
         files = record_terms(
             path,

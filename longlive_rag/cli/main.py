@@ -26,6 +26,7 @@ COMMANDS = {
     "footprint": "Measure peak memory over takes of growing length.",
     "models": "Backbones: list, fetch, convert, check.",
     "license": "Terms of weights: record and report.",
+    "plugins": "What installed packages add: policies, embedders, metrics, layouts.",
     "doctor": "Look at this machine: what would run here?",
     "world": "The procedural world that tiny-world was trained on.",
 }

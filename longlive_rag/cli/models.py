@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import Failed, refuse_bad_input
+from longlive_rag.cli.settings import FLAGS
 
 if TYPE_CHECKING:
     from longlive_rag.diagnostics.doctor import Finding
@@ -144,11 +145,11 @@ def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
       longlive-rag models convert longlive_base.pt models/longlive --base Wan2.1-T2V-1.3B --lora lora.pt \\
         --preset longlive --dtype bfloat16
     """
-    from longlive_rag.cli.generate import quiet_libraries
+    from longlive_rag.sessions.opening import quiet_libraries
     from longlive_rag.weights.convert import Sources
     from longlive_rag.weights.convert import convert as make
 
-    with refuse_bad_input({"lora_alpha": "--lora-alpha"}), quiet_libraries():
+    with refuse_bad_input(FLAGS), quiet_libraries():
         try:
             done = make(Sources(source, **settings), dest)
         except OSError as error:
@@ -186,11 +187,11 @@ def check(folder: Path, dtype: str | None, as_json: bool) -> None:
       longlive-rag models check tiny-world
     """
     from longlive_rag.cli.doctor import line
-    from longlive_rag.cli.generate import quiet_libraries
     from longlive_rag.diagnostics.doctor import device_memory, judge, kind_of, usual_dtype
     from longlive_rag.diagnostics.inventory import inventory
-    from longlive_rag.presets.fit import estimate_of_folder
+    from longlive_rag.presets.needs import estimate
     from longlive_rag.presets.preset import BUILT_IN, load_preset
+    from longlive_rag.sessions.opening import quiet_libraries
 
     with refuse_bad_input(), quiet_libraries():
         if not folder.is_dir():
@@ -200,7 +201,7 @@ def check(folder: Path, dtype: str | None, as_json: bool) -> None:
         findings, loads = inventory(folder)
         if loads:
             device, memory = device_memory()
-            needs = estimate_of_folder(load_preset(str(folder)), dtype or usual_dtype(device), kind_of(device))
+            needs = estimate(load_preset(str(folder)), dtype or usual_dtype(device), kind_of(device))
             findings += judge(needs, device, memory)
         if len(findings) > 1:  # something of a model is there
             findings += _terms_of(folder)
@@ -227,9 +228,9 @@ def embed_prompts(prompts: tuple[str, ...], backbone: str, prompt_file: Path | N
     Example:
       longlive-rag models embed-prompts "a red circle walks in a meadow" --backbone tiny-world -o prompts.safetensors
     """
-    from longlive_rag.cli.generate import quiet_libraries
     from longlive_rag.presets.preset import load_preset
     from longlive_rag.presets.prompts import read_prompts
+    from longlive_rag.sessions.opening import quiet_libraries
 
     with refuse_bad_input(), quiet_libraries():
         if prompt_file is not None:
@@ -292,6 +293,7 @@ def _convert_command(known: KnownBackbone, fetched: list[Fetched], name: str) ->
 
 
 def _as_dict(known: KnownBackbone) -> dict[str, Any]:
-    facts = {**asdict(known), "built_in": None if known.built_in is None else str(known.built_in)}
+    folders = {"built_in": known.built_in, "configs": known.configs}
+    facts = {**asdict(known), **{name: None if path is None else str(path) for name, path in folders.items()}}
     facts["files"] = [{**asdict(files), "use": files.use} for files in known.files]
     return facts

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import FLAGS, Gibibytes, build_checkpoint, build_request, with_checkpoints, with_settings
+from longlive_rag.cli.settings import FLAGS, Gibibytes, build_request, with_checkpoints, with_settings
 from longlive_rag.config import CheckpointConfig, CheckpointMode
 from longlive_rag.generation.cues import Schedule
-from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
+from longlive_rag.presets.preset import DEFAULT_BACKBONE, preset_to_plan_with
 
 if TYPE_CHECKING:
     from longlive_rag.config import TakeRequest
-    from longlive_rag.presets.plan import Plan
+    from longlive_rag.presets.needs import Plan
     from longlive_rag.presets.preset import Preset
 
 
@@ -46,21 +46,27 @@ def plan(
 ) -> None:
     """Work out what a take will need of GPU, host and disk, from the backbone's configs alone.
 
+    The weights of a known backbone need not be here yet.
+
     \b
     Examples:
       longlive-rag plan --seconds 960
-      longlive-rag plan --seconds 120 --memory-host-gib 0.05
+      longlive-rag plan --seconds 120 --page-host-gib 0.05
       longlive-rag plan --seconds 120 --host-gib 16
+      longlive-rag plan --backbone longlive --device cuda --dtype bfloat16 --gpu-gib 24 --host-gib 64
     """
     with refuse_bad_input(FLAGS):
-        from longlive_rag.presets.plan import budgets_that_fit
+        from longlive_rag.presets.needs import budgets_that_fit
 
-        preset = load_preset(backbone)
+        preset = preset_to_plan_with(backbone)
         request = build_request(preset, Schedule("a plan", (), seconds), 0, None, settings)
-        checkpoints = build_checkpoint(CheckpointConfig(), checkpoint, checkpoint_gib)
+        checkpoints = CheckpointConfig().changed(checkpoint, checkpoint_gib)
         sizes = [None if gib is None else int(gib * 2**30) for gib in (gpu_gib, host_gib)]
         result = plan_request(preset, request, dtype, device, cues, checkpoints, sizes[0])
         advice = budgets_that_fit(result, *sizes)
+    if not preset.has_weights:
+        how = f"`longlive-rag models show {backbone}` says how to get them"
+        click.echo(f"Note: planned from the configs; the weights of {backbone} are not here yet. {how}.", err=True)
     if as_json:
         totals = {"device_bytes": result.device_bytes, "host_bytes": result.host_bytes, "disk_bytes": result.disk_bytes}
         click.echo(json.dumps({**asdict(result), **totals, "advice": advice}, indent=2))
@@ -72,19 +78,16 @@ def plan_request(
     preset: Preset, request: TakeRequest, dtype: str, device: str, has_cues: bool, checkpoints: CheckpointConfig,
     gpu_bytes: int | None = None,
 ) -> Plan:  # fmt: skip
-    """The plan of a request on a pipeline folder; on a GPU of known size, the text encoder lies where it will."""
-    import torch
-
+    """The plan of a request on a backbone; on a GPU of known size, the text encoder lies where it will."""
     from longlive_rag.presets.geometry import read_geometry
-    from longlive_rag.presets.plan import decode_bytes, make_plan, vae_channels, weight_bytes
+    from longlive_rag.presets.needs import decode_bytes, estimate, make_plan, vae_channels, weight_bytes
     from longlive_rag.takes.folder import estimate_bytes
     from longlive_rag.timeline import Timeline
-    from longlive_rag.weights.load import text_device
 
     output, context = request.output, request.context
     on_gpu, text_on_host = device == "cuda", False
     if on_gpu and gpu_bytes:
-        text_on_host = text_device(preset.folder, dtype, torch.device(device), gpu_bytes).type == "cpu"
+        text_on_host = not estimate(preset, dtype, device).has_room_for_text(gpu_bytes)
     timeline = Timeline(request.pixel_frames, output.fps, context.frames_per_block, preset.temporal_factor)
     return make_plan(
         read_geometry(preset, output, request.memory.encoder),

@@ -10,11 +10,13 @@ from typing import Any, ClassVar
 
 import click
 
-from longlive_rag.config import CheckpointConfig, CheckpointMode, Cue, TakeRequest
+from longlive_rag.config import Cue, TakeRequest
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.preset import Preset
 from longlive_rag.timecode import parse_timecode
 from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 class Steps(click.ParamType):
@@ -79,7 +81,7 @@ class Switched(click.ParamType):
 class Setting:
     """An option that sets one field of the request; left out, the backbone's preset stands.
 
-    `off` is the help of a second option, --no-..., that sets the field to 0.
+    `off` is the help of a second option, --no-..., that sets the field to 0; `was` is the option's old name.
     """
 
     flag: str
@@ -89,6 +91,7 @@ class Setting:
     help: str
     repeats: bool = False
     off: str | None = None
+    was: str | None = None
 
     @property
     def key(self) -> str:
@@ -121,8 +124,22 @@ SETTINGS = (
         click.Choice(["autoencoder", "mean_pool"]),
         "What memory compares frames by.",
     ),
-    Setting("--memory-gpu-gib", "memory", "gpu_gib", Gibibytes(), "What pages may take of the GPU's memory."),
-    Setting("--memory-host-gib", "memory", "host_gib", Gibibytes(), "What pages may take of the host's memory."),
+    Setting(
+        "--page-gpu-gib",
+        "memory",
+        "gpu_gib",
+        Gibibytes(),
+        "GPU memory that the page cache may take.",
+        was="--memory-gpu-gib",
+    ),
+    Setting(
+        "--page-host-gib",
+        "memory",
+        "host_gib",
+        Gibibytes(),
+        "Host memory that the page cache may take.",
+        was="--memory-host-gib",
+    ),
     Setting(
         "--page-precision",
         "memory",
@@ -171,6 +188,7 @@ SETTINGS = (
         float,
         "For --establish: a view is new if it is less similar (cosine) than this to all that memory holds.",
     ),
+    Setting("--policy", "memory", "policy", str, "Which past frames are picked; 'plugins' lists what is installed."),
     Setting(
         "--remember",
         "memory",
@@ -203,24 +221,74 @@ POLICY = click.option(
     help="Refuse weights whose recorded terms don't allow this. Default: LONGLIVE_RAG_LICENSE_POLICY, else the config "
     "file, else any.",
 )
-PLAIN_FLAGS = {
-    name: f"--{name}" for name in ("seconds", "seed", "device", "dtype", "codec", "phase", "at", "checkpoint")
+NAMED_LIKE_FIELDS = (
+    "seconds", "seed", "device", "dtype", "codec", "phase", "at", "checkpoint", "checkpoint_gib", "start_image",
+    "cues_line", "switch_every", "lora_alpha", "use", "source", "by", "expires", "horizons", "seeds", "arms",
+    "embedders", "embed_every", "scenario", "workers", "batch", "address", "engine",
+)  # fmt: skip
+FLAGS = {
+    **{field: f"--{field.replace('_', '-')}" for field in NAMED_LIKE_FIELDS},
+    **{setting.field: setting.flag for setting in SETTINGS},
+    **{"looked_up_on": "--on", "embedder": "--embedders"},
 }
-PLAIN_FLAGS |= {"checkpoint_gib": "--checkpoint-gib", "start_image": "--start-image"}
-PLAIN_FLAGS |= {"cues_line": "--cues-line", "switch_every": "--switch-every"}
-FLAGS = {setting.field: setting.flag for setting in SETTINGS} | PLAIN_FLAGS
+"""Field of a `FieldError` -> the option that sets it, of all commands."""
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `SETTINGS`, in their order."""
     for setting in reversed(SETTINGS):
-        repeats: dict[str, Any] = {"multiple": True} if setting.repeats else {"default": None}
+        more: dict[str, Any] = {"multiple": True} if setting.repeats else {"default": None}
         if setting.off is not None:
             name = setting.flag.replace("--", "--no-", 1)
             command = click.option(name, setting.key, flag_value=0.0, type=setting.type, help=setting.off)(command)
-        option = click.option(setting.flag, setting.key, type=setting.type, help=setting.help, **repeats)
-        command = option(command)
+        add = named_option(setting.flag, setting.key, setting.was, type=setting.type, help=setting.help, **more)
+        command = add(command)
     return command
+
+
+def named_option(flag: str, key: str, was: str | None = None, **attributes: Any) -> Decorator:
+    """`click.option`; its old name, if it has one, works for one more release, hidden from --help, with a note.
+
+    Where both names are typed, the new one counts.
+    """
+    if was is None:
+        return click.option(flag, key, **attributes)
+
+    def note(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        if value is not None:
+            click.echo(f"Note: {was} {now(flag)}.", err=True)
+            context.meta[was] = value
+
+    def either(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        typed = context.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE
+        return value if typed else context.meta.get(was, value)
+
+    new = click.option(flag, key, callback=either, **attributes)
+    old = click.option(was, type=attributes["type"], hidden=True, expose_value=False, callback=note)
+    return lambda command: old(new(command))
+
+
+def now(name: str) -> str:
+    """What is said after an old name."""
+    return f"is now {name}; the old name works for one more release"
+
+
+def with_page_budgets(gpu: str = "4", host: str = "8") -> Decorator:
+    """Give a command the options about the page cache: `gpu_gib`, `host_gib` and `page_precision`.
+
+    Args:
+        gpu, host: their defaults.
+    """
+    defaults = {"gpu_gib": gpu, "host_gib": host, "page_precision": "same"}
+    pages = [setting for setting in SETTINGS if setting.field in defaults]
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for each in reversed(pages):
+            more: dict[str, Any] = {"default": defaults[each.field], "show_default": True}
+            command = named_option(each.flag, each.field, each.was, type=each.type, help=each.help, **more)(command)
+        return command
+
+    return add
 
 
 def with_checkpoints(command: Callable[..., None]) -> Callable[..., None]:
@@ -318,13 +386,11 @@ def _cue_seconds(number: int, at: str, fps: int) -> float:
         raise ValueError(f"cue {number}: {error}") from error
 
 
-def page_budgets(gpu_gib: float | None, host_gib: float | None, precision: PagePrecision) -> PageBudgets:
-    """What the options about pages say, defaults for the rest; ValueError if a size is below 0."""
-    given = {"gpu_bytes": gpu_gib, "host_bytes": host_gib}
-    sizes: dict[str, Any] = {name: int(gib * 2**30) for name, gib in given.items() if gib is not None}
-    if any(size < 0 for size in sizes.values()):
-        raise ValueError("memory budgets must be 0 or more")
-    return PageBudgets(**sizes, precision=precision)
+def page_budgets(gpu_gib: float, host_gib: float, precision: PagePrecision) -> PageBudgets:
+    """What the options about pages say; ValueError if a size is below 0."""
+    if min(gpu_gib, host_gib) < 0:
+        raise ValueError("page budgets must be 0 or more")
+    return PageBudgets(gpu_bytes=int(gpu_gib * 2**30), host_bytes=int(host_gib * 2**30), precision=precision)
 
 
 def build_request(
@@ -365,8 +431,3 @@ def build_request(
         output=replace(preset.output, **changes["output"]),
         start_image=start_image,
     )
-
-
-def build_checkpoint(before: CheckpointConfig, mode: CheckpointMode | None, gib: float | None) -> CheckpointConfig:
-    """What the user said, and `before` for the rest; ValueError if it can't be."""
-    return CheckpointConfig(mode or before.mode, before.gib if gib is None else gib)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from longlive_rag.cli.errors import Failed, Stopped, refuse_bad_input
+from longlive_rag.cli.making import note
 from longlive_rag.cli.settings import FLAGS, Steps, build_request
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
@@ -53,39 +54,32 @@ def corpus(
     """
     from tqdm import tqdm
 
-    from longlive_rag.cli.generate import open_backbone, provenance_of, reason_of
-    from longlive_rag.presets.geometry import backbone_id
     from longlive_rag.presets.prompts import read_prompts
-    from longlive_rag.sessions.corpus import check_not_finished, make_takes, take_folders
-    from longlive_rag.takes.branch import is_finished
-    from longlive_rag.takes.folder import check_take_folder
+    from longlive_rag.sessions.corpus import make_corpus, missing_takes
+    from longlive_rag.sessions.making import reason_of
+    from longlive_rag.sessions.opening import Labels, Opening, open_backbone, provenance_of
 
     with refuse_bad_input(FLAGS):
         preset = load_preset(backbone)
         told = [(prompt, seed) for prompt in read_prompts(prompts) for seed in range(seeds)]
         requests = [build_request(preset, Schedule(prompt, (), seconds), seed, memory, {}) for prompt, seed in told]
-        folders = take_folders(output, len(requests))
-        weights = backbone_id(preset.folder)
-        left = [pair for pair in zip(requests, folders, strict=True) if not is_finished(pair[1], pair[0], weights)]
-        for request, folder in left:
-            check_not_finished(folder)
-            check_take_folder(folder, request, overwrite=True)
-        provenance = provenance_of(preset, None, False, None, False)
-    frames = sum(request.pixel_frames for request, _ in left)
+        left = missing_takes(requests, output, preset)
+        provenance = provenance_of(preset, Labels())
     if left:
-        pipe, run = open_backbone(preset, left[0][0], device, dtype, "vp9", provenance)
         with refuse_bad_input(FLAGS):
+            pipe, run = open_backbone(preset, left[0][0], Opening(device, dtype), provenance, note)
             for request, _ in left:
                 pipe.check(request)
+        frames = sum(request.pixel_frames for request, _ in left)
         try:
             with tqdm(total=frames, unit=" frames", smoothing=0) as bar:
-                make_takes(pipe, run, left, batch, bar.update)
+                make_corpus(pipe, run, left, batch, bar.update)
         except KeyboardInterrupt as error:
             raise Stopped(f"Stopped; what is finished in {output} stays, the same command goes on") from error
         except OSError as error:
             raise Failed(f"{reason_of(error)}; what is finished in {output} stays, the same command goes on") from error
     click.echo(
-        f"{output}: {len(folders)} takes of {seconds:g} s, {len(folders) - len(left)} of them were there already"
+        f"{output}: {len(requests)} takes of {seconds:g} s, {len(requests) - len(left)} of them were there already"
     )
 
 
@@ -93,17 +87,21 @@ def corpus(
 @click.option("--latents", "takes", type=FOLDER, multiple=True, required=True, metavar="TAKE",
               help="A take, or a folder of takes; repeat for more.")  # fmt: skip
 @click.option("-o", "--output", required=True, type=FOLDER, help="Folder of the run.")
-@click.option("--steps", type=int, default=3000, show_default=True)
-@click.option("--batch", type=int, default=128, show_default=True, help="Chunks a step.")
-@click.option("--chunk-frames", type=int, default=8, show_default=True, help="Consecutive latent frames of a chunk.")
-@click.option("--learning-rate", type=float, default=3e-4, show_default=True)
-@click.option("--delta-weight", type=float, default=1.0, show_default=True, help="Of the window temporal delta.")
-@click.option("--smoothing-weight", type=float, default=1.0, show_default=True, help="Of the trajectory smoothing.")
-@click.option("--grow-in", type=float, default=0.5, show_default=True,
+@click.option("--steps", type=click.IntRange(min=1), default=3000, show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Chunks a step.")
+@click.option("--chunk-frames", type=click.IntRange(min=4), default=8, show_default=True,
+              help="Consecutive latent frames of a chunk.")  # fmt: skip
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=3e-4, show_default=True)
+@click.option("--delta-weight", type=click.FloatRange(min=0), default=1.0, show_default=True,
+              help="Of the window temporal delta.")  # fmt: skip
+@click.option("--smoothing-weight", type=click.FloatRange(min=0), default=1.0, show_default=True,
+              help="Of the trajectory smoothing.")  # fmt: skip
+@click.option("--grow-in", type=click.FloatRange(0, 1), default=0.5, show_default=True,
               help="Share of the steps in which these two weights rise from 0.")  # fmt: skip
 @click.option("--hidden-dims", type=Steps(), default="64,128,256", show_default=True, help="Widths of the encoder.")
-@click.option("--embedding-dim", type=int, default=1024, show_default=True)
-@click.option("--validation-share", type=float, default=0.1, show_default=True, help="Of the frames, held out.")
+@click.option("--embedding-dim", type=click.IntRange(min=1), default=1024, show_default=True)
+@click.option("--validation-share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.1,
+              show_default=True, help="Of the frames, held out.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -120,11 +118,13 @@ def encoder(takes: tuple[Path, ...], output: Path, device: str, as_json: bool, *
     """
     from tqdm import tqdm
 
+    from longlive_rag.media.charts import check_charts
     from longlive_rag.media.training_picture import draw_training
     from longlive_rag.weights.load import pick_device
     from retrieval.training import Chunks, EncoderTraining, read_log, train_encoder
 
     with refuse_bad_input(FLAGS):
+        check_charts("training.png", "train")
         asked = EncoderTraining(**settings)
         frames = _frames_of(takes)
         Chunks(frames, asked)

@@ -9,19 +9,17 @@ from pathlib import Path
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import FLAGS, Gibibytes, page_budgets
-from retrieval.budgets import PAGE_PRECISIONS, PagePrecision
+from longlive_rag.cli.settings import FLAGS, page_budgets, with_page_budgets
+from retrieval.budgets import PagePrecision
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--device", default="cpu", show_default=True, help="Where to replay: cpu or cuda.")
-@click.option("--memory-gpu-gib", "gpu_gib", type=Gibibytes(), help="What pages may take of the GPU's memory.")
-@click.option("--memory-host-gib", "host_gib", type=Gibibytes(), help="What pages may take of the host's memory.")
-@click.option("--page-precision", type=click.Choice(PAGE_PRECISIONS), default="same", show_default=True)
+@with_page_budgets()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list instead of a line a file.")
 def verify(
-    files: tuple[Path, ...], device: str, gpu_gib: float | None, host_gib: float | None, page_precision: PagePrecision,
+    files: tuple[Path, ...], device: str, gpu_gib: float, host_gib: float, page_precision: PagePrecision,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Replay golden trajectories and compare, in float32.
@@ -35,7 +33,7 @@ def verify(
       longlive-rag verify tests/golden/*.safetensors
       longlive-rag verify --json tests/golden/rag_ae.safetensors
     How far pages lead away that were not kept, or kept in 8 bits:
-      longlive-rag verify --memory-host-gib 0 tests/golden/rag_ae.safetensors
+      longlive-rag verify --page-host-gib 0 tests/golden/rag_ae.safetensors
       longlive-rag verify --page-precision float8 tests/golden/rag_ae.safetensors
     """
     from longlive_rag.diagnostics.verify import Golden, replay

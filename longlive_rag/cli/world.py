@@ -272,12 +272,15 @@ def evaluate(
       longlive-rag world evaluate --json evaluation.json --strips pictures
       longlive-rag world evaluate vae prompts --takes 8
     """
+    from longlive_rag.media.charts import check_charts
     from longlive_rag.tinyworld.curve_picture import draw_agreement
     from longlive_rag.weights.load import load_pipeline
 
     _set_threads(threads)
     with refuse_bad_input():
         check_writable(json_path)
+        if strips and "drift" in (sections or SECTIONS):
+            check_charts("--strips of drift")
         figures = read_json(json_path) if json_path and json_path.is_file() else {}
         pipe = load_pipeline(backbone)
     for section in sections or SECTIONS:
@@ -364,11 +367,14 @@ def _set_threads(threads: int | None) -> None:
 
 
 def _hardware(device: str, bfloat16: bool, threads: int | None) -> Hardware:
+    """Where a stage is trained; refuses what is missing for the picture that it ends with, too."""
+    from longlive_rag.media.charts import check_charts
     from longlive_rag.tinyworld.training import Hardware
     from longlive_rag.weights.load import pick_device
 
     _set_threads(threads)
     with refuse_bad_input():
+        check_charts("training.png", "train")
         return Hardware(pick_device(device), bfloat16)
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from backbone.config import ContextConfig, SamplerConfig
+from backbone.errors import FieldError, Name
 from backbone.transformer import CausalWanTransformer, attention
 from backbone.vae import StreamingDecoder
 from longlive_rag.generation.noise import PhiloxNoise
@@ -51,7 +52,7 @@ class ArmKind:
 ARMS = {
     "native": ArmKind(),
     "memory": ArmKind(memory=True),
-    "establish": ArmKind(memory=True, rules=RetrievalRules(establish_frames=8)),  # closed soon, so each frame is asked
+    "establish": ArmKind(memory=True, rules=RetrievalRules(establish_frames=8, new_view=0.5)),  # soon closed
     "remade": ArmKind(memory=True, budgets=PageBudgets(gpu_bytes=0, host_bytes=0)),
     "cue": ArmKind(cued=True),
     "memory-cue": ArmKind(memory=True, cued=True),
@@ -204,12 +205,13 @@ def run(
     """Measure `blocks` blocks of each arm, interleaved with their rooflines; `budgets` are of the memory's pages.
 
     Raises:
-        ValueError: for an unknown arm, the same one twice, or fewer than one block.
+        FieldError: for an unknown arm, the same one twice, or fewer than one block.
     """
     if not arms or len(set(arms)) < len(arms) or not set(arms) <= ARMS.keys():
-        raise ValueError(f"arms are {','.join(arms)!r}; name each of {','.join(ARMS)} at most once")
+        claim = (Name("arms"), f" are {','.join(arms)!r}")
+        raise FieldError("arms", list(arms), f"name each of {','.join(ARMS)} at most once", claim=claim)
     if blocks < 1:
-        raise ValueError(f"blocks is {blocks}; it must be at least 1")
+        raise FieldError("blocks", blocks, "it must be at least 1")
     running = [_Arm(subject, arm, budgets or PageBudgets()) for arm in arms]
     for arm in running:
         progress(f"warming up {arm.name}: {arm.warm_up_blocks} blocks")

@@ -13,7 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from longlive_rag.presets.fit import Estimate
+import psutil
+
+from longlive_rag.presets.needs import Estimate
 from retrieval.files import in_words
 
 Verdict = Literal["ok", "note", "bad"]
@@ -74,13 +76,8 @@ def device_memory() -> tuple[str, int]:
 
 
 def free_memory() -> int:
-    """Bytes of memory that can be had now; all of it where the system doesn't say."""
-    info = Path("/proc/meminfo")
-    if info.is_file():
-        fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
-        if "MemAvailable" in fields:
-            return int(fields["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes of memory that can be had now, without swapping."""
+    return int(psutil.virtual_memory().available)
 
 
 def usual_dtype(device: str) -> str:
@@ -116,7 +113,7 @@ def judge(needs: Estimate, device: str, memory_bytes: int, flops: float | None =
     """Whether a backbone fits a device, how fast it would be, and what to change if not."""
     parts = ", ".join(f"{name} {in_words(count)}" for name, count in needs.bytes_by_part.items())
     fits = needs.device_bytes <= memory_bytes
-    text_fits = needs.device_bytes + needs.text_encoder_bytes <= memory_bytes
+    text_fits = needs.has_room_for_text(memory_bytes)
     findings = [
         Finding(
             "memory it takes",

@@ -15,18 +15,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
 
+from backbone.errors import FieldError
 from longlive_rag.diagnostics.bench import Subject
 from longlive_rag.generation.noise import PhiloxNoise
 from longlive_rag.generation.rollout import MemorySetup, Rollout
+from longlive_rag.media.charts import Line, add_legend, draw_lines, new_chart, save_chart, start_at_zero
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.timeline import Timeline
 from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.store import BlockRecord, LatentWriter
-
-PICTURE_SIZE = (1200, 640)
-MARGIN = 90
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,10 @@ def measure(blocks: Iterator[Sample], lengths: Sequence[float], progress: Callab
 
 
 def check_lengths(lengths: Sequence[float]) -> None:
-    """Raise ValueError unless there are rising lengths above 0."""
+    """Raise FieldError unless there are rising lengths above 0."""
     if not lengths or any(length <= 0 for length in lengths) or sorted(set(lengths)) != list(lengths):
-        raise ValueError(f"seconds is {','.join(f'{s:g}' for s in lengths)!r}; give rising numbers such as 60,240,960")
+        shown = repr(",".join(f"{seconds:g}" for seconds in lengths))
+        raise FieldError("seconds", list(lengths), "give rising numbers such as 60,240,960", shown)
 
 
 def samples_of_pipeline(
@@ -160,27 +159,14 @@ def reset_peak() -> None:
 
 def draw(curves: dict[str, Footprint], path: Path) -> None:
     """A picture of curves by name: seconds of the take to the right, memory upwards from zero."""
-    picture = Image.new("RGB", PICTURE_SIZE, "white")
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(18)
-    width, height = PICTURE_SIZE
-    longest = max(sample.seconds for curve in curves.values() for sample in curve.samples)
-    most = 1.15 * max(_bytes(sample) for curve in curves.values() for sample in curve.samples)
-
-    def place(seconds: float, count: float) -> tuple[float, float]:
-        x = MARGIN + seconds / longest * (width - 2 * MARGIN)
-        return x, height - MARGIN - count / most * (height - 2 * MARGIN)
-
-    for quarter in range(5):
-        seconds, count = longest * quarter / 4, most * quarter / 4
-        pen.line((*place(0, count), *place(longest, count)), fill="#dddddd")
-        pen.text((MARGIN - 8, place(0, count)[1]), f"{count / 2**20:.0f}", "#444444", font, anchor="rm")
-        pen.text((place(seconds, 0)[0], height - MARGIN + 8), f"{seconds:.0f} s", "#444444", font, anchor="ma")
-    pen.text((MARGIN, 30), "Memory over the length of a take, MiB", "#000000", ImageFont.load_default(24))
+    figure, (axes,) = new_chart(4.6)
     for number, (name, curve) in enumerate(curves.items()):
-        color = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd")[number % 4]
-        pen.line([place(sample.seconds, _bytes(sample)) for sample in curve.samples], fill=color, width=3)
-        pen.text((MARGIN + 12, MARGIN + 24 * number), name, color, font)
-    picture.save(path, format="PNG")
+        seconds = [sample.seconds for sample in curve.samples]
+        draw_lines(axes, [Line(seconds, [_bytes(sample) / 2**20 for sample in curve.samples], name, number)])
+    axes.set(xlabel="seconds of the take", ylabel="peak memory so far, MiB")
+    start_at_zero(axes)
+    add_legend(figure)
+    save_chart(figure, path)
 
 
 def _bytes(sample: Sample) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from backbone.errors import FieldError
 from retrieval.index import FrameIndex
 from retrieval.policy import unit
 
@@ -48,10 +49,10 @@ def measure_search(
     """Fill an index with takes' worth of embeddings, and search it one query at a time.
 
     Raises:
-        ValueError: for fewer frames than are searched for.
+        FieldError: for fewer frames than are searched for.
     """
     if frames < limit:
-        raise ValueError(f"frames is {frames}; there must be at least {limit} to search for")
+        raise FieldError("frames", frames, f"there must be at least {limit} to search for")
     rng = np.random.default_rng(0)
     index = FrameIndex(embedding_dim)
     begin_s = time.perf_counter()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from longlive_rag.config import MemoryConfig, TakeRequest
+from longlive_rag.config import SEARCH, MemoryConfig, TakeRequest
+from longlive_rag.environment import plugin
 from longlive_rag.generation.cues import cue_blocks, steered, steering_block
 from longlive_rag.timeline import Timeline
 from retrieval.policy import RetrievalRules
@@ -42,6 +43,7 @@ def retrieval_rules(memory: MemoryConfig, timeline: Timeline) -> RetrievalRules:
         spread=memory.spread,
         establish_frames=timeline.latents_in(memory.establish),
         new_view=memory.new_view,
+        policy=None if memory.policy == SEARCH else plugin("policy", memory.policy),
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from backbone.cache import CacheShape, KVCache
 from backbone.config import ContextConfig, SamplerConfig
+from backbone.errors import FieldError
 from backbone.sampler import add_noise, predict_x0
 from backbone.transformer import CausalWanTransformer, TextContext
 from longlive_rag.generation.noise import NoiseSource
@@ -133,7 +134,8 @@ class Rollout:
         start: Tensor | None = None,
     ) -> None:
         if context.memory_frames and encoder is None:
-            raise ValueError(f"memory_frames is {context.memory_frames}, but there is no encoder to search memory with")
+            shown = f"{context.memory_frames}, but there is no encoder to search memory with"
+            raise FieldError("memory_frames", context.memory_frames, shown=shown)
         self._transformer = transformer
         self._encoder = encoder
         self._context = context
@@ -374,20 +376,21 @@ class Rollout:
         noisy = _begin_with(start, self._draw(block, 0, shape))
         sigmas = self._sampler.sigmas
         for step, sigma in enumerate(sigmas):
-            flow = self._flow(noisy, sigma * self._sampler.num_train_timesteps, first_is_clean=start is not None)
+            timesteps = self._timesteps(sigma, first_is_clean=start is not None)
+            frames = noisy.transpose(1, 2).to(self._dtype)
+            flow = self._transformer.forward_block(frames, timesteps, self._prompt(), self._cache).transpose(1, 2)
             clean = _begin_with(start, predict_x0(noisy, flow, sigma))
             if step + 1 < len(sigmas):
                 noisy = _begin_with(start, add_noise(clean, self._draw(block, step + 1, shape), sigmas[step + 1]))
         return clean
 
-    def _flow(self, latents: Tensor, timestep: float, first_is_clean: bool = False) -> Tensor:
-        """The transformer on the cache's tail, [B, T, C, h, w] in and out."""
-        steps = torch.full((self._batch_size,), timestep, device=self._device)
-        if first_is_clean:  # a frame's timestep is its own
-            steps = steps[:, None].repeat(1, latents.shape[1])
+    def _timesteps(self, sigma: float, first_is_clean: bool) -> Tensor:
+        """[B] of a noise level, or [B, T] where the first frame is clean: a frame's timestep is its own."""
+        steps = torch.full((self._batch_size,), sigma * self._sampler.num_train_timesteps, device=self._device)
+        if first_is_clean:
+            steps = steps[:, None].repeat(1, self._context.frames_per_block)
             steps[:, 0] = self._sampler.context_timestep
-        frames = latents.transpose(1, 2).to(self._dtype)
-        return self._transformer.forward_block(frames, steps, self._prompt(), self._cache).transpose(1, 2)
+        return steps
 
     def _keep_pages(self, count: int) -> None:
         """Run the newest `count` clean frames, which the cache's tail has to be, for their keys and values to stay."""

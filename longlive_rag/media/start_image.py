@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from backbone.errors import FieldError
 from longlive_rag.config import OutputConfig
 
 FORMATS = ("PNG", "JPEG")
@@ -44,22 +45,26 @@ def read_start_image(path: Path, output: OutputConfig) -> StartImage:
     What is transparent becomes black.
 
     Raises:
-        ValueError: if it is no such file or can't be read.
+        FieldError: if it is no such file or can't be read.
     """
     try:
         with Image.open(path, formats=FORMATS) as file:
             upright = ImageOps.exif_transpose(file)
             rgb = _to_rgb(upright)
     except FileNotFoundError as error:
-        raise ValueError(f"start_image is {path}, which isn't there") from error
+        raise _refused(path, "which isn't there") from error
     except IsADirectoryError as error:
-        raise ValueError(f"start_image is {path}, which is a folder; it must be a PNG or JPEG file") from error
+        raise _refused(path, "which is a folder", "it must be a PNG or JPEG file") from error
     except UnidentifiedImageError as error:
-        raise ValueError(f"start_image is {path}, which is no PNG or JPEG picture") from error
+        raise _refused(path, "which is no PNG or JPEG picture") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"start_image is {path}, which can't be read: {error}") from error
+        raise _refused(path, f"which can't be read: {error}") from error
     fitted = ImageOps.fit(rgb, (output.width, output.height), Image.Resampling.LANCZOS)
     return StartImage(np.asarray(fitted, dtype=np.uint8).copy(), upright.size)
+
+
+def _refused(path: Path, why: str, wanted: str = "") -> FieldError:
+    return FieldError("start_image", path, wanted, f"{path}, {why}")
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

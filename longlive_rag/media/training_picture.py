@@ -5,33 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from longlive_rag.media.charts import Line, add_legend, draw_lines, new_chart, save_chart
+
 IGNORED = ("step", "seconds", "norm")
 HELD_OUT = "validation_"
+MOST_COLUMNS = 4
 
 
-def draw_training(rows: Sequence[dict[str, float]], path: Path) -> bool:
+def draw_training(rows: Sequence[dict[str, float]], path: Path) -> None:
     """One panel a figure, what was held out beside what was trained on.
 
     Args:
         rows: figures by name, each row with its `step`.
         path: of the PNG.
-
-    Returns:
-        Whether it was drawn: matplotlib is an extra (`pip install 'longlive-rag[train]'`).
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        return False
     names = list(dict.fromkeys(name.removeprefix(HELD_OUT) for row in rows for name in row if name not in IGNORED))
-    figure = Figure(figsize=(4 * len(names), 3), layout="constrained")
-    for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for prefix, label, marker in (("", "training", None), (HELD_OUT, "held out", ".")):
-            points = [(row["step"], row[prefix + name]) for row in rows if prefix + name in row]
-            if points:
-                panel.plot(*zip(*points, strict=True), label=label, marker=marker, linewidth=1)
-        panel.set(title=name, xlabel="step")
-        panel.grid(alpha=0.3)
-        panel.legend(frameon=False)
-    figure.savefig(path, dpi=110)
-    return True
+    columns = min(len(names), MOST_COLUMNS)
+    figure, panels = new_chart(2.7, len(names), columns, width_in=3.2 * columns)
+    for axes, name in zip(panels, names, strict=True):
+        for series, (key, label) in enumerate(((name, "training"), (HELD_OUT + name, "held out"))):
+            known = [row for row in rows if key in row]
+            if known:
+                steps, values = [row["step"] for row in known], [row[key] for row in known]
+                draw_lines(axes, [Line(steps, values, label, series, points=key != name, width=1.2)])
+        axes.set(xlabel="step", ylabel=name.replace("_", " "))
+    add_legend(figure)
+    save_chart(figure, path)

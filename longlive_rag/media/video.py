@@ -24,6 +24,7 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
+from backbone.errors import FieldError
 from longlive_rag.media.label import CornerLabel
 from longlive_rag.timeline import SEGMENT_SECONDS
 
@@ -295,11 +296,12 @@ class _WholeFragments:
 
 
 def check_codec(codec: str) -> None:
-    """Raise ValueError unless `codec` is known and this build of PyAV has its encoder."""
+    """Raise FieldError unless `codec` is known and this build of PyAV has its encoder."""
     if codec not in CODECS:
-        raise ValueError(f"codec is {codec!r}; it must be one of {', '.join(CODECS)}")
+        raise FieldError("codec", codec, f"it must be one of {', '.join(CODECS)}")
     if CODECS[codec].encoder not in av.codecs_available:
-        raise ValueError(f"codec is {codec!r}, but the PyAV installed here was built without {CODECS[codec].encoder}")
+        shown = f"{codec!r}, but the PyAV installed here was built without {CODECS[codec].encoder}"
+        raise FieldError("codec", codec, shown=shown)
 
 
 def put_index_in_front(path: Path, fps: int) -> None:

@@ -66,6 +66,8 @@ class KnownBackbone:
         name: of its file.
         title, summary: for people.
         built_in: the folder inside the package; None if it must be fetched.
+        configs: a folder inside the package with the configs of its parts and no weights: enough to plan with before
+            anything is fetched; None for a built-in one.
         section: entry of the training checkpoint that is the model.
         lora_alpha: of its LoRA; None if it has none.
         context, sampler, memory, output: how it is run; None for a built-in one, whose folder says it.
@@ -76,6 +78,7 @@ class KnownBackbone:
     title: str
     summary: str
     built_in: Path | None = None
+    configs: Path | None = None
     section: str | None = None
     lora_alpha: float | None = None
     context: ContextConfig | None = None
@@ -107,10 +110,8 @@ def known_backbone(name: str) -> KnownBackbone:
 
 
 def _backbone(name: str, content: dict[str, Any]) -> KnownBackbone:
-    built_in = content.pop("built_in", None)
+    folders = {key: CATALOGUE / content.pop(key) for key in ("built_in", "configs") if key in content}
     files = tuple(ReleasedFiles(**entry) for entry in content.pop("files", []))
     parts = {"context": ContextConfig, "sampler": SamplerConfig, "memory": MemoryConfig, "output": OutputConfig}
     settings = {part: kind(**content.pop(part)) for part, kind in parts.items() if part in content}
-    return KnownBackbone(
-        name=name, built_in=None if built_in is None else CATALOGUE / built_in, files=files, **settings, **content
-    )
+    return KnownBackbone(name=name, files=files, **folders, **settings, **content)

@@ -1,7 +1,7 @@
-"""What a take will need of GPU, host and disk, worked out from configs alone.
+"""What a backbone, and a take of it, will need of GPU, host, disk and time, worked out from configs alone.
 
 Peaks are sums of what lives at the same time. Everything but the page tiers, the index and the disk is the same for a
-take of ten seconds and of ten hours.
+take of ten seconds and of ten hours. Times are good to a factor of about 1.5.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from backbone.config import ContextConfig
 from backbone.files import read_json
 from longlive_rag.config import CheckpointConfig, OutputConfig, checkpoint_spacing
-from longlive_rag.presets.geometry import BYTES, FLOAT32_BYTES, Geometry
+from longlive_rag.presets.geometry import BYTES, FLOAT32_BYTES, Geometry, read_geometry
 from longlive_rag.presets.preset import Preset
 from longlive_rag.timeline import Timeline
 from retrieval.budgets import PageBudgets
@@ -26,6 +26,9 @@ BLOCK_FILE_BYTES = 1536  # of a stored block, beyond its arrays
 # (measured at 416x240 and 832x480: 12 to 15).
 DECODE_MAPS = {"cpu": 14, "cuda": 5}
 WAN_VAE_CHANNELS = 96
+# Time beside the matrix products: normalisation, positions, softmax, launching; and what shapes cost.
+TIME_OVER_PRODUCTS = 1.6
+USED_AT_MOST = 0.9  # of a machine's memory; the rest is for pages made again, other processes, and what sums leave out
 TEXT_ENCODER = "text encoder"
 TEXT_WEIGHTS = f"weights of the {TEXT_ENCODER}"
 
@@ -172,7 +175,7 @@ def checkpoint_bytes(checkpoints: CheckpointConfig, timeline: Timeline, context:
 
 
 def budgets_that_fit(plan: Plan, gpu_bytes: int | None, host_bytes: int | None) -> dict[str, float]:
-    """`--memory-gpu-gib` and `--memory-host-gib` for a machine of this size, with a tenth left free.
+    """`--page-gpu-gib` and `--page-host-gib` for a machine of this size, with a tenth left free.
 
     Raises:
         ValueError: if even the rest does not fit.
@@ -185,14 +188,77 @@ def budgets_that_fit(plan: Plan, gpu_bytes: int | None, host_bytes: int | None) 
         if there is None:
             continue
         rest = sum(parts.values()) - parts["page tier"]
-        room = int(0.9 * there) - rest
+        room = int(USED_AT_MOST * there) - rest
         if room < 0:
             raise ValueError(
                 f"the {name} has {there / GIB:g} GiB, but {rest / GIB:.1f} GiB are needed even without pages; "
                 "use a smaller size, a narrower dtype, or offloading"
             )
-        advice[f"memory_{name}_gib"] = float(f"{min(room, plan.past_pages * page) / GIB:.4g}")
+        advice[f"page_{name}_gib"] = float(f"{min(room, plan.past_pages * page) / GIB:.4g}")
     return advice
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a backbone needs while it generates at its preset's settings.
+
+    Attributes:
+        bytes_by_part: on the device, beside each other.
+        text_encoder_bytes: on the device while a prompt is encoded; can be freed or left to another machine.
+        page_bytes: keys and values of one latent frame in all layers.
+        flops_per_block: of the transformer.
+        pixel_frames_per_block: after the first block.
+    """
+
+    bytes_by_part: dict[str, int]
+    text_encoder_bytes: int
+    page_bytes: int
+    flops_per_block: float
+    pixel_frames_per_block: int
+
+    @property
+    def device_bytes(self) -> int:
+        """All parts together, without the text encoder."""
+        return sum(self.bytes_by_part.values())
+
+    def has_room_for_text(self, memory_bytes: int) -> bool:
+        """Whether a device of this size holds the text encoder beside all other parts, with some of it left free."""
+        return self.device_bytes + self.text_encoder_bytes <= USED_AT_MOST * memory_bytes
+
+    def frames_per_second(self, flops_per_second: float) -> float:
+        """Of a machine that multiplies matrices at this rate; transformer only."""
+        return self.pixel_frames_per_block * flops_per_second / (self.flops_per_block * TIME_OVER_PRODUCTS)
+
+
+def estimate(preset: Preset, dtype: str, device: str) -> Estimate:
+    """What a backbone needs, by its configs.
+
+    Args:
+        preset: of the backbone.
+        dtype: of the transformer.
+        device: `cpu` or `cuda`.
+    """
+    context, factor = preset.context, preset.temporal_factor
+    geometry = read_geometry(preset, preset.output, preset.memory.encoder)
+    weights, page = weight_bytes(preset, dtype), geometry.page_bytes(dtype)
+    text_encoder_bytes = weights.pop(TEXT_ENCODER)
+    parts = {
+        **weights,
+        "cache and context": cache_bytes(context, page),
+        "activations": activation_bytes(geometry, context, dtype),
+        "decoding": decode_bytes(vae_channels(preset), factor, preset.output, device),
+    }
+    width, tokens = geometry.width, context.frames_per_block * geometry.tokens_per_frame
+    linear = 2.0 * tokens * width * (6 * width + 2 * geometry.ffn_dim)
+    attended = 4.0 * tokens * width * (context.window_frames * geometry.tokens_per_frame + geometry.text_length)
+    passes = len(preset.sampler.denoising_steps) + 1
+    return Estimate(
+        bytes_by_part=parts,
+        text_encoder_bytes=text_encoder_bytes,
+        page_bytes=page,
+        flops_per_block=passes * geometry.layers * (linear + attended),
+        pixel_frames_per_block=factor * context.frames_per_block,
+    )
 
 
 def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
@@ -211,12 +277,13 @@ def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
     def config(part: str) -> dict[str, object]:
         return read_json(preset.folder / part / "config.json")
 
+    # What is known by its configs alone has UMT5-xxl.
+    text_itemsize = text_dtype(preset.folder).itemsize if preset.has_weights else BYTES["bfloat16"]
     with torch.device("meta"):
         counts = {
             "transformer": parameters(CausalWanTransformer.from_config(config("transformer"))) * BYTES[dtype],
             "vae": parameters(AutoencoderKLWan.from_config(config("vae"))) * FLOAT32_BYTES,
-            TEXT_ENCODER: parameters(UMT5EncoderModel(UMT5Config(**config("text_encoder"))))
-            * text_dtype(preset.folder).itemsize,
+            TEXT_ENCODER: parameters(UMT5EncoderModel(UMT5Config(**config("text_encoder")))) * text_itemsize,
         }
         if (preset.folder / "encoder" / "config.json").is_file():
             counts["retrieval encoder"] = parameters(LatentAutoencoder.from_config(config("encoder"))) * FLOAT32_BYTES

@@ -9,7 +9,7 @@ from typing import Any
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.files import read_json, weight_files
 from longlive_rag.config import MemoryConfig, OutputConfig
-from longlive_rag.presets.catalogue import known_names
+from longlive_rag.presets.catalogue import known_backbone, known_names
 
 MODELS = Path(__file__).parents[1] / "models"
 BUILT_IN = {"tiny-world": MODELS / "tiny-world"}
@@ -29,6 +29,7 @@ class Preset:
         folder: the pipeline folder.
         context, sampler, memory, output: defaults of a request.
         temporal_factor: pixel frames of a latent frame after the first.
+        has_weights: False if the folder holds the configs of a known backbone alone: enough to plan with.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Preset:
     memory: MemoryConfig
     output: OutputConfig
     temporal_factor: int
+    has_weights: bool = True
 
 
 def load_preset(backbone: str) -> Preset:
@@ -67,6 +69,32 @@ def load_preset(backbone: str) -> Preset:
         raise ValueError(f"the preset in {folder / INDEX} can't be used: {error}") from error
 
 
+def preset_to_plan_with(backbone: str) -> Preset:
+    """The preset of a backbone; of a known one the configs inside the package are enough, its weights need not be here.
+
+    Raises:
+        ValueError: as `load_preset`.
+    """
+    known = known_backbone(backbone) if is_to_fetch(backbone) else None
+    if known is None or known.configs is None:
+        return load_preset(backbone)
+    return Preset(
+        name=backbone,
+        folder=known.configs,
+        context=known.context or ContextConfig(),
+        sampler=known.sampler or SamplerConfig(),
+        memory=known.memory or MemoryConfig(),
+        output=known.output or OutputConfig(),
+        temporal_factor=_temporal_factor(read_json(known.configs / "vae" / "config.json")),
+        has_weights=False,
+    )
+
+
+def is_to_fetch(backbone: str) -> bool:
+    """Whether this names a known backbone whose weights are neither inside the package nor in a folder of that name."""
+    return backbone in known_names() and backbone not in BUILT_IN and not Path(backbone).is_dir()
+
+
 def find_folder(backbone: str) -> Path:
     """The pipeline folder of a backbone's name, or the folder itself.
 
@@ -77,7 +105,7 @@ def find_folder(backbone: str) -> Path:
     known = f"known names are: {', '.join(BUILT_IN)}"
     if backbone in BUILT_IN and not folder.is_dir():
         raise ValueError(f"backbone {backbone!r} should be in {folder}, but is not; install longlive-rag again")
-    if backbone in known_names() and backbone not in BUILT_IN and not folder.is_dir():
+    if is_to_fetch(backbone):
         raise ValueError(
             f"backbone {backbone!r} is known, but its weights are not inside the package; "
             f"longlive-rag models show {backbone} says how to get them, then name the folder they were converted to"

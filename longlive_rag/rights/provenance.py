@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from backbone.errors import FieldError
 from longlive_rag.rights.policy import LicensePolicy, pick_policy
 from longlive_rag.rights.records import FileRights, rights_of
 from longlive_rag.rights.spdx import Use
@@ -39,9 +40,10 @@ class Provenance:
 
     def __post_init__(self) -> None:
         if self.label not in get_args(OutputLabel):
-            raise ValueError(f"label is {self.label!r}; it must be one of {', '.join(get_args(OutputLabel))}")
+            raise FieldError("label", self.label, f"it must be one of {', '.join(get_args(OutputLabel))}")
         if self.phase is not None and not 0 < len(self.phase.strip()) <= MAX_PHASE_CHARACTERS:
-            raise ValueError(f"phase is {self.phase[:90]!r}; it must be 1 to {MAX_PHASE_CHARACTERS} characters")
+            wanted = f"it must be 1 to {MAX_PHASE_CHARACTERS} characters"
+            raise FieldError("phase", self.phase, wanted, repr(self.phase[:90]))
 
     @property
     def allowed_use(self) -> Use:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from backbone.errors import FieldError
 from backbone.files import read_json
 from longlive_rag.rights.hashing import sha256
 from longlive_rag.rights.spdx import NO_ASSERTION, Use, allowed_use, check_expression
@@ -57,9 +58,9 @@ class LicenseRecord:
     def __post_init__(self) -> None:
         object.__setattr__(self, "made_from", tuple(self.made_from))
         if self.use not in get_args(Use):
-            raise ValueError(f"use is {self.use!r}; it must be one of {', '.join(get_args(Use))}")
+            raise FieldError("use", self.use, f"it must be one of {', '.join(get_args(Use))}")
         if self.use == "commercial" and allowed_use(self.terms) == "research":
-            raise ValueError(f"use is 'commercial', but {self.terms} is known to allow research use")
+            raise FieldError("use", self.use, shown=f"'commercial', but {self.terms} is known to allow research use")
         for name in ("looked_up_on", "expires"):
             value = getattr(self, name)
             if value is not None:
@@ -103,11 +104,11 @@ class FileRights:
 
 
 def as_day(name: str, value: str) -> datetime.date:
-    """A day in ISO form; ValueError if it is none."""
+    """A day in ISO form; FieldError if it is none."""
     try:
         return datetime.date.fromisoformat(value)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{name} is {value!r}; it must be a day such as 2026-01-31") from error
+        raise FieldError(name, value, "it must be a day such as 2026-01-31") from error
 
 
 def is_recorded(path: Path) -> bool:
@@ -221,7 +222,7 @@ def record_terms(
     """
     for name, value in (("source", source), ("by", looked_up_by)):
         if not value.strip():
-            raise ValueError(f"{name} is empty; a record must say it")
+            raise FieldError(name, value, "a record must say it", "empty")
     if evidence is not None and not evidence.is_file():
         raise ValueError(f"evidence {evidence} is no file")
     terms = check_expression(terms)
@@ -262,12 +263,11 @@ def _stated_use(terms: str, use: Use | None, evidence: Path | None) -> Use:
     if use is None or use == known:
         return known
     if known != "unknown":
-        raise ValueError(
-            f"use is {use!r}, but {terms} is known to allow {known} use; "
-            "for other terms that were granted to you, write LicenseRef-NAME and give the grant as evidence"
-        )
+        wanted = "for other terms that were granted to you, write LicenseRef-NAME and give the grant as evidence"
+        raise FieldError("use", use, wanted, f"{use!r}, but {terms} is known to allow {known} use")
     if use == "commercial" and evidence is None:
-        raise ValueError(f"use is 'commercial' for {terms}, which has no known text; give a file as evidence")
+        shown = f"'commercial' for {terms}, which has no known text"
+        raise FieldError("use", use, "give a file as evidence", shown)
     return use
 
 

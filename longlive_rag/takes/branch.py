@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from backbone.config import ContextConfig, SamplerConfig
+from backbone.errors import FieldError
 from longlive_rag.config import CheckpointConfig, Cue, MemoryConfig, OutputConfig, Reseed, TakeRequest
 from longlive_rag.media.video import VideoWriter, safe_frames
 from longlive_rag.presets.geometry import backbone_id
@@ -109,9 +110,7 @@ def extended(request: TakeRequest, seconds: float, prompt: str | None) -> TakeRe
         ValueError: if it would be too long, or not longer by a frame.
     """
     if not math.isfinite(seconds) or round(seconds * request.output.fps) < 1:
-        raise ValueError(
-            f"seconds is {seconds:g}; a take is extended by at least a frame, {1 / request.output.fps:g} s"
-        )
+        raise FieldError("seconds", seconds, f"a take is extended by at least a frame, {1 / request.output.fps:g} s")
     cues = request.cues if prompt is None else (*request.cues, Cue(request.seconds, prompt))
     return replace(request, seconds=request.seconds + seconds, cues=cues)
 
@@ -144,7 +143,8 @@ def branched(
     first = timeline.cue_block(at_seconds) if 0 < at_seconds < math.inf else None
     if first is None or first > blocks:
         end = timeline.starts_at(blocks)
-        raise ValueError(f"at is {at_seconds:g} s; the take can be branched after its start and up to {end:g} s")
+        wanted = f"the take can be branched after its start and up to {end:g} s"
+        raise FieldError("at", at_seconds, wanted, f"{at_seconds:g} s")
     cues, reseeds = request.cues, tuple(r for r in request.reseeds if timeline.cue_block(r.seconds) < first)
     if prompt is not None:
         cues = (*(cue for cue in cues if timeline.cue_block(cue.seconds) < first), Cue(at_seconds, prompt))
@@ -154,10 +154,8 @@ def branched(
         reseeds = (*reseeds, Reseed(at_seconds, seed))
     length = request.seconds if seconds is None else seconds
     if timeline.starts_at(first) >= length:
-        raise ValueError(
-            f"seconds is {length:g}, but the new part begins at {timeline.starts_at(first):g} s; "
-            "say how long the new take is to be"
-        )
+        shown = f"{length:g}, but the new part begins at {timeline.starts_at(first):g} s"
+        raise FieldError("seconds", length, "say how long the new take is to be", shown)
     return replace(request, seconds=length, cues=cues, reseeds=reseeds), first
 
 

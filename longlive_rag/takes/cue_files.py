@@ -22,6 +22,7 @@ from typing import Any, cast, get_args
 
 import yaml
 
+from backbone.errors import FieldError, Name
 from longlive_rag.config import Cue, Span, Steering, SteerVerb
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.takes.folder import read_record
@@ -80,15 +81,17 @@ class CueFile:
         """
         timed = self.lines[0].seconds is not None
         if timed and switch_every is not None:
-            raise self._error(None, "has times of its own; drop switch_every")
+            wanted = ("drop ", Name("switch_every"))
+            raise FieldError("switch_every", switch_every, wanted, claim=f"{self.path} has times of its own")
         if switch_every is not None and not 0 < switch_every < math.inf:
-            raise ValueError(f"switch_every is {switch_every:g}; it must be a number of seconds above 0")
+            raise FieldError("switch_every", switch_every, "it must be a number of seconds above 0")
         count = len(self.lines) + (prompt is not None)
         seconds = self.seconds if seconds is None else seconds
         if seconds is None and switch_every is not None:
             seconds = count * switch_every
         if seconds is None:
-            raise ValueError(f"seconds is missing: {self.path} does not say how long the take is")
+            shown = f"missing: {self.path} does not say how long the take is"
+            raise FieldError("seconds", None, shown=shown)
         if timed:
             lines = self.lines
         else:
@@ -119,8 +122,8 @@ class CueFile:
         start = lines[0].prompt if prompt is None else prompt
         return Schedule(start, tuple(Cue(line.seconds or 0.0, line.prompt) for line in cues), seconds, self.steering)
 
-    def _error(self, line: CueLine | None, message: str) -> ValueError:
-        return ValueError(f"{self.path}, {line.where}, {message}" if line else f"{self.path} {message}")
+    def _error(self, line: CueLine, message: str) -> ValueError:
+        return ValueError(f"{self.path}, {line.where}, {message}")
 
 
 def read_cues(source: Path, fps: int, line: int | None = None) -> CueFile:
@@ -271,7 +274,8 @@ def _read_line(path: Path, text: str, line: int | None) -> tuple[Any, str]:
     if not lines:
         raise ValueError(f"{path} holds no prompt")
     if line is None and len(lines) > 1:
-        raise ValueError(f"{path} holds {len(lines)} schedules, one a line; choose one with cues_line, from 1")
+        wanted = ("choose one with ", Name("cues_line"), ", from 1")
+        raise FieldError("cues_line", None, wanted, claim=f"{path} holds {len(lines)} schedules, one a line")
     chosen = dict(lines)
     number = lines[0][0] if line is None else line
     if number not in chosen:

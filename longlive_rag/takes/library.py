@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backbone.errors import FieldError
 from longlive_rag.media.video import count_frames
 from longlive_rag.presets.preset import load_preset
 from longlive_rag.takes.folder import LATENTS, RECORD, read_record
@@ -178,7 +179,7 @@ def search_words(library: Library, text: str, limit: int, prompt_units: PromptUn
         ValueError: if there are no words in `text`.
     """
     if not WORDS.search(text):
-        raise ValueError(f"text is {text!r}; say in words what is to be found")
+        raise FieldError("text", text, "say in words what is to be found")
     spans = [(take, frames, words) for take in library.takes for frames, words in take.prompts]
     if not spans:
         return Found(())
@@ -217,7 +218,7 @@ def search_frame(
     asked = _open_take(take)
     seconds = parse_timecode(timecode, asked.fps)
     if round(seconds * asked.fps, 6) >= asked.frames:
-        raise ValueError(f"frame is at {timecode}; {take} has {asked.frames / asked.fps:g} s")
+        raise FieldError("frame", timecode, f"{take} has {asked.frames / asked.fps:g} s", f"at {timecode}")
     pixel = math.floor(round(seconds * asked.fps, 6))
     embeddings, reason = _embeddings(asked)
     latent = asked.timeline.latents_between(pixel / asked.fps, (pixel + 1) / asked.fps).start

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backbone.errors import FieldError
 from longlive_rag.config import OutputConfig
 from longlive_rag.presets.geometry import Geometry, backbone_id
 from longlive_rag.presets.preset import Preset
@@ -65,22 +66,19 @@ def read_remembered(
 def _find(spec: str, preset: Preset, output: OutputConfig, geometry: Geometry) -> RememberedSpan:
     match = SPEC.fullmatch(spec)
     if match is None:
-        raise ValueError(f"remember is {spec!r}; it must be TAKE or TAKE@FROM-TO, such as takes/first@2-6")
+        raise FieldError("remember", spec, "it must be TAKE or TAKE@FROM-TO, such as takes/first@2-6")
     take = Path(match["take"])
     record = read_record(take)
     run = record["run"]
     if run.get("backbone_id") not in (None, backbone_id(preset.folder)):
-        raise ValueError(
-            f"remember is {spec!r}, a take of another backbone ({run['backbone']}); this one is {preset.name}"
-        )
+        shown = f"{spec!r}, a take of another backbone ({run['backbone']})"
+        raise FieldError("remember", spec, f"this one is {preset.name}", shown)
     store = LatentStore(take / LATENTS)
     shape = store.record(0).latents.shape[1:]
     if shape != geometry.latent_shape:
         made = record["request"]["output"]
-        raise ValueError(
-            f"remember is {spec!r}, a take of {made['width']}x{made['height']} pixels; this one has "
-            f"{output.width}x{output.height}"
-        )
+        shown = f"{spec!r}, a take of {made['width']}x{made['height']} pixels"
+        raise FieldError("remember", spec, f"this one has {output.width}x{output.height}", shown)
     return RememberedSpan(take, _frames(spec, match, record, store, preset))
 
 
@@ -93,8 +91,8 @@ def _frames(spec: str, match: re.Match[str], record: dict[str, Any], store: Late
     try:
         start, end = (parse_timecode(match[name], fps) for name in ("start", "end"))
     except ValueError as error:
-        raise ValueError(f"remember is {spec!r}: {error}") from error
+        raise FieldError("remember", spec, shown=f"{spec!r}: {error}") from error
     if not start < end <= seconds:
-        raise ValueError(f"remember is {spec!r}; that take lasts from 0 to {seconds:g} s, and FROM comes before TO")
+        raise FieldError("remember", spec, f"that take lasts from 0 to {seconds:g} s, and FROM comes before TO")
     frames = timeline.latents_between(start, end)
     return range(frames.start, min(frames.stop, store.frames))

@@ -11,6 +11,7 @@ from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file, save_file
 
 from backbone.vae import fold_temporal_convs
+from longlive_rag.config import NEW_VIEW
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.preset import INDEX
 from longlive_rag.rights.records import write_record
@@ -18,7 +19,6 @@ from longlive_rag.tinyworld.text import share_capitals
 from longlive_rag.tinyworld.train_backbone import CONTEXT, SAMPLER, TextToVideo
 from longlive_rag.tinyworld.world import FPS, SIZE_PX
 from retrieval.encoder import LatentAutoencoder
-from retrieval.policy import NEW_VIEW
 from retrieval.training import ENCODER
 
 UPSCALE = 6

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from backbone.checkpoints import SECTIONS, Weights, load_weights, read_pickled, read_weights
+from backbone.errors import FieldError
 from backbone.files import CONFIG, INDEX, read_json, weight_files
 from backbone.lora import Lora, merge, read_lora
 from backbone.names import our_name
@@ -140,7 +141,7 @@ def convert(sources: Sources, dest: Path) -> Converted:
 def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
     preset = known_backbone(sources.preset) if sources.preset else None
     if sources.dtype is not None and sources.dtype not in DTYPES:
-        raise ValueError(f"dtype is {sources.dtype!r}; it must be one of {', '.join(DTYPES)}")
+        raise FieldError("dtype", sources.dtype, f"it must be one of {', '.join(DTYPES)}")
     left_out: tuple[str, ...] = ()
     if sources.source.is_dir():
         if sources.base is not None:

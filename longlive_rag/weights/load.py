@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from backbone.errors import FieldError
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.embeddings import encoder_id, read_embeddings, text_dtype
-from longlive_rag.presets.fit import estimate_of_folder
+from longlive_rag.presets.needs import estimate
 from longlive_rag.presets.preset import find_folder, load_preset
 
 DTYPES = ("float32", "bfloat16")
@@ -19,17 +20,16 @@ SMALL_PARAMETERS = 10_000_000
 
 
 def pick_device(device: str) -> torch.device:
-    """`auto` is CUDA where there is one; ValueError if what was asked for isn't there."""
+    """`auto` is CUDA where there is one; FieldError if what was asked for isn't there."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         picked = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"device is {device!r}; it must be auto, cpu, cuda or cuda:N") from error
+        raise FieldError("device", device, "it must be auto, cpu, cuda or cuda:N") from error
     if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device is {device!r}, but this machine has {torch.cuda.device_count()} CUDA devices; try cpu"
-        )
+        shown = f"{device!r}, but this machine has {torch.cuda.device_count()} CUDA devices"
+        raise FieldError("device", device, "try cpu", shown)
     return picked
 
 
@@ -57,7 +57,7 @@ def load_pipeline(
         ValueError: if the backbone, dtype or device isn't there, or its weights don't fit their configs.
     """
     if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
+        raise FieldError("dtype", dtype, f"it must be one of {', '.join(DTYPES)}")
     target = pick_device(device)
     folder = find_folder(backbone)
     dtypes = {"transformer": getattr(torch, dtype), "text_encoder": text_dtype(folder), "default": torch.float32}
@@ -86,9 +86,8 @@ def text_device(folder: Path, dtype: str, device: torch.device, memory_bytes: in
         if device.type != "cuda":
             return device
         memory_bytes = torch.cuda.get_device_properties(device).total_memory
-    needs = estimate_of_folder(load_preset(str(folder)), dtype, "cpu" if device.type == "cpu" else "cuda")
-    fits = needs.device_bytes + needs.text_encoder_bytes <= memory_bytes
-    return device if fits else torch.device("cpu")
+    needs = estimate(load_preset(str(folder)), dtype, "cpu" if device.type == "cpu" else "cuda")
+    return device if needs.has_room_for_text(memory_bytes) else torch.device("cpu")
 
 
 def place(pipe: LongLiveRAGPipeline, device: torch.device, text: torch.device) -> LongLiveRAGPipeline:

@@ -131,7 +131,7 @@ def test_takes_of_a_batch_that_remember_different_numbers_of_frames_see_what_the
     context, text = ContextConfig(memory_frames=2, recency_guard_frames=0), draw(2, 7, 20, seed=9)
     pages = [draw(*new_cache(model, context).shape.page, seed=seed)[:, :, 0] for seed in (5, 6, 7)]
     remembered = [[(3, pages[0]), (1, pages[1])], [(2, pages[2])]]
-    block, timestep = draw(2, 4, 3, *LATENT[1:], seed=4), torch.full((2,), 500.0)
+    block, timestep = draw(2, 16, 3, *LATENT[1:], seed=4), torch.full((2,), 500.0)
 
     def flows(takes: slice) -> torch.Tensor:
         memory = remembered[takes]

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from eval.embedders import default_embedders
+from eval.footage import find_footage
 from eval.plan import ARMS
-from longlive_rag.cli.eval import _arms
+from longlive_rag.cli.eval import _arms, _plan
 from tests.eval.arms import DriftingPipeline, plan_of, slow_backbone
-from tests.eval.clips import character, controls, write_clip
+from tests.eval.clips import FPS, character, controls, write_clip
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,6 +46,65 @@ def test_drift_of_a_video(command, video, tmp_path):
     assert page.count("data:image/png;base64,") == 2
     assert "D(30 s) = +" in page
     assert (tmp_path / "out" / "drift.csv").read_text().count("\n") == 2
+
+
+def test_names_of_videos_are_text_in_the_report(command, tmp_path):
+    video = write_clip(tmp_path / "<script>alert(1) & more.mp4", character(12.0))
+    assert command("eval", "drift", video, "--embedders", "pixels", "-o", tmp_path / "out").code == 0
+    page = (tmp_path / "out" / "drift.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1) &amp; more.mp4: D(12 s) = " in page
+
+
+def test_drift_at_the_end_of_a_file_that_nearly_reaches_the_horizon(command, tmp_path):
+    video = write_clip(tmp_path / "field.mp4", controls(30.0)["fade"][:-1])
+    asked = ("eval", "drift", video, "--embedders", "pixels", "--horizons", "12,30")
+    result = command(*asked, "-o", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert result.out.splitlines()[3:-1] == [f"{video}: 30 s, measured at 29.8 s"]
+    assert "D(30 s, measured at 29.8 s) = +" in (tmp_path / "out" / "drift.html").read_text()
+    assert json.loads((tmp_path / "out" / "drift.json").read_text())["videos"][0]["measured_at_s"] == [12.0, 29.75]
+    assert ",30.0,29.75," in (tmp_path / "out" / "drift.csv").read_text()
+    assert command(*asked[:-1], "31").code == 2
+
+
+def test_drift_of_a_take_is_measured_by_what_its_backbone_has(command, tmp_path):
+    def take(name: str, backbone: str) -> Path:
+        (tmp_path / name).mkdir()
+        write_clip(tmp_path / name / "video.mp4", character(12.0))
+        record = {"format": 1, "status": "finished", "request": {}, "run": {"backbone": backbone}, "cues": []}
+        (tmp_path / name / "take.json").write_text(json.dumps({**record, "video": {"frames": 12 * FPS}}))
+        return tmp_path / name
+
+    ours, theirs = take("ours", "tiny-world"), take("theirs", "models/longlive")
+    result = command("eval", "drift", ours)
+    assert result.code == 0, result.err
+    assert "Measured by tiny-world." in result.err
+    assert result.out.splitlines()[1].split()[1] == "tiny-world"
+    assert "Measured by pixels." in command("eval", "drift", ours, "--embedders", "pixels").err
+    assert default_embedders(find_footage(each).backbone for each in (ours, theirs)) == "dino"
+    assert default_embedders([find_footage(ours / "video.mp4").backbone]) == "dino"
+
+
+@pytest.mark.parametrize(("backbone", "embedders"), [("tiny-world", "tiny-world"), ("models/longlive", "dino")])
+def test_a_comparison_is_measured_by_what_its_backbone_has(tmp_path, backbone, embedders):
+    (tmp_path / "p.txt").write_text("a red circle walks in a meadow\n")
+    asked = {"scenarios": "plain", "scenarios_file": None, "horizons": (10.0,), "backbone": backbone, "seeds": 1}
+    plan = _plan("native,memory", tmp_path / "p.txt", embedders=None, **asked)
+    assert plan.embedders == embedders
+    assert _plan("native,memory", tmp_path / "p.txt", embedders="pixels", **asked).embedders == "pixels"
+
+
+@pytest.mark.slow
+def test_a_first_comparison_needs_no_network(tmp_path):
+    """Without a hub to ask: its address is a port on which nobody listens."""
+    (tmp_path / "p.txt").write_text("a red circle walks in a meadow\n")
+    words = ["--arms", "native,memory", "--prompts", "p.txt", "--horizons", "10", "-o", "runs/first"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    base = [sys.executable, "-m", "longlive_rag", "eval", "compare"]
+    done = subprocess.run([*base, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "  measured by tiny-world\n" in done.stdout
 
 
 def test_drift_of_several_as_json(command, video, tmp_path):
@@ -215,7 +276,7 @@ def test_arms_of_a_file(tmp_path):
     assert native == ARMS["native"]
     assert k3.changes == {"context": {"memory_frames": 3, "rope": "relative"}}
     assert random.retrieval == "random"
-    path.write_text('[a]\nanchor = "6-14"\npin = ["2-3", "6-8"]\nmemory-host-gib = "512MiB"\nadmit-above = 0.9\n')
+    path.write_text('[a]\nanchor = "6-14"\npin = ["2-3", "6-8"]\npage-host-gib = "512MiB"\nadmit-above = 0.9\n')
     changes = {"anchor": (6.0, 14.0), "pin": ((2.0, 3.0), (6.0, 8.0)), "host_gib": 0.5, "admit_above": 0.9}
     assert _arms(str(path))[0].changes == {"memory": changes}
     path.write_text('[a]\nanchor = "6 to 14"\n')
@@ -224,6 +285,17 @@ def test_arms_of_a_file(tmp_path):
     path.write_text("[k3]\nmemory_frames = 3\n")
     with pytest.raises(ValueError, match="arm 'k3' has 'memory_frames'; known are memory, retrieval, window"):
         _arms(str(path))
+
+
+def test_old_names_in_a_file_of_arms_work_with_a_note(tmp_path, capsys):
+    path = tmp_path / "arms.toml"
+    path.write_text('[a]\nmemory-host-gib = "512MiB"\n')
+    assert _arms(str(path))[0].changes == {"memory": {"host_gib": 0.5}}
+    said = "Note: memory-host-gib of arm 'a' is now page-host-gib; the old name works for one more release.\n"
+    assert capsys.readouterr().err == said
+    path.write_text('[a]\npage-host-gib = "512MiB"\n')
+    assert _arms(str(path))[0].changes == {"memory": {"host_gib": 0.5}}
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow

@@ -7,9 +7,7 @@ import sys
 
 import pytest
 
-from longlive_rag.cli.errors import with_flags
 from longlive_rag.cli.main import COMMANDS
-from longlive_rag.cli.settings import FLAGS
 from longlive_rag.version import __version__
 
 
@@ -59,15 +57,6 @@ def test_help_is_quick_and_loads_no_model_library():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert 'longlive-rag generate "a red circle walks in a meadow" -o takes/first' in done.stdout
-
-
-def test_messages_speak_of_options():
-    message = "sink_frames + memory_frames is 1 + 12 = 13, which leaves no local frame in window_frames = 12"
-    assert with_flags(message, FLAGS).startswith("--sink + --memory-frames is 1 + 12 = 13")
-    assert with_flags("seconds is -1; it must be positive seconds", FLAGS) == (
-        "--seconds is -1; it must be positive seconds"
-    )
-    assert with_flags("recency_guard_frames is -1", FLAGS) == "--recency-guard is -1"
 
 
 def test_public_names_are_importable():

@@ -22,10 +22,11 @@ from transformers import UMT5Config, UMT5EncoderModel
 from backbone.transformer import CausalWanTransformer
 from longlive_rag.diagnostics import doctor
 from longlive_rag.pipeline import LongLiveRAGPipeline
-from longlive_rag.presets import catalogue, fit
+from longlive_rag.presets import catalogue
 from longlive_rag.presets.catalogue import known_backbone, known_names
 from longlive_rag.presets.embeddings import encoder_id, read_embeddings
-from longlive_rag.presets.preset import BUILT_IN, load_preset
+from longlive_rag.presets.needs import estimate, weight_bytes
+from longlive_rag.presets.preset import BUILT_IN, load_preset, preset_to_plan_with
 from longlive_rag.weights.load import load_pipeline, place, text_device
 
 ROOT = Path(__file__).parents[2]
@@ -384,10 +385,10 @@ def test_embedded_prompts_replace_the_text_encoder(command, pipeline_folder, tmp
 def test_a_text_encoder_without_room_beside_the_rest_stays_in_host_memory(pipeline_folder):
     """`meta` stands for a GPU: what lies there has no data, so the encoder can't have been there."""
     folder, gpu, host = pipeline_folder, torch.device("meta"), torch.device("cpu")
-    needs = fit.estimate_of_folder(load_preset(str(folder)), "float32", "cuda")
-    room = needs.device_bytes + needs.text_encoder_bytes
-    assert text_device(folder, "float32", gpu, room) == gpu
-    assert text_device(folder, "float32", gpu, room - 1) == host
+    needs = estimate(load_preset(str(folder)), "float32", "cuda")
+    both = needs.device_bytes + needs.text_encoder_bytes
+    assert text_device(folder, "float32", gpu, int(both / 0.9) + 1) == gpu
+    assert text_device(folder, "float32", gpu, int(both / 0.9) - 1) == host
     assert text_device(folder, "float32", host) == host
     expected = load_pipeline(str(folder), device="cpu").embed([PROMPT])
     pipe = place(LongLiveRAGPipeline.from_pretrained(folder), gpu, host)
@@ -453,13 +454,14 @@ def test_estimates_count_what_is_there():
     xxl = UMT5Config(vocab_size=256384, d_model=4096, d_ff=10240, num_heads=64, num_layers=24)
     with torch.device("meta"):
         real = {"transformer": CausalWanTransformer(), "vae": AutoencoderKLWan(), "text encoder": UMT5EncoderModel(xxl)}
+    known = preset_to_plan_with("longlive")
+    counted, bytes_each = weight_bytes(known, "bfloat16"), {"transformer": 2, "vae": 4, "text encoder": 2}
     for part, model in real.items():
-        assert fit.WAN_PARAMETERS[part] == sum(parameter.numel() for parameter in model.parameters())
-    known = known_backbone("longlive")
-    needs = fit.estimate_of_known(known, "bfloat16", "cuda")
+        assert counted[part] == sum(parameter.numel() for parameter in model.parameters()) * bytes_each[part]
+    needs = estimate(known, "bfloat16", "cuda")
     assert needs.page_bytes == 2 * 30 * 1560 * 1536 * 2 == 287_539_200
     assert needs.pixel_frames_per_block == 12
-    assert needs.bytes_by_part["transformer"] == 2 * fit.WAN_PARAMETERS["transformer"]
-    twice = fit.estimate_of_known(known, "float32", "cuda")
+    assert needs.bytes_by_part["transformer"] == counted["transformer"]
+    twice = estimate(known, "float32", "cuda")
     assert twice.page_bytes == 2 * needs.page_bytes
     assert needs.frames_per_second(2e14) == pytest.approx(2 * needs.frames_per_second(1e14))

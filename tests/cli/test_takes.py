@@ -95,8 +95,8 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
     fake_pipeline()
     other = write_take(tmp_path / "other", backbone)
     settings = {
-        "--memory-gpu-gib": ("2", "gpu_gib", 2.0),
-        "--memory-host-gib": ("512MiB", "host_gib", 0.5),
+        "--page-gpu-gib": ("2", "gpu_gib", 2.0),
+        "--page-host-gib": ("512MiB", "host_gib", 0.5),
         "--page-precision": ("float8", "page_precision", "float8"),
         "--stale-pages": ("keep", "stale_pages", "keep"),
         "--exclude": ("1-2", "exclude", [[1.0, 2.0]]),
@@ -119,17 +119,17 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--memory-host-gib", "4TB"], "'4TB' is no size such as 4 (GiB), 512MiB or 8GB"),
-        (["--memory-gpu-gib", "lots"], "'lots' is no size"),
-        (["--memory-host-gib", "-1"], "--memory-host-gib is -1; it must be a number of GiB, 0 or more"),
-        (["--memory-gpu-gib", "-2MiB"], "--memory-gpu-gib is -0.00195312"),
+        (["--page-host-gib", "4TB"], "'4TB' is no size such as 4 (GiB), 512MiB or 8GB"),
+        (["--page-gpu-gib", "lots"], "'lots' is no size"),
+        (["--page-host-gib", "-1"], "--page-host-gib is -1; it must be a number of GiB, 0 or more"),
+        (["--page-gpu-gib", "-2MiB"], "--page-gpu-gib is -0.00195312"),
         (["--pin", "3-9"], None),
         (["--pin", "9-10"], "--pin is 9-10 s; it must lie in the take, 0-4 s"),
         (["--exclude", "2-1"], "--exclude is 2-1 s; it must lie in the take"),
         (["--pin", "soon"], "'soon' is no span of seconds such as 2-3.5"),
         (["--pin", "1-2", "--exclude", "1.5-3"], "--pin is 1-2 s, but 1.5-3 s is excluded"),
         (["--anchor", "0-1"], "--anchor is set but --admit-above is not"),
-        (["--admit-above", "0.5"], "--admit-above is set but anchor is not"),
+        (["--admit-above", "0.5"], "--admit-above is set but --anchor is not"),
         (["--anchor", "0-1", "--admit-above", "3"], "--admit-above is 3; it is a cosine similarity"),
         (["--prompt-weight", "1"], "--prompt-weight is 1; it must be from 0 to below 1"),
         (["--diversity", "-0.1"], "--diversity is -0.1"),
@@ -138,7 +138,7 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
         (["--spread", "1", "--no-memory"], "--spread is given, but memory is off (--no-memory)"),
         (["--page-precision", "int3"], "int3"),
         (["--remember", "nowhere"], "nowhere is no take"),
-        (["--remember", "nowhere", "--rope", "absolute"], "use rope 'relative'"),
+        (["--remember", "nowhere", "--rope", "absolute"], "'nowhere', but --rope is 'absolute'; frames of another"),
         (["--remember", "nowhere", "--no-memory"], "--remember is given, but memory is off"),
         (["--pin", "1-2", "--no-memory"], "--pin is given, but memory is off (--no-memory); drop one of them"),
         (["--window", "1000000000"], "--window is 1000000000; their keys and values take"),
@@ -247,10 +247,42 @@ def test_plan_speaks_of_what_was_asked(command, pipeline_folder):
     assert plan["latent_frames"] == 243
     assert plan["page_bytes"] == 2 * 2 * 6 * 48 * 4
     assert plan["past_pages"] == 231
-    assert plan["advice"]["memory_host_gib"] > 0
+    assert plan["advice"]["page_host_gib"] > 0
     words = command("plan", "--backbone", pipeline_folder, "--seconds", "60", "--device", "cuda").out
     assert "peak GPU memory" in words
     assert "peak host memory" in words
+
+
+def test_what_a_known_backbone_needs_is_planned_before_it_is_fetched(command, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    asked = ("plan", "--backbone", "longlive", "--seconds", "60", "--device", "cuda", "--dtype", "bfloat16")
+    result = command(*asked, "--gpu-gib", "24", "--host-gib", "64", "--json")
+    assert result.code == 0, result.err
+    assert "the weights of longlive are not here yet" in result.err
+    assert "`longlive-rag models show longlive`" in result.err
+    plan = json.loads(result.out)
+    assert plan["page_bytes"] == 2 * 30 * 1560 * 1536 * 2
+    assert plan["device"]["weights of the transformer"] == 2 * 1_418_996_800
+    assert plan["host"]["weights of the text encoder"] == 2 * 5_680_910_336  # it has no room on a card of 24 GiB
+    assert set(plan["advice"]) == {"page_gpu_gib", "page_host_gib"}
+    (tmp_path / "longlive").mkdir()
+    assert "is a folder without model_index.json" in command(*asked).err
+
+
+def test_old_names_of_page_budgets_work_with_a_note(command):
+    result = command("plan", "--seconds", "60", "--memory-host-gib", "0.01", "--json")
+    assert result.code == 0
+    assert result.err == "Note: --memory-host-gib is now --page-host-gib; the old name works for one more release.\n"
+    assert result.out == command("plan", "--seconds", "60", "--page-host-gib", "0.01", "--json").out
+    both = command("plan", "--seconds", "60", "--memory-host-gib", "0", "--page-host-gib", "0.01", "--json")
+    assert (both.out, both.err) == (result.out, result.err)
+    for name in ("generate", "plan", "bench", "footprint", "verify"):
+        shown = command(name, "--help").out
+        assert "--page-host-gib" in shown
+        assert "--memory-host-gib" not in shown
+    replayed = command("verify", "--memory-gpu-gib", "0", "--memory-host-gib", "-1", "tests/golden/rag_ae.safetensors")
+    assert (replayed.code, replayed.err.count("Note: ")) == (2, 2)
+    assert "page budgets must be 0 or more" in replayed.err
 
 
 @pytest.mark.parametrize(

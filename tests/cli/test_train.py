@@ -61,7 +61,7 @@ def test_a_full_disk_is_one_line(command, tmp_path, monkeypatch):
     ("words", "message"),
     [
         (("encoder", "--latents", "nowhere", "-o", "run"), "nowhere is no take"),
-        (("encoder", "--latents", "nowhere", "-o", "run", "--steps", "0"), "steps is 0"),
+        (("encoder", "--latents", "nowhere", "-o", "run", "--steps", "0"), "'--steps': 0 is not in the range x>=1"),
         (("encoder", "--latents", "nowhere", "-o", "run", "--hidden-dims", "8,x"), "no list of whole numbers"),
         (("corpus", "nowhere.txt", "-o", "takes"), "nowhere.txt can't be read"),
         (("corpus", "empty.txt", "-o", "takes"), "holds no prompt"),

@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from eval.export import export_for_vbench, vbench_name
 from eval.figures import endings, frame_before, frames_at
 from eval.making import Maker, batches
 from eval.plan import ARMS, Arm, check_run, read_json, read_plan
+from eval.report import write_report
 from eval.results import Takes, compare_all, guardrails, noise_floor, on_common_frames, summarise
 from eval.runs import is_finished, take_folder
 from eval.scenarios import Story
@@ -133,6 +135,16 @@ def test_the_report_is_one_file_with_all_in_it(finished):
     assert {len(row["noise_sha256"]) for row in drift} == {64}
     assert json.loads((run / "results.json").read_text()) == json.loads(json.dumps(results))
     assert not list(run.rglob("*.part"))
+
+
+def test_what_users_wrote_is_text_in_the_report(finished, tmp_path):
+    run, plan, *_ = finished
+    script = "<script>alert(1)</script>"
+    stories = tuple(replace(story, prompt=f"{script}{story.id}", cues=((8.0, script),)) for story in plan.stories)
+    write_report(copytree(run, tmp_path / "run"), replace(plan, stories=stories, about={"plain": script}))
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 7  # what happens; prompt and cue of three pairs
 
 
 def test_endings_have_a_column_a_prompt_and_a_row_an_arm():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.drift import cosine_to_reference, curve, drift_at
-from eval.windows import DriftWindows, within
+from eval.windows import DriftWindows, end_of, within
 
 FPS = 16
 
@@ -114,6 +114,17 @@ def test_windows_hold_the_frames_that_they_say():
 def test_horizons_that_can_not_be_measured(horizons, message):
     with pytest.raises(ValueError, match=message):
         DriftWindows().check(horizons, 59.0, 1 / FPS, "clip")
+
+
+def test_a_horizon_may_be_missed_by_as_much_as_is_said():
+    DriftWindows().check((30.0,), 29.8125, 1 / FPS, "clip", may_miss_s=1.0)
+    assert end_of(30.0, 29.8125, 1 / FPS) == 29.8125
+    assert end_of(30.0, 29.98, 1 / FPS) == 30.0  # within half a frame
+    for seconds, may_miss_s in ((29.8125, 0.0), (29.0, 1.0)):
+        with pytest.raises(ValueError, match=r"does not reach the horizon of 30 s; measure it at 29"):
+            DriftWindows().check((30.0,), seconds, 1 / FPS, "clip", may_miss_s)
+    with pytest.raises(ValueError, match="drift needs at least 10 s"):
+        DriftWindows().check((10.0,), 9.8, 1 / FPS, "clip", may_miss_s=1.0)
 
 
 def test_curve_bins_by_time_and_skips_what_is_not_seen():

@@ -75,7 +75,10 @@ def test_a_take_is_measured_by_its_folder(tmp_path):
     with pytest.raises(ValueError, match=r"is interrupted, not finished; measure .*video\.mp4 itself"):
         find_footage(folder)
     (folder / "take.json").write_text(json.dumps({**record, "status": "finished"}))
-    assert find_footage(folder).frames == 40
+    assert (find_footage(folder).frames, find_footage(folder).backbone) == (40, None)
+    (folder / "take.json").write_text(json.dumps({**record, "status": "finished", "run": {"backbone": "tiny-world"}}))
+    assert find_footage(folder).backbone == "tiny-world"
+    assert find_footage(folder / "video.mp4").backbone is None
     write_clip(folder / "video.mp4", character(9))
     with pytest.raises(ValueError, match="is damaged: its record says 40 frames, its video has 36"):
         find_footage(folder)

@@ -13,6 +13,7 @@ from eval.embedders import Embedder, PixelEmbedder
 from eval.footage import find_footage
 from eval.measure import MeasureSettings, look_at, measure
 from eval.protocols import consistency
+from eval.single import drift_rows, horizon_in_words, possible_horizons, sentence
 from tests.eval.clips import FPS, controls, write_clip, write_uneven
 
 HORIZONS = (30.0, 60.0, 120.0)
@@ -62,6 +63,25 @@ def test_a_horizon_is_read_from_the_prefix(control_figures, control_videos, tmp_
     assert again["drift"]["pixels"][0] == control_figures["fade"]["drift"]["pixels"][0]
     assert again["companions"][0] == control_figures["fade"]["companions"][0]
     assert again["protocols"][0] == control_figures["fade"]["protocols"][0]
+
+
+def test_a_horizon_that_is_nearly_reached_is_measured_at_the_end(tmp_path):
+    """119 of 120 frames: what 29.75 s are measured at is what a horizon of 30 s says."""
+    video = find_footage(write_clip(tmp_path / "v.mp4", controls(30.0)["fade"][:-1]))
+    with pytest.raises(ValueError, match=r"is 29\.75 s long and does not reach the horizon of 30 s"):
+        measure(video, {"pixels": PixelEmbedder()}, MeasureSettings((30.0,)))
+    near = measure(video, {"pixels": PixelEmbedder()}, MeasureSettings((12.0, 30.0), may_miss_s=1.0))
+    exact = measure(video, {"pixels": PixelEmbedder()}, MeasureSettings((12.0, 29.75)))
+    assert (near["horizons_s"], near["measured_at_s"]) == ([12.0, 30.0], [12.0, 29.75])
+    assert exact["measured_at_s"] == exact["horizons_s"]
+    assert drifts(near) == drifts(exact)
+    for name in ("companions", "protocols"):
+        assert [each["horizon_s"] for each in near[name]] == [12.0, 30.0]
+        assert near[name][1] == {**exact[name][1], "horizon_s": 30.0}
+    assert possible_horizons([video]) == (30.0,)
+    first, last = drift_rows([near])
+    assert (horizon_in_words(first), horizon_in_words(last)) == ("12 s", "30 s, measured at 29.8 s")
+    assert sentence(last).startswith("v.mp4: D(30 s, measured at 29.8 s) = +")
 
 
 def test_resolution_hardly_matters(tmp_path):

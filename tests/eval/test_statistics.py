@@ -7,23 +7,56 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from scipy.stats import permutation_test
 
 from eval.statistics import (
     bca_interval,
     detectable_effect,
     holm,
-    mean_acceleration,
     mean_band,
     paired,
     sign_flip_p,
 )
 
 
-def test_acceleration_is_the_jackknife_left_out_one_by_one():
-    values = np.random.default_rng(1).exponential(size=23)
-    left_out = np.array([np.delete(values, i).mean() for i in range(23)])
+def some_values(name: str, count: int) -> np.ndarray:
+    rng = np.random.default_rng(count)
+    return {
+        "normal": rng.normal(0.3, 1, count),
+        "exponential": rng.exponential(1, count) - 0.6,
+        "ties": rng.integers(-2, 4, count) / 10,
+    }[name]
+
+
+def sign_flip_by_scipy(values: np.ndarray) -> float:
+    def mean(sample: np.ndarray, axis: int) -> np.ndarray:
+        return sample.mean(axis=axis)
+
+    found = permutation_test(
+        (values,), mean, permutation_type="samples", vectorized=True, n_resamples=20_000, batch=1000, rng=0
+    )
+    return float(found.pvalue)
+
+
+def bca_by_hand(values: np.ndarray, resamples: int, seed: int) -> tuple[float, float]:
+    """Efron 1987: quantiles of the resampled means, moved by their bias and by the jackknife's acceleration."""
+    rng, normal, mean, n = np.random.default_rng(seed), NormalDist(), values.mean(), len(values)
+    means = values[rng.integers(0, n, (resamples, n))].mean(axis=1)
+    bias = normal.inv_cdf(((means < mean).mean() + (means <= mean).mean()) / 2)
+    left_out = np.array([np.delete(values, place).mean() for place in range(n)])
     away = left_out.mean() - left_out
-    assert mean_acceleration(values) == pytest.approx((away**3).sum() / (6 * (away**2).sum() ** 1.5), rel=1e-9)
+    acceleration = (away**3).sum() / (6 * (away**2).sum() ** 1.5)
+    shifted = [bias + normal.inv_cdf(share) for share in (0.025, 0.975)]
+    low, high = np.quantile(means, [normal.cdf(bias + z / (1 - acceleration * z)) for z in shifted])
+    return low, high
+
+
+@pytest.mark.parametrize("prompts", [6, 14, 32, 64])
+@pytest.mark.parametrize("name", ["normal", "exponential", "ties"])
+def test_bca_is_that_of_the_paper_to_the_digit(name, prompts):
+    """The published reports were made by such lines of our own; scipy's, from the same seed, are the same intervals."""
+    values = some_values(name, prompts)
+    assert bca_interval(values, seed=prompts) == pytest.approx(bca_by_hand(values, 10_000, prompts), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", ["normal", "exponential"])
@@ -76,6 +109,15 @@ def test_sign_flip_by_hand():
     # |sums| of 1, 2, 3 under all signs: 6, 4, 2, 0, each twice; |1 + 2 - 3| = 0 is reached by all
     assert sign_flip_p(np.array([1.0, 2.0, 3.0])) == 2 / 8
     assert sign_flip_p(np.array([-1.0, 2.0, 3.0])) == 4 / 8
+
+
+@pytest.mark.parametrize("prompts", [2, 6, 14, 32, 64])
+@pytest.mark.parametrize("name", ["normal", "exponential", "ties"])
+def test_sign_flip_is_that_of_scipy(name, prompts):
+    values = some_values(name, prompts)
+    p, other = sign_flip_p(values), sign_flip_by_scipy(values)
+    error = 0.0 if prompts <= 14 else 4 * math.sqrt(3 * p * (1 - p) / 20_000)  # of ours p(1 - p), of theirs about twice
+    assert p == pytest.approx(other, abs=error + 1e-4 * (prompts > 14), rel=1e-12)
 
 
 def test_sign_flip_by_chance_is_near_exact():

@@ -1,0 +1,90 @@
+"""Errors that carry data: which field, what it is, what would be right. A front end puts its own names in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Name:
+    """A field's name inside a sentence: the only part of it that a front end replaces."""
+
+    field: str
+
+
+Words = str | tuple[str | Name, ...]
+
+
+class FieldError(ValueError):
+    """A field can't be what it is. As text: "FIELD is VALUE; WANTED".
+
+    Args:
+        field: its name, as in the request dataclasses.
+        value: what it is; None where it is missing.
+        wanted: what would be right.
+        shown: what follows "FIELD is", where that is more than the value: its unit, or what is wrong with it.
+        claim: what comes before WANTED, where it isn't "FIELD is VALUE".
+        where: what the message is about, such as "arm 'k3'"; comes first, with a colon.
+
+    Attributes:
+        field, value, where: as given.
+    """
+
+    def __init__(
+        self,
+        field: str,
+        value: object,
+        wanted: Words = "",
+        shown: Words | None = None,
+        claim: Words | None = None,
+        where: str = "",
+    ) -> None:
+        super().__init__(field, value, wanted, shown, claim, where)  # all of it, so that it can be pickled
+        self.field, self.value, self.where = field, value, where
+        self._wanted = _parts(wanted)
+        shown = _in_words(value) if shown is None else shown
+        self._claim = (Name(field), " is ", *_parts(shown)) if claim is None else _parts(claim)
+
+    @property
+    def wanted(self) -> str:
+        """What would be right, with the fields' own names; empty where the rest says it."""
+        return _joined(self._wanted, {})
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The field, and the others that the message names."""
+        others = (part.field for part in (*self._claim, *self._wanted) if isinstance(part, Name))
+        return tuple(dict.fromkeys((self.field, *others)))
+
+    def named(self, names: Mapping[str, str]) -> str:
+        """The message with a front end's names for fields; those that it has none for keep their own."""
+        said = _joined(self._claim, names)
+        said = f"{said}; {_joined(self._wanted, names)}" if self._wanted else said
+        return f"{self.where}: {said}" if self.where else said
+
+    def within(self, where: str) -> FieldError:
+        """The same error, said of a part of something larger."""
+        where = f"{where}: {self.where}" if self.where else where
+        return FieldError(self.field, self.value, self._wanted, claim=self._claim, where=where)
+
+    def __str__(self) -> str:
+        return self.named({})
+
+
+def _parts(words: Words) -> tuple[str | Name, ...]:
+    if isinstance(words, str):
+        return (words,) if words else ()
+    return words
+
+
+def _joined(parts: tuple[str | Name, ...], names: Mapping[str, str]) -> str:
+    return "".join(names.get(part.field, part.field) if isinstance(part, Name) else part for part in parts)
+
+
+def _in_words(value: object) -> str:
+    if value is None:
+        return "missing"
+    if isinstance(value, str):
+        return repr(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

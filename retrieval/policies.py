@@ -1,0 +1,98 @@
+"""Retrieval policies: which past frames a block remembers. A policy is a function of a `Past`, without a state.
+
+Those below are registered under the entry point group `longlive_rag.policies`, as anybody's are; a request names one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.index import FrameIndex
+from retrieval.policy import POOL, most_diverse, spread_by_turns
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a policy picks from, for one block of one take.
+
+    Pins have had their places and excluded frames are left out before a policy is asked.
+
+    Attributes:
+        frames: latent frames that may be picked, rising; below 0 are frames of other takes.
+        limit: how many places there are.
+        block: number of the block, from 0.
+        query: [D] unit vector, the key of now: the newest finished frame's embedding, and the prompt's in charge where
+            the key has a part for prompts.
+        diversity: what the request asks for, 0 to below 1.
+        index: holds the keys of all frames in memory.
+    """
+
+    frames: Sequence[int]
+    limit: int
+    block: int
+    query: NDArray[np.float32]
+    diversity: float
+    index: FrameIndex
+
+    def most_similar(self, limit: int) -> list[tuple[int, float]]:
+        """Up to `limit` (frame, cosine similarity to the query), best first."""
+        return self.index.search(self.query, self.frames, limit)
+
+    def similarities(self, frames: Sequence[int]) -> list[float]:
+        """Cosine similarities of frames to the query."""
+        return self.index.similarities(self.query, frames)
+
+    def units(self, frames: Sequence[int]) -> NDArray[np.float32]:
+        """Keys of frames, [N, D] unit vectors."""
+        return self.index.units(frames)
+
+
+Policy = Callable[[Past], Sequence[int]]
+"""Picks up to `limit` different ones of `frames`."""
+
+
+def similar(past: Past) -> list[int]:
+    """The frames most like now; with `diversity`, by maximal marginal relevance among four times as many."""
+    return [frame for frame, _ in searched(past)]
+
+
+def searched(past: Past) -> list[tuple[int, float]]:
+    """What `similar` picks, with the similarities that the search has found on the way."""
+    if not past.diversity:
+        return past.most_similar(past.limit)
+    pool = past.most_similar(POOL * past.limit)
+    frames = [frame for frame, _ in pool]
+    similarities = np.array([similarity for _, similarity in pool], dtype=np.float32)
+    places = most_diverse(similarities, past.units(frames), past.limit, past.diversity)
+    return [pool[place] for place in places]
+
+
+def stratified(past: Past) -> list[int]:
+    """One frame out of each of `limit` equal parts of the past, others in every block, whatever they show."""
+    return spread_by_turns(past.frames, past.limit, past.block)
+
+
+def recent(past: Past) -> list[int]:
+    """The newest frames: more context, but no retrieval."""
+    return list(past.frames)[-past.limit :][::-1]
+
+
+def picked(policy: Policy, past: Past) -> list[int]:
+    """What a policy picks, checked.
+
+    Raises:
+        ValueError: unless it is at most `limit` different ones of the frames.
+    """
+    chosen = [int(frame) for frame in policy(past)]
+    allowed = past.frames if isinstance(past.frames, range) else set(past.frames)
+    if len(set(chosen)) < len(chosen) or len(chosen) > past.limit or not all(frame in allowed for frame in chosen):
+        name = getattr(policy, "__name__", type(policy).__name__)
+        raise ValueError(
+            f"policy {name} gave {chosen} at block {past.block}; it must give at most {past.limit} different ones of "
+            f"the {len(past.frames)} frames that it was shown"
+        )
+    return chosen

@@ -1,0 +1,76 @@
+"""Policies: what the built-in ones pick, and that no policy can break a block."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from longlive_rag.environment import plugin, plugins
+from retrieval.encoder import MeanPoolEncoder
+from retrieval.index import FrameIndex
+from retrieval.memory import Memory
+from retrieval.policies import Past, picked, recent, similar, stratified
+from retrieval.policy import RetrievalRules, spread_by_turns
+
+
+def past_of(frames=range(2, 30), limit=4, block=7, diversity=0.0) -> Past:
+    rng = np.random.default_rng(0)
+    index = FrameIndex(6)
+    index.add(rng.standard_normal((40, 6)).astype(np.float32))
+    return Past(frames, limit, block, index.units([39])[0], diversity, index)
+
+
+def test_similar_is_the_search() -> None:
+    past = past_of()
+    order = sorted(past.frames, key=lambda frame: -past.similarities([frame])[0])
+    assert similar(past) == order[:4]
+    assert set(similar(past_of(diversity=0.7))) != set(order[:4])
+
+
+def test_the_others_do_not_look_at_what_frames_show() -> None:
+    assert stratified(past_of()) == spread_by_turns(range(2, 30), 4, 7)
+    assert stratified(past_of(block=8)) != stratified(past_of())
+    assert recent(past_of()) == [29, 28, 27, 26]
+
+
+@pytest.mark.parametrize("chosen", [[1], [30], [5, 5], [2, 3, 4, 5, 6]])
+def test_what_a_policy_may_not_pick_is_refused(chosen: list[int]) -> None:
+    with pytest.raises(ValueError, match="at most 4 different ones of the 28 frames"):
+        picked(lambda past: chosen, past_of())
+
+
+def test_a_policy_picks_what_pins_and_spread_frames_leave() -> None:
+    seen = []
+
+    def oldest(past: Past) -> list[int]:
+        seen.append(past)
+        return list(past.frames)[: past.limit]
+
+    rules = RetrievalRules(pin=(range(10, 12),), exclude=(range(0, 3),), policy=oldest)
+    memory = Memory(
+        MeanPoolEncoder(), window_frames=1, sink_frames=0, memory_frames=5, recency_guard_frames=0, rules=rules
+    )
+    memory.remember(torch.rand(1, 20, 3, 2, 2))
+    (selection,) = memory.retrieve(3)
+    assert set(selection.frames) == {10, 11, 3, 4, 5}
+    assert list(selection.similarities) == sorted(selection.similarities, reverse=True)
+    assert (seen[0].limit, seen[0].block) == (3, 3)
+
+
+def test_built_in_policies_are_registered_as_anybodys_are() -> None:
+    assert plugins("policy").keys() >= {"similar", "stratified", "recent"}
+    assert plugin("policy", "stratified") is stratified
+
+
+def test_unknown_and_broken_plugins_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="policy is 'best'; it must be one of recent, similar, stratified"):
+        plugin("policy", "best")
+    from longlive_rag import environment
+
+    broken = SimpleNamespace(value="nowhere:at_all", load=lambda: __import__("nowhere"))
+    monkeypatch.setattr(environment, "plugins", lambda kind: {"broken": broken})
+    with pytest.raises(ValueError, match="nowhere:at_all can't be imported"):
+        plugin("policy", "broken")
