@@ -16,7 +16,7 @@ import torch
 from longlive_rag import Block, Choose, LongLiveRAGPipeline
 from longlive_rag.presets.preset import find_folder
 
-PROMPT, SECONDS, SEED = "a blue square stands in a desert", 12, 1
+PROMPT, SECONDS, SEED = "a blue square stands in a desert", 9, 1
 
 
 def by_octaves(places: int) -> Choose:
@@ -30,12 +30,12 @@ def by_octaves(places: int) -> Choose:
 
 
 def report(name: str, blocks: Iterable[Block]) -> None:
-    """Print what the last block of a take remembered, and how like the newest frame that was."""
+    """Print which latent frames the last block of a take remembered."""
     for block in blocks:
         last = block
     (selection,) = last.selections
-    mean = sum(selection.similarities) / len(selection.similarities)
-    print(f"{name:<12} frames {', '.join(map(str, sorted(selection.frames)))}; mean similarity {mean:.4f}")
+    frames = ", ".join(str(frame) for frame in sorted(selection.frames))
+    print(f"{name:<10}  block {last.index} remembered the latent frames {frames}")
 
 
 def main() -> None:

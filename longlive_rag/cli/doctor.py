@@ -12,7 +12,7 @@ import click
 from longlive_rag.cli.errors import refuse_bad_input
 
 if TYPE_CHECKING:
-    from longlive_rag.diagnostics.doctor import Finding
+    from longlive_rag.weights.findings import Finding
 
 SIGNS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 

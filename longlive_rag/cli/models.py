@@ -14,8 +14,8 @@ from longlive_rag.cli.errors import Failed, refuse_bad_input
 from longlive_rag.cli.settings import FLAGS
 
 if TYPE_CHECKING:
-    from longlive_rag.diagnostics.doctor import Finding
     from longlive_rag.presets.catalogue import KnownBackbone, ReleasedFiles
+    from longlive_rag.weights.findings import Finding
     from longlive_rag.weights.hub import Fetched
 
 FOLDER = click.Path(path_type=Path)
@@ -188,10 +188,10 @@ def check(folder: Path, dtype: str | None, as_json: bool) -> None:
     """
     from longlive_rag.cli.doctor import line
     from longlive_rag.diagnostics.doctor import device_memory, judge, kind_of, usual_dtype
-    from longlive_rag.diagnostics.inventory import inventory
     from longlive_rag.presets.needs import estimate
     from longlive_rag.presets.preset import BUILT_IN, load_preset
     from longlive_rag.sessions.opening import quiet_libraries
+    from longlive_rag.weights.layouts import inventory
 
     with refuse_bad_input(), quiet_libraries():
         if not folder.is_dir():
@@ -248,8 +248,8 @@ def embed_prompts(prompts: tuple[str, ...], backbone: str, prompt_file: Path | N
 
 def _terms_of(folder: Path) -> list[Finding]:
     """A line a weight file, and on the first that has no terms, what to do."""
-    from longlive_rag.diagnostics.doctor import Finding
     from longlive_rag.rights.records import rights_of
+    from longlive_rag.weights.findings import Finding
 
     advice, findings = f"longlive-rag license record {folder} --spdx ID --source WHERE", []
     for file in rights_of(folder):

@@ -264,7 +264,7 @@ def named_option(flag: str, key: str, was: str | None = None, **attributes: Any)
         return value if typed else context.meta.get(was, value)
 
     new = click.option(flag, key, callback=either, **attributes)
-    old = click.option(was, type=attributes["type"], hidden=True, expose_value=False, callback=note)
+    old = click.option(was, f"old_{key}", type=attributes["type"], hidden=True, expose_value=False, callback=note)
     return lambda command: old(new(command))
 
 

@@ -8,17 +8,15 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
 import psutil
 
 from longlive_rag.presets.needs import Estimate
+from longlive_rag.weights.findings import Finding
 from retrieval.files import in_words
 
-Verdict = Literal["ok", "note", "bad"]
 OLDEST_PYTHON = (3, 11)
 LITTLE_DISK_BYTES = 2 * 10**9
 MEASURED_SIZE = 1024
@@ -29,23 +27,6 @@ TEXT_ADVICE = (
     "on a GPU it stays in host memory, and a prompt takes seconds to a minute; "
     "or embed prompts once (models embed-prompts), and generate with --prompt-embeds"
 )
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of a doctor's report.
-
-    Attributes:
-        what: the thing looked at.
-        found: what it is.
-        verdict: `ok`; `note` (works, could be better); `bad` (will not work).
-        advice: what to change; empty if nothing.
-    """
-
-    what: str
-    found: str
-    verdict: Verdict = "ok"
-    advice: str = ""
 
 
 def examine(folder: Path) -> list[Finding]:

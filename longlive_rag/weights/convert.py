@@ -6,43 +6,32 @@ Nothing is copied in memory: tensors stay mapped to the files that they came fro
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan
-from diffusers.models.modeling_utils import ModelMixin
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
+from torch import Tensor
+from transformers import AutoTokenizer
 
-from backbone.checkpoints import SECTIONS, Weights, load_weights, read_pickled, read_weights
+from backbone.checkpoints import SECTIONS, Weights, read_pickled, read_weights
 from backbone.errors import FieldError
-from backbone.files import CONFIG, INDEX, read_json, weight_files
+from backbone.files import CONFIG, weight_files
 from backbone.lora import Lora, merge, read_lora
 from backbone.names import our_name
-from backbone.original import (
-    TOKENIZER,
-    VAE_FILE,
-    is_original_folder,
-    open_text_encoder,
-    open_transformer,
-    open_vae,
-    text_file,
-)
 from backbone.transformer import CausalWanTransformer
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.catalogue import known_backbone
-from longlive_rag.rights.records import MODEL_INDEX, FileRights, inherit, rights_of
+from longlive_rag.rights.records import FileRights, inherit, rights_of
+from longlive_rag.weights.layouts import SETTINGS, open_parts
+from longlive_rag.weights.parts import Parts, filled, same_name, vocabulary
 from retrieval.encoder import LatentAutoencoder
 from retrieval.files import in_words
 
 LORA_FOLDER = "lora"
 LORA_FILE = "pytorch_lora_weights.safetensors"
-SETTINGS = ("context", "sampler", "memory", "output")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -70,19 +59,6 @@ class Sources:
     encoder: Path | None = None
     preset: str | None = None
     dtype: str | None = None
-
-
-@dataclass
-class Parts:
-    """A pipeline in pieces; `origins` says which files each piece was made from."""
-
-    transformer: CausalWanTransformer
-    vae: AutoencoderKLWan
-    text_encoder: UMT5EncoderModel
-    tokenizer: Path
-    encoder: LatentAutoencoder | None
-    settings: dict[str, dict[str, Any]]
-    origins: dict[str, list[Path]]
 
 
 @dataclass(frozen=True)
@@ -151,7 +127,7 @@ def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
         parts = _open_base(sources)
         weights = _transformer_weights(sources, preset.section if preset else None)
         left_out = weights.left_out
-        parts.transformer = _filled(CausalWanTransformer, parts.transformer.config, weights, our_name)
+        parts.transformer = filled(CausalWanTransformer, parts.transformer.config, weights, our_name)
         parts.origins["transformer"] = [sources.source]
     lora = None
     if sources.lora is not None:
@@ -208,98 +184,6 @@ def _on_meta(lora: Lora) -> Lora:
     return replace(lora, pairs={layer: (a.to("meta"), b.to("meta")) for layer, (a, b) in lora.pairs.items()})
 
 
-# ---- folders ----
-
-
-def open_parts(folder: Path) -> Parts:
-    """The parts of a folder in any of the layouts that have everything: the original release's, diffusers', ours.
-
-    Raises:
-        ValueError: if it is none of them, or a part is missing, damaged or doesn't fit its config.
-    """
-    if (folder / MODEL_INDEX).is_file():
-        return _open_diffusers(folder)
-    if folder.is_dir() and is_original_folder(folder):
-        return _open_original(folder)
-    raise ValueError(
-        f"{folder} is no model folder: it has neither {MODEL_INDEX} (diffusers) nor the original release's {CONFIG}"
-    )
-
-
-def _open_original(folder: Path) -> Parts:
-    if not (folder / TOKENIZER).is_dir():
-        raise ValueError(f"{folder} has no {TOKENIZER}/; is the download complete?")
-    if not (folder / VAE_FILE).is_file():
-        raise ValueError(f"{folder} has no {VAE_FILE}; is the download complete?")
-    text = text_file(folder)
-    return Parts(
-        open_transformer(folder),
-        open_vae(folder / VAE_FILE),
-        open_text_encoder(text),
-        folder / TOKENIZER,
-        None,
-        {},
-        {
-            "transformer": weight_files(folder),
-            "vae": [folder / VAE_FILE],
-            "text_encoder": [text],
-            "tokenizer": _vocabulary(folder / TOKENIZER),
-        },
-    )
-
-
-def _open_diffusers(folder: Path) -> Parts:
-    index = read_json(folder / MODEL_INDEX)
-    for part in ("transformer", "vae", "text_encoder", "tokenizer"):
-        if not (folder / part).is_dir():
-            raise ValueError(f"{folder} has no {part}/; is the download complete?")
-    names = ["transformer", "vae", "text_encoder"] + ["encoder"] * (folder / "encoder").is_dir()
-    origins = {name: weight_files(folder / name) for name in names}
-    text_config = UMT5Config.from_pretrained(folder / "text_encoder", local_files_only=True)
-    with torch.device("meta"):
-        text_encoder = UMT5EncoderModel(text_config)
-    return Parts(
-        _open_component(CausalWanTransformer, folder / "transformer"),
-        _open_component(AutoencoderKLWan, folder / "vae"),
-        _fill(text_encoder, _part_weights(folder / "text_encoder"), _same),
-        folder / "tokenizer",
-        _open_component(LatentAutoencoder, folder / "encoder") if "encoder" in names else None,
-        {part: dict(index[part]) for part in SETTINGS if isinstance(index.get(part), dict)},
-        {**origins, "tokenizer": _vocabulary(folder / "tokenizer")},
-    )
-
-
-def _open_component(kind: type[ModelMixin], part: Path) -> Any:
-    config = kind.load_config(part)
-    if kind is CausalWanTransformer and config.get("_class_name") == "WanTransformer3DModel":
-        config = {name: value for name, value in config.items() if not name.startswith("_")}
-    return _filled(kind, config, _part_weights(part), our_name if kind is CausalWanTransformer else _same)
-
-
-def _part_weights(part: Path) -> Weights:
-    index = next((part / name for name in INDEX if (part / name).is_file()), None)
-    return read_weights(index or weight_files(part)[0])
-
-
-def _filled(kind: type[ModelMixin], config: Mapping[str, Any], weights: Weights, rename: Callable[[str], str]) -> Any:
-    with torch.device("meta"):
-        model = kind.from_config(config)
-    return _fill(model, weights, rename)
-
-
-def _fill(model: nn.Module, weights: Weights, rename: Callable[[str], str]) -> Any:
-    load_weights(model, weights.tensors, weights.source, rename)
-    return model.eval()
-
-
-def _same(name: str) -> str:
-    return name
-
-
-def _vocabulary(folder: Path) -> list[Path]:
-    return [folder / name for name in ("tokenizer.json", "spiece.model") if (folder / name).is_file()]
-
-
 def read_encoder(path: Path) -> LatentAutoencoder:
     """A retrieval autoencoder as its training saves it: {"model": tensors, "config": sizes}.
 
@@ -314,7 +198,7 @@ def read_encoder(path: Path) -> LatentAutoencoder:
         raise ValueError(f"{path} is no retrieval autoencoder: it has no config beside its {SECTIONS[2]!r}")
     known = ("in_channels", "latent_height", "latent_width", "hidden_dims", "embedding_dim")
     sizes = {name: config[name] for name in known if name in config}
-    return _filled(LatentAutoencoder, sizes, read_weights(path, "model"), _same)
+    return filled(LatentAutoencoder, sizes, read_weights(path, "model"), same_name)
 
 
 # ---- writing ----
@@ -369,4 +253,4 @@ def _carry_rights(origins: Mapping[str, list[Path]], folder: Path) -> None:
 
 
 def _recorded_in(part: Path) -> list[Path]:
-    return [*_vocabulary(part), *sorted(part.glob("*.safetensors"))]
+    return [*vocabulary(part), *sorted(part.glob("*.safetensors"))]
