@@ -9,7 +9,8 @@
     tiny-world           traits read by tiny-world's oracle: the truth, for takes of tiny-world only
     face=FOLDER          a face embedder of your own; see `eval.faces` for its terms
 
-WHERE is a local folder or a name on the Hugging Face hub; left out, the published weights' name.
+WHERE is a local folder or a name on the Hugging Face hub; left out, the published weights' name. Each is an
+`EmbedderKind` under the entry point group `longlive_rag.embedders`, as anybody's are.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from backbone.errors import FieldError
+from longlive_rag.environment import plugin, plugins
 from longlive_rag.rights.policy import enforce_place
 
 
@@ -178,16 +180,14 @@ def _open_face(place: str, device: str) -> Embedder:
     return open_face_embedder(Path(place), device)
 
 
-KINDS: dict[str, EmbedderKind] = {
-    "pixels": EmbedderKind("", _nothing_to_check, lambda place, device: PixelEmbedder()),
-    "dino": EmbedderKind("facebook/dino-vitb16", check_weights, _open_vision("dino")),
-    "dinov2": EmbedderKind("facebook/dinov2-base", check_weights, _open_vision("dinov2")),
-    "clip": EmbedderKind("openai/clip-vit-base-patch32", check_weights, _open_vision("clip")),
-    "siglip": EmbedderKind("google/siglip-base-patch16-224", check_weights, _open_vision("siglip")),
-    "latent": EmbedderKind("tiny-world", _check_latent, _open_latent),
-    "tiny-world": EmbedderKind("", _check_oracle, _open_oracle),
-    "face": EmbedderKind(None, _check_face, _open_face),
-}
+PIXELS = EmbedderKind("", _nothing_to_check, lambda place, device: PixelEmbedder())
+DINO = EmbedderKind("facebook/dino-vitb16", check_weights, _open_vision("dino"))
+DINOV2 = EmbedderKind("facebook/dinov2-base", check_weights, _open_vision("dinov2"))
+CLIP = EmbedderKind("openai/clip-vit-base-patch32", check_weights, _open_vision("clip"))
+SIGLIP = EmbedderKind("google/siglip-base-patch16-224", check_weights, _open_vision("siglip"))
+LATENT = EmbedderKind("tiny-world", _check_latent, _open_latent)
+TINY_WORLD = EmbedderKind("", _check_oracle, _open_oracle)
+FACE = EmbedderKind(None, _check_face, _open_face)
 
 
 @dataclass(frozen=True)
@@ -204,9 +204,10 @@ class EmbedderSpec:
 
     def __post_init__(self) -> None:
         kind, separator, place = self.text.partition("=")
-        if kind not in KINDS:
-            raise FieldError("embedder", self.text, f"it must be one of {', '.join(KINDS)}")
-        published = KINDS[kind].published
+        known = plugins("embedder")
+        if kind not in known:
+            raise FieldError("embedder", self.text, f"it must be one of {', '.join(sorted(known))}")
+        published = plugin("embedder", kind).published
         if separator and not place:
             raise FieldError("embedder", self.text, "name a place after the =, or leave out both")
         if not place and published is None:
@@ -216,11 +217,12 @@ class EmbedderSpec:
 
     def check(self) -> None:
         """Raise ValueError if it can't be opened, as far as that can be seen without loading it."""
-        KINDS[self.kind].check(self.place)
+        plugin("embedder", self.kind).check(self.place)
 
     def open(self, device: str = "cpu") -> Embedder:
         """Load it."""
-        return KINDS[self.kind].open(self.place, device)
+        embedder: Embedder = plugin("embedder", self.kind).open(self.place, device)
+        return embedder
 
 
 def default_embedders(backbones: Iterable[str | None]) -> str:
@@ -241,7 +243,7 @@ def parse_embedders(text: str) -> tuple[EmbedderSpec, ...]:
     specs = tuple(EmbedderSpec(part.strip()) for part in text.split(",") if part.strip())
     kinds = [spec.kind for spec in specs]
     if not specs:
-        raise FieldError("embedders", text, f"name at least one of {', '.join(KINDS)}")
+        raise FieldError("embedders", text, f"name at least one of {', '.join(sorted(plugins('embedder')))}")
     if len(set(kinds)) < len(kinds):
         raise FieldError("embedders", text, "each kind can be there once")
     return specs

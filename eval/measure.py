@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from backbone.errors import FieldError
 from eval import protocols
-from eval.companions import Looks, LooksMeter, first_last_change, last_motion, motion, repetition
+from eval.companions import Looks, LooksMeter
 from eval.drift import Floats, cosine_to_reference, curve, drift_at
 from eval.embedders import Embedder, TextEmbedder
 from eval.footage import Footage, read_batches
+from eval.metrics import Metric, metrics_named
 from eval.oracle import OracleEmbedder
 from eval.traits import distinct_characters, kept_traits
 from eval.windows import DriftWindows, end_of, within
@@ -35,6 +36,7 @@ class MeasureSettings:
         prompts: (second at which it takes over, prompt), the first at 0; for prompt adherence. Empty: none is measured.
         may_miss_s: a horizon that a video is short of by less than this is measured at the video's end.
         subject_table: VBench-Long's table for the subject's fast score.
+        metrics: names of metrics beside those that are always measured.
 
     Raises:
         FieldError: if the horizons don't rise, or `embed_every` is below 1.
@@ -48,6 +50,7 @@ class MeasureSettings:
     subject_table: protocols.MappingTable = field(
         default_factory=lambda: protocols.MappingTable(protocols.PUBLISHED_KNOTS["subject"])
     )
+    metrics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.horizons_s, self.horizons_s[1:], strict=False))
@@ -151,6 +154,7 @@ def measure(
     """
     settings.check(footage)
     ends_s = settings.ends_s(footage)
+    metrics = metrics_named(settings.metrics)
     seen = look_at(footage, embedders, settings.embed_every, ends_s[-1], progress)
     settings.windows.check_frames(seen.embedded_seconds, ends_s, footage.name)
     asked = partial(_with_horizons, settings.horizons_s)
@@ -173,7 +177,7 @@ def measure(
             name: asked([asdict(drift_at(values, seen.embedded_seconds, at, settings.windows)) for at in ends_s])
             for name, values in cosines.items()
         },
-        "companions": asked([_companions(seen, at) for at in ends_s]),
+        "companions": asked([_companions(seen, at, metrics) for at in ends_s]),
         "adherence": _adherence(seen, embedders, settings.prompts, ends_s[-1]),
         "traits": asked(_traits(seen, embedders, settings.windows, ends_s)),
         "protocols": asked([_protocols(seen, footage.fps, at, settings) for at in ends_s]),
@@ -190,14 +194,11 @@ def _with_horizons(horizons_s: Sequence[float], figures: Sequence[dict[str, Any]
     return [{**each, "horizon_s": horizon_s} for each, horizon_s in zip(figures, horizons_s, strict=False)]
 
 
-def _companions(seen: Seen, horizon_s: float) -> dict[str, Any]:
+def _companions(seen: Seen, horizon_s: float, metrics: Mapping[str, Metric]) -> dict[str, Any]:
     looks, seconds = _until(seen, horizon_s)
-    changes = {f"{name}_drift": first_last_change(getattr(looks, name), seconds, horizon_s) for name in IMAGING}
+    figures = {name: metric.of(looks, seconds, horizon_s) for name, metric in metrics.items()}
     means = {name: float(getattr(looks, name).mean()) for name in IMAGING}
-    return {
-        "horizon_s": horizon_s, "motion": motion(looks), "last_motion": last_motion(looks, seconds, horizon_s),
-        "repetition": repetition(looks, seconds), **changes, **means,
-    }  # fmt: skip
+    return {"horizon_s": horizon_s, **means, **figures}
 
 
 def _until(seen: Seen, horizon_s: float) -> tuple[Looks, Floats]:

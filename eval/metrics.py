@@ -1,7 +1,7 @@
 """Metrics beside drift: one figure of a video up to a horizon. Ours are registered as anybody's are.
 
-A metric is a `Metric` under the entry point group `longlive_rag.metrics`. The seven below are always measured; others are
-named (`--metrics`).
+A metric is a `Metric` under the entry point group `longlive_rag.metrics`. The seven below are always measured, others
+where they are named (`--metrics`).
 """
 
 from __future__ import annotations

@@ -8,17 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from eval.metrics import metrics_named
 from eval.plan import Plan
-
-COMPANIONS = (
-    ("motion", "motion", False),
-    ("last_motion", "motion in the last 5 s", False),
-    ("sharpness", "sharpness", False),
-    ("sharpness_drift", "imaging drift (sharpness)", True),
-    ("exposure_drift", "exposure drift", True),
-    ("saturation_drift", "saturation drift", True),
-    ("repetition", "repetition", True),
-)
 
 
 @dataclass(frozen=True)
@@ -61,8 +52,9 @@ def outcomes(plan: Plan, all_measures: Iterable[Mapping[str, Any]]) -> list[Outc
                     _of_list("traits", number, "distinct_characters"),
                 )
             )
-        for name, label, lower in COMPANIONS:
-            found.append(Outcome(f"{name}{at}", label, lower, horizon_s, _of_list("companions", number, name)))
+        for name, metric in metrics_named(plan.metrics).items():
+            value = _of_list("companions", number, name)
+            found.append(Outcome(f"{name}{at}", metric.label, metric.lower_is_better, horizon_s, value))
         for name in dict.fromkeys(name for each in all_measures for name in each["protocols"][number]["consistency"]):
             found.append(
                 Outcome(f"vbench.{name}{at}", f"VBench's formula by {name}", False, horizon_s, _vbench(name, number))

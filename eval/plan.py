@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from backbone.errors import FieldError
 from eval.embedders import parse_embedders
 from eval.measure import MeasureSettings
+from eval.metrics import metrics_named
 from eval.scenarios import Story
 from eval.windows import DriftWindows
 from longlive_rag.config import Cue, TakeRequest
@@ -94,6 +95,7 @@ class Plan:
         embed_every: embed every n-th frame.
         dtype, device, codec: as for `generate`.
         about: by scenario, what happens in it, in words.
+        metrics: names of metrics beside those that are always measured.
 
     Raises:
         ValueError: naming what can't be, and what would be right.
@@ -110,6 +112,7 @@ class Plan:
     device: str = "auto"
     codec: str = "vp9"
     about: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -133,6 +136,7 @@ class Plan:
             settings = self.measure_settings(story)
             settings.windows.check(self.horizons_s, self.seconds, 0.0, f"a take of story {story.id}")
         parse_embedders(self.embedders)
+        metrics_named(self.metrics)
 
     @property
     def seconds(self) -> float:
@@ -153,7 +157,8 @@ class Plan:
 
     def measure_settings(self, story: Story) -> MeasureSettings:
         """What is measured of a take of `story`."""
-        return MeasureSettings(self.horizons_s, DriftWindows(story.origin_s), self.embed_every, story.prompts)
+        windows = DriftWindows(story.origin_s)
+        return MeasureSettings(self.horizons_s, windows, self.embed_every, story.prompts, metrics=self.metrics)
 
     def request(self, preset: Preset, cell: Cell) -> TakeRequest:
         """What is asked of the backbone for one take.
@@ -233,6 +238,7 @@ def check_content(run: Path, plan: Plan) -> None:
     """
     if (run / PLAN).exists():
         kept = read_json(run / PLAN)
+        kept.setdefault("metrics", [])  # plans of before they could be named
         changed = [name for name, value in _kept(plan).items() if kept.get(name) != value and name != WORDS]
         if changed:
             raise ValueError(f"{run} holds another comparison ({', '.join(changed)} differ); choose another folder")
@@ -279,7 +285,9 @@ def read_plan_file(path: Path) -> Plan:
             Story(**{**story, "cues": tuple((second, prompt) for second, prompt in story["cues"])})
             for story in content.pop("stories")
         )
-        return Plan(arms=arms, stories=stories, horizons_s=tuple(content.pop("horizons_s")), **content)
+        return Plan(arms=arms, stories=stories, horizons_s=tuple(content.pop("horizons_s")),
+            metrics=tuple(content.pop("metrics", ())), **content,
+        )  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no plan: {error}") from error
 

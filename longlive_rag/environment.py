@@ -13,6 +13,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from backbone.errors import FieldError
+
 POLICY_VARIABLE = "LONGLIVE_RAG_LICENSE_POLICY"
 CONFIG_VARIABLE = "LONGLIVE_RAG_CONFIG"
 FIELDS = ("license_policy",)
@@ -91,8 +93,8 @@ def plugin(kind: str, name: str) -> Any:
     """
     known = plugins(kind)
     if name not in known:
-        raise ValueError(f"{kind} is {name!r}; it must be one of {', '.join(sorted(known))}")
+        raise FieldError(kind, name, f"it must be one of {', '.join(sorted(known))}")
     try:
         return known[name].load()
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"{kind} is {name!r}, but {known[name].value} can't be imported: {error}") from error
+        raise FieldError(kind, name, f"{known[name].value} can't be imported: {error}") from error

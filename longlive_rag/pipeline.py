@@ -26,7 +26,7 @@ from backbone.vae import StreamingDecoder, encode_video, fold_temporal_convs
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
 from longlive_rag.generation.block import Block
 from longlive_rag.generation.cues import cue_blocks, steered
-from longlive_rag.generation.directions import Directions, planned, reseed_blocks, retrieval_rules
+from longlive_rag.generation.directions import Directions, check_policy, planned, reseed_blocks, retrieval_rules
 from longlive_rag.generation.noise import NoiseSource, PhiloxNoise
 from longlive_rag.generation.rollout import FinishedBlock, MemorySetup, RememberedFrames, Rollout
 from longlive_rag.generation.stopwatch import Stopwatch
@@ -183,6 +183,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             self.check_prompt(prompt)
         timeline = self.timeline(request)
         cue_blocks(request, timeline)
+        check_policy(request.memory)
         limit = self.transformer.config.rope_max_seq_len
         if request.context.rope == "absolute" and timeline.latent_frames > limit:
             longest_s = timeline.starts_at(limit // request.context.frames_per_block)

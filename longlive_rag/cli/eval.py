@@ -146,6 +146,7 @@ def drift(
 )
 @click.option("--embedders", help=EMBEDDERS_HELP)
 @click.option("--embed-every", type=int, default=1, show_default=True, help="Embed every n-th frame.")
+@click.option("--metrics", metavar="NAMES", help="Beside the usual ones; 'plugins' lists what is installed.")
 @click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -257,6 +258,7 @@ def _plan(
     scenarios_file: Path | None,
     horizons: tuple[float, ...],
     embedders: str | None,
+    metrics: str | None,
     backbone: str,
     **rest: Any,
 ) -> Plan:
@@ -273,7 +275,10 @@ def _plan(
     told = stories(read_subjects(prompts), names, known, horizons)
     about = {name: str(known[name].get("about", "")) for name in names}
     embedders = default_embedders([backbone]) if embedders is None else embedders
-    return Plan(backbone, _arms(arms), told, horizons_s=horizons, embedders=embedders, about=about, **rest)
+    extra = tuple(name.strip() for name in (metrics or "").split(",") if name.strip())
+    return Plan(
+        backbone, _arms(arms), told, horizons_s=horizons, embedders=embedders, about=about, metrics=extra, **rest
+    )
 
 
 def _arms(text: str) -> tuple[Arm, ...]:

@@ -47,6 +47,12 @@ def retrieval_rules(memory: MemoryConfig, timeline: Timeline) -> RetrievalRules:
     )
 
 
+def check_policy(memory: MemoryConfig) -> None:
+    """Raise ValueError unless the policy that is asked for is installed here."""
+    if memory.policy != SEARCH:
+        plugin("policy", memory.policy)
+
+
 def planned(requests: Sequence[TakeRequest], timeline: Timeline) -> Directions:
     """What the requests say, block by block."""
     cues = cue_blocks(requests[0], timeline)

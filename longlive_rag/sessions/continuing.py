@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from longlive_rag.config import CheckpointConfig, CheckpointMode, TakeRequest
+from longlive_rag.generation.directions import check_policy
 from longlive_rag.media.video import safe_frames
 from longlive_rag.presets.geometry import read_geometry
 from longlive_rag.presets.preset import Preset
@@ -92,6 +93,7 @@ def open_take(folder: Path, backbone: str | None = None) -> OpenTake:
     record = read_record(folder)
     preset = backbone_of(record, folder, backbone)
     request = request_of(record)
+    check_policy(request.memory)
     try:
         store = check_latents(folder)
     except DamagedError as damage:

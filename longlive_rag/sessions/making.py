@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from longlive_rag.config import CheckpointConfig, TakeRequest
 from longlive_rag.generation.cues import cue_blocks, snapped
+from longlive_rag.generation.directions import check_policy
 from longlive_rag.media.start_image import StartImage, read_start_image
 from longlive_rag.presets.geometry import Geometry, read_geometry
 from longlive_rag.presets.needs import checkpoint_bytes
@@ -132,6 +133,7 @@ def check_new_take(asked: NewTake) -> tuple[Timeline, StartImage | None]:
         ValueError: naming the field, the value and what would be right.
     """
     request, preset = asked.request, asked.preset
+    check_policy(request.memory)
     geometry = read_geometry(preset, request.output, request.memory.encoder)
     find_remembered(request.memory.remember, preset, request.output, geometry)
     picture = None

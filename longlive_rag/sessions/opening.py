@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backbone.errors import FieldError
 from longlive_rag.config import TakeRequest
 from longlive_rag.presets.geometry import backbone_id, read_geometry
 from longlive_rag.presets.preset import Preset
@@ -120,10 +121,8 @@ def check_cache_fits(preset: Preset, request: TakeRequest, opening: Opening) -> 
     page_bytes = read_geometry(preset, request.output, request.memory.encoder).page_bytes(opening.dtype)
     frames, free_bytes = request.context.window_frames, free_memory()
     if frames * page_bytes > free_bytes:
-        raise ValueError(
-            f"window_frames is {frames}; their keys and values take {frames * page_bytes / 2**30:.1f} GiB, and "
-            f"{free_bytes / 2**30:.1f} GiB are free"
-        )
+        needed = f"their keys and values take {frames * page_bytes / 2**30:.1f} GiB"
+        raise FieldError("window_frames", frames, f"{needed}, and {free_bytes / 2**30:.1f} GiB are free")
 
 
 @contextmanager

@@ -13,8 +13,8 @@ import pytest
 
 from eval.embedders import default_embedders
 from eval.footage import find_footage
-from eval.plan import ARMS
-from longlive_rag.cli.eval import _arms, _plan
+from eval.plan import ARMS, Plan
+from longlive_rag.cli.eval import _arms
 from tests.eval.arms import DriftingPipeline, plan_of, slow_backbone
 from tests.eval.clips import FPS, character, controls, write_clip
 
@@ -87,12 +87,20 @@ def test_drift_of_a_take_is_measured_by_what_its_backbone_has(command, tmp_path)
 
 
 @pytest.mark.parametrize(("backbone", "embedders"), [("tiny-world", "tiny-world"), ("models/longlive", "dino")])
-def test_a_comparison_is_measured_by_what_its_backbone_has(tmp_path, backbone, embedders):
+def test_a_comparison_is_measured_by_what_its_backbone_has(command, tmp_path, monkeypatch, backbone, embedders):
+    plans: list[Plan] = []
+
+    def keep(plan: Plan, *rest: object) -> dict[str, list[str]]:
+        plans.append(plan)
+        return {"verdicts": [], "warnings": []}
+
+    monkeypatch.setattr("eval.compare.compare", keep)
     (tmp_path / "p.txt").write_text("a red circle walks in a meadow\n")
-    asked = {"scenarios": "plain", "scenarios_file": None, "horizons": (10.0,), "backbone": backbone, "seeds": 1}
-    plan = _plan("native,memory", tmp_path / "p.txt", embedders=None, **asked)
-    assert plan.embedders == embedders
-    assert _plan("native,memory", tmp_path / "p.txt", embedders="pixels", **asked).embedders == "pixels"
+    asked = ("eval", "compare", "--arms", "native,memory", "--prompts", tmp_path / "p.txt", "-o", tmp_path / "run")
+    result = command(*asked, "--backbone", backbone)
+    assert f"  measured by {embedders}\n" in result.out
+    command(*asked, "--backbone", backbone, "--embedders", "pixels")
+    assert [plan.embedders for plan in plans] == [embedders, "pixels"]
 
 
 @pytest.mark.slow

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from eval.embedders import EmbedderKind
 from eval.metrics import Metric
+from longlive_rag.weights.findings import Finding
+from longlive_rag.weights.layouts import Layout, open_parts, to_convert
 
 
 def oldest(past):
@@ -31,3 +35,19 @@ class Grey:
 grey = EmbedderKind("", lambda place: None, lambda place, device: Grey())
 
 brightness = Metric("brightness", False, lambda looks, seconds, horizon_s: float(looks.exposure.mean()))
+
+
+def _elsewhere(folder):
+    return Path((folder / "ELSEWHERE").read_text().strip())
+
+
+SHOUTING = Layout(
+    "shouting",
+    matches=lambda folder: (folder / "ELSEWHERE").is_file(),
+    look=lambda folder: (
+        [to_convert("shouting", folder, []), Finding("elsewhere", str(_elsewhere(folder)))],
+        False,
+    ),
+    open=lambda folder: open_parts(_elsewhere(folder)),
+)
+"""Checkpoint layout: a folder that says where another one is."""

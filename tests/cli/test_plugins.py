@@ -1,0 +1,88 @@
+"""A stranger's package adds one of everything, and the command line uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from longlive_rag.environment import PLUGINS
+
+PACKAGE = Path(__file__).parents[1] / "plugin_package"
+PROMPT = "a red circle walks in a meadow"
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory) -> dict[str, str]:
+    """The environment of a machine on which the package is installed."""
+    target = tmp_path_factory.mktemp("site")
+    words = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    subprocess.run([sys.executable, "-m", "pip", *words, "--target", target, PACKAGE], check=True)
+    return {**os.environ, "PYTHONPATH": str(target)}
+
+
+def run(stranger: dict[str, str], cwd: Path, *words: object) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "longlive_rag", *map(str, words)],
+        cwd=cwd, env=stranger, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_they_are_listed_beside_ours(stranger, tmp_path):
+    found = json.loads(run(stranger, tmp_path, "plugins", "--json"))
+    theirs = {row["kind"]: row["name"] for row in found if row["package"] == "longlive-rag-stranger"}
+    assert theirs == {
+        "policy": "oldest",
+        "embedder": "grey",
+        "metric": "brightness",
+        "checkpoint layout": "shouting",
+    }
+    assert {row["kind"] for row in found if row["package"] == "longlive-rag"} == set(PLUGINS)
+
+
+@pytest.mark.slow
+def test_a_policy(stranger, tmp_path, pipeline_folder):
+    words = ["generate", PROMPT, "-o", "take", "--backbone", pipeline_folder, "--seconds", "8", "--policy", "oldest"]
+    run(stranger, tmp_path, *words)
+    record = json.loads((tmp_path / "take" / "take.json").read_text())
+    assert record["request"]["memory"]["policy"] == "oldest"
+    last = record["selections"][-1]["frames"]
+    assert sorted(last) == [1, 2, 3, 4, 5, 6]
+    assert "policy is 'oldest'" in refused(tmp_path, "extend", "take", "--seconds", "1")  # where it is not installed
+
+
+@pytest.mark.slow
+def test_an_embedder_and_a_metric(stranger, tmp_path, pipeline_folder):
+    (tmp_path / "prompts.txt").write_text(f"{PROMPT}\n")
+    words = ["eval", "compare", "--arms", "native,memory", "--prompts", "prompts.txt", "--horizons", "10"]
+    words += ["--backbone", pipeline_folder, "--embedders", "grey", "--metrics", "brightness", "-o", "run", "--json"]
+    results = json.loads(run(stranger, tmp_path, *words))
+    assert {"drift.grey@10", "brightness@10", "motion@10"} <= {each["outcome"] for each in results["comparisons"]}
+    assert "brightness" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_layout(stranger, tmp_path, pipeline_folder):
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "ELSEWHERE").write_text(str(pipeline_folder))
+    checked = subprocess.run(
+        [sys.executable, "-m", "longlive_rag", "models", "check", "odd"],
+        cwd=tmp_path, env=stranger, capture_output=True, text=True,
+    )  # fmt: skip
+    assert f"elsewhere: {pipeline_folder}" in checked.stdout
+    run(stranger, tmp_path, "models", "convert", "odd", "even")
+    assert (tmp_path / "even" / "model_index.json").is_file()
+
+
+def refused(cwd: Path, *words: object) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "longlive_rag", *map(str, words)], cwd=cwd, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    return done.stderr
