@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from longlive_rag import LiveTake, LongLiveRAGPipeline
-from longlive_rag.presets.preset import find_folder
+from longlive_rag import LiveTake, LongLiveRAGPipeline, find_folder
 from longlive_rag.takes.branch import branched
 
 SECONDS = 9

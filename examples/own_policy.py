@@ -2,7 +2,7 @@
 
 python examples/own_policy.py
 
-A function that is handed to `stream` as `choose` is the quickest way to try something out. One that looks at what frames
+Handing a function to `stream` as `choose` is the quickest way to try something out. A policy that looks at what frames
 show, and has a name on the command line, is a plug-in of a few lines: CONTRIBUTING.md has one.
 """
 
@@ -13,8 +13,7 @@ from dataclasses import replace
 
 import torch
 
-from longlive_rag import Block, Choose, LongLiveRAGPipeline
-from longlive_rag.presets.preset import find_folder
+from longlive_rag import Block, Choose, LongLiveRAGPipeline, find_folder
 
 PROMPT, SECONDS, SEED = "a blue square stands in a desert", 9, 1
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from longlive_rag import LongLiveRAGPipeline, VideoWriter
-from longlive_rag.presets.preset import find_folder
+from longlive_rag import LongLiveRAGPipeline, VideoWriter, find_folder
 
 STAYS = "a blue square stands in a desert"
 LEAVES = "a blue square leaves in a desert"

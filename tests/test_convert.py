@@ -184,7 +184,7 @@ def damaged(edit):
         (damaged(lambda f: (f / "models_t5_umt5-xxl-enc-bf16.pth").unlink()), "has no models_t5_umt5-xxl-enc-bf16.pth"),
         (damaged(lambda f: shutil.rmtree(f / "google")), "has no google/umt5-xxl/"),
         (damaged(lambda f: (f / "diffusion_pytorch_model.safetensors").unlink()), "is the download complete"),
-        (damaged(lambda f: (f / "config.json").unlink()), "is no model folder: it has neither model_index.json"),
+        (damaged(lambda f: (f / "config.json").unlink()), "has no config.json of the original release"),
         (damaged(lambda f: (f / "Wan2.1_VAE.pth").write_bytes(b"PK")), r"Wan2.1_VAE.pth is damaged"),
         (lambda o, t: Sources(o, base=o), "has everything itself; drop the base"),
         (lambda o, t: Sources(t / "nothing"), "nothing is not there"),

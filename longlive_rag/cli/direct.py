@@ -98,15 +98,11 @@ def _open_new(held: ExitStack, folder: Path, prompt: str, seconds: float, option
         opening = Opening(
             options["device"], options["dtype"] or "float32", options["codec"] or "vp9", options["prompt_embeds"]
         )
-        labels = Labels(
-            options["license_policy"], options["deliverable"], options["phase"], options["show_label"]
-        )
+        labels = Labels(options["license_policy"], options["deliverable"], options["phase"], options["show_label"])
         return new_live_take(held, NewTake(preset, request, folder, False, opening, labels), note)
 
 
-def _open_old(
-    held: ExitStack, folder: Path, prompt: str | None, seconds: float, options: dict[str, Any]
-) -> Leg:
+def _open_old(held: ExitStack, folder: Path, prompt: str | None, seconds: float, options: dict[str, Any]) -> Leg:
     """A take that is gone on with."""
     from longlive_rag.sessions.continuing import Changes, open_take
     from longlive_rag.sessions.directing import continued_live_take

@@ -129,9 +129,7 @@ def samples_of_subject(subject: Subject, seconds: float, budgets: PageBudgets, s
             yield _sample(timeline, index, subject.transformer.device, rollout.page_counters(), admitted)
 
 
-def _sample(
-    timeline: Timeline, block: int, device: torch.device, pages: PageCounters | None, admitted: int
-) -> Sample:
+def _sample(timeline: Timeline, block: int, device: torch.device, pages: PageCounters | None, admitted: int) -> Sample:
     return Sample(
         seconds=timeline.starts_at(block + 1),
         host_bytes=peak_resident_bytes(),

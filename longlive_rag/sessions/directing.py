@@ -216,9 +216,7 @@ class LiveSession:
         verb, words = self._wanted
         if verb == "branch":
             following = leg.branched(leg.folder.parent / words, made)
-            self._screen.say(
-                f"{format_timecode(made.seconds)}  going on in {following.folder}; {leg.folder} ends here"
-            )
+            self._screen.say(f"{format_timecode(made.seconds)}  going on in {following.folder}; {leg.folder} ends here")
             return following
         if verb == "undo":
             following = leg.undone(made)

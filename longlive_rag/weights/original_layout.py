@@ -27,6 +27,8 @@ def _matches(folder: Path) -> bool:
 
 
 def _open(folder: Path) -> Parts:
+    if not is_original_folder(folder):
+        raise ValueError(f"{folder} has no {CONFIG} of the original release; is the download complete?")
     if not (folder / TOKENIZER).is_dir():
         raise ValueError(f"{folder} has no {TOKENIZER}/; is the download complete?")
     if not (folder / VAE_FILE).is_file():

@@ -134,7 +134,7 @@ def test_drift_of_several_as_json(command, video, tmp_path):
         (["nowhere.mp4"], "nowhere.mp4 is not there"),
         (["{corrupt}"], "corrupt.mp4 can't be read as a video"),
         (["{video}", "--embedders", "dino=/nowhere"], "embedder's folder /nowhere is not there"),
-        (["{video}", "--embedders", "eyes"], "--embedders is 'eyes'; it must be one of pixels"),
+        (["{video}", "--embedders", "eyes"], "--embedders is 'eyes'; it must be one of clip"),
         (["{video}", "--device", "cuda:9"], "CUDA devices"),
         (["{video}", "--mapping-table", "nowhere.json"], "is no mapping table"),
         (["{video}", "-o", "{full}"], "is there already; name a new folder"),

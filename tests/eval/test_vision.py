@@ -170,8 +170,8 @@ def test_wrong_weights_are_refused(folders, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "name at least one of pixels, dino"),
-        ("resnet", "embedder is 'resnet'; it must be one of pixels"),
+        ("", "name at least one of clip, dino"),
+        ("resnet", "embedder is 'resnet'; it must be one of clip"),
         ("dino=", "name a place after the ="),
         ("dino,dino=there", "each kind can be there once"),
         ("face", "embedder face needs a folder"),

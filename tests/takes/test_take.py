@@ -113,7 +113,8 @@ def test_takes_of_a_batch(tmp_path):
 
 def test_without_memory(tmp_path):
     record = write_take(tmp_path / "take", make_request(context=ContextConfig(memory_frames=0)))
-    assert record["memory"] == {"frames_retrieved": 0, "blocks_with_memory": 0, "pages": None}
+    nothing = dict.fromkeys(("frames_admitted", "frames_kept_out", "admitted", "pages"))
+    assert record["memory"] == {"frames_retrieved": 0, "blocks_with_memory": 0, **nothing}
 
 
 def test_a_take_is_not_replaced_by_mistake(tmp_path):
