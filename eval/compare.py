@@ -51,11 +51,6 @@ class Engine:
             raise FieldError("engine", self.name, "pip install 'longlive-rag[ray]'", shown)
 
 
-def check_report_can_be_drawn() -> None:
-    """Raise ValueError unless Matplotlib is there."""
-    check_charts("the report")
-
-
 def compare(
     plan: Plan,
     run: Path,
@@ -80,7 +75,7 @@ def compare(
         OSError: if the disk refuses; finished takes are kept.
     """
     engine = engine or Engine()
-    check_report_can_be_drawn()
+    check_charts("the report")
     preset = load_preset(plan.backbone)
     enforce_place(preset.folder)
     plan.check(preset)

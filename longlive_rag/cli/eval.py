@@ -91,12 +91,12 @@ def drift(
       longlive-rag eval drift video.mp4 --embedders dino=models/dino-vitb16,clip --json
       longlive-rag eval drift video.mp4 --embedders pixels --horizons 12
     """
-    from eval.compare import check_report_can_be_drawn
     from eval.embedders import default_embedders, parse_embedders
     from eval.footage import find_footage
     from eval.measure import MeasureSettings
     from eval.protocols import MappingTable
     from eval.single import MAY_MISS_S, possible_horizons
+    from longlive_rag.media.charts import check_charts
     from longlive_rag.weights.load import pick_device
 
     with refuse_bad_input(FLAGS):
@@ -110,7 +110,7 @@ def drift(
         specs = parse_embedders(default if embedders is None else embedders)
         target = str(pick_device(device))
         if output is not None:
-            check_report_can_be_drawn()
+            check_charts("the report")
             _check_new_folder(output)
         for spec in specs:
             spec.check()

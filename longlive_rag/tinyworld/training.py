@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from longlive_rag.media.charts import check_charts
 from longlive_rag.media.training_picture import draw_training
 from longlive_rag.tinyworld.muon import Muon
 from retrieval.training import CHECKPOINT, LOG, append_log, read_log, save_atomically
@@ -90,6 +91,7 @@ def train(
     Returns:
         The moving average of the model, in evaluation mode, on the CPU.
     """
+    check_charts("training.png", "train")
     folder.mkdir(parents=True, exist_ok=True)
     hardware = hardware or Hardware()
     model.to(hardware.device)
