@@ -6,11 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from hypothesis import HealthCheck, settings
 
 from backbone.transformer import CausalWanTransformer
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.tinyworld.text import TEXT_DIM, TEXT_LENGTH, new_text_encoder, new_tokenizer
 from retrieval.encoder import LatentAutoencoder
+
+# Time says nothing about a property, and machines are busy.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 # A run that a shell put into the background ignores Ctrl-C, and so would every command under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +20,10 @@ PROMPT = "a red circle walks in a meadow"
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory) -> dict[str, str]:
     """The environment of a machine on which the package is installed."""
-    target = tmp_path_factory.mktemp("site")
+    target, source = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("source") / "package"
+    shutil.copytree(PACKAGE, source)  # pip builds where the source is
     words = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
-    subprocess.run([sys.executable, "-m", "pip", *words, "--target", target, PACKAGE], check=True)
+    subprocess.run([sys.executable, "-m", "pip", *words, "--target", target, source], check=True)
     return {**os.environ, "PYTHONPATH": str(target)}
 
 

@@ -51,7 +51,7 @@ def test_a_full_disk_is_one_line(command, tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("longlive_rag.sessions.corpus.make_takes", full)
+    monkeypatch.setattr("longlive_rag.sessions.corpus.make_corpus", full)
     result = command("train", "corpus", prompts(tmp_path), "-o", tmp_path / "takes", "--seconds", "4")
     assert (result.code, result.out) == (1, "")
     assert "No space left on device; what is finished in" in result.err.splitlines()[-1]
