@@ -1,0 +1,204 @@
+"""Documents that come from outside (records, plans, arms, cues): typed models, or one sentence on what is wrong.
+
+A model of this kind refuses unknown keys and names the nearest known one, takes no text for a number and no number for
+text, and keeps the errors with data of the dataclasses inside it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+from collections.abc import Hashable, Mapping
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from backbone.errors import FieldError
+from retrieval.files import write_json
+
+MAX_BYTES = 64 * 2**20
+Model = TypeVar("Model")
+Part = str | int
+KINDS: dict[type, str] = {dict: "an object", list: "a list"}
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+
+
+class Document(BaseModel):
+    """A part of a document; frozen, and with no keys but its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Versioned(Document):
+    """A whole document, with the format that it is in.
+
+    Attributes:
+        format: its number; a reader of `FORMAT` reads all formats up to it.
+    """
+
+    FORMAT: ClassVar[int] = 1
+    format: int = 1
+
+
+def read_document(path: Path, model: type[Model]) -> Model:
+    """A document from its JSON file.
+
+    Raises:
+        ValueError: naming the file, and the key, its value and what would be right.
+    """
+    return parse(read_json(path), model, str(path))
+
+
+def write_document(path: Path, document: BaseModel) -> None:
+    """Write a document atomically.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
+    write_json(path, document.model_dump(mode="json"))
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: if it can't be read, is too large, or says a thing twice.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it is larger than {MAX_BYTES // 2**20} MiB")
+        return load_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path} can't be read: {reason}") from error
+
+
+def load_json(text: str) -> Any:
+    """JSON with each key once, finite numbers, and a nesting that can be read.
+
+    Raises:
+        ValueError: if it is not that; a `json.JSONDecodeError` where it is no JSON.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def parse(content: Any, model: type[Model], where: str) -> Model:
+    """Plain data, as JSON has it, into a model or a dataclass.
+
+    Args:
+        where: what the data is, such as its file; begins the message.
+
+    Raises:
+        FieldError: if it is not that; its field is the path inside the data, such as `request.seed`.
+        ValueError: if it is from a newer version.
+    """
+    newest = getattr(model, "FORMAT", None)
+    if newest is not None and isinstance(content, Mapping):
+        found = content.get("format", 1)
+        if isinstance(found, int) and found > newest:
+            raise ValueError(
+                f"{where} is of format {found}; this version reads formats up to {newest}: install a newer longlive-rag"
+            )
+    try:
+        return cast(
+            Model, _adapter(cast(Hashable, model)).validate_json(json.dumps(content), strict=True, extra="forbid")
+        )
+    except ValidationError as error:
+        raise _in_words(error, model, where) from error
+
+
+def nearest(name: str, known: Any) -> str:
+    """The end of a refusal of `name`: the known name that is nearest, or all of them."""
+    names = sorted(map(str, known))
+    close = get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
+
+
+@cache
+def _adapter(model: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(model)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r} is there twice")
+        found[name] = value
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is not a finite number")
+    return number
+
+
+def _in_words(error: ValidationError, model: Any, where: str) -> FieldError:
+    """The first of the errors; what is misspelt comes before what is missing for it."""
+    first = min(error.errors(include_url=False), key=lambda each: each["type"] not in UNKNOWN)
+    place, kind = first["loc"], first["type"]
+    field = dotted(place)
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, FieldError):
+        return cause.within(f"{where}, {field}" if place else where)
+    if cause is not None:
+        return FieldError(field, first["input"], claim=str(cause), where=f"{where}, {field}" if place else where)
+    if kind in UNKNOWN:
+        wanted = nearest(str(place[-1]), _names_at(model, place[:-1]))
+        return FieldError(field, first["input"], wanted, claim=f"{field} is not known", where=where)
+    if kind == "missing":
+        return FieldError(field, None, claim=f"{field} is missing", where=where)
+    value = first["input"]
+    shown = None if isinstance(value, str | int | float) else KINDS.get(type(value), "null")
+    return FieldError(field or "it", value, first["msg"].replace("Input should be", "it should be"), shown, where=where)
+
+
+def dotted(place: tuple[Part, ...]) -> str:
+    """A place inside a document in words, such as `cues[2].prompt`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+
+
+def _names_at(model: Any, place: tuple[Part, ...]) -> list[str]:
+    """The keys that are known at a place."""
+    for part in place:
+        options = [model] if not _parts_of(model) else _parts_of(model)
+        known = [_fields(option) for option in options]
+        named = next((found[part] for found in known if isinstance(part, str) and part in found), None)
+        model = named if named is not None else _item_of(model)
+    return sorted({name for option in (_parts_of(model) or [model]) for name in _fields(option)})
+
+
+def _fields(model: Any) -> dict[str, Any]:
+    """Names of a model's or a dataclass's fields, and their types."""
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+    if isinstance(model, type) and is_dataclass(model):
+        hints = get_type_hints(model)
+        return {field.name: hints[field.name] for field in fields(model)}
+    return {}
+
+
+def _parts_of(model: Any) -> list[Any]:
+    """The alternatives of a union; none where it isn't one."""
+    if get_origin(model) is Annotated:
+        return _parts_of(get_args(model)[0]) or [get_args(model)[0]]
+    return list(get_args(model)) if get_origin(model) in (Union, types.UnionType) else []
+
+
+def _item_of(model: Any) -> Any:
+    """What a list, a tuple or a mapping holds."""
+    for option in _parts_of(model) or [model]:
+        held = [each for each in get_args(option) if each is not Ellipsis]
+        if held:
+            return held[-1]
+    return None
