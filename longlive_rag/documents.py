@@ -123,7 +123,7 @@ def nearest(name: str, known: Any) -> str:
 
 
 @cache
-def _adapter(model: Hashable) -> TypeAdapter[Any]:
+def _adapter(model: Any) -> TypeAdapter[Any]:
     return TypeAdapter(model)
 
 
