@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from backbone.errors import FieldError
+from backbone.knobs import Knob, check_knobs
 from longlive_rag.config import TakeRequest
 from longlive_rag.presets.geometry import backbone_id, read_geometry
 from longlive_rag.presets.preset import Preset
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline
     from longlive_rag.takes.writer import TakeRun
 
+DType = Literal["float32", "bfloat16"]
+Codec = Literal["vp9", "h264"]
 Note = Callable[[str], None]
 """Takes a sentence for the user."""
 
@@ -30,16 +33,21 @@ class Opening:
     """How a backbone is opened.
 
     Attributes:
-        device: auto, cpu, cuda or cuda:N.
+        device: where it runs.
         dtype: of the transformer.
         codec: of the videos that it will make.
         prompt_embeds: prompts embedded ahead; the text encoder is not loaded then.
     """
 
-    device: str = "auto"
-    dtype: str = "float32"
-    codec: str = "vp9"
+    device: Annotated[str, Knob("--device", "auto (a GPU if there is one), cpu, cuda or cuda:N.")] = "auto"
+    dtype: Annotated[DType, Knob("--dtype", "Precision of the transformer.")] = "float32"
+    codec: Annotated[
+        Codec, Knob("--codec", "Of the video. h264 plays on older devices too; its encoder is under the GPL.")
+    ] = "vp9"
     prompt_embeds: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_knobs(self)
 
 
 @dataclass(frozen=True)
