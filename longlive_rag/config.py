@@ -95,14 +95,30 @@ class MemoryConfig:
     enabled: Annotated[bool, Knob("--memory", "Retrieve past frames, or don't (the native backbone).")] = True
     encoder: Annotated[EncoderKind, _pages("--encoder", "What memory compares frames by.")] = "autoencoder"
     gpu_gib: Annotated[
-        float, _pages("--page-gpu-gib", "GPU memory that the page cache may take.", was="--memory-gpu-gib", **GIB)
+        float,
+        _pages(
+            "--page-gpu-gib",
+            "GPU memory for the page cache; the K pages of one block always fit.",
+            was="--memory-gpu-gib",
+            **GIB,
+        ),
     ] = 4.0
     host_gib: Annotated[
-        float, _pages("--page-host-gib", "Host memory that the page cache may take.", was="--memory-host-gib", **GIB)
+        float,
+        _pages(
+            "--page-host-gib",
+            "Host memory for the page cache; pinned if there is a GPU.",
+            was="--memory-host-gib",
+            **GIB,
+        ),
     ] = 8.0
-    page_precision: Annotated[PagePrecision, _pages("--page-precision", "Of pages in host memory.")] = "same"
+    page_precision: Annotated[
+        PagePrecision,
+        _pages("--page-precision", "Of pages in host memory; float8 has a scale for each layer and head."),
+    ] = "same"
     stale_pages: Annotated[
-        StalePages, _pages("--stale-pages", "Pages made before the last cue: make again, or keep.")
+        StalePages,
+        _pages("--stale-pages", "A page made before the last cue is made again when it comes back, or kept as it is."),
     ] = "remake"
     exclude: Annotated[
         tuple[Span, ...], _search("--exclude", "Seconds that are never remembered; repeat for more.")
