@@ -47,12 +47,7 @@ def table(command: list[str], flags: list[str]) -> str:
 def name_of(option: click.Option) -> str:
     """Its flags and what follows them."""
     names = " / ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
-    if (
-        option.is_flag
-        or option.flag_value is not None
-        and option.type.name != "integer"
-        and option.opts[0].startswith("--no-")
-    ):
+    if option.is_flag or option.opts[0].startswith("--no-"):
         return names
     choices = getattr(option.type, "choices", None)
     value = option.metavar or ("|".join(choices) if choices else SHORT.get(option.type.name, option.type.name.upper()))
@@ -72,7 +67,7 @@ def default_of(option: click.Option) -> str:
         return stated[1]
     setting = next((each for each in SETTINGS if each.key == option.name), None)
     value = getattr(getattr(preset, setting.part), setting.knob.name) if setting else option.default
-    if option.opts[0].startswith("--no-") or option.required or isinstance(value, bool) and not setting:
+    if option.opts[0].startswith("--no-") or option.required or (isinstance(value, bool) and not setting):
         return ""
     if isinstance(value, bool):
         return "on" if value else "off"

@@ -291,7 +291,7 @@ def test_arms_of_a_file(tmp_path):
     with pytest.raises(ValueError, match=r"arm 'a', anchor: '6 to 14' is no span of seconds such as 2-3\.5"):
         _arms(str(path))
     path.write_text("[k3]\nmemory_frames = 3\n")
-    with pytest.raises(ValueError, match="arm 'k3' has 'memory_frames'; did you mean 'memory-frames'?"):
+    with pytest.raises(ValueError, match="arm 'k3' has 'memory_frames'; did you mean 'memory-frames'"):
         _arms(str(path))
 
 
