@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKLWan, DiffusionPipeline
 from diffusers.loaders import WanLoraLoaderMixin
 from diffusers.utils import BaseOutput
+from safetensors.torch import load as load_tensors
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
@@ -20,6 +21,7 @@ from backbone.checkpoints import check_folder
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.errors import FieldError, Name
 from backbone.files import read_json
+from backbone.lora import adapter_file, check_finite
 from backbone.text import clean_prompt, encode_prompts, prompt_ids, unknown_words
 from backbone.transformer import CausalWanTransformer
 from backbone.vae import StreamingDecoder, encode_video, fold_temporal_convs
@@ -34,7 +36,8 @@ from longlive_rag.media.start_image import read_start_image
 from longlive_rag.presets.embeddings import stacked
 from longlive_rag.presets.geometry import read_geometry
 from longlive_rag.presets.preset import INDEX, load_preset, refuse_other_layout
-from longlive_rag.rights.policy import LicenseError, enforce_place, pick_policy
+from longlive_rag.rights.door import Door
+from longlive_rag.rights.policy import LicensePolicy, pick_policy
 from longlive_rag.takes.remember import find_remembered, read_remembered
 from longlive_rag.takes.resume import TakeStore, catch_up, decode_again
 from longlive_rag.timeline import Timeline
@@ -106,7 +109,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             memory=asdict(self.memory),
             output=asdict(self.output),
         )
-        self.license_policy: str | None = None
+        self.door = Door(pick_policy())
         self.prompt_embeds: dict[str, Tensor] = {}
         fold_temporal_convs(self.vae)
 
@@ -119,33 +122,65 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         Args:
             folder: the pipeline folder.
             license_policy: `any`, `research` or `commercial`; left out, what the environment or the user's config file
-                says, else `any`. It also holds for LoRA files that are loaded later.
+                says, else `any`. It holds for everything that is loaded later, too.
             settings: of diffusers.
 
         Raises:
             LicenseError: if the policy does not allow a weight file, before anything is loaded.
             ValueError: if a weight file of a local folder is missing or doesn't fit its config; names the tensors.
         """
-        policy = enforce_place(folder, license_policy)
+        door = Door(pick_policy(license_policy))
+        for name in sorted(COMPONENTS.keys() & settings.keys()):
+            if settings[name] is not None:
+                door.admit_without_file(f"{name} (put in from Python)")
         if Path(folder).is_dir():
+            door.admit(Path(folder))
             refuse_other_layout(Path(folder), read_json(Path(folder) / INDEX))
             check_folder(Path(folder), COMPONENTS)
+        else:
+            door.admit_without_file(str(folder))
         pipe = super().from_pretrained(folder, **settings)
-        pipe.license_policy = policy
+        pipe._pass_through(door)
         return pipe
 
+    def _pass_through(self, door: Door) -> None:
+        """From here on, everything that is loaded passes `door`."""
+        door.keep(self._weighted())
+        self.door = door
+        self.transformer.admit_adapter = lambda: door.admit_without_file("a LoRA (put in from Python)")
+
+    def _weighted(self) -> dict[str, Any]:
+        """The parts that have weights."""
+        return {name: getattr(self, name) for name in COMPONENTS}
+
+    @property
+    def license_policy(self) -> LicensePolicy:
+        """What weights were and are held to; fixed when the pipeline is opened."""
+        return self.door.policy
+
     def load_lora_weights(self, source: Any, adapter_name: str | None = None, **settings: Any) -> None:
-        """As in diffusers; under a licence policy other than `any`, only local files whose terms it allows.
+        """As in diffusers, from a safetensors file here, a folder with one, or tensors.
+
+        Args:
+            source: the file or folder, or the tensors by name.
+            adapter_name: see diffusers.
+            settings: of diffusers; `subfolder` and `weight_name` say which file of a folder.
 
         Raises:
-            LicenseError: if the policy does not allow the file.
+            LicenseError: if the policy does not allow it.
+            ValueError: if there is no such file, or it holds what is not a number.
         """
-        policy = pick_policy(self.license_policy)
-        if policy != "any":
-            if isinstance(source, Mapping):
-                raise LicenseError(f"license policy {policy!r} does not allow a LoRA without a file: it has no record")
-            enforce_place(Path(source) / (settings.get("weight_name") or ""), policy)
-        super().load_lora_weights(source, adapter_name=adapter_name, **settings)
+        state = source
+        if isinstance(source, Mapping):
+            self.door.admit_without_file("a LoRA (put in from Python)")
+        else:
+            path = adapter_file(Path(source), settings.pop("subfolder", None), settings.pop("weight_name", None))
+            content = path.read_bytes()
+            self.door.admit_bytes(path, content)
+            state = load_tensors(content)
+        check_finite(state, str(source) if not isinstance(source, Mapping) else "the LoRA")
+        with self.door.open():
+            super().load_lora_weights(dict(state), adapter_name=adapter_name, **settings)
 
     @property
     def device(self) -> torch.device:
@@ -271,6 +306,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         Raises:
             ValueError: before anything runs, if a request can't be met.
         """
+        self.door.check_parts(self._weighted())
         requests = self._requests(prompt, seconds, settings)
         first = requests[0]
         for request in requests:
