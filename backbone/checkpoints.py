@@ -26,7 +26,7 @@ from backbone.files import (
     FLOAT_DTYPES,
     read_header,
     read_headers,
-    read_json,
+    read_config,
     shard_of_tensor,
     shards,
     weight_files,
@@ -228,7 +228,7 @@ def check_part(part: Path, component: type[ModelMixin] | type[PreTrainedModel]) 
     """
     entries = read_headers(weight_files(part))
     _refuse_dtypes({name: entry.dtype for name, entry in entries.items() if entry.dtype not in FLOAT_DTYPES}, str(part))
-    read_json(part / CONFIG)
+    read_config(part / CONFIG)
     try:
         with torch.device("meta"):
             if issubclass(component, ModelMixin):

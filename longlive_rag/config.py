@@ -25,6 +25,8 @@ SEARCH = "similar"
 """The policy that needs no plug-in."""
 
 MAX_SECONDS = 24 * 60 * 60
+MAX_PIXELS = 8192
+MAX_FPS = 240
 BLOCKS_PER_REPEATED = 12
 """Going on with a take runs at most about one block in so many again."""
 
@@ -223,15 +225,20 @@ class OutputConfig:
         upscale: each side of the written video is this many times the model's.
     """
 
-    height: Annotated[int, Knob("--height", "Pixels that the backbone makes.", at_least=1)] = 480
-    width: Annotated[int, Knob("--width", "Pixels that the backbone makes.", at_least=1)] = 832
-    fps: Annotated[int, Knob("--fps", "Frames a second of the video.", at_least=1)] = 16
+    height: Annotated[int, Knob("--height", "Pixels that the backbone makes.", at_least=1, at_most=MAX_PIXELS)] = 480
+    width: Annotated[int, Knob("--width", "Pixels that the backbone makes.", at_least=1, at_most=MAX_PIXELS)] = 832
+    fps: Annotated[int, Knob("--fps", "Frames a second of the video.", at_least=1, at_most=MAX_FPS)] = 16
     upscale: Annotated[
         int, Knob("--upscale", "Each side of the video is this many times the backbone's.", at_least=1)
     ] = 1
 
     def __post_init__(self) -> None:
         check_knobs(self)
+        for name in ("height", "width"):
+            side = getattr(self, name) * self.upscale
+            if side > MAX_PIXELS:
+                wanted = f"a side of a video has at most {MAX_PIXELS} pixels"
+                raise FieldError("upscale", self.upscale, wanted, f"{self.upscale}, which makes the {name} {side}")
 
 
 @dataclass(frozen=True)
