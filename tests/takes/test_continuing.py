@@ -17,6 +17,7 @@ from longlive_rag import LatentStore, LongLiveRAGPipeline, MemoryConfig, TakeReq
 from longlive_rag.config import CheckpointConfig, Reseed, Steering
 from longlive_rag.media.video import read_frames
 from longlive_rag.presets.geometry import backbone_id
+from longlive_rag.sessions.continuing import differences
 from longlive_rag.takes import resume
 from longlive_rag.takes.branch import (
     backbone_of,
@@ -194,6 +195,8 @@ def test_each_take_of_a_batch_goes_on_alone(studio: Studio, tmp_path: Path, case
     for number, (take, request) in enumerate(zip(killed, (one, two), strict=True)):
         assert all((take / name).is_file() for name in INPUTS)
         assert [path.stem for path in sorted((take / CHECKPOINTS).iterdir())] == ["000003", "000006"]
+        notes = differences(read_record(take), studio.run())
+        assert notes == ["the take was begun in a batch of 2, this is a batch of 1"]
         store = LatentStore(take / LATENTS)
         assert all(np.array_equal(store.record(n).latents, whole[n].latents[number]) for n in range(8))
         by_latents = tmp_path / f"{take.name} by latents"
