@@ -24,9 +24,9 @@ from transformers import PreTrainedModel
 from backbone.files import (
     CONFIG,
     FLOAT_DTYPES,
+    read_config,
     read_header,
     read_headers,
-    read_config,
     shard_of_tensor,
     shards,
     weight_files,

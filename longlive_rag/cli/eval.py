@@ -14,7 +14,7 @@ import click
 
 from backbone.errors import FieldError
 from backbone.knobs import Knob
-from longlive_rag.cli.errors import Failed, Stopped, check_writable, one_line, refuse_bad_input
+from longlive_rag.cli.errors import Failed, Stopped, check_writable, refuse_bad_input
 from longlive_rag.cli.settings import FLAGS, SETTINGS, now, option_type
 from longlive_rag.presets.preset import DEFAULT_BACKBONE
 from longlive_rag.sessions.opening import quiet_libraries
@@ -199,6 +199,7 @@ def compare(
     from eval.compare import Engine
     from eval.compare import compare as make_comparison
     from eval.plan import read_plan_to_repeat
+    from longlive_rag.sessions.making import TakeFailed, TakeStopped, reason_of
 
     bar = _Bar("take")
     with refuse_bad_input(FLAGS):
@@ -209,10 +210,10 @@ def compare(
         try:
             with bar, quiet_libraries():
                 results = make_comparison(plan, run, where, bar.cells, lambda line: click.echo(line, err=True))
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, TakeStopped) as error:
             raise Stopped(f"Stopped; {bar.said} in {run} are kept. The same command goes on.") from error
-        except OSError as error:
-            raise Failed(f"{one_line(error.strerror or str(error))}; {bar.said} in {run} are kept") from error
+        except (OSError, TakeFailed) as error:
+            raise Failed(f"{reason_of(error)}; {bar.said} in {run} are kept") from error
     if as_json:
         click.echo(json.dumps(results, indent=2))
         return

@@ -57,7 +57,7 @@ def corpus(
 
     from longlive_rag.presets.prompts import read_prompts
     from longlive_rag.sessions.corpus import make_corpus, missing_takes
-    from longlive_rag.sessions.making import reason_of
+    from longlive_rag.sessions.making import TakeFailed, TakeStopped, reason_of
     from longlive_rag.sessions.opening import Labels, Opening, open_backbone, provenance_of
 
     with refuse_bad_input(FLAGS):
@@ -78,9 +78,9 @@ def corpus(
         try:
             with tqdm(total=frames, unit=" frames", smoothing=0) as bar:
                 make_corpus(pipe, run, left, batch, bar.update)
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, TakeStopped) as error:
             raise Stopped(f"Stopped; what is finished in {output} stays, the same command goes on") from error
-        except OSError as error:
+        except (OSError, TakeFailed) as error:
             raise Failed(f"{reason_of(error)}; what is finished in {output} stays, the same command goes on") from error
     click.echo(
         f"{output}: {len(requests)} takes of {seconds:g} s, {len(requests) - len(left)} of them were there already"

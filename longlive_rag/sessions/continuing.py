@@ -238,5 +238,10 @@ def differences(record: dict[str, Any], run: TakeRun) -> list[str]:
     """What is not as it was when the take was begun."""
     before, now = record["run"], versions()
     pairs = [("device", before["device"], run.device), ("threads", before["threads"], run.threads)]
-    pairs += [(name, record["versions"].get(name), now.get(name)) for name in ("torch", "diffusers", "faiss-cpu")]
-    return [f"the take was begun with {name} {old}, this is {new}" for name, old, new in pairs if old != new]
+    libraries = ("torch", "diffusers", "faiss-cpu", "numpy")  # NumPy draws the noise
+    pairs += [(name, record["versions"].get(name), now.get(name)) for name in libraries]
+    found = [f"the take was begun with {name} {old}, this is {new}" for name, old, new in pairs if old != new]
+    batch = before.get("batch", 1)
+    if batch != run.batch:
+        found.append(f"the take was begun in a batch of {batch}, this is a batch of {run.batch}")
+    return found

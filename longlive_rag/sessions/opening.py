@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -87,32 +87,52 @@ def open_backbone(
     Raises:
         ValueError: if it can't be loaded here, or can't meet the request.
     """
-    from longlive_rag.generation.noise import PhiloxNoise
     from longlive_rag.media.video import check_codec
-    from longlive_rag.takes.writer import TakeRun
-    from longlive_rag.weights.load import load_pipeline, pick_device, use_threads
 
-    begin_s = time.perf_counter()
     check_codec(opening.codec)
     check_cache_fits(preset, request, opening)
-    with quiet_libraries():
-        pipe = load_pipeline(preset.name, opening.dtype, opening.device, provenance.policy, opening.prompt_embeds)
-    threads = use_threads(pipe)
+    pipe, run = load_backbone(preset, opening, provenance)
     pipe.check(request)
     prompts = (request.prompt, *(cue.prompt for cue in request.cues))
     unknown = {words: found for words in prompts if (found := pipe.unknown_words(words))}
     for words, found in unknown.items():
         note(f"{preset.name} has never read {', '.join(found)} (in '{words}')")
+    return pipe, replace(run, unknown_words=unknown)
+
+
+def load_backbone(
+    preset: Preset,
+    opening: Opening,
+    provenance: Provenance,
+    threads: int | None = None,
+    pipe: LongLiveRAGPipeline | None = None,
+) -> tuple[LongLiveRAGPipeline, TakeRun]:
+    """Load a backbone, which has looked at no request yet.
+
+    Args:
+        threads: of the CPU, for one operation; None chooses by the backbone's size.
+        pipe: the backbone, where it is loaded already.
+
+    Raises:
+        ValueError: if it can't be loaded here.
+    """
+    from longlive_rag.generation.noise import PhiloxNoise
+    from longlive_rag.takes.writer import TakeRun
+    from longlive_rag.weights.load import load_pipeline, pick_device, use_threads
+
+    begin_s = time.perf_counter()
+    if pipe is None:
+        with quiet_libraries():
+            pipe = load_pipeline(preset.name, opening.dtype, opening.device, provenance.policy, opening.prompt_embeds)
     run = TakeRun(
         backbone=preset.name,
         folder=preset.folder,
         device=str(pick_device(opening.device)),
         dtype=opening.dtype,
-        threads=threads,
+        threads=use_threads(pipe, threads),
         noise=PhiloxNoise.name,
         codec=opening.codec,
         load_seconds=round(time.perf_counter() - begin_s, 3),
-        unknown_words=unknown,
         provenance=provenance,
         backbone_id=backbone_id(preset.folder),
     )

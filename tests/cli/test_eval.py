@@ -29,7 +29,7 @@ def video(tmp_path) -> Path:
 @pytest.fixture
 def slow(tmp_path, monkeypatch) -> Path:
     """A backbone whose takes are drawn, loaded in place of a real one."""
-    monkeypatch.setattr("eval.making.load_pipeline", lambda *_: DriftingPipeline())
+    monkeypatch.setattr("longlive_rag.weights.load.load_pipeline", lambda *_: DriftingPipeline())
     return slow_backbone(tmp_path / "slow")
 
 
@@ -195,7 +195,7 @@ def test_compare(command, slow, tmp_path):
 
 def test_compare_stopped_says_how_to_go_on(command, slow, tmp_path, monkeypatch):
     pipe = DriftingPipeline(fail_after=1, error=KeyboardInterrupt())
-    monkeypatch.setattr("eval.making.load_pipeline", lambda *_: pipe)
+    monkeypatch.setattr("longlive_rag.weights.load.load_pipeline", lambda *_: pipe)
     result = command(*compare_arguments(slow, tmp_path))
     assert result.code == 130
     assert "Stopped; 1 of 4 takes" in result.err
