@@ -110,6 +110,13 @@ def read_pickled(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise ValueError if one of the tensors holds what is not a number."""
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{source}: {name} holds values that are not finite numbers")
+
+
 def load_weights(
     model: nn.Module, weights: Mapping[str, Tensor], source: str, rename: Callable[[str], str] = our_name
 ) -> None:

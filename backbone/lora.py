@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from backbone.checkpoints import SHOWN_MISMATCHES, read_pickled, read_weights
+from backbone.checkpoints import SHOWN_MISMATCHES, check_finite, read_pickled, read_weights
 from backbone.errors import FieldError, Name
 from backbone.files import read_json
 from backbone.names import our_name, unwrapped
@@ -89,13 +89,6 @@ def adapter_file(place: Path, subfolder: str | None = None, name: str | None = N
     if path.suffix != ".safetensors":
         raise ValueError(f"{path} is not a .safetensors file; only that form is opened")
     return path
-
-
-def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Raise ValueError if one of the tensors holds what is not a number."""
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{source}: {name} holds values that are not finite numbers")
 
 
 def merge(weights: dict[str, Tensor], lora: Lora) -> None:

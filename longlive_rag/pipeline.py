@@ -17,17 +17,17 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
-from backbone.checkpoints import check_folder
+from backbone.checkpoints import check_finite, check_folder
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.errors import FieldError, Name
 from backbone.files import read_json
-from backbone.lora import adapter_file, check_finite
+from backbone.lora import adapter_file
 from backbone.text import clean_prompt, encode_prompts, prompt_ids, unknown_words
 from backbone.transformer import CausalWanTransformer
 from backbone.vae import StreamingDecoder, encode_video, fold_temporal_convs
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
 from longlive_rag.generation.batch import Batch
-from longlive_rag.generation.block import Block
+from longlive_rag.generation.block import Block, NotFiniteError
 from longlive_rag.generation.cues import cue_blocks, steered
 from longlive_rag.generation.directions import Directions, check_policy, planned, reseed_blocks, retrieval_rules
 from longlive_rag.generation.noise import NoiseSource, PhiloxNoise
@@ -47,6 +47,7 @@ from retrieval.memory import Choose, pooled_prompts
 from retrieval.selection import Selection, selection_of
 from retrieval.store import BlockRecord, BlockStore
 
+LIKELY_CAUSES = "the weights, a LoRA, the prompts' embeddings, or the precision"
 COMPONENTS: dict[str, Any] = {
     "transformer": CausalWanTransformer,
     "encoder": LatentAutoencoder,
@@ -342,6 +343,8 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                     embeds = self.embed(prompts)
                 rollout.direct(embeds)
             finished = rollout.next_block()
+            if not torch.isfinite(finished.latents).all():
+                raise NotFiniteError(f"block {index} holds values that are not finite numbers; look at {LIKELY_CAUSES}")
             with watch.stage("store"):
                 _append(stores, finished, prompts, direction.cue)
             pixel_frames = timeline.pixels_of(index)

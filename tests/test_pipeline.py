@@ -331,3 +331,24 @@ def test_what_a_take_held_is_free_at_once(pipe):
         assert held() == before
     finally:
         gc.enable()
+
+
+def test_a_take_whose_values_are_no_numbers_any_more_fails_by_name(
+    pipe: LongLiveRAGPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was finished before is kept, and nothing of the block is stored."""
+    from longlive_rag.generation.block import NotFiniteError
+
+    next_block = Rollout.next_block
+
+    def broken(rollout: Rollout) -> object:
+        finished = next_block(rollout)
+        if rollout._blocks_done == 3:
+            finished.latents[0, 0, 0, 0, 0] = float("nan")
+        return finished
+
+    monkeypatch.setattr(Rollout, "next_block", broken)
+    with LatentWriter(tmp_path / "latents") as store:
+        with pytest.raises(NotFiniteError, match="block 2 holds values that are not finite numbers"):
+            list(pipe.stream(PROMPT, seconds=4.0, stores=[store]))
+        assert store.blocks == 2

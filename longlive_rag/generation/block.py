@@ -10,6 +10,10 @@ from retrieval.budgets import PageCounters
 from retrieval.selection import Selection
 
 
+class NotFiniteError(ArithmeticError):
+    """What was made holds values that are no numbers: nothing that follows could be seen."""
+
+
 @dataclass(frozen=True)
 class Block:
     """A finished block of a take, or of several takes made side by side.

@@ -470,5 +470,6 @@ def _shorten(text: str, font: Font, width: int) -> str:
     """Text that is at most `width` pixels wide; what is cut off leaves three dots."""
     if len(text) <= width and font.getlength(text) <= width:
         return text
-    letters = bisect_right(range(1, min(len(text), width) + 1), width, key=lambda n: font.getlength(f"{text[:n]}..."))
+    lengths = range(1, min(len(text), width) + 1)
+    letters = bisect_right(lengths, width, key=lambda n: int(font.getlength(f"{text[:n]}...")))
     return text[:letters].rstrip() + "..."

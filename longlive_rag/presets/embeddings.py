@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
 
-from backbone.checkpoints import check_part
+from backbone.checkpoints import check_finite, check_part
 from backbone.files import CONFIG, read_json, weight_files
 from backbone.text import clean_prompt, encode_prompts, prompt_ids
 from longlive_rag.rights.hashing import sha256
@@ -68,6 +68,7 @@ def read_embeddings(path: Path, encoder: str) -> dict[str, Tensor]:
         raise ValueError(f"{path} holds no prompt embeddings: {error}") from error
     if metadata.get("encoder") != encoder:
         raise ValueError(f"{path} was made by another text encoder than this backbone's; embed the prompts again")
+    check_finite(embeddings, str(path))
     return embeddings
 
 

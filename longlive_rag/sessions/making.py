@@ -50,7 +50,7 @@ class TakeStopped(TakeEnded):
 
 
 class TakeFailed(TakeEnded):
-    """Disk or memory ran out."""
+    """Disk or memory ran out, or what was made is not a picture any more."""
 
 
 @dataclass(frozen=True)
@@ -171,12 +171,14 @@ def ending_well(*takes: TakeWriter) -> Iterator[None]:
     """
     import torch
 
+    from longlive_rag.generation.block import NotFiniteError
+
     try:
         yield
     except KeyboardInterrupt as error:
         records = [take.finish("interrupted") for take in takes]
         raise TakeStopped("Stopped", takes[0].folder, records[0]) from error
-    except (OSError, MemoryError, torch.OutOfMemoryError) as error:
+    except (OSError, MemoryError, torch.OutOfMemoryError, NotFiniteError) as error:
         kept = [_finish_failed(take, error) for take in takes]
         raise TakeFailed(reason_of(error), takes[0].folder, kept[0]) from error
     except BaseException as error:
