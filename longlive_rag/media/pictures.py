@@ -471,5 +471,5 @@ def _shorten(text: str, font: Font, width: int) -> str:
     if len(text) <= width and font.getlength(text) <= width:
         return text
     lengths = range(1, min(len(text), width) + 1)
-    letters = bisect_right(lengths, width, key=lambda n: int(font.getlength(f"{text[:n]}...")))
+    letters = bisect_right(lengths, width, key=lambda n: ceil(font.getlength(f"{text[:n]}...")))
     return text[:letters].rstrip() + "..."
