@@ -34,7 +34,7 @@ from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
     type=(str, str),
     multiple=True,
     metavar="TIMECODE PROMPT",
-    help="Another prompt takes over then (at the next block). Repeat for more.",
+    help="Another prompt takes over at this time (at the next block). Repeat for more.",
 )
 @with_cue_files
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same take.")
@@ -43,7 +43,7 @@ from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
     metavar="FILE",
     help="A PNG or JPEG that the take begins with; scaled to cover the frame and cropped to its centre.",
 )
-@click.option("--memory/--no-memory", default=None, help="Retrieve past frames, or don't (the native backbone).")
+@click.option("--memory/--no-memory", default=None, help="Retrieve past frames, or run the native backbone.")
 @click.option(
     "--backbone",
     default=DEFAULT_BACKBONE,
@@ -68,7 +68,7 @@ from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
 )
 @with_checkpoints
 @with_rights
-@click.option("--overwrite", is_flag=True, help="Replace the take that the folder holds.")
+@click.option("--overwrite", is_flag=True, help="Replace the take in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (progress stays on stderr).")
 def generate(
     prompt: str | None,
@@ -99,17 +99,17 @@ def generate(
     """Make a take: a video from PROMPT that remembers what it has shown.
 
     The folder then holds video.mp4, take.json (how it was made), contact_sheet.png (frames at a glance) and
-    memory.png (which past frames each block brought back). Ctrl-C keeps what was finished; 'longlive-rag resume' goes
-    on with it.
+    memory.png (which past frames each block brought back). Ctrl-C keeps what was finished; 'longlive-rag
+    resume' makes the rest.
 
     \b
     Examples:
       Half a minute from one sentence:
         longlive-rag generate "a red circle walks in a meadow" -o takes/first
-      Another prompt takes over at 8 s, and again at 14 s:
+      Other prompts take over at 8 s and at 14 s:
         longlive-rag generate "a red circle walks in a meadow" -o takes/story --seconds 20 \\
           --cue 8 "a red circle jumps in a meadow" --cue 0:14 "a red circle leaves in a meadow"
-      The same from a file of cues, or from the cues of a take:
+      The same from a cue file, or from the cues of a take:
         longlive-rag generate --cues story.txt -o takes/story
         longlive-rag generate --cues takes/story -o takes/again
       The same take without memory, to compare:

@@ -30,7 +30,7 @@ def allowed_use(expression: str) -> Use:
     tokens = re.findall(r"[()]|[^\s()]+", expression)
     use, rest = _alternatives(tokens, expression)
     if rest:
-        raise ValueError(f"{expression!r} is no SPDX expression: {rest[0]!r} is out of place")
+        raise ValueError(f"{expression!r} is not an SPDX expression: {rest[0]!r} is out of place")
     return use
 
 
@@ -38,7 +38,7 @@ def check_expression(expression: str) -> str:
     """The expression in its usual spelling.
 
     Raises:
-        ValueError: if an id is no SPDX id; says how to name other terms.
+        ValueError: if an id is not an SPDX id; says how to name other terms.
     """
     from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
@@ -46,8 +46,8 @@ def check_expression(expression: str) -> str:
         return str(canonicalize_license_expression(expression))
     except InvalidLicenseExpression as error:
         raise ValueError(
-            f"{expression!r} is no SPDX expression such as Apache-2.0 or 'MIT AND BSD-3-Clause'; "
-            "for terms that have no id, write LicenseRef-NAME"
+            f"{expression!r} is not an SPDX expression such as Apache-2.0 or 'MIT AND BSD-3-Clause'; "
+            "for terms without an id, write LicenseRef-NAME"
         ) from error
 
 
@@ -69,12 +69,12 @@ def _conjunction(tokens: list[str], expression: str) -> tuple[Use, list[str]]:
 
 def _single(tokens: list[str], expression: str) -> tuple[Use, list[str]]:
     if not tokens or tokens[0] == ")" or tokens[0].upper() in ("AND", "OR", "WITH"):
-        raise ValueError(f"{expression!r} is no SPDX expression: an id is missing")
+        raise ValueError(f"{expression!r} is not an SPDX expression: an id is missing")
     first, rest = tokens[0], tokens[1:]
     if first == "(":
         use, rest = _alternatives(rest, expression)
         if not rest or rest[0] != ")":
-            raise ValueError(f"{expression!r} is no SPDX expression: a bracket is not closed")
+            raise ValueError(f"{expression!r} is not an SPDX expression: a bracket is not closed")
         return use, rest[1:]
     if len(rest) > 1 and rest[0].upper() == "WITH":  # exceptions only ever allow more
         rest = rest[2:]
