@@ -18,7 +18,7 @@ def clean_prompt(prompt: str) -> str:
     """
     cleaned = re.sub(r"\s+", " ", prompt).strip()
     if not cleaned:
-        raise ValueError("the prompt is empty; describe what should be seen")
+        raise ValueError("the prompt is empty; say what is to be seen")
     return cleaned
 
 

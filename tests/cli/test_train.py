@@ -43,7 +43,7 @@ def test_prompts_to_encoder(command, tmp_path):
     }  # fmt: skip
     assert "best at step" in command("train", "encoder", "--latents", takes, "-o", run, *sizes).out
     other = command("train", "encoder", "--latents", takes, "-o", run, *sizes, "--seed", "3")
-    assert (other.code, "another seed" in other.err) == (2, True)
+    assert (other.code, "a different seed" in other.err) == (2, True)
 
 
 @pytest.mark.slow
