@@ -90,21 +90,23 @@ def read_pickled(path: Path) -> dict[str, Any]:
         ValueError: if it is damaged, or holds code or objects besides tensors and plain values; names the first.
     """
     if path.suffix not in PICKLED:
-        raise ValueError(f"{path} is no weight file: it must end in .safetensors, {', '.join(PICKLED)} or .index.json")
+        raise ValueError(
+            f"{path} is not a weight file: it must end in .safetensors, {', '.join(PICKLED)} or .index.json"
+        )
     zipped = zipfile.is_zipfile(path)
     with path.open("rb") as file:
         if not zipped and file.read(2) in (b"PK", b""):
-            raise ValueError(f"{path} is damaged: it is cut off after {path.stat().st_size} bytes")
+            raise ValueError(f"{path} is damaged: it is truncated after {path.stat().st_size} bytes")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             content = torch.load(path, weights_only=True, mmap=zipped, map_location="cpu")
     except UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"{found[1]}, which is no weight" if found else "something that is no weight"
-        raise ValueError(f"{path} holds {what}; it was not opened, and nothing in it was run") from error
+        what = f"{found[1]}, which is not a weight" if found else "something that is not a weight"
+        raise ValueError(f"{path} holds {what}; it was not opened, and nothing in it was executed") from error
     except (RuntimeError, OSError, EOFError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged or no weight file: {type(error).__name__} while reading it") from error
+        raise ValueError(f"{path} is damaged or not a weight file: {type(error).__name__} while reading it") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a set of tensors")
     return dict(content)
@@ -297,7 +299,7 @@ def _refuse_tensors(tensors: Mapping[str, Tensor], source: str) -> None:
     )
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_meta:
-            raise ValueError(f"{source}: {name} is no plain tensor with data")
+            raise ValueError(f"{source}: {name} is not a plain tensor with data")
 
 
 def _refuse_dtypes(wrong: Mapping[str, str], source: str) -> None:

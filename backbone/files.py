@@ -59,7 +59,7 @@ def weight_files(part: Path) -> list[Path]:
     pickled = sorted(path.name for path in part.glob("*.bin"))
     if pickled:
         raise ValueError(
-            f"{part} has {pickled[0]} but no .safetensors file; only that form is opened. "
+            f"{part} has {pickled[0]} but no .safetensors file; only that format is opened. "
             "Make a new folder with: longlive-rag models convert FOLDER NEW_FOLDER"
         )
     raise ValueError(f"{part} has no weights (.safetensors); is the backbone complete?")
@@ -86,10 +86,10 @@ def shard_of_tensor(index: Path) -> dict[str, str]:
     """
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ValueError(f"{index} is no index of shards: it has no weight_map")
+        raise ValueError(f"{index} is not an index of shards: it has no weight_map")
     for name in weight_map.values():
         if not isinstance(name, str) or Path(name).name != name:
-            raise ValueError(f"{index} names the file {name!r}; a shard lies beside its index")
+            raise ValueError(f"{index} names the file {name!r}; a shard must be in the folder of its index")
     return weight_map
 
 
@@ -118,12 +118,12 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or not 2 <= length <= min(size - 8, HEADER_LIMIT_BYTES):
-            raise ValueError(f"{path} is damaged or no safetensors file: its header does not fit its {size} bytes")
+            raise ValueError(f"{path} is damaged or not a safetensors file: its header does not fit its {size} bytes")
         try:
             header = load_json(file.read(length))
             entries = {name: _entry(tensor) for name, tensor in header.items() if name != "__metadata__"}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path} is damaged or no safetensors file: its header can't be read") from error
+            raise ValueError(f"{path} is damaged or not a safetensors file: its header can't be read") from error
     end = 8 + length + max((tensor["data_offsets"][1] for name, tensor in header.items() if name in entries), default=0)
     if end != size:
         raise ValueError(f"{path} is damaged: its header describes {end} bytes, the file has {size}")

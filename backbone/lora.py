@@ -56,7 +56,7 @@ def read_lora(path: Path, alpha: float | None = None) -> Lora:
         alpha: left out, it is taken from the `adapter_config.json` beside the file.
 
     Raises:
-        ValueError: if alpha isn't known, a tensor is no half of a pair, or ranks differ.
+        ValueError: if alpha isn't known, a tensor is not half of a pair, or ranks differ.
     """
     if path.suffix == ".safetensors":
         weights = read_weights(path)
@@ -117,7 +117,7 @@ def _pairs(tensors: Mapping[str, Tensor], source: str) -> dict[str, tuple[Tensor
     for name, bare in unwrapped(tensors).items():
         found = re.fullmatch(r"(.+)\.lora_([AB])(?:\.default)?\.weight", bare)
         if not found:
-            raise ValueError(f"{source}: {name} is no half of a LoRA pair (lora_A.weight, lora_B.weight)")
+            raise ValueError(f"{source}: {name} is not half of a LoRA pair (lora_A.weight, lora_B.weight)")
         layer = found[1].removeprefix(PREFIX).removeprefix("model.").removeprefix("transformer.")
         layer = our_name(f"{layer}.weight").removesuffix(".weight")
         if found[2] in halves.setdefault(layer, {}):

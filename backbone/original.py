@@ -64,7 +64,7 @@ def transformer_config(config: Mapping[str, Any], source: str) -> dict[str, Any]
     """The original `config.json` in our words.
 
     Raises:
-        ValueError: if a field is missing, unknown, or says that this is no text-to-video model.
+        ValueError: if a field is missing, unknown, or says that this is not a text-to-video model.
     """
     missing = {"dim", "num_heads", "num_layers", "ffn_dim"} - set(config)
     unknown = set(config) - set(CONFIG_FIELDS) - set(OTHER_FIELDS)
@@ -73,9 +73,9 @@ def transformer_config(config: Mapping[str, Any], source: str) -> dict[str, Any]
             raise ValueError(f"{source} {what} {', '.join(sorted(names))}; is it a config of Wan2.1?")
     for name, only in OTHER_FIELDS.items():
         if only is not None and config.get(name, only) != only:
-            raise ValueError(f"{source}: {name} is {config[name]!r}; this project runs {only!r} only")
+            raise ValueError(f"{source}: {name} is {config[name]!r}; this project supports only {only!r}")
     if config["dim"] % config["num_heads"]:
-        raise ValueError(f"{source}: dim {config['dim']} is no multiple of num_heads {config['num_heads']}")
+        raise ValueError(f"{source}: dim {config['dim']} is not a multiple of num_heads {config['num_heads']}")
     return {
         "num_attention_heads": config["num_heads"],
         "attention_head_dim": config["dim"] // config["num_heads"],
@@ -120,14 +120,14 @@ def vae_config(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str, 
     """`AutoencoderKLWan`'s arguments, from the shapes of an original VAE's tensors.
 
     Raises:
-        ValueError: if they are no Wan2.1 VAE's.
+        ValueError: if they are not a Wan2.1 VAE's.
     """
     shapes = _bare(shapes)
     look = functools.partial(_shape, shapes, source, "VAE")
     pattern = r"encoder\.downsamples\.(\d+)\.resample\.1\.weight"
     downsamples = sorted(int(m[1]) for name in shapes if (m := re.fullmatch(pattern, name)))
     if not downsamples:
-        raise ValueError(f"{source} is no Wan2.1 VAE: it has no encoder.downsamples.N.resample.1.weight")
+        raise ValueError(f"{source} is not a Wan2.1 VAE: it has no encoder.downsamples.N.resample.1.weight")
     base, residual_blocks = look("encoder.conv1.weight")[0], downsamples[0]
     stages = range(len(downsamples) + 1)
     firsts = [look(f"encoder.downsamples.{stage * (residual_blocks + 1)}.residual.2.weight") for stage in stages]
@@ -150,7 +150,7 @@ def text_config(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str,
     """`UMT5Config`'s arguments, from the shapes of an original UMT5 encoder's tensors.
 
     Raises:
-        ValueError: if they are no UMT5 encoder's.
+        ValueError: if they are not a UMT5 encoder's.
     """
     shapes = _bare(shapes)
     look = functools.partial(_shape, shapes, source, "UMT5 encoder")
@@ -185,7 +185,7 @@ def _bare(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
 
 def _shape(shapes: Mapping[str, tuple[int, ...]], source: str, what: str, name: str) -> tuple[int, ...]:
     if name not in shapes:
-        raise ValueError(f"{source} is no Wan2.1 {what}: it has no {name}")
+        raise ValueError(f"{source} is not a Wan2.1 {what}: it has no {name}")
     return shapes[name]
 
 

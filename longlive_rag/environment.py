@@ -50,7 +50,7 @@ def read_config() -> dict[str, Any]:
     path = config_file()
     if not path.is_file():
         if os.environ.get(CONFIG_VARIABLE):
-            raise ValueError(f"{CONFIG_VARIABLE} names {path}, which is no file")
+            raise ValueError(f"{CONFIG_VARIABLE} names {path}, which is not a file")
         return {}
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -41,7 +41,7 @@ def parse_timecode(text: str, fps: int | None = None) -> float:
         return (((hours * 60 + minutes) * 60 + whole) * fps + frames) / fps
     match = CLOCK.fullmatch(word)
     if match is None:
-        raise ValueError(f"{text!r} is no timecode; write {EXAMPLES}")
+        raise ValueError(f"{text!r} is not a timecode; write {EXAMPLES}")
     minutes, seconds = int(match["minutes"] or 0), Decimal(match["seconds"])
     if match["hours"] is not None:
         _check_field(text, "minutes", minutes, 60)
@@ -77,4 +77,4 @@ def format_smpte(seconds: float, fps: int) -> str:
 
 def _check_field(text: str, name: str, value: int | Decimal, limit: int, where: str = "") -> None:
     if value >= limit:
-        raise ValueError(f"{text!r} is no timecode: {value} {name}, but there are at most {limit - 1}{where}")
+        raise ValueError(f"{text!r} is not a timecode: {value} {name}, but there are at most {limit - 1}{where}")

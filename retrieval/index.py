@@ -85,7 +85,7 @@ class FrameIndex:
             first = self._frames[-1] + 1 if self._frames else 0
             frames = range(first, first + len(embeddings))
         if len(frames) != len(embeddings) or any(a >= b for a, b in pairwise([*self._frames[-1:], *frames])):
-            raise ValueError(f"frames is {list(frames)}; it must number {len(embeddings)} vectors, rising")
+            raise ValueError(f"frames is {list(frames)}; it must number {len(embeddings)} vectors, in rising order")
         self._frames.extend(frames)
         self._index.add(_unit(embeddings))
         if self.is_exact and len(self) >= self._approximate_from:

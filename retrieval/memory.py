@@ -330,7 +330,7 @@ def check_choice(frames: Sequence[int], candidates: range, limit: int) -> list[i
     strangers = [frame for frame in chosen if frame not in candidates]
     if strangers or len(set(chosen)) < len(chosen) or len(chosen) > limit:
         raise ValueError(
-            f"choose gave {chosen}; it must give at most {limit} different frames out of "
+            f"choose returned {chosen}; it must return at most {limit} different frames out of "
             f"{candidates.start}..{candidates.stop - 1}"
         )
     return chosen

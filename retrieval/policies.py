@@ -92,7 +92,7 @@ def picked(policy: Policy, past: Past) -> list[int]:
     if len(set(chosen)) < len(chosen) or len(chosen) > past.limit or not all(frame in allowed for frame in chosen):
         name = getattr(policy, "__name__", type(policy).__name__)
         raise ValueError(
-            f"policy {name} gave {chosen} at block {past.block}; it must give at most {past.limit} different ones of "
-            f"the {len(past.frames)} frames that it was shown"
+            f"policy {name} returned {chosen} at block {past.block}; it must return at most {past.limit} "
+            f"different ones of the {len(past.frames)} frames that it was shown"
         )
     return chosen

@@ -47,7 +47,7 @@ def unseal(path: Path, content: bytes, kind: str, newest: int) -> bytes:
         version = int(header["format"])
         expected_bytes, expected_hash = (0, "") if version > newest else (int(header["bytes"]), str(header["sha256"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise BrokenSealError(f"{path} is damaged: it does not begin as a stored {kind} does") from error
+        raise BrokenSealError(f"{path} is damaged: it does not begin like a stored {kind}") from error
     if version > newest:
         raise FutureFormatError(
             f"{path} is of format {version}; this version reads formats up to {newest}: install a newer longlive-rag"
@@ -56,7 +56,7 @@ def unseal(path: Path, content: bytes, kind: str, newest: int) -> bytes:
     if len(body) != expected_bytes:
         raise BrokenSealError(f"{path} is damaged: {len(body)} bytes where {expected_bytes} were written")
     if hashlib.sha256(body).hexdigest() != expected_hash:
-        raise BrokenSealError(f"{path} is damaged: its content does not fit its checksum")
+        raise BrokenSealError(f"{path} is damaged: its content does not match its checksum")
     return body
 
 

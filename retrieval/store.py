@@ -181,7 +181,7 @@ class LatentWriter:
             return
         here = block_numbers(self.folder)
         if here and not overwrite:
-            raise ValueError(f"{self.folder} holds {len(here)} blocks already")
+            raise ValueError(f"{self.folder} already holds {len(here)} blocks")
         self._forgotten = here
 
     def adopt(self) -> None:
@@ -283,7 +283,7 @@ def repair(folder: Path) -> Repair:
         FutureFormatError: if it was written by a newer version.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder; there are no latents to repair")
+        raise ValueError(f"{folder} is not a folder; there are no latents to repair")
     with hold(folder):
         here = block_numbers(folder)
         kept = 0

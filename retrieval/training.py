@@ -259,7 +259,7 @@ def train_encoder(
             save_atomically({**state, **weights, "settings": _plain(settings)}, folder / CHECKPOINT)
         progress(step + 1, figures)
     if not state["best"]:
-        raise ValueError(f"the loss was no number at any look; learning_rate {settings.learning_rate} may be too high")
+        raise ValueError(f"the loss was never a finite number; learning_rate {settings.learning_rate} may be too high")
     model.load_state_dict(torch.load(folder / BEST, weights_only=True, map_location=device)["model"])
     model.save_pretrained(folder / ENCODER)
     frames = sum(take.frames for take in takes)
@@ -328,10 +328,10 @@ def _resume(
     if state["settings"] != _plain(settings):
         other = [name for name, value in _plain(settings).items() if state["settings"].get(name) != value]
         raise ValueError(
-            f"{folder} holds a run with another {', '.join(other)}; go on with the same, or choose another folder"
+            f"{folder} holds a run with a different {', '.join(other)}; keep the same, or choose another folder"
         )
     if state["takes"] != takes:
-        raise ValueError(f"{folder} holds a run on other takes; go on with the same, or choose another folder")
+        raise ValueError(f"{folder} holds a run on different takes; keep the same, or choose another folder")
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
     return {name: state[name] for name in ("step", "seconds", "best", "best_step", "takes")}

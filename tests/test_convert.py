@@ -134,7 +134,7 @@ def test_a_retrieval_autoencoder(pipe, pipeline_folder, tmp_path):
     frames = torch.randn(3, 16, 4, 6)
     torch.testing.assert_close(again.encoder.encode(frames), encoder.encode(frames), rtol=1e-5, atol=1e-5)
     torch.save({"model": encoder.state_dict()}, tmp_path / "bare.pt")
-    with pytest.raises(ValueError, match="is no retrieval autoencoder: it has no config"):
+    with pytest.raises(ValueError, match="is not a retrieval autoencoder: it has no config"):
         convert(Sources(pipeline_folder, encoder=tmp_path / "bare.pt"), tmp_path / "other")
     torch.save({"model": encoder.state_dict(), "config": {**sizes, "embedding_dim": 13}}, tmp_path / "wrong.pt")
     with pytest.raises(ValueError, match=r"encoder.fc.weight is \[12, 16\], the config wants \[13, 16\]"):
@@ -186,12 +186,12 @@ def damaged(edit):
         (damaged(lambda f: (f / "diffusion_pytorch_model.safetensors").unlink()), "is the download complete"),
         (damaged(lambda f: (f / "config.json").unlink()), "has no config.json of the original release"),
         (damaged(lambda f: (f / "Wan2.1_VAE.pth").write_bytes(b"PK")), r"Wan2.1_VAE.pth is damaged"),
-        (lambda o, t: Sources(o, base=o), "has everything itself; drop the base"),
-        (lambda o, t: Sources(t / "nothing"), "nothing is not there"),
+        (lambda o, t: Sources(o, base=o), "has everything; drop the base"),
+        (lambda o, t: Sources(t / "nothing"), "nothing does not exist"),
         (lambda o, t: Sources(o / "diffusion_pytorch_model.safetensors"), "has a transformer only; name the folder"),
-        (lambda o, t: Sources(o, preset="big"), "'big' is no known backbone; known are: tiny-world"),
+        (lambda o, t: Sources(o, preset="big"), "'big' is not a known backbone; known: tiny-world"),
         (lambda o, t: Sources(o, dtype="int8"), "dtype is 'int8'; it must be one of float32"),
-        (lambda o, t: Sources(o, lora=o / "Wan2.1_VAE.pth", lora_alpha=1), "is no half of a LoRA pair"),
+        (lambda o, t: Sources(o, lora=o / "Wan2.1_VAE.pth", lora_alpha=1), "is not half of a LoRA pair"),
         (lambda o, t: Sources(o / "Wan2.1_VAE.pth", base=o), "does not fit its config"),
     ],
 )
@@ -204,7 +204,7 @@ def test_refused(original, tmp_path, prepare, message):
 
 def test_where_it_may_be_written(original, tmp_path, monkeypatch):
     (tmp_path / "there").mkdir()
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="already exists"):
         convert(Sources(original), tmp_path / "there")
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="file is a file"):

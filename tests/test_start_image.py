@@ -62,10 +62,10 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
     picture(48, 32).save(tmp_path / "a.gif")
     for name, message in (
-        ("nowhere.png", "isn't there"),
+        ("nowhere.png", "does not exist"),
         (".", "is a folder"),
-        ("text.png", "is no PNG or JPEG picture"),
-        ("a.gif", "is no PNG or JPEG picture"),
+        ("text.png", "is not a PNG or JPEG picture"),
+        ("a.gif", "is not a PNG or JPEG picture"),
         ("cut.png", "can't be read"),
     ):
         with pytest.raises(ValueError, match=message) as refused:

@@ -34,17 +34,17 @@ def test_what_people_write(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "'' is no timecode; write 12.5, 0:12.5, 1:02:03.5 or 00:00:12:08"),
-        ("soon", "'soon' is no timecode"),
-        ("-3", "'-3' is no timecode"),
-        ("1e3", "'1e3' is no timecode"),
-        ("nan", "'nan' is no timecode"),
-        ("1,5", "'1,5' is no timecode"),
-        ("1:", "'1:' is no timecode"),
-        ("1:2:3:4:5", "is no timecode; write"),
-        ("00:00:12;08", "is no timecode; write"),
-        ("١٢", "is no timecode; write"),
-        ("9" * 400, "is no timecode; write"),
+        ("", "'' is not a timecode; write 12.5, 0:12.5, 1:02:03.5 or 00:00:12:08"),
+        ("soon", "'soon' is not a timecode"),
+        ("-3", "'-3' is not a timecode"),
+        ("1e3", "'1e3' is not a timecode"),
+        ("nan", "'nan' is not a timecode"),
+        ("1,5", "'1,5' is not a timecode"),
+        ("1:", "'1:' is not a timecode"),
+        ("1:2:3:4:5", "is not a timecode; write"),
+        ("00:00:12;08", "is not a timecode; write"),
+        ("١٢", "is not a timecode; write"),
+        ("9" * 400, "is not a timecode; write"),
         ("0:60", "60 seconds, but there are at most 59"),
         ("1:60:00", "60 minutes, but there are at most 59"),
         ("00:00:60:00", "60 seconds, but there are at most 59"),
@@ -52,7 +52,7 @@ def test_what_people_write(text: str, seconds: float) -> None:
     ],
 )
 def test_what_is_no_timecode(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match="is no timecode") as refused:
+    with pytest.raises(ValueError, match="is not a timecode") as refused:
         parse_timecode(text, 16)
     assert message in str(refused.value)
 

@@ -1,4 +1,4 @@
-"""`longlive-rag bench`: seconds per block, by stage, beside a roofline."""
+"""`longlive-rag bench`: seconds per block, by stage, next to a roofline."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ PROMPT = "a red circle walks in a meadow"
 
 @click.command()
 @click.option("--backbone", default="tiny-world", show_default=True, help="Name of a preset, or a pipeline folder.")
-@click.option("--shape", type=click.Choice(["bench-small", "wan-1.3b"]), help="Random weights of this size instead.")
+@click.option(
+    "--shape", type=click.Choice(["bench-small", "wan-1.3b"]), help="Use random weights of this size instead."
+)
 @click.option("--blocks", default=10, show_default=True, help="Blocks to measure, after the warm-up.")
-@click.option("--compare", default="memory", show_default=True, help="Arms to run interleaved.")
+@click.option("--compare", default="memory", show_default=True, help="Arms to run interleaved, with commas.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default is one a core.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: one per core.")
 @with_page_budgets()
-@click.option("--search", metavar="N,N,...", help="Measure the search alone, at these numbers of frames.")
+@click.option("--search", metavar="N,N,...", help="Measure only the search, at these numbers of frames.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def bench(
     backbone: str,
@@ -44,18 +46,18 @@ def bench(
 ) -> None:
     """Measure seconds per block and frames per second, end to end and by stage.
 
-    The run warms up through the real path until cache and memory are full, then takes medians. Beside each figure
-    stands the roofline: the block's matrix products and attention calls alone, measured in the same run at the
+    The run warms up on the real code path until cache and memory are full, then takes medians. Each figure comes with
+    its roofline: the block's matrix products and attention calls alone, measured in the same run at the
     same shapes and dtype. Several arms run interleaved, block by block, and their ratios are of paired blocks.
 
     \b
     Arms:
-      native      sink and recent frames alone
-      memory      past frames come back, too
-      establish   the same, but memory keeps first showings: every frame is held against them
-      remade      as memory, but no page is kept: each that comes back is made again
-      cue         native, and every block begins with a cue
-      memory-cue  memory, and every block begins with a cue
+      native      only sink and recent frames
+      memory      past frames come back too
+      establish   the same, but memory keeps first showings and compares every frame with them
+      remade      as memory, but no page is kept: each one retrieved is recomputed
+      cue         native, with a cue at every block
+      memory-cue  memory, with a cue at every block
 
     \b
     Examples:
@@ -116,7 +118,7 @@ def _subject(backbone: str, shape: str | None, dtype: str, device: str) -> Subje
 
 def _table(report: Report) -> str:
     conditions = report.conditions
-    what = "end to end" if conditions["includes_decode"] else "transformer only, nothing is decoded"
+    what = "end to end" if conditions["includes_decode"] else "transformer only, without decoding"
     lines = [
         f"{conditions['subject']}: {conditions['parameters'] / 1e6:.1f} M parameters, {conditions['dtype']}, "
         f"{conditions['device']}, {conditions['threads']} threads, {conditions['cpu_capability']}, "
@@ -140,8 +142,8 @@ def _arm_lines(arm: ArmFigures, includes_decode: bool) -> str:
     if arm.pages and arm.pages["fetched"]:
         pages = (
             f"\n  pages: {arm.pages['fetched']} fetched, {arm.pages['from_gpu']} from the GPU tier, "
-            f"{arm.pages['from_host']} from the host's, {arm.pages['remade']} made again, "
-            f"{arm.pages['seconds_waited'] * 1000:.1f} ms waited for copies in all"
+            f"{arm.pages['from_host']} from the host tier, {arm.pages['remade']} recomputed, "
+            f"{arm.pages['seconds_waited'] * 1000:.1f} ms spent waiting for copies"
         )
     return (
         f"{arm.arm}: {arm.seconds_per_block:.3f} s per block, {speed}, {arm.retrieved_frames} past frames retrieved\n"

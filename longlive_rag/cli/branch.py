@@ -19,12 +19,14 @@ from longlive_rag.cli.settings import FLAGS
     "--at",
     required=True,
     metavar="TIMECODE",
-    help="Where it goes another way: 12.5, 0:12.5 or 00:00:12:08; the next block begins the new part.",
+    help="Where to branch: 12.5, 0:12.5 or 00:00:12:08; the new part begins with the next block.",
 )
 @click.option("-o", "--output", "target", required=True, metavar="FOLDER", help="Folder of the new take.")
-@click.option("--prompt", help="Takes over there; later cues are dropped. Left out, they stay and the noise changes.")
-@click.option("--seed", type=int, help="Of the noise from there on. Default: as it was, or without --prompt the next.")
-@click.option("--seconds", type=float, help="Length of the new take. Default: as the other one.")
+@click.option("--prompt", help="Takes over there; later cues are dropped. Default: keep the cues and change the noise.")
+@click.option(
+    "--seed", type=int, help="Of the noise from there on. Default: the take's; without --prompt, the next one."
+)
+@click.option("--seconds", type=float, help="Length of the new take. Default: that of TAKE.")
 @with_changes
 def branch(
     folder: Path,
@@ -36,16 +38,16 @@ def branch(
     as_json: bool,
     **changes: Any,
 ) -> None:
-    """Make a new take that begins as TAKE does and then goes another way; TAKE is only read.
+    """Make a new take that begins like TAKE and continues differently; TAKE itself is not changed.
 
-    The common part is copied, not made again. The two takes share no file: either can be moved or deleted. TAKE may
-    be played, or even be made, meanwhile.
+    The common part is copied, not generated again. The two takes share no files, so either can be moved or deleted.
+    TAKE may be played, or even still be in the making.
 
     \b
     Examples:
       Another ending from 0:20 on:
         longlive-rag branch takes/first --at 0:20 -o takes/jump --prompt "a red circle jumps in a meadow"
-      The same words, another outcome:
+      The same words, with another outcome:
         longlive-rag branch takes/first --at 00:00:12:08 -o takes/again
     """
     from longlive_rag.sessions.continuing import Changes, branched_take, open_take

@@ -1,4 +1,4 @@
-"""What `resume`, `extend` and `branch` share: options, and a take that is gone on with behind a progress bar."""
+"""What `resume`, `extend` and `branch` share: options, and making the rest of a take behind a progress bar."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TAKE = click.argument("folder", metavar="TAKE", type=click.Path(path_type=Path))
 def with_changes(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `Changes`, in their order, and --json."""
     options = (
-        click.option("--backbone", metavar="NAME|FOLDER", help="Where the take's backbone is, if not where it was."),
+        click.option("--backbone", metavar="NAME|FOLDER", help="Where the take's backbone is, if it was moved."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
         click.option(
             "--prompt-embeds",
@@ -39,10 +39,10 @@ def with_changes(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def go_on(open_job: Callable[[], AbstractContextManager[TakeJob]], as_json: bool) -> None:
-    """Make what a take lacks, and say what came of it.
+    """Make what a take lacks, and report the result.
 
     Args:
-        open_job: checks, claims and loads; what it refuses is the user's input.
+        open_job: checks the input, claims the folder and loads the backbone.
     """
     with ExitStack() as held:
         with refuse_bad_input(FLAGS):

@@ -1,4 +1,4 @@
-"""`longlive-rag direct`: a take is made, watched and told what comes next."""
+"""`longlive-rag direct`: direct a take while it is made."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OF_NEW_TAKES = ("seed", "dtype", "codec", "deliverable", "phase", "show_label")
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("folder", metavar="TAKE", type=click.Path(path_type=Path))
 @click.argument("prompt", required=False)
-@click.option("--seconds", type=float, default=LONGEST_SECONDS, show_default=True, help="How long to go on at most.")
+@click.option("--seconds", type=float, default=LONGEST_SECONDS, show_default=True, help="Maximum length of the take.")
 @click.option("--seed", type=int, help="Of a new take.  [default: 0]")
 @click.option(
     "--backbone",
@@ -46,17 +46,17 @@ OF_NEW_TAKES = ("seed", "dtype", "codec", "deliverable", "phase", "show_label")
 @click.option("--prompt-embeds", type=click.Path(path_type=Path), help="Prompts embedded by 'models embed-prompts'.")
 @with_rights
 def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> None:
-    """Make a take and direct it meanwhile: type what is to be seen next, at any time.
+    """Make a take and direct it live: at any time, type what should be seen next.
 
-    A new take begins with PROMPT, or with the first line that is typed. A take that is there goes on where it ends;
-    PROMPT then takes over there. What is typed takes over at the next block and becomes a cue of the take, so that it
-    can be made again exactly (generate --cues TAKE, with the same seed and settings). Where the terminal has 24-bit
-    colour it shows the take.
+    A new take begins with PROMPT, or with the first line you type. An existing take continues from its end, where
+    PROMPT takes over. What you type takes over at the next block and becomes a cue of the take, so the take can be
+    reproduced exactly (generate --cues TAKE, with the same seed and settings). A terminal with 24-bit colour shows
+    the take.
 
     \b
-    Besides prompts there are:
-      :pin 5-8        bring back these seconds first       :undo          back to before the last cue
-      :exclude 12-14  never bring back these seconds       :branch NAME   go on in a copy, beside this take
+    Besides prompts, you can type:
+      :pin 5-8        bring back these seconds first       :undo          go back to before the last cue
+      :exclude 12-14  never bring back these seconds       :branch NAME   continue in a copy beside this take
       :establish 8    keep 8 s of each new view; or off    :quit          end the take (also Ctrl-D)
       :save           write record and pictures now
 
@@ -64,7 +64,7 @@ def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> 
     Examples:
       longlive-rag direct takes/live "a red circle walks in a meadow"
       longlive-rag direct takes/live --seconds 60
-      By a script; the take is made to its length:
+      From a script; the take runs to its full length:
         echo "a red circle jumps in a meadow" | longlive-rag direct takes/live --seconds 20
     """
     from longlive_rag.cli.session import Session
@@ -103,7 +103,7 @@ def _open_new(held: ExitStack, folder: Path, prompt: str, seconds: float, option
 
 
 def _open_old(held: ExitStack, folder: Path, prompt: str | None, seconds: float, options: dict[str, Any]) -> Leg:
-    """A take that is gone on with."""
+    """A take that exists already."""
     from longlive_rag.sessions.continuing import Changes, open_take
     from longlive_rag.sessions.directing import continued_live_take
 
@@ -111,7 +111,9 @@ def _open_old(held: ExitStack, folder: Path, prompt: str | None, seconds: float,
         given = [FLAGS.get(name, f"--{name}") for name in OF_NEW_TAKES if options[name] not in (None, False)]
         given += [setting.knob.flag for setting in SETTINGS if options[setting.key] not in (None, ())]
         if given:
-            raise ValueError(f"{given[0]} is for new takes; {folder} is there already and goes on as it was begun")
+            raise ValueError(
+                f"{given[0]} is for new takes; {folder} already exists and keeps the settings it was started with"
+            )
         changes = Changes(
             options["backbone"], options["device"], options["prompt_embeds"], license_policy=options["license_policy"]
         )

@@ -18,12 +18,16 @@ SIGNS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 
 
 @click.command()
-@click.option("--backbone", metavar="NAME|FOLDER", help="Also: would this backbone run here, and how fast?")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of the transformer; default as fits best.")
+@click.option(
+    "--backbone", metavar="NAME|FOLDER", help="Also check whether this backbone would run here, and how fast."
+)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of the transformer; default: what suits this machine."
+)
 @click.option("--folder", default="takes", show_default=True, type=click.Path(path_type=Path), help="Of your takes.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def doctor(backbone: str | None, dtype: str | None, folder: Path, as_json: bool) -> None:
-    """Look at this machine: Python, torch, GPU, FAISS, video, disk, memory; nothing is loaded or changed.
+    """Check this machine: Python, torch, GPU, FAISS, video, disk, memory. Nothing is loaded or changed.
 
     Exit code 1 if something will not work.
 

@@ -36,7 +36,7 @@ class Stopped(click.ClickException):
 
 @contextmanager
 def refuse_bad_input(flags: Mapping[str, str] | None = None) -> Iterator[None]:
-    """Turn ValueError and OSError into `Refused`, a disk that is full into `Failed`.
+    """Turn ValueError and OSError into `Refused`, and a full disk into `Failed`.
 
     Args:
         flags: field -> option: those that the command has are named where a `FieldError` names their fields.
@@ -46,7 +46,9 @@ def refuse_bad_input(flags: Mapping[str, str] | None = None) -> Iterator[None]:
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             where = error.filename2 or error.filename
-            raise Failed(f"{error.strerror}{f': {where}' if where else ''}; make room, and run this again") from error
+            raise Failed(
+                f"{error.strerror}{f': {where}' if where else ''}; free some space and run this again"
+            ) from error
         message = error.named(_of_command(flags or {})) if isinstance(error, FieldError) else str(error)
         raise Refused(one_line(message)) from error
 
@@ -68,7 +70,7 @@ def check_writable(path: Path | None) -> None:
     if path.is_dir():
         raise ValueError(f"{path} can't be written: it is a folder")
     if not path.absolute().parent.is_dir():
-        raise ValueError(f"{path} can't be written: its folder is not there")
+        raise ValueError(f"{path} can't be written: its folder does not exist")
 
 
 def one_line(message: str) -> str:

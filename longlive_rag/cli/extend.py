@@ -1,4 +1,4 @@
-"""`longlive-rag extend`: a take becomes longer."""
+"""`longlive-rag extend`: make a take longer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from longlive_rag.cli.settings import FLAGS
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @TAKE
-@click.option("--seconds", type=float, required=True, help="How much longer the take becomes.")
-@click.option("--prompt", help="Takes over where the take ended until now; left out, the newest prompt stays.")
+@click.option("--seconds", type=float, required=True, help="How many seconds to add.")
+@click.option("--prompt", help="Takes over where the take ends now. Default: keep the last prompt.")
 @with_changes
 def extend(folder: Path, seconds: float, prompt: str | None, as_json: bool, **changes: Any) -> None:
-    """Make a take longer, in place: what there is stays as it is, frame for frame.
+    """Make a take longer, in place; the existing part stays as it is, frame for frame.
 
-    The result is the take that would have been made had it been asked for so long from the start (with the prompt as a
-    cue). If the take was stopped early, the missing part is made, too.
+    The result is the take that you would have got by asking for the full length at the start (with the prompt as a
+    cue). If the take was stopped early, the missing part is made too.
 
     \b
     Examples:

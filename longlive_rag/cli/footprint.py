@@ -22,14 +22,18 @@ PROMPT = "a red circle walks in a meadow"
 
 
 @click.command()
-@click.option("--seconds", "lengths", default="60,240,960", show_default=True, help="Lengths of takes, rising.")
+@click.option(
+    "--seconds", "lengths", default="60,240,960", show_default=True, help="Lengths of takes, in rising order."
+)
 @click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
-@click.option("--shape", type=click.Choice(["bench-small", "wan-1.3b"]), help="Random weights of this size instead.")
-@click.option("--steps", default=4, show_default=True, type=click.IntRange(1, 4), help="Of --shape: denoising steps.")
+@click.option(
+    "--shape", type=click.Choice(["bench-small", "wan-1.3b"]), help="Use random weights of this size instead."
+)
+@click.option("--steps", default=4, show_default=True, type=click.IntRange(1, 4), help="Denoising steps, with --shape.")
 @with_page_budgets(gpu="0", host="32MiB")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default is one a core.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: one per core.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Draw the curve here (.png).")
 @click.option("--json", "as_json", is_flag=True, help="Print the curve as JSON.")
 def footprint(
@@ -46,10 +50,10 @@ def footprint(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure the memory of one long take, block by block, with its store on disk; flat is what it should be.
+    """Measure memory use over one long take, block by block, with its latents on disk; it should stay flat.
 
     A shorter take is the beginning of a longer one, so one run gives the peaks of all lengths. Budgets are small by
-    default, so that pages can't all be kept.
+    default, so that not all pages can be kept.
 
     \b
     Examples:
@@ -112,5 +116,7 @@ def _as_dict(curve: Footprint) -> dict[str, object]:
 def _table(curve: Footprint) -> str:
     lines = [f"{length:>6g} s: peak {count / 2**20:.1f} MiB" for length, count in curve.peaks.items()]
     last = curve.samples[-1]
-    lines.append(f"apart: {curve.spread_bytes / 2**20:.1f} MiB; {last.pages_remade} pages made again")
+    lines.append(
+        f"difference between peaks: {curve.spread_bytes / 2**20:.1f} MiB; {last.pages_remade} pages recomputed"
+    )
     return "\n".join([*lines, f"memory holds {last.frames_admitted} of {last.latent_frames} latent frames"])

@@ -39,7 +39,7 @@ from longlive_rag.sessions.opening import Codec, DType
     type=(str, str),
     multiple=True,
     metavar="TIMECODE PROMPT",
-    help="Another prompt takes over then (at the next block). Repeat for more.",
+    help="Another prompt takes over at this time (at the next block). Repeat for more.",
 )
 @with_cue_files
 @SEED
@@ -66,7 +66,7 @@ from longlive_rag.sessions.opening import Codec, DType
 )
 @with_checkpoints
 @with_rights
-@click.option("--overwrite", is_flag=True, help="Replace the take that the folder holds.")
+@click.option("--overwrite", is_flag=True, help="Replace the take in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (progress stays on stderr).")
 def generate(
     prompt: str | None,
@@ -96,17 +96,17 @@ def generate(
     """Make a take: a video from PROMPT that remembers what it has shown.
 
     The folder then holds video.mp4, take.json (how it was made), contact_sheet.png (frames at a glance) and
-    memory.png (which past frames each block brought back). Ctrl-C keeps what was finished; 'longlive-rag resume' goes
-    on with it.
+    memory.png (which past frames each block brought back). Ctrl-C keeps what was finished; 'longlive-rag
+    resume' makes the rest.
 
     \b
     Examples:
       Half a minute from one sentence:
         longlive-rag generate "a red circle walks in a meadow" -o takes/first
-      Another prompt takes over at 8 s, and again at 14 s:
+      Other prompts take over at 8 s and at 14 s:
         longlive-rag generate "a red circle walks in a meadow" -o takes/story --seconds 20 \\
           --cue 8 "a red circle jumps in a meadow" --cue 0:14 "a red circle leaves in a meadow"
-      The same from a file of cues, or from the cues of a take:
+      The same from a cue file, or from the cues of a take:
         longlive-rag generate --cues story.txt -o takes/story
         longlive-rag generate --cues takes/story -o takes/again
       The same take without memory, to compare:

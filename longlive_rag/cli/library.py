@@ -21,7 +21,7 @@ PROMPT_WIDTH = 60
 
 @click.group()
 def library() -> None:
-    """The takes of a folder: what there is, and frames among them.
+    """List the takes in a folder, and find frames in them.
 
     \b
     Examples:
@@ -67,13 +67,21 @@ def list_takes(root: Path, as_json: bool) -> None:
 @ROOT
 @click.option("--text", help="Find frames that were made under words like these.")
 @click.option("--frame", metavar="TAKE@TIMECODE", help="Find frames that look like this one.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=8, show_default=True, help="Frames at most.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=8, show_default=True, help="Maximum number of results.")
 @click.option(
-    "--apart", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds between frames of one take."
+    "--apart",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Minimum seconds between results from one take.",
 )
-@click.option("--backbone", metavar="NAME|FOLDER", help="Whose text encoder reads --text.  [default: most takes' own]")
-@click.option("--words-only", is_flag=True, help="Compare the words of prompts alone; no text encoder is loaded.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the found frames.")
+@click.option(
+    "--backbone", metavar="NAME|FOLDER", help="Whose text encoder reads --text.  [default: that of most takes]"
+)
+@click.option("--words-only", is_flag=True, help="Compare only the words of prompts; no text encoder is loaded.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the frames that were found."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def search(
     root: Path,
@@ -86,23 +94,23 @@ def search(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Find frames among the takes under ROOT (default: takes), by words or by another frame.
+    """Find frames in the takes under ROOT (default: takes), by words or by another frame.
 
-    Words are compared with the prompts that frames were made under: half by their embeddings, half as words. A frame is
-    compared with the stored embeddings of all frames of the same backbone, the ones that memory is searched by.
+    Words are compared with the prompts that frames were made under: half by embeddings, half by the words themselves.
+    A frame is compared with the stored embeddings of all frames of the same backbone, which memory is searched by too.
 
     \b
     Examples:
       longlive-rag library search --text "a blue square jumps"
       longlive-rag library search takes --frame takes/first@0:05 --limit 12 -o found.png
-    What was found can be remembered by a new take:
+    A new take can remember what was found:
       longlive-rag generate "a red circle walks in a desert" -o takes/second --remember takes/first@4-6
     """
     from longlive_rag.takes.library import open_library, search_frame, search_words
 
     with refuse_bad_input():
         if (text is None) == (frame is None):
-            raise ValueError("give one of --text and --frame")
+            raise ValueError("give either --text or --frame")
         if output is not None and output.suffix.lower() != ".png":
             raise ValueError(f"--output {output}: the suffix must be .png")
         takes = open_library(root)

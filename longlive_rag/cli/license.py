@@ -14,7 +14,7 @@ from longlive_rag.cli.settings import FLAGS
 
 @click.group()
 def license() -> None:
-    """Terms of weights: on record, enforced, and reported.
+    """Record, show and report the terms of weights.
 
     \b
     Examples:
@@ -28,10 +28,12 @@ def license() -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--spdx", required=True, metavar="ID", help="SPDX id or expression; LicenseRef-NAME for other terms.")
 @click.option("--source", required=True, metavar="WHERE", help="Where the terms are stated: an address, a contract.")
-@click.option("--by", metavar="NAME", help="Who looked them up; default: who is logged in.")
-@click.option("--use", type=click.Choice(["research", "commercial"]), help="What terms without a known id allow.")
+@click.option("--by", metavar="NAME", help="Who looked them up; default: the logged-in user.")
 @click.option(
-    "--on", "looked_up_on", metavar="DAY", help="When they were looked up, such as 2026-01-31; default today."
+    "--use", type=click.Choice(["research", "commercial"]), help="What the terms allow, if they have no known id."
+)
+@click.option(
+    "--on", "looked_up_on", metavar="DAY", help="When they were looked up, such as 2026-01-31; default: today."
 )
 @click.option("--expires", metavar="DAY", help="Last day on which this record may be relied on.")
 @click.option("--evidence", type=click.Path(path_type=Path), help="A file that shows the terms; a copy is kept.")
@@ -47,7 +49,7 @@ def record(
 ) -> None:
     """Record the terms of a weight file, or of all weight files in a folder.
 
-    The record is bound to the files' hashes: a file that changes loses it.
+    The record is bound to the files' hashes: if a file changes, its record is void.
 
     \b
     Examples:
@@ -81,14 +83,14 @@ def _who_is_logged_in() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError) as error:
-        raise ValueError("nobody is logged in by a name here; say who looked the terms up: --by NAME") from error
+        raise ValueError("the logged-in user has no name here; say who looked up the terms: --by NAME") from error
 
 
 @license.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(path: Path, as_json: bool) -> None:
-    """How the record of every weight file in a folder stands; a built-in backbone can be named.
+    """Show the terms on record for every weight file in a folder, or of a built-in backbone.
 
     \b
     Examples:
@@ -102,7 +104,7 @@ def show(path: Path, as_json: bool) -> None:
         if str(path) in BUILT_IN and not path.exists():
             path = load_preset(str(path)).folder
         if not path.exists():
-            raise ValueError(f"{path} is not there; name a folder, a weight file, or one of {', '.join(BUILT_IN)}")
+            raise ValueError(f"{path} does not exist; name a folder, a weight file, or one of {', '.join(BUILT_IN)}")
         rights = rights_of(path)
     if as_json:
         click.echo(json.dumps([file.as_dict() for file in rights], indent=2, ensure_ascii=False))
@@ -115,11 +117,11 @@ def show(path: Path, as_json: bool) -> None:
 
 @license.command()
 @click.argument("take", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the page here instead of printing it.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report here instead of printing it.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON instead of text.")
 @click.option("--spdx", "as_spdx", is_flag=True, help="As an SPDX 2.3 bill of materials (JSON) instead of text.")
 def report(take: Path, output: Path | None, as_json: bool, as_spdx: bool) -> None:
-    """A page for legal about a take: files, terms, dates, hashes, libraries, and what the output may be used for.
+    """Report on the rights of a take: files, terms, dates, hashes, libraries, and what the output may be used for.
 
     \b
     Examples:
@@ -133,7 +135,7 @@ def report(take: Path, output: Path | None, as_json: bool, as_spdx: bool) -> Non
 
     with refuse_bad_input():
         if as_json and as_spdx:
-            raise ValueError("--json and --spdx are two forms; choose one")
+            raise ValueError("--json and --spdx are different formats; choose one")
         check_writable(output)
         found = facts(take)
         plain = spdx_document(found) if as_spdx else found

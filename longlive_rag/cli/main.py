@@ -13,22 +13,22 @@ from longlive_rag.version import __version__
 
 COMMANDS = {
     "generate": "Make a take: a video from a prompt, with memory.",
-    "direct": "Make a take and direct it meanwhile.",
-    "resume": "Go on with a take that was stopped or killed.",
+    "direct": "Direct a take while it is made.",
+    "resume": "Finish a take that was stopped or killed.",
     "extend": "Make a take longer.",
-    "branch": "A new take that begins as another one does.",
-    "take": "What a take on disk holds; export parts of it; mend it.",
-    "library": "List takes, and find frames among them.",
-    "plan": "What a take will need of GPU, host and disk.",
-    "train": "Train the encoder by which memory is searched.",
+    "branch": "Give a take another ending, in a new take.",
+    "take": "Inspect, export and repair takes on disk.",
+    "library": "List takes, and find frames in them.",
+    "plan": "Work out the GPU memory, host memory and disk that a take needs.",
+    "train": "Train the encoder that memory is searched by.",
     "verify": "Replay golden trajectories and compare.",
     "eval": "Measure identity drift, and compare arms.",
     "bench": "Measure speed and memory, stage by stage.",
     "footprint": "Measure peak memory over takes of growing length.",
     "models": "Backbones: list, fetch, convert, check.",
-    "license": "Terms of weights: record and report.",
-    "plugins": "What installed packages add: policies, embedders, metrics, layouts.",
-    "doctor": "Look at this machine: what would run here?",
+    "license": "Record and report the terms of weights.",
+    "plugins": "List installed policies, embedders, metrics and layouts.",
+    "doctor": "Check this machine: what would run here?",
     "world": "The procedural world that tiny-world was trained on.",
 }
 
@@ -57,9 +57,9 @@ def cli() -> None:
     """Long videos from autoregressive models that remember what they have shown.
 
     \b
-    The first take, on any laptop:
+    A first take, on any laptop:
       longlive-rag generate "a red circle walks in a meadow" -o takes/first
-    What a command can do:
+    Help on a command:
       longlive-rag generate --help
     """
 

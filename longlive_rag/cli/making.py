@@ -1,4 +1,4 @@
-"""What commands that make a take share: a progress bar, the way it ends, and what is said of it."""
+"""What commands that make a take share: a progress bar, how it ends, and the report."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def make(job: TakeJob) -> dict[str, Any]:
 
 @contextmanager
 def said_as_exit_codes() -> Iterator[None]:
-    """Turn the ends of a take that is made in the `with` body into one line and an exit code."""
+    """Turn an early end of a take made in the `with` body into one line and an exit code."""
     from longlive_rag.sessions.making import TakeFailed, TakeStopped
 
     try:
@@ -69,23 +69,23 @@ def said_as_exit_codes() -> Iterator[None]:
 
 
 def kept(ended: TakeEnded) -> str:
-    """What there is after an early end."""
+    """What an early end leaves."""
     record, folder = ended.record, ended.folder
     if record is None:
-        return f"{folder} has its video, but no room for its record"
+        return f"{folder} has its video, but there was no room for its record"
     video = record["video"]
     if not video["frames"]:
         return "nothing was finished, so nothing was written"
     there = f"kept the first {video['seconds']:.1f} s ({video['frames']} frames) in {folder / video['file']}"
-    return f"{there}; to go on: longlive-rag resume {folder}" if record["latents"] else there
+    return f"{there}; to continue: longlive-rag resume {folder}" if record["latents"] else there
 
 
 def in_words(pages: PageCounters | None) -> str:
-    """What the page cache holds and had to make again, for a progress line."""
+    """What the page cache holds and had to recompute, for a progress line."""
     if pages is None or not pages.fetched:
         return ""
     held = f", {(pages.gpu_bytes + pages.host_bytes) / 2**30:.2f} GiB of pages"
-    return f"{held}, {pages.remade} made again" if pages.remade else held
+    return f"{held}, {pages.remade} recomputed" if pages.remade else held
 
 
 def report(record: dict[str, Any], folder: Path, as_json: bool) -> None:

@@ -23,7 +23,7 @@ FOLDER = click.Path(path_type=Path)
 
 @click.group()
 def models() -> None:
-    """Backbones: which there are, how to get one, whether it is whole.
+    """List known backbones, get one, and check that it is complete.
 
     \b
     From published files to a first take:
@@ -39,7 +39,7 @@ def models() -> None:
 @models.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def list_(as_json: bool) -> None:
-    """The backbones that are known by name.
+    """List the known backbones.
 
     \b
     Example:
@@ -61,7 +61,7 @@ def list_(as_json: bool) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(name: str, as_json: bool) -> None:
-    """A known backbone: its files, settings and terms.
+    """Show the files, settings and terms of a known backbone.
 
     \b
     Example:
@@ -88,13 +88,15 @@ def show(name: str, as_json: bool) -> None:
 
 @models.command()
 @click.argument("name")
-@click.option("--to", "dest", type=FOLDER, help="Folder for the files, default downloads/NAME; what is there stays.")
-@click.option("--mirror", type=FOLDER, help="Take them from here: FOLDER/owner/repo/file, as on the hub.")
+@click.option(
+    "--to", "dest", type=FOLDER, help="Folder for the files, default downloads/NAME; existing files are kept."
+)
+@click.option("--mirror", type=FOLDER, help="Copy from a folder laid out like the hub: FOLDER/owner/repo/file.")
 def fetch(name: str, dest: Path | None, mirror: Path | None) -> None:
-    """Get the published files of a known backbone: resumable, compared with the published hashes.
+    """Download the published files of a known backbone and compare them with the published hashes; resumable.
 
-    They come from the Hugging Face hub (your token from its usual place; HF_ENDPOINT for another address), or with
-    HF_HUB_OFFLINE=1 from what is there already, or from a mirror.
+    They come from the Hugging Face hub (with your token from its usual place; HF_ENDPOINT for another address), with
+    HF_HUB_OFFLINE=1 from the files already on this machine, or from a mirror.
 
     \b
     Examples:
@@ -116,28 +118,30 @@ def fetch(name: str, dest: Path | None, mirror: Path | None) -> None:
         click.echo(f"{each.folder}: {len(each.files)} files from the {each.where}, {hashes}")
     for files in known.files:
         if files.use == "unknown":
-            click.echo(f"Note: the terms of {files.repo} are on nobody's record; read {files.source}", err=True)
+            click.echo(f"Note: the terms of {files.repo} are not on record; read {files.source}", err=True)
     click.echo("next: " + _convert_command(known, fetched, name))
 
 
 @models.command()
 @click.argument("source", type=FOLDER)
 @click.argument("dest", type=FOLDER)
-@click.option("--base", type=FOLDER, help="Folder with VAE, text encoder and config, where SOURCE is one file.")
+@click.option("--base", type=FOLDER, help="Folder with VAE, text encoder and config, if SOURCE is one file.")
 @click.option("--section", help="Entry of a training checkpoint: generator, generator_ema or model.")
 @click.option("--lora", type=FOLDER, help="A LoRA in peft's naming, merged into the transformer.")
 @click.option("--lora-alpha", type=float, help="Of the LoRA; default: the preset's, or its adapter_config.json.")
-@click.option("--keep-lora", is_flag=True, help="Put the LoRA beside the transformer instead, for load_lora_weights.")
+@click.option("--keep-lora", is_flag=True, help="Store the LoRA separately instead, for load_lora_weights.")
 @click.option("--encoder", type=FOLDER, help="A trained retrieval autoencoder (.pt).")
 @click.option("--preset", metavar="NAME", help="Known backbone whose settings the folder gets.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the new files; default as is.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was made of what as JSON.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the new files; default: unchanged."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what each part was made from, as JSON.")
 def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
-    """Make a pipeline folder DEST of published weights.
+    """Convert published weights to a pipeline folder, DEST.
 
     SOURCE is a folder (the original Wan2.1 release, diffusers', a pipeline) or a checkpoint with a transformer
-    (generator, generator_ema, model; .pt or .safetensors) together with --base. Every tensor must have its place; what
-    doesn't fit is named and nothing is written. Licence records are carried over.
+    (generator, generator_ema, model; .pt or .safetensors) together with --base. Every tensor must have its place;
+    if any does not fit, they are listed and nothing is written. Licence records are carried over.
 
     \b
     Examples:
@@ -174,12 +178,14 @@ def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
 
 @models.command()
 @click.argument("folder", type=FOLDER)
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of the transformer; default as fits best.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of the transformer; default: what suits this machine."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def check(folder: Path, dtype: str | None, as_json: bool) -> None:
-    """Whether a model folder is whole, would load, fits this machine, and under which terms it is.
+    """Check whether a model folder is complete, loads and fits this machine, and show its terms.
 
-    Reads headers and hashes only; exit code 1 if it would not load as it is.
+    Reads only headers and hashes; exit code 1 if it would not load as it is.
 
     \b
     Example:
@@ -196,7 +202,7 @@ def check(folder: Path, dtype: str | None, as_json: bool) -> None:
     with refuse_bad_input(), quiet_libraries():
         if not folder.is_dir():
             if str(folder) not in BUILT_IN:
-                raise ValueError(f"{folder} is no folder, nor is it inside the package ({', '.join(BUILT_IN)})")
+                raise ValueError(f"{folder} is neither a folder nor a built-in backbone ({', '.join(BUILT_IN)})")
             folder = BUILT_IN[str(folder)]
         findings, loads = inventory(folder)
         if loads:
@@ -217,10 +223,10 @@ def check(folder: Path, dtype: str | None, as_json: bool) -> None:
 @models.command("embed-prompts")
 @click.argument("prompts", nargs=-1)
 @click.option("--backbone", required=True, metavar="NAME|FOLDER", help="Whose text encoder.")
-@click.option("--file", "prompt_file", type=FOLDER, help="A prompts file: one a line, # begins a comment.")
-@click.option("-o", "--output", required=True, type=FOLDER, help="A .safetensors file; replaced if it is there.")
+@click.option("--file", "prompt_file", type=FOLDER, help="A file with one prompt per line; # begins a comment.")
+@click.option("-o", "--output", required=True, type=FOLDER, help="A .safetensors file; replaced if it exists.")
 def embed_prompts(prompts: tuple[str, ...], backbone: str, prompt_file: Path | None, output: Path) -> None:
-    """Encode prompts once, on a machine with room for the text encoder; only that is loaded.
+    """Encode prompts on a machine with room for the text encoder; nothing else is loaded.
 
     `longlive-rag generate --prompt-embeds FILE` then needs no text encoder.
 
@@ -236,9 +242,9 @@ def embed_prompts(prompts: tuple[str, ...], backbone: str, prompt_file: Path | N
         if prompt_file is not None:
             prompts = (*prompts, *read_prompts(prompt_file))
         if not prompts:
-            raise ValueError("there are no prompts; give them as arguments or with --file")
+            raise ValueError("no prompts given; pass them as arguments or with --file")
         if output.suffix != ".safetensors":
-            raise ValueError(f"the output is {output}; its name must end in .safetensors")
+            raise ValueError(f"--output is {output}; its name must end in .safetensors")
         folder = load_preset(backbone).folder
         from longlive_rag.presets.embeddings import embed_with_encoder_only
 

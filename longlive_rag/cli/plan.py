@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
 @click.option("--seconds", type=float, default=30.0, show_default=True, help="Length of the take.")
-@click.option("--cues/--no-cues", default=False, show_default=True, help="Whether other prompts take over.")
-@click.option("--gpu-gib", type=Gibibytes(), help="The GPU's memory; says which budget fits.")
-@click.option("--host-gib", type=Gibibytes(), help="The host's memory; says which budget fits.")
+@click.option("--cues/--no-cues", default=False, show_default=True, help="Plan for other prompts taking over.")
+@click.option("--gpu-gib", type=Gibibytes(), help="The GPU's memory; prints the budget that fits.")
+@click.option("--host-gib", type=Gibibytes(), help="The host's memory; prints the budget that fits.")
 @DTYPE
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @with_settings
@@ -44,9 +44,9 @@ def plan(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Work out what a take will need of GPU, host and disk, from the backbone's configs alone.
+    """Work out the GPU memory, host memory and disk that a take will need, from the backbone's configs alone.
 
-    The weights of a known backbone need not be here yet.
+    A known backbone can be planned for before its weights are fetched.
 
     \b
     Examples:

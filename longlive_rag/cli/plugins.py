@@ -1,4 +1,4 @@
-"""`longlive-rag plugins`: what is installed of what a package can add."""
+"""`longlive-rag plugins`: list what installed packages add."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from longlive_rag.environment import plugins as installed
 def plugins(as_json: bool) -> None:
     """List retrieval policies, drift embedders, metrics and checkpoint layouts, and which package each comes from.
 
-    A package adds one by an entry point; CONTRIBUTING.md shows how, in one file.
+    A package adds one through an entry point; CONTRIBUTING.md shows how.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`longlive-rag resume`: a take goes on where it was stopped."""
+"""`longlive-rag resume`: finish a take that was stopped."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from longlive_rag.cli.making import note, report
 @TAKE
 @with_changes
 def resume(folder: Path, as_json: bool, **changes: Any) -> None:
-    """Go on with a take after Ctrl-C, a kill, a loss of power or a full disk, until it is as long as was asked for.
+    """Finish a take that was ended early by Ctrl-C, a kill, a loss of power or a full disk.
 
     On the same machine the finished take is, bit for bit, the one that would have been made without the stop (unless
-    it is made with --checkpoint light). A finished take is left as it is; if its video is gone or cut
-    off, the video is made again.
+    it is made with --checkpoint light). A finished take is left as it is; if its video is missing or truncated,
+    the video is restored.
 
     \b
     Examples:
       longlive-rag resume takes/first
-      The folder was moved to a machine where the backbone lies elsewhere:
+      The folder was moved to a machine where the backbone is elsewhere:
         longlive-rag resume takes/fox --backbone /models/longlive
     """
     from longlive_rag.sessions.continuing import Changes, open_take, resumed_take

@@ -1,4 +1,4 @@
-"""A live session at a terminal: what is typed directs the take that is being made."""
+"""A live session at a terminal: what you type directs the take that is being made."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from longlive_rag.sessions.live import LiveTake
 
 HELP = (
-    "Type what is to be seen next; it takes over at the next block.",
-    ":pin 5-8  :exclude 12-14  what memory brings back     :undo  to before the last cue",
-    ":establish 8  memory keeps 8 s of each new view; :establish off  everything",
-    ":branch NAME  go on in a copy     :save  record and pictures now     :quit  end the take",
+    "Type what should be seen next; it takes over at the next block.",
+    ":pin 5-8  :exclude 12-14  what memory brings back     :undo  go back to before the last cue",
+    ":establish 8  memory keeps 8 s of each new view; :establish off  every frame",
+    ":branch NAME  continue in a copy     :save  write record and pictures now     :quit  end the take",
 )
 
 
 class Session:
-    """Listens to the keyboard while leg after leg is made.
+    """Listens to the keyboard while segment after segment is made.
 
     Attributes:
-        console: where it speaks.
+        console: where messages go.
     """
 
     def __init__(self) -> None:
@@ -46,18 +46,18 @@ class Session:
 
     def first_line(self) -> str | None:
         """The first line that is typed; None if there is none."""
-        self.console.say("Type what is to be seen first.")
+        self.console.say("Type what should be seen first.")
         return self._lines.get()
 
     def run(self, leg: Leg, prompt: str | None = None) -> tuple[dict[str, Any], Leg]:
-        """Make leg after leg until the take is ended or as long as it may be.
+        """Make segment after segment until the take is ended or has its full length.
 
         Args:
-            leg: the first.
+            leg: the first segment.
             prompt: takes over at its first new block.
 
         Returns:
-            The record of the last leg, and the leg.
+            The record of the last segment, and that segment.
 
         Raises:
             Stopped: on Ctrl-C; what was finished is kept.
@@ -143,7 +143,7 @@ class _Screen:
             self._live, self._begin_s, self._frames = live, time.perf_counter(), 0
         else:
             self._frames += len(block.pixel_frames)
-            rate = f"{self._frames / (time.perf_counter() - self._begin_s):.1f} frames a second  "
+            rate = f"{self._frames / (time.perf_counter() - self._begin_s):.1f} frames per second  "
         status = f"{format_timecode(block.pixel_frames.stop / fps)}  block {block.index}  {rate}{block.prompt}"
         self._blocks.put((status, np.asarray(block.pixels[0]), fps))
         waited = live.waited_seconds.get(block.cue or 0)

@@ -1,4 +1,4 @@
-"""`longlive-rag take`: what a take on disk holds, parts of it for others, and mending one."""
+"""`longlive-rag take`: inspect, export and repair a take on disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TAKE = click.argument("folder", metavar="TAKE", type=click.Path(path_type=Path))
 
 @click.group()
 def take() -> None:
-    """Takes on disk.
+    """Inspect, export and repair takes on disk.
 
     \b
     Examples:
@@ -33,9 +33,9 @@ take.add_command(export)
 @TAKE
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 def info(folder: Path, as_json: bool) -> None:
-    """Say what a take holds, and check every stored block; exit code 1 if one is damaged.
+    """Show what a take holds, and check every stored block; exit code 1 if one is damaged.
 
-    It may be used while the take is being made.
+    Works while the take is still being made.
 
     \b
     Examples:
@@ -55,9 +55,9 @@ def info(folder: Path, as_json: bool) -> None:
 @take.command()
 @TAKE
 def repair(folder: Path) -> None:
-    """Keep a take's latents up to the first damaged block; the rest is moved aside, nothing is deleted.
+    """Keep a take's latents up to the first damaged block; the rest is moved aside, and nothing is deleted.
 
-    The video and the record stay as they are.
+    The video and the record stay as they are; `longlive-rag resume` makes the rest again.
 
     \b
     Examples:
@@ -69,7 +69,7 @@ def repair(folder: Path) -> None:
     with refuse_bad_input():
         done = mend(folder / LATENTS)
     if done.folder is None:
-        click.echo(f"{folder}: all {done.kept} blocks are whole; nothing to repair")
+        click.echo(f"{folder}: all {done.kept} blocks are intact; nothing to repair")
     else:
         click.echo(f"{folder}: kept the first {done.kept} blocks; moved {len(done.set_aside)} to {done.folder}")
 
@@ -78,7 +78,7 @@ def _lines(facts: dict[str, Any]) -> str:
     state = " (being written now)" if facts["being_written"] else ""
     lines = [
         f"{facts['take']}: {facts['status']}{state}, {facts['frames'] / facts['fps']:g} of {facts['seconds']:g} s, "
-        f"{facts['width']}x{facts['height']} at {facts['fps']} frames a second, backbone {facts['backbone']}",
+        f"{facts['width']}x{facts['height']} at {facts['fps']} frames per second, backbone {facts['backbone']}",
         f"  prompt   {facts['prompt']}",
     ]
     lines += [f"  cue {number}    {prompt}" for number, prompt in enumerate(facts["cues"], start=1)]

@@ -1,4 +1,4 @@
-"""A terminal while a take is directed: a picture above, what is typed below, neither in the way of the other."""
+"""A terminal for directing a take: a picture above, the input below, neither disturbing the other."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def moves_cursor(stream: TextIO, environment: Mapping[str, str]) -> bool:
 
 
 class Console:
-    """Where a session speaks: messages, and on a terminal the state of the take and a preview.
+    """Output of a session: messages and, on a terminal, the state of the take and a preview.
 
-    On a terminal the upper part is drawn in place, and the lower part scrolls by itself and belongs to the keyboard:
-    what is being typed is never touched. Elsewhere it writes messages line by line. It may be used from any thread.
+    On a terminal the upper part is drawn in place, and the lower part scrolls on its own and belongs to the keyboard:
+    what is being typed is never overwritten. Elsewhere, messages are written line by line. Safe from any thread.
 
     Args:
         stream: where to; default is standard output.
@@ -76,7 +76,7 @@ class Console:
         self._open = False
 
     def open(self, height: int, width: int) -> None:
-        """Divide the screen for pictures of this size; without a terminal, nothing happens."""
+        """Divide the screen for pictures of this size; does nothing without a terminal."""
         if not self._in_place:
             return
         columns, lines = shutil.get_terminal_size()
@@ -107,7 +107,7 @@ class Console:
                 self._write(message + "\n")
 
     def show(self, status: str, picture: np.ndarray | None = None) -> None:
-        """The state of the take, in place; nothing where lines can't be drawn in place."""
+        """Draw the state of the take in place, if the terminal allows it."""
         with self._lock:
             if not self._open:
                 return

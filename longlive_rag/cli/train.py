@@ -1,4 +1,4 @@
-"""`longlive-rag train`: a retrieval encoder for a backbone, from takes that the backbone has made."""
+"""`longlive-rag train`: train a retrieval encoder on takes that the backbone has made."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from longlive_rag.sessions.opening import DType
 
 FOLDER = click.Path(path_type=Path)
 HELD_BYTES = 4 * 2**30
-"""Latents up to this size are kept in memory while training; of more, each chunk is read from its take."""
+"""Latents up to this size are kept in memory while training; above it, each chunk is read from its take."""
 
 
 @click.group()
 def train() -> None:
-    """Train the encoder by which memory is searched.
+    """Train the encoder that memory is searched by.
 
     \b
     From a list of prompts to an encoder:
@@ -34,10 +34,10 @@ def train() -> None:
 
 @train.command()
 @click.argument("prompts", type=FOLDER)
-@click.option("-o", "--output", required=True, type=FOLDER, help="Folder that the takes go to, one folder each.")
+@click.option("-o", "--output", required=True, type=FOLDER, help="Folder for the takes, one subfolder each.")
 @click.option("--seconds", type=float, default=30.0, show_default=True, help="Length of each take.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Takes of each prompt.")
-@click.option("--memory/--no-memory", default=None, help="With memory or without; default is the backbone's preset.")
+@click.option("--memory/--no-memory", default=None, help="With memory or without; default: the backbone's preset.")
 @click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Takes made side by side.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
@@ -46,7 +46,7 @@ def corpus(
     prompts: Path, output: Path, seconds: float, seeds: int, memory: bool | None, backbone: str, batch: int,
     dtype: DType, device: str,
 ) -> None:  # fmt: skip
-    """Make takes of all PROMPTS (a text file, one a line) to train on. Finished takes are not made again.
+    """Make a take of each of PROMPTS (a text file, one per line) to train on. Finished takes are not made again.
 
     \b
     Examples:
@@ -79,12 +79,12 @@ def corpus(
             with tqdm(total=frames, unit=" frames", smoothing=0) as bar:
                 make_corpus(pipe, run, left, batch, bar.update)
         except (KeyboardInterrupt, TakeStopped) as error:
-            raise Stopped(f"Stopped; what is finished in {output} stays, the same command goes on") from error
+            raise Stopped(f"Stopped; finished takes stay in {output}, and the same command continues") from error
         except (OSError, TakeFailed) as error:
-            raise Failed(f"{reason_of(error)}; what is finished in {output} stays, the same command goes on") from error
-    click.echo(
-        f"{output}: {len(requests)} takes of {seconds:g} s, {len(requests) - len(left)} of them were there already"
-    )
+            raise Failed(
+                f"{reason_of(error)}; finished takes stay in {output}, and the same command continues"
+            ) from error
+    click.echo(f"{output}: {len(requests)} takes of {seconds:g} s, {len(requests) - len(left)} of them existed already")
 
 
 @train.command()
@@ -92,27 +92,27 @@ def corpus(
               help="A take, or a folder of takes; repeat for more.")  # fmt: skip
 @click.option("-o", "--output", required=True, type=FOLDER, help="Folder of the run.")
 @click.option("--steps", type=click.IntRange(min=1), default=3000, show_default=True)
-@click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Chunks a step.")
+@click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Chunks per step.")
 @click.option("--chunk-frames", type=click.IntRange(min=4), default=8, show_default=True,
-              help="Consecutive latent frames of a chunk.")  # fmt: skip
+              help="Consecutive latent frames per chunk.")  # fmt: skip
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=3e-4, show_default=True)
 @click.option("--delta-weight", type=click.FloatRange(min=0), default=1.0, show_default=True,
               help="Of the window temporal delta.")  # fmt: skip
 @click.option("--smoothing-weight", type=click.FloatRange(min=0), default=1.0, show_default=True,
               help="Of the trajectory smoothing.")  # fmt: skip
 @click.option("--grow-in", type=click.FloatRange(0, 1), default=0.5, show_default=True,
-              help="Share of the steps in which these two weights rise from 0.")  # fmt: skip
+              help="Share of the steps over which these two weights rise from 0.")  # fmt: skip
 @click.option("--hidden-dims", type=Steps(), default="64,128,256", show_default=True, help="Widths of the encoder.")
 @click.option("--embedding-dim", type=click.IntRange(min=1), default=1024, show_default=True)
 @click.option("--validation-share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.1,
-              show_default=True, help="Of the frames, held out.")  # fmt: skip
+              show_default=True, help="Share of the frames that is held out.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def encoder(takes: tuple[Path, ...], output: Path, device: str, as_json: bool, **settings: Any) -> None:
-    """Train the retrieval autoencoder on takes; the same command goes on with a run that was stopped.
+    """Train the retrieval autoencoder on takes; the same command continues a run that was stopped.
 
-    The folder then holds encoder.pt (the best on what was held out), encoder/ (the same as a diffusers folder),
+    The folder then holds encoder.pt (the best on the held-out frames), encoder/ (the same as a diffusers folder),
     log.jsonl and training.png (the terms of the loss).
 
     \b
@@ -143,7 +143,7 @@ def encoder(takes: tuple[Path, ...], output: Path, device: str, as_json: bool, *
 
             done = train_encoder(frames, output, asked, progress, where)
     except KeyboardInterrupt as error:
-        raise Stopped(f"Stopped; the same command goes on from the last checkpoint in {output}") from error
+        raise Stopped(f"Stopped; the same command continues from the last checkpoint in {output}") from error
     draw_training(list(read_log(output)), output / "training.png")
     if as_json:
         click.echo(json.dumps(done, indent=2))
@@ -166,11 +166,11 @@ def _frames_of(takes: tuple[Path, ...]) -> list[Any]:
     for path in takes:
         inside = [path] if (path / RECORD).is_file() else sorted(file.parent for file in path.glob(f"*/{RECORD}"))
         if not inside:
-            raise ValueError(f"{path} is no take, and no folder of takes")
+            raise ValueError(f"{path} is neither a take nor a folder of takes")
         folders += inside
     made_by = {read_record(folder)["run"].get("backbone_id") for folder in folders}
     if len(made_by) > 1:
-        raise ValueError(f"the takes were made by {len(made_by)} different backbones; an encoder is for one")
+        raise ValueError(f"the takes were made by {len(made_by)} different backbones; train an encoder on takes of one")
     stores = [LatentStore(folder / LATENTS) for folder in folders]
     if sum(store.bytes for store in stores) > HELD_BYTES:
         return stores

@@ -17,7 +17,7 @@ from retrieval.budgets import PagePrecision
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--device", default="cpu", show_default=True, help="Where to replay: cpu or cuda.")
 @with_page_budgets()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON list instead of a line a file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list instead of a line per file.")
 def verify(
     files: tuple[Path, ...], device: str, gpu_gib: float, host_gib: float, page_precision: PagePrecision,
     as_json: bool,
@@ -26,13 +26,13 @@ def verify(
 
     A golden FILE holds a whole generation: weights, noise and prompts in; latents and retrieved frames out. A file
     passes if every block retrieves the same past frames in the same order and the relative error of its
-    latents and embeddings is below 1e-3. Exit code 1 if one fails.
+    latents and embeddings is below 1e-3. Exit code 1 if any file fails.
 
     \b
     Examples:
       longlive-rag verify tests/golden/*.safetensors
       longlive-rag verify --json tests/golden/rag_ae.safetensors
-    How far pages lead away that were not kept, or kept in 8 bits:
+    The effect of keeping no pages, or keeping them in 8 bits:
       longlive-rag verify --page-host-gib 0 tests/golden/rag_ae.safetensors
       longlive-rag verify --page-precision float8 tests/golden/rag_ae.safetensors
     """

@@ -33,17 +33,17 @@ RUN = click.option(
 BEGIN_WITH = click.option(
     "--begin-with",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Pipeline folder of an earlier tiny-world to go on from; default: from nothing.",
+    help="Pipeline folder of an earlier tiny-world to start from; default: from scratch.",
 )
-STEPS = click.option("--steps", type=click.IntRange(min=1), help="Of the optimiser; default is the stage's own.")
-THREADS = click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default is one a core.")
+STEPS = click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps; default: the stage's own.")
+THREADS = click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: one per core.")
 
 
 def on_hardware(command: Callable[..., None]) -> Callable[..., None]:
     """Give a training command the options that say where it runs."""
     options = (
         click.option(
-            "--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N; auto takes a GPU if any."
+            "--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N; auto uses a GPU if there is one."
         ),
         click.option("--bfloat16", is_flag=True, help="Matrix products in bfloat16: for GPUs, and CPUs with AMX."),
         THREADS,
@@ -55,15 +55,15 @@ def on_hardware(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def world() -> None:
-    """tiny-world: a procedural world, the model trained on it, and what that model can.
+    """tiny-world: a procedural world, the model trained on it, and what that model can do.
 
     \b
-    From nothing to a pipeline folder, each stage resumable after a kill:
+    From scratch to a pipeline folder; each stage can be resumed after a kill:
       longlive-rag world train-vae
       longlive-rag world train-backbone
       longlive-rag world refine-decoder
       longlive-rag world assemble -o my-tiny-world
-    A retrieval encoder for it, from takes of its own; then put together once more:
+    A retrieval encoder for it, trained on its own takes; then assemble again:
       longlive-rag world prompts -o runs/tiny-world/prompts.txt
       longlive-rag train corpus runs/tiny-world/prompts.txt --backbone my-tiny-world --no-memory \\
         -o runs/tiny-world/takes
@@ -80,7 +80,7 @@ def world() -> None:
 @click.option("--seconds", default=5.0, show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Draws what the prompt does not say.")
 def render(prompt: str, output: Path, seconds: float, seed: int) -> None:
-    """Draw a prompt by the world's own rules, without any model.
+    """Draw a prompt by the world's own rules, without a model.
 
     \b
     Examples:
@@ -95,7 +95,7 @@ def render(prompt: str, output: Path, seconds: float, seed: int) -> None:
     with refuse_bad_input():
         check_seconds(seconds, FPS)
         if output.suffix not in (".mp4", ".png"):
-            raise ValueError(f"the output is {output}; its name must end in .mp4 or .png")
+            raise ValueError(f"--output is {output}; its name must end in .mp4 or .png")
         check_writable(output)
         frames = draw(script_for(parse(prompt), round(seconds * FPS), seed))
         _write(frames, output)
@@ -157,7 +157,7 @@ def refine_decoder_command(run: Path, device: str, bfloat16: bool, threads: int 
 @click.option("--count", type=click.IntRange(min=1), default=96, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def prompts(output: Path, count: int, seed: int) -> None:
-    """Write sentences that training may use, one a line: none of a held-out combination.
+    """Write sentences that training may use, one per line; none is a held-out combination.
 
     \b
     Example:
@@ -175,7 +175,7 @@ def prompts(output: Path, count: int, seed: int) -> None:
 @click.option("--count", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def subjects(output: Path, count: int, seed: int) -> None:
-    """Write who comparisons are about, for `eval compare --prompts`, with the words that every scenario needs.
+    """Write subjects for `eval compare --prompts`, with the words that every scenario needs.
 
     \b
     Example:
@@ -212,7 +212,7 @@ def assemble(run: Path, output: Path) -> None:
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures and confusions here.")
 @THREADS
 def oracle(backbone: str, clips: int, json_path: Path | None, threads: int | None) -> None:
-    """Measure how often the oracle reads the truth: clean, blurred, noisy, and through the VAE.
+    """Measure how often the oracle reads the truth on clean, blurred, noisy and VAE-reconstructed frames.
 
     \b
     Example:
@@ -245,27 +245,32 @@ SECTIONS = ("vae", "prompts", "drift", "recall", "cues")
 @world.command()
 @click.argument("sections", nargs=-1, type=click.Choice(SECTIONS))
 @click.option("--backbone", default="tiny-world", show_default=True, help="Name or pipeline folder.")
-@click.option("--takes", type=click.IntRange(min=1), help="Takes of each section; default is 64 prompts, else 32.")
+@click.option("--takes", type=click.IntRange(min=1), help="Takes per section; default: 64 for prompts, else 32.")
 @click.option("--memory/--no-memory", default=None, help="Override: prompts and cues run with memory, drift without.")
 @click.option("--seconds", type=click.FloatRange(min=30), default=120, show_default=True, help="Length of drift takes.")
 @click.option("--batch", default=16, show_default=True, help="Takes generated side by side.")
-@click.option("--strips", type=click.Path(path_type=Path), help="Folder: also pictures of each section.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures here; sections add up.")
+@click.option("--strips", type=click.Path(path_type=Path), help="Folder for pictures of each section.")
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path),
+    help="Write all figures here; other sections in the file are kept.",
+)
 @THREADS
 def evaluate(
     sections: tuple[str, ...], backbone: str, takes: int | None, memory: bool | None, seconds: float, batch: int,
     strips: Path | None, json_path: Path | None, threads: int | None,
 ) -> None:  # fmt: skip
-    """Measure a tiny-world backbone on prompts that it never trained on, by the oracle.
+    """Measure a tiny-world backbone with the oracle, on prompts that it was never trained on.
 
     \b
     vae      PSNR on unseen clips
     prompts  64 takes of 5 s: the character as prompted, seen, doing what it should
     drift    32 takes of 120 s without memory: still seen, still moving, hidden traits kept
-    recall   walk away and return, with memory frames forced: is memory used?
+    recall   walk away and return, with forced memory frames: is memory used?
     cues     32 takes with a cue, and the same without: does it show, does the character stay?
 
-    Without a section all are measured (about 40 minutes on 2 CPU cores).
+    Without a section, all are measured (about 40 minutes on 2 CPU cores).
 
     \b
     Examples:

@@ -155,7 +155,7 @@ def _torch() -> list[Finding]:
         findings.append(Finding("GPU", f"{gpu.name}, {facts}"))
     elif built is not None:
         findings.append(
-            Finding("GPU", f"torch was built for CUDA {built}, but finds no GPU", "note", "look at nvidia-smi")
+            Finding("GPU", f"torch was built for CUDA {built}, but finds no GPU", "note", "check nvidia-smi")
         )
     elif shutil.which("nvidia-smi"):
         advice = "install the build of torch for your driver, see docs/install.md"
@@ -191,7 +191,7 @@ def _faiss() -> Finding:
         return Finding("FAISS", "not installed", "bad", "pip install faiss-cpu")
     found = ", ".join(f"{name} {number}" for name, number in there.items())
     if len(there) > 1:
-        return Finding("FAISS", found, "bad", "both have one import name; keep one, see docs/install.md")
+        return Finding("FAISS", found, "bad", "both have the same import name; keep one, see docs/install.md")
     try:
         import faiss
     except (ImportError, OSError) as error:
@@ -225,7 +225,9 @@ def _disk(folder: Path) -> Finding:
     if not os.access(there, os.W_OK):
         return Finding("disk", f"{there} can't be written", "bad", "choose another folder with --folder")
     if free < LITTLE_DISK_BYTES:
-        return Finding("disk", found, "note", "make room: a take is small, weights of large backbones are 17 GB")
+        return Finding(
+            "disk", found, "note", "free some space: a take is small, but the weights of large backbones take 17 GB"
+        )
     return Finding("disk", found)
 
 

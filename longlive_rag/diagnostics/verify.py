@@ -73,7 +73,7 @@ class Golden:
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} can't be read as a safetensors file: {error}") from error
         except (KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is no golden trajectory: its metadata has no readable 'scenario'") from error
+            raise ValueError(f"{path} is not a golden trajectory: its metadata has no readable 'scenario'") from error
         return cls(path, scenario, selected, tensors)
 
     def part(self, prefix: str) -> dict[str, Tensor]:

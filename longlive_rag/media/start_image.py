@@ -45,7 +45,7 @@ def read_start_image(path: Path, output: OutputConfig) -> StartImage:
     What is transparent becomes black.
 
     Raises:
-        FieldError: if it is no such file or can't be read.
+        FieldError: if it is not such a file or can't be read.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise _refused(path, "which is not a plain file", "it must be a PNG or JPEG file")
@@ -54,11 +54,11 @@ def read_start_image(path: Path, output: OutputConfig) -> StartImage:
             upright = ImageOps.exif_transpose(file)
             rgb = _to_rgb(upright)
     except FileNotFoundError as error:
-        raise _refused(path, "which isn't there") from error
+        raise _refused(path, "which does not exist") from error
     except IsADirectoryError as error:
         raise _refused(path, "which is a folder", "it must be a PNG or JPEG file") from error
     except UnidentifiedImageError as error:
-        raise _refused(path, "which is no PNG or JPEG picture") from error
+        raise _refused(path, "which is not a PNG or JPEG picture") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _refused(path, f"which can't be read: {error}") from error
     fitted = ImageOps.fit(rgb, (output.width, output.height), Image.Resampling.LANCZOS)

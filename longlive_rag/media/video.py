@@ -234,7 +234,7 @@ class VideoWriter:
                     self._mux(ready)
                     self._frames_encoded += 1
         if self._frames_encoded != frames:
-            raise ValueError(f"{source} has {self._frames_encoded} frames, fewer than the {frames} that are to be kept")
+            raise ValueError(f"{source} has {self._frames_encoded} frames, fewer than the {frames} to be kept")
         self._file.sync()
 
     def _finish_fragments(self) -> None:

@@ -102,7 +102,7 @@ def known_backbone(name: str) -> KnownBackbone:
     """
     path = CATALOGUE / f"{name}.toml"
     if not name or Path(name).name != name or not path.is_file():
-        raise ValueError(f"{name!r} is no known backbone; known are: {', '.join(known_names())}")
+        raise ValueError(f"{name!r} is not a known backbone; known: {', '.join(known_names())}")
     try:
         return _backbone(name, tomllib.loads(path.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:

@@ -67,7 +67,7 @@ def read_embeddings(path: Path, encoder: str) -> dict[str, Tensor]:
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise ValueError(f"{path} holds no prompt embeddings: {error}") from error
     if metadata.get("encoder") != encoder:
-        raise ValueError(f"{path} was made by another text encoder than this backbone's; embed the prompts again")
+        raise ValueError(f"{path} was made by a different text encoder than this backbone's; embed the prompts again")
     check_finite(embeddings, str(path))
     return embeddings
 

@@ -104,17 +104,17 @@ def find_folder(backbone: str) -> Path:
     folder = BUILT_IN.get(backbone, Path(backbone))
     known = f"known names are: {', '.join(BUILT_IN)}"
     if backbone in BUILT_IN and not folder.is_dir():
-        raise ValueError(f"backbone {backbone!r} should be in {folder}, but is not; install longlive-rag again")
+        raise ValueError(f"backbone {backbone!r} should be in {folder}, but is missing; reinstall longlive-rag")
     if is_to_fetch(backbone):
         raise ValueError(
             f"backbone {backbone!r} is known, but its weights are not inside the package; "
             f"longlive-rag models show {backbone} says how to get them, then name the folder they were converted to"
         )
     if not backbone or not folder.is_dir():
-        what = "is a file, not a pipeline folder" if folder.is_file() else "is no known name and no folder"
+        what = "is a file, not a pipeline folder" if folder.is_file() else "is neither a known name nor a folder"
         raise ValueError(f"backbone {backbone!r} {what}; {known}")
     if not (folder / INDEX).is_file():
-        raise ValueError(f"backbone {backbone!r} is a folder without {INDEX}, so it is no pipeline folder; {known}")
+        raise ValueError(f"backbone {backbone!r} is a folder without {INDEX}, so it is not a pipeline folder; {known}")
     return folder
 
 

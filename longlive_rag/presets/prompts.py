@@ -17,5 +17,5 @@ def read_prompts(path: Path) -> list[str]:
         raise ValueError(f"{path} can't be read as text: {getattr(error, 'strerror', None) or error}") from error
     prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not prompts:
-        raise ValueError(f"{path} holds no prompts; write one a line")
+        raise ValueError(f"{path} holds no prompts; write one per line")
     return prompts

@@ -80,9 +80,7 @@ def enforce_place(place: str | os.PathLike[str], policy: str | None = None) -> L
     chosen = pick_policy(policy)
     if chosen != "any":
         if not Path(place).exists():
-            raise LicenseError(
-                f"license policy {chosen!r} does not allow {place}: only what lies here can have a record"
-            )
+            raise LicenseError(f"license policy {chosen!r} does not allow {place}: only local files can have a record")
         enforce(Path(place), chosen)
     return chosen
 

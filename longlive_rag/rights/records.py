@@ -168,7 +168,7 @@ def read_records(folder: Path) -> dict[str, LicenseRecord]:
             raise ValueError(f"its format is {content['format']!r}; this version reads {RECORDS_FORMAT}")
         return {file: LicenseRecord(**entry) for file, entry in content["files"].items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} is no licence record: {error}") from error
+        raise ValueError(f"{path} is not a valid licence record: {error}") from error
 
 
 def write_records(folder: Path, records: Mapping[str, LicenseRecord]) -> None:
@@ -246,9 +246,9 @@ def record_terms(
     """
     for name, value in (("source", source), ("by", looked_up_by)):
         if not value.strip():
-            raise FieldError(name, value, "a record must say it", "empty")
+            raise FieldError(name, value, "a record needs one", "empty")
     if evidence is not None and not evidence.is_file():
-        raise ValueError(f"evidence {evidence} is no file")
+        raise ValueError(f"evidence {evidence} is not a file")
     terms = check_expression(terms)
     use = _stated_use(terms, use, evidence)
     folder = folder_of(path)
@@ -283,9 +283,9 @@ def _files_to_record(path: Path) -> list[Path]:
             raise ValueError(f"{path} holds no weight files ({', '.join(RECORDED)})")
         return files
     if not path.is_file():
-        raise ValueError(f"{path} is not there")
+        raise ValueError(f"{path} does not exist")
     if not is_recorded(path):
-        raise ValueError(f"{path} is no weight file ({', '.join(RECORDED)})")
+        raise ValueError(f"{path} is not a weight file ({', '.join(RECORDED)})")
     return [path]
 
 

@@ -22,10 +22,12 @@ def read_take(take: Path) -> dict[str, Any]:
     """
     path = take / TAKE_RECORD if take.is_dir() else take
     if not path.is_file() or path.name != TAKE_RECORD:
-        raise ValueError(f"{take} holds no take ({TAKE_RECORD}); name the folder of a take, such as takes/first")
+        raise ValueError(
+            f"{take} holds no {TAKE_RECORD}, so it is not a take; name the folder of a take, such as takes/first"
+        )
     record = read_json(path)
     if not isinstance(record.get("rights"), dict) or not {"run", "request", "video"} <= set(record):
-        raise ValueError(f"{path} says nothing about rights: it was made by an older version; make the take again")
+        raise ValueError(f"{path} has no record of rights: it was made by an older version; make the take again")
     return record
 
 
@@ -74,7 +76,7 @@ def page(report: dict[str, Any]) -> str:
         uses_in_words(rights["weights_allow"], files),
         f"It was made under the licence policy '{rights['license_policy']}' and is labelled '{rights['label']}'"
         + (f", phase '{rights['phase']}'." if rights["phase"] else "."),
-        "This page repeats what was recorded and is no legal advice. Prompts, trademarks, likenesses are not judged.",
+        "This page repeats what was recorded; it is not legal advice. Prompts, trademarks, likenesses are not judged.",
         "",
         "## What it is",
         "",
@@ -92,7 +94,7 @@ def page(report: dict[str, Any]) -> str:
         "",
         "longlive-rag "
         + report["versions"]["longlive-rag"]
-        + ", Apache-2.0, and as installed where this page was made:",
+        + ", Apache-2.0, and the libraries installed where this page was made:",
         "",
         *(_library_line(library) for library in report["libraries"]),
     ]
@@ -101,7 +103,7 @@ def page(report: dict[str, Any]) -> str:
 
 def _video_line(video: dict[str, Any]) -> str:
     if video["sha256"] is None:
-        return f"Video: {video['file']} is not there."
+        return f"Video: {video['file']} is missing."
     size = in_words(video["bytes"])
     return (
         f"Video: {video['file']}, {size}, SHA-256 {video['sha256']}, "
@@ -124,5 +126,5 @@ def _file_lines(file: dict[str, Any]) -> list[str]:
 
 def _library_line(library: dict[str, Any]) -> str:
     note = f"; {library['note']}" if library["note"] else ""
-    flag = "" if library["fits"] else " (look at this one)"
+    flag = "" if library["fits"] else " (check this one)"
     return f"- {library['name']} {library['version']}: {library['license']}{flag}{note}"

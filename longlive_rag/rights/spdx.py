@@ -43,7 +43,7 @@ def check_expression(expression: str) -> str:
     """The expression in its usual spelling.
 
     Raises:
-        ValueError: if an id is no SPDX id; says how to name other terms.
+        ValueError: if an id is not an SPDX id; says how to name other terms.
     """
     from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
@@ -52,7 +52,7 @@ def check_expression(expression: str) -> str:
     except InvalidLicenseExpression as error:
         raise ValueError(
             f"{expression!r} is not an SPDX expression such as Apache-2.0 or 'MIT AND BSD-3-Clause'; "
-            "for terms that have no id, write LicenseRef-NAME"
+            "for terms without an id, write LicenseRef-NAME"
         ) from error
 
 

@@ -35,7 +35,7 @@ def trained_vae(run: Path) -> AutoencoderKLWan:
     """
     folder = run / "vae" / "vae"
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not there; run `longlive-rag world train-vae --run {run}` to its end first")
+        raise ValueError(f"{folder} does not exist; run `longlive-rag world train-vae --run {run}` to its end first")
     return fold_temporal_convs(AutoencoderKLWan.from_pretrained(folder))
 
 
@@ -50,11 +50,11 @@ def trained_parts(run: Path) -> tuple[AutoencoderKLWan, TextToVideo, LatentAutoe
     refined = run / "decoder" / "vae"
     if not refined.is_dir():
         command = f"longlive-rag world refine-decoder --run {run}"
-        raise ValueError(f"{refined} is not there; run `{command}` to its end first")
+        raise ValueError(f"{refined} does not exist; run `{command}` to its end first")
     vae = AutoencoderKLWan.from_pretrained(refined)
     checkpoint = run / "backbone" / "checkpoint.pt"
     if not checkpoint.is_file():
-        raise ValueError(f"{checkpoint} is not there; run `longlive-rag world train-backbone --run {run}` first")
+        raise ValueError(f"{checkpoint} does not exist; run `longlive-rag world train-backbone --run {run}` first")
     model = TextToVideo()
     model.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["average"])
     folder = run / "encoder" / ENCODER
@@ -112,4 +112,4 @@ def assemble(
 def check_target(folder: Path) -> None:
     """Raise ValueError unless `folder` is new, empty, or a pipeline folder, which may be replaced."""
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / INDEX).is_file())):
-        raise ValueError(f"{folder} is there and is no pipeline folder; name a new one")
+        raise ValueError(f"{folder} exists and is not a pipeline folder; name a new one")

@@ -121,7 +121,7 @@ def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
     left_out: tuple[str, ...] = ()
     if sources.source.is_dir():
         if sources.base is not None:
-            raise ValueError(f"{sources.source} is a folder and has everything itself; drop the base")
+            raise ValueError(f"{sources.source} is a folder that has everything; drop the base")
         parts = open_parts(sources.source)
     else:
         parts = _open_base(sources)
@@ -151,7 +151,7 @@ def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
 
 def _open_base(sources: Sources) -> Parts:
     if not sources.source.is_file():
-        raise ValueError(f"{sources.source} is not there; give a folder or a weight file")
+        raise ValueError(f"{sources.source} does not exist; give a folder or a weight file")
     if sources.base is None:
         raise ValueError(
             f"{sources.source} has a transformer only; name the folder that has the rest (VAE, text encoder): "
@@ -195,7 +195,7 @@ def read_encoder(path: Path) -> LatentAutoencoder:
     content = read_pickled(path)
     config = content.get("config")
     if not isinstance(config, Mapping):
-        raise ValueError(f"{path} is no retrieval autoencoder: it has no config beside its {SECTIONS[2]!r}")
+        raise ValueError(f"{path} is not a retrieval autoencoder: it has no config beside its {SECTIONS[2]!r}")
     known = ("in_channels", "latent_height", "latent_width", "hidden_dims", "embedding_dim")
     sizes = {name: config[name] for name in known if name in config}
     return filled(LatentAutoencoder, sizes, read_weights(path, "model"), same_name)
@@ -206,7 +206,7 @@ def read_encoder(path: Path) -> LatentAutoencoder:
 
 def _check_dest(dest: Path) -> None:
     if dest.exists():
-        raise ValueError(f"{dest} is there already; name a folder that is not")
+        raise ValueError(f"{dest} already exists; name a new folder")
     parent = next(folder for folder in dest.absolute().parents if folder.exists())
     if not parent.is_dir():
         raise ValueError(f"{dest} can't be written: {parent} is a file")

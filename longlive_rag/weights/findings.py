@@ -50,7 +50,7 @@ def whole(path: Path) -> str:
     if path.suffix == ".safetensors":
         read_header(path)
     elif not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is cut off, or in the form from before torch 1.6")
+        raise ValueError(f"{path} is truncated, or in the format used before torch 1.6")
     return f"{path.name}, {in_words(path.stat().st_size)}"
 
 

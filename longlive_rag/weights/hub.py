@@ -17,7 +17,7 @@ SUMS = "SHA256SUMS"
 
 
 class FetchError(Exception):
-    """Files could not be had: no network, no permission, a download that is not what the hub says it is."""
+    """Files could not be fetched: no network, no permission, or a download that does not match the hub's hash."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _from_hub(files: ReleasedFiles, target: Path) -> Fetched:
     if missing:
         where = target if offline else f"the repository {files.repo}"
         raise FetchError(
-            f"{where} has no {', '.join(missing)}; what is there stays. See {files.source} for other names"
+            f"{where} has no {', '.join(missing)}; existing files are kept. See {files.source} for other names"
         )
     return Fetched(target, there, "cache" if offline else "hub", _check(target, sums, there))
 
@@ -139,7 +139,7 @@ def _check(folder: Path, sums: dict[str, str], files: list[Path]) -> int:
         found = sha256(path)
         if found != wanted:
             path.unlink()
-            raise FetchError(f"{path} has SHA-256 {found}, published is {wanted}; it was removed, fetch again")
+            raise FetchError(f"{path} has SHA-256 {found}, but {wanted} is published; it was removed, fetch it again")
         checked += 1
     return checked
 

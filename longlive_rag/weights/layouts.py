@@ -73,5 +73,5 @@ def inventory(folder: Path) -> tuple[list[Finding], bool]:
 def to_convert(layout: str, folder: Path, parts: Sequence[Finding]) -> Finding:
     """What to say of a folder that is not a pipeline folder yet."""
     if any(part.verdict == "bad" for part in parts):
-        return Finding("layout", layout, "note", "first get what is missing")
+        return Finding("layout", layout, "note", "get the missing files first")
     return Finding("layout", layout, "note", f"to use it: longlive-rag models convert {folder} NEW_FOLDER")

@@ -143,8 +143,8 @@ def test_the_real_sizes_are_read_off_the_shapes():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "i2v"}, "model_type is 'i2v'; this project runs 't2v' only"),
-        ({"dim": 50, "num_heads": 4}, "dim 50 is no multiple of num_heads 4"),
+        ({"model_type": "i2v"}, "model_type is 'i2v'; this project supports only 't2v'"),
+        ({"dim": 50, "num_heads": 4}, "dim 50 is not a multiple of num_heads 4"),
         ({"colour": 3}, "has the unknown field colour"),
         ({"qk_norm": False}, "qk_norm is False"),
     ],
@@ -222,7 +222,10 @@ def write_shards(weights: dict[str, torch.Tensor], folder: Path) -> Path:
         (lambda folder: save_file({"x": torch.zeros(2)}, folder / "b.safetensors"), "but it is not"),
         (lambda folder: edit_index(folder, lambda m: m.popitem()), "does not name .*, which one of its files holds"),
         (lambda folder: edit_index(folder, lambda m: m.clear()), "it has no weight_map"),
-        (lambda folder: edit_index(folder, lambda m: m.update(x="../x.safetensors")), "a shard lies beside its index"),
+        (
+            lambda folder: edit_index(folder, lambda m: m.update(x="../x.safetensors")),
+            "a shard must be in the folder of its index",
+        ),
         (lambda folder: double(folder), "which another file of .* holds too"),
     ],
 )
@@ -377,7 +380,7 @@ def test_code_in_a_pickle_is_never_run(transformer, tmp_path, form):
     else:
         content = {"generator": weights, "args": trap} if form == "beside tensors" else trap
         torch.save(content, path, _use_new_zipfile_serialization=form != "old")
-    with pytest.raises(ValueError, match=r"holds \w+.mkdir, which is no weight; it was not opened, and nothing"):
+    with pytest.raises(ValueError, match=r"holds \w+.mkdir, which is not a weight; it was not opened, and nothing"):
         read_weights(path)
     assert not (tmp_path / "sprung").exists()
     pickle.loads(pickle.dumps(trap))  # the trap works
@@ -392,7 +395,7 @@ def test_code_in_a_pickle_is_never_run(transformer, tmp_path, form):
         ({"generator": {"a": 3}}, r"\(generator\): 'a' is a int, not a tensor"),
         ({"generator": {1: torch.zeros(2)}}, "1 is a Tensor, not a tensor|1 is a"),
         ({"a": torch.zeros(2), "step": 3}, "'step' is a int, not a tensor"),
-        ({"a": torch.zeros(4).to_sparse()}, "a is no plain tensor with data"),
+        ({"a": torch.zeros(4).to_sparse()}, "a is not a plain tensor with data"),
     ],
 )
 def test_other_contents_are_refused(tmp_path, content, message):
@@ -408,7 +411,7 @@ def test_other_contents_are_refused(tmp_path, content, message):
     ("mutate", "message"),
     [
         (without("decoder.upsamples.3.time_conv.bias"), "decoder.up_blocks.0.upsamplers.0.time_conv.bias .* missing"),
-        (without("encoder.conv1.weight"), "is no Wan2.1 VAE: it has no encoder.conv1.weight"),
+        (without("encoder.conv1.weight"), "is not a Wan2.1 VAE: it has no encoder.conv1.weight"),
         (without("encoder.downsamples.3.residual.2.weight"), "it has no encoder.downsamples.3.residual.2.weight"),
         (lambda w: w.update({"model.encoder.x": torch.zeros(1)}), r"model.encoder.x \[1\] belongs to nothing"),
         (changed("conv2.weight", lambda t: t[:8].clone()), "has 8 latent channels"),
@@ -432,7 +435,7 @@ def test_mutated_vaes_are_refused(vae, tmp_path, mutate, message):
 @pytest.mark.parametrize(
     ("mutate", "message"),
     [
-        (without("token_embedding.weight"), "is no Wan2.1 UMT5 encoder: it has no token_embedding.weight"),
+        (without("token_embedding.weight"), "is not a Wan2.1 UMT5 encoder: it has no token_embedding.weight"),
         (without("blocks.1.ffn.gate.0.weight"), "encoder.block.1.layer.1.DenseReluDense.wi_0.weight .* is missing"),
         (without("blocks.2.pos_embedding.embedding.weight"), "relative_attention_bias.weight .* is missing"),
         (changed("norm.weight", lambda t: t[:3].clone()), r"\(norm.weight in the file\) is \[3\], the config wants"),
@@ -515,7 +518,7 @@ FIRST = "base_model.model.blocks.0.self_attn.q.lora"
             ),
             "has several ranks: 3 .*, 2 ",
         ),
-        (renamed(f"{FIRST}_A.weight", f"{FIRST}_magnitude_vector"), "is no half of a LoRA pair"),
+        (renamed(f"{FIRST}_A.weight", f"{FIRST}_magnitude_vector"), "is not half of a LoRA pair"),
         (lambda w: w.update({f"{FIRST}_A.default.weight": w[f"{FIRST}_A.weight"]}), "has lora_A of .* twice"),
         (changed(f"{FIRST}_A.weight", lambda t: t[None]), r"is \[1, 3, 48\]; only linear layers"),
     ],

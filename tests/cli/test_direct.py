@@ -193,7 +193,7 @@ def test_a_take_is_gone_on_with_from_a_script(pipeline_folder, tmp_path):
         cwd=tmp_path, env=environment(), input="", capture_output=True, text=True,
     )  # fmt: skip
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert "--seed is for new takes; take is there already" in refused.stderr
+    assert "--seed is for new takes; take already exists" in refused.stderr
 
 
 def test_there_is_no_branch_before_the_first_block():
@@ -211,4 +211,4 @@ def test_without_a_prompt_nothing_begins(pipeline_folder, tmp_path):
     assert done.returncode == 2
     assert "the prompt is empty; say what is to be seen" in done.stderr
     assert not list(tmp_path.iterdir())
-    assert json.dumps(done.stdout) == json.dumps("Type what is to be seen first.\n")
+    assert json.dumps(done.stdout) == json.dumps("Type what should be seen first.\n")

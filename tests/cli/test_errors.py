@@ -60,7 +60,7 @@ def test_a_file_called_like_a_field_keeps_its_name(command, backbone, fake_pipel
     picture = tmp_path / "takes" / name
     arguments = ("-o", tmp_path / "take", "--backbone", backbone, "--seconds", "4", "--start-image", picture)
     result = command("generate", "a red circle walks in a meadow", *arguments)
-    assert (result.code, result.err) == (2, f"Error: --start-image is {picture}, which isn't there\n")
+    assert (result.code, result.err) == (2, f"Error: --start-image is {picture}, which does not exist\n")
 
 
 def test_settings_of_a_preset_are_not_called_by_options(command, backbone, fake_pipeline, tmp_path):

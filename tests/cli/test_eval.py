@@ -218,7 +218,7 @@ def test_compare_stopped_says_how_to_go_on(command, slow, tmp_path, monkeypatch)
         (["--embedders", "dino=/nowhere"], "embedder's folder /nowhere is not there"),
         (["--workers", "0"], "--workers is 0"),
         (["--address", "auto"], "--address is for the engine ray"),
-        (["--backbone", "nowhere"], "backbone 'nowhere' is no known name"),
+        (["--backbone", "nowhere"], "backbone 'nowhere' is neither a known name"),
         (["--embed-every", "5"], "--embed-every is 5; it must be at most 4, since a take has 4 frames a second"),
         (["--prompts", "{files}/null.json"], "cues of prompt 001 is None; it must be a list"),
         (["--prompts", "{files}/flat.json"], "cues of prompt 001 is [8, 'x']; it must be a list"),

@@ -123,7 +123,7 @@ def test_no_memory(command, backbone, fake_pipeline, tmp_path):
         (["--sink", "-1"], "--sink is -1; it must be a whole number, 0 or more"),
         (["--steps", "500,1000"], "--steps is [500, 1000]; it must be one or more falling numbers"),
         (["--height", "40"], "--height is 40; it must be a multiple of 16, such as 64"),
-        (["--backbone", "nowhere"], "backbone 'nowhere' is no known name and no folder"),
+        (["--backbone", "nowhere"], "backbone 'nowhere' is neither a known name nor a folder"),
         (["--device", "cuda:99"], "--device is 'cuda:99'"),
         (["--device", "tpu"], "--device is 'tpu'"),
         (["--cue", "5", "a"], "cue 1 is at 5 s, past the end of a 4 s take"),
@@ -131,7 +131,7 @@ def test_no_memory(command, backbone, fake_pipeline, tmp_path):
         (["--cue", "2", " "], "the prompt of cue 1 is empty"),
         (["--cue", "0", "a"], "cue 1 is at 0 s; a cue must come after the start"),
         (["--cue", "3.9", "a"], "cue 1 is at 3.9 s; the last block of this 4 s take begins at"),
-        (["--cue", "soon", "a"], "cue 1: 'soon' is no timecode; write 12.5, 0:12.5"),
+        (["--cue", "soon", "a"], "cue 1: 'soon' is not a timecode; write 12.5, 0:12.5"),
         (["--cues-line", "2"], "--cues-line is 2, but there is no file of cues; add --cues FILE"),
         (["--switch-every", "2"], "--switch-every is 2, but there is no file of cues"),
         (["--cues", "nowhere.txt"], "nowhere.txt is no file and no take"),
@@ -167,7 +167,7 @@ def test_cues_from_a_file(command, backbone, fake_pipeline, tmp_path):
     broken.write_text("0 one\n0:99 two\n")
     refused = command("generate", "-o", tmp_path / "new", "--backbone", backbone, "--cues", broken)
     assert (refused.code, refused.out) == (2, "")
-    assert refused.err == f"Error: {broken}, line 2: '0:99' is no timecode: 99 seconds, but there are at most 59\n"
+    assert refused.err == f"Error: {broken}, line 2: '0:99' is not a timecode: 99 seconds, but there are at most 59\n"
     assert not (tmp_path / "new").exists()
 
 

@@ -104,7 +104,7 @@ def test_extend_and_branch_say_what_they_did(command, whole, tmp_path):
     ("arguments", "message"),
     [
         (["resume", "nowhere"], "nowhere is no take: it has no take.json"),
-        (["resume", "TAKE", "--backbone", "nowhere"], "backbone 'nowhere' is no known name and no folder"),
+        (["resume", "TAKE", "--backbone", "nowhere"], "backbone 'nowhere' is neither a known name nor a folder"),
         (["resume", "TAKE", "--checkpoint-gib", "-1"], "--checkpoint-gib is -1; it must be a number of GiB, 0 or more"),
         (["resume", "TAKE", "--checkpoint", "often"], "'often' is not one of 'exact', 'light'"),
         (["resume", "TAKE", "--device", "tpu"], "--device is 'tpu'"),
@@ -113,7 +113,7 @@ def test_extend_and_branch_say_what_they_did(command, whole, tmp_path):
         (["extend", "TAKE", "--seconds", "1e9"], "--seconds is 1e+09"),
         (["extend", "TAKE", "--seconds", "2", "--prompt", " "], "the prompt of cue 1 is empty"),
         (["extend", "TAKE", "--seconds", "0.1", "--prompt", "x"], "it would never take over"),
-        (["branch", "TAKE", "--at", "soon", "-o", "new"], "'soon' is no timecode; write 12.5, 0:12.5"),
+        (["branch", "TAKE", "--at", "soon", "-o", "new"], "'soon' is not a timecode; write 12.5, 0:12.5"),
         (["branch", "TAKE", "--at", "0", "-o", "new"], "--at is 0 s; the take can be branched after its start"),
         (["branch", "TAKE", "--at", "9", "-o", "new"], "--at is 9 s; the take can be branched after its start and up"),
         (["branch", "TAKE", "--at", "2", "-o", "TAKE"], "holds a take already"),
@@ -188,7 +188,7 @@ def test_a_disk_that_fills_up(command, whole, pipeline_folder, tmp_path, monkeyp
     assert result.code == 1
     last = result.err.splitlines()[-1]
     assert last.startswith("Error: No space left on device; kept the first")
-    assert last.endswith(f"to go on: longlive-rag resume {folder}")
+    assert last.endswith(f"to continue: longlive-rag resume {folder}")
     assert read_record(folder)["status"] == "failed"
     full = command("resume", folder)  # still no room
     assert full.code == 1
@@ -230,7 +230,7 @@ def test_a_start_image(command, pipeline_folder, tmp_path):
     assert result.code == 0, result.err
     assert "Note: start image: 60x40, resized to 48x32." in result.err
     (tmp_path / "text.png").write_text("no picture")
-    for name, message in (("text.png", "which is no PNG or JPEG picture"), ("gone.png", "which isn't there")):
+    for name, message in (("text.png", "which is not a PNG or JPEG picture"), ("gone.png", "which does not exist")):
         result = command(*arguments_of(tmp_path / "other", pipeline_folder), "--start-image", tmp_path / name)
         assert (result.code, result.err.count("\n")) == (2, 1)
         assert result.err.startswith(f"Error: --start-image is {tmp_path / name}, {message}")

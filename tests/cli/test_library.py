@@ -50,11 +50,11 @@ def test_search_by_meaning(command, root, pipeline_folder):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "give one of --text and --frame"),
-        (["--text", "a", "--frame", "b@1"], "give one of --text and --frame"),
+        ([], "give either --text or --frame"),
+        (["--text", "a", "--frame", "b@1"], "give either --text or --frame"),
         (["--text", "?", "--words-only"], "say in words what is to be found"),
         (["--text", "circle"], "name the takes' backbone with --backbone, or add --words-only"),
-        (["--text", "circle", "--backbone", "nowhere"], "backbone 'nowhere' is no known name and no folder"),
+        (["--text", "circle", "--backbone", "nowhere"], "backbone 'nowhere' is neither a known name nor a folder"),
         (["--frame", "takes/one"], "--frame is 'takes/one'; it must be TAKE@TIMECODE"),
         (["--frame", "nowhere@1"], "nowhere is no take"),
         (["--frame", "takes/one@1"], "has no embedding"),

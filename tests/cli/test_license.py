@@ -138,16 +138,16 @@ def test_a_built_in_backbone_is_shown_by_its_name(command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "tiny-word"], "tiny-word is not there; name a folder, a weight file, or one of tiny-world"),
-        (["record", "none.pt", "--spdx", "MIT", *WHO], "none.pt is not there"),
+        (["show", "tiny-word"], "tiny-word does not exist; name a folder, a weight file, or one of tiny-world"),
+        (["record", "none.pt", "--spdx", "MIT", *WHO], "none.pt does not exist"),
         (["record", "w.pt", "--spdx", "Apache 2", *WHO], "'Apache 2' is not an SPDX expression"),
         (["record", "w.pt", "--spdx", "MIT", *WHO, "--on", "yesterday"], "--on is 'yesterday'"),
         (["record", "w.pt", "--spdx", "LicenseRef-A", *WHO, "--use", "commercial"], "give a file as evidence"),
-        (["record", "w.pt", "--spdx", "MIT", *WHO, "--evidence", "none.pdf"], "evidence none.pdf is no file"),
+        (["record", "w.pt", "--spdx", "MIT", *WHO, "--evidence", "none.pdf"], "evidence none.pdf is not a file"),
         (["record", "w.pt", "--spdx", "MIT", "--source", "", "--by", "x"], "--source is empty"),
-        (["record", "notes.txt", "--spdx", "MIT", *WHO], "notes.txt is no weight file"),
-        (["report", "."], "holds no take (take.json)"),
-        (["report", "old"], "says nothing about rights: it was made by an older version"),
+        (["record", "notes.txt", "--spdx", "MIT", *WHO], "notes.txt is not a weight file"),
+        (["report", "."], "holds no take.json, so it is not a take"),
+        (["report", "old"], "has no record of rights: it was made by an older version"),
     ],
 )
 def test_bad_input(command, tmp_path, monkeypatch, arguments, message):
@@ -228,7 +228,7 @@ def test_direct_refuses(unrecorded_take, tmp_path, words):
 def test_the_weights_of_an_embedder_are_weights(command, tmp_path, monkeypatch):
     """Refused by name and as a folder, before anything is opened or fetched; allowed once it is on record."""
     monkeypatch.setenv(settings.POLICY_VARIABLE, "commercial")
-    with pytest.raises(LicenseError, match="does not allow facebook/dino-vitb16: only what lies here can have"):
+    with pytest.raises(LicenseError, match="does not allow facebook/dino-vitb16: only local files can have"):
         EmbedderSpec("dino").check()
     dino = tmp_path / "dino"
     ViTModel(ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)).save_pretrained(

@@ -71,14 +71,14 @@ def test_public_names_are_importable():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("world assemble -o {full}", "is there and is no pipeline folder; name a new one"),
-        ("world assemble -o {full}/notes.txt", "is there and is no pipeline folder"),
-        ("world render walk -o {full}/no/x.png", "can't be written: its folder is not there"),
-        ("world oracle --json {full}/no/x.json", "can't be written: its folder is not there"),
+        ("world assemble -o {full}", "exists and is not a pipeline folder; name a new one"),
+        ("world assemble -o {full}/notes.txt", "exists and is not a pipeline folder"),
+        ("world render walk -o {full}/no/x.png", "can't be written: its folder does not exist"),
+        ("world oracle --json {full}/no/x.json", "can't be written: its folder does not exist"),
         ("world evaluate vae --json {full}", "can't be written: it is a folder"),
         ("world evaluate vae --json {full}/notes.txt", "notes.txt can't be read"),
-        ("footprint --seconds 1 -o {full}/no/x.png", "can't be written: its folder is not there"),
-        ("eval retrieval --json {full}/no/x.json", "can't be written: its folder is not there"),
+        ("footprint --seconds 1 -o {full}/no/x.png", "can't be written: its folder does not exist"),
+        ("eval retrieval --json {full}/no/x.json", "can't be written: its folder does not exist"),
         ("verify --device nonsense tests/golden/rag_ae.safetensors", "--device is 'nonsense'"),
     ],
 )

@@ -47,7 +47,7 @@ def test_list_and_show(command):
     assert "not verified here, counted as unknown" in shown.out
     refused = command("models", "show", "big")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
-    assert "'big' is no known backbone; known are: tiny-world" in refused.err
+    assert "'big' is not a known backbone; known: tiny-world" in refused.err
 
 
 def test_the_catalogue_is_what_the_design_says():
@@ -107,7 +107,7 @@ def test_fetching_from_a_mirror(command, mirror, tmp_path):
     assert len(files) == 6
     assert "1 files from the mirror, 1 of 1 compared with published hashes" in done.out
     assert f"next: longlive-rag models convert {dest}/transformer/checkpoints/self_forcing_dmd.pt" in done.out
-    assert "the terms of gdhe17/Self-Forcing are on nobody's record" in done.err
+    assert "the terms of gdhe17/Self-Forcing are not on record" in done.err
     assert command("models", "fetch", "self-forcing", "--to", dest, "--mirror", mirror).code == 0
 
 
@@ -115,7 +115,7 @@ def test_a_file_that_is_not_what_was_published(command, mirror, tmp_path):
     (mirror / "gdhe17" / "Self-Forcing" / "checkpoints" / "self_forcing_dmd.pt").write_bytes(b"something else!!!!!")
     done = command("models", "fetch", "self-forcing", "--to", tmp_path / "downloads", "--mirror", mirror)
     assert done.code == 1
-    assert "it was removed, fetch again" in done.err
+    assert "it was removed, fetch it again" in done.err
     assert not list((tmp_path / "downloads").rglob("*.pt"))
 
 
@@ -145,7 +145,7 @@ def test_a_disk_that_is_full(command, mirror, tmp_path, monkeypatch):
     done = command(*words)
     assert done.code == 1
     assert done.err.splitlines()[-1].startswith(f"Error: No space left on device: {tmp_path / 'downloads'}")
-    assert done.err.endswith("; make room, and run this again\n")
+    assert done.err.endswith("; free some space and run this again\n")
     assert len([path for path in (tmp_path / "downloads").rglob("*") if path.is_file()]) == 2
     monkeypatch.setattr("longlive_rag.weights.hub.shutil.copyfile", copyfile)
     assert command(*words).code == 0
@@ -208,7 +208,7 @@ def test_a_hub_whose_file_is_not_what_it_says(hub, tmp_path):
     done = fetch(hub, tmp_path / "downloads")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("Error: ")
-    assert f"published is {'0' * 64}; it was removed, fetch again" in done.stderr
+    assert f"but {'0' * 64} is published; it was removed, fetch it again" in done.stderr
     assert not (tmp_path / "downloads" / "base" / "Wan2.1_VAE.pth").exists()
 
 
@@ -285,9 +285,9 @@ def test_check_names_each_part_of_the_original_layout(command, pipe, pipeline_fo
     text = folder / "models_t5_umt5-xxl-enc-bf16.pth"
     text.write_bytes(text.read_bytes()[:1000])
     done = command("models", "check", folder)
-    assert "layout: the original Wan2.1 release's -> first get what is missing" in done.out
+    assert "layout: the original Wan2.1 release's -> get the missing files first" in done.out
     assert f"BAD  vae: {folder / 'Wan2.1_VAE.pth'} is missing" in done.out
-    assert f"BAD  text_encoder: {text} is cut off" in done.out
+    assert f"BAD  text_encoder: {text} is truncated" in done.out
     assert "ok   transformer: 1 file" in done.out
     assert "ok   tokenizer: " in done.out
 
@@ -378,7 +378,7 @@ def test_embedded_prompts_replace_the_text_encoder(command, pipeline_folder, tmp
     with pytest.raises(ValueError, match="is not among the embedded ones"):
         without.check(with_text.request("a red circle jumps", seconds=0.5))
     assert set(read_embeddings(path, encoder_id(pipeline_folder))) == {PROMPT, "a blue square walks"}
-    with pytest.raises(ValueError, match="was made by another text encoder"):
+    with pytest.raises(ValueError, match="was made by a different text encoder"):
         read_embeddings(path, "other")
 
 
@@ -402,7 +402,7 @@ def test_a_text_encoder_without_room_beside_the_rest_stays_in_host_memory(pipeli
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "x.safetensors"], "there are no prompts"),
+        (["-o", "x.safetensors"], "no prompts given"),
         ([PROMPT, "-o", "x.pt"], "its name must end in .safetensors"),
         ([" ", "-o", "x.safetensors"], "the prompt is empty"),
         (["red " * 40, "-o", "x.safetensors"], "is too long: this backbone reads at most 16"),

@@ -70,14 +70,14 @@ def test_damaged_folders_are_refused(backbone, damage, message):
 
 def test_a_built_in_backbone_that_is_gone(monkeypatch, tmp_path):
     monkeypatch.setitem(BUILT_IN, "tiny-world", tmp_path / "gone")
-    with pytest.raises(ValueError, match=r"'tiny-world' should be in .*gone, but is not"):
+    with pytest.raises(ValueError, match=r"'tiny-world' should be in .*gone, but is missing"):
         load_preset("tiny-world")
 
 
 def test_unknown_backbones_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="backbone '' is no known name"):
+    with pytest.raises(ValueError, match="backbone '' is neither a known name"):
         load_preset("")
-    with pytest.raises(ValueError, match=r"backbone 'big' is no known name .*; known names are: tiny-world"):
+    with pytest.raises(ValueError, match=r"backbone 'big' is neither a known name .*; known names are: tiny-world"):
         load_preset("big")
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file, not a pipeline folder"):

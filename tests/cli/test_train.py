@@ -20,11 +20,11 @@ def prompts(folder: Path) -> Path:
 def test_prompts_to_encoder(command, tmp_path):
     takes, run = tmp_path / "takes", tmp_path / "run"
     asked = ("train", "corpus", prompts(tmp_path), "-o", takes, "--seconds", "4", "--no-memory", "--batch", "2")
-    assert command(*asked).out == f"{takes}: 2 takes of 4 s, 0 of them were there already\n"
+    assert command(*asked).out == f"{takes}: 2 takes of 4 s, 0 of them existed already\n"
     assert [json.loads((takes / name / "take.json").read_text())["video"]["frames"]
             for name in ("take-0000", "take-0001")] == [64, 64]  # fmt: skip
     before = (takes / "take-0000" / "take.json").read_bytes()
-    assert "2 of them were there already" in command(*asked).out
+    assert "2 of them existed already" in command(*asked).out
     assert (takes / "take-0000" / "take.json").read_bytes() == before
 
     longer = command(*asked, "--seconds", "5")
@@ -43,7 +43,7 @@ def test_prompts_to_encoder(command, tmp_path):
     }  # fmt: skip
     assert "best at step" in command("train", "encoder", "--latents", takes, "-o", run, *sizes).out
     other = command("train", "encoder", "--latents", takes, "-o", run, *sizes, "--seed", "3")
-    assert (other.code, "another seed" in other.err) == (2, True)
+    assert (other.code, "a different seed" in other.err) == (2, True)
 
 
 @pytest.mark.slow
@@ -54,13 +54,13 @@ def test_a_full_disk_is_one_line(command, tmp_path, monkeypatch):
     monkeypatch.setattr("longlive_rag.sessions.corpus.make_corpus", full)
     result = command("train", "corpus", prompts(tmp_path), "-o", tmp_path / "takes", "--seconds", "4")
     assert (result.code, result.out) == (1, "")
-    assert "No space left on device; what is finished in" in result.err.splitlines()[-1]
+    assert "No space left on device; finished takes stay in" in result.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("encoder", "--latents", "nowhere", "-o", "run"), "nowhere is no take"),
+        (("encoder", "--latents", "nowhere", "-o", "run"), "nowhere is neither a take"),
         (("encoder", "--latents", "nowhere", "-o", "run", "--steps", "0"), "'--steps': 0 is not in the range x>=1"),
         (("encoder", "--latents", "nowhere", "-o", "run", "--hidden-dims", "8,x"), "no list of whole numbers"),
         (("corpus", "nowhere.txt", "-o", "takes"), "nowhere.txt can't be read"),

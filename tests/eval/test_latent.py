@@ -41,5 +41,5 @@ def test_a_backbone_without_an_encoder_is_refused(tmp_path):
     folder = write_backbone(tmp_path / "backbone")
     with pytest.raises(ValueError, match="has no trained retrieval encoder"):
         EmbedderSpec(f"latent={folder}").check()
-    with pytest.raises(ValueError, match="is no known name and no folder"):
+    with pytest.raises(ValueError, match="is neither a known name nor a folder"):
         EmbedderSpec("latent=nowhere").check()

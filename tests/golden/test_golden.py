@@ -79,5 +79,5 @@ def test_what_is_no_golden_file_is_refused(tmp_path: Path, content: bytes) -> No
     with pytest.raises(ValueError, match=r"broken\.safetensors can't be read"):
         replay(path)
     save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match="no golden trajectory"):
+    with pytest.raises(ValueError, match="not a golden trajectory"):
         replay(path)

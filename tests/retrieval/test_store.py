@@ -97,7 +97,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="being written"):
             repair(tmp_path)
     assert not is_being_written(tmp_path)
-    with pytest.raises(ValueError, match="holds 1 blocks already"):
+    with pytest.raises(ValueError, match="already holds 1 blocks"):
         LatentWriter(tmp_path)
     with LatentWriter(tmp_path, overwrite=True) as writer:
         writer.append(record_of(0))

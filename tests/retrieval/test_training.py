@@ -102,12 +102,12 @@ def test_what_can_not_be_trained_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="2 sizes"):
         train_encoder([*takes(), Held(np.zeros((40, 4, 6, 8), np.float32))], tmp_path / "b", SMALL, quiet)
     train_encoder(takes(), tmp_path / "c", SMALL, quiet)
-    with pytest.raises(ValueError, match="another batch, seed"):
+    with pytest.raises(ValueError, match="a different batch, seed"):
         train_encoder(takes(), tmp_path / "c", replace(SMALL, batch=5, seed=1), quiet)
-    with pytest.raises(ValueError, match="holds a run on other takes; go on with the same"):
+    with pytest.raises(ValueError, match="holds a run on different takes; keep the same"):
         train_encoder(takes()[1:], tmp_path / "c", SMALL, quiet)
     broken = [Held(np.full((80, 4, 8, 8), np.nan, np.float32))]
-    with pytest.raises(ValueError, match="the loss was no number at any look; learning_rate 0"):
+    with pytest.raises(ValueError, match="the loss was never a finite number; learning_rate 0"):
         train_encoder(broken, tmp_path / "d", SMALL, quiet)
     for name, value in (("steps", 0), ("learning_rate", -1.0), ("grow_in", 2.0), ("validation_share", 1.0)):
         with pytest.raises(ValueError, match=name):

@@ -130,8 +130,8 @@ def test_evidence_is_kept_and_bound(folder, tmp_path):
         ({"terms": "LicenseRef-X", "use": "commercial"}, "give a file as evidence"),
         ({"looked_up_on": "31.1.2026"}, "looked_up_on is '31.1.2026'; it must be a day such as 2026-01-31"),
         ({"expires": "soon"}, "expires is 'soon'"),
-        ({"path": "vae/config.json"}, "is no weight file"),
-        ({"path": "nothing.pt"}, "is not there"),
+        ({"path": "vae/config.json"}, "is not a weight file"),
+        ({"path": "nothing.pt"}, "does not exist"),
     ],
 )
 def test_bad_records_are_refused_and_nothing_is_written(folder, settings, message):
@@ -148,8 +148,8 @@ def test_bad_records_are_refused_and_nothing_is_written(folder, settings, messag
         ("{", "can't be read"),
         ("[]", "it holds a list"),
         ('{"format": 9, "files": {}}', "its format is 9"),
-        ('{"format": 1, "files": {"weights.pt": {"terms": "MIT"}}}', "is no licence record"),
-        ('{"format": 1}', "is no licence record"),
+        ('{"format": 1, "files": {"weights.pt": {"terms": "MIT"}}}', "is not a valid licence record"),
+        ('{"format": 1}', "is not a valid licence record"),
     ],
 )
 def test_damaged_records_are_refused(folder, content, message):
@@ -224,7 +224,7 @@ def test_where_the_policy_comes_from(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r"config\.toml can't be read"):
         pick_policy()
     monkeypatch.setenv(settings.CONFIG_VARIABLE, str(tmp_path / "none.toml"))
-    with pytest.raises(ValueError, match=r"LONGLIVE_RAG_CONFIG names .*none\.toml, which is no file"):
+    with pytest.raises(ValueError, match=r"LONGLIVE_RAG_CONFIG names .*none\.toml, which is not a file"):
         pick_policy()
 
 
@@ -261,7 +261,9 @@ def test_a_record_that_claims_more_than_its_terms_is_refused(folder):
     record_terms(folder, "CC-BY-NC-4.0", WHERE, WHO)
     written = (folder / "licenses.json").read_text()
     (folder / "licenses.json").write_text(written.replace('"research"', '"commercial"'))
-    with pytest.raises(ValueError, match=r"is no licence record: use is 'commercial', but CC-BY-NC-4\.0 is known"):
+    with pytest.raises(
+        ValueError, match=r"is not a valid licence record: use is 'commercial', but CC-BY-NC-4\.0 is known"
+    ):
         enforce(folder, "commercial")
 
 

@@ -465,7 +465,7 @@ def test_a_claim_leaves_no_trace(tmp_path: Path) -> None:
 
 def test_a_finished_take_is_not_overwritten_by_one_that_waited(studio: Studio, tmp_path: Path) -> None:
     studio.new(tmp_path / "take", ask(studio.pipe, 1.0))
-    with pytest.raises(ValueError, match="holds 2 blocks already"):
+    with pytest.raises(ValueError, match="already holds 2 blocks"):
         TakeClaim(tmp_path / "take")
 
 
