@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import types
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -120,6 +120,14 @@ def nearest(name: str, known: Any) -> str:
     names = sorted(map(str, known))
     close = get_close_matches(name, names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
+
+
+def refuse_unknown(names: Iterable[str], known: Iterable[str], where: str) -> None:
+    """FieldError for the first of `names` that isn't known, with the nearest one that is."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise FieldError(name, None, nearest(name, known), claim=f"{name} is not known", where=where)
 
 
 @cache

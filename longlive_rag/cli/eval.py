@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from eval.footage import Footage
+    from eval.measures import Measures
     from eval.plan import Arm, Cell, Plan
 
 EMBEDDERS_HELP = "With commas, the primary one first: dino, dinov2, clip, siglip, pixels, latent, tiny-world, face; "
@@ -124,7 +125,8 @@ def drift(
 
         with refuse_bad_input(FLAGS):
             write_single_report(output, footage, measures, command)
-    click.echo(json.dumps(measures, indent=2) if as_json else _drift_table(measures))
+    figures = [each.model_dump(mode="json") for each in measures] if as_json else []
+    click.echo(json.dumps(figures, indent=2) if as_json else _drift_table(measures))
     if output is not None:
         click.echo(f"  report  {output / 'drift.html'}", err=as_json)
 
@@ -212,11 +214,11 @@ def compare(
         except OSError as error:
             raise Failed(f"{one_line(error.strerror or str(error))}; {bar.said} in {run} are kept") from error
     if as_json:
-        click.echo(json.dumps(results, indent=2))
+        click.echo(json.dumps(results.model_dump(mode="json"), indent=2))
         return
-    for verdict in results["verdicts"]:
+    for verdict in results.verdicts:
         click.echo(verdict)
-    for warning in results["warnings"]:
+    for warning in results.warnings:
         click.echo(warning)
     click.echo(f"  measured by {plan.embedders}")
     click.echo(f"  report  {run / 'report.html'}\n  figures {run / 'results.json'}, {run / 'takes.csv'}")
@@ -273,7 +275,7 @@ def _plan(
         raise ValueError("--scenario is empty; leave it out for plain prompts")
     known = read_scenarios(scenarios_file)
     told = stories(read_subjects(prompts), names, known, horizons)
-    about = {name: str(known[name].get("about", "")) for name in names}
+    about = {name: known[name].about for name in names}
     embedders = default_embedders([backbone]) if embedders is None else embedders
     extra = tuple(name.strip() for name in (metrics or "").split(",") if name.strip())
     return Plan(
@@ -337,7 +339,7 @@ def _of_option(arm: str, setting: Setting, value: Any) -> Any:
         raise ValueError(f"arm {arm!r}, {setting.flag.removeprefix('--')}: {error.message}") from error
 
 
-def _measure_all(footage: Sequence[Footage], embedders: Any, settings: Any) -> list[dict[str, Any]]:
+def _measure_all(footage: Sequence[Footage], embedders: Any, settings: Any) -> list[Measures]:
     from tqdm import tqdm
 
     from eval.measure import measure
@@ -349,7 +351,7 @@ def _measure_all(footage: Sequence[Footage], embedders: Any, settings: Any) -> l
         return [measure(each, embedders, settings, bar.update) for each in footage]
 
 
-def _drift_table(measures: Sequence[dict[str, Any]]) -> str:
+def _drift_table(measures: Sequence[Measures]) -> str:
     from eval.single import drift_rows, horizon_in_words
 
     rows = drift_rows(measures)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -90,9 +91,9 @@ def test_drift_of_a_take_is_measured_by_what_its_backbone_has(command, tmp_path)
 def test_a_comparison_is_measured_by_what_its_backbone_has(command, tmp_path, monkeypatch, backbone, embedders):
     plans: list[Plan] = []
 
-    def keep(plan: Plan, *rest: object) -> dict[str, list[str]]:
+    def keep(plan: Plan, *rest: object) -> SimpleNamespace:
         plans.append(plan)
-        return {"verdicts": [], "warnings": []}
+        return SimpleNamespace(verdicts=[], warnings=[])
 
     monkeypatch.setattr("eval.compare.compare", keep)
     (tmp_path / "p.txt").write_text("a red circle walks in a meadow\n")
@@ -220,12 +221,15 @@ def test_compare_stopped_says_how_to_go_on(command, slow, tmp_path, monkeypatch)
         (["--address", "auto"], "--address is for the engine ray"),
         (["--backbone", "nowhere"], "backbone 'nowhere' is no known name"),
         (["--embed-every", "5"], "--embed-every is 5; it must be at most 4, since a take has 4 frames a second"),
-        (["--prompts", "{files}/null.json"], "cues of prompt 001 is None; it must be a list"),
-        (["--prompts", "{files}/flat.json"], "cues of prompt 001 is [8, 'x']; it must be a list"),
-        (["--prompts", "{files}/short.json"], "cues of prompt 001 is [[8]]; it must be a list"),
-        (["--prompts", "{files}/object.json"], "cues of prompt 001 is {'10': 'x'}; it must be a list"),
-        (["--scenarios-file", "{files}/words.json"], "a cue of scenario 'a' in "),
-        (["--scenarios-file", "{files}/nocues.json"], "and a list of cues"),
+        (["--prompts", "{files}/null.json"], "cues of prompt 001: it is null; it should be a valid array"),
+        (["--prompts", "{files}/flat.json"], "cues of prompt 001: [0] is 8; it should be a valid array"),
+        (["--prompts", "{files}/short.json"], "cues of prompt 001: [0][1] is missing"),
+        (["--prompts", "{files}/object.json"], "cues of prompt 001: it is an object; it should be a valid array"),
+        (
+            ["--scenarios-file", "{files}/words.json"],
+            "words.json: a.cues[0].before_horizon is '9'; it should be a valid number",
+        ),
+        (["--scenarios-file", "{files}/nocues.json"], "nocues.json: a.cues is null; it should be"),
         (["--arms", "{files}/text.toml"], "arm 'native', memory: 'false' is neither true nor false"),
         (["--arms", "{files}/half.toml"], "arm 'k', memory-frames: '3.5' is not a valid integer"),
         (["--arms", "{files}/true.toml"], "arm 'k', memory-frames: 'True' is not a valid integer"),
@@ -259,10 +263,10 @@ def write_nonsense(folder: Path) -> None:
     ("changes", "message"),
     [
         ({"stories": []}, "stories is empty; a comparison needs one prompt or more"),
-        ({"embedders": None}, "is no plan"),
+        ({"embedders": None}, "embedders is null; it should be a valid string"),
         (
             {"arms": [{"name": "a", "changes": []}, {"name": "b"}]},
-            "changes of arm 'a' is []; it must be fields and values by part",
+            "arms[0].changes is a list; it should be an object",
         ),
         ({"backbone_id": "0000"}, "was made with weights 0000 of"),
     ],
