@@ -168,7 +168,9 @@ def _in_words(error: ValidationError, model: Any, where: str) -> FieldError:
         return FieldError(field, None, claim=f"{field} is missing", where=where)
     value = first["input"]
     shown = None if isinstance(value, str | int | float) else KINDS.get(type(value), "null")
-    return FieldError(field or "it", value, first["msg"].replace("Input should be", "it should be"), shown, where=where)
+    plain = FieldError(field or "it", value, shown=shown)  # a front end's name for the field isn't the document's
+    wanted = first["msg"].replace("Input should be", "it should be")
+    return FieldError(plain.field, value, wanted, claim=str(plain), where=where)
 
 
 def dotted(place: tuple[Part, ...]) -> str:
