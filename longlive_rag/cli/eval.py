@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -286,13 +285,10 @@ def _plan(
 def _arms(text: str) -> tuple[Arm, ...]:
     """Arms by their names, or from a TOML file."""
     from eval.plan import ARMS
+    from longlive_rag.documents import read_toml
 
     if text.endswith(".toml"):
-        try:
-            tables = tomllib.loads(Path(text).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{text} can't be read: {error}") from error
-        return tuple(_arm(name, table) for name, table in tables.items())
+        return tuple(_arm(name, table) for name, table in read_toml(Path(text)).items())
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in ARMS]
     if unknown:
@@ -303,14 +299,19 @@ def _arms(text: str) -> tuple[Arm, ...]:
 def _arm(name: str, table: Any) -> Arm:
     """One table of the file: options of `generate` to fields of the request."""
     from eval.plan import Arm
+    from longlive_rag.documents import refuse_unknown
 
     if not isinstance(table, dict):
         raise ValueError(f"arm {name!r} must be a table, as in [{name}]")
     changes: dict[str, dict[str, Any]] = {}
     retrieval: Any = "similar"
-    for typed, value in table.items():
-        key = OLD_ARM_KEYS.get(typed, str(typed))
+    named = {typed: OLD_ARM_KEYS.get(typed, typed) for typed in map(str, table)}
+    refuse_unknown(named.values(), ("memory", "retrieval", *ARM_KEYS), f"arm {name!r}")
+    for typed, key in named.items():
+        value = table[typed]
         if key != typed:
+            if key in table:
+                raise ValueError(f"arm {name!r} has {key} twice, once as {typed}")
             click.echo(f"Note: {typed} of arm {name!r} {now(key)}.", err=True)
         if key == "retrieval":
             retrieval = value
@@ -318,10 +319,8 @@ def _arm(name: str, table: Any) -> Arm:
             if not isinstance(value, bool):
                 raise ValueError(f"arm {name!r}, memory: {value!r} is neither true nor false")
             changes.setdefault("memory", {})["enabled"] = value
-        elif key in ARM_KEYS:
-            changes.setdefault(ARM_KEYS[key].part, {})[ARM_KEYS[key].field] = _of_option(name, ARM_KEYS[key], value)
         else:
-            raise ValueError(f"arm {name!r} has {key!r}; known are memory, retrieval, {', '.join(ARM_KEYS)}")
+            changes.setdefault(ARM_KEYS[key].part, {})[ARM_KEYS[key].field] = _of_option(name, ARM_KEYS[key], value)
     return Arm(name, changes, retrieval)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -41,7 +40,7 @@ OFF = "off"
 def _timecode(value: Any) -> Any:
     if not isinstance(value, int | float | str | None) or isinstance(value, bool):
         raise ValueError(f"{value!r} is no timecode")
-    if isinstance(value, int | float) and not 0 <= value <= sys.float_info.max:
+    if isinstance(value, int | float) and not 0 <= value < math.inf:
         raise ValueError(f"{value!r} is no time of a take")
     return value
 

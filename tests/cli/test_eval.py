@@ -295,7 +295,7 @@ def test_arms_of_a_file(tmp_path):
     with pytest.raises(ValueError, match=r"arm 'a', anchor: '6 to 14' is no span of seconds such as 2-3\.5"):
         _arms(str(path))
     path.write_text("[k3]\nmemory_frames = 3\n")
-    with pytest.raises(ValueError, match="arm 'k3' has 'memory_frames'; known are memory, retrieval, window"):
+    with pytest.raises(ValueError, match=r"arm 'k3': memory_frames is not known; did you mean 'memory-frames'\?"):
         _arms(str(path))
 
 
@@ -305,6 +305,9 @@ def test_old_names_in_a_file_of_arms_work_with_a_note(tmp_path, capsys):
     assert _arms(str(path))[0].changes == {"memory": {"host_gib": 0.5}}
     said = "Note: memory-host-gib of arm 'a' is now page-host-gib; the old name works for one more release.\n"
     assert capsys.readouterr().err == said
+    path.write_text('[a]\nmemory-host-gib = "512MiB"\npage-host-gib = 1\n')
+    with pytest.raises(ValueError, match="arm 'a' has page-host-gib twice, once as memory-host-gib"):
+        _arms(str(path))
     path.write_text('[a]\npage-host-gib = "512MiB"\n')
     assert _arms(str(path))[0].changes == {"memory": {"host_gib": 0.5}}
     assert capsys.readouterr().err == ""
