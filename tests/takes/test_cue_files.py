@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fakes import blocks_of, make_request, timeline_of
@@ -19,6 +20,7 @@ from longlive_rag.takes.writer import TakeRun, TakeWriter
 from longlive_rag.timeline import Timeline
 
 FPS = 16
+SAMPLES = Path(__file__).with_name("samples_cues")
 words = st.text(min_size=1, max_size=40).filter(lambda text: text.strip())
 times = st.floats(0.001, 86_000, allow_nan=False)
 
@@ -96,6 +98,14 @@ def test_json_lines(tmp_path):
         read_cues(path, FPS, 2)
     with pytest.raises(ValueError, match="has times of its own; drop switch_every"):
         read_cues(path, FPS, 3).schedule(switch_every=2)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_samples_open(suffix):
+    steering = (Steering(10.5, "pin", 0, 2), Steering(12, "establish", establish=4, new_view=0.95))
+    schedule = read_cues(SAMPLES / f"story{suffix}", FPS).schedule(seconds=20)
+    assert schedule.cues == (Cue(8, "a red circle jumps in a meadow"),)
+    assert schedule.steering == (() if suffix in (".jsonl", ".yml") else steering)
 
 
 def test_yaml_times_are_not_read_as_yaml_numbers(tmp_path):
