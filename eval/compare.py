@@ -6,12 +6,12 @@ import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from backbone.errors import FieldError, Name
 from eval.engines import make_here, make_in_processes
 from eval.making import Maker, batches
 from eval.plan import Cell, Plan, check_content, check_run, keep_plan
+from eval.results import Results
 from eval.runs import is_finished
 from longlive_rag.media.charts import check_charts
 from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -58,7 +58,7 @@ def compare(
     progress: Callable[[Cell | None, int, int], None] = lambda cell, done, all_: None,
     note: Callable[[str], None] = lambda line: None,
     pipe: LongLiveRAGPipeline | None = None,
-) -> dict[str, Any]:
+) -> Results:
     """Make what is missing of a comparison, measure it, write the report; returns the results.
 
     Args:

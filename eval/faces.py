@@ -13,11 +13,11 @@ published models are for non-commercial research only; SFace and YuNet are not (
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from longlive_rag.documents import Document, read_document
 from longlive_rag.rights.policy import LicenseError, pick_policy
 
 if TYPE_CHECKING:
@@ -25,10 +25,19 @@ if TYPE_CHECKING:
 
 TERMS, CODE = "terms.json", "face_embedder.py"
 UNDERSTOOD = "LONGLIVE_RAG_NONCOMMERCIAL"
-NEEDED = ("model", "license", "commercial_use", "source", "looked_up")
 
 
-def check_face_folder(folder: Path) -> dict[str, Any]:
+class Terms(Document):
+    """`terms.json`; anything but `true` allows no commercial use."""
+
+    model: str
+    license: str
+    commercial_use: Any
+    source: str
+    looked_up: str
+
+
+def check_face_folder(folder: Path) -> Terms:
     """The terms in a face embedder's folder.
 
     Raises:
@@ -38,20 +47,14 @@ def check_face_folder(folder: Path) -> dict[str, Any]:
     for name in (TERMS, CODE):
         if not (folder / name).is_file():
             raise ValueError(f"the face embedder's folder {folder} has no {name}; see docs/evaluation.md")
-    try:
-        terms = json.loads((folder / TERMS).read_text(encoding="utf-8"))
-        missing = [name for name in NEEDED if name not in terms]
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{folder / TERMS} can't be read: {error}") from error
-    if missing:
-        raise ValueError(f"{folder / TERMS} does not say {', '.join(missing)}")
-    if terms["commercial_use"] is not True and pick_policy() == "commercial":
+    terms = read_document(folder / TERMS, Terms)
+    if terms.commercial_use is not True and pick_policy() == "commercial":
         raise LicenseError(
-            f"license policy 'commercial' does not allow {folder}; its terms: {terms['license']}, as {TERMS} has them"
+            f"license policy 'commercial' does not allow {folder}; its terms: {terms.license}, as {TERMS} has them"
         )
-    if terms["commercial_use"] is not True and os.environ.get(UNDERSTOOD) != "yes":
+    if terms.commercial_use is not True and os.environ.get(UNDERSTOOD) != "yes":
         raise ValueError(
-            f"{terms['model']} ({terms['license']}) may not be used commercially, or its terms don't say; "
+            f"{terms.model} ({terms.license}) may not be used commercially, or its terms don't say; "
             f"set {UNDERSTOOD}=yes if that is understood"
         )
     return terms

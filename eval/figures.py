@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from eval.footage import find_footage, read_batches
+from eval.measures import Measures
 from eval.results import Comparison, Takes
 from eval.statistics import mean_band
 from eval.windows import LAST_S, DriftWindows
@@ -126,16 +127,16 @@ def interval_plot(comparisons: Sequence[Comparison], arms: Sequence[str]) -> Fig
     return figure
 
 
-def single_curves(measures: Sequence[Mapping[str, Any]]) -> Figure:
+def single_curves(measures: Sequence[Measures]) -> Figure:
     """Cosine to the reference over time, a line a video, a panel an embedder."""
-    embedders = list(measures[0]["curves"]["cosine"])
+    embedders = list(measures[0].curves.cosine)
     figure, panels = new_chart(3.0, panels=len(embedders))
     first = measures[0]
     for axes, embedder in zip(panels, embedders, strict=True):
         for series, each in enumerate(measures):
-            curves, name = each["curves"], Path(each["video"]["name"]).name
-            draw_lines(axes, [Line(curves["seconds"], curves["cosine"][embedder], name, series)])
-        _mark_windows(axes, first["horizons_s"], DriftWindows(first["origin_s"]))
+            name = Path(each.video.name).name
+            draw_lines(axes, [Line(each.curves.seconds, each.curves.cosine[embedder], name, series)])
+        _mark_windows(axes, first.horizons_s, DriftWindows(first.origin_s))
         axes.set_ylabel(f"cosine to the first second\n({embedder})")
         axes.set_xlim(left=0)
     panels[-1].set_xlabel("seconds")
@@ -212,9 +213,9 @@ def _curves(takes: Takes, scenario: str, arm: str, embedder: str) -> tuple[NDArr
     plan, rows = takes.plan, []
     seconds: NDArray = np.zeros(0)
     for story in (story for story in plan.stories if story.scenario == scenario):
-        curves = [takes.of(arm, story.id, seed)["curves"] for seed in range(plan.seeds)]
-        seconds = np.array(curves[0]["seconds"])
-        values = np.array([curve["cosine"][embedder] for curve in curves], np.float64)
+        curves = [takes.of(arm, story.id, seed).curves for seed in range(plan.seeds)]
+        seconds = np.array(curves[0].seconds)
+        values = np.array([curve.cosine[embedder] for curve in curves], np.float64)
         seen = ~np.isnan(values)
         sums, counts = np.where(seen, values, 0).sum(0), seen.sum(0)
         rows.append(np.divide(sums, counts, out=np.full(len(seconds), np.nan), where=counts > 0))

@@ -14,11 +14,13 @@ from torch import Tensor
 from eval.embedders import Embedder, parse_embedders
 from eval.footage import find_footage
 from eval.measure import measure
+from eval.measures import Noise
 from eval.plan import Cell, Plan
 from eval.retrieval_controls import choice_of
 from eval.runs import MEASURES, NOISE, take_folder
 from eval.runs import is_finished as is_measured
 from longlive_rag.config import TakeRequest
+from longlive_rag.documents import write_document
 from longlive_rag.generation.noise import NoiseSource, PhiloxNoise
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.preset import Preset, load_preset
@@ -26,7 +28,6 @@ from longlive_rag.sessions.opening import Labels, Opening, load_backbone, proven
 from longlive_rag.sessions.side_by_side import make_together
 from longlive_rag.takes.branch import is_finished
 from longlive_rag.weights.load import pick_device, use_threads
-from retrieval.files import write_json
 from retrieval.memory import Choose
 
 
@@ -112,7 +113,7 @@ class Maker:
         torch.set_num_threads(self._measuring_threads)
         for cell in todo:
             folder, settings = take_folder(self._run, cell), self._plan.measure_settings(cell.story)
-            write_json(folder / MEASURES, measure(find_footage(folder), self._embedders, settings))
+            write_document(folder / MEASURES, measure(find_footage(folder), self._embedders, settings))
 
     def _is_made(self, cell: Cell, request: TakeRequest) -> bool:
         """Whether this very take is there, finished, with its noise's hash."""
@@ -128,8 +129,8 @@ class Maker:
         noise = RecordedNoise(PhiloxNoise([cell.seed for cell in cells]), len(cells))
 
         def keep_hash(number: int) -> None:
-            facts = {"sha256": noise.sha256(number), "draws": noise.draws, "source": PhiloxNoise.name}
-            write_json(folders[number] / NOISE, facts)
+            facts = Noise(sha256=noise.sha256(number), draws=noise.draws, source=PhiloxNoise.name)
+            write_document(folders[number] / NOISE, facts)
 
         choose = _choice_of_all(cells, requests[0])
         make_together(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backbone.errors import FieldError
-from eval import protocols
+from eval import measures, protocols
 from eval.companions import Looks, LooksMeter
 from eval.drift import Floats, cosine_to_reference, curve, drift_at
 from eval.embedders import Embedder, TextEmbedder
@@ -21,8 +20,9 @@ from eval.oracle import OracleEmbedder
 from eval.traits import distinct_characters, kept_traits
 from eval.windows import DriftWindows, end_of, within
 
-MEASURES_FORMAT = 2
 IMAGING = ("sharpness", "exposure", "saturation")
+Spans = Sequence[tuple[float, float]]
+"""Horizons that were asked for, each with the second at which it is measured."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def measure(
     embedders: Mapping[str, Embedder],
     settings: MeasureSettings,
     progress: Callable[[int], None] = lambda frames: None,
-) -> dict[str, Any]:
+) -> measures.Measures:
     """Measure one video.
 
     Args:
@@ -147,58 +147,47 @@ def measure(
         progress: called with the number of frames of each batch.
 
     Returns:
-        Plain data for JSON; docs/evaluation.md lists its fields. A figure that can't be had is None.
+        All figures; docs/evaluation.md lists them. One that can't be had is None.
 
     Raises:
         ValueError: if the video is shorter than a horizon, damaged, or has no frame where a figure is read.
     """
     settings.check(footage)
     ends_s = settings.ends_s(footage)
-    metrics = metrics_named(settings.metrics)
+    spans = list(zip(settings.horizons_s, ends_s, strict=True))
+    metrics, windows = metrics_named(settings.metrics), settings.windows
     seen = look_at(footage, embedders, settings.embed_every, ends_s[-1], progress)
-    settings.windows.check_frames(seen.embedded_seconds, ends_s, footage.name)
-    asked = partial(_with_horizons, settings.horizons_s)
-    cosines = {
-        name: cosine_to_reference(rows, seen.embedded_seconds, settings.windows)
-        for name, rows in seen.embeddings.items()
-    }
-    return {
-        "format": MEASURES_FORMAT,
-        "video": {
-            "name": footage.name, "width": footage.width, "height": footage.height,
-            "fps": footage.fps, "frames": footage.frames, "seconds": footage.seconds,
-        },
-        "horizons_s": list(settings.horizons_s),
-        "measured_at_s": list(ends_s),
-        "origin_s": settings.windows.origin_s,
-        "embed_every": settings.embed_every,
-        "embedders": {name: embedder.describe() for name, embedder in embedders.items()},
-        "drift": {
-            name: asked([asdict(drift_at(values, seen.embedded_seconds, at, settings.windows)) for at in ends_s])
+    seconds = seen.embedded_seconds
+    windows.check_frames(seconds, ends_s, footage.name)
+    cosines = {name: cosine_to_reference(rows, seconds, windows) for name, rows in seen.embeddings.items()}
+    return measures.Measures(
+        video=measures.Video(footage.name, footage.width, footage.height, footage.fps, footage.frames, footage.seconds),
+        horizons_s=settings.horizons_s,
+        measured_at_s=ends_s,
+        origin_s=windows.origin_s,
+        embed_every=settings.embed_every,
+        embedders={name: embedder.describe() for name, embedder in embedders.items()},
+        drift={
+            name: [replace(drift_at(values, seconds, end_s, windows), horizon_s=asked) for asked, end_s in spans]
             for name, values in cosines.items()
         },
-        "companions": asked([_companions(seen, at, metrics) for at in ends_s]),
-        "adherence": _adherence(seen, embedders, settings.prompts, ends_s[-1]),
-        "traits": asked(_traits(seen, embedders, settings.windows, ends_s)),
-        "protocols": asked([_protocols(seen, footage.fps, at, settings) for at in ends_s]),
-        "curves": _curves(seen, cosines),
-        "per_frame": {
-            "seconds": [round(float(second), 6) for second in seen.embedded_seconds],
-            "cosine": {name: _json_numbers(values) for name, values in cosines.items()},
-        },
-    }  # fmt: skip
+        companions=[{"horizon_s": asked, **_companions(seen, end_s, metrics)} for asked, end_s in spans],
+        adherence=_adherence(seen, embedders, settings.prompts, ends_s[-1]),
+        traits=_traits(seen, embedders, windows, spans),
+        protocols=[_protocols(seen, footage.fps, asked, end_s, settings) for asked, end_s in spans],
+        curves=_curves(seen, cosines),
+        per_frame=measures.PerFrame(
+            [round(float(second), 6) for second in seconds],
+            {name: _json_numbers(values) for name, values in cosines.items()},
+        ),
+    )
 
 
-def _with_horizons(horizons_s: Sequence[float], figures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Figures under the horizons that were asked for, wherever they were measured; none if there are none."""
-    return [{**each, "horizon_s": horizon_s} for each, horizon_s in zip(figures, horizons_s, strict=False)]
-
-
-def _companions(seen: Seen, horizon_s: float, metrics: Mapping[str, Metric]) -> dict[str, Any]:
-    looks, seconds = _until(seen, horizon_s)
-    figures = {name: metric.of(looks, seconds, horizon_s) for name, metric in metrics.items()}
+def _companions(seen: Seen, end_s: float, metrics: Mapping[str, Metric]) -> dict[str, float | None]:
+    looks, seconds = _until(seen, end_s)
     means = {name: float(getattr(looks, name).mean()) for name in IMAGING}
-    return {"horizon_s": horizon_s, **means, **figures}
+    figures = {**means, **{name: float(metric.of(looks, seconds, end_s)) for name, metric in metrics.items()}}
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
 def _until(seen: Seen, horizon_s: float) -> tuple[Looks, Floats]:
@@ -210,10 +199,10 @@ def _until(seen: Seen, horizon_s: float) -> tuple[Looks, Floats]:
 
 def _adherence(
     seen: Seen, embedders: Mapping[str, Embedder], prompts: Sequence[tuple[float, str]], end_s: float
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, list[measures.Adherence]]:
     """Mean cosine of the frames under each prompt to that prompt, by every embedder that reads prompts."""
     ends = [start for start, _ in prompts[1:]] + [end_s]
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[measures.Adherence]] = {}
     for name, embedder in embedders.items():
         if not prompts or not isinstance(embedder, TextEmbedder):
             continue
@@ -222,63 +211,66 @@ def _adherence(
         for number, ((start, prompt), end) in enumerate(zip(prompts, ends, strict=True)):
             inside = within(seen.embedded_seconds, (start, end))
             value = float(cosines[inside, number].mean()) if inside.any() else None
-            found[name].append({"start_s": start, "end_s": end, "prompt": prompt, "cosine": value})
+            found[name].append(measures.Adherence(start, end, prompt, value))
     return found
 
 
 def _traits(
-    seen: Seen, embedders: Mapping[str, Embedder], windows: DriftWindows, horizons_s: Sequence[float]
-) -> list[dict[str, Any]]:
+    seen: Seen, embedders: Mapping[str, Embedder], windows: DriftWindows, spans: Spans
+) -> list[measures.Traits]:
     """The oracle's view at each horizon; empty where no embedder is an oracle."""
     for name, embedder in embedders.items():
         if isinstance(embedder, OracleEmbedder):
             readings, seconds = embedder.trait_values(seen.embeddings[name]), seen.embedded_seconds
+            kept = [kept_traits(readings, seconds, end_s, embedder.hidden, windows) for _, end_s in spans]
             return [
-                {
-                    **asdict(kept_traits(readings, seconds, horizon_s, embedder.hidden, windows)),
-                    "distinct_characters": distinct_characters(readings, seconds, horizon_s),
-                }
-                for horizon_s in horizons_s
+                measures.Traits(
+                    **{**asdict(each), "horizon_s": asked},
+                    distinct_characters=distinct_characters(readings, seconds, end_s),
+                )
+                for each, (asked, end_s) in zip(kept, spans, strict=True)
             ]
     return []
 
 
-def _protocols(seen: Seen, fps: float, horizon_s: float, settings: MeasureSettings) -> dict[str, Any]:
-    """The field's measures of the first `horizon_s` seconds."""
-    found: dict[str, Any] = {"horizon_s": horizon_s, "consistency": {}, "vbench_long_subject": None, "series": {}}
-    looks, _ = _until(seen, horizon_s)
-    for name in IMAGING:
-        values = getattr(looks, name)
-        found["series"][name] = {
-            "start_end_contrast": protocols.start_end_contrast(values),
-            "spread": protocols.spread(values) if len(values) >= protocols.SPREAD_SEGMENTS else None,
-            "weighted_drift": protocols.weighted_drift(values) if len(values) >= protocols.WEIGHTED_CHUNKS else None,
-        }
+def _protocols(seen: Seen, fps: float, horizon_s: float, end_s: float, settings: MeasureSettings) -> measures.Protocols:
+    """The field's measures of the seconds until `end_s`."""
+    looks, _ = _until(seen, end_s)
+    series = {name: _series(getattr(looks, name)) for name in IMAGING}
     if settings.embed_every > 1:
-        return found
-    inside = within(seen.embedded_seconds, (0, horizon_s))
+        return measures.Protocols(horizon_s, {}, None, series)
+    inside = within(seen.embedded_seconds, (0, end_s))
     rows = {name: values[inside] for name, values in seen.embeddings.items() if not np.isnan(values[inside]).any()}
-    for name, values in rows.items():
-        parts = protocols.long_consistency(values, fps)
-        found["consistency"][name] = {"vbench": protocols.consistency(values), "vbench_long": asdict(parts)}
+    found = {
+        name: measures.Consistency(protocols.consistency(values), protocols.long_consistency(values, fps))
+        for name, values in rows.items()
+    }
+    subject = None
     if {"dino", "dinov2"} <= set(rows):
         parts = protocols.long_consistency(rows["dino"], fps, rows["dinov2"])
-        found["vbench_long_subject"] = {**asdict(parts), "fused": protocols.fused(parts, settings.subject_table)}
-    return found
+        subject = measures.FusedConsistency(**asdict(parts), fused=protocols.fused(parts, settings.subject_table))
+    return measures.Protocols(horizon_s, found, subject, series)
 
 
-def _curves(seen: Seen, cosines: Mapping[str, Floats]) -> dict[str, Any]:
+def _series(values: Floats) -> measures.Series:
+    return measures.Series(
+        protocols.start_end_contrast(values),
+        protocols.spread(values) if len(values) >= protocols.SPREAD_SEGMENTS else None,
+        protocols.weighted_drift(values) if len(values) >= protocols.WEIGHTED_CHUNKS else None,
+    )
+
+
+def _curves(seen: Seen, cosines: Mapping[str, Floats]) -> measures.Curves:
     """Means over every second: cosine to the reference by embedder, and looks."""
     middles, motion_curve = curve(seen.looks.motion, seen.seconds)
     series = {name: curve(values, seen.embedded_seconds)[1] for name, values in cosines.items()}
-    looks = {name: curve(getattr(seen.looks, name), seen.seconds)[1] for name in IMAGING}
-    return {
-        "seconds": middles.tolist(),
-        "cosine": {name: _json_numbers(values) for name, values in series.items()},
-        "motion": _json_numbers(motion_curve),
-        **{name: _json_numbers(values) for name, values in looks.items()},
-    }
+    return measures.Curves(
+        middles.tolist(),
+        {name: _json_numbers(values) for name, values in series.items()},
+        _json_numbers(motion_curve),
+        *(_json_numbers(curve(getattr(seen.looks, name), seen.seconds)[1]) for name in IMAGING),
+    )
 
 
-def _json_numbers(values: Floats) -> list[float | None]:
+def _json_numbers(values: Floats) -> measures.Curve:
     return [None if np.isnan(value) else round(float(value), 6) for value in values]

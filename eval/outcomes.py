@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from eval.measures import Measures
 from eval.metrics import metrics_named
 from eval.plan import Plan
+
+Value = Callable[[Measures], float | None]
 
 
 @dataclass(frozen=True)
@@ -28,71 +30,67 @@ class Outcome:
     label: str
     lower_is_better: bool
     horizon_s: float
-    value: Callable[[Mapping[str, Any]], float | None]
+    value: Value
 
 
-def outcomes(plan: Plan, all_measures: Iterable[Mapping[str, Any]]) -> list[Outcome]:
+def outcomes(plan: Plan, all_measures: Iterable[Measures]) -> list[Outcome]:
     """What can be compared, from the measures of all takes; the primary endpoint first."""
     all_measures = list(all_measures)
     measures = all_measures[0]  # but for the protocols, takes of one plan have the same figures
     found = []
     for number, horizon_s in enumerate(plan.horizons_s):
         at = f"@{horizon_s:g}"
-        for name in measures["drift"]:
+        for name in measures.drift:
             found.append(Outcome(f"drift.{name}{at}", f"drift by {name}", True, horizon_s, _drift(name, number)))
             found.append(Outcome(f"seen.{name}{at}", f"subject seen by {name}", False, horizon_s, _seen(name, number)))
-        if measures["traits"]:
+        if measures.traits:
             found.append(Outcome(f"traits_kept{at}", "all hidden traits kept", False, horizon_s, _kept(number)))
-            found.append(
-                Outcome(
-                    f"characters{at}",
-                    "distinct characters",
-                    True,
-                    horizon_s,
-                    _of_list("traits", number, "distinct_characters"),
-                )
-            )
+            found.append(Outcome(f"characters{at}", "distinct characters", True, horizon_s, _characters(number)))
         for name, metric in metrics_named(plan.metrics).items():
-            value = _of_list("companions", number, name)
+            value = _companion(name, number)
             found.append(Outcome(f"{name}{at}", metric.label, metric.lower_is_better, horizon_s, value))
-        for name in dict.fromkeys(name for each in all_measures for name in each["protocols"][number]["consistency"]):
+        for name in dict.fromkeys(name for each in all_measures for name in each.protocols[number].consistency):
             found.append(
                 Outcome(f"vbench.{name}{at}", f"VBench's formula by {name}", False, horizon_s, _vbench(name, number))
             )
-    if measures["adherence"]:
+    if measures.adherence:
         at = f"@{plan.horizons_s[-1]:g}"
         found.append(Outcome(f"adherence{at}", "prompt adherence", False, plan.horizons_s[-1], _mean_adherence))
     return found
 
 
-def _drift(embedder: str, number: int) -> Callable[[Mapping[str, Any]], float | None]:
-    return lambda measures: measures["drift"][embedder][number]["value"]
+def _drift(embedder: str, number: int) -> Value:
+    return lambda measures: measures.drift[embedder][number].value
 
 
-def _seen(embedder: str, number: int) -> Callable[[Mapping[str, Any]], float | None]:
-    return lambda measures: measures["drift"][embedder][number]["last_coverage"]
+def _seen(embedder: str, number: int) -> Value:
+    return lambda measures: measures.drift[embedder][number].last_coverage
 
 
-def _kept(number: int) -> Callable[[Mapping[str, Any]], float | None]:
-    def value(measures: Mapping[str, Any]) -> float | None:
-        kept = measures["traits"][number]["all_kept"]
+def _kept(number: int) -> Value:
+    def value(measures: Measures) -> float | None:
+        kept = measures.traits[number].all_kept
         return None if kept is None else float(kept)
 
     return value
 
 
-def _of_list(part: str, number: int, name: str) -> Callable[[Mapping[str, Any]], float | None]:
-    return lambda measures: float(measures[part][number][name])
+def _characters(number: int) -> Value:
+    return lambda measures: float(measures.traits[number].distinct_characters)
 
 
-def _vbench(embedder: str, number: int) -> Callable[[Mapping[str, Any]], float | None]:
-    def value(measures: Mapping[str, Any]) -> float | None:
-        found = measures["protocols"][number]["consistency"].get(embedder)
-        return None if found is None else found["vbench"]
+def _companion(name: str, number: int) -> Value:
+    return lambda measures: measures.companions[number][name]
+
+
+def _vbench(embedder: str, number: int) -> Value:
+    def value(measures: Measures) -> float | None:
+        found = measures.protocols[number].consistency.get(embedder)
+        return None if found is None else found.vbench
 
     return value
 
 
-def _mean_adherence(measures: Mapping[str, Any]) -> float | None:
-    values = [cue["cosine"] for cues in measures["adherence"].values() for cue in cues if cue["cosine"] is not None]
+def _mean_adherence(measures: Measures) -> float | None:
+    values = [cue.cosine for cues in measures.adherence.values() for cue in cues if cue.cosine is not None]
     return float(np.mean(values)) if values else None

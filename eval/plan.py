@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from backbone.errors import FieldError
 from backbone.knobs import knobs_of
@@ -15,15 +15,15 @@ from eval.measure import MeasureSettings
 from eval.metrics import metrics_named
 from eval.scenarios import Story
 from eval.windows import DriftWindows
-from longlive_rag.config import Cue, MemoryConfig, TakeRequest
+from longlive_rag.config import PARTS, Cue, MemoryConfig, TakeRequest
+from longlive_rag.documents import read_document, refuse_unknown
 from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.presets.preset import Preset, load_preset
+from longlive_rag.sessions.opening import Codec, DType
 from retrieval.files import write_json
 from retrieval.lock import LOCK, check_free
 
 PLAN = "plan.json"
-PLAN_FORMAT = 1
-WEIGHTS = "backbone_id"
 OF_THE_SEARCH = {name for name, knob in knobs_of(MemoryConfig).items() if knob.of_search}
 WORDS = "about"  # changes no take
 Retrieval = Literal["similar", "random", "recent"]
@@ -47,9 +47,10 @@ class Arm:
     def __post_init__(self) -> None:
         if not self.name or not all(letter.isalnum() or letter in "-." for letter in self.name):
             raise ValueError(f"arm is named {self.name!r}; use letters, digits, - and . only")
-        parts = self.changes.values() if isinstance(self.changes, Mapping) else [None]
-        if not all(isinstance(fields, Mapping) for fields in parts):
-            raise ValueError(f"changes of arm {self.name!r} is {self.changes!r}; it must be fields and values by part")
+        where = f"changes of arm {self.name!r}"
+        refuse_unknown(self.changes, PARTS, where)
+        for part, changes in self.changes.items():
+            refuse_unknown(changes, [each.name for each in fields(PARTS[part])], f"{where}, {part}")
         if self.retrieval not in get_args(Retrieval):
             raise ValueError(
                 f"retrieval of arm {self.name!r} is {self.retrieval!r}; it must be similar, random or recent"
@@ -83,9 +84,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole comparison.
+    """A whole comparison, and the content of its `plan.json`.
 
     Attributes:
+        format: of the file.
         backbone: name of a preset, or a pipeline folder.
         arms: the baseline first, then the arm that the claim is about, then others.
         stories: the prompts, in their scenarios.
@@ -96,11 +98,14 @@ class Plan:
         dtype, device, codec: as for `generate`.
         about: by scenario, what happens in it, in words.
         metrics: names of metrics beside those that are always measured.
+        backbone_id: the weights that the backbone's name stood for; None where nobody has looked.
 
     Raises:
         ValueError: naming what can't be, and what would be right.
     """
 
+    FORMAT: ClassVar[int] = 1
+    format: Literal[1] = field(default=1, kw_only=True)
     backbone: str
     arms: tuple[Arm, ...]
     stories: tuple[Story, ...]
@@ -108,11 +113,12 @@ class Plan:
     horizons_s: tuple[float, ...]
     embedders: str
     embed_every: int = 1
-    dtype: str = "float32"
+    dtype: DType = "float32"
     device: str = "auto"
-    codec: str = "vp9"
+    codec: Codec = "vp9"
     about: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
+    backbone_id: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -172,10 +178,7 @@ class Plan:
         if cell.arm.retrieval != "similar":  # it chooses from all of the past
             changes.setdefault("memory", {}).setdefault("establish", 0.0)
         try:
-            parts = {
-                part: replace(getattr(preset, part), **changes.get(part, {}))
-                for part in ("context", "sampler", "memory", "output")
-            }
+            parts: dict[str, Any] = {part: replace(getattr(preset, part), **changes.get(part, {})) for part in PARTS}
             cues = tuple(Cue(second, prompt) for second, prompt in cell.story.cues)
             return TakeRequest(cell.story.prompt, self.seconds, cues, cell.seed, **parts)
         except (TypeError, ValueError) as error:
@@ -217,7 +220,7 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {"format": PLAN_FORMAT, **json.loads(json.dumps(asdict(self)))}
+        return dict(json.loads(json.dumps(asdict(self))))
 
 
 def check_run(run: Path, plan: Plan) -> None:
@@ -237,9 +240,8 @@ def check_content(run: Path, plan: Plan) -> None:
         ValueError: if the folder holds another comparison, or something else.
     """
     if (run / PLAN).exists():
-        kept = read_json(run / PLAN)
-        kept.setdefault("metrics", [])  # plans of before they could be named
-        changed = [name for name, value in _kept(plan).items() if kept.get(name) != value and name != WORDS]
+        kept, asked = read_plan(run).as_dict(), _with_weights(plan).as_dict()
+        changed = [name for name, value in asked.items() if kept[name] != value and name != WORDS]
         if changed:
             raise ValueError(f"{run} holds another comparison ({', '.join(changed)} differ); choose another folder")
     elif run.exists() and (not run.is_dir() or any(path.name != LOCK for path in run.iterdir())):
@@ -252,12 +254,12 @@ def check_content(run: Path, plan: Plan) -> None:
 def keep_plan(run: Path, plan: Plan) -> None:
     """Write the plan into a run's folder, unless it is there."""
     if not (run / PLAN).exists():
-        write_json(run / PLAN, _kept(plan))
+        write_json(run / PLAN, _with_weights(plan).as_dict())
 
 
-def _kept(plan: Plan) -> dict[str, Any]:
-    """The plan, and which weights its backbone's name stood for."""
-    return {**plan.as_dict(), WEIGHTS: backbone_id(load_preset(plan.backbone).folder)}
+def _with_weights(plan: Plan) -> Plan:
+    """The plan, and which weights its backbone's name stands for."""
+    return replace(plan, backbone_id=backbone_id(load_preset(plan.backbone).folder))
 
 
 def read_plan(run: Path) -> Plan:
@@ -266,30 +268,7 @@ def read_plan(run: Path) -> Plan:
     Raises:
         ValueError: if there is none, or it is of another version.
     """
-    return read_plan_file(run / PLAN)
-
-
-def read_plan_file(path: Path) -> Plan:
-    """A plan from its JSON file.
-
-    Raises:
-        ValueError: if it can't be read, or is of another version.
-    """
-    content = read_json(path)
-    content.pop(WEIGHTS, None)
-    if content.pop("format", None) != PLAN_FORMAT:
-        raise ValueError(f"{path} is no plan, or one of another version")
-    try:
-        arms = tuple(Arm(**arm) for arm in content.pop("arms"))
-        stories = tuple(
-            Story(**{**story, "cues": tuple((second, prompt) for second, prompt in story["cues"])})
-            for story in content.pop("stories")
-        )
-        return Plan(arms=arms, stories=stories, horizons_s=tuple(content.pop("horizons_s")),
-            metrics=tuple(content.pop("metrics", ())), **content,
-        )  # fmt: skip
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no plan: {error}") from error
+    return read_document(run / PLAN, Plan)
 
 
 def read_plan_to_repeat(path: Path) -> Plan:
@@ -298,23 +277,8 @@ def read_plan_to_repeat(path: Path) -> Plan:
     Raises:
         ValueError: if it can't be read, or its backbone's name now stands for other weights.
     """
-    plan = read_plan_file(path)
-    kept, present = read_json(path).get(WEIGHTS), backbone_id(load_preset(plan.backbone).folder)
-    if kept not in (None, present):
-        raise ValueError(f"{path} was made with weights {kept} of {plan.backbone}; here they are {present}")
+    plan = read_document(path, Plan)
+    present = _with_weights(plan).backbone_id
+    if plan.backbone_id not in (None, present):
+        raise ValueError(f"{path} was made with weights {plan.backbone_id} of {plan.backbone}; here they are {present}")
     return plan
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        ValueError: if it can't be read.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} can't be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no object")
-    return content

@@ -8,7 +8,6 @@ VBench.
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.drift import Floats, unit
+from longlive_rag.documents import parse, read_json
 
 CLIP_S = 2.0
 SLOW_WEIGHT = 0.5  # of VBench-Long's two branches
@@ -116,8 +116,8 @@ class MappingTable:
             ValueError: if the file can't be read or holds something else.
         """
         try:
-            return cls(tuple((float(raw), float(mapped)) for raw, mapped in json.loads(path.read_text())))
-        except (OSError, TypeError, ValueError) as error:
+            return cls(parse(read_json(path), tuple[tuple[float, float], ...], "it"))
+        except ValueError as error:
             raise ValueError(f"{path} is no mapping table (a JSON list of [raw, mapped] pairs): {error}") from error
 
     def __call__(self, raw: float) -> float | None:

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.drift import Floats
+from eval.measures import Measures
 from eval.plan import Cell
-from eval.results import Takes
 from eval.windows import LAST_S
 from longlive_rag.timeline import Timeline
 from retrieval.selection import candidate_frames
+
+if TYPE_CHECKING:
+    from eval.results import Takes
 
 AFTER_CUE_S = 2.0
 Shown = tuple[float, float, float, float]
@@ -66,13 +69,13 @@ def what_was_recalled(takes: Takes, embedder: str) -> list[Recalled]:
     return found
 
 
-def _of_take(measures: Mapping[str, Any], record: Mapping[str, Any], embedder: str) -> list[Shown | None]:
+def _of_take(measures: Measures, record: Mapping[str, Any], embedder: str) -> list[Shown | None]:
     """What was brought back, and could have been, before each horizon; None where nothing was."""
     timeline = _timeline(record)
     cosines = cosine_of_latents(measures, timeline, embedder)
     return [
         _shown(cosines, list(_selections(record, timeline, horizon_s)), record["request"]["context"])
-        for horizon_s in measures["horizons_s"]
+        for horizon_s in measures.horizons_s
     ]
 
 
@@ -85,13 +88,13 @@ def _shown(cosines: Floats, selections: Sequence[Mapping[str, Any]], context: Ma
     return *_seen_and_likeness(cosines[recalled]), *_seen_and_likeness(cosines[past])
 
 
-def cosine_of_latents(measures: Mapping[str, Any], timeline: Timeline, embedder: str) -> Floats:
+def cosine_of_latents(measures: Measures, timeline: Timeline, embedder: str) -> Floats:
     """Mean cosine to the reference of every latent frame [latents], over those of its pixel frames that were embedded.
 
     NaN is: the subject is not seen in them. A latent frame of which no pixel frame was embedded is as the one before.
     """
-    seconds = np.array(measures["per_frame"]["seconds"], np.float64)
-    cosines = np.array(measures["per_frame"]["cosine"][embedder], np.float64)
+    seconds = np.array(measures.per_frame.seconds, np.float64)
+    cosines = np.array(measures.per_frame.cosine[embedder], np.float64)
     latents = np.array([timeline.latent_at(round(second * timeline.fps)) for second in seconds])
     values = np.full(timeline.latent_frames, np.nan)
     for latent in range(timeline.latent_frames):

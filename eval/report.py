@@ -6,7 +6,7 @@ import base64
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ from PIL import Image
 
 from eval import figures
 from eval.plan import Arm, Cell, Plan
-from eval.recalled import AFTER_CUE_S, Recalled, what_was_recalled
-from eval.results import Comparison, Takes, compare_all, summarise
+from eval.recalled import AFTER_CUE_S, Recalled
+from eval.results import Comparison, Results, Takes, compare_all, summarise
 from eval.runs import take_folder
 from eval.scenarios import Story
 from eval.windows import REFERENCE_S
+from longlive_rag.documents import write_document
 from longlive_rag.takes.folder import MEMORY_MAP
-from retrieval.files import write_json, write_whole
+from retrieval.files import write_whole
 
 REPORT, RESULTS, TABLE, FIGURES = "report.html", "results.json", "takes.csv", "figures"
 MOST_ENDINGS = 32
@@ -55,7 +56,7 @@ class Picture:
     base64: str
 
 
-def write_report(run: Path, plan: Plan) -> dict[str, Any]:
+def write_report(run: Path, plan: Plan) -> Results:
     """Write report, pictures, table and results into a run's folder; returns the results.
 
     Raises:
@@ -64,17 +65,15 @@ def write_report(run: Path, plan: Plan) -> dict[str, Any]:
     takes = Takes(run, plan)
     comparisons = compare_all(takes)
     results = summarise(takes, comparisons)
-    embedder = next(iter(results["embedders"]))
-    recalled = what_was_recalled(takes, embedder)
-    results["recalled"] = [asdict(row) for row in recalled]
+    embedder = next(iter(results.embedders))
     (run / FIGURES).mkdir(exist_ok=True)
     contents = {
         "plan": plan, "results": results, "embedder": embedder, "after_cue_s": AFTER_CUE_S,
-        "scenarios": [_scenario(takes, name, embedder, comparisons, recalled) for name in plan.scenarios],
+        "scenarios": [_scenario(takes, name, embedder, results) for name in plan.scenarios],
         "guardrails": _guardrails(results), "noise_floor": _noise_floor(results), "facts": _conditions(plan, results),
     }  # fmt: skip
     page = render("comparison.html.j2", contents)
-    write_json(run / RESULTS, results)
+    write_document(run / RESULTS, results)
     write_whole(run / TABLE, _csv(takes).encode())
     write_whole(run / REPORT, page.encode())
     return results
@@ -85,12 +84,10 @@ def render(template: str, contents: dict[str, Any]) -> str:
     return PAGES.get_template(template).render(contents) + "\n"
 
 
-def _scenario(
-    takes: Takes, name: str, embedder: str, comparisons: Sequence[Comparison], recalled: Sequence[Recalled]
-) -> dict[str, Any]:
+def _scenario(takes: Takes, name: str, embedder: str, results: Results) -> dict[str, Any]:
     """What the page shows of one scenario."""
     plan = takes.plan
-    comparisons = [c for c in comparisons if c.scenario == name]
+    comparisons = [c for c in results.comparisons if c.scenario == name]
     drift = [c for c in comparisons if c.outcome.startswith(f"drift.{embedder}@")]
     interval_plot = figures.interval_plot(drift, [arm.name for arm in plan.arms])
     return {
@@ -100,7 +97,7 @@ def _scenario(
         "intervals": _figure(takes.run, f"{name}-intervals", interval_plot),
         "pairs": _pairs(takes, name, embedder),
         "companions": _companions(comparisons, plan, embedder),
-        "recalled": _recalled([row for row in recalled if row.scenario == name]),
+        "recalled": _recalled([row for row in results.recalled if row.scenario == name]),
     }
 
 
@@ -253,38 +250,38 @@ def _told(story: Story) -> str:
     return f"{story.prompt}.{cues}{' ...' if len(story.cues) > 4 else ''}"
 
 
-def _guardrails(results: dict[str, Any]) -> Table:
+def _guardrails(results: Results) -> Table:
     tones = {"kept": "better", "broken": "worse"}
-    rows = [
+    rows: list[list[str | Toned]] = [
         [
-            rail["companion"], rail["scenario"], rail["arm"], f"{rail['worse_by']:+.4f}",
-            "-" if rail["at_most"] is None else f"{rail['at_most']:+.4f}", f"{rail['margin']:.4f}",
-            Toned(rail["state"], tones.get(rail["state"], "")),
+            rail.companion, rail.scenario, rail.arm, f"{rail.worse_by:+.4f}",
+            "-" if rail.at_most is None else f"{rail.at_most:+.4f}", f"{rail.margin:.4f}",
+            Toned(rail.state, tones.get(rail.state, "")),
         ]
-        for rail in results["guardrails"]
+        for rail in results.guardrails
     ]  # fmt: skip
     return Table(["guardrail", "scenario", "arm", "worse by", "at most", "margin", "state"], rows)
 
 
-def _noise_floor(results: dict[str, Any]) -> Table:
+def _noise_floor(results: Results) -> Table:
     """The baseline against itself; no rows with one seed."""
     rows = [
         [
-            floor["outcome"], floor["scenario"], f"{floor['mean']:+.4f}", _interval(floor["low"], floor["high"], 4),
-            f"{floor['mean_absolute']:.4f}", str(floor["prompts"]),
+            floor.outcome, floor.scenario, f"{floor.mean:+.4f}", _interval(floor.low, floor.high, 4),
+            f"{floor.mean_absolute:.4f}", str(floor.prompts),
         ]
-        for floor in results["noise_floor"]
-        if floor["outcome"].startswith("drift.")
+        for floor in results.noise_floor
+        if floor.outcome.startswith("drift.")
     ]  # fmt: skip
     return Table(["outcome", "scenario", "mean difference", "95 % interval", "mean |difference|", "prompts"], rows)
 
 
-def _conditions(plan: Plan, results: dict[str, Any]) -> dict[str, Any]:
-    run, versions = results["conditions"]["run"], results["conditions"]["versions"]
+def _conditions(plan: Plan, results: Results) -> dict[str, Any]:
+    run, versions = results.conditions["run"], results.conditions["versions"]
     return {
         "backbone": run["backbone"], "device": run["device"], "dtype": run["dtype"], "threads": run["threads"],
         "noise": run["noise"], "video": run["codec"], "embedded": f"every {plan.embed_every}. frame",
-        **{f"embedder {name}": about_embedder(about) for name, about in results["embedders"].items()},
+        **{f"embedder {name}": about_embedder(about) for name, about in results.embedders.items()},
         **{f"arm {arm.name}": _settings(arm) for arm in plan.arms},
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }  # fmt: skip

@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from eval.drift import Drift, drift_at
+from eval.measures import Measures, Noise
 from eval.outcomes import Outcome, outcomes
-from eval.plan import Cell, Plan, read_json
+from eval.plan import Cell, Plan
+from eval.recalled import Recalled, what_was_recalled
 from eval.runs import MEASURES, NOISE, is_finished, take_folder
 from eval.statistics import LEVEL, Paired, detectable_effect, holm, paired
 from eval.windows import DriftWindows
+from longlive_rag.documents import Versioned, read_document, read_json
 from longlive_rag.takes.folder import RECORD
 
-RESULTS_FORMAT = 1
+State = Literal["kept", "broken", "unclear"]
 TIMINGS = ("load_seconds",)  # of a take's conditions: every process has its own
 
 
@@ -77,6 +81,71 @@ class Comparison:
     p_holm: float | None = None
 
 
+@dataclass(frozen=True)
+class Guarded:
+    """A companion of an arm at the longest horizon.
+
+    Attributes:
+        margin: how much worse is still allowed.
+        worse_by: mean paired difference; positive is worse.
+        at_most: its interval's worse end; None where it has none.
+        state: `broken`: the mean is beyond the margin; `kept`: the interval is within; `unclear`: neither.
+    """
+
+    scenario: str
+    arm: str
+    companion: str
+    margin: float
+    worse_by: float
+    at_most: float | None
+    state: State
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """Two seeds of the baseline against each other: mean of differences and of their sizes, over prompts."""
+
+    scenario: str
+    outcome: str
+    prompts: int
+    mean_absolute: float
+    mean: float
+    low: float | None
+    high: float | None
+
+
+class Results(Versioned):
+    """`results.json`.
+
+    Attributes:
+        takes: how many.
+        prompts: how many, by scenario.
+        verdicts: a sentence each.
+        detectable_effect: in standard deviations over prompts, by scenario.
+        other_noise: by arm, takes whose noise was not the baseline's.
+        embedders: what is on record of each; the first is the primary one.
+        conditions: of the first take: `run`, `versions`, `request`.
+        mixed_conditions: by name, how many takes had which value.
+        warnings: what a reader must know, a sentence each.
+        recalled: what memory brought back.
+    """
+
+    complete: bool = True
+    takes: int
+    prompts: dict[str, int]
+    verdicts: list[str]
+    comparisons: list[Comparison]
+    guardrails: list[Guarded]
+    noise_floor: list[NoiseFloor]
+    detectable_effect: dict[str, float]
+    other_noise: dict[str, list[str]]
+    embedders: dict[str, dict[str, Any]]
+    conditions: dict[str, dict[str, Any]]
+    mixed_conditions: dict[str, dict[str, int]] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
+    recalled: list[Recalled] = Field(default_factory=list)
+
+
 class Takes:
     """The measures of all takes of a run.
 
@@ -92,16 +161,16 @@ class Takes:
                 "run the comparison again to go on"
             )
         self.run, self.plan = run, plan
-        self.measures = {cell.name: read_json(take_folder(run, cell) / MEASURES) for cell in plan.cells}
-        self.noise = {cell.name: read_json(take_folder(run, cell) / NOISE)["sha256"] for cell in plan.cells}
+        self.measures = {cell.name: read_document(take_folder(run, cell) / MEASURES, Measures) for cell in plan.cells}
+        self.noise = {cell.name: read_document(take_folder(run, cell) / NOISE, Noise).sha256 for cell in plan.cells}
         self.outcomes = outcomes(plan, self.measures.values())
-        self._pairs: dict[tuple[str, str, int], tuple[dict[str, Any], dict[str, Any]]] = {}
+        self._pairs: dict[tuple[str, str, int], tuple[Measures, Measures]] = {}
 
-    def of(self, arm: str, story: str, seed: int) -> dict[str, Any]:
+    def of(self, arm: str, story: str, seed: int) -> Measures:
         """Measures of one take."""
         return self.measures[f"{arm}/{story}-seed{seed}"]
 
-    def pair(self, arm: str, story: str, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    def pair(self, arm: str, story: str, seed: int) -> tuple[Measures, Measures]:
         """Measures of an arm's take and the baseline's; drift is read from frames that show the subject in both."""
         key = arm, story, seed
         if key not in self._pairs:
@@ -110,33 +179,34 @@ class Takes:
 
     def record(self, cell: Cell) -> dict[str, Any]:
         """A take's `take.json`."""
-        return read_json(take_folder(self.run, cell) / RECORD)
+        record: dict[str, Any] = read_json(take_folder(self.run, cell) / RECORD)
+        return record
 
 
-def on_common_frames(arm: dict[str, Any], baseline: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def on_common_frames(arm: Measures, baseline: Measures) -> tuple[Measures, Measures]:
     """Two matched takes' measures, their drift read again from the frames in which the subject is seen in both.
 
     A take in which the subject is rarely seen would else be judged by its best moments. Coverages stay each take's own,
     and so does the reference. Where all frames count in both, nothing changes. Other arms have no influence.
     """
-    windows = DriftWindows(arm["origin_s"])
-    drifts: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-    for name in arm["drift"]:
-        cosines = [np.array(each["per_frame"]["cosine"][name], np.float64) for each in (arm, baseline)]
+    windows = DriftWindows(arm.origin_s)
+    drifts: tuple[dict[str, list[Drift]], dict[str, list[Drift]]] = ({}, {})
+    for name in arm.drift:
+        cosines = [np.array(each.per_frame.cosine[name], np.float64) for each in (arm, baseline)]
         missing = np.isnan(cosines).any(axis=0)
         for found, each, values in zip(drifts, (arm, baseline), cosines, strict=True):
-            found[name] = each["drift"][name]
+            found[name] = each.drift[name]
             if missing.any():
-                seconds, common = np.array(each["per_frame"]["seconds"]), np.where(missing, np.nan, values)
+                seconds, common = np.array(each.per_frame.seconds), np.where(missing, np.nan, values)
                 found[name] = [
-                    _with_means_of(drift, drift_at(common, seconds, drift["horizon_s"], windows))
-                    for drift in each["drift"][name]
+                    _with_means_of(drift, drift_at(common, seconds, drift.horizon_s, windows))
+                    for drift in each.drift[name]
                 ]
-    return {**arm, "drift": drifts[0]}, {**baseline, "drift": drifts[1]}
+    return arm.model_copy(update={"drift": drifts[0]}), baseline.model_copy(update={"drift": drifts[1]})
 
 
-def _with_means_of(drift: dict[str, Any], other: Drift) -> dict[str, Any]:
-    return {**drift, "value": other.value, "opening": other.opening, "last": other.last}
+def _with_means_of(drift: Drift, other: Drift) -> Drift:
+    return replace(drift, value=other.value, opening=other.opening, last=other.last)
 
 
 def differences(takes: Takes, outcome: Outcome, scenario: str, arm: str) -> tuple[dict[str, float], dict[str, Any]]:
@@ -166,7 +236,7 @@ def differences(takes: Takes, outcome: Outcome, scenario: str, arm: str) -> tupl
 def compare_all(takes: Takes) -> list[Comparison]:
     """Every arm against the baseline, on every outcome, in every scenario; Holm over the confirmatory ones."""
     plan = takes.plan
-    primary = f"drift.{next(iter(takes.measures[plan.cells[0].name]['drift']))}@"
+    primary = f"drift.{next(iter(takes.measures[plan.cells[0].name].drift))}@"
     baseline = plan.arms[0].name
     found = []
     for scenario in plan.scenarios:
@@ -190,7 +260,7 @@ def _with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return [replace(c, p_holm=adjusted.get(id(c))) for c in comparisons]
 
 
-def noise_floor(takes: Takes) -> list[dict[str, Any]]:
+def noise_floor(takes: Takes) -> list[NoiseFloor]:
     """How far two takes of the baseline lie apart that differ in their seeds only (seed 0 minus seed 1), by outcome."""
     plan = takes.plan
     if plan.seeds < 2:
@@ -207,18 +277,18 @@ def noise_floor(takes: Takes) -> list[dict[str, Any]]:
             if apart:
                 result = paired(apart, outcome.lower_is_better)
                 found.append(
-                    {
-                        "scenario": scenario, "outcome": outcome.name, "prompts": result.prompts,
-                        "mean_absolute": float(np.abs(apart).mean()), "mean": result.mean,
-                        "low": result.low, "high": result.high,
-                    }
+                    NoiseFloor(
+                        scenario, outcome.name, result.prompts, float(np.abs(apart).mean()), result.mean, result.low,
+                        result.high,
+                    )
                 )  # fmt: skip
     return found
 
 
-def guardrails(takes: Takes, comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """Companions of every arm at the longest horizon: `kept`, `broken`, or `unclear` (the interval says neither)."""
-    last_s, found = takes.plan.horizons_s[-1], []
+def guardrails(takes: Takes, comparisons: Sequence[Comparison]) -> list[Guarded]:
+    """Companions of every arm at the longest horizon."""
+    last_s = takes.plan.horizons_s[-1]
+    found: list[Guarded] = []
     of_pair = {(c.scenario, c.arm, c.outcome): c for c in comparisons}
     for rail in GUARDRAILS:
         for c in comparisons:
@@ -232,13 +302,9 @@ def guardrails(takes: Takes, comparisons: Sequence[Comparison]) -> list[dict[str
             worse = sign * c.paired.mean
             ends = [end for end in (c.paired.low, c.paired.high) if end is not None]
             worst = max((sign * end for end in ends), default=None)
-            kept = "broken" if worse > margin else "kept" if worst is not None and worst <= margin else "unclear"
-            found.append(
-                {
-                    "scenario": c.scenario, "arm": c.arm, "companion": c.label, "margin": margin, "worse_by": worse,
-                    "at_most": worst, "state": kept,
-                }
-            )  # fmt: skip
+            within = worst is not None and worst <= margin
+            state: State = "broken" if worse > margin else "kept" if within else "unclear"
+            found.append(Guarded(c.scenario, c.arm, c.label, margin, worse, worst, state))
     return found
 
 
@@ -290,27 +356,27 @@ def mixed_conditions(takes: Takes) -> dict[str, dict[str, int]]:
         record = takes.record(cell)
         run = {name: value for name, value in _without_place(record["run"]).items() if name not in TIMINGS}
         parts = {"run": run, "versions": record["versions"]}
-        parts["embedders"] = takes.measures[cell.name]["embedders"]
+        parts["embedders"] = takes.measures[cell.name].embedders
         for part, values in parts.items():
             for name, value in values.items():
                 counts.setdefault(f"{part}.{name}", Counter())[json.dumps(value, sort_keys=True)] += 1
     return {name: dict(found) for name, found in counts.items() if len(found) > 1}
 
 
-def warnings(results: Mapping[str, Any]) -> list[str]:
+def warnings(results: Results) -> list[str]:
     """What a reader must know before believing the figures, a sentence each."""
     notes = []
-    if next(iter(results["embedders"])) in ("pixels", "latent"):
+    if next(iter(results.embedders)) in ("pixels", "latent"):
         notes.append("The primary embedder knows nothing of subjects: these figures are of pictures, not of identity.")
-    for arm, others in results["other_noise"].items():
+    for arm, others in results.other_noise.items():
         if others:
             notes.append(
                 f"{arm}: {len(others)} takes draw other noise than the baseline, so their pairs are not matched."
             )
-    for name, counts in results["mixed_conditions"].items():
+    for name, counts in results.mixed_conditions.items():
         found = ", ".join(f"{value} ({count})" for value, count in counts.items())
         notes.append(f"Not all takes were made under the same conditions: {name} is {found}.")
-    broken = sorted({f"{g['arm']} ({g['companion']})" for g in results["guardrails"] if g["state"] == "broken"})
+    broken = sorted({f"{g.arm} ({g.companion})" for g in results.guardrails if g.state == "broken"})
     if broken:
         notes.append(
             f"Guardrails broken: {', '.join(broken)}. Less drift is no merit where the video is less of a video."
@@ -323,29 +389,29 @@ def _without_place(run: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in run.items() if name != "folder"}
 
 
-def summarise(takes: Takes, comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """All results, as plain data for JSON; `comparisons` are those of `compare_all`."""
+def summarise(takes: Takes, comparisons: Sequence[Comparison]) -> Results:
+    """All results; `comparisons` are those of `compare_all`."""
     plan = takes.plan
     confirmatory = [c for c in comparisons if c.confirmatory]
     prompts = {name: sum(story.scenario == name for story in plan.stories) for name in plan.scenarios}
     first = takes.record(plan.cells[0])
-    results = {
-        "format": RESULTS_FORMAT,
-        "complete": True,
-        "takes": len(plan.cells),
-        "prompts": prompts,
-        "verdicts": [verdict(c) for c in confirmatory if c.horizon_s == plan.horizons_s[-1]],
-        "comparisons": [asdict(c) for c in comparisons],
-        "guardrails": guardrails(takes, comparisons),
-        "noise_floor": noise_floor(takes),
-        "detectable_effect": {name: detectable_effect(count) for name, count in prompts.items()},
-        "other_noise": same_noise(takes),
-        "embedders": takes.measures[plan.cells[0].name]["embedders"],
-        "conditions": {
+    embedders = takes.measures[plan.cells[0].name].embedders
+    results = Results(
+        takes=len(plan.cells),
+        prompts=prompts,
+        verdicts=[verdict(c) for c in confirmatory if c.horizon_s == plan.horizons_s[-1]],
+        comparisons=list(comparisons),
+        guardrails=guardrails(takes, comparisons),
+        noise_floor=noise_floor(takes),
+        detectable_effect={name: detectable_effect(count) for name, count in prompts.items()},
+        other_noise=same_noise(takes),
+        embedders=embedders,
+        conditions={
             "run": _without_place(first["run"]),
             "versions": first["versions"],
             "request": first["request"],
         },
-        "mixed_conditions": mixed_conditions(takes),
-    }
-    return {**results, "warnings": warnings(results)}
+        mixed_conditions=mixed_conditions(takes),
+        recalled=what_was_recalled(takes, next(iter(embedders))),
+    )
+    return results.model_copy(update={"warnings": warnings(results)})

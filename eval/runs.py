@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eval.measure import MEASURES_FORMAT
-from eval.plan import Cell, read_json
+from eval.measures import Measures
+from eval.plan import Cell
+from longlive_rag.documents import read_document
 
 TAKES = "takes"
 NOISE = "noise.json"
@@ -20,7 +21,7 @@ def take_folder(run: Path, cell: Cell) -> Path:
 def is_finished(run: Path, cell: Cell) -> bool:
     """Whether a take of a run is made, and measured by this version: its measures are written last."""
     try:
-        measures = read_json(take_folder(run, cell) / MEASURES)
+        read_document(take_folder(run, cell) / MEASURES, Measures)
     except ValueError:
         return False
-    return measures.get("format") == MEASURES_FORMAT
+    return True

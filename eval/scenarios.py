@@ -6,19 +6,21 @@ A scenario is a template; a subject fills it in. Both are JSON, so that a backbo
 
 from __future__ import annotations
 
-import json
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
 
 from backbone.errors import FieldError
+from longlive_rag.documents import Document, parse, read_json
 from longlive_rag.presets.prompts import read_prompts
 
 BUILT_IN = Path(__file__).with_name("scenarios.json")
 PLAIN = "plain"
-TIMES = ("at", "before_horizon", "after_horizon")
+Seconds = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -45,47 +47,74 @@ class Story:
         return ((0.0, self.prompt), *self.cues)
 
 
-def read_scenarios(path: Path | None = None) -> dict[str, dict[str, Any]]:
+class ScenarioCue(Document):
+    """A prompt that takes over `at` seconds, or so long before or after every horizon."""
+
+    prompt: str
+    at: Seconds | None = None
+    before_horizon: Seconds | None = None
+    after_horizon: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _has_one_time(self) -> Self:
+        if [self.at, self.before_horizon, self.after_horizon].count(None) != 2:
+            raise ValueError("a cue has one of at, before_horizon and after_horizon, in seconds")
+        return self
+
+
+class Scenario(Document):
+    """A template of a prompt schedule: words in braces are filled in by a subject.
+
+    Attributes:
+        about: what happens in it, in words.
+        origin_s: when the subject is first seen as it should be.
+    """
+
+    prompt: str
+    about: str = ""
+    origin_s: Seconds = 0.0
+    cues: list[ScenarioCue] = Field(default_factory=list)
+
+    def timed(self, horizons_s: Sequence[float]) -> list[tuple[float, str]]:
+        """Cues with their seconds; relative ones once for each horizon, those after the last one left out."""
+        timed = [(cue.at, cue.prompt) for cue in self.cues if cue.at is not None]
+        for cue in self.cues:
+            if cue.before_horizon is not None:
+                timed += [(horizon - cue.before_horizon, cue.prompt) for horizon in horizons_s]
+            elif cue.after_horizon is not None:
+                timed += [(horizon + cue.after_horizon, cue.prompt) for horizon in horizons_s[:-1]]
+        return sorted(timed, key=lambda cue: cue[0])
+
+    def in_given_order(self, horizons_s: Sequence[float]) -> bool:
+        """Whether all fixed cues come before those of the first horizon, and one horizon's before the next one's."""
+        fixed = [cue.at for cue in self.cues if cue.at is not None]
+        before = [cue.before_horizon for cue in self.cues if cue.before_horizon is not None]
+        after = [cue.after_horizon for cue in self.cues if cue.after_horizon is not None]
+        begin = [horizon - max(before, default=0) for horizon in horizons_s]
+        end = [horizon + max(after, default=0) for horizon in horizons_s]
+        fits = not before or max(fixed, default=0) < begin[0]
+        return fits and all(a < b for a, b in zip(end, begin[1:], strict=False))
+
+    @property
+    def words(self) -> list[str]:
+        """What a subject must fill in."""
+        texts = [self.prompt, *(cue.prompt for cue in self.cues)]
+        words = (word for text in texts for _, word, _, _ in string.Formatter().parse(text) if word)
+        return list(dict.fromkeys(words))
+
+
+def read_scenarios(path: Path | None = None) -> dict[str, Scenario]:
     """Scenarios by name, from a file or those that come with the package.
 
     Raises:
         ValueError: if the file can't be read, or a scenario lacks something or has something unknown.
     """
     path = path or BUILT_IN
-    scenarios = _read_json(path)
-    if not isinstance(scenarios, dict):
-        raise ValueError(f"{path} must hold an object: scenario name to prompt and cues")
-    for name, scenario in scenarios.items():
+    scenarios = parse(read_json(path), dict[str, Scenario], str(path))
+    for name in scenarios:
         if name != _fit_for_a_folder(name):
             raise ValueError(f"scenario {name!r} in {path} must be named by letters, digits, - and . only")
-        if not isinstance(scenario, dict) or "prompt" not in scenario:
-            raise ValueError(f"scenario {name!r} in {path} has no prompt")
-        unknown = set(scenario) - {"about", "origin_s", "prompt", "cues"}
-        if unknown:
-            raise ValueError(f"scenario {name!r} in {path} has unknown fields: {', '.join(sorted(unknown))}")
-        origin_s, cues = scenario.get("origin_s", 0), scenario.get("cues", [])
-        if not isinstance(scenario["prompt"], str) or not _is_time(origin_s) or not isinstance(cues, list):
-            raise ValueError(
-                f"scenario {name!r} in {path} must have a prompt in words, origin_s in seconds and a list of cues"
-            )
-        for cue in cues:
-            if not _is_timed_prompt(cue):
-                raise ValueError(
-                    f"a cue of scenario {name!r} in {path} must have a prompt and one of {', '.join(TIMES)} in "
-                    f"seconds, got {cue}"
-                )
     return scenarios
-
-
-def _is_time(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-
-
-def _is_timed_prompt(cue: Any) -> bool:
-    """Whether this is a cue of a scenario: a prompt, and one time."""
-    if not isinstance(cue, dict) or len(cue) != 2 or not isinstance(cue.get("prompt"), str):
-        return False
-    return all(name in TIMES and _is_time(value) for name, value in cue.items() if name != "prompt")
 
 
 def read_subjects(path: Path) -> list[dict[str, Any]]:
@@ -98,7 +127,7 @@ def read_subjects(path: Path) -> list[dict[str, Any]]:
         ValueError: if the file can't be read, is empty, or names a subject twice.
     """
     if path.suffix == ".json":
-        subjects = _read_json(path)
+        subjects = read_json(path)
         if not isinstance(subjects, list) or not all(isinstance(subject, dict) for subject in subjects):
             raise ValueError(f"{path} must hold a list of objects")
     else:
@@ -106,7 +135,7 @@ def read_subjects(path: Path) -> list[dict[str, Any]]:
     if not subjects:
         raise ValueError(f"{path} holds no prompts")
     named = [{"id": f"{number:03d}", **subject} for number, subject in enumerate(subjects, start=1)]
-    ids = [subject["id"] for subject in named]
+    ids = [str(subject["id"]) for subject in named]
     twice = sorted({each for each in ids if ids.count(each) > 1})
     if twice:
         raise ValueError(f"{path} names {twice[0]!r} twice; every prompt needs an id of its own")
@@ -116,7 +145,7 @@ def read_subjects(path: Path) -> list[dict[str, Any]]:
 def stories(
     subjects: Sequence[Mapping[str, Any]],
     names: Sequence[str],
-    scenarios: Mapping[str, Mapping[str, Any]],
+    scenarios: Mapping[str, Scenario],
     horizons_s: Sequence[float],
 ) -> tuple[Story, ...]:
     """Every subject in every scenario of `names`.
@@ -130,82 +159,29 @@ def stories(
     return tuple(_story(subject, name, scenarios[name], horizons_s) for name in names for subject in subjects)
 
 
-def _story(subject: Mapping[str, Any], name: str, scenario: Mapping[str, Any], horizons_s: Sequence[float]) -> Story:
+def _story(subject: Mapping[str, Any], name: str, scenario: Scenario, horizons_s: Sequence[float]) -> Story:
     story_id = f"{name}-{_fit_for_a_folder(str(subject['id']))}"
     if "prompt" in subject:
         if name != PLAIN:
             raise ValueError(
                 f"prompt {subject['id']} is a whole sentence; scenario {name!r} needs its words by name: "
-                f"a JSON file with {', '.join(_words(scenario))}"
+                f"a JSON file with {', '.join(scenario.words)}"
             )
-        cues = tuple((float(second), prompt) for second, prompt in _cues_of(subject))
-        return Story(story_id, name, str(subject["prompt"]), cues)
-    missing = [word for word in _words(scenario) if word not in subject]
+        told = parse(subject.get("cues", []), tuple[tuple[Seconds, str], ...], f"cues of prompt {subject['id']}")
+        return Story(story_id, name, str(subject["prompt"]), told)
+    missing = [word for word in scenario.words if word not in subject]
     if missing:
         raise ValueError(f"prompt {subject['id']} has no {', '.join(missing)}, which scenario {name!r} needs")
-    timed = sorted(_timed(scenario, horizons_s), key=lambda cue: cue[0])
+    timed = scenario.timed(horizons_s)
     seconds = [second for second, _ in timed]
-    if any(a >= b for a, b in zip([0.0, *seconds], seconds, strict=False)) or not _in_given_order(scenario, horizons_s):
+    rising = all(a < b for a, b in zip([0.0, *seconds], seconds, strict=False))
+    if not rising or not scenario.in_given_order(horizons_s):
         horizons = ", ".join(f"{horizon:g}" for horizon in horizons_s)
         claim = f"scenario {name!r} does not fit horizons {horizons}: its cues would not be in their order"
         raise FieldError("horizons", list(horizons_s), "use longer horizons, further apart", claim=claim)
     cues = tuple((second, prompt.format_map(subject)) for second, prompt in timed)
-    return Story(story_id, name, scenario["prompt"].format_map(subject), cues, float(scenario.get("origin_s", 0)))
-
-
-def _cues_of(subject: Mapping[str, Any]) -> list[list[Any]]:
-    """The cues of a prompt that is a whole sentence.
-
-    Raises:
-        ValueError: unless they are a list of [seconds, prompt].
-    """
-    cues = subject.get("cues", [])
-    pairs: list[Any] = cues if isinstance(cues, list) else [None]
-    if not all(
-        isinstance(cue, list) and len(cue) == 2 and _is_time(cue[0]) and isinstance(cue[1], str) for cue in pairs
-    ):
-        raise ValueError(
-            f'cues of prompt {subject["id"]} is {cues!r}; it must be a list as in [[8, "..."], [14, "..."]]'
-        )
-    return pairs
-
-
-def _timed(scenario: Mapping[str, Any], horizons_s: Sequence[float]) -> list[tuple[float, str]]:
-    """Cues with their seconds; those relative to a horizon once for each, those after the last one left out."""
-    timed = []
-    for cue in scenario.get("cues", ()):
-        if "at" in cue:
-            timed.append((float(cue["at"]), cue["prompt"]))
-        elif "before_horizon" in cue:
-            timed += [(horizon - cue["before_horizon"], cue["prompt"]) for horizon in horizons_s]
-        else:
-            timed += [(horizon + cue["after_horizon"], cue["prompt"]) for horizon in horizons_s[:-1]]
-    return timed
-
-
-def _in_given_order(scenario: Mapping[str, Any], horizons_s: Sequence[float]) -> bool:
-    """Whether all fixed cues come before those of the first horizon, and one horizon's before the next one's."""
-    fixed = [float(cue["at"]) for cue in scenario.get("cues", ()) if "at" in cue]
-    before = [cue["before_horizon"] for cue in scenario.get("cues", ()) if "before_horizon" in cue]
-    after = [cue["after_horizon"] for cue in scenario.get("cues", ()) if "after_horizon" in cue]
-    begin = [horizon - max(before, default=0) for horizon in horizons_s]
-    end = [horizon + max(after, default=0) for horizon in horizons_s]
-    fits = not before or max(fixed, default=0) < begin[0]
-    return fits and all(a < b for a, b in zip(end, begin[1:], strict=False))
-
-
-def _words(scenario: Mapping[str, Any]) -> list[str]:
-    texts = [scenario["prompt"], *(cue["prompt"] for cue in scenario.get("cues", ()))]
-    words = (word for text in texts for _, word, _, _ in string.Formatter().parse(text) if word)
-    return list(dict.fromkeys(words))
+    return Story(story_id, name, scenario.prompt.format_map(subject), cues, scenario.origin_s)
 
 
 def _fit_for_a_folder(text: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in text)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} can't be read: {error}") from error

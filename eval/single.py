@@ -8,6 +8,7 @@ from typing import Any
 
 from eval.footage import Footage
 from eval.measure import IMAGING
+from eval.measures import Measures
 from eval.windows import SHORTEST_HORIZON_S, end_of
 
 USUAL_HORIZONS_S = (30.0, 60.0, 120.0)
@@ -34,21 +35,21 @@ def possible_horizons(videos: Sequence[Footage]) -> tuple[float, ...]:
     return (int(shortest.seconds * 10) / 10,)
 
 
-def drift_rows(measures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def drift_rows(measures: Sequence[Measures]) -> list[dict[str, Any]]:
     """A row a video, embedder and horizon, with the companions of that horizon."""
     rows, changes = [], tuple(f"{name}_drift" for name in IMAGING)
     for each in measures:
-        for embedder, drifts in each["drift"].items():
-            figures = zip(drifts, each["measured_at_s"], each["companions"], each["protocols"], strict=True)
+        for embedder, drifts in each.drift.items():
+            figures = zip(drifts, each.measured_at_s, each.companions, each.protocols, strict=True)
             for drift, measured_at_s, companions, protocols in figures:
-                consistency = protocols["consistency"].get(embedder)
+                consistency = protocols.consistency.get(embedder)
                 rows.append(
                     {
-                        "video": each["video"]["name"], "embedder": embedder, "horizon_s": drift["horizon_s"],
+                        "video": each.video.name, "embedder": embedder, "horizon_s": drift.horizon_s,
                         "measured_at_s": measured_at_s,
-                        "drift": drift["value"], "opening": drift["opening"], "last": drift["last"],
-                        "seen": drift["last_coverage"],
-                        "vbench": None if consistency is None else consistency["vbench"],
+                        "drift": drift.value, "opening": drift.opening, "last": drift.last,
+                        "seen": drift.last_coverage,
+                        "vbench": None if consistency is None else consistency.vbench,
                         **{name: companions[name] for name in ("motion", "repetition", *changes)},
                     }
                 )  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 from eval import figures
 from eval.footage import Footage
+from eval.measures import Measures
 from eval.report import Table, about_embedder, keep_picture, png_of, render
 from eval.single import drift_rows, sentence
 from retrieval.files import write_json, write_whole
@@ -17,9 +18,7 @@ from retrieval.files import write_json, write_whole
 REPORT, RESULTS, TABLE = "drift.html", "drift.json", "drift.csv"
 
 
-def write_single_report(
-    folder: Path, videos: Sequence[Footage], measures: Sequence[dict[str, Any]], command: str
-) -> None:
+def write_single_report(folder: Path, videos: Sequence[Footage], measures: Sequence[Measures], command: str) -> None:
     """Write drift.html, drift.json, drift.csv and curves.png into a folder.
 
     Args:
@@ -28,7 +27,7 @@ def write_single_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = drift_rows(measures)
-    horizons_s = measures[0]["horizons_s"]
+    horizons_s = measures[0].horizons_s
     curves = png_of(figures.single_curves(measures))
     strip = figures.film_strip([(Path(video.name).stem[:16], video.path) for video in videos], (0.0, *horizons_s))
     out = io.StringIO()
@@ -42,12 +41,12 @@ def write_single_report(
         "strip": keep_picture(folder / "strip.png", png_of(strip)),
         "measured": _all_rows(rows),
         "embedders": Table(
-            ["embedder", "what"], [[name, about_embedder(about)] for name, about in measures[0]["embedders"].items()]
+            ["embedder", "what"], [[name, about_embedder(about)] for name, about in measures[0].embedders.items()]
         ),
-        "embed_every": measures[0]["embed_every"],
+        "embed_every": measures[0].embed_every,
         "command": command,
     }
-    write_json(folder / RESULTS, {"videos": list(measures), "command": command})
+    write_json(folder / RESULTS, {"videos": [each.model_dump(mode="json") for each in measures], "command": command})
     write_whole(folder / TABLE, out.getvalue().encode())
     write_whole(folder / REPORT, render("drift.html.j2", contents).encode())
 

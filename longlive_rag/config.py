@@ -282,6 +282,12 @@ def checkpoint_spacing(blocks: int, every_blocks: int) -> int:
     return max(1, blocks // BLOCKS_PER_REPEATED // every_blocks) * every_blocks
 
 
+PARTS: dict[str, Any] = {
+    "context": ContextConfig, "memory": MemoryConfig, "sampler": SamplerConfig, "output": OutputConfig,
+}  # fmt: skip
+"""Parts of a request that a backbone's preset fills in."""
+
+
 @dataclass(frozen=True)
 class Cue:
     """A prompt and the second of the take at which it takes over."""

@@ -7,8 +7,9 @@ text, and keeps the errors with data of the dataclasses inside it.
 from __future__ import annotations
 
 import json
+import tomllib
 import types
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -68,8 +69,23 @@ def read_json(path: Path) -> Any:
     Raises:
         ValueError: if it can't be read, is too large, or says a thing twice.
     """
+    return _read(path, load_json)
+
+
+def read_toml(path: Path) -> Any:
+    """The content of a TOML file, as JSON has it: days and times as text.
+
+    Raises:
+        ValueError: if it can't be read, is too large, or says a thing twice.
+    """
+    return _read(path, lambda text: load_json(json.dumps(tomllib.loads(text), default=str)))
+
+
+def _read(path: Path, load: Callable[[str], Any]) -> Any:
     try:
-        return load_json(read_text(path))
+        return load(read_text(path))
+    except RecursionError as error:
+        raise ValueError(f"{path} can't be read: it is nested too deeply") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{path} can't be read: {reason}") from error
@@ -107,6 +123,14 @@ def nearest(name: str, known: Any) -> str:
     return f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
 
 
+def refuse_unknown(names: Iterable[str], known: Iterable[str], where: str) -> None:
+    """FieldError for the first of `names` that isn't known, with the nearest one that is."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise FieldError(name, None, nearest(name, known), claim=f"{name} is not known", where=where)
+
+
 @cache
 def _adapter(model: Any) -> TypeAdapter[Any]:
     return TypeAdapter(model)
@@ -129,7 +153,9 @@ def _in_words(error: ValidationError, model: Any, where: str) -> FieldError:
         return FieldError(field, None, claim=f"{field} is missing", where=where)
     value = first["input"]
     shown = None if isinstance(value, str | int | float) else KINDS.get(type(value), "null")
-    return FieldError(field or "it", value, first["msg"].replace("Input should be", "it should be"), shown, where=where)
+    plain = FieldError(field or "it", value, shown=shown)  # a front end's name for the field isn't the document's
+    wanted = first["msg"].replace("Input should be", "it should be")
+    return FieldError(plain.field, value, wanted, claim=str(plain), where=where)
 
 
 def dotted(place: tuple[Part, ...]) -> str:

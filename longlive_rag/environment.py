@@ -8,7 +8,7 @@ The config file is `~/.config/longlive-rag/config.toml` (or what LONGLIVE_RAG_CO
 from __future__ import annotations
 
 import os
-import tomllib
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from backbone.errors import FieldError
 
 POLICY_VARIABLE = "LONGLIVE_RAG_LICENSE_POLICY"
 CONFIG_VARIABLE = "LONGLIVE_RAG_CONFIG"
-FIELDS = ("license_policy",)
 PLUGINS = {
     "policy": "longlive_rag.policies",
     "embedder": "longlive_rag.embedders",
@@ -25,6 +24,13 @@ PLUGINS = {
     "checkpoint layout": "longlive_rag.checkpoint_layouts",
 }
 """What a package can add, and the entry point group that it registers it under; ours are registered the same way."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The config file's fields; None where it doesn't say."""
+
+    license_policy: str | None = None
 
 
 def config_file() -> Path:
@@ -41,8 +47,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longlive-rag"
 
 
-def read_config() -> dict[str, Any]:
-    """The config file's fields; empty if there is no file.
+def read_config() -> Config:
+    """The config file; empty if there is none.
 
     Raises:
         ValueError: if it can't be read or has an unknown field, or if LONGLIVE_RAG_CONFIG names no file.
@@ -51,25 +57,18 @@ def read_config() -> dict[str, Any]:
     if not path.is_file():
         if os.environ.get(CONFIG_VARIABLE):
             raise ValueError(f"{CONFIG_VARIABLE} names {path}, which is not a file")
-        return {}
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} can't be read: {error}") from error
-    unknown = sorted(set(content) - set(FIELDS))
-    if unknown:
-        raise ValueError(f"{path} has the unknown field {unknown[0]!r}; known fields are: {', '.join(FIELDS)}")
-    return content
+        return Config()
+    from longlive_rag.documents import parse, read_toml  # pydantic is slow to import, and help needs none
+
+    return parse(read_toml(path), Config, str(path))
 
 
 def stated_policy() -> tuple[str, str] | None:
     """The licence policy that the environment or else the config file states, and where; None if neither does."""
     if POLICY_VARIABLE in os.environ:
         return os.environ[POLICY_VARIABLE], POLICY_VARIABLE
-    config = read_config()
-    if "license_policy" in config:
-        return str(config["license_policy"]), f"license_policy in {config_file()}"
-    return None
+    policy = read_config().license_policy
+    return None if policy is None else (policy, f"license_policy in {config_file()}")
 
 
 def plugins(kind: str) -> dict[str, EntryPoint]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from eval.footage import Footage
+    from eval.measures import Measures
     from eval.plan import Arm, Cell, Plan
 
 EMBEDDERS_HELP = "With commas, the primary one first: dino, dinov2, clip, siglip, pixels, latent, tiny-world, face; "
@@ -126,7 +126,8 @@ def drift(
 
         with refuse_bad_input(FLAGS):
             write_single_report(output, footage, measures, command)
-    click.echo(json.dumps(measures, indent=2) if as_json else _drift_table(measures))
+    figures = [each.model_dump(mode="json") for each in measures] if as_json else []
+    click.echo(json.dumps(figures, indent=2) if as_json else _drift_table(measures))
     if output is not None:
         click.echo(f"  report  {output / 'drift.html'}", err=as_json)
 
@@ -215,11 +216,11 @@ def compare(
         except (OSError, TakeFailed) as error:
             raise Failed(f"{reason_of(error)}; {bar.said} in {run} are kept") from error
     if as_json:
-        click.echo(json.dumps(results, indent=2))
+        click.echo(json.dumps(results.model_dump(mode="json"), indent=2))
         return
-    for verdict in results["verdicts"]:
+    for verdict in results.verdicts:
         click.echo(verdict)
-    for warning in results["warnings"]:
+    for warning in results.warnings:
         click.echo(warning)
     click.echo(f"  measured by {plan.embedders}")
     click.echo(f"  report  {run / 'report.html'}\n  figures {run / 'results.json'}, {run / 'takes.csv'}")
@@ -276,7 +277,7 @@ def _plan(
         raise ValueError("--scenario is empty; leave it out for plain prompts")
     known = read_scenarios(scenarios_file)
     told = stories(read_subjects(prompts), names, known, horizons)
-    about = {name: str(known[name].get("about", "")) for name in names}
+    about = {name: known[name].about for name in names}
     embedders = default_embedders([backbone]) if embedders is None else embedders
     extra = tuple(name.strip() for name in (metrics or "").split(",") if name.strip())
     return Plan(
@@ -287,13 +288,10 @@ def _plan(
 def _arms(text: str) -> tuple[Arm, ...]:
     """Arms by their names, or from a TOML file."""
     from eval.plan import ARMS
+    from longlive_rag.documents import read_toml
 
     if text.endswith(".toml"):
-        try:
-            tables = tomllib.loads(Path(text).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{text} can't be read: {error}") from error
-        return tuple(_arm(name, table) for name, table in tables.items())
+        return tuple(_arm(name, table) for name, table in read_toml(Path(text)).items())
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in ARMS]
     if unknown:
@@ -304,23 +302,25 @@ def _arms(text: str) -> tuple[Arm, ...]:
 def _arm(name: str, table: Any) -> Arm:
     """One table of the file: options of `generate` to fields of the request."""
     from eval.plan import Arm
-    from longlive_rag.documents import nearest
+    from longlive_rag.documents import refuse_unknown
 
     if not isinstance(table, dict):
         raise ValueError(f"arm {name!r} must be a table, as in [{name}]")
     changes: dict[str, dict[str, Any]] = {}
     retrieval: Any = "similar"
-    for typed, value in table.items():
-        key = OLD_ARM_KEYS.get(typed, str(typed))
+    named = {typed: OLD_ARM_KEYS.get(typed, typed) for typed in map(str, table)}
+    refuse_unknown(named.values(), ("memory", "retrieval", *ARM_KEYS), f"arm {name!r}")
+    for typed, key in named.items():
+        value = table[typed]
         if key != typed:
+            if key in table:
+                raise ValueError(f"arm {name!r} has {key} twice, once as {typed}")
             click.echo(f"Note: {typed} of arm {name!r} {now(key)}.", err=True)
         if key == "retrieval":
             retrieval = value
-        elif key in ARM_KEYS:
+        else:
             setting = ARM_KEYS[key]
             changes.setdefault(setting.part, {})[setting.knob.name] = _of_option(name, setting.knob, value)
-        else:
-            raise ValueError(f"arm {name!r} has {key!r}; {nearest(key, ['retrieval', *ARM_KEYS])}")
     return Arm(name, changes, retrieval)
 
 
@@ -343,7 +343,7 @@ def _of_option(arm: str, knob: Knob, value: Any) -> Any:
         raise ValueError(f"arm {arm!r}: {error.named({knob.name: knob.key})}") from error
 
 
-def _measure_all(footage: Sequence[Footage], embedders: Any, settings: Any) -> list[dict[str, Any]]:
+def _measure_all(footage: Sequence[Footage], embedders: Any, settings: Any) -> list[Measures]:
     from tqdm import tqdm
 
     from eval.measure import measure
@@ -355,7 +355,7 @@ def _measure_all(footage: Sequence[Footage], embedders: Any, settings: Any) -> l
         return [measure(each, embedders, settings, bar.update) for each in footage]
 
 
-def _drift_table(measures: Sequence[dict[str, Any]]) -> str:
+def _drift_table(measures: Sequence[Measures]) -> str:
     from eval.single import drift_rows, horizon_in_words
 
     rows = drift_rows(measures)

@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 
 import click
 
-from backbone.config import ContextConfig, SamplerConfig
 from backbone.knobs import Knob, knobs_of
-from longlive_rag.config import CheckpointConfig, Cue, MemoryConfig, OutputConfig, TakeRequest
+from longlive_rag.config import PARTS, CheckpointConfig, Cue, MemoryConfig, TakeRequest
 from longlive_rag.config import Span as SpanOfSeconds
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.preset import Preset
@@ -94,7 +93,6 @@ class Setting:
         return f"{self.part}_{self.knob.name}"
 
 
-PARTS = {"context": ContextConfig, "memory": MemoryConfig, "sampler": SamplerConfig, "output": OutputConfig}
 SETTINGS = tuple(Setting(part, knob) for part, config in PARTS.items() for knob in knobs_of(config).values())
 DEFAULT_SECONDS = 30.0
 POLICIES = ["any", "research", "commercial"]

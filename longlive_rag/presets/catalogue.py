@@ -5,10 +5,9 @@ One small file each, in `longlive_rag/models/*.toml`.
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from backbone.config import ContextConfig, SamplerConfig
 from longlive_rag.config import MemoryConfig, OutputConfig
@@ -44,9 +43,6 @@ class ReleasedFiles:
     revision: str = "main"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", tuple(self.names))
-        if self.role not in get_args(Role):
-            raise ValueError(f"role is {self.role!r}; it must be one of {', '.join(get_args(Role))}")
         if self.spdx is not None:
             if self.looked_up_on is None or self.looked_up_by is None:
                 raise ValueError(f"{self.repo}: spdx is stated without looked_up_on and looked_up_by")
@@ -85,7 +81,7 @@ class KnownBackbone:
     sampler: SamplerConfig | None = None
     memory: MemoryConfig | None = None
     output: OutputConfig | None = None
-    files: tuple[ReleasedFiles, ...] = field(default=())
+    files: tuple[ReleasedFiles, ...] = ()
 
 
 def known_names() -> list[str]:
@@ -103,15 +99,8 @@ def known_backbone(name: str) -> KnownBackbone:
     path = CATALOGUE / f"{name}.toml"
     if not name or Path(name).name != name or not path.is_file():
         raise ValueError(f"{name!r} is not a known backbone; known: {', '.join(known_names())}")
-    try:
-        return _backbone(name, tomllib.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} can't be used: {error}") from error
+    from longlive_rag.documents import parse, read_toml  # pydantic is slow to import, and help needs none
 
-
-def _backbone(name: str, content: dict[str, Any]) -> KnownBackbone:
-    folders = {key: CATALOGUE / content.pop(key) for key in ("built_in", "configs") if key in content}
-    files = tuple(ReleasedFiles(**entry) for entry in content.pop("files", []))
-    parts = {"context": ContextConfig, "sampler": SamplerConfig, "memory": MemoryConfig, "output": OutputConfig}
-    settings = {part: kind(**content.pop(part)) for part, kind in parts.items() if part in content}
-    return KnownBackbone(name=name, files=files, **folders, **settings, **content)
+    found = parse({**read_toml(path), "name": name}, KnownBackbone, str(path))
+    folders = {key: CATALOGUE / getattr(found, key) for key in ("built_in", "configs") if getattr(found, key)}
+    return replace(found, **folders)

@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from backbone.errors import FieldError
-from backbone.files import read_json
 from longlive_rag.rights.hashing import sha256
 from longlive_rag.rights.spdx import NO_ASSERTION, Use, allowed_use, check_expression, conceivable_use
 from retrieval.files import write_json
 
 RECORDS = "licenses.json"
-RECORDS_FORMAT = 1
 EVIDENCE = "licenses"
 """Folder beside the record that keeps what was given as evidence."""
 RECORDED = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
@@ -29,6 +27,14 @@ RECORDED_NAMES = ("tokenizer.json", "spiece.model")
 MODEL_INDEX = "model_index.json"
 
 Standing = Literal["recorded", "unrecorded", "changed", "expired"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What shows the terms: name of a file beside the record, such as a grant or a saved page, and its hash."""
+
+    file: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class LicenseRecord:
         source: where the terms are stated: an address, a contract's name.
         looked_up_by, looked_up_on: who, and the day (ISO).
         expires: last day (ISO) on which this record may be relied on; None if it has none.
-        evidence: name of a file beside the record (a grant, a saved page) and its hash; None if there is none.
+        evidence: None if there is none.
         made_from: hashes of the files that this one was converted or merged from.
     """
 
@@ -53,11 +59,10 @@ class LicenseRecord:
     looked_up_by: str
     looked_up_on: str
     expires: str | None = None
-    evidence: Mapping[str, str] | None = None
+    evidence: Evidence | None = None
     made_from: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "made_from", tuple(self.made_from))
         if self.use not in get_args(Use):
             raise FieldError("use", self.use, f"it must be one of {', '.join(get_args(Use))}")
         if self.use == "commercial" and conceivable_use(self.terms) == "research":
@@ -66,6 +71,14 @@ class LicenseRecord:
             value = getattr(self, name)
             if value is not None:
                 as_day(name, value)
+
+
+@dataclass(frozen=True)
+class LicenseRecords:
+    """The content of `licenses.json`; `files` by their paths inside the folder."""
+
+    format: Literal[1]
+    files: Mapping[str, LicenseRecord]
 
 
 @dataclass(frozen=True)
@@ -162,19 +175,14 @@ def read_records(folder: Path) -> dict[str, LicenseRecord]:
     path = folder / RECORDS
     if not path.is_file():
         return {}
-    content = read_json(path)
-    try:
-        if content["format"] != RECORDS_FORMAT:
-            raise ValueError(f"its format is {content['format']!r}; this version reads {RECORDS_FORMAT}")
-        return {file: LicenseRecord(**entry) for file, entry in content["files"].items()}
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} is not a valid licence record: {error}") from error
+    from longlive_rag.documents import read_document  # pydantic is slow to import, and help needs none
+
+    return dict(read_document(path, LicenseRecords).files)
 
 
 def write_records(folder: Path, records: Mapping[str, LicenseRecord]) -> None:
     """Write the record of a folder, atomically."""
-    files = {file: asdict(records[file]) for file in sorted(records)}
-    write_json(folder / RECORDS, {"format": RECORDS_FORMAT, "files": files})
+    write_json(folder / RECORDS, asdict(LicenseRecords(1, {file: records[file] for file in sorted(records)})))
 
 
 def rights_of(path: Path, today: datetime.date | None = None) -> list[FileRights]:
@@ -212,8 +220,8 @@ def _rights(path: Path, folder: Path, records: Mapping[str, LicenseRecord], toda
 def _evidence_stands(folder: Path, record: LicenseRecord) -> bool:
     if record.evidence is None:
         return True
-    path = folder / EVIDENCE / record.evidence["file"]
-    return path.is_file() and sha256(path) == record.evidence["sha256"]
+    path = folder / EVIDENCE / record.evidence.file
+    return path.is_file() and sha256(path) == record.evidence.sha256
 
 
 def record_terms(
@@ -253,7 +261,7 @@ def record_terms(
     use = _stated_use(terms, use, evidence)
     folder = folder_of(path)
     files = _files_to_record(path)
-    kept = None if evidence is None else {"file": evidence.name, "sha256": sha256(evidence)}
+    kept = None if evidence is None else Evidence(evidence.name, sha256(evidence))
     day = looked_up_on or datetime.date.today().isoformat()
     made: dict[Path, dict[str, LicenseRecord]] = {}
     for file in files:

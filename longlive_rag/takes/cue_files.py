@@ -14,16 +14,18 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import yaml
+from pydantic import AfterValidator, BeforeValidator
 
 from backbone.errors import FieldError, Name
 from longlive_rag.config import Cue, Span, Steering, SteerVerb
+from longlive_rag.documents import Document, load_json, parse
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.takes.folder import read_record
 from longlive_rag.timecode import CLOCK, SMPTE, format_timecode, parse_timecode
@@ -33,6 +35,60 @@ SUFFIXES = (".txt", ".jsonl", ".json", ".yaml", ".yml")
 VERBS: tuple[SteerVerb, ...] = get_args(SteerVerb)
 STEER = re.compile(rf":(?P<verb>{'|'.join(VERBS)})\s+(?P<words>.+)")
 OFF = "off"
+
+
+def _timecode(value: Any) -> Any:
+    if not isinstance(value, int | float | str | None) or isinstance(value, bool):
+        raise ValueError(f"{value!r} is no timecode")
+    if isinstance(value, int | float) and not 0 <= value < math.inf:
+        raise ValueError(f"{value!r} is no time of a take")
+    return value
+
+
+def _in_words(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Timecode = Annotated[Any, AfterValidator(_timecode)]
+"""Text, or a number of seconds; None is none."""
+
+
+class CueEntry(Document):
+    """One of `cues`: when, and a prompt or one of the verbs of steering."""
+
+    at: Timecode = None
+    prompt: str = ""
+    pin: str = ""
+    exclude: str = ""
+    establish: Annotated[str, BeforeValidator(_in_words)] = ""
+
+
+class ScheduleFile(Document):
+    """One schedule in JSON or YAML: `prompts`, where wanted with `times`, or `cues`; read one by one after it."""
+
+    prompts: list[Any] | None = None
+    times: list[Any] | None = None
+    cues: list[Any] | None = None
+    seconds: Timecode = None
+
+
+class YamlLoader(yaml.BaseLoader):
+    """Every scalar as a string, since YAML's own 0:12 is 12 and its 00:00:12:08 is 728; each key once; no aliases, of
+    which a few nested lines can say more than fits into memory."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="aliases are not read", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        found = super().construct_mapping(node, deep)
+        if len(found) < len(node.value):
+            keys = [key.value for key, _ in node.value]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise yaml.MarkedYAMLError(problem=f"{twice!r} is there twice", problem_mark=node.start_mark)
+        return found
 
 
 @dataclass(frozen=True)
@@ -151,7 +207,7 @@ def read_cues(source: Path, fps: int, line: int | None = None) -> CueFile:
     if suffix == ".txt":
         return _checked(_read_text(source, text, fps))
     content, where = _read_line(source, text, line) if suffix == ".jsonl" else (_parse(source, text, suffix), "")
-    return _checked(_read_object(source, content, where, fps))
+    return _checked(_read_schedule(source, content, where, fps))
 
 
 def write_cues(path: Path, schedule: Schedule) -> None:
@@ -284,80 +340,68 @@ def _read_line(path: Path, text: str, line: int | None) -> tuple[Any, str]:
 
 
 def _parse(path: Path, text: str, suffix: str, first_line: int = 1) -> Any:
-    """Plain data; of YAML every scalar as a string: its own reading of 0:12 is 12 and of 00:00:12:08 is 728."""
+    """Plain data."""
     try:
-        if suffix in (".yaml", ".yml"):
-            return yaml.load(text, Loader=yaml.BaseLoader)
-        return json.loads(text)
+        return yaml.load(text, Loader=YamlLoader) if suffix in (".yaml", ".yml") else load_json(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {first_line + error.lineno - 1}, is no JSON: {error.msg}") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}," if mark else ""
-        raise ValueError(f"{path}{place} is no YAML: {error.problem or error.context}") from error
+        raise ValueError(f"{path}{place} can't be read as YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {error}") from error
+        raise ValueError(f"{path} can't be read as YAML: {error}") from error
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply to be a schedule") from error
-
-
-def _read_object(path: Path, content: Any, where: str, fps: int) -> CueFile:
-    known = {"prompts", "times", "cues", "seconds"}
-    if not isinstance(content, dict) or ("prompts" in content) == ("cues" in content):
-        raise ValueError(f'{path}: {where}a schedule is {{"prompts": [...]}} or {{"cues": [...]}}')
-    if unknown := sorted(map(str, content.keys() - known)):
-        raise ValueError(f"{path}: {where}{unknown[0]!r} is not known; a schedule has {', '.join(sorted(known))}")
-    if "cues" in content and "times" in content:
-        raise ValueError(f"{path}: {where}times belong to prompts; each of cues has its own `at`")
-    try:
-        seconds = None if content.get("seconds") is None else _seconds(content["seconds"], fps)
-        entries = _list(content, "cues" if "cues" in content else "prompts")
     except ValueError as error:
-        raise ValueError(f"{path}: {where}{error}") from error
-    if "prompts" in content:
-        return CueFile(path, _prompt_lines(path, content, entries, where, fps), seconds)
+        place = f", line {first_line}" if suffix == ".jsonl" else ""
+        raise ValueError(f"{path}{place}: {error}") from error
+
+
+def _read_schedule(path: Path, content: Any, where: str, fps: int) -> CueFile:
+    file = f"{path}, {where}".removesuffix(", ")
+    schedule = parse(content, ScheduleFile, file)
+    if (schedule.prompts is None) == (schedule.cues is None):
+        raise ValueError(f'{file}: a schedule is {{"prompts": [...]}} or {{"cues": [...]}}')
+    if schedule.cues is not None and schedule.times is not None:
+        raise ValueError(f"{file}: times belong to prompts; each of cues has its own `at`")
+    try:
+        seconds = _seconds(schedule.seconds, fps)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     read: list[CueLine | Steering] = []
-    for number, entry in enumerate(entries, start=1):
+    entries, name = (schedule.cues, "cue") if schedule.prompts is None else (_timed_prompts(schedule, file), "prompt")
+    for number, entry in enumerate(entries or [], start=1):
+        place = f"{where}{name} {number}"
+        cue = parse(entry, CueEntry, f"{path}, {place}")
         try:
-            read.append(_read_cue(entry, f"{where}cue {number}", fps))
+            read.append(_read_cue(cue, place, fps))
         except ValueError as error:
-            raise ValueError(f"{path}, {where}cue {number}: {error}") from error
+            raise ValueError(f"{path}, {place}: {error}") from error
     lines = tuple(line for line in read if isinstance(line, CueLine))
     return CueFile(path, lines, seconds, tuple(steer for steer in read if isinstance(steer, Steering)))
 
 
-def _prompt_lines(path: Path, content: dict[str, Any], prompts: list[Any], where: str, fps: int) -> tuple[CueLine, ...]:
-    times: list[Any] = [None] * len(prompts)
-    if content.get("times") is not None:
-        times = _list(content, "times")
+def _timed_prompts(schedule: ScheduleFile, file: str) -> list[Any]:
+    """`prompts` and `times` as `cues`."""
+    prompts = schedule.prompts or []
+    times = [None] * len(prompts) if schedule.times is None else schedule.times
     if len(times) != len(prompts):
-        raise ValueError(f"{path}: {where}there are {len(times)} times for {len(prompts)} prompts")
-    lines = []
-    for number, (prompt, time) in enumerate(zip(prompts, times, strict=True), start=1):
-        try:
-            lines.append(
-                CueLine(_string(prompt), None if time is None else _seconds(time, fps), f"{where}prompt {number}")
-            )
-        except ValueError as error:
-            raise ValueError(f"{path}, {where}prompt {number}: {error}") from error
-    return tuple(lines)
+        raise ValueError(f"{file}: there are {len(times)} times for {len(prompts)} prompts")
+    return [{"at": time, "prompt": prompt} for time, prompt in zip(times, prompts, strict=True)]
 
 
-def _read_cue(entry: Any, where: str, fps: int) -> CueLine | Steering:
-    if not isinstance(entry, dict) or not entry.keys() <= {"at", "prompt", *VERBS}:
-        raise ValueError("a cue has `at`, and `prompt`, `pin`, `exclude` or `establish`")
-    verbs = [verb for verb in VERBS if verb in entry]
-    if len(verbs) + ("prompt" in entry) != 1:
+def _read_cue(entry: CueEntry, where: str, fps: int) -> CueLine | Steering:
+    named = entry.model_fields_set - {"at"}
+    if len(named) != 1:
         raise ValueError("a cue has one of `prompt`, `pin`, `exclude` and `establish`")
-    seconds = None if entry.get("at") is None else _seconds(entry["at"], fps)
-    if not verbs:
-        return CueLine(_string(entry["prompt"]), seconds, where)
-    verb, words = verbs[0], entry[verbs[0]]
+    seconds = _seconds(entry.at, fps)
+    if "prompt" in named:
+        return CueLine(entry.prompt, seconds, where)
+    verb = cast("SteerVerb", named.pop())
     if seconds is None:
         raise ValueError(f"`{verb}` needs `at`: say when it begins to hold")
-    if verb == "establish" and isinstance(words, int | float) and not isinstance(words, bool):
-        words = str(words)
-    return read_steering(seconds, verb, _string(words), fps)
+    return read_steering(seconds, verb, getattr(entry, verb), fps)
 
 
 def _of_take(take: Path) -> CueFile:
@@ -394,26 +438,11 @@ def _checked(file: CueFile) -> CueFile:
     return file
 
 
-def _list(content: dict[str, Any], key: str) -> list[Any]:
-    if not isinstance(content[key], list):
-        raise ValueError(f"{key!r} must be a list")
-    return content[key]
-
-
-def _string(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no text")
-    return value
-
-
-def _seconds(value: Any, fps: int) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{value!r} is no timecode")
+def _seconds(value: Any, fps: int) -> float | None:
+    """A `Timecode` in seconds."""
     if isinstance(value, str):
         return parse_timecode(value, fps)
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{value!r} is no time of a take")
-    return float(value)
+    return None if value is None else float(value)
 
 
 # ---- writing ----

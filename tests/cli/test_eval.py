@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -90,9 +91,9 @@ def test_drift_of_a_take_is_measured_by_what_its_backbone_has(command, tmp_path)
 def test_a_comparison_is_measured_by_what_its_backbone_has(command, tmp_path, monkeypatch, backbone, embedders):
     plans: list[Plan] = []
 
-    def keep(plan: Plan, *rest: object) -> dict[str, list[str]]:
+    def keep(plan: Plan, *rest: object) -> SimpleNamespace:
         plans.append(plan)
-        return {"verdicts": [], "warnings": []}
+        return SimpleNamespace(verdicts=[], warnings=[])
 
     monkeypatch.setattr("eval.compare.compare", keep)
     (tmp_path / "p.txt").write_text("a red circle walks in a meadow\n")
@@ -220,12 +221,15 @@ def test_compare_stopped_says_how_to_go_on(command, slow, tmp_path, monkeypatch)
         (["--address", "auto"], "--address is for the engine ray"),
         (["--backbone", "nowhere"], "backbone 'nowhere' is neither a known name"),
         (["--embed-every", "5"], "--embed-every is 5; it must be at most 4, since a take has 4 frames a second"),
-        (["--prompts", "{files}/null.json"], "cues of prompt 001 is None; it must be a list"),
-        (["--prompts", "{files}/flat.json"], "cues of prompt 001 is [8, 'x']; it must be a list"),
-        (["--prompts", "{files}/short.json"], "cues of prompt 001 is [[8]]; it must be a list"),
-        (["--prompts", "{files}/object.json"], "cues of prompt 001 is {'10': 'x'}; it must be a list"),
-        (["--scenarios-file", "{files}/words.json"], "a cue of scenario 'a' in "),
-        (["--scenarios-file", "{files}/nocues.json"], "and a list of cues"),
+        (["--prompts", "{files}/null.json"], "cues of prompt 001: it is null; it should be a valid array"),
+        (["--prompts", "{files}/flat.json"], "cues of prompt 001: [0] is 8; it should be a valid array"),
+        (["--prompts", "{files}/short.json"], "cues of prompt 001: [0][1] is missing"),
+        (["--prompts", "{files}/object.json"], "cues of prompt 001: it is an object; it should be a valid array"),
+        (
+            ["--scenarios-file", "{files}/words.json"],
+            "words.json: a.cues[0].before_horizon is '9'; it should be a valid number",
+        ),
+        (["--scenarios-file", "{files}/nocues.json"], "nocues.json: a.cues is null; it should be"),
         (["--arms", "{files}/text.toml"], "arm 'native': memory is 'false'; it must be true or false"),
         (["--arms", "{files}/half.toml"], "arm 'k', memory-frames: '3.5' is not a valid integer"),
         (["--arms", "{files}/true.toml"], "arm 'k', memory-frames: 'True' is not a valid integer"),
@@ -259,10 +263,10 @@ def write_nonsense(folder: Path) -> None:
     ("changes", "message"),
     [
         ({"stories": []}, "stories is empty; a comparison needs one prompt or more"),
-        ({"embedders": None}, "is no plan"),
+        ({"embedders": None}, "embedders is null; it should be a valid string"),
         (
             {"arms": [{"name": "a", "changes": []}, {"name": "b"}]},
-            "changes of arm 'a' is []; it must be fields and values by part",
+            "arms[0].changes is a list; it should be an object",
         ),
         ({"backbone_id": "0000"}, "was made with weights 0000 of"),
     ],
@@ -291,7 +295,7 @@ def test_arms_of_a_file(tmp_path):
     with pytest.raises(ValueError, match=r"arm 'a', anchor: '6 to 14' is no span of seconds such as 2-3\.5"):
         _arms(str(path))
     path.write_text("[k3]\nmemory_frames = 3\n")
-    with pytest.raises(ValueError, match="arm 'k3' has 'memory_frames'; did you mean 'memory-frames'"):
+    with pytest.raises(ValueError, match=r"arm 'k3': memory_frames is not known; did you mean 'memory-frames'\?"):
         _arms(str(path))
 
 
@@ -301,6 +305,9 @@ def test_old_names_in_a_file_of_arms_work_with_a_note(tmp_path, capsys):
     assert _arms(str(path))[0].changes == {"memory": {"host_gib": 0.5}}
     said = "Note: memory-host-gib of arm 'a' is now page-host-gib; the old name works for one more release.\n"
     assert capsys.readouterr().err == said
+    path.write_text('[a]\nmemory-host-gib = "512MiB"\npage-host-gib = 1\n')
+    with pytest.raises(ValueError, match="arm 'a' has page-host-gib twice, once as memory-host-gib"):
+        _arms(str(path))
     path.write_text('[a]\npage-host-gib = "512MiB"\n')
     assert _arms(str(path))[0].changes == {"memory": {"host_gib": 0.5}}
     assert capsys.readouterr().err == ""

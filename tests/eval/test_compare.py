@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 
 from eval.compare import Engine, compare
+from eval.drift import Drift
 from eval.export import export_for_vbench, vbench_name
 from eval.figures import endings, frame_before, frames_at
 from eval.making import Maker, batches
-from eval.plan import ARMS, Arm, check_run, read_json, read_plan
+from eval.measures import Measures, PerFrame
+from eval.plan import ARMS, Arm, check_run, read_plan
 from eval.report import write_report
 from eval.results import Takes, compare_all, guardrails, noise_floor, on_common_frames, summarise
 from eval.runs import is_finished, take_folder
 from eval.scenarios import Story
+from longlive_rag.documents import read_json
 from longlive_rag.presets.preset import load_preset
 from longlive_rag.sessions.making import TakeFailed, TakeStopped
 from tests.eval.arms import PROMPTS, DriftingPipeline, plan_of, slow_backbone
@@ -40,15 +43,15 @@ def finished(backbone, tmp_path_factory):
 
 def test_memory_that_helps_is_seen_to_help(finished):
     _, plan, results, _ = finished
-    confirmatory = [c for c in results["comparisons"] if c["confirmatory"]]
-    assert [c["horizon_s"] for c in confirmatory] == [10.0, 20.0]
+    confirmatory = [c for c in results.comparisons if c.confirmatory]
+    assert [c.horizon_s for c in confirmatory] == [10.0, 20.0]
     last = confirmatory[-1]
-    assert last["means"]["memory"] < last["means"]["native"]
-    assert last["paired"]["high"] < 0
-    assert last["paired"]["prompts"] == len(plan.stories)  # not takes: seeds stay inside
-    assert last["paired"]["p"] == 2 / 256
-    assert last["p_holm"] == 4 / 256
-    assert "memory drifts less than native (drift by pixels: " in results["verdicts"][0]
+    assert last.means["memory"] < last.means["native"]
+    assert last.paired.high < 0
+    assert last.paired.prompts == len(plan.stories)  # not takes: seeds stay inside
+    assert last.paired.p == 2 / 256
+    assert last.p_holm == 4 / 256
+    assert "memory drifts less than native (drift by pixels: " in results.verdicts[0]
 
 
 def test_the_difference_is_the_mean_over_seeds_then_prompts(finished):
@@ -57,21 +60,20 @@ def test_the_difference_is_the_mean_over_seeds_then_prompts(finished):
     by_prompt = []
     for story in plan.stories:
         d = [
-            [takes.of(arm, story.id, seed)["drift"]["pixels"][1]["value"] for seed in (0, 1)]
-            for arm in ("native", "memory")
+            [takes.of(arm, story.id, seed).drift["pixels"][1].value for seed in (0, 1)] for arm in ("native", "memory")
         ]
         by_prompt.append(np.mean(d[1]) - np.mean(d[0]))
-    found = next(c for c in results["comparisons"] if c["outcome"] == "drift.pixels@20")
-    assert found["paired"]["mean"] == pytest.approx(np.mean(by_prompt), abs=1e-12)
-    floor = next(f for f in noise_floor(takes) if f["outcome"] == "drift.pixels@20")
-    native = [[takes.of("native", s.id, k)["drift"]["pixels"][1]["value"] for k in (0, 1)] for s in plan.stories]
-    assert floor["mean_absolute"] == pytest.approx(np.mean([abs(a - b) for a, b in native]), abs=1e-12)
+    found = next(c for c in results.comparisons if c.outcome == "drift.pixels@20")
+    assert found.paired.mean == pytest.approx(np.mean(by_prompt), abs=1e-12)
+    floor = next(f for f in noise_floor(takes) if f.outcome == "drift.pixels@20")
+    native = [[takes.of("native", s.id, k).drift["pixels"][1].value for k in (0, 1)] for s in plan.stories]
+    assert floor.mean_absolute == pytest.approx(np.mean([abs(a - b) for a, b in native]), abs=1e-12)
 
 
 def test_both_arms_had_the_same_noise_and_seeds_another(finished):
     run, plan, results, _ = finished
     noise = Takes(run, plan).noise
-    assert results["other_noise"] == {"memory": []}
+    assert results.other_noise == {"memory": []}
     assert noise["native/plain-000-seed0"] == noise["memory/plain-000-seed0"] == noise["native/plain-001-seed0"]
     assert noise["native/plain-000-seed0"] != noise["native/plain-000-seed1"]
 
@@ -100,9 +102,9 @@ def test_a_run_that_ended_goes_on_and_is_never_reported_in_part(backbone, tmp_pa
     pipe = DriftingPipeline()
     results = compare(plan, run, pipe=pipe)
     assert len(pipe.made) == 3
-    assert results["complete"]
+    assert results.complete
     whole = compare(plan, tmp_path / "other", pipe=DriftingPipeline())
-    assert whole["comparisons"] == results["comparisons"]
+    assert whole.comparisons == results.comparisons
 
 
 def test_a_take_that_is_made_but_not_measured_is_measured_only(finished, backbone, tmp_path):
@@ -121,10 +123,10 @@ def test_a_take_that_is_made_but_not_measured_is_measured_only(finished, backbon
 def test_the_report_is_one_file_with_all_in_it(finished):
     run, plan, results, _ = finished
     page = (run / "report.html").read_text()
-    assert results["verdicts"][0] in page
+    assert results.verdicts[0] in page
     assert not any(word in page for word in ('src="http', "href=", "@import", "url("))
     assert page.count("data:image/png;base64,") >= 7
-    recalled = [(row["arm"], row["horizon_s"], row["takes"]) for row in results["recalled"]]
+    recalled = [(row.arm, row.horizon_s, row.takes) for row in results.recalled]
     assert recalled == [("memory", 20.0, 16)]  # until 10 s nothing has left the window
     assert "What memory brought back" in page
     assert "eval compare --plan RUN/plan.json" in page
@@ -136,7 +138,7 @@ def test_the_report_is_one_file_with_all_in_it(finished):
     drift = [row for row in rows if row["outcome"] == "drift.pixels@20"]
     assert len(drift) == len(plan.cells)
     assert {len(row["noise_sha256"]) for row in drift} == {64}
-    assert json.loads((run / "results.json").read_text()) == json.loads(json.dumps(results))
+    assert json.loads((run / "results.json").read_text()) == results.model_dump(mode="json")
     assert not list(run.rglob("*.part"))
 
 
@@ -179,13 +181,13 @@ def test_guardrails_break_for_a_frozen_arm(finished):
     takes = Takes(run, plan)
     for cell in plan.cells:
         if cell.arm.name == "memory":
-            for companions in takes.measures[cell.name]["companions"]:
+            for companions in takes.measures[cell.name].companions:
                 companions["motion"] *= 0.5
     assert state_of("motion", takes) == ["broken"]
 
 
 def state_of(companion: str, takes: Takes) -> list[str]:
-    return [rail["state"] for rail in guardrails(takes, compare_all(takes)) if rail["companion"] == companion]
+    return [rail.state for rail in guardrails(takes, compare_all(takes)) if rail.companion == companion]
 
 
 def test_guardrails_see_a_freeze_of_the_last_seconds_and_a_blur_that_comes(finished):
@@ -195,7 +197,7 @@ def test_guardrails_see_a_freeze_of_the_last_seconds_and_a_blur_that_comes(finis
     assert state_of("motion in the last 5 s", takes) == state_of("imaging drift (sharpness)", takes) == ["kept"]
     for cell in plan.cells:
         if cell.arm.name == "memory":
-            for companions in takes.measures[cell.name]["companions"]:
+            for companions in takes.measures[cell.name].companions:
                 companions["last_motion"] *= 0.5
                 companions["sharpness_drift"] += 0.2 * companions["sharpness"]
     assert state_of("motion", takes) == motion
@@ -204,25 +206,25 @@ def test_guardrails_see_a_freeze_of_the_last_seconds_and_a_blur_that_comes(finis
 
 def test_no_difference_is_said_plainly(backbone, tmp_path):
     results = compare(plan_of(backbone, prompts=8, seeds=1), tmp_path / "run", pipe=DriftingPipeline(kept=0.0))
-    assert "no difference was shown between memory and native" in results["verdicts"][0]
+    assert "no difference was shown between memory and native" in results.verdicts[0]
 
 
 def test_harm_is_said_plainly(backbone, tmp_path):
     plan = plan_of(backbone, arms="memory,native", prompts=8, seeds=1)
     results = compare(plan, tmp_path / "run", pipe=DriftingPipeline())
-    assert "native drifts MORE than memory" in results["verdicts"][0]
+    assert "native drifts MORE than memory" in results.verdicts[0]
 
 
 def test_few_prompts_claim_nothing(backbone, tmp_path):
     """The difference is large and of one sign, but five prompts can't show it: sign flips reach 1/16 at best."""
     few = compare(plan_of(backbone, prompts=5, seeds=1), tmp_path / "five", pipe=DriftingPipeline())
-    assert "5 prompts are too few for an interval" in few["verdicts"][0]
+    assert "5 prompts are too few for an interval" in few.verdicts[0]
     six = compare(plan_of(backbone, prompts=6, seeds=1), tmp_path / "six", pipe=DriftingPipeline())
-    found = [c for c in six["comparisons"] if c["confirmatory"]][-1]
-    assert found["paired"]["high"] < 0
-    assert found["p_holm"] == 4 / 64  # of two horizons
-    assert "no difference was shown" in six["verdicts"][0]
-    assert "p = 0.062 after Holm, which does not bear out the interval" in six["verdicts"][0]
+    found = [c for c in six.comparisons if c.confirmatory][-1]
+    assert found.paired.high < 0
+    assert found.p_holm == 4 / 64  # of two horizons
+    assert "no difference was shown" in six.verdicts[0]
+    assert "p = 0.062 after Holm, which does not bear out the interval" in six.verdicts[0]
 
 
 def test_other_arms_have_no_say_in_what_the_claim_is_about(finished, backbone, tmp_path):
@@ -232,7 +234,7 @@ def test_other_arms_have_no_say_in_what_the_claim_is_about(finished, backbone, t
     takes, blind = Takes(tmp_path / "run", plan), Takes(tmp_path / "run", plan)
     for cell in plan.cells:
         if cell.arm.name == "memory-random":
-            cosines = blind.measures[cell.name]["per_frame"]["cosine"]["pixels"]
+            cosines = blind.measures[cell.name].per_frame.cosine["pixels"]
             cosines[-10:] = [None] * 10
     before, after = ({c.arm: c for c in compare_all(each) if c.outcome == "drift.pixels@20"} for each in (takes, blind))
     assert before["memory"] == after["memory"]
@@ -241,22 +243,23 @@ def test_other_arms_have_no_say_in_what_the_claim_is_about(finished, backbone, t
 
 def test_takes_of_mixed_conditions_are_told(finished):
     run, plan, results, _ = finished
-    assert results["mixed_conditions"] == {}
+    assert results.mixed_conditions == {}
     record_path = run / "takes" / plan.cells[5].name / "take.json"
     record = json.loads(record_path.read_text())
     record["run"]["load_seconds"] += 1  # another process
     record_path.write_text(json.dumps(record))
     takes = Takes(run, plan)
-    takes.measures[plan.cells[3].name]["embedders"] = {"pixels": {"embedder": "another"}}
+    takes.measures[plan.cells[3].name].embedders["pixels"] = {"embedder": "another"}
     found = summarise(takes, compare_all(takes))
-    assert list(found["mixed_conditions"]["embedders.pixels"].values()) == [31, 1]
-    assert any("not all takes were made under the same conditions" in each.lower() for each in found["warnings"])
+    assert list(found.mixed_conditions["embedders.pixels"].values()) == [31, 1]
+    assert any("not all takes were made under the same conditions" in each.lower() for each in found.warnings)
 
 
 def test_missing_subjects_are_counted_not_hidden(finished):
     run, plan, _, _ = finished
     takes = Takes(run, plan)
-    takes.measures["memory/plain-002-seed1"]["drift"]["pixels"][1]["value"] = None
+    drift = takes.measures["memory/plain-002-seed1"].drift["pixels"]
+    drift[1] = replace(drift[1], value=None)
     found = next(c for c in compare_all(takes) if c.outcome == "drift.pixels@20")
     assert found.left_out == 1
     assert found.paired.prompts == 8  # the other seed still speaks for its prompt
@@ -265,20 +268,20 @@ def test_missing_subjects_are_counted_not_hidden(finished):
 def test_only_frames_seen_in_both_arms_are_scored():
     """Worked by hand: native shows its subject at its best only; there memory is compared with it, and nowhere else."""
 
-    def measures(cosines: list[float | None]) -> dict:
-        drift = {"horizon_s": 10.0, "value": 9.0, "opening": 9.0, "last": 9.0, "last_coverage": 0.5}
-        frames = {"seconds": [float(second) for second in range(10)], "cosine": {"face": cosines}}
-        return {"origin_s": 0.0, "drift": {"face": [drift]}, "per_frame": frames}
+    def measures(cosines: list[float | None]) -> Measures:
+        drift = Drift(10.0, 9.0, 9.0, 9.0, 1.0, 0.5)
+        frames = PerFrame([float(second) for second in range(10)], {"face": cosines})
+        return Measures.model_construct(horizons_s=(10.0,), origin_s=0.0, drift={"face": [drift]}, per_frame=frames)
 
     native = measures([1, 0.9, 0.9, 0.9, 0.9, None, None, 0.8, None, None])
     memory = measures([1, 0.9, 0.9, None, 0.7, 0.1, 0.1, 0.6, 0.1, 0.1])
     memory, native = on_common_frames(memory, native)
-    assert native["drift"]["face"][0]["value"] == pytest.approx(0.9 - 0.8)
-    assert memory["drift"]["face"][0]["value"] == pytest.approx((0.9 + 0.9 + 0.7) / 3 - 0.6)
-    assert memory["drift"]["face"][0]["last_coverage"] == 0.5
+    assert native.drift["face"][0].value == pytest.approx(0.9 - 0.8)
+    assert memory.drift["face"][0].value == pytest.approx((0.9 + 0.9 + 0.7) / 3 - 0.6)
+    assert memory.drift["face"][0].last_coverage == 0.5
     whole = measures([1.0] * 10)
     whole, _ = on_common_frames(whole, measures([1.0] * 10))
-    assert whole["drift"]["face"][0]["value"] == 9.0  # nothing is missing, nothing is touched
+    assert whole.drift["face"][0].value == 9.0  # nothing is missing, nothing is touched
 
 
 def test_a_run_of_other_weights_is_refused(tmp_path):
@@ -316,7 +319,7 @@ def test_what_can_not_be_is_refused_before_anything_is_made(backbone, tmp_path, 
         (lambda: plan_of(backbone, embedders="dino=/nowhere"), "embedder's folder /nowhere is not there"),
         (lambda: plan_of(backbone, stories=dragons), "is about a dragon"),
         (lambda: replace(same, arms=(*same.arms, Arm("twin", {"memory": {"enabled": True}}))), "the same settings"),
-        (lambda: replace(same, arms=(native, Arm("k", {"memory": {"size": 3}}))), "arm 'k', prompt plain-000: .*size"),
+        (lambda: replace(same, arms=(native, Arm("k", {"memory": {"size": 3}}))), "memory: size is not known; it has"),
         (lambda: replace(same, arms=(native, Arm("k", {"context": {"memory_frames": 99}}))), "arm 'k'.*99"),
         (lambda: replace(same, arms=(native, Arm("k", {"output": {"fps": 8}}))), r"arms differ in fps \(4 and 8\)"),
         (lambda: replace(same, backbone="nowhere"), "backbone 'nowhere' is no known name"),
@@ -353,7 +356,7 @@ def test_measures_of_another_version_are_made_again(backbone, tmp_path):
     del old["companions"][0]["last_motion"]
     path.write_text(json.dumps({**old, "format": 1}))
     pipe = DriftingPipeline()
-    assert compare(plan, run, pipe=pipe)["comparisons"] == first["comparisons"]
+    assert compare(plan, run, pipe=pipe).comparisons == first.comparisons
     assert pipe.made == []
 
 

@@ -51,7 +51,7 @@ def test_terms_that_do_not_need_consent(tmp_path, monkeypatch, use):
 
 
 def test_terms_that_are_not_there(tmp_path):
-    with pytest.raises(ValueError, match="does not say license"):
+    with pytest.raises(ValueError, match=r"terms\.json: license is missing"):
         folder_with(tmp_path, license="left out").check()
     (tmp_path / "terms.json").unlink()
     with pytest.raises(ValueError, match=r"has no terms\.json"):

@@ -12,6 +12,7 @@ from eval.companions import Looks, repetition
 from eval.embedders import Embedder, PixelEmbedder
 from eval.footage import find_footage
 from eval.measure import MeasureSettings, look_at, measure
+from eval.measures import Measures
 from eval.protocols import consistency
 from eval.single import drift_rows, horizon_in_words, possible_horizons, sentence
 from tests.eval.clips import FPS, controls, write_clip, write_uneven
@@ -31,8 +32,8 @@ def control_figures(control_videos):
     return {name: measure(video, embedders, MeasureSettings(HORIZONS)) for name, video in control_videos.items()}
 
 
-def drifts(figures: dict, embedder: str = "pixels") -> list[float]:
-    return [each["value"] for each in figures["drift"][embedder]]
+def drifts(figures: Measures, embedder: str = "pixels") -> list[float]:
+    return [each.value for each in figures.drift[embedder]]
 
 
 def test_controls_order_by_drift(control_figures):
@@ -46,11 +47,11 @@ def test_controls_order_by_drift(control_figures):
 
 
 def test_a_freeze_and_a_shuffle_are_told_by_their_companions(control_figures):
-    last = {name: figures["companions"][-1] for name, figures in control_figures.items()}
+    last = {name: figures.companions[-1] for name, figures in control_figures.items()}
     assert last["freeze"]["motion"] < 0.1 * last["real"]["motion"]
     assert last["shuffled"]["motion"] > 2 * last["real"]["motion"]
     assert last["freeze"]["repetition"] == 1.0
-    s = {name: f["protocols"][-1]["consistency"]["pixels"]["vbench"] for name, f in control_figures.items()}
+    s = {name: f.protocols[-1].consistency["pixels"].vbench for name, f in control_figures.items()}
     assert s["freeze"] > s["real"] > s["shuffled"]
     assert s["real"] > s["swap"]
 
@@ -60,9 +61,9 @@ def test_a_horizon_is_read_from_the_prefix(control_figures, control_videos, tmp_
     alone = measure(find_footage(short), {"pixels": PixelEmbedder()}, MeasureSettings((30.0, 60.0)))
     assert drifts(alone) == pytest.approx(drifts(control_figures["fade"])[:2], abs=1e-3)  # VP9 looks at no later frame
     again = measure(control_videos["fade"], {"pixels": PixelEmbedder()}, MeasureSettings((30.0,)))
-    assert again["drift"]["pixels"][0] == control_figures["fade"]["drift"]["pixels"][0]
-    assert again["companions"][0] == control_figures["fade"]["companions"][0]
-    assert again["protocols"][0] == control_figures["fade"]["protocols"][0]
+    assert again.drift["pixels"][0] == control_figures["fade"].drift["pixels"][0]
+    assert again.companions[0] == control_figures["fade"].companions[0]
+    assert again.protocols[0] == control_figures["fade"].protocols[0]
 
 
 def test_a_horizon_that_is_nearly_reached_is_measured_at_the_end(tmp_path):
@@ -72,12 +73,11 @@ def test_a_horizon_that_is_nearly_reached_is_measured_at_the_end(tmp_path):
         measure(video, {"pixels": PixelEmbedder()}, MeasureSettings((30.0,)))
     near = measure(video, {"pixels": PixelEmbedder()}, MeasureSettings((12.0, 30.0), may_miss_s=1.0))
     exact = measure(video, {"pixels": PixelEmbedder()}, MeasureSettings((12.0, 29.75)))
-    assert (near["horizons_s"], near["measured_at_s"]) == ([12.0, 30.0], [12.0, 29.75])
-    assert exact["measured_at_s"] == exact["horizons_s"]
+    assert (near.horizons_s, near.measured_at_s) == ((12.0, 30.0), (12.0, 29.75))
+    assert exact.measured_at_s == exact.horizons_s
     assert drifts(near) == drifts(exact)
-    for name in ("companions", "protocols"):
-        assert [each["horizon_s"] for each in near[name]] == [12.0, 30.0]
-        assert near[name][1] == {**exact[name][1], "horizon_s": 30.0}
+    assert near.companions == [exact.companions[0], {**exact.companions[1], "horizon_s": 30.0}]
+    assert near.protocols == [exact.protocols[0], replace(exact.protocols[1], horizon_s=30.0)]
     assert possible_horizons([video]) == (30.0,)
     first, last = drift_rows([near])
     assert (horizon_in_words(first), horizon_in_words(last)) == ("12 s", "30 s, measured at 29.8 s")
@@ -93,12 +93,12 @@ def test_resolution_hardly_matters(tmp_path):
     )
     assert drifts(large) == pytest.approx(drifts(small), abs=0.01)
     for name in ("motion", "exposure", "saturation"):
-        assert large["companions"][0][name] == pytest.approx(small["companions"][0][name], rel=0.05, abs=1e-3)
+        assert large.companions[0][name] == pytest.approx(small.companions[0][name], rel=0.05, abs=1e-3)
 
 
 def test_every_nth_frame(control_videos):
     figures = measure(control_videos["fade"], {"pixels": PixelEmbedder()}, MeasureSettings(HORIZONS, embed_every=4))
-    assert figures["protocols"][0]["consistency"] == {}  # they need every frame
+    assert figures.protocols[0].consistency == {}  # they need every frame
     assert drifts(figures)[2] > 0.1
     seen = look_at(control_videos["fade"], {"pixels": PixelEmbedder()}, embed_every=4)
     np.testing.assert_allclose(seen.embedded_seconds, np.arange(120))
@@ -108,7 +108,7 @@ def test_the_pass_gives_what_whole_arrays_would(control_videos):
     seen = look_at(control_videos["real"], {"pixels": PixelEmbedder()})
     figures = measure(control_videos["real"], {"pixels": PixelEmbedder()}, MeasureSettings((120.0,)))
     expected = consistency(seen.embeddings["pixels"])
-    assert figures["protocols"][0]["consistency"]["pixels"]["vbench"] == pytest.approx(expected, abs=1e-9)
+    assert figures.protocols[0].consistency["pixels"].vbench == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_loop_repeats_and_a_walk_does_not(tmp_path):
@@ -118,9 +118,8 @@ def test_a_loop_repeats_and_a_walk_does_not(tmp_path):
     shares = {}
     for name, clip in (("walk", walk), ("loop", loop)):
         video = find_footage(write_clip(tmp_path / f"{name}.mp4", clip.astype(np.uint8), fps=8))
-        shares[name] = measure(video, {"pixels": PixelEmbedder()}, MeasureSettings((40.0,)))["companions"][0][
-            "repetition"
-        ]
+        figures = measure(video, {"pixels": PixelEmbedder()}, MeasureSettings((40.0,)))
+        shares[name] = figures.companions[0]["repetition"]
     assert shares["walk"] < 0.2
     assert shares["loop"] > 0.7
 
@@ -167,7 +166,7 @@ def test_a_video_that_is_too_short_is_refused_before_it_is_decoded(control_video
 
 
 def test_figures_are_plain_json(control_figures):
-    text = json.dumps(control_figures["fade"], allow_nan=False)
+    text = json.dumps(control_figures["fade"].model_dump(mode="json"), allow_nan=False)
     assert json.loads(text)["curves"]["seconds"][:2] == [0.5, 1.5]
     assert len(json.loads(text)["curves"]["cosine"]["pixels"]) == 120
 
@@ -186,12 +185,12 @@ def test_adherence_is_of_each_prompt_to_its_own_frames(tmp_path):
     clip[12 * FPS :, ..., 2] = 250
     video = find_footage(write_clip(tmp_path / "v.mp4", clip))
     settings = MeasureSettings((20.0,), prompts=((0.0, "red"), (12.0, "blue")))
-    red, blue = measure(video, {"pixels": Colours()}, settings)["adherence"]["pixels"]
-    assert (red["start_s"], red["end_s"], blue["end_s"]) == (0.0, 12.0, 20.0)
-    assert red["cosine"] > 0.97
-    assert blue["cosine"] > 0.97
+    red, blue = measure(video, {"pixels": Colours()}, settings).adherence["pixels"]
+    assert (red.start_s, red.end_s, blue.end_s) == (0.0, 12.0, 20.0)
+    assert red.cosine > 0.97
+    assert blue.cosine > 0.97
     wrong = measure(video, {"pixels": Colours()}, replace(settings, prompts=((0.0, "blue"), (12.0, "blue"))))
-    assert wrong["adherence"]["pixels"][0]["cosine"] < 0.5
+    assert wrong.adherence["pixels"][0].cosine < 0.5
 
 
 @pytest.mark.parametrize(

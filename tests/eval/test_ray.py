@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from eval.compare import Engine, compare
-from eval.plan import read_json
 from eval.runs import MEASURES, NOISE, take_folder
+from longlive_rag.documents import read_json
 from tests.eval.arms import plan_of
 
 ray = pytest.importorskip("ray")
@@ -51,7 +51,7 @@ def test_a_killed_node_changes_no_figure(cluster, tmp_path: Path) -> None:
     for cell in plan.cells:
         one, other = (figures(take_folder(tmp_path / run, cell)) for run in ("ray", "local"))
         assert one == other, cell.name
-    assert spread["comparisons"] == here["comparisons"]
+    assert spread.comparisons == here.comparisons
 
 
 def test_no_cluster_is_an_error_and_no_traceback(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from eval.measures import Measures, PerFrame
 from eval.plan import Arm, Cell
 from eval.recalled import cosine_of_latents, what_was_recalled
 from eval.scenarios import Story
@@ -19,14 +20,12 @@ ARM = Arm("memory")
 STORY = Story("s", "plain", "a fox")
 
 
-def measures_of(cosines: list[float | None], every: int = 4) -> dict:
+def measures_of(cosines: list[float | None], every: int = 4) -> Measures:
     """One cosine a latent frame, read in the last of its pixel frames."""
     numbers = range(0, TIMELINE.pixel_frames, every)
     values = [cosines[min(TIMELINE.latent_at(number), len(cosines) - 1)] for number in numbers]
-    return {
-        "horizons_s": [10.0, SECONDS],
-        "per_frame": {"seconds": [round(n / FPS, 6) for n in numbers], "cosine": {"eye": values}},
-    }
+    frames = PerFrame([round(n / FPS, 6) for n in numbers], {"eye": values})
+    return Measures.model_construct(horizons_s=(10.0, SECONDS), per_frame=frames)
 
 
 def record_of(selections: dict[int, list[int]], cues: tuple[float, ...] = ()) -> dict:
@@ -39,7 +38,7 @@ def record_of(selections: dict[int, list[int]], cues: tuple[float, ...] = ()) ->
     }
 
 
-def recalled(*takes: tuple[dict, dict]) -> list:
+def recalled(*takes: tuple[Measures, dict]) -> list:
     plan = SimpleNamespace(
         scenarios=("plain",), stories=(STORY,), arms=(ARM,), seeds=len(takes), horizons_s=(10.0, SECONDS)
     )

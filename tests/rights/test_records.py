@@ -146,10 +146,14 @@ def test_bad_records_are_refused_and_nothing_is_written(folder, settings, messag
     ("content", "message"),
     [
         ("{", "can't be read"),
-        ("[]", "it holds a list"),
-        ('{"format": 9, "files": {}}', "its format is 9"),
-        ('{"format": 1, "files": {"weights.pt": {"terms": "MIT"}}}', "is not a valid licence record"),
-        ('{"format": 1}', "is not a valid licence record"),
+        ("[]", "it is a list; it should be an object"),
+        ('{"format": 9, "files": {}}', "format is 9; it should be 1"),
+        (
+            '{"format": 1, "files": {"weights.pt": {"terms": "MIT"}}}',
+            r"licenses.json: files.weights.pt.sha256 is missing",
+        ),
+        ('{"format": 1}', "files is missing"),
+        ('{"format": 1, "files": {}, "file": {}}', "file is not known; did you mean 'files'?"),
     ],
 )
 def test_damaged_records_are_refused(folder, content, message):
@@ -218,10 +222,13 @@ def test_where_the_policy_comes_from(monkeypatch, tmp_path):
         pick_policy()
     monkeypatch.delenv(settings.POLICY_VARIABLE)
     config.write_text('licence_policy = "research"\n')
-    with pytest.raises(ValueError, match="has the unknown field 'licence_policy'; known fields are: license_policy"):
+    with pytest.raises(ValueError, match="licence_policy is not known; did you mean 'license_policy'"):
         pick_policy()
     config.write_text("license_policy = \n")
     with pytest.raises(ValueError, match=r"config\.toml can't be read"):
+        pick_policy()
+    config.write_text("license_policy = " + "[" * 5000)
+    with pytest.raises(ValueError, match=r"config\.toml can't be read: it is nested too deeply"):
         pick_policy()
     monkeypatch.setenv(settings.CONFIG_VARIABLE, str(tmp_path / "none.toml"))
     with pytest.raises(ValueError, match=r"LONGLIVE_RAG_CONFIG names .*none\.toml, which is not a file"):
@@ -261,9 +268,7 @@ def test_a_record_that_claims_more_than_its_terms_is_refused(folder):
     record_terms(folder, "CC-BY-NC-4.0", WHERE, WHO)
     written = (folder / "licenses.json").read_text()
     (folder / "licenses.json").write_text(written.replace('"research"', '"commercial"'))
-    with pytest.raises(
-        ValueError, match=r"is not a valid licence record: use is 'commercial', but CC-BY-NC-4\.0 is known"
-    ):
+    with pytest.raises(ValueError, match=r"safetensors: use is 'commercial', but CC-BY-NC-4\.0 is known"):
         enforce(folder, "commercial")
 
 

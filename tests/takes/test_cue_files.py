@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fakes import blocks_of, make_request, timeline_of
@@ -19,6 +20,7 @@ from longlive_rag.takes.writer import TakeRun, TakeWriter
 from longlive_rag.timeline import Timeline
 
 FPS = 16
+SAMPLES = Path(__file__).with_name("samples_cues")
 words = st.text(min_size=1, max_size=40).filter(lambda text: text.strip())
 times = st.floats(0.001, 86_000, allow_nan=False)
 
@@ -98,6 +100,14 @@ def test_json_lines(tmp_path):
         read_cues(path, FPS, 3).schedule(switch_every=2)
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_samples_open(suffix):
+    steering = (Steering(10.5, "pin", 0, 2), Steering(12, "establish", establish=4, new_view=0.95))
+    schedule = read_cues(SAMPLES / f"story{suffix}", FPS).schedule(seconds=20)
+    assert schedule.cues == (Cue(8, "a red circle jumps in a meadow"),)
+    assert schedule.steering == (() if suffix in (".jsonl", ".yml") else steering)
+
+
 def test_yaml_times_are_not_read_as_yaml_numbers(tmp_path):
     text = "seconds: 1:00\ncues:\n- prompt: one\n  at: 0\n- at: 0:12\n  prompt: yes\n- {at: 00:00:20:08, prompt: 12}\n"
     schedule = read_cues(write(tmp_path, "story.yaml", text), FPS).schedule()
@@ -123,23 +133,33 @@ def test_yaml_times_are_not_read_as_yaml_numbers(tmp_path):
         ("a.jsonl", "", "holds no prompt"),
         ("a.jsonl", '\n{"prompts": ["a",]}', "line 2, is no JSON"),
         ("a.jsonl", '{"prompts": []}', "holds no prompt"),
-        ("a.jsonl", '{"prompts": "a"}', "line 1, 'prompts' must be a list"),
-        ("a.jsonl", '{"prompts": [1]}', "line 1, prompt 1: 1 is no text"),
+        ("a.jsonl", '{"prompts": "a"}', "line 1: prompts is 'a'; it should be a valid array"),
+        ("a.jsonl", '{"prompts": [1]}', "line 1, prompt 1: prompt is 1; it should be a valid string"),
         ("a.jsonl", '{"prompts": ["a", " "]}', "line 1, prompt 2, has an empty prompt"),
         ("a.jsonl", '{"prompts": ["a", "b"], "times": [0]}', "there are 1 times for 2 prompts"),
-        ("a.jsonl", '{"prompts": ["a", "b"], "times": [0, NaN]}', "prompt 2: nan is no time"),
-        ("a.jsonl", '{"prompts": ["a", "b"], "times": [0, true]}', "prompt 2: True is no timecode"),
-        ("a.jsonl", '{"prompt": "a"}', "a schedule is"),
-        ("a.jsonl", '{"prompts": ["a"], "tempo": 3}', "'tempo' is not known"),
-        ("a.jsonl", '["a"]', "a schedule is"),
+        ("a.jsonl", '{"prompts": ["a", "b"], "times": [0, NaN]}', "line 1: NaN is not a finite number"),
+        ("a.jsonl", '{"prompts": ["a", "b"], "times": [0, true]}', "line 1, prompt 2, at: True is no timecode"),
+        ("a.jsonl", '{"prompt": "a"}', "line 1: prompt is not known; did you mean 'prompts'?"),
+        ("a.jsonl", '{"seconds": 3}', 'line 1: a schedule is {"prompts": [...]} or'),
+        (
+            "a.jsonl",
+            '{"prompts": ["a"], "tempo": 3}',
+            "line 1: tempo is not known; it has cues, prompts, seconds, times",
+        ),
+        ("a.jsonl", '["a"]', "line 1: it is a list; it should be an object"),
+        ("a.jsonl", '\n{"prompts": ["a"], "prompts": ["b"]}', "line 2: 'prompts' is there twice"),
+        ("a.json", '{"cues": [], "times": [0]}', "times belong to prompts"),
+        ("a.json", '{"cues": [{"at": 0, "promt": "a"}]}', "cue 1: promt is not known; did you mean 'prompt'?"),
+        ("a.json", '{"cues": [{"at": 0, "prompt": "a", "pin": "1-2"}]}', "cue 1: a cue has one of"),
         ("a.json", '{\n "cues": [}', "line 2, is no JSON"),
         ("a.json", "[" * 100_000, "nested too deeply"),
         ("a.json", '{"cues": [{"at": 0, "prompt": "a"}, {"at": 3}]}', "cue 2: a cue has one of"),
         ("a.json", '{"cues": [{"at": 0, "prompt": "a"}, {"pin": "1-2"}]}', "cue 2: `pin` needs `at`"),
-        ("a.json", '{"cues": [{"at": -1, "prompt": "a"}]}', "cue 1: -1 is no time of a take"),
-        ("a.yaml", "cues:\n  - at: [0", "line 2, is no YAML"),
-        ("a.yaml", "cues: &a\n- *b\n", "line 2, is no YAML"),
-        ("a.yaml", "\x00", "is no YAML"),
+        ("a.json", '{"cues": [{"at": -1, "prompt": "a"}]}', "cue 1, at: -1 is no time of a take"),
+        ("a.yaml", "cues:\n  - at: [0", "line 2, can't be read as YAML"),
+        ("a.yaml", "cues: &a\n- *a\n", "line 2, can't be read as YAML: aliases are not read"),
+        ("a.yaml", "cues:\n- at: 0\n  prompt: a\n  at: 1\n", "line 2, can't be read as YAML: 'at' is there twice"),
+        ("a.yaml", "\x00", "can't be read as YAML"),
         ("a.csv", "one", "must be one of .txt, .jsonl, .json, .yaml, .yml"),
         (None, None, "is no file and no take"),
     ],

@@ -1,0 +1,138 @@
+"""What is on record of a take of a comparison: its measures, and the noise that it was made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from eval.drift import Drift
+from eval.protocols import LongConsistency
+from eval.traits import KeptTraits
+from longlive_rag.documents import Versioned
+
+Curve = list[float | None]
+"""A figure a second, or a frame; None where no subject is seen."""
+
+
+class Noise(Versioned):
+    """`noise.json`: two takes were made from the same noise if and only if their hashes are equal."""
+
+    sha256: str
+    draws: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Video:
+    """The file that was measured."""
+
+    name: str
+    width: int
+    height: int
+    fps: float
+    frames: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Adherence:
+    """Mean cosine of the frames under a prompt to that prompt; None where no frame was embedded."""
+
+    start_s: float
+    end_s: float
+    prompt: str
+    cosine: float | None
+
+
+@dataclass(frozen=True)
+class Traits(KeptTraits):
+    """Hidden traits at a horizon, and how many characters were seen until then."""
+
+    distinct_characters: int
+
+
+@dataclass(frozen=True)
+class Series:
+    """The field's measures of a per-frame series; None where it is too short, or begins at 0."""
+
+    start_end_contrast: float
+    spread: float | None
+    weighted_drift: float | None
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """VBench's formula over all frames, and VBench-Long's parts."""
+
+    vbench: float
+    vbench_long: LongConsistency
+
+
+@dataclass(frozen=True)
+class FusedConsistency(LongConsistency):
+    """VBench-Long's score of the subject; `fused` is None where the fast score is missing or off the table."""
+
+    fused: float | None
+
+
+@dataclass(frozen=True)
+class Protocols:
+    """The field's measures up to a horizon: consistency by embedder, series by name."""
+
+    horizon_s: float
+    consistency: dict[str, Consistency]
+    vbench_long_subject: FusedConsistency | None
+    series: dict[str, Series]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Means over every second, at its middle: cosine to the reference by embedder, and looks."""
+
+    seconds: list[float]
+    cosine: dict[str, Curve]
+    motion: Curve
+    sharpness: Curve
+    exposure: Curve
+    saturation: Curve
+
+
+@dataclass(frozen=True)
+class PerFrame:
+    """Every frame that was embedded: its second, and its cosine to the reference by embedder."""
+
+    seconds: list[float]
+    cosine: dict[str, Curve]
+
+
+class Measures(Versioned):
+    """`measures.json`; what was written in format 1 is measured again.
+
+    Attributes:
+        horizons_s, measured_at_s: seconds; they differ where a video ends just before a horizon.
+        origin_s: when the subject is first seen as it should be.
+        embedders: what is on record of each, by name.
+        drift: by embedder, one a horizon.
+        companions: one a horizon: `horizon_s`, and a figure by metric; None where there is none.
+        adherence: by embedder that reads prompts, one a prompt.
+        traits: one a horizon; empty where no embedder reads them.
+        protocols: one a horizon.
+    """
+
+    FORMAT: ClassVar[int] = 2
+    format: Literal[2] = 2  # type: ignore[assignment]
+    video: Video
+    horizons_s: tuple[float, ...]
+    measured_at_s: tuple[float, ...] = Field(default_factory=lambda known: known["horizons_s"])
+    origin_s: float
+    embed_every: int
+    embedders: dict[str, dict[str, Any]]
+    drift: dict[str, list[Drift]]
+    companions: list[dict[str, float | None]]
+    adherence: dict[str, list[Adherence]]
+    traits: list[Traits]
+    protocols: list[Protocols]
+    curves: Curves
+    per_frame: PerFrame

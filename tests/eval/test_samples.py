@@ -1,0 +1,76 @@
+"""Files of today's formats, and those of published reports, open."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eval.measures import Measures, Noise
+from eval.plan import Plan
+from eval.results import Results
+from longlive_rag.cli.eval import _arms
+from longlive_rag.documents import Versioned, read_document
+
+SAMPLES = Path(__file__).with_name("samples")
+DRIFT = Path(__file__).parents[2] / "docs" / "drift"
+
+ARMS = [SAMPLES / "arms.toml", *(path for path in DRIFT.glob("*.toml") if path.stem != "gates")]
+"""Those of the gates were written when an anchor was a list."""
+
+
+@pytest.mark.parametrize("path", [*SAMPLES.glob("plan-*.json"), *DRIFT.glob("*/plan.json")], ids=str)
+def test_plans(path):
+    plan, kept = read_document(path, Plan), json.loads(path.read_text())
+    assert {name: value for name, value in plan.as_dict().items() if name in kept} == kept
+    assert plan.cells[0].arm.name == "native"
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        (SAMPLES / "measures-2.json", Measures),
+        (SAMPLES / "measures-2-without-measured-at.json", Measures),
+        (SAMPLES / "noise.json", Noise),
+        (SAMPLES / "results.json", Results),
+        *((path, Results) for path in sorted(DRIFT.rglob("*results.json"))),
+    ],
+    ids=str,
+)
+def test_what_a_run_leaves(path: Path, model: type[Versioned]):
+    found, kept = read_document(path, model).model_dump(mode="json"), json.loads(path.read_text())
+    assert {name: value for name, value in found.items() if name in kept} == kept
+
+
+def test_measures_say_where_they_were_made_if_that_is_known():
+    whole, without = (SAMPLES / f"measures-2{name}.json" for name in ("", "-without-measured-at"))
+    assert read_document(whole, Measures).measured_at_s == (30.0, 59.8)
+    assert read_document(without, Measures).measured_at_s == (30.0, 60.0)
+
+
+def test_measures_of_format_1_are_made_again():
+    with pytest.raises(ValueError, match="format is 1; it should be 2"):
+        read_document(SAMPLES / "measures-1.json", Measures)
+
+
+@pytest.mark.parametrize("path", ARMS, ids=str)
+def test_arms(path):
+    assert len(_arms(str(path))) > 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"horizon_s": [30.0]}, "horizon_s is not known; did you mean 'horizons_s'"),
+        ({"arms": [{"name": "a", "change": {}}]}, r"arms\[0\]\.change is not known; did you mean 'changes'"),
+        ({"arms": [{"name": "a", "changes": {"memroy": {}}}]}, "arm 'a': memroy is not known; did you mean 'memory'"),
+        ({"arms": [{"name": "a", "changes": {"memory": {"gpu": 1}}}]}, "gpu is not known; did you mean 'gpu_gib'"),
+        ({"format": 2}, "is of format 2; this version reads formats up to 1"),
+    ],
+)  # fmt: skip
+def test_what_a_plan_does_not_know_is_refused(tmp_path, changes, message):
+    content = {**json.loads((SAMPLES / "plan-with-metrics.json").read_text()), **changes}
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        read_document(tmp_path / "plan.json", Plan)
