@@ -14,7 +14,7 @@ import click
 from backbone.errors import FieldError
 from backbone.knobs import Knob
 from longlive_rag.cli.errors import Failed, Stopped, check_writable, refuse_bad_input
-from longlive_rag.cli.settings import FLAGS, SETTINGS, now, option_type
+from longlive_rag.cli.settings import FLAGS, SETTINGS, Steps, now, option_type
 from longlive_rag.presets.preset import DEFAULT_BACKBONE
 from longlive_rag.sessions.opening import quiet_libraries
 
@@ -325,10 +325,12 @@ def _arm(name: str, table: Any) -> Arm:
 
 
 def _of_option(arm: str, knob: Knob, value: Any) -> Any:
-    """A value of the file, read as on the command line: a number, or text such as "6-14" or "512MiB"."""
+    """A value of the file, read as on the command line: a number, text such as "6-14", or a list of these."""
+    kind = click.types.convert_type(option_type(knob))
 
     def read(part: Any) -> Any:
-        return click.types.convert_type(option_type(knob)).convert(str(part), None, None)
+        between = "," if isinstance(kind, Steps) else "-"
+        return kind.convert(between.join(map(str, part)) if isinstance(part, list) else str(part), None, None)
 
     try:
         if knob.type is bool:

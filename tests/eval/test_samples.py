@@ -16,8 +16,7 @@ from longlive_rag.documents import Versioned, read_document
 SAMPLES = Path(__file__).with_name("samples")
 DRIFT = Path(__file__).parents[2] / "docs" / "drift"
 
-ARMS = [SAMPLES / "arms.toml", *(path for path in DRIFT.glob("*.toml") if path.stem != "gates")]
-"""Those of the gates were written when an anchor was a list."""
+ARMS = [SAMPLES / "arms.toml", *DRIFT.glob("*.toml")]
 
 
 @pytest.mark.parametrize("path", [*SAMPLES.glob("plan-*.json"), *DRIFT.glob("*/plan.json")], ids=str)
