@@ -183,7 +183,7 @@ def _precision(pipe: LongLiveRAGPipeline, arm: Arm, take: Searched, number: int)
             memory.prompt(pipe.embed([prompts[block]]))
         for selection in memory.retrieve(block):
             right[block] = float(take.shows_a[list(selection.frames)].mean())
-        memory.remember(take.latents[None, block * size : (block + 1) * size])
+        memory.add(take.latents[None, block * size : (block + 1) * size])
     return {
         "at_cue": float(np.mean([right[block] for block in AT_CUE])),
         "after": float(np.mean([right[block] for block in AFTER])),

@@ -28,7 +28,7 @@ from backbone.vae import StreamingDecoder, encode_video, fold_temporal_convs
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
 from longlive_rag.generation.batch import Batch
 from longlive_rag.generation.block import Block, NotFiniteError
-from longlive_rag.generation.cues import cue_blocks, steered
+from longlive_rag.generation.cues import cue_blocks, directed_at
 from longlive_rag.generation.directions import Directions, check_policy, planned, reseed_blocks, retrieval_rules
 from longlive_rag.generation.noise import NoiseSource, PhiloxNoise
 from longlive_rag.generation.rollout import FinishedBlock, RememberedFrames, Rollout
@@ -40,7 +40,7 @@ from longlive_rag.presets.preset import INDEX, load_preset, refuse_other_layout
 from longlive_rag.rights.door import Door
 from longlive_rag.rights.policy import LicensePolicy, pick_policy
 from longlive_rag.takes.remember import find_remembered, read_remembered
-from longlive_rag.takes.resume import TakeStore, catch_up, decode_again, due_checkpoints, save_checkpoints
+from longlive_rag.takes.resume import TakeStore, decode_again, due_checkpoints, resume_rollout, save_checkpoints
 from longlive_rag.timeline import Timeline
 from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
 from retrieval.memory import Choose, pooled_prompts
@@ -409,7 +409,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
         if store.blocks < timeline.blocks:
             with watch.stage("replay"):
-                catch_up(rollout, store, context.frames_per_block, context.window_frames, prompt_at)
+                resume_rollout(rollout, store, context.frames_per_block, context.window_frames, prompt_at)
 
     # ---- parts ----
 
@@ -451,7 +451,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             encoder=self._latent_encoder(request) if request.context.memory_frames else None,
             device=self._execution_device,
             start=None if start is None else start.expand(size, -1, -1, -1),
-            rules=retrieval_rules(steered(request.memory, timeline, 0), timeline),
+            rules=retrieval_rules(directed_at(request.memory, timeline, 0), timeline),
             budgets=request.memory.budgets,
             past=(lambda take, frames: stores[take].latents(frames)) if stores else None,
             remembered=remembered,

@@ -18,11 +18,11 @@ from retrieval.policy import (
     FirstShowings,
     RetrievalRules,
     admitted,
+    evenly_spaced,
     hybrid_keys,
     pinned_among,
     pinned_places,
-    spread,
-    spread_by_turns,
+    stratified_sample,
     unit,
     without,
 )
@@ -102,7 +102,9 @@ class Memory:
         """The frames that have entered since this was last asked, for each take."""
         return tuple(take.entered() for take in self._takes)
 
-    def bring(self, embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None, batch_size: int) -> None:
+    def add_external(
+        self, embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None, batch_size: int
+    ) -> None:
         """Remember frames of other takes from the start; before the first block, once.
 
         Args:
@@ -120,20 +122,20 @@ class Memory:
         for take in self._takes:
             take.index_frames(range(-len(embeddings), 0), embeddings, prompt_units)
 
-    def remember(self, latents: Tensor) -> Tensor:
+    def add(self, latents: Tensor) -> Tensor:
         """Embed and index the finished latents [B, T, C, h, w] of a block; returns the embeddings [B, T, D]."""
         embeddings = self._encoder.encode(latents)
-        self.recall(embeddings.float().cpu().numpy())
+        self.replay(embeddings.float().cpu().numpy())
         return embeddings
 
-    def recall(self, embeddings: NDArray[np.float32]) -> None:
+    def replay(self, embeddings: NDArray[np.float32]) -> None:
         """Index the embeddings [B, T, D] of the next block's frames, made before."""
         if not self._takes:
             self._takes = [_TakeMemory(self._rules, self._sink_frames) for _ in embeddings]
         first = self._frames_done
         numbers = range(first, first + embeddings.shape[1])
         for number, (take, frames) in enumerate(zip(self._takes, embeddings, strict=True)):
-            take.remember(numbers, frames, self._prompts_of(number, numbers))
+            take.add(numbers, frames, self._prompts_of(number, numbers))
         self._frames_done = numbers.stop
 
     def retrieve(self, block: int) -> tuple[Selection, ...]:
@@ -169,7 +171,7 @@ class Memory:
             frames = check_choice(self._choose(number, block, candidates), candidates, self._memory_frames)
             return list(zip(frames, take.similarities(frames, prompt), strict=True))
         if not self._frames_done:  # nothing to search by yet
-            return [(frame, 0.0) for frame in spread(allowed, self._memory_frames)]
+            return [(frame, 0.0) for frame in evenly_spaced(allowed, self._memory_frames)]
         return take.search(prompt, allowed, self._memory_frames, block)
 
     def _that_hold(self, rules: RetrievalRules) -> RetrievalRules:
@@ -200,9 +202,7 @@ class _TakeMemory:
         self._refused: set[int] = set()
         self._entered: list[int] = []
 
-    def remember(
-        self, frames: range, embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None
-    ) -> None:
+    def add(self, frames: range, embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None) -> None:
         """The embeddings [T, D] of the frames that are finished, and their prompts' [T, P]."""
         self._newest = embeddings[-1]
         units = unit(embeddings)
@@ -279,7 +279,7 @@ class _TakeMemory:
         pins = pinned_among(allowed, rules.pin)
         found = index.search(query, pins, min(limit, pinned_places(limit))) if pins else []
         allowed = without(allowed, (), {frame for frame, _ in found})
-        evenly = spread_by_turns(allowed, min(limit - len(found), rules.spread), block)
+        evenly = stratified_sample(allowed, min(limit - len(found), rules.stratified), block)
         found += zip(evenly, index.similarities(query, evenly), strict=True)
         allowed = without(allowed, (), set(evenly))
         if len(found) < limit and allowed:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.index import FrameIndex
-from retrieval.policy import POOL, most_diverse, spread_by_turns
+from retrieval.policy import POOL, most_diverse, stratified_sample
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def searched(past: Past) -> list[tuple[int, float]]:
 
 def stratified(past: Past) -> list[int]:
     """One frame out of each of `limit` equal parts of the past, others in every block, whatever they show."""
-    return spread_by_turns(past.frames, past.limit, past.block)
+    return stratified_sample(past.frames, past.limit, past.block)
 
 
 def recent(past: Past) -> list[int]:

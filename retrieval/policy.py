@@ -27,12 +27,12 @@ class RetrievalRules:
         admit_above: a frame enters memory only if its cosine similarity to some anchor is at least this.
         diversity: d in maximal marginal relevance: each place goes to the frame with the largest
             (1 - d) similarity to the query - d largest similarity to what is chosen already.
-        spread: so many of the K places go to frames spread evenly over the past, whatever they show, other ones for
+        stratified: so many of the K places go to a stratified sample of the past, whatever it shows, another one for
             each block. What is most like now has drifted as far as now; these have not.
         establish_frames: memory keeps first showings only: a new view lets so many frames in, itself the first; 0 lets
             every frame in. See `FirstShowings`.
         new_view: a frame is a new view if its cosine similarity to all that memory holds is below this.
-        policy: picks among what is left after pins and spread frames (`retrieval.policies`); None is the search.
+        policy: picks among what is left after pins and stratified frames (`retrieval.policies`); None is the search.
     """
 
     exclude: tuple[range, ...] = ()
@@ -41,7 +41,7 @@ class RetrievalRules:
     anchors: range | None = None
     admit_above: float | None = None
     diversity: float = 0.0
-    spread: int = 0
+    stratified: int = 0
     establish_frames: int = 0
     new_view: float = 1.0
     policy: Callable[[Any], Sequence[int]] | None = None
@@ -96,7 +96,7 @@ def pinned_places(memory_frames: int) -> int:
     return max(1, memory_frames // 2)
 
 
-def spread(frames: Sequence[int], limit: int) -> list[int]:
+def evenly_spaced(frames: Sequence[int], limit: int) -> list[int]:
     """Up to `limit` of `frames`, evenly spaced, the first and the last among them."""
     if len(frames) <= limit:
         return list(frames)
@@ -105,7 +105,7 @@ def spread(frames: Sequence[int], limit: int) -> list[int]:
     return [frames[round(place * (len(frames) - 1) / (limit - 1))] for place in range(limit)]
 
 
-def spread_by_turns(frames: Sequence[int], limit: int, turn: int) -> list[int]:
+def stratified_sample(frames: Sequence[int], limit: int, turn: int) -> list[int]:
     """Up to `limit` of `frames`: one out of each of so many equal parts, at another place in the parts each turn.
 
     The place is that of an additive recurrence with the golden ratio (Weyl's equidistribution), so that turn by turn

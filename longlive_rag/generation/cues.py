@@ -49,7 +49,7 @@ def cue_blocks(request: TakeRequest, timeline: Timeline) -> dict[int, int]:
     return blocks
 
 
-def steered(memory: MemoryConfig, timeline: Timeline, block: int) -> MemoryConfig:
+def directed_at(memory: MemoryConfig, timeline: Timeline, block: int) -> MemoryConfig:
     """What holds for a block, of the spans that are pinned or excluded on the way."""
     return memory.with_steering(steer for steer in memory.steering if steering_block(steer, timeline) <= block)
 

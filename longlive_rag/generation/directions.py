@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from longlive_rag.config import SEARCH, MemoryConfig, TakeRequest
 from longlive_rag.environment import plugin
 from longlive_rag.generation.batch import Batch
-from longlive_rag.generation.cues import cue_blocks, steered, steering_block
+from longlive_rag.generation.cues import cue_blocks, directed_at, steering_block
 from longlive_rag.timeline import Timeline
 from retrieval.policy import RetrievalRules
 
@@ -41,7 +41,7 @@ def retrieval_rules(memory: MemoryConfig, timeline: Timeline) -> RetrievalRules:
         anchors=timeline.latents_between(*memory.anchor) if memory.anchor else None,
         admit_above=memory.admit_above,
         diversity=memory.diversity,
-        spread=memory.spread,
+        stratified=memory.spread,
         establish_frames=timeline.latents_in(memory.establish),
         new_view=memory.new_view,
         policy=None if memory.policy == SEARCH else plugin("policy", memory.policy),
@@ -65,7 +65,7 @@ def planned(batch: Batch) -> Directions:
         prompts = None
         if block == 0 or cue is not None:
             prompts = [request.prompt if cue is None else request.cues[cue - 1].prompt for request in batch.requests]
-        return Direction(prompts, cue, steered(memory, timeline, block) if block and block in told else None)
+        return Direction(prompts, cue, directed_at(memory, timeline, block) if block and block in told else None)
 
     return directions
 

@@ -302,7 +302,7 @@ class Rollout:
             return None
         if self._spool is not None:
             self._spool.append(latents.cpu().numpy())
-        return self._memory.remember(latents)
+        return self._memory.add(latents)
 
     def _recall(self, latents: Tensor, embeddings: NDArray[np.float32] | None) -> None:
         """As `_remember`, with the embeddings that were made then."""
@@ -312,7 +312,7 @@ class Rollout:
             raise ValueError("the blocks were made without memory; they have no embeddings to search by")
         if self._spool is not None:
             self._spool.append(latents.cpu().numpy())
-        self._memory.recall(embeddings)
+        self._memory.replay(embeddings)
         self._memory.entered()  # was said then
 
     def _finish(self, latents: Tensor) -> None:
@@ -428,7 +428,7 @@ class Rollout:
         )
         if self._remembered is not None:
             embeddings = self._embed(encoder, self._remembered.latents)
-            memory.bring(embeddings, self._remembered.prompt_units, self._batch_size)
+            memory.add_external(embeddings, self._remembered.prompt_units, self._batch_size)
         return memory
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from backbone.errors import FieldError
 from longlive_rag.config import Cue, MemoryConfig, Span, Steering, SteerVerb, TakeRequest
-from longlive_rag.generation.cues import cue_blocks, steered
+from longlive_rag.generation.cues import cue_blocks, directed_at
 from longlive_rag.generation.directions import Direction
 from longlive_rag.timecode import format_timecode
 
@@ -168,7 +168,7 @@ class LiveTake:
             prompt = self._prompts.get(block)
             cue = sum(other <= block for other in self._prompts) - 1 if block and prompt is not None else None
             told = any(self._timeline.cue_block(steer.seconds) == block for steer in self._steering)
-            memory = steered(self._memory(), self._timeline, block) if block and told else None
+            memory = directed_at(self._memory(), self._timeline, block) if block and told else None
             asked = self._request(self._start.seconds)
         goes_on = block >= self._first_block  # not only made ready to go on
         if self._take and goes_on and (prompt is not None or told):

@@ -67,7 +67,7 @@ def save_checkpoints(
         checkpoints.save(state.of_take(take), own, latents[take])
 
 
-def catch_up(
+def resume_rollout(
     rollout: Rollout,
     store: BlockStore,
     frames_per_block: int,

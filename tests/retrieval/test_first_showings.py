@@ -37,7 +37,7 @@ def latents_of(vectors: np.ndarray) -> torch.Tensor:
 def show(memory: Memory, vectors: np.ndarray, at_once: int = 1) -> list[int]:
     """Let memory see frames; returns which of them entered."""
     for start in range(0, len(vectors), at_once):
-        memory.remember(latents_of(vectors[start : start + at_once]))
+        memory.add(latents_of(vectors[start : start + at_once]))
     (entered,) = memory.entered()
     return list(entered)
 
@@ -113,7 +113,7 @@ def test_from_the_first_candidate_on_memory_is_never_empty() -> None:
     for frame in range(12):
         selections = memory.retrieve(frame)
         assert bool(selections) == (frame >= 4)  # window 3, sink 1: frame 1 has left when there are 4
-        memory.remember(latents_of(AXES[:1]))
+        memory.add(latents_of(AXES[:1]))
 
 
 def test_what_is_excluded_neither_enters_nor_counts_as_shown() -> None:
@@ -176,7 +176,7 @@ def test_it_can_be_turned_on_and_off_on_the_way() -> None:
 
 def test_frames_of_other_takes_are_in_memory_and_count_as_shown() -> None:
     memory = memory_of()
-    memory.bring(kinds(3), None, batch_size=1)
+    memory.add_external(kinds(3), None, batch_size=1)
     assert show(memory, kinds(10, 10)) == [10, 11, 12, 13]
     (selection,) = memory.retrieve(7)
     assert selection.candidates == 3 + 4
@@ -190,7 +190,7 @@ def test_frames_unlike_their_anchors_neither_enter_nor_open_it() -> None:
 def test_each_take_of_a_batch_has_a_gate_of_its_own() -> None:
     first, second = kinds(12, 12), kinds(24)
     memory = memory_of()
-    memory.remember(latents_of(np.stack([first, second])))
+    memory.add(latents_of(np.stack([first, second])))
     assert memory.entered() == ((1, 2, 3, 4, 12, 13, 14, 15), (1, 2, 3, 4))
     alone = memory_of()
     show(alone, first)

@@ -13,7 +13,7 @@ from retrieval.encoder import MeanPoolEncoder
 from retrieval.index import FrameIndex
 from retrieval.memory import Memory
 from retrieval.policies import Past, picked, recent, similar, stratified
-from retrieval.policy import RetrievalRules, spread_by_turns
+from retrieval.policy import RetrievalRules, stratified_sample
 
 
 def past_of(frames=range(2, 30), limit=4, block=7, diversity=0.0) -> Past:
@@ -31,7 +31,7 @@ def test_similar_is_the_search() -> None:
 
 
 def test_the_others_do_not_look_at_what_frames_show() -> None:
-    assert stratified(past_of()) == spread_by_turns(range(2, 30), 4, 7)
+    assert stratified(past_of()) == stratified_sample(range(2, 30), 4, 7)
     assert stratified(past_of(block=8)) != stratified(past_of())
     assert recent(past_of()) == [29, 28, 27, 26]
 
@@ -53,7 +53,7 @@ def test_a_policy_picks_what_pins_and_spread_frames_leave() -> None:
     memory = Memory(
         MeanPoolEncoder(), window_frames=1, sink_frames=0, memory_frames=5, recency_guard_frames=0, rules=rules
     )
-    memory.remember(torch.rand(1, 20, 3, 2, 2))
+    memory.add(torch.rand(1, 20, 3, 2, 2))
     (selection,) = memory.retrieve(3)
     assert set(selection.frames) == {10, 11, 3, 4, 5}
     assert list(selection.similarities) == sorted(selection.similarities, reverse=True)

@@ -13,12 +13,12 @@ from retrieval.memory import Memory, pooled_prompts
 from retrieval.policy import (
     RetrievalRules,
     admitted,
+    evenly_spaced,
     hybrid_keys,
     most_diverse,
     pinned_among,
     pinned_places,
-    spread,
-    spread_by_turns,
+    stratified_sample,
     unit,
     without,
 )
@@ -44,7 +44,7 @@ def test_pins_are_those_that_are_candidates() -> None:
 @given(count=st.integers(0, 50), limit=st.integers(0, 9))
 def test_spread_is_even_and_different(count: int, limit: int) -> None:
     frames = list(range(100, 100 + count))
-    chosen = spread(frames, limit)
+    chosen = evenly_spaced(frames, limit)
     assert len(chosen) == min(count, limit) == len(set(chosen))
     assert chosen == sorted(chosen)
     if limit > 1 and count:
@@ -56,7 +56,7 @@ def test_spread_is_even_and_different(count: int, limit: int) -> None:
 @given(count=st.integers(0, 60), limit=st.integers(0, 9), turn=st.integers(0, 10**6))
 def test_spreading_by_turns_takes_one_of_each_part(count: int, limit: int, turn: int) -> None:
     frames = range(100, 100 + count)
-    chosen = spread_by_turns(frames, limit, turn)
+    chosen = stratified_sample(frames, limit, turn)
     parts = min(limit, count)
     assert len(chosen) == parts == len(set(chosen))
     for part, frame in enumerate(chosen):
@@ -68,7 +68,7 @@ def test_spreading_by_turns_gives_every_frame_its_time(count: int, limit: int) -
     turns = 20 * count
     counts = np.zeros(count)
     for turn in range(turns):
-        counts[spread_by_turns(range(count), limit, turn)] += 1
+        counts[stratified_sample(range(count), limit, turn)] += 1
     fair = turns * min(limit, count) / count
     assert (np.abs(counts - fair) <= 0.35 * fair).all()
 
@@ -135,7 +135,7 @@ def memory_of(kinds: list[int], k: int, rules: RetrievalRules, prompts: list[int
             memory.prompt(torch.from_numpy(AXES[prompts[number]])[None, None])
         latents = 0.05 * torch.ones(1, 1, 6, 2, 2)
         latents[0, 0, kind] += 1
-        memory.remember(latents)
+        memory.add(latents)
     return memory
 
 
@@ -161,21 +161,23 @@ def test_pinned_frames_come_first_and_take_half_at_most() -> None:
 def test_spread_frames_are_taken_whatever_they_show_and_the_search_fills_the_rest() -> None:
     kinds = [1, 2, 3, 4, 5, 1, 2, 0, 0, 0, 0]  # the newest four are alike
     assert set(frames_of(memory_of(kinds, 3, RetrievalRules()))) == {7, 8, 9}
-    old = spread_by_turns(range(10), 2, turn=9)
-    chosen = frames_of(memory_of(kinds, 4, RetrievalRules(spread=2)))
+    old = stratified_sample(range(10), 2, turn=9)
+    chosen = frames_of(memory_of(kinds, 4, RetrievalRules(stratified=2)))
     assert set(chosen) == {*old, *[frame for frame in (7, 8, 9) if frame not in old][:2]}
-    assert set(frames_of(memory_of(kinds, 3, RetrievalRules(spread=3)))) == set(spread_by_turns(range(10), 3, turn=9))
+    assert set(frames_of(memory_of(kinds, 3, RetrievalRules(stratified=3)))) == set(
+        stratified_sample(range(10), 3, turn=9)
+    )
 
 
 def test_spread_frames_obey_the_other_rules() -> None:
     kinds = [1, 1, 1, 0, 0, 0, 0, 0]
-    rules = RetrievalRules(pin=(range(0, 3),), exclude=(range(3, 5),), spread=4)
+    rules = RetrievalRules(pin=(range(0, 3),), exclude=(range(3, 5),), stratified=4)
     chosen = frames_of(memory_of(kinds, 4, rules))
     assert len([frame for frame in chosen if frame < 3]) >= 2
     assert not {3, 4} & set(chosen)
     assert len(chosen) == len(set(chosen)) == 4
     drifted = [0, 0, 3, 3, 0, 3]
-    gate = RetrievalRules(anchors=range(0, 2), admit_above=0.8, spread=3)
+    gate = RetrievalRules(anchors=range(0, 2), admit_above=0.8, stratified=3)
     assert set(frames_of(memory_of(drifted, 3, gate))) == {0, 1, 4}
 
 

@@ -66,7 +66,7 @@ def test_each_take_of_a_batch_searches_itself() -> None:
     take_b = [0, 1, 0, 2, 0, 0, 0, 1]  # newest frame looks like frame 1
     for take, kinds in enumerate((take_a, take_b)):
         latents[take] = axes[kinds][..., None, None]
-    memory.remember(latents)
+    memory.add(latents)
     first, second = memory.retrieve(block=3)
     assert first.frames == (2,)
     assert second.frames == (1,)
