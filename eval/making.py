@@ -23,10 +23,9 @@ from eval.runs import is_finished as is_measured
 from longlive_rag.config import TakeRequest
 from longlive_rag.generation.noise import NoiseSource, PhiloxNoise
 from longlive_rag.pipeline import LongLiveRAGPipeline
-from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.presets.preset import Preset, load_preset
 from longlive_rag.takes.branch import is_finished, timeline_of
-from longlive_rag.takes.writer import TakeRun, TakeWriter
+from longlive_rag.takes.writer import TakeWriter
 from longlive_rag.weights.load import load_pipeline, pick_device, use_threads
 from retrieval.files import write_json
 from retrieval.memory import Choose
@@ -79,17 +78,8 @@ class Maker:
             spec.kind: spec.open(device) for spec in parse_embedders(plan.embedders)
         }
         self._pipe = pipe or load_pipeline(plan.backbone, plan.dtype, plan.device)
-        self._take_run = TakeRun(
-            backbone=plan.backbone,
-            folder=self._preset.folder,
-            device=device,
-            dtype=plan.dtype,
-            threads=use_threads(self._pipe, threads),
-            noise=PhiloxNoise.name,
-            codec=plan.codec,
-            load_seconds=round(time.perf_counter() - begin_s, 3),
-            backbone_id=backbone_id(self._preset.folder),
-        )
+        use_threads(self._pipe, threads)
+        self._take_run = self._pipe.take_run(codec=plan.codec, load_seconds=round(time.perf_counter() - begin_s, 3))
 
     def check(self) -> None:
         """Let the backbone look at every request.
@@ -151,8 +141,8 @@ class Maker:
             raise
         for number, take in enumerate(takes):
             record = take.finish("finished")
-            if record["status"] != "finished":
-                raise OSError(f"{take.folder}: {record['error']['message']}")
+            if record.error is not None:
+                raise OSError(f"{take.folder}: {record.error.message}")
             facts = {"sha256": noise.sha256(number), "draws": noise.draws, "source": PhiloxNoise.name}
             write_json(take.folder / NOISE, facts)
 

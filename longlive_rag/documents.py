@@ -79,13 +79,13 @@ def read_json(path: Path) -> Any:
 
 
 def load_json(text: str) -> Any:
-    """JSON with each key once, finite numbers, and a nesting that can be read.
+    """JSON with each key once, finite numbers of at most 64 bits, and a nesting that can be read.
 
     Raises:
         ValueError: if it is not that; a `json.JSONDecodeError` where it is no JSON.
     """
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -111,8 +111,24 @@ def parse(content: Any, model: type[Model], where: str) -> Model:
         return cast(
             Model, _adapter(cast(Hashable, model)).validate_json(json.dumps(content), strict=True, extra="forbid")
         )
+    except RecursionError as error:
+        raise ValueError(f"{where} is nested too deeply") from error
     except ValidationError as error:
+        refuse_broken_text(content, where)
         raise _in_words(error, model, where) from error
+
+
+def refuse_broken_text(content: Any, where: str) -> None:
+    """Raise FieldError if plain data holds half of a character, which JSON can spell and no text has."""
+    left: list[tuple[tuple[Part, ...], Any]] = [((), content)]
+    while left:
+        place, value = left.pop()
+        inside = dict(enumerate(value)) if isinstance(value, list) else value if isinstance(value, dict) else {}
+        for text in (value, *inside):
+            if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
+                field = dotted(place)
+                raise FieldError(field, text, claim=f"{field} holds no UTF-8 text: {text!a}", where=where)
+        left += [((*place, part), each) for part, each in inside.items()]
 
 
 def nearest(name: str, known: Any) -> str:
@@ -140,6 +156,13 @@ def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text[:40]} is not a finite number")
+    return number
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if not -(2**63) <= number < 2**64:
+        raise ValueError(f"{text[:40]} is too large")
     return number
 
 

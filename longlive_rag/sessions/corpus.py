@@ -10,8 +10,9 @@ from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.presets.preset import Preset
 from longlive_rag.takes.branch import is_finished
-from longlive_rag.takes.folder import RECORD, check_take_folder, read_record
-from longlive_rag.takes.writer import TakeRun, TakeWriter
+from longlive_rag.takes.folder import RECORD, check_take_folder
+from longlive_rag.takes.record import TakeRun, read_record
+from longlive_rag.takes.writer import TakeWriter
 
 
 def missing_takes(requests: Sequence[TakeRequest], folder: Path, preset: Preset) -> list[tuple[TakeRequest, Path]]:
@@ -32,7 +33,7 @@ def missing_takes(requests: Sequence[TakeRequest], folder: Path, preset: Preset)
 
 def check_not_finished(folder: Path) -> None:
     """Raise ValueError if a finished take is there; one that is half made may be replaced."""
-    if (folder / RECORD).exists() and read_record(folder)["status"] == "finished":
+    if (folder / RECORD).exists() and read_record(folder).status == "finished":
         raise ValueError(f"{folder} holds a finished take of something else; choose another folder, or remove it")
 
 
@@ -64,5 +65,5 @@ def make_corpus(
             raise
         for take in takes:
             record = take.finish("finished")
-            if record["status"] != "finished":
-                raise OSError(record["error"]["message"])
+            if record.error is not None:
+                raise OSError(record.error.message)

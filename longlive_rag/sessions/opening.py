@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from backbone.errors import FieldError
 from longlive_rag.config import TakeRequest
-from longlive_rag.presets.geometry import backbone_id, read_geometry
+from longlive_rag.presets.geometry import read_geometry
 from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.policy import enforce, pick_policy
 from longlive_rag.rights.provenance import Provenance
 
 if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline
-    from longlive_rag.takes.writer import TakeRun
+    from longlive_rag.takes.record import TakeRun
 
 Note = Callable[[str], None]
 """Takes a sentence for the user."""
@@ -79,36 +79,22 @@ def open_backbone(
     Raises:
         ValueError: if it can't be loaded here, or can't meet the request.
     """
-    from longlive_rag.generation.noise import PhiloxNoise
     from longlive_rag.media.video import check_codec
-    from longlive_rag.takes.writer import TakeRun
-    from longlive_rag.weights.load import load_pipeline, pick_device, use_threads
+    from longlive_rag.weights.load import load_pipeline, use_threads
 
     begin_s = time.perf_counter()
     check_codec(opening.codec)
     check_cache_fits(preset, request, opening)
     with quiet_libraries():
         pipe = load_pipeline(preset.name, opening.dtype, opening.device, provenance.policy, opening.prompt_embeds)
-    threads = use_threads(pipe)
+    use_threads(pipe)
     pipe.check(request)
     prompts = (request.prompt, *(cue.prompt for cue in request.cues))
     unknown = {words: found for words in prompts if (found := pipe.unknown_words(words))}
     for words, found in unknown.items():
         note(f"{preset.name} has never read {', '.join(found)} (in '{words}')")
-    run = TakeRun(
-        backbone=preset.name,
-        folder=preset.folder,
-        device=str(pick_device(opening.device)),
-        dtype=opening.dtype,
-        threads=threads,
-        noise=PhiloxNoise.name,
-        codec=opening.codec,
-        load_seconds=round(time.perf_counter() - begin_s, 3),
-        unknown_words=unknown,
-        provenance=provenance,
-        backbone_id=backbone_id(preset.folder),
-    )
-    return pipe, run
+    load_seconds = round(time.perf_counter() - begin_s, 3)
+    return pipe, pipe.take_run(codec=opening.codec, load_seconds=load_seconds, unknown_words=unknown)
 
 
 def check_cache_fits(preset: Preset, request: TakeRequest, opening: Opening) -> None:
