@@ -126,7 +126,7 @@ def refuse_broken_text(content: Any, where: str) -> None:
         inside = dict(enumerate(value)) if isinstance(value, list) else value if isinstance(value, dict) else {}
         for text in (value, *inside):
             if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
-                field = dotted(place)
+                field = dotted(place) or "it"
                 raise FieldError(field, text, claim=f"{field} holds no UTF-8 text: {text!a}", where=where)
         left += [((*place, part), each) for part, each in inside.items()]
 

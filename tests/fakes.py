@@ -15,7 +15,11 @@ import torch
 from backbone.errors import FieldError
 from longlive_rag.config import OutputConfig, TakeRequest
 from longlive_rag.media.video import VideoWriter
-from longlive_rag.takes.writer import TakeRun, TakeWriter
+from longlive_rag.presets.geometry import backbone_id
+from longlive_rag.presets.preset import find_folder
+from longlive_rag.rights.provenance import Provenance
+from longlive_rag.takes.record import TakeRun
+from longlive_rag.takes.writer import TakeWriter
 from longlive_rag.timeline import Timeline
 from retrieval.selection import Selection, candidate_frames
 
@@ -96,6 +100,7 @@ class FakePipeline:
         fail_at: block before which it raises `error`.
         error: what it raises there.
         parameters: of its transformer, which take no memory.
+        backbone, dtype: as which it was loaded.
     """
 
     def __init__(
@@ -104,13 +109,21 @@ class FakePipeline:
         fail_at: int = -1,
         error: BaseException | None = None,
         parameters: int = 1,
+        backbone: str = "fake",
+        dtype: str = "float32",
     ):
         self.seconds_per_block, self.fail_at, self.error = seconds_per_block, fail_at, error
+        self.backbone, self.dtype = backbone, dtype
         self.transformer = torch.nn.Linear(parameters, 1, bias=False, device="meta")
 
     def check(self, request: TakeRequest) -> None:
         if request.output.height % 16:
             raise FieldError("height", request.output.height, "it must be a multiple of 16, such as 64")
+
+    def take_run(self, **facts: object) -> TakeRun:
+        folder, threads = find_folder(self.backbone), torch.get_num_threads()
+        identity = backbone_id(folder)
+        return TakeRun(self.backbone, folder, "cpu", self.dtype, threads, "fake", backbone_id=identity, **facts)  # type: ignore[arg-type]
 
     def unknown_words(self, prompt: str) -> list[str]:
         return [word for word in prompt.split() if word not in KNOWN_WORDS]
@@ -143,11 +156,13 @@ def write_backbone(folder: Path) -> Path:
     return folder
 
 
-def write_take(folder: Path, request: TakeRequest | None = None, **run: object) -> Path:
+def write_take(
+    folder: Path, request: TakeRequest | None = None, provenance: Provenance | None = None, **run: object
+) -> Path:
     """A finished take of stand-in frames."""
     request = request or make_request()
     facts = TakeRun("fake", folder, "cpu", "float32", 2, "philox", **run)  # type: ignore[arg-type]
-    writer = TakeWriter(folder, request, timeline_of(request), facts)
+    writer = TakeWriter(folder, request, timeline_of(request), facts, provenance=provenance)
     for block in blocks_of(request):
         writer.add(block)  # type: ignore[arg-type]
     writer.finish("finished")

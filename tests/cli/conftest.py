@@ -47,6 +47,9 @@ def fake_pipeline(monkeypatch):
     from longlive_rag.weights import load
 
     def use(**settings: object) -> None:
-        monkeypatch.setattr(load, "load_pipeline", lambda *_: FakePipeline(**settings))
+        def load_pipeline(backbone: str, dtype: str, *_: object) -> FakePipeline:
+            return FakePipeline(backbone=backbone, dtype=dtype, **settings)
+
+        monkeypatch.setattr(load, "load_pipeline", load_pipeline)
 
     return use

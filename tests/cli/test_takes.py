@@ -13,8 +13,9 @@ from longlive_rag.cli.settings import Span
 from longlive_rag.presets.geometry import Geometry, backbone_id, read_geometry
 from longlive_rag.presets.preset import load_preset
 from longlive_rag.takes.folder import LATENTS
+from longlive_rag.takes.record import TakeRun
 from longlive_rag.takes.remember import find_remembered, read_remembered
-from longlive_rag.takes.writer import TakeRun, TakeWriter
+from longlive_rag.takes.writer import TakeWriter
 from retrieval.store import BlockRecord, block_path
 
 PROMPT = "a red circle walks in a meadow"
@@ -236,7 +237,7 @@ def test_a_record_without_its_parts_is_damaged(command, tmp_path):
     ):
         result = command(*words)
         assert (result.code, result.out) == (2, ""), words
-        assert "take.json is damaged: it has no run, video, cues" in result.err, words
+        assert "take.json: request.prompt is missing" in result.err, words
         assert not (tmp_path / "new").exists()
 
 

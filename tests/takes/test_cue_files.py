@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from longlive_rag.config import Cue, Steering
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.takes.cue_files import SUFFIXES, read_cues, write_cues
-from longlive_rag.takes.writer import TakeRun, TakeWriter
+from longlive_rag.takes.record import TakeRun
+from longlive_rag.takes.writer import TakeWriter
 from longlive_rag.timeline import Timeline
 
 FPS = 16

@@ -9,8 +9,8 @@ import pytest
 
 from longlive_rag.config import CheckpointConfig
 from longlive_rag.sessions.legs import Leg
-from longlive_rag.takes.folder import read_record
-from longlive_rag.takes.writer import TakeRun, TakeWriter
+from longlive_rag.takes.record import TakeRun, read_record
+from longlive_rag.takes.writer import TakeWriter
 from retrieval.store import LatentStore
 
 
@@ -51,7 +51,7 @@ def test_a_disk_that_refuses_leaves_the_take_as_it_was(made, monkeypatch):
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(OSError, match="Input/output error"):
         leg.undone(request)
-    assert read_record(leg.folder)["cues"]
+    assert read_record(leg.folder).cues
     assert LatentStore(leg.folder / "latents").blocks == 5
     assert (leg.folder / "notes.txt").read_text() == "hers"
     monkeypatch.undo()
