@@ -237,7 +237,7 @@ def test_a_record_without_its_parts_is_damaged(command, tmp_path):
     ):
         result = command(*words)
         assert (result.code, result.out) == (2, ""), words
-        assert "take.json: request.prompt is missing" in result.err, words
+        assert "take.json: started is missing" in result.err, words
         assert not (tmp_path / "new").exists()
 
 

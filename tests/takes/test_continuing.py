@@ -140,11 +140,11 @@ def test_a_killed_take_goes_on_bit_for_bit(studio: Studio, tmp_path: Path, case:
     studio.resume(tmp_path / "killed", kill_after=9)
     resumed = studio.resume(tmp_path / "killed")
     assert_same(tmp_path / "killed", tmp_path / "whole")
-    assert resumed["status"] == "finished"
-    assert resumed["selections"] == whole["selections"]
+    assert resumed.status == "finished"
+    assert resumed.selections == whole.selections
     for fact in ("frames_admitted", "frames_kept_out", "admitted"):
-        assert resumed["memory"][fact] == whole["memory"][fact]
-    assert resumed["cues"] == whole["cues"]
+        assert getattr(resumed.memory, fact) == getattr(whole.memory, fact)
+    assert resumed.cues == whole.cues
     assert [(entry.what, entry.from_block) for entry in resumed.history] == [
         ("generated", 0),
         ("resumed", 8),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from longlive_rag.config import CheckpointConfig
+from longlive_rag.rights.provenance import Provenance
 from longlive_rag.sessions.legs import Leg
 from longlive_rag.takes.record import TakeRun, read_record
 from longlive_rag.takes.writer import TakeWriter
@@ -26,7 +27,7 @@ def made(pipe, tmp_path):
     writer.finish("finished")
     (folder / "notes.txt").write_text("hers")
     asked = replace(request, seconds=9.0)
-    return Leg(pipe, run, folder, asked, "generated", CheckpointConfig(), None), request
+    return Leg(pipe, run, Provenance(), folder, asked, "generated", CheckpointConfig(), None), request
 
 
 def test_undo_takes_the_cue_and_its_blocks_back(made):

@@ -126,7 +126,7 @@ def test_a_take_is_not_replaced_by_mistake(tmp_path):
     writer.finish("failed")  # the model gave out before the first block
     assert {path.name: path.read_bytes() for path in (tmp_path / "take").iterdir()} == before
     write_take(tmp_path / "take", make_request(2.0, seed=5))
-    record = json.loads((tmp_path / "take" / RECORD).read_text())
+    record = read_record(tmp_path / "take")
     assert (record.video.frames, record.request.seed) == (32, 5)
 
 
@@ -173,7 +173,7 @@ def test_a_disk_too_full_for_the_pictures(tmp_path, monkeypatch):
     record = write_take(tmp_path / "take")
     assert (record.status, record.video.frames) == ("failed", 128)
     assert "No space left on device" in record.error.message
-    assert json.loads((tmp_path / "take" / RECORD).read_text()) == json.loads(json.dumps(record))
+    assert read_record(tmp_path / "take") == record
     assert sorted(path.name for path in (tmp_path / "take").iterdir()) == [RECORD, VIDEO]
 
 
@@ -183,7 +183,7 @@ def test_a_disk_that_is_full_from_the_start(tmp_path, monkeypatch, full):
     if full == "the folder":
         monkeypatch.setattr(take_module.Path, "write_bytes", no_space)
     if full == "the record":
-        monkeypatch.setattr(take_module, "write_json", no_space)
+        monkeypatch.setattr(take_module, "write_record", no_space)
     if full == "the video":
         monkeypatch.setattr(take_module, "VideoWriter", no_space)
     writer = make_writer(tmp_path / "take", request)
