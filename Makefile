@@ -12,7 +12,7 @@ READY := $(VENV)/ready
 WHEEL_VENV := build/wheel-test/venv
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test coverage check wheel wheel-test clean
+.PHONY: help install demo test coverage docs check wheel wheel-test clean
 
 help:
 	@sed -n 's/^# //p' Makefile | head -3
@@ -42,6 +42,10 @@ coverage: $(READY)
 	@mkdir -p build
 	COVERAGE_FILE=build/.coverage OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile \
 	  $(COVERED:%=--cov=%) --cov-report=term:skip-covered $(if $(filter longlive_rag,$(COVERED)),tests,$(COVERED:%=tests/%))
+
+# Tables of options in docs/, from the commands.
+docs: $(READY)
+	$(BIN)/python docs/tables.py
 
 check: $(READY)
 	$(BIN)/ruff check .

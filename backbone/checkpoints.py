@@ -24,9 +24,9 @@ from transformers import PreTrainedModel
 from backbone.files import (
     CONFIG,
     FLOAT_DTYPES,
+    read_config,
     read_header,
     read_headers,
-    read_json,
     shard_of_tensor,
     shards,
     weight_files,
@@ -228,7 +228,7 @@ def check_part(part: Path, component: type[ModelMixin] | type[PreTrainedModel]) 
     """
     entries = read_headers(weight_files(part))
     _refuse_dtypes({name: entry.dtype for name, entry in entries.items() if entry.dtype not in FLOAT_DTYPES}, str(part))
-    read_json(part / CONFIG)
+    read_config(part / CONFIG)
     try:
         with torch.device("meta"):
             if issubclass(component, ModelMixin):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 from backbone.errors import FieldError, Name
+from backbone.knobs import Knob, check_knobs
 
 RopeScheme = Literal["relative", "absolute"]
 
@@ -17,33 +17,40 @@ class ContextConfig:
     """The attention window of one block, counted in latent frames.
 
     Attributes:
-        window_frames: frames one attention may see: sink + memory + local; also what the cache holds.
-        sink_frames: first frames of the take, kept in attention for ever (the frame sink).
-        memory_frames: K, frames brought back by retrieval. 0 is the native backbone.
-        recency_guard_frames: R, the newest frames that have left the cache and may not be retrieved yet.
-        frames_per_block: frames denoised together.
-        rope: `relative` (temporal position is the slot in the cache) or `absolute` (true frame number).
+        window_frames: sink + memory + local; also what the cache holds.
+        sink_frames: the frame sink.
+        memory_frames: K. 0 is the native backbone.
+        recency_guard_frames: R.
+        frames_per_block: of the window's local frames.
+        rope: `relative`: the temporal position is the slot in the cache; `absolute`: it is the true frame number.
 
     Raises:
         FieldError: if the numbers don't fit each other.
     """
 
-    window_frames: int = 12
-    sink_frames: int = 1
-    memory_frames: int = 6
-    recency_guard_frames: int = 5
-    frames_per_block: int = 3
-    rope: RopeScheme = "relative"
+    window_frames: Annotated[int, Knob("--window", "Latent frames that one attention may see.", at_least=1)] = 12
+    sink_frames: Annotated[
+        int, Knob("--sink", "First latent frames, kept in attention for the whole take.", at_least=0)
+    ] = 1
+    memory_frames: Annotated[
+        int, Knob("--memory-frames", "Past frames brought back for each block (K).", at_least=0, needs_memory=True)
+    ] = 6
+    recency_guard_frames: Annotated[
+        int,
+        Knob(
+            "--recency-guard",
+            "Newest frames that have left the window and can't be brought back yet (R).",
+            at_least=0,
+            needs_memory=True,
+        ),
+    ] = 5
+    frames_per_block: Annotated[int, Knob("--frames-per-block", "Latent frames denoised together.", at_least=1)] = 3
+    rope: Annotated[RopeScheme, Knob("--rope", "Temporal positions: slot in the cache, or true frame number.")] = (
+        "relative"
+    )
 
     def __post_init__(self) -> None:
-        for name in ("window_frames", "frames_per_block"):
-            if getattr(self, name) < 1:
-                raise FieldError(name, getattr(self, name), "it must be at least 1")
-        for name in ("sink_frames", "memory_frames", "recency_guard_frames"):
-            if getattr(self, name) < 0:
-                raise FieldError(name, getattr(self, name), "it must be 0 or more")
-        if self.rope not in get_args(RopeScheme):
-            raise FieldError("rope", self.rope, f"it must be one of {', '.join(get_args(RopeScheme))}")
+        check_knobs(self)
         self._check_sum()
 
     def _check_sum(self) -> None:
@@ -82,23 +89,32 @@ class SamplerConfig:
     """Few-step sampling along the shifted schedule.
 
     Attributes:
-        denoising_steps: steps before the shift, falling, each in (0, num_train_timesteps].
+        denoising_steps: before the shift, falling, each in (0, num_train_timesteps].
         timestep_shift: a in sigma(s) = a s / (1 + (a - 1) s), s = step / num_train_timesteps.
         num_train_timesteps: the model's timestep is this times sigma.
-        context_timestep: the timestep at which clean frames are run for their keys and values.
+        context_timestep: at which clean frames are run for their keys and values.
 
     Raises:
         FieldError: if a value can't be.
     """
 
-    denoising_steps: tuple[int, ...] = (1000, 750, 500, 250)
-    timestep_shift: float = 5.0
-    num_train_timesteps: int = 1000
-    context_timestep: float = 0.0
+    denoising_steps: Annotated[tuple[int, ...], Knob("--steps", "Denoising steps, such as 1000,750,500,250.")] = (
+        1000,
+        750,
+        500,
+        250,
+    )
+    timestep_shift: Annotated[float, Knob("--shift", "Shift of the noise schedule.", above=0)] = 5.0
+    num_train_timesteps: Annotated[
+        int, Knob("--train-timesteps", "Timesteps that the backbone was trained with.", at_least=1)
+    ] = 1000
+    context_timestep: Annotated[
+        float,
+        Knob("--context-timestep", "Timestep at which finished frames are run for their keys and values.", at_least=0),
+    ] = 0.0
 
     def __post_init__(self) -> None:
-        if self.num_train_timesteps < 1:
-            raise FieldError("num_train_timesteps", self.num_train_timesteps, "it must be at least 1")
+        check_knobs(self)
         steps = tuple(self.denoising_steps)
         object.__setattr__(self, "denoising_steps", steps)
         inside = all(0 < step <= self.num_train_timesteps for step in steps)
@@ -109,12 +125,9 @@ class SamplerConfig:
                 list(steps),
                 f"it must be one or more falling numbers in 1..{self.num_train_timesteps}, such as 1000,750,500,250",
             )
-        if not 0 < self.timestep_shift < math.inf:
-            shown = str(self.timestep_shift)
-            raise FieldError("timestep_shift", self.timestep_shift, "it must be a number above 0", shown)
-        if not 0 <= self.context_timestep <= self.num_train_timesteps:
-            wanted, shown = f"it must be in 0..{self.num_train_timesteps}", str(self.context_timestep)
-            raise FieldError("context_timestep", self.context_timestep, wanted, shown)
+        if self.context_timestep > self.num_train_timesteps:
+            wanted = f"it must be in 0..{self.num_train_timesteps}"
+            raise FieldError("context_timestep", self.context_timestep, wanted)
 
     @property
     def sigmas(self) -> tuple[float, ...]:

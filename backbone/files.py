@@ -9,6 +9,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 # Bytes of an element, by the name that a safetensors header gives its type.
@@ -18,6 +19,11 @@ DTYPE_BYTES = {
 }  # fmt: skip
 FLOAT_DTYPES = ("F32", "BF16", "F16")
 HEADER_LIMIT_BYTES = 100_000_000
+MAX_DOCUMENT_BYTES = 64 * 2**20
+MAX_DIGITS = 40
+LIMIT = 2**20
+LIMITS = {"num_layers": 512, "num_hidden_layers": 512, "num_decoder_layers": 512, "text_length": 8192, "base_dim": 4096}
+"""The largest value of a config: well above any model of this kind, and well below what a machine would choke on."""
 
 CONFIG = "config.json"
 SINGLE = ("diffusion_pytorch_model.safetensors", "model.safetensors")
@@ -114,7 +120,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         if size < 8 or not 2 <= length <= min(size - 8, HEADER_LIMIT_BYTES):
             raise ValueError(f"{path} is damaged or no safetensors file: its header does not fit its {size} bytes")
         try:
-            header = json.loads(file.read(length))
+            header = load_json(file.read(length))
             entries = {name: _entry(tensor) for name, tensor in header.items() if name != "__metadata__"}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is damaged or no safetensors file: its header can't be read") from error
@@ -132,12 +138,78 @@ def _entry(tensor: dict[str, Any]) -> TensorEntry:
     return entry
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """The config of a part of a model, before anything is made by it.
+
+    Raises:
+        ValueError: if it can't be read, asks for another way to load, or has a size that no such model has.
+    """
+    config = read_json(path)
+    if config.get("quantization_config") is not None:
+        raise ValueError(f"{path} has a quantization_config; only plain weights are loaded")
+    for name, value in config.items():
+        for size in value if isinstance(value, list) else [value]:
+            if isinstance(size, int | float) and abs(size) > LIMITS.get(name, LIMIT):
+                raise ValueError(f"{path}: {name} is {value:g}; it can be at most {LIMITS.get(name, LIMIT)}")
+        if name.startswith("scale_factor_") and not (isinstance(value, int) and value > 0):
+            raise ValueError(f"{path}: {name} is {value!r}; it must be a whole number above 0")
+    return config
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object; ValueError if it can't be read as one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(read_text(path))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} can't be read: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} can't be read: it holds a {type(content).__name__}, not an object")
     return content
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that is of a size to be read whole.
+
+    Raises:
+        OSError, ValueError: if it can't be read, is not a plain file, or is too large.
+    """
+    stat = path.stat()
+    if not S_ISREG(stat.st_mode):
+        raise ValueError("it is not a plain file")
+    if stat.st_size > MAX_DOCUMENT_BYTES:
+        raise ValueError(f"it is larger than {MAX_DOCUMENT_BYTES // 2**20} MiB")
+    return path.read_text(encoding="utf-8")
+
+
+def load_json(text: str | bytes) -> Any:
+    """JSON with each key once, finite numbers, and a nesting that can be read.
+
+    Raises:
+        ValueError: if it is not that; a `json.JSONDecodeError` where it is no JSON.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r} is there twice")
+        found[name] = value
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is not a finite number")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"{text[:20]}... has {len(text)} digits")
+    return int(text)

@@ -63,9 +63,39 @@ def read_lora(path: Path, alpha: float | None = None) -> Lora:
     else:
         section = "generator_lora" if "generator_lora" in read_pickled(path) else None
         weights = read_weights(path, section)
+    check_finite(weights.tensors, weights.source)
     pairs = _pairs(weights.tensors, weights.source)
     rank = _one_rank(pairs, weights.source)
     return Lora(weights.source, pairs, rank, _alpha(path, rank) if alpha is None else alpha)
+
+
+def adapter_file(place: Path, subfolder: str | None = None, name: str | None = None) -> Path:
+    """The safetensors file of a LoRA: `place` itself, or one in it.
+
+    Raises:
+        ValueError: if there is none, or more than one and no name.
+    """
+    if place.is_file():
+        path = place
+    elif name is not None:
+        path = place / (subfolder or "") / name
+    else:
+        found = sorted((place / (subfolder or "")).glob("*.safetensors"))
+        if len(found) != 1:
+            raise ValueError(f"{place} holds {len(found)} .safetensors files; name the LoRA's own file")
+        path = found[0]
+    if not path.is_file():
+        raise ValueError(f"{path} is not there; only files on this machine are loaded")
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path} is not a .safetensors file; only that form is opened")
+    return path
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise ValueError if one of the tensors holds what is not a number."""
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{source}: {name} holds values that are not finite numbers")
 
 
 def merge(weights: dict[str, Tensor], lora: Lora) -> None:
@@ -114,6 +144,8 @@ def _one_rank(pairs: Mapping[str, tuple[Tensor, Tensor]], source: str) -> int:
         if a.shape[0] != b.shape[1]:
             raise ValueError(f"{source}: lora_A of {layer} has rank {a.shape[0]}, its lora_B {b.shape[1]}")
         ranks.setdefault(a.shape[0], layer)
+    if 0 in ranks:
+        raise ValueError(f"{source}: the update of {ranks[0]} has rank 0")
     if len(ranks) != 1:
         shown = ", ".join(f"{rank} ({layer})" for rank, layer in ranks.items())
         raise ValueError(f"{source} has several ranks: {shown}; one rank and one alpha are read")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -79,6 +79,8 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
     _no_split_modules = ("TransformerBlock",)
     _repeated_blocks = ("TransformerBlock",)
     _skip_layerwise_casting_patterns = ("patch_embedding", "condition_embedder", "norm")
+    admit_adapter: Callable[[], None] | None = None
+    """Asked before an adapter's weights are loaded; whoever owns the transformer may raise here."""
 
     @register_to_config
     def __init__(
@@ -122,6 +124,12 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         self.norm_out = FP32LayerNorm(width, eps, elementwise_affine=False)
         self.proj_out = nn.Linear(width, out_channels * math.prod(patch_size))
         self.scale_shift_table = nn.Parameter(torch.randn(1, 2, width) / width**0.5)
+
+    def load_lora_adapter(self, *args: Any, **settings: Any) -> None:
+        """As in diffusers, once `admit_adapter` lets it pass."""
+        if self.admit_adapter is not None:
+            self.admit_adapter()
+        super().load_lora_adapter(*args, **settings)
 
     # ---- the two ways to run it ----
 

@@ -72,7 +72,9 @@ def compare(
     Raises:
         LicenseError: if the licence policy in force does not allow the backbone.
         ValueError: before anything is made, if the plan can't be.
-        OSError: if the disk refuses; finished takes are kept.
+        TakeStopped: on KeyboardInterrupt while a take is made; finished takes are kept.
+        TakeFailed: if disk or memory run out while a take is made; finished takes are kept.
+        OSError: if the disk refuses otherwise; finished takes are kept.
     """
     engine = engine or Engine()
     check_charts("the report")

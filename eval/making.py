@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +22,10 @@ from longlive_rag.config import TakeRequest
 from longlive_rag.generation.noise import NoiseSource, PhiloxNoise
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.preset import Preset, load_preset
-from longlive_rag.takes.branch import is_finished, timeline_of
-from longlive_rag.takes.writer import TakeWriter
-from longlive_rag.weights.load import load_pipeline, pick_device, use_threads
+from longlive_rag.sessions.opening import Labels, Opening, load_backbone, provenance_of
+from longlive_rag.sessions.side_by_side import make_together
+from longlive_rag.takes.branch import is_finished
+from longlive_rag.weights.load import pick_device, use_threads
 from retrieval.files import write_json
 from retrieval.memory import Choose
 
@@ -73,13 +72,11 @@ class Maker:
         self._measuring_threads = threads or torch.get_num_threads()
         self._preset: Preset = load_preset(plan.backbone)
         device = str(pick_device(plan.device))
-        begin_s = time.perf_counter()
         self._embedders: Mapping[str, Embedder] = {
             spec.kind: spec.open(device) for spec in parse_embedders(plan.embedders)
         }
-        self._pipe = pipe or load_pipeline(plan.backbone, plan.dtype, plan.device)
-        use_threads(self._pipe, threads)
-        self._take_run = self._pipe.take_run(codec=plan.codec, load_seconds=round(time.perf_counter() - begin_s, 3))
+        opening, provenance = Opening(plan.device, plan.dtype, plan.codec), provenance_of(self._preset, Labels())
+        self._pipe, self._take_run = load_backbone(self._preset, opening, provenance, threads, pipe)
 
     def check(self) -> None:
         """Let the backbone look at every request.
@@ -101,6 +98,10 @@ class Maker:
 
         Args:
             cells: of one arm, with cues at the same times; see `batches`.
+
+        Raises:
+            TakeStopped: on KeyboardInterrupt while they are made.
+            TakeFailed: if disk or memory run out meanwhile.
         """
         todo = [cell for cell in cells if not is_measured(self._run, cell)]
         asked = [(cell, self._plan.request(self._preset, cell)) for cell in todo]
@@ -125,26 +126,15 @@ class Maker:
             if folder.exists():
                 shutil.rmtree(folder)
         noise = RecordedNoise(PhiloxNoise([cell.seed for cell in cells]), len(cells))
-        timeline = timeline_of(requests[0], self._preset)
-        run = replace(self._take_run, batch=len(cells))
-        takes = [
-            TakeWriter(folder, request, timeline, run, item=item)
-            for item, (folder, request) in enumerate(zip(folders, requests, strict=True))
-        ]
-        try:
-            for block in self._pipe.stream(list(requests), noise=noise, choose=_choice_of_all(cells, requests[0])):
-                for take in takes:
-                    take.add(block)
-        except BaseException as error:
-            for take in takes:
-                take.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error)
-            raise
-        for number, take in enumerate(takes):
-            record = take.finish("finished")
-            if record.error is not None:
-                raise OSError(f"{take.folder}: {record.error.message}")
+
+        def keep_hash(number: int) -> None:
             facts = {"sha256": noise.sha256(number), "draws": noise.draws, "source": PhiloxNoise.name}
-            write_json(take.folder / NOISE, facts)
+            write_json(folders[number] / NOISE, facts)
+
+        choose = _choice_of_all(cells, requests[0])
+        make_together(
+            self._pipe, requests, folders, self._take_run, None, on_finished=keep_hash, noise=noise, choose=choose
+        )
 
 
 def _choice_of_all(cells: Sequence[Cell], request: TakeRequest) -> Choose | None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from backbone.errors import FieldError
+from backbone.knobs import knobs_of
 from eval.embedders import parse_embedders
 from eval.measure import MeasureSettings
 from eval.metrics import metrics_named
 from eval.scenarios import Story
 from eval.windows import DriftWindows
-from longlive_rag.config import Cue, TakeRequest
+from longlive_rag.config import Cue, MemoryConfig, TakeRequest
 from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.presets.preset import Preset, load_preset
 from retrieval.files import write_json
@@ -23,8 +24,7 @@ from retrieval.lock import LOCK, check_free
 PLAN = "plan.json"
 PLAN_FORMAT = 1
 WEIGHTS = "backbone_id"
-OF_THE_SEARCH = {"spread", "pin", "exclude", "anchor", "admit_above", "prompt_weight", "diversity", "remember"}
-OF_THE_SEARCH |= {"establish", "new_view"}
+OF_THE_SEARCH = {name for name, knob in knobs_of(MemoryConfig).items() if knob.of_search}
 WORDS = "about"  # changes no take
 Retrieval = Literal["similar", "random", "recent"]
 

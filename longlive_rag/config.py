@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Annotated, Any, Literal, get_args
 
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.errors import FieldError, Name
-from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
+from backbone.knobs import Knob, check_knobs, knobs_of
+from retrieval.budgets import PageBudgets, PagePrecision
 
 Span = tuple[float, float]  # from and to, in seconds
 StalePages = Literal["remake", "keep"]
@@ -23,8 +25,17 @@ SEARCH = "similar"
 """The policy that needs no plug-in."""
 
 MAX_SECONDS = 24 * 60 * 60
+MAX_PIXELS = 8192
+MAX_FPS = 240
 BLOCKS_PER_REPEATED = 12
 """Going on with a take runs at most about one block in so many again."""
+
+
+_search = partial(Knob, needs_memory=True, of_search=True)
+_pages = partial(Knob, needs_memory=True)
+COSINE = {"at_least": -1.0, "at_most": 1.0}
+SHARE = {"at_least": 0.0, "below": 1.0}
+GIB: dict[str, Any] = {"at_least": 0, "unit": "GiB"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,10 @@ class Steering:
         if not all(map(math.isfinite, (self.seconds, self.start, self.end))):
             shown = f"{self.start:g}-{self.end:g} at {self.seconds:g} s"
             raise FieldError(self.verb, (self.start, self.end), "times must be finite", shown)
-        _check_establish(self.establish, self.new_view)
+        knobs = knobs_of(MemoryConfig)
+        knobs["establish"].check(self.establish)
+        if self.new_view is not None:
+            knobs["new_view"].check(self.new_view)
 
     @property
     def is_span(self) -> bool:
@@ -67,47 +81,99 @@ class MemoryConfig:
     """How the take remembers itself. Times are spans (from, to) in seconds of the take.
 
     Attributes:
-        enabled: off is the native backbone: sink and local frames only.
-        encoder: which embedding memory is searched by.
-        gpu_gib, host_gib: what pages may take of the GPU's and the host's memory.
-        page_precision: of pages in host memory: as the transformer's, bfloat16 or float8.
-        stale_pages: a page made under an earlier prompt is made again when it is next retrieved (`remake`), or stays
-            as it is (`keep`).
-        exclude: spans that are never remembered.
-        pin: spans that are remembered first, once they have left the window; at most half of memory is theirs.
-        anchor: the span that shows what is good, for `admit_above`.
-        admit_above: frames whose similarity to every anchor is below this don't enter memory; None admits all.
+        gpu_gib, host_gib: budgets of the page cache.
+        pin: is remembered once it has left the window; at most half of memory is its.
+        admit_above: the least similarity to an anchor; None admits all.
         prompt_weight: w in the score (1 - w) cos(latents) + w cos(prompts).
-        diversity: d in maximal marginal relevance; 0 takes the most similar.
-        spread: places of memory that go to frames spread evenly over the past, whatever they show.
-        remember: other takes, each TAKE or TAKE@FROM-TO, whose frames are remembered from the start.
-        establish: memory keeps first showings (establishing shots): a view unlike all that it holds lets in so many
-            seconds, and what comes after is kept out until the next new view; 0 lets everything in.
-        new_view: a frame is a new view if its cosine similarity to every frame that memory holds is below this.
-        policy: picks among what is left after pins and spread frames; the name of a plug-in.
+        diversity: d in maximal marginal relevance.
+        establish: what comes after a first showing is kept out until the next new view; 0 lets everything in.
+        policy: picks among what is left after pins and stratified frames.
         steering: what is pinned, excluded or admitted from some second of the take on.
 
     Raises:
         FieldError: naming the field, the value and what would be right.
     """
 
-    enabled: bool = True
-    encoder: EncoderKind = "autoencoder"
-    gpu_gib: float = 4.0
-    host_gib: float = 8.0
-    page_precision: PagePrecision = "same"
-    stale_pages: StalePages = "remake"
-    exclude: tuple[Span, ...] = ()
-    pin: tuple[Span, ...] = ()
-    anchor: Span | None = None
-    admit_above: float | None = None
-    prompt_weight: float = 0.0
-    diversity: float = 0.0
-    spread: int = 0
-    remember: tuple[str, ...] = ()
-    establish: float = 0.0
-    new_view: float = NEW_VIEW
-    policy: str = SEARCH
+    enabled: Annotated[bool, Knob("--memory", "Retrieve past frames, or don't (the native backbone).")] = True
+    encoder: Annotated[EncoderKind, _pages("--encoder", "What memory compares frames by.")] = "autoencoder"
+    gpu_gib: Annotated[
+        float,
+        _pages(
+            "--page-gpu-gib",
+            "GPU memory for the page cache; the K pages of one block always fit.",
+            was="--memory-gpu-gib",
+            **GIB,
+        ),
+    ] = 4.0
+    host_gib: Annotated[
+        float,
+        _pages(
+            "--page-host-gib",
+            "Host memory for the page cache; pinned if there is a GPU.",
+            was="--memory-host-gib",
+            **GIB,
+        ),
+    ] = 8.0
+    page_precision: Annotated[
+        PagePrecision,
+        _pages("--page-precision", "Of pages in host memory; float8 has a scale for each layer and head."),
+    ] = "same"
+    stale_pages: Annotated[
+        StalePages,
+        _pages("--stale-pages", "A page made before the last cue is made again when it comes back, or kept as it is."),
+    ] = "remake"
+    exclude: Annotated[
+        tuple[Span, ...], _search("--exclude", "Seconds that are never remembered; repeat for more.")
+    ] = ()
+    pin: Annotated[tuple[Span, ...], _search("--pin", "Seconds that are remembered first; repeat for more.")] = ()
+    anchor: Annotated[Span | None, _search("--anchor", "Seconds that show what is good, for --admit-above.")] = None
+    admit_above: Annotated[
+        float | None,
+        _search("--admit-above", "Frames less similar (cosine) to all of --anchor are not remembered.", **COSINE),
+    ] = None
+    prompt_weight: Annotated[
+        float, _search("--prompt-weight", "Share of the prompt in what memory compares.", **SHARE)
+    ] = 0.0
+    diversity: Annotated[
+        float, _search("--diversity", "0: the most similar frames; towards 1: unlike each other.", **SHARE)
+    ] = 0.0
+    spread: Annotated[
+        int,
+        _search(
+            "--stratified",
+            "So many of memory's frames are a stratified sample of the past: one of each of as many stretches.",
+            at_least=0,
+            was="--spread",
+        ),
+    ] = 0
+    establish: Annotated[
+        float,
+        _search(
+            "--establish",
+            "Memory keeps first showings: this many seconds of each new view.",
+            at_least=0,
+            at_most=MAX_SECONDS,
+            unit="seconds",
+            off="Every past frame can be brought back, not first showings only.",
+        ),
+    ] = 0.0
+    new_view: Annotated[
+        float,
+        _search(
+            "--new-view",
+            "For --establish: a view is new if it is less similar (cosine) than this to all that memory holds.",
+            **COSINE,
+        ),
+    ] = NEW_VIEW
+    policy: Annotated[str, _pages("--policy", "Which past frames are picked; 'plugins' lists what is installed.")] = (
+        SEARCH
+    )
+    remember: Annotated[
+        tuple[str, ...],
+        _search(
+            "--remember", "TAKE or TAKE@FROM-TO: another take's frames, remembered from the start; repeat for more."
+        ),
+    ] = ()
     steering: tuple[Steering, ...] = ()
 
     def __post_init__(self) -> None:
@@ -117,27 +183,10 @@ class MemoryConfig:
             object.__setattr__(self, "anchor", _as_span("anchor", self.anchor))
         object.__setattr__(self, "remember", tuple(self.remember))
         object.__setattr__(self, "steering", _as_steering(self.steering))
-        for name, choices in (
-            ("encoder", get_args(EncoderKind)),
-            ("page_precision", PAGE_PRECISIONS),
-            ("stale_pages", get_args(StalePages)),
-        ):
-            if getattr(self, name) not in choices:
-                raise FieldError(name, getattr(self, name), f"it must be one of {', '.join(choices)}")
-        for name in ("gpu_gib", "host_gib"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise FieldError(name, getattr(self, name), "it must be a number of GiB, 0 or more")
-        for name in ("prompt_weight", "diversity"):
-            if not 0 <= getattr(self, name) < 1:
-                raise FieldError(name, getattr(self, name), "it must be from 0 to below 1")
-        if self.spread < 0:
-            raise FieldError("spread", self.spread, "it must be a number of frames, 0 or more")
-        _check_establish(self.establish, self.new_view)
+        check_knobs(self)
         self._check_gate()
 
     def _check_gate(self) -> None:
-        if self.admit_above is not None and not -1 <= self.admit_above <= 1:
-            raise FieldError("admit_above", self.admit_above, "it is a cosine similarity, from -1 to 1")
         if (self.anchor is None) != (self.admit_above is None):
             one, other = ("anchor", "admit_above") if self.admit_above is None else ("admit_above", "anchor")
             claim = (Name(one), " is set but ", Name(other), " is not")
@@ -176,15 +225,20 @@ class OutputConfig:
         upscale: each side of the written video is this many times the model's.
     """
 
-    height: int = 480
-    width: int = 832
-    fps: int = 16
-    upscale: int = 1
+    height: Annotated[int, Knob("--height", "Pixels that the backbone makes.", at_least=1, at_most=MAX_PIXELS)] = 480
+    width: Annotated[int, Knob("--width", "Pixels that the backbone makes.", at_least=1, at_most=MAX_PIXELS)] = 832
+    fps: Annotated[int, Knob("--fps", "Frames a second of the video.", at_least=1, at_most=MAX_FPS)] = 16
+    upscale: Annotated[
+        int, Knob("--upscale", "Each side of the video is this many times the backbone's.", at_least=1)
+    ] = 1
 
     def __post_init__(self) -> None:
-        for name in ("height", "width", "fps", "upscale"):
-            if getattr(self, name) < 1:
-                raise FieldError(name, getattr(self, name), "it must be at least 1")
+        check_knobs(self)
+        for name in ("height", "width"):
+            side = getattr(self, name) * self.upscale
+            if side > MAX_PIXELS:
+                wanted = f"a side of a video has at most {MAX_PIXELS} pixels"
+                raise FieldError("upscale", self.upscale, wanted, f"{self.upscale}, which makes the {name} {side}")
 
 
 @dataclass(frozen=True)
@@ -201,14 +255,18 @@ class CheckpointConfig:
         FieldError: naming the field, the value and what would be right.
     """
 
-    mode: CheckpointMode = "exact"
-    gib: float = 4.0
+    mode: Annotated[
+        CheckpointMode,
+        Knob(
+            "--checkpoint",
+            "Going on with the take later is exact (checkpoints are stored) or light (nothing is, and what follows is "
+            "near to, not equal to, an uninterrupted take).",
+        ),
+    ] = "exact"
+    gib: Annotated[float, Knob("--checkpoint-gib", "What checkpoints may take of the disk.", **GIB)] = 4.0
 
     def __post_init__(self) -> None:
-        if self.mode not in get_args(CheckpointMode):
-            raise FieldError("checkpoint", self.mode, "it must be exact or light")
-        if not 0 <= self.gib < math.inf:
-            raise FieldError("checkpoint_gib", self.gib, "it must be a number of GiB, 0 or more")
+        check_knobs(self)
 
     def changed(self, mode: CheckpointMode | None, gib: float | None) -> CheckpointConfig:
         """With what is given in place of what it says."""
@@ -260,7 +318,7 @@ class TakeRequest:
     prompt: str
     seconds: float
     cues: tuple[Cue, ...] = ()
-    seed: int = 0
+    seed: Annotated[int, Knob("--seed", "Same seed, same take.")] = 0
     context: ContextConfig = field(default_factory=ContextConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
@@ -270,6 +328,7 @@ class TakeRequest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cues", _as_cues(self.cues))
+        check_knobs(self)
         if not self.memory.enabled and self.context.memory_frames:
             object.__setattr__(self, "context", replace(self.context, memory_frames=0))
         check_seconds(self.seconds, self.output.fps)
@@ -349,13 +408,6 @@ def check_seconds(seconds: float, fps: int) -> None:
     """Raise FieldError unless a take of `seconds` at `fps` has at least one frame and is within a day."""
     if not math.isfinite(seconds) or round(seconds * fps) < 1 or seconds > MAX_SECONDS:
         raise FieldError("seconds", seconds, f"it must be from {1 / fps:g} (one frame) to {MAX_SECONDS} (a day)")
-
-
-def _check_establish(establish: float, new_view: float | None) -> None:
-    if not 0 <= establish <= MAX_SECONDS:
-        raise FieldError("establish", establish, "it must be a number of seconds, or 0 to admit every frame")
-    if new_view is not None and not -1 <= new_view <= 1:
-        raise FieldError("new_view", new_view, "it is a cosine similarity, from -1 to 1")
 
 
 def _is_text(words: str) -> bool:

@@ -7,7 +7,6 @@ text, and keeps the errors with data of the dataclasses inside it.
 from __future__ import annotations
 
 import json
-import math
 import types
 from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
@@ -19,9 +18,9 @@ from typing import Annotated, Any, ClassVar, TypeVar, Union, cast, get_args, get
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from backbone.errors import FieldError
+from backbone.files import load_json, read_text
 from retrieval.files import write_json
 
-MAX_BYTES = 64 * 2**20
 Model = TypeVar("Model")
 Part = str | int
 KINDS: dict[type, str] = {dict: "an object", list: "a list"}
@@ -70,24 +69,10 @@ def read_json(path: Path) -> Any:
         ValueError: if it can't be read, is too large, or says a thing twice.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"it is larger than {MAX_BYTES // 2**20} MiB")
-        return load_json(path.read_text(encoding="utf-8"))
+        return load_json(read_text(path))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{path} can't be read: {reason}") from error
-
-
-def load_json(text: str) -> Any:
-    """JSON with each key once, finite numbers of at most 64 bits, and a nesting that can be read.
-
-    Raises:
-        ValueError: if it is not that; a `json.JSONDecodeError` where it is no JSON.
-    """
-    try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
 
 
 def parse(content: Any, model: type[Model], where: str) -> Model:
@@ -141,29 +126,6 @@ def nearest(name: str, known: Any) -> str:
 @cache
 def _adapter(model: Any) -> TypeAdapter[Any]:
     return TypeAdapter(model)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{name!r} is there twice")
-        found[name] = value
-    return found
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text[:40]} is not a finite number")
-    return number
-
-
-def _whole(text: str) -> int:
-    number = int(text)
-    if not -(2**63) <= number < 2**64:
-        raise ValueError(f"{text[:40]} is too large")
-    return number
 
 
 def _in_words(error: ValidationError, model: Any, where: str) -> FieldError:

@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKLWan, DiffusionPipeline
 from diffusers.loaders import WanLoraLoaderMixin
 from diffusers.utils import BaseOutput
+from safetensors.torch import load as load_tensors
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
@@ -20,24 +21,27 @@ from backbone.checkpoints import check_folder
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.errors import FieldError, Name
 from backbone.files import read_json
+from backbone.lora import adapter_file, check_finite
 from backbone.text import clean_prompt, encode_prompts, prompt_ids, unknown_words
 from backbone.transformer import CausalWanTransformer
 from backbone.vae import StreamingDecoder, encode_video, fold_temporal_convs
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
+from longlive_rag.generation.batch import Batch
 from longlive_rag.generation.block import Block
 from longlive_rag.generation.cues import cue_blocks, steered
 from longlive_rag.generation.directions import Directions, check_policy, planned, reseed_blocks, retrieval_rules
 from longlive_rag.generation.noise import NoiseSource, PhiloxNoise
-from longlive_rag.generation.rollout import FinishedBlock, MemorySetup, RememberedFrames, Rollout
+from longlive_rag.generation.rollout import FinishedBlock, RememberedFrames, Rollout
 from longlive_rag.generation.stopwatch import Stopwatch
 from longlive_rag.media.start_image import read_start_image
 from longlive_rag.presets.embeddings import stacked
 from longlive_rag.presets.geometry import backbone_id, read_geometry
 from longlive_rag.presets.preset import INDEX, load_preset, refuse_other_layout
-from longlive_rag.rights.policy import LicenseError, enforce_place, pick_policy
+from longlive_rag.rights.door import Door
+from longlive_rag.rights.policy import LicensePolicy, pick_policy
 from longlive_rag.takes.record import TakeRun
 from longlive_rag.takes.remember import find_remembered, read_remembered
-from longlive_rag.takes.resume import TakeStore, catch_up, decode_again
+from longlive_rag.takes.resume import TakeStore, catch_up, decode_again, due_checkpoints, save_checkpoints
 from longlive_rag.timeline import Timeline
 from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
 from retrieval.memory import Choose, pooled_prompts
@@ -111,7 +115,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             output=asdict(self.output),
         )
         self.backbone: str | None = None
-        self.license_policy: str | None = None
+        self.door = Door(pick_policy())
         self.prompt_embeds: dict[str, Tensor] = {}
         fold_temporal_convs(self.vae)
 
@@ -124,33 +128,65 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         Args:
             folder: the pipeline folder.
             license_policy: `any`, `research` or `commercial`; left out, what the environment or the user's config file
-                says, else `any`. It also holds for LoRA files that are loaded later.
+                says, else `any`. It holds for everything that is loaded later, too.
             settings: of diffusers.
 
         Raises:
             LicenseError: if the policy does not allow a weight file, before anything is loaded.
             ValueError: if a weight file of a local folder is missing or doesn't fit its config; names the tensors.
         """
-        policy = enforce_place(folder, license_policy)
+        door = Door(pick_policy(license_policy))
+        for name in sorted(COMPONENTS.keys() & settings.keys()):
+            if settings[name] is not None:
+                door.admit_without_file(f"{name} (put in from Python)")
         if Path(folder).is_dir():
+            door.admit(Path(folder))
             refuse_other_layout(Path(folder), read_json(Path(folder) / INDEX))
             check_folder(Path(folder), COMPONENTS)
+        else:
+            door.admit_without_file(str(folder))
         pipe = super().from_pretrained(folder, **settings)
-        pipe.license_policy = policy
+        pipe._pass_through(door)
         return pipe
 
+    def _pass_through(self, door: Door) -> None:
+        """From here on, everything that is loaded passes `door`."""
+        door.keep(self._weighted())
+        self.door = door
+        self.transformer.admit_adapter = lambda: door.admit_without_file("a LoRA (put in from Python)")
+
+    def _weighted(self) -> dict[str, Any]:
+        """The parts that have weights."""
+        return {name: getattr(self, name) for name in COMPONENTS}
+
+    @property
+    def license_policy(self) -> LicensePolicy:
+        """What weights were and are held to; fixed when the pipeline is opened."""
+        return self.door.policy
+
     def load_lora_weights(self, source: Any, adapter_name: str | None = None, **settings: Any) -> None:
-        """As in diffusers; under a licence policy other than `any`, only local files whose terms it allows.
+        """As in diffusers, from a safetensors file here, a folder with one, or tensors.
+
+        Args:
+            source: the file or folder, or the tensors by name.
+            adapter_name: see diffusers.
+            settings: of diffusers; `subfolder` and `weight_name` say which file of a folder.
 
         Raises:
-            LicenseError: if the policy does not allow the file.
+            LicenseError: if the policy does not allow it.
+            ValueError: if there is no such file, or it holds what is not a number.
         """
-        policy = pick_policy(self.license_policy)
-        if policy != "any":
-            if isinstance(source, Mapping):
-                raise LicenseError(f"license policy {policy!r} does not allow a LoRA without a file: it has no record")
-            enforce_place(Path(source) / (settings.get("weight_name") or ""), policy)
-        super().load_lora_weights(source, adapter_name=adapter_name, **settings)
+        state = source
+        if isinstance(source, Mapping):
+            self.door.admit_without_file("a LoRA (put in from Python)")
+        else:
+            path = adapter_file(Path(source), settings.pop("subfolder", None), settings.pop("weight_name", None))
+            content = path.read_bytes()
+            self.door.admit_bytes(path, content)
+            state = load_tensors(content)
+        check_finite(state, str(source) if not isinstance(source, Mapping) else "the LoRA")
+        with self.door.open():
+            super().load_lora_weights(dict(state), adapter_name=adapter_name, **settings)
 
     @property
     def device(self) -> torch.device:
@@ -292,13 +328,15 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
         Args:
             prompt: the prompt; or a whole request; or requests to run side by side that differ only in their seeds
-                and words.
+                and words, and so have their picture to begin with and what they remember in common.
             seconds: length of the take, where `prompt` is a string.
             noise: where noise comes from; default is `PhiloxNoise` of the seeds.
             stores: one a request, such as a `TakeWriter` or a `LatentWriter`: every block is appended there before it
                 is decoded and yielded, and past latents are read from there. Without, they are kept in a
-                temporary file. A single store that holds blocks already is gone on with: they are run again from the
-                newest checkpoint that it has, and blocks that it has not shown yet are decoded and yielded first.
+                temporary file. A `TakeStore` also keeps checkpoints and what its take began with, so that each take of
+                a batch can be gone on with alone. A single store that holds blocks already is gone on with: they are
+                run again from the newest checkpoint that it has, and blocks that it has not shown yet are decoded and
+                yielded first.
             remembered: frames of other takes; default is what the request's `memory.remember` names.
             choose: picks what a block remembers instead of the search: (take of the batch, block, candidates) to
                 frame numbers, best first, at most K, out of the range `candidates`. It is called when the block
@@ -310,38 +348,21 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         Raises:
             ValueError: before anything runs, if a request can't be met.
         """
-        requests = self._requests(prompt, seconds, settings)
-        first = requests[0]
-        for request in requests:
+        self.door.check_parts(self._weighted())
+        batch = self._batch(prompt, seconds, settings)
+        for request in batch.requests:
             self.check(request)
-        if stores and len(stores) != len(requests):
-            raise ValueError(f"there are {len(stores)} stores for {len(requests)} requests; pass one each")
+        if stores and len(stores) != len(batch.requests):
+            raise ValueError(f"there are {len(stores)} stores for {len(batch.requests)} requests; pass one each")
         if len(stores) > 1 and any(store.blocks for store in stores):
             raise ValueError("one of the stores holds blocks already; takes are gone on with one at a time")
-        take = stores[0] if len(stores) == 1 and isinstance(stores[0], TakeStore) else None
-        start, remembered = self._inputs(first, take, remembered)
-        timeline = self.timeline(first)
-        setup = MemorySetup(
-            rules=retrieval_rules(steered(first.memory, timeline, 0), timeline),
-            budgets=first.memory.budgets,
-            past=(lambda take, frames: stores[take].latents(frames)) if stores else None,
-            remembered=remembered,
-            choose=choose,
-        )
-        if noise is None:
-            noise = PhiloxNoise([request.seed for request in requests], reseed_blocks(first, timeline))
-        rollout = self._rollout(first, noise, len(requests), setup, start)
-        return self._stream(first, rollout, stores, take, directions or planned(requests, timeline))
+        rollout = self._rollout(batch, noise, stores, remembered, choose)
+        return self._stream(batch, rollout, stores, directions or planned(batch))
 
     def _stream(
-        self,
-        first: TakeRequest,
-        rollout: Rollout,
-        stores: Sequence[BlockStore],
-        take: TakeStore | None,
-        directions: Directions,
+        self, batch: Batch, rollout: Rollout, stores: Sequence[BlockStore], directions: Directions
     ) -> Iterator[Block]:
-        timeline = self.timeline(first)
+        timeline = batch.timeline
         decoder = StreamingDecoder(self.vae)
         watch = Stopwatch(self._execution_device)
         prompts: list[str] = []
@@ -349,7 +370,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         if stores and stores[0].blocks:
             done = stores[0].blocks
             prompts = [stores[0].record(done - 1).prompt]
-            yield from self._go_on(first, rollout, decoder, stores[0], watch, directions)
+            yield from self._go_on(batch, rollout, decoder, stores[0], watch, directions)
         for index in range(done, timeline.blocks):
             direction = directions(index)
             if direction.memory is not None:
@@ -365,10 +386,9 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             pixel_frames = timeline.pixels_of(index)
             with watch.stage("decode"):
                 pixels = self._decode(decoder, finished.latents)[:, : len(pixel_frames)]
-            if take is not None and take.checkpoints.is_due(index + 1):
+            if due := due_checkpoints(stores, index + 1):
                 with watch.stage("checkpoint"):
-                    state = rollout.state(take.checkpoints.known_pages)
-                    take.checkpoints.save(state, decoder.features(), finished.latents[0].float().cpu().numpy())
+                    save_checkpoints(due, rollout, decoder, finished.latents)
             yield Block(
                 index=index,
                 frames=timeline.latents_of(index),
@@ -385,7 +405,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     def _go_on(
         self,
-        request: TakeRequest,
+        batch: Batch,
         rollout: Rollout,
         decoder: StreamingDecoder,
         store: BlockStore,
@@ -393,7 +413,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         directions: Directions,
     ) -> Iterator[Block]:
         """Bring rollout and decoder to where the blocks of `store` end; yields those that it has not shown."""
-        timeline, context = self.timeline(request), request.context
+        timeline, context = batch.timeline, batch.shared.context
         shown = min(store.blocks_shown if isinstance(store, TakeStore) else store.blocks, store.blocks)
         again = decode_again(decoder, store, shown, context.frames_per_block, self._decode)
         while True:
@@ -429,30 +449,32 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     # ---- parts ----
 
-    def _requests(
+    def _batch(
         self, prompt: str | TakeRequest | Sequence[TakeRequest], seconds: float | None, settings: dict[str, Any]
-    ) -> list[TakeRequest]:
+    ) -> Batch:
         if isinstance(prompt, str):
             if seconds is None:
                 raise FieldError("seconds", None, "say how long the take is, such as seconds=30")
-            return [self.request(prompt, seconds=seconds, **settings)]
-        if settings or seconds is not None:
+            prompt = self.request(prompt, seconds=seconds, **settings)
+        elif settings or seconds is not None:
             raise ValueError(f"a TakeRequest says everything itself; drop {', '.join(settings) or 'seconds'}")
-        requests = [prompt] if isinstance(prompt, TakeRequest) else list(prompt)
+        requests = (prompt,) if isinstance(prompt, TakeRequest) else tuple(prompt)
         if not requests:
             raise ValueError("no request given; pass at least one")
-        if len({_common(request) for request in requests}) > 1:
-            raise ValueError("requests of one batch may differ in prompt, cue prompts and seed only")
-        return requests
+        return Batch(requests, self.timeline(requests[0]))
 
     def _rollout(
         self,
-        request: TakeRequest,
-        noise: NoiseSource,
-        batch_size: int,
-        setup: MemorySetup | None = None,
-        start: Tensor | None = None,
+        batch: Batch,
+        noise: NoiseSource | None,
+        stores: Sequence[BlockStore],
+        remembered: RememberedFrames | None,
+        choose: Choose | None,
     ) -> Rollout:
+        request, timeline, size = batch.shared, batch.timeline, len(batch.requests)
+        if noise is None:
+            noise = PhiloxNoise([each.seed for each in batch.requests], reseed_blocks(request, timeline))
+        start, remembered = self._inputs(request, stores, remembered)
         factor = self.vae.config.scale_factor_spatial
         latent_size = (request.output.height // factor, request.output.width // factor)
         return Rollout(
@@ -461,29 +483,34 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             request.sampler,
             noise,
             (self.transformer.config.in_channels, *latent_size),
-            batch_size=batch_size,
+            batch_size=size,
             encoder=self._latent_encoder(request) if request.context.memory_frames else None,
             device=self._execution_device,
-            memory=setup,
-            start=None if start is None else start.expand(batch_size, -1, -1, -1),
+            start=None if start is None else start.expand(size, -1, -1, -1),
+            rules=retrieval_rules(steered(request.memory, timeline, 0), timeline),
+            budgets=request.memory.budgets,
+            past=(lambda take, frames: stores[take].latents(frames)) if stores else None,
+            remembered=remembered,
+            choose=choose,
         )
 
     def _inputs(
-        self, request: TakeRequest, take: TakeStore | None, remembered: RememberedFrames | None
+        self, request: TakeRequest, stores: Sequence[BlockStore], remembered: RememberedFrames | None
     ) -> tuple[Tensor | None, RememberedFrames | None]:
-        """What the take begins with: its first latent frame [1, C, h, w], and frames of other takes.
+        """What all takes begin with: their first latent frame [1, C, h, w], and frames of other takes.
 
-        A take that has begun already has both, as they were then.
+        Each take keeps both, and one that has begun already has them as they were then.
         """
+        takes = [store for store in stores if isinstance(store, TakeStore)]
         if request.memory.remember and remembered is None:
-            remembered = take.kept_remembered() if take else None
+            remembered = next(filter(None, (take.kept_remembered() for take in takes)), None)
             remembered = remembered or self._find_remembered(request)
-        if take and take.blocks:  # the picture is in its first block
+        if stores and stores[0].blocks:  # the picture is in the first block
             return None, remembered
-        picture = take.kept_start_image() if take else None
+        picture = next(filter(None, (take.kept_start_image() for take in takes)), None)
         if request.start_image is not None and picture is None:
             picture = read_start_image(Path(request.start_image), request.output)
-        if take:
+        for take in takes:
             take.keep_inputs(picture, remembered)
         return None if picture is None else self._encode_picture(picture.pixels), remembered
 
@@ -548,10 +575,3 @@ def _append(stores: Sequence[BlockStore], finished: FinishedBlock, prompts: Sequ
                 seconds=finished.seconds,
             )
         )
-
-
-def _common(request: TakeRequest) -> tuple[Any, ...]:
-    """What requests of one batch must share."""
-    times = tuple(cue.seconds for cue in request.cues)
-    inputs = (request.start_image, request.reseeds)
-    return request.seconds, times, request.context, request.sampler, request.memory, request.output, inputs

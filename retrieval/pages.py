@@ -85,7 +85,7 @@ class PagesHeld:
         writes: how many pages were written to any tier.
         made_under: the prompt under which each resident page was made.
         gpu, host: the tiers, least recently used first.
-        counters: as `PageCounters`.
+        counters: as `PageCounters`; of the whole batch.
     """
 
     prompt: int
@@ -94,6 +94,15 @@ class PagesHeld:
     gpu: tuple[HeldPage, ...]
     host: tuple[HeldPage, ...]
     counters: dict[str, Any]
+
+    def of_take(self, take: int) -> PagesHeld:
+        """One take's part of a batch, as the first of a batch of its own."""
+        gpu, host = (
+            tuple(replace(page, key=(0, page.key[1])) for page in tier if page.key[0] == take)
+            for tier in (self.gpu, self.host)
+        )
+        made_under = {(0, frame): prompt for (owner, frame), prompt in self.made_under.items() if owner == take}
+        return replace(self, made_under=made_under, gpu=gpu, host=host)
 
 
 class PageCache:
@@ -202,16 +211,19 @@ class PageCache:
         )
 
     def restore(self, held: PagesHeld) -> None:
-        """Go on from what `contents` of another cache of the same shape and budgets were."""
-        for tier, pages in ((self._host, held.host), (self._gpu, held.gpu)):
-            for page in pages:
-                slot = tier.claim(page.key, ())
-                if slot is None:
-                    raise ValueError(f"{len(pages)} pages are to be held, but the budget has room for {tier.capacity}")
-                slot.fill(page)
-        self._copies.settle()
+        """Go on from what `contents` of another cache of the same shape were; what has no room here is made again.
+
+        There is room for all under the same budgets, but that a GPU tier is smaller for a take alone than for a batch.
+        """
         self._prompt, self._writes, self._made_under = held.prompt, held.writes, dict(held.made_under)
         self._counters = PageCounters(**held.counters)
+        for tier, pages in ((self._host, held.host), (self._gpu, held.gpu)):
+            for page in pages:
+                if slot := tier.claim(page.key, ()):
+                    slot.fill(page)
+        self._copies.settle()
+        made_under = held.made_under.items()
+        self._made_under = {key: prompt for key, prompt in made_under if key in self._gpu or key in self._host}
 
     # ---- inside: all but `_make_again` and `_drop_stale` run on the copying stream ----
 
@@ -259,7 +271,7 @@ class PageCache:
         """The host tier needs the slot, or never had one."""
         if key not in self._gpu:
             self._counters.evicted += 1
-            del self._made_under[key]
+            self._made_under.pop(key, None)
 
     def _make_again(self, take: int, frames: list[int], protected: Collection[Key]) -> dict[Key, Tensor]:
         made = self._remake(take, frames)

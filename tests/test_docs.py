@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -74,3 +75,15 @@ def test_python_examples_run(name, tmp_path, monkeypatch):
     names: dict[str, object] = {}
     for example in re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL):
         exec(example, names)
+
+
+def test_tables_of_options_are_those_of_the_commands():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    with_tables = [document for document in DOCUMENTS if tables.TABLE.search(document.read_text())]
+    assert len(with_tables) >= 3
+    for document in with_tables:
+        assert tables.with_tables(document.read_text()) == document.read_text(), f"{document.name}: run `make docs`"

@@ -89,7 +89,6 @@ def test_a_field_error_of_a_dataclass_keeps_its_data() -> None:
         ('{"a": 1, "a": 2}', "'a' is there twice"),
         ('{"a": NaN}', "NaN is not a finite number"),
         ('{"a": 1e999}', "1e999 is not a finite number"),
-        ('{"a": 18446744073709551616}', "18446744073709551616 is too large"),
         ("[" * 100_000, "it is nested too deeply"),
     ],
 )

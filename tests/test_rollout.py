@@ -1,6 +1,7 @@
 """The block loop: batches, prefixes, memory on and off, cues."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.transformer import CausalWanTransformer
 from longlive_rag.generation.noise import PhiloxNoise
-from longlive_rag.generation.rollout import FinishedBlock, MemorySetup, RememberedFrames, Rollout
+from longlive_rag.generation.rollout import FinishedBlock, RememberedFrames, Rollout
 from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.encoder import MeanPoolEncoder
 
@@ -52,7 +53,7 @@ def run(
 
 
 def remembering(
-    transformer: CausalWanTransformer, setup: MemorySetup, blocks: int = 12, cue: int | None = None, batch: int = 1
+    transformer: CausalWanTransformer, blocks: int = 12, cue: int | None = None, batch: int = 1, **memory: Any
 ) -> tuple[list[FinishedBlock], PageCounters]:
     seeds = list(range(21, 21 + batch))
     rollout = Rollout(
@@ -63,7 +64,7 @@ def remembering(
         LATENT,
         batch_size=batch,
         encoder=MeanPoolEncoder(),
-        memory=setup,
+        **memory,
     )
     rollout.direct(torch.cat([prompt(take) for take in range(batch)]))
     finished = []
@@ -78,8 +79,8 @@ def remembering(
 
 def test_pages_that_are_made_again_stay_near(transformer: CausalWanTransformer) -> None:
     """Made again by one pass at timestep 0, alone: another context than at the commit, so near and not equal."""
-    held, all_held = remembering(transformer, MemorySetup())
-    again, none_held = remembering(transformer, MemorySetup(budgets=PageBudgets(host_bytes=0)))
+    held, all_held = remembering(transformer)
+    again, none_held = remembering(transformer, budgets=PageBudgets(host_bytes=0))
     assert (all_held.remade, none_held.remade) == (0, none_held.fetched)
     assert none_held.fetched == all_held.fetched > 20
     assert none_held.host_bytes == 0
@@ -89,15 +90,15 @@ def test_pages_that_are_made_again_stay_near(transformer: CausalWanTransformer) 
 
 
 def test_a_batch_makes_pages_again_as_each_take_alone(transformer: CausalWanTransformer) -> None:
-    setup = MemorySetup(budgets=PageBudgets(host_bytes=0))
-    both, _ = remembering(transformer, setup, batch=2)
-    alone, _ = remembering(transformer, setup, batch=1)
+    none_held = PageBudgets(host_bytes=0)
+    both, _ = remembering(transformer, budgets=none_held, batch=2)
+    alone, _ = remembering(transformer, budgets=none_held, batch=1)
     torch.testing.assert_close(latents(both)[:1], latents(alone), rtol=1e-4, atol=1e-4)
 
 
 def test_after_a_cue_pages_are_made_again_under_it(transformer: CausalWanTransformer) -> None:
-    fresh, counters = remembering(transformer, MemorySetup(), cue=9)
-    kept, untouched = remembering(transformer, MemorySetup(budgets=PageBudgets(remake_stale=False)), cue=9)
+    fresh, counters = remembering(transformer, cue=9)
+    kept, untouched = remembering(transformer, budgets=PageBudgets(remake_stale=False), cue=9)
     assert counters.stale == counters.remade > 0
     assert (untouched.stale, untouched.remade) == (0, 0)
     assert torch.equal(latents(fresh)[:, :27], latents(kept)[:, :27])
@@ -106,7 +107,7 @@ def test_after_a_cue_pages_are_made_again_under_it(transformer: CausalWanTransfo
 
 def test_a_budget_between_gives_the_same_selections_of_frames_that_exist(transformer: CausalWanTransformer) -> None:
     page = transformer.config.num_layers * 2 * 6 * 48 * 4
-    finished, counters = remembering(transformer, MemorySetup(budgets=PageBudgets(host_bytes=8 * page)))
+    finished, counters = remembering(transformer, budgets=PageBudgets(host_bytes=8 * page))
     assert counters.host_pages == 8
     assert counters.host_bytes == 8 * page
     assert 0 < counters.remade < counters.fetched
@@ -117,10 +118,8 @@ def test_a_budget_between_gives_the_same_selections_of_frames_that_exist(transfo
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_pages_are_the_same_from_every_tier(transformer: CausalWanTransformer) -> None:
     model = copy.deepcopy(transformer).cuda()
-    roomy, all_there = remembering(model, MemorySetup(), blocks=40, cue=30)
-    tight, through_host = remembering(
-        model, MemorySetup(budgets=PageBudgets(gpu_bytes=0, host_bytes=2**30)), blocks=40, cue=30
-    )
+    roomy, all_there = remembering(model, blocks=40, cue=30)
+    tight, through_host = remembering(model, budgets=PageBudgets(gpu_bytes=0, host_bytes=2**30), blocks=40, cue=30)
     assert (all_there.from_host, all_there.remade) == (0, all_there.stale)
     assert through_host.prefetched > 0
     assert through_host.remade == through_host.stale
@@ -134,7 +133,7 @@ def test_a_caller_may_choose_what_is_remembered(transformer: CausalWanTransforme
         asked.append((take, block, candidates))
         return list(candidates[:3])
 
-    finished, _ = remembering(transformer, MemorySetup(choose=oldest))
+    finished, _ = remembering(transformer, choose=oldest)
     assert asked == [(0, block, range(1, 3 * block - 16)) for block in range(6, 12)]
     for block in finished[7:]:
         (selection,) = block.selections
@@ -148,16 +147,16 @@ def test_a_caller_may_choose_what_is_remembered(transformer: CausalWanTransforme
 @pytest.mark.parametrize("chosen", [[99], [1, 1], [-1], list(range(1, 8))])
 def test_a_choice_that_can_not_be_is_refused(transformer: CausalWanTransformer, chosen: list[int]) -> None:
     with pytest.raises(ValueError, match="at most 6 different frames out of 1"):
-        remembering(transformer, MemorySetup(choose=lambda *_: chosen))
+        remembering(transformer, choose=lambda *_: chosen)
 
 
 def test_frames_of_another_take_are_there_from_the_first_block(transformer: CausalWanTransformer) -> None:
-    other, _ = remembering(transformer, MemorySetup(), blocks=6)
+    other, _ = remembering(transformer, blocks=6)
     brought = RememberedFrames(latents(other)[0].numpy())
-    finished, counters = remembering(transformer, MemorySetup(remembered=brought), blocks=9)
+    finished, counters = remembering(transformer, remembered=brought, blocks=9)
     assert [block.selections[0].frames for block in finished[:1]] == [(-18, -15, -11, -8, -4, -1)]
     assert counters.remade > 0
-    plain, _ = remembering(transformer, MemorySetup(), blocks=1)
+    plain, _ = remembering(transformer, blocks=1)
     assert not torch.equal(plain[0].latents, finished[0].latents)
     assert {frame < 0 for block in finished for frame in block.selections[0].frames} == {True, False}
 

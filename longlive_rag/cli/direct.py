@@ -11,6 +11,7 @@ import click
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import note, report
 from longlive_rag.cli.settings import (
+    DEVICE,
     FLAGS,
     SETTINGS,
     CueSource,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from longlive_rag.sessions.legs import Leg
 
 LONGEST_SECONDS = 600.0
-OF_NEW_TAKES = ("seed", "memory", "dtype", "codec", "deliverable", "phase", "show_label")
+OF_NEW_TAKES = ("seed", "dtype", "codec", "deliverable", "phase", "show_label")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,7 +34,6 @@ OF_NEW_TAKES = ("seed", "memory", "dtype", "codec", "deliverable", "phase", "sho
 @click.argument("prompt", required=False)
 @click.option("--seconds", type=float, default=LONGEST_SECONDS, show_default=True, help="How long to go on at most.")
 @click.option("--seed", type=int, help="Of a new take.  [default: 0]")
-@click.option("--memory/--no-memory", default=None, help="Of a new take: retrieve past frames, or don't.")
 @click.option(
     "--backbone",
     metavar="NAME|FOLDER",
@@ -41,7 +41,7 @@ OF_NEW_TAKES = ("seed", "memory", "dtype", "codec", "deliverable", "phase", "sho
 )
 @with_settings
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of a new take.  [default: float32]")
-@click.option("--device", default="auto", show_default=True, help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
+@DEVICE
 @click.option("--codec", type=click.Choice(["vp9", "h264"]), help="Of a new take's video.  [default: vp9]")
 @click.option("--prompt-embeds", type=click.Path(path_type=Path), help="Prompts embedded by 'models embed-prompts'.")
 @with_rights
@@ -94,7 +94,7 @@ def _open_new(held: ExitStack, folder: Path, prompt: str, seconds: float, option
     with refuse_bad_input(FLAGS):
         preset = load_preset(options["backbone"] or DEFAULT_BACKBONE)
         schedule = build_schedule(preset, prompt, seconds, (), CueSource(), options)
-        request = build_request(preset, schedule, options["seed"] or 0, options["memory"], options)
+        request = build_request(preset, schedule, options["seed"] or 0, options)
         opening = Opening(
             options["device"], options["dtype"] or "float32", options["codec"] or "vp9", options["prompt_embeds"]
         )
@@ -109,7 +109,7 @@ def _open_old(held: ExitStack, folder: Path, prompt: str | None, seconds: float,
 
     with refuse_bad_input(FLAGS):
         given = [FLAGS.get(name, f"--{name}") for name in OF_NEW_TAKES if options[name] not in (None, False)]
-        given += [setting.flag for setting in SETTINGS if options[setting.key] not in (None, ())]
+        given += [setting.knob.flag for setting in SETTINGS if options[setting.key] not in (None, ())]
         if given:
             raise ValueError(f"{given[0]} is for new takes; {folder} is there already and goes on as it was begun")
         changes = Changes(

@@ -12,6 +12,7 @@ import click
 from backbone.errors import FieldError
 
 STOPPED = 130
+MAX_WORD = 300
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -71,5 +72,6 @@ def check_writable(path: Path | None) -> None:
 
 
 def one_line(message: str) -> str:
-    """A message without line breaks."""
-    return " ".join(message.split())
+    """A message without line breaks, and without what nobody would read to its end."""
+    words = (word if len(word) <= MAX_WORD else f"{word[:40]}...{word[-20:]}" for word in message.split())
+    return " ".join(words)

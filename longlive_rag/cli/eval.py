@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from longlive_rag.cli.errors import Failed, Stopped, check_writable, one_line, refuse_bad_input
-from longlive_rag.cli.settings import FLAGS, SETTINGS, Setting, now
+from backbone.errors import FieldError
+from backbone.knobs import Knob
+from longlive_rag.cli.errors import Failed, Stopped, check_writable, refuse_bad_input
+from longlive_rag.cli.settings import FLAGS, SETTINGS, now, option_type
 from longlive_rag.presets.preset import DEFAULT_BACKBONE
 from longlive_rag.sessions.opening import quiet_libraries
 
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 EMBEDDERS_HELP = "With commas, the primary one first: dino, dinov2, clip, siglip, pixels, latent, tiny-world, face; "
 EMBEDDERS_HELP += "KIND=FOLDER or KIND=HUB/NAME for weights of your choice. Default: tiny-world, its own oracle, for "
 EMBEDDERS_HELP += "takes of tiny-world; else dino, whose weights come from the Hugging Face hub."
-ARM_KEYS = {setting.flag.removeprefix("--"): setting for setting in SETTINGS}
-OLD_ARM_KEYS = {setting.was.removeprefix("--"): setting.flag.removeprefix("--") for setting in SETTINGS if setting.was}
+ARM_KEYS = {setting.knob.key: setting for setting in SETTINGS}
+OLD_ARM_KEYS = {knob.was.removeprefix("--"): knob.key for knob in (setting.knob for setting in SETTINGS) if knob.was}
 
 
 class Seconds(click.ParamType):
@@ -197,6 +199,7 @@ def compare(
     from eval.compare import Engine
     from eval.compare import compare as make_comparison
     from eval.plan import read_plan_to_repeat
+    from longlive_rag.sessions.making import TakeFailed, TakeStopped, reason_of
 
     bar = _Bar("take")
     with refuse_bad_input(FLAGS):
@@ -207,10 +210,10 @@ def compare(
         try:
             with bar, quiet_libraries():
                 results = make_comparison(plan, run, where, bar.cells, lambda line: click.echo(line, err=True))
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, TakeStopped) as error:
             raise Stopped(f"Stopped; {bar.said} in {run} are kept. The same command goes on.") from error
-        except OSError as error:
-            raise Failed(f"{one_line(error.strerror or str(error))}; {bar.said} in {run} are kept") from error
+        except (OSError, TakeFailed) as error:
+            raise Failed(f"{reason_of(error)}; {bar.said} in {run} are kept") from error
     if as_json:
         click.echo(json.dumps(results, indent=2))
         return
@@ -301,6 +304,7 @@ def _arms(text: str) -> tuple[Arm, ...]:
 def _arm(name: str, table: Any) -> Arm:
     """One table of the file: options of `generate` to fields of the request."""
     from eval.plan import Arm
+    from longlive_rag.documents import nearest
 
     if not isinstance(table, dict):
         raise ValueError(f"arm {name!r} must be a table, as in [{name}]")
@@ -312,29 +316,31 @@ def _arm(name: str, table: Any) -> Arm:
             click.echo(f"Note: {typed} of arm {name!r} {now(key)}.", err=True)
         if key == "retrieval":
             retrieval = value
-        elif key == "memory":
-            if not isinstance(value, bool):
-                raise ValueError(f"arm {name!r}, memory: {value!r} is neither true nor false")
-            changes.setdefault("memory", {})["enabled"] = value
         elif key in ARM_KEYS:
-            changes.setdefault(ARM_KEYS[key].part, {})[ARM_KEYS[key].field] = _of_option(name, ARM_KEYS[key], value)
+            setting = ARM_KEYS[key]
+            changes.setdefault(setting.part, {})[setting.knob.name] = _of_option(name, setting.knob, value)
         else:
-            raise ValueError(f"arm {name!r} has {key!r}; known are memory, retrieval, {', '.join(ARM_KEYS)}")
+            raise ValueError(f"arm {name!r} has {key!r}; {nearest(key, ['retrieval', *ARM_KEYS])}")
     return Arm(name, changes, retrieval)
 
 
-def _of_option(arm: str, setting: Setting, value: Any) -> Any:
+def _of_option(arm: str, knob: Knob, value: Any) -> Any:
     """A value of the file, read as on the command line: a number, or text such as "6-14" or "512MiB"."""
 
     def read(part: Any) -> Any:
-        return click.types.convert_type(setting.type).convert(str(part), None, None)
+        return click.types.convert_type(option_type(knob)).convert(str(part), None, None)
 
     try:
-        if setting.repeats:
+        if knob.type is bool:
+            knob.check(value)
+            return value
+        if knob.repeats:
             return tuple(read(part) for part in (value if isinstance(value, list) else [value]))
         return read(value)
     except click.UsageError as error:
-        raise ValueError(f"arm {arm!r}, {setting.flag.removeprefix('--')}: {error.message}") from error
+        raise ValueError(f"arm {arm!r}, {knob.key}: {error.message}") from error
+    except FieldError as error:
+        raise ValueError(f"arm {arm!r}: {error.named({knob.name: knob.key})}") from error
 
 
 def _measure_all(footage: Sequence[Footage], embedders: Any, settings: Any) -> list[dict[str, Any]]:

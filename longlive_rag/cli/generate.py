@@ -11,7 +11,11 @@ import click
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import make, note, report
 from longlive_rag.cli.settings import (
+    CODEC,
+    DEVICE,
+    DTYPE,
     FLAGS,
+    SEED,
     CueSource,
     build_request,
     build_schedule,
@@ -22,6 +26,7 @@ from longlive_rag.cli.settings import (
 )
 from longlive_rag.config import CheckpointConfig, CheckpointMode
 from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
+from longlive_rag.sessions.opening import Codec, DType
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,13 +42,12 @@ from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
     help="Another prompt takes over then (at the next block). Repeat for more.",
 )
 @with_cue_files
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same take.")
+@SEED
 @click.option(
     "--start-image",
     metavar="FILE",
     help="A PNG or JPEG that the take begins with; scaled to cover the frame and cropped to its centre.",
 )
-@click.option("--memory/--no-memory", default=None, help="Retrieve past frames, or don't (the native backbone).")
 @click.option(
     "--backbone",
     default=DEFAULT_BACKBONE,
@@ -52,15 +56,9 @@ from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
     help=f"A known name ({', '.join(BUILT_IN)}) or a pipeline folder.",
 )
 @with_settings
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-@click.option("--device", default="auto", show_default=True, help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
-@click.option(
-    "--codec",
-    type=click.Choice(["vp9", "h264"]),
-    default="vp9",
-    show_default=True,
-    help="Of the video. h264 plays on older devices too; its encoder is under the GPL.",
-)
+@DTYPE
+@DEVICE
+@CODEC
 @click.option(
     "--prompt-embeds",
     type=click.Path(path_type=Path),
@@ -80,11 +78,10 @@ def generate(
     switch_every: float | None,
     seed: int,
     start_image: str | None,
-    memory: bool | None,
     backbone: str,
-    dtype: str,
+    dtype: DType,
     device: str,
-    codec: str,
+    codec: Codec,
     prompt_embeds: Path | None,
     checkpoint: CheckpointMode | None,
     checkpoint_gib: float | None,
@@ -130,7 +127,7 @@ def generate(
             preset = load_preset(backbone)
             source = CueSource(cue_file, cues_line, switch_every)
             schedule = build_schedule(preset, prompt, seconds, cues, source, settings)
-            request = build_request(preset, schedule, seed, memory, settings, start_image)
+            request = build_request(preset, schedule, seed, settings, start_image)
             checkpoints = CheckpointConfig().changed(checkpoint, checkpoint_gib)
             if not take:
                 raise ValueError("--output is empty; name a folder for the take, such as takes/first")

@@ -8,6 +8,7 @@ from importlib import import_module
 import click
 
 from longlive_rag.cli.errors import STOPPED, Stopped, one_line
+from longlive_rag.cli.output import safe_output
 from longlive_rag.version import __version__
 
 COMMANDS = {
@@ -65,24 +66,31 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; every early end is one line on stderr and an exit code."""
+    with safe_output():
+        code = _run()
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run a command; returns its exit code."""
     try:
         code = cli.main(prog_name="longlive-rag", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "longlive-rag"
         message = one_line(error.format_message()).rstrip(".")
         stop = "" if message.endswith("?") else "."
         click.echo(f"Error: {message}{stop} Try '{command} --help'.", err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except Stopped as error:
         click.echo(error.format_message(), err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.ClickException as error:
         click.echo(f"Error: {error.format_message()}", err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.Abort:
         click.echo("Stopped; nothing was written.", err=True)
-        sys.exit(STOPPED)
-    sys.exit(code if isinstance(code, int) else 0)
+        return STOPPED
+    return code if isinstance(code, int) else 0

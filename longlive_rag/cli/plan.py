@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import FLAGS, Gibibytes, build_request, with_checkpoints, with_settings
+from longlive_rag.cli.settings import DTYPE, FLAGS, Gibibytes, build_request, with_checkpoints, with_settings
 from longlive_rag.config import CheckpointConfig, CheckpointMode
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, preset_to_plan_with
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--cues/--no-cues", default=False, show_default=True, help="Whether other prompts take over.")
 @click.option("--gpu-gib", type=Gibibytes(), help="The GPU's memory; says which budget fits.")
 @click.option("--host-gib", type=Gibibytes(), help="The host's memory; says which budget fits.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@DTYPE
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @with_settings
 @with_checkpoints
@@ -59,7 +59,7 @@ def plan(
         from longlive_rag.presets.needs import budgets_that_fit
 
         preset = preset_to_plan_with(backbone)
-        request = build_request(preset, Schedule("a plan", (), seconds), 0, None, settings)
+        request = build_request(preset, Schedule("a plan", (), seconds), 0, settings)
         checkpoints = CheckpointConfig().changed(checkpoint, checkpoint_gib)
         sizes = [None if gib is None else int(gib * 2**30) for gib in (gpu_gib, host_gib)]
         result = plan_request(preset, request, dtype, device, cues, checkpoints, sizes[0])

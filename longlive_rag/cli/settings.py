@@ -10,11 +10,15 @@ from typing import Any, ClassVar
 
 import click
 
-from longlive_rag.config import Cue, TakeRequest
+from backbone.config import ContextConfig, SamplerConfig
+from backbone.knobs import Knob, knobs_of
+from longlive_rag.config import CheckpointConfig, Cue, MemoryConfig, OutputConfig, TakeRequest
+from longlive_rag.config import Span as SpanOfSeconds
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.preset import Preset
+from longlive_rag.sessions.opening import Opening
 from longlive_rag.timecode import parse_timecode
-from retrieval.budgets import PAGE_PRECISIONS, PageBudgets, PagePrecision
+from retrieval.budgets import PageBudgets, PagePrecision
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
@@ -79,140 +83,19 @@ class Switched(click.ParamType):
 
 @dataclass(frozen=True)
 class Setting:
-    """An option that sets one field of the request; left out, the backbone's preset stands.
+    """A knob of one part of the request; left out, the backbone's preset stands."""
 
-    `off` is the help of a second option, --no-..., that sets the field to 0; `was` is the option's old name.
-    """
-
-    flag: str
     part: str
-    field: str
-    type: Any
-    help: str
-    repeats: bool = False
-    off: str | None = None
-    was: str | None = None
+    knob: Knob
 
     @property
     def key(self) -> str:
-        return f"{self.part}_{self.field}"
+        """Of the command's parameter."""
+        return f"{self.part}_{self.knob.name}"
 
 
-SETTINGS = (
-    Setting("--window", "context", "window_frames", int, "Latent frames one attention may see."),
-    Setting("--sink", "context", "sink_frames", int, "First latent frames, kept in attention for ever."),
-    Setting("--memory-frames", "context", "memory_frames", int, "Past frames brought back for each block (K)."),
-    Setting(
-        "--recency-guard",
-        "context",
-        "recency_guard_frames",
-        int,
-        "Newest past frames that can't be brought back yet.",
-    ),
-    Setting("--frames-per-block", "context", "frames_per_block", int, "Latent frames denoised together."),
-    Setting(
-        "--rope",
-        "context",
-        "rope",
-        click.Choice(["relative", "absolute"]),
-        "Positions: slot in the cache or true frame.",
-    ),
-    Setting(
-        "--encoder",
-        "memory",
-        "encoder",
-        click.Choice(["autoencoder", "mean_pool"]),
-        "What memory compares frames by.",
-    ),
-    Setting(
-        "--page-gpu-gib",
-        "memory",
-        "gpu_gib",
-        Gibibytes(),
-        "GPU memory that the page cache may take.",
-        was="--memory-gpu-gib",
-    ),
-    Setting(
-        "--page-host-gib",
-        "memory",
-        "host_gib",
-        Gibibytes(),
-        "Host memory that the page cache may take.",
-        was="--memory-host-gib",
-    ),
-    Setting(
-        "--page-precision",
-        "memory",
-        "page_precision",
-        click.Choice(PAGE_PRECISIONS),
-        "Of pages in host memory.",
-    ),
-    Setting(
-        "--stale-pages",
-        "memory",
-        "stale_pages",
-        click.Choice(["remake", "keep"]),
-        "Pages made before the last cue: make again, or keep.",
-    ),
-    Setting("--exclude", "memory", "exclude", Span(), "Seconds that are never remembered; repeat for more.", True),
-    Setting("--pin", "memory", "pin", Span(), "Seconds that are remembered first; repeat for more.", True),
-    Setting("--anchor", "memory", "anchor", Span(), "Seconds that show what is good, for --admit-above."),
-    Setting(
-        "--admit-above",
-        "memory",
-        "admit_above",
-        float,
-        "Frames less similar (cosine) to all of --anchor are not remembered.",
-    ),
-    Setting("--prompt-weight", "memory", "prompt_weight", float, "Share of the prompt in what memory compares."),
-    Setting("--diversity", "memory", "diversity", float, "0: the most similar frames; towards 1: unlike each other."),
-    Setting(
-        "--spread",
-        "memory",
-        "spread",
-        int,
-        "Of memory's frames, so many are spread evenly over the past.",
-    ),
-    Setting(
-        "--establish",
-        "memory",
-        "establish",
-        Switched(),
-        "Memory keeps first showings: this many seconds of each new view.",
-        off="Every past frame can be brought back, not first showings only.",
-    ),
-    Setting(
-        "--new-view",
-        "memory",
-        "new_view",
-        float,
-        "For --establish: a view is new if it is less similar (cosine) than this to all that memory holds.",
-    ),
-    Setting("--policy", "memory", "policy", str, "Which past frames are picked; 'plugins' lists what is installed."),
-    Setting(
-        "--remember",
-        "memory",
-        "remember",
-        str,
-        "TAKE or TAKE@FROM-TO: another take's frames, remembered from the start; repeat for more.",
-        True,
-    ),
-    Setting("--steps", "sampler", "denoising_steps", Steps(), "Denoising steps, such as 1000,750,500,250."),
-    Setting("--shift", "sampler", "timestep_shift", float, "Shift of the noise schedule."),
-    Setting("--train-timesteps", "sampler", "num_train_timesteps", int, "Timesteps the backbone was trained with."),
-    Setting(
-        "--context-timestep",
-        "sampler",
-        "context_timestep",
-        float,
-        "Timestep at which finished frames are kept.",
-    ),
-    Setting("--height", "output", "height", int, "Pixels the backbone makes."),
-    Setting("--width", "output", "width", int, "Pixels the backbone makes."),
-    Setting("--fps", "output", "fps", int, "Frames a second of the video."),
-    Setting("--upscale", "output", "upscale", int, "Each side of the video is this many times the backbone's."),
-)
-OF_MEMORY = ("memory_frames", "recency_guard_frames")  # of the context
+PARTS = {"context": ContextConfig, "memory": MemoryConfig, "sampler": SamplerConfig, "output": OutputConfig}
+SETTINGS = tuple(Setting(part, knob) for part, config in PARTS.items() for knob in knobs_of(config).values())
 DEFAULT_SECONDS = 30.0
 POLICIES = ["any", "research", "commercial"]
 POLICY = click.option(
@@ -221,29 +104,63 @@ POLICY = click.option(
     help="Refuse weights whose recorded terms don't allow this. Default: LONGLIVE_RAG_LICENSE_POLICY, else the config "
     "file, else any.",
 )
+KNOBS = (*PARTS.values(), TakeRequest, CheckpointConfig, Opening)
 NAMED_LIKE_FIELDS = (
-    "seconds", "seed", "device", "dtype", "codec", "phase", "at", "checkpoint", "checkpoint_gib", "start_image",
+    "seconds", "phase", "at", "start_image",
     "cues_line", "switch_every", "lora_alpha", "use", "source", "by", "expires", "horizons", "seeds", "arms",
     "embedders", "embed_every", "scenario", "workers", "batch", "address", "engine",
 )  # fmt: skip
 FLAGS = {
     **{field: f"--{field.replace('_', '-')}" for field in NAMED_LIKE_FIELDS},
-    **{setting.field: setting.flag for setting in SETTINGS},
+    **{name: knob.flag for part in KNOBS for name, knob in knobs_of(part).items()},
     **{"looked_up_on": "--on", "embedder": "--embedders"},
 }
 """Field of a `FieldError` -> the option that sets it, of all commands."""
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `SETTINGS`, in their order."""
+    """Give a command the options of `SETTINGS`, in their order, each under its `key`."""
     for setting in reversed(SETTINGS):
-        more: dict[str, Any] = {"multiple": True} if setting.repeats else {"default": None}
-        if setting.off is not None:
-            name = setting.flag.replace("--", "--no-", 1)
-            command = click.option(name, setting.key, flag_value=0.0, type=setting.type, help=setting.off)(command)
-        add = named_option(setting.flag, setting.key, setting.was, type=setting.type, help=setting.help, **more)
-        command = add(command)
+        command = option_of(setting.knob, setting.key, default=None)(command)
     return command
+
+
+def option_of(knob: Knob, key: str | None = None, **attributes: Any) -> Decorator:
+    """A knob as an option.
+
+    Args:
+        key: of the command's parameter; left out, the flag's name.
+        attributes: of `click.option`, in place of what the knob says, such as another default or help.
+    """
+    key = key or knob.key.replace("-", "_")
+    facts: dict[str, Any] = {"default": knob.default, "show_default": True, "help": knob.help} | attributes
+    if facts["default"] is None:
+        facts["show_default"] = False
+    if knob.type is bool:
+        return click.option(f"{knob.flag}/{knob.flag.replace('--', '--no-', 1)}", key, **facts)
+    facts["type"] = option_type(knob)
+    if knob.repeats:
+        facts |= {"multiple": True, "default": (), "show_default": False}
+    add = named_option(knob.flag, key, knob.was, **facts)
+    if knob.off is None:
+        return add
+    off = click.option(knob.flag.replace("--", "--no-", 1), key, flag_value=0.0, type=facts["type"], help=knob.off)
+    return lambda command: add(off(command))
+
+
+def option_type(knob: Knob) -> Any:
+    """What click reads a knob's value by."""
+    if knob.choices:
+        return click.Choice(knob.choices)
+    if knob.type == tuple[int, ...]:
+        return Steps()
+    if knob.type in (SpanOfSeconds, tuple[SpanOfSeconds, ...]):
+        return Span()
+    if knob.unit == "GiB":
+        return Gibibytes()
+    if knob.off is not None:
+        return Switched()
+    return str if knob.repeats else knob.type
 
 
 def named_option(flag: str, key: str, was: str | None = None, **attributes: Any) -> Decorator:
@@ -279,13 +196,11 @@ def with_page_budgets(gpu: str = "4", host: str = "8") -> Decorator:
     Args:
         gpu, host: their defaults.
     """
-    defaults = {"gpu_gib": gpu, "host_gib": host, "page_precision": "same"}
-    pages = [setting for setting in SETTINGS if setting.field in defaults]
+    knobs, defaults = knobs_of(MemoryConfig), {"gpu_gib": gpu, "host_gib": host, "page_precision": "same"}
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
-        for each in reversed(pages):
-            more: dict[str, Any] = {"default": defaults[each.field], "show_default": True}
-            command = named_option(each.flag, each.field, each.was, type=each.type, help=each.help, **more)(command)
+        for name, default in reversed(defaults.items()):
+            command = option_of(knobs[name], name, default=default)(command)
         return command
 
     return add
@@ -293,17 +208,8 @@ def with_page_budgets(gpu: str = "4", host: str = "8") -> Decorator:
 
 def with_checkpoints(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options about going on with a take."""
-    options = (
-        click.option(
-            "--checkpoint",
-            type=click.Choice(["exact", "light"]),
-            help="Going on with the take later is exact (checkpoints are stored) or light (nothing is, and what "
-            "follows is near to, not equal to, an uninterrupted take). Default: exact, or what the take was made with.",
-        ),
-        click.option("--checkpoint-gib", type=Gibibytes(), help="What checkpoints may take of the disk. Default: 4."),
-    )
-    for option in reversed(options):
-        command = option(command)
+    for knob in reversed(list(knobs_of(CheckpointConfig).values())):
+        command = option_of(knob, default=None, help=f"{knob.help} Default: {knob.default}, or the take's.")(command)
     return command
 
 
@@ -318,6 +224,11 @@ def with_rights(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+_opening = knobs_of(Opening)
+DTYPE, DEVICE, CODEC = (option_of(_opening[name]) for name in ("dtype", "device", "codec"))
+SEED = option_of(knobs_of(TakeRequest)["seed"])
 
 
 def with_cue_files(command: Callable[..., None]) -> Callable[..., None]:
@@ -386,18 +297,15 @@ def _cue_seconds(number: int, at: str, fps: int) -> float:
         raise ValueError(f"cue {number}: {error}") from error
 
 
-def page_budgets(gpu_gib: float, host_gib: float, precision: PagePrecision) -> PageBudgets:
-    """What the options about pages say; ValueError if a size is below 0."""
-    if min(gpu_gib, host_gib) < 0:
-        raise ValueError("page budgets must be 0 or more")
-    return PageBudgets(gpu_bytes=int(gpu_gib * 2**30), host_bytes=int(host_gib * 2**30), precision=precision)
+def page_budgets(gpu_gib: float, host_gib: float, page_precision: PagePrecision) -> PageBudgets:
+    """What the options of `with_page_budgets` say."""
+    return MemoryConfig(gpu_gib=gpu_gib, host_gib=host_gib, page_precision=page_precision).budgets
 
 
 def build_request(
     preset: Preset,
     schedule: Schedule,
     seed: int,
-    memory: bool | None,
     settings: dict[str, Any],
     start_image: str | None = None,
 ) -> TakeRequest:
@@ -406,14 +314,12 @@ def build_request(
     Raises:
         ValueError: naming the field, the value and what would be right.
     """
-    changes: dict[str, dict[str, Any]] = {"context": {}, "sampler": {}, "memory": {}, "output": {}}
+    changes: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
     for setting in SETTINGS:
         if settings.get(setting.key) not in (None, ()):
-            if memory is False and (setting.part == "memory" or setting.field in OF_MEMORY):
-                raise ValueError(f"{setting.flag} is given, but memory is off (--no-memory); drop one of them")
-            changes[setting.part][setting.field] = settings[setting.key]
-    if memory is not None:
-        changes["memory"]["enabled"] = memory
+            if setting.knob.needs_memory and settings.get("memory_enabled") is False:
+                raise ValueError(f"{setting.knob.flag} is given, but memory is off (--no-memory); drop one of them")
+            changes[setting.part][setting.knob.name] = settings[setting.key]
     if not changes["memory"].get("enabled", preset.memory.enabled):
         changes["context"]["memory_frames"] = 0
     changes["memory"]["steering"] = schedule.steering
@@ -425,9 +331,6 @@ def build_request(
         seconds=schedule.seconds,
         cues=schedule.cues,
         seed=seed,
-        context=replace(preset.context, **changes["context"]),
-        sampler=replace(preset.sampler, **changes["sampler"]),
-        memory=replace(preset.memory, **changes["memory"]),
-        output=replace(preset.output, **changes["output"]),
         start_image=start_image,
+        **{part: replace(getattr(preset, part), **changes[part]) for part in PARTS},
     )

@@ -58,12 +58,14 @@ class Console:
     what is being typed is never touched. Elsewhere it writes messages line by line. It may be used from any thread.
 
     Args:
-        stream: where to.
+        stream: where to; default is standard output.
         environment: of the process; says what the terminal can do.
     """
 
-    def __init__(self, stream: TextIO = sys.stdout, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, stream: TextIO | None = None, environment: Mapping[str, str] = os.environ) -> None:
+        stream = sys.stdout if stream is None else stream
         self._stream = stream
+        self._terminal: TextIO = getattr(stream, "terminal", stream)  # what draws in place has control characters
         self._lock = threading.Lock()
         self._messages: deque[str] = deque(maxlen=MESSAGES)
         self._status = ""
@@ -85,7 +87,7 @@ class Console:
         first = self._picture_rows + 1 + MESSAGES + 1
         with self._lock:
             self._open = True
-            self._write(f"{CLEAR_ALL}\x1b[{first + 1};{lines}r\x1b[{first + 1};1H")
+            self._place(f"{CLEAR_ALL}\x1b[{first + 1};{lines}r\x1b[{first + 1};1H")
             self._draw()
 
     def close(self) -> None:
@@ -93,7 +95,7 @@ class Console:
         with self._lock:
             if self._open:
                 self._open = False
-                self._write(f"\x1b[r\x1b[{shutil.get_terminal_size().lines};1H\n")
+                self._place(f"\x1b[r\x1b[{shutil.get_terminal_size().lines};1H\n")
 
     def say(self, message: str) -> None:
         """A line for the user."""
@@ -126,7 +128,11 @@ class Console:
         plain = ("".join(letter for letter in text if letter.isprintable())[:width] for text in texts)
         lines = [*self._preview, *blank, *plain]
         rows = "".join(f"\x1b[{row};1H{line}{CLEAR_LINE}" for row, line in enumerate(lines, start=1))
-        self._write(SAVE + rows + RESTORE)
+        self._place(SAVE + rows + RESTORE)
+
+    def _place(self, text: str) -> None:
+        self._terminal.write(text)
+        self._terminal.flush()
 
     def _write(self, text: str) -> None:
         self._stream.write(text)

@@ -13,6 +13,7 @@ from longlive_rag.cli.making import note
 from longlive_rag.cli.settings import FLAGS, Steps, build_request
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
+from longlive_rag.sessions.opening import DType
 
 FOLDER = click.Path(path_type=Path)
 HELD_BYTES = 4 * 2**30
@@ -43,7 +44,7 @@ def train() -> None:
 @click.option("--device", default="auto", show_default=True)
 def corpus(
     prompts: Path, output: Path, seconds: float, seeds: int, memory: bool | None, backbone: str, batch: int,
-    dtype: str, device: str,
+    dtype: DType, device: str,
 ) -> None:  # fmt: skip
     """Make takes of all PROMPTS (a text file, one a line) to train on. Finished takes are not made again.
 
@@ -56,13 +57,16 @@ def corpus(
 
     from longlive_rag.presets.prompts import read_prompts
     from longlive_rag.sessions.corpus import make_corpus, missing_takes
-    from longlive_rag.sessions.making import reason_of
+    from longlive_rag.sessions.making import TakeFailed, TakeStopped, reason_of
     from longlive_rag.sessions.opening import Labels, Opening, open_backbone, provenance_of
 
     with refuse_bad_input(FLAGS):
         preset = load_preset(backbone)
         told = [(prompt, seed) for prompt in read_prompts(prompts) for seed in range(seeds)]
-        requests = [build_request(preset, Schedule(prompt, (), seconds), seed, memory, {}) for prompt, seed in told]
+        requests = [
+            build_request(preset, Schedule(prompt, (), seconds), seed, {"memory_enabled": memory})
+            for prompt, seed in told
+        ]
         left = missing_takes(requests, output, preset)
         provenance = provenance_of(preset, Labels())
     if left:
@@ -74,9 +78,9 @@ def corpus(
         try:
             with tqdm(total=frames, unit=" frames", smoothing=0) as bar:
                 make_corpus(pipe, run, left, batch, bar.update)
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, TakeStopped) as error:
             raise Stopped(f"Stopped; what is finished in {output} stays, the same command goes on") from error
-        except OSError as error:
+        except (OSError, TakeFailed) as error:
             raise Failed(f"{reason_of(error)}; what is finished in {output} stays, the same command goes on") from error
     click.echo(
         f"{output}: {len(requests)} takes of {seconds:g} s, {len(requests) - len(left)} of them were there already"

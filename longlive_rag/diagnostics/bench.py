@@ -22,7 +22,7 @@ from backbone.errors import FieldError, Name
 from backbone.transformer import CausalWanTransformer, attention
 from backbone.vae import StreamingDecoder
 from longlive_rag.generation.noise import PhiloxNoise
-from longlive_rag.generation.rollout import MemorySetup, Rollout
+from longlive_rag.generation.rollout import Rollout
 from longlive_rag.generation.stopwatch import Stopwatch
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from retrieval.budgets import PageBudgets
@@ -245,7 +245,8 @@ class _Arm:
             PhiloxNoise([0]),
             subject.latent_shape,
             encoder=subject.encoder if memory else None,
-            memory=MemorySetup(self._kind.rules or RetrievalRules(), self._kind.budgets or budgets),
+            rules=self._kind.rules,
+            budgets=self._kind.budgets or budgets,
         )
         self._rollout.direct(subject.prompt_embeds)
         self._decoder = subject.decoder() if subject.decoder else None

@@ -19,7 +19,7 @@ import torch
 from backbone.errors import FieldError
 from longlive_rag.diagnostics.bench import Subject
 from longlive_rag.generation.noise import PhiloxNoise
-from longlive_rag.generation.rollout import MemorySetup, Rollout
+from longlive_rag.generation.rollout import Rollout
 from longlive_rag.media.charts import Line, add_legend, draw_lines, new_chart, save_chart, start_at_zero
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.timeline import Timeline
@@ -117,7 +117,8 @@ def samples_of_subject(subject: Subject, seconds: float, budgets: PageBudgets, s
             PhiloxNoise([0]),
             subject.latent_shape,
             encoder=subject.encoder,
-            memory=MemorySetup(budgets=budgets, past=lambda _, frames: store.latents(frames)),
+            budgets=budgets,
+            past=lambda _, frames: store.latents(frames),
         )
         rollout.direct(subject.prompt_embeds)
         admitted = 0

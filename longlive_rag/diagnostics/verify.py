@@ -18,7 +18,7 @@ from torch import Tensor
 from backbone.checkpoints import load_weights
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.transformer import CausalWanTransformer
-from longlive_rag.generation.rollout import FinishedBlock, MemorySetup, Rollout
+from longlive_rag.generation.rollout import FinishedBlock, Rollout
 from retrieval.budgets import PageBudgets
 from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
 
@@ -111,7 +111,7 @@ def _generate(golden: Golden, device: str, budgets: PageBudgets) -> list[Finishe
         _RecordedNoise(tensors["noise"], tensors.get("renoise"), context.frames_per_block),
         latent_shape=(channels, height, width),
         encoder=_encoder(golden, device),
-        memory=MemorySetup(budgets=budgets),
+        budgets=budgets,
     )
     cues = {0: 0, **{frame: cue for cue, frame in enumerate(scenario["prompt_switch_frames"], start=1)}}
     finished = []

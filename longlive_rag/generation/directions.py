@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from longlive_rag.config import SEARCH, MemoryConfig, TakeRequest
 from longlive_rag.environment import plugin
+from longlive_rag.generation.batch import Batch
 from longlive_rag.generation.cues import cue_blocks, steered, steering_block
 from longlive_rag.timeline import Timeline
 from retrieval.policy import RetrievalRules
@@ -53,17 +54,17 @@ def check_policy(memory: MemoryConfig) -> None:
         plugin("policy", memory.policy)
 
 
-def planned(requests: Sequence[TakeRequest], timeline: Timeline) -> Directions:
+def planned(batch: Batch) -> Directions:
     """What the requests say, block by block."""
-    cues = cue_blocks(requests[0], timeline)
-    memory = requests[0].memory
+    timeline, memory = batch.timeline, batch.shared.memory
+    cues = cue_blocks(batch.shared, timeline)
     told = {steering_block(steer, timeline) for steer in memory.steering}
 
     def directions(block: int) -> Direction:
         cue = cues.get(block)
         prompts = None
         if block == 0 or cue is not None:
-            prompts = [request.prompt if cue is None else request.cues[cue - 1].prompt for request in requests]
+            prompts = [request.prompt if cue is None else request.cues[cue - 1].prompt for request in batch.requests]
         return Direction(prompts, cue, steered(memory, timeline, block) if block and block in told else None)
 
     return directions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -45,25 +45,6 @@ class RememberedFrames:
 
 
 @dataclass(frozen=True)
-class MemorySetup:
-    """How a rollout remembers.
-
-    Attributes:
-        rules: what is admitted and picked.
-        budgets: what pages may cost.
-        past: where latents of committed blocks are read; None keeps them in a temporary file.
-        remembered: frames of other takes, the frames -N..-1.
-        choose: picks frames instead of the search; see `Memory`.
-    """
-
-    rules: RetrievalRules = field(default_factory=RetrievalRules)
-    budgets: PageBudgets = field(default_factory=PageBudgets)
-    past: PastLatents | None = None
-    remembered: RememberedFrames | None = None
-    choose: Choose | None = None
-
-
-@dataclass(frozen=True)
 class FinishedBlock:
     """One finished block.
 
@@ -101,6 +82,11 @@ class RolloutState:
     cache_pages: Tensor
     pages: PagesHeld | None
 
+    def of_take(self, take: int) -> RolloutState:
+        """One take's part of a batch: what a rollout of this take alone goes on from."""
+        pages = None if self.pages is None else self.pages.of_take(take)
+        return replace(self, cache_pages=self.cache_pages[:, :, :, take : take + 1], pages=pages)
+
 
 class Rollout:
     """Generates block after block and keeps what the next one needs.
@@ -113,8 +99,12 @@ class Rollout:
         batch_size: takes generated side by side.
         encoder: embeds latents for memory; None is the native backbone, and then `memory_frames` must be 0.
         device: where it runs; default is where the transformer lies (they differ while it is offloaded).
-        memory: how it remembers; default is all defaults.
         start: [B, C, h, w], clean latents that the first latent frame is to be; None leaves it to the noise.
+        rules: what memory admits and picks.
+        budgets: what pages may cost.
+        past: where latents of committed blocks are read; None keeps them in a temporary file.
+        remembered: frames of other takes, the frames -N..-1.
+        choose: picks frames instead of the search; see `Memory`.
 
     Raises:
         ValueError: if the context has memory frames but there is no encoder.
@@ -130,8 +120,13 @@ class Rollout:
         batch_size: int = 1,
         encoder: LatentEncoder | None = None,
         device: torch.device | None = None,
-        memory: MemorySetup | None = None,
         start: Tensor | None = None,
+        *,
+        rules: RetrievalRules | None = None,
+        budgets: PageBudgets | None = None,
+        past: PastLatents | None = None,
+        remembered: RememberedFrames | None = None,
+        choose: Choose | None = None,
     ) -> None:
         if context.memory_frames and encoder is None:
             shown = f"{context.memory_frames}, but there is no encoder to search memory with"
@@ -147,13 +142,13 @@ class Rollout:
         self._dtype = transformer.patch_embedding.weight.dtype
         self._start = None if start is None else start.to(self._device, torch.float32)
         self._cache = KVCache(context, self._cache_shape())
-        self._setup = memory or MemorySetup()
-        self._past = self._setup.past
+        self._past = past
+        self._remembered = remembered
         self._spool: LatentSpool | None = None
         self._memory: Memory | None = None
         if encoder is not None and context.memory_frames:
-            self._memory = self._new_memory(encoder)
-            self._pages = self._new_pages()
+            self._memory = self._new_memory(encoder, rules, choose)
+            self._pages = self._new_pages(budgets or PageBudgets())
             if self._past is None:
                 self._spool = LatentSpool()
                 self._past = self._spool.latents
@@ -363,10 +358,9 @@ class Rollout:
         return self._embed(self._encoder, self._past_latents(take, frames))
 
     def _past_latents(self, take: int, frames: Sequence[int]) -> NDArray[np.float32]:
-        remembered = self._setup.remembered
         own = [frame for frame in frames if frame >= 0]
         mine = dict(zip(own, self._past(take, own), strict=True)) if own and self._past else {}
-        others = remembered.latents if remembered else np.empty(0, np.float32)
+        others = self._remembered.latents if self._remembered else np.empty(0, np.float32)
         return np.stack([mine[frame] if frame >= 0 else others[frame] for frame in frames])
 
     def _denoise(self, block: int) -> Tensor:
@@ -421,7 +415,7 @@ class Rollout:
             device=self._device,
         )
 
-    def _new_memory(self, encoder: LatentEncoder) -> Memory:
+    def _new_memory(self, encoder: LatentEncoder, rules: RetrievalRules | None, choose: Choose | None) -> Memory:
         context = self._context
         memory = Memory(
             encoder,
@@ -429,13 +423,12 @@ class Rollout:
             sink_frames=context.sink_frames,
             memory_frames=context.memory_frames,
             recency_guard_frames=context.recency_guard_frames,
-            rules=self._setup.rules,
-            choose=self._setup.choose,
+            rules=rules,
+            choose=choose,
         )
-        remembered = self._setup.remembered
-        if remembered is not None:
-            embeddings = self._embed(encoder, remembered.latents)
-            memory.bring(embeddings, remembered.prompt_units, self._batch_size)
+        if self._remembered is not None:
+            embeddings = self._embed(encoder, self._remembered.latents)
+            memory.bring(embeddings, self._remembered.prompt_units, self._batch_size)
         return memory
 
     @torch.no_grad()
@@ -445,11 +438,11 @@ class Rollout:
         parts = [torch.from_numpy(latents[start : start + step]) for start in range(0, len(latents), step)]
         return np.concatenate([encoder.encode(part.to(self._device)).float().cpu().numpy() for part in parts])
 
-    def _new_pages(self) -> PageCache:
+    def _new_pages(self, budgets: PageBudgets) -> PageCache:
         cache = self._cache_shape()
         shape = PageShape(cache.layers, cache.tokens_per_frame, cache.heads, cache.head_dim, cache.dtype, self._device)
         fetched_pages = self._context.memory_frames * self._batch_size
-        return PageCache(shape, self._remake_pages, self._setup.budgets, fetched_pages)
+        return PageCache(shape, self._remake_pages, budgets, fetched_pages)
 
 
 def _begin_with(start: Tensor | None, latents: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -466,8 +467,8 @@ def _wrap(text: str, font: Font, width: int, max_lines: int) -> list[str]:
 
 
 def _shorten(text: str, font: Font, width: int) -> str:
-    if font.getlength(text) <= width:
+    """Text that is at most `width` pixels wide; what is cut off leaves three dots."""
+    if len(text) <= width and font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text.rstrip() + "..."
+    letters = bisect_right(range(1, min(len(text), width) + 1), width, key=lambda n: font.getlength(f"{text[:n]}..."))
+    return text[:letters].rstrip() + "..."

@@ -47,6 +47,8 @@ def read_start_image(path: Path, output: OutputConfig) -> StartImage:
     Raises:
         FieldError: if it is no such file or can't be read.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise _refused(path, "which is not a plain file", "it must be a PNG or JPEG file")
     try:
         with Image.open(path, formats=FORMATS) as file:
             upright = ImageOps.exif_transpose(file)

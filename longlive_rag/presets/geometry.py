@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backbone.files import read_json, weight_files
+from backbone.files import read_config, weight_files
 from longlive_rag.config import OutputConfig
 from longlive_rag.presets.preset import Preset
 from retrieval.budgets import PagePrecision
@@ -94,7 +94,11 @@ def read_geometry(preset: Preset, output: OutputConfig, encoder: str) -> Geometr
         ValueError: if a config is missing or unreadable, or the encoder does not fit the transformer.
     """
     transformer = _with_defaults(preset.folder, "transformer")
-    vae = read_json(preset.folder / "vae" / "config.json")
+    vae = read_config(preset.folder / "vae" / "config.json")
+    for name in ("latents_mean", "latents_std"):
+        values, channels = vae.get(name, []), vae.get("z_dim", transformer["in_channels"])
+        if values and (not isinstance(values, list) or len(values) != channels):
+            raise ValueError(f"{preset.folder}/vae/config.json: {name} must have {channels} numbers, one a channel")
     embedding_dim = _embedding_dim(preset.folder, encoder, transformer["in_channels"])
     return geometry_of(transformer, output, embedding_dim, int(vae.get("scale_factor_spatial", 8)))
 
@@ -128,7 +132,7 @@ def geometry_of(
 def _with_defaults(folder: Path, part: str) -> dict[str, Any]:
     """A transformer's config, whole."""
     path = folder / part / "config.json"
-    config = {**WAN_1_3B, **read_json(path)}
+    config = {**WAN_1_3B, **read_config(path)}
     for name, default in WAN_1_3B.items():
         if type(config[name]) is not type(default):
             raise ValueError(f"{path}: {name} is {config[name]!r}; it must be like {default!r}")
@@ -139,7 +143,7 @@ def _embedding_dim(folder: Path, encoder: str, channels: int) -> int:
     path = folder / "encoder" / "config.json"
     if encoder == "mean_pool" or not path.is_file():
         return channels
-    config = read_json(path)
+    config = read_config(path)
     if config.get("in_channels", 16) != channels:
         raise ValueError(
             f"the encoder in {path.parent} reads latents of {config.get('in_channels', 16)} channels, but this "

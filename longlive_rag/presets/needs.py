@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from backbone.config import ContextConfig
-from backbone.files import read_json
+from backbone.files import read_config
 from longlive_rag.config import CheckpointConfig, OutputConfig, checkpoint_spacing
 from longlive_rag.presets.geometry import BYTES, FLOAT32_BYTES, Geometry, read_geometry
 from longlive_rag.presets.preset import Preset
@@ -275,7 +275,7 @@ def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
         return sum(parameter.numel() for parameter in model.parameters())
 
     def config(part: str) -> dict[str, object]:
-        return read_json(preset.folder / part / "config.json")
+        return read_config(preset.folder / part / "config.json")
 
     # What is known by its configs alone has UMT5-xxl.
     text_itemsize = text_dtype(preset.folder).itemsize if preset.has_weights else BYTES["bfloat16"]
@@ -292,7 +292,7 @@ def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
 
 def vae_channels(preset: Preset) -> int:
     """Of the VAE's maps at full resolution."""
-    return int(read_json(preset.folder / "vae" / "config.json").get("base_dim", WAN_VAE_CHANNELS))
+    return int(read_config(preset.folder / "vae" / "config.json").get("base_dim", WAN_VAE_CHANNELS))
 
 
 def decode_bytes(channels: int, temporal_factor: int, output: OutputConfig, device: str) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backbone.config import ContextConfig, SamplerConfig
-from backbone.files import read_json, weight_files
+from backbone.files import read_config, read_json, weight_files
 from longlive_rag.config import MemoryConfig, OutputConfig
 from longlive_rag.presets.catalogue import known_backbone, known_names
 
@@ -54,7 +54,7 @@ def load_preset(backbone: str) -> Preset:
     folder = find_folder(backbone)
     index = read_json(folder / INDEX)
     check_files(folder, index)
-    vae = read_json(folder / "vae" / "config.json")
+    vae = read_config(folder / "vae" / "config.json")
     try:
         return Preset(
             name=backbone,

@@ -11,7 +11,7 @@ from longlive_rag.rights.spdx import NO_ASSERTION, allowed_use
 # What pyproject.toml requires at run time (a test holds the two together).
 RUNTIME = (
     "torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub", "faiss-cpu", "numpy", "h5py",
-    "click", "tqdm", "av", "pillow", "packaging", "pyyaml", "jinja2", "psutil", "scipy",
+    "click", "tqdm", "av", "pillow", "packaging", "pyyaml", "jinja2", "psutil", "scipy", "pydantic",
 )  # fmt: skip
 
 # What packages write where an SPDX expression is due.

@@ -7,6 +7,7 @@ bytes it was written for: another hash voids it.
 from __future__ import annotations
 
 import datetime
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from typing import Literal, get_args
 from backbone.errors import FieldError
 from backbone.files import read_json
 from longlive_rag.rights.hashing import sha256
-from longlive_rag.rights.spdx import NO_ASSERTION, Use, allowed_use, check_expression
+from longlive_rag.rights.spdx import NO_ASSERTION, Use, allowed_use, check_expression, conceivable_use
 from retrieval.files import write_json
 
 RECORDS = "licenses.json"
@@ -59,7 +60,7 @@ class LicenseRecord:
         object.__setattr__(self, "made_from", tuple(self.made_from))
         if self.use not in get_args(Use):
             raise FieldError("use", self.use, f"it must be one of {', '.join(get_args(Use))}")
-        if self.use == "commercial" and allowed_use(self.terms) == "research":
+        if self.use == "commercial" and conceivable_use(self.terms) == "research":
             raise FieldError("use", self.use, shown=f"'commercial', but {self.terms} is known to allow research use")
         for name in ("looked_up_on", "expires"):
             value = getattr(self, name)
@@ -109,9 +110,29 @@ def is_recorded(path: Path) -> bool:
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """The files of a folder that have records, in order; hidden folders (download caches) are left out."""
-    files = (path for path in folder.rglob("*") if path.is_file() and is_recorded(path))
-    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    """The files of a folder that have records, in order: behind links too, and hidden ones, which an index may name.
+
+    Hidden folders (download caches) are left out.
+    """
+    found: list[Path] = []
+    seen = set()
+    for base, folders, names in os.walk(folder, followlinks=True):
+        place = os.path.realpath(base)
+        if place in seen:  # two links to it, or a circle of them
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(base, name) for name in names if is_recorded(Path(name)) and Path(base, name).is_file()]
+    return sorted(found)
+
+
+def place_of(path: Path, folder: Path) -> tuple[Path, str]:
+    """Where the record of a file is kept, and its name there: `folder`, or where the file really lies if elsewhere."""
+    real, home = path.resolve(), folder.resolve()
+    if not real.is_relative_to(home):
+        folder = home = folder_of(real)
+    return folder, real.relative_to(home).as_posix()
 
 
 def folder_of(path: Path) -> Path:
@@ -166,7 +187,10 @@ def rights_of(path: Path, today: datetime.date | None = None) -> list[FileRights
 
 def _rights(path: Path, folder: Path, records: Mapping[str, LicenseRecord], today: datetime.date) -> FileRights:
     name, digest = path.relative_to(folder).as_posix(), sha256(path)
-    record = records.get(name)
+    home, real_name = place_of(path, folder)
+    found = [(folder, records.get(name)), (home, (records if home == folder else read_records(home)).get(real_name))]
+    known = [(place, each) for place, each in found if each is not None]
+    folder, record = next((pair for pair in known if pair[1].sha256 == digest), known[0] if known else (folder, None))
     standing: Standing = "recorded"
     if record is None:
         standing = "unrecorded"
@@ -224,18 +248,25 @@ def record_terms(
     files = _files_to_record(path)
     kept = None if evidence is None else {"file": evidence.name, "sha256": sha256(evidence)}
     day = looked_up_on or datetime.date.today().isoformat()
-    records = read_records(folder)
+    made: dict[Path, dict[str, LicenseRecord]] = {}
     for file in files:
-        records[file.relative_to(folder).as_posix()] = LicenseRecord(
+        home, name = place_of(file, folder)
+        made.setdefault(home, {})[name] = LicenseRecord(
             sha256(file), terms, use, source, looked_up_by, day, expires, kept
         )
-    if evidence is not None:
-        (folder / EVIDENCE).mkdir(exist_ok=True)
-        target = folder / EVIDENCE / evidence.name
-        if not (target.exists() and target.samefile(evidence)):
-            shutil.copy(evidence, target)
-    write_records(folder, records)
+    for home, records in made.items():
+        records = {**read_records(home), **records}
+        if evidence is not None:
+            _keep_evidence(evidence, home / EVIDENCE)
+        write_records(home, records)
     return [file.relative_to(folder).as_posix() for file in files]
+
+
+def _keep_evidence(evidence: Path, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    target = folder / evidence.name
+    if not (target.exists() and target.samefile(evidence)):
+        shutil.copy(evidence, target)
 
 
 def _files_to_record(path: Path) -> list[Path]:
@@ -255,7 +286,9 @@ def _stated_use(terms: str, use: Use | None, evidence: Path | None) -> Use:
     known = allowed_use(terms)
     if use is None or use == known:
         return known
-    if known != "unknown":
+    if known == "unknown" and conceivable_use(terms) != "commercial":
+        known = conceivable_use(terms)
+    if known != "unknown" and use != known:
         wanted = "for other terms that were granted to you, write LicenseRef-NAME and give the grant as evidence"
         raise FieldError("use", use, wanted, f"{use!r}, but {terms} is known to allow {known} use")
     if use == "commercial" and evidence is None:

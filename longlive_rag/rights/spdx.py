@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Literal
 
 Use = Literal["unknown", "research", "commercial"]
@@ -15,10 +16,9 @@ COMMERCIAL = frozenset({
     "CDLA-Permissive-2.0", "CNRI-Python", "HPND", "ISC", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Python-2.0",
     "Unicode-3.0", "Unlicense", "Zlib",
 })  # fmt: skip
-NON_COMMERCIAL = frozenset(
-    f"CC-BY-NC{form}-{version}" for form in ("", "-SA", "-ND") for version in ("2.0", "2.5", "3.0", "4.0")
-)
+NON_COMMERCIAL = ("cc-by-nc", "polyform-noncommercial", "ncgl-uk")  # ids that begin so, in any case and version
 _ORDER: tuple[Use, ...] = ("unknown", "research", "commercial")
+_COMMERCIAL = frozenset(name.casefold() for name in COMMERCIAL)
 
 
 def allowed_use(expression: str) -> Use:
@@ -27,11 +27,16 @@ def allowed_use(expression: str) -> Use:
     Raises:
         ValueError: if it can't be parsed.
     """
-    tokens = re.findall(r"[()]|[^\s()]+", expression)
-    use, rest = _alternatives(tokens, expression)
-    if rest:
-        raise ValueError(f"{expression!r} is no SPDX expression: {rest[0]!r} is out of place")
-    return use
+    return _read(expression)[0]
+
+
+def conceivable_use(expression: str) -> Use:
+    """The most that `expression` could allow if everything unknown in it allowed all.
+
+    Raises:
+        ValueError: if it can't be parsed.
+    """
+    return _read(expression)[1]
 
 
 def check_expression(expression: str) -> str:
@@ -46,38 +51,54 @@ def check_expression(expression: str) -> str:
         return str(canonicalize_license_expression(expression))
     except InvalidLicenseExpression as error:
         raise ValueError(
-            f"{expression!r} is no SPDX expression such as Apache-2.0 or 'MIT AND BSD-3-Clause'; "
+            f"{expression!r} is not an SPDX expression such as Apache-2.0 or 'MIT AND BSD-3-Clause'; "
             "for terms that have no id, write LicenseRef-NAME"
         ) from error
 
 
-def _alternatives(tokens: list[str], expression: str) -> tuple[Use, list[str]]:
+Uses = tuple[Use, Use]  # what is known to be allowed, and what could be
+
+
+def _read(expression: str) -> Uses:
+    tokens = re.findall(r"[()]|[^\s()]+", expression)
+    uses, rest = _alternatives(tokens, expression)
+    if rest:
+        raise ValueError(f"{expression!r} is not an SPDX expression: {rest[0]!r} is out of place")
+    return uses
+
+
+def _alternatives(tokens: list[str], expression: str) -> tuple[Uses, list[str]]:
     best, tokens = _conjunction(tokens, expression)
     while tokens and tokens[0].upper() == "OR":
         other, tokens = _conjunction(tokens[1:], expression)
-        best = max(best, other, key=_ORDER.index)
+        best = _each(max, best, other)
     return best, tokens
 
 
-def _conjunction(tokens: list[str], expression: str) -> tuple[Use, list[str]]:
+def _conjunction(tokens: list[str], expression: str) -> tuple[Uses, list[str]]:
     worst, tokens = _single(tokens, expression)
     while tokens and tokens[0].upper() == "AND":
         other, tokens = _single(tokens[1:], expression)
-        worst = min(worst, other, key=_ORDER.index)
+        worst = _each(min, worst, other)
     return worst, tokens
 
 
-def _single(tokens: list[str], expression: str) -> tuple[Use, list[str]]:
+def _each(pick: Callable[..., Use], one: Uses, other: Uses) -> Uses:
+    return pick(one[0], other[0], key=_ORDER.index), pick(one[1], other[1], key=_ORDER.index)
+
+
+def _single(tokens: list[str], expression: str) -> tuple[Uses, list[str]]:
     if not tokens or tokens[0] == ")" or tokens[0].upper() in ("AND", "OR", "WITH"):
-        raise ValueError(f"{expression!r} is no SPDX expression: an id is missing")
+        raise ValueError(f"{expression!r} is not an SPDX expression: an id is missing")
     first, rest = tokens[0], tokens[1:]
     if first == "(":
-        use, rest = _alternatives(rest, expression)
+        uses, rest = _alternatives(rest, expression)
         if not rest or rest[0] != ")":
-            raise ValueError(f"{expression!r} is no SPDX expression: a bracket is not closed")
-        return use, rest[1:]
+            raise ValueError(f"{expression!r} is not an SPDX expression: a bracket is not closed")
+        return uses, rest[1:]
     if len(rest) > 1 and rest[0].upper() == "WITH":  # exceptions only ever allow more
         rest = rest[2:]
-    if first in COMMERCIAL:
-        return "commercial", rest
-    return ("research" if first in NON_COMMERCIAL else "unknown"), rest
+    known = first.casefold()
+    if known in _COMMERCIAL:
+        return ("commercial", "commercial"), rest
+    return (("research", "research") if known.startswith(NON_COMMERCIAL) else ("unknown", "commercial")), rest

@@ -185,7 +185,7 @@ def reopened(
 ) -> tuple[Any, TakeRun]:
     """The take's backbone, loaded as it was when the take was begun; notes what is not as it was then."""
     before = take.record.run
-    opening = Opening(device, before.dtype, before.codec, prompt_embeds)
+    opening = Opening(device, before.dtype, before.codec, prompt_embeds)  # type: ignore[arg-type]
     pipe, run = open_backbone(take.preset, request, opening, provenance, note)
     for difference in differences(take.record, run):
         note(f"{difference}; from here on the last bits may differ")
@@ -227,5 +227,9 @@ def differences(record: TakeRecord, run: TakeRun) -> list[str]:
     """What is not as it was when the take was begun."""
     before, now = record.run, versions()
     pairs = [("device", before.device.removesuffix(":0"), run.device), ("threads", before.threads, run.threads)]
-    pairs += [(name, record.versions.get(name), now.get(name)) for name in ("torch", "diffusers", "faiss-cpu")]
-    return [f"the take was begun with {name} {old}, this is {new}" for name, old, new in pairs if old != new]
+    libraries = ("torch", "diffusers", "faiss-cpu", "numpy")  # NumPy draws the noise
+    pairs += [(name, record.versions.get(name), now.get(name)) for name in libraries]
+    found = [f"the take was begun with {name} {old}, this is {new}" for name, old, new in pairs if old != new]
+    if before.batch != run.batch:
+        found.append(f"the take was begun in a batch of {before.batch}, this is a batch of {run.batch}")
+    return found

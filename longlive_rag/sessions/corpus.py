@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from longlive_rag.config import TakeRequest
+from longlive_rag.config import CheckpointConfig, TakeRequest
+from longlive_rag.generation.block import Block
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.presets.preset import Preset
+from longlive_rag.sessions.side_by_side import make_together
 from longlive_rag.takes.branch import is_finished
 from longlive_rag.takes.folder import RECORD, check_take_folder
 from longlive_rag.takes.record import TakeRun, read_record
-from longlive_rag.takes.writer import TakeWriter
+
+NO_CHECKPOINTS = CheckpointConfig(gib=0)  # a corpus is read; who goes on with a take of it runs its commits again
 
 
 def missing_takes(requests: Sequence[TakeRequest], folder: Path, preset: Preset) -> list[tuple[TakeRequest, Path]]:
@@ -49,21 +52,15 @@ def make_corpus(
     Args:
         wanted: what, and where to; requests differ in prompt and seed only.
         on_frames: called with the number of pixel frames that were finished, over all takes of a batch.
+
+    Raises:
+        TakeStopped: on KeyboardInterrupt.
+        TakeFailed: if disk or memory run out.
     """
+
+    def on_block(block: Block) -> None:
+        on_frames(len(block.pixels) * len(block.pixel_frames))
+
     for start in range(0, len(wanted), batch):
-        together = wanted[start : start + batch]
-        timeline = pipe.timeline(together[0][0])
-        takes = [TakeWriter(folder, request, timeline, run, item) for item, (request, folder) in enumerate(together)]
-        try:
-            for block in pipe.stream([request for request, _ in together], stores=takes):
-                for take in takes:
-                    take.add(block)
-                on_frames(len(takes) * len(block.pixel_frames))
-        except BaseException as error:
-            for take in takes:
-                take.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error)
-            raise
-        for take in takes:
-            record = take.finish("finished")
-            if record.error is not None:
-                raise OSError(record.error.message)
+        requests, folders = zip(*wanted[start : start + batch], strict=True)
+        make_together(pipe, requests, folders, run, NO_CHECKPOINTS, on_block)

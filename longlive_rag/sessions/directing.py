@@ -22,8 +22,7 @@ from longlive_rag.sessions.making import (
     NewTake,
     TakeFailed,
     check_finished,
-    check_new_take,
-    claimed,
+    claim_new_take,
     ending_well,
     reason_of,
 )
@@ -61,8 +60,8 @@ def new_live_take(held: ExitStack, asked: NewTake, note: Note) -> Leg:
         ValueError: naming the field, the value and what would be right; nothing was written.
     """
     provenance = provenance_of(asked.preset, asked.labels)
-    timeline, _ = check_new_take(asked)
-    claim = held.enter_context(claimed(asked, timeline))
+    claim, _, _ = claim_new_take(asked)
+    held.enter_context(claim)
     pipe, run = open_backbone(asked.preset, asked.request, asked.opening, provenance, note)
     return Leg(pipe, run, provenance, asked.folder, asked.request, "generated", asked.checkpoints, claim)
 

@@ -33,14 +33,17 @@ class TakeEnded(Exception):
 
     Attributes:
         reason: in one line.
-        folder: of the take.
+        folder: of the take; of several made side by side, of the first.
         record: its record; None where there was no room even for that. Its video's frames are 0 where nothing was
             finished, and then nothing was written.
     """
 
     def __init__(self, reason: str, folder: Path, record: TakeRecord | None) -> None:
-        super().__init__(reason)
+        super().__init__(reason, folder, record)  # all of them, so that it can come from another process
         self.reason, self.folder, self.record = reason, folder, record
+
+    def __str__(self) -> str:
+        return f"{self.folder}: {self.reason}"
 
 
 class TakeStopped(TakeEnded):
@@ -116,8 +119,8 @@ def new_take(asked: NewTake, note: Note) -> Iterator[TakeJob]:
     request, folder = asked.request, asked.folder
     with ExitStack() as held:
         provenance = provenance_of(asked.preset, asked.labels)
-        timeline, picture = check_new_take(asked)
-        claim = held.enter_context(claimed(asked, timeline))
+        claim, timeline, picture = claim_new_take(asked)
+        held.enter_context(claim)
         for sentence in snapped(request, timeline):
             note(sentence)
         if picture is not None:
@@ -129,11 +132,15 @@ def new_take(asked: NewTake, note: Note) -> Iterator[TakeJob]:
         yield TakeJob(pipe, request, writer)
 
 
-def check_new_take(asked: NewTake) -> tuple[Timeline, StartImage | None]:
-    """Refuse what can't be made, as far as configs and files tell; returns the take's timeline and its picture.
+def claim_new_take(asked: NewTake) -> tuple[TakeClaim, Timeline, StartImage | None]:
+    """Refuse what can't be made, as far as configs and files tell, and hold the folder.
+
+    Returns:
+        The claim of the folder, the take's timeline, and its picture.
 
     Raises:
-        ValueError: naming the field, the value and what would be right.
+        ValueError: naming the field, the value and what would be right; if the folder holds something else, another
+            process writes there, or the disk has no room.
     """
     request, preset = asked.request, asked.preset
     check_policy(request.memory)
@@ -144,20 +151,9 @@ def check_new_take(asked: NewTake) -> tuple[Timeline, StartImage | None]:
         picture = read_start_image(Path(request.start_image), request.output)
     timeline = timeline_of(request, preset)
     cue_blocks(request, timeline)
-    return timeline, picture
-
-
-def claimed(asked: NewTake, timeline: Timeline) -> TakeClaim:
-    """The folder of a new take, held.
-
-    Raises:
-        ValueError: if it holds something else, another process writes there, or the disk has no room.
-    """
-    request = asked.request
-    geometry = read_geometry(asked.preset, request.output, request.memory.encoder)
     room = stored_bytes(request, timeline, geometry, asked.opening.dtype, asked.checkpoints)
     check_take_folder(asked.folder, request, asked.overwrite, room)
-    return TakeClaim(asked.folder, asked.overwrite)
+    return TakeClaim(asked.folder, asked.overwrite), timeline, picture
 
 
 def stored_bytes(
@@ -169,8 +165,8 @@ def stored_bytes(
 
 
 @contextmanager
-def ending_well(take: TakeWriter) -> Iterator[None]:
-    """Finish the take that is made in the `with` body, should it end early.
+def ending_well(*takes: TakeWriter) -> Iterator[None]:
+    """Finish the takes that are made in the `with` body, should they end early.
 
     Raises:
         TakeStopped: on KeyboardInterrupt.
@@ -181,11 +177,14 @@ def ending_well(take: TakeWriter) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        raise TakeStopped("Stopped", take.folder, take.finish("interrupted")) from error
+        records = [take.finish("interrupted") for take in takes]
+        raise TakeStopped("Stopped", takes[0].folder, records[0]) from error
     except (OSError, MemoryError, torch.OutOfMemoryError) as error:
-        raise TakeFailed(reason_of(error), take.folder, _finish_failed(take, error)) from error
+        kept = [_finish_failed(take, error) for take in takes]
+        raise TakeFailed(reason_of(error), takes[0].folder, kept[0]) from error
     except BaseException as error:
-        take.finish("failed", error)
+        for take in takes:
+            take.finish("failed", error)
         raise
 
 

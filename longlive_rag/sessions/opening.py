@@ -6,11 +6,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from backbone.errors import FieldError
+from backbone.knobs import Knob, check_knobs
 from longlive_rag.config import TakeRequest
 from longlive_rag.presets.geometry import read_geometry
 from longlive_rag.presets.preset import Preset
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline
     from longlive_rag.takes.record import TakeRun
 
+DType = Literal["float32", "bfloat16"]
+Codec = Literal["vp9", "h264"]
 Note = Callable[[str], None]
 """Takes a sentence for the user."""
 
@@ -30,16 +33,21 @@ class Opening:
     """How a backbone is opened.
 
     Attributes:
-        device: auto, cpu, cuda or cuda:N.
+        device: where it runs.
         dtype: of the transformer.
         codec: of the videos that it will make.
         prompt_embeds: prompts embedded ahead; the text encoder is not loaded then.
     """
 
-    device: str = "auto"
-    dtype: str = "float32"
-    codec: str = "vp9"
+    device: Annotated[str, Knob("--device", "auto (a GPU if there is one), cpu, cuda or cuda:N.")] = "auto"
+    dtype: Annotated[DType, Knob("--dtype", "Precision of the transformer.")] = "float32"
+    codec: Annotated[
+        Codec, Knob("--codec", "Of the video. h264 plays on older devices too; its encoder is under the GPL.")
+    ] = "vp9"
     prompt_embeds: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_knobs(self)
 
 
 @dataclass(frozen=True)
@@ -80,21 +88,42 @@ def open_backbone(
         ValueError: if it can't be loaded here, or can't meet the request.
     """
     from longlive_rag.media.video import check_codec
-    from longlive_rag.weights.load import load_pipeline, use_threads
 
-    begin_s = time.perf_counter()
     check_codec(opening.codec)
     check_cache_fits(preset, request, opening)
-    with quiet_libraries():
-        pipe = load_pipeline(preset.name, opening.dtype, opening.device, provenance.policy, opening.prompt_embeds)
-    use_threads(pipe)
+    pipe, run = load_backbone(preset, opening, provenance)
     pipe.check(request)
     prompts = (request.prompt, *(cue.prompt for cue in request.cues))
     unknown = {words: found for words in prompts if (found := pipe.unknown_words(words))}
     for words, found in unknown.items():
         note(f"{preset.name} has never read {', '.join(found)} (in '{words}')")
-    load_seconds = round(time.perf_counter() - begin_s, 3)
-    return pipe, pipe.take_run(codec=opening.codec, load_seconds=load_seconds, unknown_words=unknown)
+    return pipe, replace(run, unknown_words=unknown)
+
+
+def load_backbone(
+    preset: Preset,
+    opening: Opening,
+    provenance: Provenance,
+    threads: int | None = None,
+    pipe: LongLiveRAGPipeline | None = None,
+) -> tuple[LongLiveRAGPipeline, TakeRun]:
+    """Load a backbone, which has looked at no request yet.
+
+    Args:
+        threads: of the CPU, for one operation; None chooses by the backbone's size.
+        pipe: the backbone, where it is loaded already.
+
+    Raises:
+        ValueError: if it can't be loaded here.
+    """
+    from longlive_rag.weights.load import load_pipeline, use_threads
+
+    begin_s = time.perf_counter()
+    if pipe is None:
+        with quiet_libraries():
+            pipe = load_pipeline(preset.name, opening.dtype, opening.device, provenance.policy, opening.prompt_embeds)
+    use_threads(pipe, threads)
+    return pipe, pipe.take_run(codec=opening.codec, load_seconds=round(time.perf_counter() - begin_s, 3))
 
 
 def check_cache_fits(preset: Preset, request: TakeRequest, opening: Opening) -> None:

@@ -1,8 +1,8 @@
-"""Going on with a take: bringing a rollout and a decoder to where its stored blocks end."""
+"""Going on with a take: saving what that needs, and bringing a rollout and a decoder to where its blocks end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -43,6 +43,28 @@ class TakeStore(BlockStore, Protocol):
     def kept_remembered(self) -> RememberedFrames | None:
         """The frames of other takes that it remembers, as they were kept."""
         ...
+
+
+def due_checkpoints(stores: Sequence[BlockStore], blocks: int) -> dict[int, Checkpoints]:
+    """The checkpoints of takes that should save one after so many blocks, by take of the batch."""
+    takes = {number: store.checkpoints for number, store in enumerate(stores) if isinstance(store, TakeStore)}
+    return {number: checkpoints for number, checkpoints in takes.items() if checkpoints.is_due(blocks)}
+
+
+def save_checkpoints(
+    due: Mapping[int, Checkpoints], rollout: Rollout, decoder: StreamingDecoder, newest_latents: Tensor
+) -> None:
+    """Save each take's part of where rollout and decoder are.
+
+    Args:
+        due: by take of the batch.
+        newest_latents: [B, T, C, h, w] of the newest block.
+    """
+    state = rollout.state({serial for checkpoints in due.values() for serial in checkpoints.known_pages})
+    features, latents = decoder.features(), newest_latents.float().cpu().numpy()
+    for take, checkpoints in due.items():
+        own = {number: feature[take : take + 1] for number, feature in features.items()}
+        checkpoints.save(state.of_take(take), own, latents[take])
 
 
 def catch_up(

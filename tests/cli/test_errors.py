@@ -71,4 +71,4 @@ def test_settings_of_a_preset_are_not_called_by_options(command, backbone, fake_
     index.write_text(json.dumps(content))
     result = command("generate", "x", "-o", tmp_path / "take", "--backbone", backbone)
     assert result.code == 2
-    assert "can't be used: window_frames is 0; it must be at least 1" in result.err
+    assert "can't be used: window_frames is 0; it must be a whole number, 1 or more" in result.err

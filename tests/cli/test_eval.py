@@ -29,7 +29,7 @@ def video(tmp_path) -> Path:
 @pytest.fixture
 def slow(tmp_path, monkeypatch) -> Path:
     """A backbone whose takes are drawn, loaded in place of a real one."""
-    monkeypatch.setattr("eval.making.load_pipeline", lambda *_: DriftingPipeline())
+    monkeypatch.setattr("longlive_rag.weights.load.load_pipeline", lambda *_: DriftingPipeline())
     return slow_backbone(tmp_path / "slow")
 
 
@@ -195,7 +195,7 @@ def test_compare(command, slow, tmp_path):
 
 def test_compare_stopped_says_how_to_go_on(command, slow, tmp_path, monkeypatch):
     pipe = DriftingPipeline(fail_after=1, error=KeyboardInterrupt())
-    monkeypatch.setattr("eval.making.load_pipeline", lambda *_: pipe)
+    monkeypatch.setattr("longlive_rag.weights.load.load_pipeline", lambda *_: pipe)
     result = command(*compare_arguments(slow, tmp_path))
     assert result.code == 130
     assert "Stopped; 1 of 4 takes" in result.err
@@ -226,7 +226,7 @@ def test_compare_stopped_says_how_to_go_on(command, slow, tmp_path, monkeypatch)
         (["--prompts", "{files}/object.json"], "cues of prompt 001 is {'10': 'x'}; it must be a list"),
         (["--scenarios-file", "{files}/words.json"], "a cue of scenario 'a' in "),
         (["--scenarios-file", "{files}/nocues.json"], "and a list of cues"),
-        (["--arms", "{files}/text.toml"], "arm 'native', memory: 'false' is neither true nor false"),
+        (["--arms", "{files}/text.toml"], "arm 'native': memory is 'false'; it must be true or false"),
         (["--arms", "{files}/half.toml"], "arm 'k', memory-frames: '3.5' is not a valid integer"),
         (["--arms", "{files}/true.toml"], "arm 'k', memory-frames: 'True' is not a valid integer"),
         (["--output", "{files}/null.json"], "is there and holds no comparison"),
@@ -291,7 +291,7 @@ def test_arms_of_a_file(tmp_path):
     with pytest.raises(ValueError, match=r"arm 'a', anchor: '6 to 14' is no span of seconds such as 2-3\.5"):
         _arms(str(path))
     path.write_text("[k3]\nmemory_frames = 3\n")
-    with pytest.raises(ValueError, match="arm 'k3' has 'memory_frames'; known are memory, retrieval, window"):
+    with pytest.raises(ValueError, match="arm 'k3' has 'memory_frames'; did you mean 'memory-frames'"):
         _arms(str(path))
 
 

@@ -106,7 +106,7 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
         "--admit-above": ("0.5", "admit_above", 0.5),
         "--prompt-weight": ("0.25", "prompt_weight", 0.25),
         "--diversity": ("0.5", "diversity", 0.5),
-        "--spread": ("2", "spread", 2),
+        "--stratified": ("2", "spread", 2),
         "--remember": (f"{other}@0-2", "remember", [f"{other}@0-2"]),
     }
     arguments = [word for flag, (value, *_) in settings.items() for word in (flag, value)]
@@ -131,12 +131,12 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
         (["--pin", "1-2", "--exclude", "1.5-3"], "--pin is 1-2 s, but 1.5-3 s is excluded"),
         (["--anchor", "0-1"], "--anchor is set but --admit-above is not"),
         (["--admit-above", "0.5"], "--admit-above is set but --anchor is not"),
-        (["--anchor", "0-1", "--admit-above", "3"], "--admit-above is 3; it is a cosine similarity"),
-        (["--prompt-weight", "1"], "--prompt-weight is 1; it must be from 0 to below 1"),
+        (["--anchor", "0-1", "--admit-above", "3"], "--admit-above is 3; it must be a number from -1 to 1"),
+        (["--prompt-weight", "1"], "--prompt-weight is 1; it must be a number from 0 to below 1"),
         (["--diversity", "-0.1"], "--diversity is -0.1"),
-        (["--spread", "-1"], "--spread is -1; it must be a number of frames, 0 or more"),
-        (["--spread", "7"], "--spread is 7, but memory brings back 6 frames"),
-        (["--spread", "1", "--no-memory"], "--spread is given, but memory is off (--no-memory)"),
+        (["--stratified", "-1"], "--stratified is -1; it must be a whole number, 0 or more"),
+        (["--stratified", "7"], "--stratified is 7, but memory brings back 6 frames"),
+        (["--stratified", "1", "--no-memory"], "--stratified is given, but memory is off (--no-memory)"),
         (["--page-precision", "int3"], "int3"),
         (["--remember", "nowhere"], "nowhere is no take"),
         (["--remember", "nowhere", "--rope", "absolute"], "'nowhere', but --rope is 'absolute'; frames of another"),
@@ -284,7 +284,7 @@ def test_old_names_of_page_budgets_work_with_a_note(command):
         assert "--memory-host-gib" not in shown
     replayed = command("verify", "--memory-gpu-gib", "0", "--memory-host-gib", "-1", "tests/golden/rag_ae.safetensors")
     assert (replayed.code, replayed.err.count("Note: ")) == (2, 2)
-    assert "page budgets must be 0 or more" in replayed.err
+    assert "--page-host-gib is -1; it must be a number of GiB, 0 or more" in replayed.err
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,12 @@ class DriftingPipeline:
     def unknown_words(self, prompt: str) -> list[str]:
         return [word for word in prompt.split() if word == "quietly"]
 
-    def stream(self, requests: Sequence[TakeRequest], *, noise, choose=None) -> Iterator[SimpleNamespace]:
+    def timeline(self, request: TakeRequest) -> Timeline:
+        return Timeline(request.pixel_frames, FPS, 3, 4)
+
+    def stream(self, requests: Sequence[TakeRequest], *, stores, noise, choose=None) -> Iterator[SimpleNamespace]:
         first = requests[0]
-        timeline = Timeline(first.pixel_frames, FPS, 3, 4)
+        timeline = self.timeline(first)
         frames = np.stack([self._frames(request) for request in requests])
         for index in range(timeline.blocks):
             if len(self.made) >= self.fail_after and index == 2 and self.error:

@@ -21,6 +21,7 @@ from eval.results import Takes, compare_all, guardrails, noise_floor, on_common_
 from eval.runs import is_finished, take_folder
 from eval.scenarios import Story
 from longlive_rag.presets.preset import load_preset
+from longlive_rag.sessions.making import TakeFailed, TakeStopped
 from tests.eval.arms import PROMPTS, DriftingPipeline, plan_of, slow_backbone
 
 
@@ -82,10 +83,12 @@ def test_finished_takes_are_not_made_again(finished, backbone):
     assert len(list(run.rglob("video.mp4"))) == 32
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("No space left on device")])
-def test_a_run_that_ended_goes_on_and_is_never_reported_in_part(backbone, tmp_path, error):
+@pytest.mark.parametrize(
+    ("error", "raised"), [(KeyboardInterrupt(), TakeStopped), (OSError("No space left on device"), TakeFailed)]
+)
+def test_a_run_that_ended_goes_on_and_is_never_reported_in_part(backbone, tmp_path, error, raised):
     run, plan = tmp_path / "run", plan_of(backbone, prompts=3, seeds=1)
-    with pytest.raises(type(error)):
+    with pytest.raises(raised):
         compare(plan, run, pipe=DriftingPipeline(fail_after=3, error=error))
     assert [is_finished(run, cell) for cell in plan.cells] == [True] * 3 + [False] * 3
     assert not (run / "report.html").exists()
@@ -367,9 +370,9 @@ def test_control_arms_choose_instead_of_the_search(backbone, tmp_path):
     seen = []
 
     class Watching(DriftingPipeline):
-        def stream(self, requests, *, noise, choose=None):
+        def stream(self, requests, *, stores, noise, choose=None):
             seen.append(None if choose is None else choose(0, 9, range(1, 44)))
-            yield from super().stream(requests, noise=noise)
+            yield from super().stream(requests, stores=stores, noise=noise)
 
     plan = plan_of(backbone, arms="native,memory,memory-random,memory-recent", prompts=1, seeds=1)
     maker = Maker(plan, tmp_path, pipe=Watching())

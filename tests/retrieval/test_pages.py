@@ -32,19 +32,20 @@ class Takes:
         precision: PagePrecision = "same",
         stale: bool = True,
         batch: int = 1,
+        first: int = 0,
     ) -> None:
         self.prompt = 0
-        self.batch = batch
+        self.batch = range(first, first + batch)
         self.remade: list[tuple[int, list[int]]] = []
         budgets = PageBudgets((gpu or 0) * SHAPE.bytes, host * SHAPE.stored_bytes(precision), precision, stale)
         self.pages = PageCache(SHAPE, self.remake, budgets, fetched_pages=2 * batch, has_gpu_tier=gpu is not None)
 
     def remake(self, take: int, frames: Sequence[int]) -> Tensor:
         self.remade.append((take, list(frames)))
-        return torch.stack([page_of(take, frame, self.prompt) for frame in frames])
+        return torch.stack([page_of(self.batch[take], frame, self.prompt) for frame in frames])
 
     def put(self, frame: int) -> None:
-        page = torch.stack([page_of(take, frame, self.prompt) for take in range(self.batch)], dim=2)
+        page = torch.stack([page_of(take, frame, self.prompt) for take in self.batch], dim=2)
         self.pages.put(frame, page)
         self.pages.settle()
         page.zero_()  # the cache must have its own copy
@@ -146,6 +147,31 @@ def test_float8_holds_any_range() -> None:
     ((one, two),) = takes.pages.get([[1, 2]])
     assert ((one[1] - large).norm() / large.norm()) < 0.05
     assert two[1].eq(0).all()
+
+
+@pytest.mark.parametrize("gpu", [None, 0, 6])
+def test_a_take_of_a_batch_goes_on_alone(gpu: int | None) -> None:
+    both = Takes(host=6, gpu=gpu, batch=2)
+    for frame in range(3):
+        both.put(frame)
+    both.cue()
+    both.put(3)
+    both.put(4)
+    both.pages.get([[1, 2], []])
+    both.pages.get([[3, 4], []])  # on a GPU: four pages of one take, where a take alone has room for two
+    held = both.pages.contents()
+    for take in range(2):
+        alone = Takes(host=6, gpu=gpu, first=take)
+        alone.prompt = both.prompt
+        alone.pages.restore(held.of_take(take))
+        for frame in (4, 3, 0, 1, 2):
+            ((page,),) = alone.pages.get([[frame]])
+            assert torch.equal(page[1], page_of(take, frame, prompt=1))
+        assert {frame for _, frames in alone.remade for frame in frames} <= {0, 1, 2}
+        alone.put(5)
+        pages = alone.pages.contents()
+        serials = [page.serial for page in (*pages.gpu, *pages.host)]
+        assert len(set(serials)) == len(serials)
 
 
 steps = st.lists(

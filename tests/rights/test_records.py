@@ -76,14 +76,14 @@ def test_what_expressions_allow(expression, use):
 
 @pytest.mark.parametrize("expression", ["", "MIT AND", "(MIT", "MIT MIT", "OR MIT", "MIT)"])
 def test_what_is_no_expression(expression):
-    with pytest.raises(ValueError, match="is no SPDX expression"):
+    with pytest.raises(ValueError, match="is not an SPDX expression"):
         allowed_use(expression)
 
 
 def test_misspelled_ids_are_refused():
     assert check_expression("apache-2.0 and mit") == "Apache-2.0 AND MIT"
     assert check_expression("LicenseRef-Grant-7") == "LicenseRef-Grant-7"
-    with pytest.raises(ValueError, match=r"'Apache 2' is no SPDX expression .* write LicenseRef-NAME"):
+    with pytest.raises(ValueError, match=r"'Apache 2' is not an SPDX expression .* write LicenseRef-NAME"):
         check_expression("Apache 2")
 
 
@@ -123,7 +123,7 @@ def test_evidence_is_kept_and_bound(folder, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"terms": "Apache2"}, "'Apache2' is no SPDX expression"),
+        ({"terms": "Apache2"}, "'Apache2' is not an SPDX expression"),
         ({"source": " "}, "source is empty"),
         ({"looked_up_by": ""}, "by is empty"),
         ({"terms": "CC-BY-NC-4.0", "use": "commercial"}, "CC-BY-NC-4.0 is known to allow research use"),

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from longlive_rag import LatentStore, LongLiveRAGPipeline, MemoryConfig, TakeRequest, TakeRun, TakeWriter
 from longlive_rag.config import CheckpointConfig, Reseed, Steering
 from longlive_rag.media.video import read_frames
 from longlive_rag.presets.geometry import backbone_id
+from longlive_rag.sessions.continuing import differences
 from longlive_rag.takes import resume
 from longlive_rag.takes.branch import (
     backbone_of,
@@ -25,7 +27,7 @@ from longlive_rag.takes.branch import (
     extended,
 )
 from longlive_rag.takes.checkpoints import Checkpoints
-from longlive_rag.takes.folder import CHECKPOINTS, LATENTS, RECORD, REMEMBERED, VIDEO, TakeClaim
+from longlive_rag.takes.folder import CHECKPOINTS, INPUTS, LATENTS, RECORD, REMEMBERED, VIDEO, TakeClaim
 from longlive_rag.takes.record import Origin, TakeRecord, read_record
 from retrieval.store import LatentWriter, pack, read_block
 
@@ -63,6 +65,25 @@ class Studio:
     def new(self, folder: Path, request: TakeRequest, kill_after: int | None = None, **settings) -> TakeRecord | None:
         take = TakeWriter(folder, request, self.pipe.timeline(request), self.run(), **settings)
         return self.make(take, request, kill_after)
+
+    def side_by_side(self, folders: list[Path], requests: list[TakeRequest], kill_after: int | None = None) -> None:
+        """As `new`, takes of one batch."""
+        timeline, run = self.pipe.timeline(requests[0]), replace(self.run(), batch=len(requests))
+        takes = [
+            TakeWriter(folder, request, timeline, run, item)
+            for item, (folder, request) in enumerate(zip(folders, requests, strict=True))
+        ]
+        for block in self.pipe.stream(requests, stores=takes):
+            if kill_after is not None and block.index == kill_after:
+                for take in takes:
+                    assert take._claim is not None
+                    take._claim.store.close()
+                self._dead += takes
+                return
+            for take in takes:
+                take.add(block)
+        for take in takes:
+            take.finish("finished")
 
     def resume(self, folder: Path, request: TakeRequest | None = None, event="resumed", kill_after=None, **settings):
         record = read_record(folder)
@@ -153,6 +174,41 @@ def test_a_killed_take_goes_on_bit_for_bit(studio: Studio, tmp_path: Path, case:
     ours, theirs = resumed.memory.pages, whole.memory.pages
     if theirs is not None:
         assert replace(ours, seconds_waited=0) == replace(theirs, seconds_waited=0)
+
+
+@pytest.mark.parametrize("case", ["first showings", "plain"])
+def test_each_take_of_a_batch_goes_on_alone(studio: Studio, tmp_path: Path, case: str) -> None:
+    """Exactly from what it has; in the last bits another batch makes other takes."""
+    noise = np.random.default_rng(0).integers(0, 255, (32, 48, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "first.png")
+    studio.new(tmp_path / "other", ask(studio.pipe, 1.0))
+    settings = {"memory": MemoryConfig(), **CASES[case]}
+    settings["memory"] = replace(settings["memory"], remember=(f"{tmp_path / 'other'}@0-0.5",))
+    one = ask(studio.pipe, start_image=str(tmp_path / "first.png"), **settings)
+    two = replace(one, prompt=LATER, seed=9, cues=tuple(replace(cue, prompt=PROMPT) for cue in one.cues))
+    whole = list(studio.pipe.stream([one, two]))
+    killed = [tmp_path / name for name in ("one", "two")]
+    studio.side_by_side(killed, [one, two], kill_after=7)
+    (tmp_path / "first.png").unlink()
+    shutil.rmtree(tmp_path / "other")
+    for number, (take, request) in enumerate(zip(killed, (one, two), strict=True)):
+        assert all((take / name).is_file() for name in INPUTS)
+        assert [path.stem for path in sorted((take / CHECKPOINTS).iterdir())] == ["000003", "000006"]
+        notes = differences(read_record(take), studio.run())
+        assert notes == ["the take was begun in a batch of 2, this is a batch of 1"]
+        store = LatentStore(take / LATENTS)
+        assert all(np.array_equal(store.record(n).latents, whole[n].latents[number]) for n in range(8))
+        by_latents = tmp_path / f"{take.name} by latents"
+        shutil.copytree(take, by_latents)
+        shutil.rmtree(by_latents / CHECKPOINTS)
+        for folder in (take, by_latents):
+            writer = TakeWriter(folder, request, studio.pipe.timeline(request), studio.run(), event="resumed")
+            for block in studio.pipe.stream(request, stores=[writer]):
+                writer.add(block)
+                theirs = whole[block.index]
+                torch.testing.assert_close(block.latents[0], theirs.latents[number], rtol=1e-4, atol=1e-4)
+                assert (block.pixels[0].int() - theirs.pixels[number].int()).abs().max() <= 1
+            assert writer.finish("finished").run.batch == 1
 
 
 def test_what_entered_memory_is_on_the_record(studio: Studio, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from fakes import frames_of, make_request, selection_of, timeline_of
 from PIL import Image
 
 from backbone.config import ContextConfig
+from longlive_rag.media import pictures
 from longlive_rag.media.pictures import (
     CACHE,
     CUE,
@@ -134,3 +135,16 @@ def test_frames_of_an_earlier_run_may_come_last():
         late.complete(lambda every, until=seen, all_frames=frames: all_frames[:until:every])
         expected = [(number, picture.tobytes()) for number, picture in whole.frames()]
         assert [(number, picture.tobytes()) for number, picture in late.frames()] == expected
+
+
+def test_a_text_of_any_length_is_cut_to_the_width_at_once(monkeypatch):
+    font, asked = pictures._font(26), []
+    monkeypatch.setattr(font, "getlength", lambda text, measure=font.getlength: asked.append(text) or measure(text))
+    for words in ("x" * 5000, "w" * 5000 + " end", " ".join(["word"] * 2000), "short"):
+        asked.clear()
+        lines = pictures._wrap(words, font, 1200, 3)
+        assert len(lines) <= 3
+        assert all(font.getlength(line) <= 1200 for line in lines)
+        assert len(asked) <= 2200
+    assert pictures._wrap("x" * 5000, font, 1200, 3)[-1].endswith("...")
+    assert pictures._shorten("x" * 80, font, 1200) == "x" * 80

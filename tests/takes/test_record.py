@@ -92,7 +92,7 @@ def put(place: str, value: object) -> Callable[[Any], None]:
         (put("\udcff", 1), r"it holds no UTF-8 text: '\udcff'"),
         (put("format", float("inf")), "Infinity is not a finite number"),
         (put("format", 2), "is of format 2; this version reads formats up to 1: install a newer longlive-rag"),
-        (put("format", 10**400), "is too large"),
+        (put("format", 10**400), "has 401 digits"),
         (put("versions", json.loads("[" * 400 + "]" * 400)), "recursion limit exceeded"),
     ],
 )

@@ -1,0 +1,92 @@
+"""The tables of options in the documents, made from the commands themselves.
+
+    python docs/tables.py          writes them
+    python docs/tables.py --check  names the first document that differs, and fails
+
+A table stands between `<!-- options of COMMAND -->`, with flags after the command's name if it has only those, and
+`<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from longlive_rag.cli.main import cli
+from longlive_rag.cli.settings import SETTINGS
+from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
+
+DOCS = Path(__file__).parent
+TABLE = re.compile(
+    r"(<!-- options of (?P<command>[\w ]+?)(?P<flags>(?: --[\w-]+)*) -->\n).*?(?=<!-- end -->)", re.DOTALL
+)
+SHORT = {"integer": "N", "float": "X", "text": "TEXT", "path": "FILE", "gib": "GIB", "seconds": "SECONDS"}
+
+
+def with_tables(text: str) -> str:
+    """A document with its tables made anew."""
+    return TABLE.sub(lambda found: found[1] + table(found["command"].split(), found["flags"].split()), text)
+
+
+def table(command: list[str], flags: list[str]) -> str:
+    """The options of a command, or those of them that are named, as Markdown."""
+    found: Any = cli
+    for name in command:
+        found = found.get_command(click.Context(found), name)
+    options = [each for each in found.params if isinstance(each, click.Option) and not each.hidden]
+    shown = [each for each in options if not flags or set(each.opts) & set(flags)]
+    rows = ["| option | what | default |", "|---|---|---|"]
+    rows += [f"| {name_of(each)} | {what_of(each)} | {default_of(each)} |" for each in shown]
+    return "\n".join(rows) + "\n"
+
+
+def name_of(option: click.Option) -> str:
+    """Its flags and what follows them."""
+    names = " / ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+    if option.is_flag or option.opts[0].startswith("--no-"):
+        return names
+    choices = getattr(option.type, "choices", None)
+    value = option.metavar or ("|".join(choices) if choices else SHORT.get(option.type.name, option.type.name.upper()))
+    return f"{names[:-1]} {value}`".replace("|", r"\|")
+
+
+def what_of(option: click.Option) -> str:
+    """Its help, in a table's cell."""
+    return re.sub(r"\s*\[default: .*?\]", "", option.help or "").replace("|", r"\|")
+
+
+def default_of(option: click.Option) -> str:
+    """What holds without it: of settings, what tiny-world's preset says."""
+    preset = load_preset(DEFAULT_BACKBONE)
+    stated = re.search(r"\[default: (.*?)\]", option.help or "")
+    if stated:
+        return stated[1]
+    setting = next((each for each in SETTINGS if each.key == option.name), None)
+    value = getattr(getattr(preset, setting.part), setting.knob.name) if setting else option.default
+    if option.opts[0].startswith("--no-") or option.required or (isinstance(value, bool) and not setting):
+        return ""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value))
+    return (
+        f"{value:g}" if isinstance(value, float) else "" if value is None or "Sentinel" in repr(value) else str(value)
+    )
+
+
+def main() -> None:
+    """Write the tables, or compare them."""
+    for path in sorted(DOCS.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        made = with_tables(text)
+        if made != text and "--check" in sys.argv:
+            sys.exit(f"{path.name} has an old table of options; run: make docs")
+        path.write_text(made, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

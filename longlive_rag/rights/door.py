@@ -1,0 +1,119 @@
+"""The door for weights: whatever a pipeline loads passes it, is judged by its bytes, and is on the record of its takes.
+
+The policy judges what is loaded, not the names that are found: links are followed to where a file really lies, every
+file is hashed whole, and what has no file has no record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from longlive_rag.rights.policy import LicenseError, LicensePolicy, refuse
+from longlive_rag.rights.records import FileRights, folder_of, rights_of, weights_in
+
+Signature = tuple[int, int, int, int]
+
+
+class Door:
+    """What one pipeline has loaded, under a policy that is fixed when it is opened.
+
+    Args:
+        policy: it holds for everything that is loaded later, too.
+    """
+
+    def __init__(self, policy: LicensePolicy) -> None:
+        self._policy: LicensePolicy = policy
+        self._places: list[Path] = []
+        self._signatures: dict[Path, Signature] = {}
+        self._without_file: list[FileRights] = []
+        self._parts: dict[str, Any] = {}
+        self._is_open = False
+
+    @property
+    def policy(self) -> LicensePolicy:
+        """In force for this pipeline."""
+        return self._policy
+
+    def admit(self, place: Path) -> None:
+        """Let in the weight files of a folder, or one file.
+
+        Raises:
+            LicenseError: if the policy does not allow one of them, before anything of it is loaded.
+        """
+        files = weights_in(place) if place.is_dir() else [place]
+        signatures = {path: _signature(path) for path in files}
+        if self._policy != "any":
+            refuse(rights_of(place), folder_of(place), self._policy)
+        self._signatures |= signatures
+        self._places.append(place)
+
+    def admit_bytes(self, path: Path, content: bytes) -> None:
+        """Let in a file by what was read of it.
+
+        Raises:
+            LicenseError: if the policy does not allow it, or the file is not what was read any more.
+        """
+        self.admit(path)
+        if hashlib.sha256(content).hexdigest() != rights_of(path)[0].sha256:
+            raise LicenseError(f"{path} has changed while it was read")
+
+    def admit_without_file(self, what: str) -> None:
+        """Let in weights that come from no file here: tensors, or what a hub's name stands for.
+
+        Raises:
+            LicenseError: if the policy is not `any`: they have no record.
+        """
+        if self._is_open:
+            return
+        if self._policy != "any":
+            raise LicenseError(
+                f"license policy {self._policy!r} does not allow {what}: it is not a file here, and has no record"
+            )
+        if what not in [each.file for each in self._without_file]:
+            self._without_file.append(FileRights(what, "", "unrecorded", "unknown", None))
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """For the `with` body, what comes in as tensors is what `admit` has judged."""
+        self._is_open = True
+        try:
+            yield
+        finally:
+            self._is_open = False
+
+    def keep(self, parts: Mapping[str, Any]) -> None:
+        """The parts that were made of what was let in; others would be new."""
+        self.check_unchanged()
+        self._parts = dict(parts)
+
+    def check_parts(self, parts: Mapping[str, Any]) -> None:
+        """Judge the parts of a pipeline that have not come through the door: they were put in by hand.
+
+        Raises:
+            LicenseError: if the policy is not `any`.
+        """
+        for name, part in parts.items():
+            if part is not None and self._parts.get(name) is not part:
+                self.admit_without_file(f"{name} (put in from Python)")
+
+    def check_unchanged(self) -> None:
+        """Raise `LicenseError` if a file is not what it was when it was judged; under `any` nothing was."""
+        for path, signature in self._signatures.items():
+            if self._policy != "any" and (not path.is_file() or _signature(path) != signature):
+                raise LicenseError(f"{path} has changed while it was loaded")
+
+    @property
+    def rights(self) -> tuple[FileRights, ...]:
+        """Of everything that was let in; a file that has changed since is `changed`."""
+        found = {(place, each.file): each for place in self._places for each in rights_of(place)}
+        return (*found.values(), *self._without_file)
+
+
+def _signature(path: Path) -> Signature:
+    stat = os.stat(path)
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -1,0 +1,66 @@
+"""Takes are made side by side, and each of them is finished, however that ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from longlive_rag.config import CheckpointConfig, TakeRequest
+from longlive_rag.generation.block import Block
+from longlive_rag.generation.noise import NoiseSource
+from longlive_rag.pipeline import LongLiveRAGPipeline
+from longlive_rag.sessions.making import TakeFailed, check_finished, ending_well
+from longlive_rag.takes.record import TakeRun
+from longlive_rag.takes.writer import TakeWriter
+from retrieval.memory import Choose
+
+
+def make_together(
+    pipe: LongLiveRAGPipeline,
+    requests: Sequence[TakeRequest],
+    folders: Sequence[Path],
+    run: TakeRun,
+    checkpoint: CheckpointConfig | None,
+    on_block: Callable[[Block], None] = lambda block: None,
+    on_finished: Callable[[int], None] = lambda number: None,
+    noise: NoiseSource | None = None,
+    choose: Choose | None = None,
+) -> None:
+    """Make takes side by side; takes that are there are replaced.
+
+    Args:
+        pipe, run: what makes them.
+        requests: what is asked; see `Batch`.
+        folders: where each goes.
+        checkpoint: how they are made ready to be gone on with; None stores no latents.
+        on_block: called with every block that is finished and written.
+        on_finished: called with the number of every take that is finished.
+        noise, choose: see `LongLiveRAGPipeline.stream`.
+
+    Raises:
+        TakeStopped: on KeyboardInterrupt.
+        TakeFailed: if disk or memory run out; each other take is finished all the same.
+    """
+    timeline, run = pipe.timeline(requests[0]), replace(run, batch=len(requests))
+    takes = [
+        TakeWriter(folder, request, timeline, run, number, checkpoint)
+        for number, (folder, request) in enumerate(zip(folders, requests, strict=True))
+    ]
+    stores = takes if checkpoint else ()
+    with ending_well(*takes):
+        for block in pipe.stream(list(requests), stores=stores, noise=noise, choose=choose):
+            for take in takes:
+                take.add(block)
+            on_block(block)
+    failures = []
+    for number, take in enumerate(takes):
+        try:
+            with ending_well(take):
+                record = take.finish("finished")
+            check_finished(record, take.folder)
+            on_finished(number)
+        except TakeFailed as failure:
+            failures.append(failure)
+    if failures:
+        raise failures[0]

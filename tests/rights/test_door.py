@@ -1,0 +1,207 @@
+"""The door for weights: the policy judges the bytes that are loaded, by whatever way they come."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from backbone.lora import Lora, read_lora
+from longlive_rag import LongLiveRAGPipeline
+from longlive_rag.rights.policy import LicenseError
+from longlive_rag.rights.records import RECORDS, read_records, record_terms, rights_of, weights_in
+from tests.layouts import peft_lora
+
+WHO = ("https://example.org", "J. Doe")
+
+
+@pytest.fixture
+def folder(pipeline_folder: Path, tmp_path: Path) -> Path:
+    """A pipeline folder whose files are all recorded as Apache-2.0."""
+    shutil.copytree(pipeline_folder, tmp_path / "model")
+    record_terms(tmp_path / "model", "Apache-2.0", *WHO)
+    return tmp_path / "model"
+
+
+def open_(folder: Path, policy: str = "commercial", **settings: object) -> LongLiveRAGPipeline:
+    return LongLiveRAGPipeline.from_pretrained(folder, license_policy=policy, **settings)
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def weights_of(part: Path) -> Path:
+    return next(part.glob("*.safetensors"))
+
+
+# ---- links ----
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder"])
+def test_changed_weights_behind_a_linked_folder_are_refused(folder: Path, tmp_path: Path, part: str) -> None:
+    shutil.move(folder / part, tmp_path / "elsewhere")
+    (folder / part).symlink_to(tmp_path / "elsewhere")
+    flip_a_byte(weights_of(tmp_path / "elsewhere"))
+    with pytest.raises(LicenseError, match=rf"{part}/.*safetensors; its terms: Apache-2\.0 .*void because"):
+        open_(folder)
+    with pytest.raises(LicenseError, match=part):
+        open_(folder, "research")
+
+
+def test_a_linked_file_is_judged_by_its_bytes(folder: Path, tmp_path: Path) -> None:
+    weights = weights_of(folder / "vae")
+    shutil.move(weights, tmp_path / "other.safetensors")
+    weights.symlink_to(tmp_path / "other.safetensors")
+    assert open_(folder)  # the folder's own record is bound to these bytes
+    flip_a_byte(tmp_path / "other.safetensors")
+    with pytest.raises(LicenseError, match="void because the file has changed"):
+        open_(folder)
+
+
+def test_a_text_encoder_shared_by_a_link_and_recorded_once_serves_two_folders(folder: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared" / "umt5"
+    shared.parent.mkdir()
+    shutil.move(folder / "text_encoder", shared)
+    (folder / RECORDS).unlink()
+    (folder / "text_encoder").symlink_to(shared)
+    shutil.copytree(folder, tmp_path / "second", symlinks=True)
+    for model in (folder, tmp_path / "second"):
+        assert (model / "text_encoder").is_symlink()
+        for part in ("transformer", "vae", "encoder", "tokenizer"):
+            record_terms(model / part, "Apache-2.0", *WHO)
+        with pytest.raises(LicenseError, match="text_encoder"):
+            open_(model)
+    record_terms(shared, "MIT", *WHO)
+    for model in (folder, tmp_path / "second"):
+        names = {each.file: each.use for each in open_(model).door.rights}
+        assert names["text_encoder/model.safetensors"] == "commercial"
+        assert len(names) == len(weights_in(model))
+
+
+def test_recording_a_folder_records_what_a_link_leads_to_where_it_lies(folder: Path, tmp_path: Path) -> None:
+    shutil.move(folder / "text_encoder", tmp_path / "umt5")
+    (folder / RECORDS).unlink()
+    (folder / "text_encoder").symlink_to(tmp_path / "umt5")
+    record_terms(folder, "MIT", *WHO)
+    assert list(read_records(tmp_path / "umt5")) == ["model.safetensors"]
+    assert "text_encoder/model.safetensors" not in read_records(folder)
+    assert open_(folder)
+
+
+def test_a_circle_of_links_ends(folder: Path) -> None:
+    (folder / "transformer" / "again").symlink_to(folder)
+    assert open_(folder)
+
+
+# ---- shards ----
+
+
+def test_a_hidden_shard_is_judged(folder: Path) -> None:
+    part = folder / "transformer"
+    whole = weights_of(part)
+    os.replace(whole, part / ".nc.safetensors")
+    from safetensors import safe_open
+
+    with safe_open(part / ".nc.safetensors", "pt") as file:
+        weight_map = dict.fromkeys(file.keys(), ".nc.safetensors")
+    index = {"metadata": {}, "weight_map": weight_map}
+    (part / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(LicenseError, match=r"\.nc\.safetensors.*its terms: unrecorded"):
+        open_(folder)
+    assert "transformer/.nc.safetensors" in [each.file for each in open_(folder, "any").door.rights]
+
+
+# ---- from Python ----
+
+
+@pytest.fixture
+def lora(folder: Path, tmp_path: Path) -> Lora:
+    pipe = open_(folder, "any")
+    torch.save(peft_lora(pipe.transformer, 2), tmp_path / "lora.pt")
+    return read_lora(tmp_path / "lora.pt", alpha=2.0)
+
+
+def test_the_policy_of_a_pipeline_is_fixed_when_it_is_opened(folder: Path) -> None:
+    pipe = open_(folder)
+    with pytest.raises(AttributeError):
+        pipe.license_policy = "any"  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        pipe.door.policy = "any"  # type: ignore[misc]
+    assert pipe.license_policy == "commercial"
+
+
+def test_a_lora_passes_the_door_by_every_way(folder: Path, tmp_path: Path, lora: Lora) -> None:
+    pipe, tensors = open_(folder), lora.for_diffusers()
+    for place in (tmp_path / "good", tmp_path / "bad"):
+        place.mkdir()
+        save_file(tensors, place / "lora.safetensors")
+    record_terms(tmp_path / "good", "MIT", *WHO)
+    plain = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    for refused in (
+        lambda: pipe.load_lora_weights(tmp_path / "good", subfolder="../bad"),
+        lambda: pipe.load_lora_weights(tmp_path / "good", subfolder="../bad", weight_name="lora.safetensors"),
+        lambda: pipe.load_lora_weights(tensors),
+        lambda: pipe.transformer.load_lora_adapter(dict(plain), prefix=None),
+        lambda: pipe.load_lora_into_transformer(dict(tensors), pipe.transformer),
+    ):
+        with pytest.raises(LicenseError):
+            refused()
+    assert not getattr(pipe.transformer, "peft_config", None)
+    pipe.load_lora_weights(tmp_path / "good")
+    assert pipe.transformer.peft_config
+    assert [each.use for each in pipe.door.rights if "lora" in each.file] == ["commercial"]
+
+
+def test_what_was_loaded_without_a_record_is_in_the_rights(folder: Path, lora: Lora) -> None:
+    pipe = open_(folder, "any")
+    pipe.load_lora_weights(lora.for_diffusers())
+    assert [(each.file, each.use) for each in pipe.door.rights][-1] == ("a LoRA (put in from Python)", "unknown")
+
+
+@pytest.mark.parametrize("way", ["from_pretrained", "attribute", "register"])
+def test_a_part_put_in_by_hand_is_refused(folder: Path, way: str) -> None:
+    other = open_(folder, "any").transformer
+    if way == "from_pretrained":
+        with pytest.raises(LicenseError, match=r"transformer .put in from Python."):
+            open_(folder, transformer=other)
+        return
+    pipe = open_(folder)
+    if way == "attribute":
+        pipe.transformer = other
+    else:
+        pipe.register_modules(transformer=other)
+    with pytest.raises(LicenseError, match=r"transformer .put in from Python."):
+        pipe.stream("a red circle walks in a meadow", seconds=1.0)
+
+
+def test_a_lora_with_what_is_not_a_number_is_refused(folder: Path, tmp_path: Path, lora: Lora) -> None:
+    tensors = lora.for_diffusers()
+    next(iter(tensors.values()))[0, 0] = float("nan")
+    save_file(tensors, tmp_path / "lora.safetensors")
+    with pytest.raises(ValueError, match=r"lora\.safetensors: .* not finite numbers"):
+        open_(folder, "any").load_lora_weights(tmp_path / "lora.safetensors")
+
+
+def test_a_file_that_changes_while_it_is_loaded_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from longlive_rag import pipeline
+
+    def swap(path: Path, components: object) -> None:
+        flip_a_byte(weights_of(path / "encoder"))
+
+    monkeypatch.setattr(pipeline, "check_folder", swap)
+    with pytest.raises(LicenseError, match="has changed while it was loaded"):
+        open_(folder)
+
+
+def test_rights_name_what_a_linked_file_is_called_in_the_folder(folder: Path, tmp_path: Path) -> None:
+    shutil.move(folder / "encoder", tmp_path / "embeddings")
+    (folder / "encoder").symlink_to(tmp_path / "embeddings")
+    assert {each.file.split("/")[0] for each in rights_of(folder)} >= {"transformer", "vae", "encoder"}
