@@ -92,6 +92,12 @@ def fill_disk(video: VideoWriter, room_bytes: int) -> None:
     video._file._file = FullDisk()
 
 
+def run_of(backbone: str, dtype: str = "float32", **facts: object) -> TakeRun:
+    """What takes are made with, as a pipeline that was opened from a folder says it."""
+    folder, threads = find_folder(backbone), torch.get_num_threads()
+    return TakeRun(backbone, folder, "cpu", dtype, threads, "fake", backbone_id=backbone_id(folder), **facts)  # type: ignore[arg-type]
+
+
 class FakePipeline:
     """Behaves as the real pipeline does towards the command line.
 
@@ -100,7 +106,7 @@ class FakePipeline:
         fail_at: block before which it raises `error`.
         error: what it raises there.
         parameters: of its transformer, which take no memory.
-        backbone, dtype: as which it was loaded.
+        dtype: as which it was loaded.
     """
 
     def __init__(
@@ -109,11 +115,10 @@ class FakePipeline:
         fail_at: int = -1,
         error: BaseException | None = None,
         parameters: int = 1,
-        backbone: str = "fake",
         dtype: str = "float32",
     ):
         self.seconds_per_block, self.fail_at, self.error = seconds_per_block, fail_at, error
-        self.backbone, self.dtype = backbone, dtype
+        self.backbone, self.dtype = "", dtype
         self.transformer = torch.nn.Linear(parameters, 1, bias=False, device="meta")
 
     def check(self, request: TakeRequest) -> None:
@@ -121,9 +126,7 @@ class FakePipeline:
             raise FieldError("height", request.output.height, "it must be a multiple of 16, such as 64")
 
     def take_run(self, **facts: object) -> TakeRun:
-        folder, threads = find_folder(self.backbone), torch.get_num_threads()
-        identity = backbone_id(folder)
-        return TakeRun(self.backbone, folder, "cpu", self.dtype, threads, "fake", backbone_id=identity, **facts)  # type: ignore[arg-type]
+        return run_of(self.backbone, self.dtype, **facts)
 
     def unknown_words(self, prompt: str) -> list[str]:
         return [word for word in prompt.split() if word not in KNOWN_WORDS]

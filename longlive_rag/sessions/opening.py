@@ -122,6 +122,7 @@ def load_backbone(
     if pipe is None:
         with quiet_libraries():
             pipe = load_pipeline(preset.name, opening.dtype, opening.device, provenance.policy, opening.prompt_embeds)
+    pipe.backbone = preset.name
     use_threads(pipe, threads)
     return pipe, pipe.take_run(codec=opening.codec, load_seconds=round(time.perf_counter() - begin_s, 3))
 

@@ -64,12 +64,10 @@ def load_pipeline(
     settings: dict[str, Any] = {"license_policy": license_policy, "dtype": dtypes}
     if prompt_embeds is None:
         pipe = LongLiveRAGPipeline.from_pretrained(folder, **settings)
-        place(pipe, target, text_device(folder, dtype, target))
-    else:
-        embeddings = read_embeddings(prompt_embeds, encoder_id(folder))
-        pipe = LongLiveRAGPipeline.from_pretrained(folder, text_encoder=None, **settings).to(target)
-        pipe.prompt_embeds = embeddings
-    pipe.backbone = backbone
+        return place(pipe, target, text_device(folder, dtype, target))
+    embeddings = read_embeddings(prompt_embeds, encoder_id(folder))
+    pipe = LongLiveRAGPipeline.from_pretrained(folder, text_encoder=None, **settings).to(target)
+    pipe.prompt_embeds = embeddings
     return pipe
 
 

@@ -47,9 +47,6 @@ def fake_pipeline(monkeypatch):
     from longlive_rag.weights import load
 
     def use(**settings: object) -> None:
-        def load_pipeline(backbone: str, dtype: str, *_: object) -> FakePipeline:
-            return FakePipeline(backbone=backbone, dtype=dtype, **settings)
-
-        monkeypatch.setattr(load, "load_pipeline", load_pipeline)
+        monkeypatch.setattr(load, "load_pipeline", lambda _, dtype, *__: FakePipeline(dtype=dtype, **settings))
 
     return use

@@ -246,7 +246,7 @@ def test_ctrl_c_in_a_real_process(backbone, tmp_path):
         "from fakes import FakePipeline\n"
         "from longlive_rag.weights import load\n"
         "from longlive_rag.cli.main import main\n"
-        "load.load_pipeline = lambda name, dtype, *_: FakePipeline(0.05, backbone=name, dtype=dtype)\n"
+        "load.load_pipeline = lambda *_: FakePipeline(seconds_per_block=0.05)\n"
         "main()\n"
     )
     folder = tmp_path / "take"
