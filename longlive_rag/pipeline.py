@@ -195,7 +195,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     @property
     def folder(self) -> Path:
-        """That it was opened from; ValueError if it was put together in memory."""
+        """From which it was opened; ValueError if it was put together in memory."""
         if "_name_or_path" not in self.config:
             raise ValueError("this pipeline was not opened from a folder")
         return Path(self.config["_name_or_path"])
@@ -216,14 +216,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             self.vae.config.scale_factor_temporal,
         )
 
-    def take_run(
-        self,
-        *,
-        codec: str = "vp9",
-        batch: int = 1,
-        load_seconds: float = 0.0,
-        unknown_words: Mapping[str, list[str]] | None = None,
-    ) -> TakeRun:
+    def take_run(self, codec: str = "vp9", load_seconds: float = 0.0) -> TakeRun:
         """What its takes are made with as it is now, for a `TakeWriter`; arguments as in `TakeRun`.
 
         Raises:
@@ -238,9 +231,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             noise=PhiloxNoise.name,
             codec=codec,
             load_seconds=load_seconds,
-            unknown_words=dict(unknown_words or {}),
             backbone_id=backbone_id(self.folder),
-            batch=batch,
         )
 
     def unknown_words(self, prompt: str) -> list[str]:
