@@ -28,7 +28,8 @@ from longlive_rag.media.charts import (
     series_color,
 )
 from longlive_rag.media.video import read_frames
-from longlive_rag.takes.folder import VIDEO, read_record
+from longlive_rag.takes.folder import VIDEO
+from longlive_rag.takes.record import read_record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -190,7 +191,7 @@ def endings(rows: Mapping[str, Sequence[NDArray[np.uint8]]], tile_px: int = ENDI
 
 def frame_before(take: Path, second: float) -> NDArray[np.uint8]:
     """The frame [H, W, 3] of a take that is shown right before a second; only what leads to it is decoded."""
-    number = max(0, round(second * read_record(take)["video"]["fps"]) - 1)
+    number = max(0, round(second * read_record(take).video.fps) - 1)
     return next(read_frames(take / VIDEO, number, number + 1))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from longlive_rag.takes.folder import VIDEO, read_record
+from longlive_rag.takes.folder import VIDEO
+from longlive_rag.takes.record import TakeRecord, read_record
 
 BATCH_FRAMES = 32
 TEXT_ART = "tty"  # FFmpeg draws any text file as a video
@@ -53,7 +53,7 @@ def find_footage(path: Path) -> Footage:
         ValueError: if there is none, it can't be read, or the take isn't finished.
     """
     record = _finished_record(path) if path.is_dir() else None
-    video, said = (path, None) if record is None else (path / VIDEO, record["video"]["frames"])
+    video, said = (path, None) if record is None else (path / VIDEO, record.video.frames)
     if not video.is_file():
         raise ValueError(f"{path} is not there; name a video file or the folder of a take")
     try:
@@ -74,7 +74,7 @@ def find_footage(path: Path) -> Footage:
         raise ValueError(
             f"{path} is damaged: its record says {said} frames, its video has {frames}; longlive-rag resume mends it"
         )
-    backbone = None if record is None else record["run"].get("backbone")
+    backbone = None if record is None else record.run.backbone
     return Footage(video, str(path), width, height, _rate_by_times(times_s, float(rate)), frames, backbone)
 
 
@@ -118,13 +118,13 @@ def _decode(footage: Footage) -> Iterator[tuple[float, NDArray]]:
         raise ValueError(f"{footage.name} is damaged: {_reason(error)}") from error
 
 
-def _finished_record(folder: Path) -> dict[str, Any]:
+def _finished_record(folder: Path) -> TakeRecord:
     """The record of a take that is finished."""
     record = read_record(folder)
-    status = record["status"]
-    if status != "finished":
+    if record.status != "finished":
         raise ValueError(
-            f"the take in {folder} is {status}, not finished; measure {folder / VIDEO} itself if that is what you want"
+            f"the take in {folder} is {record.status}, not finished; "
+            f"measure {folder / VIDEO} itself if that is what you want"
         )
     return record
 

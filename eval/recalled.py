@@ -7,19 +7,21 @@ a horizon, where the newest frame shows what was and not what is to come.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backbone.config import ContextConfig
 from eval.drift import Floats
 from eval.measures import Measures
 from eval.plan import Cell
 from eval.windows import LAST_S
+from longlive_rag.takes.record import TakeRecord
 from longlive_rag.timeline import Timeline
-from retrieval.selection import candidate_frames
+from retrieval.selection import Selection, candidate_frames
 
 if TYPE_CHECKING:
     from eval.results import Takes
@@ -69,22 +71,23 @@ def what_was_recalled(takes: Takes, embedder: str) -> list[Recalled]:
     return found
 
 
-def _of_take(measures: Measures, record: Mapping[str, Any], embedder: str) -> list[Shown | None]:
+def _of_take(measures: Measures, record: TakeRecord, embedder: str) -> list[Shown | None]:
     """What was brought back, and could have been, before each horizon; None where nothing was."""
-    timeline = _timeline(record)
+    context, video = record.request.context, record.video
+    assert video.temporal_factor is not None
+    timeline = Timeline(video.frames, video.fps, context.frames_per_block, video.temporal_factor)
     cosines = cosine_of_latents(measures, timeline, embedder)
     return [
-        _shown(cosines, list(_selections(record, timeline, horizon_s)), record["request"]["context"])
-        for horizon_s in measures.horizons_s
+        _shown(cosines, list(_selections(record, timeline, horizon_s)), context) for horizon_s in measures.horizons_s
     ]
 
 
-def _shown(cosines: Floats, selections: Sequence[Mapping[str, Any]], context: Mapping[str, Any]) -> Shown | None:
-    recalled = [frame for selection in selections for frame in selection["frames"] if frame >= 0]
+def _shown(cosines: Floats, selections: Sequence[Selection], context: ContextConfig) -> Shown | None:
+    recalled = [frame for selection in selections for frame in selection.frames if frame >= 0]
     if not recalled:
         return None
-    sizes = [context[name] for name in ("window_frames", "sink_frames", "recency_guard_frames")]
-    past = candidate_frames(selections[-1]["query_frame"] + 1, *sizes)
+    done, guard = selections[-1].query_frame + 1, context.recency_guard_frames
+    past = candidate_frames(done, context.window_frames, context.sink_frames, guard)
     return *_seen_and_likeness(cosines[recalled]), *_seen_and_likeness(cosines[past])
 
 
@@ -106,17 +109,11 @@ def cosine_of_latents(measures: Measures, timeline: Timeline, embedder: str) -> 
     return values
 
 
-def _timeline(record: Mapping[str, Any]) -> Timeline:
-    video = record["video"]
-    size = record["request"]["context"]["frames_per_block"]
-    return Timeline(video["frames"], video["fps"], size, video["temporal_factor"])
-
-
-def _selections(record: Mapping[str, Any], timeline: Timeline, horizon_s: float) -> Iterator[Mapping[str, Any]]:
-    cues = [cue["seconds"] for cue in record["cues"] if cue["seconds"] < horizon_s]
+def _selections(record: TakeRecord, timeline: Timeline, horizon_s: float) -> Iterator[Selection]:
+    cues = [cue.seconds for cue in record.cues if cue.seconds < horizon_s]
     begin_s, end_s = (cues[-1], cues[-1] + AFTER_CUE_S) if cues else (horizon_s - LAST_S, horizon_s)
-    for selection in record["selections"]:
-        if begin_s <= timeline.starts_at(selection["block"]) < min(end_s, horizon_s):
+    for selection in record.selections:
+        if begin_s <= timeline.starts_at(selection.block) < min(end_s, horizon_s):
             yield selection
 
 

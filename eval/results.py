@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +20,8 @@ from eval.recalled import Recalled, what_was_recalled
 from eval.runs import MEASURES, NOISE, is_finished, take_folder
 from eval.statistics import LEVEL, Paired, detectable_effect, holm, paired
 from eval.windows import DriftWindows
-from longlive_rag.documents import Versioned, read_document, read_json
-from longlive_rag.takes.folder import RECORD
+from longlive_rag.documents import Versioned, read_document
+from longlive_rag.takes.record import TakeRecord, TakeRun, read_record
 
 State = Literal["kept", "broken", "unclear"]
 TIMINGS = ("load_seconds",)  # of a take's conditions: every process has its own
@@ -177,10 +177,9 @@ class Takes:
             self._pairs[key] = on_common_frames(self.of(*key), self.of(self.plan.arms[0].name, story, seed))
         return self._pairs[key]
 
-    def record(self, cell: Cell) -> dict[str, Any]:
-        """A take's `take.json`."""
-        record: dict[str, Any] = read_json(take_folder(self.run, cell) / RECORD)
-        return record
+    def record(self, cell: Cell) -> TakeRecord:
+        """A take's record."""
+        return read_record(take_folder(self.run, cell))
 
 
 def on_common_frames(arm: Measures, baseline: Measures) -> tuple[Measures, Measures]:
@@ -354,8 +353,8 @@ def mixed_conditions(takes: Takes) -> dict[str, dict[str, int]]:
     counts: dict[str, Counter[str]] = {}
     for cell in takes.plan.cells:
         record = takes.record(cell)
-        run = {name: value for name, value in _without_place(record["run"]).items() if name not in TIMINGS}
-        parts = {"run": run, "versions": record["versions"]}
+        run = {name: value for name, value in _conditions(record.run).items() if name not in TIMINGS}
+        parts = {"run": run, "versions": record.versions}
         parts["embedders"] = takes.measures[cell.name].embedders
         for part, values in parts.items():
             for name, value in values.items():
@@ -384,9 +383,9 @@ def warnings(results: Results) -> list[str]:
     return notes
 
 
-def _without_place(run: Mapping[str, Any]) -> dict[str, Any]:
-    """A take's conditions but for its place on a machine, which says nothing to others."""
-    return {name: value for name, value in run.items() if name != "folder"}
+def _conditions(run: TakeRun) -> dict[str, Any]:
+    """What a take was made with, but for its place on a machine, which says nothing to others."""
+    return {name: value for name, value in asdict(run).items() if name != "folder"}
 
 
 def summarise(takes: Takes, comparisons: Sequence[Comparison]) -> Results:
@@ -407,9 +406,9 @@ def summarise(takes: Takes, comparisons: Sequence[Comparison]) -> Results:
         other_noise=same_noise(takes),
         embedders=embedders,
         conditions={
-            "run": _without_place(first["run"]),
-            "versions": first["versions"],
-            "request": first["request"],
+            "run": _conditions(first.run),
+            "versions": first.versions,
+            "request": asdict(first.request),
         },
         mixed_conditions=mixed_conditions(takes),
         recalled=what_was_recalled(takes, next(iter(embedders))),

@@ -27,10 +27,9 @@ if TYPE_CHECKING:
     from longlive_rag.sessions.live import LiveTake
     from longlive_rag.sessions.making import NewTake, TakeFailed, TakeStopped, new_take
     from longlive_rag.sessions.opening import Labels, Opening
-    from longlive_rag.takes.branch import request_of
     from longlive_rag.takes.cue_files import CueFile, read_cues, write_cues
-    from longlive_rag.takes.folder import read_record
-    from longlive_rag.takes.writer import TakeRun, TakeWriter
+    from longlive_rag.takes.record import TakeRecord, TakeRun, read_record
+    from longlive_rag.takes.writer import TakeWriter
     from longlive_rag.timeline import Timeline
     from longlive_rag.weights.load import load_pipeline
     from retrieval.memory import Choose
@@ -70,8 +69,7 @@ _MODULES = {
     "Preset": "longlive_rag.presets.preset",
     "Provenance": "longlive_rag.rights.provenance",
     "read_cues": "longlive_rag.takes.cue_files",
-    "read_record": "longlive_rag.takes.folder",
-    "request_of": "longlive_rag.takes.branch",
+    "read_record": "longlive_rag.takes.record",
     "resumed_take": "longlive_rag.sessions.continuing",
     "SamplerConfig": "backbone.config",
     "Schedule": "longlive_rag.generation.cues",
@@ -79,7 +77,8 @@ _MODULES = {
     "Steering": "longlive_rag.config",
     "TakeFailed": "longlive_rag.sessions.making",
     "TakeRequest": "longlive_rag.config",
-    "TakeRun": "longlive_rag.takes.writer",
+    "TakeRecord": "longlive_rag.takes.record",
+    "TakeRun": "longlive_rag.takes.record",
     "TakeStopped": "longlive_rag.sessions.making",
     "TakeWriter": "longlive_rag.takes.writer",
     "Timeline": "longlive_rag.timeline",
@@ -116,6 +115,7 @@ __all__ = [
     "Selection",
     "Steering",
     "TakeFailed",
+    "TakeRecord",
     "TakeRequest",
     "TakeRun",
     "TakeStopped",
@@ -132,7 +132,6 @@ __all__ = [
     "open_take",
     "read_cues",
     "read_record",
-    "request_of",
     "resumed_take",
     "write_cues",
 ]

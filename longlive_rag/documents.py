@@ -112,8 +112,24 @@ def parse(content: Any, model: type[Model], where: str) -> Model:
         return cast(
             Model, _adapter(cast(Hashable, model)).validate_json(json.dumps(content), strict=True, extra="forbid")
         )
+    except RecursionError as error:
+        raise ValueError(f"{where} is nested too deeply") from error
     except ValidationError as error:
+        refuse_broken_text(content, where)
         raise _in_words(error, model, where) from error
+
+
+def refuse_broken_text(content: Any, where: str) -> None:
+    """Raise FieldError if plain data holds half of a character, which JSON can spell and no text has."""
+    left: list[tuple[tuple[Part, ...], Any]] = [((), content)]
+    while left:
+        place, value = left.pop()
+        inside = dict(enumerate(value)) if isinstance(value, list) else value if isinstance(value, dict) else {}
+        for text in (value, *inside):
+            if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
+                field = dotted(place) or "it"
+                raise FieldError(field, text, claim=f"{field} holds no UTF-8 text: {text!a}", where=where)
+        left += [((*place, part), each) for part, each in inside.items()]
 
 
 def nearest(name: str, known: Any) -> str:

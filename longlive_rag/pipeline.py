@@ -35,10 +35,11 @@ from longlive_rag.generation.rollout import FinishedBlock, RememberedFrames, Rol
 from longlive_rag.generation.stopwatch import Stopwatch
 from longlive_rag.media.start_image import read_start_image
 from longlive_rag.presets.embeddings import stacked
-from longlive_rag.presets.geometry import read_geometry
+from longlive_rag.presets.geometry import backbone_id, read_geometry
 from longlive_rag.presets.preset import INDEX, load_preset, refuse_other_layout
 from longlive_rag.rights.door import Door
 from longlive_rag.rights.policy import LicensePolicy, pick_policy
+from longlive_rag.takes.record import TakeRun
 from longlive_rag.takes.remember import find_remembered, read_remembered
 from longlive_rag.takes.resume import TakeStore, decode_again, due_checkpoints, resume_rollout, save_checkpoints
 from longlive_rag.timeline import Timeline
@@ -80,6 +81,9 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         text_encoder, tokenizer: UMT5; without the encoder, only prompts in `prompt_embeds` can be used.
         encoder: embeds latents for memory; without it memory searches mean-pooled latents only.
         context, sampler, memory, output: the preset, as dicts of the dataclasses' fields.
+
+    Attributes:
+        backbone: its name, as the user knows it; None is that of its folder.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
@@ -111,6 +115,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             memory=asdict(self.memory),
             output=asdict(self.output),
         )
+        self.backbone: str | None = None
         self.door = Door(pick_policy())
         self.prompt_embeds: dict[str, Tensor] = {}
         fold_temporal_convs(self.vae)
@@ -189,6 +194,13 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         """Where the transformer lies; the text encoder may be elsewhere."""
         return self.transformer.device
 
+    @property
+    def folder(self) -> Path:
+        """From which it was opened; ValueError if it was put together in memory."""
+        if "_name_or_path" not in self.config:
+            raise ValueError("this pipeline was not opened from a folder")
+        return Path(self.config["_name_or_path"])
+
     # ---- what a caller may ask before it starts ----
 
     def request(self, prompt: str, *, seconds: float, **settings: Any) -> TakeRequest:
@@ -203,6 +215,24 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             request.output.fps,
             request.context.frames_per_block,
             self.vae.config.scale_factor_temporal,
+        )
+
+    def take_run(self, codec: str = "vp9", load_seconds: float = 0.0) -> TakeRun:
+        """What its takes are made with as it is now, for a `TakeWriter`; arguments as in `TakeRun`.
+
+        Raises:
+            ValueError: if it was not opened from a folder.
+        """
+        return TakeRun(
+            backbone=self.backbone or str(self.folder),
+            folder=self.folder,
+            device=self.device.type + (f":{self.device.index}" if self.device.index else ""),
+            dtype=str(self.transformer.dtype).removeprefix("torch."),
+            threads=torch.get_num_threads(),
+            noise=PhiloxNoise.name,
+            codec=codec,
+            load_seconds=load_seconds,
+            backbone_id=backbone_id(self.folder),
         )
 
     def unknown_words(self, prompt: str) -> list[str]:
@@ -486,7 +516,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         return encode_video(self.vae, frame[None, :, None] / 127.5 - 1)[:, :, 0].float()
 
     def _find_remembered(self, request: TakeRequest) -> RememberedFrames:
-        preset = load_preset(str(self.config._name_or_path))
+        preset = load_preset(str(self.folder))
         geometry = read_geometry(preset, request.output, request.memory.encoder)
         spans = find_remembered(request.memory.remember, preset, request.output, geometry)
         hybrid = request.memory.prompt_weight > 0

@@ -15,7 +15,11 @@ import torch
 from backbone.errors import FieldError
 from longlive_rag.config import OutputConfig, TakeRequest
 from longlive_rag.media.video import VideoWriter
-from longlive_rag.takes.writer import TakeRun, TakeWriter
+from longlive_rag.presets.geometry import backbone_id
+from longlive_rag.presets.preset import find_folder
+from longlive_rag.rights.provenance import Provenance
+from longlive_rag.takes.record import TakeRun
+from longlive_rag.takes.writer import TakeWriter
 from longlive_rag.timeline import Timeline
 from retrieval.selection import Selection, candidate_frames
 
@@ -88,6 +92,12 @@ def fill_disk(video: VideoWriter, room_bytes: int) -> None:
     video._file._file = FullDisk()
 
 
+def run_of(backbone: str, dtype: str = "float32", **facts: object) -> TakeRun:
+    """What takes are made with, as a pipeline that was opened from a folder says it."""
+    folder, threads = find_folder(backbone), torch.get_num_threads()
+    return TakeRun(backbone, folder, "cpu", dtype, threads, "fake", backbone_id=backbone_id(folder), **facts)  # type: ignore[arg-type]
+
+
 class FakePipeline:
     """Behaves as the real pipeline does towards the command line.
 
@@ -96,6 +106,7 @@ class FakePipeline:
         fail_at: block before which it raises `error`.
         error: what it raises there.
         parameters: of its transformer, which take no memory.
+        dtype: as which it was loaded.
     """
 
     def __init__(
@@ -104,13 +115,18 @@ class FakePipeline:
         fail_at: int = -1,
         error: BaseException | None = None,
         parameters: int = 1,
+        dtype: str = "float32",
     ):
         self.seconds_per_block, self.fail_at, self.error = seconds_per_block, fail_at, error
+        self.backbone, self.dtype = "", dtype
         self.transformer = torch.nn.Linear(parameters, 1, bias=False, device="meta")
 
     def check(self, request: TakeRequest) -> None:
         if request.output.height % 16:
             raise FieldError("height", request.output.height, "it must be a multiple of 16, such as 64")
+
+    def take_run(self, **facts: object) -> TakeRun:
+        return run_of(self.backbone, self.dtype, **facts)
 
     def unknown_words(self, prompt: str) -> list[str]:
         return [word for word in prompt.split() if word not in KNOWN_WORDS]
@@ -143,11 +159,13 @@ def write_backbone(folder: Path) -> Path:
     return folder
 
 
-def write_take(folder: Path, request: TakeRequest | None = None, **run: object) -> Path:
+def write_take(
+    folder: Path, request: TakeRequest | None = None, provenance: Provenance | None = None, **run: object
+) -> Path:
     """A finished take of stand-in frames."""
     request = request or make_request()
     facts = TakeRun("fake", folder, "cpu", "float32", 2, "philox", **run)  # type: ignore[arg-type]
-    writer = TakeWriter(folder, request, timeline_of(request), facts)
+    writer = TakeWriter(folder, request, timeline_of(request), facts, provenance=provenance)
     for block in blocks_of(request):
         writer.add(block)  # type: ignore[arg-type]
     writer.finish("finished")

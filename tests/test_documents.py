@@ -35,6 +35,13 @@ def refusal(content: Any) -> str:
     return str(error.value)
 
 
+def nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
 def changed(**changes: Any) -> dict[str, Any]:
     return {"request": json.loads(json.dumps(asdict(REQUEST))) | changes}
 
@@ -62,6 +69,8 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         ([], "take.json: it is a list; it should be an object"),
         ({"format": 2}, "take.json is of format 2; this version reads formats up to 1: install a newer longlive-rag"),
         (changed() | {"words": {"a": [None]}}, "take.json: words.a[0] is null; it should be a valid integer"),
+        (changed() | {"note": "\ud800"}, r"take.json: note holds no UTF-8 text: '\ud800'"),
+        (changed() | {"note": nested(5000)}, "take.json is nested too deeply"),
     ],
 )  # fmt: skip
 def test_refusals_name_the_key_its_value_and_what_would_be_right(content: Any, message: str) -> None:

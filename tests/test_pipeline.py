@@ -23,6 +23,7 @@ from longlive_rag import (
     TakeWriter,
 )
 from longlive_rag.config import Steering
+from longlive_rag.generation.noise import PhiloxNoise
 from longlive_rag.generation.rollout import Rollout
 from longlive_rag.presets.geometry import backbone_id
 from retrieval.pages import PageCache
@@ -245,11 +246,20 @@ def test_what_is_excluded_is_not_retrieved(pipe: LongLiveRAGPipeline) -> None:
     assert min(frames) == 4  # pixel frames 0..9 are shown in the first 0.6 s; they are latent frames 0..3
 
 
+def test_a_pipeline_says_what_its_takes_are_made_with(pipe: LongLiveRAGPipeline, pipeline_folder: Path) -> None:
+    run = LongLiveRAGPipeline.from_pretrained(pipeline_folder, dtype=torch.bfloat16).take_run("h264")
+    threads, identity = torch.get_num_threads(), backbone_id(pipeline_folder)
+    facts = (pipeline_folder, "cpu", "bfloat16", threads, PhiloxNoise.name, "h264")
+    assert run == TakeRun(str(pipeline_folder), *facts, backbone_id=identity)
+    with pytest.raises(ValueError, match="was not opened from a folder"):
+        pipe.take_run()
+
+
 def test_another_take_is_remembered(pipe: LongLiveRAGPipeline, pipeline_folder: Path, tmp_path: Path) -> None:
     opened = LongLiveRAGPipeline.from_pretrained(pipeline_folder)
     request = opened.request(PROMPT, seconds=2.0, seed=3)
     folder = tmp_path / "first"
-    run = TakeRun("random", pipeline_folder, "cpu", "float32", 1, "philox", backbone_id=backbone_id(pipeline_folder))
+    run = opened.take_run()
     take = TakeWriter(folder, request, opened.timeline(request), run)
     for block in opened.stream(request, stores=[take]):
         take.add(block)
@@ -299,7 +309,7 @@ def test_memory_is_steered_from_the_block_on_that_was_said(pipe):
 def test_a_remembered_take_goes_with_cues(pipe: LongLiveRAGPipeline, pipeline_folder: Path, tmp_path: Path) -> None:
     opened = LongLiveRAGPipeline.from_pretrained(pipeline_folder)
     shot = opened.request("a red circle walks in a meadow", seconds=2, seed=1)
-    run = TakeRun("random", pipeline_folder, "cpu", "float32", 1, "philox", backbone_id=backbone_id(pipeline_folder))
+    run = opened.take_run()
     writer = TakeWriter(tmp_path / "first", shot, opened.timeline(shot), run)
     for block in opened.stream(shot, stores=[writer]):
         writer.add(block)

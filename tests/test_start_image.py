@@ -12,7 +12,8 @@ from PIL import Image
 from backbone.vae import StreamingDecoder, encode_video
 from longlive_rag import LongLiveRAGPipeline, OutputConfig, TakeRun, TakeWriter
 from longlive_rag.media.start_image import read_start_image
-from longlive_rag.takes.folder import LATENTS, START_IMAGE, read_record
+from longlive_rag.takes.folder import LATENTS, START_IMAGE
+from longlive_rag.takes.record import read_record
 
 PROMPT = "a red circle walks in a meadow"
 OUTPUT = OutputConfig(height=32, width=48, upscale=2)
@@ -109,9 +110,9 @@ def test_the_picture_is_kept_in_the_take(pipe: LongLiveRAGPipeline, tmp_path: Pa
     first = next(blocks)
     assert take._claim is not None
     take._claim.store.close()  # killed
-    facts = read_record(folder)["start_image"]
-    assert facts["file"] == START_IMAGE
-    assert facts["fitted"] == "60x40, resized to 48x32"
+    facts = read_record(folder).start_image
+    assert facts.file == START_IMAGE
+    assert facts.fitted == "60x40, resized to 48x32"
     kept = np.asarray(Image.open(folder / START_IMAGE))
     assert np.array_equal(kept, read_start_image(tmp_path / "a.png", pipe.output).pixels)
     (tmp_path / "a.png").unlink()

@@ -63,17 +63,17 @@ def export(
     with refuse_bad_input(FLAGS):
         from longlive_rag.media.video import check_codec
         from longlive_rag.takes.export import open_excerpt
-        from longlive_rag.takes.folder import read_record
+        from longlive_rag.takes.record import read_record
         from longlive_rag.timecode import parse_timecode
 
         if not targets:
             raise ValueError("nothing to export; add --video, --frames, --stills, --sheet, --otio or --cues")
         for kind, path in targets.items():
             _check_target(kind, path, overwrite)
-        fps = read_record(folder)["video"]["fps"]
+        fps = read_record(folder).video.fps
         start_seconds = 0.0 if start is None else parse_timecode(start, fps)
         excerpt = open_excerpt(folder, start_seconds, None if end is None else parse_timecode(end, fps))
-        check_codec(codec or excerpt.record["video"]["codec"])
+        check_codec(codec or excerpt.record.video.codec)
         order = sorted(targets, key=lambda kind: kind != "stills")  # a range may turn out to have none
         written = {kind: _write(kind, excerpt, targets[kind], codec) for kind in order}
     if as_json:

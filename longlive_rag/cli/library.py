@@ -142,7 +142,7 @@ def _text_encoder(takes: Library, backbone: str | None) -> PromptUnits:
     from longlive_rag.presets.preset import find_folder
     from longlive_rag.sessions.opening import quiet_libraries
 
-    name = backbone or Counter(take.record["run"]["backbone"] for take in takes.takes).most_common(1)[0][0]
+    name = backbone or Counter(take.record.run.backbone for take in takes.takes).most_common(1)[0][0]
     try:
         folder = find_folder(name)
     except ValueError as error:
@@ -165,7 +165,7 @@ def _draw(found: Found, title: str, path: Path) -> None:
 
     tiles = []
     for hit in found.hits:
-        video = hit.take.folder / hit.take.record["video"]["file"]
+        video = hit.take.folder / hit.take.record.video.file
         (picture,) = read_frames(video, hit.shown, hit.shown + 1)
         words = f"{hit.similarity:.2f}  {hit.prompt}"
         where = f"{hit.take.folder.name} {timecode(hit.shown / hit.take.fps)}"

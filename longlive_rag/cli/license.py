@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -107,7 +108,7 @@ def show(path: Path, as_json: bool) -> None:
             raise ValueError(f"{path} does not exist; name a folder, a weight file, or one of {', '.join(BUILT_IN)}")
         rights = rights_of(path)
     if as_json:
-        click.echo(json.dumps([file.as_dict() for file in rights], indent=2, ensure_ascii=False))
+        click.echo(json.dumps([asdict(file) for file in rights], indent=2, ensure_ascii=False))
         return
     for file in rights:
         click.echo(f"{file.use:<11} {file.file}: {file.in_words}")
@@ -130,7 +131,7 @@ def report(take: Path, output: Path | None, as_json: bool, as_spdx: bool) -> Non
       longlive-rag license report takes/first --spdx -o takes/first.spdx.json
     """
     from longlive_rag.rights.bill import spdx_document
-    from longlive_rag.rights.report import facts, page
+    from longlive_rag.takes.rights_report import facts, page
     from retrieval.files import write_whole
 
     with refuse_bad_input():

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +16,7 @@ from longlive_rag.cli.errors import Failed, Stopped, one_line
 if TYPE_CHECKING:
     from longlive_rag.generation.block import Block
     from longlive_rag.sessions.making import TakeEnded, TakeJob
+    from longlive_rag.takes.record import TakeRecord
     from longlive_rag.takes.writer import TakeWriter
     from retrieval.budgets import PageCounters
 
@@ -28,7 +29,7 @@ def note(sentence: str) -> None:
     click.echo(f"Note: {sentence}.", err=True)
 
 
-def make(job: TakeJob) -> dict[str, Any]:
+def make(job: TakeJob) -> TakeRecord:
     """Make a take behind a progress bar; returns its record.
 
     Raises:
@@ -73,11 +74,11 @@ def kept(ended: TakeEnded) -> str:
     record, folder = ended.record, ended.folder
     if record is None:
         return f"{folder} has its video, but there was no room for its record"
-    video = record["video"]
-    if not video["frames"]:
+    video = record.video
+    if not video.frames:
         return "nothing was finished, so nothing was written"
-    there = f"kept the first {video['seconds']:.1f} s ({video['frames']} frames) in {folder / video['file']}"
-    return f"{there}; to continue: longlive-rag resume {folder}" if record["latents"] else there
+    there = f"kept the first {video.seconds:.1f} s ({video.frames} frames) in {folder / video.file}"
+    return f"{there}; to continue: longlive-rag resume {folder}" if record.latents else there
 
 
 def in_words(pages: PageCounters | None) -> str:
@@ -88,48 +89,49 @@ def in_words(pages: PageCounters | None) -> str:
     return f"{held}, {pages.remade} recomputed" if pages.remade else held
 
 
-def report(record: dict[str, Any], folder: Path, as_json: bool) -> None:
+def report(record: TakeRecord, folder: Path, as_json: bool) -> None:
     """Say what happened and where to look."""
     from longlive_rag.takes.folder import CONTACT_SHEET, MEMORY_MAP, RECORD
+    from longlive_rag.takes.record import plain
 
-    video, timings, memory = record["video"], record["timings"], record["memory"]
+    video, timings, memory = record.video, record.timings, record.memory
     paths = {
-        "video": folder / video["file"],
+        "video": folder / video.file,
         "contact_sheet": folder / CONTACT_SHEET,
         "memory_map": folder / MEMORY_MAP,
         "record": folder / RECORD,
     }
     if as_json:
         result = {
-            "status": record["status"],
+            "status": record.status,
             "take": str(folder),
             **{name: str(path) for name, path in paths.items()},
-            "frames": video["frames"],
-            "seconds": video["seconds"],
-            "generated_in_seconds": timings["seconds"],
-            "frames_per_second": timings["frames_per_second"],
-            "seconds_by_stage": timings["by_stage"],
-            **memory,
-            "cues": record["cues"],
-            "unknown_words": record["run"]["unknown_words"],
+            "frames": video.frames,
+            "seconds": video.seconds,
+            "generated_in_seconds": timings.seconds,
+            "frames_per_second": timings.frames_per_second,
+            "seconds_by_stage": timings.by_stage,
+            **plain(memory),
+            "cues": [plain(cue) for cue in record.cues],
+            "unknown_words": record.run.unknown_words,
         }
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
-    new = timings["new_frames"]
-    frames = f"{video['frames']} frames" if new == video["frames"] else f"{video['frames']} frames, {new} of them new"
+    new = timings.new_frames
+    frames = f"{video.frames} frames" if new == video.frames else f"{video.frames} frames, {new} of them new"
     click.echo(
-        f"{video['seconds']:g} s of video ({frames}) in {timings['seconds']:.1f} s: "
-        f"{timings['frames_per_second']:.1f} frames per second end to end"
+        f"{video.seconds:g} s of video ({frames}) in {timings.seconds:.1f} s: "
+        f"{timings.frames_per_second:.1f} frames per second end to end"
     )
-    retrieved = f"{memory['frames_retrieved']} past frames retrieved"
-    remembered = f"{retrieved} in {memory['blocks_with_memory']} of {video['blocks']} blocks"
-    click.echo(remembered if record["request"]["context"]["memory_frames"] else "memory was off")
-    if memory["frames_kept_out"]:
-        known = memory["frames_admitted"] + memory["frames_kept_out"]
-        views = len(memory["admitted"])
-        click.echo(f"memory kept {memory['frames_admitted']} of {known} frames: {views} first showings")
-    for cue in record["cues"]:
-        click.echo(f"cue {cue['cue']} took over at {cue['seconds']:.1f} s: {cue['prompt']}")
+    retrieved = f"{memory.frames_retrieved} past frames retrieved"
+    remembered = f"{retrieved} in {memory.blocks_with_memory} of {video.blocks} blocks"
+    click.echo(remembered if record.request.context.memory_frames else "memory was off")
+    if memory.admitted is not None and memory.frames_kept_out:
+        kept_frames = sum(after - first for first, after in memory.admitted)
+        known, views = kept_frames + memory.frames_kept_out, len(memory.admitted)
+        click.echo(f"memory kept {kept_frames} of {known} frames: {views} first showings")
+    for cue in record.cues:
+        click.echo(f"cue {cue.cue} took over at {cue.seconds:.1f} s: {cue.prompt}")
     labels = {"watch": "video", "frames": "contact_sheet", "memory": "memory_map", "how": "record"}
     for label, name in labels.items():
         click.echo(f"  {label:<7} {paths[name]}")

@@ -162,7 +162,7 @@ def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
             raise Failed(f"{error.strerror}; nothing was kept of {dest}") from error
     if as_json:
         made = {part: [str(path) for path in files] for part, files in done.made_from.items()}
-        rights = [file.as_dict() for file in done.rights]
+        rights = [asdict(file) for file in done.rights]
         found = {"folder": str(dest), "made_from": made, "left_out": list(done.left_out), "rights": rights}
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return

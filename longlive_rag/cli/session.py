@@ -6,7 +6,7 @@ import queue
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 import numpy as np
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from longlive_rag.generation.block import Block
     from longlive_rag.sessions.legs import Leg
     from longlive_rag.sessions.live import LiveTake
+    from longlive_rag.takes.record import TakeRecord
 
 HELP = (
     "Type what should be seen next; it takes over at the next block.",
@@ -49,7 +50,7 @@ class Session:
         self.console.say("Type what should be seen first.")
         return self._lines.get()
 
-    def run(self, leg: Leg, prompt: str | None = None) -> tuple[dict[str, Any], Leg]:
+    def run(self, leg: Leg, prompt: str | None = None) -> tuple[TakeRecord, Leg]:
         """Make segment after segment until the take is ended or has its full length.
 
         Args:

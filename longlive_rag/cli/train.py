@@ -158,7 +158,8 @@ def _frames_of(takes: tuple[Path, ...]) -> list[Any]:
     Raises:
         ValueError: if one holds none, or was made by another backbone than the first.
     """
-    from longlive_rag.takes.folder import LATENTS, RECORD, read_record
+    from longlive_rag.takes.folder import LATENTS, RECORD
+    from longlive_rag.takes.record import read_record
     from retrieval.store import LatentStore
     from retrieval.training import Held
 
@@ -168,7 +169,7 @@ def _frames_of(takes: tuple[Path, ...]) -> list[Any]:
         if not inside:
             raise ValueError(f"{path} is neither a take nor a folder of takes")
         folders += inside
-    made_by = {read_record(folder)["run"].get("backbone_id") for folder in folders}
+    made_by = {read_record(folder).run.backbone_id for folder in folders}
     if len(made_by) > 1:
         raise ValueError(f"the takes were made by {len(made_by)} different backbones; train an encoder on takes of one")
     stores = [LatentStore(folder / LATENTS) for folder in folders]

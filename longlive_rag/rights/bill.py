@@ -19,7 +19,7 @@ def spdx_document(report: dict[str, Any], now: datetime.datetime | None = None) 
     """The document of a take's facts.
 
     Args:
-        report: what `longlive_rag.rights.report.facts` returns.
+        report: what `longlive_rag.takes.rights_report.facts` returns.
         now: when the document is made; default the machine's time.
 
     Returns:

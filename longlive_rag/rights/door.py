@@ -75,7 +75,7 @@ class Door:
                 f"license policy {self._policy!r} does not allow {what}: it is not a file here, and has no record"
             )
         if what not in [each.file for each in self._without_file]:
-            self._without_file.append(FileRights(what, "", "unrecorded", None))
+            self._without_file.append(FileRights(what, "", "unrecorded", "unknown", None))
 
     @contextmanager
     def open(self) -> Iterator[None]:

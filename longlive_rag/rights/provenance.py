@@ -56,19 +56,6 @@ class Provenance:
         """What stands in the corner of the picture; None if nothing does."""
         return f"AI generated - {self.label}" if self.visible else None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for `take.json`."""
-        return {
-            "generated_by_ai": True,
-            "digital_source_type": DIGITAL_SOURCE,
-            "label": self.label,
-            "phase": self.phase,
-            "visible_label": self.visible_text,
-            "license_policy": self.policy,
-            "weights_allow": self.allowed_use,
-            "files": [file.as_dict() for file in self.files],
-        }
-
     def video_tags(self, model: str, seed: int) -> dict[str, str]:
         """Metadata of an MP4: a sentence for people (`comment`), and JSON for machines (`description`)."""
         phase = f", phase {self.phase}" if self.phase else ""

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from backbone.errors import FieldError
 from longlive_rag.rights.hashing import sha256
@@ -89,18 +89,15 @@ class FileRights:
         file: path inside its folder.
         sha256: now.
         standing: `recorded`; or `unrecorded`, `changed` (the record is for other bytes), `expired`.
+        use: what may be done with the file: what its record says if that stands, else unknown.
         record: None where there is none.
     """
 
     file: str
     sha256: str
     standing: Standing
+    use: Use
     record: LicenseRecord | None
-
-    @property
-    def use(self) -> Use:
-        """What may be done with the file: what its record says if that stands, else unknown."""
-        return self.record.use if self.record and self.standing == "recorded" else "unknown"
 
     @property
     def in_words(self) -> str:
@@ -110,11 +107,6 @@ class FileRights:
         facts = f"{self.record.terms} ({self.record.use}), looked up on {self.record.looked_up_on}"
         voided = {"changed": ", void because the file has changed", "expired": f", expired on {self.record.expires}"}
         return facts + voided.get(self.standing, "")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for `take.json`."""
-        record = asdict(self.record) if self.record else None
-        return {"file": self.file, "sha256": self.sha256, "standing": self.standing, "use": self.use, "record": record}
 
 
 def as_day(name: str, value: str) -> datetime.date:
@@ -214,7 +206,8 @@ def _rights(path: Path, folder: Path, records: Mapping[str, LicenseRecord], toda
         standing = "changed"
     elif record.expires is not None and as_day("expires", record.expires) < today:
         standing = "expired"
-    return FileRights(name, digest, standing, record)
+    use: Use = record.use if record and standing == "recorded" else "unknown"
+    return FileRights(name, digest, standing, use, record)
 
 
 def _evidence_stands(folder: Path, record: LicenseRecord) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from longlive_rag.config import CheckpointConfig, CheckpointMode, TakeRequest
 from longlive_rag.generation.directions import check_policy
@@ -15,27 +15,16 @@ from longlive_rag.media.video import safe_frames
 from longlive_rag.presets.geometry import read_geometry
 from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.policy import LicensePolicy, pick_policy
+from longlive_rag.rights.provenance import Provenance
 from longlive_rag.sessions.making import TakeJob, stored_bytes
 from longlive_rag.sessions.opening import Labels, Note, Opening, open_backbone, provenance_of
-from longlive_rag.takes.branch import (
-    backbone_of,
-    branched,
-    check_latents,
-    checkpoint_of,
-    copy_start,
-    extended,
-    request_of,
-    timeline_of,
-)
-from longlive_rag.takes.folder import VIDEO, TakeClaim, check_take_folder, estimate_bytes, read_record
+from longlive_rag.takes.branch import backbone_of, branched, check_latents, copy_start, extended, timeline_of
+from longlive_rag.takes.folder import VIDEO, TakeClaim, check_take_folder, estimate_bytes
+from longlive_rag.takes.record import Rights, TakeEvent, TakeRecord, TakeRun, read_record
 from longlive_rag.timeline import Timeline
 from longlive_rag.version import versions
 from retrieval.files import in_words
 from retrieval.store import DamagedError
-
-if TYPE_CHECKING:
-    from longlive_rag.rights.provenance import Provenance
-    from longlive_rag.takes.writer import TakeEvent, TakeRun
 
 
 @dataclass(frozen=True)
@@ -71,7 +60,7 @@ class OpenTake:
     """
 
     folder: Path
-    record: dict[str, Any]
+    record: TakeRecord
     request: TakeRequest
     timeline: Timeline
     preset: Preset
@@ -80,8 +69,8 @@ class OpenTake:
     @property
     def is_whole(self) -> bool:
         """Whether it is finished, and its video is all there."""
-        finished = self.record["status"] == "finished" and self.blocks >= self.timeline.blocks
-        return finished and safe_frames(self.folder / VIDEO) >= self.record["video"]["frames"]
+        finished = self.record.status == "finished" and self.blocks >= self.timeline.blocks
+        return finished and safe_frames(self.folder / VIDEO) >= self.record.video.frames
 
 
 def open_take(folder: Path, backbone: str | None = None) -> OpenTake:
@@ -92,7 +81,7 @@ def open_take(folder: Path, backbone: str | None = None) -> OpenTake:
     """
     record = read_record(folder)
     preset = backbone_of(record, folder, backbone)
-    request = request_of(record)
+    request = record.request
     check_policy(request.memory)
     try:
         store = check_latents(folder)
@@ -176,7 +165,7 @@ def _continued(
     """
     from longlive_rag.takes.writer import TakeWriter
 
-    checkpoints = checkpoint_of(take.record).changed(changes.checkpoint, changes.checkpoint_gib)
+    checkpoints = take.record.checkpoint_config.changed(changes.checkpoint, changes.checkpoint_gib)
     timeline = timeline_of(request, take.preset)
     provenance = provenance_like(take, changes.license_policy)
     check_room(folder, request, timeline, take, checkpoints)
@@ -186,7 +175,7 @@ def _continued(
         if prepare is not None:
             prepare()
             claim.store.adopt()
-        writer = TakeWriter(folder, request, timeline, run, checkpoint=checkpoints, claim=claim, event=event)
+        writer = TakeWriter(folder, request, timeline, run, 0, checkpoints, claim, event, provenance)
         writer.kept_remembered()
         yield TakeJob(pipe, request, writer)
 
@@ -195,8 +184,8 @@ def reopened(
     take: OpenTake, request: TakeRequest, device: str, prompt_embeds: Path | None, provenance: Provenance, note: Note
 ) -> tuple[Any, TakeRun]:
     """The take's backbone, loaded as it was when the take was begun; notes what is not as it was then."""
-    before = take.record["run"]
-    opening = Opening(device, before["dtype"], before["codec"], prompt_embeds)
+    before = take.record.run
+    opening = Opening(device, before.dtype, before.codec, prompt_embeds)  # type: ignore[arg-type]
     pipe, run = open_backbone(take.preset, request, opening, provenance, note)
     for difference in differences(take.record, run):
         note(f"{difference}; from here on the last bits may differ")
@@ -210,9 +199,9 @@ def provenance_like(take: OpenTake, license_policy: str | None) -> Provenance:
     Raises:
         LicenseError: if the policy does not allow one of the files.
     """
-    rights = take.record["rights"]
-    policy = max(pick_policy(license_policy), rights["license_policy"], key=get_args(LicensePolicy).index)
-    labels = Labels(policy, rights["label"] == "deliverable", rights["phase"], rights["visible_label"] is not None)
+    rights = take.record.rights or Rights.of(Provenance())
+    policy = max(pick_policy(license_policy), rights.license_policy, key=get_args(LicensePolicy).index)
+    labels = Labels(policy, rights.label == "deliverable", rights.phase, rights.visible_label is not None)
     return provenance_of(take.preset, labels)
 
 
@@ -225,7 +214,7 @@ def check_room(
         ValueError: saying how much is needed and how much there is.
     """
     geometry = read_geometry(take.preset, request.output, request.memory.encoder)
-    stored = stored_bytes(request, timeline, geometry, take.record["run"]["dtype"], checkpoints)
+    stored = stored_bytes(request, timeline, geometry, take.record.run.dtype, checkpoints)
     there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
     needed = max(0, estimate_bytes(request) + stored - there)
     where = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -234,14 +223,13 @@ def check_room(
         raise ValueError(f"no space left for {folder}: it needs about {in_words(needed)}, {in_words(free)} are free")
 
 
-def differences(record: dict[str, Any], run: TakeRun) -> list[str]:
+def differences(record: TakeRecord, run: TakeRun) -> list[str]:
     """What is not as it was when the take was begun."""
-    before, now = record["run"], versions()
-    pairs = [("device", before["device"], run.device), ("threads", before["threads"], run.threads)]
+    before, now = record.run, versions()
+    pairs = [("device", before.device.removesuffix(":0"), run.device), ("threads", before.threads, run.threads)]
     libraries = ("torch", "diffusers", "faiss-cpu", "numpy")  # NumPy draws the noise
-    pairs += [(name, record["versions"].get(name), now.get(name)) for name in libraries]
+    pairs += [(name, record.versions.get(name), now.get(name)) for name in libraries]
     found = [f"the take was begun with {name} {old}, this is {new}" for name, old, new in pairs if old != new]
-    batch = before.get("batch", 1)
-    if batch != run.batch:
-        found.append(f"the take was begun in a batch of {batch}, this is a batch of {run.batch}")
+    if before.batch != run.batch:
+        found.append(f"the take was begun in a batch of {before.batch}, this is a batch of {run.batch}")
     return found

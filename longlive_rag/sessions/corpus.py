@@ -12,8 +12,8 @@ from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.presets.preset import Preset
 from longlive_rag.sessions.side_by_side import make_together
 from longlive_rag.takes.branch import is_finished
-from longlive_rag.takes.folder import RECORD, check_take_folder, read_record
-from longlive_rag.takes.writer import TakeRun
+from longlive_rag.takes.folder import RECORD, check_take_folder
+from longlive_rag.takes.record import TakeRun, read_record
 
 NO_CHECKPOINTS = CheckpointConfig(gib=0)  # a corpus is read; who goes on with a take of it runs its commits again
 
@@ -36,7 +36,7 @@ def missing_takes(requests: Sequence[TakeRequest], folder: Path, preset: Preset)
 
 def check_not_finished(folder: Path) -> None:
     """Raise ValueError if a finished take is there; one that is half made may be replaced."""
-    if (folder / RECORD).exists() and read_record(folder)["status"] == "finished":
+    if (folder / RECORD).exists() and read_record(folder).status == "finished":
         raise ValueError(f"{folder} holds a finished take of something else; choose another folder, or remove it")
 
 

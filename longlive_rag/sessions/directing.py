@@ -6,7 +6,7 @@ import threading
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from longlive_rag.config import TakeRequest, check_seconds
 from longlive_rag.sessions.continuing import (
@@ -27,12 +27,13 @@ from longlive_rag.sessions.making import (
     reason_of,
 )
 from longlive_rag.sessions.opening import Note, open_backbone, provenance_of
-from longlive_rag.takes.branch import checkpoint_of, timeline_of
+from longlive_rag.takes.branch import timeline_of
 from longlive_rag.takes.folder import TakeClaim
 from longlive_rag.timecode import format_timecode
 
 if TYPE_CHECKING:
     from longlive_rag.generation.block import Block
+    from longlive_rag.takes.record import TakeRecord
     from longlive_rag.takes.writer import TakeWriter
 
 
@@ -62,7 +63,7 @@ def new_live_take(held: ExitStack, asked: NewTake, note: Note) -> Leg:
     claim, _, _ = claim_new_take(asked)
     held.enter_context(claim)
     pipe, run = open_backbone(asked.preset, asked.request, asked.opening, provenance, note)
-    return Leg(pipe, run, asked.folder, asked.request, "generated", asked.checkpoints, claim)
+    return Leg(pipe, run, provenance, asked.folder, asked.request, "generated", asked.checkpoints, claim)
 
 
 def continued_live_take(held: ExitStack, take: OpenTake, seconds: float, changes: Changes, note: Note) -> Leg:
@@ -77,12 +78,12 @@ def continued_live_take(held: ExitStack, take: OpenTake, seconds: float, changes
     """
     check_seconds(seconds, take.request.output.fps)
     request = replace(take.request, seconds=take.timeline.starts_at(take.blocks) + seconds)
-    checkpoints = checkpoint_of(take.record)
+    checkpoints = take.record.checkpoint_config
     provenance = provenance_like(take, changes.license_policy)
     check_room(take.folder, request, timeline_of(request, take.preset), take, checkpoints)
     claim = held.enter_context(TakeClaim(take.folder, resume=True))
     pipe, run = reopened(take, request, changes.device, changes.prompt_embeds, provenance, note)
-    return Leg(pipe, run, take.folder, request, "extended", checkpoints, claim)
+    return Leg(pipe, run, provenance, take.folder, request, "extended", checkpoints, claim)
 
 
 class LiveSession:
@@ -159,7 +160,7 @@ class LiveSession:
 
     # ---- from one thread ----
 
-    def run(self, leg: Leg, prompt: str | None = None) -> tuple[dict[str, Any], Leg]:
+    def run(self, leg: Leg, prompt: str | None = None) -> tuple[TakeRecord, Leg]:
         """Make leg after leg until the take is ended or as long as it may be.
 
         Args:
@@ -179,7 +180,7 @@ class LiveSession:
                 return record, leg
             leg, prompt = following, None
 
-    def _play(self, leg: Leg, prompt: str | None) -> tuple[dict[str, Any], Leg | None]:
+    def _play(self, leg: Leg, prompt: str | None) -> tuple[TakeRecord, Leg | None]:
         """Make a leg; returns its record and what comes after it."""
         writer = leg.writer()
         live = LiveTake(leg.pipe, leg.request, writer)

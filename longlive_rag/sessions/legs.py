@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longlive_rag.config import CheckpointConfig, TakeRequest
+from longlive_rag.rights.provenance import Provenance
 from longlive_rag.takes.branch import copy_start
-from longlive_rag.takes.folder import CHECKPOINTS, FILES, INPUTS, LATENTS, TakeClaim, read_record
-from longlive_rag.takes.writer import TakeEvent, TakeRun, TakeWriter
+from longlive_rag.takes.folder import CHECKPOINTS, FILES, INPUTS, LATENTS, TakeClaim
+from longlive_rag.takes.record import TakeEvent, TakeRun, read_record
+from longlive_rag.takes.writer import TakeWriter
 
 if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -22,7 +24,7 @@ class Leg:
     """A stretch of a session in one folder.
 
     Attributes:
-        pipe, run: what makes it.
+        pipe, run, provenance: what makes it, and under which terms.
         folder: of the take.
         request: what is asked for; its seconds are the most that it may last.
         event: for the take's history.
@@ -33,6 +35,7 @@ class Leg:
 
     pipe: LongLiveRAGPipeline
     run: TakeRun
+    provenance: Provenance
     folder: Path
     request: TakeRequest
     event: TakeEvent
@@ -50,6 +53,7 @@ class Leg:
             checkpoint=self.checkpoints,
             claim=self.claim,
             event=self.event,
+            provenance=self.provenance,
         )
 
     def branched(self, folder: Path, made: TakeRequest) -> Leg:

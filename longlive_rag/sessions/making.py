@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from longlive_rag.config import CheckpointConfig, TakeRequest
 from longlive_rag.generation.cues import cue_blocks, snapped
@@ -24,6 +24,7 @@ from longlive_rag.timeline import Timeline
 if TYPE_CHECKING:
     from longlive_rag.generation.block import Block
     from longlive_rag.pipeline import LongLiveRAGPipeline
+    from longlive_rag.takes.record import TakeRecord
     from longlive_rag.takes.writer import TakeWriter
 
 
@@ -37,7 +38,7 @@ class TakeEnded(Exception):
             finished, and then nothing was written.
     """
 
-    def __init__(self, reason: str, folder: Path, record: dict[str, Any] | None) -> None:
+    def __init__(self, reason: str, folder: Path, record: TakeRecord | None) -> None:
         super().__init__(reason, folder, record)  # all of them, so that it can come from another process
         self.reason, self.folder, self.record = reason, folder, record
 
@@ -87,7 +88,7 @@ class TakeJob:
     request: TakeRequest
     writer: TakeWriter
 
-    def run(self, on_block: Callable[[Block, TakeWriter], None]) -> dict[str, Any]:
+    def run(self, on_block: Callable[[Block, TakeWriter], None]) -> TakeRecord:
         """Make the take; returns its record.
 
         Args:
@@ -125,7 +126,9 @@ def new_take(asked: NewTake, note: Note) -> Iterator[TakeJob]:
         if picture is not None:
             note(f"start image: {picture.in_words}")
         pipe, run = open_backbone(asked.preset, request, asked.opening, provenance, note)
-        writer = TakeWriter(folder, request, timeline, run, checkpoint=asked.checkpoints, claim=claim)
+        writer = TakeWriter(
+            folder, request, timeline, run, checkpoint=asked.checkpoints, claim=claim, provenance=provenance
+        )
         yield TakeJob(pipe, request, writer)
 
 
@@ -187,10 +190,10 @@ def ending_well(*takes: TakeWriter) -> Iterator[None]:
         raise
 
 
-def check_finished(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+def check_finished(record: TakeRecord, folder: Path) -> TakeRecord:
     """The record of a take that was made to its end; raises TakeFailed if its last files found no room."""
-    if record["status"] != "finished":
-        raise TakeFailed(record["error"]["message"], folder, record)
+    if record.error is not None:
+        raise TakeFailed(record.error.message, folder, record)
     return record
 
 
@@ -199,7 +202,7 @@ def reason_of(error: BaseException) -> str:
     return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
 
 
-def _finish_failed(take: TakeWriter, error: BaseException) -> dict[str, Any] | None:
+def _finish_failed(take: TakeWriter, error: BaseException) -> TakeRecord | None:
     """Finish a take that gave out; None if there is no room even for its record."""
     try:
         return take.finish("failed", error)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from backbone.errors import FieldError
 from backbone.knobs import Knob, check_knobs
 from longlive_rag.config import TakeRequest
-from longlive_rag.presets.geometry import backbone_id, read_geometry
+from longlive_rag.presets.geometry import read_geometry
 from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.policy import enforce, pick_policy
 from longlive_rag.rights.provenance import Provenance
 
 if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline
-    from longlive_rag.takes.writer import TakeRun
+    from longlive_rag.takes.record import TakeRun
 
 DType = Literal["float32", "bfloat16"]
 Codec = Literal["vp9", "h264"]
@@ -116,27 +116,15 @@ def load_backbone(
     Raises:
         ValueError: if it can't be loaded here.
     """
-    from longlive_rag.generation.noise import PhiloxNoise
-    from longlive_rag.takes.writer import TakeRun
-    from longlive_rag.weights.load import load_pipeline, pick_device, use_threads
+    from longlive_rag.weights.load import load_pipeline, use_threads
 
     begin_s = time.perf_counter()
     if pipe is None:
         with quiet_libraries():
             pipe = load_pipeline(preset.name, opening.dtype, opening.device, provenance.policy, opening.prompt_embeds)
-    run = TakeRun(
-        backbone=preset.name,
-        folder=preset.folder,
-        device=str(pick_device(opening.device)),
-        dtype=opening.dtype,
-        threads=use_threads(pipe, threads),
-        noise=PhiloxNoise.name,
-        codec=opening.codec,
-        load_seconds=round(time.perf_counter() - begin_s, 3),
-        provenance=provenance,
-        backbone_id=backbone_id(preset.folder),
-    )
-    return pipe, run
+    pipe.backbone = preset.name
+    use_threads(pipe, threads)
+    return pipe, pipe.take_run(codec=opening.codec, load_seconds=round(time.perf_counter() - begin_s, 3))
 
 
 def check_cache_fits(preset: Preset, request: TakeRequest, opening: Opening) -> None:

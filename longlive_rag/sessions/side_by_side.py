@@ -11,7 +11,8 @@ from longlive_rag.generation.block import Block
 from longlive_rag.generation.noise import NoiseSource
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.sessions.making import TakeFailed, check_finished, ending_well
-from longlive_rag.takes.writer import TakeRun, TakeWriter
+from longlive_rag.takes.record import TakeRun
+from longlive_rag.takes.writer import TakeWriter
 from retrieval.memory import Choose
 
 

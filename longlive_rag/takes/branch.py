@@ -4,48 +4,21 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from backbone.config import ContextConfig, SamplerConfig
 from backbone.errors import FieldError
-from longlive_rag.config import CheckpointConfig, Cue, MemoryConfig, OutputConfig, Reseed, TakeRequest
+from longlive_rag.config import Cue, Reseed, TakeRequest
 from longlive_rag.media.video import VideoWriter, safe_frames
 from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.presets.preset import Preset, load_preset
-from longlive_rag.takes.folder import CHECKPOINTS, INPUTS, LATENTS, RECORD, VIDEO, read_record
+from longlive_rag.takes.folder import CHECKPOINTS, INPUTS, LATENTS, RECORD, VIDEO
+from longlive_rag.takes.record import Origin, TakeRecord, read_record, write_record
 from longlive_rag.timecode import format_timecode
 from longlive_rag.timeline import Timeline
-from retrieval.files import write_json
 from retrieval.store import LatentStore, block_numbers, copy_blocks
 
 LARGEST_SEED = 2**64 - 1
-
-
-def request_of(record: Mapping[str, Any]) -> TakeRequest:
-    """The request that a take's record holds.
-
-    Raises:
-        ValueError: if it is damaged, or from a version with other settings.
-    """
-    try:
-        asked = record["request"]
-        return TakeRequest(
-            prompt=asked["prompt"],
-            seconds=asked["seconds"],
-            cues=tuple(Cue(**cue) for cue in asked["cues"]),
-            seed=asked["seed"],
-            context=ContextConfig(**asked["context"]),
-            sampler=SamplerConfig(**asked["sampler"]),
-            memory=MemoryConfig(**asked["memory"]),
-            output=OutputConfig(**asked["output"]),
-            start_image=asked.get("start_image"),
-            reseeds=tuple(Reseed(**reseed) for reseed in asked.get("reseeds", ())),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"the take's record is damaged: its request can't be read ({error})") from error
 
 
 def is_finished(take: Path, request: TakeRequest, backbone_id: str) -> bool:
@@ -57,17 +30,10 @@ def is_finished(take: Path, request: TakeRequest, backbone_id: str) -> bool:
     if not (take / RECORD).exists():
         return False
     record = read_record(take)
-    same_weights = record["run"].get("backbone_id") == backbone_id
-    return record["status"] == "finished" and same_weights and request_of(record) == request
+    return record.status == "finished" and record.run.backbone_id == backbone_id and record.request == request
 
 
-def checkpoint_of(record: Mapping[str, Any]) -> CheckpointConfig:
-    """How the take of a record is made ready to be gone on with."""
-    facts = record.get("checkpoints")
-    return CheckpointConfig(facts["mode"], facts["gib"]) if facts else CheckpointConfig()
-
-
-def backbone_of(record: Mapping[str, Any], take: Path, named: str | None = None) -> Preset:
+def backbone_of(record: TakeRecord, take: Path, named: str | None = None) -> Preset:
     """The backbone that a take was made with, under its name, or else in the folder where it was.
 
     Args:
@@ -76,8 +42,8 @@ def backbone_of(record: Mapping[str, Any], take: Path, named: str | None = None)
     Raises:
         ValueError: if it isn't there, or what is there are other weights.
     """
-    run, found = record["run"], None
-    for name in [named] if named else dict.fromkeys([run["backbone"], run["folder"]]):
+    run, found = record.run, None
+    for name in [named] if named else dict.fromkeys([run.backbone, str(run.folder)]):
         try:
             found = load_preset(name)
         except ValueError as error:
@@ -85,15 +51,15 @@ def backbone_of(record: Mapping[str, Any], take: Path, named: str | None = None)
                 raise
             missing = error
             continue
-        if run.get("backbone_id") in (None, backbone_id(found.folder)):
-            return replace(found, name=run["backbone"]) if named is None else found
+        if run.backbone_id in (None, backbone_id(found.folder)):
+            return replace(found, name=run.backbone) if named is None else found
     if found is None:
         raise ValueError(
-            f"{take} was made with the backbone {run['backbone']!r}, which isn't here ({missing}); "
+            f"{take} was made with the backbone {run.backbone!r}, which isn't here ({missing}); "
             "name its folder with --backbone"
         )
     raise ValueError(
-        f"{take} was made with the backbone {run['backbone']!r}, but the weights in {found.folder} are others; "
+        f"{take} was made with the backbone {run.backbone!r}, but the weights in {found.folder} are others; "
         "name the folder of the right ones with --backbone"
     )
 
@@ -160,7 +126,7 @@ def branched(
 
 
 def copy_start(
-    parent: Path, record: Mapping[str, Any], folder: Path, request: TakeRequest, timeline: Timeline, blocks: int
+    parent: Path, record: TakeRecord, folder: Path, request: TakeRequest, timeline: Timeline, blocks: int
 ) -> None:
     """Make `folder` a take that holds the first blocks of another one, as files of its own, ready to be gone on with.
 
@@ -189,15 +155,15 @@ def copy_start(
 
 
 def _copy(
-    parent: Path, record: Mapping[str, Any], folder: Path, request: TakeRequest, timeline: Timeline, blocks: int
+    parent: Path, record: TakeRecord, folder: Path, request: TakeRequest, timeline: Timeline, blocks: int
 ) -> None:
     for name in INPUTS:
         if (parent / name).is_file():
             shutil.copyfile(parent / name, folder / name)
     output = request.output
-    origin = {"take": str(parent), "blocks": blocks, "at": format_timecode(timeline.starts_at(blocks))}
-    kept = {**record, "status": "running", "request": asdict(request), "branched_from": origin}
-    write_json(folder / RECORD, kept)
+    origin = Origin(take=str(parent), blocks=blocks, at=format_timecode(timeline.starts_at(blocks)))
+    changes = {"status": "running", "request": request, "branched_from": origin}
+    write_record(folder, record.model_copy(update=changes))
     copy_blocks(parent / LATENTS, folder / LATENTS, blocks)
     _copy_checkpoints(parent, folder, blocks)
     frames = min(timeline.pixels_of(blocks).start, safe_frames(parent / VIDEO))
@@ -208,7 +174,7 @@ def _copy(
             height=output.height,
             fps=output.fps,
             upscale=output.upscale,
-            codec=record["run"]["codec"],
+            codec=record.run.codec,
             begin=(parent / VIDEO, frames),
         ).close()
 

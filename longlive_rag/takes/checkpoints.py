@@ -19,6 +19,7 @@ from torch import Tensor
 
 from longlive_rag.config import CheckpointConfig, checkpoint_spacing
 from longlive_rag.generation.rollout import RolloutState
+from longlive_rag.takes.record import CheckpointFacts
 from longlive_rag.takes.tensor_files import read_tensors, write_tensors
 from retrieval.files import in_words
 from retrieval.pages import HeldPage, PagesHeld
@@ -137,15 +138,15 @@ class Checkpoints:
                     return number, read(number)
         return None
 
-    def facts(self) -> dict[str, Any]:
-        """Plain values, for `take.json`."""
-        return {
-            "mode": self.config.mode,
-            "gib": self.config.gib,
-            "after_blocks": self.numbers(),
-            "bytes": self.bytes,
-            "stopped": self.stopped,
-        }
+    def facts(self) -> CheckpointFacts:
+        """For the take's record."""
+        return CheckpointFacts(
+            mode=self.config.mode,
+            gib=self.config.gib,
+            after_blocks=tuple(self.numbers()),
+            bytes=self.bytes,
+            stopped=self.stopped,
+        )
 
     def _spacing(self, blocks: int) -> int:
         return checkpoint_spacing(blocks, self._every_blocks)

@@ -27,7 +27,7 @@ from backbone.errors import FieldError, Name
 from longlive_rag.config import Cue, Span, Steering, SteerVerb
 from longlive_rag.documents import Document, load_json, parse
 from longlive_rag.generation.cues import Schedule
-from longlive_rag.takes.folder import read_record
+from longlive_rag.takes.record import read_record
 from longlive_rag.timecode import CLOCK, SMPTE, format_timecode, parse_timecode
 from retrieval.files import write_whole
 
@@ -405,15 +405,10 @@ def _read_cue(entry: CueEntry, where: str, fps: int) -> CueLine | Steering:
 
 
 def _of_take(take: Path) -> CueFile:
-    record = read_record(take)
-    request = record["request"]
-    lines = [CueLine(request["prompt"], 0.0, "the prompt")]
-    lines += [
-        CueLine(cue["prompt"], float(cue["seconds"]), f"cue {number}")
-        for number, cue in enumerate(request["cues"], start=1)
-    ]
-    steering = tuple(Steering(**steer) for steer in request["memory"].get("steering", ()))
-    return CueFile(take, tuple(lines), float(request["seconds"]), steering)
+    request = read_record(take).request
+    lines = [CueLine(request.prompt, 0.0, "the prompt")]
+    lines += [CueLine(cue.prompt, cue.seconds, f"cue {number}") for number, cue in enumerate(request.cues, start=1)]
+    return CueFile(take, tuple(lines), request.seconds, request.memory.steering)
 
 
 def _checked(file: CueFile) -> CueFile:

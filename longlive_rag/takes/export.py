@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from longlive_rag.media.pictures import CueMark, FrameSampler, contact_sheet
 from longlive_rag.media.video import VideoWriter, copy_frames, count_frames, read_frames, read_tags
 from longlive_rag.rights.provenance import DIGITAL_SOURCE
-from longlive_rag.takes.folder import read_record
+from longlive_rag.takes.record import TakeRecord, read_record
 from longlive_rag.timecode import format_timecode
 from retrieval.files import appearing
 
@@ -47,44 +46,44 @@ class Excerpt:
 
     Attributes:
         take: its folder.
-        record: as in `take.json`.
+        record: the whole take's.
         frames: pixel frames, numbered in the take.
         video_frames: of the whole video.
     """
 
     take: Path
-    record: Mapping[str, Any]
+    record: TakeRecord
     frames: range
     video_frames: int
 
     @property
     def fps(self) -> int:
         """Frames a second."""
-        return int(self.record["video"]["fps"])
+        return self.record.video.fps
 
     @property
     def video(self) -> Path:
         """The take's video."""
-        return self.take / str(self.record["video"]["file"])
+        return self.take / self.record.video.file
 
     @property
     def seed(self) -> int:
         """Of the take."""
-        return int(self.record["request"]["seed"])
+        return self.record.request.seed
 
     @property
     def cues(self) -> list[CueFrame]:
         """Prompts that begin within the range, in order."""
-        found = [CueFrame(0, 0, 0, self.record["request"]["prompt"])]
-        for cue in self.record["cues"]:
-            found.append(CueFrame(cue["cue"], round(cue["seconds"] * self.fps), cue["block"], cue["prompt"]))
+        found = [CueFrame(0, 0, 0, self.record.request.prompt)]
+        for cue in self.record.cues:
+            found.append(CueFrame(cue.cue, round(cue.seconds * self.fps), cue.block, cue.prompt))
         return [cue for cue in found if cue.frame in self.frames]
 
     @property
     def prompt(self) -> str:
         """The words in charge at its first frame."""
-        begun = [cue["prompt"] for cue in self.record["cues"] if round(cue["seconds"] * self.fps) <= self.frames.start]
-        return begun[-1] if begun else str(self.record["request"]["prompt"])
+        begun = [cue.prompt for cue in self.record.cues if round(cue.seconds * self.fps) <= self.frames.start]
+        return begun[-1] if begun else self.record.request.prompt
 
     def pictures(self) -> Iterator[np.ndarray]:
         """Its frames, each [H, W, 3] uint8 RGB."""
@@ -107,11 +106,11 @@ def open_excerpt(take: Path, start_seconds: float = 0.0, end_seconds: float | No
     """A range of a take: every frame that is shown at some time from `start_seconds` to before `end_seconds`.
 
     Raises:
-        ValueError: if it is no take, it has no video yet, or the range isn't in it.
+        ValueError: if it is not a take, it has no video yet, or the range isn't in it.
     """
     record = read_record(take)
-    fps = record["video"]["fps"]
-    video = take / record["video"]["file"]
+    fps = record.video.fps
+    video = take / record.video.file
     count = count_frames(video) if video.is_file() else 0
     if not count:
         raise ValueError(f"{take} has no video yet")
@@ -137,12 +136,12 @@ def export_video(excerpt: Excerpt, path: Path, codec: str | None = None) -> bool
         Whether frames were copied as they are; else they were encoded again. Copied is what begins with a keyframe
         (there is one about every two seconds), if the codec is the take's.
     """
-    made = excerpt.record["video"]
+    made = excerpt.record.video
     path.parent.mkdir(parents=True, exist_ok=True)
     with appearing(path) as part:
-        copied = codec in (None, made["codec"]) and copy_frames(excerpt.video, part, excerpt.frames, excerpt.tags())
+        copied = codec in (None, made.codec) and copy_frames(excerpt.video, part, excerpt.frames, excerpt.tags())
         if not copied:
-            _encode(excerpt, part, codec or made["codec"])
+            _encode(excerpt, part, codec or made.codec)
     return copied
 
 
@@ -182,7 +181,7 @@ def export_sheet(excerpt: Excerpt, path: Path) -> None:
     first, fps = excerpt.frames.start, excerpt.fps
     marks = [CueMark(cue.frame / fps, cue.prompt) for cue in excerpt.cues if cue.number]
     facts = f"{format_timecode(first / fps)} to {format_timecode(excerpt.frames.stop / fps)} of {excerpt.take.name}, "
-    facts += f"{fps} frames a second, seed {excerpt.seed}, backbone {excerpt.record['run']['backbone']}"
+    facts += f"{fps} frames a second, seed {excerpt.seed}, backbone {excerpt.record.run.backbone}"
     shown = [(first + number, picture) for number, picture in sampler.frames()]
     save_picture(contact_sheet(shown, fps, excerpt.prompt, facts, marks), path, excerpt.tags())
 
@@ -215,16 +214,15 @@ def _write_pictures(folder: Path, named: Iterable[tuple[str, np.ndarray]], excer
 
 
 def _encode(excerpt: Excerpt, path: Path, codec: str) -> None:
-    made = excerpt.record["video"]
-    size = {"width": made["width"], "height": made["height"], "fps": excerpt.fps}
-    frames = excerpt.pictures()
-    with VideoWriter(path, **size, codec=codec, tags=excerpt.tags()) as video:
+    made = excerpt.record.video
+    frames, tags = excerpt.pictures(), excerpt.tags()
+    with VideoWriter(path, width=made.width, height=made.height, fps=made.fps, codec=codec, tags=tags) as video:
         while some := [frame for _, frame in zip(range(WRITTEN_AT_ONCE), frames, strict=False)]:
             video.write(np.stack(some))
 
 
-def _plain_tags(record: Mapping[str, Any]) -> dict[str, str]:
+def _plain_tags(record: TakeRecord) -> dict[str, str]:
     """For a video that has lost its metadata: at least that it was generated, and by what."""
-    model, seed = record["run"]["backbone"], record["request"]["seed"]
+    model, seed = record.run.backbone, record.request.seed
     facts = {"generated_by_ai": True, "digital_source_type": DIGITAL_SOURCE, "model": model, "seed": seed}
     return {"comment": f"Generated by AI: model {model}, seed {seed}", "description": json.dumps(facts)}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
 
 from longlive_rag.config import TakeRequest
 from retrieval.files import in_words
@@ -26,8 +24,6 @@ REMEMBERED = "remembered.safetensors"
 INPUTS = (START_IMAGE, REMEMBERED)
 FILES = (RECORD, VIDEO, CONTACT_SHEET, MEMORY_MAP)
 
-RECORD_FORMAT = 1
-RECORD_PARTS = {"status": str, "request": dict, "run": dict, "video": dict, "cues": list}  # what every record has
 RESERVE = ".reserve"
 RESERVE_BYTES = 256 * 1024
 PICTURES_BYTES = 2 * 1024 * 1024
@@ -128,31 +124,6 @@ def check_no_take_file(path: Path) -> None:
     """Raise ValueError if `path` is one of a take's own files, which nothing else may be written over."""
     if path.name in FILES and (path.parent / RECORD).is_file():
         raise ValueError(f"{path} belongs to the take in {path.parent}; choose another name")
-
-
-def read_record(take: Path) -> dict[str, Any]:
-    """A take's record.
-
-    Raises:
-        ValueError: if `take` is no take, or its record can't be read, or is from a newer version.
-    """
-    path = take / RECORD
-    if not path.is_file():
-        raise ValueError(f"{take} is no take: it has no {RECORD}")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        version = int(record["format"])
-        missing = [name for name, kind in RECORD_PARTS.items() if not isinstance(record.get(name), kind)]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if version > RECORD_FORMAT:
-        raise ValueError(
-            f"{path} is of format {version}; this version reads formats up to {RECORD_FORMAT}: "
-            "install a newer longlive-rag"
-        )
-    if missing:
-        raise ValueError(f"{path} is damaged: it has no {', '.join(missing)}")
-    return cast(dict[str, Any], record)
 
 
 def _holds_something(path: Path) -> bool:

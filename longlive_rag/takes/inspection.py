@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from longlive_rag.media.video import safe_frames
-from longlive_rag.takes.folder import LATENTS, VIDEO, read_record
+from longlive_rag.takes.folder import LATENTS, VIDEO
+from longlive_rag.takes.record import TakeRecord, read_record
 from retrieval.lock import is_being_written
 from retrieval.store import DamagedError, LatentStore, block_numbers
 
@@ -20,31 +21,31 @@ def describe(take: Path) -> dict[str, Any]:
         `embedding_dim`, `bytes`, and `damage`: None, or the first damaged `block` and a `message`.
 
     Raises:
-        ValueError: if it is no take, or its record is damaged.
+        ValueError: if it is not a take, or its record is damaged.
         FutureFormatError: if a newer version wrote a block.
     """
     record = read_record(take)
-    request, run = record["request"], record["run"]
+    request = record.request
     return {
         "take": str(take),
-        "status": record["status"],
-        "prompt": request["prompt"],
-        "backbone": run["backbone"],
-        "width": request["output"]["width"],
-        "height": request["output"]["height"],
-        "fps": request["output"]["fps"],
-        "seconds": request["seconds"],
+        "status": record.status,
+        "prompt": request.prompt,
+        "backbone": record.run.backbone,
+        "width": request.output.width,
+        "height": request.output.height,
+        "fps": request.output.fps,
+        "seconds": request.seconds,
         "frames": _frames_shown(take, record),
-        "cues": [cue["prompt"] for cue in record["cues"]],
+        "cues": [cue.prompt for cue in record.cues],
         "being_written": is_being_written(take / LATENTS),
         "latents": describe_latents(take / LATENTS),
     }
 
 
-def _frames_shown(take: Path, record: dict[str, Any]) -> int:
+def _frames_shown(take: Path, record: TakeRecord) -> int:
     """Of the video; the record of a take that is being made, or was killed, does not know them yet."""
     video = take / VIDEO
-    return safe_frames(video) if record["status"] == "running" and video.exists() else record["video"]["frames"]
+    return safe_frames(video) if record.status == "running" and video.exists() else record.video.frames
 
 
 def describe_latents(folder: Path) -> dict[str, Any] | None:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from backbone.errors import FieldError
 from longlive_rag.media.video import count_frames
 from longlive_rag.presets.preset import load_preset
-from longlive_rag.takes.folder import LATENTS, RECORD, read_record
+from longlive_rag.takes.folder import LATENTS, RECORD
+from longlive_rag.takes.record import TakeRecord, TakeRun, read_record
 from longlive_rag.timecode import parse_timecode
 from longlive_rag.timeline import Timeline
 from retrieval.index import FrameIndex
@@ -38,50 +39,49 @@ class LibraryTake:
 
     Attributes:
         folder: of the take.
-        record: as in `take.json`.
+        record: its record.
         frames: pixel frames of its video.
     """
 
     folder: Path
-    record: dict[str, Any]
+    record: TakeRecord
     frames: int
 
     @property
     def fps(self) -> int:
         """Frames a second."""
-        return int(self.record["video"]["fps"])
+        return self.record.video.fps
 
     @property
     def timeline(self) -> Timeline:
         """Blocks and frames of what was made."""
-        factor = self.record["video"].get("temporal_factor")
-        factor = load_preset(self.record["run"]["backbone"]).temporal_factor if factor is None else factor
-        return Timeline(self.frames, self.fps, self.record["request"]["context"]["frames_per_block"], factor)
+        factor = self.record.video.temporal_factor or load_preset(self.record.run.backbone).temporal_factor
+        return Timeline(self.frames, self.fps, self.record.request.context.frames_per_block, factor)
 
     @property
     def prompts(self) -> list[tuple[range, str]]:
         """Pixel frames that were made under each prompt, in order."""
-        starts = [(0, str(self.record["request"]["prompt"]))]
-        starts += [(round(cue["seconds"] * self.fps), str(cue["prompt"])) for cue in self.record["cues"]]
+        starts = [(0, self.record.request.prompt)]
+        starts += [(round(cue.seconds * self.fps), cue.prompt) for cue in self.record.cues]
         ends = [start for start, _ in starts[1:]] + [self.frames]
         spans = [(range(start, min(end, self.frames)), words) for (start, words), end in zip(starts, ends, strict=True)]
         return [(frames, words) for frames, words in spans if len(frames)]
 
     def describe(self) -> dict[str, Any]:
         """Its facts, as plain data."""
-        request, run, video = self.record["request"], self.record["run"], self.record["video"]
+        request, video = self.record.request, self.record.video
         return {
             "take": str(self.folder),
-            "status": self.record["status"],
-            "started": self.record["started"],
+            "status": self.record.status,
+            "started": self.record.started,
             "seconds": self.frames / self.fps,
-            "width": video["width"],
-            "height": video["height"],
+            "width": video.width,
+            "height": video.height,
             "fps": self.fps,
-            "backbone": run["backbone"],
-            "seed": request["seed"],
-            "prompt": request["prompt"],
-            "cues": [cue["prompt"] for cue in self.record["cues"]],
+            "backbone": self.record.run.backbone,
+            "seed": request.seed,
+            "prompt": request.prompt,
+            "cues": [cue.prompt for cue in self.record.cues],
         }
 
 
@@ -155,12 +155,8 @@ def open_library(root: Path) -> Library:
         inside[:] = sorted(name for name in inside if not name.startswith("."))
         if RECORD in files:
             try:
-                take = _open_take(Path(folder))
-                take.describe(), take.prompts  # what lists and searches will read
-                takes.append(take)
-            except KeyError as error:
-                left_out.append((Path(folder), f"its {RECORD} is damaged: it has no {error.args[0]}"))
-            except (ValueError, TypeError, OSError) as error:
+                takes.append(_open_take(Path(folder)))
+            except (ValueError, OSError) as error:
                 left_out.append((Path(folder), str(error)))
     return Library(tuple(takes), tuple(left_out))
 
@@ -277,18 +273,18 @@ def _comparable(asked: LibraryTake, take: LibraryTake, dim: int) -> tuple[Vector
     """A take's embeddings [N, D] where they may be compared, and why not all of them."""
     ours, theirs = asked.record, take.record
     none = np.empty((0, dim), np.float32)
-    if _identity(ours["run"]) != _identity(theirs["run"]):
-        return none, f"it is of another backbone ({theirs['run']['backbone']})"
-    if ours["request"]["memory"]["encoder"] != theirs["request"]["memory"]["encoder"]:
-        return none, f"its embeddings are of another encoder ({theirs['request']['memory']['encoder']})"
+    if _identity(ours.run) != _identity(theirs.run):
+        return none, f"it is of another backbone ({theirs.run.backbone})"
+    if ours.request.memory.encoder != theirs.request.memory.encoder:
+        return none, f"its embeddings are of another encoder ({theirs.request.memory.encoder})"
     stored, reason = _embeddings(take)
     if len(stored) and stored.shape[1] != dim:
         return none, f"its embeddings have {stored.shape[1]} dimensions, not {dim}"
     return (stored, reason) if len(stored) else (none, reason)
 
 
-def _identity(run: dict[str, Any]) -> str:
-    return str(run.get("backbone_id") or run["backbone"])
+def _identity(run: TakeRun) -> str:
+    return run.backbone_id or run.backbone
 
 
 def _embeddings(take: LibraryTake) -> tuple[Vectors, str]:
@@ -311,10 +307,9 @@ def _embeddings(take: LibraryTake) -> tuple[Vectors, str]:
 
 def _open_take(folder: Path) -> LibraryTake:
     record = read_record(folder)
-    video = record["video"]
-    frames = video["frames"]
-    if record["status"] == "running":  # it is being made, or was killed: the record does not know yet
-        path = folder / video["file"]
+    frames = record.video.frames
+    if record.status == "running":  # it is being made, or was killed: the record does not know yet
+        path = folder / record.video.file
         frames = count_frames(path) if path.is_file() else 0
     return LibraryTake(folder, record, frames)
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from longlive_rag.takes.export import CueFrame, Excerpt
 from longlive_rag.takes.folder import LATENTS
+from longlive_rag.takes.record import plain
 from longlive_rag.timecode import format_timecode
 from retrieval.files import write_json
 from retrieval.store import block_path
@@ -35,13 +36,13 @@ def write_timeline(excerpt: Excerpt, path: Path) -> None:
 
 def timeline_of(excerpt: Excerpt, folder: Path) -> dict[str, Any]:
     """The timeline as it stands in an `.otio` file in `folder`."""
-    name, run = excerpt.take.resolve().name, excerpt.record["run"]
+    name, run = excerpt.take.resolve().name, excerpt.record.run
     facts = {
         "take": str(excerpt.take.resolve()),
-        "backbone": run["backbone"],
-        "backbone_id": run.get("backbone_id"),
+        "backbone": run.backbone,
+        "backbone_id": run.backbone_id,
         "seed": excerpt.seed,
-        "rights": excerpt.record.get("rights"),
+        "rights": plain(rights) if (rights := excerpt.record.rights) else None,
     }
     media = {
         "OTIO_SCHEMA": "ExternalReference.1",

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,8 @@ from backbone.errors import FieldError
 from longlive_rag.config import OutputConfig
 from longlive_rag.presets.geometry import Geometry, backbone_id
 from longlive_rag.presets.preset import Preset
-from longlive_rag.takes.folder import LATENTS, read_record
+from longlive_rag.takes.folder import LATENTS
+from longlive_rag.takes.record import TakeRecord, read_record
 from longlive_rag.timecode import parse_timecode
 from longlive_rag.timeline import Timeline
 from retrieval.store import LatentStore
@@ -69,23 +69,23 @@ def _find(spec: str, preset: Preset, output: OutputConfig, geometry: Geometry) -
         raise FieldError("remember", spec, "it must be TAKE or TAKE@FROM-TO, such as takes/first@2-6")
     take = Path(match["take"])
     record = read_record(take)
-    run = record["run"]
-    if run.get("backbone_id") not in (None, backbone_id(preset.folder)):
-        shown = f"{spec!r}, a take of another backbone ({run['backbone']})"
+    run = record.run
+    if run.backbone_id not in (None, backbone_id(preset.folder)):
+        shown = f"{spec!r}, a take of another backbone ({run.backbone})"
         raise FieldError("remember", spec, f"this one is {preset.name}", shown)
     store = LatentStore(take / LATENTS)
     shape = store.record(0).latents.shape[1:]
     if shape != geometry.latent_shape:
-        made = record["request"]["output"]
-        shown = f"{spec!r}, a take of {made['width']}x{made['height']} pixels"
+        made = record.request.output
+        shown = f"{spec!r}, a take of {made.width}x{made.height} pixels"
         raise FieldError("remember", spec, f"this one has {output.width}x{output.height}", shown)
     return RememberedSpan(take, _frames(spec, match, record, store, preset))
 
 
-def _frames(spec: str, match: re.Match[str], record: dict[str, Any], store: LatentStore, preset: Preset) -> range:
+def _frames(spec: str, match: re.Match[str], record: TakeRecord, store: LatentStore, preset: Preset) -> range:
     if match["start"] is None:
         return range(store.frames)
-    fps = record["request"]["output"]["fps"]
+    fps = record.request.output.fps
     timeline = Timeline(1, fps, store.frames_per_block, preset.temporal_factor)
     seconds = timeline.second_of(store.frames)
     try:

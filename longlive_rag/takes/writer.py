@@ -7,10 +7,10 @@ import shutil
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,21 +28,35 @@ from longlive_rag.takes.folder import (
     INPUTS,
     LATENTS,
     MEMORY_MAP,
-    RECORD,
-    RECORD_FORMAT,
     REMEMBERED,
     RESERVE,
     RESERVE_BYTES,
     START_IMAGE,
     VIDEO,
     TakeClaim,
-    read_record,
 )  # fmt: skip
 from longlive_rag.takes.interrupts import uninterrupted
+from longlive_rag.takes.record import (
+    CueFacts,
+    Failure,
+    HistoryEntry,
+    LatentsFacts,
+    MemoryFacts,
+    Rights,
+    StartImageFacts,
+    TakeEvent,
+    TakeRecord,
+    TakeRun,
+    TakeStatus,
+    Timings,
+    VideoFacts,
+    read_record,
+    write_record,
+)
 from longlive_rag.timeline import Timeline
 from longlive_rag.version import versions
 from retrieval.budgets import PageCounters
-from retrieval.files import appearing, write_json
+from retrieval.files import appearing
 from retrieval.selection import Selection, selection_of
 from retrieval.store import BlockRecord, LatentWriter
 
@@ -50,46 +64,6 @@ if TYPE_CHECKING:
     from longlive_rag.generation.block import Block
     from longlive_rag.generation.rollout import RememberedFrames
     from longlive_rag.takes.checkpoints import Checkpoints
-
-TakeStatus = Literal["running", "finished", "interrupted", "failed"]
-TakeEvent = Literal["generated", "resumed", "extended", "branched"]
-
-
-@dataclass(frozen=True)
-class TakeRun:
-    """What a take was made with, beyond its request.
-
-    Attributes:
-        backbone: its name, as the user knows it.
-        folder: the pipeline folder.
-        device, dtype: where and in which precision the backbone ran.
-        threads: of the CPU, for one operation.
-        batch: how many takes were made side by side; the last bits depend on it.
-        noise: name of the noise source.
-        codec: of the video, a key of `CODECS`.
-        load_seconds: time until the backbone was ready.
-        unknown_words: words of the prompts that the backbone has never read, by prompt.
-        provenance: terms of the weights, and what the output is labelled as; left out, the folder's records.
-        backbone_id: tells one backbone's latents from another's; see `geometry.backbone_id`.
-    """
-
-    backbone: str
-    folder: Path
-    device: str
-    dtype: str
-    threads: int
-    noise: str
-    codec: str = "vp9"
-    load_seconds: float = 0.0
-    unknown_words: dict[str, list[str]] = field(default_factory=dict)
-    backbone_id: str | None = None
-    provenance: Provenance | None = None
-    batch: int = 1
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values; provenance has a place of its own in the record."""
-        facts = {name: value for name, value in asdict(self).items() if name != "provenance"}
-        return {**facts, "folder": str(self.folder)}
 
 
 class TakeWriter:
@@ -108,12 +82,13 @@ class TakeWriter:
         claim: of the folder, where it was made before; `finish` releases it.
         event: what is done to the take, for its history: generated, resumed, extended or branched. All but the first
             go on with the take that is there; hand it to `stream` as its store.
+        provenance: terms of the weights, and what the output is labelled as; left out, the folder's records.
 
     Attributes:
         frames_before: pixel frames of an earlier run that the video keeps.
 
     Raises:
-        ValueError: if it is gone on with, but another process is writing it, or there is no take.
+        ValueError: if it is gone on with, but another process is writing it, or there is not a take.
     """
 
     def __init__(
@@ -126,14 +101,15 @@ class TakeWriter:
         checkpoint: CheckpointConfig | None = None,
         claim: TakeClaim | None = None,
         event: TakeEvent = "generated",
+        provenance: Provenance | None = None,
     ) -> None:
         self.folder = folder
         self._request, self._timeline, self._run, self._item = request, timeline, run, item
-        self._provenance = run.provenance or recorded_provenance(run.folder)
+        self._provenance = provenance or recorded_provenance(run.folder)
         self._checkpoint = checkpoint or CheckpointConfig()
         self._event = event
         self._went_on = event != "generated"
-        self._before: dict[str, Any] = read_record(folder) if self._went_on else {}
+        self._before = read_record(folder) if self._went_on else None
         self._claim = claim or (TakeClaim(folder, resume=True) if self._went_on else None)
         self._checkpoints: Checkpoints | None = None
         self._video: VideoWriter | None = None
@@ -279,7 +255,7 @@ class TakeWriter:
             if self.frames_before and self._video is None:
                 self._video = self._open()
             if self._begun and self._end_s is None:
-                write_json(self.folder / RECORD, self._record("running"))
+                write_record(self.folder, self._record("running"))
 
     def save(self) -> None:
         """Draw the pictures and write the record as of now; the take goes on."""
@@ -287,9 +263,9 @@ class TakeWriter:
             if self._video is not None:
                 self._frames_kept = self._timeline.pixels_of(self._blocks - 1).stop
                 self._draw()
-                write_json(self.folder / RECORD, self._record("running"))
+                write_record(self.folder, self._record("running"))
 
-    def finish(self, status: TakeStatus, error: BaseException | None = None) -> dict[str, Any]:
+    def finish(self, status: TakeStatus, error: BaseException | None = None) -> TakeRecord:
         """Finish the video, draw the pictures and write the record; Ctrl-C has no effect meanwhile.
 
         Args:
@@ -311,7 +287,7 @@ class TakeWriter:
                 if self._claim is not None:
                     self._claim.release()
 
-    def _finish(self, status: TakeStatus, error: BaseException | None, begin_s: float) -> dict[str, Any]:
+    def _finish(self, status: TakeStatus, error: BaseException | None, begin_s: float) -> TakeRecord:
         if self._video is not None:
             self._frames_kept = self._video.close()
         elif self._went_on:
@@ -330,7 +306,7 @@ class TakeWriter:
             status, error = ("failed", full) if status == "finished" else (status, error or full)
         (self.folder / RESERVE).unlink(missing_ok=True)
         record = self._record(status, error)
-        write_json(self.folder / RECORD, record)
+        write_record(self.folder, record)
         return record
 
     def _begin(self) -> None:
@@ -347,7 +323,7 @@ class TakeWriter:
         self._begun = True
         if not self._went_on:
             self._replace_old()
-        write_json(self.folder / RECORD, self._record("running"))
+        write_record(self.folder, self._record("running"))
 
     def _replace_old(self) -> None:
         """Until the new record is there, the old one says what the folder holds, so its blocks go from the last on."""
@@ -430,46 +406,48 @@ class TakeWriter:
         for stage, value in seconds.items():
             self._stage_seconds[stage] = self._stage_seconds.get(stage, 0.0) + value
 
-    def _record(self, status: TakeStatus, error: BaseException | None = None) -> dict[str, Any]:
+    def _record(self, status: TakeStatus, error: BaseException | None = None) -> TakeRecord:
         total_s = (self._end_s or time.perf_counter()) - self._start_s
-        started = self._started_at.isoformat(timespec="seconds")
+        started, before = self._started_at.isoformat(timespec="seconds"), self._before
         new_frames = self._frames_kept - self.frames_before
-        record = {
-            "format": RECORD_FORMAT,
-            "status": status,
-            "started": self._before.get("started") or started,
-            "request": asdict(self._request),
-            "run": self._run.as_dict(),
-            "rights": self._provenance.as_dict(),
-            "versions": versions(),
-            "video": self._video_facts(),
-            "cues": self._cue_facts(),
-            "memory": {
-                "frames_retrieved": self.frames_retrieved,
-                "blocks_with_memory": len(self._selections),
-                **self._admission_facts(),
-                "pages": self._pages.as_dict() if self._pages else None,
-            },
-            "latents": {"folder": LATENTS, "blocks": self.blocks} if self.blocks else None,
-            "checkpoints": self._checkpoints.facts() if self._checkpoints else None,
-            "start_image": self._start_image_facts(),
-            "branched_from": self._before.get("branched_from"),
-            "history": [
-                *self._before.get("history", []),
-                {"what": self._event, "started": started, "from_block": self._first_block},
-            ],
-            "timings": {
-                "seconds": round(total_s, 3),
-                "new_frames": new_frames,
-                "frames_per_second": round(new_frames / total_s, 3) if new_frames > 0 else 0.0,
-                "by_stage": {stage: round(value, 4) for stage, value in self._stage_seconds.items()},
-            },
-            "selections": [asdict(selection) for selection in self._selections],
-        }
-        if error is not None:
-            trace = "".join(traceback.format_exception(error))
-            record["error"] = {"message": f"{type(error).__name__}: {error}", "traceback": trace}
-        return record
+        event = HistoryEntry(what=self._event, started=started, from_block=self._first_block)
+        record = TakeRecord(
+            format=TakeRecord.FORMAT,
+            status=status,
+            started=before.started if before else started,
+            request=self._request,
+            run=self._run,
+            rights=Rights.of(self._provenance),
+            versions=versions(),
+            video=self._video_facts(),
+            cues=self._cue_facts(),
+            memory=self._memory_facts(),
+            latents=LatentsFacts(folder=LATENTS, blocks=self.blocks) if self.blocks else None,
+            checkpoints=self._checkpoints.facts() if self._checkpoints else None,
+            start_image=self._start_image_facts(),
+            branched_from=before.branched_from if before else None,
+            history=(*(before.history if before else ()), event),
+            timings=Timings(
+                seconds=round(total_s, 3),
+                new_frames=new_frames,
+                frames_per_second=round(new_frames / total_s, 3) if new_frames > 0 else 0.0,
+                by_stage={stage: round(value, 4) for stage, value in self._stage_seconds.items()},
+            ),
+            selections=tuple(self._selections),
+        )
+        if error is None:
+            return record
+        trace = "".join(traceback.format_exception(error))
+        return record.model_copy(update={"error": Failure(message=f"{type(error).__name__}: {error}", traceback=trace)})
+
+    def _memory_facts(self) -> MemoryFacts:
+        pages = self._pages
+        return MemoryFacts(
+            frames_retrieved=self.frames_retrieved,
+            blocks_with_memory=len(self._selections),
+            **self._admission_facts(),
+            pages=replace(pages, seconds_waited=round(pages.seconds_waited, 4)) if pages else None,
+        )
 
     def _admission_facts(self) -> dict[str, Any]:
         """What entered memory and what was kept out, the sink apart; None where it is not known."""
@@ -481,50 +459,47 @@ class TakeWriter:
         return {
             "frames_admitted": len(admitted),
             "frames_kept_out": max(0, made - context.sink_frames) - len(admitted),
-            "admitted": runs(admitted),
+            "admitted": tuple(runs(admitted)),
         }
 
-    def _start_image_facts(self) -> dict[str, Any] | None:
+    def _start_image_facts(self) -> StartImageFacts | None:
         if self._start_image is None:
-            return cast("dict[str, Any] | None", self._before.get("start_image"))
-        pixels = self._start_image.pixels
-        return {
-            "file": START_IMAGE,
-            "sha256_of_pixels": hashlib.sha256(pixels.tobytes()).hexdigest(),
-            "fitted": self._start_image.in_words,
-        }
+            return self._before.start_image if self._before else None
+        return StartImageFacts(
+            file=START_IMAGE,
+            sha256_of_pixels=hashlib.sha256(self._start_image.pixels.tobytes()).hexdigest(),
+            fitted=self._start_image.in_words,
+        )
 
-    def _video_facts(self) -> dict[str, Any]:
+    def _video_facts(self) -> VideoFacts:
         output, codec = self._request.output, CODECS[self._run.codec]
-        return {
-            "file": VIDEO,
-            "codec": self._run.codec,
-            "encoder": codec.encoder,
-            "encoder_license": codec.license,
-            "width": output.width * output.upscale,
-            "height": output.height * output.upscale,
-            "fps": output.fps,
-            "frames": self._frames_kept,
-            "seconds": self._frames_kept / output.fps,
-            "blocks": self._blocks,
-            "temporal_factor": self._timeline.temporal_factor,
-        }
+        return VideoFacts(
+            file=VIDEO,
+            codec=self._run.codec,
+            encoder=codec.encoder,
+            encoder_license=codec.license,
+            width=output.width * output.upscale,
+            height=output.height * output.upscale,
+            fps=output.fps,
+            frames=self._frames_kept,
+            seconds=self._frames_kept / output.fps,
+            blocks=self._blocks,
+            temporal_factor=self._timeline.temporal_factor,
+        )
 
-    def _cue_facts(self) -> list[dict[str, Any]]:
-        facts = []
-        for number, cue in enumerate(self._request.cues, start=1):
-            block = self._timeline.cue_block(cue.seconds)
-            facts.append(
-                {
-                    "cue": number,
-                    "prompt": cue.prompt,
-                    "asked_seconds": cue.seconds,
-                    "seconds": self._timeline.starts_at(block),
-                    "block": block,
-                    "reached": block < self._blocks,
-                }
+    def _cue_facts(self) -> tuple[CueFacts, ...]:
+        blocks = [self._timeline.cue_block(cue.seconds) for cue in self._request.cues]
+        return tuple(
+            CueFacts(
+                cue=number,
+                prompt=cue.prompt,
+                asked_seconds=cue.seconds,
+                seconds=self._timeline.starts_at(block),
+                block=block,
+                reached=block < self._blocks,
             )
-        return facts
+            for number, (cue, block) in enumerate(zip(self._request.cues, blocks, strict=True), start=1)
+        )
 
 
 def _of_this_take(selections: Sequence[Selection]) -> list[Selection]:

@@ -47,6 +47,6 @@ def fake_pipeline(monkeypatch):
     from longlive_rag.weights import load
 
     def use(**settings: object) -> None:
-        monkeypatch.setattr(load, "load_pipeline", lambda *_: FakePipeline(**settings))
+        monkeypatch.setattr(load, "load_pipeline", lambda _, dtype, *__: FakePipeline(dtype=dtype, **settings))
 
     return use

@@ -21,7 +21,7 @@ import pytest
 
 from longlive_rag.media.video import read_frames
 from longlive_rag.sessions.directing import LiveSession
-from longlive_rag.takes.folder import read_record
+from longlive_rag.takes.record import read_record
 from retrieval.store import LatentStore, block_numbers
 
 ROOT = Path(__file__).parents[2]
@@ -119,14 +119,14 @@ def test_a_session_at_a_terminal(pipeline_folder, tmp_path):
     assert "\u2580" in driver.text
     assert "Traceback" not in driver.text
     record = read_record(tmp_path / "live")
-    (cue,) = record["cues"]
-    assert (record["status"], cue["prompt"]) == ("finished", OTHER)
-    (told,) = record["request"]["memory"]["steering"]
-    assert (told["verb"], told["start"], told["end"]) == ("pin", 0.0, 1.0)
+    (cue,) = record.cues
+    assert (record.status, cue.prompt) == ("finished", OTHER)
+    (told,) = record.request.memory.steering
+    assert (told.verb, told.start, told.end) == ("pin", 0.0, 1.0)
     # what was typed while a block was made waited for that block, and for its own, recache included
-    assert cue["block"] <= newest_stored + 3
+    assert cue.block <= newest_stored + 3
     store = LatentStore(tmp_path / "live" / "latents")
-    seconds = [sum(store.record(block).seconds.values()) for block in (cue["block"] - 1, cue["block"])]
+    seconds = [sum(store.record(block).seconds.values()) for block in (cue.block - 1, cue.block)]
     assert waited <= 2 * sum(seconds) + 1
     generate_again("live", "again", pipeline_folder, tmp_path, "--seed", "5")
     assert_same(tmp_path / "live", tmp_path / "again")
@@ -164,8 +164,8 @@ def test_undo_and_branch(pipeline_folder, tmp_path):
     assert (tmp_path / "takes" / "live" / "notes.txt").read_text() == "mine"
     live, other = (tmp_path / "takes" / name for name in ("live", "other"))
     records = [read_record(take) for take in (live, other)]
-    assert [record["status"] for record in records] == ["finished", "finished"]
-    assert [[cue["prompt"] for cue in record["cues"]] for record in records] == [
+    assert [record.status for record in records] == ["finished", "finished"]
+    assert [[cue.prompt for cue in record.cues] for record in records] == [
         ["a green triangle sleeps"],
         ["a green triangle sleeps", "a yellow star walks"],
     ]
@@ -184,8 +184,8 @@ def test_a_take_is_gone_on_with_from_a_script(pipeline_folder, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     record = read_record(tmp_path / "take")
-    assert [cue["prompt"] for cue in record["cues"]] == [OTHER]
-    assert record["video"]["seconds"] == record["request"]["seconds"] == 2.0625 + 2
+    assert [cue.prompt for cue in record.cues] == [OTHER]
+    assert record.video.seconds == record.request.seconds == 2.0625 + 2
     generate_again("take", "again", pipeline_folder, tmp_path)
     assert_same(tmp_path / "take", tmp_path / "again")
     refused = subprocess.run(

@@ -73,8 +73,9 @@ def test_drift_of_a_take_is_measured_by_what_its_backbone_has(command, tmp_path)
     def take(name: str, backbone: str) -> Path:
         (tmp_path / name).mkdir()
         write_clip(tmp_path / name / "video.mp4", character(12.0))
-        record = {"format": 1, "status": "finished", "request": {}, "run": {"backbone": backbone}, "cues": []}
-        (tmp_path / name / "take.json").write_text(json.dumps({**record, "video": {"frames": 12 * FPS}}))
+        record = json.loads((ROOT / "tests" / "takes" / "samples" / "native" / "take.json").read_text())
+        record["run"]["backbone"], record["video"]["frames"] = backbone, 12 * FPS
+        (tmp_path / name / "take.json").write_text(json.dumps(record))
         return tmp_path / name
 
     ours, theirs = take("ours", "tiny-world"), take("theirs", "models/longlive")

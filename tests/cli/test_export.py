@@ -81,6 +81,6 @@ def test_what_is_there_is_replaced_only_when_asked(command, take, tmp_path):
 
 def test_what_is_no_take(command, take, tmp_path):
     result = command("take", "export", tmp_path, "--sheet", tmp_path / "sheet.png")
-    assert (result.code, result.err) == (2, f"Error: {tmp_path} is no take: it has no take.json\n")
+    assert (result.code, result.err) == (2, f"Error: {tmp_path} is not a take: it has no take.json\n")
     (take / "video.mp4").unlink()
     assert "has no video yet" in command("take", "export", take, "--sheet", tmp_path / "sheet.png").err

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from longlive_rag.media.video import count_frames, read_frames
-from longlive_rag.takes.folder import CHECKPOINTS, LATENTS, VIDEO, TakeClaim, read_record
+from longlive_rag.takes.folder import CHECKPOINTS, LATENTS, VIDEO, TakeClaim
+from longlive_rag.takes.record import read_record
 from retrieval import files
 from retrieval.store import LatentStore
 
@@ -93,9 +94,9 @@ def test_extend_and_branch_say_what_they_did(command, whole, tmp_path):
     assert f"the first 2.8125 s are those of {folder}" in result.err
     assert count_frames(target / VIDEO) == 80
     record = read_record(target)
-    assert record["branched_from"]["at"] == "0:02.8125"
-    assert record["checkpoints"]["mode"] == "light"
-    assert record["history"][-1]["what"] == "branched"
+    assert record.branched_from.at == "0:02.8125"
+    assert record.checkpoints.mode == "light"
+    assert record.history[-1].what == "branched"
     first = zip(read_frames(target / VIDEO), read_frames(folder / VIDEO), strict=True)
     assert [np.array_equal(a, b) for a, b in first].index(False) == 45
 
@@ -103,7 +104,7 @@ def test_extend_and_branch_say_what_they_did(command, whole, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["resume", "nowhere"], "nowhere is no take: it has no take.json"),
+        (["resume", "nowhere"], "nowhere is not a take: it has no take.json"),
         (["resume", "TAKE", "--backbone", "nowhere"], "backbone 'nowhere' is neither a known name nor a folder"),
         (["resume", "TAKE", "--checkpoint-gib", "-1"], "--checkpoint-gib is -1; it must be a number of GiB, 0 or more"),
         (["resume", "TAKE", "--checkpoint", "often"], "'often' is not one of 'exact', 'light'"),
@@ -189,7 +190,7 @@ def test_a_disk_that_fills_up(command, whole, pipeline_folder, tmp_path, monkeyp
     last = result.err.splitlines()[-1]
     assert last.startswith("Error: No space left on device; kept the first")
     assert last.endswith(f"to continue: longlive-rag resume {folder}")
-    assert read_record(folder)["status"] == "failed"
+    assert read_record(folder).status == "failed"
     full = command("resume", folder)  # still no room
     assert full.code == 1
     assert "No space left on device" in full.err
@@ -209,7 +210,7 @@ def test_no_room_for_checkpoints_ends_them_and_not_the_take(command, whole, pipe
     monkeypatch.setattr(files, "write_whole", no_room)
     assert command(*arguments_of(tmp_path / "take", pipeline_folder)).code == 0
     record = read_record(tmp_path / "take")
-    assert (record["checkpoints"]["after_blocks"], record["checkpoints"]["stopped"]) == ([], "No space left on device")
+    assert (record.checkpoints.after_blocks, record.checkpoints.stopped) == ((), "No space left on device")
     assert same(tmp_path / "take", whole)
 
 

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from longlive_rag.media.video import read_frames
-from longlive_rag.takes.folder import LATENTS, RECORD, VIDEO, read_record
+from longlive_rag.takes.folder import LATENTS, RECORD, VIDEO
+from longlive_rag.takes.record import read_record
 from retrieval.store import LatentStore
 
 ROOT = Path(__file__).parents[2]
@@ -81,10 +82,10 @@ def test_killed_and_resumed_takes_are_the_uninterrupted_one(
             mtime = (take / RECORD).stat().st_mtime
             kill_at(start("resume", take), take / RECORD, mtime, moments.uniform(0, work_s / 2))
         is_take = (take / RECORD).exists()
-        resumed += is_take and read_record(take)["status"] == "running"
+        resumed += is_take and read_record(take).status == "running"
         last = start("resume", take) if is_take else start(*generate, take)
         assert last.wait(PATIENCE_S) == 0, attempt
-        assert read_record(take)["status"] == "finished"
+        assert read_record(take).status == "finished"
         assert_same(take, whole)
     assert resumed > 0
 

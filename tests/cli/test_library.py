@@ -56,7 +56,7 @@ def test_search_by_meaning(command, root, pipeline_folder):
         (["--text", "circle"], "name the takes' backbone with --backbone, or add --words-only"),
         (["--text", "circle", "--backbone", "nowhere"], "backbone 'nowhere' is neither a known name nor a folder"),
         (["--frame", "takes/one"], "--frame is 'takes/one'; it must be TAKE@TIMECODE"),
-        (["--frame", "nowhere@1"], "nowhere is no take"),
+        (["--frame", "nowhere@1"], "nowhere is not a take"),
         (["--frame", "takes/one@1"], "has no embedding"),
         (["--text", "circle", "--words-only", "-o", "found.jpg"], "--output found.jpg: the suffix must be .png"),
     ],

@@ -26,6 +26,7 @@ from longlive_rag.rights.policy import LicenseError
 from longlive_rag.rights.records import record_terms
 
 ROOT = Path(__file__).parents[2]
+OLD_RECORD = ROOT / "tests" / "takes" / "samples" / "first" / "take.json"
 PROMPT = "a red circle walks in a meadow"
 WHO = ("--source", "https://example.org", "--by", "J. Doe")
 
@@ -146,8 +147,8 @@ def test_a_built_in_backbone_is_shown_by_its_name(command):
         (["record", "w.pt", "--spdx", "MIT", *WHO, "--evidence", "none.pdf"], "evidence none.pdf is not a file"),
         (["record", "w.pt", "--spdx", "MIT", "--source", "", "--by", "x"], "--source is empty"),
         (["record", "notes.txt", "--spdx", "MIT", *WHO], "notes.txt is not a weight file"),
-        (["report", "."], "holds no take.json, so it is not a take"),
-        (["report", "old"], "has no record of rights: it was made by an older version"),
+        (["report", "."], "is not a take: it has no take.json"),
+        (["report", "old"], "says nothing about rights: it was made by an older version"),
     ],
 )
 def test_bad_input(command, tmp_path, monkeypatch, arguments, message):
@@ -155,7 +156,7 @@ def test_bad_input(command, tmp_path, monkeypatch, arguments, message):
     Path("w.pt").write_bytes(b"w")
     Path("notes.txt").write_text("")
     Path("old").mkdir()
-    Path("old/take.json").write_text("{}")
+    shutil.copy(OLD_RECORD, "old/take.json")
     before = sorted(tmp_path.rglob("*"))
     done = command("license", *arguments)
     assert (done.code, done.err.count("\n")) == (2, 1)

@@ -13,8 +13,9 @@ from longlive_rag.cli.settings import Span
 from longlive_rag.presets.geometry import Geometry, backbone_id, read_geometry
 from longlive_rag.presets.preset import load_preset
 from longlive_rag.takes.folder import LATENTS
+from longlive_rag.takes.record import TakeRun
 from longlive_rag.takes.remember import find_remembered, read_remembered
-from longlive_rag.takes.writer import TakeRun, TakeWriter
+from longlive_rag.takes.writer import TakeWriter
 from retrieval.store import BlockRecord, block_path
 
 PROMPT = "a red circle walks in a meadow"
@@ -137,7 +138,7 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
         (["--stratified", "7"], "--stratified is 7, but memory brings back 6 frames"),
         (["--stratified", "1", "--no-memory"], "--stratified is given, but memory is off (--no-memory)"),
         (["--page-precision", "int3"], "int3"),
-        (["--remember", "nowhere"], "nowhere is no take"),
+        (["--remember", "nowhere"], "nowhere is not a take"),
         (["--remember", "nowhere", "--rope", "absolute"], "'nowhere', but --rope is 'absolute'; frames of another"),
         (["--remember", "nowhere", "--no-memory"], "--remember is given, but memory is off"),
         (["--pin", "1-2", "--no-memory"], "--pin is given, but memory is off (--no-memory); drop one of them"),
@@ -236,7 +237,7 @@ def test_a_record_without_its_parts_is_damaged(command, tmp_path):
     ):
         result = command(*words)
         assert (result.code, result.out) == (2, ""), words
-        assert "take.json is damaged: it has no run, video, cues" in result.err, words
+        assert "take.json: started is missing" in result.err, words
         assert not (tmp_path / "new").exists()
 
 

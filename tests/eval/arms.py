@@ -10,11 +10,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from fakes import selection_of, write_backbone
+from fakes import run_of, selection_of, write_backbone
 
 from eval.plan import ARMS, Plan
 from eval.scenarios import Story
 from longlive_rag.config import TakeRequest
+from longlive_rag.takes.record import TakeRun
 from longlive_rag.timeline import Timeline
 from tests.eval.clips import FPS, SIDE, character
 
@@ -34,6 +35,10 @@ class DriftingPipeline:
         self.encoder: object = "own"
         self.transformer = torch.nn.Linear(1, 1)
         self.made: list[TakeRequest] = []
+        self.backbone = ""
+
+    def take_run(self, **facts: object) -> TakeRun:
+        return run_of(self.backbone, **facts)
 
     def check(self, request: TakeRequest) -> None:
         if "dragon" in request.prompt:

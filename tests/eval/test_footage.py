@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from eval.footage import find_footage, read_batches
 from tests.eval.clips import SIDE, character, write_clip, write_uneven
+
+SAMPLES = Path(__file__).parents[1] / "takes" / "samples"
 
 
 def test_all_frames_come_once_in_batches_of_any_size(tmp_path):
@@ -68,16 +71,15 @@ def test_a_take_is_measured_by_its_folder(tmp_path):
     folder = tmp_path / "take"
     folder.mkdir()
     write_clip(folder / "video.mp4", character(10))
-    with pytest.raises(ValueError, match=r"is no take: it has no take\.json"):
+    with pytest.raises(ValueError, match=r"is not a take: it has no take\.json"):
         find_footage(folder)
-    record = {"format": 1, "request": {}, "run": {}, "video": {"frames": 40}, "cues": []}
+    record = json.loads((SAMPLES / "native" / "take.json").read_text())
+    record["video"]["frames"] = 40
     (folder / "take.json").write_text(json.dumps({**record, "status": "interrupted"}))
     with pytest.raises(ValueError, match=r"is interrupted, not finished; measure .*video\.mp4 itself"):
         find_footage(folder)
     (folder / "take.json").write_text(json.dumps({**record, "status": "finished"}))
-    assert (find_footage(folder).frames, find_footage(folder).backbone) == (40, None)
-    (folder / "take.json").write_text(json.dumps({**record, "status": "finished", "run": {"backbone": "tiny-world"}}))
-    assert find_footage(folder).backbone == "tiny-world"
+    assert (find_footage(folder).frames, find_footage(folder).backbone) == (40, "tiny-world")
     assert find_footage(folder / "video.mp4").backbone is None
     write_clip(folder / "video.mp4", character(9))
     with pytest.raises(ValueError, match="is damaged: its record says 40 frames, its video has 36"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,11 +12,13 @@ from eval.measures import Measures, PerFrame
 from eval.plan import Arm, Cell
 from eval.recalled import cosine_of_latents, what_was_recalled
 from eval.scenarios import Story
+from longlive_rag.takes.record import TakeRecord, read_record
 from longlive_rag.timeline import Timeline
+from retrieval.selection import Selection
 
 FPS, SECONDS = 16, 20.0
 TIMELINE = Timeline(int(FPS * SECONDS), FPS, 3, 4)
-CONTEXT = {"window_frames": 12, "sink_frames": 1, "recency_guard_frames": 5, "frames_per_block": 3}
+SAMPLE = read_record(Path(__file__).parents[1] / "takes" / "samples" / "cue")
 ARM = Arm("memory")
 STORY = Story("s", "plain", "a fox")
 
@@ -28,17 +31,22 @@ def measures_of(cosines: list[float | None], every: int = 4) -> Measures:
     return Measures.model_construct(horizons_s=(10.0, SECONDS), per_frame=frames)
 
 
-def record_of(selections: dict[int, list[int]], cues: tuple[float, ...] = ()) -> dict:
+def record_of(selections: dict[int, list[int]], cues: tuple[float, ...] = ()) -> TakeRecord:
     """Block to the frames that it brought back."""
-    return {
-        "video": {"frames": TIMELINE.pixel_frames, "fps": FPS, "temporal_factor": 4},
-        "request": {"context": CONTEXT},
-        "cues": [{"seconds": TIMELINE.starts_at(TIMELINE.cue_block(second))} for second in cues],
-        "selections": [{"block": b, "query_frame": 3 * b - 1, "frames": frames} for b, frames in selections.items()],
+    changes = {
+        "video": SAMPLE.video.model_copy(update={"frames": TIMELINE.pixel_frames}),
+        "cues": [
+            SAMPLE.cues[0].model_copy(update={"seconds": TIMELINE.starts_at(TIMELINE.cue_block(second))})
+            for second in cues
+        ],
+        "selections": [
+            Selection(b, 3 * b - 1, 9, tuple(frames), (0.9,) * len(frames)) for b, frames in selections.items()
+        ],
     }
+    return SAMPLE.model_copy(update=changes)
 
 
-def recalled(*takes: tuple[Measures, dict]) -> list:
+def recalled(*takes: tuple[Measures, TakeRecord]) -> list:
     plan = SimpleNamespace(
         scenarios=("plain",), stories=(STORY,), arms=(ARM,), seeds=len(takes), horizons_s=(10.0, SECONDS)
     )

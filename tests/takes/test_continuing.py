@@ -23,13 +23,12 @@ from longlive_rag.takes.branch import (
     backbone_of,
     branched,
     check_latents,
-    checkpoint_of,
     copy_start,
     extended,
-    request_of,
 )
 from longlive_rag.takes.checkpoints import Checkpoints
-from longlive_rag.takes.folder import CHECKPOINTS, INPUTS, LATENTS, RECORD, REMEMBERED, VIDEO, TakeClaim, read_record
+from longlive_rag.takes.folder import CHECKPOINTS, INPUTS, LATENTS, RECORD, REMEMBERED, VIDEO, TakeClaim
+from longlive_rag.takes.record import Origin, TakeRecord, read_record
 from retrieval.store import LatentWriter, pack, read_block
 
 PROMPT = "a red circle walks in a meadow"
@@ -52,7 +51,7 @@ class Studio:
     def run(self) -> TakeRun:
         return TakeRun("random", self.folder, "cpu", "float32", 1, "philox", backbone_id=backbone_id(self.folder))
 
-    def make(self, take: TakeWriter, request: TakeRequest, kill_after: int | None = None) -> dict | None:
+    def make(self, take: TakeWriter, request: TakeRequest, kill_after: int | None = None) -> TakeRecord | None:
         """Blocks until block `kill_after` is committed but not shown; None finishes the take."""
         for block in self.pipe.stream(request, stores=[take]):
             if kill_after is not None and take.blocks > kill_after:
@@ -63,7 +62,7 @@ class Studio:
             take.add(block)
         return take.finish("finished")
 
-    def new(self, folder: Path, request: TakeRequest, kill_after: int | None = None, **settings) -> dict | None:
+    def new(self, folder: Path, request: TakeRequest, kill_after: int | None = None, **settings) -> TakeRecord | None:
         take = TakeWriter(folder, request, self.pipe.timeline(request), self.run(), **settings)
         return self.make(take, request, kill_after)
 
@@ -88,8 +87,8 @@ class Studio:
 
     def resume(self, folder: Path, request: TakeRequest | None = None, event="resumed", kill_after=None, **settings):
         record = read_record(folder)
-        request = request or request_of(record)
-        settings.setdefault("checkpoint", checkpoint_of(record))
+        request = request or record.request
+        settings.setdefault("checkpoint", record.checkpoint_config)
         take = TakeWriter(folder, request, self.pipe.timeline(request), self.run(), event=event, **settings)
         return self.make(take, request, kill_after)
 
@@ -162,19 +161,19 @@ def test_a_killed_take_goes_on_bit_for_bit(studio: Studio, tmp_path: Path, case:
     studio.resume(tmp_path / "killed", kill_after=9)
     resumed = studio.resume(tmp_path / "killed")
     assert_same(tmp_path / "killed", tmp_path / "whole")
-    assert resumed["status"] == "finished"
-    assert resumed["selections"] == whole["selections"]
+    assert resumed.status == "finished"
+    assert resumed.selections == whole.selections
     for fact in ("frames_admitted", "frames_kept_out", "admitted"):
-        assert resumed["memory"][fact] == whole["memory"][fact]
-    assert resumed["cues"] == whole["cues"]
-    assert [(entry["what"], entry["from_block"]) for entry in resumed["history"]] == [
+        assert getattr(resumed.memory, fact) == getattr(whole.memory, fact)
+    assert resumed.cues == whole.cues
+    assert [(entry.what, entry.from_block) for entry in resumed.history] == [
         ("generated", 0),
         ("resumed", 8),
         ("resumed", 10),
     ]
-    ours, theirs = resumed["memory"]["pages"], whole["memory"]["pages"]
+    ours, theirs = resumed.memory.pages, whole.memory.pages
     if theirs is not None:
-        assert {**ours, "seconds_waited": 0} == {**theirs, "seconds_waited": 0}
+        assert replace(ours, seconds_waited=0) == replace(theirs, seconds_waited=0)
 
 
 @pytest.mark.parametrize("case", ["first showings", "plain"])
@@ -209,7 +208,7 @@ def test_each_take_of_a_batch_goes_on_alone(studio: Studio, tmp_path: Path, case
                 theirs = whole[block.index]
                 torch.testing.assert_close(block.latents[0], theirs.latents[number], rtol=1e-4, atol=1e-4)
                 assert (block.pixels[0].int() - theirs.pixels[number].int()).abs().max() <= 1
-            assert writer.finish("finished")["run"]["batch"] == 1
+            assert writer.finish("finished").run.batch == 1
 
 
 def test_what_entered_memory_is_on_the_record(studio: Studio, tmp_path: Path) -> None:
@@ -219,12 +218,12 @@ def test_what_entered_memory_is_on_the_record(studio: Studio, tmp_path: Path) ->
     frames = sorted(frame for block in entered for frame in block)
     assert len(set(frames)) == len(frames)
     assert 0 < len(frames) < store.frames - 1
-    assert frames == [frame for start, stop in record["memory"]["admitted"] for frame in range(start, stop)]
-    assert record["memory"]["frames_admitted"] + record["memory"]["frames_kept_out"] == store.frames - 1
+    assert frames == [frame for start, stop in record.memory.admitted for frame in range(start, stop)]
+    assert record.memory.frames_admitted + record.memory.frames_kept_out == store.frames - 1
     late = studio.pipe.timeline(ask(studio.pipe)).latents_between(3.1, 3.5)
     assert set(late) <= set(frames)
     assert set(entered[6]) & set(late)  # some had been kept out, and entered when they were pinned
-    retrieved = {frame for selection in record["selections"] for frame in selection["frames"]}
+    retrieved = {frame for selection in record.selections for frame in selection.frames}
     assert retrieved <= set(frames)
 
 
@@ -240,8 +239,8 @@ def test_a_take_of_before_the_gate_was_recorded_goes_on_as_it_began(studio: Stud
         del old["request"]["memory"][name]
     (tmp_path / "old" / RECORD).write_text(json.dumps(old))
     record = studio.resume(tmp_path / "old")
-    assert record["memory"]["frames_admitted"] is None
-    assert read_record(tmp_path / "old")["selections"] == read_record(tmp_path / "whole")["selections"]
+    assert record.memory.frames_admitted is None
+    assert read_record(tmp_path / "old").selections == read_record(tmp_path / "whole").selections
     assert np.array_equal(frames_of(tmp_path / "old"), frames_of(tmp_path / "whole"))
 
 
@@ -253,7 +252,7 @@ def test_without_checkpoints_all_commits_are_run_again(studio: Studio, tmp_path:
     studio.new(tmp_path / "killed", request, kill_after=6, checkpoint=none)
     record = studio.resume(tmp_path / "killed")
     assert not (tmp_path / "killed" / CHECKPOINTS).exists()
-    assert record["checkpoints"]["stopped"] == "the 0 bytes that checkpoints may take are spent"
+    assert record.checkpoints.stopped == "the 0 bytes that checkpoints may take are spent"
     assert_same(tmp_path / "killed", tmp_path / "whole")
 
 
@@ -287,7 +286,7 @@ def test_light_is_near_and_stores_nothing(studio: Studio, tmp_path: Path, monkey
     studio.new(tmp_path / "whole", request, checkpoint=light)
     studio.new(tmp_path / "killed", request, kill_after=6, checkpoint=light)
     record = studio.resume(tmp_path / "killed")
-    assert (record["checkpoints"]["mode"], record["checkpoints"]["bytes"]) == ("light", 0)
+    assert (record.checkpoints.mode, record.checkpoints.bytes) == ("light", 0)
     assert_same(tmp_path / "killed", tmp_path / "whole", blocks=7)
     ours, theirs = (LatentStore(tmp_path / name / LATENTS).record(7).latents for name in ("killed", "whole"))
     difference = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
@@ -299,15 +298,15 @@ def test_extended_is_as_if_asked_for_so_long_from_the_start(studio: Studio, tmp_
     studio.new(tmp_path / "take", short)
     longer = extended(short, 2.5, LATER)
     record = studio.resume(tmp_path / "take", longer, "extended")
-    assert (record["video"]["frames"], record["request"]["seconds"]) == (104, 6.5)
-    assert [entry["what"] for entry in record["history"]] == ["generated", "extended"]
+    assert (record.video.frames, record.request.seconds) == (104, 6.5)
+    assert [entry.what for entry in record.history] == ["generated", "extended"]
     studio.new(tmp_path / "whole", ask(studio.pipe, 6.5, cues=[(4.0, LATER)]))
     assert_same(tmp_path / "take", tmp_path / "whole")
 
 
-def branch(studio: Studio, parent: Path, target: Path, at: float, *change) -> dict:
+def branch(studio: Studio, parent: Path, target: Path, at: float, *change) -> TakeRecord:
     record = read_record(parent)
-    asked = request_of(record)
+    asked = record.request
     blocks = LatentStore(parent / LATENTS).blocks
     request, common = branched(asked, studio.pipe.timeline(asked), blocks, at, *change)
     claim = TakeClaim(target)
@@ -326,13 +325,13 @@ def test_a_branch_begins_alike_and_goes_its_way(studio: Studio, tmp_path: Path) 
     assert files_of(parent) == before
     inodes = [{path.stat().st_ino for path in take.rglob("*")} for take in (parent, tmp_path / "other")]
     assert not inodes[0] & inodes[1]
-    assert record["branched_from"] == {"take": str(parent), "blocks": 6, "at": "0:04.3125"}
-    assert [cue["prompt"] for cue in record["cues"]] == [LATER]
+    assert record.branched_from == Origin(take=str(parent), blocks=6, at="0:04.3125")
+    assert [cue.prompt for cue in record.cues] == [LATER]
     studio.new(tmp_path / "as one", ask(studio.pipe, 6.5, cues=[(4.0, LATER)]))
     assert_same(tmp_path / "other", tmp_path / "as one")
     assert_same(tmp_path / "other", parent, blocks=6)
-    assert again["request"]["reseeds"] == ({"seconds": 4.0, "seed": 4},)
-    assert [cue["prompt"] for cue in again["cues"]] == ["the red circle leaves"]
+    assert again.request.reseeds == (Reseed(4.0, 4),)
+    assert [cue.prompt for cue in again.cues] == ["the red circle leaves"]
     assert_same(tmp_path / "again", parent, blocks=6)
     ours, theirs = (LatentStore(take / LATENTS).record(6).latents for take in (tmp_path / "again", parent))
     assert not np.allclose(ours, theirs, atol=0.1)
@@ -367,16 +366,6 @@ def test_branches_that_can_not_be(opened: LongLiveRAGPipeline, change: tuple, me
     with pytest.raises(ValueError, match=" is ") as refused:
         branched(request, opened.timeline(request), 9, *change)
     assert message in str(refused.value)
-
-
-def test_a_request_comes_back_from_its_record(opened: LongLiveRAGPipeline) -> None:
-    from dataclasses import asdict
-
-    memory = MemoryConfig(pin=((0, 1),), anchor=(0, 1), admit_above=0.5, remember=("x@0-1",))
-    request = ask(opened, cues=[(4.0, LATER)], memory=memory, reseeds=(Reseed(3.0, 7),), start_image="a.png")
-    assert request_of({"request": json.loads(json.dumps(asdict(request)))}) == request
-    with pytest.raises(ValueError, match="damaged"):
-        request_of({"request": {"prompt": "x"}})
 
 
 def test_takes_made_before_there_were_checkpoints_go_on_too(studio: Studio, tmp_path: Path) -> None:
@@ -424,11 +413,11 @@ def test_a_take_opens_elsewhere_with_the_same_backbone(studio: Studio, tmp_path:
     shutil.unpack_archive(str(tmp_path / "packed.zip"), tmp_path / "elsewhere")
     record = read_record(tmp_path / "elsewhere")
     assert backbone_of(record, tmp_path / "elsewhere").folder == pipeline_folder  # by the folder in its record
-    gone = {**record, "run": {**record["run"], "folder": "/nowhere"}}
+    gone = record.model_copy(update={"run": replace(record.run, folder=Path("/nowhere"))})
     with pytest.raises(ValueError, match=r"made with the backbone 'random', which isn't here .*--backbone"):
         backbone_of(gone, tmp_path)
     assert backbone_of(gone, tmp_path, str(pipeline_folder)).folder == pipeline_folder
-    other = {**record, "run": {**record["run"], "backbone_id": "0"}}
+    other = record.model_copy(update={"run": replace(record.run, backbone_id="0")})
     with pytest.raises(ValueError, match=r"but the weights in .* are others"):
         backbone_of(other, tmp_path)
     studio.resume(tmp_path / "elsewhere")
@@ -449,7 +438,7 @@ def test_one_writer_and_any_readers(studio: Studio, tmp_path: Path) -> None:
     assert files_of(folder) == before
     assert check_latents(folder).blocks == 3
     studio.make(take, request)
-    assert read_record(folder)["status"] == "finished"
+    assert read_record(folder).status == "finished"
 
 
 def test_a_claim_leaves_no_trace(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from longlive_rag.config import Cue, Steering
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.takes.cue_files import SUFFIXES, read_cues, write_cues
-from longlive_rag.takes.writer import TakeRun, TakeWriter
+from longlive_rag.takes.record import TakeRun
+from longlive_rag.takes.writer import TakeWriter
 from longlive_rag.timeline import Timeline
 
 FPS = 16
@@ -191,7 +192,7 @@ def test_the_cues_of_a_take(tmp_path):
     writer.finish("finished")
     schedule = read_cues(tmp_path / "take", FPS).schedule()
     assert schedule == Schedule(request.prompt, request.cues, 8.0, steering)
-    with pytest.raises(ValueError, match="is no take"):
+    with pytest.raises(ValueError, match="is not a take"):
         read_cues(tmp_path, FPS)
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from longlive_rag.config import CheckpointConfig
+from longlive_rag.rights.provenance import Provenance
 from longlive_rag.sessions.legs import Leg
-from longlive_rag.takes.folder import read_record
-from longlive_rag.takes.writer import TakeRun, TakeWriter
+from longlive_rag.takes.record import TakeRun, read_record
+from longlive_rag.takes.writer import TakeWriter
 from retrieval.store import LatentStore
 
 
@@ -26,7 +27,7 @@ def made(pipe, tmp_path):
     writer.finish("finished")
     (folder / "notes.txt").write_text("hers")
     asked = replace(request, seconds=9.0)
-    return Leg(pipe, run, folder, asked, "generated", CheckpointConfig(), None), request
+    return Leg(pipe, run, Provenance(), folder, asked, "generated", CheckpointConfig(), None), request
 
 
 def test_undo_takes_the_cue_and_its_blocks_back(made):
@@ -51,7 +52,7 @@ def test_a_disk_that_refuses_leaves_the_take_as_it_was(made, monkeypatch):
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(OSError, match="Input/output error"):
         leg.undone(request)
-    assert read_record(leg.folder)["cues"]
+    assert read_record(leg.folder).cues
     assert LatentStore(leg.folder / "latents").blocks == 5
     assert (leg.folder / "notes.txt").read_text() == "hers"
     monkeypatch.undo()

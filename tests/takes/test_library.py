@@ -11,7 +11,8 @@ from fakes import blocks_of, make_request, timeline_of
 from longlive_rag.config import MemoryConfig
 from longlive_rag.takes.folder import RECORD
 from longlive_rag.takes.library import open_library, search_frame, search_words
-from longlive_rag.takes.writer import TakeRun, TakeWriter
+from longlive_rag.takes.record import TakeRun
+from longlive_rag.takes.writer import TakeWriter
 from retrieval.store import BlockRecord, block_path
 
 DIM = 6
@@ -52,11 +53,11 @@ def test_every_take_is_listed(root):
     assert [take.folder for take in library.takes] == [root / "a", root / "deep" / "b"]
     ((folder, reason),) = library.left_out
     assert folder == root / "damaged"
-    assert "is damaged" in reason
+    assert "take.json can't be read" in reason
     record = json.loads((library.takes[0].folder / RECORD).read_text())
     (root / "damaged" / RECORD).write_text(json.dumps({**record, "request": {}}))
     (left,) = open_library(root).left_out
-    assert "is damaged: it has no" in left[1]
+    assert left[1].endswith("take.json: request.prompt is missing")
     facts = library.takes[1].describe()
     assert (facts["seconds"], facts["seed"], facts["cues"]) == (6.0, 2, ["a blue square jumps in a desert"])
     with pytest.raises(ValueError, match="is no folder"):

@@ -11,8 +11,8 @@ import torch
 from longlive_rag.config import Cue, MemoryConfig, Steering
 from longlive_rag.sessions.live import LiveTake
 from longlive_rag.takes.cue_files import read_cues
-from longlive_rag.takes.folder import read_record
-from longlive_rag.takes.writer import TakeRun, TakeWriter
+from longlive_rag.takes.record import TakeRun, read_record
+from longlive_rag.takes.writer import TakeWriter
 from retrieval.selection import selection_of
 from retrieval.store import LatentStore
 
@@ -107,7 +107,7 @@ def test_what_was_said_makes_the_same_take_again(pipe, tmp_path):
     # and from the record, as `generate --cues` reads it
     schedule = read_cues(tmp_path / "take", 16).schedule()
     assert (schedule.cues, schedule.steering, schedule.seconds) == (made.cues, made.memory.steering, 9.0)
-    assert [cue["block"] for cue in record["cues"]] == [4, 11]
+    assert [cue.block for cue in record.cues] == [4, 11]
     assert live.waited_seconds.keys() == {1, 2}
     assert not torch.equal(latents_of(blocks), latents_of(pipe.stream(request)))
 
@@ -147,8 +147,8 @@ def test_cancelled_between_blocks(pipe, tmp_path):
                 live.direct(OTHER)
     record = writer.finish("finished")
     assert [block.index for block in blocks] == [0, 1, 2]
-    assert record["request"]["seconds"] == record["video"]["seconds"] == 33 / 16
-    assert (record["status"], record["request"]["cues"], record["request"]["memory"]["pin"]) == ("finished", (), ())
+    assert record.request.seconds == record.video.seconds == 33 / 16
+    assert (record.status, record.request.cues, record.request.memory.pin) == ("finished", (), ())
     assert LatentStore(tmp_path / "take" / "latents").blocks == 3
     same(pipe, live.request, blocks)
 
@@ -162,9 +162,9 @@ def test_it_is_on_the_record_while_it_runs(pipe, tmp_path):
             live.direct("later", at=5.0)
         if block.index == 1:
             record = read_record(tmp_path / "take")
-            assert record["status"] == "running"
-            assert [cue["prompt"] for cue in record["cues"]] == [OTHER, "later"]
-            assert record["request"]["seconds"] == 6.0
+            assert record.status == "running"
+            assert [cue.prompt for cue in record.cues] == [OTHER, "later"]
+            assert record.request.seconds == 6.0
             break
 
 
@@ -188,14 +188,14 @@ def test_a_take_is_gone_on_with(pipe, tmp_path):
         new += [block] if block.index >= 3 else []
         if block.index == 4:
             going_on.update(live.request, pipe.timeline(live.request))
-            assert read_record(tmp_path / "take")["video"]["frames"] == 33  # what a kill would leave, and no less
+            assert read_record(tmp_path / "take").video.frames == 33  # what a kill would leave, and no less
     record = going_on.finish("finished")
     assert torch.equal(latents_of(new), latents_of(uninterrupted[3:]))
     frames = {frame for block in new for selection in block.selections for frame in selection.frames}
     assert frames
     assert not frames & set(pipe.timeline(whole).latents_between(0.2, 0.5))
-    assert [cue["prompt"] for cue in record["cues"]] == [OTHER, PROMPT]
-    assert record["video"]["frames"] == 96
+    assert [cue.prompt for cue in record.cues] == [OTHER, PROMPT]
+    assert record.video.frames == 96
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from fakes import blocks_of, make_request, timeline_of
 
 from longlive_rag.sessions.making import TakeEnded, TakeFailed, TakeStopped
 from longlive_rag.sessions.side_by_side import make_together
-from longlive_rag.takes.folder import read_record
-from longlive_rag.takes.writer import TakeRun, TakeWriter
+from longlive_rag.takes.record import TakeRun, read_record
+from longlive_rag.takes.writer import TakeWriter
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -47,7 +47,7 @@ def make(folder: Path, error: BaseException | None = None) -> tuple[list[int], l
 
 
 def statuses(folder: Path) -> list[str]:
-    return [read_record(folder / name)["status"] for name in ("a", "b")]
+    return [read_record(folder / name).status for name in ("a", "b")]
 
 
 def test_takes_are_finished_together(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_takes_are_finished_together(tmp_path: Path) -> None:
     assert blocks == list(range(timeline_of(make_request()).blocks))
     assert finished == [0, 1]
     assert statuses(tmp_path) == ["finished"] * 2
-    assert read_record(tmp_path / "b")["run"]["batch"] == 2
+    assert read_record(tmp_path / "b").run.batch == 2
 
 
 @pytest.mark.parametrize(

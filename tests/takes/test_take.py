@@ -25,13 +25,14 @@ from longlive_rag.takes.folder import (
     RECORD,
     VIDEO,
     check_take_folder,
-    read_record,
 )
 from longlive_rag.takes.inspection import describe
 from longlive_rag.takes.interrupts import uninterrupted
-from longlive_rag.takes.writer import TakeRun, TakeWriter
+from longlive_rag.takes.record import CueFacts, LatentsFacts, MemoryFacts, TakeRun, read_record
+from longlive_rag.takes.writer import TakeWriter
 from retrieval import files
 from retrieval.files import write_json
+from retrieval.selection import Selection
 from retrieval.store import BlockRecord, LatentStore
 
 
@@ -54,25 +55,23 @@ def write_take(folder, request=None, blocks=None, status="finished", **settings)
 def test_a_finished_take_holds_everything(tmp_path):
     request = make_request(8.0, cues=[(4.0, "the red circle jumps")], seed=7)
     folder = tmp_path / "takes" / "one"
-    returned = write_take(folder, request)
-    record = json.loads((folder / RECORD).read_text())
-    assert record == json.loads(json.dumps(returned))
+    record = write_take(folder, request)
+    assert read_record(folder) == record
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
-    assert count_frames(folder / VIDEO) == 128 == record["video"]["frames"]
-    assert record["status"] == "finished"
-    assert record["request"]["seed"] == 7
-    assert record["request"]["context"]["window_frames"] == 12
-    assert record["run"]["noise"] == "philox"
-    assert {"python", "torch", "diffusers", "transformers", "longlive-rag", "faiss-cpu"} <= set(record["versions"])
-    assert (
-        record["video"] | {"width": 2 * SIZE, "height": 2 * SIZE, "fps": 16, "encoder": "libvpx-vp9"} == record["video"]
-    )
-    assert set(record["timings"]["by_stage"]) == {"denoise", "decode", "write"}
-    cue = {"cue": 1, "asked_seconds": 4.0, "seconds": 4.3125, "block": 6, "reached": True}
-    assert record["cues"] == [{**cue, "prompt": "the red circle jumps"}]
-    first = record["selections"][0]
-    assert first == {"block": 6, "query_frame": 17, "candidates": 1, "frames": [1], "similarities": [0.9]}
-    assert record["memory"]["frames_retrieved"] == sum(len(s["frames"]) for s in record["selections"])
+    assert count_frames(folder / VIDEO) == 128 == record.video.frames
+    assert record.status == "finished"
+    assert record.request.seed == 7
+    assert record.request.context.window_frames == 12
+    assert record.run.noise == "philox"
+    assert {"python", "torch", "diffusers", "transformers", "longlive-rag", "faiss-cpu"} <= set(record.versions)
+    video = record.video
+    assert (video.width, video.height, video.fps, video.encoder) == (2 * SIZE, 2 * SIZE, 16, "libvpx-vp9")
+    assert set(record.timings.by_stage) == {"denoise", "decode", "write"}
+    facts = {"cue": 1, "asked_seconds": 4.0, "seconds": 4.3125, "block": 6, "reached": True}
+    assert record.cues == (CueFacts(prompt="the red circle jumps", **facts),)
+    first = record.selections[0]
+    assert first == Selection(block=6, query_frame=17, candidates=1, frames=(1,), similarities=(0.9,))
+    assert record.memory.frames_retrieved == sum(len(s.frames) for s in record.selections)
     for name in (CONTACT_SHEET, MEMORY_MAP):
         assert Image.open(folder / name).width == 1280
 
@@ -80,8 +79,8 @@ def test_a_finished_take_holds_everything(tmp_path):
 def test_an_interrupted_take_is_whole_as_far_as_it_goes(tmp_path):
     request = make_request(8.0, cues=[(6.0, "the red circle jumps")])
     record = write_take(tmp_path / "take", request, blocks=3, status="interrupted")
-    assert (record["status"], record["video"]["frames"]) == ("interrupted", 33)
-    assert record["cues"][0]["reached"] is False
+    assert (record.status, record.video.frames) == ("interrupted", 33)
+    assert record.cues[0].reached is False
     assert count_frames(tmp_path / "take" / VIDEO) == 33
     assert sorted(path.name for path in (tmp_path / "take").iterdir()) == sorted(FILES)
 
@@ -89,7 +88,7 @@ def test_an_interrupted_take_is_whole_as_far_as_it_goes(tmp_path):
 def test_nothing_is_written_before_the_first_block(tmp_path):
     writer = make_writer(tmp_path / "take", make_request())
     record = writer.finish("interrupted")
-    assert record["video"]["frames"] == 0
+    assert record.video.frames == 0
     assert not (tmp_path / "take").exists()
 
 
@@ -113,8 +112,7 @@ def test_takes_of_a_batch(tmp_path):
 
 def test_without_memory(tmp_path):
     record = write_take(tmp_path / "take", make_request(context=ContextConfig(memory_frames=0)))
-    nothing = dict.fromkeys(("frames_admitted", "frames_kept_out", "admitted", "pages"))
-    assert record["memory"] == {"frames_retrieved": 0, "blocks_with_memory": 0, **nothing}
+    assert record.memory == MemoryFacts(frames_retrieved=0, blocks_with_memory=0)
 
 
 def test_a_take_is_not_replaced_by_mistake(tmp_path):
@@ -128,8 +126,8 @@ def test_a_take_is_not_replaced_by_mistake(tmp_path):
     writer.finish("failed")  # the model gave out before the first block
     assert {path.name: path.read_bytes() for path in (tmp_path / "take").iterdir()} == before
     write_take(tmp_path / "take", make_request(2.0, seed=5))
-    record = json.loads((tmp_path / "take" / RECORD).read_text())
-    assert (record["video"]["frames"], record["request"]["seed"]) == (32, 5)
+    record = read_record(tmp_path / "take")
+    assert (record.video.frames, record.request.seed) == (32, 5)
 
 
 def test_other_files_in_the_folder_are_left_alone(tmp_path):
@@ -173,9 +171,9 @@ def no_space(*_args, **_kwargs):
 def test_a_disk_too_full_for_the_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(take_module, "_save", no_space)
     record = write_take(tmp_path / "take")
-    assert (record["status"], record["video"]["frames"]) == ("failed", 128)
-    assert "No space left on device" in record["error"]["message"]
-    assert json.loads((tmp_path / "take" / RECORD).read_text()) == json.loads(json.dumps(record))
+    assert (record.status, record.video.frames) == ("failed", 128)
+    assert "No space left on device" in record.error.message
+    assert read_record(tmp_path / "take") == record
     assert sorted(path.name for path in (tmp_path / "take").iterdir()) == [RECORD, VIDEO]
 
 
@@ -185,14 +183,14 @@ def test_a_disk_that_is_full_from_the_start(tmp_path, monkeypatch, full):
     if full == "the folder":
         monkeypatch.setattr(take_module.Path, "write_bytes", no_space)
     if full == "the record":
-        monkeypatch.setattr(take_module, "write_json", no_space)
+        monkeypatch.setattr(take_module, "write_record", no_space)
     if full == "the video":
         monkeypatch.setattr(take_module, "VideoWriter", no_space)
     writer = make_writer(tmp_path / "take", request)
     with pytest.raises(OSError, match="No space left"):
         writer.add(next(blocks_of(request)))
     record = writer.finish("failed", OSError(errno.ENOSPC, "No space left on device"))
-    assert record["video"]["frames"] == 0
+    assert record.video.frames == 0
     assert not list(tmp_path.iterdir())
 
 
@@ -206,8 +204,8 @@ def test_a_disk_too_full_for_the_video(tmp_path):
     with pytest.raises(OSError, match="No space left"):
         writer.add(last)
     record = writer.finish("failed", OSError(errno.ENOSPC, "No space left on device"))
-    assert 44 <= record["video"]["frames"] <= 57
-    assert count_frames(tmp_path / "take" / VIDEO) == record["video"]["frames"]
+    assert 44 <= record.video.frames <= 57
+    assert count_frames(tmp_path / "take" / VIDEO) == record.video.frames
     assert Image.open(tmp_path / "take" / CONTACT_SHEET).width == 1280
 
 
@@ -283,7 +281,7 @@ def test_latents_are_stored_before_the_video_has_them(tmp_path):
 
 def test_a_take_keeps_its_latents(tmp_path):
     record = write_with_latents(tmp_path, 4).finish("interrupted")
-    assert record["latents"] == {"folder": LATENTS, "blocks": 4}
+    assert record.latents == LatentsFacts(folder=LATENTS, blocks=4)
     store = LatentStore(tmp_path / LATENTS)
     assert np.array_equal(store.record(3).embeddings, record_of(3).embeddings)
 
@@ -307,15 +305,3 @@ def test_a_take_that_is_being_written_is_refused(tmp_path):
 def test_latents_count_towards_the_room_that_is_needed(tmp_path):
     with pytest.raises(ValueError, match="no space left"):
         check_take_folder(tmp_path / "take", make_request(), latents_bytes=10**18)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [("{", "is damaged"), ("[]", "is damaged"), ('{"format": 99}', "format 99; this version reads formats up to 1")],
-)
-def test_a_record_that_can_not_be_read(tmp_path, content, message):
-    with pytest.raises(ValueError, match="is no take"):
-        read_record(tmp_path)
-    (tmp_path / RECORD).write_text(content)
-    with pytest.raises(ValueError, match=message):
-        read_record(tmp_path)

@@ -5,58 +5,47 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from backbone.files import read_json
 from longlive_rag.rights.dependencies import bill_of_materials
 from longlive_rag.rights.hashing import sha256
 from longlive_rag.rights.provenance import uses_in_words
+from longlive_rag.takes.folder import RECORD
+from longlive_rag.takes.record import plain, read_record
 from retrieval.files import in_words
-
-TAKE_RECORD = "take.json"
-
-
-def read_take(take: Path) -> dict[str, Any]:
-    """The record of a take.
-
-    Raises:
-        ValueError: if the folder holds none, or one that says nothing about rights (made by an older version).
-    """
-    path = take / TAKE_RECORD if take.is_dir() else take
-    if not path.is_file() or path.name != TAKE_RECORD:
-        raise ValueError(
-            f"{take} holds no {TAKE_RECORD}, so it is not a take; name the folder of a take, such as takes/first"
-        )
-    record = read_json(path)
-    if not isinstance(record.get("rights"), dict) or not {"run", "request", "video"} <= set(record):
-        raise ValueError(f"{path} has no record of rights: it was made by an older version; make the take again")
-    return record
 
 
 def facts(take: Path) -> dict[str, Any]:
     """Everything the report says, as plain values.
 
+    Args:
+        take: its folder, or the record in it.
+
     Raises:
-        ValueError: see `read_take`.
+        ValueError: if it is not a take, or its record says nothing about rights (an older version made it).
     """
-    record = read_take(take)
-    folder = take if take.is_dir() else take.parent
-    video = folder / record["video"]["file"]
+    folder = take.parent if take.name == RECORD else take
+    record = read_record(folder)
+    if record.rights is None:
+        raise ValueError(
+            f"{folder / RECORD} says nothing about rights: it was made by an older version; make the take again"
+        )
+    request, video = record.request, folder / record.video.file
     libraries = bill_of_materials()
     return {
         "take": str(folder),
-        "made": record["started"],
-        "status": record["status"],
-        "model": record["run"]["backbone"],
-        "seed": record["request"]["seed"],
-        "prompts": [record["request"]["prompt"], *(cue["prompt"] for cue in record["request"]["cues"])],
-        "rights": record["rights"],
+        "made": record.started,
+        "status": record.status,
+        "model": record.run.backbone,
+        "seed": request.seed,
+        "prompts": [request.prompt, *(cue.prompt for cue in request.cues)],
+        "rights": plain(record.rights),
         "video": {
             "file": video.name,
             "sha256": sha256(video) if video.is_file() else None,
             "bytes": video.stat().st_size if video.is_file() else None,
-            "encoder": record["video"]["encoder"],
-            "encoder_license": record["video"]["encoder_license"],
+            "encoder": record.video.encoder,
+            "encoder_license": record.video.encoder_license,
         },
-        "versions": record["versions"],
+        "versions": record.versions,
         "libraries": [
             {"name": each.name, "version": each.version, "license": each.license, "fits": each.fits, "note": each.note}
             for each in libraries
