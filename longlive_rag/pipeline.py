@@ -496,6 +496,8 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         Each take keeps both, and one that has begun already has them as they were then.
         """
         takes = [store for store in stores if isinstance(store, TakeStore)]
+        for take in takes:
+            take.keep_rights(self.door.policy, self.door.rights)
         if request.memory.remember and remembered is None:
             remembered = next(filter(None, (take.kept_remembered() for take in takes)), None)
             remembered = remembered or self._find_remembered(request)
@@ -518,7 +520,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def _find_remembered(self, request: TakeRequest) -> RememberedFrames:
         preset = load_preset(str(self.folder))
         geometry = read_geometry(preset, request.output, request.memory.encoder)
-        spans = find_remembered(request.memory.remember, preset, request.output, geometry)
+        spans = find_remembered(request.memory.remember, preset, request.output, geometry, self.door.policy)
         hybrid = request.memory.prompt_weight > 0
         return RememberedFrames(
             *read_remembered(spans, (lambda prompt: pooled_prompts(self.embed([prompt]))[0]) if hybrid else None)

@@ -33,6 +33,7 @@ class Door:
         self._without_file: list[FileRights] = []
         self._parts: dict[str, Any] = {}
         self._is_open = False
+        self._judged: tuple[dict[Path, Signature], tuple[FileRights, ...]] | None = None
 
     @property
     def policy(self) -> LicensePolicy:
@@ -109,9 +110,12 @@ class Door:
 
     @property
     def rights(self) -> tuple[FileRights, ...]:
-        """Of everything that was let in; a file that has changed since is `changed`."""
-        found = {(place, each.file): each for place in self._places for each in rights_of(place)}
-        return (*found.values(), *self._without_file)
+        """Of everything that was let in, as it is now."""
+        signatures = {path: _signature(path) for path in self._signatures if path.is_file()}
+        if self._judged is None or self._judged[0] != signatures:
+            found = {(place, each.file): each for place in self._places for each in rights_of(place)}
+            self._judged = signatures, tuple(found.values())
+        return (*self._judged[1], *self._without_file)
 
 
 def _signature(path: Path) -> Signature:

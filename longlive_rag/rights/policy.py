@@ -85,6 +85,26 @@ def enforce_place(place: str | os.PathLike[str], policy: str | None = None) -> L
     return chosen
 
 
+def weaker(one: LicensePolicy, other: LicensePolicy) -> LicensePolicy:
+    """The policy of two that allows more."""
+    return min(one, other, key=get_args(LicensePolicy).index)
+
+
+def refuse_stricter(policy: LicensePolicy, before: LicensePolicy, what: str) -> None:
+    """Raise `LicenseError` if what was made under one policy is to be used under a stricter one.
+
+    Args:
+        policy: under which it is to be used.
+        before: under which it was made.
+        what: it, in words.
+    """
+    if policy != before and weaker(policy, before) == before:
+        raise LicenseError(
+            f"{what} was made under license policy {before!r} and can't be used under {policy!r}: it may come from "
+            f"weights that {policy!r} does not allow. Use license policy {before!r}, or make it again"
+        )
+
+
 def refuse(rights: Iterable[FileRights], folder: Path, policy: LicensePolicy) -> None:
     """Raise `LicenseError` if one of the files is not allowed under `policy`."""
     refused = [file for file in rights if file.use not in ALLOWED[policy]]

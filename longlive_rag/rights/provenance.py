@@ -74,6 +74,20 @@ class Provenance:
         return {"comment": sentence, "description": json.dumps(facts, ensure_ascii=False)}
 
 
+def together(before: Sequence[FileRights], now: Sequence[FileRights]) -> tuple[FileRights, ...]:
+    """The rights of all weights that a take was made with, when it is continued."""
+    files = {(file.file, file.sha256): file for file in (*before, *now)}
+    return tuple(files.values())
+
+
+def refuse_other_weights(before: Sequence[FileRights], now: Sequence[FileRights], take: Path) -> None:
+    """Raise ValueError if a take was made with weights that are not at hand where it is to be continued."""
+    here = {file.sha256 or file.file for file in now}
+    for file in before:
+        if (file.sha256 or file.file) not in here:
+            raise ValueError(f"{take} was made with other weights: {file.file} is not what it was, or is not loaded")
+
+
 def recorded_provenance(folder: Path) -> Provenance:
     """What the licence records of a backbone's folder say, under the policy in force; nothing without a folder."""
     return Provenance(tuple(rights_of(folder)) if folder.is_dir() else (), pick_policy())

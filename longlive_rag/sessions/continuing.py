@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from longlive_rag.config import CheckpointConfig, CheckpointMode, TakeRequest
 from longlive_rag.generation.directions import check_policy
 from longlive_rag.media.video import safe_frames
 from longlive_rag.presets.geometry import read_geometry
 from longlive_rag.presets.preset import Preset
-from longlive_rag.rights.policy import LicensePolicy, pick_policy
-from longlive_rag.rights.provenance import Provenance
+from longlive_rag.rights.policy import pick_policy, refuse_stricter
+from longlive_rag.rights.provenance import Provenance, refuse_other_weights
 from longlive_rag.sessions.making import TakeJob, stored_bytes
 from longlive_rag.sessions.opening import Labels, Note, Opening, open_backbone, provenance_of
 from longlive_rag.takes.branch import backbone_of, branched, check_latents, copy_start, extended, timeline_of
@@ -193,16 +193,19 @@ def reopened(
 
 
 def provenance_like(take: OpenTake, license_policy: str | None) -> Provenance:
-    """The rights of the backbone's files under the stricter of two policies, the take's and the one in force, and the
-    labels that the take has.
+    """The rights of the backbone's files under the take's policy, and the labels that the take has.
 
     Raises:
-        LicenseError: if the policy does not allow one of the files.
+        LicenseError: if the policy in force is stricter than the take's, or the take's does not allow one of the files.
+        ValueError: if the take was made with other weights.
     """
     rights = take.record.rights or Rights.of(Provenance())
-    policy = max(pick_policy(license_policy), rights.license_policy, key=get_args(LicensePolicy).index)
-    labels = Labels(policy, rights.label == "deliverable", rights.phase, rights.visible_label is not None)
-    return provenance_of(take.preset, labels)
+    refuse_stricter(pick_policy(license_policy), rights.license_policy, str(take.folder))
+    visible = rights.visible_label is not None
+    labels = Labels(rights.license_policy, rights.label == "deliverable", rights.phase, visible)
+    provenance = provenance_of(take.preset, labels)
+    refuse_other_weights(rights.files, provenance.files, take.folder)
+    return provenance
 
 
 def check_room(

@@ -15,6 +15,7 @@ from longlive_rag.media.start_image import StartImage, read_start_image
 from longlive_rag.presets.geometry import Geometry, read_geometry
 from longlive_rag.presets.needs import checkpoint_bytes
 from longlive_rag.presets.preset import Preset
+from longlive_rag.rights.policy import pick_policy
 from longlive_rag.sessions.opening import Labels, Note, Opening, open_backbone, provenance_of
 from longlive_rag.takes.branch import timeline_of
 from longlive_rag.takes.folder import TakeClaim, check_take_folder
@@ -145,7 +146,7 @@ def claim_new_take(asked: NewTake) -> tuple[TakeClaim, Timeline, StartImage | No
     request, preset = asked.request, asked.preset
     check_policy(request.memory)
     geometry = read_geometry(preset, request.output, request.memory.encoder)
-    find_remembered(request.memory.remember, preset, request.output, geometry)
+    find_remembered(request.memory.remember, preset, request.output, geometry, pick_policy(asked.labels.license_policy))
     picture = None
     if request.start_image is not None:
         picture = read_start_image(Path(request.start_image), request.output)

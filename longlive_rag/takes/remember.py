@@ -14,6 +14,7 @@ from backbone.errors import FieldError
 from longlive_rag.config import OutputConfig
 from longlive_rag.presets.geometry import Geometry, backbone_id
 from longlive_rag.presets.preset import Preset
+from longlive_rag.rights.policy import LicensePolicy, refuse_stricter
 from longlive_rag.takes.folder import LATENTS
 from longlive_rag.takes.record import TakeRecord, read_record
 from longlive_rag.timecode import parse_timecode
@@ -37,14 +38,15 @@ class RememberedSpan:
 
 
 def find_remembered(
-    specs: Sequence[str], preset: Preset, output: OutputConfig, geometry: Geometry
+    specs: Sequence[str], preset: Preset, output: OutputConfig, geometry: Geometry, policy: LicensePolicy
 ) -> list[RememberedSpan]:
     """The frames that `specs` name, checked against this backbone and size; loads no model.
 
     Raises:
+        LicenseError: if a take was made under a weaker policy than `policy`.
         ValueError: if a take isn't there or is damaged, the span isn't in it, or it is of another backbone or size.
     """
-    return [_find(spec, preset, output, geometry) for spec in specs]
+    return [_find(spec, preset, output, geometry, policy) for spec in specs]
 
 
 def read_remembered(
@@ -63,7 +65,7 @@ def read_remembered(
     return np.concatenate(latents), units
 
 
-def _find(spec: str, preset: Preset, output: OutputConfig, geometry: Geometry) -> RememberedSpan:
+def _find(spec: str, preset: Preset, output: OutputConfig, geometry: Geometry, policy: LicensePolicy) -> RememberedSpan:
     match = SPEC.fullmatch(spec)
     if match is None:
         raise FieldError("remember", spec, "it must be TAKE or TAKE@FROM-TO, such as takes/first@2-6")
@@ -73,6 +75,7 @@ def _find(spec: str, preset: Preset, output: OutputConfig, geometry: Geometry) -
     if run.backbone_id not in (None, backbone_id(preset.folder)):
         shown = f"{spec!r}, a take of another backbone ({run.backbone})"
         raise FieldError("remember", spec, f"this one is {preset.name}", shown)
+    refuse_stricter(policy, record.rights.license_policy if record.rights else "any", f"{take} (to be remembered)")
     store = LatentStore(take / LATENTS)
     shape = store.record(0).latents.shape[1:]
     if shape != geometry.latent_shape:

@@ -11,6 +11,8 @@ from torch import Tensor
 from backbone.vae import StreamingDecoder, latents_carried
 from longlive_rag.generation.rollout import RememberedFrames, Rollout
 from longlive_rag.media.start_image import StartImage
+from longlive_rag.rights.policy import LicensePolicy
+from longlive_rag.rights.records import FileRights
 from longlive_rag.takes.checkpoints import Checkpoints
 from retrieval.store import BlockRecord, BlockStore
 
@@ -30,6 +32,10 @@ class TakeStore(BlockStore, Protocol):
     @property
     def checkpoints(self) -> Checkpoints:
         """Where states are kept."""
+        ...
+
+    def keep_rights(self, policy: LicensePolicy, loaded: Sequence[FileRights]) -> None:
+        """Everything that the take is made with from here on, and under which policy that was loaded."""
         ...
 
     def keep_inputs(self, start_image: StartImage | None, remembered: RememberedFrames | None) -> None:

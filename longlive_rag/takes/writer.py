@@ -20,7 +20,9 @@ from longlive_rag.config import CheckpointConfig, TakeRequest
 from longlive_rag.media.pictures import CueMark, FrameSampler, contact_sheet, memory_map, runs
 from longlive_rag.media.start_image import StartImage, read_start_image
 from longlive_rag.media.video import CODECS, VideoWriter, read_small_frames, safe_frames
-from longlive_rag.rights.provenance import Provenance, recorded_provenance
+from longlive_rag.rights.policy import LicensePolicy, refuse_stricter, weaker
+from longlive_rag.rights.provenance import Provenance, recorded_provenance, refuse_other_weights, together
+from longlive_rag.rights.records import FileRights
 from longlive_rag.takes.folder import (
     CHECKPOINTS,
     CONTACT_SHEET,
@@ -88,7 +90,7 @@ class TakeWriter:
         frames_before: pixel frames of an earlier run that the video keeps.
 
     Raises:
-        ValueError: if it is gone on with, but another process is writing it, or there is not a take.
+        ValueError: if it is gone on with, but another process is writing it, or there is no take.
     """
 
     def __init__(
@@ -160,6 +162,21 @@ class TakeWriter:
             every = self._timeline.segment_blocks
             self._checkpoints = Checkpoints(self.folder / CHECKPOINTS, self._checkpoint, every)
         return self._checkpoints
+
+    def keep_rights(self, policy: LicensePolicy, loaded: Sequence[FileRights]) -> None:
+        """Everything that the take is made with from here on, and under which policy that was loaded.
+
+        Raises:
+            LicenseError: if the take was begun under a weaker policy.
+            ValueError: if it was begun with other weights.
+        """
+        files, rights = tuple(loaded), self._before.rights if self._before else None
+        if rights is not None:
+            refuse_stricter(policy, rights.license_policy, str(self.folder))
+            refuse_other_weights(rights.files, loaded, self.folder)
+            policy, files = weaker(policy, rights.license_policy), together(rights.files, loaded)
+        policy = weaker(policy, self._provenance.policy)
+        self._provenance = replace(self._provenance, policy=policy, files=files)
 
     def keep_inputs(self, start_image: StartImage | None, remembered: RememberedFrames | None) -> None:
         """What the take was made from; it is written with the first block."""

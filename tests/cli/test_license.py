@@ -204,7 +204,10 @@ def test_every_command_that_loads_weights_refuses(command, unrecorded_take, tmp_
     monkeypatch.setattr(UMT5EncoderModel, "from_pretrained", lambda *_, **__: pytest.fail("weights were opened"))
     done = command(*words)
     assert done.code == 2, done.err
-    assert done.err.splitlines()[-1].startswith("Error: license policy 'commercial' does not allow")
+    refusal = "Error: license policy 'commercial' does not allow"
+    if words[0] in ("resume", "extend", "branch"):
+        refusal = "Error: take was made under license policy 'any' and can't be used under 'commercial'"
+    assert done.err.splitlines()[-1].startswith(refusal)
     assert f"its terms: {terms or 'unrecorded'}" in done.err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
@@ -222,7 +225,7 @@ def test_direct_refuses(unrecorded_take, tmp_path, words):
         text=True,
     )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert "license policy 'commercial' does not allow" in done.stderr
+    assert "'commercial' does not allow" in done.stderr
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -271,3 +274,28 @@ def test_the_api_enforces_too(pipeline_folder, tmp_path, monkeypatch):
     record_terms(lora, "MIT", "x", "y")
     pipe.load_lora_weights(str(lora))
     assert pipe.transformer.peft_config
+
+
+@pytest.mark.parametrize("way", ["extend", "resume"])
+def test_a_take_is_not_continued_under_a_stricter_policy_than_its_past(command, backbone, fake_pipeline, tmp_path, way):
+    fake_pipeline()
+    take = tmp_path / "take"
+    assert generate(command, backbone, take).code == 0
+    record_terms(backbone, "MIT", "x", "y")
+    before = (take / "take.json").read_bytes()
+    more = {"extend": ["--seconds", "1"], "resume": []}[way]
+    refused = command(way, take, *more, "--license-policy", "commercial")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert f"{take} was made under license policy 'any' and can't be used under 'commercial'" in refused.err
+    assert (take / "take.json").read_bytes() == before
+
+
+def test_a_take_to_be_remembered_is_a_part_as_well(command, backbone, fake_pipeline, tmp_path):
+    fake_pipeline()
+    assert generate(command, backbone, tmp_path / "take").code == 0
+    record_terms(backbone, "MIT", "x", "y")
+    refused = generate(
+        command, backbone, tmp_path / "new", "--remember", tmp_path / "take", "--license-policy", "commercial"
+    )
+    assert refused.code == 2
+    assert "(to be remembered) was made under license policy 'any'" in refused.err

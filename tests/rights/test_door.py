@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from backbone.lora import Lora, read_lora
-from longlive_rag import LongLiveRAGPipeline
+from longlive_rag import LongLiveRAGPipeline, TakeWriter
 from longlive_rag.rights.policy import LicenseError
 from longlive_rag.rights.records import RECORDS, read_records, record_terms, rights_of, weights_in
+from longlive_rag.takes.record import TakeEvent, TakeRecord
 from tests.layouts import peft_lora
 
 WHO = ("https://example.org", "J. Doe")
@@ -205,3 +206,56 @@ def test_rights_name_what_a_linked_file_is_called_in_the_folder(folder: Path, tm
     shutil.move(folder / "encoder", tmp_path / "embeddings")
     (folder / "encoder").symlink_to(tmp_path / "embeddings")
     assert {each.file.split("/")[0] for each in rights_of(folder)} >= {"transformer", "vae", "encoder"}
+
+
+# ---- takes ----
+
+PROMPT = "a red circle walks in a meadow"
+
+
+def make_take(pipe: LongLiveRAGPipeline, folder: Path, seconds: float, event: TakeEvent = "generated") -> TakeRecord:
+    request = pipe.request(PROMPT, seconds=seconds)
+    take = TakeWriter(folder, request, pipe.timeline(request), pipe.take_run(), event=event)
+    for block in pipe.stream(request, stores=[take]):
+        take.add(block)
+    return take.finish("finished")
+
+
+def test_a_lora_is_in_the_rights_of_every_take_made_after_it(folder: Path, tmp_path: Path, lora: Lora) -> None:
+    pipe = open_(folder, "any")
+    first = make_take(pipe, tmp_path / "first", 1.0)
+    save_file(lora.for_diffusers(), tmp_path / "lora.safetensors")
+    pipe.load_lora_weights(tmp_path / "lora.safetensors")
+    second = make_take(pipe, tmp_path / "second", 1.0)
+    assert first.rights is not None
+    assert second.rights is not None
+    assert (first.rights.weights_allow, second.rights.weights_allow) == ("commercial", "unknown")
+    added = {each.file for each in second.rights.files} - {each.file for each in first.rights.files}
+    assert added == {"lora.safetensors"}
+
+
+def test_a_take_is_as_free_as_the_weakest_of_its_parts(folder: Path, tmp_path: Path) -> None:
+    make_take(open_(folder, "any"), tmp_path / "take", 1.0)
+    with pytest.raises(LicenseError, match="take was made under license policy 'any' and can't be used under 'commer"):
+        make_take(open_(folder), tmp_path / "take", 2.0, "extended")
+    extended = make_take(open_(folder, "any"), tmp_path / "take", 2.0, "extended")
+    assert extended.rights is not None
+    assert extended.rights.license_policy == "any"
+
+
+def test_a_take_is_not_continued_with_other_weights(folder: Path, tmp_path: Path) -> None:
+    """One byte in the middle of a file that is larger than what a backbone's short id reads."""
+    make_take(open_(folder, "any"), tmp_path / "take", 1.0)
+    flip_a_byte(weights_of(folder / "text_encoder"))
+    with pytest.raises(ValueError, match=r"take was made with other weights: text_encoder/model\.safetensors"):
+        make_take(open_(folder, "any"), tmp_path / "take", 2.0, "extended")
+
+
+def test_a_take_made_with_a_lora_is_continued_with_it(folder: Path, tmp_path: Path, lora: Lora) -> None:
+    save_file(lora.for_diffusers(), tmp_path / "lora.safetensors")
+    with_lora = open_(folder, "any")
+    with_lora.load_lora_weights(tmp_path / "lora.safetensors")
+    make_take(with_lora, tmp_path / "take", 1.0)
+    with pytest.raises(ValueError, match=r"made with other weights: lora\.safetensors"):
+        make_take(open_(folder, "any"), tmp_path / "take", 2.0, "extended")
+    assert make_take(with_lora, tmp_path / "take", 2.0, "extended").status == "finished"
