@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from longlive_rag.presets.preset import Preset, find_folder, load_preset
     from longlive_rag.rights.policy import LicenseError
     from longlive_rag.rights.provenance import Provenance
-    from longlive_rag.sessions.continuing import Changes, branched_take, extended_take, open_take, resumed_take
     from longlive_rag.sessions.directing import LiveSession
     from longlive_rag.sessions.live import LiveTake
     from longlive_rag.sessions.making import NewTake, TakeFailed, TakeStopped, new_take
     from longlive_rag.sessions.opening import Labels, Opening
+    from longlive_rag.sessions.resuming import Changes, branched_take, extended_take, open_take, resumed_take
     from longlive_rag.takes.cue_files import CueFile, read_cues, write_cues
     from longlive_rag.takes.record import TakeRecord, TakeRun, read_record
     from longlive_rag.takes.writer import TakeWriter
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Block": "longlive_rag.generation.block",
-    "branched_take": "longlive_rag.sessions.continuing",
-    "Changes": "longlive_rag.sessions.continuing",
+    "branched_take": "longlive_rag.sessions.resuming",
+    "Changes": "longlive_rag.sessions.resuming",
     "CheckpointConfig": "longlive_rag.config",
     "Choose": "retrieval.memory",
     "ContextConfig": "backbone.config",
     "Cue": "longlive_rag.config",
     "CueFile": "longlive_rag.takes.cue_files",
-    "extended_take": "longlive_rag.sessions.continuing",
+    "extended_take": "longlive_rag.sessions.resuming",
     "FieldError": "backbone.errors",
     "find_folder": "longlive_rag.presets.preset",
     "Labels": "longlive_rag.sessions.opening",
@@ -62,7 +62,7 @@ _MODULES = {
     "MemoryConfig": "longlive_rag.config",
     "new_take": "longlive_rag.sessions.making",
     "NewTake": "longlive_rag.sessions.making",
-    "open_take": "longlive_rag.sessions.continuing",
+    "open_take": "longlive_rag.sessions.resuming",
     "Opening": "longlive_rag.sessions.opening",
     "OutputConfig": "longlive_rag.config",
     "Past": "retrieval.policies",
@@ -70,7 +70,7 @@ _MODULES = {
     "Provenance": "longlive_rag.rights.provenance",
     "read_cues": "longlive_rag.takes.cue_files",
     "read_record": "longlive_rag.takes.record",
-    "resumed_take": "longlive_rag.sessions.continuing",
+    "resumed_take": "longlive_rag.sessions.resuming",
     "SamplerConfig": "backbone.config",
     "Schedule": "longlive_rag.generation.cues",
     "Selection": "retrieval.selection",

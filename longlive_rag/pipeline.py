@@ -362,7 +362,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         if stores and stores[0].blocks:
             done = stores[0].blocks
             prompts = [stores[0].record(done - 1).prompt]
-            yield from self._go_on(batch, rollout, decoder, stores[0], watch, directions)
+            yield from self._resume(batch, rollout, decoder, stores[0], watch, directions)
         for index in range(done, timeline.blocks):
             direction = directions(index)
             if direction.memory is not None:
@@ -397,7 +397,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 pages=rollout.page_counters(),
             )
 
-    def _go_on(
+    def _resume(
         self,
         batch: Batch,
         rollout: Rollout,

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from longlive_rag.cli.continuing import TAKE, go_on, with_changes
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import note
+from longlive_rag.cli.resuming import TAKE, go_on, with_changes
 from longlive_rag.cli.settings import FLAGS
 
 
@@ -50,7 +50,7 @@ def branch(
       The same words, with another outcome:
         longlive-rag branch takes/first --at 00:00:12:08 -o takes/again
     """
-    from longlive_rag.sessions.continuing import Changes, branched_take, open_take
+    from longlive_rag.sessions.resuming import Changes, branched_take, open_take
     from longlive_rag.timecode import parse_timecode
 
     changed = Changes(**changes)

@@ -23,7 +23,7 @@ from longlive_rag.cli.settings import (
 from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
 
 if TYPE_CHECKING:
-    from longlive_rag.sessions.legs import Leg
+    from longlive_rag.sessions.directed_take import DirectedTake
 
 LONGEST_SECONDS = 600.0
 OF_NEW_TAKES = ("seed", "dtype", "codec", "deliverable", "phase", "show_label")
@@ -76,16 +76,16 @@ def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> 
         session = Session()
         is_old = (folder / RECORD).is_file()
         if is_old:
-            leg = _open_old(held, folder, prompt, seconds, options)
+            take = _open_old(held, folder, prompt, seconds, options)
         else:
-            leg = _open_new(held, folder, session.first_line() or "" if prompt is None else prompt, seconds, options)
-        record, last = session.run(leg, prompt if is_old else None)
+            take = _open_new(held, folder, session.first_line() or "" if prompt is None else prompt, seconds, options)
+        record, last = session.run(take, prompt if is_old else None)
     report(record, last.folder, as_json=False)
     again = f"longlive-rag generate --cues {last.folder} -o NEW --seed {last.request.seed}"
     click.echo(f"  again   {again} (and the settings of this one)")
 
 
-def _open_new(held: ExitStack, folder: Path, prompt: str, seconds: float, options: dict[str, Any]) -> Leg:
+def _open_new(held: ExitStack, folder: Path, prompt: str, seconds: float, options: dict[str, Any]) -> DirectedTake:
     """A take that is begun."""
     from longlive_rag.sessions.directing import new_live_take
     from longlive_rag.sessions.making import NewTake
@@ -102,10 +102,12 @@ def _open_new(held: ExitStack, folder: Path, prompt: str, seconds: float, option
         return new_live_take(held, NewTake(preset, request, folder, False, opening, labels), note)
 
 
-def _open_old(held: ExitStack, folder: Path, prompt: str | None, seconds: float, options: dict[str, Any]) -> Leg:
+def _open_old(
+    held: ExitStack, folder: Path, prompt: str | None, seconds: float, options: dict[str, Any]
+) -> DirectedTake:
     """A take that exists already."""
-    from longlive_rag.sessions.continuing import Changes, open_take
-    from longlive_rag.sessions.directing import continued_live_take
+    from longlive_rag.sessions.directing import resumed_live_take
+    from longlive_rag.sessions.resuming import Changes, open_take
 
     with refuse_bad_input(FLAGS):
         given = [FLAGS.get(name, f"--{name}") for name in OF_NEW_TAKES if options[name] not in (None, False)]
@@ -117,7 +119,7 @@ def _open_old(held: ExitStack, folder: Path, prompt: str | None, seconds: float,
         changes = Changes(
             options["backbone"], options["device"], options["prompt_embeds"], license_policy=options["license_policy"]
         )
-        leg = continued_live_take(held, open_take(folder, changes.backbone), seconds, changes, note)
+        take = resumed_live_take(held, open_take(folder, changes.backbone), seconds, changes, note)
         if prompt is not None:
-            leg.pipe.check_prompt(prompt)
-        return leg
+            take.pipe.check_prompt(prompt)
+        return take

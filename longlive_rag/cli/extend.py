@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from longlive_rag.cli.continuing import TAKE, go_on, with_changes
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import note
+from longlive_rag.cli.resuming import TAKE, go_on, with_changes
 from longlive_rag.cli.settings import FLAGS
 
 
@@ -29,7 +29,7 @@ def extend(folder: Path, seconds: float, prompt: str | None, as_json: bool, **ch
       longlive-rag extend takes/first --seconds 20
       longlive-rag extend takes/first --seconds 20 --prompt "a red circle jumps in a meadow"
     """
-    from longlive_rag.sessions.continuing import Changes, extended_take, open_take
+    from longlive_rag.sessions.resuming import Changes, extended_take, open_take
 
     changed = Changes(**changes)
     with refuse_bad_input(FLAGS):

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from longlive_rag.cli.continuing import TAKE, go_on, with_changes
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import note, report
+from longlive_rag.cli.resuming import TAKE, go_on, with_changes
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,7 +28,7 @@ def resume(folder: Path, as_json: bool, **changes: Any) -> None:
       The folder was moved to a machine where the backbone is elsewhere:
         longlive-rag resume takes/fox --backbone /models/longlive
     """
-    from longlive_rag.sessions.continuing import Changes, open_take, resumed_take
+    from longlive_rag.sessions.resuming import Changes, open_take, resumed_take
 
     changed = Changes(**changes)
     with refuse_bad_input():

@@ -19,7 +19,7 @@ from longlive_rag.timecode import format_timecode
 
 if TYPE_CHECKING:
     from longlive_rag.generation.block import Block
-    from longlive_rag.sessions.legs import Leg
+    from longlive_rag.sessions.directed_take import DirectedTake
     from longlive_rag.sessions.live import LiveTake
     from longlive_rag.takes.record import TakeRecord
 
@@ -50,11 +50,11 @@ class Session:
         self.console.say("Type what should be seen first.")
         return self._lines.get()
 
-    def run(self, leg: Leg, prompt: str | None = None) -> tuple[TakeRecord, Leg]:
+    def run(self, take: DirectedTake, prompt: str | None = None) -> tuple[TakeRecord, DirectedTake]:
         """Make segment after segment until the take is ended or has its full length.
 
         Args:
-            leg: the first segment.
+            take: the first segment.
             prompt: takes over at its first new block.
 
         Returns:
@@ -64,14 +64,14 @@ class Session:
             Stopped: on Ctrl-C; what was finished is kept.
             Failed: if disk or memory run out; what was finished is kept.
         """
-        output = leg.request.output
+        output = take.request.output
         self.console.open(output.height, output.width)
         for line in HELP:
             self.console.say(line)
         threading.Thread(target=self._dispatch, daemon=True).start()
         try:
             with said_as_exit_codes():
-                return self._session.run(leg, prompt)
+                return self._session.run(take, prompt)
         finally:
             self._screen.close()
             self.console.close()

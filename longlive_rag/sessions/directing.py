@@ -9,14 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from longlive_rag.config import TakeRequest, check_seconds
-from longlive_rag.sessions.continuing import (
-    Changes,
-    OpenTake,
-    check_room,
-    provenance_like,
-    reopened,
-)
-from longlive_rag.sessions.legs import Leg
+from longlive_rag.sessions.directed_take import DirectedTake
 from longlive_rag.sessions.live import LiveTake
 from longlive_rag.sessions.making import (
     NewTake,
@@ -27,6 +20,13 @@ from longlive_rag.sessions.making import (
     reason_of,
 )
 from longlive_rag.sessions.opening import Note, open_backbone, provenance_of
+from longlive_rag.sessions.resuming import (
+    Changes,
+    OpenTake,
+    check_room,
+    provenance_like,
+    reopened,
+)
 from longlive_rag.takes.branch import timeline_of
 from longlive_rag.takes.folder import TakeClaim
 from longlive_rag.timecode import format_timecode
@@ -49,8 +49,8 @@ class Screen(Protocol):
         ...
 
 
-def new_live_take(held: ExitStack, asked: NewTake, note: Note) -> Leg:
-    """The first leg of a new take.
+def new_live_take(held: ExitStack, asked: NewTake, note: Note) -> DirectedTake:
+    """The beginning of a new take.
 
     Args:
         held: holds the claim of its folder.
@@ -63,11 +63,11 @@ def new_live_take(held: ExitStack, asked: NewTake, note: Note) -> Leg:
     claim, _, _ = claim_new_take(asked)
     held.enter_context(claim)
     pipe, run = open_backbone(asked.preset, asked.request, asked.opening, provenance, note)
-    return Leg(pipe, run, provenance, asked.folder, asked.request, "generated", asked.checkpoints, claim)
+    return DirectedTake(pipe, run, provenance, asked.folder, asked.request, "generated", asked.checkpoints, claim)
 
 
-def continued_live_take(held: ExitStack, take: OpenTake, seconds: float, changes: Changes, note: Note) -> Leg:
-    """The first leg of a take that is gone on with.
+def resumed_live_take(held: ExitStack, take: OpenTake, seconds: float, changes: Changes, note: Note) -> DirectedTake:
+    """The next stretch of a take that exists.
 
     Args:
         held: holds the claim of its folder.
@@ -83,11 +83,11 @@ def continued_live_take(held: ExitStack, take: OpenTake, seconds: float, changes
     check_room(take.folder, request, timeline_of(request, take.preset), take, checkpoints)
     claim = held.enter_context(TakeClaim(take.folder, resume=True))
     pipe, run = reopened(take, request, changes.device, changes.prompt_embeds, provenance, note)
-    return Leg(pipe, run, provenance, take.folder, request, "extended", checkpoints, claim)
+    return DirectedTake(pipe, run, provenance, take.folder, request, "extended", checkpoints, claim)
 
 
 class LiveSession:
-    """Makes leg after leg of a take that is directed meanwhile. `run` in one thread; all else from any.
+    """Makes one take after another of a take that is directed meanwhile. `run` in one thread; all else from any.
 
     Args:
         screen: where it is shown.
@@ -96,17 +96,17 @@ class LiveSession:
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
         self._live: LiveTake | None = None
-        self._leg: Leg | None = None
+        self._take: DirectedTake | None = None
         self._wanted: tuple[str, str] = ("", "")
         self._save = threading.Event()
-        self._heard = threading.Event()  # there is a direction for a leg that waits
+        self._heard = threading.Event()  # there is a direction for a take that waits
         self._ready = threading.Event()  # there is a take to direct
 
     # ---- from any thread ----
 
     @property
     def live(self) -> LiveTake:
-        """The take that is made now; waits for it between two legs."""
+        """The take that is made now; waits for it between two takes."""
         self._ready.wait()
         assert self._live is not None
         return self._live
@@ -114,14 +114,14 @@ class LiveSession:
     def direct(self, prompt: str) -> float:
         """Let another prompt take over; returns the second at which it does. See `LiveTake.direct`."""
         second = self.live.direct(prompt)
-        assert self._leg is not None
-        unknown = self._leg.pipe.unknown_words(prompt)
+        assert self._take is not None
+        unknown = self._take.pipe.unknown_words(prompt)
         if unknown:
-            self._screen.say(f"Note: {self._leg.run.backbone} has never read {', '.join(unknown)}.")
+            self._screen.say(f"Note: {self._take.run.backbone} has never read {', '.join(unknown)}.")
         return second
 
     def go_on(self) -> None:
-        """Begin a leg that waits for a direction, with what was in charge or what has been said."""
+        """Begin a take that waits for a direction, with what was in charge or what has been said."""
         self._heard.set()
 
     def save(self) -> None:
@@ -138,8 +138,8 @@ class LiveSession:
         """End the take here and go on in a copy beside it; ValueError if it can't be called so."""
         if not self.live.seconds:
             raise ValueError("nothing is made yet to branch from; wait for the first block")
-        assert self._leg is not None
-        folder = self._leg.folder.parent / name
+        assert self._take is not None
+        folder = self._take.folder.parent / name
         if not name or Path(name).name != name:
             raise ValueError(f"{name!r} is not a name for a take beside this one; write :branch NAME")
         if folder.exists():
@@ -151,7 +151,7 @@ class LiveSession:
         self._end("quit")
 
     def _end(self, verb: str, words: str = "") -> None:
-        """Let the leg end after the block that is being made; what is said meanwhile is for the next one."""
+        """Let the take end after the block that is being made; what is said meanwhile is for the next one."""
         self._wanted = (verb, words)
         live = self.live
         self._ready.clear()
@@ -160,38 +160,38 @@ class LiveSession:
 
     # ---- from one thread ----
 
-    def run(self, leg: Leg, prompt: str | None = None) -> tuple[TakeRecord, Leg]:
-        """Make leg after leg until the take is ended or as long as it may be.
+    def run(self, take: DirectedTake, prompt: str | None = None) -> tuple[TakeRecord, DirectedTake]:
+        """Make one take after another until the take is ended or as long as it may be.
 
         Args:
-            leg: the first.
+            take: the first.
             prompt: takes over at its first new block.
 
         Returns:
-            The record of the last leg, and the leg.
+            The last record, and what it is of.
 
         Raises:
             TakeStopped: on KeyboardInterrupt; what was finished is kept.
             TakeFailed: if disk or memory run out; what was finished is kept.
         """
         while True:
-            record, following = self._play(leg, prompt)
+            record, following = self._play(take, prompt)
             if following is None:
-                return record, leg
-            leg, prompt = following, None
+                return record, take
+            take, prompt = following, None
 
-    def _play(self, leg: Leg, prompt: str | None) -> tuple[TakeRecord, Leg | None]:
-        """Make a leg; returns its record and what comes after it."""
-        writer = leg.writer()
-        live = LiveTake(leg.pipe, leg.request, writer)
+    def _play(self, take: DirectedTake, prompt: str | None) -> tuple[TakeRecord, DirectedTake | None]:
+        """Make a stretch; returns its record and what comes after it."""
+        writer = take.writer()
+        live = LiveTake(take.pipe, take.request, writer)
         if prompt is not None:
             live.direct(prompt)
-        self._live, self._leg, self._wanted = live, leg, ("", "")
+        self._live, self._take, self._wanted = live, take, ("", "")
         self._heard.clear()
         self._ready.set()
         with ending_well(writer):
-            if leg.waits:
-                writer.update(live.request, leg.pipe.timeline(live.request))
+            if take.waits:
+                writer.update(live.request, take.pipe.timeline(live.request))
                 self._screen.say("Type what comes instead; an empty line goes on as before.")
                 self._heard.wait()
             self._make(live, writer)
@@ -199,7 +199,7 @@ class LiveSession:
             record = writer.finish("finished")
         check_finished(record, writer.folder)
         try:
-            return record, self._following(leg, live.request)
+            return record, self._following(take, live.request)
         except (OSError, ValueError) as error:
             raise TakeFailed(f"{self._wanted[0]} failed: {reason_of(error)}", writer.folder, record) from error
 
@@ -212,14 +212,16 @@ class LiveSession:
                 now = format_timecode(block.pixel_frames.stop / live.request.output.fps)
                 self._screen.say(f"{now}  saved in {writer.folder}")
 
-    def _following(self, leg: Leg, made: TakeRequest) -> Leg | None:
+    def _following(self, take: DirectedTake, made: TakeRequest) -> DirectedTake | None:
         verb, words = self._wanted
         if verb == "branch":
-            following = leg.branched(leg.folder.parent / words, made)
-            self._screen.say(f"{format_timecode(made.seconds)}  going on in {following.folder}; {leg.folder} ends here")
+            following = take.branched(take.folder.parent / words, made)
+            self._screen.say(
+                f"{format_timecode(made.seconds)}  going on in {following.folder}; {take.folder} ends here"
+            )
             return following
         if verb == "undo":
-            following = leg.undone(made)
+            following = take.undone(made)
             self._screen.say(f"back to before cue {len(made.cues)} at {format_timecode(made.cues[-1].seconds)}")
             return following
         return None

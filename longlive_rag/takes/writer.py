@@ -110,9 +110,9 @@ class TakeWriter:
         self._provenance = provenance or recorded_provenance(run.folder)
         self._checkpoint = checkpoint or CheckpointConfig()
         self._event = event
-        self._went_on = event != "generated"
-        self._before = read_record(folder) if self._went_on else None
-        self._claim = claim or (TakeClaim(folder, resume=True) if self._went_on else None)
+        self._resumes = event != "generated"
+        self._before = read_record(folder) if self._resumes else None
+        self._claim = claim or (TakeClaim(folder, resume=True) if self._resumes else None)
         self._checkpoints: Checkpoints | None = None
         self._video: VideoWriter | None = None
         self._pages: PageCounters | None = None
@@ -147,7 +147,7 @@ class TakeWriter:
         return self._shown
 
     def _find_shown(self) -> int:
-        if not self._went_on:
+        if not self._resumes:
             return 0
         safe, every = safe_frames(self.folder / VIDEO), self._timeline.segment_blocks
         cuts = range(0, min(self.blocks + 1, self._timeline.blocks), every)
@@ -185,7 +185,7 @@ class TakeWriter:
     def kept_start_image(self) -> StartImage | None:
         """The picture that a take that is gone on with begins with."""
         path = self.folder / START_IMAGE
-        if not self._went_on or not path.is_file():
+        if not self._resumes or not path.is_file():
             return None
         return read_start_image(path, self._request.output)
 
@@ -195,7 +195,7 @@ class TakeWriter:
         Raises:
             BrokenSealError: if they are not what was written.
         """
-        if not self._went_on or not (self.folder / REMEMBERED).is_file():
+        if not self._resumes or not (self.folder / REMEMBERED).is_file():
             return None
         from longlive_rag.takes.kept_frames import read_kept
 
@@ -307,11 +307,11 @@ class TakeWriter:
     def _finish(self, status: TakeStatus, error: BaseException | None, begin_s: float) -> TakeRecord:
         if self._video is not None:
             self._frames_kept = self._video.close()
-        elif self._went_on:
+        elif self._resumes:
             self._frames_kept = safe_frames(self.folder / VIDEO) if (self.folder / VIDEO).is_file() else 0
         self._end_s = self._end_s or time.perf_counter()
         self._add_seconds({"write": self._end_s - begin_s})
-        if not self._frames_kept and not self._went_on:
+        if not self._frames_kept and not self._resumes:
             self._remove()
             return self._record(status, error)
         if not self._begun:
@@ -338,7 +338,7 @@ class TakeWriter:
             (self.folder / RESERVE).unlink(missing_ok=True)
             raise
         self._begun = True
-        if not self._went_on:
+        if not self._resumes:
             self._replace_old()
         write_record(self.folder, self._record("running"))
 

@@ -1,4 +1,4 @@
-"""A live session is made in legs: stretches of a take between an undo, a branch and the end."""
+"""A live session is made of directed takes: stretches between an undo, a branch and the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Leg:
+class DirectedTake:
     """A stretch of a session in one folder.
 
     Attributes:
@@ -29,7 +29,7 @@ class Leg:
         request: what is asked for; its seconds are the most that it may last.
         event: for the take's history.
         checkpoints: how it is made ready to be gone on with.
-        claim: of the folder; whoever finishes the leg's writer, or does not come so far, releases it.
+        claim: of the folder; whoever finishes its writer, or does not come so far, releases it.
         waits: whether it begins with the next direction only.
     """
 
@@ -56,12 +56,12 @@ class Leg:
             provenance=self.provenance,
         )
 
-    def branched(self, folder: Path, made: TakeRequest) -> Leg:
-        """Goes on in another folder, beside the take that this leg has made; this one is only read.
+    def branched(self, folder: Path, made: TakeRequest) -> DirectedTake:
+        """Goes on in another folder, beside the take that this one has made; this one is only read.
 
         Args:
             folder: where nothing is yet.
-            made: what was asked for until the end of this leg.
+            made: what was asked for until the end of this one.
 
         Raises:
             OSError: if the disk refuses; nothing is left in `folder` then.
@@ -70,14 +70,14 @@ class Leg:
         claim = self._copied(folder, request, self.pipe.timeline(made).blocks)
         return replace(self, folder=folder, request=request, event="branched", claim=claim, waits=False)
 
-    def undone(self, made: TakeRequest) -> Leg:
-        """Goes on from before the last cue of what this leg has made, which is gone for good then.
+    def undone(self, made: TakeRequest) -> DirectedTake:
+        """Goes on from before the last cue of what this one has made, which is gone for good then.
 
         The take is whole until its shorter self takes its place. Other files in the folder stay. What a process that
         was killed in between left in `.NAME.undone` is moved aside, never removed.
 
         Args:
-            made: what was asked for until the end of this leg, with a cue at least.
+            made: what was asked for until the end of this one, with a cue at least.
 
         Raises:
             OSError: if the disk refuses; the take is as it was then, or it is shorter and what it could not take along

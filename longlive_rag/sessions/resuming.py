@@ -97,7 +97,7 @@ def resumed_take(take: OpenTake, changes: Changes, note: Note) -> Iterator[TakeJ
     Raises:
         ValueError: naming what can't be; the take is as it was.
     """
-    with _continued(take, take.folder, take.request, "resumed", changes, note) as job:
+    with _resumed(take, take.folder, take.request, "resumed", changes, note) as job:
         yield job
 
 
@@ -111,7 +111,7 @@ def extended_take(
         ValueError: naming what can't be; the take is as it was.
     """
     request = extended(take.request, seconds, prompt)
-    with _continued(take, take.folder, request, "extended", changes, note) as job:
+    with _resumed(take, take.folder, request, "extended", changes, note) as job:
         yield job
 
 
@@ -144,12 +144,12 @@ def branched_take(
     def copy() -> None:
         copy_start(take.folder, take.record, folder, request, take.timeline, blocks)
 
-    with _continued(take, folder, request, "branched", changes, note, copy) as job:
+    with _resumed(take, folder, request, "branched", changes, note, copy) as job:
         yield job
 
 
 @contextmanager
-def _continued(
+def _resumed(
     take: OpenTake,
     folder: Path,
     request: TakeRequest,

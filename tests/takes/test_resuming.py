@@ -17,7 +17,7 @@ from longlive_rag import LatentStore, LongLiveRAGPipeline, MemoryConfig, TakeReq
 from longlive_rag.config import CheckpointConfig, Reseed, Steering
 from longlive_rag.media.video import read_frames
 from longlive_rag.presets.geometry import backbone_id
-from longlive_rag.sessions.continuing import differences
+from longlive_rag.sessions.resuming import differences
 from longlive_rag.takes import resume
 from longlive_rag.takes.branch import (
     backbone_of,

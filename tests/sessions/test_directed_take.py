@@ -9,7 +9,7 @@ import pytest
 
 from longlive_rag.config import CheckpointConfig
 from longlive_rag.rights.provenance import Provenance
-from longlive_rag.sessions.legs import Leg
+from longlive_rag.sessions.directed_take import DirectedTake
 from longlive_rag.takes.record import TakeRun, read_record
 from longlive_rag.takes.writer import TakeWriter
 from retrieval.store import LatentStore
@@ -17,7 +17,7 @@ from retrieval.store import LatentStore
 
 @pytest.fixture
 def made(pipe, tmp_path):
-    """(leg, what was asked for): a take of 5 blocks, a cue at the fourth, and a note of the user's in its folder."""
+    """(take, what was asked for): a take of 5 blocks, a cue at the fourth, and a note of the user's in its folder."""
     folder = tmp_path / "live"
     request = pipe.request("a red circle walks", seconds=57 / 16, seed=3, cues=[(33 / 16, "a blue square jumps")])
     run = TakeRun("random", folder, "cpu", "float32", 1, "philox4x64/numpy")
@@ -27,21 +27,21 @@ def made(pipe, tmp_path):
     writer.finish("finished")
     (folder / "notes.txt").write_text("hers")
     asked = replace(request, seconds=9.0)
-    return Leg(pipe, run, Provenance(), folder, asked, "generated", CheckpointConfig(), None), request
+    return DirectedTake(pipe, run, Provenance(), folder, asked, "generated", CheckpointConfig(), None), request
 
 
 def test_undo_takes_the_cue_and_its_blocks_back(made):
-    leg, request = made
-    following = leg.undone(request)
+    take, request = made
+    following = take.undone(request)
     following.claim.release()
     assert following.request.cues == ()
-    assert LatentStore(leg.folder / "latents").blocks == 3
-    assert (leg.folder / "notes.txt").read_text() == "hers"
-    assert [path.name for path in leg.folder.parent.iterdir()] == ["live"]
+    assert LatentStore(take.folder / "latents").blocks == 3
+    assert (take.folder / "notes.txt").read_text() == "hers"
+    assert [path.name for path in take.folder.parent.iterdir()] == ["live"]
 
 
 def test_a_disk_that_refuses_leaves_the_take_as_it_was(made, monkeypatch):
-    leg, request = made
+    take, request = made
     rename = Path.replace
 
     def refuse(self: Path, target: Path) -> Path:
@@ -51,19 +51,19 @@ def test_a_disk_that_refuses_leaves_the_take_as_it_was(made, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(OSError, match="Input/output error"):
-        leg.undone(request)
-    assert read_record(leg.folder).cues
-    assert LatentStore(leg.folder / "latents").blocks == 5
-    assert (leg.folder / "notes.txt").read_text() == "hers"
+        take.undone(request)
+    assert read_record(take.folder).cues
+    assert LatentStore(take.folder / "latents").blocks == 5
+    assert (take.folder / "notes.txt").read_text() == "hers"
     monkeypatch.undo()
-    leg.undone(request).claim.release()
-    assert LatentStore(leg.folder / "latents").blocks == 3
+    take.undone(request).claim.release()
+    assert LatentStore(take.folder / "latents").blocks == 3
 
 
 def test_what_a_killed_undo_left_is_not_removed(made):
-    leg, request = made
-    left = leg.folder.with_name(".live.undone")
+    take, request = made
+    left = take.folder.with_name(".live.undone")
     left.mkdir()
     (left / "video.mp4").write_bytes(b"the only copy")
-    leg.undone(request).claim.release()
-    assert (leg.folder.parent / ".live.undone-1" / "video.mp4").read_bytes() == b"the only copy"
+    take.undone(request).claim.release()
+    assert (take.folder.parent / ".live.undone-1" / "video.mp4").read_bytes() == b"the only copy"

@@ -24,7 +24,7 @@ from longlive_rag.rights.records import read_records, record_terms
 from longlive_rag.weights.convert import Converted, Sources, convert
 from retrieval.encoder import LatentAutoencoder
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 PROMPT = "a red circle walks in a meadow"
 
 

@@ -83,7 +83,7 @@ print(json.dumps({"before": before, "peaks": curve.peaks, "remade": curve.sample
 
 def measured(seconds: float, host_bytes: int) -> dict:
     words = [sys.executable, "-c", MEASURED, str(seconds), str(host_bytes)]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     return json.loads(done.stdout)
 
 
@@ -186,5 +186,5 @@ print(footprint.peak_resident_bytes() - before)
 
 def test_peak_memory_sees_what_is_gone_again() -> None:
     words = [sys.executable, "-c", GONE_AGAIN]  # a process of its own: not every system can forget an earlier peak
-    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     assert int(done.stdout) > 48 * 2**20
