@@ -10,13 +10,13 @@ from pydantic import Field
 from eval.drift import Drift
 from eval.protocols import LongConsistency
 from eval.traits import KeptTraits
-from longlive_rag.documents import Versioned
+from longlive_rag.documents import Sealed
 
 Curve = list[float | None]
 """A figure a second, or a frame; None where no subject is seen."""
 
 
-class Noise(Versioned):
+class Noise(Sealed):
     """`noise.json`: two takes were made from the same noise if and only if their hashes are equal."""
 
     sha256: str
@@ -107,7 +107,7 @@ class PerFrame:
     cosine: dict[str, Curve]
 
 
-class Measures(Versioned):
+class Measures(Sealed):
     """`measures.json`; what was written in format 1 is measured again.
 
     Attributes:

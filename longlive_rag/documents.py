@@ -6,6 +6,7 @@ text, and keeps the errors with data of the dataclasses inside it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tomllib
 import types
@@ -23,6 +24,7 @@ from backbone.files import load_json, read_text
 from retrieval.files import write_json
 
 Model = TypeVar("Model")
+Written = TypeVar("Written", bound=BaseModel)
 Part = str | int
 KINDS: dict[type, str] = {dict: "an object", list: "a list"}
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
@@ -45,22 +47,59 @@ class Versioned(Document):
     format: int = 1
 
 
-def read_document(path: Path, model: type[Model]) -> Model:
+class Sealed(Versioned):
+    """A document that tells whether it is as it was written.
+
+    Attributes:
+        checksum: SHA-256 of everything else; older versions wrote none.
+    """
+
+    checksum: str | None = None
+
+
+class BrokenChecksumError(ValueError):
+    """A document was changed after it was written."""
+
+
+def read_document(path: Path, model: type[Model], check: bool = True) -> Model:
     """A document from its JSON file.
 
+    Args:
+        check: its checksum, if it has one.
+
     Raises:
+        BrokenChecksumError: if it was changed after it was written.
         ValueError: naming the file, and the key, its value and what would be right.
     """
-    return parse(read_json(path), model, str(path))
+    content = read_json(path)
+    document = parse(content, model, str(path))
+    if check and isinstance(document, Sealed) and document.checksum not in (None, checksum_of(content)):
+        raise BrokenChecksumError(f"{path} was changed after it was written: its checksum does not match")
+    return document
 
 
-def write_document(path: Path, document: BaseModel) -> None:
-    """Write a document atomically.
+def write_document(path: Path, document: Written, only_set: bool = False) -> Written:
+    """Write a document atomically; returns it as it was written, with its checksum if it has one.
+
+    Args:
+        only_set: leave out what was never set.
 
     Raises:
         OSError: if the disk refuses.
     """
-    write_json(path, document.model_dump(mode="json"))
+    content = document.model_dump(mode="json", exclude_unset=only_set)
+    if isinstance(document, Sealed):
+        content |= {"format": document.format}
+        document = document.model_copy(update={"checksum": checksum_of(content)})
+        content["checksum"] = document.checksum
+    write_json(path, content)
+    return document
+
+
+def checksum_of(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a document's plain values, whatever their order, but for its checksum."""
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def read_json(path: Path) -> Any:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
+
+OWN_FILES = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -28,10 +31,45 @@ def write_whole(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def check_plain(path: Path, folder: bool = False) -> None:
+    """Raise `NotPlainError` if something else than a file (or a folder) of its own is at `path`: a link, a pipe."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not (stat.S_ISDIR(mode) if folder else stat.S_ISREG(mode)):
+        what = "a link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "not a plain file"
+        raise NotPlainError(f"{path} is {what}; it must be a {'folder' if folder else 'file'} of its own")
+
+
+class NotPlainError(ValueError):
+    """Something that came from outside is a link, a pipe or a device where a file was expected."""
+
+
+def open_plain(path: Path, mode: Literal["rb", "a+b"] = "rb") -> IO[bytes]:
+    """Open a file of one's own: nothing is followed, and nothing is waited for.
+
+    Raises:
+        NotPlainError: if it is a link, a pipe or anything else.
+        OSError: if it can't be opened.
+    """
+    check_plain(path)
+    flags = os.O_RDONLY if mode == "rb" else os.O_RDWR | os.O_CREAT | os.O_APPEND
+    handle = os.open(path, flags | OWN_FILES, 0o666)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise NotPlainError(f"{path} is not a plain file; it must be a file of its own")
+        return os.fdopen(handle, mode)
+    except BaseException:
+        os.close(handle)
+        raise
+
+
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
     """A file beside `path` to fill, which becomes `path` when the `with` body ends well and is removed otherwise."""
     part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # of a process that was killed, or a link that somebody laid there
     try:
         yield part
         part.replace(path)

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import IO
 
+from retrieval.files import open_plain
+
 LOCK = "lock"
 TRIES, WAIT_S = 5, 0.02
 
@@ -16,9 +18,9 @@ def hold(folder: Path) -> IO[bytes]:
     """The lock of a folder that is there, held until the file is closed or the process ends.
 
     Raises:
-        ValueError: if another process holds it.
+        ValueError: if another process holds it, or it is not a file.
     """
-    file = (folder / LOCK).open("a+b")
+    file = open_plain(folder / LOCK, "a+b")
     for _ in range(TRIES):  # somebody may just be asking `is_being_written`
         if _try_lock(file, shared=False) and _is_the_file_at(file, folder / LOCK):
             return file
@@ -30,7 +32,7 @@ def hold(folder: Path) -> IO[bytes]:
 def is_being_written(folder: Path) -> bool:
     """Whether a process holds the folder's lock; needs no permission to write."""
     try:
-        with (folder / LOCK).open("rb") as file:
+        with open_plain(folder / LOCK) as file:
             return not _try_lock(file, shared=True)
     except (FileNotFoundError, NotADirectoryError):
         return False

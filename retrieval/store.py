@@ -26,7 +26,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.files import sync_folder, write_durably, write_whole
+from retrieval.files import NotPlainError, check_plain, open_plain, sync_folder, write_durably, write_whole
 from retrieval.lock import hold
 from retrieval.sealed import HEADER_BYTES, BrokenSealError, seal, unseal
 from retrieval.sealed import FutureFormatError as FutureFormatError
@@ -104,13 +104,14 @@ class LatentStore:
         folder: of the store.
 
     Raises:
-        ValueError: if there is no store, or it has no block yet.
+        ValueError: if there is no store, it is a link, or it has no block yet.
         DamagedError: if a block is missing between others, or block 0 is damaged.
         FutureFormatError: if it was written by a newer version.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = folder = Path(folder)
+        check_plain(folder, folder=True)
         self.blocks = count_blocks(folder)
         if not self.blocks:
             raise ValueError(f"{folder} holds no latents")
@@ -161,6 +162,7 @@ class LatentWriter:
 
     def __init__(self, folder: str | Path, overwrite: bool = False, resume: bool = False) -> None:
         self.folder = folder = Path(folder)
+        check_plain(folder, folder=True)
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(folder.parent)
         self.blocks = 0
@@ -367,33 +369,65 @@ def read_block(path: Path, block: int) -> BlockRecord:
         FutureFormatError: if a newer version wrote it.
     """
     try:
-        content = path.read_bytes()
+        with open_plain(path) as file:
+            content = file.read()
+        unseal(path, content, KIND, FORMAT)
+        record = _unpacked(content)
     except FileNotFoundError as error:
         raise DamagedError(block, f"{path} is missing") from error
-    try:
-        unseal(path, content, KIND, FORMAT)
-    except BrokenSealError as error:
+    except FutureFormatError:
+        raise
+    except (BrokenSealError, NotPlainError) as error:
         raise DamagedError(block, str(error)) from error
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RuntimeError, RecursionError) as error:
+        raise DamagedError(block, f"{path} is damaged: it does not hold a block ({error})") from error
+    if record.block != block:
+        raise DamagedError(block, f"{path} holds block {record.block}: was it renamed?")
+    return record
+
+
+def _unpacked(content: bytes) -> BlockRecord:
+    """A block of the content of its file; what was not written by `pack` raises one of many errors."""
     with h5py.File(io.BytesIO(content), "r") as file:
-        facts = json.loads(file["facts"][()])
-        if facts["block"] != block:
-            raise DamagedError(block, f"{path} holds block {facts['block']}: was it renamed?")
+        text = file["facts"][()]
+        facts = json.loads(text)
+        if not isinstance(facts["prompt"], str) or not isinstance(facts["block"], int):
+            raise TypeError("its facts are of another kind")
+        latents = _floats(file, "latents", 4)
+        embeddings = _floats(file, "embeddings", 2) if "embeddings" in file else None
+        if embeddings is not None and len(embeddings) != len(latents):
+            raise ValueError("it has not one embedding a frame")
         return BlockRecord(
-            block=block,
-            latents=file["latents"][()],
-            embeddings=file["embeddings"][()] if "embeddings" in file else None,
+            block=facts["block"],
+            latents=latents,
+            embeddings=embeddings,
             selection=_selection(facts["selection"]),
             prompt=facts["prompt"],
             cue=facts["cue"],
-            seconds=facts["seconds"],
-            entered=None if facts.get("entered") is None else tuple(facts["entered"]),
+            seconds=dict(facts["seconds"]),
+            entered=None if facts.get("entered") is None else tuple(map(int, facts["entered"])),
         )
+
+
+def _floats(file: h5py.File, name: str, dimensions: int) -> NDArray[np.float32]:
+    """An array that lies in the file itself, as it was written."""
+    data = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+    if data is None or data.external or data.is_virtual or data.chunks or data.dtype != np.float32:
+        raise ValueError(f"its {name} are not stored as they were written")
+    values: NDArray[np.float32] = data[()]
+    if values.ndim != dimensions or not values.size or not np.isfinite(values).all():
+        raise ValueError(f"its {name} are {list(values.shape)}, or not finite numbers")
+    return values
 
 
 def _selection(facts: dict[str, Any] | None) -> Selection | None:
     if facts is None:
         return None
-    return Selection(**{**facts, "frames": tuple(facts["frames"]), "similarities": tuple(facts["similarities"])})
+    frames, similarities = tuple(map(int, facts["frames"])), tuple(map(float, facts["similarities"]))
+    if len(frames) != len(similarities):
+        raise ValueError("its selection has not one similarity a frame")
+    numbers = {name: int(facts[name]) for name in facts.keys() - {"frames", "similarities"}}
+    return Selection(**numbers, frames=frames, similarities=similarities)
 
 
 class LatentSpool:

@@ -54,19 +54,28 @@ def info(folder: Path, as_json: bool) -> None:
 
 @take.command()
 @TAKE
-def repair(folder: Path) -> None:
+@click.option("--accept-record", is_flag=True, help="Accept a take.json that was edited, if it can be read, as it is.")
+def repair(folder: Path, accept_record: bool) -> None:
     """Keep a take's latents up to the first damaged block; the rest is moved aside, and nothing is deleted.
 
-    The video and the record stay as they are; `longlive-rag resume` makes the rest again.
+    The video and the record stay as they are; `longlive-rag resume` makes again what is missing or damaged.
 
     \b
     Examples:
       longlive-rag take repair takes/first
+      longlive-rag take repair --accept-record takes/first
     """
-    from longlive_rag.takes.folder import LATENTS
+    from longlive_rag.takes.folder import LATENTS, TakeClaim
+    from longlive_rag.takes.record import read_record, write_record
     from retrieval.store import repair as mend
 
     with refuse_bad_input():
+        if accept_record:
+            with TakeClaim(folder, resume=True):
+                write_record(folder, read_record(folder, check=False))
+            click.echo(f"{folder}: take.json is accepted as it is")
+            if not (folder / LATENTS).is_dir():
+                return
         done = mend(folder / LATENTS)
     if done.folder is None:
         click.echo(f"{folder}: all {done.kept} blocks are intact; nothing to repair")

@@ -16,6 +16,7 @@ from longlive_rag.takes.folder import CHECKPOINTS, INPUTS, LATENTS, RECORD, VIDE
 from longlive_rag.takes.record import Origin, TakeRecord, read_record, write_record
 from longlive_rag.timecode import format_timecode
 from longlive_rag.timeline import Timeline
+from retrieval.files import check_plain
 from retrieval.store import LatentStore, block_numbers, copy_blocks
 
 LARGEST_SEED = 2**64 - 1
@@ -196,5 +197,6 @@ def check_latents(take: Path) -> LatentStore | None:
 def _copy_checkpoints(parent: Path, folder: Path, blocks: int) -> None:
     for path in (parent / CHECKPOINTS).glob("[0-9]*.safetensors"):
         if int(path.stem) <= blocks:
+            check_plain(path)
             (folder / CHECKPOINTS).mkdir(exist_ok=True)
             shutil.copyfile(path, folder / CHECKPOINTS / path.name)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from longlive_rag.config import TakeRequest
-from retrieval.files import in_words
+from retrieval.files import check_plain, in_words
 from retrieval.lock import LOCK, is_being_written
 from retrieval.store import LatentWriter, block_numbers
 
@@ -118,6 +118,18 @@ def estimate_bytes(request: TakeRequest) -> int:
     output = request.output
     pixels = output.width * output.height * output.upscale**2 * request.pixel_frames
     return round(2 * VIDEO_BYTES_PER_PIXEL * pixels) + PICTURES_BYTES + RESERVE_BYTES
+
+
+def check_own_files(take: Path) -> None:
+    """Refuse a take one of whose files is a link, a pipe or anything else that is not its own.
+
+    Raises:
+        NotPlainError: naming it.
+    """
+    for name in (*FILES, *INPUTS, RESERVE):
+        check_plain(take / name)
+    for name in (LATENTS, CHECKPOINTS):
+        check_plain(take / name, folder=True)  # what is in them is checked where it is opened
 
 
 def check_no_take_file(path: Path) -> None:

@@ -10,14 +10,13 @@ from pydantic import Field, PlainSerializer
 
 from backbone.errors import FieldError
 from longlive_rag.config import CheckpointConfig, CheckpointMode, TakeRequest
-from longlive_rag.documents import Document, Versioned, read_document
+from longlive_rag.documents import BrokenChecksumError, Document, Sealed, read_document, write_document
 from longlive_rag.rights.policy import LicensePolicy
 from longlive_rag.rights.provenance import DIGITAL_SOURCE, OutputLabel, Provenance
 from longlive_rag.rights.records import FileRights
 from longlive_rag.rights.spdx import Use
-from longlive_rag.takes.folder import RECORD
+from longlive_rag.takes.folder import RECORD, check_own_files
 from retrieval.budgets import PageCounters
-from retrieval.files import write_json
 from retrieval.selection import Selection
 
 TakeStatus = Literal["running", "finished", "interrupted", "failed"]
@@ -180,7 +179,7 @@ class Failure(Document):
     traceback: str
 
 
-class TakeRecord(Versioned):
+class TakeRecord(Sealed):
     """A take's record. Parts with a default are not in the records of older versions, `error` where none came up.
 
     Attributes:
@@ -219,8 +218,11 @@ def plain(part: Document) -> dict[str, Any]:
     return part.model_dump(exclude_unset=True)
 
 
-def read_record(take: Path) -> TakeRecord:
+def read_record(take: Path, check: bool = True) -> TakeRecord:
     """A take's record.
+
+    Args:
+        check: that it is as it was written.
 
     Raises:
         ValueError: if `take` is not a take, or its record can't be read, or is from a newer version.
@@ -228,16 +230,19 @@ def read_record(take: Path) -> TakeRecord:
     path = take / RECORD
     if not path.is_file():
         raise ValueError(f"{take} is not a take: it has no {RECORD}")
+    check_own_files(take)
     try:
-        return read_document(path, TakeRecord)
+        return read_document(path, TakeRecord, check)
+    except BrokenChecksumError as error:
+        raise ValueError(f"{error}; `longlive-rag take repair --accept-record {take}` takes it as it is") from error
     except FieldError as error:  # a front end must not take its fields for options
         raise ValueError(str(error)) from error
 
 
-def write_record(take: Path, record: TakeRecord) -> None:
-    """Write a take's record atomically.
+def write_record(take: Path, record: TakeRecord) -> TakeRecord:
+    """Write a take's record atomically; returns it with its checksum.
 
     Raises:
         OSError: if the disk refuses.
     """
-    write_json(take / RECORD, plain(record))
+    return write_document(take / RECORD, record, only_set=True)

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from retrieval.files import write_durably
-from retrieval.sealed import BrokenSealError, seal, unseal
+from retrieval.files import NotPlainError, open_plain, write_durably
+from retrieval.sealed import BrokenSealError, FutureFormatError, seal, unseal
 
 FORMAT = 1
 FACTS = "facts"
@@ -41,10 +41,13 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         FutureFormatError: if a newer version wrote it.
     """
     try:
-        tensors = load(unseal(path, path.read_bytes(), kind, FORMAT))
+        with open_plain(path) as file:
+            tensors = load(unseal(path, file.read(), kind, FORMAT))
         facts = json.loads(bytes(tensors.pop(FACTS).numpy()))
     except FileNotFoundError as error:
         raise BrokenSealError(f"{path} is missing") from error
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, NotPlainError, KeyError, ValueError, RecursionError) as error:
+        if isinstance(error, BrokenSealError | FutureFormatError):
+            raise
         raise BrokenSealError(f"{path} is damaged: {error}") from error
     return tensors, facts

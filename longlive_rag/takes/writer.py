@@ -323,8 +323,7 @@ class TakeWriter:
             status, error = ("failed", full) if status == "finished" else (status, error or full)
         (self.folder / RESERVE).unlink(missing_ok=True)
         record = self._record(status, error)
-        write_record(self.folder, record)
-        return record
+        return write_record(self.folder, record)
 
     def _begin(self) -> None:
         """From here on the folder is this take's."""

@@ -13,7 +13,7 @@ from longlive_rag.cli.settings import Span
 from longlive_rag.presets.geometry import Geometry, backbone_id, read_geometry
 from longlive_rag.presets.preset import load_preset
 from longlive_rag.takes.folder import LATENTS
-from longlive_rag.takes.record import TakeRun
+from longlive_rag.takes.record import TakeRun, read_record
 from longlive_rag.takes.remember import find_remembered, read_remembered
 from longlive_rag.takes.writer import TakeWriter
 from retrieval.store import BlockRecord, block_path
@@ -293,3 +293,18 @@ def test_old_names_of_page_budgets_work_with_a_note(command):
 def test_a_plan_that_can_not_be(command, arguments):
     result = command("plan", *arguments)
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+
+
+def test_an_edited_record_is_refused_until_it_is_accepted(command, backbone, fake_pipeline, tmp_path):
+    fake_pipeline()
+    take = tmp_path / "take"
+    assert command("generate", PROMPT, "-o", take, "--backbone", backbone, "--seconds", 1).code == 0
+    content = (take / "take.json").read_text()
+    (take / "take.json").write_text(content.replace('"seed": 0', '"seed": 2'))
+    for words in (["resume", take], ["extend", take, "--seconds", 1], ["take", "info", take]):
+        refused = command(*words)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert f"`longlive-rag take repair --accept-record {take}`" in refused.err
+    assert command("take", "repair", "--accept-record", take).code == 0
+    assert "seed" not in command("take", "info", take).err
+    assert read_record(take).request.seed == 2

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longlive_rag.config import CheckpointConfig, MemoryConfig
+from longlive_rag.documents import checksum_of
 from longlive_rag.takes.folder import RECORD
 from longlive_rag.takes.inspection import describe
 from longlive_rag.takes.library import open_library
@@ -30,8 +31,27 @@ def sample(name: str = "branch") -> Any:
 @pytest.mark.parametrize("name", NEW)
 def test_a_record_is_written_as_it_was_read(name: str, tmp_path: Path) -> None:
     write_record(tmp_path, read_record(SAMPLES / name))
-    written = json.loads((tmp_path / RECORD).read_text())
+    written = written_in(tmp_path)
     assert (written, list(written)) == (sample(name), list(sample(name)))
+
+
+def written_in(take: Path) -> dict[str, Any]:
+    """A record as it lies there, without its checksum."""
+    content = json.loads((take / RECORD).read_text())
+    assert content.pop("checksum") == checksum_of(content)
+    return content
+
+
+def test_an_edited_record_is_refused(tmp_path: Path) -> None:
+    write_record(tmp_path, read_record(SAMPLES / NEW[0]))
+    content = json.loads((tmp_path / RECORD).read_text())
+    (tmp_path / RECORD).write_text(json.dumps(content))  # spacing is no content
+    assert read_record(tmp_path).request.seed == 0
+    content["request"]["seed"] = 2
+    (tmp_path / RECORD).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="was changed after it was written: its checksum does not match; `longlive"):
+        read_record(tmp_path)
+    assert read_record(tmp_path, check=False).request.seed == 2
 
 
 @pytest.mark.parametrize("name", OLD)
@@ -39,9 +59,10 @@ def test_a_record_of_an_older_version_has_its_request_and_run_completed(name: st
     record = read_record(SAMPLES / name)
     write_record(tmp_path, record)
     whole = {"request": asdict(record.request), "run": asdict(record.run)}
-    written = json.loads((tmp_path / RECORD).read_text())
-    assert written == {**sample(name), **json.loads(json.dumps(whole, default=str))}
-    assert read_record(tmp_path) == record
+    assert written_in(tmp_path) == {**sample(name), **json.loads(json.dumps(whole, default=str))}
+    again = read_record(tmp_path)
+    assert again.checksum is not None
+    assert again.model_copy(update={"checksum": None}) == record
 
 
 @pytest.mark.parametrize("name", [*NEW, *OLD])
