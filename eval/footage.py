@@ -12,6 +12,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from longlive_rag.takes.folder import VIDEO
+from longlive_rag.takes.inspection import check_video
 from longlive_rag.takes.record import TakeRecord, read_record
 
 BATCH_FRAMES = 32
@@ -53,6 +54,8 @@ def find_footage(path: Path) -> Footage:
         ValueError: if there is none, it can't be read, or the take isn't finished.
     """
     record = _finished_record(path) if path.is_dir() else None
+    if record is not None:
+        check_video(path, record)
     video, said = (path, None) if record is None else (path / VIDEO, record.video.frames)
     if not video.is_file():
         raise ValueError(f"{path} is not there; name a video file or the folder of a take")

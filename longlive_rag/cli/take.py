@@ -48,6 +48,8 @@ def info(folder: Path, as_json: bool) -> None:
         facts = describe(folder)
     click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else _lines(facts))
     damage = (facts["latents"] or {}).get("damage")
+    if facts["video_damage"]:
+        raise Failed(facts["video_damage"])
     if damage:
         raise Failed(f"{damage['message']}; `longlive-rag take repair {folder}` keeps the blocks before it")
 

@@ -10,6 +10,7 @@ with its index in front.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from av.video.stream import VideoStream
 
 from backbone.errors import FieldError
 from longlive_rag.media.label import CornerLabel
+from longlive_rag.media.sums import add_sum, begin_sums, sha256_of
 from longlive_rag.timeline import SEGMENT_SECONDS
 
 FRAGMENTED = {"movflags": "frag_every_frame+empty_moov+default_base_moof", "flush_packets": "1"}
@@ -78,6 +80,7 @@ class VideoWriter:
         tags: metadata of the file, such as comment and description.
         label: words in the lower left corner of every frame; None for none.
         keyframe_every: frames from one keyframe to the next at most; default is two seconds' worth.
+        sums: whether hashes are kept beside it, by which damage is found later; see `longlive_rag.media.sums`.
         begin: (a video of the same kind, how many of its frames); they come first, without being encoded again, and
             must end at a cut. It may be the file itself, which then stays as it is until they are copied.
 
@@ -98,6 +101,7 @@ class VideoWriter:
         tags: Mapping[str, str] | None = None,
         label: str | None = None,
         keyframe_every: int | None = None,
+        sums: bool = False,
         begin: tuple[Path, int] | None = None,
     ) -> None:
         check_codec(codec)
@@ -109,18 +113,23 @@ class VideoWriter:
         self._label = None if label is None else CornerLabel(label, self.width, self.height)
         self._codec = CODECS[codec]
         self._keyframe_every = keyframe_every or SEGMENT_SECONDS * fps
+        self._sums = sums
         self._encoder: Any = None
         self._to_pixels, self._to_picture = VideoReformatter(), VideoReformatter()  # each keeps its filter's tables
         self._frames_encoded = 0
         self._frames_since_cut = 0
         target = self.path if begin is None else _part_of(self.path)
         self._file = _WholeFragments(target)
+        if sums and begin is None:
+            begin_sums(self.path)
         try:
             self._container = av.open(self._file, "w", format="mp4", options=FRAGMENTED)
             self._container.metadata.update(tags or {})
             self._stream = self._add_stream()
             if begin is not None:
                 self._copy(*begin)
+                if sums:
+                    begin_sums(self.path)
                 target.replace(self.path)
         except BaseException:
             self._file.close()
@@ -146,6 +155,8 @@ class VideoWriter:
             self._frames_since_cut += 1
             if self._frames_since_cut == FRAMES_AFTER_SYNC:  # the muxer holds one frame back
                 self._file.sync()
+                if self._sums and self._frames_encoded > FRAMES_AFTER_SYNC:
+                    self._file.say_sum(self.path, self._frames_encoded - FRAMES_AFTER_SYNC)
 
     def cut(self) -> None:
         """What is written from now on depends on nothing before."""
@@ -160,6 +171,8 @@ class VideoWriter:
             self._finish_fragments()
             if self._file.kept_bytes:
                 put_index_in_front(self.path, self.fps)
+                if self._sums:
+                    add_sum(self.path, count_frames(self.path), self.path.stat().st_size, sha256_of(self.path))
         return count_frames(self.path) if self._file.kept_bytes else 0
 
     def __enter__(self) -> VideoWriter:
@@ -254,7 +267,9 @@ class _WholeFragments:
     """A file for FFmpeg to write to, cut back to its last whole fragment when the disk gives out."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w+b", buffering=0)
+        path.unlink(missing_ok=True)  # it may be a link, which leads to a file of somebody else's
+        self._file = path.open("x+b", buffering=0)
+        self._digest, self._kept_digest = hashlib.sha256(), hashlib.sha256()
         self.kept_bytes = 0
         self.failed = False
 
@@ -263,6 +278,7 @@ class _WholeFragments:
             return len(data)  # the trailer of a file that is cut back anyway
         try:
             view = memoryview(data)
+            self._digest.update(view)
             while view:
                 view = view[self._file.write(view) :]
         except OSError:
@@ -273,7 +289,12 @@ class _WholeFragments:
     def keep(self) -> None:
         """What was written until now is whole."""
         if not self.failed:
-            self.kept_bytes = self._file.tell()
+            self.kept_bytes, self._kept_digest = self._file.tell(), self._digest.copy()
+
+    def say_sum(self, video: Path, frames: int) -> None:
+        """Say beside the video what its kept bytes are, which hold so many frames."""
+        if not self.failed:
+            add_sum(video, frames, self.kept_bytes, self._kept_digest.hexdigest())
 
     def sync(self) -> None:
         """What was written until now is on the disk."""
@@ -307,6 +328,7 @@ def check_codec(codec: str) -> None:
 def put_index_in_front(path: Path, fps: int) -> None:
     """Rewrite an MP4 with its index in front, atomically; where the disk is full it stays as it is."""
     rewritten = _part_of(path)
+    rewritten.unlink(missing_ok=True)
     try:
         with (
             av.open(str(path)) as source,

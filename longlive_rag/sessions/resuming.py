@@ -11,7 +11,6 @@ from typing import Any
 
 from longlive_rag.config import CheckpointConfig, CheckpointMode, TakeRequest
 from longlive_rag.generation.directions import check_policy
-from longlive_rag.media.video import safe_frames
 from longlive_rag.presets.geometry import read_geometry
 from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.policy import pick_policy, refuse_stricter
@@ -19,7 +18,8 @@ from longlive_rag.rights.provenance import Provenance, refuse_other_weights
 from longlive_rag.sessions.making import TakeJob, stored_bytes
 from longlive_rag.sessions.opening import Labels, Note, Opening, open_backbone, provenance_of
 from longlive_rag.takes.branch import backbone_of, branched, check_latents, copy_start, extended, timeline_of
-from longlive_rag.takes.folder import VIDEO, TakeClaim, check_take_folder, estimate_bytes
+from longlive_rag.takes.folder import TakeClaim, check_take_folder, estimate_bytes
+from longlive_rag.takes.inspection import intact_frames
 from longlive_rag.takes.record import Rights, TakeEvent, TakeRecord, TakeRun, read_record
 from longlive_rag.timeline import Timeline
 from longlive_rag.version import versions
@@ -70,7 +70,7 @@ class OpenTake:
     def is_whole(self) -> bool:
         """Whether it is finished, and its video is all there."""
         finished = self.record.status == "finished" and self.blocks >= self.timeline.blocks
-        return finished and safe_frames(self.folder / VIDEO) >= self.record.video.frames
+        return finished and intact_frames(self.folder, self.record) >= self.record.video.frames
 
 
 def open_take(folder: Path, backbone: str | None = None) -> OpenTake:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from backbone.errors import FieldError
 from longlive_rag.config import Cue, Reseed, TakeRequest
-from longlive_rag.media.video import VideoWriter, safe_frames
+from longlive_rag.media.video import VideoWriter
 from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.presets.preset import Preset, load_preset
 from longlive_rag.takes.folder import CHECKPOINTS, INPUTS, LATENTS, RECORD, VIDEO
+from longlive_rag.takes.inspection import intact_frames
 from longlive_rag.takes.record import Origin, TakeRecord, read_record, write_record
 from longlive_rag.timecode import format_timecode
 from longlive_rag.timeline import Timeline
@@ -167,7 +168,7 @@ def _copy(
     write_record(folder, record.model_copy(update=changes))
     copy_blocks(parent / LATENTS, folder / LATENTS, blocks)
     _copy_checkpoints(parent, folder, blocks)
-    frames = min(timeline.pixels_of(blocks).start, safe_frames(parent / VIDEO))
+    frames = min(timeline.pixels_of(blocks).start, intact_frames(parent, record))
     if frames:
         VideoWriter(
             folder / VIDEO,
@@ -176,6 +177,7 @@ def _copy(
             fps=output.fps,
             upscale=output.upscale,
             codec=record.run.codec,
+            sums=True,
             begin=(parent / VIDEO, frames),
         ).close()
 

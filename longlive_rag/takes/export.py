@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from longlive_rag.media.pictures import CueMark, FrameSampler, contact_sheet
 from longlive_rag.media.video import VideoWriter, copy_frames, count_frames, read_frames, read_tags
 from longlive_rag.rights.provenance import DIGITAL_SOURCE
+from longlive_rag.takes.inspection import check_video
 from longlive_rag.takes.record import TakeRecord, read_record
 from longlive_rag.timecode import format_timecode
 from retrieval.files import appearing
@@ -106,9 +107,10 @@ def open_excerpt(take: Path, start_seconds: float = 0.0, end_seconds: float | No
     """A range of a take: every frame that is shown at some time from `start_seconds` to before `end_seconds`.
 
     Raises:
-        ValueError: if it is not a take, it has no video yet, or the range isn't in it.
+        ValueError: if it is not a take, its video is damaged or not there yet, or the range isn't in it.
     """
     record = read_record(take)
+    check_video(take, record)
     fps = record.video.fps
     video = take / record.video.file
     count = count_frames(video) if video.is_file() else 0

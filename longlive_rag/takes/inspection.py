@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from longlive_rag.media.sums import sha256_of, verified_frames
 from longlive_rag.media.video import safe_frames
 from longlive_rag.takes.folder import LATENTS, VIDEO
 from longlive_rag.takes.record import TakeRecord, read_record
@@ -17,8 +18,9 @@ def describe(take: Path) -> dict[str, Any]:
 
     Returns:
         `take`, `status`, `prompt`, `backbone`, `width`, `height`, `fps`, `seconds` (asked for), `frames` (of the
-        video), `cues`, `being_written`, and `latents`: None, or `blocks`, `frames`, `shape` of a latent frame,
-        `embedding_dim`, `bytes`, and `damage`: None, or the first damaged `block` and a `message`.
+        video), `video_damage` (None, or a sentence), `cues`, `being_written`, and `latents`: None, or `blocks`,
+        `frames`, `shape` of a latent frame, `embedding_dim`, `bytes`, and `damage`: None, or the first damaged `block`
+        and a `message`.
 
     Raises:
         ValueError: if it is not a take, or its record is damaged.
@@ -36,10 +38,45 @@ def describe(take: Path) -> dict[str, Any]:
         "fps": request.output.fps,
         "seconds": request.seconds,
         "frames": _frames_shown(take, record),
+        "video_damage": _video_damage(take, record),
         "cues": [cue.prompt for cue in record.cues],
         "being_written": is_being_written(take / LATENTS),
         "latents": describe_latents(take / LATENTS),
     }
+
+
+def intact_frames(take: Path, record: TakeRecord) -> int:
+    """Frames at the start of a take's video that are what was written, and on the disk for good.
+
+    A record of an older version says nothing of the video's bytes; then what can be read counts.
+    """
+    video = take / VIDEO
+    if not video.is_file():
+        return 0
+    safe, written = safe_frames(video), record.video.sha256
+    if written is not None and sha256_of(video) == written:
+        return safe
+    verified = verified_frames(video)
+    if verified is None:
+        verified = 0 if "sha256" in record.video.model_fields_set else safe
+    return min(safe, verified)
+
+
+def check_video(take: Path, record: TakeRecord) -> None:
+    """Raise ValueError if a take's video is not what was written; nothing is known while it is being made."""
+    video, written = take / record.video.file, record.video.sha256
+    if record.status != "running" and written is not None and (not video.is_file() or sha256_of(video) != written):
+        raise ValueError(
+            f"{video} is not what was written: its checksum does not match; `longlive-rag resume {take}` makes it again"
+        )
+
+
+def _video_damage(take: Path, record: TakeRecord) -> str | None:
+    try:
+        check_video(take, record)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _frames_shown(take: Path, record: TakeRecord) -> int:

@@ -85,7 +85,7 @@ class Rights(Document):
 
 
 class VideoFacts(Document):
-    """The video as it is; `frames` are pixel frames, `seconds` its length."""
+    """The video as it is; `frames` are pixel frames, `seconds` its length; `sha256` is there once it is finished."""
 
     file: str
     codec: str
@@ -98,6 +98,7 @@ class VideoFacts(Document):
     seconds: Seconds
     blocks: Count
     temporal_factor: AtLeastOne | None = None
+    sha256: str | None = None
 
 
 class CueFacts(Document):

@@ -19,7 +19,8 @@ from PIL import Image
 from longlive_rag.config import CheckpointConfig, TakeRequest
 from longlive_rag.media.pictures import CueMark, FrameSampler, contact_sheet, memory_map, runs
 from longlive_rag.media.start_image import StartImage, read_start_image
-from longlive_rag.media.video import CODECS, VideoWriter, read_small_frames, safe_frames
+from longlive_rag.media.sums import begin_sums, sha256_of, sums_of
+from longlive_rag.media.video import CODECS, VideoWriter, read_small_frames
 from longlive_rag.rights.policy import LicensePolicy, refuse_stricter, weaker
 from longlive_rag.rights.provenance import Provenance, recorded_provenance, refuse_other_weights, together
 from longlive_rag.rights.records import FileRights
@@ -37,6 +38,7 @@ from longlive_rag.takes.folder import (
     VIDEO,
     TakeClaim,
 )  # fmt: skip
+from longlive_rag.takes.inspection import intact_frames
 from longlive_rag.takes.interrupts import uninterrupted
 from longlive_rag.takes.record import (
     CueFacts,
@@ -130,6 +132,7 @@ class TakeWriter:
             stored = self.record(block)
             self._take_note(block, stored.selection, stored.entered)
         self._frames_kept = self.frames_before
+        self._video_sum = self._before.video.sha256 if self._before else None
         self._started_at = datetime.now(UTC)
         self._start_s = time.perf_counter()
         self._end_s: float | None = None
@@ -149,7 +152,8 @@ class TakeWriter:
     def _find_shown(self) -> int:
         if not self._resumes:
             return 0
-        safe, every = safe_frames(self.folder / VIDEO), self._timeline.segment_blocks
+        assert self._before is not None
+        safe, every = intact_frames(self.folder, self._before), self._timeline.segment_blocks
         cuts = range(0, min(self.blocks + 1, self._timeline.blocks), every)
         return max(cut for cut in cuts if not cut or self._timeline.pixels_of(cut).start <= safe)
 
@@ -307,8 +311,10 @@ class TakeWriter:
     def _finish(self, status: TakeStatus, error: BaseException | None, begin_s: float) -> TakeRecord:
         if self._video is not None:
             self._frames_kept = self._video.close()
+            self._video_sum = sha256_of(self.folder / VIDEO) if self._frames_kept else None
         elif self._resumes:
-            self._frames_kept = safe_frames(self.folder / VIDEO) if (self.folder / VIDEO).is_file() else 0
+            assert self._before is not None
+            self._frames_kept = intact_frames(self.folder, self._before)
         self._end_s = self._end_s or time.perf_counter()
         self._add_seconds({"write": self._end_s - begin_s})
         if not self._frames_kept and not self._resumes:
@@ -322,8 +328,9 @@ class TakeWriter:
         except OSError as full:
             status, error = ("failed", full) if status == "finished" else (status, error or full)
         (self.folder / RESERVE).unlink(missing_ok=True)
-        record = self._record(status, error)
-        return write_record(self.folder, record)
+        record = write_record(self.folder, self._record(status, error))
+        begin_sums(self.folder / VIDEO)  # the record has the whole one
+        return record
 
     def _begin(self) -> None:
         """From here on the folder is this take's."""
@@ -332,6 +339,7 @@ class TakeWriter:
         if self._claim is None:
             self._claim = TakeClaim(self.folder, overwrite=True)
         try:
+            (self.folder / RESERVE).unlink(missing_ok=True)
             (self.folder / RESERVE).write_bytes(bytes(RESERVE_BYTES))  # room for the record when the disk fills up
         except OSError:
             (self.folder / RESERVE).unlink(missing_ok=True)
@@ -359,7 +367,7 @@ class TakeWriter:
         output, path, kept = self._request.output, self.folder / VIDEO, self.frames_before
         self._sampler.begin_after(kept)
         block = self._timeline.frames_per_block * self._timeline.temporal_factor
-        return VideoWriter(
+        video = VideoWriter(
             path,
             width=output.width,
             height=output.height,
@@ -369,12 +377,15 @@ class TakeWriter:
             tags=self._provenance.video_tags(self._run.backbone, self._request.seed),
             label=self._provenance.visible_text,
             keyframe_every=self._timeline.segment_blocks * block,
+            sums=True,
             begin=(path, kept) if kept else None,
         )
+        self._video_sum = None
+        return video
 
     def _remove(self) -> None:
         """Take back what was written before there was a frame to keep."""
-        for name in (*FILES, *INPUTS, RESERVE) if self._begun else ():
+        for name in (*FILES, *INPUTS, RESERVE, sums_of(Path(VIDEO)).name) if self._begun else ():
             (self.folder / name).unlink(missing_ok=True)
         if self._begun:
             shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
@@ -501,6 +512,7 @@ class TakeWriter:
             seconds=self._frames_kept / output.fps,
             blocks=self._blocks,
             temporal_factor=self._timeline.temporal_factor,
+            sha256=self._video_sum,
         )
 
     def _cue_facts(self) -> tuple[CueFacts, ...]:

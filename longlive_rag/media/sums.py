@@ -1,0 +1,65 @@
+"""What a video was when it was written: hashes of its beginning, a line at each cut, beside it.
+
+    FRAMES BYTES SHA256
+
+says that the first so many bytes, which hold at least so many frames, had this hash. The file is only appended to;
+a last line that is cut off counts for nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from retrieval.files import open_plain
+
+LINE = re.compile(r"(?P<frames>[0-9]{1,12}) (?P<bytes>[0-9]{1,15}) (?P<sha256>[0-9a-f]{64})")
+CHUNK_BYTES = 2**20
+
+
+def sums_of(video: Path) -> Path:
+    """Where the hashes of a video lie."""
+    return video.with_suffix(".sums")
+
+
+def begin_sums(video: Path) -> None:
+    """A new video begins; what was said of another one is gone."""
+    sums_of(video).unlink(missing_ok=True)
+
+
+def add_sum(video: Path, frames: int, size: int, sha256: str) -> None:
+    """Say what the first `size` bytes are, which hold `frames` frames."""
+    with open_plain(sums_of(video), "a+b") as file:
+        file.write(f"{frames} {size} {sha256}\n".encode())
+
+
+def verified_frames(video: Path) -> int | None:
+    """Frames at the beginning of a video that are what was written; None if nothing was said of it."""
+    if not sums_of(video).exists():
+        return None
+    with open_plain(sums_of(video)) as file:
+        text = file.read(CHUNK_BYTES).decode("ascii", "replace")
+    said = [match for line in text.splitlines(keepends=True) if (match := LINE.fullmatch(line.removesuffix("\n")))]
+    digests = _prefix_digests(video, {int(match["bytes"]) for match in said})
+    good = (int(match["frames"]) for match in said if digests.get(int(match["bytes"])) == match["sha256"])
+    return max(good, default=0)
+
+
+def sha256_of(video: Path) -> str:
+    """Of a whole file."""
+    with open_plain(video) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def _prefix_digests(path: Path, sizes: set[int]) -> dict[int, str]:
+    """SHA-256 of the first so many bytes, for each of `sizes` that the file has."""
+    found, digest, done = {}, hashlib.sha256(), 0
+    with open_plain(path) as file:
+        for size in sorted(sizes):
+            while done < size and (chunk := file.read(min(CHUNK_BYTES, size - done))):
+                digest.update(chunk)
+                done += len(chunk)
+            if done == size:
+                found[size] = digest.copy().hexdigest()
+    return found
