@@ -116,7 +116,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             output=asdict(self.output),
         )
         self.backbone: str | None = None
-        self.door = Door(pick_policy())
+        self._door = Door(pick_policy())
         self.prompt_embeds: dict[str, Tensor] = {}
         fold_temporal_convs(self.vae)
 
@@ -153,12 +153,17 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def _pass_through(self, door: Door) -> None:
         """From here on, everything that is loaded passes `door`."""
         door.keep(self._weighted())
-        self.door = door
+        self._door = door
         self.transformer.admit_adapter = lambda: door.admit_without_file("a LoRA (put in from Python)")
 
     def _weighted(self) -> dict[str, Any]:
         """The parts that have weights."""
         return {name: getattr(self, name) for name in COMPONENTS}
+
+    @property
+    def door(self) -> Door:
+        """What all weights have come through; unloading a LoRA does not take it off the record."""
+        return self._door
 
     @property
     def license_policy(self) -> LicensePolicy:

@@ -135,6 +135,8 @@ def test_the_policy_of_a_pipeline_is_fixed_when_it_is_opened(folder: Path) -> No
     with pytest.raises(AttributeError):
         pipe.license_policy = "any"  # type: ignore[misc]
     with pytest.raises(AttributeError):
+        pipe.door = None  # type: ignore[misc, assignment]
+    with pytest.raises(AttributeError):
         pipe.door.policy = "any"  # type: ignore[misc]
     assert pipe.license_policy == "commercial"
 
