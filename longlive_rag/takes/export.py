@@ -110,12 +110,12 @@ def open_excerpt(take: Path, start_seconds: float = 0.0, end_seconds: float | No
         ValueError: if it is not a take, its video is damaged or not there yet, or the range isn't in it.
     """
     record = read_record(take)
-    check_video(take, record)
     fps = record.video.fps
     video = take / record.video.file
     count = count_frames(video) if video.is_file() else 0
     if not count:
         raise ValueError(f"{take} has no video yet")
+    check_video(take, record)
     end = count / fps if end_seconds is None else end_seconds
     if not 0 <= start_seconds < end or round(end * fps, 6) > count:
         raise ValueError(

@@ -47,6 +47,7 @@ def stopped(whole: Path, folder: Path, blocks: int = 4) -> Path:
         if int(path.stem) > blocks:
             path.unlink()
     record = json.loads((folder / "take.json").read_text())
+    del record["checksum"], record["video"]["sha256"]  # as of a version that wrote none
     (folder / "take.json").write_text(json.dumps({**record, "status": "running"}))
     return folder
 
