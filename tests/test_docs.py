@@ -15,7 +15,7 @@ from longlive_rag.cli.main import cli
 from longlive_rag.presets.preset import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 HAS_TINY_WORLD = (BUILT_IN["tiny-world"] / "model_index.json").is_file()
 needs_tiny_world = pytest.mark.skipif(not HAS_TINY_WORLD, reason="tiny-world's weights are not here")
@@ -68,7 +68,9 @@ def test_links_lead_somewhere():
 
 @needs_tiny_world
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["README.md", "docs/python.md", "docs/memory.md", "docs/directing.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "docs/python.md", "docs/memory.md", "docs/directing.md"]
+)
 def test_python_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "takes").mkdir()
