@@ -322,7 +322,7 @@ def test_what_can_not_be_is_refused_before_anything_is_made(backbone, tmp_path, 
         (lambda: replace(same, arms=(native, Arm("k", {"memory": {"size": 3}}))), "memory: size is not known; it has"),
         (lambda: replace(same, arms=(native, Arm("k", {"context": {"memory_frames": 99}}))), "arm 'k'.*99"),
         (lambda: replace(same, arms=(native, Arm("k", {"output": {"fps": 8}}))), r"arms differ in fps \(4 and 8\)"),
-        (lambda: replace(same, backbone="nowhere"), "backbone 'nowhere' is no known name"),
+        (lambda: replace(same, backbone="nowhere"), "backbone 'nowhere' is neither a known name"),
     ]  # fmt: skip
     for make, message in cases:
         with pytest.raises(ValueError, match=message):
