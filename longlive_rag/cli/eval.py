@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from eval.measures import Measures
     from eval.plan import Arm, Cell, Plan
 
-EMBEDDERS_HELP = "With commas, the primary one first: dino, dinov2, clip, siglip, pixels, latent, tiny-world, face; "
-EMBEDDERS_HELP += "'plugins' lists those of other packages; KIND=FOLDER or KIND=HUB/NAME for weights of your choice. Default: tiny-world, its own oracle, for "
-EMBEDDERS_HELP += "takes of tiny-world; else dino, whose weights come from the Hugging Face hub."
+EMBEDDERS_HELP = (
+    "With commas, the primary one first: dino, dinov2, clip, siglip, pixels, latent, tiny-world, face, and what "
+    "'plugins' lists from other packages; KIND=FOLDER or KIND=HUB/NAME for weights of your choice. Default: "
+    "tiny-world, its own oracle, for takes of tiny-world; else dino, whose weights come from the Hugging Face hub."
+)
 ARM_KEYS = {setting.knob.key: setting for setting in SETTINGS}
 OLD_ARM_KEYS = {knob.was.removeprefix("--"): knob.key for knob in (setting.knob for setting in SETTINGS) if knob.was}
 

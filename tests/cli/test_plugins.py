@@ -24,7 +24,8 @@ def stranger(tmp_path_factory) -> dict[str, str]:
     shutil.copytree(PACKAGE, source)  # pip builds where the source is
     words = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
     subprocess.run([sys.executable, "-m", "pip", *words, "--target", target, source], check=True)
-    return {**os.environ, "PYTHONPATH": str(target)}
+    paths = (str(target), os.environ.get("PYTHONPATH", ""))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def run(stranger: dict[str, str], cwd: Path, *words: object) -> str:
