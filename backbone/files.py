@@ -112,7 +112,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     """The tensors of a safetensors file, without reading them.
 
     Raises:
-        ValueError: if it is no such file, or shorter or longer than its header says; says by how much.
+        ValueError: if it is not such a file, or shorter or longer than its header says; says by how much.
     """
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -52,7 +52,7 @@ def metrics_named(names: tuple[str, ...]) -> dict[str, Metric]:
     """Those that are always measured, and `names`.
 
     Raises:
-        ValueError: if one is not installed, or is no metric.
+        ValueError: if one is not installed, or is not a metric.
     """
     found = {name: plugin("metric", name) for name in dict.fromkeys((*ALWAYS, *names))}
     for name, metric in found.items():

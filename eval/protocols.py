@@ -118,7 +118,7 @@ class MappingTable:
         try:
             return cls(parse(read_json(path), tuple[tuple[float, float], ...], "it"))
         except ValueError as error:
-            raise ValueError(f"{path} is no mapping table (a JSON list of [raw, mapped] pairs): {error}") from error
+            raise ValueError(f"{path} is not a mapping table (a JSON list of [raw, mapped] pairs): {error}") from error
 
     def __call__(self, raw: float) -> float | None:
         """The mapped score; None outside the table, which is not extrapolated."""

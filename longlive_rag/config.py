@@ -28,7 +28,7 @@ MAX_SECONDS = 24 * 60 * 60
 MAX_PIXELS = 8192
 MAX_FPS = 240
 BLOCKS_PER_REPEATED = 12
-"""Going on with a take runs at most about one block in so many again."""
+"""Resuming a take runs at most about one block in so many again."""
 
 
 _search = partial(Knob, needs_memory=True, of_search=True)
@@ -40,7 +40,7 @@ GIB: dict[str, Any] = {"at_least": 0, "unit": "GiB"}
 
 @dataclass(frozen=True)
 class Steering:
-    """What memory is told while the take runs.
+    """A direction to memory while the take runs.
 
     Attributes:
         seconds: of the take; it holds from the next block on.
@@ -243,12 +243,12 @@ class OutputConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """How a take is made ready to be gone on with.
+    """How a take is made ready to be resumed.
 
     Attributes:
-        mode: `exact` goes on bit for bit as if nothing had happened; `light` stores nothing and makes the window's
+        mode: `exact` resumes bit for bit as if nothing had happened; `light` stores nothing and makes the window's
             keys and values again from latents, which is near it.
-        gib: what checkpoints may take of the disk; when it is spent no more are written, and going on repeats the
+        gib: what checkpoints may take of the disk; when it is spent no more are written, and resuming repeats the
             commits since the newest one.
 
     Raises:
@@ -259,7 +259,7 @@ class CheckpointConfig:
         CheckpointMode,
         Knob(
             "--checkpoint",
-            "Going on with the take later is exact (checkpoints are stored) or light (nothing is, and what follows is "
+            "Resuming the take is exact (checkpoints are stored) or light (nothing is, and what follows is "
             "near to, not equal to, an uninterrupted take).",
         ),
     ] = "exact"
@@ -417,7 +417,7 @@ def check_seconds(seconds: float, fps: int) -> None:
 
 
 def _is_text(words: str) -> bool:
-    """Whether it holds no half of a character, as a shell hands on what is no UTF-8."""
+    """Whether it contains no half of a character, as a shell hands on what is not UTF-8."""
     return not any(0xD800 <= ord(letter) <= 0xDFFF for letter in words)
 
 

@@ -92,7 +92,9 @@ def plugin(kind: str, name: str) -> Any:
     """
     known = plugins(kind)
     if name not in known:
-        raise FieldError(kind, name, f"it must be one of {', '.join(sorted(known))}")
+        raise FieldError(
+            kind, name, f"it must be one of {', '.join(sorted(known))}; or install the package that adds it"
+        )
     try:
         return known[name].load()
     except (ImportError, AttributeError) as error:

@@ -331,7 +331,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             stores: one a request, such as a `TakeWriter` or a `LatentWriter`: every block is appended there before it
                 is decoded and yielded, and past latents are read from there. Without, they are kept in a
                 temporary file. A `TakeStore` also keeps checkpoints and what its take began with, so that each take of
-                a batch can be gone on with alone. A single store that holds blocks already is gone on with: they are
+                a batch can be resumed alone. A single store that holds blocks already is resumed: they are
                 run again from the newest checkpoint that it has, and blocks that it has not shown yet are decoded and
                 yielded first.
             remembered: frames of other takes; default is what the request's `memory.remember` names.
@@ -352,7 +352,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         if stores and len(stores) != len(batch.requests):
             raise ValueError(f"there are {len(stores)} stores for {len(batch.requests)} requests; pass one each")
         if len(stores) > 1 and any(store.blocks for store in stores):
-            raise ValueError("one of the stores holds blocks already; takes are gone on with one at a time")
+            raise ValueError("one of the stores holds blocks already; takes are resumed one at a time")
         rollout = self._rollout(batch, noise, stores, remembered, choose)
         return self._stream(batch, rollout, stores, directions or planned(batch))
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 SEGMENT_SECONDS = 2
-"""About how long a video runs from one cut to the next; a take can be gone on with from a cut."""
+"""About how long a video runs from one cut to the next; a take can be resumed from a cut."""
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,10 @@ class Past:
         return self.index.units(frames)
 
 
+class PolicyError(ValueError):
+    """A policy picked what it may not."""
+
+
 Policy = Callable[[Past], Sequence[int]]
 """Picks up to `limit` different ones of `frames`."""
 
@@ -85,13 +89,13 @@ def picked(policy: Policy, past: Past) -> list[int]:
     """What a policy picks, checked.
 
     Raises:
-        ValueError: unless it is at most `limit` different ones of the frames.
+        PolicyError: unless it is at most `limit` different ones of the frames.
     """
     chosen = [int(frame) for frame in policy(past)]
     allowed = past.frames if isinstance(past.frames, range) else set(past.frames)
     if len(set(chosen)) < len(chosen) or len(chosen) > past.limit or not all(frame in allowed for frame in chosen):
         name = getattr(policy, "__name__", type(policy).__name__)
-        raise ValueError(
+        raise PolicyError(
             f"policy {name} returned {chosen} at block {past.block}; it must return at most {past.limit} "
             f"different ones of the {len(past.frames)} frames that it was shown"
         )

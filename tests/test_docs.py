@@ -7,6 +7,7 @@ import importlib.util
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
@@ -15,7 +16,7 @@ from longlive_rag.cli.main import cli
 from longlive_rag.presets.preset import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 HAS_TINY_WORLD = (BUILT_IN["tiny-world"] / "model_index.json").is_file()
 needs_tiny_world = pytest.mark.skipif(not HAS_TINY_WORLD, reason="tiny-world's weights are not here")
@@ -52,6 +53,16 @@ def resolve(words: list[str]) -> None:
         group.make_context(context.info_name, list(words))
 
 
+def script(name: str) -> ModuleType:
+    """A module of docs/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_every_command_parses(capsys):
     commands = all_commands()
     assert len(commands) >= 12
@@ -68,7 +79,9 @@ def test_links_lead_somewhere():
 
 @needs_tiny_world
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["README.md", "docs/python.md", "docs/memory.md", "docs/directing.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "docs/python.md", "docs/memory.md", "docs/directing.md"]
+)
 def test_python_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "takes").mkdir()
@@ -78,12 +91,17 @@ def test_python_examples_run(name, tmp_path, monkeypatch):
 
 
 def test_tables_of_options_are_those_of_the_commands():
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
+    tables = script("tables")
     with_tables = [document for document in DOCUMENTS if tables.TABLE.search(document.read_text())]
     assert len(with_tables) >= 3
     for document in with_tables:
         assert tables.with_tables(document.read_text()) == document.read_text(), f"{document.name}: run `make docs`"
+
+
+def test_the_tree_is_as_the_documents_say():
+    facts = script("facts")
+    assert len(facts.entries()) <= facts.MOST_ENTRIES
+    assert facts.click_imports() == []
+    assert len(facts.hops()) == 8
+    assert facts.missing_hops() == []
+    assert not facts._defines(ROOT / "backbone" / "cache.py", "KVCache.nowhere")

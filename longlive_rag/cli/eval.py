@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from eval.measures import Measures
     from eval.plan import Arm, Cell, Plan
 
-EMBEDDERS_HELP = "With commas, the primary one first: dino, dinov2, clip, siglip, pixels, latent, tiny-world, face; "
-EMBEDDERS_HELP += "KIND=FOLDER or KIND=HUB/NAME for weights of your choice. Default: tiny-world, its own oracle, for "
-EMBEDDERS_HELP += "takes of tiny-world; else dino, whose weights come from the Hugging Face hub."
+EMBEDDERS_HELP = (
+    "With commas, the primary one first: dino, dinov2, clip, siglip, pixels, latent, tiny-world, face, and what "
+    "'plugins' lists from other packages; KIND=FOLDER or KIND=HUB/NAME for weights of your choice. Default: "
+    "tiny-world, its own oracle, for takes of tiny-world; else dino, whose weights come from the Hugging Face hub."
+)
 ARM_KEYS = {setting.knob.key: setting for setting in SETTINGS}
 OLD_ARM_KEYS = {knob.was.removeprefix("--"): knob.key for knob in (setting.knob for setting in SETTINGS) if knob.was}
 
@@ -43,7 +45,7 @@ class Seconds(click.ParamType):
         try:
             return tuple(float(part) for part in value.split(","))
         except ValueError:
-            self.fail(f"{value!r} is no list of seconds such as 30,60,120", param, ctx)
+            self.fail(f"{value!r} is not a list of seconds such as 30,60,120", param, ctx)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -176,8 +178,8 @@ def compare(
 ) -> None:
     """Compare arms on the same prompts, noise and cues, and write a report.
 
-    The first arm is the baseline, the second the one that the claim is about. A run that was stopped goes on with the
-    same command: takes that are finished are not made again.
+    The first arm is the baseline, the second the one that the claim is about. The same command
+    resumes a run that was stopped: takes that are finished are not made again.
 
     \b
     Examples:
@@ -212,7 +214,7 @@ def compare(
             with bar, quiet_libraries():
                 results = make_comparison(plan, run, where, bar.cells, lambda line: click.echo(line, err=True))
         except (KeyboardInterrupt, TakeStopped) as error:
-            raise Stopped(f"Stopped; {bar.said} in {run} are kept. The same command goes on.") from error
+            raise Stopped(f"Stopped; {bar.said} in {run} are kept. The same command resumes it.") from error
         except (OSError, TakeFailed) as error:
             raise Failed(f"{reason_of(error)}; {bar.said} in {run} are kept") from error
     if as_json:

@@ -33,7 +33,7 @@ class Steps(click.ParamType):
         try:
             return tuple(int(step) for step in value.split(","))
         except ValueError:
-            self.fail(f"{value!r} is no list of whole numbers such as 1000,750,500,250", param, ctx)
+            self.fail(f"{value!r} is not a list of whole numbers such as 1000,750,500,250", param, ctx)
 
 
 class Span(click.ParamType):
@@ -48,7 +48,7 @@ class Span(click.ParamType):
             start, end = value.split("-")
             return parse_timecode(start), parse_timecode(end)
         except ValueError:
-            self.fail(f"{value!r} is no span of seconds such as 2-3.5 or 0:02-0:03.5", param, ctx)
+            self.fail(f"{value!r} is not a span of seconds such as 2-3.5 or 0:02-0:03.5", param, ctx)
 
 
 class Gibibytes(click.ParamType):
@@ -64,7 +64,7 @@ class Gibibytes(click.ParamType):
         try:
             return float(number) * self.UNITS[unit] / 2**30
         except (KeyError, ValueError):
-            self.fail(f"{value!r} is no size such as 4 (GiB), 512MiB or 8GB", param, ctx)
+            self.fail(f"{value!r} is not a size such as 4 (GiB), 512MiB or 8GB", param, ctx)
 
 
 class Switched(click.ParamType):
@@ -76,7 +76,7 @@ class Switched(click.ParamType):
         try:
             seconds = 0.0 if value in ("False", "off") else float(value)
         except ValueError:
-            self.fail(f"{value!r} is no number of seconds", param, ctx)
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
         return seconds
 
 
@@ -111,7 +111,7 @@ NAMED_LIKE_FIELDS = (
 FLAGS = {
     **{field: f"--{field.replace('_', '-')}" for field in NAMED_LIKE_FIELDS},
     **{name: knob.flag for part in KNOBS for name, knob in knobs_of(part).items()},
-    **{"looked_up_on": "--on", "embedder": "--embedders"},
+    **{"looked_up_on": "--on", "embedder": "--embedders", "metric": "--metrics"},
 }
 """Field of a `FieldError` -> the option that sets it, of all commands."""
 
@@ -205,7 +205,7 @@ def with_page_budgets(gpu: str = "4", host: str = "8") -> Decorator:
 
 
 def with_checkpoints(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options about going on with a take."""
+    """Give a command the options about checkpoints, from which a take is resumed."""
     for knob in reversed(list(knobs_of(CheckpointConfig).values())):
         command = option_of(knob, default=None, help=f"{knob.help} Default: {knob.default}, or the take's.")(command)
     return command
@@ -264,7 +264,7 @@ def build_schedule(
     source: CueSource,
     settings: dict[str, Any],
 ) -> Schedule:
-    """What is seen when, by the options or the cue file.
+    """When each prompt takes effect, by the options or the cue file.
 
     Raises:
         ValueError: naming the option or the file's line, the value and what would be right.

@@ -11,7 +11,7 @@ from retrieval.selection import Selection
 
 
 class NotFiniteError(ArithmeticError):
-    """What was made holds values that are no numbers: nothing that follows could be seen."""
+    """What was made holds values that are not numbers: nothing that follows could be seen."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is seen when: a cue waits for the next block, and that is said."""
+"""When each cue takes effect: a cue waits for the next block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Schedule:
         prompt: the words at its start.
         cues: the words that take over later.
         seconds: length of the take.
-        steering: what memory is told while it runs.
+        steering: directions to memory while it runs.
     """
 
     prompt: str
@@ -55,7 +55,7 @@ def directed_at(memory: MemoryConfig, timeline: Timeline, block: int) -> MemoryC
 
 
 def steering_block(steer: Steering, timeline: Timeline) -> int:
-    """The block from which on memory does as it is told."""
+    """The block from which a direction to memory holds."""
     return timeline.cue_block(steer.seconds) if steer.seconds else 0
 
 

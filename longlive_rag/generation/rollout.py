@@ -83,7 +83,7 @@ class RolloutState:
     pages: PagesHeld | None
 
     def of_take(self, take: int) -> RolloutState:
-        """One take's part of a batch: what a rollout of this take alone goes on from."""
+        """One take's part of a batch: what a rollout of this take alone resumes from."""
         pages = None if self.pages is None else self.pages.of_take(take)
         return replace(self, cache_pages=self.cache_pages[:, :, :, take : take + 1], pages=pages)
 

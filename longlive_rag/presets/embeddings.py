@@ -57,7 +57,7 @@ def read_embeddings(path: Path, encoder: str) -> dict[str, Tensor]:
     """Read what `write_embeddings` wrote: prompt -> [tokens, text_dim].
 
     Raises:
-        ValueError: if it is no such file, or was made by another text encoder.
+        ValueError: if it is not such a file, or was made by another text encoder.
     """
     try:
         with safe_open(path, framework="pt") as file:

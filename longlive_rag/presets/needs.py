@@ -109,7 +109,7 @@ def make_plan(
         video_bytes: of the video on disk.
         view_frames: latent frames that memory keeps of each new view. How many views a take shows is not known before:
             peaks are those of a take that shows something new all the time.
-        checkpoints: how the take is made ready to be gone on with; None leaves them out.
+        checkpoints: how the take is made ready to be resumed; None leaves them out.
     """
     page = geometry.page_bytes(dtype)
     stored = geometry.stored_page_bytes(dtype, budgets.precision)

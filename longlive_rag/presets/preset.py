@@ -114,7 +114,10 @@ def find_folder(backbone: str) -> Path:
         what = "is a file, not a pipeline folder" if folder.is_file() else "is neither a known name nor a folder"
         raise ValueError(f"backbone {backbone!r} {what}; {known}")
     if not (folder / INDEX).is_file():
-        raise ValueError(f"backbone {backbone!r} is a folder without {INDEX}, so it is not a pipeline folder; {known}")
+        raise ValueError(
+            f"backbone {backbone!r} is a folder without {INDEX}, so it is not a pipeline folder; {known}; "
+            "published weights in another layout are converted first: longlive-rag models convert"
+        )
     return folder
 
 

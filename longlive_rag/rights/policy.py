@@ -33,7 +33,7 @@ def pick_policy(policy: str | None = None) -> LicensePolicy:
     """The policy in force: what the caller says, else the environment, else the config file, else `any`.
 
     Raises:
-        ValueError: if it is no policy; says where it was stated.
+        ValueError: if it is not a policy; says where it was stated.
     """
     stated = (policy, "license policy") if policy is not None else stated_policy()
     if stated is None:

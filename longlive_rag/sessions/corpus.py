@@ -15,7 +15,7 @@ from longlive_rag.takes.branch import is_finished
 from longlive_rag.takes.folder import RECORD, check_take_folder
 from longlive_rag.takes.record import TakeRun, read_record
 
-NO_CHECKPOINTS = CheckpointConfig(gib=0)  # a corpus is read; who goes on with a take of it runs its commits again
+NO_CHECKPOINTS = CheckpointConfig(gib=0)  # a corpus is read; resuming a take of it runs its commits again
 
 
 def missing_takes(requests: Sequence[TakeRequest], folder: Path, preset: Preset) -> list[tuple[TakeRequest, Path]]:

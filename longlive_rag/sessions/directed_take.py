@@ -28,7 +28,7 @@ class DirectedTake:
         folder: of the take.
         request: what is asked for; its seconds are the most that it may last.
         event: for the take's history.
-        checkpoints: how it is made ready to be gone on with.
+        checkpoints: how it is made ready to be resumed.
         claim: of the folder; whoever finishes its writer, or does not come so far, releases it.
         waits: whether it begins with the next direction only.
     """
@@ -57,7 +57,7 @@ class DirectedTake:
         )
 
     def branched(self, folder: Path, made: TakeRequest) -> DirectedTake:
-        """Goes on in another folder, beside the take that this one has made; this one is only read.
+        """Continues in another folder, beside the take that this one has made; this one is only read.
 
         Args:
             folder: where nothing is yet.
@@ -71,7 +71,7 @@ class DirectedTake:
         return replace(self, folder=folder, request=request, event="branched", claim=claim, waits=False)
 
     def undone(self, made: TakeRequest) -> DirectedTake:
-        """Goes on from before the last cue of what this one has made, which is gone for good then.
+        """Continues from before the last cue of what this one has made, which is gone for good then.
 
         The take is whole until its shorter self takes its place. Other files in the folder stay. What a process that
         was killed in between left in `.NAME.undone` is moved aside, never removed.
@@ -120,7 +120,7 @@ def unused_beside(path: Path) -> Path:
 
 
 def without_last_cue(request: TakeRequest) -> TakeRequest:
-    """A request without its last cue, and without what memory was told from there on."""
+    """A request without its last cue, and without the directions to memory from there on."""
     second = request.cues[-1].seconds
     steering = tuple(steer for steer in request.memory.steering if steer.seconds < second)
     return replace(request, cues=request.cues[:-1], memory=replace(request.memory, steering=steering))

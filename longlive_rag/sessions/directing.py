@@ -71,7 +71,7 @@ def resumed_live_take(held: ExitStack, take: OpenTake, seconds: float, changes: 
 
     Args:
         held: holds the claim of its folder.
-        seconds: for how long it goes on at most.
+        seconds: how long it may last.
 
     Raises:
         ValueError: naming what can't be; the take is as it was.
@@ -135,7 +135,7 @@ class LiveSession:
         self._end("undo")
 
     def branch(self, name: str) -> None:
-        """End the take here and go on in a copy beside it; ValueError if it can't be called so."""
+        """End the take here and continue in a copy beside it; ValueError if it can't be called so."""
         if not self.live.seconds:
             raise ValueError("nothing is made yet to branch from; wait for the first block")
         assert self._take is not None
@@ -192,7 +192,7 @@ class LiveSession:
         with ending_well(writer):
             if take.waits:
                 writer.update(live.request, take.pipe.timeline(live.request))
-                self._screen.say("Type what comes instead; an empty line goes on as before.")
+                self._screen.say("Type what comes instead; an empty line keeps the prompt.")
                 self._heard.wait()
             self._make(live, writer)
             self._ready.clear()
@@ -217,7 +217,7 @@ class LiveSession:
         if verb == "branch":
             following = take.branched(take.folder.parent / words, made)
             self._screen.say(
-                f"{format_timecode(made.seconds)}  going on in {following.folder}; {take.folder} ends here"
+                f"{format_timecode(made.seconds)}  continuing in {following.folder}; {take.folder} ends here"
             )
             return following
         if verb == "undo":

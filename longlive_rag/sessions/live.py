@@ -31,7 +31,7 @@ class LiveTake:
         request: what it begins with; its `seconds` are the longest that it may last. Its cues still to come may be
             replaced by directions at their blocks.
         take: writes it to disk and keeps what was asked for on its record; None keeps nothing. One that holds blocks
-            already (of the same request) is gone on with.
+            already (of the same request) is resumed.
 
     Raises:
         ValueError: if the request can't be met.

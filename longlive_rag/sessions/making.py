@@ -52,7 +52,7 @@ class TakeStopped(TakeEnded):
 
 
 class TakeFailed(TakeEnded):
-    """Disk or memory ran out, or what was made is not a picture any more."""
+    """Disk or memory ran out, what was made is not a picture any more, or a policy picked what it may not."""
 
 
 @dataclass(frozen=True)
@@ -171,18 +171,19 @@ def ending_well(*takes: TakeWriter) -> Iterator[None]:
 
     Raises:
         TakeStopped: on KeyboardInterrupt.
-        TakeFailed: if disk or memory run out.
+        TakeFailed: if disk or memory run out, or a block can't be used.
     """
     import torch
 
     from longlive_rag.generation.block import NotFiniteError
+    from retrieval.policies import PolicyError
 
     try:
         yield
     except KeyboardInterrupt as error:
         records = [take.finish("interrupted") for take in takes]
         raise TakeStopped("Stopped", takes[0].folder, records[0]) from error
-    except (OSError, MemoryError, torch.OutOfMemoryError, NotFiniteError) as error:
+    except (OSError, MemoryError, torch.OutOfMemoryError, NotFiniteError, PolicyError) as error:
         kept = [_finish_failed(take, error) for take in takes]
         raise TakeFailed(reason_of(error), takes[0].folder, kept[0]) from error
     except BaseException as error:

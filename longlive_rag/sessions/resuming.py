@@ -1,4 +1,4 @@
-"""A take on disk is opened, checked and gone on with: resumed, extended, or branched."""
+"""A take on disk is opened and checked, then resumed, extended or branched."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def open_take(folder: Path, backbone: str | None = None) -> OpenTake:
 
 @contextmanager
 def resumed_take(take: OpenTake, changes: Changes, note: Note) -> Iterator[TakeJob]:
-    """Go on until the take is as long as was asked for; the claim is held for the `with` body.
+    """Continue until the take is as long as was asked for; the claim is held for the `with` body.
 
     Raises:
         ValueError: naming what can't be; the take is as it was.
@@ -161,7 +161,7 @@ def _resumed(
     """What `request` asks for beyond what there is.
 
     Args:
-        prepare: fills the folder, once it is claimed and the backbone is loaded; None goes on in place.
+        prepare: fills the folder, once it is claimed and the backbone is loaded; None resumes in place.
     """
     from longlive_rag.takes.writer import TakeWriter
 

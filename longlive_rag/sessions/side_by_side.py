@@ -33,7 +33,7 @@ def make_together(
         pipe, run: what makes them.
         requests: what is asked; see `Batch`.
         folders: where each goes.
-        checkpoint: how they are made ready to be gone on with; None stores no latents.
+        checkpoint: how they are made ready to be resumed; None stores no latents.
         on_block: called with every block that is finished and written.
         on_finished: called with the number of every take that is finished.
         noise, choose: see `LongLiveRAGPipeline.stream`.

@@ -72,7 +72,7 @@ def timeline_of(request: TakeRequest, preset: Preset) -> Timeline:
 
 
 def extended(request: TakeRequest, seconds: float, prompt: str | None) -> TakeRequest:
-    """The request of a take that goes on for `seconds` more, under another prompt from there on if one is given.
+    """The request of a take extended by `seconds`, under another prompt from there on if one is given.
 
     Raises:
         ValueError: if it would be too long, or not longer by a frame.
@@ -130,7 +130,7 @@ def branched(
 def copy_start(
     parent: Path, record: TakeRecord, folder: Path, request: TakeRequest, timeline: Timeline, blocks: int
 ) -> None:
-    """Make `folder` a take that holds the first blocks of another one, as files of its own, ready to be gone on with.
+    """Make `folder` a take that holds the first blocks of another one, as files of its own, ready to be resumed.
 
     The other take is only read. If the process dies meanwhile, `folder` is a take with fewer blocks; where the disk
     refuses, nothing is left.

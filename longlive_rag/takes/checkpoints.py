@@ -1,4 +1,4 @@
-"""Checkpoints: what going on with a take needs beyond its latents, so that little has to be run again.
+"""Checkpoints: what resuming a take needs beyond its latents, so that little has to be run again.
 
 A checkpoint holds the window's keys and values, the pages that memory holds, and the features that the video decoder
 carries. Everything in it can be had from the latents, too, by running all commits of the take again: checkpoints save

@@ -3,7 +3,7 @@
 | suffix | content |
 |---|---|
 | `.txt` | one prompt a line, each with a timecode before it or none of them |
-| `.jsonl` | one schedule a line: `{"prompts": [...]}`, where wanted with `"times": [...]` |
+| `.jsonl` | one schedule a line: `{"prompts": [...]}`, optionally with `"times": [...]` |
 | `.json`, `.yaml`, `.yml` | one schedule: the same, or `cues:`, a list of `at` and `prompt` |
 
 A folder of a take is read, too: the cues on its record. Every writer's file is read again as what was written.
@@ -39,9 +39,9 @@ OFF = "off"
 
 def _timecode(value: Any) -> Any:
     if not isinstance(value, int | float | str | None) or isinstance(value, bool):
-        raise ValueError(f"{value!r} is no timecode")
+        raise ValueError(f"{value!r} is not a timecode")
     if isinstance(value, int | float) and not 0 <= value < math.inf:
-        raise ValueError(f"{value!r} is no time of a take")
+        raise ValueError(f"{value!r} is not a time of a take")
     return value
 
 
@@ -64,7 +64,7 @@ class CueEntry(Document):
 
 
 class ScheduleFile(Document):
-    """One schedule in JSON or YAML: `prompts`, where wanted with `times`, or `cues`; read one by one after it."""
+    """One schedule in JSON or YAML: `prompts`, optionally with `times`, or `cues`; read one by one after it."""
 
     prompts: list[Any] | None = None
     times: list[Any] | None = None
@@ -114,7 +114,7 @@ class CueFile:
         path: the file.
         lines: its prompts, in order, at least one; all with times, or none.
         seconds: length of the take, where the file says it.
-        steering: what memory is told.
+        steering: directions to memory.
     """
 
     path: Path
@@ -198,7 +198,7 @@ def read_cues(source: Path, fps: int, line: int | None = None) -> CueFile:
         return _of_take(source)
     suffix = source.suffix.lower()
     if not source.exists():
-        raise ValueError(f"{source} is no file and no take")
+        raise ValueError(f"{source} is neither a file nor a take")
     if suffix not in SUFFIXES:
         raise ValueError(f"{source}: the suffix of a cue file must be one of {', '.join(SUFFIXES)}")
     if line is not None and suffix != ".jsonl":
@@ -241,7 +241,7 @@ def _text_of(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         number = data[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}, line {number}, is no UTF-8 text; save it as UTF-8") from error
+        raise ValueError(f"{path}, line {number}, is not UTF-8 text; save it as UTF-8") from error
 
 
 def _read_text(path: Path, text: str, fps: int) -> CueFile:
@@ -285,7 +285,7 @@ def _read_steer(words: str, seconds: float | None, fps: int) -> Steering | None:
     match = STEER.fullmatch(words)
     if match is None:
         raise ValueError(
-            f"{words[:40]!r} is no direction; write :pin FROM-TO, :exclude FROM-TO, :establish SECONDS, or a prompt"
+            f"{words[:40]!r} is not a direction; write :pin FROM-TO, :exclude FROM-TO, :establish SECONDS, or a prompt"
         )
     if seconds is None:
         raise ValueError(f"{words!r} has no timecode before it; say when it begins to hold")
@@ -293,7 +293,7 @@ def _read_steer(words: str, seconds: float | None, fps: int) -> Steering | None:
 
 
 def read_steering(seconds: float, verb: SteerVerb, words: str, fps: int) -> Steering:
-    """What memory is told: `FROM-TO` to pin or exclude, `SECONDS [NEW_VIEW]` or `off` for `establish`.
+    """A direction to memory: `FROM-TO` to pin or exclude, `SECONDS [NEW_VIEW]` or `off` for `establish`.
 
     Raises:
         ValueError: if it is not that.
@@ -316,11 +316,11 @@ def read_span(text: str, fps: int) -> Span:
     """`FROM-TO`, two timecodes, in seconds.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not one.
     """
     start, dash, end = text.partition("-")
     if not dash:
-        raise ValueError(f"{text!r} is no span; write FROM-TO, such as 5-8 or 0:05-0:08")
+        raise ValueError(f"{text!r} is not a span; write FROM-TO, such as 5-8 or 0:05-0:08")
     return parse_timecode(start, fps), parse_timecode(end, fps)
 
 
@@ -344,7 +344,7 @@ def _parse(path: Path, text: str, suffix: str, first_line: int = 1) -> Any:
     try:
         return yaml.load(text, Loader=YamlLoader) if suffix in (".yaml", ".yml") else load_json(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {first_line + error.lineno - 1}, is no JSON: {error.msg}") from error
+        raise ValueError(f"{path}, line {first_line + error.lineno - 1}, is not JSON: {error.msg}") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}," if mark else ""

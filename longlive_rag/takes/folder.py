@@ -73,7 +73,7 @@ class TakeClaim:
     Args:
         folder: of the take; it and its parents are made.
         overwrite: a take that is there may be replaced.
-        resume: a take that is there is gone on with.
+        resume: a take that is there is resumed.
 
     Raises:
         ValueError: if another process is writing there, or a take is there and neither is on.

@@ -149,7 +149,7 @@ def open_library(root: Path) -> Library:
         ValueError: if there is no such folder.
     """
     if not root.is_dir():
-        raise ValueError(f"{root} is no folder; name one that holds takes")
+        raise ValueError(f"{root} is not a folder; name one that holds takes")
     takes, left_out = [], []
     for folder, inside, files in os.walk(root):
         inside[:] = sorted(name for name in inside if not name.startswith("."))

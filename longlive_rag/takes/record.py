@@ -209,7 +209,7 @@ class TakeRecord(Sealed):
 
     @property
     def checkpoint_config(self) -> CheckpointConfig:
-        """How the take is made ready to be gone on with."""
+        """How the take is made ready to be resumed."""
         facts = self.checkpoints
         return CheckpointConfig(facts.mode, facts.gib) if facts else CheckpointConfig()
 

@@ -1,4 +1,4 @@
-"""Going on with a take: saving what that needs, and bringing a rollout and a decoder to where its blocks end."""
+"""Resuming a take: saving what that needs, and bringing a rollout and a decoder to where its blocks end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIGHT_WINDOWS = 2
 
 @runtime_checkable
 class TakeStore(BlockStore, Protocol):
-    """A store that is a whole take: it knows what it has shown, and keeps what going on needs."""
+    """A store that is a whole take: it knows what it has shown, and keeps what resuming needs."""
 
     @property
     def blocks_shown(self) -> int:

@@ -82,17 +82,17 @@ class TakeWriter:
         timeline: blocks and frames of the request.
         run: what it is made with.
         item: which take of a batch this is.
-        checkpoint: how it is made ready to be gone on with.
+        checkpoint: how it is made ready to be resumed.
         claim: of the folder, where it was made before; `finish` releases it.
         event: what is done to the take, for its history: generated, resumed, extended or branched. All but the first
-            go on with the take that is there; hand it to `stream` as its store.
+            resume the take that is there; hand it to `stream` as its store.
         provenance: terms of the weights, and what the output is labelled as; left out, the folder's records.
 
     Attributes:
         frames_before: pixel frames of an earlier run that the video keeps.
 
     Raises:
-        ValueError: if it is gone on with, but another process is writing it, or there is no take.
+        ValueError: if it is resumed, but another process is writing it, or there is no take.
     """
 
     def __init__(
@@ -187,14 +187,14 @@ class TakeWriter:
         self._start_image, self._remembered = start_image, remembered
 
     def kept_start_image(self) -> StartImage | None:
-        """The picture that a take that is gone on with begins with."""
+        """The picture that a resumed take begins with."""
         path = self.folder / START_IMAGE
         if not self._resumes or not path.is_file():
             return None
         return read_start_image(path, self._request.output)
 
     def kept_remembered(self) -> RememberedFrames | None:
-        """The frames of other takes that a take that is gone on with remembers.
+        """The frames of other takes that a resumed take remembers.
 
         Raises:
             BrokenSealError: if they are not what was written.
@@ -279,7 +279,7 @@ class TakeWriter:
                 write_record(self.folder, self._record("running"))
 
     def save(self) -> None:
-        """Draw the pictures and write the record as of now; the take goes on."""
+        """Draw the pictures and write the record as of now, in the middle of the take."""
         with uninterrupted():
             if self._video is not None:
                 self._frames_kept = self._timeline.pixels_of(self._blocks - 1).stop

@@ -131,14 +131,14 @@ def test_drift_of_several_as_json(command, video, tmp_path):
         (["{video}", "--horizons", "30,60"], "is 30.00 s long and does not reach the horizon of 60 s"),
         (["{video}", "{short}", "--horizons", "30"], "short.mp4 is 11.00 s long and does not reach"),
         (["{video}", "--horizons", "3"], "horizon 3 s is too short"),
-        (["{video}", "--horizons", "soon"], "'soon' is no list of seconds"),
+        (["{video}", "--horizons", "soon"], "'soon' is not a list of seconds"),
         (["{video}", "--embed-every", "0"], "--embed-every is 0"),
         (["nowhere.mp4"], "nowhere.mp4 is not there"),
         (["{corrupt}"], "corrupt.mp4 can't be read as a video"),
         (["{video}", "--embedders", "dino=/nowhere"], "embedder's folder /nowhere is not there"),
         (["{video}", "--embedders", "eyes"], "--embedders is 'eyes'; it must be one of clip"),
         (["{video}", "--device", "cuda:9"], "CUDA devices"),
-        (["{video}", "--mapping-table", "nowhere.json"], "is no mapping table"),
+        (["{video}", "--mapping-table", "nowhere.json"], "is not a mapping table"),
         (["{video}", "-o", "{full}"], "is there already; name a new folder"),
     ],
 )
@@ -201,7 +201,7 @@ def test_compare_stopped_says_how_to_go_on(command, slow, tmp_path, monkeypatch)
     result = command(*compare_arguments(slow, tmp_path))
     assert result.code == 130
     assert "Stopped; 1 of 4 takes" in result.err
-    assert "The same command goes on." in result.err
+    assert "The same command resumes it." in result.err
     assert not (tmp_path / "run" / "report.html").exists()
     pipe.fail_after = 10**9
     resumed = command(*compare_arguments(slow, tmp_path))
@@ -293,7 +293,7 @@ def test_arms_of_a_file(tmp_path):
     changes = {"anchor": (6.0, 14.0), "pin": ((2.0, 3.0), (6.0, 8.0)), "host_gib": 0.5, "admit_above": 0.9}
     assert _arms(str(path))[0].changes == {"memory": changes}
     path.write_text('[a]\nanchor = "6 to 14"\n')
-    with pytest.raises(ValueError, match=r"arm 'a', anchor: '6 to 14' is no span of seconds such as 2-3\.5"):
+    with pytest.raises(ValueError, match=r"arm 'a', anchor: '6 to 14' is not a span of seconds such as 2-3\.5"):
         _arms(str(path))
     path.write_text("[k3]\nmemory_frames = 3\n")
     with pytest.raises(ValueError, match=r"arm 'k3': memory_frames is not known; did you mean 'memory-frames'\?"):

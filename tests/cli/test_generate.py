@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from longlive_rag.media.video import count_frames
+from retrieval.policies import PolicyError
 
 PROMPT = "a red circle walks in a meadow"
 TESTS = Path(__file__).parents[1]
@@ -134,7 +135,7 @@ def test_no_memory(command, backbone, fake_pipeline, tmp_path):
         (["--cue", "soon", "a"], "cue 1: 'soon' is not a timecode; write 12.5, 0:12.5"),
         (["--cues-line", "2"], "--cues-line is 2, but there is no file of cues; add --cues FILE"),
         (["--switch-every", "2"], "--switch-every is 2, but there is no file of cues"),
-        (["--cues", "nowhere.txt"], "nowhere.txt is no file and no take"),
+        (["--cues", "nowhere.txt"], "nowhere.txt is neither a file nor a take"),
         (["--cues", "nowhere.txt", "--cue", "1", "a"], "--cue and --cues are both given"),
     ],
 )
@@ -220,6 +221,7 @@ def test_a_take_is_replaced_only_when_asked(command, backbone, fake_pipeline, tm
             "Error: No space left on device; kept the first",
         ),
         (MemoryError(), 1, "Error: MemoryError; kept the first 2.8 s"),
+        (PolicyError("policy mine returned [1, 1]"), 1, "Error: policy mine returned [1, 1]; kept the first 2.8 s"),
     ],
 )
 def test_what_was_finished_is_kept(command, backbone, fake_pipeline, tmp_path, error, code, line):

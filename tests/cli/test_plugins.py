@@ -24,7 +24,8 @@ def stranger(tmp_path_factory) -> dict[str, str]:
     shutil.copytree(PACKAGE, source)  # pip builds where the source is
     words = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
     subprocess.run([sys.executable, "-m", "pip", *words, "--target", target, source], check=True)
-    return {**os.environ, "PYTHONPATH": str(target)}
+    paths = (str(target), os.environ.get("PYTHONPATH", ""))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def run(stranger: dict[str, str], cwd: Path, *words: object) -> str:
@@ -43,7 +44,7 @@ def test_they_are_listed_beside_ours(stranger, tmp_path):
         "policy": "oldest",
         "embedder": "grey",
         "metric": "brightness",
-        "checkpoint layout": "shouting",
+        "checkpoint layout": "renamed",
     }
     assert {row["kind"] for row in found if row["package"] == "longlive-rag"} == set(PLUGINS)
 
@@ -71,13 +72,14 @@ def test_an_embedder_and_a_metric(stranger, tmp_path, pipeline_folder):
 
 @pytest.mark.slow
 def test_a_checkpoint_layout(stranger, tmp_path, pipeline_folder):
-    (tmp_path / "odd").mkdir()
-    (tmp_path / "odd" / "ELSEWHERE").write_text(str(pipeline_folder))
+    names = {"transformer": "generator", "vae": "decoder", "text_encoder": "text", "tokenizer": "words"}
+    for part, name in names.items():
+        shutil.copytree(pipeline_folder / part, tmp_path / "odd" / name)
     checked = subprocess.run(
         [sys.executable, "-m", "longlive_rag", "models", "check", "odd"],
         cwd=tmp_path, env=stranger, capture_output=True, text=True,
     )  # fmt: skip
-    assert f"elsewhere: {pipeline_folder}" in checked.stdout
+    assert "layout: renamed -> to use it: longlive-rag models convert odd" in checked.stdout
     run(stranger, tmp_path, "models", "convert", "odd", "even")
     assert (tmp_path / "even" / "model_index.json").is_file()
 

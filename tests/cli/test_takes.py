@@ -120,14 +120,14 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--page-host-gib", "4TB"], "'4TB' is no size such as 4 (GiB), 512MiB or 8GB"),
-        (["--page-gpu-gib", "lots"], "'lots' is no size"),
+        (["--page-host-gib", "4TB"], "'4TB' is not a size such as 4 (GiB), 512MiB or 8GB"),
+        (["--page-gpu-gib", "lots"], "'lots' is not a size"),
         (["--page-host-gib", "-1"], "--page-host-gib is -1; it must be a number of GiB, 0 or more"),
         (["--page-gpu-gib", "-2MiB"], "--page-gpu-gib is -0.00195312"),
         (["--pin", "3-9"], None),
         (["--pin", "9-10"], "--pin is 9-10 s; it must lie in the take, 0-4 s"),
         (["--exclude", "2-1"], "--exclude is 2-1 s; it must lie in the take"),
-        (["--pin", "soon"], "'soon' is no span of seconds such as 2-3.5"),
+        (["--pin", "soon"], "'soon' is not a span of seconds such as 2-3.5"),
         (["--pin", "1-2", "--exclude", "1.5-3"], "--pin is 1-2 s, but 1.5-3 s is excluded"),
         (["--anchor", "0-1"], "--anchor is set but --admit-above is not"),
         (["--admit-above", "0.5"], "--admit-above is set but --anchor is not"),
@@ -220,7 +220,7 @@ def test_a_takes_own_files_are_not_written_over(command, tmp_path):
 def test_spans_are_timecodes():
     assert Span().convert("0:05-1:08.5", None, None) == (5.0, 68.5)
     for text in ("5", "0:05", "5-8-9", "-5-8", "00:00:01:08-00:00:02:00"):
-        with pytest.raises(click.UsageError, match=r"is no span of seconds such as 2-3\.5 or 0:02-0:03\.5"):
+        with pytest.raises(click.UsageError, match=r"is not a span of seconds such as 2-3\.5 or 0:02-0:03\.5"):
             Span().convert(text, None, None)
 
 

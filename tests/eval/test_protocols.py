@@ -106,7 +106,7 @@ def test_fusion_is_half_and_half(tmp_path):
 def test_tables_that_are_none(tmp_path, content):
     path = tmp_path / "table.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match="is no mapping table"):
+    with pytest.raises(ValueError, match="is not a mapping table"):
         MappingTable.read(path)
 
 

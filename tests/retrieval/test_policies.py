@@ -12,7 +12,7 @@ from longlive_rag.environment import plugin, plugins
 from retrieval.encoder import MeanPoolEncoder
 from retrieval.index import FrameIndex
 from retrieval.memory import Memory
-from retrieval.policies import Past, picked, recent, similar, stratified
+from retrieval.policies import Past, PolicyError, picked, recent, similar, stratified
 from retrieval.policy import RetrievalRules, stratified_sample
 
 
@@ -38,7 +38,7 @@ def test_the_others_do_not_look_at_what_frames_show() -> None:
 
 @pytest.mark.parametrize("chosen", [[1], [30], [5, 5], [2, 3, 4, 5, 6]])
 def test_what_a_policy_may_not_pick_is_refused(chosen: list[int]) -> None:
-    with pytest.raises(ValueError, match="at most 4 different ones of the 28 frames"):
+    with pytest.raises(PolicyError, match="at most 4 different ones of the 28 frames"):
         picked(lambda past: chosen, past_of())
 
 
@@ -66,7 +66,7 @@ def test_built_in_policies_are_registered_as_anybodys_are() -> None:
 
 
 def test_unknown_and_broken_plugins_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="policy is 'best'; it must be one of recent, similar, stratified"):
+    with pytest.raises(ValueError, match="policy is 'best'; it must be one of recent, similar, stratified; or install"):
         plugin("policy", "best")
     from longlive_rag import environment
 

@@ -60,7 +60,7 @@ def test_every_take_is_listed(root):
     assert left[1].endswith("take.json: request.prompt is missing")
     facts = library.takes[1].describe()
     assert (facts["seconds"], facts["seed"], facts["cues"]) == (6.0, 2, ["a blue square jumps in a desert"])
-    with pytest.raises(ValueError, match="is no folder"):
+    with pytest.raises(ValueError, match="is not a folder"):
         open_library(root / "nowhere")
 
 
