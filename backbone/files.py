@@ -23,7 +23,11 @@ HEADER_LIMIT_BYTES = 100_000_000
 MAX_DOCUMENT_BYTES = 64 * 2**20
 MAX_DIGITS = 40
 LIMIT = 2**20
-LIMITS = {"num_layers": 512, "num_hidden_layers": 512, "num_decoder_layers": 512, "text_length": 8192, "base_dim": 4096}
+MAX_LIST = 512
+LIMITS = {
+    "num_layers": 512, "num_hidden_layers": 512, "num_decoder_layers": 512, "num_res_blocks": 64, "text_length": 8192,
+    "base_dim": 4096,
+}  # fmt: skip
 """The largest value of a config: well above any model of this kind, and well below what a machine would choke on."""
 
 CONFIG = "config.json"
@@ -157,9 +161,11 @@ def read_config(path: Path) -> dict[str, Any]:
     if config.get("quantization_config") is not None:
         raise ValueError(f"{path} has a quantization_config; only plain weights are loaded")
     for name, value in config.items():
+        if isinstance(value, list) and len(value) > MAX_LIST:
+            raise ValueError(f"{path}: {name} has {len(value)} values; it can have at most {MAX_LIST}")
         for size in value if isinstance(value, list) else [value]:
             if isinstance(size, int | float) and abs(size) > LIMITS.get(name, LIMIT):
-                raise ValueError(f"{path}: {name} is {value:g}; it can be at most {LIMITS.get(name, LIMIT)}")
+                raise ValueError(f"{path}: {name} is {size:g}; it can be at most {LIMITS.get(name, LIMIT)}")
         if name.startswith("scale_factor_") and not (isinstance(value, int) and value > 0):
             raise ValueError(f"{path}: {name} is {value!r}; it must be a whole number above 0")
     return config

@@ -22,12 +22,12 @@ def one(template: Path, room: Path, name: str, random: Random) -> tuple[str, str
     shutil.copytree(template, room, symlinks=True)
     for inside in ("home", "tmp", "streams"):
         (room / inside).mkdir()
-    os.environ |= {"HOME": f"{room}/home", "XDG_CACHE_HOME": f"{room}/home", "XDG_CONFIG_HOME": f"{room}/home", "TMPDIR": f"{room}/tmp"}  # fmt: skip
-    os.environ["LONGLIVE_RAG_CONFIG"] = f"{room}/work/config.toml"
+    os.environ |= {variable: f"{room}/home" for variable in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
+    os.environ["TMPDIR"] = f"{room}/tmp"
+    os.environ.pop("LONGLIVE_RAG_CONFIG", None)
+    if name == "config file":
+        os.environ["LONGLIVE_RAG_CONFIG"] = f"{room}/work/config.toml"
     work, around = room / "work", snapshot(room / "around")
-    with_config = name == "config file"
-    if not with_config:
-        del os.environ["LONGLIVE_RAG_CONFIG"]
     here = os.getcwd()
     os.chdir(work)
     try:
@@ -69,7 +69,9 @@ def main() -> int:
                 faults += 1
                 print(f"case {number}, {name}, {what}\n  {wrong}", flush=True)
             if asked.show:
-                print(f"case {number}, {what}: {ended.code} in {ended.seconds:.1f} s\n{ended.out}{ended.err}", flush=True)
+                print(
+                    f"case {number}, {what}: {ended.code} in {ended.seconds:.1f} s\n{ended.out}{ended.err}", flush=True
+                )
     minutes = (time.monotonic() - begin) / 60
     print(f"{asked.cases} cases, {faults} faults, exit codes {codes}, {minutes:.1f} minutes")
     return int(faults > 0)

@@ -11,16 +11,18 @@ from typing import Any
 
 SHORT = b"0123456789abcdef\x00\xff[]{}:,\"'\n-&*!"
 BAD_TEXT = (
-    "", " ", "\0", "\x1b]0;x\x07", "\ud800", "\u202e", "a\nb", "../../around/secret", "/dev/zero", "~", "{x.__class__}",
-    "{who:>9999999999}", "%s%n", "-1", "nan", "1e999", "9" * 400, "w" * 5000, "word " * 5000, "ü" * 3000, "CC-BY-NC-4.0",
+    "", " ", "\0", "\x1b]0;x\x07", "\ud800", "\u202e", "a\nb", "../../around/secret", "/dev/zero", "~",
+    "{x.__class__}", "{who:>9999999999}", "%s%n", "-1", "nan", "1e999", "9" * 400,
+    "w" * 5000, "word " * 5000, "ü" * 3000,
+    "CC-BY-NC-4.0",
 )  # fmt: skip
 BAD_NUMBERS = (
     0, -1, 1, 2, 7, 0.5, -0.0, 1e-9, 1000, 8193, 10**6, 10**9, 2**31, 2**63, 2**64, 10**30, 1e300, float("inf"),
     float("-inf"), float("nan"),
 )  # fmt: skip
 NEW_KEYS = (
-    "format", "quantization_config", "auto_map", "_class_name", "_name_or_path", "architectures", "torch_dtype", "dtype",
-    "lora_alpha", "memory", "x", "", "\ud800", "__metadata__", "weight_map", "tie_word_embeddings",
+    "format", "quantization_config", "auto_map", "_class_name", "_name_or_path", "architectures", "torch_dtype",
+    "dtype", "lora_alpha", "memory", "x", "", "\ud800", "__metadata__", "weight_map", "tie_word_embeddings",
 )  # fmt: skip
 
 

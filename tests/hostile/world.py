@@ -1,7 +1,7 @@
 """A small world of files to be damaged, and the commands that open each of them.
 
-    work/    a backbone, two takes, a run, files of cues, arms, prompts, scenarios, a LoRA, a picture, a config
-    around/  what no command may touch
+work/    a backbone, two takes, a run, files of cues, arms, prompts, scenarios, a LoRA, a picture, a config
+around/  what no command may touch
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ from tests.hostile.mutations import mutate_bytes, mutate_header, mutate_json, mu
 from tests.layouts import peft_lora
 
 WORDS = "a red circle walks in a meadow"
-CUES = {"seconds": 2, "cues": [{"at": 0, "prompt": WORDS}, {"at": "0:01", "prompt": "a blue square"}, {"at": 1.5, "pin": "0-1"}]}  # fmt: skip
+CUES = {
+    "seconds": 2,
+    "cues": [{"at": 0, "prompt": WORDS}, {"at": "0:01", "prompt": "a blue square"}, {"at": 1.5, "pin": "0-1"}],
+}
 PEOPLE = [{"id": "a", "who": "a red circle", "where": "a meadow"}]
 SUBJECTS = [{"prompt": WORDS, "cues": [[1, "a blue square"]]}]
 SCENARIOS = {
@@ -83,7 +86,9 @@ def build(folder: Path) -> Path:
     lines = [f"- at: {cue['at']}\n  {list(cue)[1]}: {list(cue.values())[1]}" for cue in CUES["cues"]]  # type: ignore[index]
     (work / "cues.yaml").write_text("seconds: 2\ncues:\n" + "\n".join(lines) + "\n")
     (work / "cues.jsonl").write_text(json.dumps({"prompts": [WORDS, "a blue square"], "times": [0, 1]}) + "\n")
-    (work / "cues.txt").write_text(f"# a story\n0 {WORDS}\n0:01 a blue square\n0:01.5 :pin 0-1\n0:01.5 :establish off\n")
+    (work / "cues.txt").write_text(
+        f"# a story\n0 {WORDS}\n0:01 a blue square\n0:01.5 :pin 0-1\n0:01.5 :establish off\n"
+    )
     (work / "prompts.txt").write_text(f"{WORDS}\n# no prompt\na blue square\n")
     (work / "arms.toml").write_text(ARMS)
     (work / "config.toml").write_text(CONFIG)
@@ -106,7 +111,7 @@ def _unfinished(work: Path) -> None:
     folder = work / "unfinished"
     shutil.copytree(work / "other", folder)
     record = json.loads((folder / RECORD).read_text())
-    write_json(folder / RECORD, {**record, "status": "running"})
+    write_json(folder / RECORD, {**record, "status": "running", "checksum": None})
     max((folder / "latents").glob("*.h5")).unlink()
 
 
@@ -116,6 +121,14 @@ def _unfinished(work: Path) -> None:
 def json_file(path: Path, random: Random) -> None:
     """Something in a JSON file is another."""
     path.write_text(mutate_json(path.read_text(), random), encoding="utf-8", errors="surrogatepass")
+
+
+def unsealed_json(path: Path, random: Random) -> None:
+    """Something in a document is another, and its checksum, which not every version wrote, is gone."""
+    content = json.loads(path.read_text())
+    content.pop("checksum", None)
+    path.write_text(json.dumps(content))
+    json_file(path, random)
 
 
 def text_file(path: Path, random: Random) -> None:
@@ -196,6 +209,7 @@ ON_TAKE: tuple[Command, ...] = (
     ("take", "export", "take", "--cues", "new.yaml", "--otio", "new.otio"),
     ("take", "export", "take", "--video", "new.mp4", "--sheet", "new.png", "--from", "0.5"),
     ("take", "repair", "take"),
+    ("take", "repair", "take", "--accept-record"),
     ("resume", "take"),
     ("resume", "take", *POLICY),
     ("extend", "take", "--seconds", "1"),
@@ -209,43 +223,46 @@ ON_RUN: tuple[Command, ...] = (
     ("eval", "export", "run", "-o", "new"),
 )
 ASKED = ("--embedders", "pixels", "--horizons", "10", "--backbone", "model", "-o", "new")
+COMPARE = ("eval", "compare", "--arms", "native,memory", *ASKED)
+TOLD = (*COMPARE, "--prompts", "people.json", "--scenario", "leaves", "--scenarios-file", "scenarios.json")
+CUED = ("generate", "--cues", "FILE", "--backbone", "model", "--seconds", "2", "-o", "new")
+EMBED = ("models", "embed-prompts", "--file", "prompts.txt", "--backbone", "model", "-o", "new.safetensors")
+MERGE = ("models", "convert", "model", "new", "--lora", "lora.safetensors")
+RESUME = ("resume", "unfinished")
 JSON = (json_file, json_file, json_file, json_file, bytes_of, replaced)
+SEALED = (unsealed_json, unsealed_json, unsealed_json, unsealed_json, json_file, bytes_of, replaced)
 TEXT = (text_file, text_file, text_file, text_file, bytes_of, replaced)
 TENSORS = (header_of, header_of, bytes_of, replaced)
+BYTES = (bytes_of, bytes_of, replaced)
+BLOCKS = (resealed_block, resealed_block, bytes_of, replaced)
+STATES = (resealed_tensors, resealed_tensors, bytes_of, replaced)
 TARGETS = {
-    "record": Target("take/take.json", JSON, ON_TAKE),
-    "block": Target("take/latents/*.h5", (resealed_block, resealed_block, bytes_of, replaced), ON_TAKE),
-    "video": Target("take/video.mp4", (bytes_of, bytes_of, replaced), ON_TAKE),
-    "checkpoint": Target("unfinished/checkpoints/*", (resealed_tensors, resealed_tensors, bytes_of, replaced), (("resume", "unfinished"),)),
-    "picture of a take": Target("unfinished/start_image.png", (bytes_of, replaced), (("resume", "unfinished"),)),
+    "record": Target("take/take.json", SEALED, ON_TAKE),
+    "block": Target("take/latents/*.h5", BLOCKS, ON_TAKE),
+    "video": Target("take/video.mp4", BYTES, ON_TAKE),
+    "checkpoint": Target("unfinished/checkpoints/*", STATES, (RESUME,)),
+    "picture of a take": Target("unfinished/start_image.png", BYTES, (RESUME,)),
     "model index": Target("model/model_index.json", JSON, ON_MODEL),
     "config": Target("model/*/config.json", JSON, ON_MODEL),
     "tokenizer": Target("model/tokenizer/*.json", JSON, ON_MODEL),
     "weights": Target("model/*/*.safetensors", TENSORS, ON_MODEL),
     "licence records": Target(f"model/{RECORDS}", JSON, ON_MODEL),
-    "cues": Target("cues.*", TEXT, (("generate", "--cues", "FILE", "--backbone", "model", "--seconds", "2", "-o", "new"),)),
-    "arms": Target("arms.toml", TEXT, (("eval", "compare", "--arms", "arms.toml", "--prompts", "prompts.txt", *ASKED),)),
-    "prompts": Target("prompts.txt", TEXT, (
-        ("eval", "compare", "--arms", "native", "--prompts", "prompts.txt", *ASKED),
-        ("models", "embed-prompts", "--file", "prompts.txt", "--backbone", "model", "-o", "new.safetensors"),
-    )),
-    "scenarios": Target("scenarios.json", JSON, (
-        ("eval", "compare", "--arms", "native", "--prompts", "people.json", "--scenario", "leaves", "--scenarios-file", "scenarios.json", *ASKED),
-    )),
-    "people": Target("people.json", JSON, (
-        ("eval", "compare", "--arms", "native", "--prompts", "people.json", "--scenario", "leaves", "--scenarios-file", "scenarios.json", *ASKED),
-    )),
-    "subjects": Target("subjects.json", JSON, (
-        ("eval", "compare", "--arms", "native", "--prompts", "subjects.json", *ASKED),
-    )),
+    "cues": Target("cues.*", TEXT, (CUED,)),
+    "arms": Target(
+        "arms.toml", TEXT, (("eval", "compare", "--arms", "arms.toml", "--prompts", "prompts.txt", *ASKED),)
+    ),
+    "prompts": Target("prompts.txt", TEXT, ((*COMPARE, "--prompts", "prompts.txt"), EMBED)),
+    "scenarios": Target("scenarios.json", JSON, (TOLD,)),
+    "people": Target("people.json", JSON, (TOLD,)),
+    "subjects": Target("subjects.json", JSON, ((*COMPARE, "--prompts", "subjects.json"),)),
     "plan": Target("run/plan.json", JSON, ON_RUN),
-    "measures": Target("run/takes/*/*/*.json", JSON, ON_RUN),
-    "LoRA": Target("lora.safetensors", TENSORS, (("models", "convert", "model", "new", "--lora", "lora.safetensors"),)),
-    "LoRA's config": Target("adapter_config.json", JSON, (("models", "convert", "model", "new", "--lora", "lora.safetensors"),)),
+    "measures": Target("run/takes/*/*/*.json", SEALED, ON_RUN),
+    "LoRA": Target("lora.safetensors", TENSORS, (MERGE,)),
+    "LoRA's config": Target("adapter_config.json", JSON, (MERGE,)),
     "prompt embeddings": Target("embeds.safetensors", TENSORS, ((*MAKE, "--prompt-embeds", "embeds.safetensors"),)),
-    "picture": Target("picture.png", (bytes_of, replaced), ((*MAKE, "--start-image", "picture.png"),)),
+    "picture": Target("picture.png", BYTES, ((*MAKE, "--start-image", "picture.png"),)),
     "config file": Target("config.toml", TEXT, (MAKE, ("license", "show", "model"))),
-}  # fmt: skip
+}
 
 
 def damage(work: Path, name: str, random: Random) -> tuple[Command, str]:
