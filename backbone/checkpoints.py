@@ -21,9 +21,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from backbone.errors import refused_as
 from backbone.files import (
     CONFIG,
     FLOAT_DTYPES,
+    plain_size,
     read_config,
     read_header,
     read_headers,
@@ -93,6 +95,10 @@ def read_pickled(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is not a weight file: it must end in .safetensors, {', '.join(PICKLED)} or .index.json"
         )
+    try:
+        plain_size(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
     zipped = zipfile.is_zipfile(path)
     with path.open("rb") as file:
         if not zipped and file.read(2) in (b"PK", b""):
@@ -238,14 +244,11 @@ def check_part(part: Path, component: type[ModelMixin] | type[PreTrainedModel]) 
     entries = read_headers(weight_files(part))
     _refuse_dtypes({name: entry.dtype for name, entry in entries.items() if entry.dtype not in FLOAT_DTYPES}, str(part))
     read_config(part / CONFIG)
-    try:
-        with torch.device("meta"):
-            if issubclass(component, ModelMixin):
-                model = component.from_config(component.load_config(part))
-            else:
-                model = component(component.config_class.from_pretrained(part, local_files_only=True))
-    except Exception as error:  # the libraries' classes raise anything where a value is of the wrong kind
-        raise ValueError(f"{part / CONFIG} can't be used ({type(error).__name__}: {error})") from error
+    with refused_as(str(part / CONFIG)), torch.device("meta"):
+        if issubclass(component, ModelMixin):
+            model = component.from_config(component.load_config(part))
+        else:
+            model = component(component.config_class.from_pretrained(part, local_files_only=True))
     refuse_mismatches(model, {name: entry.shape for name, entry in entries.items()}, str(part))
 
 
@@ -253,7 +256,7 @@ def _read_safetensors(files: list[Path]) -> dict[str, Tensor]:
     read_headers(files)
     tensors: dict[str, Tensor] = {}
     for path in files:
-        with safe_open(path, framework="pt") as file:
+        with refused_as(str(path)), safe_open(path, framework="pt") as file:
             tensors.update({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     _refuse_tensors(tensors, str(files[0]))
     return tensors

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+MAX_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,22 @@ class FieldError(ValueError):
 
     def __str__(self) -> str:
         return self.named({})
+
+
+@contextmanager
+def refused_as(what: str) -> Iterator[None]:
+    """Turn whatever a library raises in the `with` body into a ValueError; over bad files they raise anything.
+
+    Args:
+        what: the file or folder that is read, for the message.
+    """
+    try:
+        yield
+    except (FieldError, MemoryError):
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), "")[:MAX_REASON]
+        raise ValueError(f"{what} can't be used ({type(error).__name__}: {reason})") from error
 
 
 def _parts(words: Words) -> tuple[str | Name, ...]:

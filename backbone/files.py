@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
@@ -22,7 +23,11 @@ HEADER_LIMIT_BYTES = 100_000_000
 MAX_DOCUMENT_BYTES = 64 * 2**20
 MAX_DIGITS = 40
 LIMIT = 2**20
-LIMITS = {"num_layers": 512, "num_hidden_layers": 512, "num_decoder_layers": 512, "text_length": 8192, "base_dim": 4096}
+MAX_LIST = 512
+LIMITS = {
+    "num_layers": 512, "num_hidden_layers": 512, "num_decoder_layers": 512, "num_res_blocks": 64, "text_length": 8192,
+    "base_dim": 4096,
+}  # fmt: skip
 """The largest value of a config: well above any model of this kind, and well below what a machine would choke on."""
 
 CONFIG = "config.json"
@@ -114,7 +119,10 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     Raises:
         ValueError: if it is not such a file, or shorter or longer than its header says; says by how much.
     """
-    size = path.stat().st_size
+    try:
+        size = plain_size(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or not 2 <= length <= min(size - 8, HEADER_LIMIT_BYTES):
@@ -124,7 +132,10 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             entries = {name: _entry(tensor) for name, tensor in header.items() if name != "__metadata__"}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is damaged or not a safetensors file: its header can't be read") from error
-    end = 8 + length + max((tensor["data_offsets"][1] for name, tensor in header.items() if name in entries), default=0)
+    spans = sorted(tuple(header[name]["data_offsets"]) for name in entries)
+    if any(before[1] != after[0] for before, after in pairwise([(0, 0), *spans])):
+        raise ValueError(f"{path} is damaged: its header has tensors that overlap or leave gaps")
+    end = 8 + length + max((stop for _, stop in spans), default=0)
     if end != size:
         raise ValueError(f"{path} is damaged: its header describes {end} bytes, the file has {size}")
     return entries
@@ -133,6 +144,8 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 def _entry(tensor: dict[str, Any]) -> TensorEntry:
     entry = TensorEntry(tuple(tensor["shape"]), tensor["dtype"])
     begin, end = tensor["data_offsets"]
+    if any(type(number) is not int or number < 0 for number in (*entry.shape, begin, end)):
+        raise ValueError("a tensor's numbers are not whole numbers from 0")
     if end - begin != entry.size_bytes:
         raise ValueError("a tensor's bytes do not fit its shape")
     return entry
@@ -148,9 +161,11 @@ def read_config(path: Path) -> dict[str, Any]:
     if config.get("quantization_config") is not None:
         raise ValueError(f"{path} has a quantization_config; only plain weights are loaded")
     for name, value in config.items():
+        if isinstance(value, list) and len(value) > MAX_LIST:
+            raise ValueError(f"{path}: {name} has {len(value)} values; it can have at most {MAX_LIST}")
         for size in value if isinstance(value, list) else [value]:
             if isinstance(size, int | float) and abs(size) > LIMITS.get(name, LIMIT):
-                raise ValueError(f"{path}: {name} is {value:g}; it can be at most {LIMITS.get(name, LIMIT)}")
+                raise ValueError(f"{path}: {name} is {size:g}; it can be at most {LIMITS.get(name, LIMIT)}")
         if name.startswith("scale_factor_") and not (isinstance(value, int) and value > 0):
             raise ValueError(f"{path}: {name} is {value!r}; it must be a whole number above 0")
     return config
@@ -168,17 +183,27 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file that is of a size to be read whole.
+    """The text of a file; errors as of `read_bytes`, and ValueError if it is no UTF-8."""
+    return read_bytes(path).decode("utf-8")
+
+
+def read_bytes(path: Path) -> bytes:
+    """What is in a file that is of a size to be read whole.
 
     Raises:
         OSError, ValueError: if it can't be read, is not a plain file, or is too large.
     """
+    if plain_size(path) > MAX_DOCUMENT_BYTES:
+        raise ValueError(f"it is larger than {MAX_DOCUMENT_BYTES // 2**20} MiB")
+    return path.read_bytes()
+
+
+def plain_size(path: Path) -> int:
+    """Bytes of a file; ValueError if it is a pipe, a device or a folder: reading it may never end."""
     stat = path.stat()
     if not S_ISREG(stat.st_mode):
         raise ValueError("it is not a plain file")
-    if stat.st_size > MAX_DOCUMENT_BYTES:
-        raise ValueError(f"it is larger than {MAX_DOCUMENT_BYTES // 2**20} MiB")
-    return path.read_text(encoding="utf-8")
+    return stat.st_size
 
 
 def load_json(text: str | bytes) -> Any:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
+from backbone.errors import refused_as
+
 
 def clean_prompt(prompt: str) -> str:
     """Collapse runs of white space.
@@ -28,13 +30,25 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, text_length: int
     Raises:
         ValueError: if it is empty or longer than `text_length` tokens.
     """
-    ids: list[int] = tokenizer(clean_prompt(prompt), add_special_tokens=True)["input_ids"]
+    words = clean_prompt(prompt)
+    with refused_as("the tokenizer"):
+        ids: list[int] = tokenizer(words, add_special_tokens=True)["input_ids"]
     if len(ids) > text_length:
         raise ValueError(
             f"a prompt of {len(ids)} tokens is too long: this backbone reads at most {text_length}; "
             f"shorten {prompt[:60]!r}..."
         )
     return ids
+
+
+def check_known(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text_encoder: UMT5EncoderModel) -> None:
+    """Raise ValueError if a tokenizer has tokens, the one for padding included, that a text encoder has not."""
+    known, pad = text_encoder.config.vocab_size, tokenizer.pad_token_id
+    if not isinstance(pad, int) or not all(0 <= token < known for token in (pad, *ids)):
+        raise ValueError(
+            f"the tokenizer does not fit the text encoder: it writes {max(ids)} and pads with {pad}, which are to be "
+            f"below {known}"
+        )
 
 
 def encode_prompts(
@@ -45,6 +59,8 @@ def encode_prompts(
     Raises:
         ValueError: if a prompt is empty or longer than `text_length` tokens.
     """
+    for prompt in prompts:
+        check_known(tokenizer, prompt_ids(tokenizer, prompt, text_length), text_encoder)
     ids, mask = token_batch(tokenizer, prompts, text_length)
     device = text_encoder.device
     return masked_states(text_encoder, ids.to(device), mask.to(device))

@@ -13,7 +13,7 @@ from backbone.knobs import knobs_of
 from eval.embedders import parse_embedders
 from eval.measure import MeasureSettings
 from eval.metrics import metrics_named
-from eval.scenarios import Story
+from eval.scenarios import Story, check_folder_name
 from eval.windows import DriftWindows
 from longlive_rag.config import PARTS, Cue, MemoryConfig, TakeRequest
 from longlive_rag.documents import read_document, refuse_unknown
@@ -24,6 +24,7 @@ from retrieval.files import write_json
 from retrieval.lock import LOCK, check_free
 
 PLAN = "plan.json"
+MAX_SEEDS = 10_000
 OF_THE_SEARCH = {name for name, knob in knobs_of(MemoryConfig).items() if knob.of_search}
 WORDS = "about"  # changes no take
 Retrieval = Literal["similar", "random", "recent"]
@@ -45,8 +46,7 @@ class Arm:
     retrieval: Retrieval = "similar"
 
     def __post_init__(self) -> None:
-        if not self.name or not all(letter.isalnum() or letter in "-." for letter in self.name):
-            raise ValueError(f"arm is named {self.name!r}; use letters, digits, - and . only")
+        check_folder_name("arm", self.name)
         where = f"changes of arm {self.name!r}"
         refuse_unknown(self.changes, PARTS, where)
         for part, changes in self.changes.items():
@@ -121,8 +121,8 @@ class Plan:
     backbone_id: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise FieldError("seeds", self.seeds, "it must be at least 1")
+        if not 1 <= self.seeds <= MAX_SEEDS:
+            raise FieldError("seeds", self.seeds, f"it must be at least 1, and at most {MAX_SEEDS}")
         names = [arm.name for arm in self.arms]
         if len(self.arms) < 2:
             wanted = "it must be two or more, the baseline first: native,memory"

@@ -41,6 +41,9 @@ class Story:
     cues: tuple[tuple[float, str], ...] = ()
     origin_s: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_folder_name("prompt", self.id)
+
     @property
     def prompts(self) -> tuple[tuple[float, str], ...]:
         """(second, prompt) from 0 s on."""
@@ -95,12 +98,27 @@ class Scenario(Document):
         fits = not before or max(fixed, default=0) < begin[0]
         return fits and all(a < b for a, b in zip(end, begin[1:], strict=False))
 
+    @model_validator(mode="after")
+    def _has_plain_blanks(self) -> Self:
+        for text in self._texts:
+            try:
+                blanks = [blank for blank in string.Formatter().parse(text) if blank[1] is not None]
+            except ValueError as error:
+                raise ValueError(f"{text[:60]!r} is not a template ({error})") from error
+            for _, word, width, conversion in blanks:
+                if not word or not word.isidentifier() or width or conversion:
+                    raise ValueError(f"{text[:60]!r} is not a template; words to be filled in are such as {{who}}")
+        return self
+
     @property
     def words(self) -> list[str]:
         """What a subject must fill in."""
-        texts = [self.prompt, *(cue.prompt for cue in self.cues)]
-        words = (word for text in texts for _, word, _, _ in string.Formatter().parse(text) if word)
+        words = (word for text in self._texts for _, word, _, _ in string.Formatter().parse(text) if word)
         return list(dict.fromkeys(words))
+
+    @property
+    def _texts(self) -> list[str]:
+        return [self.prompt, *(cue.prompt for cue in self.cues)]
 
 
 def read_scenarios(path: Path | None = None) -> dict[str, Scenario]:
@@ -112,8 +130,7 @@ def read_scenarios(path: Path | None = None) -> dict[str, Scenario]:
     path = path or BUILT_IN
     scenarios = parse(read_json(path), dict[str, Scenario], str(path))
     for name in scenarios:
-        if name != _fit_for_a_folder(name):
-            raise ValueError(f"scenario {name!r} in {path} must be named by letters, digits, - and . only")
+        check_folder_name(f"{path}: scenario", name)
     return scenarios
 
 
@@ -181,6 +198,12 @@ def _story(subject: Mapping[str, Any], name: str, scenario: Scenario, horizons_s
         raise FieldError("horizons", list(horizons_s), "use longer horizons, further apart", claim=claim)
     cues = tuple((second, prompt.format_map(subject)) for second, prompt in timed)
     return Story(story_id, name, scenario.prompt.format_map(subject), cues, scenario.origin_s)
+
+
+def check_folder_name(what: str, name: str) -> None:
+    """Raise ValueError unless `name` can be a part of the names of folders in a run, and leads out of none."""
+    if not name.strip(".") or name != _fit_for_a_folder(name):
+        raise ValueError(f"{what} is named {name!r}; use letters, digits, - and . only")
 
 
 def _fit_for_a_folder(text: str) -> str:

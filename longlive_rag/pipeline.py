@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,10 +20,10 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from backbone.checkpoints import check_finite, check_folder
 from backbone.config import ContextConfig, SamplerConfig
-from backbone.errors import FieldError, Name
+from backbone.errors import FieldError, Name, refused_as
 from backbone.files import read_json
 from backbone.lora import adapter_file
-from backbone.text import clean_prompt, encode_prompts, prompt_ids, unknown_words
+from backbone.text import check_known, clean_prompt, encode_prompts, prompt_ids, unknown_words
 from backbone.transformer import CausalWanTransformer
 from backbone.vae import StreamingDecoder, encode_video, fold_temporal_convs
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
@@ -146,7 +147,8 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             check_folder(Path(folder), COMPONENTS)
         else:
             door.admit_without_file(str(folder))
-        pipe = super().from_pretrained(folder, **settings)
+        with refused_as(str(folder)) if Path(folder).is_dir() else nullcontext():
+            pipe = super().from_pretrained(folder, **settings)
         pipe._pass_through(door)
         return pipe
 
@@ -189,9 +191,10 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             path = adapter_file(Path(source), settings.pop("subfolder", None), settings.pop("weight_name", None))
             content = path.read_bytes()
             self.door.admit_bytes(path, content)
-            state = load_tensors(content)
+            with refused_as(str(path)):
+                state = load_tensors(content)
         check_finite(state, str(source) if not isinstance(source, Mapping) else "the LoRA")
-        with self.door.open():
+        with self.door.open(), refused_as("the LoRA"):
             super().load_lora_weights(dict(state), adapter_name=adapter_name, **settings)
 
     @property
@@ -278,8 +281,10 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     def check_prompt(self, prompt: str) -> None:
         """Raise ValueError unless this backbone can read `prompt`; may be called while a stream runs."""
-        prompt_ids(self.tokenizer, prompt, self.transformer.config.text_length)
-        if self.text_encoder is None and clean_prompt(prompt) not in self.prompt_embeds:
+        ids = prompt_ids(self.tokenizer, prompt, self.transformer.config.text_length)
+        if self.text_encoder is not None:
+            check_known(self.tokenizer, ids, self.text_encoder)
+        elif clean_prompt(prompt) not in self.prompt_embeds:
             raise ValueError(
                 f"the prompt {prompt[:60]!r} is not among the embedded ones, and no text encoder is loaded; "
                 "add it with: longlive-rag models embed-prompts"

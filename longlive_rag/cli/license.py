@@ -130,6 +130,7 @@ def report(take: Path, output: Path | None, as_json: bool, as_spdx: bool) -> Non
       longlive-rag license report takes/first -o rights.md
       longlive-rag license report takes/first --spdx -o takes/first.spdx.json
     """
+    from longlive_rag.cli.output import shown
     from longlive_rag.rights.bill import spdx_document
     from longlive_rag.takes.rights_report import facts, page
     from retrieval.files import write_whole
@@ -142,5 +143,5 @@ def report(take: Path, output: Path | None, as_json: bool, as_spdx: bool) -> Non
         plain = spdx_document(found) if as_spdx else found
         text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n" if as_json or as_spdx else page(found)
         if output is not None:
-            write_whole(output, text.encode())
+            write_whole(output, shown(text).encode())
     click.echo(str(output) if output is not None else text, nl=output is not None)

@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from backbone.checkpoints import check_finite, check_part
-from backbone.files import CONFIG, read_json, weight_files
+from backbone.errors import refused_as
+from backbone.files import CONFIG, load_json, read_header, read_json, weight_files
 from backbone.text import clean_prompt, encode_prompts, prompt_ids
 from longlive_rag.rights.hashing import sha256
 from longlive_rag.rights.policy import enforce_place
@@ -59,12 +60,13 @@ def read_embeddings(path: Path, encoder: str) -> dict[str, Tensor]:
     Raises:
         ValueError: if it is not such a file, or was made by another text encoder.
     """
+    read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            prompts = json.loads(metadata["prompts"])
-            embeddings = {prompt: file.get_tensor(str(number)) for number, prompt in enumerate(prompts)}
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+            prompts = load_json(metadata["prompts"])
+            embeddings = {str(prompt): file.get_tensor(str(number)) for number, prompt in enumerate(prompts)}
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} holds no prompt embeddings: {error}") from error
     if metadata.get("encoder") != encoder:
         raise ValueError(f"{path} was made by a different text encoder than this backbone's; embed the prompts again")
@@ -108,7 +110,14 @@ def embed_with_encoder_only(folder: Path, prompts: list[str], path: Path) -> int
 def open_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, int]:
     """A pipeline folder's tokenizer, and how many tokens its transformer reads."""
     length = int(read_json(folder / "transformer" / CONFIG).get("text_length", WAN_TEXT_LENGTH))
-    return AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True), length
+    return read_tokenizer(folder / "tokenizer"), length
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """A tokenizer that can be used; ValueError naming its folder if it can't."""
+    with refused_as(str(folder)):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return tokenizer
 
 
 def open_text_encoder(folder: Path) -> UMT5EncoderModel:

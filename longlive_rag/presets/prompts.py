@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from backbone.files import read_text
+
 
 def read_prompts(path: Path) -> list[str]:
     """Prompts of a text file, one a line; empty lines and lines that begin with # are left out.
@@ -12,8 +14,8 @@ def read_prompts(path: Path) -> list[str]:
         ValueError: if it can't be read as text or holds no prompt.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} can't be read as text: {getattr(error, 'strerror', None) or error}") from error
     prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not prompts:

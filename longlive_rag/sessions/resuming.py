@@ -24,7 +24,7 @@ from longlive_rag.takes.record import Rights, TakeEvent, TakeRecord, TakeRun, re
 from longlive_rag.timeline import Timeline
 from longlive_rag.version import versions
 from retrieval.files import in_words
-from retrieval.store import DamagedError
+from retrieval.store import DamagedError, LatentStore
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,21 @@ def open_take(folder: Path, backbone: str | None = None) -> OpenTake:
         store = check_latents(folder)
     except DamagedError as damage:
         raise ValueError(f"{damage}; `longlive-rag take repair {folder}` keeps the blocks before it") from damage
+    if store is not None:
+        _check_shapes(folder, store, request, preset)
     return OpenTake(folder, record, request, timeline_of(request, preset), preset, store.blocks if store else 0)
+
+
+def _check_shapes(folder: Path, store: LatentStore, request: TakeRequest, preset: Preset) -> None:
+    """Raise ValueError if the blocks are not of the sizes that the request and the backbone make."""
+    geometry, found = read_geometry(preset, request.output, request.memory.encoder), store.record(0)
+    wanted = (request.context.frames_per_block, *geometry.latent_shape)
+    if found.latents.shape != wanted:
+        raise ValueError(f"{folder}'s blocks are {found.latents.shape}, and its record and backbone make {wanted}")
+    if request.context.memory_frames and (
+        found.embeddings is None or found.embeddings.shape[1] != geometry.embedding_dim
+    ):
+        raise ValueError(f"{folder}'s blocks have not the embeddings that its record asks for")
 
 
 @contextmanager

@@ -24,6 +24,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator
 
 from backbone.errors import FieldError, Name
+from backbone.files import read_bytes
 from longlive_rag.config import Cue, Span, Steering, SteerVerb
 from longlive_rag.documents import Document, load_json, parse
 from longlive_rag.generation.cues import Schedule
@@ -220,14 +221,14 @@ def write_cues(path: Path, schedule: Schedule) -> None:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"{path}: the suffix of a cue file must be one of {', '.join(SUFFIXES)}")
+    plain = all(words.isprintable() for words in (schedule.prompt, *(cue.prompt for cue in schedule.cues)))
     if suffix == ".txt":
         text = _as_text(schedule)
     elif suffix == ".jsonl":
-        text = json.dumps(_as_prompts(schedule), ensure_ascii=False) + "\n"
+        text = json.dumps(_as_prompts(schedule), ensure_ascii=not plain) + "\n"
     elif suffix == ".json":
-        text = json.dumps(_as_cues(schedule), ensure_ascii=False, indent=2) + "\n"
+        text = json.dumps(_as_cues(schedule), ensure_ascii=not plain, indent=2) + "\n"
     else:
-        plain = all(words.isprintable() for words in (schedule.prompt, *(cue.prompt for cue in schedule.cues)))
         text = yaml.safe_dump(_as_cues(schedule), allow_unicode=plain, sort_keys=False, width=100)
     write_whole(path, text.encode())
 
@@ -236,7 +237,10 @@ def write_cues(path: Path, schedule: Schedule) -> None:
 
 
 def _text_of(path: Path) -> str:
-    data = path.read_bytes()
+    try:
+        data = read_bytes(path)
+    except ValueError as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from backbone.checkpoints import SECTIONS, Weights, read_pickled, read_weights
 from backbone.errors import FieldError
@@ -24,6 +23,7 @@ from backbone.names import our_name
 from backbone.transformer import CausalWanTransformer
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.catalogue import known_backbone
+from longlive_rag.presets.embeddings import read_tokenizer
 from longlive_rag.rights.records import FileRights, inherit, rights_of
 from longlive_rag.weights.layouts import SETTINGS, open_parts
 from longlive_rag.weights.parts import Parts, filled, same_name, vocabulary
@@ -98,7 +98,7 @@ def convert(sources: Sources, dest: Path) -> Converted:
         transformer=parts.transformer,
         vae=parts.vae,
         text_encoder=parts.text_encoder,
-        tokenizer=AutoTokenizer.from_pretrained(parts.tokenizer, local_files_only=True),
+        tokenizer=read_tokenizer(parts.tokenizer),
         encoder=parts.encoder,
         **parts.settings,
     )

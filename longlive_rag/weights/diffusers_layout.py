@@ -10,7 +10,8 @@ from diffusers import AutoencoderKLWan
 from transformers import UMT5Config, UMT5EncoderModel
 
 from backbone.checkpoints import check_part
-from backbone.files import read_json, weight_files
+from backbone.errors import refused_as
+from backbone.files import CONFIG, read_config, read_json, weight_files
 from backbone.transformer import CausalWanTransformer
 from longlive_rag.pipeline import COMPONENTS
 from longlive_rag.presets.preset import NEEDED, load_preset, names_our_transformer
@@ -28,9 +29,9 @@ def _open(folder: Path) -> Parts:
             raise ValueError(f"{folder} has no {part}/; is the download complete?")
     names = ["transformer", "vae", "text_encoder"] + ["encoder"] * (folder / "encoder").is_dir()
     origins = {name: weight_files(folder / name) for name in names}
-    text_config = UMT5Config.from_pretrained(folder / "text_encoder", local_files_only=True)
-    with torch.device("meta"):
-        text_encoder = UMT5EncoderModel(text_config)
+    read_config(folder / "text_encoder" / CONFIG)
+    with refused_as(str(folder / "text_encoder" / CONFIG)), torch.device("meta"):
+        text_encoder = UMT5EncoderModel(UMT5Config.from_pretrained(folder / "text_encoder", local_files_only=True))
     return Parts(
         open_component(CausalWanTransformer, folder / "transformer"),
         open_component(AutoencoderKLWan, folder / "vae"),

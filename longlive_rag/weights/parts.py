@@ -14,7 +14,8 @@ from torch import nn
 from transformers import UMT5EncoderModel
 
 from backbone.checkpoints import Weights, load_weights, read_weights
-from backbone.files import INDEX, weight_files
+from backbone.errors import refused_as
+from backbone.files import CONFIG, INDEX, read_config, weight_files
 from backbone.names import our_name
 from backbone.transformer import CausalWanTransformer
 from retrieval.encoder import LatentAutoencoder
@@ -34,6 +35,7 @@ class Parts:
 
 
 def open_component(kind: type[ModelMixin], part: Path) -> Any:
+    read_config(part / CONFIG)
     config = kind.load_config(part)
     if kind is CausalWanTransformer and config.get("_class_name") == "WanTransformer3DModel":
         config = {name: value for name, value in config.items() if not name.startswith("_")}
@@ -46,7 +48,7 @@ def part_weights(part: Path) -> Weights:
 
 
 def filled(kind: type[ModelMixin], config: Mapping[str, Any], weights: Weights, rename: Callable[[str], str]) -> Any:
-    with torch.device("meta"):
+    with refused_as(f"the config of {weights.source}"), torch.device("meta"):
         model = kind.from_config(config)
     return fill(model, weights, rename)
 
