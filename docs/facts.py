@@ -1,4 +1,4 @@
-"""Facts about the shape of the code, counted in the tree; docs/decisions/0007-what-the-rooms-cost.md quotes them.
+"""Facts about the shape of the code, counted in the tree itself; decision 0007 quotes them.
 
 python docs/facts.py        prints all of them, and fails if one is not as it must be
 python docs/facts.py TREE   prints the lines of code of another tree, such as an old commit's
