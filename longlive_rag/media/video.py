@@ -29,6 +29,7 @@ from backbone.errors import FieldError
 from longlive_rag.media.label import CornerLabel
 from longlive_rag.media.sums import add_sum, begin_sums, sha256_of
 from longlive_rag.timeline import SEGMENT_SECONDS
+from retrieval.files import part_of
 
 FRAGMENTED = {"movflags": "frag_every_frame+empty_moov+default_base_moof", "flush_packets": "1"}
 INDEX_IN_FRONT = {"movflags": "faststart"}
@@ -118,7 +119,7 @@ class VideoWriter:
         self._to_pixels, self._to_picture = VideoReformatter(), VideoReformatter()  # each keeps its filter's tables
         self._frames_encoded = 0
         self._frames_since_cut = 0
-        target = self.path if begin is None else _part_of(self.path)
+        target = self.path if begin is None else part_of(self.path)
         self._file = _WholeFragments(target)
         if sums and begin is None:
             begin_sums(self.path)
@@ -327,7 +328,7 @@ def check_codec(codec: str) -> None:
 
 def put_index_in_front(path: Path, fps: int) -> None:
     """Rewrite an MP4 with its index in front, atomically; where the disk is full it stays as it is."""
-    rewritten = _part_of(path)
+    rewritten = part_of(path)
     rewritten.unlink(missing_ok=True)
     try:
         with (
@@ -463,10 +464,6 @@ def _groups(container: Any) -> Iterator[tuple[int, list[av.Packet]]]:
                 first, group = first + len(group), []
             group.append(packet)
     yield first, group
-
-
-def _part_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
 
 
 def _numbered(container: Any, start: int) -> Iterator[tuple[int, Any]]:

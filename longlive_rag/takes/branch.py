@@ -12,7 +12,7 @@ from longlive_rag.config import Cue, Reseed, TakeRequest
 from longlive_rag.media.video import VideoWriter
 from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.presets.preset import Preset, load_preset
-from longlive_rag.takes.folder import CHECKPOINTS, INPUTS, LATENTS, RECORD, VIDEO
+from longlive_rag.takes.folder import CHECKPOINT_FILES, CHECKPOINTS, INPUTS, LATENTS, RECORD, VIDEO
 from longlive_rag.takes.inspection import intact_frames
 from longlive_rag.takes.record import Origin, TakeRecord, read_record, write_record
 from longlive_rag.timecode import format_timecode
@@ -197,7 +197,7 @@ def check_latents(take: Path) -> LatentStore | None:
 
 
 def _copy_checkpoints(parent: Path, folder: Path, blocks: int) -> None:
-    for path in (parent / CHECKPOINTS).glob("[0-9]*.safetensors"):
+    for path in (parent / CHECKPOINTS).glob(CHECKPOINT_FILES):
         if int(path.stem) <= blocks:
             check_plain(path)
             (folder / CHECKPOINTS).mkdir(exist_ok=True)
