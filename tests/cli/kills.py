@@ -10,29 +10,30 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from longlive_rag.takes.folder import CONTACT_SHEET, LATENTS, MEMORY_MAP, RECORD, VIDEO
+from longlive_rag.takes.folder import CHECKPOINTS, CONTACT_SHEET, LATENTS, MEMORY_MAP, RECORD, VIDEO
 from longlive_rag.takes.record import plain, read_record
 from retrieval.lock import LOCK
 from retrieval.store import LatentStore, block_numbers
+from tests.cli.killed import ANYWHERE, NEVER, start
 from tests.conftest import random_pipeline
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600
 PROMPT, OTHER, THIRD = "a red circle walks in a meadow", "a blue square jumps", "a green triangle sleeps"
-OF_ITS_MAKING = ("started", "history", "timings", "branched_from")
-"""What a record says of when and by which commands a take was made."""
+OF_ITS_MAKING = ("started", "history", "timings", "branched_from", "checkpoints", "checksum")
+"""What a record says of when, how and by which commands a take was made: checkpoints save time and nothing else."""
 
 
 # ---- takes ----
@@ -51,8 +52,9 @@ def differences(take: Path, whole: Path) -> list[str]:
 
 
 def names_of(take: Path) -> set[str]:
-    """Of all files in a take but its lock."""
-    return {str(path.relative_to(take)) for path in take.rglob("*") if path.is_file() and path.name != LOCK}
+    """Of all files in a take but its lock and its checkpoints."""
+    files = (str(path.relative_to(take)) for path in take.rglob("*") if path.is_file())
+    return {name for name in files if name != f"{LATENTS}/{LOCK}" and not fnmatch(name, f"{CHECKPOINTS}/[0-9]*")}
 
 
 def stored(take: Path) -> Iterator[tuple[Any, ...]]:
@@ -65,11 +67,11 @@ def stored(take: Path) -> Iterator[tuple[Any, ...]]:
 
 
 def facts_of(take: Path) -> dict[str, Any]:
-    """A take's record by key, without times and the commands that made it; one level deep for the parts that have any."""
+    """A take's record, without times and what it says of work that going on with a take does again or spares."""
     record = plain(read_record(take))
     facts = {key: value for key, value in record.items() if key not in OF_ITS_MAKING}
     facts["run"] = {**facts["run"], "load_seconds": 0}
-    facts["memory"] = {**facts["memory"], "pages": {**facts["memory"]["pages"], "seconds_waited": 0}}
+    facts["memory"] = {**facts["memory"], "pages": None}
     return facts
 
 
@@ -89,7 +91,7 @@ class Case:
         name: of the command.
         arguments: in a folder with the takes `before` in it.
         take: the take that it makes.
-        seconds: that it is to last; one that does not was not begun.
+        seconds: that it is to last; one that does not was not begun. None: it was there before.
         before: takes that are there before.
         like: the case whose take it must equal; None generates it from what was asked.
         inside: where it is killed; see `tests.cli.killed`.
@@ -99,10 +101,10 @@ class Case:
     name: str
     arguments: tuple[object, ...]
     take: str
-    seconds: float
+    seconds: float | None
     before: str | None = None
     like: str | None = None
-    inside: str = "anywhere"
+    inside: str = ANYWHERE
     typed: tuple[tuple[int, str], ...] = ()
 
 
@@ -140,7 +142,7 @@ class Campaign:
         undone, branched = ((3, OTHER), (6, ":undo")), ((3, OTHER), (6, ":branch other"))
         self.cases = (
             Case("generate", (*generate, 6, "-o", "take"), "take", 6, like="generate"),
-            Case(":undo", live, "live", 9, inside="undone", typed=undone),
+            Case(":undo", live, "live", None, inside="undone", typed=undone),
             Case("resume", ("resume", "half"), "half", 6, "half", "generate"),
             Case(":branch", live, "other", 9, inside="branched", typed=branched),
             Case("extend", extend, "short", 6, "short", "generate"),
@@ -150,11 +152,11 @@ class Campaign:
         self._work: dict[str, tuple[int, float]] = {}  # by case: file operations and seconds of the uninterrupted one
         self._whole: dict[object, Path] = {}  # uninterrupted takes, by what was asked for
         self._run("generate", PROMPT, *self._new, "--seconds", 4, "-o", "short")
-        half = self._start(folder, *generate, 6, "-o", "half", kill_at=10**9)
+        half, _ = start(folder, *generate, 6, "-o", "half")
         while blocks_of(folder / "half") < 4:
-            time.sleep(0.005)
+            time.sleep(0.002)
         half.kill()
-        half.wait(PATIENCE_S)
+        half.join()
 
     def kill(self, kills: int) -> Iterator[Kill]:
         """Kill so many times, each command in turn."""
@@ -174,13 +176,13 @@ class Campaign:
         """None where the command was done before it was killed."""
         operations, work_s = self._work_of(case)
         start_s = time.monotonic()
-        if case.inside == "anywhere" and self._random.random() < 0.5:
-            number, delay_s = -1, self._random.uniform(0, work_s)
+        if case.inside == ANYWHERE and self._random.random() < 0.5:
+            number, delay_s = NEVER, self._random.uniform(0, work_s)
             moment = f"after {delay_s:.2f} of {work_s:.2f} s"
         else:
             number, delay_s = self._random.randrange(operations + 1), PATIENCE_S
             moment = f"operation {number} of {operations}"
-        if self._play(case, folder, number, delay_s) == 0:
+        if not self._play(case, folder, number, delay_s):
             shutil.rmtree(folder)
             return None
         try:
@@ -197,33 +199,34 @@ class Campaign:
         if case.name not in self._work:
             folder = self._folder / f"whole{len(self._work)}"
             start_s = time.monotonic()
-            assert self._play(case, folder, -1, PATIENCE_S) == 0, (folder / "said").read_text()
+            assert not self._play(case, folder, NEVER, PATIENCE_S)
             self._work[case.name] = int((folder / "operations").read_text()), time.monotonic() - start_s
             self._whole[case.name] = folder / case.take
         return self._work[case.name]
 
-    def _play(self, case: Case, folder: Path, number: int, delay_s: float) -> int:
-        """Run the command, type, and kill it; returns how it ended."""
+    def _play(self, case: Case, folder: Path, number: int, delay_s: float) -> bool:
+        """Run the command, type, and kill it; returns whether it was killed."""
         folder.mkdir()
         if case.before:
             shutil.copytree(self._folder / case.before, folder / case.before)
         end_s = time.monotonic() + delay_s
-        process = self._start(folder, *case.arguments, kill_at=number, inside=case.inside)
-        assert process.stdin is not None
+        process, keyboard = start(folder, *case.arguments, number=number, inside=case.inside)
         typed = list(case.typed)
-        while process.poll() is None and time.monotonic() < end_s:
+        while process.is_alive() and time.monotonic() < end_s:
             if typed and blocks_of(folder / "live") >= typed[0][0]:
-                process.stdin.write(f"{typed.pop(0)[1]}\n".encode())
+                os.write(keyboard.fileno(), f"{typed.pop(0)[1]}\n".encode())
             if not typed:
-                process.stdin.close()
-            time.sleep(0.005)
+                keyboard.close()
+            time.sleep(0.002)
         process.kill()
-        return process.wait(PATIENCE_S)
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL), (folder / "said").read_text()
+        return process.exitcode == -signal.SIGKILL
 
     def _go_on(self, case: Case, folder: Path) -> str:
         """Resume what there is, or run the command again if it had not begun; returns which."""
         take = folder / case.take
-        begun = (take / RECORD).is_file() and read_record(take).request.seconds == case.seconds
+        begun = (take / RECORD).is_file() and case.seconds in (None, read_record(take).request.seconds)
         for each in takes_in(folder):
             if (begun or each != take) and (each == take or each.name != case.before):
                 self._run("resume", each.name, folder=folder)
@@ -235,12 +238,12 @@ class Campaign:
         if case.name == ":branch":
             end = read_record(folder / "live").request.seconds
             return "branch", "live", "--at", end, "-o", "other", "--prompt", THIRD, "--seconds", case.seconds
-        if case.name in ("direct", ":undo"):
+        if case.typed:
             return "generate", PROMPT, *self._new, "--seconds", case.seconds, "-o", "live"
         return case.arguments
 
     def _compare(self, case: Case, folder: Path) -> list[str]:
-        expected = {case.take, case.before or case.take, "live" if case.inside != "anywhere" else case.take}
+        expected = {case.take, case.before or case.take, "live" if case.inside != ANYWHERE else case.take}
         found = [f"{path.name} is left" for path in folder.iterdir() if path.is_dir() and path.name not in expected]
         for take in takes_in(folder):
             if take.name == case.before != case.take:
@@ -264,19 +267,10 @@ class Campaign:
 
     def _run(self, *arguments: object, folder: Path | None = None) -> None:
         folder = folder or self._folder
-        process = self._start(folder, *arguments)
-        assert process.wait(PATIENCE_S) == 0, f"{arguments[0]}: {(folder / 'said').read_text().splitlines()[-1]}"
-
-    def _start(
-        self, folder: Path, *arguments: object, kill_at: int | None = None, inside: str = "anywhere"
-    ) -> subprocess.Popen[bytes]:
-        """`longlive-rag` in a process of its own; it is killed at a file operation if `kill_at` says so."""
-        runner = ["longlive_rag"] if kill_at is None else ["tests.cli.killed", kill_at, inside]
-        words = [sys.executable, "-m", *map(str, (*runner, *arguments))]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        with (folder / "said").open("wb") as said:
-            streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": said, "stderr": said}
-            return subprocess.Popen(words, cwd=folder, env=environment, bufsize=0, **streams)
+        process, keyboard = start(folder, *arguments)
+        keyboard.close()
+        process.join(PATIENCE_S)
+        assert process.exitcode == 0, f"{arguments[0]}: {(folder / 'said').read_text().splitlines()[-1]}"
 
 
 def takes_in(folder: Path) -> list[Path]:
