@@ -38,7 +38,7 @@ def resume(folder: Path, as_json: bool, **changes: Any) -> None:
         go_on(lambda: resumed_take(take, changed, note), as_json)
         return
     with refuse_bad_input():
-        remove_leftovers(folder)
+        remove_leftovers(folder, finished=True)
     if as_json:
         report(take.record, folder, as_json=True)
     else:

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from longlive_rag.config import TakeRequest
+from longlive_rag.media.sums import sums_of
 from retrieval.files import check_plain, in_words, leftover_parts
 from retrieval.lock import LOCK, hold, is_being_written
 from retrieval.store import BLOCK_FILES, LatentWriter, block_numbers
@@ -115,17 +116,18 @@ class TakeClaim:
                 path.rmdir()
 
 
-def leftovers(take: Path) -> list[Path]:
-    """Files of a take that a process that was killed left half-written."""
-    parts = leftover_parts(take, *FILES, *INPUTS) + leftover_parts(take / LATENTS, BLOCK_FILES)
+def leftovers(take: Path, finished: bool = False) -> list[Path]:
+    """Files of a take that a process that was killed left half-written, or that only a take in the making has."""
+    sums = [path for path in [sums_of(take / VIDEO)] if finished and path.is_file()]
+    parts = sums + leftover_parts(take, *FILES, *INPUTS) + leftover_parts(take / LATENTS, BLOCK_FILES)
     return parts + leftover_parts(take / CHECKPOINTS, CHECKPOINT_FILES)
 
 
-def remove_leftovers(take: Path) -> None:
-    """Remove what a process that was killed left half-written; ValueError if another process is writing there."""
-    if leftovers(take):
+def remove_leftovers(take: Path, finished: bool = False) -> None:
+    """Remove what a process that was killed left behind; ValueError if another process is writing there."""
+    if leftovers(take, finished):
         with hold(take / LATENTS):
-            _remove(leftovers(take))
+            _remove(leftovers(take, finished))
 
 
 def estimate_bytes(request: TakeRequest) -> int:
