@@ -68,7 +68,7 @@ def open_plain(path: Path, mode: Literal["rb", "a+b"] = "rb") -> IO[bytes]:
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
     """A file beside `path` to fill, which becomes `path` when the `with` body ends well and is removed otherwise."""
-    part = path.with_name(f".{path.name}.part")
+    part = part_of(path)
     part.unlink(missing_ok=True)  # of a process that was killed, or a link that somebody laid there
     try:
         yield part
@@ -78,6 +78,16 @@ def appearing(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename in (None, str(part)):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def part_of(path: Path) -> Path:
+    """Where a file lies until it is whole."""
+    return path.with_name(f".{path.name}.part")
+
+
+def leftover_parts(folder: Path, *names: str) -> list[Path]:
+    """Files that a process that was killed left half-written; `names` are their patterns when they are whole."""
+    return [part for name in names for part in folder.glob(f".{name}.part")]
 
 
 def sync_folder(folder: Path) -> None:

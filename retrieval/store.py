@@ -26,7 +26,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.files import NotPlainError, check_plain, open_plain, sync_folder, write_durably, write_whole
+from retrieval.files import (
+    NotPlainError,
+    check_plain,
+    leftover_parts,
+    open_plain,
+    sync_folder,
+    write_durably,
+    write_whole,
+)
 from retrieval.lock import hold
 from retrieval.sealed import HEADER_BYTES, BrokenSealError, seal, unseal
 from retrieval.sealed import FutureFormatError as FutureFormatError
@@ -36,6 +44,7 @@ FORMAT = 1
 KIND = "block"
 SET_ASIDE = "damaged"
 BLOCK_NAME = re.compile(r"\d{6,}\.h5")
+BLOCK_FILES = "[0-9]*.h5"
 
 
 class DamagedError(ValueError):
@@ -181,7 +190,7 @@ class LatentWriter:
             raise
 
     def _begin(self, overwrite: bool, resume: bool) -> None:
-        for part in self.folder.glob(".*.part"):
+        for part in leftover_parts(self.folder, BLOCK_FILES):
             part.unlink()
         if resume:
             self.adopt()

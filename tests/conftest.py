@@ -22,7 +22,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, default=3, help="How many takes tests/cli/test_kills.py kills.")
+    parser.addoption("--kills", type=int, default=12, help="How many commands tests/cli/test_kills.py kills.")
 
 
 def random_pipeline(seed: int = 0) -> LongLiveRAGPipeline:

@@ -29,13 +29,17 @@ def resume(folder: Path, as_json: bool, **changes: Any) -> None:
         longlive-rag resume takes/fox --backbone /models/longlive
     """
     from longlive_rag.sessions.resuming import Changes, open_take, resumed_take
+    from longlive_rag.takes.folder import remove_leftovers
 
     changed = Changes(**changes)
     with refuse_bad_input():
         take = open_take(folder, changed.backbone)
     if not take.is_whole:
         go_on(lambda: resumed_take(take, changed, note), as_json)
-    elif as_json:
+        return
+    with refuse_bad_input():
+        remove_leftovers(folder, finished=True)
+    if as_json:
         report(take.record, folder, as_json=True)
     else:
         click.echo(f"{folder} is finished; to make it longer: longlive-rag extend {folder} --seconds 10")

@@ -67,7 +67,7 @@ def repair(folder: Path, accept_record: bool) -> None:
       longlive-rag take repair takes/first
       longlive-rag take repair --accept-record takes/first
     """
-    from longlive_rag.takes.folder import LATENTS, TakeClaim
+    from longlive_rag.takes.folder import LATENTS, TakeClaim, remove_leftovers
     from longlive_rag.takes.record import read_record, write_record
     from retrieval.store import repair as mend
 
@@ -79,6 +79,7 @@ def repair(folder: Path, accept_record: bool) -> None:
             if not (folder / LATENTS).is_dir():
                 return
         done = mend(folder / LATENTS)
+        remove_leftovers(folder)
     if done.folder is None:
         click.echo(f"{folder}: all {done.kept} blocks are intact; nothing to repair")
     else:

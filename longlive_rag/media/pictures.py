@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from backbone.config import ContextConfig
+from longlive_rag.media.video import read_some_frames
 from longlive_rag.timeline import Timeline
 from retrieval.selection import Selection, candidate_frames
 
@@ -43,7 +45,7 @@ SIMILARITY_COLORS: tuple[Color, ...] = (
 
 MARGIN = 28
 SHEET_FRAMES = 24
-SPARE_FRAMES = 8  # kept for one that is shown, so that the shown ones are evenly spread
+SMALL_SIDE = 240
 SHEET_WIDTH = 1280
 PROMPT_LINES = 3
 MAP_SIZE = (1280, 900)
@@ -63,60 +65,17 @@ class CueMark:
     prompt: str
 
 
-class FrameSampler:
-    """Keeps evenly spread frames of a stream of unknown length, in bounded memory.
+def sheet_frames(video: Path, frames: range) -> list[tuple[int, Image.Image]]:
+    """At most `SHEET_FRAMES` (frame number, small picture) pairs, evenly spread over `frames` of a video file."""
+    count = min(SHEET_FRAMES, len(frames))
+    numbers = [frames[round(i * (len(frames) - 1) / max(1, count - 1))] for i in range(count)]
+    return [(number, _small(frame)) for number, frame in read_some_frames(video, numbers)]
 
-    It keeps every n-th frame, small; whenever that makes too many, every second one goes and n doubles.
 
-    Args:
-        keep: how many frames are wanted in the end.
-        side: the longer side of a kept frame is at most this many pixels.
-    """
-
-    def __init__(self, keep: int = SHEET_FRAMES, side: int = 240) -> None:
-        self._keep, self._side = keep, side
-        self._every = 1
-        self._seen = self._missing = 0
-        self._kept: list[tuple[int, Image.Image]] = []
-
-    def begin_after(self, seen: int) -> None:
-        """The stream's first `seen` frames come later, through `complete`."""
-        self._seen = self._missing = seen
-        self._thin_out()
-
-    def complete(self, read: Callable[[int], Iterable[np.ndarray]]) -> None:
-        """Take the frames that `begin_after` left out.
-
-        Args:
-            read: n to every n-th of them, from the first on, each [H, W, 3] uint8.
-        """
-        if self._missing:
-            early = [(place * self._every, self._small(frame)) for place, frame in enumerate(read(self._every))]
-            self._kept = early + self._kept
-            self._missing = 0
-
-    def add(self, frames: np.ndarray) -> None:
-        """Offer the next frames, [F, H, W, 3] uint8."""
-        for frame in frames:
-            if self._seen % self._every == 0:
-                self._kept.append((self._seen, self._small(frame)))
-            self._seen += 1
-            self._thin_out()
-
-    def _thin_out(self) -> None:
-        while -(-self._seen // self._every) > SPARE_FRAMES * self._keep:
-            self._every *= 2
-            self._kept = [(number, picture) for number, picture in self._kept if number % self._every == 0]
-
-    def frames(self) -> list[tuple[int, Image.Image]]:
-        """At most `keep` (frame number, picture) pairs, evenly spread, the first frame among them."""
-        count = min(self._keep, len(self._kept))
-        return [self._kept[round(i * (len(self._kept) - 1) / max(1, count - 1))] for i in range(count)]
-
-    def _small(self, frame: np.ndarray) -> Image.Image:
-        picture = Image.fromarray(frame)
-        picture.thumbnail((self._side, self._side), Image.Resampling.LANCZOS)
-        return picture
+def _small(frame: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(frame)
+    picture.thumbnail((SMALL_SIDE, SMALL_SIDE), Image.Resampling.LANCZOS)
+    return picture
 
 
 def contact_sheet(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice, takewhile
@@ -29,6 +29,7 @@ from backbone.errors import FieldError
 from longlive_rag.media.label import CornerLabel
 from longlive_rag.media.sums import add_sum, begin_sums, sha256_of
 from longlive_rag.timeline import SEGMENT_SECONDS
+from retrieval.files import part_of
 
 FRAGMENTED = {"movflags": "frag_every_frame+empty_moov+default_base_moof", "flush_packets": "1"}
 INDEX_IN_FRONT = {"movflags": "faststart"}
@@ -118,7 +119,7 @@ class VideoWriter:
         self._to_pixels, self._to_picture = VideoReformatter(), VideoReformatter()  # each keeps its filter's tables
         self._frames_encoded = 0
         self._frames_since_cut = 0
-        target = self.path if begin is None else _part_of(self.path)
+        target = self.path if begin is None else part_of(self.path)
         self._file = _WholeFragments(target)
         if sums and begin is None:
             begin_sums(self.path)
@@ -327,7 +328,7 @@ def check_codec(codec: str) -> None:
 
 def put_index_in_front(path: Path, fps: int) -> None:
     """Rewrite an MP4 with its index in front, atomically; where the disk is full it stays as it is."""
-    rewritten = _part_of(path)
+    rewritten = part_of(path)
     rewritten.unlink(missing_ok=True)
     try:
         with (
@@ -435,18 +436,34 @@ def _within(frames: Iterator[tuple[int, Any]], start: int, stop: int | None) -> 
             yield reformatter.reformat(frame, format="rgb24").to_ndarray()
 
 
-def read_small_frames(path: Path, every: int, stop: int, width: int, height: int) -> Iterator[np.ndarray]:
-    """Every n-th of the first `stop` frames of a video file, from the first on, reduced to [height, width, 3]."""
+def read_some_frames(path: Path, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Frames of a video file by their rising numbers, each [H, W, 3] uint8 RGB; those it does not have are left out.
+
+    Nothing is decoded but what these frames depend on, and the file needs no index.
+    """
     reformatter = VideoReformatter()
     with _open(path) as container:
-        for number, frame in enumerate(islice(container.decode(video=0), stop)):
-            if number % every == 0:
-                small = reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.AREA)
-                yield small.to_ndarray()
+        decoder = container.streams.video[0].codec_context
+        for first, packets in _groups(container):
+            wanted = [number for number in numbers if first <= number < first + len(packets)]
+            if wanted:
+                needed = [*packets[: wanted[-1] - first + 1], None]
+                frames = [frame for packet in needed for frame in decoder.decode(packet)]
+                decoder.flush_buffers()
+                for number in wanted:
+                    yield number, reformatter.reformat(frames[number - first], format="rgb24").to_ndarray()
 
 
-def _part_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
+def _groups(container: Any) -> Iterator[tuple[int, list[av.Packet]]]:
+    """Packets from one keyframe to the next, with the number of the first frame in them."""
+    first, group = 0, list[av.Packet]()
+    for packet in container.demux(video=0):
+        if packet.size:
+            if packet.is_keyframe:
+                yield first, group
+                first, group = first + len(group), []
+            group.append(packet)
+    yield first, group
 
 
 def _numbered(container: Any, start: int) -> Iterator[tuple[int, Any]]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longlive_rag.config import CheckpointConfig, TakeRequest
 from longlive_rag.rights.provenance import Provenance
-from longlive_rag.takes.branch import copy_start
-from longlive_rag.takes.folder import CHECKPOINTS, FILES, INPUTS, LATENTS, TakeClaim
+from longlive_rag.takes.branch import copy_start, cut_back
+from longlive_rag.takes.folder import TakeClaim
 from longlive_rag.takes.record import TakeEvent, TakeRun, read_record
 from longlive_rag.takes.writer import TakeWriter
 
@@ -67,56 +65,36 @@ class DirectedTake:
             OSError: if the disk refuses; nothing is left in `folder` then.
         """
         request = replace(made, seconds=self.request.seconds)
-        claim = self._copied(folder, request, self.pipe.timeline(made).blocks)
+        timeline = self.pipe.timeline(request)
+        claim = TakeClaim(folder)
+        try:
+            record, blocks = read_record(self.folder), self.pipe.timeline(made).blocks
+            copy_start(self.folder, record, folder, request, timeline, blocks)
+            claim.store.adopt()
+        except BaseException:
+            claim.release()
+            raise
         return replace(self, folder=folder, request=request, event="branched", claim=claim, waits=False)
 
     def undone(self, made: TakeRequest) -> DirectedTake:
         """Continues from before the last cue of what this one has made, which is gone for good then.
 
-        The take is whole until its shorter self takes its place. Other files in the folder stay. What a process that
-        was killed in between left in `.NAME.undone` is moved aside, never removed.
-
         Args:
             made: what was asked for until the end of this one, with a cue at least.
 
         Raises:
-            OSError: if the disk refuses; the take is as it was then, or it is shorter and what it could not take along
-                of other files lies in `.NAME.undone`.
+            OSError: if the disk refuses; `resume` then makes the take that it was, or the one without the cue.
         """
-        blocks = self.pipe.timeline(self.request).cue_block(made.cues[-1].seconds)
         request = without_last_cue(replace(made, seconds=self.request.seconds))
-        cut, old = (self.folder.with_name(f".{self.folder.name}.{name}") for name in ("cut", "undone"))
-        shutil.rmtree(cut, ignore_errors=True)
-        if old.exists():
-            old.replace(unused_beside(old))
-        self._copied(cut, request, blocks).release()
-        self.folder.replace(old)
-        try:
-            cut.replace(self.folder)
-        except BaseException:
-            old.replace(self.folder)
-            raise
-        for other in old.iterdir():
-            if other.name not in (*FILES, *INPUTS, LATENTS, CHECKPOINTS):
-                other.replace(self.folder / other.name)
-        shutil.rmtree(old, ignore_errors=True)
+        timeline = self.pipe.timeline(request)
         claim = TakeClaim(self.folder, resume=True)
-        return replace(self, request=request, event="resumed", claim=claim, waits=True)
-
-    def _copied(self, folder: Path, request: TakeRequest, blocks: int) -> TakeClaim:
-        claim = TakeClaim(folder)
         try:
-            copy_start(self.folder, read_record(self.folder), folder, request, self.pipe.timeline(request), blocks)
+            cut_back(self.folder, request, timeline, timeline.cue_block(made.cues[-1].seconds))
             claim.store.adopt()
         except BaseException:
             claim.release()
             raise
-        return claim
-
-
-def unused_beside(path: Path) -> Path:
-    """A name beside `path` that nothing has yet: it, and a number."""
-    return next(free for number in count(1) if not (free := path.with_name(f"{path.name}-{number}")).exists())
+        return replace(self, request=request, event="resumed", claim=claim, waits=True)
 
 
 def without_last_cue(request: TakeRequest) -> TakeRequest:

@@ -12,13 +12,22 @@ from longlive_rag.config import Cue, Reseed, TakeRequest
 from longlive_rag.media.video import VideoWriter
 from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.presets.preset import Preset, load_preset
-from longlive_rag.takes.folder import CHECKPOINTS, INPUTS, LATENTS, RECORD, VIDEO
+from longlive_rag.takes.folder import (
+    CHECKPOINT_FILES,
+    CHECKPOINTS,
+    CONTACT_SHEET,
+    INPUTS,
+    LATENTS,
+    MEMORY_MAP,
+    RECORD,
+    VIDEO,
+)  # fmt: skip
 from longlive_rag.takes.inspection import intact_frames
 from longlive_rag.takes.record import Origin, TakeRecord, read_record, write_record
 from longlive_rag.timecode import format_timecode
 from longlive_rag.timeline import Timeline
-from retrieval.files import check_plain
-from retrieval.store import LatentStore, block_numbers, copy_blocks
+from retrieval.files import check_plain, sync_folder
+from retrieval.store import LatentStore, block_numbers, block_path, copy_blocks
 
 LARGEST_SEED = 2**64 - 1
 
@@ -162,13 +171,43 @@ def _copy(
     for name in INPUTS:
         if (parent / name).is_file():
             shutil.copyfile(parent / name, folder / name)
-    output = request.output
     origin = Origin(take=str(parent), blocks=blocks, at=format_timecode(timeline.starts_at(blocks)))
     changes = {"status": "running", "request": request, "branched_from": origin}
     write_record(folder, record.model_copy(update=changes))
     copy_blocks(parent / LATENTS, folder / LATENTS, blocks)
     _copy_checkpoints(parent, folder, blocks)
-    frames = min(timeline.pixels_of(blocks).start, intact_frames(parent, record))
+    _copy_video(parent, record, folder, timeline, blocks)
+
+
+def cut_back(take: Path, request: TakeRequest, timeline: Timeline, blocks: int) -> None:
+    """Make a take, in place, one of fewer blocks that another request goes on with; whoever does it holds its claim.
+
+    If the process dies meanwhile, or the disk refuses, it is one that lacks blocks: what it was, or the new one.
+
+    Args:
+        take: the take.
+        request, timeline: that it goes on with; up to these blocks they must be the take's.
+        blocks: that are left.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
+    record = read_record(take)
+    for block in reversed(block_numbers(take / LATENTS)[blocks:]):
+        block_path(take / LATENTS, block).unlink()
+    sync_folder(take / LATENTS)  # under the new request no old block may come back
+    for path in (take / CHECKPOINTS).glob(CHECKPOINT_FILES):
+        if int(path.stem) > blocks:
+            path.unlink()
+    for name in (CONTACT_SHEET, MEMORY_MAP):
+        (take / name).unlink(missing_ok=True)
+    write_record(take, record.model_copy(update={"status": "running", "request": request}))
+    _copy_video(take, record, take, timeline, blocks)
+
+
+def _copy_video(parent: Path, record: TakeRecord, folder: Path, timeline: Timeline, blocks: int) -> None:
+    """The part of a take's video that shows its first blocks, into another folder or its own."""
+    frames, output = min(timeline.pixels_of(blocks).start, intact_frames(parent, record)), record.request.output
     if frames:
         VideoWriter(
             folder / VIDEO,
@@ -197,7 +236,7 @@ def check_latents(take: Path) -> LatentStore | None:
 
 
 def _copy_checkpoints(parent: Path, folder: Path, blocks: int) -> None:
-    for path in (parent / CHECKPOINTS).glob("[0-9]*.safetensors"):
+    for path in (parent / CHECKPOINTS).glob(CHECKPOINT_FILES):
         if int(path.stem) <= blocks:
             check_plain(path)
             (folder / CHECKPOINTS).mkdir(exist_ok=True)

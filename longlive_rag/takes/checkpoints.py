@@ -19,6 +19,7 @@ from torch import Tensor
 
 from longlive_rag.config import CheckpointConfig, checkpoint_spacing
 from longlive_rag.generation.rollout import RolloutState
+from longlive_rag.takes.folder import CHECKPOINT_FILES
 from longlive_rag.takes.record import CheckpointFacts
 from longlive_rag.takes.tensor_files import read_tensors, write_tensors
 from retrieval.files import in_words
@@ -52,12 +53,12 @@ class Checkpoints:
 
     def numbers(self) -> list[int]:
         """Blocks after which there is a checkpoint, rising."""
-        return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.safetensors"))
+        return sorted(int(path.stem) for path in self.folder.glob(CHECKPOINT_FILES))
 
     @property
     def bytes(self) -> int:
         """On disk."""
-        return sum(path.stat().st_size for path in self.folder.glob("[0-9]*.safetensors"))
+        return sum(path.stat().st_size for path in self.folder.glob(CHECKPOINT_FILES))
 
     def is_due(self, blocks: int) -> bool:
         """Whether there should be one after so many blocks."""

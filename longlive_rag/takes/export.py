@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from longlive_rag.media.pictures import CueMark, FrameSampler, contact_sheet
+from longlive_rag.media.pictures import CueMark, contact_sheet, sheet_frames
 from longlive_rag.media.video import VideoWriter, copy_frames, count_frames, read_frames, read_tags
 from longlive_rag.rights.provenance import DIGITAL_SOURCE
 from longlive_rag.takes.inspection import check_video
@@ -177,14 +177,11 @@ def export_stills(excerpt: Excerpt, folder: Path) -> int:
 
 def export_sheet(excerpt: Excerpt, path: Path) -> None:
     """Write a contact sheet of the range: evenly spread frames with their times in the take."""
-    sampler = FrameSampler()
-    for picture in excerpt.pictures():
-        sampler.add(picture[None])
     first, fps = excerpt.frames.start, excerpt.fps
     marks = [CueMark(cue.frame / fps, cue.prompt) for cue in excerpt.cues if cue.number]
     facts = f"{format_timecode(first / fps)} to {format_timecode(excerpt.frames.stop / fps)} of {excerpt.take.name}, "
     facts += f"{fps} frames a second, seed {excerpt.seed}, backbone {excerpt.record.run.backbone}"
-    shown = [(first + number, picture) for number, picture in sampler.frames()]
+    shown = sheet_frames(excerpt.video, excerpt.frames)
     save_picture(contact_sheet(shown, fps, excerpt.prompt, facts, marks), path, excerpt.tags())
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from longlive_rag.config import TakeRequest
-from retrieval.files import check_plain, in_words
-from retrieval.lock import LOCK, is_being_written
-from retrieval.store import LatentWriter, block_numbers
+from longlive_rag.media.sums import sums_of
+from retrieval.files import check_plain, in_words, leftover_parts
+from retrieval.lock import LOCK, hold, is_being_written
+from retrieval.store import BLOCK_FILES, LatentWriter, block_numbers
 
 VIDEO = "video.mp4"
 RECORD = "take.json"
@@ -19,6 +20,7 @@ CONTACT_SHEET = "contact_sheet.png"
 MEMORY_MAP = "memory.png"
 LATENTS = "latents"
 CHECKPOINTS = "checkpoints"
+CHECKPOINT_FILES = "[0-9]*.safetensors"
 START_IMAGE = "start_image.png"
 REMEMBERED = "remembered.safetensors"
 INPUTS = (START_IMAGE, REMEMBERED)
@@ -87,6 +89,7 @@ class TakeClaim:
         try:
             self.store = LatentWriter(folder / LATENTS, overwrite=overwrite, resume=resume)
             self._held = True
+            _remove(leftovers(folder))
         finally:
             if not self._held:
                 self._tidy()
@@ -113,6 +116,20 @@ class TakeClaim:
                 path.rmdir()
 
 
+def leftovers(take: Path, finished: bool = False) -> list[Path]:
+    """Files of a take that a process that was killed left half-written, or that only a take in the making has."""
+    sums = [path for path in [sums_of(take / VIDEO)] if finished and path.is_file()]
+    parts = sums + leftover_parts(take, *FILES, *INPUTS) + leftover_parts(take / LATENTS, BLOCK_FILES)
+    return parts + leftover_parts(take / CHECKPOINTS, CHECKPOINT_FILES)
+
+
+def remove_leftovers(take: Path, finished: bool = False) -> None:
+    """Remove what a process that was killed left behind; ValueError if another process is writing there."""
+    if leftovers(take, finished):
+        with hold(take / LATENTS):
+            _remove(leftovers(take, finished))
+
+
 def estimate_bytes(request: TakeRequest) -> int:
     """Disk that a take needs at most, roughly: the video twice (its index moves) and the rest."""
     output = request.output
@@ -136,6 +153,11 @@ def check_no_take_file(path: Path) -> None:
     """Raise ValueError if `path` is one of a take's own files, which nothing else may be written over."""
     if path.name in FILES and (path.parent / RECORD).is_file():
         raise ValueError(f"{path} belongs to the take in {path.parent}; choose another name")
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for path in files:
+        path.unlink(missing_ok=True)
 
 
 def _holds_something(path: Path) -> bool:

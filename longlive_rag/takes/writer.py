@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from longlive_rag.config import CheckpointConfig, TakeRequest
-from longlive_rag.media.pictures import CueMark, FrameSampler, contact_sheet, memory_map, runs
+from longlive_rag.media.pictures import CueMark, contact_sheet, memory_map, runs, sheet_frames
 from longlive_rag.media.start_image import StartImage, read_start_image
 from longlive_rag.media.sums import begin_sums, sha256_of, sums_of
-from longlive_rag.media.video import CODECS, VideoWriter, read_small_frames
+from longlive_rag.media.video import CODECS, VideoWriter
 from longlive_rag.rights.policy import LicensePolicy, refuse_stricter, weaker
 from longlive_rag.rights.provenance import Provenance, recorded_provenance, refuse_other_weights, together
 from longlive_rag.rights.records import FileRights
@@ -121,7 +121,6 @@ class TakeWriter:
         self._start_image: StartImage | None = None
         self._remembered: RememberedFrames | None = None
         self._begun = False
-        self._sampler = FrameSampler()
         self._stage_seconds: dict[str, float] = {}
         self._first_block = self.blocks
         self._shown = self._blocks = self._find_shown()
@@ -247,13 +246,11 @@ class TakeWriter:
         """
         with uninterrupted():
             begin_s = time.perf_counter()
-            frames = np.asarray(block.pixels[self._item])
             if self._video is None:
                 self._video = self._open()
             if block.index % self._timeline.segment_blocks == 0:
                 self._video.cut()
-            self._video.write(frames)
-            self._sampler.add(frames)
+            self._video.write(np.asarray(block.pixels[self._item]))
             found = selection_of(block.selections, self._item)
             self._take_note(block.index, found, None if block.entered is None else block.entered[self._item])
             self._blocks += 1
@@ -365,7 +362,6 @@ class TakeWriter:
     def _open(self) -> VideoWriter:
         self._begin()
         output, path, kept = self._request.output, self.folder / VIDEO, self.frames_before
-        self._sampler.begin_after(kept)
         block = self._timeline.frames_per_block * self._timeline.temporal_factor
         video = VideoWriter(
             path,
@@ -398,10 +394,7 @@ class TakeWriter:
         fps = self._request.output.fps
         facts = f"{timeline.pixel_frames / fps:.1f} s at {fps} frames a second, seed {self._request.seed}, "
         facts += f"backbone {self._run.backbone}, {self._memory_in_words()}"
-        output, kept = self._request.output, self.frames_before
-        size = (output.width, output.height)
-        self._sampler.complete(lambda every: read_small_frames(self.folder / VIDEO, every, kept, *size))
-        frames = [(number, picture) for number, picture in self._sampler.frames() if number < self._frames_kept]
+        frames = sheet_frames(self.folder / VIDEO, range(self._frames_kept))
         if frames:
             sheet = contact_sheet(frames, fps, self._request.prompt, facts, cues)
             _save(sheet, self.folder / CONTACT_SHEET)

@@ -15,6 +15,7 @@ from longlive_rag.media.video import count_frames, read_frames
 from longlive_rag.takes.folder import CHECKPOINTS, LATENTS, VIDEO, TakeClaim
 from longlive_rag.takes.record import read_record
 from retrieval import files
+from retrieval.files import part_of
 from retrieval.store import LatentStore
 
 PROMPT = "a red circle walks in a meadow"
@@ -68,6 +69,20 @@ def test_resume(command, whole, tmp_path):
     again = command("resume", folder)
     assert (again.code, again.err) == (0, "")
     assert again.out == f"{folder} is finished; to make it longer: longlive-rag extend {folder} --seconds 10\n"
+
+
+@pytest.mark.parametrize("words", [["resume"], ["take", "repair"], ["extend", "--seconds", "1"]])
+def test_what_a_killed_process_left_half_written_is_removed(command, whole, tmp_path, words):
+    folder = shutil.copytree(whole, tmp_path / "take")
+    ours = [part_of(folder / name) for name in (VIDEO, "contact_sheet.png", "memory.png", "take.json")]
+    ours += [part_of(folder / LATENTS / "000003.h5"), part_of(folder / CHECKPOINTS / "000003.safetensors")]
+    others = [part_of(folder / "notes.txt"), folder / LATENTS / ".mine.part", folder / "contact_sheet.png.part"]
+    ours += [folder / "video.sums"] if words == ["resume"] else []
+    for path in (*ours, *others):
+        path.write_bytes(b"half")
+    assert command(*words, folder).code == 0
+    assert not [path for path in ours if path.exists()]
+    assert all(path.read_bytes() == b"half" for path in others)
 
 
 @pytest.mark.parametrize("left_bytes", [None, 2000])

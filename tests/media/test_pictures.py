@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from fakes import frames_of, make_request, selection_of, timeline_of
+from fakes import SIZE, frames_of, make_request, selection_of, timeline_of
 from PIL import Image
 
 from backbone.config import ContextConfig
@@ -15,15 +17,17 @@ from longlive_rag.media.pictures import (
     FUTURE,
     GUARD,
     MAP_SIZE,
+    SHEET_FRAMES,
     SINK,
     CueMark,
-    FrameSampler,
     _Axes,
     contact_sheet,
     memory_map,
+    sheet_frames,
     similarity_color,
     timecode,
 )
+from longlive_rag.media.video import CODECS, VideoWriter, read_frames
 from longlive_rag.timeline import Timeline
 
 BOX = (108, 130, MAP_SIZE[0] - 320, MAP_SIZE[1] - 92)
@@ -42,30 +46,48 @@ def pixel_at(picture: Image.Image, timeline: Timeline, block: int, frame: int) -
     return picture.getpixel(((left + right) // 2, (top + bottom) // 2))
 
 
-def test_sampler_spreads_evenly_over_any_length():
-    for length in (1, 5, 24, 100, 1000):
-        sampler = FrameSampler(keep=8)
-        for start in range(0, length, 12):
-            sampler.add(frames_of(range(start, min(length, start + 12)))[0])
-        numbers = [number for number, _ in sampler.frames()]
-        assert numbers[0] == 0
-        assert len(numbers) == min(8, length)
-        gaps = np.diff(numbers)
-        assert len(gaps) == 0 or gaps.max() <= 1.35 * length / len(numbers) + 1
-        assert numbers[-1] >= 0.95 * (length - 1)
-        assert len(sampler._kept) <= 64
+@pytest.fixture
+def video(tmp_path):
+    """`video(frames, codec)` writes a video of so many frames, cut in the middle; returns its path."""
+
+    def write(frames: int, codec: str = "vp9") -> Path:
+        path = tmp_path / f"{frames}.{codec}.mp4"
+        with VideoWriter(path, width=SIZE, height=SIZE, fps=16, codec=codec, keyframe_every=8) as writer:
+            writer.write(frames_of(range(frames // 2))[0])
+            writer.cut()
+            writer.write(frames_of(range(frames // 2, frames))[0])
+        return path
+
+    return write
 
 
-def test_contact_sheet_shows_frames_and_cues():
-    sampler = FrameSampler()
-    sampler.add(frames_of(range(128))[0])
-    plain = contact_sheet(sampler.frames(), 16, "a prompt", "caption")
-    marked = contact_sheet(sampler.frames(), 16, "a prompt", "caption", [CueMark(4.3, "another prompt")])
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("length", [1, 5, 24, 100])
+def test_frames_of_a_sheet_are_evenly_spread(video, length, codec):
+    path = video(length, codec)
+    decoded = list(read_frames(path))
+    for frames in (range(length), range(length // 3, length)):
+        found = sheet_frames(path, frames)
+        numbers = [number for number, _ in found]
+        assert len(numbers) == min(SHEET_FRAMES, len(frames))
+        assert (numbers[0], numbers[-1]) == (frames[0], frames[-1])
+        assert length == 1 or np.ptp(np.diff(numbers)) <= 1
+        assert all(np.array_equal(picture, decoded[number]) for number, picture in found)
+
+
+def test_frames_that_are_not_there_are_left_out(video):
+    assert [number for number, _ in sheet_frames(video(6), range(12))] == list(range(6))
+
+
+def test_contact_sheet_shows_frames_and_cues(video):
+    frames = sheet_frames(video(64), range(64))
+    plain = contact_sheet(frames, 16, "a prompt", "caption")
+    marked = contact_sheet(frames, 16, "a prompt", "caption", [CueMark(2.3, "another prompt")])
     assert plain.width == marked.width == 1280
     assert marked.height > plain.height  # a line more in the header
     assert CUE not in {color for _, color in plain.getcolors(1 << 24)}
     assert CUE in {color for _, color in marked.getcolors(1 << 24)}
-    empty = contact_sheet(sampler.frames()[:1], 16, "word " * 500, "caption " * 100)
+    empty = contact_sheet(frames[:1], 16, "word " * 500, "caption " * 100)
     assert empty.height < 400
 
 
@@ -122,19 +144,6 @@ def test_similarity_colours_get_lighter():
 )
 def test_timecode(seconds, text):
     assert timecode(seconds) == text
-
-
-def test_frames_of_an_earlier_run_may_come_last():
-    rng = np.random.default_rng(0)
-    for seen, count in ((0, 30), (40, 500), (700, 900), (1000, 1001)):
-        frames = rng.integers(0, 256, (count, 2, 2, 3), dtype=np.uint8)
-        whole, late = FrameSampler(), FrameSampler()
-        whole.add(frames)
-        late.begin_after(seen)
-        late.add(frames[seen:])
-        late.complete(lambda every, until=seen, all_frames=frames: all_frames[:until:every])
-        expected = [(number, picture.tobytes()) for number, picture in whole.frames()]
-        assert [(number, picture.tobytes()) for number, picture in late.frames()] == expected
 
 
 def test_a_text_of_any_length_is_cut_to_the_width_at_once(monkeypatch):

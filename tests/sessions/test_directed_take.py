@@ -1,15 +1,16 @@
-"""Undo: the take is whole until its shorter self takes its place, and nothing of the user's is lost."""
+"""Undo: at every moment there is a take that can be made whole, and nothing of the user's is lost."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from longlive_rag.config import CheckpointConfig
+from longlive_rag.media.video import count_frames
 from longlive_rag.rights.provenance import Provenance
 from longlive_rag.sessions.directed_take import DirectedTake
+from longlive_rag.takes import branch
 from longlive_rag.takes.record import TakeRun, read_record
 from longlive_rag.takes.writer import TakeWriter
 from retrieval.store import LatentStore
@@ -34,36 +35,27 @@ def test_undo_takes_the_cue_and_its_blocks_back(made):
     take, request = made
     following = take.undone(request)
     following.claim.release()
-    assert following.request.cues == ()
+    assert following.request.cues == read_record(take.folder).request.cues == ()
     assert LatentStore(take.folder / "latents").blocks == 3
+    assert count_frames(take.folder / "video.mp4") == 33
     assert (take.folder / "notes.txt").read_text() == "hers"
     assert [path.name for path in take.folder.parent.iterdir()] == ["live"]
 
 
-def test_a_disk_that_refuses_leaves_the_take_as_it_was(made, monkeypatch):
+def test_a_disk_that_refuses_leaves_a_take_that_is_made_again(made, monkeypatch):
     take, request = made
-    rename = Path.replace
-
-    def refuse(self: Path, target: Path) -> Path:
-        if self.name == ".live.cut":
-            raise OSError("Input/output error")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(branch, "write_record", refuse)
     with pytest.raises(OSError, match="Input/output error"):
         take.undone(request)
-    assert read_record(take.folder).cues
-    assert LatentStore(take.folder / "latents").blocks == 5
-    assert (take.folder / "notes.txt").read_text() == "hers"
+    assert read_record(take.folder).request.cues == request.cues
     monkeypatch.undo()
+    again = TakeWriter(take.folder, request, take.pipe.timeline(request), take.run, event="resumed")
+    for block in take.pipe.stream(request, stores=[again]):
+        again.add(block)
+    assert again.finish("finished").video.frames == 57
     take.undone(request).claim.release()
     assert LatentStore(take.folder / "latents").blocks == 3
 
 
-def test_what_a_killed_undo_left_is_not_removed(made):
-    take, request = made
-    left = take.folder.with_name(".live.undone")
-    left.mkdir()
-    (left / "video.mp4").write_bytes(b"the only copy")
-    take.undone(request).claim.release()
-    assert (take.folder.parent / ".live.undone-1" / "video.mp4").read_bytes() == b"the only copy"
+def refuse(*_: object) -> None:
+    raise OSError("Input/output error")

@@ -27,7 +27,17 @@ from longlive_rag.takes.branch import (
     extended,
 )
 from longlive_rag.takes.checkpoints import Checkpoints
-from longlive_rag.takes.folder import CHECKPOINTS, INPUTS, LATENTS, RECORD, REMEMBERED, VIDEO, TakeClaim
+from longlive_rag.takes.folder import (
+    CHECKPOINTS,
+    CONTACT_SHEET,
+    INPUTS,
+    LATENTS,
+    MEMORY_MAP,
+    RECORD,
+    REMEMBERED,
+    VIDEO,
+    TakeClaim,
+)
 from longlive_rag.takes.record import Origin, TakeRecord, read_record
 from retrieval.store import LatentWriter, pack, read_block
 
@@ -99,7 +109,7 @@ def studio(opened: LongLiveRAGPipeline, pipeline_folder: Path) -> Studio:
 
 
 def assert_same(take: Path, other: Path, blocks: int | None = None) -> None:
-    """Equal latents, embeddings, selections, prompts and decoded frames, bit for bit."""
+    """Equal latents, embeddings, selections, prompts and decoded frames, bit for bit; whole takes in all they show."""
     ours, theirs = LatentStore(take / LATENTS), LatentStore(other / LATENTS)
     if blocks is None:
         assert ours.blocks == theirs.blocks
@@ -108,11 +118,12 @@ def assert_same(take: Path, other: Path, blocks: int | None = None) -> None:
         assert np.array_equal(a.latents, b.latents), f"block {block}"
         assert a.embeddings is None if b.embeddings is None else np.array_equal(a.embeddings, b.embeddings)
         assert (a.selection, a.prompt, a.cue, a.entered) == (b.selection, b.prompt, b.cue, b.entered)
-    first, second = frames_of(take), frames_of(other)
-    if blocks is not None:
+    if blocks is None:
+        for name in (VIDEO, CONTACT_SHEET, MEMORY_MAP):
+            assert (take / name).read_bytes() == (other / name).read_bytes(), name
+    else:
         count = 1 + (3 * blocks - 1) * 4
-        first, second = first[:count], second[:count]
-    assert np.array_equal(first, second)
+        assert np.array_equal(frames_of(take)[:count], frames_of(other)[:count])
 
 
 def frames_of(take: Path) -> np.ndarray:
