@@ -20,6 +20,7 @@ from backbone.names import our_name, unwrapped
 
 PEFT_CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
+MAX_ALPHA = 10**6
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,10 @@ def read_lora(path: Path, alpha: float | None = None) -> Lora:
     check_finite(weights.tensors, weights.source)
     pairs = _pairs(weights.tensors, weights.source)
     rank = _one_rank(pairs, weights.source)
-    return Lora(weights.source, pairs, rank, _alpha(path, rank) if alpha is None else alpha)
+    alpha = _alpha(path, rank) if alpha is None else alpha
+    if not 0 <= abs(alpha) <= MAX_ALPHA:
+        raise FieldError("lora_alpha", alpha, f"it must be a number of at most {MAX_ALPHA}")
+    return Lora(weights.source, pairs, rank, alpha)
 
 
 def adapter_file(place: Path, subfolder: str | None = None, name: str | None = None) -> Path:
@@ -95,7 +99,8 @@ def merge(weights: dict[str, Tensor], lora: Lora) -> None:
     """Add `lora` to `weights` (our names), in place of the tensors it updates; computed in float32, rounded once.
 
     Raises:
-        ValueError: naming the first layers that aren't there or have another shape. `weights` is untouched then.
+        ValueError: naming the first layers that aren't there or have another shape (`weights` is untouched then), or
+            one whose values would not be finite numbers.
     """
     problems = []
     for layer, (a, b) in lora.pairs.items():
@@ -109,7 +114,9 @@ def merge(weights: dict[str, Tensor], lora: Lora) -> None:
     scale = lora.alpha / lora.rank
     for layer, (a, b) in lora.pairs.items():
         base = weights[f"{layer}.weight"]
-        weights[f"{layer}.weight"] = torch.addmm(base.float(), b.float(), a.float(), alpha=scale).to(base.dtype)
+        merged = torch.addmm(base.float(), b.float(), a.float(), alpha=scale).to(base.dtype)
+        check_finite({layer: merged}, f"the backbone with {lora.source}")
+        weights[f"{layer}.weight"] = merged
 
 
 def _pairs(tensors: Mapping[str, Tensor], source: str) -> dict[str, tuple[Tensor, Tensor]]:

@@ -124,8 +124,8 @@ class LatentStore:
         self.blocks = count_blocks(folder)
         if not self.blocks:
             raise ValueError(f"{folder} holds no latents")
-        self._shapes = _shapes(read_block(block_path(folder, 0), 0))
-        self.frames_per_block = self._shapes[0][0]
+        self._shape = read_block(block_path(folder, 0), 0).latents.shape
+        self.frames_per_block = self._shape[0]
 
     @property
     def frames(self) -> int:
@@ -147,8 +147,8 @@ class LatentStore:
         """One block; DamagedError if it is not what was written, or not of the shape of the others."""
         path = block_path(self.folder, block)
         record = read_block(path, block)
-        if _shapes(record) != self._shapes:
-            raise DamagedError(block, f"{path} is damaged: its arrays are {_shapes(record)}, block 0's {self._shapes}")
+        if record.latents.shape != self._shape:
+            raise DamagedError(block, f"{path} is damaged: it holds {record.latents.shape}, block 0 {self._shape}")
         return record
 
     def check(self) -> None:
@@ -432,11 +432,6 @@ def _floats(file: h5py.File, name: str, dimensions: int) -> NDArray[np.float32]:
     if values.ndim != dimensions or not values.size or not np.isfinite(values).all():
         raise ValueError(f"its {name} are {list(values.shape)}, or not finite numbers")
     return values
-
-
-def _shapes(record: BlockRecord) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
-    """Of latents and embeddings."""
-    return record.latents.shape, None if record.embeddings is None else record.embeddings.shape
 
 
 def _selection(facts: dict[str, Any] | None) -> Selection | None:

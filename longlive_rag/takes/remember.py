@@ -82,7 +82,10 @@ def _find(spec: str, preset: Preset, output: OutputConfig, geometry: Geometry, p
         made = record.request.output
         shown = f"{spec!r}, a take of {made.width}x{made.height} pixels"
         raise FieldError("remember", spec, f"this one has {output.width}x{output.height}", shown)
-    return RememberedSpan(take, _frames(spec, match, record, store, preset))
+    frames = _frames(spec, match, record, store, preset)
+    for block in sorted({frame // store.frames_per_block for frame in frames}):
+        store.record(block)
+    return RememberedSpan(take, frames)
 
 
 def _frames(spec: str, match: re.Match[str], record: TakeRecord, store: LatentStore, preset: Preset) -> range:

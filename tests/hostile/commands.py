@@ -12,8 +12,11 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from longlive_rag.cli.main import main
 from longlive_rag.rights.hashing import sha256
@@ -92,6 +95,7 @@ def _be_the_child(command: Command, folder: Path, streams: Path) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
         sys.argv = ["longlive-rag", *command]
+        torch.set_num_threads(1)  # a pool of threads is not there any more after a fork
         limit = _data_bytes() + MORE_BYTES
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -139,6 +143,25 @@ def fault(ended: Ended) -> str:
     if ended.code == 2 and (len(errors) != 1 or not lines[-1].startswith("Error")):
         return f"did not say in one line what is wrong: {lines[-3:]}"
     return ""
+
+
+def touched(before: Mapping[str, object], around: Path) -> str:
+    """What a command changed in a folder that it had nothing to do with; empty if nothing."""
+    now = snapshot(around)
+    changed = [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
+    return f"touched {min(changed)} in {around}" if changed else ""
+
+
+def snapshot(folder: Path) -> dict[str, object]:
+    """What there is in a folder, down to the bytes."""
+    found: dict[str, object] = {}
+    for base, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(base, name)
+            stat = path.lstat()
+            content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+            found[str(path.relative_to(folder))] = (stat.st_mode, stat.st_size, stat.st_mtime_ns, content)
+    return found
 
 
 def last_line(text: str) -> str:

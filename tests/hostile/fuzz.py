@@ -12,8 +12,8 @@ from pathlib import Path
 from random import Random
 
 from longlive_rag.cli.main import COMMANDS
-from tests.hostile.commands import Ended, fault, passed_policy, run_in_child
-from tests.hostile.world import POLICY, TARGETS, build, damage, snapshot
+from tests.hostile.commands import Ended, fault, passed_policy, run_in_child, snapshot, touched
+from tests.hostile.world import POLICY, TARGETS, build, damage
 
 
 def one(template: Path, room: Path, name: str, random: Random) -> tuple[str, str, Ended]:
@@ -36,8 +36,7 @@ def one(template: Path, room: Path, name: str, random: Random) -> tuple[str, str
         os.chdir(here)
     ended = run_in_child(command, work, room / "streams")
     wrong = fault(ended)
-    if not wrong and snapshot(room / "around") != around:
-        wrong = "touched what is around"
+    wrong = wrong or touched(around, room / "around")
     if not wrong and any((room / "tmp").iterdir()):
         wrong = f"left {next((room / 'tmp').iterdir()).name} in the folder of temporary files"
     if not wrong and ended.code == 0 and set(POLICY) <= set(command):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from longlive_rag import LongLiveRAGPipeline
 from longlive_rag.presets.embeddings import encoder_id, read_embeddings, write_embeddings
-from tests.hostile.commands import Ended, fault, run_in_child
+from tests.hostile.commands import Ended, fault, run_here, run_in_child
 from tests.hostile.world import MAKE, WORDS
 from tests.layouts import peft_lora
 
@@ -179,6 +179,6 @@ def test_a_length_of_400_digits(tmp_path: Path, seconds: str) -> None:
 )
 def test_a_tokenizer_of_a_wrong_kind_is_no_traceback(model: Path, file: str, changes: dict[str, Any]) -> None:
     edit(model / "tokenizer" / file, **changes)
-    ended = run_in_child(MAKE, model.parent, model.parent)
+    ended = run_here(MAKE, model.parent)
     assert not fault(ended), ended
     assert ended.code in (0, 2)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -274,15 +273,3 @@ def damage(work: Path, name: str, random: Random) -> tuple[Command, str]:
     mutation(path, random)
     file = path.relative_to(work).as_posix()
     return tuple(file if word == "FILE" else word for word in command), f"{file}: {mutation.__name__}"
-
-
-def snapshot(folder: Path) -> dict[str, tuple[object, ...]]:
-    """What there is in a folder, down to the bytes."""
-    found: dict[str, tuple[object, ...]] = {}
-    for base, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            path = Path(base, name)
-            stat = path.lstat()
-            content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-            found[str(path.relative_to(folder))] = (stat.st_mode, stat.st_size, stat.st_mtime_ns, content)
-    return found
