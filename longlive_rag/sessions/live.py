@@ -53,6 +53,7 @@ class LiveTake:
         self._waited: dict[int, float] = {}
         self._cancelled = threading.Event()
         self._ended = False
+        self._unsaved = False  # a direction for later came or went
 
     # ---- from any thread ----
 
@@ -74,7 +75,30 @@ class LiveTake:
             block = self._block_for(at)
             self._prompts[block] = prompt
             self._told[block] = time.perf_counter()
+            self._unsaved = True
             return self._timeline.starts_at(block)
+
+    def withdraw(self, at: float) -> None:
+        """Take back a direction that has not taken over yet.
+
+        Args:
+            at: second at which it would.
+
+        Raises:
+            ValueError: if there is none, it has taken over, or the take has ended.
+        """
+        with self._lock:
+            block = self._block_for(at)
+            if self._prompts.pop(block, None) is None:
+                raise FieldError("at", at, "no direction takes over there", f"{at:g} s")
+            self._told.pop(block, None)
+            self._unsaved = True
+
+    @property
+    def asked(self) -> TakeRequest:
+        """What has been asked for so far, to the longest that it may last."""
+        with self._lock:
+            return self._request(self._start.seconds)
 
     def pin(self, span: Span) -> float:
         """Let memory bring back a span of seconds first, from the next block on; returns its second.
@@ -170,8 +194,9 @@ class LiveTake:
             told = any(self._timeline.cue_block(steer.seconds) == block for steer in self._steering)
             memory = directed_at(self._memory(), self._timeline, block) if block and told else None
             asked = self._request(self._start.seconds)
-        goes_on = block >= self._first_block  # not only made ready to go on
-        if self._take and goes_on and (prompt is not None or told):
+            goes_on = block >= self._first_block  # not only made ready to go on
+            news, self._unsaved = prompt is not None or told or self._unsaved, self._unsaved and not goes_on
+        if self._take and goes_on and news:
             self._take.update(asked, self._timeline)
         return Direction(None if prompt is None else [prompt], cue, memory)
 
