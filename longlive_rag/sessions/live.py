@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from backbone.errors import FieldError
 from longlive_rag.config import Cue, MemoryConfig, Span, Steering, SteerVerb, TakeRequest
@@ -116,6 +116,22 @@ class LiveTake:
         """
         return self._steer_span("exclude", span)
 
+    def unpin(self, span: Span) -> float:
+        """Let a pinned span be like any other from the next block on; returns its second.
+
+        Raises:
+            ValueError: if it isn't pinned, or the take has ended.
+        """
+        return self._release("pin", span)
+
+    def unexclude(self, span: Span) -> float:
+        """Let memory bring back an excluded span again, from the next block on; returns its second.
+
+        Raises:
+            ValueError: if it isn't excluded, or the take has ended.
+        """
+        return self._release("exclude", span)
+
     def establish(self, seconds: float, new_view: float | None = None) -> float:
         """Let memory keep first showings, from the next block on; returns its second.
 
@@ -217,6 +233,18 @@ class LiveTake:
                     f"take is at {format_timecode(second)}"
                 )
             return self._steer(Steering(second, verb, *span))
+
+    def _release(self, verb: Literal["pin", "exclude"], span: Span) -> float:
+        with self._lock:
+            second = self._timeline.starts_at(self._block_for(None))
+            memory = self._memory()
+            spans = getattr(memory.with_steering(memory.steering), verb)
+            if span not in spans:
+                said = ", ".join(f"{start:g}-{end:g}" for start, end in spans) or "none"
+                raise FieldError(
+                    verb, span, f"the spans that can be released are: {said}", f"{span[0]:g}-{span[1]:g} s"
+                )
+            return self._steer(Steering(second, "unpin" if verb == "pin" else "unexclude", *span))
 
     def _steer(self, steer: Steering) -> float:
         steering = [*self._steering, steer]

@@ -217,6 +217,15 @@ class TakeWriter:
         return self._claim.store
 
     @property
+    def selections(self) -> tuple[Selection, ...]:
+        """What the blocks until now brought back."""
+        return tuple(self._selections)
+
+    def snapshot(self) -> TakeRecord:
+        """The record as it would be written now."""
+        return self._record("running")
+
+    @property
     def frames_retrieved(self) -> int:
         """Past frames that were brought back, over all blocks until now."""
         return sum(len(selection.frames) for selection in self._selections)
