@@ -351,7 +351,8 @@ class TakeRequest:
             if not _is_text(prompt):
                 raise ValueError(f"{where} holds bytes that are no UTF-8 text: {prompt!a}")
             if not prompt.strip():
-                raise ValueError(f"{where} is empty; say what is to be seen, such as 'a red circle walks in a meadow'")
+                wanted = "say what is to be seen, such as 'a red circle walks in a meadow'"
+                raise FieldError("prompt", prompt, wanted, claim=f"{where} is empty")
         self._check_cues()
         self._check_spans()
 

@@ -21,10 +21,12 @@ class Window:
 
     Attributes:
         secret: of its session.
+        watches: the take that it shows; None where it hasn't said.
         events: those that it has not been sent yet, as JSON; None ends it.
     """
 
     secret: str
+    watches: str | None = None
     events: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(MAX_WAITING))
 
 
@@ -51,6 +53,10 @@ class Hub:
         window = Window(secret)
         self._windows.add(window)
         return window
+
+    def is_watched(self, take: str) -> bool:
+        """Whether a window shows a take, or may do so; from any thread."""
+        return any(window.watches in (None, take) for window in list(self._windows))
 
     def leave(self, window: Window) -> None:
         """It is closed."""

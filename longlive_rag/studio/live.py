@@ -323,7 +323,7 @@ class Room:
 
     def _keep_pace(self, stretch: Stretch, following: int) -> None:
         with self._changed:
-            while not stretch.stopped and self.blocks_ahead is not None:
+            while not stretch.stopped and self.blocks_ahead is not None and self._hub.is_watched(stretch.id):
                 second = self._playheads.get(stretch.id, 0.0)
                 frame = min(round(second * stretch.timeline.fps), stretch.timeline.pixel_frames - 1)
                 if following - stretch.timeline.block_at(frame) <= self.blocks_ahead:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from backbone.errors import FieldError
-from longlive_rag.config import PARTS, TakeRequest
+from longlive_rag.config import PARTS, Cue, TakeRequest
 from longlive_rag.documents import parse, refuse_unknown
 from longlive_rag.environment import plugins
 from longlive_rag.generation.cues import Schedule
@@ -108,7 +108,8 @@ def new_order(
         specs.append(f"{takes.folder(span.take)}@{start}-{end}")
     if specs:
         settings["memory_remember"] = tuple(specs)
-    schedule = Schedule(message.prompt, (), message.seconds)
+    cues = tuple(Cue(cue.seconds, cue.prompt) for cue in message.cues)
+    schedule = Schedule(message.prompt, cues, message.seconds)
     picture = str(start_image) if start_image is not None else None
     request = build_request(preset, schedule, message.seed, settings, picture)
     return _from_request(request, preset, takes)
@@ -207,12 +208,13 @@ def extended_by(message: schema.Extend) -> Make:
 # ---- made again, by hand ----
 
 
-def command_of(record: TakeRecord, name: str, parent: str | None) -> str:
+def command_of(record: TakeRecord, name: str, parent: str | None, preset: Preset | None) -> str:
     """The command that makes a take again.
 
     Args:
         name: of the take, as the user's shell knows it.
         parent: of the take that it was branched from.
+        preset: of its backbone, if it is here: what it says need not be said.
     """
     request = record.request
     if request.reseeds and parent is not None:
@@ -224,16 +226,17 @@ def command_of(record: TakeRecord, name: str, parent: str | None) -> str:
     parts = ["generate", "--cues", name, "-o", f"{name}-again", "--seed", str(request.seed)]
     parts += ["--backbone", record.run.backbone] if Path(record.run.backbone).name == record.run.backbone else []
     parts += ["--start-image", f"{name}/{START_IMAGE}"] if request.start_image is not None else []
-    return shlex.join(["longlive-rag", *parts, *_flags(request)])
+    return shlex.join(["longlive-rag", *parts, *_flags(request, preset)])
 
 
-def _flags(request: TakeRequest) -> list[str]:
-    """Options for every setting that isn't the code's own default; those of the preset are named once more."""
+def _flags(request: TakeRequest, preset: Preset | None) -> list[str]:
+    """Options for every setting that isn't the default."""
     flags = []
     for setting in OFFERED.values():
         knob, part = setting.knob, getattr(request, setting.part)
         value = getattr(part, knob.name)
-        if value == knob.default or knob.repeats or (knob.needs_memory and not request.memory.enabled):
+        default = knob.default if preset is None else getattr(getattr(preset, setting.part), knob.name)
+        if value == default or knob.repeats or (knob.needs_memory and not request.memory.enabled):
             continue
         if knob.type is bool:
             flags.append(knob.flag if value else knob.flag.replace("--", "--no-", 1))

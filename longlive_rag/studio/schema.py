@@ -263,6 +263,13 @@ class RememberMessage(Message):
     end: Annotated[Second, Field(alias="to")]
 
 
+class CueMessage(Message):
+    """A prompt that takes over from the start on the plan."""
+
+    seconds: Second
+    prompt: Words
+
+
 class NewTakeMessage(Message):
     """A take to be begun."""
 
@@ -272,6 +279,7 @@ class NewTakeMessage(Message):
     backbone: str | None = None
     memory: bool | None = None
     start_image: Id | None = None
+    cues: list[CueMessage] = []
     remember: list[RememberMessage] = []
     settings: dict[str, Any] = {}
 

@@ -157,7 +157,7 @@ def _with_headers(send: Send, path: str) -> Send:
     async def with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             given = {name.lower() for name, _ in message["headers"]}
-            ours = dict(HEADERS) if not path.startswith("/api") else {**HEADERS, "cache-control": "no-store"}
+            ours = {**HEADERS, "cache-control": "no-store" if path.startswith("/api") else "no-cache"}
             new = [(name.encode(), value.encode()) for name, value in ours.items() if name.encode() not in given]
             message = {**message, "headers": [*message["headers"], *new]}
         await send(message)

@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,16 @@ from pydantic import ValidationError
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.routing import WebSocketRoute
 
 from backbone.errors import FieldError
 from backbone.text import unknown_words
 from longlive_rag.environment import plugins
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, Preset, load_preset
 from longlive_rag.rights.policy import LicenseError
+from longlive_rag.sessions.making import reason_of
 from longlive_rag.studio import orders, schema
-from longlive_rag.studio.events import DirectedElsewhereError, Director, Hub
+from longlive_rag.studio.events import DirectedElsewhereError, Director, Hub, Window
 from longlive_rag.studio.exports import drift_of, write_export
 from longlive_rag.studio.library import (
     Takes,
@@ -159,7 +162,9 @@ class Studio:
             memory=memory,
             admitted=[span for span in record.memory.admitted] if record.memory.admitted is not None else None,
             history=history_of(record),
-            command=orders.command_of(record, name, f"{self.root.name}/{parent}" if parent else None),
+            command=orders.command_of(
+                record, name, f"{self.root.name}/{parent}" if parent else None, self.presets.get(facts.backbone)
+            ),
             python=orders.python_of(record, name),
         )
 
@@ -335,6 +340,7 @@ class Studio:
 
     def _cues_changed(self, stretch: Stretch, answer: schema.Message) -> schema.Message:
         self.hub.say(schema.CuesEvent(take=stretch.id, cues=stretch.cues()))
+        self.room.say_facts(stretch)
         return answer
 
     def _look_at_words(self, stretch: Stretch, prompt: str) -> None:
@@ -413,7 +419,7 @@ def build_app(studio: Studio, port: int) -> Guard:
     _add_errors(app, studio)
     _add_reading(app, studio)
     _add_doing(app, studio)
-    app.add_api_websocket_route(EVENTS, lambda socket: _events(studio, socket))
+    app.router.routes.append(WebSocketRoute(EVENTS, partial(_events, studio)))
     if (PAGE / "index.html").is_file():
         app.mount("/", StaticFiles(directory=PAGE, html=True, follow_symlink=False))
     else:
@@ -559,7 +565,7 @@ def _add_errors(app: FastAPI, studio: Studio) -> None:
     app.add_exception_handler(ValidationError, bad_message)
     app.add_exception_handler(LicenseError, lambda _, error: answer(422, str(error)))
     app.add_exception_handler(ValueError, bad_value)
-    app.add_exception_handler(OSError, lambda _, error: answer(500, str(getattr(error, "strerror", None) or error)))
+    app.add_exception_handler(OSError, lambda _, error: answer(500, reason_of(error)))
     app.add_exception_handler(HTTPException, lambda _, error: answer(error.status_code, str(error.detail)))  # type: ignore[attr-defined]
     app.add_exception_handler(Exception, lambda _, error: answer(500, "the studio failed here; its terminal says why"))
 
@@ -587,7 +593,7 @@ async def _events(studio: Studio, socket: WebSocket) -> None:
         while True:
             text = await socket.receive_text()
             if len(text) <= MAX_EVENT_BYTES:
-                await _hear(studio, secret, text)
+                await _hear(studio, window, text)
     except (WebSocketDisconnect, RuntimeError):
         pass
     finally:
@@ -610,17 +616,18 @@ async def _send(socket: WebSocket, events: asyncio.Queue[str | None]) -> None:
         await socket.close(1013)
 
 
-async def _hear(studio: Studio, secret: str, text: str) -> None:
+async def _hear(studio: Studio, window: Window, text: str) -> None:
     try:
         message = FROM_PAGE.validate_json(text)
     except ValidationError:
         return
+    window.watches = message.take
     if isinstance(message, schema.Playhead):
-        if not studio.director.is_other(secret):
+        if not studio.director.is_other(window.secret):
             await run_in_threadpool(studio.room.playhead, message.take, message.seconds)
     elif message.type == "direct_lock":
         with suppress(DirectedElsewhereError):
-            studio.director.claim(secret)
+            studio.director.claim(window.secret)
 
 
 async def _watch(studio: Studio) -> None:
