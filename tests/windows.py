@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -68,6 +69,17 @@ class Window:
             inside = event.get("take") if isinstance(event.get("take"), dict) else event
             if event["type"] == kind and all(inside.get(name, event.get(name)) == v for name, v in facts.items()):
                 return event
+
+    def silent(self, seconds: float = 1.5) -> bool:
+        """Whether no block comes for some time."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            try:
+                if self.events.get(timeout=left)["type"] == "block":
+                    return False
+            except queue.Empty:
+                return True
+        return True
 
     def block(self, number: int) -> dict[str, Any]:
         """The event of a block."""

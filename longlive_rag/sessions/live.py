@@ -32,14 +32,22 @@ class LiveTake:
             replaced by directions at their blocks.
         take: writes it to disk and keeps what was asked for on its record; None keeps nothing. One that holds blocks
             already (of the same request) is gone on with.
+        keeps_length: a take that ends early stays on its record as it was asked for, so that it can be resumed; else it
+            was asked to be as long as it is.
 
     Raises:
         ValueError: if the request can't be met.
     """
 
-    def __init__(self, pipe: LongLiveRAGPipeline, request: TakeRequest, take: TakeWriter | None = None) -> None:
+    def __init__(
+        self,
+        pipe: LongLiveRAGPipeline,
+        request: TakeRequest,
+        take: TakeWriter | None = None,
+        keeps_length: bool = False,
+    ) -> None:
         pipe.check(request)
-        self._pipe, self._take = pipe, take
+        self._pipe, self._take, self._keeps_length = pipe, take, keeps_length
         self._start = request
         self._timeline = pipe.timeline(request)
         self._lock = threading.Lock()
@@ -198,7 +206,7 @@ class LiveTake:
                 self._ended = True
             stream.close()  # type: ignore[attr-defined]  # a generator
             if self._take and self._made_frames:
-                request = self.request
+                request = self.asked if self._keeps_length else self.request
                 self._take.update(request, self._pipe.timeline(request))
 
     def _directions(self, block: int) -> Direction:

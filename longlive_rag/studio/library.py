@@ -75,6 +75,12 @@ class Takes:
                     continue
         return found
 
+    @property
+    def ids(self) -> set[str]:
+        """All that were given out."""
+        with self._lock:
+            return set(self._folders)
+
     def id_of(self, folder: Path) -> str:
         """The id of a take's folder; a new one for a folder that has none yet."""
         with self._lock:

@@ -78,7 +78,7 @@ class Stretch:
     def __init__(self, take: str, order: Order, job: TakeJob, film: LiveFilm) -> None:
         self.id, self.folder, self.waits = take, order.folder, order.waits
         self.job, self.film = job, film
-        self.live = LiveTake(job.pipe, job.request, job.writer)
+        self.live = LiveTake(job.pipe, job.request, job.writer, keeps_length=True)
         self.timeline = job.pipe.timeline(job.request)
         self.first_block = job.writer.blocks  # that is new
         self.blocks = film.kept  # that can be fetched
@@ -230,8 +230,9 @@ class Room:
 
     def _run(self) -> None:
         while (order := self._orders.get()) is not None:
+            made: list[Stretch] = []
             try:
-                self._play(order)
+                self._play(order, made)
             except BaseException as error:  # whatever a take runs into, the studio goes on
                 traceback.print_exc(file=sys.stderr)
                 self._hub.say(schema.ErrorEvent(take=None, message=reason_of(error)))
@@ -239,8 +240,11 @@ class Room:
                     order.ready.set_exception(ValueError(reason_of(error)))
             with self._changed:
                 self._waiting -= 1
+                self._current = None
+            for stretch in made:
+                self._say_ended(stretch)
 
-    def _play(self, order: Order) -> None:
+    def _play(self, order: Order, made: list[Stretch]) -> None:
         notes: list[str] = []
         with ExitStack() as held:
             try:
@@ -249,6 +253,7 @@ class Room:
             except Exception as error:
                 order.ready.set_exception(error)
                 return
+            made.append(stretch)
             for sentence in notes:
                 self._hub.say(schema.NoteEvent(take=stretch.id, message=sentence))
             try:
@@ -256,8 +261,8 @@ class Room:
             except TakeEnded as ended:
                 self._hub.say(schema.ErrorEvent(take=stretch.id, message=f"{order.folder.name}: {ended.reason}"))
                 self._free_memory()
-            finally:
-                self._ended(stretch)
+            with suppress(Exception):  # nothing was finished, or it was deleted
+                self._takes.keep_film(stretch.id, stretch.film.stamps)
 
     def _pipe(self, preset: Preset, dtype: str, policy: str) -> LongLiveRAGPipeline | None:
         key = (preset.folder, dtype, policy)
@@ -289,7 +294,7 @@ class Room:
         return stretch
 
     def _make(self, stretch: Stretch, order: Order) -> None:
-        writer, live = stretch.job.writer, stretch.live
+        writer = stretch.job.writer
         with ending_well(writer):
             with self._changed:
                 self._current = stretch
@@ -298,8 +303,6 @@ class Room:
             self.say_facts(stretch)
             self._make_blocks(stretch)
             unfinished = stretch.stopped and stretch.blocks < stretch.timeline.blocks
-            if unfinished:  # it can be gone on with as it was asked for
-                writer.update(live.asked, stretch.timeline)
             record = writer.finish("interrupted" if unfinished else "finished")
         check_finished(record, writer.folder)
 
@@ -358,14 +361,10 @@ class Room:
         if block.cue is not None:
             self._hub.say(schema.CuesEvent(take=stretch.id, cues=stretch.cues()))
 
-    def _ended(self, stretch: Stretch) -> None:
-        with suppress(Exception):  # nothing was finished, or it was deleted
-            self._takes.keep_film(stretch.id, stretch.film.stamps)
-        with self._changed:
-            self._current = None
+    def _say_ended(self, stretch: Stretch) -> None:
         try:
             self._hub.say(schema.TakeEvent(take=self._takes.facts(stretch.id)))
-        except Exception:
+        except Exception:  # nothing was finished, or it was deleted
             self._hub.say(schema.GoneEvent(take=stretch.id))
 
     def say_facts(self, stretch: Stretch) -> None:

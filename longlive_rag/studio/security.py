@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MIB = 2**20
@@ -165,10 +166,6 @@ def _with_headers(send: Send, path: str) -> Send:
     return with_headers
 
 
-class TooLargeError(Exception):
-    """A body is larger than it said, or than it may be."""
-
-
 def _limited(receive: Receive, limit: int) -> Receive:
     count = 0
 
@@ -177,7 +174,7 @@ def _limited(receive: Receive, limit: int) -> Receive:
         message = await receive()
         count += len(message.get("body", b""))
         if count > limit:
-            raise TooLargeError
+            raise HTTPException(413, f"a request may have at most {limit // MIB} MiB")
         return message
 
     return limited

@@ -102,7 +102,7 @@ class DiskFilm:
         count = len(keys) if frames is None else min(frames, len(keys))
         self.timeline = Timeline(count, timeline.fps, timeline.frames_per_block, timeline.temporal_factor)
         blocks = self.timeline.blocks if count else 0
-        new = secrets.token_urlsafe(8)
+        new = secrets.token_hex(6)
         self.stamps = [*stamps[:blocks], *[new] * (blocks - len(stamps))]
         self.keys = [keys[self.timeline.pixels_of(block).start] for block in range(blocks)]
 
@@ -164,7 +164,7 @@ class LiveFilm:
         if self.before is not None:
             self.stamps, self.keys = self.before.stamps[: self.kept], self.before.keys[: self.kept]
             self.mime = self.before.mime
-        self._new = secrets.token_urlsafe(8)
+        self._new = secrets.token_hex(6)
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as this
         self._places: list[tuple[int, int]] = []  # where each block lies in the file, and its bytes
         self._end = 0

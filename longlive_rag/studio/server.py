@@ -48,7 +48,7 @@ from longlive_rag.studio.library import (
 from longlive_rag.studio.live import BusyError, NotLiveError, Open, Order, Room, Stretch, live_facts
 from longlive_rag.studio.pictures import Pictures
 from longlive_rag.studio.schema import COMMANDS, FROM_PAGE
-from longlive_rag.studio.security import EVENTS, UPLOADS, Guard, Sessions, TooLargeError, bearer, error_body
+from longlive_rag.studio.security import EVENTS, UPLOADS, Guard, Sessions, bearer, error_body
 from longlive_rag.studio.segments import VP9_MIME, DiskFilm, LiveFilm
 from longlive_rag.takes.folder import RECORD, VIDEO
 from longlive_rag.takes.record import TakeRecord
@@ -556,7 +556,6 @@ def _add_errors(app: FastAPI, studio: Studio) -> None:
             409,
             "the studio is directed from another window; take over, or wait until it is closed",
         ),
-        TooLargeError: (413, "the request is too large"),
     }
     for kind, (status, message) in constant.items():
         app.add_exception_handler(kind, _saying(answer, status, message))
@@ -632,7 +631,7 @@ async def _hear(studio: Studio, window: Window, text: str) -> None:
 
 async def _watch(studio: Studio) -> None:
     """Says what changes in the folder of takes, whoever changes it."""
-    seen = await run_in_threadpool(studio.takes.scan)
+    seen, gone = await run_in_threadpool(studio.takes.scan), set[str]()
     while True:
         await asyncio.sleep(SCAN_SECONDS)
         now = await run_in_threadpool(studio.takes.scan)
@@ -641,6 +640,8 @@ async def _watch(studio: Studio) -> None:
             if seen.get(take) != now[take] and (live is None or live.id != take):
                 for facts in await run_in_threadpool(studio.takes.all_facts, [take]):
                     studio.hub.say(schema.TakeEvent(take=facts))
-        for take in seen.keys() - now.keys():
+        gone -= now.keys()
+        for take in studio.takes.ids - now.keys() - gone - ({live.id} if live is not None else set()):
             studio.hub.say(schema.GoneEvent(take=take))
+            gone.add(take)
         seen = now

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import queue
 import shutil
 from pathlib import Path
 
@@ -83,15 +82,13 @@ def test_directions_take_over_and_the_take_can_be_made_again(studio, window, pip
 def test_the_pace_follows_the_playhead(studio, window):
     studio.room.set_pace(2)
     take = window.begin(9.0)
-    window.block(1)
-    with pytest.raises(queue.Empty):
-        window.events.get(timeout=1.5)
-    window.say(type="playhead", take=take, seconds=1.5)
-    window.block(3)
-    with pytest.raises(queue.Empty):
-        window.events.get(timeout=1.5)
-    window.say(type="playhead", take=take, seconds=9.0)
-    assert window.ended(take)["blocks"] == 12
+    window.block(2)
+    assert window.silent()
+    window.say(type="playhead", take=take, seconds=1.5)  # in block 2
+    window.block(4)
+    assert window.silent()
+    window.say(type="watch", take="another")  # nobody looks: it needs not wait
+    assert window.ended(take)["blocks"] == 13
 
 
 def test_undo_keeps_what_was_made_and_waits(studio, window):
@@ -127,7 +124,7 @@ def test_stopped_resumed_extended_branched_and_its_twin(studio, window, pipe):
     assert np.array_equal(again, latents_of(folder_of(studio, take)))
     assert "as long as was asked for" in window.do(take, do="resume").json()["error"]["message"]
     assert window.do(take, do="extend", seconds=2.0, prompt=OTHER).json()["id"] == take
-    assert window.ended(take)["made_seconds"] == 7.0
+    window.until("take", id=take, status="finished", made_seconds=7.0)
     branch = window.do(take, do="branch", block=3, seed=9).json()["id"]
     window.ended(branch)
     assert np.array_equal(latents_of(folder_of(studio, branch))[:9], latents_of(folder_of(studio, take))[:9])
