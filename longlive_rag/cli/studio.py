@@ -12,7 +12,12 @@ from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--takes", type=click.Path(path_type=Path), default=Path("takes"), show_default=True, help="Folder of takes."
+    "--takes",
+    type=click.Path(path_type=Path),
+    default=Path("takes"),
+    metavar="FOLDER",
+    show_default=True,
+    help="Folder of takes.",
 )
 @click.option(
     "--backbone",
@@ -22,7 +27,9 @@ from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE
     help=f"A known name ({', '.join(BUILT_IN)}) or a pipeline folder; repeat for more, the first is the default.  "
     f"[default: {DEFAULT_BACKBONE}]",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=8160, show_default=True, help="0 is any free one.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8160, metavar="N", show_default=True, help="0 is any free one."
+)
 @click.option("--no-browser", is_flag=True, help="Print the address and open nothing.")
 def studio(takes: Path, backbones: tuple[str, ...], port: int, no_browser: bool) -> None:
     """Direct takes in a browser: watch, scrub, remember, branch, compare.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from longlive_rag.media.pictures import runs
 from longlive_rag.presets.preset import Preset
 from longlive_rag.sessions.live import LiveTake
 from longlive_rag.sessions.making import TakeEnded, TakeJob, check_finished, ending_well, reason_of
@@ -105,6 +106,15 @@ class Stretch:
     def forget(self, second: float) -> None:
         """A planned direction is withdrawn."""
         self._planned.pop(self.timeline.cue_block(second), None)
+
+    def admitted(self) -> list[tuple[int, int]] | None:
+        """Latent frames in memory, the sink apart, each (first, after the last); None without memory."""
+        context = self.job.request.context
+        if not context.memory_frames:
+            return None
+        before = self.record.memory.admitted or ()
+        frames = {frame for span in before for frame in range(*span)} | set(self.entered)
+        return runs(sorted(frame for frame in frames if frame >= context.sink_frames))
 
     def cues(self) -> list[schema.CueFacts]:
         """All cues; those that can still be changed have an id."""
@@ -298,6 +308,8 @@ class Room:
         with ending_well(writer):
             with self._changed:
                 self._current = stretch
+                if self._closed:
+                    self._stop(stretch)
             order.ready.set_result(stretch.id)
             self._hub.say(schema.CutEvent(take=stretch.id, blocks=stretch.blocks))
             self.say_facts(stretch)

@@ -103,7 +103,7 @@ class Studio:
         self.uploads: dict[str, Path] = {}
         self._drifts: dict[tuple[Any, ...], schema.DriftFacts] = {}
         self._tokenizers: dict[str, Any] = {}
-        self._lock = threading.Lock()
+        self._lock, self._measuring = threading.Lock(), threading.Lock()
 
     def close(self) -> None:
         """End what is being made; what was finished is kept."""
@@ -137,8 +137,12 @@ class Studio:
             record = live.record.model_copy(update={"request": live.live.asked})
             cues, memory = live.cues(), [live.memory[block] for block in sorted(live.memory)]
             film: DiskFilm | LiveFilm | None = live.film
+            admitted = live.admitted()
         else:
             record, film = self.takes.record(take), self._film(take)
+            admitted = None if record.memory.admitted is None else list(record.memory.admitted)
+            unknown = [word for cue in record.cues for word in self._unknown(facts.backbone, cue.prompt)]
+            facts.unknown_words = list(dict.fromkeys([*facts.unknown_words, *unknown]))
             cues = [
                 schema.CueFacts(
                     number=cue.cue, seconds=cue.seconds, prompt=cue.prompt, reached=cue.reached, planned_id=None
@@ -160,7 +164,7 @@ class Studio:
             ],
             segments=segments_of(take, film, facts.blocks) if film is not None else [],
             memory=memory,
-            admitted=[span for span in record.memory.admitted] if record.memory.admitted is not None else None,
+            admitted=admitted,
             history=history_of(record),
             command=orders.command_of(
                 record, name, f"{self.root.name}/{parent}" if parent else None, self.presets.get(facts.backbone)
@@ -195,7 +199,7 @@ class Studio:
         """Drift of a finished take, measured once."""
         folder = self.takes.folder(take)
         key = (take, embedder, stamp_of(folder / RECORD))
-        with self._lock:
+        with self._measuring:
             if key not in self._drifts:
                 self._drifts[key] = drift_of(folder, embedder)
             return self._drifts[key]
@@ -359,6 +363,9 @@ class Studio:
 
                 self._tokenizers[backbone] = AutoTokenizer.from_pretrained(preset.folder / "tokenizer")
         return unknown_words(self._tokenizers[backbone], prompt)
+
+    def _unknown(self, backbone: str, prompt: str) -> list[str]:
+        return self.words(backbone, prompt) if backbone in self.presets else []
 
     def take_in(self, data: bytes) -> schema.UploadFacts:
         """A picture, decoded and encoded again.

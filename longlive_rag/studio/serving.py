@@ -6,6 +6,7 @@ import socket
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -47,4 +48,5 @@ def serve(takes: Path, backbones: Sequence[str], port: int, say: Callable[[str],
         say(address)
         if browser:
             threading.Timer(1.0, webbrowser.open, [address]).start()
-        uvicorn.Server(config).run(sockets=[listening])
+        with suppress(KeyboardInterrupt):  # it comes again when everything is ended
+            uvicorn.Server(config).run(sockets=[listening])
