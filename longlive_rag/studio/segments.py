@@ -97,8 +97,9 @@ class DiskFilm:
         check_plain(video)
         self._video = video
         with av.open(str(video)) as container:
-            keys = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
-            self.mime = mime_of(container.streams.video[0])
+            stream = _picture_of(container)
+            keys = [packet.is_keyframe for packet in container.demux(stream) if packet.size]
+            self.mime = mime_of(stream)
         count = len(keys) if frames is None else min(frames, len(keys))
         self.timeline = Timeline(count, timeline.fps, timeline.frames_per_block, timeline.temporal_factor)
         blocks = self.timeline.blocks if count else 0
@@ -112,11 +113,17 @@ class DiskFilm:
         check_plain(self._video)
         for seek in (True, False):  # a file without an index is read from its beginning
             with av.open(str(self._video)) as container:
-                stream = container.streams.video[0]
+                stream = _picture_of(container)
                 packets = _packets_between(container, stream, frames, seek)
                 if len(packets) == len(frames):
                     return wrapped(stream, packets, frames.start, self.timeline.fps)
         raise OSError(f"{self._video} is not what it was")
+
+
+def _picture_of(container: Any) -> Any:
+    if not container.streams.video:
+        raise OSError(f"{container.name} holds no video")
+    return container.streams.video[0]
 
 
 def _packets_between(container: Any, stream: Any, frames: range, seek: bool) -> list[Packet]:

@@ -548,9 +548,11 @@ def _add_errors(app: FastAPI, studio: Studio) -> None:
 
     def bad_message(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError | ValidationError)
-        fields = []
+        fields: list[dict[str, Any]] = []
+        skipped = 1 if isinstance(error, ValidationError) else 0  # which kind of command it is
         for each in error.errors():
-            place = [str(part) for part in each["loc"] if part not in ("body", "query", "path")]
+            parts = each["loc"][skipped:] if len(each["loc"]) > 1 else each["loc"]
+            place = [str(part) for part in parts if part not in ("body", "query", "path")]
             name = ".".join(place) or "it"
             wanted = each["msg"].replace("Input should be", "it should be")
             fields.append({"field": name, "value": None, "wanted": wanted, "message": f"{name}: {wanted}"})

@@ -148,7 +148,12 @@ def test_new_takes_say_what_is_wrong_at_their_fields(window):
     assert fields(settings={"context_window_frames": "many"}) == ["window_frames"]
     assert fields(settings={"memory_remember": ["/etc"]}) == ["memory_remember"]
     assert fields(start_image="nothing") == ["start_image"]
+    assert fields(cues=[{"seconds": 9.0, "prompt": OTHER}]) == []  # a cue past the end: a sentence
     assert window.get("/api/takes").json()["takes"] == []
+    bad = window.do("x", do="direct", prompt=3)
+    assert bad.json()["error"]["fields"][0]["field"] == "prompt"
+    assert window.do("x", do="dance").status_code == 422
+    assert window.do("x", do="stop").status_code == 409
 
 
 def test_a_picture_and_another_takes_frames_begin_a_take(studio, window):
