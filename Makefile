@@ -1,4 +1,5 @@
 # make demo   a 30 s take with two cues, in takes/demo
+# make studio the studio, in a browser
 # make test   all tests
 # Each sets up its own virtual environment first; the second time that costs nothing.
 
@@ -12,10 +13,10 @@ READY := $(VENV)/ready
 WHEEL_VENV := build/wheel-test/venv
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test coverage docs check wheel wheel-test clean
+.PHONY: help install demo studio test coverage docs check wheel wheel-test clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -3
+	@sed -n 's/^# //p' Makefile | head -4
 
 install: $(READY)
 
@@ -31,6 +32,9 @@ demo: $(READY)
 	$(BIN)/longlive-rag generate "a blue square stands in a desert" --seconds 30 -o $(DEMO) --overwrite \
 	  --cue 8 "a blue square leaves in a desert" --cue 20 "a blue square returns in a desert" \
 	  --seed 1
+
+studio: $(READY)
+	$(BIN)/longlive-rag studio
 
 # Two processes, one thread each: most tests are too small to share among threads.
 test: $(READY)

@@ -17,8 +17,8 @@ from typing import Any
 import click
 
 from longlive_rag.cli.main import cli
-from longlive_rag.cli.settings import SETTINGS
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
+from longlive_rag.sessions.asking import SETTINGS
 
 DOCS = Path(__file__).parent
 TABLE = re.compile(

@@ -16,7 +16,7 @@ from retrieval.budgets import PageBudgets, PagePrecision
 Span = tuple[float, float]  # from and to, in seconds
 StalePages = Literal["remake", "keep"]
 EncoderKind = Literal["autoencoder", "mean_pool"]
-SteerVerb = Literal["pin", "exclude", "establish"]
+SteerVerb = Literal["pin", "exclude", "establish", "unpin", "unexclude"]
 CheckpointMode = Literal["exact", "light"]
 
 NEW_VIEW = 0.95
@@ -44,8 +44,9 @@ class Steering:
 
     Attributes:
         seconds: of the take; it holds from the next block on.
-        verb: `pin` or `exclude` a span, or `establish`, which sets what memory admits.
-        start, end: the span that is pinned or excluded, in seconds; 0 for `establish`.
+        verb: `pin` or `exclude` a span, `unpin` or `unexclude` it again, or `establish`, which sets what memory
+            admits.
+        start, end: the span, in seconds; 0 for `establish`.
         establish, new_view: for `establish`, as in `MemoryConfig`; `new_view` None leaves it as it is.
 
     Raises:
@@ -194,11 +195,15 @@ class MemoryConfig:
 
     def with_steering(self, steering: Iterable[Steering]) -> MemoryConfig:
         """As it is once `steering` holds: its spans among the pinned and excluded ones, and what admits last."""
-        spans: dict[SteerVerb, list[Span]] = {"pin": list(self.pin), "exclude": list(self.exclude)}
+        spans: dict[str, list[Span]] = {"pin": list(self.pin), "exclude": list(self.exclude)}
         establish, new_view = self.establish, self.new_view
         for steer in sorted(steering, key=lambda steer: steer.seconds):
-            if steer.is_span:
-                spans[steer.verb].append((steer.start, steer.end))
+            span = (steer.start, steer.end)
+            if steer.verb in spans:
+                spans[steer.verb].append(span)
+            elif steer.is_span:
+                kept = steer.verb.removeprefix("un")
+                spans[kept] = [each for each in spans[kept] if each != span]
             else:
                 establish, new_view = steer.establish, new_view if steer.new_view is None else steer.new_view
         pin, exclude = tuple(spans["pin"]), tuple(spans["exclude"])
@@ -346,7 +351,8 @@ class TakeRequest:
             if not _is_text(prompt):
                 raise ValueError(f"{where} holds bytes that are no UTF-8 text: {prompt!a}")
             if not prompt.strip():
-                raise ValueError(f"{where} is empty; say what is to be seen, such as 'a red circle walks in a meadow'")
+                wanted = "say what is to be seen, such as 'a red circle walks in a meadow'"
+                raise FieldError("prompt", prompt, wanted, claim=f"{where} is empty")
         self._check_cues()
         self._check_spans()
 

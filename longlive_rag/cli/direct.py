@@ -13,14 +13,13 @@ from longlive_rag.cli.making import note, report
 from longlive_rag.cli.settings import (
     DEVICE,
     FLAGS,
-    SETTINGS,
     CueSource,
-    build_request,
     build_schedule,
     with_rights,
     with_settings,
 )
 from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
+from longlive_rag.sessions.asking import SETTINGS, build_request
 
 if TYPE_CHECKING:
     from longlive_rag.sessions.directed_take import DirectedTake

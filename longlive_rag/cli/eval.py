@@ -14,8 +14,9 @@ import click
 from backbone.errors import FieldError
 from backbone.knobs import Knob
 from longlive_rag.cli.errors import Failed, Stopped, check_writable, refuse_bad_input
-from longlive_rag.cli.settings import FLAGS, SETTINGS, Steps, now, option_type
+from longlive_rag.cli.settings import FLAGS, Steps, now, option_type
 from longlive_rag.presets.preset import DEFAULT_BACKBONE
+from longlive_rag.sessions.asking import SETTINGS
 from longlive_rag.sessions.opening import quiet_libraries
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from longlive_rag.cli.settings import (
     FLAGS,
     SEED,
     CueSource,
-    build_request,
     build_schedule,
     with_checkpoints,
     with_cue_files,
@@ -26,6 +25,7 @@ from longlive_rag.cli.settings import (
 )
 from longlive_rag.config import CheckpointConfig, CheckpointMode
 from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
+from longlive_rag.sessions.asking import build_request
 from longlive_rag.sessions.opening import Codec, DType
 
 

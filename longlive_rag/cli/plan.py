@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import DTYPE, FLAGS, Gibibytes, build_request, with_checkpoints, with_settings
+from longlive_rag.cli.settings import DTYPE, FLAGS, Gibibytes, with_checkpoints, with_settings
 from longlive_rag.config import CheckpointConfig, CheckpointMode
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, preset_to_plan_with
+from longlive_rag.sessions.asking import build_request
 
 if TYPE_CHECKING:
     from longlive_rag.config import TakeRequest

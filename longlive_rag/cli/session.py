@@ -110,7 +110,7 @@ class Session:
             if not steer.is_span:
                 second = live.establish(steer.establish, steer.new_view)
             else:
-                second = (live.pin if verb == "pin" else live.exclude)((steer.start, steer.end))
+                second = getattr(live, verb)((steer.start, steer.end))
             self.console.say(f"{format_timecode(second)}  {line}")
         elif verb == "branch":
             session.branch(words.strip())

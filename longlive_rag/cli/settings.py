@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from longlive_rag.config import PARTS, CheckpointConfig, Cue, MemoryConfig, Take
 from longlive_rag.config import Span as SpanOfSeconds
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.preset import Preset
+from longlive_rag.sessions.asking import SETTINGS
 from longlive_rag.sessions.opening import Opening
 from longlive_rag.timecode import parse_timecode
 from retrieval.budgets import PageBudgets, PagePrecision
@@ -80,20 +81,6 @@ class Switched(click.ParamType):
         return seconds
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A knob of one part of the request; left out, the backbone's preset stands."""
-
-    part: str
-    knob: Knob
-
-    @property
-    def key(self) -> str:
-        """Of the command's parameter."""
-        return f"{self.part}_{self.knob.name}"
-
-
-SETTINGS = tuple(Setting(part, knob) for part, config in PARTS.items() for knob in knobs_of(config).values())
 DEFAULT_SECONDS = 30.0
 POLICIES = ["any", "research", "commercial"]
 POLICY = click.option(
@@ -298,37 +285,3 @@ def _cue_seconds(number: int, at: str, fps: int) -> float:
 def page_budgets(gpu_gib: float, host_gib: float, page_precision: PagePrecision) -> PageBudgets:
     """What the options of `with_page_budgets` say."""
     return MemoryConfig(gpu_gib=gpu_gib, host_gib=host_gib, page_precision=page_precision).budgets
-
-
-def build_request(
-    preset: Preset,
-    schedule: Schedule,
-    seed: int,
-    settings: dict[str, Any],
-    start_image: str | None = None,
-) -> TakeRequest:
-    """The request: what the user said, and the preset for the rest.
-
-    Raises:
-        ValueError: naming the field, the value and what would be right.
-    """
-    changes: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
-    for setting in SETTINGS:
-        if settings.get(setting.key) not in (None, ()):
-            if setting.knob.needs_memory and settings.get("memory_enabled") is False:
-                raise ValueError(f"{setting.knob.flag} is given, but memory is off (--no-memory); drop one of them")
-            changes[setting.part][setting.knob.name] = settings[setting.key]
-    if not changes["memory"].get("enabled", preset.memory.enabled):
-        changes["context"]["memory_frames"] = 0
-    changes["memory"]["steering"] = schedule.steering
-    opens = changes["memory"].get("establish", preset.memory.establish)
-    if "new_view" in changes["memory"] and not opens and all(steer.is_span for steer in schedule.steering):
-        raise ValueError("--new-view is given, but memory admits every frame; add --establish SECONDS")
-    return TakeRequest(
-        prompt=schedule.prompt,
-        seconds=schedule.seconds,
-        cues=schedule.cues,
-        seed=seed,
-        start_image=start_image,
-        **{part: replace(getattr(preset, part), **changes[part]) for part in PARTS},
-    )

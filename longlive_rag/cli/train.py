@@ -10,9 +10,10 @@ import click
 
 from longlive_rag.cli.errors import Failed, Stopped, refuse_bad_input
 from longlive_rag.cli.making import note
-from longlive_rag.cli.settings import FLAGS, Steps, build_request
+from longlive_rag.cli.settings import FLAGS, Steps
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
+from longlive_rag.sessions.asking import build_request
 from longlive_rag.sessions.opening import DType
 
 FOLDER = click.Path(path_type=Path)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice, takewhile
@@ -38,6 +38,7 @@ FRAMES_AFTER_SYNC = 2
 KEEP_MARGIN = FRAMES_AFTER_SYNC + 1
 """What stands before a cut is safe on the disk when so many frames after it are."""
 TAGS = ("title", "comment", "description")
+OnPacket = Callable[[av.Packet, VideoStream], None]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class VideoWriter:
         label: words in the lower left corner of every frame; None for none.
         keyframe_every: frames from one keyframe to the next at most; default is two seconds' worth.
         sums: whether hashes are kept beside it, by which damage is found later; see `longlive_rag.media.sums`.
+        on_packet: called with every packet before it is written, and the stream of the file that it goes to.
         begin: (a video of the same kind, how many of its frames); they come first, without being encoded again, and
             must end at a cut. It may be the file itself, which then stays as it is until they are copied.
 
@@ -104,6 +106,7 @@ class VideoWriter:
         keyframe_every: int | None = None,
         sums: bool = False,
         begin: tuple[Path, int] | None = None,
+        on_packet: OnPacket | None = None,
     ) -> None:
         check_codec(codec)
         if (width * upscale) % 2 or (height * upscale) % 2:
@@ -114,7 +117,7 @@ class VideoWriter:
         self._label = None if label is None else CornerLabel(label, self.width, self.height)
         self._codec = CODECS[codec]
         self._keyframe_every = keyframe_every or SEGMENT_SECONDS * fps
-        self._sums = sums
+        self._sums, self._on_packet = sums, on_packet
         self._encoder: Any = None
         self._to_pixels, self._to_picture = VideoReformatter(), VideoReformatter()  # each keeps its filter's tables
         self._frames_encoded = 0
@@ -232,6 +235,8 @@ class VideoWriter:
         self._file.keep()
 
     def _mux(self, packet: av.Packet) -> None:
+        if self._on_packet is not None:
+            self._on_packet(packet, self._stream)
         packet.stream = self._stream
         self._container.mux(packet)
 

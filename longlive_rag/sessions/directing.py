@@ -62,7 +62,7 @@ def new_live_take(held: ExitStack, asked: NewTake, note: Note) -> DirectedTake:
     provenance = provenance_of(asked.preset, asked.labels)
     claim, _, _ = claim_new_take(asked)
     held.enter_context(claim)
-    pipe, run = open_backbone(asked.preset, asked.request, asked.opening, provenance, note)
+    pipe, run = open_backbone(asked.preset, asked.request, asked.opening, provenance, note, asked.pipe)
     return DirectedTake(pipe, run, provenance, asked.folder, asked.request, "generated", asked.checkpoints, claim)
 
 
@@ -82,7 +82,7 @@ def resumed_live_take(held: ExitStack, take: OpenTake, seconds: float, changes: 
     provenance = provenance_like(take, changes.license_policy)
     check_room(take.folder, request, timeline_of(request, take.preset), take, checkpoints)
     claim = held.enter_context(TakeClaim(take.folder, resume=True))
-    pipe, run = reopened(take, request, changes.device, changes.prompt_embeds, provenance, note)
+    pipe, run = reopened(take, request, changes, provenance, note)
     return DirectedTake(pipe, run, provenance, take.folder, request, "extended", checkpoints, claim)
 
 

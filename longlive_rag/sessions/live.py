@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from backbone.errors import FieldError
 from longlive_rag.config import Cue, MemoryConfig, Span, Steering, SteerVerb, TakeRequest
@@ -32,14 +32,22 @@ class LiveTake:
             replaced by directions at their blocks.
         take: writes it to disk and keeps what was asked for on its record; None keeps nothing. One that holds blocks
             already (of the same request) is resumed.
+        keeps_length: a take that ends early stays on its record as it was asked for, so that it can be resumed; else it
+            was asked to be as long as it is.
 
     Raises:
         ValueError: if the request can't be met.
     """
 
-    def __init__(self, pipe: LongLiveRAGPipeline, request: TakeRequest, take: TakeWriter | None = None) -> None:
+    def __init__(
+        self,
+        pipe: LongLiveRAGPipeline,
+        request: TakeRequest,
+        take: TakeWriter | None = None,
+        keeps_length: bool = False,
+    ) -> None:
         pipe.check(request)
-        self._pipe, self._take = pipe, take
+        self._pipe, self._take, self._keeps_length = pipe, take, keeps_length
         self._start = request
         self._timeline = pipe.timeline(request)
         self._lock = threading.Lock()
@@ -53,6 +61,7 @@ class LiveTake:
         self._waited: dict[int, float] = {}
         self._cancelled = threading.Event()
         self._ended = False
+        self._unsaved = False  # a direction for later came or went
 
     # ---- from any thread ----
 
@@ -74,7 +83,30 @@ class LiveTake:
             block = self._block_for(at)
             self._prompts[block] = prompt
             self._told[block] = time.perf_counter()
+            self._unsaved = True
             return self._timeline.starts_at(block)
+
+    def withdraw(self, at: float) -> None:
+        """Take back a direction that has not taken over yet.
+
+        Args:
+            at: second at which it would.
+
+        Raises:
+            ValueError: if there is none, it has taken over, or the take has ended.
+        """
+        with self._lock:
+            block = self._block_for(at)
+            if self._prompts.pop(block, None) is None:
+                raise FieldError("at", at, "no direction takes over there", f"{at:g} s")
+            self._told.pop(block, None)
+            self._unsaved = True
+
+    @property
+    def asked(self) -> TakeRequest:
+        """What has been asked for so far, to the longest that it may last."""
+        with self._lock:
+            return self._request(self._start.seconds)
 
     def pin(self, span: Span) -> float:
         """Let memory bring back a span of seconds first, from the next block on; returns its second.
@@ -91,6 +123,22 @@ class LiveTake:
             ValueError: if the span has not been made yet or is pinned, or the take has ended.
         """
         return self._steer_span("exclude", span)
+
+    def unpin(self, span: Span) -> float:
+        """Let a pinned span be like any other from the next block on; returns its second.
+
+        Raises:
+            ValueError: if it isn't pinned, or the take has ended.
+        """
+        return self._release("pin", span)
+
+    def unexclude(self, span: Span) -> float:
+        """Let memory bring back an excluded span again, from the next block on; returns its second.
+
+        Raises:
+            ValueError: if it isn't excluded, or the take has ended.
+        """
+        return self._release("exclude", span)
 
     def establish(self, seconds: float, new_view: float | None = None) -> float:
         """Let memory keep first showings, from the next block on; returns its second.
@@ -158,7 +206,7 @@ class LiveTake:
                 self._ended = True
             stream.close()  # type: ignore[attr-defined]  # a generator
             if self._take and self._made_frames:
-                request = self.request
+                request = self.asked if self._keeps_length else self.request
                 self._take.update(request, self._pipe.timeline(request))
 
     def _directions(self, block: int) -> Direction:
@@ -170,8 +218,9 @@ class LiveTake:
             told = any(self._timeline.cue_block(steer.seconds) == block for steer in self._steering)
             memory = directed_at(self._memory(), self._timeline, block) if block and told else None
             asked = self._request(self._start.seconds)
-        goes_on = block >= self._first_block  # not only made ready to go on
-        if self._take and goes_on and (prompt is not None or told):
+            goes_on = block >= self._first_block  # not only made ready to go on
+            news, self._unsaved = prompt is not None or told or self._unsaved, self._unsaved and not goes_on
+        if self._take and goes_on and news:
             self._take.update(asked, self._timeline)
         return Direction(None if prompt is None else [prompt], cue, memory)
 
@@ -192,6 +241,18 @@ class LiveTake:
                     f"take is at {format_timecode(second)}"
                 )
             return self._steer(Steering(second, verb, *span))
+
+    def _release(self, verb: Literal["pin", "exclude"], span: Span) -> float:
+        with self._lock:
+            second = self._timeline.starts_at(self._block_for(None))
+            memory = self._memory()
+            spans = getattr(memory.with_steering(memory.steering), verb)
+            if span not in spans:
+                said = ", ".join(f"{start:g}-{end:g}" for start, end in spans) or "none"
+                raise FieldError(
+                    verb, span, f"the spans that can be released are: {said}", f"{span[0]:g}-{span[1]:g} s"
+                )
+            return self._steer(Steering(second, "unpin" if verb == "pin" else "unexclude", *span))
 
     def _steer(self, steer: Steering) -> float:
         steering = [*self._steering, steer]

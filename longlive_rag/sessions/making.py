@@ -65,6 +65,7 @@ class NewTake:
         folder: where it goes.
         overwrite: whether it may replace a take that is there.
         opening, labels, checkpoints: see there.
+        pipe: the backbone, where it is loaded already.
     """
 
     preset: Preset
@@ -74,6 +75,7 @@ class NewTake:
     opening: Opening = field(default_factory=Opening)
     labels: Labels = field(default_factory=Labels)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    pipe: LongLiveRAGPipeline | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def new_take(asked: NewTake, note: Note) -> Iterator[TakeJob]:
             note(sentence)
         if picture is not None:
             note(f"start image: {picture.in_words}")
-        pipe, run = open_backbone(asked.preset, request, asked.opening, provenance, note)
+        pipe, run = open_backbone(asked.preset, request, asked.opening, provenance, note, asked.pipe)
         writer = TakeWriter(
             folder, request, timeline, run, checkpoint=asked.checkpoints, claim=claim, provenance=provenance
         )

@@ -80,9 +80,17 @@ def provenance_of(preset: Preset, labels: Labels) -> Provenance:
 
 
 def open_backbone(
-    preset: Preset, request: TakeRequest, opening: Opening, provenance: Provenance, note: Note
+    preset: Preset,
+    request: TakeRequest,
+    opening: Opening,
+    provenance: Provenance,
+    note: Note,
+    pipe: LongLiveRAGPipeline | None = None,
 ) -> tuple[LongLiveRAGPipeline, TakeRun]:
     """Load a backbone and let it look at a request; notes the words that it has never read.
+
+    Args:
+        pipe: the backbone, where it is loaded already.
 
     Raises:
         ValueError: if it can't be loaded here, or can't meet the request.
@@ -91,7 +99,7 @@ def open_backbone(
 
     check_codec(opening.codec)
     check_cache_fits(preset, request, opening)
-    pipe, run = load_backbone(preset, opening, provenance)
+    pipe, run = load_backbone(preset, opening, provenance, pipe=pipe)
     pipe.check(request)
     prompts = (request.prompt, *(cue.prompt for cue in request.cues))
     unknown = {words: found for words in prompts if (found := pipe.unknown_words(words))}

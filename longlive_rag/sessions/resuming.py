@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from backbone.errors import FieldError
 from longlive_rag.config import CheckpointConfig, CheckpointMode, TakeRequest
 from longlive_rag.generation.directions import check_policy
 from longlive_rag.presets.geometry import read_geometry
@@ -26,6 +27,9 @@ from longlive_rag.version import versions
 from retrieval.files import in_words
 from retrieval.store import DamagedError, LatentStore
 
+if TYPE_CHECKING:
+    from longlive_rag.pipeline import LongLiveRAGPipeline
+
 
 @dataclass(frozen=True)
 class Changes:
@@ -37,6 +41,7 @@ class Changes:
         prompt_embeds: prompts embedded ahead.
         checkpoint, checkpoint_gib: None is the take's.
         license_policy: None is the one in force; the take's holds as well.
+        pipe: the backbone, where it is loaded already.
     """
 
     backbone: str | None = None
@@ -45,6 +50,7 @@ class Changes:
     checkpoint: CheckpointMode | None = None
     checkpoint_gib: float | None = None
     license_policy: str | None = None
+    pipe: LongLiveRAGPipeline | None = None
 
 
 @dataclass(frozen=True)
@@ -163,6 +169,44 @@ def branched_take(
 
 
 @contextmanager
+def undone_take(
+    take: OpenTake, blocks: int, seconds: float, folder: Path, changes: Changes, note: Note
+) -> Iterator[TakeJob]:
+    """Make another take that begins with the first blocks of this one, which is only read, and of nothing later.
+
+    Args:
+        blocks: that it keeps; cues and what memory was told from there on are not in it.
+        seconds: length of the new take.
+        folder: of the new take.
+
+    Raises:
+        ValueError: naming what can't be; nothing was written.
+    """
+    request = _until(take, blocks, seconds)
+    check_take_folder(folder, request, hint="")
+
+    def copy() -> None:
+        copy_start(take.folder, take.record, folder, request, take.timeline, blocks)
+
+    with _resumed(take, folder, request, "branched", changes, note, copy) as job:
+        yield job
+
+
+def _until(take: OpenTake, blocks: int, seconds: float) -> TakeRequest:
+    if not 0 < blocks <= take.blocks:
+        raise FieldError("block", blocks, f"it must be from 1 to {take.blocks}, as many blocks as the take has")
+    request, begins_in = take.request, take.timeline.cue_block
+    steering = tuple(steer for steer in request.memory.steering if begins_in(steer.seconds) < blocks)
+    return replace(
+        request,
+        seconds=max(seconds, request.seconds),
+        cues=tuple(cue for cue in request.cues if begins_in(cue.seconds) < blocks),
+        reseeds=tuple(reseed for reseed in request.reseeds if begins_in(reseed.seconds) < blocks),
+        memory=replace(request.memory, steering=steering),
+    )
+
+
+@contextmanager
 def _resumed(
     take: OpenTake,
     folder: Path,
@@ -185,7 +229,7 @@ def _resumed(
     check_room(folder, request, timeline, take, checkpoints)
     with ExitStack() as held:
         claim = held.enter_context(TakeClaim(folder, resume=prepare is None))
-        pipe, run = reopened(take, request, changes.device, changes.prompt_embeds, provenance, note)
+        pipe, run = reopened(take, request, changes, provenance, note)
         if prepare is not None:
             prepare()
             claim.store.adopt()
@@ -195,12 +239,12 @@ def _resumed(
 
 
 def reopened(
-    take: OpenTake, request: TakeRequest, device: str, prompt_embeds: Path | None, provenance: Provenance, note: Note
+    take: OpenTake, request: TakeRequest, changes: Changes, provenance: Provenance, note: Note
 ) -> tuple[Any, TakeRun]:
     """The take's backbone, loaded as it was when the take was begun; notes what is not as it was then."""
     before = take.record.run
-    opening = Opening(device, before.dtype, before.codec, prompt_embeds)  # type: ignore[arg-type]
-    pipe, run = open_backbone(take.preset, request, opening, provenance, note)
+    opening = Opening(changes.device, before.dtype, before.codec, changes.prompt_embeds)  # type: ignore[arg-type]
+    pipe, run = open_backbone(take.preset, request, opening, provenance, note, changes.pipe)
     for difference in differences(take.record, run):
         note(f"{difference}; from here on the last bits may differ")
     return pipe, run

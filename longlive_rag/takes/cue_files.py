@@ -61,6 +61,8 @@ class CueEntry(Document):
     prompt: str = ""
     pin: str = ""
     exclude: str = ""
+    unpin: str = ""
+    unexclude: str = ""
     establish: Annotated[str, BeforeValidator(_in_words)] = ""
 
 

@@ -20,7 +20,7 @@ from longlive_rag.config import CheckpointConfig, TakeRequest
 from longlive_rag.media.pictures import CueMark, contact_sheet, memory_map, runs, sheet_frames
 from longlive_rag.media.start_image import StartImage, read_start_image
 from longlive_rag.media.sums import begin_sums, sha256_of, sums_of
-from longlive_rag.media.video import CODECS, VideoWriter
+from longlive_rag.media.video import CODECS, OnPacket, VideoWriter
 from longlive_rag.rights.policy import LicensePolicy, refuse_stricter, weaker
 from longlive_rag.rights.provenance import Provenance, recorded_provenance, refuse_other_weights, together
 from longlive_rag.rights.records import FileRights
@@ -90,6 +90,7 @@ class TakeWriter:
 
     Attributes:
         frames_before: pixel frames of an earlier run that the video keeps.
+        on_packet: sees the packets of the video; see `VideoWriter`. Those that are kept come first.
 
     Raises:
         ValueError: if it is resumed, but another process is writing it, or there is no take.
@@ -121,6 +122,7 @@ class TakeWriter:
         self._start_image: StartImage | None = None
         self._remembered: RememberedFrames | None = None
         self._begun = False
+        self.on_packet: OnPacket | None = None
         self._stage_seconds: dict[str, float] = {}
         self._first_block = self.blocks
         self._shown = self._blocks = self._find_shown()
@@ -212,6 +214,15 @@ class TakeWriter:
         if self._claim is None:
             raise ValueError(f"{self.folder} has no latents yet")
         return self._claim.store
+
+    @property
+    def selections(self) -> tuple[Selection, ...]:
+        """What the blocks until now brought back."""
+        return tuple(self._selections)
+
+    def snapshot(self) -> TakeRecord:
+        """The record as it would be written now."""
+        return self._record("running")
 
     @property
     def frames_retrieved(self) -> int:
@@ -375,6 +386,7 @@ class TakeWriter:
             keyframe_every=self._timeline.segment_blocks * block,
             sums=True,
             begin=(path, kept) if kept else None,
+            on_packet=self.on_packet,
         )
         self._video_sum = None
         return video

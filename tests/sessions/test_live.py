@@ -112,6 +112,47 @@ def test_what_was_said_makes_the_same_take_again(pipe, tmp_path):
     assert not torch.equal(latents_of(blocks), latents_of(pipe.stream(request)))
 
 
+def test_directions_and_steering_are_taken_back(pipe, tmp_path):
+    request = request_of(pipe, cues=[(4.0, "never seen")])
+    live = LiveTake(pipe, request, writer_of(pipe, request, tmp_path / "take"))
+    starts, blocks = pipe.timeline(request).starts_at, []
+    for block in live:
+        blocks.append(block)
+        if block.index == 1:
+            second = live.direct(OTHER, at=6.0)
+            live.withdraw(4.0)
+            with pytest.raises(ValueError, match="no direction takes over there"):
+                live.withdraw(4.0)
+        if block.index == 2:  # what is planned is on the record before it takes over
+            record = read_record(tmp_path / "take").request
+            assert (record.seconds, record.cues) == (9.0, (Cue(second, OTHER),))
+        if block.index == 3:
+            live.pin((0.6, 1.2))
+            live.exclude((1.4, 1.6))
+        if block.index == 6:
+            assert live.unpin((0.6, 1.2)) == starts(7)
+            live.unexclude((1.4, 1.6))
+            live.exclude((0.6, 1.2))  # which would not go while it is pinned
+            with pytest.raises(ValueError, match="that can be released are: none"):
+                live.unpin((0.6, 1.2))
+    assert live.request.cues == (Cue(second, OTHER),)
+    memory = live.request.memory
+    assert [steer.verb for steer in memory.steering] == ["pin", "exclude", "unpin", "unexclude", "exclude"]
+    assert memory.with_steering(memory.steering).exclude == ((0.6, 1.2),)
+    same(pipe, live.request, blocks)
+
+
+def test_a_take_that_ends_early_can_stay_as_it_was_asked_for(pipe, tmp_path):
+    request = request_of(pipe)
+    for keeps in (False, True):
+        writer = writer_of(pipe, request, tmp_path / f"{keeps}")
+        live = LiveTake(pipe, request, writer, keeps_length=keeps)
+        for block in live:
+            if block.index == 2:
+                live.cancel()
+        assert (writer.finish("interrupted").request.seconds == 9.0) is keeps
+
+
 def test_a_direction_from_another_thread_takes_over_at_the_next_block(pipe):
     live = LiveTake(pipe, request_of(pipe, 6.0))
     begun, said = threading.Event(), []

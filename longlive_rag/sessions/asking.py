@@ -1,0 +1,65 @@
+"""A request from what a user sets: the backbone's preset stands for the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from backbone.errors import FieldError, Name
+from backbone.knobs import Knob, knobs_of
+from longlive_rag.config import PARTS, TakeRequest
+from longlive_rag.generation.cues import Schedule
+from longlive_rag.presets.preset import Preset
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A knob of one part of the request; left out, the backbone's preset stands."""
+
+    part: str
+    knob: Knob
+
+    @property
+    def key(self) -> str:
+        """Its name in a flat list of settings."""
+        return f"{self.part}_{self.knob.name}"
+
+
+SETTINGS = tuple(Setting(part, knob) for part, config in PARTS.items() for knob in knobs_of(config).values())
+
+
+def build_request(
+    preset: Preset,
+    schedule: Schedule,
+    seed: int,
+    settings: dict[str, Any],
+    start_image: str | None = None,
+) -> TakeRequest:
+    """The request: what the user said, and the preset for the rest.
+
+    Raises:
+        ValueError: naming the field, the value and what would be right.
+    """
+    changes: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
+    for setting in SETTINGS:
+        if settings.get(setting.key) not in (None, ()):
+            if setting.knob.needs_memory and settings.get("memory_enabled") is False:
+                claim = (Name(setting.knob.name), " is given, but memory is off (--no-memory)")
+                raise FieldError(setting.knob.name, settings[setting.key], "drop one of them", claim=claim)
+            changes[setting.part][setting.knob.name] = settings[setting.key]
+    if not changes["memory"].get("enabled", preset.memory.enabled):
+        changes["context"]["memory_frames"] = 0
+    changes["memory"]["steering"] = schedule.steering
+    opens = changes["memory"].get("establish", preset.memory.establish)
+    if "new_view" in changes["memory"] and not opens and all(steer.is_span for steer in schedule.steering):
+        claim = (Name("new_view"), " is given, but memory admits every frame")
+        wanted = ("add ", Name("establish"), " SECONDS")
+        raise FieldError("new_view", changes["memory"]["new_view"], wanted, claim=claim)
+    return TakeRequest(
+        prompt=schedule.prompt,
+        seconds=schedule.seconds,
+        cues=schedule.cues,
+        seed=seed,
+        start_image=start_image,
+        **{part: replace(getattr(preset, part), **changes[part]) for part in PARTS},
+    )

@@ -1,0 +1,1 @@
+"""The studio's server: takes are directed, scrubbed and branched in a browser."""

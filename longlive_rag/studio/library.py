@@ -1,0 +1,321 @@
+"""Takes on disk under ids that the server gives out; no path is ever said to a browser."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from longlive_rag.media.video import safe_frames
+from longlive_rag.presets.geometry import read_geometry
+from longlive_rag.presets.preset import Preset
+from longlive_rag.rights.policy import pick_policy
+from longlive_rag.studio import schema
+from longlive_rag.studio.segments import DiskFilm, Film
+from longlive_rag.takes.branch import backbone_of
+from longlive_rag.takes.folder import CHECKPOINTS, LATENTS, RECORD, VIDEO
+from longlive_rag.takes.library import Library, LibraryTake, search_words
+from longlive_rag.takes.record import TakeRecord, plain, read_record
+from longlive_rag.takes.remember import find_remembered
+from longlive_rag.timeline import Timeline
+from retrieval.lock import is_being_written
+from retrieval.selection import Selection
+from retrieval.store import LatentStore, block_numbers
+
+FOUND_AT_MOST = 200
+ENDLESS = 10**9  # frames; of a timeline that no take fills
+
+
+class UnknownTakeError(Exception):
+    """No take has this id, or it isn't there any more."""
+
+
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """Changes when a file does; OSError if there is none."""
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+@dataclass
+class Kept:
+    """What is known of a file as long as it stays as it is."""
+
+    stamp: tuple[int, ...]
+    value: Any
+
+
+class Takes:
+    """The takes under a folder. Safe from any thread.
+
+    Args:
+        root: the folder; links in it are not followed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self._lock = threading.RLock()
+        self._ids: dict[Path, str] = {}
+        self._folders: dict[str, Path] = {}
+        self._records: dict[str, Kept] = {}
+        self._films: dict[str, Kept] = {}
+
+    def scan(self) -> dict[str, tuple[int, ...]]:
+        """All takes that are there, and the stamps of their records."""
+        found = {}
+        for place, inside, files in os.walk(self.root):
+            inside[:] = sorted(name for name in inside if name[:1] != "." and name not in (LATENTS, CHECKPOINTS))
+            path = Path(place) / RECORD
+            if RECORD in files and not path.is_symlink():
+                try:
+                    found[self.id_of(Path(place))] = stamp_of(path)
+                except OSError:  # it was deleted meanwhile
+                    continue
+        return found
+
+    @property
+    def ids(self) -> set[str]:
+        """All that were given out."""
+        with self._lock:
+            return set(self._folders)
+
+    def id_of(self, folder: Path) -> str:
+        """The id of a take's folder; a new one for a folder that has none yet."""
+        with self._lock:
+            if folder not in self._ids:
+                self._ids[folder] = secrets.token_urlsafe(9)
+                self._folders[self._ids[folder]] = folder
+            return self._ids[folder]
+
+    def id_at(self, path: str) -> str | None:
+        """The id of a take that a record names by its path; None if it isn't in the library."""
+        with self._lock:
+            return self._ids.get(Path(path).resolve())
+
+    def folder(self, take: str) -> Path:
+        """Of a take; it is inside the takes' folder, and no link leads there.
+
+        Raises:
+            UnknownTakeError: if it isn't.
+        """
+        with self._lock:
+            folder = self._folders.get(take)
+        if folder is None or folder.resolve() != folder or not folder.is_relative_to(self.root) or not folder.is_dir():
+            raise UnknownTakeError
+        return folder
+
+    def free_folder(self, name: str) -> Path:
+        """A folder beside the other takes that nothing has yet, called `name` or nearly so."""
+        folder, number = self.root / name, 1
+        while folder.exists() or folder in self._ids:
+            number += 1
+            folder = self.root / f"{name}-{number}"
+        return folder
+
+    def record(self, take: str) -> TakeRecord:
+        """A take's record.
+
+        Raises:
+            UnknownTakeError: if it isn't there any more.
+            ValueError: if it can't be read.
+        """
+        folder = self.folder(take)
+        try:
+            stamp = stamp_of(folder / RECORD)
+        except OSError as error:
+            raise UnknownTakeError from error
+        with self._lock:
+            kept = self._records.get(take)
+        if kept is None or kept.stamp != stamp:
+            kept = Kept(stamp, read_record(folder))
+            with self._lock:
+                self._records[take] = kept
+        record: TakeRecord = kept.value
+        return record
+
+    def film(self, take: str) -> DiskFilm:
+        """The segments of a take that isn't made here now.
+
+        Raises:
+            UnknownTakeError: if it isn't there any more.
+            ValueError, OSError: if it has no video, or one that can't be read.
+        """
+        record, video = self.record(take), self.folder(take) / VIDEO
+        stamp = (*stamp_of(video), record.status == "running")
+        with self._lock:
+            kept = self._films.get(take)
+        if kept is not None and kept.stamp == stamp:
+            known: DiskFilm = kept.value
+            return known
+        timeline, frames = timeline_of(record), None
+        if record.status == "running":
+            frames = _whole_blocks(timeline, safe_frames(video))
+        grown = kept is not None and kept.stamp[2] == stamp[2] and record.status == "running"
+        film = DiskFilm(video, timeline, frames, kept.value.stamps if kept is not None and grown else ())
+        with self._lock:
+            self._films[take] = Kept(stamp, film)
+        return film
+
+    def keep_film(self, take: str, stamps: list[str]) -> None:
+        """A take was made to its end here: its segments keep their addresses."""
+        record, video = self.record(take), self.folder(take) / VIDEO
+        film = DiskFilm(video, timeline_of(record), None, stamps)
+        with self._lock:
+            self._films[take] = Kept((*stamp_of(video), record.status == "running"), film)
+
+    # ---- what is said of them ----
+
+    def facts(self, take: str) -> schema.TakeFacts:
+        """A take that isn't made here now."""
+        record, folder = self.record(take), self.folder(take)
+        frames = self._frames(take, record)
+        made = replace(timeline_of(record), pixel_frames=frames)
+        status: schema.Status = record.status
+        if status == "running" and not is_being_written(folder / LATENTS):
+            status = "interrupted"
+        return schema.TakeFacts(
+            **facts_of(record, self),
+            id=take,
+            name=folder.name,
+            status=status,
+            frames=frames,
+            made_seconds=frames / record.video.fps,
+            blocks=made.blocks if frames else 0,
+        )
+
+    def all_facts(self, ids: list[str] | None = None) -> list[schema.TakeFacts]:
+        """Of all takes that can be read, or of those that are named, newest first."""
+        found = []
+        for take in self.scan() if ids is None else ids:
+            try:
+                found.append(self.facts(take))
+            except (UnknownTakeError, ValueError, OSError):
+                continue
+        return sorted(found, key=lambda facts: facts.started, reverse=True)
+
+    def search(self, words: str) -> list[str]:
+        """Ids of takes whose words are like `words`, best first; ValueError if there are none in it."""
+        takes = []
+        for take in self.scan():
+            try:
+                record = self.record(take)
+                takes.append(LibraryTake(self.folder(take), record, self._frames(take, record)))
+            except (UnknownTakeError, ValueError, OSError):
+                continue
+        hits = search_words(Library(tuple(takes)), words, FOUND_AT_MOST).hits
+        return list(dict.fromkeys(self.id_of(hit.take.folder) for hit in hits))
+
+    def _frames(self, take: str, record: TakeRecord) -> int:
+        if record.status != "running":
+            return record.video.frames
+        try:
+            return self.film(take).timeline.pixel_frames
+        except (ValueError, OSError):
+            return 0
+
+    def selections(self, take: str) -> list[Selection]:
+        """What the blocks of a take remembered; of one that was killed, as its blocks say."""
+        record, folder = self.record(take), self.folder(take)
+        if record.status != "running" or not (folder / LATENTS).is_dir() or not block_numbers(folder / LATENTS):
+            return list(record.selections)
+        store = LatentStore(folder / LATENTS)
+        found = (store.record(block).selection for block in range(store.blocks))
+        return [selection for selection in found if selection is not None]
+
+
+def timeline_of(record: TakeRecord) -> Timeline:
+    """Blocks and frames at a take's rate, of any length."""
+    factor = record.video.temporal_factor or backbone_of(record, Path(record.run.folder)).temporal_factor
+    return Timeline(ENDLESS, record.video.fps, record.request.context.frames_per_block, factor)
+
+
+def _whole_blocks(timeline: Timeline, frames: int) -> int:
+    block = timeline.block_at(frames - 1) if frames else 0
+    whole = timeline.pixels_of(block)
+    return whole.stop if whole.stop <= frames else whole.start
+
+
+def facts_of(record: TakeRecord, takes: Takes) -> dict[str, Any]:
+    """What a record says of a take, however much of it is made."""
+    origin, rights, request = record.branched_from, record.rights, record.request
+    unknown = [word for words in record.run.unknown_words.values() for word in words]
+    return {
+        "prompt": request.prompt,
+        "seconds": request.seconds,
+        "fps": request.output.fps,
+        "width": request.output.width * request.output.upscale,
+        "height": request.output.height * request.output.upscale,
+        "backbone": Path(record.run.backbone).name,
+        "seed": request.seed,
+        "started": record.started,
+        "parent": takes.id_at(origin.take) if origin else None,
+        "parent_block": origin.blocks if origin else None,
+        "labels": schema.RightsLabels(license_policy=rights.license_policy, label=rights.label) if rights else None,
+        "unknown_words": list(dict.fromkeys(unknown)),
+    }
+
+
+def segments_of(take: str, film: Film, blocks: int) -> list[schema.SegmentFacts]:
+    """The first blocks of a film, as the page knows them."""
+    return [segment_of(take, film, block) for block in range(blocks)]
+
+
+def segment_of(take: str, film: Film, block: int) -> schema.SegmentFacts:
+    """A block of a film, as the page knows it."""
+    frames = film.timeline.pixels_of(block)
+    return schema.SegmentFacts(
+        block=block,
+        first_frame=frames.start,
+        frames=len(frames),
+        seconds=frames.start / film.timeline.fps,
+        key=film.keys[block],
+        url=f"/api/takes/{take}/segments/{block}-{film.stamps[block]}.mp4",
+    )
+
+
+def memory_of(
+    selection: Selection, timeline: Timeline, others: list[tuple[Path, int]], takes: Takes
+) -> schema.BlockMemory:
+    """What a block remembered, as the page knows it.
+
+    Args:
+        others: the take and the latent frame of each frame of other takes, in order; they are numbered -N to -1.
+    """
+    remembered = []
+    for number, similarity in zip(selection.frames, selection.similarities, strict=True):
+        take, latent = None, number
+        if number < 0:
+            folder, latent = others[number] if others else (None, number)
+            take = takes.id_at(str(folder)) if folder else None
+        second = timeline.second_of(latent) if latent >= 0 else None
+        remembered.append(
+            schema.RememberedFrame(
+                latent_frame=latent,
+                frame=None if second is None else round(second * timeline.fps),
+                seconds=second,
+                similarity=similarity,
+                take=take,
+            )
+        )
+    return schema.BlockMemory(block=selection.block, seconds=timeline.starts_at(selection.block), remembered=remembered)
+
+
+def other_frames(record: TakeRecord, preset: Preset | None) -> list[tuple[Path, int]]:
+    """The take and the latent frame of each frame of other takes that a take remembers; none where that is lost."""
+    request = record.request
+    if not request.memory.remember:
+        return []
+    try:
+        preset = preset or backbone_of(record, Path(record.run.folder))
+        geometry = read_geometry(preset, request.output, request.memory.encoder)
+        spans = find_remembered(request.memory.remember, preset, request.output, geometry, pick_policy("any"))
+    except (ValueError, OSError):
+        return []
+    return [(span.take, frame) for span in spans for frame in span.frames]
+
+
+def history_of(record: TakeRecord) -> list[dict[str, Any]]:
+    """What was done to a take, as plain data."""
+    return [plain(entry) for entry in record.history]

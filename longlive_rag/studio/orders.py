@@ -1,0 +1,265 @@
+"""What the page asks for, as takes to be made; refused with the field's name where it can't be."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from backbone.errors import FieldError
+from longlive_rag.config import PARTS, Cue, TakeRequest
+from longlive_rag.documents import parse, refuse_unknown
+from longlive_rag.environment import plugins
+from longlive_rag.generation.cues import Schedule
+from longlive_rag.presets.preset import Preset
+from longlive_rag.rights.policy import pick_policy
+from longlive_rag.sessions.asking import SETTINGS, Setting, build_request
+from longlive_rag.sessions.making import NewTake, TakeJob, new_take
+from longlive_rag.sessions.opening import Note
+from longlive_rag.sessions.resuming import (
+    Changes,
+    OpenTake,
+    branched_take,
+    extended_take,
+    open_take,
+    resumed_take,
+    undone_take,
+)
+from longlive_rag.studio import schema
+from longlive_rag.studio.library import Takes
+from longlive_rag.studio.live import Loaded, Open
+from longlive_rag.takes.branch import extended
+from longlive_rag.takes.folder import START_IMAGE
+from longlive_rag.takes.record import TakeRecord
+from longlive_rag.timecode import format_timecode
+
+OFFERED = {each.key: each for each in SETTINGS if each.knob.name not in ("enabled", "remember")}
+KINDS = {int: "int", float: "float", bool: "bool", str: "text", tuple[int, ...]: "steps"}
+SLUG_WORDS = 6
+SMALL_WORDS = {"a", "an", "the", "in", "on", "of", "at", "and", "is", "to"}
+
+
+# ---- settings ----
+
+
+def knob_facts(preset: Preset) -> list[schema.KnobFacts]:
+    """The settings of a new take, with the backbone's defaults."""
+    return [_knob_facts(setting, getattr(preset, setting.part)) for setting in OFFERED.values()]
+
+
+def _knob_facts(setting: Setting, part: Any) -> schema.KnobFacts:
+    knob = setting.knob
+    choices = sorted(plugins("policy")) if setting.key == "memory_policy" else list(knob.choices)
+    kind = KINDS.get(knob.type, "spans" if knob.repeats else "span")
+    default = getattr(part, knob.name)
+    return schema.KnobFacts(
+        key=setting.key,
+        part=setting.part,
+        name=knob.name,
+        flag=knob.flag,
+        help=knob.help,
+        type="choice" if choices else kind,  # type: ignore[arg-type]
+        choices=choices or None,
+        default=list(default) if isinstance(default, tuple) else default,
+        at_least=knob.at_least,
+        above=knob.above,
+        at_most=knob.at_most,
+        below=knob.below,
+        unit=knob.unit,
+    )
+
+
+def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of settings as their fields have them; FieldError names a field by its setting's name."""
+    refuse_unknown(given, OFFERED, "settings")
+    read = {}
+    for key, value in given.items():
+        setting = OFFERED[key]
+        hint = get_type_hints(PARTS[setting.part])[setting.knob.name]
+        try:
+            read[key] = None if value is None else parse(value, hint, setting.knob.name)
+        except FieldError as error:
+            raise FieldError(setting.knob.name, value, error.wanted or str(error)) from error
+    return read
+
+
+# ---- takes to be made ----
+
+
+def new_order(
+    message: schema.NewTakeMessage, preset: Preset, takes: Takes, start_image: Path | None
+) -> tuple[Path, Open]:
+    """A new take: its folder, and what opens it.
+
+    Raises:
+        ValueError: naming the field, the value and what would be right.
+        UnknownTakeError: if a take that is to be remembered isn't there.
+    """
+    settings = _settings(message.settings)
+    if message.memory is not None:
+        settings["memory_enabled"] = message.memory
+    specs = []
+    for span in message.remember:
+        start, end = format_timecode(span.start), format_timecode(span.end)
+        specs.append(f"{takes.folder(span.take)}@{start}-{end}")
+    if specs:
+        settings["memory_remember"] = tuple(specs)
+    cues = tuple(Cue(cue.seconds, cue.prompt) for cue in message.cues)
+    schedule = Schedule(message.prompt, cues, message.seconds)
+    picture = str(start_image) if start_image is not None else None
+    request = build_request(preset, schedule, message.seed, settings, picture)
+    return _from_request(request, preset, takes)
+
+
+def twin_order(record: TakeRecord, folder: Path, preset: Preset, takes: Takes) -> tuple[Path, Open]:
+    """The same request and noise without memory."""
+    request = record.request
+    memory = replace(request.memory, enabled=False, pin=(), exclude=(), remember=(), steering=())
+    memory = replace(memory, anchor=None, admit_above=None, spread=0)
+    picture = str(folder / START_IMAGE) if (folder / START_IMAGE).is_file() else None
+    context = replace(request.context, memory_frames=0)
+    twin = replace(request, memory=memory, context=context, start_image=picture)
+    return _from_request(twin, preset, takes, f"{folder.name}-native")
+
+
+def _from_request(request: TakeRequest, preset: Preset, takes: Takes, name: str = "") -> tuple[Path, Open]:
+    folder = takes.free_folder(name or slug(request.prompt))
+
+    def open_(loaded: Loaded, note: Note) -> AbstractContextManager[TakeJob]:
+        pipe = loaded(preset, "float32", pick_policy())
+        return new_take(NewTake(preset, request, folder, pipe=pipe), note)
+
+    return folder, open_
+
+
+def slug(prompt: str) -> str:
+    """A folder's name of a prompt's first words."""
+    words = [word for word in re.findall(r"[a-z0-9]+", prompt.lower()) if word not in SMALL_WORDS]
+    return "-".join(words[:SLUG_WORDS])[:60] or "take"
+
+
+Make = Callable[[OpenTake, Changes, Note], AbstractContextManager[TakeJob]]
+
+
+def going_on(folder: Path, backbone: str | None, make: Make) -> Open:
+    """What opens a take that goes on from one on disk.
+
+    Args:
+        backbone: where the take's backbone is; None looks for it under its name.
+        make: of the open take.
+    """
+
+    @contextmanager
+    def open_(loaded: Loaded, note: Note) -> Iterator[TakeJob]:
+        take = open_take(folder, backbone)
+        rights = take.record.rights
+        policy = rights.license_policy if rights else "any"
+        pipe = loaded(take.preset, take.record.run.dtype, policy)
+        with make(take, Changes(backbone, pipe=pipe), note) as job:
+            yield job
+
+    return open_
+
+
+def resumed(take: OpenTake, changes: Changes, note: Note) -> AbstractContextManager[TakeJob]:
+    """The rest of a take.
+
+    Raises:
+        ValueError: if there is no rest.
+    """
+    if take.is_whole:
+        raise ValueError(f"{take.folder.name} is as long as was asked for; extend it, or branch from it")
+    return resumed_take(take, changes, note)
+
+
+def undone(block: int, seconds: float | None, folder: Path) -> Make:
+    """Until a block, and on from there under another folder; `seconds` None is the take's length."""
+    return lambda take, changes, note: undone_take(
+        take, block, take.request.seconds if seconds is None else seconds, folder, changes, note
+    )
+
+
+def branched_at(message: schema.BranchAt, folder: Path) -> Make:
+    """Another ending from a block on."""
+
+    def make(take: OpenTake, changes: Changes, note: Note) -> AbstractContextManager[TakeJob]:
+        if not 0 < message.block <= take.blocks:
+            raise FieldError("block", message.block, f"it must be from 1 to {take.blocks}, as many as the take has")
+        second = take.timeline.starts_at(message.block)
+        return branched_take(take, second, folder, changes, note, message.prompt, message.seed)
+
+    return make
+
+
+def extended_by(message: schema.Extend) -> Make:
+    """A take made longer."""
+
+    def make(take: OpenTake, changes: Changes, note: Note) -> AbstractContextManager[TakeJob]:
+        extended(take.request, message.seconds, message.prompt)  # before anything is loaded
+        return extended_take(take, message.seconds, message.prompt, changes, note)
+
+    return make
+
+
+# ---- made again, by hand ----
+
+
+def command_of(record: TakeRecord, name: str, parent: str | None, preset: Preset | None) -> str:
+    """The command that makes a take again.
+
+    Args:
+        name: of the take, as the user's shell knows it.
+        parent: of the take that it was branched from.
+        preset: of its backbone, if it is here: what it says need not be said.
+    """
+    request = record.request
+    if request.reseeds and parent is not None:
+        last = request.reseeds[-1]
+        words = [cue.prompt for cue in request.cues if cue.seconds == last.seconds]
+        parts = ["branch", parent, "--at", f"{last.seconds:g}", "--seed", str(last.seed), "-o", f"{name}-again"]
+        parts += ["--prompt", words[0]] if words else []
+        return shlex.join(["longlive-rag", *parts])
+    parts = ["generate", "--cues", name, "-o", f"{name}-again", "--seed", str(request.seed)]
+    parts += ["--backbone", record.run.backbone] if Path(record.run.backbone).name == record.run.backbone else []
+    parts += ["--start-image", f"{name}/{START_IMAGE}"] if request.start_image is not None else []
+    return shlex.join(["longlive-rag", *parts, *_flags(request, preset)])
+
+
+def _flags(request: TakeRequest, preset: Preset | None) -> list[str]:
+    """Options for every setting that isn't the default."""
+    flags = []
+    for setting in OFFERED.values():
+        knob, part = setting.knob, getattr(request, setting.part)
+        value = getattr(part, knob.name)
+        default = knob.default if preset is None else getattr(getattr(preset, setting.part), knob.name)
+        if value == default or knob.repeats or (knob.needs_memory and not request.memory.enabled):
+            continue
+        if knob.type is bool:
+            flags.append(knob.flag if value else knob.flag.replace("--", "--no-", 1))
+        elif isinstance(value, tuple):
+            between = "," if knob.type == tuple[int, ...] else "-"
+            flags += [knob.flag, between.join(f"{each:g}" for each in value)]
+        elif value is not None:
+            flags += [knob.flag, f"{value:g}" if isinstance(value, float) else str(value)]
+    for verb in ("pin", "exclude"):
+        for start, end in getattr(request.memory, verb):
+            flags += [f"--{verb}", f"{start:g}-{end:g}"]
+    return flags if request.memory.enabled else ["--no-memory", *flags]
+
+
+def python_of(record: TakeRecord, name: str) -> str:
+    """The lines of Python that make a take again."""
+    return (
+        "from pathlib import Path\n\n"
+        "from longlive_rag import VideoWriter, load_pipeline, read_record\n\n"
+        f"request = read_record(Path({name!r})).request\n"
+        f"pipe = load_pipeline({Path(record.run.backbone).name!r}, dtype={record.run.dtype!r})\n"
+        f"with VideoWriter('again.mp4', width={record.request.output.width}, height={record.request.output.height}, "
+        f"fps={record.request.output.fps}, upscale={record.request.output.upscale}) as video:\n"
+        "    for block in pipe.stream(request):\n"
+        "        video.write(block.pixels[0].numpy())\n"
+    )

@@ -1,0 +1,73 @@
+"""Single frames of a take as JPEG, decoded from its segments."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import OrderedDict
+
+import av
+from PIL import Image
+
+from longlive_rag.studio.segments import Film
+
+KEPT = 1024
+WIDEST = 4096
+QUALITY = 85
+
+
+class Pictures:
+    """Frames as JPEG; the newest that were asked for are kept."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def jpeg(self, film: Film, frame: int, width: int | None) -> bytes:
+        """A frame.
+
+        Args:
+            frame: its number in the take, one that is there.
+            width: in pixels, at most the frame's own; None is that.
+        """
+        block = film.timeline.block_at(frame)
+        key = (film.stamps[block], frame, width or 0)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        data = _encoded(decoded(film, frame), width)
+        with self._lock:
+            self._kept[key] = data
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return data
+
+
+def decoded(film: Film, frame: int) -> Image.Image:
+    """A frame as a picture, decoded from the last block before it that needs no other."""
+    block = film.timeline.block_at(frame)
+    first = max(number for number in range(block + 1) if film.keys[number] or not number)
+    place = frame - film.timeline.pixels_of(first).start
+    decoder = None
+    for number in range(first, block + 1):
+        with av.open(io.BytesIO(film.segment(number)), "r") as container:
+            stream = container.streams.video[0]
+            if decoder is None:
+                decoder = av.CodecContext.create(stream.codec_context.name, "r")
+                decoder.extradata, decoder.thread_count = stream.codec_context.extradata, 1
+            for packet in [each for each in container.demux(stream) if each.size]:
+                for picture in decoder.decode(packet):  # type: ignore[attr-defined]
+                    if not place:
+                        return picture.to_image()  # type: ignore[no-any-return]
+                    place -= 1
+    raise ValueError(f"frame {frame} can't be decoded")
+
+
+def _encoded(picture: Image.Image, width: int | None) -> bytes:
+    if width is not None and width < picture.width:
+        height = max(1, round(picture.height * width / picture.width))
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()

@@ -1,0 +1,656 @@
+"""The studio's server: routes of the protocol in docs/studio.md, over `sessions` and `takes`."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import secrets
+import shutil
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi.staticfiles import StaticFiles
+from PIL import Image, ImageOps
+from pydantic import ValidationError
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.routing import WebSocketRoute
+
+from backbone.errors import FieldError
+from backbone.text import unknown_words
+from longlive_rag.environment import plugins
+from longlive_rag.presets.preset import DEFAULT_BACKBONE, Preset, load_preset
+from longlive_rag.rights.policy import LicenseError
+from longlive_rag.sessions.making import reason_of
+from longlive_rag.studio import orders, schema
+from longlive_rag.studio.events import DirectedElsewhereError, Director, Hub, Window
+from longlive_rag.studio.exports import drift_of, write_export
+from longlive_rag.studio.library import (
+    Takes,
+    UnknownTakeError,
+    history_of,
+    memory_of,
+    other_frames,
+    segments_of,
+    stamp_of,
+    timeline_of,
+)
+from longlive_rag.studio.live import BusyError, NotLiveError, Open, Order, Room, Stretch, live_facts
+from longlive_rag.studio.pictures import Pictures
+from longlive_rag.studio.schema import COMMANDS, FROM_PAGE
+from longlive_rag.studio.security import EVENTS, UPLOADS, Guard, Sessions, bearer, error_body
+from longlive_rag.studio.segments import VP9_MIME, DiskFilm, LiveFilm
+from longlive_rag.takes.folder import RECORD, VIDEO
+from longlive_rag.takes.record import TakeRecord
+from longlive_rag.version import __version__
+
+PAGE = Path(__file__).parent / "page"
+NO_PAGE = "<!doctype html><title>longlive-rag studio</title><p>The page is not built; see docs/studio.md.</p>"
+SCAN_SECONDS = 2.0
+HELLO_SECONDS = 10.0
+MAX_PIXELS = 50_000_000
+MAX_UPLOADS = 64
+MAX_EVENT_BYTES = 16 * 1024
+IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
+
+
+class RefusedError(Exception):
+    """An answer that is an error.
+
+    Args:
+        status: of HTTP.
+        message: one sentence.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+@dataclass
+class Studio:
+    """What the routes share.
+
+    Args:
+        root: the folder of takes; it is made.
+        backbones: names or folders; the first is the default.
+
+    Raises:
+        ValueError, OSError: if a backbone isn't there, or the folder can't be made.
+    """
+
+    root: Path
+    backbones: Sequence[str] = (DEFAULT_BACKBONE,)
+    sessions: Sessions = field(default_factory=Sessions)
+
+    def __post_init__(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.takes = Takes(self.root)
+        self.presets = {Path(name).name: load_preset(name) for name in self.backbones}
+        self.hub, self.director, self.pictures = Hub(), Director(), Pictures()
+        self.room = Room(self.takes, self.hub)
+        self.temporary = Path(tempfile.mkdtemp(prefix="longlive-rag-studio-"))
+        self.uploads: dict[str, Path] = {}
+        self._drifts: dict[tuple[Any, ...], schema.DriftFacts] = {}
+        self._tokenizers: dict[str, Any] = {}
+        self._lock, self._measuring = threading.Lock(), threading.Lock()
+
+    def close(self) -> None:
+        """End what is being made; what was finished is kept."""
+        self.room.close()
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+    # ---- takes ----
+
+    def facts(self, take: str) -> schema.TakeFacts:
+        """A take, live or on disk."""
+        live = self._live(take)
+        return live_facts(live, self.takes) if live is not None else self.takes.facts(take)
+
+    def listed(self, words: str) -> list[schema.TakeFacts]:
+        """The library, newest first; with words, what is most like them first."""
+        live = self.room.current
+        ids = self.takes.search(words) if words.strip() else list(self.takes.scan())
+        here = [take for take in ids if live is None or take != live.id]
+        found = {facts.id: facts for facts in self.takes.all_facts(here)}
+        if live is not None and (not words.strip() or live.id in ids):
+            found[live.id] = live_facts(live, self.takes)
+        if words.strip():
+            return [found[take] for take in ids if take in found]
+        return sorted(found.values(), key=lambda facts: facts.started, reverse=True)
+
+    def detail(self, take: str) -> schema.TakeDetail:
+        """All of a take."""
+        live = self._live(take)
+        facts = self.facts(take)
+        if live is not None:
+            record = live.record.model_copy(update={"request": live.live.asked})
+            cues, memory = live.cues(), [live.memory[block] for block in sorted(live.memory)]
+            film: DiskFilm | LiveFilm | None = live.film
+            admitted = live.admitted()
+        else:
+            record, film = self.takes.record(take), self._film(take)
+            admitted = None if record.memory.admitted is None else list(record.memory.admitted)
+            unknown = [word for cue in record.cues for word in self._unknown(facts.backbone, cue.prompt)]
+            facts.unknown_words = list(dict.fromkeys([*facts.unknown_words, *unknown]))
+            cues = [
+                schema.CueFacts(
+                    number=cue.cue, seconds=cue.seconds, prompt=cue.prompt, reached=cue.reached, planned_id=None
+                )
+                for cue in record.cues
+            ]
+            timeline, others = timeline_of(record), other_frames(record, None)
+            memory = [memory_of(each, timeline, others, self.takes) for each in self.takes.selections(take)]
+        steering = record.request.memory.steering
+        name, parent = self._shell_name(take), record.branched_from and Path(record.branched_from.take).name
+        return schema.TakeDetail(
+            **facts.model_dump(),
+            mime=film.mime if film is not None else VP9_MIME,
+            request=self._request_of(record),
+            cues=cues,
+            steering=[
+                schema.SteeringFacts(seconds=each.seconds, verb=each.verb, start=each.start, end=each.end)
+                for each in steering
+            ],
+            segments=segments_of(take, film, facts.blocks) if film is not None else [],
+            memory=memory,
+            admitted=admitted,
+            history=history_of(record),
+            command=orders.command_of(
+                record, name, f"{self.root.name}/{parent}" if parent else None, self.presets.get(facts.backbone)
+            ),
+            python=orders.python_of(record, name),
+        )
+
+    def film(self, take: str) -> DiskFilm | LiveFilm:
+        """The segments of a take; UnknownTakeError if there are none."""
+        live = self._live(take)
+        film = live.film if live is not None else self._film(take)
+        if film is None:
+            raise UnknownTakeError
+        return film
+
+    def segment(self, take: str, block: int, stamp: str) -> bytes:
+        """A block at its address; UnknownTakeError if that is void."""
+        film = self.film(take)
+        if not 0 <= block < len(film.stamps) or film.stamps[block] != stamp:
+            raise UnknownTakeError
+        return film.segment(block)
+
+    def frame(self, take: str, frame: int, width: int | None) -> bytes:
+        """A made frame as JPEG; UnknownTakeError if it isn't made."""
+        film = self.film(take)
+        blocks = len(film.stamps)
+        if not blocks or not 0 <= frame < film.timeline.pixels_of(blocks - 1).stop:
+            raise UnknownTakeError
+        return self.pictures.jpeg(film, frame, width)
+
+    def drift(self, take: str, embedder: str | None) -> schema.DriftFacts:
+        """Drift of a finished take, measured once."""
+        folder = self.takes.folder(take)
+        key = (take, embedder, stamp_of(folder / RECORD))
+        with self._measuring:
+            if key not in self._drifts:
+                self._drifts[key] = drift_of(folder, embedder)
+            return self._drifts[key]
+
+    def _live(self, take: str) -> Stretch | None:
+        current = self.room.current
+        return current if current is not None and current.id == take else None
+
+    def _film(self, take: str) -> DiskFilm | None:
+        if not (self.takes.folder(take) / VIDEO).is_file():
+            return None
+        return self.takes.film(take)
+
+    def _shell_name(self, take: str) -> str:
+        live = self._live(take)
+        folder = live.folder if live is not None else self.takes.folder(take)
+        return (Path(self.root.name) / folder.relative_to(self.takes.root)).as_posix()
+
+    def _request_of(self, record: TakeRecord) -> dict[str, Any]:
+        request: dict[str, Any] = record.model_dump(mode="json")["request"]
+        remember = request["memory"].get("remember") or ()
+        request["memory"]["remember"] = [Path(spec).name for spec in remember]
+        if request["start_image"] is not None:
+            request["start_image"] = Path(request["start_image"]).name
+        return request
+
+    # ---- what is asked for ----
+
+    def preset(self, name: str | None) -> Preset:
+        """An installed backbone; FieldError if there is none of that name."""
+        found = self.presets.get(next(iter(self.presets)) if name is None else name)
+        if found is None:
+            raise FieldError("backbone", name, f"it must be one of {', '.join(self.presets)}")
+        return found
+
+    def begin(self, message: schema.NewTakeMessage) -> str:
+        """A new take."""
+        preset = self.preset(message.backbone)
+        picture = None
+        if message.start_image is not None:
+            picture = self.uploads.get(message.start_image)
+            if picture is None:
+                raise FieldError("start_image", message.start_image, "upload it first")
+        return self._begin(*orders.new_order(message, preset, self.takes, picture))
+
+    def command(self, take: str, message: Any) -> schema.Message:
+        """Do what is said of a take."""
+        match message:
+            case schema.Direct():
+                return self._direct(self.room.live(take), message.prompt, message.at)
+            case schema.EditCue():
+                return self._edit(self.room.live(take), message)
+            case schema.WithdrawCue():
+                stretch = self.room.live(take)
+                second = stretch.second_of(message.planned_id)
+                stretch.live.withdraw(second)
+                stretch.forget(second)
+                return self._cues_changed(stretch, schema.Done())
+            case schema.Steer():
+                live = self.room.live(take).live
+                return schema.Directed(
+                    takes_over_at=getattr(live, message.do)((message.start, message.end)), planned_id=None
+                )
+            case schema.Pace():
+                self.room.live(take)
+                self.room.set_pace(message.blocks_ahead)
+                return schema.Done()
+            case schema.Plain(do="stop"):
+                self.room.stop(take)
+                return schema.Done()
+            case schema.Plain(do="take_over"):
+                return schema.Done()
+        return schema.TakeId(id=self._another(take, message))
+
+    def _another(self, take: str, message: Any) -> str:
+        """Commands after which another stretch is made; returns the id of the take that goes on."""
+        live = self._live(take)
+        if isinstance(message, schema.Plain) and message.do == "resume" and live is not None:
+            self.room.go_on(take)
+            return take
+        folder = live.folder if live is not None else self.takes.folder(take)
+        backbone = self._backbone_of(take, live)
+        match message:
+            case schema.UndoTo():
+                seconds = live.live.asked.seconds if live is not None else None
+                target = self.takes.free_folder(folder.name)
+                make, waits = orders.undone(message.block, seconds, target), True
+                self._check_block(message.block, live)
+            case schema.BranchAt():
+                target, waits = self.takes.free_folder(folder.name), False
+                make = orders.branched_at(message, target)
+                self._check_block(message.block, live)
+            case schema.Extend():
+                target, waits, make = folder, False, orders.extended_by(message)
+                if live is not None:
+                    raise RefusedError(409, f"{folder.name} is being made; stop it, then extend it")
+            case schema.Plain(do="resume"):
+                target, waits, make = folder, False, orders.resumed
+            case _:
+                record = live.record if live is not None else self.takes.record(take)
+                target, open_ = orders.twin_order(record, folder, self.preset_of(record), self.takes)
+                return self._begin(target, open_)
+        return self._begin(target, orders.going_on(folder, backbone, make), waits, take)
+
+    def _begin(self, folder: Path, open_: Open, waits: bool = False, after: str | None = None) -> str:
+        try:
+            return self.room.begin(Order(folder, open_, waits), after)
+        except BusyError as error:
+            live = self.room.current
+            name = live.folder.name if live is not None else "a take"
+            raise RefusedError(409, f"{name} is being made; one take is made at a time: stop it first") from error
+
+    def _check_block(self, block: int, live: Stretch | None) -> None:
+        if live is not None and not 0 < block <= live.blocks:
+            raise FieldError("block", block, f"it must be from 1 to {live.blocks}, as many blocks as are made")
+
+    def preset_of(self, record: TakeRecord) -> Preset:
+        """The backbone of a take, under the name that it was installed by."""
+        return self.preset(Path(record.run.backbone).name)
+
+    def _backbone_of(self, take: str, live: Stretch | None) -> str | None:
+        record = live.record if live is not None else self.takes.record(take)
+        preset = self.presets.get(Path(record.run.backbone).name)
+        return None if preset is None else preset.name
+
+    def _direct(self, stretch: Stretch, prompt: str, at: float | None) -> schema.Message:
+        second = stretch.live.direct(prompt, at)
+        self._look_at_words(stretch, prompt)
+        answer = schema.Directed(takes_over_at=second, planned_id=stretch.planned_id(second))
+        self.room.go_on(stretch.id)
+        return self._cues_changed(stretch, answer)
+
+    def _edit(self, stretch: Stretch, message: schema.EditCue) -> schema.Message:
+        before = stretch.second_of(message.planned_id)
+        second = stretch.live.direct(message.prompt, before if message.at is None else message.at)
+        if second != before:
+            stretch.live.withdraw(before)
+            stretch.forget(before)
+        self._look_at_words(stretch, message.prompt)
+        answer = schema.Directed(takes_over_at=second, planned_id=stretch.planned_id(second))
+        return self._cues_changed(stretch, answer)
+
+    def _cues_changed(self, stretch: Stretch, answer: schema.Message) -> schema.Message:
+        self.hub.say(schema.CuesEvent(take=stretch.id, cues=stretch.cues()))
+        self.room.say_facts(stretch)
+        return answer
+
+    def _look_at_words(self, stretch: Stretch, prompt: str) -> None:
+        unknown = stretch.job.pipe.unknown_words(prompt)
+        if unknown:
+            stretch.unknown = list(dict.fromkeys([*stretch.unknown, *unknown]))
+            message = f"{stretch.record.run.backbone} has never read {', '.join(unknown)}"
+            self.hub.say(schema.NoteEvent(take=stretch.id, message=message))
+
+    def words(self, backbone: str, prompt: str) -> list[str]:
+        """Words of a prompt that a backbone has never read."""
+        preset = self.preset(backbone)
+        with self._lock:
+            if backbone not in self._tokenizers:
+                from transformers import AutoTokenizer
+
+                self._tokenizers[backbone] = AutoTokenizer.from_pretrained(preset.folder / "tokenizer")
+        return unknown_words(self._tokenizers[backbone], prompt)
+
+    def _unknown(self, backbone: str, prompt: str) -> list[str]:
+        return self.words(backbone, prompt) if backbone in self.presets else []
+
+    def take_in(self, data: bytes) -> schema.UploadFacts:
+        """A picture, decoded and encoded again.
+
+        Raises:
+            FieldError: if it is not a PNG or JPEG picture, or too large.
+        """
+        try:
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    shown = f"of {picture.width}x{picture.height} pixels"
+                    raise FieldError("picture", None, f"it may have {MAX_PIXELS // 10**6} million", shown)
+                upright = ImageOps.exif_transpose(picture).convert("RGBA" if "A" in picture.getbands() else "RGB")
+        except FieldError:
+            raise
+        except Exception as error:  # whatever a decoder says of bytes that are no picture
+            raise FieldError("picture", None, "it must be a PNG or JPEG file", "not a picture") from error
+        upload = secrets.token_urlsafe(9)
+        path = self.temporary / f"{upload}.png"
+        upright.save(path)
+        self.uploads[upload] = path
+        while len(self.uploads) > MAX_UPLOADS:
+            self.uploads.pop(next(iter(self.uploads))).unlink(missing_ok=True)
+        return schema.UploadFacts(id=upload, width=upright.width, height=upright.height)
+
+    def said(self, message: str) -> str:
+        """A message without paths of this machine."""
+        for folder, name in (
+            (self.temporary, "upload"),
+            (self.takes.root, self.root.name),
+            (self.root, self.root.name),
+        ):
+            message = message.replace(f"{folder}/", "").replace(str(folder), name)
+        return " ".join(message.split())
+
+
+# ---- the app ----
+
+
+def build_app(studio: Studio, port: int) -> Guard:
+    """The server's application, behind its guard.
+
+    Args:
+        port: that it is served at.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        studio.hub.start()
+        watching = asyncio.create_task(_watch(studio))
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await run_in_threadpool(studio.close)
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, title="longlive-rag studio")
+    _add_errors(app, studio)
+    _add_reading(app, studio)
+    _add_doing(app, studio)
+    app.router.routes.append(WebSocketRoute(EVENTS, partial(_events, studio)))
+    if (PAGE / "index.html").is_file():
+        app.mount("/", StaticFiles(directory=PAGE, html=True, follow_symlink=False))
+    else:
+        app.add_api_route("/", lambda: HTMLResponse(NO_PAGE), response_class=HTMLResponse)
+    return Guard(app, studio.sessions, port)
+
+
+def _add_reading(app: FastAPI, studio: Studio) -> None:
+    @app.get("/api/studio")
+    def facts() -> schema.StudioFacts:
+        live = studio.room.current
+        return schema.StudioFacts(
+            version=__version__,
+            takes_folder=studio.takes.root.name,
+            backbones=[_backbone(name, preset, studio) for name, preset in studio.presets.items()],
+            policies=sorted(plugins("policy")),
+            live=live.id if live else None,
+        )
+
+    @app.get("/api/takes")
+    def takes(search: str = "") -> schema.TakeList:
+        return schema.TakeList(takes=studio.listed(search[:1000]))
+
+    @app.get("/api/takes/{take}")
+    def detail(take: str) -> schema.TakeDetail:
+        return studio.detail(take)
+
+    @app.get("/api/takes/{take}/segments/{block}-{stamp}.mp4")
+    def segment(take: str, block: int, stamp: str) -> Response:
+        return Response(studio.segment(take, block, stamp), media_type="video/mp4", headers=IMMUTABLE)
+
+    @app.get("/api/takes/{take}/frame/{number}.jpg")
+    def frame(take: str, number: int, width: int | None = None) -> Response:
+        if width is not None and not 1 <= width <= 4096:
+            raise FieldError("width", width, "it must be from 1 to 4096")
+        return Response(studio.frame(take, number, width), media_type="image/jpeg")
+
+    @app.get("/api/takes/{take}/drift")
+    def drift(take: str, embedder: str | None = None) -> schema.DriftFacts:
+        return studio.drift(take, embedder)
+
+
+def _backbone(name: str, preset: Preset, studio: Studio) -> schema.BackboneFacts:
+    output, block = preset.output, preset.context.frames_per_block * preset.temporal_factor
+    return schema.BackboneFacts(
+        name=name,
+        default=name == next(iter(studio.presets)),
+        width=output.width * output.upscale,
+        height=output.height * output.upscale,
+        fps=output.fps,
+        seconds_a_block=block / output.fps,
+        settings=orders.knob_facts(preset),
+    )
+
+
+def _add_doing(app: FastAPI, studio: Studio) -> None:
+    def claim(request: Request, by_force: bool = False) -> None:
+        studio.director.claim(bearer(request.headers.getlist("authorization")) or "", by_force)
+
+    @app.post("/api/session")
+    def session(message: schema.TokenMessage) -> schema.Secret:
+        secret = studio.sessions.begin(message.token)
+        if secret is None:
+            raise RefusedError(401, "this is not the token of the address that the studio printed")
+        return schema.Secret(secret=secret)
+
+    @app.post(UPLOADS)
+    async def upload(request: Request) -> schema.UploadFacts:
+        data = await request.body()
+        return await run_in_threadpool(studio.take_in, data)
+
+    @app.post("/api/takes")
+    def begin(message: schema.NewTakeMessage, request: Request) -> schema.TakeId:
+        claim(request)
+        return schema.TakeId(id=studio.begin(message))
+
+    @app.post("/api/takes/{take}/commands")
+    async def command(take: str, request: Request) -> Response:
+        message = COMMANDS.validate_json(await request.body())
+        claim(request, isinstance(message, schema.Plain) and message.do == "take_over")
+        answer = await run_in_threadpool(studio.command, take, message)
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+    @app.post("/api/backbones/{name}/words")
+    def words(name: str, message: schema.PromptMessage) -> schema.UnknownWords:
+        return schema.UnknownWords(unknown_words=studio.words(name, message.prompt))
+
+    @app.post("/api/takes/{take}/export")
+    def export(take: str, message: schema.ExportMessage) -> Response:
+        folder = studio.takes.folder(take)
+        target = Path(tempfile.mkdtemp(dir=studio.temporary))
+        try:
+            file = write_export(folder, message, target)
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
+        done = BackgroundTask(shutil.rmtree, target, ignore_errors=True)
+        return FileResponse(file, filename=file.name, background=done)
+
+
+def _add_errors(app: FastAPI, studio: Studio) -> None:
+    def answer(status: int, message: str, fields: Sequence[Mapping[str, Any]] = ()) -> Response:
+        return Response(
+            error_body(studio.said(message), [dict(each) for each in fields]), status, None, "application/json"
+        )
+
+    def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RefusedError)
+        return answer(error.status, error.message)
+
+    def bad_value(_: Request, error: Exception) -> Response:
+        fields = []
+        if isinstance(error, FieldError):
+            value = error.value if isinstance(error.value, str | int | float | bool) else None
+            said = studio.said(str(error))
+            wanted = studio.said(error.wanted)
+            fields = [{"field": name, "value": value, "wanted": wanted, "message": said} for name in error.fields]
+        return answer(422, str(error), fields)
+
+    def bad_message(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError | ValidationError)
+        fields: list[dict[str, Any]] = []
+        skipped = 1 if isinstance(error, ValidationError) else 0  # which kind of command it is
+        for each in error.errors():
+            parts = each["loc"][skipped:] if len(each["loc"]) > 1 else each["loc"]
+            place = [str(part) for part in parts if part not in ("body", "query", "path")]
+            name = ".".join(place) or "it"
+            wanted = each["msg"].replace("Input should be", "it should be")
+            fields.append({"field": name, "value": None, "wanted": wanted, "message": f"{name}: {wanted}"})
+        return answer(422, fields[0]["message"] if fields else "this is not understood", fields)
+
+    constant: dict[type[Exception], tuple[int, str]] = {
+        UnknownTakeError: (404, "there is no such take (any more)"),
+        NotLiveError: (409, "this take is not being made now"),
+        DirectedElsewhereError: (
+            409,
+            "the studio is directed from another window; take over, or wait until it is closed",
+        ),
+    }
+    for kind, (status, message) in constant.items():
+        app.add_exception_handler(kind, _saying(answer, status, message))
+    app.add_exception_handler(RefusedError, refused)
+    app.add_exception_handler(RequestValidationError, bad_message)
+    app.add_exception_handler(ValidationError, bad_message)
+    app.add_exception_handler(LicenseError, lambda _, error: answer(422, str(error)))
+    app.add_exception_handler(ValueError, bad_value)
+    app.add_exception_handler(OSError, lambda _, error: answer(500, reason_of(error)))
+    app.add_exception_handler(HTTPException, lambda _, error: answer(error.status_code, str(error.detail)))  # type: ignore[attr-defined]
+    app.add_exception_handler(Exception, lambda _, error: answer(500, "the studio failed here; its terminal says why"))
+
+
+def _saying(answer: Callable[..., Response], status: int, message: str) -> Callable[[Request, Exception], Response]:
+    return lambda _, error: answer(status, message)
+
+
+# ---- events ----
+
+
+async def _events(studio: Studio, socket: WebSocket) -> None:
+    """A window: its first message has its session's secret, then it is told what happens."""
+    await socket.accept()
+    secret = await _secret_of(socket)
+    window = studio.hub.join(secret) if secret is not None and studio.sessions.knows(secret) else None
+    if window is None or secret is None:
+        await socket.close(1008)
+        return
+    studio.director.joined(secret)
+    live = studio.room.current
+    window.events.put_nowait(schema.Hello(live=live.id if live else None).model_dump_json())
+    sending = asyncio.create_task(_send(socket, window.events))
+    try:
+        while True:
+            text = await socket.receive_text()
+            if len(text) <= MAX_EVENT_BYTES:
+                await _hear(studio, window, text)
+    except (WebSocketDisconnect, RuntimeError):
+        pass
+    finally:
+        sending.cancel()
+        studio.hub.leave(window)
+        studio.director.left(secret)
+
+
+async def _secret_of(socket: WebSocket) -> str | None:
+    with suppress(asyncio.TimeoutError, WebSocketDisconnect, ValueError, KeyError):
+        text = await asyncio.wait_for(socket.receive_text(), HELLO_SECONDS)
+        return schema.Secret.model_validate_json(text[:MAX_EVENT_BYTES]).secret
+    return None
+
+
+async def _send(socket: WebSocket, events: asyncio.Queue[str | None]) -> None:
+    with suppress(WebSocketDisconnect, RuntimeError):
+        while (event := await events.get()) is not None:
+            await socket.send_text(event)
+        await socket.close(1013)
+
+
+async def _hear(studio: Studio, window: Window, text: str) -> None:
+    try:
+        message = FROM_PAGE.validate_json(text)
+    except ValidationError:
+        return
+    window.watches = message.take
+    if isinstance(message, schema.Playhead):
+        if not studio.director.is_other(window.secret):
+            await run_in_threadpool(studio.room.playhead, message.take, message.seconds)
+    elif message.type == "direct_lock":
+        with suppress(DirectedElsewhereError):
+            studio.director.claim(window.secret)
+
+
+async def _watch(studio: Studio) -> None:
+    """Says what changes in the folder of takes, whoever changes it."""
+    seen, gone = await run_in_threadpool(studio.takes.scan), set[str]()
+    while True:
+        await asyncio.sleep(SCAN_SECONDS)
+        now = await run_in_threadpool(studio.takes.scan)
+        live = studio.room.current
+        for take in now:
+            if seen.get(take) != now[take] and (live is None or live.id != take):
+                for facts in await run_in_threadpool(studio.takes.all_facts, [take]):
+                    studio.hub.say(schema.TakeEvent(take=facts))
+        gone -= now.keys()
+        for take in studio.takes.ids - now.keys() - gone - ({live.id} if live is not None else set()):
+            studio.hub.say(schema.GoneEvent(take=take))
+            gone.add(take)
+        seen = now

@@ -1,0 +1,234 @@
+"""Takes are made, directed, undone, branched and gone on with; what is shown is what is on disk."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from windows import OTHER, PROMPT, Window
+
+from longlive_rag.generation.rollout import Rollout
+from longlive_rag.media.video import read_frames
+from longlive_rag.takes.record import read_record
+from retrieval.store import LatentStore
+
+
+def folder_of(studio, take) -> Path:
+    return studio.takes.folder(take)
+
+
+def packets_of(data: bytes) -> list[tuple[float, bytes]]:
+    with av.open(io.BytesIO(data)) as container:
+        return [(float(p.pts * p.time_base), bytes(p)) for p in container.demux(video=0) if p.size]
+
+
+def latents_of(folder: Path) -> np.ndarray:
+    store = LatentStore(folder / "latents")
+    return store.latents(range(store.frames))
+
+
+def test_every_block_is_shown_and_is_what_the_video_holds(studio, window):
+    take = window.begin(4.0)
+    urls = [window.block(number)["segment"]["url"] for number in range(3)]
+    early = window.get(urls[1]).content
+    window.ended(take)
+    detail = window.get(f"/api/takes/{take}").json()
+    assert [segment["url"] for segment in detail["segments"]][:3] == urls  # they stay when the take is finished
+    assert packets_of(window.get(urls[1]).content) == packets_of(early)
+    shown = [pair for segment in detail["segments"] for pair in packets_of(window.get(segment["url"]).content)]
+    video = folder_of(studio, take) / "video.mp4"
+    assert [data for _, data in shown] == [data for _, data in packets_of(video.read_bytes())]
+    assert [time for time, _ in shown] == pytest.approx([number / 16 for number in range(64)])
+    assert detail["segments"][0]["key"]
+    assert detail["segments"][3]["key"]
+    assert not detail["segments"][1]["key"]
+    with av.open(io.BytesIO(window.get(f"/api/takes/{take}/frame/30.jpg").content)) as picture:
+        decoded = next(picture.decode(video=0)).to_ndarray(format="rgb24").astype(float)
+    exact = next(read_frames(video, 30, 31)).astype(float)
+    assert np.abs(decoded - exact).mean() < 12  # JPEG
+    assert window.get(f"/api/takes/{take}/frame/64.jpg").status_code == 404
+
+
+def test_directions_take_over_and_the_take_can_be_made_again(studio, window, pipe):
+    studio.room.set_pace(3)
+    take = window.begin(8.0)
+    window.block(1)
+    planned = window.do(take, do="direct", prompt="words that will change", at=5.0).json()
+    gone = window.do(take, do="direct", prompt="never", at=6.5).json()
+    assert window.do(take, do="withdraw_cue", planned_id=gone["planned_id"]).status_code == 200
+    moved = window.do(take, do="edit_cue", planned_id=planned["planned_id"], prompt=OTHER, at=4.3).json()
+    assert moved["takes_over_at"] < planned["takes_over_at"]
+    cues = window.get(f"/api/takes/{take}").json()["cues"]
+    assert [(cue["prompt"], cue["reached"], bool(cue["planned_id"])) for cue in cues] == [(OTHER, False, True)]
+    assert window.do(take, do="pin", **{"from": 0.1, "to": 0.5}).status_code == 200
+    assert window.do(take, do="unpin", **{"from": 0.1, "to": 0.5}).status_code == 200
+    refused = window.do(take, do="unexclude", **{"from": 0.1, "to": 0.5})
+    assert (refused.status_code, "none" in refused.json()["error"]["message"]) == (422, True)
+    window.do(take, do="pace", blocks_ahead=None)
+    window.ended(take)
+    request = read_record(folder_of(studio, take)).request
+    assert [cue.prompt for cue in request.cues] == [OTHER]
+    assert [steer.verb for steer in request.memory.steering] == ["pin", "unpin"]
+    again = torch.cat([block.latents for block in pipe.stream(request)], dim=1)[0].numpy()
+    assert np.array_equal(again, latents_of(folder_of(studio, take)))
+
+
+def test_the_pace_follows_the_playhead(studio, window):
+    studio.room.set_pace(2)
+    take = window.begin(9.0)
+    window.block(2)
+    assert window.silent()
+    window.say(type="playhead", take=take, seconds=1.5)  # in block 2
+    window.block(4)
+    assert window.silent()
+    window.say(type="watch", take="another")  # nobody looks: it needs not wait
+    assert window.ended(take)["blocks"] == 13
+
+
+def test_undo_keeps_what_was_made_and_waits(studio, window):
+    studio.room.set_pace(4)
+    take = window.begin(9.0)
+    window.block(3)
+    other = window.do(take, do="undo_to", block=2).json()["id"]
+    facts = window.get(f"/api/takes/{other}").json()
+    assert (facts["status"], facts["waiting"], facts["parent"], facts["parent_block"]) == ("live", True, take, 2)
+    assert window.get(f"/api/takes/{take}").json()["status"] == "interrupted"
+    window.do(other, do="pace", blocks_ahead=None)
+    assert window.do(other, do="direct", prompt=OTHER).json()["takes_over_at"] == pytest.approx(21 / 16)
+    window.ended(other)
+    request = read_record(folder_of(studio, other)).request
+    assert (request.seconds, [cue.prompt for cue in request.cues]) == (9.0, [OTHER])
+    ours, theirs = latents_of(folder_of(studio, other)), latents_of(folder_of(studio, take))
+    assert np.array_equal(ours[:6], theirs[:6])
+    assert not np.array_equal(ours[6:9], theirs[6:9])
+
+
+def test_stopped_resumed_extended_branched_and_its_twin(studio, window, pipe):
+    studio.room.set_pace(2)
+    take = window.begin(5.0)
+    window.block(1)
+    assert window.do(take, do="extend", seconds=1.0).status_code == 409
+    window.do(take, do="stop")
+    assert window.ended(take, "interrupted")["seconds"] == 5.0
+    studio.room.set_pace(None)
+    assert window.do(take, do="resume").json()["id"] == take
+    window.ended(take)
+    request = read_record(folder_of(studio, take)).request
+    again = torch.cat([block.latents for block in pipe.stream(request)], dim=1)[0].numpy()
+    assert np.array_equal(again, latents_of(folder_of(studio, take)))
+    assert "as long as was asked for" in window.do(take, do="resume").json()["error"]["message"]
+    assert window.do(take, do="extend", seconds=2.0, prompt=OTHER).json()["id"] == take
+    window.until("take", id=take, status="finished", made_seconds=7.0)
+    branch = window.do(take, do="branch", block=3, seed=9).json()["id"]
+    window.ended(branch)
+    assert np.array_equal(latents_of(folder_of(studio, branch))[:9], latents_of(folder_of(studio, take))[:9])
+    twin = window.do(take, do="native_twin").json()["id"]
+    window.ended(twin)
+    made, native = (read_record(folder_of(studio, each)).request for each in (take, twin))
+    assert (native.memory.enabled, native.seed, native.cues) == (False, made.seed, made.cues)
+    assert window.do(take, do="branch", block=99).json()["error"]["fields"][0]["field"] == "block"
+
+
+def test_new_takes_say_what_is_wrong_at_their_fields(window):
+    def fields(**message):
+        answer = window.post("/api/takes", **{"prompt": PROMPT, "seconds": 4.0, **message})
+        assert answer.status_code == 422, answer.text
+        return [field["field"] for field in answer.json()["error"]["fields"]]
+
+    assert fields(prompt=" ") == ["prompt"]
+    assert fields(seconds=-1.0) == ["seconds"]
+    assert fields(backbone="/etc") == ["backbone"]
+    assert fields(settings={"memory_diversity": 3.0}) == ["diversity"]
+    assert fields(settings={"context_window_frames": "many"}) == ["window_frames"]
+    assert fields(settings={"memory_remember": ["/etc"]}) == ["memory_remember"]
+    assert fields(start_image="nothing") == ["start_image"]
+    assert fields(cues=[{"seconds": 9.0, "prompt": OTHER}]) == []  # a cue past the end: a sentence
+    assert window.get("/api/takes").json()["takes"] == []
+    bad = window.do("x", do="direct", prompt=3)
+    assert bad.json()["error"]["fields"][0]["field"] == "prompt"
+    assert window.do("x", do="dance").status_code == 422
+    assert window.do("x", do="stop").status_code == 409
+
+
+def test_a_picture_and_another_takes_frames_begin_a_take(studio, window):
+    buffer = io.BytesIO()
+    Image.new("RGB", (96, 64), (200, 30, 30)).save(buffer, "PNG")
+    upload = window.client.post("/api/uploads", content=buffer.getvalue(), headers=window.headers).json()
+    assert (upload["width"], upload["height"]) == (96, 64)
+    first = window.begin(6.0, start_image=upload["id"])
+    window.ended(first)
+    second = window.begin(3.0, remember=[{"take": first, "from": 0.5, "to": 2.0}])
+    window.ended(second)
+    memory = window.get(f"/api/takes/{second}").json()["memory"]
+    assert {frame["take"] for block in memory for frame in block["remembered"]} == {first}
+    assert str(studio.root) not in window.get(f"/api/takes/{second}").text
+
+
+def test_out_of_memory_is_one_sentence_and_the_studio_lives(studio, window, monkeypatch):
+    made = Rollout.next_block
+
+    def give_out(self):
+        block = made(self)
+        if block.index == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return block
+
+    monkeypatch.setattr(Rollout, "next_block", give_out)
+    take = window.begin(6.0)
+    error = window.until("error")
+    assert error["take"] == take
+    assert "out of memory" in error["message"]
+    window.ended(take, "failed")
+    monkeypatch.undo()
+    window.ended(window.begin(2.0))
+    assert window.do(take, do="resume").status_code == 200
+    assert window.ended(take)["made_seconds"] == 6.0
+
+
+def test_a_take_that_is_deleted_on_disk_is_gone(studio, window):
+    take = window.begin(2.0)
+    url = window.block(0)["segment"]["url"]
+    window.ended(take)
+    shutil.rmtree(folder_of(studio, take))
+    for path in (f"/api/takes/{take}", url, f"/api/takes/{take}/frame/0.jpg"):
+        assert window.get(path).status_code == 404
+    assert window.do(take, do="resume").status_code == 404
+    window.until("gone", take=take)
+    assert window.get("/api/takes").json()["takes"] == []
+
+
+def test_one_directs_and_others_watch(studio, client, window):
+    studio.room.set_pace(2)
+    take = window.begin(9.0)
+    with Window(client, studio.sessions.token) as other:
+        refused = other.do(take, do="stop")
+        assert refused.status_code == 409
+        assert "another window" in refused.json()["error"]["message"]
+        assert other.get(f"/api/takes/{take}").status_code == 200
+        assert other.do(take, do="take_over").json() == {"ok": True}
+        assert window.do(take, do="direct", prompt=OTHER).status_code == 409
+        other.do(take, do="stop")
+        other.ended(take, "interrupted")
+
+
+def test_exports_hold_no_path_of_this_machine(studio, window):
+    take = window.begin(6.0)
+    window.ended(take)
+    for what in ("video", "stills", "cues", "sheet", "otio", "rights"):
+        answer = window.post(f"/api/takes/{take}/export", what=what)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-disposition"].startswith("attachment")
+        assert str(studio.root.parent).encode() not in answer.content
+    assert window.post(f"/api/takes/{take}/export", what="video", **{"from": 5.0, "to": 99.0}).status_code == 422
+    drift = window.get(f"/api/takes/{take}/drift?embedder=pixels").json()
+    assert (drift["embedder"], len(drift["seconds"])) == ("pixels", 6)
+    assert window.get(f"/api/takes/{take}/drift?embedder=dino=/etc").status_code == 422
+    found = window.get("/api/takes?search=circle").json()["takes"]
+    assert [each["id"] for each in found] == [take]
+    assert window.get("/api/takes?search=elephant").json()["takes"] == []

@@ -1,0 +1,117 @@
+"""The real server, started by the command, killed and started again; and the schema that both sides share."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from websockets.sync.client import connect
+from windows import PROMPT
+
+from longlive_rag.studio.schema import json_schema
+from longlive_rag.takes.record import read_record
+from retrieval.store import LatentStore
+
+ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)/#(\S+)")
+
+
+class Served:
+    """`longlive-rag studio` in a process of its own."""
+
+    def __init__(self, takes: Path, backbone: Path) -> None:
+        command = [sys.executable, "-m", "longlive_rag", "studio", "--takes", str(takes), "--backbone", str(backbone)]
+        self.process = subprocess.Popen(
+            [*command, "--port", "0", "--no-browser"], stdout=subprocess.PIPE, text=True, env=os.environ
+        )
+        assert self.process.stdout is not None
+        port, token = ADDRESS.search(self.process.stdout.readline()).groups()  # type: ignore[union-attr]
+        self.url = f"http://127.0.0.1:{port}"
+        for _ in range(100):
+            try:
+                self.secret = httpx.post(f"{self.url}/api/session", json={"token": token}).json()["secret"]
+                break
+            except httpx.ConnectError:
+                time.sleep(0.1)
+        self.client = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.secret}"}, timeout=120)
+
+    def events(self):
+        socket = connect(f"{self.url.replace('http', 'ws')}/api/events")
+        socket.send(json.dumps({"secret": self.secret}))
+        return socket
+
+    def end(self, number: int) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+@pytest.mark.slow
+def test_what_was_shown_is_there_after_a_kill_and_goes_on_bit_for_bit(tmp_path, pipeline_folder, pipe):
+    takes = tmp_path / "takes"
+    served = Served(takes, pipeline_folder)
+    with served.events() as socket:
+        answer = served.client.post("/api/takes", json={"prompt": PROMPT, "seconds": 9.0})
+        take = answer.json()["id"]
+        served.client.post(f"/api/takes/{take}/commands", json={"do": "direct", "prompt": "a blue square", "at": 3.0})
+        shown = 0
+        while shown < 7:
+            event = json.loads(socket.recv(60))
+            shown = event["segment"]["block"] + 1 if event["type"] == "block" else shown
+        served.end(signal.SIGKILL)
+    folder = next(takes.iterdir())
+    assert LatentStore(folder / "latents").blocks >= shown
+    served = Served(takes, pipeline_folder)
+    facts = served.client.get("/api/takes").json()["takes"]
+    assert [each["status"] for each in facts] == ["interrupted"]
+    take = facts[0]["id"]
+    for segment in served.client.get(f"/api/takes/{take}").json()["segments"]:
+        assert served.client.get(segment["url"]).status_code == 200
+    assert served.client.post(f"/api/takes/{take}/commands", json={"do": "resume"}).json() == {"id": take}
+    for _ in range(600):
+        if served.client.get(f"/api/takes/{take}").json()["status"] == "finished":
+            break
+        time.sleep(0.1)
+    assert served.end(signal.SIGINT) == 0
+    request = read_record(folder).request
+    assert [cue.prompt for cue in request.cues] == ["a blue square"]
+    again = np.concatenate([block.latents[0].numpy() for block in pipe.stream(request)])
+    store = LatentStore(folder / "latents")
+    assert np.array_equal(store.latents(range(store.frames)), again)
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_was_finished(tmp_path, pipeline_folder):
+    served = Served(tmp_path / "takes", pipeline_folder)
+    with served.events() as socket:
+        served.client.post("/api/takes", json={"prompt": PROMPT, "seconds": 600.0})
+        while json.loads(socket.recv(60))["type"] != "block":
+            pass
+        assert served.end(signal.SIGINT) == 0
+    record = read_record(next((tmp_path / "takes").iterdir()))
+    assert record.status == "interrupted"
+    assert record.request.seconds == 600.0
+    assert record.video.sha256
+
+
+def test_without_the_extra_it_is_one_sentence(tmp_path):
+    code = "import sys; sys.modules['fastapi'] = None; from longlive_rag.cli.main import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "studio", "--takes", str(tmp_path / "takes")], capture_output=True, text=True
+    )
+    assert ran.returncode == 2
+    assert ran.stderr.strip().count("\n") == 0
+    assert "pip install 'longlive-rag[studio]'" in ran.stderr
+    assert not (tmp_path / "takes").exists()
+
+
+def test_the_schema_has_every_message():
+    names = json_schema()["$defs"]
+    assert {"TakeDetail", "BlockEvent", "Direct", "NewTakeMessage", "ErrorAnswer", "Playhead"} <= set(names)
