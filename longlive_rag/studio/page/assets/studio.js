@@ -1,0 +1,1099 @@
+var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&&`adoptedStyleSheets`in Document.prototype&&`replace`in CSSStyleSheet.prototype,n=Symbol(),r=new WeakMap,i=class{constructor(e,t,r){if(this._$cssResult$=!0,r!==n)throw Error("CSSResult is not constructable. Use `unsafeCSS` or `css` instead.");this.cssText=e,this.t=t}get styleSheet(){let e=this.o,n=this.t;if(t&&e===void 0){let t=n!==void 0&&n.length===1;t&&(e=r.get(n)),e===void 0&&((this.o=e=new CSSStyleSheet).replaceSync(this.cssText),t&&r.set(n,e))}return e}toString(){return this.cssText}},a=e=>new i(typeof e==`string`?e:e+``,void 0,n),o=(e,...t)=>new i(e.length===1?e[0]:t.reduce((t,n,r)=>t+(e=>{if(!0===e._$cssResult$)return e.cssText;if(typeof e==`number`)return e;throw Error(`Value passed to 'css' function must be a 'css' function result: `+e+`. Use 'unsafeCSS' to pass non-literal values, but take care to ensure page security.`)})(n)+e[r+1],e[0]),e,n),s=(n,r)=>{if(t)n.adoptedStyleSheets=r.map(e=>e instanceof CSSStyleSheet?e:e.styleSheet);else for(let t of r){let r=document.createElement(`style`),i=e.litNonce;i!==void 0&&r.setAttribute(`nonce`,i),r.textContent=t.cssText,n.appendChild(r)}},c=t?e=>e:e=>e instanceof CSSStyleSheet?(e=>{let t=``;for(let n of e.cssRules)t+=n.cssText;return a(t)})(e):e,{is:l,defineProperty:u,getOwnPropertyDescriptor:d,getOwnPropertyNames:f,getOwnPropertySymbols:p,getPrototypeOf:m}=Object,h=globalThis,ee=h.trustedTypes,te=ee?ee.emptyScript:``,ne=h.reactiveElementPolyfillSupport,g=(e,t)=>e,re={toAttribute(e,t){switch(t){case Boolean:e=e?te:null;break;case Object:case Array:e=e==null?e:JSON.stringify(e)}return e},fromAttribute(e,t){let n=e;switch(t){case Boolean:n=e!==null;break;case Number:n=e===null?null:Number(e);break;case Object:case Array:try{n=JSON.parse(e)}catch{n=null}}return n}},ie=(e,t)=>!l(e,t),ae={attribute:!0,type:String,converter:re,reflect:!1,useDefault:!1,hasChanged:ie};Symbol.metadata??=Symbol(`metadata`),h.litPropertyMetadata??=new WeakMap;var _=class extends HTMLElement{static addInitializer(e){this._$Ei(),(this.l??=[]).push(e)}static get observedAttributes(){return this.finalize(),this._$Eh&&[...this._$Eh.keys()]}static createProperty(e,t=ae){if(t.state&&(t.attribute=!1),this._$Ei(),this.prototype.hasOwnProperty(e)&&((t=Object.create(t)).wrapped=!0),this.elementProperties.set(e,t),!t.noAccessor){let n=Symbol(),r=this.getPropertyDescriptor(e,n,t);r!==void 0&&u(this.prototype,e,r)}}static getPropertyDescriptor(e,t,n){let{get:r,set:i}=d(this.prototype,e)??{get(){return this[t]},set(e){this[t]=e}};return{get:r,set(t){let a=r?.call(this);i?.call(this,t),this.requestUpdate(e,a,n)},configurable:!0,enumerable:!0}}static getPropertyOptions(e){return this.elementProperties.get(e)??ae}static _$Ei(){if(this.hasOwnProperty(g(`elementProperties`)))return;let e=m(this);e.finalize(),e.l!==void 0&&(this.l=[...e.l]),this.elementProperties=new Map(e.elementProperties)}static finalize(){if(this.hasOwnProperty(g(`finalized`)))return;if(this.finalized=!0,this._$Ei(),this.hasOwnProperty(g(`properties`))){let e=this.properties,t=[...f(e),...p(e)];for(let n of t)this.createProperty(n,e[n])}let e=this[Symbol.metadata];if(e!==null){let t=litPropertyMetadata.get(e);if(t!==void 0)for(let[e,n]of t)this.elementProperties.set(e,n)}this._$Eh=new Map;for(let[e,t]of this.elementProperties){let n=this._$Eu(e,t);n!==void 0&&this._$Eh.set(n,e)}this.elementStyles=this.finalizeStyles(this.styles)}static finalizeStyles(e){let t=[];if(Array.isArray(e)){let n=new Set(e.flat(1/0).reverse());for(let e of n)t.unshift(c(e))}else e!==void 0&&t.push(c(e));return t}static _$Eu(e,t){let n=t.attribute;return!1===n?void 0:typeof n==`string`?n:typeof e==`string`?e.toLowerCase():void 0}constructor(){super(),this._$Ep=void 0,this.isUpdatePending=!1,this.hasUpdated=!1,this._$Em=null,this._$Ev()}_$Ev(){this._$ES=new Promise(e=>this.enableUpdating=e),this._$AL=new Map,this._$E_(),this.requestUpdate(),this.constructor.l?.forEach(e=>e(this))}addController(e){(this._$EO??=new Set).add(e),this.renderRoot!==void 0&&this.isConnected&&e.hostConnected?.()}removeController(e){this._$EO?.delete(e)}_$E_(){let e=new Map,t=this.constructor.elementProperties;for(let n of t.keys())this.hasOwnProperty(n)&&(e.set(n,this[n]),delete this[n]);e.size>0&&(this._$Ep=e)}createRenderRoot(){let e=this.shadowRoot??this.attachShadow(this.constructor.shadowRootOptions);return s(e,this.constructor.elementStyles),e}connectedCallback(){this.renderRoot??=this.createRenderRoot(),this.enableUpdating(!0),this._$EO?.forEach(e=>e.hostConnected?.())}enableUpdating(e){}disconnectedCallback(){this._$EO?.forEach(e=>e.hostDisconnected?.())}attributeChangedCallback(e,t,n){this._$AK(e,n)}_$ET(e,t){let n=this.constructor.elementProperties.get(e),r=this.constructor._$Eu(e,n);if(r!==void 0&&!0===n.reflect){let i=(n.converter?.toAttribute===void 0?re:n.converter).toAttribute(t,n.type);this._$Em=e,i==null?this.removeAttribute(r):this.setAttribute(r,i),this._$Em=null}}_$AK(e,t){let n=this.constructor,r=n._$Eh.get(e);if(r!==void 0&&this._$Em!==r){let e=n.getPropertyOptions(r),i=typeof e.converter==`function`?{fromAttribute:e.converter}:e.converter?.fromAttribute===void 0?re:e.converter;this._$Em=r;let a=i.fromAttribute(t,e.type);this[r]=a??this._$Ej?.get(r)??a,this._$Em=null}}requestUpdate(e,t,n,r=!1,i){if(e!==void 0){let a=this.constructor;if(!1===r&&(i=this[e]),n??=a.getPropertyOptions(e),!((n.hasChanged??ie)(i,t)||n.useDefault&&n.reflect&&i===this._$Ej?.get(e)&&!this.hasAttribute(a._$Eu(e,n))))return;this.C(e,t,n)}!1===this.isUpdatePending&&(this._$ES=this._$EP())}C(e,t,{useDefault:n,reflect:r,wrapped:i},a){n&&!(this._$Ej??=new Map).has(e)&&(this._$Ej.set(e,a??t??this[e]),!0!==i||a!==void 0)||(this._$AL.has(e)||(this.hasUpdated||n||(t=void 0),this._$AL.set(e,t)),!0===r&&this._$Em!==e&&(this._$Eq??=new Set).add(e))}async _$EP(){this.isUpdatePending=!0;try{await this._$ES}catch(e){Promise.reject(e)}let e=this.scheduleUpdate();return e!=null&&await e,!this.isUpdatePending}scheduleUpdate(){return this.performUpdate()}performUpdate(){if(!this.isUpdatePending)return;if(!this.hasUpdated){if(this.renderRoot??=this.createRenderRoot(),this._$Ep){for(let[e,t]of this._$Ep)this[e]=t;this._$Ep=void 0}let e=this.constructor.elementProperties;if(e.size>0)for(let[t,n]of e){let{wrapped:e}=n,r=this[t];!0!==e||this._$AL.has(t)||r===void 0||this.C(t,void 0,n,r)}}let e=!1,t=this._$AL;try{e=this.shouldUpdate(t),e?(this.willUpdate(t),this._$EO?.forEach(e=>e.hostUpdate?.()),this.update(t)):this._$EM()}catch(t){throw e=!1,this._$EM(),t}e&&this._$AE(t)}willUpdate(e){}_$AE(e){this._$EO?.forEach(e=>e.hostUpdated?.()),this.hasUpdated||(this.hasUpdated=!0,this.firstUpdated(e)),this.updated(e)}_$EM(){this._$AL=new Map,this.isUpdatePending=!1}get updateComplete(){return this.getUpdateComplete()}getUpdateComplete(){return this._$ES}shouldUpdate(e){return!0}update(e){this._$Eq&&=this._$Eq.forEach(e=>this._$ET(e,this[e])),this._$EM()}updated(e){}firstUpdated(e){}};_.elementStyles=[],_.shadowRootOptions={mode:`open`},_[g(`elementProperties`)]=new Map,_[g(`finalized`)]=new Map,ne?.({ReactiveElement:_}),(h.reactiveElementVersions??=[]).push(`2.1.2`);var oe=globalThis,se=e=>e,v=oe.trustedTypes,ce=v?v.createPolicy(`lit-html`,{createHTML:e=>e}):void 0,le=`$lit$`,y=`lit$${Math.random().toFixed(9).slice(2)}$`,ue=`?`+y,de=`<${ue}>`,b=document,x=()=>b.createComment(``),S=e=>e===null||typeof e!=`object`&&typeof e!=`function`,fe=Array.isArray,pe=e=>fe(e)||typeof e?.[Symbol.iterator]==`function`,me=`[ 	
+\f\r]`,C=/<(?:(!--|\/[^a-zA-Z])|(\/?[a-zA-Z][^>\s]*)|(\/?$))/g,he=/-->/g,ge=/>/g,w=RegExp(`>|${me}(?:([^\\s"'>=/]+)(${me}*=${me}*(?:[^ \t\n\f\r"'\`<>=]|("|')|))|$)`,`g`),_e=/'/g,ve=/"/g,ye=/^(?:script|style|textarea|title)$/i,be=e=>(t,...n)=>({_$litType$:e,strings:t,values:n}),T=be(1),E=be(2),D=Symbol.for(`lit-noChange`),O=Symbol.for(`lit-nothing`),xe=new WeakMap,k=b.createTreeWalker(b,129);function Se(e,t){if(!fe(e)||!e.hasOwnProperty(`raw`))throw Error(`invalid template strings array`);return ce===void 0?t:ce.createHTML(t)}var Ce=(e,t)=>{let n=e.length-1,r=[],i,a=t===2?`<svg>`:t===3?`<math>`:``,o=C;for(let t=0;t<n;t++){let n=e[t],s,c,l=-1,u=0;for(;u<n.length&&(o.lastIndex=u,c=o.exec(n),c!==null);)u=o.lastIndex,o===C?c[1]===`!--`?o=he:c[1]===void 0?c[2]===void 0?c[3]!==void 0&&(o=w):(ye.test(c[2])&&(i=RegExp(`</`+c[2],`g`)),o=w):o=ge:o===w?c[0]===`>`?(o=i??C,l=-1):c[1]===void 0?l=-2:(l=o.lastIndex-c[2].length,s=c[1],o=c[3]===void 0?w:c[3]===`"`?ve:_e):o===ve||o===_e?o=w:o===he||o===ge?o=C:(o=w,i=void 0);let d=o===w&&e[t+1].startsWith(`/>`)?` `:``;a+=o===C?n+de:l>=0?(r.push(s),n.slice(0,l)+le+n.slice(l)+y+d):n+y+(l===-2?t:d)}return[Se(e,a+(e[n]||`<?>`)+(t===2?`</svg>`:t===3?`</math>`:``)),r]},we=class e{constructor({strings:t,_$litType$:n},r){let i;this.parts=[];let a=0,o=0,s=t.length-1,c=this.parts,[l,u]=Ce(t,n);if(this.el=e.createElement(l,r),k.currentNode=this.el.content,n===2||n===3){let e=this.el.content.firstChild;e.replaceWith(...e.childNodes)}for(;(i=k.nextNode())!==null&&c.length<s;){if(i.nodeType===1){if(i.hasAttributes())for(let e of i.getAttributeNames())if(e.endsWith(le)){let t=u[o++],n=i.getAttribute(e).split(y),r=/([.?@])?(.*)/.exec(t);c.push({type:1,index:a,name:r[2],strings:n,ctor:r[1]===`.`?Ee:r[1]===`?`?De:r[1]===`@`?Oe:M}),i.removeAttribute(e)}else e.startsWith(y)&&(c.push({type:6,index:a}),i.removeAttribute(e));if(ye.test(i.tagName)){let e=i.textContent.split(y),t=e.length-1;if(t>0){i.textContent=v?v.emptyScript:``;for(let n=0;n<t;n++)i.append(e[n],x()),k.nextNode(),c.push({type:2,index:++a});i.append(e[t],x())}}}else if(i.nodeType===8){if(i.data===ue)c.push({type:2,index:a});else{let e=-1;for(;(e=i.data.indexOf(y,e+1))!==-1;)c.push({type:7,index:a}),e+=y.length-1}}a++}}static createElement(e,t){let n=b.createElement(`template`);return n.innerHTML=e,n}};function A(e,t,n=e,r){if(t===D)return t;let i=r===void 0?n._$Cl:n._$Co?.[r],a=S(t)?void 0:t._$litDirective$;return i?.constructor!==a&&(i?._$AO?.(!1),a===void 0?i=void 0:(i=new a(e),i._$AT(e,n,r)),r===void 0?n._$Cl=i:(n._$Co??=[])[r]=i),i!==void 0&&(t=A(e,i._$AS(e,t.values),i,r)),t}var Te=class{constructor(e,t){this._$AV=[],this._$AN=void 0,this._$AD=e,this._$AM=t}get parentNode(){return this._$AM.parentNode}get _$AU(){return this._$AM._$AU}u(e){let{el:{content:t},parts:n}=this._$AD,r=(e?.creationScope??b).importNode(t,!0);k.currentNode=r;let i=k.nextNode(),a=0,o=0,s=n[0];for(;s!==void 0;){if(a===s.index){let t;s.type===2?t=new j(i,i.nextSibling,this,e):s.type===1?t=new s.ctor(i,s.name,s.strings,this,e):s.type===6&&(t=new ke(i,this,e)),this._$AV.push(t),s=n[++o]}a!==s?.index&&(i=k.nextNode(),a++)}return k.currentNode=b,r}p(e){let t=0;for(let n of this._$AV)n!==void 0&&(n.strings===void 0?n._$AI(e[t]):(n._$AI(e,n,t),t+=n.strings.length-2)),t++}},j=class e{get _$AU(){return this._$AM?._$AU??this._$Cv}constructor(e,t,n,r){this.type=2,this._$AH=O,this._$AN=void 0,this._$AA=e,this._$AB=t,this._$AM=n,this.options=r,this._$Cv=r?.isConnected??!0}get parentNode(){let e=this._$AA.parentNode,t=this._$AM;return t!==void 0&&e?.nodeType===11&&(e=t.parentNode),e}get startNode(){return this._$AA}get endNode(){return this._$AB}_$AI(e,t=this){e=A(this,e,t),S(e)?e===O||e==null||e===``?(this._$AH!==O&&this._$AR(),this._$AH=O):e!==this._$AH&&e!==D&&this._(e):e._$litType$===void 0?e.nodeType===void 0?pe(e)?this.k(e):this._(e):this.T(e):this.$(e)}O(e){return this._$AA.parentNode.insertBefore(e,this._$AB)}T(e){this._$AH!==e&&(this._$AR(),this._$AH=this.O(e))}_(e){this._$AH!==O&&S(this._$AH)?this._$AA.nextSibling.data=e:this.T(b.createTextNode(e)),this._$AH=e}$(e){let{values:t,_$litType$:n}=e,r=typeof n==`number`?this._$AC(e):(n.el===void 0&&(n.el=we.createElement(Se(n.h,n.h[0]),this.options)),n);if(this._$AH?._$AD===r)this._$AH.p(t);else{let e=new Te(r,this),n=e.u(this.options);e.p(t),this.T(n),this._$AH=e}}_$AC(e){let t=xe.get(e.strings);return t===void 0&&xe.set(e.strings,t=new we(e)),t}k(t){fe(this._$AH)||(this._$AH=[],this._$AR());let n=this._$AH,r,i=0;for(let a of t)i===n.length?n.push(r=new e(this.O(x()),this.O(x()),this,this.options)):r=n[i],r._$AI(a),i++;i<n.length&&(this._$AR(r&&r._$AB.nextSibling,i),n.length=i)}_$AR(e=this._$AA.nextSibling,t){for(this._$AP?.(!1,!0,t);e!==this._$AB;){let t=se(e).nextSibling;se(e).remove(),e=t}}setConnected(e){this._$AM===void 0&&(this._$Cv=e,this._$AP?.(e))}},M=class{get tagName(){return this.element.tagName}get _$AU(){return this._$AM._$AU}constructor(e,t,n,r,i){this.type=1,this._$AH=O,this._$AN=void 0,this.element=e,this.name=t,this._$AM=r,this.options=i,n.length>2||n[0]!==``||n[1]!==``?(this._$AH=Array(n.length-1).fill(new String),this.strings=n):this._$AH=O}_$AI(e,t=this,n,r){let i=this.strings,a=!1;if(i===void 0)e=A(this,e,t,0),a=!S(e)||e!==this._$AH&&e!==D,a&&(this._$AH=e);else{let r=e,o,s;for(e=i[0],o=0;o<i.length-1;o++)s=A(this,r[n+o],t,o),s===D&&(s=this._$AH[o]),a||=!S(s)||s!==this._$AH[o],s===O?e=O:e!==O&&(e+=(s??``)+i[o+1]),this._$AH[o]=s}a&&!r&&this.j(e)}j(e){e===O?this.element.removeAttribute(this.name):this.element.setAttribute(this.name,e??``)}},Ee=class extends M{constructor(){super(...arguments),this.type=3}j(e){this.element[this.name]=e===O?void 0:e}},De=class extends M{constructor(){super(...arguments),this.type=4}j(e){this.element.toggleAttribute(this.name,!!e&&e!==O)}},Oe=class extends M{constructor(e,t,n,r,i){super(e,t,n,r,i),this.type=5}_$AI(e,t=this){if((e=A(this,e,t,0)??O)===D)return;let n=this._$AH,r=e===O&&n!==O||e.capture!==n.capture||e.once!==n.once||e.passive!==n.passive,i=e!==O&&(n===O||r);r&&this.element.removeEventListener(this.name,this,n),i&&this.element.addEventListener(this.name,this,e),this._$AH=e}handleEvent(e){typeof this._$AH==`function`?this._$AH.call(this.options?.host??this.element,e):this._$AH.handleEvent(e)}},ke=class{constructor(e,t,n){this.element=e,this.type=6,this._$AN=void 0,this._$AM=t,this.options=n}get _$AU(){return this._$AM._$AU}_$AI(e){A(this,e)}},Ae={M:le,P:y,A:ue,C:1,L:Ce,R:Te,D:pe,V:A,I:j,H:M,N:De,U:Oe,B:Ee,F:ke},je=oe.litHtmlPolyfillSupport;je?.(we,j),(oe.litHtmlVersions??=[]).push(`3.3.3`);var Me=(e,t,n)=>{let r=n?.renderBefore??t,i=r._$litPart$;if(i===void 0){let e=n?.renderBefore??null;r._$litPart$=i=new j(t.insertBefore(x(),e),e,void 0,n??{})}return i._$AI(e),i},Ne=globalThis,N=class extends _{constructor(){super(...arguments),this.renderOptions={host:this},this._$Do=void 0}createRenderRoot(){let e=super.createRenderRoot();return this.renderOptions.renderBefore??=e.firstChild,e}update(e){let t=this.render();this.hasUpdated||(this.renderOptions.isConnected=this.isConnected),super.update(e),this._$Do=Me(t,this.renderRoot,this.renderOptions)}connectedCallback(){super.connectedCallback(),this._$Do?.setConnected(!0)}disconnectedCallback(){super.disconnectedCallback(),this._$Do?.setConnected(!1)}render(){return D}};N._$litElement$=!0,N.finalized=!0,Ne.litElementHydrateSupport?.({LitElement:N});var Pe=Ne.litElementPolyfillSupport;Pe?.({LitElement:N}),(Ne.litElementVersions??=[]).push(`4.2.2`);var Fe=`studio-secret`,Ie=1e3,Le=400,P=class extends Error{constructor(e,t,n=[]){super(t),this.status=e,this.fields=n}},Re=class{constructor(){this.secret=``,this.socket=null,this.pictures=new Map,this.studio=()=>this.json(`GET`,`/api/studio`),this.takes=e=>this.json(`GET`,`/api/takes?search=${encodeURIComponent(e)}`).then(e=>e.takes),this.take=e=>this.json(`GET`,`/api/takes/${e}`),this.drift=(e,t)=>this.json(`GET`,`/api/takes/${e}/drift?embedder=${encodeURIComponent(t)}`),this.begin=e=>this.json(`POST`,`/api/takes`,e),this.command=(e,t)=>this.json(`POST`,`/api/takes/${e}/commands`,t)}async signIn(){let e=location.hash.slice(1);if(e){history.replaceState(null,``,location.pathname);let{secret:t}=await this.json(`POST`,`/api/session`,{token:e});sessionStorage.setItem(Fe,t)}let t=sessionStorage.getItem(Fe);if(!t)throw new P(401,`This address has no token; open the one that longlive-rag studio printed`);this.secret=t}async upload(e){return(await this.request(`POST`,`/api/uploads`,e,e.type)).json()}async exported(e,t,n,r){let i=JSON.stringify({what:t,from:n,to:r}),a=await this.request(`POST`,`/api/takes/${e}/export`,i,`application/json`);return{name:/filename="?([^";]+)"?/.exec(a.headers.get(`Content-Disposition`)??``)?.[1]??t,file:await a.blob()}}async bytes(e){return(await this.request(`GET`,e)).arrayBuffer()}picture(e,t,n){let r=`/api/takes/${e}/frame/${t}.jpg?width=${n}`,i=this.pictures.get(r);return i||(i=this.request(`GET`,r).then(e=>e.blob()).then(createImageBitmap),i.catch(()=>this.pictures.delete(r)),this.pictures.set(r,i),this.pictures.size>Le&&this.pictures.delete(this.pictures.keys().next().value)),i}forgetPictures(e){for(let t of this.pictures.keys())t.startsWith(`/api/takes/${e}/`)&&this.pictures.delete(t)}listen(e,t){let n=location.protocol===`https:`?`wss`:`ws`,r=new WebSocket(`${n}://${location.host}/api/events`);this.socket=r,r.onopen=()=>r.send(JSON.stringify({secret:this.secret})),r.onmessage=n=>{let r=JSON.parse(n.data);r.type===`hello`&&t(!0),e(r)},r.onclose=()=>{t(!1),setTimeout(()=>this.listen(e,t),Ie)}}tell(e){this.socket?.readyState===WebSocket.OPEN&&this.socket.send(JSON.stringify(e))}async json(e,t,n){return(await this.request(e,t,n&&JSON.stringify(n),n&&`application/json`)).json()}async request(e,t,n,r){let i=this.secret?{Authorization:`Bearer ${this.secret}`}:{};r&&(i[`Content-Type`]=r);let a=await fetch(t,{method:e,headers:i,body:n}).catch(()=>{throw new P(0,`The studio's server does not answer; is it still running?`)});if(!a.ok)throw await ze(a);return a}};async function ze(e){let t=await e.json().catch(()=>null),n=t?.error?.message??`The server answered ${e.status} ${e.statusText}`;return new P(e.status,n,t?.error?.fields??[])}var F=new Re,Be=class{constructor(){this.state={connected:!1,studio:null,takes:[],search:``,take:null,stats:null,frame:0,jumps:0,rate:0,following:!1,markIn:null,markOut:null,dialog:null,compared:null,alerts:[],note:``,guided:null},this.listeners=new Set,this.alertsSoFar=0}update(e){let t=Object.keys(e),n=new Set(t.filter(t=>e[t]!==this.state[t]));if(n.size){this.state={...this.state,...e};for(let e of[...this.listeners])e(n)}}subscribe(e){return this.listeners.add(e),()=>this.listeners.delete(e)}alert(e){this.state.alerts.some(t=>t.message===e)||this.update({alerts:[...this.state.alerts,{number:this.alertsSoFar++,message:e}]})}dismiss(e){this.update({alerts:this.state.alerts.filter(t=>t.number!==e)})}receive(e){let{take:t,studio:n}=this.state,r=t&&`take`in e&&e.take===t.id?t:null;switch(e.type){case`hello`:n&&this.update({studio:{...n,live:e.live}});break;case`block`:r&&this.update({take:Ve(r,e),stats:e.stats});break;case`cut`:r&&this.update({take:He(r,e.blocks)});break;case`take`:this.receiveFacts(e.take);break;case`cues`:r&&this.update({take:{...r,cues:e.cues}});break;case`note`:this.update({note:e.message});break;case`error`:this.alert(e.message)}}receiveFacts(e){let{take:t,takes:n,search:r}=this.state,i=n.some(t=>t.id===e.id),a=i?n.map(t=>t.id===e.id?e:t):[e,...n];if(this.update({takes:i||!r?a:n}),t?.id===e.id){let{frames:n,blocks:r,made_seconds:i}=t;this.update({take:{...t,...e,frames:n,blocks:r,made_seconds:i}})}}};function Ve(e,t){let n=He(e,t.segment.block),r=t.memory?[...n.memory,t.memory]:n.memory;return Ue({...n,memory:r},[...n.segments,t.segment])}function He(e,t){let n=e.memory.filter(e=>e.block<t);return Ue({...e,memory:n},e.segments.filter(e=>e.block<t))}function Ue(e,t){let n=t.at(-1),r=n?n.first_frame+n.frames:0;return{...e,segments:t,frames:r,blocks:t.length,made_seconds:r/e.fps}}function I(e,t){let n=0,r=e.length;for(;n<r;){let i=n+r>>1;e[i].first_frame<=t?n=i+1:r=i}return e[Math.max(0,n-1)]}function L(e){return Math.max(e.seconds,e.made_seconds,1/e.fps)}function We(e,t){return e.cues.filter(e=>e.reached&&e.seconds<=t).sort((e,t)=>e.seconds-t.seconds).at(-1)?.prompt??e.prompt}function Ge(e){let t=e.take,n=e.markIn??0,r=e.markOut??t.frames-1;return[n/t.fps,(r+1)/t.fps]}var R=new Be,Ke={prompt:`a blue square stands in a desert`,seconds:30,seed:1,backbone:`tiny-world`,memory:null,start_image:null,remember:[],settings:{},cues:[{seconds:8,prompt:`a blue square leaves in a desert`},{seconds:20,prompt:`a blue square returns in a desert`}]};async function z(e){try{return await e()}catch(e){return R.alert(e instanceof Error?e.message:String(e)),null}}async function qe(){await z(async()=>{await F.signIn();let[e,t]=await Promise.all([F.studio(),F.takes(``)]);R.update({studio:e,takes:t}),F.listen(e=>{e.type===`cut`&&F.forgetPictures(e.take),R.receive(e)},e=>void Je(e));let n=t.find(t=>t.id===e.live)??t[0];n&&await B(n.id)})}async function Je(e){R.update({connected:e});let{take:t}=R.state;e&&t&&(F.tell({type:`watch`,take:t.id}),await z(async()=>{let e=await F.take(t.id);R.state.take?.id===t.id&&R.update({take:e}),await Ye(R.state.search)}))}async function Ye(e){R.update({search:e});let t=await z(()=>F.takes(e));t&&R.state.search===e&&R.update({takes:t})}async function B(e,t=0){await z(async()=>{let n=await F.take(e),{jumps:r}=R.state,i=+(n.status===`live`);R.update({take:n,frame:t,rate:i,jumps:r+1,stats:null,following:!1,markIn:null,markOut:null}),F.tell({type:`watch`,take:e})})}async function Xe(e){let{id:t}=await F.begin(e);return await B(t),R.update({dialog:null,rate:1}),t}async function Ze(){let e=await z(()=>Xe(Ke));R.update({guided:e})}function V(e){let{take:t,jumps:n}=R.state;if(!t)return;let r=Math.max(0,Math.min(Math.round(e),t.frames-1));R.update({frame:r,jumps:n+1,following:!1})}function H(e){R.update({rate:0}),V(R.state.frame+e)}function U(e){let{take:t,frame:n}=R.state;t&&(e>0&&n>=t.frames-1&&t.status!==`live`&&V(0),R.update({rate:e}))}var Qe=()=>U(+!R.state.rate);function $e(){let{take:e}=R.state;e&&(V(e.frames-1),R.update({following:e.status===`live`}))}function W(e){let{frame:t,markIn:n,markOut:r}=R.state;R.update({[e]:t}),e===`markIn`&&r!==null&&r<t&&R.update({markOut:null}),e===`markOut`&&n!==null&&n>t&&R.update({markIn:null})}async function G(e){let{take:t}=R.state;return t&&z(()=>et(t,e))}async function et(e,t){try{return await F.command(e.id,t)}catch(n){if(!(n instanceof P&&n.status===409&&n.message.includes(`another window`))||!confirm(`${n.message}. Direct it from here?`))throw n;return await F.command(e.id,{do:`take_over`}),F.command(e.id,t)}}async function K(e){let{take:t,frame:n}=R.state,r=await G(e);r?.id&&await B(r.id,r.id===t?.id?n:tt(e))}function tt(e){let{take:t,frame:n}=R.state;return`block`in e?(t?.segments[e.block]?.first_frame??n)-1:0}function nt(){let{take:e,frame:t}=R.state;return(e&&I(e.segments,t)?.block)??0}async function rt(e,[t,n]){let r=await G({do:e,from:t,to:n}),{take:i}=R.state;if(!r||!i)return;let a=e=>e[0]===t&&e[1]===n,o=e.endsWith(`pin`)?`pinned`:`excluded`,s=(i[o]??[]).filter(e=>!a(e));R.update({take:{...i,[o]:e.startsWith(`un`)?s:[...s,[t,n]]}})}async function it(){let e=await G({do:`native_twin`});e?.id&&R.update({compared:[...R.state.compared??[],e.id]})}async function at(e){let{take:t}=R.state;if(!t)return;let[n,r]=Ge(R.state),i=await z(()=>F.exported(t.id,e,n,r));if(!i)return;let a=document.createElement(`a`);a.href=URL.createObjectURL(i.file),a.download=i.name,a.click(),setTimeout(()=>URL.revokeObjectURL(a.href),6e4),R.update({note:`Exported ${i.name}`})}async function ot(e,t){await z(()=>navigator.clipboard.writeText(e))!==null&&R.update({note:`Copied as ${t}`})}var st={ATTRIBUTE:1,CHILD:2,PROPERTY:3,BOOLEAN_ATTRIBUTE:4,EVENT:5,ELEMENT:6},ct=e=>(...t)=>({_$litDirective$:e,values:t}),lt=class{constructor(e){}get _$AU(){return this._$AM._$AU}_$AT(e,t,n){this._$Ct=e,this._$AM=t,this._$Ci=n}_$AS(e,t){return this.update(e,t)}update(e,t){return this.render(...t)}},q=class extends N{get state(){return R.state}connectedCallback(){super.connectedCallback(),this.unsubscribe=R.subscribe(e=>{this.watches.some(t=>e.has(t))&&this.requestUpdate()})}disconnectedCallback(){super.disconnectedCallback(),this.unsubscribe?.()}},ut=ct(class extends lt{render(e){}update(e,[t]){for(let[n,r]of Object.entries(t))e.element.style.setProperty(n,r)}}),J=o`
+  :host {
+    display: block;
+    min-width: 0;
+    color: var(--text);
+  }
+  * {
+    box-sizing: border-box;
+  }
+  h2 {
+    margin: 0;
+    font-size: 0.85em;
+    font-weight: 600;
+    letter-spacing: 0.06em;
+    text-transform: uppercase;
+    color: var(--quiet);
+  }
+  button,
+  input,
+  select,
+  textarea {
+    font: inherit;
+    color: inherit;
+    background: var(--raised);
+    border: 1px solid var(--line);
+    border-radius: 3px;
+    padding: 0.25em 0.6em;
+    min-width: 0;
+  }
+  input,
+  select,
+  textarea {
+    background: var(--ground);
+    border-color: #6b727b;
+  }
+  button {
+    cursor: pointer;
+    white-space: nowrap;
+  }
+  button:hover:not(:disabled) {
+    background: #31353b;
+  }
+  button:disabled {
+    color: #7d848d;
+    cursor: default;
+  }
+  button[aria-pressed="true"],
+  button.primary {
+    background: var(--chosen);
+    border-color: #5d86b3;
+  }
+  input::placeholder {
+    color: #8b929b;
+  }
+  :focus-visible {
+    outline: 2px solid var(--focus);
+    outline-offset: 1px;
+  }
+  ul,
+  ol {
+    list-style: none;
+    margin: 0;
+    padding: 0;
+  }
+  .quiet {
+    color: var(--quiet);
+  }
+  .time {
+    font-variant-numeric: tabular-nums;
+  }
+  .one-line {
+    overflow: hidden;
+    text-overflow: ellipsis;
+    white-space: nowrap;
+  }
+`,dt=/^(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d*)?|\.\d+)$/,ft=/^(\d{1,6}):(\d{1,6}):(\d{1,6}):(\d{1,6})$/;function pt(e,t){let n=e.trim(),r=ft.exec(n);if(r){let[e,n,i,a]=r.slice(1).map(Number);return n>=60||i>=60||a>=t?null:e*3600+n*60+i+a/t}let i=dt.exec(n);if(!i)return null;let a=Number(i[1]??0),o=Number(i[2]??0),s=Number(i[3]);return i[1]&&o>=60||i[2]&&s>=60?null:a*3600+o*60+s}function mt(e,t){let n=Math.floor(e/t);return[Math.floor(n/3600),Math.floor(n/60)%60,n%60,e%t].map(e=>String(e).padStart(2,`0`)).join(`:`)}function Y(e){let t=Math.round(e*10),n=Math.floor(t/10);return`${Math.floor(n/60)}:${String(n%60).padStart(2,`0`)}.${t%10}`}function ht(e){return e<2**30?`${(e/2**20).toFixed(0)} MiB`:`${(e/2**30).toFixed(1)} GiB`}var gt=[[`video`,`Video of the range`],[`stills`,`Stills of the range`],[`sheet`,`Contact sheet`],[`cues`,`Cues`],[`otio`,`OpenTimelineIO of the branch`],[`rights`,`Rights page`]],_t=class extends q{constructor(...e){super(...e),this.watches=[`take`,`markIn`,`markOut`]}static{this.styles=[J,o`
+      [popover] {
+        position: fixed;
+        inset: 3.2em 0.6em auto auto;
+        margin: 0;
+        padding: 0.4em;
+        background: var(--panel);
+        color: var(--text);
+        border: 1px solid #4a5058;
+        border-radius: 4px;
+      }
+      [popover] button {
+        display: block;
+        width: 100%;
+        text-align: left;
+        border-color: transparent;
+        background: none;
+        padding: 0.35em 0.8em;
+      }
+      p {
+        margin: 0.2em 0.8em;
+      }
+    `]}render(){let{take:e}=this.state;if(!e)return T`<button disabled>Export</button>`;let[t,n]=Ge(this.state),{license_policy:r,label:i}=e.labels;return T`
+      <button popovertarget="menu">Export</button>
+      <div id="menu" popover role="menu" aria-label="Export" @click=${this.close} @keydown=${this.move}>
+        <p class="quiet time">${Y(t)} – ${Y(n)} · policy ${r}${i?` · ${i}`:``}</p>
+        ${gt.map(([e,t])=>T`<button role="menuitem" @click=${()=>at(e)}>${t}</button>`)}
+        <button role="menuitem" @click=${()=>ot(e.command,`command`)}>Copy as command</button>
+        <button role="menuitem" @click=${()=>ot(e.python,`Python`)}>Copy as Python</button>
+      </div>
+    `}close(e){e.target.role===`menuitem`&&e.currentTarget.hidePopover()}move(e){let t=[...this.renderRoot.querySelectorAll(`[role=menuitem]`)],n={ArrowDown:1,ArrowUp:-1}[e.key];n&&(e.preventDefault(),e.stopPropagation(),t[(t.indexOf(e.target)+n+t.length)%t.length].focus())}};customElements.define(`export-menu`,_t);var vt=[[0,`The take plays while it is made. Scrub on the strip below, or press ? for the keys.`],[Ke.cues[0].seconds,`A cue took over: the square leaves. Soon nothing of it is in sight, nor in what the model still attends to.`],[Ke.cues[1].seconds,`The square returns, and it is the same one. The white marks on the memory map, at the right, are the past frames that were brought back for this moment; click one with Shift to see it.`]],yt=class extends q{constructor(...e){super(...e),this.watches=[`takes`,`search`,`studio`,`take`,`guided`,`frame`]}static{this.styles=[J,o`
+      .welcome {
+        position: absolute;
+        inset: 0;
+        display: grid;
+        pointer-events: auto;
+        place-content: center;
+        justify-items: center;
+        gap: 0.8em;
+        text-align: center;
+        background: var(--ground);
+      }
+      .welcome p {
+        margin: 0;
+        max-width: 34em;
+      }
+      .welcome h1 {
+        margin: 0;
+        font-size: 1.5em;
+        font-weight: 500;
+      }
+      .pointer {
+        position: absolute;
+        top: 1em;
+        right: 1em;
+        width: min(24em, 60%);
+        display: flex;
+        pointer-events: auto;
+        gap: 0.6em;
+        align-items: start;
+        padding: 0.6em 0.6em 0.6em 0.9em;
+        background: rgb(26 28 31 / 94%);
+        border: 1px solid var(--line);
+        border-left: 3px solid var(--memory);
+      }
+      .pointer.map {
+        border-color: var(--memory);
+      }
+      .pointer.map::after {
+        content: "";
+        position: absolute;
+        right: -0.55em;
+        top: 1.2em;
+        width: 1em;
+        height: 1em;
+        transform: rotate(45deg);
+        background: var(--memory);
+      }
+    `]}render(){let{studio:e,takes:t,take:n,search:r,guided:i,frame:a}=this.state;if(e&&!n&&!t.length&&!r)return this.welcome();if(!n||n.id!==i)return O;let o=vt.findLastIndex(([e])=>e<=a/n.fps);return T`<div class=${o===vt.length-1?`pointer map`:`pointer`} role="note" aria-live="polite">
+      <span>${vt[o][1]}</span>
+      <button @click=${()=>R.update({guided:null})} aria-label="Close the guide">✕</button>
+    </div>`}welcome(){return T`<div class="welcome">
+      <h1>A video model that remembers what it has shown</h1>
+      <p class="quiet">
+        No takes yet. The demo take is half a minute of a small drawn world: a square stands in a desert, leaves, and returns as
+        itself.
+      </p>
+      <button class="primary" @click=${Ze}>Make the demo take</button>
+    </div>`}};customElements.define(`first-minute`,yt);var bt=class extends q{static{this.properties={errors:{state:!0},backboneName:{state:!0},startImage:{state:!0},busy:{state:!0}}}static{this.styles=[J,o`
+      dialog {
+        width: min(46em, 94vw);
+        max-height: 92vh;
+        padding: 1.1em 1.3em;
+        background: var(--panel);
+        color: var(--text);
+        border: 1px solid #4a5058;
+        border-radius: 4px;
+      }
+      dialog::backdrop {
+        background: rgb(0 0 0 / 60%);
+      }
+      h1 {
+        margin: 0 0 0.7em;
+        font-size: 1.2em;
+      }
+      .fields {
+        display: grid;
+        grid-template-columns: repeat(3, minmax(0, 1fr));
+        gap: 0.7em 0.9em;
+      }
+      .field {
+        display: grid;
+        gap: 0.2em;
+        align-content: start;
+      }
+      .wide {
+        grid-column: 1 / -1;
+      }
+      .check {
+        display: flex;
+        gap: 0.5em;
+        align-items: center;
+      }
+      .drop {
+        display: flex;
+        gap: 0.8em;
+        align-items: center;
+        min-height: 4.2em;
+        padding: 0.4em 0.7em;
+        border: 1px dashed #6b727b;
+      }
+      canvas {
+        height: 3.6em;
+      }
+      details {
+        margin-top: 0.8em;
+      }
+      details .fields {
+        grid-template-columns: repeat(2, minmax(0, 1fr));
+        padding: 0.6em 0;
+        max-height: 34vh;
+        overflow-y: auto;
+      }
+      small {
+        color: var(--quiet);
+      }
+      .error {
+        color: var(--live);
+      }
+      footer {
+        display: flex;
+        justify-content: flex-end;
+        gap: 0.5em;
+        margin-top: 1em;
+      }
+    `]}constructor(){super(),this.watches=[`dialog`,`studio`,`takes`,`take`],this.errors=[],this.backboneName=null,this.startImage=null,this.busy=!1}get dialog(){return this.renderRoot.querySelector(`dialog`)}get backbone(){let e=this.state.studio?.backbones??[];return e.find(e=>e.name===this.backboneName)??e.find(e=>e.default)??e[0]}render(){let{studio:e}=this.state,{backbone:t}=this;return T`<dialog aria-label="New take" @close=${this.closed}>
+      <form @submit=${this.submit}>
+        <h1>New take</h1>
+        <div class="fields">
+          <label class="field wide">
+            Prompt
+            <input name="prompt" required placeholder="a red circle walks in a meadow" autocomplete="off" />
+            ${this.error(`prompt`)}
+          </label>
+          <label class="field">Seconds<input name="seconds" value="30" inputmode="decimal" />${this.error(`seconds`)}</label>
+          <label class="field">Seed<input name="seed" value="0" inputmode="numeric" />${this.error(`seed`)}</label>
+          <label class="field">
+            Backbone
+            <select name="backbone" @change=${e=>this.backboneName=e.target.value}>
+              ${e?.backbones.map(e=>T`<option ?selected=${e===t}>${e.name}</option>`)}
+            </select>
+            ${this.error(`backbone`)}
+          </label>
+          ${this.imageField()}
+          <label class="check"><input type="checkbox" name="memory" checked />Memory</label>
+          ${this.rememberFields()}
+        </div>
+        <details>
+          <summary>Settings</summary>
+          <div class="fields">${t?.settings.map(e=>this.knob(e))}</div>
+        </details>
+        ${this.error(``)}
+        <footer>
+          <button type="button" @click=${()=>this.dialog.close()}>Cancel</button>
+          <button class="primary" ?disabled=${this.busy}>Start</button>
+        </footer>
+      </form>
+    </dialog>`}imageField(){return T`<div class="field wide" @dragover=${e=>e.preventDefault()} @drop=${this.drop}>
+      <span class="drop">
+        <label>Start image <input type="file" accept="image/png,image/jpeg" @change=${this.chooseFile} /></label>
+        ${this.startImage?T`<canvas width="120" height="80" aria-label="The start image"></canvas>
+              <button type="button" @click=${()=>this.startImage=null}>Remove</button>`:T`<small>or drop a PNG or JPEG here; the take begins with it</small>`}
+      </span>
+      ${this.error(`start_image`)}
+    </div>`}rememberFields(){let{takes:e}=this.state;return T`
+      <label class="field">
+        Remember another take
+        <select name="remember">
+          <option value="">none</option>
+          ${e.map(e=>T`<option value=${e.id}>${e.name}</option>`)}
+        </select>
+        ${this.error(`remember`)}
+      </label>
+      <label class="field">its seconds, from – to<input name="span" placeholder="0-2" /></label>
+    `}knob(e){let t=e.default===null||e.default===void 0?``:String(e.default),n=e.type===`bool`?[`true`,`false`]:e.choices;return T`<label class="field">
+      <span>${e.name}${e.unit?T` <small>(${e.unit})</small>`:O}</span>
+      ${n?T`<select data-knob=${e.key}>
+            <option value="">${t?`default: ${t}`:`default`}</option>
+            ${n.map(e=>T`<option>${e}</option>`)}
+          </select>`:T`<input data-knob=${e.key} placeholder=${t} />`}
+      <small>${e.help}</small>
+      ${this.error(e.key)}
+    </label>`}error(e){let t=new Set([`prompt`,`seconds`,`seed`,`backbone`,`start_image`,`remember`,...this.knobKeys()]);return this.errors.filter(n=>e?n.field===e:!t.has(n.field)).map(e=>T`<span class="error" role="alert">${e.message}</span>`)}knobKeys(){return this.backbone?.settings.map(e=>e.key)??[]}updated(){this.state.dialog===`new`&&!this.dialog.open&&this.dialog.showModal(),this.state.dialog!==`new`&&this.dialog.open&&this.dialog.close();let e=this.renderRoot.querySelector(`canvas`);e&&this.startImage&&e.getContext(`2d`).drawImage(this.startImage.picture,0,0,e.width,e.height)}closed(){this.errors=[],this.state.dialog===`new`&&R.update({dialog:null})}chooseFile(e){let t=e.target.files?.[0];t&&this.upload(t)}drop(e){e.preventDefault();let t=e.dataTransfer?.files[0];t&&this.upload(t)}async upload(e){await this.showingErrors(`start_image`,async()=>{let[{id:t},n]=await Promise.all([F.upload(e),createImageBitmap(e)]);this.startImage={id:t,picture:n}})}async submit(e){e.preventDefault();let t=e.target;this.busy=!0,await this.showingErrors(``,async()=>{await Xe(this.request(t)),t.reset(),this.startImage=null}),this.busy=!1}request(e){let t=new FormData(e),n=e=>String(t.get(e)??``).trim(),r=n(`remember`),[i,a]=n(`span`).split(`-`).map(Number);return{prompt:n(`prompt`),seconds:xt(n(`seconds`)),seed:xt(n(`seed`)),backbone:n(`backbone`),memory:t.has(`memory`)?null:!1,start_image:this.startImage?.id??null,remember:r?[{take:r,from:i,to:a}]:[],settings:this.settings(e)}}settings(e){let t={};for(let n of e.querySelectorAll(`[data-knob]`)){let e=this.backbone.settings.find(e=>e.key===n.dataset.knob);n.value.trim()&&(t[e.key]=St(e,n.value.trim()))}return t}async showingErrors(e,t){this.errors=[];try{await t()}catch(t){if(!(t instanceof P))throw t;let n={field:e,value:null,wanted:``,message:t.message};this.errors=t.fields.length?t.fields:[n]}}};function xt(e){return e!==``&&Number.isFinite(Number(e))?Number(e):e}function St(e,t){return e.type===`int`||e.type===`float`?xt(t):e.type===`bool`?t===`true`:t}customElements.define(`new-take`,bt);var Ct=[`name`,`status`,`made`,`seed`,`backbone`],wt=class extends q{static{this.properties={rows:{state:!0}}}static{this.styles=[J,o`
+      dialog {
+        width: 94vw;
+        max-height: 90vh;
+        padding: 1.1em 1.3em;
+        background: var(--panel);
+        color: var(--text);
+        border: 1px solid #4a5058;
+        border-radius: 4px;
+      }
+      dialog::backdrop {
+        background: rgb(0 0 0 / 60%);
+      }
+      header {
+        display: flex;
+        gap: 0.5em;
+        align-items: center;
+        margin-bottom: 0.8em;
+      }
+      h2 {
+        flex: 1;
+      }
+      .scrolled {
+        overflow: auto;
+      }
+      table {
+        border-collapse: collapse;
+        font-variant-numeric: tabular-nums;
+      }
+      th,
+      td {
+        padding: 0.25em 0.9em 0.25em 0;
+        text-align: left;
+        border-bottom: 1px solid var(--line);
+        white-space: nowrap;
+        max-width: 26em;
+        overflow: hidden;
+        text-overflow: ellipsis;
+      }
+      th {
+        color: var(--quiet);
+        font-weight: 500;
+      }
+      td button {
+        border: none;
+        background: none;
+        padding: 0;
+        text-decoration: underline;
+      }
+    `]}constructor(){super(),this.watches=[`dialog`],this.rows=null}render(){return T`<dialog aria-label="Runs" @close=${this.closed}>
+      <header>
+        <h2>Runs</h2>
+        <button ?disabled=${!this.rows} @click=${this.saveCsv}>Save as CSV</button>
+        <button @click=${()=>R.update({dialog:null})}>Close</button>
+      </header>
+      ${this.rows?this.table(this.rows):T`<p class="quiet">Reading the takes …</p>`}
+    </dialog>`}table(e){let t=Et(e);return T`<div class="scrolled">
+      <table>
+        <thead>
+          <tr>${t.map(e=>T`<th scope="col">${e}</th>`)}</tr>
+        </thead>
+        <tbody>
+          ${e.map(({id:e,cells:n})=>T`<tr>
+              ${t.map(t=>t===`name`?T`<td><button @click=${()=>this.open(e)}>${n.name}</button></td>`:T`<td title=${n[t]??O}>${n[t]??``}</td>`)}
+            </tr>`)}
+        </tbody>
+      </table>
+    </div>`}updated(){let e=this.renderRoot.querySelector(`dialog`);this.state.dialog===`runs`&&!e.open&&(e.showModal(),this.read()),this.state.dialog!==`runs`&&e.open&&e.close()}async read(){this.rows=null;let e=(await Promise.all(R.state.takes.map(e=>F.take(e.id).catch(()=>null)))).filter(e=>e!==null);this.rows=e.map(e=>{let t={name:e.name,status:e.status,made:Y(e.made_seconds),seed:String(e.seed),backbone:e.backbone};return{id:e.id,cells:{...Tt(e.request),...t}}})}open(e){R.update({dialog:null}),B(e)}saveCsv(){let e=Et(this.rows),t=e=>`"${e.replaceAll(`"`,`""`)}"`,n=[e,...this.rows.map(({cells:t})=>e.map(e=>t[e]??``))].map(e=>e.map(t).join(`,`)).join(`\r
+`),r=document.createElement(`a`);r.href=URL.createObjectURL(new Blob([n],{type:`text/csv`})),r.download=`runs.csv`,r.click()}closed(){this.state.dialog===`runs`&&R.update({dialog:null})}};function Tt(e,t=``){let n={};for(let[r,i]of Object.entries(e))typeof i==`object`&&i&&!Array.isArray(i)?Object.assign(n,Tt(i,`${t}${r}.`)):n[t+r]=typeof i==`string`?i:JSON.stringify(i);return n}function Et(e){let t=new Set(e.flatMap(({cells:e})=>Object.keys(e))),n=t=>new Set(e.map(({cells:e})=>e[t])).size>1;return[...Ct,...[...t].filter(e=>!Ct.includes(e)&&n(e))]}customElements.define(`run-table`,wt);var{I:Dt}=Ae,Ot=e=>e,kt=()=>document.createComment(``),X=(e,t,n)=>{let r=e._$AA.parentNode,i=t===void 0?e._$AB:t._$AA;if(n===void 0)n=new Dt(r.insertBefore(kt(),i),r.insertBefore(kt(),i),e,e.options);else{let t=n._$AB.nextSibling,a=n._$AM,o=a!==e;if(o){let t;n._$AQ?.(e),n._$AM=e,n._$AP!==void 0&&(t=e._$AU)!==a._$AU&&n._$AP(t)}if(t!==i||o){let e=n._$AA;for(;e!==t;){let t=Ot(e).nextSibling;Ot(r).insertBefore(e,i),e=t}}}return n},Z=(e,t,n=e)=>(e._$AI(t,n),e),At={},jt=(e,t=At)=>e._$AH=t,Mt=e=>e._$AH,Nt=e=>{e._$AR(),e._$AA.remove()},Pt=(e,t,n)=>{let r=new Map;for(let i=t;i<=n;i++)r.set(e[i],i);return r},Q=ct(class extends lt{constructor(e){if(super(e),e.type!==st.CHILD)throw Error(`repeat() can only be used in text expressions`)}dt(e,t,n){let r;n===void 0?n=t:t!==void 0&&(r=t);let i=[],a=[],o=0;for(let t of e)i[o]=r?r(t,o):o,a[o]=n(t,o),o++;return{values:a,keys:i}}render(e,t,n){return this.dt(e,t,n).values}update(e,[t,n,r]){let i=Mt(e),{values:a,keys:o}=this.dt(t,n,r);if(!Array.isArray(i))return this.ut=o,a;let s=this.ut??=[],c=[],l,u,d=0,f=i.length-1,p=0,m=a.length-1;for(;d<=f&&p<=m;)if(i[d]===null)d++;else if(i[f]===null)f--;else if(s[d]===o[p])c[p]=Z(i[d],a[p]),d++,p++;else if(s[f]===o[m])c[m]=Z(i[f],a[m]),f--,m--;else if(s[d]===o[m])c[m]=Z(i[d],a[m]),X(e,c[m+1],i[d]),d++,m--;else if(s[f]===o[p])c[p]=Z(i[f],a[p]),X(e,i[d],i[f]),f--,p++;else if(l===void 0&&(l=Pt(o,p,m),u=Pt(s,d,f)),l.has(s[d])){if(l.has(s[f])){let t=u.get(o[p]),n=t===void 0?null:i[t];if(n===null){let t=X(e,i[d]);Z(t,a[p]),c[p]=t}else c[p]=Z(n,a[p]),X(e,i[d],n),i[t]=null;p++}else Nt(i[f]),f--}else Nt(i[d]),d++;for(;p<=m;){let t=X(e,c[m+1]);Z(t,a[p]),c[p++]=t}for(;d<=f;){let e=i[d++];e!==null&&Nt(e)}return this.ut=o,jt(e,c),D}}),Ft=class extends q{constructor(...e){super(...e),this.watches=[`alerts`]}static{this.styles=[J,o`
+      :host {
+        position: fixed;
+        left: 50%;
+        bottom: 1.2em;
+        transform: translateX(-50%);
+        width: min(46em, 90vw);
+        z-index: 10;
+      }
+      div {
+        display: flex;
+        gap: 0.8em;
+        align-items: center;
+        justify-content: space-between;
+        margin-top: 0.4em;
+        padding: 0.5em 0.5em 0.5em 0.9em;
+        background: #3a2222;
+        border: 1px solid var(--live);
+        border-radius: 3px;
+      }
+    `]}render(){return Q(this.state.alerts,e=>e.number,e=>T`<div role="alert">
+        <span>${e.message}</span>
+        <button @click=${()=>R.dismiss(e.number)} aria-label="Dismiss">✕</button>
+      </div>`)}};customElements.define(`studio-alerts`,Ft);var It=20,Lt=40,Rt=1e6,zt=1e3,Bt=1836019558,Vt={vp9:`video/mp4; codecs="vp09.00.10.08"`,h264:`video/mp4; codecs="avc1.42E01E"`,av1:`video/mp4; codecs="av01.0.04M.08"`},Ht=class{constructor(e,t,n=`vp9`){this.video=e,this.fps=t,this.source=new MediaSource,this.buffer=null,this.segments=[],this.appended=new Map,this.newest=-1,this.pumping=!1,this.closed=!1,this.pump=async()=>{if(!this.pumping&&this.buffer){this.pumping=!0;try{for(;!this.closed&&await this.work(););}catch(e){if(!(e instanceof P)&&!this.closed)throw e;setTimeout(this.pump,zt)}finally{this.pumping=!1}}};let r=URL.createObjectURL(this.source);this.source.addEventListener(`sourceopen`,()=>{URL.revokeObjectURL(r),this.buffer=this.source.addSourceBuffer(Vt[n]??Vt.vp9),this.source.duration=1/0,this.source.setLiveSeekableRange(0,Rt),this.pump()}),e.src=r,e.addEventListener(`timeupdate`,this.pump),e.addEventListener(`seeking`,this.pump)}update(e){this.segments=e,this.pump()}close(){this.closed=!0,this.video.removeEventListener(`timeupdate`,this.pump),this.video.removeEventListener(`seeking`,this.pump),this.video.removeAttribute(`src`),this.video.load()}async work(){let e=[...this.appended.values()].find(({block:e,url:t})=>this.segments[e]?.url!==t);if(e)return this.remove(e.seconds,1/0);let t=this.nextMissing();if(!t)return this.removeFarOnes();let n=await F.bytes(t.url);return this.closed||this.segments[t.block]?.url!==t.url||(await this.change(e=>e.appendBuffer(t.key?n:Ut(n))),this.appended.set(t.block,t),this.newest=t.block),!0}nextMissing(){let e=I(this.segments,Math.floor(this.video.currentTime*this.fps));if(!e)return;let t=this.video.currentTime+It;for(let n=this.keyOf(e.block);n<this.segments.length;n++){let e=this.segments[n];if(e.seconds>t)return;if(this.appended.has(n))continue;if(e.key||this.newest===n-1)return e;let r=this.keyOf(n);for(let e=r;e<n;e++)this.appended.delete(e);return this.segments[r]}}async removeFarOnes(){let e=this.video.currentTime,t=[...this.appended.values()].find(({block:t})=>{let n=this.segments[this.keyOf(t)].seconds;return this.endOfRun(t)<e-Lt||n>e+It+Lt});return t?this.remove(this.segments[this.keyOf(t.block)].seconds,this.endOfRun(t.block)):!1}async remove(e,t){await this.change(n=>n.remove(e,t));for(let{block:n,seconds:r}of[...this.appended.values()])r>=e&&r<t&&this.appended.delete(n);return this.appended.has(this.newest)||(this.newest=-1),!0}change(e){let t=this.buffer;return new Promise((n,r)=>{t.onupdateend=()=>n(),t.onerror=()=>r(Error(`A segment of the take can't be decoded`)),e(t)})}keyOf(e){for(;e>0&&!this.segments[e].key;)e--;return e}endOfRun(e){let t=e+1;for(;t<this.segments.length&&!this.segments[t].key;)t++;return this.segments[t]?.seconds??1/0}};function Ut(e){let t=new DataView(e);for(let n=0;n+8<=e.byteLength;n+=t.getUint32(n))if(t.getUint32(n+4)===Bt)return e.slice(n);return e}var Wt=[`tiny-world`,`latent`,`dino`,`clip`],Gt=100,Kt=[`#f0b64d`,`#6cc4b4`,`#8ab8ff`,`#e59ac8`],qt=3e3,Jt=class extends q{static{this.properties={drifts:{state:!0},embedder:{state:!0}}}static{this.styles=[J,o`
+      :host {
+        display: grid;
+        grid-template-rows: auto minmax(0, 1fr) auto;
+        background: #000;
+        min-height: 0;
+      }
+      header {
+        display: flex;
+        gap: 0.5em;
+        align-items: center;
+        padding: 0.3em 0.6em;
+        background: var(--panel);
+      }
+      header select {
+        flex: 1;
+        width: 0;
+      }
+      .videos {
+        display: grid;
+        grid-auto-flow: column;
+        grid-auto-columns: minmax(0, 1fr);
+        gap: 2px;
+        min-height: 0;
+      }
+      figure {
+        margin: 0;
+        display: grid;
+        grid-template-rows: minmax(0, 1fr) auto;
+        min-height: 0;
+      }
+      video {
+        width: 100%;
+        height: 100%;
+        object-fit: contain;
+        min-height: 0;
+      }
+      figcaption {
+        display: flex;
+        gap: 0.5em;
+        align-items: center;
+        padding: 0.2em 0.6em;
+        background: var(--panel);
+      }
+      figcaption span {
+        flex: 1;
+      }
+      .drift {
+        background: var(--panel);
+        padding: 0.3em 0.6em;
+        border-top: 1px solid var(--line);
+      }
+      svg {
+        display: block;
+        width: 100%;
+        height: clamp(70px, 12vh, 200px);
+        background: var(--ground);
+      }
+      polyline {
+        fill: none;
+        stroke-width: 2;
+        vector-effect: non-scaling-stroke;
+      }
+      .legend {
+        display: flex;
+        gap: 1em;
+        align-items: center;
+        flex-wrap: wrap;
+        min-height: 2em;
+      }
+      .key {
+        display: inline-block;
+        width: 1.2em;
+        height: 0.7em;
+      }
+    `]}constructor(){super(),this.watches=[`compared`,`takes`,`take`,`jumps`,`rate`],this.players=new Map,this.drifts={},this.embedder=Wt[0]}connectedCallback(){super.connectedCallback(),this.setAttribute(`role`,`region`),this.setAttribute(`aria-label`,`Compare`),this.inStep=setInterval(()=>this.keepInStep(),Gt)}disconnectedCallback(){super.disconnectedCallback(),clearInterval(this.inStep);for(let e of this.players.values())e.close();this.players.clear()}get takes(){let{take:e,takes:t,compared:n}=this.state;return[e,...(n??[]).map(e=>t.find(t=>t.id===e))].filter(e=>!!e)}render(){let{compared:e,takes:t,take:n}=this.state,r=t.filter(t=>t.id!==n?.id&&!e?.includes(t.id)),i=this.takes.slice(1);return T`
+      <header>
+        <select aria-label="Take to compare with" @change=${this.add}>
+          <option value="">Compare with …</option>
+          ${r.map(e=>T`<option value=${e.id}>${e.name}, ${Y(e.made_seconds)}</option>`)}
+        </select>
+        <button @click=${it} title="The same request and noise, without memory">Without memory</button>
+        <button @click=${()=>R.update({compared:null})} aria-label="Close the comparison">✕</button>
+      </header>
+      <div class="videos">
+        ${Q(i,e=>e.id,e=>T`<figure>
+            <video muted playsinline tabindex="-1" data-id=${e.id} aria-label=${e.name}></video>
+            <figcaption>
+              <span class="one-line">${e.name}</span>
+              <button @click=${()=>this.leaveOut(e.id)} aria-label="Remove ${e.name}">✕</button>
+            </figcaption>
+          </figure>`)}
+      </div>
+      ${this.drift()}
+    `}drift(){let e=this.takes.filter(e=>this.drifts[e.id]),t=e.map(e=>this.drifts[e.id]),n=Math.max(1,...t.flatMap(e=>e.seconds)),r=Math.min(...t.flatMap(e=>e.values),1),i=Math.max(...t.flatMap(e=>e.values),r+1e-6),a=e=>e.seconds.map((t,a)=>`${100*t/n},${2+96*(i-e.values[a])/(i-r)}`).join(` `);return T`<div class="drift">
+      <svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="Drift curve">
+        ${t.map((e,t)=>E`<polyline points=${a(e)} stroke=${Kt[t%Kt.length]}></polyline>`)}
+      </svg>
+      <div class="legend time">
+        <label class="quiet">
+          Drift by
+          <select @change=${this.chooseEmbedder}>
+            ${Wt.map(e=>T`<option ?selected=${e===this.embedder}>${e}</option>`)}
+          </select>
+        </label>
+        ${t.length&&!t[0].independent?T`<span class="quiet">${t[0].label||`no independent judge`}</span>`:O}
+        ${e.map((e,n)=>T`<span>
+            <svg class="key" aria-hidden="true"><rect width="100%" height="100%" fill=${Kt[n%Kt.length]}></rect></svg>
+            ${e.name} ${Object.entries(t[n].D).map(([e,t])=>T`<span class="quiet">D${e} ${t.toFixed(3)} </span>`)}
+          </span>`)}
+      </div>
+    </div>`}updated(){let e=new Set(this.takes.slice(1).map(e=>e.id));for(let[t,n]of this.players)e.has(t)||(n.close(),this.players.delete(t));for(let e of this.renderRoot.querySelectorAll(`video`)){let t=e.dataset.id;this.players.has(t)||this.players.set(t,new Yt(e,t))}for(let e of this.takes)e.id in this.drifts||this.measure(e.id);this.keepInStep()}async measure(e){let{embedder:t}=this;this.drifts={...this.drifts,[e]:null};try{let n=await F.drift(e,t);t===this.embedder&&(this.drifts={...this.drifts,[e]:n})}catch(e){R.update({note:`No drift curve by ${t}: ${e.message}`})}}keepInStep(){let{take:e,frame:t,rate:n}=this.state;if(e)for(let r of this.players.values())r.follow(t/e.fps,n)}add(e){let t=e.target;t.value&&R.update({compared:[...this.state.compared??[],t.value]}),t.value=``}leaveOut(e){R.update({compared:this.state.compared.filter(t=>t!==e)})}chooseEmbedder(e){this.embedder=e.target.value,this.drifts={}}},Yt=class{constructor(e,t){this.video=e,this.id=t,this.closed=!1,e.muted=!0,this.load()}follow(e,t){let{video:n,take:r}=this;if(!r)return;let i=Math.max(0,r.frames-1),a=e+.5/r.fps-n.currentTime;if(t>0){n.paused&&n.play().catch(()=>{}),Math.abs(a)>.5&&(n.currentTime=e),n.playbackRate=t*(1+Math.max(-.1,Math.min(.1,a)));return}n.pause();let o=(Math.min(Math.round(e*r.fps),i)+.5)/r.fps;!n.seeking&&Math.abs(n.currentTime-o)>.001&&(n.currentTime=o)}close(){this.closed=!0,clearTimeout(this.refreshing),this.feed?.close()}async load(){let e=await F.take(this.id).catch(()=>null);this.closed||(e&&(this.take=e,this.feed??=new Ht(this.video,e.fps,e.codec),this.feed.update(e.segments)),e&&e.status!==`live`&&e.status!==`running`||(this.refreshing=setTimeout(()=>this.load(),qt)))}};customElements.define(`studio-compare`,Jt);var Xt=class extends q{constructor(...e){super(...e),this.watches=[`take`]}static{this.styles=[J,o`
+      form {
+        display: grid;
+        grid-template-columns: minmax(0, 1fr) 11.5em auto;
+        gap: 0.4em;
+        padding: 0.5em 0.6em 0.2em;
+        background: var(--panel);
+        border-top: 1px solid var(--line);
+      }
+      p {
+        margin: 0;
+        padding: 0 0.7em 0.4em;
+        height: 1.9em;
+        background: var(--panel);
+      }
+    `]}render(){let{take:e}=this.state,t=e?.status===`live`;return T`
+      <form @submit=${this.direct}>
+        <input name="prompt" aria-label="Direction" autocomplete="off" placeholder="What happens next" ?disabled=${!t} />
+        <input name="at" aria-label="Takes over at" placeholder="at the next block" ?disabled=${!t} />
+        <button class="primary" ?disabled=${!t}>Direct</button>
+      </form>
+      <p class="quiet one-line" aria-live="polite">${this.says(t)}</p>
+    `}says(e){let{take:t}=this.state;return t?.unknown_words.length?`The backbone has never read: ${t.unknown_words.join(`, `)}`:!t||e?``:`Only a take that is being made can be directed; extend it, or branch from a block`}async direct(e){e.preventDefault();let t=e.target,n=new FormData(t),r=String(n.get(`prompt`)).trim(),i=String(n.get(`at`)).trim(),{take:a}=this.state;if(!r||!a)return;let o=i?pt(i,a.fps):null;if(i&&o===null)return R.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let s=await G({do:`direct`,prompt:r,at:o});if(!s)return;t.reset();let c=s.takes_over_at??o;c!==null&&R.update({note:`“${r}” takes over at ${Y(c)}`})}};customElements.define(`studio-direction`,Xt);var Zt=[[`Space`,`play or pause`],[`J K L`,`backwards, pause, forwards; again for faster`],[`← →`,`a frame back or on; with Shift a second`],[`Home End`,`to the beginning, to the newest frame`],[`I O`,`mark in, mark out`],[`D`,`write a direction`],[`/`,`search the library`],[`?`,`this page`]],Qt=class extends q{constructor(...e){super(...e),this.watches=[`dialog`]}static{this.styles=[J,o`
+      dialog {
+        padding: 1.1em 1.5em;
+        background: var(--panel);
+        color: var(--text);
+        border: 1px solid #4a5058;
+        border-radius: 4px;
+      }
+      dialog::backdrop {
+        background: rgb(0 0 0 / 60%);
+      }
+      dl {
+        display: grid;
+        grid-template-columns: auto auto;
+        gap: 0.4em 1.6em;
+      }
+      dt {
+        color: var(--playhead);
+      }
+      dd {
+        margin: 0;
+      }
+    `]}render(){return T`<dialog aria-label="Keys" @close=${this.closed}>
+      <h2>Keys</h2>
+      <dl>${Zt.map(([e,t])=>T`<dt>${e}</dt><dd>${t}</dd>`)}</dl>
+      <form method="dialog"><button class="primary">Close</button></form>
+    </dialog>`}updated(){let e=this.renderRoot.querySelector(`dialog`);this.state.dialog===`help`&&!e.open&&e.showModal(),this.state.dialog!==`help`&&e.open&&e.close()}closed(){this.state.dialog===`help`&&R.update({dialog:null})}};customElements.define(`studio-help`,Qt);var $t=class extends N{static{this.properties={take:{},frame:{type:Number},ratio:{type:Number}}}static{this.styles=o`
+    :host {
+      display: block;
+      background: #000;
+      overflow: hidden;
+    }
+    canvas {
+      display: block;
+      width: 100%;
+      height: 100%;
+      object-fit: cover;
+    }
+  `}render(){return T`<canvas width="160" height=${Math.round(160/(this.ratio||1))} aria-hidden="true"></canvas>`}async updated(){let{take:e,frame:t}=this;if(!e||t<0)return;let n=await F.picture(e,t,160).catch(()=>null);if(!n||e!==this.take||t!==this.frame)return;let r=this.renderRoot.querySelector(`canvas`);r.getContext(`2d`).drawImage(n,0,0,r.width,r.height)}};customElements.define(`frame-picture`,$t);var en=10,tn=class extends q{constructor(...e){super(...e),this.watches=[`take`,`takes`,`frame`]}static{this.styles=[J,o`
+      :host {
+        display: grid;
+        grid-template-rows: auto minmax(0, 1fr) auto;
+        gap: 0.4em;
+        padding: 0.6em 0.7em;
+        background: var(--panel);
+        border-top: 1px solid var(--line);
+        min-height: 0;
+      }
+      .tree {
+        overflow-y: auto;
+      }
+      [role="treeitem"] > .row {
+        display: grid;
+        grid-template-columns: 2.6em minmax(0, 1fr) auto;
+        gap: 0.5em;
+        align-items: center;
+        padding: 0.15em 0.3em;
+        cursor: pointer;
+        border-left: 2px solid transparent;
+      }
+      [aria-current="true"] > .row {
+        background: var(--chosen);
+        border-color: var(--playhead);
+      }
+      [role="group"] {
+        margin-left: 0.8em;
+        border-left: 1px solid var(--line);
+      }
+      .buttons {
+        display: grid;
+        grid-template-columns: 1fr 1fr;
+        gap: 0.35em;
+      }
+    `]}render(){let{take:e}=this.state,t=e?.status===`live`,n=nt();return T`
+      <h2>Branches</h2>
+      <div class="tree" role="tree" aria-label="Branches" @keydown=${this.move}>${e?this.item(this.root(e)):O}</div>
+      <div class="buttons">
+        <button ?disabled=${!e?.blocks} @click=${()=>K({do:`undo_to`,block:n+1})} title="Go on after this block; what was made stays as a branch">
+          Undo to here
+        </button>
+        <button ?disabled=${!e?.blocks} @click=${()=>K({do:`branch`,block:n+1,prompt:null,seed:null})} title="Another ending after this block">
+          Branch here
+        </button>
+        <button ?disabled=${!e||t} @click=${()=>K({do:`extend`,seconds:en,prompt:null})} title="Make ${en} seconds more">
+          Extend
+        </button>
+        ${e?.status===`interrupted`?T`<button @click=${()=>K({do:`resume`})}>Resume</button>`:T`<button ?disabled=${!t} @click=${()=>G({do:`stop`})}>Stop</button>`}
+      </div>
+    `}root(e){let t=this.state.takes.find(t=>t.id===e.parent);return t?this.root(t):e}item(e){let t=this.state.take.id===e.id,n=this.state.takes.filter(t=>t.parent===e.id).reverse(),r=e.parent_block??0;return T`<div
+      role="treeitem"
+      tabindex=${t?0:-1}
+      aria-current=${t}
+      aria-expanded=${n.length?`true`:O}
+      data-id=${e.id}
+    >
+      <div class="row" @click=${()=>B(e.id)}>
+        <frame-picture .take=${e.id} .frame=${this.forkFrame(e)} .ratio=${e.width/e.height}></frame-picture>
+        <span class="one-line" title=${e.prompt}>${e.name}</span>
+        <span class="quiet time">${e.parent?`from block ${r}`:Y(e.made_seconds)}</span>
+      </div>
+      ${n.length?T`<div role="group">${n.map(e=>this.item(e))}</div>`:O}
+    </div>`}forkFrame(e){return e.parent_block===null||!e.blocks?0:Math.min(e.frames-1,Math.round(e.frames/e.blocks*e.parent_block))}move(e){let t=[...this.renderRoot.querySelectorAll(`[role="treeitem"]`)],n=t.indexOf(e.target),r={ArrowDown:t[n+1],ArrowUp:t[n-1]}[e.key];if(r)r.focus();else if(e.key===`Enter`)B(t[n].dataset.id);else return;e.preventDefault(),e.stopPropagation()}};customElements.define(`studio-history`,tn);var nn=200,rn=class extends q{constructor(...e){super(...e),this.watches=[`takes`,`take`,`search`,`studio`]}static{this.styles=[J,o`
+      :host {
+        display: grid;
+        grid-template-rows: auto auto minmax(0, 1fr);
+        gap: 0.5em;
+        padding: 0.6em 0.7em;
+        background: var(--panel);
+        min-height: 0;
+      }
+      header {
+        display: flex;
+        justify-content: space-between;
+        align-items: center;
+      }
+      [role="listbox"] {
+        overflow-y: auto;
+      }
+      [role="option"] {
+        display: grid;
+        grid-template-columns: 3.4em minmax(0, 1fr);
+        gap: 0.5em;
+        align-items: center;
+        padding: 0.25em 0.3em;
+        cursor: pointer;
+      }
+      [role="option"][aria-selected="true"] {
+        background: var(--chosen);
+      }
+      .live {
+        color: var(--live);
+      }
+    `]}render(){let{takes:e,search:t}=this.state;return T`
+      <header>
+        <h2>Library</h2>
+        <button class="primary" @click=${()=>R.update({dialog:`new`})}>New take</button>
+      </header>
+      <input type="search" aria-label="Search" placeholder="Search by words" .value=${t} @input=${this.search} />
+      <div role="listbox" aria-label="Library" @keydown=${this.move}>
+        ${Q(e,e=>e.id,(e,t)=>this.option(e,t))}
+      </div>
+      ${e.length?``:T`<p class="quiet">${t?`No take has these words`:`No takes yet`}</p>`}
+    `}option(e,t){let n=e.id===this.state.take?.id;return T`<div
+      role="option"
+      aria-selected=${n}
+      tabindex=${n||t===0&&!this.state.take?0:-1}
+      data-id=${e.id}
+      title=${e.prompt}
+      @click=${()=>B(e.id)}
+    >
+      <frame-picture .take=${e.id} .frame=${e.frames?0:-1} .ratio=${e.width/e.height}></frame-picture>
+      <span class="one-line">
+        ${e.name}<br />
+        <span class="quiet time">
+          ${e.status===`finished`?``:T`<span class=${e.status}>${e.status}</span> · `}${Y(e.made_seconds)} · ${e.prompt}
+        </span>
+      </span>
+    </div>`}search(e){let t=e.target.value;clearTimeout(this.waiting),this.waiting=setTimeout(()=>Ye(t),nn)}move(e){let t=[...this.renderRoot.querySelectorAll(`[role="option"]`)],n=t.indexOf(e.target),r={ArrowDown:n+1,ArrowUp:n-1,Home:0,End:t.length-1};if(e.key===`Enter`)B(t[n].dataset.id);else if(e.key in r)t[r[e.key]]?.focus();else return;e.preventDefault(),e.stopPropagation()}};customElements.define(`studio-library`,rn);var $=560,an=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`]}static{this.styles=[J,o`
+      figure {
+        margin: 0;
+      }
+      canvas {
+        display: block;
+        width: 100%;
+        height: clamp(150px, 24vh, 420px);
+        background: var(--ground);
+        border: 1px solid var(--line);
+        cursor: crosshair;
+      }
+      figcaption {
+        display: flex;
+        justify-content: space-between;
+        font-size: 0.9em;
+      }
+    `]}render(){let{take:e}=this.state;return T`<figure>
+      <canvas
+        width=${$}
+        height=${$}
+        role="img"
+        aria-label="Map of the memory: across the block that was made, up the past moment it brought back"
+        title="Click: to the block. Shift and click: to the past moment it brought back"
+        @click=${e=>this.pick(e,e.shiftKey)}
+        @contextmenu=${e=>this.pick(e,!0)}
+      ></canvas>
+      <figcaption class="quiet time"><span>0:00</span><span>made at → · brought back ↑</span><span>${Y(e?L(e):0)}</span></figcaption>
+    </figure>`}updated(){let{take:e,frame:t}=this.state,n=this.renderRoot.querySelector(`canvas`).getContext(`2d`);if(n.clearRect(0,0,$,$),!e)return;let r=$/L(e);on(n),sn(n,e,t,r);let i=I(e.segments,t)?.block,a=Math.max(2,(e.segments.at(-2)?.frames??1)*(r/e.fps)-1);for(let t of e.memory)cn(n,t,r,a,t.block===i)}pick(e,t){e.preventDefault();let{take:n}=this.state;if(!n)return;let r=e.currentTarget.getBoundingClientRect(),i=L(n),a=(e.clientX-r.left)/r.width*i,o=(1-(e.clientY-r.top)/r.height)*i;if(!t)return V(a*n.fps);let s=n.memory.findLast(e=>e.seconds<=a)?.remembered.filter(e=>e.take===null)??[],c=e=>Math.abs(e-o),l=s.sort((e,t)=>c(e.seconds)-c(t.seconds))[0];V(l?l.frame:o*n.fps)}};function on(e){e.strokeStyle=`#3a4048`,e.beginPath(),e.moveTo(0,$),e.lineTo($,0),e.stroke()}function sn(e,t,n,r){e.fillStyle=`#2f343a`;for(let n of t.cues)e.fillRect(n.seconds*r,0,1,$);e.fillStyle=`#f0b64d`;let i=n/t.fps*r;e.fillRect(i,0,2,$),e.globalAlpha=.45,e.fillRect(i,$-i,$-i,1),e.globalAlpha=1}function cn(e,t,n,r,i){for(let a of t.remembered)a.take===null&&(e.fillStyle=i?`#ffffff`:`#6cc4b4`,e.globalAlpha=i?1:Math.max(.25,a.similarity**4),e.fillRect(t.seconds*n,$-a.seconds*n-5,r,i?10:7));e.globalAlpha=1}customElements.define(`memory-map`,an);var ln=5,un=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`,`markIn`,`markOut`]}static{this.styles=[J,o`
+      :host {
+        display: grid;
+        grid-template-rows: auto auto minmax(0, 1fr) auto;
+        gap: 0.5em;
+        padding: 0.6em 0.7em;
+        background: var(--panel);
+        min-height: 0;
+      }
+      header {
+        display: flex;
+        justify-content: space-between;
+        align-items: baseline;
+      }
+      .frames {
+        overflow-y: auto;
+        min-height: 0;
+      }
+      li.remembered {
+        display: grid;
+        grid-template-columns: 4.4em minmax(0, 1fr) auto auto;
+        gap: 0.45em;
+        align-items: center;
+        padding: 0.2em 0;
+      }
+      .picture {
+        padding: 0;
+        border-radius: 2px;
+        overflow: hidden;
+      }
+      .similarity {
+        color: var(--memory);
+      }
+      .recalled {
+        display: flex;
+        gap: 0.3em;
+        flex-wrap: wrap;
+        align-items: center;
+        height: 3.9em;
+        align-content: start;
+        overflow: hidden;
+      }
+      .recalled button {
+        padding: 0 0.4em;
+      }
+      .range {
+        display: flex;
+        gap: 0.4em;
+        align-items: center;
+      }
+      .range span {
+        flex: 1;
+      }
+    `]}connectedCallback(){super.connectedCallback(),this.setAttribute(`role`,`region`),this.setAttribute(`aria-label`,`Memory`)}render(){let{take:e,frame:t}=this.state;if(!e)return T`<h2>Memory</h2>`;let n=I(e.segments,t)?.block??0,r=e.memory.find(e=>e.block===n);return T`
+      <header>
+        <h2>Memory</h2>
+        <span class="quiet time">block ${n}</span>
+      </header>
+      <memory-map></memory-map>
+      <ul class="frames" aria-label="Remembered frames">
+        ${r?.remembered.length?Q(r.remembered,e=>`${e.take}/${e.latent_frame}`,t=>this.remembered(t,e)):T`<li class="quiet">This block brought nothing back: what it needs was still in sight.</li>`}
+      </ul>
+      <footer>${this.recalled(e)} ${this.range(e)}</footer>
+    `}remembered(e,t){let n=e.take!==null&&e.take!==t.id,r=fn(e,t);return T`<li class="remembered">
+      <button
+        class="picture"
+        aria-label="Go to ${Y(e.seconds)}"
+        @click=${()=>n?B(e.take,e.frame):V(e.frame)}
+      >
+        <frame-picture .take=${e.take??t.id} .frame=${e.frame} .ratio=${t.width/t.height}></frame-picture>
+      </button>
+      <span class="time">
+        ${Y(e.seconds)}${n?` of another take`:``}<br />
+        <span class="similarity" title="Similarity">${e.similarity.toFixed(3)}</span>
+      </span>
+      ${n?O:[this.toggle(`pin`,r,t),this.toggle(`exclude`,r,t)]}
+    </li>`}toggle(e,t,n){let r=((e===`pin`?n.pinned:n.excluded)??[]).some(([e,n])=>e===t[0]&&n===t[1]),i=r?`un${e}`:e;return T`<button
+      aria-pressed=${r}
+      title=${e===`pin`?`Bring it back for every block from now on`:`Never bring it back from now on`}
+      ?disabled=${n.status!==`live`}
+      @click=${()=>rt(i,t)}
+    >
+      ${e===`pin`?`Pin`:`Exclude`}
+    </button>`}recalled(e){let{frame:t}=this.state,n=I(e.segments,t),r=n?e.memory.filter(e=>dn(e,n.first_frame,n.first_frame+n.frames)):[];return T`<div class="recalled quiet">
+      ${r.length?`Brought back at`:`What is shown now was not brought back yet`}
+      ${r.slice(0,ln).map(t=>T`<button class="time" @click=${()=>V(e.segments[t.block].first_frame)}>${Y(t.seconds)}</button>`)}
+      ${r.length>ln?`and ${r.length-ln} more`:O}
+    </div>`}range(e){let{markIn:t,markOut:n,frame:r}=this.state,i=t!==null||n!==null,a=(i?t??0:r)/e.fps,o=((i?n??e.frames-1:r)+1)/e.fps;return T`<div class="range quiet">
+      <span>${i?`Marked ${Y(a)} – ${Y(o)}`:`This frame, ${Y(a)}`}</span>
+      ${this.toggle(`pin`,[a,o],e)} ${this.toggle(`exclude`,[a,o],e)}
+    </div>`}};function dn(e,t,n){return e.remembered.some(e=>e.take===null&&e.frame>=t&&e.frame<n)}function fn(e,t){let n=e.latent_frame>0?Math.max(1,Math.round(e.frame/e.latent_frame)):1;return[e.seconds,e.seconds+n/t.fps]}customElements.define(`studio-memory`,un);var pn=250,mn=2,hn=class extends q{constructor(...e){super(...e),this.watches=[`take`,`jumps`,`rate`,`stats`,`connected`],this.openId=``,this.jumpsSeen=-1,this.shown=0,this.toldAt=0,this.watchFrames=()=>{this.video.requestVideoFrameCallback((e,t)=>{this.frameShown(t.mediaTime),this.watchFrames()})}}static{this.styles=[J,o`
+      :host {
+        display: grid;
+        grid-template-rows: minmax(0, 1fr) auto;
+        background: #000;
+        min-height: 0;
+      }
+      video {
+        width: 100%;
+        height: 100%;
+        object-fit: contain;
+        min-height: 0;
+      }
+      [role="status"] {
+        display: flex;
+        gap: 1.6em;
+        padding: 0.2em 0.7em;
+        background: var(--panel);
+        color: var(--quiet);
+        white-space: nowrap;
+        overflow: hidden;
+      }
+      [role="status"] b {
+        color: var(--text);
+        font-weight: 500;
+      }
+      .offline {
+        color: var(--live);
+      }
+    `]}connectedCallback(){super.connectedCallback(),this.setAttribute(`role`,`region`),this.setAttribute(`aria-label`,`Stage`)}render(){let{take:e,stats:t,connected:n}=this.state;return T`
+      <video muted playsinline tabindex="-1" aria-label="The take"></video>
+      <div role="status" aria-live="off" class="time">
+        ${e?T`<span>made <b>${Y(e.made_seconds)}</b></span>
+              <span>shown <b id="shown" .textContent=${Y(this.shown/e.fps)}></b></span>
+              <span><b>${t?t.fps.toFixed(1):`–`}</b> frames a second</span>
+              <span>memory in use <b>${t?ht(t.memory_bytes):`–`}</b></span>`:O}
+        ${n?O:T`<span class="offline">not connected; trying again</span>`}
+      </div>
+    `}firstUpdated(){this.video=this.renderRoot.querySelector(`video`),this.video.muted=!0,this.watchFrames()}updated(e){let{take:t,jumps:n,rate:r}=this.state;t?.id!==this.openId&&this.openFeed(),t&&(this.feed.update(t.segments),n!==this.jumpsSeen&&(this.jumpsSeen=n,this.showPlayhead()),this.applyRate(r),this.follow())}openFeed(){let{take:e}=this.state;this.feed?.close(),this.openId=e?.id??``,this.feed=e?new Ht(this.video,e.fps,e.codec):void 0,this.jumpsSeen=-1}showPlayhead(){let{take:e,frame:t}=this.state;e&&(this.video.currentTime=(t+.5)/e.fps)}applyRate(e){let{video:t}=this;clearInterval(this.backwards),this.backwards=void 0,e>0?(t.playbackRate=e,t.paused&&t.play().catch(()=>{})):(t.paused||(t.pause(),R.update({frame:this.shown}),this.showPlayhead()),e<0&&(this.backwards=setInterval(()=>this.stepBack(),1e3/(this.state.take.fps*-e))))}stepBack(){this.video.seeking||(this.state.frame===0?R.update({rate:0}):V(this.state.frame-1))}follow(){let{take:e,following:t,rate:n,frame:r}=this.state;if(!t||n<=0||!e)return;let i=e.segments.at(-1),a=I(e.segments,r);i.block-a.block<=mn||(R.update({frame:i.first_frame}),this.showPlayhead())}frameShown(e){let{take:t,rate:n}=this.state;if(!t)return;this.shown=Math.round(e*t.fps),this.video.dataset.frame=String(this.shown);let r=this.renderRoot.querySelector(`#shown`);r&&(r.textContent=Y(this.shown/t.fps)),n>0&&!this.video.seeking&&(R.update({frame:this.shown}),this.shown>=t.frames-1&&t.status!==`live`&&R.update({rate:0})),this.tellPlayhead()}tellPlayhead(){let{take:e,frame:t}=this.state,n=performance.now();!e||n-this.toldAt<pn||(this.toldAt=n,F.tell({type:`playhead`,take:e.id,seconds:t/e.fps}))}};customElements.define(`studio-stage`,hn);var gn=class extends q{static{this.properties={edited:{state:!0}}}static{this.styles=[J,o`
+      :host {
+        display: grid;
+        grid-template-rows: 3.6em minmax(0, 1fr);
+        background: var(--panel);
+        border-top: 1px solid var(--line);
+        min-height: 0;
+      }
+      .strip {
+        position: relative;
+        margin: 0 0.7em;
+        cursor: pointer;
+        touch-action: none;
+      }
+      .strip svg {
+        position: absolute;
+        inset: 0;
+        width: 100%;
+        height: 100%;
+        overflow: visible;
+      }
+      .made {
+        fill: #3a4048;
+      }
+      .range {
+        fill: var(--focus);
+        opacity: 0.28;
+      }
+      .tick {
+        stroke: #1a1c1f;
+      }
+      .cue {
+        stroke: var(--text);
+        stroke-width: 2;
+      }
+      .planned {
+        stroke-dasharray: 3 3;
+      }
+      text {
+        fill: var(--quiet);
+        font-size: 0.85em;
+        font-variant-numeric: tabular-nums;
+      }
+      .asked {
+        fill: #22252a;
+      }
+      .playhead {
+        position: absolute;
+        top: 0;
+        bottom: 0;
+        width: 2px;
+        margin-left: -1px;
+        background: var(--playhead);
+        pointer-events: none;
+      }
+      .cues {
+        overflow-y: auto;
+        padding: 0.2em 0.7em;
+      }
+      li {
+        display: flex;
+        gap: 0.6em;
+        align-items: center;
+        min-height: 2em;
+      }
+      li button.time {
+        border-color: transparent;
+        background: none;
+        padding: 0 0.3em;
+        color: var(--text);
+      }
+      li.now .words {
+        color: var(--playhead);
+      }
+      .words {
+        flex: 1;
+      }
+      form {
+        display: flex;
+        flex: 1;
+        gap: 0.4em;
+      }
+      form input:last-of-type {
+        flex: 1;
+      }
+    `]}constructor(){super(),this.watches=[`take`,`frame`,`markIn`,`markOut`],this.edited=null}render(){let{take:e,frame:t}=this.state;if(!e)return O;let n=[{number:0,seconds:0,prompt:e.prompt,reached:!0,planned_id:null},...e.cues],r=t/e.fps,i=n.filter(e=>e.reached&&e.seconds<=r+1e-6).at(-1);return T`
+      <div
+        class="strip"
+        role="slider"
+        tabindex="0"
+        aria-label="Playhead"
+        aria-valuemin="0"
+        aria-valuemax=${Math.max(0,e.frames-1)}
+        aria-valuenow=${t}
+        aria-valuetext=${mt(t,e.fps)}
+        @pointerdown=${this.grab}
+        @pointermove=${this.drag}
+      >
+        ${this.strip(e)}
+        <div class="playhead" ${ut({left:`${100*r/L(e)}%`})}></div>
+      </div>
+      <ul class="cues" aria-label="Cues">
+        ${Q(n,e=>e.planned_id??e.seconds,t=>T`<li class=${t===i?`now`:``}>${this.cue(t,e)}</li>`)}
+      </ul>
+    `}strip(e){let{markIn:t,markOut:n}=this.state,r=L(e),i=e=>`${100*e/r}%`,a=t??0,o=(n??e.frames-1)+1,s=[1,2,5,10,30,60,120,300].find(e=>r/e<=12)??600,c=Array.from({length:Math.floor(r/s)+1},(e,t)=>t*s),l=e.segments.length<=200?e.segments:e.segments.filter(e=>e.key);return T`<svg aria-hidden="true">
+      ${c.map(e=>E`<text x=${i(e)} y="1em" text-anchor=${e===0?`start`:e>r*.97?`end`:`middle`}>${Y(e).slice(0,-2)}</text>`)}
+      <rect class="asked" x="0" y="1.6em" width="100%" height="1.4em"></rect>
+      <rect class="made" x="0" y="1.6em" width=${i(e.made_seconds)} height="1.4em"></rect>
+      ${l.map(e=>E`<line class="tick" x1=${i(e.seconds)} x2=${i(e.seconds)} y1="1.6em" y2="3em"></line>`)}
+      ${t===null&&n===null?O:E`<rect class="range" x=${i(a/e.fps)} width=${i((o-a)/e.fps)} y="1.5em" height="1.5em"></rect>`}
+      ${e.cues.map(e=>E`<line class=${e.reached?`cue`:`cue planned`} x1=${i(e.seconds)} x2=${i(e.seconds)} y1="1.3em" y2="3.3em"></line>`)}
+    </svg>`}cue(e,t){return e.planned_id&&e.planned_id===this.edited?this.cueForm(e,t):T`
+      <button class="time" @click=${()=>V(Math.ceil(e.seconds*t.fps-1e-6))} ?disabled=${!e.reached}>
+        ${Y(e.seconds)}
+      </button>
+      <span class="words one-line">${e.prompt}</span>
+      ${e.planned_id?T`<button @click=${()=>this.edited=e.planned_id}>Edit</button>
+            <button @click=${()=>G({do:`withdraw_cue`,planned_id:e.planned_id})}>Withdraw</button>`:O}
+    `}cueForm(e,t){return T`<form @submit=${n=>this.saveCue(n,e,t)}>
+      <input name="at" size="7" aria-label="Timecode of the cue" .value=${Y(e.seconds)} />
+      <input name="prompt" aria-label="Words of the cue" .value=${e.prompt} />
+      <button class="primary">Save</button>
+      <button type="button" @click=${()=>this.edited=null}>Cancel</button>
+    </form>`}async saveCue(e,t,n){e.preventDefault();let r=new FormData(e.target),i=String(r.get(`at`)),a=pt(i,n.fps);if(a===null)return R.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let o=String(r.get(`prompt`));await G({do:`edit_cue`,planned_id:t.planned_id,prompt:o,at:a})&&(this.edited=null)}grab(e){e.currentTarget.setPointerCapture(e.pointerId),R.update({rate:0}),this.moveTo(e)}drag(e){e.currentTarget.hasPointerCapture(e.pointerId)&&this.moveTo(e)}moveTo(e){let{take:t}=this.state,{left:n,width:r}=e.currentTarget.getBoundingClientRect();t&&V(Math.floor((e.clientX-n)/r*L(t)*t.fps))}};customElements.define(`studio-timeline`,gn);var _n=[1,2,4,8],vn=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`,`rate`,`following`,`markIn`,`markOut`]}static{this.styles=[J,o`
+      :host {
+        display: flex;
+        align-items: center;
+        gap: 0.4em;
+        padding: 0.35em 0.6em;
+        background: var(--panel);
+        border-top: 1px solid var(--line);
+      }
+      input {
+        width: 8.6em;
+        text-align: center;
+        color: var(--playhead);
+      }
+      .play {
+        width: 4.6em;
+      }
+      .rate {
+        width: 2em;
+      }
+      .range {
+        width: 6em;
+      }
+      label {
+        margin-left: auto;
+        white-space: nowrap;
+      }
+    `]}render(){let{take:e,frame:t,rate:n,following:r,markIn:i,markOut:a}=this.state,o=e?.fps??1,s=e=>e===null?`––`:mt(e,o);return T`
+      <button @click=${()=>H(-1)} ?disabled=${!e} aria-label="Previous frame" title="Previous frame (←)">◂|</button>
+      <button class="play primary" @click=${Qe} ?disabled=${!e} title="Space">${n?`Pause`:`Play`}</button>
+      <button @click=${()=>H(1)} ?disabled=${!e} aria-label="Next frame" title="Next frame (→)">|▸</button>
+      <button @click=${$e} ?disabled=${!e} aria-pressed=${r} title="End">Go to end</button>
+      <input
+        class="time"
+        aria-label="Timecode"
+        title="12.5, 0:12.5 or 00:00:12:08, then Enter"
+        .value=${mt(t,o)}
+        ?disabled=${!e}
+        @keydown=${this.enterTimecode}
+        @focus=${e=>e.target.select()}
+        @blur=${()=>this.requestUpdate()}
+      />
+      <span class="rate quiet time">${n&&n!==1?`${n}×`:``}</span>
+      <button @click=${()=>W(`markIn`)} ?disabled=${!e} title="Mark in (I)">In</button>
+      <span class="time quiet range">${s(i)}</span>
+      <button @click=${()=>W(`markOut`)} ?disabled=${!e} title="Mark out (O)">Out</button>
+      <span class="time quiet range">${s(a)}</span>
+      <label class="quiet">
+        Pace
+        <select @change=${this.setPace} ?disabled=${e?.status!==`live`} title="How far making may run ahead of the playhead">
+          ${_n.map(e=>T`<option value=${e}>${e} ${e===1?`block`:`blocks`} ahead</option>`)}
+          <option value="" selected>As fast as it can</option>
+        </select>
+      </label>
+    `}enterTimecode(e){let t=e.target,{take:n}=this.state;if(e.key===`Escape`&&t.blur(),e.key!==`Enter`||!n)return;let r=pt(t.value,n.fps);r===null?R.alert(`“${t.value}” is not a timecode; write 12.5, 0:12.5, 1:02:03.5 or 00:00:12:08`):(R.update({rate:0}),V(Math.floor(r*n.fps+1e-4)),t.blur())}setPace(e){let{value:t}=e.target;G({do:`pace`,blocks_ahead:t?Number(t):null})}};customElements.define(`studio-transport`,vn);var yn=8,bn=`input, textarea, select, dialog, [popover]`,xn={" ":Qe,k:()=>U(0),j:()=>U(Sn(-1)),l:()=>U(Sn(1)),ArrowLeft:e=>H(e.shiftKey?-Cn():-1),ArrowRight:e=>H(e.shiftKey?Cn():1),Home:()=>V(0),End:$e,i:()=>W(`markIn`),o:()=>W(`markOut`),"?":()=>R.update({dialog:`help`})};function Sn(e){let{rate:t}=R.state;return t*e>0?e*Math.min(yn,Math.abs(t)*2):e}function Cn(){return R.state.take?.fps??1}function wn(e){let t={...xn,d:()=>e(`Direction`),"/":()=>e(`Search`)};addEventListener(`keydown`,e=>{if(e.ctrlKey||e.metaKey||e.altKey||e.defaultPrevented)return;let n=e.composedPath().filter(e=>e instanceof Element);if(n.some(e=>e.matches(bn))||e.key===` `&&n[0].matches(`button, summary, a`))return;let r=e.key.length===1?e.key.toLowerCase():e.key;r in t&&(e.preventDefault(),t[r](e))})}var Tn=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`,`compared`,`note`,`studio`]}static{this.styles=[J,o`
+      :host {
+        display: grid;
+        grid-template: "head head head" 3em "left stage right" minmax(0, 1fr) / 17.5em minmax(0, 1fr) 22em;
+        gap: 1px;
+        height: 100vh;
+        background: var(--line);
+      }
+      header {
+        grid-area: head;
+        display: flex;
+        gap: 0.6em;
+        align-items: center;
+        padding: 0 0.7em;
+        background: var(--panel);
+      }
+      header h1 {
+        margin: 0;
+        font-size: 1em;
+        font-weight: 600;
+      }
+      .title {
+        flex: 1;
+      }
+      .note {
+        max-width: 34em;
+      }
+      .left {
+        grid-area: left;
+        display: grid;
+        grid-template-rows: minmax(0, 3fr) minmax(0, 2fr);
+        min-height: 0;
+      }
+      main {
+        grid-area: stage;
+        position: relative;
+        display: grid;
+        grid-template-rows: minmax(0, 1fr) auto auto clamp(8.6em, 22vh, 15em);
+        min-width: 0;
+        min-height: 0;
+      }
+      .pictures {
+        position: relative;
+        display: grid;
+        grid-auto-flow: column;
+        grid-auto-columns: minmax(0, 1fr);
+        gap: 2px;
+        min-height: 0;
+      }
+      .pictures.compared {
+        grid-template-columns: minmax(0, 1fr);
+      }
+      first-minute {
+        position: absolute;
+        inset: 0;
+        pointer-events: none;
+      }
+      studio-memory {
+        grid-area: right;
+      }
+      .live {
+        color: var(--live);
+      }
+    `]}render(){let{take:e,frame:t,compared:n,note:r,studio:i}=this.state;return T`
+      <header>
+        <h1>Studio</h1>
+        <span class="quiet">${i?.takes_folder??``}</span>
+        <span class="title one-line">
+          ${e?T`${e.name} <span class=${e.status===`live`?`live`:`quiet`}>${e.status}</span>
+                <span class="quiet">${We(e,t/e.fps)}</span>`:O}
+        </span>
+        <span class="note quiet one-line" role="log">${r}</span>
+        <button aria-pressed=${n!==null} ?disabled=${!e} @click=${()=>R.update({compared:n?null:[]})}>Compare</button>
+        <button ?disabled=${!i} @click=${()=>R.update({dialog:`runs`})}>Runs</button>
+        <export-menu></export-menu>
+        <button aria-label="Keys" title="Keys (?)" @click=${()=>R.update({dialog:`help`})}>?</button>
+      </header>
+      <aside class="left">
+        <studio-library></studio-library>
+        <studio-history></studio-history>
+      </aside>
+      <main>
+        <div class=${n?`pictures compared`:`pictures`}>
+          <studio-stage></studio-stage>
+          ${n?T`<studio-compare></studio-compare>`:O}
+          <first-minute></first-minute>
+        </div>
+        <studio-transport></studio-transport>
+        <studio-direction></studio-direction>
+        <studio-timeline></studio-timeline>
+      </main>
+      <studio-memory></studio-memory>
+      <new-take></new-take>
+      <studio-help></studio-help>
+      <run-table></run-table>
+      <studio-alerts></studio-alerts>
+    `}firstUpdated(){wn(e=>this.focusTextbox(e)),qe()}focusTextbox(e){this.renderRoot.querySelector(e===`Direction`?`studio-direction`:`studio-library`)?.shadowRoot?.querySelector(`[aria-label="${e}"]`)?.focus()}};customElements.define(`studio-app`,Tn);
