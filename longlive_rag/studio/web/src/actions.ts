@@ -169,10 +169,9 @@ export async function steer(how: Steer, [from, to]: Span): Promise<void> {
   const answer = await command({ do: how, from, to });
   const { take } = store.state;
   if (!answer || !take) return;
-  const same = (span: Span) => span[0] === from && span[1] === to;
-  const key = how.endsWith("pin") ? "pinned" : "excluded";
-  const others = (take[key] ?? []).filter((span) => !same(span));
-  store.update({ take: { ...take, [key]: how.startsWith("un") ? others : [...others, [from, to]] } });
+  // Events carry no steering; when the take is read again, the server's list takes the place of this one.
+  const told = { seconds: take.made_seconds, verb: how, start: from, end: to };
+  store.update({ take: { ...take, steering: [...take.steering, told] } });
 }
 
 export async function addTwin(): Promise<void> {

@@ -7,11 +7,6 @@ const BEHIND_SECONDS = 40;
 const LONGEST_SECONDS = 1e6;
 const RETRY_MS = 1000;
 const MOOF = 0x6d6f6f66;
-const TYPES: Record<string, string> = {
-  vp9: 'video/mp4; codecs="vp09.00.10.08"',
-  h264: 'video/mp4; codecs="avc1.42E01E"',
-  av1: 'video/mp4; codecs="av01.0.04M.08"',
-};
 
 /**
  * Keeps a `<video>` supplied with the segments around its current time.
@@ -31,12 +26,12 @@ export class Feed {
   constructor(
     private video: HTMLVideoElement,
     private fps: number,
-    codec = "vp9",
+    mime: string,
   ) {
     const address = URL.createObjectURL(this.source);
     this.source.addEventListener("sourceopen", () => {
       URL.revokeObjectURL(address);
-      this.buffer = this.source.addSourceBuffer(TYPES[codec] ?? TYPES.vp9);
+      this.buffer = this.source.addSourceBuffer(mime);
       this.source.duration = Infinity;
       // Else a seek would stop where the loaded part ends.
       this.source.setLiveSeekableRange(0, LONGEST_SECONDS);

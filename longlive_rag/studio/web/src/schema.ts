@@ -27,6 +27,7 @@ export interface Backbone {
 }
 
 export interface Studio {
+  protocol: number;
   version: string;
   takes_folder: string;
   backbones: Backbone[];
@@ -41,6 +42,8 @@ export interface Take {
   id: string;
   name: string;
   status: Status;
+  /** Live, but nothing is made before the next direction, or before it is resumed. */
+  waiting: boolean;
   prompt: string;
   /** Asked for; made_seconds is what there is. */
   seconds: number;
@@ -55,7 +58,7 @@ export interface Take {
   parent: string | null;
   parent_block: number | null;
   blocks: number;
-  labels: { license_policy: string; label: string | null };
+  labels: { license_policy: string; label: string } | null;
   unknown_words: string[];
 }
 
@@ -80,10 +83,11 @@ export interface Segment {
 
 export interface Remembered {
   latent_frame: number;
-  frame: number;
-  seconds: number;
+  /** Null where the other take, that the frame is from, isn't there any more. */
+  frame: number | null;
+  seconds: number | null;
   similarity: number;
-  /** The other take that the frame is from. */
+  /** The other take; null for the take's own frames. */
   take: string | null;
 }
 
@@ -93,19 +97,26 @@ export interface BlockMemory {
   remembered: Remembered[];
 }
 
+/** What memory was told, from `seconds` on. */
+export interface Steering {
+  seconds: number;
+  verb: "pin" | "unpin" | "exclude" | "unexclude" | "establish";
+  start: number;
+  end: number;
+}
+
 export interface TakeDetail extends Take {
+  /** For Media Source Extensions. */
+  mime: string;
   request: Record<string, unknown>;
   cues: Cue[];
-  steering: unknown[];
+  steering: Steering[];
   segments: Segment[];
   memory: BlockMemory[];
   admitted: Span[] | null;
   history: Record<string, unknown>[];
   command: string;
   python: string;
-  codec?: string;
-  pinned?: Span[];
-  excluded?: Span[];
 }
 
 export interface Drift {
@@ -113,8 +124,8 @@ export interface Drift {
   label: string;
   independent: boolean;
   seconds: number[];
-  values: number[];
-  D: Record<string, number>;
+  values: (number | null)[];
+  D: Record<string, number | null>;
 }
 
 export interface NewTake {
@@ -180,6 +191,7 @@ export type StudioEvent =
     }
   | { type: "cut"; take: string; blocks: number }
   | { type: "take"; take: Take }
+  | { type: "gone"; take: string }
   | { type: "cues"; take: string; cues: Cue[] }
   | { type: "note" | "error"; take: string | null; message: string };
 

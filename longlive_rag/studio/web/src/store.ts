@@ -101,6 +101,10 @@ export class Store {
       case "take":
         this.receiveFacts(event.take);
         break;
+      case "gone":
+        this.update({ takes: this.state.takes.filter((other) => other.id !== event.take) });
+        if (open) this.alert(`${open.name} is not on the disk any more`);
+        break;
       case "cues":
         if (open) this.update({ take: { ...open, cues: event.cues } });
         break;
@@ -167,6 +171,17 @@ export function lastSecond(take: Take): number {
 export function promptAt(take: Take & { cues: Cue[] }, seconds: number): string {
   const past = take.cues.filter((cue) => cue.reached && cue.seconds <= seconds);
   return past.sort((a, b) => a.seconds - b.seconds).at(-1)?.prompt ?? take.prompt;
+}
+
+/** The spans that memory is told to bring back, or not to, as it stands. */
+export function steered(take: TakeDetail, verb: "pin" | "exclude"): Span[] {
+  let spans: Span[] = [];
+  for (const order of take.steering) {
+    const others = spans.filter(([from, to]) => from !== order.start || to !== order.end);
+    if (order.verb === verb) spans = [...others, [order.start, order.end]];
+    if (order.verb === `un${verb}`) spans = others;
+  }
+  return spans;
 }
 
 /** The marked range, in seconds; without marks the whole take. */

@@ -49,11 +49,11 @@ export class ExportMenu extends StudioElement {
     const { take } = this.state;
     if (!take) return html`<button disabled>Export</button>`;
     const [from, to] = markedRange(this.state);
-    const { license_policy, label } = take.labels;
+    const rights = take.labels ? ` · policy ${take.labels.license_policy} · ${take.labels.label}` : "";
     return html`
       <button popovertarget="menu">Export</button>
       <div id="menu" popover role="menu" aria-label="Export" @click=${this.close} @keydown=${this.move}>
-        <p class="quiet time">${clock(from)} – ${clock(to)} · policy ${license_policy}${label ? ` · ${label}` : ""}</p>
+        <p class="quiet time">${clock(from)} – ${clock(to)}${rights}</p>
         ${ITEMS.map(([what, name]) => html`<button role="menuitem" @click=${() => download(what)}>${name}</button>`)}
         <button role="menuitem" @click=${() => copy(take.command, "command")}>Copy as command</button>
         <button role="menuitem" @click=${() => copy(take.python, "Python")}>Copy as Python</button>

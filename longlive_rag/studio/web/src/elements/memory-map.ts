@@ -1,6 +1,6 @@
 import { css, html } from "lit";
 import { jump } from "../actions";
-import type { BlockMemory, TakeDetail } from "../schema";
+import type { BlockMemory, Remembered, TakeDetail } from "../schema";
 import { lastSecond, segmentAt } from "../store";
 import { clock } from "../timecode";
 import { shared, StudioElement } from "./base";
@@ -77,11 +77,17 @@ export class MemoryMap extends StudioElement {
     const remembered = (1 - (event.clientY - box.top) / box.height) * end;
     if (!past) return jump(made * take.fps);
     const entry = take.memory.findLast((other) => other.seconds <= made);
-    const own = entry?.remembered.filter((other) => other.take === null) ?? [];
+    const own = entry?.remembered.filter(isOwn) ?? [];
     const distance = (seconds: number) => Math.abs(seconds - remembered);
     const nearest = own.sort((a, b) => distance(a.seconds) - distance(b.seconds))[0];
     jump(nearest ? nearest.frame : remembered * take.fps);
   }
+}
+
+type Own = Remembered & { frame: number; seconds: number };
+
+function isOwn(past: Remembered): past is Own {
+  return past.take === null && past.frame !== null && past.seconds !== null;
 }
 
 function drawDiagonal(context: CanvasRenderingContext2D): void {
@@ -106,7 +112,7 @@ function drawMarks(context: CanvasRenderingContext2D, take: TakeDetail, frame: n
 
 function drawBlock(context: CanvasRenderingContext2D, entry: BlockMemory, scale: number, width: number, current: boolean): void {
   for (const past of entry.remembered) {
-    if (past.take !== null) continue;
+    if (!isOwn(past)) continue;
     context.fillStyle = current ? "#ffffff" : "#6cc4b4";
     context.globalAlpha = current ? 1 : Math.max(0.25, past.similarity ** 4);
     context.fillRect(entry.seconds * scale, SIZE - past.seconds * scale - 5, width, current ? 10 : 7);

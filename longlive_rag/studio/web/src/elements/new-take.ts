@@ -117,14 +117,14 @@ export class NewTake extends StudioElement {
         <div class="fields">
           <label class="field wide">
             Prompt
-            <input name="prompt" required placeholder="a red circle walks in a meadow" autocomplete="off" />
+            <input name="prompt" aria-label="Prompt" required placeholder="a red circle walks in a meadow" autocomplete="off" />
             ${this.error("prompt")}
           </label>
-          <label class="field">Seconds<input name="seconds" value="30" inputmode="decimal" />${this.error("seconds")}</label>
-          <label class="field">Seed<input name="seed" value="0" inputmode="numeric" />${this.error("seed")}</label>
+          <label class="field">Seconds<input name="seconds" aria-label="Seconds" value="30" inputmode="decimal" />${this.error("seconds")}</label>
+          <label class="field">Seed<input name="seed" aria-label="Seed" value="0" inputmode="numeric" />${this.error("seed")}</label>
           <label class="field">
             Backbone
-            <select name="backbone" @change=${(event: Event) => (this.backboneName = (event.target as HTMLSelectElement).value)}>
+            <select name="backbone" aria-label="Backbone" @change=${(event: Event) => (this.backboneName = (event.target as HTMLSelectElement).value)}>
               ${studio?.backbones.map((each) => html`<option ?selected=${each === backbone}>${each.name}</option>`)}
             </select>
             ${this.error("backbone")}
@@ -149,7 +149,7 @@ export class NewTake extends StudioElement {
   private imageField() {
     return html`<div class="field wide" @dragover=${(event: DragEvent) => event.preventDefault()} @drop=${this.drop}>
       <span class="drop">
-        <label>Start image <input type="file" accept="image/png,image/jpeg" @change=${this.chooseFile} /></label>
+        <label>Start image <input type="file" aria-label="Start image" accept="image/png,image/jpeg" @change=${this.chooseFile} /></label>
         ${this.startImage
           ? html`<canvas width="120" height="80" aria-label="The start image"></canvas>
               <button type="button" @click=${() => (this.startImage = null)}>Remove</button>`
@@ -164,13 +164,13 @@ export class NewTake extends StudioElement {
     return html`
       <label class="field">
         Remember another take
-        <select name="remember">
+        <select name="remember" aria-label="Remember another take">
           <option value="">none</option>
           ${takes.map((take) => html`<option value=${take.id}>${take.name}</option>`)}
         </select>
         ${this.error("remember")}
       </label>
-      <label class="field">its seconds, from – to<input name="span" placeholder="0-2" /></label>
+      <label class="field">From – to<input name="span" aria-label="Range to remember" placeholder="0-2" /></label>
     `;
   }
 
@@ -180,11 +180,11 @@ export class NewTake extends StudioElement {
     return html`<label class="field">
       <span>${knob.name}${knob.unit ? html` <small>(${knob.unit})</small>` : nothing}</span>
       ${choices
-        ? html`<select data-knob=${knob.key}>
+        ? html`<select data-knob=${knob.key} aria-label=${knob.name}>
             <option value="">${preset ? `default: ${preset}` : "default"}</option>
             ${choices.map((choice) => html`<option>${choice}</option>`)}
           </select>`
-        : html`<input data-knob=${knob.key} placeholder=${preset} />`}
+        : html`<input data-knob=${knob.key} aria-label=${knob.name} placeholder=${preset} />`}
       <small>${knob.help}</small>
       ${this.error(knob.key)}
     </label>`;

@@ -163,10 +163,12 @@ export class StudioCompare extends StudioElement {
     const takes = this.takes.filter((take) => this.drifts[take.id]);
     const all = takes.map((take) => this.drifts[take.id]!);
     const end = Math.max(1, ...all.flatMap((drift) => drift.seconds));
-    const low = Math.min(...all.flatMap((drift) => drift.values), 1);
-    const high = Math.max(...all.flatMap((drift) => drift.values), low + 1e-6);
-    const points = (drift: Drift) =>
-      drift.seconds.map((at, index) => `${(100 * at) / end},${2 + (96 * (high - drift.values[index])) / (high - low)}`).join(" ");
+    const values = all.flatMap((drift) => drift.values).filter((value) => value !== null);
+    const low = Math.min(...values, 1);
+    const high = Math.max(...values, low + 1e-6);
+    const height = (value: number) => 2 + (96 * (high - value)) / (high - low);
+    const points = ({ seconds, values }: Drift) =>
+      seconds.flatMap((at, index) => (values[index] === null ? [] : [`${(100 * at) / end},${height(values[index])}`])).join(" ");
     return html`<div class="drift">
       <svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="Drift curve">
         ${all.map((drift, index) => svg`<polyline points=${points(drift)} stroke=${COLOURS[index % COLOURS.length]}></polyline>`)}
@@ -182,7 +184,7 @@ export class StudioCompare extends StudioElement {
         ${takes.map(
           (take, index) => html`<span>
             <svg class="key" aria-hidden="true"><rect width="100%" height="100%" fill=${COLOURS[index % COLOURS.length]}></rect></svg>
-            ${take.name} ${Object.entries(all[index].D).map(([seconds, value]) => html`<span class="quiet">D${seconds} ${value.toFixed(3)} </span>`)}
+            ${take.name} ${Object.entries(all[index].D).map(([seconds, value]) => html`<span class="quiet">D${seconds} ${value?.toFixed(3) ?? "–"} </span>`)}
           </span>`,
         )}
       </div>
@@ -281,7 +283,7 @@ class Player {
     if (this.closed) return;
     if (take) {
       this.take = take;
-      this.feed ??= new Feed(this.video, take.fps, take.codec);
+      this.feed ??= new Feed(this.video, take.fps, take.mime);
       this.feed.update(take.segments);
     }
     if (!take || take.status === "live" || take.status === "running") {

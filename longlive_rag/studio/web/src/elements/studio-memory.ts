@@ -2,7 +2,7 @@ import { css, html, nothing } from "lit";
 import { repeat } from "lit/directives/repeat.js";
 import { jump, openTake, type Steer, steer } from "../actions";
 import type { BlockMemory, Remembered, Span, TakeDetail } from "../schema";
-import { segmentAt } from "../store";
+import { segmentAt, steered } from "../store";
 import { clock } from "../timecode";
 import { shared, StudioElement } from "./base";
 import "./frame-picture";
@@ -104,26 +104,27 @@ export class StudioMemory extends StudioElement {
 
   private remembered(past: Remembered, take: TakeDetail) {
     const elsewhere = past.take !== null && past.take !== take.id;
-    const span = spanOf(past, take);
+    const frame = past.frame ?? -1;
+    const when = past.seconds === null ? "a lost frame" : clock(past.seconds);
     return html`<li class="remembered">
       <button
         class="picture"
-        aria-label="Go to ${clock(past.seconds)}"
-        @click=${() => (elsewhere ? openTake(past.take!, past.frame) : jump(past.frame))}
+        aria-label="Go to ${when}"
+        ?disabled=${frame < 0}
+        @click=${() => (elsewhere ? openTake(past.take!, frame) : jump(frame))}
       >
-        <frame-picture .take=${past.take ?? take.id} .frame=${past.frame} .ratio=${take.width / take.height}></frame-picture>
+        <frame-picture .take=${past.take ?? take.id} .frame=${frame} .ratio=${take.width / take.height}></frame-picture>
       </button>
       <span class="time">
-        ${clock(past.seconds)}${elsewhere ? " of another take" : ""}<br />
+        ${when}${elsewhere ? " of another take" : ""}<br />
         <span class="similarity" title="Similarity">${past.similarity.toFixed(3)}</span>
       </span>
-      ${elsewhere ? nothing : [this.toggle("pin", span, take), this.toggle("exclude", span, take)]}
+      ${elsewhere ? nothing : ["pin" as const, "exclude" as const].map((how) => this.toggle(how, spanOf(past, take), take))}
     </li>`;
   }
 
   private toggle(how: "pin" | "exclude", span: Span, take: TakeDetail) {
-    const among = (how === "pin" ? take.pinned : take.excluded) ?? [];
-    const on = among.some(([from, to]) => from === span[0] && to === span[1]);
+    const on = steered(take, how).some(([from, to]) => from === span[0] && to === span[1]);
     const order: Steer = on ? `un${how}` : how;
     return html`<button
       aria-pressed=${on}
@@ -162,13 +163,14 @@ export class StudioMemory extends StudioElement {
 }
 
 function bringsBack(entry: BlockMemory, from: number, to: number): boolean {
-  return entry.remembered.some((past) => past.take === null && past.frame >= from && past.frame < to);
+  return entry.remembered.some((past) => past.take === null && past.frame !== null && past.frame >= from && past.frame < to);
 }
 
 /** The seconds that one latent frame covers: pixel frames up to the next one. */
 function spanOf(past: Remembered, take: TakeDetail): Span {
-  const factor = past.latent_frame > 0 ? Math.max(1, Math.round(past.frame / past.latent_frame)) : 1;
-  return [past.seconds, past.seconds + factor / take.fps];
+  const frame = past.frame ?? 0;
+  const factor = past.latent_frame > 0 ? Math.max(1, Math.round(frame / past.latent_frame)) : 1;
+  return [frame / take.fps, (frame + factor) / take.fps];
 }
 
 customElements.define("studio-memory", StudioMemory);

@@ -100,7 +100,7 @@ export class StudioStage extends StudioElement {
     const { take } = this.state;
     this.feed?.close();
     this.openId = take?.id ?? "";
-    this.feed = take ? new Feed(this.video, take.fps, take.codec) : undefined;
+    this.feed = take ? new Feed(this.video, take.fps, take.mime) : undefined;
     this.jumpsSeen = -1;
   }
 
