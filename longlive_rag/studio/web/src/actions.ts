@@ -69,7 +69,7 @@ export async function openTake(id: string, frame = 0): Promise<void> {
   await trying(async () => {
     const take = await api.take(id);
     const { jumps } = store.state;
-    const rate = take.status === "live" ? 1 : 0;
+    const rate = take.status === "live" && !take.waiting ? 1 : 0;
     store.update({ take, frame, rate, jumps: jumps + 1, stats: null, following: false, markIn: null, markOut: null });
     api.tell({ type: "watch", take: id });
   });

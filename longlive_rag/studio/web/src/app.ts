@@ -1,6 +1,6 @@
 import { css, html, nothing } from "lit";
 import { enter } from "./actions";
-import { shared, StudioElement } from "./elements/base";
+import { shared, styled, StudioElement } from "./elements/base";
 import "./elements/export-menu";
 import "./elements/first-minute";
 import "./elements/new-take";
@@ -73,9 +73,6 @@ export class StudioApp extends StudioElement {
         gap: 2px;
         min-height: 0;
       }
-      .pictures.compared {
-        grid-template-columns: minmax(0, 1fr);
-      }
       first-minute {
         position: absolute;
         inset: 0;
@@ -92,13 +89,15 @@ export class StudioApp extends StudioElement {
 
   override render() {
     const { take, frame, compared, note, studio } = this.state;
+    // Each picture gets the same width.
+    const columns = compared ? `minmax(0, 1fr) minmax(0, ${Math.max(1, compared.length)}fr)` : "minmax(0, 1fr)";
     return html`
       <header>
         <h1>Studio</h1>
         <span class="quiet">${studio?.takes_folder ?? ""}</span>
         <span class="title one-line">
           ${take
-            ? html`${take.name} <span class=${take.status === "live" ? "live" : "quiet"}>${take.status}</span>
+            ? html`${take.name} <span class=${take.status === "live" ? "live" : "quiet"}>${take.waiting ? "waiting" : take.status}</span>
                 <span class="quiet">${promptAt(take, frame / take.fps)}</span>`
             : nothing}
         </span>
@@ -113,7 +112,7 @@ export class StudioApp extends StudioElement {
         <studio-history></studio-history>
       </aside>
       <main>
-        <div class=${compared ? "pictures compared" : "pictures"}>
+        <div class="pictures" ${styled({ "grid-template-columns": columns })}>
           <studio-stage></studio-stage>
           ${compared ? html`<studio-compare></studio-compare>` : nothing}
           <first-minute></first-minute>

@@ -44,6 +44,7 @@ export class StudioDirection extends StudioElement {
   private says(live: boolean): string {
     const { take } = this.state;
     if (take?.unknown_words.length) return `The backbone has never read: ${take.unknown_words.join(", ")}`;
+    if (take?.waiting) return "This take waits: direct it, or resume it with the words it has";
     if (!take || live) return "";
     return "Only a take that is being made can be directed; extend it, or branch from a block";
   }

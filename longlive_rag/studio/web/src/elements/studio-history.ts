@@ -68,7 +68,7 @@ export class StudioHistory extends StudioElement {
         <button ?disabled=${!take || live} @click=${() => goOnWith({ do: "extend", seconds: EXTEND_SECONDS, prompt: null })} title="Make ${EXTEND_SECONDS} seconds more">
           Extend
         </button>
-        ${take?.status === "interrupted"
+        ${take && (take.status === "interrupted" || take.waiting)
           ? html`<button @click=${() => goOnWith({ do: "resume" })}>Resume</button>`
           : html`<button ?disabled=${!live} @click=${() => command({ do: "stop" })}>Stop</button>`}
       </div>
@@ -83,7 +83,7 @@ export class StudioHistory extends StudioElement {
   private item(take: Take): TemplateResult {
     const open = this.state.take!.id === take.id;
     const children = this.state.takes.filter((other) => other.parent === take.id).reverse();
-    const fork = take.parent_block ?? 0;
+    const fork = this.forkFrame(take);
     return html`<div
       role="treeitem"
       tabindex=${open ? 0 : -1}
@@ -92,9 +92,9 @@ export class StudioHistory extends StudioElement {
       data-id=${take.id}
     >
       <div class="row" @click=${() => openTake(take.id)}>
-        <frame-picture .take=${take.id} .frame=${this.forkFrame(take)} .ratio=${take.width / take.height}></frame-picture>
+        <frame-picture .take=${take.id} .frame=${take.frames ? fork : -1} .ratio=${take.width / take.height}></frame-picture>
         <span class="one-line" title=${take.prompt}>${take.name}</span>
-        <span class="quiet time">${take.parent ? `from block ${fork}` : clock(take.made_seconds)}</span>
+        <span class="quiet time">${take.parent ? `from ${clock(fork / take.fps)}` : clock(take.made_seconds)}</span>
       </div>
       ${children.length ? html`<div role="group">${children.map((child) => this.item(child))}</div>` : nothing}
     </div>`;
