@@ -77,9 +77,20 @@ export async function openTake(id: string, frame = 0): Promise<void> {
 
 export async function begin(take: NewTake): Promise<string> {
   const { id } = await api.begin(take);
-  await openTake(id);
-  store.update({ dialog: null, rate: 1 });
+  await openMade(id);
+  store.update({ dialog: null });
   return id;
+}
+
+/** Opens a take that this window has set going, at the pace that is chosen here. */
+async function openMade(id: string, frame = 0): Promise<void> {
+  await openTake(id, frame);
+  await setPace(store.state.pace);
+}
+
+export async function setPace(pace: number | null): Promise<void> {
+  store.update({ pace });
+  if (store.state.take?.status === "live") await command({ do: "pace", blocks_ahead: pace });
 }
 
 export async function beginDemo(): Promise<void> {
@@ -149,7 +160,7 @@ async function orderOrTakeOver(take: Take, order: Command): Promise<Answer> {
 export async function goOnWith(order: Command): Promise<void> {
   const { take, frame } = store.state;
   const answer = await command(order);
-  if (answer?.id) await openTake(answer.id, answer.id === take?.id ? frame : startOf(order));
+  if (answer?.id) await openMade(answer.id, answer.id === take?.id ? frame : startOf(order));
 }
 
 function startOf(order: Command): number {

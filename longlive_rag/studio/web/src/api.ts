@@ -52,6 +52,11 @@ export class Api {
   take = (id: string) => this.json<TakeDetail>("GET", `/api/takes/${id}`);
   drift = (id: string, embedder: string) =>
     this.json<Drift>("GET", `/api/takes/${id}/drift?embedder=${encodeURIComponent(embedder)}`);
+  /** The words of a prompt that a backbone has never read. */
+  unknownWords = (backbone: string, prompt: string) =>
+    this.json<{ unknown_words: string[] }>("POST", `/api/backbones/${encodeURIComponent(backbone)}/words`, { prompt }).then(
+      (answer) => answer.unknown_words,
+    );
   begin = (take: NewTake) => this.json<{ id: string }>("POST", "/api/takes", take);
   command = (id: string, command: Command) => this.json<Answer>("POST", `/api/takes/${id}/commands`, command);
 

@@ -24,6 +24,8 @@ export interface State {
   rate: number;
   /** The playhead stays at the newest block. */
   following: boolean;
+  /** How many blocks making may be ahead of the playhead; null: as fast as it can. */
+  pace: number | null;
   markIn: number | null;
   markOut: number | null;
   dialog: "new" | "help" | "runs" | null;
@@ -50,6 +52,7 @@ export class Store {
     jumps: 0,
     rate: 0,
     following: false,
+    pace: 4,
     markIn: null,
     markOut: null,
     dialog: null,

@@ -4,6 +4,7 @@ import { api, Refusal } from "../api";
 import type { Backbone, FieldError, Knob, NewTake as NewTakeRequest } from "../schema";
 import { store } from "../store";
 import { shared, StudioElement } from "./base";
+import "./unread-words";
 
 /** The dialog "New take"; what is right is the server's say, and its messages stand at their fields. */
 export class NewTake extends StudioElement {
@@ -12,11 +13,13 @@ export class NewTake extends StudioElement {
     backboneName: { state: true },
     startImage: { state: true },
     busy: { state: true },
+    typed: { state: true },
   };
   declare errors: FieldError[];
   declare backboneName: string | null;
   declare startImage: { id: string; picture: ImageBitmap } | null;
   declare busy: boolean;
+  declare typed: string;
   protected watches = ["dialog", "studio", "takes", "take"] as const;
 
   static override styles = [
@@ -97,6 +100,7 @@ export class NewTake extends StudioElement {
     this.backboneName = null;
     this.startImage = null;
     this.busy = false;
+    this.typed = "";
   }
 
   private get dialog(): HTMLDialogElement {
@@ -117,7 +121,15 @@ export class NewTake extends StudioElement {
         <div class="fields">
           <label class="field wide">
             Prompt
-            <input name="prompt" aria-label="Prompt" required placeholder="a red circle walks in a meadow" autocomplete="off" />
+            <input
+              name="prompt"
+              aria-label="Prompt"
+              required
+              placeholder="a red circle walks in a meadow"
+              autocomplete="off"
+              @input=${(event: InputEvent) => (this.typed = (event.target as HTMLInputElement).value)}
+            />
+            <unread-words .backbone=${backbone?.name ?? ""} .prompt=${this.typed}></unread-words>
             ${this.error("prompt")}
           </label>
           <label class="field">Seconds<input name="seconds" aria-label="Seconds" value="30" inputmode="decimal" />${this.error("seconds")}</label>
@@ -178,27 +190,27 @@ export class NewTake extends StudioElement {
     const preset = knob.default === null || knob.default === undefined ? "" : String(knob.default);
     const choices = knob.type === "bool" ? ["true", "false"] : knob.choices;
     return html`<label class="field">
-      <span>${knob.name}${knob.unit ? html` <small>(${knob.unit})</small>` : nothing}</span>
+      <span>${knob.name.replaceAll("_", " ")}${knob.unit ? html` <small>(${knob.unit})</small>` : nothing}</span>
       ${choices
-        ? html`<select data-knob=${knob.key} aria-label=${knob.name}>
+        ? html`<select data-knob=${knob.key} aria-label=${knob.name.replaceAll("_", " ")}>
             <option value="">${preset ? `default: ${preset}` : "default"}</option>
             ${choices.map((choice) => html`<option>${choice}</option>`)}
           </select>`
-        : html`<input data-knob=${knob.key} aria-label=${knob.name} placeholder=${preset} />`}
+        : html`<input data-knob=${knob.key} aria-label=${knob.name.replaceAll("_", " ")} placeholder=${preset} />`}
       <small>${knob.help}</small>
-      ${this.error(knob.key)}
+      ${this.error(knob.name)}
     </label>`;
   }
 
   /** The server's message about a field; "" stands for all that have none here. */
   private error(field: string) {
-    const shown = new Set(["prompt", "seconds", "seed", "backbone", "start_image", "remember", ...this.knobKeys()]);
+    const shown = new Set(["prompt", "seconds", "seed", "backbone", "start_image", "remember", ...this.knobNames()]);
     const here = this.errors.filter((error) => (field ? error.field === field : !shown.has(error.field)));
     return here.map((error) => html`<span class="error" role="alert">${error.message}</span>`);
   }
 
-  private knobKeys(): string[] {
-    return this.backbone?.settings.map((knob) => knob.key) ?? [];
+  private knobNames(): string[] {
+    return this.backbone?.settings.map((knob) => knob.name) ?? [];
   }
 
   protected override updated(): void {
@@ -238,6 +250,7 @@ export class NewTake extends StudioElement {
     await this.showingErrors("", async () => {
       await begin(this.request(form));
       form.reset();
+      this.typed = "";
       this.startImage = null;
     });
     this.busy = false;
@@ -288,8 +301,24 @@ function asNumber(text: string): number {
 }
 
 function settingValue(knob: Knob, text: string): unknown {
-  if (knob.type === "int" || knob.type === "float") return asNumber(text);
-  return knob.type === "bool" ? text === "true" : text;
+  const numbers = (part: string, between: string) => part.split(between).map((each) => asNumber(each.trim()));
+  switch (knob.type) {
+    case "int":
+    case "float":
+      return asNumber(text);
+    case "bool":
+      return text === "true";
+    case "steps":
+      return numbers(text, ",");
+    case "span":
+      return numbers(text, "-");
+    case "spans":
+      return text.split(",").map((span) => numbers(span, "-"));
+    case "texts":
+      return text.split(",").map((each) => each.trim());
+    default:
+      return text;
+  }
 }
 
 customElements.define("new-take", NewTake);

@@ -33,7 +33,7 @@ export class RunTable extends StudioElement {
       dialog::backdrop {
         background: rgb(0 0 0 / 60%);
       }
-      header {
+      .head {
         display: flex;
         gap: 0.5em;
         align-items: center;
@@ -79,11 +79,11 @@ export class RunTable extends StudioElement {
 
   override render() {
     return html`<dialog aria-label="Runs" @close=${this.closed}>
-      <header>
+      <div class="head">
         <h2>Runs</h2>
         <button ?disabled=${!this.rows} @click=${this.saveCsv}>Save as CSV</button>
         <button @click=${() => store.update({ dialog: null })}>Close</button>
-      </header>
+      </div>
       ${this.rows ? this.table(this.rows) : html`<p class="quiet">Reading the takes …</p>`}
     </dialog>`;
   }

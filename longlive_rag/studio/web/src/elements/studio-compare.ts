@@ -32,14 +32,14 @@ export class StudioCompare extends StudioElement {
         background: #000;
         min-height: 0;
       }
-      header {
+      .head {
         display: flex;
         gap: 0.5em;
         align-items: center;
         padding: 0.3em 0.6em;
         background: var(--panel);
       }
-      header select {
+      .head select {
         flex: 1;
         width: 0;
       }
@@ -134,14 +134,14 @@ export class StudioCompare extends StudioElement {
     const offered = takes.filter((other) => other.id !== take?.id && !compared?.includes(other.id));
     const others = this.takes.slice(1);
     return html`
-      <header>
+      <div class="head">
         <select aria-label="Take to compare with" @change=${this.add}>
           <option value="">Compare with …</option>
           ${offered.map((other) => html`<option value=${other.id}>${other.name}, ${clock(other.made_seconds)}</option>`)}
         </select>
         <button @click=${addTwin} title="The same request and noise, without memory">Without memory</button>
         <button @click=${() => store.update({ compared: null })} aria-label="Close the comparison">✕</button>
-      </header>
+      </div>
       <div class="videos">
         ${repeat(
           others,

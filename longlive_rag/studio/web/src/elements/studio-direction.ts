@@ -3,9 +3,12 @@ import { command } from "../actions";
 import { store } from "../store";
 import { clock, parseTimecode } from "../timecode";
 import { shared, StudioElement } from "./base";
+import "./unread-words";
 
 /** A line of words that takes over at the next block, or at a timecode. */
 export class StudioDirection extends StudioElement {
+  static override properties = { typed: { state: true } };
+  declare typed: string;
   protected watches = ["take"] as const;
 
   static override styles = [
@@ -28,16 +31,25 @@ export class StudioDirection extends StudioElement {
     `,
   ];
 
+  constructor() {
+    super();
+    this.typed = "";
+  }
+
   override render() {
     const { take } = this.state;
     const live = take?.status === "live";
     return html`
       <form @submit=${this.direct}>
-        <input name="prompt" aria-label="Direction" autocomplete="off" placeholder="What happens next" ?disabled=${!live} />
+        <input name="prompt" aria-label="Direction" autocomplete="off" placeholder="What happens next" ?disabled=${!live} @input=${this.type} />
         <input name="at" aria-label="Takes over at" placeholder="at the next block" ?disabled=${!live} />
         <button class="primary" ?disabled=${!live}>Direct</button>
       </form>
-      <p class="quiet one-line" aria-live="polite">${this.says(live)}</p>
+      <p class="quiet one-line" aria-live="polite">
+        ${this.typed
+          ? html`<unread-words .backbone=${take?.backbone ?? ""} .prompt=${this.typed}></unread-words>`
+          : this.says(live)}
+      </p>
     `;
   }
 
@@ -47,6 +59,10 @@ export class StudioDirection extends StudioElement {
     if (take?.waiting) return "This take waits: direct it, or resume it with the words it has";
     if (!take || live) return "";
     return "Only a take that is being made can be directed; extend it, or branch from a block";
+  }
+
+  private type(event: InputEvent): void {
+    this.typed = (event.target as HTMLInputElement).value;
   }
 
   private async direct(event: SubmitEvent): Promise<void> {
@@ -62,6 +78,7 @@ export class StudioDirection extends StudioElement {
     const answer = await command({ do: "direct", prompt, at });
     if (!answer) return;
     form.reset();
+    this.typed = "";
     const moment = answer.takes_over_at ?? at;
     if (moment !== null) store.update({ note: `“${prompt}” takes over at ${clock(moment)}` });
   }

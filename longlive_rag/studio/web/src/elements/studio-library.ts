@@ -25,7 +25,7 @@ export class StudioLibrary extends StudioElement {
         background: var(--panel);
         min-height: 0;
       }
-      header {
+      .head {
         display: flex;
         justify-content: space-between;
         align-items: center;
@@ -53,10 +53,10 @@ export class StudioLibrary extends StudioElement {
   override render() {
     const { takes, search } = this.state;
     return html`
-      <header>
+      <div class="head">
         <h2>Library</h2>
         <button class="primary" @click=${() => store.update({ dialog: "new" })}>New take</button>
-      </header>
+      </div>
       <input type="search" aria-label="Search" placeholder="Search by words" .value=${search} @input=${this.search} />
       <div role="listbox" aria-label="Library" @keydown=${this.move}>
         ${repeat(

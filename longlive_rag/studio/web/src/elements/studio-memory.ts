@@ -25,7 +25,7 @@ export class StudioMemory extends StudioElement {
         background: var(--panel);
         min-height: 0;
       }
-      header {
+      .head {
         display: flex;
         justify-content: space-between;
         align-items: baseline;
@@ -84,10 +84,10 @@ export class StudioMemory extends StudioElement {
     const block = segmentAt(take.segments, frame)?.block ?? 0;
     const memory = take.memory.find((entry) => entry.block === block);
     return html`
-      <header>
+      <div class="head">
         <h2>Memory</h2>
         <span class="quiet time">block ${block}</span>
-      </header>
+      </div>
       <memory-map></memory-map>
       <ul class="frames" aria-label="Remembered frames">
         ${memory?.remembered.length
@@ -98,7 +98,7 @@ export class StudioMemory extends StudioElement {
             )
           : html`<li class="quiet">This block brought nothing back: what it needs was still in sight.</li>`}
       </ul>
-      <footer>${this.recalled(take)} ${this.range(take)}</footer>
+      <div>${this.recalled(take)} ${this.range(take)}</div>
     `;
   }
 

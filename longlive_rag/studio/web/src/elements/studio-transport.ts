@@ -1,5 +1,5 @@
 import { css, html } from "lit";
-import { command, goToEnd, jump, mark, step, togglePlay } from "../actions";
+import { goToEnd, jump, mark, setPace, step, togglePlay } from "../actions";
 import { store } from "../store";
 import { parseTimecode, smpte } from "../timecode";
 import { shared, StudioElement } from "./base";
@@ -8,7 +8,7 @@ const PACES = [1, 2, 4, 8];
 
 /** Buttons of the player, the timecode, the marked range and the pace. */
 export class StudioTransport extends StudioElement {
-  protected watches = ["take", "frame", "rate", "following", "markIn", "markOut"] as const;
+  protected watches = ["take", "frame", "rate", "following", "markIn", "markOut", "pace"] as const;
 
   static override styles = [
     shared,
@@ -43,7 +43,7 @@ export class StudioTransport extends StudioElement {
   ];
 
   override render() {
-    const { take, frame, rate, following, markIn, markOut } = this.state;
+    const { take, frame, rate, following, markIn, markOut, pace } = this.state;
     const fps = take?.fps ?? 1;
     const range = (at: number | null) => (at === null ? "––" : smpte(at, fps));
     return html`
@@ -68,11 +68,11 @@ export class StudioTransport extends StudioElement {
       <span class="time quiet range">${range(markOut)}</span>
       <label class="quiet">
         Pace
-        <select @change=${this.setPace} ?disabled=${take?.status !== "live"} title="How far making may run ahead of the playhead">
+        <select @change=${this.choosePace} title="How far making may run ahead of the playhead">
           ${PACES.map(
-            (blocks) => html`<option value=${blocks}>${blocks} ${blocks === 1 ? "block" : "blocks"} ahead</option>`,
+            (blocks) => html`<option value=${blocks} ?selected=${blocks === pace}>${blocks} ${blocks === 1 ? "block" : "blocks"} ahead</option>`,
           )}
-          <option value="" selected>As fast as it can</option>
+          <option value="" ?selected=${pace === null}>As fast as it can</option>
         </select>
       </label>
     `;
@@ -94,9 +94,9 @@ export class StudioTransport extends StudioElement {
     input.blur();
   }
 
-  private setPace(event: Event): void {
+  private choosePace(event: Event): void {
     const { value } = event.target as HTMLSelectElement;
-    void command({ do: "pace", blocks_ahead: value ? Number(value) : null });
+    void setPace(value ? Number(value) : null);
   }
 }
 
