@@ -96,7 +96,7 @@ export class Store {
         if (studio) this.update({ studio: { ...studio, live: event.live } });
         break;
       case "block":
-        if (open) this.update({ take: withBlock(open, event), stats: event.stats });
+        if (open) this.receiveBlock(open, event);
         break;
       case "cut":
         if (open) this.update({ take: cutAt(open, event.blocks) });
@@ -119,6 +119,13 @@ export class Store {
     }
   }
 
+  private receiveBlock(open: TakeDetail, event: Extract<StudioEvent, { type: "block" }>): void {
+    const take = withBlock(open, event);
+    const { frames, blocks, made_seconds } = take;
+    const listed = this.state.takes.map((other) => (other.id === take.id ? { ...other, frames, blocks, made_seconds } : other));
+    this.update({ take, takes: listed, stats: event.stats });
+  }
+
   private receiveFacts(facts: Take): void {
     const { take, takes, search } = this.state;
     const known = takes.some((other) => other.id === facts.id);
@@ -128,7 +135,8 @@ export class Store {
     // Frames and blocks follow the segments that have arrived; the facts may be ahead of them.
     if (take?.id === facts.id) {
       const { frames, blocks, made_seconds } = take;
-      this.update({ take: { ...take, ...facts, frames, blocks, made_seconds } });
+      const begins = take.waiting && !facts.waiting && facts.status === "live";
+      this.update({ take: { ...take, ...facts, frames, blocks, made_seconds }, rate: begins ? 1 : this.state.rate });
     }
   }
 }

@@ -107,7 +107,10 @@ export class StudioStage extends StudioElement {
   /** Seeks to the middle of the frame, where rounding cannot show a neighbour. */
   private showPlayhead(): void {
     const { take, frame } = this.state;
-    if (take) this.video.currentTime = (frame + 0.5) / take.fps;
+    if (!take) return;
+    this.video.currentTime = (frame + 0.5) / take.fps;
+    // The frame may not be made yet, and what is ahead of the playhead may wait for it.
+    this.tellPlayhead();
   }
 
   private applyRate(rate: number): void {
@@ -164,14 +167,15 @@ export class StudioStage extends StudioElement {
       store.update({ frame: this.shown });
       if (this.shown >= take.frames - 1 && take.status !== "live") store.update({ rate: 0 });
     }
+    const now = performance.now();
+    if (now - this.toldAt < TELL_EVERY_MS) return;
+    this.toldAt = now;
     this.tellPlayhead();
   }
 
   private tellPlayhead(): void {
     const { take, frame } = this.state;
-    const now = performance.now();
-    if (!take || now - this.toldAt < TELL_EVERY_MS) return;
-    this.toldAt = now;
+    if (!take) return;
     api.tell({ type: "playhead", take: take.id, seconds: frame / take.fps });
   }
 }
