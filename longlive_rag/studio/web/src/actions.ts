@@ -40,6 +40,7 @@ export async function enter(): Promise<void> {
         store.receive(event);
       },
       (connected) => void reconnected(connected),
+      () => store.alert("The studio was started again; open the address that it printed"),
     );
     const first = takes.find((take) => take.id === studio.live) ?? takes[0];
     if (first) await openTake(first.id);
@@ -159,8 +160,11 @@ async function orderOrTakeOver(take: Take, order: Command): Promise<Answer> {
 /** A command whose answer is the take that goes on. */
 export async function goOnWith(order: Command): Promise<void> {
   const { take, frame } = store.state;
+  const start = startOf(order);
+  store.update({ busy: true });
   const answer = await command(order);
-  if (answer?.id) await openMade(answer.id, answer.id === take?.id ? frame : startOf(order));
+  if (answer?.id) await openMade(answer.id, answer.id === take?.id ? frame : start);
+  store.update({ busy: false });
 }
 
 function startOf(order: Command): number {

@@ -13,6 +13,7 @@ import type {
 } from "./schema";
 
 const SECRET_KEY = "studio-secret";
+const NOT_LET_IN = 1008;
 const RECONNECT_MS = 1000;
 const PICTURES_KEPT = 400;
 
@@ -99,7 +100,7 @@ export class Api {
   }
 
   /** Listens for events for as long as the page is open, and connects again when the server went away. */
-  listen(onEvent: (event: StudioEvent) => void, onConnected: (connected: boolean) => void): void {
+  listen(onEvent: (event: StudioEvent) => void, onConnected: (connected: boolean) => void, onNotLetIn: () => void): void {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const socket = new WebSocket(`${scheme}://${location.host}/api/events`);
     this.socket = socket;
@@ -109,9 +110,10 @@ export class Api {
       if (event.type === "hello") onConnected(true);
       onEvent(event);
     };
-    socket.onclose = () => {
+    socket.onclose = ({ code }) => {
       onConnected(false);
-      setTimeout(() => this.listen(onEvent, onConnected), RECONNECT_MS);
+      if (code === NOT_LET_IN) onNotLetIn();
+      else setTimeout(() => this.listen(onEvent, onConnected, onNotLetIn), RECONNECT_MS);
     };
   }
 

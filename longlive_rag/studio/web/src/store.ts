@@ -24,6 +24,8 @@ export interface State {
   rate: number;
   /** The playhead stays at the newest block. */
   following: boolean;
+  /** A command is under way after which another take may be the open one. */
+  busy: boolean;
   /** How many blocks making may be ahead of the playhead; null: as fast as it can. */
   pace: number | null;
   markIn: number | null;
@@ -52,6 +54,7 @@ export class Store {
     jumps: 0,
     rate: 0,
     following: false,
+    busy: false,
     pace: 4,
     markIn: null,
     markOut: null,

@@ -1,4 +1,4 @@
-import { css, LitElement } from "lit";
+import { css, html, LitElement } from "lit";
 import { Directive, directive, type ElementPart } from "lit/directive.js";
 import { type State, store } from "../store";
 
@@ -35,6 +35,13 @@ class StyleProperties extends Directive {
 
 /** Sets CSS properties one by one; a style attribute would be refused by the page's content security policy. */
 export const styled = directive(StyleProperties);
+
+/** A name that is shortened in its middle, since names of branches differ at their end. */
+export function shortened(name: string) {
+  return html`<span class="shortened"><span class="one-line">${name.slice(0, -TAIL)}</span><span>${name.slice(-TAIL)}</span></span>`;
+}
+
+const TAIL = 6;
 
 /** The look that all elements share. */
 export const shared = css`
@@ -106,6 +113,10 @@ export const shared = css`
   }
   .time {
     font-variant-numeric: tabular-nums;
+  }
+  .shortened {
+    display: flex;
+    min-width: 0;
   }
   .one-line {
     overflow: hidden;

@@ -259,7 +259,8 @@ class Player {
     if (!take) return;
     const last = Math.max(0, take.frames - 1);
     const behind = seconds + 0.5 / take.fps - video.currentTime;
-    if (rate > 0) {
+    const ended = seconds * take.fps >= last;
+    if (rate > 0 && !ended) {
       if (video.paused) video.play().catch(() => {});
       // Small differences are caught up by speed, which is not seen; large ones by a seek.
       if (Math.abs(behind) > 0.5) video.currentTime = seconds;

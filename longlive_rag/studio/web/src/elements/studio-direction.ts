@@ -9,7 +9,7 @@ import "./unread-words";
 export class StudioDirection extends StudioElement {
   static override properties = { typed: { state: true } };
   declare typed: string;
-  protected watches = ["take"] as const;
+  protected watches = ["take", "busy"] as const;
 
   static override styles = [
     shared,
@@ -38,7 +38,7 @@ export class StudioDirection extends StudioElement {
 
   override render() {
     const { take } = this.state;
-    const live = take?.status === "live";
+    const live = take?.status === "live" && !this.state.busy;
     return html`
       <form @submit=${this.direct}>
         <input name="prompt" aria-label="Direction" autocomplete="off" placeholder="What happens next" ?disabled=${!live} @input=${this.type} />

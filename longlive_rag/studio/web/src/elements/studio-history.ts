@@ -2,14 +2,14 @@ import { css, html, nothing, type TemplateResult } from "lit";
 import { command, currentBlock, goOnWith, openTake } from "../actions";
 import type { Take } from "../schema";
 import { clock } from "../timecode";
-import { shared, StudioElement } from "./base";
+import { shared, shortened, StudioElement } from "./base";
 import "./frame-picture";
 
 const EXTEND_SECONDS = 10;
 
 /** The tree of takes that grew from one beginning, and what makes it grow. */
 export class StudioHistory extends StudioElement {
-  protected watches = ["take", "takes", "frame"] as const;
+  protected watches = ["take", "takes", "frame", "busy"] as const;
 
   static override styles = [
     shared,
@@ -52,24 +52,24 @@ export class StudioHistory extends StudioElement {
   ];
 
   override render() {
-    const { take } = this.state;
+    const { take, busy } = this.state;
     const live = take?.status === "live";
     const block = currentBlock();
     return html`
       <h2>Branches</h2>
       <div class="tree" role="tree" aria-label="Branches" @keydown=${this.move}>${take ? this.item(this.root(take)) : nothing}</div>
       <div class="buttons">
-        <button ?disabled=${!take?.blocks} @click=${() => goOnWith({ do: "undo_to", block: block + 1 })} title="Go on after this block; what was made stays as a branch">
+        <button ?disabled=${!take?.blocks || busy} @click=${() => goOnWith({ do: "undo_to", block: block + 1 })} title="Go on after this block; what was made stays as a branch">
           Undo to here
         </button>
-        <button ?disabled=${!take?.blocks} @click=${() => goOnWith({ do: "branch", block: block + 1, prompt: null, seed: null })} title="Another ending after this block">
+        <button ?disabled=${!take?.blocks || busy} @click=${() => goOnWith({ do: "branch", block: block + 1, prompt: null, seed: null })} title="Another ending after this block">
           Branch here
         </button>
-        <button ?disabled=${!take || live} @click=${() => goOnWith({ do: "extend", seconds: EXTEND_SECONDS, prompt: null })} title="Make ${EXTEND_SECONDS} seconds more">
+        <button ?disabled=${!take || live || busy} @click=${() => goOnWith({ do: "extend", seconds: EXTEND_SECONDS, prompt: null })} title="Make ${EXTEND_SECONDS} seconds more">
           Extend
         </button>
         ${take && (take.status === "interrupted" || take.waiting)
-          ? html`<button @click=${() => goOnWith({ do: "resume" })}>Resume</button>`
+          ? html`<button ?disabled=${busy} @click=${() => goOnWith({ do: "resume" })}>Resume</button>`
           : html`<button ?disabled=${!live} @click=${() => command({ do: "stop" })}>Stop</button>`}
       </div>
     `;
@@ -91,9 +91,9 @@ export class StudioHistory extends StudioElement {
       aria-expanded=${children.length ? "true" : nothing}
       data-id=${take.id}
     >
-      <div class="row" @click=${() => openTake(take.id)}>
+      <div class="row" title="${take.name}: ${take.prompt}" @click=${() => openTake(take.id)}>
         <frame-picture .take=${take.id} .frame=${take.frames ? fork : -1} .ratio=${take.width / take.height}></frame-picture>
-        <span class="one-line" title=${take.prompt}>${take.name}</span>
+        ${shortened(take.name)}
         <span class="quiet time">${take.parent ? `from ${clock(fork / take.fps)}` : clock(take.made_seconds)}</span>
       </div>
       ${children.length ? html`<div role="group">${children.map((child) => this.item(child))}</div>` : nothing}

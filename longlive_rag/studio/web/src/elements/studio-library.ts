@@ -4,7 +4,7 @@ import { listTakes, openTake } from "../actions";
 import type { Take } from "../schema";
 import { store } from "../store";
 import { clock } from "../timecode";
-import { shared, StudioElement } from "./base";
+import { shared, shortened, StudioElement } from "./base";
 import "./frame-picture";
 
 const SEARCH_AFTER_MS = 200;
@@ -44,6 +44,10 @@ export class StudioLibrary extends StudioElement {
       [role="option"][aria-selected="true"] {
         background: var(--chosen);
       }
+      .words {
+        display: grid;
+        min-width: 0;
+      }
       .live {
         color: var(--live);
       }
@@ -81,9 +85,9 @@ export class StudioLibrary extends StudioElement {
       @click=${() => openTake(take.id)}
     >
       <frame-picture .take=${take.id} .frame=${take.frames ? 0 : -1} .ratio=${take.width / take.height}></frame-picture>
-      <span class="one-line">
-        ${take.name}<br />
-        <span class="quiet time">
+      <span class="words">
+        ${shortened(take.name)}
+        <span class="quiet time one-line">
           ${take.status === "finished" ? "" : html`<span class=${take.status}>${take.status}</span> · `}${clock(take.made_seconds)} · ${take.prompt}
         </span>
       </span>

@@ -36,7 +36,7 @@ export class StudioMemory extends StudioElement {
       }
       li.remembered {
         display: grid;
-        grid-template-columns: 4.4em minmax(0, 1fr) auto auto;
+        grid-template-columns: 3.7em minmax(0, 1fr) auto auto;
         gap: 0.45em;
         align-items: center;
         padding: 0.2em 0;

@@ -88,11 +88,11 @@ export class StudioStage extends StudioElement {
     if (take?.id !== this.openId) this.openFeed();
     if (!take) return;
     this.feed!.update(take.segments);
-    if (jumps !== this.jumpsSeen) {
-      this.jumpsSeen = jumps;
-      this.showPlayhead();
-    }
-    this.applyRate(rate);
+    const jumped = jumps !== this.jumpsSeen;
+    this.jumpsSeen = jumps;
+    if (rate > 0) this.play(rate);
+    else this.pause(rate, jumped);
+    if (jumped) this.showPlayhead();
     this.follow();
   }
 
@@ -113,19 +113,19 @@ export class StudioStage extends StudioElement {
     this.tellPlayhead();
   }
 
-  private applyRate(rate: number): void {
-    const { video } = this;
+  private play(rate: number): void {
     clearInterval(this.backwards);
-    this.backwards = undefined;
-    if (rate > 0) {
-      video.playbackRate = rate;
-      // Rejected when a pause comes first, which is no fault.
-      if (video.paused) video.play().catch(() => {});
-      return;
-    }
-    if (!video.paused) {
-      video.pause();
-      store.update({ frame: this.shown });
+    this.video.playbackRate = rate;
+    // Rejected when a pause comes first, which is no fault.
+    if (this.video.paused) this.video.play().catch(() => {});
+  }
+
+  private pause(rate: number, jumped: boolean): void {
+    clearInterval(this.backwards);
+    if (!this.video.paused) {
+      this.video.pause();
+      // The playhead stops where the picture did, unless it was sent elsewhere.
+      if (!jumped) store.update({ frame: this.shown });
       this.showPlayhead();
     }
     // Browsers play forwards only, so backwards is one seek a frame.

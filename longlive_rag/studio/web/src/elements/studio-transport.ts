@@ -1,4 +1,5 @@
 import { css, html } from "lit";
+import { live } from "lit/directives/live.js";
 import { goToEnd, jump, mark, setPace, step, togglePlay } from "../actions";
 import { store } from "../store";
 import { parseTimecode, smpte } from "../timecode";
@@ -45,6 +46,7 @@ export class StudioTransport extends StudioElement {
   override render() {
     const { take, frame, rate, following, markIn, markOut, pace } = this.state;
     const fps = take?.fps ?? 1;
+    const typed = this.renderRoot.querySelector<HTMLInputElement>("input:focus")?.value;
     const range = (at: number | null) => (at === null ? "––" : smpte(at, fps));
     return html`
       <button @click=${() => step(-1)} ?disabled=${!take} aria-label="Previous frame" title="Previous frame (←)">◂|</button>
@@ -55,7 +57,7 @@ export class StudioTransport extends StudioElement {
         class="time"
         aria-label="Timecode"
         title="12.5, 0:12.5 or 00:00:12:08, then Enter"
-        .value=${smpte(frame, fps)}
+        .value=${live(typed ?? smpte(frame, fps))}
         ?disabled=${!take}
         @keydown=${this.enterTimecode}
         @focus=${(event: FocusEvent) => (event.target as HTMLInputElement).select()}
