@@ -53,11 +53,15 @@ async function reconnected(connected: boolean): Promise<void> {
   const { take } = store.state;
   if (!connected || !take) return;
   api.tell({ type: "watch", take: take.id });
-  await trying(async () => {
-    const detail = await api.take(take.id);
-    if (store.state.take?.id === take.id) store.update({ take: detail });
-    await listTakes(store.state.search);
-  });
+  await readAgain();
+  await listTakes(store.state.search);
+}
+
+/** Reads the open take anew. */
+export async function readAgain(): Promise<void> {
+  const { take } = store.state;
+  const detail = take && (await trying(() => api.take(take.id)));
+  if (detail && store.state.take?.id === detail.id) store.update({ take: detail });
 }
 
 export async function listTakes(search: string): Promise<void> {

@@ -27,6 +27,8 @@ export class Feed {
     private video: HTMLVideoElement,
     private fps: number,
     mime: string,
+    /** Told that an address is void although no list said so. */
+    private onVoid: () => void,
   ) {
     const address = URL.createObjectURL(this.source);
     this.source.addEventListener("sourceopen", () => {
@@ -62,8 +64,10 @@ export class Feed {
     try {
       while (!this.closed && (await this.work()));
     } catch (error) {
-      // A segment that was cut away meanwhile, or a network that stalls: the next list or the next try has it.
-      if (!(error instanceof Refusal) && !this.closed) throw error;
+      if (this.closed) return;
+      if (!(error instanceof Refusal)) throw error;
+      // Cut away meanwhile, or a network that stalls: a newer list or the next try has it.
+      if (error.status === 404) this.onVoid();
       setTimeout(this.pump, RETRY_MS);
     } finally {
       this.pumping = false;

@@ -117,6 +117,7 @@ export const shared = css`
   .shortened {
     display: flex;
     min-width: 0;
+    white-space: nowrap;
   }
   .one-line {
     overflow: hidden;

@@ -83,7 +83,7 @@ export class StudioCompare extends StudioElement {
         height: clamp(70px, 12vh, 200px);
         background: var(--ground);
       }
-      polyline {
+      path {
         fill: none;
         stroke-width: 2;
         vector-effect: non-scaling-stroke;
@@ -167,11 +167,18 @@ export class StudioCompare extends StudioElement {
     const low = Math.min(...values, 1);
     const high = Math.max(...values, low + 1e-6);
     const height = (value: number) => 2 + (96 * (high - value)) / (high - low);
-    const points = ({ seconds, values }: Drift) =>
-      seconds.flatMap((at, index) => (values[index] === null ? [] : [`${(100 * at) / end},${height(values[index])}`])).join(" ");
+    // Where there was nothing to compare, the line is broken.
+    const line = ({ seconds, values }: Drift) =>
+      values
+        .map((value, index) => {
+          if (value === null) return "";
+          const begins = index === 0 || values[index - 1] === null;
+          return `${begins ? "M" : "L"}${(100 * seconds[index]) / end},${height(value)}`;
+        })
+        .join("");
     return html`<div class="drift">
       <svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="Drift curve">
-        ${all.map((drift, index) => svg`<polyline points=${points(drift)} stroke=${COLOURS[index % COLOURS.length]}></polyline>`)}
+        ${all.map((drift, index) => svg`<path d=${line(drift)} stroke=${COLOURS[index % COLOURS.length]}></path>`)}
       </svg>
       <div class="legend time">
         <label class="quiet">
@@ -202,7 +209,9 @@ export class StudioCompare extends StudioElement {
       const id = video.dataset.id!;
       if (!this.players.has(id)) this.players.set(id, new Player(video, id));
     }
-    for (const take of this.takes) if (!(take.id in this.drifts)) void this.measure(take.id);
+    for (const take of this.takes) {
+      if (!(take.id in this.drifts) && take.status !== "live" && take.status !== "running") void this.measure(take.id);
+    }
     this.keepInStep();
   }
 
@@ -280,11 +289,12 @@ class Player {
 
   /** Reads a take that is still being made again and again; events come only for the open one. */
   private async load(): Promise<void> {
+    clearTimeout(this.refreshing);
     const take = await api.take(this.id).catch(() => null);
     if (this.closed) return;
     if (take) {
       this.take = take;
-      this.feed ??= new Feed(this.video, take.fps, take.mime);
+      this.feed ??= new Feed(this.video, take.fps, take.mime, () => this.load());
       this.feed.update(take.segments);
     }
     if (!take || take.status === "live" || take.status === "running") {

@@ -36,7 +36,7 @@ export class StudioMemory extends StudioElement {
       }
       li.remembered {
         display: grid;
-        grid-template-columns: 3.7em minmax(0, 1fr) auto auto;
+        grid-template-columns: clamp(3.7em, 7vh, 6em) minmax(0, 1fr) auto auto;
         gap: 0.45em;
         align-items: center;
         padding: 0.2em 0;

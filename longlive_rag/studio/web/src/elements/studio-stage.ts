@@ -1,5 +1,5 @@
 import { css, html, nothing, type PropertyValues } from "lit";
-import { jump } from "../actions";
+import { jump, readAgain } from "../actions";
 import { api } from "../api";
 import { Feed } from "../feed";
 import { segmentAt, store } from "../store";
@@ -100,7 +100,7 @@ export class StudioStage extends StudioElement {
     const { take } = this.state;
     this.feed?.close();
     this.openId = take?.id ?? "";
-    this.feed = take ? new Feed(this.video, take.fps, take.mime) : undefined;
+    this.feed = take ? new Feed(this.video, take.fps, take.mime, readAgain) : undefined;
     this.jumpsSeen = -1;
   }
 
