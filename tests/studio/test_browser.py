@@ -30,7 +30,8 @@ FPS = 16
 LONGEST_MS = 120_000
 VIDEO = "studio-stage video"
 PIXELS = """video => {
-    const canvas = Object.assign(document.createElement("canvas"), {width: video.videoWidth, height: video.videoHeight});
+    const size = {width: video.videoWidth, height: video.videoHeight};
+    const canvas = Object.assign(document.createElement("canvas"), size);
     const context = canvas.getContext("2d");
     context.drawImage(video, 0, 0);
     return [...context.getImageData(0, 0, canvas.width, canvas.height).data];
@@ -74,7 +75,7 @@ def go_to(page: Any, timecode: str, frame: int) -> None:
 
 
 def wait_for(page: Any, attribute: str, frame: int) -> None:
-    """Until the playhead's slider has at least a frame as its `attribute`, aria-valuenow (shown) or aria-valuemax (made)."""
+    """Until the playhead is at a frame or beyond: aria-valuenow is the frame, aria-valuemax the last made one."""
     slider = page.get_by_role("slider", name="Playhead")
     end_s = time.monotonic() + LONGEST_MS / 1000
     while int(slider.get_attribute(attribute)) < frame:
