@@ -13,7 +13,7 @@ READY := $(VENV)/ready
 WHEEL_VENV := build/wheel-test/venv
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo studio test coverage docs check wheel wheel-test clean
+.PHONY: help install demo studio test coverage docs page check wheel wheel-test clean
 
 help:
 	@sed -n 's/^# //p' Makefile | head -4
@@ -50,6 +50,10 @@ coverage: $(READY)
 # Tables of options in docs/, from the commands.
 docs: $(READY)
 	$(BIN)/python docs/tables.py
+
+# The studio's page, from its sources; the built one is committed, so only who changes it needs Node.
+page:
+	cd longlive_rag/studio/web && npm ci --silent && npm run --silent build
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -1,0 +1,218 @@
+/** What the director does; each tells the server, and shows a refusal as an alert. */
+
+import { api, Refusal } from "./api";
+import type { Answer, Command, Exported, NewTake, Span, Take } from "./schema";
+import { markedRange, segmentAt, store } from "./store";
+
+export const DEMO: NewTake = {
+  prompt: "a blue square stands in a desert",
+  seconds: 30,
+  seed: 1,
+  backbone: "tiny-world",
+  memory: null,
+  start_image: null,
+  remember: [],
+  settings: {},
+  cues: [
+    { seconds: 8, prompt: "a blue square leaves in a desert" },
+    { seconds: 20, prompt: "a blue square returns in a desert" },
+  ],
+};
+
+/** Runs something that the server may refuse; null after a refusal. */
+async function trying<T>(work: () => Promise<T>): Promise<T | null> {
+  try {
+    return await work();
+  } catch (error) {
+    store.alert(error instanceof Error ? error.message : String(error));
+    return null;
+  }
+}
+
+export async function enter(): Promise<void> {
+  await trying(async () => {
+    await api.signIn();
+    const [studio, takes] = await Promise.all([api.studio(), api.takes("")]);
+    store.update({ studio, takes });
+    api.listen(
+      (event) => {
+        if (event.type === "cut") api.forgetPictures(event.take);
+        store.receive(event);
+      },
+      (connected) => void reconnected(connected),
+      () => store.alert("The studio was started again; open the address that it printed"),
+    );
+    const first = takes.find((take) => take.id === studio.live) ?? takes[0];
+    if (first) await openTake(first.id);
+  });
+}
+
+/** After a break, events may have been missed: reads again what is open. */
+async function reconnected(connected: boolean): Promise<void> {
+  store.update({ connected });
+  const { take } = store.state;
+  if (!connected || !take) return;
+  api.tell({ type: "watch", take: take.id });
+  await readAgain();
+  await listTakes(store.state.search);
+}
+
+/** Reads the open take anew. */
+export async function readAgain(): Promise<void> {
+  const { take } = store.state;
+  const detail = take && (await trying(() => api.take(take.id)));
+  if (detail && store.state.take?.id === detail.id) store.update({ take: detail });
+}
+
+export async function listTakes(search: string): Promise<void> {
+  store.update({ search });
+  const takes = await trying(() => api.takes(search));
+  if (takes && store.state.search === search) store.update({ takes });
+}
+
+export async function openTake(id: string, frame = 0): Promise<void> {
+  await trying(async () => {
+    const take = await api.take(id);
+    const { jumps } = store.state;
+    const rate = take.status === "live" && !take.waiting ? 1 : 0;
+    store.update({ take, frame, rate, jumps: jumps + 1, stats: null, following: false, markIn: null, markOut: null });
+    api.tell({ type: "watch", take: id });
+  });
+}
+
+export async function begin(take: NewTake): Promise<string> {
+  const { id } = await api.begin(take);
+  await openMade(id);
+  store.update({ dialog: null });
+  return id;
+}
+
+/** Opens a take that this window has set going, at the pace that is chosen here. */
+async function openMade(id: string, frame = 0): Promise<void> {
+  await openTake(id, frame);
+  await setPace(store.state.pace);
+}
+
+export async function setPace(pace: number | null): Promise<void> {
+  store.update({ pace });
+  if (store.state.take?.status === "live") await command({ do: "pace", blocks_ahead: pace });
+}
+
+export async function beginDemo(): Promise<void> {
+  const id = await trying(() => begin(DEMO));
+  store.update({ guided: id });
+}
+
+// Playhead
+
+export function jump(frame: number): void {
+  const { take, jumps } = store.state;
+  if (!take) return;
+  const there = Math.max(0, Math.min(Math.round(frame), take.frames - 1));
+  store.update({ frame: there, jumps: jumps + 1, following: false });
+}
+
+/** Pauses on another frame. */
+export function step(frames: number): void {
+  store.update({ rate: 0 });
+  jump(store.state.frame + frames);
+}
+
+export function setRate(rate: number): void {
+  const { take, frame } = store.state;
+  if (!take) return;
+  const ended = rate > 0 && frame >= take.frames - 1 && take.status !== "live";
+  if (ended) jump(0);
+  store.update({ rate });
+}
+
+export const togglePlay = () => setRate(store.state.rate ? 0 : 1);
+
+/** To the newest frame; a take that is being made is followed from there. */
+export function goToEnd(): void {
+  const { take } = store.state;
+  if (!take) return;
+  jump(take.frames - 1);
+  store.update({ following: take.status === "live" });
+}
+
+export function mark(which: "markIn" | "markOut"): void {
+  const { frame, markIn, markOut } = store.state;
+  store.update({ [which]: frame });
+  if (which === "markIn" && markOut !== null && markOut < frame) store.update({ markOut: null });
+  if (which === "markOut" && markIn !== null && markIn > frame) store.update({ markIn: null });
+}
+
+// Commands on the open take
+
+export async function command(order: Command): Promise<Answer | null> {
+  const { take } = store.state;
+  return take && trying(() => orderOrTakeOver(take, order));
+}
+
+async function orderOrTakeOver(take: Take, order: Command): Promise<Answer> {
+  try {
+    return await api.command(take.id, order);
+  } catch (error) {
+    const locked = error instanceof Refusal && error.status === 409 && error.message.includes("another window");
+    if (!locked || !confirm(`${error.message}. Direct it from here?`)) throw error;
+    await api.command(take.id, { do: "take_over" });
+    return api.command(take.id, order);
+  }
+}
+
+/** A command whose answer is the take that goes on. */
+export async function goOnWith(order: Command): Promise<void> {
+  const { take, frame } = store.state;
+  const start = startOf(order);
+  store.update({ busy: true });
+  const answer = await command(order);
+  if (answer?.id) await openMade(answer.id, answer.id === take?.id ? frame : start);
+  store.update({ busy: false });
+}
+
+function startOf(order: Command): number {
+  const { take, frame } = store.state;
+  return "block" in order ? (take?.segments[order.block]?.first_frame ?? frame) - 1 : 0;
+}
+
+/** The block under the playhead. */
+export function currentBlock(): number {
+  const { take, frame } = store.state;
+  return (take && segmentAt(take.segments, frame)?.block) ?? 0;
+}
+
+export type Steer = "pin" | "unpin" | "exclude" | "unexclude";
+
+export async function steer(how: Steer, [from, to]: Span): Promise<void> {
+  const answer = await command({ do: how, from, to });
+  const { take } = store.state;
+  if (!answer || !take) return;
+  // Events carry no steering; when the take is read again, the server's list takes the place of this one.
+  const told = { seconds: take.made_seconds, verb: how, start: from, end: to };
+  store.update({ take: { ...take, steering: [...take.steering, told] } });
+}
+
+export async function addTwin(): Promise<void> {
+  const answer = await command({ do: "native_twin" });
+  if (answer?.id) store.update({ compared: [...(store.state.compared ?? []), answer.id] });
+}
+
+export async function download(what: Exported): Promise<void> {
+  const { take } = store.state;
+  if (!take) return;
+  const [from, to] = markedRange(store.state);
+  const exported = await trying(() => api.exported(take.id, what, from, to));
+  if (!exported) return;
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(exported.file);
+  link.download = exported.name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  store.update({ note: `Exported ${exported.name}` });
+}
+
+export async function copy(text: string, what: string): Promise<void> {
+  const done = await trying(() => navigator.clipboard.writeText(text));
+  if (done !== null) store.update({ note: `Copied as ${what}` });
+}

@@ -1,0 +1,324 @@
+import { css, html, nothing } from "lit";
+import { begin } from "../actions";
+import { api, Refusal } from "../api";
+import type { Backbone, FieldError, Knob, NewTake as NewTakeRequest } from "../schema";
+import { store } from "../store";
+import { shared, StudioElement } from "./base";
+import "./unread-words";
+
+/** The dialog "New take"; what is right is the server's say, and its messages stand at their fields. */
+export class NewTake extends StudioElement {
+  static override properties = {
+    errors: { state: true },
+    backboneName: { state: true },
+    startImage: { state: true },
+    busy: { state: true },
+    typed: { state: true },
+  };
+  declare errors: FieldError[];
+  declare backboneName: string | null;
+  declare startImage: { id: string; picture: ImageBitmap } | null;
+  declare busy: boolean;
+  declare typed: string;
+  protected watches = ["dialog", "studio", "takes", "take"] as const;
+
+  static override styles = [
+    shared,
+    css`
+      dialog {
+        width: min(46em, 94vw);
+        max-height: 92vh;
+        padding: 1.1em 1.3em;
+        background: var(--panel);
+        color: var(--text);
+        border: 1px solid #4a5058;
+        border-radius: 4px;
+      }
+      dialog::backdrop {
+        background: rgb(0 0 0 / 60%);
+      }
+      h1 {
+        margin: 0 0 0.7em;
+        font-size: 1.2em;
+      }
+      .fields {
+        display: grid;
+        grid-template-columns: repeat(3, minmax(0, 1fr));
+        gap: 0.7em 0.9em;
+      }
+      .field {
+        display: grid;
+        gap: 0.2em;
+        align-content: start;
+      }
+      .wide {
+        grid-column: 1 / -1;
+      }
+      .check {
+        display: flex;
+        gap: 0.5em;
+        align-items: center;
+      }
+      .drop {
+        display: flex;
+        gap: 0.8em;
+        align-items: center;
+        min-height: 4.2em;
+        padding: 0.4em 0.7em;
+        border: 1px dashed #6b727b;
+      }
+      canvas {
+        height: 3.6em;
+      }
+      details {
+        margin-top: 0.8em;
+      }
+      details .fields {
+        grid-template-columns: repeat(2, minmax(0, 1fr));
+        padding: 0.6em 0;
+        max-height: 34vh;
+        overflow-y: auto;
+      }
+      small {
+        color: var(--quiet);
+      }
+      .error {
+        color: var(--live);
+      }
+      footer {
+        display: flex;
+        justify-content: flex-end;
+        gap: 0.5em;
+        margin-top: 1em;
+      }
+    `,
+  ];
+
+  constructor() {
+    super();
+    this.errors = [];
+    this.backboneName = null;
+    this.startImage = null;
+    this.busy = false;
+    this.typed = "";
+  }
+
+  private get dialog(): HTMLDialogElement {
+    return this.renderRoot.querySelector("dialog")!;
+  }
+
+  private get backbone(): Backbone | undefined {
+    const all = this.state.studio?.backbones ?? [];
+    return all.find((each) => each.name === this.backboneName) ?? all.find((each) => each.default) ?? all[0];
+  }
+
+  override render() {
+    const { studio } = this.state;
+    const { backbone } = this;
+    return html`<dialog aria-label="New take" @close=${this.closed}>
+      <form @submit=${this.submit}>
+        <h1>New take</h1>
+        <div class="fields">
+          <label class="field wide">
+            Prompt
+            <input
+              name="prompt"
+              aria-label="Prompt"
+              required
+              placeholder="a red circle walks in a meadow"
+              autocomplete="off"
+              @input=${(event: InputEvent) => (this.typed = (event.target as HTMLInputElement).value)}
+            />
+            <unread-words .backbone=${backbone?.name ?? ""} .prompt=${this.typed}></unread-words>
+            ${this.error("prompt")}
+          </label>
+          <label class="field">Seconds<input name="seconds" aria-label="Seconds" value="30" inputmode="decimal" />${this.error("seconds")}</label>
+          <label class="field">Seed<input name="seed" aria-label="Seed" value="0" inputmode="numeric" />${this.error("seed")}</label>
+          <label class="field">
+            Backbone
+            <select name="backbone" aria-label="Backbone" @change=${(event: Event) => (this.backboneName = (event.target as HTMLSelectElement).value)}>
+              ${studio?.backbones.map((each) => html`<option ?selected=${each === backbone}>${each.name}</option>`)}
+            </select>
+            ${this.error("backbone")}
+          </label>
+          ${this.imageField()}
+          <label class="check"><input type="checkbox" name="memory" checked />Memory</label>
+          ${this.rememberFields()}
+        </div>
+        <details>
+          <summary>Settings</summary>
+          <div class="fields">${backbone?.settings.map((knob) => this.knob(knob))}</div>
+        </details>
+        ${this.error("")}
+        <footer>
+          <button type="button" @click=${() => this.dialog.close()}>Cancel</button>
+          <button class="primary" ?disabled=${this.busy}>Start</button>
+        </footer>
+      </form>
+    </dialog>`;
+  }
+
+  private imageField() {
+    return html`<div class="field wide" @dragover=${(event: DragEvent) => event.preventDefault()} @drop=${this.drop}>
+      <span class="drop">
+        <label>Start image <input type="file" aria-label="Start image" accept="image/png,image/jpeg" @change=${this.chooseFile} /></label>
+        ${this.startImage
+          ? html`<canvas width="120" height="80" aria-label="The start image"></canvas>
+              <button type="button" @click=${() => (this.startImage = null)}>Remove</button>`
+          : html`<small>or drop a PNG or JPEG here; the take begins with it</small>`}
+      </span>
+      ${this.error("start_image")}
+    </div>`;
+  }
+
+  private rememberFields() {
+    const { takes } = this.state;
+    return html`
+      <label class="field">
+        Remember another take
+        <select name="remember" aria-label="Remember another take">
+          <option value="">none</option>
+          ${takes.map((take) => html`<option value=${take.id}>${take.name}</option>`)}
+        </select>
+        ${this.error("remember")}
+      </label>
+      <label class="field">From – to<input name="span" aria-label="Range to remember" placeholder="0-2" /></label>
+    `;
+  }
+
+  private knob(knob: Knob) {
+    const preset = knob.default === null || knob.default === undefined ? "" : String(knob.default);
+    const choices = knob.type === "bool" ? ["true", "false"] : knob.choices;
+    return html`<label class="field">
+      <span>${knob.name.replaceAll("_", " ")}${knob.unit ? html` <small>(${knob.unit})</small>` : nothing}</span>
+      ${choices
+        ? html`<select data-knob=${knob.key} aria-label=${knob.name.replaceAll("_", " ")}>
+            <option value="">${preset ? `default: ${preset}` : "default"}</option>
+            ${choices.map((choice) => html`<option>${choice}</option>`)}
+          </select>`
+        : html`<input data-knob=${knob.key} aria-label=${knob.name.replaceAll("_", " ")} placeholder=${preset} />`}
+      <small>${knob.help}</small>
+      ${this.error(knob.name)}
+    </label>`;
+  }
+
+  /** The server's message about a field; "" stands for all that have none here. */
+  private error(field: string) {
+    const shown = new Set(["prompt", "seconds", "seed", "backbone", "start_image", "remember", ...this.knobNames()]);
+    const here = this.errors.filter((error) => (field ? error.field === field : !shown.has(error.field)));
+    return here.map((error) => html`<span class="error" role="alert">${error.message}</span>`);
+  }
+
+  private knobNames(): string[] {
+    return this.backbone?.settings.map((knob) => knob.name) ?? [];
+  }
+
+  protected override updated(): void {
+    if (this.state.dialog === "new" && !this.dialog.open) this.dialog.showModal();
+    if (this.state.dialog !== "new" && this.dialog.open) this.dialog.close();
+    const canvas = this.renderRoot.querySelector("canvas");
+    if (canvas && this.startImage) canvas.getContext("2d")!.drawImage(this.startImage.picture, 0, 0, canvas.width, canvas.height);
+  }
+
+  private closed(): void {
+    this.errors = [];
+    if (this.state.dialog === "new") store.update({ dialog: null });
+  }
+
+  private chooseFile(event: Event): void {
+    const file = (event.target as HTMLInputElement).files?.[0];
+    if (file) void this.upload(file);
+  }
+
+  private drop(event: DragEvent): void {
+    event.preventDefault();
+    const file = event.dataTransfer?.files[0];
+    if (file) void this.upload(file);
+  }
+
+  private async upload(file: File): Promise<void> {
+    await this.showingErrors("start_image", async () => {
+      const [{ id }, picture] = await Promise.all([api.upload(file), createImageBitmap(file)]);
+      this.startImage = { id, picture };
+    });
+  }
+
+  private async submit(event: SubmitEvent): Promise<void> {
+    event.preventDefault();
+    const form = event.target as HTMLFormElement;
+    this.busy = true;
+    await this.showingErrors("", async () => {
+      await begin(this.request(form));
+      form.reset();
+      this.typed = "";
+      this.startImage = null;
+    });
+    this.busy = false;
+  }
+
+  private request(form: HTMLFormElement): NewTakeRequest {
+    const fields = new FormData(form);
+    const text = (name: string) => String(fields.get(name) ?? "").trim();
+    const remember = text("remember");
+    const [from, to] = text("span").split("-").map(Number);
+    return {
+      prompt: text("prompt"),
+      seconds: asNumber(text("seconds")),
+      seed: asNumber(text("seed")),
+      backbone: text("backbone"),
+      // Without memory is a wish; with it is what the backbone does anyway.
+      memory: fields.has("memory") ? null : false,
+      start_image: this.startImage?.id ?? null,
+      remember: remember ? [{ take: remember, from, to }] : [],
+      settings: this.settings(form),
+    };
+  }
+
+  private settings(form: HTMLFormElement): Record<string, unknown> {
+    const settings: Record<string, unknown> = {};
+    for (const control of form.querySelectorAll<HTMLInputElement>("[data-knob]")) {
+      const knob = this.backbone!.settings.find((each) => each.key === control.dataset.knob)!;
+      if (control.value.trim()) settings[knob.key] = settingValue(knob, control.value.trim());
+    }
+    return settings;
+  }
+
+  private async showingErrors(field: string, work: () => Promise<void>): Promise<void> {
+    this.errors = [];
+    try {
+      await work();
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      const whole = { field, value: null, wanted: "", message: error.message };
+      this.errors = error.fields.length ? error.fields : [whole];
+    }
+  }
+}
+
+/** Numbers as numbers; what is none goes to the server as it was written, which says what would be right. */
+function asNumber(text: string): number {
+  return text !== "" && Number.isFinite(Number(text)) ? Number(text) : (text as unknown as number);
+}
+
+function settingValue(knob: Knob, text: string): unknown {
+  const numbers = (part: string, between: string) => part.split(between).map((each) => asNumber(each.trim()));
+  switch (knob.type) {
+    case "int":
+    case "float":
+      return asNumber(text);
+    case "bool":
+      return text === "true";
+    case "steps":
+      return numbers(text, ",");
+    case "span":
+      return numbers(text, "-");
+    case "spans":
+      return text.split(",").map((span) => numbers(span, "-"));
+    case "texts":
+      return text.split(",").map((each) => each.trim());
+    default:
+      return text;
+  }
+}
+
+customElements.define("new-take", NewTake);

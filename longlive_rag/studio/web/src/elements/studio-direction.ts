@@ -1,0 +1,87 @@
+import { css, html } from "lit";
+import { command } from "../actions";
+import { store } from "../store";
+import { clock, parseTimecode } from "../timecode";
+import { shared, StudioElement } from "./base";
+import "./unread-words";
+
+/** A line of words that takes over at the next block, or at a timecode. */
+export class StudioDirection extends StudioElement {
+  static override properties = { typed: { state: true } };
+  declare typed: string;
+  protected watches = ["take", "busy"] as const;
+
+  static override styles = [
+    shared,
+    css`
+      form {
+        display: grid;
+        grid-template-columns: minmax(0, 1fr) 11.5em auto;
+        gap: 0.4em;
+        padding: 0.5em 0.6em 0.2em;
+        background: var(--panel);
+        border-top: 1px solid var(--line);
+      }
+      p {
+        margin: 0;
+        padding: 0 0.7em 0.4em;
+        height: 1.9em;
+        background: var(--panel);
+      }
+    `,
+  ];
+
+  constructor() {
+    super();
+    this.typed = "";
+  }
+
+  override render() {
+    const { take } = this.state;
+    const live = take?.status === "live" && !this.state.busy;
+    return html`
+      <form @submit=${this.direct}>
+        <input name="prompt" aria-label="Direction" autocomplete="off" placeholder="What happens next" ?disabled=${!live} @input=${this.type} />
+        <input name="at" aria-label="Takes over at" placeholder="at the next block" ?disabled=${!live} />
+        <button class="primary" ?disabled=${!live}>Direct</button>
+      </form>
+      <p class="quiet one-line" aria-live="polite">
+        ${this.typed
+          ? html`<unread-words .backbone=${take?.backbone ?? ""} .prompt=${this.typed}></unread-words>`
+          : this.says(live)}
+      </p>
+    `;
+  }
+
+  private says(live: boolean): string {
+    const { take } = this.state;
+    if (take?.unknown_words.length) return `The backbone has never read: ${take.unknown_words.join(", ")}`;
+    if (take?.waiting) return "This take waits: direct it, or resume it with the words it has";
+    if (!take || live) return "";
+    return "Only a take that is being made can be directed; extend it, or branch from a block";
+  }
+
+  private type(event: InputEvent): void {
+    this.typed = (event.target as HTMLInputElement).value;
+  }
+
+  private async direct(event: SubmitEvent): Promise<void> {
+    event.preventDefault();
+    const form = event.target as HTMLFormElement;
+    const fields = new FormData(form);
+    const prompt = String(fields.get("prompt")).trim();
+    const when = String(fields.get("at")).trim();
+    const { take } = this.state;
+    if (!prompt || !take) return;
+    const at = when ? parseTimecode(when, take.fps) : null;
+    if (when && at === null) return store.alert(`“${when}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);
+    const answer = await command({ do: "direct", prompt, at });
+    if (!answer) return;
+    form.reset();
+    this.typed = "";
+    const moment = answer.takes_over_at ?? at;
+    if (moment !== null) store.update({ note: `“${prompt}” takes over at ${clock(moment)}` });
+  }
+}
+
+customElements.define("studio-direction", StudioDirection);

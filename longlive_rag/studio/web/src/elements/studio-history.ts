@@ -1,0 +1,121 @@
+import { css, html, nothing, type TemplateResult } from "lit";
+import { command, currentBlock, goOnWith, openTake } from "../actions";
+import type { Take } from "../schema";
+import { clock } from "../timecode";
+import { shared, shortened, StudioElement } from "./base";
+import "./frame-picture";
+
+const EXTEND_SECONDS = 10;
+
+/** The tree of takes that grew from one beginning, and what makes it grow. */
+export class StudioHistory extends StudioElement {
+  protected watches = ["take", "takes", "frame", "busy"] as const;
+
+  static override styles = [
+    shared,
+    css`
+      :host {
+        display: grid;
+        grid-template-rows: auto minmax(0, 1fr) auto;
+        gap: 0.4em;
+        padding: 0.6em 0.7em;
+        background: var(--panel);
+        border-top: 1px solid var(--line);
+        min-height: 0;
+      }
+      .tree {
+        overflow-y: auto;
+      }
+      [role="treeitem"] > .row {
+        display: grid;
+        grid-template-columns: 2.6em minmax(0, 1fr) auto;
+        gap: 0.5em;
+        align-items: center;
+        padding: 0.15em 0.3em;
+        cursor: pointer;
+        border-left: 2px solid transparent;
+      }
+      [aria-current="true"] > .row {
+        background: var(--chosen);
+        border-color: var(--playhead);
+      }
+      [role="group"] {
+        margin-left: 0.8em;
+        border-left: 1px solid var(--line);
+      }
+      .buttons {
+        display: grid;
+        grid-template-columns: 1fr 1fr;
+        gap: 0.35em;
+      }
+    `,
+  ];
+
+  override render() {
+    const { take, busy } = this.state;
+    const live = take?.status === "live";
+    const block = currentBlock();
+    return html`
+      <h2>Branches</h2>
+      <div class="tree" role="tree" aria-label="Branches" @keydown=${this.move}>${take ? this.item(this.root(take)) : nothing}</div>
+      <div class="buttons">
+        <button ?disabled=${!take?.blocks || busy} @click=${() => goOnWith({ do: "undo_to", block: block + 1 })} title="Go on after this block; what was made stays as a branch">
+          Undo to here
+        </button>
+        <button ?disabled=${!take?.blocks || busy} @click=${() => goOnWith({ do: "branch", block: block + 1, prompt: null, seed: null })} title="Another ending after this block">
+          Branch here
+        </button>
+        <button ?disabled=${!take || live || busy} @click=${() => goOnWith({ do: "extend", seconds: EXTEND_SECONDS, prompt: null })} title="Make ${EXTEND_SECONDS} seconds more">
+          Extend
+        </button>
+        ${take && (take.status === "interrupted" || take.waiting)
+          ? html`<button ?disabled=${busy} @click=${() => goOnWith({ do: "resume" })}>Resume</button>`
+          : html`<button ?disabled=${!live} @click=${() => command({ do: "stop" })}>Stop</button>`}
+      </div>
+    `;
+  }
+
+  private root(take: Take): Take {
+    const parent = this.state.takes.find((other) => other.id === take.parent);
+    return parent ? this.root(parent) : take;
+  }
+
+  private item(take: Take): TemplateResult {
+    const open = this.state.take!.id === take.id;
+    const children = this.state.takes.filter((other) => other.parent === take.id).reverse();
+    const fork = this.forkFrame(take);
+    return html`<div
+      role="treeitem"
+      tabindex=${open ? 0 : -1}
+      aria-current=${open}
+      aria-expanded=${children.length ? "true" : nothing}
+      data-id=${take.id}
+    >
+      <div class="row" title="${take.name}: ${take.prompt}" @click=${() => openTake(take.id)}>
+        <frame-picture .take=${take.id} .frame=${take.frames ? fork : -1} .ratio=${take.width / take.height}></frame-picture>
+        ${shortened(take.name)}
+        <span class="quiet time">${take.parent ? `from ${clock(fork / take.fps)}` : clock(take.made_seconds)}</span>
+      </div>
+      ${children.length ? html`<div role="group">${children.map((child) => this.item(child))}</div>` : nothing}
+    </div>`;
+  }
+
+  /** The first frame after the fork, or of the take. */
+  private forkFrame(take: Take): number {
+    if (take.parent_block === null || !take.blocks) return 0;
+    return Math.min(take.frames - 1, Math.round((take.frames / take.blocks) * take.parent_block));
+  }
+
+  private move(event: KeyboardEvent): void {
+    const items = [...this.renderRoot.querySelectorAll<HTMLElement>('[role="treeitem"]')];
+    const at = items.indexOf(event.target as HTMLElement);
+    const next = { ArrowDown: items[at + 1], ArrowUp: items[at - 1] }[event.key];
+    if (next) next.focus();
+    else if (event.key === "Enter") void openTake(items[at].dataset.id!);
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+}
+
+customElements.define("studio-history", StudioHistory);

@@ -1,0 +1,183 @@
+import { css, html, nothing, type PropertyValues } from "lit";
+import { jump, readAgain } from "../actions";
+import { api } from "../api";
+import { Feed } from "../feed";
+import { segmentAt, store } from "../store";
+import { clock, megabytes } from "../timecode";
+import { shared, StudioElement } from "./base";
+
+const TELL_EVERY_MS = 250;
+const FOLLOW_WITHIN_BLOCKS = 2;
+
+/** The picture: plays, seeks frame by frame and follows a take that is being made. */
+export class StudioStage extends StudioElement {
+  protected watches = ["take", "jumps", "rate", "stats", "connected"] as const;
+  private video!: HTMLVideoElement;
+  private feed?: Feed;
+  private openId = "";
+  private jumpsSeen = -1;
+  /** The frame that is on the screen, which trails the playhead while a seek is under way. */
+  private shown = 0;
+  private toldAt = 0;
+  private backwards?: ReturnType<typeof setInterval>;
+
+  static override styles = [
+    shared,
+    css`
+      :host {
+        display: grid;
+        grid-template-rows: minmax(0, 1fr) auto;
+        background: #000;
+        min-height: 0;
+      }
+      video {
+        width: 100%;
+        height: 100%;
+        object-fit: contain;
+        min-height: 0;
+      }
+      [role="status"] {
+        display: flex;
+        gap: 1.6em;
+        padding: 0.2em 0.7em;
+        background: var(--panel);
+        color: var(--quiet);
+        white-space: nowrap;
+        overflow: hidden;
+      }
+      [role="status"] b {
+        color: var(--text);
+        font-weight: 500;
+      }
+      .offline {
+        color: var(--live);
+      }
+    `,
+  ];
+
+  override connectedCallback(): void {
+    super.connectedCallback();
+    this.setAttribute("role", "region");
+    this.setAttribute("aria-label", "Stage");
+  }
+
+  override render() {
+    const { take, stats, connected } = this.state;
+    return html`
+      <video muted playsinline tabindex="-1" aria-label="The take"></video>
+      <div role="status" aria-live="off" class="time">
+        ${take
+          ? html`<span>made <b>${clock(take.made_seconds)}</b></span>
+              <span>shown <b id="shown" .textContent=${clock(this.shown / take.fps)}></b></span>
+              <span><b>${stats ? stats.fps.toFixed(1) : "–"}</b> frames a second</span>
+              <span>memory in use <b>${stats ? megabytes(stats.memory_bytes) : "–"}</b></span>`
+          : nothing}
+        ${connected ? nothing : html`<span class="offline">not connected; trying again</span>`}
+      </div>
+    `;
+  }
+
+  protected override firstUpdated(): void {
+    this.video = this.renderRoot.querySelector("video")!;
+    this.video.muted = true;
+    this.watchFrames();
+  }
+
+  protected override updated(_changed: PropertyValues): void {
+    const { take, jumps, rate } = this.state;
+    if (take?.id !== this.openId) this.openFeed();
+    if (!take) return;
+    this.feed!.update(take.segments);
+    const jumped = jumps !== this.jumpsSeen;
+    this.jumpsSeen = jumps;
+    if (rate > 0) this.play(rate);
+    else this.pause(rate, jumped);
+    if (jumped) this.showPlayhead();
+    this.follow();
+  }
+
+  private openFeed(): void {
+    const { take } = this.state;
+    this.feed?.close();
+    this.openId = take?.id ?? "";
+    this.feed = take ? new Feed(this.video, take.fps, take.mime, readAgain) : undefined;
+    this.jumpsSeen = -1;
+  }
+
+  /** Seeks to the middle of the frame, where rounding cannot show a neighbour. */
+  private showPlayhead(): void {
+    const { take, frame } = this.state;
+    if (!take) return;
+    this.video.currentTime = (frame + 0.5) / take.fps;
+    // The frame may not be made yet, and what is ahead of the playhead may wait for it.
+    this.tellPlayhead();
+  }
+
+  private play(rate: number): void {
+    clearInterval(this.backwards);
+    this.video.playbackRate = rate;
+    // Rejected when a pause comes first, which is no fault.
+    if (this.video.paused) this.video.play().catch(() => {});
+  }
+
+  private pause(rate: number, jumped: boolean): void {
+    clearInterval(this.backwards);
+    if (!this.video.paused) {
+      this.video.pause();
+      // The playhead stops where the picture did, unless it was sent elsewhere.
+      if (!jumped) store.update({ frame: this.shown });
+      this.showPlayhead();
+    }
+    // Browsers play forwards only, so backwards is one seek a frame.
+    if (rate < 0) this.backwards = setInterval(() => this.stepBack(), 1000 / (this.state.take!.fps * -rate));
+  }
+
+  private stepBack(): void {
+    if (this.video.seeking) return;
+    if (this.state.frame === 0) store.update({ rate: 0 });
+    else jump(this.state.frame - 1);
+  }
+
+  private follow(): void {
+    const { take, following, rate, frame } = this.state;
+    if (!following || rate <= 0 || !take) return;
+    const newest = take.segments.at(-1)!;
+    const here = segmentAt(take.segments, frame)!;
+    if (newest.block - here.block <= FOLLOW_WITHIN_BLOCKS) return;
+    store.update({ frame: newest.first_frame });
+    this.showPlayhead();
+  }
+
+  private watchFrames = (): void => {
+    this.video.requestVideoFrameCallback((_now, facts) => {
+      this.frameShown(facts.mediaTime);
+      this.watchFrames();
+    });
+  };
+
+  private frameShown(mediaTime: number): void {
+    const { take, rate } = this.state;
+    if (!take) return;
+    this.shown = Math.round(mediaTime * take.fps);
+    this.video.dataset.frame = String(this.shown);
+    // Written directly: rendering the whole element for each frame would be wasteful.
+    const label = this.renderRoot.querySelector("#shown");
+    if (label) label.textContent = clock(this.shown / take.fps);
+    if (rate > 0 && !this.video.seeking) {
+      store.update({ frame: this.shown });
+      if (this.shown >= take.frames - 1 && take.status !== "live") store.update({ rate: 0 });
+    }
+    const now = performance.now();
+    if (now - this.toldAt < TELL_EVERY_MS) return;
+    this.toldAt = now;
+    this.tellPlayhead();
+  }
+
+  private tellPlayhead(): void {
+    const { take, frame } = this.state;
+    if (!take) return;
+    api.tell({ type: "playhead", take: take.id, seconds: frame / take.fps });
+  }
+}
+
+customElements.define("studio-stage", StudioStage);

@@ -1,0 +1,209 @@
+import type { Cue, Segment, Span, Stats, Studio, StudioEvent, Take, TakeDetail } from "./schema";
+
+export interface Alert {
+  number: number;
+  message: string;
+}
+
+/** Everything that the page shows; elements read it and never keep copies. */
+export interface State {
+  connected: boolean;
+  studio: Studio | null;
+  /** What the server lists for `search`, newest first. */
+  takes: Take[];
+  search: string;
+  /** The take that is open. */
+  take: TakeDetail | null;
+  /** Of its newest block, while it is made. */
+  stats: Stats | null;
+  /** The playhead. */
+  frame: number;
+  /** Changes when the playhead jumps, in contrast to playing on. */
+  jumps: number;
+  /** 0: paused; negative: backwards. */
+  rate: number;
+  /** The playhead stays at the newest block. */
+  following: boolean;
+  /** A command is under way after which another take may be the open one. */
+  busy: boolean;
+  /** How many blocks making may be ahead of the playhead; null: as fast as it can. */
+  pace: number | null;
+  markIn: number | null;
+  markOut: number | null;
+  dialog: "new" | "help" | "runs" | null;
+  /** Takes that are laid beside the open one; null: not comparing. */
+  compared: string[] | null;
+  alerts: Alert[];
+  /** The last thing that happened, in one quiet line. */
+  note: string;
+  /** The demo take of the guided first minute. */
+  guided: string | null;
+}
+
+type Listener = (changed: ReadonlySet<keyof State>) => void;
+
+export class Store {
+  state: State = {
+    connected: false,
+    studio: null,
+    takes: [],
+    search: "",
+    take: null,
+    stats: null,
+    frame: 0,
+    jumps: 0,
+    rate: 0,
+    following: false,
+    busy: false,
+    pace: 4,
+    markIn: null,
+    markOut: null,
+    dialog: null,
+    compared: null,
+    alerts: [],
+    note: "",
+    guided: null,
+  };
+  private listeners = new Set<Listener>();
+  private alertsSoFar = 0;
+
+  update(patch: Partial<State>): void {
+    const keys = Object.keys(patch) as (keyof State)[];
+    const changed = new Set(keys.filter((key) => patch[key] !== this.state[key]));
+    if (!changed.size) return;
+    this.state = { ...this.state, ...patch };
+    for (const listener of [...this.listeners]) listener(changed);
+  }
+
+  /** Calls the listener after each change; the answer ends that. */
+  subscribe(listener: Listener): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  alert(message: string): void {
+    if (this.state.alerts.some((alert) => alert.message === message)) return;
+    this.update({ alerts: [...this.state.alerts, { number: this.alertsSoFar++, message }] });
+  }
+
+  dismiss(number: number): void {
+    this.update({ alerts: this.state.alerts.filter((alert) => alert.number !== number) });
+  }
+
+  /** Takes over what the server says. */
+  receive(event: StudioEvent): void {
+    const { take, studio } = this.state;
+    const open = take && "take" in event && event.take === take.id ? take : null;
+    switch (event.type) {
+      case "hello":
+        if (studio) this.update({ studio: { ...studio, live: event.live } });
+        break;
+      case "block":
+        if (open) this.receiveBlock(open, event);
+        break;
+      case "cut":
+        if (open) this.update({ take: cutAt(open, event.blocks) });
+        break;
+      case "take":
+        this.receiveFacts(event.take);
+        break;
+      case "gone":
+        this.update({ takes: this.state.takes.filter((other) => other.id !== event.take) });
+        if (open) this.alert(`${open.name} is not on the disk any more`);
+        break;
+      case "cues":
+        if (open) this.update({ take: { ...open, cues: event.cues } });
+        break;
+      case "note":
+        this.update({ note: event.message });
+        break;
+      case "error":
+        this.alert(event.message);
+    }
+  }
+
+  private receiveBlock(open: TakeDetail, event: Extract<StudioEvent, { type: "block" }>): void {
+    const take = withBlock(open, event);
+    const { frames, blocks, made_seconds } = take;
+    const listed = this.state.takes.map((other) => (other.id === take.id ? { ...other, frames, blocks, made_seconds } : other));
+    this.update({ take, takes: listed, stats: event.stats });
+  }
+
+  private receiveFacts(facts: Take): void {
+    const { take, takes, search } = this.state;
+    const known = takes.some((other) => other.id === facts.id);
+    const listed = known ? takes.map((other) => (other.id === facts.id ? facts : other)) : [facts, ...takes];
+    // Whether a new take matches the search, the server knows.
+    this.update({ takes: known || !search ? listed : takes });
+    // Frames and blocks follow the segments that have arrived; the facts may be ahead of them.
+    if (take?.id === facts.id) {
+      const { frames, blocks, made_seconds } = take;
+      const begins = take.waiting && !facts.waiting && facts.status === "live";
+      this.update({ take: { ...take, ...facts, frames, blocks, made_seconds }, rate: begins ? 1 : this.state.rate });
+    }
+  }
+}
+
+function withBlock(take: TakeDetail, event: Extract<StudioEvent, { type: "block" }>): TakeDetail {
+  const before = cutAt(take, event.segment.block);
+  const memory = event.memory ? [...before.memory, event.memory] : before.memory;
+  return withSegments({ ...before, memory }, [...before.segments, event.segment]);
+}
+
+function cutAt(take: TakeDetail, blocks: number): TakeDetail {
+  const memory = take.memory.filter((entry) => entry.block < blocks);
+  return withSegments(
+    { ...take, memory },
+    take.segments.filter((segment) => segment.block < blocks),
+  );
+}
+
+function withSegments(take: TakeDetail, segments: Segment[]): TakeDetail {
+  const last = segments.at(-1);
+  const frames = last ? last.first_frame + last.frames : 0;
+  return { ...take, segments, frames, blocks: segments.length, made_seconds: frames / take.fps };
+}
+
+/** The segment that holds a frame, or the last one before it. */
+export function segmentAt(segments: Segment[], frame: number): Segment | undefined {
+  let low = 0;
+  let high = segments.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (segments[middle].first_frame <= frame) low = middle + 1;
+    else high = middle;
+  }
+  return segments[Math.max(0, low - 1)];
+}
+
+/** Where the timeline ends: what is asked for, or more, once more is made. */
+export function lastSecond(take: Take): number {
+  return Math.max(take.seconds, take.made_seconds, 1 / take.fps);
+}
+
+/** The prompt that is in force at a moment. */
+export function promptAt(take: Take & { cues: Cue[] }, seconds: number): string {
+  const past = take.cues.filter((cue) => cue.reached && cue.seconds <= seconds);
+  return past.sort((a, b) => a.seconds - b.seconds).at(-1)?.prompt ?? take.prompt;
+}
+
+/** The spans that memory is told to bring back, or not to, as it stands. */
+export function steered(take: TakeDetail, verb: "pin" | "exclude"): Span[] {
+  let spans: Span[] = [];
+  for (const order of take.steering) {
+    const others = spans.filter(([from, to]) => from !== order.start || to !== order.end);
+    if (order.verb === verb) spans = [...others, [order.start, order.end]];
+    if (order.verb === `un${verb}`) spans = others;
+  }
+  return spans;
+}
+
+/** The marked range, in seconds; without marks the whole take. */
+export function markedRange(state: State): Span {
+  const take = state.take!;
+  const from = state.markIn ?? 0;
+  const to = state.markOut ?? take.frames - 1;
+  return [from / take.fps, (to + 1) / take.fps];
+}
+
+export const store = new Store();
