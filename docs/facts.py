@@ -23,7 +23,7 @@ ROW = re.compile(r"^\| `(?P<name>[\w.]+)`.* \| (?P<where>.*) \|$", re.MULTILINE)
 def entries() -> list[str]:
     """Modules and packages directly in longlive_rag/."""
     found = (ROOT / "longlive_rag").iterdir()
-    modules = {path.stem for path in found if path.suffix == ".py"} - {"__init__"}
+    modules = {path.stem for path in found if path.suffix == ".py"} - {"__init__", "__main__"}
     return sorted(modules | {path.parent.name for path in (ROOT / "longlive_rag").glob("*/__init__.py")})
 
 
