@@ -87,7 +87,8 @@ def part_of(path: Path) -> Path:
 
 def leftover_parts(folder: Path, *names: str) -> list[Path]:
     """Files that a process that was killed left half-written; `names` are their patterns when they are whole."""
-    return [part for name in names for part in folder.glob(f".{name}.part")]
+    parts = [part for name in names for part in folder.glob(f".{name}.part")] if not folder.is_symlink() else []
+    return [part for part in parts if part.is_symlink() or part.is_file()]
 
 
 def sync_folder(folder: Path) -> None:

@@ -453,10 +453,10 @@ def read_some_frames(path: Path, numbers: Sequence[int]) -> Iterator[tuple[int, 
             wanted = [number for number in numbers if first <= number < first + len(packets)]
             if wanted:
                 needed = [*packets[: wanted[-1] - first + 1], None]
-                frames = [frame for packet in needed for frame in decoder.decode(packet)]
+                for number, frame in enumerate(chain.from_iterable(map(decoder.decode, needed)), first):
+                    if number in wanted:
+                        yield number, reformatter.reformat(frame, format="rgb24").to_ndarray()
                 decoder.flush_buffers()
-                for number in wanted:
-                    yield number, reformatter.reformat(frames[number - first], format="rgb24").to_ndarray()
 
 
 def _groups(container: Any) -> Iterator[tuple[int, list[av.Packet]]]:
