@@ -31,7 +31,7 @@ def test_version(command):
         (["generate", "x", "-o", "y", "--seconds", "long"], "'long' is not a valid float"),
         (
             ["generate", "x", "-o", "y", "--steps", "1000;500"],
-            "no list of whole numbers such as",
+            "not a list of whole numbers such as",
         ),
         (["generate", "x", "-o", "y", "--rope", "spiral"], "'spiral' is not one of 'relative', 'absolute'"),
     ],

@@ -69,7 +69,7 @@ torch.set_num_threads(1)
 from longlive_rag.diagnostics import bench, footprint
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from retrieval.budgets import PageBudgets
-from tests.test_footprint import SHAPE
+from tests.diagnostics.test_footprint import SHAPE
 bench.SHAPES["test"] = SHAPE
 footprint.reset_peak()
 before = footprint.peak_resident_bytes()
