@@ -95,7 +95,7 @@ def test_names_in_a_plan_lead_out_of_nothing(tmp_path: Path, name: str) -> None:
         before, part[0][key] = part[0][key], name
         (tmp_path / "plan.json").write_text(json.dumps(plan))
         said = refused(("eval", "compare", "--plan", "plan.json", "-o", "new"), tmp_path)
-        assert f"is named {name!r}; use letters, digits, - and . only" in said
+        assert f"is named {name!r}; use letters, digits, -, _ and . only" in said
         part[0][key] = before
 
 
