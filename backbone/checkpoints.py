@@ -25,6 +25,7 @@ from backbone.errors import refused_as
 from backbone.files import (
     CONFIG,
     FLOAT_DTYPES,
+    check_tokenizer,
     plain_size,
     read_config,
     read_header,
@@ -233,6 +234,7 @@ def check_folder(folder: Path, components: Mapping[str, type[ModelMixin] | type[
     for name, component in components.items():
         if (folder / name).is_dir():
             check_part(folder / name, component)
+    check_tokenizer(folder / "tokenizer")
 
 
 def check_part(part: Path, component: type[ModelMixin] | type[PreTrainedModel]) -> None:

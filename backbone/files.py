@@ -24,6 +24,7 @@ MAX_DOCUMENT_BYTES = 64 * 2**20
 MAX_DIGITS = 40
 LIMIT = 2**20
 MAX_LIST = 512
+MAX_EXTRA_TOKENS = 10_000
 LIMITS = {
     "num_layers": 512, "num_hidden_layers": 512, "num_decoder_layers": 512, "num_res_blocks": 64, "text_length": 8192,
     "base_dim": 4096,
@@ -169,6 +170,18 @@ def read_config(path: Path) -> dict[str, Any]:
         if name.startswith("scale_factor_") and not (isinstance(value, int) and value > 0):
             raise ValueError(f"{path}: {name} is {value!r}; it must be a whole number above 0")
     return config
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Refuse a tokenizer before a library makes all tokens that its config asks for.
+
+    Raises:
+        ValueError: if its config can't be read, or asks for more tokens than any has.
+    """
+    path = folder / "tokenizer_config.json"
+    extra = read_json(path).get("extra_ids") if path.exists() else None
+    if isinstance(extra, int | float) and extra > MAX_EXTRA_TOKENS:
+        raise ValueError(f"{path}: extra_ids is {extra:g}; it can be at most {MAX_EXTRA_TOKENS}")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import click
 
 from backbone.errors import FieldError
 
+FAILED = 1
 STOPPED = 130
 MAX_WORD = 300
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -25,7 +26,7 @@ class Refused(click.ClickException):
 class Failed(click.ClickException):
     """Something gave out midway: exit code 1."""
 
-    exit_code = 1
+    exit_code = FAILED
 
 
 class Stopped(click.ClickException):

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 
-from longlive_rag.cli.errors import STOPPED, Stopped, one_line
+from longlive_rag.cli.errors import FAILED, STOPPED, Stopped, one_line
 from longlive_rag.cli.output import safe_output
 from longlive_rag.version import __version__
 
@@ -91,6 +91,9 @@ def _run() -> int:
     except click.ClickException as error:
         click.echo(f"Error: {error.format_message()}", err=True)
         return error.exit_code
+    except MemoryError:
+        click.echo("Error: this needs more memory than there is", err=True)
+        return FAILED
     except click.Abort:
         click.echo("Stopped; nothing was written.", err=True)
         return STOPPED

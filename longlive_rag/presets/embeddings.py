@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderMode
 
 from backbone.checkpoints import check_finite, check_part
 from backbone.errors import refused_as
-from backbone.files import CONFIG, load_json, read_header, read_json, weight_files
+from backbone.files import CONFIG, check_tokenizer, load_json, read_header, read_json, weight_files
 from backbone.text import clean_prompt, encode_prompts, prompt_ids
 from longlive_rag.rights.hashing import sha256
 from longlive_rag.rights.policy import enforce_place
@@ -115,6 +115,7 @@ def open_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, int]:
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """A tokenizer that can be used; ValueError naming its folder if it can't."""
+    check_tokenizer(folder)
     with refused_as(str(folder)):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return tokenizer

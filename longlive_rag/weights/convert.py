@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from backbone.checkpoints import SECTIONS, Weights, read_pickled, read_weights
-from backbone.errors import FieldError
+from backbone.errors import FieldError, refused_as
 from backbone.files import CONFIG, weight_files
 from backbone.lora import Lora, merge, read_lora
 from backbone.names import our_name
@@ -94,14 +94,16 @@ def convert(sources: Sources, dest: Path) -> Converted:
     _check_dest(dest)
     parts, left_out, lora = _gather(sources)
     _check_room(parts, dest)
-    pipe = LongLiveRAGPipeline(
-        transformer=parts.transformer,
-        vae=parts.vae,
-        text_encoder=parts.text_encoder,
-        tokenizer=read_tokenizer(parts.tokenizer),
-        encoder=parts.encoder,
-        **parts.settings,
-    )
+    tokenizer = read_tokenizer(parts.tokenizer)
+    with refused_as(f"the settings of {sources.source}"):
+        pipe = LongLiveRAGPipeline(
+            transformer=parts.transformer,
+            vae=parts.vae,
+            text_encoder=parts.text_encoder,
+            tokenizer=tokenizer,
+            encoder=parts.encoder,
+            **parts.settings,
+        )
     with _appearing(dest) as folder:
         pipe.save_pretrained(folder)
         if lora is not None and sources.keep_lora:

@@ -84,7 +84,8 @@ def run_in_child(command: Command, folder: Path, streams: Path) -> Ended:
         os.waitpid(child, 0)
         code = -signal.SIGKILL
     out, err = ((streams / name).read_text(encoding="utf-8", errors="replace") for name in ("out", "err"))
-    return Ended(code, out, err, interrupted and not KEPT.search(err), time.monotonic() - begin)
+    made = KEPT.search(err) or any((folder / "new").rglob("*.h5"))
+    return Ended(code, out, err, interrupted and not made, time.monotonic() - begin)
 
 
 def _be_the_child(command: Command, folder: Path, streams: Path) -> None:
@@ -134,6 +135,8 @@ def fault(ended: Ended) -> str:
         return f"hung for {SECONDS:g} s"
     if ended.code < 0 or ended.code == TRACEBACK or "Traceback (most" in ended.err + ended.out:
         return f"ended with {ended.code}: {last_line(ended.err)}"
+    if "more memory than there is" in ended.err:
+        return f"took {MORE_BYTES / 2**30:g} GiB"
     if ended.code not in (0, 1, 2, 130):
         return f"has exit code {ended.code}: {last_line(ended.err)}"
     if CONTROLS.search(ended.err + ended.out):

@@ -171,6 +171,7 @@ def test_a_length_of_400_digits(tmp_path: Path, seconds: str) -> None:
         ("tokenizer_config.json", {"unk_token": 5.5}),
         ("tokenizer_config.json", {"model_max_length": "x"}),
         ("tokenizer_config.json", {"pad_token": None}),
+        ("tokenizer_config.json", {"extra_ids": 10**9}),
         ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}),
         ("tokenizer_config.json", {"tokenizer_class": "Evil"}),
         ("tokenizer.json", {"model": {"type": "Unigram", "vocab": []}}),
