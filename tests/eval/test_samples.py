@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from eval.measures import Measures, Noise
-from eval.plan import Plan
+from eval.plan import ARMS as BUILT_IN_ARMS
+from eval.plan import Cell, Plan
 from eval.results import Results
+from eval.runs import MEASURES, is_finished, take_folder
+from eval.scenarios import Story
 from longlive_rag.cli.eval import _arms
-from longlive_rag.documents import Versioned, read_document
+from longlive_rag.documents import BrokenChecksumError, Versioned, read_document, write_document
 
 SAMPLES = Path(__file__).with_name("samples")
 DRIFT = Path(__file__).parents[2] / "docs" / "drift"
@@ -73,3 +76,18 @@ def test_what_a_plan_does_not_know_is_refused(tmp_path, changes, message):
     (tmp_path / "plan.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         read_document(tmp_path / "plan.json", Plan)
+
+
+def test_measures_that_were_edited_are_measured_again(tmp_path: Path) -> None:
+    """Nobody's figures change silently."""
+    measures = read_document(SAMPLES / "measures-2.json", Measures)
+    cell = Cell(BUILT_IN_ARMS["native"], Story("plain-1", "plain", "a red circle walks in a meadow"), 0)
+    folder = take_folder(tmp_path, cell)
+    folder.mkdir(parents=True)
+    write_document(folder / MEASURES, measures)
+    assert is_finished(tmp_path, cell)
+    text = (folder / MEASURES).read_text()
+    (folder / MEASURES).write_text(text.replace('"embed_every": ', '"embed_every": 1'))
+    with pytest.raises(BrokenChecksumError, match="was changed after it was written"):
+        read_document(folder / MEASURES, Measures)
+    assert not is_finished(tmp_path, cell)

@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from backbone.errors import FieldError
 from longlive_rag import environment as settings
 from longlive_rag.presets.preset import BUILT_IN
 from longlive_rag.rights import hashing
@@ -72,6 +73,29 @@ def own_home(monkeypatch, tmp_path):
 )
 def test_what_expressions_allow(expression, use):
     assert allowed_use(expression) == use
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        "LicenseRef-Foo AND CC-BY-NC-4.0", "CC-BY-NC-1.0", "CC-BY-NC-SA-2.0-FR", "PolyForm-Noncommercial-1.0.0",
+        "MIT AND (LicenseRef-Foo AND CC-BY-NC-ND-3.0-IGO)",
+    ],
+)  # fmt: skip
+def test_what_a_part_of_the_terms_forbids_is_not_recorded_as_commercial(folder, tmp_path, terms):
+    (tmp_path / "grant.txt").write_text("granted")
+    with pytest.raises(FieldError, match=r"use is 'commercial', but .* is known to allow research use"):
+        record_terms(folder, terms, WHERE, WHO, use="commercial", evidence=tmp_path / "grant.txt")
+    assert not (folder / "licenses.json").exists()
+
+
+def test_a_record_written_by_hand_is_held_to_the_same(folder):
+    record_terms(folder, "LicenseRef-Foo", WHERE, WHO)
+    written = (folder / "licenses.json").read_text()
+    lie = written.replace('"LicenseRef-Foo"', '"LicenseRef-Foo AND cc-by-nc-4.0"').replace('"unknown"', '"commercial"')
+    (folder / "licenses.json").write_text(lie)
+    with pytest.raises(ValueError, match="is known to allow research use"):
+        enforce(folder, "commercial")
 
 
 @pytest.mark.parametrize("expression", ["", "MIT AND", "(MIT", "MIT MIT", "OR MIT", "MIT)"])
