@@ -115,7 +115,8 @@ def merge(weights: dict[str, Tensor], lora: Lora) -> None:
     for layer, (a, b) in lora.pairs.items():
         base = weights[f"{layer}.weight"]
         merged = torch.addmm(base.float(), b.float(), a.float(), alpha=scale).to(base.dtype)
-        check_finite({layer: merged}, f"the backbone with {lora.source}")
+        if not merged.is_meta:
+            check_finite({layer: merged}, f"the backbone with {lora.source}")
         weights[f"{layer}.weight"] = merged
 
 
