@@ -11,12 +11,12 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from longlive_rag.media.video import open_video
 from longlive_rag.takes.folder import VIDEO
 from longlive_rag.takes.inspection import check_video
 from longlive_rag.takes.record import TakeRecord, read_record
 
 BATCH_FRAMES = 32
-TEXT_ART = "tty"  # FFmpeg draws any text file as a video
 SAME_RATE = 1e-3  # relative; containers round times to milliseconds
 
 
@@ -60,9 +60,7 @@ def find_footage(path: Path) -> Footage:
     if not video.is_file():
         raise ValueError(f"{path} is not there; name a video file or the folder of a take")
     try:
-        with av.open(str(video)) as container:
-            if not container.streams.video or container.format.name == TEXT_ART:
-                raise ValueError(f"{path} can't be read as a video: it holds none")
+        with open_video(video) as container:
             stream = container.streams.video[0]
             packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
             frames = len(packets)
@@ -112,7 +110,7 @@ def _decode(footage: Footage) -> Iterator[tuple[float, NDArray]]:
     first: float | None = None
     reformatter = VideoReformatter()
     try:
-        with av.open(str(footage.path)) as container:
+        with open_video(footage.path) as container:
             for number, frame in enumerate(container.decode(video=0)):
                 at = number / footage.fps if frame.time is None else float(frame.time)
                 first = at if first is None else first

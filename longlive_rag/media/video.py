@@ -38,6 +38,11 @@ FRAMES_AFTER_SYNC = 2
 KEEP_MARGIN = FRAMES_AFTER_SYNC + 1
 """What stands before a cut is safe on the disk when so many frames after it are."""
 TAGS = ("title", "comment", "description")
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,gif,ivf,yuv4mpegpipe,asf,mxf,nut,h264,hevc,av1,"
+    "mpegvideo,m4v,apng"
+)
+"""FFmpeg's names of those that are opened."""
 OnPacket = Callable[[av.Packet, VideoStream], None]
 
 
@@ -241,7 +246,7 @@ class VideoWriter:
         self._container.mux(packet)
 
     def _copy(self, source: Path, frames: int) -> None:
-        with av.open(str(source)) as container:
+        with open_video(source) as container:
             stream = container.streams.video[0]
             to_stream = av.BitStreamFilterContext("h264_mp4toannexb", stream) if self._codec.rewrapped else None
             packets = (packet for packet in container.demux(stream) if packet.size)
@@ -337,7 +342,7 @@ def put_index_in_front(path: Path, fps: int) -> None:
     rewritten.unlink(missing_ok=True)
     try:
         with (
-            av.open(str(path)) as source,
+            open_video(path) as source,
             av.open(str(rewritten), "w", format="mp4", options=INDEX_IN_FRONT) as target,
         ):
             target.metadata.update({name: source.metadata[name] for name in TAGS if name in source.metadata})
@@ -361,13 +366,13 @@ def put_index_in_front(path: Path, fps: int) -> None:
 
 def count_frames(path: str | os.PathLike[str]) -> int:
     """Frames in a video file, counted one by one, not taken from its header."""
-    with _open(path) as container:
+    with open_video(path) as container:
         return sum(1 for packet in container.demux(video=0) if packet.size)
 
 
 def read_tags(path: str | os.PathLike[str]) -> dict[str, str]:
     """The metadata that was given to a video file."""
-    with _open(path) as container:
+    with open_video(path) as container:
         return {name: container.metadata[name] for name in TAGS if name in container.metadata}
 
 
@@ -378,7 +383,7 @@ def safe_frames(path: Path) -> int:
     """
     try:
         size = path.stat().st_size
-        with _open(path) as container:
+        with open_video(path) as container:
             closed = container.streams.video[0].frames > 0  # fragments are counted nowhere
             packets = [packet for packet in container.demux(video=0) if packet.size]
     except (OSError, ValueError):  # PyAV's errors are of these kinds
@@ -397,13 +402,13 @@ def read_frames(path: str | os.PathLike[str], start: int = 0, stop: int | None =
         start, stop: the range of frames, from 0; decoding begins at the keyframe before it.
     """
     if start:
-        with _open(path) as container:
+        with open_video(path) as container:
             frames = _numbered(container, start)
             first = next(frames, None)
             if first is not None and first[0] <= start:
                 yield from _within(chain([first], frames), start, stop)
                 return
-    with _open(path) as container:  # also where the file has no index to seek by
+    with open_video(path) as container:  # also where the file has no index to seek by
         yield from _within(_numbered(container, 0), start, stop)
 
 
@@ -415,7 +420,7 @@ def copy_frames(
     Returns:
         Whether it does; else nothing is written.
     """
-    with _open(source) as container:
+    with open_video(source) as container:
         stream = container.streams.video[0]
         every = _ticks_per_frame(stream)
         packets = islice((packet for packet in container.demux(stream) if packet.size), frames.start, frames.stop)
@@ -447,7 +452,7 @@ def read_some_frames(path: Path, numbers: Sequence[int]) -> Iterator[tuple[int, 
     Nothing is decoded but what these frames depend on, and the file needs no index.
     """
     reformatter = VideoReformatter()
-    with _open(path) as container:
+    with open_video(path) as container:
         decoder = container.streams.video[0].codec_context
         for first, packets in _groups(container):
             wanted = [number for number in numbers if first <= number < first + len(packets)]
@@ -485,5 +490,18 @@ def _ticks_per_frame(stream: Any) -> int:
     return round(1 / (stream.average_rate * stream.time_base))
 
 
-def _open(path: str | os.PathLike[str]) -> Any:
-    return av.open(str(path))
+def open_video(path: str | os.PathLike[str]) -> Any:
+    """A file that holds a video itself; lists of other files, and text that FFmpeg would draw, are not opened.
+
+    Raises:
+        ValueError, OSError: if it can't be read, PyAV's own among them, or holds no video.
+    """
+    nothing = f"{path} can't be read as a video: it holds none"
+    try:
+        container = av.open(str(path), options={"format_whitelist": FORMATS})
+    except av.error.ArgumentError as error:  # another format
+        raise ValueError(nothing) from error
+    if not container.streams.video:
+        container.close()
+        raise ValueError(nothing)
+    return container

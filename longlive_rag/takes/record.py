@@ -87,7 +87,7 @@ class Rights(Document):
 class VideoFacts(Document):
     """The video as it is; `frames` are pixel frames, `seconds` its length; `sha256` is there once it is finished."""
 
-    file: str
+    file: Literal["video.mp4"]
     codec: str
     encoder: str
     encoder_license: str

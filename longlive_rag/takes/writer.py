@@ -506,7 +506,7 @@ class TakeWriter:
     def _video_facts(self) -> VideoFacts:
         output, codec = self._request.output, CODECS[self._run.codec]
         return VideoFacts(
-            file=VIDEO,
+            file="video.mp4",
             codec=self._run.codec,
             encoder=codec.encoder,
             encoder_license=codec.license,

@@ -84,7 +84,7 @@ def run_in_child(command: Command, folder: Path, streams: Path) -> Ended:
         os.waitpid(child, 0)
         code = -signal.SIGKILL
     out, err = ((streams / name).read_text(encoding="utf-8", errors="replace") for name in ("out", "err"))
-    made = KEPT.search(err) or any((folder / "new").rglob("*.h5"))
+    made = KEPT.search(err) or any((folder / "new").rglob("video.mp4"))
     return Ended(code, out, err, interrupted and not made, time.monotonic() - begin)
 
 

@@ -147,6 +147,16 @@ def test_a_damaged_take_is_left_out_by_name_and_the_others_are_listed(library: P
     assert "damaged" not in ended.out
 
 
+@pytest.mark.parametrize("file", ["../secret.mp4", "/etc/passwd", "", ".", "take.json"])
+def test_a_record_names_no_file_but_its_own(tmp_path: Path, file: str) -> None:
+    write_take(tmp_path / "take", make_request(2.0))
+    record = json.loads((tmp_path / "take" / "take.json").read_text())
+    change(tmp_path / "take", video={**record["video"], "file": file})
+    for command in (("take", "info"), ("license", "report"), ("take", "export", "--video", "new.mp4")):
+        said = refused((*command[:2], "take", *command[2:]), tmp_path)
+        assert f"take/take.json: video.file is {file!r}; it should be 'video.mp4'" in said
+
+
 # ---- escapes ----
 
 

@@ -67,3 +67,10 @@ def test_a_pipe_in_a_model_folder_is_refused(tmp_path: Path, pipeline_folder: Pa
     os.mkfifo(tmp_path / "model" / name)
     ended = run_in_child((*MAKE, "--license-policy", "commercial"), tmp_path, tmp_path)
     assert (ended.code, fault(ended)) == (2, ""), ended
+
+
+def test_a_list_of_other_files_is_not_a_video(tmp_path: Path) -> None:
+    (tmp_path / "secret.mp4").write_bytes(b"")
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile secret.mp4\n")
+    ended = run_in_child(("eval", "drift", "list.mp4", "--embedders", "pixels"), tmp_path, tmp_path)
+    assert (ended.code, ended.err) == (2, "Error: list.mp4 can't be read as a video: it holds none\n")
