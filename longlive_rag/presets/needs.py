@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from backbone.config import ContextConfig
+from backbone.errors import refused_as
 from backbone.files import read_config
 from longlive_rag.config import CheckpointConfig, OutputConfig, checkpoint_spacing
 from longlive_rag.presets.geometry import BYTES, FLOAT32_BYTES, Geometry, read_geometry
@@ -279,7 +280,7 @@ def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
 
     # What is known by its configs alone has UMT5-xxl.
     text_itemsize = text_dtype(preset.folder).itemsize if preset.has_weights else BYTES["bfloat16"]
-    with torch.device("meta"):
+    with refused_as(f"a config in {preset.folder}"), torch.device("meta"):
         counts = {
             "transformer": parameters(CausalWanTransformer.from_config(config("transformer"))) * BYTES[dtype],
             "vae": parameters(AutoencoderKLWan.from_config(config("vae"))) * FLOAT32_BYTES,

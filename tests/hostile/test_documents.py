@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from fakes import make_request, write_take
 
+from eval.measures import Measures
+from longlive_rag.documents import read_document, write_document
 from tests.hostile.commands import CONTROLS, Ended, fault, run_here
 
 ESCAPE = "\x1b]0;x\x07 \x9b31m"
@@ -231,3 +233,17 @@ def test_a_single_long_word_is_drawn_at_once(tmp_path: Path, letters: int) -> No
     write_take(tmp_path / "take", make_request(2.0, prompt="w" * letters, cues=[(1.0, "v" * letters)]))
     assert time.monotonic() - begin < SECONDS
     assert (tmp_path / "take" / "contact_sheet.png").is_file()
+
+
+# ---- edited figures ----
+
+
+def test_edited_measures_are_noticed(tmp_path: Path) -> None:
+    samples, path = Path(__file__).parents[1] / "eval" / "samples", tmp_path / "measures.json"
+    write_document(path, read_document(samples / "measures-2.json", Measures))
+    assert read_document(path, Measures)
+    measures = json.loads(path.read_text())
+    measures["embed_every"] += 1
+    path.write_text(json.dumps(measures))
+    with pytest.raises(ValueError, match=r"measures\.json was changed after it was written"):
+        read_document(path, Measures)

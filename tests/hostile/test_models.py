@@ -183,3 +183,34 @@ def test_a_tokenizer_of_a_wrong_kind_is_no_traceback(model: Path, file: str, cha
     ended = run_here(MAKE, model.parent)
     assert not fault(ended), ended
     assert ended.code in (0, 2)
+
+
+EVIL = "from pathlib import Path\nPath('ran').touch()\nclass CausalWanTransformer: pass\nclass X: pass\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "files"),
+    [
+        ({"_class_name": ["evil", "X"]}, ["evil.py"]),
+        ({"_class_name": ["evil.py", "X"]}, ["evil.py", "pipeline.py"]),
+        ({"transformer": ["evil", "CausalWanTransformer"]}, ["transformer/evil.py", "evil.py"]),
+        ({"vae": ["evil", "X"]}, ["vae/evil.py", "evil.py"]),
+        ({"tokenizer": ["evil", "X"]}, ["tokenizer/evil.py"]),
+        ({"more": ["evil", "X"]}, ["more/evil.py"]),
+        ({"vae": ["subprocess", "Popen"]}, []),
+        ({"vae": ["builtins", "exec"]}, []),
+        ({"tokenizer": ["transformers", "AutoModel"]}, []),
+    ],
+)
+def test_code_that_a_model_folder_brings_along_is_not_run(
+    model: Path, changes: dict[str, Any], files: list[str]
+) -> None:
+    for name in (*files, "tokenizer/evil.py"):
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_text(EVIL)
+    edit(model / "model_index.json", **changes)
+    edit(model / "tokenizer" / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.X", "evil.X"]})
+    for command in (MAKE, ("models", "check", "model"), ("models", "convert", "model", "converted")):
+        ended = run_here(command, model.parent)
+        assert not fault(ended), ended
+        assert not (model.parent / "ran").exists()
