@@ -86,6 +86,11 @@ def _shown(cosines: Floats, selections: Sequence[Selection], context: ContextCon
     recalled = [frame for selection in selections for frame in selection.frames if frame >= 0]
     if not recalled:
         return None
+    newest = max(*recalled, selections[-1].query_frame)
+    if newest >= len(cosines):
+        raise ValueError(
+            f"a take's record says that frame {newest} was brought back; it has {len(cosines)} latent frames"
+        )
     done, guard = selections[-1].query_frame + 1, context.recency_guard_frames
     past = candidate_frames(done, context.window_frames, context.sink_frames, guard)
     return *_seen_and_likeness(cosines[recalled]), *_seen_and_likeness(cosines[past])

@@ -62,7 +62,7 @@ def test_a_full_disk_is_one_line(command, tmp_path, monkeypatch):
     [
         (("encoder", "--latents", "nowhere", "-o", "run"), "nowhere is neither a take"),
         (("encoder", "--latents", "nowhere", "-o", "run", "--steps", "0"), "'--steps': 0 is not in the range x>=1"),
-        (("encoder", "--latents", "nowhere", "-o", "run", "--hidden-dims", "8,x"), "no list of whole numbers"),
+        (("encoder", "--latents", "nowhere", "-o", "run", "--hidden-dims", "8,x"), "not a list of whole numbers"),
         (("corpus", "nowhere.txt", "-o", "takes"), "nowhere.txt can't be read"),
         (("corpus", "empty.txt", "-o", "takes"), "holds no prompt"),
         (("corpus", "prompts.txt", "-o", "takes", "--seconds", "0"), "seconds is 0"),

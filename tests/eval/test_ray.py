@@ -29,7 +29,7 @@ def cluster():
 def figures(take: Path) -> dict[str, Any]:
     """Everything that was measured of a take, and its noise; but for where it lies."""
     measures = read_json(take / MEASURES)
-    del measures["video"]["name"]
+    del measures["video"]["name"], measures["checksum"]
     return {**measures, "noise": read_json(take / NOISE)}
 
 
