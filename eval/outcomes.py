@@ -24,6 +24,7 @@ class Outcome:
         lower_is_better: which way is good.
         horizon_s: where it is read.
         value: from a take's measures; None where it can't be had.
+        is_share: every take has 0 or 1.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Outcome:
     lower_is_better: bool
     horizon_s: float
     value: Value
+    is_share: bool = False
 
 
 def outcomes(plan: Plan, all_measures: Iterable[Measures]) -> list[Outcome]:
@@ -44,7 +46,7 @@ def outcomes(plan: Plan, all_measures: Iterable[Measures]) -> list[Outcome]:
             found.append(Outcome(f"drift.{name}{at}", f"drift by {name}", True, horizon_s, _drift(name, number)))
             found.append(Outcome(f"seen.{name}{at}", f"subject seen by {name}", False, horizon_s, _seen(name, number)))
         if measures.traits:
-            found.append(Outcome(f"traits_kept{at}", "all hidden traits kept", False, horizon_s, _kept(number)))
+            found.append(Outcome(f"traits_kept{at}", "all hidden traits kept", False, horizon_s, _kept(number), True))
             found.append(Outcome(f"characters{at}", "distinct characters", True, horizon_s, _characters(number)))
         for name, metric in metrics_named(plan.metrics).items():
             value = _companion(name, number)

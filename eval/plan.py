@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from backbone.errors import FieldError
+from backbone.errors import FieldError, Name
 from backbone.knobs import knobs_of
 from eval.embedders import parse_embedders
 from eval.measure import MeasureSettings
 from eval.metrics import metrics_named
 from eval.scenarios import Story, check_folder_name
+from eval.statistics import prompts_for_a_claim
 from eval.windows import DriftWindows
 from longlive_rag.config import PARTS, Cue, MemoryConfig, TakeRequest
 from longlive_rag.documents import read_document, refuse_unknown
@@ -26,7 +27,7 @@ from retrieval.lock import LOCK, check_free
 PLAN = "plan.json"
 MAX_SEEDS = 10_000
 OF_THE_SEARCH = {name for name, knob in knobs_of(MemoryConfig).items() if knob.of_search}
-WORDS = "about"  # changes no take
+WORDS = "about"  # changes no take, and no claim
 Retrieval = Literal["similar", "random", "recent"]
 
 
@@ -69,6 +70,20 @@ ARMS: dict[str, Arm] = {
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """Two arms that are held against each other: differences are `arm` minus `against`.
+
+    Attributes:
+        arm, against: names.
+        confirmatory: whether something may be claimed of it.
+    """
+
+    arm: str
+    against: str
+    confirmatory: bool = False
+
+
+@dataclass(frozen=True)
 class Cell:
     """One take of a comparison."""
 
@@ -98,6 +113,9 @@ class Plan:
         dtype, device, codec: as for `generate`.
         about: by scenario, what happens in it, in words.
         metrics: names of metrics beside those that are always measured.
+        contrasts: what is compared beside every arm with the baseline, and what may be claimed; empty is the second
+            arm against each of the others, and a claim about the second arm against the baseline.
+        exploratory: nothing is to be claimed, so there may be fewer prompts than a claim needs.
         backbone_id: the weights that the backbone's name stood for; None where nobody has looked.
 
     Raises:
@@ -118,6 +136,8 @@ class Plan:
     codec: Codec = "vp9"
     about: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
+    contrasts: tuple[Contrast, ...] = ()
+    exploratory: bool = False
     backbone_id: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -129,6 +149,12 @@ class Plan:
             raise FieldError("arms", names, wanted, ",".join(names))
         if len(set(names)) < len(names):
             raise FieldError("arms", names, "each can be there once", ",".join(names))
+        for contrast in self.contrasts:
+            for name in (contrast.arm, contrast.against):
+                if name not in names:
+                    raise FieldError("contrasts", name, f"it must be one of {', '.join(names)}")
+            if contrast.arm == contrast.against:
+                raise FieldError("contrasts", contrast.arm, "hold it against another arm")
         if not self.stories:
             raise FieldError("stories", self.stories, "a comparison needs one prompt or more", "empty")
         ids = [story.id for story in self.stories]
@@ -160,6 +186,23 @@ class Plan:
     def scenarios(self) -> tuple[str, ...]:
         """Names, in their order."""
         return tuple(dict.fromkeys(story.scenario for story in self.stories))
+
+    @property
+    def all_contrasts(self) -> tuple[Contrast, ...]:
+        """Every arm against the baseline, then the others; each once."""
+        base, claimed, *others = (arm.name for arm in self.arms)
+        declared = {(each.arm, each.against): each.confirmatory for each in self.contrasts}
+        if not any(declared.values()):
+            declared[claimed, base] = True
+        pairs = [(arm, base) for arm in (claimed, *others)]
+        pairs += list(declared) if self.contrasts else [(claimed, other) for other in others]
+        return tuple(Contrast(*pair, declared.get(pair, False)) for pair in dict.fromkeys(pairs))
+
+    @property
+    def tests(self) -> int:
+        """How many are confirmatory: drift by the primary embedder, at every horizon of every scenario."""
+        claims = sum(each.confirmatory for each in self.all_contrasts)
+        return claims * len(self.scenarios) * len(self.horizons_s)
 
     def measure_settings(self, story: Story) -> MeasureSettings:
         """What is measured of a take of `story`."""
@@ -217,6 +260,17 @@ class Plan:
         self.measure_settings(self.stories[0]).check_rate(rates.pop(), "a take")
         for spec in parse_embedders(self.embedders):
             spec.check()
+        self._check_claims()
+
+    def _check_claims(self) -> None:
+        needed = prompts_for_a_claim(self.tests)
+        for scenario in self.scenarios if not self.exploratory else ():
+            count = sum(story.scenario == scenario for story in self.stories)
+            if count < needed:
+                tests = f"{self.tests} test" if self.tests == 1 else f"{self.tests} tests after Holm"
+                shown = f"{count} in {scenario}, with which nothing could ever be claimed ({tests})"
+                wanted = (f"name {needed} or more, or say ", Name("exploratory"), ", and the report claims nothing")
+                raise FieldError("prompts", count, wanted, shown)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -242,6 +296,8 @@ def check_content(run: Path, plan: Plan) -> None:
     if (run / PLAN).exists():
         kept, asked = read_plan(run).as_dict(), _with_weights(plan).as_dict()
         changed = [name for name, value in asked.items() if kept[name] != value and name != WORDS]
+        if asked["exploratory"] and "exploratory" in changed:  # a claim may be given up, but not taken up afterwards
+            changed.remove("exploratory")
         if changed:
             raise ValueError(f"{run} holds another comparison ({', '.join(changed)} differ); choose another folder")
     elif run.exists() and (not run.is_dir() or any(path.name != LOCK for path in run.iterdir())):

@@ -87,7 +87,9 @@ def render(template: str, contents: dict[str, Any]) -> str:
 def _scenario(takes: Takes, name: str, embedder: str, results: Results) -> dict[str, Any]:
     """What the page shows of one scenario."""
     plan = takes.plan
-    comparisons = [c for c in results.comparisons if c.scenario == name]
+    base = plan.arms[0].name
+    of_scenario = [c for c in results.comparisons if c.scenario == name]
+    comparisons = [c for c in of_scenario if c.baseline == base]
     drift = [c for c in comparisons if c.outcome.startswith(f"drift.{embedder}@")]
     interval_plot = figures.interval_plot(drift, [arm.name for arm in plan.arms])
     return {
@@ -96,6 +98,7 @@ def _scenario(takes: Takes, name: str, embedder: str, results: Results) -> dict[
         "drift": _drift_table(drift),
         "intervals": _figure(takes.run, f"{name}-intervals", interval_plot),
         "pairs": _pairs(takes, name, embedder),
+        "contrasts": _contrasts([c for c in of_scenario if c.baseline != base], embedder),
         "companions": _companions(comparisons, plan, embedder),
         "recalled": _recalled([row for row in results.recalled if row.scenario == name]),
     }
@@ -123,7 +126,8 @@ def _story_drifts(takes: Takes, scenario: str, embedder: str) -> dict[str, dict[
     found: dict[str, dict[str, float]] = {}
     for story in (story for story in plan.stories if story.scenario == scenario):
         pairs = [
-            [outcome.value(measures) for measures in takes.pair(arm, story.id, seed)] for seed in range(plan.seeds)
+            [outcome.value(measures) for measures in takes.pair(arm, base, story.id, seed)]
+            for seed in range(plan.seeds)
         ]
         whole = [pair for pair in pairs if None not in pair]
         if whole:
@@ -150,6 +154,21 @@ def _drift_table(drift: Sequence[Comparison]) -> Table:
     head = ["horizon", "arm", f"D {drift[0].baseline}", "D arm", "difference", "95 % interval", "median", "wins", "p",
             "p (Holm)", "prompts"]  # fmt: skip
     return Table(head, rows)
+
+
+def _contrasts(comparisons: Sequence[Comparison], embedder: str) -> Table:
+    """Drift, and what was kept, of arms that are held against others than the baseline."""
+    rows = []
+    for c in comparisons:
+        if c.paired is None or not c.outcome.startswith((f"drift.{embedder}@", "traits_kept@")):
+            continue
+        rows.append(
+            [
+                c.label, f"{c.horizon_s:g} s", c.arm, c.baseline, f"{c.paired.mean:+.3f}",
+                _interval(c.paired.low, c.paired.high, 3), "" if c.p_holm is None else f"{c.p_holm:.2g}",
+            ]
+        )  # fmt: skip
+    return Table(["outcome", "horizon", "arm", "against", "difference", "95 % interval", "p (Holm)"], rows)
 
 
 def _companions(comparisons: Sequence[Comparison], plan: Plan, primary: str) -> Table:

@@ -18,7 +18,7 @@ from eval.outcomes import Outcome, outcomes
 from eval.plan import Cell, Plan
 from eval.recalled import Recalled, what_was_recalled
 from eval.runs import MEASURES, NOISE, is_finished, take_folder
-from eval.statistics import LEVEL, Paired, detectable_effect, holm, paired
+from eval.statistics import LEVEL, Floats, Paired, detectable_effect, holm, paired
 from eval.windows import DriftWindows
 from longlive_rag.documents import Versioned, read_document
 from longlive_rag.takes.record import TakeRecord, TakeRun, read_record
@@ -56,7 +56,7 @@ GUARDRAILS = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """One arm against the baseline, on one outcome, in one scenario.
+    """One arm against another, on one outcome, in one scenario.
 
     Attributes:
         scenario, outcome, label, horizon_s, arm, baseline: what is compared.
@@ -121,7 +121,7 @@ class Results(Versioned):
         takes: how many.
         prompts: how many, by scenario.
         verdicts: a sentence each.
-        detectable_effect: in standard deviations over prompts, by scenario.
+        detectable_effect: in standard deviations over prompts, by scenario; Holm's first step allowed for.
         other_noise: by arm, takes whose noise was not the baseline's.
         embedders: what is on record of each; the first is the primary one.
         conditions: of the first take: `run`, `versions`, `request`.
@@ -164,17 +164,17 @@ class Takes:
         self.measures = {cell.name: read_document(take_folder(run, cell) / MEASURES, Measures) for cell in plan.cells}
         self.noise = {cell.name: read_document(take_folder(run, cell) / NOISE, Noise).sha256 for cell in plan.cells}
         self.outcomes = outcomes(plan, self.measures.values())
-        self._pairs: dict[tuple[str, str, int], tuple[Measures, Measures]] = {}
+        self._pairs: dict[tuple[str, str, str, int], tuple[Measures, Measures]] = {}
 
     def of(self, arm: str, story: str, seed: int) -> Measures:
         """Measures of one take."""
         return self.measures[f"{arm}/{story}-seed{seed}"]
 
-    def pair(self, arm: str, story: str, seed: int) -> tuple[Measures, Measures]:
-        """Measures of an arm's take and the baseline's; drift is read from frames that show the subject in both."""
-        key = arm, story, seed
+    def pair(self, arm: str, against: str, story: str, seed: int) -> tuple[Measures, Measures]:
+        """Measures of two arms' takes; drift is read from frames that show the subject in both."""
+        key = arm, against, story, seed
         if key not in self._pairs:
-            self._pairs[key] = on_common_frames(self.of(*key), self.of(self.plan.arms[0].name, story, seed))
+            self._pairs[key] = on_common_frames(self.of(arm, story, seed), self.of(against, story, seed))
         return self._pairs[key]
 
     def record(self, cell: Cell) -> TakeRecord:
@@ -208,17 +208,18 @@ def _with_means_of(drift: Drift, other: Drift) -> Drift:
     return replace(drift, value=other.value, opening=other.opening, last=other.last)
 
 
-def differences(takes: Takes, outcome: Outcome, scenario: str, arm: str) -> tuple[dict[str, float], dict[str, Any]]:
+def differences(
+    takes: Takes, outcome: Outcome, scenario: str, arm: str, baseline: str
+) -> tuple[dict[str, float], dict[str, Any]]:
     """Arm minus baseline by story id, the mean over seeds; and the means of both arms and the pairs left out."""
     plan = takes.plan
-    baseline = plan.arms[0].name
     by_story: dict[str, float] = {}
     sums: dict[str, list[float]] = {arm: [], baseline: []}
     left_out = 0
     for story in (story for story in plan.stories if story.scenario == scenario):
         pairs = []
         for seed in range(plan.seeds):
-            values = [outcome.value(measures) for measures in takes.pair(arm, story.id, seed)]
+            values = [outcome.value(measures) for measures in takes.pair(arm, baseline, story.id, seed)]
             if None in values:
                 left_out += 1
             else:
@@ -233,24 +234,27 @@ def differences(takes: Takes, outcome: Outcome, scenario: str, arm: str) -> tupl
 
 
 def compare_all(takes: Takes) -> list[Comparison]:
-    """Every arm against the baseline, on every outcome, in every scenario; Holm over the confirmatory ones."""
+    """All contrasts of a plan, on every outcome, in every scenario; Holm over the confirmatory ones."""
     plan = takes.plan
     primary = f"drift.{next(iter(takes.measures[plan.cells[0].name].drift))}@"
-    baseline = plan.arms[0].name
     found = []
     for scenario in plan.scenarios:
         for outcome in takes.outcomes:
-            for arm in plan.arms[1:]:
-                by_story, rest = differences(takes, outcome, scenario, arm.name)
-                result = paired(list(by_story.values()), outcome.lower_is_better) if by_story else None
-                confirmatory = arm is plan.arms[1] and outcome.name.startswith(primary)
+            for contrast in plan.all_contrasts:
+                by_story, rest = differences(takes, outcome, scenario, contrast.arm, contrast.against)
+                result = _paired(list(by_story.values()), outcome, plan.seeds) if by_story else None
+                confirmatory = contrast.confirmatory and outcome.name.startswith(primary)
                 found.append(
                     Comparison(
-                        scenario, outcome.name, outcome.label, outcome.lower_is_better, outcome.horizon_s, arm.name,
-                        baseline, rest["means"], result, rest["left_out"], confirmatory,
+                        scenario, outcome.name, outcome.label, outcome.lower_is_better, outcome.horizon_s, contrast.arm,
+                        contrast.against, rest["means"], result, rest["left_out"], confirmatory,
                     )
                 )  # fmt: skip
     return _with_holm(found)
+
+
+def _paired(differences: Sequence[float] | Floats, outcome: Outcome, seeds: int) -> Paired:
+    return paired(differences, outcome.lower_is_better, seeds_of_shares=seeds if outcome.is_share else None)
 
 
 def _with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -274,7 +278,7 @@ def noise_floor(takes: Takes) -> list[NoiseFloor]:
             ]
             apart = [a - b for a, b in pairs if a is not None and b is not None]
             if apart:
-                result = paired(apart, outcome.lower_is_better)
+                result = _paired(apart, outcome, 1)
                 found.append(
                     NoiseFloor(
                         scenario, outcome.name, result.prompts, float(np.abs(apart).mean()), result.mean, result.low,
@@ -285,9 +289,10 @@ def noise_floor(takes: Takes) -> list[NoiseFloor]:
 
 
 def guardrails(takes: Takes, comparisons: Sequence[Comparison]) -> list[Guarded]:
-    """Companions of every arm at the longest horizon."""
+    """Companions of every arm against the baseline, at the longest horizon."""
     last_s = takes.plan.horizons_s[-1]
     found: list[Guarded] = []
+    comparisons = [c for c in comparisons if c.baseline == takes.plan.arms[0].name]
     of_pair = {(c.scenario, c.arm, c.outcome): c for c in comparisons}
     for rail in GUARDRAILS:
         for c in comparisons:
@@ -322,7 +327,7 @@ def same_noise(takes: Takes) -> dict[str, list[str]]:
     }
 
 
-def verdict(comparison: Comparison) -> str:
+def verdict(comparison: Comparison, exploratory: bool = False) -> str:
     """One sentence about a confirmatory test (of drift), with its interval, that says what was seen, for or against."""
     c, p = comparison, comparison.paired
     where = f"On {c.scenario} at {c.horizon_s:g} s"
@@ -336,6 +341,8 @@ def verdict(comparison: Comparison) -> str:
     assert c.p_holm is not None
     seen = f"{c.label}: {figures}, 95 % interval {p.low:+.3f} to {p.high:+.3f}, {p.prompts} prompts"
     seen += f"; p = {c.p_holm:.2g} after Holm"
+    if exploratory:
+        return f"{where}, {c.arm} against {c.baseline}: {seen}; nothing is claimed, the comparison is exploratory."
     clear, borne_out = p.low > 0 or p.high < 0, c.p_holm <= LEVEL
     if clear and borne_out:
         how = "drifts less than" if p.mean < 0 else "drifts MORE than"
@@ -398,11 +405,11 @@ def summarise(takes: Takes, comparisons: Sequence[Comparison]) -> Results:
     results = Results(
         takes=len(plan.cells),
         prompts=prompts,
-        verdicts=[verdict(c) for c in confirmatory if c.horizon_s == plan.horizons_s[-1]],
+        verdicts=[verdict(c, plan.exploratory) for c in confirmatory if c.horizon_s == plan.horizons_s[-1]],
         comparisons=list(comparisons),
         guardrails=guardrails(takes, comparisons),
         noise_floor=noise_floor(takes),
-        detectable_effect={name: detectable_effect(count) for name, count in prompts.items()},
+        detectable_effect={name: detectable_effect(count, plan.tests) for name, count in prompts.items()},
         other_noise=same_noise(takes),
         embedders=embedders,
         conditions={

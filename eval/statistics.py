@@ -5,6 +5,7 @@ Frames and clips of one take are not independent and are never resampled; nor ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -19,7 +20,8 @@ SIGN_FLIPS = 20_000
 EXACT_SIGN_FLIPS_UP_TO = 14  # prompts: 2**14 sign patterns are all looked at
 CONFIDENCE = 0.95
 LEVEL = 1 - CONFIDENCE
-LEAST_FOR_INTERVAL = 6  # prompts; below, no sign flips reach 5 %, and a bootstrap interval is far too short
+LEAST_FOR_INTERVAL = 6  # prompts; below, no sign flips reach 5 %
+TIE = 1e-12  # relative; differences below are rounding
 POWER = 0.80
 _NORMAL = NormalDist()
 _CHUNK = 1_000  # resamples at a time, to bound memory
@@ -32,7 +34,7 @@ class Paired:
     Attributes:
         prompts: how many prompts count.
         mean: mean paired difference, arm minus baseline.
-        low, high: 95 % BCa bootstrap interval of the mean over prompts; None below 6 prompts.
+        low, high: 95 % interval of the mean over prompts; None below 6 prompts.
         p: two-sided sign-flip permutation p of the mean.
         win_rate: share of prompts in which the arm is better; ties count half.
         median: of the differences.
@@ -49,13 +51,19 @@ class Paired:
     deviation: float | None
 
 
-def paired(differences: Sequence[float] | Floats, lower_is_better: bool = True, seed: int = 0) -> Paired:
+def paired(
+    differences: Sequence[float] | Floats,
+    lower_is_better: bool = True,
+    seed: int = 0,
+    seeds_of_shares: int | None = None,
+) -> Paired:
     """Compare by differences [prompts], one a prompt (the mean over its seeds), arm minus baseline.
 
     Args:
         differences: in the outcome's own unit.
         lower_is_better: which sign wins; drift is better low, motion high.
         seed: of the bootstrap and of the sign flips.
+        seeds_of_shares: where every take has 0 or 1: how many takes a prompt has.
 
     Raises:
         ValueError: if there is none, or one that is not finite.
@@ -63,23 +71,32 @@ def paired(differences: Sequence[float] | Floats, lower_is_better: bool = True, 
     values = np.asarray(differences, np.float64)
     if not len(values) or not np.isfinite(values).all():
         raise ValueError(f"a paired comparison needs finite differences of one or more prompts, got {values.tolist()}")
-    low, high = bca_interval(values, seed=seed) if len(values) >= LEAST_FOR_INTERVAL else (None, None)
+    low, high = None, None
+    if len(values) >= LEAST_FOR_INTERVAL:
+        if seeds_of_shares is None:
+            low, high = mean_interval(values, seed=seed)
+        else:
+            low, high = share_interval(values, seeds_of_shares)
+    size = np.abs(values)
+    better = np.where(size <= TIE * max(1.0, size.max()), 0.5, (values < 0) == lower_is_better)
     return Paired(
         prompts=len(values),
         mean=float(values.mean()),
         low=low,
         high=high,
         p=sign_flip_p(values, seed=seed),
-        win_rate=float((((values < 0) if lower_is_better else (values > 0)) + 0.5 * (values == 0)).mean()),
+        win_rate=float(better.mean()),
         median=float(np.median(values)),
         deviation=float(values.std(ddof=1)) if len(values) > 1 else None,
     )
 
 
-def bca_interval(
-    values: Floats, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """Bias-corrected and accelerated bootstrap interval of the mean (Efron 1987, eq. 2.3 and 6.6).
+def mean_interval(values: Floats, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean: on either side the wider one of Student's t and of the bootstrap-t.
+
+    t is right for symmetric differences, however heavy their tails, and too short where they are skewed; the
+    bootstrap-t (equal tails; Efron & Tibshirani 1993, section 12.5; Hall 1988) the other way round.
+    docs/evaluation.md says what both together cover.
 
     Args:
         values: [n], one a prompt.
@@ -87,16 +104,47 @@ def bca_interval(
     Returns:
         (low, high); both the mean where all values are equal.
     """
-    from scipy.stats import bootstrap  # takes a second to import
-
     values = np.asarray(values, np.float64)
-    mean = float(values.mean())
-    if np.ptp(values) <= 1e-12 * max(1.0, abs(mean)):
+    mean, n = float(values.mean()), len(values)
+    if np.ptp(values) <= TIE * max(1.0, abs(mean)):
         return mean, mean
-    interval = bootstrap(
-        (values,), np.mean, n_resamples=resamples, batch=_CHUNK, confidence_level=confidence, method="BCa", rng=seed
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+    error = float(values.std(ddof=1)) / math.sqrt(n)
+    below, above = np.quantile(_studentized(values, resamples, seed), [LEVEL / 2, 1 - LEVEL / 2])
+    reach = _t_quantile(n - 1)
+    return mean - error * max(reach, float(above)), mean + error * max(reach, float(-below))
+
+
+def _studentized(values: Floats, resamples: int, seed: int) -> Floats:
+    """(resampled mean - mean) / its own standard error, [resamples]; resamples without a spread are left out."""
+    rng, n, found = np.random.default_rng(seed), len(values), []
+    for start in range(0, resamples, _CHUNK):
+        drawn = values[rng.integers(0, n, (min(_CHUNK, resamples - start), n))]
+        errors = drawn.std(axis=1, ddof=1) / np.sqrt(n)
+        spread = errors > TIE * np.ptp(values)
+        found.append((drawn.mean(axis=1) - values.mean())[spread] / errors[spread])
+    return np.concatenate(found)
+
+
+def share_interval(differences: Floats, seeds: int) -> tuple[float, float]:
+    """95 % interval of a difference of two paired shares, from differences [n] of 0 or 1, the mean over seeds.
+
+    Agresti & Min 2005 (Statistics in Medicine 24, 729-740): half a pair is added for each of the four ways
+    in which a pair can come out, so that rare events have no interval of width zero. A prompt with several seeds is
+    worth as many pairs, so fewer prompts are added. With Student's t, since the unit is the prompt.
+    """
+    values = np.asarray(differences, np.float64)
+    added = 2 / seeds
+    n = len(values) + added
+    mean = values.sum() / n
+    error = np.sqrt(((values**2).sum() + added / 2 - n * mean**2) / n / n)
+    reach = _t_quantile(len(values) - 1) * error
+    return max(-1.0, float(mean - reach)), min(1.0, float(mean + reach))
+
+
+def _t_quantile(freedom: int) -> float:
+    from scipy.stats import t  # takes a second to import
+
+    return float(t.ppf(1 - LEVEL / 2, freedom))
 
 
 def sign_flip_p(values: Floats, flips: int = SIGN_FLIPS, seed: int = 0) -> float:
@@ -129,11 +177,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def detectable_effect(prompts: int, power: float = POWER, level: float = LEVEL) -> float:
-    """Smallest mean difference seen with `power`, in standard deviations of the differences: (z_a + z_b) / sqrt(n)."""
-    if prompts < 1:
-        raise ValueError(f"prompts is {prompts}; it must be at least 1")
+def detectable_effect(prompts: int, tests: int = 1, power: float = POWER) -> float:
+    """Smallest mean difference that a claim comes of with `power`, in standard deviations of the differences.
+
+    (z_a + z_b) / sqrt(n), at the level of Holm's first step: the one that all tests have if no other bears out.
+    """
+    if prompts < 1 or tests < 1:
+        raise ValueError(f"there are {prompts} prompts and {tests} tests; there must be at least 1 of each")
+    level = LEVEL / tests
     return (_NORMAL.inv_cdf(1 - level / 2) + _NORMAL.inv_cdf(power)) / float(np.sqrt(prompts))
+
+
+def prompts_for_a_claim(tests: int) -> int:
+    """The fewest prompts whose sign flips can reach 5 % after Holm: all differences of one sign have p = 2 / 2**n."""
+    return max(LEAST_FOR_INTERVAL, math.ceil(math.log2(2 * tests / LEVEL)))
 
 
 def mean_band(values: Floats, seed: int = 0, resamples: int = 2_000) -> tuple[Floats, Floats]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from eval.footage import Footage
     from eval.measures import Measures
-    from eval.plan import Arm, Cell, Plan
+    from eval.plan import Arm, Cell, Contrast, Plan
 
 EMBEDDERS_HELP = (
     "With commas, the primary one first: dino, dinov2, clip, siglip, pixels, latent, tiny-world, face, and what "
@@ -32,6 +32,7 @@ EMBEDDERS_HELP = (
     "tiny-world, its own oracle, for takes of tiny-world; else dino, whose weights come from the Hugging Face hub."
 )
 ARM_KEYS = {setting.knob.key: setting for setting in SETTINGS}
+CONTRASTS = "contrasts"
 OLD_ARM_KEYS = {knob.was.removeprefix("--"): knob.key for knob in (setting.knob for setting in SETTINGS) if knob.was}
 
 
@@ -150,6 +151,7 @@ def drift(
 @click.option(
     "--horizons", type=Seconds(), default="30,60,120", show_default=True, help="Takes are as long as the last."
 )
+@click.option("--exploratory", is_flag=True, help="Claim nothing; then there may be fewer prompts than a claim needs.")
 @click.option("--embedders", help=EMBEDDERS_HELP)
 @click.option("--embed-every", type=int, default=1, show_default=True, help="Embed every n-th frame.")
 @click.option("--metrics", metavar="NAMES", help="Beside the usual ones; 'plugins' lists what is installed.")
@@ -182,12 +184,15 @@ def compare(
     The first arm is the baseline, the second the one that the claim is about. The same command
     resumes a run that was stopped: takes that are finished are not made again.
 
+    A comparison that could never claim anything, whatever its takes show, is refused: at three
+    horizons of one scenario, a claim needs 7 prompts. --exploratory makes it, and claims nothing.
+
     \b
     Examples:
       longlive-rag eval compare --arms native,memory --prompts prompts.txt --seeds 2 -o runs/first
       longlive-rag eval compare --arms native,memory,memory-random,memory-recent --prompts prompts.json \\
         --scenario walk-away-and-return,long-stare --seeds 2 --embedders tiny-world,dino -o runs/return
-      longlive-rag eval compare --arms ablation.toml --prompts prompts.txt --embedders pixels -o runs/ablation
+      longlive-rag eval compare --arms ablation.toml --prompts two.txt --exploratory -o runs/ablation
       longlive-rag eval compare --plan runs/first/plan.json -o runs/again
 
     \b
@@ -199,6 +204,12 @@ def compare(
       [k3-random]
       memory-frames = 3
       retrieval = "random"
+    Every arm is held against the first, and the second against each of the others. Other pairs, and
+    what may be claimed:
+      [[contrasts]]
+      arm = "k3"
+      against = "k3-random"
+      confirmatory = true
     """
     from eval.compare import Engine
     from eval.compare import compare as make_comparison
@@ -284,8 +295,9 @@ def _plan(
     embedders = default_embedders([backbone]) if embedders is None else embedders
     extra = tuple(name.strip() for name in (metrics or "").split(",") if name.strip())
     return Plan(
-        backbone, _arms(arms), told, horizons_s=horizons, embedders=embedders, about=about, metrics=extra, **rest
-    )
+        backbone, _arms(arms), told, horizons_s=horizons, embedders=embedders, about=about, metrics=extra,
+        contrasts=_contrasts(arms), **rest,
+    )  # fmt: skip
 
 
 def _arms(text: str) -> tuple[Arm, ...]:
@@ -294,12 +306,21 @@ def _arms(text: str) -> tuple[Arm, ...]:
     from longlive_rag.documents import read_toml
 
     if text.endswith(".toml"):
-        return tuple(_arm(name, table) for name, table in read_toml(Path(text)).items())
+        return tuple(_arm(name, table) for name, table in read_toml(Path(text)).items() if name != CONTRASTS)
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in ARMS]
     if unknown:
         raise ValueError(f"arm {unknown[0]!r} is not known; known are {', '.join(ARMS)}, others in a TOML file")
     return tuple(ARMS[name] for name in names)
+
+
+def _contrasts(text: str) -> tuple[Contrast, ...]:
+    """What a TOML file of arms says of them; empty if nothing."""
+    from eval.plan import Contrast
+    from longlive_rag.documents import parse, read_toml
+
+    tables = read_toml(Path(text)).get(CONTRASTS, []) if text.endswith(".toml") else []
+    return parse(tables, tuple[Contrast, ...], f"{text}, {CONTRASTS}")
 
 
 def _arm(name: str, table: Any) -> Arm:

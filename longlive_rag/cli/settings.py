@@ -93,7 +93,7 @@ KNOBS = (*PARTS.values(), TakeRequest, CheckpointConfig, Opening)
 NAMED_LIKE_FIELDS = (
     "seconds", "phase", "at", "start_image",
     "cues_line", "switch_every", "lora_alpha", "use", "source", "by", "expires", "horizons", "seeds", "arms",
-    "embedders", "embed_every", "scenario", "workers", "batch", "address", "engine",
+    "embedders", "embed_every", "exploratory", "prompts", "scenario", "workers", "batch", "address", "engine",
 )  # fmt: skip
 FLAGS = {
     **{field: f"--{field.replace('_', '-')}" for field in NAMED_LIKE_FIELDS},

@@ -14,8 +14,8 @@ import pytest
 
 from eval.embedders import default_embedders
 from eval.footage import find_footage
-from eval.plan import ARMS, Plan
-from longlive_rag.cli.eval import _arms
+from eval.plan import ARMS, Contrast, Plan
+from longlive_rag.cli.eval import _arms, _contrasts
 from tests.eval.arms import DriftingPipeline, plan_of, slow_backbone
 from tests.eval.clips import FPS, character, controls, write_clip
 
@@ -109,7 +109,7 @@ def test_a_comparison_is_measured_by_what_its_backbone_has(command, tmp_path, mo
 def test_a_first_comparison_needs_no_network(tmp_path):
     """Without a hub to ask: its address is a port on which nobody listens."""
     (tmp_path / "p.txt").write_text("a red circle walks in a meadow\n")
-    words = ["--arms", "native,memory", "--prompts", "p.txt", "--horizons", "10", "-o", "runs/first"]
+    words = ["--arms", "native,memory", "--prompts", "p.txt", "--horizons", "10", "-o", "runs/first", "--exploratory"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     base = [sys.executable, "-m", "longlive_rag", "eval", "compare"]
     done = subprocess.run([*base, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -175,7 +175,7 @@ def compare_arguments(slow: Path, tmp_path: Path) -> list[object]:
     (tmp_path / "p.txt").write_text("a red square walks\na red square quietly jumps\n")
     return [
         "eval", "compare", "--arms", "native,memory", "--prompts", tmp_path / "p.txt", "--horizons", "10,20",
-        "--embedders", "pixels", "--backbone", slow, "--device", "cpu", "-o", tmp_path / "run",
+        "--embedders", "pixels", "--backbone", slow, "--device", "cpu", "-o", tmp_path / "run", "--exploratory",
     ]  # fmt: skip
 
 
@@ -300,6 +300,19 @@ def test_arms_of_a_file(tmp_path):
         _arms(str(path))
 
 
+def test_contrasts_of_a_file(tmp_path):
+    path = tmp_path / "arms.toml"
+    arms = '[native]\nmemory = false\n[a]\nmemory-frames = 3\n[b]\nretrieval = "random"\n'
+    path.write_text(arms + '[[contrasts]]\narm = "a"\nagainst = "b"\nconfirmatory = true\n')
+    assert [arm.name for arm in _arms(str(path))] == ["native", "a", "b"]
+    assert _contrasts(str(path)) == (Contrast("a", "b", True),)
+    path.write_text(arms)
+    assert _contrasts(str(path)) == ()
+    path.write_text(arms + '[[contrasts]]\narm = "a"\nagianst = "b"\n')
+    with pytest.raises(ValueError, match="did you mean 'against'"):
+        _contrasts(str(path))
+
+
 def test_old_names_in_a_file_of_arms_work_with_a_note(tmp_path, capsys):
     path = tmp_path / "arms.toml"
     path.write_text('[a]\nmemory-host-gib = "512MiB"\n')
@@ -318,7 +331,9 @@ def test_old_names_in_a_file_of_arms_work_with_a_note(tmp_path, capsys):
 def test_processes_make_the_same_takes(pipeline_folder, tmp_path):
     """Real random weights, one worker and two: the same figures, bit for bit."""
     (tmp_path / "p.txt").write_text("a red circle walks\na blue square jumps\n")
-    options = "--arms native,memory --prompts p.txt --horizons 10 --embedders pixels --threads 1 --backbone"
+    options = (
+        "--arms native,memory --prompts p.txt --horizons 10 --embedders pixels --threads 1 --exploratory --backbone"
+    )
     base = [sys.executable, "-m", "longlive_rag", "eval", "compare", *options.split(), str(pipeline_folder)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for run, more in (("one", []), ("two", ["--workers", "2"])):

@@ -39,7 +39,7 @@ def test_workers_of_a_killed_comparison_end_and_it_goes_on(command, tmp_path: Pa
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red circle stands in a meadow\n")
     compare = ("eval", "compare", "--arms", "native,memory", "--prompts", prompts, "--seeds", 1, "--horizons", 60)
-    compare += ("--embedders", "pixels", "--embed-every", 8, "--workers", 2, "--threads", 1, "-o", run)
+    compare += ("--embedders", "pixels", "--embed-every", 8, "--workers", 2, "--threads", 1, "--exploratory", "-o", run)
     first = start(*compare)
     deadline = time.monotonic() + PATIENCE_S
     while not bytes_made(run) and first.poll() is None and time.monotonic() < deadline:

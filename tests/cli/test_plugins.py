@@ -63,7 +63,17 @@ def test_a_policy(stranger, tmp_path, pipeline_folder):
 @pytest.mark.slow
 def test_an_embedder_and_a_metric(stranger, tmp_path, pipeline_folder):
     (tmp_path / "prompts.txt").write_text(f"{PROMPT}\n")
-    words = ["eval", "compare", "--arms", "native,memory", "--prompts", "prompts.txt", "--horizons", "10"]
+    words = [
+        "eval",
+        "compare",
+        "--arms",
+        "native,memory",
+        "--prompts",
+        "prompts.txt",
+        "--horizons",
+        "10",
+        "--exploratory",
+    ]
     words += ["--backbone", pipeline_folder, "--embedders", "grey", "--metrics", "brightness", "-o", "run", "--json"]
     results = json.loads(run(stranger, tmp_path, *words))
     assert {"drift.grey@10", "brightness@10", "motion@10"} <= {each["outcome"] for each in results["comparisons"]}

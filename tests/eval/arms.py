@@ -98,4 +98,5 @@ def plan_of(backbone: Path, arms: str = "native,memory", prompts: int = 4, **cha
     stories = tuple(Story(f"plain-{n:03d}", "plain", PROMPTS[n % 4] + "!" * (n // 4)) for n in range(prompts))
     settings = {"seeds": 2, "horizons_s": (10.0, 20.0), "embedders": "pixels", "device": "cpu", **changes}
     settings.setdefault("stories", stories)
+    settings.setdefault("exploratory", len(settings["stories"]) < 7)
     return Plan(str(backbone), tuple(ARMS[name] for name in arms.split(",")), **settings)

@@ -11,15 +11,16 @@ from shutil import copytree
 import numpy as np
 import pytest
 
+from backbone.errors import FieldError
 from eval.compare import Engine, compare
 from eval.drift import Drift
 from eval.export import export_for_vbench, vbench_name
 from eval.figures import endings, frame_before, frames_at
 from eval.making import Maker, batches
 from eval.measures import Measures, PerFrame
-from eval.plan import ARMS, Arm, check_run, read_plan
+from eval.plan import ARMS, Arm, Contrast, check_run, read_plan
 from eval.report import write_report
-from eval.results import Takes, compare_all, guardrails, noise_floor, on_common_frames, summarise
+from eval.results import Takes, compare_all, guardrails, noise_floor, on_common_frames, summarise, verdict
 from eval.runs import is_finished, take_folder
 from eval.scenarios import Story
 from longlive_rag.documents import read_json
@@ -217,14 +218,53 @@ def test_harm_is_said_plainly(backbone, tmp_path):
 
 def test_few_prompts_claim_nothing(backbone, tmp_path):
     """The difference is large and of one sign, but five prompts can't show it: sign flips reach 1/16 at best."""
+    with pytest.raises(FieldError, match=r"5 in plain, with which nothing could ever be claimed.*name 7 or more"):
+        compare(plan_of(backbone, prompts=5, seeds=1, exploratory=False), tmp_path / "five", pipe=DriftingPipeline())
+    assert not (tmp_path / "five").exists()
     few = compare(plan_of(backbone, prompts=5, seeds=1), tmp_path / "five", pipe=DriftingPipeline())
     assert "5 prompts are too few for an interval" in few.verdicts[0]
-    six = compare(plan_of(backbone, prompts=6, seeds=1), tmp_path / "six", pipe=DriftingPipeline())
+    again = plan_of(backbone, prompts=7, seeds=1, exploratory=True)
+    explored = compare(again, tmp_path / "seven", pipe=DriftingPipeline())
+    assert "nothing is claimed, the comparison is exploratory" in explored.verdicts[0]
+    with pytest.raises(ValueError, match=r"another comparison \(exploratory differ\)"):
+        compare(replace(again, exploratory=False), tmp_path / "seven", pipe=DriftingPipeline())
+    plan = plan_of(backbone, prompts=6, seeds=1, horizons_s=(10.0, 20.0), exploratory=True)
+    six = compare(plan, tmp_path / "six", pipe=DriftingPipeline())
     found = [c for c in six.comparisons if c.confirmatory][-1]
     assert found.paired.high < 0
     assert found.p_holm == 4 / 64  # of two horizons
-    assert "no difference was shown" in six.verdicts[0]
-    assert "p = 0.062 after Holm, which does not bear out the interval" in six.verdicts[0]
+    assert "no difference was shown" in verdict(found)
+    assert "p = 0.062 after Holm, which does not bear out the interval" in verdict(found)
+
+
+def test_any_arm_is_held_against_any_other(backbone, tmp_path):
+    """Differences add up: (memory - random) is (memory - native) - (random - native)."""
+    plan = plan_of(backbone, arms="native,memory,memory-random,memory-recent", prompts=7, seeds=1)
+    pairs = [(each.arm, each.against, each.confirmatory) for each in plan.all_contrasts]
+    others = [("memory-random", "native", False), ("memory-recent", "native", False)]
+    against = [("memory", "memory-random", False), ("memory", "memory-recent", False)]
+    assert pairs == [("memory", "native", True), *others, *against]
+    claimed = (Contrast("memory", "native", True), Contrast("memory", "memory-random", True))
+    plan = replace(plan, contrasts=claimed, stories=plan.stories + plan_of(backbone, prompts=8).stories[7:])
+    assert [each.confirmatory for each in plan.all_contrasts] == [True, False, False, True]
+    assert plan.tests == 4
+    compare(plan, tmp_path / "run", pipe=DriftingPipeline())
+    found = {
+        (c.arm, c.baseline): c for c in compare_all(Takes(tmp_path / "run", plan)) if c.outcome == "drift.pixels@20"
+    }
+    direct = found["memory", "memory-random"]
+    assert direct.paired.mean == pytest.approx(
+        found["memory", "native"].paired.mean - found["memory-random", "native"].paired.mean
+    )
+    assert direct.p_holm >= direct.paired.p
+    assert "Arms against each other" in (tmp_path / "run" / "report.html").read_text()
+    with pytest.raises(FieldError, match="contrasts"):
+        replace(plan, contrasts=(Contrast("memory", "nobody"),))
+
+
+def drifts_of(comparisons):
+    """D at 20 s against the baseline, by arm."""
+    return {c.arm: c for c in comparisons if c.outcome == "drift.pixels@20" and c.baseline == "native"}
 
 
 def test_other_arms_have_no_say_in_what_the_claim_is_about(finished, backbone, tmp_path):
@@ -236,7 +276,7 @@ def test_other_arms_have_no_say_in_what_the_claim_is_about(finished, backbone, t
         if cell.arm.name == "memory-random":
             cosines = blind.measures[cell.name].per_frame.cosine["pixels"]
             cosines[-10:] = [None] * 10
-    before, after = ({c.arm: c for c in compare_all(each) if c.outcome == "drift.pixels@20"} for each in (takes, blind))
+    before, after = (drifts_of(compare_all(each)) for each in (takes, blind))
     assert before["memory"] == after["memory"]
     assert before["memory-random"].means != after["memory-random"].means
 

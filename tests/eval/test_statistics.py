@@ -7,16 +7,23 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from scipy.stats import permutation_test
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import permutation_test, t, ttest_1samp
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import DescrStatsW
 
 from eval.statistics import (
-    bca_interval,
     detectable_effect,
     holm,
     mean_band,
+    mean_interval,
     paired,
+    prompts_for_a_claim,
+    share_interval,
     sign_flip_p,
 )
+from tests.eval.coverage import coverage
 
 
 def some_values(name: str, count: int) -> np.ndarray:
@@ -38,67 +45,73 @@ def sign_flip_by_scipy(values: np.ndarray) -> float:
     return float(found.pvalue)
 
 
-def bca_by_hand(values: np.ndarray, resamples: int, seed: int) -> tuple[float, float]:
-    """Efron 1987: quantiles of the resampled means, moved by their bias and by the jackknife's acceleration."""
-    rng, normal, mean, n = np.random.default_rng(seed), NormalDist(), values.mean(), len(values)
-    means = values[rng.integers(0, n, (resamples, n))].mean(axis=1)
-    bias = normal.inv_cdf(((means < mean).mean() + (means <= mean).mean()) / 2)
-    left_out = np.array([np.delete(values, place).mean() for place in range(n)])
-    away = left_out.mean() - left_out
-    acceleration = (away**3).sum() / (6 * (away**2).sum() ** 1.5)
-    shifted = [bias + normal.inv_cdf(share) for share in (0.025, 0.975)]
-    low, high = np.quantile(means, [normal.cdf(bias + z / (1 - acceleration * z)) for z in shifted])
-    return low, high
+def bootstrap_t_by_hand(values: np.ndarray, resamples: int, seed: int) -> tuple[float, float]:
+    """Efron & Tibshirani 1993, algorithm 12.1, resample by resample."""
+    rng, n = np.random.default_rng(seed), len(values)
+    statistics = []
+    for _ in range(resamples):
+        drawn = rng.choice(values, n)
+        statistics.append((drawn.mean() - values.mean()) / (drawn.std(ddof=1) / math.sqrt(n)))
+    below, above = np.quantile(statistics, [0.025, 0.975])
+    error = values.std(ddof=1) / math.sqrt(n)
+    return values.mean() - above * error, values.mean() - below * error
 
 
-@pytest.mark.parametrize("prompts", [6, 14, 32, 64])
+@pytest.mark.parametrize("prompts", [14, 32])
 @pytest.mark.parametrize("name", ["normal", "exponential", "ties"])
-def test_bca_is_that_of_the_paper_to_the_digit(name, prompts):
-    """The published reports were made by such lines of our own; scipy's, from the same seed, are the same intervals."""
+def test_intervals_are_the_wider_of_t_and_bootstrap_t(name, prompts):
     values = some_values(name, prompts)
-    assert bca_interval(values, seed=prompts) == pytest.approx(bca_by_hand(values, 10_000, prompts), abs=1e-12)
+    by_t = ttest_1samp(values, 0).confidence_interval(0.95)
+    also_t = DescrStatsW(values).tconfint_mean()
+    assert (by_t.low, by_t.high) == pytest.approx(also_t)
+    by_bootstrap = bootstrap_t_by_hand(values, 20_000, seed=1)
+    low, high = mean_interval(values, resamples=20_000)
+    error = 0.06 * values.std(ddof=1)  # of the bootstrap
+    assert low == pytest.approx(min(by_t.low, by_bootstrap[0]), abs=error)
+    assert high == pytest.approx(max(by_t.high, by_bootstrap[1]), abs=error)
+    assert low <= by_t.low + 1e-9
+    assert high >= by_t.high - 1e-9
 
 
-@pytest.mark.parametrize("name", ["normal", "exponential"])
-def test_bca_is_second_order_exact(name):
-    """To order 1/n a BCa end is mean + s/sqrt(n) (z + skew/(6 sqrt n) (2 z^2 + 1)) (Hall 1992, section 3.10)."""
-    rng, n = np.random.default_rng(7), 100
-    values = rng.normal(size=n) if name == "normal" else rng.exponential(size=n)
-    s, z = values.std(), NormalDist().inv_cdf(0.975)
-    skew = ((values - values.mean()) ** 3).mean() / s**3
-    expected = [
-        values.mean() + s / math.sqrt(n) * (side + skew / (6 * math.sqrt(n)) * (2 * z**2 + 1)) for side in (-z, z)
-    ]
-    low, high = bca_interval(values, resamples=100_000)
-    assert (low, high) == pytest.approx(expected, abs=0.06 * s / math.sqrt(n))
+def test_an_interval_of_shares_is_that_of_agresti_and_min():
+    """Their adjusted Wald interval: half a pair more in each of the four cells, with t for the normal quantile."""
+    for both, only, other, neither in ((3, 5, 1, 7), (0, 4, 0, 12), (0, 0, 0, 16)):
+        n = both + only + other + neither
+        differences = np.repeat([0.0, 1.0, -1.0, 0.0], [both, only, other, neither])
+        b, c, total = only + 0.5, other + 0.5, n + 2
+        error = math.sqrt((b + c) - (b - c) ** 2 / total) / total
+        reach = t.ppf(0.975, n - 1) * error
+        expected = (max(-1, (b - c) / total - reach), min(1, (b - c) / total + reach))
+        assert share_interval(differences, seeds=1) == pytest.approx(expected)
 
 
-def test_bca_covers_what_it_says():
-    rng = np.random.default_rng(3)
-    inside = {"normal": 0, "skewed": 0}
-    runs = 300
-    for run in range(runs):
-        for name, values, truth in (
-            ("normal", rng.normal(0.3, 1, 32), 0.3),
-            ("skewed", rng.exponential(1, 32) - 1, 0.0),
-        ):
-            low, high = bca_interval(values, resamples=1000, seed=run)
-            inside[name] += low <= truth <= high
-    assert 0.91 <= inside["normal"] / runs <= 0.98
-    assert 0.87 <= inside["skewed"] / runs <= 0.98  # theory says a little under .95 at n = 32
+def test_a_rare_event_has_no_interval_of_width_zero():
+    low, high = share_interval(np.zeros(32), seeds=2)
+    assert low < -0.02
+    assert high > 0.02
+    with_more_seeds = share_interval(np.zeros(32), seeds=8)
+    assert high - low > with_more_seeds[1] - with_more_seeds[0] > 0
+    assert paired(np.zeros(32), seeds_of_shares=2).low == low
+
+
+@pytest.mark.parametrize(("case", "prompts"), [("normal", 16), ("exponential", 32), ("heavy tails", 16), ("kept, 10 to 40 %", 32)])
+def test_intervals_cover_what_they_say(case, prompts):
+    """A short run of `python -m tests.eval.coverage`."""
+    covered, _ = coverage(case, prompts, runs=400, resamples=500)
+    assert 0.92 <= covered <= 0.985
 
 
 def test_resampling_frames_would_have_lied():
     """Seeds of a prompt share its effect: intervals over prompts must be wider than over takes."""
     rng = np.random.default_rng(5)
     takes = np.repeat(rng.normal(size=20), 8) + 0.05 * rng.normal(size=160)
-    over_prompts = bca_interval(takes.reshape(20, 8).mean(axis=1))
-    over_takes = bca_interval(takes)
+    over_prompts = mean_interval(takes.reshape(20, 8).mean(axis=1))
+    over_takes = mean_interval(takes)
     assert (over_prompts[1] - over_prompts[0]) > 2 * (over_takes[1] - over_takes[0])
 
 
-def test_bca_of_equal_values_is_a_point():
-    assert bca_interval(np.full(9, 0.25)) == (0.25, 0.25)
+def test_the_interval_of_equal_values_is_a_point():
+    assert mean_interval(np.full(9, 0.25)) == (0.25, 0.25)
 
 
 def test_sign_flip_by_hand():
@@ -141,12 +154,30 @@ def test_holm_by_hand():
     assert holm([]) == []
 
 
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_is_that_of_statsmodels(p_values):
+    assert holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]))
+
+
 def test_power_as_published():
     assert detectable_effect(128) == pytest.approx(0.25, abs=0.005)
     assert detectable_effect(30) == pytest.approx(0.51, abs=0.005)
     assert detectable_effect(32) == pytest.approx(0.5, abs=0.005)
-    with pytest.raises(ValueError, match="prompts is 0"):
+    with pytest.raises(ValueError, match="0 prompts"):
         detectable_effect(0)
+
+
+def test_power_allows_for_holm():
+    assert detectable_effect(32, tests=3) == pytest.approx((2.394 + 0.842) / math.sqrt(32), abs=0.001)
+
+
+def test_a_claim_needs_prompts_whose_signs_can_reach_it():
+    """Six prompts, three tests: 2 / 2**6 * 3 = .094; seven: .047."""
+    assert [prompts_for_a_claim(tests) for tests in (1, 2, 3, 6)] == [6, 7, 7, 8]
+    for tests in range(1, 40):
+        needed = prompts_for_a_claim(tests)
+        assert min(1, tests * sign_flip_p(np.ones(needed))) <= 0.05
+        assert needed == 6 or tests * 2 / 2 ** (needed - 1) > 0.05
 
 
 def test_power_in_a_simulation():

@@ -92,7 +92,17 @@ def build(folder: Path) -> Path:
     (work / "arms.toml").write_text(ARMS)
     (work / "config.toml").write_text(CONFIG)
     _embedded(pipe, work)
-    told = ("--arms", "native,memory", "--prompts", "prompts.txt", "--embedders", "pixels", "--horizons", "10")
+    told = (
+        "--arms",
+        "native,memory",
+        "--prompts",
+        "prompts.txt",
+        "--embedders",
+        "pixels",
+        "--horizons",
+        "10",
+        "--exploratory",
+    )
     ended = run_here(("eval", "compare", *told, "--backbone", "model", "-o", "run"), work)
     assert ended.code == 0, ended.err
     return folder
@@ -221,7 +231,7 @@ ON_RUN: tuple[Command, ...] = (
     ("eval", "compare", "--plan", "run/plan.json", "-o", "run"),
     ("eval", "export", "run", "-o", "new"),
 )
-ASKED = ("--embedders", "pixels", "--horizons", "10", "--backbone", "model", "-o", "new")
+ASKED = ("--embedders", "pixels", "--horizons", "10", "--exploratory", "--backbone", "model", "-o", "new")
 COMPARE = ("eval", "compare", "--arms", "native,memory", *ASKED)
 TOLD = (*COMPARE, "--prompts", "people.json", "--scenario", "leaves", "--scenarios-file", "scenarios.json")
 CUED = ("generate", "--cues", "FILE", "--backbone", "model", "--seconds", "2", "-o", "new")
