@@ -5,10 +5,11 @@ resolution; none needs a model. They compare arms of one comparison; they are no
 quality is MUSIQ and whose dynamic degree is optical flow.
 
     motion      mean absolute change of luma from frame to frame, 0..1; also of the last 5 s alone
+    moving      the same of what changes visibly: a change of up to 4 grey levels counts nothing
     exposure    mean luma, 0..1
     saturation  mean of (max - min) over the channels, 0..1
     sharpness   mean absolute Laplacian of luma, 0..1
-    repetition  share of seconds that show again what an earlier second showed
+    repetition  share of seconds that show again what an earlier second showed; also of the last 5 s alone
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from eval.windows import LAST_S, TOLERANCE_S, within
 SMALL_SIDE_PX = 128  # the shorter side, for exposure, sharpness and motion
 THUMBNAIL_PX = 16
 SAME_PICTURE_RMS = 1.0 / 255  # of thumbnails; re-encoding stays below, one step of a small character above
+NOISY_PICTURE_RMS, NOISY_CELL = 3.0 / 255, 16.0 / 255  # noise is everywhere a little; a step is much in few cells
+CANDIDATES = 8  # that are looked at cell by cell
+VISIBLE = 4.0 / 255  # a change of luma; a codec's noise and a faint flicker stay below, an edge that moves above
 REPEAT_AFTER_S = 2.0  # what is nearer in time is alike anyway
 SAMPLES_PER_SECOND = 8
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -35,12 +39,13 @@ class Looks:
     """Per-frame figures of a video.
 
     Attributes:
-        motion: [T] change from the frame before; the first frame's is 0.
+        motion, moving: [T] change from the frame before, and the visible part of it; the first frame's is 0.
         exposure, saturation, sharpness: [T].
         thumbnails: [T, THUMBNAIL_PX**2 * 3] float32 in 0..1.
     """
 
     motion: Floats
+    moving: Floats
     exposure: Floats
     saturation: Floats
     sharpness: Floats
@@ -51,7 +56,7 @@ class LooksMeter:
     """Gathers `Looks` from a stream of frames."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[float, float, float, float]] = []
+        self._rows: list[tuple[float, ...]] = []
         self._thumbnails: list[NDArray[np.float32]] = []
         self._last: NDArray[np.float32] | None = None
 
@@ -61,29 +66,30 @@ class LooksMeter:
             picture = Image.fromarray(frame)
             small = np.asarray(_shorter_side(picture, SMALL_SIDE_PX), np.float32) / 255
             luma: NDArray[np.float32] = (small @ _LUMA).astype(np.float32)
-            motion = 0.0 if self._last is None else float(np.abs(luma - self._last).mean())
+            change = np.abs(luma - (luma if self._last is None else self._last))
+            motion, moving = float(change.mean()), float(np.maximum(change - VISIBLE, 0).mean())
             red, green, blue = small[..., 0], small[..., 1], small[..., 2]  # much faster than along the last axis
             highest, lowest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
             saturation = float((highest - lowest).mean())
-            self._rows.append((motion, float(luma.mean()), saturation, _sharpness(luma)))
+            self._rows.append((motion, moving, float(luma.mean()), saturation, _sharpness(luma)))
             thumbnail = picture.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
             self._thumbnails.append((np.asarray(thumbnail, np.float32).ravel() / 255).astype(np.float32))
             self._last = luma
 
     def looks(self) -> Looks:
         """Of all frames until now."""
-        motion, exposure, saturation, sharpness = np.array(self._rows, np.float64).T
-        return Looks(motion, exposure, saturation, sharpness, np.stack(self._thumbnails))
+        motion, moving, exposure, saturation, sharpness = np.array(self._rows, np.float64).T
+        return Looks(motion, moving, exposure, saturation, sharpness, np.stack(self._thumbnails))
 
 
-def motion(looks: Looks) -> float:
-    """Mean change from frame to frame over the whole video."""
-    return float(looks.motion[1:].mean()) if len(looks.motion) > 1 else 0.0
+def change_of(values: Floats) -> float:
+    """Mean change from frame to frame over the whole video, of `motion` or `moving` [T]."""
+    return float(values[1:].mean()) if len(values) > 1 else 0.0
 
 
-def last_motion(looks: Looks, seconds: Floats, end_s: float) -> float:
+def last_change(values: Floats, seconds: Floats, end_s: float) -> float:
     """The same over the last 5 s before `end_s`, so that a freeze of the seconds that drift is read from shows."""
-    return float(looks.motion[within(seconds, (end_s - LAST_S, end_s))].mean())
+    return float(values[within(seconds, (end_s - LAST_S, end_s))].mean())
 
 
 def first_last_change(values: Floats, seconds: Floats, end_s: float) -> float:
@@ -98,13 +104,25 @@ def first_last_change(values: Floats, seconds: Floats, end_s: float) -> float:
 def repetition(looks: Looks, seconds: Floats) -> float:
     """Share of seconds whose frames, in order, equal as many frames that begin at least 2 s earlier.
 
-    A freeze repeats itself as a loop does, of whatever length. Whole seconds are compared, by up to 8 frames of each: a
-    single alike frame, as every walk has, is no repetition. 0 for a video shorter than 3 s.
+    A freeze repeats itself as a loop does, of whatever length, and under a little noise. Whole seconds are compared, by
+    up to 8 frames of each: a single alike frame, as every walk has, is no repetition. 0 for a video shorter than 3 s.
     """
+    repeated = [is_one for _, is_one in _repeated(looks, seconds)]
+    return float(np.mean(repeated)) if repeated else 0.0
+
+
+def last_repetition(looks: Looks, seconds: Floats, end_s: float) -> float:
+    """The same of the last 5 s before `end_s`, in which a return of the opening would look like no drift."""
+    repeated = [is_one for second, is_one in _repeated(looks, seconds) if second >= end_s - LAST_S - TOLERANCE_S]
+    return float(np.mean(repeated)) if repeated else 0.0
+
+
+def _repeated(looks: Looks, seconds: Floats) -> list[tuple[int, bool]]:
+    """Each second from 2 s on, and whether an earlier stretch showed it."""
     rows = looks.thumbnails.astype(np.float64)
     squares = (rows**2).sum(axis=1)
     end_s = seconds[-1] * len(seconds) / max(1, len(seconds) - 1)  # the last frame lasts as long as the others
-    repeated = []
+    repeated: list[tuple[int, bool]] = []
     for second in range(int(REPEAT_AFTER_S), int(end_s + TOLERANCE_S)):
         chosen = _some_of(np.flatnonzero(within(seconds, (second, second + 1))))
         earlier = np.flatnonzero(seconds <= second - REPEAT_AFTER_S + TOLERANCE_S)
@@ -112,8 +130,16 @@ def repetition(looks: Looks, seconds: Floats) -> float:
             frames = earlier[:, None] + (chosen - chosen[0])[None]
             products = rows[chosen] @ rows[: frames.max() + 1].T
             apart = squares[chosen] + squares[frames] - 2 * products[np.arange(len(chosen)), frames]
-            repeated.append(apart.mean(axis=1).min() / rows.shape[1] < SAME_PICTURE_RMS**2)
-    return float(np.mean(repeated)) if repeated else 0.0
+            repeated.append((second, _is_shown(rows, chosen, frames, apart.mean(axis=1) / rows.shape[1])))
+    return repeated
+
+
+def _is_shown(rows: Floats, chosen: NDArray[np.intp], frames: NDArray[np.intp], apart: Floats) -> bool:
+    """Whether `chosen` frames are those of one of the stretches `frames` [N, chosen], at mean square distances [N]."""
+    if apart.min() < SAME_PICTURE_RMS**2:
+        return True
+    near = [place for place in np.argsort(apart)[:CANDIDATES] if apart[place] < NOISY_PICTURE_RMS**2]
+    return any(np.abs(rows[chosen] - rows[frames[place]]).max() < NOISY_CELL for place in near)
 
 
 def _some_of(frames: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
@@ -17,8 +18,8 @@ from eval.embedders import Embedder, TextEmbedder
 from eval.footage import Footage, read_batches
 from eval.metrics import Metric, metrics_named
 from eval.oracle import OracleEmbedder
-from eval.traits import distinct_characters, kept_traits
-from eval.windows import DriftWindows, end_of, within
+from eval.traits import Trait, distinct_characters, kept_traits
+from eval.windows import TOLERANCE_S, DriftWindows, end_of, within
 
 IMAGING = ("sharpness", "exposure", "saturation")
 Spans = Sequence[tuple[float, float]]
@@ -173,7 +174,7 @@ def measure(
         },
         companions=[{"horizon_s": asked, **_companions(seen, end_s, metrics)} for asked, end_s in spans],
         adherence=_adherence(seen, embedders, settings.prompts, ends_s[-1]),
-        traits=_traits(seen, embedders, windows, spans),
+        traits=_traits(seen, embedders, settings, spans),
         protocols=[_protocols(seen, footage.fps, asked, end_s, settings) for asked, end_s in spans],
         curves=_curves(seen, cosines),
         per_frame=measures.PerFrame(
@@ -193,7 +194,7 @@ def _companions(seen: Seen, end_s: float, metrics: Mapping[str, Metric]) -> dict
 def _until(seen: Seen, horizon_s: float) -> tuple[Looks, Floats]:
     inside = within(seen.seconds, (0, horizon_s))
     looks = seen.looks
-    parts = {name: getattr(looks, name)[inside] for name in ("motion", *IMAGING, "thumbnails")}
+    parts = {name: getattr(looks, name)[inside] for name in ("motion", "moving", *IMAGING, "thumbnails")}
     return Looks(**parts), seen.seconds[inside]
 
 
@@ -216,13 +217,15 @@ def _adherence(
 
 
 def _traits(
-    seen: Seen, embedders: Mapping[str, Embedder], windows: DriftWindows, spans: Spans
+    seen: Seen, embedders: Mapping[str, Embedder], settings: MeasureSettings, spans: Spans
 ) -> list[measures.Traits]:
     """The oracle's view at each horizon; empty where no embedder is an oracle."""
+    windows, prompts = settings.windows, settings.prompts
     for name, embedder in embedders.items():
         if isinstance(embedder, OracleEmbedder):
             readings, seconds = embedder.trait_values(seen.embeddings[name]), seen.embedded_seconds
-            kept = [kept_traits(readings, seconds, end_s, embedder.hidden, windows) for _, end_s in spans]
+            traits, named = tuple(embedder.traits), _named(embedder, prompts, seconds)
+            kept = [kept_traits(readings, seconds, end_s, traits, windows, named) for _, end_s in spans]
             return [
                 measures.Traits(
                     **{**asdict(each), "horizon_s": asked},
@@ -231,6 +234,15 @@ def _traits(
                 for each, (asked, end_s) in zip(kept, spans, strict=True)
             ]
     return []
+
+
+def _named(
+    oracle: OracleEmbedder, prompts: Sequence[tuple[float, str]], seconds: Floats
+) -> list[list[dict[str, Trait]]]:
+    """For each frame, the shape and the colour of each character that the prompt in force names."""
+    starts = [start for start, _ in prompts]
+    said = [oracle.characters_in(prompt) for _, prompt in prompts]
+    return [said[bisect_right(starts, second + TOLERANCE_S) - 1] for second in seconds] if prompts else []
 
 
 def _protocols(seen: Seen, fps: float, horizon_s: float, end_s: float, settings: MeasureSettings) -> measures.Protocols:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
-
 from eval.drift import Drift
 from eval.protocols import LongConsistency
 from eval.traits import KeptTraits
@@ -48,7 +46,7 @@ class Adherence:
 
 @dataclass(frozen=True)
 class Traits(KeptTraits):
-    """Hidden traits at a horizon, and how many characters were seen until then."""
+    """Traits at a horizon, and how many characters were seen until then."""
 
     distinct_characters: int
 
@@ -108,7 +106,7 @@ class PerFrame:
 
 
 class Measures(Sealed):
-    """`measures.json`; what was written in format 1 is measured again.
+    """`measures.json`; what was written in an older format is measured again.
 
     Attributes:
         horizons_s, measured_at_s: seconds; they differ where a video ends just before a horizon.
@@ -121,11 +119,11 @@ class Measures(Sealed):
         protocols: one a horizon.
     """
 
-    FORMAT: ClassVar[int] = 2
-    format: Literal[2] = 2  # type: ignore[assignment]
+    FORMAT: ClassVar[int] = 3
+    format: Literal[3] = 3  # type: ignore[assignment]
     video: Video
     horizons_s: tuple[float, ...]
-    measured_at_s: tuple[float, ...] = Field(default_factory=lambda known: known["horizons_s"])
+    measured_at_s: tuple[float, ...]
     origin_s: float
     embed_every: int
     embedders: dict[str, dict[str, Any]]

@@ -1,7 +1,7 @@
 """Metrics beside drift: one figure of a video up to a horizon. Ours are registered as anybody's are.
 
-A metric is a `Metric` under the entry point group `longlive_rag.metrics`. The seven below are always measured, others
-where they are named (`--metrics`).
+A metric is a `Metric` under the entry point group `longlive_rag.metrics`. Those below are always measured, others where
+they are named (`--metrics`).
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from eval.companions import Looks, first_last_change, last_motion, motion, repetition
+from eval.companions import Looks, change_of, first_last_change, last_change, last_repetition, repetition
 from eval.drift import Floats
 from longlive_rag.environment import plugin
 
-ALWAYS = ("motion", "last_motion", "sharpness", "sharpness_drift", "exposure_drift", "saturation_drift", "repetition")
+ALWAYS = (
+    "motion", "last_motion", "moving", "last_moving", "sharpness", "sharpness_drift", "exposure_drift",
+    "saturation_drift", "repetition", "last_repetition",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,16 @@ class Metric:
     of: Callable[[Looks, Floats, float], float]
 
 
-MOTION = Metric("motion", False, lambda looks, seconds, horizon_s: motion(looks))
-LAST_MOTION = Metric("motion in the last 5 s", False, last_motion)
+MOTION = Metric("motion", False, lambda looks, seconds, horizon_s: change_of(looks.motion))
+LAST_MOTION = Metric(
+    "motion in the last 5 s", False, lambda looks, seconds, horizon_s: last_change(looks.motion, seconds, horizon_s)
+)
+MOVING = Metric("visible motion", False, lambda looks, seconds, horizon_s: change_of(looks.moving))
+LAST_MOVING = Metric(
+    "visible motion in the last 5 s",
+    False,
+    lambda looks, seconds, horizon_s: last_change(looks.moving, seconds, horizon_s),
+)
 SHARPNESS = Metric("sharpness", False, lambda looks, seconds, horizon_s: float(looks.sharpness.mean()))
 SHARPNESS_DRIFT = Metric(
     "imaging drift (sharpness)",
@@ -46,6 +57,7 @@ SATURATION_DRIFT = Metric(
     "saturation drift", True, lambda looks, seconds, horizon_s: first_last_change(looks.saturation, seconds, horizon_s)
 )
 REPETITION = Metric("repetition", True, lambda looks, seconds, horizon_s: repetition(looks, seconds))
+LAST_REPETITION = Metric("repetition in the last 5 s", True, last_repetition)
 
 
 def metrics_named(names: tuple[str, ...]) -> dict[str, Metric]:

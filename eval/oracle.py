@@ -6,6 +6,7 @@ then the share of traits that agree. It can be wrong only where the oracle is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
@@ -51,6 +52,17 @@ class OracleEmbedder:
         """What each row [T, trait values] says, by trait; unsure ones are left out."""
         names = list(self._place)
         return [dict(names[index] for index in np.flatnonzero(np.nan_to_num(row) > 0)) for row in embeddings]
+
+    def characters_in(self, prompt: str) -> list[dict[str, Trait]]:
+        """The shape and the colour of each character that a prompt names: a colour, and the shape after it."""
+        found, colour = [], None
+        for word in re.findall(r"\w+", prompt.lower()):
+            if word in self.traits["colour"]:
+                colour = word
+            elif word in self.traits["shape"] and colour is not None:
+                found.append({"shape": word, "colour": colour})
+                colour = None
+        return found
 
     def _one(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
         row = np.zeros(len(self._place), np.float32)

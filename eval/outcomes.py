@@ -45,8 +45,14 @@ def outcomes(plan: Plan, all_measures: Iterable[Measures]) -> list[Outcome]:
         for name in measures.drift:
             found.append(Outcome(f"drift.{name}{at}", f"drift by {name}", True, horizon_s, _drift(name, number)))
             found.append(Outcome(f"seen.{name}{at}", f"subject seen by {name}", False, horizon_s, _seen(name, number)))
+            for part, label in (("opening", "likeness in the opening"), ("last", "likeness in the last 5 s")):
+                value = _part(name, number, part)
+                found.append(Outcome(f"{part}.{name}{at}", f"{label} by {name}", False, horizon_s, value))
         if measures.traits:
-            found.append(Outcome(f"traits_kept{at}", "all hidden traits kept", False, horizon_s, _kept(number), True))
+            found.append(Outcome(f"traits_kept{at}", "all traits kept", False, horizon_s, _kept(number), True))
+            known = _known_kept(number)
+            found.append(Outcome(f"known_traits_kept{at}", "known traits kept", False, horizon_s, known, True))
+            found.append(Outcome(f"as_named{at}", "shape and colour as named", False, horizon_s, _as_named(number)))
             found.append(Outcome(f"characters{at}", "distinct characters", True, horizon_s, _characters(number)))
         for name, metric in metrics_named(plan.metrics).items():
             value = _companion(name, number)
@@ -69,12 +75,24 @@ def _seen(embedder: str, number: int) -> Value:
     return lambda measures: measures.drift[embedder][number].last_coverage
 
 
+def _part(embedder: str, number: int, part: str) -> Value:
+    return lambda measures: getattr(measures.drift[embedder][number], part)
+
+
 def _kept(number: int) -> Value:
+    return lambda measures: float(measures.traits[number].all_kept)
+
+
+def _known_kept(number: int) -> Value:
     def value(measures: Measures) -> float | None:
-        kept = measures.traits[number].all_kept
+        kept = measures.traits[number].known_kept
         return None if kept is None else float(kept)
 
     return value
+
+
+def _as_named(number: int) -> Value:
+    return lambda measures: measures.traits[number].as_named
 
 
 def _characters(number: int) -> Value:

@@ -62,7 +62,7 @@ def write_report(run: Path, plan: Plan) -> Results:
     Raises:
         ValueError: if a take is missing: partial results are no results.
     """
-    takes = Takes(run, plan)
+    takes = Takes.read(run, plan)
     comparisons = compare_all(takes)
     results = summarise(takes, comparisons)
     embedder = next(iter(results.embedders))
@@ -70,7 +70,8 @@ def write_report(run: Path, plan: Plan) -> Results:
     contents = {
         "plan": plan, "results": results, "embedder": embedder, "after_cue_s": AFTER_CUE_S,
         "scenarios": [_scenario(takes, name, embedder, results) for name in plan.scenarios],
-        "guardrails": _guardrails(results), "noise_floor": _noise_floor(results), "facts": _conditions(plan, results),
+        "guardrails": _guardrails(results, plan), "noise_floor": _noise_floor(results),
+        "facts": _conditions(plan, results),
     }  # fmt: skip
     page = render("comparison.html.j2", contents)
     write_document(run / RESULTS, results)
@@ -269,17 +270,19 @@ def _told(story: Story) -> str:
     return f"{story.prompt}.{cues}{' ...' if len(story.cues) > 4 else ''}"
 
 
-def _guardrails(results: Results) -> Table:
+def _guardrails(results: Results, plan: Plan) -> Table:
+    """All at the longest horizon, and those of shorter ones that are broken."""
+    shown = [rail for rail in results.guardrails if rail.horizon_s == plan.seconds or rail.state == "broken"]
     tones = {"kept": "better", "broken": "worse"}
     rows: list[list[str | Toned]] = [
         [
-            rail.companion, rail.scenario, rail.arm, f"{rail.worse_by:+.4f}",
-            "-" if rail.at_most is None else f"{rail.at_most:+.4f}", f"{rail.margin:.4f}",
+            rail.companion, rail.scenario, rail.arm, rail.against or "", f"{rail.horizon_s:g} s",
+            f"{rail.worse_by:+.4f}", "-" if rail.at_most is None else f"{rail.at_most:+.4f}", f"{rail.margin:.4f}",
             Toned(rail.state, tones.get(rail.state, "")),
         ]
-        for rail in results.guardrails
+        for rail in shown
     ]  # fmt: skip
-    return Table(["guardrail", "scenario", "arm", "worse by", "at most", "margin", "state"], rows)
+    return Table(["guardrail", "scenario", "arm", "against", "horizon", "worse by", "at most", "margin", "state"], rows)
 
 
 def _noise_floor(results: Results) -> Table:

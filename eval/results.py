@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
+from eval.comparisons import Comparison
 from eval.drift import Drift, drift_at
+from eval.guardrails import Guarded, broken_in, guardrails
 from eval.measures import Measures, Noise
 from eval.outcomes import Outcome, outcomes
 from eval.plan import Cell, Plan
@@ -23,82 +25,7 @@ from eval.windows import DriftWindows
 from longlive_rag.documents import Versioned, read_document
 from longlive_rag.takes.record import TakeRecord, TakeRun, read_record
 
-State = Literal["kept", "broken", "unclear"]
 TIMINGS = ("load_seconds",)  # of a take's conditions: every process has its own
-
-
-@dataclass(frozen=True)
-class Guardrail:
-    """A companion that an arm may not worsen by more than a margin.
-
-    Attributes:
-        outcome: name of the companion, without the horizon.
-        margin: how much worse is still allowed.
-        share_of: the companion of whose mean in the baseline the margin is a share; None: it is in the outcome's unit.
-    """
-
-    outcome: str
-    margin: float
-    share_of: str | None = None
-
-
-GUARDRAILS = (
-    Guardrail("motion", 0.05, "motion"),
-    Guardrail("last_motion", 0.20, "last_motion"),
-    Guardrail("sharpness", 0.10, "sharpness"),
-    Guardrail("sharpness_drift", 0.10, "sharpness"),
-    Guardrail("exposure_drift", 0.02),
-    Guardrail("saturation_drift", 0.02),
-    Guardrail("repetition", 0.05),
-    Guardrail("adherence", 0.01),
-)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One arm against another, on one outcome, in one scenario.
-
-    Attributes:
-        scenario, outcome, label, horizon_s, arm, baseline: what is compared.
-        means: mean over prompts by arm name (the two), of the pairs that count.
-        paired: the comparison; None where no pair counts.
-        left_out: pairs of takes in which one side has no value; of drift, those that share no frame of a window.
-        confirmatory: whether it belongs to the tests fixed in advance.
-        p_holm: Holm's adjusted p over those; None for others.
-    """
-
-    scenario: str
-    outcome: str
-    label: str
-    lower_is_better: bool
-    horizon_s: float
-    arm: str
-    baseline: str
-    means: dict[str, float]
-    paired: Paired | None
-    left_out: int
-    confirmatory: bool
-    p_holm: float | None = None
-
-
-@dataclass(frozen=True)
-class Guarded:
-    """A companion of an arm at the longest horizon.
-
-    Attributes:
-        margin: how much worse is still allowed.
-        worse_by: mean paired difference; positive is worse.
-        at_most: its interval's worse end; None where it has none.
-        state: `broken`: the mean is beyond the margin; `kept`: the interval is within; `unclear`: neither.
-    """
-
-    scenario: str
-    arm: str
-    companion: str
-    margin: float
-    worse_by: float
-    at_most: float | None
-    state: State
 
 
 @dataclass(frozen=True)
@@ -149,22 +76,34 @@ class Results(Versioned):
 class Takes:
     """The measures of all takes of a run.
 
-    Raises:
-        ValueError: if a take is missing: partial results are no results.
+    Args:
+        run: its folder.
+        plan: what is compared.
+        measures: by the cell's name.
+        noise: hashes, by the cell's name.
     """
 
-    def __init__(self, run: Path, plan: Plan) -> None:
+    def __init__(self, run: Path, plan: Plan, measures: dict[str, Measures], noise: dict[str, str]) -> None:
+        self.run, self.plan, self.measures, self.noise = run, plan, measures, noise
+        self.outcomes = outcomes(plan, measures.values())
+        self._pairs: dict[tuple[str, str, str, int], tuple[Measures, Measures]] = {}
+
+    @classmethod
+    def read(cls, run: Path, plan: Plan) -> Takes:
+        """Of a run's folder.
+
+        Raises:
+            ValueError: if a take is missing: partial results are no results.
+        """
         missing = [cell for cell in plan.cells if not is_finished(run, cell)]
         if missing:
             raise ValueError(
                 f"{len(missing)} of {len(plan.cells)} takes are not finished (such as {missing[0].name}); "
-                "run the comparison again to go on"
+                "run the comparison again to resume it"
             )
-        self.run, self.plan = run, plan
-        self.measures = {cell.name: read_document(take_folder(run, cell) / MEASURES, Measures) for cell in plan.cells}
-        self.noise = {cell.name: read_document(take_folder(run, cell) / NOISE, Noise).sha256 for cell in plan.cells}
-        self.outcomes = outcomes(plan, self.measures.values())
-        self._pairs: dict[tuple[str, str, str, int], tuple[Measures, Measures]] = {}
+        measures = {cell.name: read_document(take_folder(run, cell) / MEASURES, Measures) for cell in plan.cells}
+        noise = {cell.name: read_document(take_folder(run, cell) / NOISE, Noise).sha256 for cell in plan.cells}
+        return cls(run, plan, measures, noise)
 
     def of(self, arm: str, story: str, seed: int) -> Measures:
         """Measures of one take."""
@@ -288,30 +227,6 @@ def noise_floor(takes: Takes) -> list[NoiseFloor]:
     return found
 
 
-def guardrails(takes: Takes, comparisons: Sequence[Comparison]) -> list[Guarded]:
-    """Companions of every arm against the baseline, at the longest horizon."""
-    last_s = takes.plan.horizons_s[-1]
-    found: list[Guarded] = []
-    comparisons = [c for c in comparisons if c.baseline == takes.plan.arms[0].name]
-    of_pair = {(c.scenario, c.arm, c.outcome): c for c in comparisons}
-    for rail in GUARDRAILS:
-        for c in comparisons:
-            if c.outcome != f"{rail.outcome}@{last_s:g}" or c.paired is None:
-                continue
-            whole = 1.0
-            if rail.share_of is not None:
-                whole = abs(of_pair[c.scenario, c.arm, f"{rail.share_of}@{last_s:g}"].means[c.baseline])
-            margin = rail.margin * whole
-            sign = 1 if c.lower_is_better else -1
-            worse = sign * c.paired.mean
-            ends = [end for end in (c.paired.low, c.paired.high) if end is not None]
-            worst = max((sign * end for end in ends), default=None)
-            within = worst is not None and worst <= margin
-            state: State = "broken" if worse > margin else "kept" if within else "unclear"
-            found.append(Guarded(c.scenario, c.arm, c.label, margin, worse, worst, state))
-    return found
-
-
 def same_noise(takes: Takes) -> dict[str, list[str]]:
     """By arm: takes whose noise was not the baseline's of the same prompt and seed."""
     plan = takes.plan
@@ -327,8 +242,12 @@ def same_noise(takes: Takes) -> dict[str, list[str]]:
     }
 
 
-def verdict(comparison: Comparison, exploratory: bool = False) -> str:
-    """One sentence about a confirmatory test (of drift), with its interval, that says what was seen, for or against."""
+def verdict(comparison: Comparison, exploratory: bool = False, guarded: Sequence[Guarded] = ()) -> str:
+    """One sentence about a confirmatory test (of drift), with its interval, that says what was seen, for or against.
+
+    Args:
+        guarded: guardrails; a broken one withholds the claim.
+    """
     c, p = comparison, comparison.paired
     where = f"On {c.scenario} at {c.horizon_s:g} s"
     if p is None:
@@ -344,6 +263,12 @@ def verdict(comparison: Comparison, exploratory: bool = False) -> str:
     if exploratory:
         return f"{where}, {c.arm} against {c.baseline}: {seen}; nothing is claimed, the comparison is exploratory."
     clear, borne_out = p.low > 0 or p.high < 0, c.p_holm <= LEVEL
+    broken = broken_in(c, guarded)
+    if clear and borne_out and p.mean < 0 and broken:
+        named = ", ".join(f"{g.companion} ({g.worse_by:+.3g}, {g.margin:.3g} allowed)" for g in broken)
+        return (
+            f"{where}, {c.arm} drifts less than {c.baseline}, but nothing is claimed: it is worse in {named} ({seen})."
+        )
     if clear and borne_out:
         how = "drifts less than" if p.mean < 0 else "drifts MORE than"
         return f"{where}, {c.arm} {how} {c.baseline} ({seen})."
@@ -384,9 +309,7 @@ def warnings(results: Results) -> list[str]:
         notes.append(f"Not all takes were made under the same conditions: {name} is {found}.")
     broken = sorted({f"{g.arm} ({g.companion})" for g in results.guardrails if g.state == "broken"})
     if broken:
-        notes.append(
-            f"Guardrails broken: {', '.join(broken)}. Less drift is no merit where the video is less of a video."
-        )
+        notes.append(f"Guardrails broken: {', '.join(broken)}. What is worse so is claimed to be nothing better.")
     return notes
 
 
@@ -402,12 +325,13 @@ def summarise(takes: Takes, comparisons: Sequence[Comparison]) -> Results:
     prompts = {name: sum(story.scenario == name for story in plan.stories) for name in plan.scenarios}
     first = takes.record(plan.cells[0])
     embedders = takes.measures[plan.cells[0].name].embedders
+    guarded = guardrails(comparisons, next(iter(embedders)))
     results = Results(
         takes=len(plan.cells),
         prompts=prompts,
-        verdicts=[verdict(c, plan.exploratory) for c in confirmatory if c.horizon_s == plan.horizons_s[-1]],
+        verdicts=[verdict(c, plan.exploratory, guarded) for c in reversed(confirmatory)],
         comparisons=list(comparisons),
-        guardrails=guardrails(takes, comparisons),
+        guardrails=guarded,
         noise_floor=noise_floor(takes),
         detectable_effect={name: detectable_effect(count, plan.tests) for name, count in prompts.items()},
         other_noise=same_noise(takes),

@@ -21,7 +21,7 @@ EXACT_SIGN_FLIPS_UP_TO = 14  # prompts: 2**14 sign patterns are all looked at
 CONFIDENCE = 0.95
 LEVEL = 1 - CONFIDENCE
 LEAST_FOR_INTERVAL = 6  # prompts; below, no sign flips reach 5 %
-TIE = 1e-12  # relative; differences below are rounding
+TIE = 1e-9  # relative; what differs by less is equal, but for rounding
 POWER = 0.80
 _NORMAL = NormalDist()
 _CHUNK = 1_000  # resamples at a time, to bound memory
@@ -120,7 +120,7 @@ def _studentized(values: Floats, resamples: int, seed: int) -> Floats:
     for start in range(0, resamples, _CHUNK):
         drawn = values[rng.integers(0, n, (min(_CHUNK, resamples - start), n))]
         errors = drawn.std(axis=1, ddof=1) / np.sqrt(n)
-        spread = errors > TIE * np.ptp(values)
+        spread = errors > TIE * np.abs(values).max()
         found.append((drawn.mean(axis=1) - values.mean())[spread] / errors[spread])
     return np.concatenate(found)
 

@@ -18,20 +18,27 @@ LEAST_SEEN_S = 0.5  # a character that is seen for less is a misreading
 
 @dataclass(frozen=True)
 class KeptTraits:
-    """Hidden traits before a horizon, beside those of the opening.
+    """Traits before a horizon, beside those of the opening.
+
+    A trait counts as seen in a window if it is read surely in at least `LEAST_SEEN_S` of its frames.
 
     Attributes:
         horizon_s: seconds of the take.
-        known: how many hidden traits the opening shows.
+        known: how many traits the opening shows.
         kept: how many of them the last 5 s show with the same value; a character that is gone has lost them.
-        all_kept: whether all are; None where the opening shows none.
+        all_kept: whether all traits are seen in the opening, and kept: what nobody sees counts as lost.
+        known_kept: whether those are kept that the opening shows; None where it shows none.
+        as_named: share of the last 5 s in which a character is seen that has the shape and the colour that the prompt
+            names; None where no prompt names any.
         opening, last: the values, by trait.
     """
 
     horizon_s: float
     known: int
     kept: int
-    all_kept: bool | None
+    all_kept: bool
+    known_kept: bool | None
+    as_named: float | None
     opening: dict[str, Trait]
     last: dict[str, Trait]
 
@@ -40,21 +47,33 @@ def kept_traits(
     readings: Sequence[Mapping[str, Trait]],
     seconds: Floats,
     horizon_s: float,
-    hidden: Collection[str],
+    traits: Collection[str],
     windows: DriftWindows | None = None,
+    named: Sequence[Sequence[Mapping[str, Trait]]] = (),
 ) -> KeptTraits:
-    """Compare the most frequent value of each hidden trait in seconds 1 to 5 and in the last 5 s before the horizon.
+    """Compare the most frequent value of each trait in seconds 1 to 5 and in the last 5 s before the horizon.
 
     Args:
         readings: one a frame, trait to value; unsure ones left out.
         seconds: [T].
-        hidden: the traits that no prompt names.
+        traits: those that are to be kept: hidden ones, and those that a prompt names.
+        named: for each frame, what the prompt in force says of the characters that it names; empty: no prompt is known.
     """
     windows = windows or DriftWindows()
-    opening = _most_frequent(readings, within(seconds, windows.opening), hidden)
-    last = _most_frequent(readings, within(seconds, windows.last(horizon_s)), hidden)
+    opening = _most_frequent(readings, seconds, windows.opening, traits)
+    last = _most_frequent(readings, seconds, windows.last(horizon_s), traits)
     kept = sum(last.get(trait) == value for trait, value in opening.items())
-    return KeptTraits(horizon_s, len(opening), kept, kept == len(opening) if opening else None, opening, last)
+    known_kept = kept == len(opening) if opening else None
+    as_named = _as_named(readings, named, within(seconds, windows.last(horizon_s)))
+    return KeptTraits(horizon_s, len(opening), kept, kept == len(traits), known_kept, as_named, opening, last)
+
+
+def _as_named(
+    readings: Sequence[Mapping[str, Trait]], named: Sequence[Sequence[Mapping[str, Trait]]], counts: NDArray[np.bool_]
+) -> float | None:
+    asked = [place for place in map(int, np.flatnonzero(counts)) if named and named[place]]
+    right = [any(one.items() <= readings[place].items() for one in named[place]) for place in asked]
+    return float(np.mean(right)) if right else None
 
 
 def distinct_characters(
@@ -72,13 +91,17 @@ def distinct_characters(
 
 
 def _most_frequent(
-    readings: Sequence[Mapping[str, Trait]], counts: NDArray[np.bool_], traits: Collection[str]
+    readings: Sequence[Mapping[str, Trait]], seconds: Floats, window: tuple[float, float], traits: Collection[str]
 ) -> dict[str, Trait]:
+    """By trait; none where it is seen too rarely, or two values equally often."""
+    counts = within(seconds, window)
+    least = LEAST_SEEN_S * counts.sum() / (window[1] - window[0])
     found = {}
     for trait in traits:
         values = Counter(
             reading[trait] for reading, counted in zip(readings, counts, strict=True) if counted and trait in reading
         )
-        if values:
-            found[trait] = values.most_common(1)[0][0]
+        (first, count), *others = [*values.most_common(2), (None, 0)]
+        if first is not None and count >= least and others[0][1] < count:
+            found[trait] = first
     return found

@@ -131,7 +131,7 @@ def test_a_loop_of_any_length_repeats(fps, period):
     frames = 20 * fps
     thumbnails = np.resize(rng.random((period, 12)), (frames, 12)).astype(np.float32)
     zeros = np.zeros(frames)
-    share = repetition(Looks(zeros, zeros, zeros, zeros, thumbnails), np.arange(frames) / fps)
+    share = repetition(Looks(zeros, zeros, zeros, zeros, zeros, thumbnails), np.arange(frames) / fps)
     first_round_s = -(-period // fps)  # seconds that begin within it, and show something new
     assert share == pytest.approx((20 - first_round_s) / 18)  # of seconds 2 to 20
 

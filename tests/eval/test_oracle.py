@@ -66,13 +66,17 @@ def test_a_character_that_comes_back_as_another(oracle):
     rows = oracle.embed(np.stack(frames))
     drift = drift_at(cosine_to_reference(rows, seconds), seconds, 30)
     assert drift.value == pytest.approx(1 / 4, abs=1e-6)
-    kept = kept_traits(oracle.trait_values(rows), seconds, 30, oracle.hidden)
-    assert (kept.known, kept.kept, kept.all_kept) == (2, 1, False)
+    named = [oracle.characters_in("the blue square meets a red circle")] * len(seconds)
+    kept = kept_traits(oracle.trait_values(rows), seconds, 30, oracle.hidden, named=named)
+    assert (kept.known, kept.kept, kept.all_kept, kept.known_kept) == (2, 1, False, False)
+    assert kept.as_named == 1.0
+    others = [oracle.characters_in("a blue square, and no circle")] * len(seconds)
+    assert kept_traits(oracle.trait_values(rows), seconds, 30, oracle.hidden, named=others).as_named == 0.0
     assert (kept.opening, kept.last) == ({"hat": "tall", "bag": "bag"}, {"hat": "none", "bag": "bag"})
     gone = kept_traits(oracle.trait_values(rows), seconds, 20, oracle.hidden)
     assert (gone.known, gone.kept, gone.all_kept) == (2, 0, False)
     unknown = kept_traits([{} for _ in seconds], seconds, 30, oracle.hidden)
-    assert unknown.all_kept is None
+    assert (unknown.all_kept, unknown.known_kept, unknown.as_named) == (False, None, None)
 
 
 def test_distinct_characters(oracle):

@@ -94,7 +94,9 @@ def test_a_rare_event_has_no_interval_of_width_zero():
     assert paired(np.zeros(32), seeds_of_shares=2).low == low
 
 
-@pytest.mark.parametrize(("case", "prompts"), [("normal", 16), ("exponential", 32), ("heavy tails", 16), ("kept, 10 to 40 %", 32)])
+@pytest.mark.parametrize(
+    ("case", "prompts"), [("normal", 16), ("exponential", 32), ("heavy tails", 16), ("kept, 10 to 40 %", 32)]
+)
 def test_intervals_cover_what_they_say(case, prompts):
     """A short run of `python -m tests.eval.coverage`."""
     covered, _ = coverage(case, prompts, runs=400, resamples=500)
