@@ -6,14 +6,16 @@ import io
 import json
 import struct
 import zlib
+from pathlib import Path
 
 import pytest
 from PIL import Image
 from starlette.websockets import WebSocketDisconnect
 from windows import HOST, PROMPT, Window
 
+from backbone.errors import FieldError
 from longlive_rag.cli.studio import studio as command
-from longlive_rag.studio import security, serving
+from longlive_rag.studio import orders, schema, security, serving
 
 READING = ("/api/studio", "/api/takes", "/api/takes/x", "/api/takes/x/segments/0-0.mp4", "/api/takes/x/frame/0.jpg")
 DOING = ("/api/takes", "/api/takes/x/commands", "/api/takes/x/export", "/api/uploads", "/api/backbones/x/words")
@@ -119,6 +121,29 @@ def test_5_takes_are_ids_and_links_lead_nowhere(studio, client, window, tmp_path
     assert window.get(f"/api/takes/{take}/frame/0.jpg").status_code in (404, 422, 500)
     for path in ("/../pyproject.toml", "/..%2f..%2fserver.py", "/assets/..%2f..%2fserver.py", "/%2e%2e/server.py"):
         assert client.get(path).status_code in (404, 405)
+
+
+def test_5_no_path_is_said(studio, client, window, monkeypatch, pipeline_folder):
+    take = window.begin(1.0)
+    window.ended(take)
+    folder = studio.takes.folder(take)
+    for path in (folder, folder / "video.mp4", pipeline_folder, studio.temporary / "x.png", "/opt/some/where.json"):
+        for event in (schema.NoteEvent, schema.ErrorEvent):
+            studio.hub.say(event(take=None, message=f"the file {path}: is damaged, or '{path}' isn't"))
+            said = window.until(event.model_fields["type"].default)["message"]
+            assert "/" not in said.replace(f"{folder.name}/", "")
+            assert Path(path).name in said
+    sentence = "cues/pins at 2/3 of https://example.org/a/b, and/or"
+    assert studio.said(sentence) == sentence
+
+    def refuse(*_):
+        raise FieldError("cues", str(folder), f"it must be elsewhere than {folder}")
+
+    monkeypatch.setattr(orders, "new_order", refuse)
+    answer = window.post("/api/takes", prompt=PROMPT, seconds=2.0)
+    assert answer.status_code == 422
+    assert str(studio.root.parent) not in answer.text
+    assert answer.json()["error"]["fields"][0]["value"] == folder.name
 
 
 def png(width: int, height: int) -> bytes:
