@@ -433,11 +433,12 @@ class Studio:
 # ---- the app ----
 
 
-def build_app(studio: Studio, port: int) -> Guard:
+def build_app(studio: Studio, port: int, hosts: tuple[str, ...], scheme: str = "http") -> Guard:
     """The server's application, behind its guard.
 
     Args:
         port: that it is served at.
+        hosts, scheme: what browsers may call it, and what it speaks; see `Guard`.
     """
 
     @asynccontextmanager
@@ -459,7 +460,7 @@ def build_app(studio: Studio, port: int) -> Guard:
         app.mount("/", StaticFiles(directory=PAGE, html=True, follow_symlink=False))
     else:
         app.add_api_route("/", lambda: HTMLResponse(NO_PAGE), response_class=HTMLResponse)
-    return Guard(app, studio.sessions, port)
+    return Guard(app, studio.sessions, port, hosts, scheme)
 
 
 def _add_reading(app: FastAPI, studio: Studio) -> None:
