@@ -9,18 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from longlive_rag.media.video import safe_frames
+from longlive_rag.media.video import whole_frames
 from longlive_rag.presets.geometry import read_geometry
 from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.policy import pick_policy
 from longlive_rag.studio import schema
 from longlive_rag.studio.segments import DiskFilm, Film
 from longlive_rag.takes.branch import backbone_of
-from longlive_rag.takes.folder import CHECKPOINTS, LATENTS, RECORD, VIDEO
+from longlive_rag.takes.folder import CHECKPOINTS, LATENTS, NEWEST, RECORD, VIDEO
 from longlive_rag.takes.library import Library, LibraryTake, frames_like, search_words
 from longlive_rag.takes.record import TakeRecord, plain, read_record
 from longlive_rag.takes.remember import find_remembered
 from longlive_rag.timeline import Timeline
+from retrieval.files import check_plain
 from retrieval.lock import is_being_written
 from retrieval.selection import Selection
 from retrieval.store import LatentStore, block_numbers
@@ -151,11 +152,13 @@ class Takes:
             if kept is not None and kept.stamp == stamp:
                 known: DiskFilm = kept.value
                 return known
-            timeline, frames = timeline_of(record), None
+            timeline, frames, newest, known_stamps = timeline_of(record), None, None, ()
             if record.status == "running":
-                frames = _whole_blocks(timeline, safe_frames(video))
-            grown = kept is not None and kept.stamp[2] == stamp[2] and record.status == "running"
-            film = DiskFilm(video, timeline, frames, kept.value.stamps if kept is not None and grown else ())
+                asked = replace(timeline, pixel_frames=record.request.pixel_frames)
+                frames, newest = _whole_blocks(asked, whole_frames(video)), _newest_of(video.parent)
+                if kept is not None and kept.stamp[2] == stamp[2]:  # it has grown
+                    known_stamps = kept.value.stamps
+            film = DiskFilm(video, timeline, frames, known_stamps, newest)
             self._films[take] = Kept(stamp, film)
             return film
 
@@ -259,6 +262,13 @@ def timeline_of(record: TakeRecord) -> Timeline:
     """Blocks and frames at a take's rate, of any length."""
     factor = record.video.temporal_factor or backbone_of(record, Path(record.run.folder)).temporal_factor
     return Timeline(ENDLESS, record.video.fps, record.request.context.frames_per_block, factor)
+
+
+def _newest_of(folder: Path) -> bytes | None:
+    """The block that was made last, of a take that a studio made when it was killed."""
+    path = folder / NEWEST
+    check_plain(path)
+    return path.read_bytes() if path.is_file() else None
 
 
 def _whole_blocks(timeline: Timeline, frames: int) -> int:

@@ -293,9 +293,8 @@ class Room:
         record = writer.snapshot()
         policy = record.rights.license_policy if record.rights else "any"
         self._loaded = ((record.run.folder, record.run.dtype, policy), job.pipe)
-        take, film = self._takes.id_of(order.folder), LiveFilm(timeline)
-        if writer.blocks_shown:
-            film = LiveFilm(timeline, self._takes.film(take), writer.blocks_shown)
+        take, kept = self._takes.id_of(order.folder), writer.blocks_shown
+        film = LiveFilm(timeline, self._takes.film(take) if kept else None, kept, order.folder)
         writer.on_packet = film.on_packet
         stretch = Stretch(take, order, job, film)
         for selection in writer.selections:

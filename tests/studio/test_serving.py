@@ -3,68 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import signal
-import ssl
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from socket import gethostname
 
 import httpx
 import numpy as np
 import pytest
-from websockets.sync.client import connect
 from windows import PROMPT
 
 from longlive_rag.studio.schema import json_schema
 from longlive_rag.takes.record import read_record
 from retrieval.store import LatentStore
-
-ADDRESS = re.compile(r"(https?)://(\S+):(\d+)/#(\S+)")
-
-
-class Served:
-    """`longlive-rag studio` in a process of its own."""
-
-    def __init__(self, takes: Path, backbone: Path, *options: object, trusted: Path | None = None) -> None:
-        command = [sys.executable, "-m", "longlive_rag", "studio", "--takes", str(takes), "--backbone", str(backbone)]
-        self.process = subprocess.Popen(
-            [*command, "--port", "0", "--no-browser", *map(str, options)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ,
-        )
-        assert self.process.stdout is not None
-        found = ADDRESS.search(self.process.stdout.readline())
-        assert found, self.process.communicate()
-        self.scheme, self.name, self.port, token = found.groups()
-        self.url = f"{self.scheme}://127.0.0.1:{self.port}"
-        self.trust = ssl.create_default_context(cafile=trusted) if trusted else None
-        self.client = httpx.Client(base_url=self.url, timeout=120, verify=self.trust or True)
-        for _ in range(100):
-            try:
-                self.secret = self.client.post("/api/session", json={"token": token}).json()["secret"]
-                break
-            except httpx.ConnectError:
-                time.sleep(0.1)
-        self.client.headers["Authorization"] = f"Bearer {self.secret}"
-
-    @contextmanager
-    def events(self):
-        with connect(f"{self.url.replace('http', 'ws')}/api/events", ssl=self.trust, origin=self.url) as socket:
-            socket.send(json.dumps({"secret": self.secret}))
-            yield socket
-
-    def end(self, number: int) -> int:
-        self.client.close()
-        self.process.send_signal(number)
-        self.said = self.process.communicate(timeout=60)[1]
-        return self.process.returncode
+from tests.served import Served
 
 
 @pytest.mark.slow
