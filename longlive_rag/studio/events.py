@@ -25,12 +25,14 @@ class Window:
     Attributes:
         secret: of its session.
         watches: the take that it shows; None where it hasn't said.
-        events: those that it has not been sent yet, as JSON; None ends it.
+        events: those that it has not been sent yet, as JSON.
+        let_go: set when it doesn't keep up.
     """
 
     secret: str
     watches: str | None = None
-    events: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(MAX_WAITING))
+    events: asyncio.Queue[str] = field(default_factory=lambda: asyncio.Queue(MAX_WAITING))
+    let_go: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Hub:
@@ -76,8 +78,7 @@ class Hub:
         for window in list(self._windows):
             if window.events.full():
                 self._windows.discard(window)
-                window.events.get_nowait()
-                window.events.put_nowait(None)
+                window.let_go.set()
             else:
                 window.events.put_nowait(event)
 

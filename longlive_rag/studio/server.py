@@ -59,6 +59,7 @@ PAGE = Path(__file__).parent / "page"
 NO_PAGE = "<!doctype html><title>longlive-rag studio</title><p>The page is not built; see docs/studio.md.</p>"
 SCAN_SECONDS = 2.0
 HELLO_SECONDS = 10.0
+CLOSE_SECONDS = 5.0
 MAX_PIXELS = 50_000_000
 MAX_UPLOADS = 64
 MAX_EVENT_BYTES = 16 * 1024
@@ -153,7 +154,7 @@ class Studio:
             ]
             timeline, others = timeline_of(record), other_frames(record, None)
             memory = [memory_of(each, timeline, others, self.takes) for each in self.takes.selections(take)]
-        steering = record.request.memory.steering
+        steering, preset = record.request.memory.steering, self.presets.get(facts.backbone)
         name, parent = self._shell_name(take), record.branched_from and Path(record.branched_from.take).name
         return schema.TakeDetail(
             **facts.model_dump(),
@@ -168,10 +169,8 @@ class Studio:
             memory=memory,
             admitted=admitted,
             history=history_of(record),
-            command=orders.command_of(
-                record, name, f"{self.root.name}/{parent}" if parent else None, self.presets.get(facts.backbone)
-            ),
-            python=orders.python_of(record, name),
+            command=orders.command_of(record, name, f"{self.root.name}/{parent}" if parent else None, preset),
+            python=orders.python_of(record, name, preset),
         )
 
     def film(self, take: str) -> DiskFilm | LiveFilm:
@@ -630,18 +629,17 @@ async def _events(studio: Studio, socket: WebSocket) -> None:
     studio.director.joined(secret)
     live = studio.room.current
     window.events.put_nowait(schema.Hello(live=live.id if live else None).model_dump_json())
-    sending = asyncio.create_task(_send(socket, window.events))
+    work = [_send(socket, window.events), _listen(studio, window, socket), window.let_go.wait()]
+    tasks = [asyncio.create_task(each) for each in work]
     try:
-        while True:
-            text = await socket.receive_text()
-            if len(text) <= MAX_EVENT_BYTES:
-                await _hear(studio, window, text)
-    except (WebSocketDisconnect, RuntimeError):
-        pass
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        sending.cancel()
+        for task in tasks:
+            task.cancel()
         studio.hub.leave(window)
         studio.director.left(secret)
+    with suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
+        await asyncio.wait_for(socket.close(1013), CLOSE_SECONDS)
 
 
 async def _secret_of(socket: WebSocket) -> str | None:
@@ -651,11 +649,18 @@ async def _secret_of(socket: WebSocket) -> str | None:
     return None
 
 
-async def _send(socket: WebSocket, events: asyncio.Queue[str | None]) -> None:
+async def _send(socket: WebSocket, events: asyncio.Queue[str]) -> None:
     with suppress(WebSocketDisconnect, RuntimeError):
-        while (event := await events.get()) is not None:
-            await socket.send_text(event)
-        await socket.close(1013)
+        while True:
+            await socket.send_text(await events.get())
+
+
+async def _listen(studio: Studio, window: Window, socket: WebSocket) -> None:
+    with suppress(WebSocketDisconnect, RuntimeError, KeyError):
+        while True:
+            text = await socket.receive_text()
+            if len(text) <= MAX_EVENT_BYTES:
+                await _hear(studio, window, text)
 
 
 async def _hear(studio: Studio, window: Window, text: str) -> None:
