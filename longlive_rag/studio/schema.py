@@ -297,7 +297,7 @@ class NewTakeMessage(Message):
     """A take to be begun."""
 
     prompt: Words
-    seconds: float
+    seconds: Second
     seed: int = 0
     backbone: str | None = None
     memory: bool | None = None
@@ -347,7 +347,7 @@ class BranchAt(Message):
 
 class Extend(Message):
     do: Literal["extend"]
-    seconds: float
+    seconds: Second
     prompt: Words | None = None
 
 
