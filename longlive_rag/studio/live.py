@@ -83,7 +83,6 @@ class Stretch:
         self.timeline = job.pipe.timeline(job.request)
         self.first_block = job.writer.blocks  # that is new
         self.blocks = film.kept  # that can be fetched
-        self.memory: dict[int, schema.BlockMemory] = {}
         self.entered: list[int] = []
         self.stopped = False
         self.unknown: list[str] = []
@@ -297,8 +296,6 @@ class Room:
         film = LiveFilm(timeline, self._takes.film(take) if kept else None, kept, order.folder)
         writer.on_packet = film.on_packet
         stretch = Stretch(take, order, job, film)
-        for selection in writer.selections:
-            stretch.memory[selection.block] = memory_of(selection, timeline, stretch.others, self._takes)
         stretch.unknown = [word for words in record.run.unknown_words.values() for word in words]
         return stretch
 
@@ -347,8 +344,6 @@ class Room:
     def _say_block(self, stretch: Stretch, block: Block) -> None:
         found = selection_of(block.selections, 0)
         memory = memory_of(found, stretch.timeline, stretch.others, self._takes) if found is not None else None
-        if memory is not None:
-            stretch.memory[block.index] = memory
         entered = list(block.entered[0]) if block.entered is not None else []
         stretch.entered += entered
         stretch.blocks = max(stretch.blocks, block.index + 1)

@@ -138,7 +138,7 @@ class Studio:
         facts = self.facts(take)
         if live is not None:
             record = live.record.model_copy(update={"request": live.live.asked})
-            cues, memory = live.cues(), [live.memory[block] for block in sorted(live.memory)]
+            cues, timeline, others, selections = live.cues(), live.timeline, live.others, live.job.writer.selections
             film: DiskFilm | LiveFilm | None = live.film
             admitted = live.admitted()
         else:
@@ -153,7 +153,7 @@ class Studio:
                 for cue in record.cues
             ]
             timeline, others = timeline_of(record), other_frames(record, None)
-            memory = [memory_of(each, timeline, others, self.takes) for each in self.takes.selections(take)]
+            selections = tuple(self.takes.selections(take))
         steering, preset = record.request.memory.steering, self.presets.get(facts.backbone)
         name, parent = self._shell_name(take), record.branched_from and Path(record.branched_from.take).name
         return schema.TakeDetail(
@@ -166,7 +166,7 @@ class Studio:
                 for each in steering
             ],
             segments=segments_of(take, film, facts.blocks) if film is not None else [],
-            memory=memory,
+            memory=[memory_of(each, timeline, others, self.takes) for each in selections],
             admitted=admitted,
             history=history_of(record),
             command=orders.command_of(record, name, f"{self.root.name}/{parent}" if parent else None, preset),
