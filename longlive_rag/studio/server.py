@@ -58,6 +58,7 @@ from longlive_rag.version import __version__
 PAGE = Path(__file__).parent / "page"
 NO_PAGE = "<!doctype html><title>longlive-rag studio</title><p>The page is not built; see docs/studio.md.</p>"
 SCAN_SECONDS = 2.0
+GONE = "there is no such take (any more)"
 HELLO_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 MAX_PIXELS = 50_000_000
@@ -592,7 +593,8 @@ def _add_errors(app: FastAPI, studio: Studio) -> None:
         return answer(422, fields[0]["message"] if fields else "this is not understood", fields)
 
     constant: dict[type[Exception], tuple[int, str]] = {
-        UnknownTakeError: (404, "there is no such take (any more)"),
+        UnknownTakeError: (404, GONE),
+        FileNotFoundError: (404, GONE),  # it was deleted meanwhile
         NotLiveError: (409, "this take is not being made now"),
         DirectedElsewhereError: (
             409,

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -168,14 +169,25 @@ def test_a_window_that_does_not_read_is_let_go(studio, monkeypatch):
     with served(studio) as place:
         secrets = [studio.sessions.begin(studio.sessions.token) for _ in range(2)]
         plain = {"compression": None, "ping_interval": None}
-        reading, slow = (connect(f"ws://{place}/api/events", max_queue=limit, **plain) for limit in (None, 1))
-        with reading:
-            for socket, secret in zip((reading, slow), secrets, strict=True):
-                socket.send(schema.Secret(secret=secret).model_dump_json())
-                assert "hello" in socket.recv(60)
+        socket = partial(connect, f"ws://{place}/api/events", **plain)
+        with socket(max_queue=None) as reading, socket(max_queue=1) as slow:
+            for window, secret in zip((reading, slow), secrets, strict=True):
+                window.send(schema.Secret(secret=secret).model_dump_json())
+                assert "hello" in window.recv(60)
             for number in range(1500):
                 studio.hub.say(schema.NoteEvent(take=None, message=f"{number} {'x' * 10_000}"))
                 assert f'"{number} ' in reading.recv(60)
             assert [window.secret for window in studio.hub._windows] == [secrets[0]]
             assert list(studio.director._windows) == [secrets[0]]
             slow.socket.close()
+
+
+def test_a_video_that_is_gone_is_a_take_that_is_gone(studio, window):
+    take = made(window)
+    detail = window.get(f"/api/takes/{take}").json()
+    (studio.takes.folder(take) / "video.mp4").unlink()
+    for path in (detail["segments"][0]["url"], f"/api/takes/{take}/frame/3.jpg"):
+        assert window.get(path).status_code == 404
+    for answer in (window.get(f"/api/takes/{take}/drift"), window.post(f"/api/takes/{take}/export", what="video")):
+        assert answer.status_code in (404, 422)
+    made(window)
