@@ -213,6 +213,7 @@ def test_a_take_that_is_deleted_on_disk_is_gone(studio, window):
 def test_one_directs_and_others_watch(studio, client, window):
     studio.room.set_pace(2)
     take = window.begin(9.0)
+    window.block(0)  # one that is stopped before it leaves nothing
     with Window(client, studio.sessions.token) as other:
         refused = other.do(take, do="stop")
         assert refused.status_code == 409

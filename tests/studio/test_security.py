@@ -257,6 +257,7 @@ def test_8_installed_backbones_only(studio, window, name):
 def test_9_one_director_and_the_policy_in_force(studio, client, window, monkeypatch):
     studio.room.set_pace(1)
     take = window.begin(9.0)
+    window.block(0)
     with Window(client, studio.sessions.token) as other:
         for command_ in ({"do": "stop"}, {"do": "direct", "prompt": PROMPT}, {"do": "undo_to", "block": 1}):
             assert other.do(take, **command_).status_code == 409
