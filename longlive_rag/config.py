@@ -426,7 +426,7 @@ class TakeRequest:
 
 def check_seconds(seconds: float, fps: int) -> None:
     """Raise FieldError unless a take of `seconds` at `fps` has at least one frame and is within a day."""
-    if not math.isfinite(seconds) or round(seconds * fps) < 1 or seconds > MAX_SECONDS:
+    if not 0 <= seconds <= MAX_SECONDS or round(seconds * fps) < 1:
         raise FieldError("seconds", seconds, f"it must be from {1 / fps:g} (one frame) to {MAX_SECONDS} (a day)")
 
 

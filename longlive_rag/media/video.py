@@ -381,17 +381,26 @@ def safe_frames(path: Path) -> int:
 
     0 if the file can't be read at all.
     """
+    whole, closed = _whole_frames(path)
+    return whole if closed else max(0, whole - KEEP_MARGIN)
+
+
+def whole_frames(path: Path) -> int:
+    """Frames at the start of a file that can be shown, though its writer may have died; 0 if it can't be read."""
+    return _whole_frames(path)[0]
+
+
+def _whole_frames(path: Path) -> tuple[int, bool]:
+    """How many there are, and whether the file was closed."""
     try:
         size = path.stat().st_size
         with open_video(path) as container:
             closed = container.streams.video[0].frames > 0  # fragments are counted nowhere
             packets = [packet for packet in container.demux(video=0) if packet.size]
     except (OSError, ValueError):  # PyAV's errors are of these kinds
-        return 0
-    whole = sum(
-        1 for _ in takewhile(lambda packet: packet.pos is not None and packet.pos + packet.size <= size, packets)
-    )
-    return whole if closed else max(0, whole - KEEP_MARGIN)
+        return 0, True
+    inside = takewhile(lambda packet: packet.pos is not None and packet.pos + packet.size <= size, packets)
+    return sum(1 for _ in inside), closed
 
 
 def read_frames(path: str | os.PathLike[str], start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:

@@ -11,23 +11,25 @@ from typing import Any
 
 from longlive_rag.config import MemoryConfig
 from longlive_rag.generation.cues import directed_at
-from longlive_rag.media.video import safe_frames
+from longlive_rag.media.video import whole_frames
 from longlive_rag.presets.geometry import read_geometry
 from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.policy import pick_policy
 from longlive_rag.studio import schema
 from longlive_rag.studio.segments import DiskFilm, Film
 from longlive_rag.takes.branch import backbone_of
-from longlive_rag.takes.folder import CHECKPOINTS, LATENTS, RECORD, VIDEO
-from longlive_rag.takes.library import Library, LibraryTake, search_words
+from longlive_rag.takes.folder import CHECKPOINTS, LATENTS, NEWEST, RECORD, VIDEO
+from longlive_rag.takes.library import Library, LibraryTake, frames_like, search_words
 from longlive_rag.takes.record import TakeRecord, plain, read_record
 from longlive_rag.takes.remember import find_remembered
 from longlive_rag.timeline import Timeline
+from retrieval.files import check_plain
 from retrieval.lock import is_being_written
 from retrieval.selection import Selection
 from retrieval.store import LatentStore, block_numbers
 
 FOUND_AT_MOST = 200
+LIKE_AT_MOST = 50
 ENDLESS = 10**9  # frames; of a timeline that no take fills
 
 
@@ -63,6 +65,7 @@ class Takes:
         self._folders: dict[str, Path] = {}
         self._records: dict[str, Kept] = {}
         self._films: dict[str, Kept] = {}
+        self._opening: dict[str, threading.Lock] = {}  # by take: one thread at a time gives stamps to its blocks
 
     def scan(self) -> dict[str, tuple[int, ...]]:
         """All takes that are there, and the stamps of their records."""
@@ -144,28 +147,33 @@ class Takes:
             UnknownTakeError: if it isn't there any more.
             ValueError, OSError: if it has no video, or one that can't be read.
         """
-        record, video = self.record(take), self.folder(take) / VIDEO
-        stamp = (*stamp_of(video), record.status == "running")
-        with self._lock:
+        with self._opening_of(take):
+            record, video = self.record(take), self.folder(take) / VIDEO
+            stamp = (*stamp_of(video), record.status == "running")
             kept = self._films.get(take)
-        if kept is not None and kept.stamp == stamp:
-            known: DiskFilm = kept.value
-            return known
-        timeline, frames = timeline_of(record), None
-        if record.status == "running":
-            frames = _whole_blocks(timeline, safe_frames(video))
-        grown = kept is not None and kept.stamp[2] == stamp[2] and record.status == "running"
-        film = DiskFilm(video, timeline, frames, kept.value.stamps if kept is not None and grown else ())
-        with self._lock:
+            if kept is not None and kept.stamp == stamp:
+                known: DiskFilm = kept.value
+                return known
+            timeline, frames, newest, known_stamps = timeline_of(record), None, None, ()
+            if record.status == "running":
+                asked = replace(timeline, pixel_frames=record.request.pixel_frames)
+                frames, newest = _whole_blocks(asked, whole_frames(video)), _newest_of(video.parent)
+                if kept is not None and kept.stamp[2] == stamp[2]:  # it has grown
+                    known_stamps = kept.value.stamps
+            film = DiskFilm(video, timeline, frames, known_stamps, newest)
             self._films[take] = Kept(stamp, film)
-        return film
+            return film
 
     def keep_film(self, take: str, stamps: list[str]) -> None:
         """A take was made to its end here: its segments keep their addresses."""
-        record, video = self.record(take), self.folder(take) / VIDEO
-        film = DiskFilm(video, timeline_of(record), None, stamps)
-        with self._lock:
+        with self._opening_of(take):
+            record, video = self.record(take), self.folder(take) / VIDEO
+            film = DiskFilm(video, timeline_of(record), None, stamps)
             self._films[take] = Kept((*stamp_of(video), record.status == "running"), film)
+
+    def _opening_of(self, take: str) -> threading.Lock:
+        with self._lock:
+            return self._opening.setdefault(take, threading.Lock())
 
     # ---- what is said of them ----
 
@@ -199,6 +207,32 @@ class Takes:
 
     def search(self, words: str) -> list[str]:
         """Ids of takes whose words are like `words`, best first; ValueError if there are none in it."""
+        hits = search_words(self._library(), words, FOUND_AT_MOST).hits
+        return list(dict.fromkeys(self.id_of(hit.take.folder) for hit in hits))
+
+    def like(self, folder: Path, record: TakeRecord, frame: int, frames: int) -> list[schema.FrameHit]:
+        """Moments of all takes that look most like a frame of one, best first.
+
+        Args:
+            folder, record: of the take, which may be one that is made now.
+            frame: its number.
+            frames: that the take has.
+
+        Raises:
+            ValueError: if the frame has nothing that it could be compared by.
+        """
+        found = frames_like(self._library(), LibraryTake(folder, record, frames), frame, LIKE_AT_MOST)
+        return [
+            schema.FrameHit(
+                take=self.id_of(hit.take.folder),
+                frame=hit.shown,
+                seconds=hit.shown / hit.take.fps,
+                similarity=hit.similarity,
+            )
+            for hit in found.hits
+        ]
+
+    def _library(self) -> Library:
         takes = []
         for take in self.scan():
             try:
@@ -206,8 +240,7 @@ class Takes:
                 takes.append(LibraryTake(self.folder(take), record, self._frames(take, record)))
             except (UnknownTakeError, ValueError, OSError):
                 continue
-        hits = search_words(Library(tuple(takes)), words, FOUND_AT_MOST).hits
-        return list(dict.fromkeys(self.id_of(hit.take.folder) for hit in hits))
+        return Library(tuple(takes))
 
     def _frames(self, take: str, record: TakeRecord) -> int:
         if record.status != "running":
@@ -231,6 +264,13 @@ def timeline_of(record: TakeRecord) -> Timeline:
     """Blocks and frames at a take's rate, of any length."""
     factor = record.video.temporal_factor or backbone_of(record, Path(record.run.folder)).temporal_factor
     return Timeline(ENDLESS, record.video.fps, record.request.context.frames_per_block, factor)
+
+
+def _newest_of(folder: Path) -> bytes | None:
+    """The block that was made last, of a take that a studio made when it was killed."""
+    path = folder / NEWEST
+    check_plain(path)
+    return path.read_bytes() if path.is_file() else None
 
 
 def _whole_blocks(timeline: Timeline, frames: int) -> int:

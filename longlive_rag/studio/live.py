@@ -83,7 +83,6 @@ class Stretch:
         self.timeline = job.pipe.timeline(job.request)
         self.first_block = job.writer.blocks  # that is new
         self.blocks = film.kept  # that can be fetched
-        self.memory: dict[int, schema.BlockMemory] = {}
         self.entered: list[int] = []
         self.stopped = False
         self.unknown: list[str] = []
@@ -293,14 +292,10 @@ class Room:
         record = writer.snapshot()
         policy = record.rights.license_policy if record.rights else "any"
         self._loaded = ((record.run.folder, record.run.dtype, policy), job.pipe)
-        take, film = self._takes.id_of(order.folder), LiveFilm(timeline)
-        if writer.blocks_shown:
-            film = LiveFilm(timeline, self._takes.film(take), writer.blocks_shown)
+        take, kept = self._takes.id_of(order.folder), writer.blocks_shown
+        film = LiveFilm(timeline, self._takes.film(take) if kept else None, kept, order.folder)
         writer.on_packet = film.on_packet
         stretch = Stretch(take, order, job, film)
-        for selection in writer.selections:
-            told = job.request.memory
-            stretch.memory[selection.block] = memory_of(selection, told, timeline, stretch.others, self._takes)
         stretch.unknown = [word for words in record.run.unknown_words.values() for word in words]
         return stretch
 
@@ -352,7 +347,6 @@ class Room:
         if found is not None:
             told = stretch.live.asked.memory
             memory = memory_of(found, told, stretch.timeline, stretch.others, self._takes)
-            stretch.memory[block.index] = memory
         entered = list(block.entered[0]) if block.entered is not None else []
         stretch.entered += entered
         stretch.blocks = max(stretch.blocks, block.index + 1)

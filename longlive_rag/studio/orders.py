@@ -224,9 +224,15 @@ def command_of(record: TakeRecord, name: str, parent: str | None, preset: Preset
         parts += ["--prompt", words[0]] if words else []
         return shlex.join(["longlive-rag", *parts])
     parts = ["generate", "--cues", name, "-o", f"{name}-again", "--seed", str(request.seed)]
-    parts += ["--backbone", record.run.backbone] if Path(record.run.backbone).name == record.run.backbone else []
+    parts += ["--backbone", _backbone_in_words(record, preset)]
     parts += ["--start-image", f"{name}/{START_IMAGE}"] if request.start_image is not None else []
     return shlex.join(["longlive-rag", *parts, *_flags(request, preset)])
+
+
+def _backbone_in_words(record: TakeRecord, preset: Preset | None) -> str:
+    """As the studio was told it, unless that is a full path, which no answer has."""
+    name = record.run.backbone if preset is None else preset.name
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def _flags(request: TakeRequest, preset: Preset | None) -> list[str]:
@@ -251,13 +257,13 @@ def _flags(request: TakeRequest, preset: Preset | None) -> list[str]:
     return flags if request.memory.enabled else ["--no-memory", *flags]
 
 
-def python_of(record: TakeRecord, name: str) -> str:
-    """The lines of Python that make a take again."""
+def python_of(record: TakeRecord, name: str, preset: Preset | None) -> str:
+    """The lines of Python that make a take again; see `command_of`."""
     return (
         "from pathlib import Path\n\n"
         "from longlive_rag import VideoWriter, load_pipeline, read_record\n\n"
         f"request = read_record(Path({name!r})).request\n"
-        f"pipe = load_pipeline({Path(record.run.backbone).name!r}, dtype={record.run.dtype!r})\n"
+        f"pipe = load_pipeline({_backbone_in_words(record, preset)!r}, dtype={record.run.dtype!r})\n"
         f"with VideoWriter('again.mp4', width={record.request.output.width}, height={record.request.output.height}, "
         f"fps={record.request.output.fps}, upscale={record.request.output.upscale}) as video:\n"
         "    for block in pipe.stream(request):\n"

@@ -13,7 +13,7 @@ Words = Annotated[str, Field(max_length=4000)]
 Id = Annotated[str, Field(max_length=64)]
 Second = Annotated[float, Field(ge=0, le=10**6)]
 Status = Literal["running", "live", "finished", "interrupted", "failed"]
-ExportKind = Literal["video", "stills", "cues", "sheet", "otio", "rights"]
+ExportKind = Literal["video", "stills", "cues", "sheet", "otio", "otio_branch", "rights"]
 
 
 class Message(BaseModel):
@@ -83,6 +83,13 @@ class BackboneFacts(Message):
     settings: list[KnobFacts]
 
 
+class EmbedderFacts(Message):
+    """What can judge drift here; not independent: what made the take. `tiny-world` reads takes of tiny-world only."""
+
+    name: str
+    independent: bool
+
+
 class StudioFacts(Message):
     """What there is."""
 
@@ -91,6 +98,7 @@ class StudioFacts(Message):
     takes_folder: str
     backbones: list[BackboneFacts]
     policies: list[str]
+    embedders: list[EmbedderFacts]
     live: Id | None
 
 
@@ -207,6 +215,21 @@ class DriftFacts(Message):
     D: dict[str, float | None]
 
 
+class FrameHit(Message):
+    """A moment of a take."""
+
+    take: Id
+    frame: int
+    seconds: float
+    similarity: float
+
+
+class FrameHits(Message):
+    """Moments that look like a frame, best first."""
+
+    hits: list[FrameHit]
+
+
 class UploadFacts(Message):
     """A picture that was taken in."""
 
@@ -276,7 +299,7 @@ class NewTakeMessage(Message):
     """A take to be begun."""
 
     prompt: Words
-    seconds: float
+    seconds: Second
     seed: int = 0
     backbone: str | None = None
     memory: bool | None = None
@@ -331,7 +354,7 @@ class BranchAt(Message):
 
 class Extend(Message):
     do: Literal["extend"]
-    seconds: float
+    seconds: Second
     prompt: Words | None = None
 
 
@@ -459,7 +482,7 @@ class Protocol(Message):
 COMMANDS: TypeAdapter[Any] = TypeAdapter(Command)
 FROM_PAGE: TypeAdapter[Any] = TypeAdapter(FromPage)
 BODIES = (
-    ErrorAnswer, Secret, StudioFacts, TakeList, TakeDetail, DriftFacts, UploadFacts, TakeId, Directed, Done,
+    ErrorAnswer, Secret, StudioFacts, TakeList, TakeDetail, DriftFacts, FrameHits, UploadFacts, TakeId, Directed, Done,
     UnknownWords, TokenMessage, PromptMessage, NewTakeMessage, ExportMessage, Protocol,
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ import struct
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing import Any, Protocol
 import av
 from av.video.stream import VideoStream
 
+from longlive_rag.takes.folder import NEWEST
 from longlive_rag.timeline import Timeline
-from retrieval.files import check_plain
+from retrieval.files import appearing, check_plain
 
 ONE_FRAGMENT = {"movflags": "frag_custom+empty_moov+default_base_moof"}
 VP9_MIME = 'video/mp4; codecs="vp09.00.10.08"'
@@ -86,29 +88,49 @@ class DiskFilm:
     Args:
         video: the file.
         timeline: of a take of any length at its rate.
-        frames: how many of its frames are good; None is all.
+        frames: how many of its frames are good, in whole blocks; None is all.
         stamps: of the blocks, where they were known already.
+        newest: a block that follows those, as a segment, if the video has the beginning of it.
 
     Raises:
         ValueError, OSError: if it can't be read.
     """
 
-    def __init__(self, video: Path, timeline: Timeline, frames: int | None = None, stamps: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        video: Path,
+        timeline: Timeline,
+        frames: int | None = None,
+        stamps: Sequence[str] = (),
+        newest: bytes | None = None,
+    ) -> None:
         check_plain(video)
-        self._video = video
+        self._video, self._newest = video, b""
+        keys: list[bool] = []
+        rest: list[Packet] = []
         with av.open(str(video)) as container:
             stream = _picture_of(container)
-            keys = [packet.is_keyframe for packet in container.demux(stream) if packet.size]
             self.mime = mime_of(stream)
-        count = len(keys) if frames is None else min(frames, len(keys))
-        self.timeline = Timeline(count, timeline.fps, timeline.frames_per_block, timeline.temporal_factor)
-        blocks = self.timeline.blocks if count else 0
+            for packet in container.demux(stream):
+                if packet.size and (frames is None or len(keys) < frames):
+                    keys.append(packet.is_keyframe)
+                elif packet.size:
+                    rest.append(Packet(bytes(packet), packet.is_keyframe))
+        if newest is not None and rest:
+            block = _packets_of(newest, len(keys), timeline.fps)
+            if block[: len(rest)] == rest:
+                self._newest = newest
+                keys += [packet.is_key for packet in block]
+        self.timeline = Timeline(len(keys), timeline.fps, timeline.frames_per_block, timeline.temporal_factor)
+        blocks = self.timeline.blocks if keys else 0
         new = secrets.token_hex(6)
         self.stamps = [*stamps[:blocks], *[new] * (blocks - len(stamps))]
         self.keys = [keys[self.timeline.pixels_of(block).start] for block in range(blocks)]
 
     def segment(self, block: int) -> bytes:
         """A block as a fragmented MP4; OSError if the video isn't there any more."""
+        if self._newest and block == len(self.stamps) - 1:
+            return self._newest
         frames = self.timeline.pixels_of(block)
         check_plain(self._video)
         for seek in (True, False):  # a file without an index is read from its beginning
@@ -124,6 +146,19 @@ def _picture_of(container: Any) -> Any:
     if not container.streams.video:
         raise OSError(f"{container.name} holds no video")
     return container.streams.video[0]
+
+
+def _packets_of(segment: bytes, first_frame: int, fps: int) -> list[Packet]:
+    """Of a segment that begins with a frame of the take; none if it is another one, or damaged."""
+    try:
+        with av.open(io.BytesIO(segment), "r") as container:
+            stream = _picture_of(container)
+            found = [packet for packet in container.demux(stream) if packet.size]
+            if not found or round(found[0].pts * found[0].time_base * fps) != first_frame:
+                return []
+            return [Packet(bytes(packet), packet.is_keyframe) for packet in found]
+    except (OSError, ValueError):  # PyAV's errors are of these kinds
+        return []
 
 
 def _packets_between(container: Any, stream: Any, frames: range, seek: bool) -> list[Packet]:
@@ -158,11 +193,13 @@ class LiveFilm:
         timeline: of the take as it was asked for.
         before: what there was of the take, where it is gone on with.
         kept: blocks of `before` that stay as they are.
+        folder: of the take; its newest block is kept there, since its video would lack the end of it after a kill.
     """
 
     timeline: Timeline
     before: DiskFilm | None = None
     kept: int = 0
+    folder: Path | None = None
     stamps: list[str] = field(default_factory=list)
     keys: list[bool] = field(default_factory=list)
     mime: str = VP9_MIME
@@ -172,7 +209,8 @@ class LiveFilm:
             self.stamps, self.keys = self.before.stamps[: self.kept], self.before.keys[: self.kept]
             self.mime = self.before.mime
         self._new = secrets.token_hex(6)
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as this
+        beside = self.folder and self.folder.parent
+        self._file = tempfile.TemporaryFile(dir=beside)  # noqa: SIM115  # it lives as long as this
         self._places: list[tuple[int, int]] = []  # where each block lies in the file, and its bytes
         self._end = 0
         self._pending: list[Packet] = []
@@ -196,6 +234,9 @@ class LiveFilm:
             if block >= len(self.stamps):
                 self.stamps.append(self._new)
                 self.keys.append(is_key)
+        if self.folder is not None and block >= self.kept:
+            with suppress(OSError), appearing(self.folder / NEWEST) as part:  # a full disk is the video's matter
+                part.write_bytes(data)
 
     def segment(self, block: int) -> bytes:
         """A block as a fragmented MP4."""

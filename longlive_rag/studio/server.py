@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import secrets
 import shutil
 import tempfile
@@ -34,7 +35,7 @@ from longlive_rag.rights.policy import LicenseError
 from longlive_rag.sessions.making import reason_of
 from longlive_rag.studio import orders, schema
 from longlive_rag.studio.events import DirectedElsewhereError, Director, Hub, Window
-from longlive_rag.studio.exports import drift_of, write_export
+from longlive_rag.studio.exports import drift_of, embedders, write_export
 from longlive_rag.studio.library import (
     Takes,
     UnknownTakeError,
@@ -57,10 +58,13 @@ from longlive_rag.version import __version__
 PAGE = Path(__file__).parent / "page"
 NO_PAGE = "<!doctype html><title>longlive-rag studio</title><p>The page is not built; see docs/studio.md.</p>"
 SCAN_SECONDS = 2.0
+GONE = "there is no such take (any more)"
 HELLO_SECONDS = 10.0
+CLOSE_SECONDS = 5.0
 MAX_PIXELS = 50_000_000
 MAX_UPLOADS = 64
 MAX_EVENT_BYTES = 16 * 1024
+ABSOLUTE = re.compile(r"(?<![\w.:/-])(?:/[^\s/'\":;,()]+){2,}")
 IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 
 
@@ -97,7 +101,7 @@ class Studio:
         self.root.mkdir(parents=True, exist_ok=True)
         self.takes = Takes(self.root)
         self.presets = {Path(name).name: load_preset(name) for name in self.backbones}
-        self.hub, self.director, self.pictures = Hub(), Director(), Pictures()
+        self.hub, self.director, self.pictures = Hub(self.said), Director(), Pictures()
         self.room = Room(self.takes, self.hub)
         self.temporary = Path(tempfile.mkdtemp(prefix="longlive-rag-studio-"))
         self.uploads: dict[str, Path] = {}
@@ -135,7 +139,7 @@ class Studio:
         facts = self.facts(take)
         if live is not None:
             record = live.record.model_copy(update={"request": live.live.asked})
-            cues, memory = live.cues(), [live.memory[block] for block in sorted(live.memory)]
+            cues, timeline, others, selections = live.cues(), live.timeline, live.others, live.job.writer.selections
             film: DiskFilm | LiveFilm | None = live.film
             admitted = live.admitted()
         else:
@@ -150,9 +154,8 @@ class Studio:
                 for cue in record.cues
             ]
             timeline, others = timeline_of(record), other_frames(record, None)
-            told = record.request.memory
-            memory = [memory_of(each, told, timeline, others, self.takes) for each in self.takes.selections(take)]
-        steering = record.request.memory.steering
+            selections = tuple(self.takes.selections(take))
+        steering, preset = record.request.memory.steering, self.presets.get(facts.backbone)
         name, parent = self._shell_name(take), record.branched_from and Path(record.branched_from.take).name
         return schema.TakeDetail(
             **facts.model_dump(),
@@ -166,13 +169,11 @@ class Studio:
                 for each in steering
             ],
             segments=segments_of(take, film, facts.blocks) if film is not None else [],
-            memory=memory,
+            memory=[memory_of(each, record.request.memory, timeline, others, self.takes) for each in selections],
             admitted=admitted,
             history=history_of(record),
-            command=orders.command_of(
-                record, name, f"{self.root.name}/{parent}" if parent else None, self.presets.get(facts.backbone)
-            ),
-            python=orders.python_of(record, name),
+            command=orders.command_of(record, name, f"{self.root.name}/{parent}" if parent else None, preset),
+            python=orders.python_of(record, name, preset),
         )
 
     def film(self, take: str) -> DiskFilm | LiveFilm:
@@ -192,19 +193,43 @@ class Studio:
 
     def frame(self, take: str, frame: int, width: int | None) -> bytes:
         """A made frame as JPEG; UnknownTakeError if it isn't made."""
+        if not 0 <= frame < self._made_frames(take):
+            raise UnknownTakeError
+        return self.pictures.jpeg(self.film(take), frame, width)
+
+    def like(self, take: str, frame: int) -> schema.FrameHits:
+        """Moments of all takes that look most like a made frame; UnknownTakeError if it isn't made."""
+        live, frames = self._live(take), self._made_frames(take)
+        if not 0 <= frame < frames:
+            raise UnknownTakeError
+        record = live.record if live is not None else self.takes.record(take)
+        folder = live.folder if live is not None else self.takes.folder(take)
+        return schema.FrameHits(hits=self.takes.like(folder, record, frame, frames))
+
+    def _made_frames(self, take: str) -> int:
         film = self.film(take)
         blocks = len(film.stamps)
-        if not blocks or not 0 <= frame < film.timeline.pixels_of(blocks - 1).stop:
-            raise UnknownTakeError
-        return self.pictures.jpeg(film, frame, width)
+        return film.timeline.pixels_of(blocks - 1).stop if blocks else 0
+
+    def export(self, take: str, message: schema.ExportMessage, target: Path) -> Path:
+        """Write a part of a take into an empty folder; returns the file."""
+        self._refuse_being_made(take)
+        takes = [self.takes.folder(each) for each in self.takes.scan()]
+        return write_export(self.takes.folder(take), message, target, takes, self.takes.root)
+
+    def _refuse_being_made(self, take: str) -> None:
+        facts = self.facts(take)
+        if facts.status in ("live", "running"):
+            raise RefusedError(409, f"{facts.name} is being made; stop it, or wait until it is finished")
 
     def drift(self, take: str, embedder: str | None) -> schema.DriftFacts:
-        """Drift of a finished take, measured once."""
+        """Drift of a take that isn't being made, measured once."""
+        self._refuse_being_made(take)
         folder = self.takes.folder(take)
         key = (take, embedder, stamp_of(folder / RECORD))
         with self._measuring:
             if key not in self._drifts:
-                self._drifts[key] = drift_of(folder, embedder)
+                self._drifts[key] = drift_of(folder, self.takes.record(take), embedder)
             return self._drifts[key]
 
     def _live(self, take: str) -> Stretch | None:
@@ -398,24 +423,27 @@ class Studio:
         return schema.UploadFacts(id=upload, width=upright.width, height=upright.height)
 
     def said(self, message: str) -> str:
-        """A message without paths of this machine."""
-        for folder, name in (
-            (self.temporary, "upload"),
-            (self.takes.root, self.root.name),
-            (self.root, self.root.name),
-        ):
-            message = message.replace(f"{folder}/", "").replace(str(folder), name)
-        return " ".join(message.split())
+        """A message in one line, without paths of this machine."""
+        return " ".join(self.without_paths(message).split())
+
+    def without_paths(self, text: str) -> str:
+        """A text in which only the last name of each path of this machine is left."""
+        places = [(self.temporary, "upload"), (self.takes.root, self.root.name), (self.root.absolute(), self.root.name)]
+        places += [(preset.folder.absolute(), name) for name, preset in self.presets.items()]
+        for folder, name in places:
+            text = text.replace(f"{folder}/", "").replace(str(folder), name)
+        return ABSOLUTE.sub(lambda found: Path(found.group()).name, text)
 
 
 # ---- the app ----
 
 
-def build_app(studio: Studio, port: int) -> Guard:
+def build_app(studio: Studio, port: int, hosts: tuple[str, ...], scheme: str = "http") -> Guard:
     """The server's application, behind its guard.
 
     Args:
         port: that it is served at.
+        hosts, scheme: what browsers may call it, and what it speaks; see `Guard`.
     """
 
     @asynccontextmanager
@@ -437,7 +465,7 @@ def build_app(studio: Studio, port: int) -> Guard:
         app.mount("/", StaticFiles(directory=PAGE, html=True, follow_symlink=False))
     else:
         app.add_api_route("/", lambda: HTMLResponse(NO_PAGE), response_class=HTMLResponse)
-    return Guard(app, studio.sessions, port)
+    return Guard(app, studio.sessions, port, hosts, scheme)
 
 
 def _add_reading(app: FastAPI, studio: Studio) -> None:
@@ -449,6 +477,7 @@ def _add_reading(app: FastAPI, studio: Studio) -> None:
             takes_folder=studio.takes.root.name,
             backbones=[_backbone(name, preset, studio) for name, preset in studio.presets.items()],
             policies=sorted(plugins("policy")),
+            embedders=list(embedders()),
             live=live.id if live else None,
         )
 
@@ -469,6 +498,10 @@ def _add_reading(app: FastAPI, studio: Studio) -> None:
         if width is not None and not 1 <= width <= 4096:
             raise FieldError("width", width, "it must be from 1 to 4096")
         return Response(studio.frame(take, number, width), media_type="image/jpeg")
+
+    @app.get("/api/takes/{take}/like")
+    def like(take: str, frame: int) -> schema.FrameHits:
+        return studio.like(take, frame)
 
     @app.get("/api/takes/{take}/drift")
     def drift(take: str, embedder: str | None = None) -> schema.DriftFacts:
@@ -522,10 +555,9 @@ def _add_doing(app: FastAPI, studio: Studio) -> None:
 
     @app.post("/api/takes/{take}/export")
     def export(take: str, message: schema.ExportMessage) -> Response:
-        folder = studio.takes.folder(take)
         target = Path(tempfile.mkdtemp(dir=studio.temporary))
         try:
-            file = write_export(folder, message, target)
+            file = studio.export(take, message, target)
         except BaseException:
             shutil.rmtree(target, ignore_errors=True)
             raise
@@ -547,6 +579,7 @@ def _add_errors(app: FastAPI, studio: Studio) -> None:
         fields = []
         if isinstance(error, FieldError):
             value = error.value if isinstance(error.value, str | int | float | bool) else None
+            value = studio.without_paths(value) if isinstance(value, str) else value
             said = studio.said(str(error))
             wanted = studio.said(error.wanted)
             fields = [{"field": name, "value": value, "wanted": wanted, "message": said} for name in error.fields]
@@ -565,7 +598,8 @@ def _add_errors(app: FastAPI, studio: Studio) -> None:
         return answer(422, fields[0]["message"] if fields else "this is not understood", fields)
 
     constant: dict[type[Exception], tuple[int, str]] = {
-        UnknownTakeError: (404, "there is no such take (any more)"),
+        UnknownTakeError: (404, GONE),
+        FileNotFoundError: (404, GONE),  # it was deleted meanwhile
         NotLiveError: (409, "this take is not being made now"),
         DirectedElsewhereError: (
             409,
@@ -602,18 +636,17 @@ async def _events(studio: Studio, socket: WebSocket) -> None:
     studio.director.joined(secret)
     live = studio.room.current
     window.events.put_nowait(schema.Hello(live=live.id if live else None).model_dump_json())
-    sending = asyncio.create_task(_send(socket, window.events))
+    work = [_send(socket, window.events), _listen(studio, window, socket), window.let_go.wait()]
+    tasks = [asyncio.create_task(each) for each in work]
     try:
-        while True:
-            text = await socket.receive_text()
-            if len(text) <= MAX_EVENT_BYTES:
-                await _hear(studio, window, text)
-    except (WebSocketDisconnect, RuntimeError):
-        pass
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        sending.cancel()
+        for task in tasks:
+            task.cancel()
         studio.hub.leave(window)
         studio.director.left(secret)
+    with suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
+        await asyncio.wait_for(socket.close(1013), CLOSE_SECONDS)
 
 
 async def _secret_of(socket: WebSocket) -> str | None:
@@ -623,11 +656,18 @@ async def _secret_of(socket: WebSocket) -> str | None:
     return None
 
 
-async def _send(socket: WebSocket, events: asyncio.Queue[str | None]) -> None:
+async def _send(socket: WebSocket, events: asyncio.Queue[str]) -> None:
     with suppress(WebSocketDisconnect, RuntimeError):
-        while (event := await events.get()) is not None:
-            await socket.send_text(event)
-        await socket.close(1013)
+        while True:
+            await socket.send_text(await events.get())
+
+
+async def _listen(studio: Studio, window: Window, socket: WebSocket) -> None:
+    with suppress(WebSocketDisconnect, RuntimeError, KeyError):
+        while True:
+            text = await socket.receive_text()
+            if len(text) <= MAX_EVENT_BYTES:
+                await _hear(studio, window, text)
 
 
 async def _hear(studio: Studio, window: Window, text: str) -> None:

@@ -86,7 +86,7 @@ def extended(request: TakeRequest, seconds: float, prompt: str | None) -> TakeRe
     Raises:
         ValueError: if it would be too long, or not longer by a frame.
     """
-    if not math.isfinite(seconds) or round(seconds * request.output.fps) < 1:
+    if not seconds * request.output.fps > 0.5:
         raise FieldError("seconds", seconds, f"a take is extended by at least a frame, {1 / request.output.fps:g} s")
     cues = request.cues if prompt is None else (*request.cues, Cue(request.seconds, prompt))
     return replace(request, seconds=request.seconds + seconds, cues=cues)

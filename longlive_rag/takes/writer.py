@@ -31,6 +31,7 @@ from longlive_rag.takes.folder import (
     INPUTS,
     LATENTS,
     MEMORY_MAP,
+    NEWEST,
     REMEMBERED,
     RESERVE,
     RESERVE_BYTES,
@@ -335,7 +336,8 @@ class TakeWriter:
                 self._draw()
         except OSError as full:
             status, error = ("failed", full) if status == "finished" else (status, error or full)
-        (self.folder / RESERVE).unlink(missing_ok=True)
+        for name in (RESERVE, NEWEST):
+            (self.folder / name).unlink(missing_ok=True)
         record = write_record(self.folder, self._record(status, error))
         begin_sums(self.folder / VIDEO)  # the record has the whole one
         return record
@@ -393,7 +395,7 @@ class TakeWriter:
 
     def _remove(self) -> None:
         """Take back what was written before there was a frame to keep."""
-        for name in (*FILES, *INPUTS, RESERVE, sums_of(Path(VIDEO)).name) if self._begun else ():
+        for name in (*FILES, *INPUTS, NEWEST, RESERVE, sums_of(Path(VIDEO)).name) if self._begun else ():
             (self.folder / name).unlink(missing_ok=True)
         if self._begun:
             shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)

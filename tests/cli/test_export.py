@@ -26,14 +26,15 @@ def test_everything_at_once(command, take, tmp_path):
     out = tmp_path / "out"
     words = ["--video", out / "clip.mp4", "--frames", out / "frames", "--stills", out / "stills"]
     words += ["--sheet", out / "sheet.png", "--otio", out / "take.otio", "--cues", out / "cues.yaml"]
+    words += ["--branches", out / "all.otio"]
     result = command("take", "export", take, "--from", "0:01", "--to", "00:00:03:08", *words)
     assert result.code == 0, result.err
-    assert len(result.out.splitlines()) == 6
+    assert len(result.out.splitlines()) == 7
     assert count_frames(out / "clip.mp4") == 40 == len(list((out / "frames").iterdir()))
     assert [path.name for path in (out / "stills").iterdir()] == ["cue_01_frame_000033.png"]
     assert (out / "cues.yaml").read_text().count("prompt:") == 2
     assert sorted(path.name for path in out.iterdir()) == [
-        "clip.mp4", "cues.yaml", "frames", "sheet.png", "stills", "take.otio",
+        "all.otio", "clip.mp4", "cues.yaml", "frames", "sheet.png", "stills", "take.otio",
     ]  # fmt: skip
     report = json.loads(command("take", "export", take, "--video", out / "whole.mp4", "--json").out)
     assert report["written"]["video"] == {"path": str(out / "whole.mp4"), "frames": 80, "encoded": "as in the take"}

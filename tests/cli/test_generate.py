@@ -114,6 +114,7 @@ def test_no_memory(command, backbone, fake_pipeline, tmp_path):
     ("arguments", "message"),
     [
         (["--seconds", "-3"], "--seconds is -3; it must be from 0.0625 (one frame) to 86400 (a day)"),
+        (["--seconds", "1e308"], "--seconds is 1e+308; it must be from 0.0625 (one frame) to 86400 (a day)"),
         (["--seconds", "0"], "--seconds is 0; "),
         (["--seconds", "nan"], "--seconds is nan; "),
         (["--seconds", "1e12"], "--seconds is 1e+12; "),

@@ -126,6 +126,7 @@ def test_extend_and_branch_say_what_they_did(command, whole, tmp_path):
         (["resume", "TAKE", "--checkpoint", "often"], "'often' is not one of 'exact', 'light'"),
         (["resume", "TAKE", "--device", "tpu"], "--device is 'tpu'"),
         (["extend", "TAKE", "--seconds", "0"], "--seconds is 0; a take is extended by at least a frame"),
+        (["extend", "TAKE", "--seconds", "1e308"], "--seconds is 1e+308; it must be from 0.0625 (one frame)"),
         (["extend", "TAKE", "--seconds", "nan"], "--seconds is nan"),
         (["extend", "TAKE", "--seconds", "1e9"], "--seconds is 1e+09"),
         (["extend", "TAKE", "--seconds", "2", "--prompt", " "], "the prompt of cue 1 is empty"),

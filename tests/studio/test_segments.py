@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import shutil
 
 import av
 import numpy as np
 import pytest
 
-from longlive_rag.media.video import VideoWriter, read_frames
+from longlive_rag.media.video import VideoWriter, read_frames, whole_frames
 from longlive_rag.studio.pictures import Pictures, decoded
 from longlive_rag.studio.segments import DiskFilm, LiveFilm
+from longlive_rag.takes.folder import NEWEST
 from longlive_rag.timeline import Timeline
 
 TIMELINE = Timeline(64, 16, 3, 4)  # the last block is trimmed
@@ -76,3 +78,28 @@ def test_a_damaged_video_is_said(films):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises((OSError, ValueError)):
         disk.segment(2)
+
+
+def test_the_newest_block_is_whole_after_a_kill(tmp_path):
+    take = tmp_path / "take"
+    take.mkdir()
+    live = LiveFilm(TIMELINE, folder=take)
+    video = VideoWriter(take / "video.mp4", width=64, height=48, fps=16, on_packet=live.on_packet)
+    for block in range(4):
+        video.write(frames_of(TIMELINE.pixels_of(block)))
+    killed = shutil.copytree(take, tmp_path / "killed")
+    newest = (killed / NEWEST).read_bytes()
+    frames = TIMELINE.pixels_of(3).start  # the muxer holds a frame of the fourth block back
+    assert whole_frames(killed / "video.mp4") == frames + 11
+    film = DiskFilm(killed / "video.mp4", TIMELINE, frames, (), newest)
+    assert (len(film.stamps), film.timeline.pixel_frames) == (4, TIMELINE.pixels_of(3).stop)
+    assert packets_of(film.segment(3)) == packets_of(live.segment(3))
+    exact = np.asarray(decoded(live, TIMELINE.pixels_of(3).stop - 1))
+    assert np.array_equal(np.asarray(decoded(film, TIMELINE.pixels_of(3).stop - 1)), exact)
+    other = LiveFilm(TIMELINE)
+    with VideoWriter(tmp_path / "other.mp4", width=64, height=48, fps=16, on_packet=other.on_packet) as another:
+        for block in range(4):
+            another.write(255 - frames_of(TIMELINE.pixels_of(block)))
+    for stale in (other.segment(3), live.segment(2), b"", newest[:100]):
+        assert len(DiskFilm(killed / "video.mp4", TIMELINE, frames, (), stale).stamps) == 3
+    video.close()

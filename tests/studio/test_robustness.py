@@ -1,0 +1,193 @@
+"""Disks that fill up, memory that runs out, takes that vanish, windows that don't read: it says so and goes on."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import uvicorn
+from click.testing import CliRunner
+from websockets.sync.client import connect
+from windows import OTHER, PROMPT, Window
+
+from longlive_rag.cli.main import cli
+from longlive_rag.generation.rollout import Rollout
+from longlive_rag.media.video import VideoWriter, read_frames
+from longlive_rag.studio import events, schema
+from longlive_rag.studio.server import Studio, build_app
+from longlive_rag.studio.serving import HERE, Address
+from longlive_rag.takes.writer import TakeWriter
+from retrieval.store import LatentStore, LatentWriter
+
+
+def content_of(take: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Frames and latents."""
+    store = LatentStore(take / "latents")
+    return np.stack(list(read_frames(take / "video.mp4"))), store.latents(range(store.frames))
+
+
+def made(window: Window, seconds: float = 3.0, **message: object) -> str:
+    take = window.begin(seconds, **message)
+    window.ended(take)
+    return take
+
+
+def test_the_command_that_is_shown_makes_the_take_again(studio, window, pipeline_folder, tmp_path, monkeypatch):
+    studio.room.set_pace(4)
+    take = window.begin(8.0, seed=3)
+    window.block(3)
+    window.do(take, do="direct", prompt=OTHER)
+    assert window.do(take, do="pin", **{"from": 0.2, "to": 0.9}).status_code == 200
+    window.say(type="playhead", take=take, seconds=1.5)
+    window.block(6)
+    undone = window.do(take, do="undo_to", block=6).json()["id"]
+    window.do(undone, do="pace", blocks_ahead=None)
+    assert window.do(undone, do="exclude", **{"from": 1.0, "to": 1.5}).status_code == 200
+    window.do(undone, do="direct", prompt="a green triangle sleeps")
+    window.ended(undone)
+    detail = window.get(f"/api/takes/{undone}").json()
+    assert [cue["prompt"] for cue in detail["cues"]] == [OTHER, "a green triangle sleeps"]
+    assert [steer["verb"] for steer in detail["steering"]] == ["pin", "exclude"]
+    (tmp_path / pipeline_folder.name).symlink_to(pipeline_folder)
+    monkeypatch.chdir(tmp_path)
+    ran = CliRunner().invoke(cli, shlex.split(detail["command"])[1:])
+    assert ran.exit_code == 0, ran.output
+    folder = studio.takes.folder(undone)
+    ours, theirs = content_of(folder), content_of(folder.with_name(f"{folder.name}-again"))
+    assert [part.shape for part in ours] == [part.shape for part in theirs]
+    assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def no_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "give_out", "said"),
+    [
+        (LatentWriter, "append", full, "No space left"),
+        (VideoWriter, "write", full, "No space left"),
+        (TakeWriter, "update", full, "No space left"),
+        (Rollout, "next_block", no_memory, "out of memory"),
+    ],
+)
+def test_what_gives_out_is_one_sentence(studio, window, monkeypatch, owner, method, give_out, said):
+    other = made(window)
+    before = content_of(studio.takes.folder(other))
+    studio.room.set_pace(2)
+    take = window.begin(9.0)
+    window.block(2)
+    monkeypatch.setattr(owner, method, give_out)
+    window.do(take, do="direct", prompt=OTHER)
+    window.do(take, do="pace", blocks_ahead=None)
+    error = window.until("error")
+    assert error["take"] == take
+    assert said in error["message"]
+    assert "\n" not in error["message"]
+    window.ended(take, "failed")
+    monkeypatch.undo()
+    detail = window.get(f"/api/takes/{take}").json()
+    assert detail["blocks"] >= 3
+    assert all(window.get(segment["url"]).status_code == 200 for segment in detail["segments"])
+    assert all(np.array_equal(a, b) for a, b in zip(content_of(studio.takes.folder(other)), before, strict=True))
+    made(window)
+    assert window.do(take, do="resume").status_code == 200
+    assert window.ended(take)["made_seconds"] == 9.0
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_take_that_is_deleted_while_it_is_made(studio, window, waits):
+    other = made(window)
+    studio.room.set_pace(2 if waits else None)
+    take = window.begin(60.0)
+    url = window.block(2)["segment"]["url"]
+    shutil.rmtree(studio.takes.root / studio.room.current.folder.name)
+    window.do(take, do="pace", blocks_ahead=None)
+    error = window.until("error")
+    assert error["take"] == take
+    assert str(studio.root.parent) not in error["message"]
+    window.until("gone", take=take)
+    for path in (f"/api/takes/{take}", url, f"/api/takes/{take}/frame/0.jpg", f"/api/takes/{take}/like?frame=0"):
+        answer = window.get(path)
+        assert (answer.status_code, answer.json()["error"]["message"]) == (404, "there is no such take (any more)")
+    assert [each["id"] for each in window.get("/api/takes").json()["takes"]] == [other]
+    made(window)
+
+
+def test_who_watches_is_told_everything(studio, client, window):
+    studio.room.set_pace(2)
+    with Window(client, studio.sessions.token) as other:
+        take = window.begin(9.0)
+        window.block(2)
+        for command in ({"do": "stop"}, {"do": "direct", "prompt": OTHER}, {"do": "pace", "blocks_ahead": None}):
+            assert other.do(take, **command).status_code == 409
+        assert other.post("/api/takes", prompt=PROMPT, seconds=2.0).status_code == 409
+        other.say(type="playhead", take=take, seconds=5.0)
+        assert window.silent()
+        window.do(take, do="direct", prompt=OTHER)
+        assert other.do(take, do="take_over").status_code == 200
+        assert window.do(take, do="stop").status_code == 409
+        other.do(take, do="pace", blocks_ahead=None)
+        heard = []
+        while not (heard and heard[-1]["type"] == "take" and heard[-1]["take"]["status"] == "finished"):
+            heard.append(other.events.get(timeout=60))
+        assert [event["segment"]["block"] for event in heard if event["type"] == "block"] == list(range(13))
+        assert "cues" in {event["type"] for event in heard}
+
+
+@contextmanager
+def served(studio: Studio) -> Iterator[str]:
+    """The studio at an address, in a thread."""
+    with Address(port=0).listen() as listening:
+        port = listening.getsockname()[1]
+        server = uvicorn.Server(uvicorn.Config(build_app(studio, port, HERE), timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield f"127.0.0.1:{port}"
+        server.should_exit = True
+        thread.join()
+
+
+def test_a_window_that_does_not_read_is_let_go(studio, monkeypatch):
+    monkeypatch.setattr(events, "MAX_WAITING", 100)
+    with served(studio) as place:
+        secrets = [studio.sessions.begin(studio.sessions.token) for _ in range(2)]
+        plain = {"compression": None, "ping_interval": None}
+        socket = partial(connect, f"ws://{place}/api/events", **plain)
+        with socket(max_queue=None) as reading, socket(max_queue=1) as slow:
+            for window, secret in zip((reading, slow), secrets, strict=True):
+                window.send(schema.Secret(secret=secret).model_dump_json())
+                assert "hello" in window.recv(60)
+            for number in range(1500):
+                studio.hub.say(schema.NoteEvent(take=None, message=f"{number} {'x' * 10_000}"))
+                assert f'"{number} ' in reading.recv(60)
+            assert [window.secret for window in studio.hub._windows] == [secrets[0]]
+            assert list(studio.director._windows) == [secrets[0]]
+            slow.socket.close()
+
+
+def test_a_video_that_is_gone_is_a_take_that_is_gone(studio, window):
+    take = made(window)
+    detail = window.get(f"/api/takes/{take}").json()
+    (studio.takes.folder(take) / "video.mp4").unlink()
+    for path in (detail["segments"][0]["url"], f"/api/takes/{take}/frame/3.jpg"):
+        assert window.get(path).status_code == 404
+    for answer in (window.get(f"/api/takes/{take}/drift"), window.post(f"/api/takes/{take}/export", what="video")):
+        assert answer.status_code in (404, 422)
+    made(window)
