@@ -61,7 +61,7 @@ export class StudioApp extends StudioElement {
         grid-area: stage;
         position: relative;
         display: grid;
-        grid-template-rows: minmax(0, 1fr) auto auto clamp(8.6em, 22vh, 15em);
+        grid-template-rows: minmax(0, 1fr) auto auto clamp(12em, 25vh, 18em);
         min-width: 0;
         min-height: 0;
       }

@@ -72,7 +72,7 @@ export class StudioStage extends StudioElement {
               <span><b>${stats ? stats.fps.toFixed(1) : "–"}</b> frames a second</span>
               <span>memory in use <b>${stats ? megabytes(stats.memory_bytes) : "–"}</b></span>`
           : nothing}
-        ${connected ? nothing : html`<span class="offline">not connected; trying again</span>`}
+        ${connected === false ? html`<span class="offline">not connected; trying again</span>` : nothing}
       </div>
     `;
   }
