@@ -222,6 +222,28 @@ class EmbedderSpec:
         return embedder
 
 
+def at_hand() -> tuple[str, ...]:
+    """Names of the embedders that open without a place being named and without anything being downloaded."""
+    return tuple(name for name in sorted(plugins("embedder")) if _is_at_hand(name))
+
+
+def _is_at_hand(name: str) -> bool:
+    try:
+        kind = plugin("embedder", name)
+        if kind.published is None:
+            return False
+        if kind.check is not check_weights:
+            kind.check(kind.published)
+            return True
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(kind.published, local_files_only=True))
+        enforce_place(kind.published)
+        return (folder / "config.json").is_file() and bool(_weight_files(folder))
+    except (ValueError, OSError):  # a licence policy refuses with the former, the hub with the latter
+        return False
+
+
 def default_embedders(backbones: Iterable[str | None]) -> str:
     """What measures where nobody chose: tiny-world's own oracle if tiny-world made everything, else DINO.
 

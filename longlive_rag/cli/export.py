@@ -30,6 +30,9 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--otio", type=FILE, metavar="FILE.otio", help="A timeline for editorial tools, with a marker at each cue."
 )
+@click.option(
+    "--branches", type=FILE, metavar="FILE.otio", help="A timeline of the take and its branches, a track each."
+)
 @click.option("--cues", type=FILE, metavar="FILE", help="The whole take's cues: .txt, .jsonl, .json or .yaml.")
 @click.option("--codec", type=click.Choice(["vp9", "h264"]), help="Of --video.  [default: the take's]")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
@@ -67,7 +70,9 @@ def export(
         from longlive_rag.timecode import parse_timecode
 
         if not targets:
-            raise ValueError("nothing to export; add --video, --frames, --stills, --sheet, --otio or --cues")
+            raise ValueError(
+                "nothing to export; add --video, --frames, --stills, --sheet, --otio, --branches or --cues"
+            )
         for kind, path in targets.items():
             _check_target(kind, path, overwrite)
         fps = read_record(folder).video.fps
@@ -86,7 +91,7 @@ def export(
 
 
 def _check_target(kind: str, path: Path, overwrite: bool) -> None:
-    suffixes = {"video": (".mp4",), "sheet": (".png",), "otio": (".otio",)}
+    suffixes = {"video": (".mp4",), "sheet": (".png",), "otio": (".otio",), "branches": (".otio",)}
     if kind in ("frames", "stills"):
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise ValueError(f"--{kind} {path} already exists; choose a new or empty folder")
@@ -101,7 +106,8 @@ def _check_target(kind: str, path: Path, overwrite: bool) -> None:
 def _write(kind: str, excerpt: Excerpt, path: Path, codec: str | None) -> dict[str, Any]:
     from longlive_rag.takes.cue_files import read_cues, write_cues
     from longlive_rag.takes.export import export_frames, export_sheet, export_stills, export_video
-    from longlive_rag.takes.otio import write_timeline
+    from longlive_rag.takes.folder import RECORD
+    from longlive_rag.takes.otio import write_branches, write_timeline
 
     def video() -> dict[str, Any]:
         copied = export_video(excerpt, path, codec)
@@ -117,6 +123,10 @@ def _write(kind: str, excerpt: Excerpt, path: Path, codec: str | None) -> dict[s
         write_timeline(excerpt, path)
         return {"markers": len(excerpt.cues)}
 
+    def branches() -> dict[str, Any]:
+        beside = [record.parent for record in sorted(excerpt.take.resolve().parent.glob(f"*/{RECORD}"))]
+        return {"tracks": write_branches(excerpt.take, beside, path)}
+
     def sheet() -> dict[str, Any]:
         export_sheet(excerpt, path)
         return {}
@@ -127,6 +137,7 @@ def _write(kind: str, excerpt: Excerpt, path: Path, codec: str | None) -> dict[s
         "stills": lambda: {"stills": export_stills(excerpt, path)},
         "sheet": sheet,
         "otio": timeline,
+        "branches": branches,
         "cues": cues,
     }
     return {"path": str(path), **writers[kind]()}

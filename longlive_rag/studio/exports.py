@@ -5,20 +5,31 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+from backbone.errors import FieldError
 from longlive_rag.studio import schema
 from longlive_rag.takes.cue_files import read_cues, write_cues
 from longlive_rag.takes.export import export_sheet, export_stills, export_video, open_excerpt
-from longlive_rag.takes.otio import timeline_of
+from longlive_rag.takes.folder import VIDEO
+from longlive_rag.takes.inspection import check_video
+from longlive_rag.takes.otio import NAMESPACE, timeline_of, timeline_of_branches
+from longlive_rag.takes.record import TakeRecord
 from longlive_rag.takes.rights_report import facts, page
 
 HORIZONS_S = (30.0, 60.0, 120.0)
-OWN_EYES = "latent"
+OWN_EYES, TINY_WORLD = "latent", "tiny-world"
 
 
-def write_export(take: Path, message: schema.ExportMessage, folder: Path) -> Path:
+def write_export(take: Path, message: schema.ExportMessage, folder: Path, takes: Sequence[Path], root: Path) -> Path:
     """Write what is asked for into an empty folder; returns the file.
+
+    Args:
+        takes: folders of all takes, for those that a take was branched from or into.
+        root: of the library; a timeline of a tree names its videos from there.
 
     Raises:
         ValueError: if the range isn't in the take, or has nothing of that kind.
@@ -32,6 +43,8 @@ def write_export(take: Path, message: schema.ExportMessage, folder: Path) -> Pat
         target = folder / f"{name}-cues.txt"
         write_cues(target, read_cues(take, 0).schedule())
         return target
+    if message.what == "otio_branch":
+        return _write_timeline(timeline_of_branches(take, takes, root), folder / f"{name}-branches.otio")
     excerpt = open_excerpt(take, message.start, message.end)
     if message.what == "video":
         export_video(excerpt, folder / f"{name}.mp4")
@@ -42,35 +55,48 @@ def write_export(take: Path, message: schema.ExportMessage, folder: Path) -> Pat
     if message.what == "stills":
         export_stills(excerpt, folder / f"{name}-stills")
         return Path(shutil.make_archive(str(folder / f"{name}-stills"), "zip", folder / f"{name}-stills"))
-    target = folder / f"{name}.otio"
-    timeline = timeline_of(excerpt, take)  # names the video beside it
-    timeline["tracks"]["children"][0]["children"][0]["metadata"]["longlive_rag"]["take"] = name
+    return _write_timeline(timeline_of(excerpt, take), folder / f"{name}.otio")  # names the video beside it
+
+
+def _write_timeline(timeline: dict[str, Any], target: Path) -> Path:
+    for track in timeline["tracks"]["children"]:
+        clip = track["children"][-1]
+        clip["metadata"][NAMESPACE]["take"] = clip["name"]
     target.write_text(json.dumps(timeline, indent=2), encoding="utf-8")
     return target
 
 
-def drift_of(take: Path, embedder: str | None) -> schema.DriftFacts:
-    """Drift of a take, judged by an embedder that is at hand.
+@cache
+def embedders() -> tuple[schema.EmbedderFacts, ...]:
+    """What can judge drift on this machine as it is."""
+    from eval.embedders import at_hand
+
+    return tuple(schema.EmbedderFacts(name=name, independent=name != OWN_EYES) for name in at_hand())
+
+
+def drift_of(take: Path, record: TakeRecord, embedder: str | None) -> schema.DriftFacts:
+    """Drift of a take as far as it goes, judged by an embedder that is at hand.
 
     Args:
         embedder: its name; None is what fits the take's backbone and needs nothing else.
 
     Raises:
-        ValueError: if the take isn't finished, or there is no such embedder.
+        ValueError: if the take has no video, or there is no such embedder.
     """
     from eval.drift import cosine_to_reference, curve, drift_at
     from eval.embedders import EmbedderSpec
     from eval.footage import find_footage
     from eval.measure import look_at
 
-    footage = find_footage(take)
-    name = embedder or ("tiny-world" if footage.backbone == "tiny-world" else "pixels")
-    if "=" in name:
-        raise ValueError(f"embedder {name.partition('=')[0]} is named without a place here")
-    spec = EmbedderSpec(name)
-    spec.check()
+    is_tiny_world = record.run.backbone == TINY_WORLD
+    name = embedder or (TINY_WORLD if is_tiny_world else "pixels")
+    fitting = [each.name for each in embedders() if is_tiny_world or each.name != TINY_WORLD]
+    if name not in fitting:
+        raise FieldError("embedder", name, f"for this take it must be one of {', '.join(fitting)}")
+    check_video(take, record)
+    footage = find_footage(take / VIDEO)
     every = max(1, round(footage.fps / 4))
-    seen = look_at(footage, {name: spec.open()}, every)
+    seen = look_at(footage, {name: EmbedderSpec(name).open()}, every)
     cosines = cosine_to_reference(seen.embeddings[name], seen.embedded_seconds)
     middles, means = curve(cosines, seen.embedded_seconds)
     reached = [horizon for horizon in HORIZONS_S if horizon <= footage.seconds]

@@ -17,7 +17,7 @@ from longlive_rag.studio import schema
 from longlive_rag.studio.segments import DiskFilm, Film
 from longlive_rag.takes.branch import backbone_of
 from longlive_rag.takes.folder import CHECKPOINTS, LATENTS, RECORD, VIDEO
-from longlive_rag.takes.library import Library, LibraryTake, search_words
+from longlive_rag.takes.library import Library, LibraryTake, frames_like, search_words
 from longlive_rag.takes.record import TakeRecord, plain, read_record
 from longlive_rag.takes.remember import find_remembered
 from longlive_rag.timeline import Timeline
@@ -26,6 +26,7 @@ from retrieval.selection import Selection
 from retrieval.store import LatentStore, block_numbers
 
 FOUND_AT_MOST = 200
+LIKE_AT_MOST = 50
 ENDLESS = 10**9  # frames; of a timeline that no take fills
 
 
@@ -197,6 +198,32 @@ class Takes:
 
     def search(self, words: str) -> list[str]:
         """Ids of takes whose words are like `words`, best first; ValueError if there are none in it."""
+        hits = search_words(self._library(), words, FOUND_AT_MOST).hits
+        return list(dict.fromkeys(self.id_of(hit.take.folder) for hit in hits))
+
+    def like(self, folder: Path, record: TakeRecord, frame: int, frames: int) -> list[schema.FrameHit]:
+        """Moments of all takes that look most like a frame of one, best first.
+
+        Args:
+            folder, record: of the take, which may be one that is made now.
+            frame: its number.
+            frames: that the take has.
+
+        Raises:
+            ValueError: if the frame has nothing that it could be compared by.
+        """
+        found = frames_like(self._library(), LibraryTake(folder, record, frames), frame, LIKE_AT_MOST)
+        return [
+            schema.FrameHit(
+                take=self.id_of(hit.take.folder),
+                frame=hit.shown,
+                seconds=hit.shown / hit.take.fps,
+                similarity=hit.similarity,
+            )
+            for hit in found.hits
+        ]
+
+    def _library(self) -> Library:
         takes = []
         for take in self.scan():
             try:
@@ -204,8 +231,7 @@ class Takes:
                 takes.append(LibraryTake(self.folder(take), record, self._frames(take, record)))
             except (UnknownTakeError, ValueError, OSError):
                 continue
-        hits = search_words(Library(tuple(takes)), words, FOUND_AT_MOST).hits
-        return list(dict.fromkeys(self.id_of(hit.take.folder) for hit in hits))
+        return Library(tuple(takes))
 
     def _frames(self, take: str, record: TakeRecord) -> int:
         if record.status != "running":

@@ -13,7 +13,7 @@ Words = Annotated[str, Field(max_length=4000)]
 Id = Annotated[str, Field(max_length=64)]
 Second = Annotated[float, Field(ge=0, le=10**6)]
 Status = Literal["running", "live", "finished", "interrupted", "failed"]
-ExportKind = Literal["video", "stills", "cues", "sheet", "otio", "rights"]
+ExportKind = Literal["video", "stills", "cues", "sheet", "otio", "otio_branch", "rights"]
 
 
 class Message(BaseModel):
@@ -83,6 +83,13 @@ class BackboneFacts(Message):
     settings: list[KnobFacts]
 
 
+class EmbedderFacts(Message):
+    """What can judge drift here; not independent: what made the take. `tiny-world` reads takes of tiny-world only."""
+
+    name: str
+    independent: bool
+
+
 class StudioFacts(Message):
     """What there is."""
 
@@ -91,6 +98,7 @@ class StudioFacts(Message):
     takes_folder: str
     backbones: list[BackboneFacts]
     policies: list[str]
+    embedders: list[EmbedderFacts]
     live: Id | None
 
 
@@ -203,6 +211,21 @@ class DriftFacts(Message):
     seconds: list[float]
     values: list[float | None]
     D: dict[str, float | None]
+
+
+class FrameHit(Message):
+    """A moment of a take."""
+
+    take: Id
+    frame: int
+    seconds: float
+    similarity: float
+
+
+class FrameHits(Message):
+    """Moments that look like a frame, best first."""
+
+    hits: list[FrameHit]
 
 
 class UploadFacts(Message):
@@ -451,7 +474,7 @@ class Protocol(Message):
 COMMANDS: TypeAdapter[Any] = TypeAdapter(Command)
 FROM_PAGE: TypeAdapter[Any] = TypeAdapter(FromPage)
 BODIES = (
-    ErrorAnswer, Secret, StudioFacts, TakeList, TakeDetail, DriftFacts, UploadFacts, TakeId, Directed, Done,
+    ErrorAnswer, Secret, StudioFacts, TakeList, TakeDetail, DriftFacts, FrameHits, UploadFacts, TakeId, Directed, Done,
     UnknownWords, TokenMessage, PromptMessage, NewTakeMessage, ExportMessage, Protocol,
 )  # fmt: skip
 

@@ -34,7 +34,7 @@ from longlive_rag.rights.policy import LicenseError
 from longlive_rag.sessions.making import reason_of
 from longlive_rag.studio import orders, schema
 from longlive_rag.studio.events import DirectedElsewhereError, Director, Hub, Window
-from longlive_rag.studio.exports import drift_of, write_export
+from longlive_rag.studio.exports import drift_of, embedders, write_export
 from longlive_rag.studio.library import (
     Takes,
     UnknownTakeError,
@@ -189,19 +189,43 @@ class Studio:
 
     def frame(self, take: str, frame: int, width: int | None) -> bytes:
         """A made frame as JPEG; UnknownTakeError if it isn't made."""
+        if not 0 <= frame < self._made_frames(take):
+            raise UnknownTakeError
+        return self.pictures.jpeg(self.film(take), frame, width)
+
+    def like(self, take: str, frame: int) -> schema.FrameHits:
+        """Moments of all takes that look most like a made frame; UnknownTakeError if it isn't made."""
+        live, frames = self._live(take), self._made_frames(take)
+        if not 0 <= frame < frames:
+            raise UnknownTakeError
+        record = live.record if live is not None else self.takes.record(take)
+        folder = live.folder if live is not None else self.takes.folder(take)
+        return schema.FrameHits(hits=self.takes.like(folder, record, frame, frames))
+
+    def _made_frames(self, take: str) -> int:
         film = self.film(take)
         blocks = len(film.stamps)
-        if not blocks or not 0 <= frame < film.timeline.pixels_of(blocks - 1).stop:
-            raise UnknownTakeError
-        return self.pictures.jpeg(film, frame, width)
+        return film.timeline.pixels_of(blocks - 1).stop if blocks else 0
+
+    def export(self, take: str, message: schema.ExportMessage, target: Path) -> Path:
+        """Write a part of a take into an empty folder; returns the file."""
+        self._refuse_being_made(take)
+        takes = [self.takes.folder(each) for each in self.takes.scan()]
+        return write_export(self.takes.folder(take), message, target, takes, self.takes.root)
+
+    def _refuse_being_made(self, take: str) -> None:
+        facts = self.facts(take)
+        if facts.status in ("live", "running"):
+            raise RefusedError(409, f"{facts.name} is being made; stop it, or wait until it is finished")
 
     def drift(self, take: str, embedder: str | None) -> schema.DriftFacts:
-        """Drift of a finished take, measured once."""
+        """Drift of a take that isn't being made, measured once."""
+        self._refuse_being_made(take)
         folder = self.takes.folder(take)
         key = (take, embedder, stamp_of(folder / RECORD))
         with self._measuring:
             if key not in self._drifts:
-                self._drifts[key] = drift_of(folder, embedder)
+                self._drifts[key] = drift_of(folder, self.takes.record(take), embedder)
             return self._drifts[key]
 
     def _live(self, take: str) -> Stretch | None:
@@ -443,6 +467,7 @@ def _add_reading(app: FastAPI, studio: Studio) -> None:
             takes_folder=studio.takes.root.name,
             backbones=[_backbone(name, preset, studio) for name, preset in studio.presets.items()],
             policies=sorted(plugins("policy")),
+            embedders=list(embedders()),
             live=live.id if live else None,
         )
 
@@ -463,6 +488,10 @@ def _add_reading(app: FastAPI, studio: Studio) -> None:
         if width is not None and not 1 <= width <= 4096:
             raise FieldError("width", width, "it must be from 1 to 4096")
         return Response(studio.frame(take, number, width), media_type="image/jpeg")
+
+    @app.get("/api/takes/{take}/like")
+    def like(take: str, frame: int) -> schema.FrameHits:
+        return studio.like(take, frame)
 
     @app.get("/api/takes/{take}/drift")
     def drift(take: str, embedder: str | None = None) -> schema.DriftFacts:
@@ -516,10 +545,9 @@ def _add_doing(app: FastAPI, studio: Studio) -> None:
 
     @app.post("/api/takes/{take}/export")
     def export(take: str, message: schema.ExportMessage) -> Response:
-        folder = studio.takes.folder(take)
         target = Path(tempfile.mkdtemp(dir=studio.temporary))
         try:
-            file = write_export(folder, message, target)
+            file = studio.export(take, message, target)
         except BaseException:
             shutil.rmtree(target, ignore_errors=True)
             raise

@@ -18,7 +18,7 @@ from longlive_rag.media.video import count_frames
 from longlive_rag.presets.preset import load_preset
 from longlive_rag.takes.folder import LATENTS, RECORD
 from longlive_rag.takes.record import TakeRecord, TakeRun, read_record
-from longlive_rag.timecode import parse_timecode
+from longlive_rag.timecode import format_timecode, parse_timecode
 from longlive_rag.timeline import Timeline
 from retrieval.index import FrameIndex
 from retrieval.policy import hybrid_keys, unit
@@ -215,11 +215,22 @@ def search_frame(
     seconds = parse_timecode(timecode, asked.fps)
     if round(seconds * asked.fps, 6) >= asked.frames:
         raise FieldError("frame", timecode, f"{take} has {asked.frames / asked.fps:g} s", f"at {timecode}")
-    pixel = math.floor(round(seconds * asked.fps, 6))
+    return frames_like(library, asked, math.floor(round(seconds * asked.fps, 6)), limit, apart_seconds)
+
+
+def frames_like(
+    library: Library, asked: LibraryTake, pixel: int, limit: int, apart_seconds: float = APART_SECONDS
+) -> Found:
+    """Frames that are most like a pixel frame of a take; see `search_frame`.
+
+    Raises:
+        ValueError: if it has no embedding.
+    """
     embeddings, reason = _embeddings(asked)
-    latent = asked.timeline.latents_between(pixel / asked.fps, (pixel + 1) / asked.fps).start
+    latent = asked.timeline.latent_at(pixel)
     if latent >= len(embeddings):
-        raise ValueError(f"the frame at {timecode} of {take} has no embedding: {reason or 'it is not stored'}")
+        where = f"the frame at {format_timecode(pixel / asked.fps)} of {asked.folder}"
+        raise ValueError(f"{where} has no embedding: {reason or 'it is not stored'}")
     index = FrameIndex(embeddings.shape[1])
     places: list[tuple[LibraryTake, int]] = []
     left_out = []

@@ -1,4 +1,4 @@
-"""A take as an OpenTimelineIO timeline: one clip, and a marker where each prompt takes over.
+"""Takes as OpenTimelineIO timelines: one clip with a marker where each prompt takes over, or a track a branch.
 
 Written as plain JSON in the library's public schema, so that making takes does not need the library.
 """
@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from longlive_rag.takes.export import CueFrame, Excerpt
+from longlive_rag.media.video import count_frames
+from longlive_rag.presets.preset import load_preset
+from longlive_rag.takes.export import CueFrame, Excerpt, open_excerpt
 from longlive_rag.takes.folder import LATENTS
-from longlive_rag.takes.record import plain
+from longlive_rag.takes.record import TakeRecord, plain, read_record
 from longlive_rag.timecode import format_timecode
+from longlive_rag.timeline import Timeline
 from retrieval.files import write_json
 from retrieval.store import block_path
 
@@ -36,6 +41,83 @@ def write_timeline(excerpt: Excerpt, path: Path) -> None:
 
 def timeline_of(excerpt: Excerpt, folder: Path) -> dict[str, Any]:
     """The timeline as it stands in an `.otio` file in `folder`."""
+    name = excerpt.take.resolve().name
+    clip = _clip(excerpt, _url_of(excerpt.video, folder))
+    return _timeline(name, [_track("Video", [clip])])
+
+
+def write_branches(take: Path, takes: Iterable[Path], path: Path) -> int:
+    """Write an `.otio` file of a take with all its branches, atomically; returns how many tracks it has.
+
+    Args:
+        take: any of them.
+        takes: folders of takes among which they are.
+        path: of the file; it names the videos that lie below its folder from there, and others by their full path.
+
+    Raises:
+        ValueError: if a video is damaged, or none of them has one.
+        OSError: if the disk refuses.
+    """
+    timeline = timeline_of_branches(take, takes, path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, timeline)
+    return len(timeline["tracks"]["children"])
+
+
+def timeline_of_branches(take: Path, takes: Iterable[Path], folder: Path) -> dict[str, Any]:
+    """A track for each take, the one that nothing was branched into first, as it stands in an `.otio` file in `folder`.
+
+    What a branch has from its parent is a gap in its track. Takes that show nothing of their own yet are left out.
+    """
+    tracks = []
+    for place, start in _tree(take, takes):
+        record = read_record(place)
+        video = place / record.video.file
+        frames = count_frames(video) if video.is_file() else 0
+        if frames <= start:
+            continue
+        excerpt = open_excerpt(place, start / record.video.fps)
+        clip = _clip(excerpt, _url_below(excerpt.video, folder))
+        tracks.append(_track(place.name, [*([_gap(start, excerpt.fps)] if start else []), clip]))
+    if not tracks:
+        raise ValueError(f"{take} has no video yet, and its branches have none")
+    return _timeline(tracks[0]["name"], tracks)
+
+
+def _tree(take: Path, takes: Iterable[Path]) -> list[tuple[Path, int]]:
+    """The takes that are related to one, parents before their branches, each with the first frame that is its own."""
+    records: dict[Path, TakeRecord] = {}
+    for folder in dict.fromkeys(each.resolve() for each in (take, *takes)):
+        with suppress(ValueError, OSError):  # not a take any more
+            records[folder] = read_record(folder)
+    parents = {
+        folder: Path(record.branched_from.take).resolve()
+        for folder, record in records.items()
+        if record.branched_from is not None
+    }
+    root, seen = take.resolve(), set[Path]()
+    while parents.get(root) in records and root not in seen:  # records may be edited into a ring
+        seen.add(root)
+        root = parents[root]
+    found, waiting = [(root, 0)], [root]
+    while waiting:
+        parent = waiting.pop(0)
+        for folder in sorted(records, key=lambda each: (records[each].started, each)):
+            if parents.get(folder) == parent and folder not in {each for each, _ in found}:
+                found.append((folder, _fork(records[folder])))
+                waiting.append(folder)
+    return found
+
+
+def _fork(record: TakeRecord) -> int:
+    assert record.branched_from is not None
+    factor = record.video.temporal_factor or load_preset(record.run.backbone).temporal_factor
+    per_block = record.request.context.frames_per_block
+    timeline = Timeline(record.request.pixel_frames, record.video.fps, per_block, factor)
+    return timeline.pixels_of(record.branched_from.blocks).start
+
+
+def _clip(excerpt: Excerpt, url: str) -> dict[str, Any]:
     name, run = excerpt.take.resolve().name, excerpt.record.run
     facts = {
         "take": str(excerpt.take.resolve()),
@@ -49,9 +131,9 @@ def timeline_of(excerpt: Excerpt, folder: Path) -> dict[str, Any]:
         "metadata": {},
         "name": name,
         "available_range": _range(range(excerpt.video_frames), excerpt.fps),
-        "target_url": _url_of(excerpt.video, folder),
+        "target_url": url,
     }
-    clip = {
+    return {
         "OTIO_SCHEMA": "Clip.1",  # editorial tools in use read no newer one; the library brings it up to date
         "metadata": {NAMESPACE: facts},
         "name": name,
@@ -60,13 +142,30 @@ def timeline_of(excerpt: Excerpt, folder: Path) -> dict[str, Any]:
         "markers": [_marker(excerpt, cue) for cue in excerpt.cues],
         "media_reference": media,
     }
-    track = {**_composition("Track.1", "Video", [clip]), "kind": "Video"}
+
+
+def _gap(frames: int, fps: int) -> dict[str, Any]:
+    return {
+        "OTIO_SCHEMA": "Gap.1",
+        "metadata": {},
+        "name": "",
+        "source_range": _range(range(frames), fps),
+        "effects": [],
+        "markers": [],
+    }
+
+
+def _track(name: str, children: list[dict[str, Any]]) -> dict[str, Any]:
+    return {**_composition("Track.1", name, children), "kind": "Video"}
+
+
+def _timeline(name: str, tracks: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "OTIO_SCHEMA": "Timeline.1",
         "metadata": {},
         "name": name,
         "global_start_time": None,
-        "tracks": _composition("Stack.1", "tracks", [track]),
+        "tracks": _composition("Stack.1", "tracks", tracks),
     }
 
 
@@ -122,6 +221,11 @@ def _range(frames: range, fps: int) -> dict[str, Any]:
 
 def _time(frames: int, fps: int) -> dict[str, Any]:
     return {"OTIO_SCHEMA": "RationalTime.1", "rate": float(fps), "value": float(frames)}
+
+
+def _url_below(video: Path, folder: Path) -> str:
+    video, folder = video.resolve(), folder.resolve()
+    return quote(video.relative_to(folder).as_posix()) if video.is_relative_to(folder) else video.as_uri()
 
 
 def _url_of(video: Path, folder: Path) -> str:

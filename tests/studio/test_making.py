@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -15,8 +16,11 @@ from windows import OTHER, PROMPT, Window
 
 from longlive_rag.generation.rollout import Rollout
 from longlive_rag.media.video import read_frames
+from longlive_rag.presets.preset import BUILT_IN
 from longlive_rag.takes.record import read_record
 from retrieval.store import LatentStore
+
+HAS_TINY_WORLD = (BUILT_IN["tiny-world"] / "model_index.json").is_file()
 
 
 def folder_of(studio, take) -> Path:
@@ -220,7 +224,7 @@ def test_one_directs_and_others_watch(studio, client, window):
 def test_exports_hold_no_path_of_this_machine(studio, window):
     take = window.begin(6.0)
     window.ended(take)
-    for what in ("video", "stills", "cues", "sheet", "otio", "rights"):
+    for what in ("video", "stills", "cues", "sheet", "otio", "otio_branch", "rights"):
         answer = window.post(f"/api/takes/{take}/export", what=what)
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-disposition"].startswith("attachment")
@@ -228,7 +232,71 @@ def test_exports_hold_no_path_of_this_machine(studio, window):
     assert window.post(f"/api/takes/{take}/export", what="video", **{"from": 5.0, "to": 99.0}).status_code == 422
     drift = window.get(f"/api/takes/{take}/drift?embedder=pixels").json()
     assert (drift["embedder"], len(drift["seconds"])) == ("pixels", 6)
-    assert window.get(f"/api/takes/{take}/drift?embedder=dino=/etc").status_code == 422
+    for embedder in ("dino=/etc", "dino", "face", "tiny-world"):  # the last one reads takes of tiny-world only
+        assert window.get(f"/api/takes/{take}/drift?embedder={embedder}").status_code == 422
+    known = window.get("/api/studio").json()["embedders"]
+    assert {"name": "pixels", "independent": True} in known
+    assert {"name": "latent", "independent": False} in known or not HAS_TINY_WORLD
     found = window.get("/api/takes?search=circle").json()["takes"]
     assert [each["id"] for each in found] == [take]
     assert window.get("/api/takes?search=elephant").json()["takes"] == []
+
+
+def test_branches_are_exported_as_one_timeline(studio, window):
+    first = window.begin(4.0)
+    window.ended(first)
+    branch = window.do(first, do="branch", block=2, prompt=OTHER).json()["id"]
+    window.ended(branch)
+    waits = window.do(first, do="undo_to", block=1).json()["id"]
+    for take in (first, branch):
+        timeline = window.post(f"/api/takes/{take}/export", what="otio_branch").json()
+        tracks = timeline["tracks"]["children"]
+        assert [track["name"] for track in tracks] == [folder_of(studio, each).name for each in (first, branch)]
+        gap, clip = tracks[1]["children"]
+        assert gap["source_range"]["duration"]["value"] == 21
+        assert clip["media_reference"]["target_url"] == f"{folder_of(studio, branch).name}/video.mp4"
+        assert [marker["comment"] for marker in clip["markers"]] == [OTHER]
+        assert str(studio.root.parent) not in str(timeline)
+    window.do(waits, do="stop")
+
+
+def made(window, seconds=4.0, **message) -> str:
+    take = window.begin(seconds, **message)
+    window.ended(take)
+    return take
+
+
+def test_moments_that_look_like_a_frame(studio, window):
+    first, second = made(window), made(window, seed=1)
+    plain = made(window, memory=False)
+    hits = window.get(f"/api/takes/{first}/like?frame=20").json()["hits"]
+    assert {hit["take"] for hit in hits} == {first, second}
+    assert [hit["similarity"] for hit in hits] == sorted((hit["similarity"] for hit in hits), reverse=True)
+    for take in (first, second):
+        moments = sorted(hit["seconds"] for hit in hits if hit["take"] == take)
+        assert all(b - a >= 1 for a, b in pairwise(moments))
+    assert all(abs(hit["seconds"] - 20 / 16) >= 1 for hit in hits if hit["take"] == first)
+    assert all(hit["seconds"] == hit["frame"] / 16 for hit in hits)
+    refused = window.get(f"/api/takes/{plain}/like?frame=20")
+    assert (refused.status_code, "without memory" in refused.json()["error"]["message"]) == (422, True)
+    for frame in (-1, 64, 10**30):
+        assert window.get(f"/api/takes/{first}/like?frame={frame}").status_code in (404, 422)
+    studio.room.set_pace(2)
+    live = window.begin(9.0)
+    window.block(1)
+    assert {hit["take"] for hit in window.get(f"/api/takes/{live}/like?frame=20").json()["hits"]} >= {first, second}
+
+
+def test_what_is_being_made_is_neither_exported_nor_measured(studio, window):
+    studio.room.set_pace(2)
+    take = window.begin(9.0)
+    window.block(2)
+    answers = [window.get(f"/api/takes/{take}/drift")]
+    answers += [window.post(f"/api/takes/{take}/export", what=what) for what in ("video", "otio_branch", "rights")]
+    for answer in answers:
+        assert answer.status_code == 409
+        assert "is being made" in answer.json()["error"]["message"]
+    window.do(take, do="stop")
+    window.ended(take, "interrupted")
+    assert len(window.get(f"/api/takes/{take}/drift").json()["seconds"]) == 3  # as far as it goes
+    assert window.post(f"/api/takes/{take}/export", what="video").status_code == 200

@@ -16,7 +16,8 @@ from PIL import Image
 from longlive_rag.media.video import CODECS, VideoWriter, read_frames, read_tags
 from longlive_rag.rights.provenance import Provenance
 from longlive_rag.takes.export import export_frames, export_sheet, export_stills, export_video, open_excerpt
-from longlive_rag.takes.otio import write_timeline
+from longlive_rag.takes.otio import write_branches, write_timeline
+from longlive_rag.takes.record import Origin, read_record, write_record
 from retrieval.store import BlockRecord, LatentWriter
 
 CUES = [(2.0, "the red circle jumps"), (5.0, "the blue circle walks")]
@@ -177,3 +178,46 @@ def test_a_timeline_of_a_range_elsewhere(take, tmp_path):
     assert (clip.source_range.start_time.value, clip.source_range.duration.value) == (48, 48)
     assert [marker.marked_range.start_time.value for marker in clip.markers] == [81]
     assert clip.markers[0].metadata["longlive_rag"]["state"]["latents"] is None
+
+
+def branch(folder, parent, blocks, cues=()):
+    """A take whose record says that it was branched from another after so many blocks."""
+    write_take(folder, make_request(6.0, cues=cues, seed=8))
+    origin = Origin(take=str(parent), blocks=blocks, at="0:00")
+    write_record(folder, read_record(folder).model_copy(update={"branched_from": origin}))
+    return folder
+
+
+def test_branches_lie_above_each_other(tmp_path):
+    first = write_take(tmp_path / "the first", make_request(6.0, cues=CUES, seed=7))
+    second = branch(tmp_path / "second", first, 3, [(2.0, "another way")])
+    third = branch(tmp_path / "third", second, 5, [(2.0, "another way")])
+    lost = branch(tmp_path / "lost", tmp_path / "deleted", 3)
+    new = branch(tmp_path / "new", first, 9)  # shows nothing of its own yet
+    alone = write_take(tmp_path / "alone", make_request(6.0))
+    takes = [new, third, alone, lost, second, first]
+    for asked in (first, second, third):
+        assert write_branches(asked, takes, tmp_path / "all.otio") == 3
+        timeline = otio.adapters.read_from_file(str(tmp_path / "all.otio"))
+        assert timeline.name == "the first"
+        tracks = timeline.video_tracks()
+        assert [track.name for track in tracks] == ["the first", "second", "third"]
+        for track, start in zip(tracks, (0, 33, 57), strict=True):
+            assert isinstance(track[0], otio.schema.Gap) == bool(start)
+            clip = track[-1]
+            assert track.range_of_child(clip) == clip.source_range  # it stands where it is in its take
+            assert clip.source_range.start_time.to_frames() == start
+            assert track.duration() == otio.opentime.RationalTime(96, 16)
+            assert unquote(clip.media_reference.target_url) == f"{track.name}/video.mp4"
+        marked = [[marker.marked_range.start_time.to_frames() for marker in track[-1].markers] for track in tracks]
+        assert marked == [list(CUE_FRAMES), [33], []]
+    assert write_branches(lost, takes, tmp_path / "all.otio") == 1
+    write_branches(alone, takes, tmp_path / "elsewhere" / "all.otio")
+    (track,) = otio.adapters.read_from_file(str(tmp_path / "elsewhere" / "all.otio")).video_tracks()
+    assert unquote(track[0].media_reference.target_url) == alone.resolve().as_uri() + "/video.mp4"
+
+
+def test_branches_in_a_ring_are_one_timeline(tmp_path):
+    one = branch(tmp_path / "one", tmp_path / "two", 2)
+    two = branch(tmp_path / "two", one, 3)
+    assert write_branches(one, [one, two], tmp_path / "all.otio") == 2
