@@ -1,5 +1,5 @@
-var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&&`adoptedStyleSheets`in Document.prototype&&`replace`in CSSStyleSheet.prototype,n=Symbol(),r=new WeakMap,i=class{constructor(e,t,r){if(this._$cssResult$=!0,r!==n)throw Error("CSSResult is not constructable. Use `unsafeCSS` or `css` instead.");this.cssText=e,this.t=t}get styleSheet(){let e=this.o,n=this.t;if(t&&e===void 0){let t=n!==void 0&&n.length===1;t&&(e=r.get(n)),e===void 0&&((this.o=e=new CSSStyleSheet).replaceSync(this.cssText),t&&r.set(n,e))}return e}toString(){return this.cssText}},a=e=>new i(typeof e==`string`?e:e+``,void 0,n),o=(e,...t)=>new i(e.length===1?e[0]:t.reduce((t,n,r)=>t+(e=>{if(!0===e._$cssResult$)return e.cssText;if(typeof e==`number`)return e;throw Error(`Value passed to 'css' function must be a 'css' function result: `+e+`. Use 'unsafeCSS' to pass non-literal values, but take care to ensure page security.`)})(n)+e[r+1],e[0]),e,n),s=(n,r)=>{if(t)n.adoptedStyleSheets=r.map(e=>e instanceof CSSStyleSheet?e:e.styleSheet);else for(let t of r){let r=document.createElement(`style`),i=e.litNonce;i!==void 0&&r.setAttribute(`nonce`,i),r.textContent=t.cssText,n.appendChild(r)}},c=t?e=>e:e=>e instanceof CSSStyleSheet?(e=>{let t=``;for(let n of e.cssRules)t+=n.cssText;return a(t)})(e):e,{is:l,defineProperty:u,getOwnPropertyDescriptor:d,getOwnPropertyNames:f,getOwnPropertySymbols:p,getPrototypeOf:m}=Object,ee=globalThis,te=ee.trustedTypes,ne=te?te.emptyScript:``,re=ee.reactiveElementPolyfillSupport,h=(e,t)=>e,ie={toAttribute(e,t){switch(t){case Boolean:e=e?ne:null;break;case Object:case Array:e=e==null?e:JSON.stringify(e)}return e},fromAttribute(e,t){let n=e;switch(t){case Boolean:n=e!==null;break;case Number:n=e===null?null:Number(e);break;case Object:case Array:try{n=JSON.parse(e)}catch{n=null}}return n}},ae=(e,t)=>!l(e,t),oe={attribute:!0,type:String,converter:ie,reflect:!1,useDefault:!1,hasChanged:ae};Symbol.metadata??=Symbol(`metadata`),ee.litPropertyMetadata??=new WeakMap;var g=class extends HTMLElement{static addInitializer(e){this._$Ei(),(this.l??=[]).push(e)}static get observedAttributes(){return this.finalize(),this._$Eh&&[...this._$Eh.keys()]}static createProperty(e,t=oe){if(t.state&&(t.attribute=!1),this._$Ei(),this.prototype.hasOwnProperty(e)&&((t=Object.create(t)).wrapped=!0),this.elementProperties.set(e,t),!t.noAccessor){let n=Symbol(),r=this.getPropertyDescriptor(e,n,t);r!==void 0&&u(this.prototype,e,r)}}static getPropertyDescriptor(e,t,n){let{get:r,set:i}=d(this.prototype,e)??{get(){return this[t]},set(e){this[t]=e}};return{get:r,set(t){let a=r?.call(this);i?.call(this,t),this.requestUpdate(e,a,n)},configurable:!0,enumerable:!0}}static getPropertyOptions(e){return this.elementProperties.get(e)??oe}static _$Ei(){if(this.hasOwnProperty(h(`elementProperties`)))return;let e=m(this);e.finalize(),e.l!==void 0&&(this.l=[...e.l]),this.elementProperties=new Map(e.elementProperties)}static finalize(){if(this.hasOwnProperty(h(`finalized`)))return;if(this.finalized=!0,this._$Ei(),this.hasOwnProperty(h(`properties`))){let e=this.properties,t=[...f(e),...p(e)];for(let n of t)this.createProperty(n,e[n])}let e=this[Symbol.metadata];if(e!==null){let t=litPropertyMetadata.get(e);if(t!==void 0)for(let[e,n]of t)this.elementProperties.set(e,n)}this._$Eh=new Map;for(let[e,t]of this.elementProperties){let n=this._$Eu(e,t);n!==void 0&&this._$Eh.set(n,e)}this.elementStyles=this.finalizeStyles(this.styles)}static finalizeStyles(e){let t=[];if(Array.isArray(e)){let n=new Set(e.flat(1/0).reverse());for(let e of n)t.unshift(c(e))}else e!==void 0&&t.push(c(e));return t}static _$Eu(e,t){let n=t.attribute;return!1===n?void 0:typeof n==`string`?n:typeof e==`string`?e.toLowerCase():void 0}constructor(){super(),this._$Ep=void 0,this.isUpdatePending=!1,this.hasUpdated=!1,this._$Em=null,this._$Ev()}_$Ev(){this._$ES=new Promise(e=>this.enableUpdating=e),this._$AL=new Map,this._$E_(),this.requestUpdate(),this.constructor.l?.forEach(e=>e(this))}addController(e){(this._$EO??=new Set).add(e),this.renderRoot!==void 0&&this.isConnected&&e.hostConnected?.()}removeController(e){this._$EO?.delete(e)}_$E_(){let e=new Map,t=this.constructor.elementProperties;for(let n of t.keys())this.hasOwnProperty(n)&&(e.set(n,this[n]),delete this[n]);e.size>0&&(this._$Ep=e)}createRenderRoot(){let e=this.shadowRoot??this.attachShadow(this.constructor.shadowRootOptions);return s(e,this.constructor.elementStyles),e}connectedCallback(){this.renderRoot??=this.createRenderRoot(),this.enableUpdating(!0),this._$EO?.forEach(e=>e.hostConnected?.())}enableUpdating(e){}disconnectedCallback(){this._$EO?.forEach(e=>e.hostDisconnected?.())}attributeChangedCallback(e,t,n){this._$AK(e,n)}_$ET(e,t){let n=this.constructor.elementProperties.get(e),r=this.constructor._$Eu(e,n);if(r!==void 0&&!0===n.reflect){let i=(n.converter?.toAttribute===void 0?ie:n.converter).toAttribute(t,n.type);this._$Em=e,i==null?this.removeAttribute(r):this.setAttribute(r,i),this._$Em=null}}_$AK(e,t){let n=this.constructor,r=n._$Eh.get(e);if(r!==void 0&&this._$Em!==r){let e=n.getPropertyOptions(r),i=typeof e.converter==`function`?{fromAttribute:e.converter}:e.converter?.fromAttribute===void 0?ie:e.converter;this._$Em=r;let a=i.fromAttribute(t,e.type);this[r]=a??this._$Ej?.get(r)??a,this._$Em=null}}requestUpdate(e,t,n,r=!1,i){if(e!==void 0){let a=this.constructor;if(!1===r&&(i=this[e]),n??=a.getPropertyOptions(e),!((n.hasChanged??ae)(i,t)||n.useDefault&&n.reflect&&i===this._$Ej?.get(e)&&!this.hasAttribute(a._$Eu(e,n))))return;this.C(e,t,n)}!1===this.isUpdatePending&&(this._$ES=this._$EP())}C(e,t,{useDefault:n,reflect:r,wrapped:i},a){n&&!(this._$Ej??=new Map).has(e)&&(this._$Ej.set(e,a??t??this[e]),!0!==i||a!==void 0)||(this._$AL.has(e)||(this.hasUpdated||n||(t=void 0),this._$AL.set(e,t)),!0===r&&this._$Em!==e&&(this._$Eq??=new Set).add(e))}async _$EP(){this.isUpdatePending=!0;try{await this._$ES}catch(e){Promise.reject(e)}let e=this.scheduleUpdate();return e!=null&&await e,!this.isUpdatePending}scheduleUpdate(){return this.performUpdate()}performUpdate(){if(!this.isUpdatePending)return;if(!this.hasUpdated){if(this.renderRoot??=this.createRenderRoot(),this._$Ep){for(let[e,t]of this._$Ep)this[e]=t;this._$Ep=void 0}let e=this.constructor.elementProperties;if(e.size>0)for(let[t,n]of e){let{wrapped:e}=n,r=this[t];!0!==e||this._$AL.has(t)||r===void 0||this.C(t,void 0,n,r)}}let e=!1,t=this._$AL;try{e=this.shouldUpdate(t),e?(this.willUpdate(t),this._$EO?.forEach(e=>e.hostUpdate?.()),this.update(t)):this._$EM()}catch(t){throw e=!1,this._$EM(),t}e&&this._$AE(t)}willUpdate(e){}_$AE(e){this._$EO?.forEach(e=>e.hostUpdated?.()),this.hasUpdated||(this.hasUpdated=!0,this.firstUpdated(e)),this.updated(e)}_$EM(){this._$AL=new Map,this.isUpdatePending=!1}get updateComplete(){return this.getUpdateComplete()}getUpdateComplete(){return this._$ES}shouldUpdate(e){return!0}update(e){this._$Eq&&=this._$Eq.forEach(e=>this._$ET(e,this[e])),this._$EM()}updated(e){}firstUpdated(e){}};g.elementStyles=[],g.shadowRootOptions={mode:`open`},g[h(`elementProperties`)]=new Map,g[h(`finalized`)]=new Map,re?.({ReactiveElement:g}),(ee.reactiveElementVersions??=[]).push(`2.1.2`);var se=globalThis,ce=e=>e,le=se.trustedTypes,ue=le?le.createPolicy(`lit-html`,{createHTML:e=>e}):void 0,de=`$lit$`,_=`lit$${Math.random().toFixed(9).slice(2)}$`,fe=`?`+_,pe=`<${fe}>`,v=document,y=()=>v.createComment(``),b=e=>e===null||typeof e!=`object`&&typeof e!=`function`,me=Array.isArray,he=e=>me(e)||typeof e?.[Symbol.iterator]==`function`,ge=`[ 	
-\f\r]`,x=/<(?:(!--|\/[^a-zA-Z])|(\/?[a-zA-Z][^>\s]*)|(\/?$))/g,_e=/-->/g,ve=/>/g,S=RegExp(`>|${ge}(?:([^\\s"'>=/]+)(${ge}*=${ge}*(?:[^ \t\n\f\r"'\`<>=]|("|')|))|$)`,`g`),ye=/'/g,be=/"/g,xe=/^(?:script|style|textarea|title)$/i,Se=e=>(t,...n)=>({_$litType$:e,strings:t,values:n}),C=Se(1),w=Se(2),T=Symbol.for(`lit-noChange`),E=Symbol.for(`lit-nothing`),Ce=new WeakMap,D=v.createTreeWalker(v,129);function we(e,t){if(!me(e)||!e.hasOwnProperty(`raw`))throw Error(`invalid template strings array`);return ue===void 0?t:ue.createHTML(t)}var Te=(e,t)=>{let n=e.length-1,r=[],i,a=t===2?`<svg>`:t===3?`<math>`:``,o=x;for(let t=0;t<n;t++){let n=e[t],s,c,l=-1,u=0;for(;u<n.length&&(o.lastIndex=u,c=o.exec(n),c!==null);)u=o.lastIndex,o===x?c[1]===`!--`?o=_e:c[1]===void 0?c[2]===void 0?c[3]!==void 0&&(o=S):(xe.test(c[2])&&(i=RegExp(`</`+c[2],`g`)),o=S):o=ve:o===S?c[0]===`>`?(o=i??x,l=-1):c[1]===void 0?l=-2:(l=o.lastIndex-c[2].length,s=c[1],o=c[3]===void 0?S:c[3]===`"`?be:ye):o===be||o===ye?o=S:o===_e||o===ve?o=x:(o=S,i=void 0);let d=o===S&&e[t+1].startsWith(`/>`)?` `:``;a+=o===x?n+pe:l>=0?(r.push(s),n.slice(0,l)+de+n.slice(l)+_+d):n+_+(l===-2?t:d)}return[we(e,a+(e[n]||`<?>`)+(t===2?`</svg>`:t===3?`</math>`:``)),r]},Ee=class e{constructor({strings:t,_$litType$:n},r){let i;this.parts=[];let a=0,o=0,s=t.length-1,c=this.parts,[l,u]=Te(t,n);if(this.el=e.createElement(l,r),D.currentNode=this.el.content,n===2||n===3){let e=this.el.content.firstChild;e.replaceWith(...e.childNodes)}for(;(i=D.nextNode())!==null&&c.length<s;){if(i.nodeType===1){if(i.hasAttributes())for(let e of i.getAttributeNames())if(e.endsWith(de)){let t=u[o++],n=i.getAttribute(e).split(_),r=/([.?@])?(.*)/.exec(t);c.push({type:1,index:a,name:r[2],strings:n,ctor:r[1]===`.`?Oe:r[1]===`?`?ke:r[1]===`@`?Ae:A}),i.removeAttribute(e)}else e.startsWith(_)&&(c.push({type:6,index:a}),i.removeAttribute(e));if(xe.test(i.tagName)){let e=i.textContent.split(_),t=e.length-1;if(t>0){i.textContent=le?le.emptyScript:``;for(let n=0;n<t;n++)i.append(e[n],y()),D.nextNode(),c.push({type:2,index:++a});i.append(e[t],y())}}}else if(i.nodeType===8){if(i.data===fe)c.push({type:2,index:a});else{let e=-1;for(;(e=i.data.indexOf(_,e+1))!==-1;)c.push({type:7,index:a}),e+=_.length-1}}a++}}static createElement(e,t){let n=v.createElement(`template`);return n.innerHTML=e,n}};function O(e,t,n=e,r){if(t===T)return t;let i=r===void 0?n._$Cl:n._$Co?.[r],a=b(t)?void 0:t._$litDirective$;return i?.constructor!==a&&(i?._$AO?.(!1),a===void 0?i=void 0:(i=new a(e),i._$AT(e,n,r)),r===void 0?n._$Cl=i:(n._$Co??=[])[r]=i),i!==void 0&&(t=O(e,i._$AS(e,t.values),i,r)),t}var De=class{constructor(e,t){this._$AV=[],this._$AN=void 0,this._$AD=e,this._$AM=t}get parentNode(){return this._$AM.parentNode}get _$AU(){return this._$AM._$AU}u(e){let{el:{content:t},parts:n}=this._$AD,r=(e?.creationScope??v).importNode(t,!0);D.currentNode=r;let i=D.nextNode(),a=0,o=0,s=n[0];for(;s!==void 0;){if(a===s.index){let t;s.type===2?t=new k(i,i.nextSibling,this,e):s.type===1?t=new s.ctor(i,s.name,s.strings,this,e):s.type===6&&(t=new je(i,this,e)),this._$AV.push(t),s=n[++o]}a!==s?.index&&(i=D.nextNode(),a++)}return D.currentNode=v,r}p(e){let t=0;for(let n of this._$AV)n!==void 0&&(n.strings===void 0?n._$AI(e[t]):(n._$AI(e,n,t),t+=n.strings.length-2)),t++}},k=class e{get _$AU(){return this._$AM?._$AU??this._$Cv}constructor(e,t,n,r){this.type=2,this._$AH=E,this._$AN=void 0,this._$AA=e,this._$AB=t,this._$AM=n,this.options=r,this._$Cv=r?.isConnected??!0}get parentNode(){let e=this._$AA.parentNode,t=this._$AM;return t!==void 0&&e?.nodeType===11&&(e=t.parentNode),e}get startNode(){return this._$AA}get endNode(){return this._$AB}_$AI(e,t=this){e=O(this,e,t),b(e)?e===E||e==null||e===``?(this._$AH!==E&&this._$AR(),this._$AH=E):e!==this._$AH&&e!==T&&this._(e):e._$litType$===void 0?e.nodeType===void 0?he(e)?this.k(e):this._(e):this.T(e):this.$(e)}O(e){return this._$AA.parentNode.insertBefore(e,this._$AB)}T(e){this._$AH!==e&&(this._$AR(),this._$AH=this.O(e))}_(e){this._$AH!==E&&b(this._$AH)?this._$AA.nextSibling.data=e:this.T(v.createTextNode(e)),this._$AH=e}$(e){let{values:t,_$litType$:n}=e,r=typeof n==`number`?this._$AC(e):(n.el===void 0&&(n.el=Ee.createElement(we(n.h,n.h[0]),this.options)),n);if(this._$AH?._$AD===r)this._$AH.p(t);else{let e=new De(r,this),n=e.u(this.options);e.p(t),this.T(n),this._$AH=e}}_$AC(e){let t=Ce.get(e.strings);return t===void 0&&Ce.set(e.strings,t=new Ee(e)),t}k(t){me(this._$AH)||(this._$AH=[],this._$AR());let n=this._$AH,r,i=0;for(let a of t)i===n.length?n.push(r=new e(this.O(y()),this.O(y()),this,this.options)):r=n[i],r._$AI(a),i++;i<n.length&&(this._$AR(r&&r._$AB.nextSibling,i),n.length=i)}_$AR(e=this._$AA.nextSibling,t){for(this._$AP?.(!1,!0,t);e!==this._$AB;){let t=ce(e).nextSibling;ce(e).remove(),e=t}}setConnected(e){this._$AM===void 0&&(this._$Cv=e,this._$AP?.(e))}},A=class{get tagName(){return this.element.tagName}get _$AU(){return this._$AM._$AU}constructor(e,t,n,r,i){this.type=1,this._$AH=E,this._$AN=void 0,this.element=e,this.name=t,this._$AM=r,this.options=i,n.length>2||n[0]!==``||n[1]!==``?(this._$AH=Array(n.length-1).fill(new String),this.strings=n):this._$AH=E}_$AI(e,t=this,n,r){let i=this.strings,a=!1;if(i===void 0)e=O(this,e,t,0),a=!b(e)||e!==this._$AH&&e!==T,a&&(this._$AH=e);else{let r=e,o,s;for(e=i[0],o=0;o<i.length-1;o++)s=O(this,r[n+o],t,o),s===T&&(s=this._$AH[o]),a||=!b(s)||s!==this._$AH[o],s===E?e=E:e!==E&&(e+=(s??``)+i[o+1]),this._$AH[o]=s}a&&!r&&this.j(e)}j(e){e===E?this.element.removeAttribute(this.name):this.element.setAttribute(this.name,e??``)}},Oe=class extends A{constructor(){super(...arguments),this.type=3}j(e){this.element[this.name]=e===E?void 0:e}},ke=class extends A{constructor(){super(...arguments),this.type=4}j(e){this.element.toggleAttribute(this.name,!!e&&e!==E)}},Ae=class extends A{constructor(e,t,n,r,i){super(e,t,n,r,i),this.type=5}_$AI(e,t=this){if((e=O(this,e,t,0)??E)===T)return;let n=this._$AH,r=e===E&&n!==E||e.capture!==n.capture||e.once!==n.once||e.passive!==n.passive,i=e!==E&&(n===E||r);r&&this.element.removeEventListener(this.name,this,n),i&&this.element.addEventListener(this.name,this,e),this._$AH=e}handleEvent(e){typeof this._$AH==`function`?this._$AH.call(this.options?.host??this.element,e):this._$AH.handleEvent(e)}},je=class{constructor(e,t,n){this.element=e,this.type=6,this._$AN=void 0,this._$AM=t,this.options=n}get _$AU(){return this._$AM._$AU}_$AI(e){O(this,e)}},Me={M:de,P:_,A:fe,C:1,L:Te,R:De,D:he,V:O,I:k,H:A,N:ke,U:Ae,B:Oe,F:je},Ne=se.litHtmlPolyfillSupport;Ne?.(Ee,k),(se.litHtmlVersions??=[]).push(`3.3.3`);var Pe=(e,t,n)=>{let r=n?.renderBefore??t,i=r._$litPart$;if(i===void 0){let e=n?.renderBefore??null;r._$litPart$=i=new k(t.insertBefore(y(),e),e,void 0,n??{})}return i._$AI(e),i},Fe=globalThis,j=class extends g{constructor(){super(...arguments),this.renderOptions={host:this},this._$Do=void 0}createRenderRoot(){let e=super.createRenderRoot();return this.renderOptions.renderBefore??=e.firstChild,e}update(e){let t=this.render();this.hasUpdated||(this.renderOptions.isConnected=this.isConnected),super.update(e),this._$Do=Pe(t,this.renderRoot,this.renderOptions)}connectedCallback(){super.connectedCallback(),this._$Do?.setConnected(!0)}disconnectedCallback(){super.disconnectedCallback(),this._$Do?.setConnected(!1)}render(){return T}};j._$litElement$=!0,j.finalized=!0,Fe.litElementHydrateSupport?.({LitElement:j});var Ie=Fe.litElementPolyfillSupport;Ie?.({LitElement:j}),(Fe.litElementVersions??=[]).push(`4.2.2`);var M=`The studio's server does not answer; is it still running?`,Le=`studio-secret`,Re=1008,ze=1e3,Be=400,Ve=2e4,N=class extends Error{constructor(e,t,n=[]){super(t),this.status=e,this.fields=n}},He=class{constructor(){this.secret=``,this.socket=null,this.pictures=new Map,this.studio=()=>this.json(`GET`,`/api/studio`),this.takes=e=>this.json(`GET`,`/api/takes?search=${encodeURIComponent(e)}`).then(e=>e.takes),this.like=(e,t)=>this.json(`GET`,`/api/takes/${e}/like?frame=${t}`).then(e=>e.hits),this.take=e=>this.json(`GET`,`/api/takes/${e}`),this.drift=(e,t)=>this.json(`GET`,`/api/takes/${e}/drift?embedder=${encodeURIComponent(t)}`),this.unknownWords=(e,t)=>this.json(`POST`,`/api/backbones/${encodeURIComponent(e)}/words`,{prompt:t}).then(e=>e.unknown_words),this.begin=e=>this.json(`POST`,`/api/takes`,e),this.command=(e,t)=>this.json(`POST`,`/api/takes/${e}/commands`,t)}async signIn(){let e=location.hash.slice(1);if(e){history.replaceState(null,``,location.pathname);let{secret:t}=await this.json(`POST`,`/api/session`,{token:e});sessionStorage.setItem(Le,t)}let t=sessionStorage.getItem(Le);if(!t)throw new N(401,`This address has no token; open the one that longlive-rag studio printed`);this.secret=t}async upload(e){return(await this.request(`POST`,`/api/uploads`,e,e.type)).json()}async exported(e,t,n,r){let i=JSON.stringify({what:t,from:n,to:r}),a=await this.request(`POST`,`/api/takes/${e}/export`,i,`application/json`);return{name:/filename="?([^";]+)"?/.exec(a.headers.get(`Content-Disposition`)??``)?.[1]??t,file:await a.blob()}}async bytes(e){return(await this.request(`GET`,e,void 0,void 0,AbortSignal.timeout(Ve))).arrayBuffer().catch(()=>{throw new N(0,M)})}picture(e,t,n){let r=`/api/takes/${e}/frame/${t}.jpg?width=${n}`,i=this.pictures.get(r);return i||(i=this.request(`GET`,r).then(e=>e.blob()).then(createImageBitmap),i.catch(()=>this.pictures.delete(r)),this.pictures.set(r,i),this.pictures.size>Be&&this.pictures.delete(this.pictures.keys().next().value)),i}forgetPictures(e){for(let t of this.pictures.keys())t.startsWith(`/api/takes/${e}/`)&&this.pictures.delete(t)}listen(e,t,n){let r=location.protocol===`https:`?`wss`:`ws`,i=new WebSocket(`${r}://${location.host}/api/events`);this.socket=i,i.onopen=()=>i.send(JSON.stringify({secret:this.secret})),i.onmessage=n=>{let r=JSON.parse(n.data);r.type===`hello`&&t(!0),e(r)},i.onclose=({code:r})=>{t(!1),r===Re?n():setTimeout(()=>this.listen(e,t,n),ze)}}tell(e){this.socket?.readyState===WebSocket.OPEN&&this.socket.send(JSON.stringify(e))}async json(e,t,n){return(await this.request(e,t,n&&JSON.stringify(n),n&&`application/json`)).json()}async request(e,t,n,r,i){let a=this.secret?{Authorization:`Bearer ${this.secret}`}:{};r&&(a[`Content-Type`]=r);let o=await fetch(t,{method:e,headers:a,body:n,signal:i}).catch(()=>{throw new N(0,M)});if(!o.ok)throw await Ue(o);return o}};async function Ue(e){let t=await e.json().catch(()=>null),n=t?.error?.message??`The server answered ${e.status} ${e.statusText}`;return new N(e.status,n,t?.error?.fields??[])}var P=new He,We=`tiny-world`,Ge=class{constructor(){this.state={connected:null,studio:null,takes:[],search:``,found:null,take:null,stats:null,frame:0,jumps:0,rate:0,following:!1,busy:!1,pace:4,markIn:null,markOut:null,dialog:null,compared:null,embedder:null,drifts:{},alerts:[],note:``,guided:null},this.listeners=new Set,this.alertsSoFar=0}update(e){let t=Object.keys(e),n=new Set(t.filter(t=>e[t]!==this.state[t]));if(n.size){this.state={...this.state,...e};for(let e of[...this.listeners])e(n)}}subscribe(e){return this.listeners.add(e),()=>this.listeners.delete(e)}alert(e,t){this.withdraw(e),this.update({alerts:[...this.state.alerts,{number:this.alertsSoFar++,message:e,remedy:t}]})}withdraw(e){this.update({alerts:this.state.alerts.filter(t=>t.message!==e)})}dismiss(e){this.update({alerts:this.state.alerts.filter(t=>t.number!==e)})}receive(e){let{take:t,studio:n}=this.state,r=t&&`take`in e&&e.take===t.id?t:null;switch(e.type){case`hello`:n&&this.update({studio:{...n,live:e.live}});break;case`block`:r&&this.receiveBlock(r,e);break;case`cut`:r&&this.update({take:qe(r,e.blocks)});break;case`take`:this.receiveFacts(e.take);break;case`gone`:this.update({takes:this.state.takes.filter(t=>t.id!==e.take)}),r&&this.alert(`${r.name} is not on the disk any more`);break;case`cues`:r&&this.update({take:{...r,cues:e.cues}});break;case`note`:this.update({note:e.message});break;case`error`:this.alert(e.message)}}receiveBlock(e,t){let n=Ke(e,t),{frames:r,blocks:i,made_seconds:a}=n,o=this.state.takes.map(e=>e.id===n.id?{...e,frames:r,blocks:i,made_seconds:a}:e);this.update({take:n,takes:o,stats:t.stats})}receiveFacts(e){let{take:t,takes:n,search:r}=this.state,i=n.some(t=>t.id===e.id),a=i?n.map(t=>t.id===e.id?e:t):[e,...n];if(this.update({takes:i||!r?a:n}),t?.id===e.id){let{frames:n,blocks:r,made_seconds:i}=t,a=t.waiting&&!e.waiting&&e.status===`live`;this.update({take:{...t,...e,frames:n,blocks:r,made_seconds:i},rate:a?1:this.state.rate})}}};function Ke(e,t){let n=qe(e,t.segment.block),r=t.memory?[...n.memory,t.memory]:n.memory;return Je({...n,memory:r},[...n.segments,t.segment])}function qe(e,t){let n=e.memory.filter(e=>e.block<t);return Je({...e,memory:n},e.segments.filter(e=>e.block<t))}function Je(e,t){let n=t.at(-1),r=n?n.first_frame+n.frames:0;return{...e,segments:t,frames:r,blocks:t.length,made_seconds:r/e.fps}}function F(e,t){let n=0,r=e.length;for(;n<r;){let i=n+r>>1;e[i].first_frame<=t?n=i+1:r=i}return e[Math.max(0,n-1)]}function I(e){return Math.max(e.seconds,e.made_seconds,1/e.fps)}function Ye(e,t){return e.cues.filter(e=>e.reached&&e.seconds<=t).sort((e,t)=>e.seconds-t.seconds).at(-1)?.prompt??e.prompt}function Xe(e,t){let n=[];for(let r of e.steering){let e=n.filter(([e,t])=>e!==r.start||t!==r.end);r.verb===t&&(n=[...e,[r.start,r.end]]),r.verb===`un${t}`&&(n=e)}return n}function Ze(e,t){let n=e.steering.findLast(e=>e.verb===`policy`&&e.seconds<=t),r=e.request.memory;return n?.policy??r?.policy??``}function Qe(e){return e.request.memory?.enabled!==!1}function $e(e,t){let n=t?.embedders??[];return e.backbone===We?n:n.filter(({name:e})=>e!==We)}function et(e,{studio:t,embedder:n}){let r=$e(e,t),i=[r.find(({name:e})=>e===We),r.find(({independent:e})=>e),r[0]];return r.find(({name:e})=>e===n)??i.find(e=>e)}function tt(e,t){return`${e.id}/${e.frames}/${t}`}function L(e,t){let n=et(e,t);return n&&t.drifts[tt(e,n.name)]}function nt(e){let t=e.take,n=e.markIn??0,r=e.markOut??t.frames-1;return[n/t.fps,(r+1)/t.fps]}var R=new Ge,rt=/^(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d*)?|\.\d+)$/,it=/^(\d{1,6}):(\d{1,6}):(\d{1,6}):(\d{1,6})$/;function at(e,t){let n=e.trim(),r=it.exec(n);if(r){let[e,n,i,a]=r.slice(1).map(Number);return n>=60||i>=60||a>=t?null:e*3600+n*60+i+a/t}let i=rt.exec(n);if(!i)return null;let a=Number(i[1]??0),o=Number(i[2]??0),s=Number(i[3]);return i[1]&&o>=60||i[2]&&s>=60?null:a*3600+o*60+s}function ot(e,t){let n=Math.floor(e/t);return[Math.floor(n/3600),Math.floor(n/60)%60,n%60,e%t].map(e=>String(e).padStart(2,`0`)).join(`:`)}function z(e){let t=Math.round(e*10),n=Math.floor(t/10);return`${Math.floor(n/60)}:${String(n%60).padStart(2,`0`)}.${t%10}`}function st(e){return e<2**30?`${(e/2**20).toFixed(0)} MiB`:`${(e/2**30).toFixed(1)} GiB`}var ct={prompt:`a blue square stands in a desert`,seconds:30,seed:1,backbone:`tiny-world`,memory:null,start_image:null,remember:[],settings:{},cues:[{seconds:8,prompt:`a blue square leaves in a desert`},{seconds:20,prompt:`a blue square returns in a desert`}]};async function B(e){try{return await e()}catch(e){return R.alert(e instanceof Error?e.message:String(e)),null}}async function lt(){await B(async()=>{await P.signIn();let[e,t]=await Promise.all([P.studio(),P.takes(``)]);R.update({studio:e,takes:t}),P.listen(e=>{e.type===`cut`&&P.forgetPictures(e.take),R.receive(e)},e=>void ut(e),()=>R.alert(`The studio was started again; open the address that it printed`));let n=t.find(t=>t.id===e.live)??t[0];n&&await V(n.id)})}async function ut(e){!e&&R.state.connected&&R.alert(M),e&&R.withdraw(M),R.update({connected:e});let{take:t}=R.state;e&&t&&(P.tell({type:`watch`,take:t.id}),await dt(),await ft(R.state.search))}async function dt(){let{take:e}=R.state,t=e&&await B(()=>P.take(e.id));t&&R.state.take?.id===t.id&&R.update({take:t})}async function ft(e){R.update({search:e});let t=await B(()=>P.takes(e));t&&R.state.search===e&&R.update({takes:t})}async function pt(){let{take:e,frame:t}=R.state,n=e&&await B(()=>P.like(e.id,t));e&&n&&R.update({found:{take:e.name,seconds:t/e.fps,hits:n}})}async function V(e,t=0,n=!0){await B(async()=>{let r=await P.take(e),{jumps:i}=R.state,a=n&&r.status===`live`&&!r.waiting?1:0;R.update({take:r,frame:t,rate:a,jumps:i+1,stats:null,following:!1,markIn:null,markOut:null}),P.tell({type:`watch`,take:e})})}async function mt(e){let{id:t}=await P.begin(e);return await ht(t),R.update({dialog:null}),t}async function ht(e,t=0){await V(e,t),await gt(R.state.pace)}async function gt(e){R.update({pace:e}),R.state.take?.status===`live`&&await W({do:`pace`,blocks_ahead:e})}async function _t(){let e=await B(()=>mt(ct));R.update({guided:e})}function H(e){let{take:t,jumps:n}=R.state;if(!t)return;let r=Math.max(0,Math.min(Math.round(e),t.frames-1));R.update({frame:r,jumps:n+1,following:!1})}function U(e){R.update({rate:0}),H(R.state.frame+e)}function vt(e){let{take:t,frame:n}=R.state;t&&(e>0&&n>=t.frames-1&&t.status!==`live`&&H(0),R.update({rate:e}))}var yt=()=>vt(+!R.state.rate);function bt(){let{take:e}=R.state;e&&(H(e.frames-1),R.update({following:e.status===`live`}))}function xt(e){let{frame:t,markIn:n,markOut:r}=R.state;R.update({[e]:t}),e===`markIn`&&r!==null&&r<t&&R.update({markOut:null}),e===`markOut`&&n!==null&&n>t&&R.update({markIn:null})}async function W(e){let{take:t}=R.state;return t&&B(()=>St(t,e))}async function St(e,t){try{return await P.command(e.id,t)}catch(t){if(!(t instanceof N&&t.status===409&&t.message.includes(`another window`)))throw t;let n=t.message.charAt(0).toUpperCase()+t.message.slice(1);return R.alert(n,{name:`Direct from here`,run:()=>void Ct(e,n)}),null}}async function Ct(e,t){await B(()=>P.command(e.id,{do:`take_over`}))&&(R.withdraw(t),R.update({note:`This window directs now`}))}async function wt(e){let{take:t,frame:n}=R.state,r=Tt(e);R.update({busy:!0});let i=await W(e);i?.id&&await ht(i.id,i.id===t?.id?n:r),R.update({busy:!1})}function Tt(e){let{take:t,frame:n}=R.state;return`block`in e?(t?.segments[e.block]?.first_frame??n)-1:0}function Et(){let{take:e,frame:t}=R.state;return(e&&F(e.segments,t)?.block)??0}async function Dt(e,[t,n]){let r=await W({do:e,from:t,to:n}),{take:i}=R.state;if(!r||!i)return;let a={seconds:r.takes_over_at??i.made_seconds,verb:e,start:t,end:n,policy:null};R.update({take:{...i,steering:[...i.steering,a]}})}async function Ot(e){let t=await W({do:`policy`,name:e}),{take:n}=R.state;if(!t||!n)return;let r=t.takes_over_at??n.made_seconds,i={seconds:r,verb:`policy`,start:0,end:0,policy:e};R.update({take:{...n,steering:[...n.steering,i]},note:`${e} chooses from ${z(r)} on`})}async function kt(e){let t=et(e,R.state),n=e.status!==`live`&&e.status!==`running`;if(!t||!n||!e.frames||L(e,R.state)!==void 0)return;let r=tt(e,t.name),i=e=>R.update({drifts:{...R.state.drifts,[r]:e}});i(`is being measured`),await P.drift(e.id,t.name).then(i,e=>i(e.message))}async function At(){let e=await W({do:`native_twin`});e?.id&&R.update({compared:[...R.state.compared??[],e.id]})}async function jt(e){let{take:t}=R.state;if(!t)return;let[n,r]=nt(R.state),i=await B(()=>P.exported(t.id,e,n,r));if(!i)return;let a=document.createElement(`a`);a.href=URL.createObjectURL(i.file),a.download=i.name,a.click(),setTimeout(()=>URL.revokeObjectURL(a.href),6e4),R.update({note:`Exported ${i.name}`})}async function Mt(e,t){await B(()=>navigator.clipboard.writeText(e))!==null&&R.update({note:`Copied as ${t}`})}var G={ATTRIBUTE:1,CHILD:2,PROPERTY:3,BOOLEAN_ATTRIBUTE:4,EVENT:5,ELEMENT:6},Nt=e=>(...t)=>({_$litDirective$:e,values:t}),Pt=class{constructor(e){}get _$AU(){return this._$AM._$AU}_$AT(e,t,n){this._$Ct=e,this._$AM=t,this._$Ci=n}_$AS(e,t){return this.update(e,t)}update(e,t){return this.render(...t)}},K=class extends j{get state(){return R.state}connectedCallback(){super.connectedCallback(),this.unsubscribe=R.subscribe(e=>{this.watches.some(t=>e.has(t))&&this.requestUpdate()})}disconnectedCallback(){super.disconnectedCallback(),this.unsubscribe?.()}},Ft=Nt(class extends Pt{render(e){}update(e,[t]){for(let[n,r]of Object.entries(t))e.element.style.setProperty(n,r)}});function It(e){let t=Lt.exec(e)[0];return C`<span class="shortened"><span class="one-line">${e.slice(0,e.length-t.length)}</span><span>${t}</span></span>`}var Lt=/((-native)?(-\d+)?)*$/,q=o`
+var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&&`adoptedStyleSheets`in Document.prototype&&`replace`in CSSStyleSheet.prototype,n=Symbol(),r=new WeakMap,i=class{constructor(e,t,r){if(this._$cssResult$=!0,r!==n)throw Error("CSSResult is not constructable. Use `unsafeCSS` or `css` instead.");this.cssText=e,this.t=t}get styleSheet(){let e=this.o,n=this.t;if(t&&e===void 0){let t=n!==void 0&&n.length===1;t&&(e=r.get(n)),e===void 0&&((this.o=e=new CSSStyleSheet).replaceSync(this.cssText),t&&r.set(n,e))}return e}toString(){return this.cssText}},a=e=>new i(typeof e==`string`?e:e+``,void 0,n),o=(e,...t)=>new i(e.length===1?e[0]:t.reduce((t,n,r)=>t+(e=>{if(!0===e._$cssResult$)return e.cssText;if(typeof e==`number`)return e;throw Error(`Value passed to 'css' function must be a 'css' function result: `+e+`. Use 'unsafeCSS' to pass non-literal values, but take care to ensure page security.`)})(n)+e[r+1],e[0]),e,n),s=(n,r)=>{if(t)n.adoptedStyleSheets=r.map(e=>e instanceof CSSStyleSheet?e:e.styleSheet);else for(let t of r){let r=document.createElement(`style`),i=e.litNonce;i!==void 0&&r.setAttribute(`nonce`,i),r.textContent=t.cssText,n.appendChild(r)}},c=t?e=>e:e=>e instanceof CSSStyleSheet?(e=>{let t=``;for(let n of e.cssRules)t+=n.cssText;return a(t)})(e):e,{is:l,defineProperty:u,getOwnPropertyDescriptor:d,getOwnPropertyNames:f,getOwnPropertySymbols:p,getPrototypeOf:m}=Object,ee=globalThis,te=ee.trustedTypes,ne=te?te.emptyScript:``,re=ee.reactiveElementPolyfillSupport,h=(e,t)=>e,ie={toAttribute(e,t){switch(t){case Boolean:e=e?ne:null;break;case Object:case Array:e=e==null?e:JSON.stringify(e)}return e},fromAttribute(e,t){let n=e;switch(t){case Boolean:n=e!==null;break;case Number:n=e===null?null:Number(e);break;case Object:case Array:try{n=JSON.parse(e)}catch{n=null}}return n}},ae=(e,t)=>!l(e,t),oe={attribute:!0,type:String,converter:ie,reflect:!1,useDefault:!1,hasChanged:ae};Symbol.metadata??=Symbol(`metadata`),ee.litPropertyMetadata??=new WeakMap;var g=class extends HTMLElement{static addInitializer(e){this._$Ei(),(this.l??=[]).push(e)}static get observedAttributes(){return this.finalize(),this._$Eh&&[...this._$Eh.keys()]}static createProperty(e,t=oe){if(t.state&&(t.attribute=!1),this._$Ei(),this.prototype.hasOwnProperty(e)&&((t=Object.create(t)).wrapped=!0),this.elementProperties.set(e,t),!t.noAccessor){let n=Symbol(),r=this.getPropertyDescriptor(e,n,t);r!==void 0&&u(this.prototype,e,r)}}static getPropertyDescriptor(e,t,n){let{get:r,set:i}=d(this.prototype,e)??{get(){return this[t]},set(e){this[t]=e}};return{get:r,set(t){let a=r?.call(this);i?.call(this,t),this.requestUpdate(e,a,n)},configurable:!0,enumerable:!0}}static getPropertyOptions(e){return this.elementProperties.get(e)??oe}static _$Ei(){if(this.hasOwnProperty(h(`elementProperties`)))return;let e=m(this);e.finalize(),e.l!==void 0&&(this.l=[...e.l]),this.elementProperties=new Map(e.elementProperties)}static finalize(){if(this.hasOwnProperty(h(`finalized`)))return;if(this.finalized=!0,this._$Ei(),this.hasOwnProperty(h(`properties`))){let e=this.properties,t=[...f(e),...p(e)];for(let n of t)this.createProperty(n,e[n])}let e=this[Symbol.metadata];if(e!==null){let t=litPropertyMetadata.get(e);if(t!==void 0)for(let[e,n]of t)this.elementProperties.set(e,n)}this._$Eh=new Map;for(let[e,t]of this.elementProperties){let n=this._$Eu(e,t);n!==void 0&&this._$Eh.set(n,e)}this.elementStyles=this.finalizeStyles(this.styles)}static finalizeStyles(e){let t=[];if(Array.isArray(e)){let n=new Set(e.flat(1/0).reverse());for(let e of n)t.unshift(c(e))}else e!==void 0&&t.push(c(e));return t}static _$Eu(e,t){let n=t.attribute;return!1===n?void 0:typeof n==`string`?n:typeof e==`string`?e.toLowerCase():void 0}constructor(){super(),this._$Ep=void 0,this.isUpdatePending=!1,this.hasUpdated=!1,this._$Em=null,this._$Ev()}_$Ev(){this._$ES=new Promise(e=>this.enableUpdating=e),this._$AL=new Map,this._$E_(),this.requestUpdate(),this.constructor.l?.forEach(e=>e(this))}addController(e){(this._$EO??=new Set).add(e),this.renderRoot!==void 0&&this.isConnected&&e.hostConnected?.()}removeController(e){this._$EO?.delete(e)}_$E_(){let e=new Map,t=this.constructor.elementProperties;for(let n of t.keys())this.hasOwnProperty(n)&&(e.set(n,this[n]),delete this[n]);e.size>0&&(this._$Ep=e)}createRenderRoot(){let e=this.shadowRoot??this.attachShadow(this.constructor.shadowRootOptions);return s(e,this.constructor.elementStyles),e}connectedCallback(){this.renderRoot??=this.createRenderRoot(),this.enableUpdating(!0),this._$EO?.forEach(e=>e.hostConnected?.())}enableUpdating(e){}disconnectedCallback(){this._$EO?.forEach(e=>e.hostDisconnected?.())}attributeChangedCallback(e,t,n){this._$AK(e,n)}_$ET(e,t){let n=this.constructor.elementProperties.get(e),r=this.constructor._$Eu(e,n);if(r!==void 0&&!0===n.reflect){let i=(n.converter?.toAttribute===void 0?ie:n.converter).toAttribute(t,n.type);this._$Em=e,i==null?this.removeAttribute(r):this.setAttribute(r,i),this._$Em=null}}_$AK(e,t){let n=this.constructor,r=n._$Eh.get(e);if(r!==void 0&&this._$Em!==r){let e=n.getPropertyOptions(r),i=typeof e.converter==`function`?{fromAttribute:e.converter}:e.converter?.fromAttribute===void 0?ie:e.converter;this._$Em=r;let a=i.fromAttribute(t,e.type);this[r]=a??this._$Ej?.get(r)??a,this._$Em=null}}requestUpdate(e,t,n,r=!1,i){if(e!==void 0){let a=this.constructor;if(!1===r&&(i=this[e]),n??=a.getPropertyOptions(e),!((n.hasChanged??ae)(i,t)||n.useDefault&&n.reflect&&i===this._$Ej?.get(e)&&!this.hasAttribute(a._$Eu(e,n))))return;this.C(e,t,n)}!1===this.isUpdatePending&&(this._$ES=this._$EP())}C(e,t,{useDefault:n,reflect:r,wrapped:i},a){n&&!(this._$Ej??=new Map).has(e)&&(this._$Ej.set(e,a??t??this[e]),!0!==i||a!==void 0)||(this._$AL.has(e)||(this.hasUpdated||n||(t=void 0),this._$AL.set(e,t)),!0===r&&this._$Em!==e&&(this._$Eq??=new Set).add(e))}async _$EP(){this.isUpdatePending=!0;try{await this._$ES}catch(e){Promise.reject(e)}let e=this.scheduleUpdate();return e!=null&&await e,!this.isUpdatePending}scheduleUpdate(){return this.performUpdate()}performUpdate(){if(!this.isUpdatePending)return;if(!this.hasUpdated){if(this.renderRoot??=this.createRenderRoot(),this._$Ep){for(let[e,t]of this._$Ep)this[e]=t;this._$Ep=void 0}let e=this.constructor.elementProperties;if(e.size>0)for(let[t,n]of e){let{wrapped:e}=n,r=this[t];!0!==e||this._$AL.has(t)||r===void 0||this.C(t,void 0,n,r)}}let e=!1,t=this._$AL;try{e=this.shouldUpdate(t),e?(this.willUpdate(t),this._$EO?.forEach(e=>e.hostUpdate?.()),this.update(t)):this._$EM()}catch(t){throw e=!1,this._$EM(),t}e&&this._$AE(t)}willUpdate(e){}_$AE(e){this._$EO?.forEach(e=>e.hostUpdated?.()),this.hasUpdated||(this.hasUpdated=!0,this.firstUpdated(e)),this.updated(e)}_$EM(){this._$AL=new Map,this.isUpdatePending=!1}get updateComplete(){return this.getUpdateComplete()}getUpdateComplete(){return this._$ES}shouldUpdate(e){return!0}update(e){this._$Eq&&=this._$Eq.forEach(e=>this._$ET(e,this[e])),this._$EM()}updated(e){}firstUpdated(e){}};g.elementStyles=[],g.shadowRootOptions={mode:`open`},g[h(`elementProperties`)]=new Map,g[h(`finalized`)]=new Map,re?.({ReactiveElement:g}),(ee.reactiveElementVersions??=[]).push(`2.1.2`);var se=globalThis,ce=e=>e,_=se.trustedTypes,le=_?_.createPolicy(`lit-html`,{createHTML:e=>e}):void 0,ue=`$lit$`,v=`lit$${Math.random().toFixed(9).slice(2)}$`,de=`?`+v,fe=`<${de}>`,y=document,b=()=>y.createComment(``),x=e=>e===null||typeof e!=`object`&&typeof e!=`function`,pe=Array.isArray,me=e=>pe(e)||typeof e?.[Symbol.iterator]==`function`,he=`[ 	
+\f\r]`,S=/<(?:(!--|\/[^a-zA-Z])|(\/?[a-zA-Z][^>\s]*)|(\/?$))/g,ge=/-->/g,_e=/>/g,C=RegExp(`>|${he}(?:([^\\s"'>=/]+)(${he}*=${he}*(?:[^ \t\n\f\r"'\`<>=]|("|')|))|$)`,`g`),ve=/'/g,ye=/"/g,be=/^(?:script|style|textarea|title)$/i,xe=e=>(t,...n)=>({_$litType$:e,strings:t,values:n}),w=xe(1),T=xe(2),E=Symbol.for(`lit-noChange`),D=Symbol.for(`lit-nothing`),Se=new WeakMap,O=y.createTreeWalker(y,129);function Ce(e,t){if(!pe(e)||!e.hasOwnProperty(`raw`))throw Error(`invalid template strings array`);return le===void 0?t:le.createHTML(t)}var we=(e,t)=>{let n=e.length-1,r=[],i,a=t===2?`<svg>`:t===3?`<math>`:``,o=S;for(let t=0;t<n;t++){let n=e[t],s,c,l=-1,u=0;for(;u<n.length&&(o.lastIndex=u,c=o.exec(n),c!==null);)u=o.lastIndex,o===S?c[1]===`!--`?o=ge:c[1]===void 0?c[2]===void 0?c[3]!==void 0&&(o=C):(be.test(c[2])&&(i=RegExp(`</`+c[2],`g`)),o=C):o=_e:o===C?c[0]===`>`?(o=i??S,l=-1):c[1]===void 0?l=-2:(l=o.lastIndex-c[2].length,s=c[1],o=c[3]===void 0?C:c[3]===`"`?ye:ve):o===ye||o===ve?o=C:o===ge||o===_e?o=S:(o=C,i=void 0);let d=o===C&&e[t+1].startsWith(`/>`)?` `:``;a+=o===S?n+fe:l>=0?(r.push(s),n.slice(0,l)+ue+n.slice(l)+v+d):n+v+(l===-2?t:d)}return[Ce(e,a+(e[n]||`<?>`)+(t===2?`</svg>`:t===3?`</math>`:``)),r]},Te=class e{constructor({strings:t,_$litType$:n},r){let i;this.parts=[];let a=0,o=0,s=t.length-1,c=this.parts,[l,u]=we(t,n);if(this.el=e.createElement(l,r),O.currentNode=this.el.content,n===2||n===3){let e=this.el.content.firstChild;e.replaceWith(...e.childNodes)}for(;(i=O.nextNode())!==null&&c.length<s;){if(i.nodeType===1){if(i.hasAttributes())for(let e of i.getAttributeNames())if(e.endsWith(ue)){let t=u[o++],n=i.getAttribute(e).split(v),r=/([.?@])?(.*)/.exec(t);c.push({type:1,index:a,name:r[2],strings:n,ctor:r[1]===`.`?Oe:r[1]===`?`?ke:r[1]===`@`?Ae:A}),i.removeAttribute(e)}else e.startsWith(v)&&(c.push({type:6,index:a}),i.removeAttribute(e));if(be.test(i.tagName)){let e=i.textContent.split(v),t=e.length-1;if(t>0){i.textContent=_?_.emptyScript:``;for(let n=0;n<t;n++)i.append(e[n],b()),O.nextNode(),c.push({type:2,index:++a});i.append(e[t],b())}}}else if(i.nodeType===8){if(i.data===de)c.push({type:2,index:a});else{let e=-1;for(;(e=i.data.indexOf(v,e+1))!==-1;)c.push({type:7,index:a}),e+=v.length-1}}a++}}static createElement(e,t){let n=y.createElement(`template`);return n.innerHTML=e,n}};function k(e,t,n=e,r){if(t===E)return t;let i=r===void 0?n._$Cl:n._$Co?.[r],a=x(t)?void 0:t._$litDirective$;return i?.constructor!==a&&(i?._$AO?.(!1),a===void 0?i=void 0:(i=new a(e),i._$AT(e,n,r)),r===void 0?n._$Cl=i:(n._$Co??=[])[r]=i),i!==void 0&&(t=k(e,i._$AS(e,t.values),i,r)),t}var Ee=class{constructor(e,t){this._$AV=[],this._$AN=void 0,this._$AD=e,this._$AM=t}get parentNode(){return this._$AM.parentNode}get _$AU(){return this._$AM._$AU}u(e){let{el:{content:t},parts:n}=this._$AD,r=(e?.creationScope??y).importNode(t,!0);O.currentNode=r;let i=O.nextNode(),a=0,o=0,s=n[0];for(;s!==void 0;){if(a===s.index){let t;s.type===2?t=new De(i,i.nextSibling,this,e):s.type===1?t=new s.ctor(i,s.name,s.strings,this,e):s.type===6&&(t=new je(i,this,e)),this._$AV.push(t),s=n[++o]}a!==s?.index&&(i=O.nextNode(),a++)}return O.currentNode=y,r}p(e){let t=0;for(let n of this._$AV)n!==void 0&&(n.strings===void 0?n._$AI(e[t]):(n._$AI(e,n,t),t+=n.strings.length-2)),t++}},De=class e{get _$AU(){return this._$AM?._$AU??this._$Cv}constructor(e,t,n,r){this.type=2,this._$AH=D,this._$AN=void 0,this._$AA=e,this._$AB=t,this._$AM=n,this.options=r,this._$Cv=r?.isConnected??!0}get parentNode(){let e=this._$AA.parentNode,t=this._$AM;return t!==void 0&&e?.nodeType===11&&(e=t.parentNode),e}get startNode(){return this._$AA}get endNode(){return this._$AB}_$AI(e,t=this){e=k(this,e,t),x(e)?e===D||e==null||e===``?(this._$AH!==D&&this._$AR(),this._$AH=D):e!==this._$AH&&e!==E&&this._(e):e._$litType$===void 0?e.nodeType===void 0?me(e)?this.k(e):this._(e):this.T(e):this.$(e)}O(e){return this._$AA.parentNode.insertBefore(e,this._$AB)}T(e){this._$AH!==e&&(this._$AR(),this._$AH=this.O(e))}_(e){this._$AH!==D&&x(this._$AH)?this._$AA.nextSibling.data=e:this.T(y.createTextNode(e)),this._$AH=e}$(e){let{values:t,_$litType$:n}=e,r=typeof n==`number`?this._$AC(e):(n.el===void 0&&(n.el=Te.createElement(Ce(n.h,n.h[0]),this.options)),n);if(this._$AH?._$AD===r)this._$AH.p(t);else{let e=new Ee(r,this),n=e.u(this.options);e.p(t),this.T(n),this._$AH=e}}_$AC(e){let t=Se.get(e.strings);return t===void 0&&Se.set(e.strings,t=new Te(e)),t}k(t){pe(this._$AH)||(this._$AH=[],this._$AR());let n=this._$AH,r,i=0;for(let a of t)i===n.length?n.push(r=new e(this.O(b()),this.O(b()),this,this.options)):r=n[i],r._$AI(a),i++;i<n.length&&(this._$AR(r&&r._$AB.nextSibling,i),n.length=i)}_$AR(e=this._$AA.nextSibling,t){for(this._$AP?.(!1,!0,t);e!==this._$AB;){let t=ce(e).nextSibling;ce(e).remove(),e=t}}setConnected(e){this._$AM===void 0&&(this._$Cv=e,this._$AP?.(e))}},A=class{get tagName(){return this.element.tagName}get _$AU(){return this._$AM._$AU}constructor(e,t,n,r,i){this.type=1,this._$AH=D,this._$AN=void 0,this.element=e,this.name=t,this._$AM=r,this.options=i,n.length>2||n[0]!==``||n[1]!==``?(this._$AH=Array(n.length-1).fill(new String),this.strings=n):this._$AH=D}_$AI(e,t=this,n,r){let i=this.strings,a=!1;if(i===void 0)e=k(this,e,t,0),a=!x(e)||e!==this._$AH&&e!==E,a&&(this._$AH=e);else{let r=e,o,s;for(e=i[0],o=0;o<i.length-1;o++)s=k(this,r[n+o],t,o),s===E&&(s=this._$AH[o]),a||=!x(s)||s!==this._$AH[o],s===D?e=D:e!==D&&(e+=(s??``)+i[o+1]),this._$AH[o]=s}a&&!r&&this.j(e)}j(e){e===D?this.element.removeAttribute(this.name):this.element.setAttribute(this.name,e??``)}},Oe=class extends A{constructor(){super(...arguments),this.type=3}j(e){this.element[this.name]=e===D?void 0:e}},ke=class extends A{constructor(){super(...arguments),this.type=4}j(e){this.element.toggleAttribute(this.name,!!e&&e!==D)}},Ae=class extends A{constructor(e,t,n,r,i){super(e,t,n,r,i),this.type=5}_$AI(e,t=this){if((e=k(this,e,t,0)??D)===E)return;let n=this._$AH,r=e===D&&n!==D||e.capture!==n.capture||e.once!==n.once||e.passive!==n.passive,i=e!==D&&(n===D||r);r&&this.element.removeEventListener(this.name,this,n),i&&this.element.addEventListener(this.name,this,e),this._$AH=e}handleEvent(e){typeof this._$AH==`function`?this._$AH.call(this.options?.host??this.element,e):this._$AH.handleEvent(e)}},je=class{constructor(e,t,n){this.element=e,this.type=6,this._$AN=void 0,this._$AM=t,this.options=n}get _$AU(){return this._$AM._$AU}_$AI(e){k(this,e)}},Me={M:ue,P:v,A:de,C:1,L:we,R:Ee,D:me,V:k,I:De,H:A,N:ke,U:Ae,B:Oe,F:je},Ne=se.litHtmlPolyfillSupport;Ne?.(Te,De),(se.litHtmlVersions??=[]).push(`3.3.3`);var Pe=(e,t,n)=>{let r=n?.renderBefore??t,i=r._$litPart$;if(i===void 0){let e=n?.renderBefore??null;r._$litPart$=i=new De(t.insertBefore(b(),e),e,void 0,n??{})}return i._$AI(e),i},Fe=globalThis,j=class extends g{constructor(){super(...arguments),this.renderOptions={host:this},this._$Do=void 0}createRenderRoot(){let e=super.createRenderRoot();return this.renderOptions.renderBefore??=e.firstChild,e}update(e){let t=this.render();this.hasUpdated||(this.renderOptions.isConnected=this.isConnected),super.update(e),this._$Do=Pe(t,this.renderRoot,this.renderOptions)}connectedCallback(){super.connectedCallback(),this._$Do?.setConnected(!0)}disconnectedCallback(){super.disconnectedCallback(),this._$Do?.setConnected(!1)}render(){return E}};j._$litElement$=!0,j.finalized=!0,Fe.litElementHydrateSupport?.({LitElement:j});var Ie=Fe.litElementPolyfillSupport;Ie?.({LitElement:j}),(Fe.litElementVersions??=[]).push(`4.2.2`);var Le=`The studio's server does not answer; is it still running?`,Re=`studio-secret`,ze=1008,Be=1e3,Ve=400,He=2e4,M=class extends Error{constructor(e,t,n=[]){super(t),this.status=e,this.fields=n}},Ue=class{constructor(){this.secret=``,this.socket=null,this.pictures=new Map,this.studio=()=>this.json(`GET`,`/api/studio`),this.takes=e=>this.json(`GET`,`/api/takes?search=${encodeURIComponent(e)}`).then(e=>e.takes),this.like=(e,t)=>this.json(`GET`,`/api/takes/${e}/like?frame=${t}`).then(e=>e.hits),this.take=e=>this.json(`GET`,`/api/takes/${e}`),this.drift=(e,t)=>this.json(`GET`,`/api/takes/${e}/drift?embedder=${encodeURIComponent(t)}`),this.unknownWords=(e,t)=>this.json(`POST`,`/api/backbones/${encodeURIComponent(e)}/words`,{prompt:t}).then(e=>e.unknown_words),this.begin=e=>this.json(`POST`,`/api/takes`,e),this.command=(e,t)=>this.json(`POST`,`/api/takes/${e}/commands`,t)}async signIn(){let e=location.hash.slice(1);if(e){history.replaceState(null,``,location.pathname);let{secret:t}=await this.json(`POST`,`/api/session`,{token:e});sessionStorage.setItem(Re,t)}let t=sessionStorage.getItem(Re);if(!t)throw new M(401,`This address has no token; open the one that longlive-rag studio printed`);this.secret=t}async upload(e){return(await this.request(`POST`,`/api/uploads`,e,e.type)).json()}async exported(e,t,n,r){let i=JSON.stringify({what:t,from:n,to:r}),a=await this.request(`POST`,`/api/takes/${e}/export`,i,`application/json`);return{name:/filename="?([^";]+)"?/.exec(a.headers.get(`Content-Disposition`)??``)?.[1]??t,file:await a.blob()}}async bytes(e){return(await this.request(`GET`,e,void 0,void 0,AbortSignal.timeout(He))).arrayBuffer().catch(()=>{throw new M(0,Le)})}picture(e,t,n){let r=`/api/takes/${e}/frame/${t}.jpg?width=${n}`,i=this.pictures.get(r);return i||(i=this.request(`GET`,r).then(e=>e.blob()).then(createImageBitmap),i.catch(()=>this.pictures.delete(r)),this.pictures.set(r,i),this.pictures.size>Ve&&this.pictures.delete(this.pictures.keys().next().value)),i}forgetPictures(e){for(let t of this.pictures.keys())t.startsWith(`/api/takes/${e}/`)&&this.pictures.delete(t)}listen(e,t,n){let r=location.protocol===`https:`?`wss`:`ws`,i=new WebSocket(`${r}://${location.host}/api/events`);this.socket=i,i.onopen=()=>i.send(JSON.stringify({secret:this.secret})),i.onmessage=n=>{let r=JSON.parse(n.data);r.type===`hello`&&t(!0),e(r)},i.onclose=({code:r})=>{t(!1),r===ze?n():setTimeout(()=>this.listen(e,t,n),Be)}}tell(e){this.socket?.readyState===WebSocket.OPEN&&this.socket.send(JSON.stringify(e))}async json(e,t,n){return(await this.request(e,t,n&&JSON.stringify(n),n&&`application/json`)).json()}async request(e,t,n,r,i){let a=this.secret?{Authorization:`Bearer ${this.secret}`}:{};r&&(a[`Content-Type`]=r);let o=await fetch(t,{method:e,headers:a,body:n,signal:i}).catch(()=>{throw new M(0,Le)});if(!o.ok)throw await We(o);return o}};async function We(e){let t=await e.json().catch(()=>null),n=t?.error?.message??`The server answered ${e.status} ${e.statusText}`;return new M(e.status,n,t?.error?.fields??[])}var N=new Ue,Ge=`tiny-world`,Ke=class{constructor(){this.state={connected:null,studio:null,takes:[],search:``,found:null,take:null,stats:null,frame:0,jumps:0,rate:0,following:!1,busy:!1,pace:4,markIn:null,markOut:null,dialog:null,compared:null,embedder:null,drifts:{},alerts:[],note:``,guided:null},this.listeners=new Set,this.alertsSoFar=0}update(e){let t=Object.keys(e),n=new Set(t.filter(t=>e[t]!==this.state[t]));if(n.size){this.state={...this.state,...e};for(let e of[...this.listeners])e(n)}}subscribe(e){return this.listeners.add(e),()=>this.listeners.delete(e)}alert(e,t){this.withdraw(e),this.update({alerts:[...this.state.alerts,{number:this.alertsSoFar++,message:e,remedy:t}]})}withdraw(e){this.update({alerts:this.state.alerts.filter(t=>t.message!==e)})}dismiss(e){this.update({alerts:this.state.alerts.filter(t=>t.number!==e)})}receive(e){let{take:t,studio:n}=this.state,r=t&&`take`in e&&e.take===t.id?t:null;switch(e.type){case`hello`:n&&this.update({studio:{...n,live:e.live}});break;case`block`:r&&this.receiveBlock(r,e);break;case`cut`:r&&this.update({take:Je(r,e.blocks)});break;case`take`:this.receiveFacts(e.take);break;case`gone`:this.update({takes:this.state.takes.filter(t=>t.id!==e.take)}),r&&this.alert(`${r.name} is not on the disk any more`);break;case`cues`:r&&this.update({take:{...r,cues:e.cues}});break;case`note`:this.update({note:e.message});break;case`error`:this.alert(e.message)}}receiveBlock(e,t){let n=qe(e,t),{frames:r,blocks:i,made_seconds:a}=n,o=this.state.takes.map(e=>e.id===n.id?{...e,frames:r,blocks:i,made_seconds:a}:e);this.update({take:n,takes:o,stats:t.stats})}receiveFacts(e){let{take:t,takes:n,search:r}=this.state,i=n.some(t=>t.id===e.id),a=i?n.map(t=>t.id===e.id?e:t):[e,...n];if(this.update({takes:i||!r?a:n}),t?.id===e.id){let{frames:n,blocks:r,made_seconds:i}=t,a=t.waiting&&!e.waiting&&e.status===`live`;this.update({take:{...t,...e,frames:n,blocks:r,made_seconds:i},rate:a?1:this.state.rate})}}};function qe(e,t){let n=Je(e,t.segment.block),r=t.memory?[...n.memory,t.memory]:n.memory;return Ye({...n,memory:r},[...n.segments,t.segment])}function Je(e,t){let n=e.memory.filter(e=>e.block<t);return Ye({...e,memory:n},e.segments.filter(e=>e.block<t))}function Ye(e,t){let n=t.at(-1),r=n?n.first_frame+n.frames:0;return{...e,segments:t,frames:r,blocks:t.length,made_seconds:r/e.fps}}function P(e,t){let n=0,r=e.length;for(;n<r;){let i=n+r>>1;e[i].first_frame<=t?n=i+1:r=i}return e[Math.max(0,n-1)]}function F(e){return Math.max(e.seconds,e.made_seconds,1/e.fps)}function Xe(e,t){return e.cues.filter(e=>e.reached&&e.seconds<=t).sort((e,t)=>e.seconds-t.seconds).at(-1)?.prompt??e.prompt}function Ze(e,t){let n=[];for(let r of e.steering){let e=n.filter(([e,t])=>e!==r.start||t!==r.end);r.verb===t&&(n=[...e,[r.start,r.end]]),r.verb===`un${t}`&&(n=e)}return n}function Qe(e,t){let n=e.steering.findLast(e=>e.verb===`policy`&&e.seconds<=t),r=e.request.memory;return n?.policy??r?.policy??``}function $e(e){return e.request.memory?.enabled!==!1}function et(e,t){let n=t?.embedders??[];return e.backbone===Ge?n:n.filter(({name:e})=>e!==Ge)}function tt(e,{studio:t,embedder:n}){let r=et(e,t),i=[r.find(({name:e})=>e===Ge),r.find(({independent:e})=>e),r[0]];return r.find(({name:e})=>e===n)??i.find(e=>e)}function nt(e,t){return`${e.id}/${e.frames}/${t}`}function I(e,t){let n=tt(e,t);return n&&t.drifts[nt(e,n.name)]}function rt(e){let t=e.take,n=e.markIn??0,r=e.markOut??t.frames-1;return[n/t.fps,(r+1)/t.fps]}var L=new Ke,it=/^(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d*)?|\.\d+)$/,at=/^(\d{1,6}):(\d{1,6}):(\d{1,6}):(\d{1,6})$/;function ot(e,t){let n=e.trim(),r=at.exec(n);if(r){let[e,n,i,a]=r.slice(1).map(Number);return n>=60||i>=60||a>=t?null:e*3600+n*60+i+a/t}let i=it.exec(n);if(!i)return null;let a=Number(i[1]??0),o=Number(i[2]??0),s=Number(i[3]);return i[1]&&o>=60||i[2]&&s>=60?null:a*3600+o*60+s}function st(e,t){let n=Math.floor(e/t);return[Math.floor(n/3600),Math.floor(n/60)%60,n%60,e%t].map(e=>String(e).padStart(2,`0`)).join(`:`)}function R(e){let t=Math.round(e*10),n=Math.floor(t/10);return`${Math.floor(n/60)}:${String(n%60).padStart(2,`0`)}.${t%10}`}function ct(e){return e<2**30?`${(e/2**20).toFixed(0)} MiB`:`${(e/2**30).toFixed(1)} GiB`}var lt={prompt:`a blue square stands in a desert`,seconds:30,seed:1,backbone:`tiny-world`,memory:null,start_image:null,remember:[],settings:{},cues:[{seconds:8,prompt:`a blue square leaves in a desert`},{seconds:20,prompt:`a blue square returns in a desert`}]};async function z(e){try{return await e()}catch(e){return L.alert(e instanceof Error?e.message:String(e)),null}}async function ut(){await z(async()=>{await N.signIn();let[e,t]=await Promise.all([N.studio(),N.takes(``)]);L.update({studio:e,takes:t}),N.listen(e=>{e.type===`cut`&&N.forgetPictures(e.take),L.receive(e)},e=>void mt(e),()=>L.alert(`The studio was started again; open the address that it printed`));let n=pt(),r=t.find(e=>e.name===n?.name),i=r??t.find(t=>t.id===e.live)??t[0];i&&await B(i.id,r?n.frame:0)})}var dt=`studio-open`;function ft(){let{take:e,frame:t}=L.state;e&&sessionStorage.setItem(dt,JSON.stringify({name:e.name,frame:t}))}function pt(){return JSON.parse(sessionStorage.getItem(dt)??`null`)}async function mt(e){!e&&L.state.connected&&L.alert(Le),e&&L.withdraw(Le),L.update({connected:e});let{take:t}=L.state;e&&t&&(N.tell({type:`watch`,take:t.id}),await ht(),await gt(L.state.search))}async function ht(){let{take:e}=L.state,t=e&&await z(()=>N.take(e.id));t&&L.state.take?.id===t.id&&L.update({take:t})}async function gt(e){L.update({search:e});let t=await z(()=>N.takes(e));t&&L.state.search===e&&L.update({takes:t})}async function _t(){let{take:e,frame:t}=L.state,n=e&&await z(()=>N.like(e.id,t));e&&n&&L.update({found:{take:e.name,seconds:t/e.fps,hits:n}})}async function B(e,t=0,n=!0){await z(async()=>{let r=await N.take(e),{jumps:i}=L.state,a=n&&r.status===`live`&&!r.waiting?1:0;L.update({take:r,frame:t,rate:a,jumps:i+1,stats:null,following:!1,markIn:null,markOut:null}),N.tell({type:`watch`,take:e})})}async function vt(e){let{id:t}=await N.begin(e);return await yt(t),L.update({dialog:null}),t}async function yt(e,t=0){await B(e,t),await bt(L.state.pace)}async function bt(e){L.update({pace:e}),L.state.take?.status===`live`&&await G({do:`pace`,blocks_ahead:e})}async function xt(){let e=await z(()=>vt(lt));L.update({guided:e})}function V(e){let{take:t,jumps:n}=L.state;if(!t)return;let r=Math.max(0,Math.min(Math.round(e),t.frames-1));L.update({frame:r,jumps:n+1,following:!1})}function H(e){L.update({rate:0}),V(L.state.frame+e)}function U(e){let{take:t,frame:n}=L.state;t&&(e>0&&n>=t.frames-1&&t.status!==`live`&&V(0),L.update({rate:e}))}var St=()=>U(+!L.state.rate);function Ct(){let{take:e}=L.state;e&&(V(e.frames-1),L.update({following:e.status===`live`}))}function W(e){let{frame:t,markIn:n,markOut:r}=L.state;L.update({[e]:t}),e===`markIn`&&r!==null&&r<t&&L.update({markOut:null}),e===`markOut`&&n!==null&&n>t&&L.update({markIn:null})}function wt(){L.update({markIn:null,markOut:null})}async function G(e){let{take:t}=L.state;return t&&z(()=>Tt(t,e))}async function Tt(e,t){try{return await N.command(e.id,t)}catch(t){if(!(t instanceof M&&t.status===409&&t.message.includes(`another window`)))throw t;let n=t.message.charAt(0).toUpperCase()+t.message.slice(1);return L.alert(n,{name:`Direct from here`,run:()=>void Et(e,n)}),null}}async function Et(e,t){await z(()=>N.command(e.id,{do:`take_over`}))&&(L.withdraw(t),L.update({note:`This window directs now`}))}async function K(e){let{take:t,frame:n}=L.state,r=Dt(e);L.update({busy:!0});let i=await G(e);i?.id&&await yt(i.id,i.id===t?.id?n:r),L.update({busy:!1})}function Dt(e){let{take:t,frame:n}=L.state;return`block`in e?(t?.segments[e.block]?.first_frame??n)-1:0}function Ot(){let{take:e,frame:t}=L.state;return(e&&P(e.segments,t)?.block)??0}async function kt(e,[t,n]){let r=await G({do:e,from:t,to:n}),{take:i}=L.state;if(!r||!i)return;let a={seconds:r.takes_over_at??i.made_seconds,verb:e,start:t,end:n,policy:null};L.update({take:{...i,steering:[...i.steering,a]}})}async function At(e){let t=await G({do:`policy`,name:e}),{take:n}=L.state;if(!t||!n)return;let r=t.takes_over_at??n.made_seconds,i={seconds:r,verb:`policy`,start:0,end:0,policy:e};L.update({take:{...n,steering:[...n.steering,i]},note:`${e} chooses from ${R(r)} on`})}async function jt(e){let t=tt(e,L.state),n=e.status!==`live`&&e.status!==`running`;if(!t||!n||!e.frames||I(e,L.state)!==void 0)return;let r=nt(e,t.name),i=e=>L.update({drifts:{...L.state.drifts,[r]:e}});i(`is being measured`),await N.drift(e.id,t.name).then(i,e=>i(e.message))}async function Mt(){let e=await G({do:`native_twin`});e?.id&&L.update({compared:[...L.state.compared??[],e.id]})}async function Nt(e){let{take:t}=L.state;if(!t)return;let[n,r]=rt(L.state),i=await z(()=>N.exported(t.id,e,n,r));if(!i)return;let a=document.createElement(`a`);a.href=URL.createObjectURL(i.file),a.download=i.name,a.click(),setTimeout(()=>URL.revokeObjectURL(a.href),6e4),L.update({note:`Exported ${i.name}`})}async function Pt(e,t){await z(()=>navigator.clipboard.writeText(e))!==null&&L.update({note:`Copied as ${t}`})}var q={ATTRIBUTE:1,CHILD:2,PROPERTY:3,BOOLEAN_ATTRIBUTE:4,EVENT:5,ELEMENT:6},Ft=e=>(...t)=>({_$litDirective$:e,values:t}),It=class{constructor(e){}get _$AU(){return this._$AM._$AU}_$AT(e,t,n){this._$Ct=e,this._$AM=t,this._$Ci=n}_$AS(e,t){return this.update(e,t)}update(e,t){return this.render(...t)}},J=class extends j{get state(){return L.state}connectedCallback(){super.connectedCallback(),this.unsubscribe=L.subscribe(e=>{this.watches.some(t=>e.has(t))&&this.requestUpdate()})}disconnectedCallback(){super.disconnectedCallback(),this.unsubscribe?.()}},Lt=Ft(class extends It{render(e){}update(e,[t]){for(let[n,r]of Object.entries(t))e.element.style.setProperty(n,r)}});function Rt(e){let t=zt.exec(e)[0];return w`<span class="shortened"><span class="one-line">${e.slice(0,e.length-t.length)}</span><span>${t}</span></span>`}var zt=/((-native)?(-\d+)?)*$/,Y=o`
   :host {
     display: block;
     min-width: 0;
@@ -79,7 +79,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
     text-overflow: ellipsis;
     white-space: nowrap;
   }
-`,Rt=[[`video`,`Video of the range`],[`stills`,`Stills of the range`],[`sheet`,`Contact sheet`],[`cues`,`Cues`],[`otio`,`OpenTimelineIO of this take`],[`otio_branch`,`OpenTimelineIO of the whole branch`],[`rights`,`Rights page`]],zt=class extends K{constructor(...e){super(...e),this.watches=[`take`,`markIn`,`markOut`]}static{this.styles=[q,o`
+`,Bt=[[`video`,`Video of the range`],[`stills`,`Stills of the range`],[`sheet`,`Contact sheet`],[`cues`,`Cues`],[`otio`,`OpenTimelineIO of this take`],[`otio_branch`,`OpenTimelineIO of the whole branch`],[`rights`,`Rights page`]],Vt=class extends J{constructor(...e){super(...e),this.watches=[`take`,`markIn`,`markOut`]}static{this.styles=[Y,o`
       [popover] {
         position: fixed;
         inset: 3.2em 0.6em auto auto;
@@ -101,15 +101,15 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       p {
         margin: 0.2em 0.8em;
       }
-    `]}render(){let{take:e}=this.state;if(!e)return C`<button disabled>Export</button>`;let[t,n]=nt(this.state),r=e.labels?` · policy ${e.labels.license_policy} · ${e.labels.label}`:``;return C`
+    `]}render(){let{take:e}=this.state;if(!e)return w`<button disabled>Export</button>`;let[t,n]=rt(this.state),r=e.labels?` · policy ${e.labels.license_policy} · ${e.labels.label}`:``;return w`
       <button popovertarget="menu">Export</button>
       <div id="menu" popover role="menu" aria-label="Export" @click=${this.close} @keydown=${this.move}>
-        <p class="quiet time">${z(t)} – ${z(n)}${r}</p>
-        ${Rt.map(([e,t])=>C`<button role="menuitem" @click=${()=>jt(e)}>${t}</button>`)}
-        <button role="menuitem" @click=${()=>Mt(e.command,`command`)}>Copy as command</button>
-        <button role="menuitem" @click=${()=>Mt(e.python,`Python`)}>Copy as Python</button>
+        <p class="quiet time">${R(t)} – ${R(n)}${r}</p>
+        ${Bt.map(([e,t])=>w`<button role="menuitem" @click=${()=>Nt(e)}>${t}</button>`)}
+        <button role="menuitem" @click=${()=>Pt(e.command,`command`)}>Copy as command</button>
+        <button role="menuitem" @click=${()=>Pt(e.python,`Python`)}>Copy as Python</button>
       </div>
-    `}close(e){e.target.role===`menuitem`&&e.currentTarget.hidePopover()}move(e){let t=[...this.renderRoot.querySelectorAll(`[role=menuitem]`)],n={ArrowDown:1,ArrowUp:-1}[e.key];n&&(e.preventDefault(),e.stopPropagation(),t[(t.indexOf(e.target)+n+t.length)%t.length].focus())}};customElements.define(`export-menu`,zt);var Bt=[[0,`The take plays while it is made. Scrub on the strip below, or press ? for the keys.`],[ct.cues[0].seconds,`A cue took over: the square leaves. Soon nothing of it is in sight, nor in what the model still attends to.`],[ct.cues[1].seconds,`The square returns, and it is the same one. The white marks on the memory map, at the right, are the past frames that were brought back for this moment; click one with Shift to see it.`]],Vt=class extends K{constructor(...e){super(...e),this.watches=[`takes`,`search`,`studio`,`take`,`guided`,`frame`,`compared`]}static{this.styles=[q,o`
+    `}close(e){e.target.role===`menuitem`&&e.currentTarget.hidePopover()}move(e){let t=[...this.renderRoot.querySelectorAll(`[role=menuitem]`)],n={ArrowDown:1,ArrowUp:-1}[e.key];n&&(e.preventDefault(),e.stopPropagation(),t[(t.indexOf(e.target)+n+t.length)%t.length].focus())}};customElements.define(`export-menu`,Vt);var Ht=[[0,`The take plays while it is made. Scrub on the strip below, or press ? for the keys.`],[lt.cues[0].seconds,`A cue took over: the square leaves. Soon nothing of it is in sight, nor in what the model still attends to.`],[lt.cues[1].seconds,`The square returns, and it is the same one. The white marks on the memory map, at the right, are the past frames that were brought back for this moment; click one with Shift to see it.`]],Ut=class extends J{constructor(...e){super(...e),this.watches=[`takes`,`search`,`studio`,`take`,`guided`,`frame`,`compared`]}static{this.styles=[Y,o`
       .welcome {
         position: absolute;
         inset: 0;
@@ -157,22 +157,53 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         transform: rotate(45deg);
         background: var(--memory);
       }
-    `]}render(){let{studio:e,takes:t,take:n,search:r,guided:i,frame:a,compared:o}=this.state;if(e&&!n&&!t.length&&!r)return this.welcome();if(!n||n.id!==i||o)return E;let s=Bt.findLastIndex(([e])=>e<=a/n.fps);return C`<div class=${s===Bt.length-1?`pointer map`:`pointer`} role="note" aria-live="polite">
-      <span>${Bt[s][1]}</span>
-      <button @click=${()=>R.update({guided:null})} aria-label="Close the guide">✕</button>
-    </div>`}welcome(){return C`<div class="welcome">
+    `]}render(){let{studio:e,takes:t,take:n,search:r,guided:i,frame:a,compared:o}=this.state;if(e&&!n&&!t.length&&!r)return this.welcome();if(!n||n.id!==i||o)return D;let s=Ht.findLastIndex(([e])=>e<=a/n.fps);return w`<div class=${s===Ht.length-1?`pointer map`:`pointer`} role="note" aria-live="polite">
+      <span>${Ht[s][1]}</span>
+      <button @click=${()=>L.update({guided:null})} aria-label="Close the guide">✕</button>
+    </div>`}welcome(){return w`<div class="welcome">
       <h1>A video model that remembers what it has shown</h1>
       <p class="quiet">
         No takes yet. The demo take is half a minute of a small drawn world: a square stands in a desert, leaves, and returns as
         itself.
       </p>
-      <button class="primary" @click=${_t}>Make the demo take</button>
-    </div>`}};customElements.define(`first-minute`,Vt);var Ht=250,Ut=class extends K{static{this.properties={backbone:{},prompt:{},words:{state:!0}}}static{this.styles=[q,o`
+      <button class="primary" @click=${xt}>Make the demo take</button>
+    </div>`}};customElements.define(`first-minute`,Ut);var Wt=class extends j{static{this.properties={take:{},frame:{type:Number},ratio:{type:Number}}}static{this.styles=o`
+    :host {
+      display: block;
+      background: #000;
+      overflow: hidden;
+    }
+    canvas {
+      display: block;
+      width: 100%;
+      height: 100%;
+      object-fit: cover;
+    }
+  `}render(){return w`<canvas width="160" height=${Math.round(160/(this.ratio||1))} aria-hidden="true"></canvas>`}async updated(){let{take:e,frame:t}=this;if(!e||t<0)return;let n=await N.picture(e,t,160).catch(()=>null);if(!n||e!==this.take||t!==this.frame)return;let r=this.renderRoot.querySelector(`canvas`);r.getContext(`2d`).drawImage(n,0,0,r.width,r.height)}};customElements.define(`frame-picture`,Wt);var Gt=12,Kt=class extends j{static{this.properties={take:{},range:{}}}static{this.styles=[Y,o`
+      div {
+        display: grid;
+        grid-template-columns: repeat(${Gt}, minmax(0, 1fr));
+        gap: 2px;
+      }
+      button {
+        padding: 0;
+        border-width: 2px;
+        opacity: 0.65;
+      }
+      button[aria-pressed="true"] {
+        opacity: 1;
+        border-color: var(--memory);
+      }
+    `]}render(){let{take:e,range:t}=this;if(!e?.frames)return D;let n=e.made_seconds/Gt;return w`<div role="group" aria-label="Frames of ${e.name}">
+      ${Array.from({length:Gt},(r,i)=>{let a=i*n;return w`<button type="button" aria-pressed=${!!t&&a+n/2>t[0]&&a+n/2<t[1]} aria-label="From ${R(a)}" title=${R(a)} @click=${()=>this.choose(i)}>
+          <frame-picture .take=${e.id} .frame=${Math.floor((a+n/2)*e.fps)} .ratio=${e.width/e.height}></frame-picture>
+        </button>`})}
+    </div>`}choose(e){let t=this.take.made_seconds/Gt,n=[e*t,(e+1)*t],{range:r}=this,i=r&&n[0]>=r[0]-.001&&n[1]<=r[1]+.001,a=!r||i?n:[Math.min(r[0],n[0]),Math.max(r[1],n[1])];this.dispatchEvent(new CustomEvent(`chosen`,{detail:a}))}};customElements.define(`take-strip`,Kt);var qt=250,Jt=class extends J{static{this.properties={backbone:{},prompt:{},words:{state:!0}}}static{this.styles=[Y,o`
       :host {
         display: inline;
         color: var(--playhead);
       }
-    `]}constructor(){super(),this.watches=[],this.backbone=``,this.prompt=``,this.words=[]}render(){return this.words.length?C`<span role="status">Never read by ${this.backbone}: ${this.words.join(`, `)}</span>`:E}updated(e){(e.has(`prompt`)||e.has(`backbone`))&&(clearTimeout(this.waiting),this.waiting=setTimeout(()=>this.ask(),Ht))}async ask(){let{backbone:e,prompt:t}=this,n=t.trim()&&e?await P.unknownWords(e,t).catch(()=>[]):[];t===this.prompt&&(this.words=n)}};customElements.define(`unread-words`,Ut);var Wt=class extends K{static{this.properties={errors:{state:!0},backboneName:{state:!0},startImage:{state:!0},busy:{state:!0},typed:{state:!0}}}static{this.styles=[q,o`
+    `]}constructor(){super(),this.watches=[],this.backbone=``,this.prompt=``,this.words=[]}render(){return this.words.length?w`<span role="status">Never read by ${this.backbone}: ${this.words.join(`, `)}</span>`:D}updated(e){(e.has(`prompt`)||e.has(`backbone`))&&(clearTimeout(this.waiting),this.waiting=setTimeout(()=>this.ask(),qt))}async ask(){let{backbone:e,prompt:t}=this,n=t.trim()&&e?await N.unknownWords(e,t).catch(()=>[]):[];t===this.prompt&&(this.words=n)}};customElements.define(`unread-words`,Jt);var Yt=class extends J{static{this.properties={errors:{state:!0},backboneName:{state:!0},startImage:{state:!0},busy:{state:!0},typed:{state:!0},remembered:{state:!0},range:{state:!0}}}static{this.styles=[Y,o`
       dialog {
         width: min(46em, 94vw);
         max-height: 92vh;
@@ -216,7 +247,11 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         border: 1px dashed #6b727b;
       }
       canvas {
-        height: 3.6em;
+        width: 7em;
+        height: 4.6em;
+      }
+      .of-two {
+        grid-column: span 2;
       }
       details {
         margin-top: 0.8em;
@@ -239,7 +274,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         gap: 0.5em;
         margin-top: 1em;
       }
-    `]}constructor(){super(),this.watches=[`dialog`,`studio`,`takes`,`take`],this.errors=[],this.backboneName=null,this.startImage=null,this.busy=!1,this.typed=``}get dialog(){return this.renderRoot.querySelector(`dialog`)}get backbone(){let e=this.state.studio?.backbones??[];return e.find(e=>e.name===this.backboneName)??e.find(e=>e.default)??e[0]}render(){let{studio:e}=this.state,{backbone:t}=this;return C`<dialog aria-label="New take" @close=${this.closed}>
+    `]}constructor(){super(),this.watches=[`dialog`,`studio`,`takes`,`take`],this.errors=[],this.backboneName=null,this.startImage=null,this.busy=!1,this.typed=``,this.remembered=``,this.range=null}connectedCallback(){super.connectedCallback(),addEventListener(`dragover`,e=>e.preventDefault()),addEventListener(`drop`,e=>this.drop(e))}get dialog(){return this.renderRoot.querySelector(`dialog`)}get backbone(){let e=this.state.studio?.backbones??[];return e.find(e=>e.name===this.backboneName)??e.find(e=>e.default)??e[0]}render(){let{studio:e}=this.state,{backbone:t}=this;return w`<dialog aria-label="New take" @close=${this.closed}>
       <form @submit=${this.submit}>
         <h1>New take</h1>
         <div class="fields">
@@ -261,12 +296,11 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
           <label class="field">
             Backbone
             <select name="backbone" aria-label="Backbone" @change=${e=>this.backboneName=e.target.value}>
-              ${e?.backbones.map(e=>C`<option ?selected=${e===t}>${e.name}</option>`)}
+              ${e?.backbones.map(e=>w`<option ?selected=${e===t}>${e.name}</option>`)}
             </select>
             ${this.error(`backbone`)}
           </label>
           ${this.imageField()}
-          <label class="check"><input type="checkbox" name="memory" checked />Memory</label>
           ${this.rememberFields()}
         </div>
         <details>
@@ -279,32 +313,51 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
           <button class="primary" ?disabled=${this.busy}>Start</button>
         </footer>
       </form>
-    </dialog>`}imageField(){return C`<div class="field wide" @dragover=${e=>e.preventDefault()} @drop=${this.drop}>
+    </dialog>`}imageField(){return w`<div class="field wide">
       <span class="drop">
         <label>Start image <input type="file" aria-label="Start image" accept="image/png,image/jpeg" @change=${this.chooseFile} /></label>
-        ${this.startImage?C`<canvas width="120" height="80" aria-label="The start image"></canvas>
-              <button type="button" @click=${()=>this.startImage=null}>Remove</button>`:C`<small>or drop a PNG or JPEG here; the take begins with it</small>`}
+        ${this.startImage?w`<canvas role="img" width="240" height="160" aria-label="The start image"></canvas>
+              <button type="button" @click=${()=>this.startImage=null}>Remove</button>`:w`<small>or drop a PNG or JPEG anywhere; the take begins with it</small>`}
       </span>
       ${this.error(`start_image`)}
-    </div>`}rememberFields(){let{takes:e}=this.state;return C`
+    </div>`}rememberFields(){let{takes:e}=this.state,t=e.find(e=>e.id===this.remembered);return w`
+      <label class="check"><input type="checkbox" name="memory" checked />Memory</label>
       <label class="field">
         Remember another take
-        <select name="remember" aria-label="Remember another take">
+        <select
+          name="remember"
+          aria-label="Remember another take"
+          @change=${e=>{this.remembered=e.target.value,this.range=null}}
+        >
           <option value="">none</option>
-          ${e.map(e=>C`<option value=${e.id}>${e.name}</option>`)}
+          ${e.map(e=>w`<option value=${e.id} ?selected=${e.id===this.remembered}>${e.name}</option>`)}
         </select>
-        ${this.error(`remember`)}
       </label>
-      <label class="field">From – to<input name="span" aria-label="Range to remember" placeholder="0-2" /></label>
-    `}knob(e){let t=e.default===null||e.default===void 0?``:String(e.default),n=e.type===`bool`?[`true`,`false`]:e.choices;return C`<label class="field">
-      <span>${e.name.replaceAll(`_`,` `)}${e.unit?C` <small>(${e.unit})</small>`:E}</span>
-      ${n?C`<select data-knob=${e.key} aria-label=${e.name.replaceAll(`_`,` `)}>
+      <label class="field">
+        From – to
+        <input
+          name="span"
+          aria-label="Range to remember"
+          placeholder="0:00.0 – 0:02.5"
+          ?disabled=${!t}
+          .value=${this.range?this.range.map(e=>e.toFixed(2)).join(` – `):``}
+          @change=${e=>this.range=Zt(e.target.value,t?.fps??1)}
+        />
+      </label>
+      <div class="field wide">
+        ${t?w`<small>The new take can bring back these frames, so it knows who is in them. Choose the first one, then the last one.</small>
+              <take-strip .take=${t} .range=${this.range} @chosen=${e=>this.range=e.detail}></take-strip>`:D}
+        ${this.error(`remember`)}
+      </div>
+    `}knob(e){let t=e.default===null||e.default===void 0?``:String(e.default),n=e.type===`bool`?[`true`,`false`]:e.choices;return w`<label class="field">
+      <span>${e.name.replaceAll(`_`,` `)}${e.unit?w` <small>(${e.unit})</small>`:D}</span>
+      ${n?w`<select data-knob=${e.key} aria-label=${e.name.replaceAll(`_`,` `)}>
             <option value="">${t?`default: ${t}`:`default`}</option>
-            ${n.map(e=>C`<option>${e}</option>`)}
-          </select>`:C`<input data-knob=${e.key} aria-label=${e.name.replaceAll(`_`,` `)} placeholder=${t} />`}
+            ${n.map(e=>w`<option>${e}</option>`)}
+          </select>`:w`<input data-knob=${e.key} aria-label=${e.name.replaceAll(`_`,` `)} placeholder=${t} />`}
       <small>${e.help}</small>
       ${this.error(e.name)}
-    </label>`}error(e){let t=new Set([`prompt`,`seconds`,`seed`,`backbone`,`start_image`,`remember`,...this.knobNames()]);return this.errors.filter(n=>e?n.field===e:!t.has(n.field)).map(e=>C`<span class="error" role="alert">${e.message}</span>`)}knobNames(){return this.backbone?.settings.map(e=>e.name)??[]}updated(){this.state.dialog===`new`&&!this.dialog.open&&this.dialog.showModal(),this.state.dialog!==`new`&&this.dialog.open&&this.dialog.close();let e=this.renderRoot.querySelector(`canvas`);e&&this.startImage&&e.getContext(`2d`).drawImage(this.startImage.picture,0,0,e.width,e.height)}closed(){this.errors=[],this.state.dialog===`new`&&R.update({dialog:null})}chooseFile(e){let t=e.target.files?.[0];t&&this.upload(t)}drop(e){e.preventDefault();let t=e.dataTransfer?.files[0];t&&this.upload(t)}async upload(e){await this.showingErrors(`start_image`,async()=>{let[{id:t},n]=await Promise.all([P.upload(e),createImageBitmap(e)]);this.startImage={id:t,picture:n}})}async submit(e){e.preventDefault();let t=e.target;this.busy=!0,await this.showingErrors(``,async()=>{await mt(this.request(t)),t.reset(),this.typed=``,this.startImage=null}),this.busy=!1}request(e){let t=new FormData(e),n=e=>String(t.get(e)??``).trim(),r=n(`remember`),[i,a]=n(`span`).split(`-`).map(Number);return{prompt:n(`prompt`),seconds:Gt(n(`seconds`)),seed:Gt(n(`seed`)),backbone:n(`backbone`),memory:t.has(`memory`)?null:!1,start_image:this.startImage?.id??null,remember:r?[{take:r,from:i,to:a}]:[],settings:this.settings(e)}}settings(e){let t={};for(let n of e.querySelectorAll(`[data-knob]`)){let e=this.backbone.settings.find(e=>e.key===n.dataset.knob);n.value.trim()&&(t[e.key]=Kt(e,n.value.trim()))}return t}async showingErrors(e,t){this.errors=[];try{await t()}catch(t){if(!(t instanceof N))throw t;let n={field:e,value:null,wanted:``,message:t.message};this.errors=t.fields.length?t.fields:[n]}}};function Gt(e){return e!==``&&Number.isFinite(Number(e))?Number(e):e}function Kt(e,t){let n=(e,t)=>e.split(t).map(e=>Gt(e.trim()));switch(e.type){case`int`:case`float`:return Gt(t);case`bool`:return t===`true`;case`steps`:return n(t,`,`);case`span`:return n(t,`-`);case`spans`:return t.split(`,`).map(e=>n(e,`-`));case`texts`:return t.split(`,`).map(e=>e.trim());default:return t}}customElements.define(`new-take`,Wt);var qt=[`name`,`status`,`made`,`seed`,`backbone`],Jt=class extends K{static{this.properties={rows:{state:!0}}}static{this.styles=[q,o`
+    </label>`}error(e){let t=new Set([`prompt`,`seconds`,`seed`,`backbone`,`start_image`,`remember`,...this.knobNames()]);return this.errors.filter(n=>e?n.field===e:!t.has(n.field)).map(e=>w`<span class="error" role="alert">${e.message}</span>`)}knobNames(){return this.backbone?.settings.map(e=>e.name)??[]}updated(){this.state.dialog===`new`&&!this.dialog.open&&this.dialog.showModal(),this.state.dialog!==`new`&&this.dialog.open&&this.dialog.close();let e=this.renderRoot.querySelector(`canvas`);e&&this.startImage&&Xt(e,this.startImage.picture)}closed(){this.errors=[],this.state.dialog===`new`&&L.update({dialog:null})}chooseFile(e){let t=e.target.files?.[0];t&&this.upload(t)}drop(e){e.preventDefault();let t=e.dataTransfer?.files[0];t&&(L.update({dialog:`new`}),this.upload(t))}async upload(e){await this.showingErrors(`start_image`,async()=>{let[{id:t},n]=await Promise.all([N.upload(e),createImageBitmap(e)]);this.startImage={id:t,picture:n}})}async submit(e){e.preventDefault();let t=e.target;this.busy=!0,await this.showingErrors(``,async()=>{await vt(this.request(t)),t.reset(),this.typed=``,this.startImage=null,this.remembered=``,this.range=null}),this.busy=!1}request(e){let t=new FormData(e),n=e=>String(t.get(e)??``).trim(),r=this.state.takes.find(e=>e.id===this.remembered),[i,a]=this.range??[0,r?.made_seconds??0];return{prompt:n(`prompt`),seconds:Qt(n(`seconds`)),seed:Qt(n(`seed`)),backbone:n(`backbone`),memory:t.has(`memory`)?null:!1,start_image:this.startImage?.id??null,remember:r?[{take:r.id,from:i,to:a}]:[],settings:this.settings(e)}}settings(e){let t={};for(let n of e.querySelectorAll(`[data-knob]`)){let e=this.backbone.settings.find(e=>e.key===n.dataset.knob);n.value.trim()&&(t[e.key]=$t(e,n.value.trim()))}return t}showError(){let e=this.renderRoot.querySelector(`.error`),t=e?.closest(`details`);t&&(t.open=!0),e?.closest(`label`)?.querySelector(`input, select`)?.focus(),e?.scrollIntoView({block:`nearest`})}async showingErrors(e,t){this.errors=[];try{await t()}catch(t){if(!(t instanceof M))throw t;let n={field:e,value:null,wanted:``,message:t.message};this.errors=t.fields.length?t.fields:[n],await this.updateComplete,this.showError()}}};function Xt(e,t){let n=Math.min(e.width/t.width,e.height/t.height),[r,i]=[t.width*n,t.height*n],a=e.getContext(`2d`);a.clearRect(0,0,e.width,e.height),a.drawImage(t,(e.width-r)/2,(e.height-i)/2,r,i)}function Zt(e,t){let[n,r]=e.split(/[-–]/).map(e=>ot(e,t));return n===null||r==null?null:[n,r]}function Qt(e){return e!==``&&Number.isFinite(Number(e))?Number(e):e}function $t(e,t){let n=(e,t)=>e.split(t).map(e=>Qt(e.trim()));switch(e.type){case`int`:case`float`:return Qt(t);case`bool`:return t===`true`;case`steps`:return n(t,`,`);case`span`:return n(t,`-`);case`spans`:return t.split(`,`).map(e=>n(e,`-`));case`texts`:return t.split(`,`).map(e=>e.trim());default:return t}}customElements.define(`new-take`,Yt);var en=[`name`,`status`,`made`,`seed`,`backbone`],tn=class extends J{static{this.properties={rows:{state:!0}}}static{this.styles=[Y,o`
       dialog {
         width: 94vw;
         max-height: 90vh;
@@ -347,32 +400,43 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         color: var(--quiet);
         font-weight: 500;
       }
+      .copies {
+        display: flex;
+        gap: 0.8em;
+      }
       td button {
         border: none;
         background: none;
         padding: 0;
         text-decoration: underline;
       }
-    `]}constructor(){super(),this.watches=[`dialog`],this.rows=null}render(){return C`<dialog aria-label="Runs" @close=${this.closed}>
+    `]}constructor(){super(),this.watches=[`dialog`],this.rows=null}render(){return w`<dialog aria-label="Runs" @close=${this.closed}>
       <div class="head">
         <h2>Runs</h2>
         <button ?disabled=${!this.rows} @click=${this.saveCsv}>Save as CSV</button>
-        <button @click=${()=>R.update({dialog:null})}>Close</button>
+        <button @click=${()=>L.update({dialog:null})}>Close</button>
       </div>
-      ${this.rows?this.table(this.rows):C`<p class="quiet">Reading the takes …</p>`}
-    </dialog>`}table(e){let t=Xt(e);return C`<div class="scrolled">
+      ${this.rows?this.table(this.rows):w`<p class="quiet">Reading the takes …</p>`}
+    </dialog>`}table(e){let t=rn(e);return w`<div class="scrolled">
       <table>
         <thead>
-          <tr>${t.map(e=>C`<th scope="col">${e}</th>`)}</tr>
+          <tr>
+            ${t.map(e=>w`<th scope="col">${e}</th>`)}
+            <th scope="col">copy as</th>
+          </tr>
         </thead>
         <tbody>
-          ${e.map(({id:e,cells:n})=>C`<tr>
-              ${t.map(t=>t===`name`?C`<td><button @click=${()=>this.open(e)}>${n.name}</button></td>`:C`<td title=${n[t]??E}>${n[t]??``}</td>`)}
+          ${e.map(({id:e,cells:n,command:r,python:i})=>w`<tr>
+              ${t.map(t=>t===`name`?w`<td><button @click=${()=>this.open(e)}>${n.name}</button></td>`:w`<td title=${n[t]??D}>${n[t]??``}</td>`)}
+              <td class="copies">
+                <button aria-label="Copy ${n.name} as command" @click=${()=>Pt(r,`command`)}>command</button>
+                <button aria-label="Copy ${n.name} as Python" @click=${()=>Pt(i,`Python`)}>Python</button>
+              </td>
             </tr>`)}
         </tbody>
       </table>
-    </div>`}updated(){let e=this.renderRoot.querySelector(`dialog`);this.state.dialog===`runs`&&!e.open&&(e.showModal(),this.read()),this.state.dialog!==`runs`&&e.open&&e.close()}async read(){this.rows=null;let e=(await Promise.all(R.state.takes.map(e=>P.take(e.id).catch(()=>null)))).filter(e=>e!==null);this.rows=e.map(e=>{let t={name:e.name,status:e.status,made:z(e.made_seconds),seed:String(e.seed),backbone:e.backbone};return{id:e.id,cells:{...Yt(e.request),...t}}})}open(e){R.update({dialog:null}),V(e)}saveCsv(){let e=Xt(this.rows),t=e=>`"${e.replaceAll(`"`,`""`)}"`,n=[e,...this.rows.map(({cells:t})=>e.map(e=>t[e]??``))].map(e=>e.map(t).join(`,`)).join(`\r
-`),r=document.createElement(`a`);r.href=URL.createObjectURL(new Blob([n],{type:`text/csv`})),r.download=`runs.csv`,r.click()}closed(){this.state.dialog===`runs`&&R.update({dialog:null})}};function Yt(e,t=``){let n={};for(let[r,i]of Object.entries(e))typeof i==`object`&&i&&!Array.isArray(i)?Object.assign(n,Yt(i,`${t}${r}.`)):n[t+r]=typeof i==`string`?i:JSON.stringify(i);return n}function Xt(e){let t=new Set(e.flatMap(({cells:e})=>Object.keys(e))),n=t=>new Set(e.map(({cells:e})=>e[t])).size>1;return[...qt,...[...t].filter(e=>!qt.includes(e)&&n(e))]}customElements.define(`run-table`,Jt);var{I:Zt}=Me,Qt=e=>e,$t=e=>e.strings===void 0,en=()=>document.createComment(``),J=(e,t,n)=>{let r=e._$AA.parentNode,i=t===void 0?e._$AB:t._$AA;if(n===void 0)n=new Zt(r.insertBefore(en(),i),r.insertBefore(en(),i),e,e.options);else{let t=n._$AB.nextSibling,a=n._$AM,o=a!==e;if(o){let t;n._$AQ?.(e),n._$AM=e,n._$AP!==void 0&&(t=e._$AU)!==a._$AU&&n._$AP(t)}if(t!==i||o){let e=n._$AA;for(;e!==t;){let t=Qt(e).nextSibling;Qt(r).insertBefore(e,i),e=t}}}return n},Y=(e,t,n=e)=>(e._$AI(t,n),e),tn={},nn=(e,t=tn)=>e._$AH=t,rn=e=>e._$AH,an=e=>{e._$AR(),e._$AA.remove()},on=(e,t,n)=>{let r=new Map;for(let i=t;i<=n;i++)r.set(e[i],i);return r},X=Nt(class extends Pt{constructor(e){if(super(e),e.type!==G.CHILD)throw Error(`repeat() can only be used in text expressions`)}dt(e,t,n){let r;n===void 0?n=t:t!==void 0&&(r=t);let i=[],a=[],o=0;for(let t of e)i[o]=r?r(t,o):o,a[o]=n(t,o),o++;return{values:a,keys:i}}render(e,t,n){return this.dt(e,t,n).values}update(e,[t,n,r]){let i=rn(e),{values:a,keys:o}=this.dt(t,n,r);if(!Array.isArray(i))return this.ut=o,a;let s=this.ut??=[],c=[],l,u,d=0,f=i.length-1,p=0,m=a.length-1;for(;d<=f&&p<=m;)if(i[d]===null)d++;else if(i[f]===null)f--;else if(s[d]===o[p])c[p]=Y(i[d],a[p]),d++,p++;else if(s[f]===o[m])c[m]=Y(i[f],a[m]),f--,m--;else if(s[d]===o[m])c[m]=Y(i[d],a[m]),J(e,c[m+1],i[d]),d++,m--;else if(s[f]===o[p])c[p]=Y(i[f],a[p]),J(e,i[d],i[f]),f--,p++;else if(l===void 0&&(l=on(o,p,m),u=on(s,d,f)),l.has(s[d])){if(l.has(s[f])){let t=u.get(o[p]),n=t===void 0?null:i[t];if(n===null){let t=J(e,i[d]);Y(t,a[p]),c[p]=t}else c[p]=Y(n,a[p]),J(e,i[d],n),i[t]=null;p++}else an(i[f]),f--}else an(i[d]),d++;for(;p<=m;){let t=J(e,c[m+1]);Y(t,a[p]),c[p++]=t}for(;d<=f;){let e=i[d++];e!==null&&an(e)}return this.ut=o,nn(e,c),T}}),sn=class extends K{constructor(...e){super(...e),this.watches=[`alerts`]}static{this.styles=[q,o`
+    </div>`}updated(){let e=this.renderRoot.querySelector(`dialog`);this.state.dialog===`runs`&&!e.open&&(e.showModal(),this.read()),this.state.dialog!==`runs`&&e.open&&e.close()}async read(){this.rows=null;let e=(await Promise.all(L.state.takes.map(e=>N.take(e.id).catch(()=>null)))).filter(e=>e!==null);this.rows=e.map(e=>{let t={name:e.name,status:e.status,made:R(e.made_seconds),seed:String(e.seed),backbone:e.backbone},{id:n,command:r,python:i}=e;return{id:n,command:r,python:i,cells:{...nn(e.request),...t}}})}open(e){L.update({dialog:null}),B(e)}saveCsv(){let e=rn(this.rows),t=e=>`"${e.replaceAll(`"`,`""`)}"`,n=[e,...this.rows.map(({cells:t})=>e.map(e=>t[e]??``))].map(e=>e.map(t).join(`,`)).join(`\r
+`),r=document.createElement(`a`);r.href=URL.createObjectURL(new Blob([n],{type:`text/csv`})),r.download=`runs.csv`,r.click()}closed(){this.state.dialog===`runs`&&L.update({dialog:null})}};function nn(e,t=``){let n={};for(let[r,i]of Object.entries(e))typeof i==`object`&&i&&!Array.isArray(i)?Object.assign(n,nn(i,`${t}${r}.`)):n[t+r]=typeof i==`string`?i:JSON.stringify(i);return n}function rn(e){let t=new Set(e.flatMap(({cells:e})=>Object.keys(e))),n=t=>new Set(e.map(({cells:e})=>e[t])).size>1;return[...en,...[...t].filter(e=>!en.includes(e)&&n(e))]}customElements.define(`run-table`,tn);var{I:an}=Me,on=e=>e,sn=e=>e.strings===void 0,cn=()=>document.createComment(``),X=(e,t,n)=>{let r=e._$AA.parentNode,i=t===void 0?e._$AB:t._$AA;if(n===void 0)n=new an(r.insertBefore(cn(),i),r.insertBefore(cn(),i),e,e.options);else{let t=n._$AB.nextSibling,a=n._$AM,o=a!==e;if(o){let t;n._$AQ?.(e),n._$AM=e,n._$AP!==void 0&&(t=e._$AU)!==a._$AU&&n._$AP(t)}if(t!==i||o){let e=n._$AA;for(;e!==t;){let t=on(e).nextSibling;on(r).insertBefore(e,i),e=t}}}return n},Z=(e,t,n=e)=>(e._$AI(t,n),e),ln={},un=(e,t=ln)=>e._$AH=t,dn=e=>e._$AH,fn=e=>{e._$AR(),e._$AA.remove()},pn=(e,t,n)=>{let r=new Map;for(let i=t;i<=n;i++)r.set(e[i],i);return r},Q=Ft(class extends It{constructor(e){if(super(e),e.type!==q.CHILD)throw Error(`repeat() can only be used in text expressions`)}dt(e,t,n){let r;n===void 0?n=t:t!==void 0&&(r=t);let i=[],a=[],o=0;for(let t of e)i[o]=r?r(t,o):o,a[o]=n(t,o),o++;return{values:a,keys:i}}render(e,t,n){return this.dt(e,t,n).values}update(e,[t,n,r]){let i=dn(e),{values:a,keys:o}=this.dt(t,n,r);if(!Array.isArray(i))return this.ut=o,a;let s=this.ut??=[],c=[],l,u,d=0,f=i.length-1,p=0,m=a.length-1;for(;d<=f&&p<=m;)if(i[d]===null)d++;else if(i[f]===null)f--;else if(s[d]===o[p])c[p]=Z(i[d],a[p]),d++,p++;else if(s[f]===o[m])c[m]=Z(i[f],a[m]),f--,m--;else if(s[d]===o[m])c[m]=Z(i[d],a[m]),X(e,c[m+1],i[d]),d++,m--;else if(s[f]===o[p])c[p]=Z(i[f],a[p]),X(e,i[d],i[f]),f--,p++;else if(l===void 0&&(l=pn(o,p,m),u=pn(s,d,f)),l.has(s[d])){if(l.has(s[f])){let t=u.get(o[p]),n=t===void 0?null:i[t];if(n===null){let t=X(e,i[d]);Z(t,a[p]),c[p]=t}else c[p]=Z(n,a[p]),X(e,i[d],n),i[t]=null;p++}else fn(i[f]),f--}else fn(i[d]),d++;for(;p<=m;){let t=X(e,c[m+1]);Z(t,a[p]),c[p++]=t}for(;d<=f;){let e=i[d++];e!==null&&fn(e)}return this.ut=o,un(e,c),E}}),mn=class extends J{constructor(...e){super(...e),this.watches=[`alerts`]}static{this.styles=[Y,o`
       :host {
         position: fixed;
         left: 50%;
@@ -394,11 +458,11 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       span {
         flex: 1;
       }
-    `]}render(){return X(this.state.alerts,e=>e.number,e=>C`<div role="alert">
+    `]}render(){return Q(this.state.alerts,e=>e.number,e=>w`<div role="alert">
         <span>${e.message}</span>
-        ${e.remedy?C`<button @click=${e.remedy.run}>${e.remedy.name}</button>`:E}
-        <button @click=${()=>R.dismiss(e.number)} aria-label="Dismiss">✕</button>
-      </div>`)}};customElements.define(`studio-alerts`,sn);var cn=.8;function Z(e){return Math.min(cn,...e.flatMap(({values:e})=>e).filter(e=>e!==null))}function ln({seconds:e,values:t},n,r){return t.map((i,a)=>{if(i===null)return``;let o=a===0||t[a-1]===null,s=100*e[a]/n;return`${o?`M`:`L`}${s.toFixed(2)},${(2+96*(1-i)/(1-r)).toFixed(2)}`}).join(``)}function un({D:e}){return dn.map(t=>`D${t} ${e[t]?.toFixed(3)??`–`}`).join(` · `)}var dn=[30,60,120],fn=20,pn=40,mn=1e6,hn=1e3,gn=1836019558,_n=class{constructor(e,t,n,r){this.video=e,this.fps=t,this.onVoid=r,this.source=new MediaSource,this.buffer=null,this.segments=[],this.appended=new Map,this.newest=-1,this.pumping=!1,this.closed=!1,this.pump=async()=>{if(!this.pumping&&this.buffer){this.pumping=!0;try{for(;!this.closed&&await this.work(););}catch(e){if(this.closed)return;if(!(e instanceof N))throw e;e.status===404&&this.onVoid(),setTimeout(this.pump,hn)}finally{this.pumping=!1}}};let i=URL.createObjectURL(this.source);this.source.addEventListener(`sourceopen`,()=>{URL.revokeObjectURL(i),this.buffer=this.source.addSourceBuffer(n),this.source.duration=1/0,this.source.setLiveSeekableRange(0,mn),this.pump()}),e.src=i,e.addEventListener(`timeupdate`,this.pump),e.addEventListener(`seeking`,this.pump)}update(e){this.segments=e,this.pump()}close(){this.closed=!0,this.video.removeEventListener(`timeupdate`,this.pump),this.video.removeEventListener(`seeking`,this.pump),this.video.removeAttribute(`src`),this.video.load()}async work(){let e=[...this.appended.values()].find(({block:e,url:t})=>this.segments[e]?.url!==t);if(e)return this.remove(e.seconds,1/0);let t=this.nextMissing();if(!t)return this.removeFarOnes();let n=await P.bytes(t.url);return this.closed||this.segments[t.block]?.url!==t.url||(await this.change(e=>e.appendBuffer(t.key?n:vn(n))),this.appended.set(t.block,t),this.newest=t.block),!0}nextMissing(){let e=F(this.segments,Math.floor(this.video.currentTime*this.fps));if(!e)return;let t=this.video.currentTime+fn;for(let n=this.keyOf(e.block);n<this.segments.length;n++){let e=this.segments[n];if(e.seconds>t)return;if(this.appended.has(n))continue;if(e.key||this.newest===n-1)return e;let r=this.keyOf(n);for(let e=r;e<n;e++)this.appended.delete(e);return this.segments[r]}}async removeFarOnes(){let e=this.video.currentTime,t=[...this.appended.values()].find(({block:t})=>{let n=this.segments[this.keyOf(t)].seconds;return this.endOfRun(t)<e-pn||n>e+fn+pn});return t?this.remove(this.segments[this.keyOf(t.block)].seconds,this.endOfRun(t.block)):!1}async remove(e,t){await this.change(n=>n.remove(e,t));for(let{block:n,seconds:r}of[...this.appended.values()])r>=e&&r<t&&this.appended.delete(n);return this.appended.has(this.newest)||(this.newest=-1),!0}change(e){let t=this.buffer;return new Promise((n,r)=>{t.onupdateend=()=>n(),t.onerror=()=>r(Error(`A segment of the take can't be decoded`)),e(t)})}keyOf(e){for(;e>0&&!this.segments[e].key;)e--;return e}endOfRun(e){let t=e+1;for(;t<this.segments.length&&!this.segments[t].key;)t++;return this.segments[t]?.seconds??1/0}};function vn(e){let t=new DataView(e);for(let n=0;n+8<=e.byteLength;n+=t.getUint32(n))if(t.getUint32(n+4)===gn)return e.slice(n);return e}var yn=class extends K{constructor(...e){super(...e),this.watches=[`take`,`studio`,`embedder`]}static{this.styles=[q,o`
+        ${e.remedy?w`<button @click=${e.remedy.run}>${e.remedy.name}</button>`:D}
+        <button @click=${()=>L.dismiss(e.number)} aria-label="Dismiss">✕</button>
+      </div>`)}};customElements.define(`studio-alerts`,mn);var hn=.8;function gn(e){return Math.min(hn,...e.flatMap(({values:e})=>e).filter(e=>e!==null))}function _n({seconds:e,values:t},n,r){return t.map((i,a)=>{if(i===null)return``;let o=a===0||t[a-1]===null,s=100*e[a]/n;return`${o?`M`:`L`}${s.toFixed(2)},${(2+96*(1-i)/(1-r)).toFixed(2)}`}).join(``)}function vn({D:e}){return yn.map(t=>`D${t} ${e[t]?.toFixed(3)??`–`}`).join(` · `)}var yn=[30,60,120],bn=20,xn=40,Sn=1e6,Cn=1e3,wn=1836019558,Tn=class{constructor(e,t,n,r){this.video=e,this.fps=t,this.onVoid=r,this.source=new MediaSource,this.buffer=null,this.segments=[],this.appended=new Map,this.newest=-1,this.pumping=!1,this.closed=!1,this.pump=async()=>{if(!this.pumping&&this.buffer){this.pumping=!0;try{for(;!this.closed&&await this.work(););}catch(e){if(this.closed)return;if(!(e instanceof M))throw e;e.status===404&&this.onVoid(),setTimeout(this.pump,Cn)}finally{this.pumping=!1}}};let i=URL.createObjectURL(this.source);this.source.addEventListener(`sourceopen`,()=>{URL.revokeObjectURL(i),this.buffer=this.source.addSourceBuffer(n),this.source.duration=1/0,this.source.setLiveSeekableRange(0,Sn),this.pump()}),e.src=i,e.addEventListener(`timeupdate`,this.pump),e.addEventListener(`seeking`,this.pump)}update(e){this.segments=e,this.pump()}close(){this.closed=!0,this.video.removeEventListener(`timeupdate`,this.pump),this.video.removeEventListener(`seeking`,this.pump),this.video.removeAttribute(`src`),this.video.load()}async work(){let e=[...this.appended.values()].find(({block:e,url:t})=>this.segments[e]?.url!==t);if(e)return this.remove(e.seconds,1/0);let t=this.nextMissing();if(!t)return this.removeFarOnes();let n=await N.bytes(t.url);return this.closed||this.segments[t.block]?.url!==t.url||(await this.change(e=>e.appendBuffer(t.key?n:En(n))),this.appended.set(t.block,t),this.newest=t.block),!0}nextMissing(){let e=P(this.segments,Math.floor(this.video.currentTime*this.fps));if(!e)return;let t=this.video.currentTime+bn;for(let n=this.keyOf(e.block);n<this.segments.length;n++){let e=this.segments[n];if(e.seconds>t)return;if(this.appended.has(n))continue;if(e.key||this.newest===n-1)return e;let r=this.keyOf(n);for(let e=r;e<n;e++)this.appended.delete(e);return this.segments[r]}}async removeFarOnes(){let e=this.video.currentTime,t=[...this.appended.values()].find(({block:t})=>{let n=this.segments[this.keyOf(t)].seconds;return this.endOfRun(t)<e-xn||n>e+bn+xn});return t?this.remove(this.segments[this.keyOf(t.block)].seconds,this.endOfRun(t.block)):!1}async remove(e,t){await this.change(n=>n.remove(e,t));for(let{block:n,seconds:r}of[...this.appended.values()])r>=e&&r<t&&this.appended.delete(n);return this.appended.has(this.newest)||(this.newest=-1),!0}change(e){let t=this.buffer;return new Promise((n,r)=>{t.onupdateend=()=>n(),t.onerror=()=>r(Error(`A segment of the take can't be decoded`)),e(t)})}keyOf(e){for(;e>0&&!this.segments[e].key;)e--;return e}endOfRun(e){let t=e+1;for(;t<this.segments.length&&!this.segments[t].key;)t++;return this.segments[t]?.seconds??1/0}};function En(e){let t=new DataView(e);for(let n=0;n+8<=e.byteLength;n+=t.getUint32(n))if(t.getUint32(n+4)===wn)return e.slice(n);return e}var Dn=class extends J{constructor(...e){super(...e),this.watches=[`take`,`studio`,`embedder`]}static{this.styles=[Y,o`
       :host {
         display: inline-block;
         white-space: nowrap;
@@ -406,12 +470,12 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       select {
         padding: 0 0.3em;
       }
-    `]}render(){let{take:e,studio:t}=this.state,n=e&&et(e,this.state);return!e||!n?E:C`<label class="quiet">
+    `]}render(){let{take:e,studio:t}=this.state,n=e&&tt(e,this.state);return!e||!n?D:w`<label class="quiet">
       Drift by
-      <select @change=${e=>R.update({embedder:e.target.value})}>
-        ${$e(e,t).map(({name:e,independent:t})=>C`<option value=${e} ?selected=${e===n.name}>${e}${t?``:` (no independent judge)`}</option>`)}
+      <select @change=${e=>L.update({embedder:e.target.value})}>
+        ${et(e,t).map(({name:e,independent:t})=>w`<option value=${e} ?selected=${e===n.name}>${e}${t?``:` (no independent judge)`}</option>`)}
       </select>
-    </label>`}};customElements.define(`drift-by`,yn);var bn=100,Q=[`#f0b64d`,`#6cc4b4`,`#8ab8ff`,`#e59ac8`],xn=3e3,Sn=class extends K{constructor(...e){super(...e),this.watches=[`compared`,`takes`,`take`,`jumps`,`rate`,`studio`,`embedder`,`drifts`],this.players=new Map}static{this.styles=[q,o`
+    </label>`}};customElements.define(`drift-by`,Dn);var On=100,kn=[`#f0b64d`,`#6cc4b4`,`#8ab8ff`,`#e59ac8`],An=3e3,jn=class extends J{constructor(...e){super(...e),this.watches=[`compared`,`takes`,`take`,`jumps`,`rate`,`studio`,`embedder`,`drifts`],this.players=new Map}static{this.styles=[Y,o`
       :host {
         display: grid;
         grid-template-rows: auto minmax(0, 1fr) auto;
@@ -493,17 +557,17 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         width: 1.2em;
         height: 0.7em;
       }
-    `]}connectedCallback(){super.connectedCallback(),this.setAttribute(`role`,`region`),this.setAttribute(`aria-label`,`Compare`),this.inStep=setInterval(()=>this.keepInStep(),bn)}disconnectedCallback(){super.disconnectedCallback(),clearInterval(this.inStep);for(let e of this.players.values())e.close();this.players.clear()}get takes(){let{take:e,takes:t,compared:n}=this.state;return[e,...(n??[]).map(e=>t.find(t=>t.id===e))].filter(e=>!!e)}render(){let{compared:e,takes:t,take:n}=this.state,r=t.filter(t=>t.id!==n?.id&&!e?.includes(t.id)),i=this.takes.slice(1);return C`
+    `]}connectedCallback(){super.connectedCallback(),this.setAttribute(`role`,`region`),this.setAttribute(`aria-label`,`Compare`),this.inStep=setInterval(()=>this.keepInStep(),On)}disconnectedCallback(){super.disconnectedCallback(),clearInterval(this.inStep);for(let e of this.players.values())e.close();this.players.clear()}get takes(){let{take:e,takes:t,compared:n}=this.state;return[e,...(n??[]).map(e=>t.find(t=>t.id===e))].filter(e=>!!e)}render(){let{compared:e,takes:t,take:n}=this.state,r=t.filter(t=>t.id!==n?.id&&!e?.includes(t.id)),i=this.takes.slice(1);return w`
       <div class="head">
         <select aria-label="Take to compare with" @change=${this.add}>
           <option value="">Compare with …</option>
-          ${r.map(e=>C`<option value=${e.id}>${e.name}, ${z(e.made_seconds)}</option>`)}
+          ${r.map(e=>w`<option value=${e.id}>${e.name}, ${R(e.made_seconds)}</option>`)}
         </select>
-        <button @click=${At} title="The same request and noise, without memory">Without memory</button>
-        <button @click=${()=>R.update({compared:null})} aria-label="Close the comparison">✕</button>
+        <button @click=${Mt} title="The same request and noise, without memory">Without memory</button>
+        <button @click=${()=>L.update({compared:null})} aria-label="Close the comparison">✕</button>
       </div>
       <div class="videos">
-        ${X(i,e=>e.id,e=>C`<figure>
+        ${Q(i,e=>e.id,e=>w`<figure>
             <video muted playsinline tabindex="-1" data-id=${e.id} aria-label=${e.name}></video>
             <figcaption>
               <span class="one-line">${e.name}</span>
@@ -512,19 +576,19 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
           </figure>`)}
       </div>
       ${this.drift()}
-    `}drift(){let e=this.takes.flatMap((e,t)=>{let n=L(e,this.state);return n&&typeof n!=`string`?[{take:e,drift:n,colour:Q[t%Q.length]}]:[]}),t=e.map(({drift:e})=>e),n=Math.max(1,...t.flatMap(e=>e.seconds)),r=Z(t);return C`<div class="drift">
+    `}drift(){let e=this.takes.flatMap((e,t)=>{let n=I(e,this.state);return n&&typeof n!=`string`?[{take:e,drift:n,colour:kn[t%kn.length]}]:[]}),t=e.map(({drift:e})=>e),n=Math.max(1,...t.flatMap(e=>e.seconds)),r=gn(t);return w`<div class="drift">
       <svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="Drift curve: likeness to the first second">
-        ${e.map(({drift:e,colour:t})=>w`<path d=${ln(e,n,r)} stroke=${t}></path>`)}
+        ${e.map(({drift:e,colour:t})=>T`<path d=${_n(e,n,r)} stroke=${t}></path>`)}
       </svg>
       <div class="legend time">
         <drift-by></drift-by>
         <span class="quiet">scale ${r.toFixed(2)} – 1${t.some(e=>!e.independent)?` · no independent judge`:``}</span>
-        ${this.takes.map((e,t)=>this.figures(e,Q[t%Q.length]))}
+        ${this.takes.map((e,t)=>this.figures(e,kn[t%kn.length]))}
       </div>
-    </div>`}figures(e,t){let n=L(e,this.state),r=e.status!==`live`&&e.status!==`running`,i=n===void 0||typeof n==`string`?n??(r?``:`is being made`):un(n);return C`<span class="figures one-line" title=${i}>
+    </div>`}figures(e,t){let n=I(e,this.state),r=e.status!==`live`&&e.status!==`running`,i=n===void 0||typeof n==`string`?n??(r?``:`is being made`):vn(n);return w`<span class="figures one-line" title=${i}>
       <svg class="key" aria-hidden="true"><rect width="100%" height="100%" fill=${t}></rect></svg>
-      ${It(e.name)} <span class="quiet one-line">${i}</span>
-    </span>`}updated(){let e=new Set(this.takes.slice(1).map(e=>e.id));for(let[t,n]of this.players)e.has(t)||(n.close(),this.players.delete(t));for(let e of this.renderRoot.querySelectorAll(`video`)){let t=e.dataset.id;this.players.has(t)||this.players.set(t,new Cn(e,t))}for(let e of this.takes)kt(e);this.keepInStep()}keepInStep(){let{take:e,frame:t,rate:n}=this.state;if(e)for(let r of this.players.values())r.follow(t/e.fps,n)}add(e){let t=e.target;t.value&&R.update({compared:[...this.state.compared??[],t.value]}),t.value=``}leaveOut(e){R.update({compared:this.state.compared.filter(t=>t!==e)})}},Cn=class{constructor(e,t){this.video=e,this.id=t,this.closed=!1,e.muted=!0,this.load()}follow(e,t){let{video:n,take:r}=this;if(!r)return;let i=Math.max(0,r.frames-1),a=e+.5/r.fps-n.currentTime,o=e*r.fps>=i;if(t>0&&!o){n.paused&&n.play().catch(()=>{}),Math.abs(a)>.5&&(n.currentTime=e),n.playbackRate=t*(1+Math.max(-.1,Math.min(.1,a)));return}n.pause();let s=(Math.min(Math.round(e*r.fps),i)+.5)/r.fps;!n.seeking&&Math.abs(n.currentTime-s)>.001&&(n.currentTime=s)}close(){this.closed=!0,clearTimeout(this.refreshing),this.feed?.close()}async load(){clearTimeout(this.refreshing);let e=await P.take(this.id).catch(()=>null);this.closed||(e&&(this.take=e,this.feed??=new _n(this.video,e.fps,e.mime,()=>this.load()),this.feed.update(e.segments)),e&&e.status!==`live`&&e.status!==`running`||(this.refreshing=setTimeout(()=>this.load(),xn)))}};customElements.define(`studio-compare`,Sn);var wn=class extends K{static{this.properties={typed:{state:!0}}}static{this.styles=[q,o`
+      ${Rt(e.name)} <span class="quiet one-line">${i}</span>
+    </span>`}updated(){let e=new Set(this.takes.slice(1).map(e=>e.id));for(let[t,n]of this.players)e.has(t)||(n.close(),this.players.delete(t));for(let e of this.renderRoot.querySelectorAll(`video`)){let t=e.dataset.id;this.players.has(t)||this.players.set(t,new Mn(e,t))}for(let e of this.takes)jt(e);this.keepInStep()}keepInStep(){let{take:e,frame:t,rate:n}=this.state;if(e)for(let r of this.players.values())r.follow(t/e.fps,n)}add(e){let t=e.target;t.value&&L.update({compared:[...this.state.compared??[],t.value]}),t.value=``}leaveOut(e){L.update({compared:this.state.compared.filter(t=>t!==e)})}},Mn=class{constructor(e,t){this.video=e,this.id=t,this.closed=!1,e.muted=!0,this.load()}follow(e,t){let{video:n,take:r}=this;if(!r)return;let i=Math.max(0,r.frames-1),a=e+.5/r.fps-n.currentTime,o=e*r.fps>=i;if(t>0&&!o){n.paused&&n.play().catch(()=>{}),Math.abs(a)>.5&&(n.currentTime=e),n.playbackRate=t*(1+Math.max(-.1,Math.min(.1,a)));return}n.pause();let s=(Math.min(Math.round(e*r.fps),i)+.5)/r.fps;!n.seeking&&Math.abs(n.currentTime-s)>.001&&(n.currentTime=s)}close(){this.closed=!0,clearTimeout(this.refreshing),this.feed?.close()}async load(){clearTimeout(this.refreshing);let e=await N.take(this.id).catch(()=>null);this.closed||(e&&(this.take=e,this.feed??=new Tn(this.video,e.fps,e.mime,()=>this.load()),this.feed.update(e.segments)),e&&e.status!==`live`&&e.status!==`running`||(this.refreshing=setTimeout(()=>this.load(),An)))}};customElements.define(`studio-compare`,jn);var Nn=class extends J{static{this.properties={typed:{state:!0}}}static{this.styles=[Y,o`
       form {
         display: grid;
         grid-template-columns: minmax(0, 1fr) 11.5em auto;
@@ -539,16 +603,16 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         height: 1.9em;
         background: var(--panel);
       }
-    `]}constructor(){super(),this.watches=[`take`,`busy`],this.typed=``}render(){let{take:e}=this.state,t=e?.status===`live`&&!this.state.busy;return C`
+    `]}constructor(){super(),this.watches=[`take`,`busy`],this.typed=``}render(){let{take:e}=this.state,t=e?.status===`live`&&!this.state.busy;return w`
       <form @submit=${this.direct}>
         <input name="prompt" aria-label="Direction" autocomplete="off" placeholder="What happens next" ?disabled=${!t} @input=${this.type} />
         <input name="at" aria-label="Takes over at" placeholder="at the next block" ?disabled=${!t} />
         <button class="primary" ?disabled=${!t}>Direct</button>
       </form>
       <p class="quiet one-line" aria-live="polite">
-        ${this.typed?C`<unread-words .backbone=${e?.backbone??``} .prompt=${this.typed}></unread-words>`:this.says(t)}
+        ${this.typed?w`<unread-words .backbone=${e?.backbone??``} .prompt=${this.typed}></unread-words>`:this.says(t)}
       </p>
-    `}says(e){let{take:t}=this.state;return t?.unknown_words.length?`The backbone has never read: ${t.unknown_words.join(`, `)}`:t?.waiting?`This take waits: direct it, or resume it with the words it has`:!t||e?``:`Only a take that is being made can be directed; extend it, or branch from a block`}type(e){this.typed=e.target.value}async direct(e){e.preventDefault();let t=e.target,n=new FormData(t),r=String(n.get(`prompt`)).trim(),i=String(n.get(`at`)).trim(),{take:a}=this.state;if(!r||!a)return;let o=i?at(i,a.fps):null;if(i&&o===null)return R.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let s=await W({do:`direct`,prompt:r,at:o});if(!s)return;t.reset(),this.typed=``;let c=s.takes_over_at??o;c!==null&&R.update({note:`“${r}” takes over at ${z(c)}`})}};customElements.define(`studio-direction`,wn);var Tn=[[`Space`,`play or pause`],[`J K L`,`backwards, pause, forwards; again for faster`],[`← →`,`a frame back or on; with Shift a second`],[`Home End`,`to the beginning, to the newest frame`],[`I O`,`mark in, mark out`],[`D`,`write a direction`],[`/`,`search the library`],[`?`,`this page`]],En=class extends K{constructor(...e){super(...e),this.watches=[`dialog`]}static{this.styles=[q,o`
+    `}says(e){let{take:t}=this.state;return t?.unknown_words.length?`The backbone has never read: ${t.unknown_words.join(`, `)}`:t?.waiting?`This take waits: direct it, or resume it with the words it has`:!t||e?``:`Only a take that is being made can be directed; extend it, or branch from a block`}type(e){this.typed=e.target.value}async direct(e){e.preventDefault();let t=e.target,n=new FormData(t),r=String(n.get(`prompt`)).trim(),i=String(n.get(`at`)).trim(),{take:a}=this.state;if(!r||!a)return;let o=i?ot(i,a.fps):null;if(i&&o===null)return L.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let s=await G({do:`direct`,prompt:r,at:o});if(!s)return;t.reset(),this.typed=``;let c=s.takes_over_at??o;c!==null&&L.update({note:`“${r}” takes over at ${R(c)}`})}};customElements.define(`studio-direction`,Nn);var Pn=[[`Space`,`play or pause`],[`J K L`,`backwards, pause, forwards; again for faster`],[`← →`,`a frame back or on; with Shift a second`],[`Home End`,`to the beginning, to the newest frame`],[`I O X`,`mark in, mark out, no marks`],[`D`,`write a direction`],[`/`,`search the library`],[`Tab ← →`,`to a planned cue on the strip; move it by a block`],[`Enter Delete`,`edit a planned cue, withdraw it`],[`?`,`this page`]],Fn=class extends J{constructor(...e){super(...e),this.watches=[`dialog`]}static{this.styles=[Y,o`
       dialog {
         padding: 1.1em 1.5em;
         background: var(--panel);
@@ -570,23 +634,11 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       dd {
         margin: 0;
       }
-    `]}render(){return C`<dialog aria-label="Keys" @close=${this.closed}>
+    `]}render(){return w`<dialog aria-label="Keys" @close=${this.closed}>
       <h2>Keys</h2>
-      <dl>${Tn.map(([e,t])=>C`<dt>${e}</dt><dd>${t}</dd>`)}</dl>
+      <dl>${Pn.map(([e,t])=>w`<dt>${e}</dt><dd>${t}</dd>`)}</dl>
       <form method="dialog"><button class="primary">Close</button></form>
-    </dialog>`}updated(){let e=this.renderRoot.querySelector(`dialog`);this.state.dialog===`help`&&!e.open&&e.showModal(),this.state.dialog!==`help`&&e.open&&e.close()}closed(){this.state.dialog===`help`&&R.update({dialog:null})}};customElements.define(`studio-help`,En);var Dn=class extends j{static{this.properties={take:{},frame:{type:Number},ratio:{type:Number}}}static{this.styles=o`
-    :host {
-      display: block;
-      background: #000;
-      overflow: hidden;
-    }
-    canvas {
-      display: block;
-      width: 100%;
-      height: 100%;
-      object-fit: cover;
-    }
-  `}render(){return C`<canvas width="160" height=${Math.round(160/(this.ratio||1))} aria-hidden="true"></canvas>`}async updated(){let{take:e,frame:t}=this;if(!e||t<0)return;let n=await P.picture(e,t,160).catch(()=>null);if(!n||e!==this.take||t!==this.frame)return;let r=this.renderRoot.querySelector(`canvas`);r.getContext(`2d`).drawImage(n,0,0,r.width,r.height)}};customElements.define(`frame-picture`,Dn);var On=10,kn=class extends K{constructor(...e){super(...e),this.watches=[`take`,`takes`,`frame`,`busy`]}static{this.styles=[q,o`
+    </dialog>`}updated(){let e=this.renderRoot.querySelector(`dialog`);this.state.dialog===`help`&&!e.open&&e.showModal(),this.state.dialog!==`help`&&e.open&&e.close()}closed(){this.state.dialog===`help`&&L.update({dialog:null})}};customElements.define(`studio-help`,Fn);var In=10,Ln=class extends J{constructor(...e){super(...e),this.watches=[`take`,`takes`,`frame`,`busy`]}static{this.styles=[Y,o`
       :host {
         display: grid;
         grid-template-rows: auto minmax(0, 1fr) auto;
@@ -618,38 +670,52 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       }
       .buttons {
         display: grid;
-        grid-template-columns: 1fr 1fr;
+        grid-template-columns: repeat(6, minmax(0, 1fr));
         gap: 0.35em;
       }
-    `]}render(){let{take:e,busy:t}=this.state,n=e?.status===`live`,r=Et();return C`
+      .buttons button {
+        grid-column: span 2;
+        padding-inline: 0.2em;
+      }
+      .buttons button:nth-child(-n + 2) {
+        grid-column: span 3;
+      }
+    `]}render(){let{take:e,busy:t}=this.state,n=e?.status===`live`,r=Ot();return w`
       <h2>Branches</h2>
-      <div class="tree" role="tree" aria-label="Branches" @keydown=${this.move}>${e?this.item(this.root(e)):E}</div>
+      <div class="tree" role="tree" aria-label="Branches" @keydown=${this.move}>${e?this.item(this.root(e)):D}</div>
       <div class="buttons">
-        <button ?disabled=${!e?.blocks||t} @click=${()=>wt({do:`undo_to`,block:r+1})} title="Go on after this block; what was made stays as a branch">
+        <button ?disabled=${!e?.blocks||t} @click=${()=>K({do:`undo_to`,block:r+1})} title="Go on after this block; what was made stays as a branch">
           Undo to here
         </button>
-        <button ?disabled=${!e?.blocks||t} @click=${()=>wt({do:`branch`,block:r+1,prompt:null,seed:null})} title="Another ending after this block">
+        <button ?disabled=${!e?.blocks||t} @click=${()=>K({do:`branch`,block:r+1,prompt:null,seed:null})} title="Another ending after this block">
           Branch here
         </button>
-        <button ?disabled=${!e||n||t} @click=${()=>wt({do:`extend`,seconds:On,prompt:null})} title="Make ${On} seconds more">
+        <button ?disabled=${!e||n||t} @click=${()=>K({do:`extend`,seconds:In,prompt:null})} title="Make ${In} seconds more">
           Extend
         </button>
-        ${e&&(e.status===`interrupted`||e.waiting)?C`<button ?disabled=${t} @click=${()=>wt({do:`resume`})}>Resume</button>`:C`<button ?disabled=${!n} @click=${()=>W({do:`stop`})}>Stop</button>`}
+        <button ?disabled=${!n} @click=${()=>G({do:`stop`})} title="End it after the block that is being made">Stop</button>
+        <button
+          ?disabled=${!e||t||!(e.waiting||e.status===`interrupted`||e.status===`failed`)}
+          @click=${()=>K({do:`resume`})}
+          title="Go on to the length that was asked for"
+        >
+          Resume
+        </button>
       </div>
-    `}root(e){let t=this.state.takes.find(t=>t.id===e.parent);return t?this.root(t):e}item(e){let t=this.state.take.id===e.id,n=this.state.takes.filter(t=>t.parent===e.id).reverse(),r=this.forkFrame(e);return C`<div
+    `}root(e){let t=this.state.takes.find(t=>t.id===e.parent);return t?this.root(t):e}item(e){let t=this.state.take.id===e.id,n=this.state.takes.filter(t=>t.parent===e.id).reverse(),r=this.forkFrame(e);return w`<div
       role="treeitem"
       tabindex=${t?0:-1}
       aria-current=${t}
-      aria-expanded=${n.length?`true`:E}
+      aria-expanded=${n.length?`true`:D}
       data-id=${e.id}
     >
-      <div class="row" title="${e.name}: ${e.prompt}" @click=${()=>V(e.id)}>
+      <div class="row" title="${e.name}: ${e.prompt}" @click=${()=>B(e.id)}>
         <frame-picture .take=${e.id} .frame=${e.frames?r:-1} .ratio=${e.width/e.height}></frame-picture>
-        ${It(e.name)}
-        <span class="quiet time">${e.parent?`from ${z(r/e.fps)}`:z(e.made_seconds)}</span>
+        ${Rt(e.name)}
+        <span class="quiet time">${e.parent?`from ${R(r/e.fps)}`:R(e.made_seconds)}</span>
       </div>
-      ${n.length?C`<div role="group">${n.map(e=>this.item(e))}</div>`:E}
-    </div>`}forkFrame(e){return e.parent_block===null||!e.blocks?0:Math.min(e.frames-1,Math.round(e.frames/e.blocks*e.parent_block))}move(e){let t=[...this.renderRoot.querySelectorAll(`[role="treeitem"]`)],n=t.indexOf(e.target),r={ArrowDown:t[n+1],ArrowUp:t[n-1]}[e.key];if(r)r.focus();else if(e.key===`Enter`)V(t[n].dataset.id);else return;e.preventDefault(),e.stopPropagation()}};customElements.define(`studio-history`,kn);var An=200,jn=class extends K{constructor(...e){super(...e),this.watches=[`takes`,`take`,`search`,`studio`,`found`]}static{this.styles=[q,o`
+      ${n.length?w`<div role="group">${n.map(e=>this.item(e))}</div>`:D}
+    </div>`}forkFrame(e){return e.parent_block===null||!e.blocks?0:Math.min(e.frames-1,Math.round(e.frames/e.blocks*e.parent_block))}move(e){let t=[...this.renderRoot.querySelectorAll(`[role="treeitem"]`)],n=t.indexOf(e.target),r={ArrowDown:t[n+1],ArrowUp:t[n-1]}[e.key];if(r)r.focus();else if(e.key===`Enter`)B(t[n].dataset.id);else return;e.preventDefault(),e.stopPropagation()}};customElements.define(`studio-history`,Ln);var Rn=200,zn=class extends J{constructor(...e){super(...e),this.watches=[`takes`,`take`,`search`,`studio`,`found`]}static{this.styles=[Y,o`
       :host {
         display: grid;
         grid-template-rows: auto auto auto minmax(0, 1fr);
@@ -701,53 +767,53 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       .live {
         color: var(--live);
       }
-    `]}render(){let{takes:e,search:t,found:n}=this.state;return C`
+    `]}render(){let{takes:e,search:t,found:n}=this.state;return w`
       <div class="head">
         <h2>Library</h2>
-        <button class="primary" @click=${()=>R.update({dialog:`new`})}>New take</button>
+        <button class="primary" @click=${()=>L.update({dialog:`new`})}>New take</button>
       </div>
       <input type="search" aria-label="Search" placeholder="Search by words" .value=${t} @input=${this.search} />
       ${this.find()}
-      <div role="listbox" tabindex=${(n?n.hits:e).length?E:0} aria-label="Library" @keydown=${this.move}>
-        ${n?n.hits.map((e,t)=>this.hit(e,t)):X(e,e=>e.id,(e,t)=>this.option(e,t))}
-        ${(n?n.hits:e).length?E:C`<p class="quiet">${this.nothingHere()}</p>`}
+      <div role="listbox" tabindex=${(n?n.hits:e).length?D:0} aria-label="Library" @keydown=${this.move}>
+        ${n?n.hits.map((e,t)=>this.hit(e,t)):Q(e,e=>e.id,(e,t)=>this.option(e,t))}
+        ${(n?n.hits:e).length?D:w`<p class="quiet">${this.nothingHere()}</p>`}
       </div>
-    `}nothingHere(){let{found:e,search:t}=this.state;return e?`No take shows anything like it`:t?`No take has these words`:`No takes yet`}find(){let{found:e,take:t}=this.state;return e?C`<div class="find">
-      <span class="quiet time one-line">Like ${z(e.seconds)} of ${e.take}</span>
-      <button @click=${()=>R.update({found:null})} title="Back to all takes">Clear</button>
-    </div>`:C`<div class="find">
-        <button ?disabled=${!t?.frames} @click=${pt} title="Moments of all takes that look like the frame under the playhead">
+    `}nothingHere(){let{found:e,search:t}=this.state;return e?`No take shows anything like it`:t?`No take has these words`:`No takes yet`}find(){let{found:e,take:t}=this.state;return e?w`<div class="find">
+      <span class="quiet time one-line">Like ${R(e.seconds)} of ${e.take}</span>
+      <button @click=${()=>L.update({found:null})} title="Back to all takes">Clear</button>
+    </div>`:w`<div class="find">
+        <button ?disabled=${!t?.frames} @click=${_t} title="Moments of all takes that look like the frame under the playhead">
           Find this frame
         </button>
-      </div>`}hit(e,t){let n=this.state.takes.find(t=>t.id===e.take);return C`<div
+      </div>`}hit(e,t){let n=this.state.takes.find(t=>t.id===e.take);return w`<div
       role="option"
       aria-selected="false"
       tabindex=${t===0?0:-1}
       data-id=${e.take}
       data-frame=${e.frame}
-      @click=${()=>V(e.take,e.frame,!1)}
+      @click=${()=>B(e.take,e.frame,!1)}
     >
       <frame-picture .take=${e.take} .frame=${e.frame} .ratio=${n?n.width/n.height:1}></frame-picture>
       <span class="words">
-        ${It(n?.name??`a take`)}
-        <span class="time">${z(e.seconds)} <span class="similarity" title="Similarity">${e.similarity.toFixed(3)}</span></span>
+        ${Rt(n?.name??`a take`)}
+        <span class="time">${R(e.seconds)} <span class="similarity" title="Similarity">${e.similarity.toFixed(3)}</span></span>
       </span>
-    </div>`}option(e,t){let n=e.id===this.state.take?.id;return C`<div
+    </div>`}option(e,t){let n=e.id===this.state.take?.id;return w`<div
       role="option"
       aria-selected=${n}
       tabindex=${n||t===0&&!this.state.take?0:-1}
       data-id=${e.id}
       title=${e.prompt}
-      @click=${()=>V(e.id)}
+      @click=${()=>B(e.id)}
     >
       <frame-picture .take=${e.id} .frame=${e.frames?0:-1} .ratio=${e.width/e.height}></frame-picture>
       <span class="words">
-        ${It(e.name)}
+        ${Rt(e.name)}
         <span class="quiet time one-line">
-          ${e.status===`finished`?``:C`<span class=${e.status}>${e.status}</span> · `}${z(e.made_seconds)} · ${e.prompt}
+          ${e.status===`finished`?``:w`<span class=${e.status}>${e.status}</span> · `}${R(e.made_seconds)} · ${e.prompt}
         </span>
       </span>
-    </div>`}search(e){let t=e.target.value;clearTimeout(this.waiting),this.waiting=setTimeout(()=>ft(t),An)}move(e){let t=[...this.renderRoot.querySelectorAll(`[role="option"]`)],n=t.indexOf(e.target),r={ArrowDown:n+1,ArrowUp:n-1,Home:0,End:t.length-1};if(e.key===`Enter`)t[n].click();else if(e.key in r)t[r[e.key]]?.focus();else return;e.preventDefault(),e.stopPropagation()}};customElements.define(`studio-library`,jn);var Mn=Nt(class extends Pt{constructor(e){if(super(e),e.type!==G.PROPERTY&&e.type!==G.ATTRIBUTE&&e.type!==G.BOOLEAN_ATTRIBUTE)throw Error("The `live` directive is not allowed on child or event bindings");if(!$t(e))throw Error("`live` bindings can only contain a single expression")}render(e){return e}update(e,[t]){if(t===T||t===E)return t;let n=e.element,r=e.name;if(e.type===G.PROPERTY){if(t===n[r])return T}else if(e.type===G.BOOLEAN_ATTRIBUTE){if(!!t===n.hasAttribute(r))return T}else if(e.type===G.ATTRIBUTE&&n.getAttribute(r)===t+``)return T;return nn(e),t}}),$=560,Nn=class extends K{constructor(...e){super(...e),this.watches=[`take`,`frame`]}static{this.styles=[q,o`
+    </div>`}search(e){let t=e.target.value;clearTimeout(this.waiting),this.waiting=setTimeout(()=>gt(t),Rn)}move(e){let t=[...this.renderRoot.querySelectorAll(`[role="option"]`)],n=t.indexOf(e.target),r={ArrowDown:n+1,ArrowUp:n-1,Home:0,End:t.length-1};if(e.key===`Enter`)t[n].click();else if(e.key in r)t[r[e.key]]?.focus();else return;e.preventDefault(),e.stopPropagation()}};customElements.define(`studio-library`,zn);var Bn=Ft(class extends It{constructor(e){if(super(e),e.type!==q.PROPERTY&&e.type!==q.ATTRIBUTE&&e.type!==q.BOOLEAN_ATTRIBUTE)throw Error("The `live` directive is not allowed on child or event bindings");if(!sn(e))throw Error("`live` bindings can only contain a single expression")}render(e){return e}update(e,[t]){if(t===E||t===D)return t;let n=e.element,r=e.name;if(e.type===q.PROPERTY){if(t===n[r])return E}else if(e.type===q.BOOLEAN_ATTRIBUTE){if(!!t===n.hasAttribute(r))return E}else if(e.type===q.ATTRIBUTE&&n.getAttribute(r)===t+``)return E;return un(e),t}}),$=560,Vn=class extends J{constructor(...e){super(...e),this.watches=[`take`,`frame`]}static{this.styles=[Y,o`
       figure {
         margin: 0;
       }
@@ -764,21 +830,23 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         justify-content: space-between;
         font-size: 0.9em;
       }
-    `]}render(){let{take:e}=this.state;return C`<figure>
+    `]}render(){let{take:e}=this.state,t=e?F(e):0;return w`<figure>
       <canvas
         width=${$}
         height=${$}
-        role="img"
-        aria-label="Map of the memory: across the block that was made, up the past moment it brought back"
-        title="Click: to the block. Shift and click: to the past moment it brought back"
+        role="application"
+        tabindex="0"
+        aria-label="Map of the memory: across the block that was made, up the past moment it brought back. Left and right go from block to block, Enter to what it brought back"
+        title="Click (or ← →): to the block. Shift and click (or Enter): to the past moment it brought back"
+        @keydown=${this.key}
         @click=${e=>this.pick(e,e.shiftKey)}
         @contextmenu=${e=>this.pick(e,!0)}
       ></canvas>
-      <figcaption class="quiet time"><span>0:00</span><span>made at → · brought back ↑</span><span>${z(e?I(e):0)}</span></figcaption>
-    </figure>`}updated(){let{take:e,frame:t}=this.state,n=this.renderRoot.querySelector(`canvas`).getContext(`2d`);if(n.clearRect(0,0,$,$),!e)return;let r=$/I(e);Fn(n),In(n,e,t,r);let i=F(e.segments,t)?.block,a=Math.max(2,(e.segments.at(-2)?.frames??1)*(r/e.fps)-1);for(let t of e.memory)Ln(n,t,r,a,t.block===i)}pick(e,t){e.preventDefault();let{take:n}=this.state;if(!n)return;let r=e.currentTarget.getBoundingClientRect(),i=I(n),a=(e.clientX-r.left)/r.width*i,o=(1-(e.clientY-r.top)/r.height)*i;if(!t)return H(a*n.fps);let s=n.memory.findLast(e=>e.seconds<=a)?.remembered.filter(Pn)??[],c=e=>Math.abs(e-o),l=s.sort((e,t)=>c(e.seconds)-c(t.seconds))[0];H(l?l.frame:o*n.fps)}};function Pn(e){return e.take===null&&e.frame!==null&&e.seconds!==null}function Fn(e){e.strokeStyle=`#3a4048`,e.beginPath(),e.moveTo(0,$),e.lineTo($,0),e.stroke()}function In(e,t,n,r){e.fillStyle=`#2f343a`;for(let n of t.cues)e.fillRect(n.seconds*r,0,1,$);e.fillStyle=`#f0b64d`;let i=n/t.fps*r;e.fillRect(i,0,2,$),e.globalAlpha=.45,e.fillRect(i,$-i,$-i,1),e.globalAlpha=1}function Ln(e,t,n,r,i){for(let a of t.remembered)Pn(a)&&(e.fillStyle=i?`#ffffff`:`#6cc4b4`,e.globalAlpha=i?1:Math.max(.25,a.similarity**4),e.fillRect(t.seconds*n,$-a.seconds*n-5,r,i?10:7));e.globalAlpha=1}customElements.define(`memory-map`,Nn);var Rn=5,zn={pin:`Bring it back for every block from now on`,exclude:`Never bring it back from now on`},Bn=class extends K{constructor(...e){super(...e),this.watches=[`take`,`frame`,`markIn`,`markOut`,`studio`]}static{this.styles=[q,o`
+      <figcaption class="quiet time"><span>0:00</span><span>made at → · brought back ↑</span><span>${R(t)}</span></figcaption>
+    </figure>`}updated(){let{take:e,frame:t}=this.state,n=this.renderRoot.querySelector(`canvas`).getContext(`2d`);if(n.clearRect(0,0,$,$),!e)return;let r=$/F(e);Un(n),Wn(n,e,t,r);let i=P(e.segments,t)?.block,a=Math.max(2,(e.segments.at(-2)?.frames??1)*(r/e.fps)-1);for(let t of e.memory)Gn(n,t,r,a,t.block===i)}key(e){let{take:t,frame:n}=this.state,r=t&&P(t.segments,n)?.block;if(r==null)return;let i=t.memory.filter(e=>e.remembered.some(Hn));if(e.key===`ArrowLeft`)this.goTo(i.findLast(e=>e.block<r));else if(e.key===`ArrowRight`)this.goTo(i.find(e=>e.block>r));else if(e.key===`Enter`){let e=i.find(e=>e.block===r)?.remembered.find(Hn);e&&V(e.frame)}else return;e.preventDefault()}goTo(e){e&&V(this.state.take.segments[e.block].first_frame)}pick(e,t){e.preventDefault();let{take:n}=this.state;if(!n)return;let r=e.currentTarget.getBoundingClientRect(),i=F(n),a=(e.clientX-r.left)/r.width*i,o=(1-(e.clientY-r.top)/r.height)*i;if(!t)return V(a*n.fps);let s=n.memory.findLast(e=>e.seconds<=a)?.remembered.filter(Hn)??[],c=e=>Math.abs(e-o),l=s.sort((e,t)=>c(e.seconds)-c(t.seconds))[0];V(l?l.frame:o*n.fps)}};function Hn(e){return e.take===null&&e.frame!==null&&e.seconds!==null}function Un(e){e.strokeStyle=`#3a4048`,e.beginPath(),e.moveTo(0,$),e.lineTo($,0),e.stroke()}function Wn(e,t,n,r){e.fillStyle=`#2f343a`;for(let n of t.cues)e.fillRect(n.seconds*r,0,1,$);e.fillStyle=`#f0b64d`;let i=n/t.fps*r;e.fillRect(i,0,2,$),e.globalAlpha=.45,e.fillRect(i,$-i,$-i,1),e.globalAlpha=1}function Gn(e,t,n,r,i){for(let a of t.remembered)Hn(a)&&(e.fillStyle=i?`#ffffff`:`#6cc4b4`,e.globalAlpha=i?1:Math.max(.25,a.similarity**4),e.fillRect(t.seconds*n,$-a.seconds*n-5,r,i?10:7));e.globalAlpha=1}customElements.define(`memory-map`,Vn);var Kn=5,qn={pin:`Bring it back for every block from now on`,exclude:`Never bring it back from now on`},Jn=class extends J{constructor(...e){super(...e),this.watches=[`take`,`frame`,`markIn`,`markOut`,`studio`]}static{this.styles=[Y,o`
       :host {
         display: grid;
-        grid-template-rows: auto auto auto minmax(0, 1fr) auto;
+        grid-template: auto auto auto minmax(0, 1fr) auto / minmax(0, 1fr);
         gap: 0.5em;
         padding: 0.6em 0.7em;
         background: var(--panel);
@@ -854,39 +922,39 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         flex: 1;
         color: var(--quiet);
       }
-    `]}connectedCallback(){super.connectedCallback(),this.setAttribute(`role`,`region`),this.setAttribute(`aria-label`,`Memory`)}render(){let{take:e,frame:t}=this.state;if(!e)return C`<h2>Memory</h2>`;let n=F(e.segments,t)?.block??0,r=e.memory.find(e=>e.block===n);return C`
+    `]}connectedCallback(){super.connectedCallback(),this.setAttribute(`role`,`region`),this.setAttribute(`aria-label`,`Memory`)}render(){let{take:e,frame:t}=this.state;if(!e)return w`<h2>Memory</h2>`;let n=P(e.segments,t)?.block??0,r=e.memory.find(e=>e.block===n);return w`
       <div class="head">
         <h2>Memory</h2>
-        <span class="quiet time">block ${n}${r?.policy?`, chosen by ${r.policy}`:E}</span>
+        <span class="quiet time">block ${n}${r?.policy?`, chosen by ${r.policy}`:D}</span>
       </div>
       ${this.policy(e)}
       <memory-map></memory-map>
       <ul class="frames" aria-label="Remembered frames">
-        ${r?.remembered.length?X(r.remembered,e=>`${e.take}/${e.latent_frame}`,t=>this.remembered(t,e)):C`<li class="quiet">
-              ${Qe(e)?`This block brought nothing back: what it needs was still in sight.`:`This take was made without memory.`}
+        ${r?.remembered.length?Q(r.remembered,e=>`${e.take}/${e.latent_frame}`,t=>this.remembered(t,e)):w`<li class="quiet">
+              ${$e(e)?`This block brought nothing back: what it needs was still in sight.`:`This take was made without memory.`}
             </li>`}
       </ul>
       <div>${this.told(e)} ${this.recalled(e)} ${this.range(e)}</div>
-    `}policy(e){let t=Ze(e,1/0),n=Qe(e)?e.status===`live`?``:`changes while a take is made`:`the take has no memory`;return C`<label class="policy quiet">
+    `}policy(e){let t=Qe(e,1/0),n=$e(e)?e.status===`live`?``:`changes while a take is made`:`the take has no memory`;return w`<label class="policy quiet">
       Policy
       <select
         ?disabled=${n!==``}
         title=${n||`Another one chooses from the next block on`}
-        @change=${e=>Ot(e.target.value)}
+        @change=${e=>At(e.target.value)}
       >
-        ${this.state.studio?.policies.map(e=>C`<option ?selected=${e===t} .selected=${Mn(e===t)}>${e}</option>`)}
+        ${this.state.studio?.policies.map(e=>w`<option ?selected=${e===t} .selected=${Bn(e===t)}>${e}</option>`)}
       </select>
       <span class="one-line">${n}</span>
-    </label>`}told(e){let t=[`pin`,`exclude`].flatMap(t=>Xe(e,t).map(e=>({how:t,span:e})));return t.length?C`<div class="told" role="group" aria-label="Pinned and excluded">
-      ${t.map(({how:t,span:[n,r]})=>{let[i,a]=t===`pin`?[`Pinned`,`unpin`]:[`Excluded`,`unexclude`],o=r-n<1?z(n):`${z(n)} – ${z(r)}`;return C`<button class="time ${t}" title="Take it back" ?disabled=${e.status!==`live`} @click=${()=>Dt(a,[n,r])}>
+    </label>`}told(e){let t=[`pin`,`exclude`].flatMap(t=>Ze(e,t).map(e=>({how:t,span:e})));return t.length?w`<div class="told" role="group" aria-label="Pinned and excluded">
+      ${t.map(({how:t,span:[n,r]})=>{let[i,a]=t===`pin`?[`Pinned`,`unpin`]:[`Excluded`,`unexclude`],o=r-n<1?R(n):`${R(n)} – ${R(r)}`;return w`<button class="time ${t}" title="Take it back" ?disabled=${e.status!==`live`} @click=${()=>kt(a,[n,r])}>
           ${i} ${o} ✕
         </button>`})}
-    </div>`:E}remembered(e,t){let n=e.take!==null&&e.take!==t.id,r=e.frame??-1,i=e.seconds===null?`a lost frame`:z(e.seconds);return C`<li class="remembered">
+    </div>`:D}remembered(e,t){let n=e.take!==null&&e.take!==t.id,r=e.frame??-1,i=e.seconds===null?`a lost frame`:R(e.seconds);return w`<li class="remembered">
       <button
         class="picture"
         aria-label="Go to ${i}"
         ?disabled=${r<0}
-        @click=${()=>n?V(e.take,r):H(r)}
+        @click=${()=>n?B(e.take,r):V(r)}
       >
         <frame-picture .take=${e.take??t.id} .frame=${r} .ratio=${t.width/t.height}></frame-picture>
       </button>
@@ -894,29 +962,31 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         ${i}${n?` of another take`:``}<br />
         <span class="similarity" title="Similarity">${e.similarity.toFixed(3)}</span>
       </span>
-      ${n?E:[`pin`,`exclude`].map(n=>this.toggle(n,Hn(e,t),t))}
-    </li>`}toggle(e,t,n){let r=Xe(n,e).some(([e,n])=>e===t[0]&&n===t[1]),i=r?`un${e}`:e;return C`<button
+      ${n?D:[`pin`,`exclude`].map(n=>this.toggle(n,Xn(e,t),t))}
+    </li>`}toggle(e,t,n){let r=Ze(n,e).some(([e,n])=>e===t[0]&&n===t[1]),i=r?`un${e}`:e;return w`<button
       aria-pressed=${r}
-      title=${n.status===`live`?zn[e]:`Only while the take is made`}
+      title=${n.status===`live`?qn[e]:`Only while the take is made`}
       ?disabled=${n.status!==`live`}
-      @click=${()=>Dt(i,t)}
+      @click=${()=>kt(i,t)}
     >
       ${e===`pin`?`Pin`:`Exclude`}
-    </button>`}recalled(e){let{frame:t}=this.state,n=F(e.segments,t),r=n?e.memory.filter(e=>Vn(e,n.first_frame,n.first_frame+n.frames)):[];return C`<div class="recalled quiet">
+    </button>`}recalled(e){let{frame:t}=this.state,n=P(e.segments,t),r=n?e.memory.filter(e=>Yn(e,n.first_frame,n.first_frame+n.frames)):[];return w`<div class="recalled quiet">
       ${r.length?`Brought back at`:`What is shown now was not brought back yet`}
-      ${r.slice(0,Rn).map(t=>C`<button class="time" @click=${()=>H(e.segments[t.block].first_frame)}>${z(t.seconds)}</button>`)}
-      ${r.length>Rn?`and ${r.length-Rn} more`:E}
-    </div>`}range(e){let{markIn:t,markOut:n,frame:r}=this.state,i=t!==null||n!==null,a=(i?t??0:r)/e.fps,o=((i?n??e.frames-1:r)+1)/e.fps;return C`<div class="range">
-      <span>${i?`Marked ${z(a)} – ${z(o)}`:`This frame, ${z(a)}`}</span>
+      ${r.slice(0,Kn).map(t=>w`<button class="time" @click=${()=>V(e.segments[t.block].first_frame)}>${R(t.seconds)}</button>`)}
+      ${r.length>Kn?`and ${r.length-Kn} more`:D}
+    </div>`}range(e){let{markIn:t,markOut:n,frame:r}=this.state,i=t!==null||n!==null,a=(i?t??0:r)/e.fps,o=((i?n??e.frames-1:r)+1)/e.fps;return w`<div class="range">
+      <span>${i?`Marked ${R(a)} – ${R(o)}`:`This frame, ${R(a)}`}</span>
       ${this.toggle(`pin`,[a,o],e)} ${this.toggle(`exclude`,[a,o],e)}
-    </div>`}};function Vn(e,t,n){return e.remembered.some(e=>e.take===null&&e.frame!==null&&e.frame>=t&&e.frame<n)}function Hn(e,t){let n=e.frame??0,r=e.latent_frame>0?Math.max(1,Math.round(n/e.latent_frame)):1;return[n/t.fps,(n+r)/t.fps]}customElements.define(`studio-memory`,Bn);var Un=250,Wn=2,Gn=class extends K{constructor(...e){super(...e),this.watches=[`take`,`jumps`,`rate`,`stats`,`connected`],this.openId=``,this.jumpsSeen=-1,this.shown=0,this.toldAt=0,this.watchFrames=()=>{this.video.requestVideoFrameCallback((e,t)=>{this.frameShown(t.mediaTime),this.watchFrames()})}}static{this.styles=[q,o`
+    </div>`}};function Yn(e,t,n){return e.remembered.some(e=>e.take===null&&e.frame!==null&&e.frame>=t&&e.frame<n)}function Xn(e,t){let n=e.frame??0,r=e.latent_frame>0?Math.max(1,Math.round(n/e.latent_frame)):1;return[n/t.fps,(n+r)/t.fps]}customElements.define(`studio-memory`,Jn);var Zn=250,Qn=2,$n=class extends J{constructor(...e){super(...e),this.watches=[`take`,`jumps`,`rate`,`stats`,`connected`],this.openId=``,this.jumpsSeen=-1,this.shown=0,this.toldAt=0,this.held=!1,this.watchFrames=()=>{this.video.requestVideoFrameCallback((e,t)=>{this.frameShown(t.mediaTime),this.watchFrames()})}}static{this.styles=[Y,o`
       :host {
         display: grid;
         grid-template-rows: minmax(0, 1fr) auto;
         background: #000;
         min-height: 0;
       }
-      video {
+      video,
+      canvas {
+        grid-area: 1 / 1;
         width: 100%;
         height: 100%;
         object-fit: contain;
@@ -938,16 +1008,17 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       .offline {
         color: var(--live);
       }
-    `]}connectedCallback(){super.connectedCallback(),this.setAttribute(`role`,`region`),this.setAttribute(`aria-label`,`Stage`)}render(){let{take:e,stats:t,connected:n}=this.state;return C`
+    `]}connectedCallback(){super.connectedCallback(),this.setAttribute(`role`,`region`),this.setAttribute(`aria-label`,`Stage`)}render(){let{take:e,stats:t,connected:n}=this.state;return w`
+      <canvas aria-hidden="true"></canvas>
       <video muted playsinline tabindex="-1" aria-label="The take"></video>
       <div role="status" aria-live="off" class="time">
-        ${e?C`<span>made <b>${z(e.made_seconds)}</b></span>
-              <span>shown <b id="shown" .textContent=${z(this.shown/e.fps)}></b></span>
+        ${e?w`<span>made <b>${R(e.made_seconds)}</b></span>
+              <span>shown <b id="shown" .textContent=${R(this.shown/e.fps)}></b></span>
               <span><b>${t?t.fps.toFixed(1):`–`}</b> frames a second</span>
-              <span>memory in use <b>${t?st(t.memory_bytes):`–`}</b></span>`:E}
-        ${n===!1?C`<span class="offline">not connected; trying again</span>`:E}
+              <span>memory in use <b>${t?ct(t.memory_bytes):`–`}</b></span>`:D}
+        ${n===!1?w`<span class="offline">not connected; trying again</span>`:D}
       </div>
-    `}firstUpdated(){this.video=this.renderRoot.querySelector(`video`),this.video.muted=!0,this.watchFrames()}updated(e){let{take:t,jumps:n,rate:r}=this.state;if(t?.id!==this.openId&&this.openFeed(),!t)return;this.feed.update(t.segments);let i=n!==this.jumpsSeen;this.jumpsSeen=n,r>0?this.play(r):this.pause(r,i),i&&this.showPlayhead(),this.follow()}openFeed(){let{take:e}=this.state;this.feed?.close(),this.openId=e?.id??``,this.feed=e?new _n(this.video,e.fps,e.mime,dt):void 0,this.jumpsSeen=-1}showPlayhead(){let{take:e,frame:t}=this.state;e&&(this.video.currentTime=(t+.5)/e.fps,this.tellPlayhead())}play(e){clearInterval(this.backwards),this.video.playbackRate=e,this.video.paused&&this.video.play().catch(()=>{})}pause(e,t){clearInterval(this.backwards),this.video.paused||(this.video.pause(),t||R.update({frame:this.shown}),this.showPlayhead()),e<0&&(this.backwards=setInterval(()=>this.stepBack(),1e3/(this.state.take.fps*-e)))}stepBack(){this.video.seeking||(this.state.frame===0?R.update({rate:0}):H(this.state.frame-1))}follow(){let{take:e,following:t,rate:n,frame:r}=this.state;if(!t||n<=0||!e)return;let i=e.segments.at(-1),a=F(e.segments,r);i.block-a.block<=Wn||(R.update({frame:i.first_frame}),this.showPlayhead())}frameShown(e){let{take:t,rate:n}=this.state;if(!t)return;this.shown=Math.round(e*t.fps),this.video.dataset.frame=String(this.shown);let r=this.renderRoot.querySelector(`#shown`);r&&(r.textContent=z(this.shown/t.fps)),n>0&&!this.video.seeking&&(R.update({frame:this.shown}),this.shown>=t.frames-1&&t.status!==`live`&&R.update({rate:0}));let i=performance.now();i-this.toldAt<Un||(this.toldAt=i,this.tellPlayhead())}tellPlayhead(){let{take:e,frame:t}=this.state;e&&P.tell({type:`playhead`,take:e.id,seconds:t/e.fps})}};customElements.define(`studio-stage`,Gn);var Kn=4,qn=600,Jn=class extends K{static{this.properties={edited:{state:!0},dragged:{state:!0}}}static{this.styles=[q,o`
+    `}firstUpdated(){this.video=this.renderRoot.querySelector(`video`),this.video.muted=!0,this.watchFrames()}updated(e){let{take:t,jumps:n,rate:r}=this.state;if(t?.id!==this.openId&&this.openFeed(),!t)return;this.feed.update(t.segments);let i=n!==this.jumpsSeen;this.jumpsSeen=n,r>0?this.play(r):this.pause(r,i),i&&this.showPlayhead(),this.follow()}openFeed(){let{take:e}=this.state;this.holdPicture(e?.parent===this.openId),this.feed?.close(),this.openId=e?.id??``,this.feed=e?new Tn(this.video,e.fps,e.mime,ht):void 0,this.jumpsSeen=-1}holdPicture(e){let{videoWidth:t,videoHeight:n}=this.video;this.held=e&&t>0;let r=this.renderRoot.querySelector(`canvas`);Object.assign(r,{width:t||1,height:n||1}),this.held&&r.getContext(`2d`).drawImage(this.video,0,0)}showPlayhead(){let{take:e,frame:t}=this.state;e&&(this.video.currentTime=(t+.5)/e.fps,this.tellPlayhead())}play(e){clearInterval(this.backwards),this.video.playbackRate=e,this.video.paused&&this.video.play().catch(()=>{})}pause(e,t){clearInterval(this.backwards),this.video.paused||(this.video.pause(),t||L.update({frame:this.shown}),this.showPlayhead()),e<0&&(this.backwards=setInterval(()=>this.stepBack(),1e3/(this.state.take.fps*-e)))}stepBack(){this.video.seeking||(this.state.frame===0?L.update({rate:0}):V(this.state.frame-1))}follow(){let{take:e,following:t,rate:n,frame:r}=this.state;if(!t||n<=0||!e)return;let i=e.segments.at(-1),a=P(e.segments,r);i.block-a.block<=Qn||(L.update({frame:i.first_frame}),this.showPlayhead())}frameShown(e){let{take:t,rate:n}=this.state;if(!t)return;this.held&&this.holdPicture(!1),this.shown=Math.round(e*t.fps),this.video.dataset.frame=String(this.shown);let r=this.renderRoot.querySelector(`#shown`);r&&(r.textContent=R(this.shown/t.fps)),n>0&&!this.video.seeking&&(L.update({frame:this.shown}),this.shown>=t.frames-1&&t.status!==`live`&&L.update({rate:0}));let i=performance.now();i-this.toldAt<Zn||(this.toldAt=i,this.tellPlayhead())}tellPlayhead(){let{take:e,frame:t}=this.state;e&&N.tell({type:`playhead`,take:e.id,seconds:t/e.fps})}};customElements.define(`studio-stage`,$n);var er=4,tr=600,nr=class extends J{static{this.properties={edited:{state:!0},dragged:{state:!0}}}static{this.styles=[Y,o`
       :host {
         display: grid;
         grid-template-rows: 4.9em auto minmax(0, 1fr);
@@ -1108,7 +1179,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       form input:last-of-type {
         flex: 1;
       }
-    `]}constructor(){super(),this.watches=[`take`,`frame`,`markIn`,`markOut`,`studio`,`embedder`,`drifts`],this.focusNext=null,this.moving=!1,this.edited=null,this.dragged=null}render(){let{take:e,frame:t}=this.state;if(!e)return E;let n=[{number:0,seconds:0,prompt:e.prompt,reached:!0,planned_id:null},...e.cues],r=t/e.fps,i=n.filter(e=>e.reached&&e.seconds<=r+1e-6).at(-1);return C`
+    `]}constructor(){super(),this.watches=[`take`,`frame`,`markIn`,`markOut`,`studio`,`embedder`,`drifts`],this.focusNext=null,this.moving=!1,this.edited=null,this.dragged=null}render(){let{take:e,frame:t}=this.state;if(!e)return D;let n=[{number:0,seconds:0,prompt:e.prompt,reached:!0,planned_id:null},...e.cues],r=t/e.fps,i=n.filter(e=>e.reached&&e.seconds<=r+1e-6).at(-1);return w`
       <div class="lane">
         <div
           class="strip"
@@ -1118,70 +1189,70 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
           aria-valuemin="0"
           aria-valuemax=${Math.max(0,e.frames-1)}
           aria-valuenow=${t}
-          aria-valuetext=${ot(t,e.fps)}
+          aria-valuetext=${st(t,e.fps)}
           @pointerdown=${this.grab}
           @pointermove=${this.drag}
         >
           ${this.strip(e)}
         </div>
         ${this.curve(e)}
-        <div class="playhead" ${Ft({left:`${100*r/I(e)}%`})}></div>
-        ${X(e.cues.filter(e=>e.planned_id),e=>e.planned_id,t=>this.handle(t,e))}
+        <div class="playhead" ${Lt({left:`${100*r/F(e)}%`})}></div>
+        ${Q(e.cues.filter(e=>e.planned_id),e=>e.planned_id,t=>this.handle(t,e))}
       </div>
       ${this.legend(e)}
       <ul class="cues" aria-label="Cues">
-        ${X(n,e=>e.planned_id??e.seconds,t=>C`<li class=${t===i?`now`:``}>${this.cue(t,e)}</li>`)}
+        ${Q(n,e=>e.planned_id??e.seconds,t=>w`<li class=${t===i?`now`:``}>${this.cue(t,e)}</li>`)}
       </ul>
-    `}strip(e){let{markIn:t,markOut:n}=this.state,r=I(e),i=e=>`${100*e/r}%`,a=t??0,o=(n??e.frames-1)+1,s=[1,2,5,10,30,60,120,300].find(e=>r/e<=12)??600,c=Array.from({length:Math.floor(r/s)+1},(e,t)=>t*s),l=e.segments.length<=200?e.segments:e.segments.filter(e=>e.key);return C`<svg aria-hidden="true">
-      ${c.map(e=>w`<text x=${i(e)} y="1em" text-anchor=${e===0?`start`:e>r*.97?`end`:`middle`}>${z(e).slice(0,-2)}</text>`)}
+    `}strip(e){let{markIn:t,markOut:n}=this.state,r=F(e),i=e=>`${100*e/r}%`,a=t??0,o=(n??e.frames-1)+1,s=[1,2,5,10,30,60,120,300].find(e=>r/e<=12)??600,c=Array.from({length:Math.floor(r/s)+1},(e,t)=>t*s),l=e.segments.length<=200?e.segments:e.segments.filter(e=>e.key);return w`<svg aria-hidden="true">
+      ${c.map(e=>T`<text x=${i(e)} y="1em" text-anchor=${e===0?`start`:e>r*.97?`end`:`middle`}>${R(e).slice(0,-2)}</text>`)}
       <rect class="asked" x="0" y="1.6em" width="100%" height="2.5em"></rect>
       <rect class="made" x="0" y="1.6em" width=${i(e.made_seconds)} height="2.5em"></rect>
-      ${l.map(e=>w`<line class="tick" x1=${i(e.seconds)} x2=${i(e.seconds)} y1="1.6em" y2="4.1em"></line>`)}
-      ${[`pin`,`exclude`].map(t=>Xe(e,t).map(([e,n])=>w`<rect class=${t} x=${i(e)} width=${i(Math.max(n-e,r/300))} y="4.25em" height="0.3em"></rect>`))}
-      ${t===null&&n===null?E:w`<rect class="range" x=${i(a/e.fps)} width=${i((o-a)/e.fps)} y="1.5em" height="2.6em"></rect>`}
-      ${e.cues.filter(e=>!e.planned_id).map(e=>w`<line class="cue" x1=${i(e.seconds)} x2=${i(e.seconds)} y1="1.3em" y2="4.4em"></line>`)}
-    </svg>`}curve(e){let t=L(e,this.state);return!t||typeof t==`string`?E:C`<svg class="curve" viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label=${`Drift curve by ${t.embedder}: likeness to the first second, from ${Z([t]).toFixed(2)} to 1`}>
-      <path d=${ln(t,I(e),Z([t]))}></path>
-    </svg>`}legend(e){let t=L(e,this.state),n=e.status!==`live`&&e.status!==`running`;return C`<div class="legend">
+      ${l.map(e=>T`<line class="tick" x1=${i(e.seconds)} x2=${i(e.seconds)} y1="1.6em" y2="4.1em"></line>`)}
+      ${[`pin`,`exclude`].map(t=>Ze(e,t).map(([e,n])=>T`<rect class=${t} x=${i(e)} width=${i(Math.max(n-e,r/300))} y="4.25em" height="0.3em"></rect>`))}
+      ${t===null&&n===null?D:T`<rect class="range" x=${i(a/e.fps)} width=${i((o-a)/e.fps)} y="1.5em" height="2.6em"></rect>`}
+      ${e.cues.filter(e=>!e.planned_id).map(e=>T`<line class="cue" x1=${i(e.seconds)} x2=${i(e.seconds)} y1="1.3em" y2="4.4em"></line>`)}
+    </svg>`}curve(e){let t=I(e,this.state);return!t||typeof t==`string`?D:w`<svg class="curve" viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label=${`Drift curve by ${t.embedder}: likeness to the first second, from ${gn([t]).toFixed(2)} to 1`}>
+      <path d=${_n(t,F(e),gn([t]))}></path>
+    </svg>`}legend(e){if(!tt(e,this.state))return w`<div class="legend"></div>`;let t=I(e,this.state),n=e.status!==`live`&&e.status!==`running`;return w`<div class="legend">
       <drift-by></drift-by>
-      ${t===void 0||typeof t==`string`?C`<span class="quiet one-line">${n?t??``:`is measured when the take is made`}</span>`:(e=>C`<span class="time">${un(e)}</span>
-      <span class="quiet">scale ${Z([e]).toFixed(2)} – 1${e.independent?``:` · no independent judge`}</span>`)(t)}
-    </div>`}updated(){let{take:e}=this.state;e&&L(e,this.state)===void 0&&!this.measuring&&(this.measuring=setTimeout(()=>{this.measuring=void 0,this.state.take&&kt(this.state.take)},qn));let{focusNext:t}=this,n=t&&this.renderRoot.querySelector(`.${t.part}[data-id="${t.id}"]`);n&&(this.focusNext=null,n.focus())}handle(e,t){let n=e.planned_id,r=this.dragged?.id===n,i=r?this.dragged.seconds:e.seconds;return C`<button
+      ${t===void 0||typeof t==`string`?w`<span class="quiet one-line">${n?t??``:`measured when the take is made`}</span>`:(e=>w`<span class="time">${vn(e)}</span>
+      <span class="quiet">scale ${gn([e]).toFixed(2)} – 1${e.independent?``:` · no independent judge`}</span>`)(t)}
+    </div>`}updated(){let{take:e}=this.state;e&&I(e,this.state)===void 0&&!this.measuring&&(this.measuring=setTimeout(()=>{this.measuring=void 0,this.state.take&&jt(this.state.take)},tr));let{focusNext:t}=this,n=t&&this.renderRoot.querySelector(`.${t.part}[data-id="${t.id}"]`);n&&(this.focusNext=null,n.focus())}handle(e,t){let n=e.planned_id,r=this.dragged?.id===n,i=r?this.dragged.seconds:e.seconds;return w`<button
       class=${r?`handle dragged`:`handle`}
       data-id=${n}
-      aria-label="Planned cue at ${z(i)}: ${e.prompt}"
+      aria-label="Planned cue at ${R(i)}: ${e.prompt}"
       title="${e.prompt} — drag it, or ← → by a block; Enter edits, Delete withdraws"
-      ${Ft({left:`${100*i/I(t)}%`})}
+      ${Lt({left:`${100*i/F(t)}%`})}
       @keydown=${n=>this.cueKey(n,e,t,`handle`)}
       @pointerdown=${t=>this.grabCue(t,e)}
       @pointermove=${n=>this.dragCue(n,e,t)}
       @pointerup=${()=>this.dropCue(e,t)}
       @pointercancel=${()=>this.dragged=null}
     >
-      <span class="time">${z(i)}</span>
-    </button>`}grabCue(e,t){e.button||(e.currentTarget.setPointerCapture(e.pointerId),this.dragged={id:t.planned_id,seconds:t.seconds,from:e.clientX})}dragCue(e,t,n){if(this.dragged?.id!==t.planned_id)return;let{width:r}=this.renderRoot.querySelector(`.lane`).getBoundingClientRect(),i=e.clientX-this.dragged.from,a=Math.abs(i)<Kn?0:Math.round(i/r*I(n)/this.blockSeconds(n));this.dragged={...this.dragged,seconds:t.seconds+a*this.blockSeconds(n)}}async dropCue(e,t){let{dragged:n}=this;n?.id===e.planned_id&&(n.seconds===e.seconds?this.edit(e):await this.moveCue(e,t,n.seconds,`handle`),this.dragged=null)}cueKey(e,t,n,r){let i={ArrowLeft:-1,ArrowRight:1}[e.key];if(i)this.moveCue(t,n,this.free(t,n,i),r);else if(e.key===`Enter`)this.edit(t);else if(e.key===`Delete`)this.withdraw(t);else if(e.key===`Escape`&&this.dragged)this.dragged=null;else return;e.preventDefault()}free(e,t,n){let r=e.seconds;do r+=n*this.blockSeconds(t);while(t.cues.some(e=>Math.abs(e.seconds-r)<.001));return r}async moveCue(e,t,n,r){let i=t.cues.find(t=>t!==e&&Math.abs(t.seconds-n)<.001);if(i)return R.alert(`“${i.prompt}” takes over at ${z(n)}; move this cue elsewhere`);if(this.moving)return;this.moving=!0;let a=Math.max(0,n),o=await W({do:`edit_cue`,planned_id:e.planned_id,prompt:e.prompt,at:a});this.moving=!1,o?.planned_id&&this.focusOn(r,o.planned_id),o?.takes_over_at!==void 0&&R.update({note:`“${e.prompt}” takes over at ${z(o.takes_over_at)}`})}focusOn(e,t){this.focusNext={part:e,id:t},this.requestUpdate()}edit(e){this.edited=e.planned_id,this.updateComplete.then(()=>this.renderRoot.querySelector(`form [name=prompt]`)?.focus())}async withdraw(e){await W({do:`withdraw_cue`,planned_id:e.planned_id})&&(R.update({note:`“${e.prompt}” is withdrawn`}),this.renderRoot.querySelector(`.strip`)?.focus())}blockSeconds(e){return this.state.studio?.backbones.find(t=>t.name===e.backbone)?.seconds_a_block??(e.segments[1]??e.segments[0]).frames/e.fps}cue(e,t){if(e.planned_id&&e.planned_id===this.edited)return this.cueForm(e,t);let n=e.planned_id!==null;return C`
+      <span class="time">${R(i)}</span>
+    </button>`}grabCue(e,t){e.button||(e.currentTarget.setPointerCapture(e.pointerId),this.dragged={id:t.planned_id,seconds:t.seconds,from:e.clientX})}dragCue(e,t,n){if(this.dragged?.id!==t.planned_id)return;let{width:r}=this.renderRoot.querySelector(`.lane`).getBoundingClientRect(),i=e.clientX-this.dragged.from,a=Math.abs(i)<er?0:Math.round(i/r*F(n)/this.blockSeconds(n));this.dragged={...this.dragged,seconds:t.seconds+a*this.blockSeconds(n)}}async dropCue(e,t){let{dragged:n}=this;n?.id===e.planned_id&&(n.seconds===e.seconds?this.edit(e):await this.moveCue(e,t,n.seconds,`handle`),this.dragged=null)}cueKey(e,t,n,r){let i={ArrowLeft:-1,ArrowRight:1}[e.key];if(i)this.moveCue(t,n,this.free(t,n,i),r);else if(e.key===`Enter`)this.edit(t);else if(e.key===`Delete`)this.withdraw(t);else if(e.key===`Escape`&&this.dragged)this.dragged=null;else return;e.preventDefault()}free(e,t,n){let r=e.seconds;do r+=n*this.blockSeconds(t);while(t.cues.some(e=>Math.abs(e.seconds-r)<.001));return r}async moveCue(e,t,n,r){let i=t.cues.find(t=>t!==e&&Math.abs(t.seconds-n)<.001);if(i)return L.alert(`“${i.prompt}” takes over at ${R(n)}; move this cue elsewhere`);if(this.moving)return;this.moving=!0;let a=Math.max(0,n),o=await G({do:`edit_cue`,planned_id:e.planned_id,prompt:e.prompt,at:a});this.moving=!1,o?.planned_id&&this.focusOn(r,o.planned_id),o?.takes_over_at!==void 0&&L.update({note:`“${e.prompt}” takes over at ${R(o.takes_over_at)}`})}focusOn(e,t){this.focusNext={part:e,id:t},this.requestUpdate()}edit(e){this.edited=e.planned_id,this.updateComplete.then(()=>this.renderRoot.querySelector(`form [name=prompt]`)?.focus())}async withdraw(e){await G({do:`withdraw_cue`,planned_id:e.planned_id})&&(L.update({note:`“${e.prompt}” is withdrawn`}),this.renderRoot.querySelector(`.strip`)?.focus())}blockSeconds(e){return this.state.studio?.backbones.find(t=>t.name===e.backbone)?.seconds_a_block??(e.segments[1]??e.segments[0]).frames/e.fps}cue(e,t){if(e.planned_id&&e.planned_id===this.edited)return this.cueForm(e,t);let n=e.planned_id!==null;return w`
       <button
         class="time"
-        data-id=${e.planned_id??E}
+        data-id=${e.planned_id??D}
         title=${n?`← → move it by a block; Enter edits, Delete withdraws`:`Go there`}
-        @click=${()=>n?this.edit(e):H(Math.ceil(e.seconds*t.fps-1e-6))}
+        @click=${()=>n?this.edit(e):V(Math.ceil(e.seconds*t.fps-1e-6))}
         @keydown=${r=>n&&this.cueKey(r,e,t,`time`)}
         ?disabled=${!e.reached&&!n}
       >
-        ${z(e.seconds)}
+        ${R(e.seconds)}
       </button>
       <span class="words one-line">${e.prompt}</span>
-      ${e.planned_id?C`<button @click=${()=>this.edit(e)}>Edit</button>
-            <button @click=${()=>this.withdraw(e)}>Withdraw</button>`:E}
-    `}cueForm(e,t){return C`<form
+      ${e.planned_id?w`<button @click=${()=>this.edit(e)}>Edit</button>
+            <button @click=${()=>this.withdraw(e)}>Withdraw</button>`:D}
+    `}cueForm(e,t){return w`<form
       @submit=${n=>this.saveCue(n,e,t)}
       @keydown=${t=>t.key===`Escape`&&this.leaveForm(e)}
     >
-      <input name="at" size="7" aria-label="Timecode of the cue" .value=${z(e.seconds)} />
+      <input name="at" size="7" aria-label="Timecode of the cue" .value=${R(e.seconds)} />
       <input name="prompt" aria-label="Words of the cue" .value=${e.prompt} />
       <button class="primary">Save</button>
       <button type="button" @click=${()=>this.leaveForm(e)}>Cancel</button>
-    </form>`}async saveCue(e,t,n){e.preventDefault();let r=new FormData(e.target),i=String(r.get(`at`)),a=at(i,n.fps);if(a===null)return R.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let o=String(r.get(`prompt`)),s=await W({do:`edit_cue`,planned_id:t.planned_id,prompt:o,at:a});s&&(this.edited=null,s.planned_id&&this.focusOn(`time`,s.planned_id))}leaveForm(e){this.edited=null,this.focusOn(`time`,e.planned_id)}grab(e){e.currentTarget.setPointerCapture(e.pointerId),R.update({rate:0}),this.moveTo(e)}drag(e){e.currentTarget.hasPointerCapture(e.pointerId)&&this.moveTo(e)}moveTo(e){let{take:t}=this.state,{left:n,width:r}=e.currentTarget.getBoundingClientRect();t&&H(Math.floor((e.clientX-n)/r*I(t)*t.fps))}};customElements.define(`studio-timeline`,Jn);var Yn=[1,2,4,8],Xn=class extends K{constructor(...e){super(...e),this.watches=[`take`,`frame`,`rate`,`following`,`markIn`,`markOut`,`pace`]}static{this.styles=[q,o`
+    </form>`}async saveCue(e,t,n){e.preventDefault();let r=new FormData(e.target),i=String(r.get(`at`)),a=ot(i,n.fps);if(a===null)return L.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let o=String(r.get(`prompt`)),s=await G({do:`edit_cue`,planned_id:t.planned_id,prompt:o,at:a});s&&(this.edited=null,s.planned_id&&this.focusOn(`time`,s.planned_id))}leaveForm(e){this.edited=null,this.focusOn(`time`,e.planned_id)}grab(e){e.currentTarget.setPointerCapture(e.pointerId),L.update({rate:0}),this.moveTo(e)}drag(e){e.currentTarget.hasPointerCapture(e.pointerId)&&this.moveTo(e)}moveTo(e){let{take:t}=this.state,{left:n,width:r}=e.currentTarget.getBoundingClientRect();t&&V(Math.floor((e.clientX-n)/r*F(t)*t.fps))}};customElements.define(`studio-timeline`,nr);var rr=[1,2,4,8],ir=class extends J{constructor(...e){super(...e),this.watches=[`take`,`frame`,`rate`,`following`,`markIn`,`markOut`,`pace`]}static{this.styles=[Y,o`
       :host {
         display: flex;
         align-items: center;
@@ -1208,34 +1279,35 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         margin-left: auto;
         white-space: nowrap;
       }
-    `]}render(){let{take:e,frame:t,rate:n,following:r,markIn:i,markOut:a,pace:o}=this.state,s=e?.fps??1,c=this.renderRoot.querySelector(`input:focus`)?.value,l=e=>e===null?`––`:ot(e,s);return C`
-      <button @click=${()=>U(-1)} ?disabled=${!e} aria-label="Previous frame" title="Previous frame (←)">◂|</button>
-      <button class="play primary" @click=${yt} ?disabled=${!e} title="Space">${n?`Pause`:`Play`}</button>
-      <button @click=${()=>U(1)} ?disabled=${!e} aria-label="Next frame" title="Next frame (→)">|▸</button>
-      <button @click=${bt} ?disabled=${!e} aria-pressed=${r} title="End">Go to end</button>
+    `]}render(){let{take:e,frame:t,rate:n,following:r,markIn:i,markOut:a,pace:o}=this.state,s=e?.fps??1,c=this.renderRoot.querySelector(`input:focus`)?.value,l=e=>e===null?`––`:st(e,s);return w`
+      <button @click=${()=>H(-1)} ?disabled=${!e} aria-label="Previous frame" title="Previous frame (←)">◂|</button>
+      <button class="play primary" @click=${St} ?disabled=${!e} title="Space">${n?`Pause`:`Play`}</button>
+      <button @click=${()=>H(1)} ?disabled=${!e} aria-label="Next frame" title="Next frame (→)">|▸</button>
+      <button @click=${Ct} ?disabled=${!e} aria-pressed=${r} title="End">Go to end</button>
       <input
         class="time"
         aria-label="Timecode"
         title="12.5, 0:12.5 or 00:00:12:08, then Enter"
-        .value=${Mn(c??ot(t,s))}
+        .value=${Bn(c??st(t,s))}
         ?disabled=${!e}
         @keydown=${this.enterTimecode}
         @focus=${e=>e.target.select()}
         @blur=${()=>this.requestUpdate()}
       />
       <span class="rate quiet time">${n&&n!==1?`${n}×`:``}</span>
-      <button @click=${()=>xt(`markIn`)} ?disabled=${!e} title="Mark in (I)">In</button>
+      <button @click=${()=>W(`markIn`)} ?disabled=${!e} title="Mark in (I)">In</button>
       <span class="time quiet range">${l(i)}</span>
-      <button @click=${()=>xt(`markOut`)} ?disabled=${!e} title="Mark out (O)">Out</button>
+      <button @click=${()=>W(`markOut`)} ?disabled=${!e} title="Mark out (O)">Out</button>
       <span class="time quiet range">${l(a)}</span>
+      <button @click=${wt} ?disabled=${i===null&&a===null} aria-label="Clear marks" title="Clear marks (X)">✕</button>
       <label class="quiet">
         Pace
         <select @change=${this.choosePace} title="How far making may run ahead of the playhead">
-          ${Yn.map(e=>C`<option value=${e} ?selected=${e===o}>${e} ${e===1?`block`:`blocks`} ahead</option>`)}
+          ${rr.map(e=>w`<option value=${e} ?selected=${e===o}>${e} ${e===1?`block`:`blocks`} ahead</option>`)}
           <option value="" ?selected=${o===null}>As fast as it can</option>
         </select>
       </label>
-    `}enterTimecode(e){let t=e.target,{take:n}=this.state;if(e.key===`Escape`&&t.blur(),e.key!==`Enter`||!n)return;let r=at(t.value,n.fps);r===null?R.alert(`“${t.value}” is not a timecode; write 12.5, 0:12.5, 1:02:03.5 or 00:00:12:08`):(R.update({rate:0}),H(Math.floor(r*n.fps+1e-4)),t.blur())}choosePace(e){let{value:t}=e.target;gt(t?Number(t):null)}};customElements.define(`studio-transport`,Xn);var Zn=8,Qn=`input, textarea, select, dialog, [popover]`,$n={" ":yt,k:()=>vt(0),j:()=>vt(er(-1)),l:()=>vt(er(1)),ArrowLeft:e=>U(e.shiftKey?-tr():-1),ArrowRight:e=>U(e.shiftKey?tr():1),Home:()=>H(0),End:bt,i:()=>xt(`markIn`),o:()=>xt(`markOut`),"?":()=>R.update({dialog:`help`})};function er(e){let{rate:t}=R.state;return t*e>0?e*Math.min(Zn,Math.abs(t)*2):e}function tr(){return R.state.take?.fps??1}function nr(e){let t={...$n,d:()=>e(`Direction`),"/":()=>e(`Search`)};addEventListener(`keydown`,e=>{if(e.ctrlKey||e.metaKey||e.altKey||e.defaultPrevented)return;let n=e.composedPath().filter(e=>e instanceof Element);if(n.some(e=>e.matches(Qn))||e.key===` `&&n[0].matches(`button, summary, a`))return;let r=e.key.length===1?e.key.toLowerCase():e.key;r in t&&(e.preventDefault(),t[r](e))})}var rr=class extends K{constructor(...e){super(...e),this.watches=[`take`,`frame`,`compared`,`note`,`studio`]}static{this.styles=[q,o`
+    `}enterTimecode(e){let t=e.target,{take:n}=this.state;if(e.key===`Escape`&&t.blur(),e.key!==`Enter`||!n)return;let r=ot(t.value,n.fps);r===null?L.alert(`“${t.value}” is not a timecode; write 12.5, 0:12.5, 1:02:03.5 or 00:00:12:08`):(L.update({rate:0}),V(Math.floor(r*n.fps+1e-4)),t.blur())}choosePace(e){let{value:t}=e.target;bt(t?Number(t):null)}};customElements.define(`studio-transport`,ir);var ar=8,or=`input, textarea, select, dialog, [popover]`,sr={" ":St,k:()=>U(0),j:()=>U(cr(-1)),l:()=>U(cr(1)),ArrowLeft:e=>H(e.shiftKey?-lr():-1),ArrowRight:e=>H(e.shiftKey?lr():1),Home:()=>V(0),End:Ct,i:()=>W(`markIn`),o:()=>W(`markOut`),x:wt,"?":()=>L.update({dialog:`help`})};function cr(e){let{rate:t}=L.state;return t*e>0?e*Math.min(ar,Math.abs(t)*2):e}function lr(){return L.state.take?.fps??1}function ur(e){let t={...sr,d:()=>e(`Direction`),"/":()=>e(`Search`)};addEventListener(`keydown`,e=>{if(e.ctrlKey||e.metaKey||e.altKey||e.defaultPrevented)return;let n=e.composedPath().filter(e=>e instanceof Element);if(n.some(e=>e.matches(or))||e.key===` `&&n[0].matches(`button, summary, a`))return;let r=e.key.length===1?e.key.toLowerCase():e.key;r in t&&(e.preventDefault(),t[r](e))})}var dr=class extends J{constructor(...e){super(...e),this.watches=[`take`,`frame`,`compared`,`note`,`studio`]}static{this.styles=[Y,o`
       :host {
         display: grid;
         grid-template: "head head head" 3em "left stage right" minmax(0, 1fr) / 17.5em minmax(0, 1fr) 22em;
@@ -1295,28 +1367,28 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       .live {
         color: var(--live);
       }
-    `]}render(){let{take:e,frame:t,compared:n,note:r,studio:i}=this.state,a=n?`minmax(0, 1fr) minmax(0, ${Math.max(1,n.length)}fr)`:`minmax(0, 1fr)`;return C`
+    `]}render(){let{take:e,frame:t,compared:n,note:r,studio:i}=this.state,a=n?`minmax(0, 1fr) minmax(0, ${Math.max(1,n.length)}fr)`:`minmax(0, 1fr)`;return w`
       <header>
         <h1>Studio</h1>
         <span class="quiet">${i?.takes_folder??``}</span>
         <span class="title one-line">
-          ${e?C`${e.name} <span class=${e.status===`live`?`live`:`quiet`}>${e.waiting?`waiting`:e.status}</span>
-                <span class="quiet">${Ye(e,t/e.fps)}</span>`:E}
+          ${e?w`${e.name} <span class=${e.status===`live`?`live`:`quiet`}>${e.waiting?`waiting`:e.status}</span>
+                <span class="quiet">${Xe(e,t/e.fps)}</span>`:D}
         </span>
         <span class="note quiet one-line" role="log">${r}</span>
-        <button aria-pressed=${n!==null} ?disabled=${!e} @click=${()=>R.update({compared:n?null:[]})}>Compare</button>
-        <button ?disabled=${!i} @click=${()=>R.update({dialog:`runs`})}>Runs</button>
+        <button aria-pressed=${n!==null} ?disabled=${!e} @click=${()=>L.update({compared:n?null:[]})}>Compare</button>
+        <button ?disabled=${!i} @click=${()=>L.update({dialog:`runs`})}>Runs</button>
         <export-menu></export-menu>
-        <button aria-label="Keys" title="Keys (?)" @click=${()=>R.update({dialog:`help`})}>?</button>
+        <button aria-label="Keys" title="Keys (?)" @click=${()=>L.update({dialog:`help`})}>?</button>
       </header>
       <aside class="left">
         <studio-library></studio-library>
         <studio-history></studio-history>
       </aside>
       <main>
-        <div class="pictures" ${Ft({"grid-template-columns":a})}>
+        <div class="pictures" ${Lt({"grid-template-columns":a})}>
           <studio-stage></studio-stage>
-          ${n?C`<studio-compare></studio-compare>`:E}
+          ${n?w`<studio-compare></studio-compare>`:D}
           <first-minute></first-minute>
         </div>
         <studio-transport></studio-transport>
@@ -1328,4 +1400,4 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       <studio-help></studio-help>
       <run-table></run-table>
       <studio-alerts></studio-alerts>
-    `}firstUpdated(){nr(e=>this.focusTextbox(e)),lt()}focusTextbox(e){this.renderRoot.querySelector(e===`Direction`?`studio-direction`:`studio-library`)?.shadowRoot?.querySelector(`[aria-label="${e}"]`)?.focus()}};customElements.define(`studio-app`,rr);
+    `}firstUpdated(){ur(e=>this.focusTextbox(e)),addEventListener(`pagehide`,ft),addEventListener(`hashchange`,()=>location.reload()),ut()}focusTextbox(e){this.renderRoot.querySelector(e===`Direction`?`studio-direction`:`studio-library`)?.shadowRoot?.querySelector(`[aria-label="${e}"]`)?.focus()}};customElements.define(`studio-app`,dr);

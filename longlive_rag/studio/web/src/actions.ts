@@ -43,9 +43,23 @@ export async function enter(): Promise<void> {
       (connected) => void reconnected(connected),
       () => store.alert("The studio was started again; open the address that it printed"),
     );
-    const first = takes.find((take) => take.id === studio.live) ?? takes[0];
-    if (first) await openTake(first.id);
+    const last = lastOpen();
+    const same = takes.find((take) => take.name === last?.name);
+    const first = same ?? takes.find((take) => take.id === studio.live) ?? takes[0];
+    if (first) await openTake(first.id, same ? last!.frame : 0);
   });
+}
+
+const OPEN_KEY = "studio-open";
+
+/** Keeps for a reload what is open; by its name, since ids are new after the server was started again. */
+export function keepOpen(): void {
+  const { take, frame } = store.state;
+  if (take) sessionStorage.setItem(OPEN_KEY, JSON.stringify({ name: take.name, frame }));
+}
+
+function lastOpen(): { name: string; frame: number } | null {
+  return JSON.parse(sessionStorage.getItem(OPEN_KEY) ?? "null");
 }
 
 /** After a break, events may have been missed: reads again what is open. */
@@ -151,6 +165,10 @@ export function mark(which: "markIn" | "markOut"): void {
   store.update({ [which]: frame });
   if (which === "markIn" && markOut !== null && markOut < frame) store.update({ markOut: null });
   if (which === "markOut" && markIn !== null && markIn > frame) store.update({ markIn: null });
+}
+
+export function clearMarks(): void {
+  store.update({ markIn: null, markOut: null });
 }
 
 // Commands on the open take

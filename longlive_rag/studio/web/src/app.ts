@@ -1,5 +1,5 @@
 import { css, html, nothing } from "lit";
-import { enter } from "./actions";
+import { enter, keepOpen } from "./actions";
 import { shared, styled, StudioElement } from "./elements/base";
 import "./elements/export-menu";
 import "./elements/first-minute";
@@ -131,6 +131,9 @@ export class StudioApp extends StudioElement {
 
   protected override firstUpdated(): void {
     listenToKeys((name) => this.focusTextbox(name));
+    addEventListener("pagehide", keepOpen);
+    // Another address of the same page: the studio was started again.
+    addEventListener("hashchange", () => location.reload());
     void enter();
   }
 

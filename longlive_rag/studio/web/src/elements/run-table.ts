@@ -1,5 +1,5 @@
 import { css, html, nothing } from "lit";
-import { openTake } from "../actions";
+import { copy, openTake } from "../actions";
 import { api } from "../api";
 import { store } from "../store";
 import { clock } from "../timecode";
@@ -7,6 +7,8 @@ import { shared, StudioElement } from "./base";
 
 interface Row {
   id: string;
+  command: string;
+  python: string;
   cells: Record<string, string>;
 }
 
@@ -63,6 +65,10 @@ export class RunTable extends StudioElement {
         color: var(--quiet);
         font-weight: 500;
       }
+      .copies {
+        display: flex;
+        gap: 0.8em;
+      }
       td button {
         border: none;
         background: none;
@@ -93,16 +99,23 @@ export class RunTable extends StudioElement {
     return html`<div class="scrolled">
       <table>
         <thead>
-          <tr>${columns.map((column) => html`<th scope="col">${column}</th>`)}</tr>
+          <tr>
+            ${columns.map((column) => html`<th scope="col">${column}</th>`)}
+            <th scope="col">copy as</th>
+          </tr>
         </thead>
         <tbody>
           ${rows.map(
-            ({ id, cells }) => html`<tr>
+            ({ id, cells, command, python }) => html`<tr>
               ${columns.map((column) =>
                 column === "name"
                   ? html`<td><button @click=${() => this.open(id)}>${cells.name}</button></td>`
                   : html`<td title=${cells[column] ?? nothing}>${cells[column] ?? ""}</td>`,
               )}
+              <td class="copies">
+                <button aria-label="Copy ${cells.name} as command" @click=${() => copy(command, "command")}>command</button>
+                <button aria-label="Copy ${cells.name} as Python" @click=${() => copy(python, "Python")}>Python</button>
+              </td>
             </tr>`,
           )}
         </tbody>
@@ -126,7 +139,8 @@ export class RunTable extends StudioElement {
     this.rows = details.map((detail) => {
       const facts = { name: detail.name, status: detail.status, made: clock(detail.made_seconds) };
       const more = { ...facts, seed: String(detail.seed), backbone: detail.backbone };
-      return { id: detail.id, cells: { ...flat(detail.request), ...more } };
+      const { id, command, python } = detail;
+      return { id, command, python, cells: { ...flat(detail.request), ...more } };
     });
   }
 

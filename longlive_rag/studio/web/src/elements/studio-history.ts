@@ -45,8 +45,15 @@ export class StudioHistory extends StudioElement {
       }
       .buttons {
         display: grid;
-        grid-template-columns: 1fr 1fr;
+        grid-template-columns: repeat(6, minmax(0, 1fr));
         gap: 0.35em;
+      }
+      .buttons button {
+        grid-column: span 2;
+        padding-inline: 0.2em;
+      }
+      .buttons button:nth-child(-n + 2) {
+        grid-column: span 3;
       }
     `,
   ];
@@ -68,9 +75,14 @@ export class StudioHistory extends StudioElement {
         <button ?disabled=${!take || live || busy} @click=${() => goOnWith({ do: "extend", seconds: EXTEND_SECONDS, prompt: null })} title="Make ${EXTEND_SECONDS} seconds more">
           Extend
         </button>
-        ${take && (take.status === "interrupted" || take.waiting)
-          ? html`<button ?disabled=${busy} @click=${() => goOnWith({ do: "resume" })}>Resume</button>`
-          : html`<button ?disabled=${!live} @click=${() => command({ do: "stop" })}>Stop</button>`}
+        <button ?disabled=${!live} @click=${() => command({ do: "stop" })} title="End it after the block that is being made">Stop</button>
+        <button
+          ?disabled=${!take || busy || !(take.waiting || take.status === "interrupted" || take.status === "failed")}
+          @click=${() => goOnWith({ do: "resume" })}
+          title="Go on to the length that was asked for"
+        >
+          Resume
+        </button>
       </div>
     `;
   }

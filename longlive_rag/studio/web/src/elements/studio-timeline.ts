@@ -3,7 +3,7 @@ import { repeat } from "lit/directives/repeat.js";
 import { command, jump, measure } from "../actions";
 import { driftPath, figures, lowest } from "../drift";
 import type { Cue, Drift, TakeDetail } from "../schema";
-import { driftOf, lastSecond, steered, store } from "../store";
+import { driftOf, embedderOf, lastSecond, steered, store } from "../store";
 import { clock, parseTimecode, smpte } from "../timecode";
 import { shared, styled, StudioElement } from "./base";
 import "./drift-by";
@@ -286,6 +286,7 @@ export class StudioTimeline extends StudioElement {
 
   /** What judges drift, and its figures or why there are none. */
   private legend(take: TakeDetail) {
+    if (!embedderOf(take, this.state)) return html`<div class="legend"></div>`;
     const drift = driftOf(take, this.state);
     const isMade = take.status !== "live" && take.status !== "running";
     const measured = (found: Drift) => html`<span class="time">${figures(found)}</span>
@@ -293,7 +294,7 @@ export class StudioTimeline extends StudioElement {
     return html`<div class="legend">
       <drift-by></drift-by>
       ${drift === undefined || typeof drift === "string"
-        ? html`<span class="quiet one-line">${isMade ? (drift ?? "") : "is measured when the take is made"}</span>`
+        ? html`<span class="quiet one-line">${isMade ? (drift ?? "") : "measured when the take is made"}</span>`
         : measured(drift)}
     </div>`;
   }

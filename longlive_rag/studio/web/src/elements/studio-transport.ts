@@ -1,6 +1,6 @@
 import { css, html } from "lit";
 import { live } from "lit/directives/live.js";
-import { goToEnd, jump, mark, setPace, step, togglePlay } from "../actions";
+import { clearMarks, goToEnd, jump, mark, setPace, step, togglePlay } from "../actions";
 import { store } from "../store";
 import { parseTimecode, smpte } from "../timecode";
 import { shared, StudioElement } from "./base";
@@ -68,6 +68,7 @@ export class StudioTransport extends StudioElement {
       <span class="time quiet range">${range(markIn)}</span>
       <button @click=${() => mark("markOut")} ?disabled=${!take} title="Mark out (O)">Out</button>
       <span class="time quiet range">${range(markOut)}</span>
+      <button @click=${clearMarks} ?disabled=${markIn === null && markOut === null} aria-label="Clear marks" title="Clear marks (X)">✕</button>
       <label class="quiet">
         Pace
         <select @change=${this.choosePace} title="How far making may run ahead of the playhead">
