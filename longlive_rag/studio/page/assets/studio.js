@@ -392,7 +392,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         text-align: left;
         border-bottom: 1px solid var(--line);
         white-space: nowrap;
-        max-width: 26em;
+        max-width: 18em;
         overflow: hidden;
         text-overflow: ellipsis;
       }
@@ -468,6 +468,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         white-space: nowrap;
       }
       select {
+        max-width: 9em;
         padding: 0 0.3em;
       }
     `]}render(){let{take:e,studio:t}=this.state,n=e&&tt(e,this.state);return!e||!n?D:w`<label class="quiet">
@@ -478,7 +479,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
     </label>`}};customElements.define(`drift-by`,Dn);var On=100,kn=[`#f0b64d`,`#6cc4b4`,`#8ab8ff`,`#e59ac8`],An=3e3,jn=class extends J{constructor(...e){super(...e),this.watches=[`compared`,`takes`,`take`,`jumps`,`rate`,`studio`,`embedder`,`drifts`],this.players=new Map}static{this.styles=[Y,o`
       :host {
         display: grid;
-        grid-template-rows: auto minmax(0, 1fr) auto;
+        grid-template: auto minmax(0, 1fr) auto / minmax(0, 1fr);
         background: #000;
         min-height: 0;
       }
@@ -503,7 +504,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       figure {
         margin: 0;
         display: grid;
-        grid-template-rows: minmax(0, 1fr) auto;
+        grid-template: minmax(0, 1fr) auto / minmax(0, 1fr);
         min-height: 0;
       }
       video {
@@ -519,8 +520,10 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         padding: 0.2em 0.6em;
         background: var(--panel);
       }
-      figcaption span {
+      .words {
         flex: 1;
+        display: grid;
+        min-width: 0;
       }
       .drift {
         background: var(--panel);
@@ -543,13 +546,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         gap: 1em;
         align-items: center;
         flex-wrap: wrap;
-        min-height: 2em;
-      }
-      .figures {
-        display: flex;
-        flex-basis: 100%;
-        gap: 0.5em;
-        align-items: center;
+        margin-top: 0.3em;
       }
       .key {
         display: inline-block;
@@ -567,10 +564,11 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         <button @click=${()=>L.update({compared:null})} aria-label="Close the comparison">✕</button>
       </div>
       <div class="videos">
-        ${Q(i,e=>e.id,e=>w`<figure>
+        ${Q(i,e=>e.id,(e,t)=>w`<figure>
             <video muted playsinline tabindex="-1" data-id=${e.id} aria-label=${e.name}></video>
             <figcaption>
-              <span class="one-line">${e.name}</span>
+              ${Mn(t+1)}
+              <span class="words">${Rt(e.name)}<span class="quiet time one-line">${this.figures(e)}</span></span>
               <button @click=${()=>this.leaveOut(e.id)} aria-label="Remove ${e.name}">✕</button>
             </figcaption>
           </figure>`)}
@@ -583,12 +581,9 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       <div class="legend time">
         <drift-by></drift-by>
         <span class="quiet">scale ${r.toFixed(2)} – 1${t.some(e=>!e.independent)?` · no independent judge`:``}</span>
-        ${this.takes.map((e,t)=>this.figures(e,kn[t%kn.length]))}
+        ${Mn(0)} the open take
       </div>
-    </div>`}figures(e,t){let n=I(e,this.state),r=e.status!==`live`&&e.status!==`running`,i=n===void 0||typeof n==`string`?n??(r?``:`is being made`):vn(n);return w`<span class="figures one-line" title=${i}>
-      <svg class="key" aria-hidden="true"><rect width="100%" height="100%" fill=${t}></rect></svg>
-      ${Rt(e.name)} <span class="quiet one-line">${i}</span>
-    </span>`}updated(){let e=new Set(this.takes.slice(1).map(e=>e.id));for(let[t,n]of this.players)e.has(t)||(n.close(),this.players.delete(t));for(let e of this.renderRoot.querySelectorAll(`video`)){let t=e.dataset.id;this.players.has(t)||this.players.set(t,new Mn(e,t))}for(let e of this.takes)jt(e);this.keepInStep()}keepInStep(){let{take:e,frame:t,rate:n}=this.state;if(e)for(let r of this.players.values())r.follow(t/e.fps,n)}add(e){let t=e.target;t.value&&L.update({compared:[...this.state.compared??[],t.value]}),t.value=``}leaveOut(e){L.update({compared:this.state.compared.filter(t=>t!==e)})}},Mn=class{constructor(e,t){this.video=e,this.id=t,this.closed=!1,e.muted=!0,this.load()}follow(e,t){let{video:n,take:r}=this;if(!r)return;let i=Math.max(0,r.frames-1),a=e+.5/r.fps-n.currentTime,o=e*r.fps>=i;if(t>0&&!o){n.paused&&n.play().catch(()=>{}),Math.abs(a)>.5&&(n.currentTime=e),n.playbackRate=t*(1+Math.max(-.1,Math.min(.1,a)));return}n.pause();let s=(Math.min(Math.round(e*r.fps),i)+.5)/r.fps;!n.seeking&&Math.abs(n.currentTime-s)>.001&&(n.currentTime=s)}close(){this.closed=!0,clearTimeout(this.refreshing),this.feed?.close()}async load(){clearTimeout(this.refreshing);let e=await N.take(this.id).catch(()=>null);this.closed||(e&&(this.take=e,this.feed??=new Tn(this.video,e.fps,e.mime,()=>this.load()),this.feed.update(e.segments)),e&&e.status!==`live`&&e.status!==`running`||(this.refreshing=setTimeout(()=>this.load(),An)))}};customElements.define(`studio-compare`,jn);var Nn=class extends J{static{this.properties={typed:{state:!0}}}static{this.styles=[Y,o`
+    </div>`}figures(e){let t=I(e,this.state);return e.status===`live`||e.status===`running`?`is being made`:t===void 0||typeof t==`string`?t??``:vn(t)}updated(){let e=new Set(this.takes.slice(1).map(e=>e.id));for(let[t,n]of this.players)e.has(t)||(n.close(),this.players.delete(t));for(let e of this.renderRoot.querySelectorAll(`video`)){let t=e.dataset.id;this.players.has(t)||this.players.set(t,new Nn(e,t))}for(let e of this.takes)jt(e);this.keepInStep()}keepInStep(){let{take:e,frame:t,rate:n}=this.state;if(e)for(let r of this.players.values())r.follow(t/e.fps,n)}add(e){let t=e.target;t.value&&L.update({compared:[...this.state.compared??[],t.value]}),t.value=``}leaveOut(e){L.update({compared:this.state.compared.filter(t=>t!==e)})}};function Mn(e){return w`<svg class="key" aria-hidden="true"><rect width="100%" height="100%" fill=${kn[e%kn.length]}></rect></svg>`}var Nn=class{constructor(e,t){this.video=e,this.id=t,this.closed=!1,e.muted=!0,this.load()}follow(e,t){let{video:n,take:r}=this;if(!r)return;let i=Math.max(0,r.frames-1),a=e+.5/r.fps-n.currentTime,o=e*r.fps>=i;if(t>0&&!o){n.paused&&n.play().catch(()=>{}),Math.abs(a)>.5&&(n.currentTime=e),n.playbackRate=t*(1+Math.max(-.1,Math.min(.1,a)));return}n.pause();let s=(Math.min(Math.round(e*r.fps),i)+.5)/r.fps;!n.seeking&&Math.abs(n.currentTime-s)>.001&&(n.currentTime=s)}close(){this.closed=!0,clearTimeout(this.refreshing),this.feed?.close()}async load(){clearTimeout(this.refreshing);let e=await N.take(this.id).catch(()=>null);this.closed||(e&&(this.take=e,this.feed??=new Tn(this.video,e.fps,e.mime,()=>this.load()),this.feed.update(e.segments)),e&&e.status!==`live`&&e.status!==`running`||(this.refreshing=setTimeout(()=>this.load(),An)))}};customElements.define(`studio-compare`,jn);var Pn=class extends J{static{this.properties={typed:{state:!0}}}static{this.styles=[Y,o`
       form {
         display: grid;
         grid-template-columns: minmax(0, 1fr) 11.5em auto;
@@ -612,7 +607,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       <p class="quiet one-line" aria-live="polite">
         ${this.typed?w`<unread-words .backbone=${e?.backbone??``} .prompt=${this.typed}></unread-words>`:this.says(t)}
       </p>
-    `}says(e){let{take:t}=this.state;return t?.unknown_words.length?`The backbone has never read: ${t.unknown_words.join(`, `)}`:t?.waiting?`This take waits: direct it, or resume it with the words it has`:!t||e?``:`Only a take that is being made can be directed; extend it, or branch from a block`}type(e){this.typed=e.target.value}async direct(e){e.preventDefault();let t=e.target,n=new FormData(t),r=String(n.get(`prompt`)).trim(),i=String(n.get(`at`)).trim(),{take:a}=this.state;if(!r||!a)return;let o=i?ot(i,a.fps):null;if(i&&o===null)return L.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let s=await G({do:`direct`,prompt:r,at:o});if(!s)return;t.reset(),this.typed=``;let c=s.takes_over_at??o;c!==null&&L.update({note:`“${r}” takes over at ${R(c)}`})}};customElements.define(`studio-direction`,Nn);var Pn=[[`Space`,`play or pause`],[`J K L`,`backwards, pause, forwards; again for faster`],[`← →`,`a frame back or on; with Shift a second`],[`Home End`,`to the beginning, to the newest frame`],[`I O X`,`mark in, mark out, no marks`],[`D`,`write a direction`],[`/`,`search the library`],[`Tab ← →`,`to a planned cue on the strip; move it by a block`],[`Enter Delete`,`edit a planned cue, withdraw it`],[`?`,`this page`]],Fn=class extends J{constructor(...e){super(...e),this.watches=[`dialog`]}static{this.styles=[Y,o`
+    `}says(e){let{take:t}=this.state;return t?.unknown_words.length?`The backbone has never read: ${t.unknown_words.join(`, `)}`:t?.waiting?`This take waits: direct it, or resume it with the words it has`:!t||e?``:`Only a take that is being made can be directed; extend it, or branch from a block`}type(e){this.typed=e.target.value}async direct(e){e.preventDefault();let t=e.target,n=new FormData(t),r=String(n.get(`prompt`)).trim(),i=String(n.get(`at`)).trim(),{take:a}=this.state;if(!r||!a)return;let o=i?ot(i,a.fps):null;if(i&&o===null)return L.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let s=await G({do:`direct`,prompt:r,at:o});if(!s)return;t.reset(),this.typed=``;let c=s.takes_over_at??o;c!==null&&L.update({note:`“${r}” takes over at ${R(c)}`})}};customElements.define(`studio-direction`,Pn);var Fn=[[`Space`,`play or pause`],[`J K L`,`backwards, pause, forwards; again for faster`],[`← →`,`a frame back or on; with Shift a second`],[`Home End`,`to the beginning, to the newest frame`],[`I O X`,`mark in, mark out, no marks`],[`D`,`write a direction`],[`/`,`search the library`],[`Tab ← →`,`to a planned cue on the strip; move it by a block`],[`Enter Delete`,`edit a planned cue, withdraw it`],[`?`,`this page`]],In=class extends J{constructor(...e){super(...e),this.watches=[`dialog`]}static{this.styles=[Y,o`
       dialog {
         padding: 1.1em 1.5em;
         background: var(--panel);
@@ -636,9 +631,9 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       }
     `]}render(){return w`<dialog aria-label="Keys" @close=${this.closed}>
       <h2>Keys</h2>
-      <dl>${Pn.map(([e,t])=>w`<dt>${e}</dt><dd>${t}</dd>`)}</dl>
+      <dl>${Fn.map(([e,t])=>w`<dt>${e}</dt><dd>${t}</dd>`)}</dl>
       <form method="dialog"><button class="primary">Close</button></form>
-    </dialog>`}updated(){let e=this.renderRoot.querySelector(`dialog`);this.state.dialog===`help`&&!e.open&&e.showModal(),this.state.dialog!==`help`&&e.open&&e.close()}closed(){this.state.dialog===`help`&&L.update({dialog:null})}};customElements.define(`studio-help`,Fn);var In=10,Ln=class extends J{constructor(...e){super(...e),this.watches=[`take`,`takes`,`frame`,`busy`]}static{this.styles=[Y,o`
+    </dialog>`}updated(){let e=this.renderRoot.querySelector(`dialog`);this.state.dialog===`help`&&!e.open&&e.showModal(),this.state.dialog!==`help`&&e.open&&e.close()}closed(){this.state.dialog===`help`&&L.update({dialog:null})}};customElements.define(`studio-help`,In);var Ln=10,Rn=class extends J{constructor(...e){super(...e),this.watches=[`take`,`takes`,`frame`,`busy`]}static{this.styles=[Y,o`
       :host {
         display: grid;
         grid-template-rows: auto minmax(0, 1fr) auto;
@@ -690,7 +685,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         <button ?disabled=${!e?.blocks||t} @click=${()=>K({do:`branch`,block:r+1,prompt:null,seed:null})} title="Another ending after this block">
           Branch here
         </button>
-        <button ?disabled=${!e||n||t} @click=${()=>K({do:`extend`,seconds:In,prompt:null})} title="Make ${In} seconds more">
+        <button ?disabled=${!e||n||t} @click=${()=>K({do:`extend`,seconds:Ln,prompt:null})} title="Make ${Ln} seconds more">
           Extend
         </button>
         <button ?disabled=${!n} @click=${()=>G({do:`stop`})} title="End it after the block that is being made">Stop</button>
@@ -715,10 +710,10 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         <span class="quiet time">${e.parent?`from ${R(r/e.fps)}`:R(e.made_seconds)}</span>
       </div>
       ${n.length?w`<div role="group">${n.map(e=>this.item(e))}</div>`:D}
-    </div>`}forkFrame(e){return e.parent_block===null||!e.blocks?0:Math.min(e.frames-1,Math.round(e.frames/e.blocks*e.parent_block))}move(e){let t=[...this.renderRoot.querySelectorAll(`[role="treeitem"]`)],n=t.indexOf(e.target),r={ArrowDown:t[n+1],ArrowUp:t[n-1]}[e.key];if(r)r.focus();else if(e.key===`Enter`)B(t[n].dataset.id);else return;e.preventDefault(),e.stopPropagation()}};customElements.define(`studio-history`,Ln);var Rn=200,zn=class extends J{constructor(...e){super(...e),this.watches=[`takes`,`take`,`search`,`studio`,`found`]}static{this.styles=[Y,o`
+    </div>`}forkFrame(e){return e.parent_block===null||!e.blocks?0:Math.min(e.frames-1,Math.round(e.frames/e.blocks*e.parent_block))}move(e){let t=[...this.renderRoot.querySelectorAll(`[role="treeitem"]`)],n=t.indexOf(e.target),r={ArrowDown:t[n+1],ArrowUp:t[n-1]}[e.key];if(r)r.focus();else if(e.key===`Enter`)B(t[n].dataset.id);else return;e.preventDefault(),e.stopPropagation()}};customElements.define(`studio-history`,Rn);var zn=200,Bn=class extends J{constructor(...e){super(...e),this.watches=[`takes`,`take`,`search`,`studio`,`found`]}static{this.styles=[Y,o`
       :host {
         display: grid;
-        grid-template-rows: auto auto auto minmax(0, 1fr);
+        grid-template: auto auto auto minmax(0, 1fr) / minmax(0, 1fr);
         gap: 0.5em;
         padding: 0.6em 0.7em;
         background: var(--panel);
@@ -813,7 +808,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
           ${e.status===`finished`?``:w`<span class=${e.status}>${e.status}</span> · `}${R(e.made_seconds)} · ${e.prompt}
         </span>
       </span>
-    </div>`}search(e){let t=e.target.value;clearTimeout(this.waiting),this.waiting=setTimeout(()=>gt(t),Rn)}move(e){let t=[...this.renderRoot.querySelectorAll(`[role="option"]`)],n=t.indexOf(e.target),r={ArrowDown:n+1,ArrowUp:n-1,Home:0,End:t.length-1};if(e.key===`Enter`)t[n].click();else if(e.key in r)t[r[e.key]]?.focus();else return;e.preventDefault(),e.stopPropagation()}};customElements.define(`studio-library`,zn);var Bn=Ft(class extends It{constructor(e){if(super(e),e.type!==q.PROPERTY&&e.type!==q.ATTRIBUTE&&e.type!==q.BOOLEAN_ATTRIBUTE)throw Error("The `live` directive is not allowed on child or event bindings");if(!sn(e))throw Error("`live` bindings can only contain a single expression")}render(e){return e}update(e,[t]){if(t===E||t===D)return t;let n=e.element,r=e.name;if(e.type===q.PROPERTY){if(t===n[r])return E}else if(e.type===q.BOOLEAN_ATTRIBUTE){if(!!t===n.hasAttribute(r))return E}else if(e.type===q.ATTRIBUTE&&n.getAttribute(r)===t+``)return E;return un(e),t}}),$=560,Vn=class extends J{constructor(...e){super(...e),this.watches=[`take`,`frame`]}static{this.styles=[Y,o`
+    </div>`}search(e){let t=e.target.value;clearTimeout(this.waiting),this.waiting=setTimeout(()=>gt(t),zn)}move(e){let t=[...this.renderRoot.querySelectorAll(`[role="option"]`)],n=t.indexOf(e.target),r={ArrowDown:n+1,ArrowUp:n-1,Home:0,End:t.length-1};if(e.key===`Enter`)t[n].click();else if(e.key in r)t[r[e.key]]?.focus();else return;e.preventDefault(),e.stopPropagation()}};customElements.define(`studio-library`,Bn);var Vn=Ft(class extends It{constructor(e){if(super(e),e.type!==q.PROPERTY&&e.type!==q.ATTRIBUTE&&e.type!==q.BOOLEAN_ATTRIBUTE)throw Error("The `live` directive is not allowed on child or event bindings");if(!sn(e))throw Error("`live` bindings can only contain a single expression")}render(e){return e}update(e,[t]){if(t===E||t===D)return t;let n=e.element,r=e.name;if(e.type===q.PROPERTY){if(t===n[r])return E}else if(e.type===q.BOOLEAN_ATTRIBUTE){if(!!t===n.hasAttribute(r))return E}else if(e.type===q.ATTRIBUTE&&n.getAttribute(r)===t+``)return E;return un(e),t}}),$=560,Hn=class extends J{constructor(...e){super(...e),this.watches=[`take`,`frame`]}static{this.styles=[Y,o`
       figure {
         margin: 0;
       }
@@ -843,7 +838,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         @contextmenu=${e=>this.pick(e,!0)}
       ></canvas>
       <figcaption class="quiet time"><span>0:00</span><span>made at → · brought back ↑</span><span>${R(t)}</span></figcaption>
-    </figure>`}updated(){let{take:e,frame:t}=this.state,n=this.renderRoot.querySelector(`canvas`).getContext(`2d`);if(n.clearRect(0,0,$,$),!e)return;let r=$/F(e);Un(n),Wn(n,e,t,r);let i=P(e.segments,t)?.block,a=Math.max(2,(e.segments.at(-2)?.frames??1)*(r/e.fps)-1);for(let t of e.memory)Gn(n,t,r,a,t.block===i)}key(e){let{take:t,frame:n}=this.state,r=t&&P(t.segments,n)?.block;if(r==null)return;let i=t.memory.filter(e=>e.remembered.some(Hn));if(e.key===`ArrowLeft`)this.goTo(i.findLast(e=>e.block<r));else if(e.key===`ArrowRight`)this.goTo(i.find(e=>e.block>r));else if(e.key===`Enter`){let e=i.find(e=>e.block===r)?.remembered.find(Hn);e&&V(e.frame)}else return;e.preventDefault()}goTo(e){e&&V(this.state.take.segments[e.block].first_frame)}pick(e,t){e.preventDefault();let{take:n}=this.state;if(!n)return;let r=e.currentTarget.getBoundingClientRect(),i=F(n),a=(e.clientX-r.left)/r.width*i,o=(1-(e.clientY-r.top)/r.height)*i;if(!t)return V(a*n.fps);let s=n.memory.findLast(e=>e.seconds<=a)?.remembered.filter(Hn)??[],c=e=>Math.abs(e-o),l=s.sort((e,t)=>c(e.seconds)-c(t.seconds))[0];V(l?l.frame:o*n.fps)}};function Hn(e){return e.take===null&&e.frame!==null&&e.seconds!==null}function Un(e){e.strokeStyle=`#3a4048`,e.beginPath(),e.moveTo(0,$),e.lineTo($,0),e.stroke()}function Wn(e,t,n,r){e.fillStyle=`#2f343a`;for(let n of t.cues)e.fillRect(n.seconds*r,0,1,$);e.fillStyle=`#f0b64d`;let i=n/t.fps*r;e.fillRect(i,0,2,$),e.globalAlpha=.45,e.fillRect(i,$-i,$-i,1),e.globalAlpha=1}function Gn(e,t,n,r,i){for(let a of t.remembered)Hn(a)&&(e.fillStyle=i?`#ffffff`:`#6cc4b4`,e.globalAlpha=i?1:Math.max(.25,a.similarity**4),e.fillRect(t.seconds*n,$-a.seconds*n-5,r,i?10:7));e.globalAlpha=1}customElements.define(`memory-map`,Vn);var Kn=5,qn={pin:`Bring it back for every block from now on`,exclude:`Never bring it back from now on`},Jn=class extends J{constructor(...e){super(...e),this.watches=[`take`,`frame`,`markIn`,`markOut`,`studio`]}static{this.styles=[Y,o`
+    </figure>`}updated(){let{take:e,frame:t}=this.state,n=this.renderRoot.querySelector(`canvas`).getContext(`2d`);if(n.clearRect(0,0,$,$),!e)return;let r=$/F(e);Wn(n),Gn(n,e,t,r);let i=P(e.segments,t)?.block,a=Math.max(2,(e.segments.at(-2)?.frames??1)*(r/e.fps)-1);for(let t of e.memory)Kn(n,t,r,a,t.block===i)}key(e){let{take:t,frame:n}=this.state,r=t&&P(t.segments,n)?.block;if(r==null)return;let i=t.memory.filter(e=>e.remembered.some(Un));if(e.key===`ArrowLeft`)this.goTo(i.findLast(e=>e.block<r));else if(e.key===`ArrowRight`)this.goTo(i.find(e=>e.block>r));else if(e.key===`Enter`){let e=i.find(e=>e.block===r)?.remembered.find(Un);e&&V(e.frame)}else return;e.preventDefault()}goTo(e){e&&V(this.state.take.segments[e.block].first_frame)}pick(e,t){e.preventDefault();let{take:n}=this.state;if(!n)return;let r=e.currentTarget.getBoundingClientRect(),i=F(n),a=(e.clientX-r.left)/r.width*i,o=(1-(e.clientY-r.top)/r.height)*i;if(!t)return V(a*n.fps);let s=n.memory.findLast(e=>e.seconds<=a)?.remembered.filter(Un)??[],c=e=>Math.abs(e-o),l=s.sort((e,t)=>c(e.seconds)-c(t.seconds))[0];V(l?l.frame:o*n.fps)}};function Un(e){return e.take===null&&e.frame!==null&&e.seconds!==null}function Wn(e){e.strokeStyle=`#3a4048`,e.beginPath(),e.moveTo(0,$),e.lineTo($,0),e.stroke()}function Gn(e,t,n,r){e.fillStyle=`#2f343a`;for(let n of t.cues)e.fillRect(n.seconds*r,0,1,$);e.fillStyle=`#f0b64d`;let i=n/t.fps*r;e.fillRect(i,0,2,$),e.globalAlpha=.45,e.fillRect(i,$-i,$-i,1),e.globalAlpha=1}function Kn(e,t,n,r,i){for(let a of t.remembered)Un(a)&&(e.fillStyle=i?`#ffffff`:`#6cc4b4`,e.globalAlpha=i?1:Math.max(.25,a.similarity**4),e.fillRect(t.seconds*n,$-a.seconds*n-5,r,i?10:7));e.globalAlpha=1}customElements.define(`memory-map`,Hn);var qn=5,Jn={pin:`Bring it back for every block from now on`,exclude:`Never bring it back from now on`},Yn=class extends J{constructor(...e){super(...e),this.watches=[`take`,`frame`,`markIn`,`markOut`,`studio`]}static{this.styles=[Y,o`
       :host {
         display: grid;
         grid-template: auto auto auto minmax(0, 1fr) auto / minmax(0, 1fr);
@@ -935,14 +930,14 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
             </li>`}
       </ul>
       <div>${this.told(e)} ${this.recalled(e)} ${this.range(e)}</div>
-    `}policy(e){let t=Qe(e,1/0),n=$e(e)?e.status===`live`?``:`changes while a take is made`:`the take has no memory`;return w`<label class="policy quiet">
+    `}policy(e){let t=Qe(e,1/0),n=$e(e)?e.status===`live`?``:`the take isn't live`:`it has no memory`;return w`<label class="policy quiet">
       Policy
       <select
         ?disabled=${n!==``}
         title=${n||`Another one chooses from the next block on`}
         @change=${e=>At(e.target.value)}
       >
-        ${this.state.studio?.policies.map(e=>w`<option ?selected=${e===t} .selected=${Bn(e===t)}>${e}</option>`)}
+        ${this.state.studio?.policies.map(e=>w`<option ?selected=${e===t} .selected=${Vn(e===t)}>${e}</option>`)}
       </select>
       <span class="one-line">${n}</span>
     </label>`}told(e){let t=[`pin`,`exclude`].flatMap(t=>Ze(e,t).map(e=>({how:t,span:e})));return t.length?w`<div class="told" role="group" aria-label="Pinned and excluded">
@@ -962,22 +957,22 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         ${i}${n?` of another take`:``}<br />
         <span class="similarity" title="Similarity">${e.similarity.toFixed(3)}</span>
       </span>
-      ${n?D:[`pin`,`exclude`].map(n=>this.toggle(n,Xn(e,t),t))}
+      ${n?D:[`pin`,`exclude`].map(n=>this.toggle(n,Zn(e,t),t))}
     </li>`}toggle(e,t,n){let r=Ze(n,e).some(([e,n])=>e===t[0]&&n===t[1]),i=r?`un${e}`:e;return w`<button
       aria-pressed=${r}
-      title=${n.status===`live`?qn[e]:`Only while the take is made`}
+      title=${n.status===`live`?Jn[e]:`Only while the take is made`}
       ?disabled=${n.status!==`live`}
       @click=${()=>kt(i,t)}
     >
       ${e===`pin`?`Pin`:`Exclude`}
-    </button>`}recalled(e){let{frame:t}=this.state,n=P(e.segments,t),r=n?e.memory.filter(e=>Yn(e,n.first_frame,n.first_frame+n.frames)):[];return w`<div class="recalled quiet">
+    </button>`}recalled(e){let{frame:t}=this.state,n=P(e.segments,t),r=n?e.memory.filter(e=>Xn(e,n.first_frame,n.first_frame+n.frames)):[];return w`<div class="recalled quiet">
       ${r.length?`Brought back at`:`What is shown now was not brought back yet`}
-      ${r.slice(0,Kn).map(t=>w`<button class="time" @click=${()=>V(e.segments[t.block].first_frame)}>${R(t.seconds)}</button>`)}
-      ${r.length>Kn?`and ${r.length-Kn} more`:D}
+      ${r.slice(0,qn).map(t=>w`<button class="time" @click=${()=>V(e.segments[t.block].first_frame)}>${R(t.seconds)}</button>`)}
+      ${r.length>qn?`and ${r.length-qn} more`:D}
     </div>`}range(e){let{markIn:t,markOut:n,frame:r}=this.state,i=t!==null||n!==null,a=(i?t??0:r)/e.fps,o=((i?n??e.frames-1:r)+1)/e.fps;return w`<div class="range">
       <span>${i?`Marked ${R(a)} – ${R(o)}`:`This frame, ${R(a)}`}</span>
       ${this.toggle(`pin`,[a,o],e)} ${this.toggle(`exclude`,[a,o],e)}
-    </div>`}};function Yn(e,t,n){return e.remembered.some(e=>e.take===null&&e.frame!==null&&e.frame>=t&&e.frame<n)}function Xn(e,t){let n=e.frame??0,r=e.latent_frame>0?Math.max(1,Math.round(n/e.latent_frame)):1;return[n/t.fps,(n+r)/t.fps]}customElements.define(`studio-memory`,Jn);var Zn=250,Qn=2,$n=class extends J{constructor(...e){super(...e),this.watches=[`take`,`jumps`,`rate`,`stats`,`connected`],this.openId=``,this.jumpsSeen=-1,this.shown=0,this.toldAt=0,this.held=!1,this.watchFrames=()=>{this.video.requestVideoFrameCallback((e,t)=>{this.frameShown(t.mediaTime),this.watchFrames()})}}static{this.styles=[Y,o`
+    </div>`}};function Xn(e,t,n){return e.remembered.some(e=>e.take===null&&e.frame!==null&&e.frame>=t&&e.frame<n)}function Zn(e,t){let n=e.frame??0,r=e.latent_frame>0?Math.max(1,Math.round(n/e.latent_frame)):1;return[n/t.fps,(n+r)/t.fps]}customElements.define(`studio-memory`,Yn);var Qn=250,$n=2,er=class extends J{constructor(...e){super(...e),this.watches=[`take`,`jumps`,`rate`,`stats`,`connected`],this.openId=``,this.jumpsSeen=-1,this.shown=0,this.toldAt=0,this.held=!1,this.watchFrames=()=>{this.video.requestVideoFrameCallback((e,t)=>{this.frameShown(t.mediaTime),this.watchFrames()})}}static{this.styles=[Y,o`
       :host {
         display: grid;
         grid-template-rows: minmax(0, 1fr) auto;
@@ -1018,7 +1013,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
               <span>memory in use <b>${t?ct(t.memory_bytes):`–`}</b></span>`:D}
         ${n===!1?w`<span class="offline">not connected; trying again</span>`:D}
       </div>
-    `}firstUpdated(){this.video=this.renderRoot.querySelector(`video`),this.video.muted=!0,this.watchFrames()}updated(e){let{take:t,jumps:n,rate:r}=this.state;if(t?.id!==this.openId&&this.openFeed(),!t)return;this.feed.update(t.segments);let i=n!==this.jumpsSeen;this.jumpsSeen=n,r>0?this.play(r):this.pause(r,i),i&&this.showPlayhead(),this.follow()}openFeed(){let{take:e}=this.state;this.holdPicture(e?.parent===this.openId),this.feed?.close(),this.openId=e?.id??``,this.feed=e?new Tn(this.video,e.fps,e.mime,ht):void 0,this.jumpsSeen=-1}holdPicture(e){let{videoWidth:t,videoHeight:n}=this.video;this.held=e&&t>0;let r=this.renderRoot.querySelector(`canvas`);Object.assign(r,{width:t||1,height:n||1}),this.held&&r.getContext(`2d`).drawImage(this.video,0,0)}showPlayhead(){let{take:e,frame:t}=this.state;e&&(this.video.currentTime=(t+.5)/e.fps,this.tellPlayhead())}play(e){clearInterval(this.backwards),this.video.playbackRate=e,this.video.paused&&this.video.play().catch(()=>{})}pause(e,t){clearInterval(this.backwards),this.video.paused||(this.video.pause(),t||L.update({frame:this.shown}),this.showPlayhead()),e<0&&(this.backwards=setInterval(()=>this.stepBack(),1e3/(this.state.take.fps*-e)))}stepBack(){this.video.seeking||(this.state.frame===0?L.update({rate:0}):V(this.state.frame-1))}follow(){let{take:e,following:t,rate:n,frame:r}=this.state;if(!t||n<=0||!e)return;let i=e.segments.at(-1),a=P(e.segments,r);i.block-a.block<=Qn||(L.update({frame:i.first_frame}),this.showPlayhead())}frameShown(e){let{take:t,rate:n}=this.state;if(!t)return;this.held&&this.holdPicture(!1),this.shown=Math.round(e*t.fps),this.video.dataset.frame=String(this.shown);let r=this.renderRoot.querySelector(`#shown`);r&&(r.textContent=R(this.shown/t.fps)),n>0&&!this.video.seeking&&(L.update({frame:this.shown}),this.shown>=t.frames-1&&t.status!==`live`&&L.update({rate:0}));let i=performance.now();i-this.toldAt<Zn||(this.toldAt=i,this.tellPlayhead())}tellPlayhead(){let{take:e,frame:t}=this.state;e&&N.tell({type:`playhead`,take:e.id,seconds:t/e.fps})}};customElements.define(`studio-stage`,$n);var er=4,tr=600,nr=class extends J{static{this.properties={edited:{state:!0},dragged:{state:!0}}}static{this.styles=[Y,o`
+    `}firstUpdated(){this.video=this.renderRoot.querySelector(`video`),this.video.muted=!0,this.watchFrames()}updated(e){let{take:t,jumps:n,rate:r}=this.state;if(t?.id!==this.openId&&this.openFeed(),!t)return;this.feed.update(t.segments);let i=n!==this.jumpsSeen;this.jumpsSeen=n,r>0?this.play(r):this.pause(r,i),i&&this.showPlayhead(),this.follow()}openFeed(){let{take:e}=this.state;this.holdPicture(e?.parent===this.openId),this.feed?.close(),this.openId=e?.id??``,this.feed=e?new Tn(this.video,e.fps,e.mime,ht):void 0,this.jumpsSeen=-1}holdPicture(e){let{videoWidth:t,videoHeight:n}=this.video;this.held=e&&t>0;let r=this.renderRoot.querySelector(`canvas`);Object.assign(r,{width:t||1,height:n||1}),this.held&&r.getContext(`2d`).drawImage(this.video,0,0)}showPlayhead(){let{take:e,frame:t}=this.state;e&&(this.video.currentTime=(t+.5)/e.fps,this.tellPlayhead())}play(e){clearInterval(this.backwards),this.video.playbackRate=e,this.video.paused&&this.video.play().catch(()=>{})}pause(e,t){clearInterval(this.backwards),this.video.paused||(this.video.pause(),t||L.update({frame:this.shown}),this.showPlayhead()),e<0&&(this.backwards=setInterval(()=>this.stepBack(),1e3/(this.state.take.fps*-e)))}stepBack(){this.video.seeking||(this.state.frame===0?L.update({rate:0}):V(this.state.frame-1))}follow(){let{take:e,following:t,rate:n,frame:r}=this.state;if(!t||n<=0||!e)return;let i=e.segments.at(-1),a=P(e.segments,r);i.block-a.block<=$n||(L.update({frame:i.first_frame}),this.showPlayhead())}frameShown(e){let{take:t,rate:n}=this.state;if(!t)return;this.held&&this.holdPicture(!1),this.shown=Math.round(e*t.fps),this.video.dataset.frame=String(this.shown);let r=this.renderRoot.querySelector(`#shown`);r&&(r.textContent=R(this.shown/t.fps)),n>0&&!this.video.seeking&&(L.update({frame:this.shown}),this.shown>=t.frames-1&&t.status!==`live`&&L.update({rate:0}));let i=performance.now();i-this.toldAt<Qn||(this.toldAt=i,this.tellPlayhead())}tellPlayhead(){let{take:e,frame:t}=this.state;e&&N.tell({type:`playhead`,take:e.id,seconds:t/e.fps})}};customElements.define(`studio-stage`,er);var tr=4,nr=600,rr=class extends J{static{this.properties={edited:{state:!0},dragged:{state:!0}}}static{this.styles=[Y,o`
       :host {
         display: grid;
         grid-template-rows: 4.9em auto minmax(0, 1fr);
@@ -1217,7 +1212,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       <drift-by></drift-by>
       ${t===void 0||typeof t==`string`?w`<span class="quiet one-line">${n?t??``:`measured when the take is made`}</span>`:(e=>w`<span class="time">${vn(e)}</span>
       <span class="quiet">scale ${gn([e]).toFixed(2)} – 1${e.independent?``:` · no independent judge`}</span>`)(t)}
-    </div>`}updated(){let{take:e}=this.state;e&&I(e,this.state)===void 0&&!this.measuring&&(this.measuring=setTimeout(()=>{this.measuring=void 0,this.state.take&&jt(this.state.take)},tr));let{focusNext:t}=this,n=t&&this.renderRoot.querySelector(`.${t.part}[data-id="${t.id}"]`);n&&(this.focusNext=null,n.focus())}handle(e,t){let n=e.planned_id,r=this.dragged?.id===n,i=r?this.dragged.seconds:e.seconds;return w`<button
+    </div>`}updated(){let{take:e}=this.state;e&&I(e,this.state)===void 0&&!this.measuring&&(this.measuring=setTimeout(()=>{this.measuring=void 0,this.state.take&&jt(this.state.take)},nr));let{focusNext:t}=this,n=t&&this.renderRoot.querySelector(`.${t.part}[data-id="${t.id}"]`);n&&(this.focusNext=null,n.focus())}handle(e,t){let n=e.planned_id,r=this.dragged?.id===n,i=r?this.dragged.seconds:e.seconds;return w`<button
       class=${r?`handle dragged`:`handle`}
       data-id=${n}
       aria-label="Planned cue at ${R(i)}: ${e.prompt}"
@@ -1230,7 +1225,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       @pointercancel=${()=>this.dragged=null}
     >
       <span class="time">${R(i)}</span>
-    </button>`}grabCue(e,t){e.button||(e.currentTarget.setPointerCapture(e.pointerId),this.dragged={id:t.planned_id,seconds:t.seconds,from:e.clientX})}dragCue(e,t,n){if(this.dragged?.id!==t.planned_id)return;let{width:r}=this.renderRoot.querySelector(`.lane`).getBoundingClientRect(),i=e.clientX-this.dragged.from,a=Math.abs(i)<er?0:Math.round(i/r*F(n)/this.blockSeconds(n));this.dragged={...this.dragged,seconds:t.seconds+a*this.blockSeconds(n)}}async dropCue(e,t){let{dragged:n}=this;n?.id===e.planned_id&&(n.seconds===e.seconds?this.edit(e):await this.moveCue(e,t,n.seconds,`handle`),this.dragged=null)}cueKey(e,t,n,r){let i={ArrowLeft:-1,ArrowRight:1}[e.key];if(i)this.moveCue(t,n,this.free(t,n,i),r);else if(e.key===`Enter`)this.edit(t);else if(e.key===`Delete`)this.withdraw(t);else if(e.key===`Escape`&&this.dragged)this.dragged=null;else return;e.preventDefault()}free(e,t,n){let r=e.seconds;do r+=n*this.blockSeconds(t);while(t.cues.some(e=>Math.abs(e.seconds-r)<.001));return r}async moveCue(e,t,n,r){let i=t.cues.find(t=>t!==e&&Math.abs(t.seconds-n)<.001);if(i)return L.alert(`“${i.prompt}” takes over at ${R(n)}; move this cue elsewhere`);if(this.moving)return;this.moving=!0;let a=Math.max(0,n),o=await G({do:`edit_cue`,planned_id:e.planned_id,prompt:e.prompt,at:a});this.moving=!1,o?.planned_id&&this.focusOn(r,o.planned_id),o?.takes_over_at!==void 0&&L.update({note:`“${e.prompt}” takes over at ${R(o.takes_over_at)}`})}focusOn(e,t){this.focusNext={part:e,id:t},this.requestUpdate()}edit(e){this.edited=e.planned_id,this.updateComplete.then(()=>this.renderRoot.querySelector(`form [name=prompt]`)?.focus())}async withdraw(e){await G({do:`withdraw_cue`,planned_id:e.planned_id})&&(L.update({note:`“${e.prompt}” is withdrawn`}),this.renderRoot.querySelector(`.strip`)?.focus())}blockSeconds(e){return this.state.studio?.backbones.find(t=>t.name===e.backbone)?.seconds_a_block??(e.segments[1]??e.segments[0]).frames/e.fps}cue(e,t){if(e.planned_id&&e.planned_id===this.edited)return this.cueForm(e,t);let n=e.planned_id!==null;return w`
+    </button>`}grabCue(e,t){e.button||(e.currentTarget.setPointerCapture(e.pointerId),this.dragged={id:t.planned_id,seconds:t.seconds,from:e.clientX})}dragCue(e,t,n){if(this.dragged?.id!==t.planned_id)return;let{width:r}=this.renderRoot.querySelector(`.lane`).getBoundingClientRect(),i=e.clientX-this.dragged.from,a=Math.abs(i)<tr?0:Math.round(i/r*F(n)/this.blockSeconds(n));this.dragged={...this.dragged,seconds:t.seconds+a*this.blockSeconds(n)}}async dropCue(e,t){let{dragged:n}=this;n?.id===e.planned_id&&(n.seconds===e.seconds?this.edit(e):await this.moveCue(e,t,n.seconds,`handle`),this.dragged=null)}cueKey(e,t,n,r){let i={ArrowLeft:-1,ArrowRight:1}[e.key];if(i)this.moveCue(t,n,this.free(t,n,i),r);else if(e.key===`Enter`)this.edit(t);else if(e.key===`Delete`)this.withdraw(t);else if(e.key===`Escape`&&this.dragged)this.dragged=null;else return;e.preventDefault()}free(e,t,n){let r=e.seconds;do r+=n*this.blockSeconds(t);while(t.cues.some(e=>Math.abs(e.seconds-r)<.001));return r}async moveCue(e,t,n,r){let i=t.cues.find(t=>t!==e&&Math.abs(t.seconds-n)<.001);if(i)return L.alert(`“${i.prompt}” takes over at ${R(n)}; move this cue elsewhere`);if(this.moving)return;this.moving=!0;let a=Math.max(0,n),o=await G({do:`edit_cue`,planned_id:e.planned_id,prompt:e.prompt,at:a});this.moving=!1,o?.planned_id&&this.focusOn(r,o.planned_id),o?.takes_over_at!==void 0&&L.update({note:`“${e.prompt}” takes over at ${R(o.takes_over_at)}`})}focusOn(e,t){this.focusNext={part:e,id:t},this.requestUpdate()}edit(e){this.edited=e.planned_id,this.updateComplete.then(()=>this.renderRoot.querySelector(`form [name=prompt]`)?.focus())}async withdraw(e){await G({do:`withdraw_cue`,planned_id:e.planned_id})&&(L.update({note:`“${e.prompt}” is withdrawn`}),this.renderRoot.querySelector(`.strip`)?.focus())}blockSeconds(e){return this.state.studio?.backbones.find(t=>t.name===e.backbone)?.seconds_a_block??(e.segments[1]??e.segments[0]).frames/e.fps}cue(e,t){if(e.planned_id&&e.planned_id===this.edited)return this.cueForm(e,t);let n=e.planned_id!==null;return w`
       <button
         class="time"
         data-id=${e.planned_id??D}
@@ -1252,28 +1247,36 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       <input name="prompt" aria-label="Words of the cue" .value=${e.prompt} />
       <button class="primary">Save</button>
       <button type="button" @click=${()=>this.leaveForm(e)}>Cancel</button>
-    </form>`}async saveCue(e,t,n){e.preventDefault();let r=new FormData(e.target),i=String(r.get(`at`)),a=ot(i,n.fps);if(a===null)return L.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let o=String(r.get(`prompt`)),s=await G({do:`edit_cue`,planned_id:t.planned_id,prompt:o,at:a});s&&(this.edited=null,s.planned_id&&this.focusOn(`time`,s.planned_id))}leaveForm(e){this.edited=null,this.focusOn(`time`,e.planned_id)}grab(e){e.currentTarget.setPointerCapture(e.pointerId),L.update({rate:0}),this.moveTo(e)}drag(e){e.currentTarget.hasPointerCapture(e.pointerId)&&this.moveTo(e)}moveTo(e){let{take:t}=this.state,{left:n,width:r}=e.currentTarget.getBoundingClientRect();t&&V(Math.floor((e.clientX-n)/r*F(t)*t.fps))}};customElements.define(`studio-timeline`,nr);var rr=[1,2,4,8],ir=class extends J{constructor(...e){super(...e),this.watches=[`take`,`frame`,`rate`,`following`,`markIn`,`markOut`,`pace`]}static{this.styles=[Y,o`
+    </form>`}async saveCue(e,t,n){e.preventDefault();let r=new FormData(e.target),i=String(r.get(`at`)),a=ot(i,n.fps);if(a===null)return L.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let o=String(r.get(`prompt`)),s=await G({do:`edit_cue`,planned_id:t.planned_id,prompt:o,at:a});s&&(this.edited=null,s.planned_id&&this.focusOn(`time`,s.planned_id))}leaveForm(e){this.edited=null,this.focusOn(`time`,e.planned_id)}grab(e){e.currentTarget.setPointerCapture(e.pointerId),L.update({rate:0}),this.moveTo(e)}drag(e){e.currentTarget.hasPointerCapture(e.pointerId)&&this.moveTo(e)}moveTo(e){let{take:t}=this.state,{left:n,width:r}=e.currentTarget.getBoundingClientRect();t&&V(Math.floor((e.clientX-n)/r*F(t)*t.fps))}};customElements.define(`studio-timeline`,rr);var ir=[1,2,4,8],ar=class extends J{constructor(...e){super(...e),this.watches=[`take`,`frame`,`rate`,`following`,`markIn`,`markOut`,`pace`]}static{this.styles=[Y,o`
       :host {
         display: flex;
         align-items: center;
-        gap: 0.4em;
+        gap: 0.35em;
         padding: 0.35em 0.6em;
         background: var(--panel);
         border-top: 1px solid var(--line);
       }
       input {
-        width: 8.6em;
+        width: 7.6em;
+        padding-inline: 0;
         text-align: center;
         color: var(--playhead);
+      }
+      button {
+        flex: none;
+        padding-inline: 0.5em;
       }
       .play {
         width: 4.6em;
       }
       .rate {
-        width: 2em;
+        width: 1.6em;
       }
       .range {
-        width: 6em;
+        width: 5.8em;
+      }
+      select {
+        width: 9em;
       }
       label {
         margin-left: auto;
@@ -1288,7 +1291,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         class="time"
         aria-label="Timecode"
         title="12.5, 0:12.5 or 00:00:12:08, then Enter"
-        .value=${Bn(c??st(t,s))}
+        .value=${Vn(c??st(t,s))}
         ?disabled=${!e}
         @keydown=${this.enterTimecode}
         @focus=${e=>e.target.select()}
@@ -1303,11 +1306,11 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       <label class="quiet">
         Pace
         <select @change=${this.choosePace} title="How far making may run ahead of the playhead">
-          ${rr.map(e=>w`<option value=${e} ?selected=${e===o}>${e} ${e===1?`block`:`blocks`} ahead</option>`)}
+          ${ir.map(e=>w`<option value=${e} ?selected=${e===o}>${e} ${e===1?`block`:`blocks`} ahead</option>`)}
           <option value="" ?selected=${o===null}>As fast as it can</option>
         </select>
       </label>
-    `}enterTimecode(e){let t=e.target,{take:n}=this.state;if(e.key===`Escape`&&t.blur(),e.key!==`Enter`||!n)return;let r=ot(t.value,n.fps);r===null?L.alert(`“${t.value}” is not a timecode; write 12.5, 0:12.5, 1:02:03.5 or 00:00:12:08`):(L.update({rate:0}),V(Math.floor(r*n.fps+1e-4)),t.blur())}choosePace(e){let{value:t}=e.target;bt(t?Number(t):null)}};customElements.define(`studio-transport`,ir);var ar=8,or=`input, textarea, select, dialog, [popover]`,sr={" ":St,k:()=>U(0),j:()=>U(cr(-1)),l:()=>U(cr(1)),ArrowLeft:e=>H(e.shiftKey?-lr():-1),ArrowRight:e=>H(e.shiftKey?lr():1),Home:()=>V(0),End:Ct,i:()=>W(`markIn`),o:()=>W(`markOut`),x:wt,"?":()=>L.update({dialog:`help`})};function cr(e){let{rate:t}=L.state;return t*e>0?e*Math.min(ar,Math.abs(t)*2):e}function lr(){return L.state.take?.fps??1}function ur(e){let t={...sr,d:()=>e(`Direction`),"/":()=>e(`Search`)};addEventListener(`keydown`,e=>{if(e.ctrlKey||e.metaKey||e.altKey||e.defaultPrevented)return;let n=e.composedPath().filter(e=>e instanceof Element);if(n.some(e=>e.matches(or))||e.key===` `&&n[0].matches(`button, summary, a`))return;let r=e.key.length===1?e.key.toLowerCase():e.key;r in t&&(e.preventDefault(),t[r](e))})}var dr=class extends J{constructor(...e){super(...e),this.watches=[`take`,`frame`,`compared`,`note`,`studio`]}static{this.styles=[Y,o`
+    `}enterTimecode(e){let t=e.target,{take:n}=this.state;if(e.key===`Escape`&&t.blur(),e.key!==`Enter`||!n)return;let r=ot(t.value,n.fps);r===null?L.alert(`“${t.value}” is not a timecode; write 12.5, 0:12.5, 1:02:03.5 or 00:00:12:08`):(L.update({rate:0}),V(Math.floor(r*n.fps+1e-4)),t.blur())}choosePace(e){let{value:t}=e.target;bt(t?Number(t):null)}};customElements.define(`studio-transport`,ar);var or=8,sr=`input, textarea, select, dialog, [popover]`,cr={" ":St,k:()=>U(0),j:()=>U(lr(-1)),l:()=>U(lr(1)),ArrowLeft:e=>H(e.shiftKey?-ur():-1),ArrowRight:e=>H(e.shiftKey?ur():1),Home:()=>V(0),End:Ct,i:()=>W(`markIn`),o:()=>W(`markOut`),x:wt,"?":()=>L.update({dialog:`help`})};function lr(e){let{rate:t}=L.state;return t*e>0?e*Math.min(or,Math.abs(t)*2):e}function ur(){return L.state.take?.fps??1}function dr(e){let t={...cr,d:()=>e(`Direction`),"/":()=>e(`Search`)};addEventListener(`keydown`,e=>{if(e.ctrlKey||e.metaKey||e.altKey||e.defaultPrevented)return;let n=e.composedPath().filter(e=>e instanceof Element);if(n.some(e=>e.matches(sr))||e.key===` `&&n[0].matches(`button, summary, a`))return;let r=e.key.length===1?e.key.toLowerCase():e.key;r in t&&(e.preventDefault(),t[r](e))})}var fr=class extends J{constructor(...e){super(...e),this.watches=[`take`,`frame`,`compared`,`note`,`studio`]}static{this.styles=[Y,o`
       :host {
         display: grid;
         grid-template: "head head head" 3em "left stage right" minmax(0, 1fr) / 17.5em minmax(0, 1fr) 22em;
@@ -1400,4 +1403,4 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       <studio-help></studio-help>
       <run-table></run-table>
       <studio-alerts></studio-alerts>
-    `}firstUpdated(){ur(e=>this.focusTextbox(e)),addEventListener(`pagehide`,ft),addEventListener(`hashchange`,()=>location.reload()),ut()}focusTextbox(e){this.renderRoot.querySelector(e===`Direction`?`studio-direction`:`studio-library`)?.shadowRoot?.querySelector(`[aria-label="${e}"]`)?.focus()}};customElements.define(`studio-app`,dr);
+    `}firstUpdated(){dr(e=>this.focusTextbox(e)),addEventListener(`pagehide`,ft),addEventListener(`hashchange`,()=>location.reload()),ut()}focusTextbox(e){this.renderRoot.querySelector(e===`Direction`?`studio-direction`:`studio-library`)?.shadowRoot?.querySelector(`[aria-label="${e}"]`)?.focus()}};customElements.define(`studio-app`,fr);

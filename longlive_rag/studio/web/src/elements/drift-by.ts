@@ -14,6 +14,7 @@ export class DriftBy extends StudioElement {
         white-space: nowrap;
       }
       select {
+        max-width: 9em;
         padding: 0 0.3em;
       }
     `,

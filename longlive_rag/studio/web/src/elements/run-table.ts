@@ -57,7 +57,7 @@ export class RunTable extends StudioElement {
         text-align: left;
         border-bottom: 1px solid var(--line);
         white-space: nowrap;
-        max-width: 26em;
+        max-width: 18em;
         overflow: hidden;
         text-overflow: ellipsis;
       }

@@ -25,7 +25,7 @@ export class StudioCompare extends StudioElement {
     css`
       :host {
         display: grid;
-        grid-template-rows: auto minmax(0, 1fr) auto;
+        grid-template: auto minmax(0, 1fr) auto / minmax(0, 1fr);
         background: #000;
         min-height: 0;
       }
@@ -50,7 +50,7 @@ export class StudioCompare extends StudioElement {
       figure {
         margin: 0;
         display: grid;
-        grid-template-rows: minmax(0, 1fr) auto;
+        grid-template: minmax(0, 1fr) auto / minmax(0, 1fr);
         min-height: 0;
       }
       video {
@@ -66,8 +66,10 @@ export class StudioCompare extends StudioElement {
         padding: 0.2em 0.6em;
         background: var(--panel);
       }
-      figcaption span {
+      .words {
         flex: 1;
+        display: grid;
+        min-width: 0;
       }
       .drift {
         background: var(--panel);
@@ -90,13 +92,7 @@ export class StudioCompare extends StudioElement {
         gap: 1em;
         align-items: center;
         flex-wrap: wrap;
-        min-height: 2em;
-      }
-      .figures {
-        display: flex;
-        flex-basis: 100%;
-        gap: 0.5em;
-        align-items: center;
+        margin-top: 0.3em;
       }
       .key {
         display: inline-block;
@@ -144,10 +140,11 @@ export class StudioCompare extends StudioElement {
         ${repeat(
           others,
           (other) => other.id,
-          (other) => html`<figure>
+          (other, index) => html`<figure>
             <video muted playsinline tabindex="-1" data-id=${other.id} aria-label=${other.name}></video>
             <figcaption>
-              <span class="one-line">${other.name}</span>
+              ${key(index + 1)}
+              <span class="words">${shortened(other.name)}<span class="quiet time one-line">${this.figures(other)}</span></span>
               <button @click=${() => this.leaveOut(other.id)} aria-label="Remove ${other.name}">✕</button>
             </figcaption>
           </figure>`,
@@ -172,20 +169,16 @@ export class StudioCompare extends StudioElement {
       <div class="legend time">
         <drift-by></drift-by>
         <span class="quiet">scale ${low.toFixed(2)} – 1${all.some((drift) => !drift.independent) ? " · no independent judge" : ""}</span>
-        ${this.takes.map((take, index) => this.figures(take, COLOURS[index % COLOURS.length]))}
+        ${key(0)} the open take
       </div>
     </div>`;
   }
 
   /** D of a take, or why there is none yet. */
-  private figures(take: Take, colour: string) {
+  private figures(take: Take): string {
     const drift = driftOf(take, this.state);
-    const isMade = take.status !== "live" && take.status !== "running";
-    const said = drift === undefined || typeof drift === "string" ? (drift ?? (isMade ? "" : "is being made")) : figures(drift);
-    return html`<span class="figures one-line" title=${said}>
-      <svg class="key" aria-hidden="true"><rect width="100%" height="100%" fill=${colour}></rect></svg>
-      ${shortened(take.name)} <span class="quiet one-line">${said}</span>
-    </span>`;
+    if (take.status === "live" || take.status === "running") return "is being made";
+    return drift === undefined || typeof drift === "string" ? (drift ?? "") : figures(drift);
   }
 
   protected override updated(): void {
@@ -217,6 +210,11 @@ export class StudioCompare extends StudioElement {
   private leaveOut(id: string): void {
     store.update({ compared: this.state.compared!.filter((other) => other !== id) });
   }
+}
+
+/** The colour of a take's curve. */
+function key(index: number) {
+  return html`<svg class="key" aria-hidden="true"><rect width="100%" height="100%" fill=${COLOURS[index % COLOURS.length]}></rect></svg>`;
 }
 
 /** One video that is kept at the stage's time. */

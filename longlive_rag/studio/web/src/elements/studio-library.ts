@@ -19,7 +19,7 @@ export class StudioLibrary extends StudioElement {
     css`
       :host {
         display: grid;
-        grid-template-rows: auto auto auto minmax(0, 1fr);
+        grid-template: auto auto auto minmax(0, 1fr) / minmax(0, 1fr);
         gap: 0.5em;
         padding: 0.6em 0.7em;
         background: var(--panel);

@@ -136,7 +136,7 @@ export class StudioMemory extends StudioElement {
   /** Which policy chooses from the next block on. */
   private policy(take: TakeDetail) {
     const chosen = policyAt(take, Infinity);
-    const reason = !remembers(take) ? "the take has no memory" : take.status !== "live" ? "changes while a take is made" : "";
+    const reason = !remembers(take) ? "it has no memory" : take.status !== "live" ? "the take isn't live" : "";
     return html`<label class="policy quiet">
       Policy
       <select

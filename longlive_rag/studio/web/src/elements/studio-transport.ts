@@ -17,24 +17,32 @@ export class StudioTransport extends StudioElement {
       :host {
         display: flex;
         align-items: center;
-        gap: 0.4em;
+        gap: 0.35em;
         padding: 0.35em 0.6em;
         background: var(--panel);
         border-top: 1px solid var(--line);
       }
       input {
-        width: 8.6em;
+        width: 7.6em;
+        padding-inline: 0;
         text-align: center;
         color: var(--playhead);
+      }
+      button {
+        flex: none;
+        padding-inline: 0.5em;
       }
       .play {
         width: 4.6em;
       }
       .rate {
-        width: 2em;
+        width: 1.6em;
       }
       .range {
-        width: 6em;
+        width: 5.8em;
+      }
+      select {
+        width: 9em;
       }
       label {
         margin-left: auto;
