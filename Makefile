@@ -74,7 +74,7 @@ wheel-test: wheel
 	@$(WHEEL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	@$(WHEEL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
 	cd build/wheel-test/elsewhere && env -u PYTHONPATH ../venv/bin/longlive-rag generate "a blue square jumps in a desert" --seconds 6 -o take --json > result.json
-	@cd build/wheel-test/elsewhere && ../venv/bin/python -c 'import json, longlive_rag; r = json.load(open("result.json")); assert "site-packages" in longlive_rag.__file__; assert r["frames"] == 96 and r["frames_retrieved"] > 0, r; print("wheel: ok,", r["frames"], "frames,", r["frames_retrieved"], "retrieved")'
+	@cd build/wheel-test/elsewhere && ../venv/bin/python -c 'import json, longlive_rag; r = json.load(open("result.json")); assert "site-packages" in longlive_rag.__file__; assert r["frames"] == 96 and r["frames_retrieved"] > 0, r; from importlib.resources import files; assert (files("longlive_rag.studio") / "page" / "index.html").is_file(), "no page"; print("wheel: ok,", r["frames"], "frames,", r["frames_retrieved"], "retrieved")'
 
 clean:
 	rm -rf build dist $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

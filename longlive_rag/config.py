@@ -16,7 +16,7 @@ from retrieval.budgets import PageBudgets, PagePrecision
 Span = tuple[float, float]  # from and to, in seconds
 StalePages = Literal["remake", "keep"]
 EncoderKind = Literal["autoencoder", "mean_pool"]
-SteerVerb = Literal["pin", "exclude", "establish", "unpin", "unexclude"]
+SteerVerb = Literal["pin", "exclude", "establish", "policy", "unpin", "unexclude"]
 CheckpointMode = Literal["exact", "light"]
 
 NEW_VIEW = 0.95
@@ -44,10 +44,11 @@ class Steering:
 
     Attributes:
         seconds: of the take; it holds from the next block on.
-        verb: `pin` or `exclude` a span, `unpin` or `unexclude` it again, or `establish`, which sets what memory
-            admits.
-        start, end: the span, in seconds; 0 for `establish`.
+        verb: `pin` or `exclude` a span, `unpin` or `unexclude` it again, `establish`, which sets what memory admits,
+            or `policy`, which sets what picks from it.
+        start, end: the span, in seconds; 0 for the verbs that have none.
         establish, new_view: for `establish`, as in `MemoryConfig`; `new_view` None leaves it as it is.
+        policy: for `policy`, its name.
 
     Raises:
         FieldError: naming the field, the value and what would be right.
@@ -59,6 +60,7 @@ class Steering:
     end: float = 0.0
     establish: float = 0.0
     new_view: float | None = None
+    policy: str = ""
 
     def __post_init__(self) -> None:
         if self.verb not in get_args(SteerVerb):
@@ -70,11 +72,13 @@ class Steering:
         knobs["establish"].check(self.establish)
         if self.new_view is not None:
             knobs["new_view"].check(self.new_view)
+        if (self.verb == "policy") != bool(self.policy):
+            raise FieldError("policy", self.policy, "name it, such as stratified; 'plugins' lists what is installed")
 
     @property
     def is_span(self) -> bool:
         """Whether it is about a span of seconds."""
-        return self.verb != "establish"
+        return self.verb not in ("establish", "policy")
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class MemoryConfig:
         diversity: d in maximal marginal relevance.
         establish: what comes after a first showing is kept out until the next new view; 0 lets everything in.
         policy: picks among what is left after pins and stratified frames.
-        steering: what is pinned, excluded or admitted from some second of the take on.
+        steering: what is pinned, excluded or admitted, and what picks, from some second of the take on.
 
     Raises:
         FieldError: naming the field, the value and what would be right.
@@ -194,9 +198,9 @@ class MemoryConfig:
             raise FieldError(other, None, "the gate needs both", claim=claim)
 
     def with_steering(self, steering: Iterable[Steering]) -> MemoryConfig:
-        """As it is once `steering` holds: its spans among the pinned and excluded ones, and what admits last."""
+        """As it is once `steering` holds: its spans among the others, and the last gate and policy."""
         spans: dict[str, list[Span]] = {"pin": list(self.pin), "exclude": list(self.exclude)}
-        establish, new_view = self.establish, self.new_view
+        establish, new_view, policy = self.establish, self.new_view, self.policy
         for steer in sorted(steering, key=lambda steer: steer.seconds):
             span = (steer.start, steer.end)
             if steer.verb in spans:
@@ -204,10 +208,14 @@ class MemoryConfig:
             elif steer.is_span:
                 kept = steer.verb.removeprefix("un")
                 spans[kept] = [each for each in spans[kept] if each != span]
+            elif steer.verb == "policy":
+                policy = steer.policy
             else:
                 establish, new_view = steer.establish, new_view if steer.new_view is None else steer.new_view
         pin, exclude = tuple(spans["pin"]), tuple(spans["exclude"])
-        return replace(self, pin=pin, exclude=exclude, establish=establish, new_view=new_view, steering=())
+        return replace(
+            self, pin=pin, exclude=exclude, establish=establish, new_view=new_view, policy=policy, steering=()
+        )
 
     @property
     def budgets(self) -> PageBudgets:
@@ -361,7 +369,7 @@ class TakeRequest:
         anchors = [memory.anchor] if memory.anchor else []
         for steer in self.memory.steering:
             if not 0 <= steer.seconds < self.seconds:
-                what = f"{steer.start:g}-{steer.end:g}" if steer.is_span else f"{steer.establish:g}"
+                what = f"{steer.start:g}-{steer.end:g}" if steer.is_span else steer.policy or f"{steer.establish:g}"
                 raise ValueError(
                     f"{steer.verb} {what} is at {steer.seconds:g} s; it must be in the take, 0-{self.seconds:g} s"
                 )

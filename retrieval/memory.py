@@ -81,12 +81,12 @@ class Memory:
             self._prompts.append((self._frames_done, pooled_prompts(prompt_embeds)))
 
     def steer(self, rules: RetrievalRules, embed_past: EmbedPast) -> None:
-        """Pin, exclude and admit what `rules` say from now on; the other rules stay what they were at the start.
+        """Pin, exclude, admit and pick as `rules` say from now on; the other rules stay what they were at the start.
 
         Frames that are pinned now and were kept out enter memory; `embed_past` embeds them again.
         """
         rules = self._that_hold(rules)
-        new = {name: getattr(rules, name) for name in ("pin", "exclude", "establish_frames", "new_view")}
+        new = {name: getattr(rules, name) for name in ("pin", "exclude", "establish_frames", "new_view", "policy")}
         self._rules = replace(self._rules, **new)
         for number, take in enumerate(self._takes):
             take.steer(self._rules)

@@ -57,7 +57,7 @@ def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> 
       :pin 5-8        bring back these seconds first       :undo          go back to before the last cue
       :exclude 12-14  never bring back these seconds       :branch NAME   continue in a copy beside this take
       :establish 8    keep 8 s of each new view; or off    :quit          end the take (also Ctrl-D)
-      :save           write record and pictures now
+      :policy NAME    what picks from memory               :save          write record and pictures now
 
     \b
     Examples:

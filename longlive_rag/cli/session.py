@@ -27,6 +27,7 @@ HELP = (
     "Type what should be seen next; it takes over at the next block.",
     ":pin 5-8  :exclude 12-14  what memory brings back     :undo  go back to before the last cue",
     ":establish 8  memory keeps 8 s of each new view; :establish off  every frame",
+    ":policy stratified  what picks from memory; :policy similar  the search",
     ":branch NAME  continue in a copy     :save  write record and pictures now     :quit  end the take",
 )
 
@@ -107,11 +108,7 @@ class Session:
             session.go_on()
         elif verb in get_args(SteerVerb):
             steer = read_steering(live.seconds, cast("SteerVerb", verb), words, live.request.output.fps)
-            if not steer.is_span:
-                second = live.establish(steer.establish, steer.new_view)
-            else:
-                second = getattr(live, verb)((steer.start, steer.end))
-            self.console.say(f"{format_timecode(second)}  {line}")
+            self.console.say(f"{format_timecode(live.steer(steer))}  {line}")
         elif verb == "branch":
             session.branch(words.strip())
         elif verb in ("save", "undo", "quit"):

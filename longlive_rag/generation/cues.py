@@ -50,7 +50,7 @@ def cue_blocks(request: TakeRequest, timeline: Timeline) -> dict[int, int]:
 
 
 def directed_at(memory: MemoryConfig, timeline: Timeline, block: int) -> MemoryConfig:
-    """What holds for a block, of the spans that are pinned or excluded on the way."""
+    """What holds for a block, of what memory is told on the way."""
     return memory.with_steering(steer for steer in memory.steering if steering_block(steer, timeline) <= block)
 
 

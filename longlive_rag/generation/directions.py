@@ -20,7 +20,7 @@ class Direction:
     Attributes:
         prompts: the words in charge from here on, one a take; None leaves them as they are.
         cue: number of the cue (from 1) that takes over; None at the start, and where only memory is told something.
-        memory: what is pinned, excluded and admitted from here on; None leaves it as it is.
+        memory: what is pinned, excluded and admitted from here on, and what picks; None leaves it as it is.
     """
 
     prompts: list[str] | None = None
@@ -49,9 +49,10 @@ def retrieval_rules(memory: MemoryConfig, timeline: Timeline) -> RetrievalRules:
 
 
 def check_policy(memory: MemoryConfig) -> None:
-    """Raise ValueError unless the policy that is asked for is installed here."""
-    if memory.policy != SEARCH:
-        plugin("policy", memory.policy)
+    """Raise ValueError unless the policies that are asked for are installed here."""
+    for name in (memory.policy, *(steer.policy for steer in memory.steering)):
+        if name not in ("", SEARCH):
+            plugin("policy", name)
 
 
 def planned(batch: Batch) -> Directions:

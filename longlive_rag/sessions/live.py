@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from backbone.errors import FieldError
 from longlive_rag.config import Cue, MemoryConfig, Span, Steering, SteerVerb, TakeRequest
 from longlive_rag.generation.cues import cue_blocks, directed_at
-from longlive_rag.generation.directions import Direction
+from longlive_rag.generation.directions import Direction, check_policy
 from longlive_rag.timecode import format_timecode
 
 if TYPE_CHECKING:
@@ -153,6 +153,32 @@ class LiveTake:
         with self._lock:
             at = self._timeline.starts_at(self._block_for(None))
             return self._steer(Steering(at, "establish", establish=seconds, new_view=new_view))
+
+    def use_policy(self, name: str) -> float:
+        """Let another policy pick what memory brings back, from the next block on; returns its second.
+
+        Raises:
+            ValueError: if none of that name is installed here, or the take has ended.
+        """
+        check_policy(replace(self._start.memory, policy=name, steering=()))
+        with self._lock:
+            at = self._timeline.starts_at(self._block_for(None))
+            return self._steer(Steering(at, "policy", policy=name))
+
+    def steer(self, order: Steering) -> float:
+        """Do what a direction to memory says, from the next block on; returns its second.
+
+        Raises:
+            ValueError: if it can't be done, or the take has ended.
+        """
+        match order.verb:
+            case "establish":
+                return self.establish(order.establish, order.new_view)
+            case "policy":
+                return self.use_policy(order.policy)
+            case "pin" | "exclude":
+                return self._steer_span(order.verb, (order.start, order.end))
+        return self._release("pin" if order.verb == "unpin" else "exclude", (order.start, order.end))
 
     def cancel(self) -> None:
         """End the take after the block that is being made."""

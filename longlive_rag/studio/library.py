@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from longlive_rag.config import MemoryConfig
+from longlive_rag.generation.cues import directed_at
 from longlive_rag.media.video import safe_frames
 from longlive_rag.presets.geometry import read_geometry
 from longlive_rag.presets.preset import Preset
@@ -302,11 +304,12 @@ def segment_of(take: str, film: Film, block: int) -> schema.SegmentFacts:
 
 
 def memory_of(
-    selection: Selection, timeline: Timeline, others: list[tuple[Path, int]], takes: Takes
+    selection: Selection, told: MemoryConfig, timeline: Timeline, others: list[tuple[Path, int]], takes: Takes
 ) -> schema.BlockMemory:
     """What a block remembered, as the page knows it.
 
     Args:
+        told: the memory of the take's request.
         others: the take and the latent frame of each frame of other takes, in order; they are numbered -N to -1.
     """
     remembered = []
@@ -325,7 +328,10 @@ def memory_of(
                 take=take,
             )
         )
-    return schema.BlockMemory(block=selection.block, seconds=timeline.starts_at(selection.block), remembered=remembered)
+    policy = directed_at(told, timeline, selection.block).policy
+    return schema.BlockMemory(
+        block=selection.block, seconds=timeline.starts_at(selection.block), policy=policy, remembered=remembered
+    )
 
 
 def other_frames(record: TakeRecord, preset: Preset | None) -> list[tuple[Path, int]]:

@@ -299,7 +299,8 @@ class Room:
         writer.on_packet = film.on_packet
         stretch = Stretch(take, order, job, film)
         for selection in writer.selections:
-            stretch.memory[selection.block] = memory_of(selection, timeline, stretch.others, self._takes)
+            told = job.request.memory
+            stretch.memory[selection.block] = memory_of(selection, told, timeline, stretch.others, self._takes)
         stretch.unknown = [word for words in record.run.unknown_words.values() for word in words]
         return stretch
 
@@ -347,8 +348,10 @@ class Room:
 
     def _say_block(self, stretch: Stretch, block: Block) -> None:
         found = selection_of(block.selections, 0)
-        memory = memory_of(found, stretch.timeline, stretch.others, self._takes) if found is not None else None
-        if memory is not None:
+        memory: schema.BlockMemory | None = None
+        if found is not None:
+            told = stretch.live.asked.memory
+            memory = memory_of(found, told, stretch.timeline, stretch.others, self._takes)
             stretch.memory[block.index] = memory
         entered = list(block.entered[0]) if block.entered is not None else []
         stretch.entered += entered

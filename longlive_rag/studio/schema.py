@@ -150,12 +150,13 @@ class CueFacts(Message):
 
 
 class SteeringFacts(Message):
-    """What memory was told, and from which second on."""
+    """What memory was told, and from which second on; `policy` for the verb of that name."""
 
     seconds: float
     verb: str
     start: float
     end: float
+    policy: str | None = None
 
 
 class SegmentFacts(Message):
@@ -180,10 +181,11 @@ class RememberedFrame(Message):
 
 
 class BlockMemory(Message):
-    """What a block remembered."""
+    """What a block remembered, and by which policy."""
 
     block: int
     seconds: float
+    policy: str
     remembered: list[RememberedFrame]
 
 
@@ -333,6 +335,11 @@ class Steer(Message):
     end: Annotated[Second, Field(alias="to")]
 
 
+class UsePolicy(Message):
+    do: Literal["policy"]
+    name: str
+
+
 class UndoTo(Message):
     do: Literal["undo_to"]
     block: int
@@ -361,7 +368,8 @@ class Plain(Message):
 
 
 Command = Annotated[
-    Direct | EditCue | WithdrawCue | Steer | UndoTo | BranchAt | Extend | Pace | Plain, Field(discriminator="do")
+    Direct | EditCue | WithdrawCue | Steer | UsePolicy | UndoTo | BranchAt | Extend | Pace | Plain,
+    Field(discriminator="do"),
 ]
 
 

@@ -150,7 +150,8 @@ class Studio:
                 for cue in record.cues
             ]
             timeline, others = timeline_of(record), other_frames(record, None)
-            memory = [memory_of(each, timeline, others, self.takes) for each in self.takes.selections(take)]
+            told = record.request.memory
+            memory = [memory_of(each, told, timeline, others, self.takes) for each in self.takes.selections(take)]
         steering = record.request.memory.steering
         name, parent = self._shell_name(take), record.branched_from and Path(record.branched_from.take).name
         return schema.TakeDetail(
@@ -159,7 +160,9 @@ class Studio:
             request=self._request_of(record),
             cues=cues,
             steering=[
-                schema.SteeringFacts(seconds=each.seconds, verb=each.verb, start=each.start, end=each.end)
+                schema.SteeringFacts(
+                    seconds=each.seconds, verb=each.verb, start=each.start, end=each.end, policy=each.policy or None
+                )
                 for each in steering
             ],
             segments=segments_of(take, film, facts.blocks) if film is not None else [],
@@ -287,6 +290,9 @@ class Studio:
                 return schema.Directed(
                     takes_over_at=getattr(live, message.do)((message.start, message.end)), planned_id=None
                 )
+            case schema.UsePolicy():
+                second = self.room.live(take).live.use_policy(message.name)
+                return schema.Directed(takes_over_at=second, planned_id=None)
             case schema.Pace():
                 self.room.live(take)
                 self.room.set_pace(message.blocks_ahead)

@@ -64,6 +64,7 @@ class CueEntry(Document):
     unpin: str = ""
     unexclude: str = ""
     establish: Annotated[str, BeforeValidator(_in_words)] = ""
+    policy: str = ""
 
 
 class ScheduleFile(Document):
@@ -291,7 +292,8 @@ def _read_steer(words: str, seconds: float | None, fps: int) -> Steering | None:
     match = STEER.fullmatch(words)
     if match is None:
         raise ValueError(
-            f"{words[:40]!r} is not a direction; write :pin FROM-TO, :exclude FROM-TO, :establish SECONDS, or a prompt"
+            f"{words[:40]!r} is not a direction; write :pin FROM-TO, :exclude FROM-TO, :establish SECONDS, "
+            ":policy NAME, or a prompt"
         )
     if seconds is None:
         raise ValueError(f"{words!r} has no timecode before it; say when it begins to hold")
@@ -299,11 +301,13 @@ def _read_steer(words: str, seconds: float | None, fps: int) -> Steering | None:
 
 
 def read_steering(seconds: float, verb: SteerVerb, words: str, fps: int) -> Steering:
-    """A direction to memory: `FROM-TO` to pin or exclude, `SECONDS [NEW_VIEW]` or `off` for `establish`.
+    """A direction to memory: `FROM-TO` for a span, `SECONDS [NEW_VIEW]` or `off` for `establish`, a policy's name.
 
     Raises:
         ValueError: if it is not that.
     """
+    if verb == "policy":
+        return Steering(seconds, verb, policy=words.strip())
     if verb != "establish":
         return Steering(seconds, verb, *read_span(words, fps))
     try:
@@ -400,7 +404,7 @@ def _timed_prompts(schedule: ScheduleFile, file: str) -> list[Any]:
 def _read_cue(entry: CueEntry, where: str, fps: int) -> CueLine | Steering:
     named = entry.model_fields_set - {"at"}
     if len(named) != 1:
-        raise ValueError("a cue has one of `prompt`, `pin`, `exclude` and `establish`")
+        raise ValueError("a cue has one of `prompt`, `pin`, `exclude`, `establish` and `policy`")
     seconds = _seconds(entry.at, fps)
     if "prompt" in named:
         return CueLine(entry.prompt, seconds, where)
@@ -487,6 +491,8 @@ def steering_words(steer: Steering) -> str:
     """What follows its verb; `read_steering` reads it again."""
     if steer.is_span:
         return f"{format_timecode(steer.start)}-{format_timecode(steer.end)}"
+    if steer.verb == "policy":
+        return steer.policy
     if not steer.establish and steer.new_view is None:
         return OFF
     return f"{steer.establish!r}" if steer.new_view is None else f"{steer.establish!r} {steer.new_view!r}"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from longlive_rag.config import Cue, MemoryConfig, Steering
+from longlive_rag.generation.cues import directed_at
 from longlive_rag.sessions.live import LiveTake
 from longlive_rag.takes.cue_files import read_cues
 from longlive_rag.takes.record import TakeRun, read_record
@@ -65,6 +66,29 @@ def test_what_memory_admits_is_directed_live_and_made_again(pipe):
     same(pipe, live.request, blocks)
     with pytest.raises(ValueError, match="establish is -1"):
         LiveTake(pipe, request_of(pipe)).establish(-1)
+
+
+def test_another_policy_picks_from_the_next_block_on(pipe):
+    live = LiveTake(pipe, request_of(pipe))
+    blocks = []
+    for block in live:
+        blocks.append(block)
+        if block.index == 8:
+            assert live.use_policy("recent") == live.seconds
+            with pytest.raises(ValueError, match="no-such"):
+                live.use_policy("no-such")
+        if block.index == 10:
+            assert live.steer(Steering(0, "policy", policy="similar")) == live.seconds
+    assert directed_at(live.request.memory, pipe.timeline(live.request), 9).policy == "recent"
+    same(pipe, live.request, blocks)
+    plain = list(pipe.stream(replace(live.request, memory=MemoryConfig())))
+    recent = list(pipe.stream(replace(live.request, memory=MemoryConfig(policy="recent"))))
+    chosen, searched, newest = ([set(b.selections[0].frames) for b in each[9:]] for each in (blocks, plain, recent))
+    assert chosen[0] != searched[0]
+    assert chosen[:2] == newest[:2]
+    assert chosen[2] != newest[2]
+    with pytest.raises(ValueError, match="no-such"):
+        pipe.check(replace(live.request, memory=MemoryConfig(steering=(Steering(1, "policy", policy="no-such"),))))
 
 
 def test_takes_of_a_batch_with_different_pasts_are_gated_as_if_alone(pipe):

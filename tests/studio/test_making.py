@@ -83,6 +83,22 @@ def test_directions_take_over_and_the_take_can_be_made_again(studio, window, pip
     assert np.array_equal(again, latents_of(folder_of(studio, take)))
 
 
+def test_another_policy_picks_from_the_next_block_on(studio, window):
+    studio.room.set_pace(8)
+    take = window.begin(9.0)
+    window.block(7)
+    refused = window.do(take, do="policy", name="no-such")
+    assert (refused.status_code, "no-such" in refused.json()["error"]["message"]) == (422, True)
+    second = window.do(take, do="policy", name="stratified").json()["takes_over_at"]
+    window.do(take, do="pace", blocks_ahead=None)
+    window.ended(take)
+    detail = window.get(f"/api/takes/{take}").json()
+    policies = {memory["policy"] for memory in detail["memory"] if memory["seconds"] >= second}
+    earlier = {memory["policy"] for memory in detail["memory"] if memory["seconds"] < second}
+    assert (policies, earlier) == ({"stratified"}, {"similar"})
+    assert [(told["verb"], told["policy"]) for told in detail["steering"]] == [("policy", "stratified")]
+
+
 def test_the_pace_follows_the_playhead(studio, window):
     studio.room.set_pace(2)
     take = window.begin(9.0)

@@ -32,8 +32,11 @@ def schedules(draw) -> Schedule:
     steering = []
     for seconds in sorted(draw(st.sets(times, max_size=2))):
         start, end = sorted(draw(st.tuples(times, times)))
-        if draw(st.booleans()):
-            steering.append(Steering(seconds, draw(st.sampled_from(["pin", "exclude"])), start, end))
+        verb = draw(st.sampled_from(["pin", "exclude", "unpin", "establish", "policy"]))
+        if verb == "policy":
+            steering.append(Steering(seconds, verb, policy=draw(st.sampled_from(["similar", "my-policy_2"]))))
+        elif verb != "establish":
+            steering.append(Steering(seconds, verb, start, end))
         else:
             new_view = draw(st.none() | st.floats(-1, 1))
             steering.append(Steering(seconds, "establish", establish=draw(st.floats(0, 60)), new_view=new_view))

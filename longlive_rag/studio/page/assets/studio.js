@@ -543,10 +543,16 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       }
       .legend {
         display: flex;
-        gap: 1em;
+        gap: 0.9em;
         align-items: center;
-        flex-wrap: wrap;
+        white-space: nowrap;
+        overflow: hidden;
         margin-top: 0.3em;
+      }
+      .own {
+        display: flex;
+        gap: 0.4em;
+        align-items: center;
       }
       .key {
         display: inline-block;
@@ -581,7 +587,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       <div class="legend time">
         <drift-by></drift-by>
         <span class="quiet">scale ${r.toFixed(2)} – 1${t.some(e=>!e.independent)?` · no independent judge`:``}</span>
-        ${Mn(0)} the open take
+        <span class="own">${Mn(0)} the open take</span>
       </div>
     </div>`}figures(e){let t=I(e,this.state);return e.status===`live`||e.status===`running`?`is being made`:t===void 0||typeof t==`string`?t??``:vn(t)}updated(){let e=new Set(this.takes.slice(1).map(e=>e.id));for(let[t,n]of this.players)e.has(t)||(n.close(),this.players.delete(t));for(let e of this.renderRoot.querySelectorAll(`video`)){let t=e.dataset.id;this.players.has(t)||this.players.set(t,new Nn(e,t))}for(let e of this.takes)jt(e);this.keepInStep()}keepInStep(){let{take:e,frame:t,rate:n}=this.state;if(e)for(let r of this.players.values())r.follow(t/e.fps,n)}add(e){let t=e.target;t.value&&L.update({compared:[...this.state.compared??[],t.value]}),t.value=``}leaveOut(e){L.update({compared:this.state.compared.filter(t=>t!==e)})}};function Mn(e){return w`<svg class="key" aria-hidden="true"><rect width="100%" height="100%" fill=${kn[e%kn.length]}></rect></svg>`}var Nn=class{constructor(e,t){this.video=e,this.id=t,this.closed=!1,e.muted=!0,this.load()}follow(e,t){let{video:n,take:r}=this;if(!r)return;let i=Math.max(0,r.frames-1),a=e+.5/r.fps-n.currentTime,o=e*r.fps>=i;if(t>0&&!o){n.paused&&n.play().catch(()=>{}),Math.abs(a)>.5&&(n.currentTime=e),n.playbackRate=t*(1+Math.max(-.1,Math.min(.1,a)));return}n.pause();let s=(Math.min(Math.round(e*r.fps),i)+.5)/r.fps;!n.seeking&&Math.abs(n.currentTime-s)>.001&&(n.currentTime=s)}close(){this.closed=!0,clearTimeout(this.refreshing),this.feed?.close()}async load(){clearTimeout(this.refreshing);let e=await N.take(this.id).catch(()=>null);this.closed||(e&&(this.take=e,this.feed??=new Tn(this.video,e.fps,e.mime,()=>this.load()),this.feed.update(e.segments)),e&&e.status!==`live`&&e.status!==`running`||(this.refreshing=setTimeout(()=>this.load(),An)))}};customElements.define(`studio-compare`,jn);var Pn=class extends J{static{this.properties={typed:{state:!0}}}static{this.styles=[Y,o`
       form {
@@ -989,7 +995,9 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       }
       [role="status"] {
         display: flex;
-        gap: 1.6em;
+        flex-wrap: wrap;
+        column-gap: 1.6em;
+        height: 1.8em;
         padding: 0.2em 0.7em;
         background: var(--panel);
         color: var(--quiet);
@@ -1276,7 +1284,8 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         width: 5.8em;
       }
       select {
-        width: 9em;
+        width: 10em;
+        padding-inline: 0.3em;
       }
       label {
         margin-left: auto;

@@ -89,10 +89,16 @@ export class StudioCompare extends StudioElement {
       }
       .legend {
         display: flex;
-        gap: 1em;
+        gap: 0.9em;
         align-items: center;
-        flex-wrap: wrap;
+        white-space: nowrap;
+        overflow: hidden;
         margin-top: 0.3em;
+      }
+      .own {
+        display: flex;
+        gap: 0.4em;
+        align-items: center;
       }
       .key {
         display: inline-block;
@@ -169,7 +175,7 @@ export class StudioCompare extends StudioElement {
       <div class="legend time">
         <drift-by></drift-by>
         <span class="quiet">scale ${low.toFixed(2)} – 1${all.some((drift) => !drift.independent) ? " · no independent judge" : ""}</span>
-        ${key(0)} the open take
+        <span class="own">${key(0)} the open take</span>
       </div>
     </div>`;
   }

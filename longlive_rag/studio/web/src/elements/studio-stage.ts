@@ -42,7 +42,9 @@ export class StudioStage extends StudioElement {
       }
       [role="status"] {
         display: flex;
-        gap: 1.6em;
+        flex-wrap: wrap;
+        column-gap: 1.6em;
+        height: 1.8em;
         padding: 0.2em 0.7em;
         background: var(--panel);
         color: var(--quiet);

@@ -42,7 +42,8 @@ export class StudioTransport extends StudioElement {
         width: 5.8em;
       }
       select {
-        width: 9em;
+        width: 10em;
+        padding-inline: 0.3em;
       }
       label {
         margin-left: auto;
