@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
+
+from longlive_rag.studio.schema import ErrorEvent, NoteEvent
 
 MAX_WINDOWS = 16
 MAX_WAITING = 2000
@@ -31,9 +34,14 @@ class Window:
 
 
 class Hub:
-    """Hands events from any thread to the windows, in order; one that doesn't keep up is let go and comes again."""
+    """Hands events from any thread to the windows, in order; one that doesn't keep up is let go and comes again.
 
-    def __init__(self) -> None:
+    Args:
+        said: a sentence as windows may read it.
+    """
+
+    def __init__(self, said: Callable[[str], str] = str) -> None:
+        self._said = said
         self._windows: set[Window] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -43,6 +51,8 @@ class Hub:
 
     def say(self, event: BaseModel) -> None:
         """Say something to all; from any thread."""
+        if isinstance(event, NoteEvent | ErrorEvent):
+            event = event.model_copy(update={"message": self._said(event.message)})
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._hand_out, event.model_dump_json())
 

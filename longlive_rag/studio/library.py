@@ -64,6 +64,7 @@ class Takes:
         self._folders: dict[str, Path] = {}
         self._records: dict[str, Kept] = {}
         self._films: dict[str, Kept] = {}
+        self._opening: dict[str, threading.Lock] = {}  # by take: one thread at a time gives stamps to its blocks
 
     def scan(self) -> dict[str, tuple[int, ...]]:
         """All takes that are there, and the stamps of their records."""
@@ -145,28 +146,31 @@ class Takes:
             UnknownTakeError: if it isn't there any more.
             ValueError, OSError: if it has no video, or one that can't be read.
         """
-        record, video = self.record(take), self.folder(take) / VIDEO
-        stamp = (*stamp_of(video), record.status == "running")
-        with self._lock:
+        with self._opening_of(take):
+            record, video = self.record(take), self.folder(take) / VIDEO
+            stamp = (*stamp_of(video), record.status == "running")
             kept = self._films.get(take)
-        if kept is not None and kept.stamp == stamp:
-            known: DiskFilm = kept.value
-            return known
-        timeline, frames = timeline_of(record), None
-        if record.status == "running":
-            frames = _whole_blocks(timeline, safe_frames(video))
-        grown = kept is not None and kept.stamp[2] == stamp[2] and record.status == "running"
-        film = DiskFilm(video, timeline, frames, kept.value.stamps if kept is not None and grown else ())
-        with self._lock:
+            if kept is not None and kept.stamp == stamp:
+                known: DiskFilm = kept.value
+                return known
+            timeline, frames = timeline_of(record), None
+            if record.status == "running":
+                frames = _whole_blocks(timeline, safe_frames(video))
+            grown = kept is not None and kept.stamp[2] == stamp[2] and record.status == "running"
+            film = DiskFilm(video, timeline, frames, kept.value.stamps if kept is not None and grown else ())
             self._films[take] = Kept(stamp, film)
-        return film
+            return film
 
     def keep_film(self, take: str, stamps: list[str]) -> None:
         """A take was made to its end here: its segments keep their addresses."""
-        record, video = self.record(take), self.folder(take) / VIDEO
-        film = DiskFilm(video, timeline_of(record), None, stamps)
-        with self._lock:
+        with self._opening_of(take):
+            record, video = self.record(take), self.folder(take) / VIDEO
+            film = DiskFilm(video, timeline_of(record), None, stamps)
             self._films[take] = Kept((*stamp_of(video), record.status == "running"), film)
+
+    def _opening_of(self, take: str) -> threading.Lock:
+        with self._lock:
+            return self._opening.setdefault(take, threading.Lock())
 
     # ---- what is said of them ----
 

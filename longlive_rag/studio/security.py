@@ -1,4 +1,4 @@
-"""Who may talk to the studio: this machine's browser, on the studio's own page, with its token."""
+"""Who may talk to the studio: a browser that calls it by its own name, on its own page, with its token."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ MAX_UPLOAD_BYTES = 20 * MIB
 MAX_SESSIONS = 32
 UPLOADS = "/api/uploads"
 EVENTS = "/api/events"
+USUAL_PORTS = {"http": 80, "https": 443}
 OPEN_PATHS = ("/api/session",)
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; object-src 'none'; "
@@ -72,15 +73,21 @@ class Guard:
         app: answers what passes.
         sessions: see there.
         port: of the server.
+        hosts: what it may be called, without a port; the first is the one to use.
+        scheme: what it speaks.
     """
 
     app: ASGIApp
     sessions: Sessions
     port: int
+    hosts: tuple[str, ...]
+    scheme: str
     _hosts: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._hosts = tuple(f"{name}:{self.port}" for name in ("127.0.0.1", "localhost", "[::1]"))
+        named = tuple(f"{name}:{self.port}" for name in self.hosts)
+        is_usual = self.port == USUAL_PORTS[self.scheme]  # then browsers leave it out
+        self._hosts = (*named, *self.hosts) if is_usual else named
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -101,7 +108,7 @@ class Guard:
         hosts, origins = _of(headers, "host"), _of(headers, "origin")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             return 421, f"the studio answers to {self._hosts[0]} only"
-        if origins and origins != [f"http://{hosts[0].lower()}"]:
+        if origins and origins != [f"{self.scheme}://{hosts[0].lower()}"]:
             return 403, "another page may not use the studio"
         if scope["type"] == "websocket":
             return None if scope["path"] == EVENTS else (404, "there is nothing here")

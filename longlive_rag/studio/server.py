@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import secrets
 import shutil
 import tempfile
@@ -61,6 +62,7 @@ HELLO_SECONDS = 10.0
 MAX_PIXELS = 50_000_000
 MAX_UPLOADS = 64
 MAX_EVENT_BYTES = 16 * 1024
+ABSOLUTE = re.compile(r"(?<![\w.:/-])(?:/[^\s/'\":;,()]+){2,}")
 IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 
 
@@ -97,7 +99,7 @@ class Studio:
         self.root.mkdir(parents=True, exist_ok=True)
         self.takes = Takes(self.root)
         self.presets = {Path(name).name: load_preset(name) for name in self.backbones}
-        self.hub, self.director, self.pictures = Hub(), Director(), Pictures()
+        self.hub, self.director, self.pictures = Hub(self.said), Director(), Pictures()
         self.room = Room(self.takes, self.hub)
         self.temporary = Path(tempfile.mkdtemp(prefix="longlive-rag-studio-"))
         self.uploads: dict[str, Path] = {}
@@ -422,24 +424,27 @@ class Studio:
         return schema.UploadFacts(id=upload, width=upright.width, height=upright.height)
 
     def said(self, message: str) -> str:
-        """A message without paths of this machine."""
-        for folder, name in (
-            (self.temporary, "upload"),
-            (self.takes.root, self.root.name),
-            (self.root, self.root.name),
-        ):
-            message = message.replace(f"{folder}/", "").replace(str(folder), name)
-        return " ".join(message.split())
+        """A message in one line, without paths of this machine."""
+        return " ".join(self.without_paths(message).split())
+
+    def without_paths(self, text: str) -> str:
+        """A text in which only the last name of each path of this machine is left."""
+        places = [(self.temporary, "upload"), (self.takes.root, self.root.name), (self.root.absolute(), self.root.name)]
+        places += [(preset.folder.absolute(), name) for name, preset in self.presets.items()]
+        for folder, name in places:
+            text = text.replace(f"{folder}/", "").replace(str(folder), name)
+        return ABSOLUTE.sub(lambda found: Path(found.group()).name, text)
 
 
 # ---- the app ----
 
 
-def build_app(studio: Studio, port: int) -> Guard:
+def build_app(studio: Studio, port: int, hosts: tuple[str, ...], scheme: str = "http") -> Guard:
     """The server's application, behind its guard.
 
     Args:
         port: that it is served at.
+        hosts, scheme: what browsers may call it, and what it speaks; see `Guard`.
     """
 
     @asynccontextmanager
@@ -461,7 +466,7 @@ def build_app(studio: Studio, port: int) -> Guard:
         app.mount("/", StaticFiles(directory=PAGE, html=True, follow_symlink=False))
     else:
         app.add_api_route("/", lambda: HTMLResponse(NO_PAGE), response_class=HTMLResponse)
-    return Guard(app, studio.sessions, port)
+    return Guard(app, studio.sessions, port, hosts, scheme)
 
 
 def _add_reading(app: FastAPI, studio: Studio) -> None:
@@ -575,6 +580,7 @@ def _add_errors(app: FastAPI, studio: Studio) -> None:
         fields = []
         if isinstance(error, FieldError):
             value = error.value if isinstance(error.value, str | int | float | bool) else None
+            value = studio.without_paths(value) if isinstance(value, str) else value
             said = studio.said(str(error))
             wanted = studio.said(error.wanted)
             fields = [{"field": name, "value": value, "wanted": wanted, "message": said} for name in error.fields]

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from windows import HOST, Window
 
 from longlive_rag.studio.server import Studio, build_app
+from longlive_rag.studio.serving import HERE
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def studio(tmp_path: Path, pipeline_folder: Path) -> Studio:
 
 @pytest.fixture
 def client(studio: Studio) -> Iterator[TestClient]:
-    with TestClient(build_app(studio, 8160), base_url=f"http://{HOST}", raise_server_exceptions=False) as client:
+    with TestClient(build_app(studio, 8160, HERE), base_url=f"http://{HOST}", raise_server_exceptions=False) as client:
         yield client
 
 

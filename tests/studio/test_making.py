@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from windows import OTHER, PROMPT, Window
 from longlive_rag.generation.rollout import Rollout
 from longlive_rag.media.video import read_frames
 from longlive_rag.presets.preset import BUILT_IN
+from longlive_rag.studio.segments import DiskFilm
 from longlive_rag.takes.record import read_record
 from retrieval.store import LatentStore
 
@@ -316,3 +319,18 @@ def test_what_is_being_made_is_neither_exported_nor_measured(studio, window):
     window.ended(take, "interrupted")
     assert len(window.get(f"/api/takes/{take}/drift").json()["seconds"]) == 3  # as far as it goes
     assert window.post(f"/api/takes/{take}/export", what="video").status_code == 200
+
+
+def test_threads_that_open_a_take_find_the_same_addresses(studio, window, monkeypatch):
+    take = made(window)
+    studio.takes._films.clear()  # as after a restart
+    opened = DiskFilm.__init__
+
+    def slowly(self, *args):
+        time.sleep(0.1)
+        opened(self, *args)
+
+    monkeypatch.setattr(DiskFilm, "__init__", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        stamps = list(pool.map(lambda _: studio.takes.film(take).stamps, range(4)))
+    assert all(each == stamps[0] for each in stamps)

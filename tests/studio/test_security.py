@@ -4,24 +4,78 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import struct
 import zlib
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
+from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 from windows import HOST, PROMPT, Window
 
+from backbone.errors import FieldError
 from longlive_rag.cli.studio import studio as command
-from longlive_rag.studio import security, serving
+from longlive_rag.studio import orders, schema, security, serving
+from longlive_rag.studio.server import build_app
+from longlive_rag.studio.serving import Address
 
 READING = ("/api/studio", "/api/takes", "/api/takes/x", "/api/takes/x/segments/0-0.mp4", "/api/takes/x/frame/0.jpg")
 DOING = ("/api/takes", "/api/takes/x/commands", "/api/takes/x/export", "/api/uploads", "/api/backbones/x/words")
 
 
-def test_1_it_listens_on_this_machine_only():
-    assert serving.ADDRESS == "127.0.0.1"
-    assert not {"--host", "--address", "--listen"} & {option for param in command.params for option in param.opts}
+def test_1_it_listens_on_this_machine_unless_it_is_told_otherwise(tmp_path):
+    defaults = {param.name: param.default for param in command.params}
+    assert defaults["host"] == "127.0.0.1"
+    assert Address().hosts == ("127.0.0.1", "localhost", "[::1]")
+    for refused in (
+        ["--host", "0.0.0.0"],
+        ["--host", "192.0.2.1"],
+        ["--host", "::"],
+        ["--host", ""],
+        ["--host", "127.0.0.1.evil.example"],
+        ["--host", "0.0.0.0", "--tls-cert", "cert.pem"],
+        ["--host", "0.0.0.0", "--tls-cert", __file__, "--tls-key", __file__],
+        ["--tls-key", "key.pem"],
+        ["--allow-host", "name:80"],
+        ["--allow-host", "https://name"],
+        ["--host", "192.0.2.1", "--insecure-network"],  # of another machine
+    ):
+        ran = CliRunner().invoke(command, ["--takes", str(tmp_path / "takes"), "--no-browser", *refused])
+        assert (ran.exit_code, ran.stderr.strip().count("\n"), ran.stdout) == (2, 0, ""), refused
+        assert ran.stderr.startswith("Error: ")
+    assert not (tmp_path / "takes").exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "names", "called"),
+    [
+        ("192.0.2.1", (), {"192.0.2.1"}),
+        ("2001:db8::1", ("Studio.example",), {"[2001:db8::1]", "studio.example"}),
+        ("0.0.0.0", ("studio.example",), {"studio.example", socket.gethostname().lower(), *serving.HERE}),
+        ("127.0.0.1", ("tunnel",), {"tunnel", *serving.HERE}),
+    ],
+)
+def test_1_another_address_is_called_by_its_own_names(studio, host, names, called):
+    address = Address(host, insecure=True, names=names)
+    assert set(address.hosts) == called
+    for port in (8160, 443):
+        app = build_app(studio, port, address.hosts, "https")
+        with TestClient(app, raise_server_exceptions=False) as client:
+
+            def status(host, origin, port=port, client=client):
+                headers = {"host": host, **({"origin": origin} if origin else {})}
+                return client.get("/api/studio", headers=headers).status_code
+
+            for name in called:
+                assert status(f"{name}:{port}", f"https://{name}:{port}") == 401
+                assert status(f"{name}:{port}", f"http://{name}:{port}") == 403
+                assert status(f"{name}:{port}", f"https://evil.example:{port}") == 403
+                assert status(name, None) == (401 if port == 443 else 421)
+            for name in {"evil.example", "192.0.2.2", "127.0.0.1"} - called:
+                assert status(f"{name}:{port}", None) == 421
 
 
 def test_2_nothing_is_said_without_a_secret_and_cookies_are_none(studio, client, window):
@@ -119,6 +173,29 @@ def test_5_takes_are_ids_and_links_lead_nowhere(studio, client, window, tmp_path
     assert window.get(f"/api/takes/{take}/frame/0.jpg").status_code in (404, 422, 500)
     for path in ("/../pyproject.toml", "/..%2f..%2fserver.py", "/assets/..%2f..%2fserver.py", "/%2e%2e/server.py"):
         assert client.get(path).status_code in (404, 405)
+
+
+def test_5_no_path_is_said(studio, client, window, monkeypatch, pipeline_folder):
+    take = window.begin(1.0)
+    window.ended(take)
+    folder = studio.takes.folder(take)
+    for path in (folder, folder / "video.mp4", pipeline_folder, studio.temporary / "x.png", "/opt/some/where.json"):
+        for event in (schema.NoteEvent, schema.ErrorEvent):
+            studio.hub.say(event(take=None, message=f"the file {path}: is damaged, or '{path}' isn't"))
+            said = window.until(event.model_fields["type"].default)["message"]
+            assert "/" not in said.replace(f"{folder.name}/", "")
+            assert Path(path).name in said
+    sentence = "cues/pins at 2/3 of https://example.org/a/b, and/or"
+    assert studio.said(sentence) == sentence
+
+    def refuse(*_):
+        raise FieldError("cues", str(folder), f"it must be elsewhere than {folder}")
+
+    monkeypatch.setattr(orders, "new_order", refuse)
+    answer = window.post("/api/takes", prompt=PROMPT, seconds=2.0)
+    assert answer.status_code == 422
+    assert str(studio.root.parent) not in answer.text
+    assert answer.json()["error"]["fields"][0]["value"] == folder.name
 
 
 def png(width: int, height: int) -> bytes:

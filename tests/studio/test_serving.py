@@ -6,10 +6,13 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from socket import gethostname
 
 import httpx
 import numpy as np
@@ -21,36 +24,47 @@ from longlive_rag.studio.schema import json_schema
 from longlive_rag.takes.record import read_record
 from retrieval.store import LatentStore
 
-ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)/#(\S+)")
+ADDRESS = re.compile(r"(https?)://(\S+):(\d+)/#(\S+)")
 
 
 class Served:
     """`longlive-rag studio` in a process of its own."""
 
-    def __init__(self, takes: Path, backbone: Path) -> None:
+    def __init__(self, takes: Path, backbone: Path, *options: object, trusted: Path | None = None) -> None:
         command = [sys.executable, "-m", "longlive_rag", "studio", "--takes", str(takes), "--backbone", str(backbone)]
         self.process = subprocess.Popen(
-            [*command, "--port", "0", "--no-browser"], stdout=subprocess.PIPE, text=True, env=os.environ
+            [*command, "--port", "0", "--no-browser", *map(str, options)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ,
         )
         assert self.process.stdout is not None
-        port, token = ADDRESS.search(self.process.stdout.readline()).groups()  # type: ignore[union-attr]
-        self.url = f"http://127.0.0.1:{port}"
+        found = ADDRESS.search(self.process.stdout.readline())
+        assert found, self.process.communicate()
+        self.scheme, self.name, self.port, token = found.groups()
+        self.url = f"{self.scheme}://127.0.0.1:{self.port}"
+        self.trust = ssl.create_default_context(cafile=trusted) if trusted else None
+        self.client = httpx.Client(base_url=self.url, timeout=120, verify=self.trust or True)
         for _ in range(100):
             try:
-                self.secret = httpx.post(f"{self.url}/api/session", json={"token": token}).json()["secret"]
+                self.secret = self.client.post("/api/session", json={"token": token}).json()["secret"]
                 break
             except httpx.ConnectError:
                 time.sleep(0.1)
-        self.client = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.secret}"}, timeout=120)
+        self.client.headers["Authorization"] = f"Bearer {self.secret}"
 
+    @contextmanager
     def events(self):
-        socket = connect(f"{self.url.replace('http', 'ws')}/api/events")
-        socket.send(json.dumps({"secret": self.secret}))
-        return socket
+        with connect(f"{self.url.replace('http', 'ws')}/api/events", ssl=self.trust, origin=self.url) as socket:
+            socket.send(json.dumps({"secret": self.secret}))
+            yield socket
 
     def end(self, number: int) -> int:
+        self.client.close()
         self.process.send_signal(number)
-        return self.process.wait(60)
+        self.said = self.process.communicate(timeout=60)[1]
+        return self.process.returncode
 
 
 @pytest.mark.slow
@@ -99,6 +113,47 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path, pipeline_folder):
     assert record.status == "interrupted"
     assert record.request.seconds == 600.0
     assert record.video.sha256
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """One that vouches for itself, and its key."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=studio.example"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1,DNS:studio.example", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run([*command, *names], check=True, capture_output=True)
+    return cert, key
+
+
+def test_on_a_network_it_speaks_tls(tmp_path, pipeline_folder, certificate):
+    cert, key = certificate
+    options = ("--host", "0.0.0.0", "--tls-cert", cert, "--tls-key", key, "--allow-host", "studio.example")
+    served = Served(tmp_path / "takes", pipeline_folder, *options, trusted=cert)
+    assert (served.scheme, served.name) == ("https", gethostname().lower())
+    assert served.client.get("/api/studio").status_code == 200
+    for host, status in (("studio.example", 200), (served.name, 200), ("evil.example", 421)):
+        assert served.client.get("/api/studio", headers={"host": f"{host}:{served.port}"}).status_code == status
+    for scheme, status in (("https", 200), ("http", 403)):
+        origin = f"{scheme}://127.0.0.1:{served.port}"
+        assert served.client.get("/api/studio", headers={"origin": origin}).status_code == status
+    with served.events() as socket:
+        assert json.loads(socket.recv(60))["type"] == "hello"
+    with pytest.raises(httpx.ConnectError, match="certificate"):
+        httpx.get(f"{served.url}/api/studio")
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{served.url.replace('https', 'http')}/api/studio")
+    assert served.end(signal.SIGINT) == 0
+    assert served.said == ""
+
+
+def test_a_network_without_tls_is_warned_of(tmp_path, pipeline_folder):
+    served = Served(tmp_path / "takes", pipeline_folder, "--host", "0.0.0.0", "--insecure-network")
+    assert served.scheme == "http"
+    assert httpx.get(f"{served.url}/api/studio").status_code == 401
+    assert served.client.get("/api/studio").status_code == 200
+    assert served.end(signal.SIGINT) == 0
+    assert served.said.startswith("warning: ")
+    assert served.said.count("\n") == 1
 
 
 def test_without_the_extra_it_is_one_sentence(tmp_path):
