@@ -804,6 +804,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       aria-selected=${n}
       tabindex=${n||t===0&&!this.state.take?0:-1}
       data-id=${e.id}
+      data-name=${e.name}
       title=${e.prompt}
       @click=${()=>B(e.id)}
     >

@@ -141,6 +141,7 @@ export class StudioLibrary extends StudioElement {
       aria-selected=${chosen}
       tabindex=${reachable ? 0 : -1}
       data-id=${take.id}
+      data-name=${take.name}
       title=${take.prompt}
       @click=${() => openTake(take.id)}
     >
