@@ -741,6 +741,11 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       .find button {
         padding: 0.1em 0.5em;
       }
+      [role="listbox"],
+      p {
+        grid-row: 4;
+        grid-column: 1;
+      }
       [role="listbox"] {
         overflow-y: auto;
       }
@@ -777,8 +782,8 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       ${this.find()}
       <div role="listbox" tabindex=${(n?n.hits:e).length?D:0} aria-label="Library" @keydown=${this.move}>
         ${n?n.hits.map((e,t)=>this.hit(e,t)):Q(e,e=>e.id,(e,t)=>this.option(e,t))}
-        ${(n?n.hits:e).length?D:w`<p class="quiet">${this.nothingHere()}</p>`}
       </div>
+      ${(n?n.hits:e).length?D:w`<p class="quiet">${this.nothingHere()}</p>`}
     `}nothingHere(){let{found:e,search:t}=this.state;return e?`No take shows anything like it`:t?`No take has these words`:`No takes yet`}find(){let{found:e,take:t}=this.state;return e?w`<div class="find">
       <span class="quiet time one-line">Like ${R(e.seconds)} of ${e.take}</span>
       <button @click=${()=>L.update({found:null})} title="Back to all takes">Clear</button>

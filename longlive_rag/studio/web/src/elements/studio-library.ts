@@ -41,6 +41,11 @@ export class StudioLibrary extends StudioElement {
       .find button {
         padding: 0.1em 0.5em;
       }
+      [role="listbox"],
+      p {
+        grid-row: 4;
+        grid-column: 1;
+      }
       [role="listbox"] {
         overflow-y: auto;
       }
@@ -88,8 +93,8 @@ export class StudioLibrary extends StudioElement {
               (take) => take.id,
               (take, index) => this.option(take, index),
             )}
-        ${(found ? found.hits : takes).length ? nothing : html`<p class="quiet">${this.nothingHere()}</p>`}
       </div>
+      ${(found ? found.hits : takes).length ? nothing : html`<p class="quiet">${this.nothingHere()}</p>`}
     `;
   }
 
