@@ -42,9 +42,10 @@ export class Api {
   async signIn(): Promise<void> {
     const token = location.hash.slice(1);
     if (token) {
-      history.replaceState(null, "", location.pathname);
       const { secret } = await this.json<{ secret: string }>("POST", "/api/session", { token });
       sessionStorage.setItem(SECRET_KEY, secret);
+      // Not before: who reloads the page meanwhile still needs the token.
+      history.replaceState(null, "", location.pathname);
     }
     const kept = sessionStorage.getItem(SECRET_KEY);
     if (!kept) throw new Refusal(401, "This address has no token; open the one that longlive-rag studio printed");
