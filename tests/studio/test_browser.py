@@ -569,12 +569,28 @@ def test_second_window_watches_until_it_takes_over(page: Any, browser: Any, serv
 
 def test_reload_in_mid_take_comes_back_to_it(page: Any, server: Server) -> None:
     """Of two takes, it is the one that was open, at the same frame."""
+    name = next(name for name in server.names if name.startswith("yellow"))
+    open_take(page, name)
+    page.reload()
+    expect(page.get_by_role("banner")).to_contain_text(f"{name} live")
     open_take(page, "blue-square-stands-desert")
     go_to(page, "0:03", 3 * FPS)
     page.reload()
     expect(page.get_by_role("banner")).to_contain_text("blue-square-stands-desert")
     expect(page.get_by_role("slider", name="Playhead")).to_have_attribute("aria-valuenow", str(3 * FPS))
     expect(page.locator(VIDEO)).to_have_attribute("data-frame", str(3 * FPS))
+
+
+def test_blocks_that_did_not_arrive_are_asked_for_again(page: Any) -> None:
+    open_take(page, "blue-square-stands-desert-2-2")
+    page.route("**/segments/**", lambda route: route.abort())
+    entry = page.get_by_role("textbox", name="Timecode", exact=True)
+    entry.fill("0:28")
+    entry.press("Enter")
+    page.wait_for_timeout(500)
+    assert page.locator(VIDEO).get_attribute("data-frame") != str(28 * FPS)
+    page.unroute("**/segments/**")
+    expect(page.locator(VIDEO)).to_have_attribute("data-frame", str(28 * FPS))
 
 
 def test_take_that_is_deleted_on_disk_is_gone(page: Any, server: Server) -> None:

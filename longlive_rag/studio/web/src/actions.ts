@@ -41,7 +41,10 @@ export async function enter(): Promise<void> {
         store.receive(event);
       },
       (connected) => void reconnected(connected),
-      () => store.alert("The studio was started again; open the address that it printed"),
+      () => {
+        store.withdraw(NO_ANSWER);
+        store.alert("The studio was started again; open the address that it printed");
+      },
     );
     const last = lastOpen();
     const same = takes.find((take) => take.name === last?.name);

@@ -73,6 +73,16 @@ export class StudioApp extends StudioElement {
         gap: 2px;
         min-height: 0;
       }
+      /* Beneath a row of controls the pictures, all of one height, and beneath them the drift of all. */
+      .compared {
+        grid-template-rows: auto minmax(0, 1fr) auto;
+      }
+      .compared studio-stage {
+        grid-area: 2 / 1;
+      }
+      .compared studio-compare {
+        grid-area: 1 / 1 / -1 / -1;
+      }
       first-minute {
         position: absolute;
         inset: 0;
@@ -101,7 +111,7 @@ export class StudioApp extends StudioElement {
                 <span class="quiet">${promptAt(take, frame / take.fps)}</span>`
             : nothing}
         </span>
-        <span class="note quiet one-line" role="log">${note}</span>
+        <span class="note quiet one-line" role="log" title=${note}>${note}</span>
         <button aria-pressed=${compared !== null} ?disabled=${!take} @click=${() => store.update({ compared: compared ? null : [] })}>Compare</button>
         <button ?disabled=${!studio} @click=${() => store.update({ dialog: "runs" })}>Runs</button>
         <export-menu></export-menu>
@@ -112,7 +122,7 @@ export class StudioApp extends StudioElement {
         <studio-history></studio-history>
       </aside>
       <main>
-        <div class="pictures" ${styled({ "grid-template-columns": columns })}>
+        <div class=${compared ? "pictures compared" : "pictures"} ${styled({ "grid-template-columns": columns })}>
           <studio-stage></studio-stage>
           ${compared ? html`<studio-compare></studio-compare>` : nothing}
           <first-minute></first-minute>

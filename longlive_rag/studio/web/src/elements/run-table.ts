@@ -95,27 +95,25 @@ export class RunTable extends StudioElement {
   }
 
   private table(rows: Row[]) {
-    const columns = differing(rows);
+    const [first, ...columns] = differing(rows);
     return html`<div class="scrolled">
       <table>
         <thead>
           <tr>
-            ${columns.map((column) => html`<th scope="col">${column}</th>`)}
+            <th scope="col">${first}</th>
             <th scope="col">copy as</th>
+            ${columns.map((column) => html`<th scope="col">${column}</th>`)}
           </tr>
         </thead>
         <tbody>
           ${rows.map(
             ({ id, cells, command, python }) => html`<tr>
-              ${columns.map((column) =>
-                column === "name"
-                  ? html`<td><button @click=${() => this.open(id)}>${cells.name}</button></td>`
-                  : html`<td title=${cells[column] ?? nothing}>${cells[column] ?? ""}</td>`,
-              )}
+              <td><button @click=${() => this.open(id)}>${cells[first]}</button></td>
               <td class="copies">
                 <button aria-label="Copy ${cells.name} as command" @click=${() => copy(command, "command")}>command</button>
                 <button aria-label="Copy ${cells.name} as Python" @click=${() => copy(python, "Python")}>Python</button>
               </td>
+              ${columns.map((column) => html`<td title=${cells[column] ?? nothing}>${cells[column] ?? ""}</td>`)}
             </tr>`,
           )}
         </tbody>

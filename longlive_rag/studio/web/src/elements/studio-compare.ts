@@ -25,11 +25,11 @@ export class StudioCompare extends StudioElement {
     css`
       :host {
         display: grid;
-        grid-template: auto minmax(0, 1fr) auto / minmax(0, 1fr);
-        background: #000;
+        grid-template: subgrid / subgrid;
         min-height: 0;
       }
       .head {
+        grid-area: 1 / 1 / 2 / -1;
         display: flex;
         gap: 0.5em;
         align-items: center;
@@ -38,9 +38,14 @@ export class StudioCompare extends StudioElement {
       }
       .head select {
         flex: 1;
-        width: 0;
+        max-width: 24em;
+      }
+      .head button:last-child {
+        margin-left: auto;
       }
       .videos {
+        grid-area: 2 / 2;
+        background: #000;
         display: grid;
         grid-auto-flow: column;
         grid-auto-columns: minmax(0, 1fr);
@@ -63,15 +68,19 @@ export class StudioCompare extends StudioElement {
         display: flex;
         gap: 0.5em;
         align-items: center;
-        padding: 0.2em 0.6em;
+        height: 1.8em;
+        padding: 0 0.6em;
         background: var(--panel);
       }
-      .words {
+      figcaption span {
         flex: 1;
-        display: grid;
-        min-width: 0;
+      }
+      figcaption button {
+        padding: 0 0.4em;
+        line-height: 1.3;
       }
       .drift {
+        grid-area: 3 / 1 / 4 / -1;
         background: var(--panel);
         padding: 0.3em 0.6em;
         border-top: 1px solid var(--line);
@@ -89,13 +98,13 @@ export class StudioCompare extends StudioElement {
       }
       .legend {
         display: flex;
-        gap: 0.9em;
+        column-gap: 1.4em;
         align-items: center;
+        flex-wrap: wrap;
         white-space: nowrap;
-        overflow: hidden;
         margin-top: 0.3em;
       }
-      .own {
+      .of {
         display: flex;
         gap: 0.4em;
         align-items: center;
@@ -150,7 +159,7 @@ export class StudioCompare extends StudioElement {
             <video muted playsinline tabindex="-1" data-id=${other.id} aria-label=${other.name}></video>
             <figcaption>
               ${key(index + 1)}
-              <span class="words">${shortened(other.name)}<span class="quiet time one-line">${this.figures(other)}</span></span>
+              <span class="one-line">${other.name}</span>
               <button @click=${() => this.leaveOut(other.id)} aria-label="Remove ${other.name}">✕</button>
             </figcaption>
           </figure>`,
@@ -175,7 +184,9 @@ export class StudioCompare extends StudioElement {
       <div class="legend time">
         <drift-by></drift-by>
         <span class="quiet">scale ${low.toFixed(2)} – 1${all.some((drift) => !drift.independent) ? " · no independent judge" : ""}</span>
-        <span class="own">${key(0)} the open take</span>
+        ${this.takes.map(
+          (take, index) => html`<span class="of">${key(index)} ${shortened(take.name)} <span class="quiet one-line">${this.figures(take)}</span></span>`,
+        )}
       </div>
     </div>`;
   }

@@ -106,7 +106,7 @@ export class StudioHistory extends StudioElement {
       <div class="row" title="${take.name}: ${take.prompt}" @click=${() => openTake(take.id)}>
         <frame-picture .take=${take.id} .frame=${take.frames ? fork : -1} .ratio=${take.width / take.height}></frame-picture>
         ${shortened(take.name)}
-        <span class="quiet time">${take.parent ? `from ${clock(fork / take.fps)}` : clock(take.made_seconds)}</span>
+        <span class="quiet time">${take.parent ? `at ${clock(fork / take.fps)}` : clock(take.made_seconds)}</span>
       </div>
       ${children.length ? html`<div role="group">${children.map((child) => this.item(child))}</div>` : nothing}
     </div>`;

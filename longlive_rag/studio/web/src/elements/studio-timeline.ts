@@ -29,6 +29,8 @@ export class StudioTimeline extends StudioElement {
   /** A planned cue that is to have the focus as soon as the server has listed it: in which part, and its id. */
   private focusNext: { part: string; id: string } | null = null;
   private moving = false;
+  /** Blocks by which arrow keys want the cue that is being moved to go on. */
+  private queued = 0;
   private measuring?: ReturnType<typeof setTimeout>;
 
   static override styles = [
@@ -312,6 +314,8 @@ export class StudioTimeline extends StudioElement {
     if (!there) return;
     this.focusNext = null;
     there.focus();
+    const cue = take?.cues.find((each) => each.planned_id === focusNext.id);
+    if (cue && this.queued) void this.moveCue(cue, take!, this.free(cue, take!, this.queued), focusNext.part);
   }
 
   /** A planned cue on the strip. */
@@ -360,7 +364,8 @@ export class StudioTimeline extends StudioElement {
 
   private cueKey(event: KeyboardEvent, cue: Cue, take: TakeDetail, part: string): void {
     const direction = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (direction) void this.moveCue(cue, take, this.free(cue, take, direction), part);
+    if (direction && this.moving) this.queued += direction;
+    else if (direction) void this.moveCue(cue, take, this.free(cue, take, direction), part);
     else if (event.key === "Enter") this.edit(cue);
     else if (event.key === "Delete") void this.withdraw(cue);
     else if (event.key === "Escape" && this.dragged) this.dragged = null;
@@ -368,10 +373,10 @@ export class StudioTimeline extends StudioElement {
     event.preventDefault();
   }
 
-  /** The next block before or after a cue that has no other cue. */
-  private free(cue: Cue, take: TakeDetail, direction: number): number {
-    let seconds = cue.seconds;
-    do seconds += direction * this.blockSeconds(take);
+  /** So many blocks before or after a cue, or where the next one without another cue is. */
+  private free(cue: Cue, take: TakeDetail, blocks: number): number {
+    let seconds = cue.seconds + (blocks - Math.sign(blocks)) * this.blockSeconds(take);
+    do seconds += Math.sign(blocks) * this.blockSeconds(take);
     while (take.cues.some((other) => Math.abs(other.seconds - seconds) < 1e-3));
     return seconds;
   }
@@ -381,10 +386,12 @@ export class StudioTimeline extends StudioElement {
     if (taken) return store.alert(`“${taken.prompt}” takes over at ${clock(seconds)}; move this cue elsewhere`);
     if (this.moving) return;
     this.moving = true;
+    this.queued = 0;
     const at = Math.max(0, seconds);
     const answer = await command({ do: "edit_cue", planned_id: cue.planned_id!, prompt: cue.prompt, at });
     this.moving = false;
     if (answer?.planned_id) this.focusOn(part, answer.planned_id);
+    else this.queued = 0;
     if (answer?.takes_over_at !== undefined) store.update({ note: `“${cue.prompt}” takes over at ${clock(answer.takes_over_at)}` });
   }
 

@@ -17,7 +17,7 @@ export class StudioTransport extends StudioElement {
       :host {
         display: flex;
         align-items: center;
-        gap: 0.35em;
+        gap: 0.3em;
         padding: 0.35em 0.6em;
         background: var(--panel);
         border-top: 1px solid var(--line);
@@ -36,14 +36,14 @@ export class StudioTransport extends StudioElement {
         width: 4.6em;
       }
       .rate {
-        width: 1.6em;
+        width: 1.4em;
       }
       .range {
         width: 5.8em;
       }
       select {
-        width: 10em;
-        padding-inline: 0.3em;
+        width: 10.9em;
+        padding-inline: 0.2em;
       }
       label {
         margin-left: auto;
