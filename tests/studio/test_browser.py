@@ -544,6 +544,23 @@ def test_export(page: Any, server: Server, item: str, ending: str) -> None:
     assert download.value.path().stat().st_size > 0
 
 
+def test_direction_of_a_made_take_is_a_branch(page: Any, server: Server) -> None:
+    open_take(page, "green-circle-stands-forest")
+    go_to(page, "0:26", 26 * FPS)
+    before = server.names
+    direction = page.get_by_role("textbox", name="Direction", exact=True)
+    direction.fill("a green circle jumps in a forest")
+    direction.press("Enter")
+    name = new_name(page, server, before)
+    expect(page.get_by_role("banner")).to_contain_text(name)
+    expect(page.get_by_role("tree").get_by_role("treeitem")).to_have_count(2)
+    pace(page, "As fast as it can")
+    wait_until_made(page)
+    cue = server.record(name)["cues"][-1]
+    assert cue["prompt"] == "a green circle jumps in a forest"
+    assert cue["seconds"] == pytest.approx(26.5, abs=0.75)
+
+
 def test_second_window_watches_until_it_takes_over(page: Any, browser: Any, server: Server) -> None:
     name = begin(page, server, "a yellow triangle walks on a beach", 20, "1 block ahead")
     context = browser.new_context(viewport={"width": 2560, "height": 1440})

@@ -47,6 +47,7 @@ export async function enter(): Promise<void> {
       },
     );
     const last = lastOpen();
+    if (last) store.update({ pace: last.pace });
     const same = takes.find((take) => take.name === last?.name);
     const first = same ?? takes.find((take) => take.id === studio.live) ?? takes[0];
     if (first) await openTake(first.id, same ? last!.frame : 0);
@@ -57,11 +58,11 @@ const OPEN_KEY = "studio-open";
 
 /** Keeps for a reload what is open; by its name, since ids are new after the server was started again. */
 export function keepOpen(): void {
-  const { take, frame } = store.state;
-  if (take) sessionStorage.setItem(OPEN_KEY, JSON.stringify({ name: take.name, frame }));
+  const { take, frame, pace } = store.state;
+  if (take) sessionStorage.setItem(OPEN_KEY, JSON.stringify({ name: take.name, frame, pace }));
 }
 
-function lastOpen(): { name: string; frame: number } | null {
+function lastOpen(): { name: string; frame: number; pace: number | null } | null {
   return JSON.parse(sessionStorage.getItem(OPEN_KEY) ?? "null");
 }
 
@@ -201,14 +202,15 @@ async function takeOver(take: Take, refused: string): Promise<void> {
   store.update({ note: "This window directs now" });
 }
 
-/** A command whose answer is the take that goes on. */
-export async function goOnWith(order: Command): Promise<void> {
+/** A command whose answer is the take that goes on; false after a refusal. */
+export async function goOnWith(order: Command): Promise<boolean> {
   const { take, frame } = store.state;
   const start = startOf(order);
   store.update({ busy: true });
   const answer = await command(order);
   if (answer?.id) await openMade(answer.id, answer.id === take?.id ? frame : start);
   store.update({ busy: false });
+  return answer !== null;
 }
 
 function startOf(order: Command): number {

@@ -88,7 +88,7 @@ export class StudioCompare extends StudioElement {
       svg {
         display: block;
         width: 100%;
-        height: clamp(70px, 12vh, 200px);
+        height: clamp(54px, 8vh, 200px);
         background: var(--ground);
       }
       path {

@@ -69,7 +69,7 @@ export class StudioHistory extends StudioElement {
         <button ?disabled=${!take?.blocks || busy} @click=${() => goOnWith({ do: "undo_to", block: block + 1 })} title="Go on after this block; what was made stays as a branch">
           Undo to here
         </button>
-        <button ?disabled=${!take?.blocks || busy} @click=${() => goOnWith({ do: "branch", block: block + 1, prompt: null, seed: null })} title="Another ending after this block">
+        <button ?disabled=${!take?.blocks || busy} @click=${() => goOnWith({ do: "branch", block: block + 1, prompt: null, seed: null })} title="Another ending after this block, from other noise; for other words, write them in the line of directions">
           Branch here
         </button>
         <button ?disabled=${!take || live || busy} @click=${() => goOnWith({ do: "extend", seconds: EXTEND_SECONDS, prompt: null })} title="Make ${EXTEND_SECONDS} seconds more">

@@ -26,8 +26,10 @@ export class StudioTimeline extends StudioElement {
   declare edited: string | null;
   declare dragged: Dragged | null;
   protected watches = ["take", "frame", "markIn", "markOut", "studio", "embedder", "drifts"] as const;
-  /** A planned cue that is to have the focus as soon as the server has listed it: in which part, and its id. */
-  private focusNext: { part: string; id: string } | null = null;
+  /** The planned cue that is to have the focus as soon as it is listed: in which part, and its second. */
+  private focusNext: { part: string; seconds: number } | null = null;
+  /** A cue is being moved, or was: in which part, and to which second. */
+  private moved = { part: "", seconds: 0 };
   private moving = false;
   /** Blocks by which arrow keys want the cue that is being moved to go on. */
   private queued = 0;
@@ -309,13 +311,19 @@ export class StudioTimeline extends StudioElement {
         if (this.state.take) void measure(this.state.take);
       }, MEASURE_AFTER_MS);
     }
-    const { focusNext } = this;
-    const there = focusNext && this.renderRoot.querySelector<HTMLElement>(`.${focusNext.part}[data-id="${focusNext.id}"]`);
+    if (take && this.focusNext) this.focusCue(take, this.focusNext);
+    if (!take || !this.queued || this.moving) return;
+    const cue = take.cues.find((each) => each.planned_id && isAt(each, this.moved.seconds));
+    if (cue) void this.moveCue(cue, take, this.free(cue, take, this.queued), this.moved.part);
+  }
+
+  /** In the same step in which a moved cue is listed, since to the server it is another one than before. */
+  private focusCue(take: TakeDetail, { part, seconds }: { part: string; seconds: number }): void {
+    const cue = take.cues.find((each) => each.planned_id && isAt(each, seconds));
+    const there = cue && this.renderRoot.querySelector<HTMLElement>(`.${part}[data-id="${cue.planned_id}"]`);
     if (!there) return;
     this.focusNext = null;
     there.focus();
-    const cue = take?.cues.find((each) => each.planned_id === focusNext.id);
-    if (cue && this.queued) void this.moveCue(cue, take!, this.free(cue, take!, this.queued), focusNext.part);
   }
 
   /** A planned cue on the strip. */
@@ -377,27 +385,32 @@ export class StudioTimeline extends StudioElement {
   private free(cue: Cue, take: TakeDetail, blocks: number): number {
     let seconds = cue.seconds + (blocks - Math.sign(blocks)) * this.blockSeconds(take);
     do seconds += Math.sign(blocks) * this.blockSeconds(take);
-    while (take.cues.some((other) => Math.abs(other.seconds - seconds) < 1e-3));
+    while (take.cues.some((other) => isAt(other, seconds)));
     return seconds;
   }
 
   private async moveCue(cue: Cue, take: TakeDetail, seconds: number, part: string): Promise<void> {
-    const taken = take.cues.find((other) => other !== cue && Math.abs(other.seconds - seconds) < 1e-3);
+    const taken = take.cues.find((other) => other !== cue && isAt(other, seconds));
     if (taken) return store.alert(`“${taken.prompt}” takes over at ${clock(seconds)}; move this cue elsewhere`);
     if (this.moving) return;
     this.moving = true;
     this.queued = 0;
     const at = Math.max(0, seconds);
+    this.moved = { part, seconds: at };
+    this.focusNext = this.moved;
     const answer = await command({ do: "edit_cue", planned_id: cue.planned_id!, prompt: cue.prompt, at });
     this.moving = false;
-    if (answer?.planned_id) this.focusOn(part, answer.planned_id);
-    else this.queued = 0;
-    if (answer?.takes_over_at !== undefined) store.update({ note: `“${cue.prompt}” takes over at ${clock(answer.takes_over_at)}` });
+    if (!answer) {
+      this.queued = 0;
+      return;
+    }
+    this.moved.seconds = answer.takes_over_at ?? at;
+    store.update({ note: `“${cue.prompt}” takes over at ${clock(this.moved.seconds)}` });
+    this.requestUpdate();
   }
 
-  /** A moved cue is another one to the server, so the focus goes there. */
-  private focusOn(part: string, id: string): void {
-    this.focusNext = { part, id };
+  private focusOn(part: string, seconds: number): void {
+    this.focusNext = { part, seconds };
     this.requestUpdate();
   }
 
@@ -462,12 +475,12 @@ export class StudioTimeline extends StudioElement {
     const answer = await command({ do: "edit_cue", planned_id: cue.planned_id!, prompt, at });
     if (!answer) return;
     this.edited = null;
-    if (answer.planned_id) this.focusOn("time", answer.planned_id);
+    this.focusOn("time", answer.takes_over_at ?? at);
   }
 
   private leaveForm(cue: Cue): void {
     this.edited = null;
-    this.focusOn("time", cue.planned_id!);
+    this.focusOn("time", cue.seconds);
   }
 
   private grab(event: PointerEvent): void {
@@ -485,6 +498,10 @@ export class StudioTimeline extends StudioElement {
     const { left, width } = (event.currentTarget as HTMLElement).getBoundingClientRect();
     if (take) jump(Math.floor(((event.clientX - left) / width) * lastSecond(take) * take.fps));
   }
+}
+
+function isAt(cue: Cue, seconds: number): boolean {
+  return Math.abs(cue.seconds - seconds) < 1e-3;
 }
 
 customElements.define("studio-timeline", StudioTimeline);
