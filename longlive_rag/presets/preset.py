@@ -92,7 +92,7 @@ def preset_to_plan_with(backbone: str) -> Preset:
 
 def is_to_fetch(backbone: str) -> bool:
     """Whether this names a known backbone whose weights are neither inside the package nor in a folder of that name."""
-    return backbone in known_names() and backbone not in BUILT_IN and not Path(backbone).is_dir()
+    return backbone not in BUILT_IN and not Path(backbone).is_dir() and backbone in known_names()
 
 
 def find_folder(backbone: str) -> Path:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,11 @@ from longlive_rag.takes.folder import LATENTS, RECORD
 from longlive_rag.takes.record import TakeRecord, TakeRun, read_record
 from longlive_rag.timecode import format_timecode, parse_timecode
 from longlive_rag.timeline import Timeline
-from retrieval.index import FrameIndex
 from retrieval.policy import hybrid_keys, unit
 from retrieval.store import DamagedError, LatentStore
+
+if TYPE_CHECKING:
+    from retrieval.index import FrameIndex
 
 Vectors = NDArray[np.float32]
 # Prompts to unit vectors [N, P]; a row of zeros for words that can't be read.
@@ -180,6 +182,8 @@ def search_words(library: Library, text: str, limit: int, prompt_units: PromptUn
     if not spans:
         return Found(())
     distinct = list(dict.fromkeys(words for _, _, words in spans))
+    from retrieval.index import FrameIndex  # FAISS is slow to import, and a list of takes needs none
+
     keys = _word_units([*distinct, text])
     if prompt_units is not None:
         keys = hybrid_keys(prompt_units([*distinct, text]), keys, WORD_WEIGHT)
@@ -211,6 +215,8 @@ def search_frame(
     Raises:
         ValueError: if there is no such frame, or it has no embedding.
     """
+    from retrieval.index import FrameIndex  # as above
+
     asked = _open_take(take)
     seconds = parse_timecode(timecode, asked.fps)
     if round(seconds * asked.fps, 6) >= asked.frames:

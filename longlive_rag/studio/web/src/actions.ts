@@ -187,15 +187,18 @@ async function orderOrOffer(take: Take, order: Command): Promise<Answer | null> 
   try {
     return await api.command(take.id, order);
   } catch (error) {
-    const locked = error instanceof Refusal && error.status === 409 && error.message.includes("another window");
-    if (!locked) throw error;
+    if (!isDirectedElsewhere(error)) throw error;
     const message = error.message.charAt(0).toUpperCase() + error.message.slice(1);
     store.alert(message, { name: "Direct from here", run: () => void takeOver(take, message) });
     return null;
   }
 }
 
-async function takeOver(take: Take, refused: string): Promise<void> {
+export function isDirectedElsewhere(error: unknown): error is Refusal {
+  return error instanceof Refusal && error.status === 409 && error.message.includes("another window");
+}
+
+export async function takeOver(take: Take, refused = ""): Promise<void> {
   const answer = await trying(() => api.command(take.id, { do: "take_over" }));
   if (!answer) return;
   store.withdraw(refused);

@@ -72,7 +72,7 @@ export class Store {
     rate: 0,
     following: false,
     busy: false,
-    pace: 4,
+    pace: 1,
     markIn: null,
     markOut: null,
     dialog: null,

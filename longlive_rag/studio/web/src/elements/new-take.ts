@@ -1,7 +1,7 @@
 import { css, html, nothing } from "lit";
-import { begin } from "../actions";
+import { begin, isDirectedElsewhere, takeOver } from "../actions";
 import { api, Refusal } from "../api";
-import type { Backbone, FieldError, Knob, NewTake as NewTakeRequest, Span } from "../schema";
+import type { Backbone, FieldError, Knob, NewTake as NewTakeRequest, Span, Take } from "../schema";
 import { store } from "../store";
 import { parseTimecode } from "../timecode";
 import { shared, StudioElement } from "./base";
@@ -15,6 +15,7 @@ export class NewTake extends StudioElement {
     backboneName: { state: true },
     startImage: { state: true },
     busy: { state: true },
+    isLocked: { state: true },
     typed: { state: true },
     remembered: { state: true },
     range: { state: true },
@@ -23,6 +24,8 @@ export class NewTake extends StudioElement {
   declare backboneName: string | null;
   declare startImage: { id: string; picture: ImageBitmap } | null;
   declare busy: boolean;
+  /** Another window directs. */
+  declare isLocked: boolean;
   declare typed: string;
   /** The take that is to be remembered, by id, and which seconds of it. */
   declare remembered: string;
@@ -96,6 +99,12 @@ export class NewTake extends StudioElement {
       .error {
         color: var(--live);
       }
+      .whole {
+        display: flex;
+        gap: 0.8em;
+        align-items: center;
+        margin-top: 0.6em;
+      }
       footer {
         display: flex;
         justify-content: flex-end;
@@ -111,6 +120,7 @@ export class NewTake extends StudioElement {
     this.backboneName = null;
     this.startImage = null;
     this.busy = false;
+    this.isLocked = false;
     this.typed = "";
     this.remembered = "";
     this.range = null;
@@ -133,7 +143,7 @@ export class NewTake extends StudioElement {
   }
 
   override render() {
-    const { studio } = this.state;
+    const { studio, take } = this.state;
     const { backbone } = this;
     return html`<dialog aria-label="New take" @close=${this.closed}>
       <form @submit=${this.submit}>
@@ -168,7 +178,10 @@ export class NewTake extends StudioElement {
           <summary>Settings</summary>
           <div class="fields">${backbone?.settings.map((knob) => this.knob(knob))}</div>
         </details>
-        ${this.error("")}
+        <div class="whole">
+          ${this.error("")}
+          ${this.isLocked && take ? html`<button type="button" @click=${() => this.takeOver(take)}>Direct from here</button>` : nothing}
+        </div>
         <footer>
           <button type="button" @click=${() => this.dialog.close()}>Cancel</button>
           <button class="primary" ?disabled=${this.busy}>Start</button>
@@ -264,6 +277,12 @@ export class NewTake extends StudioElement {
     if (canvas && this.startImage) drawWhole(canvas, this.startImage.picture);
   }
 
+  private async takeOver(take: Take): Promise<void> {
+    await takeOver(take);
+    this.errors = [];
+    this.isLocked = false;
+  }
+
   private closed(): void {
     this.errors = [];
     if (this.state.dialog === "new") store.update({ dialog: null });
@@ -342,10 +361,12 @@ export class NewTake extends StudioElement {
 
   private async showingErrors(field: string, work: () => Promise<void>): Promise<void> {
     this.errors = [];
+    this.isLocked = false;
     try {
       await work();
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
+      this.isLocked = isDirectedElsewhere(error);
       const whole = { field, value: null, wanted: "", message: error.message };
       this.errors = error.fields.length ? error.fields : [whole];
       await this.updateComplete;

@@ -6,7 +6,6 @@ import { segmentAt, store } from "../store";
 import { clock, megabytes } from "../timecode";
 import { shared, StudioElement } from "./base";
 
-const TELL_EVERY_MS = 250;
 const FOLLOW_WITHIN_BLOCKS = 2;
 
 /** The picture: plays, seeks frame by frame and follows a take that is being made. */
@@ -18,7 +17,7 @@ export class StudioStage extends StudioElement {
   private jumpsSeen = -1;
   /** The frame that is on the screen, which trails the playhead while a seek is under way. */
   private shown = 0;
-  private toldAt = 0;
+  private toldBlock?: number;
   /** A picture of the parent is shown in place of a branch's that isn't there yet. */
   private held = false;
   private backwards?: ReturnType<typeof setInterval>;
@@ -185,9 +184,10 @@ export class StudioStage extends StudioElement {
       store.update({ frame: this.shown });
       if (this.shown >= take.frames - 1 && take.status !== "live") store.update({ rate: 0 });
     }
-    const now = performance.now();
-    if (now - this.toldAt < TELL_EVERY_MS) return;
-    this.toldAt = now;
+    // The next block may wait for this one to be reached.
+    const block = segmentAt(take.segments, this.shown)?.block;
+    if (block === this.toldBlock) return;
+    this.toldBlock = block;
     this.tellPlayhead();
   }
 
