@@ -60,7 +60,8 @@ export class StudioDirection extends StudioElement {
     if (take?.waiting) return "This take waits: direct it, or resume it with the words it has";
     if (!take?.blocks || live) return "";
     if (take.status === "running") return "It is made by another program; what is made can be watched";
-    return "This take is made: what you direct becomes a branch, after the block under the playhead";
+    const branches = "what you direct becomes a branch, after the block under the playhead";
+    return take.status === "finished" ? `This take is made: ${branches}` : `Resume goes on with this take; ${branches}`;
   }
 
   private type(event: InputEvent): void {
