@@ -98,9 +98,14 @@ export async function findFrame(): Promise<void> {
   if (take && hits) store.update({ found: { take: take.name, seconds: frame / take.fps, hits } });
 }
 
+let opened = 0;
+
+/** Opens a take, unless another one was asked for meanwhile. */
 export async function openTake(id: string, frame = 0, plays = true): Promise<void> {
   await trying(async () => {
+    const asked = ++opened;
     const take = await api.take(id);
+    if (asked !== opened) return;
     const { jumps } = store.state;
     const rate = plays && take.status === "live" && !take.waiting ? 1 : 0;
     store.update({ take, frame, rate, jumps: jumps + 1, stats: null, following: false, markIn: null, markOut: null });

@@ -65,9 +65,8 @@ export class RunTable extends StudioElement {
         color: var(--quiet);
         font-weight: 500;
       }
-      .copies {
-        display: flex;
-        gap: 0.8em;
+      .copies button + button {
+        margin-left: 0.6em;
       }
       td button {
         border: none;

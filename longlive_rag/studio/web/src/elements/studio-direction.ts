@@ -42,8 +42,8 @@ export class StudioDirection extends StudioElement {
     const ready = !!take && (live || take.blocks > 0) && take.status !== "running" && !this.state.busy;
     return html`
       <form @submit=${this.direct}>
-        <input name="prompt" aria-label="Direction" autocomplete="off" placeholder=${live ? "What happens next" : "What happens instead"} ?disabled=${!ready} @input=${this.type} />
-        <input name="at" aria-label="Takes over at" placeholder=${live ? "at the next block" : "after this block"} ?disabled=${!ready} />
+        <input name="prompt" aria-label="Direction" autocomplete="off" placeholder=${ready && !live ? "What happens instead" : "What happens next"} ?disabled=${!ready} @input=${this.type} />
+        <input name="at" aria-label="Takes over at" placeholder=${ready && !live ? "after this block" : "at the next block"} ?disabled=${!ready} />
         <button class="primary" ?disabled=${!ready}>Direct</button>
       </form>
       <p class="quiet one-line" aria-live="polite">

@@ -23,6 +23,11 @@ export class StudioHistory extends StudioElement {
         border-top: 1px solid var(--line);
         min-height: 0;
       }
+      .tree,
+      p {
+        grid-area: 2 / 1;
+        margin: 0;
+      }
       .tree {
         overflow-y: auto;
       }
@@ -65,6 +70,7 @@ export class StudioHistory extends StudioElement {
     return html`
       <h2>Branches</h2>
       <div class="tree" role="tree" aria-label="Branches" @keydown=${this.move}>${take ? this.item(this.root(take)) : nothing}</div>
+      ${take ? nothing : html`<p class="quiet">A take and all that grows from it: undoing and branching lose nothing.</p>`}
       <div class="buttons">
         <button ?disabled=${!take?.blocks || busy} @click=${() => goOnWith({ do: "undo_to", block: block + 1 })} title="Go on after this block; what was made stays as a branch">
           Undo to here

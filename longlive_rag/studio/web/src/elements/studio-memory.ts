@@ -32,6 +32,9 @@ export class StudioMemory extends StudioElement {
         justify-content: space-between;
         align-items: baseline;
       }
+      p {
+        margin: 0;
+      }
       .frames {
         overflow-y: auto;
         min-height: 0;
@@ -108,7 +111,10 @@ export class StudioMemory extends StudioElement {
 
   override render() {
     const { take, frame } = this.state;
-    if (!take) return html`<h2>Memory</h2>`;
+    if (!take) {
+      return html`<h2>Memory</h2>
+        <p class="quiet">For the block under the playhead: the past frames that it brought back, to be pinned or excluded.</p>`;
+    }
     const block = segmentAt(take.segments, frame)?.block ?? 0;
     const memory = take.memory.find((entry) => entry.block === block);
     return html`
