@@ -1,7 +1,7 @@
 /** What the director does; each tells the server, and shows a refusal as an alert. */
 
 import { api, NO_ANSWER, Refusal } from "./api";
-import type { Answer, Command, Drift, Exported, NewTake, Span, Take } from "./schema";
+import type { Answer, Command, Drift, Exported, NewTake, Span, StudioEvent, Take } from "./schema";
 import { driftKey, driftOf, embedderOf, markedRange, segmentAt, store } from "./store";
 import { clock } from "./timecode";
 
@@ -38,7 +38,8 @@ export async function enter(): Promise<void> {
     api.listen(
       (event) => {
         if (event.type === "cut") api.forgetPictures(event.take);
-        store.receive(event);
+        if (isAfterGap(event)) void readAgain();
+        else store.receive(event);
       },
       (connected) => void reconnected(connected),
       () => {
@@ -66,6 +67,12 @@ function lastOpen(): { name: string; frame: number; pace: number | null } | null
   return JSON.parse(sessionStorage.getItem(OPEN_KEY) ?? "null");
 }
 
+/** A block of the open take whose one before was said while the take was being opened. */
+function isAfterGap(event: StudioEvent): boolean {
+  const { take } = store.state;
+  return event.type === "block" && event.take === take?.id && event.segment.block > take.segments.length;
+}
+
 /** After a break, events may have been missed: reads again what is open. */
 async function reconnected(connected: boolean): Promise<void> {
   if (!connected && store.state.connected) store.alert(NO_ANSWER);
@@ -78,11 +85,14 @@ async function reconnected(connected: boolean): Promise<void> {
   await listTakes(store.state.search);
 }
 
-/** Reads the open take anew. */
+/** Reads the open take anew; the server says by itself when it is gone. */
 export async function readAgain(): Promise<void> {
   const { take } = store.state;
-  const detail = take && (await trying(() => api.take(take.id)));
-  if (detail && store.state.take?.id === detail.id) store.update({ take: detail });
+  const detail = take && (await api.take(take.id).catch(() => null));
+  if (!detail || store.state.take?.id !== detail.id) return;
+  // What was said since the server answered must not be lost.
+  if (store.state.take !== take) return readAgain();
+  store.update({ take: detail });
 }
 
 export async function listTakes(search: string): Promise<void> {

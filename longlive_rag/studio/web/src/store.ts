@@ -132,8 +132,7 @@ export class Store {
         this.receiveFacts(event.take);
         break;
       case "gone":
-        this.update({ takes: this.state.takes.filter((other) => other.id !== event.take) });
-        if (open) this.alert(`${open.name} is not on the disk any more`);
+        this.receiveGone(event.take);
         break;
       case "cues":
         if (open) this.update({ take: { ...open, cues: event.cues } });
@@ -144,6 +143,14 @@ export class Store {
       case "error":
         this.alert(event.message);
     }
+  }
+
+  private receiveGone(id: string): void {
+    const { take, takes, compared } = this.state;
+    this.update({ takes: takes.filter((other) => other.id !== id), compared: compared?.filter((other) => other !== id) ?? null });
+    if (take?.id !== id) return;
+    this.update({ take: null, frame: 0, rate: 0, stats: null, compared: null, markIn: null, markOut: null });
+    this.alert(`${take.name} is not on the disk any more`);
   }
 
   private receiveBlock(open: TakeDetail, event: Extract<StudioEvent, { type: "block" }>): void {
