@@ -215,7 +215,6 @@ def search_frame(
     Raises:
         ValueError: if there is no such frame, or it has no embedding.
     """
-
     asked = _open_take(take)
     seconds = parse_timecode(timecode, asked.fps)
     if round(seconds * asked.fps, 6) >= asked.frames:
@@ -231,6 +230,8 @@ def frames_like(
     Raises:
         ValueError: if it has no embedding.
     """
+    from retrieval.index import FrameIndex  # as above
+
     embeddings, reason = _embeddings(asked)
     latent = asked.timeline.latent_at(pixel)
     if latent >= len(embeddings):

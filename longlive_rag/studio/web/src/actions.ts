@@ -1,8 +1,9 @@
 /** What the director does; each tells the server, and shows a refusal as an alert. */
 
-import { api, Refusal } from "./api";
-import type { Answer, Command, Exported, NewTake, Span, Take } from "./schema";
-import { markedRange, segmentAt, store } from "./store";
+import { api, NO_ANSWER, Refusal } from "./api";
+import type { Answer, Command, Drift, Exported, NewTake, Span, StudioEvent, Take } from "./schema";
+import { driftKey, driftOf, embedderOf, markedRange, segmentAt, store } from "./store";
+import { clock } from "./timecode";
 
 export const DEMO: NewTake = {
   prompt: "a blue square stands in a desert",
@@ -37,18 +38,45 @@ export async function enter(): Promise<void> {
     api.listen(
       (event) => {
         if (event.type === "cut") api.forgetPictures(event.take);
-        store.receive(event);
+        if (isAfterGap(event)) void readAgain();
+        else store.receive(event);
       },
       (connected) => void reconnected(connected),
-      () => store.alert("The studio was started again; open the address that it printed"),
+      () => {
+        store.withdraw(NO_ANSWER);
+        store.alert("The studio was started again; open the address that it printed");
+      },
     );
-    const first = takes.find((take) => take.id === studio.live) ?? takes[0];
-    if (first) await openTake(first.id);
+    const last = lastOpen();
+    if (last) store.update({ pace: last.pace });
+    const same = takes.find((take) => take.name === last?.name);
+    const first = same ?? takes.find((take) => take.id === studio.live) ?? takes[0];
+    if (first) await openTake(first.id, same ? last!.frame : 0);
   });
+}
+
+const OPEN_KEY = "studio-open";
+
+/** Keeps for a reload what is open; by its name, since ids are new after the server was started again. */
+export function keepOpen(): void {
+  const { take, frame, pace } = store.state;
+  if (take) sessionStorage.setItem(OPEN_KEY, JSON.stringify({ name: take.name, frame, pace }));
+}
+
+function lastOpen(): { name: string; frame: number; pace: number | null } | null {
+  return JSON.parse(sessionStorage.getItem(OPEN_KEY) ?? "null");
+}
+
+/** A block of the open take whose one before was said while the take was being opened. */
+function isAfterGap(event: StudioEvent): boolean {
+  const { take } = store.state;
+  return event.type === "block" && event.take === take?.id && event.segment.block > take.segments.length;
 }
 
 /** After a break, events may have been missed: reads again what is open. */
 async function reconnected(connected: boolean): Promise<void> {
+  if (!connected && store.state.connected) store.alert(NO_ANSWER);
+  if (connected) store.withdraw(NO_ANSWER);
   store.update({ connected });
   const { take } = store.state;
   if (!connected || !take) return;
@@ -57,11 +85,14 @@ async function reconnected(connected: boolean): Promise<void> {
   await listTakes(store.state.search);
 }
 
-/** Reads the open take anew. */
+/** Reads the open take anew; the server says by itself when it is gone. */
 export async function readAgain(): Promise<void> {
   const { take } = store.state;
-  const detail = take && (await trying(() => api.take(take.id)));
-  if (detail && store.state.take?.id === detail.id) store.update({ take: detail });
+  const detail = take && (await api.take(take.id).catch(() => null));
+  if (!detail || store.state.take?.id !== detail.id) return;
+  // What was said since the server answered must not be lost.
+  if (store.state.take !== take) return readAgain();
+  store.update({ take: detail });
 }
 
 export async function listTakes(search: string): Promise<void> {
@@ -70,11 +101,23 @@ export async function listTakes(search: string): Promise<void> {
   if (takes && store.state.search === search) store.update({ takes });
 }
 
-export async function openTake(id: string, frame = 0): Promise<void> {
+/** Lists moments that look like the frame under the playhead. */
+export async function findFrame(): Promise<void> {
+  const { take, frame } = store.state;
+  const hits = take && (await trying(() => api.like(take.id, frame)));
+  if (take && hits) store.update({ found: { take: take.name, seconds: frame / take.fps, hits } });
+}
+
+let opened = 0;
+
+/** Opens a take, unless another one was asked for meanwhile. */
+export async function openTake(id: string, frame = 0, plays = true): Promise<void> {
   await trying(async () => {
+    const asked = ++opened;
     const take = await api.take(id);
+    if (asked !== opened) return;
     const { jumps } = store.state;
-    const rate = take.status === "live" && !take.waiting ? 1 : 0;
+    const rate = plays && take.status === "live" && !take.waiting ? 1 : 0;
     store.update({ take, frame, rate, jumps: jumps + 1, stats: null, following: false, markIn: null, markOut: null });
     api.tell({ type: "watch", take: id });
   });
@@ -143,32 +186,49 @@ export function mark(which: "markIn" | "markOut"): void {
   if (which === "markOut" && markIn !== null && markIn > frame) store.update({ markIn: null });
 }
 
+export function clearMarks(): void {
+  store.update({ markIn: null, markOut: null });
+}
+
 // Commands on the open take
 
 export async function command(order: Command): Promise<Answer | null> {
   const { take } = store.state;
-  return take && trying(() => orderOrTakeOver(take, order));
+  return take && trying(() => orderOrOffer(take, order));
 }
 
-async function orderOrTakeOver(take: Take, order: Command): Promise<Answer> {
+/** A command; where another window directs, null, and an offer to direct from here. */
+async function orderOrOffer(take: Take, order: Command): Promise<Answer | null> {
   try {
     return await api.command(take.id, order);
   } catch (error) {
-    const locked = error instanceof Refusal && error.status === 409 && error.message.includes("another window");
-    if (!locked || !confirm(`${error.message}. Direct it from here?`)) throw error;
-    await api.command(take.id, { do: "take_over" });
-    return api.command(take.id, order);
+    if (!isDirectedElsewhere(error)) throw error;
+    const message = error.message.charAt(0).toUpperCase() + error.message.slice(1);
+    store.alert(message, { name: "Direct from here", run: () => void takeOver(take, message) });
+    return null;
   }
 }
 
-/** A command whose answer is the take that goes on. */
-export async function goOnWith(order: Command): Promise<void> {
+export function isDirectedElsewhere(error: unknown): error is Refusal {
+  return error instanceof Refusal && error.status === 409 && error.message.includes("another window");
+}
+
+export async function takeOver(take: Take, refused = ""): Promise<void> {
+  const answer = await trying(() => api.command(take.id, { do: "take_over" }));
+  if (!answer) return;
+  store.withdraw(refused);
+  store.update({ note: "This window directs now" });
+}
+
+/** A command whose answer is the take that goes on; false after a refusal. */
+export async function goOnWith(order: Command): Promise<boolean> {
   const { take, frame } = store.state;
   const start = startOf(order);
   store.update({ busy: true });
   const answer = await command(order);
   if (answer?.id) await openMade(answer.id, answer.id === take?.id ? frame : start);
   store.update({ busy: false });
+  return answer !== null;
 }
 
 function startOf(order: Command): number {
@@ -189,8 +249,29 @@ export async function steer(how: Steer, [from, to]: Span): Promise<void> {
   const { take } = store.state;
   if (!answer || !take) return;
   // Events carry no steering; when the take is read again, the server's list takes the place of this one.
-  const told = { seconds: take.made_seconds, verb: how, start: from, end: to };
+  const told = { seconds: answer.takes_over_at ?? take.made_seconds, verb: how, start: from, end: to, policy: null };
   store.update({ take: { ...take, steering: [...take.steering, told] } });
+}
+
+/** Lets another policy choose from the next block on. */
+export async function choosePolicy(name: string): Promise<void> {
+  const answer = await command({ do: "policy", name });
+  const { take } = store.state;
+  if (!answer || !take) return;
+  const seconds = answer.takes_over_at ?? take.made_seconds;
+  const told = { seconds, verb: "policy" as const, start: 0, end: 0, policy: name };
+  store.update({ take: { ...take, steering: [...take.steering, told] }, note: `${name} chooses from ${clock(seconds)} on` });
+}
+
+/** Measures the drift of a take that is made, once. */
+export async function measure(take: Take): Promise<void> {
+  const embedder = embedderOf(take, store.state);
+  const isMade = take.status !== "live" && take.status !== "running";
+  if (!embedder || !isMade || !take.frames || driftOf(take, store.state) !== undefined) return;
+  const key = driftKey(take, embedder.name);
+  const keep = (drift: Drift | string) => store.update({ drifts: { ...store.state.drifts, [key]: drift } });
+  keep("is being measured");
+  await api.drift(take.id, embedder.name).then(keep, (error: Error) => keep(error.message));
 }
 
 export async function addTwin(): Promise<void> {

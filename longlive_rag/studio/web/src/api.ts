@@ -5,6 +5,7 @@ import type {
   Drift,
   Exported,
   FieldError,
+  FrameHit,
   NewTake,
   Studio,
   StudioEvent,
@@ -12,10 +13,13 @@ import type {
   TakeDetail,
 } from "./schema";
 
+export const NO_ANSWER = "The studio's server does not answer; is it still running?";
 const SECRET_KEY = "studio-secret";
 const NOT_LET_IN = 1008;
 const RECONNECT_MS = 1000;
 const PICTURES_KEPT = 400;
+/** A block that has not arrived by then is asked for again. */
+const STALLED_MS = 20_000;
 
 /** The server refused; `fields` says which entries of a form it was about. */
 export class Refusal extends Error {
@@ -38,9 +42,10 @@ export class Api {
   async signIn(): Promise<void> {
     const token = location.hash.slice(1);
     if (token) {
-      history.replaceState(null, "", location.pathname);
       const { secret } = await this.json<{ secret: string }>("POST", "/api/session", { token });
       sessionStorage.setItem(SECRET_KEY, secret);
+      // Not before: who reloads the page meanwhile still needs the token.
+      history.replaceState(null, "", location.pathname);
     }
     const kept = sessionStorage.getItem(SECRET_KEY);
     if (!kept) throw new Refusal(401, "This address has no token; open the one that longlive-rag studio printed");
@@ -50,6 +55,9 @@ export class Api {
   studio = () => this.json<Studio>("GET", "/api/studio");
   takes = (search: string) =>
     this.json<{ takes: Take[] }>("GET", `/api/takes?search=${encodeURIComponent(search)}`).then((answer) => answer.takes);
+  /** Moments of all takes that look most like a made frame. */
+  like = (id: string, frame: number) =>
+    this.json<{ hits: FrameHit[] }>("GET", `/api/takes/${id}/like?frame=${frame}`).then((answer) => answer.hits);
   take = (id: string) => this.json<TakeDetail>("GET", `/api/takes/${id}`);
   drift = (id: string, embedder: string) =>
     this.json<Drift>("GET", `/api/takes/${id}/drift?embedder=${encodeURIComponent(embedder)}`);
@@ -74,7 +82,10 @@ export class Api {
   }
 
   async bytes(url: string): Promise<ArrayBuffer> {
-    return (await this.request("GET", url)).arrayBuffer();
+    const response = await this.request("GET", url, undefined, undefined, AbortSignal.timeout(STALLED_MS));
+    return response.arrayBuffer().catch(() => {
+      throw new Refusal(0, NO_ANSWER);
+    });
   }
 
   /** A made frame. Pictures are fetched, since an `<img>` could not send the secret. */
@@ -125,11 +136,11 @@ export class Api {
     return (await this.request(method, url, body && JSON.stringify(body), body && "application/json")).json();
   }
 
-  private async request(method: string, url: string, body?: BodyInit, type?: string): Promise<Response> {
+  private async request(method: string, url: string, body?: BodyInit, type?: string, signal?: AbortSignal): Promise<Response> {
     const headers: Record<string, string> = this.secret ? { Authorization: `Bearer ${this.secret}` } : {};
     if (type) headers["Content-Type"] = type;
-    const response = await fetch(url, { method, headers, body }).catch(() => {
-      throw new Refusal(0, "The studio's server does not answer; is it still running?");
+    const response = await fetch(url, { method, headers, body, signal }).catch(() => {
+      throw new Refusal(0, NO_ANSWER);
     });
     if (!response.ok) throw await refusal(response);
     return response;

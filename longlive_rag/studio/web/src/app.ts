@@ -1,5 +1,5 @@
 import { css, html, nothing } from "lit";
-import { enter } from "./actions";
+import { enter, keepOpen } from "./actions";
 import { shared, styled, StudioElement } from "./elements/base";
 import "./elements/export-menu";
 import "./elements/first-minute";
@@ -61,7 +61,7 @@ export class StudioApp extends StudioElement {
         grid-area: stage;
         position: relative;
         display: grid;
-        grid-template-rows: minmax(0, 1fr) auto auto clamp(8.6em, 22vh, 15em);
+        grid-template-rows: minmax(0, 1fr) auto auto clamp(12em, 25vh, 18em);
         min-width: 0;
         min-height: 0;
       }
@@ -72,6 +72,16 @@ export class StudioApp extends StudioElement {
         grid-auto-columns: minmax(0, 1fr);
         gap: 2px;
         min-height: 0;
+      }
+      /* Beneath a row of controls the pictures, all of one height, and beneath them the drift of all. */
+      .compared {
+        grid-template-rows: auto minmax(0, 1fr) auto;
+      }
+      .compared studio-stage {
+        grid-area: 2 / 1;
+      }
+      .compared studio-compare {
+        grid-area: 1 / 1 / -1 / -1;
       }
       first-minute {
         position: absolute;
@@ -101,7 +111,7 @@ export class StudioApp extends StudioElement {
                 <span class="quiet">${promptAt(take, frame / take.fps)}</span>`
             : nothing}
         </span>
-        <span class="note quiet one-line" role="log">${note}</span>
+        <span class="note quiet one-line" role="log" title=${note}>${note}</span>
         <button aria-pressed=${compared !== null} ?disabled=${!take} @click=${() => store.update({ compared: compared ? null : [] })}>Compare</button>
         <button ?disabled=${!studio} @click=${() => store.update({ dialog: "runs" })}>Runs</button>
         <export-menu></export-menu>
@@ -112,7 +122,7 @@ export class StudioApp extends StudioElement {
         <studio-history></studio-history>
       </aside>
       <main>
-        <div class="pictures" ${styled({ "grid-template-columns": columns })}>
+        <div class=${compared ? "pictures compared" : "pictures"} ${styled({ "grid-template-columns": columns })}>
           <studio-stage></studio-stage>
           ${compared ? html`<studio-compare></studio-compare>` : nothing}
           <first-minute></first-minute>
@@ -131,6 +141,9 @@ export class StudioApp extends StudioElement {
 
   protected override firstUpdated(): void {
     listenToKeys((name) => this.focusTextbox(name));
+    addEventListener("pagehide", keepOpen);
+    // Another address of the same page: the studio was started again.
+    addEventListener("hashchange", () => location.reload());
     void enter();
   }
 

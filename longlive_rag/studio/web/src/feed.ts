@@ -33,6 +33,7 @@ export class Feed {
     const address = URL.createObjectURL(this.source);
     this.source.addEventListener("sourceopen", () => {
       URL.revokeObjectURL(address);
+      if (this.closed) return;
       this.buffer = this.source.addSourceBuffer(mime);
       this.source.duration = Infinity;
       // Else a seek would stop where the loaded part ends.

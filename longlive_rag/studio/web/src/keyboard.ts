@@ -1,4 +1,4 @@
-import { goToEnd, jump, mark, setRate, step, togglePlay } from "./actions";
+import { clearMarks, goToEnd, jump, mark, setRate, step, togglePlay } from "./actions";
 import { store } from "./store";
 
 const FASTEST = 8;
@@ -17,6 +17,7 @@ const KEYS: Record<string, (event: KeyboardEvent) => void> = {
   End: goToEnd,
   i: () => mark("markIn"),
   o: () => mark("markOut"),
+  x: clearMarks,
   "?": () => store.update({ dialog: "help" }),
 };
 

@@ -32,7 +32,14 @@ export interface Studio {
   takes_folder: string;
   backbones: Backbone[];
   policies: string[];
+  /** Those that can judge drift here; not independent: one that made the takes. */
+  embedders: Embedder[];
   live: string | null;
+}
+
+export interface Embedder {
+  name: string;
+  independent: boolean;
 }
 
 export type Status = "running" | "live" | "finished" | "interrupted" | "failed";
@@ -95,14 +102,17 @@ export interface BlockMemory {
   block: number;
   seconds: number;
   remembered: Remembered[];
+  /** Which policy chose them. */
+  policy: string;
 }
 
 /** What memory was told, from `seconds` on. */
 export interface Steering {
   seconds: number;
-  verb: "pin" | "unpin" | "exclude" | "unexclude" | "establish";
+  verb: "pin" | "unpin" | "exclude" | "unexclude" | "establish" | "policy";
   start: number;
   end: number;
+  policy: string | null;
 }
 
 export interface TakeDetail extends Take {
@@ -128,6 +138,14 @@ export interface Drift {
   D: Record<string, number | null>;
 }
 
+/** Moments that look most like a frame, best first. */
+export interface FrameHit {
+  take: string;
+  frame: number;
+  seconds: number;
+  similarity: number;
+}
+
 export interface NewTake {
   prompt: string;
   seconds: number;
@@ -145,6 +163,7 @@ export type Command =
   | { do: "edit_cue"; planned_id: string; prompt: string; at: number }
   | { do: "withdraw_cue"; planned_id: string }
   | { do: "pin" | "unpin" | "exclude" | "unexclude"; from: number; to: number }
+  | { do: "policy"; name: string }
   | { do: "undo_to"; block: number }
   | { do: "branch"; block: number; prompt: string | null; seed: number | null }
   | { do: "extend"; seconds: number; prompt: string | null }
@@ -161,7 +180,7 @@ export interface Answer {
   planned_id?: string | null;
 }
 
-export type Exported = "video" | "stills" | "cues" | "sheet" | "otio" | "rights";
+export type Exported = "video" | "stills" | "cues" | "sheet" | "otio" | "otio_branch" | "rights";
 
 export interface FieldError {
   field: string;

@@ -1,17 +1,27 @@
-import type { Cue, Segment, Span, Stats, Studio, StudioEvent, Take, TakeDetail } from "./schema";
+import type { Cue, Drift, Embedder, FrameHit, Segment, Span, Stats, Studio, StudioEvent, Take, TakeDetail } from "./schema";
 
 export interface Alert {
   number: number;
   message: string;
+  /** What can be done about it, by a button. */
+  remedy?: Remedy;
+}
+
+export interface Remedy {
+  name: string;
+  run: () => void;
 }
 
 /** Everything that the page shows; elements read it and never keep copies. */
 export interface State {
-  connected: boolean;
+  /** Null: not yet. */
+  connected: boolean | null;
   studio: Studio | null;
   /** What the server lists for `search`, newest first. */
   takes: Take[];
   search: string;
+  /** Moments that look like a frame, in place of the library. */
+  found: { take: string; seconds: number; hits: FrameHit[] } | null;
   /** The take that is open. */
   take: TakeDetail | null;
   /** Of its newest block, while it is made. */
@@ -33,6 +43,10 @@ export interface State {
   dialog: "new" | "help" | "runs" | null;
   /** Takes that are laid beside the open one; null: not comparing. */
   compared: string[] | null;
+  /** What drift is judged by; null: what suits the take. */
+  embedder: string | null;
+  /** By driftKey; a sentence says why there is none. */
+  drifts: Record<string, Drift | string>;
   alerts: Alert[];
   /** The last thing that happened, in one quiet line. */
   note: string;
@@ -40,14 +54,17 @@ export interface State {
   guided: string | null;
 }
 
+const ORACLE = "tiny-world";
+
 type Listener = (changed: ReadonlySet<keyof State>) => void;
 
 export class Store {
   state: State = {
-    connected: false,
+    connected: null,
     studio: null,
     takes: [],
     search: "",
+    found: null,
     take: null,
     stats: null,
     frame: 0,
@@ -60,6 +77,8 @@ export class Store {
     markOut: null,
     dialog: null,
     compared: null,
+    embedder: null,
+    drifts: {},
     alerts: [],
     note: "",
     guided: null,
@@ -81,9 +100,14 @@ export class Store {
     return () => this.listeners.delete(listener);
   }
 
-  alert(message: string): void {
-    if (this.state.alerts.some((alert) => alert.message === message)) return;
-    this.update({ alerts: [...this.state.alerts, { number: this.alertsSoFar++, message }] });
+  alert(message: string, remedy?: Remedy): void {
+    this.withdraw(message);
+    this.update({ alerts: [...this.state.alerts, { number: this.alertsSoFar++, message, remedy }] });
+  }
+
+  /** It is right again. */
+  withdraw(message: string): void {
+    this.update({ alerts: this.state.alerts.filter((alert) => alert.message !== message) });
   }
 
   dismiss(number: number): void {
@@ -108,8 +132,7 @@ export class Store {
         this.receiveFacts(event.take);
         break;
       case "gone":
-        this.update({ takes: this.state.takes.filter((other) => other.id !== event.take) });
-        if (open) this.alert(`${open.name} is not on the disk any more`);
+        this.receiveGone(event.take);
         break;
       case "cues":
         if (open) this.update({ take: { ...open, cues: event.cues } });
@@ -120,6 +143,14 @@ export class Store {
       case "error":
         this.alert(event.message);
     }
+  }
+
+  private receiveGone(id: string): void {
+    const { take, takes, compared } = this.state;
+    this.update({ takes: takes.filter((other) => other.id !== id), compared: compared?.filter((other) => other !== id) ?? null });
+    if (take?.id !== id) return;
+    this.update({ take: null, frame: 0, rate: 0, stats: null, compared: null, markIn: null, markOut: null });
+    this.alert(`${take.name} is not on the disk any more`);
   }
 
   private receiveBlock(open: TakeDetail, event: Extract<StudioEvent, { type: "block" }>): void {
@@ -196,6 +227,40 @@ export function steered(take: TakeDetail, verb: "pin" | "exclude"): Span[] {
     if (order.verb === `un${verb}`) spans = others;
   }
   return spans;
+}
+
+/** The policy that chooses from a moment on. */
+export function policyAt(take: TakeDetail, seconds: number): string {
+  const told = take.steering.findLast((order) => order.verb === "policy" && order.seconds <= seconds);
+  const memory = take.request.memory as { policy?: string } | undefined;
+  return told?.policy ?? memory?.policy ?? "";
+}
+
+export function remembers(take: TakeDetail): boolean {
+  return (take.request.memory as { enabled?: boolean } | undefined)?.enabled !== false;
+}
+
+/** The judges that suit a take: the oracle of the drawn world knows nothing else. */
+export function embeddersOf(take: Take, studio: Studio | null): Embedder[] {
+  const all = studio?.embedders ?? [];
+  return take.backbone === ORACLE ? all : all.filter(({ name }) => name !== ORACLE);
+}
+
+/** The judge that is chosen, or the best one at hand. */
+export function embedderOf(take: Take, { studio, embedder }: State): Embedder | undefined {
+  const all = embeddersOf(take, studio);
+  const best = [all.find(({ name }) => name === ORACLE), all.find(({ independent }) => independent), all[0]];
+  return all.find(({ name }) => name === embedder) ?? best.find((each) => each);
+}
+
+export function driftKey(take: Take, embedder: string): string {
+  return `${take.id}/${take.frames}/${embedder}`;
+}
+
+/** Drift of a take; a sentence where there is none; undefined where it isn't measured yet. */
+export function driftOf(take: Take, state: State): Drift | string | undefined {
+  const embedder = embedderOf(take, state);
+  return embedder && state.drifts[driftKey(take, embedder.name)];
 }
 
 /** The marked range, in seconds; without marks the whole take. */

@@ -36,12 +36,14 @@ class StyleProperties extends Directive {
 /** Sets CSS properties one by one; a style attribute would be refused by the page's content security policy. */
 export const styled = directive(StyleProperties);
 
-/** A name that is shortened in its middle, since names of branches differ at their end. */
+/** A name that is shortened before its end, where names of branches differ. */
 export function shortened(name: string) {
-  return html`<span class="shortened"><span class="one-line">${name.slice(0, -TAIL)}</span><span>${name.slice(-TAIL)}</span></span>`;
+  const tail = TAIL.exec(name)![0];
+  return html`<span class="shortened"><span class="one-line">${name.slice(0, name.length - tail.length)}</span><span>${tail}</span></span>`;
 }
 
-const TAIL = 6;
+/** What branches and twins have that their parents don't. */
+const TAIL = /((-native)?(-\d+)?)*$/;
 
 /** The look that all elements share. */
 export const shared = css`

@@ -10,7 +10,8 @@ const ITEMS: [Exported, string][] = [
   ["stills", "Stills of the range"],
   ["sheet", "Contact sheet"],
   ["cues", "Cues"],
-  ["otio", "OpenTimelineIO of the branch"],
+  ["otio", "OpenTimelineIO of this take"],
+  ["otio_branch", "OpenTimelineIO of the whole branch"],
   ["rights", "Rights page"],
 ];
 

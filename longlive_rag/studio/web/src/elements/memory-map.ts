@@ -43,9 +43,11 @@ export class MemoryMap extends StudioElement {
       <canvas
         width=${SIZE}
         height=${SIZE}
-        role="img"
-        aria-label="Map of the memory: across the block that was made, up the past moment it brought back"
-        title="Click: to the block. Shift and click: to the past moment it brought back"
+        role="application"
+        tabindex="0"
+        aria-label="Map of the memory: across the block that was made, up the past moment it brought back. Left and right go from block to block, Enter to what it brought back"
+        title="Click (or ← →): to the block. Shift and click (or Enter): to the past moment it brought back"
+        @keydown=${this.key}
         @click=${(event: MouseEvent) => this.pick(event, event.shiftKey)}
         @contextmenu=${(event: MouseEvent) => this.pick(event, true)}
       ></canvas>
@@ -65,6 +67,24 @@ export class MemoryMap extends StudioElement {
     const current = segmentAt(take.segments, frame)?.block;
     const width = Math.max(2, (take.segments.at(-2)?.frames ?? 1) * (scale / take.fps) - 1);
     for (const entry of take.memory) drawBlock(context, entry, scale, width, entry.block === current);
+  }
+
+  private key(event: KeyboardEvent): void {
+    const { take, frame } = this.state;
+    const here = take && segmentAt(take.segments, frame)?.block;
+    if (here === null || here === undefined) return;
+    const recalling = take!.memory.filter((entry) => entry.remembered.some(isOwn));
+    if (event.key === "ArrowLeft") this.goTo(recalling.findLast((entry) => entry.block < here));
+    else if (event.key === "ArrowRight") this.goTo(recalling.find((entry) => entry.block > here));
+    else if (event.key === "Enter") {
+      const best = recalling.find((entry) => entry.block === here)?.remembered.find(isOwn);
+      if (best) jump(best.frame);
+    } else return;
+    event.preventDefault();
+  }
+
+  private goTo(entry: BlockMemory | undefined): void {
+    if (entry) jump(this.state.take!.segments[entry.block].first_frame);
   }
 
   private pick(event: MouseEvent, past: boolean): void {

@@ -1,9 +1,11 @@
 import { css, html, nothing } from "lit";
-import { begin } from "../actions";
+import { begin, isDirectedElsewhere, takeOver } from "../actions";
 import { api, Refusal } from "../api";
-import type { Backbone, FieldError, Knob, NewTake as NewTakeRequest } from "../schema";
+import type { Backbone, FieldError, Knob, NewTake as NewTakeRequest, Span, Take } from "../schema";
 import { store } from "../store";
+import { parseTimecode } from "../timecode";
 import { shared, StudioElement } from "./base";
+import "./take-strip";
 import "./unread-words";
 
 /** The dialog "New take"; what is right is the server's say, and its messages stand at their fields. */
@@ -13,13 +15,21 @@ export class NewTake extends StudioElement {
     backboneName: { state: true },
     startImage: { state: true },
     busy: { state: true },
+    isLocked: { state: true },
     typed: { state: true },
+    remembered: { state: true },
+    range: { state: true },
   };
   declare errors: FieldError[];
   declare backboneName: string | null;
   declare startImage: { id: string; picture: ImageBitmap } | null;
   declare busy: boolean;
+  /** Another window directs. */
+  declare isLocked: boolean;
   declare typed: string;
+  /** The take that is to be remembered, by id, and which seconds of it. */
+  declare remembered: string;
+  declare range: Span | null;
   protected watches = ["dialog", "studio", "takes", "take"] as const;
 
   static override styles = [
@@ -68,7 +78,11 @@ export class NewTake extends StudioElement {
         border: 1px dashed #6b727b;
       }
       canvas {
-        height: 3.6em;
+        width: 7em;
+        height: 4.6em;
+      }
+      .of-two {
+        grid-column: span 2;
       }
       details {
         margin-top: 0.8em;
@@ -85,6 +99,12 @@ export class NewTake extends StudioElement {
       .error {
         color: var(--live);
       }
+      .whole {
+        display: flex;
+        gap: 0.8em;
+        align-items: center;
+        margin-top: 0.6em;
+      }
       footer {
         display: flex;
         justify-content: flex-end;
@@ -100,7 +120,17 @@ export class NewTake extends StudioElement {
     this.backboneName = null;
     this.startImage = null;
     this.busy = false;
+    this.isLocked = false;
     this.typed = "";
+    this.remembered = "";
+    this.range = null;
+  }
+
+  /** A picture may be dropped anywhere on the page: a take is begun with it. */
+  override connectedCallback(): void {
+    super.connectedCallback();
+    addEventListener("dragover", (event) => event.preventDefault());
+    addEventListener("drop", (event) => this.drop(event));
   }
 
   private get dialog(): HTMLDialogElement {
@@ -113,7 +143,7 @@ export class NewTake extends StudioElement {
   }
 
   override render() {
-    const { studio } = this.state;
+    const { studio, take } = this.state;
     const { backbone } = this;
     return html`<dialog aria-label="New take" @close=${this.closed}>
       <form @submit=${this.submit}>
@@ -142,14 +172,16 @@ export class NewTake extends StudioElement {
             ${this.error("backbone")}
           </label>
           ${this.imageField()}
-          <label class="check"><input type="checkbox" name="memory" checked />Memory</label>
           ${this.rememberFields()}
         </div>
         <details>
           <summary>Settings</summary>
           <div class="fields">${backbone?.settings.map((knob) => this.knob(knob))}</div>
         </details>
-        ${this.error("")}
+        <div class="whole">
+          ${this.error("")}
+          ${this.isLocked && take ? html`<button type="button" @click=${() => this.takeOver(take)}>Direct from here</button>` : nothing}
+        </div>
         <footer>
           <button type="button" @click=${() => this.dialog.close()}>Cancel</button>
           <button class="primary" ?disabled=${this.busy}>Start</button>
@@ -159,13 +191,13 @@ export class NewTake extends StudioElement {
   }
 
   private imageField() {
-    return html`<div class="field wide" @dragover=${(event: DragEvent) => event.preventDefault()} @drop=${this.drop}>
+    return html`<div class="field wide">
       <span class="drop">
         <label>Start image <input type="file" aria-label="Start image" accept="image/png,image/jpeg" @change=${this.chooseFile} /></label>
         ${this.startImage
-          ? html`<canvas width="120" height="80" aria-label="The start image"></canvas>
+          ? html`<canvas role="img" width="240" height="160" aria-label="The start image"></canvas>
               <button type="button" @click=${() => (this.startImage = null)}>Remove</button>`
-          : html`<small>or drop a PNG or JPEG here; the take begins with it</small>`}
+          : html`<small>or drop a PNG or JPEG anywhere; the take begins with it</small>`}
       </span>
       ${this.error("start_image")}
     </div>`;
@@ -173,16 +205,41 @@ export class NewTake extends StudioElement {
 
   private rememberFields() {
     const { takes } = this.state;
+    const take = takes.find((each) => each.id === this.remembered);
     return html`
+      <label class="check"><input type="checkbox" name="memory" checked />Memory</label>
       <label class="field">
         Remember another take
-        <select name="remember" aria-label="Remember another take">
+        <select
+          name="remember"
+          aria-label="Remember another take"
+          @change=${(event: Event) => {
+            this.remembered = (event.target as HTMLSelectElement).value;
+            this.range = null;
+          }}
+        >
           <option value="">none</option>
-          ${takes.map((take) => html`<option value=${take.id}>${take.name}</option>`)}
+          ${takes.map((each) => html`<option value=${each.id} ?selected=${each.id === this.remembered}>${each.name}</option>`)}
         </select>
-        ${this.error("remember")}
       </label>
-      <label class="field">From – to<input name="span" aria-label="Range to remember" placeholder="0-2" /></label>
+      <label class="field">
+        From – to
+        <input
+          name="span"
+          aria-label="Range to remember"
+          placeholder="0:00.0 – 0:02.5"
+          ?disabled=${!take}
+          .value=${this.range ? this.range.map((seconds) => seconds.toFixed(2)).join(" – ") : ""}
+          @change=${(event: Event) => (this.range = asRange((event.target as HTMLInputElement).value, take?.fps ?? 1))}
+        />
+      </label>
+      <div class="field wide">
+        ${take
+          ? html`<small>The new take can bring back these frames, so it knows who is in them. Choose the first one, then the last one.</small>
+              <take-strip .take=${take} .range=${this.range} @chosen=${(event: CustomEvent<Span>) => (this.range = event.detail)}></take-strip>`
+          : nothing}
+        ${this.error("remember")}
+      </div>
     `;
   }
 
@@ -217,7 +274,13 @@ export class NewTake extends StudioElement {
     if (this.state.dialog === "new" && !this.dialog.open) this.dialog.showModal();
     if (this.state.dialog !== "new" && this.dialog.open) this.dialog.close();
     const canvas = this.renderRoot.querySelector("canvas");
-    if (canvas && this.startImage) canvas.getContext("2d")!.drawImage(this.startImage.picture, 0, 0, canvas.width, canvas.height);
+    if (canvas && this.startImage) drawWhole(canvas, this.startImage.picture);
+  }
+
+  private async takeOver(take: Take): Promise<void> {
+    await takeOver(take);
+    this.errors = [];
+    this.isLocked = false;
   }
 
   private closed(): void {
@@ -233,7 +296,9 @@ export class NewTake extends StudioElement {
   private drop(event: DragEvent): void {
     event.preventDefault();
     const file = event.dataTransfer?.files[0];
-    if (file) void this.upload(file);
+    if (!file) return;
+    store.update({ dialog: "new" });
+    void this.upload(file);
   }
 
   private async upload(file: File): Promise<void> {
@@ -252,6 +317,8 @@ export class NewTake extends StudioElement {
       form.reset();
       this.typed = "";
       this.startImage = null;
+      this.remembered = "";
+      this.range = null;
     });
     this.busy = false;
   }
@@ -259,8 +326,8 @@ export class NewTake extends StudioElement {
   private request(form: HTMLFormElement): NewTakeRequest {
     const fields = new FormData(form);
     const text = (name: string) => String(fields.get(name) ?? "").trim();
-    const remember = text("remember");
-    const [from, to] = text("span").split("-").map(Number);
+    const remembered = this.state.takes.find((take) => take.id === this.remembered);
+    const [from, to] = this.range ?? [0, remembered?.made_seconds ?? 0];
     return {
       prompt: text("prompt"),
       seconds: asNumber(text("seconds")),
@@ -269,7 +336,7 @@ export class NewTake extends StudioElement {
       // Without memory is a wish; with it is what the backbone does anyway.
       memory: fields.has("memory") ? null : false,
       start_image: this.startImage?.id ?? null,
-      remember: remember ? [{ take: remember, from, to }] : [],
+      remember: remembered ? [{ take: remembered.id, from, to }] : [],
       settings: this.settings(form),
     };
   }
@@ -283,16 +350,44 @@ export class NewTake extends StudioElement {
     return settings;
   }
 
+  /** The first message is made visible, and its field gets the focus. */
+  private showError(): void {
+    const error = this.renderRoot.querySelector(".error");
+    const details = error?.closest("details");
+    if (details) details.open = true;
+    error?.closest("label")?.querySelector<HTMLElement>("input, select")?.focus();
+    error?.scrollIntoView({ block: "nearest" });
+  }
+
   private async showingErrors(field: string, work: () => Promise<void>): Promise<void> {
     this.errors = [];
+    this.isLocked = false;
     try {
       await work();
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
+      this.isLocked = isDirectedElsewhere(error);
       const whole = { field, value: null, wanted: "", message: error.message };
       this.errors = error.fields.length ? error.fields : [whole];
+      await this.updateComplete;
+      this.showError();
     }
   }
+}
+
+/** A picture in the middle of a canvas, as large as it can be. */
+function drawWhole(canvas: HTMLCanvasElement, picture: ImageBitmap): void {
+  const scale = Math.min(canvas.width / picture.width, canvas.height / picture.height);
+  const [width, height] = [picture.width * scale, picture.height * scale];
+  const context = canvas.getContext("2d")!;
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(picture, (canvas.width - width) / 2, (canvas.height - height) / 2, width, height);
+}
+
+/** "0:01 – 0:02.5"; null where that is no range. */
+function asRange(text: string, fps: number): Span | null {
+  const [from, to] = text.split(/[-–]/).map((part) => parseTimecode(part, fps));
+  return from === null || to === null || to === undefined ? null : [from, to];
 }
 
 /** Numbers as numbers; what is none goes to the server as it was written, which says what would be right. */

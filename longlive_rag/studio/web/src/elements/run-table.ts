@@ -1,5 +1,5 @@
 import { css, html, nothing } from "lit";
-import { openTake } from "../actions";
+import { copy, openTake } from "../actions";
 import { api } from "../api";
 import { store } from "../store";
 import { clock } from "../timecode";
@@ -7,6 +7,8 @@ import { shared, StudioElement } from "./base";
 
 interface Row {
   id: string;
+  command: string;
+  python: string;
   cells: Record<string, string>;
 }
 
@@ -55,13 +57,16 @@ export class RunTable extends StudioElement {
         text-align: left;
         border-bottom: 1px solid var(--line);
         white-space: nowrap;
-        max-width: 26em;
+        max-width: 18em;
         overflow: hidden;
         text-overflow: ellipsis;
       }
       th {
         color: var(--quiet);
         font-weight: 500;
+      }
+      .copies button + button {
+        margin-left: 0.6em;
       }
       td button {
         border: none;
@@ -89,20 +94,25 @@ export class RunTable extends StudioElement {
   }
 
   private table(rows: Row[]) {
-    const columns = differing(rows);
+    const [first, ...columns] = differing(rows);
     return html`<div class="scrolled">
       <table>
         <thead>
-          <tr>${columns.map((column) => html`<th scope="col">${column}</th>`)}</tr>
+          <tr>
+            <th scope="col">${first}</th>
+            <th scope="col">copy as</th>
+            ${columns.map((column) => html`<th scope="col">${column}</th>`)}
+          </tr>
         </thead>
         <tbody>
           ${rows.map(
-            ({ id, cells }) => html`<tr>
-              ${columns.map((column) =>
-                column === "name"
-                  ? html`<td><button @click=${() => this.open(id)}>${cells.name}</button></td>`
-                  : html`<td title=${cells[column] ?? nothing}>${cells[column] ?? ""}</td>`,
-              )}
+            ({ id, cells, command, python }) => html`<tr>
+              <td><button @click=${() => this.open(id)}>${cells[first]}</button></td>
+              <td class="copies">
+                <button aria-label="Copy ${cells.name} as command" @click=${() => copy(command, "command")}>command</button>
+                <button aria-label="Copy ${cells.name} as Python" @click=${() => copy(python, "Python")}>Python</button>
+              </td>
+              ${columns.map((column) => html`<td title=${cells[column] ?? nothing}>${cells[column] ?? ""}</td>`)}
             </tr>`,
           )}
         </tbody>
@@ -126,7 +136,8 @@ export class RunTable extends StudioElement {
     this.rows = details.map((detail) => {
       const facts = { name: detail.name, status: detail.status, made: clock(detail.made_seconds) };
       const more = { ...facts, seed: String(detail.seed), backbone: detail.backbone };
-      return { id: detail.id, cells: { ...flat(detail.request), ...more } };
+      const { id, command, python } = detail;
+      return { id, command, python, cells: { ...flat(detail.request), ...more } };
     });
   }
 

@@ -1,4 +1,4 @@
-import { css, html } from "lit";
+import { css, html, nothing } from "lit";
 import { repeat } from "lit/directives/repeat.js";
 import { store } from "../store";
 import { shared, StudioElement } from "./base";
@@ -22,12 +22,14 @@ export class StudioAlerts extends StudioElement {
         display: flex;
         gap: 0.8em;
         align-items: center;
-        justify-content: space-between;
         margin-top: 0.4em;
         padding: 0.5em 0.5em 0.5em 0.9em;
         background: #3a2222;
         border: 1px solid var(--live);
         border-radius: 3px;
+      }
+      span {
+        flex: 1;
       }
     `,
   ];
@@ -38,6 +40,7 @@ export class StudioAlerts extends StudioElement {
       (alert) => alert.number,
       (alert) => html`<div role="alert">
         <span>${alert.message}</span>
+        ${alert.remedy ? html`<button @click=${alert.remedy.run}>${alert.remedy.name}</button>` : nothing}
         <button @click=${() => store.dismiss(alert.number)} aria-label="Dismiss">✕</button>
       </div>`,
     );

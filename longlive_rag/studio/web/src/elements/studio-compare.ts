@@ -1,25 +1,22 @@
-import { css, html, nothing, svg } from "lit";
+import { css, html, svg } from "lit";
 import { repeat } from "lit/directives/repeat.js";
-import { addTwin } from "../actions";
+import { addTwin, measure } from "../actions";
 import { api } from "../api";
+import { driftPath, figures, lowest } from "../drift";
 import { Feed } from "../feed";
-import type { Drift, Take, TakeDetail } from "../schema";
-import { store } from "../store";
+import type { Take, TakeDetail } from "../schema";
+import { driftOf, store } from "../store";
 import { clock } from "../timecode";
-import { shared, StudioElement } from "./base";
+import { shared, shortened, StudioElement } from "./base";
+import "./drift-by";
 
-const EMBEDDERS = ["tiny-world", "latent", "dino", "clip"];
 const IN_STEP_EVERY_MS = 100;
 const COLOURS = ["#f0b64d", "#6cc4b4", "#8ab8ff", "#e59ac8"];
 const REFRESH_MS = 3000;
 
 /** Other takes in step with the stage, and how far each drifts from its own beginning. */
 export class StudioCompare extends StudioElement {
-  static override properties = { drifts: { state: true }, embedder: { state: true } };
-  /** Of the open take and the compared ones, by id; null: could not be measured. */
-  declare drifts: Record<string, Drift | null>;
-  declare embedder: string;
-  protected watches = ["compared", "takes", "take", "jumps", "rate"] as const;
+  protected watches = ["compared", "takes", "take", "jumps", "rate", "studio", "embedder", "drifts"] as const;
   private players = new Map<string, Player>();
   private inStep?: ReturnType<typeof setInterval>;
 
@@ -28,11 +25,11 @@ export class StudioCompare extends StudioElement {
     css`
       :host {
         display: grid;
-        grid-template-rows: auto minmax(0, 1fr) auto;
-        background: #000;
+        grid-template: subgrid / subgrid;
         min-height: 0;
       }
       .head {
+        grid-area: 1 / 1 / 2 / -1;
         display: flex;
         gap: 0.5em;
         align-items: center;
@@ -41,9 +38,14 @@ export class StudioCompare extends StudioElement {
       }
       .head select {
         flex: 1;
-        width: 0;
+        max-width: 24em;
+      }
+      .head button:last-child {
+        margin-left: auto;
       }
       .videos {
+        grid-area: 2 / 2;
+        background: #000;
         display: grid;
         grid-auto-flow: column;
         grid-auto-columns: minmax(0, 1fr);
@@ -53,7 +55,7 @@ export class StudioCompare extends StudioElement {
       figure {
         margin: 0;
         display: grid;
-        grid-template-rows: minmax(0, 1fr) auto;
+        grid-template: minmax(0, 1fr) auto / minmax(0, 1fr);
         min-height: 0;
       }
       video {
@@ -66,13 +68,19 @@ export class StudioCompare extends StudioElement {
         display: flex;
         gap: 0.5em;
         align-items: center;
-        padding: 0.2em 0.6em;
+        height: 1.8em;
+        padding: 0 0.6em;
         background: var(--panel);
       }
       figcaption span {
         flex: 1;
       }
+      figcaption button {
+        padding: 0 0.4em;
+        line-height: 1.3;
+      }
       .drift {
+        grid-area: 3 / 1 / 4 / -1;
         background: var(--panel);
         padding: 0.3em 0.6em;
         border-top: 1px solid var(--line);
@@ -80,7 +88,7 @@ export class StudioCompare extends StudioElement {
       svg {
         display: block;
         width: 100%;
-        height: clamp(70px, 12vh, 200px);
+        height: clamp(54px, 8vh, 200px);
         background: var(--ground);
       }
       path {
@@ -90,24 +98,25 @@ export class StudioCompare extends StudioElement {
       }
       .legend {
         display: flex;
-        gap: 1em;
+        column-gap: 1.4em;
         align-items: center;
         flex-wrap: wrap;
-        min-height: 2em;
+        white-space: nowrap;
+        margin-top: 0.3em;
+      }
+      .of {
+        display: flex;
+        gap: 0.4em;
+        align-items: center;
       }
       .key {
         display: inline-block;
+        flex: none;
         width: 1.2em;
         height: 0.7em;
       }
     `,
   ];
-
-  constructor() {
-    super();
-    this.drifts = {};
-    this.embedder = EMBEDDERS[0];
-  }
 
   override connectedCallback(): void {
     super.connectedCallback();
@@ -146,9 +155,10 @@ export class StudioCompare extends StudioElement {
         ${repeat(
           others,
           (other) => other.id,
-          (other) => html`<figure>
+          (other, index) => html`<figure>
             <video muted playsinline tabindex="-1" data-id=${other.id} aria-label=${other.name}></video>
             <figcaption>
+              ${key(index + 1)}
               <span class="one-line">${other.name}</span>
               <button @click=${() => this.leaveOut(other.id)} aria-label="Remove ${other.name}">✕</button>
             </figcaption>
@@ -160,42 +170,32 @@ export class StudioCompare extends StudioElement {
   }
 
   private drift() {
-    const takes = this.takes.filter((take) => this.drifts[take.id]);
-    const all = takes.map((take) => this.drifts[take.id]!);
+    const measured = this.takes.flatMap((take, index) => {
+      const drift = driftOf(take, this.state);
+      return drift && typeof drift !== "string" ? [{ take, drift, colour: COLOURS[index % COLOURS.length] }] : [];
+    });
+    const all = measured.map(({ drift }) => drift);
     const end = Math.max(1, ...all.flatMap((drift) => drift.seconds));
-    const values = all.flatMap((drift) => drift.values).filter((value) => value !== null);
-    const low = Math.min(...values, 1);
-    const high = Math.max(...values, low + 1e-6);
-    const height = (value: number) => 2 + (96 * (high - value)) / (high - low);
-    // Where there was nothing to compare, the line is broken.
-    const line = ({ seconds, values }: Drift) =>
-      values
-        .map((value, index) => {
-          if (value === null) return "";
-          const begins = index === 0 || values[index - 1] === null;
-          return `${begins ? "M" : "L"}${(100 * seconds[index]) / end},${height(value)}`;
-        })
-        .join("");
+    const low = lowest(all);
     return html`<div class="drift">
-      <svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="Drift curve">
-        ${all.map((drift, index) => svg`<path d=${line(drift)} stroke=${COLOURS[index % COLOURS.length]}></path>`)}
+      <svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="Drift curve: likeness to the first second">
+        ${measured.map(({ drift, colour }) => svg`<path d=${driftPath(drift, end, low)} stroke=${colour}></path>`)}
       </svg>
       <div class="legend time">
-        <label class="quiet">
-          Drift by
-          <select @change=${this.chooseEmbedder}>
-            ${EMBEDDERS.map((name) => html`<option ?selected=${name === this.embedder}>${name}</option>`)}
-          </select>
-        </label>
-        ${all.length && !all[0].independent ? html`<span class="quiet">${all[0].label || "no independent judge"}</span>` : nothing}
-        ${takes.map(
-          (take, index) => html`<span>
-            <svg class="key" aria-hidden="true"><rect width="100%" height="100%" fill=${COLOURS[index % COLOURS.length]}></rect></svg>
-            ${take.name} ${Object.entries(all[index].D).map(([seconds, value]) => html`<span class="quiet">D${seconds} ${value?.toFixed(3) ?? "–"} </span>`)}
-          </span>`,
+        <drift-by></drift-by>
+        <span class="quiet">scale ${low.toFixed(2)} – 1${all.some((drift) => !drift.independent) ? " · no independent judge" : ""}</span>
+        ${this.takes.map(
+          (take, index) => html`<span class="of">${key(index)} ${shortened(take.name)} <span class="quiet one-line">${this.figures(take)}</span></span>`,
         )}
       </div>
     </div>`;
+  }
+
+  /** D of a take, or why there is none yet. */
+  private figures(take: Take): string {
+    const drift = driftOf(take, this.state);
+    if (take.status === "live" || take.status === "running") return "is being made";
+    return drift === undefined || typeof drift === "string" ? (drift ?? "") : figures(drift);
   }
 
   protected override updated(): void {
@@ -209,22 +209,8 @@ export class StudioCompare extends StudioElement {
       const id = video.dataset.id!;
       if (!this.players.has(id)) this.players.set(id, new Player(video, id));
     }
-    for (const take of this.takes) {
-      if (!(take.id in this.drifts) && take.status !== "live" && take.status !== "running") void this.measure(take.id);
-    }
+    for (const take of this.takes) void measure(take);
     this.keepInStep();
-  }
-
-  /** The server answers once a take is made; until then the curve is simply not there. */
-  private async measure(id: string): Promise<void> {
-    const { embedder } = this;
-    this.drifts = { ...this.drifts, [id]: null };
-    try {
-      const drift = await api.drift(id, embedder);
-      if (embedder === this.embedder) this.drifts = { ...this.drifts, [id]: drift };
-    } catch (error) {
-      store.update({ note: `No drift curve by ${embedder}: ${(error as Error).message}` });
-    }
   }
 
   private keepInStep(): void {
@@ -241,11 +227,11 @@ export class StudioCompare extends StudioElement {
   private leaveOut(id: string): void {
     store.update({ compared: this.state.compared!.filter((other) => other !== id) });
   }
+}
 
-  private chooseEmbedder(event: Event): void {
-    this.embedder = (event.target as HTMLSelectElement).value;
-    this.drifts = {};
-  }
+/** The colour of a take's curve. */
+function key(index: number) {
+  return html`<svg class="key" aria-hidden="true"><rect width="100%" height="100%" fill=${COLOURS[index % COLOURS.length]}></rect></svg>`;
 }
 
 /** One video that is kept at the stage's time. */

@@ -1,11 +1,11 @@
 import { css, html } from "lit";
-import { command } from "../actions";
-import { store } from "../store";
+import { command, currentBlock, goOnWith } from "../actions";
+import { segmentAt, store } from "../store";
 import { clock, parseTimecode } from "../timecode";
 import { shared, StudioElement } from "./base";
 import "./unread-words";
 
-/** A line of words that takes over at the next block, or at a timecode. */
+/** A line of words that takes over at the next block, or at a timecode; a take that is made branches for it. */
 export class StudioDirection extends StudioElement {
   static override properties = { typed: { state: true } };
   declare typed: string;
@@ -38,12 +38,13 @@ export class StudioDirection extends StudioElement {
 
   override render() {
     const { take } = this.state;
-    const live = take?.status === "live" && !this.state.busy;
+    const live = take?.status === "live";
+    const ready = !!take && (live || take.blocks > 0) && take.status !== "running" && !this.state.busy;
     return html`
       <form @submit=${this.direct}>
-        <input name="prompt" aria-label="Direction" autocomplete="off" placeholder="What happens next" ?disabled=${!live} @input=${this.type} />
-        <input name="at" aria-label="Takes over at" placeholder="at the next block" ?disabled=${!live} />
-        <button class="primary" ?disabled=${!live}>Direct</button>
+        <input name="prompt" aria-label="Direction" autocomplete="off" placeholder=${ready && !live ? "What happens instead" : "What happens next"} ?disabled=${!ready} @input=${this.type} />
+        <input name="at" aria-label="Takes over at" placeholder=${ready && !live ? "after this block" : "at the next block"} ?disabled=${!ready} />
+        <button class="primary" ?disabled=${!ready}>Direct</button>
       </form>
       <p class="quiet one-line" aria-live="polite">
         ${this.typed
@@ -57,8 +58,10 @@ export class StudioDirection extends StudioElement {
     const { take } = this.state;
     if (take?.unknown_words.length) return `The backbone has never read: ${take.unknown_words.join(", ")}`;
     if (take?.waiting) return "This take waits: direct it, or resume it with the words it has";
-    if (!take || live) return "";
-    return "Only a take that is being made can be directed; extend it, or branch from a block";
+    if (!take?.blocks || live) return "";
+    if (take.status === "running") return "It is made by another program; what is made can be watched";
+    const branches = "what you direct becomes a branch, after the block under the playhead";
+    return take.status === "finished" ? `This take is made: ${branches}` : `Resume goes on with this take; ${branches}`;
   }
 
   private type(event: InputEvent): void {
@@ -75,10 +78,18 @@ export class StudioDirection extends StudioElement {
     if (!prompt || !take) return;
     const at = when ? parseTimecode(when, take.fps) : null;
     if (when && at === null) return store.alert(`“${when}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);
+    const done = () => {
+      form.reset();
+      this.typed = "";
+    };
+    if (take.status !== "live") {
+      const block = at === null ? currentBlock() + 1 : Math.max(1, segmentAt(take.segments, Math.ceil(at * take.fps))!.block);
+      if (await goOnWith({ do: "branch", block, prompt, seed: null })) done();
+      return;
+    }
     const answer = await command({ do: "direct", prompt, at });
     if (!answer) return;
-    form.reset();
-    this.typed = "";
+    done();
     const moment = answer.takes_over_at ?? at;
     if (moment !== null) store.update({ note: `“${prompt}” takes over at ${clock(moment)}` });
   }

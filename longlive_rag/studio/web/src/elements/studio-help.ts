@@ -7,9 +7,11 @@ const KEYS = [
   ["J K L", "backwards, pause, forwards; again for faster"],
   ["← →", "a frame back or on; with Shift a second"],
   ["Home End", "to the beginning, to the newest frame"],
-  ["I O", "mark in, mark out"],
+  ["I O X", "mark in, mark out, no marks"],
   ["D", "write a direction"],
   ["/", "search the library"],
+  ["Tab ← →", "to a planned cue on the strip; move it by a block"],
+  ["Enter Delete", "edit a planned cue, withdraw it"],
   ["?", "this page"],
 ];
 

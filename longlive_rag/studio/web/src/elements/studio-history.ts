@@ -23,6 +23,11 @@ export class StudioHistory extends StudioElement {
         border-top: 1px solid var(--line);
         min-height: 0;
       }
+      .tree,
+      p {
+        grid-area: 2 / 1;
+        margin: 0;
+      }
       .tree {
         overflow-y: auto;
       }
@@ -45,8 +50,15 @@ export class StudioHistory extends StudioElement {
       }
       .buttons {
         display: grid;
-        grid-template-columns: 1fr 1fr;
+        grid-template-columns: repeat(6, minmax(0, 1fr));
         gap: 0.35em;
+      }
+      .buttons button {
+        grid-column: span 2;
+        padding-inline: 0.2em;
+      }
+      .buttons button:nth-child(-n + 2) {
+        grid-column: span 3;
       }
     `,
   ];
@@ -58,19 +70,25 @@ export class StudioHistory extends StudioElement {
     return html`
       <h2>Branches</h2>
       <div class="tree" role="tree" aria-label="Branches" @keydown=${this.move}>${take ? this.item(this.root(take)) : nothing}</div>
+      ${take ? nothing : html`<p class="quiet">A take and all that grows from it: undoing and branching lose nothing.</p>`}
       <div class="buttons">
         <button ?disabled=${!take?.blocks || busy} @click=${() => goOnWith({ do: "undo_to", block: block + 1 })} title="Go on after this block; what was made stays as a branch">
           Undo to here
         </button>
-        <button ?disabled=${!take?.blocks || busy} @click=${() => goOnWith({ do: "branch", block: block + 1, prompt: null, seed: null })} title="Another ending after this block">
+        <button ?disabled=${!take?.blocks || busy} @click=${() => goOnWith({ do: "branch", block: block + 1, prompt: null, seed: null })} title="Another ending after this block, from other noise; for other words, write them in the line of directions">
           Branch here
         </button>
         <button ?disabled=${!take || live || busy} @click=${() => goOnWith({ do: "extend", seconds: EXTEND_SECONDS, prompt: null })} title="Make ${EXTEND_SECONDS} seconds more">
           Extend
         </button>
-        ${take && (take.status === "interrupted" || take.waiting)
-          ? html`<button ?disabled=${busy} @click=${() => goOnWith({ do: "resume" })}>Resume</button>`
-          : html`<button ?disabled=${!live} @click=${() => command({ do: "stop" })}>Stop</button>`}
+        <button ?disabled=${!live} @click=${() => command({ do: "stop" })} title="End it after the block that is being made">Stop</button>
+        <button
+          ?disabled=${!take || busy || !(take.waiting || take.status === "interrupted" || take.status === "failed")}
+          @click=${() => goOnWith({ do: "resume" })}
+          title="Go on to the length that was asked for"
+        >
+          Resume
+        </button>
       </div>
     `;
   }
@@ -94,7 +112,7 @@ export class StudioHistory extends StudioElement {
       <div class="row" title="${take.name}: ${take.prompt}" @click=${() => openTake(take.id)}>
         <frame-picture .take=${take.id} .frame=${take.frames ? fork : -1} .ratio=${take.width / take.height}></frame-picture>
         ${shortened(take.name)}
-        <span class="quiet time">${take.parent ? `from ${clock(fork / take.fps)}` : clock(take.made_seconds)}</span>
+        <span class="quiet time">${take.parent ? `at ${clock(fork / take.fps)}` : clock(take.made_seconds)}</span>
       </div>
       ${children.length ? html`<div role="group">${children.map((child) => this.item(child))}</div>` : nothing}
     </div>`;

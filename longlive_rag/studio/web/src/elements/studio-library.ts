@@ -1,7 +1,7 @@
-import { css, html } from "lit";
+import { css, html, nothing } from "lit";
 import { repeat } from "lit/directives/repeat.js";
-import { listTakes, openTake } from "../actions";
-import type { Take } from "../schema";
+import { findFrame, listTakes, openTake } from "../actions";
+import type { FrameHit, Take } from "../schema";
 import { store } from "../store";
 import { clock } from "../timecode";
 import { shared, shortened, StudioElement } from "./base";
@@ -9,9 +9,9 @@ import "./frame-picture";
 
 const SEARCH_AFTER_MS = 200;
 
-/** All takes of the folder, newest first, and a search by words. */
+/** All takes of the folder, newest first; a search by words, and one by the frame under the playhead. */
 export class StudioLibrary extends StudioElement {
-  protected watches = ["takes", "take", "search", "studio"] as const;
+  protected watches = ["takes", "take", "search", "studio", "found"] as const;
   private waiting?: ReturnType<typeof setTimeout>;
 
   static override styles = [
@@ -19,7 +19,7 @@ export class StudioLibrary extends StudioElement {
     css`
       :host {
         display: grid;
-        grid-template-rows: auto auto minmax(0, 1fr);
+        grid-template: auto auto auto minmax(0, 1fr) / minmax(0, 1fr);
         gap: 0.5em;
         padding: 0.6em 0.7em;
         background: var(--panel);
@@ -29,6 +29,22 @@ export class StudioLibrary extends StudioElement {
         display: flex;
         justify-content: space-between;
         align-items: center;
+      }
+      .find {
+        display: flex;
+        gap: 0.4em;
+        align-items: center;
+      }
+      .find span {
+        flex: 1;
+      }
+      .find button {
+        padding: 0.1em 0.5em;
+      }
+      [role="listbox"],
+      p {
+        grid-row: 4;
+        grid-column: 1;
       }
       [role="listbox"] {
         overflow-y: auto;
@@ -48,6 +64,12 @@ export class StudioLibrary extends StudioElement {
         display: grid;
         min-width: 0;
       }
+      .similarity {
+        color: var(--memory);
+      }
+      p {
+        margin: 0.3em;
+      }
       .live {
         color: var(--live);
       }
@@ -55,22 +77,65 @@ export class StudioLibrary extends StudioElement {
   ];
 
   override render() {
-    const { takes, search } = this.state;
+    const { takes, search, found } = this.state;
     return html`
       <div class="head">
         <h2>Library</h2>
         <button class="primary" @click=${() => store.update({ dialog: "new" })}>New take</button>
       </div>
       <input type="search" aria-label="Search" placeholder="Search by words" .value=${search} @input=${this.search} />
-      <div role="listbox" aria-label="Library" @keydown=${this.move}>
-        ${repeat(
-          takes,
-          (take) => take.id,
-          (take, index) => this.option(take, index),
-        )}
+      ${this.find()}
+      <div role="listbox" tabindex=${(found ? found.hits : takes).length ? nothing : 0} aria-label="Library" @keydown=${this.move}>
+        ${found
+          ? found.hits.map((hit, index) => this.hit(hit, index))
+          : repeat(
+              takes,
+              (take) => take.id,
+              (take, index) => this.option(take, index),
+            )}
       </div>
-      ${takes.length ? "" : html`<p class="quiet">${search ? "No take has these words" : "No takes yet"}</p>`}
+      ${(found ? found.hits : takes).length ? nothing : html`<p class="quiet">${this.nothingHere()}</p>`}
     `;
+  }
+
+  private nothingHere(): string {
+    const { found, search } = this.state;
+    return found ? "No take shows anything like it" : search ? "No take has these words" : "No takes yet";
+  }
+
+  /** The search by a frame. */
+  private find() {
+    const { found, take } = this.state;
+    if (!found) {
+      return html`<div class="find">
+        <button ?disabled=${!take?.frames} @click=${findFrame} title="Moments of all takes that look like the frame under the playhead">
+          Find this frame
+        </button>
+      </div>`;
+    }
+    return html`<div class="find">
+      <span class="quiet time one-line">Like ${clock(found.seconds)} of ${found.take}</span>
+      <button @click=${() => store.update({ found: null })} title="Back to all takes">Clear</button>
+    </div>`;
+  }
+
+  /** A moment that looks like the frame that is searched for. */
+  private hit(hit: FrameHit, index: number) {
+    const take = this.state.takes.find((other) => other.id === hit.take);
+    return html`<div
+      role="option"
+      aria-selected="false"
+      tabindex=${index === 0 ? 0 : -1}
+      data-id=${hit.take}
+      data-frame=${hit.frame}
+      @click=${() => openTake(hit.take, hit.frame, false)}
+    >
+      <frame-picture .take=${hit.take} .frame=${hit.frame} .ratio=${take ? take.width / take.height : 1}></frame-picture>
+      <span class="words">
+        ${shortened(take?.name ?? "a take")}
+        <span class="time">${clock(hit.seconds)} <span class="similarity" title="Similarity">${hit.similarity.toFixed(3)}</span></span>
+      </span>
+    </div>`;
   }
 
   private option(take: Take, index: number) {
@@ -81,6 +146,7 @@ export class StudioLibrary extends StudioElement {
       aria-selected=${chosen}
       tabindex=${reachable ? 0 : -1}
       data-id=${take.id}
+      data-name=${take.name}
       title=${take.prompt}
       @click=${() => openTake(take.id)}
     >
@@ -104,7 +170,7 @@ export class StudioLibrary extends StudioElement {
     const options = [...this.renderRoot.querySelectorAll<HTMLElement>('[role="option"]')];
     const at = options.indexOf(event.target as HTMLElement);
     const places: Record<string, number> = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: options.length - 1 };
-    if (event.key === "Enter") void openTake(options[at].dataset.id!);
+    if (event.key === "Enter") options[at].click();
     else if (event.key in places) options[places[event.key]]?.focus();
     else return;
     event.preventDefault();

@@ -1,25 +1,27 @@
 import { css, html, nothing } from "lit";
+import { live } from "lit/directives/live.js";
 import { repeat } from "lit/directives/repeat.js";
-import { jump, openTake, type Steer, steer } from "../actions";
+import { choosePolicy, jump, openTake, type Steer, steer } from "../actions";
 import type { BlockMemory, Remembered, Span, TakeDetail } from "../schema";
-import { segmentAt, steered } from "../store";
+import { policyAt, remembers, segmentAt, steered } from "../store";
 import { clock } from "../timecode";
 import { shared, StudioElement } from "./base";
 import "./frame-picture";
 import "./memory-map";
 
 const SHOWN_MOMENTS = 5;
+const HINTS = { pin: "Bring it back for every block from now on", exclude: "Never bring it back from now on" };
 
 /** Which past frames the block under the playhead brought back, and the map of the whole take. */
 export class StudioMemory extends StudioElement {
-  protected watches = ["take", "frame", "markIn", "markOut"] as const;
+  protected watches = ["take", "frame", "markIn", "markOut", "studio"] as const;
 
   static override styles = [
     shared,
     css`
       :host {
         display: grid;
-        grid-template-rows: auto auto minmax(0, 1fr) auto;
+        grid-template: auto auto auto minmax(0, 1fr) auto / minmax(0, 1fr);
         gap: 0.5em;
         padding: 0.6em 0.7em;
         background: var(--panel);
@@ -29,6 +31,9 @@ export class StudioMemory extends StudioElement {
         display: flex;
         justify-content: space-between;
         align-items: baseline;
+      }
+      p {
+        margin: 0;
       }
       .frames {
         overflow-y: auto;
@@ -49,6 +54,31 @@ export class StudioMemory extends StudioElement {
       .similarity {
         color: var(--memory);
       }
+      .policy {
+        display: flex;
+        gap: 0.5em;
+        align-items: center;
+      }
+      .policy select {
+        flex: none;
+        padding: 0.1em 0.3em;
+      }
+      .told {
+        display: flex;
+        flex-wrap: wrap;
+        gap: 0.3em;
+        max-height: 4em;
+        overflow-y: auto;
+      }
+      .told button {
+        padding: 0 0.5em;
+      }
+      .told .pin {
+        border-color: var(--memory);
+      }
+      .told .exclude {
+        border-color: var(--live);
+      }
       .recalled {
         display: flex;
         gap: 0.3em;
@@ -68,6 +98,7 @@ export class StudioMemory extends StudioElement {
       }
       .range span {
         flex: 1;
+        color: var(--quiet);
       }
     `,
   ];
@@ -80,14 +111,18 @@ export class StudioMemory extends StudioElement {
 
   override render() {
     const { take, frame } = this.state;
-    if (!take) return html`<h2>Memory</h2>`;
+    if (!take) {
+      return html`<h2>Memory</h2>
+        <p class="quiet">For the block under the playhead: the past frames that it brought back, to be pinned or excluded.</p>`;
+    }
     const block = segmentAt(take.segments, frame)?.block ?? 0;
     const memory = take.memory.find((entry) => entry.block === block);
     return html`
       <div class="head">
         <h2>Memory</h2>
-        <span class="quiet time">block ${block}</span>
+        <span class="quiet time">block ${block}${memory?.policy ? `, chosen by ${memory.policy}` : nothing}</span>
       </div>
+      ${this.policy(take)}
       <memory-map></memory-map>
       <ul class="frames" aria-label="Remembered frames">
         ${memory?.remembered.length
@@ -96,10 +131,44 @@ export class StudioMemory extends StudioElement {
               (past) => `${past.take}/${past.latent_frame}`,
               (past) => this.remembered(past, take),
             )
-          : html`<li class="quiet">This block brought nothing back: what it needs was still in sight.</li>`}
+          : html`<li class="quiet">
+              ${remembers(take) ? "This block brought nothing back: what it needs was still in sight." : "This take was made without memory."}
+            </li>`}
       </ul>
-      <div>${this.recalled(take)} ${this.range(take)}</div>
+      <div>${this.told(take)} ${this.recalled(take)} ${this.range(take)}</div>
     `;
+  }
+
+  /** Which policy chooses from the next block on. */
+  private policy(take: TakeDetail) {
+    const chosen = policyAt(take, Infinity);
+    const reason = !remembers(take) ? "it has no memory" : take.status !== "live" ? "the take isn't live" : "";
+    return html`<label class="policy quiet">
+      Policy
+      <select
+        ?disabled=${reason !== ""}
+        title=${reason || "Another one chooses from the next block on"}
+        @change=${(event: Event) => choosePolicy((event.target as HTMLSelectElement).value)}
+      >
+        ${this.state.studio?.policies.map((name) => html`<option ?selected=${name === chosen} .selected=${live(name === chosen)}>${name}</option>`)}
+      </select>
+      <span class="one-line">${reason}</span>
+    </label>`;
+  }
+
+  /** What memory is told to bring back, or not to; a click takes that back. */
+  private told(take: TakeDetail) {
+    const spans = (["pin", "exclude"] as const).flatMap((how) => steered(take, how).map((span) => ({ how, span })));
+    if (!spans.length) return nothing;
+    return html`<div class="told" role="group" aria-label="Pinned and excluded">
+      ${spans.map(({ how, span: [from, to] }) => {
+        const [done, back] = how === "pin" ? (["Pinned", "unpin"] as const) : (["Excluded", "unexclude"] as const);
+        const when = to - from < 1 ? clock(from) : `${clock(from)} – ${clock(to)}`;
+        return html`<button class="time ${how}" title="Take it back" ?disabled=${take.status !== "live"} @click=${() => steer(back, [from, to])}>
+          ${done} ${when} ✕
+        </button>`;
+      })}
+    </div>`;
   }
 
   private remembered(past: Remembered, take: TakeDetail) {
@@ -128,7 +197,7 @@ export class StudioMemory extends StudioElement {
     const order: Steer = on ? `un${how}` : how;
     return html`<button
       aria-pressed=${on}
-      title=${how === "pin" ? "Bring it back for every block from now on" : "Never bring it back from now on"}
+      title=${take.status === "live" ? HINTS[how] : "Only while the take is made"}
       ?disabled=${take.status !== "live"}
       @click=${() => steer(order, span)}
     >
@@ -155,7 +224,7 @@ export class StudioMemory extends StudioElement {
     const marked = markIn !== null || markOut !== null;
     const from = (marked ? (markIn ?? 0) : frame) / take.fps;
     const to = ((marked ? (markOut ?? take.frames - 1) : frame) + 1) / take.fps;
-    return html`<div class="range quiet">
+    return html`<div class="range">
       <span>${marked ? `Marked ${clock(from)} – ${clock(to)}` : `This frame, ${clock(from)}`}</span>
       ${this.toggle("pin", [from, to], take)} ${this.toggle("exclude", [from, to], take)}
     </div>`;

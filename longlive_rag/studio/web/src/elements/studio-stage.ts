@@ -18,6 +18,8 @@ export class StudioStage extends StudioElement {
   /** The frame that is on the screen, which trails the playhead while a seek is under way. */
   private shown = 0;
   private toldBlock?: number;
+  /** A picture of the parent is shown in place of a branch's that isn't there yet. */
+  private held = false;
   private backwards?: ReturnType<typeof setInterval>;
 
   static override styles = [
@@ -29,7 +31,9 @@ export class StudioStage extends StudioElement {
         background: #000;
         min-height: 0;
       }
-      video {
+      video,
+      canvas {
+        grid-area: 1 / 1;
         width: 100%;
         height: 100%;
         object-fit: contain;
@@ -37,7 +41,9 @@ export class StudioStage extends StudioElement {
       }
       [role="status"] {
         display: flex;
-        gap: 1.6em;
+        flex-wrap: wrap;
+        column-gap: 1.6em;
+        height: 1.8em;
         padding: 0.2em 0.7em;
         background: var(--panel);
         color: var(--quiet);
@@ -63,6 +69,7 @@ export class StudioStage extends StudioElement {
   override render() {
     const { take, stats, connected } = this.state;
     return html`
+      <canvas aria-hidden="true"></canvas>
       <video muted playsinline tabindex="-1" aria-label="The take"></video>
       <div role="status" aria-live="off" class="time">
         ${take
@@ -71,7 +78,7 @@ export class StudioStage extends StudioElement {
               <span><b>${stats ? stats.fps.toFixed(1) : "–"}</b> frames a second</span>
               <span>memory in use <b>${stats ? megabytes(stats.memory_bytes) : "–"}</b></span>`
           : nothing}
-        ${connected ? nothing : html`<span class="offline">not connected; trying again</span>`}
+        ${connected === false ? html`<span class="offline">not connected; trying again</span>` : nothing}
       </div>
     `;
   }
@@ -97,10 +104,20 @@ export class StudioStage extends StudioElement {
 
   private openFeed(): void {
     const { take } = this.state;
+    this.holdPicture(take?.parent === this.openId);
     this.feed?.close();
     this.openId = take?.id ?? "";
     this.feed = take ? new Feed(this.video, take.fps, take.mime, readAgain) : undefined;
     this.jumpsSeen = -1;
+  }
+
+  /** A branch goes on from the picture that is shown, so it stays until the branch has one. */
+  private holdPicture(goesOn: boolean): void {
+    const { videoWidth, videoHeight } = this.video;
+    this.held = goesOn && videoWidth > 0;
+    const canvas = this.renderRoot.querySelector("canvas")!;
+    Object.assign(canvas, { width: videoWidth || 1, height: videoHeight || 1 });
+    if (this.held) canvas.getContext("2d")!.drawImage(this.video, 0, 0);
   }
 
   /** Seeks to the middle of the frame, where rounding cannot show a neighbour. */
@@ -157,6 +174,7 @@ export class StudioStage extends StudioElement {
   private frameShown(mediaTime: number): void {
     const { take, rate } = this.state;
     if (!take) return;
+    if (this.held) this.holdPicture(false);
     this.shown = Math.round(mediaTime * take.fps);
     this.video.dataset.frame = String(this.shown);
     // Written directly: rendering the whole element for each frame would be wasteful.

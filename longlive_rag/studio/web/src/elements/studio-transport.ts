@@ -1,6 +1,6 @@
 import { css, html } from "lit";
 import { live } from "lit/directives/live.js";
-import { goToEnd, jump, mark, setPace, step, togglePlay } from "../actions";
+import { clearMarks, goToEnd, jump, mark, setPace, step, togglePlay } from "../actions";
 import { store } from "../store";
 import { parseTimecode, smpte } from "../timecode";
 import { shared, StudioElement } from "./base";
@@ -17,24 +17,33 @@ export class StudioTransport extends StudioElement {
       :host {
         display: flex;
         align-items: center;
-        gap: 0.4em;
+        gap: 0.3em;
         padding: 0.35em 0.6em;
         background: var(--panel);
         border-top: 1px solid var(--line);
       }
       input {
-        width: 8.6em;
+        width: 7.6em;
+        padding-inline: 0;
         text-align: center;
         color: var(--playhead);
+      }
+      button {
+        flex: none;
+        padding-inline: 0.5em;
       }
       .play {
         width: 4.6em;
       }
       .rate {
-        width: 2em;
+        width: 1.4em;
       }
       .range {
-        width: 6em;
+        width: 5.8em;
+      }
+      select {
+        width: 10.9em;
+        padding-inline: 0.2em;
       }
       label {
         margin-left: auto;
@@ -68,6 +77,7 @@ export class StudioTransport extends StudioElement {
       <span class="time quiet range">${range(markIn)}</span>
       <button @click=${() => mark("markOut")} ?disabled=${!take} title="Mark out (O)">Out</button>
       <span class="time quiet range">${range(markOut)}</span>
+      <button @click=${clearMarks} ?disabled=${markIn === null && markOut === null} aria-label="Clear marks" title="Clear marks (X)">✕</button>
       <label class="quiet">
         Pace
         <select @change=${this.choosePace} title="How far making may run ahead of the playhead">
