@@ -120,6 +120,17 @@ def begin(page: Any, seconds: float, seed: int) -> None:
     dialog.get_by_role("button", name="Start", exact=True).click()
 
 
+def wait_for_picture(page: Any) -> None:
+    """Until the first frame is shown."""
+    from playwright.sync_api import TimeoutError as TooLongError
+
+    try:
+        page.wait_for_selector("studio-stage video[data-frame]", timeout=PATIENCE_MS)
+    except TooLongError as error:
+        alerts = page.get_by_role("alert").all_inner_texts()
+        raise AssertionError(f"no frame is shown; alerts: {alerts}; {page.inner_text('studio-app')[:500]}") from error
+
+
 def play_live(page: Any, seconds: float) -> dict[str, Any]:
     """Watch a take that is being made, and direct it."""
     wait_until(page, SHOWN, 4)
@@ -205,7 +216,7 @@ def grown(minutes: float, seed: int, folder: Path) -> dict[str, Any]:
     with studio(folder) as (address, server), opened(address) as page:
         page.get_by_role("combobox", name="Pace").select_option("As fast as it can")
         begin(page, minutes * 60, seed)
-        page.wait_for_selector("studio-stage video[data-frame]", timeout=PATIENCE_MS)
+        wait_for_picture(page)
         page.evaluate(WATCH)
         for _ in range(4):  # 1x, 2x, 4x, 8x
             page.keyboard.press("l")
@@ -232,7 +243,7 @@ def measured(seconds: float, seeks: int, seed: int, folder: Path) -> dict[str, A
     """All figures."""
     with studio(folder) as (address, _), opened(address) as page:
         begin(page, seconds + 30, seed)
-        page.wait_for_selector("studio-stage video[data-frame]", timeout=PATIENCE_MS)
+        wait_for_picture(page)
         page.evaluate(WATCH)
         played = play_live(page, seconds)
         page.get_by_role("button", name="Stop", exact=True).click()
