@@ -207,8 +207,9 @@ def new_name(page: Any, server: Server, before: set[str]) -> str:
 
 
 def open_take(page: Any, name: str) -> None:
-    page.get_by_role("listbox", name="Library").locator(f"[data-name='{name}']").click()
-    expect(page.get_by_role("banner")).to_contain_text(name)
+    option = page.get_by_role("listbox", name="Library").locator(f"[data-name='{name}']")
+    option.click()
+    expect(option).to_have_attribute("aria-selected", "true")
 
 
 def assert_accessible(page: Any, where: str) -> None:
@@ -534,6 +535,7 @@ def test_runs_are_taken_along(page: Any, server: Server) -> None:
 )
 def test_export(page: Any, server: Server, item: str, ending: str) -> None:
     open_take(page, "blue-square-stands-desert")
+    go_to(page, "0:00", 0)
     page.keyboard.press("i")
     go_to(page, "0:01", FPS)
     page.keyboard.press("o")

@@ -123,6 +123,11 @@ export async function openTake(id: string, frame = 0, plays = true): Promise<voi
   });
 }
 
+/** Opens a take from a list, where the open one stays as it is. */
+export function chooseTake(id: string): void {
+  if (store.state.take?.id !== id) void openTake(id);
+}
+
 export async function begin(take: NewTake): Promise<string> {
   const { id } = await api.begin(take);
   await openMade(id);

@@ -1,5 +1,5 @@
 import { css, html, nothing, type TemplateResult } from "lit";
-import { command, currentBlock, goOnWith, openTake } from "../actions";
+import { chooseTake, command, currentBlock, goOnWith } from "../actions";
 import type { Take } from "../schema";
 import { clock } from "../timecode";
 import { shared, shortened, StudioElement } from "./base";
@@ -109,7 +109,7 @@ export class StudioHistory extends StudioElement {
       aria-expanded=${children.length ? "true" : nothing}
       data-id=${take.id}
     >
-      <div class="row" title="${take.name}: ${take.prompt}" @click=${() => openTake(take.id)}>
+      <div class="row" title="${take.name}: ${take.prompt}" @click=${() => chooseTake(take.id)}>
         <frame-picture .take=${take.id} .frame=${take.frames ? fork : -1} .ratio=${take.width / take.height}></frame-picture>
         ${shortened(take.name)}
         <span class="quiet time">${take.parent ? `at ${clock(fork / take.fps)}` : clock(take.made_seconds)}</span>
@@ -129,7 +129,7 @@ export class StudioHistory extends StudioElement {
     const at = items.indexOf(event.target as HTMLElement);
     const next = { ArrowDown: items[at + 1], ArrowUp: items[at - 1] }[event.key];
     if (next) next.focus();
-    else if (event.key === "Enter") void openTake(items[at].dataset.id!);
+    else if (event.key === "Enter") chooseTake(items[at].dataset.id!);
     else return;
     event.preventDefault();
     event.stopPropagation();

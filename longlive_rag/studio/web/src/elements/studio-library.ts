@@ -1,6 +1,6 @@
 import { css, html, nothing } from "lit";
 import { repeat } from "lit/directives/repeat.js";
-import { findFrame, listTakes, openTake } from "../actions";
+import { chooseTake, findFrame, listTakes, openTake } from "../actions";
 import type { FrameHit, Take } from "../schema";
 import { store } from "../store";
 import { clock } from "../timecode";
@@ -148,7 +148,7 @@ export class StudioLibrary extends StudioElement {
       data-id=${take.id}
       data-name=${take.name}
       title=${take.prompt}
-      @click=${() => openTake(take.id)}
+      @click=${() => chooseTake(take.id)}
     >
       <frame-picture .take=${take.id} .frame=${take.frames ? 0 : -1} .ratio=${take.width / take.height}></frame-picture>
       <span class="words">
