@@ -203,7 +203,7 @@ class Takes:
                 found.append(self.facts(take))
             except (UnknownTakeError, ValueError, OSError):
                 continue
-        return sorted(found, key=lambda facts: facts.started, reverse=True)
+        return sorted(found, key=lambda facts: (facts.started, facts.name), reverse=True)
 
     def search(self, words: str) -> list[str]:
         """Ids of takes whose words are like `words`, best first; ValueError if there are none in it."""

@@ -131,7 +131,7 @@ class Studio:
             found[live.id] = live_facts(live, self.takes)
         if words.strip():
             return [found[take] for take in ids if take in found]
-        return sorted(found.values(), key=lambda facts: facts.started, reverse=True)
+        return sorted(found.values(), key=lambda facts: (facts.started, facts.name), reverse=True)
 
     def detail(self, take: str) -> schema.TakeDetail:
         """All of a take."""

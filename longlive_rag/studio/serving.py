@@ -99,6 +99,7 @@ class Address:
                 listening = until_bound.enter_context(socket.socket(family, kind))
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listening.bind(place)
+                listening.listen()  # before the address is said: who opens it at once waits, and is not refused
                 until_bound.pop_all()
                 return listening
         except OSError as error:
