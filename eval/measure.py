@@ -21,6 +21,7 @@ from eval.oracle import OracleEmbedder
 from eval.traits import Trait, distinct_characters, kept_traits
 from eval.windows import TOLERANCE_S, DriftWindows, end_of, within
 
+PER_FRAME_DIGITS = 12  # drift is read again from them
 IMAGING = ("sharpness", "exposure", "saturation")
 Spans = Sequence[tuple[float, float]]
 """Horizons that were asked for, each with the second at which it is measured."""
@@ -179,7 +180,7 @@ def measure(
         curves=_curves(seen, cosines),
         per_frame=measures.PerFrame(
             [round(float(second), 6) for second in seconds],
-            {name: _json_numbers(values) for name, values in cosines.items()},
+            {name: _json_numbers(values, PER_FRAME_DIGITS) for name, values in cosines.items()},
         ),
     )
 
@@ -284,5 +285,5 @@ def _curves(seen: Seen, cosines: Mapping[str, Floats]) -> measures.Curves:
     )
 
 
-def _json_numbers(values: Floats) -> measures.Curve:
-    return [None if np.isnan(value) else round(float(value), 6) for value in values]
+def _json_numbers(values: Floats, digits: int = 6) -> measures.Curve:
+    return [None if np.isnan(value) else round(float(value), digits) for value in values]

@@ -203,18 +203,22 @@ def _with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def noise_floor(takes: Takes) -> list[NoiseFloor]:
-    """How far two takes of the baseline lie apart that differ in their seeds only (seed 0 minus seed 1), by outcome."""
+    """How far two takes of the baseline lie apart that differ in their seeds only (seed 0 minus seed 1), by outcome.
+
+    Read as arms are: drift from the frames that show the subject in both.
+    """
     plan = takes.plan
     if plan.seeds < 2:
         return []
     baseline, found = plan.arms[0].name, []
     for scenario in plan.scenarios:
         for outcome in takes.outcomes:
-            pairs = [
-                [outcome.value(takes.of(baseline, story.id, seed)) for seed in (0, 1)]
+            seeds = [
+                on_common_frames(*(takes.of(baseline, story.id, seed) for seed in (0, 1)))
                 for story in plan.stories
                 if story.scenario == scenario
             ]
+            pairs = [[outcome.value(measures) for measures in pair] for pair in seeds]
             apart = [a - b for a, b in pairs if a is not None and b is not None]
             if apart:
                 result = _paired(apart, outcome, 1)

@@ -79,15 +79,16 @@ class FrameIndex:
             frames: their numbers, rising, above those that are held; None continues without a gap, from 0 on.
 
         Raises:
-            ValueError: if they are not.
+            ValueError: if they are not, or an embedding holds something else than finite numbers.
         """
         if frames is None:
             first = self._frames[-1] + 1 if self._frames else 0
             frames = range(first, first + len(embeddings))
         if len(frames) != len(embeddings) or any(a >= b for a, b in pairwise([*self._frames[-1:], *frames])):
             raise ValueError(f"frames is {list(frames)}; it must number {len(embeddings)} vectors, in rising order")
+        units = _unit(embeddings)
         self._frames.extend(frames)
-        self._index.add(_unit(embeddings))
+        self._index.add(units)
         if self.is_exact and len(self) >= self._approximate_from:
             self._approximate()
 
@@ -173,5 +174,7 @@ class FrameIndex:
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     unit = np.array(vectors, dtype=np.float32, order="C")
+    if not np.isfinite(unit).all():
+        raise ValueError("an embedding holds values that are not finite numbers; nothing is similar to it")
     faiss.normalize_L2(unit)
     return unit

@@ -1,6 +1,7 @@
 """The rule by which memory is chosen, and the search behind it, against brute force."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,3 +135,18 @@ def test_search_leaves_torch_its_threads() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_what_is_no_number_is_like_nothing_and_says_so():
+    index = FrameIndex(3)
+    index.add(np.eye(3, dtype=np.float32))
+    broken = np.array([1, np.nan, 0], np.float32)
+    for ask in (
+        lambda: index.search(broken, range(3), 1),
+        lambda: index.add(broken[None]),
+        lambda: index.similarities(broken, [0]),
+    ):
+        with pytest.raises(ValueError, match="not finite numbers"):
+            ask()
+    assert len(index) == 3
+    assert [frame for frame, _ in index.search(np.array([0, 1, 0], np.float32), range(3), 1)] == [1]
