@@ -297,7 +297,7 @@ export class NewTake extends StudioElement {
     event.preventDefault();
     const file = event.dataTransfer?.files[0];
     if (!file) return;
-    store.update({ dialog: "new" });
+    if (this.state.studio) store.update({ dialog: "new" });
     void this.upload(file);
   }
 

@@ -81,7 +81,7 @@ export class StudioLibrary extends StudioElement {
     return html`
       <div class="head">
         <h2>Library</h2>
-        <button class="primary" @click=${() => store.update({ dialog: "new" })}>New take</button>
+        <button class="primary" ?disabled=${!this.state.studio} @click=${() => store.update({ dialog: "new" })}>New take</button>
       </div>
       <input type="search" aria-label="Search" placeholder="Search by words" .value=${search} @input=${this.search} />
       ${this.find()}
