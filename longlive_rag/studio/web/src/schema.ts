@@ -150,7 +150,7 @@ export interface NewTake {
   prompt: string;
   seconds: number;
   seed: number;
-  backbone: string;
+  backbone: string | null;
   memory: boolean | null;
   start_image: string | null;
   remember: { take: string; from: number; to: number }[];

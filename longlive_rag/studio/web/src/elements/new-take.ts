@@ -297,7 +297,7 @@ export class NewTake extends StudioElement {
     event.preventDefault();
     const file = event.dataTransfer?.files[0];
     if (!file) return;
-    if (this.state.studio) store.update({ dialog: "new" });
+    store.update({ dialog: "new" });
     void this.upload(file);
   }
 
@@ -332,7 +332,7 @@ export class NewTake extends StudioElement {
       prompt: text("prompt"),
       seconds: asNumber(text("seconds")),
       seed: asNumber(text("seed")),
-      backbone: text("backbone"),
+      backbone: text("backbone") || null,
       // Without memory is a wish; with it is what the backbone does anyway.
       memory: fields.has("memory") ? null : false,
       start_image: this.startImage?.id ?? null,
