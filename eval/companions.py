@@ -14,6 +14,7 @@ quality is MUSIQ and whose dynamic degree is optical flow.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,31 +108,30 @@ def repetition(looks: Looks, seconds: Floats) -> float:
     A freeze repeats itself as a loop does, of whatever length, and under a little noise. Whole seconds are compared, by
     up to 8 frames of each: a single alike frame, as every walk has, is no repetition. 0 for a video shorter than 3 s.
     """
-    repeated = [is_one for _, is_one in _repeated(looks, seconds)]
-    return float(np.mean(repeated)) if repeated else 0.0
+    return _share_repeated(looks, seconds, REPEAT_AFTER_S)
 
 
 def last_repetition(looks: Looks, seconds: Floats, end_s: float) -> float:
     """The same of the last 5 s before `end_s`, in which a return of the opening would look like no drift."""
-    repeated = [is_one for second, is_one in _repeated(looks, seconds) if second >= end_s - LAST_S - TOLERANCE_S]
-    return float(np.mean(repeated)) if repeated else 0.0
+    return _share_repeated(looks, seconds, end_s - LAST_S)
 
 
-def _repeated(looks: Looks, seconds: Floats) -> list[tuple[int, bool]]:
-    """Each second from 2 s on, and whether an earlier stretch showed it."""
+def _share_repeated(looks: Looks, seconds: Floats, start_s: float) -> float:
+    """Of the whole seconds that begin at `start_s` or later: how many an earlier stretch showed."""
     rows = looks.thumbnails.astype(np.float64)
     squares = (rows**2).sum(axis=1)
     end_s = seconds[-1] * len(seconds) / max(1, len(seconds) - 1)  # the last frame lasts as long as the others
-    repeated: list[tuple[int, bool]] = []
-    for second in range(int(REPEAT_AFTER_S), int(end_s + TOLERANCE_S)):
+    first = math.ceil(max(start_s, REPEAT_AFTER_S) - TOLERANCE_S)
+    repeated = []
+    for second in range(first, int(end_s + TOLERANCE_S)):
         chosen = _some_of(np.flatnonzero(within(seconds, (second, second + 1))))
         earlier = np.flatnonzero(seconds <= second - REPEAT_AFTER_S + TOLERANCE_S)
         if len(chosen) and len(earlier):
             frames = earlier[:, None] + (chosen - chosen[0])[None]
             products = rows[chosen] @ rows[: frames.max() + 1].T
             apart = squares[chosen] + squares[frames] - 2 * products[np.arange(len(chosen)), frames]
-            repeated.append((second, _is_shown(rows, chosen, frames, apart.mean(axis=1) / rows.shape[1])))
-    return repeated
+            repeated.append(_is_shown(rows, chosen, frames, apart.mean(axis=1) / rows.shape[1]))
+    return float(np.mean(repeated)) if repeated else 0.0
 
 
 def _is_shown(rows: Floats, chosen: NDArray[np.intp], frames: NDArray[np.intp], apart: Floats) -> bool:

@@ -263,8 +263,10 @@ class Plan:
         self._check_claims()
 
     def _check_claims(self) -> None:
+        if self.exploratory:
+            return
         needed = prompts_for_a_claim(self.tests)
-        for scenario in self.scenarios if not self.exploratory else ():
+        for scenario in self.scenarios:
             count = sum(story.scenario == scenario for story in self.stories)
             if count < needed:
                 tests = f"{self.tests} test" if self.tests == 1 else f"{self.tests} tests after Holm"

@@ -47,7 +47,7 @@ class Results(Versioned):
     Attributes:
         takes: how many.
         prompts: how many, by scenario.
-        verdicts: a sentence each.
+        verdicts: a sentence for each confirmatory test, by scenario, the longest horizon first.
         detectable_effect: in standard deviations over prompts, by scenario; Holm's first step allowed for.
         other_noise: by arm, takes whose noise was not the baseline's.
         embedders: what is on record of each; the first is the primary one.
@@ -212,12 +212,12 @@ def noise_floor(takes: Takes) -> list[NoiseFloor]:
         return []
     baseline, found = plan.arms[0].name, []
     for scenario in plan.scenarios:
+        seeds = [
+            on_common_frames(*(takes.of(baseline, story.id, seed) for seed in (0, 1)))
+            for story in plan.stories
+            if story.scenario == scenario
+        ]
         for outcome in takes.outcomes:
-            seeds = [
-                on_common_frames(*(takes.of(baseline, story.id, seed) for seed in (0, 1)))
-                for story in plan.stories
-                if story.scenario == scenario
-            ]
             pairs = [[outcome.value(measures) for measures in pair] for pair in seeds]
             apart = [a - b for a, b in pairs if a is not None and b is not None]
             if apart:
@@ -313,7 +313,7 @@ def warnings(results: Results) -> list[str]:
         notes.append(f"Not all takes were made under the same conditions: {name} is {found}.")
     broken = sorted({f"{g.arm} ({g.companion})" for g in results.guardrails if g.state == "broken"})
     if broken:
-        notes.append(f"Guardrails broken: {', '.join(broken)}. What is worse so is claimed to be nothing better.")
+        notes.append(f"Guardrails broken: {', '.join(broken)}. Nothing is claimed where one is broken.")
     return notes
 
 
@@ -325,7 +325,9 @@ def _conditions(run: TakeRun) -> dict[str, Any]:
 def summarise(takes: Takes, comparisons: Sequence[Comparison]) -> Results:
     """All results; `comparisons` are those of `compare_all`."""
     plan = takes.plan
-    confirmatory = [c for c in comparisons if c.confirmatory]
+    confirmatory = sorted(
+        (c for c in comparisons if c.confirmatory), key=lambda c: (plan.scenarios.index(c.scenario), -c.horizon_s)
+    )
     prompts = {name: sum(story.scenario == name for story in plan.stories) for name in plan.scenarios}
     first = takes.record(plan.cells[0])
     embedders = takes.measures[plan.cells[0].name].embedders
@@ -333,7 +335,7 @@ def summarise(takes: Takes, comparisons: Sequence[Comparison]) -> Results:
     results = Results(
         takes=len(plan.cells),
         prompts=prompts,
-        verdicts=[verdict(c, plan.exploratory, guarded) for c in reversed(confirmatory)],
+        verdicts=[verdict(c, plan.exploratory, guarded) for c in confirmatory],
         comparisons=list(comparisons),
         guardrails=guarded,
         noise_floor=noise_floor(takes),

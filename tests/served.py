@@ -10,7 +10,6 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -41,12 +40,7 @@ class Served:
         self.url = f"{self.scheme}://127.0.0.1:{self.port}"
         self.trust = ssl.create_default_context(cafile=trusted) if trusted else None
         self.client = httpx.Client(base_url=self.url, timeout=120, verify=self.trust or True)
-        for _ in range(100):
-            try:
-                self.secret = self.client.post("/api/session", json={"token": token}).json()["secret"]
-                break
-            except httpx.ConnectError:
-                time.sleep(0.1)
+        self.secret = self.client.post("/api/session", json={"token": token}).json()["secret"]
         self.client.headers["Authorization"] = f"Bearer {self.secret}"
 
     @contextmanager

@@ -86,10 +86,10 @@ SEEK = """([frame, text, fps, side]) => new Promise((resolve) => {
 
 
 @contextmanager
-def studio(takes: Path, *options: str) -> Iterator[tuple[str, int]]:
+def studio(takes: Path) -> Iterator[tuple[str, int]]:
     """The address of a server, and its process."""
     command = [sys.executable, "-m", "longlive_rag", "studio", "--takes", str(takes), "--port", "0", "--no-browser"]
-    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
             yield server.stdout.readline().strip(), server.pid

@@ -6,7 +6,6 @@ The tests go on from each other's takes, in this order. STUDIO_SCREENSHOTS=FOLDE
 from __future__ import annotations
 
 import base64
-import contextlib
 import csv
 import io
 import json
@@ -76,12 +75,6 @@ class Server:
         self.process = subprocess.Popen([*command, "--no-browser"], stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().strip()
-        end_s = time.monotonic() + LONGEST_MS / 1000
-        while time.monotonic() < end_s:
-            with contextlib.suppress(ConnectionRefusedError):  # the address is bound, but not served yet
-                socket.create_connection(("127.0.0.1", int(self.port))).close()
-                return
-            time.sleep(0.05)
 
     def kill(self) -> None:
         """As by kill -9."""
