@@ -1,21 +1,25 @@
-"""The tables of options in the documents, made from the commands themselves.
+"""The documents' tables: of options, from the commands themselves; of results, from the figures of their takes.
 
     python docs/tables.py          writes them
     python docs/tables.py --check  names the first document that differs, and fails
 
 A table stands between `<!-- options of COMMAND -->`, with flags after the command's name if it has only those, and
-`<!-- end -->`.
+`<!-- end -->`; one of results between `<!-- drift FOLDER TABLE -->`, with a folder of docs/drift and a name in
+eval/tables.py, and `<!-- end -->`; `verdicts` stand there, too, and the `summary` of several folders, with commas.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import click
 
+from eval.published import found_in
+from eval.tables import TABLES, Found, summary_table, verdicts
 from longlive_rag.cli.main import cli
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
 from longlive_rag.sessions.asking import SETTINGS
@@ -24,12 +28,29 @@ DOCS = Path(__file__).parent
 TABLE = re.compile(
     r"(<!-- options of (?P<command>[\w ]+?)(?P<flags>(?: --[\w-]+)*) -->\n).*?(?=<!-- end -->)", re.DOTALL
 )
+RESULTS = re.compile(r"(<!-- drift (?P<folders>[\w,-]+) (?P<table>\w+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 SHORT = {"integer": "N", "float": "X", "text": "TEXT", "path": "FILE", "gib": "GIB", "seconds": "SECONDS"}
 
 
 def with_tables(text: str) -> str:
     """A document with its tables made anew."""
-    return TABLE.sub(lambda found: found[1] + table(found["command"].split(), found["flags"].split()), text)
+    text = TABLE.sub(lambda found: found[1] + table(found["command"].split(), found["flags"].split()), text)
+    return RESULTS.sub(lambda found: found[1] + results(found["folders"].split(","), found["table"]), text)
+
+
+@cache
+def stories_of(folder: str) -> list[Found]:
+    """The results of what a folder of docs/drift holds, computed again from its takes."""
+    return found_in(DOCS / "drift" / folder)
+
+
+def results(folders: list[str], name: str) -> str:
+    """A table of results, as Markdown."""
+    stories = [found for folder in folders for found in stories_of(folder)]
+    if name == "summary":
+        return summary_table(stories)
+    (found,) = stories
+    return verdicts(found) if name == "verdicts" else TABLES[name](found)
 
 
 def table(command: list[str], flags: list[str]) -> str:
@@ -84,7 +105,7 @@ def main() -> None:
         text = path.read_text(encoding="utf-8")
         made = with_tables(text)
         if made != text and "--check" in sys.argv:
-            sys.exit(f"{path.name} has an old table of options; run: make docs")
+            sys.exit(f"{path.name} has an old table; run: make docs")
         path.write_text(made, encoding="utf-8")
 
 

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from eval.comparisons import Comparison
 from eval.footage import find_footage, read_batches
 from eval.measures import Measures
-from eval.results import Comparison, Takes
 from eval.statistics import mean_band
+from eval.takes import Takes
 from eval.windows import LAST_S, DriftWindows
 from longlive_rag.media.charts import (
     BASELINE,

@@ -7,9 +7,8 @@ a horizon, where the newest frame shows what was and not what is to come.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +16,15 @@ from numpy.typing import NDArray
 from backbone.config import ContextConfig
 from eval.drift import Floats
 from eval.measures import Measures
-from eval.plan import Cell
+from eval.plan import Cell, Plan
 from eval.windows import LAST_S
 from longlive_rag.takes.record import TakeRecord
 from longlive_rag.timeline import Timeline
 from retrieval.selection import Selection, candidate_frames
 
-if TYPE_CHECKING:
-    from eval.results import Takes
-
 AFTER_CUE_S = 2.0
-Shown = tuple[float, float, float, float]
-"""Share of frames that show the subject and their likeness (NaN: none does), of those brought back and of all."""
+Shown = tuple[float, float | None, float, float | None]
+"""Share of frames that show the subject and their likeness (None: none does), of those brought back and of all."""
 
 
 @dataclass(frozen=True)
@@ -56,23 +52,30 @@ class Recalled:
     likeness_by_chance: float | None
 
 
-def what_was_recalled(takes: Takes, embedder: str) -> list[Recalled]:
-    """What every arm with memory brought back before every horizon, as `embedder` sees it."""
-    plan, found = takes.plan, []
+def what_was_recalled(plan: Plan, shown: Mapping[str, Sequence[Shown | None]]) -> list[Recalled]:
+    """What every arm with memory brought back before every horizon.
+
+    Args:
+        shown: that of each take, one a horizon, by the cell's name.
+    """
+    found = []
     for scenario in plan.scenarios:
         stories = [story for story in plan.stories if story.scenario == scenario]
         for arm in plan.arms:
             cells = [Cell(arm, story, seed) for story in stories for seed in range(plan.seeds)]
-            shown = [_of_take(takes.measures[cell.name], takes.record(cell), embedder) for cell in cells]
-            for horizon_s, rows in zip(plan.horizons_s, zip(*shown, strict=True), strict=True):
+            by_horizon = zip(*(shown[cell.name] for cell in cells), strict=True)
+            for horizon_s, rows in zip(plan.horizons_s, by_horizon, strict=True):
                 some = [row for row in rows if row is not None]
                 if some:
                     found.append(Recalled(scenario, arm.name, horizon_s, len(some), *_mean(some)))
     return found
 
 
-def _of_take(measures: Measures, record: TakeRecord, embedder: str) -> list[Shown | None]:
-    """What was brought back, and could have been, before each horizon; None where nothing was."""
+def shown_by_take(measures: Measures, record: TakeRecord, embedder: str) -> list[Shown | None]:
+    """What one take's memory brought back, and could have, before each horizon, as `embedder` sees it.
+
+    None where nothing was brought back.
+    """
     context, video = record.request.context, record.video
     assert video.temporal_factor is not None
     timeline = Timeline(video.frames, video.fps, context.frames_per_block, video.temporal_factor)
@@ -122,9 +125,9 @@ def _selections(record: TakeRecord, timeline: Timeline, horizon_s: float) -> Ite
             yield selection
 
 
-def _seen_and_likeness(cosines: NDArray[np.float64]) -> tuple[float, float]:
+def _seen_and_likeness(cosines: NDArray[np.float64]) -> tuple[float, float | None]:
     seen = ~np.isnan(cosines)
-    return float(seen.mean()), float(cosines[seen].mean()) if seen.any() else np.nan
+    return float(seen.mean()), float(cosines[seen].mean()) if seen.any() else None
 
 
 def _mean(rows: Sequence[Shown]) -> tuple[float, float | None, float, float | None]:

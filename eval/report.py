@@ -16,9 +16,10 @@ from PIL import Image
 from eval import figures
 from eval.plan import Arm, Cell, Plan
 from eval.recalled import AFTER_CUE_S, Recalled
-from eval.results import Comparison, Results, Takes, compare_all, summarise
+from eval.results import Comparison, Results, compare_all, summarise
 from eval.runs import take_folder
 from eval.scenarios import Story
+from eval.takes import Takes
 from eval.windows import REFERENCE_S
 from longlive_rag.documents import write_document
 from longlive_rag.takes.folder import MEMORY_MAP
@@ -62,20 +63,20 @@ def write_report(run: Path, plan: Plan) -> Results:
     Raises:
         ValueError: if a take is missing: partial results are no results.
     """
-    takes = Takes.read(run, plan)
+    takes = Takes.of_run(run, plan)
     comparisons = compare_all(takes)
     results = summarise(takes, comparisons)
     embedder = next(iter(results.embedders))
     (run / FIGURES).mkdir(exist_ok=True)
     contents = {
         "plan": plan, "results": results, "embedder": embedder, "after_cue_s": AFTER_CUE_S,
-        "scenarios": [_scenario(takes, name, embedder, results) for name in plan.scenarios],
+        "scenarios": [_scenario(run, takes, name, embedder, results) for name in plan.scenarios],
         "guardrails": _guardrails(results, plan), "noise_floor": _noise_floor(results),
         "facts": _conditions(plan, results),
     }  # fmt: skip
     page = render("comparison.html.j2", contents)
     write_document(run / RESULTS, results)
-    write_whole(run / TABLE, _csv(takes).encode())
+    write_whole(run / TABLE, csv_of(takes).encode())
     write_whole(run / REPORT, page.encode())
     return results
 
@@ -85,7 +86,7 @@ def render(template: str, contents: dict[str, Any]) -> str:
     return PAGES.get_template(template).render(contents) + "\n"
 
 
-def _scenario(takes: Takes, name: str, embedder: str, results: Results) -> dict[str, Any]:
+def _scenario(run: Path, takes: Takes, name: str, embedder: str, results: Results) -> dict[str, Any]:
     """What the page shows of one scenario."""
     plan = takes.plan
     base = plan.arms[0].name
@@ -95,17 +96,17 @@ def _scenario(takes: Takes, name: str, embedder: str, results: Results) -> dict[
     interval_plot = figures.interval_plot(drift, [arm.name for arm in plan.arms])
     return {
         "name": name,
-        "curves": _figure(takes.run, f"{name}-curves", figures.drift_curves(takes, name, embedder)),
+        "curves": _figure(run, f"{name}-curves", figures.drift_curves(takes, name, embedder)),
         "drift": _drift_table(drift),
-        "intervals": _figure(takes.run, f"{name}-intervals", interval_plot),
-        "pairs": _pairs(takes, name, embedder),
+        "intervals": _figure(run, f"{name}-intervals", interval_plot),
+        "pairs": _pairs(run, takes, name, embedder),
         "contrasts": _contrasts([c for c in of_scenario if c.baseline != base], embedder),
         "companions": _companions(comparisons, plan, embedder),
         "recalled": _recalled([row for row in results.recalled if row.scenario == name]),
     }
 
 
-def _pairs(takes: Takes, scenario: str, embedder: str) -> dict[str, Any] | None:
+def _pairs(run: Path, takes: Takes, scenario: str, embedder: str) -> dict[str, Any] | None:
     """Every prompt's pair as a plot, and pictures of them with a note each; None if no pair can be compared."""
     plan = takes.plan
     drifts = _story_drifts(takes, scenario, embedder)
@@ -114,8 +115,8 @@ def _pairs(takes: Takes, scenario: str, embedder: str) -> dict[str, Any] | None:
     label = f"D({plan.seconds:g} s) by {embedder}, mean over seeds"
     plot = figures.paired_plot(takes, drifts, (plan.arms[0].name, plan.arms[1].name), label)
     return {
-        "plot": _figure(takes.run, f"{scenario}-pairs", plot),
-        "pictures": [*_strips(takes, scenario, drifts), _endings(takes, scenario, drifts)],
+        "plot": _figure(run, f"{scenario}-pairs", plot),
+        "pictures": [*_strips(run, takes, scenario, drifts), _endings(run, takes, scenario, drifts)],
     }
 
 
@@ -210,7 +211,7 @@ def _figure_or_dash(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _strips(takes: Takes, scenario: str, pairs: dict[str, dict[str, float]]) -> list[tuple[Picture, str]]:
+def _strips(run: Path, takes: Takes, scenario: str, pairs: dict[str, dict[str, float]]) -> list[tuple[Picture, str]]:
     """Film strips and memory maps of the pairs with the best, the median and the worst difference."""
     plan = takes.plan
     base, arm = plan.arms[0], plan.arms[1]
@@ -219,22 +220,22 @@ def _strips(takes: Takes, scenario: str, pairs: dict[str, dict[str, float]]) -> 
     found = []
     for which, story_id in chosen.items():
         story = next(story for story in plan.stories if story.id == story_id)
-        folders = [(each.name, take_folder(takes.run, Cell(each, story, 0))) for each in (base, arm)]
+        folders = [(each.name, take_folder(run, Cell(each, story, 0))) for each in (base, arm)]
         reference_s = (story.origin_s + REFERENCE_S,) if story.origin_s else ()  # at 0 s there may be nobody yet
         strip = figures.film_strip(folders, (0.0, *reference_s, *plan.horizons_s))
         difference = pairs[story_id][arm.name] - pairs[story_id][base.name]
         note = f"The {which} pair for {arm.name}: {_told(story)} Difference in drift {difference:+.3f}; seed 0."
-        found.append((_figure(takes.run, f"{scenario}-strip-{which}", strip), note))
+        found.append((_figure(run, f"{scenario}-strip-{which}", strip), note))
         map_path = folders[1][1] / MEMORY_MAP
         if which == "median" and map_path.exists():
             with Image.open(map_path) as picture:
                 small = picture.convert("RGB")
                 small.thumbnail((900, 700), Image.Resampling.LANCZOS)
-            found.append((_figure(takes.run, f"{scenario}-memory", small), "What the median pair's memory did."))
+            found.append((_figure(run, f"{scenario}-memory", small), "What the median pair's memory did."))
     return found
 
 
-def _endings(takes: Takes, scenario: str, pairs: dict[str, dict[str, float]]) -> tuple[Picture, str]:
+def _endings(run: Path, takes: Takes, scenario: str, pairs: dict[str, dict[str, float]]) -> tuple[Picture, str]:
     """Where all pairs ended up, not only the three that are told."""
     plan = takes.plan
     base, arm = plan.arms[0], plan.arms[1]
@@ -243,7 +244,7 @@ def _endings(takes: Takes, scenario: str, pairs: dict[str, dict[str, float]]) ->
     reference_s = stories[0].origin_s + REFERENCE_S
 
     def frames(of: Arm, second: float) -> list[Any]:
-        return [figures.frame_before(take_folder(takes.run, Cell(of, story, 0)), second) for story in stories]
+        return [figures.frame_before(take_folder(run, Cell(of, story, 0)), second) for story in stories]
 
     sheet = figures.endings(
         {
@@ -256,7 +257,7 @@ def _endings(takes: Takes, scenario: str, pairs: dict[str, dict[str, float]]) ->
         f"All {len(pairs)} pairs" if len(stories) == len(pairs) else f"The best {len(stories)} of {len(pairs)} pairs"
     )
     note = f"{shown}, the best for {arm.name} first, in the order of the plot above; seed 0."
-    return _figure(takes.run, f"{scenario}-endings", sheet), note
+    return _figure(run, f"{scenario}-endings", sheet), note
 
 
 def _by_difference(plan: Plan, pairs: dict[str, dict[str, float]]) -> list[str]:
@@ -341,18 +342,18 @@ def _figure(run: Path, name: str, picture: Any) -> Picture:
     return keep_picture(run / FIGURES / f"{name}.png", png_of(picture))
 
 
-def _csv(takes: Takes) -> str:
-    """A row a take and outcome."""
+def csv_of(takes: Takes) -> str:
+    """A row a take, with a column for every outcome at every horizon; empty is: it has none."""
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
-    table.writerow(["scenario", "prompt_id", "prompt", "arm", "seed", "outcome", "horizon_s", "value", "noise_sha256"])
+    names = [outcome.name for outcome in takes.outcomes]
+    table.writerow(["scenario", "prompt_id", "prompt", "arm", "seed", "noise_sha256", *names])
     for cell in takes.plan.cells:
-        for outcome in takes.outcomes:
-            value = outcome.value(takes.measures[cell.name])
-            table.writerow(
-                [
-                    cell.story.scenario, cell.story.id, cell.story.prompt, cell.arm.name, cell.seed, outcome.name,
-                    f"{outcome.horizon_s:g}", "" if value is None else f"{value:.8g}", takes.noise[cell.name],
-                ]
-            )  # fmt: skip
+        values = [outcome.value(takes.measures(cell)) for outcome in takes.outcomes]
+        table.writerow(
+            [
+                cell.story.scenario, cell.story.id, cell.story.prompt, cell.arm.name, cell.seed,
+                takes.figures[cell.name].noise.sha256, *("" if value is None else f"{value:.8g}" for value in values),
+            ]
+        )  # fmt: skip
     return out.getvalue()

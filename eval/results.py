@@ -5,25 +5,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
 from eval.comparisons import Comparison
-from eval.drift import Drift, drift_at
 from eval.guardrails import Guarded, broken_in, guardrails
-from eval.measures import Measures, Noise
-from eval.outcomes import Outcome, outcomes
-from eval.plan import Cell, Plan
+from eval.outcomes import Outcome
+from eval.plan import Cell
 from eval.recalled import Recalled, what_was_recalled
-from eval.runs import MEASURES, NOISE, is_finished, take_folder
 from eval.statistics import LEVEL, Floats, Paired, detectable_effect, holm, paired
-from eval.windows import DriftWindows
-from longlive_rag.documents import Versioned, read_document
-from longlive_rag.takes.record import TakeRecord, TakeRun, read_record
+from eval.takes import Takes, on_common_frames
+from longlive_rag.documents import Versioned
 
 TIMINGS = ("load_seconds",)  # of a take's conditions: every process has its own
 
@@ -73,80 +68,6 @@ class Results(Versioned):
     recalled: list[Recalled] = Field(default_factory=list)
 
 
-class Takes:
-    """The measures of all takes of a run.
-
-    Args:
-        run: its folder.
-        plan: what is compared.
-        measures: by the cell's name.
-        noise: hashes, by the cell's name.
-    """
-
-    def __init__(self, run: Path, plan: Plan, measures: dict[str, Measures], noise: dict[str, str]) -> None:
-        self.run, self.plan, self.measures, self.noise = run, plan, measures, noise
-        self.outcomes = outcomes(plan, measures.values())
-        self._pairs: dict[tuple[str, str, str, int], tuple[Measures, Measures]] = {}
-
-    @classmethod
-    def read(cls, run: Path, plan: Plan) -> Takes:
-        """Of a run's folder.
-
-        Raises:
-            ValueError: if a take is missing: partial results are no results.
-        """
-        missing = [cell for cell in plan.cells if not is_finished(run, cell)]
-        if missing:
-            raise ValueError(
-                f"{len(missing)} of {len(plan.cells)} takes are not finished (such as {missing[0].name}); "
-                "run the comparison again to resume it"
-            )
-        measures = {cell.name: read_document(take_folder(run, cell) / MEASURES, Measures) for cell in plan.cells}
-        noise = {cell.name: read_document(take_folder(run, cell) / NOISE, Noise).sha256 for cell in plan.cells}
-        return cls(run, plan, measures, noise)
-
-    def of(self, arm: str, story: str, seed: int) -> Measures:
-        """Measures of one take."""
-        return self.measures[f"{arm}/{story}-seed{seed}"]
-
-    def pair(self, arm: str, against: str, story: str, seed: int) -> tuple[Measures, Measures]:
-        """Measures of two arms' takes; drift is read from frames that show the subject in both."""
-        key = arm, against, story, seed
-        if key not in self._pairs:
-            self._pairs[key] = on_common_frames(self.of(arm, story, seed), self.of(against, story, seed))
-        return self._pairs[key]
-
-    def record(self, cell: Cell) -> TakeRecord:
-        """A take's record."""
-        return read_record(take_folder(self.run, cell))
-
-
-def on_common_frames(arm: Measures, baseline: Measures) -> tuple[Measures, Measures]:
-    """Two matched takes' measures, their drift read again from the frames in which the subject is seen in both.
-
-    A take in which the subject is rarely seen would else be judged by its best moments. Coverages stay each take's own,
-    and so does the reference. Where all frames count in both, nothing changes. Other arms have no influence.
-    """
-    windows = DriftWindows(arm.origin_s)
-    drifts: tuple[dict[str, list[Drift]], dict[str, list[Drift]]] = ({}, {})
-    for name in arm.drift:
-        cosines = [np.array(each.per_frame.cosine[name], np.float64) for each in (arm, baseline)]
-        missing = np.isnan(cosines).any(axis=0)
-        for found, each, values in zip(drifts, (arm, baseline), cosines, strict=True):
-            found[name] = each.drift[name]
-            if missing.any():
-                seconds, common = np.array(each.per_frame.seconds), np.where(missing, np.nan, values)
-                found[name] = [
-                    _with_means_of(drift, drift_at(common, seconds, drift.horizon_s, windows))
-                    for drift in each.drift[name]
-                ]
-    return arm.model_copy(update={"drift": drifts[0]}), baseline.model_copy(update={"drift": drifts[1]})
-
-
-def _with_means_of(drift: Drift, other: Drift) -> Drift:
-    return replace(drift, value=other.value, opening=other.opening, last=other.last)
-
-
 def differences(
     takes: Takes, outcome: Outcome, scenario: str, arm: str, baseline: str
 ) -> tuple[dict[str, float], dict[str, Any]]:
@@ -175,7 +96,7 @@ def differences(
 def compare_all(takes: Takes) -> list[Comparison]:
     """All contrasts of a plan, on every outcome, in every scenario; Holm over the confirmatory ones."""
     plan = takes.plan
-    primary = f"drift.{next(iter(takes.measures[plan.cells[0].name].drift))}@"
+    primary = f"drift.{next(iter(takes.measures(plan.cells[0]).drift))}@"
     found = []
     for scenario in plan.scenarios:
         for outcome in takes.outcomes:
@@ -240,7 +161,8 @@ def same_noise(takes: Takes) -> dict[str, list[str]]:
             Cell(arm, story, seed).name
             for story in plan.stories
             for seed in range(plan.seeds)
-            if takes.noise[Cell(arm, story, seed).name] != takes.noise[Cell(base, story, seed).name]
+            if takes.figures[Cell(arm, story, seed).name].noise.sha256
+            != takes.figures[Cell(base, story, seed).name].noise.sha256
         ]
         for arm in plan.arms[1:]
     }
@@ -288,10 +210,9 @@ def mixed_conditions(takes: Takes) -> dict[str, dict[str, int]]:
     """
     counts: dict[str, Counter[str]] = {}
     for cell in takes.plan.cells:
-        record = takes.record(cell)
-        run = {name: value for name, value in _conditions(record.run).items() if name not in TIMINGS}
-        parts = {"run": run, "versions": record.versions}
-        parts["embedders"] = takes.measures[cell.name].embedders
+        take = takes.figures[cell.name]
+        run = {name: value for name, value in take.run.items() if name not in TIMINGS}
+        parts = {"run": run, "versions": take.versions, "embedders": take.measures.embedders}
         for part, values in parts.items():
             for name, value in values.items():
                 counts.setdefault(f"{part}.{name}", Counter())[json.dumps(value, sort_keys=True)] += 1
@@ -317,11 +238,6 @@ def warnings(results: Results) -> list[str]:
     return notes
 
 
-def _conditions(run: TakeRun) -> dict[str, Any]:
-    """What a take was made with, but for its place on a machine, which says nothing to others."""
-    return {name: value for name, value in asdict(run).items() if name != "folder"}
-
-
 def summarise(takes: Takes, comparisons: Sequence[Comparison]) -> Results:
     """All results; `comparisons` are those of `compare_all`."""
     plan = takes.plan
@@ -329,8 +245,8 @@ def summarise(takes: Takes, comparisons: Sequence[Comparison]) -> Results:
         (c for c in comparisons if c.confirmatory), key=lambda c: (plan.scenarios.index(c.scenario), -c.horizon_s)
     )
     prompts = {name: sum(story.scenario == name for story in plan.stories) for name in plan.scenarios}
-    first = takes.record(plan.cells[0])
-    embedders = takes.measures[plan.cells[0].name].embedders
+    first = takes.figures[plan.cells[0].name]
+    embedders = first.measures.embedders
     guarded = guardrails(comparisons, next(iter(embedders)))
     results = Results(
         takes=len(plan.cells),
@@ -342,12 +258,8 @@ def summarise(takes: Takes, comparisons: Sequence[Comparison]) -> Results:
         detectable_effect={name: detectable_effect(count, plan.tests) for name, count in prompts.items()},
         other_noise=same_noise(takes),
         embedders=embedders,
-        conditions={
-            "run": _conditions(first.run),
-            "versions": first.versions,
-            "request": asdict(first.request),
-        },
+        conditions={"run": first.run, "versions": first.versions, "request": first.request},
         mixed_conditions=mixed_conditions(takes),
-        recalled=what_was_recalled(takes, next(iter(embedders))),
+        recalled=what_was_recalled(plan, {name: take.shown for name, take in takes.figures.items()}),
     )
     return results.model_copy(update={"warnings": warnings(results)})

@@ -259,6 +259,62 @@ def export(run: Path, output: Path) -> None:
     click.echo(f"{count} videos in {output}")
 
 
+@eval.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="New folder.")
+def publish(run: Path, output: Path) -> None:
+    """Copy the figures of a finished RUN into a folder small enough to be published with a paper.
+
+    It holds the plan, a table with a row a take, and what 'recompute' makes every result from; no
+    videos, no latents.
+
+    \b
+    Example:
+      longlive-rag eval publish runs/first -o published/first
+    """
+    from eval.published import publish as write_published
+
+    with refuse_bad_input():
+        count = write_published(run, output)
+    size = sum(path.stat().st_size for path in output.iterdir())
+    click.echo(f"{count} takes in {output}, {size / 2**20:.1f} MiB")
+
+
+@eval.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FOLDER...")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for results.json (of one FOLDER).")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def recompute(folders: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
+    """Make every table of published comparisons again, from the figures of their takes.
+
+    No take is made and no model loads: drift is read again from every frame's likeness, pairs are
+    formed, intervals and tests computed. The tables are Markdown, verdicts above them.
+
+    \b
+    Examples:
+      longlive-rag eval recompute docs/drift/return
+      longlive-rag eval recompute docs/drift/return docs/drift/stare > tables.md
+      longlive-rag eval recompute docs/drift/return --json -o again
+    """
+    from eval.published import as_markdown, write_results
+    from eval.published import recompute as make_again
+    from eval.tables import Found
+
+    with refuse_bad_input():
+        if output is not None and len(folders) > 1:
+            raise ValueError("--output is for one folder; name one, or leave it out")
+        again = [make_again(folder) for folder in folders]
+        if output is not None:
+            write_results(output, again[0][1])
+    if as_json:
+        found = [results.model_dump(mode="json") for _, results in again]
+        click.echo(json.dumps(found if len(found) > 1 else found[0], indent=2))
+        return
+    click.echo(
+        as_markdown([Found(takes.plan, results, name) for takes, results in again for name in takes.plan.scenarios])
+    )
+
+
 def _refuse_beside_plan(asked: dict[str, Any]) -> None:
     """A plan says everything itself: an option beside it would be read by nobody."""
     context = click.get_current_context()

@@ -22,8 +22,9 @@ from eval.measure import measure
 from eval.measures import Measures
 from eval.oracle import open_oracle
 from eval.plan import ARMS, Plan
-from eval.results import Takes, compare_all, verdict
+from eval.results import compare_all, verdict
 from eval.scenarios import Story
+from eval.takes import TakeFigures, Takes
 from longlive_rag.tinyworld.drawing import sample_character
 from longlive_rag.tinyworld.grammar import COLOURS, PLACES, SHAPES, Sentence
 from longlive_rag.tinyworld.world import Actor, Script, render, script_for
@@ -235,7 +236,8 @@ def compared(base: list[Measures], arm: list[Measures], scenes: list[Scene]) -> 
     plan = Plan("tiny-world", (ARMS["native"], ARMS["memory"]), stories, 1, HORIZONS_S, "tiny-world")
     measures = {f"native/plain-{n}-seed0": each for n, each in enumerate(base)}
     measures |= {f"memory/plain-{n}-seed0": each for n, each in enumerate(arm)}
-    comparisons = compare_all(Takes(Path(), plan, measures, dict.fromkeys(measures, "")))
+    figures = {name: TakeFigures.model_construct(name=name, measures=each) for name, each in measures.items()}
+    comparisons = compare_all(Takes(plan, figures))
     return [c for c in comparisons if c.confirmatory], guardrails(comparisons, "tiny-world")
 
 

@@ -21,9 +21,10 @@ from eval.making import Maker, batches
 from eval.measures import Measures, PerFrame
 from eval.plan import ARMS, Arm, Contrast, check_run, read_plan
 from eval.report import write_report
-from eval.results import Takes, compare_all, noise_floor, on_common_frames, summarise, verdict
+from eval.results import compare_all, noise_floor, summarise, verdict
 from eval.runs import is_finished, take_folder
 from eval.scenarios import Story
+from eval.takes import Takes, on_common_frames
 from longlive_rag.documents import read_json
 from longlive_rag.presets.preset import load_preset
 from longlive_rag.sessions.making import TakeFailed, TakeStopped
@@ -60,7 +61,7 @@ def test_memory_that_helps_is_seen_to_help(finished):
 
 def test_the_difference_is_the_mean_over_seeds_then_prompts(finished):
     run, plan, results, _ = finished
-    takes = Takes.read(run, plan)
+    takes = Takes.of_run(run, plan)
     by_prompt = []
     for story in plan.stories:
         d = [
@@ -76,7 +77,7 @@ def test_the_difference_is_the_mean_over_seeds_then_prompts(finished):
 
 def test_both_arms_had_the_same_noise_and_seeds_another(finished):
     run, plan, results, _ = finished
-    noise = Takes.read(run, plan).noise
+    noise = {name: take.noise.sha256 for name, take in Takes.of_run(run, plan).figures.items()}
     assert results.other_noise == {"memory": []}
     assert noise["native/plain-000-seed0"] == noise["memory/plain-000-seed0"] == noise["native/plain-001-seed0"]
     assert noise["native/plain-000-seed0"] != noise["native/plain-000-seed1"]
@@ -100,7 +101,7 @@ def test_a_run_that_ended_goes_on_and_is_never_reported_in_part(backbone, tmp_pa
     assert not (run / "report.html").exists()
     assert not (run / "results.json").exists()
     with pytest.raises(ValueError, match="3 of 6 takes are not finished"):
-        Takes.read(run, plan)
+        Takes.of_run(run, plan)
     with pytest.raises(ValueError, match="3 of 6 takes are not finished"):
         export_for_vbench(run, tmp_path / "out")
     pipe = DriftingPipeline()
@@ -139,9 +140,10 @@ def test_the_report_is_one_file_with_all_in_it(finished):
     assert "plain-endings" in names
     assert "All 8 pairs, the best for memory first" in page
     rows = list(csv.DictReader((run / "takes.csv").open()))
-    drift = [row for row in rows if row["outcome"] == "drift.pixels@20"]
-    assert len(drift) == len(plan.cells)
-    assert {len(row["noise_sha256"]) for row in drift} == {64}
+    assert [(row["arm"], row["prompt_id"], int(row["seed"])) for row in rows] == [
+        (cell.arm.name, cell.story.id, cell.seed) for cell in plan.cells
+    ]
+    assert all(row["drift.pixels@20"] and len(row["noise_sha256"]) == 64 for row in rows)
     assert json.loads((run / "results.json").read_text()) == results.model_dump(mode="json")
     assert not list(run.rglob("*.part"))
 
@@ -182,10 +184,10 @@ def test_a_frame_is_found_without_decoding_all(finished):
 
 def test_guardrails_break_for_a_frozen_arm(finished):
     run, plan, _, _ = finished
-    takes = Takes.read(run, plan)
+    takes = Takes.of_run(run, plan)
     for cell in plan.cells:
         if cell.arm.name == "memory":
-            for companions in takes.measures[cell.name].companions:
+            for companions in takes.measures(cell).companions:
                 companions["motion"] *= 0.5
     assert state_of("motion", takes) == ["broken"]
 
@@ -198,12 +200,12 @@ def state_of(companion: str, takes: Takes) -> list[str]:
 
 def test_guardrails_see_a_freeze_of_the_last_seconds_and_a_blur_that_comes(finished):
     run, plan, _, _ = finished
-    takes = Takes.read(run, plan)
+    takes = Takes.of_run(run, plan)
     motion = state_of("motion", takes)
     assert state_of("motion in the last 5 s", takes) == state_of("imaging drift (sharpness)", takes) == ["kept"]
     for cell in plan.cells:
         if cell.arm.name == "memory":
-            for companions in takes.measures[cell.name].companions:
+            for companions in takes.measures(cell).companions:
                 companions["last_motion"] *= 0.5
                 companions["sharpness_drift"] += 0.2 * companions["sharpness"]
     assert state_of("motion", takes) == motion
@@ -256,7 +258,7 @@ def test_any_arm_is_held_against_any_other(backbone, tmp_path):
     compare(plan, tmp_path / "run", pipe=DriftingPipeline())
     found = {
         (c.arm, c.baseline): c
-        for c in compare_all(Takes.read(tmp_path / "run", plan))
+        for c in compare_all(Takes.of_run(tmp_path / "run", plan))
         if c.outcome == "drift.pixels@20"
     }
     direct = found["memory", "memory-random"]
@@ -278,10 +280,10 @@ def test_other_arms_have_no_say_in_what_the_claim_is_about(finished, backbone, t
     """Where a control shows no subject, native and memory are still compared there."""
     plan = plan_of(backbone, arms="native,memory,memory-random", prompts=6, seeds=1)
     compare(plan, tmp_path / "run", pipe=DriftingPipeline())
-    takes, blind = Takes.read(tmp_path / "run", plan), Takes.read(tmp_path / "run", plan)
+    takes, blind = Takes.of_run(tmp_path / "run", plan), Takes.of_run(tmp_path / "run", plan)
     for cell in plan.cells:
         if cell.arm.name == "memory-random":
-            cosines = blind.measures[cell.name].per_frame.cosine["pixels"]
+            cosines = blind.measures(cell).per_frame.cosine["pixels"]
             cosines[-10:] = [None] * 10
     before, after = (drifts_of(compare_all(each)) for each in (takes, blind))
     assert before["memory"] == after["memory"]
@@ -296,8 +298,8 @@ def test_takes_of_mixed_conditions_are_told(finished):
     del record["checksum"]
     record["run"]["load_seconds"] += 1  # another process
     record_path.write_text(json.dumps(record))
-    takes = Takes.read(run, plan)
-    takes.measures[plan.cells[3].name].embedders["pixels"] = {"embedder": "another"}
+    takes = Takes.of_run(run, plan)
+    takes.measures(plan.cells[3]).embedders["pixels"] = {"embedder": "another"}
     found = summarise(takes, compare_all(takes))
     assert list(found.mixed_conditions["embedders.pixels"].values()) == [31, 1]
     assert any("not all takes were made under the same conditions" in each.lower() for each in found.warnings)
@@ -305,8 +307,8 @@ def test_takes_of_mixed_conditions_are_told(finished):
 
 def test_missing_subjects_are_counted_not_hidden(finished):
     run, plan, _, _ = finished
-    takes = Takes.read(run, plan)
-    drift = takes.measures["memory/plain-002-seed1"].drift["pixels"]
+    takes = Takes.of_run(run, plan)
+    drift = takes.of("memory", "plain-002", 1).drift["pixels"]
     drift[1] = replace(drift[1], value=None)
     found = next(c for c in compare_all(takes) if c.outcome == "drift.pixels@20")
     assert found.left_out == 1

@@ -10,7 +10,7 @@ import pytest
 
 from eval.measures import Measures, PerFrame
 from eval.plan import Arm, Cell
-from eval.recalled import cosine_of_latents, what_was_recalled
+from eval.recalled import cosine_of_latents, shown_by_take, what_was_recalled
 from eval.scenarios import Story
 from longlive_rag.takes.record import TakeRecord, read_record
 from longlive_rag.timeline import Timeline
@@ -50,12 +50,11 @@ def recalled(*takes: tuple[Measures, TakeRecord]) -> list:
     plan = SimpleNamespace(
         scenarios=("plain",), stories=(STORY,), arms=(ARM,), seeds=len(takes), horizons_s=(10.0, SECONDS)
     )
-    names = [Cell(ARM, STORY, seed).name for seed in range(len(takes))]
-    records = dict(zip(names, [record for _, record in takes], strict=True))
-    measures = dict(zip(names, [measure for measure, _ in takes], strict=True))
-    return what_was_recalled(
-        SimpleNamespace(plan=plan, measures=measures, record=lambda cell: records[cell.name]), "eye"
-    )
+    shown = {
+        Cell(ARM, STORY, seed).name: shown_by_take(measures, record, "eye")
+        for seed, (measures, record) in enumerate(takes)
+    }
+    return what_was_recalled(plan, shown)
 
 
 def half_seen() -> list[float | None]:

@@ -1,0 +1,200 @@
+"""What a comparison found, as Markdown tables: those of `eval recompute`, and of docs/drift.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from eval.comparisons import Comparison
+from eval.plan import Plan
+from eval.results import Results
+
+KEPT, KNOWN = "traits_kept", "known_traits_kept"
+BESIDE = {
+    "opening.{primary}": "likeness, opening",
+    "last.{primary}": "likeness, last 5 s",
+    "seen.{primary}": "seen in the last 5 s",
+    "as_named": "shape and colour as named",
+    "characters": "characters",
+    "motion": "motion",
+    "last_motion": "motion, last 5 s",
+    "moving": "visible motion",
+    "repetition": "repetition",
+}
+
+
+class Found:
+    """The results of one scenario, by what was compared.
+
+    Args:
+        plan: what was compared.
+        results: what was found.
+        scenario: which of the plan's.
+    """
+
+    def __init__(self, plan: Plan, results: Results, scenario: str) -> None:
+        self.plan, self.results, self.scenario = plan, results, scenario
+        self.primary = next(iter(results.embedders))
+        self.baseline, self.claimed, *self.others = (arm.name for arm in plan.arms)
+        self._by_name = {
+            (c.outcome, c.arm, c.baseline): c for c in results.comparisons if c.scenario == scenario and c.paired
+        }
+
+    def get(self, outcome: str, horizon_s: float, arm: str, against: str | None = None) -> Comparison | None:
+        """A comparison; None where it was not made."""
+        name = f"{outcome.replace('{primary}', self.primary)}@{horizon_s:g}"
+        return self._by_name.get((name, arm, against or self.baseline))
+
+    def mean(self, outcome: str, horizon_s: float, arm: str) -> float | None:
+        """An arm's mean, of the pairs that it has with the baseline; the baseline's own is that beside the claim."""
+        found = self.get(outcome, horizon_s, self.claimed if arm == self.baseline else arm)
+        return None if found is None else found.means[arm]
+
+
+def kept_table(found: Found) -> str:
+    """Takes that kept all traits, by arm and horizon, and the differences to the baseline in points."""
+    return _by_horizon(found, KEPT, _points, _percent)
+
+
+def known_kept_table(found: Found) -> str:
+    """The same of the traits that the opening shows: who is never seen there is left out, not lost."""
+    return _by_horizon(found, KNOWN, _points, _percent)
+
+
+def drift_table(found: Found) -> str:
+    """D by arm and horizon, and the differences to the baseline."""
+    return _by_horizon(found, "drift.{primary}", _difference, lambda value: f"{value:.3f}")
+
+
+def contrasts_table(found: Found) -> str:
+    """The claimed arm against each of the others: what was kept, and D."""
+    rows = []
+    for other in (found.baseline, *found.others):
+        cells = []
+        for horizon_s in found.plan.horizons_s:
+            kept = found.get(KEPT, horizon_s, found.claimed, other)
+            drift = found.get("drift.{primary}", horizon_s, found.claimed, other)
+            cells += [_points(kept) if kept else "", _difference(drift) if drift else ""]
+        rows.append([f"{found.claimed} - {other}", *cells])
+    heads = [f"{what}, {horizon_s:g} s" for horizon_s in found.plan.horizons_s for what in ("kept", "D")]
+    return _markdown(["", *heads], rows)
+
+
+def beside_table(found: Found) -> str:
+    """What stands beside D at the longest horizon, by arm."""
+    horizon_s = found.plan.seconds
+    names = [name for name in BESIDE if found.mean(name, horizon_s, found.claimed) is not None]
+    rows = []
+    for arm in (found.baseline, found.claimed, *found.others):
+        values = [found.mean(name, horizon_s, arm) for name in names]
+        rows.append([arm, *("" if value is None else f"{value:.3g}" for value in values)])
+    return _markdown(["arm", *(BESIDE[name] for name in names)], rows)
+
+
+def broken_table(found: Found) -> str:
+    """Guardrails that are broken against the baseline, at any horizon."""
+    rows = [
+        [g.companion, g.arm, f"{g.horizon_s:g} s", f"{g.worse_by:.3g}", f"{g.margin:.3g}"]
+        for g in found.results.guardrails
+        if g.scenario == found.scenario and g.state == "broken" and g.against == found.baseline
+    ]
+    return _markdown(["guardrail broken", "arm", "at", "worse by", "allowed"], rows or [["none", "", "", "", ""]])
+
+
+def recalled_table(found: Found) -> str:
+    """What memory brought back right after the last cue before each horizon; in brackets, all of the past."""
+    rows = [
+        [
+            row.arm, f"{row.horizon_s:g} s", f"{row.seen:.0%} ({row.seen_by_chance:.0%})".replace("%", " %"),
+            f"{_or_dash(row.likeness)} ({_or_dash(row.likeness_by_chance)})",
+        ]
+        for row in found.results.recalled
+        if row.scenario == found.scenario
+    ]  # fmt: skip
+    return _markdown(["arm", "at", "show the subject", "likeness"], rows)
+
+
+def floor_table(found: Found) -> str:
+    """The baseline against itself, seed against seed: D and what was kept."""
+    floors = {f.outcome: f for f in found.results.noise_floor if f.scenario == found.scenario}
+    rows = []
+    for outcome, label in ((f"drift.{found.primary}", "D"), (KEPT, "kept")):
+        cells = []
+        for horizon_s in found.plan.horizons_s:
+            floor = floors.get(f"{outcome}@{horizon_s:g}")
+            cells.append("" if floor is None else f"{floor.mean:+.3f} ({floor.mean_absolute:.3f})")
+        rows.append([label, *cells])
+    return _markdown(["mean (mean size)", *(f"{horizon_s:g} s" for horizon_s in found.plan.horizons_s)], rows)
+
+
+TABLES: Mapping[str, Callable[[Found], str]] = {
+    "kept": kept_table, "drift": drift_table, "contrasts": contrasts_table, "beside": beside_table,
+    "broken": broken_table, "recalled": recalled_table, "known": known_kept_table, "floor": floor_table,
+}  # fmt: skip
+
+
+def verdicts(found: Found) -> str:
+    """A line a verdict of the scenario."""
+    return "".join(f"- {each}\n" for each in found.results.verdicts if each.startswith(f"On {found.scenario} at "))
+
+
+def summary_table(all_found: Sequence[Found]) -> str:
+    """Of several stories at their longest horizon: all traits kept and D, by arm."""
+    arms = list(dict.fromkeys(arm.name for found in all_found for arm in found.plan.arms))
+    rows = []
+    for found in all_found:
+        kept = [found.mean(KEPT, found.plan.seconds, arm) for arm in arms]
+        drift = [found.mean("drift.{primary}", found.plan.seconds, arm) for arm in arms]
+        cells = ["" if value is None else _percent(value) for value in kept]
+        cells += ["" if value is None else f"{value:.3f}" for value in drift]
+        rows.append([found.scenario, *cells])
+    heads = [f"{what}, {arm}" for what in ("kept", "D") for arm in arms]
+    return _markdown(["story", *heads], rows)
+
+
+def _by_horizon(
+    found: Found, outcome: str, difference: Callable[[Comparison], str], value: Callable[[float], str]
+) -> str:
+    rows = []
+    for arm in (found.baseline, found.claimed, *found.others):
+        cells = []
+        for horizon_s in found.plan.horizons_s:
+            mean = found.mean(outcome, horizon_s, arm)
+            compared = None if arm == found.baseline else found.get(outcome, horizon_s, arm)
+            parts = ["" if mean is None else value(mean), difference(compared) if compared else ""]
+            cells.append(", ".join(part for part in parts if part))
+        rows.append([arm, *cells])
+    return _markdown(["arm", *(f"{horizon_s:g} s" for horizon_s in found.plan.horizons_s)], rows)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}".replace("%", " %")
+
+
+def _points(c: Comparison) -> str:
+    """A difference of shares in points of per cent, with its interval."""
+    assert c.paired is not None
+    mean, low, high = c.paired.mean, c.paired.low, c.paired.high
+    ends = "" if low is None or high is None else f" ({100 * low:+.0f} to {100 * high:+.0f})"
+    return f"{100 * mean:+.0f}{ends}"
+
+
+def _difference(c: Comparison) -> str:
+    assert c.paired is not None
+    mean, low, high = c.paired.mean, c.paired.low, c.paired.high
+    ends = "" if low is None or high is None else f" ({low:+.3f} to {high:+.3f})"
+    return f"{mean:+.3f}{ends}"
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_cells(table: str) -> list[list[str]]:
+    """The head and the rows of such a table."""
+    head, _, *rows = table.splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in (head, *rows)]

@@ -1,0 +1,172 @@
+"""The takes of a comparison as its results see them: figures, no pictures. Of a run, or of what was published of one.
+
+What is published is one line of JSON a take, compressed: everything that `results.json` is made of, so that anybody can
+make it again without making the takes.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.drift import Drift, drift_at
+from eval.measures import Curves, Measures, Noise
+from eval.outcomes import outcomes
+from eval.plan import PLAN, Cell, Plan
+from eval.recalled import Shown, shown_by_take
+from eval.runs import MEASURES, NOISE, is_finished, take_folder
+from eval.windows import DriftWindows
+from longlive_rag.documents import Document, parse, read_document
+from longlive_rag.takes.record import read_record
+from retrieval.files import write_whole
+
+TAKES_FILE = "takes.jsonl.xz"
+CURVE_DIGITS = 6  # significant ones; curves are drawn, and nothing is computed from them
+
+
+class TakeFigures(Document):
+    """All that results are made of, of one take.
+
+    Attributes:
+        name: arm, story and seed, as the take's folder in the run.
+        noise: what it was made from.
+        run, versions, request: from its record.
+        shown: what memory brought back before each horizon; None where nothing was.
+        measures: of its video.
+    """
+
+    name: str
+    noise: Noise
+    run: dict[str, Any]
+    versions: dict[str, str]
+    request: dict[str, Any]
+    shown: list[Shown | None]
+    measures: Measures
+
+
+class Takes:
+    """The takes of a comparison.
+
+    Args:
+        plan: what is compared.
+        figures: by the cell's name.
+    """
+
+    def __init__(self, plan: Plan, figures: Mapping[str, TakeFigures]) -> None:
+        self.plan, self.figures = plan, figures
+        self.outcomes = outcomes(plan, [each.measures for each in figures.values()])
+        self._pairs: dict[tuple[str, str, str, int], tuple[Measures, Measures]] = {}
+
+    @classmethod
+    def of_run(cls, run: Path, plan: Plan) -> Takes:
+        """Of a run's folder.
+
+        Raises:
+            ValueError: if a take is missing: partial results are no results.
+        """
+        missing = [cell for cell in plan.cells if not is_finished(run, cell)]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} of {len(plan.cells)} takes are not finished (such as {missing[0].name}); "
+                "run the comparison again to resume it"
+            )
+        return cls(plan, {cell.name: _read(run, cell) for cell in plan.cells})
+
+    @classmethod
+    def published(cls, folder: Path) -> Takes:
+        """Of a folder that `publish` wrote.
+
+        Raises:
+            ValueError: if it holds no such takes, or not all that its plan names.
+        """
+        plan, path = read_document(folder / PLAN, Plan), folder / TAKES_FILE
+        try:
+            lines = lzma.decompress(path.read_bytes()).decode().splitlines()
+            found = [parse(json.loads(line), TakeFigures, f"{path}, take {n}") for n, line in enumerate(lines, 1)]
+        except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
+        figures = {each.name: each for each in found}
+        missing = [cell.name for cell in plan.cells if cell.name not in figures]
+        if missing:
+            raise ValueError(f"{path} lacks {len(missing)} takes of its plan, such as {missing[0]}")
+        return cls(plan, figures)
+
+    def publish(self, folder: Path) -> None:
+        """Write the takes' file into a folder; the curves in it are rounded."""
+        lines = [_rounded(self.figures[cell.name]).model_dump_json() for cell in self.plan.cells]
+        write_whole(folder / TAKES_FILE, lzma.compress(("\n".join(lines) + "\n").encode(), preset=9))
+
+    def measures(self, cell: Cell) -> Measures:
+        """Measures of one take."""
+        return self.figures[cell.name].measures
+
+    def of(self, arm: str, story: str, seed: int) -> Measures:
+        """The same, by names."""
+        return self.figures[f"{arm}/{story}-seed{seed}"].measures
+
+    def pair(self, arm: str, against: str, story: str, seed: int) -> tuple[Measures, Measures]:
+        """Measures of two arms' takes; drift is read from frames that show the subject in both."""
+        key = arm, against, story, seed
+        if key not in self._pairs:
+            self._pairs[key] = on_common_frames(self.of(arm, story, seed), self.of(against, story, seed))
+        return self._pairs[key]
+
+
+def _read(run: Path, cell: Cell) -> TakeFigures:
+    folder = take_folder(run, cell)
+    measures, record = read_document(folder / MEASURES, Measures), read_record(folder)
+    plain = record.model_dump(mode="json")
+    return TakeFigures(
+        name=cell.name,
+        noise=read_document(folder / NOISE, Noise),
+        run={name: value for name, value in plain["run"].items() if name != "folder"},
+        versions=record.versions,
+        request=plain["request"],
+        shown=shown_by_take(measures, record, next(iter(measures.embedders))),
+        measures=measures,
+    )
+
+
+def _rounded(take: TakeFigures) -> TakeFigures:
+    def shorter(value: Any) -> Any:
+        if isinstance(value, float):
+            return float(f"{value:.{CURVE_DIGITS}g}")
+        if isinstance(value, list):
+            return [shorter(each) for each in value]
+        return {name: shorter(each) for name, each in value.items()} if isinstance(value, dict) else value
+
+    curves = Curves(**shorter(asdict(take.measures.curves)))
+    video = replace(take.measures.video, name=take.name)
+    return take.model_copy(update={"measures": take.measures.model_copy(update={"curves": curves, "video": video})})
+
+
+def on_common_frames(arm: Measures, baseline: Measures) -> tuple[Measures, Measures]:
+    """Two matched takes' measures, their drift read again from the frames in which the subject is seen in both.
+
+    A take in which the subject is rarely seen would else be judged by its best moments. Coverages stay each take's own,
+    and so does the reference. Where all frames count in both, nothing changes. Other arms have no influence.
+    """
+    windows = DriftWindows(arm.origin_s)
+    drifts: tuple[dict[str, list[Drift]], dict[str, list[Drift]]] = ({}, {})
+    for name in arm.drift:
+        cosines = [np.array(each.per_frame.cosine[name], np.float64) for each in (arm, baseline)]
+        missing = np.isnan(cosines).any(axis=0)
+        for found, each, values in zip(drifts, (arm, baseline), cosines, strict=True):
+            found[name] = each.drift[name]
+            if missing.any():
+                seconds, common = np.array(each.per_frame.seconds), np.where(missing, np.nan, values)
+                found[name] = [
+                    _with_means_of(drift, drift_at(common, seconds, drift.horizon_s, windows))
+                    for drift in each.drift[name]
+                ]
+    return arm.model_copy(update={"drift": drifts[0]}), baseline.model_copy(update={"drift": drifts[1]})
+
+
+def _with_means_of(drift: Drift, other: Drift) -> Drift:
+    return replace(drift, value=other.value, opening=other.opening, last=other.last)

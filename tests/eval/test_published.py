@@ -1,0 +1,115 @@
+"""What is published of a comparison makes its results again, and the documents' tables are made from it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import lzma
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from eval.compare import compare
+from eval.published import found_in, publish
+from eval.results import Results
+from eval.tables import TABLES
+from longlive_rag.cli.main import cli
+from longlive_rag.documents import read_document
+from tests.eval.arms import DriftingPipeline, plan_of, slow_backbone
+
+
+def run_eval(*words: object) -> Result:
+    return CliRunner().invoke(cli, ["eval", *map(str, words)])
+
+
+def as_cells(table: str) -> list[list[str]]:
+    """The head and the rows of a Markdown table."""
+    head, _, *rows = table.splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in (head, *rows)]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A run of three arms, and what was published of it."""
+    folder = tmp_path_factory.mktemp("published")
+    plan = plan_of(slow_backbone(folder / "backbone"), arms="native,memory,memory-random", prompts=7, seeds=2)
+    compare(plan, folder / "run", pipe=DriftingPipeline())
+    publish(folder / "run", folder / "public")
+    return folder / "run", folder / "public"
+
+
+def test_all_results_are_made_again_from_what_is_published(published, tmp_path):
+    run, public = published
+    assert sorted(path.name for path in public.iterdir()) == ["plan.json", "takes.csv", "takes.jsonl.xz"]
+    told = json.loads(run_eval("recompute", public, "--json", "-o", tmp_path).stdout)
+    assert told == json.loads((run / "results.json").read_text())
+    assert read_document(tmp_path / "results.json", Results).model_dump(mode="json") == told
+
+
+def test_nothing_of_the_machine_is_published(published):
+    run, public = published
+    text = lzma.decompress((public / "takes.jsonl.xz").read_bytes()).decode()
+    assert str(run) not in text
+
+
+def test_tables_hold_the_means_of_the_takes(published):
+    _, public = published
+    (found,) = found_in(public)
+    rows = list(csv.DictReader((public / "takes.csv").open()))
+    horizon = found.plan.seconds
+
+    def by_prompt(arm):
+        values = {}
+        for row in rows:
+            if row["arm"] == arm:
+                values.setdefault(row["prompt_id"], []).append(float(row[f"drift.pixels@{horizon:g}"]))
+        return np.array([np.mean(each) for each in values.values()])
+
+    cells = as_cells(TABLES["drift"](found))
+    assert [row[0] for row in cells] == ["arm", "native", "memory", "memory-random"]
+    assert cells[1][-1] == f"{by_prompt('native').mean():.3f}"
+    for row in cells[2:]:
+        mean = by_prompt(row[0]).mean()
+        assert row[-1].startswith(f"{mean:.3f}, {mean - by_prompt('native').mean():+.3f} (")
+    against = as_cells(TABLES["contrasts"](found))
+    assert [row[0] for row in against[1:]] == ["memory - native", "memory - memory-random"]
+    assert against[2][-1].startswith(f"{by_prompt('memory').mean() - by_prompt('memory-random').mean():+.3f} (")
+    for name, table in TABLES.items():
+        width = {len(row) for row in as_cells(table(found))}
+        assert len(width) == 1, name
+
+
+@pytest.mark.parametrize("harm", ["cut", "one take less", "another table", "no plan", "not compressed"])
+def test_what_is_not_whole_is_refused(published, tmp_path, harm):
+    _, public = published
+    folder = tmp_path / "public"
+    folder.mkdir()
+    for path in public.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    takes = folder / "takes.jsonl.xz"
+    if harm == "cut":
+        takes.write_bytes(takes.read_bytes()[:-100])
+    elif harm == "one take less":
+        lines = lzma.decompress(takes.read_bytes()).decode().splitlines()
+        takes.write_bytes(lzma.compress("\n".join(lines[1:]).encode()))
+    elif harm == "another table":
+        table = folder / "takes.csv"
+        table.write_text(table.read_text().replace("0.", "0.1", 1))
+    elif harm == "no plan":
+        (folder / "plan.json").unlink()
+    else:
+        takes.write_bytes(b"[]")
+    told = run_eval("recompute", folder)
+    assert told.exit_code == 2
+    assert told.stderr.splitlines()[-1].startswith("Error: ")
+    assert str(folder) in told.stderr
+
+
+def test_a_folder_that_holds_something_is_not_published_into(published, tmp_path):
+    run, _ = published
+    (tmp_path / "mine").write_text("mine")
+    told = run_eval("publish", run, "-o", tmp_path)
+    assert told.exit_code == 2
+    assert "name a new folder" in told.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
