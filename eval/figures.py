@@ -63,8 +63,9 @@ def drift_curves(takes: Takes, scenario: str, embedder: str) -> Figure:
         draw_lines(axes, [Line(seconds, mean, arm, series, (low, high))])
         low_edge = min([low_edge, *low[~np.isnan(low)]])
     stories = [story for story in plan.stories if story.scenario == scenario]
-    _mark_windows(axes, plan.horizons_s, DriftWindows(stories[0].origin_s))
-    if all(story.cues for story in stories):
+    origins = {story.origin_s for story in stories}
+    _mark_windows(axes, plan.horizons_s, DriftWindows(origins.pop()) if len(origins) == 1 else None)
+    if stories[0].cues and len({tuple(second for second, _ in story.cues) for story in stories}) == 1:
         for second, _ in stories[0].cues:
             axes.axvline(second, color=FAINT, linewidth=0.5, zorder=0)
     axes.set_xlim(0, plan.seconds)
@@ -224,8 +225,10 @@ def _curves(takes: Takes, scenario: str, arm: str, embedder: str) -> tuple[NDArr
     return seconds, np.array(rows)
 
 
-def _mark_windows(axes: Axes, horizons_s: Sequence[float], windows: DriftWindows) -> None:
-    axes.axvspan(*windows.opening, color=GRID, alpha=0.75, linewidth=0, zorder=0)
+def _mark_windows(axes: Axes, horizons_s: Sequence[float], windows: DriftWindows | None) -> None:
+    """Shade the last seconds, and the opening where all stories have the same."""
+    if windows is not None:
+        axes.axvspan(*windows.opening, color=GRID, alpha=0.75, linewidth=0, zorder=0)
     for horizon in horizons_s:
         axes.axvspan(horizon - LAST_S, horizon, color=GRID, alpha=0.75, linewidth=0, zorder=0)
         axes.annotate(

@@ -39,6 +39,7 @@ class MeasureSettings:
         may_miss_s: a horizon that a video is short of by less than this is measured at the video's end.
         subject_table: VBench-Long's table for the subject's fast score.
         metrics: names of metrics beside those that are always measured.
+        rival_origin_s: when another character is first seen whom no prompt can tell from the subject; None: none is.
 
     Raises:
         FieldError: if the horizons don't rise, or `embed_every` is below 1.
@@ -53,6 +54,7 @@ class MeasureSettings:
         default_factory=lambda: protocols.MappingTable(protocols.PUBLISHED_KNOTS["subject"])
     )
     metrics: tuple[str, ...] = ()
+    rival_origin_s: float | None = None
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.horizons_s, self.horizons_s[1:], strict=False))
@@ -226,7 +228,8 @@ def _traits(
         if isinstance(embedder, OracleEmbedder):
             readings, seconds = embedder.trait_values(seen.embeddings[name]), seen.embedded_seconds
             traits, named = tuple(embedder.traits), _named(embedder, prompts, seconds)
-            kept = [kept_traits(readings, seconds, end_s, traits, windows, named) for _, end_s in spans]
+            rival = None if settings.rival_origin_s is None else DriftWindows(settings.rival_origin_s)
+            kept = [kept_traits(readings, seconds, end_s, traits, windows, named, rival) for _, end_s in spans]
             return [
                 measures.Traits(
                     **{**asdict(each), "horizon_s": asked},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from eval.drift import Drift
@@ -48,7 +48,7 @@ class Adherence:
 class Traits(KeptTraits):
     """Traits at a horizon, and how many characters were seen until then."""
 
-    distinct_characters: int
+    distinct_characters: int = field(kw_only=True)
 
 
 @dataclass(frozen=True)

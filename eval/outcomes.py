@@ -54,6 +54,10 @@ def outcomes(plan: Plan, all_measures: Iterable[Measures]) -> list[Outcome]:
             found.append(Outcome(f"known_traits_kept{at}", "known traits kept", False, horizon_s, known, True))
             found.append(Outcome(f"as_named{at}", "shape and colour as named", False, horizon_s, _as_named(number)))
             found.append(Outcome(f"characters{at}", "distinct characters", True, horizon_s, _characters(number)))
+        if any(each.traits and each.traits[number].right_one is not None for each in all_measures):
+            found.append(
+                Outcome(f"right_one{at}", "the right one returned", False, horizon_s, _right_one(number), True)
+            )
         for name, metric in metrics_named(plan.metrics).items():
             value = _companion(name, number)
             found.append(Outcome(f"{name}{at}", metric.label, metric.lower_is_better, horizon_s, value))
@@ -97,6 +101,14 @@ def _as_named(number: int) -> Value:
 
 def _characters(number: int) -> Value:
     return lambda measures: float(measures.traits[number].distinct_characters)
+
+
+def _right_one(number: int) -> Value:
+    def value(measures: Measures) -> float | None:
+        right = measures.traits[number].right_one
+        return None if right is None else float(right)
+
+    return value
 
 
 def _companion(name: str, number: int) -> Value:

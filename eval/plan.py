@@ -207,7 +207,10 @@ class Plan:
     def measure_settings(self, story: Story) -> MeasureSettings:
         """What is measured of a take of `story`."""
         windows = DriftWindows(story.origin_s)
-        return MeasureSettings(self.horizons_s, windows, self.embed_every, story.prompts, metrics=self.metrics)
+        return MeasureSettings(
+            self.horizons_s, windows, self.embed_every, story.prompts, metrics=self.metrics,
+            rival_origin_s=story.rival_origin_s,
+        )  # fmt: skip
 
     def request(self, preset: Preset, cell: Cell) -> TakeRequest:
         """What is asked of the backbone for one take.
@@ -222,6 +225,8 @@ class Plan:
             changes.setdefault("memory", {}).setdefault("establish", 0.0)
         try:
             parts: dict[str, Any] = {part: replace(getattr(preset, part), **changes.get(part, {})) for part in PARTS}
+            if parts["context"].memory_frames:
+                parts["memory"] = replace(parts["memory"], steering=cell.story.steering)
             cues = tuple(Cue(second, prompt) for second, prompt in cell.story.cues)
             return TakeRequest(cell.story.prompt, self.seconds, cues, cell.seed, **parts)
         except (TypeError, ValueError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -241,16 +241,15 @@ def _endings(run: Path, takes: Takes, scenario: str, pairs: dict[str, dict[str, 
     base, arm = plan.arms[0], plan.arms[1]
     by_id = {story.id: story for story in plan.stories}
     stories = [by_id[story_id] for story_id in _by_difference(plan, pairs)[:MOST_ENDINGS]]
-    reference_s = stories[0].origin_s + REFERENCE_S
 
-    def frames(of: Arm, second: float) -> list[Any]:
-        return [figures.frame_before(take_folder(run, Cell(of, story, 0)), second) for story in stories]
+    def frames(of: Arm, second_of: Callable[[Story], float]) -> list[Any]:
+        return [figures.frame_before(take_folder(run, Cell(of, story, 0)), second_of(story)) for story in stories]
 
     sheet = figures.endings(
         {
-            f"{base.name}, {reference_s:g} s": frames(base, reference_s),
-            f"{base.name}, {plan.seconds:g} s": frames(base, plan.seconds),
-            f"{arm.name}, {plan.seconds:g} s": frames(arm, plan.seconds),
+            f"{base.name}, at first": frames(base, lambda story: story.origin_s + REFERENCE_S),
+            f"{base.name}, {plan.seconds:g} s": frames(base, lambda story: plan.seconds),
+            f"{arm.name}, {plan.seconds:g} s": frames(arm, lambda story: plan.seconds),
         }
     )
     shown = (

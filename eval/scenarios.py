@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from backbone.errors import FieldError
+from longlive_rag.config import Steering, SteerVerb
 from longlive_rag.documents import Document, parse, read_json
 from longlive_rag.presets.prompts import read_prompts
 
@@ -33,6 +34,8 @@ class Story:
         prompt: from 0 s on.
         cues: (seconds, prompt), rising.
         origin_s: when the subject is first seen as it should be.
+        rival_origin_s: when another one is first seen whom no prompt can tell from the subject; None: there is none.
+        steering: what is told to memory, where an arm has one.
     """
 
     id: str
@@ -40,6 +43,8 @@ class Story:
     prompt: str
     cues: tuple[tuple[float, str], ...] = ()
     origin_s: float = 0.0
+    rival_origin_s: float | None = None
+    steering: tuple[Steering, ...] = ()
 
     def __post_init__(self) -> None:
         check_folder_name("prompt", self.id)
@@ -65,18 +70,40 @@ class ScenarioCue(Document):
         return self
 
 
-class Scenario(Document):
+class ScenarioSteering(Document):
+    """A span of seconds that memory may not bring back from `at` seconds on, or may again."""
+
+    at: Seconds
+    exclude: tuple[Seconds, Seconds] | None = None
+    unexclude: tuple[Seconds, Seconds] | None = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if (self.exclude is None) == (self.unexclude is None):
+            raise ValueError("a steering has one of exclude and unexclude, a span of seconds")
+        return self
+
+    def as_steering(self) -> Steering:
+        """As a take is asked for it."""
+        verb: SteerVerb = "exclude" if self.exclude else "unexclude"
+        start, end = self.exclude or self.unexclude or (0.0, 0.0)
+        return Steering(self.at, verb, start, end)
+
+
+class Schedule(Document):
     """A template of a prompt schedule: words in braces are filled in by a subject.
 
     Attributes:
-        about: what happens in it, in words.
         origin_s: when the subject is first seen as it should be.
+        rival_origin_s: when another one is first seen whom the prompts can't tell from the subject.
+        steering: what is told to memory.
     """
 
     prompt: str
-    about: str = ""
     origin_s: Seconds = 0.0
+    rival_origin_s: Seconds | None = None
     cues: list[ScenarioCue] = Field(default_factory=list)
+    steering: list[ScenarioSteering] = Field(default_factory=list)
 
     def timed(self, horizons_s: Sequence[float]) -> list[tuple[float, str]]:
         """Cues with their seconds; relative ones once for each horizon, those after the last one left out."""
@@ -119,6 +146,23 @@ class Scenario(Document):
     @property
     def _texts(self) -> list[str]:
         return [self.prompt, *(cue.prompt for cue in self.cues)]
+
+
+class Scenario(Schedule):
+    """What happens to a subject.
+
+    Attributes:
+        about: the same in words.
+        variants: other schedules, with cues at the same seconds; subjects have them in turn, the scenario's own first.
+    """
+
+    about: str = ""
+    variants: list[Schedule] = Field(default_factory=list)
+
+    @property
+    def schedules(self) -> list[Schedule]:
+        """Its own, and the variants."""
+        return [self, *self.variants]
 
 
 def read_scenarios(path: Path | None = None) -> dict[str, Scenario]:
@@ -173,10 +217,14 @@ def stories(
     for name in names:
         if name not in scenarios:
             raise FieldError("scenario", name, f"it must be one of {', '.join(scenarios)}")
-    return tuple(_story(subject, name, scenarios[name], horizons_s) for name in names for subject in subjects)
+    return tuple(
+        _story(subject, name, scenarios[name].schedules[number % len(scenarios[name].schedules)], horizons_s)
+        for name in names
+        for number, subject in enumerate(subjects)
+    )
 
 
-def _story(subject: Mapping[str, Any], name: str, scenario: Scenario, horizons_s: Sequence[float]) -> Story:
+def _story(subject: Mapping[str, Any], name: str, scenario: Schedule, horizons_s: Sequence[float]) -> Story:
     story_id = f"{name}-{_fit_for_a_folder(str(subject['id']))}"
     if "prompt" in subject:
         if name != PLAIN:
@@ -197,7 +245,8 @@ def _story(subject: Mapping[str, Any], name: str, scenario: Scenario, horizons_s
         claim = f"scenario {name!r} does not fit horizons {horizons}: its cues would not be in their order"
         raise FieldError("horizons", list(horizons_s), "use longer horizons, further apart", claim=claim)
     cues = tuple((second, prompt.format_map(subject)) for second, prompt in timed)
-    return Story(story_id, name, scenario.prompt.format_map(subject), cues, scenario.origin_s)
+    prompt, steering = scenario.prompt.format_map(subject), tuple(each.as_steering() for each in scenario.steering)
+    return Story(story_id, name, prompt, cues, scenario.origin_s, scenario.rival_origin_s, steering)
 
 
 def check_folder_name(what: str, name: str) -> None:

@@ -31,6 +31,8 @@ class KeptTraits:
         as_named: share of the last 5 s in which a character is seen that has the shape and the colour that the prompt
             names; None where no prompt names any.
         opening, last: the values, by trait.
+        right_one: whether the last 5 s are more like the subject than like the rival, of the traits in which the two
+            differ; None where there is no rival, or no difference.
     """
 
     horizon_s: float
@@ -41,6 +43,7 @@ class KeptTraits:
     as_named: float | None
     opening: dict[str, Trait]
     last: dict[str, Trait]
+    right_one: bool | None = None
 
 
 def kept_traits(
@@ -50,6 +53,7 @@ def kept_traits(
     traits: Collection[str],
     windows: DriftWindows | None = None,
     named: Sequence[Sequence[Mapping[str, Trait]]] = (),
+    rival: DriftWindows | None = None,
 ) -> KeptTraits:
     """Compare the most frequent value of each trait in seconds 1 to 5 and in the last 5 s before the horizon.
 
@@ -58,6 +62,7 @@ def kept_traits(
         seconds: [T].
         traits: those that are to be kept: hidden ones, and those that a prompt names.
         named: for each frame, what the prompt in force says of the characters that it names; empty: no prompt is known.
+        rival: the windows of another character whom no prompt can tell from the subject.
     """
     windows = windows or DriftWindows()
     opening = _most_frequent(readings, seconds, windows.opening, traits)
@@ -65,7 +70,14 @@ def kept_traits(
     kept = sum(last.get(trait) == value for trait, value in opening.items())
     known_kept = kept == len(opening) if opening else None
     as_named = _as_named(readings, named, within(seconds, windows.last(horizon_s)))
-    return KeptTraits(horizon_s, len(opening), kept, kept == len(traits), known_kept, as_named, opening, last)
+    right = _right_one(opening, _most_frequent(readings, seconds, rival.opening, traits), last) if rival else None
+    return KeptTraits(horizon_s, len(opening), kept, kept == len(traits), known_kept, as_named, opening, last, right)
+
+
+def _right_one(own: Mapping[str, Trait], others: Mapping[str, Trait], last: Mapping[str, Trait]) -> bool | None:
+    apart = [trait for trait in own if trait in others and own[trait] != others[trait]]
+    like_own = sum(last.get(trait) == own[trait] for trait in apart)
+    return like_own > sum(last.get(trait) == others[trait] for trait in apart) if apart else None
 
 
 def _as_named(

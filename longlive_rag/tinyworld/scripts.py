@@ -63,7 +63,8 @@ def sample_subjects(count: int, seed: int) -> list[dict[str, str]]:
     """Who comparisons are about: each a combination of colour, shape and place of its own, held out or not.
 
     Returns:
-        The words that scenarios fill in: `id`, `who`, `does`, `where`, `other` (someone else) and `elsewhere`.
+        The words that scenarios fill in: `id`, `who`, `does`, `where`, `other` (someone else), `elsewhere`, and three
+        more of a cast with colours and places of their own: `third`, `third_place` and so on to the fifth.
 
     Raises:
         ValueError: if there are not so many combinations.
@@ -90,7 +91,20 @@ def sample_subjects(count: int, seed: int) -> list[dict[str, str]]:
                 "elsewhere": f"{PLACES[elsewhere]} {elsewhere}",
             }
         )
+        subjects[-1] |= _rest_of_the_cast(np.random.default_rng([seed, int(number)]), subjects[-1], place, elsewhere)
     return subjects
+
+
+def _rest_of_the_cast(rng: np.random.Generator, subject: dict[str, str], place: str, elsewhere: str) -> dict[str, str]:
+    """Three more characters: no colour and no place is there twice."""
+    taken = f"{subject['who']} {subject['other']}".split()
+    colours = rng.permutation([colour for colour in COLOURS if colour not in taken])
+    places = rng.permutation([each for each in PLACES if each not in (place, elsewhere)])
+    words = {}
+    for name, colour, where in zip(("third", "fourth", "fifth"), colours, places, strict=False):
+        words[name] = with_article(f"{colour} {rng.choice(SHAPES)}")
+        words[f"{name}_place"] = f"{PLACES[str(where)]} {where}"
+    return words
 
 
 def block_start(frame: float) -> int:

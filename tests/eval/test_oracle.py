@@ -11,6 +11,7 @@ import pytest
 from eval.drift import cosine_to_reference, drift_at
 from eval.oracle import OracleEmbedder
 from eval.traits import distinct_characters, kept_traits
+from eval.windows import DriftWindows
 
 TRAITS = {"shape": ("circle", "square"), "colour": ("red", "blue"), "hat": ("none", "tall"), "bag": ("none", "bag")}
 
@@ -93,3 +94,23 @@ def test_larger_videos_are_brought_to_the_oracle_s_size():
     sizes = []
     OracleEmbedder(lambda f: sizes.append(f.shape) or (), TRAITS, ()).embed(np.zeros((1, 256, 256, 3), np.uint8))
     assert sizes == [(64, 64, 3)]
+
+
+def test_the_right_one_is_told_from_its_rival():
+    """The subject has a hat and no bag, its rival a bag and no hat; what both share says nothing."""
+    seconds = np.arange(0, 60, 0.25)
+    subject, rival = ({"colour": "red", "hat": hat, "bag": bag} for hat, bag in (("tall", "none"), ("none", "bag")))
+    traits, windows, other = ("colour", "hat", "bag"), DriftWindows(5.0), DriftWindows(20.0)
+
+    def ends_as(last, second=rival):
+        readings = [subject if s < 15 else second if s < 40 else last for s in seconds]
+        return kept_traits(readings, seconds, 60.0, traits, windows, rival=other).right_one
+
+    assert ends_as(subject) is True
+    assert ends_as(rival) is False
+    assert ends_as({**subject, "hat": "none"}) is False  # as much of one as of the other
+    assert ends_as({"colour": "red", "hat": "tall"}) is True
+    assert ends_as({}) is False
+    assert ends_as(subject, second=subject) is None  # nobody could tell
+    readings = [subject] * len(seconds)
+    assert kept_traits(readings, seconds, 60.0, traits, windows).right_one is None

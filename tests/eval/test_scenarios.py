@@ -11,6 +11,8 @@ from eval.scenarios import read_scenarios, read_subjects, stories
 
 WORDS = {
     "id": "fox", "who": "a fox", "does": "runs", "where": "in the snow", "other": "an owl", "elsewhere": "in a city",
+    "third": "a crow", "third_place": "on a beach", "fourth": "a hare", "fourth_place": "in a desert", "fifth": "a cat",
+    "fifth_place": "in a forest",
 }  # fmt: skip
 HORIZONS = (30.0, 60.0, 120.0)
 
@@ -40,6 +42,47 @@ def test_the_others():
     last = [prompt for _, prompt in told("change-of-place").cues]
     assert last[0] == "a fox walks in a city"
     assert last[-1] == "a fox walks in the snow"
+
+
+def seconds_of(story, who: str) -> float:
+    """How long the prompts have somebody on stage, without the words that send them away."""
+    ends = [*(second for second, _ in story.cues), 120.0]
+    spans = zip(story.prompts, ends, strict=True)
+    return sum(end - start for (start, prompt), end in spans if who in prompt and "leaves" not in prompt)
+
+
+def test_in_a_long_absence_the_subject_is_rare_and_the_stage_is_empty_at_first():
+    (story,) = stories([WORDS], ["long-absence"], read_scenarios(), (120.0,))
+    assert story.prompt == "a fox returns in the snow"
+    assert story.origin_s == 5.0
+    assert seconds_of(story, "a fox") - 9 <= 10  # but for the return
+    assert seconds_of(story, "an owl") > 80
+    assert story.cues[-1] == (111.0, "a fox returns in the snow")
+
+
+def test_of_many_characters_each_subject_in_turn_calls_back_another():
+    subjects = [{**WORDS, "id": str(number)} for number in range(6)]
+    told = stories(subjects, ["many-characters"], read_scenarios(), (120.0,))
+    assert [story.origin_s for story in told] == [5.0, 25.0, 45.0, 65.0, 85.0, 5.0]
+    assert len({tuple(second for second, _ in story.cues) for story in told}) == 1  # so that they share batches
+    for story in told:
+        assert story.cues[-1] == (111.0, "a fox returns in the snow")
+        reference = max((second, prompt) for second, prompt in story.prompts if second <= story.origin_s)
+        assert reference == (story.origin_s, "a fox walks in the snow")
+        for who in ("an owl", "a crow", "a hare", "a cat"):
+            assert seconds_of(story, who) == 11
+
+
+def test_of_two_with_the_same_words_one_is_made_without_a_memory_of_the_other():
+    first, second = stories([WORDS, {**WORDS, "id": "2"}], ["same-words"], read_scenarios(), (120.0,))
+    assert (first.origin_s, first.rival_origin_s) == (second.rival_origin_s, second.origin_s) == (5.0, 23.0)
+    for story, places in ((first, ("in the snow", "in a city")), (second, ("in a city", "in the snow"))):
+        assert story.prompts[0] == (0.0, f"a fox returns {places[0]}")
+        assert (18.0, f"a fox returns {places[1]}") in story.prompts
+        assert story.prompts[-1] == (111.0, "a fox returns in the snow")
+        assert [(each.seconds, each.verb, each.start, each.end) for each in story.steering] == [
+            (17.0, "exclude", 0.0, 17.0), (35.0, "unexclude", 0.0, 17.0),
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["walk-away-and-return", "two-characters", "change-of-place"])

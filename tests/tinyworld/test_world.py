@@ -190,6 +190,10 @@ def test_subjects_of_comparisons_are_all_different_and_can_be_said() -> None:
         assert met.other[0] != met.colour
         assert met.other[1] != met.shape
         assert parse("{who} walks {elsewhere}".format_map(subject)).place != sentence.place
+        cast = [subject[name] for name in ("who", "other", "third", "fourth", "fifth")]
+        places = [subject[name] for name in ("where", "elsewhere", "third_place", "fourth_place", "fifth_place")]
+        told = [parse(f"{who} returns {where}") for who, where in zip(cast, places, strict=True)]
+        assert len({each.colour for each in told}) == len({each.place for each in told}) == 5
     assert sample_subjects(32, seed=0) == subjects[:32]
     with pytest.raises(ValueError, match="there are 108 combinations"):
         sample_subjects(109, seed=0)
