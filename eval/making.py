@@ -16,11 +16,12 @@ from eval.footage import find_footage
 from eval.measure import measure
 from eval.measures import Noise
 from eval.plan import Cell, Plan
-from eval.retrieval_controls import choice_of
+from eval.retrieval_controls import Chooser, RightFrames, chooser_of, last_pixels
 from eval.runs import MEASURES, NOISE, take_folder
 from eval.runs import is_finished as is_measured
 from longlive_rag.config import TakeRequest
 from longlive_rag.documents import write_document
+from longlive_rag.generation.block import Block
 from longlive_rag.generation.noise import NoiseSource, PhiloxNoise
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.preset import Preset, load_preset
@@ -132,19 +133,23 @@ class Maker:
             facts = Noise(sha256=noise.sha256(number), draws=noise.draws, source=PhiloxNoise.name)
             write_document(folders[number] / NOISE, facts)
 
-        choose = _choice_of_all(cells, requests[0])
+        timeline, frames = self._pipe.timeline(requests[0]), requests[0].context.memory_frames
+        choosers = [chooser_of(cell.arm.retrieval, cell.story, cell.seed, timeline, frames) for cell in cells]
+
+        def show(block: Block) -> None:
+            for chooser, pixels in zip(choosers, block.pixels.numpy(), strict=True):
+                if isinstance(chooser, RightFrames):
+                    chooser.see(last_pixels(timeline, block.frames, pixels))
+
         make_together(
-            self._pipe, requests, folders, self._take_run, None, on_finished=keep_hash, noise=noise, choose=choose
+            self._pipe, requests, folders, self._take_run, None, show, keep_hash, noise, _choice_of_all(choosers)
         )
 
 
-def _choice_of_all(cells: Sequence[Cell], request: TakeRequest) -> Choose | None:
-    """Each take of a batch chooses as if it were alone."""
-    frames = request.context.memory_frames
-    choices = [choice_of(cell.arm.retrieval, cell.seed, frames, cell.story.id) for cell in cells]
-    if choices[0] is None:
-        return None
-    return lambda take, block, candidates: choices[take](0, block, candidates)  # type: ignore[misc]
+def _choice_of_all(choosers: Sequence[Chooser | None]) -> Choose | None:
+    """Each take of a batch chooses as if it were alone; None where they have a policy of their own."""
+    known = [each for each in choosers if each is not None]
+    return (lambda take, block, candidates: known[take](block, candidates)) if known else None
 
 
 def batches(cells: Sequence[Cell], size: int) -> list[tuple[Cell, ...]]:

@@ -6,13 +6,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from backbone.errors import FieldError, Name
 from backbone.knobs import knobs_of
 from eval.embedders import parse_embedders
 from eval.measure import MeasureSettings
 from eval.metrics import metrics_named
+from eval.oracle import open_oracle
+from eval.retrieval_controls import BY_ORACLE, SIMILAR, Retrieval, check_retrieval
 from eval.scenarios import Story, check_folder_name
 from eval.statistics import prompts_for_a_claim
 from eval.windows import DriftWindows
@@ -28,7 +30,6 @@ PLAN = "plan.json"
 MAX_SEEDS = 10_000
 OF_THE_SEARCH = {name for name, knob in knobs_of(MemoryConfig).items() if knob.of_search}
 WORDS = "about"  # changes no take, and no claim
-Retrieval = Literal["similar", "random", "recent"]
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,13 @@ class Arm:
     Attributes:
         name: short, fit for a folder's name.
         changes: of the backbone's preset: part (context, sampler, memory, output) to field to value.
-        retrieval: which candidates memory brings back: the most similar, as ever; or, as controls that tell retrieval
-            from more context, random ones or the most recent ones, equally many.
+        retrieval: who chooses what memory brings back: `similar` is the arm's own policy; others are controls and
+            ceilings (`eval.retrieval_controls`).
     """
 
     name: str
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    retrieval: Retrieval = "similar"
+    retrieval: Retrieval = SIMILAR
 
     def __post_init__(self) -> None:
         check_folder_name("arm", self.name)
@@ -52,10 +53,10 @@ class Arm:
         refuse_unknown(self.changes, PARTS, where)
         for part, changes in self.changes.items():
             refuse_unknown(changes, [each.name for each in fields(PARTS[part])], f"{where}, {part}")
-        if self.retrieval not in get_args(Retrieval):
-            raise ValueError(
-                f"retrieval of arm {self.name!r} is {self.retrieval!r}; it must be similar, random or recent"
-            )
+        try:
+            check_retrieval(self.retrieval)
+        except ValueError as error:
+            raise ValueError(f"arm {self.name!r}: {error}") from error
 
 
 ARMS: dict[str, Arm] = {
@@ -221,7 +222,7 @@ class Plan:
         changes = {part: dict(fields) for part, fields in cell.arm.changes.items()}
         if not changes.get("memory", {}).get("enabled", preset.memory.enabled):
             changes.setdefault("context", {})["memory_frames"] = 0
-        if cell.arm.retrieval != "similar":  # it chooses from all of the past
+        if cell.arm.retrieval != SIMILAR:  # it chooses from all of the past
             changes.setdefault("memory", {}).setdefault("establish", 0.0)
         try:
             parts: dict[str, Any] = {part: replace(getattr(preset, part), **changes.get(part, {})) for part in PARTS}
@@ -246,10 +247,10 @@ class Plan:
         for arm in self.arms:
             requests = [self.request(preset, Cell(arm, story, 0)) for story in self.stories]
             request = requests[0]
-            if arm.retrieval != "similar" and not request.context.memory_frames:
+            if arm.retrieval != SIMILAR and not request.context.memory_frames:
                 raise ValueError(f"arm {arm.name!r} has retrieval {arm.retrieval!r}, but its memory is off")
             unread = sorted(set(arm.changes.get("memory", {})) & OF_THE_SEARCH)
-            if arm.retrieval != "similar" and unread:
+            if arm.retrieval != SIMILAR and unread:
                 raise ValueError(
                     f"arm {arm.name!r} has {', '.join(unread)}, which a memory with retrieval {arm.retrieval!r} "
                     "does not read"
@@ -262,10 +263,22 @@ class Plan:
             if len(rates) > 1:
                 low, high = sorted(rates)
                 raise ValueError(f"arms differ in fps ({low} and {high}); a pair needs frames at the same times")
+        self._check_oracle()
         self.measure_settings(self.stories[0]).check_rate(rates.pop(), "a take")
         for spec in parse_embedders(self.embedders):
             spec.check()
         self._check_claims()
+
+    def _check_oracle(self) -> None:
+        """Where the oracle chooses frames, it must know whom the prompts name."""
+        asked = [arm.name for arm in self.arms if arm.retrieval == BY_ORACLE]
+        oracle = open_oracle() if asked else None
+        for prompt in {prompt for story in self.stories for _, prompt in story.prompts} if oracle else ():
+            if oracle and not oracle.characters_in(prompt):
+                raise ValueError(
+                    f"arm {asked[0]!r} has frames chosen by tiny-world's oracle, which sees nobody named in "
+                    f"{prompt!r}; it needs prompts such as 'a red circle walks in a meadow'"
+                )
 
     def _check_claims(self) -> None:
         if self.exploratory:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.retrieval_controls import choice_of
+from eval.retrieval_controls import SIMILAR, by_chance, newest
 from eval.statistics import paired
 from longlive_rag.config import Cue, TakeRequest
 from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -27,7 +27,7 @@ from longlive_rag.tinyworld.oracle import Sighting, read_frame
 from longlive_rag.tinyworld.scripts import block_frame, draw_sentences
 from longlive_rag.tinyworld.world import FPS
 from retrieval.encoder import LatentEncoder
-from retrieval.memory import Memory
+from retrieval.memory import Choose, Memory
 from retrieval.policy import RetrievalRules
 
 CUES = ((0, "A", "returns"), (4, "A", "stands"), (7, "A", "leaves"), (11, "B", "returns"), (15, "B", "stands"),
@@ -62,7 +62,7 @@ class Arm:
     name: str
     encoder: LatentEncoder
     prompt_weight: float = 0.0
-    control: str = "similar"
+    control: str = SIMILAR
 
 
 def arms_of(encoders: dict[str, LatentEncoder]) -> list[Arm]:
@@ -172,7 +172,7 @@ def _precision(pipe: LongLiveRAGPipeline, arm: Arm, take: Searched, number: int)
         memory_frames=context.memory_frames,
         recency_guard_frames=context.recency_guard_frames,
         rules=RetrievalRules(prompt_weight=arm.prompt_weight),
-        choose=choice_of(arm.control, number, context.memory_frames),
+        choose=_control(arm.control, number, context.memory_frames),
     )
     prompts = {0: take.request.prompt} | {
         block: cue.prompt for (block, _, _), cue in zip(CUES[1:], take.request.cues, strict=True)
@@ -188,6 +188,14 @@ def _precision(pipe: LongLiveRAGPipeline, arm: Arm, take: Searched, number: int)
         "at_cue": float(np.mean([right[block] for block in AT_CUE])),
         "after": float(np.mean([right[block] for block in AFTER])),
     }
+
+
+def _control(name: str, number: int, memory_frames: int) -> Choose | None:
+    """What chooses instead of the search; None is the search."""
+    if name == SIMILAR:
+        return None
+    chooser = by_chance(number, "", memory_frames) if name == "random" else newest(memory_frames)
+    return lambda take, block, candidates: chooser(block, candidates)
 
 
 def _interval(values: Sequence[float]) -> dict[str, float | int | None]:
