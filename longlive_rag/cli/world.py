@@ -140,6 +140,39 @@ def train_backbone_command(
     train_backbone(*corpora, run / "backbone", _say, steps=steps, hardware=hardware, earlier=earlier)
 
 
+@world.command("tune-long")
+@RUN
+@click.option(
+    "--begin-with", default="tiny-world", show_default=True, help="Name or pipeline folder of the model to be tuned."
+)
+@STEPS
+@on_hardware
+def tune_long_command(
+    run: Path, begin_with: str, steps: int | None, device: str, bfloat16: bool, threads: int | None
+) -> None:
+    """Stage 2b: the transformer on minutes of its own, with a memory of first showings.
+
+    Films of a minute are made by the model itself, beside their scripts; the longer it trains, the
+    newer they are. The model's VAE and retrieval encoder stay as they are.
+    """
+    from longlive_rag.tinyworld.corpus import LONG, OPENINGS, make_corpus
+    from longlive_rag.tinyworld.rolled import Films
+    from longlive_rag.tinyworld.scripts import sample_film
+    from longlive_rag.tinyworld.tune_long import FILMS, tune_long
+    from longlive_rag.weights.load import load_pipeline
+
+    hardware = _hardware(device, bfloat16, threads)
+    with refuse_bad_input():
+        earlier = load_pipeline(begin_with, device="cpu")
+    folder = run / "films"
+    long, openings = (
+        make_corpus(earlier.vae, folder / f"{name}.npy", size, _say)
+        for name, size in (("long", LONG), ("openings", OPENINGS))
+    )
+    films = Films(make_corpus(earlier.vae, folder / "films.npy", FILMS, _say, sample_film))
+    tune_long(films, long, openings, earlier, run / "long", _say, steps=steps, hardware=hardware)
+
+
 @world.command("refine-decoder")
 @RUN
 @on_hardware

@@ -40,7 +40,7 @@ def trained_vae(run: Path) -> AutoencoderKLWan:
 
 
 def trained_parts(run: Path) -> tuple[AutoencoderKLWan, TextToVideo, LatentAutoencoder | None]:
-    """The refined VAE, the moving average of stage 2 as it stands, and the retrieval encoder.
+    """The refined VAE, the moving average of stage 2 (of long tuning, where there is one), and the retrieval encoder.
 
     The encoder may be left out: it is None then, and memory searches mean-pooled latents.
 
@@ -52,7 +52,8 @@ def trained_parts(run: Path) -> tuple[AutoencoderKLWan, TextToVideo, LatentAutoe
         command = f"longlive-rag world refine-decoder --run {run}"
         raise ValueError(f"{refined} does not exist; run `{command}` to its end first")
     vae = AutoencoderKLWan.from_pretrained(refined)
-    checkpoint = run / "backbone" / "checkpoint.pt"
+    tuned = run / "long" / "checkpoint.pt"
+    checkpoint = tuned if tuned.is_file() else run / "backbone" / "checkpoint.pt"
     if not checkpoint.is_file():
         raise ValueError(f"{checkpoint} does not exist; run `longlive-rag world train-backbone --run {run}` first")
     model = TextToVideo()

@@ -96,11 +96,17 @@ def _latent_cover(script: Script) -> Tensor:
     return torch.cat([cover[:1], later])
 
 
-def make_corpus(vae: AutoencoderKLWan, path: Path, size: CorpusSize, report: Callable[[str], None]) -> Corpus:
-    """Render and encode the scripts, or read from `path` (.npy) what an earlier run made of them."""
+def make_corpus(
+    vae: AutoencoderKLWan,
+    path: Path,
+    size: CorpusSize,
+    report: Callable[[str], None],
+    sample: Callable[[np.random.Generator, int], Script] = sample_script,
+) -> Corpus:
+    """Render and encode scripts that `sample` draws, or read from `path` (.npy) what an earlier run made of them."""
     rng = np.random.default_rng(size.seed)
     frames = block_frame(size.blocks)
-    scripts = [sample_script(rng, frames) for _ in range(size.scripts)]
+    scripts = [sample(rng, frames) for _ in range(size.scripts)]
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         together = max(1, ENCODED_FRAMES // frames)

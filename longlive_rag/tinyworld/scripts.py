@@ -17,6 +17,10 @@ STAYING = ("stands", "walks", "jumps", "turns")
 SHORTEST_CUE_S, LONGEST_CUE_S = 1.5, 4.5
 EMPTY_STAGE_PROBABILITY, LEAVE_PROBABILITY = 0.35, 0.25
 MEET_PROBABILITY, MOVE_PROBABILITY = 0.12, 0.15
+SCENE_S, LONG_SCENE_S, EMPTY_STAGE_S = (6.0, 10.0), (20.0, 40.0), (2.8, 4.0)
+FIRST_CUE_S = 3.5  # who comes needs so long to be there
+LONG_SCENE_PROBABILITY, SAME_WORDS_PROBABILITY, EMPTY_OPENING_PROBABILITY = 0.12, 0.3, 0.7
+BACK_AT_ONCE_PROBABILITY, LARGEST_CAST = 0.25, 3
 
 
 def sample_script(rng: np.random.Generator, frames: int) -> Script:
@@ -44,6 +48,59 @@ def sample_script(rng: np.random.Generator, frames: int) -> Script:
     if len(guest_cues) > 1:
         actors.append(Actor(guest, tuple(guest_cues)))
     return Script(tuple(places), tuple(actors), frames, sample_camera(rng))
+
+
+def sample_film(rng: np.random.Generator, frames: int) -> Script:
+    """Scenes of a cast of two or three, who come, play and leave one after another, each in a place of its own.
+
+    Two of the cast may share their words and differ in what no prompt says. Who has left may be called back, soon or at
+    the end; sometimes nobody leaves for a long time.
+    """
+    cast, homes = _cast(rng)
+    cues: list[list[Cue]] = [[] for _ in cast]
+    leads: list[tuple[int, int]] = []
+    places: list[tuple[int, Place]] = []
+    frame, lead = 0, int(rng.integers(len(cast)))
+    while frame < frames:
+        leads.append((frame, lead))
+        if not places or places[-1][1] != homes[lead]:
+            places.append((frame, homes[lead]))
+        begin = "returns" if frame or rng.random() < EMPTY_OPENING_PROBABILITY else str(rng.choice(STAYING))
+        cues[lead].append(Cue(frame, begin))
+        length_s = rng.uniform(*(LONG_SCENE_S if rng.random() < LONG_SCENE_PROBABILITY else SCENE_S))
+        end = block_start(frame + length_s * FPS)
+        frame = block_start(frame + FIRST_CUE_S * FPS)
+        while frame < end:
+            action = str(rng.choice([each for each in STAYING if each != cues[lead][-1].action]))
+            cues[lead].append(Cue(frame, action))
+            frame = block_start(frame + rng.uniform(SHORTEST_CUE_S, LONGEST_CUE_S) * FPS)
+        cues[lead].append(Cue(end, "leaves"))
+        frame = block_start(end + rng.uniform(*EMPTY_STAGE_S) * FPS)
+        others = [each for each in range(len(cast)) if each != lead]
+        lead = lead if rng.random() < BACK_AT_ONCE_PROBABILITY else int(rng.choice(others))
+    actors = [_film_actor(who, own, frames) for who, own in zip(cast, cues, strict=True)]
+    return Script(tuple(places), tuple(actors), frames, sample_camera(rng), tuple(leads))
+
+
+def _cast(rng: np.random.Generator) -> tuple[list[Character], list[Place]]:
+    """Characters, no two alike, and their places, no two of one name."""
+    count = int(rng.integers(2, LARGEST_CAST + 1))
+    cast: list[Character] = []
+    homes: list[Place] = []
+    while len(cast) < count:
+        who, home = _training_pair(rng)
+        if cast and len(cast) == 1 and rng.random() < SAME_WORDS_PROBABILITY:
+            who = sample_character(rng, cast[0].colour, cast[0].shape)
+        taken = who in cast or any(home.name == other.name for other in homes)
+        if not taken and not held_out(who.colour, who.shape, home.name):
+            cast.append(who)
+            homes.append(home)
+    return cast, homes
+
+
+def _film_actor(who: Character, cues: list[Cue], frames: int) -> Actor:
+    inside = [cue for cue in cues if cue.frame < frames]
+    return Actor(who, tuple(inside if inside and inside[0].frame == 0 else [Cue(0, WAITS), *inside]))
 
 
 def sample_sentences(count: int, seed: int) -> list[Sentence]:
@@ -115,6 +172,11 @@ def block_start(frame: float) -> int:
 def block_frame(block: int) -> int:
     """The first pixel frame of a block."""
     return 0 if block == 0 else FIRST_BLOCK_PX + BLOCK_PX * (block - 1)
+
+
+def block_of(frame: float) -> int:
+    """The block that begins at a pixel frame, or the next one after it."""
+    return 0 if frame <= 0 else 1 + max(0, int(np.ceil((frame - FIRST_BLOCK_PX) / BLOCK_PX)))
 
 
 def _training_pair(rng: np.random.Generator) -> tuple[Character, Place]:

@@ -192,15 +192,23 @@ def train_backbone(
         rng = np.random.default_rng([seed, step])
         torch.manual_seed(seed * 1_000_003 + step)
         replay_share = REPLAY_SHARE if step >= replay_from * schedule.steps else 0.0
-        kind, plan, block = _draw_layout(rng)
-        guidance = GUIDANCE if kind in GUIDED and step >= guidance_from * schedule.steps else 0.0
-        corpus = openings if block < openings.blocks else long
-        scripts, starts = _draw_starts(rng, corpus, kind, block)
-        return _loss(model, corpus, kind, plan, scripts, starts, rng, replay_share, guidance)
+        guidance = GUIDANCE if step >= guidance_from * schedule.steps else 0.0
+        return usual_loss(model, long, openings, rng, replay_share, guidance)
 
     average = train(model, loss_of, schedule, folder, report, betas=(0.9, 0.98), hardware=hardware)
     assert isinstance(average, TextToVideo)
     return average
+
+
+def usual_loss(
+    model: TextToVideo, long: Corpus, openings: Corpus, rng: np.random.Generator, replay_share: float,
+    guidance: float = GUIDANCE,
+) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
+    """Of a batch of stage 2, in a layout that is drawn; layouts in `GUIDED` are guided by so much."""
+    kind, plan, block = _draw_layout(rng)
+    corpus = openings if block < openings.blocks else long
+    scripts, starts = _draw_starts(rng, corpus, kind, block)
+    return _loss(model, corpus, kind, plan, scripts, starts, rng, replay_share, guidance if kind in GUIDED else 0.0)
 
 
 def _draw_layout(rng: np.random.Generator) -> tuple[str, Layout, int]:
@@ -239,8 +247,56 @@ def _loss(
     rng: np.random.Generator, replay_share: float, guidance: float,
 ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
     prompts = [corpus.prompt(int(s), int(b), rng) for s, b in zip(scripts, starts, strict=True)]
-    device = model.transformer.device
-    clean, target = (each.to(device) for each in _gather(corpus, plan, scripts, starts, rng, replay_share))
+    clean, target = _gather(corpus, plan, scripts, starts, rng, replay_share)
+    sample = Sample(kind, plan, prompts, clean, target, actors_of(corpus, scripts, starts))
+    loss, figures, predicted = flow_loss(model, sample, guidance)
+    if replay_share:
+        _keep_predictions(corpus, predicted, scripts, starts, rng)
+    return loss, figures
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One batch to train on.
+
+    Attributes:
+        kind: for the log.
+        plan: the sequence's layout.
+        prompts: [B].
+        clean: context frames [B, C, context, h, w].
+        target: the block that follows [B, C, T, h, w].
+        actors: [B, T, h, w] in 0..1, how much of each cell actors take.
+    """
+
+    kind: str
+    plan: Layout
+    prompts: list[str]
+    clean: Tensor
+    target: Tensor
+    actors: Tensor
+
+
+def actors_of(corpus: Corpus, scripts: NDArray, starts: NDArray) -> Tensor:
+    """Of the blocks that come next, [B, T, h, w]."""
+    size = CONTEXT.frames_per_block
+    return torch.stack([corpus.actors[s, b * size : (b + 1) * size] for s, b in zip(scripts, starts, strict=True)])
+
+
+def flow_loss(
+    model: TextToVideo, sample: Sample, guidance: float = 0.0, steadiness: float = 0.0
+) -> tuple[Tensor, dict[str, float], Tensor]:
+    """Flow matching on one batch, at all of the sampler's levels.
+
+    Args:
+        guidance: how far the target is moved by what the prompt changes; see `guided_goal`.
+        steadiness: weight of the error's change from frame to frame: what is wrong in one frame as in the next is seen
+            less than what flickers.
+
+    Returns:
+        The loss, figures for the log, and what was predicted [B, C, copies * T, h, w], on the CPU.
+    """
+    plan, device = sample.plan, model.transformer.device
+    clean, target = sample.clean.to(device), sample.target.to(device)
     context = degrade(clean) if clean.shape[2] else clean
 
     size = CONTEXT.frames_per_block
@@ -262,18 +318,21 @@ def _loss(
         )[:, :, context.shape[2] :]
 
     told = (torch.rand(BATCH) >= PROMPT_DROPOUT).float().to(device)
-    embeds = model.prompt_embeds(prompts) * told[:, None, None]
+    embeds = model.prompt_embeds(sample.prompts) * told[:, None, None]
     flow, goal = predict(embeds), noise - repeated
     if guidance:
         with torch.no_grad():
             untold = predict(torch.zeros_like(embeds))
         goal = guided_goal(goal, flow.detach(), untold, guidance * told)
-    actors = torch.stack([corpus.actors[s, b * size : (b + 1) * size] for s, b in zip(scripts, starts, strict=True)])
-    weight = 1 + ACTOR_WEIGHT * actors.to(device).repeat(1, copies, 1, 1)[:, None]
-    loss = (weight * (flow - goal).square()).mean() / weight.mean()
-    if replay_share:
-        _keep_predictions(corpus, (noisy - level * flow).detach().cpu(), scripts, starts, rng)
-    return loss, {kind: round(loss.item(), 4)}
+    weight = 1 + ACTOR_WEIGHT * sample.actors.to(device).repeat(1, copies, 1, 1)[:, None]
+    error = flow - goal
+    loss = (weight * error.square()).mean() / weight.mean()
+    figures = {sample.kind: round(loss.item(), 4)}
+    if steadiness:
+        change = error.unflatten(2, (copies, size)).diff(dim=3).square().mean()
+        loss = loss + steadiness * change
+        figures["change"] = round(change.item(), 4)
+    return loss, figures, (noisy - level * flow).detach().cpu()
 
 
 def guided_goal(goal: Tensor, flow: Tensor, untold: Tensor, strength: Tensor) -> Tensor:

@@ -78,15 +78,17 @@ class Script:
 
     Attributes:
         places: (pixel frame from which on, place), in order; the first from frame 0 on.
-        actors: the character that prompts speak of, then perhaps the guest whom it meets.
+        actors: the character that prompts speak of, then perhaps the guest whom it meets; of a film its cast.
         frames: length.
         camera: how it pans.
+        leads: of a film, (pixel frame from which on, actor that prompts speak of), in order; nobody is a guest in it.
     """
 
     places: tuple[tuple[int, Place], ...]
     actors: tuple[Actor, ...]
     frames: int
     camera: Camera = Camera()
+    leads: tuple[tuple[int, int], ...] = ()
 
     def place(self, frame: int) -> Place:
         """Where pixel frame `frame` plays."""
@@ -94,7 +96,8 @@ class Script:
 
     def sentence(self, frame: int) -> Sentence:
         """What the prompt says at pixel frame `frame`."""
-        who, action = self.actors[0].character, self.actors[0].action(frame)
+        lead = next((actor for first, actor in reversed(self.leads) if first <= frame), 0)
+        who, action = self.actors[lead].character, self.actors[lead].action(frame)
         guest = self.actors[1].character if action == MEETS else None
         other = None if guest is None else (guest.colour, guest.shape)
         return Sentence(who.colour, who.shape, action, self.place(frame).name, other)
@@ -102,7 +105,9 @@ class Script:
     def tracks(self, frames: int | None = None) -> list[Track]:
         """Where each actor is, over the first `frames` frames (all of them)."""
         count = self.frames if frames is None else frames
-        return [simulate(actor.cues, count, guest=index > 0) for index, actor in enumerate(self.actors)]
+        return [
+            simulate(actor.cues, count, guest=index > 0 and not self.leads) for index, actor in enumerate(self.actors)
+        ]
 
     def on_screen(self) -> NDArray[np.bool_]:
         """[actors, frames], True where an actor's middle is inside the picture."""

@@ -1,0 +1,141 @@
+"""Stage 2b: long tuning, on films as the model itself makes them ("train long, test long").
+
+A block's context is what a take of a minute would have: recent frames that have drifted, and memory that holds first
+showings. The target is the world's. So the model learns to believe its memory where memory and the last seconds
+disagree. Two fifths of the batches are those of stage 2, which keep what it had learned; without memory nothing new is
+trained, so that the native model drifts as it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from longlive_rag.generation.directions import retrieval_rules
+from longlive_rag.pipeline import LongLiveRAGPipeline
+from longlive_rag.tinyworld.corpus import Corpus, CorpusSize
+from longlive_rag.tinyworld.rolled import Films
+from longlive_rag.tinyworld.train_backbone import (
+    BATCH,
+    CONTEXT,
+    REPLAY_SHARE,
+    SAMPLER,
+    Sample,
+    TextToVideo,
+    actors_of,
+    flow_loss,
+    layout,
+    usual_loss,
+)
+from longlive_rag.tinyworld.training import Hardware, Schedule, train
+
+FILMS = CorpusSize(scripts=96, blocks=80, seed=9)
+"""A minute each."""
+SCHEDULE = Schedule(steps=4000, learning_rate=5e-4, warm_up=100, final_fraction=0.02, ema=0.998)
+ROLLED, ROLL_EVERY = 8, 60
+"""So many films are made anew, side by side, every so many steps."""
+KINDS = {"recalled": 0.4, "right": 0.2, "usual": 0.4}
+"""Memory as the policy filled it; first showings of whoever is in the picture; the batches of stage 2."""
+ENTRANCE_SHARE = 0.4
+STEADINESS = 0.5
+
+
+def tune_long(
+    films: Films,
+    long: Corpus,
+    openings: Corpus,
+    earlier: LongLiveRAGPipeline,
+    folder: Path,
+    report: Callable[[str], None],
+    steps: int | None = None,
+    seed: int = 0,
+    hardware: Hardware | None = None,
+) -> TextToVideo:
+    """Tune an earlier tiny-world on films; resumable. Returns the moving average.
+
+    Args:
+        films: encoded by the earlier model's VAE, which stays as it is.
+        long, openings: what stage 2 was trained on.
+        earlier: where to begin; its retrieval encoder and its rules of memory choose what is recalled.
+        steps: other than those of `SCHEDULE`.
+
+    Raises:
+        ValueError: if the earlier model has no retrieval encoder.
+    """
+    encoder = earlier.encoder
+    if encoder is None:
+        raise ValueError("the earlier model has no retrieval encoder; long tuning needs what memory would bring back")
+    model = TextToVideo(seed)
+    model.take_over(earlier.tokenizer, earlier.text_encoder, earlier.transformer)
+    schedule = replace(SCHEDULE, steps=steps or SCHEDULE.steps)
+    timeline = earlier.timeline(earlier.request("a red circle walks in a meadow", seconds=60))
+    rules = retrieval_rules(earlier.memory, timeline)
+
+    def roll(turn: int) -> None:
+        count = len(films.corpus.scripts)
+        numbers = [(turn * ROLLED + place) % count for place in range(ROLLED)]
+        with torch.no_grad(), torch.autocast(model.transformer.device.type, enabled=False):
+            films.roll(numbers, model.transformer, model.prompt_embeds, encoder, CONTEXT, SAMPLER, rules, seed + turn)
+
+    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+        if step % ROLL_EVERY == 0 or not films.rolled:
+            roll(step // ROLL_EVERY)
+        rng = np.random.default_rng([seed, step])
+        torch.manual_seed(seed * 1_000_003 + step)
+        kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
+        if kind == "usual":
+            return usual_loss(model, long, openings, rng, REPLAY_SHARE)
+        loss, figures, _ = flow_loss(model, _sample(films, kind, rng), steadiness=STEADINESS)
+        return loss, figures
+
+    average = train(model, loss_of, schedule, folder, report, betas=(0.9, 0.98), hardware=hardware)
+    assert isinstance(average, TextToVideo)
+    return average
+
+
+def _sample(films: Films, kind: str, rng: np.random.Generator) -> Sample:
+    """Blocks of rolled films whose memory is full, with what it holds."""
+    held = {
+        (film, block): frames
+        for film in sorted(films.rolled)
+        for block in range(films.corpus.blocks)
+        if len(frames := _memory(films, kind, film, block, rng)) == CONTEXT.memory_frames
+        and not films.given[film, block]
+    }
+    places = list(held)
+    coming = [place for place in map(tuple, films.corpus.entrances.tolist()) if place in held] or places
+    chosen = []
+    for _ in range(BATCH):
+        pool = coming if rng.random() < ENTRANCE_SHARE else places
+        chosen.append(pool[int(rng.integers(len(pool)))])
+    full = CONTEXT.window_frames // CONTEXT.frames_per_block
+    plan, size = layout("memory", full, CONTEXT.memory_frames), CONTEXT.frames_per_block
+    corpus, contexts, targets, prompts = films.corpus, [], [], []
+    for film, block in chosen:
+        memory, start = iter(held[film, block]), block * size
+        context = [
+            next(memory) if offset is None else offset if place < CONTEXT.sink_frames else start + offset
+            for place, offset in enumerate(plan.offsets)
+        ]
+        contexts.append(corpus.replay[film][:, context])
+        targets.append(corpus.latents[film][:, start : start + size])
+        prompts.append(corpus.prompt(film, block, rng))
+    numbers, blocks = np.array(chosen).T
+    actors = actors_of(corpus, numbers, blocks)
+    return Sample(kind, plan, prompts, torch.stack(contexts), torch.stack(targets), actors)
+
+
+def _memory(films: Films, kind: str, film: int, block: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """Latent frames in memory at a block: what was recalled, or any of the first showing of whom it is about."""
+    if kind == "recalled":
+        return films.recalled[film][block]
+    shown, size = films.first_shown[film][block], CONTEXT.frames_per_block
+    frames = np.arange(shown.start * size, shown.stop * size)
+    if len(frames) < CONTEXT.memory_frames:
+        return ()
+    return tuple(map(int, rng.choice(frames, CONTEXT.memory_frames, replace=False)))
