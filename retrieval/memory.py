@@ -278,12 +278,13 @@ class _TakeMemory:
         allowed = without(candidates, rules.exclude, self._refused)
         pins = pinned_among(allowed, rules.pin)
         found = index.search(query, pins, min(limit, pinned_places(limit))) if pins else []
-        allowed = without(allowed, (), {frame for frame, _ in found})
+        pinned = [frame for frame, _ in found]
+        allowed = without(allowed, (), set(pinned))
         evenly = stratified_sample(allowed, min(limit - len(found), rules.stratified), block)
         found += zip(evenly, index.similarities(query, evenly), strict=True)
         allowed = without(allowed, (), set(evenly))
         if len(found) < limit and allowed:
-            past = Past(allowed, limit - len(found), block, query, rules.diversity, index)
+            past = Past(allowed, limit - len(found), block, query, rules.diversity, index, pinned)
             if rules.policy is None:
                 found += searched(past)
             else:

@@ -117,6 +117,21 @@ def test_copies_are_passed_over() -> None:
     assert most_diverse(units @ query, units, 2, 0.6) == [0, 3]
 
 
+@given(seed=st.integers(0, 300), taken=st.integers(1, 4), diversity=st.floats(0.05, 0.95))
+def test_what_was_chosen_before_counts_from_the_first_place_on(seed: int, taken: int, diversity: float) -> None:
+    units, query, before = vectors(seed, 10), vectors(seed + 1, 1)[0], vectors(seed + 2, taken)
+    similarities = units @ query
+    chosen = most_diverse(similarities, units, 4, diversity, before)
+    for place in range(len(chosen)):
+        others = [*before, *units[chosen[:place]]]
+        scores = {
+            i: (1 - diversity) * similarities[i] - diversity * max(units[i] @ other for other in others)
+            for i in range(10)
+            if i not in chosen[:place]
+        }
+        assert scores[chosen[place]] == pytest.approx(max(scores.values()), abs=1e-5)
+
+
 # ---- in the memory of a take ----
 
 
@@ -156,6 +171,16 @@ def test_pinned_frames_come_first_and_take_half_at_most() -> None:
     chosen = frames_of(memory_of(kinds, 4, RetrievalRules(pin=(range(0, 3),))))
     assert len([frame for frame in chosen if frame < 3]) == 2
     assert len(chosen) == 4
+
+
+def test_a_copy_of_a_pinned_frame_is_passed_over() -> None:
+    """Frames 0 to 2 show what the newest shows, frame 3 something else."""
+    kinds = [0, 0, 0, 1, 0]
+    pinned = {"pin": (range(0, 1),)}
+    assert set(frames_of(memory_of(kinds, 2, RetrievalRules(**pinned)))) <= {0, 1, 2}
+    assert frames_of(memory_of(kinds, 2, RetrievalRules(**pinned, diversity=0.6))) == (0, 3)
+    excluded = RetrievalRules(**pinned, diversity=0.6, exclude=(range(3, 4),))
+    assert set(frames_of(memory_of(kinds, 2, excluded))) <= {0, 1, 2}  # nothing else is there
 
 
 def test_spread_frames_are_taken_whatever_they_show_and_the_search_fills_the_rest() -> None:
