@@ -93,8 +93,12 @@ class FrameIndex:
             self._approximate()
 
     def insert(self, embeddings: NDArray[np.float32], frames: Sequence[int]) -> None:
-        """Hold `frames` that were left out before, too, by their embeddings [N, D]; slow, since all are added anew."""
-        new = dict(zip(frames, embeddings, strict=True))
+        """Hold `frames` that were left out before, too, by their embeddings [N, D]; slow, since all are added anew.
+
+        Raises:
+            ValueError: as `add` does; what was held before then still is.
+        """
+        new = dict(zip(frames, finite(embeddings), strict=True))
         old = dict(zip(self._frames, self.units(self._frames), strict=True)) if self._frames else {}
         every = sorted({**old, **new}.items())
         self._index, self._frames, self._probed_lists = faiss.IndexFlatIP(self._index.d), array("q"), 0
@@ -112,7 +116,11 @@ class FrameIndex:
 
         Returns:
             (frame, cosine similarity) pairs, best first; fewer while there are fewer candidates.
+
+        Raises:
+            ValueError: if the query holds something else than finite numbers.
         """
+        query = _unit(query[None])
         limit = min(limit, len(candidates))
         if limit == 0:
             return []
@@ -129,11 +137,13 @@ class FrameIndex:
 
     def similarities(self, query: NDArray[np.float32], frames: Sequence[int]) -> list[float]:
         """Cosine similarities of these frames to `query` [D]."""
-        return [float(value) for value in self.units(frames) @ _unit(query[None])[0]] if frames else []
+        query = _unit(query[None])[0]
+        return [float(value) for value in self.units(frames) @ query] if frames else []
 
     def _search(
         self, query: NDArray[np.float32], limit: int, only: faiss.IDSelector | None = None
     ) -> list[tuple[int, float]]:
+        """By a unit vector [1, D]."""
         settings = {"sel": only} if only is not None else {}
         if self.is_exact:
             parameters = faiss.SearchParameters(**settings)  # type: ignore[call-arg]  # by faiss's wrapper
@@ -142,7 +152,7 @@ class FrameIndex:
                 nprobe=self._probed_lists, **settings
             )
         with _one_thread():
-            similarities, places = self._index.search(_unit(query[None]), limit, params=parameters)
+            similarities, places = self._index.search(query, limit, params=parameters)
         return [
             (self._frames[place], float(value))
             for place, value in zip(places[0], similarities[0], strict=True)
@@ -172,9 +182,14 @@ class FrameIndex:
         self._index, self._probed_lists = inverted, max(1, round(PROBED * lists))
 
 
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit = np.array(vectors, dtype=np.float32, order="C")
-    if not np.isfinite(unit).all():
+def finite(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The vectors themselves; ValueError if they hold something else than finite numbers."""
+    if not np.isfinite(vectors).all():
         raise ValueError("an embedding holds values that are not finite numbers; nothing is similar to it")
+    return vectors
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    unit = finite(np.array(vectors, dtype=np.float32, order="C"))
     faiss.normalize_L2(unit)
     return unit

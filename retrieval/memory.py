@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retrieval.encoder import LatentEncoder
-from retrieval.index import FrameIndex
+from retrieval.index import FrameIndex, finite
 from retrieval.policies import Past, picked, searched
 from retrieval.policy import (
     FirstShowings,
@@ -76,9 +76,9 @@ class Memory:
         return self._choose is None
 
     def prompt(self, prompt_embeds: Tensor) -> None:
-        """The prompt in charge from now on, [B, tokens, text_dim], zero after its end."""
+        """The prompt in charge from now on, [B, tokens, text_dim], zero after its end; ValueError if not finite."""
         if self._rules.prompt_weight:
-            self._prompts.append((self._frames_done, pooled_prompts(prompt_embeds)))
+            self._prompts.append((self._frames_done, finite(pooled_prompts(prompt_embeds))))
 
     def steer(self, rules: RetrievalRules, embed_past: EmbedPast) -> None:
         """Pin, exclude, admit and pick as `rules` say from now on; the other rules stay what they were at the start.
@@ -123,13 +123,18 @@ class Memory:
             take.index_frames(range(-len(embeddings), 0), embeddings, prompt_units)
 
     def add(self, latents: Tensor) -> Tensor:
-        """Embed and index the finished latents [B, T, C, h, w] of a block; returns the embeddings [B, T, D]."""
+        """Embed and index the finished latents [B, T, C, h, w] of a block; returns the embeddings [B, T, D].
+
+        Raises:
+            ValueError: if they are not finite, whether or not their frames would enter memory.
+        """
         embeddings = self._encoder.encode(latents)
         self.replay(embeddings.float().cpu().numpy())
         return embeddings
 
     def replay(self, embeddings: NDArray[np.float32]) -> None:
-        """Index the embeddings [B, T, D] of the next block's frames, made before."""
+        """Index the embeddings [B, T, D] of the next block's frames, made before; ValueError if they are not finite."""
+        finite(embeddings)
         if not self._takes:
             self._takes = [_TakeMemory(self._rules, self._sink_frames) for _ in embeddings]
         first = self._frames_done

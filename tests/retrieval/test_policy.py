@@ -228,3 +228,43 @@ def test_prompts_are_pooled_over_their_words_alone() -> None:
     embeds = torch.zeros(1, 5, 3)
     embeds[0, :2] = torch.tensor([[3.0, 0, 0], [0, 4.0, 0]])
     np.testing.assert_allclose(pooled_prompts(embeds), [[0.6, 0.8, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("sink_frames", [0, 9])
+@pytest.mark.parametrize("chooses", [False, True])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        RetrievalRules(),
+        RetrievalRules(establish_frames=1, new_view=0.5),
+        RetrievalRules(exclude=(range(0, 99),), establish_frames=1),
+        RetrievalRules(anchors=range(0, 1), admit_above=0.5, establish_frames=1),
+        RetrievalRules(stratified=2),
+    ],
+)
+def test_frames_that_are_no_numbers_are_refused_even_where_they_would_not_enter(
+    broken: float, sink_frames: int, chooses: bool, rules: RetrievalRules
+) -> None:
+    memory = Memory(
+        MeanPoolEncoder(),
+        window_frames=sink_frames + 1,
+        sink_frames=sink_frames,
+        memory_frames=2,
+        recency_guard_frames=0,
+        rules=rules,
+        choose=(lambda take, block, candidates: candidates[:1]) if chooses else None,
+    )
+    memory.add(torch.ones(1, 3, 6, 2, 2))
+    latents = torch.ones(1, 3, 6, 2, 2)
+    latents[0, 1, 0] = broken
+    before = memory.retrieve(1)
+    with pytest.raises(ValueError, match="not finite numbers"):
+        memory.add(latents)
+    assert memory.retrieve(1) == before
+
+
+def test_a_prompt_that_is_no_number_is_refused() -> None:
+    memory = memory_of([0, 1], 1, RetrievalRules(prompt_weight=0.5), [0, 1])
+    with pytest.raises(ValueError, match="not finite numbers"):
+        memory.prompt(torch.full((1, 2, 6), torch.nan))

@@ -143,8 +143,11 @@ def test_what_is_no_number_is_like_nothing_and_says_so():
     broken = np.array([1, np.nan, 0], np.float32)
     for ask in (
         lambda: index.search(broken, range(3), 1),
+        lambda: index.search(broken, [], 1),
         lambda: index.add(broken[None]),
+        lambda: index.insert(broken[None], [7]),
         lambda: index.similarities(broken, [0]),
+        lambda: index.similarities(broken, []),
     ):
         with pytest.raises(ValueError, match="not finite numbers"):
             ask()
