@@ -115,7 +115,8 @@ class FrameIndex:
         """The `limit` candidates most similar to `query` [D]; all of them must be held.
 
         Returns:
-            (frame, cosine similarity) pairs, best first; fewer while there are fewer candidates.
+            (frame, cosine similarity) pairs, best first, of equal ones the older first; fewer while there are fewer
+            candidates.
 
         Raises:
             ValueError: if the query holds something else than finite numbers.
@@ -137,13 +138,17 @@ class FrameIndex:
 
     def similarities(self, query: NDArray[np.float32], frames: Sequence[int]) -> list[float]:
         """Cosine similarities of these frames to `query` [D]."""
-        query = _unit(query[None])[0]
-        return [float(value) for value in self.units(frames) @ query] if frames else []
+        query = _unit(query[None])
+        if not len(frames):
+            return []
+        with _one_thread():  # by the arithmetic of the search, so that what is equal there is equal here
+            values, places = faiss.knn(query, self.units(frames), len(frames), metric=faiss.METRIC_INNER_PRODUCT)
+        return [float(value) for value in values[0][places[0].argsort()]]
 
     def _search(
         self, query: NDArray[np.float32], limit: int, only: faiss.IDSelector | None = None
     ) -> list[tuple[int, float]]:
-        """By a unit vector [1, D]."""
+        """By a unit vector [1, D]; (frame, similarity), best first, of equal ones the older first."""
         settings = {"sel": only} if only is not None else {}
         if self.is_exact:
             parameters = faiss.SearchParameters(**settings)  # type: ignore[call-arg]  # by faiss's wrapper
@@ -152,12 +157,15 @@ class FrameIndex:
                 nprobe=self._probed_lists, **settings
             )
         with _one_thread():
-            similarities, places = self._index.search(query, limit, params=parameters)
-        return [
-            (self._frames[place], float(value))
-            for place, value in zip(places[0], similarities[0], strict=True)
-            if place >= 0  # an inverted file may hold fewer in the lists it looks into
-        ]
+            values, places = (rows[0] for rows in self._index.search(query, limit + 1, params=parameters))
+            values, places = values[places >= 0], places[places >= 0]  # there may be fewer
+            if (
+                len(values) > limit and values[limit - 1] == values[limit]
+            ):  # which of the equal ones FAISS keeps is chance
+                below = float(np.nextafter(values[limit], np.float32(-np.inf)))
+                _, values, places = self._index.range_search(query, below, params=parameters)
+        best = np.lexsort((places, -values))[:limit]
+        return [(self._frames[place], float(value)) for place, value in zip(places[best], values[best], strict=True)]
 
     def _selector(self, candidates: Sequence[int]) -> faiss.IDSelector:
         if isinstance(candidates, range) and candidates.step == 1:

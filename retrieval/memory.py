@@ -276,7 +276,7 @@ class _TakeMemory:
         return found[0][1] / share if found else -math.inf
 
     def search(self, prompt: NDArray[np.float32] | None, candidates: Sequence[int], limit: int, block: int) -> Found:
-        """Up to `limit` (frame, similarity) by the rules for this block, most similar first."""
+        """Up to `limit` (frame, similarity) by the rules for this block, most similar first, older before equal."""
         if not candidates:
             return []
         rules, index, query = self._rules, self._index_here(), self._query(prompt)
@@ -295,7 +295,7 @@ class _TakeMemory:
             else:
                 chosen = picked(rules.policy, past)
                 found += zip(chosen, past.similarities(chosen), strict=True)
-        return sorted(found, key=lambda pair: -pair[1])
+        return sorted(found, key=lambda pair: (-pair[1], pair[0]))
 
     def similarities(self, frames: Sequence[int], prompt: NDArray[np.float32] | None) -> list[float]:
         """To the newest frame; 0 while there is none."""

@@ -173,6 +173,21 @@ def test_pinned_frames_come_first_and_take_half_at_most() -> None:
     assert len(chosen) == 4
 
 
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        (RetrievalRules(), (0, 1, 2, 3)),
+        (RetrievalRules(pin=(range(5, 7),)), (0, 1, 5, 6)),
+        (RetrievalRules(exclude=(range(1, 3),)), (0, 3, 4, 5)),
+        (RetrievalRules(stratified=4), tuple(stratified_sample(range(9), 4, turn=9))),
+        (RetrievalRules(policy=lambda past: [7, 3, 5]), (3, 5, 7)),
+        (RetrievalRules(pin=(range(8, 9),), policy=lambda past: [6, 2]), (2, 6, 8)),
+    ],
+)
+def test_of_equal_frames_the_older_come_first_by_every_rule(rules: RetrievalRules, expected: tuple[int, ...]) -> None:
+    assert frames_of(memory_of([0] * 10, 4, rules)) == expected
+
+
 def test_a_copy_of_a_pinned_frame_is_passed_over() -> None:
     """Frames 0 to 2 show what the newest shows, frame 3 something else."""
     kinds = [0, 0, 0, 1, 0]

@@ -1,11 +1,15 @@
 """The rule by which memory is chosen, and the search behind it, against brute force."""
 
+from itertools import product
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+import retrieval.index
 from retrieval.encoder import LatentAutoencoder, MeanPoolEncoder
 from retrieval.index import FrameIndex
 from retrieval.memory import Memory
@@ -51,6 +55,33 @@ def test_search_equals_brute_force(seed: int, frames: int, limit: int) -> None:
     best = sorted(candidates, key=lambda frame: -cosines[frame])[:limit]
     assert [frame for frame, _ in found] == best
     np.testing.assert_allclose([similarity for _, similarity in found], cosines[best], atol=1e-5)
+
+
+@given(seed=st.integers(0, 10_000), dim=st.integers(2, 40), kinds=st.integers(1, 4), frames=st.integers(1, 260))
+def test_of_equally_similar_frames_the_older_comes_first_by_every_path(
+    seed: int, dim: int, kinds: int, frames: int
+) -> None:
+    """A few vectors, zero among them, many times over, searched in every way."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((kinds, dim)).astype(np.float32)
+    vectors[0] = 0
+    kind_of, query = rng.integers(0, kinds, frames), rng.standard_normal(dim).astype(np.float32)
+    lengths = np.maximum(np.linalg.norm(vectors.astype(float), axis=1), 1e-9)
+    cosines = vectors.astype(float) @ query / lengths / np.linalg.norm(query)
+    assume(kinds == 1 or np.diff(np.sort(cosines)).min() > 1e-5)
+    flat, inverted = FrameIndex(dim), FrameIndex(dim, approximate_from=1)
+    with patch.object(retrieval.index, "PROBED", 1.0):  # what it does not look at can't be in order
+        for index in (flat, inverted):
+            index.add(vectors[kind_of])
+    start, stop = sorted(rng.integers(0, frames + 1, 2).tolist())
+    for wanted in (range(frames), range(start, stop)):
+        order = sorted(wanted, key=lambda frame: (-cosines[kind_of[frame]], frame))
+        shuffled = rng.permutation(list(wanted)).tolist()
+        for index, candidates in product((flat, inverted), (wanted, list(wanted), shuffled)):
+            for limit in {1, 6, 120, len(order)}:
+                found = index.search(query, candidates, limit)
+                assert [frame for frame, _ in found] == order[:limit]
+                assert [value for _, value in found] == index.similarities(query, order[:limit])
 
 
 def test_adding_leaves_the_callers_embeddings_alone() -> None:
