@@ -18,6 +18,7 @@ LISTS_PER_ROOT = 1.0  # inverted lists = this times the square root of the numbe
 PROBED = 1 / 32  # share of the lists that a search looks into
 TRAINED_ON_PER_LIST = 40  # vectors; FAISS asks for 39 or more
 OUTSIDE_MOST = 256
+ROUNDING = 1e-5  # of the length of a unit vector
 
 
 @contextmanager
@@ -42,12 +43,15 @@ class FrameIndex:
     Args:
         embedding_dim: D of the embeddings.
         approximate_from: frames from which on an inverted file is searched instead of every frame.
+        keep_short: vectors shorter than 1 stay so, embeddings and queries: keys that lack a part (`hybrid_keys`), which
+            then counts as like nothing, and gives no weight to the other.
     """
 
-    def __init__(self, embedding_dim: int, approximate_from: int = APPROXIMATE_FROM) -> None:
+    def __init__(self, embedding_dim: int, approximate_from: int = APPROXIMATE_FROM, keep_short: bool = False) -> None:
         self._index: faiss.Index = faiss.IndexFlatIP(embedding_dim)
         self._frames = array("q")  # of each vector; rising
         self._approximate_from = approximate_from
+        self._keep_short = keep_short
         self._probed_lists = 0
 
     def __len__(self) -> int:
@@ -86,7 +90,7 @@ class FrameIndex:
             frames = range(first, first + len(embeddings))
         if len(frames) != len(embeddings) or any(a >= b for a, b in pairwise([*self._frames[-1:], *frames])):
             raise ValueError(f"frames is {list(frames)}; it must number {len(embeddings)} vectors, in rising order")
-        units = _unit(embeddings)
+        units = self._unit(embeddings)
         self._frames.extend(frames)
         self._index.add(units)
         if self.is_exact and len(self) >= self._approximate_from:
@@ -121,7 +125,7 @@ class FrameIndex:
         Raises:
             ValueError: if the query holds something else than finite numbers.
         """
-        query = _unit(query[None])
+        query = self._unit(query[None])
         limit = min(limit, len(candidates))
         if limit == 0:
             return []
@@ -138,12 +142,22 @@ class FrameIndex:
 
     def similarities(self, query: NDArray[np.float32], frames: Sequence[int]) -> list[float]:
         """Cosine similarities of these frames to `query` [D]."""
-        query = _unit(query[None])
+        query = self._unit(query[None])
         if not len(frames):
             return []
         with _one_thread():  # by the arithmetic of the search, so that what is equal there is equal here
             values, places = faiss.knn(query, self.units(frames), len(frames), metric=faiss.METRIC_INNER_PRODUCT)
         return [float(value) for value in values[0][places[0].argsort()]]
+
+    def _unit(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A copy of [N, D], each scaled to length 1, but zero, and what may be short."""
+        unit = finite(np.array(vectors, dtype=np.float32, order="C"))
+        given = unit.copy() if self._keep_short else None
+        faiss.normalize_L2(unit)
+        if given is None:
+            return unit
+        short = np.linalg.norm(given, axis=1, keepdims=True) < 1 - ROUNDING
+        return np.where(short, given, unit)
 
     def _search(
         self, query: NDArray[np.float32], limit: int, only: faiss.IDSelector | None = None
@@ -195,9 +209,3 @@ def finite(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     if not np.isfinite(vectors).all():
         raise ValueError("an embedding holds values that are not finite numbers; nothing is similar to it")
     return vectors
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit = finite(np.array(vectors, dtype=np.float32, order="C"))
-    faiss.normalize_L2(unit)
-    return unit

@@ -229,8 +229,7 @@ class _TakeMemory:
     ) -> None:
         """Let frames into memory, after those that are in it."""
         keys = self._keys(embeddings, prompt_units)
-        self._index = self._index or FrameIndex(keys.shape[1])
-        self._index.add(keys, frames)
+        self._index_for(keys).add(keys, frames)
         self._entered += [frame for frame in frames if frame >= 0]
 
     def insert(
@@ -238,8 +237,7 @@ class _TakeMemory:
     ) -> None:
         """Let frames into memory that were kept out at first."""
         keys = self._keys(embeddings, prompt_units)
-        self._index = self._index or FrameIndex(keys.shape[1])
-        self._index.insert(keys, frames)
+        self._index_for(keys).insert(keys, frames)
         self._entered += frames
 
     def pinned_outside(self, frames: range) -> list[int]:
@@ -319,6 +317,10 @@ class _TakeMemory:
         if prompt_units is None:
             return embeddings
         return hybrid_keys(unit(embeddings), prompt_units, self._rules.prompt_weight)
+
+    def _index_for(self, keys: NDArray[np.float32]) -> FrameIndex:
+        self._index = self._index or FrameIndex(keys.shape[1], keep_short=bool(self._rules.prompt_weight))
+        return self._index
 
     def _index_here(self) -> FrameIndex:
         assert self._index is not None

@@ -119,7 +119,8 @@ def stratified_sample(frames: Sequence[int], limit: int, turn: int) -> list[int]
 def hybrid_keys(latent_units: Vectors, prompt_units: Vectors, prompt_weight: float) -> Vectors:
     """[N, D] and [N, P] unit vectors to [N, D + P] unit vectors.
 
-    The inner product of two of them is (1 - w) cos(latents) + w cos(prompts): a weighted sum in one search.
+    The inner product of two of them is (1 - w) cos(latents) + w cos(prompts): a weighted sum in one search. A part may
+    be zero, which is like nothing; then the key is shorter, and must stay so for the weights to hold.
     """
     a, b = math.sqrt(1 - prompt_weight), math.sqrt(prompt_weight)
     return np.concatenate([a * latent_units, b * prompt_units], axis=1).astype(np.float32)

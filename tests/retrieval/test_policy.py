@@ -239,6 +239,40 @@ def test_a_return_cue_finds_frames_made_under_words_like_it() -> None:
     assert set(frames_of(hybrid)) == {0, 1}
 
 
+@given(seed=st.integers(0, 500), weight=st.floats(0.01, 0.99))
+def test_a_part_of_a_key_that_is_zero_is_like_nothing_and_leaves_the_weights(seed: int, weight: float) -> None:
+    """Latents and prompts, some of them zero; the newest frame asks, under the last prompt."""
+    rng = np.random.default_rng(seed)
+    frames = 7
+    latents, prompts = rng.standard_normal((2, frames, 6))
+    latents[rng.random(frames) < 0.4] = 0
+    prompts[rng.random(frames) < 0.4] = 0
+    memory = Memory(
+        MeanPoolEncoder(),
+        window_frames=1,
+        sink_frames=0,
+        memory_frames=frames,
+        recency_guard_frames=0,
+        rules=RetrievalRules(prompt_weight=weight),
+    )
+    for latent, prompt in zip(latents, prompts, strict=True):
+        memory.prompt(torch.tensor(prompt)[None, None])
+        memory.add(torch.tensor(latent)[None, None, :, None, None])
+
+    (selection,) = memory.retrieve(block=9)
+
+    def cosine(a: np.ndarray, b: np.ndarray) -> float:
+        lengths = np.linalg.norm(a) * np.linalg.norm(b)
+        return float(a @ b / lengths) if lengths else 0.0
+
+    expected = [
+        (1 - weight) * cosine(latents[frame], latents[-1]) + weight * cosine(prompts[frame], prompts[-1])
+        for frame in selection.frames
+    ]
+    assert sorted(selection.frames) == list(range(frames - 1))
+    np.testing.assert_allclose(selection.similarities, expected, atol=2e-5)
+
+
 def test_prompts_are_pooled_over_their_words_alone() -> None:
     embeds = torch.zeros(1, 5, 3)
     embeds[0, :2] = torch.tensor([[3.0, 0, 0], [0, 4.0, 0]])
