@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 APPROXIMATE_FROM = 1_000_000  # frames; below, exact search takes milliseconds
 LISTS_PER_ROOT = 1.0  # inverted lists = this times the square root of the number of frames
-PROBED = 1 / 32  # share of the lists that a search looks into
+PROBED = 1 / 32  # share of the lists that a search of all frames looks into; of fewer frames, into as many more
 TRAINED_ON_PER_LIST = 40  # vectors; FAISS asks for 39 or more
 OUTSIDE_MOST = 256
 ROUNDING = 1e-5  # of the length of a unit vector
@@ -52,7 +52,7 @@ class FrameIndex:
         self._frames = array("q")  # of each vector; rising
         self._approximate_from = approximate_from
         self._keep_short = keep_short
-        self._probed_lists = 0
+        self._lists = self._probed_lists = 0  # of an inverted file
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -119,22 +119,22 @@ class FrameIndex:
         """The `limit` candidates most similar to `query` [D]; all of them must be held.
 
         Returns:
-            (frame, cosine similarity) pairs, best first, of equal ones the older first; fewer while there are fewer
-            candidates.
+            (frame, cosine similarity) pairs, best first, of equal ones the older first; fewer only where there are
+            fewer candidates.
 
         Raises:
             ValueError: if the query holds something else than finite numbers.
         """
-        query = self._unit(query[None])
+        unit = self._unit(query[None])
         limit = min(limit, len(candidates))
         if limit == 0:
             return []
         outside = len(self) - len(candidates)
         if not outside or (isinstance(candidates, range) and outside <= OUTSIDE_MOST):
             # Twice as fast as a selector, which is asked about every frame.
-            found = self._search(query, limit + outside)
+            found = self._search(unit, limit + outside)
             return [pair for pair in found if not outside or pair[0] in candidates][:limit]
-        return self._search(query, limit, self._selector(candidates))
+        return self._search(unit, limit, self._selector(candidates), len(candidates) / len(self))
 
     def units(self, frames: Sequence[int]) -> NDArray[np.float32]:
         """The unit vectors [N, D] of these frames."""
@@ -160,22 +160,32 @@ class FrameIndex:
         return np.where(short, given, unit)
 
     def _search(
-        self, query: NDArray[np.float32], limit: int, only: faiss.IDSelector | None = None
+        self, query: NDArray[np.float32], limit: int, only: faiss.IDSelector | None = None, allowed: float = 1.0
     ) -> list[tuple[int, float]]:
-        """By a unit vector [1, D]; (frame, similarity), best first, of equal ones the older first."""
+        """By a unit vector [1, D], among what `only` lets through, which is the share `allowed` of all frames.
+
+        Returns:
+            (frame, similarity), best first, of equal ones the older first.
+        """
+        lists = min(self._lists, math.ceil(self._probed_lists / allowed))
+        found = self._best(query, limit, only, lists)
+        if len(found) < limit and lists < self._lists:  # what is allowed lies far away
+            return self._best(query, limit, only, self._lists)
+        return found
+
+    def _best(
+        self, query: NDArray[np.float32], limit: int, only: faiss.IDSelector | None, lists: int
+    ) -> list[tuple[int, float]]:
+        """What `_search` gives, out of so many lists, if there are any."""
         settings = {"sel": only} if only is not None else {}
         if self.is_exact:
             parameters = faiss.SearchParameters(**settings)  # type: ignore[call-arg]  # by faiss's wrapper
         else:
-            parameters = faiss.SearchParametersIVF(  # type: ignore[call-arg]  # by faiss's wrapper
-                nprobe=self._probed_lists, **settings
-            )
+            parameters = faiss.SearchParametersIVF(nprobe=lists, **settings)  # type: ignore[call-arg]  # as above
         with _one_thread():
             values, places = (rows[0] for rows in self._index.search(query, limit + 1, params=parameters))
             values, places = values[places >= 0], places[places >= 0]  # there may be fewer
-            if (
-                len(values) > limit and values[limit - 1] == values[limit]
-            ):  # which of the equal ones FAISS keeps is chance
+            if len(values) > limit and values[limit - 1] == values[limit]:  # FAISS keeps any of the equal ones
                 below = float(np.nextafter(values[limit], np.float32(-np.inf)))
                 _, values, places = self._index.range_search(query, below, params=parameters)
         best = np.lexsort((places, -values))[:limit]
@@ -201,7 +211,7 @@ class FrameIndex:
         step = 65536
         for start in range(0, len(self), step):
             inverted.add(flat.reconstruct_n(start, min(step, len(self) - start)))
-        self._index, self._probed_lists = inverted, max(1, round(PROBED * lists))
+        self._index, self._lists, self._probed_lists = inverted, lists, max(1, round(PROBED * lists))
 
 
 def finite(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

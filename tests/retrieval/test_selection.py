@@ -6,7 +6,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import retrieval.index
@@ -147,6 +147,37 @@ def test_a_large_index_is_approximate_and_finds_nearly_all() -> None:
         hits += len({frame for frame, _ in ours} & {frame for frame, _ in truth})
     assert hits / (6 * len(vectors[::37])) >= 0.9
     assert all(frame in range(100, 2000) for frame, _ in large.search(vectors[150], range(100, 2000), 6))
+
+
+@settings(max_examples=500)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 1000), limit=st.integers(1, 6), chained=st.booleans())
+def test_a_large_index_finds_as_many_as_are_allowed(
+    large_and_vectors: tuple[FrameIndex, np.ndarray], seed: int, count: int, limit: int, chained: bool
+) -> None:
+    """Wherever they lie; the most similar ones where few are allowed."""
+    large, vectors = large_and_vectors
+    rng = np.random.default_rng(seed)
+    start = int(rng.integers(0, len(vectors) - count))
+    allowed = range(start, start + count) if chained else rng.choice(len(vectors), count, replace=False).tolist()
+    like = float(rng.integers(-2, 2)) * vectors[allowed].mean(axis=0)  # near what is allowed, or far away
+    query = (like + rng.standard_normal(vectors.shape[1])).astype(np.float32)
+    found = large.search(query, allowed, limit)
+    frames = [frame for frame, _ in found]
+    assert len(set(frames)) == len(frames) == min(limit, count)
+    assert set(frames) <= set(allowed)
+    cosines = vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
+    np.testing.assert_allclose([value for _, value in found], cosines[frames], atol=1e-5)
+    if count <= len(vectors) / 32:
+        assert frames == sorted(allowed, key=lambda frame: -cosines[frame])[:limit]
+
+
+@pytest.fixture(scope="module")
+def large_and_vectors() -> tuple[FrameIndex, np.ndarray]:
+    vectors = walks(takes=40, frames=100, dim=16)
+    index = FrameIndex(16, approximate_from=3000)
+    index.add(vectors)
+    assert not index.is_exact
+    return index, vectors
 
 
 def test_frames_of_other_takes_are_numbered_below_zero() -> None:
