@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from longlive_rag.media.video import open_video
@@ -18,6 +20,7 @@ from longlive_rag.takes.record import TakeRecord, read_record
 
 BATCH_FRAMES = 32
 SAME_RATE = 1e-3  # relative; containers round times to milliseconds
+ROUNDING_S = 2e-3  # of times, for the same reason
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Footage:
         fps: frames a second, on average, by the times of the frames; the header's where they have none.
         frames: counted one by one, not taken from the header.
         backbone: what a take was made by, as its record names it; None for a video file.
+        end_s: when the last frame ends, in seconds from the first on; None where that is `frames` / `fps`.
     """
 
     path: Path
@@ -40,11 +44,12 @@ class Footage:
     fps: float
     frames: int
     backbone: str | None = None
+    end_s: float | None = None
 
     @property
     def seconds(self) -> float:
         """Duration."""
-        return self.frames / self.fps
+        return self.frames / self.fps if self.end_s is None else self.end_s
 
 
 def find_footage(path: Path) -> Footage:
@@ -64,7 +69,9 @@ def find_footage(path: Path) -> Footage:
             stream = container.streams.video[0]
             packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
             frames = len(packets)
-            times_s = [float(packet.pts * packet.time_base) for packet in packets if packet.pts is not None]
+            timed = [packet for packet in packets if packet.pts is not None]
+            shown = sorted((_seconds(one, one.pts), _seconds(one, one.duration)) for one in timed)
+            track_end_s = _track_end(stream, frames)
             rate = stream.average_rate or stream.guessed_rate
             width, height = stream.codec_context.width, stream.codec_context.height
     except (av.FFmpegError, OSError) as error:
@@ -76,7 +83,9 @@ def find_footage(path: Path) -> Footage:
             f"{path} is damaged: its record says {said} frames, its video has {frames}; longlive-rag resume mends it"
         )
     backbone = None if record is None else record.run.backbone
-    return Footage(video, str(path), width, height, _rate_by_times(times_s, float(rate)), frames, backbone)
+    fps = _rate_by_times([begin_s for begin_s, _ in shown], float(rate))
+    end_s = _end_by_times(shown, track_end_s, fps) if len(shown) == frames else None
+    return Footage(video, str(path), width, height, fps, frames, backbone, end_s)
 
 
 def read_batches(footage: Footage, batch_frames: int = BATCH_FRAMES) -> Iterator[tuple[NDArray, NDArray]]:
@@ -136,6 +145,37 @@ def _rate_by_times(times_s: list[float], said: float) -> float:
         return said
     real = (len(times_s) - 1) / (max(times_s) - min(times_s))
     return said if abs(real - said) <= SAME_RATE * said else real
+
+
+def _end_by_times(shown: list[tuple[float, float]], track_end_s: float | None, fps: float) -> float | None:
+    """When the last frame ends, counted from the first; None where the rate says the same, or nothing does.
+
+    Durations of packets may be made up from a header's rate; they are believed where they fill the gaps between the
+    frames. What nobody tells is the mean.
+
+    Args:
+        shown: (begin, duration) of every frame in seconds, rising.
+        track_end_s: when the track ends by its header; None where it does not say.
+    """
+    first_s, (last_s, lasts_s) = shown[0][0], shown[-1]
+    fills = all(abs(begin_s + long_s - next_s) <= ROUNDING_S for (begin_s, long_s), (next_s, _) in pairwise(shown))
+    if track_end_s is not None and track_end_s > last_s:
+        lasts_s = track_end_s - last_s
+    elif not (fills and lasts_s) and len(shown) > 1:
+        lasts_s = (last_s - first_s) / (len(shown) - 1)
+    end_s = last_s + lasts_s - first_s
+    return end_s if end_s > 0 and abs(end_s - len(shown) / fps) > ROUNDING_S else None
+
+
+def _track_end(stream: VideoStream, frames: int) -> float | None:
+    """When a track ends by its header, in seconds; None where it does not say, or counts other than `frames`."""
+    if not stream.duration or stream.time_base is None or stream.frames != frames:
+        return None
+    return float((stream.duration + (stream.start_time or 0)) * stream.time_base)
+
+
+def _seconds(packet: av.Packet, ticks: int | None) -> float:
+    return float((ticks or 0) * packet.time_base)
 
 
 def _reason(error: Exception) -> str:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 APPROXIMATE_FROM = 1_000_000  # frames; below, exact search takes milliseconds
 LISTS_PER_ROOT = 1.0  # inverted lists = this times the square root of the number of frames
-PROBED = 1 / 32  # share of the lists that a search looks into
+PROBED = 1 / 32  # share of the lists that a search of all frames looks into; of fewer frames, into as many more
 TRAINED_ON_PER_LIST = 40  # vectors; FAISS asks for 39 or more
 OUTSIDE_MOST = 256
+ROUNDING = 1e-5  # of the length of a unit vector
 
 
 @contextmanager
@@ -42,13 +43,16 @@ class FrameIndex:
     Args:
         embedding_dim: D of the embeddings.
         approximate_from: frames from which on an inverted file is searched instead of every frame.
+        keep_short: vectors shorter than 1 stay so, embeddings and queries: keys that lack a part (`hybrid_keys`), which
+            then counts as like nothing, and gives no weight to the other.
     """
 
-    def __init__(self, embedding_dim: int, approximate_from: int = APPROXIMATE_FROM) -> None:
+    def __init__(self, embedding_dim: int, approximate_from: int = APPROXIMATE_FROM, keep_short: bool = False) -> None:
         self._index: faiss.Index = faiss.IndexFlatIP(embedding_dim)
         self._frames = array("q")  # of each vector; rising
         self._approximate_from = approximate_from
-        self._probed_lists = 0
+        self._keep_short = keep_short
+        self._lists = self._probed_lists = 0  # of an inverted file
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -86,15 +90,19 @@ class FrameIndex:
             frames = range(first, first + len(embeddings))
         if len(frames) != len(embeddings) or any(a >= b for a, b in pairwise([*self._frames[-1:], *frames])):
             raise ValueError(f"frames is {list(frames)}; it must number {len(embeddings)} vectors, in rising order")
-        units = _unit(embeddings)
+        units = self._unit(embeddings)
         self._frames.extend(frames)
         self._index.add(units)
         if self.is_exact and len(self) >= self._approximate_from:
             self._approximate()
 
     def insert(self, embeddings: NDArray[np.float32], frames: Sequence[int]) -> None:
-        """Hold `frames` that were left out before, too, by their embeddings [N, D]; slow, since all are added anew."""
-        new = dict(zip(frames, embeddings, strict=True))
+        """Hold `frames` that were left out before, too, by their embeddings [N, D]; slow, since all are added anew.
+
+        Raises:
+            ValueError: as `add` does; what was held before then still is.
+        """
+        new = dict(zip(frames, finite(embeddings), strict=True))
         old = dict(zip(self._frames, self.units(self._frames), strict=True)) if self._frames else {}
         every = sorted({**old, **new}.items())
         self._index, self._frames, self._probed_lists = faiss.IndexFlatIP(self._index.d), array("q"), 0
@@ -111,17 +119,22 @@ class FrameIndex:
         """The `limit` candidates most similar to `query` [D]; all of them must be held.
 
         Returns:
-            (frame, cosine similarity) pairs, best first; fewer while there are fewer candidates.
+            (frame, cosine similarity) pairs, best first, of equal ones the older first; fewer only where there are
+            fewer candidates.
+
+        Raises:
+            ValueError: if the query holds something else than finite numbers.
         """
+        unit = self._unit(query[None])
         limit = min(limit, len(candidates))
         if limit == 0:
             return []
         outside = len(self) - len(candidates)
         if not outside or (isinstance(candidates, range) and outside <= OUTSIDE_MOST):
             # Twice as fast as a selector, which is asked about every frame.
-            found = self._search(query, limit + outside)
+            found = self._search(unit, limit + outside)
             return [pair for pair in found if not outside or pair[0] in candidates][:limit]
-        return self._search(query, limit, self._selector(candidates))
+        return self._search(unit, limit, self._selector(candidates), len(candidates) / len(self))
 
     def units(self, frames: Sequence[int]) -> NDArray[np.float32]:
         """The unit vectors [N, D] of these frames."""
@@ -129,25 +142,54 @@ class FrameIndex:
 
     def similarities(self, query: NDArray[np.float32], frames: Sequence[int]) -> list[float]:
         """Cosine similarities of these frames to `query` [D]."""
-        return [float(value) for value in self.units(frames) @ _unit(query[None])[0]] if frames else []
+        query = self._unit(query[None])
+        if not len(frames):
+            return []
+        with _one_thread():  # by the arithmetic of the search, so that what is equal there is equal here
+            values, places = faiss.knn(query, self.units(frames), len(frames), metric=faiss.METRIC_INNER_PRODUCT)
+        return [float(value) for value in values[0][places[0].argsort()]]
+
+    def _unit(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A copy of [N, D], each scaled to length 1, but zero, and what may be short."""
+        unit = finite(np.array(vectors, dtype=np.float32, order="C"))
+        given = unit.copy() if self._keep_short else None
+        faiss.normalize_L2(unit)
+        if given is None:
+            return unit
+        short = np.linalg.norm(given, axis=1, keepdims=True) < 1 - ROUNDING
+        return np.where(short, given, unit)
 
     def _search(
-        self, query: NDArray[np.float32], limit: int, only: faiss.IDSelector | None = None
+        self, query: NDArray[np.float32], limit: int, only: faiss.IDSelector | None = None, allowed: float = 1.0
     ) -> list[tuple[int, float]]:
+        """By a unit vector [1, D], among what `only` lets through, which is the share `allowed` of all frames.
+
+        Returns:
+            (frame, similarity), best first, of equal ones the older first.
+        """
+        lists = min(self._lists, math.ceil(self._probed_lists / allowed))
+        found = self._best(query, limit, only, lists)
+        if len(found) < limit and lists < self._lists:  # what is allowed lies far away
+            return self._best(query, limit, only, self._lists)
+        return found
+
+    def _best(
+        self, query: NDArray[np.float32], limit: int, only: faiss.IDSelector | None, lists: int
+    ) -> list[tuple[int, float]]:
+        """What `_search` gives, out of so many lists, if there are any."""
         settings = {"sel": only} if only is not None else {}
         if self.is_exact:
             parameters = faiss.SearchParameters(**settings)  # type: ignore[call-arg]  # by faiss's wrapper
         else:
-            parameters = faiss.SearchParametersIVF(  # type: ignore[call-arg]  # by faiss's wrapper
-                nprobe=self._probed_lists, **settings
-            )
+            parameters = faiss.SearchParametersIVF(nprobe=lists, **settings)  # type: ignore[call-arg]  # as above
         with _one_thread():
-            similarities, places = self._index.search(_unit(query[None]), limit, params=parameters)
-        return [
-            (self._frames[place], float(value))
-            for place, value in zip(places[0], similarities[0], strict=True)
-            if place >= 0  # an inverted file may hold fewer in the lists it looks into
-        ]
+            values, places = (rows[0] for rows in self._index.search(query, limit + 1, params=parameters))
+            values, places = values[places >= 0], places[places >= 0]  # there may be fewer
+            if len(values) > limit and values[limit - 1] == values[limit]:  # FAISS keeps any of the equal ones
+                below = float(np.nextafter(values[limit], np.float32(-np.inf)))
+                _, values, places = self._index.range_search(query, below, params=parameters)
+        best = np.lexsort((places, -values))[:limit]
+        return [(self._frames[place], float(value)) for place, value in zip(places[best], values[best], strict=True)]
 
     def _selector(self, candidates: Sequence[int]) -> faiss.IDSelector:
         if isinstance(candidates, range) and candidates.step == 1:
@@ -169,12 +211,11 @@ class FrameIndex:
         step = 65536
         for start in range(0, len(self), step):
             inverted.add(flat.reconstruct_n(start, min(step, len(self) - start)))
-        self._index, self._probed_lists = inverted, max(1, round(PROBED * lists))
+        self._index, self._lists, self._probed_lists = inverted, lists, max(1, round(PROBED * lists))
 
 
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit = np.array(vectors, dtype=np.float32, order="C")
-    if not np.isfinite(unit).all():
+def finite(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The vectors themselves; ValueError if they hold something else than finite numbers."""
+    if not np.isfinite(vectors).all():
         raise ValueError("an embedding holds values that are not finite numbers; nothing is similar to it")
-    faiss.normalize_L2(unit)
-    return unit
+    return vectors

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retrieval.encoder import LatentEncoder
-from retrieval.index import FrameIndex
+from retrieval.index import FrameIndex, finite
 from retrieval.policies import Past, picked, searched
 from retrieval.policy import (
     FirstShowings,
@@ -76,9 +76,9 @@ class Memory:
         return self._choose is None
 
     def prompt(self, prompt_embeds: Tensor) -> None:
-        """The prompt in charge from now on, [B, tokens, text_dim], zero after its end."""
+        """The prompt in charge from now on, [B, tokens, text_dim], zero after its end; ValueError if not finite."""
         if self._rules.prompt_weight:
-            self._prompts.append((self._frames_done, pooled_prompts(prompt_embeds)))
+            self._prompts.append((self._frames_done, finite(pooled_prompts(prompt_embeds))))
 
     def steer(self, rules: RetrievalRules, embed_past: EmbedPast) -> None:
         """Pin, exclude, admit and pick as `rules` say from now on; the other rules stay what they were at the start.
@@ -123,13 +123,18 @@ class Memory:
             take.index_frames(range(-len(embeddings), 0), embeddings, prompt_units)
 
     def add(self, latents: Tensor) -> Tensor:
-        """Embed and index the finished latents [B, T, C, h, w] of a block; returns the embeddings [B, T, D]."""
+        """Embed and index the finished latents [B, T, C, h, w] of a block; returns the embeddings [B, T, D].
+
+        Raises:
+            ValueError: if they are not finite, whether or not their frames would enter memory.
+        """
         embeddings = self._encoder.encode(latents)
         self.replay(embeddings.float().cpu().numpy())
         return embeddings
 
     def replay(self, embeddings: NDArray[np.float32]) -> None:
-        """Index the embeddings [B, T, D] of the next block's frames, made before."""
+        """Index the embeddings [B, T, D] of the next block's frames, made before; ValueError if they are not finite."""
+        finite(embeddings)
         if not self._takes:
             self._takes = [_TakeMemory(self._rules, self._sink_frames) for _ in embeddings]
         first = self._frames_done
@@ -224,8 +229,7 @@ class _TakeMemory:
     ) -> None:
         """Let frames into memory, after those that are in it."""
         keys = self._keys(embeddings, prompt_units)
-        self._index = self._index or FrameIndex(keys.shape[1])
-        self._index.add(keys, frames)
+        self._index_for(keys).add(keys, frames)
         self._entered += [frame for frame in frames if frame >= 0]
 
     def insert(
@@ -233,8 +237,7 @@ class _TakeMemory:
     ) -> None:
         """Let frames into memory that were kept out at first."""
         keys = self._keys(embeddings, prompt_units)
-        self._index = self._index or FrameIndex(keys.shape[1])
-        self._index.insert(keys, frames)
+        self._index_for(keys).insert(keys, frames)
         self._entered += frames
 
     def pinned_outside(self, frames: range) -> list[int]:
@@ -271,25 +274,26 @@ class _TakeMemory:
         return found[0][1] / share if found else -math.inf
 
     def search(self, prompt: NDArray[np.float32] | None, candidates: Sequence[int], limit: int, block: int) -> Found:
-        """Up to `limit` (frame, similarity) by the rules for this block, most similar first."""
+        """Up to `limit` (frame, similarity) by the rules for this block, most similar first, older before equal."""
         if not candidates:
             return []
         rules, index, query = self._rules, self._index_here(), self._query(prompt)
         allowed = without(candidates, rules.exclude, self._refused)
         pins = pinned_among(allowed, rules.pin)
         found = index.search(query, pins, min(limit, pinned_places(limit))) if pins else []
-        allowed = without(allowed, (), {frame for frame, _ in found})
+        pinned = [frame for frame, _ in found]
+        allowed = without(allowed, (), set(pinned))
         evenly = stratified_sample(allowed, min(limit - len(found), rules.stratified), block)
         found += zip(evenly, index.similarities(query, evenly), strict=True)
         allowed = without(allowed, (), set(evenly))
         if len(found) < limit and allowed:
-            past = Past(allowed, limit - len(found), block, query, rules.diversity, index)
+            past = Past(allowed, limit - len(found), block, query, rules.diversity, index, pinned)
             if rules.policy is None:
                 found += searched(past)
             else:
                 chosen = picked(rules.policy, past)
                 found += zip(chosen, past.similarities(chosen), strict=True)
-        return sorted(found, key=lambda pair: -pair[1])
+        return sorted(found, key=lambda pair: (-pair[1], pair[0]))
 
     def similarities(self, frames: Sequence[int], prompt: NDArray[np.float32] | None) -> list[float]:
         """To the newest frame; 0 while there is none."""
@@ -313,6 +317,10 @@ class _TakeMemory:
         if prompt_units is None:
             return embeddings
         return hybrid_keys(unit(embeddings), prompt_units, self._rules.prompt_weight)
+
+    def _index_for(self, keys: NDArray[np.float32]) -> FrameIndex:
+        self._index = self._index or FrameIndex(keys.shape[1], keep_short=bool(self._rules.prompt_weight))
+        return self._index
 
     def _index_here(self) -> FrameIndex:
         assert self._index is not None

@@ -29,6 +29,7 @@ class Past:
             the key has a part for prompts.
         diversity: what the request asks for, 0 to below 1.
         index: holds the keys of all frames in memory.
+        pinned: frames that pins have had places for.
     """
 
     frames: Sequence[int]
@@ -37,6 +38,7 @@ class Past:
     query: NDArray[np.float32]
     diversity: float
     index: FrameIndex
+    pinned: Sequence[int] = ()
 
     def most_similar(self, limit: int) -> list[tuple[int, float]]:
         """Up to `limit` (frame, cosine similarity to the query), best first."""
@@ -60,7 +62,7 @@ Policy = Callable[[Past], Sequence[int]]
 
 
 def similar(past: Past) -> list[int]:
-    """The frames most like now; with `diversity`, by maximal marginal relevance among four times as many."""
+    """The frames most like now; with `diversity`, by maximal marginal relevance in four times as many, beside pins."""
     return [frame for frame, _ in searched(past)]
 
 
@@ -71,7 +73,8 @@ def searched(past: Past) -> list[tuple[int, float]]:
     pool = past.most_similar(POOL * past.limit)
     frames = [frame for frame, _ in pool]
     similarities = np.array([similarity for _, similarity in pool], dtype=np.float32)
-    places = most_diverse(similarities, past.units(frames), past.limit, past.diversity)
+    pinned = past.units(past.pinned) if past.pinned else None
+    places = most_diverse(similarities, past.units(frames), past.limit, past.diversity, pinned)
     return [pool[place] for place in places]
 
 

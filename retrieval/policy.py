@@ -26,7 +26,7 @@ class RetrievalRules:
         anchors: the frames that say what is good.
         admit_above: a frame enters memory only if its cosine similarity to some anchor is at least this.
         diversity: d in maximal marginal relevance: each place goes to the frame with the largest
-            (1 - d) similarity to the query - d largest similarity to what is chosen already.
+            (1 - d) similarity to the query - d largest similarity to what is chosen already, pins among it.
         stratified: so many of the K places go to a stratified sample of the past, whatever it shows, another one for
             each block. What is most like now has drifted as far as now; these have not.
         establish_frames: memory keeps first showings only: a new view lets so many frames in, itself the first; 0 lets
@@ -119,7 +119,8 @@ def stratified_sample(frames: Sequence[int], limit: int, turn: int) -> list[int]
 def hybrid_keys(latent_units: Vectors, prompt_units: Vectors, prompt_weight: float) -> Vectors:
     """[N, D] and [N, P] unit vectors to [N, D + P] unit vectors.
 
-    The inner product of two of them is (1 - w) cos(latents) + w cos(prompts): a weighted sum in one search.
+    The inner product of two of them is (1 - w) cos(latents) + w cos(prompts): a weighted sum in one search. A part may
+    be zero, which is like nothing; then the key is shorter, and must stay so for the weights to hold.
     """
     a, b = math.sqrt(1 - prompt_weight), math.sqrt(prompt_weight)
     return np.concatenate([a * latent_units, b * prompt_units], axis=1).astype(np.float32)
@@ -130,7 +131,9 @@ def admitted(latent_units: Vectors, anchor_units: Vectors, admit_above: float) -
     return (latent_units @ anchor_units.T).max(axis=1) >= admit_above
 
 
-def most_diverse(similarities: NDArray[np.float32], units: Vectors, limit: int, diversity: float) -> list[int]:
+def most_diverse(
+    similarities: NDArray[np.float32], units: Vectors, limit: int, diversity: float, taken: Vectors | None = None
+) -> list[int]:
     """Maximal marginal relevance (Carbonell and Goldstein, 1998).
 
     Args:
@@ -138,20 +141,23 @@ def most_diverse(similarities: NDArray[np.float32], units: Vectors, limit: int, 
         units: [N, D] unit vectors.
         limit: how many to choose.
         diversity: 0 is the most similar, 1 the least like each other.
+        taken: [T, D] unit vectors of what was chosen before; None or T = 0 for nothing.
 
     Returns:
         Places in 0..N-1, in the order in which they were chosen.
     """
     chosen: list[int] = []
-    nearest = np.zeros(len(units), dtype=np.float32)  # similarity to the most similar chosen one
+    nearest: NDArray[np.float32] | None = None  # similarity to the most similar chosen one
+    if taken is not None and len(taken):
+        nearest = (units @ taken.T).max(axis=1)
     score = (1 - diversity) * similarities
     while len(chosen) < min(limit, len(units)):
-        marginal = score - diversity * nearest if chosen else score.copy()
+        marginal = score.copy() if nearest is None else score - diversity * nearest
         marginal[chosen] = -np.inf
         best = int(marginal.argmax())
         chosen.append(best)
         likeness = units @ units[best]
-        nearest = likeness if len(chosen) == 1 else np.maximum(nearest, likeness)
+        nearest = likeness if nearest is None else np.maximum(nearest, likeness)
     return chosen
 
 

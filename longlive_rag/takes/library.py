@@ -187,7 +187,7 @@ def search_words(library: Library, text: str, limit: int, prompt_units: PromptUn
     keys = _word_units([*distinct, text])
     if prompt_units is not None:
         keys = hybrid_keys(prompt_units([*distinct, text]), keys, WORD_WEIGHT)
-    index = FrameIndex(keys.shape[1])
+    index = FrameIndex(keys.shape[1], keep_short=prompt_units is not None)
     index.add(keys[:-1])
     ranked = [(distinct[place], value) for place, value in index.search(keys[-1], range(len(distinct)), len(distinct))]
     hits = [

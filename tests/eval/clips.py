@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -51,8 +51,15 @@ def write_clip(path: Path, frames: np.ndarray, fps: int = FPS, upscale: int = 1)
     return path
 
 
-def write_uneven(path: Path, frames: np.ndarray, times_s: Sequence[float], said_fps: int = FPS) -> Path:
-    """A video of frames [F, H, W, 3], each at its own time, whatever rate its header says."""
+def write_uneven(
+    path: Path, frames: np.ndarray, times_s: Sequence[float], said_fps: int = FPS, last_s: float | None = None
+) -> Path:
+    """A video of frames [F, H, W, 3], each at its own time, whatever rate its header says.
+
+    With `last_s` each frame's duration is written, too: up to the next, and this for the last.
+    """
+    ends_s = [*times_s[1:], times_s[-1] + (last_s or 0)]
+    lasts = {round(at * 1000): round((end - at) * 1000) for at, end in zip(times_s, ends_s, strict=True)}
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libvpx-vp9", rate=said_fps)
         stream.width, stream.height = frames.shape[2], frames.shape[1]
@@ -60,6 +67,12 @@ def write_uneven(path: Path, frames: np.ndarray, times_s: Sequence[float], said_
         for frame, at in zip(frames, times_s, strict=True):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame)).reformat(format="yuv420p")
             picture.pts, picture.time_base = round(at * 1000), Fraction(1, 1000)
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
+            _mux(container, stream.encode(picture), lasts if last_s else {})
+        _mux(container, stream.encode(None), lasts if last_s else {})
     return path
+
+
+def _mux(container: av.container.OutputContainer, packets: Sequence[av.Packet], lasts: Mapping[int, int]) -> None:
+    for packet in packets:
+        packet.duration = lasts.get(packet.pts, packet.duration)
+        container.mux(packet)

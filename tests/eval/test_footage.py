@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backbone.errors import FieldError
 from eval.footage import find_footage, read_batches
+from eval.measure import MeasureSettings
 from tests.eval.clips import SIDE, character, write_clip, write_uneven
 
 SAMPLES = Path(__file__).parents[1] / "takes" / "samples"
@@ -33,7 +35,41 @@ def test_a_video_of_uneven_rate_keeps_its_times(tmp_path):
     footage = find_footage(write_uneven(tmp_path / "v.mp4", character(3), times_s))
     seconds = np.concatenate([s for s, _ in read_batches(footage)])
     np.testing.assert_allclose(seconds, times_s, atol=1e-6)
-    assert footage.seconds == pytest.approx(3.5 * 12 / 11)  # the last frame lasts as long as the others on average
+    assert footage.seconds == pytest.approx(3.75)  # the header's 4 frames a second tell how long the last one lasts
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
+@pytest.mark.parametrize("last_s", [0.04, 0.5, 3.0])
+def test_a_video_of_uneven_rate_ends_with_its_last_frame(tmp_path, name, last_s):
+    times_s = [*np.arange(0, 5, 0.1).round(3), *np.arange(5, 9.5, 0.5)]
+    clip = character(len(times_s) / 4)
+    footage = find_footage(write_uneven(tmp_path / name, clip, times_s, last_s=last_s))
+    assert footage.seconds == pytest.approx(9 + last_s, abs=0.002)
+
+
+def test_a_video_that_does_not_tell_how_long_its_last_frame_lasts_is_given_the_mean(tmp_path):
+    times_s = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 1, 1.5, 2, 2.5, 3, 3.5]
+    footage = find_footage(write_uneven(tmp_path / "v.mkv", character(3), times_s))
+    assert footage.seconds == pytest.approx(3.5 * 12 / 11)
+
+
+def test_a_single_picture_lasts_as_its_rate_says(tmp_path):
+    assert find_footage(write_uneven(tmp_path / "v.mkv", character(0.25), [0])).seconds == 0.25
+
+
+def test_horizons_of_a_video_of_uneven_rate_are_held_against_its_own_times(tmp_path):
+    """At the mean rate the first would have 9.17 s and the second 9.99 s."""
+    fast_first = [*np.arange(0, 5, 0.1).round(3), 5, 6, 7, 8, 9]
+    slow_first = [0, 1, 2, 3, 4, *np.arange(5, 9.85, 0.1).round(3)]
+    reaches, is_short = (
+        find_footage(write_uneven(tmp_path / f"{last_s}.mp4", character(len(times_s) / 4), times_s, last_s=last_s))
+        for times_s, last_s in ((fast_first, 1.0), (slow_first, 0.1))
+    )
+    settings = MeasureSettings((10.0,))
+    settings.check(reaches)
+    assert settings.ends_s(reaches) == (10.0,)
+    with pytest.raises(FieldError, match=r"is 9\.90 s long and does not reach the horizon of 10 s"):
+        settings.check(is_short)
 
 
 def test_a_header_that_tells_another_rate_is_not_believed(tmp_path):

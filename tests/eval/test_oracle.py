@@ -80,6 +80,17 @@ def test_a_character_that_comes_back_as_another(oracle):
     assert (unknown.all_kept, unknown.known_kept, unknown.as_named) == (False, None, None)
 
 
+@pytest.mark.parametrize("first", ["none", "tall"])
+def test_a_trait_that_is_read_in_two_ways_equally_often_has_no_value(first):
+    seconds = np.arange(80) / 4
+    second = {"none": "tall", "tall": "none"}[first]
+    readings = [{"hat": first if place % 2 else second} for place in range(80)]
+    kept = kept_traits(readings, seconds, 20, ["hat"])
+    assert (kept.opening, kept.last, kept.known_kept) == ({}, {}, None)
+    readings[-1] = readings[-2]
+    assert kept_traits(readings, seconds, 20, ["hat"]).last == {"hat": second}
+
+
 def test_distinct_characters(oracle):
     seconds = np.arange(80) / 4
     red, blue, blip = ((9, 0, 0, 0, 0, 0), (9, 0, 1, 1, 0, 0), (9, 0, 1, 0, 0, 0))

@@ -191,6 +191,12 @@ def test_power_in_a_simulation():
     assert found.mean() == pytest.approx(0.8, abs=0.02)
 
 
+def test_what_differs_by_rounding_alone_is_a_tie():
+    values = [0.1 + 0.2 - 0.3, 0.3 - 0.1 - 0.2, 0.7 - 0.6 - 0.1, -0.2]
+    assert 0 not in values
+    assert paired(values).win_rate == paired(values, lower_is_better=False).win_rate + 0.25 == pytest.approx(2.5 / 4)
+
+
 def test_paired_says_all_of_it():
     values = [-0.3, -0.1, -0.2, 0.1, 0.0, -0.1]
     result = paired(values)

@@ -117,6 +117,21 @@ def test_copies_are_passed_over() -> None:
     assert most_diverse(units @ query, units, 2, 0.6) == [0, 3]
 
 
+@given(seed=st.integers(0, 300), taken=st.integers(1, 4), diversity=st.floats(0.05, 0.95))
+def test_what_was_chosen_before_counts_from_the_first_place_on(seed: int, taken: int, diversity: float) -> None:
+    units, query, before = vectors(seed, 10), vectors(seed + 1, 1)[0], vectors(seed + 2, taken)
+    similarities = units @ query
+    chosen = most_diverse(similarities, units, 4, diversity, before)
+    for place in range(len(chosen)):
+        others = [*before, *units[chosen[:place]]]
+        scores = {
+            i: (1 - diversity) * similarities[i] - diversity * max(units[i] @ other for other in others)
+            for i in range(10)
+            if i not in chosen[:place]
+        }
+        assert scores[chosen[place]] == pytest.approx(max(scores.values()), abs=1e-5)
+
+
 # ---- in the memory of a take ----
 
 
@@ -156,6 +171,31 @@ def test_pinned_frames_come_first_and_take_half_at_most() -> None:
     chosen = frames_of(memory_of(kinds, 4, RetrievalRules(pin=(range(0, 3),))))
     assert len([frame for frame in chosen if frame < 3]) == 2
     assert len(chosen) == 4
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        (RetrievalRules(), (0, 1, 2, 3)),
+        (RetrievalRules(pin=(range(5, 7),)), (0, 1, 5, 6)),
+        (RetrievalRules(exclude=(range(1, 3),)), (0, 3, 4, 5)),
+        (RetrievalRules(stratified=4), tuple(stratified_sample(range(9), 4, turn=9))),
+        (RetrievalRules(policy=lambda past: [7, 3, 5]), (3, 5, 7)),
+        (RetrievalRules(pin=(range(8, 9),), policy=lambda past: [6, 2]), (2, 6, 8)),
+    ],
+)
+def test_of_equal_frames_the_older_come_first_by_every_rule(rules: RetrievalRules, expected: tuple[int, ...]) -> None:
+    assert frames_of(memory_of([0] * 10, 4, rules)) == expected
+
+
+def test_a_copy_of_a_pinned_frame_is_passed_over() -> None:
+    """Frames 0 to 2 show what the newest shows, frame 3 something else."""
+    kinds = [0, 0, 0, 1, 0]
+    pinned = {"pin": (range(0, 1),)}
+    assert set(frames_of(memory_of(kinds, 2, RetrievalRules(**pinned)))) <= {0, 1, 2}
+    assert frames_of(memory_of(kinds, 2, RetrievalRules(**pinned, diversity=0.6))) == (0, 3)
+    excluded = RetrievalRules(**pinned, diversity=0.6, exclude=(range(3, 4),))
+    assert set(frames_of(memory_of(kinds, 2, excluded))) <= {0, 1, 2}  # nothing else is there
 
 
 def test_spread_frames_are_taken_whatever_they_show_and_the_search_fills_the_rest() -> None:
@@ -199,7 +239,81 @@ def test_a_return_cue_finds_frames_made_under_words_like_it() -> None:
     assert set(frames_of(hybrid)) == {0, 1}
 
 
+@given(seed=st.integers(0, 500), weight=st.floats(0.01, 0.99))
+def test_a_part_of_a_key_that_is_zero_is_like_nothing_and_leaves_the_weights(seed: int, weight: float) -> None:
+    """Latents and prompts, some of them zero; the newest frame asks, under the last prompt."""
+    rng = np.random.default_rng(seed)
+    frames = 7
+    latents, prompts = rng.standard_normal((2, frames, 6))
+    latents[rng.random(frames) < 0.4] = 0
+    prompts[rng.random(frames) < 0.4] = 0
+    memory = Memory(
+        MeanPoolEncoder(),
+        window_frames=1,
+        sink_frames=0,
+        memory_frames=frames,
+        recency_guard_frames=0,
+        rules=RetrievalRules(prompt_weight=weight),
+    )
+    for latent, prompt in zip(latents, prompts, strict=True):
+        memory.prompt(torch.tensor(prompt)[None, None])
+        memory.add(torch.tensor(latent)[None, None, :, None, None])
+
+    (selection,) = memory.retrieve(block=9)
+
+    def cosine(a: np.ndarray, b: np.ndarray) -> float:
+        lengths = np.linalg.norm(a) * np.linalg.norm(b)
+        return float(a @ b / lengths) if lengths else 0.0
+
+    expected = [
+        (1 - weight) * cosine(latents[frame], latents[-1]) + weight * cosine(prompts[frame], prompts[-1])
+        for frame in selection.frames
+    ]
+    assert sorted(selection.frames) == list(range(frames - 1))
+    np.testing.assert_allclose(selection.similarities, expected, atol=2e-5)
+
+
 def test_prompts_are_pooled_over_their_words_alone() -> None:
     embeds = torch.zeros(1, 5, 3)
     embeds[0, :2] = torch.tensor([[3.0, 0, 0], [0, 4.0, 0]])
     np.testing.assert_allclose(pooled_prompts(embeds), [[0.6, 0.8, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("sink_frames", [0, 9])
+@pytest.mark.parametrize("chooses", [False, True])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        RetrievalRules(),
+        RetrievalRules(establish_frames=1, new_view=0.5),
+        RetrievalRules(exclude=(range(0, 99),), establish_frames=1),
+        RetrievalRules(anchors=range(0, 1), admit_above=0.5, establish_frames=1),
+        RetrievalRules(stratified=2),
+    ],
+)
+def test_frames_that_are_no_numbers_are_refused_even_where_they_would_not_enter(
+    broken: float, sink_frames: int, chooses: bool, rules: RetrievalRules
+) -> None:
+    memory = Memory(
+        MeanPoolEncoder(),
+        window_frames=sink_frames + 1,
+        sink_frames=sink_frames,
+        memory_frames=2,
+        recency_guard_frames=0,
+        rules=rules,
+        choose=(lambda take, block, candidates: candidates[:1]) if chooses else None,
+    )
+    memory.add(torch.ones(1, 3, 6, 2, 2))
+    latents = torch.ones(1, 3, 6, 2, 2)
+    latents[0, 1, 0] = broken
+    before = memory.retrieve(1)
+    with pytest.raises(ValueError, match="not finite numbers"):
+        memory.add(latents)
+    assert memory.retrieve(1) == before
+
+
+def test_a_prompt_that_is_no_number_is_refused() -> None:
+    memory = memory_of([0, 1], 1, RetrievalRules(prompt_weight=0.5), [0, 1])
+    with pytest.raises(ValueError, match="not finite numbers"):
+        memory.prompt(torch.full((1, 2, 6), torch.nan))

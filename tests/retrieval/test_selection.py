@@ -1,11 +1,15 @@
 """The rule by which memory is chosen, and the search behind it, against brute force."""
 
+from itertools import product
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import retrieval.index
 from retrieval.encoder import LatentAutoencoder, MeanPoolEncoder
 from retrieval.index import FrameIndex
 from retrieval.memory import Memory
@@ -51,6 +55,33 @@ def test_search_equals_brute_force(seed: int, frames: int, limit: int) -> None:
     best = sorted(candidates, key=lambda frame: -cosines[frame])[:limit]
     assert [frame for frame, _ in found] == best
     np.testing.assert_allclose([similarity for _, similarity in found], cosines[best], atol=1e-5)
+
+
+@given(seed=st.integers(0, 10_000), dim=st.integers(2, 40), kinds=st.integers(1, 4), frames=st.integers(1, 260))
+def test_of_equally_similar_frames_the_older_comes_first_by_every_path(
+    seed: int, dim: int, kinds: int, frames: int
+) -> None:
+    """A few vectors, zero among them, many times over, searched in every way."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((kinds, dim)).astype(np.float32)
+    vectors[0] = 0
+    kind_of, query = rng.integers(0, kinds, frames), rng.standard_normal(dim).astype(np.float32)
+    lengths = np.maximum(np.linalg.norm(vectors.astype(float), axis=1), 1e-9)
+    cosines = vectors.astype(float) @ query / lengths / np.linalg.norm(query)
+    assume(kinds == 1 or np.diff(np.sort(cosines)).min() > 1e-5)
+    flat, inverted = FrameIndex(dim), FrameIndex(dim, approximate_from=1)
+    with patch.object(retrieval.index, "PROBED", 1.0):  # what it does not look at can't be in order
+        for index in (flat, inverted):
+            index.add(vectors[kind_of])
+    start, stop = sorted(rng.integers(0, frames + 1, 2).tolist())
+    for wanted in (range(frames), range(start, stop)):
+        order = sorted(wanted, key=lambda frame: (-cosines[kind_of[frame]], frame))
+        shuffled = rng.permutation(list(wanted)).tolist()
+        for index, candidates in product((flat, inverted), (wanted, list(wanted), shuffled)):
+            for limit in {1, 6, 120, len(order)}:
+                found = index.search(query, candidates, limit)
+                assert [frame for frame, _ in found] == order[:limit]
+                assert [value for _, value in found] == index.similarities(query, order[:limit])
 
 
 def test_adding_leaves_the_callers_embeddings_alone() -> None:
@@ -118,6 +149,37 @@ def test_a_large_index_is_approximate_and_finds_nearly_all() -> None:
     assert all(frame in range(100, 2000) for frame, _ in large.search(vectors[150], range(100, 2000), 6))
 
 
+@settings(max_examples=500)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 1000), limit=st.integers(1, 6), chained=st.booleans())
+def test_a_large_index_finds_as_many_as_are_allowed(
+    large_and_vectors: tuple[FrameIndex, np.ndarray], seed: int, count: int, limit: int, chained: bool
+) -> None:
+    """Wherever they lie; the most similar ones where few are allowed."""
+    large, vectors = large_and_vectors
+    rng = np.random.default_rng(seed)
+    start = int(rng.integers(0, len(vectors) - count))
+    allowed = range(start, start + count) if chained else rng.choice(len(vectors), count, replace=False).tolist()
+    like = float(rng.integers(-2, 2)) * vectors[allowed].mean(axis=0)  # near what is allowed, or far away
+    query = (like + rng.standard_normal(vectors.shape[1])).astype(np.float32)
+    found = large.search(query, allowed, limit)
+    frames = [frame for frame, _ in found]
+    assert len(set(frames)) == len(frames) == min(limit, count)
+    assert set(frames) <= set(allowed)
+    cosines = vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
+    np.testing.assert_allclose([value for _, value in found], cosines[frames], atol=1e-5)
+    if count <= len(vectors) / 32:
+        assert frames == sorted(allowed, key=lambda frame: -cosines[frame])[:limit]
+
+
+@pytest.fixture(scope="module")
+def large_and_vectors() -> tuple[FrameIndex, np.ndarray]:
+    vectors = walks(takes=40, frames=100, dim=16)
+    index = FrameIndex(16, approximate_from=3000)
+    index.add(vectors)
+    assert not index.is_exact
+    return index, vectors
+
+
 def test_frames_of_other_takes_are_numbered_below_zero() -> None:
     index = FrameIndex(3)
     index.add(np.eye(3, dtype=np.float32), range(-2, 1))
@@ -143,8 +205,11 @@ def test_what_is_no_number_is_like_nothing_and_says_so():
     broken = np.array([1, np.nan, 0], np.float32)
     for ask in (
         lambda: index.search(broken, range(3), 1),
+        lambda: index.search(broken, [], 1),
         lambda: index.add(broken[None]),
+        lambda: index.insert(broken[None], [7]),
         lambda: index.similarities(broken, [0]),
+        lambda: index.similarities(broken, []),
     ):
         with pytest.raises(ValueError, match="not finite numbers"):
             ask()

@@ -129,6 +129,13 @@ def test_words_find_the_stretch_that_was_made_under_them(root):
         search_words(library, " ?", 1)
 
 
+def test_a_prompt_without_words_has_half_the_similarity_of_an_equal_embedding(tmp_path):
+    write(tmp_path / "silent", "...")
+    library = open_library(tmp_path)
+    (hit,) = search_words(library, "a red circle", 1, lambda texts: np.ones((len(texts), 1), np.float32)).hits
+    assert hit.similarity == pytest.approx(0.5, abs=1e-5)
+
+
 def test_embeddings_find_what_words_do_not(root):
     def units(prompts):
         meaning = {"meadow": 0, "grass": 0, "desert": 1}
