@@ -13,7 +13,8 @@ from torch import Tensor
 
 from retrieval.encoder import LatentEncoder
 from retrieval.index import FrameIndex, finite
-from retrieval.policies import Past, picked, searched
+from retrieval.policies import Past, looks_ahead, picked
+from retrieval.policies.similar import searched
 from retrieval.policy import (
     FirstShowings,
     RetrievalRules,
@@ -74,6 +75,11 @@ class Memory:
     def can_foresee(self) -> bool:
         """Whether the next block's frames may be chosen before this one is handed out."""
         return self._choose is None
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether a block chooses again once it has an estimate of itself."""
+        return self._choose is None and looks_ahead(self._rules.policy)
 
     def prompt(self, prompt_embeds: Tensor) -> None:
         """The prompt in charge from now on, [B, tokens, text_dim], zero after its end; ValueError if not finite."""
@@ -143,15 +149,23 @@ class Memory:
             take.add(numbers, frames, self._prompts_of(number, numbers))
         self._frames_done = numbers.stop
 
-    def retrieve(self, block: int) -> tuple[Selection, ...]:
-        """Choose what `block` remembers, for each take of the batch; empty while none of them remembers anything."""
+    def retrieve(self, block: int, ahead: NDArray[np.float32] | None = None) -> tuple[Selection, ...]:
+        """Choose what `block` remembers, for each take of the batch; empty while none of them remembers anything.
+
+        Args:
+            ahead: [B, D], what to search by instead of the newest frame's embedding.
+        """
         candidates = candidate_frames(
             self._frames_done, self._window_frames, self._sink_frames, self._recency_guard_frames
         )
         if not self._takes or not (candidates or self._remembered):
             return ()
         allowed = [self._allowed(take, candidates) for take in self._takes]
-        picked = [self._pick(number, block, candidates, frames) for number, frames in enumerate(allowed)]
+        queries = [None] * len(allowed) if ahead is None else list(ahead)
+        picked = [
+            self._pick(number, block, candidates, frames, query)
+            for number, (frames, query) in enumerate(zip(allowed, queries, strict=True))
+        ]
         if not any(picked):
             return ()
         return tuple(
@@ -170,14 +184,21 @@ class Memory:
         own = take.held(candidates)
         return [*range(-self._remembered, 0), *own] if self._remembered else own
 
-    def _pick(self, number: int, block: int, candidates: range, allowed: Sequence[int]) -> Found:
+    def _pick(
+        self,
+        number: int,
+        block: int,
+        candidates: range,
+        allowed: Sequence[int],
+        ahead: NDArray[np.float32] | None,
+    ) -> Found:
         take, prompt = self._takes[number], self._prompt_unit(number)
         if self._choose is not None:
             frames = check_choice(self._choose(number, block, candidates), candidates, self._memory_frames)
             return list(zip(frames, take.similarities(frames, prompt), strict=True))
-        if not self._frames_done:  # nothing to search by yet
+        if not self._frames_done and ahead is None:  # nothing to search by yet
             return [(frame, 0.0) for frame in evenly_spaced(allowed, self._memory_frames)]
-        return take.search(prompt, allowed, self._memory_frames, block)
+        return take.search(prompt, allowed, self._memory_frames, block, ahead)
 
     def _that_hold(self, rules: RetrievalRules) -> RetrievalRules:
         return rules if self._choose is None else replace(rules, establish_frames=0)
@@ -273,11 +294,22 @@ class _TakeMemory:
         found = self._index.search(query, without(self._index.frames, self._rules.exclude, ()), 1)
         return found[0][1] / share if found else -math.inf
 
-    def search(self, prompt: NDArray[np.float32] | None, candidates: Sequence[int], limit: int, block: int) -> Found:
-        """Up to `limit` (frame, similarity) by the rules for this block, most similar first, older before equal."""
+    def search(
+        self,
+        prompt: NDArray[np.float32] | None,
+        candidates: Sequence[int],
+        limit: int,
+        block: int,
+        ahead: NDArray[np.float32] | None = None,
+    ) -> Found:
+        """Up to `limit` (frame, similarity) by the rules for this block, most similar first, older before equal.
+
+        Args:
+            ahead: [D], what to search by instead of the newest frame's embedding.
+        """
         if not candidates:
             return []
-        rules, index, query = self._rules, self._index_here(), self._query(prompt)
+        rules, index, query = self._rules, self._index_here(), self._query(prompt, ahead)
         allowed = without(candidates, rules.exclude, self._refused)
         pins = pinned_among(allowed, rules.pin)
         found = index.search(query, pins, min(limit, pinned_places(limit))) if pins else []
@@ -309,9 +341,12 @@ class _TakeMemory:
         good = admitted(units, np.stack(self._anchors), above)
         self._refused |= {first + place for place in range(len(units)) if not good[place]}
 
-    def _query(self, prompt: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        assert self._newest is not None
-        return self._keys(self._newest[None], None if prompt is None else prompt[None])[0]
+    def _query(
+        self, prompt: NDArray[np.float32] | None, ahead: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        embedding = self._newest if ahead is None else ahead
+        assert embedding is not None
+        return self._keys(embedding[None], None if prompt is None else prompt[None])[0]
 
     def _keys(self, embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None) -> NDArray[np.float32]:
         if prompt_units is None:

@@ -190,7 +190,7 @@ class Rollout:
         with watch.stage("assemble"):
             self._assemble(selections)
         with watch.stage("denoise"):
-            latents = self._denoise(block)
+            latents, selections = self._denoise(block, selections)
         with watch.stage("encode"):
             embeddings = self._remember(latents)
         entered = self._memory.entered() if self._memory else None
@@ -363,8 +363,8 @@ class Rollout:
         others = self._remembered.latents if self._remembered else np.empty(0, np.float32)
         return np.stack([mine[frame] if frame >= 0 else others[frame] for frame in frames])
 
-    def _denoise(self, block: int) -> Tensor:
-        """Few-step sampling of the block's latents [B, T, C, h, w]."""
+    def _denoise(self, block: int, selections: tuple[Selection, ...]) -> tuple[Tensor, tuple[Selection, ...]]:
+        """Few-step sampling of the block's latents [B, T, C, h, w]; and what is remembered at the last step."""
         shape = (self._context.frames_per_block, *self._latent_shape)
         start = self._start if block == 0 else None
         noisy = _begin_with(start, self._draw(block, 0, shape))
@@ -376,7 +376,18 @@ class Rollout:
             clean = _begin_with(start, predict_x0(noisy, flow, sigma))
             if step + 1 < len(sigmas):
                 noisy = _begin_with(start, add_noise(clean, self._draw(block, step + 1, shape), sigmas[step + 1]))
-        return clean
+                if step == 0 and self._memory and self._memory.looks_ahead:
+                    selections = self._look_ahead(block, clean)
+        return clean, selections
+
+    def _look_ahead(self, block: int, estimate: Tensor) -> tuple[Selection, ...]:
+        """Choose again, by the block's own estimate [B, T, C, h, w], and lay the context out with that."""
+        assert self._memory is not None
+        assert self._encoder is not None
+        ahead = self._encoder.encode(estimate[:, -1:])[:, 0].float().cpu().numpy()
+        selections = self._memory.retrieve(block, ahead)
+        self._cache.assemble(self._pages.get([selection.frames for selection in selections]))
+        return selections
 
     def _timesteps(self, sigma: float, first_is_clean: bool) -> Tensor:
         """[B] of a noise level, or [B, T] where the first frame is clean: a frame's timestep is its own."""

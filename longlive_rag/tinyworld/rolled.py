@@ -26,6 +26,7 @@ from longlive_rag.tinyworld.scripts import block_frame, block_of
 from longlive_rag.tinyworld.world import FPS, Script
 from retrieval.encoder import LatentEncoder
 from retrieval.policy import RetrievalRules
+from retrieval.selection import Selection
 
 Embed = Callable[[list[str]], Tensor]
 FIRST_SHOWING_S = 6.0
@@ -49,12 +50,12 @@ class GuidedRollout(Rollout):
         super().__init__(transformer, context, sampler, noise, shape, len(truth), encoder, rules=rules)
         self._truth, self._given = truth, given
 
-    def _denoise(self, block: int) -> Tensor:
+    def _denoise(self, block: int, selections: tuple[Selection, ...]) -> tuple[Tensor, tuple[Selection, ...]]:
         size = self._context.frames_per_block
         truth = self._truth[:, block * size : (block + 1) * size].to(self._device)
         given = self._given[:, block].to(self._device)[:, None, None, None, None]
         if bool(given.all()):
-            return truth
+            return truth, selections
         shape, sigmas = (size, *self._latent_shape), self._sampler.sigmas
         noisy = add_noise(truth, self._draw(block, GUIDED_FROM, shape), sigmas[GUIDED_FROM])
         for step, sigma in enumerate(sigmas[GUIDED_FROM:], GUIDED_FROM):
@@ -64,7 +65,7 @@ class GuidedRollout(Rollout):
             clean = predict_x0(noisy, flow, sigma)
             if step + 1 < len(sigmas):
                 noisy = add_noise(clean, self._draw(block, step + 1, shape), sigmas[step + 1])
-        return torch.where(given, truth, clean)
+        return torch.where(given, truth, clean), selections
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,13 @@ from longlive_rag.environment import plugin, plugins
 from retrieval.encoder import MeanPoolEncoder
 from retrieval.index import FrameIndex
 from retrieval.memory import Memory
-from retrieval.policies import Past, PolicyError, picked, recent, similar, stratified
+from retrieval.policies import Past, PolicyError, looks_ahead, picked
+from retrieval.policies.chance import chance
+from retrieval.policies.look_ahead import look_ahead
+from retrieval.policies.originals import originals
+from retrieval.policies.recent import recent
+from retrieval.policies.similar import similar
+from retrieval.policies.stratified import stratified
 from retrieval.policy import RetrievalRules, stratified_sample
 
 
@@ -34,6 +41,46 @@ def test_the_others_do_not_look_at_what_frames_show() -> None:
     assert stratified(past_of()) == stratified_sample(range(2, 30), 4, 7)
     assert stratified(past_of(block=8)) != stratified(past_of())
     assert recent(past_of()) == [29, 28, 27, 26]
+
+
+def test_chance_is_a_function_of_the_take_and_prefers_nothing() -> None:
+    assert chance(past_of()) == chance(past_of())
+    draws = [chance(past_of(block=block)) for block in range(2_000)]
+    assert all(len(set(each)) == 4 for each in draws)
+    counts = np.bincount(np.concatenate(draws), minlength=30)[2:]
+    expected = 2_000 * 4 / 28
+    assert ((counts - expected) ** 2 / expected).sum() < 56.9  # chi square of 27, p = .0007
+    other = past_of()
+    assert chance(replace(other, query=other.units([38])[0])) != chance(other)
+    assert sorted(chance(past_of(frames=range(2, 5)))) == [2, 3, 4]
+
+
+def test_originals_are_the_oldest_of_what_looks_like_now() -> None:
+    past = past_of()
+    alike = sorted(past.frames, key=lambda frame: -past.similarities([frame])[0])[:16]
+    assert originals(past) == sorted(alike)[:4]
+
+
+def test_looking_ahead_searches_by_the_block_s_own_estimate() -> None:
+    assert looks_ahead(look_ahead)
+    assert not looks_ahead(similar)
+    assert not looks_ahead(None)
+    memory = Memory(
+        MeanPoolEncoder(),
+        window_frames=1,
+        sink_frames=0,
+        memory_frames=1,
+        recency_guard_frames=0,
+        rules=RetrievalRules(policy=look_ahead),
+    )
+    latents = torch.eye(3).repeat(4, 1)[None, :, :, None, None].expand(1, 12, 3, 2, 2)
+    memory.add(latents)  # frame n shows n modulo 3; the newest one shows 2
+    assert memory.looks_ahead
+    assert memory.retrieve(4)[0].frames == (2,)
+    for shown in range(3):
+        (selection,) = memory.retrieve(4, np.eye(3, dtype=np.float32)[shown : shown + 1])
+        assert selection.frames == (shown,)
+        assert selection.similarities == (1.0,)
 
 
 @pytest.mark.parametrize("chosen", [[1], [30], [5, 5], [2, 3, 4, 5, 6]])
@@ -61,12 +108,12 @@ def test_a_policy_picks_what_pins_and_spread_frames_leave() -> None:
 
 
 def test_built_in_policies_are_registered_as_anybodys_are() -> None:
-    assert plugins("policy").keys() >= {"similar", "stratified", "recent"}
+    assert plugins("policy").keys() >= {"similar", "stratified", "recent", "random", "originals", "look-ahead"}
     assert plugin("policy", "stratified") is stratified
 
 
 def test_unknown_and_broken_plugins_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="policy is 'best'; it must be one of recent, similar, stratified; or install"):
+    with pytest.raises(ValueError, match="policy is 'best'; it must be one of look-ahead, originals, random"):
         plugin("policy", "best")
     from longlive_rag import environment
 

@@ -1,7 +1,4 @@
-"""Retrieval policies: which past frames a block remembers. A policy is a function of a `Past`, without a state.
-
-Those below are registered under the entry point group `longlive_rag.policies`, as anybody's are; a request names one.
-"""
+"""What a policy is given, and that it picks what it may."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.index import FrameIndex
-from retrieval.policy import POOL, most_diverse, stratified_sample
 
 
 @dataclass(frozen=True)
@@ -25,8 +21,9 @@ class Past:
         frames: latent frames that may be picked, rising; below 0 are frames of other takes.
         limit: how many places there are.
         block: number of the block, from 0.
-        query: [D] unit vector, the key of now: the newest finished frame's embedding, and the prompt's in charge where
-            the key has a part for prompts.
+        query: [D] unit vector, the key of now: the embedding of the newest finished frame, or of the block's last frame
+            as the first denoising step estimates it (`looks_ahead`), and the prompt's in charge where the key has a
+            part for prompts.
         diversity: what the request asks for, 0 to below 1.
         index: holds the keys of all frames in memory.
         pinned: frames that pins have had places for.
@@ -58,34 +55,13 @@ class PolicyError(ValueError):
 
 
 Policy = Callable[[Past], Sequence[int]]
-"""Picks up to `limit` different ones of `frames`."""
+"""Picks up to `limit` different ones of `frames`. One with an attribute `looks_ahead` that is true is asked twice for a
+block: by the newest frame, and, once the first denoising step has an estimate of the block, by that."""
 
 
-def similar(past: Past) -> list[int]:
-    """The frames most like now; with `diversity`, by maximal marginal relevance in four times as many, beside pins."""
-    return [frame for frame, _ in searched(past)]
-
-
-def searched(past: Past) -> list[tuple[int, float]]:
-    """What `similar` picks, with the similarities that the search has found on the way."""
-    if not past.diversity:
-        return past.most_similar(past.limit)
-    pool = past.most_similar(POOL * past.limit)
-    frames = [frame for frame, _ in pool]
-    similarities = np.array([similarity for _, similarity in pool], dtype=np.float32)
-    pinned = past.units(past.pinned) if past.pinned else None
-    places = most_diverse(similarities, past.units(frames), past.limit, past.diversity, pinned)
-    return [pool[place] for place in places]
-
-
-def stratified(past: Past) -> list[int]:
-    """One frame out of each of `limit` equal parts of the past, others in every block, whatever they show."""
-    return stratified_sample(past.frames, past.limit, past.block)
-
-
-def recent(past: Past) -> list[int]:
-    """The newest frames: more context, but no retrieval."""
-    return list(past.frames)[-past.limit :][::-1]
+def looks_ahead(policy: Policy | None) -> bool:
+    """Whether a policy wants the block's own estimate as its query."""
+    return bool(getattr(policy, "looks_ahead", False))
 
 
 def picked(policy: Policy, past: Past) -> list[int]:

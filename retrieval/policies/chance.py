@@ -1,0 +1,17 @@
+"""A control: any frames of the past. What a policy gains over it is due to its choice.
+
+The draw is seeded by the block and by the query itself, so that it is a function of the take: made again it is the
+same, and no two takes share their luck.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from retrieval.policies.past import Past
+
+
+def chance(past: Past) -> list[int]:
+    """Any of the frames, each as likely as another."""
+    rng, count = np.random.default_rng([past.block, *past.query.tobytes()]), min(past.limit, len(past.frames))
+    return [past.frames[int(place)] for place in rng.choice(len(past.frames), count, replace=False)]

@@ -1,0 +1,20 @@
+"""Look ahead: search by what the block itself is about to show.
+
+Idea: at a cut or a cue the newest frame shows what was, not what is to come; the block's own first denoising estimate
+shows what is to come. Source: this project's; retrieval by a draft is FLARE's (Jiang et al., 2023) for text.
+Cost: every block retrieves twice (before the first step by the newest frame, after it by the estimate), embeds the
+estimate, and can prefetch only what the first search finds. A sampler of one step has no estimate before its result.
+"""
+
+from __future__ import annotations
+
+from retrieval.policies.past import Past
+from retrieval.policies.similar import similar
+
+
+def look_ahead(past: Past) -> list[int]:
+    """The frames most like the query, which is the block's own estimate once there is one."""
+    return similar(past)
+
+
+look_ahead.looks_ahead = True  # type: ignore[attr-defined]
