@@ -153,6 +153,7 @@ class Rollout:
                 self._spool = LatentSpool()
                 self._past = self._spool.latents
         self._foreseen: tuple[Selection, ...] | None = None
+        self._selected: tuple[Selection, ...] = ()  # by the last block
         self._recent: deque[Tensor] = deque(maxlen=context.window_frames)  # clean latent frames [B, C, h, w]
         self._text: TextContext | None = None
         self._stopwatch = Stopwatch(self._device)
@@ -194,7 +195,7 @@ class Rollout:
         with watch.stage("encode"):
             embeddings = self._remember(latents)
         entered = self._memory.entered() if self._memory else None
-        self._finish(latents)
+        self._finish(latents, selections)
         return FinishedBlock(block, latents, embeddings, selections, entered, watch.read())
 
     # ---- going on with what was made before ----
@@ -212,21 +213,32 @@ class Rollout:
         """
         self._commit()
         with self._stopwatch.stage("assemble"):
-            self._assemble(selections)
+            if self._looks_ahead:
+                self._assemble(self._selected)
+                self._lay_out(selections)
+            else:
+                self._assemble(selections)
         self._recall(latents, embeddings)
-        self._finish(latents.to(self._device))
+        self._finish(latents.to(self._device), selections)
 
-    def recall(self, latents: Tensor, embeddings: NDArray[np.float32] | None, prompt_embeds: Tensor | None) -> None:
+    def recall(
+        self,
+        latents: Tensor,
+        embeddings: NDArray[np.float32] | None,
+        selections: tuple[Selection, ...],
+        prompt_embeds: Tensor | None,
+    ) -> None:
         """Take note of the next block, made before, without running it; `restore` or `rebuild` has to follow.
 
         Args:
-            latents, embeddings: as for `replay`.
+            latents, embeddings, selections: as for `replay`.
             prompt_embeds: as for `direct`, where a prompt took over at this block.
         """
         if prompt_embeds is not None:
             self._take_prompt(prompt_embeds)
         self._recall(latents, embeddings)
         self._recent.extend(latents.to(self._device).unbind(1))
+        self._selected = selections
         self._blocks_done += 1
 
     @torch.no_grad()
@@ -251,7 +263,7 @@ class Rollout:
         self._cache.restore(state.cache_frames, state.cache_pages, self._frames_done)
         if self._memory is not None and state.pages is not None:
             self._pages.restore(state.pages)
-            self._foreseen = self._memory.retrieve(state.blocks) if self._memory.can_foresee else None
+            self._foreseen = self._memory.retrieve(state.blocks) if self._foresees else None
 
     @torch.no_grad()
     def rebuild(self) -> None:
@@ -264,6 +276,15 @@ class Rollout:
         frames = [*sink, *range(max(len(sink), done - context.window_frames + context.sink_frames), done)]
         takes = [self._remake_pages(take, frames) for take in range(self._batch_size)]
         self._cache.restore(frames, torch.stack(takes, dim=3), done)
+
+    @property
+    def _looks_ahead(self) -> bool:
+        """Whether a block chooses by its own first estimate; a sampler of one step has none before its result."""
+        return self._memory is not None and self._memory.looks_ahead and len(self._sampler.sigmas) > 1
+
+    @property
+    def _foresees(self) -> bool:
+        return self._memory is not None and self._memory.can_foresee and not self._looks_ahead
 
     @property
     def _frames_done(self) -> int:
@@ -284,8 +305,11 @@ class Rollout:
             self._foreseen = None
 
     def _retrieve(self, block: int) -> tuple[Selection, ...]:
+        """What the block begins with; one that looks ahead begins with what the last one remembered."""
         if self._memory is None:
             return ()
+        if self._looks_ahead:
+            return self._selected
         return self._memory.retrieve(block) if self._foreseen is None else self._foreseen
 
     def _assemble(self, selections: tuple[Selection, ...]) -> None:
@@ -293,9 +317,12 @@ class Rollout:
         if self._memory is None:
             self._cache.assemble()
             return
-        self._cache.assemble(self._pages.get([selection.frames for selection in selections]))
+        self._lay_out(selections)
         for frame, page in leaving:
             self._pages.put(frame, page, [take for take in range(self._batch_size) if self._memory.holds(take, frame)])
+
+    def _lay_out(self, selections: tuple[Selection, ...]) -> None:
+        self._cache.assemble(self._pages.get([selection.frames for selection in selections]))
 
     def _remember(self, latents: Tensor) -> Tensor | None:
         if self._memory is None:
@@ -315,10 +342,11 @@ class Rollout:
         self._memory.replay(embeddings)
         self._memory.entered()  # was said then
 
-    def _finish(self, latents: Tensor) -> None:
+    def _finish(self, latents: Tensor, selections: tuple[Selection, ...]) -> None:
         with self._stopwatch.stage("retrieve"):
             self._foresee(self._blocks_done + 1)
         self._recent.extend(latents.unbind(1))
+        self._selected = selections
         self._blocks_done += 1
         self._commit_is_due = True
 
@@ -339,7 +367,7 @@ class Rollout:
             return
         self._pages.settle()  # commit and recache overwrite the pages that left
         self._foreseen = None
-        if self._memory.can_foresee:
+        if self._foresees:
             self._foreseen = self._memory.retrieve(block)
             self._pages.prefetch([selection.frames for selection in self._foreseen])
 
@@ -376,7 +404,7 @@ class Rollout:
             clean = _begin_with(start, predict_x0(noisy, flow, sigma))
             if step + 1 < len(sigmas):
                 noisy = _begin_with(start, add_noise(clean, self._draw(block, step + 1, shape), sigmas[step + 1]))
-                if step == 0 and self._memory and self._memory.looks_ahead:
+                if step == 0 and self._looks_ahead:
                     selections = self._look_ahead(block, clean)
         return clean, selections
 
@@ -386,7 +414,7 @@ class Rollout:
         assert self._encoder is not None
         ahead = self._encoder.encode(estimate[:, -1:])[:, 0].float().cpu().numpy()
         selections = self._memory.retrieve(block, ahead)
-        self._cache.assemble(self._pages.get([selection.frames for selection in selections]))
+        self._lay_out(selections)
         return selections
 
     def _timesteps(self, sigma: float, first_is_clean: bool) -> Tensor:

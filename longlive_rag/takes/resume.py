@@ -110,14 +110,15 @@ def resume_rollout(
         record, prompt = store.record(block), prompt_at(block)
         latents = torch.from_numpy(record.latents)[None]
         embeddings = None if record.embeddings is None else record.embeddings[None]
+        selections = (record.selection,) if record.selection else ()
         if block < known:
-            rollout.recall(latents, embeddings, prompt)
+            rollout.recall(latents, embeddings, selections, prompt)
             continue
         if block == known:
             begin()
         if prompt is not None:
             rollout.direct(prompt)
-        rollout.replay(latents, embeddings, (record.selection,) if record.selection else ())
+        rollout.replay(latents, embeddings, selections)
     if known == done:
         begin()
     return done - known

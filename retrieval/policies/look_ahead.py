@@ -2,8 +2,8 @@
 
 Idea: at a cut or a cue the newest frame shows what was, not what is to come; the block's own first denoising estimate
 shows what is to come. Source: this project's; retrieval by a draft is FLARE's (Jiang et al., 2023) for text.
-Cost: every block retrieves twice (before the first step by the newest frame, after it by the estimate), embeds the
-estimate, and can prefetch only what the first search finds. A sampler of one step has no estimate before its result.
+Cost: pages can't be fetched while the last block is committed, and the first step runs with what the last block
+remembered. A sampler of one step has no estimate before its result: there it is the search by the newest frame.
 """
 
 from __future__ import annotations

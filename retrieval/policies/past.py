@@ -55,8 +55,8 @@ class PolicyError(ValueError):
 
 
 Policy = Callable[[Past], Sequence[int]]
-"""Picks up to `limit` different ones of `frames`. One with an attribute `looks_ahead` that is true is asked twice for a
-block: by the newest frame, and, once the first denoising step has an estimate of the block, by that."""
+"""Picks up to `limit` different ones of `frames`. One with an attribute `looks_ahead` that is true is asked once the
+first denoising step, which runs with what the last block remembered, has an estimate of the block."""
 
 
 def looks_ahead(policy: Policy | None) -> bool:

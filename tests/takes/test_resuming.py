@@ -146,6 +146,7 @@ CASES = {
     "narrow pages": {"memory": MemoryConfig(page_precision="float8", diversity=0.5, prompt_weight=0.3, spread=1)},
     "gate": {"memory": MemoryConfig(anchor=(0, 1), admit_above=0.2, pin=((0, 0.5),), stale_pages="keep")},
     "native": {"memory": MemoryConfig(enabled=False)},
+    "looking ahead": {"cues": [(4.0, LATER)], "memory": MemoryConfig(policy="look-ahead", host_gib=8 * PAGE_GIB)},
     "first showings": {
         "cues": [(4.0, LATER)],
         "memory": MemoryConfig(
@@ -161,7 +162,7 @@ CASES = {
 }
 
 
-QUICK = ("a cue", "tight budget", "first showings")
+QUICK = ("a cue", "tight budget", "first showings", "looking ahead")
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow) for c in CASES])
