@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from eval.comparisons import Comparison
 from eval.plan import Plan
 from eval.results import Results
+from eval.retrieval_controls import BY_ORACLE
 
 KEPT, KNOWN = "traits_kept", "known_traits_kept"
+CHOOSING = ("retrieve", "encode")
+"""Stages of a block that are the policy's: embedding, gate and search."""
 BESIDE = {
     "opening.{primary}": "likeness, opening",
     "last.{primary}": "likeness, last 5 s",
@@ -113,6 +116,38 @@ def recalled_table(found: Found) -> str:
     return _markdown(["arm", "at", "show the subject", "likeness"], rows)
 
 
+def policies_table(found: Found, stages: Mapping[str, Mapping[str, float]]) -> str:
+    """Every arm on the way from native to its ceiling, at the longest horizon.
+
+    Args:
+        stages: seconds a block by stage, by arm.
+    """
+    horizon_s = found.plan.seconds
+    ceiling = found.mean(KEPT, horizon_s, BY_ORACLE)
+    native = found.mean(KEPT, horizon_s, found.baseline)
+    recalled = {row.arm: row for row in found.results.recalled if row.horizon_s == horizon_s}
+    rows = []
+    for arm in (found.baseline, found.claimed, *found.others):
+        kept, drift = (found.mean(name, horizon_s, arm) for name in (KEPT, "drift.{primary}"))
+        motion, own = (found.mean("motion", horizon_s, each) for each in (found.baseline, arm))
+        room = None if ceiling is None or native is None or ceiling <= native else ceiling - native
+        way = None if kept is None or native is None or room is None else (kept - native) / room
+        right = found.mean("right_one", horizon_s, arm)
+        row = recalled.get(arm)
+        rows.append(
+            [
+                arm, _maybe(kept, _percent), "-" if way is None or arm == found.baseline else _percent(way),
+                _maybe(drift, "{:.3f}".format), _maybe(right, _percent),
+                "-" if row is None else f"{_percent(row.seen)} ({_percent(row.seen_by_chance)})",
+                "-" if not motion or own is None else f"{own / motion - 1:+.0%}".replace("%", " %"),
+                f"{1000 * sum(stages.get(arm, {}).get(stage, 0.0) for stage in CHOOSING):.1f}",
+            ]
+        )  # fmt: skip
+    head = ["arm", "all traits kept", "of the way to the ceiling", "D", "right one", "frames show the subject (past)",
+            "motion", "ms a block to choose"]  # fmt: skip
+    return _markdown(head, rows)
+
+
 def floor_table(found: Found) -> str:
     """The baseline against itself, seed against seed: D and what was kept."""
     floors = {f.outcome: f for f in found.results.noise_floor if f.scenario == found.scenario}
@@ -164,6 +199,10 @@ def _by_horizon(
             cells.append(", ".join(part for part in parts if part))
         rows.append([arm, *cells])
     return _markdown(["arm", *(f"{horizon_s:g} s" for horizon_s in found.plan.horizons_s)], rows)
+
+
+def _maybe(value: float | None, text: Callable[[float], str]) -> str:
+    return "-" if value is None else text(value)
 
 
 def _percent(share: float) -> str:

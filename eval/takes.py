@@ -23,7 +23,8 @@ from eval.recalled import Shown, shown_by_take
 from eval.runs import MEASURES, NOISE, is_finished, take_folder
 from eval.windows import DriftWindows
 from longlive_rag.documents import Document, parse, read_document
-from longlive_rag.takes.record import read_record
+from longlive_rag.takes.record import TakeRecord, read_record
+from longlive_rag.timeline import Timeline
 from retrieval.files import write_whole
 
 TAKES_FILE = "takes.jsonl.xz"
@@ -37,6 +38,7 @@ class TakeFigures(Document):
         name: arm, story and seed, as the take's folder in the run.
         noise: what it was made from.
         run, versions, request: from its record.
+        stages: seconds a block by stage, mean over the take; of a batch, its share.
         shown: what memory brought back before each horizon; None where nothing was.
         measures: of its video.
     """
@@ -46,6 +48,7 @@ class TakeFigures(Document):
     run: dict[str, Any]
     versions: dict[str, str]
     request: dict[str, Any]
+    stages: dict[str, float]
     shown: list[Shown | None]
     measures: Measures
 
@@ -128,9 +131,19 @@ def _read(run: Path, cell: Cell) -> TakeFigures:
         run={name: value for name, value in plain["run"].items() if name != "folder"},
         versions=record.versions,
         request=plain["request"],
+        stages=_seconds_a_block(record),
         shown=shown_by_take(measures, record, next(iter(measures.embedders))),
         measures=measures,
     )
+
+
+def _seconds_a_block(record: TakeRecord) -> dict[str, float]:
+    """By stage; of takes that were made side by side, each one's share."""
+    assert record.video.temporal_factor is not None
+    context = record.request.context
+    timeline = Timeline(record.video.frames, record.video.fps, context.frames_per_block, record.video.temporal_factor)
+    parts = timeline.blocks * record.run.batch
+    return {stage: seconds / parts for stage, seconds in record.timings.by_stage.items()}
 
 
 def _rounded(take: TakeFigures) -> TakeFigures:

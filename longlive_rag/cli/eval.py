@@ -11,43 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backbone.errors import FieldError
-from backbone.knobs import Knob
-from longlive_rag.cli.errors import Failed, Stopped, check_writable, refuse_bad_input
-from longlive_rag.cli.settings import FLAGS, Steps, now, option_type
-from longlive_rag.presets.preset import DEFAULT_BACKBONE
-from longlive_rag.sessions.asking import SETTINGS
+from longlive_rag.cli.arms import read_arms, read_contrasts
+from longlive_rag.cli.comparing import EMBEDDERS_HELP, Seconds, asked_options, engine_options, make, planned, say
+from longlive_rag.cli.errors import check_writable, refuse_bad_input
+from longlive_rag.cli.settings import FLAGS
+from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
 from longlive_rag.sessions.opening import quiet_libraries
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from eval.footage import Footage
     from eval.measures import Measures
-    from eval.plan import Arm, Cell, Contrast, Plan
+    from eval.plan import Arm, Plan
 
-EMBEDDERS_HELP = (
-    "With commas, the primary one first: dino, dinov2, clip, siglip, pixels, latent, tiny-world, face, and what "
-    "'plugins' lists from other packages; KIND=FOLDER or KIND=HUB/NAME for weights of your choice. Default: "
-    "tiny-world, its own oracle, for takes of tiny-world; else dino, whose weights come from the Hugging Face hub."
-)
-ARM_KEYS = {setting.knob.key: setting for setting in SETTINGS}
-CONTRASTS = "contrasts"
-OLD_ARM_KEYS = {knob.was.removeprefix("--"): knob.key for knob in (setting.knob for setting in SETTINGS) if knob.was}
-
-
-class Seconds(click.ParamType):
-    """Seconds with commas between them."""
-
-    name = "s,s,..."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(float(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of seconds such as 30,60,120", param, ctx)
+STORIES = (
+    "walk-away-and-return", "long-stare", "change-of-place", "two-characters", "long-absence", "many-characters",
+    "same-words",
+)  # fmt: skip
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -146,28 +125,14 @@ def drift(
 @click.option(
     "--scenario", "scenarios", default="plain", show_default=True, help="With commas; see docs/evaluation.md."
 )
-@click.option("--scenarios-file", type=click.Path(path_type=Path), help="Scenarios of your own, as JSON.")
-@click.option("--seeds", type=int, default=1, show_default=True, help="Seeds of each prompt, from 0.")
 @click.option(
     "--horizons", type=Seconds(), default="30,60,120", show_default=True, help="Takes are as long as the last."
 )
-@click.option("--exploratory", is_flag=True, help="Claim nothing; then there may be fewer prompts than a claim needs.")
-@click.option("--embedders", help=EMBEDDERS_HELP)
-@click.option("--embed-every", type=int, default=1, show_default=True, help="Embed every n-th frame.")
-@click.option("--metrics", metavar="NAMES", help="Beside the usual ones; 'plugins' lists what is installed.")
-@click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@asked_options
 @click.option(
     "--plan", "plan_file", type=click.Path(path_type=Path), help="A run's plan.json, instead of all the above."
 )
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
-@click.option("--workers", type=int, default=1, show_default=True, help="Processes that make takes.")
-@click.option("--batch", type=int, default=1, show_default=True, help="Takes that each of them makes side by side.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each worker; default: by size.")
-@click.option("--address", help="Of a Ray cluster.")
-@click.option("-o", "--output", "run", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@engine_options
 def compare(
     plan_file: Path | None,
     engine: str,
@@ -212,32 +177,81 @@ def compare(
       confirmatory = true
     """
     from eval.compare import Engine
-    from eval.compare import compare as make_comparison
     from eval.plan import read_plan_to_repeat
-    from longlive_rag.sessions.making import TakeFailed, TakeStopped, reason_of
 
-    bar = _Bar("take")
     with refuse_bad_input(FLAGS):
         where = Engine(engine, workers, threads, address, batch)
         if plan_file:
             _refuse_beside_plan(asked)
         plan = read_plan_to_repeat(plan_file) if plan_file else _plan(**asked)
-        try:
-            with bar, quiet_libraries():
-                results = make_comparison(plan, run, where, bar.cells, lambda line: click.echo(line, err=True))
-        except (KeyboardInterrupt, TakeStopped) as error:
-            raise Stopped(f"Stopped; {bar.said} in {run} are kept. The same command resumes it.") from error
-        except (OSError, TakeFailed) as error:
-            raise Failed(f"{reason_of(error)}; {bar.said} in {run} are kept") from error
-    if as_json:
-        click.echo(json.dumps(results.model_dump(mode="json"), indent=2))
-        return
-    for verdict in results.verdicts:
-        click.echo(verdict)
-    for warning in results.warnings:
-        click.echo(warning)
-    click.echo(f"  measured by {plan.embedders}")
-    click.echo(f"  report  {run / 'report.html'}\n  figures {run / 'results.json'}, {run / 'takes.csv'}")
+        results = make(plan, run, where)
+    say(plan, run, results, as_json)
+
+
+@eval.command()
+@click.argument("policies", metavar="POLICIES")
+@click.option(
+    "--prompts",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="JSON with the words of scenarios; see docs/evaluation.md.",
+)
+@click.option(
+    "--stories", "scenarios", default=",".join(STORIES), show_default=True, help="Scenarios in which memory is needed."
+)
+@click.option("--horizons", type=Seconds(), default="120", show_default=True, help="Takes are as long as the last.")
+@click.option(
+    "--ceilings/--no-ceilings",
+    default=None,
+    help="Arms with the right frames; default: where the oracle can read takes.",
+)
+@click.option("--upscale", type=click.IntRange(min=1), help="Of the videos; default: the backbone's own.")
+@asked_options
+@engine_options
+def policies(
+    policies: str,
+    ceilings: bool | None,
+    upscale: int | None,
+    engine: str,
+    workers: int,
+    batch: int,
+    threads: int | None,
+    address: str | None,
+    run: Path,
+    as_json: bool,
+    **asked: Any,
+) -> None:
+    """Compare retrieval POLICIES in stories that need a memory, between no memory and a perfect one.
+
+    POLICIES are names with commas: installed policies ('plugins' lists them, your own too), which
+    choose from all of the past; 'establishing' and 'novelty', gates that decide what enters memory,
+    with the search behind them; or a gate and a policy with a plus between them. The claim is about the
+    first one; every other is held against it.
+
+    \b
+    Examples:
+      longlive-rag world subjects -o subjects.json
+      longlive-rag eval policies establishing,similar,stratified,random --prompts subjects.json -o runs/policies
+      longlive-rag eval policies establishing+originals,establishing --prompts subjects.json \\
+        --stories long-absence,many-characters --workers 2 --threads 1 --batch 8 -o runs/originals
+    """
+    from eval.compare import Engine
+    from eval.policies import arms_of, stages_by_arm
+    from eval.tables import Found, policies_table
+    from eval.takes import Takes
+
+    with refuse_bad_input(FLAGS):
+        where, names = Engine(engine, workers, threads, address, batch), [name.strip() for name in policies.split(",")]
+
+        def arms(backbone: str) -> tuple[Arm, ...]:
+            known = backbone == DEFAULT_BACKBONE if ceilings is None else ceilings
+            return arms_of(names, load_preset(backbone), known, upscale)
+
+        plan = planned(arms, **asked)
+        results = make(plan, run, where)
+    stages = stages_by_arm(Takes.of_run(run, plan))
+    tables = [f"{scenario}\n\n{policies_table(Found(plan, results, scenario), stages)}" for scenario in plan.scenarios]
+    say(plan, run, results, as_json, "\n".join(tables))
 
 
 @eval.command()
@@ -325,104 +339,10 @@ def _refuse_beside_plan(asked: dict[str, Any]) -> None:
         raise ValueError(f"--plan says everything itself; leave out {', '.join(typed)}")
 
 
-def _plan(
-    arms: str | None,
-    prompts: Path | None,
-    scenarios: str,
-    scenarios_file: Path | None,
-    horizons: tuple[float, ...],
-    embedders: str | None,
-    metrics: str | None,
-    backbone: str,
-    **rest: Any,
-) -> Plan:
-    from eval.embedders import default_embedders
-    from eval.plan import Plan
-    from eval.scenarios import read_scenarios, read_subjects, stories
-
+def _plan(arms: str | None, prompts: Path | None, **rest: Any) -> Plan:
     if not arms or not prompts:
         raise ValueError("--arms and --prompts are needed, or --plan")
-    names = [name.strip() for name in scenarios.split(",") if name.strip()]
-    if not names:
-        raise ValueError("--scenario is empty; leave it out for plain prompts")
-    known = read_scenarios(scenarios_file)
-    told = stories(read_subjects(prompts), names, known, horizons)
-    about = {name: known[name].about for name in names}
-    embedders = default_embedders([backbone]) if embedders is None else embedders
-    extra = tuple(name.strip() for name in (metrics or "").split(",") if name.strip())
-    return Plan(
-        backbone, _arms(arms), told, horizons_s=horizons, embedders=embedders, about=about, metrics=extra,
-        contrasts=_contrasts(arms), **rest,
-    )  # fmt: skip
-
-
-def _arms(text: str) -> tuple[Arm, ...]:
-    """Arms by their names, or from a TOML file."""
-    from eval.plan import ARMS
-    from longlive_rag.documents import read_toml
-
-    if text.endswith(".toml"):
-        return tuple(_arm(name, table) for name, table in read_toml(Path(text)).items() if name != CONTRASTS)
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in ARMS]
-    if unknown:
-        raise ValueError(f"arm {unknown[0]!r} is not known; known are {', '.join(ARMS)}, others in a TOML file")
-    return tuple(ARMS[name] for name in names)
-
-
-def _contrasts(text: str) -> tuple[Contrast, ...]:
-    """What a TOML file of arms says of them; empty if nothing."""
-    from eval.plan import Contrast
-    from longlive_rag.documents import parse, read_toml
-
-    tables = read_toml(Path(text)).get(CONTRASTS, []) if text.endswith(".toml") else []
-    return parse(tables, tuple[Contrast, ...], f"{text}, {CONTRASTS}")
-
-
-def _arm(name: str, table: Any) -> Arm:
-    """One table of the file: options of `generate` to fields of the request."""
-    from eval.plan import Arm
-    from longlive_rag.documents import refuse_unknown
-
-    if not isinstance(table, dict):
-        raise ValueError(f"arm {name!r} must be a table, as in [{name}]")
-    changes: dict[str, dict[str, Any]] = {}
-    retrieval: Any = "similar"
-    named = {typed: OLD_ARM_KEYS.get(typed, typed) for typed in map(str, table)}
-    refuse_unknown(named.values(), ("memory", "retrieval", *ARM_KEYS), f"arm {name!r}")
-    for typed, key in named.items():
-        value = table[typed]
-        if key != typed:
-            if key in table:
-                raise ValueError(f"arm {name!r} has {key} twice, once as {typed}")
-            click.echo(f"Note: {typed} of arm {name!r} {now(key)}.", err=True)
-        if key == "retrieval":
-            retrieval = value
-        else:
-            setting = ARM_KEYS[key]
-            changes.setdefault(setting.part, {})[setting.knob.name] = _of_option(name, setting.knob, value)
-    return Arm(name, changes, retrieval)
-
-
-def _of_option(arm: str, knob: Knob, value: Any) -> Any:
-    """A value of the file, read as on the command line: a number, text such as "6-14", or a list of these."""
-    kind = click.types.convert_type(option_type(knob))
-
-    def read(part: Any) -> Any:
-        between = "," if isinstance(kind, Steps) else "-"
-        return kind.convert(between.join(map(str, part)) if isinstance(part, list) else str(part), None, None)
-
-    try:
-        if knob.type is bool:
-            knob.check(value)
-            return value
-        if knob.repeats:
-            return tuple(read(part) for part in (value if isinstance(value, list) else [value]))
-        return read(value)
-    except click.UsageError as error:
-        raise ValueError(f"arm {arm!r}, {knob.key}: {error.message}") from error
-    except FieldError as error:
-        raise ValueError(f"arm {arm!r}: {error.named({knob.name: knob.key})}") from error
+    return planned(lambda backbone: read_arms(arms), prompts, contrasts=read_contrasts(arms), **rest)
 
 
 def _measure_all(footage: Sequence[Footage], embedders: Any, settings: Any) -> list[Measures]:
@@ -456,37 +376,6 @@ def _drift_table(measures: Sequence[Measures]) -> str:
 def _check_new_folder(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is there already; name a new folder for the report")
-
-
-class _Bar:
-    """Progress over the takes of a run, and how far it came."""
-
-    def __init__(self, unit: str) -> None:
-        self._unit = unit
-        self._bar: tqdm[Any] | None = None  # shown when there is something to show: not above an error
-        self._done = self._all = 0
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def cells(self, cell: Cell | None, done: int, all_: int) -> None:
-        """The next take is finished."""
-        from tqdm import tqdm
-
-        self._done, self._all = done, all_
-        if self._bar is None:
-            # what was there already took no time, and says nothing of the time that is left
-            self._bar = tqdm(total=all_, initial=done, unit=f" {self._unit}s", file=sys.stderr, mininterval=1)
-        self._bar.update(done - self._bar.n)
-
-    @property
-    def said(self) -> str:
-        """How far it came."""
-        return f"{self._done} of {self._all} takes" if self._all else "nothing was begun; takes made before"
 
 
 @eval.command()

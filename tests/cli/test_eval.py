@@ -15,7 +15,7 @@ import pytest
 from eval.embedders import default_embedders
 from eval.footage import find_footage
 from eval.plan import ARMS, Contrast, Plan
-from longlive_rag.cli.eval import _arms, _contrasts
+from longlive_rag.cli.arms import read_arms, read_contrasts
 from tests.eval.arms import DriftingPipeline, plan_of, slow_backbone
 from tests.eval.clips import FPS, character, controls, write_clip
 
@@ -285,45 +285,45 @@ def test_plans_that_can_not_be_are_refused_in_one_line(command, slow, tmp_path, 
 def test_arms_of_a_file(tmp_path):
     path = tmp_path / "arms.toml"
     path.write_text('[native]\nmemory = false\n[k3]\nmemory-frames = 3\nrope = "relative"\n[r]\nretrieval = "random"\n')
-    native, k3, random = _arms(str(path))
+    native, k3, random = read_arms(str(path))
     assert native == ARMS["native"]
     assert k3.changes == {"context": {"memory_frames": 3, "rope": "relative"}}
     assert random.retrieval == "random"
     path.write_text('[a]\nanchor = "6-14"\npin = ["2-3", "6-8"]\npage-host-gib = "512MiB"\nadmit-above = 0.9\n')
     changes = {"anchor": (6.0, 14.0), "pin": ((2.0, 3.0), (6.0, 8.0)), "host_gib": 0.5, "admit_above": 0.9}
-    assert _arms(str(path))[0].changes == {"memory": changes}
+    assert read_arms(str(path))[0].changes == {"memory": changes}
     path.write_text('[a]\nanchor = "6 to 14"\n')
     with pytest.raises(ValueError, match=r"arm 'a', anchor: '6 to 14' is not a span of seconds such as 2-3\.5"):
-        _arms(str(path))
+        read_arms(str(path))
     path.write_text("[k3]\nmemory_frames = 3\n")
     with pytest.raises(ValueError, match=r"arm 'k3': memory_frames is not known; did you mean 'memory-frames'\?"):
-        _arms(str(path))
+        read_arms(str(path))
 
 
 def test_contrasts_of_a_file(tmp_path):
     path = tmp_path / "arms.toml"
     arms = '[native]\nmemory = false\n[a]\nmemory-frames = 3\n[b]\nretrieval = "random"\n'
     path.write_text(arms + '[[contrasts]]\narm = "a"\nagainst = "b"\nconfirmatory = true\n')
-    assert [arm.name for arm in _arms(str(path))] == ["native", "a", "b"]
-    assert _contrasts(str(path)) == (Contrast("a", "b", True),)
+    assert [arm.name for arm in read_arms(str(path))] == ["native", "a", "b"]
+    assert read_contrasts(str(path)) == (Contrast("a", "b", True),)
     path.write_text(arms)
-    assert _contrasts(str(path)) == ()
+    assert read_contrasts(str(path)) == ()
     path.write_text(arms + '[[contrasts]]\narm = "a"\nagianst = "b"\n')
     with pytest.raises(ValueError, match="did you mean 'against'"):
-        _contrasts(str(path))
+        read_contrasts(str(path))
 
 
 def test_old_names_in_a_file_of_arms_work_with_a_note(tmp_path, capsys):
     path = tmp_path / "arms.toml"
     path.write_text('[a]\nmemory-host-gib = "512MiB"\n')
-    assert _arms(str(path))[0].changes == {"memory": {"host_gib": 0.5}}
+    assert read_arms(str(path))[0].changes == {"memory": {"host_gib": 0.5}}
     said = "Note: memory-host-gib of arm 'a' is now page-host-gib; the old name works for one more release.\n"
     assert capsys.readouterr().err == said
     path.write_text('[a]\nmemory-host-gib = "512MiB"\npage-host-gib = 1\n')
     with pytest.raises(ValueError, match="arm 'a' has page-host-gib twice, once as memory-host-gib"):
-        _arms(str(path))
+        read_arms(str(path))
     path.write_text('[a]\npage-host-gib = "512MiB"\n')
-    assert _arms(str(path))[0].changes == {"memory": {"host_gib": 0.5}}
+    assert read_arms(str(path))[0].changes == {"memory": {"host_gib": 0.5}}
     assert capsys.readouterr().err == ""
 
 
@@ -341,3 +341,37 @@ def test_processes_make_the_same_takes(pipeline_folder, tmp_path):
         assert done.returncode == 0, done.stderr
     one, two = ((tmp_path / run / "takes.csv").read_bytes() for run in ("one", "two"))
     assert one == two
+
+
+SUBJECT = {"id": "square", "who": "a blue square", "does": "walks", "where": "in a desert"}
+
+
+@pytest.mark.slow
+def test_policies_are_compared_between_no_memory_and_a_perfect_one(command, tmp_path):
+    prompts = tmp_path / "subjects.json"
+    prompts.write_text(json.dumps([SUBJECT]))
+    told = command(
+        "eval", "policies", "similar,establishing+originals", "--prompts", prompts, "--stories", "long-stare",
+        "--horizons", "12", "--exploratory", "--embed-every", "4", "--upscale", "1", "-o", tmp_path / "run",
+    )  # fmt: skip
+    assert told.code == 0, told.err
+    rows = [line.split("|")[1].strip() for line in told.out.splitlines() if line.startswith("|")]
+    assert rows[2:] == ["native", "similar", "establishing-originals", "opening", "oracle"]
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    memory = {arm["name"]: arm["changes"].get("memory") for arm in plan["arms"]}
+    assert memory["similar"] == {"policy": "similar", "establish": 0.0}
+    assert memory["establishing-originals"] == {"policy": "originals", "establish": 8.0, "new_view": 0.95}
+    assert memory["native"] == {"enabled": False}
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [("best", "policy is 'best'"), ("closing+similar", "establishing or novelty"), ("similar,similar", "once")],
+)
+def test_policies_that_are_none_are_refused(command, tmp_path, names, said):
+    prompts = tmp_path / "subjects.json"
+    prompts.write_text(json.dumps([SUBJECT]))
+    told = command("eval", "policies", names, "--prompts", prompts, "--stories", "long-stare", "-o", tmp_path / "run")
+    assert told.code == 2
+    assert said in told.err
+    assert not (tmp_path / "run").exists()

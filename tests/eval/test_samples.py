@@ -13,7 +13,7 @@ from eval.plan import Cell, Plan
 from eval.results import Results
 from eval.runs import MEASURES, is_finished, take_folder
 from eval.scenarios import Story
-from longlive_rag.cli.eval import _arms
+from longlive_rag.cli.arms import read_arms
 from longlive_rag.documents import BrokenChecksumError, Versioned, read_document, write_document
 
 SAMPLES = Path(__file__).with_name("samples")
@@ -22,10 +22,19 @@ DRIFT = Path(__file__).parents[2] / "docs" / "drift"
 ARMS = [SAMPLES / "arms.toml", *DRIFT.glob("*.toml")]
 
 
+def holds(found, kept) -> bool:
+    """Whether all that was kept is found; today's formats have more."""
+    if isinstance(kept, dict):
+        return all(name in found and holds(found[name], value) for name, value in kept.items())
+    if isinstance(kept, list):
+        return len(found) == len(kept) and all(map(holds, found, kept))
+    return found == kept
+
+
 @pytest.mark.parametrize("path", [*SAMPLES.glob("plan-*.json"), *DRIFT.glob("*/plan.json")], ids=str)
 def test_plans(path):
     plan, kept = read_document(path, Plan), json.loads(path.read_text())
-    assert {name: value for name, value in plan.as_dict().items() if name in kept} == kept
+    assert holds(plan.as_dict(), kept)
     assert plan.cells[0].arm.name == "native"
 
 
@@ -41,11 +50,7 @@ def test_plans(path):
 )
 def test_what_a_run_leaves(path: Path, model: type[Versioned]):
     found, kept = read_document(path, model).model_dump(mode="json"), json.loads(path.read_text())
-    for rail in found.get("guardrails", ()):  # reports of before say nothing of these
-        for name in ("against", "horizon_s"):
-            if rail[name] is None:
-                del rail[name]
-    assert {name: value for name, value in found.items() if name in kept} == kept
+    assert holds(found, kept)
 
 
 @pytest.mark.parametrize("older", [1, 2])
@@ -56,7 +61,7 @@ def test_measures_of_an_older_format_are_made_again(older):
 
 @pytest.mark.parametrize("path", ARMS, ids=str)
 def test_arms(path):
-    assert len(_arms(str(path))) > 1
+    assert len(read_arms(str(path))) > 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,62 @@
+"""Retrieval policies against each other: from their names to the arms of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from backbone.errors import FieldError
+from eval.plan import Arm
+from eval.retrieval_controls import BY_ORACLE, Retrieval
+from eval.takes import Takes
+from longlive_rag.config import SEARCH
+from longlive_rag.environment import plugin
+from longlive_rag.presets.preset import Preset
+
+ESTABLISHING, NOVELTY = "establishing", "novelty"
+GATES = (ESTABLISHING, NOVELTY)
+ESTABLISH_S, NEW_VIEW = 8.0, 0.95
+"""Of gates, where the backbone's preset has none of its own."""
+CEILINGS: tuple[Retrieval, ...] = ("opening", BY_ORACLE)
+
+
+def arms_of(names: Sequence[str], preset: Preset, ceilings: bool, upscale: int | None = None) -> tuple[Arm, ...]:
+    """The baseline, an arm a policy, and the ceilings.
+
+    Args:
+        names: of policies: installed ones, which choose from all of the past, or a gate (`establishing`, `novelty`), or
+            both with a plus between them.
+        preset: of the backbone.
+        ceilings: whether tiny-world's oracle can read what the takes show.
+        upscale: of the videos; None is the preset's.
+
+    Raises:
+        FieldError: if a name is unknown.
+        ValueError: if a name is there twice.
+    """
+    output: dict[str, Any] = {} if upscale is None else {"output": {"upscale": upscale}}
+    policies = [Arm(name.replace("+", "-"), {"memory": _memory(name, preset), **output}) for name in names]
+    native = Arm("native", {"memory": {"enabled": False}, **output})
+    return native, *policies, *(Arm(name, output, name) for name in (CEILINGS if ceilings else ()))
+
+
+def _memory(name: str, preset: Preset) -> dict[str, Any]:
+    """What a policy's name says of memory."""
+    gate, _, policy = name.rpartition("+") if "+" in name else (name, "", SEARCH) if name in GATES else ("", "", name)
+    if gate not in ("", *GATES):
+        raise FieldError("policies", name, f"before the plus there can be {' or '.join(GATES)}")
+    plugin("policy", policy)
+    opened_s = {"": 0.0, ESTABLISHING: preset.memory.establish or ESTABLISH_S, NOVELTY: 1 / preset.output.fps}[gate]
+    view = {"new_view": preset.memory.new_view if preset.memory.establish else NEW_VIEW} if gate else {}
+    return {"policy": policy, "establish": opened_s, **view}
+
+
+def stages_by_arm(takes: Takes) -> dict[str, dict[str, float]]:
+    """Seconds a block by stage, mean over an arm's takes."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for cell in takes.plan.cells:
+        for stage, seconds in takes.figures[cell.name].stages.items():
+            found.setdefault(cell.arm.name, {}).setdefault(stage, []).append(seconds)
+    return {arm: {stage: float(np.mean(each)) for stage, each in stages.items()} for arm, stages in found.items()}

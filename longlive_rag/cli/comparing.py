@@ -1,0 +1,178 @@
+"""What the commands that make comparisons share: their options, the plan, and making it with a progress bar."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from longlive_rag.cli.errors import Failed, Stopped
+from longlive_rag.presets.preset import DEFAULT_BACKBONE
+from longlive_rag.sessions.opening import quiet_libraries
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from eval.compare import Engine
+    from eval.plan import Arm, Cell, Contrast, Plan
+    from eval.results import Results
+
+EMBEDDERS_HELP = (
+    "With commas, the primary one first: dino, dinov2, clip, siglip, pixels, latent, tiny-world, face, and what "
+    "'plugins' lists from other packages; KIND=FOLDER or KIND=HUB/NAME for weights of your choice. Default: "
+    "tiny-world, its own oracle, for takes of tiny-world; else dino, whose weights come from the Hugging Face hub."
+)
+
+
+class Seconds(click.ParamType):
+    """Seconds with commas between them."""
+
+    name = "s,s,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of seconds such as 30,60,120", param, ctx)
+
+
+Command = Callable[..., None]
+
+
+def options(*each: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order in which help shows them."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(each):
+            command = option(command)
+        return command
+
+    return add
+
+
+asked_options = options(
+    click.option("--scenarios-file", type=click.Path(path_type=Path), help="Scenarios of your own, as JSON."),
+    click.option("--seeds", type=int, default=1, show_default=True, help="Seeds of each prompt, from 0."),
+    click.option(
+        "--exploratory", is_flag=True, help="Claim nothing; then there may be fewer prompts than a claim needs."
+    ),
+    click.option("--embedders", help=EMBEDDERS_HELP),
+    click.option("--embed-every", type=int, default=1, show_default=True, help="Embed every n-th frame."),
+    click.option("--metrics", metavar="NAMES", help="Beside the usual ones; 'plugins' lists what is installed."),
+    click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER"),
+    click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+)
+"""What every take of a comparison is asked to be, and how it is measured."""
+
+engine_options = options(
+    click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
+    click.option("--workers", type=int, default=1, show_default=True, help="Processes that make takes."),
+    click.option("--batch", type=int, default=1, show_default=True, help="Takes that each of them makes side by side."),
+    click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each worker; default: by size."),
+    click.option("--address", help="Of a Ray cluster."),
+    click.option("-o", "--output", "run", type=click.Path(path_type=Path), required=True, help="Folder of the run."),
+    click.option("--json", "as_json", is_flag=True, help="Print the results as JSON."),
+)
+
+
+def planned(
+    arms: Callable[[str], tuple[Arm, ...]],
+    prompts: Path,
+    scenarios: str,
+    scenarios_file: Path | None,
+    horizons: tuple[float, ...],
+    embedders: str | None,
+    metrics: str | None,
+    backbone: str,
+    contrasts: Sequence[Contrast] = (),
+    **rest: Any,
+) -> Plan:
+    """The plan that was asked for.
+
+    Args:
+        arms: from the name of the backbone.
+    """
+    from eval.embedders import default_embedders
+    from eval.plan import Plan
+    from eval.scenarios import read_scenarios, read_subjects, stories
+
+    names = [name.strip() for name in scenarios.split(",") if name.strip()]
+    if not names:
+        raise ValueError("--scenario is empty; leave it out for plain prompts")
+    known = read_scenarios(scenarios_file)
+    told = stories(read_subjects(prompts), names, known, horizons)
+    about = {name: known[name].about for name in names}
+    embedders = default_embedders([backbone]) if embedders is None else embedders
+    extra = tuple(name.strip() for name in (metrics or "").split(",") if name.strip())
+    return Plan(
+        backbone, arms(backbone), told, horizons_s=horizons, embedders=embedders, about=about, metrics=extra,
+        contrasts=tuple(contrasts), **rest,
+    )  # fmt: skip
+
+
+def make(plan: Plan, run: Path, engine: Engine) -> Results:
+    """Make a comparison, with a bar; what ends it early is said with what was kept."""
+    from eval.compare import compare
+    from longlive_rag.sessions.making import TakeFailed, TakeStopped, reason_of
+
+    bar = _Bar("take")
+    try:
+        with bar, quiet_libraries():
+            return compare(plan, run, engine, bar.cells, lambda line: click.echo(line, err=True))
+    except (KeyboardInterrupt, TakeStopped) as error:
+        raise Stopped(f"Stopped; {bar.said} in {run} are kept. The same command resumes it.") from error
+    except (OSError, TakeFailed) as error:
+        raise Failed(f"{reason_of(error)}; {bar.said} in {run} are kept") from error
+
+
+def say(plan: Plan, run: Path, results: Results, as_json: bool, table: str = "") -> None:
+    """What was found, and where it lies."""
+    if as_json:
+        click.echo(json.dumps(results.model_dump(mode="json"), indent=2))
+        return
+    if table:
+        click.echo(table)
+    for verdict in results.verdicts:
+        click.echo(verdict)
+    for warning in results.warnings:
+        click.echo(warning)
+    click.echo(f"  measured by {plan.embedders}")
+    click.echo(f"  report  {run / 'report.html'}\n  figures {run / 'results.json'}, {run / 'takes.csv'}")
+
+
+class _Bar:
+    """Progress over the takes of a run, and how far it came."""
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._bar: tqdm[Any] | None = None  # shown when there is something to show: not above an error
+        self._done = self._all = 0
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def cells(self, cell: Cell | None, done: int, all_: int) -> None:
+        """The next take is finished."""
+        from tqdm import tqdm
+
+        self._done, self._all = done, all_
+        if self._bar is None:
+            # what was there already took no time, and says nothing of the time that is left
+            self._bar = tqdm(total=all_, initial=done, unit=f" {self._unit}s", file=sys.stderr, mininterval=1)
+        self._bar.update(done - self._bar.n)
+
+    @property
+    def said(self) -> str:
+        """How far it came."""
+        return f"{self._done} of {self._all} takes" if self._all else "nothing was begun; takes made before"
