@@ -32,7 +32,7 @@ CANDIDATES = 8  # that are looked at cell by cell
 VISIBLE = 4.0 / 255  # a change of luma; a codec's noise and a faint flicker stay below, an edge that moves above
 REPEAT_AFTER_S = 2.0  # what is nearer in time is alike anyway
 SAMPLES_PER_SECOND = 8
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class LooksMeter:
         for frame in frames:
             picture = Image.fromarray(frame)
             small = np.asarray(_shorter_side(picture, SMALL_SIDE_PX), np.float32) / 255
-            luma: NDArray[np.float32] = (small @ _LUMA).astype(np.float32)
+            luma: NDArray[np.float32] = (small @ LUMA).astype(np.float32)
             change = np.abs(luma - (luma if self._last is None else self._last))
             motion, moving = float(change.mean()), float(np.maximum(change - VISIBLE, 0).mean())
             red, green, blue = small[..., 0], small[..., 1], small[..., 2]  # much faster than along the last axis

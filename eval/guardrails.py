@@ -40,6 +40,8 @@ GUARDRAILS = (
     Guardrail("last_motion", 0.20, "last_motion"),
     Guardrail("moving", 0.20, "moving"),
     Guardrail("last_moving", 0.25, "last_moving"),
+    Guardrail("subject_moving", 0.20, "subject_moving"),
+    Guardrail("last_subject_moving", 0.25, "last_subject_moving"),
     Guardrail("sharpness", 0.10, "sharpness"),
     Guardrail("sharpness_drift", 0.10, "sharpness"),
     Guardrail("exposure_drift", 0.02),

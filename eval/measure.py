@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from eval.embedders import Embedder, TextEmbedder
 from eval.footage import Footage, read_batches
 from eval.metrics import Metric, metrics_named
 from eval.oracle import OracleEmbedder
+from eval.subject import MaskingEmbedder, SubjectMeter, subject_figures
 from eval.traits import Trait, distinct_characters, kept_traits
 from eval.windows import TOLERANCE_S, DriftWindows, end_of, within
 
@@ -93,12 +95,14 @@ class Seen:
         looks: per-frame figures of every frame.
         embedded_seconds: [E] of the frames that were embedded.
         embeddings: [E, D] by embedder.
+        subject_moving: [E] the subject's own motion; empty where no embedder knows where it is.
     """
 
     seconds: Floats
     looks: Looks
     embedded_seconds: Floats
     embeddings: dict[str, NDArray[np.float32]]
+    subject_moving: Floats
 
 
 def look_at(
@@ -117,7 +121,8 @@ def look_at(
     Raises:
         ValueError: if the file is damaged.
     """
-    meter, number = LooksMeter(), 0
+    meter, subject, number = LooksMeter(), SubjectMeter(), 0
+    masking = next((each for each in embedders.values() if isinstance(each, MaskingEmbedder)), None)
     seconds: list[Floats] = []
     embedded_seconds: list[Floats] = []
     embeddings: dict[str, list[NDArray[np.float32]]] = {name: [] for name in embedders}
@@ -131,9 +136,11 @@ def look_at(
         for name, embedder in embedders.items():
             if chosen.any():
                 embeddings[name].append(embedder.embed(frames[chosen]))
+        if masking is not None and chosen.any():
+            subject.add(frames[chosen], masking.masks(frames[chosen]))
         progress(len(times))
     rows = {name: np.concatenate(parts) for name, parts in embeddings.items()}
-    return Seen(np.concatenate(seconds), meter.looks(), np.concatenate(embedded_seconds), rows)
+    return Seen(np.concatenate(seconds), meter.looks(), np.concatenate(embedded_seconds), rows, subject.moving())
 
 
 def measure(
@@ -176,7 +183,7 @@ def measure(
             for name, values in cosines.items()
         },
         companions=[{"horizon_s": asked, **_companions(seen, end_s, metrics)} for asked, end_s in spans],
-        adherence=_adherence(seen, embedders, settings.prompts, ends_s[-1]),
+        adherence=_adherence(seen, embedders, settings.prompts, ends_s),
         traits=_traits(seen, embedders, settings, spans),
         protocols=[_protocols(seen, footage.fps, asked, end_s, settings) for asked, end_s in spans],
         curves=_curves(seen, cosines),
@@ -191,6 +198,8 @@ def _companions(seen: Seen, end_s: float, metrics: Mapping[str, Metric]) -> dict
     looks, seconds = _until(seen, end_s)
     means = {name: float(getattr(looks, name).mean()) for name in IMAGING}
     figures = {**means, **{name: float(metric.of(looks, seconds, end_s)) for name, metric in metrics.items()}}
+    if len(seen.subject_moving):
+        figures |= subject_figures(seen.subject_moving, seen.embedded_seconds, end_s)
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
@@ -202,20 +211,27 @@ def _until(seen: Seen, horizon_s: float) -> tuple[Looks, Floats]:
 
 
 def _adherence(
-    seen: Seen, embedders: Mapping[str, Embedder], prompts: Sequence[tuple[float, str]], end_s: float
+    seen: Seen, embedders: Mapping[str, Embedder], prompts: Sequence[tuple[float, str]], ends_s: Sequence[float]
 ) -> dict[str, list[measures.Adherence]]:
-    """Mean cosine of the frames under each prompt to that prompt, by every embedder that reads prompts."""
-    ends = [start for start, _ in prompts[1:]] + [end_s]
+    """Mean cosine of the frames under each prompt to that prompt, by every embedder that reads prompts.
+
+    A prompt in charge across a horizon is there twice, before it and after it.
+    """
     found: dict[str, list[measures.Adherence]] = {}
+    lasts = [*(start for start, _ in prompts[1:]), ends_s[-1]]
+    spans: list[tuple[float, float, int]] = []
+    for number, ((first, _), last) in enumerate(zip(prompts, lasts, strict=False)):
+        cuts = [first, *(end_s for end_s in ends_s if first < end_s < last), last]
+        spans += [(start, end, number) for start, end in pairwise(cuts)]
     for name, embedder in embedders.items():
         if not prompts or not isinstance(embedder, TextEmbedder):
             continue
         cosines = seen.embeddings[name] @ embedder.embed_prompts([prompt for _, prompt in prompts]).T
         found[name] = []
-        for number, ((start, prompt), end) in enumerate(zip(prompts, ends, strict=True)):
+        for start, end, number in spans:
             inside = within(seen.embedded_seconds, (start, end))
             value = float(cosines[inside, number].mean()) if inside.any() else None
-            found[name].append(measures.Adherence(start, end, prompt, value))
+            found[name].append(measures.Adherence(start, end, prompts[number][1], value))
     return found
 
 

@@ -114,13 +114,13 @@ class Measures(Sealed):
         embedders: what is on record of each, by name.
         drift: by embedder, one a horizon.
         companions: one a horizon: `horizon_s`, and a figure by metric; None where there is none.
-        adherence: by embedder that reads prompts, one a prompt.
+        adherence: by embedder that reads prompts, one a prompt, or two where a horizon cuts its time.
         traits: one a horizon; empty where no embedder reads them.
         protocols: one a horizon.
     """
 
-    FORMAT: ClassVar[int] = 3
-    format: Literal[3] = 3  # type: ignore[assignment]
+    FORMAT: ClassVar[int] = 4
+    format: Literal[4] = 4  # type: ignore[assignment]
     video: Video
     horizons_s: tuple[float, ...]
     measured_at_s: tuple[float, ...]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+ReadMask = Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
 ReadFrame = Callable[[NDArray[np.uint8]], Sequence[Any]]
 Trait = str | float
 
@@ -29,13 +30,20 @@ class OracleEmbedder:
         traits: trait name to its possible values.
         hidden: the traits that no prompt names.
         side_px: frames are brought to this size first.
+        read_mask: frame [64, 64, 3] uint8 to [64, 64], True where a character is.
     """
 
     name = "tiny-world"
 
     def __init__(
-        self, read_frame: ReadFrame, traits: Mapping[str, Sequence[Trait]], hidden: Sequence[str], side_px: int = 64
+        self,
+        read_frame: ReadFrame,
+        traits: Mapping[str, Sequence[Trait]],
+        hidden: Sequence[str],
+        side_px: int = 64,
+        read_mask: ReadMask = lambda frame: np.zeros(frame.shape[:2], bool),
     ) -> None:
+        self._read_mask = read_mask
         self._read_frame, self._side_px, self.hidden = read_frame, side_px, tuple(hidden)
         self.traits = {name: tuple(values) for name, values in traits.items()}
         places = [(name, value) for name, values in self.traits.items() for value in values]
@@ -44,6 +52,10 @@ class OracleEmbedder:
     def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """[N, H, W, 3] to [N, trait values]: the largest character that is whole; NaN where there is none."""
         return np.stack([self._one(frame) for frame in frames])
+
+    def masks(self, frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """[N, H, W, 3] to [N, side, side], True where characters are."""
+        return np.stack([self._read_mask(self._small(frame)) for frame in frames])
 
     def describe(self) -> dict[str, Any]:
         return {"embedder": self.name, "traits": {name: list(values) for name, values in self.traits.items()}}
@@ -111,4 +123,4 @@ def open_oracle() -> OracleEmbedder:
         hidden = oracle.HIDDEN_TRAITS
     except (ImportError, AttributeError) as error:
         raise ValueError(f"this version's tiny-world has no oracle that reads traits ({error})") from error
-    return OracleEmbedder(oracle.read_frame, traits, hidden)
+    return OracleEmbedder(oracle.read_frame, traits, hidden, read_mask=oracle.read_mask)

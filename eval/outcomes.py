@@ -10,7 +10,9 @@ import numpy as np
 from eval.measures import Measures
 from eval.metrics import metrics_named
 from eval.plan import Plan
+from eval.windows import TOLERANCE_S
 
+SUBJECT = {"subject_moving": "the subject's motion", "last_subject_moving": "the subject's motion in the last 5 s"}
 Value = Callable[[Measures], float | None]
 
 
@@ -61,13 +63,15 @@ def outcomes(plan: Plan, all_measures: Iterable[Measures]) -> list[Outcome]:
         for name, metric in metrics_named(plan.metrics).items():
             value = _companion(name, number)
             found.append(Outcome(f"{name}{at}", metric.label, metric.lower_is_better, horizon_s, value))
+        for name, label in SUBJECT.items():
+            if name in measures.companions[number]:
+                found.append(Outcome(f"{name}{at}", label, False, horizon_s, _companion(name, number)))
         for name in dict.fromkeys(name for each in all_measures for name in each.protocols[number].consistency):
             found.append(
                 Outcome(f"vbench.{name}{at}", f"VBench's formula by {name}", False, horizon_s, _vbench(name, number))
             )
-    if measures.adherence:
-        at = f"@{plan.horizons_s[-1]:g}"
-        found.append(Outcome(f"adherence{at}", "prompt adherence", False, plan.horizons_s[-1], _mean_adherence))
+        if measures.adherence:
+            found.append(Outcome(f"adherence{at}", "prompt adherence", False, horizon_s, _adherence_until(number)))
     return found
 
 
@@ -123,6 +127,14 @@ def _vbench(embedder: str, number: int) -> Value:
     return value
 
 
-def _mean_adherence(measures: Measures) -> float | None:
-    values = [cue.cosine for cues in measures.adherence.values() for cue in cues if cue.cosine is not None]
-    return float(np.mean(values)) if values else None
+def _adherence_until(number: int) -> Value:
+    """Mean over the seconds before a horizon, each held against the prompt in charge."""
+
+    def value(measures: Measures) -> float | None:
+        end_s = measures.measured_at_s[number] + TOLERANCE_S
+        parts = [each for cues in measures.adherence.values() for each in cues if each.end_s <= end_s]
+        known = [each for each in parts if each.cosine is not None]
+        lengths = [each.end_s - each.start_s for each in known]
+        return float(np.average([each.cosine or 0.0 for each in known], weights=lengths)) if known else None
+
+    return value

@@ -149,16 +149,18 @@ def policies_table(found: Found, stages: Mapping[str, Mapping[str, float]]) -> s
 
 
 def floor_table(found: Found) -> str:
-    """The baseline against itself, seed against seed: D and what was kept."""
+    """The baseline against itself, seed 0 minus seed 1: D, and what was kept in points; in brackets the mean size."""
     floors = {f.outcome: f for f in found.results.noise_floor if f.scenario == found.scenario}
     rows = []
     for outcome, label in ((f"drift.{found.primary}", "D"), (KEPT, "kept")):
         cells = []
         for horizon_s in found.plan.horizons_s:
             floor = floors.get(f"{outcome}@{horizon_s:g}")
-            cells.append("" if floor is None else f"{floor.mean:+.3f} ({floor.mean_absolute:.3f})")
+            scale, digits = (100, 0) if outcome == KEPT else (1, 3)
+            mean, size = (0.0, 0.0) if floor is None else (scale * floor.mean, scale * floor.mean_absolute)
+            cells.append("" if floor is None else f"{mean:+.{digits}f} ({size:.{digits}f})")
         rows.append([label, *cells])
-    return _markdown(["mean (mean size)", *(f"{horizon_s:g} s" for horizon_s in found.plan.horizons_s)], rows)
+    return _markdown(["seed 0 - seed 1", *(f"{horizon_s:g} s" for horizon_s in found.plan.horizons_s)], rows)
 
 
 TABLES: Mapping[str, Callable[[Found], str]] = {

@@ -91,9 +91,18 @@ def read_frame(frame: NDArray[np.uint8]) -> tuple[Sighting, ...]:
     if frame.shape != (SIZE_PX, SIZE_PX, 3):
         raise ValueError(f"tiny-world's pictures are [{SIZE_PX}, {SIZE_PX}, 3], got {list(frame.shape)}")
     rgb: NDArray[np.float32] = (frame / 255).astype(np.float32)
-    value, low = _extremes(rgb)
-    body = (value > DARKEST) & ((value - low) / np.maximum(value, 1e-6) > SATURATION)
+    body = _saturated(rgb)
     return tuple(_sighting(rgb, body, columns) for columns in _bodies(body))
+
+
+def read_mask(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where bodies are in a frame [64, 64, 3] uint8 RGB: [64, 64]; hats, bags and eyes are not among them."""
+    return _saturated((frame / 255).astype(np.float32))
+
+
+def _saturated(rgb: NDArray[np.float32]) -> NDArray[np.bool_]:
+    value, low = _extremes(rgb)
+    return (value > DARKEST) & ((value - low) / np.maximum(value, 1e-6) > SATURATION)
 
 
 def read_place(frame: NDArray[np.uint8]) -> Trait:

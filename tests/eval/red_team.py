@@ -174,6 +174,14 @@ def _hardly_moving(s: Scene) -> np.ndarray:
     return s.true[np.arange(len(s.true)) // 6]
 
 
+def _frozen_before_a_moving_background(s: Scene) -> np.ndarray:
+    still, empty = s.true[frame_of(1)], s.empty[frame_of(1)]
+    who = (np.abs(still.astype(int) - empty) > 6).any(axis=-1)[..., None]
+    light = 1 - 0.12 * np.arange(len(s.true)) / len(s.true)
+    frames = [np.where(who, still, np.roll(empty, 2 * place, axis=1)) * light[place] for place in range(len(s.true))]
+    return np.concatenate([s.true[: frame_of(1)], np.stack(frames).astype(np.uint8)[frame_of(1) :]])
+
+
 def _background_only(s: Scene) -> np.ndarray:
     return joined((s.true, 0, 5), (s.empty, 5, SECONDS))
 
@@ -207,6 +215,7 @@ CHEATS: dict[str, tuple[Cheat, str]] = {
     "blurred": (_blurred, "sharpness"),
     "hardly moving": (_hardly_moving, "motion"),
     "only the background": (_background_only, ""),
+    "frozen before a moving background": (_frozen_before_a_moving_background, "the subject's motion"),
     "a copy of frame 1": (_copy_of_frame_1, "motion"),
     "blank": (_blank, ""),
     "never shown": (lambda s: s.empty, ""),
