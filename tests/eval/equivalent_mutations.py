@@ -1,0 +1,1 @@
+EQUIVALENT: dict[tuple[str, str, str], str] = {}
