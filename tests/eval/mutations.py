@@ -123,31 +123,37 @@ def mutations(module: str) -> list[tuple[Mutation, ast.Module]]:
     for number, top in enumerate(tree.body):
         if getattr(top, "name", "") in NOT_FORMULAS.get(module, ()):
             continue
-        nodes = list(_formulas(top))
-        for place, node in enumerate(nodes):
+        for place, (node, shown_in) in enumerate(_formulas(top)):
             for changed in _changes(node):
                 tree_changed = deepcopy(tree)
-                target = list(_formulas(tree_changed.body[number]))[place]
-                shown = Mutation(
-                    module, getattr(top, "name", ""), node.lineno, lines[node.lineno - 1].strip(), *_shown(node, changed)
-                )
+                target, target_in = list(_formulas(tree_changed.body[number]))[place]
                 _replace(tree_changed, target, changed)
-                found.append((shown, ast.fix_missing_locations(tree_changed)))
+                ast.fix_missing_locations(tree_changed)
+                after = ast.unparse(changed if target is target_in else target_in)
+                text = lines[node.lineno - 1].strip()
+                name = getattr(top, "name", "")
+                found.append(
+                    (Mutation(module, name, node.lineno, text, ast.unparse(shown_in), after), tree_changed)
+                )
     return found
 
 
-def _formulas(node: ast.AST) -> Iterator[ast.expr]:
-    """Expressions below a node, but for annotations, texts, messages and assertions."""
+def _formulas(node: ast.AST, shown_in: ast.expr | None = None) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """Expressions below a node, but for annotations, texts, messages and assertions; and where each is best shown."""
     if isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom):
         return
+    if isinstance(node, ast.keyword) and node.arg == "strict":
+        return
     if isinstance(node, ast.expr):
-        yield node
+        is_small = isinstance(node, ast.Constant | ast.UnaryOp | ast.Slice | ast.Tuple)
+        shown_in = shown_in if is_small and shown_in is not None else node
+        yield node, shown_in
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "bases"):
             continue
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST):
-                yield from _formulas(child)
+                yield from _formulas(child, shown_in)
 
 
 def _changes(node: ast.expr) -> Iterator[ast.expr]:
@@ -184,12 +190,8 @@ def _is_no_arithmetic(node: ast.BinOp) -> bool:
     """Texts that are joined, types and dictionaries that are united."""
     sides = (node.left, node.right)
     texts = any(isinstance(side, ast.JoinedStr) or isinstance(getattr(side, "value", None), str) for side in sides)
-    types = isinstance(node.op, ast.BitOr) and all(isinstance(side, ast.Name) for side in sides)
+    types = isinstance(node.op, ast.BitOr) and all(isinstance(side, ast.Name | ast.Constant) for side in sides)
     return texts or types
-
-
-def _shown(before: ast.expr, after: ast.expr) -> tuple[str, str]:
-    return ast.unparse(before), ast.unparse(ast.fix_missing_locations(deepcopy(after)))
 
 
 def _replace(tree: ast.AST, target: ast.expr, changed: ast.expr) -> None:
