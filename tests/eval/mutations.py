@@ -132,9 +132,7 @@ def mutations(module: str) -> list[tuple[Mutation, ast.Module]]:
                 after = ast.unparse(changed if target is target_in else target_in)
                 text = lines[node.lineno - 1].strip()
                 name = getattr(top, "name", "")
-                found.append(
-                    (Mutation(module, name, node.lineno, text, ast.unparse(shown_in), after), tree_changed)
-                )
+                found.append((Mutation(module, name, node.lineno, text, ast.unparse(shown_in), after), tree_changed))
     return found
 
 
@@ -253,7 +251,9 @@ def start(module: str, tree: ast.Module | None, limit_s: float) -> int:
         sys.meta_path.insert(0, Served(module, tree))
     names = [f"{HERE}/{file}" for file in TESTS[module]]
     left_out = " and ".join(f"not {name}" for name in SLOW)
-    code = pytest.main([*names, "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow", "-k", left_out])
+    code = pytest.main(
+        [*names, "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow", "-k", left_out]
+    )
     os._exit(int(code))
 
 
@@ -356,7 +356,10 @@ def report(rows: dict[str, dict[str, int]], survived: Sequence[Mutation]) -> Non
     """Print the survivors, and a line a module."""
     for each in survived:
         print(f"{each}\n    {each.text}")
-    rows = {**rows, "all": {name: sum(row[name] for row in rows.values()) for name in ("mutants", "equivalent", "survived")}}
+    rows = {
+        **rows,
+        "all": {name: sum(row[name] for row in rows.values()) for name in ("mutants", "equivalent", "survived")},
+    }
     print(f"{'module':12} {'mutants':>8} {'killed':>8} {'equivalent':>11} {'survived':>9}")
     for module, row in rows.items():
         killed = row["mutants"] - row["equivalent"] - row["survived"]
