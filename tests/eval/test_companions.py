@@ -148,6 +148,8 @@ def test_a_second_counts_only_if_it_is_whole():
     """Half a second of something new at the end of 4.5 s."""
     thumbnails = seconds_shown("ababx")[:18]
     assert repetition(looks_of(thumbnails), np.arange(18) / 4) == 1.0
+    thumbnails = seconds_shown("abababababax")[:47]  # of 11.75 s
+    assert repetition(looks_of(thumbnails), np.arange(47) / 4) == 1.0
 
 
 def test_a_second_repeats_only_if_all_its_frames_do():
@@ -170,14 +172,12 @@ def test_repetition_of_the_last_seconds():
     assert last_share("ababab", 6) == 1.0  # from 2 s on, since nothing is earlier
 
 
-def apart(flat: float = 0.0, cell: float = 0.0, cells: int = 1) -> bool:
-    """Whether second 2 counts as second 0, from which it differs by so many grey levels, in all cells and in a few."""
-    thumbnails = np.full((3, CELLS), 0.4)
-    thumbnails[1] = 0.9
-    signs = np.where(np.arange(CELLS) % 2, 1, -1)
-    thumbnails[2] += flat * signs / 255
-    thumbnails[2, 10 : 10 + cells] = 0.4 + cell / 255
-    return repetition(looks_of(thumbnails), np.arange(3.0)) == 1.0
+def apart(flat: float = 0.0, cell: float = 0.0) -> bool:
+    """Whether second 3 counts as second 0, from which it differs by so many grey levels in all cells, and in one."""
+    thumbnails = np.repeat([[0.4], [0.9], [0.1], [0.4]], CELLS, axis=1)
+    thumbnails[3] += flat * np.where(np.arange(CELLS) % 2, 1, -1) / 255
+    thumbnails[3, 10] = 0.4 + cell / 255
+    return repetition(looks_of(thumbnails), np.arange(4.0)) == 1 / 2
 
 
 def test_pictures_are_the_same_within_a_grey_level():

@@ -75,5 +75,6 @@ def test_what_no_take_has_is_no_outcome():
 
 def test_adherence_that_nobody_read_is_none():
     blind = measures(adherence={"clip": [Adherence(0, 5, "a", None)]})
-    (adherence,) = [each for each in outcomes(PLAN, [blind]) if each.name == "adherence@20"]
+    plan = SimpleNamespace(horizons_s=(10.0,), metrics=())
+    (adherence,) = [each for each in outcomes(plan, [blind]) if each.name == "adherence@10"]
     assert adherence.value(blind) is None
