@@ -259,9 +259,7 @@ def start(module: str, tree: ast.Module | None, limit_s: float) -> int:
         sys.meta_path.insert(0, Served(module, tree))
     names = [f"{HERE}/{file}" for file in TESTS[module]]
     left_out = " and ".join(f"not {name}" for name in SLOW)
-    code = pytest.main(
-        [*names, "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow", "-k", left_out]
-    )
+    code = pytest.main([*names, "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", left_out])
     os._exit(int(code))
 
 
@@ -342,6 +340,7 @@ def main() -> int:
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = folder
+        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # no test here needs one
         load_libraries()
         survived = survivors(tested, given.jobs)
     rows = {
