@@ -101,7 +101,7 @@ class Mutation:
 
     Attributes:
         module: of eval.
-        function: the top-level name that holds it; empty at the top level of the module.
+        function: the function or method that holds it; empty at the top level of the module.
         line: where it is.
         text: that line, stripped.
         before, after: the changed expression.
@@ -133,19 +133,30 @@ def mutations(module: str) -> list[tuple[Mutation, ast.Module]]:
     source = path_of(module).read_text()
     lines, tree = source.splitlines(), ast.parse(source)
     found = []
-    for number, top in enumerate(tree.body):
-        if getattr(top, "name", "") in NOT_FORMULAS.get(module, ()):
+    for number, (name, part) in enumerate(_parts(tree)):
+        if name.partition(".")[0] in NOT_FORMULAS.get(module, ()):
             continue
-        for place, (node, shown_in) in enumerate(_formulas(top)):
+        for place, (node, shown_in) in enumerate(_formulas(part)):
             for changed in _changes(node):
-                tree_changed = deepcopy(tree)
-                target, target_in = list(_formulas(tree_changed.body[number]))[place]
-                _replace(tree_changed, target, changed)
-                ast.fix_missing_locations(tree_changed)
-                after = ast.unparse(changed if target is target_in else target_in)
+                changed_tree = deepcopy(tree)
+                target, target_in = list(_formulas(_parts(changed_tree)[number][1]))[place]
+                _replace(changed_tree, target, changed)
+                after = ast.unparse(ast.fix_missing_locations(changed) if target is target_in else target_in)
                 text = lines[node.lineno - 1].strip()
-                name = getattr(top, "name", "")
-                found.append((Mutation(module, name, node.lineno, text, ast.unparse(shown_in), after), tree_changed))
+                mutation = Mutation(module, name, node.lineno, text, ast.unparse(shown_in), after)
+                found.append((mutation, ast.fix_missing_locations(changed_tree)))
+    return found
+
+
+def _parts(tree: ast.Module) -> list[tuple[str, ast.stmt]]:
+    """Statements of a module, and of its classes, with the name of the function that they are, if any."""
+    found = []
+    for top in tree.body:
+        name = getattr(top, "name", "")
+        if isinstance(top, ast.ClassDef):
+            found += [(f"{name}.{getattr(each, 'name', '')}", each) for each in top.body]
+        else:
+            found.append((name, top))
     return found
 
 
@@ -245,8 +256,8 @@ def load_libraries() -> None:
     gc.freeze()
 
 
-def start(module: str, tree: ast.Module | None, limit_s: float) -> int:
-    """Run a module's tests in a child, on a changed tree or as it is; gives its process id."""
+def start(module: str, tree: ast.Module, limit_s: float) -> int:
+    """Run a module's tests in a child, on a tree of it; gives its process id."""
     child = os.fork()
     if child:
         return child
@@ -255,8 +266,7 @@ def start(module: str, tree: ast.Module | None, limit_s: float) -> int:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    if tree is not None:
-        sys.meta_path.insert(0, Served(module, tree))
+    sys.meta_path.insert(0, Served(module, tree))
     names = [f"{HERE}/{file}" for file in TESTS[module]]
     left_out = " and ".join(f"not {name}" for name in SLOW)
     code = pytest.main([*names, "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", left_out])
@@ -284,15 +294,16 @@ def check_green(modules: Sequence[str]) -> dict[str, float]:
     limits = {}
     for module in modules:
         begun = time.monotonic()
-        if is_killed(os.waitpid(start(module, None, 600), 0)[1]):
+        if is_killed(os.waitpid(start(module, ast.parse(path_of(module).read_text()), 600), 0)[1]):
             raise RuntimeError(f"the tests of eval/{module}.py are red without a change: {' '.join(TESTS[module])}")
         limits[module] = time.monotonic() - begun
     return limits
 
 
-def survivors(chosen: Sequence[tuple[Mutation, ast.Module]], jobs: int = 1) -> list[Mutation]:
-    """The changes that no test notices, in the order given."""
-    taken_s = check_green(sorted({each.module for each, _ in chosen}))
+def survivors(
+    chosen: Sequence[tuple[Mutation, ast.Module]], taken_s: dict[str, float], jobs: int = 1
+) -> list[Mutation]:
+    """The changes that no test notices, in the order given; `taken_s` is of `check_green`."""
     running: dict[int, Mutation] = {}
     survived: set[Mutation] = set()
     with tqdm(total=len(chosen), unit="change") as bar:
@@ -342,7 +353,8 @@ def main() -> int:
         os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = folder
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # no test here needs one
         load_libraries()
-        survived = survivors(tested, given.jobs)
+        green_s = check_green(modules)
+        survived = survivors(tested, green_s, given.jobs)
     rows = {
         module: {
             "mutants": sum(each.module == module for each, _ in chosen),
@@ -353,7 +365,8 @@ def main() -> int:
     }
     if given.json:
         tried = [asdict(each) for each, _ in tested]
-        print(json.dumps({"modules": rows, "tested": tried, "survived": [asdict(each) for each in survived]}))
+        outcome = {"modules": rows, "green_s": green_s, "tested": tried, "survived": list(map(asdict, survived))}
+        print(json.dumps(outcome))
     else:
         report(rows, survived)
     return 1 if survived else 0

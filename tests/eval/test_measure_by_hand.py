@@ -170,8 +170,9 @@ def test_short_videos_have_no_series_of_many_segments():
 
 @pytest.mark.parametrize("every", [1, 3, 4])
 def test_every_nth_frame_is_embedded_through_all_batches(every):
+    settings = {} if every == 1 else {"embed_every": every}
     with shown(batch=7):
-        seen = look_at(footage(), {"eye": Eye()}, embed_every=every)
+        seen = look_at(footage(), {"eye": Eye()}, **settings)
     np.testing.assert_array_equal(seen.embedded_seconds, TIMES[::every])
     np.testing.assert_allclose(seen.embeddings["eye"], unit_rows()[::every], atol=1e-6)
     np.testing.assert_array_equal(seen.seconds, TIMES)
@@ -213,16 +214,16 @@ def test_a_prompt_under_which_no_frame_lies_has_no_adherence():
 
 
 def test_traits_are_held_against_the_prompt_in_force():
-    """A red circle is seen all the time; from 7 s on the prompt names a blue one, so 5 to 7 s are right."""
+    """A red circle is seen all the time; from 7 to 18 s the prompt names a blue one: 5 to 7 s are right, and 18 to 20 s."""
     who = SimpleNamespace(
         area_px=1, cut_off=False, shape=SimpleNamespace(value="circle", sure=True),
         colour=SimpleNamespace(value="red", sure=True),
     )  # fmt: skip
     oracle = OracleEmbedder(lambda frame: (who,), {"shape": ("circle",), "colour": ("red", "blue")}, ())
-    prompts = ((0.0, "a red circle"), (7.0, "a blue circle"))
+    prompts = ((0.0, "a red circle"), (7.0, "a blue circle"), (18.0, "a red circle"))
     first, second = measured({"eye": Eye(), "world": oracle}, MeasureSettings((10.0, 20.0), prompts=prompts)).traits
     assert (first.horizon_s, first.as_named, first.kept, first.distinct_characters) == (10.0, 2 / 5, 2, 1)
-    assert (second.horizon_s, second.as_named) == (20.0, 0.0)
+    assert (second.horizon_s, second.as_named) == (20.0, 2 / 5)
     (unnamed,) = measured({"world": oracle}, MeasureSettings((10.0,))).traits
     assert (unnamed.as_named, unnamed.all_kept) == (None, True)
     assert measured({"eye": Eye()}, MeasureSettings((10.0,), prompts=prompts)).traits == []
