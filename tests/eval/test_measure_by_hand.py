@@ -214,7 +214,7 @@ def test_a_prompt_under_which_no_frame_lies_has_no_adherence():
 
 
 def test_traits_are_held_against_the_prompt_in_force():
-    """A red circle is seen all the time; from 7 to 18 s the prompt names a blue one: 5 to 7 s are right, and 18 to 20 s."""
+    """A red circle is seen all the time; from 7 to 18 s the prompt names a blue one."""
     who = SimpleNamespace(
         area_px=1, cut_off=False, shape=SimpleNamespace(value="circle", sure=True),
         colour=SimpleNamespace(value="red", sure=True),

@@ -108,6 +108,11 @@ def test_the_opening_shows_what_is_seen_most_and_for_half_a_second(parts, value)
     assert kept.known == (value is not None)
 
 
+def test_one_frame_a_second_is_enough_to_see_a_value():
+    seconds = np.arange(10.0)
+    assert kept_traits(values_in(seconds, (2, 3, "tall")), seconds, 10, ("hat",)).opening == {"hat": "tall"}
+
+
 @pytest.mark.parametrize(("seen_s", "value"), [(0.5, "tall"), (0.25, None)])
 def test_the_last_seconds_show_what_is_seen_for_half_a_second(seen_s, value):
     """2 of 20 frames; the opening's least is 2 of 16."""

@@ -79,6 +79,7 @@ def test_long_consistency_by_hand():
 def test_clips_of_takes_that_have_just_one():
     assert clip_starts(32, 32) == [0]
     assert clip_starts(33, 32) == [0, 1]
+    assert clip_starts(63, 32) == [0, 31]
     assert clip_starts(64, 32) == [0, 32]
 
 

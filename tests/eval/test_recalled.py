@@ -102,11 +102,11 @@ def test_the_mean_is_over_takes_and_where_nothing_was_brought_back_there_is_no_f
 
 
 def test_figures_are_means():
-    """Likeness of 1, .9 and .5 in one take; of .8 in each of two others, of which it is the mean."""
+    """Likeness of 1, .9 and .5 in one take, of .8 and of 1 in two others."""
     last = TIMELINE.blocks - 1
     cosines = [0.0] + [1.0, 0.9, 0.5, 0.8] + [0.2] * (TIMELINE.latent_frames - 5)
-    takes = [(measures_of(cosines), record_of({last: frames})) for frames in ([1, 2, 3], [4], [4])]
-    assert [(row.takes, row.seen, row.likeness) for row in recalled(*takes)] == [(3, 1.0, pytest.approx(0.8))]
+    takes = [(measures_of(cosines), record_of({last: frames})) for frames in ([1, 2, 3], [4], [1])]
+    assert [(row.takes, row.seen, row.likeness) for row in recalled(*takes)] == [(3, 1.0, pytest.approx(2.6 / 3))]
     takes = [(measures_of(half_seen()), record_of({last: frames})) for frames in ([1, 50], [1, 50], [1])]
     assert [row.seen for row in recalled(*takes)] == [pytest.approx(2 / 3)]
 

@@ -1,1 +1,0 @@
-EQUIVALENT: dict[tuple[str, str, str], str] = {}
