@@ -102,6 +102,13 @@ EQUIVALENT: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "drift": ("seconds / step_s + 1e-06 -> seconds / step_s + 2e-06",),
         "measure": ("fps + 1e-06 -> fps + 2e-06",),
+        "statistics": (
+            "size <= TIE * max(1.0, size.max()) -> size < TIE * max(1.0, size.max())",
+            "np.ptp(values) <= TIE * max(1.0, abs(mean)) -> np.ptp(values) < TIE * max(1.0, abs(mean))",
+            "errors > TIE * np.abs(values).max() -> errors >= TIE * np.abs(values).max()",
+            "1e-12 * np.abs(values).sum() -> 2e-12 * np.abs(values).sum()",
+            "np.abs(values).sum() -> np.mean(np.abs(values))",
+        ),
         "companions": (
             "seconds <= second - REPEAT_AFTER_S + TOLERANCE_S -> seconds < second - REPEAT_AFTER_S + TOLERANCE_S",
             "apart.min() < SAME_PICTURE_RMS ** 2 -> apart.min() <= SAME_PICTURE_RMS ** 2",
@@ -127,6 +134,14 @@ EQUIVALENT: dict[str, dict[str, tuple[str, ...]]] = {
     "a unit row is unknown as a whole": {
         "drift": ("np.isnan(rows[first]).any(axis=1) -> np.isnan(rows[first]).all(axis=1)",),
     },
+    "the same draws, in other portions": {"statistics": ("1000 -> 1001",)},
+    "all signs are the other way round, and sizes of sums are the same": {
+        "statistics": (
+            "1 - 2 * patterns -> 2 * patterns - 1",
+            "rng.integers(0, 2, (count, len(values))) * 2 - 1 -> 1 - rng.integers(0, 2, (count, len(values))) * 2",
+        ),
+    },
+    "a difference of 0 is a tie": {"statistics": ("values < 0 -> values <= 0",)},
     "only the first two are read": {"traits": ("values.most_common(2) -> values.most_common(3)",)},
     "an interval without zero has no mean of zero": {"results": ("p.mean < 0 -> p.mean <= 0",)},
     "a video of two frames is too short anyway": {
@@ -316,16 +331,19 @@ def start(module: str, tree: ast.Module, limit_s: float) -> int:
     child = os.fork()
     if child:
         return child
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, limit_s)
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1)
-    os.dup2(silence, 2)
-    sys.meta_path.insert(0, Served(module, tree))
-    names = [f"{HERE}/{file}" for file in TESTS[module]]
-    left_out = " and ".join(f"not {name}" for name in SLOW)
-    code = pytest.main([*names, "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", left_out])
-    os._exit(int(code))
+    code = int(pytest.ExitCode.INTERNAL_ERROR)
+    try:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, limit_s)
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+        sys.meta_path.insert(0, Served(module, tree))
+        names = [f"{HERE}/{file}" for file in TESTS[module]]
+        left_out = " and ".join(f"not {name}" for name in SLOW)
+        code = int(pytest.main([*names, "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", left_out]))
+    finally:
+        os._exit(code)
 
 
 def is_killed(status: int) -> bool:
@@ -373,7 +391,7 @@ def survivors(
             each = running.pop(child)
             if not is_killed(status):
                 survived.add(each)
-                bar.write(f"survived: {each}")
+                bar.write(f"survived: {each}", file=sys.stderr)
             bar.update()
     return [each for each, _ in chosen if each in survived]
 

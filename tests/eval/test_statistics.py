@@ -71,7 +71,16 @@ def bootstrap_t_of_the_same_draws(values: np.ndarray, resamples: int, seed: int)
     return min(by_t.low, values.mean() - above * error), max(by_t.high, values.mean() - below * error)
 
 
-@pytest.mark.parametrize("values", [[0.1, 0.2, 0.2, 0.4, 0.9, 3.0], [-1.0, 0, 0, 0, 0, 0], [2.0, -1, 0.5, 1, 0, 3, -2]])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.1, 0.2, 0.2, 0.4, 0.9, 3.0],
+        [-1.0, 0, 0, 0, 0, 0],
+        [2.0, -1, 0.5, 1, 0, 3, -2],
+        [1.0, 1, 1, 1, 1, 2],
+        [0.0, *[0.1] * 6],
+    ],
+)
 @pytest.mark.parametrize("sign", [1, -1])
 def test_intervals_draw_by_draw(values, sign):
     values = sign * np.array(values)
@@ -87,7 +96,7 @@ def test_what_is_drawn_if_nobody_says():
     assert (found.low, found.high, found.p) == (*mean_interval(values - 2), sign_flip_p(values - 2))
     assert paired(values - 2, seed=1).p == sign_flip_p(values - 2, seed=1) != found.p
     assert paired(values - 2, seed=1).low == mean_interval(values - 2, seed=1)[0]
-    curves = np.random.default_rng(0).normal(size=(6, 2))
+    curves = np.random.default_rng(0).normal(size=(20, 2))
     np.testing.assert_array_equal(mean_band(curves), mean_band(curves, 0, 2_000))
 
 
@@ -101,6 +110,11 @@ def test_sign_flips_draw_by_draw(count):
         abs(sum(v if s else -v for v, s in zip(values, row, strict=True))) >= abs(sum(values)) for row in signs
     )
     assert sign_flip_p(values, 1500, seed=7) == (as_far + 1) / 1501
+
+
+def test_differences_of_zero_are_as_far_out_under_all_signs():
+    with np.errstate(all="raise"):
+        assert sign_flip_p(np.zeros(20), 1500) == 1.0
 
 
 def test_fourteen_prompts_are_exact():
@@ -165,6 +179,12 @@ def test_band_draw_by_draw():
             means += [np.mean(drawn)] if drawn else []
         assert (low[column], high[column]) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
     assert np.isnan([low[2], high[2]]).all()
+    half = np.random.default_rng(6).normal(size=(10, 1))
+    half[5:] = np.nan
+    draws = np.random.default_rng(4).multinomial(10, [0.1] * 10, 2000)[:, :5]
+    means = [draw @ half[:5, 0] / draw.sum() for draw in draws if draw.sum()]
+    low, high = mean_band(half, seed=4, resamples=2000)
+    assert (low[0], high[0]) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), rel=1e-9)
     with np.errstate(all="raise"):
         assert np.isnan(mean_band(curves[:, 2:])).all()
 
