@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.drift import cosine_to_reference, curve, drift_at
+from eval.drift import cosine_to_reference, curve, drift_at, unit
 from eval.windows import DriftWindows, end_of, within
 
 FPS = 16
@@ -125,6 +125,83 @@ def test_a_horizon_may_be_missed_by_as_much_as_is_said():
             DriftWindows().check((30.0,), seconds, 1 / FPS, "clip", may_miss_s)
     with pytest.raises(ValueError, match="drift needs at least 10 s"):
         DriftWindows().check((10.0,), 9.8, 1 / FPS, "clip", may_miss_s=1.0)
+
+
+def test_a_horizon_is_missed_by_more_than_half_a_frame():
+    frame_s = 1 / FPS
+    assert end_of(30.0, 30 - frame_s / 2, frame_s) == 30.0
+    assert end_of(30.0, 29.97, frame_s) == 30.0
+    assert end_of(30.0, 29.95, frame_s) == 29.95
+
+
+@pytest.mark.parametrize(
+    ("horizon_s", "seconds", "may_miss_s", "message"),
+    [
+        (30.0, 29.916, 0.0, "measure it at 29.91 s or less"),
+        (30.0, 29.5, None, "measure it at 29.5 s or less"),
+        (30.0, 10.0, 0.0, "measure it at 10 s or less"),
+        (30.0, 9.999, 0.0, "drift needs at least 10 s"),
+        (30.0, 30.0, None, ""),
+        (10.0, 10.0, None, ""),
+        (10.5, 10.0, 1.0, ""),
+        (11.0, 10.0, 1.0, "measure it at 10 s or less"),
+    ],
+)
+def test_what_a_video_is_told_that_does_not_reach_its_horizon(horizon_s, seconds, may_miss_s, message):
+    more = () if may_miss_s is None else (may_miss_s,)
+    if not message:
+        return DriftWindows().check((horizon_s,), seconds, 1 / FPS, "clip", *more)
+    with pytest.raises(ValueError, match=message):
+        DriftWindows().check((horizon_s,), seconds, 1 / FPS, "clip", *more)
+
+
+def test_every_window_needs_a_frame():
+    seconds = np.array([0.0, 0.5, 2.0, 8.0, 18.0])
+    DriftWindows().check_frames(seconds, (10.0, 20.0), "clip")
+    for left_out, window in ((slice(2, None), "0 and 1"), ([0, 1, 3, 4], "1 and 5"), (slice(0, 4), "15 and 20")):
+        with pytest.raises(ValueError, match=f"clip has no frame to measure between {window} s"):
+            DriftWindows().check_frames(seconds[left_out], (10.0, 20.0), "clip")
+
+
+def test_embeddings_of_no_length_are_no_direction():
+    rows = np.array([[3.0, 4.0], [0.0, 0.0], [np.nan, np.nan], [0.0, -2.0]])
+    with np.errstate(all="raise"):
+        np.testing.assert_allclose(unit(rows), [[0.6, 0.8], [np.nan] * 2, [np.nan] * 2, [0, -1]])
+
+
+def test_a_reference_of_no_direction_is_no_reference():
+    """Two opposite embeddings have a mean of length 0."""
+    with np.errstate(all="raise"):
+        cosines = cosine_to_reference(turning(np.array([0.0, np.pi / 2, 0.0])), np.arange(3.0))
+        np.testing.assert_allclose(cosines, [1, 0, 1], atol=1e-12)
+        opposite = np.array([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0]])
+        assert np.isnan(cosine_to_reference(opposite, np.array([0.0, 0.5, 1.0]))).all()
+
+
+def test_a_row_that_is_partly_unknown_is_no_reference():
+    rows = np.array([[np.nan, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    np.testing.assert_allclose(cosine_to_reference(rows, np.array([0.0, 0.5, 1.0])), [np.nan, 1, 1])
+
+
+def test_means_are_no_medians():
+    """Cosines of 1, .8, .8, .4 in seconds 1 to 5, of .9, .9, .9, 0, 0 in the last five."""
+    seconds = np.arange(10.0)
+    cosines = np.array([1, 1, 0.8, 0.8, 0.4, 0.9, 0.9, 0.9, 0, 0])
+    drift = drift_at(cosines, seconds, 10)
+    assert (drift.opening, drift.last) == (pytest.approx(0.75), pytest.approx(0.54))
+    assert drift.value == pytest.approx(0.21)
+    rows = turning(np.array([0.0, 0.0, 0.0, 1.0, 0.0]))
+    cosines = cosine_to_reference(rows, np.array([0.0, 0.2, 0.4, 0.6, 1.0]))
+    direction = rows[:4].mean(axis=0)
+    assert cosines[4] == pytest.approx(direction[0] / np.hypot(*direction))
+
+
+def test_curve_by_other_steps():
+    """Bins of half a second: 1 and 2; 6 alone; none; 4. A mean of one frame is that frame."""
+    with np.errstate(all="raise"):
+        middles, means = curve(np.array([1.0, 2, 6, 4]), np.array([0.0, 0.25, 0.5, 1.5]), step_s=0.5)
+    assert middles.tolist() == [0.25, 0.75, 1.25, 1.75]
+    np.testing.assert_array_equal(means, [1.5, 6, np.nan, 4])
 
 
 def test_curve_bins_by_time_and_skips_what_is_not_seen():

@@ -91,6 +91,80 @@ def test_a_trait_that_is_read_in_two_ways_equally_often_has_no_value(first):
     assert kept_traits(readings, seconds, 20, ["hat"]).last == {"hat": second}
 
 
+def values_in(seconds: np.ndarray, *parts: tuple[float, float, object]) -> list[dict]:
+    """Readings of one trait, "hat": each part is from..to (seconds) and its value."""
+    found = [{} for _ in seconds]
+    for start, end, value in parts:
+        for reading, second in zip(found, seconds, strict=True):
+            if start <= second < end:
+                reading["hat"] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("parts", "value"),
+    [
+        ([(1.5, 2.0, "tall")], "tall"),  # 2 of 16 frames of 4 s: half a second
+        ([(1.75, 2.0, "tall")], None),
+        ([(0.0, 1.0, "tall"), (1.0, 3.0, "none"), (3.0, 4.0, "tall")], "none"),  # the first second is not of it
+        ([(1.0, 2.0, "none"), (2.0, 3.0, "tall")], None),  # as often
+        ([(1.0, 2.0, "none"), (2.0, 3.25, "tall")], "tall"),
+        ([(1.0, 2.0, "none"), (2.0, 3.0, "tall"), (3.0, 4.0, "wide")], None),
+        ([], None),
+    ],
+)
+def test_the_opening_shows_what_is_seen_most_and_for_half_a_second(parts, value):
+    seconds = np.arange(40) / 4
+    kept = kept_traits(values_in(seconds, *parts), seconds, 10, ("hat",))
+    assert kept.opening.get("hat") == value
+    assert kept.known == (value is not None)
+
+
+def test_one_frame_a_second_is_enough_to_see_a_value():
+    seconds = np.arange(10.0)
+    assert kept_traits(values_in(seconds, (2, 3, "tall")), seconds, 10, ("hat",)).opening == {"hat": "tall"}
+
+
+@pytest.mark.parametrize(("seen_s", "value"), [(0.5, "tall"), (0.25, None)])
+def test_the_last_seconds_show_what_is_seen_for_half_a_second(seen_s, value):
+    """2 of 20 frames; the opening's least is 2 of 16."""
+    seconds = np.arange(40) / 4
+    kept = kept_traits(values_in(seconds, (1, 5, "tall"), (7, 7 + seen_s, "tall")), seconds, 10, ("hat",))
+    assert kept.last.get("hat") == value
+    assert (kept.kept, kept.all_kept, kept.known_kept) == (int(value is not None),) + (value is not None,) * 2
+
+
+def test_as_named_is_a_share_of_the_frames_for_which_a_prompt_names_someone():
+    seconds = np.arange(40) / 4
+    red = {"shape": "circle", "colour": "red"}
+    readings = [red if second < 6 else {} for second in seconds]  # nothing else is read
+    asked = [
+        [red] if second < 8 else [] for second in seconds
+    ]  # of the last five: 5 to 8 s, of which 5 to 6 s are right
+    assert kept_traits(readings, seconds, 10, (), named=asked).as_named == pytest.approx(1 / 3)
+
+
+def test_a_character_is_one_that_is_seen_for_half_a_second_after_the_start():
+    seconds = np.arange(40) / 4
+    red, blue = {"shape": "circle", "colour": "red"}, {"shape": "circle", "colour": "blue"}
+    first_half_second = [red if second < 0.5 else blue for second in seconds]
+    assert distinct_characters(first_half_second, seconds, 10) == 2
+    assert distinct_characters([red if second < 0.25 else blue for second in seconds], seconds, 10) == 1
+    assert distinct_characters([{"shape": "circle"} for _ in seconds], seconds, 10) == 0  # no colour is read
+
+
+def test_of_two_whole_characters_the_larger_is_the_subject(oracle):
+    rows = oracle.embed(np.stack([frame((5, 0, 0, 0, 0, 0), (9, 0, 1, 1, 1, 1), (7, 0, 0, 1, 0, 0))]))
+    assert oracle.trait_values(rows) == [{"shape": "square", "colour": "blue", "hat": "tall", "bag": "bag"}]
+
+
+def test_a_prompt_names_a_colour_and_the_shape_after_it(oracle):
+    assert oracle.characters_in("a circle, then a Red circle and a square; a blue, tall square") == [
+        {"shape": "circle", "colour": "red"},
+        {"shape": "square", "colour": "blue"},
+    ]
+
+
 def test_distinct_characters(oracle):
     seconds = np.arange(80) / 4
     red, blue, blip = ((9, 0, 0, 0, 0, 0), (9, 0, 1, 1, 0, 0), (9, 0, 1, 0, 0, 0))
@@ -125,3 +199,10 @@ def test_the_right_one_is_told_from_its_rival():
     assert ends_as(subject, second=subject) is None  # nobody could tell
     readings = [subject] * len(seconds)
     assert kept_traits(readings, seconds, 60.0, traits, windows).right_one is None
+
+
+def test_videos_of_the_oracle_s_size_are_read_as_they_are():
+    seen = []
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    OracleEmbedder(lambda f: seen.append(f) or (), TRAITS, ()).embed(picture[None])
+    assert np.shares_memory(seen[0], picture)

@@ -76,6 +76,18 @@ def test_long_consistency_by_hand():
     assert long_consistency(at([0, 60]), fps=1).fast is None
 
 
+def test_clips_of_takes_that_have_just_one():
+    assert clip_starts(32, 32) == [0]
+    assert clip_starts(33, 32) == [0, 1]
+    assert clip_starts(63, 32) == [0, 31]
+    assert clip_starts(64, 32) == [0, 32]
+
+
+def test_slow_is_a_mean_over_clips():
+    """Clips of 0, 0 and 90 degrees inside: 1, 1 and 0."""
+    assert long_consistency(at([0, 0, 0, 0, 0, 90]), fps=1).slow == pytest.approx(2 / 3)
+
+
 def test_long_consistency_hardly_sees_drift_inside_clips():
     rows = at([0] * 32 + [80] * 32)
     parts = long_consistency(rows, fps=16)
@@ -95,6 +107,17 @@ def test_mapping_table():
     assert 0.5 * (table(0.9) - table(0.7)) == pytest.approx(0.011, abs=1e-4)
 
 
+def test_tables_as_published():
+    raw = (0.3, 0.5, 0.7, 0.8, 0.9)
+    mapped = {
+        "subject": (0.8857, 0.9327, 0.9668, 0.9795, 0.9887),
+        "background": (0.9342, 0.9461, 0.9575, 0.9642, 0.9717),
+    }
+    assert {name: tuple(zip(raw, values, strict=True)) for name, values in mapped.items()} == PUBLISHED_KNOTS
+    table = MappingTable(PUBLISHED_KNOTS["subject"])
+    assert (table(0.3), table(0.9), table(0.29), table(0.91)) == (0.8857, 0.9887, None, None)
+
+
 def test_fusion_is_half_and_half(tmp_path):
     path = tmp_path / "table.json"
     path.write_text(json.dumps([[0, 0.5], [1, 1.0]]))
@@ -102,7 +125,9 @@ def test_fusion_is_half_and_half(tmp_path):
     assert fused(parts, MappingTable.read(path)) == pytest.approx(0.5 * 0.5 + 0.5 * (0.5 + 0.5 * 0.5), abs=1e-12)
 
 
-@pytest.mark.parametrize("content", ["nonsense", "[[0.5, 1]]", "[[0.5, 1], [0.5, 2]]", "{}"])
+@pytest.mark.parametrize(
+    "content", ["nonsense", "[[0.5, 1]]", "[[0.5, 1], [0.5, 2]]", "[[0.5, 1], [0.6, 2], [0.6, 3]]", "{}"]
+)
 def test_tables_that_are_none(tmp_path, content):
     path = tmp_path / "table.json"
     path.write_text(content)
@@ -116,6 +141,17 @@ def test_series_measures_by_hand():
     assert spread(np.repeat([0.0, 2.0], 150)) == pytest.approx(1.0)
     # M = 1, 2, 3: (3-2+1) |2-1|/1 + (3-3+1) |3-1|/1 = 2 + 2
     assert weighted_drift(np.repeat([1.0, 2.0, 3.0], 5), chunks=3) == pytest.approx(4.0)
+    # M = 2, 1, 5: 2 |1-2|/2 + 1 |5-2|/2
+    assert weighted_drift(np.repeat([2.0, 1.0, 5.0], 5), chunks=3) == pytest.approx(2.5)
+    # the means of 0, 0, 6 and of 0, 0, 3 are 2 and 1
+    assert weighted_drift(np.array([0.0, 0, 6, 0, 0, 3]), chunks=2) == pytest.approx(0.5)
+    assert weighted_drift(np.array([0.0, 1, 2]), chunks=3) is None
     assert weighted_drift(np.zeros(20)) is None
+    # the first 15 % of 40 are 6 frames
+    values = np.concatenate([[0, 0, 0, 0, 0, 6.0], np.full(28, 9.0), [0, 0, 0, 0, 0, 60.0]])
+    assert start_end_contrast(values) == start_end_contrast(values[::-1]) == pytest.approx(9.0)
+    assert start_end_contrast(np.array([1.0, 5, 4])) == 3.0  # of 3 frames, one
+    assert spread(np.repeat([0.0, 6.0], 150)) == pytest.approx(3.0)
+    assert spread(np.arange(3.0), segments=3) == pytest.approx(np.sqrt(2 / 3))
     with pytest.raises(ValueError, match="5 frames can't be cut into 10 chunks"):
         weighted_drift(np.ones(5))

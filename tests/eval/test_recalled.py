@@ -10,7 +10,7 @@ import pytest
 
 from eval.measures import Measures, PerFrame
 from eval.plan import Arm, Cell
-from eval.recalled import cosine_of_latents, shown_by_take, what_was_recalled
+from eval.recalled import _selections, cosine_of_latents, shown_by_take, what_was_recalled
 from eval.scenarios import Story
 from longlive_rag.takes.record import TakeRecord, read_record
 from longlive_rag.timeline import Timeline
@@ -100,6 +100,63 @@ def test_the_mean_is_over_takes_and_where_nothing_was_brought_back_there_is_no_f
     assert recalled((measures_of(half_seen()), record_of({}))) == []
 
 
+def test_figures_are_means():
+    """Likeness of 1, .9 and .5 in one take, of .8 and of 1 in two others."""
+    last = TIMELINE.blocks - 1
+    cosines = [0.0] + [1.0, 0.9, 0.5, 0.8] + [0.2] * (TIMELINE.latent_frames - 5)
+    takes = [(measures_of(cosines), record_of({last: frames})) for frames in ([1, 2, 3], [4], [1])]
+    assert [(row.takes, row.seen, row.likeness) for row in recalled(*takes)] == [(3, 1.0, pytest.approx(2.6 / 3))]
+    takes = [(measures_of(half_seen()), record_of({last: frames})) for frames in ([1, 50], [1, 50], [1])]
+    assert [row.seen for row in recalled(*takes)] == [pytest.approx(2 / 3)]
+
+
+def test_chance_is_a_mean_over_takes():
+    """Of frames that could have been brought back at a take's last block, a share shows the subject."""
+    last, until = TIMELINE.blocks - 1, 3 * (TIMELINE.blocks - 1) - 11 - 5
+    shares = []
+    takes = []
+    for seen in (10, 10, 40):
+        cosines = [0.5 if frame < seen else None for frame in range(TIMELINE.latent_frames)]
+        takes.append((measures_of(cosines), record_of({last: [1]})))
+        shares.append((seen - 1) / (until - 1))
+    (row,) = recalled(*takes)
+    assert row.seen_by_chance == pytest.approx(np.mean(shares))
+    assert row.likeness_by_chance == pytest.approx(0.5)
+
+
+def test_the_first_latent_frame_can_be_brought_back():
+    last = TIMELINE.blocks - 1
+    cosines = [0.75] + [None] * (TIMELINE.latent_frames - 1)
+    (row,) = recalled((measures_of(cosines), record_of({last: [0, 1]})))
+    assert (row.seen, row.likeness) == (0.5, 0.75)
+
+
+@pytest.mark.parametrize("beyond", [0, 7])
+def test_a_record_of_frames_that_are_not_there_is_refused(beyond):
+    last, frames = TIMELINE.blocks - 1, TIMELINE.latent_frames
+    recalled((measures_of(half_seen()), record_of({last: [1, frames - 1]})))
+    with pytest.raises(ValueError, match=f"frame {frames + beyond} was brought back; it has {frames} latent frames"):
+        recalled((measures_of(half_seen()), record_of({last: [1, frames + beyond]})))
+
+
+def test_seconds_after_a_cue_begin_with_it_and_end_before_a_horizon():
+    """At 12 frames a second, block b begins at b - .25 s."""
+    timeline = Timeline(12 * 20 + 1, 12, 3, 4)
+    cue = timeline.starts_at(11)
+    taken = {b: Selection(b, 3 * b - 1, 9, (b,), (0.9,)) for b in range(5, 16)}
+    record = record_of({}).model_copy(
+        update={"selections": list(taken.values()), "cues": [SAMPLE.cues[0].model_copy(update={"seconds": cue})]}
+    )
+
+    def blocks(horizon_s: float) -> list[int]:
+        return [each.block for each in _selections(record, timeline, horizon_s)]
+
+    assert cue == 10.75
+    assert blocks(20.0) == [11, 12]  # at 10.75 and 11.75 s; the third begins 2 s after the cue
+    assert blocks(11.75) == [11]
+    assert blocks(cue) == [6, 7, 8, 9, 10]  # a cue at the horizon is none: those of the last 5 s
+
+
 @pytest.mark.parametrize("every", [1, 4, 12])
 def test_latents_are_as_their_pixel_frames(every):
     cosines = half_seen()
@@ -108,3 +165,10 @@ def test_latents_are_as_their_pixel_frames(every):
     known = np.array([np.nan if cosines[f] is None else cosines[f] for f in range(len(cosines))])
     np.testing.assert_allclose(found[::step], known[::step])
     assert len(found) == TIMELINE.latent_frames
+
+
+def test_a_latent_is_the_mean_of_its_pixel_frames_that_show_the_subject():
+    """Pixel frame 0 is latent 0; frames 1 to 4 are latent 1, of which one shows nobody; no frame of 2 was embedded."""
+    frames = PerFrame([n / FPS for n in (0, 1, 2, 3, 4, 9)], {"eye": [0.1, 0.9, None, 0.8, 0.4, None]})
+    found = cosine_of_latents(Measures.model_construct(per_frame=frames), TIMELINE, "eye")
+    np.testing.assert_allclose(found[:4], [0.1, 0.7, 0.7, np.nan])

@@ -57,6 +57,138 @@ def bootstrap_t_by_hand(values: np.ndarray, resamples: int, seed: int) -> tuple[
     return values.mean() - above * error, values.mean() - below * error
 
 
+def bootstrap_t_of_the_same_draws(values: np.ndarray, resamples: int, seed: int) -> tuple[float, float]:
+    """The wider of t and bootstrap-t, one resample after another; those without a spread say nothing."""
+    rng, n = np.random.default_rng(seed), len(values)
+    statistics = []
+    for chosen in rng.integers(0, n, (resamples, n)):
+        drawn = [float(values[place]) for place in chosen]
+        if len(set(drawn)) > 1:
+            statistics.append((np.mean(drawn) - values.mean()) / (np.std(drawn, ddof=1) / math.sqrt(n)))
+    below, above = np.quantile(statistics, [0.025, 0.975])
+    error = values.std(ddof=1) / math.sqrt(n)
+    by_t = ttest_1samp(values, 0).confidence_interval(0.95)
+    return min(by_t.low, values.mean() - above * error), max(by_t.high, values.mean() - below * error)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.1, 0.2, 0.2, 0.4, 0.9, 3.0],
+        [-1.0, 0, 0, 0, 0, 0],
+        [2.0, -1, 0.5, 1, 0, 3, -2],
+        [1.0, 1, 1, 1, 1, 2],
+        [0.0, *[0.1] * 6],
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_intervals_draw_by_draw(values, sign):
+    values = sign * np.array(values)
+    expected = bootstrap_t_of_the_same_draws(values, 1500, seed=3)
+    assert mean_interval(values, 1500, seed=3) == pytest.approx(expected, rel=1e-9)
+
+
+def test_what_is_drawn_if_nobody_says():
+    values = np.array([0.1, 0.2, 0.2, 0.4, 0.9, 3.0, *range(1, 10)])
+    assert mean_interval(values) == mean_interval(values, 10_000, 0)
+    assert sign_flip_p(values - 2) == sign_flip_p(values - 2, 20_000, 0)
+    found = paired(values - 2)
+    assert (found.low, found.high, found.p) == (*mean_interval(values - 2), sign_flip_p(values - 2))
+    assert paired(values - 2, seed=1).p == sign_flip_p(values - 2, seed=1) != found.p
+    assert paired(values - 2, seed=1).low == mean_interval(values - 2, seed=1)[0]
+    curves = np.random.default_rng(0).normal(size=(20, 2))
+    np.testing.assert_array_equal(mean_band(curves), mean_band(curves, 0, 2_000))
+
+
+@pytest.mark.parametrize("count", [15, 20])
+def test_sign_flips_draw_by_draw(count):
+    """From 15 prompts on they are drawn; the observed signs count as one of them."""
+    values = np.random.default_rng(count).normal(0.4, 1, count)
+    rng = np.random.default_rng(7)
+    signs = rng.integers(0, 2, (1500, count))
+    as_far = sum(
+        abs(sum(v if s else -v for v, s in zip(values, row, strict=True))) >= abs(sum(values)) for row in signs
+    )
+    assert sign_flip_p(values, 1500, seed=7) == (as_far + 1) / 1501
+
+
+def test_differences_of_zero_are_as_far_out_under_all_signs():
+    with np.errstate(all="raise"):
+        assert sign_flip_p(np.zeros(20), 1500) == 1.0
+
+
+def test_fourteen_prompts_are_exact():
+    assert sign_flip_p(np.ones(14)) == 2 / 2**14
+    assert sign_flip_p(np.ones(15)) * 20_001 == pytest.approx(round(sign_flip_p(np.ones(15)) * 20_001))
+    assert sign_flip_p(-np.array([1.0, 2.0, 3.0])) == 2 / 8
+
+
+@pytest.mark.parametrize(
+    ("largest", "small", "is_tie"),
+    [(0.5, 0.9e-9, True), (0.5, 1.1e-9, False), (5.0, 4e-9, True), (5.0, 6e-9, False), (-5.0, 4e-9, True)],
+)
+def test_ties_are_relative_to_the_largest_difference(largest, small, is_tie):
+    """`small` is worse, so it wins nothing but half of a tie."""
+    win = float(largest < 0)
+    assert paired([largest, small]).win_rate == (win + (0.5 if is_tie else 0.0)) / 2
+
+
+@pytest.mark.parametrize(
+    ("mean", "apart", "is_point"),
+    [(0.25, 0.8e-9, True), (0.25, 1.2e-9, False), (5.0, 4e-9, True), (-5.0, 4e-9, True)],
+)
+def test_an_interval_of_values_that_are_equal_but_for_rounding_is_a_point(mean, apart, is_point):
+    low, high = mean_interval(mean + apart * np.array([-0.5, 0.5, -0.5, 0.5, 0, 0]), 200)
+    assert (low == high) is is_point
+
+
+def test_differences_by_hand():
+    """Mean 2, median 1, deviation sqrt((4 + 1 + 1 + 16 + 4 + 4) / 5)."""
+    found = paired([0.0, 1, 1, 6, 4, 0])
+    assert (found.mean, found.median, found.deviation) == (2.0, 1.0, pytest.approx(math.sqrt(30 / 5)))
+    assert paired([1.0, 3.0]).deviation == pytest.approx(math.sqrt(2))
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 4])
+def test_an_interval_of_shares_adds_half_a_pair_of_each_kind(seeds):
+    """As a weighted sample: four pairs of the weight 1 / (2 seeds), whose differences are 1, -1, 0 and 0."""
+    values = np.array([1, 0.5, 0, 0, -0.5, 1, 0.5, 0.0])
+    data = np.concatenate([values, [1, -1, 0, 0]])
+    weights = np.concatenate([np.ones(8), np.full(4, 1 / (2 * seeds))])
+    found = DescrStatsW(data, weights, ddof=0)
+    reach = t.ppf(0.975, 7) * math.sqrt(found.var / weights.sum())
+    assert share_interval(values, seeds) == pytest.approx((found.mean - reach, found.mean + reach))
+
+
+def test_an_interval_of_shares_ends_at_one():
+    low, high = share_interval(np.ones(6), 1)
+    assert high == 1.0
+    assert 0 < low < 1
+    assert share_interval(-np.ones(6), 1) == (-1.0, -low)
+
+
+def test_band_draw_by_draw():
+    curves = np.array([[1.0, 2, np.nan], [2, np.nan, np.nan], [5, np.nan, np.nan], [9, 4, np.nan]])
+    draws = np.random.default_rng(4).multinomial(4, [0.25] * 4, 300)
+    low, high = mean_band(curves, seed=4, resamples=300)
+    for column in (0, 1):
+        means = []
+        for draw in draws:
+            drawn = [row[column] for row, count in zip(curves, draw, strict=True) for _ in range(count)]
+            drawn = [value for value in drawn if not np.isnan(value)]
+            means += [np.mean(drawn)] if drawn else []
+        assert (low[column], high[column]) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+    assert np.isnan([low[2], high[2]]).all()
+    half = np.random.default_rng(6).normal(size=(10, 1))
+    half[5:] = np.nan
+    draws = np.random.default_rng(4).multinomial(10, [0.1] * 10, 2000)[:, :5]
+    means = [draw @ half[:5, 0] / draw.sum() for draw in draws if draw.sum()]
+    low, high = mean_band(half, seed=4, resamples=2000)
+    assert (low[0], high[0]) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), rel=1e-9)
+    with np.errstate(all="raise"):
+        assert np.isnan(mean_band(curves[:, 2:])).all()
+
+
 @pytest.mark.parametrize("prompts", [14, 32])
 @pytest.mark.parametrize("name", ["normal", "exponential", "ties"])
 def test_intervals_are_the_wider_of_t_and_bootstrap_t(name, prompts):
@@ -166,8 +298,11 @@ def test_power_as_published():
     assert detectable_effect(128) == pytest.approx(0.25, abs=0.005)
     assert detectable_effect(30) == pytest.approx(0.51, abs=0.005)
     assert detectable_effect(32) == pytest.approx(0.5, abs=0.005)
-    with pytest.raises(ValueError, match="0 prompts"):
-        detectable_effect(0)
+    assert detectable_effect(1) == pytest.approx(NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8))
+    assert detectable_effect(9, 2, 0.9) == pytest.approx((NormalDist().inv_cdf(0.9875) + NormalDist().inv_cdf(0.9)) / 3)
+    for prompts, tests in ((0, 1), (1, 0)):
+        with pytest.raises(ValueError, match=f"{prompts} prompts and {tests} tests"):
+            detectable_effect(prompts, tests)
 
 
 def test_power_allows_for_holm():
