@@ -33,6 +33,8 @@ def test_margins_are_those_of_the_documents():
         "last_motion": (0.20, "last_motion"),
         "moving": (0.20, "moving"),
         "last_moving": (0.25, "last_moving"),
+        "subject_moving": (0.20, "subject_moving"),
+        "last_subject_moving": (0.25, "last_subject_moving"),
         "sharpness": (0.10, "sharpness"),
         "sharpness_drift": (0.10, "sharpness"),
         "exposure_drift": (0.02, None),

@@ -197,7 +197,7 @@ def test_adherence_is_the_mean_cosine_under_each_prompt():
     found = measured({"eye": Reader(), "mute": Eye()}, MeasureSettings((10.0, 20.0), prompts=prompts))
     assert set(found.adherence) == {"eye"}
     rows = unit_rows()
-    spans = [(0.0, 6.0, 0), (6.0, 12.0, 2), (12.0, 20.0, 1)]
+    spans = [(0.0, 6.0, 0), (6.0, 10.0, 2), (10.0, 12.0, 2), (12.0, 20.0, 1)]  # a horizon cuts the second in two
     for each, (start, end, place) in zip(found.adherence["eye"], spans, strict=True):
         inside = (start <= TIMES) & (end > TIMES)
         assert (each.start_s, each.end_s) == (start, end)
@@ -261,6 +261,8 @@ def test_horizons_rise(horizons_s):
 def test_a_figure_that_is_no_number_is_none():
     looks = SimpleNamespace(**dict.fromkeys(("motion", "moving", "thumbnails"), np.zeros(80)))
     looks.sharpness, looks.exposure, looks.saturation = np.full(80, np.inf), np.ones(80), np.full(80, np.nan)
-    seen = SimpleNamespace(seconds=TIMES[:80], looks=looks)
+    seen = SimpleNamespace(seconds=TIMES[:80], looks=looks, subject_moving=np.zeros(0))
     found = module._companions(seen, 10.0, {})
     assert found == {"sharpness": None, "exposure": 1.0, "saturation": None}
+    seen.subject_moving, seen.embedded_seconds = np.full(80, np.nan), TIMES[:80]
+    assert module._companions(seen, 10.0, {})["subject_moving"] is None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
+
 from eval.drift import Drift
 from eval.measures import Adherence, Consistency, LongConsistency, Measures, Protocols, Traits
 from eval.metrics import ALWAYS
-from eval.outcomes import outcomes
+from eval.outcomes import SUBJECT, outcomes
 
 BETTER_LOW = {
     "drift.dino", "characters", "sharpness_drift", "exposure_drift", "saturation_drift", "repetition",
@@ -28,7 +30,8 @@ def measures(**changes) -> Measures:
             Traits(10.0, 2, 2, True, True, 0.6, {}, {}, distinct_characters=3),
             Traits(20.0, 0, 0, False, None, None, {}, {}, distinct_characters=4),
         ],
-        "companions": [{name: base + n for n, name in enumerate(ALWAYS)} for base in (100.0, 200.0)],
+        "companions": [{name: base + n for n, name in enumerate((*ALWAYS, *SUBJECT))} for base in (100.0, 200.0)],
+        "measured_at_s": (10.0, 20.0),
         "protocols": protocols,
         "adherence": {
             "clip": [Adherence(0, 5, "a", 0.1), Adherence(5, 10, "b", None), Adherence(10, 20, "c", 0.2)],
@@ -52,11 +55,12 @@ def test_every_outcome_by_hand():
         "known_traits_kept@10": 1.0, "as_named@10": 0.6, "characters@10": 3.0, "vbench.dino@10": 0.81,
         "vbench.clip@10": None, "drift.dino@20": None, "seen.dino@20": 0.0, "opening.dino@20": 0.91,
         "last.dino@20": None, "traits_kept@20": 0.0, "known_traits_kept@20": None, "as_named@20": None,
-        "characters@20": 4.0, "vbench.clip@20": None, "adherence@20": (0.1 + 0.2 + 0.6) / 3,
-        **{f"{name}@10": 100.0 + n for n, name in enumerate(ALWAYS)},
-        **{f"{name}@20": 200.0 + n for n, name in enumerate(ALWAYS)},
+        "characters@20": 4.0, "vbench.clip@20": None,
+        "adherence@10": (0.1 + 0.6) / 2, "adherence@20": (0.1 * 5 + 0.2 * 10 + 0.6 * 5) / 20,
+        **{f"{name}@10": 100.0 + n for n, name in enumerate((*ALWAYS, *SUBJECT))},
+        **{f"{name}@20": 200.0 + n for n, name in enumerate((*ALWAYS, *SUBJECT))},
     }  # fmt: skip
-    assert values == expected
+    assert values == pytest.approx(expected)
     assert found["vbench.clip@10"].value(later) == 0.5
     low = {name.partition("@")[0] for name, each in found.items() if each.lower_is_better}
     high = {name.partition("@")[0] for name, each in found.items() if not each.lower_is_better}
@@ -68,7 +72,8 @@ def test_every_outcome_by_hand():
 
 
 def test_what_no_take_has_is_no_outcome():
-    bare = measures(traits=[], adherence={}, protocols=[Protocols(10.0, {}, None, {})] * 2)
+    companions = [dict.fromkeys(ALWAYS, 1.0)] * 2
+    bare = measures(traits=[], adherence={}, protocols=[Protocols(10.0, {}, None, {})] * 2, companions=companions)
     names = {each.name.partition("@")[0] for each in outcomes(PLAN, [bare])}
     assert names == {"drift.dino", "seen.dino", "opening.dino", "last.dino", *ALWAYS}
 
@@ -78,3 +83,18 @@ def test_adherence_that_nobody_read_is_none():
     plan = SimpleNamespace(horizons_s=(10.0,), metrics=())
     (adherence,) = [each for each in outcomes(plan, [blind]) if each.name == "adherence@10"]
     assert adherence.value(blind) is None
+
+
+def test_whether_the_right_one_returned_is_asked_where_there_is_a_rival():
+    def take(*right):
+        traits = [
+            Traits(horizon, 0, 0, False, None, None, {}, {}, each, distinct_characters=1)
+            for horizon, each in zip((10.0, 20.0), right, strict=True)
+        ]
+        return measures(traits=traits)
+
+    nobody_could_tell, told = take(None, None), take(None, True)
+    assert not [each for each in outcomes(PLAN, [nobody_could_tell]) if each.name.startswith("right_one")]
+    (found,) = [each for each in outcomes(PLAN, [nobody_could_tell, told]) if each.name.startswith("right_one")]
+    assert (found.name, found.is_share, found.lower_is_better) == ("right_one@20", True, False)
+    assert [found.value(each) for each in (nobody_could_tell, told, take(None, False))] == [None, 1.0, 0.0]

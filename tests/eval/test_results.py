@@ -22,16 +22,17 @@ from eval.results import (
     differences,
     mixed_conditions,
     noise_floor,
-    on_common_frames,
     same_noise,
     summarise,
     verdict,
 )
 from eval.scenarios import Story
 from eval.statistics import LEVEL, Paired, detectable_effect, share_interval
+from eval.takes import on_common_frames
 from longlive_rag.takes.record import read_record
 
 SAMPLE = read_record(Path(__file__).parents[1] / "takes" / "samples" / "cue")
+RUN = SAMPLE.model_dump(mode="json")["run"]
 NATIVE, MEMORY, OTHER = Arm("native"), Arm("memory"), Arm("other")
 ARMS = (NATIVE, MEMORY, OTHER)
 DRIFT = Outcome("drift.eye@10", "drift by eye", True, 10.0, lambda measures: measures.drift["eye"][0].value)
@@ -59,7 +60,7 @@ def measures(cosines: list[float | None] | None = None, drift: float | None = 0.
 class Takes:
     """What a run holds, without its files."""
 
-    measures: dict[str, Measures]
+    by_name: dict[str, Measures]
     told: tuple[Story, ...]
     seeds: int = 1
     outcomes: tuple[Outcome, ...] = (DRIFT,)
@@ -73,17 +74,22 @@ class Takes:
             scenarios=tuple(dict.fromkeys(story.scenario for story in self.told)), exploratory=False, tests=2,
             horizons_s=(10.0,),
         )  # fmt: skip
-        self.noise = {cell.name: f"{cell.story.id}-{cell.seed}" for cell in cells}
-        self.records = {cell.name: SAMPLE for cell in cells}
+        self.figures = {
+            cell.name: SimpleNamespace(
+                noise=SimpleNamespace(sha256=f"{cell.story.id}-{cell.seed}"), run=RUN, versions=SAMPLE.versions,
+                request={"prompt": cell.story.prompt}, shown=[None], measures=self.by_name[cell.name],
+            )
+            for cell in cells
+        }  # fmt: skip
+
+    def measures(self, cell: Cell) -> Measures:
+        return self.by_name[cell.name]
 
     def of(self, arm: str, story: str, seed: int) -> Measures:
-        return self.measures[f"{arm}/{story}-seed{seed}"]
+        return self.by_name[f"{arm}/{story}-seed{seed}"]
 
     def pair(self, arm: str, against: str, story: str, seed: int) -> tuple[Measures, Measures]:
         return on_common_frames(self.of(arm, story, seed), self.of(against, story, seed))
-
-    def record(self, cell: Cell):
-        return self.records[cell.name]
 
 
 def takes_of(drifts: dict[str, list[list[float | None]]], told: tuple[Story, ...], **settings) -> Takes:
@@ -193,8 +199,8 @@ def test_the_noise_floor_is_seed_0_minus_seed_1():
 def test_the_noise_floor_is_read_from_frames_of_both_seeds():
     takes = takes_of({"native": [[7.0, 8.0]], "memory": [[0.0, 0.0]]}, stories(1))
     cosines = [1, 0.9, 0.9, 0.9, 0.9, 0.5, 0.5, 0.5, 0.5, 0.1]
-    takes.measures["native/plain-0-seed0"] = measures(cosines, drift=7.0)
-    takes.measures["native/plain-0-seed1"] = measures([*[1.0] * 9, None], drift=8.0)
+    takes.by_name["native/plain-0-seed0"] = measures(cosines, drift=7.0)
+    takes.by_name["native/plain-0-seed1"] = measures([*[1.0] * 9, None], drift=8.0)
     (floor,) = noise_floor(takes)
     assert floor.mean == pytest.approx((0.9 - 0.5) - 0.0)
 
@@ -214,9 +220,9 @@ def test_one_seed_has_no_noise_floor():
 def test_takes_of_other_noise_are_named():
     takes = some_takes()
     assert same_noise(takes) == {"memory": [], "other": []}
-    takes.noise["other/plain-3-seed1"] = "another"
+    takes.figures["other/plain-3-seed1"].noise.sha256 = "another"
     assert same_noise(takes) == {"memory": [], "other": ["other/plain-3-seed1"]}
-    takes.noise["native/plain-2-seed0"] = "another"
+    takes.figures["native/plain-2-seed0"].noise.sha256 = "another"
     assert same_noise(takes)["memory"] == ["memory/plain-2-seed0"]
 
 
@@ -281,13 +287,11 @@ def test_conditions_that_are_not_the_same_are_counted():
     takes = some_takes()
     assert mixed_conditions(takes) == {}
     names = [cell.name for cell in takes.plan.cells]
-    run = replace(SAMPLE.run, load_seconds=9.0, device="cuda")
-    takes.records[names[3]] = SAMPLE.model_copy(update={"run": run})
-    takes.records[names[4]] = SAMPLE.model_copy(update={"run": replace(SAMPLE.run, folder=Path("elsewhere"))})
-    takes.records[names[5]] = SAMPLE.model_copy(update={"versions": {**SAMPLE.versions, "torch": "3"}})
-    takes.measures[names[6]].embedders["eye"] = {"weights": 2}
+    takes.figures[names[3]].run = {**RUN, "load_seconds": 9.0, "device": "cuda"}
+    takes.figures[names[5]].versions = {**SAMPLE.versions, "torch": "3"}
+    takes.by_name[names[6]].embedders["eye"] = {"weights": 2}
     for name, order in ((names[7], 1), (names[8], -1)):  # the same, whatever the order
-        takes.measures[name].embedders["other"] = dict(list({"a": 1, "b": 2}.items())[::order])
+        takes.by_name[name].embedders["other"] = dict(list({"a": 1, "b": 2}.items())[::order])
     count = len(names)
     assert mixed_conditions(takes) == {
         "run.device": {'"cpu"': count - 1, '"cuda"': 1},
@@ -297,7 +301,7 @@ def test_conditions_that_are_not_the_same_are_counted():
 
 
 def test_a_summary_has_a_verdict_for_each_test_the_longest_horizon_first(monkeypatch):
-    monkeypatch.setattr(module, "what_was_recalled", lambda takes, embedder: [])
+    monkeypatch.setattr(module, "what_was_recalled", lambda plan, shown: [])
     takes = some_takes()
     takes.told = (*takes.told, *stories(1, "walk"))
     takes.plan.stories, takes.plan.scenarios = takes.told, ("plain", "walk")
@@ -306,8 +310,8 @@ def test_a_summary_has_a_verdict_for_each_test_the_longest_horizon_first(monkeyp
     rows = [confirmatory(), replace(confirmatory(), horizon_s=20.0), replace(confirmatory(), scenario="walk")]
     rows.append(replace(confirmatory(), confirmatory=False, horizon_s=30.0))
     names = [cell.name for cell in takes.plan.cells]
-    takes.records[names[1]] = SAMPLE.model_copy(update={"run": replace(SAMPLE.run, device="cuda")})
-    takes.measures[names[1]].embedders["eye"] = {"weights": 2}
+    takes.figures[names[1]].run = {**RUN, "device": "cuda"}
+    takes.by_name[names[1]].embedders["eye"] = {"weights": 2}
     found = summarise(takes, [rows[2], *rows[:2], rows[3]])
     assert found.verdicts == [verdict(rows[1]), verdict(rows[0]), verdict(rows[2])]
     assert found.prompts == {"plain": 8, "walk": 1}

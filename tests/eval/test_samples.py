@@ -41,7 +41,7 @@ def test_plans(path):
 @pytest.mark.parametrize(
     ("path", "model"),
     [
-        (SAMPLES / "measures-3.json", Measures),
+        (SAMPLES / "measures-4.json", Measures),
         (SAMPLES / "noise.json", Noise),
         (SAMPLES / "results.json", Results),
         *((path, Results) for path in sorted(DRIFT.rglob("*results.json"))),
@@ -53,9 +53,9 @@ def test_what_a_run_leaves(path: Path, model: type[Versioned]):
     assert holds(found, kept)
 
 
-@pytest.mark.parametrize("older", [1, 2])
+@pytest.mark.parametrize("older", [1, 2, 3])
 def test_measures_of_an_older_format_are_made_again(older):
-    with pytest.raises(ValueError, match=f"format is {older}; it should be 3"):
+    with pytest.raises(ValueError, match=f"format is {older}; it should be 4"):
         read_document(SAMPLES / f"measures-{older}.json", Measures)
 
 
@@ -83,7 +83,7 @@ def test_what_a_plan_does_not_know_is_refused(tmp_path, changes, message):
 
 def test_measures_that_were_edited_are_measured_again(tmp_path: Path) -> None:
     """Nobody's figures change silently."""
-    measures = read_document(SAMPLES / "measures-3.json", Measures)
+    measures = read_document(SAMPLES / "measures-4.json", Measures)
     cell = Cell(BUILT_IN_ARMS["native"], Story("plain-1", "plain", "a red circle walks in a meadow"), 0)
     folder = take_folder(tmp_path, cell)
     folder.mkdir(parents=True)
