@@ -109,8 +109,8 @@ def mean_interval(values: Floats, resamples: int = RESAMPLES, seed: int = 0) -> 
     if np.ptp(values) <= TIE * max(1.0, abs(mean)):
         return mean, mean
     error = float(values.std(ddof=1)) / math.sqrt(n)
-    below, above = np.quantile(_studentized(values, resamples, seed), [LEVEL / 2, 1 - LEVEL / 2])
-    reach = _t_quantile(n - 1)
+    reach, studentized = _t_quantile(n - 1), _studentized(values, resamples, seed)
+    below, above = np.quantile(studentized, [LEVEL / 2, 1 - LEVEL / 2]) if len(studentized) else (-reach, reach)
     return mean - error * max(reach, float(above)), mean + error * max(reach, float(-below))
 
 

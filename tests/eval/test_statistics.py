@@ -365,3 +365,11 @@ def test_band_of_a_mean():
     )
     assert (low[1], high[1]) == pytest.approx((2.0, 2.0))
     assert np.isnan([low[2], high[2]]).all()
+
+
+def test_differences_that_are_nearly_ties_have_the_interval_of_student():
+    values = 5 + 6e-9 * np.array([-0.5, 0.5, -0.5, 0.5, 0, 0])
+    low, high = mean_interval(values)
+    error = values.std(ddof=1) / np.sqrt(6)
+    assert (high - 5) == pytest.approx(t.ppf(0.975, 5) * error, rel=1e-4)
+    assert (5 - low) == pytest.approx(high - 5, rel=1e-4)
