@@ -77,7 +77,7 @@ def installed(tmp_path: Path) -> Path:
     (facts / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {project['name']}\nVersion: {project['version']}\n")
     lines = [f"{name} = {value}" for name, value in entries.items()]
     (facts / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]) + "\n")
-    (tmp_path / "site" / "originals.py").write_text(python[0])
+    (tmp_path / "site" / "earliest.py").write_text(python[0])
     return tmp_path / "site"
 
 
@@ -85,12 +85,12 @@ def installed(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_the_policy_of_contributing_is_found_by_its_name(installed: Path, tmp_path: Path) -> None:
     listed = json.loads(run(tmp_path, "-m", "longlive_rag", "plugins", "--json", path=installed))
-    (ours,) = [row for row in listed if row["package"] == "longlive-rag-originals"]
-    assert (ours["kind"], ours["name"]) == ("policy", "originals")
-    command = ["generate", "a blue square walks in a desert", "-o", "take", "--seconds", "9", "--policy", "originals"]
+    (ours,) = [row for row in listed if row["package"] == "longlive-rag-earliest"]
+    assert (ours["kind"], ours["name"]) == ("policy", "earliest")
+    command = ["generate", "a blue square walks in a desert", "-o", "take", "--seconds", "9", "--policy", "earliest"]
     run(tmp_path, "-m", "longlive_rag", *command, path=installed)
     record = json.loads((tmp_path / "take" / "take.json").read_text())
-    assert record["request"]["memory"]["policy"] == "originals"
+    assert record["request"]["memory"]["policy"] == "earliest"
     assert sorted(record["selections"][-1]["frames"]) == [1, 2, 3, 4, 5, 6]
 
 
