@@ -23,6 +23,7 @@ from longlive_rag.config import TakeRequest
 from longlive_rag.documents import write_document
 from longlive_rag.generation.block import Block
 from longlive_rag.generation.noise import NoiseSource, PhiloxNoise
+from longlive_rag.generation.rollout import STEPS_OF_A_TRY
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.preset import Preset, load_preset
 from longlive_rag.sessions.opening import Labels, Opening, load_backbone, provenance_of
@@ -36,6 +37,7 @@ class RecordedNoise:
     """A noise source that keeps a hash of all that was drawn from it, for each take of a batch.
 
     Two takes were made from the same noise if and only if their hashes are equal, whatever batch they were made in.
+    Draws for blocks that are made again (`--retry`) are left out: in those arms differ by what they are.
     """
 
     def __init__(self, source: NoiseSource, takes: int = 1) -> None:
@@ -43,6 +45,8 @@ class RecordedNoise:
 
     def __call__(self, block: int, step: int, shape: tuple[int, ...]) -> Tensor:
         noise = self._source(block, step, shape)
+        if step >= STEPS_OF_A_TRY:
+            return noise
         for digest, own in zip(self._digests, noise, strict=True):
             digest.update(f"{block} {step} {(1, *own.shape)} ".encode())
             digest.update(own.contiguous().numpy().tobytes())

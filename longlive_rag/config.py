@@ -25,6 +25,7 @@ SEARCH = "similar"
 """The policy that needs no plug-in."""
 
 MAX_SECONDS = 24 * 60 * 60
+MAX_RETRIES = 8
 MAX_PIXELS = 8192
 MAX_FPS = 240
 BLOCKS_PER_REPEATED = 12
@@ -173,6 +174,16 @@ class MemoryConfig:
     policy: Annotated[str, _pages("--policy", "Which past frames are picked; 'plugins' lists what is installed.")] = (
         SEARCH
     )
+    retry: Annotated[
+        int,
+        _pages(
+            "--retry",
+            "Make a block again, up to so many times, that is less like what memory brought back than those frames are "
+            "like each other; the best is kept.",
+            at_least=0,
+            at_most=MAX_RETRIES,
+        ),
+    ] = 0
     remember: Annotated[
         tuple[str, ...],
         _search(

@@ -20,6 +20,7 @@ from retrieval.policy import (
     RetrievalRules,
     admitted,
     evenly_spaced,
+    falls_away,
     hybrid_keys,
     pinned_among,
     pinned_places,
@@ -179,6 +180,17 @@ class Memory:
             for choices, found in zip(allowed, picked, strict=True)
         )
 
+    def falls(self, latents: Tensor, selections: Sequence[Selection]) -> NDArray[np.float32]:
+        """How far each take's block [B, T, C, h, w] falls away from what it remembered, [B]; see `falls_away`."""
+        embeddings = self._encoder.encode(latents).float().cpu().numpy()
+        return np.array(
+            [
+                falls_away(unit(frames), take.latent_units(selection.frames, frames.shape[1]))
+                for take, frames, selection in zip(self._takes, embeddings, selections, strict=True)
+            ],
+            np.float32,
+        )
+
     def _allowed(self, take: _TakeMemory, candidates: range) -> Sequence[int]:
         """What a take may remember: frames of other takes, and candidates that have entered its memory."""
         own = take.held(candidates)
@@ -326,6 +338,10 @@ class _TakeMemory:
                 chosen = picked(rules.policy, past)
                 found += zip(chosen, past.similarities(chosen), strict=True)
         return sorted(found, key=lambda pair: (-pair[1], pair[0]))
+
+    def latent_units(self, frames: Sequence[int], dim: int) -> NDArray[np.float32]:
+        """[N, dim] unit vectors of the latents of frames in memory, without their prompts' part of the key."""
+        return unit(self._index_here().units(frames)[:, :dim]) if frames else np.zeros((0, dim), np.float32)
 
     def similarities(self, frames: Sequence[int], prompt: NDArray[np.float32] | None) -> list[float]:
         """To the newest frame; 0 while there is none."""

@@ -33,6 +33,7 @@ class RetrievalRules:
             every frame in. See `FirstShowings`.
         new_view: a frame is a new view if its cosine similarity to all that memory holds is below this.
         policy: picks among what is left after pins and stratified frames (`retrieval.policies`); None is the search.
+        retries: how often a block is made again that falls away from what it remembered (`falls_away`).
     """
 
     exclude: tuple[range, ...] = ()
@@ -45,6 +46,7 @@ class RetrievalRules:
     establish_frames: int = 0
     new_view: float = 1.0
     policy: Callable[[Any], Sequence[int]] | None = None
+    retries: int = 0
 
 
 class FirstShowings:
@@ -159,6 +161,24 @@ def most_diverse(
         likeness = units @ units[best]
         nearest = likeness if nearest is None else np.maximum(nearest, likeness)
     return chosen
+
+
+def falls_away(block_units: Vectors, trusted_units: Vectors) -> float:
+    """How much less a block is like what it remembered than those frames are like each other; 0 is: not at all.
+
+    Each frame of the block is held against the remembered frame that is most like it, each of these against the most
+    like of the others; the worst of these is what the remembered frames themselves allow.
+
+    Args:
+        block_units: [T, D] unit vectors of the block.
+        trusted_units: [K, D] of what it remembered.
+    """
+    if len(trusted_units) < 2:
+        return 0.0
+    among = trusted_units @ trusted_units.T
+    np.fill_diagonal(among, -np.inf)
+    nearest = (block_units @ trusted_units.T).max(axis=1)
+    return max(0.0, float(among.max(axis=1).min() - nearest.mean()))
 
 
 def unit(vectors: Vectors) -> Vectors:

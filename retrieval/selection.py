@@ -16,6 +16,7 @@ class Selection:
         candidates: how many frames could have been chosen.
         frames: the chosen latent frames, best first; none where only other takes of the batch remember something.
         similarities: their cosine similarities to the query.
+        retries: how often the block was made again because it fell away from them; the best one was kept.
     """
 
     block: int
@@ -23,6 +24,7 @@ class Selection:
     candidates: int
     frames: tuple[int, ...]
     similarities: tuple[float, ...]
+    retries: int = 0
 
 
 def selection_of(selections: Sequence[Selection], take: int) -> Selection | None:

@@ -45,6 +45,7 @@ def retrieval_rules(memory: MemoryConfig, timeline: Timeline) -> RetrievalRules:
         establish_frames=timeline.latents_in(memory.establish),
         new_view=memory.new_view,
         policy=None if memory.policy == SEARCH else plugin("policy", memory.policy),
+        retries=memory.retry,
     )
 
 

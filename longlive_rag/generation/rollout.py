@@ -26,6 +26,8 @@ from retrieval.policy import RetrievalRules
 from retrieval.selection import Selection
 from retrieval.store import LatentSpool
 
+STEPS_OF_A_TRY = 1_000
+"""Noise of a block that is made again is drawn as if it were so many steps later."""
 # (take of the batch, latent frames) to their latents [N, C, h, w] float32; negative frames are of other takes.
 PastLatents = Callable[[int, Sequence[int]], NDArray[np.float32]]
 
@@ -154,6 +156,8 @@ class Rollout:
                 self._past = self._spool.latents
         self._foreseen: tuple[Selection, ...] | None = None
         self._selected: tuple[Selection, ...] = ()  # by the last block
+        self._retries = rules.retries if rules else 0
+        self._prompted_at = 0  # the block at which the prompt in charge took over
         self._recent: deque[Tensor] = deque(maxlen=context.window_frames)  # clean latent frames [B, C, h, w]
         self._text: TextContext | None = None
         self._stopwatch = Stopwatch(self._device)
@@ -192,6 +196,7 @@ class Rollout:
             self._assemble(selections)
         with watch.stage("denoise"):
             latents, selections = self._denoise(block, selections)
+            latents, selections = self._retried(block, latents, selections)
         with watch.stage("encode"):
             embeddings = self._remember(latents)
         entered = self._memory.entered() if self._memory else None
@@ -299,6 +304,7 @@ class Rollout:
     @torch.no_grad()
     def _take_prompt(self, prompt_embeds: Tensor) -> None:
         self._text = self._transformer.encode_text(prompt_embeds.to(self._device, self._dtype))
+        self._prompted_at = self._blocks_done
         if self._memory:
             self._memory.prompt(prompt_embeds)
             self._pages.prompt_changed()
@@ -391,11 +397,17 @@ class Rollout:
         others = self._remembered.latents if self._remembered else np.empty(0, np.float32)
         return np.stack([mine[frame] if frame >= 0 else others[frame] for frame in frames])
 
-    def _denoise(self, block: int, selections: tuple[Selection, ...]) -> tuple[Tensor, tuple[Selection, ...]]:
-        """Few-step sampling of the block's latents [B, T, C, h, w]; and what is remembered at the last step."""
-        shape = (self._context.frames_per_block, *self._latent_shape)
+    def _denoise(
+        self, block: int, selections: tuple[Selection, ...], retry: int = 0
+    ) -> tuple[Tensor, tuple[Selection, ...]]:
+        """Few-step sampling of the block's latents [B, T, C, h, w]; and what is remembered at the last step.
+
+        Args:
+            retry: which time the block is made again, with other noise and what it remembered at first.
+        """
+        shape, first = (self._context.frames_per_block, *self._latent_shape), retry * STEPS_OF_A_TRY
         start = self._start if block == 0 else None
-        noisy = _begin_with(start, self._draw(block, 0, shape))
+        noisy = _begin_with(start, self._draw(block, first, shape))
         sigmas = self._sampler.sigmas
         for step, sigma in enumerate(sigmas):
             timesteps = self._timesteps(sigma, first_is_clean=start is not None)
@@ -403,10 +415,35 @@ class Rollout:
             flow = self._transformer.forward_block(frames, timesteps, self._prompt(), self._cache).transpose(1, 2)
             clean = _begin_with(start, predict_x0(noisy, flow, sigma))
             if step + 1 < len(sigmas):
-                noisy = _begin_with(start, add_noise(clean, self._draw(block, step + 1, shape), sigmas[step + 1]))
-                if step == 0 and self._looks_ahead:
+                noise = self._draw(block, first + step + 1, shape)
+                noisy = _begin_with(start, add_noise(clean, noise, sigmas[step + 1]))
+                if step == 0 and self._looks_ahead and not retry:
                     selections = self._look_ahead(block, clean)
         return clean, selections
+
+    def _retried(
+        self, block: int, latents: Tensor, selections: tuple[Selection, ...]
+    ) -> tuple[Tensor, tuple[Selection, ...]]:
+        """The best of several tries at a block that falls away from what it remembered; of a batch, take by take.
+
+        Not while the window still holds frames of another prompt: what comes then may well be new.
+        """
+        since = (block - self._prompted_at) * self._context.frames_per_block
+        if not self._retries or self._memory is None or not selections or since < self._context.window_frames:
+            return latents, selections
+        falls, tries = self._memory.falls(latents, selections), np.zeros(len(selections), int)
+        for retry in range(1, self._retries + 1):
+            again = falls > 0
+            if not again.any():
+                break
+            other, _ = self._denoise(block, selections, retry)
+            others = self._memory.falls(other, selections)
+            better = again & (others < falls)
+            taken = torch.from_numpy(better).to(latents.device)[:, None, None, None, None]
+            latents = torch.where(taken, other, latents)
+            falls, tries = np.where(better, others, falls), tries + again
+        counted = zip(selections, tries.tolist(), strict=True)
+        return latents, tuple(replace(selection, retries=count) for selection, count in counted)
 
     def _look_ahead(self, block: int, estimate: Tensor) -> tuple[Selection, ...]:
         """Choose again, by the block's own estimate [B, T, C, h, w], and lay the context out with that."""

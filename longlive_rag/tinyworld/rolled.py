@@ -50,7 +50,9 @@ class GuidedRollout(Rollout):
         super().__init__(transformer, context, sampler, noise, shape, len(truth), encoder, rules=rules)
         self._truth, self._given = truth, given
 
-    def _denoise(self, block: int, selections: tuple[Selection, ...]) -> tuple[Tensor, tuple[Selection, ...]]:
+    def _denoise(
+        self, block: int, selections: tuple[Selection, ...], retry: int = 0
+    ) -> tuple[Tensor, tuple[Selection, ...]]:
         size = self._context.frames_per_block
         truth = self._truth[:, block * size : (block + 1) * size].to(self._device)
         given = self._given[:, block].to(self._device)[:, None, None, None, None]

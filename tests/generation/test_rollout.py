@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from longlive_rag.generation.noise import PhiloxNoise
 from longlive_rag.generation.rollout import FinishedBlock, RememberedFrames, Rollout
 from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.encoder import MeanPoolEncoder
+from retrieval.policy import RetrievalRules
 
 LATENT = (16, 4, 6)
 TEXT = (7, 20)
@@ -285,3 +287,42 @@ def test_a_cue_takes_the_place_of_the_commit_before_it(
     (committed, with_commit), (put_off, without) = last_block(True), last_block(False)
     assert torch.equal(committed, put_off)
     assert without == with_commit - 1 == blocks
+
+
+def with_retries(transformer: CausalWanTransformer, retries: int, seeds: tuple[int, ...] = (21, 22)):
+    """Blocks, and how far each falls away from what it remembered, by take."""
+    rollout = Rollout(
+        transformer, ContextConfig(), SamplerConfig(), PhiloxNoise(seeds), LATENT, batch_size=len(seeds),
+        encoder=MeanPoolEncoder(), rules=RetrievalRules(retries=retries),
+    )  # fmt: skip
+    rollout.direct(torch.cat([prompt(seed) for seed in seeds]))
+    blocks, falls = [], []
+    for _ in range(12):
+        block = rollout.next_block()
+        blocks.append(block)
+        falls.append(rollout._memory.falls(block.latents, block.selections) if block.selections else None)
+    return blocks, falls
+
+
+def test_a_block_that_falls_away_is_made_again_and_the_best_is_kept(
+    transformer: CausalWanTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def strict(block: np.ndarray, trusted: np.ndarray) -> float:
+        """As if what was remembered were all the same."""
+        return max(0.0, 0.9999 - float((block @ trusted.T).max(axis=1).mean()))
+
+    monkeypatch.setattr("retrieval.memory.falls_away", strict)
+    plain, before = with_retries(transformer, 0)
+    retried, after = with_retries(transformer, 3)
+    first = next(number for number, block in enumerate(retried) if any(s.retries for s in block.selections))
+    for number in range(first):
+        assert torch.equal(plain[number].latents, retried[number].latents)
+    for take in range(2):
+        tries = retried[first].selections[take].retries
+        assert (tries > 0) == (before[first][take] > 0)
+        assert after[first][take] <= before[first][take]
+        if not tries:
+            assert torch.equal(plain[first].latents[take], retried[first].latents[take])
+    again, _ = with_retries(transformer, 3)
+    assert all(torch.equal(a.latents, b.latents) for a, b in zip(retried, again, strict=True))
+    assert all(not s.retries for block in plain for s in block.selections)

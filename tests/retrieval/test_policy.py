@@ -14,6 +14,7 @@ from retrieval.policy import (
     RetrievalRules,
     admitted,
     evenly_spaced,
+    falls_away,
     hybrid_keys,
     most_diverse,
     pinned_among,
@@ -317,3 +318,18 @@ def test_a_prompt_that_is_no_number_is_refused() -> None:
     memory = memory_of([0, 1], 1, RetrievalRules(prompt_weight=0.5), [0, 1])
     with pytest.raises(ValueError, match="not finite numbers"):
         memory.prompt(torch.full((1, 2, 6), torch.nan))
+
+
+def test_a_block_falls_away_by_what_it_lacks_to_the_frames_it_remembered() -> None:
+    """Angles on a circle: the remembered frames lie 10 and 30 degrees apart, the block 50 degrees from the nearest."""
+
+    def at(*degrees: float) -> np.ndarray:
+        angles = np.radians(degrees)
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+    trusted, widest = at(0, 10, 40), np.cos(np.radians(30))
+    assert falls_away(at(90), trusted) == pytest.approx(widest - np.cos(np.radians(50)), abs=1e-6)
+    assert falls_away(at(90, 40), trusted) == pytest.approx(widest - (1 + np.cos(np.radians(50))) / 2, abs=1e-6)
+    assert falls_away(at(0, 10, 70), trusted) == 0.0  # the mean is as near as they are to each other
+    assert falls_away(at(90), trusted[:1]) == 0.0  # one frame has no spread
+    assert falls_away(at(90), trusted[:0]) == 0.0

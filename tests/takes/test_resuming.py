@@ -146,6 +146,7 @@ CASES = {
     "narrow pages": {"memory": MemoryConfig(page_precision="float8", diversity=0.5, prompt_weight=0.3, spread=1)},
     "gate": {"memory": MemoryConfig(anchor=(0, 1), admit_above=0.2, pin=((0, 0.5),), stale_pages="keep")},
     "native": {"memory": MemoryConfig(enabled=False)},
+    "retried": {"cues": [(6.0, LATER)], "memory": MemoryConfig(retry=2)},
     "looking ahead": {"cues": [(4.0, LATER)], "memory": MemoryConfig(policy="look-ahead", host_gib=8 * PAGE_GIB)},
     "first showings": {
         "cues": [(4.0, LATER)],
@@ -166,9 +167,14 @@ QUICK = ("a cue", "tight budget", "first showings", "looking ahead")
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow) for c in CASES])
-def test_a_killed_take_goes_on_bit_for_bit(studio: Studio, tmp_path: Path, case: str) -> None:
+def test_a_killed_take_goes_on_bit_for_bit(
+    studio: Studio, tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if case == "retried":  # these weights' blocks never fall away by themselves
+        monkeypatch.setattr("retrieval.memory.falls_away", lambda block, trusted: max(0.0, 2.0 - float(block.sum())))
     request = ask(studio.pipe, **CASES[case])
     whole = studio.new(tmp_path / "whole", request)
+    assert any(selection.retries for selection in whole.selections) == (case == "retried")
     studio.new(tmp_path / "killed", request, kill_after=7)
     studio.resume(tmp_path / "killed", kill_after=9)
     resumed = studio.resume(tmp_path / "killed")
