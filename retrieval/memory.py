@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from torch import Tensor
 from retrieval.encoder import LatentEncoder
 from retrieval.index import FrameIndex, finite
 from retrieval.policies import Past, looks_ahead, picked
+from retrieval.policies.past import ReadLatents
 from retrieval.policies.similar import searched
 from retrieval.policy import (
     FirstShowings,
@@ -33,6 +35,8 @@ from retrieval.selection import Selection, candidate_frames
 Choose = Callable[[int, int, range], Sequence[int]]
 EmbedPast = Callable[[int, Sequence[int]], NDArray[np.float32]]
 """(take of the batch, latent frames) to their embeddings [N, D], made again from what is stored."""
+PastLatents = Callable[[int, Sequence[int]], NDArray[np.float32]]
+"""(take of the batch, latent frames) to their latents [N, C, h, w] float32; negative frames are of other takes."""
 Found = list[tuple[int, float]]
 
 
@@ -47,6 +51,7 @@ class Memory:
             K; a sequence of frame numbers within the candidates. Similarities are recorded all the same. It is asked
             when the block before is finished and handed out. It chooses from all of the past: `establish_frames` of
             the rules means nothing then.
+        past_latents: where policies read latents of past frames; None: they can't.
     """
 
     def __init__(
@@ -59,8 +64,10 @@ class Memory:
         recency_guard_frames: int,
         rules: RetrievalRules | None = None,
         choose: Choose | None = None,
+        past_latents: PastLatents | None = None,
     ) -> None:
         self._encoder = encoder
+        self._past_latents = past_latents
         self._window_frames = window_frames
         self._sink_frames = sink_frames
         self._memory_frames = memory_frames
@@ -150,11 +157,14 @@ class Memory:
             take.add(numbers, frames, self._prompts_of(number, numbers))
         self._frames_done = numbers.stop
 
-    def retrieve(self, block: int, ahead: NDArray[np.float32] | None = None) -> tuple[Selection, ...]:
+    def retrieve(
+        self, block: int, ahead: NDArray[np.float32] | None = None, now: Tensor | None = None
+    ) -> tuple[Selection, ...]:
         """Choose what `block` remembers, for each take of the batch; empty while none of them remembers anything.
 
         Args:
             ahead: [B, D], what to search by instead of the newest frame's embedding.
+            now: [B, C, h, w], the latents of what is searched by, for policies that look at them.
         """
         candidates = candidate_frames(
             self._frames_done, self._window_frames, self._sink_frames, self._recency_guard_frames
@@ -162,10 +172,9 @@ class Memory:
         if not self._takes or not (candidates or self._remembered):
             return ()
         allowed = [self._allowed(take, candidates) for take in self._takes]
-        queries = [None] * len(allowed) if ahead is None else list(ahead)
         picked = [
-            self._pick(number, block, candidates, frames, query)
-            for number, (frames, query) in enumerate(zip(allowed, queries, strict=True))
+            self._pick(number, block, candidates, frames, self._seen_of(number, ahead, now))
+            for number, frames in enumerate(allowed)
         ]
         if not any(picked):
             return ()
@@ -202,15 +211,21 @@ class Memory:
         block: int,
         candidates: range,
         allowed: Sequence[int],
-        ahead: NDArray[np.float32] | None,
+        seen: Seen,
     ) -> Found:
         take, prompt = self._takes[number], self._prompt_unit(number)
         if self._choose is not None:
             frames = check_choice(self._choose(number, block, candidates), candidates, self._memory_frames)
             return list(zip(frames, take.similarities(frames, prompt), strict=True))
-        if not self._frames_done and ahead is None:  # nothing to search by yet
+        if not self._frames_done and seen.ahead is None:  # nothing to search by yet
             return [(frame, 0.0) for frame in evenly_spaced(allowed, self._memory_frames)]
-        return take.search(prompt, allowed, self._memory_frames, block, ahead)
+        return take.search(prompt, allowed, self._memory_frames, block, seen)
+
+    def _seen_of(self, number: int, ahead: NDArray[np.float32] | None, now: Tensor | None) -> Seen:
+        """What a take's policy may look at; latents only where there is one that might."""
+        read = None if self._past_latents is None else partial(self._past_latents, number)
+        own = now[number].float().cpu().numpy() if now is not None and self._rules.policy is not None else None
+        return Seen(None if ahead is None else ahead[number], own, read)
 
     def _that_hold(self, rules: RetrievalRules) -> RetrievalRules:
         return rules if self._choose is None else replace(rules, establish_frames=0)
@@ -225,6 +240,21 @@ class Memory:
             return None
         starts = [first for first, _ in self._prompts]
         return np.stack([self._prompts[bisect_right(starts, frame) - 1][1][number] for frame in frames])
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What there is to choose by, beside the newest frame's embedding.
+
+    Attributes:
+        ahead: [D], what to search by instead of it.
+        now: [C, h, w], the latents of what is searched by.
+        read: where latents of past frames are read.
+    """
+
+    ahead: NDArray[np.float32] | None = None
+    now: NDArray[np.float32] | None = None
+    read: ReadLatents | None = None
 
 
 class _TakeMemory:
@@ -312,16 +342,12 @@ class _TakeMemory:
         candidates: Sequence[int],
         limit: int,
         block: int,
-        ahead: NDArray[np.float32] | None = None,
+        seen: Seen,
     ) -> Found:
-        """Up to `limit` (frame, similarity) by the rules for this block, most similar first, older before equal.
-
-        Args:
-            ahead: [D], what to search by instead of the newest frame's embedding.
-        """
+        """Up to `limit` (frame, similarity) by the rules for this block, most similar first, older before equal."""
         if not candidates:
             return []
-        rules, index, query = self._rules, self._index_here(), self._query(prompt, ahead)
+        rules, index, query = self._rules, self._index_here(), self._query(prompt, seen.ahead)
         allowed = without(candidates, rules.exclude, self._refused)
         pins = pinned_among(allowed, rules.pin)
         found = index.search(query, pins, min(limit, pinned_places(limit))) if pins else []
@@ -331,7 +357,7 @@ class _TakeMemory:
         found += zip(evenly, index.similarities(query, evenly), strict=True)
         allowed = without(allowed, (), set(evenly))
         if len(found) < limit and allowed:
-            past = Past(allowed, limit - len(found), block, query, rules.diversity, index, pinned)
+            past = Past(allowed, limit - len(found), block, query, rules.diversity, index, pinned, seen.now, seen.read)
             if rules.policy is None:
                 found += searched(past)
             else:

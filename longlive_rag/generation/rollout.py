@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from longlive_rag.generation.noise import NoiseSource
 from longlive_rag.generation.stopwatch import Stopwatch
 from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.encoder import LatentEncoder
-from retrieval.memory import Choose, Memory
+from retrieval.memory import Choose, Memory, PastLatents
 from retrieval.pages import PageCache, PageShape, PagesHeld
 from retrieval.policy import RetrievalRules
 from retrieval.selection import Selection
@@ -28,8 +28,6 @@ from retrieval.store import LatentSpool
 
 STEPS_OF_A_TRY = 1_000
 """Noise of a block that is made again is drawn as if it were so many steps later."""
-# (take of the batch, latent frames) to their latents [N, C, h, w] float32; negative frames are of other takes.
-PastLatents = Callable[[int, Sequence[int]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -268,7 +266,7 @@ class Rollout:
         self._cache.restore(state.cache_frames, state.cache_pages, self._frames_done)
         if self._memory is not None and state.pages is not None:
             self._pages.restore(state.pages)
-            self._foreseen = self._memory.retrieve(state.blocks) if self._foresees else None
+            self._foreseen = self._retrieve_by_newest(state.blocks) if self._foresees else None
 
     @torch.no_grad()
     def rebuild(self) -> None:
@@ -316,7 +314,11 @@ class Rollout:
             return ()
         if self._looks_ahead:
             return self._selected
-        return self._memory.retrieve(block) if self._foreseen is None else self._foreseen
+        return self._retrieve_by_newest(block) if self._foreseen is None else self._foreseen
+
+    def _retrieve_by_newest(self, block: int) -> tuple[Selection, ...]:
+        assert self._memory is not None
+        return self._memory.retrieve(block, now=self._recent[-1] if self._recent else None)
 
     def _assemble(self, selections: tuple[Selection, ...]) -> None:
         leaving = self._cache.admit(self._context.frames_per_block)
@@ -349,9 +351,9 @@ class Rollout:
         self._memory.entered()  # was said then
 
     def _finish(self, latents: Tensor, selections: tuple[Selection, ...]) -> None:
+        self._recent.extend(latents.unbind(1))
         with self._stopwatch.stage("retrieve"):
             self._foresee(self._blocks_done + 1)
-        self._recent.extend(latents.unbind(1))
         self._selected = selections
         self._blocks_done += 1
         self._commit_is_due = True
@@ -374,7 +376,7 @@ class Rollout:
         self._pages.settle()  # commit and recache overwrite the pages that left
         self._foreseen = None
         if self._foresees:
-            self._foreseen = self._memory.retrieve(block)
+            self._foreseen = self._retrieve_by_newest(block)
             self._pages.prefetch([selection.frames for selection in self._foreseen])
 
     def _remake_pages(self, take: int, frames: Sequence[int]) -> Tensor:
@@ -450,7 +452,7 @@ class Rollout:
         assert self._memory is not None
         assert self._encoder is not None
         ahead = self._encoder.encode(estimate[:, -1:])[:, 0].float().cpu().numpy()
-        selections = self._memory.retrieve(block, ahead)
+        selections = self._memory.retrieve(block, ahead, estimate[:, -1])
         self._lay_out(selections)
         return selections
 
@@ -501,6 +503,7 @@ class Rollout:
             recency_guard_frames=context.recency_guard_frames,
             rules=rules,
             choose=choose,
+            past_latents=self._past_latents,
         )
         if self._remembered is not None:
             embeddings = self._embed(encoder, self._remembered.latents)
