@@ -25,6 +25,7 @@ from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
 from longlive_rag.sessions.asking import SETTINGS
 
 DOCS = Path(__file__).parent
+DOCUMENTS = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
 TABLE = re.compile(
     r"(<!-- options of (?P<command>[\w ]+?)(?P<flags>(?: --[\w-]+)*) -->\n).*?(?=<!-- end -->)", re.DOTALL
 )
@@ -101,7 +102,7 @@ def default_of(option: click.Option) -> str:
 
 def main() -> None:
     """Write the tables, or compare them."""
-    for path in sorted(DOCS.glob("*.md")):
+    for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")
         made = with_tables(text)
         if made != text and "--check" in sys.argv:

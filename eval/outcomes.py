@@ -133,8 +133,8 @@ def _adherence_until(number: int) -> Value:
     def value(measures: Measures) -> float | None:
         end_s = measures.measured_at_s[number] + TOLERANCE_S
         parts = [each for cues in measures.adherence.values() for each in cues if each.end_s <= end_s]
-        known = [each for each in parts if each.cosine is not None]
-        lengths = [each.end_s - each.start_s for each in known]
-        return float(np.average([each.cosine or 0.0 for each in known], weights=lengths)) if known else None
+        cosines = [each.cosine for each in parts if each.cosine is not None]
+        lengths = [each.end_s - each.start_s for each in parts if each.cosine is not None]
+        return float(np.average(cosines, weights=lengths)) if cosines else None
 
     return value

@@ -76,7 +76,7 @@ LIBRARIES = (
 
 NOT_FORMULAS = {
     "results": ("Results", "warnings"),
-    "takes": ("TakeFigures", "Takes", "CURVE_DIGITS", "_read", "_seconds_a_block", "_rounded"),
+    "takes": ("TakeFigures", "Takes", "_read", "_seconds_a_block", "_rounded"),
 }
 """Top-level names that read files or make sentences."""
 
@@ -99,6 +99,7 @@ IN_NUMPY = ("mean", "median", "sum", "std")  # methods of arrays become function
 
 
 EQUIVALENT: dict[str, dict[str, tuple[str, ...]]] = {
+    "how exactly what is drawn, and not computed from, is published": {"takes": ("6 -> 7", "6 -> 12")},
     "a tolerance for rounding, or what lies exactly on one": {
         "windows": (
             "1e-06 -> 2e-06",
@@ -107,6 +108,7 @@ EQUIVALENT: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "drift": ("seconds / step_s + 1e-06 -> seconds / step_s + 2e-06",),
         "measure": ("fps + 1e-06 -> fps + 2e-06",),
+        "outcomes": ("each.end_s <= end_s -> each.end_s < end_s",),
         "statistics": (
             "size <= TIE * max(1.0, size.max()) -> size < TIE * max(1.0, size.max())",
             "np.ptp(values) <= TIE * max(1.0, abs(mean)) -> np.ptp(values) < TIE * max(1.0, abs(mean))",
@@ -122,7 +124,11 @@ EQUIVALENT: dict[str, dict[str, tuple[str, ...]]] = {
             "np.abs(rows[chosen] - rows[frames[place]]).max() <= NOISY_CELL",
         ),
     },
+    "weights of one sign are shares all the same": {
+        "outcomes": ("each.end_s - each.start_s -> each.start_s - each.end_s",),
+    },
     "the absolute value is taken": {
+        "subject": ("luma - self._last[0] -> self._last[0] - luma",),
         "companions": (
             "luma - (luma if self._last is None else self._last) -> "
             "(luma if self._last is None else self._last) - luma",

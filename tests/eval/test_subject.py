@@ -78,6 +78,15 @@ def test_larger_frames_are_brought_to_the_mask_s_size():
     assert moving([large, brighter], [mask(*FOUR)] * 2)[1] == pytest.approx((0.2 - VISIBLE) / 4, abs=1e-6)
 
 
+def test_pictures_may_be_wider_than_high():
+    wide = np.full((SIDE, 2 * SIDE, 3), 100, np.uint8)
+    brighter = wide.copy()
+    brighter[5, 30] = 151
+    where = np.zeros((SIDE, 2 * SIDE), bool)
+    where[5, 25:35] = True
+    assert moving([wide, brighter], [where, where])[1] == pytest.approx((0.2 - VISIBLE) / 10, abs=1e-6)
+
+
 def test_figures_are_means_until_a_horizon_and_in_its_last_5_s():
     seconds = np.arange(0, 20, 0.5)
     values = np.where(seconds < 5, 0.1, np.where(seconds < 10, 0.3, 9.0))
