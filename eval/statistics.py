@@ -110,7 +110,9 @@ def mean_interval(values: Floats, resamples: int = RESAMPLES, seed: int = 0) -> 
         return mean, mean
     error = float(values.std(ddof=1)) / math.sqrt(n)
     reach, studentized = _t_quantile(n - 1), _studentized(values, resamples, seed)
-    below, above = np.quantile(studentized, [LEVEL / 2, 1 - LEVEL / 2]) if len(studentized) else (-reach, reach)
+    if not len(studentized):
+        return mean - error * reach, mean + error * reach
+    below, above = np.quantile(studentized, [LEVEL / 2, 1 - LEVEL / 2])
     return mean - error * max(reach, float(above)), mean + error * max(reach, float(-below))
 
 

@@ -48,7 +48,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "outcomes": ("test_outcomes.py",),
     "metrics": ("test_outcomes.py", "test_companions.py"),
     "recalled": ("test_recalled.py",),
-    "oracle": ("test_oracle.py",),
+    "oracle": ("test_oracle.py", "test_subject.py"),
     "results": ("test_results.py",),
     "measure": ("test_measure_by_hand.py",),
     "takes": ("test_results.py",),

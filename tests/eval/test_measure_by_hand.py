@@ -205,6 +205,12 @@ def test_adherence_is_the_mean_cosine_under_each_prompt():
     assert measured({"eye": Reader()}, MeasureSettings((10.0,))).adherence == {}
 
 
+def test_a_prompt_that_begins_at_a_horizon_is_not_cut_by_it():
+    prompts = ((0.0, "red"), (10.0, "blue"))
+    found = measured({"eye": Reader()}, MeasureSettings((10.0, 20.0), prompts=prompts)).adherence["eye"]
+    assert [(each.start_s, each.end_s) for each in found] == [(0.0, 10.0), (10.0, 20.0)]
+
+
 def test_a_prompt_under_which_no_frame_lies_has_no_adherence():
     prompts = ((0.0, "red"), (5.1, "blue"), (5.2, "green"))
     red, blue, green = measured({"eye": Reader()}, MeasureSettings((10.0,), prompts=prompts)).adherence["eye"]

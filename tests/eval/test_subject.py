@@ -100,6 +100,14 @@ def test_figures_are_means_until_a_horizon_and_in_its_last_5_s():
     assert np.isnan(found["last_subject_moving"])
 
 
+def test_an_oracle_without_masks_sees_the_subject_nowhere():
+    from eval.oracle import OracleEmbedder
+
+    where = OracleEmbedder(lambda frame: (), {}, ()).masks(np.zeros((2, 64, 64, 3), np.uint8))
+    assert where.shape == (2, 64, 64)
+    assert not where.any()
+
+
 def test_the_oracle_knows_where_the_subject_is():
     from eval.oracle import open_oracle
     from longlive_rag.tinyworld.grammar import Sentence
