@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from eval.comparisons import Comparison
+from eval.guardrails import GUARDRAILS, Guarded
 from eval.plan import Plan
 from eval.results import Results
 from eval.retrieval_controls import BY_ORACLE
@@ -21,6 +22,7 @@ BESIDE = {
     "motion": "motion",
     "last_motion": "motion, last 5 s",
     "moving": "visible motion",
+    "subject_moving": "the subject's motion",
     "repetition": "repetition",
 }
 
@@ -51,6 +53,16 @@ class Found:
         """An arm's mean, of the pairs that it has with the baseline; the baseline's own is that beside the claim."""
         found = self.get(outcome, horizon_s, self.claimed if arm == self.baseline else arm)
         return None if found is None else found.means[arm]
+
+    def whole_of(self, guarded: Guarded) -> float | None:
+        """What a guardrail's margin is a share of, in the other arm; None where it is in the outcome's own unit."""
+        horizon_s, arm, against = guarded.horizon_s or self.plan.seconds, guarded.arm, guarded.against
+        for rail in GUARDRAILS:
+            rest = self.get(rail.outcome, horizon_s, arm, against)
+            if rest is not None and rest.label == guarded.companion and rail.share_of is not None:
+                share = self.get(rail.share_of, horizon_s, arm, against)
+                return None if share is None else abs(share.means[share.baseline])
+        return None
 
 
 def kept_table(found: Found) -> str:
@@ -94,12 +106,21 @@ def beside_table(found: Found) -> str:
 
 
 def broken_table(found: Found) -> str:
-    """Guardrails that are broken against the baseline, at any horizon."""
-    rows = [
-        [g.companion, g.arm, f"{g.horizon_s:g} s", f"{g.worse_by:.3g}", f"{g.margin:.3g}"]
-        for g in found.results.guardrails
-        if g.scenario == found.scenario and g.state == "broken" and g.against == found.baseline
-    ]
+    """Guardrails that are broken against the baseline, at any horizon; shares in per cent of the baseline's."""
+    rows = []
+    for g in found.results.guardrails:
+        if g.scenario != found.scenario or g.state != "broken" or g.against != found.baseline or g.horizon_s is None:
+            continue
+        whole = found.whole_of(g)
+        scale, unit = (1.0, "") if whole is None else (100 / whole, " %")
+        rows.append(
+            [
+                g.companion,
+                g.arm,
+                f"{g.horizon_s:g} s",
+                *(f"{scale * each:.3g}{unit}" for each in (g.worse_by, g.margin)),
+            ]
+        )
     return _markdown(["guardrail broken", "arm", "at", "worse by", "allowed"], rows or [["none", "", "", "", ""]])
 
 
