@@ -51,7 +51,6 @@ class Memory:
             K; a sequence of frame numbers within the candidates. Similarities are recorded all the same. It is asked
             when the block before is finished and handed out. It chooses from all of the past: `establish_frames` of
             the rules means nothing then.
-        past_latents: where policies read latents of past frames; None: they can't.
     """
 
     def __init__(
@@ -64,10 +63,8 @@ class Memory:
         recency_guard_frames: int,
         rules: RetrievalRules | None = None,
         choose: Choose | None = None,
-        past_latents: PastLatents | None = None,
     ) -> None:
         self._encoder = encoder
-        self._past_latents = past_latents
         self._window_frames = window_frames
         self._sink_frames = sink_frames
         self._memory_frames = memory_frames
@@ -158,13 +155,18 @@ class Memory:
         self._frames_done = numbers.stop
 
     def retrieve(
-        self, block: int, ahead: NDArray[np.float32] | None = None, now: Tensor | None = None
+        self,
+        block: int,
+        ahead: NDArray[np.float32] | None = None,
+        now: Tensor | None = None,
+        past: PastLatents | None = None,
     ) -> tuple[Selection, ...]:
         """Choose what `block` remembers, for each take of the batch; empty while none of them remembers anything.
 
         Args:
             ahead: [B, D], what to search by instead of the newest frame's embedding.
             now: [B, C, h, w], the latents of what is searched by, for policies that look at them.
+            past: where those policies read latents of past frames.
         """
         candidates = candidate_frames(
             self._frames_done, self._window_frames, self._sink_frames, self._recency_guard_frames
@@ -173,7 +175,7 @@ class Memory:
             return ()
         allowed = [self._allowed(take, candidates) for take in self._takes]
         picked = [
-            self._pick(number, block, candidates, frames, self._seen_of(number, ahead, now))
+            self._pick(number, block, candidates, frames, self._seen_of(number, ahead, now, past))
             for number, frames in enumerate(allowed)
         ]
         if not any(picked):
@@ -221,9 +223,11 @@ class Memory:
             return [(frame, 0.0) for frame in evenly_spaced(allowed, self._memory_frames)]
         return take.search(prompt, allowed, self._memory_frames, block, seen)
 
-    def _seen_of(self, number: int, ahead: NDArray[np.float32] | None, now: Tensor | None) -> Seen:
+    def _seen_of(
+        self, number: int, ahead: NDArray[np.float32] | None, now: Tensor | None, past: PastLatents | None
+    ) -> Seen:
         """What a take's policy may look at; latents only where there is one that might."""
-        read = None if self._past_latents is None else partial(self._past_latents, number)
+        read = None if past is None else partial(past, number)
         own = now[number].float().cpu().numpy() if now is not None and self._rules.policy is not None else None
         return Seen(None if ahead is None else ahead[number], own, read)
 

@@ -318,7 +318,8 @@ class Rollout:
 
     def _retrieve_by_newest(self, block: int) -> tuple[Selection, ...]:
         assert self._memory is not None
-        return self._memory.retrieve(block, now=self._recent[-1] if self._recent else None)
+        newest = self._recent[-1] if self._recent else None
+        return self._memory.retrieve(block, now=newest, past=self._past_latents)
 
     def _assemble(self, selections: tuple[Selection, ...]) -> None:
         leaving = self._cache.admit(self._context.frames_per_block)
@@ -452,7 +453,7 @@ class Rollout:
         assert self._memory is not None
         assert self._encoder is not None
         ahead = self._encoder.encode(estimate[:, -1:])[:, 0].float().cpu().numpy()
-        selections = self._memory.retrieve(block, ahead, estimate[:, -1])
+        selections = self._memory.retrieve(block, ahead, estimate[:, -1], self._past_latents)
         self._lay_out(selections)
         return selections
 
@@ -503,7 +504,6 @@ class Rollout:
             recency_guard_frames=context.recency_guard_frames,
             rules=rules,
             choose=choose,
-            past_latents=self._past_latents,
         )
         if self._remembered is not None:
             embeddings = self._embed(encoder, self._remembered.latents)

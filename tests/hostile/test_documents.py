@@ -240,7 +240,7 @@ def test_a_single_long_word_is_drawn_at_once(tmp_path: Path, letters: int) -> No
 
 def test_edited_measures_are_noticed(tmp_path: Path) -> None:
     samples, path = Path(__file__).parents[1] / "eval" / "samples", tmp_path / "measures.json"
-    write_document(path, read_document(samples / "measures-3.json", Measures))
+    write_document(path, read_document(samples / "measures-4.json", Measures))
     assert read_document(path, Measures)
     measures = json.loads(path.read_text())
     measures["embed_every"] += 1
