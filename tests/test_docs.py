@@ -90,12 +90,23 @@ def test_python_examples_run(name, tmp_path, monkeypatch):
         exec(example, names)
 
 
-def test_tables_of_options_are_those_of_the_commands():
+@pytest.mark.parametrize(("kind", "at_least"), [("TABLE", 3), ("RESULTS", 2)])
+def test_tables_are_those_of_the_commands_and_of_the_takes(kind, at_least):
     tables = script("tables")
-    with_tables = [document for document in DOCUMENTS if tables.TABLE.search(document.read_text())]
-    assert len(with_tables) >= 3
+    with_tables = [document for document in DOCUMENTS if getattr(tables, kind).search(document.read_text())]
+    assert len(with_tables) >= at_least
     for document in with_tables:
         assert tables.with_tables(document.read_text()) == document.read_text(), f"{document.name}: run `make docs`"
+
+
+def test_all_tables_of_the_report_on_drift_are_made_from_takes():
+    """No table there is typed by hand."""
+    text = (ROOT / "docs" / "drift.md").read_text()
+    by_hand = re.sub(r"<!-- drift .*?<!-- end -->", "", text, flags=re.DOTALL)
+    assert "|---" not in by_hand
+    assert "| ---" not in by_hand
+    published = {folder.name for folder in (ROOT / "docs" / "drift").iterdir() if (folder / "plan.json").is_file()}
+    assert published == set(re.findall(r"<!-- drift (\w+) kept -->", text))
 
 
 def test_the_tree_is_as_the_documents_say():
