@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from eval.published import found_in
+from eval.published import recompute
 from eval.tables import TABLES, Found, summary_table, verdicts
 from longlive_rag.cli.main import cli
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
@@ -42,7 +42,7 @@ def with_tables(text: str) -> str:
 @cache
 def stories_of(folder: str) -> list[Found]:
     """The results of what a folder of docs/drift holds, computed again from its takes."""
-    return found_in(DOCS / "drift" / folder)
+    return recompute(DOCS / "drift" / folder)
 
 
 def results(folders: list[str], name: str) -> str:

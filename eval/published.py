@@ -30,8 +30,8 @@ def publish(run: Path, folder: Path) -> int:
     return len(plan.cells)
 
 
-def recompute(folder: Path) -> tuple[Takes, Results]:
-    """Everything that a published comparison says, from its takes' figures.
+def recompute(folder: Path) -> list[Found]:
+    """Everything that a published comparison says, a scenario each, from its takes' figures.
 
     Raises:
         ValueError: if the folder holds none, or its table is not that of its takes.
@@ -40,12 +40,7 @@ def recompute(folder: Path) -> tuple[Takes, Results]:
     table = folder / TABLE
     if not table.is_file() or table.read_text(encoding="utf-8") != csv_of(takes):
         raise ValueError(f"{table} is not the table of the takes beside it")
-    return takes, summarise(takes, compare_all(takes))
-
-
-def found_in(folder: Path) -> list[Found]:
-    """The results of a published comparison, a scenario each."""
-    takes, results = recompute(folder)
+    results = summarise(takes, compare_all(takes))
     return [Found(takes.plan, results, scenario) for scenario in takes.plan.scenarios]
 
 

@@ -71,14 +71,19 @@ def what_was_recalled(plan: Plan, shown: Mapping[str, Sequence[Shown | None]]) -
     return found
 
 
+def timeline_of(record: TakeRecord) -> Timeline:
+    """Blocks and frames of a take of a comparison; its record says how many pixel frames a latent frame has."""
+    video = record.video
+    assert video.temporal_factor is not None
+    return Timeline(video.frames, video.fps, record.request.context.frames_per_block, video.temporal_factor)
+
+
 def shown_by_take(measures: Measures, record: TakeRecord, embedder: str) -> list[Shown | None]:
     """What one take's memory brought back, and could have, before each horizon, as `embedder` sees it.
 
     None where nothing was brought back.
     """
-    context, video = record.request.context, record.video
-    assert video.temporal_factor is not None
-    timeline = Timeline(video.frames, video.fps, context.frames_per_block, video.temporal_factor)
+    context, timeline = record.request.context, timeline_of(record)
     cosines = cosine_of_latents(measures, timeline, embedder)
     return [
         _shown(cosines, list(_selections(record, timeline, horizon_s)), context) for horizon_s in measures.horizons_s

@@ -19,12 +19,11 @@ from eval.drift import Drift, drift_at
 from eval.measures import Curves, Measures, Noise
 from eval.outcomes import outcomes
 from eval.plan import PLAN, Cell, Plan
-from eval.recalled import Shown, shown_by_take
+from eval.recalled import Shown, shown_by_take, timeline_of
 from eval.runs import MEASURES, NOISE, is_finished, take_folder
 from eval.windows import DriftWindows
 from longlive_rag.documents import Document, parse, read_document
 from longlive_rag.takes.record import TakeRecord, read_record
-from longlive_rag.timeline import Timeline
 from retrieval.files import write_whole
 
 TAKES_FILE = "takes.jsonl.xz"
@@ -139,10 +138,7 @@ def _read(run: Path, cell: Cell) -> TakeFigures:
 
 def _seconds_a_block(record: TakeRecord) -> dict[str, float]:
     """By stage; of takes that were made side by side, each one's share."""
-    assert record.video.temporal_factor is not None
-    context = record.request.context
-    timeline = Timeline(record.video.frames, record.video.fps, context.frames_per_block, record.video.temporal_factor)
-    parts = timeline.blocks * record.run.batch
+    parts = timeline_of(record).blocks * record.run.batch
     return {stage: seconds / parts for stage, seconds in record.timings.by_stage.items()}
 
 

@@ -82,6 +82,13 @@ engine_options = options(
 )
 
 
+def engine_of(asked: dict[str, Any]) -> Engine:
+    """Where takes are made, by the options of `engine_options`, which are taken out of `asked`."""
+    from eval.compare import Engine
+
+    return Engine(asked.pop("engine"), *(asked.pop(name) for name in ("workers", "threads", "address", "batch")))
+
+
 def planned(
     arms: Callable[[str], tuple[Arm, ...]],
     prompts: Path,

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.arms import read_arms, read_contrasts
-from longlive_rag.cli.comparing import EMBEDDERS_HELP, Seconds, asked_options, engine_options, make, planned, say
+from longlive_rag.cli.comparing import (
+    EMBEDDERS_HELP,
+    Seconds,
+    asked_options,
+    engine_of,
+    engine_options,
+    make,
+    planned,
+    say,
+)
 from longlive_rag.cli.errors import check_writable, refuse_bad_input
 from longlive_rag.cli.settings import FLAGS
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
@@ -135,11 +144,6 @@ def drift(
 @engine_options
 def compare(
     plan_file: Path | None,
-    engine: str,
-    workers: int,
-    batch: int,
-    threads: int | None,
-    address: str | None,
     run: Path,
     as_json: bool,
     **asked: Any,
@@ -176,11 +180,10 @@ def compare(
       against = "k3-random"
       confirmatory = true
     """
-    from eval.compare import Engine
     from eval.plan import read_plan_to_repeat
 
     with refuse_bad_input(FLAGS):
-        where = Engine(engine, workers, threads, address, batch)
+        where = engine_of(asked)
         if plan_file:
             _refuse_beside_plan(asked)
         plan = read_plan_to_repeat(plan_file) if plan_file else _plan(**asked)
@@ -212,11 +215,6 @@ def policies(
     policies: str,
     ceilings: bool | None,
     upscale: int | None,
-    engine: str,
-    workers: int,
-    batch: int,
-    threads: int | None,
-    address: str | None,
     run: Path,
     as_json: bool,
     **asked: Any,
@@ -235,13 +233,12 @@ def policies(
       longlive-rag eval policies establishing+originals,establishing --prompts subjects.json \\
         --stories long-absence,many-characters --workers 2 --threads 1 --batch 8 -o runs/originals
     """
-    from eval.compare import Engine
     from eval.policies import arms_of, stages_by_arm
     from eval.tables import Found, policies_table
     from eval.takes import Takes
 
     with refuse_bad_input(FLAGS):
-        where, names = Engine(engine, workers, threads, address, batch), [name.strip() for name in policies.split(",")]
+        where, names = engine_of(asked), [name.strip() for name in policies.split(",")]
 
         def arms(backbone: str) -> tuple[Arm, ...]:
             known = backbone == DEFAULT_BACKBONE if ceilings is None else ceilings
@@ -312,21 +309,18 @@ def recompute(folders: tuple[Path, ...], output: Path | None, as_json: bool) -> 
     """
     from eval.published import as_markdown, write_results
     from eval.published import recompute as make_again
-    from eval.tables import Found
 
     with refuse_bad_input():
         if output is not None and len(folders) > 1:
             raise ValueError("--output is for one folder; name one, or leave it out")
         again = [make_again(folder) for folder in folders]
         if output is not None:
-            write_results(output, again[0][1])
+            write_results(output, again[0][0].results)
     if as_json:
-        found = [results.model_dump(mode="json") for _, results in again]
-        click.echo(json.dumps(found if len(found) > 1 else found[0], indent=2))
+        told = [found[0].results.model_dump(mode="json") for found in again]
+        click.echo(json.dumps(told if len(told) > 1 else told[0], indent=2))
         return
-    click.echo(
-        as_markdown([Found(takes.plan, results, name) for takes, results in again for name in takes.plan.scenarios])
-    )
+    click.echo(as_markdown([found for each in again for found in each]))
 
 
 def _refuse_beside_plan(asked: dict[str, Any]) -> None:

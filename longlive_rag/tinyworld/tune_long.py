@@ -8,7 +8,7 @@ trained, so that the native model drifts as it did.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,15 +100,13 @@ def tune_long(
 
 def _sample(films: Films, kind: str, rng: np.random.Generator) -> Sample:
     """Blocks of rolled films whose memory is full, with what it holds."""
-    held = {
-        (film, block): frames
+    places = [
+        (film, block)
         for film in sorted(films.rolled)
         for block in range(films.corpus.blocks)
-        if len(frames := _memory(films, kind, film, block, rng)) == CONTEXT.memory_frames
-        and not films.given[film, block]
-    }
-    places = list(held)
-    coming = [place for place in map(tuple, films.corpus.entrances.tolist()) if place in held] or places
+        if not films.given[film, block] and len(_held(films, kind, film, block)) >= CONTEXT.memory_frames
+    ]
+    coming = sorted(set(map(tuple, films.corpus.entrances.tolist())) & set(places)) or places
     chosen = []
     for _ in range(BATCH):
         pool = coming if rng.random() < ENTRANCE_SHARE else places
@@ -117,7 +115,8 @@ def _sample(films: Films, kind: str, rng: np.random.Generator) -> Sample:
     plan, size = layout("memory", full, CONTEXT.memory_frames), CONTEXT.frames_per_block
     corpus, contexts, targets, prompts = films.corpus, [], [], []
     for film, block in chosen:
-        memory, start = iter(held[film, block]), block * size
+        held = rng.choice(_held(films, kind, film, block), CONTEXT.memory_frames, replace=False).tolist()
+        memory, start = iter(held), block * size
         context = [
             next(memory) if offset is None else offset if place < CONTEXT.sink_frames else start + offset
             for place, offset in enumerate(plan.offsets)
@@ -130,12 +129,9 @@ def _sample(films: Films, kind: str, rng: np.random.Generator) -> Sample:
     return Sample(kind, plan, prompts, torch.stack(contexts), torch.stack(targets), actors)
 
 
-def _memory(films: Films, kind: str, film: int, block: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """Latent frames in memory at a block: what was recalled, or any of the first showing of whom it is about."""
+def _held(films: Films, kind: str, film: int, block: int) -> Sequence[int]:
+    """Latent frames that memory may hold at a block: what was recalled, or the first showing of whom it is about."""
     if kind == "recalled":
         return films.recalled[film][block]
     shown, size = films.first_shown[film][block], CONTEXT.frames_per_block
-    frames = np.arange(shown.start * size, shown.stop * size)
-    if len(frames) < CONTEXT.memory_frames:
-        return ()
-    return tuple(map(int, rng.choice(frames, CONTEXT.memory_frames, replace=False)))
+    return range(shown.start * size, shown.stop * size)

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from eval.compare import compare
-from eval.published import found_in, publish
+from eval.published import publish, recompute
 from eval.results import Results
 from eval.tables import TABLES
 from longlive_rag.cli.main import cli
@@ -55,7 +55,7 @@ def test_nothing_of_the_machine_is_published(published):
 
 def test_tables_hold_the_means_of_the_takes(published):
     _, public = published
-    (found,) = found_in(public)
+    (found,) = recompute(public)
     rows = list(csv.DictReader((public / "takes.csv").open()))
     horizon = found.plan.seconds
 

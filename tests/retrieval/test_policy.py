@@ -136,16 +136,16 @@ def test_what_was_chosen_before_counts_from_the_first_place_on(seed: int, taken:
 # ---- in the memory of a take ----
 
 
+def small_memory(k: int, rules: RetrievalRules) -> Memory:
+    """Of which every frame but the newest may be retrieved."""
+    return Memory(
+        MeanPoolEncoder(), window_frames=1, sink_frames=0, memory_frames=k, recency_guard_frames=0, rules=rules
+    )
+
+
 def memory_of(kinds: list[int], k: int, rules: RetrievalRules, prompts: list[int] | None = None) -> Memory:
     """A take whose frames are one-hot latents of these kinds; every frame but the newest may be retrieved."""
-    memory = Memory(
-        MeanPoolEncoder(),
-        window_frames=1,
-        sink_frames=0,
-        memory_frames=k,
-        recency_guard_frames=0,
-        rules=rules,
-    )
+    memory = small_memory(k, rules)
     for number, kind in enumerate(kinds):
         if prompts is not None:
             memory.prompt(torch.from_numpy(AXES[prompts[number]])[None, None])
@@ -248,14 +248,7 @@ def test_a_part_of_a_key_that_is_zero_is_like_nothing_and_leaves_the_weights(see
     latents, prompts = rng.standard_normal((2, frames, 6))
     latents[rng.random(frames) < 0.4] = 0
     prompts[rng.random(frames) < 0.4] = 0
-    memory = Memory(
-        MeanPoolEncoder(),
-        window_frames=1,
-        sink_frames=0,
-        memory_frames=frames,
-        recency_guard_frames=0,
-        rules=RetrievalRules(prompt_weight=weight),
-    )
+    memory = small_memory(frames, RetrievalRules(prompt_weight=weight))
     for latent, prompt in zip(latents, prompts, strict=True):
         memory.prompt(torch.tensor(prompt)[None, None])
         memory.add(torch.tensor(latent)[None, None, :, None, None])
