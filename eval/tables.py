@@ -129,7 +129,7 @@ def recalled_table(found: Found) -> str:
     rows = [
         [
             row.arm, f"{row.horizon_s:g} s", f"{row.seen:.0%} ({row.seen_by_chance:.0%})".replace("%", " %"),
-            f"{_or_dash(row.likeness)} ({_or_dash(row.likeness_by_chance)})",
+            f"{_maybe(row.likeness, '{:.3f}'.format)} ({_maybe(row.likeness_by_chance, '{:.3f}'.format)})",
         ]
         for row in found.results.recalled
         if row.scenario == found.scenario
@@ -146,7 +146,8 @@ def policies_table(found: Found, stages: Mapping[str, Mapping[str, float]]) -> s
     horizon_s = found.plan.seconds
     ceiling = found.mean(KEPT, horizon_s, BY_ORACLE)
     native = found.mean(KEPT, horizon_s, found.baseline)
-    recalled = {row.arm: row for row in found.results.recalled if row.horizon_s == horizon_s}
+    here = (found.scenario, horizon_s)
+    recalled = {row.arm: row for row in found.results.recalled if (row.scenario, row.horizon_s) == here}
     rows = []
     for arm in (found.baseline, found.claimed, *found.others):
         kept, drift = (found.mean(name, horizon_s, arm) for name in (KEPT, "drift.{primary}"))
@@ -234,29 +235,16 @@ def _percent(share: float) -> str:
 
 def _points(c: Comparison) -> str:
     """A difference of shares in points of per cent, with its interval."""
+    return _difference(c, scale=100, digits=0)
+
+
+def _difference(c: Comparison, scale: float = 1, digits: int = 3) -> str:
     assert c.paired is not None
     mean, low, high = c.paired.mean, c.paired.low, c.paired.high
-    ends = "" if low is None or high is None else f" ({100 * low:+.0f} to {100 * high:+.0f})"
-    return f"{100 * mean:+.0f}{ends}"
-
-
-def _difference(c: Comparison) -> str:
-    assert c.paired is not None
-    mean, low, high = c.paired.mean, c.paired.low, c.paired.high
-    ends = "" if low is None or high is None else f" ({low:+.3f} to {high:+.3f})"
-    return f"{mean:+.3f}{ends}"
-
-
-def _or_dash(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    ends = "" if low is None or high is None else f" ({scale * low:+.{digits}f} to {scale * high:+.{digits}f})"
+    return f"{scale * mean:+.{digits}f}{ends}"
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def as_cells(table: str) -> list[list[str]]:
-    """The head and the rows of such a table."""
-    head, _, *rows = table.splitlines()
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in (head, *rows)]

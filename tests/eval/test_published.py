@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import lzma
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from click.testing import CliRunner, Result
 from eval.compare import compare
 from eval.published import publish, recompute
 from eval.results import Results
-from eval.tables import TABLES
+from eval.tables import TABLES, Found, policies_table
 from longlive_rag.cli.main import cli
 from longlive_rag.documents import read_document
 from tests.eval.arms import DriftingPipeline, plan_of, slow_backbone
@@ -113,3 +114,14 @@ def test_a_folder_that_holds_something_is_not_published_into(published, tmp_path
     assert told.exit_code == 2
     assert "name a new folder" in told.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_what_policies_brought_back_is_told_story_by_story(published):
+    (found,) = recompute(published[1])
+    row = next(each for each in found.results.recalled if each.arm == "memory" and each.horizon_s == found.plan.seconds)
+    other = replace(row, scenario="another", seen=0.125, seen_by_chance=0.5)
+    both = found.results.model_copy(update={"recalled": [*found.results.recalled, other]})
+    cells = {name: as_cells(policies_table(Found(found.plan, results, found.scenario), {}))
+             for name, results in (("alone", found.results), ("both", both))}  # fmt: skip
+    assert cells["both"] == cells["alone"]
+    assert f"{row.seen:.0%}".replace("%", " %") in cells["alone"][2][5]
