@@ -155,7 +155,7 @@ def tune_long_command(
     Films of a minute are made by the model itself, beside their scripts; the longer it trains, the
     newer they are. The model's VAE and retrieval encoder stay as they are.
     """
-    from longlive_rag.tinyworld.corpus import LONG, OPENINGS, make_corpus
+    from longlive_rag.tinyworld.corpus import make_corpus
     from longlive_rag.tinyworld.rolled import Films
     from longlive_rag.tinyworld.scripts import sample_film
     from longlive_rag.tinyworld.tune_long import FILMS, tune_long
@@ -164,11 +164,8 @@ def tune_long_command(
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
         earlier = load_pipeline(begin_with, device="cpu")
-    folder = run / "films"
-    long, openings = (
-        make_corpus(earlier.vae, folder / f"{name}.npy", size, _say)
-        for name, size in (("long", LONG), ("openings", OPENINGS))
-    )
+    folder = run / "films"  # encoded by the model's own VAE, which need not be this run's
+    long, openings = _corpus(earlier.vae, folder, "long"), _corpus(earlier.vae, folder, "openings")
     films = Films(make_corpus(earlier.vae, folder / "films.npy", FILMS, _say, sample_film))
     tune_long(films, long, openings, earlier, run / "long", _say, steps=steps, hardware=hardware)
 

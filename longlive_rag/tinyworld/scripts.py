@@ -89,7 +89,7 @@ def _cast(rng: np.random.Generator) -> tuple[list[Character], list[Place]]:
     homes: list[Place] = []
     while len(cast) < count:
         who, home = _training_pair(rng)
-        if cast and len(cast) == 1 and rng.random() < SAME_WORDS_PROBABILITY:
+        if len(cast) == 1 and rng.random() < SAME_WORDS_PROBABILITY:
             who = sample_character(rng, cast[0].colour, cast[0].shape)
         taken = who in cast or any(home.name == other.name for other in homes)
         if not taken and not held_out(who.colour, who.shape, home.name):
@@ -166,7 +166,7 @@ def _rest_of_the_cast(rng: np.random.Generator, subject: dict[str, str], place: 
 
 def block_start(frame: float) -> int:
     """The first pixel frame of a block at or after `frame`."""
-    return FIRST_BLOCK_PX + BLOCK_PX * max(0, int(np.ceil((frame - FIRST_BLOCK_PX) / BLOCK_PX)))
+    return block_frame(max(1, block_of(frame)))
 
 
 def block_frame(block: int) -> int:
