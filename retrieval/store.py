@@ -393,7 +393,7 @@ def read_block(path: Path, block: int) -> BlockRecord:
         raise
     except (BrokenSealError, NotPlainError) as error:
         raise DamagedError(block, str(error)) from error
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, RuntimeError, RecursionError) as error:
+    except (ArithmeticError, AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise DamagedError(block, f"{path} is damaged: it does not hold a block ({error})") from error
     if record.block != block:
         raise DamagedError(block, f"{path} holds block {record.block}: was it renamed?")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import random
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -25,6 +27,8 @@ from retrieval.store import (
     LatentStore,
     LatentWriter,
     block_path,
+    pack,
+    read_block,
     repair,
 )
 
@@ -244,3 +248,19 @@ def test_killed_in_the_middle_of_a_write(tmp_path: Path, at: str, monkeypatch: p
     _, status = os.waitpid(in_child(write), 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
     assert assert_all_committed(tmp_path / "latents") == (4 if at == "after rename" else 3)
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("place", ["entered", "candidates", "frames"])
+def test_a_number_that_no_integer_is_damages_a_block(folder: Path, place: str, number: float) -> None:
+    """Its seal is right: who wrote it wrote that."""
+    record = record_of(1)
+    assert record.selection is not None
+    if place == "entered":
+        record = replace(record, entered=(number,))
+    else:
+        wrong = {"candidates": number, "frames": (number, 2)}[place]
+        record = replace(record, selection=replace(record.selection, **{place: wrong}))
+    block_path(folder, 1).write_bytes(pack(record))
+    with pytest.raises(DamagedError, match="does not hold a block"):
+        read_block(block_path(folder, 1), 1)
