@@ -35,6 +35,8 @@ BEGIN_WITH = click.option(
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Pipeline folder of an earlier tiny-world to start from; default: from scratch.",
 )
+EARLIER = "earlier"
+"""Folder of a run for what an earlier model's own VAE encoded."""
 STEPS = click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps; default: the stage's own.")
 THREADS = click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: one per core.")
 
@@ -135,7 +137,7 @@ def train_backbone_command(
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
         earlier = None if begin_with is None else load_pipeline(str(begin_with), device="cpu")
-    vae = _trained_vae(run)
+    vae = _trained_vae(run).to(hardware.device)
     corpora = _corpus(vae, run, "long"), _corpus(vae, run, "openings")
     train_backbone(*corpora, run / "backbone", _say, steps=steps, hardware=hardware, earlier=earlier)
 
@@ -164,22 +166,29 @@ def tune_long_command(
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
         earlier = load_pipeline(begin_with, device="cpu")
-    folder = run / "films"  # encoded by the model's own VAE, which need not be this run's
-    long, openings = _corpus(earlier.vae, folder, "long"), _corpus(earlier.vae, folder, "openings")
-    films = Films(make_corpus(earlier.vae, folder / "films.npy", FILMS, _say, sample_film))
+    folder, vae = run / EARLIER, earlier.vae.to(hardware.device)
+    long, openings = _corpus(vae, folder, "long"), _corpus(vae, folder, "openings")
+    films = Films(make_corpus(vae, folder / "films.npy", FILMS, _say, sample_film))
     tune_long(films, long, openings, earlier, run / "long", _say, steps=steps, hardware=hardware)
 
 
 @world.command("refine-decoder")
 @RUN
+@BEGIN_WITH
+@STEPS
 @on_hardware
-def refine_decoder_command(run: Path, device: str, bfloat16: bool, threads: int | None) -> None:
+def refine_decoder_command(
+    run: Path, begin_with: Path | None, steps: int | None, device: str, bfloat16: bool, threads: int | None
+) -> None:
     """Stage 1b: the VAE's decoder alone, on long takes; the latents stay as they are."""
     from longlive_rag.tinyworld.refine_decoder import refine_decoder
+    from longlive_rag.weights.load import load_pipeline
 
     hardware = _hardware(device, bfloat16, threads)
-    vae = _trained_vae(run)
-    refine_decoder(vae, _corpus(vae, run, "long"), run / "decoder", _say, hardware=hardware)
+    with refuse_bad_input():
+        vae = _trained_vae(run) if begin_with is None else load_pipeline(str(begin_with), device="cpu").vae
+    corpus = _corpus(vae.to(hardware.device), run if begin_with is None else run / EARLIER, "long")
+    refine_decoder(vae, corpus, run / "decoder", _say, steps=steps, hardware=hardware)
 
 
 @world.command("prompts")

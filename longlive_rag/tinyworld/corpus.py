@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
+from numpy.typing import NDArray
 from torch import Tensor
 
 from backbone.vae import FRAMES_PER_LATENT, encode_video
@@ -96,6 +100,12 @@ def _latent_cover(script: Script) -> Tensor:
     return torch.cat([cover[:1], later])
 
 
+def render_scripts(scripts: Sequence[Script]) -> Iterator[NDArray[np.uint8]]:
+    """What each shows [F, 64, 64, 3], in their order, drawn by as many processes as there are cores."""
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(render, scripts, chunksize=4)
+
+
 def make_corpus(
     vae: AutoencoderKLWan,
     path: Path,
@@ -110,12 +120,13 @@ def make_corpus(
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         together = max(1, ENCODED_FRAMES // frames)
-        encoded = []
-        for start in range(0, size.scripts, together):
-            pixels = np.stack([render(script) for script in scripts[start : start + together]])
+        encoded: list[NDArray[np.float16]] = []
+        shown = render_scripts(scripts)
+        while pixels := list(islice(shown, together)):
             with torch.no_grad():
-                encoded.append(encode_video(vae, to_model(pixels)).half().numpy())
-            report(f"encoded {start} of {size.scripts} scripts of {frames} frames")
+                latents = encode_video(vae, to_model(np.stack(pixels)).to(vae.device))
+            encoded.append(latents.cpu().half().numpy())
+            report(f"encoded {sum(map(len, encoded))} of {size.scripts} scripts of {frames} frames")
         unfinished = path.with_suffix(".tmp.npy")
         np.save(unfinished, np.concatenate(encoded))
         unfinished.replace(path)

@@ -1,28 +1,33 @@
 """Stage 1b: more training for the VAE's decoder alone, as streaming uses it.
 
 A take is decoded with features carried from block to block, and the carried features of a long take are unlike those
-of a short clip. So each step first decodes a script from its beginning without gradients, then learns from the next
+of a short clip. So each step first decodes scripts from their beginnings without gradients, then learns from the next
 block. The encoder does not change, so neither do the latents: a backbone that was trained on them stays valid.
+
+Four pixel frames come of one latent frame, each by a path of its own, and small errors that differ from frame to frame
+flicker. So the change of the error counts, too: what is wrong in one frame as in the next is seen less.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
+from numpy.typing import NDArray
 from torch import Tensor
 
 from backbone.vae import FRAMES_PER_LATENT, decode_chunk, denormalize_latents, fresh_decoder_cache
-from longlive_rag.tinyworld.corpus import Corpus
+from longlive_rag.tinyworld.corpus import Corpus, render_scripts
 from longlive_rag.tinyworld.train_backbone import CONTEXT
 from longlive_rag.tinyworld.train_vae import LATENT_NOISE, psnr, reconstruction_loss, to_model
 from longlive_rag.tinyworld.training import Hardware, Schedule, train
-from longlive_rag.tinyworld.world import render
 
-SCHEDULE = Schedule(steps=1000, learning_rate=1e-3, warm_up=30, ema=0.98)
+SCHEDULE = Schedule(steps=1000, learning_rate=1e-3, warm_up=30, ema=0.98, batch=4)
+STEADINESS = 8.0
 
 
 def refine_decoder(
@@ -30,22 +35,30 @@ def refine_decoder(
     corpus: Corpus,
     folder: Path,
     report: Callable[[str], None],
-    schedule: Schedule = SCHEDULE,
+    steps: int | None = None,
     seed: int = 11,
     hardware: Hardware | None = None,
 ) -> AutoencoderKLWan:
-    """Train `vae`'s decoder against its frozen encoder's latents; resumable. Also saves it under `folder/vae`."""
+    """Train `vae`'s decoder against its frozen encoder's latents; resumable. Also saves it under `folder/vae`.
+
+    Args:
+        steps: other than those of `SCHEDULE`.
+    """
+    schedule = replace(SCHEDULE, steps=steps or SCHEDULE.steps)
     vae.requires_grad_(False)
     for part in (vae.decoder, vae.post_quant_conv):
         part.requires_grad_(True)
+    shown = list(render_scripts(corpus.scripts))
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([seed, step])
         torch.manual_seed(seed * 1_000_003 + step)
-        script = int(rng.integers(len(corpus.scripts)))
+        scripts = rng.integers(len(corpus.scripts), size=schedule.batch)
         first = int(rng.integers(corpus.latents.shape[2] - CONTEXT.frames_per_block + 1))
-        out, pixels = decode_block(vae, corpus, script, first)
-        return reconstruction_loss(out, pixels), {"psnr": round(psnr(out.detach(), pixels), 2)}
+        out, pixels = decode_block(vae, corpus.latents[scripts], [shown[script] for script in scripts], first)
+        change = flicker(out, pixels)
+        loss = reconstruction_loss(out, pixels) + STEADINESS * change
+        return loss, {"psnr": round(psnr(out.detach(), pixels), 2), "flicker": round(change.item(), 5)}
 
     average = train(vae, loss_of, schedule, folder, report, hardware=hardware)
     assert isinstance(average, AutoencoderKLWan)
@@ -53,14 +66,20 @@ def refine_decoder(
     return average
 
 
-def decode_block(vae: AutoencoderKLWan, corpus: Corpus, script: int, first: int) -> tuple[Tensor, Tensor]:
-    """The block from latent frame `first` of a script, decoded after all before it, and its true pixels.
+def decode_block(
+    vae: AutoencoderKLWan, latents: Tensor, shown: Sequence[NDArray[np.uint8]], first: int
+) -> tuple[Tensor, Tensor]:
+    """The block from latent frame `first` on, decoded after all before it, and its true pixels.
+
+    Args:
+        latents: normalised, of whole scripts [B, C, T, h, w].
+        shown: what each script shows [F, 64, 64, 3].
 
     Returns:
-        Both [1, 3, F, H, W] in [-1, 1].
+        Both [B, 3, F', H, W] in [-1, 1].
     """
     stop = first + CONTEXT.frames_per_block
-    latents = denormalize_latents(vae, corpus.latents[script][None, :, :stop].to(vae.device))
+    latents = denormalize_latents(vae, latents[:, :, :stop].to(vae.device))
     latents = latents + LATENT_NOISE * torch.randn_like(latents)
     cache = fresh_decoder_cache(vae)
     if first:
@@ -68,5 +87,10 @@ def decode_block(vae: AutoencoderKLWan, corpus: Corpus, script: int, first: int)
             decode_chunk(vae, latents[:, :, :first], cache)
     out = decode_chunk(vae, latents[:, :, first:], cache)
     end = 1 + FRAMES_PER_LATENT * (stop - 1)
-    pixels = render(corpus.scripts[script], end - out.shape[2], end)
-    return out, to_model(pixels[None]).to(vae.device)
+    pixels = np.stack([each[end - out.shape[2] : end] for each in shown])
+    return out, to_model(pixels).to(vae.device)
+
+
+def flicker(out: Tensor, pixels: Tensor) -> Tensor:
+    """Mean absolute change of the error from frame to frame, of [B, 3, F, H, W]."""
+    return (out - pixels).diff(dim=2).abs().mean()

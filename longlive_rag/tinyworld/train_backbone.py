@@ -50,10 +50,9 @@ CONTEXT = ContextConfig()
 # Shift 5 suits latents of 60x104: more elements say the same thing, so more noise is needed to leave anything open
 # (Esser et al., 2024, eq. 23). In 8x8 the outline of a character would still be undecided at the last of its levels.
 SAMPLER = SamplerConfig(timestep_shift=1.5)
-SCHEDULE = Schedule(steps=6500, learning_rate=2e-3, warm_up=150, final_fraction=0.02, ema=0.998)
-ADAPTING = Schedule(steps=6500, learning_rate=1.2e-3, warm_up=150, final_fraction=0.02, ema=0.998)
+SCHEDULE = Schedule(steps=6500, learning_rate=2e-3, warm_up=150, final_fraction=0.02, ema=0.998, batch=6)
+ADAPTING = replace(SCHEDULE, learning_rate=1.2e-3)
 """For a model that was trained before."""
-BATCH = 6
 # Share of the batches in each layout.
 LAYOUTS = {"first": 0.30, "early": 0.15, "native": 0.15, "memory": 0.40}
 # Share of the samples with memory in which someone comes into the picture: only memory can say what they look like.
@@ -193,7 +192,7 @@ def train_backbone(
         torch.manual_seed(seed * 1_000_003 + step)
         replay_share = REPLAY_SHARE if step >= replay_from * schedule.steps else 0.0
         guidance = GUIDANCE if step >= guidance_from * schedule.steps else 0.0
-        return usual_loss(model, long, openings, rng, replay_share, guidance)
+        return usual_loss(model, long, openings, rng, schedule.batch, replay_share, guidance)
 
     average = train(model, loss_of, schedule, folder, report, betas=(0.9, 0.98), hardware=hardware)
     assert isinstance(average, TextToVideo)
@@ -201,13 +200,13 @@ def train_backbone(
 
 
 def usual_loss(
-    model: TextToVideo, long: Corpus, openings: Corpus, rng: np.random.Generator, replay_share: float,
+    model: TextToVideo, long: Corpus, openings: Corpus, rng: np.random.Generator, batch: int, replay_share: float,
     guidance: float = GUIDANCE,
 ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
     """Of a batch of stage 2, in a layout that is drawn; layouts in `GUIDED` are guided by so much."""
     kind, plan, block = _draw_layout(rng)
     corpus = openings if block < openings.blocks else long
-    scripts, starts = _draw_starts(rng, corpus, kind, block)
+    scripts, starts = _draw_starts(rng, corpus, kind, block, batch)
     return _loss(model, corpus, kind, plan, scripts, starts, rng, replay_share, guidance if kind in GUIDED else 0.0)
 
 
@@ -226,18 +225,20 @@ def _draw_layout(rng: np.random.Generator) -> tuple[str, Layout, int]:
     return kind, layout("native", full), full
 
 
-def _draw_starts(rng: np.random.Generator, corpus: Corpus, kind: str, block: int) -> tuple[NDArray, NDArray]:
-    """(script, block that comes next) of each sample, [BATCH] each."""
-    scripts = rng.integers(0, len(corpus.scripts), BATCH)
+def _draw_starts(
+    rng: np.random.Generator, corpus: Corpus, kind: str, block: int, batch: int
+) -> tuple[NDArray, NDArray]:
+    """(script, block that comes next) of each sample, [batch] each."""
+    scripts = rng.integers(0, len(corpus.scripts), batch)
     full = CONTEXT.window_frames // CONTEXT.frames_per_block
     if block < full:
-        return scripts, np.full(BATCH, block)
-    starts = rng.integers(full, corpus.blocks, BATCH)
+        return scripts, np.full(batch, block)
+    starts = rng.integers(full, corpus.blocks, batch)
     for events, share in ((corpus.moves, MOVE_SHARE), (corpus.entrances, ENTRANCE_SHARE if kind == "memory" else 0)):
         later = events[events[:, 1] >= full]
         if len(later):
-            chosen = rng.random(BATCH) < share
-            drawn = later[rng.integers(0, len(later), BATCH)]
+            chosen = rng.random(batch) < share
+            drawn = later[rng.integers(0, len(later), batch)]
             scripts, starts = np.where(chosen, drawn[:, 0], scripts), np.where(chosen, drawn[:, 1], starts)
     return scripts, starts
 
@@ -301,12 +302,13 @@ def flow_loss(
 
     size = CONTEXT.frames_per_block
     copies = (len(plan.positions) - context.shape[2]) // size
-    per_frame = _draw_sigmas(copies).repeat_interleave(size, 1).to(device)  # [B, copies * T]
+    batch = len(target)
+    per_frame = _draw_sigmas(batch, copies).repeat_interleave(size, 1).to(device)  # [B, copies * T]
     repeated = target.repeat(1, 1, copies, 1, 1)
     noise = torch.randn_like(repeated)
     level = per_frame[:, None, :, None, None]
     noisy = (1 - level) * repeated + level * noise
-    times = torch.cat([per_frame.new_zeros(BATCH, context.shape[2]), per_frame * SAMPLER.num_train_timesteps], dim=1)
+    times = torch.cat([per_frame.new_zeros(batch, context.shape[2]), per_frame * SAMPLER.num_train_timesteps], dim=1)
 
     def predict(prompt_embeds: Tensor) -> Tensor:
         return model.transformer(
@@ -317,7 +319,7 @@ def flow_loss(
             frame_mask=torch.from_numpy(plan.mask).to(device),
         )[:, :, context.shape[2] :]
 
-    told = (torch.rand(BATCH) >= PROMPT_DROPOUT).float().to(device)
+    told = (torch.rand(batch) >= PROMPT_DROPOUT).float().to(device)
     embeds = model.prompt_embeds(sample.prompts) * told[:, None, None]
     flow, goal = predict(embeds), noise - repeated
     if guidance:
@@ -381,13 +383,13 @@ def _past_frames(plan: Layout, start: int, rng: np.random.Generator) -> list[int
     return frames
 
 
-def _draw_sigmas(copies: int) -> Tensor:
+def _draw_sigmas(batch: int, copies: int) -> Tensor:
     """[B, copies]: mostly the sampler's own levels, sometimes any on the shifted schedule."""
     levels = torch.tensor(SAMPLER.sigmas)
-    levels = levels[torch.arange(copies) % len(levels)].expand(BATCH, copies)
-    steps = torch.rand(BATCH, copies)
+    levels = levels[torch.arange(copies) % len(levels)].expand(batch, copies)
+    steps = torch.rand(batch, copies)
     anywhere = SAMPLER.timestep_shift * steps / (1 + (SAMPLER.timestep_shift - 1) * steps)
-    return torch.where(torch.rand(BATCH, copies) < RANDOM_SIGMA_SHARE, anywhere, levels)
+    return torch.where(torch.rand(batch, copies) < RANDOM_SIGMA_SHARE, anywhere, levels)
 
 
 def degrade(context: Tensor) -> Tensor:

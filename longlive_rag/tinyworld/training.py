@@ -31,6 +31,7 @@ class Schedule:
         final_fraction: of the peak, where it ends.
         weight_decay, clip: of AdamW and of the gradient's norm.
         ema: decay of the moving average of the weights.
+        batch: samples a step.
     """
 
     steps: int
@@ -40,6 +41,7 @@ class Schedule:
     weight_decay: float = 1e-4
     clip: float = 1.0
     ema: float = 0.999
+    batch: int = 1
 
     def rate(self, step: int) -> float:
         """Learning rate at a step."""

@@ -21,7 +21,6 @@ from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.tinyworld.corpus import Corpus, CorpusSize
 from longlive_rag.tinyworld.rolled import Films
 from longlive_rag.tinyworld.train_backbone import (
-    BATCH,
     CONTEXT,
     REPLAY_SHARE,
     SAMPLER,
@@ -34,11 +33,13 @@ from longlive_rag.tinyworld.train_backbone import (
 )
 from longlive_rag.tinyworld.training import Hardware, Schedule, train
 
-FILMS = CorpusSize(scripts=96, blocks=80, seed=9)
+FILMS = CorpusSize(scripts=256, blocks=80, seed=9)
 """A minute each."""
-SCHEDULE = Schedule(steps=4000, learning_rate=5e-4, warm_up=100, final_fraction=0.02, ema=0.998)
-ROLLED, ROLL_EVERY = 8, 60
+SCHEDULE = Schedule(steps=6000, learning_rate=1e-3, warm_up=100, final_fraction=0.02, ema=0.998, batch=32)
+"""For a GPU: what a step costs there are its many small kernels, whatever the batch."""
+ROLLED, ROLL_EVERY = 64, 500
 """So many films are made anew, side by side, every so many steps."""
+OF_FILMS = ("recalled", "right")
 KINDS = {"recalled": 0.4, "right": 0.2, "usual": 0.4}
 """Memory as the policy filled it; first showings of whoever is in the picture; the batches of stage 2."""
 ENTRANCE_SHARE = 0.4
@@ -67,20 +68,23 @@ def tune_long(
     Raises:
         ValueError: if the earlier model has no retrieval encoder.
     """
-    encoder = earlier.encoder
-    if encoder is None:
+    if earlier.encoder is None:
         raise ValueError("the earlier model has no retrieval encoder; long tuning needs what memory would bring back")
+    encoder = earlier.encoder.to((hardware or Hardware()).device)
     model = TextToVideo(seed)
     model.take_over(earlier.tokenizer, earlier.text_encoder, earlier.transformer)
     schedule = replace(SCHEDULE, steps=steps or SCHEDULE.steps)
     timeline = earlier.timeline(earlier.request("a red circle walks in a meadow", seconds=60))
     rules = retrieval_rules(earlier.memory, timeline)
 
+    places: dict[str, tuple[list[Place], list[Place]]] = {}
+
     def roll(turn: int) -> None:
         count = len(films.corpus.scripts)
         numbers = [(turn * ROLLED + place) % count for place in range(ROLLED)]
         with torch.no_grad(), torch.autocast(model.transformer.device.type, enabled=False):
             films.roll(numbers, model.transformer, model.prompt_embeds, encoder, CONTEXT, SAMPLER, rules, seed + turn)
+        places.update({kind: _places(films, kind) for kind in OF_FILMS})
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         if step % ROLL_EVERY == 0 or not films.rolled:
@@ -89,8 +93,9 @@ def tune_long(
         torch.manual_seed(seed * 1_000_003 + step)
         kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
         if kind == "usual":
-            return usual_loss(model, long, openings, rng, REPLAY_SHARE)
-        loss, figures, _ = flow_loss(model, _sample(films, kind, rng), steadiness=STEADINESS)
+            return usual_loss(model, long, openings, rng, schedule.batch, REPLAY_SHARE)
+        sample = _sample(films, places[kind], kind, rng, schedule.batch)
+        loss, figures, _ = flow_loss(model, sample, steadiness=STEADINESS)
         return loss, figures
 
     average = train(model, loss_of, schedule, folder, report, betas=(0.9, 0.98), hardware=hardware)
@@ -98,18 +103,30 @@ def tune_long(
     return average
 
 
-def _sample(films: Films, kind: str, rng: np.random.Generator) -> Sample:
-    """Blocks of rolled films whose memory is full, with what it holds."""
+Place = tuple[int, int]
+"""A film and a block of it."""
+
+
+def _places(films: Films, kind: str) -> tuple[list[Place], list[Place]]:
+    """Blocks of rolled films whose memory is full: all of them, and those in which someone comes."""
+    given = films.given.tolist()
     places = [
         (film, block)
         for film in sorted(films.rolled)
         for block in range(films.corpus.blocks)
-        if not films.given[film, block] and len(_held(films, kind, film, block)) >= CONTEXT.memory_frames
+        if not given[film][block] and len(_held(films, kind, film, block)) >= CONTEXT.memory_frames
     ]
-    coming = sorted(set(map(tuple, films.corpus.entrances.tolist())) & set(places)) or places
+    coming = sorted(set(map(tuple, films.corpus.entrances.tolist())) & set(places))
+    return places, coming or places
+
+
+def _sample(
+    films: Films, places: tuple[list[Place], list[Place]], kind: str, rng: np.random.Generator, batch: int
+) -> Sample:
+    """Some of the places, with what memory holds there."""
     chosen = []
-    for _ in range(BATCH):
-        pool = coming if rng.random() < ENTRANCE_SHARE else places
+    for _ in range(batch):
+        pool = places[rng.random() < ENTRANCE_SHARE]
         chosen.append(pool[int(rng.integers(len(pool)))])
     full = CONTEXT.window_frames // CONTEXT.frames_per_block
     plan, size = layout("memory", full, CONTEXT.memory_frames), CONTEXT.frames_per_block

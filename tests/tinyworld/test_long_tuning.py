@@ -16,7 +16,7 @@ from longlive_rag.tinyworld.motion import WAITS
 from longlive_rag.tinyworld.rolled import Films
 from longlive_rag.tinyworld.scripts import block_frame, block_of, sample_film
 from longlive_rag.tinyworld.train_backbone import CONTEXT, SAMPLER, TextToVideo, flow_loss
-from longlive_rag.tinyworld.tune_long import _sample
+from longlive_rag.tinyworld.tune_long import _places, _sample
 from longlive_rag.tinyworld.world import render
 
 BLOCKS = 40
@@ -95,8 +95,8 @@ def test_memory_brings_back_what_had_left_the_window(films):
 
 @pytest.mark.parametrize("kind", ["recalled", "right"])
 def test_a_sample_is_a_block_of_the_world_after_a_context_of_the_model_s(films, kind):
-    sample = _sample(films, kind, np.random.default_rng(0))
-    again = _sample(films, kind, np.random.default_rng(0))
+    sample = _sample(films, _places(films, kind), kind, np.random.default_rng(0), 6)
+    again = _sample(films, _places(films, kind), kind, np.random.default_rng(0), 6)
     assert torch.equal(sample.clean, again.clean)
     assert sample.prompts == again.prompts
     assert sample.clean.shape[2] == len(sample.plan.offsets)
@@ -120,7 +120,7 @@ def test_right_frames_are_of_the_lead_s_first_showing(films):
 def test_steadiness_asks_for_the_same_error_in_all_frames(films, pipe):
     model = TextToVideo()
     model.take_over(pipe.tokenizer, pipe.text_encoder, pipe.transformer)
-    sample = _sample(films, "right", np.random.default_rng(1))
+    sample = _sample(films, _places(films, "right"), "right", np.random.default_rng(1), 6)
     losses = []
     for steadiness in (0.0, 1.0, 2.0):
         torch.manual_seed(0)
