@@ -24,6 +24,7 @@ from longlive_rag.generation.rollout import Rollout
 from longlive_rag.tinyworld.corpus import Corpus
 from longlive_rag.tinyworld.scripts import block_frame, block_of
 from longlive_rag.tinyworld.world import FPS, Script
+from retrieval.budgets import PageBudgets
 from retrieval.encoder import LatentEncoder
 from retrieval.policy import RetrievalRules
 from retrieval.selection import Selection
@@ -47,8 +48,16 @@ class GuidedRollout(Rollout):
         truth: Tensor, given: Tensor, encoder: LatentEncoder, rules: RetrievalRules,
     ) -> None:  # fmt: skip
         shape = (truth.shape[2], truth.shape[3], truth.shape[4])
-        super().__init__(transformer, context, sampler, noise, shape, len(truth), encoder, rules=rules)
+        budgets = PageBudgets(remake_stale=False)
+        super().__init__(
+            transformer, context, sampler, noise, shape, len(truth), encoder, rules=rules, budgets=budgets
+        )
         self._truth, self._given = truth, given
+
+    @torch.no_grad()
+    def direct(self, prompt_embeds: Tensor) -> None:
+        """Put prompts in charge without a recache: side by side, some film has a cue at nearly every block."""
+        self._take_prompt(prompt_embeds)
 
     def _denoise(
         self, block: int, selections: tuple[Selection, ...], retry: int = 0

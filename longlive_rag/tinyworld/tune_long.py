@@ -33,9 +33,9 @@ from longlive_rag.tinyworld.train_backbone import (
 )
 from longlive_rag.tinyworld.training import Hardware, Schedule, train
 
-FILMS = CorpusSize(scripts=256, blocks=80, seed=9)
+FILMS = CorpusSize(scripts=128, blocks=80, seed=9)
 """A minute each."""
-SCHEDULE = Schedule(steps=6000, learning_rate=1e-3, warm_up=100, final_fraction=0.02, ema=0.998, batch=32)
+SCHEDULE = Schedule(steps=5000, learning_rate=1.5e-3, warm_up=100, final_fraction=0.02, ema=0.998, batch=48)
 """For a GPU: what a step costs there are its many small kernels, whatever the batch."""
 ROLLED, ROLL_EVERY = 64, 500
 """So many films are made anew, side by side, every so many steps."""
