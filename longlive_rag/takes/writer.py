@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from longlive_rag.config import CheckpointConfig, TakeRequest
-from longlive_rag.media.pictures import CueMark, contact_sheet, memory_map, runs, sheet_frames
+from longlive_rag.media.pictures import CueMark, contact_sheet, memory_map, runs, sheet_frames, timecode
 from longlive_rag.media.start_image import StartImage, read_start_image
 from longlive_rag.media.sums import begin_sums, sha256_of, sums_of
 from longlive_rag.media.video import CODECS, OnPacket, VideoWriter
@@ -412,7 +412,7 @@ class TakeWriter:
         if frames:
             sheet = contact_sheet(frames, fps, self._request.prompt, facts, cues)
             _save(sheet, self.folder / CONTACT_SHEET)
-        caption = f"{self._request.prompt}  ({self._memory_in_words()})"
+        caption = f"{self._request.prompt}  ({self._memory_in_words()}{self._choice_in_words()})"
         _save(
             memory_map(timeline, self._request.context, _of_this_take(self._selections), caption, cues, self._entered),
             self.folder / MEMORY_MAP,
@@ -435,6 +435,18 @@ class TakeWriter:
             return "memory off"
         blocks = f"{len(self._selections)} of {self._blocks} blocks"
         return f"{self.frames_retrieved} past frames retrieved in {blocks}"
+
+    def _choice_in_words(self) -> str:
+        """What picked the frames, among which; empty without memory."""
+        if not self._request.context.memory_frames:
+            return ""
+        memory = self._request.memory
+        told = [steer for steer in memory.steering if steer.verb in ("policy", "establish")]
+        parts = [f"; {memory.policy}, {_admitted_in_words(memory.establish)}"]
+        for steer in sorted(told, key=lambda steer: steer.seconds):
+            what = steer.policy if steer.verb == "policy" else _admitted_in_words(steer.establish)
+            parts.append(f"from {timecode(steer.seconds)} on {what}")
+        return ", ".join(parts)
 
     def _add_seconds(self, seconds: dict[str, float]) -> None:
         for stage, value in seconds.items():
@@ -535,6 +547,11 @@ class TakeWriter:
             )
             for number, (cue, block) in enumerate(zip(self._request.cues, blocks, strict=True), start=1)
         )
+
+
+def _admitted_in_words(establish_s: float) -> str:
+    """Which frames a search looks through."""
+    return f"among first showings of {establish_s:g} s" if establish_s else "among all of the past"
 
 
 def _of_this_take(selections: Sequence[Selection]) -> list[Selection]:
