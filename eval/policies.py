@@ -17,8 +17,10 @@ from longlive_rag.presets.preset import Preset
 
 ESTABLISHING, NOVELTY = "establishing", "novelty"
 GATES = (ESTABLISHING, NOVELTY)
-ESTABLISH_S, NEW_VIEW = 8.0, 0.95
-"""Of gates, where the backbone's preset has none of its own."""
+ESTABLISH_S = 8.0
+"""Where the backbone's preset has none of its own."""
+NOVEL_BELOW = 0.95
+"""The novelty gate lets single frames in, and so sees no steps to hold a new view against."""
 CEILINGS: tuple[Retrieval, ...] = ("opening", BY_ORACLE)
 
 
@@ -49,8 +51,8 @@ def _memory(name: str, preset: Preset) -> dict[str, Any]:
         raise FieldError("policies", name, f"before the plus there can be {' or '.join(GATES)}")
     plugin("policy", policy)
     opened_s = {"": 0.0, ESTABLISHING: preset.memory.establish or ESTABLISH_S, NOVELTY: 1 / preset.output.fps}[gate]
-    view = {"new_view": preset.memory.new_view if preset.memory.establish else NEW_VIEW} if gate else {}
-    return {"policy": policy, "establish": opened_s, **view}
+    new_view = NOVEL_BELOW if gate == NOVELTY else preset.memory.new_view
+    return {"policy": policy, "establish": opened_s, "new_view": new_view}
 
 
 def stages_by_arm(takes: Takes) -> dict[str, dict[str, float]]:

@@ -19,8 +19,6 @@ EncoderKind = Literal["autoencoder", "mean_pool"]
 SteerVerb = Literal["pin", "exclude", "establish", "policy", "unpin", "unexclude"]
 CheckpointMode = Literal["exact", "light"]
 
-NEW_VIEW = 0.95
-"""Chosen on tiny-world; docs/memory.md says how."""
 SEARCH = "similar"
 """The policy that needs no plug-in."""
 
@@ -164,13 +162,14 @@ class MemoryConfig:
         ),
     ] = 0.0
     new_view: Annotated[
-        float,
+        float | None,
         _search(
             "--new-view",
-            "For --establish: a view is new if it is less similar (cosine) than this to all that memory holds.",
+            "For --establish: a view is new if it is less similar (cosine) than this to all that memory holds; "
+            "default: much less than the take's frames are to one another.",
             **COSINE,
         ),
-    ] = NEW_VIEW
+    ] = None
     policy: Annotated[str, _pages("--policy", "Which past frames are picked; 'plugins' lists what is installed.")] = (
         SEARCH
     )

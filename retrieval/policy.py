@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
 GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples, modulo 1, fill the unit interval evenly, however many are taken
+NEW_VIEW_STEPS = 10.0
 POOL = 4  # diversity picks from this many times as many frames as are wanted
 
 
@@ -31,7 +33,8 @@ class RetrievalRules:
             each block. What is most like now has drifted as far as now; these have not.
         establish_frames: memory keeps first showings only: a new view lets so many frames in, itself the first; 0 lets
             every frame in. See `FirstShowings`.
-        new_view: a frame is a new view if its cosine similarity to all that memory holds is below this.
+        new_view: a frame is a new view if its cosine similarity to all that memory holds is below this; None: if its
+            distance (1 - similarity) is more than `NEW_VIEW_STEPS` of the steps that the take itself shows.
         policy: picks among what is left after pins and stratified frames (`retrieval.policies`); None is the search.
         retries: how often a block is made again that falls away from what it remembered (`falls_away`).
     """
@@ -44,7 +47,7 @@ class RetrievalRules:
     diversity: float = 0.0
     stratified: int = 0
     establish_frames: int = 0
-    new_view: float = 1.0
+    new_view: float | None = None
     policy: Callable[[Any], Sequence[int]] | None = None
     retries: int = 0
 
@@ -56,10 +59,15 @@ class FirstShowings:
     until the next new view. A frame is made from those it attends to, with an error: later copies add their errors,
     first showings have none. It knows nothing but frame numbers and similarities, so that what it lets in is a function
     of what it was asked.
+
+    How far apart two views are depends on the encoder, the backbone and the story. A take shows it: while the gate is
+    open, how far each frame is from all that came in before is a *step* within a view. Without a similarity of its own
+    (`RetrievalRules.new_view`) a view is new if it is many times the median step away.
     """
 
     def __init__(self) -> None:
         self._open_until = -math.inf
+        self._steps: list[float] = []  # sorted
 
     def admits(self, frame: int, rules: RetrievalRules, likeness: Callable[[], float]) -> bool:
         """Whether a frame enters memory; asked once for each, in their order.
@@ -75,10 +83,17 @@ class FirstShowings:
         if _within(frame, rules.exclude):
             return False
         if frame >= self._open_until:
-            if likeness() >= rules.new_view:
+            if likeness() >= self._new_below(rules.new_view):
                 return False
             self._open_until = frame + rules.establish_frames
+        elif rules.new_view is None and math.isfinite(alike := likeness()):
+            insort(self._steps, 1 - alike)
         return True
+
+    def _new_below(self, new_view: float | None) -> float:
+        if new_view is not None:
+            return new_view
+        return 1 - NEW_VIEW_STEPS * self._steps[len(self._steps) // 2] if self._steps else 1.0
 
 
 def without(frames: Sequence[int], excluded: Sequence[range], refused: Collection[int]) -> Sequence[int]:

@@ -231,15 +231,17 @@ def subjects(output: Path, count: int, seed: int) -> None:
 
 @world.command()
 @RUN
+@click.option("--begin-with", help="Name or pipeline folder of an earlier tiny-world: its parts, where RUN has none.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The pipeline folder to write.")
-def assemble(run: Path, output: Path) -> None:
+def assemble(run: Path, begin_with: str | None, output: Path) -> None:
     """Put the trained parts into one pipeline folder, weights in bfloat16."""
     from longlive_rag.tinyworld.assemble import assemble as put_together
     from longlive_rag.tinyworld.assemble import check_target, trained_parts
+    from longlive_rag.weights.load import load_pipeline
 
     with refuse_bad_input():
         check_target(output)
-        vae, model, encoder = trained_parts(run)
+        vae, model, encoder = trained_parts(run, load_pipeline(begin_with, device="cpu") if begin_with else None)
         put_together(vae, model, encoder, output)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     click.echo(f"{output}: {size / 1e6:.2f} MB")

@@ -11,7 +11,6 @@ from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file, save_file
 
 from backbone.vae import fold_temporal_convs
-from longlive_rag.config import NEW_VIEW
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.preset import INDEX
 from longlive_rag.rights.records import write_record
@@ -39,27 +38,32 @@ def trained_vae(run: Path) -> AutoencoderKLWan:
     return fold_temporal_convs(AutoencoderKLWan.from_pretrained(folder))
 
 
-def trained_parts(run: Path) -> tuple[AutoencoderKLWan, TextToVideo, LatentAutoencoder | None]:
+def trained_parts(
+    run: Path, earlier: LongLiveRAGPipeline | None = None
+) -> tuple[AutoencoderKLWan, TextToVideo, LatentAutoencoder | None]:
     """The refined VAE, the moving average of stage 2 (of long tuning, where there is one), and the retrieval encoder.
 
     The encoder may be left out: it is None then, and memory searches mean-pooled latents.
 
+    Args:
+        earlier: whose parts are taken where the run has none.
+
     Raises:
-        ValueError: if stage 1 has not ended or stage 2 has no checkpoint yet.
+        ValueError: if stage 1 has not ended or stage 2 has no checkpoint yet, and there is no earlier model.
     """
-    refined = run / "decoder" / "vae"
-    if not refined.is_dir():
-        command = f"longlive-rag world refine-decoder --run {run}"
-        raise ValueError(f"{refined} does not exist; run `{command}` to its end first")
-    vae = AutoencoderKLWan.from_pretrained(refined)
+    refined, folder = run / "decoder" / "vae", run / "encoder" / ENCODER
     tuned = run / "long" / "checkpoint.pt"
     checkpoint = tuned if tuned.is_file() else run / "backbone" / "checkpoint.pt"
-    if not checkpoint.is_file():
-        raise ValueError(f"{checkpoint} does not exist; run `longlive-rag world train-backbone --run {run}` first")
+    for part, stage in ((refined, "refine-decoder"), (checkpoint, "train-backbone")):
+        if earlier is None and not part.exists():
+            raise ValueError(f"{part} does not exist; run `longlive-rag world {stage} --run {run}` to its end first")
     model = TextToVideo()
-    model.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["average"])
-    folder = run / "encoder" / ENCODER
-    encoder = LatentAutoencoder.from_pretrained(folder).eval() if folder.is_dir() else None
+    if checkpoint.is_file():
+        model.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["average"])
+    elif earlier is not None:
+        model.take_over(earlier.tokenizer, earlier.text_encoder, earlier.transformer)
+    vae = earlier.vae if earlier and not refined.is_dir() else AutoencoderKLWan.from_pretrained(refined)
+    encoder = LatentAutoencoder.from_pretrained(folder).eval() if folder.is_dir() else earlier and earlier.encoder
     return vae, model.eval(), encoder
 
 
@@ -85,7 +89,6 @@ def assemble(
             "encoder": "mean_pool" if encoder is None else "autoencoder",
             "prompt_weight": PROMPT_WEIGHT,
             "establish": ESTABLISH_S,
-            "new_view": NEW_VIEW,
         },
         output={"height": SIZE_PX, "width": SIZE_PX, "fps": FPS, "upscale": UPSCALE},
     )

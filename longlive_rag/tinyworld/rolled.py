@@ -49,9 +49,7 @@ class GuidedRollout(Rollout):
     ) -> None:  # fmt: skip
         shape = (truth.shape[2], truth.shape[3], truth.shape[4])
         budgets = PageBudgets(remake_stale=False)
-        super().__init__(
-            transformer, context, sampler, noise, shape, len(truth), encoder, rules=rules, budgets=budgets
-        )
+        super().__init__(transformer, context, sampler, noise, shape, len(truth), encoder, rules=rules, budgets=budgets)
         self._truth, self._given = truth, given
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from retrieval.encoder import MeanPoolEncoder
 from retrieval.memory import Memory
-from retrieval.policy import FirstShowings, RetrievalRules, unit
+from retrieval.policy import NEW_VIEW_STEPS, FirstShowings, RetrievalRules, unit
 
 RULES = RetrievalRules(establish_frames=4, new_view=0.95)
 AXES = np.eye(12, dtype=np.float32)
@@ -49,15 +49,32 @@ def kinds(*counts: int) -> np.ndarray:
 
 def by_hand(vectors: np.ndarray, rules: RetrievalRules, sink: int) -> list[int]:
     """The definition, frame by frame, over all similarities."""
+    return judged(vectors, rules, sink)[0]
+
+
+def margin_of(vectors: np.ndarray, rules: RetrievalRules, sink: int) -> float:
+    """How close a frame came to being judged otherwise."""
+    return judged(vectors, rules, sink)[1]
+
+
+def judged(vectors: np.ndarray, rules: RetrievalRules, sink: int) -> tuple[list[int], float]:
     likeness = (units := unit(vectors)) @ units.T
     entered: list[int] = []
-    open_until = -1
+    steps: list[float] = []
+    open_until, margin = -1, np.inf
     for frame in range(sink, len(vectors)):
-        if frame >= open_until and (not entered or likeness[frame, entered].max() < rules.new_view):
-            open_until = frame + rules.establish_frames
+        alike = likeness[frame, entered].max() if entered else -np.inf
+        below = rules.new_view
+        if below is None:
+            below = 1 - NEW_VIEW_STEPS * np.sort(steps)[len(steps) // 2] if steps else 1.0
+        if frame < open_until:
+            steps += [1 - alike] if entered else []
+        else:
+            margin = min(margin, abs(alike - below))
+            open_until = frame + rules.establish_frames if alike < below else open_until
         if frame < open_until:
             entered.append(frame)
-    return entered
+    return entered, margin
 
 
 def test_memory_keeps_the_first_showing_of_each_view() -> None:
@@ -81,6 +98,32 @@ def test_it_is_the_definition_whatever_the_blocks(seed, frames, establish, new_v
         return  # FAISS and NumPy may round to either side
     rules = RetrievalRules(establish_frames=establish, new_view=new_view)
     assert show(memory_of(rules, sink), vectors, at_once) == by_hand(vectors, rules, sink)
+
+
+@given(seed=st.integers(0, 400), jumps=st.integers(1, 6), spread=st.floats(0.01, 0.3), sink=st.integers(0, 3))
+def test_a_take_s_own_steps_say_what_is_new(seed, jumps, spread, sink) -> None:
+    """Whatever the scale: views whose frames wander a little, and from one view to the next a jump."""
+    rng = np.random.default_rng(seed)
+    views = [AXES[kind] + spread * rng.standard_normal((14, 12)) for kind in rng.permutation(12)[:jumps]]
+    vectors = np.concatenate([*views, views[0]]).astype(np.float32)
+    rules = RetrievalRules(establish_frames=8)
+    entered, margin = by_hand(vectors, rules, sink), margin_of(vectors, rules, sink)
+    if margin > 1e-5:  # FAISS and NumPy may round to either side
+        assert show(memory_of(rules, sink), vectors) == entered
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.2, 1.0])
+def test_views_are_told_apart_at_any_scale(scale: float) -> None:
+    """Three views, each wandering by a twentieth of the way between them, on an encoder that finds all alike or not."""
+    rng = np.random.default_rng(0)
+    common = 3 * AXES[11]
+    seen = [AXES[kind] + 0.02 * rng.standard_normal((20, 12)) for kind in (0, 1, 0, 2)]
+    vectors = (common + scale * np.concatenate(seen)).astype(np.float32)
+    assert show(memory_of(RetrievalRules(establish_frames=8)), vectors) == [
+        *range(1, 9),
+        *range(20, 28),
+        *range(60, 68),
+    ]
 
 
 @pytest.mark.parametrize("prompt_weight", [0.0, 0.3, 0.8])
