@@ -51,8 +51,8 @@ def _memory(name: str, preset: Preset) -> dict[str, Any]:
         raise FieldError("policies", name, f"before the plus there can be {' or '.join(GATES)}")
     plugin("policy", policy)
     opened_s = {"": 0.0, ESTABLISHING: preset.memory.establish or ESTABLISH_S, NOVELTY: 1 / preset.output.fps}[gate]
-    new_view = NOVEL_BELOW if gate == NOVELTY else preset.memory.new_view
-    return {"policy": policy, "establish": opened_s, "new_view": new_view}
+    view = {"new_view": NOVEL_BELOW if gate == NOVELTY else preset.memory.new_view} if gate else {}
+    return {"policy": policy, "establish": opened_s, **view}
 
 
 def stages_by_arm(takes: Takes) -> dict[str, dict[str, float]]:

@@ -166,7 +166,7 @@ class MemoryConfig:
         _search(
             "--new-view",
             "For --establish: a view is new if it is less similar (cosine) than this to all that memory holds; "
-            "default: much less than the take's frames are to one another.",
+            "where none is set, much less than the take's own frames are to one another.",
             **COSINE,
         ),
     ] = None

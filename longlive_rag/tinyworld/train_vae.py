@@ -174,13 +174,13 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return float(-10 * torch.log10(((a - b) / 2).square().mean()))
 
 
-def reconstruction_loss(out: Tensor, pixels: Tensor) -> Tensor:
+def reconstruction_loss(out: Tensor, pixels: Tensor, body_weight: float = BODY_WEIGHT) -> Tensor:
     """Absolute and squared error of pixels [B, 3, F, H, W] in [-1, 1].
 
-    Characters, being saturated, and what they wear, being dark, weigh thrice.
+    Characters, being saturated, and what they wear, being dark, weigh 1 + `body_weight` times as much.
     """
     high, low = pixels.amax(1, keepdim=True), pixels.amin(1, keepdim=True)
-    weight = 1 + BODY_WEIGHT * ((high - low > BODY_CHROMA) | (high < CLOTHES_VALUE)).float()
+    weight = 1 + body_weight * ((high - low > BODY_CHROMA) | (high < CLOTHES_VALUE)).float()
     error = out - pixels
     return (weight * (error.abs() + SQUARE_WEIGHT * error.square())).mean()
 

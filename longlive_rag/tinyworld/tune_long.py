@@ -2,8 +2,8 @@
 
 A block's context is what a take of a minute would have: recent frames that have drifted, and memory that holds first
 showings. The target is the world's. So the model learns to believe its memory where memory and the last seconds
-disagree. Two fifths of the batches are those of stage 2, which keep what it had learned; without memory nothing new is
-trained, so that the native model drifts as it did.
+disagree. A tenth of the batches has no memory, so that somebody comes when called, whoever that is; two fifths are
+those of stage 2, which keep what it had learned.
 """
 
 from __future__ import annotations
@@ -39,9 +39,12 @@ SCHEDULE = Schedule(steps=5000, learning_rate=1.5e-3, warm_up=100, final_fractio
 """For a GPU: what a step costs there are its many small kernels, whatever the batch."""
 ROLLED, ROLL_EVERY = 64, 500
 """So many films are made anew, side by side, every so many steps."""
-OF_FILMS = ("recalled", "right")
-KINDS = {"recalled": 0.4, "right": 0.2, "usual": 0.4}
-"""Memory as the policy filled it; first showings of whoever is in the picture; the batches of stage 2."""
+OF_FILMS = ("recalled", "right", "forgotten")
+KINDS = {"recalled": 0.3, "right": 0.2, "forgotten": 0.1, "usual": 0.4}
+"""Memory as the policy filled it; first showings of whoever is in the picture; no memory; the batches of stage 2."""
+MEMORY_FRAMES = {"recalled": CONTEXT.memory_frames, "right": CONTEXT.memory_frames, "forgotten": 0}
+FULL = CONTEXT.window_frames // CONTEXT.frames_per_block
+"""The first block whose window is full."""
 ENTRANCE_SHARE = 0.4
 STEADINESS = 0.5
 
@@ -114,7 +117,7 @@ def _places(films: Films, kind: str) -> tuple[list[Place], list[Place]]:
         (film, block)
         for film in sorted(films.rolled)
         for block in range(films.corpus.blocks)
-        if not given[film][block] and len(_held(films, kind, film, block)) >= CONTEXT.memory_frames
+        if not given[film][block] and block >= FULL and len(_held(films, kind, film, block)) >= MEMORY_FRAMES[kind]
     ]
     coming = sorted(set(map(tuple, films.corpus.entrances.tolist())) & set(places))
     return places, coming or places
@@ -128,11 +131,11 @@ def _sample(
     for _ in range(batch):
         pool = places[rng.random() < ENTRANCE_SHARE]
         chosen.append(pool[int(rng.integers(len(pool)))])
-    full = CONTEXT.window_frames // CONTEXT.frames_per_block
-    plan, size = layout("memory", full, CONTEXT.memory_frames), CONTEXT.frames_per_block
+    count, size = MEMORY_FRAMES[kind], CONTEXT.frames_per_block
+    plan = layout("memory" if count else "native", FULL, count)
     corpus, contexts, targets, prompts = films.corpus, [], [], []
     for film, block in chosen:
-        held = rng.choice(_held(films, kind, film, block), CONTEXT.memory_frames, replace=False).tolist()
+        held = rng.choice(_held(films, kind, film, block), count, replace=False).tolist() if count else []
         memory, start = iter(held), block * size
         context = [
             next(memory) if offset is None else offset if place < CONTEXT.sink_frames else start + offset
@@ -148,6 +151,8 @@ def _sample(
 
 def _held(films: Films, kind: str, film: int, block: int) -> Sequence[int]:
     """Latent frames that memory may hold at a block: what was recalled, or the first showing of whom it is about."""
+    if kind == "forgotten":
+        return ()
     if kind == "recalled":
         return films.recalled[film][block]
     shown, size = films.first_shown[film][block], CONTEXT.frames_per_block

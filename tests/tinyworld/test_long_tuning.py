@@ -93,7 +93,7 @@ def test_memory_brings_back_what_had_left_the_window(films):
     assert full > BLOCKS
 
 
-@pytest.mark.parametrize("kind", ["recalled", "right"])
+@pytest.mark.parametrize("kind", ["recalled", "right", "forgotten"])
 def test_a_sample_is_a_block_of_the_world_after_a_context_of_the_model_s(films, kind):
     sample = _sample(films, _places(films, kind), kind, np.random.default_rng(0), 6)
     again = _sample(films, _places(films, kind), kind, np.random.default_rng(0), 6)
