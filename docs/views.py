@@ -8,7 +8,7 @@ Makes takes of 120 s with memory, of 4 subjects in 3 stories, and prints a row a
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,11 +25,13 @@ STORIES, SUBJECTS, SEED, SECONDS = ("many-characters", "long-absence", "long-sta
 OLDER_FRAMES = 16  # 4 s
 SHOWN_WITHIN_S = 12.0
 ESTABLISH_FRAMES = 32  # 8 s
-GATES = (RetrievalRules(establish_frames=ESTABLISH_FRAMES, new_view=0.95), RetrievalRules(establish_frames=32))
+GATES = (
+    RetrievalRules(establish_frames=ESTABLISH_FRAMES, new_view=0.95),
+    RetrievalRules(establish_frames=ESTABLISH_FRAMES),
+)
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One take.
 
     Attributes:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import click
+import numpy as np
 import pytest
 
 from longlive_rag.cli.main import cli
@@ -116,3 +117,17 @@ def test_the_tree_is_as_the_documents_say():
     assert len(facts.hops()) == 8
     assert facts.missing_hops() == []
     assert not facts._defines(ROOT / "backbone" / "cache.py", "KVCache.nowhere")
+
+
+def test_who_is_new_and_what_opens_memory_are_counted():
+    views = script("views")
+    (story,) = views.stories(views.sample_subjects(1, views.SEED), ["many-characters"], views.read_scenarios(), (120,))
+    assert views.first_shown(story) == [20, 40, 60, 80]
+    rng = np.random.default_rng(0)
+    units = views.unit(np.repeat(np.eye(3), 160, axis=0)[:, :, None].repeat(8, 2).reshape(480, 24) + 0.01)
+    units = views.unit(units + 0.001 * rng.standard_normal(units.shape)).astype(np.float32)
+    row = views.row_of(units, [39.0, 79.0])
+    assert row.opened == [2, 2]
+    assert row.openings == [3, 3]
+    assert min(row.farthest) > 0.5
+    assert row.ten_steps < 0.01
