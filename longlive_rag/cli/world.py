@@ -31,9 +31,7 @@ RUN = click.option(
     help="Folder of the training run.",
 )
 BEGIN_WITH = click.option(
-    "--begin-with",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Pipeline folder of an earlier tiny-world to start from; default: from scratch.",
+    "--begin-with", help="Name or pipeline folder of an earlier tiny-world to start from; default: from scratch."
 )
 EARLIER = "earlier"
 """Folder of a run for what an earlier model's own VAE encoded."""
@@ -110,7 +108,7 @@ def render(prompt: str, output: Path, seconds: float, seed: int) -> None:
 @STEPS
 @on_hardware
 def train_vae_command(
-    run: Path, begin_with: Path | None, steps: int | None, device: str, bfloat16: bool, threads: int | None
+    run: Path, begin_with: str | None, steps: int | None, device: str, bfloat16: bool, threads: int | None
 ) -> None:
     """Stage 1: the video VAE on rendered clips."""
     from longlive_rag.tinyworld.train_vae import train_vae
@@ -118,7 +116,7 @@ def train_vae_command(
 
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
-        earlier = None if begin_with is None else load_pipeline(str(begin_with), device="cpu").vae
+        earlier = None if begin_with is None else load_pipeline(begin_with, device="cpu").vae
     train_vae(run / "vae", _say, steps=steps, hardware=hardware, earlier=earlier)
 
 
@@ -128,7 +126,7 @@ def train_vae_command(
 @STEPS
 @on_hardware
 def train_backbone_command(
-    run: Path, begin_with: Path | None, steps: int | None, device: str, bfloat16: bool, threads: int | None
+    run: Path, begin_with: str | None, steps: int | None, device: str, bfloat16: bool, threads: int | None
 ) -> None:
     """Stage 2: text encoder and causal transformer, by flow matching on blocks."""
     from longlive_rag.tinyworld.train_backbone import train_backbone
@@ -136,7 +134,7 @@ def train_backbone_command(
 
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
-        earlier = None if begin_with is None else load_pipeline(str(begin_with), device="cpu")
+        earlier = None if begin_with is None else load_pipeline(begin_with, device="cpu")
     vae = _trained_vae(run).to(hardware.device)
     corpora = _corpus(vae, run, "long"), _corpus(vae, run, "openings")
     train_backbone(*corpora, run / "backbone", _say, steps=steps, hardware=hardware, earlier=earlier)
@@ -178,7 +176,7 @@ def tune_long_command(
 @STEPS
 @on_hardware
 def refine_decoder_command(
-    run: Path, begin_with: Path | None, steps: int | None, device: str, bfloat16: bool, threads: int | None
+    run: Path, begin_with: str | None, steps: int | None, device: str, bfloat16: bool, threads: int | None
 ) -> None:
     """Stage 1b: the VAE's decoder alone, on long takes; the latents stay as they are."""
     from longlive_rag.tinyworld.refine_decoder import refine_decoder
@@ -186,7 +184,7 @@ def refine_decoder_command(
 
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
-        vae = _trained_vae(run) if begin_with is None else load_pipeline(str(begin_with), device="cpu").vae
+        vae = _trained_vae(run) if begin_with is None else load_pipeline(begin_with, device="cpu").vae
     corpus = _corpus(vae.to(hardware.device), run if begin_with is None else run / EARLIER, "long")
     refine_decoder(vae, corpus, run / "decoder", _say, steps=steps, hardware=hardware)
 
