@@ -19,7 +19,7 @@ from longlive_rag.config import Cue
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.tinyworld.scripts import sample_subjects
 from longlive_rag.weights.load import load_pipeline
-from retrieval.policy import NEW_VIEW_STEPS, FirstShowings, RetrievalRules, unit
+from retrieval.policy import FirstShowings, RetrievalRules, unit
 
 STORIES, SUBJECTS, SEED, SECONDS = ("many-characters", "long-absence", "long-stare"), 4, 1, 120
 OLDER_FRAMES = 16  # 4 s
@@ -61,7 +61,6 @@ def openings(units: NDArray[np.float32], rules: RetrievalRules) -> tuple[list[in
     gate = FirstShowings()
     held: list[int] = []
     opened: list[int] = []
-    steps: list[float] = []
     for frame in range(1, len(units)):
         alike = float((units[held] @ units[frame]).max()) if held else -np.inf
         is_closed = not opened or frame >= opened[-1] + rules.establish_frames
@@ -73,9 +72,7 @@ def openings(units: NDArray[np.float32], rules: RetrievalRules) -> tuple[list[in
             held.append(frame)
             if is_closed:
                 opened.append(frame)
-            else:
-                steps.append(1 - alike)
-    return opened, NEW_VIEW_STEPS * float(np.median(steps))
+    return opened, 1 - gate.new_below(None)
 
 
 def first_shown(story: Story) -> list[float]:

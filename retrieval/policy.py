@@ -34,7 +34,7 @@ class RetrievalRules:
         establish_frames: memory keeps first showings only: a new view lets so many frames in, itself the first; 0 lets
             every frame in. See `FirstShowings`.
         new_view: a frame is a new view if its cosine similarity to all that memory holds is below this; None: if its
-            distance (1 - similarity) is more than `NEW_VIEW_STEPS` of the steps that the take itself shows.
+            distance (1 - similarity) is more than `NEW_VIEW_STEPS` median steps of the take itself.
         policy: picks among what is left after pins and stratified frames (`retrieval.policies`); None is the search.
         retries: how often a block is made again that falls away from what it remembered (`falls_away`).
     """
@@ -83,14 +83,15 @@ class FirstShowings:
         if _within(frame, rules.exclude):
             return False
         if frame >= self._open_until:
-            if likeness() >= self._new_below(rules.new_view):
+            if likeness() >= self.new_below(rules.new_view):
                 return False
             self._open_until = frame + rules.establish_frames
         elif rules.new_view is None and math.isfinite(alike := likeness()):
             insort(self._steps, 1 - alike)
         return True
 
-    def _new_below(self, new_view: float | None) -> float:
+    def new_below(self, new_view: float | None) -> float:
+        """The similarity below which a view is new; None: as the steps say, and before there are any, all is new."""
         if new_view is not None:
             return new_view
         return 1 - NEW_VIEW_STEPS * self._steps[len(self._steps) // 2] if self._steps else 1.0

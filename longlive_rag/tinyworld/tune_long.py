@@ -127,15 +127,16 @@ def _sample(
     films: Films, places: tuple[list[Place], list[Place]], kind: str, rng: np.random.Generator, batch: int
 ) -> Sample:
     """Some of the places, with what memory holds there."""
+    anywhere, coming = places
     chosen = []
     for _ in range(batch):
-        pool = places[rng.random() < ENTRANCE_SHARE]
+        pool = coming if rng.random() < ENTRANCE_SHARE else anywhere
         chosen.append(pool[int(rng.integers(len(pool)))])
     count, size = MEMORY_FRAMES[kind], CONTEXT.frames_per_block
     plan = layout("memory" if count else "native", FULL, count)
     corpus, contexts, targets, prompts = films.corpus, [], [], []
     for film, block in chosen:
-        held = rng.choice(_held(films, kind, film, block), count, replace=False).tolist() if count else []
+        held = rng.choice(_held(films, kind, film, block), count, replace=False).tolist()
         memory, start = iter(held), block * size
         context = [
             next(memory) if offset is None else offset if place < CONTEXT.sink_frames else start + offset
