@@ -15,12 +15,9 @@ from longlive_rag.config import SEARCH
 from longlive_rag.environment import plugin
 from longlive_rag.presets.preset import Preset
 
-ESTABLISHING, NOVELTY = "establishing", "novelty"
-GATES = (ESTABLISHING, NOVELTY)
+GATE = "establishing"
 ESTABLISH_S = 8.0
 """Where the backbone's preset has none of its own."""
-NOVEL_BELOW = 0.95
-"""The novelty gate lets single frames in, and so sees no steps to hold a new view against."""
 CEILINGS: tuple[Retrieval, ...] = ("opening", BY_ORACLE)
 
 
@@ -28,8 +25,8 @@ def arms_of(names: Sequence[str], preset: Preset, ceilings: bool, upscale: int |
     """The baseline, an arm a policy, and the ceilings.
 
     Args:
-        names: of policies: installed ones, which choose from all of the past, or a gate (`establishing`, `novelty`), or
-            both with a plus between them.
+        names: of policies: installed ones, which choose from all of the past; `establishing`, the gate, with the search
+            behind it; or the gate and a policy with a plus between them.
         preset: of the backbone.
         ceilings: whether tiny-world's oracle can read what the takes show.
         upscale: of the videos; None is the preset's.
@@ -46,13 +43,11 @@ def arms_of(names: Sequence[str], preset: Preset, ceilings: bool, upscale: int |
 
 def _memory(name: str, preset: Preset) -> dict[str, Any]:
     """What a policy's name says of memory."""
-    gate, _, policy = name.rpartition("+") if "+" in name else (name, "", SEARCH) if name in GATES else ("", "", name)
-    if gate not in ("", *GATES):
-        raise FieldError("policies", name, f"before the plus there can be {' or '.join(GATES)}")
+    gate, _, policy = name.rpartition("+") if "+" in name else (name, "", SEARCH) if name == GATE else ("", "", name)
+    if gate not in ("", GATE):
+        raise FieldError("policies", name, f"before the plus there can be {GATE}")
     plugin("policy", policy)
-    opened_s = {"": 0.0, ESTABLISHING: preset.memory.establish or ESTABLISH_S, NOVELTY: 1 / preset.output.fps}[gate]
-    view = {"new_view": NOVEL_BELOW if gate == NOVELTY else preset.memory.new_view} if gate else {}
-    return {"policy": policy, "establish": opened_s, **view}
+    return {"policy": policy, "establish": (preset.memory.establish or ESTABLISH_S) if gate else 0.0}
 
 
 def stages_by_arm(takes: Takes) -> dict[str, dict[str, float]]:

@@ -1,14 +1,15 @@
 """What memory brought back: does it show the subject, and as it was? Beside it, what any past frame would have shown.
 
 A memory may fail in two places: the search finds nothing of use, or attention makes nothing of what was found. Drift
-alone doesn't tell one from the other; this does. It is read at the moment that decides: right after the last cue before
-a horizon, where the newest frame shows what was and not what is to come.
+alone doesn't tell one from the other; this does. It is read from the last cue before a horizon on, and once more for
+the first seconds of that alone: right after a cue the newest frame shows what was and not what is to come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,23 +24,38 @@ from longlive_rag.timeline import Timeline
 from retrieval.selection import Selection, candidate_frames
 
 AFTER_CUE_S = 2.0
-Shown = tuple[float, float | None, float, float | None]
-"""Share of frames that show the subject and their likeness (None: none does), of those brought back and of all."""
+SHOWN_FROM = 0.5
+"""A frame shows the subject if its cosine to the reference is this or more: of tiny-world's oracle, half the traits."""
+
+
+class Shown(NamedTuple):
+    """What memory brought back in one take before a horizon.
+
+    Attributes:
+        seen: share of the frames that show the subject.
+        likeness: mean cosine to the reference, of those that show it; None if none does.
+        seen_by_chance, likeness_by_chance: the same of all frames that could have been brought back.
+        seen_at_cue: `seen` in the 2 s after the last cue; None where there is none.
+    """
+
+    seen: float
+    likeness: float | None
+    seen_by_chance: float
+    likeness_by_chance: float | None
+    seen_at_cue: float | None
 
 
 @dataclass(frozen=True)
 class Recalled:
     """Frames that an arm brought back before a horizon, over all takes of a scenario.
 
-    They are those of the blocks that begin in the 2 s after the last cue before the horizon, or in the last 5 s before
-    it where there is no cue. Frames of other takes are not among them.
+    They are those of the blocks that begin between the last cue before the horizon and the horizon, or in the last 5 s
+    before it where there is no cue. Frames of other takes are not among them.
 
     Attributes:
         scenario, arm, horizon_s: whose they are.
         takes: in which some frame was brought back then.
-        seen: share that shows the subject; mean over takes.
-        likeness: their mean cosine to the reference, of those that show it; None if none does.
-        seen_by_chance, likeness_by_chance: the same of all frames that could have been brought back.
+        seen, likeness, seen_by_chance, likeness_by_chance, seen_at_cue: as in `Shown`; means over takes.
     """
 
     scenario: str
@@ -50,6 +66,7 @@ class Recalled:
     likeness: float | None
     seen_by_chance: float
     likeness_by_chance: float | None
+    seen_at_cue: float | None
 
 
 def what_was_recalled(plan: Plan, shown: Mapping[str, Sequence[Shown | None]]) -> list[Recalled]:
@@ -85,13 +102,19 @@ def shown_by_take(measures: Measures, record: TakeRecord, embedder: str) -> list
     """
     context, timeline = record.request.context, timeline_of(record)
     cosines = cosine_of_latents(measures, timeline, embedder)
-    return [
-        _shown(cosines, list(_selections(record, timeline, horizon_s)), context) for horizon_s in measures.horizons_s
-    ]
+    found = []
+    for horizon_s in measures.horizons_s:
+        cues = [cue.seconds for cue in record.cues if cue.seconds < horizon_s]
+        since = _selections(record, timeline, cues[-1] if cues else horizon_s - LAST_S, horizon_s)
+        at_cue = _selections(record, timeline, cues[-1], min(cues[-1] + AFTER_CUE_S, horizon_s)) if cues else []
+        found.append(_shown(cosines, since, at_cue, context))
+    return found
 
 
-def _shown(cosines: Floats, selections: Sequence[Selection], context: ContextConfig) -> Shown | None:
-    recalled = [frame for selection in selections for frame in selection.frames if frame >= 0]
+def _shown(
+    cosines: Floats, selections: Sequence[Selection], at_cue: Sequence[Selection], context: ContextConfig
+) -> Shown | None:
+    recalled, first = _frames_of(selections), _frames_of(at_cue)
     if not recalled:
         return None
     newest = max(*recalled, selections[-1].query_frame)
@@ -101,7 +124,13 @@ def _shown(cosines: Floats, selections: Sequence[Selection], context: ContextCon
         )
     done, guard = selections[-1].query_frame + 1, context.recency_guard_frames
     past = candidate_frames(done, context.window_frames, context.sink_frames, guard)
-    return *_seen_and_likeness(cosines[recalled]), *_seen_and_likeness(cosines[past])
+    at_once = _seen_and_likeness(cosines[first])[0] if first else None
+    return Shown(*_seen_and_likeness(cosines[recalled]), *_seen_and_likeness(cosines[past]), at_once)
+
+
+def _frames_of(selections: Sequence[Selection]) -> list[int]:
+    """All that were brought back, but for those of other takes."""
+    return [frame for selection in selections for frame in selection.frames if frame >= 0]
 
 
 def cosine_of_latents(measures: Measures, timeline: Timeline, embedder: str) -> Floats:
@@ -122,27 +151,25 @@ def cosine_of_latents(measures: Measures, timeline: Timeline, embedder: str) -> 
     return values
 
 
-def _selections(record: TakeRecord, timeline: Timeline, horizon_s: float) -> Iterator[Selection]:
-    cues = [cue.seconds for cue in record.cues if cue.seconds < horizon_s]
-    begin_s, end_s = (cues[-1], cues[-1] + AFTER_CUE_S) if cues else (horizon_s - LAST_S, horizon_s)
-    for selection in record.selections:
-        if begin_s <= timeline.starts_at(selection.block) < min(end_s, horizon_s):
-            yield selection
+def _selections(record: TakeRecord, timeline: Timeline, begin_s: float, end_s: float) -> list[Selection]:
+    """Those of blocks that begin in a span."""
+    return [each for each in record.selections if begin_s <= timeline.starts_at(each.block) < end_s]
 
 
 def _seen_and_likeness(cosines: NDArray[np.float64]) -> tuple[float, float | None]:
-    seen = ~np.isnan(cosines)
+    seen = np.nan_to_num(cosines, nan=-1.0) >= SHOWN_FROM
     return float(seen.mean()), float(cosines[seen].mean()) if seen.any() else None
 
 
-def _mean(rows: Sequence[Shown]) -> tuple[float, float | None, float, float | None]:
+def _mean(rows: Sequence[Shown]) -> Shown:
     """Mean of each column over the takes that have it."""
-    seen, likeness, seen_by_chance, likeness_by_chance = np.array(rows, np.float64).T
-    return (
+    seen, likeness, seen_by_chance, likeness_by_chance, seen_at_cue = np.array(rows, np.float64).T
+    return Shown(
         float(seen.mean()),
         _mean_of_known(likeness),
         float(seen_by_chance.mean()),
         _mean_of_known(likeness_by_chance),
+        _mean_of_known(seen_at_cue),
     )
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from eval import figures
 from eval.plan import Arm, Cell, Plan
-from eval.recalled import AFTER_CUE_S, Recalled
+from eval.recalled import AFTER_CUE_S, SHOWN_FROM, Recalled
 from eval.results import Comparison, Results, compare_all, summarise
 from eval.runs import take_folder
 from eval.scenarios import Story
@@ -70,6 +70,7 @@ def write_report(run: Path, plan: Plan) -> Results:
     (run / FIGURES).mkdir(exist_ok=True)
     contents = {
         "plan": plan, "results": results, "embedder": embedder, "after_cue_s": AFTER_CUE_S,
+        "shown_from": SHOWN_FROM,
         "scenarios": [_scenario(run, takes, name, embedder, results) for name in plan.scenarios],
         "guardrails": _guardrails(results, plan), "noise_floor": _noise_floor(results),
         "facts": _conditions(plan, results),
@@ -194,12 +195,14 @@ def _recalled(rows: Sequence[Recalled]) -> Table:
     """What the search found, at the moment that decides."""
     cells = [
         [
-            f"{row.horizon_s:g} s", row.arm, f"{row.seen:.0%}", f"{row.seen_by_chance:.0%}",
+            f"{row.horizon_s:g} s", row.arm, "-" if row.seen_at_cue is None else f"{row.seen_at_cue:.0%}",
+            f"{row.seen:.0%}", f"{row.seen_by_chance:.0%}",
             _figure_or_dash(row.likeness), _figure_or_dash(row.likeness_by_chance), str(row.takes),
         ]
         for row in rows
     ]  # fmt: skip
-    head = ["horizon", "arm", "show the subject", "of all past frames", "likeness", "of all past frames", "takes"]
+    head = ["horizon", "arm", "show the subject at the cue", "until the horizon", "of all past frames",
+            "likeness", "of all past frames", "takes"]  # fmt: skip
     return Table(head, cells)
 
 

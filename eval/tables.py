@@ -125,16 +125,17 @@ def broken_table(found: Found) -> str:
 
 
 def recalled_table(found: Found) -> str:
-    """What memory brought back right after the last cue before each horizon; in brackets, all of the past."""
+    """What memory brought back from the last cue before each horizon on; in brackets, all of the past."""
     rows = [
         [
-            row.arm, f"{row.horizon_s:g} s", f"{row.seen:.0%} ({row.seen_by_chance:.0%})".replace("%", " %"),
+            row.arm, f"{row.horizon_s:g} s", _maybe(row.seen_at_cue, _percent),
+            f"{_percent(row.seen)} ({_percent(row.seen_by_chance)})",
             f"{_maybe(row.likeness, '{:.3f}'.format)} ({_maybe(row.likeness_by_chance, '{:.3f}'.format)})",
         ]
         for row in found.results.recalled
         if row.scenario == found.scenario
     ]  # fmt: skip
-    return _markdown(["arm", "at", "show the subject", "likeness"], rows)
+    return _markdown(["arm", "at", "show the subject at the cue", "until the horizon", "likeness"], rows)
 
 
 def policies_table(found: Found, stages: Mapping[str, Mapping[str, float]]) -> str:

@@ -376,7 +376,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         for index in range(done, timeline.blocks):
             direction = directions(index)
             if direction.memory is not None:
-                rollout.steer(retrieval_rules(direction.memory, timeline))
+                rollout.steer(retrieval_rules(direction.memory, timeline, batch.shared.context.window_frames))
             if direction.prompts is not None:
                 prompts = direction.prompts
                 with watch.stage("text"):
@@ -444,7 +444,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         def prompt_at(block: int) -> Tensor | None:
             direction = directions(block)
             if direction.memory is not None:
-                rollout.steer(retrieval_rules(direction.memory, timeline))
+                rollout.steer(retrieval_rules(direction.memory, timeline, batch.shared.context.window_frames))
             return None if direction.prompts is None else self.embed(direction.prompts)
 
         if store.blocks < timeline.blocks:
@@ -491,7 +491,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             encoder=self._latent_encoder(request) if request.context.memory_frames else None,
             device=self._execution_device,
             start=None if start is None else start.expand(size, -1, -1, -1),
-            rules=retrieval_rules(directed_at(request.memory, timeline, 0), timeline),
+            rules=retrieval_rules(directed_at(request.memory, timeline, 0), timeline, request.context.window_frames),
             budgets=request.memory.budgets,
             past=(lambda take, frames: stores[take].latents(frames)) if stores else None,
             remembered=remembered,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,6 @@ from torch import Tensor
 from retrieval.encoder import LatentEncoder
 from retrieval.index import FrameIndex, finite
 from retrieval.policies import Past, looks_ahead, picked
-from retrieval.policies.past import ReadLatents
 from retrieval.policies.similar import searched
 from retrieval.policy import (
     FirstShowings,
@@ -35,8 +33,6 @@ from retrieval.selection import Selection, candidate_frames
 Choose = Callable[[int, int, range], Sequence[int]]
 EmbedPast = Callable[[int, Sequence[int]], NDArray[np.float32]]
 """(take of the batch, latent frames) to their embeddings [N, D], made again from what is stored."""
-PastLatents = Callable[[int, Sequence[int]], NDArray[np.float32]]
-"""(take of the batch, latent frames) to their latents [N, C, h, w] float32; negative frames are of other takes."""
 Found = list[tuple[int, float]]
 
 
@@ -154,19 +150,11 @@ class Memory:
             take.add(numbers, frames, self._prompts_of(number, numbers))
         self._frames_done = numbers.stop
 
-    def retrieve(
-        self,
-        block: int,
-        ahead: NDArray[np.float32] | None = None,
-        now: Tensor | None = None,
-        past: PastLatents | None = None,
-    ) -> tuple[Selection, ...]:
+    def retrieve(self, block: int, ahead: NDArray[np.float32] | None = None) -> tuple[Selection, ...]:
         """Choose what `block` remembers, for each take of the batch; empty while none of them remembers anything.
 
         Args:
             ahead: [B, D], what to search by instead of the newest frame's embedding.
-            now: [B, C, h, w], the latents of what is searched by, for policies that look at them.
-            past: where those policies read latents of past frames.
         """
         candidates = candidate_frames(
             self._frames_done, self._window_frames, self._sink_frames, self._recency_guard_frames
@@ -175,7 +163,7 @@ class Memory:
             return ()
         allowed = [self._allowed(take, candidates) for take in self._takes]
         picked = [
-            self._pick(number, block, candidates, frames, self._seen_of(number, ahead, now, past))
+            self._pick(number, block, candidates, frames, None if ahead is None else ahead[number])
             for number, frames in enumerate(allowed)
         ]
         if not any(picked):
@@ -213,23 +201,15 @@ class Memory:
         block: int,
         candidates: range,
         allowed: Sequence[int],
-        seen: Seen,
+        ahead: NDArray[np.float32] | None,
     ) -> Found:
         take, prompt = self._takes[number], self._prompt_unit(number)
         if self._choose is not None:
             frames = check_choice(self._choose(number, block, candidates), candidates, self._memory_frames)
             return list(zip(frames, take.similarities(frames, prompt), strict=True))
-        if not self._frames_done and seen.ahead is None:  # nothing to search by yet
+        if not self._frames_done and ahead is None:  # nothing to search by yet
             return [(frame, 0.0) for frame in evenly_spaced(allowed, self._memory_frames)]
-        return take.search(prompt, allowed, self._memory_frames, block, seen)
-
-    def _seen_of(
-        self, number: int, ahead: NDArray[np.float32] | None, now: Tensor | None, past: PastLatents | None
-    ) -> Seen:
-        """What a take's policy may look at; latents only where there is one that might."""
-        read = None if past is None else partial(past, number)
-        own = now[number].float().cpu().numpy() if now is not None and self._rules.policy is not None else None
-        return Seen(None if ahead is None else ahead[number], own, read)
+        return take.search(prompt, allowed, self._memory_frames, block, ahead)
 
     def _that_hold(self, rules: RetrievalRules) -> RetrievalRules:
         return rules if self._choose is None else replace(rules, establish_frames=0)
@@ -244,21 +224,6 @@ class Memory:
             return None
         starts = [first for first, _ in self._prompts]
         return np.stack([self._prompts[bisect_right(starts, frame) - 1][1][number] for frame in frames])
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What there is to choose by, beside the newest frame's embedding.
-
-    Attributes:
-        ahead: [D], what to search by instead of it.
-        now: [C, h, w], the latents of what is searched by.
-        read: where latents of past frames are read.
-    """
-
-    ahead: NDArray[np.float32] | None = None
-    now: NDArray[np.float32] | None = None
-    read: ReadLatents | None = None
 
 
 class _TakeMemory:
@@ -346,12 +311,16 @@ class _TakeMemory:
         candidates: Sequence[int],
         limit: int,
         block: int,
-        seen: Seen,
+        ahead: NDArray[np.float32] | None = None,
     ) -> Found:
-        """Up to `limit` (frame, similarity) by the rules for this block, most similar first, older before equal."""
+        """Up to `limit` (frame, similarity) by the rules for this block, most similar first, older before equal.
+
+        Args:
+            ahead: [D], what to search by instead of the newest frame's embedding.
+        """
         if not candidates:
             return []
-        rules, index, query = self._rules, self._index_here(), self._query(prompt, seen.ahead)
+        rules, index, query = self._rules, self._index_here(), self._query(prompt, ahead)
         allowed = without(candidates, rules.exclude, self._refused)
         pins = pinned_among(allowed, rules.pin)
         found = index.search(query, pins, min(limit, pinned_places(limit))) if pins else []
@@ -361,7 +330,7 @@ class _TakeMemory:
         found += zip(evenly, index.similarities(query, evenly), strict=True)
         allowed = without(allowed, (), set(evenly))
         if len(found) < limit and allowed:
-            past = Past(allowed, limit - len(found), block, query, rules.diversity, index, pinned, seen.now, seen.read)
+            past = Past(allowed, limit - len(found), block, query, rules.diversity, index, pinned)
             if rules.policy is None:
                 found += searched(past)
             else:

@@ -31,8 +31,9 @@ class RetrievalRules:
             (1 - d) similarity to the query - d largest similarity to what is chosen already, pins among it.
         stratified: so many of the K places go to a stratified sample of the past, whatever it shows, another one for
             each block. What is most like now has drifted as far as now; these have not.
-        establish_frames: memory keeps first showings only: a new view lets so many frames in, itself the first; 0 lets
-            every frame in. See `FirstShowings`.
+        establish_frames: memory keeps first showings only: a new view lets so many frames in; 0 lets every frame in.
+            See `FirstShowings`.
+        settle_frames: how many frames of a new view pass before it is let in, where there was another view before it.
         new_view: a frame is a new view if its cosine similarity to all that memory holds is below this; None: if its
             distance (1 - similarity) is more than `NEW_VIEW_STEPS` median steps of the take itself.
         policy: picks among what is left after pins and stratified frames (`retrieval.policies`); None is the search.
@@ -47,6 +48,7 @@ class RetrievalRules:
     diversity: float = 0.0
     stratified: int = 0
     establish_frames: int = 0
+    settle_frames: int = 0
     new_view: float | None = None
     policy: Callable[[Any], Sequence[int]] | None = None
     retries: int = 0
@@ -60,13 +62,18 @@ class FirstShowings:
     first showings have none. It knows nothing but frame numbers and similarities, so that what it lets in is a function
     of what it was asked.
 
+    The first frames after a change are no originals: they were made from a window that still showed the view before,
+    and mix the two. So a view is let in once it has settled (`RetrievalRules.settle_frames`, the window's length); the
+    first frame of all, which has none before it, at once.
+
     How far apart two views are depends on the encoder, the backbone and the story. A take shows it: while the gate is
     open, how far each frame is from all that came in before is a *step* within a view. Without a similarity of its own
     (`RetrievalRules.new_view`) a view is new if it is many times the median step away.
     """
 
     def __init__(self) -> None:
-        self._open_until = -math.inf
+        self._begun = False
+        self._open_from = self._open_until = -math.inf
         self._steps: list[float] = []  # sorted
 
     def admits(self, frame: int, rules: RetrievalRules, likeness: Callable[[], float]) -> bool:
@@ -78,15 +85,18 @@ class FirstShowings:
             likeness: its largest cosine similarity to what memory holds, less than any for an empty memory; asked for
                 only where it matters.
         """
+        is_first, self._begun = not self._begun, True
         if _within(frame, rules.pin) or not rules.establish_frames:
             return True
-        if _within(frame, rules.exclude):
+        if _within(frame, rules.exclude) or frame < self._open_from:
             return False
         if frame >= self._open_until:
             if likeness() >= self.new_below(rules.new_view):
                 return False
-            self._open_until = frame + rules.establish_frames
-        elif rules.new_view is None and math.isfinite(alike := likeness()):
+            self._open_from = frame if is_first else frame + rules.settle_frames
+            self._open_until = self._open_from + rules.establish_frames
+            return frame == self._open_from
+        if frame > self._open_from and rules.new_view is None and math.isfinite(alike := likeness()):
             insort(self._steps, 1 - alike)
         return True
 

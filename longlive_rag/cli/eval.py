@@ -222,16 +222,16 @@ def policies(
     """Compare retrieval POLICIES in stories that need a memory, between no memory and a perfect one.
 
     POLICIES are names with commas: installed policies ('plugins' lists them, your own too), which
-    choose from all of the past; 'establishing' and 'novelty', gates that decide what enters memory,
-    with the search behind them; or a gate and a policy with a plus between them. The claim is about the
-    first one; every other is held against it.
+    choose from all of the past; 'establishing', which lets first showings alone into memory, with the
+    search behind it; or that and a policy with a plus between them. The claim is about the first one;
+    every other is held against it.
 
     \b
     Examples:
       longlive-rag world subjects -o subjects.json
       longlive-rag eval policies establishing,similar,stratified,random --prompts subjects.json -o runs/policies
-      longlive-rag eval policies establishing+originals,establishing --prompts subjects.json \\
-        --stories long-absence,many-characters --workers 2 --threads 1 --batch 8 -o runs/originals
+      longlive-rag eval policies establishing+look-ahead,establishing --prompts subjects.json \\
+        --stories long-absence,many-characters --workers 2 --threads 1 --batch 8 -o runs/ahead
     """
     from eval.policies import arms_of, stages_by_arm
     from eval.tables import Found, policies_table

@@ -32,8 +32,11 @@ Directions = Callable[[int], Direction]
 """What changes at a block, asked right before the block is begun, block after block."""
 
 
-def retrieval_rules(memory: MemoryConfig, timeline: Timeline) -> RetrievalRules:
-    """The rules of a request, spans of seconds as ranges of latent frames."""
+def retrieval_rules(memory: MemoryConfig, timeline: Timeline, window_frames: int) -> RetrievalRules:
+    """The rules of a request, spans of seconds as ranges of latent frames.
+
+    A new view has settled once the window, of `window_frames`, shows nothing else.
+    """
     return RetrievalRules(
         exclude=tuple(timeline.latents_between(*span) for span in memory.exclude),
         pin=tuple(timeline.latents_between(*span) for span in memory.pin),
@@ -43,6 +46,7 @@ def retrieval_rules(memory: MemoryConfig, timeline: Timeline) -> RetrievalRules:
         diversity=memory.diversity,
         stratified=memory.spread,
         establish_frames=timeline.latents_in(memory.establish),
+        settle_frames=window_frames,
         new_view=memory.new_view,
         policy=None if memory.policy == SEARCH else plugin("policy", memory.policy),
         retries=memory.retry,

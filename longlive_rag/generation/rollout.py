@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,12 +20,14 @@ from longlive_rag.generation.noise import NoiseSource
 from longlive_rag.generation.stopwatch import Stopwatch
 from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.encoder import LatentEncoder
-from retrieval.memory import Choose, Memory, PastLatents
+from retrieval.memory import Choose, Memory
 from retrieval.pages import PageCache, PageShape, PagesHeld
 from retrieval.policy import RetrievalRules
 from retrieval.selection import Selection
 from retrieval.store import LatentSpool
 
+PastLatents = Callable[[int, Sequence[int]], NDArray[np.float32]]
+"""(take of the batch, latent frames) to their latents [N, C, h, w] float32."""
 STEPS_OF_A_TRY = 1_000
 """Noise of a block that is made again is drawn as if it were so many steps later."""
 
@@ -266,7 +268,7 @@ class Rollout:
         self._cache.restore(state.cache_frames, state.cache_pages, self._frames_done)
         if self._memory is not None and state.pages is not None:
             self._pages.restore(state.pages)
-            self._foreseen = self._retrieve_by_newest(state.blocks) if self._foresees else None
+            self._foreseen = self._memory.retrieve(state.blocks) if self._foresees else None
 
     @torch.no_grad()
     def rebuild(self) -> None:
@@ -314,12 +316,7 @@ class Rollout:
             return ()
         if self._looks_ahead:
             return self._selected
-        return self._retrieve_by_newest(block) if self._foreseen is None else self._foreseen
-
-    def _retrieve_by_newest(self, block: int) -> tuple[Selection, ...]:
-        assert self._memory is not None
-        newest = self._recent[-1] if self._recent else None
-        return self._memory.retrieve(block, now=newest, past=self._past_latents)
+        return self._memory.retrieve(block) if self._foreseen is None else self._foreseen
 
     def _assemble(self, selections: tuple[Selection, ...]) -> None:
         leaving = self._cache.admit(self._context.frames_per_block)
@@ -377,7 +374,7 @@ class Rollout:
         self._pages.settle()  # commit and recache overwrite the pages that left
         self._foreseen = None
         if self._foresees:
-            self._foreseen = self._retrieve_by_newest(block)
+            self._foreseen = self._memory.retrieve(block)
             self._pages.prefetch([selection.frames for selection in self._foreseen])
 
     def _remake_pages(self, take: int, frames: Sequence[int]) -> Tensor:
@@ -453,7 +450,7 @@ class Rollout:
         assert self._memory is not None
         assert self._encoder is not None
         ahead = self._encoder.encode(estimate[:, -1:])[:, 0].float().cpu().numpy()
-        selections = self._memory.retrieve(block, ahead, estimate[:, -1], self._past_latents)
+        selections = self._memory.retrieve(block, ahead)
         self._lay_out(selections)
         return selections
 

@@ -78,7 +78,7 @@ def tune_long(
     model.take_over(earlier.tokenizer, earlier.text_encoder, earlier.transformer)
     schedule = replace(SCHEDULE, steps=steps or SCHEDULE.steps)
     timeline = earlier.timeline(earlier.request("a red circle walks in a meadow", seconds=60))
-    rules = retrieval_rules(earlier.memory, timeline)
+    rules = retrieval_rules(earlier.memory, timeline, CONTEXT.window_frames)
 
     places: dict[str, tuple[list[Place], list[Place]]] = {}
 

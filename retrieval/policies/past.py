@@ -15,9 +15,6 @@ class PolicyError(ValueError):
     """A policy picked what it may not."""
 
 
-ReadLatents = Callable[[Sequence[int]], NDArray[np.float32]]
-
-
 @dataclass(frozen=True)
 class Past:
     """What a policy picks from, for one block of one take.
@@ -34,8 +31,6 @@ class Past:
         diversity: what the request asks for, 0 to below 1.
         index: holds the keys of all frames in memory.
         pinned: frames that pins have had places for.
-        now: [C, h, w] float32, the latents that the query is of.
-        read: latents of frames, see `latents`.
     """
 
     frames: Sequence[int]
@@ -45,8 +40,6 @@ class Past:
     diversity: float
     index: FrameIndex
     pinned: Sequence[int] = ()
-    now: NDArray[np.float32] | None = None
-    read: ReadLatents | None = None
 
     def most_similar(self, limit: int) -> list[tuple[int, float]]:
         """Up to `limit` (frame, cosine similarity to the query), best first."""
@@ -59,16 +52,6 @@ class Past:
     def units(self, frames: Sequence[int]) -> NDArray[np.float32]:
         """Keys of frames, [N, D] unit vectors."""
         return self.index.units(frames)
-
-    def latents(self, frames: Sequence[int]) -> NDArray[np.float32]:
-        """Latents [N, C, h, w] float32 of frames, from where they are stored; reading them takes time.
-
-        Raises:
-            PolicyError: if nothing is stored here.
-        """
-        if self.read is None:
-            raise PolicyError("a policy asked for latents, and this memory has none at hand")
-        return self.read(frames)
 
 
 Policy = Callable[[Past], Sequence[int]]

@@ -351,22 +351,22 @@ def test_policies_are_compared_between_no_memory_and_a_perfect_one(command, tmp_
     prompts = tmp_path / "subjects.json"
     prompts.write_text(json.dumps([SUBJECT]))
     told = command(
-        "eval", "policies", "similar,establishing+originals", "--prompts", prompts, "--stories", "long-stare",
+        "eval", "policies", "similar,establishing+look-ahead", "--prompts", prompts, "--stories", "long-stare",
         "--horizons", "12", "--exploratory", "--embed-every", "4", "--upscale", "1", "-o", tmp_path / "run",
     )  # fmt: skip
     assert told.code == 0, told.err
     rows = [line.split("|")[1].strip() for line in told.out.splitlines() if line.startswith("|")]
-    assert rows[2:] == ["native", "similar", "establishing-originals", "opening", "oracle"]
+    assert rows[2:] == ["native", "similar", "establishing-look-ahead", "opening", "oracle"]
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     memory = {arm["name"]: arm["changes"].get("memory") for arm in plan["arms"]}
     assert memory["similar"] == {"policy": "similar", "establish": 0.0}
-    assert memory["establishing-originals"] == {"policy": "originals", "establish": 8.0, "new_view": 0.95}
+    assert memory["establishing-look-ahead"] == {"policy": "look-ahead", "establish": 8.0}
     assert memory["native"] == {"enabled": False}
 
 
 @pytest.mark.parametrize(
     ("names", "said"),
-    [("best", "policy is 'best'"), ("closing+similar", "establishing or novelty"), ("similar,similar", "once")],
+    [("best", "policy is 'best'"), ("closing+similar", "there can be establishing"), ("similar,similar", "once")],
 )
 def test_policies_that_are_none_are_refused(command, tmp_path, names, said):
     prompts = tmp_path / "subjects.json"

@@ -10,7 +10,7 @@ import pytest
 
 from eval.measures import Measures, PerFrame
 from eval.plan import Arm, Cell
-from eval.recalled import _selections, cosine_of_latents, shown_by_take, what_was_recalled
+from eval.recalled import cosine_of_latents, shown_by_take, what_was_recalled
 from eval.scenarios import Story
 from longlive_rag.takes.record import TakeRecord, read_record
 from longlive_rag.timeline import Timeline
@@ -68,12 +68,12 @@ def test_frames_after_the_last_cue_are_counted_and_chance_beside_them():
         cue - 1: [9, 9, 9],
         cue: [4, 6, 35, 36],
         cue + 1: [4, 6, 35, 36],
-        cue + 4: [9, 9, 9],  # 3 s later: too late
+        cue + 4: [9, 9, 9, 50],  # 3 s later: no longer at the cue
     }
     (row,) = recalled((measures_of(half_seen()), record_of(after, (4.0, 14.0))))
-    assert (row.horizon_s, row.takes, row.seen) == (SECONDS, 1, 0.5)
-    assert row.likeness == pytest.approx(0.95)
-    past = range(1, 3 * (cue + 1) - 11 - 5)  # what could be retrieved at the later of the two blocks
+    assert (row.horizon_s, row.takes, row.seen_at_cue, row.seen) == (SECONDS, 1, 0.5, 7 / 12)
+    assert row.likeness == pytest.approx(1 - 0.01 * (2 * (4 + 6) + 3 * 9) / 7)
+    past = range(1, 3 * (cue + 4) - 11 - 5)  # what could be retrieved at the last of the three blocks
     assert row.seen_by_chance == pytest.approx(29 / len(past))
     assert row.likeness_by_chance == pytest.approx(1 - 0.01 * np.mean(range(1, 30)))
 
@@ -81,10 +81,23 @@ def test_frames_after_the_last_cue_are_counted_and_chance_beside_them():
 def test_without_cues_the_last_seconds_count():
     last = TIMELINE.blocks - 1
     rows = recalled((measures_of(half_seen()), record_of({10: [1], 12: [2], last: [3, 40]})))
-    assert [(row.horizon_s, row.seen, row.likeness) for row in rows] == [
-        (10.0, 1.0, pytest.approx(0.985)),  # blocks 10 and 12 begin at 7.3 and 8.8 s
-        (SECONDS, 0.5, pytest.approx(0.97)),
+    assert [(row.horizon_s, row.seen, row.likeness, row.seen_at_cue) for row in rows] == [
+        (10.0, 1.0, pytest.approx(0.985), None),  # blocks 10 and 12 begin at 7.3 and 8.8 s
+        (SECONDS, 0.5, pytest.approx(0.97), None),
     ]
+
+
+def test_who_is_like_the_subject_in_less_than_half_is_somebody_else():
+    last = TIMELINE.blocks - 1
+    cosines = [0.9, 0.5, 0.499, 0.3] + [None] * (TIMELINE.latent_frames - 4)
+    (row,) = recalled((measures_of(cosines), record_of({last: [1, 2, 3, 30]})))
+    assert (row.seen, row.likeness) == (0.25, 0.5)
+
+
+def test_a_cue_after_which_nothing_was_brought_back_at_once_has_no_figure_of_that():
+    cue = TIMELINE.cue_block(14.0)
+    (row,) = recalled((measures_of(half_seen()), record_of({cue + 4: [3]}, (14.0,))))
+    assert (row.seen, row.seen_at_cue) == (1.0, None)
 
 
 def test_the_mean_is_over_takes_and_where_nothing_was_brought_back_there_is_no_figure():
@@ -140,21 +153,26 @@ def test_a_record_of_frames_that_are_not_there_is_refused(beyond):
 
 
 def test_seconds_after_a_cue_begin_with_it_and_end_before_a_horizon():
-    """At 12 frames a second, block b begins at b - .25 s."""
-    timeline = Timeline(12 * 20 + 1, 12, 3, 4)
-    cue = timeline.starts_at(11)
-    taken = {b: Selection(b, 3 * b - 1, 9, (b,), (0.9,)) for b in range(5, 16)}
-    record = record_of({}).model_copy(
-        update={"selections": list(taken.values()), "cues": [SAMPLE.cues[0].model_copy(update={"seconds": cue})]}
-    )
+    """A latent frame a block is brought back, and each block's own is the only one that shows the subject in turn."""
+    cue = TIMELINE.cue_block(14.0)
+    at_s = TIMELINE.starts_at(cue)
+    blocks = range(cue - 2, TIMELINE.blocks)
+    counted = {"seen": [], "seen_at_cue": []}
+    for block in blocks:
+        record = record_of({each: [1 if each == block else 2] for each in blocks}, (14.0,))
+        (row,) = recalled((measures_of([0.0, 1.0] + [None] * (TIMELINE.latent_frames - 2)), record))
+        for name, found in counted.items():
+            found += [block] if getattr(row, name) else []
+    assert counted["seen"] == [block for block in blocks if at_s <= TIMELINE.starts_at(block) < SECONDS]
+    assert counted["seen_at_cue"] == [block for block in blocks if at_s <= TIMELINE.starts_at(block) < at_s + 2]
 
-    def blocks(horizon_s: float) -> list[int]:
-        return [each.block for each in _selections(record, timeline, horizon_s)]
 
-    assert cue == 10.75
-    assert blocks(20.0) == [11, 12]  # at 10.75 and 11.75 s; the third begins 2 s after the cue
-    assert blocks(11.75) == [11]
-    assert blocks(cue) == [6, 7, 8, 9, 10]  # a cue at the horizon is none: those of the last 5 s
+def test_a_cue_at_the_horizon_is_none():
+    at_s = TIMELINE.starts_at(TIMELINE.cue_block(10.0))
+    record = record_of({TIMELINE.cue_block(10.0) - 2: [1], TIMELINE.cue_block(10.0): [50]}, (10.0,))
+    measures = measures_of(half_seen()).model_copy(update={"horizons_s": (at_s, SECONDS)})
+    first, _ = shown_by_take(measures, record, "eye")
+    assert (first.seen, first.seen_at_cue) == (1.0, None)
 
 
 @pytest.mark.parametrize("every", [1, 4, 12])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -61,18 +63,20 @@ def judged(vectors: np.ndarray, rules: RetrievalRules, sink: int) -> tuple[list[
     likeness = (units := unit(vectors)) @ units.T
     entered: list[int] = []
     steps: list[float] = []
-    open_until, margin = -1, np.inf
+    open_from, open_until, margin = -1, -1, np.inf
     for frame in range(sink, len(vectors)):
         alike = likeness[frame, entered].max() if entered else -np.inf
         below = rules.new_view
         if below is None:
             below = 1 - NEW_VIEW_STEPS * np.sort(steps)[len(steps) // 2] if steps else 1.0
-        if frame < open_until:
+        if open_from < frame < open_until:
             steps += [1 - alike] if entered else []
-        else:
+        elif frame >= open_until:
             margin = min(margin, abs(alike - below))
-            open_until = frame + rules.establish_frames if alike < below else open_until
-        if frame < open_until:
+            if alike < below:
+                open_from = frame + (rules.settle_frames if frame > sink else 0)
+                open_until = open_from + rules.establish_frames
+        if open_from <= frame < open_until:
             entered.append(frame)
     return entered, margin
 
@@ -82,6 +86,24 @@ def test_memory_keeps_the_first_showing_of_each_view() -> None:
     assert show(memory_of(), views) == [1, 2, 3, 4, 10, 11, 12, 13, 40, 41, 42, 43]
 
 
+def test_a_new_view_enters_once_it_has_settled() -> None:
+    rules = replace(RULES, settle_frames=3)
+    views = np.concatenate([kinds(10, 10), kinds(10, 0, 9)])
+    assert show(memory_of(rules), views) == [1, 2, 3, 4, 13, 14, 15, 16, 33, 34, 35, 36]
+
+
+def test_a_view_that_does_not_last_until_it_has_settled_leaves_its_place_to_the_next() -> None:
+    rules = replace(RULES, settle_frames=3)
+    assert show(memory_of(rules), kinds(10, 2, 9)) == [1, 2, 3, 4, 13, 14, 15, 16]
+
+
+def test_mixed_frames_are_not_what_a_view_s_own_steps_are_told_from() -> None:
+    gate, rules = FirstShowings(), RetrievalRules(establish_frames=4, settle_frames=2)
+    alike = [-np.inf, 0.99, 0.99, 0.99, 0.2, 0.3, 0.4, 0.99, 0.99, 0.99]
+    assert [gate.admits(n, rules, lambda n=n: alike[n]) for n in range(10)] == [True] * 4 + [False] * 2 + [True] * 4
+    assert 1 - gate.new_below(None) == pytest.approx(NEW_VIEW_STEPS * 0.01)
+
+
 @given(
     seed=st.integers(0, 400),
     frames=st.integers(1, 40),
@@ -89,24 +111,31 @@ def test_memory_keeps_the_first_showing_of_each_view() -> None:
     new_view=st.floats(-0.5, 1),
     sink=st.integers(0, 3),
     at_once=st.integers(1, 4),
+    settle=st.integers(0, 5),
 )
-def test_it_is_the_definition_whatever_the_blocks(seed, frames, establish, new_view, sink, at_once) -> None:
+def test_it_is_the_definition_whatever_the_blocks(seed, frames, establish, new_view, sink, at_once, settle) -> None:
     rng = np.random.default_rng(seed)
     vectors = np.cumsum(rng.standard_normal((frames, 12)), axis=0).astype(np.float32) + 0.01
     likeness = (units := unit(vectors)) @ units.T
     if np.abs(likeness - new_view).min() < 1e-5:
         return  # FAISS and NumPy may round to either side
-    rules = RetrievalRules(establish_frames=establish, new_view=new_view)
+    rules = RetrievalRules(establish_frames=establish, settle_frames=settle, new_view=new_view)
     assert show(memory_of(rules, sink), vectors, at_once) == by_hand(vectors, rules, sink)
 
 
-@given(seed=st.integers(0, 400), jumps=st.integers(1, 6), spread=st.floats(0.01, 0.3), sink=st.integers(0, 3))
-def test_a_take_s_own_steps_say_what_is_new(seed, jumps, spread, sink) -> None:
+@given(
+    seed=st.integers(0, 400),
+    jumps=st.integers(1, 6),
+    spread=st.floats(0.01, 0.3),
+    sink=st.integers(0, 3),
+    settle=st.integers(0, 5),
+)
+def test_a_take_s_own_steps_say_what_is_new(seed, jumps, spread, sink, settle) -> None:
     """Whatever the scale: views whose frames wander a little, and from one view to the next a jump."""
     rng = np.random.default_rng(seed)
     views = [AXES[kind] + spread * rng.standard_normal((14, 12)) for kind in rng.permutation(12)[:jumps]]
     vectors = np.concatenate([*views, views[0]]).astype(np.float32)
-    rules = RetrievalRules(establish_frames=8)
+    rules = RetrievalRules(establish_frames=8, settle_frames=settle)
     entered, margin = by_hand(vectors, rules, sink), margin_of(vectors, rules, sink)
     if margin > 1e-5:  # FAISS and NumPy may round to either side
         assert show(memory_of(rules, sink), vectors) == entered

@@ -16,9 +16,6 @@ from retrieval.memory import Memory
 from retrieval.policies import Past, PolicyError, looks_ahead, picked
 from retrieval.policies.chance import chance
 from retrieval.policies.look_ahead import look_ahead
-from retrieval.policies.originals import originals
-from retrieval.policies.recent import recent
-from retrieval.policies.regions import parts, regions
 from retrieval.policies.similar import similar
 from retrieval.policies.stratified import stratified
 from retrieval.policy import RetrievalRules, stratified_sample
@@ -41,7 +38,6 @@ def test_similar_is_the_search() -> None:
 def test_the_others_do_not_look_at_what_frames_show() -> None:
     assert stratified(past_of()) == stratified_sample(range(2, 30), 4, 7)
     assert stratified(past_of(block=8)) != stratified(past_of())
-    assert recent(past_of()) == [29, 28, 27, 26]
 
 
 def test_chance_is_a_function_of_the_take_and_prefers_nothing() -> None:
@@ -54,12 +50,6 @@ def test_chance_is_a_function_of_the_take_and_prefers_nothing() -> None:
     other = past_of()
     assert chance(replace(other, query=other.units([38])[0])) != chance(other)
     assert sorted(chance(past_of(frames=range(2, 5)))) == [2, 3, 4]
-
-
-def test_originals_are_the_oldest_of_what_looks_like_now() -> None:
-    past = past_of()
-    alike = sorted(past.frames, key=lambda frame: -past.similarities([frame])[0])[:16]
-    assert originals(past) == sorted(alike)[:4]
 
 
 def test_looking_ahead_searches_by_the_block_s_own_estimate() -> None:
@@ -82,41 +72,6 @@ def test_looking_ahead_searches_by_the_block_s_own_estimate() -> None:
         (selection,) = memory.retrieve(4, np.eye(3, dtype=np.float32)[shown : shown + 1])
         assert selection.frames == (shown,)
         assert selection.similarities == (1.0,)
-
-
-def test_a_small_character_is_found_wherever_it_stands() -> None:
-    """Three frames of one place: nobody, the block's character in another corner, and another character where it is."""
-    rng = np.random.default_rng(0)
-    place = rng.normal(size=(4, 8, 8)).astype(np.float32) * 0.1
-    who, other = np.array([3, 0, 0, 0], np.float32), np.array([0, 3, 0, 0], np.float32)
-
-    def with_actor(actor: np.ndarray, row: int, column: int) -> np.ndarray:
-        frame = place.copy()
-        frame[:, row, column] = actor
-        return frame
-
-    frames = np.stack([place, with_actor(who, 1, 6), with_actor(other, 5, 2)])
-    now = with_actor(who, 5, 2)
-    index = FrameIndex(2)
-    index.add(np.array([[1, 0], [0.8, 0.6], [0.9, 0.4]], np.float32))
-    past = Past(range(3), 1, 7, np.array([1, 0], np.float32), 0.0, index, (), now, lambda chosen: frames[list(chosen)])
-    assert similar(past) == [0]
-    assert regions(past) == [1]
-    assert regions(replace(past, limit=3))[0] == 1
-    assert looks_ahead(regions)
-    for blind in (replace(past, now=None), replace(past, read=None)):
-        with pytest.raises(PolicyError, match="latents"):
-            regions(blind)
-
-
-def test_parts_are_means_of_an_8_x_8_grid_less_the_frame_s_own() -> None:
-    latents = np.arange(2 * 3 * 16 * 24, dtype=np.float32).reshape(2, 3, 16, 24)
-    found = parts(latents)
-    assert found.shape == (2, 64, 3)
-    assert found[0, 0] == pytest.approx(
-        latents[0, :, :2, :3].mean(axis=(1, 2)) - latents[0].mean(axis=(1, 2)), abs=1e-2
-    )
-    assert parts(latents[:, :, :4, :6]).shape == (2, 24, 3)
 
 
 @pytest.mark.parametrize("chosen", [[1], [30], [5, 5], [2, 3, 4, 5, 6]])
@@ -144,12 +99,12 @@ def test_a_policy_picks_what_pins_and_spread_frames_leave() -> None:
 
 
 def test_built_in_policies_are_registered_as_anybodys_are() -> None:
-    assert plugins("policy").keys() >= {"similar", "stratified", "recent", "random", "originals", "look-ahead"}
+    assert plugins("policy").keys() >= {"similar", "stratified", "random", "look-ahead"}
     assert plugin("policy", "stratified") is stratified
 
 
 def test_unknown_and_broken_plugins_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="policy is 'best'; it must be one of look-ahead, originals, random"):
+    with pytest.raises(ValueError, match="policy is 'best'; it must be one of look-ahead, random, similar"):
         plugin("policy", "best")
     from longlive_rag import environment
 

@@ -147,7 +147,6 @@ CASES = {
     "gate": {"memory": MemoryConfig(anchor=(0, 1), admit_above=0.2, pin=((0, 0.5),), stale_pages="keep")},
     "native": {"memory": MemoryConfig(enabled=False)},
     "retried": {"cues": [(6.0, LATER)], "memory": MemoryConfig(retry=2)},
-    "by region": {"cues": [(4.0, LATER)], "memory": MemoryConfig(policy="regions", prompt_weight=0.3)},
     "looking ahead": {"cues": [(4.0, LATER)], "memory": MemoryConfig(policy="look-ahead", host_gib=8 * PAGE_GIB)},
     "first showings": {
         "cues": [(4.0, LATER)],

@@ -63,7 +63,8 @@ def films(pipe, tmp_path_factory):
 def roll(films, pipe):
     model = TextToVideo()
     model.take_over(pipe.tokenizer, pipe.text_encoder, pipe.transformer)
-    rules = retrieval_rules(pipe.memory, pipe.timeline(pipe.request("a red circle walks", seconds=30)))
+    timeline = pipe.timeline(pipe.request("a red circle walks", seconds=30))
+    rules = retrieval_rules(pipe.memory, timeline, CONTEXT.window_frames)
     films.roll([0, 1], model.transformer.eval(), model.prompt_embeds, pipe.encoder, CONTEXT, SAMPLER, rules, 0)
     return model
 
