@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -233,6 +234,7 @@ class _TakeMemory:
         self._rules = rules
         self._sink_frames = sink_frames
         self._gate = FirstShowings()
+        self._lately: deque[NDArray[np.float32]] = deque(maxlen=rules.settle_frames)  # of frames, in memory or not
         self._index: FrameIndex | None = None
         self._newest: NDArray[np.float32] | None = None
         self._anchors: list[NDArray[np.float32]] = []
@@ -252,6 +254,7 @@ class _TakeMemory:
             if self._enters(frame, units[place]):
                 prompt = None if prompt_units is None else prompt_units[place : place + 1]
                 self.index_frames([frame], embeddings[place : place + 1], prompt)
+            self._lately.append(units[place])
 
     def steer(self, rules: RetrievalRules) -> None:
         self._rules = rules
@@ -291,7 +294,14 @@ class _TakeMemory:
         """The sink is seen anyway; what is refused by its anchors is not held against what comes."""
         if frame < self._sink_frames or frame in self._refused:
             return False
-        return self._gate.admits(frame, self._rules, lambda: self._likeness(latent_unit))
+        return self._gate.admits(
+            frame, self._rules, lambda: self._likeness(latent_unit), lambda: self._likeness_lately(latent_unit)
+        )
+
+    def _likeness_lately(self, latent_unit: NDArray[np.float32]) -> float:
+        """Cosine similarity to the frame `settle_frames` before; -inf where there is none."""
+        full = len(self._lately) == self._lately.maxlen and self._lately
+        return float(self._lately[0] @ latent_unit) if full else -math.inf
 
     def _likeness(self, latent_unit: NDArray[np.float32]) -> float:
         """Largest cosine similarity of latents to what memory holds and is not excluded; -inf where that is nothing."""

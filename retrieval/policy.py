@@ -33,7 +33,8 @@ class RetrievalRules:
             each block. What is most like now has drifted as far as now; these have not.
         establish_frames: memory keeps first showings only: a new view lets so many frames in; 0 lets every frame in.
             See `FirstShowings`.
-        settle_frames: how many frames of a new view pass before it is let in, where there was another view before it.
+        settle_frames: within so many frames a new view must come about, and so many of it pass before it is let in, where
+            there was another view before it.
         new_view: a frame is a new view if its cosine similarity to all that memory holds is below this; None: if its
             distance (1 - similarity) is more than `NEW_VIEW_STEPS` median steps of the take itself.
         policy: picks among what is left after pins and stratified frames (`retrieval.policies`); None is the search.
@@ -62,9 +63,10 @@ class FirstShowings:
     first showings have none. It knows nothing but frame numbers and similarities, so that what it lets in is a function
     of what it was asked.
 
-    The first frames after a change are no originals: they were made from a window that still showed the view before,
-    and mix the two. So a view is let in once it has settled (`RetrievalRules.settle_frames`, the window's length); the
-    first frame of all, which has none before it, at once.
+    Drift comes little by little, a new view at once: it is also unlike the frame `RetrievalRules.settle_frames` (the
+    window's length) before it. Its first frames are no originals: they were made from a window that still showed the
+    view before, and mix the two. So it is let in once it has settled, as many frames later; the first frame of all,
+    which has none before it, at once.
 
     How far apart two views are depends on the encoder, the backbone and the story. A take shows it: while the gate is
     open, how far each frame is from all that came in before is a *step* within a view. Without a similarity of its own
@@ -76,14 +78,21 @@ class FirstShowings:
         self._open_from = self._open_until = -math.inf
         self._steps: list[float] = []  # sorted
 
-    def admits(self, frame: int, rules: RetrievalRules, likeness: Callable[[], float]) -> bool:
+    def admits(
+        self,
+        frame: int,
+        rules: RetrievalRules,
+        likeness: Callable[[], float],
+        lately: Callable[[], float] = lambda: -math.inf,
+    ) -> bool:
         """Whether a frame enters memory; asked once for each, in their order.
 
         Args:
             frame: its number.
             rules: what holds when it is finished.
             likeness: its largest cosine similarity to what memory holds, less than any for an empty memory; asked for
-                only where it matters.
+                only where it matters, as is
+            lately: that to the frame `settle_frames` before it; less than any where there is none.
         """
         is_first, self._begun = not self._begun, True
         if _within(frame, rules.pin) or not rules.establish_frames:
@@ -91,9 +100,11 @@ class FirstShowings:
         if _within(frame, rules.exclude) or frame < self._open_from:
             return False
         if frame >= self._open_until:
-            if likeness() >= self.new_below(rules.new_view):
+            below, alike = self.new_below(rules.new_view), likeness()
+            is_empty = math.isinf(alike)
+            if alike >= below or (lately() >= below and not is_empty):
                 return False
-            self._open_from = frame if is_first else frame + rules.settle_frames
+            self._open_from = frame if is_first or is_empty else frame + rules.settle_frames
             self._open_until = self._open_from + rules.establish_frames
             return frame == self._open_from
         if frame > self._open_from and rules.new_view is None and math.isfinite(alike := likeness()):

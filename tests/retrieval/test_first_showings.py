@@ -72,8 +72,10 @@ def judged(vectors: np.ndarray, rules: RetrievalRules, sink: int) -> tuple[list[
         if open_from < frame < open_until:
             steps += [1 - alike] if entered else []
         elif frame >= open_until:
-            margin = min(margin, abs(alike - below))
-            if alike < below:
+            settle = rules.settle_frames
+            lately = likeness[frame, frame - settle] if settle and frame >= settle and entered else -np.inf
+            margin = min(margin, abs(alike - below), abs(lately - below))
+            if max(alike, lately) < below:
                 open_from = frame + (rules.settle_frames if frame > sink else 0)
                 open_until = open_from + rules.establish_frames
         if open_from <= frame < open_until:
@@ -95,6 +97,23 @@ def test_a_new_view_enters_once_it_has_settled() -> None:
 def test_a_view_that_does_not_last_until_it_has_settled_leaves_its_place_to_the_next() -> None:
     rules = replace(RULES, settle_frames=3)
     assert show(memory_of(rules), kinds(10, 2, 9)) == [1, 2, 3, 4, 13, 14, 15, 16]
+
+
+@pytest.mark.parametrize(("turn_s", "enters"), [(2, True), (400, False)])
+def test_what_comes_about_little_by_little_is_drift(turn_s: int, enters: bool) -> None:
+    angle = np.minimum(np.arange(500) / turn_s, 1) * np.pi / 2
+    angle[:40] = 0
+    rules = RetrievalRules(establish_frames=4, settle_frames=12, new_view=0.95)
+    entered = show(memory_of(rules), np.outer(np.cos(angle), AXES[0]) + np.outer(np.sin(angle), AXES[1]))
+    assert (len(entered) > 4) == enters
+
+
+def test_memory_that_was_emptied_opens_at_once() -> None:
+    rules = replace(RULES, settle_frames=3)
+    memory = memory_of(rules)
+    assert show(memory, kinds(10)) == [1, 2, 3, 4]
+    memory.steer(replace(rules, exclude=(range(0, 10),)), no_past)
+    assert show(memory, kinds(6)) == [10, 11, 12, 13]
 
 
 def test_mixed_frames_are_not_what_a_view_s_own_steps_are_told_from() -> None:
