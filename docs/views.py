@@ -8,6 +8,8 @@ Makes takes of 120 s with memory, of 4 subjects in 3 stories, and prints a row a
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -25,10 +27,9 @@ STORIES, SUBJECTS, SEED, SECONDS = ("many-characters", "long-absence", "long-sta
 OLDER_FRAMES = 16  # 4 s
 SHOWN_WITHIN_S = 12.0
 ESTABLISH_FRAMES = 32  # 8 s
-GATES = (
-    RetrievalRules(establish_frames=ESTABLISH_FRAMES, new_view=0.95),
-    RetrievalRules(establish_frames=ESTABLISH_FRAMES),
-)
+WINDOW_FRAMES = 12  # tiny-world's
+STEPS = RetrievalRules(establish_frames=ESTABLISH_FRAMES, settle_frames=WINDOW_FRAMES)
+GATES = (replace(STEPS, new_view=0.95), STEPS)
 
 
 class Row(NamedTuple):
@@ -65,10 +66,8 @@ def openings(units: NDArray[np.float32], rules: RetrievalRules) -> tuple[list[in
         alike = float((units[held] @ units[frame]).max()) if held else -np.inf
         is_closed = not opened or frame >= opened[-1] + rules.establish_frames
 
-        def likeness(alike: float = alike) -> float:
-            return alike
-
-        if gate.admits(frame, rules, likeness):
+        lately = float(units[frame - WINDOW_FRAMES] @ units[frame]) if frame >= WINDOW_FRAMES else -np.inf
+        if gate.admits(frame, rules, partial(float, alike), partial(float, lately)):
             held.append(frame)
             if is_closed:
                 opened.append(frame)

@@ -22,6 +22,7 @@ from retrieval.training import ENCODER
 
 UPSCALE = 6
 PROMPT_WEIGHT = 0.5  # of the key that memory is searched by; `longlive-rag eval retrieval` measures what it gains
+NEW_VIEW = 0.95  # docs/memory.md says how it was chosen
 ESTABLISH_S = 8.0  # memory keeps so much of each new view; docs/drift.md has what it gains
 KEPT = ("README.md",)
 
@@ -89,6 +90,7 @@ def assemble(
             "encoder": "mean_pool" if encoder is None else "autoencoder",
             "prompt_weight": PROMPT_WEIGHT,
             "establish": ESTABLISH_S,
+            "new_view": NEW_VIEW,
         },
         output={"height": SIZE_PX, "width": SIZE_PX, "fps": FPS, "upscale": UPSCALE},
     )
