@@ -7,6 +7,7 @@ Makes a take of 70 s of tiny-world and writes docs/images/establishing.png.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from eval.scenarios import Story, read_scenarios, stories
-from longlive_rag.config import Cue
+from longlive_rag.config import Cue, MemoryConfig
 from longlive_rag.generation.directions import retrieval_rules
 from longlive_rag.media.charts import DPI, FAINT, SERIES_COLORS, TEXT, WIDTH_IN
 from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -52,7 +53,7 @@ def traced(pipe: LongLiveRAGPipeline, latents: torch.Tensor, fps: float) -> Trac
         units = unit(pipe.encoder.encode(latents)[0].float().numpy())
     timeline = pipe.timeline(pipe.request("a red circle walks", seconds=SECONDS))
     window = pipe.context.window_frames
-    rules, gate = retrieval_rules(pipe.memory, timeline, window), FirstShowings()
+    rules, gate = retrieval_rules(by_steps(pipe), timeline, window), FirstShowings()
     held: list[int] = []
     rows = []
     for frame in range(len(units)):
@@ -67,6 +68,11 @@ def traced(pipe: LongLiveRAGPipeline, latents: torch.Tensor, fps: float) -> Trac
     for opens in np.flatnonzero(np.diff(state) > 0)[1:] + 1:
         state[opens - window : opens] = 1
     return Traced(seconds, np.where(np.isfinite(distance), distance, np.nan), limit, state)
+
+
+def by_steps(pipe: LongLiveRAGPipeline) -> MemoryConfig:
+    """Memory whose new views the take's own steps tell."""
+    return replace(pipe.memory, new_view=None)
 
 
 def draw(trace: Traced, pictures: list[NDArray[np.uint8]], story: Story) -> Figure:
@@ -105,7 +111,7 @@ def main() -> None:
     (story,) = stories(sample_subjects(SUBJECT + 1, 1)[SUBJECT:], ["many-characters"], read_scenarios(), (120,))
     story = Story(story.id, story.scenario, story.prompt, tuple(cue for cue in story.cues if cue[0] < SECONDS))
     cues = tuple(Cue(at, prompt) for at, prompt in story.cues)
-    made = pipe([pipe.request(story.prompt, seconds=SECONDS, seed=1, cues=cues)])
+    made = pipe([pipe.request(story.prompt, seconds=SECONDS, seed=1, cues=cues, memory=by_steps(pipe))])
     fps = pipe.output.fps
     pictures = [made.frames[0][int((place + 0.9) * EVERY_S * fps)] for place in range(SECONDS // EVERY_S)]
     draw(traced(pipe, made.latents, fps), pictures, story).savefig(PICTURE)

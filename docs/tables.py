@@ -6,12 +6,16 @@
 A table stands between `<!-- options of COMMAND -->`, with flags after the command's name if it has only those, and
 `<!-- end -->`; one of results between `<!-- drift FOLDER TABLE -->`, with a folder of docs/drift and a name in
 eval/tables.py, and `<!-- end -->`; `verdicts` stand there, too, and the `summary` of several folders, with commas.
+Means by policy and story, of a file of docs/drift with a row a take, stand between `<!-- development FILE -->` and
+`<!-- end -->`.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 import sys
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,12 +34,14 @@ TABLE = re.compile(
     r"(<!-- options of (?P<command>[\w ]+?)(?P<flags>(?: --[\w-]+)*) -->\n).*?(?=<!-- end -->)", re.DOTALL
 )
 RESULTS = re.compile(r"(<!-- drift (?P<folders>[\w,-]+) (?P<table>\w+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+DEVELOPMENT = re.compile(r"(<!-- development (?P<file>[\w.-]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 SHORT = {"integer": "N", "float": "X", "text": "TEXT", "path": "FILE", "gib": "GIB", "seconds": "SECONDS"}
 
 
 def with_tables(text: str) -> str:
     """A document with its tables made anew."""
     text = TABLE.sub(lambda found: found[1] + table(found["command"].split(), found["flags"].split()), text)
+    text = DEVELOPMENT.sub(lambda found: found[1] + development(found["file"]), text)
     return RESULTS.sub(lambda found: found[1] + results(found["folders"].split(","), found["table"]), text)
 
 
@@ -52,6 +58,29 @@ def results(folders: list[str], name: str) -> str:
         return summary_table(stories)
     (found,) = stories
     return verdicts(found) if name == "verdicts" else TABLES[name](found)
+
+
+def development(file: str) -> str:
+    """What each policy kept in each story, and how much it drifted: means over takes, as Markdown."""
+    with (DOCS / "drift" / file).open(newline="") as rows:
+        takes = list(csv.DictReader(rows))
+    cells: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
+    for take in takes:
+        cells[take["policy"], take["story"]].append(take)
+    told = list(dict.fromkeys(take["story"] for take in takes))
+
+    def cell(policy: str, story: str) -> str:
+        some = cells.get((policy, story))
+        if not some:
+            return ""
+        kept = sum(int(take["all_kept"]) for take in some) / len(some)
+        drifts = [float(take["drift"]) for take in some if take["drift"]]
+        return f"{kept:.0%}, {sum(drifts) / len(drifts):.3f}".replace("%", " %")
+
+    policies = dict.fromkeys(take["policy"] for take in takes)
+    lines = [f"| policy | {' | '.join(told)} |", "| --- |" + " --- |" * len(told)]
+    lines += [f"| {policy} | {' | '.join(cell(policy, story) for story in told)} |" for policy in policies]
+    return "\n".join(lines) + "\n"
 
 
 def table(command: list[str], flags: list[str]) -> str:

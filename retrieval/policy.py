@@ -33,8 +33,8 @@ class RetrievalRules:
             each block. What is most like now has drifted as far as now; these have not.
         establish_frames: memory keeps first showings only: a new view lets so many frames in; 0 lets every frame in.
             See `FirstShowings`.
-        settle_frames: within so many frames a new view must come about, and so many of it pass before it is let in, where
-            there was another view before it.
+        settle_frames: a new view must come about within so many frames, and so many of it pass before it is let in,
+            where there was another view before it.
         new_view: a frame is a new view if its cosine similarity to all that memory holds is below this; None: if its
             distance (1 - similarity) is more than `NEW_VIEW_STEPS` median steps of the take itself.
         policy: picks among what is left after pins and stratified frames (`retrieval.policies`); None is the search.
