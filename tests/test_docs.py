@@ -91,7 +91,7 @@ def test_python_examples_run(name, tmp_path, monkeypatch):
         exec(example, names)
 
 
-@pytest.mark.parametrize(("kind", "at_least"), [("TABLE", 3), ("RESULTS", 2)])
+@pytest.mark.parametrize(("kind", "at_least"), [("TABLE", 3), ("RESULTS", 2), ("DEVELOPMENT", 1)])
 def test_tables_are_those_of_the_commands_and_of_the_takes(kind, at_least):
     tables = script("tables")
     with_tables = [document for document in DOCUMENTS if getattr(tables, kind).search(document.read_text())]
@@ -103,7 +103,7 @@ def test_tables_are_those_of_the_commands_and_of_the_takes(kind, at_least):
 def test_all_tables_of_the_report_on_drift_are_made_from_takes():
     """No table there is typed by hand."""
     text = (ROOT / "docs" / "drift.md").read_text()
-    by_hand = re.sub(r"<!-- drift .*?<!-- end -->", "", text, flags=re.DOTALL)
+    by_hand = re.sub(r"<!-- (?:drift|development) .*?<!-- end -->", "", text, flags=re.DOTALL)
     assert "|---" not in by_hand
     assert "| ---" not in by_hand
     published = {folder.name for folder in (ROOT / "docs" / "drift").iterdir() if (folder / "plan.json").is_file()}
@@ -117,6 +117,18 @@ def test_the_tree_is_as_the_documents_say():
     assert len(facts.hops()) == 8
     assert facts.missing_hops() == []
     assert not facts._defines(ROOT / "backbone" / "cache.py", "KVCache.nowhere")
+
+
+def test_what_was_kept_in_development_is_a_mean_over_takes(tmp_path, monkeypatch):
+    tables = script("tables")
+    (tmp_path / "drift").mkdir()
+    rows = ["story,policy,all_kept,drift", "stare,old,1,0.1", "stare,old,0,", "walk,old,0,0.5", "stare,new,1,-0.25"]
+    (tmp_path / "drift" / "few.csv").write_text("\n".join(rows) + "\n")
+    monkeypatch.setattr(tables, "DOCS", tmp_path)
+    assert tables.development("few.csv").splitlines()[2:] == [
+        "| old | 50 %, 0.100 | 0 %, 0.500 |",
+        "| new | 100 %, -0.250 |  |",
+    ]
 
 
 def test_who_is_new_and_what_opens_memory_are_counted():
