@@ -80,12 +80,12 @@ class PaperProtocol(Document):
         Raises:
             ValueError: if it isn't there, or holds another number of prompts; says how to get it.
         """
-        folders = [DOWNLOADS / self.fetched_with, *(load_preset(backbone).folder for backbone in backbones)]
+        folders = [DOWNLOADS, *(load_preset(backbone).folder for backbone in backbones)]
         found = next((path for folder in folders for path in sorted(folder.rglob(self.prompts))), None)
-        get_it = f"longlive-rag models fetch {self.fetched_with}"
+        get_it = f"longlive-rag models fetch {self.fetched_with} --no-convert"
         if found is None:
             wanted = (f"get it with {get_it}, or name a file of your own with ", Name("prompts"))
-            claim = f"{self.prompts} is neither in {folders[0]} nor in the backbones' folders"
+            claim = f"{self.prompts} is neither in {DOWNLOADS} nor in the backbones' folders"
             raise FieldError("prompts", None, wanted, claim=claim)
         count = len(read_prompts(found))
         if count != self.prompt_count:
