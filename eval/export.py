@@ -7,15 +7,20 @@ from pathlib import Path
 
 from eval.plan import Plan, read_plan
 from eval.runs import is_finished, take_folder
+from longlive_rag.media.video import copy_frames, read_tags
 from longlive_rag.takes.folder import VIDEO
+from longlive_rag.takes.record import read_record
 
 NAME_BYTES = 200  # file systems allow 255, with a number and an ending
 
 
-def export_for_vbench(run: Path, target: Path) -> int:
-    """Copy a run's videos to `target`/ARM/PROMPT-SEED.mp4; returns how many.
+def export_for_vbench(run: Path, target: Path, horizon_s: float | None = None) -> int:
+    """Copy a run's videos to `target`/ARM/PROMPT-SEED.mp4, all of them or none; returns how many.
 
     Names hold no underscore, since VBench-Long silently drops its long-range branch where there is one.
+
+    Args:
+        horizon_s: seconds of each video that are copied, without encoding them again; None copies whole files.
 
     Raises:
         ValueError: if takes are missing, two would have one name, or the target is there.
@@ -30,12 +35,24 @@ def export_for_vbench(run: Path, target: Path) -> int:
     if target.exists():
         raise ValueError(f"{target} is there already; name a new folder")
     names = _names(plan)
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
     for arm in plan.arms:
-        (target / arm.name).mkdir(parents=True)
+        (part / arm.name).mkdir(parents=True)
     for cell in plan.cells:
         name = f"{names[cell.story.id]}-{cell.seed}.mp4"
-        shutil.copyfile(take_folder(run, cell) / VIDEO, target / cell.arm.name / name)
+        _copy(take_folder(run, cell), part / cell.arm.name / name, plan.seconds if horizon_s is None else horizon_s)
+    part.replace(target)
     return len(plan.cells)
+
+
+def _copy(take: Path, target: Path, seconds: float) -> None:
+    made = read_record(take).video
+    frames = round(seconds * made.fps)
+    if frames >= made.frames:
+        shutil.copyfile(take / VIDEO, target)
+    else:
+        copy_frames(take / VIDEO, target, range(frames), read_tags(take / VIDEO))
 
 
 def vbench_name(prompt: str, suffix: str = "") -> str:

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import socket
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.engines import Chunk, finish_in_worker
-from eval.plan import Cell
+from eval.plan import Cell, read_plan
 
 REACHED_WITHIN_S = 10.0
-LOST_WORKERS = 5  # how often one take may lose its worker before the run gives up
+LOST_WORKERS = 5  # how many workers may be lost in a row, without a finished take between them
+
+
+class Worker:
+    """A process on some machine of the cluster; it keeps its backbone from one take to the next.
+
+    Args:
+        run: the run's folder.
+        threads: for one operation.
+    """
+
+    def __init__(self, run: Path, threads: int | None) -> None:
+        self._run, self._threads = run, threads
+
+    def finish(self, chunk: Chunk) -> None:
+        """Make and measure takes; with none, say that the worker has its place."""
+        if chunk:
+            finish_in_worker(self._run, self._threads, chunk)
 
 
 def make_on_ray(
@@ -19,9 +37,9 @@ def make_on_ray(
 ) -> Iterator[Cell]:
     """Make up to `workers` chunks at once on a Ray cluster, yielding each take that is finished.
 
-    The run's folder must be one that all nodes share. A take whose worker or node is lost is made again elsewhere:
-    takes are written whole, so that nothing of the lost one counts. Ray keeps worker processes, and each of them keeps
-    its backbone from one take to the next.
+    Where the cluster has GPUs, each worker has one to itself, unless the plan's device is the CPU; workers beyond what
+    the cluster has wait for a place. The run's folder must be one that all nodes share. A take whose worker or node is
+    lost is made again elsewhere: takes are written whole, so that nothing of the lost one counts.
 
     Args:
         run: the run's folder, with its plan.
@@ -30,37 +48,45 @@ def make_on_ray(
         address: of the cluster; None starts one on this machine.
 
     Raises:
-        OSError: if there is no cluster at `address`, or a take loses its worker too often.
+        OSError: if there is no cluster at `address`, or too many workers are lost.
         Whatever a take raises.
     """
     import ray
 
     _check_reachable(address)
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
-    finish = ray.remote(num_cpus=threads or 1, max_retries=LOST_WORKERS)(finish_in_worker)
-    folder, waiting = run.resolve(), iter(chunks)
-    busy: dict[Any, Chunk] = {}
+    gpus = int(read_plan(run).device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1)
+    actor = ray.remote(num_cpus=threads or 1, num_gpus=gpus)(Worker)
+    folder, waiting, lost = run.resolve(), deque(chunks), 0
+    busy: dict[Any, tuple[Any, Chunk]] = {}
 
-    def begin() -> None:
-        if (chunk := next(waiting, None)) is not None:
-            busy[finish.remote(folder, threads, chunk)] = chunk
+    def give(worker: Any, chunk: Chunk = ()) -> None:
+        busy[worker.finish.remote(chunk)] = worker, chunk
 
     try:
-        for _ in range(workers):
-            begin()
-        while busy:
+        for _ in range(min(workers, len(chunks))):
+            give(actor.remote(folder, threads))
+        while waiting or any(chunk for _, chunk in busy.values()):
             (ready,), _ = ray.wait(list(busy), num_returns=1)
-            chunk = busy.pop(ready)
-            ray.get(ready)
-            begin()
+            worker, chunk = busy.pop(ready)
+            try:
+                ray.get(ready)
+            except ray.exceptions.RayActorError as error:
+                lost += 1
+                if lost > LOST_WORKERS:
+                    raise OSError(f"{lost} workers were lost one after the other; finished takes are kept") from error
+                waiting.extendleft([chunk] if chunk else [])
+                give(actor.remote(folder, threads))
+                continue
+            lost = 0 if chunk else lost
+            if waiting:
+                give(worker, waiting.popleft())
             yield from chunk
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
-        raise OSError(f"a take lost its worker more than {LOST_WORKERS} times; finished takes are kept") from error
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
     finally:
-        for task in busy:
-            ray.cancel(task, force=True)
+        for worker, _ in busy.values():
+            ray.kill(worker)
 
 
 def _check_reachable(address: str | None) -> None:

@@ -211,9 +211,26 @@ def summary_table(all_found: Sequence[Found]) -> str:
     return _markdown(["story", *heads], rows)
 
 
+def arm_rows(found: Found, outcome: str, digits: int) -> list[list[str]]:
+    """A row an arm: its name, and at each horizon its mean and the difference to the baseline, with the interval."""
+    return _arm_rows(found, outcome, lambda c: _difference(c, digits=digits), lambda value: f"{value:.{digits}f}")
+
+
+def protocol_table(horizons_s: Sequence[float], rows: Sequence[Sequence[str]]) -> str:
+    """A paper's protocol: measure, backbone and arm, and the figures at each horizon."""
+    return _markdown(["measure", "backbone", "arm", *(f"{horizon_s:.4g} s" for horizon_s in horizons_s)], rows)
+
+
 def _by_horizon(
     found: Found, outcome: str, difference: Callable[[Comparison], str], value: Callable[[float], str]
 ) -> str:
+    head = ["arm", *(f"{horizon_s:g} s" for horizon_s in found.plan.horizons_s)]
+    return _markdown(head, _arm_rows(found, outcome, difference, value))
+
+
+def _arm_rows(
+    found: Found, outcome: str, difference: Callable[[Comparison], str], value: Callable[[float], str]
+) -> list[list[str]]:
     rows = []
     for arm in (found.baseline, found.claimed, *found.others):
         cells = []
@@ -223,7 +240,7 @@ def _by_horizon(
             parts = ["" if mean is None else value(mean), difference(compared) if compared else ""]
             cells.append(", ".join(part for part in parts if part))
         rows.append([arm, *cells])
-    return _markdown(["arm", *(f"{horizon_s:g} s" for horizon_s in found.plan.horizons_s)], rows)
+    return rows
 
 
 def _maybe(value: float | None, text: Callable[[float], str]) -> str:

@@ -23,6 +23,7 @@ from longlive_rag.cli.comparing import (
     say,
 )
 from longlive_rag.cli.errors import check_writable, refuse_bad_input
+from longlive_rag.cli.protocols import run_protocol
 from longlive_rag.cli.settings import FLAGS
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
 from longlive_rag.sessions.opening import quiet_libraries
@@ -139,10 +140,19 @@ def drift(
 )
 @asked_options
 @click.option(
+    "--protocol",
+    metavar="NAME",
+    help="A paper's own comparison (longlive-rag): its arms, prompts, lengths and embedders on its backbones, a run "
+    "each; what you give beside it replaces its own.",
+)
+@click.option("--backbones", metavar="NAMES", help="With commas, in place of the protocol's.")
+@click.option(
     "--plan", "plan_file", type=click.Path(path_type=Path), help="A run's plan.json, instead of all the above."
 )
 @engine_options
 def compare(
+    protocol: str | None,
+    backbones: str | None,
     plan_file: Path | None,
     run: Path,
     as_json: bool,
@@ -163,6 +173,7 @@ def compare(
         --scenario walk-away-and-return,long-stare --seeds 2 --embedders tiny-world,dino -o runs/return
       longlive-rag eval compare --arms ablation.toml --prompts two.txt --exploratory -o runs/ablation
       longlive-rag eval compare --plan runs/first/plan.json -o runs/again
+      longlive-rag eval compare --protocol longlive-rag --dtype bfloat16 --engine ray --workers 8 -o runs/paper
 
     \b
     A TOML file of arms: a table an arm, with options of `generate` without their dashes:
@@ -183,6 +194,11 @@ def compare(
     from eval.plan import read_plan_to_repeat
 
     with refuse_bad_input(FLAGS):
+        if protocol is None and backbones is not None:
+            raise ValueError("--backbones is for --protocol; name one by --backbone")
+        if protocol is not None:
+            run_protocol(protocol, backbones, run, as_json, asked)
+            return
         where = engine_of(asked)
         if plan_file:
             _refuse_beside_plan(asked)

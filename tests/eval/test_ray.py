@@ -54,6 +54,26 @@ def test_a_killed_node_changes_no_figure(cluster, tmp_path: Path) -> None:
     assert spread.comparisons == here.comparisons
 
 
+def test_a_worker_has_a_gpu_to_itself_where_there_are_some(tmp_path: Path) -> None:
+    """Ray only counts them; a take made here uses none."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 2})
+    free = []
+
+    def progress(cell, *_: int) -> None:
+        if cell is not None:
+            free.append(ray.available_resources().get("GPU", 0))
+
+    plan = plan_of(Path("tiny-world"), prompts=1, seeds=1, horizons_s=(10.0,), device="auto")
+    try:
+        compare(plan, tmp_path / "run", Engine("ray", 2, 1, made.address), progress)
+    finally:
+        ray.shutdown()
+        made.shutdown()
+    assert free == [1, 1]  # the second worker waits for a CPU
+
+
 def test_no_cluster_is_an_error_and_no_traceback(tmp_path: Path) -> None:
     plan = plan_of(Path("tiny-world"), prompts=1, seeds=1, horizons_s=(10.0,))
     with pytest.raises(OSError, match=r"no Ray cluster at 127.0.0.1:1"):
