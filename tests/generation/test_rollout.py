@@ -265,7 +265,7 @@ def test_a_block_looks_ahead_where_it_has_an_estimate_of_itself(
 ) -> None:
     settings = {"steps": steps, "frames_per_block": frames_per_block}
     searched, ahead = (
-        run(transformer, [5], prompt(0), 24 // frames_per_block, policy=policy, **settings)
+        run(transformer, [5], prompt(0), 21 // frames_per_block, policy=policy, **settings)
         for policy in (None, plugin("policy", "look-ahead"))
     )
     assert torch.equal(latents(searched), latents(ahead)) == (len(steps) == 1)
@@ -374,8 +374,8 @@ def with_retries(
 ):
     """Blocks, and how far each falls away from what it remembered, by take."""
     rollout = Rollout(
-        transformer, ContextConfig(frames_per_block=frames_per_block), SamplerConfig((1000, 500)), PhiloxNoise(seeds), LATENT,
-        batch_size=len(seeds), encoder=MeanPoolEncoder(), rules=RetrievalRules(retries=retries),
+        transformer, ContextConfig(frames_per_block=frames_per_block), SamplerConfig((1000, 500)), PhiloxNoise(seeds),
+        LATENT, batch_size=len(seeds), encoder=MeanPoolEncoder(), rules=RetrievalRules(retries=retries),
     )  # fmt: skip
     rollout.direct(torch.cat([prompt(seed) for seed in seeds]))
     blocks, falls = [], []
