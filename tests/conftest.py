@@ -2,6 +2,7 @@
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,8 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=12, help="How many commands tests/cli/test_kills.py kills.")
 
 
-def random_pipeline(seed: int = 0) -> LongLiveRAGPipeline:
-    """Random weights at toy size, 32x48 pixels."""
+def random_pipeline(seed: int = 0, **preset: dict[str, Any]) -> LongLiveRAGPipeline:
+    """Random weights at toy size, 32x48 pixels; `preset` is its context, sampler and memory."""
     torch.manual_seed(seed)
     tokenizer = new_tokenizer()
     return LongLiveRAGPipeline(
@@ -44,6 +45,7 @@ def random_pipeline(seed: int = 0) -> LongLiveRAGPipeline:
         tokenizer=tokenizer,
         encoder=LatentAutoencoder(16, 4, 6, (16,), 8).eval(),
         output={"height": 32, "width": 48, "fps": 16, "upscale": 2},
+        **preset,
     )
 
 

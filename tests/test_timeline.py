@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 
 from longlive_rag.timeline import Timeline
 
+sizes = st.sampled_from([1, 3, 8])
 
-def timeline(pixel_frames: int) -> Timeline:
-    return Timeline(pixel_frames, fps=16, frames_per_block=3, temporal_factor=4)
+
+def timeline(pixel_frames: int, frames_per_block: int = 3) -> Timeline:
+    return Timeline(pixel_frames, fps=16, frames_per_block=frames_per_block, temporal_factor=4)
 
 
 def test_thirty_seconds_are_480_frames_in_41_blocks() -> None:
@@ -18,26 +20,39 @@ def test_thirty_seconds_are_480_frames_in_41_blocks() -> None:
     assert [take.pixels_of(block) for block in (0, 1, 40)] == [range(9), range(9, 21), range(477, 480)]
 
 
-@given(pixel_frames=st.integers(1, 3000))
-def test_blocks_cover_the_video_without_gap_or_overlap(pixel_frames: int) -> None:
-    take = timeline(pixel_frames)
+def test_blocks_of_one_latent_frame_last_a_quarter_of_a_second() -> None:
+    take = timeline(480, frames_per_block=1)
+    assert (take.blocks, take.latent_frames, take.segment_blocks) == (121, 121, 8)
+    assert [take.pixels_of(block) for block in (0, 1, 120)] == [range(1), range(1, 5), range(477, 480)]
+    assert [take.starts_at(block) for block in (0, 1, 2, 3)] == [0, 0.0625, 0.3125, 0.5625]
+
+
+@given(pixel_frames=st.integers(1, 3000), frames_per_block=sizes)
+def test_blocks_cover_the_video_without_gap_or_overlap(pixel_frames: int, frames_per_block: int) -> None:
+    take = timeline(pixel_frames, frames_per_block)
     covered = [frame for block in range(take.blocks) for frame in take.pixels_of(block)]
     assert covered == list(range(pixel_frames))
     assert all(len(take.pixels_of(block)) for block in range(take.blocks))
 
 
-@given(pixel_frame=st.integers(0, 2999))
-def test_block_at_is_the_block_that_holds_the_frame(pixel_frame: int) -> None:
-    take = timeline(3000)
+@given(pixel_frame=st.integers(0, 2999), frames_per_block=sizes)
+def test_block_at_is_the_block_that_holds_the_frame(pixel_frame: int, frames_per_block: int) -> None:
+    take = timeline(3000, frames_per_block)
     assert pixel_frame in take.pixels_of(take.block_at(pixel_frame))
 
 
-@pytest.mark.parametrize(("seconds", "block"), [(0.01, 1), (0.5625, 1), (0.57, 2), (1.3125, 2), (5.0, 7), (10.0, 14)])
-def test_a_cue_waits_for_the_next_block(seconds: float, block: int) -> None:
-    take = timeline(480)
+@pytest.mark.parametrize(
+    ("frames_per_block", "seconds", "block"),
+    [
+        *[(3, 0.01, 1), (3, 0.5625, 1), (3, 0.57, 2), (3, 1.3125, 2), (3, 5.0, 7), (3, 10.0, 14)],
+        *[(1, 0.01, 1), (1, 0.0625, 1), (1, 0.07, 2), (1, 0.3125, 2), (1, 5.0, 21), (1, 10.0, 41)],
+    ],
+)
+def test_a_cue_waits_for_the_next_block(frames_per_block: int, seconds: float, block: int) -> None:
+    take = timeline(480, frames_per_block)
     assert take.cue_block(seconds) == block
     assert take.starts_at(block) >= seconds
-    assert take.starts_at(block) - seconds < 12 / 16
+    assert take.starts_at(block) - seconds < frames_per_block * 4 / 16
 
 
 def test_latents_between_cover_the_span_and_no_more() -> None:

@@ -407,6 +407,8 @@ class Rollout:
         """
         shape, first = (self._context.frames_per_block, *self._latent_shape), retry * STEPS_OF_A_TRY
         start = self._start if block == 0 else None
+        if start is not None and self._context.frames_per_block == 1:  # the start is the block: nothing to denoise
+            return start[:, None], selections
         noisy = _begin_with(start, self._draw(block, first, shape))
         sigmas = self._sampler.sigmas
         for step, sigma in enumerate(sigmas):

@@ -342,7 +342,7 @@ def _draw_legend(
         y = _draw_color_bar(draw, (x, y), scale) + 34
     entries = [
         (SINK, f"sink: the first {_frames(context.sink_frames)},", "always seen"),
-        (NOW, "the block itself,", f"{context.frames_per_block} latent frames at once"),
+        (NOW, "the block itself,", _at_once(context.frames_per_block)),
         (CACHE, "newest frames,", "still in the cache"),
     ]
     if context.memory_frames:
@@ -411,6 +411,10 @@ def _badge(draw: ImageDraw.ImageDraw, corner: tuple[float, float], text: str) ->
 
 def _frames(count: int) -> str:
     return "frame" if count == 1 else f"{count} frames"
+
+
+def _at_once(count: int) -> str:
+    return "one latent frame" if count == 1 else f"{count} latent frames at once"
 
 
 def _wrap(text: str, font: Font, width: int, max_lines: int) -> list[str]:

@@ -141,7 +141,7 @@ def decode_again(
     checkpoints = store.checkpoints if isinstance(store, TakeStore) else None
     begin = max(0, first - -(-latents_carried(decoder.vae) // frames_per_block))
     found = checkpoints.newest_decoded(first, lambda block: store.record(block).latents) if checkpoints else None
-    if found is not None and found[0] >= begin:
+    if found is not None and found[0] >= begin and found[1]:  # after one latent frame there are no features yet
         begin, features = found
         decoder.restore(features)
     for block in range(begin, store.blocks):

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -464,4 +465,10 @@ def test_estimates_count_what_is_there():
     assert needs.bytes_by_part["transformer"] == counted["transformer"]
     twice = estimate(known, "float32", "cuda")
     assert twice.page_bytes == 2 * needs.page_bytes
+    one_frame = replace(known, context=replace(known.context, frames_per_block=1))
+    frame_wise = estimate(one_frame, "bfloat16", "cuda")
+    assert (frame_wise.page_bytes, frame_wise.pixel_frames_per_block) == (needs.page_bytes, 4)
+    assert frame_wise.flops_per_block == pytest.approx(needs.flops_per_block / 3)
+    one_step = replace(one_frame, sampler=replace(known.sampler, denoising_steps=(1000,)))
+    assert estimate(one_step, "bfloat16", "cuda").flops_per_block == pytest.approx(frame_wise.flops_per_block * 2 / 5)
     assert needs.frames_per_second(2e14) == pytest.approx(2 * needs.frames_per_second(1e14))

@@ -117,6 +117,30 @@ def test_extend_and_branch_say_what_they_did(command, whole, tmp_path):
     assert [np.array_equal(a, b) for a, b in first].index(False) == 45
 
 
+def test_a_backbone_of_single_frames_and_two_steps(command, tmp_path):
+    from tests.conftest import random_pipeline
+
+    sizes = {"window_frames": 6, "memory_frames": 3, "recency_guard_frames": 2, "frames_per_block": 1}
+    backbone, whole = tmp_path / "backbone", tmp_path / "whole"
+    random_pipeline(context=sizes, sampler={"denoising_steps": [1000, 500]}).save_pretrained(backbone)
+    planned = command("plan", "--backbone", backbone, "--seconds", "4")
+    assert "4 s of 48x32: 17 blocks, 17 latent frames" in planned.out
+    made = command(*arguments_of(whole, backbone, "--cue", "2.3", LATER))
+    assert made.code == 0, made.err
+    assert "cue 1, asked for at 0:02.3, takes over at 0:02.3125, where the next block begins" in made.err
+    record = read_record(whole)
+    assert [(cue.block, cue.seconds) for cue in record.cues] == [(10, 2.3125)]
+    assert [selection.block for selection in record.selections] == list(range(9, 17))
+    folder = stopped(whole, tmp_path / "take", 12)
+    resumed = command("resume", folder)
+    assert resumed.code == 0, resumed.err
+    assert same(folder, whole)
+    extended = command("extend", folder, "--seconds", "1", "--prompt", PROMPT, "--json")
+    assert extended.code == 0, extended.err
+    report = json.loads(extended.out)
+    assert (report["frames"], report["cues"][1]["seconds"]) == (80, 4.0625)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -3,11 +3,12 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
-from backbone.config import ContextConfig
+from backbone.config import ContextConfig, SamplerConfig
 from longlive_rag.diagnostics import bench
 from longlive_rag.diagnostics.bench import Roofline, Shape, pipeline_subject, random_subject, run
 from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -37,6 +38,16 @@ def test_arms_run_interleaved_on_a_full_cache_and_memory(toy: bench.Subject) -> 
     assert report.peak_memory_bytes["host_process"] > 2**20
     assert lines[-1] == "block 3 of 3"
     json.dumps(report.as_dict())
+
+
+def test_a_backbone_of_single_frames_and_one_step(toy: bench.Subject) -> None:
+    context = ContextConfig(window_frames=6, sink_frames=1, memory_frames=3, recency_guard_frames=2, frames_per_block=1)
+    subject = replace(toy, context=context, sampler=SamplerConfig((1000,)), pixel_frames_per_block=4)
+    report = run(subject, ["native", "memory", "memory-cue"], blocks=2)
+    assert [arm.retrieved_frames for arm in report.arms] == [0, 3, 3]
+    assert report.conditions["warm_up_blocks"] == 6 + 2 + 3 + 1
+    for arm in report.arms:
+        assert arm.frames_per_second == pytest.approx(4 / arm.seconds_per_block)
 
 
 def test_each_block_of_a_cued_arm_recaches_and_a_remade_page_is_never_found(toy: bench.Subject) -> None:

@@ -10,14 +10,22 @@ from torch import Tensor
 
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.transformer import CausalWanTransformer
+from longlive_rag.environment import plugin
 from longlive_rag.generation.noise import PhiloxNoise
 from longlive_rag.generation.rollout import FinishedBlock, RememberedFrames, Rollout
 from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.encoder import MeanPoolEncoder
+from retrieval.policies import Policy
 from retrieval.policy import RetrievalRules
 
 LATENT = (16, 4, 6)
 TEXT = (7, 20)
+kinds = pytest.mark.parametrize(
+    ("frames_per_block", "steps"),
+    [(3, (1000, 750, 500, 250)), (1, (1000, 750, 500, 250)), (1, (1000, 500)), (1, (1000,))],
+    ids=["three frames a block", "one frame a block", "one frame, two steps", "one frame, one step"],
+)
+sizes = pytest.mark.parametrize("frames_per_block", [3, 1], ids=["three frames a block", "one frame a block"])
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +46,14 @@ def run(
     prompts: Tensor,
     blocks: int = 10,
     cue: tuple[int, Tensor] | None = None,
+    steps: tuple[int, ...] = (1000, 750, 500, 250),
+    policy: Policy | None = None,
     **context: int,
 ) -> list[FinishedBlock]:
-    config = ContextConfig(**context)
-    encoder = MeanPoolEncoder() if config.memory_frames else None
-    rollout = Rollout(
-        transformer, config, SamplerConfig(), PhiloxNoise(seeds), LATENT, batch_size=len(seeds), encoder=encoder
-    )
+    config, sampler = ContextConfig(**context), SamplerConfig(denoising_steps=steps)
+    encoder, rules = MeanPoolEncoder() if config.memory_frames else None, RetrievalRules(policy=policy)
+    noise = PhiloxNoise(seeds)
+    rollout = Rollout(transformer, config, sampler, noise, LATENT, batch_size=len(seeds), encoder=encoder, rules=rules)
     rollout.direct(prompts)
     finished = []
     for block in range(blocks):
@@ -55,12 +64,17 @@ def run(
 
 
 def remembering(
-    transformer: CausalWanTransformer, blocks: int = 12, cue: int | None = None, batch: int = 1, **memory: Any
+    transformer: CausalWanTransformer,
+    blocks: int = 12,
+    cue: int | None = None,
+    batch: int = 1,
+    context: ContextConfig | None = None,
+    **memory: Any,
 ) -> tuple[list[FinishedBlock], PageCounters]:
     seeds = list(range(21, 21 + batch))
     rollout = Rollout(
         transformer,
-        ContextConfig(),
+        context or ContextConfig(),
         SamplerConfig(),
         PhiloxNoise(seeds),
         LATENT,
@@ -91,10 +105,12 @@ def test_pages_that_are_made_again_stay_near(transformer: CausalWanTransformer) 
     assert 0 < difference < 0.05
 
 
-def test_a_batch_makes_pages_again_as_each_take_alone(transformer: CausalWanTransformer) -> None:
-    none_held = PageBudgets(host_bytes=0)
-    both, _ = remembering(transformer, budgets=none_held, batch=2)
-    alone, _ = remembering(transformer, budgets=none_held, batch=1)
+@sizes
+def test_a_batch_makes_pages_again_as_each_take_alone(transformer: CausalWanTransformer, frames_per_block: int) -> None:
+    settings = {"budgets": PageBudgets(host_bytes=0), "context": ContextConfig(frames_per_block=frames_per_block)}
+    both, pages = remembering(transformer, blocks=36 // frames_per_block, batch=2, **settings)
+    alone, _ = remembering(transformer, blocks=36 // frames_per_block, batch=1, **settings)
+    assert pages.remade > 0
     torch.testing.assert_close(latents(both)[:1], latents(alone), rtol=1e-4, atol=1e-4)
 
 
@@ -167,12 +183,17 @@ def latents(finished: list[FinishedBlock]) -> Tensor:
     return torch.cat([block.latents for block in finished], dim=1)
 
 
+@kinds
 @pytest.mark.parametrize("memory_frames", [0, 6])
-def test_a_batch_of_two_equals_two_singles(transformer: CausalWanTransformer, memory_frames: int) -> None:
+def test_a_batch_of_two_equals_two_singles(
+    transformer: CausalWanTransformer, memory_frames: int, frames_per_block: int, steps: tuple[int, ...]
+) -> None:
     prompts, later = torch.cat([prompt(0), prompt(1)]), torch.cat([prompt(2), prompt(3)])
-    both = run(transformer, [11, 12], prompts, cue=(8, later), memory_frames=memory_frames)
+    blocks, at = 30 // frames_per_block, 24 // frames_per_block
+    settings = {"steps": steps, "memory_frames": memory_frames, "frames_per_block": frames_per_block}
+    both = run(transformer, [11, 12], prompts, blocks, (at, later), **settings)
     for take, seed in enumerate((11, 12)):
-        alone = run(transformer, [seed], prompts[take][None], cue=(8, later[take][None]), memory_frames=memory_frames)
+        alone = run(transformer, [seed], prompts[take][None], blocks, (at, later[take][None]), **settings)
         torch.testing.assert_close(latents(both)[take], latents(alone)[0], rtol=1e-4, atol=1e-4)
         if memory_frames:
             ours = [block.selections[take].frames for block in both if block.selections]
@@ -180,37 +201,96 @@ def test_a_batch_of_two_equals_two_singles(transformer: CausalWanTransformer, me
     assert not torch.allclose(latents(both)[0], latents(both)[1])
 
 
-def test_a_longer_take_begins_with_the_shorter_one_bit_for_bit(transformer: CausalWanTransformer) -> None:
-    short = latents(run(transformer, [5], prompt(0), blocks=8))
-    long = latents(run(transformer, [5], prompt(0), blocks=11))
+@kinds
+def test_a_longer_take_begins_with_the_shorter_one_bit_for_bit(
+    transformer: CausalWanTransformer, frames_per_block: int, steps: tuple[int, ...]
+) -> None:
+    short, long = (
+        latents(
+            run(transformer, [5], prompt(0), frames // frames_per_block, steps=steps, frames_per_block=frames_per_block)
+        )
+        for frames in (24, 33)
+    )
     assert torch.equal(long[:, : short.shape[1]], short)
 
 
+@kinds
 def test_memory_changes_what_is_made_only_from_the_block_that_sees_less_local(
-    transformer: CausalWanTransformer,
+    transformer: CausalWanTransformer, frames_per_block: int, steps: tuple[int, ...]
 ) -> None:
-    native = run(transformer, [5], prompt(0), memory_frames=0)
-    memory = run(transformer, [5], prompt(0), memory_frames=6)
-    assert torch.equal(native[0].latents, memory[0].latents)
-    assert not torch.allclose(native[-1].latents, memory[-1].latents)
-    assert [len(block.selections) for block in native] == [0] * 10
+    native, memory = (
+        run(
+            transformer, [5], prompt(0), 30 // frames_per_block, steps=steps,
+            memory_frames=memory_frames, frames_per_block=frames_per_block,
+        )
+        for memory_frames in (0, 6)
+    )  # fmt: skip
+    differs = [not torch.equal(a.latents, b.latents) for a, b in zip(native, memory, strict=True)]
+    alike = 6 // frames_per_block  # the sink and five local frames are all that there is
+    assert differs == [False] * alike + [True] * (len(native) - alike)
+    assert [len(block.selections) for block in native] == [0] * len(native)
     counts = [len(block.selections[0].frames) if block.selections else 0 for block in memory]
-    assert counts == [0, 0, 0, 0, 0, 0, 1, 4, 6, 6]
+    assert counts == [min(6, max(0, frames_per_block * block - 12 - 5)) for block in range(len(memory))]
 
 
-def test_selections_are_sorted_and_within_the_candidates(transformer: CausalWanTransformer) -> None:
-    for block in run(transformer, [9], prompt(0), blocks=12):
+@kinds
+def test_selections_are_sorted_and_within_the_candidates(
+    transformer: CausalWanTransformer, frames_per_block: int, steps: tuple[int, ...]
+) -> None:
+    blocks = run(transformer, [9], prompt(0), 36 // frames_per_block, steps=steps, frames_per_block=frames_per_block)
+    assert any(block.selections for block in blocks)
+    for block in blocks:
         for selection in block.selections:
+            assert selection.query_frame == block.index * frames_per_block - 1
             assert list(selection.similarities) == sorted(selection.similarities, reverse=True)
             assert len(set(selection.frames)) == len(selection.frames)
             assert all(1 <= frame < selection.query_frame - 11 - 4 for frame in selection.frames)
 
 
-def test_a_cue_changes_what_follows_and_nothing_before(transformer: CausalWanTransformer) -> None:
-    plain = latents(run(transformer, [5], prompt(0), memory_frames=0))
-    cued = latents(run(transformer, [5], prompt(0), cue=(6, prompt(1)), memory_frames=0))
-    assert torch.equal(plain[:, :18], cued[:, :18])
-    assert not torch.allclose(plain[:, 18:], cued[:, 18:])
+@kinds
+@pytest.mark.parametrize("memory_frames", [0, 6])
+def test_a_cue_takes_effect_in_its_block_and_changes_nothing_before(
+    transformer: CausalWanTransformer, memory_frames: int, frames_per_block: int, steps: tuple[int, ...]
+) -> None:
+    at, settings = 21 // frames_per_block, {"memory_frames": memory_frames, "frames_per_block": frames_per_block}
+    plain = run(transformer, [5], prompt(0), at + 1, steps=steps, **settings)
+    cued = run(transformer, [5], prompt(0), at + 1, (at, prompt(1)), steps, **settings)
+    assert torch.equal(latents(plain[:at]), latents(cued[:at]))
+    assert not torch.allclose(plain[at].latents, cued[at].latents)
+
+
+@kinds
+def test_a_block_looks_ahead_where_it_has_an_estimate_of_itself(
+    transformer: CausalWanTransformer, frames_per_block: int, steps: tuple[int, ...]
+) -> None:
+    settings = {"steps": steps, "frames_per_block": frames_per_block}
+    searched, ahead = (
+        run(transformer, [5], prompt(0), 21 // frames_per_block, policy=policy, **settings)
+        for policy in (None, plugin("policy", "look-ahead"))
+    )
+    assert torch.equal(latents(searched), latents(ahead)) == (len(steps) == 1)
+
+
+@sizes
+def test_a_first_block_is_denoised_but_for_the_picture_that_it_begins_with(
+    transformer: CausalWanTransformer, frames_per_block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes, forward = [], transformer.forward_block
+    monkeypatch.setattr(transformer, "forward_block", lambda *inputs: passes.append(1) or forward(*inputs))
+    start = torch.randn(1, *LATENT, generator=torch.Generator().manual_seed(7)).repeat(2, 1, 1, 1)
+    context, encoder = ContextConfig(frames_per_block=frames_per_block), MeanPoolEncoder()
+    rollout = Rollout(
+        transformer, context, SamplerConfig(), PhiloxNoise([1, 2]), LATENT, batch_size=2, encoder=encoder, start=start
+    )
+    rollout.direct(prompt(0).repeat(2, 1, 1))
+    blocks, counts = [], []
+    for _ in range(2):
+        blocks.append(rollout.next_block())
+        counts.append(len(passes))
+    assert blocks[0].latents.shape[1] == frames_per_block
+    assert torch.equal(blocks[0].latents[:, 0], start)
+    assert counts == ([0, 4] if frames_per_block == 1 else [4, 8])
+    assert not torch.equal(blocks[1].latents[0], blocks[1].latents[1])
 
 
 def test_noise_depends_on_seed_block_and_step_alone() -> None:
@@ -244,6 +324,7 @@ def test_a_block_before_any_prompt_is_refused(transformer: CausalWanTransformer)
         ({"memory_frames": 11}, "their sum must be below the window"),
         ({"memory_frames": 9}, "widen the window to at least 13"),
         ({"window_frames": 2, "memory_frames": 0}, "frames_per_block = 3"),
+        ({"window_frames": 7, "frames_per_block": 1}, "which leaves no local frame"),
         ({"sink_frames": -1}, "sink_frames is -1"),
         ({"rope": "spiral"}, "relative, absolute"),
     ],
@@ -263,19 +344,18 @@ def test_sigmas_follow_the_shifted_schedule() -> None:
     assert SamplerConfig().sigmas == pytest.approx((1.0, 0.9375, 5 / 6, 0.625))
 
 
-@pytest.mark.parametrize("blocks", [1, 7], ids=["the window holds the whole take", "the window has slid"])
+@sizes
+@pytest.mark.parametrize("frames", [3, 21], ids=["the window holds the whole take", "the window has slid"])
 def test_a_cue_takes_the_place_of_the_commit_before_it(
-    transformer: CausalWanTransformer, blocks: int, monkeypatch: pytest.MonkeyPatch
+    transformer: CausalWanTransformer, frames: int, frames_per_block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passes = []
+    passes, blocks, context = [], frames // frames_per_block, ContextConfig(frames_per_block=frames_per_block)
     commit = transformer.commit_block
     monkeypatch.setattr(transformer, "commit_block", lambda *inputs: passes.append(1) or commit(*inputs))
 
     def last_block(commit_first: bool) -> tuple[Tensor, int]:
         passes.clear()
-        rollout = Rollout(
-            transformer, ContextConfig(), SamplerConfig(), PhiloxNoise([4]), LATENT, encoder=MeanPoolEncoder()
-        )
+        rollout = Rollout(transformer, context, SamplerConfig(), PhiloxNoise([4]), LATENT, encoder=MeanPoolEncoder())
         rollout.direct(prompt(0))
         for _ in range(blocks):
             rollout.next_block()
@@ -289,31 +369,34 @@ def test_a_cue_takes_the_place_of_the_commit_before_it(
     assert without == with_commit - 1 == blocks
 
 
-def with_retries(transformer: CausalWanTransformer, retries: int, seeds: tuple[int, ...] = (21, 22)):
+def with_retries(
+    transformer: CausalWanTransformer, retries: int, frames_per_block: int, seeds: tuple[int, ...] = (21, 22)
+):
     """Blocks, and how far each falls away from what it remembered, by take."""
     rollout = Rollout(
-        transformer, ContextConfig(), SamplerConfig(), PhiloxNoise(seeds), LATENT, batch_size=len(seeds),
-        encoder=MeanPoolEncoder(), rules=RetrievalRules(retries=retries),
+        transformer, ContextConfig(frames_per_block=frames_per_block), SamplerConfig((1000, 500)), PhiloxNoise(seeds),
+        LATENT, batch_size=len(seeds), encoder=MeanPoolEncoder(), rules=RetrievalRules(retries=retries),
     )  # fmt: skip
     rollout.direct(torch.cat([prompt(seed) for seed in seeds]))
     blocks, falls = [], []
-    for _ in range(12):
+    for _ in range(27 // frames_per_block):
         block = rollout.next_block()
         blocks.append(block)
         falls.append(rollout._memory.falls(block.latents, block.selections) if block.selections else None)
     return blocks, falls
 
 
+@sizes
 def test_a_block_that_falls_away_is_made_again_and_the_best_is_kept(
-    transformer: CausalWanTransformer, monkeypatch: pytest.MonkeyPatch
+    transformer: CausalWanTransformer, frames_per_block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def strict(block: np.ndarray, trusted: np.ndarray) -> float:
         """As if what was remembered were all the same."""
         return max(0.0, 0.9999 - float((block @ trusted.T).max(axis=1).mean()))
 
     monkeypatch.setattr("retrieval.memory.falls_away", strict)
-    plain, before = with_retries(transformer, 0)
-    retried, after = with_retries(transformer, 3)
+    plain, before = with_retries(transformer, 0, frames_per_block)
+    retried, after = with_retries(transformer, 3, frames_per_block)
     first = next(number for number, block in enumerate(retried) if any(s.retries for s in block.selections))
     for number in range(first):
         assert torch.equal(plain[number].latents, retried[number].latents)
@@ -323,6 +406,6 @@ def test_a_block_that_falls_away_is_made_again_and_the_best_is_kept(
         assert after[first][take] <= before[first][take]
         if not tries:
             assert torch.equal(plain[first].latents[take], retried[first].latents[take])
-    again, _ = with_retries(transformer, 3)
+    again, _ = with_retries(transformer, 3, frames_per_block)
     assert all(torch.equal(a.latents, b.latents) for a, b in zip(retried, again, strict=True))
     assert all(not s.retries for block in plain for s in block.selections)

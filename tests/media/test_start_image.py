@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from backbone.vae import StreamingDecoder, encode_video
-from longlive_rag import LongLiveRAGPipeline, OutputConfig, TakeRun, TakeWriter
+from longlive_rag import ContextConfig, LongLiveRAGPipeline, OutputConfig, TakeRun, TakeWriter
 from longlive_rag.media.start_image import read_start_image
 from longlive_rag.takes.folder import LATENTS, START_IMAGE
 from longlive_rag.takes.record import read_record
@@ -80,15 +80,17 @@ def latent_of(pipe: LongLiveRAGPipeline, path: Path) -> torch.Tensor:
         return encode_video(pipe.vae, pixels / 127.5 - 1)[:, :, 0]
 
 
-def test_the_take_begins_with_the_picture(pipe: LongLiveRAGPipeline, tmp_path: Path) -> None:
+@pytest.mark.parametrize("frames_per_block", [3, 1])
+def test_the_take_begins_with_the_picture(pipe: LongLiveRAGPipeline, tmp_path: Path, frames_per_block: int) -> None:
     picture(60, 40).save(tmp_path / "a.png")
-    out = pipe(PROMPT, seconds=2.0, seed=1, start_image=str(tmp_path / "a.png"))
+    context = ContextConfig(frames_per_block=frames_per_block)
+    out = pipe(PROMPT, seconds=1.0, seed=1, start_image=str(tmp_path / "a.png"), context=context)
     latent = latent_of(pipe, tmp_path / "a.png")
     assert torch.equal(out.latents[:, 0], latent)
     shown = StreamingDecoder(pipe.vae).decode(latent[:, :, None])
     expected = ((shown + 1) * 127.5).round().to(torch.uint8)[0, :, 0].permute(1, 2, 0).numpy()
     assert np.array_equal(out.frames[0, 0], expected)
-    plain = pipe(PROMPT, seconds=2.0, seed=1)
+    plain = pipe(PROMPT, seconds=1.0, seed=1, context=context)
     assert not torch.allclose(out.latents[:, 1:3], plain.latents[:, 1:3])  # its neighbours have seen it
 
 

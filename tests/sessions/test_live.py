@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from backbone.config import ContextConfig, SamplerConfig
 from longlive_rag.config import Cue, MemoryConfig, Steering
 from longlive_rag.generation.cues import directed_at
 from longlive_rag.sessions.live import LiveTake
@@ -195,6 +196,26 @@ def test_a_direction_from_another_thread_takes_over_at_the_next_block(pipe):
             thread.join()
     assert said == [pipe.timeline(live.request).starts_at(2)]
     assert [block.index for block in blocks if block.cue] == [2]
+    same(pipe, live.request, blocks)
+
+
+@pytest.mark.parametrize("steps", [(1000, 500), (1000,)], ids=["two steps", "one step"])
+def test_what_is_said_is_seen_a_quarter_of_a_second_later_where_a_block_is_one_frame(pipe, steps):
+    context = ContextConfig(window_frames=6, sink_frames=1, memory_frames=3, recency_guard_frames=2, frames_per_block=1)
+    request = request_of(pipe, 3.5, context=context, sampler=SamplerConfig(steps))
+    live, blocks = LiveTake(pipe, request), []
+    for block in live:
+        blocks.append(block)
+        if block.index == 10:
+            made_s = block.pixel_frames.stop / 16
+            assert live.direct(OTHER) == live.seconds == made_s
+        if block.index == 11:
+            assert live.pin((0.1, 0.4)) == live.seconds == made_s + 0.25
+    plain = list(pipe.stream(request))
+    assert torch.equal(latents_of(plain[:11]), latents_of(blocks[:11]))
+    assert not torch.allclose(plain[11].latents, blocks[11].latents)
+    assert [block.index for block in blocks if block.cue] == [11]
+    assert all({1, 2} & set(block.selections[0].frames) for block in blocks[12:])
     same(pipe, live.request, blocks)
 
 

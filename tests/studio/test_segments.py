@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -25,20 +26,22 @@ def frames_of(numbers: range) -> np.ndarray:
     return frames
 
 
-@pytest.fixture(params=["vp9", "h264"])
+@pytest.fixture(params=[("vp9", 3), ("h264", 3), ("vp9", 1)], ids=["vp9", "h264", "one latent frame a block"])
 def films(request, tmp_path):
     """(segments as they came, those of the finished file, the file)."""
-    live = LiveFilm(TIMELINE)
+    codec, frames_per_block = request.param
+    timeline = replace(TIMELINE, frames_per_block=frames_per_block)
+    live = LiveFilm(timeline)
     path = tmp_path / "video.mp4"
     with VideoWriter(
-        path, width=64, height=48, fps=16, codec=request.param, keyframe_every=36, on_packet=live.on_packet
+        path, width=64, height=48, fps=16, codec=codec, keyframe_every=36, on_packet=live.on_packet
     ) as video:
-        for block in range(TIMELINE.blocks):
-            if block % TIMELINE.segment_blocks == 0:
+        for block in range(timeline.blocks):
+            if block % timeline.segment_blocks == 0:
                 video.cut()
-            video.write(frames_of(TIMELINE.pixels_of(block)))
+            video.write(frames_of(timeline.pixels_of(block)))
             assert len(live.stamps) == block + 1  # no block waits for the next one
-    return live, DiskFilm(path, Timeline(10**6, 16, 3, 4), None, live.stamps), path
+    return live, DiskFilm(path, replace(timeline, pixel_frames=10**6), None, live.stamps), path
 
 
 def packets_of(data):
@@ -50,10 +53,10 @@ def packets_of(data):
 def test_segments_are_the_packets_of_the_video_at_their_times(films):
     live, disk, path = films
     assert (live.stamps, live.keys) == (disk.stamps, disk.keys)
-    assert disk.timeline == TIMELINE
-    assert all(disk.keys[:: TIMELINE.segment_blocks])
+    assert disk.timeline == live.timeline
+    assert all(disk.keys[:: disk.timeline.segment_blocks])
     whole = []
-    for block in range(TIMELINE.blocks):
+    for block in range(disk.timeline.blocks):
         assert packets_of(live.segment(block)) == packets_of(disk.segment(block))
         assert live.segment(block).count(b"moof") == 1
         whole += packets_of(disk.segment(block))

@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from backbone.config import ContextConfig, SamplerConfig
 from longlive_rag import LatentStore, LongLiveRAGPipeline, MemoryConfig, TakeRequest, TakeRun, TakeWriter
-from longlive_rag.config import CheckpointConfig, Reseed, Steering
+from longlive_rag.config import CheckpointConfig, OutputConfig, Reseed, Steering
 from longlive_rag.media.video import read_frames
 from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.sessions.resuming import differences
@@ -44,6 +45,8 @@ from retrieval.store import LatentWriter, pack, read_block
 PROMPT = "a red circle walks in a meadow"
 LATER = "a blue square jumps in the snow"
 PAGE_GIB = 2 * 2 * 6 * 48 * 4 / 2**30
+FRAME_WISE = ContextConfig(window_frames=6, sink_frames=1, memory_frames=3, recency_guard_frames=2, frames_per_block=1)
+ONE_STEP, TWO_STEPS = SamplerConfig((1000,)), SamplerConfig((1000, 500))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +125,7 @@ def assert_same(take: Path, other: Path, blocks: int | None = None) -> None:
         for name in (VIDEO, CONTACT_SHEET, MEMORY_MAP):
             assert (take / name).read_bytes() == (other / name).read_bytes(), name
     else:
-        count = 1 + (3 * blocks - 1) * 4
+        count = read_record(take).request.context.frames_per_block * 4 * blocks - 3
         assert np.array_equal(frames_of(take)[:count], frames_of(other)[:count])
 
 
@@ -160,10 +163,27 @@ CASES = {
             ),
         ),
     },
+    "frame by frame": {
+        "cues": [(1.5, LATER), (2.4, PROMPT)],
+        "context": FRAME_WISE,
+        "memory": MemoryConfig(host_gib=8 * PAGE_GIB, steering=(Steering(2.6, "pin", 0.1, 0.4),)),
+    },
+    "frame by frame, two steps": {
+        "cues": [(2.4, LATER)],
+        "context": FRAME_WISE,
+        "sampler": TWO_STEPS,
+        "memory": MemoryConfig(policy="look-ahead"),
+    },
+    "frame by frame, one step": {
+        "cues": [(2.4, LATER)],
+        "context": FRAME_WISE,
+        "sampler": ONE_STEP,
+        "memory": MemoryConfig(policy="look-ahead", establish=0.5, new_view=0.9995),
+    },
 }
 
 
-QUICK = ("a cue", "tight budget", "first showings", "looking ahead")
+QUICK = ("a cue", "tight budget", "first showings", "looking ahead", "frame by frame", "frame by frame, one step")
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow) for c in CASES])
@@ -172,7 +192,7 @@ def test_a_killed_take_goes_on_bit_for_bit(
 ) -> None:
     if case == "retried":  # these weights' blocks never fall away by themselves
         monkeypatch.setattr("retrieval.memory.falls_away", lambda block, trusted: max(0.0, 2.0 - float(block.sum())))
-    request = ask(studio.pipe, **CASES[case])
+    request = ask(studio.pipe, 4.0 if "frame by frame" in case else 8.0, **CASES[case])
     whole = studio.new(tmp_path / "whole", request)
     assert any(selection.retries for selection in whole.selections) == (case == "retried")
     studio.new(tmp_path / "killed", request, kill_after=7)
@@ -192,6 +212,25 @@ def test_a_killed_take_goes_on_bit_for_bit(
     ours, theirs = resumed.memory.pages, whole.memory.pages
     if theirs is not None:
         assert replace(ours, seconds_waited=0) == replace(theirs, seconds_waited=0)
+
+
+@pytest.mark.parametrize("fps", [2, 16], ids=["checkpoints after every block", "none"])
+def test_a_take_of_single_frames_goes_on_after_each_block(studio: Studio, tmp_path: Path, fps: int) -> None:
+    """The first checkpoint is of a decoder that has decoded one latent frame alone."""
+    noise = np.random.default_rng(0).integers(0, 255, (32, 48, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "first.png")
+    context = ContextConfig(window_frames=3, sink_frames=1, memory_frames=1, recency_guard_frames=0, frames_per_block=1)
+    settings = {"context": context, "sampler": TWO_STEPS, "output": OutputConfig(32, 48, fps=fps)}
+    request = ask(studio.pipe, 24 / fps, cues=[(16 / fps, LATER)], start_image=str(tmp_path / "first.png"), **settings)
+    whole = studio.new(tmp_path / "whole", request)
+    assert [selection.block for selection in whole.selections] == [4, 5, 6]
+    assert whole.cues[0].block == 5
+    assert whole.checkpoints.after_blocks == ((1, 2, 3, 4, 5, 6, 7) if fps == 2 else ())
+    studio.new(tmp_path / "killed", request, kill_after=0)
+    for block in range(1, 7):
+        studio.resume(tmp_path / "killed", kill_after=block)
+    studio.resume(tmp_path / "killed")
+    assert_same(tmp_path / "killed", tmp_path / "whole")
 
 
 @pytest.mark.parametrize("case", ["first showings", "plain"])
@@ -312,14 +351,17 @@ def test_light_is_near_and_stores_nothing(studio: Studio, tmp_path: Path, monkey
     assert 0 < difference < 0.2
 
 
-def test_extended_is_as_if_asked_for_so_long_from_the_start(studio: Studio, tmp_path: Path) -> None:
-    short = ask(studio.pipe, 4.0)
+@pytest.mark.parametrize("context", [ContextConfig(), FRAME_WISE], ids=["three frames a block", "one frame a block"])
+def test_extended_is_as_if_asked_for_so_long_from_the_start(
+    studio: Studio, tmp_path: Path, context: ContextConfig
+) -> None:
+    short = ask(studio.pipe, 4.0, context=context)
     studio.new(tmp_path / "take", short)
     longer = extended(short, 2.5, LATER)
     record = studio.resume(tmp_path / "take", longer, "extended")
     assert (record.video.frames, record.request.seconds) == (104, 6.5)
     assert [entry.what for entry in record.history] == ["generated", "extended"]
-    studio.new(tmp_path / "whole", ask(studio.pipe, 6.5, cues=[(4.0, LATER)]))
+    studio.new(tmp_path / "whole", ask(studio.pipe, 6.5, cues=[(4.0, LATER)], context=context))
     assert_same(tmp_path / "take", tmp_path / "whole")
 
 
@@ -334,9 +376,16 @@ def branch(studio: Studio, parent: Path, target: Path, at: float, *change) -> Ta
     return studio.resume(target, request, "branched", claim=claim)
 
 
-def test_a_branch_begins_alike_and_goes_its_way(studio: Studio, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("context", "blocks", "at"),
+    [(ContextConfig(), 6, "0:04.3125"), (FRAME_WISE, 17, "0:04.0625")],
+    ids=["three frames a block", "one frame a block"],
+)
+def test_a_branch_begins_alike_and_goes_its_way(
+    studio: Studio, tmp_path: Path, context: ContextConfig, blocks: int, at: str
+) -> None:
     parent = tmp_path / "parent"
-    studio.new(parent, ask(studio.pipe, 6.5, cues=[(5.5, "the red circle leaves")]))
+    studio.new(parent, ask(studio.pipe, 6.5, cues=[(5.5, "the red circle leaves")], context=context))
     before = files_of(parent)
     with (parent / VIDEO).open("rb"), (parent / LATENTS / "000002.h5").open("rb"):  # somebody is looking
         record = branch(studio, parent, tmp_path / "other", 4.0, LATER)
@@ -344,18 +393,18 @@ def test_a_branch_begins_alike_and_goes_its_way(studio: Studio, tmp_path: Path) 
     assert files_of(parent) == before
     inodes = [{path.stat().st_ino for path in take.rglob("*")} for take in (parent, tmp_path / "other")]
     assert not inodes[0] & inodes[1]
-    assert record.branched_from == Origin(take=str(parent), blocks=6, at="0:04.3125")
+    assert record.branched_from == Origin(take=str(parent), blocks=blocks, at=at)
     assert [cue.prompt for cue in record.cues] == [LATER]
-    studio.new(tmp_path / "as one", ask(studio.pipe, 6.5, cues=[(4.0, LATER)]))
+    studio.new(tmp_path / "as one", ask(studio.pipe, 6.5, cues=[(4.0, LATER)], context=context))
     assert_same(tmp_path / "other", tmp_path / "as one")
-    assert_same(tmp_path / "other", parent, blocks=6)
+    assert_same(tmp_path / "other", parent, blocks)
     assert again.request.reseeds == (Reseed(4.0, 4),)
     assert [cue.prompt for cue in again.cues] == ["the red circle leaves"]
-    assert_same(tmp_path / "again", parent, blocks=6)
-    ours, theirs = (LatentStore(take / LATENTS).record(6).latents for take in (tmp_path / "again", parent))
+    assert_same(tmp_path / "again", parent, blocks)
+    ours, theirs = (LatentStore(take / LATENTS).record(blocks).latents for take in (tmp_path / "again", parent))
     assert not np.allclose(ours, theirs, atol=0.1)
     shutil.rmtree(parent)
-    assert check_latents(tmp_path / "other").blocks == 9
+    assert check_latents(tmp_path / "other").blocks == studio.pipe.timeline(record.request).blocks
 
 
 def test_a_branch_of_a_take_that_is_being_made(studio: Studio, tmp_path: Path) -> None:
