@@ -120,11 +120,6 @@ class TinyDecoder(ModelMixin, ConfigMixin):
                 x = layer(x.flatten(0, 1)).unflatten(0, (x.shape[0], -1))
         return x.clamp(0, 1), last
 
-    @property
-    def frames_per_latent(self) -> int:
-        """Pixel frames of a latent one."""
-        return math.prod(self.config.frames)
-
 
 class StreamingTinyDecoder:
     """Decodes a take block by block, as `backbone.vae.StreamingDecoder` does; the same bits as all of it at once.
@@ -150,9 +145,8 @@ class StreamingTinyDecoder:
             [B, 3, F, H, W] in [-1, 1], in the decoder's dtype; F = 1 + 4 (T - 1) pixel frames in the first call, 4 T
             later: of a take's first latent frame only the last one is shown.
         """
-        weight = self.decoder.decoder[1].weight
         parts = []
-        for latent in latents.to(weight.device, weight.dtype).unbind(2):
+        for latent in latents.to(self.decoder.device, self.decoder.dtype).unbind(2):
             begins = not self._past
             pixels, self._past = self.decoder(latent, self._past)
             parts.append(pixels[:, -1:] if begins else pixels)
@@ -166,8 +160,8 @@ class StreamingTinyDecoder:
 
     def restore(self, features: Mapping[int, Tensor]) -> None:
         """Go on from what `features` of another decoder were."""
-        weight = self.decoder.decoder[1].weight
-        self._past = {number: feature.to(weight.device, weight.dtype) for number, feature in features.items()}
+        device, dtype = self.decoder.device, self.decoder.dtype
+        self._past = {number: feature.to(device, dtype) for number, feature in features.items()}
 
     @property
     def latents_carried(self) -> int:
