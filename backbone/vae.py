@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -131,6 +131,27 @@ def _conv_count(module: torch.nn.Module) -> int:
     return sum(isinstance(child, WanCausalConv3d) for child in module.modules())
 
 
+class TakeDecoder(Protocol):
+    """What decodes a take block by block."""
+
+    @property
+    def latents_carried(self) -> int:
+        """How many latent frames before one can still change its pixels."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The next latent frames [B, C, T, h, w], normalised -> pixels [B, 3, F, H, W] in [-1, 1]."""
+        ...
+
+    def features(self) -> dict[int, Tensor]:
+        """What is carried, by number of a layer; each [B, ...]."""
+        ...
+
+    def restore(self, features: Mapping[int, Tensor]) -> None:
+        """Go on from what `features` of another decoder were."""
+        ...
+
+
 class StreamingDecoder:
     """Decodes a take block by block; the result equals decoding the whole take at once.
 
@@ -176,6 +197,11 @@ class StreamingDecoder:
         self._cache = fresh_decoder_cache(self.vae)
         for number, feature in features.items():
             self._cache[number] = feature.to(device, dtype)
+
+    @property
+    def latents_carried(self) -> int:
+        """How many latent frames before one can still change its pixels."""
+        return latents_carried(self.vae)
 
 
 def latents_carried(vae: AutoencoderKLWan) -> int:

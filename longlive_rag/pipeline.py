@@ -24,8 +24,9 @@ from backbone.errors import FieldError, Name, refused_as
 from backbone.files import read_json
 from backbone.lora import adapter_file
 from backbone.text import check_known, clean_prompt, encode_prompts, prompt_ids, unknown_words
+from backbone.tiny_decoder import StreamingTinyDecoder, TinyDecoder, check_decoder
 from backbone.transformer import CausalWanTransformer
-from backbone.vae import StreamingDecoder, encode_video, fold_temporal_convs
+from backbone.vae import StreamingDecoder, TakeDecoder, encode_video, fold_temporal_convs
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
 from longlive_rag.generation.batch import Batch
 from longlive_rag.generation.block import Block, NotFiniteError
@@ -55,6 +56,7 @@ COMPONENTS: dict[str, Any] = {
     "encoder": LatentAutoencoder,
     "vae": AutoencoderKLWan,
     "text_encoder": UMT5EncoderModel,
+    "tiny_decoder": TinyDecoder,
 }
 
 
@@ -82,13 +84,15 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         text_encoder, tokenizer: UMT5; without the encoder, only prompts in `prompt_embeds` can be used.
         encoder: embeds latents for memory; without it memory searches mean-pooled latents only.
         context, sampler, memory, output: the preset, as dicts of the dataclasses' fields.
+        tiny_decoder: decodes faster than the VAE, less sharply; used where `decoder` says so.
 
     Attributes:
         backbone: its name, as the user knows it; None is that of its folder.
+        decoder: what makes the pixels of takes: `full` (the VAE) or `tiny`.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
-    _optional_components: ClassVar[list[str]] = ["encoder"]
+    _optional_components: ClassVar[list[str]] = ["encoder", "tiny_decoder"]
 
     def __init__(
         self,
@@ -101,10 +105,16 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         sampler: Mapping[str, Any] | None = None,
         memory: Mapping[str, Any] | None = None,
         output: Mapping[str, Any] | None = None,
+        tiny_decoder: TinyDecoder | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
-            transformer=transformer, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, encoder=encoder
+            transformer=transformer,
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            encoder=encoder,
+            tiny_decoder=tiny_decoder,
         )
         self.context = ContextConfig(**(context or {}))
         self.sampler = SamplerConfig(**(sampler or {}))
@@ -117,6 +127,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             output=asdict(self.output),
         )
         self.backbone: str | None = None
+        self.decoder = "full"
         self._door = Door(pick_policy())
         self.prompt_embeds: dict[str, Tensor] = {}
         fold_temporal_convs(self.vae)
@@ -241,6 +252,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             codec=codec,
             load_seconds=load_seconds,
             backbone_id=backbone_id(self.folder),
+            decoder=self.decoder,
         )
 
     def unknown_words(self, prompt: str) -> list[str]:
@@ -254,6 +266,10 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             ValueError: naming the field, the value and what would be right.
         """
         self._check_size(request.output)
+        if self.decoder != "full":
+            tiny = self.tiny_decoder
+            name = self.backbone or str(self.config.get("_name_or_path", "this backbone"))
+            check_decoder(name, None if tiny is None else tiny.config, self.vae.config)
         for prompt in (request.prompt, *(cue.prompt for cue in request.cues)):
             self.check_prompt(prompt)
         timeline = self.timeline(request)
@@ -365,7 +381,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self, batch: Batch, rollout: Rollout, stores: Sequence[BlockStore], directions: Directions
     ) -> Iterator[Block]:
         timeline = batch.timeline
-        decoder = StreamingDecoder(self.vae)
+        decoder = self._new_decoder()
         watch = Stopwatch(self._execution_device)
         prompts: list[str] = []
         done = 0
@@ -411,7 +427,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self,
         batch: Batch,
         rollout: Rollout,
-        decoder: StreamingDecoder,
+        decoder: TakeDecoder,
         store: BlockStore,
         watch: Stopwatch,
         directions: Directions,
@@ -555,7 +571,10 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         if hook is not None:  # CPU offload hooks run on `forward`, which streaming doesn't call
             hook.pre_forward(self.vae)
 
-    def _decode(self, decoder: StreamingDecoder, latents: Tensor) -> Tensor:
+    def _new_decoder(self) -> TakeDecoder:
+        return StreamingDecoder(self.vae) if self.decoder == "full" else StreamingTinyDecoder(self.tiny_decoder)
+
+    def _decode(self, decoder: TakeDecoder, latents: Tensor) -> Tensor:
         """Pixels [B, F, H, W, 3] uint8 on the CPU of the next latents [B, T, C, h, w]."""
         self._onload_vae()
         pixels = decoder.decode(latents.transpose(1, 2))

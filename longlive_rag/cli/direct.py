@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from longlive_rag.sessions.directed_take import DirectedTake
 
 LONGEST_SECONDS = 600.0
-OF_NEW_TAKES = ("seed", "dtype", "codec", "deliverable", "phase", "show_label")
+OF_NEW_TAKES = ("seed", "dtype", "codec", "decoder", "deliverable", "phase", "show_label")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,6 +42,7 @@ OF_NEW_TAKES = ("seed", "dtype", "codec", "deliverable", "phase", "show_label")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of a new take.  [default: float32]")
 @DEVICE
 @click.option("--codec", type=click.Choice(["vp9", "h264"]), help="Of a new take's video.  [default: vp9]")
+@click.option("--decoder", type=click.Choice(["full", "tiny"]), help="Of a new take's latents.  [default: full]")
 @click.option("--prompt-embeds", type=click.Path(path_type=Path), help="Prompts embedded by 'models embed-prompts'.")
 @with_rights
 def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> None:
@@ -95,7 +96,11 @@ def _open_new(held: ExitStack, folder: Path, prompt: str, seconds: float, option
         schedule = build_schedule(preset, prompt, seconds, (), CueSource(), options)
         request = build_request(preset, schedule, options["seed"] or 0, options)
         opening = Opening(
-            options["device"], options["dtype"] or "float32", options["codec"] or "vp9", options["prompt_embeds"]
+            options["device"],
+            options["dtype"] or "float32",
+            options["codec"] or "vp9",
+            options["prompt_embeds"],
+            options["decoder"] or "full",
         )
         labels = Labels(options["license_policy"], options["deliverable"], options["phase"], options["show_label"])
         return new_live_take(held, NewTake(preset, request, folder, False, opening, labels), note)

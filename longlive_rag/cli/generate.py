@@ -12,6 +12,7 @@ from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import make, note, report
 from longlive_rag.cli.settings import (
     CODEC,
+    DECODER,
     DEVICE,
     DTYPE,
     FLAGS,
@@ -26,7 +27,7 @@ from longlive_rag.cli.settings import (
 from longlive_rag.config import CheckpointConfig, CheckpointMode
 from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
 from longlive_rag.sessions.asking import build_request
-from longlive_rag.sessions.opening import Codec, DType
+from longlive_rag.sessions.opening import Codec, Decoder, DType
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,6 +60,7 @@ from longlive_rag.sessions.opening import Codec, DType
 @DTYPE
 @DEVICE
 @CODEC
+@DECODER
 @click.option(
     "--prompt-embeds",
     type=click.Path(path_type=Path),
@@ -82,6 +84,7 @@ def generate(
     dtype: DType,
     device: str,
     codec: Codec,
+    decoder: Decoder,
     prompt_embeds: Path | None,
     checkpoint: CheckpointMode | None,
     checkpoint_gib: float | None,
@@ -131,7 +134,7 @@ def generate(
             checkpoints = CheckpointConfig().changed(checkpoint, checkpoint_gib)
             if not take:
                 raise ValueError("--output is empty; name a folder for the take, such as takes/first")
-            opening = Opening(device, dtype, codec, prompt_embeds)
+            opening = Opening(device, dtype, codec, prompt_embeds, decoder)
             labels = Labels(license_policy, deliverable, phase, show_label)
             asked = NewTake(preset, request, Path(take), overwrite, opening, labels, checkpoints)
             job = held.enter_context(new_take(asked, note))

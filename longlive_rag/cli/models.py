@@ -131,6 +131,7 @@ def fetch(name: str, dest: Path | None, mirror: Path | None) -> None:
 @click.option("--lora-alpha", type=float, help="Of the LoRA; default: the preset's, or its adapter_config.json.")
 @click.option("--keep-lora", is_flag=True, help="Store the LoRA separately instead, for load_lora_weights.")
 @click.option("--encoder", type=FOLDER, help="A trained retrieval autoencoder (.pt).")
+@click.option("--tiny-decoder", type=FOLDER, help="taew2_1.safetensors, for --decoder tiny.")
 @click.option("--preset", metavar="NAME", help="Known backbone whose settings the folder gets.")
 @click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the new files; default: unchanged."

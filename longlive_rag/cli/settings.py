@@ -213,7 +213,7 @@ def with_rights(command: Callable[..., None]) -> Callable[..., None]:
 
 
 _opening = knobs_of(Opening)
-DTYPE, DEVICE, CODEC = (option_of(_opening[name]) for name in ("dtype", "device", "codec"))
+DTYPE, DEVICE, CODEC, DECODER = (option_of(_opening[name]) for name in ("dtype", "device", "codec", "decoder"))
 SEED = option_of(knobs_of(TakeRequest)["seed"])
 
 

@@ -14,7 +14,7 @@ from backbone.errors import refused_as
 from backbone.files import read_config
 from longlive_rag.config import CheckpointConfig, OutputConfig, checkpoint_spacing
 from longlive_rag.presets.geometry import BYTES, FLOAT32_BYTES, Geometry, read_geometry
-from longlive_rag.presets.preset import Preset
+from longlive_rag.presets.preset import TINY_DECODER, Preset
 from longlive_rag.timeline import Timeline
 from retrieval.budgets import PageBudgets
 
@@ -268,6 +268,7 @@ def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
     from diffusers import AutoencoderKLWan
     from transformers import UMT5Config, UMT5EncoderModel
 
+    from backbone.tiny_decoder import TinyDecoder
     from backbone.transformer import CausalWanTransformer
     from longlive_rag.presets.embeddings import text_dtype
     from retrieval.encoder import LatentAutoencoder
@@ -288,6 +289,8 @@ def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
         }
         if (preset.folder / "encoder" / "config.json").is_file():
             counts["retrieval encoder"] = parameters(LatentAutoencoder.from_config(config("encoder"))) * FLOAT32_BYTES
+        if (preset.folder / TINY_DECODER / "config.json").is_file():
+            counts["tiny decoder"] = parameters(TinyDecoder.from_config(config(TINY_DECODER))) * FLOAT32_BYTES
     return counts
 
 

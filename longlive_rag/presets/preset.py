@@ -17,7 +17,8 @@ DEFAULT_BACKBONE = "tiny-world"
 INDEX = "model_index.json"
 NEEDED = ("transformer", "vae", "text_encoder", "tokenizer")
 TRANSFORMER = "CausalWanTransformer"
-WITH_WEIGHTS = ("transformer", "vae", "text_encoder", "encoder")
+TINY_DECODER = "tiny_decoder"
+WITH_WEIGHTS = ("transformer", "vae", "text_encoder", "encoder", TINY_DECODER)
 
 
 @dataclass(frozen=True)

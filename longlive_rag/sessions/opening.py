@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from backbone.errors import FieldError
+from backbone.files import CONFIG, read_config
 from backbone.knobs import Knob, check_knobs
 from longlive_rag.config import TakeRequest
 from longlive_rag.presets.geometry import read_geometry
-from longlive_rag.presets.preset import Preset
+from longlive_rag.presets.preset import TINY_DECODER, Preset
 from longlive_rag.rights.policy import enforce, pick_policy
 from longlive_rag.rights.provenance import Provenance
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 DType = Literal["float32", "bfloat16"]
 Codec = Literal["vp9", "h264"]
+Decoder = Literal["full", "tiny"]
 Note = Callable[[str], None]
 """Takes a sentence for the user."""
 
@@ -37,6 +39,7 @@ class Opening:
         dtype: of the transformer.
         codec: of the videos that it will make.
         prompt_embeds: prompts embedded ahead; the text encoder is not loaded then.
+        decoder: of the latents: the VAE's, or the backbone's tiny one.
     """
 
     device: Annotated[str, Knob("--device", "auto (a GPU if there is one), cpu, cuda or cuda:N.")] = "auto"
@@ -45,6 +48,9 @@ class Opening:
         Codec, Knob("--codec", "Of the video. h264 plays on older devices too; its encoder is under the GPL.")
     ] = "vp9"
     prompt_embeds: Path | None = None
+    decoder: Annotated[
+        Decoder, Knob("--decoder", "Of the video's latents. tiny is faster and less sharp; the backbone must have one.")
+    ] = "full"
 
     def __post_init__(self) -> None:
         check_knobs(self)
@@ -98,6 +104,7 @@ def open_backbone(
     from longlive_rag.media.video import check_codec
 
     check_codec(opening.codec)
+    check_decoder_fits(preset, opening)
     check_cache_fits(preset, request, opening)
     pipe, run = load_backbone(preset, opening, provenance, pipe=pipe)
     pipe.check(request)
@@ -130,9 +137,20 @@ def load_backbone(
     if pipe is None:
         with quiet_libraries():
             pipe = load_pipeline(preset.name, opening.dtype, opening.device, provenance.policy, opening.prompt_embeds)
-    pipe.backbone = preset.name
+    pipe.backbone, pipe.decoder = preset.name, opening.decoder
     use_threads(pipe, threads)
     return pipe, pipe.take_run(codec=opening.codec, load_seconds=round(time.perf_counter() - begin_s, 3))
+
+
+def check_decoder_fits(preset: Preset, opening: Opening) -> None:
+    """Raise FieldError if the decoder is one that the backbone hasn't, or that is not for its latents."""
+    from backbone.tiny_decoder import check_decoder
+
+    if opening.decoder == "full":
+        return
+    path = preset.folder / TINY_DECODER / CONFIG
+    tiny = read_config(path) if path.is_file() else None
+    check_decoder(preset.name, tiny, read_config(preset.folder / "vae" / CONFIG))
 
 
 def check_cache_fits(preset: Preset, request: TakeRequest, opening: Opening) -> None:

@@ -243,7 +243,7 @@ def reopened(
 ) -> tuple[Any, TakeRun]:
     """The take's backbone, loaded as it was when the take was begun; notes what is not as it was then."""
     before = take.record.run
-    opening = Opening(changes.device, before.dtype, before.codec, changes.prompt_embeds)  # type: ignore[arg-type]
+    opening = Opening(changes.device, before.dtype, before.codec, changes.prompt_embeds, before.decoder)  # type: ignore[arg-type]
     pipe, run = open_backbone(take.preset, request, opening, provenance, note, changes.pipe)
     for difference in differences(take.record, run):
         note(f"{difference}; from here on the last bits may differ")

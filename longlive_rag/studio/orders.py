@@ -225,6 +225,7 @@ def command_of(record: TakeRecord, name: str, parent: str | None, preset: Preset
         return shlex.join(["longlive-rag", *parts])
     parts = ["generate", "--cues", name, "-o", f"{name}-again", "--seed", str(request.seed)]
     parts += ["--backbone", _backbone_in_words(record, preset)]
+    parts += ["--decoder", record.run.decoder] if record.run.decoder != "full" else []
     parts += ["--start-image", f"{name}/{START_IMAGE}"] if request.start_image is not None else []
     return shlex.join(["longlive-rag", *parts, *_flags(request, preset)])
 
@@ -264,6 +265,7 @@ def python_of(record: TakeRecord, name: str, preset: Preset | None) -> str:
         "from longlive_rag import VideoWriter, load_pipeline, read_record\n\n"
         f"request = read_record(Path({name!r})).request\n"
         f"pipe = load_pipeline({_backbone_in_words(record, preset)!r}, dtype={record.run.dtype!r})\n"
+        f"{'' if record.run.decoder == 'full' else f'pipe.decoder = {record.run.decoder!r}' + chr(10)}"
         f"with VideoWriter('again.mp4', width={record.request.output.width}, height={record.request.output.height}, "
         f"fps={record.request.output.fps}, upscale={record.request.output.upscale}) as video:\n"
         "    for block in pipe.stream(request):\n"

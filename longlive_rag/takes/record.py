@@ -42,6 +42,7 @@ class TakeRun:
         unknown_words: words of the prompts that the backbone has never read, by prompt.
         backbone_id: tells one backbone's latents from another's; see `geometry.backbone_id`.
         batch: how many takes were made side by side; the last bits depend on it.
+        decoder: that made the pixels of its latents, `full` or `tiny`.
     """
 
     backbone: str
@@ -55,6 +56,7 @@ class TakeRun:
     unknown_words: dict[str, list[str]] = field(default_factory=dict)
     backbone_id: str | None = None
     batch: int = 1
+    decoder: str = "full"
 
 
 class Rights(Document):

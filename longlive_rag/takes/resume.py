@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from backbone.vae import StreamingDecoder, latents_carried
+from backbone.vae import TakeDecoder
 from longlive_rag.generation.rollout import RememberedFrames, Rollout
 from longlive_rag.media.start_image import StartImage
 from longlive_rag.rights.policy import LicensePolicy
@@ -58,7 +58,7 @@ def due_checkpoints(stores: Sequence[BlockStore], blocks: int) -> dict[int, Chec
 
 
 def save_checkpoints(
-    due: Mapping[int, Checkpoints], rollout: Rollout, decoder: StreamingDecoder, newest_latents: Tensor
+    due: Mapping[int, Checkpoints], rollout: Rollout, decoder: TakeDecoder, newest_latents: Tensor
 ) -> None:
     """Save each take's part of where rollout and decoder are.
 
@@ -125,11 +125,11 @@ def resume_rollout(
 
 
 def decode_again(
-    decoder: StreamingDecoder,
+    decoder: TakeDecoder,
     store: BlockStore,
     first: int,
     frames_per_block: int,
-    decode: Callable[[StreamingDecoder, Tensor], Tensor],
+    decode: Callable[[TakeDecoder, Tensor], Tensor],
 ) -> Iterator[tuple[BlockRecord, Tensor]]:
     """Bring a new decoder to where the blocks of `store` end, handing out what it decodes from block `first` on.
 
@@ -139,7 +139,7 @@ def decode_again(
         decode: latents [1, T, C, h, w] to pixels.
     """
     checkpoints = store.checkpoints if isinstance(store, TakeStore) else None
-    begin = max(0, first - -(-latents_carried(decoder.vae) // frames_per_block))
+    begin = max(0, first - -(-decoder.latents_carried // frames_per_block))
     found = checkpoints.newest_decoded(first, lambda block: store.record(block).latents) if checkpoints else None
     if found is not None and found[0] >= begin and found[1]:  # after one latent frame there are no features yet
         begin, features = found

@@ -15,16 +15,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from backbone.checkpoints import SECTIONS, Weights, read_pickled, read_weights
+from backbone.checkpoints import SECTIONS, Weights, check_finite, read_pickled, read_weights
 from backbone.errors import FieldError, refused_as
 from backbone.files import CONFIG, weight_files
 from backbone.lora import Lora, merge, read_lora
 from backbone.names import our_name
+from backbone.tiny_decoder import ENCODER_PREFIX, TinyDecoder, misfit, sizes_of
 from backbone.transformer import CausalWanTransformer
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.catalogue import known_backbone
 from longlive_rag.presets.embeddings import read_tokenizer
-from longlive_rag.rights.records import FileRights, inherit, rights_of
+from longlive_rag.presets.preset import TINY_DECODER
+from longlive_rag.rights.records import FileRights, LicenseRecord, inherit, rights_of
 from longlive_rag.weights.layouts import SETTINGS, open_parts
 from longlive_rag.weights.parts import Parts, filled, same_name, vocabulary
 from retrieval.encoder import LatentAutoencoder
@@ -32,6 +34,21 @@ from retrieval.files import in_words
 
 LORA_FOLDER = "lora"
 LORA_FILE = "pytorch_lora_weights.safetensors"
+PUBLISHED = {
+    record.sha256: record
+    for record in (
+        LicenseRecord(
+            sha256="04766eac0221b5390b985ae3fdcca652cbb4b1e8b82b28ea7ff89dfad1b1a93f",
+            terms="MIT",
+            use="commercial",
+            source="LICENSE of github.com/madebyollin/taehv, (c) 2025 Ollin Boer Bohan; SHA-256 of the file in "
+            "OzzyGT/taew2_1 on the Hugging Face hub, which says that it is unmodified",
+            looked_up_by="the longlive-rag authors",
+            looked_up_on="2026-11-25",
+        ),
+    )
+}
+"""Terms of published files that no record beside them says, by their hash."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -46,6 +63,7 @@ class Sources:
         lora: a LoRA file in peft's naming, merged into the transformer or, with `keep_lora`, put beside it.
         lora_alpha: left out, the preset's, or what the `adapter_config.json` beside the file says.
         encoder: a retrieval autoencoder, {"model": ..., "config": ...}.
+        tiny_decoder: a safetensors file in the layout of taew2_1.
         preset: name of a known backbone, whose settings the folder gets.
         dtype: of the transformer and VAE in the new folder; left out, as they are.
     """
@@ -57,6 +75,7 @@ class Sources:
     lora_alpha: float | None = None
     keep_lora: bool = False
     encoder: Path | None = None
+    tiny_decoder: Path | None = None
     preset: str | None = None
     dtype: str | None = None
 
@@ -102,6 +121,7 @@ def convert(sources: Sources, dest: Path) -> Converted:
             text_encoder=parts.text_encoder,
             tokenizer=tokenizer,
             encoder=parts.encoder,
+            tiny_decoder=parts.tiny_decoder,
             **parts.settings,
         )
     with _appearing(dest) as folder:
@@ -139,6 +159,11 @@ def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
     if sources.encoder is not None:
         parts.encoder = read_encoder(sources.encoder)
         parts.origins["encoder"] = [sources.encoder]
+    if sources.tiny_decoder is not None:
+        parts.tiny_decoder, unread = read_tiny_decoder(sources.tiny_decoder)
+        parts.origins[TINY_DECODER] = [sources.tiny_decoder]
+        left_out += unread
+    _check_tiny_decoder(parts)
     if preset is not None:
         known = {part: getattr(preset, part) for part in SETTINGS}
         parts.settings.update({part: asdict(value) for part, value in known.items() if value is not None})
@@ -203,6 +228,29 @@ def read_encoder(path: Path) -> LatentAutoencoder:
     return filled(LatentAutoencoder, sizes, read_weights(path, "model"), same_name)
 
 
+def read_tiny_decoder(path: Path) -> tuple[TinyDecoder, tuple[str, ...]]:
+    """A tiny decoder as it is published, taew2_1.safetensors; and what of the file was not read, its encoder.
+
+    Raises:
+        ValueError: if the file is damaged, or is not of this layout: names the tensors and shapes.
+    """
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path} is not a tiny decoder: its name must end in .safetensors")
+    tensors = read_weights(path).tensors
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(ENCODER_PREFIX)}
+    check_finite(own, str(path))
+    sizes = sizes_of({name: tuple(tensor.shape) for name, tensor in own.items()}, str(path))
+    unread = len(tensors) - len(own)
+    left_out = (f"the encoder of {path.name} ({unread} tensors)",) if unread else ()
+    return filled(TinyDecoder, sizes, Weights(str(path), own), same_name), left_out
+
+
+def _check_tiny_decoder(parts: Parts) -> None:
+    reason = "" if parts.tiny_decoder is None else misfit(parts.tiny_decoder.config, parts.vae.config)
+    if reason:
+        raise ValueError(f"{parts.origins[TINY_DECODER][0]} can't be used: {reason}")
+
+
 # ---- writing ----
 
 
@@ -215,7 +263,8 @@ def _check_dest(dest: Path) -> None:
 
 
 def _check_room(parts: Parts, dest: Path) -> None:
-    modules = [parts.transformer, parts.vae, parts.text_encoder, *([parts.encoder] if parts.encoder else [])]
+    optional = [part for part in (parts.encoder, parts.tiny_decoder) if part is not None]
+    modules = [parts.transformer, parts.vae, parts.text_encoder, *optional]
     needed = sum(
         parameter.numel() * parameter.element_size() for module in modules for parameter in module.parameters()
     )
@@ -246,12 +295,21 @@ def _save_lora(lora: Lora, folder: Path) -> None:
 
 
 def _carry_rights(origins: Mapping[str, list[Path]], folder: Path) -> None:
-    known = {path: rights_of(path)[0] for files in origins.values() for path in files}
+    known = {path: _rights_of(path) for files in origins.values() for path in files}
     made = {}
     for part, files in origins.items():
         new = weight_files(folder / part) if (folder / part / CONFIG).is_file() else _recorded_in(folder / part)
         made.update({path.relative_to(folder).as_posix(): [known[file] for file in files] for path in new})
     inherit(folder, made)
+
+
+def _rights_of(path: Path) -> FileRights:
+    """What is on record of a file; where nothing is, what is known of the published file with these bytes."""
+    found = rights_of(path)[0]
+    published = PUBLISHED.get(found.sha256)
+    if found.standing != "unrecorded" or published is None:
+        return found
+    return replace(found, standing="recorded", use=published.use, record=published)
 
 
 def _recorded_in(part: Path) -> list[Path]:

@@ -12,9 +12,10 @@ from transformers import UMT5Config, UMT5EncoderModel
 from backbone.checkpoints import check_part
 from backbone.errors import refused_as
 from backbone.files import CONFIG, read_config, read_json, weight_files
+from backbone.tiny_decoder import TinyDecoder
 from backbone.transformer import CausalWanTransformer
 from longlive_rag.pipeline import COMPONENTS
-from longlive_rag.presets.preset import NEEDED, load_preset, names_our_transformer
+from longlive_rag.presets.preset import NEEDED, TINY_DECODER, load_preset, names_our_transformer
 from longlive_rag.rights.records import MODEL_INDEX
 from longlive_rag.weights.findings import Finding, finding, weights_in_words
 from longlive_rag.weights.layouts import SETTINGS, Layout, to_convert
@@ -27,7 +28,8 @@ def _open(folder: Path) -> Parts:
     for part in ("transformer", "vae", "text_encoder", "tokenizer"):
         if not (folder / part).is_dir():
             raise ValueError(f"{folder} has no {part}/; is the download complete?")
-    names = ["transformer", "vae", "text_encoder"] + ["encoder"] * (folder / "encoder").is_dir()
+    names = ["transformer", "vae", "text_encoder"]
+    names += [name for name in ("encoder", TINY_DECODER) if (folder / name).is_dir()]
     origins = {name: weight_files(folder / name) for name in names}
     read_config(folder / "text_encoder" / CONFIG)
     with refused_as(str(folder / "text_encoder" / CONFIG)), torch.device("meta"):
@@ -40,6 +42,7 @@ def _open(folder: Path) -> Parts:
         open_component(LatentAutoencoder, folder / "encoder") if "encoder" in names else None,
         {part: dict(index[part]) for part in SETTINGS if isinstance(index.get(part), dict)},
         {**origins, "tokenizer": vocabulary(folder / "tokenizer")},
+        open_component(TinyDecoder, folder / TINY_DECODER) if TINY_DECODER in names else None,
     )
 
 
@@ -53,6 +56,8 @@ def _look(folder: Path) -> tuple[list[Finding], bool]:
         parts.append(finding("encoder", partial(_part, folder, "encoder")))
     elif ours:
         parts.append(Finding("encoder", "none; past frames are compared by their pooled latents"))
+    if (folder / TINY_DECODER).is_dir():
+        parts.append(finding("tiny decoder", partial(_part, folder, TINY_DECODER)))
     if not ours:
         return [to_convert("diffusers'", folder, parts), *parts], False
     layout = Finding("layout", "a pipeline folder")

@@ -17,6 +17,7 @@ from backbone.checkpoints import Weights, load_weights, read_weights
 from backbone.errors import refused_as
 from backbone.files import CONFIG, INDEX, read_config, weight_files
 from backbone.names import our_name
+from backbone.tiny_decoder import TinyDecoder
 from backbone.transformer import CausalWanTransformer
 from retrieval.encoder import LatentAutoencoder
 
@@ -32,6 +33,7 @@ class Parts:
     encoder: LatentAutoencoder | None
     settings: dict[str, dict[str, Any]]
     origins: dict[str, list[Path]]
+    tiny_decoder: TinyDecoder | None = None
 
 
 def open_component(kind: type[ModelMixin], part: Path) -> Any:
