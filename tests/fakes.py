@@ -121,7 +121,7 @@ class FakePipeline:
         self.transformer = torch.nn.Linear(parameters, 1, bias=False, device="meta")
 
     def check(self, request: TakeRequest) -> None:
-        pass
+        """It can make anything."""
 
     def take_run(self, **facts: object) -> TakeRun:
         return run_of(self.backbone, self.dtype, **facts)
