@@ -27,7 +27,10 @@ def pixels_per_latent(config: Mapping[str, Any], where: str) -> int:
 
 
 def check_channels(config: Mapping[str, Any], channels: int, where: str) -> None:
-    """Raise ValueError unless a VAE makes latents of `channels` channels, with a mean and a deviation for each."""
+    """Raise ValueError unless a VAE makes latents of `channels` channels, with a mean and a deviation for each.
+
+    A config to plan with may leave these statistics out; that of a VAE always has them.
+    """
     made = config.get("z_dim", DEFAULTS["z_dim"])
     if made != channels:
         raise ValueError(
@@ -36,8 +39,7 @@ def check_channels(config: Mapping[str, Any], channels: int, where: str) -> None
         )
     for name in STATISTICS:
         values = config.get(name)
-        count = len(values) if isinstance(values, list | tuple) else DEFAULTS["z_dim"] if values is None else None
-        if count != channels:
+        if values is not None and (not isinstance(values, list | tuple) or len(values) != channels):
             raise ValueError(f"{where}: {name} must have {channels} numbers, one a channel")
 
 

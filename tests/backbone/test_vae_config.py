@@ -59,7 +59,7 @@ def test_sizes_that_cannot_be(config: dict, message: str) -> None:
     [
         ({}, 48, "here: the VAE makes latents of 16 channels, but the transformer reads 48; both must come from one"),
         ({"z_dim": 48}, 16, "the VAE makes latents of 48 channels, but the transformer reads 16"),
-        ({"z_dim": 48}, 48, "here: latents_mean must have 48 numbers, one a channel"),
+        ({"z_dim": 48, "latents_mean": [0.0] * 16}, 48, "here: latents_mean must have 48 numbers, one a channel"),
         ({"z_dim": 48, "latents_mean": [0.0] * 48, "latents_std": 1.0}, 48, "latents_std must have 48 numbers"),
         ({"latents_std": [1.0] * 15}, 16, "latents_std must have 16 numbers"),
     ],
@@ -67,3 +67,11 @@ def test_sizes_that_cannot_be(config: dict, message: str) -> None:
 def test_latents_that_do_not_fit(config: dict, channels: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_channels(config, channels, "here")
+
+
+def test_a_vae_without_statistics_of_its_own_is_refused() -> None:
+    with torch.device("meta"):
+        vae = AutoencoderKLWan(**PLAIN, z_dim=48)
+    check_channels({"z_dim": 48}, 48, "a config to plan with")
+    with pytest.raises(ValueError, match="latents_mean must have 48 numbers"):
+        check_channels(vae.config, 48, "here")
