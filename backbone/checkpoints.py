@@ -41,6 +41,7 @@ PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 SECTIONS = ("generator", "generator_ema", "model", "generator_lora")
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 SHOWN_MISMATCHES = 5
+PATCH_EMBEDDING = "patch_embedding.weight"
 
 
 @dataclass(frozen=True)
@@ -186,11 +187,24 @@ def refuse_mismatches(
         source: what to call it.
         theirs: the model's name -> the file's, where they differ.
     """
+    _refuse_other_transformer(model, shapes, source)
     problems = mismatches(model, shapes, theirs or {})
     if problems:
         shown = "; ".join(problems[:SHOWN_MISMATCHES])
         more = f"; and {len(problems) - SHOWN_MISMATCHES} more" if len(problems) > SHOWN_MISMATCHES else ""
         raise ValueError(f"{source} does not fit its config: {shown}{more}")
+
+
+def _refuse_other_transformer(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
+    """A transformer of another width or other latents fits nowhere; one tensor says so, and the list would not help."""
+    found, wanted = shapes.get(PATCH_EMBEDDING, ()), model.state_dict().get(PATCH_EMBEDDING)
+    if wanted is None or len(found) != wanted.ndim or found[:2] == wanted.shape[:2]:
+        return
+    width, channels = found[:2]
+    raise ValueError(
+        f"{source} does not fit its config: it is a transformer of width {width} on latents of {channels} channels, "
+        f"the config's has width {wanted.shape[0]} on {wanted.shape[1]}; take config and weights from one release"
+    )
 
 
 def mismatches(

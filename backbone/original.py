@@ -4,6 +4,8 @@
     Wan2.1_VAE.pth                                       the VAE
     models_t5_umt5-xxl-enc-bf16.pth, google/umt5-xxl/    the text encoder and its tokenizer
 
+Of Wan2.2 (`Wan2.2_VAE.pth`) only diffusers' folder is read.
+
 Only the transformer comes with a config. The sizes of the other two are read off their tensors' shapes; what shapes
 can't say (normalisation of the latents, position buckets) is the same in every Wan2.1 and UMT5.
 """
@@ -27,6 +29,7 @@ from backbone.names import text_name, unwrapped, vae_name
 from backbone.transformer import CausalWanTransformer
 
 VAE_FILE = "Wan2.1_VAE.pth"
+RESIDUAL_VAE_FILE = "Wan2.2_VAE.pth"
 TEXT_FILES = ("models_t5_umt5-xxl-enc-bf16.pth", "models_t5_umt5-xxl-enc-bf16.safetensors")
 TOKENIZER = Path("google") / "umt5-xxl"
 
@@ -53,6 +56,15 @@ OTHER_FIELDS = {
     "_class_name": None,
     "_diffusers_version": None,
 }
+
+
+def refuse_residual_vae(folder: Path) -> None:
+    """Raise ValueError if this is the original release of Wan2.2: how its VAE is laid out is not known here."""
+    if (folder / RESIDUAL_VAE_FILE).is_file():
+        raise ValueError(
+            f"{folder / RESIDUAL_VAE_FILE} is Wan2.2's VAE, which is read in diffusers' layout only; "
+            "give diffusers' folder of the same weights (with a model_index.json)"
+        )
 
 
 def is_original_folder(folder: Path) -> bool:

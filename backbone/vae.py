@@ -16,6 +16,8 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify, unpatchify
 from torch import Tensor
 
+from backbone.vae_config import widest_map
+
 FRAMES_PER_LATENT = 4
 LARGEST_ACTIVATION_BYTES = 512 * 1024**2
 
@@ -228,10 +230,11 @@ def _past_frames(module: torch.nn.Module) -> int:
 
 def _latents_at_once(vae: AutoencoderKLWan, x: Tensor) -> int:
     """How many latent frames of x [B, C, T, h, w] may pass the decoder together: small ones are faster so, of large
-    ones its last layers would hold gigabytes (832x480: 0.6 GB a tensor, for one)."""
+    ones its last layers would hold gigabytes (Wan2.1 at 832x480: 0.6 GB a tensor, for one; Wan2.2 at 1280x704: 1.8)."""
     batch, _, _, height, width = x.shape
     scale = 2 ** (len(vae.config.dim_mult) - 1)
-    of_one = batch * vae.config.base_dim * FRAMES_PER_LATENT * height * scale * width * scale * x.element_size()
+    channels, _ = widest_map(vae.config, "the VAE")
+    of_one = batch * channels * FRAMES_PER_LATENT * height * scale * width * scale * x.element_size()
     return max(1, LARGEST_ACTIVATION_BYTES // of_one)
 
 

@@ -27,6 +27,7 @@ from backbone.text import check_known, clean_prompt, encode_prompts, prompt_ids,
 from backbone.tiny_decoder import StreamingTinyDecoder, TinyDecoder, check_decoder
 from backbone.transformer import CausalWanTransformer
 from backbone.vae import StreamingDecoder, TakeDecoder, encode_video, fold_temporal_convs
+from backbone.vae_config import check_channels
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
 from longlive_rag.generation.batch import Batch
 from longlive_rag.generation.block import Block, NotFiniteError
@@ -37,7 +38,7 @@ from longlive_rag.generation.rollout import FinishedBlock, RememberedFrames, Rol
 from longlive_rag.generation.stopwatch import Stopwatch
 from longlive_rag.media.start_image import read_start_image
 from longlive_rag.presets.embeddings import stacked
-from longlive_rag.presets.geometry import backbone_id, read_geometry
+from longlive_rag.presets.geometry import backbone_id, check_encoder, check_latents, check_size, read_geometry
 from longlive_rag.presets.preset import INDEX, load_preset, refuse_other_layout
 from longlive_rag.rights.door import Door
 from longlive_rag.rights.policy import LicensePolicy, pick_policy
@@ -86,6 +87,9 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         context, sampler, memory, output: the preset, as dicts of the dataclasses' fields.
         tiny_decoder: decodes faster than the VAE, less sharply; used where `decoder` says so.
 
+    Raises:
+        ValueError: if the VAE's latents have another number of channels than the transformer reads.
+
     Attributes:
         backbone: its name, as the user knows it; None is that of its folder.
         decoder: what makes the pixels of takes: `full` (the VAE) or `tiny`.
@@ -108,6 +112,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         tiny_decoder: TinyDecoder | None = None,
     ) -> None:
         super().__init__()
+        check_channels(vae.config, transformer.config.in_channels, "this pipeline")
         self.register_modules(
             transformer=transformer,
             vae=vae,
@@ -156,6 +161,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             door.admit(Path(folder))
             refuse_other_layout(Path(folder), read_json(Path(folder) / INDEX))
             check_folder(Path(folder), COMPONENTS)
+            check_latents(Path(folder))
         else:
             door.admit_without_file(str(folder))
         with refused_as(str(folder)) if Path(folder).is_dir() else nullcontext():
@@ -265,7 +271,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         Raises:
             ValueError: naming the field, the value and what would be right.
         """
-        self._check_size(request.output)
+        check_size(request.output, self.vae.config.scale_factor_spatial, self.transformer.config.patch_size)
         if self.decoder != "full":
             tiny = self.tiny_decoder
             name = self.backbone or str(self.config.get("_name_or_path", "this backbone"))
@@ -288,12 +294,8 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         if request.context.memory_frames and request.memory.encoder == "autoencoder" and self.encoder is None:
             shown = "'autoencoder', but this backbone's folder has none"
             raise FieldError("encoder", request.memory.encoder, "use 'mean_pool'", shown)
-        channels = self.transformer.config.in_channels
-        if self.encoder is not None and self.encoder.config.in_channels != channels:
-            raise ValueError(
-                f"the encoder reads latents of {self.encoder.config.in_channels} channels, but this backbone's have "
-                f"{channels}; use one that was trained on its latents, or encoder 'mean_pool'"
-            )
+        if self.encoder is not None:
+            check_encoder("the encoder", self.encoder.config.in_channels, self.transformer.config.in_channels)
 
     def check_prompt(self, prompt: str) -> None:
         """Raise ValueError unless this backbone can read `prompt`; may be called while a stream runs."""
@@ -305,17 +307,6 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 f"the prompt {prompt[:60]!r} is not among the embedded ones, and no text encoder is loaded; "
                 "add it with: longlive-rag models embed-prompts"
             )
-
-    def _check_size(self, output: OutputConfig) -> None:
-        vae_factor = self.vae.config.scale_factor_spatial
-        _, patch_h, patch_w = self.transformer.config.patch_size
-        for name, value, multiple in (
-            ("height", output.height, vae_factor * patch_h),
-            ("width", output.width, vae_factor * patch_w),
-        ):
-            if value % multiple:
-                nearest = max(multiple, round(value / multiple) * multiple)
-                raise FieldError(name, value, f"it must be a multiple of {multiple}, such as {nearest}")
 
     # ---- making a take ----
 

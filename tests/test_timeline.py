@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from longlive_rag.timecode import format_smpte, parse_timecode
 from longlive_rag.timeline import Timeline
 
 sizes = st.sampled_from([1, 3, 8])
@@ -62,3 +63,39 @@ def test_latents_between_cover_the_span_and_no_more() -> None:
         shown = range(int(start * 16), max(int(start * 16), -(-int(end * 160) // 10) - 1) + 1)
         covered = {0 if pixel == 0 else (pixel + 3) // 4 for pixel in shown}
         assert set(frames) == covered
+
+
+# ---- 24 frames a second, blocks of 8 latent frames ----
+
+
+def at_24(pixel_frames: int) -> Timeline:
+    return Timeline(pixel_frames, fps=24, frames_per_block=8, temporal_factor=4)
+
+
+def test_blocks_of_eight_latent_frames() -> None:
+    take = at_24(24 * 10)
+    assert [len(take.pixels_of(block)) for block in range(take.blocks)] == [29, 32, 32, 32, 32, 32, 32, 19]
+    assert (take.latent_frames, take.latents_of(1)) == (64, range(8, 16))
+    assert [take.latent_at(frame) for frame in (0, 1, 4, 5, 28, 29)] == [0, 1, 1, 2, 7, 8]
+    assert (take.starts_at(1), take.starts_at(2)) == (29 / 24, 61 / 24)
+    assert (take.second_of(1), take.second_of(8)) == (1 / 24, 29 / 24)
+    assert take.segment_blocks == 2
+
+
+@pytest.mark.parametrize(
+    ("timecode", "block"),
+    [("00:00:00:01", 1), ("00:00:01:05", 1), ("00:00:01:06", 2), ("00:00:02:13", 2), ("00:00:02:14", 3), ("2.55", 3)],
+)
+def test_a_cue_at_24_frames_a_second_waits_for_the_next_block(timecode: str, block: int) -> None:
+    take, seconds = at_24(24 * 10), parse_timecode(timecode, 24)
+    assert take.cue_block(seconds) == block
+    assert 0 <= take.starts_at(block) - seconds < 32 / 24
+
+
+@given(block=st.integers(1, 2000))
+def test_a_blocks_own_timecode_names_its_first_frame(block: int) -> None:
+    take = at_24(24 * 3600)
+    timecode = format_smpte(take.starts_at(block), 24)
+    hours, minutes, seconds, frames = map(int, timecode.split(":"))
+    assert ((hours * 60 + minutes) * 60 + seconds) * 24 + frames == take.pixels_of(block).start == 29 + 32 * (block - 1)
+    assert take.cue_block(parse_timecode(timecode, 24)) == block

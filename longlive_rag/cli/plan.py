@@ -81,7 +81,7 @@ def plan_request(
 ) -> Plan:  # fmt: skip
     """The plan of a request on a backbone; on a GPU of known size, the text encoder lies where it will."""
     from longlive_rag.presets.geometry import read_geometry
-    from longlive_rag.presets.needs import decode_bytes, estimate, make_plan, vae_channels, weight_bytes
+    from longlive_rag.presets.needs import decode_bytes, estimate, make_plan, weight_bytes
     from longlive_rag.takes.folder import estimate_bytes
     from longlive_rag.timeline import Timeline
 
@@ -100,7 +100,7 @@ def plan_request(
         on_gpu=on_gpu,
         text_on_host=text_on_host,
         has_cues=has_cues,
-        decode_bytes=decode_bytes(vae_channels(preset), preset.temporal_factor, output, device),
+        decode_bytes=decode_bytes(preset, output, device),
         video_bytes=estimate_bytes(request),
         view_frames=timeline.latents_in(request.memory.establish),
         checkpoints=checkpoints,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backbone.errors import FieldError
 from backbone.files import read_config, weight_files
+from backbone.vae_config import check_channels, pixels_per_latent
 from longlive_rag.config import OutputConfig
 from longlive_rag.presets.preset import Preset
 from retrieval.budgets import PagePrecision
@@ -91,16 +93,43 @@ def read_geometry(preset: Preset, output: OutputConfig, encoder: str) -> Geometr
         encoder: `autoencoder` or `mean_pool`.
 
     Raises:
-        ValueError: if a config is missing or unreadable, or the encoder does not fit the transformer.
+        ValueError: if a config is missing or unreadable, VAE or encoder do not fit the transformer, or a side of the
+            frames is not whole tokens (a `FieldError`).
     """
-    transformer = _with_defaults(preset.folder, "transformer")
-    vae = read_config(preset.folder / "vae" / "config.json")
-    for name in ("latents_mean", "latents_std"):
-        values, channels = vae.get(name, []), vae.get("z_dim", transformer["in_channels"])
-        if values and (not isinstance(values, list) or len(values) != channels):
-            raise ValueError(f"{preset.folder}/vae/config.json: {name} must have {channels} numbers, one a channel")
+    transformer, pixels = check_latents(preset.folder)
+    check_size(output, pixels, transformer["patch_size"])
     embedding_dim = _embedding_dim(preset.folder, encoder, transformer["in_channels"])
-    return geometry_of(transformer, output, embedding_dim, int(vae.get("scale_factor_spatial", 8)))
+    return geometry_of(transformer, output, embedding_dim, pixels)
+
+
+def check_latents(folder: Path) -> tuple[dict[str, Any], int]:
+    """Whether transformer and VAE of a pipeline folder speak of the same latents, by their configs.
+
+    Returns:
+        The transformer's config, whole, and pixels along a side of a latent element.
+
+    Raises:
+        ValueError: if they don't, or a config is missing or unreadable.
+    """
+    path = folder / "vae" / "config.json"
+    transformer, vae = _with_defaults(folder, "transformer"), read_config(path)
+    check_channels(vae, transformer["in_channels"], str(path))
+    return transformer, pixels_per_latent(vae, str(path))
+
+
+def check_size(output: OutputConfig, pixels: int, patch_size: Sequence[int]) -> None:
+    """Raise FieldError unless both sides of the frames are whole tokens.
+
+    Args:
+        output: size of the frames.
+        pixels: along a side of a latent element.
+        patch_size: (time, height, width) of a token in latent elements.
+    """
+    for name, patch in (("height", patch_size[1]), ("width", patch_size[2])):
+        value, multiple = getattr(output, name), pixels * patch
+        if value % multiple:
+            nearest = max(multiple, round(value / multiple) * multiple)
+            raise FieldError(name, value, f"it must be a multiple of {multiple}, such as {nearest}")
 
 
 def geometry_of(
@@ -136,6 +165,9 @@ def _with_defaults(folder: Path, part: str) -> dict[str, Any]:
     for name, default in WAN_1_3B.items():
         if type(config[name]) is not type(default):
             raise ValueError(f"{path}: {name} is {config[name]!r}; it must be like {default!r}")
+    patch = config["patch_size"]
+    if len(patch) != 3 or not all(type(side) is int and side > 0 for side in patch):
+        raise ValueError(f"{path}: patch_size is {patch}; it must be three whole numbers above 0, such as [1, 2, 2]")
     return config
 
 
@@ -144,12 +176,23 @@ def _embedding_dim(folder: Path, encoder: str, channels: int) -> int:
     if encoder == "mean_pool" or not path.is_file():
         return channels
     config = read_config(path)
-    if config.get("in_channels", 16) != channels:
-        raise ValueError(
-            f"the encoder in {path.parent} reads latents of {config.get('in_channels', 16)} channels, but this "
-            f"backbone's have {channels}; use one that was trained on its latents, or encoder 'mean_pool'"
-        )
+    check_encoder(f"the encoder in {path.parent}", config.get("in_channels", 16), channels)
     return int(config.get("embedding_dim", 1024))
+
+
+def check_encoder(what: str, reads: int, channels: int) -> None:
+    """Raise ValueError unless a retrieval encoder reads latents of as many channels as the backbone's have.
+
+    Args:
+        what: to call it.
+        reads: channels that it reads.
+        channels: of the backbone's latents.
+    """
+    if reads != channels:
+        raise ValueError(
+            f"{what} reads latents of {reads} channels, but this backbone's have {channels}; "
+            "use one that was trained on its latents, or encoder 'mean_pool'"
+        )
 
 
 def backbone_id(folder: Path) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from backbone.config import ContextConfig
 from backbone.errors import refused_as
 from backbone.files import read_config
+from backbone.vae_config import widest_map
 from longlive_rag.config import CheckpointConfig, OutputConfig, checkpoint_spacing
 from longlive_rag.presets.geometry import BYTES, FLOAT32_BYTES, Geometry, read_geometry
 from longlive_rag.presets.preset import TINY_DECODER, Preset
@@ -26,7 +27,6 @@ BLOCK_FILE_BYTES = 1536  # of a stored block, beyond its arrays
 # Tensors as wide as the VAE's output feature maps that live at once while it decodes; with folded convolutions more
 # (measured at 416x240 and 832x480: 12 to 15).
 DECODE_MAPS = {"cpu": 14, "cuda": 5}
-WAN_VAE_CHANNELS = 96
 # Time beside the matrix products: normalisation, positions, softmax, launching; and what shapes cost.
 TIME_OVER_PRODUCTS = 1.6
 USED_AT_MOST = 0.9  # of a machine's memory; the rest is for pages made again, other processes, and what sums leave out
@@ -239,7 +239,7 @@ def estimate(preset: Preset, dtype: str, device: str) -> Estimate:
         dtype: of the transformer.
         device: `cpu` or `cuda`.
     """
-    context, factor = preset.context, preset.temporal_factor
+    context = preset.context
     geometry = read_geometry(preset, preset.output, preset.memory.encoder)
     weights, page = weight_bytes(preset, dtype), geometry.page_bytes(dtype)
     text_encoder_bytes = weights.pop(TEXT_ENCODER)
@@ -247,7 +247,7 @@ def estimate(preset: Preset, dtype: str, device: str) -> Estimate:
         **weights,
         "cache and context": cache_bytes(context, page),
         "activations": activation_bytes(geometry, context, dtype),
-        "decoding": decode_bytes(vae_channels(preset), factor, preset.output, device),
+        "decoding": decode_bytes(preset, preset.output, device),
     }
     width, tokens = geometry.width, context.frames_per_block * geometry.tokens_per_frame
     linear = 2.0 * tokens * width * (6 * width + 2 * geometry.ffn_dim)
@@ -258,7 +258,7 @@ def estimate(preset: Preset, dtype: str, device: str) -> Estimate:
         text_encoder_bytes=text_encoder_bytes,
         page_bytes=page,
         flops_per_block=passes * geometry.layers * (linear + attended),
-        pixel_frames_per_block=factor * context.frames_per_block,
+        pixel_frames_per_block=preset.temporal_factor * context.frames_per_block,
     )
 
 
@@ -294,21 +294,18 @@ def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
     return counts
 
 
-def vae_channels(preset: Preset) -> int:
-    """Of the VAE's maps at full resolution."""
-    return int(read_config(preset.folder / "vae" / "config.json").get("base_dim", WAN_VAE_CHANNELS))
-
-
-def decode_bytes(channels: int, temporal_factor: int, output: OutputConfig, device: str) -> int:
-    """The VAE at work on one latent frame, roughly: its widest maps are those of the output's size.
+def decode_bytes(preset: Preset, output: OutputConfig, device: str) -> int:
+    """The VAE at work on one latent frame, roughly: its widest maps are those of the highest resolution.
 
     Args:
-        channels: of these maps.
-        temporal_factor: pixel frames of a latent one.
+        preset: of the backbone.
         output: size of the frames.
         device: `cpu` or `cuda`.
     """
-    return DECODE_MAPS[device] * channels * temporal_factor * output.height * output.width * FLOAT32_BYTES
+    path = preset.folder / "vae" / "config.json"
+    channels, side = widest_map(read_config(path), str(path))
+    of_one = channels * preset.temporal_factor * (output.height // side) * (output.width // side) * FLOAT32_BYTES
+    return DECODE_MAPS[device] * of_one
 
 
 def activation_bytes(

@@ -22,9 +22,11 @@ from backbone.lora import Lora, merge, read_lora
 from backbone.names import our_name
 from backbone.tiny_decoder import ENCODER_PREFIX, TinyDecoder, misfit, sizes_of
 from backbone.transformer import CausalWanTransformer
+from backbone.vae_config import check_channels, pixels_per_latent
 from longlive_rag.pipeline import LongLiveRAGPipeline
-from longlive_rag.presets.catalogue import known_backbone
+from longlive_rag.presets.catalogue import KnownBackbone, known_backbone
 from longlive_rag.presets.embeddings import read_tokenizer
+from longlive_rag.presets.geometry import check_encoder, check_latents
 from longlive_rag.presets.preset import TINY_DECODER
 from longlive_rag.rights.records import FileRights, LicenseRecord, inherit, rights_of
 from longlive_rag.weights.layouts import SETTINGS, open_parts
@@ -151,6 +153,7 @@ def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
         left_out = weights.left_out
         parts.transformer = filled(CausalWanTransformer, parts.transformer.config, weights, our_name)
         parts.origins["transformer"] = [sources.source]
+    _check_latents(parts, preset, str(sources.base or sources.source))
     lora = None
     if sources.lora is not None:
         alpha = sources.lora_alpha if sources.lora_alpha is not None or preset is None else preset.lora_alpha
@@ -158,6 +161,7 @@ def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
         _apply(lora, parts, sources)
     if sources.encoder is not None:
         parts.encoder = read_encoder(sources.encoder)
+        check_encoder(str(sources.encoder), parts.encoder.config.in_channels, parts.transformer.config.in_channels)
         parts.origins["encoder"] = [sources.encoder]
     if sources.tiny_decoder is not None:
         parts.tiny_decoder, unread = read_tiny_decoder(sources.tiny_decoder)
@@ -174,6 +178,19 @@ def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
             cast = {name: tensor.to(DTYPES[sources.dtype]) for name, tensor in model.state_dict().items()}
             model.load_state_dict(cast, strict=True, assign=True)
     return parts, left_out, lora
+
+
+def _check_latents(parts: Parts, preset: KnownBackbone | None, where: str) -> None:
+    """Raise ValueError unless transformer, VAE and the settings of a known backbone are for the same latents."""
+    channels, pixels = parts.transformer.config.in_channels, pixels_per_latent(parts.vae.config, where)
+    check_channels(parts.vae.config, channels, where)
+    if preset is None or preset.configs is None:
+        return
+    theirs, their_pixels = check_latents(preset.configs)
+    if (theirs["in_channels"], their_pixels) != (channels, pixels):
+        of_preset = f"of {theirs['in_channels']} channels, {their_pixels} pixels a side"
+        shown = f"{preset.name!r}, whose latents are {of_preset}; those here are of {channels}, {pixels} pixels a side"
+        raise FieldError("preset", preset.name, shown=shown)
 
 
 def _open_base(sources: Sources) -> Parts:

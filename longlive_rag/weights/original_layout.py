@@ -6,6 +6,7 @@ from pathlib import Path
 
 from backbone.files import CONFIG, INDEX, SINGLE, read_json, shards, weight_files
 from backbone.original import (
+    RESIDUAL_VAE_FILE,
     TEXT_FILES,
     TOKENIZER,
     VAE_FILE,
@@ -13,6 +14,7 @@ from backbone.original import (
     open_text_encoder,
     open_transformer,
     open_vae,
+    refuse_residual_vae,
     text_file,
     transformer_config,
 )
@@ -23,10 +25,12 @@ from longlive_rag.weights.parts import Parts, vocabulary
 
 def _matches(folder: Path) -> bool:
     """Any of its files tells it, so that what is missing can be named."""
-    return any((folder / name).exists() for name in (VAE_FILE, *TEXT_FILES, TOKENIZER)) or _has_original_config(folder)
+    known = (VAE_FILE, RESIDUAL_VAE_FILE, *TEXT_FILES, TOKENIZER)
+    return any((folder / name).exists() for name in known) or _has_original_config(folder)
 
 
 def _open(folder: Path) -> Parts:
+    refuse_residual_vae(folder)
     if not is_original_folder(folder):
         raise ValueError(f"{folder} has no {CONFIG} of the original release; is the download complete?")
     if not (folder / TOKENIZER).is_dir():
@@ -58,6 +62,10 @@ def _look(folder: Path) -> tuple[list[Finding], bool]:
         index = next((folder / name for name in INDEX if (folder / name).is_file()), None)
         return weights_in_words(shards(index) if index else [present(folder, *SINGLE)])
 
+    def vae() -> str:
+        refuse_residual_vae(folder)
+        return whole(present(folder, VAE_FILE))
+
     def tokenizer() -> str:
         if not (folder / TOKENIZER).is_dir() or not any((folder / TOKENIZER).iterdir()):
             raise ValueError(f"{folder / TOKENIZER} is missing or empty")
@@ -65,7 +73,7 @@ def _look(folder: Path) -> tuple[list[Finding], bool]:
 
     parts = [
         finding("transformer", transformer),
-        finding("vae", lambda: whole(present(folder, VAE_FILE))),
+        finding("vae", vae),
         finding("text_encoder", lambda: whole(present(folder, *TEXT_FILES))),
         finding("tokenizer", tokenizer),
     ]

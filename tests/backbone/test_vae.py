@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from five import residual_vae
 from torch import Tensor
 
 from backbone.vae import (
@@ -62,6 +63,51 @@ def test_streaming_equals_decoding_the_whole_take(
         assert [part.shape[2] for part in parts] == [1 + 4 * (blocks[0] - 1), *(4 * block for block in blocks[1:])]
         assert decoder.frames_decoded == 33
         assert (torch.cat(parts, dim=2) - expected).abs().max() < 1e-4
+
+
+# ---- the residual VAE on patches of pixels (Wan2.2) ----
+
+
+@pytest.fixture(scope="module")
+def residual() -> AutoencoderKLWan:
+    return residual_vae()
+
+
+@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("blocks", [(8, 8), (1, 2, 5, 8), (16,)])
+def test_streaming_a_residual_vae_equals_decoding_the_whole_take(
+    residual: AutoencoderKLWan, fold: bool, batch: int, blocks: tuple[int, ...]
+) -> None:
+    latents = draw(batch, 48, 16, 2, 3)
+    decoder = StreamingDecoder(fold_temporal_convs(residual_vae()) if fold else residual)
+    parts = [decoder.decode(part) for part in latents.split(blocks, dim=2)]
+    assert [part.shape[2] for part in parts] == [1 + 4 * (blocks[0] - 1), *(4 * block for block in blocks[1:])]
+    expected = whole(residual, latents)
+    assert expected.shape == (batch, 3, 61, 32, 48)
+    assert (torch.cat(parts, dim=2) - expected).abs().max() < 1e-4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("chunk", [1, 3, 8])
+def test_a_residual_vae_encodes_as_the_library_does(residual: AutoencoderKLWan, chunk: int) -> None:
+    pixels = draw(2, 3, 17, 32, 48).clamp(-1, 1)
+    expected = normalize_latents(residual, residual.encode(pixels).latent_dist.mode())
+    assert expected.shape == (2, 48, 5, 2, 3)
+    folded = fold_temporal_convs(residual_vae())
+    torch.testing.assert_close(encode_video(folded, pixels, chunk), expected, rtol=1e-4, atol=1e-4)
+    first = encode_video(folded, pixels[:, :, :1])
+    torch.testing.assert_close(first, expected[:, :, :1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_residual_decoder_goes_on_from_anothers_features() -> None:
+    vae = fold_temporal_convs(residual_vae())
+    latents = draw(1, 48, 24, 2, 3)
+    one, other = StreamingDecoder(vae), StreamingDecoder(vae)
+    for part in latents[:, :, :16].split(8, dim=2):
+        one.decode(part)
+    other.restore(one.features())
+    assert torch.equal(other.decode(latents[:, :, 16:]), one.decode(latents[:, :, 16:]))
 
 
 @pytest.mark.parametrize("fold", [False, True])
@@ -152,10 +198,10 @@ def test_a_decoder_that_starts_late_enough_is_exact() -> None:
     torch.manual_seed(2)
     shortcuts = AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2)
     small = AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 2], num_res_blocks=1, temperal_downsample=[True])
-    for vae in (shortcuts, small):
+    for vae in (shortcuts, small, residual_vae()):
         fold_temporal_convs(vae.eval())
         blocks = -(-latents_carried(vae) // 3)
-        latents = torch.randn(1, 16, 3 * (blocks + 3), 2, 3)
+        latents = torch.randn(1, vae.config.z_dim, 3 * (blocks + 3), 2, 3)
         whole, late, too_late = (StreamingDecoder(vae) for _ in range(3))
         for block in range(blocks + 3):
             part = latents[:, :, 3 * block : 3 * block + 3]

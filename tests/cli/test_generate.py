@@ -124,7 +124,7 @@ def test_no_memory(command, backbone, fake_pipeline, tmp_path):
         (["--window", "0"], "--window is 0; it must be a whole number, 1 or more"),
         (["--sink", "-1"], "--sink is -1; it must be a whole number, 0 or more"),
         (["--steps", "500,1000"], "--steps is [500, 1000]; it must be one or more falling numbers"),
-        (["--height", "40"], "--height is 40; it must be a multiple of 16, such as 64"),
+        (["--height", "40"], "--height is 40; it must be a multiple of 16, such as 32"),
         (["--backbone", "nowhere"], "backbone 'nowhere' is neither a known name nor a folder"),
         (["--device", "cuda:99"], "--device is 'cuda:99'"),
         (["--device", "tpu"], "--device is 'tpu'"),

@@ -1,0 +1,166 @@
+"""Checkpoints and LoRA files of a 5B backbone's layout, on diffusers' folder of Wan2.2-TI2V-5B; and mixed-up ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+from five import CHANNELS, TRANSFORMER, five_pipeline
+from layouts import as_trained, original_config, peft_lora
+from layouts import original_transformer as original
+
+from backbone.lora import read_lora
+from backbone.transformer import CausalWanTransformer
+from longlive_rag.pipeline import LongLiveRAGPipeline
+from longlive_rag.weights.convert import Sources, convert
+from longlive_rag.weights.layouts import inventory
+from retrieval.encoder import LatentAutoencoder
+
+PROMPT = "a red circle walks in a meadow"
+INDEX = {
+    "_class_name": "WanPipeline",
+    "boundary_ratio": None,
+    "expand_timesteps": True,
+    "scheduler": ["diffusers", "UniPCMultistepScheduler"],
+    "text_encoder": ["transformers", "UMT5EncoderModel"],
+    "tokenizer": ["transformers", "T5TokenizerFast"],
+    "transformer": ["diffusers", "WanTransformer3DModel"],
+    "transformer_2": [None, None],
+    "vae": ["diffusers", "AutoencoderKLWan"],
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """The base model in diffusers' layout: its own transformer class, the residual VAE, no retrieval encoder."""
+    folder = tmp_path_factory.mktemp("base") / "Wan2.2-TI2V-5B-Diffusers"
+    five_pipeline(encoder=False).save_pretrained(folder)
+    shutil.rmtree(folder / "transformer")
+    torch.manual_seed(4)
+    WanTransformer3DModel(**TRANSFORMER).save_pretrained(folder / "transformer", max_shard_size="100KB")
+    (folder / "model_index.json").write_text(json.dumps(INDEX))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained() -> CausalWanTransformer:
+    torch.manual_seed(7)
+    return CausalWanTransformer(**TRANSFORMER).eval()
+
+
+def test_a_base_generator_with_its_lora(base, trained, tmp_path):
+    torch.save(
+        {"generator": as_trained(original(trained)), "generator_ema": {"x": torch.zeros(1)}}, tmp_path / "base.pt"
+    )
+    torch.save({"generator_lora": peft_lora(trained, rank=128)}, tmp_path / "lora.pt")
+    sources = Sources(tmp_path / "base.pt", base, "generator", lora=tmp_path / "lora.pt", lora_alpha=128)
+    done = convert(sources, tmp_path / "made")
+    assert done.left_out == ("generator_ema",)
+    pipe = LongLiveRAGPipeline.from_pretrained(done.folder)
+    lora = read_lora(tmp_path / "lora.pt", alpha=128)
+    assert (lora.rank, len(lora.pairs)) == (128, 20)  # ten linear layers in each of two blocks
+    expected = dict(trained.state_dict())
+    for layer, (a, b) in lora.pairs.items():
+        expected[f"{layer}.weight"] = expected[f"{layer}.weight"] + b @ a
+    for name, tensor in pipe.transformer.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-5)
+    assert (pipe.vae.config.z_dim, pipe.vae.config.is_residual, pipe.vae.config.patch_size) == (48, True, 2)
+    context = pipe.context.__class__(12, 2, 2, 0, 8)
+    out = pipe(PROMPT, seconds=93 / 24, context=context, output=five_pipeline().output)
+    assert out.frames.shape == (1, 93, 64, 96, 3)
+    assert len(out.selections[0][0].frames) == 2
+
+
+def test_one_merged_file_in_bfloat16(base, trained, tmp_path):
+    weights = {name: tensor.bfloat16() for name, tensor in original(trained).items()}
+    torch.save(weights, tmp_path / "model_bf16.pt")
+    made = convert(Sources(tmp_path / "model_bf16.pt", base), tmp_path / "made").folder
+    pipe = LongLiveRAGPipeline.from_pretrained(made, dtype=torch.bfloat16)
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(pipe.transformer.state_dict()[name], tensor.bfloat16()), name
+
+
+# ---- what does not belong together is refused, leaving nothing ----
+
+
+def saved(path: Path, weights: dict) -> Path:
+    torch.save(weights, path)
+    return path
+
+
+def with_small_vae(base: Path, pipe, folder: Path) -> Path:
+    shutil.copytree(base, folder)
+    shutil.rmtree(folder / "vae")
+    pipe.vae.save_pretrained(folder / "vae")
+    return folder
+
+
+def small_encoder(folder: Path) -> Path:
+    sizes = {"in_channels": 16, "latent_height": 4, "latent_width": 6, "hidden_dims": [8], "embedding_dim": 12}
+    return saved(folder / "ae.pt", {"model": LatentAutoencoder(**sizes).state_dict(), "config": sizes})
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (
+            lambda five, base, pipe, other, t: Sources(saved(t / "five.pt", {"generator": original(five)}), other),
+            r"five.pt \(generator\) does not fit its config: it is a transformer of width 48 on latents of 48 "
+            "channels, the config's has width 48 on 16; take config and weights from one release",
+        ),
+        (
+            lambda five, base, pipe, other, t: Sources(saved(t / "small.pt", original(pipe.transformer)), base),
+            "it is a transformer of width 48 on latents of 16 channels, the config's has width 48 on 48",
+        ),
+        (
+            lambda five, base, pipe, other, t: Sources(base, preset="longlive"),
+            "preset is 'longlive', whose latents are of 16 channels, 8 pixels a side; those here are of 48, 16 pixels",
+        ),
+        (
+            lambda five, base, pipe, other, t: Sources(with_small_vae(base, pipe, t / "mixed")),
+            "mixed: the VAE makes latents of 16 channels, but the transformer reads 48; both must come from one",
+        ),
+        (
+            lambda five, base, pipe, other, t: Sources(
+                base, lora=saved(t / "lora.pt", peft_lora(CausalWanTransformer(**{**TRANSFORMER, "ffn_dim": 80}), 2)),
+                lora_alpha=2,
+            ),
+            "lora.pt does not fit the backbone: blocks.0.ffn.net.0.proj is an update of",
+        ),
+        (
+            lambda five, base, pipe, other, t: Sources(base, encoder=small_encoder(t)),
+            "ae.pt reads latents of 16 channels, but this backbone's have 48; use one that was trained on its latents",
+        ),
+    ],
+)  # fmt: skip
+def test_refused(base, trained, pipe, pipeline_folder, tmp_path, prepare, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        convert(prepare(trained, base, pipe, pipeline_folder, tmp_path), tmp_path / "made")
+    assert "\n" not in str(refused.value)
+    assert not [path.name for path in tmp_path.iterdir() if "made" in path.name]
+
+
+def test_the_original_layout_of_its_vae_is_not_read(trained, tmp_path):
+    folder = tmp_path / "Wan2.2-TI2V-5B"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(original_config(trained)))
+    (folder / "Wan2.2_VAE.pth").write_bytes(b"PK")
+    message = "Wan2.2_VAE.pth is Wan2.2's VAE, which is read in diffusers' layout only; give diffusers' folder of the"
+    with pytest.raises(ValueError, match=message):
+        convert(Sources(folder), tmp_path / "made")
+    found = {finding.what: finding.found for finding in inventory(folder)[0]}
+    assert message in found["vae"]
+
+
+def test_the_autoencoder_of_48_channels_is_one_that_is_trained(tmp_path):
+    encoder = LatentAutoencoder(CHANNELS, 44, 80)
+    frames = torch.randn(2, CHANNELS, 44, 80)
+    with torch.no_grad():
+        reconstruction, embeddings = encoder(frames)
+        assert torch.equal(encoder.encode(frames), embeddings)
+    assert (reconstruction.shape, embeddings.shape) == (frames.shape, (2, 1024))
+    torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(2))
