@@ -21,6 +21,8 @@ WAN_1_3B: dict[str, Any] = {
     "text_dim": 4096, "text_length": 512, "ffn_dim": 8960, "num_layers": 30,
 }  # fmt: skip
 """What a transformer's config leaves out is Wan2.1-1.3B's."""
+AUTOENCODER_DIM = 1024
+"""Numbers that the published retrieval autoencoder makes of a latent frame."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def read_geometry(preset: Preset, output: OutputConfig, encoder: str) -> Geometr
         values, channels = vae.get(name, []), vae.get("z_dim", transformer["in_channels"])
         if values and (not isinstance(values, list) or len(values) != channels):
             raise ValueError(f"{preset.folder}/vae/config.json: {name} must have {channels} numbers, one a channel")
-    embedding_dim = _embedding_dim(preset.folder, encoder, transformer["in_channels"])
+    embedding_dim = _embedding_dim(preset, encoder, transformer["in_channels"])
     return geometry_of(transformer, output, embedding_dim, int(vae.get("scale_factor_spatial", 8)))
 
 
@@ -139,8 +141,10 @@ def _with_defaults(folder: Path, part: str) -> dict[str, Any]:
     return config
 
 
-def _embedding_dim(folder: Path, encoder: str, channels: int) -> int:
-    path = folder / "encoder" / "config.json"
+def _embedding_dim(preset: Preset, encoder: str, channels: int) -> int:
+    path = preset.folder / "encoder" / "config.json"
+    if encoder != "mean_pool" and not preset.has_weights:
+        return AUTOENCODER_DIM
     if encoder == "mean_pool" or not path.is_file():
         return channels
     config = read_config(path)
@@ -149,7 +153,7 @@ def _embedding_dim(folder: Path, encoder: str, channels: int) -> int:
             f"the encoder in {path.parent} reads latents of {config.get('in_channels', 16)} channels, but this "
             f"backbone's have {channels}; use one that was trained on its latents, or encoder 'mean_pool'"
         )
-    return int(config.get("embedding_dim", 1024))
+    return int(config.get("embedding_dim", AUTOENCODER_DIM))
 
 
 def backbone_id(folder: Path) -> str:

@@ -288,6 +288,8 @@ def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
         }
         if (preset.folder / "encoder" / "config.json").is_file():
             counts["retrieval encoder"] = parameters(LatentAutoencoder.from_config(config("encoder"))) * FLOAT32_BYTES
+        elif not preset.has_weights and preset.memory.encoder == "autoencoder":
+            counts["retrieval encoder"] = parameters(LatentAutoencoder()) * FLOAT32_BYTES
     return counts
 
 
