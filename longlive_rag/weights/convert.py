@@ -21,8 +21,8 @@ from backbone.files import CONFIG, read_json, weight_files
 from backbone.lora import Lora, merge, read_lora
 from backbone.names import our_name, unwrapped
 from backbone.transformer import CausalWanTransformer
-from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.config import OutputConfig
+from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.catalogue import KnownBackbone, known_backbone
 from longlive_rag.presets.embeddings import read_tokenizer
 from longlive_rag.rights.records import FileRights, inherit, rights_of
