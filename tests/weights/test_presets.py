@@ -189,7 +189,7 @@ def test_from_a_hub_to_a_take_with_memory(name, hub, pipe, tmp_path):
     opened = load_pipeline(name, device="cpu")
     assert (opened.folder, opened.context, opened.sampler) == (folder, known.context, known.sampler)
     assert opened.memory == known.memory
-    request = opened.request(PROMPT, seconds=5.5, output=OutputConfig(height=32, width=48))
+    request = opened.request(PROMPT, seconds=6.5, output=OutputConfig(height=32, width=48))
     blocks = list(opened.stream(request))
     assert len(blocks[1].frames) == known.context.frames_per_block
     brought = [len(selection.frames) for block in blocks for selection in block.selections if selection is not None]
