@@ -26,7 +26,7 @@ from longlive_rag.presets import catalogue
 from longlive_rag.presets.catalogue import known_backbone, known_names
 from longlive_rag.presets.embeddings import encoder_id, read_embeddings
 from longlive_rag.presets.needs import estimate, weight_bytes
-from longlive_rag.presets.preset import BUILT_IN, load_preset, preset_to_plan_with
+from longlive_rag.presets.preset import load_preset, preset_to_plan_with
 from longlive_rag.weights.load import load_pipeline, place, text_device
 
 ROOT = Path(__file__).parents[2]
@@ -56,9 +56,10 @@ def test_a_page_for_whoever_decides(command):
     shown = command("models", "show", "longlive").out
     for fact in (
         "section generator of the checkpoint, with a LoRA of rank 256, alpha 256",
-        "window frames 12, sink frames 3, memory frames 6*, recency guard frames 5*, frames per block 3, positions relative",
+        "window frames 12, sink frames 3, memory frames 6*, recency guard frames 5*, frames per block 3",
+        "positions relative",
         "latents 16 x 60 x 104",
-        "names seen at: configs/longlive_inference.yaml of GitHub NVlabs/LongLive, branch v1.0; looked up on 2026-11-25",
+        "names seen at: configs/longlive_inference.yaml of GitHub NVlabs/LongLive, branch v1.0",
         "terms: Apache-2.0, stated by the code repository",
         "remark: CC-BY-NC-SA-4.0 until 2025-11-01, when the code repository changed it to Apache-2.0",
         "what the model card says was not seen; read it at https://huggingface.co/Efficient-Large-Model/LongLive-1.3B",
@@ -84,7 +85,7 @@ def test_a_damaged_description_is_named(tmp_path, monkeypatch):
     files = '[[files]]\nrole = "base"\nrepo = "a/b"\nnames = []\nlooked_up_on = "2026-01-31"\n[[files.statements]]\n'
     for text, message in (
         (own + 'ours = ["windows"]\n', "mine: ours names windows, which is not a setting"),
-        (own + files.replace("31", "32"), "looked_up_on is '2026-01-32'"),
+        (own + files.partition("[[files.st")[0].replace("31", "32"), "looked_up_on is '2026-01-32'"),
         (own + files + 'by = "card"\nspdx = "MITT"\nwhere = "w"\nseen_on = "2026-01-31"\n', "'MITT' is not an SPDX"),
         (own + files + 'by = "me"\nspdx = "MIT"\nwhere = "w"\nseen_on = "2026-01-31"\n', "by is 'me'"),
     ):
