@@ -39,12 +39,14 @@ def page(known: KnownBackbone, folder: Path) -> str:
         lines.append(f"  {part}: " + ", ".join(_settings(values, known.ours)))
     lines += ["  (*: this project's setting, not the release's)"] if known.ours else []
     lines += [f"  {note}" for note in known.notes]
+    lines += [f"  Its base is not fetched: {known.base_by_hand}."] if known.base_by_hand else []
     lines += [f"  Not seen: {fact}." for fact in known.not_seen]
     lines += ["", "Files and their terms"]
     for files in known.files:
         lines += _files(files)
     lines += ["", "What the licence policies make of it", *_policies(known, folder)]
-    return "\n".join([*lines, "", f"next: longlive-rag models fetch {known.name}"])
+    base = " --base FOLDER" if known.base_by_hand else ""
+    return "\n".join([*lines, "", f"next: longlive-rag models fetch {known.name}{base}"])
 
 
 def _settings(values: dict[str, Any], ours: Iterable[str]) -> list[str]:
@@ -74,7 +76,7 @@ def _weights(known: KnownBackbone) -> list[str]:
 
 def _files(files: ReleasedFiles) -> list[str]:
     terms = files.terms
-    seen = f"names seen at: {files.seen_at}" if files.seen_at else "names not seen, so everything there is fetched"
+    seen = f"names seen at: {files.seen_at}" if files.seen_at else "names not seen"
     said = "" if terms.spdx == NO_ASSERTION else f"{terms.spdx}, "
     lines = [
         f"  {files.role}: {files.repo}",

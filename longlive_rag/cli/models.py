@@ -92,6 +92,7 @@ def show(name: str, as_json: bool) -> None:
     show_default=True,
     help="Folder for the published files, laid out like the hub; existing files are kept.",
 )
+@click.option("--base", type=FOLDER, help="The release that it is made on, in any layout, where you have it already.")
 @click.option("--mirror", type=FOLDER, help="Copy from a folder laid out like the hub: FOLDER/owner/repo/file.")
 @click.option(
     "--convert/--no-convert", "converts", default=True, help="Also make the pipeline folder.  [default: convert]"
@@ -99,7 +100,7 @@ def show(name: str, as_json: bool) -> None:
 @click.option(
     "--dtype", type=click.Choice(DTYPES), default="bfloat16", show_default=True, help="Of the pipeline folder."
 )
-def fetch(name: str, dest: Path, mirror: Path | None, converts: bool, dtype: str) -> None:
+def fetch(name: str, dest: Path, base: Path | None, mirror: Path | None, converts: bool, dtype: str) -> None:
     """Download the published files of a known backbone and convert them; then --backbone NAME works.
 
     The pipeline folder is models/NAME, or NAME in the folder that LONGLIVE_RAG_MODELS names. The files come from the
@@ -125,14 +126,15 @@ def fetch(name: str, dest: Path, mirror: Path | None, converts: bool, dtype: str
             return
         try:
             target = folder if converts else None
-            done = obtain(known, dest, target, mirror=mirror, dtype=dtype, say=lambda line: click.echo(line, err=True))
+            say = lambda line: click.echo(line, err=True)  # noqa: E731
+            done = obtain(known, dest, target, base=base, mirror=mirror, dtype=dtype, say=say)
         except FetchError as error:
             raise Failed(str(error)) from error
     for each in done.fetched:
         hashes = f"{each.checked} of {len(each.files)} compared with published hashes"
         click.echo(f"{each.role}: {len(each.files)} files from the {each.where} in {each.folder}, {hashes}")
     if done.converted is None:
-        click.echo(f"next: longlive-rag models fetch {name} --to {dest}")
+        click.echo(f"next: longlive-rag models fetch {name} --to {dest}" + (f" --base {base}" if base else ""))
         return
     uncleared = [file for file in done.converted.rights if file.use != "commercial"]
     for file in uncleared:

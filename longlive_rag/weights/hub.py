@@ -189,6 +189,7 @@ def _download(files: ReleasedFiles, target: Path, offline: bool) -> None:
             files.repo,
             revision=files.revision,
             allow_patterns=list(files.names),
+            ignore_patterns=[RECORDS, f"*/{RECORDS}"],  # only a user records what a user has read
             local_dir=target,
             local_files_only=offline,
         )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from backbone.errors import FieldError, Name
 from longlive_rag.presets.catalogue import KnownBackbone
 from longlive_rag.weights.convert import Converted, Sources, convert
 from longlive_rag.weights.hub import Fetched, Listing, fetch, list_files
+from longlive_rag.weights.layouts import layout_of
 from retrieval.files import in_words
 
 
@@ -31,6 +33,7 @@ def obtain(
     files: Path,
     folder: Path | None,
     *,
+    base: Path | None = None,
     mirror: Path | None = None,
     dtype: str | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -41,6 +44,7 @@ def obtain(
         known: the backbone.
         files: where the published files go, `files/<owner>/<repo>/<file>`: backbones share what is the same.
         folder: the pipeline folder to be made, which appears when it is whole; None only fetches.
+        base: the release that it is made on, where it is at hand, in any layout; it is not fetched then.
         mirror: see `longlive_rag.weights.hub.fetch`.
         dtype: see `Sources`.
         say: each step as it begins, a line each.
@@ -53,18 +57,24 @@ def obtain(
     """
     if folder is not None and folder.exists():
         raise ValueError(f"{folder} is there already, and fetching {known.name} would make it; move it away first")
+    if known.base_by_hand and base is None:
+        wanted = ("give the folder of its base: ", Name("base"))
+        raise FieldError("base", None, wanted, claim=f"the base of {known.name} is not fetched: {known.base_by_hand}")
+    if base is not None:
+        layout_of(base)
+        known = replace(known, files=tuple(each for each in known.files if each.role != "base"))
     listings = list_files(known, files, mirror)
     _check_room(known, listings, files, folder)
     fetched = fetch(known, listings, files, mirror, say)
     if folder is None:
         return Obtained(fetched, None)
     say(f"converting to {folder}")
-    return Obtained(fetched, convert(sources_of(known, fetched, dtype), folder))
+    return Obtained(fetched, convert(sources_of(known, fetched, base, dtype), folder))
 
 
-def sources_of(known: KnownBackbone, fetched: Sequence[Fetched], dtype: str | None) -> Sources:
-    """What a pipeline folder of fetched files is made of."""
-    base = next(each.folder for each in fetched if each.role == "base")
+def sources_of(known: KnownBackbone, fetched: Sequence[Fetched], base: Path | None, dtype: str | None) -> Sources:
+    """What a pipeline folder of fetched files is made of, and of `base` where that is not among them."""
+    base = base or next(each.folder for each in fetched if each.role == "base")
     single = {each.role: each.files[0] for each in fetched if each.role != "base"}
     transformer = single.get("transformer")
     return Sources(

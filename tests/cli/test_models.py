@@ -72,7 +72,8 @@ def test_a_page_for_whoever_decides(command):
     assert "Apache-2.0 by the code repository since 2025-10-08" in contradictory
     assert "commercial: loads it" in command("models", "show", "causal-forcing").out
     unseen = command("models", "show", "longlive-2").out
-    assert "names not seen, so everything there is fetched" in unseen
+    assert "Not seen: the names of the other files of its base." in unseen
+    assert unseen.endswith("next: longlive-rag models fetch longlive-2 --base FOLDER\n")
     assert "research: refuses base until" in unseen
 
 

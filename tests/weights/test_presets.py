@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 import torch
+from diffusers import AutoencoderKLWan
 from hub import Hub
 from layouts import as_trained, original_transformer, peft_lora, write_original_folder
 from safetensors.torch import load_file
@@ -112,6 +115,7 @@ def test_sizes_and_what_is_this_projects(name):
     assert (geometry.text_length, geometry.text_dim) == (512, 4096)
     assert geometry.embedding_dim == (1024 if known.memory.encoder == "autoencoder" else geometry.in_channels)
     assert (known.output.width, known.output.height, known.output.fps) == ((1280, 704, 24) if large else (832, 480, 16))
+    assert bool(known.base_by_hand) == large
     base = [each for each in known.files if each.role == "base"]
     assert {each.repo for each in base} == {"Wan-AI/Wan2.2-TI2V-5B" if large else WAN}
     assert "establish" in known.ours
@@ -223,6 +227,41 @@ def test_backbones_share_their_base_and_a_second_fetch_resumes(hub, tmp_path):
     obtained("causal-forcing", tmp_path)
     fetched = [asked for method, asked, _ in hub.asked if method == "GET" and "/resolve/" in asked]
     assert [Path(each).name for each in fetched] == ["causal_forcing.pt"]
+
+
+@pytest.fixture
+def large_base(pipeline_folder, tmp_path) -> Path:
+    """Wan2.2-TI2V-5B in diffusers' layout, with few numbers in it."""
+    folder = tmp_path / "Wan2.2-TI2V-5B"
+    for part in ("text_encoder", "tokenizer"):
+        shutil.copytree(pipeline_folder / part, folder / part)
+    small(in_channels=48, out_channels=48).save_pretrained(folder / "transformer")
+    sizes = {"base_dim": 4, "decoder_base_dim": 6, "z_dim": 48, "in_channels": 12, "out_channels": 12}
+    statistics = {"latents_mean": [0.0] * 48, "latents_std": [1.0] * 48}
+    vae = AutoencoderKLWan(**sizes, **statistics, is_residual=True, patch_size=2, scale_factor_spatial=16)
+    vae.save_pretrained(folder / "vae")
+    (folder / "model_index.json").write_text(json.dumps({"transformer": ["diffusers", "WanTransformer3DModel"]}))
+    return folder
+
+
+def test_the_5b_preset_takes_a_base_at_hand(releases, large_base, tmp_path, monkeypatch):
+    """A checkpoint without a section, as its release is not known to have one. Its decoding is another test's."""
+    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path / "models"))
+    known, trained = known_backbone("longlive-2"), small(in_channels=48, out_channels=48)
+    repo = tmp_path / "mirror" / "Efficient-Large-Model" / "LongLive-2.0-5B"
+    repo.mkdir(parents=True)
+    torch.save(as_trained(original_transformer(trained), fsdp=False), repo / "model_bf16.pt")
+    places = tmp_path / "downloads", tmp_path / "models" / "longlive-2"
+    with pytest.raises(ValueError, match="the base of longlive-2 is not fetched: "):
+        obtain(known, *places, mirror=repo.parents[1])
+    with pytest.raises(ValueError, match="has 16 latent channels, but longlive-2 is a backbone of 48"):
+        obtain(known, *places, base=releases / WAN, mirror=repo.parents[1])
+    obtain(known, *places, base=large_base, mirror=repo.parents[1])
+    opened = load_pipeline("longlive-2", device="cpu")
+    assert (opened.context, opened.output.fps, opened.vae.config.scale_factor_spatial) == (known.context, 24, 16)
+    torch.testing.assert_close(opened.transformer.proj_out.weight, trained.proj_out.weight)
+    (record,) = (file.record for file in rights_of(places[1]) if file.file.startswith("transformer"))
+    assert record.basis == "repository"
 
 
 def test_a_file_that_the_hub_lacks_is_named_before_anything_is_fetched(hub, tmp_path):
