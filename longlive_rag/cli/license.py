@@ -94,19 +94,20 @@ def _who_is_logged_in() -> str:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(path: Path, as_json: bool) -> None:
-    """Show the terms on record for every weight file in a folder, or of a built-in backbone.
+    """Show the terms on record for every weight file in a folder, or of a known backbone that is here.
 
     \b
     Examples:
       longlive-rag license show models/wan
       longlive-rag license show tiny-world
     """
-    from longlive_rag.presets.preset import BUILT_IN, load_preset
+    from longlive_rag.presets.catalogue import known_names
+    from longlive_rag.presets.preset import BUILT_IN, find_folder
     from longlive_rag.rights.records import rights_of
 
     with refuse_bad_input():
-        if str(path) in BUILT_IN and not path.exists():
-            path = load_preset(str(path)).folder
+        if not path.exists() and str(path) in known_names():
+            path = find_folder(str(path))
         if not path.exists():
             raise ValueError(f"{path} does not exist; name a folder, a weight file, or one of {', '.join(BUILT_IN)}")
         rights = rights_of(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,7 @@ def fetch(name: str, dest: Path, base: Path | None, mirror: Path | None, convert
             return
         try:
             target = folder if converts else None
-            say = lambda line: click.echo(line, err=True)  # noqa: E731
+            say = partial(click.echo, err=True)
             done = obtain(known, dest, target, base=base, mirror=mirror, dtype=dtype, say=say)
         except FetchError as error:
             raise Failed(str(error)) from error
