@@ -112,7 +112,7 @@ def uses_in_words(use: str, files: Sequence[dict[str, Any]]) -> str:
     open_ = [file["file"] for file in files if file["use"] == "unknown"]
     if use == "commercial":
         return "The recorded terms of all weight files allow commercial use."
-    weak = [file["file"] for file in files if file["record"] and file["record"]["basis"] not in CLEARED]
+    weak = [file["file"] for file in files if file["record"] and file["record"].get("basis", "recorded") not in CLEARED]
     if use == "research" and weak:
         return (
             f"Cleared for non-commercial use only: the terms of {', '.join(weak)} are not stated by a model card and "

@@ -106,7 +106,7 @@ def _file_lines(file: dict[str, Any]) -> list[str]:
     lines = [f"- {file['file']}: {file['standing']}, allows {file['use']} use", f"  SHA-256 {file['sha256']}"]
     if record is not None:
         lines.append(f"  Terms {record['terms']}, stated at: {record['source']}")
-        lines.append(f"  Standing: {IN_WORDS[record['basis']]}")
+        lines.append(f"  Standing: {IN_WORDS[record.get('basis', 'recorded')]}")
         lines.append(f"  Looked up by {record['looked_up_by']} on {record['looked_up_on']}")
         if record["expires"]:
             lines.append(f"  Good until {record['expires']}")
