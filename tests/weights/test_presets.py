@@ -10,6 +10,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
+from click.testing import CliRunner
 from diffusers import AutoencoderKLWan
 from hub import Hub
 from layouts import as_trained, original_transformer, peft_lora, write_original_folder
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import UMT5Config, UMT5EncoderModel
 
 from backbone.transformer import CausalWanTransformer
+from longlive_rag.cli.main import cli
 from longlive_rag.config import OutputConfig
 from longlive_rag.diagnostics.verify import Golden
 from longlive_rag.environment import MODELS_VARIABLE
@@ -227,6 +229,26 @@ def test_backbones_share_their_base_and_a_second_fetch_resumes(hub, tmp_path):
     obtained("causal-forcing", tmp_path)
     fetched = [asked for method, asked, _ in hub.asked if method == "GET" and "/resolve/" in asked]
     assert [Path(each).name for each in fetched] == ["causal_forcing.pt"]
+
+
+@pytest.mark.slow
+def test_one_command_from_nothing_to_a_folder(releases, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(MODELS_VARIABLE, raising=False)
+    fetched = CliRunner().invoke(cli, ["models", "fetch", "longlive-rag", "--mirror", str(releases)])
+    assert fetched.exit_code == 0, fetched.output
+    assert (
+        "Note: terms of models/longlive-rag/encoder/diffusion_pytorch_model.safetensors: Apache-2.0" in fetched.stderr
+    )
+    assert fetched.stdout.endswith('next: longlive-rag generate "..." -o takes/first --backbone longlive-rag\n')
+    words = ["generate", PROMPT, "-o", "take", "--backbone", "longlive-rag", "--seconds", "1", "--device", "cpu"]
+    made = CliRunner().invoke(cli, [*words, "--height", "32", "--width", "48"])
+    assert made.exit_code == 0, made.output
+    assert "terms of transformer/diffusion_pytorch_model.safetensors: Apache-2.0 (commercial), stated by" in made.stderr
+    refused = CliRunner().invoke(cli, [*words, "--license-policy", "commercial"])
+    files = "models/longlive-rag/{}/diffusion_pytorch_model.safetensors"
+    assert refused.exit_code == 2
+    assert f"license record {files.format('encoder')} {files.format('transformer')} --spdx Apache-2.0" in refused.stderr
 
 
 @pytest.fixture
