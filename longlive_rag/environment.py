@@ -17,6 +17,7 @@ from backbone.errors import FieldError
 
 POLICY_VARIABLE = "LONGLIVE_RAG_LICENSE_POLICY"
 CONFIG_VARIABLE = "LONGLIVE_RAG_CONFIG"
+MODELS_VARIABLE = "LONGLIVE_RAG_MODELS"
 PLUGINS = {
     "policy": "longlive_rag.policies",
     "embedder": "longlive_rag.embedders",
@@ -45,6 +46,11 @@ def config_file() -> Path:
 def cache_folder() -> Path:
     """Where what can be made again is remembered."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longlive-rag"
+
+
+def models_folder() -> Path:
+    """Where fetched backbones lie, each in a folder of its name: LONGLIVE_RAG_MODELS, else `models` where one works."""
+    return Path(os.environ.get(MODELS_VARIABLE) or "models")
 
 
 def read_config() -> Config:

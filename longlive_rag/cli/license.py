@@ -26,7 +26,7 @@ def license() -> None:
 
 
 @license.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--spdx", required=True, metavar="ID", help="SPDX id or expression; LicenseRef-NAME for other terms.")
 @click.option("--source", required=True, metavar="WHERE", help="Where the terms are stated: an address, a contract.")
 @click.option("--by", metavar="NAME", help="Who looked them up; default: the logged-in user.")
@@ -39,7 +39,7 @@ def license() -> None:
 @click.option("--expires", metavar="DAY", help="Last day on which this record may be relied on.")
 @click.option("--evidence", type=click.Path(path_type=Path), help="A file that shows the terms; a copy is kept.")
 def record(
-    path: Path,
+    paths: tuple[Path, ...],
     spdx: str,
     source: str,
     by: str | None,
@@ -48,7 +48,7 @@ def record(
     expires: str | None,
     evidence: Path | None,
 ) -> None:
-    """Record the terms of a weight file, or of all weight files in a folder.
+    """Record the terms of weight files, or of all weight files in folders.
 
     The record is bound to the files' hashes: if a file changes, its record is void.
 
@@ -59,24 +59,27 @@ def record(
         longlive-rag license record models/x/model.pt --spdx LicenseRef-Grant-7 --use commercial \\
           --source "contract 7 of 2026-03-01" --evidence grant.pdf --by "J. Doe" --expires 2027-03-01
     """
-    from longlive_rag.rights.records import folder_of, record_terms
+    from longlive_rag.rights.records import files_to_record, folder_of, record_terms
     from longlive_rag.rights.spdx import allowed_use
 
     with refuse_bad_input(FLAGS):
         who = _who_is_logged_in() if by is None else by
-        files = record_terms(
-            path,
-            spdx,
-            source,
-            who,
-            use=use,  # type: ignore[arg-type]
-            looked_up_on=looked_up_on,
-            expires=expires,
-            evidence=evidence,
-        )
-        allows = use or allowed_use(spdx)
-    for file in files:
-        click.echo(f"{folder_of(path) / file}: {spdx}, allows {allows} use, looked up by {who}")
+        for path in paths:
+            files_to_record(path)
+        for path in paths:
+            files = record_terms(
+                path,
+                spdx,
+                source,
+                who,
+                use=use,  # type: ignore[arg-type]
+                looked_up_on=looked_up_on,
+                expires=expires,
+                evidence=evidence,
+            )
+            for file in files:
+                allows = use or allowed_use(spdx)
+                click.echo(f"{folder_of(path) / file}: {spdx}, allows {allows} use, looked up by {who}")
 
 
 def _who_is_logged_in() -> str:
@@ -91,19 +94,20 @@ def _who_is_logged_in() -> str:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(path: Path, as_json: bool) -> None:
-    """Show the terms on record for every weight file in a folder, or of a built-in backbone.
+    """Show the terms on record for every weight file in a folder, or of a known backbone that is here.
 
     \b
     Examples:
       longlive-rag license show models/wan
       longlive-rag license show tiny-world
     """
-    from longlive_rag.presets.preset import BUILT_IN, load_preset
+    from longlive_rag.presets.catalogue import known_names
+    from longlive_rag.presets.preset import BUILT_IN, find_folder
     from longlive_rag.rights.records import rights_of
 
     with refuse_bad_input():
-        if str(path) in BUILT_IN and not path.exists():
-            path = load_preset(str(path)).folder
+        if not path.exists() and str(path) in known_names():
+            path = find_folder(str(path))
         if not path.exists():
             raise ValueError(f"{path} does not exist; name a folder, a weight file, or one of {', '.join(BUILT_IN)}")
         rights = rights_of(path)

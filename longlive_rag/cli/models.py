@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,11 @@ from longlive_rag.cli.errors import Failed, refuse_bad_input
 from longlive_rag.cli.settings import FLAGS
 
 if TYPE_CHECKING:
-    from longlive_rag.presets.catalogue import KnownBackbone, ReleasedFiles
+    from longlive_rag.presets.catalogue import KnownBackbone
     from longlive_rag.weights.findings import Finding
-    from longlive_rag.weights.hub import Fetched
 
 FOLDER = click.Path(path_type=Path)
+DTYPES = ["float32", "bfloat16", "float16"]
 
 
 @click.group()
@@ -26,13 +27,10 @@ def models() -> None:
     """List known backbones, get one, and check that it is complete.
 
     \b
-    From published files to a first take:
-      longlive-rag models show longlive
-      longlive-rag models fetch longlive
-      longlive-rag models convert downloads/longlive/transformer/models/longlive_base.pt models/longlive \\
-        --base downloads/longlive/base --lora downloads/longlive/lora/models/lora.pt \\
-        --preset longlive --dtype bfloat16
-      longlive-rag models check models/longlive
+    From nothing to a first take:
+      longlive-rag models show longlive-rag
+      longlive-rag models fetch longlive-rag
+      longlive-rag generate "a red fox in the snow" -o takes/fox --backbone longlive-rag
     """
 
 
@@ -46,80 +44,103 @@ def list_(as_json: bool) -> None:
       longlive-rag models list
     """
     from longlive_rag.presets.catalogue import known_backbone, known_names
+    from longlive_rag.presets.preset import is_to_fetch
 
     with refuse_bad_input():
         known = [known_backbone(name) for name in known_names()]
     if as_json:
         click.echo(json.dumps([_as_dict(each) for each in known], indent=2, ensure_ascii=False))
         return
+    width = max(len(each.name) for each in known)
     for each in known:
-        place = "inside the package" if each.built_in else "to fetch"
-        click.echo(f"{each.name:<16} {place:<19} {each.summary}")
+        place = "inside the package" if each.built_in else "to fetch" if is_to_fetch(each.name) else "fetched"
+        click.echo(f"{each.name:<{width}} {place:<19} {each.summary}")
 
 
 @models.command()
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(name: str, as_json: bool) -> None:
-    """Show the files, settings and terms of a known backbone.
+    """Show how a known backbone is run, the files that it is made of, and what is known of their terms.
 
     \b
     Example:
       longlive-rag models show longlive
     """
+    from longlive_rag.cli.model_page import page
     from longlive_rag.presets.catalogue import known_backbone
+    from longlive_rag.presets.preset import fetched_folder
 
     with refuse_bad_input():
         known = known_backbone(name)
     if as_json:
         click.echo(json.dumps(_as_dict(known), indent=2, ensure_ascii=False))
         return
-    click.echo(f"{known.title}: {known.summary}")
     if known.built_in is not None:
+        click.echo(f"{known.title}: {known.summary}")
         click.echo(f"inside the package: {known.built_in}; terms: longlive-rag license show {known.built_in}")
         return
-    for part in ("context", "sampler", "memory", "output"):
-        click.echo(f"{part}: " + ", ".join(_settings(asdict(getattr(known, part)))))
-    for files in known.files:
-        click.echo(f"{files.role}: {files.repo}, {', '.join(files.names)}")
-        click.echo(f"  terms: {_terms(files)}")
-    click.echo(f"next: longlive-rag models fetch {known.name}")
+    click.echo(page(known, fetched_folder(name)))
 
 
 @models.command()
 @click.argument("name")
 @click.option(
-    "--to", "dest", type=FOLDER, help="Folder for the files, default downloads/NAME; existing files are kept."
+    "--to",
+    "dest",
+    type=FOLDER,
+    default="downloads",
+    show_default=True,
+    help="Folder for the published files, laid out like the hub; existing files are kept.",
 )
+@click.option("--base", type=FOLDER, help="The release that it is made on, in any layout, where you have it already.")
 @click.option("--mirror", type=FOLDER, help="Copy from a folder laid out like the hub: FOLDER/owner/repo/file.")
-def fetch(name: str, dest: Path | None, mirror: Path | None) -> None:
-    """Download the published files of a known backbone and compare them with the published hashes; resumable.
+@click.option(
+    "--convert/--no-convert", "converts", default=True, help="Also make the pipeline folder.  [default: convert]"
+)
+@click.option(
+    "--dtype", type=click.Choice(DTYPES), default="bfloat16", show_default=True, help="Of the pipeline folder."
+)
+def fetch(name: str, dest: Path, base: Path | None, mirror: Path | None, converts: bool, dtype: str) -> None:
+    """Download the published files of a known backbone and convert them; then --backbone NAME works.
 
-    They come from the Hugging Face hub (with your token from its usual place; HF_ENDPOINT for another address), with
-    HF_HUB_OFFLINE=1 from the files already on this machine, or from a mirror.
+    The pipeline folder is models/NAME, or NAME in the folder that LONGLIVE_RAG_MODELS names. The files come from the
+    Hugging Face hub (with your token from its usual place; HF_ENDPOINT for another address), with HF_HUB_OFFLINE=1 from
+    the files already on this machine, or from a mirror. They are compared with the published hashes; the same command
+    resumes what was interrupted.
 
     \b
     Examples:
-      longlive-rag models fetch longlive
-      longlive-rag models fetch longlive --to /data/longlive --mirror /mnt/hub
+      longlive-rag models fetch longlive-rag
+      longlive-rag models fetch longlive --to /data/hub --mirror /mnt/hub
     """
     from longlive_rag.presets.catalogue import known_backbone
+    from longlive_rag.presets.preset import INDEX, fetched_folder
+    from longlive_rag.sessions.opening import quiet_libraries
     from longlive_rag.weights.hub import FetchError
-    from longlive_rag.weights.hub import fetch as get
+    from longlive_rag.weights.obtain import obtain
 
-    with refuse_bad_input():
-        known = known_backbone(name)
+    with refuse_bad_input(FLAGS), quiet_libraries():
+        known, folder = known_backbone(name), fetched_folder(name)
+        if converts and (folder / INDEX).is_file():
+            click.echo(f"{folder} is there already; for another, remove it and fetch again")
+            return
         try:
-            fetched = get(known, dest or Path("downloads") / name, mirror, lambda line: click.echo(line, err=True))
+            target = folder if converts else None
+            say = partial(click.echo, err=True)
+            done = obtain(known, dest, target, base=base, mirror=mirror, dtype=dtype, say=say)
         except FetchError as error:
             raise Failed(str(error)) from error
-    for each in fetched:
+    for each in done.fetched:
         hashes = f"{each.checked} of {len(each.files)} compared with published hashes"
-        click.echo(f"{each.folder}: {len(each.files)} files from the {each.where}, {hashes}")
-    for files in known.files:
-        if files.use == "unknown":
-            click.echo(f"Note: the terms of {files.repo} are not on record; read {files.source}", err=True)
-    click.echo("next: " + _convert_command(known, fetched, name))
+        click.echo(f"{each.role}: {len(each.files)} files from the {each.where} in {each.folder}, {hashes}")
+    if done.converted is None:
+        click.echo(f"next: longlive-rag models fetch {name} --to {dest}" + (f" --base {base}" if base else ""))
+        return
+    uncleared = [file for file in done.converted.rights if file.use != "commercial"]
+    for file in uncleared:
+        click.echo(f"Note: terms of {folder / file.file}: {file.in_words}", err=True)
+    click.echo(f'next: longlive-rag generate "..." -o takes/first --backbone {name}')
 
 
 @models.command()
@@ -133,9 +154,7 @@ def fetch(name: str, dest: Path | None, mirror: Path | None) -> None:
 @click.option("--encoder", type=FOLDER, help="A trained retrieval autoencoder (.pt).")
 @click.option("--tiny-decoder", type=FOLDER, help="taew2_1.safetensors, for --decoder tiny.")
 @click.option("--preset", metavar="NAME", help="Known backbone whose settings the folder gets.")
-@click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the new files; default: unchanged."
-)
+@click.option("--dtype", type=click.Choice(DTYPES), help="Of the new files; default: unchanged.")
 @click.option("--json", "as_json", is_flag=True, help="Print what each part was made from, as JSON.")
 def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
     """Convert published weights to a pipeline folder, DEST.
@@ -196,15 +215,13 @@ def check(folder: Path, dtype: str | None, as_json: bool) -> None:
     from longlive_rag.cli.doctor import line
     from longlive_rag.diagnostics.doctor import device_memory, judge, kind_of, usual_dtype
     from longlive_rag.presets.needs import estimate
-    from longlive_rag.presets.preset import BUILT_IN, load_preset
+    from longlive_rag.presets.preset import find_folder, load_preset
     from longlive_rag.sessions.opening import quiet_libraries
     from longlive_rag.weights.layouts import inventory
 
     with refuse_bad_input(), quiet_libraries():
         if not folder.is_dir():
-            if str(folder) not in BUILT_IN:
-                raise ValueError(f"{folder} is neither a folder nor a built-in backbone ({', '.join(BUILT_IN)})")
-            folder = BUILT_IN[str(folder)]
+            folder = find_folder(str(folder))
         findings, loads = inventory(folder)
         if loads:
             device, memory = device_memory()
@@ -266,41 +283,11 @@ def _terms_of(folder: Path) -> list[Finding]:
     return findings
 
 
-def _settings(values: dict[str, Any]) -> list[str]:
-    """Fields and values as one would say them; what is not set is left out."""
-    said = []
-    for name, value in values.items():
-        if value is None or value == ():
-            continue
-        shown = " ".join(f"{each:g}" for each in value) if isinstance(value, tuple) else value
-        shown = {True: "yes", False: "no"}.get(value, shown) if isinstance(value, bool) else shown
-        said.append(
-            f"{name.replace('_', ' ')} {shown:g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {shown}"
-        )
-    return said
-
-
-def _terms(files: ReleasedFiles) -> str:
-    if files.spdx is None:
-        return f"not verified here, counted as unknown (said to be: {files.said}); read {files.source}"
-    return f"{files.spdx}, looked up by {files.looked_up_by} on {files.looked_up_on} at {files.source}"
-
-
-def _convert_command(known: KnownBackbone, fetched: list[Fetched], name: str) -> str:
-    paths = {each.folder.name: each for each in fetched}
-    words = ["longlive-rag models convert"]
-    if "transformer" in paths:
-        words += [str(paths["transformer"].files[0]), f"models/{name}", f"--base {paths['base'].folder}"]
-    else:
-        words += [str(paths["base"].folder), f"models/{name}"]
-    for role in ("lora", "encoder"):
-        if role in paths:
-            words.append(f"--{role} {paths[role].files[0]}")
-    return " ".join([*words, f"--preset {known.name}", "--dtype bfloat16"])
-
-
 def _as_dict(known: KnownBackbone) -> dict[str, Any]:
     folders = {"built_in": known.built_in, "configs": known.configs}
     facts = {**asdict(known), **{name: None if path is None else str(path) for name, path in folders.items()}}
-    facts["files"] = [{**asdict(files), "use": files.use} for files in known.files]
+    facts["files"] = [
+        {**asdict(files), "page": files.page, "standing": files.terms.standing, "use": files.terms.use}
+        for files in known.files
+    ]
     return facts

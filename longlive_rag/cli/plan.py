@@ -66,7 +66,7 @@ def plan(
         result = plan_request(preset, request, dtype, device, cues, checkpoints, sizes[0])
         advice = budgets_that_fit(result, *sizes)
     if not preset.has_weights:
-        how = f"`longlive-rag models show {backbone}` says how to get them"
+        how = f"`longlive-rag models fetch {backbone}` gets them"
         click.echo(f"Note: planned from the configs; the weights of {backbone} are not here yet. {how}.", err=True)
     if as_json:
         totals = {"device_bytes": result.device_bytes, "host_bytes": result.host_bytes, "disk_bytes": result.disk_bytes}

@@ -92,7 +92,7 @@ POLICY = click.option(
 KNOBS = (*PARTS.values(), TakeRequest, CheckpointConfig, Opening)
 NAMED_LIKE_FIELDS = (
     "seconds", "phase", "at", "start_image",
-    "cues_line", "switch_every", "lora_alpha", "use", "source", "by", "expires", "horizons", "seeds", "arms",
+    "cues_line", "switch_every", "lora_alpha", "section", "use", "source", "by", "expires", "horizons", "seeds", "arms",
     "embedders", "embed_every", "exploratory", "prompts", "scenario", "workers", "batch", "address", "engine",
     "protocol", "backbones",
 )  # fmt: skip

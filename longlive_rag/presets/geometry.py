@@ -23,6 +23,8 @@ WAN_1_3B: dict[str, Any] = {
     "text_dim": 4096, "text_length": 512, "ffn_dim": 8960, "num_layers": 30,
 }  # fmt: skip
 """What a transformer's config leaves out is Wan2.1-1.3B's."""
+AUTOENCODER_DIM = 1024
+"""Numbers that the published retrieval autoencoder makes of a latent frame."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def read_geometry(preset: Preset, output: OutputConfig, encoder: str) -> Geometr
     """
     transformer, pixels = check_latents(preset.folder)
     check_size(output, pixels, transformer["patch_size"])
-    embedding_dim = _embedding_dim(preset.folder, encoder, transformer["in_channels"])
+    embedding_dim = _embedding_dim(preset, encoder, transformer["in_channels"])
     return geometry_of(transformer, output, embedding_dim, pixels)
 
 
@@ -171,13 +173,15 @@ def _with_defaults(folder: Path, part: str) -> dict[str, Any]:
     return config
 
 
-def _embedding_dim(folder: Path, encoder: str, channels: int) -> int:
-    path = folder / "encoder" / "config.json"
+def _embedding_dim(preset: Preset, encoder: str, channels: int) -> int:
+    path = preset.folder / "encoder" / "config.json"
+    if encoder != "mean_pool" and not preset.has_weights:
+        return AUTOENCODER_DIM
     if encoder == "mean_pool" or not path.is_file():
         return channels
     config = read_config(path)
     check_encoder(f"the encoder in {path.parent}", config.get("in_channels", 16), channels)
-    return int(config.get("embedding_dim", 1024))
+    return int(config.get("embedding_dim", AUTOENCODER_DIM))
 
 
 def check_encoder(what: str, reads: int, channels: int) -> None:

@@ -289,6 +289,8 @@ def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
         }
         if (preset.folder / "encoder" / "config.json").is_file():
             counts["retrieval encoder"] = parameters(LatentAutoencoder.from_config(config("encoder"))) * FLOAT32_BYTES
+        elif not preset.has_weights and preset.memory.encoder == "autoencoder":
+            counts["retrieval encoder"] = parameters(LatentAutoencoder()) * FLOAT32_BYTES
         if (preset.folder / TINY_DECODER / "config.json").is_file():
             counts["tiny decoder"] = parameters(TinyDecoder.from_config(config(TINY_DECODER))) * FLOAT32_BYTES
     return counts

@@ -9,6 +9,7 @@ from typing import Any
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.files import read_config, read_json, weight_files
 from longlive_rag.config import MemoryConfig, OutputConfig
+from longlive_rag.environment import models_folder
 from longlive_rag.presets.catalogue import known_backbone, known_names
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -47,7 +48,7 @@ def load_preset(backbone: str) -> Preset:
     """Read the preset of a backbone.
 
     Args:
-        backbone: a name in `BUILT_IN` or a pipeline folder.
+        backbone: a known name or a pipeline folder.
 
     Raises:
         ValueError: if there is no such backbone or files of it are missing or unreadable; says which.
@@ -92,12 +93,24 @@ def preset_to_plan_with(backbone: str) -> Preset:
 
 
 def is_to_fetch(backbone: str) -> bool:
-    """Whether this names a known backbone whose weights are neither inside the package nor in a folder of that name."""
+    """Whether this names a known backbone whose weights are neither inside the package nor fetched."""
+    return _is_known(backbone) and not fetched_folder(backbone).is_dir()
+
+
+def fetched_folder(name: str) -> Path:
+    """Where a known backbone lies once it has been fetched."""
+    return models_folder() / name
+
+
+def _is_known(backbone: str) -> bool:
+    """A folder of that name goes before a known backbone that is not built in."""
     return backbone not in BUILT_IN and not Path(backbone).is_dir() and backbone in known_names()
 
 
 def find_folder(backbone: str) -> Path:
     """The pipeline folder of a backbone's name, or the folder itself.
+
+    A known name is looked for inside the package, as a folder, and where `models fetch` puts backbones.
 
     Raises:
         ValueError: if it is neither.
@@ -108,9 +121,11 @@ def find_folder(backbone: str) -> Path:
         raise ValueError(f"backbone {backbone!r} should be in {folder}, but is missing; reinstall longlive-rag")
     if is_to_fetch(backbone):
         raise ValueError(
-            f"backbone {backbone!r} is known, but its weights are not inside the package; "
-            f"longlive-rag models show {backbone} says how to get them, then name the folder they were converted to"
+            f"backbone {backbone!r} is known, but its weights are not in {fetched_folder(backbone)}; to get them: "
+            f"longlive-rag models fetch {backbone} (longlive-rag models show {backbone} says what they are)"
         )
+    if _is_known(backbone):
+        folder = fetched_folder(backbone)
     if not backbone or not folder.is_dir():
         what = "is a file, not a pipeline folder" if folder.is_file() else "is neither a known name nor a folder"
         raise ValueError(f"backbone {backbone!r} {what}; {known}")

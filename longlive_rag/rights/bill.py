@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from longlive_rag.rights.spdx import NO_ASSERTION
+from longlive_rag.rights.terms import IN_WORDS
 
 VIDEO_ID = "SPDXRef-Video"
 
@@ -58,7 +59,7 @@ def _weights(number: int, file: dict[str, Any]) -> dict[str, Any]:
     comment = f"record: {file['standing']}, allows {file['use']} use"
     if record is not None:
         comment += f"; terms stated at {record['source']}, looked up by {record['looked_up_by']}"
-        comment += f" on {record['looked_up_on']}"
+        comment += f" on {record['looked_up_on']}; they are {IN_WORDS[record.get('basis', 'recorded')]}"
     return _package(
         f"SPDXRef-Weights-{number}",
         file["file"],

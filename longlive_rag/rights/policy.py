@@ -1,20 +1,23 @@
 """Refusing weights that a policy does not allow, before anything loads.
 
 `any` loads everything. `research` wants terms that are on record and allow research; `commercial`, terms that are on
-record and allow commercial use. Unknown, changed and expired count as not allowed.
+record and allow commercial use, and rest on a user's own record or on the model card. Unknown, changed and expired
+count as not allowed.
 """
 
 from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, cast, get_args
 
 from longlive_rag.environment import stated_policy
 from longlive_rag.rights.records import FileRights, folder_of, rights_of
-from longlive_rag.rights.spdx import Use
+from longlive_rag.rights.spdx import NO_ASSERTION, Use
+from longlive_rag.rights.terms import CLEARED
 
 LicensePolicy = Literal["any", "research", "commercial"]
 DEFAULT_POLICY: LicensePolicy = "any"
@@ -114,6 +117,29 @@ def refuse(rights: Iterable[FileRights], folder: Path, policy: LicensePolicy) ->
     more = f" (and {count} more {'file' if count == 1 else 'files'})" if count else ""
     raise LicenseError(
         f"license policy {policy!r} does not allow {folder / first.file}{more}; its terms: {first.in_words}. "
-        "If you hold other terms, record them: "
-        f"longlive-rag license record {folder / first.file} --spdx ID --source WHERE --evidence FILE"
+        + how_to_record(refused, folder)
     )
+
+
+def how_to_record(files: Sequence[FileRights], folder: Path) -> str:
+    """What to read, and the command that records it, for the first of `files` and those that came with the same terms.
+
+    Terms that nobody has seen, or that contradict each other, are not suggested: ID is what the reader finds.
+    """
+    wanted = _to_read(files[0])
+    if wanted is None:
+        place, page, terms = shlex.quote(str(folder / files[0].file)), "WHERE", "ID"
+        what = "If you hold other terms, record them"
+    else:
+        place = " ".join(shlex.quote(str(folder / file.file)) for file in files if _to_read(file) == wanted)
+        page, terms = wanted
+        what = f"Read {page}, keep what it says as FILE, and record it"
+    return f"{what}: longlive-rag license record {place} --spdx {terms} --source {page} --evidence FILE"
+
+
+def _to_read(file: FileRights) -> tuple[str, str] | None:
+    """Where the publisher states a file's terms, and what they are said to be; None where no reading can clear it."""
+    record = file.record
+    if record is None or file.standing != "recorded" or record.basis in CLEARED or record.page is None:
+        return None
+    return record.page, "ID" if record.terms == NO_ASSERTION else shlex.quote(record.terms)

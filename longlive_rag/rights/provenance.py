@@ -12,6 +12,7 @@ from backbone.errors import FieldError
 from longlive_rag.rights.policy import LicensePolicy, pick_policy
 from longlive_rag.rights.records import FileRights, rights_of
 from longlive_rag.rights.spdx import Use
+from longlive_rag.rights.terms import CLEARED
 from longlive_rag.version import __version__
 
 OutputLabel = Literal["reference", "deliverable"]
@@ -100,6 +101,7 @@ def _short(file: FileRights) -> dict[str, Any]:
         "sha256": file.sha256,
         "standing": file.standing,
         "terms": record.terms if record else None,
+        "basis": record.basis if record else None,
         "source": record.source if record else None,
         "looked_up_on": record.looked_up_on if record else None,
     }
@@ -110,6 +112,12 @@ def uses_in_words(use: str, files: Sequence[dict[str, Any]]) -> str:
     open_ = [file["file"] for file in files if file["use"] == "unknown"]
     if use == "commercial":
         return "The recorded terms of all weight files allow commercial use."
+    weak = [file["file"] for file in files if file["record"] and file["record"].get("basis", "recorded") not in CLEARED]
+    if use == "research" and weak:
+        return (
+            f"Cleared for non-commercial use only: the terms of {', '.join(weak)} are not stated by a model card and "
+            "nobody has recorded them."
+        )
     if use == "research":
         return "The recorded terms of at least one weight file allow non-commercial use only."
     if not files:

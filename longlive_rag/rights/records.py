@@ -1,7 +1,8 @@
 """The licence record of a model folder: `licenses.json`, one entry a weight file, bound to the file's hash.
 
 An entry says under which terms the file is, where that is said, who looked it up and when. It holds for exactly the
-bytes it was written for: another hash voids it.
+bytes it was written for: another hash voids it. Where a file came with its publisher's terms, the entry says on what
+these rest (`longlive_rag.rights.terms`); a user's own entry takes its place.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Literal, get_args
 from backbone.errors import FieldError
 from longlive_rag.rights.hashing import sha256
 from longlive_rag.rights.spdx import NO_ASSERTION, Use, allowed_use, check_expression, conceivable_use
+from longlive_rag.rights.terms import IN_WORDS, Basis, Terms, as_day, cleared_use
 from retrieval.files import write_json
 
 RECORDS = "licenses.json"
@@ -50,6 +52,8 @@ class LicenseRecord:
         expires: last day (ISO) on which this record may be relied on; None if it has none.
         evidence: None if there is none.
         made_from: hashes of the files that this one was converted or merged from.
+        basis: on what the terms rest: `recorded` by a user, or the standing of what the publisher says.
+        page: where the publisher's terms are to be read.
     """
 
     sha256: str
@@ -61,6 +65,8 @@ class LicenseRecord:
     expires: str | None = None
     evidence: Evidence | None = None
     made_from: tuple[str, ...] = ()
+    basis: Basis = "recorded"
+    page: str | None = None
 
     def __post_init__(self) -> None:
         if self.use not in get_args(Use):
@@ -89,7 +95,8 @@ class FileRights:
         file: path inside its folder.
         sha256: now.
         standing: `recorded`; or `unrecorded`, `changed` (the record is for other bytes), `expired`.
-        use: what may be done with the file: what its record says if that stands, else unknown.
+        use: what may be done with the file: what its record says if that stands, else unknown. Terms that rest on
+            less than a user's record or the model card clear it for research at most.
         record: None where there is none.
     """
 
@@ -104,17 +111,20 @@ class FileRights:
         """The terms in a few words, such as 'CC-BY-NC-4.0 (research), looked up on 2026-01-31'."""
         if self.record is None:
             return "unrecorded"
-        facts = f"{self.record.terms} ({self.record.use}), looked up on {self.record.looked_up_on}"
+        facts = _in_words(self.record)
         voided = {"changed": ", void because the file has changed", "expired": f", expired on {self.record.expires}"}
         return facts + voided.get(self.standing, "")
 
 
-def as_day(name: str, value: str) -> datetime.date:
-    """A day in ISO form; FieldError if it is none."""
-    try:
-        return datetime.date.fromisoformat(value)
-    except (ValueError, TypeError) as error:
-        raise FieldError(name, value, "it must be a day such as 2026-01-31") from error
+def _in_words(record: LicenseRecord) -> str:
+    if record.basis == "recorded":
+        return f"{record.terms} ({record.use}), looked up on {record.looked_up_on}"
+    if record.basis == "not seen":
+        return record.source
+    if record.basis == "contradictory":
+        return f"contradictory: {record.source}"
+    only = " only" if record.basis == "repository" else ""
+    return f"{record.terms} ({record.use}), {IN_WORDS[record.basis]}{only}, seen on {record.looked_up_on}"
 
 
 def is_recorded(path: Path) -> bool:
@@ -206,7 +216,7 @@ def _rights(path: Path, folder: Path, records: Mapping[str, LicenseRecord], toda
         standing = "changed"
     elif record.expires is not None and as_day("expires", record.expires) < today:
         standing = "expired"
-    use: Use = record.use if record and standing == "recorded" else "unknown"
+    use: Use = cleared_use(record.use, record.basis) if record and standing == "recorded" else "unknown"
     return FileRights(name, digest, standing, use, record)
 
 
@@ -253,7 +263,7 @@ def record_terms(
     terms = check_expression(terms)
     use = _stated_use(terms, use, evidence)
     folder = folder_of(path)
-    files = _files_to_record(path)
+    files = files_to_record(path)
     kept = None if evidence is None else Evidence(evidence.name, sha256(evidence))
     day = looked_up_on or datetime.date.today().isoformat()
     made: dict[Path, dict[str, LicenseRecord]] = {}
@@ -270,6 +280,33 @@ def record_terms(
     return [file.relative_to(folder).as_posix() for file in files]
 
 
+def record_released(folder: Path, files: Iterable[Path], terms: Terms, by: str) -> None:
+    """Record what the publisher of files says of their terms; what a user has recorded stays.
+
+    Args:
+        folder: that the files lie in, and whose record speaks of them.
+        files: those that have records.
+        terms: what was seen.
+        by: who saw it.
+    """
+    records = read_records(folder)
+    for file in files:
+        name, digest = file.relative_to(folder).as_posix(), sha256(file)
+        before = records.get(name)
+        if before is None or before.basis != "recorded" or before.sha256 != digest:
+            records[name] = LicenseRecord(
+                digest,
+                terms.spdx,
+                terms.use,
+                terms.in_words,
+                by,
+                terms.looked_up_on,
+                basis=terms.standing,
+                page=terms.page,
+            )
+    write_records(folder, records)
+
+
 def _keep_evidence(evidence: Path, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     target = folder / evidence.name
@@ -277,7 +314,12 @@ def _keep_evidence(evidence: Path, folder: Path) -> None:
         shutil.copy(evidence, target)
 
 
-def _files_to_record(path: Path) -> list[Path]:
+def files_to_record(path: Path) -> list[Path]:
+    """The weight files that `path` stands for: itself, or those in it.
+
+    Raises:
+        ValueError: if there are none.
+    """
     if path.is_dir():
         files = weights_in(path)
         if not files:
@@ -334,6 +376,7 @@ def inherit(folder: Path, made: Mapping[str, Iterable[FileRights]], today: datet
         known = [parent.record for parent in parents if parent.record is not None]
         terms = list(dict.fromkeys(record.terms for record in known))
         order = get_args(Use)
+        weakest = max(known, key=lambda record: get_args(Basis).index(record.basis))
         records[file] = LicenseRecord(
             sha256(folder / file),
             terms[0] if len(terms) == 1 else _all_of(terms),
@@ -343,6 +386,8 @@ def inherit(folder: Path, made: Mapping[str, Iterable[FileRights]], today: datet
             min(record.looked_up_on for record in known),
             min((record.expires for record in known if record.expires), default=None),
             made_from=tuple(dict.fromkeys(parent.sha256 for parent in parents)),
+            basis=weakest.basis,
+            page=weakest.page,
         )
     write_records(folder, records)
 

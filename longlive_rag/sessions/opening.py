@@ -18,6 +18,7 @@ from longlive_rag.presets.geometry import read_geometry
 from longlive_rag.presets.preset import TINY_DECODER, Preset
 from longlive_rag.rights.policy import enforce, pick_policy
 from longlive_rag.rights.provenance import Provenance
+from longlive_rag.rights.terms import CLEARED
 
 if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -112,6 +113,9 @@ def open_backbone(
     unknown = {words: found for words in prompts if (found := pipe.unknown_words(words))}
     for words, found in unknown.items():
         note(f"{preset.name} has never read {', '.join(found)} (in '{words}')")
+    for file in provenance.files:
+        if file.record is not None and file.record.basis not in CLEARED:
+            note(f"terms of {file.file}: {file.in_words}")
     return pipe, replace(run, unknown_words=unknown)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer
+from pydantic import Field, PlainSerializer, SerializerFunctionWrapHandler, field_serializer
 
 from backbone.errors import FieldError
 from longlive_rag.config import CheckpointConfig, CheckpointMode, TakeRequest
@@ -70,6 +70,15 @@ class Rights(Document):
     license_policy: LicensePolicy
     weights_allow: Use
     files: tuple[FileRights, ...]
+
+    @field_serializer("files", mode="wrap")
+    def _as_before(self, files: tuple[FileRights, ...], write: SerializerFunctionWrapHandler) -> Any:
+        """What a user has recorded is written as versions before the publishers' terms wrote it."""
+        written = write(files)
+        for record in (file["record"] for file in written if file["record"] is not None):
+            if record["basis"] == "recorded":
+                del record["basis"], record["page"]
+        return written
 
     @classmethod
     def of(cls, provenance: Provenance) -> Rights:

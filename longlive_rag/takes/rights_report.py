@@ -8,6 +8,7 @@ from typing import Any
 from longlive_rag.rights.dependencies import bill_of_materials
 from longlive_rag.rights.hashing import sha256
 from longlive_rag.rights.provenance import uses_in_words
+from longlive_rag.rights.terms import IN_WORDS
 from longlive_rag.takes.folder import RECORD
 from longlive_rag.takes.record import plain, read_record
 from retrieval.files import in_words
@@ -105,6 +106,7 @@ def _file_lines(file: dict[str, Any]) -> list[str]:
     lines = [f"- {file['file']}: {file['standing']}, allows {file['use']} use", f"  SHA-256 {file['sha256']}"]
     if record is not None:
         lines.append(f"  Terms {record['terms']}, stated at: {record['source']}")
+        lines.append(f"  Standing: {IN_WORDS[record.get('basis', 'recorded')]}")
         lines.append(f"  Looked up by {record['looked_up_by']} on {record['looked_up_on']}")
         if record["expires"]:
             lines.append(f"  Good until {record['expires']}")

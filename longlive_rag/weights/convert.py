@@ -16,17 +16,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from backbone.checkpoints import SECTIONS, Weights, check_finite, read_pickled, read_weights
-from backbone.errors import FieldError, refused_as
+from backbone.errors import FieldError, Name, refused_as
 from backbone.files import CONFIG, weight_files
 from backbone.lora import Lora, merge, read_lora
-from backbone.names import our_name
+from backbone.names import our_name, unwrapped
 from backbone.tiny_decoder import ENCODER_PREFIX, TinyDecoder, misfit, sizes_of
 from backbone.transformer import CausalWanTransformer
 from backbone.vae_config import check_channels, pixels_per_latent
+from longlive_rag.config import OutputConfig
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.catalogue import KnownBackbone, known_backbone
 from longlive_rag.presets.embeddings import read_tokenizer
-from longlive_rag.presets.geometry import check_encoder, check_latents
+from longlive_rag.presets.geometry import check_latents
 from longlive_rag.presets.preset import TINY_DECODER
 from longlive_rag.rights.records import FileRights, LicenseRecord, inherit, rights_of
 from longlive_rag.weights.layouts import SETTINGS, open_parts
@@ -147,13 +148,15 @@ def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
         if sources.base is not None:
             raise ValueError(f"{sources.source} is a folder that has everything; drop the base")
         parts = open_parts(sources.source)
+        _check_latents(parts, preset, sources.source)
     else:
         parts = _open_base(sources)
+        _check_latents(parts, preset, sources.base)
         weights = _transformer_weights(sources, preset.section if preset else None)
         left_out = weights.left_out
+        _check_size(weights, parts.transformer, sources)
         parts.transformer = filled(CausalWanTransformer, parts.transformer.config, weights, our_name)
         parts.origins["transformer"] = [sources.source]
-    _check_latents(parts, preset, str(sources.base or sources.source))
     lora = None
     if sources.lora is not None:
         alpha = sources.lora_alpha if sources.lora_alpha is not None or preset is None else preset.lora_alpha
@@ -161,7 +164,6 @@ def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
         _apply(lora, parts, sources)
     if sources.encoder is not None:
         parts.encoder = read_encoder(sources.encoder)
-        check_encoder(str(sources.encoder), parts.encoder.config.in_channels, parts.transformer.config.in_channels)
         parts.origins["encoder"] = [sources.encoder]
     if sources.tiny_decoder is not None:
         parts.tiny_decoder, unread = read_tiny_decoder(sources.tiny_decoder)
@@ -171,6 +173,10 @@ def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
     if preset is not None:
         known = {part: getattr(preset, part) for part in SETTINGS}
         parts.settings.update({part: asdict(value) for part, value in known.items() if value is not None})
+    if parts.encoder is not None:
+        with refused_as(f"the settings of {sources.source}"):
+            output = OutputConfig(**parts.settings.get("output", {}))
+        _check_encoder(parts, output)
     memory = parts.settings.get("memory", {})
     parts.settings["memory"] = {**memory, "encoder": "autoencoder" if parts.encoder is not None else "mean_pool"}
     if sources.dtype is not None:
@@ -180,8 +186,9 @@ def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
     return parts, left_out, lora
 
 
-def _check_latents(parts: Parts, preset: KnownBackbone | None, where: str) -> None:
+def _check_latents(parts: Parts, preset: KnownBackbone | None, source: Path | None) -> None:
     """Raise ValueError unless transformer, VAE and the settings of a known backbone are for the same latents."""
+    where = str(source)
     channels, pixels = parts.transformer.config.in_channels, pixels_per_latent(parts.vae.config, where)
     check_channels(parts.vae.config, channels, where)
     if preset is None or preset.configs is None:
@@ -205,10 +212,41 @@ def _open_base(sources: Sources) -> Parts:
 
 
 def _transformer_weights(sources: Sources, preferred: str | None) -> Weights:
-    section = sources.section
-    if section is None and preferred is not None and sources.source.suffix not in (".safetensors", ".json"):
-        section = preferred if preferred in read_pickled(sources.source) else None
-    return read_weights(sources.source, section)
+    section, path = sources.section, sources.source
+    if section is None and preferred is not None and path.suffix not in (".safetensors", ".json"):
+        there = [name for name in SECTIONS if name in read_pickled(path)]
+        if there and preferred not in there:
+            wanted = (f"{sources.preset} runs {preferred!r}; to use another, name it: ", Name("section"))
+            raise FieldError("section", None, wanted, claim=f"{path} has only the section {' and '.join(there)}")
+        section = preferred if there else None
+    return read_weights(path, section)
+
+
+def _check_size(weights: Weights, base: CausalWanTransformer, sources: Sources) -> None:
+    """Raise ValueError if the checkpoint was trained on a base of another size, which its first layer tells."""
+    sizes = {bare: tuple(weights.tensors[name].shape) for name, bare in unwrapped(weights.tensors).items()}
+    here = sizes.get("patch_embedding.weight", ())[:2]
+    wanted = (base.config.num_attention_heads * base.config.attention_head_dim, base.config.in_channels)
+    if here and here != wanted:
+        raise ValueError(
+            f"{weights.source} has width {here[0]} and {here[1]} latent channels, but its base "
+            f"{sources.base} has width {wanted[0]} and {wanted[1]}: it was trained on another base"
+        )
+
+
+def _check_encoder(parts: Parts, output: OutputConfig) -> None:
+    """Raise ValueError if the retrieval autoencoder reads other latents than this backbone makes."""
+    assert parts.encoder is not None
+    config = parts.encoder.config
+    factor = int(parts.vae.config.get("scale_factor_spatial", 8))
+    made = (parts.transformer.config.in_channels, output.height // factor, output.width // factor)
+    read = (config.in_channels, config.latent_height, config.latent_width)
+    if read != made:
+        shown = [" x ".join(map(str, size)) for size in (read, made)]
+        raise ValueError(
+            f"the retrieval autoencoder in {parts.origins['encoder'][0]} reads latents of {shown[0]}, but this "
+            f"backbone makes {shown[1]} at {output.width}x{output.height}; use one that was trained on its latents"
+        )
 
 
 def _apply(lora: Lora, parts: Parts, sources: Sources) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from longlive_rag.presets.catalogue import KnownBackbone, ReleasedFiles
 from longlive_rag.rights.hashing import sha256
-from longlive_rag.rights.records import is_recorded, record_terms, rights_of
+from longlive_rag.rights.records import RECORDS, is_recorded, record_released
 from retrieval.files import appearing, in_words
 
 SUMS = "SHA256SUMS"
@@ -25,101 +25,125 @@ class Fetched:
     """What is there now.
 
     Attributes:
-        folder: of one role.
+        role: that the files play.
+        folder: of their repository.
         files: in it, as far as they were asked for.
         where: `hub`, `cache` or `mirror`.
         checked: how many of the files were compared with a published hash.
     """
 
+    role: str
     folder: Path
     files: list[Path]
     where: str
     checked: int
 
 
-def fetch(
-    known: KnownBackbone, dest: Path, mirror: Path | None = None, say: Callable[[str], None] = lambda _: None
-) -> list[Fetched]:
-    """Get everything that a backbone is made of, one folder a role under `dest`; files that are there stay.
+@dataclass(frozen=True)
+class Listing:
+    """What a source has of the files of one role.
+
+    Attributes:
+        files: what was asked for.
+        where: `hub`, `cache` or `mirror`.
+        bytes_of: size of each file that fits, by its name in the repository; a hub may not say it.
+        sums: published SHA-256, by name.
+    """
+
+    files: ReleasedFiles
+    where: str
+    bytes_of: dict[str, int]
+    sums: dict[str, str]
+
+
+def list_files(known: KnownBackbone, dest: Path, mirror: Path | None = None) -> list[Listing]:
+    """What would be fetched, without fetching it.
 
     Args:
         known: the backbone.
-        dest: `dest/base`, `dest/transformer` ... are written.
-        mirror: a folder with a copy of the repositories: `mirror/<owner>/<repo>/<file>`, best with `SHA256SUMS`.
-        say: progress, a line each.
+        dest: where the files go, laid out like the hub.
+        mirror: see `fetch`.
 
     Raises:
         ValueError: if the backbone is built in, or the mirror lacks something.
-        FetchError: if the hub can't be reached or refuses, or a file's hash is not the published one.
+        FetchError: if the hub can't be reached or refuses, or lacks a file.
     """
     if not known.files:
         raise ValueError(f"{known.name} is inside the package; there is nothing to fetch")
+    if mirror is not None:
+        return [_in_mirror(files, mirror) for files in known.files]
+    if _is_offline():
+        return [_in_folder(files, dest / files.repo) for files in known.files]
+    return [_on_hub(files) for files in known.files]
+
+
+def fetch(
+    known: KnownBackbone,
+    listings: Sequence[Listing],
+    dest: Path,
+    mirror: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Fetched]:
+    """Get everything that a backbone is made of; files that are there stay.
+
+    Args:
+        known: the backbone.
+        listings: of its files.
+        dest: `dest/<owner>/<repo>/<file>` is written.
+        mirror: a folder with a copy of the repositories, laid out in the same way, best with `SHA256SUMS`.
+        say: progress, a line each.
+
+    Raises:
+        FetchError: if the hub can't be reached or refuses, or a file's hash is not the published one.
+    """
     done = []
-    for files in known.files:
-        target = dest / files.role
-        say(f"{files.role}: {files.repo} ({', '.join(files.names)})")
-        fetched = _from_hub(files, target) if mirror is None else _from_mirror(files, target, mirror, say)
-        _record(files, target)
-        done.append(fetched)
+    for listing in listings:
+        files = listing.files
+        say(f"fetching {files.role}: {files.repo} ({', '.join(files.names)})")
+        target = dest / files.repo
+        if mirror is not None:
+            _copy(listing, mirror / files.repo, target, say)
+        else:
+            _download(files, target, listing.where == "cache")
+        there = _fitting(files, target)
+        missing = _missing(files, [path.relative_to(target).as_posix() for path in there])
+        if missing:
+            raise FetchError(f"{target} has no {', '.join(missing)}; existing files are kept. See {files.page}")
+        checked = _check(target, listing.sums, there)
+        recorded = [path for path in there if is_recorded(path)]
+        record_released(target, recorded, files.terms, f"the preset {known.name} of longlive-rag")
+        done.append(Fetched(files.role, target, there, listing.where, checked))
     return done
 
 
-def _from_mirror(files: ReleasedFiles, target: Path, mirror: Path, say: Callable[[str], None]) -> Fetched:
+# ---- from a mirror ----
+
+
+def _in_mirror(files: ReleasedFiles, mirror: Path) -> Listing:
     source = mirror / files.repo
     if not source.is_dir():
         raise ValueError(f"the mirror {mirror} has no {files.repo}/")
-    paths = [path for path in sorted(source.rglob("*")) if path.is_file() and _matches(path.relative_to(source), files)]
-    missing = _missing(files, [path.relative_to(source) for path in paths])
+    found = _in_folder(files, source, "mirror")
+    missing = _missing(files, list(found.bytes_of))
     if missing:
         raise ValueError(f"the mirror {source} has no {missing[0]}")
-    sums = _published_sums(source / SUMS)
-    there = []
-    for path in paths:
-        name = path.relative_to(source).as_posix()
+    return found
+
+
+def _in_folder(files: ReleasedFiles, folder: Path, where: str = "cache") -> Listing:
+    paths = _fitting(files, folder)
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
+    return Listing(files, where, sizes, _published_sums(folder / SUMS) if where == "mirror" else {})
+
+
+def _copy(listing: Listing, source: Path, target: Path, say: Callable[[str], None]) -> None:
+    for name, size in listing.bytes_of.items():
         copy = target / name
-        if not copy.is_file() or copy.stat().st_size != path.stat().st_size:
+        if not copy.is_file() or copy.stat().st_size != size:
             copy.parent.mkdir(parents=True, exist_ok=True)
-            say(f"  {name}, {in_words(path.stat().st_size)}")
+            say(f"  {name}, {in_words(size)}")
             with appearing(copy) as part:
-                shutil.copyfile(path, part)
-        there.append(copy)
-    return Fetched(target, there, "mirror", _check(target, sums, there))
-
-
-def _from_hub(files: ReleasedFiles, target: Path) -> Fetched:
-    from huggingface_hub import constants, snapshot_download
-
-    offline = constants.is_offline_mode() if hasattr(constants, "is_offline_mode") else constants.HF_HUB_OFFLINE
-    try:
-        snapshot_download(
-            files.repo,
-            revision=files.revision,
-            allow_patterns=list(files.names),
-            local_dir=target,
-            local_files_only=bool(offline),
-        )
-        sums = {} if offline else _hub_sums(files)
-    except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
-        hint = "set HF_HUB_OFFLINE=0" if offline else "check the network and, for gated files, `hf auth login`"
-        raise FetchError(
-            f"{files.repo} could not be fetched ({type(error).__name__}: {_first_line(error)}); {hint}, "
-            "or give --mirror FOLDER with a copy of the repositories"
-        ) from error
-    there = [path for path in sorted(target.rglob("*")) if path.is_file() and _matches(path.relative_to(target), files)]
-    missing = _missing(files, [path.relative_to(target) for path in there])
-    if missing:
-        where = target if offline else f"the repository {files.repo}"
-        raise FetchError(
-            f"{where} has no {', '.join(missing)}; existing files are kept. See {files.source} for other names"
-        )
-    return Fetched(target, there, "cache" if offline else "hub", _check(target, sums, there))
-
-
-def _hub_sums(files: ReleasedFiles) -> dict[str, str]:
-    from huggingface_hub import HfApi
-
-    info = HfApi().model_info(files.repo, revision=files.revision, files_metadata=True)
-    return {entry.rfilename: entry.lfs.sha256 for entry in info.siblings or [] if entry.lfs is not None}
+                shutil.copyfile(source / name, part)
 
 
 def _published_sums(path: Path) -> dict[str, str]:
@@ -128,6 +152,57 @@ def _published_sums(path: Path) -> dict[str, str]:
         return {}
     lines = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     return {name.lstrip("*").removeprefix("./"): digest for digest, name in lines}
+
+
+# ---- from the hub ----
+
+
+def _is_offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.is_offline_mode() if hasattr(constants, "is_offline_mode") else constants.HF_HUB_OFFLINE)
+
+
+def _on_hub(files: ReleasedFiles) -> Listing:
+    from huggingface_hub import HfApi
+
+    try:
+        info = HfApi().model_info(files.repo, revision=files.revision, files_metadata=True)
+    except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
+        raise _not_fetched(files, error, "check the network and, for gated files, `hf auth login`") from error
+    fitting = [entry for entry in info.siblings or [] if _matches(entry.rfilename, files)]
+    missing = _missing(files, [entry.rfilename for entry in fitting])
+    if missing:
+        raise FetchError(
+            f"the repository {files.repo} has no {', '.join(missing)}; nothing was fetched. See {files.page} for other "
+            "names"
+        )
+    sums = {entry.rfilename: entry.lfs.sha256 for entry in fitting if entry.lfs is not None}
+    return Listing(files, "hub", {entry.rfilename: entry.size or 0 for entry in fitting}, sums)
+
+
+def _download(files: ReleasedFiles, target: Path, offline: bool) -> None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(
+            files.repo,
+            revision=files.revision,
+            allow_patterns=list(files.names),
+            ignore_patterns=[RECORDS, f"*/{RECORDS}"],  # only a user records what a user has read
+            local_dir=target,
+            local_files_only=offline,
+        )
+    except Exception as error:  # as above
+        hint = "set HF_HUB_OFFLINE=0" if offline else "the same command resumes it"
+        raise _not_fetched(files, error, hint) from error
+
+
+def _not_fetched(files: ReleasedFiles, error: Exception, hint: str) -> FetchError:
+    return FetchError(
+        f"{files.repo} could not be fetched ({type(error).__name__}: {_first_line(error)}); {hint}, "
+        "or give --mirror FOLDER with a copy of the repositories"
+    )
 
 
 def _check(folder: Path, sums: dict[str, str], files: list[Path]) -> int:
@@ -144,25 +219,23 @@ def _check(folder: Path, sums: dict[str, str], files: list[Path]) -> int:
     return checked
 
 
-def _record(files: ReleasedFiles, folder: Path) -> None:
-    """Terms that somebody has looked up are put on record; what a user has recorded stays."""
-    if files.spdx is None or files.looked_up_by is None:
-        return
-    for entry in rights_of(folder):
-        if entry.standing != "recorded" and is_recorded(folder / entry.file):
-            record_terms(
-                folder / entry.file, files.spdx, files.source, files.looked_up_by, looked_up_on=files.looked_up_on
-            )
+# ---- names ----
 
 
-def _missing(files: ReleasedFiles, names: list[Path]) -> list[str]:
+def _fitting(files: ReleasedFiles, folder: Path) -> list[Path]:
+    """The files of a folder that were asked for; licence records and lists of hashes are not the release's."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (RECORDS, SUMS)]
+    return [path for path in paths if _matches(path.relative_to(folder).as_posix(), files)]
+
+
+def _missing(files: ReleasedFiles, names: list[str]) -> list[str]:
     """The patterns that none of the names fits."""
-    found = [name.as_posix() for name in names]
-    return [pattern for pattern in files.names if not any(fnmatch.fnmatch(name, pattern) for name in found)]
+    return [pattern for pattern in files.names if not any(fnmatch.fnmatch(name, pattern) for name in names)]
 
 
-def _matches(path: Path, files: ReleasedFiles) -> bool:
-    return any(fnmatch.fnmatch(path.as_posix(), pattern) for pattern in files.names)
+def _matches(name: str, files: ReleasedFiles) -> bool:
+    hidden = any(part.startswith(".") for part in name.split("/"))
+    return not hidden and any(fnmatch.fnmatch(name, pattern) for pattern in files.names)
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from longlive_rag import environment as settings
 from longlive_rag.media.video import read_tags
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.rights.policy import LicenseError
-from longlive_rag.rights.records import record_terms
+from longlive_rag.rights.records import record_released, record_terms, weights_in
+from longlive_rag.rights.terms import IN_WORDS, Statement, Terms
 
 ROOT = Path(__file__).parents[2]
 OLD_RECORD = ROOT / "tests" / "takes" / "samples" / "first" / "take.json"
@@ -89,6 +91,34 @@ def test_from_a_refusal_to_a_report(command, backbone, fake_pipeline, tmp_path):
     assert json.loads(command("license", "report", take, "--json").out)["rights"] == rights
     shown = command("license", "show", backbone)
     assert all(line.startswith("commercial ") for line in shown.out.splitlines())
+
+
+@pytest.mark.parametrize("standing", ["card", "repository", "contradictory", "not seen"])
+def test_each_standing_of_terms_under_commercial(command, backbone, fake_pipeline, tmp_path, standing):
+    """The command that a refusal prints, run as printed with evidence, makes the same command pass."""
+    fake_pipeline()
+    page, day = "https://example.org/owner/name", "2026-11-25"
+    by_card, by_code, other = (
+        Statement(by, spdx, "where it was seen", day)
+        for by, spdx in (("card", "Apache-2.0"), ("repository", "Apache-2.0"), ("card", "CC-BY-NC-SA-4.0"))
+    )
+    said = {"card": (by_card,), "repository": (by_code,), "contradictory": (by_code, other), "not seen": ()}[standing]
+    record_released(backbone, weights_in(backbone), Terms(page, day, said), "a preset")
+    shown = generate(command, backbone, tmp_path / "any")
+    assert (shown.code, "terms of transformer" in shown.err) == (0, standing != "card")
+    assert f"Standing: {IN_WORDS[standing]}" in command("license", "report", tmp_path / "any").out
+    words = (command, backbone, tmp_path / "take", "--license-policy", "commercial")
+    done = generate(*words)
+    if standing == "card":
+        assert done.code == 0, done.err
+        return
+    assert (done.code, done.err.count("\n"), page in done.err) == (2, 1, True)
+    (tmp_path / "card.html").write_text("Apache 2.0")
+    printed = shlex.split(done.err.partition("record it: longlive-rag ")[2])
+    evidence = {"FILE": tmp_path / "card.html", "ID": "Apache-2.0"}
+    recorded = command(*(evidence.get(word, word) for word in printed))
+    assert recorded.code == 0, recorded.err
+    assert generate(*words).code == 0
 
 
 def test_the_bill_of_materials(command, backbone, fake_pipeline, tmp_path):

@@ -27,11 +27,13 @@ from longlive_rag.presets import catalogue
 from longlive_rag.presets.catalogue import known_backbone, known_names
 from longlive_rag.presets.embeddings import encoder_id, read_embeddings
 from longlive_rag.presets.needs import estimate, weight_bytes
-from longlive_rag.presets.preset import BUILT_IN, load_preset, preset_to_plan_with
+from longlive_rag.presets.preset import load_preset, preset_to_plan_with
 from longlive_rag.weights.load import load_pipeline, place, text_device
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "a red circle walks in a meadow"
+TOKENIZER_FILES = ("special_tokens_map.json", "spiece.model", "tokenizer.json", "tokenizer_config.json")
+WAN = Path("Wan-AI") / "Wan2.1-T2V-1.3B"
 
 
 def test_list_and_show(command):
@@ -45,22 +47,35 @@ def test_list_and_show(command):
         assert known_backbone(name).title in shown.out
         as_json = json.loads(command("models", "show", name, "--json").out)
         assert as_json["name"] == name
-    assert "not verified here, counted as unknown" in shown.out
     refused = command("models", "show", "big")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert "'big' is not a known backbone; known: tiny-world" in refused.err
 
 
-def test_the_catalogue_is_what_the_design_says():
-    for name in set(known_names()) - set(BUILT_IN):
-        known = known_backbone(name)
-        context, sampler = known.context, known.sampler
-        assert (context.window_frames, context.memory_frames, context.recency_guard_frames) == (12, 6, 5)
-        assert (sampler.denoising_steps, sampler.timestep_shift) == ((1000, 750, 500, 250), 5.0)
-        assert (known.output.width, known.output.height) == (832, 480)
-        assert {files.role for files in known.files} >= {"base", "transformer"}
-        for files in known.files:
-            assert (files.use == "unknown") == (files.spdx is None)
+def test_a_page_for_whoever_decides(command):
+    """Section, alpha, positions, sizes, files with their sources, and every statement on their terms."""
+    shown = command("models", "show", "longlive").out
+    for fact in (
+        "section generator of the checkpoint, with a LoRA of rank 256, alpha 256",
+        "window frames 12, sink frames 3, memory frames 6*, recency guard frames 5*, frames per block 3",
+        "positions relative",
+        "latents 16 x 60 x 104",
+        "names seen at: configs/longlive_inference.yaml of GitHub NVlabs/LongLive, branch v1.0",
+        "terms: Apache-2.0, stated by the code repository",
+        "remark: CC-BY-NC-SA-4.0 until 2025-11-01, when the code repository changed it to Apache-2.0",
+        "what the model card says was not seen; read it at https://huggingface.co/Efficient-Large-Model/LongLive-1.3B",
+        "commercial: refuses transformer, lora until",
+    ):
+        assert fact in shown, fact
+    contradictory = command("models", "show", "self-forcing").out
+    assert "terms: contradictory" in contradictory
+    assert "CC-BY-NC-SA-4.0 by the model card (an archived, undated copy" in contradictory
+    assert "Apache-2.0 by the code repository since 2025-10-08" in contradictory
+    assert "commercial: loads it" in command("models", "show", "causal-forcing").out
+    unseen = command("models", "show", "longlive-2").out
+    assert "Not seen: the names of the other files of its base." in unseen
+    assert unseen.endswith("next: longlive-rag models fetch longlive-2 --base FOLDER\n")
+    assert "research: refuses base until" in unseen
 
 
 def test_a_damaged_description_is_named(tmp_path, monkeypatch):
@@ -68,10 +83,17 @@ def test_a_damaged_description_is_named(tmp_path, monkeypatch):
     (tmp_path / "mine.toml").write_text('title = "x"\nsummary = "y"\ncolour = 3\n')
     with pytest.raises(ValueError, match=r"mine\.toml: colour is not known"):
         known_backbone("mine")
-    terms = 'title = "x"\nsummary = "y"\n[[files]]\nrole = "base"\nrepo = "a/b"\nnames = []\nsource = "s"\nsaid = "t"\n'
-    (tmp_path / "mine.toml").write_text(terms + 'spdx = "MIT"\n')
-    with pytest.raises(ValueError, match="spdx is stated without looked_up_on and looked_up_by"):
-        known_backbone("mine")
+    own = 'title = "x"\nsummary = "y"\n'
+    files = '[[files]]\nrole = "base"\nrepo = "a/b"\nnames = []\nlooked_up_on = "2026-01-31"\n[[files.statements]]\n'
+    for text, message in (
+        (own + 'ours = ["windows"]\n', "mine: ours names windows, which is not a setting"),
+        (own + files.partition("[[files.st")[0].replace("31", "32"), "looked_up_on is '2026-01-32'"),
+        (own + files + 'by = "card"\nspdx = "MITT"\nwhere = "w"\nseen_on = "2026-01-31"\n', "'MITT' is not an SPDX"),
+        (own + files + 'by = "me"\nspdx = "MIT"\nwhere = "w"\nseen_on = "2026-01-31"\n', "by is 'me'"),
+    ):
+        (tmp_path / "mine.toml").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            known_backbone("mine")
 
 
 # ---- fetching from a mirror ----
@@ -87,7 +109,8 @@ def mirror(tmp_path):
         wan / "diffusion_pytorch_model.safetensors",
         wan / "Wan2.1_VAE.pth",
         wan / "models_t5_umt5-xxl-enc-bf16.pth",
-        wan / "google" / "umt5-xxl" / "tokenizer.json",
+        *(wan / "google" / "umt5-xxl" / name for name in TOKENIZER_FILES),
+        wan / "LICENSE.txt",
         wan / "assets" / "picture.png",
         forcing / "checkpoints" / "self_forcing_dmd.pt",
     ):
@@ -100,16 +123,40 @@ def mirror(tmp_path):
 
 def test_fetching_from_a_mirror(command, mirror, tmp_path):
     dest = tmp_path / "downloads"
-    done = command("models", "fetch", "self-forcing", "--to", dest, "--mirror", mirror)
+    words = ("models", "fetch", "self-forcing", "--to", dest, "--mirror", mirror, "--no-convert")
+    done = command(*words)
     assert done.code == 0, done.err
     files = sorted(path.relative_to(dest).as_posix() for path in dest.rglob("*") if path.is_file())
-    assert "base/google/umt5-xxl/tokenizer.json" in files
-    assert "transformer/checkpoints/self_forcing_dmd.pt" in files
-    assert len(files) == 6
-    assert "1 files from the mirror, 1 of 1 compared with published hashes" in done.out
-    assert f"next: longlive-rag models convert {dest}/transformer/checkpoints/self_forcing_dmd.pt" in done.out
-    assert "the terms of gdhe17/Self-Forcing are not on record" in done.err
-    assert command("models", "fetch", "self-forcing", "--to", dest, "--mirror", mirror).code == 0
+    assert "Wan-AI/Wan2.1-T2V-1.3B/google/umt5-xxl/tokenizer.json" in files
+    assert "gdhe17/Self-Forcing/checkpoints/self_forcing_dmd.pt" in files
+    assert len([file for file in files if Path(file).name != "licenses.json"]) == 10
+    assert f"1 files from the mirror in {dest}/gdhe17/Self-Forcing, 1 of 1 compared with published hashes" in done.out
+    assert f"next: longlive-rag models fetch self-forcing --to {dest}\n" in done.out
+    record = ("license", "record", dest / "gdhe17/Self-Forcing", "--spdx", "MIT", "--source", "card", "--by", "K")
+    assert "research    checkpoints" in command("license", "show", dest / "gdhe17/Self-Forcing").out
+    assert command(*record).code == 0
+    assert command(*words).code == 0  # what a user has recorded stays
+    assert "commercial  checkpoints" in command("license", "show", dest / "gdhe17/Self-Forcing").out
+    (dest / "gdhe17/Self-Forcing/checkpoints/self_forcing_dmd.pt").write_bytes(b"damaged")
+    refused = command("models", "fetch", "self-forcing", "--to", dest, "--mirror", mirror)
+    assert (refused.code, refused.err.splitlines()[-1].startswith("Error: ")) == (2, True)  # no weights, in fact
+
+
+def test_a_folder_is_not_made_twice(command, mirror, pipeline_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGLIVE_RAG_MODELS", str(tmp_path / "models"))
+    (tmp_path / "models" / "self-forcing").mkdir(parents=True)
+    words = ("models", "fetch", "self-forcing", "--to", tmp_path / "downloads", "--mirror", mirror)
+    refused = command(*words)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "self-forcing is there already, and fetching self-forcing would make it; move it away first" in refused.err
+    shutil.rmtree(tmp_path / "models" / "self-forcing")
+    shutil.copytree(pipeline_folder, tmp_path / "models" / "self-forcing")
+    done = command(*words)
+    assert (done.code, "is there already" in done.out) == (0, True)
+    assert not (tmp_path / "downloads").exists()
+    assert load_preset("self-forcing").folder == tmp_path / "models" / "self-forcing"
+    assert re.search("^self-forcing +fetched ", command("models", "list").out, re.MULTILINE)
+    assert command("models", "check", "self-forcing").code == 0
 
 
 def test_a_file_that_is_not_what_was_published(command, mirror, tmp_path):
@@ -122,7 +169,10 @@ def test_a_file_that_is_not_what_was_published(command, mirror, tmp_path):
 
 @pytest.mark.parametrize(
     ("missing", "message"),
-    [("Wan-AI", "has no Wan-AI/Wan2.1-T2V-1.3B/"), ("Wan-AI/Wan2.1-T2V-1.3B/google", "has no google/umt5-xxl/*")],
+    [
+        ("Wan-AI", "has no Wan-AI/Wan2.1-T2V-1.3B/"),
+        ("Wan-AI/Wan2.1-T2V-1.3B/google", "has no google/umt5-xxl/special_tokens_map.json"),
+    ],
 )
 def test_an_incomplete_mirror(command, mirror, tmp_path, missing, message):
     shutil.rmtree(mirror / missing)
@@ -142,7 +192,7 @@ def test_a_disk_that_is_full(command, mirror, tmp_path, monkeypatch):
         return copyfile(source, target)
 
     monkeypatch.setattr("longlive_rag.weights.hub.shutil.copyfile", filling_up)
-    words = ("models", "fetch", "self-forcing", "--to", tmp_path / "downloads", "--mirror", mirror)
+    words = ("models", "fetch", "self-forcing", "--to", tmp_path / "downloads", "--mirror", mirror, "--no-convert")
     done = command(*words)
     assert done.code == 1
     assert done.err.splitlines()[-1].startswith(f"Error: No space left on device: {tmp_path / 'downloads'}")
@@ -156,9 +206,9 @@ def test_offline_says_so(command, tmp_path, monkeypatch):
     def unreachable(*_args, **_settings):
         raise ConnectionError("Name or service not known")
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
     done = command("models", "fetch", "self-forcing", "--to", tmp_path / "downloads")
-    assert done.code == 1
+    assert (done.code, (tmp_path / "downloads").exists()) == (1, False)
     assert "could not be fetched (ConnectionError: Name or service not known); check the network" in done.err
     assert "--mirror FOLDER" in done.err
     assert command("models", "fetch", "tiny-world", "--to", tmp_path / "x").code == 2
@@ -177,7 +227,7 @@ def hub(mirror):
 def fetch(hub, dest, **settings):
     """`models fetch`, in a process of its own: the client reads its settings when it is imported."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(dest / ".hf")}
-    words = [sys.executable, "-m", "longlive_rag", "models", "fetch", "self-forcing", "--to", str(dest)]
+    words = [sys.executable, "-m", "longlive_rag", "models", "fetch", "self-forcing", "--to", str(dest), "--no-convert"]
     environment.update(settings)
     return subprocess.run(words, env=environment, capture_output=True, text=True)
 
@@ -188,19 +238,19 @@ def test_fetching_from_the_hub_goes_on_where_it_broke_off(hub, tmp_path):
     hub.broken_after = 15_000_000  # the client writes 10 MiB at a time
     done = fetch(hub, dest)
     assert done.returncode == 0, done.stderr
-    assert (dest / "base" / "Wan2.1_VAE.pth").read_bytes() == vae.read_bytes()
+    assert (dest / WAN / "Wan2.1_VAE.pth").read_bytes() == vae.read_bytes()
     ranges = [asked for _, path, asked in hub.asked if path.endswith("Wan2.1_VAE.pth") and asked]
     assert ranges
     assert all(0 < int(asked.removeprefix("bytes=").rstrip("-")) <= 15_000_000 for asked in ranges)
-    assert f"{dest / 'base'}: 5 files from the hub, 1 of 5 compared with published hashes" in done.stdout
-    assert not (dest / "base" / "assets").exists()
+    assert f"base: 9 files from the hub in {dest / WAN}, 1 of 9 compared with published hashes" in done.stdout
+    assert not (dest / WAN / "assets").exists()
     hub.asked.clear()
     again = fetch(hub, dest)
     assert again.returncode == 0, again.stderr
     assert not [path for method, path, _ in hub.asked if method == "GET" and path.endswith(".pth")]
     offline = fetch(hub, dest, HF_HUB_OFFLINE="1")
     assert offline.returncode == 0, offline.stderr
-    assert "files from the cache, 0 of 5 compared" in offline.stdout
+    assert f"base: 9 files from the cache in {dest / WAN}, 0 of 9 compared" in offline.stdout
 
 
 @pytest.mark.slow
@@ -210,7 +260,7 @@ def test_a_hub_whose_file_is_not_what_it_says(hub, tmp_path):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("Error: ")
     assert f"but {'0' * 64} is published; it was removed, fetch it again" in done.stderr
-    assert not (tmp_path / "downloads" / "base" / "Wan2.1_VAE.pth").exists()
+    assert not (tmp_path / "downloads" / WAN / "Wan2.1_VAE.pth").exists()
 
 
 @pytest.mark.slow
@@ -228,26 +278,6 @@ def test_names_that_are_not_on_the_hub(hub, tmp_path, gone, message):
     assert done.returncode == 1, done.stderr
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
-
-
-def test_the_hub_path(command, tmp_path, monkeypatch, mirror):
-    """What is asked of the hub's client, and that its hashes are compared."""
-    asked = []
-
-    def snapshot(repo, *, revision, allow_patterns, local_dir, local_files_only):
-        asked.append((repo, revision, local_files_only))
-        shutil.copytree(mirror / repo, local_dir, ignore=shutil.ignore_patterns("SHA256SUMS"))
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    good = hashlib.sha256(b"self_forcing_dmd.pt").hexdigest()
-    monkeypatch.setattr(
-        "longlive_rag.weights.hub._hub_sums",
-        lambda files: {"checkpoints/self_forcing_dmd.pt": good} if files.role == "transformer" else {},
-    )
-    done = command("models", "fetch", "self-forcing", "--to", tmp_path / "downloads")
-    assert done.code == 0, done.err
-    assert asked == [("Wan-AI/Wan2.1-T2V-1.3B", "main", False), ("gdhe17/Self-Forcing", "main", False)]
-    assert "1 files from the hub, 1 of 1 compared" in done.out
 
 
 # ---- check ----
@@ -346,10 +376,11 @@ def test_a_tokenizer_that_is_cut_off_is_named(command, pipeline_folder, tmp_path
     assert f"{cut} can't be read" in refused.err
 
 
-def test_known_names_without_weights(command, tmp_path):
+def test_known_names_without_weights(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     done = command("generate", PROMPT, "-o", tmp_path / "take", "--backbone", "longlive")
     assert done.code == 2
-    assert "longlive-rag models show longlive says how to get them" in done.err
+    assert "its weights are not in models/longlive; to get them: longlive-rag models fetch longlive" in done.err
 
 
 # ---- convert, from the command line ----

@@ -133,7 +133,7 @@ def small_encoder(folder: Path) -> Path:
         ),
         (
             lambda five, base, pipe, other, t: Sources(base, encoder=small_encoder(t)),
-            "ae.pt reads latents of 16 channels, but this backbone's have 48; use one that was trained on its latents",
+            "ae.pt reads latents of 16 x .*, but this backbone makes 48 x .*; use one that was trained on its latents",
         ),
     ],
 )  # fmt: skip
