@@ -15,7 +15,7 @@ from longlive_rag.rights.spdx import NO_ASSERTION
 from longlive_rag.rights.terms import CLEARED, IN_WORDS, cleared_use
 
 PARTS = {"base": ("vae", "text_encoder", "tokenizer"), "transformer": ("transformer",), "lora": ("transformer",),
-         "encoder": ("encoder",)}  # fmt: skip
+         "encoder": ("encoder",), "prompts": ()}  # fmt: skip
 """Parts of the converted folder that files of a role go into."""
 SHOWN: dict[str, tuple[str, ...]] = {
     "context": (),
@@ -93,7 +93,7 @@ def _files(files: ReleasedFiles) -> list[str]:
 def _policies(known: KnownBackbone, folder: Path) -> list[str]:
     lines = ["  any: loads it, and shows the terms"]
     for policy in ("research", "commercial"):
-        refused = [each for each in known.files if not _is_allowed(each, policy)]
+        refused = [each for each in known.files if PARTS[each.role] and not _is_allowed(each, policy)]
         if not refused:
             lines.append(f"  {policy}: loads it")
             continue
@@ -110,7 +110,7 @@ def _commands(known: KnownBackbone, folder: Path) -> list[str]:
     """What records the terms of everything that is not cleared, once it has been read: a command for each page."""
     parts: dict[tuple[str, str], list[str]] = {}
     for files in known.files:
-        if files.terms.standing not in CLEARED:
+        if PARTS[files.role] and files.terms.standing not in CLEARED:
             terms = "ID" if files.terms.spdx == NO_ASSERTION else files.terms.spdx
             parts.setdefault((files.page, terms), []).extend(PARTS[files.role])
     return [

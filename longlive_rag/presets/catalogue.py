@@ -18,7 +18,7 @@ from longlive_rag.rights.terms import Statement, Terms, as_day
 CATALOGUE = Path(__file__).parents[1] / "models"
 SHARED = "files.toml"
 HUB = "https://huggingface.co"
-Role = Literal["base", "transformer", "lora", "encoder"]
+Role = Literal["base", "transformer", "lora", "encoder", "prompts"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class ReleasedFiles:
     """Files of one repository on the model hub that play one role.
 
     Attributes:
-        role: `base` has everything (text encoder and VAE are taken from it); the others replace or add one part.
+        role: `base` has everything (text encoder and VAE are taken from it); `prompts` are a paper's, and part of no model;
+            the others replace or add one part.
         repo: on the hub.
         names: of files in it; `*` stands for any.
         looked_up_on: the day (ISO) on which names and terms were looked up.

@@ -19,7 +19,7 @@ from backbone.checkpoints import SECTIONS, Weights, check_finite, read_pickled, 
 from backbone.errors import FieldError, Name, refused_as
 from backbone.files import CONFIG, weight_files
 from backbone.lora import Lora, merge, read_lora
-from backbone.names import our_name, unwrapped
+from backbone.names import our_name
 from backbone.tiny_decoder import ENCODER_PREFIX, TinyDecoder, misfit, sizes_of
 from backbone.transformer import CausalWanTransformer
 from backbone.vae_config import check_channels, pixels_per_latent
@@ -154,7 +154,6 @@ def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
         _check_latents(parts, preset, sources.base)
         weights = _transformer_weights(sources, preset.section if preset else None)
         left_out = weights.left_out
-        _check_size(weights, parts.transformer, sources)
         parts.transformer = filled(CausalWanTransformer, parts.transformer.config, weights, our_name)
         parts.origins["transformer"] = [sources.source]
     lora = None
@@ -220,18 +219,6 @@ def _transformer_weights(sources: Sources, preferred: str | None) -> Weights:
             raise FieldError("section", None, wanted, claim=f"{path} has only the section {' and '.join(there)}")
         section = preferred if there else None
     return read_weights(path, section)
-
-
-def _check_size(weights: Weights, base: CausalWanTransformer, sources: Sources) -> None:
-    """Raise ValueError if the checkpoint was trained on a base of another size, which its first layer tells."""
-    sizes = {bare: tuple(weights.tensors[name].shape) for name, bare in unwrapped(weights.tensors).items()}
-    here = sizes.get("patch_embedding.weight", ())[:2]
-    wanted = (base.config.num_attention_heads * base.config.attention_head_dim, base.config.in_channels)
-    if here and here != wanted:
-        raise ValueError(
-            f"{weights.source} has width {here[0]} and {here[1]} latent channels, but its base "
-            f"{sources.base} has width {wanted[0]} and {wanted[1]}: it was trained on another base"
-        )
 
 
 def _check_encoder(parts: Parts, output: OutputConfig) -> None:

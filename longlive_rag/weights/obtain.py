@@ -98,7 +98,7 @@ def _check_room(known: KnownBackbone, listings: Sequence[Listing], files: Path, 
             if not path.is_file() or path.stat().st_size != size:
                 missing[path] = size
             base_transformer = listing.files.role == "base" and path.suffix == ".safetensors" and replaced
-            if listing.files.role != "lora" and not base_transformer:
+            if listing.files.role not in ("lora", "prompts") and not base_transformer:
                 converted[path] = size
     wanted = {files: sum(missing.values())}
     if folder is not None:

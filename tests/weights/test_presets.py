@@ -42,7 +42,10 @@ LONGLIVE, CAUSAL = "Efficient-Large-Model/LongLive-1.3B", "zhuhz22/Causal-Forcin
 FACTS = {
     "longlive-rag": (
         "generator", 256, 12, 1, 3, 4, True, RAG,
-        ["checkpoints/longlive_base.pt", "checkpoints/longlive_lora.pt", "checkpoints/ae_latent_mem.pt"],
+        [
+            "checkpoints/longlive_base.pt", "checkpoints/longlive_lora.pt", "checkpoints/ae_latent_mem.pt",
+            "checkpoints/moviegenbench_128_refined.txt",
+        ],
     ),
     "longlive-rag-self-forcing": (
         "generator_ema", None, 12, 1, 3, 4, True, RAG, ["checkpoints/self_forcing.pt", "checkpoints/ae_latent_mem.pt"],
@@ -349,7 +352,7 @@ def autoencoder_of_another_size(folder: Path) -> Sources:
     [
         (
             of_another_base,
-            r"model\.pt \(generator\) has width 96 and 48 latent channels, but its base .* has width 48 and 16",
+            r"model\.pt \(generator\) does not fit its config: it is a transformer of width 96 on latents of 48 ",
         ),
         (wrong_section, r"model\.pt has only the section generator; self-forcing runs 'generator_ema'; .*: section"),
         (lora_of_another_base, r"lora\.pt \(generator_lora\) does not fit the backbone: .* is an update of \[96, 96\]"),
