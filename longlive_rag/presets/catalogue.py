@@ -26,8 +26,8 @@ class ReleasedFiles:
     """Files of one repository on the model hub that play one role.
 
     Attributes:
-        role: `base` has everything (text encoder and VAE are taken from it); `prompts` are a paper's, and part of no model;
-            the others replace or add one part.
+        role: `base` has everything (text encoder and VAE are taken from it); the others replace or add one part, but for
+            `prompts`, which are a paper's.
         repo: on the hub.
         names: of files in it; `*` stands for any.
         looked_up_on: the day (ISO) on which names and terms were looked up.
