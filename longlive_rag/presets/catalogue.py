@@ -26,7 +26,7 @@ class ReleasedFiles:
     """Files of one repository on the model hub that play one role.
 
     Attributes:
-        role: `base` has everything (text encoder and VAE are taken from it); the others replace or add one part, but for
+        role: `base` has everything (text encoder and VAE are taken from it); the others replace or add one part, except
             `prompts`, which are a paper's.
         repo: on the hub.
         names: of files in it; `*` stands for any.
