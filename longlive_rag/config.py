@@ -313,10 +313,15 @@ PARTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Cue:
-    """A prompt and the second of the take at which it takes over."""
+    """A prompt and the second of the take at which it takes over.
+
+    Attributes:
+        cut: whether another shot begins there: the picture does not go on, and of what came before only memory is left.
+    """
 
     seconds: float
     prompt: str
+    cut: bool = False
 
 
 @dataclass(frozen=True)

@@ -341,7 +341,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 yielded first.
             remembered: frames of other takes; default is what the request's `memory.remember` names.
             choose: picks what a block remembers instead of the search: (take of the batch, block, candidates) to
-                frame numbers, best first, at most K, out of the range `candidates`. It is called when the block
+                frame numbers, best first, at most K, out of the sequence `candidates`. It is called when the block
                 before has been yielded. Similarities are recorded all the same.
             directions: says block by block what changes; default is what the requests say. See `LiveTake`.
             settings: other fields of `TakeRequest` (cues, seed, context, sampler, memory, output), where `prompt` is a
@@ -381,7 +381,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 prompts = direction.prompts
                 with watch.stage("text"):
                     embeds = self.embed(prompts)
-                rollout.direct(embeds)
+                rollout.direct(embeds, direction.cut)
             finished = rollout.next_block()
             if not torch.isfinite(finished.latents).all():
                 raise NotFiniteError(f"block {index} holds values that are not finite numbers; look at {LIKELY_CAUSES}")
@@ -441,11 +441,11 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 pages=rollout.page_counters(),
             )
 
-        def prompt_at(block: int) -> Tensor | None:
+        def prompt_at(block: int) -> tuple[Tensor | None, bool]:
             direction = directions(block)
             if direction.memory is not None:
                 rollout.steer(retrieval_rules(direction.memory, timeline, batch.shared.context.window_frames))
-            return None if direction.prompts is None else self.embed(direction.prompts)
+            return None if direction.prompts is None else self.embed(direction.prompts), direction.cut
 
         if store.blocks < timeline.blocks:
             with watch.stage("replay"):

@@ -64,7 +64,7 @@ class FirstShowings:
 
     The first frames after a change are no originals: they were made from a window that still showed the view before,
     and mix the two. So a view is let in once it has settled (`RetrievalRules.settle_frames`, the window's length); the
-    first frame of all, which has none before it, at once.
+    first frame of a shot, which has none before it, at once.
 
     How far apart two views are depends on the encoder, the backbone and the story. A take shows it: while the gate is
     open, how far each frame is from all that came in before is a *step* within a view. Without a similarity of its own
@@ -75,6 +75,11 @@ class FirstShowings:
         self._begun = False
         self._open_from = self._open_until = -math.inf
         self._steps: list[float] = []  # sorted
+
+    def cut(self) -> None:
+        """A shot begins: its first frame was made from nothing that came before."""
+        self._begun = False
+        self._open_from = self._open_until = -math.inf
 
     def admits(self, frame: int, rules: RetrievalRules, likeness: Callable[[], float]) -> bool:
         """Whether a frame enters memory; asked once for each, in their order.

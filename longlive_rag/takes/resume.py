@@ -78,12 +78,13 @@ def resume_rollout(
     store: BlockStore,
     frames_per_block: int,
     window_frames: int,
-    prompt_at: Callable[[int], Tensor | None],
+    prompt_at: Callable[[int], tuple[Tensor | None, bool]],
 ) -> int:
     """Bring a new rollout to where the blocks of `store` end.
 
     Args:
-        prompt_at: block to the prompt [1, tokens, text_dim] that takes over there; None where none does.
+        prompt_at: block to the prompt [1, tokens, text_dim] that takes over there, None where none does, and whether
+            another shot begins with it.
 
     Returns:
         How many blocks were run again.
@@ -107,17 +108,17 @@ def resume_rollout(
             rollout.rebuild()
 
     for block in range(done):
-        record, prompt = store.record(block), prompt_at(block)
+        record, (prompt, cut) = store.record(block), prompt_at(block)
         latents = torch.from_numpy(record.latents)[None]
         embeddings = None if record.embeddings is None else record.embeddings[None]
         selections = (record.selection,) if record.selection else ()
         if block < known:
-            rollout.recall(latents, embeddings, selections, prompt)
+            rollout.recall(latents, embeddings, selections, prompt, cut)
             continue
         if block == known:
             begin()
         if prompt is not None:
-            rollout.direct(prompt)
+            rollout.direct(prompt, cut)
         rollout.replay(latents, embeddings, selections)
     if known == done:
         begin()
