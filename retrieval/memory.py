@@ -44,9 +44,9 @@ class Memory:
         window_frames, sink_frames, memory_frames, recency_guard_frames: the context's sizes in latent frames.
         rules: beyond the plain K most similar.
         choose: picks instead of the search: (take of the batch, block, candidates) to frames, best first, at most
-            K; both are sequences of frame numbers, the candidates rising, a range before the first cut. Similarities are recorded all the same. It is asked
-            when the block before is finished and handed out. It chooses from all of the past: `establish_frames` of
-            the rules means nothing then.
+            K; frame numbers out of the candidates, which rise and are a range before the first cut. Similarities are
+            recorded all the same. It is asked when the block before is finished and handed out. It chooses from all of
+            the past: `establish_frames` of the rules means nothing then.
     """
 
     def __init__(

@@ -246,7 +246,7 @@ class LiveTake:
         """What the stream asks right before a block is begun."""
         with self._lock:
             self._next_block = max(self._next_block, block + 1)
-            prompt = self._prompts.get(block)
+            prompt, cut = self._prompts.get(block), block in self._cuts
             cue = sum(other <= block for other in self._prompts) - 1 if block and prompt is not None else None
             told = any(self._timeline.cue_block(steer.seconds) == block for steer in self._steering)
             memory = directed_at(self._memory(), self._timeline, block) if block and told else None
@@ -255,7 +255,7 @@ class LiveTake:
             news, self._unsaved = prompt is not None or told or self._unsaved, self._unsaved and not goes_on
         if self._take and goes_on and news:
             self._take.update(asked, self._timeline)
-        return Direction(None if prompt is None else [prompt], cue, block in self._cuts, memory)
+        return Direction(None if prompt is None else [prompt], cue, cut, memory)
 
     def _finished(self, block: Block) -> None:
         with self._lock:
