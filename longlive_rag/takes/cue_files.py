@@ -52,8 +52,11 @@ def _in_words(value: Any) -> Any:
 
 
 def _truth(value: Any) -> Any:
-    """YAML's words for it are read as text."""
-    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+    known = {"true": True, "false": False}  # YAML's words are read as text
+    value = known.get(value, value) if isinstance(value, str) else value
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is not true or false")
+    return value
 
 
 Timecode = Annotated[Any, AfterValidator(_timecode)]

@@ -294,3 +294,22 @@ def test_the_first_prompt_may_still_be_changed_before_the_first_block(pipe):
     assert (live.request.prompt, live.request.cues, blocks[0].prompt) == (OTHER, (), OTHER)
     with pytest.raises(ValueError, match="the take has ended"):
         live.direct(PROMPT)
+
+
+def test_a_cut_is_directed_live_and_made_again(pipe, tmp_path):
+    request = request_of(pipe)
+    live = LiveTake(pipe, request, writer_of(pipe, request, tmp_path / "take"))
+    with pytest.raises(ValueError, match="a cut comes after it"):
+        live.direct(OTHER, cut=True)
+    blocks = []
+    for block in live:
+        blocks.append(block)
+        if block.index == 2:
+            live.direct(OTHER, cut=True)
+            live.direct(PROMPT, at=live.seconds + 2, cut=True)
+            live.direct(OTHER, at=live.seconds + 3, cut=True)
+        if block.index == 4:
+            live.withdraw(live.seconds + 2.25)
+            live.direct(PROMPT, at=live.seconds)  # takes the place of nothing
+    assert [(cue.prompt, cue.cut) for cue in live.request.cues] == [(OTHER, True), (PROMPT, False), (PROMPT, True)]
+    same(pipe, live.request, blocks)
