@@ -14,8 +14,11 @@ from longlive_rag.media import pictures
 from longlive_rag.media.pictures import (
     CACHE,
     CUE,
+    CUT,
+    FREE,
     FUTURE,
     GUARD,
+    KEPT_OUT,
     MAP_SIZE,
     SHEET_FRAMES,
     SINK,
@@ -26,9 +29,6 @@ from longlive_rag.media.pictures import (
     sheet_frames,
     similarity_color,
     timecode,
-    CUT,
-    FREE,
-    KEPT_OUT,
 )
 from longlive_rag.media.video import CODECS, VideoWriter, read_frames
 from longlive_rag.timeline import Timeline

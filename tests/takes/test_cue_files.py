@@ -91,7 +91,8 @@ def test_cuts_are_written_as_people_would(tmp_path):
         ),
         (
             "story.jsonl",
-            '{"cues": [{"at": 0, "prompt": "one"}, {"at": 5, "prompt": "two"}, {"at": 9, "cut": true, "prompt": "three"}]}',
+            '{"cues": [{"at": 0, "prompt": "one"}, {"at": 5, "prompt": "two"}, '
+            '{"at": 9, "cut": true, "prompt": "three"}]}',
         ),
     ):
         assert read_cues(write(tmp_path, name, text), FPS).schedule(seconds=12).cues == cut
