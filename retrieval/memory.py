@@ -34,6 +34,8 @@ Choose = Callable[[int, int, Sequence[int]], Sequence[int]]
 EmbedPast = Callable[[int, Sequence[int]], NDArray[np.float32]]
 """(take of the batch, latent frames) to their embeddings [N, D], made again from what is stored."""
 Found = list[tuple[int, float]]
+LIKE_WORDS = 0.5
+"""Where words alone are searched by, frames made under words less like them (cosine) have nothing to do with them."""
 
 
 class Memory:
@@ -92,7 +94,8 @@ class Memory:
         """The next frame begins a shot: all that came before may be brought back, the sink and the newest among it.
 
         Until a frame of the shot is finished the newest one shows what is over: then the words alone are searched by,
-        where the key has a part for them, and else memory is sampled evenly, whatever the policy.
+        where the key has a part for them, and of what was made under quite other words (`LIKE_WORDS`) only pins are
+        brought back; without such a part memory is sampled evenly, whatever the policy.
         """
         self._shot_start = self._frames_done
         for number, take in enumerate(self._takes):
@@ -348,6 +351,9 @@ class _TakeMemory:
             return [(frame, 0.0) for frame in sorted(kept)]
         found = index.search(query, pins, min(limit, pinned_places(limit))) if pins else []
         pinned = [frame for frame, _ in found]
+        if self._newest is None and ahead is None:
+            likeness = zip(allowed, index.similarities(query, allowed), strict=True)
+            allowed = [frame for frame, alike in likeness if alike >= LIKE_WORDS * rules.prompt_weight]
         allowed = without(allowed, (), set(pinned))
         evenly = stratified_sample(allowed, min(limit - len(found), rules.stratified), block)
         found += zip(evenly, index.similarities(query, evenly), strict=True)
