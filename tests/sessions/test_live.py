@@ -305,11 +305,14 @@ def test_a_cut_is_directed_live_and_made_again(pipe, tmp_path):
     for block in live:
         blocks.append(block)
         if block.index == 2:
-            live.direct(OTHER, cut=True)
-            live.direct(PROMPT, at=live.seconds + 2, cut=True)
-            live.direct(OTHER, at=live.seconds + 3, cut=True)
+            first = live.direct(OTHER, cut=True)
+            gone, changed = (live.direct(OTHER, at=first + later, cut=True) for later in (2, 4))
         if block.index == 4:
-            live.withdraw(live.seconds + 2.25)
-            live.direct(PROMPT, at=live.seconds)  # takes the place of nothing
-    assert [(cue.prompt, cue.cut) for cue in live.request.cues] == [(OTHER, True), (PROMPT, False), (PROMPT, True)]
+            live.withdraw(gone)
+            live.direct(PROMPT, at=gone)
+            live.direct(PROMPT, at=changed, cut=True)
+            live.direct(OTHER, at=changed)
+    cues = live.request.cues
+    assert [(cue.prompt, cue.cut) for cue in cues] == [(OTHER, True), (PROMPT, False), (OTHER, False)]
     same(pipe, live.request, blocks)
+    assert read_record(tmp_path / "take").request == live.request
