@@ -29,7 +29,7 @@ from backbone.vae import StreamingDecoder, encode_video, fold_temporal_convs
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
 from longlive_rag.generation.batch import Batch
 from longlive_rag.generation.block import Block, NotFiniteError
-from longlive_rag.generation.cues import cue_blocks, directed_at
+from longlive_rag.generation.cues import cue_blocks, cut_blocks, directed_at
 from longlive_rag.generation.directions import Directions, check_policy, planned, reseed_blocks, retrieval_rules
 from longlive_rag.generation.noise import NoiseSource, PhiloxNoise
 from longlive_rag.generation.rollout import FinishedBlock, RememberedFrames, Rollout
@@ -389,7 +389,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 _append(stores, finished, prompts, direction.cue)
             pixel_frames = timeline.pixels_of(index)
             with watch.stage("decode"):
-                pixels = self._decode(decoder, finished.latents)[:, : len(pixel_frames)]
+                pixels = self._decode(decoder, finished.latents, direction.cut)[:, : len(pixel_frames)]
             if due := due_checkpoints(stores, index + 1):
                 with watch.stage("checkpoint"):
                     save_checkpoints(due, rollout, decoder, finished.latents)
@@ -419,7 +419,8 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         """Bring rollout and decoder to where the blocks of `store` end; yields those that it has not shown."""
         timeline, context = batch.timeline, batch.shared.context
         shown = min(store.blocks_shown if isinstance(store, TakeStore) else store.blocks, store.blocks)
-        again = decode_again(decoder, store, shown, context.frames_per_block, self._decode)
+        cuts = cut_blocks(batch.shared, timeline)
+        again = decode_again(decoder, store, shown, context.frames_per_block, self._decode, cuts)
         while True:
             with watch.stage("decode"):
                 item = next(again, None)
@@ -555,9 +556,11 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         if hook is not None:  # CPU offload hooks run on `forward`, which streaming doesn't call
             hook.pre_forward(self.vae)
 
-    def _decode(self, decoder: StreamingDecoder, latents: Tensor) -> Tensor:
-        """Pixels [B, F, H, W, 3] uint8 on the CPU of the next latents [B, T, C, h, w]."""
+    def _decode(self, decoder: StreamingDecoder, latents: Tensor, cut: bool) -> Tensor:
+        """Pixels [B, F, H, W, 3] uint8 on the CPU of the next latents [B, T, C, h, w], which may begin a shot."""
         self._onload_vae()
+        if cut:
+            decoder.begin_shot(latents.transpose(1, 2))
         pixels = decoder.decode(latents.transpose(1, 2))
         return ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1).cpu()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from backbone.errors import FieldError
 from longlive_rag.config import Cue, MemoryConfig, Span, Steering, SteerVerb, TakeRequest
-from longlive_rag.generation.cues import cue_blocks, directed_at
+from longlive_rag.generation.cues import cue_blocks, cut_blocks, directed_at
 from longlive_rag.generation.directions import Direction, check_policy
 from longlive_rag.timecode import format_timecode
 
@@ -53,7 +53,7 @@ class LiveTake:
         self._lock = threading.Lock()
         cues = cue_blocks(request, self._timeline)
         self._prompts = {0: request.prompt} | {block: request.cues[cue - 1].prompt for block, cue in cues.items()}
-        self._cuts = {block for block, cue in cues.items() if request.cues[cue - 1].cut}
+        self._cuts = cut_blocks(request, self._timeline)
         self._told: dict[int, float] = {}  # block: when it was said, by the clock
         self._steering = list(request.memory.steering)
         self._first_block = take.blocks if take else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -130,14 +130,16 @@ def decode_again(
     store: BlockStore,
     first: int,
     frames_per_block: int,
-    decode: Callable[[StreamingDecoder, Tensor], Tensor],
+    decode: Callable[[StreamingDecoder, Tensor, bool], Tensor],
+    cuts: Collection[int] = (),
 ) -> Iterator[tuple[BlockRecord, Tensor]]:
     """Bring a new decoder to where the blocks of `store` end, handing out what it decodes from block `first` on.
 
     The decoder begins at the latest of: a checkpoint, and where nothing before can change a pixel any more.
 
     Args:
-        decode: latents [1, T, C, h, w] to pixels.
+        decode: latents [1, T, C, h, w] to pixels; whether they begin a shot.
+        cuts: blocks at which shots begin.
     """
     checkpoints = store.checkpoints if isinstance(store, TakeStore) else None
     begin = max(0, first - -(-latents_carried(decoder.vae) // frames_per_block))
@@ -147,6 +149,6 @@ def decode_again(
         decoder.restore(features)
     for block in range(begin, store.blocks):
         record = store.record(block)
-        pixels = decode(decoder, torch.from_numpy(record.latents)[None])
+        pixels = decode(decoder, torch.from_numpy(record.latents)[None], block in cuts)
         if block >= first:
             yield record, pixels
