@@ -1,5 +1,7 @@
 """The key/value cache of a take's window, and the context that a block attends to.
 
+A shot begins as a take does: with an empty cache, its first frames as the sink and its positions from 0 on.
+
 Two buffers of fixed size. *Pages* hold the unrotated keys and values of the newest `window` latent frames; a slot is
 a place in their time order, sink first. The *context* `[sink | memory | local | block]` is assembled once per block,
 its keys rotated then; each denoising step only overwrites the block's part, the tail, and attends.
@@ -74,6 +76,7 @@ class KVCache:
         )
         self._rotation = lru_cache(maxsize=2 * slots)(partial(_rotation_at, shape))  # no method: it would own the cache
         self._frames_done = 0
+        self._shots = [0]  # first latent frame of each, rising
         self._tail_slots = range(0)
         self._tail_start = 0
 
@@ -97,6 +100,18 @@ class KVCache:
         self._frames_done = newest + count
         return evicted
 
+    def begin_shot(self, first: int) -> list[tuple[int, Tensor]]:
+        """Empty the cache: another shot begins at latent frame `first`, the next one.
+
+        Returns:
+            What had to leave, as `admit` does: all frames.
+        """
+        evicted = [(frame, self._pages[page]) for frame, page in zip(self.frames, self._page_of_slot, strict=True)]
+        self._free_pages += self._page_of_slot
+        self.frames, self._page_of_slot = [], []
+        self._shots.append(first)
+        return evicted
+
     def assemble(self, memory: Sequence[Sequence[tuple[int, Tensor]]] = ()) -> None:
         """Lay out the context of the block that was admitted last: `[sink | memory | local | block]`.
 
@@ -117,10 +132,10 @@ class KVCache:
         """Lay out the context of a recache: the whole cache, with the frames to refresh at the tail.
 
         Returns:
-            The frame numbers to run: all cached frames while the take still fits the window; later all but the sink,
+            The frame numbers to run: all cached frames while the shot still fits the window; later all but the sink,
             whose pages stay as they were.
         """
-        frames_left = self._frames_done > self.config.window_frames
+        frames_left = self._frames_done - self.shot_start > self.config.window_frames
         kept = self.config.sink_frames if frames_left else 0
         tail = range(kept, len(self.frames))
         self._lay_out(range(kept), (), (), tail)
@@ -148,8 +163,14 @@ class KVCache:
                 page[1, layer] = value[:, index * tokens : (index + 1) * tokens]
         return keys[:, :end], values[:, :end]
 
+    @property
+    def shot_start(self) -> int:
+        """First latent frame of the shot that is being made."""
+        return self._shots[-1]
+
     def committed_position(self, frame: int) -> int:
         """The temporal position of a past latent frame when it was committed; below 0 are frames of other takes."""
+        frame -= max((first for first in self._shots if first <= frame), default=0)
         if self.config.rope == "absolute":
             return frame
         block = self.config.frames_per_block
@@ -204,7 +225,7 @@ class KVCache:
             self._lay_page(self._pages[self._page_of_slot[slot]], self._position(slot), place, slice(None))
         for take, pages in enumerate(memory):
             for place, (frame, page) in enumerate(pages, start=len(sink)):
-                position = 0 if self.config.rope == "relative" else frame
+                position = 0 if self.config.rope == "relative" else frame - self.shot_start
                 self._lay_page(page[:, :, None], position, place, slice(take, take + 1))
         self.tail_rotation = self._rotation(tuple(self._position(slot) for slot in tail))
 
@@ -219,7 +240,7 @@ class KVCache:
         return mask[:, None, None]
 
     def _position(self, slot: int) -> int:
-        return slot if self.config.rope == "relative" else self.frames[slot]
+        return slot if self.config.rope == "relative" else self.frames[slot] - self.shot_start
 
     def _lay_page(self, page: Tensor, position: int, place: int, takes: slice) -> None:
         tokens = self.shape.tokens_per_frame

@@ -22,7 +22,8 @@ class ContextConfig:
         memory_frames: K. 0 is the native backbone.
         recency_guard_frames: R.
         frames_per_block: of the window's local frames.
-        rope: `relative`: the temporal position is the slot in the cache; `absolute`: it is the true frame number.
+        rope: `relative`: the temporal position is the slot in the cache; `absolute`: it is the true frame number
+            in the shot.
 
     Raises:
         FieldError: if the numbers don't fit each other.

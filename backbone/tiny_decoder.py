@@ -154,6 +154,12 @@ class StreamingTinyDecoder:
         self.frames_decoded += made.shape[2]
         return made
 
+    def begin_shot(self, latents: Tensor) -> None:
+        """Forget what is carried; see `backbone.vae.StreamingDecoder.begin_shot`."""
+        frames, self._past = self.frames_decoded, {}
+        self.decode(latents[:, :, :1])
+        self.frames_decoded = frames
+
     def features(self) -> dict[int, Tensor]:
         """What is carried, by number of the layer."""
         return dict(self._past)

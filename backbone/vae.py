@@ -145,6 +145,10 @@ class TakeDecoder(Protocol):
         """The next latent frames [B, C, T, h, w], normalised -> pixels [B, 3, F, H, W] in [-1, 1]."""
         ...
 
+    def begin_shot(self, latents: Tensor) -> None:
+        """Forget what is carried: `latents` [B, C, T, h, w], which are decoded next, begin another shot."""
+        ...
+
     def features(self) -> dict[int, Tensor]:
         """What is carried, by number of a layer; each [B, ...]."""
         ...
@@ -183,6 +187,20 @@ class StreamingDecoder:
         pixels = decode_chunk(self.vae, z, self._cache)
         self.frames_decoded += pixels.shape[2]
         return pixels
+
+    @torch.no_grad()
+    def begin_shot(self, latents: Tensor) -> None:
+        """Forget what is carried, so that nothing of the picture before shows in what comes.
+
+        What comes is decoded as if its first latent frame had been there before, standing still: to 4 pixel frames a
+        latent frame, as everywhere in a take.
+
+        Args:
+            latents: [B, C, T, h, w], which are decoded next, T >= 1.
+        """
+        frames, self._cache = self.frames_decoded, fresh_decoder_cache(self.vae)
+        self.decode(latents[:, :, :1])
+        self.frames_decoded = frames
 
     def features(self) -> dict[int, Tensor]:
         """What is carried, by number of the causal convolution; empty before the second latent frame.

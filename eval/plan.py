@@ -228,7 +228,8 @@ class Plan:
             parts: dict[str, Any] = {part: replace(getattr(preset, part), **changes.get(part, {})) for part in PARTS}
             if parts["context"].memory_frames:
                 parts["memory"] = replace(parts["memory"], steering=cell.story.steering)
-            cues = tuple(Cue(second, prompt) for second, prompt in cell.story.cues)
+            story = cell.story
+            cues = tuple(Cue(second, prompt, second in story.cuts) for second, prompt in story.cues)
             return TakeRequest(cell.story.prompt, self.seconds, cues, cell.seed, **parts)
         except (TypeError, ValueError) as error:
             where = f"arm {cell.arm.name!r}, prompt {cell.story.id}"

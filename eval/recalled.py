@@ -100,19 +100,23 @@ def shown_by_take(measures: Measures, record: TakeRecord, embedder: str) -> list
 
     None where nothing was brought back.
     """
-    context, timeline = record.request.context, timeline_of(record)
+    context, timeline, shots = record.request.context, timeline_of(record), record.shot_blocks
     cosines = cosine_of_latents(measures, timeline, embedder)
     found = []
     for horizon_s in measures.horizons_s:
         cues = [cue.seconds for cue in record.cues if cue.seconds < horizon_s]
         since = _selections(record, timeline, cues[-1] if cues else horizon_s - LAST_S, horizon_s)
         at_cue = _selections(record, timeline, cues[-1], min(cues[-1] + AFTER_CUE_S, horizon_s)) if cues else []
-        found.append(_shown(cosines, since, at_cue, context))
+        found.append(_shown(cosines, since, at_cue, context, [timeline.latents_of(block).start for block in shots]))
     return found
 
 
 def _shown(
-    cosines: Floats, selections: Sequence[Selection], at_cue: Sequence[Selection], context: ContextConfig
+    cosines: Floats,
+    selections: Sequence[Selection],
+    at_cue: Sequence[Selection],
+    context: ContextConfig,
+    shot_starts: Sequence[int] = (0,),
 ) -> Shown | None:
     recalled, first = _frames_of(selections), _frames_of(at_cue)
     if not recalled:
@@ -123,7 +127,8 @@ def _shown(
             f"a take's record says that frame {newest} was brought back; it has {len(cosines)} latent frames"
         )
     done, guard = selections[-1].query_frame + 1, context.recency_guard_frames
-    past = candidate_frames(done, context.window_frames, context.sink_frames, guard)
+    shot_start = max(start for start in shot_starts if start <= done)
+    past = candidate_frames(done, context.window_frames, context.sink_frames, guard, shot_start)
     at_once = _seen_and_likeness(cosines[first])[0] if first else None
     return Shown(*_seen_and_likeness(cosines[recalled]), *_seen_and_likeness(cosines[past]), at_once)
 

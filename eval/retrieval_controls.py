@@ -24,7 +24,7 @@ Retrieval = Literal["similar", "random", "recent", "opening", "oracle"]
 SIMILAR: Retrieval = "similar"
 BY_ORACLE: Retrieval = "oracle"
 Reading = Mapping[str, Trait]
-Chooser = Callable[[int, range], Sequence[int]]
+Chooser = Callable[[int, Sequence[int]], Sequence[int]]
 """(block, candidates) to the frames that one take remembers, best first."""
 
 
@@ -40,7 +40,7 @@ def by_chance(seed: int, story: str, memory_frames: int) -> Chooser:
     Others draw other frames: takes that all had the same luck would count as one.
     """
 
-    def choose(block: int, candidates: range) -> list[int]:
+    def choose(block: int, candidates: Sequence[int]) -> list[int]:
         rng = np.random.default_rng([seed, 0, block, *story.encode()])
         return rng.choice(candidates, min(memory_frames, len(candidates)), replace=False).tolist()
 
@@ -78,7 +78,7 @@ class RightFrames:
         if len(frames):
             self._readings += self._oracle.trait_values(self._oracle.embed(frames))
 
-    def __call__(self, block: int, candidates: range) -> list[int]:
+    def __call__(self, block: int, candidates: Sequence[int]) -> list[int]:
         second = self._timeline.starts_at(block)
         prompt = [prompt for start, prompt in self._story.prompts if start <= second][-1]
         allowed = without(candidates, self._excluded(second), ())

@@ -36,6 +36,7 @@ class Story:
         origin_s: when the subject is first seen as it should be.
         rival_origin_s: when another one is first seen whom no prompt can tell from the subject; None: there is none.
         steering: what is told to memory, where an arm has one.
+        cuts: seconds of the cues that are cuts.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Story:
     origin_s: float = 0.0
     rival_origin_s: float | None = None
     steering: tuple[Steering, ...] = ()
+    cuts: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_folder_name("prompt", self.id)
@@ -56,9 +58,10 @@ class Story:
 
 
 class ScenarioCue(Document):
-    """A prompt that takes over `at` seconds, or so long before or after every horizon."""
+    """A prompt that takes over `at` seconds, or so long before or after every horizon; another shot begins at a cut."""
 
     prompt: str
+    cut: bool = False
     at: Seconds | None = None
     before_horizon: Seconds | None = None
     after_horizon: Seconds | None = None
@@ -105,14 +108,14 @@ class Schedule(Document):
     cues: list[ScenarioCue] = Field(default_factory=list)
     steering: list[ScenarioSteering] = Field(default_factory=list)
 
-    def timed(self, horizons_s: Sequence[float]) -> list[tuple[float, str]]:
+    def timed(self, horizons_s: Sequence[float]) -> list[tuple[float, ScenarioCue]]:
         """Cues with their seconds; relative ones once for each horizon, those after the last one left out."""
-        timed = [(cue.at, cue.prompt) for cue in self.cues if cue.at is not None]
+        timed = [(cue.at, cue) for cue in self.cues if cue.at is not None]
         for cue in self.cues:
             if cue.before_horizon is not None:
-                timed += [(horizon - cue.before_horizon, cue.prompt) for horizon in horizons_s]
+                timed += [(horizon - cue.before_horizon, cue) for horizon in horizons_s]
             elif cue.after_horizon is not None:
-                timed += [(horizon + cue.after_horizon, cue.prompt) for horizon in horizons_s[:-1]]
+                timed += [(horizon + cue.after_horizon, cue) for horizon in horizons_s[:-1]]
         return sorted(timed, key=lambda cue: cue[0])
 
     def in_given_order(self, horizons_s: Sequence[float]) -> bool:
@@ -244,9 +247,10 @@ def _story(subject: Mapping[str, Any], name: str, scenario: Schedule, horizons_s
         horizons = ", ".join(f"{horizon:g}" for horizon in horizons_s)
         claim = f"scenario {name!r} does not fit horizons {horizons}: its cues would not be in their order"
         raise FieldError("horizons", list(horizons_s), "use longer horizons, further apart", claim=claim)
-    cues = tuple((second, prompt.format_map(subject)) for second, prompt in timed)
+    cues = tuple((second, cue.prompt.format_map(subject)) for second, cue in timed)
+    cuts = tuple(second for second, cue in timed if cue.cut)
     prompt, steering = scenario.prompt.format_map(subject), tuple(each.as_steering() for each in scenario.steering)
-    return Story(story_id, name, prompt, cues, scenario.origin_s, scenario.rival_origin_s, steering)
+    return Story(story_id, name, prompt, cues, scenario.origin_s, scenario.rival_origin_s, steering, cuts)
 
 
 def check_folder_name(what: str, name: str) -> None:

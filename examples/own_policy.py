@@ -8,7 +8,7 @@ show, and has a name on the command line, is a plug-in of a few lines: CONTRIBUT
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -21,7 +21,7 @@ PROMPT, SECONDS, SEED = "a blue square stands in a desert", 9, 1
 def by_octaves(places: int) -> Choose:
     """A policy that takes the newest candidates 1, 2, 4, 8, ... back: dense where the past is recent, sparse beyond."""
 
-    def choose(take: int, block: int, candidates: range) -> list[int]:
+    def choose(take: int, block: int, candidates: Sequence[int]) -> list[int]:
         back = [2**place for place in range(places)]
         return [candidates[-frames] for frames in back if frames <= len(candidates)]
 

@@ -313,10 +313,15 @@ PARTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Cue:
-    """A prompt and the second of the take at which it takes over."""
+    """A prompt and the second of the take at which it takes over.
+
+    Attributes:
+        cut: whether another shot begins there: the picture does not go on, and of what came before only memory is left.
+    """
 
     seconds: float
     prompt: str
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -413,9 +418,12 @@ class TakeRequest:
         previous = 0.0
         for number, cue in enumerate(self.cues, start=1):
             if not math.isfinite(cue.seconds) or cue.seconds <= 0:
-                raise ValueError(
-                    f"cue {number} is at {cue.seconds:g} s; a cue must come after the start (the prompt is there)"
+                wanted = (
+                    "a cut must come after the start (the first shot is there)"
+                    if cue.cut
+                    else ("a cue must come after the start (the prompt is there)")
                 )
+                raise ValueError(f"cue {number} is at {cue.seconds:g} s; {wanted}")
             if cue.seconds <= previous:
                 raise ValueError(
                     f"cue {number} is at {cue.seconds:g} s, not after the one before it at {previous:g} s; "

@@ -31,7 +31,7 @@ from backbone.vae_config import check_channels
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
 from longlive_rag.generation.batch import Batch
 from longlive_rag.generation.block import Block, NotFiniteError
-from longlive_rag.generation.cues import cue_blocks, directed_at
+from longlive_rag.generation.cues import cue_blocks, cut_blocks, directed_at
 from longlive_rag.generation.directions import Directions, check_policy, planned, reseed_blocks, retrieval_rules
 from longlive_rag.generation.noise import NoiseSource, PhiloxNoise
 from longlive_rag.generation.rollout import FinishedBlock, RememberedFrames, Rollout
@@ -348,7 +348,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 yielded first.
             remembered: frames of other takes; default is what the request's `memory.remember` names.
             choose: picks what a block remembers instead of the search: (take of the batch, block, candidates) to
-                frame numbers, best first, at most K, out of the range `candidates`. It is called when the block
+                frame numbers, best first, at most K, out of the sequence `candidates`. It is called when the block
                 before has been yielded. Similarities are recorded all the same.
             directions: says block by block what changes; default is what the requests say. See `LiveTake`.
             settings: other fields of `TakeRequest` (cues, seed, context, sampler, memory, output), where `prompt` is a
@@ -388,7 +388,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 prompts = direction.prompts
                 with watch.stage("text"):
                     embeds = self.embed(prompts)
-                rollout.direct(embeds)
+                rollout.direct(embeds, direction.cut)
             finished = rollout.next_block()
             if not torch.isfinite(finished.latents).all():
                 raise NotFiniteError(f"block {index} holds values that are not finite numbers; look at {LIKELY_CAUSES}")
@@ -396,7 +396,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 _append(stores, finished, prompts, direction.cue)
             pixel_frames = timeline.pixels_of(index)
             with watch.stage("decode"):
-                pixels = self._decode(decoder, finished.latents)[:, : len(pixel_frames)]
+                pixels = self._decode(decoder, finished.latents, direction.cut)[:, : len(pixel_frames)]
             if due := due_checkpoints(stores, index + 1):
                 with watch.stage("checkpoint"):
                     save_checkpoints(due, rollout, decoder, finished.latents)
@@ -426,7 +426,8 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         """Bring rollout and decoder to where the blocks of `store` end; yields those that it has not shown."""
         timeline, context = batch.timeline, batch.shared.context
         shown = min(store.blocks_shown if isinstance(store, TakeStore) else store.blocks, store.blocks)
-        again = decode_again(decoder, store, shown, context.frames_per_block, self._decode)
+        cuts = cut_blocks(batch.shared, timeline)
+        again = decode_again(decoder, store, shown, context.frames_per_block, self._decode, cuts)
         while True:
             with watch.stage("decode"):
                 item = next(again, None)
@@ -448,11 +449,11 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 pages=rollout.page_counters(),
             )
 
-        def prompt_at(block: int) -> Tensor | None:
+        def prompt_at(block: int) -> tuple[Tensor | None, bool]:
             direction = directions(block)
             if direction.memory is not None:
                 rollout.steer(retrieval_rules(direction.memory, timeline, batch.shared.context.window_frames))
-            return None if direction.prompts is None else self.embed(direction.prompts)
+            return None if direction.prompts is None else self.embed(direction.prompts), direction.cut
 
         if store.blocks < timeline.blocks:
             with watch.stage("replay"):
@@ -565,9 +566,11 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def _new_decoder(self) -> TakeDecoder:
         return StreamingDecoder(self.vae) if self.decoder == "full" else StreamingTinyDecoder(self.tiny_decoder)
 
-    def _decode(self, decoder: TakeDecoder, latents: Tensor) -> Tensor:
-        """Pixels [B, F, H, W, 3] uint8 on the CPU of the next latents [B, T, C, h, w]."""
+    def _decode(self, decoder: TakeDecoder, latents: Tensor, cut: bool) -> Tensor:
+        """Pixels [B, F, H, W, 3] uint8 on the CPU of the next latents [B, T, C, h, w], which may begin a shot."""
         self._onload_vae()
+        if cut:
+            decoder.begin_shot(latents.transpose(1, 2))
         pixels = decoder.decode(latents.transpose(1, 2))
         return ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1).cpu()
 

@@ -31,10 +31,12 @@ from retrieval.policy import (
 )
 from retrieval.selection import Selection, candidate_frames
 
-Choose = Callable[[int, int, range], Sequence[int]]
+Choose = Callable[[int, int, Sequence[int]], Sequence[int]]
 EmbedPast = Callable[[int, Sequence[int]], NDArray[np.float32]]
 """(take of the batch, latent frames) to their embeddings [N, D], made again from what is stored."""
 Found = list[tuple[int, float]]
+LIKE_WORDS = 0.5
+"""Where words alone are searched by, frames made under words less like them (cosine) have nothing to do with them."""
 
 
 class Memory:
@@ -45,9 +47,9 @@ class Memory:
         window_frames, sink_frames, memory_frames, recency_guard_frames: the context's sizes in latent frames.
         rules: beyond the plain K most similar.
         choose: picks instead of the search: (take of the batch, block, candidates) to frames, best first, at most
-            K; a sequence of frame numbers within the candidates. Similarities are recorded all the same. It is asked
-            when the block before is finished and handed out. It chooses from all of the past: `establish_frames` of
-            the rules means nothing then.
+            K; frame numbers out of the candidates, which rise and are a range before the first cut. Similarities are
+            recorded all the same. It is asked when the block before is finished and handed out. It chooses from all of
+            the past: `establish_frames` of the rules means nothing then.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Memory:
         self._prompts: list[tuple[int, NDArray[np.float32]]] = []  # (first frame under them, [B, P])
         self._remembered = 0
         self._frames_done = 0
+        self._shot_start = 0
 
     @property
     def can_foresee(self) -> bool:
@@ -87,6 +90,19 @@ class Memory:
         """The prompt in charge from now on, [B, tokens, text_dim], zero after its end; ValueError if not finite."""
         if self._rules.prompt_weight:
             self._prompts.append((self._frames_done, finite(pooled_prompts(prompt_embeds))))
+
+    def begin_shot(self, embed_past: EmbedPast) -> None:
+        """The next frame begins a shot: all that came before may be brought back, the sink and the newest among it.
+
+        Until a frame of the shot is finished the newest one shows what is over: then the words alone are searched by,
+        where the key has a part for them, and of what was made under quite other words (`LIKE_WORDS`) only pins are
+        brought back; without such a part memory is sampled evenly, whatever the policy.
+        """
+        self._shot_start = self._frames_done
+        for number, take in enumerate(self._takes):
+            missing = take.begin_shot(self._shot_start)
+            if missing:
+                take.insert(missing, embed_past(number, missing), self._prompts_of(number, missing))
 
     def steer(self, rules: RetrievalRules, embed_past: EmbedPast) -> None:
         """Pin, exclude, admit and pick as `rules` say from now on; the other rules stay what they were at the start.
@@ -157,9 +173,8 @@ class Memory:
         Args:
             ahead: [B, D], what to search by instead of the newest frame's embedding.
         """
-        candidates = candidate_frames(
-            self._frames_done, self._window_frames, self._sink_frames, self._recency_guard_frames
-        )
+        sizes = self._window_frames, self._sink_frames, self._recency_guard_frames
+        candidates = candidate_frames(self._frames_done, *sizes, self._shot_start)
         if not self._takes or not (candidates or self._remembered):
             return ()
         allowed = [self._allowed(take, candidates) for take in self._takes]
@@ -191,7 +206,7 @@ class Memory:
             np.float32,
         )
 
-    def _allowed(self, take: _TakeMemory, candidates: range) -> Sequence[int]:
+    def _allowed(self, take: _TakeMemory, candidates: Sequence[int]) -> Sequence[int]:
         """What a take may remember: frames of other takes, and candidates that have entered its memory."""
         own = take.held(candidates)
         return [*range(-self._remembered, 0), *own] if self._remembered else own
@@ -200,7 +215,7 @@ class Memory:
         self,
         number: int,
         block: int,
-        candidates: range,
+        candidates: Sequence[int],
         allowed: Sequence[int],
         ahead: NDArray[np.float32] | None,
     ) -> Found:
@@ -236,7 +251,7 @@ class _TakeMemory:
         self._gate = FirstShowings()
         self._lately: deque[NDArray[np.float32]] = deque(maxlen=rules.settle_frames)  # of frames, in memory or not
         self._index: FrameIndex | None = None
-        self._newest: NDArray[np.float32] | None = None
+        self._newest: NDArray[np.float32] | None = None  # of the shot
         self._anchors: list[NDArray[np.float32]] = []
         self._refused: set[int] = set()
         self._entered: list[int] = []
@@ -259,6 +274,14 @@ class _TakeMemory:
     def steer(self, rules: RetrievalRules) -> None:
         self._rules = rules
 
+    def begin_shot(self, first: int) -> list[int]:
+        """Forget what is newest; returns the frames of the take's sink that have not entered memory yet."""
+        self._newest = None
+        self._lately.clear()
+        self._gate.cut()
+        self._sink_frames = min(self._sink_frames, first)
+        return [frame for frame in range(self._sink_frames) if not self.holds(frame) and frame not in self._refused]
+
     def index_frames(
         self, frames: Sequence[int], embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None
     ) -> None:
@@ -279,7 +302,7 @@ class _TakeMemory:
         """Pinned ones of `frames` that have not entered memory."""
         return [frame for frame in pinned_among(frames, self._rules.pin) if not self.holds(frame)]
 
-    def held(self, candidates: range) -> Sequence[int]:
+    def held(self, candidates: Sequence[int]) -> Sequence[int]:
         return self._index_here().held(candidates) if self._index is not None else ()
 
     def holds(self, frame: int) -> bool:
@@ -291,7 +314,7 @@ class _TakeMemory:
         return entered
 
     def _enters(self, frame: int, latent_unit: NDArray[np.float32]) -> bool:
-        """The sink is seen anyway; what is refused by its anchors is not held against what comes."""
+        """The first shot's sink is seen anyway; what is refused by its anchors is not held against what comes."""
         if frame < self._sink_frames or frame in self._refused:
             return False
         return self._gate.admits(
@@ -333,8 +356,15 @@ class _TakeMemory:
         rules, index, query = self._rules, self._index_here(), self._query(prompt, ahead)
         allowed = without(candidates, rules.exclude, self._refused)
         pins = pinned_among(allowed, rules.pin)
+        if query is None:
+            kept = evenly_spaced(pins, min(limit, pinned_places(limit)))
+            kept += evenly_spaced(without(allowed, (), set(kept)), limit - len(kept))
+            return [(frame, 0.0) for frame in sorted(kept)]
         found = index.search(query, pins, min(limit, pinned_places(limit))) if pins else []
         pinned = [frame for frame, _ in found]
+        if self._newest is None and ahead is None:
+            likeness = zip(allowed, index.similarities(query, allowed), strict=True)
+            allowed = [frame for frame, alike in likeness if alike >= LIKE_WORDS * rules.prompt_weight]
         allowed = without(allowed, (), set(pinned))
         evenly = stratified_sample(allowed, min(limit - len(found), rules.stratified), block)
         found += zip(evenly, index.similarities(query, evenly), strict=True)
@@ -354,7 +384,8 @@ class _TakeMemory:
 
     def similarities(self, frames: Sequence[int], prompt: NDArray[np.float32] | None) -> list[float]:
         """To the newest frame; 0 while there is none."""
-        return self._index_here().similarities(self._query(prompt), frames)
+        query = self._query(prompt)
+        return [0.0] * len(frames) if query is None else self._index_here().similarities(query, frames)
 
     def _hold_against_anchors(self, first: int, units: NDArray[np.float32]) -> None:
         anchors, above = self._rules.anchors, self._rules.admit_above
@@ -368,9 +399,13 @@ class _TakeMemory:
 
     def _query(
         self, prompt: NDArray[np.float32] | None, ahead: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[np.float32] | None:
+        """[D] or [D + P]; None where there is nothing to search by."""
         embedding = self._newest if ahead is None else ahead
-        assert embedding is not None
+        if embedding is None and prompt is not None:  # like no latents
+            embedding = np.zeros(self._index_here().dim - len(prompt), np.float32)
+        if embedding is None:
+            return None
         return self._keys(embedding[None], None if prompt is None else prompt[None])[0]
 
     def _keys(self, embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None) -> NDArray[np.float32]:
@@ -392,13 +427,11 @@ def pooled_prompts(prompt_embeds: Tensor) -> NDArray[np.float32]:
     return unit(prompt_embeds.float().sum(dim=1).cpu().numpy())
 
 
-def check_choice(frames: Sequence[int], candidates: range, limit: int) -> list[int]:
+def check_choice(frames: Sequence[int], candidates: Sequence[int], limit: int) -> list[int]:
     """What a caller chose, as a list; ValueError unless they are different candidates, at most `limit`."""
     chosen = [int(frame) for frame in frames]
     strangers = [frame for frame in chosen if frame not in candidates]
     if strangers or len(set(chosen)) < len(chosen) or len(chosen) > limit:
-        raise ValueError(
-            f"choose returned {chosen}; it must return at most {limit} different frames out of "
-            f"{candidates.start}..{candidates.stop - 1}"
-        )
+        among = f"{candidates[0]}..{candidates[-1]}" if candidates else "none"
+        raise ValueError(f"choose returned {chosen}; it must return at most {limit} different frames out of {among}")
     return chosen

@@ -65,7 +65,7 @@ class FirstShowings:
 
     Drift comes little by little, a new view at once: it is also unlike the frame `RetrievalRules.settle_frames` (the
     window's length) before it. Its first frames are no originals: they were made from a window that still showed the
-    view before, and mix the two. So it is let in once it has settled, as many frames later; the first frame of all,
+    view before, and mix the two. So it is let in once it has settled, as many frames later; the first frame of a shot,
     which has none before it, at once.
 
     How far apart two views are depends on the encoder, the backbone and the story. A take shows it: while the gate is
@@ -77,6 +77,11 @@ class FirstShowings:
         self._begun = False
         self._open_from = self._open_until = -math.inf
         self._steps: list[float] = []  # sorted
+
+    def cut(self) -> None:
+        """A shot begins: its first frame was made from nothing that came before."""
+        self._begun = False
+        self._open_from = self._open_until = -math.inf
 
     def admits(
         self,

@@ -32,12 +32,22 @@ def selection_of(selections: Sequence[Selection], take: int) -> Selection | None
     return selections[take] if selections and selections[take].frames else None
 
 
-def candidate_frames(frames_done: int, window_frames: int, sink_frames: int, recency_guard_frames: int) -> range:
-    """Latent frames that the next block may retrieve.
+def candidate_frames(
+    frames_done: int, window_frames: int, sink_frames: int, recency_guard_frames: int, shot_start: int = 0
+) -> Sequence[int]:
+    """Latent frames that the next block may retrieve, rising; a range where they have no gap.
 
-    They have left the cache before the block begins (a cache of `window_frames` keeps the sink and the newest
-    frames), are not in the sink, and are not among the `recency_guard_frames` newest of those that left.
+    All of earlier shots are among them. Those of its own have left the cache before the block begins (a cache of
+    `window_frames` keeps the sink and the newest frames), are not in the sink, and are not among the
+    `recency_guard_frames` newest of those that left.
+
+    Args:
+        shot_start: first latent frame of the block's shot.
     """
     kept_local = window_frames - sink_frames
     left_cache = frames_done - kept_local
-    return range(sink_frames, max(sink_frames, left_cache - recency_guard_frames))
+    after_sink = shot_start + sink_frames
+    left = range(after_sink, max(after_sink, left_cache - recency_guard_frames))
+    if not shot_start:
+        return left
+    return [*range(shot_start), *left] if left else range(shot_start)

@@ -9,7 +9,7 @@ import click
 
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import note
-from longlive_rag.cli.resuming import TAKE, go_on, with_changes
+from longlive_rag.cli.resuming import CUT, TAKE, go_on, with_changes, words_of
 from longlive_rag.cli.settings import FLAGS
 
 
@@ -23,6 +23,7 @@ from longlive_rag.cli.settings import FLAGS
 )
 @click.option("-o", "--output", "target", required=True, metavar="FOLDER", help="Folder of the new take.")
 @click.option("--prompt", help="Takes over there; later cues are dropped. Default: keep the cues and change the noise.")
+@CUT
 @click.option(
     "--seed", type=int, help="Of the noise from there on. Default: the take's; without --prompt, the next one."
 )
@@ -33,6 +34,7 @@ def branch(
     at: str,
     target: str,
     prompt: str | None,
+    cut: str | None,
     seed: int | None,
     seconds: float | None,
     as_json: bool,
@@ -55,11 +57,12 @@ def branch(
 
     changed = Changes(**changes)
     with refuse_bad_input(FLAGS):
+        words, is_cut = words_of(prompt, cut)
         take = open_take(folder, changed.backbone)
         at_seconds = parse_timecode(at, take.request.output.fps)
         if not target:
             raise ValueError("--output is empty; name a folder for the new take, such as takes/branch")
     go_on(
-        lambda: branched_take(take, at_seconds, Path(target), changed, note, prompt, seed, seconds),
+        lambda: branched_take(take, at_seconds, Path(target), changed, note, words, seed, seconds, is_cut),
         as_json,
     )

@@ -59,6 +59,7 @@ def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> 
       :exclude 12-14  never bring back these seconds       :branch NAME   continue in a copy beside this take
       :establish 8    keep 8 s of each new view; or off    :quit          end the take (also Ctrl-D)
       :policy NAME    what picks from memory               :save          write record and pictures now
+      :cut WORDS      begin another shot with these words
 
     \b
     Examples:

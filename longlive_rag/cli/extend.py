@@ -9,7 +9,7 @@ import click
 
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import note
-from longlive_rag.cli.resuming import TAKE, go_on, with_changes
+from longlive_rag.cli.resuming import CUT, TAKE, go_on, with_changes, words_of
 from longlive_rag.cli.settings import FLAGS
 
 
@@ -17,8 +17,9 @@ from longlive_rag.cli.settings import FLAGS
 @TAKE
 @click.option("--seconds", type=float, required=True, help="How many seconds to add.")
 @click.option("--prompt", help="Takes over where the take ends now. Default: keep the last prompt.")
+@CUT
 @with_changes
-def extend(folder: Path, seconds: float, prompt: str | None, as_json: bool, **changes: Any) -> None:
+def extend(folder: Path, seconds: float, prompt: str | None, cut: str | None, as_json: bool, **changes: Any) -> None:
     """Make a take longer, in place; the existing part stays as it is, frame for frame.
 
     The result is the take that you would have got by asking for the full length at the start (with the prompt as a
@@ -28,10 +29,12 @@ def extend(folder: Path, seconds: float, prompt: str | None, as_json: bool, **ch
     Examples:
       longlive-rag extend takes/first --seconds 20
       longlive-rag extend takes/first --seconds 20 --prompt "a red circle jumps in a meadow"
+      longlive-rag extend takes/first --seconds 10 --cut "a red circle jumps in a desert"
     """
     from longlive_rag.sessions.resuming import Changes, extended_take, open_take
 
     changed = Changes(**changes)
     with refuse_bad_input(FLAGS):
+        words, is_cut = words_of(prompt, cut)
         take = open_take(folder, changed.backbone)
-    go_on(lambda: extended_take(take, seconds, prompt, changed, note), as_json)
+    go_on(lambda: extended_take(take, seconds, words, changed, note, is_cut), as_json)

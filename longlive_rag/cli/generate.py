@@ -42,6 +42,15 @@ from longlive_rag.sessions.opening import Codec, Decoder, DType
     metavar="TIMECODE PROMPT",
     help="Another prompt takes over at this time (at the next block). Repeat for more.",
 )
+@click.option(
+    "--cut",
+    "cuts",
+    type=(str, str),
+    multiple=True,
+    metavar="TIMECODE PROMPT",
+    help="Another shot begins at this time (at the next block) with this prompt; memory brings back what it needs of "
+    "the earlier ones. Repeat for more.",
+)
 @with_cue_files
 @SEED
 @click.option(
@@ -75,6 +84,7 @@ def generate(
     take: str,
     seconds: float | None,
     cues: tuple[tuple[str, str], ...],
+    cuts: tuple[tuple[str, str], ...],
     cue_file: Path | None,
     cues_line: int | None,
     switch_every: float | None,
@@ -109,6 +119,9 @@ def generate(
       Other prompts take over at 8 s and at 14 s:
         longlive-rag generate "a red circle walks in a meadow" -o takes/story --seconds 20 \\
           --cue 8 "a red circle jumps in a meadow" --cue 0:14 "a red circle leaves in a meadow"
+      Two shots; what is needed of the first one comes from memory:
+        longlive-rag generate "a red circle walks in a meadow" -o takes/shots --seconds 20 \\
+          --cut 10 "a red circle jumps in a desert"
       The same from a cue file, or from the cues of a take:
         longlive-rag generate --cues story.txt -o takes/story
         longlive-rag generate --cues takes/story -o takes/again
@@ -129,7 +142,7 @@ def generate(
         with refuse_bad_input(FLAGS):
             preset = load_preset(backbone)
             source = CueSource(cue_file, cues_line, switch_every)
-            schedule = build_schedule(preset, prompt, seconds, cues, source, settings)
+            schedule = build_schedule(preset, prompt, seconds, cues, source, settings, cuts)
             request = build_request(preset, schedule, seed, settings, start_image)
             checkpoints = CheckpointConfig().changed(checkpoint, checkpoint_gib)
             if not take:

@@ -131,7 +131,8 @@ def report(record: TakeRecord, folder: Path, as_json: bool) -> None:
         known, views = kept_frames + memory.frames_kept_out, len(memory.admitted)
         click.echo(f"memory kept {kept_frames} of {known} frames: {views} first showings")
     for cue in record.cues:
-        click.echo(f"cue {cue.cue} took over at {cue.seconds:.1f} s: {cue.prompt}")
+        cut = " (a cut)" if cue.cut else ""
+        click.echo(f"cue {cue.cue}{cut} took over at {cue.seconds:.1f} s: {cue.prompt}")
     labels = {"watch": "video", "frames": "contact_sheet", "memory": "memory_map", "how": "record"}
     for label, name in labels.items():
         click.echo(f"  {label:<7} {paths[name]}")

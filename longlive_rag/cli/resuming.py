@@ -38,6 +38,16 @@ def with_changes(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+CUT = click.option("--cut", metavar="PROMPT", help="As --prompt, and another shot begins there.")
+
+
+def words_of(prompt: str | None, cut: str | None) -> tuple[str | None, bool]:
+    """The words that take over, and whether another shot begins with them."""
+    if prompt is not None and cut is not None:
+        raise ValueError("--prompt and --cut are both given; drop one of them")
+    return (prompt, False) if cut is None else (cut, True)
+
+
 def go_on(open_job: Callable[[], AbstractContextManager[TakeJob]], as_json: bool) -> None:
     """Make what a take lacks, and report the result.
 

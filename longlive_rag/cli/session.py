@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from longlive_rag.takes.record import TakeRecord
 
 HELP = (
-    "Type what should be seen next; it takes over at the next block.",
+    "Type what should be seen next; it takes over at the next block. :cut WORDS  begins another shot with it",
     ":pin 5-8  :exclude 12-14  what memory brings back     :undo  go back to before the last cue",
     ":establish 8  memory keeps 8 s of each new view; :establish off  every frame",
     ":policy stratified  what picks from memory; :policy similar  the search",
@@ -102,9 +102,10 @@ class Session:
         """One line: a direction, or a command behind a colon; ValueError if it can't be done."""
         verb, _, words = line.removeprefix(":").partition(" ")
         session = self._session
-        if not line.startswith(":"):
+        if not line.startswith(":") or verb == "cut":
             if line:
-                self.console.say(f"{format_timecode(session.direct(line))}  {line}")
+                second = session.direct(words.strip(), cut=True) if verb == "cut" else session.direct(line)
+                self.console.say(f"{format_timecode(second)}  {line}")
             session.go_on()
         elif verb in get_args(SteerVerb):
             steer = read_steering(live.seconds, cast("SteerVerb", verb), words, live.request.output.fps)

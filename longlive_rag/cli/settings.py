@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -251,6 +252,7 @@ def build_schedule(
     cues: tuple[tuple[str, str], ...],
     source: CueSource,
     settings: dict[str, Any],
+    cuts: tuple[tuple[str, str], ...] = (),
 ) -> Schedule:
     """When each prompt takes effect, by the options or the cue file.
 
@@ -264,10 +266,10 @@ def build_schedule(
                 raise ValueError(f"{flag} is {value:g}, but there is no file of cues; add --cues FILE")
         if prompt is None:
             raise ValueError("PROMPT is missing; say what is to be seen, or add --cues FILE")
-        timed = tuple(Cue(_cue_seconds(number, at, fps), words) for number, (at, words) in enumerate(cues, start=1))
-        return Schedule(prompt, timed, DEFAULT_SECONDS if seconds is None else seconds)
-    if cues:
-        raise ValueError("--cue and --cues are both given; put all cues into the file")
+        timed = heapq.merge(_timed("cue", cues, fps), _timed("cut", cuts, fps), key=lambda cue: cue.seconds)
+        return Schedule(prompt, tuple(timed), DEFAULT_SECONDS if seconds is None else seconds)
+    if cues or cuts:
+        raise ValueError(f"{'--cue' if cues else '--cut'} and --cues are both given; put all cues into the file")
     from longlive_rag.takes.cue_files import read_cues
 
     file = read_cues(source.file, fps, source.line)
@@ -276,11 +278,15 @@ def build_schedule(
     return file.schedule(prompt=prompt, seconds=seconds, switch_every=source.switch_every)
 
 
-def _cue_seconds(number: int, at: str, fps: int) -> float:
-    try:
-        return parse_timecode(at, fps)
-    except ValueError as error:
-        raise ValueError(f"cue {number}: {error}") from error
+def _timed(name: str, given: tuple[tuple[str, str], ...], fps: int) -> list[Cue]:
+    """What the options --cue or --cut say, in their order."""
+    cues = []
+    for number, (at, words) in enumerate(given, start=1):
+        try:
+            cues.append(Cue(parse_timecode(at, fps), words, cut=name == "cut"))
+        except ValueError as error:
+            raise ValueError(f"{name} {number}: {error}") from error
+    return cues
 
 
 def page_budgets(gpu_gib: float, host_gib: float, page_precision: PagePrecision) -> PageBudgets:

@@ -27,10 +27,15 @@ class Batch:
         first = self.shared
         for request in self.requests:
             alike = replace(request, prompt=first.prompt, seed=first.seed, cues=first.cues) == first
-            if not alike or [cue.seconds for cue in request.cues] != [cue.seconds for cue in first.cues]:
+            if not alike or _times(request) != _times(first):
                 raise ValueError("requests of one batch may differ in prompt, cue prompts and seed only")
 
     @property
     def shared(self) -> TakeRequest:
         """A request of which all but words and seed holds for every take."""
         return self.requests[0]
+
+
+def _times(request: TakeRequest) -> list[tuple[float, bool]]:
+    """When its cues are, and which of them are cuts."""
+    return [(cue.seconds, cue.cut) for cue in request.cues]

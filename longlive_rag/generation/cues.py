@@ -49,6 +49,11 @@ def cue_blocks(request: TakeRequest, timeline: Timeline) -> dict[int, int]:
     return blocks
 
 
+def cut_blocks(request: TakeRequest, timeline: Timeline) -> set[int]:
+    """Blocks at which another shot begins; ValueError as `cue_blocks`."""
+    return {block for block, number in cue_blocks(request, timeline).items() if request.cues[number - 1].cut}
+
+
 def directed_at(memory: MemoryConfig, timeline: Timeline, block: int) -> MemoryConfig:
     """What holds for a block, of what memory is told on the way."""
     return memory.with_steering(steer for steer in memory.steering if steering_block(steer, timeline) <= block)

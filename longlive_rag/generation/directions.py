@@ -20,11 +20,13 @@ class Direction:
     Attributes:
         prompts: the words in charge from here on, one a take; None leaves them as they are.
         cue: number of the cue (from 1) that takes over; None at the start, and where only memory is told something.
+        cut: whether another shot begins with it.
         memory: what is pinned, excluded and admitted from here on, and what picks; None leaves it as it is.
     """
 
     prompts: list[str] | None = None
     cue: int | None = None
+    cut: bool = False
     memory: MemoryConfig | None = None
 
 
@@ -71,7 +73,8 @@ def planned(batch: Batch) -> Directions:
         prompts = None
         if block == 0 or cue is not None:
             prompts = [request.prompt if cue is None else request.cues[cue - 1].prompt for request in batch.requests]
-        return Direction(prompts, cue, directed_at(memory, timeline, block) if block and block in told else None)
+        cut = cue is not None and batch.shared.cues[cue - 1].cut
+        return Direction(prompts, cue, cut, directed_at(memory, timeline, block) if block and block in told else None)
 
     return directions
 

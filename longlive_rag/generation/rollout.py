@@ -165,17 +165,22 @@ class Rollout:
         self._commit_is_due = False
 
     @torch.no_grad()
-    def direct(self, prompt_embeds: Tensor) -> None:
+    def direct(self, prompt_embeds: Tensor, cut: bool = False) -> None:
         """Put a prompt in charge of the next block; after the first block this recaches the window under it.
 
         The recache makes every page anew that the last block's commit would have left, so it takes that commit's place.
 
         Args:
             prompt_embeds: [B, up to text_length, text_dim].
+            cut: the next block begins another shot: it sees nothing of the window and the sink, which are empty, and of
+                what came before only what memory brings back.
         """
+        if cut:
+            self._commit()
+            self._leave(self._begin_shot())
         with self._stopwatch.stage("recache"):
             self._take_prompt(prompt_embeds)
-            if self._blocks_done:
+            if self._blocks_done and not cut:
                 self._keep_pages(len(self._cache.assemble_refresh()))
                 self._commit_is_due = False
 
@@ -232,13 +237,16 @@ class Rollout:
         embeddings: NDArray[np.float32] | None,
         selections: tuple[Selection, ...],
         prompt_embeds: Tensor | None,
+        cut: bool = False,
     ) -> None:
         """Take note of the next block, made before, without running it; `restore` or `rebuild` has to follow.
 
         Args:
             latents, embeddings, selections: as for `replay`.
-            prompt_embeds: as for `direct`, where a prompt took over at this block.
+            prompt_embeds, cut: as for `direct`, where a prompt took over at this block.
         """
+        if cut:
+            self._begin_shot()
         if prompt_embeds is not None:
             self._take_prompt(prompt_embeds)
         self._recall(latents, embeddings)
@@ -276,9 +284,9 @@ class Rollout:
 
         They are near what was committed, not equal to it.
         """
-        context, done = self._context, self._frames_done
-        sink = range(min(context.sink_frames, done))
-        frames = [*sink, *range(max(len(sink), done - context.window_frames + context.sink_frames), done)]
+        context, first, done = self._context, self._cache.shot_start, self._frames_done
+        sink = range(first, min(first + context.sink_frames, done))
+        frames = [*sink, *range(max(sink.stop, done - context.window_frames + context.sink_frames), done)]
         takes = [self._remake_pages(take, frames) for take in range(self._batch_size)]
         self._cache.restore(frames, torch.stack(takes, dim=3), done)
 
@@ -324,8 +332,20 @@ class Rollout:
             self._cache.assemble()
             return
         self._lay_out(selections)
+        self._leave(leaving)
+
+    def _leave(self, leaving: Sequence[tuple[int, Tensor]]) -> None:
+        """Keep the pages that leave the window of frames that memory may bring back."""
+        if self._memory is None:
+            return
         for frame, page in leaving:
             self._pages.put(frame, page, [take for take in range(self._batch_size) if self._memory.holds(take, frame)])
+
+    def _begin_shot(self) -> list[tuple[int, Tensor]]:
+        """Empty the window; returns what leaves it."""
+        if self._memory:
+            self._memory.begin_shot(self._embed_past)
+        return self._cache.begin_shot(self._frames_done)
 
     def _lay_out(self, selections: tuple[Selection, ...]) -> None:
         self._cache.assemble(self._pages.get([selection.frames for selection in selections]))

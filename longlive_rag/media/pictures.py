@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -24,6 +24,7 @@ GRID: Color = (52, 57, 68)
 TEXT: Color = (232, 234, 238)
 FAINT_TEXT: Color = (150, 156, 168)
 CUE: Color = (64, 196, 255)
+CUT: Color = (255, 255, 255)
 NOW: Color = (96, 108, 146)
 SINK: Color = (66, 92, 84)
 FREE: Color = (50, 58, 62)
@@ -59,10 +60,17 @@ class CueMark:
     Attributes:
         seconds: of the take, at the block's first frame.
         prompt: the words that took over.
+        cut: whether another shot begins with it.
     """
 
     seconds: float
     prompt: str
+    cut: bool = False
+
+    @property
+    def color(self) -> Color:
+        """That it is drawn in."""
+        return CUT if self.cut else CUE
 
 
 def sheet_frames(video: Path, frames: range) -> list[tuple[int, Image.Image]]:
@@ -92,7 +100,7 @@ def contact_sheet(
         fps: frames a second.
         prompt: the first prompt, shown on top.
         caption: a line below it.
-        cues: where other prompts took over; marked at the first picture that shows them.
+        cues: where other prompts took over; marked at the first picture that shows them, cuts in another colour.
     """
     width, height = frames[0][1].size
     columns = min(len(frames), 8 if width < 1.3 * height else 6)
@@ -105,7 +113,7 @@ def contact_sheet(
     top = MARGIN + sum(size + 10 for _, size, _ in lines) + 34
     sheet = Image.new("RGB", (SHEET_WIDTH, top + rows * (tile_h + label + gap) + MARGIN - gap), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    _draw_header(draw, lines, caption)
+    _draw_header(draw, lines, caption, [cue.color for cue in cues])
     taken_over = _first_shown([number for number, _ in frames], [cue.seconds * fps for cue in cues])
     for place, (number, picture) in enumerate(frames):
         x = MARGIN + place % columns * (tile_w + gap)
@@ -113,8 +121,8 @@ def contact_sheet(
         sheet.paste(picture.resize((tile_w, tile_h), Image.Resampling.BICUBIC), (x, y))
         draw.text((x, y + tile_h + 4), timecode(number / fps), FAINT_TEXT, _font(15))
         for order, cue in enumerate(taken_over.get(place, ())):
-            draw.rectangle((x, y, x + tile_w - 1, y + tile_h - 1), outline=CUE, width=3)
-            _badge(draw, (x + tile_w - 26 * (order + 1), y + tile_h + 2), str(cue + 1))
+            draw.rectangle((x, y, x + tile_w - 1, y + tile_h - 1), outline=cues[cue].color, width=3)
+            _badge(draw, (x + tile_w - 26 * (order + 1), y + tile_h + 2), str(cue + 1), cues[cue].color)
     return sheet
 
 
@@ -161,7 +169,7 @@ def memory_map(
         context: what a block saw; `memory_frames` 0 draws a take without memory.
         selections: one for each block that retrieved.
         caption: a line below the title.
-        cues: drawn as vertical lines.
+        cues: drawn as vertical lines, cuts in another colour.
         entered: latent frame to the block at which it entered memory; the others were kept out. None: all entered.
     """
     picture = Image.new("RGB", MAP_SIZE, BACKGROUND)
@@ -171,8 +179,10 @@ def memory_map(
     draw.text((MARGIN, 22), "What each block remembered", TEXT, _font(28))
     draw.text((MARGIN, 62), _shorten(caption, _font(17), MAP_SIZE[0] - 2 * MARGIN), FAINT_TEXT, _font(17))
     draw.rectangle(axes.box, fill=FUTURE)
+    shots = [0, *(timeline.cue_block(cue.seconds) for cue in cues if cue.cut)]
     for block in range(timeline.blocks):
-        for color, frames in _regions(block, timeline, context, entered):
+        shot_start = timeline.latents_of(max(shot for shot in shots if shot <= block)).start
+        for color, frames in _regions(block, shot_start, timeline, context, entered):
             draw.rectangle(axes.cell(block, frames), fill=color)
     axes.draw_scale(picture)
     for selection in selections:
@@ -181,10 +191,10 @@ def memory_map(
             draw.rectangle(axes.mark(selection.block, frame), fill=color)
     for number, cue in enumerate(cues, start=1):
         x = axes.x(cue.seconds)
-        draw.line((x, axes.top, x, axes.bottom), CUE, 2)
-        _badge(draw, (x - 11, axes.top - 26), str(number))
+        draw.line((x, axes.top, x, axes.bottom), cue.color, 2)
+        _badge(draw, (x - 11, axes.top - 26), str(number), cue.color)
     gated = entered is not None and len(entered) < timeline.latent_frames - context.sink_frames
-    _draw_legend(draw, axes, context, bool(selections), (low, high), bool(cues), gated)
+    _draw_legend(draw, axes, context, bool(selections), (low, high), {cue.color for cue in cues}, gated)
     if not selections:
         _draw_notice(draw, axes, _why_empty(timeline, context))
     return picture
@@ -216,16 +226,19 @@ def _header_lines(prompt: str, cues: Sequence[CueMark], width: int) -> list[tupl
     """(text, font size, number of the cue or 0) of each line above the pictures."""
     lines = [(text, 26, 0) for text in _wrap(prompt, _font(26), width, PROMPT_LINES)]
     for number, cue in enumerate(cues, start=1):
-        words = _shorten(f"{timecode(cue.seconds)}  {cue.prompt}", _font(18), width - 34)
+        words = f"{timecode(cue.seconds)}  {'cut: ' if cue.cut else ''}{cue.prompt}"
+        words = _shorten(words, _font(18), width - 34)
         lines.append((words, 18, number))
     return lines
 
 
-def _draw_header(draw: ImageDraw.ImageDraw, lines: list[tuple[str, int, int]], caption: str) -> None:
+def _draw_header(
+    draw: ImageDraw.ImageDraw, lines: list[tuple[str, int, int]], caption: str, colors: Sequence[Color] = ()
+) -> None:
     y = MARGIN - 6
     for text, size, cue in lines:
         if cue:
-            _badge(draw, (MARGIN, y), str(cue))
+            _badge(draw, (MARGIN, y), str(cue), colors[cue - 1])
         draw.text((MARGIN + (32 if cue else 0), y), text, TEXT, _font(size))
         y += size + 10
     draw.text((MARGIN, y), _shorten(caption, _font(16), SHEET_WIDTH - 2 * MARGIN), FAINT_TEXT, _font(16))
@@ -290,18 +303,23 @@ class _Axes:
 
 
 def _regions(
-    block: int, timeline: Timeline, context: ContextConfig, entered: Mapping[int, int] | None
+    block: int, shot_start: int, timeline: Timeline, context: ContextConfig, entered: Mapping[int, int] | None
 ) -> list[tuple[Color, range]]:
-    """How the past looks to a block, apart from what it retrieved: (colour, latent frames)."""
+    """How the past looks to a block, apart from what it retrieved: (colour, latent frames).
+
+    Args:
+        shot_start: first latent frame of the block's shot.
+    """
     latents = timeline.latents_of(block)
     done = latents.start
-    sink = range(min(context.sink_frames, done))
-    left_cache = max(len(sink), done - (context.window_frames - context.sink_frames))
-    candidates = candidate_frames(done, context.window_frames, context.sink_frames, context.recency_guard_frames)
+    sink = range(shot_start, min(shot_start + context.sink_frames, done))
+    left_cache = max(sink.stop, done - (context.window_frames - context.sink_frames))
+    sizes = context.window_frames, context.sink_frames, context.recency_guard_frames
+    candidates = candidate_frames(done, *sizes, shot_start)
     regions = [(NOW, latents), (CACHE, range(left_cache, done))]
     if context.memory_frames:
-        regions.append((GUARD, range(max(candidates.stop, len(sink)), left_cache)))
-        regions.append((FREE if entered is None else KEPT_OUT, candidates))
+        regions.append((GUARD, range(max(candidates[-1] + 1 if candidates else 0, sink.stop), left_cache)))
+        regions += [(FREE if entered is None else KEPT_OUT, range(*run)) for run in runs(candidates)]
         if entered is not None:
             inside = [frame for frame in candidates if entered.get(frame, block + 1) <= block]
             regions += [(FREE, range(start, stop)) for start, stop in runs(inside)]
@@ -334,14 +352,15 @@ def _draw_legend(
     context: ContextConfig,
     has_marks: bool,
     scale: tuple[float, float],
-    has_cues: bool,
+    marked: Collection[Color],
     gated: bool,
 ) -> None:
     x, y = axes.right + 34, axes.top
     if has_marks:
         y = _draw_color_bar(draw, (x, y), scale) + 34
+    first = "a shot's first" if CUT in marked else "the first"
     entries = [
-        (SINK, f"sink: the first {_frames(context.sink_frames)},", "always seen"),
+        (SINK, f"sink: {first} {_frames(context.sink_frames)},", "always seen"),
         (NOW, "the block itself,", _at_once(context.frames_per_block)),
         (CACHE, "newest frames,", "still in the cache"),
     ]
@@ -350,8 +369,10 @@ def _draw_legend(
         entries.append((FREE, "in memory: can be retrieved", f"(up to {context.memory_frames} a block)"))
     if gated:
         entries.append((KEPT_OUT, "kept out of memory: what", "it shows was there before"))
-    if has_cues:
+    if CUE in marked:
         entries.append((CUE, "cue: another prompt", "takes over"))
+    if CUT in marked:
+        entries.append((CUT, "cut: another shot begins,", "with an empty cache"))
     for color, first, second in entries:
         draw.rectangle((x, y + 3, x + 26, y + 37), fill=color, outline=GRID)
         draw.text((x + 38, y), first, TEXT, _font(17))
@@ -403,9 +424,9 @@ def _font(size: int) -> Font:
     return ImageFont.load_default(size)
 
 
-def _badge(draw: ImageDraw.ImageDraw, corner: tuple[float, float], text: str) -> None:
+def _badge(draw: ImageDraw.ImageDraw, corner: tuple[float, float], text: str, color: Color) -> None:
     x, y = corner
-    draw.rounded_rectangle((x, y, x + 22, y + 22), 6, fill=CUE)
+    draw.rounded_rectangle((x, y, x + 22, y + 22), 6, fill=color)
     draw.text((x + 11, y + 11), text, BACKGROUND, _font(15), anchor="mm")
 
 

@@ -111,9 +111,9 @@ class LiveSession:
         assert self._live is not None
         return self._live
 
-    def direct(self, prompt: str) -> float:
+    def direct(self, prompt: str, cut: bool = False) -> float:
         """Let another prompt take over; returns the second at which it does. See `LiveTake.direct`."""
-        second = self.live.direct(prompt)
+        second = self.live.direct(prompt, cut=cut)
         assert self._take is not None
         unknown = self._take.pipe.unknown_words(prompt)
         if unknown:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from backbone.errors import FieldError
 from longlive_rag.config import Cue, MemoryConfig, Span, Steering, SteerVerb, TakeRequest
-from longlive_rag.generation.cues import cue_blocks, directed_at
+from longlive_rag.generation.cues import cue_blocks, cut_blocks, directed_at
 from longlive_rag.generation.directions import Direction, check_policy
 from longlive_rag.timecode import format_timecode
 
@@ -53,6 +53,7 @@ class LiveTake:
         self._lock = threading.Lock()
         cues = cue_blocks(request, self._timeline)
         self._prompts = {0: request.prompt} | {block: request.cues[cue - 1].prompt for block, cue in cues.items()}
+        self._cuts = cut_blocks(request, self._timeline)
         self._told: dict[int, float] = {}  # block: when it was said, by the clock
         self._steering = list(request.memory.steering)
         self._first_block = take.blocks if take else 0
@@ -65,23 +66,28 @@ class LiveTake:
 
     # ---- from any thread ----
 
-    def direct(self, prompt: str, at: float | None = None) -> float:
+    def direct(self, prompt: str, at: float | None = None, cut: bool = False) -> float:
         """Let another prompt take over.
 
         Args:
             prompt: the words.
             at: second of the take; it waits for the block that begins there or later. None is the next block.
+            cut: whether another shot begins with it.
 
         Returns:
             The second at which it takes over. A later direction for the same block replaces it.
 
         Raises:
-            ValueError: if the prompt is empty or too long, `at` has passed or is past the end, or the take has ended.
+            ValueError: if the prompt is empty or too long, `at` has passed or is past the end, the take has ended, or
+                it is cut at its first block.
         """
         self._pipe.check_prompt(prompt)
         with self._lock:
             block = self._block_for(at)
+            if cut and not block:
+                raise ValueError("the first shot begins with the take's first block; a cut comes after it")
             self._prompts[block] = prompt
+            (self._cuts.add if cut else self._cuts.discard)(block)
             self._told[block] = time.perf_counter()
             self._unsaved = True
             return self._timeline.starts_at(block)
@@ -99,6 +105,7 @@ class LiveTake:
             block = self._block_for(at)
             if self._prompts.pop(block, None) is None:
                 raise FieldError("at", at, "no direction takes over there", f"{at:g} s")
+            self._cuts.discard(block)
             self._told.pop(block, None)
             self._unsaved = True
 
@@ -239,7 +246,7 @@ class LiveTake:
         """What the stream asks right before a block is begun."""
         with self._lock:
             self._next_block = max(self._next_block, block + 1)
-            prompt = self._prompts.get(block)
+            prompt, cut = self._prompts.get(block), block in self._cuts
             cue = sum(other <= block for other in self._prompts) - 1 if block and prompt is not None else None
             told = any(self._timeline.cue_block(steer.seconds) == block for steer in self._steering)
             memory = directed_at(self._memory(), self._timeline, block) if block and told else None
@@ -248,7 +255,7 @@ class LiveTake:
             news, self._unsaved = prompt is not None or told or self._unsaved, self._unsaved and not goes_on
         if self._take and goes_on and news:
             self._take.update(asked, self._timeline)
-        return Direction(None if prompt is None else [prompt], cue, memory)
+        return Direction(None if prompt is None else [prompt], cue, cut, memory)
 
     def _finished(self, block: Block) -> None:
         with self._lock:
@@ -302,7 +309,8 @@ class LiveTake:
     def _request(self, seconds: float) -> TakeRequest:
         """As it would be asked for if the take were this long."""
         starts = self._timeline.starts_at
-        cues = [Cue(starts(block), prompt) for block, prompt in sorted(self._prompts.items()) if block]
+        prompts = sorted(self._prompts.items())
+        cues = [Cue(starts(block), prompt, block in self._cuts) for block, prompt in prompts if block]
         return replace(
             self._start,
             prompt=self._prompts[0],

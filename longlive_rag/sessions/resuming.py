@@ -123,14 +123,14 @@ def resumed_take(take: OpenTake, changes: Changes, note: Note) -> Iterator[TakeJ
 
 @contextmanager
 def extended_take(
-    take: OpenTake, seconds: float, prompt: str | None, changes: Changes, note: Note
+    take: OpenTake, seconds: float, prompt: str | None, changes: Changes, note: Note, cut: bool = False
 ) -> Iterator[TakeJob]:
-    """Make a take longer, under another prompt from its end on if one is given.
+    """Make a take longer, under another prompt from its end on if one is given; `cut` begins another shot with it.
 
     Raises:
         ValueError: naming what can't be; the take is as it was.
     """
-    request = extended(take.request, seconds, prompt)
+    request = extended(take.request, seconds, prompt, cut)
     with _resumed(take, take.folder, request, "extended", changes, note) as job:
         yield job
 
@@ -145,18 +145,19 @@ def branched_take(
     prompt: str | None = None,
     seed: int | None = None,
     seconds: float | None = None,
+    cut: bool = False,
 ) -> Iterator[TakeJob]:
     """Make another take that begins as this one does, which is only read.
 
     Args:
         at_seconds: where it goes another way.
         folder: of the new take.
-        prompt, seed, seconds: see `branched`.
+        prompt, seed, seconds, cut: see `branched`.
 
     Raises:
         ValueError: naming what can't be; nothing was written.
     """
-    request, blocks = branched(take.request, take.timeline, take.blocks, at_seconds, prompt, seed, seconds)
+    request, blocks = branched(take.request, take.timeline, take.blocks, at_seconds, prompt, seed, seconds, cut)
     check_take_folder(folder, request, hint="")
     begins = take.timeline.starts_at(blocks)
     note(f"the first {begins:g} s are those of {take.folder}; the new part begins with the block there")

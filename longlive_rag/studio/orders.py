@@ -219,9 +219,9 @@ def command_of(record: TakeRecord, name: str, parent: str | None, preset: Preset
     request = record.request
     if request.reseeds and parent is not None:
         last = request.reseeds[-1]
-        words = [cue.prompt for cue in request.cues if cue.seconds == last.seconds]
+        words = [cue for cue in request.cues if cue.seconds == last.seconds]
         parts = ["branch", parent, "--at", f"{last.seconds:g}", "--seed", str(last.seed), "-o", f"{name}-again"]
-        parts += ["--prompt", words[0]] if words else []
+        parts += ["--cut" if words[0].cut else "--prompt", words[0].prompt] if words else []
         return shlex.join(["longlive-rag", *parts])
     parts = ["generate", "--cues", name, "-o", f"{name}-again", "--seed", str(request.seed)]
     parts += ["--backbone", _backbone_in_words(record, preset)]

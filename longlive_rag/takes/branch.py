@@ -80,15 +80,18 @@ def timeline_of(request: TakeRequest, preset: Preset) -> Timeline:
     return Timeline(request.pixel_frames, request.output.fps, request.context.frames_per_block, preset.temporal_factor)
 
 
-def extended(request: TakeRequest, seconds: float, prompt: str | None) -> TakeRequest:
+def extended(request: TakeRequest, seconds: float, prompt: str | None, cut: bool = False) -> TakeRequest:
     """The request of a take extended by `seconds`, under another prompt from there on if one is given.
+
+    Args:
+        cut: whether another shot begins with the prompt.
 
     Raises:
         ValueError: if it would be too long, or not longer by a frame.
     """
     if not seconds * request.output.fps > 0.5:
         raise FieldError("seconds", seconds, f"a take is extended by at least a frame, {1 / request.output.fps:g} s")
-    cues = request.cues if prompt is None else (*request.cues, Cue(request.seconds, prompt))
+    cues = request.cues if prompt is None else (*request.cues, Cue(request.seconds, prompt, cut))
     return replace(request, seconds=request.seconds + seconds, cues=cues)
 
 
@@ -100,6 +103,7 @@ def branched(
     prompt: str | None = None,
     seed: int | None = None,
     seconds: float | None = None,
+    cut: bool = False,
 ) -> tuple[TakeRequest, int]:
     """The request of a take that begins as this one and goes another way.
 
@@ -110,6 +114,7 @@ def branched(
         prompt: takes over there; later cues are dropped. None keeps them.
         seed: of the noise from there on; left out, the take's where there is a prompt, else the next number.
         seconds: length of the new take; left out, the take's.
+        cut: whether another shot begins with the prompt.
 
     Returns:
         The request, and how many blocks are common.
@@ -124,7 +129,7 @@ def branched(
         raise FieldError("at", at_seconds, wanted, f"{at_seconds:g} s")
     cues, reseeds = request.cues, tuple(r for r in request.reseeds if timeline.cue_block(r.seconds) < first)
     if prompt is not None:
-        cues = (*(cue for cue in cues if timeline.cue_block(cue.seconds) < first), Cue(at_seconds, prompt))
+        cues = (*(cue for cue in cues if timeline.cue_block(cue.seconds) < first), Cue(at_seconds, prompt, cut))
     if seed is None and prompt is None:
         seed = (max([request.seed, *(reseed.seed for reseed in reseeds)]) + 1) % LARGEST_SEED
     if seed is not None:

@@ -2,9 +2,9 @@
 
 | suffix | content |
 |---|---|
-| `.txt` | one prompt a line, each with a timecode before it or none of them |
+| `.txt` | one prompt a line, each with a timecode before it or none of them; a cut has `:cut` before its prompt |
 | `.jsonl` | one schedule a line: `{"prompts": [...]}`, optionally with `"times": [...]` |
-| `.json`, `.yaml`, `.yml` | one schedule: the same, or `cues:`, a list of `at` and `prompt` |
+| `.json`, `.yaml`, `.yml` | one schedule: the same, or `cues:`, a list of `at` and `prompt`; a cut has `cut: true` |
 
 A folder of a take is read, too: the cues on its record. Every writer's file is read again as what was written.
 """
@@ -15,7 +15,7 @@ import json
 import math
 import re
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
@@ -35,6 +35,7 @@ from retrieval.files import write_whole
 SUFFIXES = (".txt", ".jsonl", ".json", ".yaml", ".yml")
 VERBS: tuple[SteerVerb, ...] = get_args(SteerVerb)
 STEER = re.compile(rf":(?P<verb>{'|'.join(VERBS)})\s+(?P<words>.+)")
+CUT = re.compile(r":cut\s+(?P<words>.+)")
 OFF = "off"
 
 
@@ -50,15 +51,24 @@ def _in_words(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+def _truth(value: Any) -> Any:
+    known = {"true": True, "false": False}  # YAML's words are read as text
+    value = known.get(value, value) if isinstance(value, str) else value
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is not true or false")
+    return value
+
+
 Timecode = Annotated[Any, AfterValidator(_timecode)]
 """Text, or a number of seconds; None is none."""
 
 
 class CueEntry(Document):
-    """One of `cues`: when, and a prompt or one of the verbs of steering."""
+    """One of `cues`: when, and a prompt, which may be a cut, or one of the verbs of steering."""
 
     at: Timecode = None
     prompt: str = ""
+    cut: Annotated[bool, BeforeValidator(_truth)] = False
     pin: str = ""
     exclude: str = ""
     unpin: str = ""
@@ -103,11 +113,13 @@ class CueLine:
         prompt: its words.
         seconds: when it takes over; None where the file says nothing of times.
         where: what to call it, such as `line 3`.
+        cut: whether another shot begins with it.
     """
 
     prompt: str
     seconds: float | None
     where: str
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,9 +169,7 @@ class CueFile:
         else:
             every = seconds / count if switch_every is None else switch_every
             first = 0 if prompt is None else 1
-            lines = tuple(
-                CueLine(line.prompt, every * (first + place), line.where) for place, line in enumerate(self.lines)
-            )
+            lines = tuple(replace(line, seconds=every * (first + place)) for place, line in enumerate(self.lines))
         return self._with_start(lines, prompt, seconds)
 
     def _with_start(self, lines: Sequence[CueLine], prompt: str | None, seconds: float) -> Schedule:
@@ -172,6 +182,8 @@ class CueFile:
                 f"begins at {lines[0].seconds:g} s, and nothing says what is seen before; add a line at 0, or a prompt "
                 "(a prompt that begins with a number goes in double quotes)",
             )
+        if has_start and lines[0].cut:
+            raise self._error(lines[0], "is a cut at 0 s, where the first shot begins anyway; drop the cut")
         cues = lines[1:] if has_start else lines
         for line in cues:
             assert line.seconds is not None
@@ -180,7 +192,8 @@ class CueFile:
                     line, f"is at {line.seconds:g} s, past the end of a {seconds:g} s take; make the take longer"
                 )
         start = lines[0].prompt if prompt is None else prompt
-        return Schedule(start, tuple(Cue(line.seconds or 0.0, line.prompt) for line in cues), seconds, self.steering)
+        timed = tuple(Cue(line.seconds or 0.0, line.prompt, line.cut) for line in cues)
+        return Schedule(start, timed, seconds, self.steering)
 
     def _error(self, line: CueLine, message: str) -> ValueError:
         return ValueError(f"{self.path}, {line.where}, {message}")
@@ -259,9 +272,11 @@ def _read_text(path: Path, text: str, fps: int) -> CueFile:
             continue
         try:
             seconds, words = _split_timecode(words, fps)
-            steer = _read_steer(words, seconds, fps)
+            cut = CUT.fullmatch(words)
+            steer = None if cut else _read_steer(words, seconds, fps)
             if steer is None:
-                lines.append(CueLine(_unquoted(words), seconds, where))
+                prompt = cut["words"] if cut else words
+                lines.append(CueLine(_unquoted(prompt), seconds, where, cut is not None))
             else:
                 steering.append(steer)
         except ValueError as error:
@@ -293,7 +308,7 @@ def _read_steer(words: str, seconds: float | None, fps: int) -> Steering | None:
     if match is None:
         raise ValueError(
             f"{words[:40]!r} is not a direction; write :pin FROM-TO, :exclude FROM-TO, :establish SECONDS, "
-            ":policy NAME, or a prompt"
+            ":policy NAME, :cut PROMPT, or a prompt"
         )
     if seconds is None:
         raise ValueError(f"{words!r} has no timecode before it; say when it begins to hold")
@@ -402,12 +417,14 @@ def _timed_prompts(schedule: ScheduleFile, file: str) -> list[Any]:
 
 
 def _read_cue(entry: CueEntry, where: str, fps: int) -> CueLine | Steering:
-    named = entry.model_fields_set - {"at"}
+    named = entry.model_fields_set - {"at", "cut"}
+    if entry.cut and named != {"prompt"}:
+        raise ValueError("`cut` goes with a `prompt`: the words of the shot that begins")
     if len(named) != 1:
         raise ValueError("a cue has one of `prompt`, `pin`, `exclude`, `establish` and `policy`")
     seconds = _seconds(entry.at, fps)
     if "prompt" in named:
-        return CueLine(entry.prompt, seconds, where)
+        return CueLine(entry.prompt, seconds, where, entry.cut)
     verb = cast("SteerVerb", named.pop())
     if seconds is None:
         raise ValueError(f"`{verb}` needs `at`: say when it begins to hold")
@@ -417,7 +434,8 @@ def _read_cue(entry: CueEntry, where: str, fps: int) -> CueLine | Steering:
 def _of_take(take: Path) -> CueFile:
     request = read_record(take).request
     lines = [CueLine(request.prompt, 0.0, "the prompt")]
-    lines += [CueLine(cue.prompt, cue.seconds, f"cue {number}") for number, cue in enumerate(request.cues, start=1)]
+    cues = enumerate(request.cues, start=1)
+    lines += [CueLine(cue.prompt, cue.seconds, f"cue {number}", cue.cut) for number, cue in cues]
     return CueFile(take, tuple(lines), request.seconds, request.memory.steering)
 
 
@@ -455,7 +473,7 @@ def _seconds(value: Any, fps: int) -> float | None:
 
 def _as_text(schedule: Schedule) -> str:
     entries = [(0.0, 0, _quoted(schedule.prompt))]
-    entries += [(cue.seconds, 0, _quoted(cue.prompt)) for cue in schedule.cues]
+    entries += [(cue.seconds, 0, ":cut " * cue.cut + _quoted(cue.prompt)) for cue in schedule.cues]
     entries += [(steer.seconds, 1, f":{steer.verb} {steering_words(steer)}") for steer in schedule.steering]
     ordered = sorted(entries, key=lambda entry: entry[:2])
     return "".join(f"{format_timecode(seconds)}  {words}\n" for seconds, _, words in ordered)
@@ -467,7 +485,7 @@ def _quoted(prompt: str) -> str:
 
 
 def _as_prompts(schedule: Schedule) -> dict[str, Any]:
-    if schedule.steering:
+    if schedule.steering or any(cue.cut for cue in schedule.cues):
         return _as_cues(schedule)
     return {
         "prompts": [schedule.prompt, *(cue.prompt for cue in schedule.cues)],
@@ -478,7 +496,7 @@ def _as_prompts(schedule: Schedule) -> dict[str, Any]:
 
 def _as_cues(schedule: Schedule) -> dict[str, Any]:
     entries: list[tuple[float, int, dict[str, Any]]] = [(0.0, 0, {"prompt": schedule.prompt})]
-    entries += [(cue.seconds, 0, {"prompt": cue.prompt}) for cue in schedule.cues]
+    entries += [(cue.seconds, 0, {"prompt": cue.prompt, **({"cut": True} if cue.cut else {})}) for cue in schedule.cues]
     entries += [(steer.seconds, 1, {steer.verb: steering_words(steer)}) for steer in schedule.steering]
     ordered = sorted(entries, key=lambda entry: entry[:2])
     return {

@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +33,14 @@ class CueFrame:
         frame: the first frame of the video that was made under it.
         block: that it took over at.
         prompt: its words.
+        cut: whether another shot begins with it.
     """
 
     number: int
     frame: int
     block: int
     prompt: str
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Excerpt:
         """Prompts that begin within the range, in order."""
         found = [CueFrame(0, 0, 0, self.record.request.prompt)]
         for cue in self.record.cues:
-            found.append(CueFrame(cue.cue, round(cue.seconds * self.fps), cue.block, cue.prompt))
+            found.append(CueFrame(cue.cue, round(cue.seconds * self.fps), cue.block, cue.prompt, cue.cut))
         return [cue for cue in found if cue.frame in self.frames]
 
     @property
@@ -85,6 +87,14 @@ class Excerpt:
         """The words in charge at its first frame."""
         begun = [cue.prompt for cue in self.record.cues if round(cue.seconds * self.fps) <= self.frames.start]
         return begun[-1] if begun else self.record.request.prompt
+
+    @property
+    def shots(self) -> list[tuple[int, Excerpt]]:
+        """What it shows of each shot: the shot's number in the take, from 1, and that part of the range."""
+        cuts = [round(cue.seconds * self.fps) for cue in self.record.cues if cue.cut]
+        spans = zip([0, *cuts], [*cuts, self.video_frames], strict=True)
+        parts = [range(max(start, self.frames.start), min(end, self.frames.stop)) for start, end in spans]
+        return [(number, replace(self, frames=part)) for number, part in enumerate(parts, start=1) if part]
 
     def pictures(self) -> Iterator[np.ndarray]:
         """Its frames, each [H, W, 3] uint8 RGB."""
@@ -178,7 +188,7 @@ def export_stills(excerpt: Excerpt, folder: Path) -> int:
 def export_sheet(excerpt: Excerpt, path: Path) -> None:
     """Write a contact sheet of the range: evenly spread frames with their times in the take."""
     first, fps = excerpt.frames.start, excerpt.fps
-    marks = [CueMark(cue.frame / fps, cue.prompt) for cue in excerpt.cues if cue.number]
+    marks = [CueMark(cue.frame / fps, cue.prompt, cue.cut) for cue in excerpt.cues if cue.number]
     facts = f"{format_timecode(first / fps)} to {format_timecode(excerpt.frames.stop / fps)} of {excerpt.take.name}, "
     facts += f"{fps} frames a second, seed {excerpt.seed}, backbone {excerpt.record.run.backbone}"
     shown = sheet_frames(excerpt.video, excerpt.frames)

@@ -1,4 +1,4 @@
-"""Takes as OpenTimelineIO timelines: one clip with a marker where each prompt takes over, or a track a branch.
+"""Takes as OpenTimelineIO timelines: a clip a shot with a marker where each prompt takes over, or a track a branch.
 
 Written as plain JSON in the library's public schema, so that making takes does not need the library.
 """
@@ -42,8 +42,7 @@ def write_timeline(excerpt: Excerpt, path: Path) -> None:
 def timeline_of(excerpt: Excerpt, folder: Path) -> dict[str, Any]:
     """The timeline as it stands in an `.otio` file in `folder`."""
     name = excerpt.take.resolve().name
-    clip = _clip(excerpt, _url_of(excerpt.video, folder))
-    return _timeline(name, [_track("Video", [clip])])
+    return _timeline(name, [_track("Video", _clips(excerpt, _url_of(excerpt.video, folder)))])
 
 
 def write_branches(take: Path, takes: Iterable[Path], path: Path) -> int:
@@ -77,8 +76,8 @@ def timeline_of_branches(take: Path, takes: Iterable[Path], folder: Path) -> dic
         if frames <= start:
             continue
         excerpt = open_excerpt(place, start / record.video.fps)
-        clip = _clip(excerpt, _url_below(excerpt.video, folder))
-        tracks.append(_track(place.name, [*([_gap(start, excerpt.fps)] if start else []), clip]))
+        clips = _clips(excerpt, _url_below(excerpt.video, folder))
+        tracks.append(_track(place.name, [*([_gap(start, excerpt.fps)] if start else []), *clips]))
     if not tracks:
         raise ValueError(f"{take} has no video yet, and its branches have none")
     return _timeline(tracks[0]["name"], tracks)
@@ -117,8 +116,15 @@ def _fork(record: TakeRecord) -> int:
     return timeline.pixels_of(record.branched_from.blocks).start
 
 
-def _clip(excerpt: Excerpt, url: str) -> dict[str, Any]:
-    name, run = excerpt.take.resolve().name, excerpt.record.run
+def _clips(excerpt: Excerpt, url: str) -> list[dict[str, Any]]:
+    """One a shot; a take of one shot gives its name to the clip."""
+    take = excerpt.take.resolve().name
+    several = any(cue.cut for cue in excerpt.record.cues)
+    return [_clip(part, f"{take} shot {number}" if several else take, url) for number, part in excerpt.shots]
+
+
+def _clip(excerpt: Excerpt, name: str, url: str) -> dict[str, Any]:
+    run = excerpt.record.run
     facts = {
         "take": str(excerpt.take.resolve()),
         "backbone": run.backbone,
@@ -129,7 +135,7 @@ def _clip(excerpt: Excerpt, url: str) -> dict[str, Any]:
     media = {
         "OTIO_SCHEMA": "ExternalReference.1",
         "metadata": {},
-        "name": name,
+        "name": excerpt.take.resolve().name,
         "available_range": _range(range(excerpt.video_frames), excerpt.fps),
         "target_url": url,
     }
@@ -175,11 +181,12 @@ def _marker(excerpt: Excerpt, cue: CueFrame) -> dict[str, Any]:
         "prompt": cue.prompt,
         "seed": excerpt.seed,
         "state": _state(excerpt, cue),
+        **({"cut": True} if cue.cut else {}),
     }
     return {
         "OTIO_SCHEMA": "Marker.2",
         "metadata": {NAMESPACE: facts},
-        "name": f"cue {cue.number}" if cue.number else "first prompt",
+        "name": f"{'cut' if cue.cut else 'cue'} {cue.number}" if cue.number else "first prompt",
         "color": "CYAN" if cue.number else "GREEN",
         "marked_range": _range(range(cue.frame, cue.frame + 1), excerpt.fps),
         "comment": cue.prompt,

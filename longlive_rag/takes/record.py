@@ -113,7 +113,8 @@ class VideoFacts(Document):
 
 
 class CueFacts(Document):
-    """A cue, numbered from 1: when it was asked for, when it took over, and whether the take came so far."""
+    """A cue, numbered from 1: when it was asked for, when it took over, whether the take came so far, and whether
+    another shot begins with it."""
 
     cue: AtLeastOne
     prompt: str
@@ -121,6 +122,7 @@ class CueFacts(Document):
     seconds: Seconds
     block: Count
     reached: bool
+    cut: bool = False
 
 
 class MemoryFacts(Document):
@@ -217,6 +219,11 @@ class TakeRecord(Sealed):
     timings: Timings
     selections: tuple[Selection, ...]
     error: Failure | None = None
+
+    @property
+    def shot_blocks(self) -> tuple[int, ...]:
+        """First block of each shot that the take came to, rising."""
+        return (0, *(cue.block for cue in self.cues if cue.cut and cue.reached))
 
     @property
     def checkpoint_config(self) -> CheckpointConfig:

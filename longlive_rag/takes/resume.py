@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -78,12 +78,13 @@ def resume_rollout(
     store: BlockStore,
     frames_per_block: int,
     window_frames: int,
-    prompt_at: Callable[[int], Tensor | None],
+    prompt_at: Callable[[int], tuple[Tensor | None, bool]],
 ) -> int:
     """Bring a new rollout to where the blocks of `store` end.
 
     Args:
-        prompt_at: block to the prompt [1, tokens, text_dim] that takes over there; None where none does.
+        prompt_at: block to the prompt [1, tokens, text_dim] that takes over there, None where none does, and whether
+            another shot begins with it.
 
     Returns:
         How many blocks were run again.
@@ -107,17 +108,17 @@ def resume_rollout(
             rollout.rebuild()
 
     for block in range(done):
-        record, prompt = store.record(block), prompt_at(block)
+        record, (prompt, cut) = store.record(block), prompt_at(block)
         latents = torch.from_numpy(record.latents)[None]
         embeddings = None if record.embeddings is None else record.embeddings[None]
         selections = (record.selection,) if record.selection else ()
         if block < known:
-            rollout.recall(latents, embeddings, selections, prompt)
+            rollout.recall(latents, embeddings, selections, prompt, cut)
             continue
         if block == known:
             begin()
         if prompt is not None:
-            rollout.direct(prompt)
+            rollout.direct(prompt, cut)
         rollout.replay(latents, embeddings, selections)
     if known == done:
         begin()
@@ -129,14 +130,16 @@ def decode_again(
     store: BlockStore,
     first: int,
     frames_per_block: int,
-    decode: Callable[[TakeDecoder, Tensor], Tensor],
+    decode: Callable[[TakeDecoder, Tensor, bool], Tensor],
+    cuts: Collection[int] = (),
 ) -> Iterator[tuple[BlockRecord, Tensor]]:
     """Bring a new decoder to where the blocks of `store` end, handing out what it decodes from block `first` on.
 
     The decoder begins at the latest of: a checkpoint, and where nothing before can change a pixel any more.
 
     Args:
-        decode: latents [1, T, C, h, w] to pixels.
+        decode: latents [1, T, C, h, w] to pixels; whether they begin a shot.
+        cuts: blocks at which shots begin.
     """
     checkpoints = store.checkpoints if isinstance(store, TakeStore) else None
     begin = max(0, first - -(-decoder.latents_carried // frames_per_block))
@@ -146,6 +149,6 @@ def decode_again(
         decoder.restore(features)
     for block in range(begin, store.blocks):
         record = store.record(block)
-        pixels = decode(decoder, torch.from_numpy(record.latents)[None])
+        pixels = decode(decoder, torch.from_numpy(record.latents)[None], block in cuts)
         if block >= first:
             yield record, pixels

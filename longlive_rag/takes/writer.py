@@ -425,7 +425,7 @@ class TakeWriter:
 
     def _cue_marks(self) -> list[CueMark]:
         marks = [
-            CueMark(self._timeline.starts_at(self._timeline.cue_block(cue.seconds)), cue.prompt)
+            CueMark(self._timeline.starts_at(self._timeline.cue_block(cue.seconds)), cue.prompt, cue.cut)
             for cue in self._request.cues
         ]
         return [mark for mark in marks if mark.seconds * self._timeline.fps < self._frames_kept]
@@ -496,15 +496,18 @@ class TakeWriter:
         )
 
     def _admission_facts(self) -> dict[str, Any]:
-        """What entered memory and what was kept out, the sink apart; None where it is not known."""
+        """What entered memory and what was kept out, the newest shot's sink apart; None where it is not known."""
         context = self._request.context
         if self._entered is None or not context.memory_frames:
             return {"frames_admitted": None, "frames_kept_out": None, "admitted": None}
         made = self._timeline.latents_of(max(0, self._blocks - 1)).stop if self._blocks else 0
-        admitted = sorted(frame for frame in self._entered if context.sink_frames <= frame < made)
+        shots = [0, *(cue.block for cue in self._cue_facts() if cue.cut and cue.reached)]
+        first = self._timeline.latents_of(shots[-1]).start
+        sink = range(first, min(first + context.sink_frames, made))
+        admitted = sorted(frame for frame in self._entered if frame < made and frame not in sink)
         return {
             "frames_admitted": len(admitted),
-            "frames_kept_out": max(0, made - context.sink_frames) - len(admitted),
+            "frames_kept_out": made - len(sink) - len(admitted),
             "admitted": tuple(runs(admitted)),
         }
 
@@ -544,6 +547,7 @@ class TakeWriter:
                 seconds=self._timeline.starts_at(block),
                 block=block,
                 reached=block < self._blocks,
+                cut=cue.cut,
             )
             for number, (cue, block) in enumerate(zip(self._request.cues, blocks, strict=True), start=1)
         )

@@ -165,7 +165,7 @@ class _Chooser:
     count: int
     first_seed: int
 
-    def __call__(self, take: int, block: int, candidates: range) -> list[int]:
+    def __call__(self, take: int, block: int, candidates: Sequence[int]) -> list[int]:
         if block < RECALL_CUES[3][0]:
             return []
         pool = {"right": _latents(BEFORE), "nobody": _latents(AWAY), "random": candidates}[self.arm]

@@ -53,8 +53,10 @@ class GuidedRollout(Rollout):
         self._truth, self._given = truth, given
 
     @torch.no_grad()
-    def direct(self, prompt_embeds: Tensor) -> None:
+    def direct(self, prompt_embeds: Tensor, cut: bool = False) -> None:
         """Put prompts in charge without a recache: side by side, some film has a cue at nearly every block."""
+        if cut:
+            raise ValueError("rolled films have no cuts")
         self._take_prompt(prompt_embeds)
 
     def _denoise(

@@ -203,3 +203,34 @@ def test_a_page_made_again_is_the_committed_one_where_the_frame_saw_itself_alone
     assert frames == [0, 1, 2]
     for (_, page), remade in zip(committed, again, strict=True):
         torch.testing.assert_close(remade, page[:, :, 0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rope", ["relative", "absolute"])
+def test_a_shot_begins_with_an_empty_cache_as_a_take_does(model: CausalWanTransformer, rope: str) -> None:
+    """What is computed in a second shot is, to the bit, what a take of this shot alone computes."""
+    context = ContextConfig(window_frames=7, sink_frames=1, memory_frames=0, rope=rope)
+    latents, text = draw(1, 16, 3, *LATENT[1:]), draw(1, 7, 20, seed=1)
+    first, alone, prompt = new_cache(model, context), new_cache(model, context), model.encode_text(text)
+    time = torch.zeros(1, dtype=torch.float64)
+
+    def block(cache: KVCache, number: int) -> Tensor:
+        cache.admit(3)
+        cache.assemble()
+        return model.commit_block(latents + number, time, prompt, cache)
+
+    with torch.no_grad():
+        for number in range(4):
+            block(first, number)
+        assert [frame for frame, _ in first.begin_shot(12)] == [0, 6, 7, 8, 9, 10, 11]
+        assert first.frames == []
+        for number in range(4, 8):
+            block(first, number)
+            block(alone, number)
+            assert torch.equal(first.pages(), alone.pages())
+            assert first.frames == [frame + 12 for frame in alone.frames]
+            assert [frame - 12 for frame in first.assemble_refresh()] == list(alone.assemble_refresh())
+    assert first.frames == [12, 18, 19, 20, 21, 22, 23]
+    for frame in range(24):
+        expected = frame % 12
+        assert first.committed_position(frame) == alone.committed_position(expected)
+    assert first.committed_position(-2) == alone.committed_position(-2)

@@ -129,6 +129,16 @@ def test_streaming_equals_the_whole_take_bit_for_bit(decoder, splits, batch):
     assert torch.equal(decoded(decoder, latents, splits), whole)
 
 
+def test_a_shot_shows_nothing_of_the_picture_before(decoder):
+    before, shot = draw(1, CHANNELS, 5, 2, 3, seed=3), draw(1, CHANNELS, 2, 2, 3, seed=4)
+    streaming = StreamingTinyDecoder(decoder)
+    streaming.decode(before)
+    streaming.begin_shot(shot)
+    alone = decoded(decoder, torch.cat([shot[:, :, :1], shot], dim=2), [3])
+    assert torch.equal(streaming.decode(shot), alone[:, :, 1:])
+    assert streaming.frames_decoded == 4 * 5 - 3 + 4 * 2
+
+
 def test_decoders_of_several_takes_share_one_model(decoder):
     one, other = draw(1, CHANNELS, 6, 2, 3), draw(1, CHANNELS, 6, 2, 3, seed=2)
     ours, theirs, parts = StreamingTinyDecoder(decoder), StreamingTinyDecoder(decoder), []

@@ -226,3 +226,22 @@ def test_a_decoder_goes_on_from_anothers_features() -> None:
     one.decode(latents[:, :, 1:3])
     other.restore(one.features())
     assert torch.equal(other.decode(latents[:, :, 3:]), one.decode(latents[:, :, 3:]))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_shot_is_decoded_without_a_trace_of_the_one_before(vae: AutoencoderKLWan, frames: int) -> None:
+    """As after a still of its first frame; what is carried can be carried on."""
+    before, shot = draw(2, CHANNELS, 3, 4, 6).split(1), draw(1, CHANNELS, frames, 4, 6)
+    one, other, resumed, alone = (StreamingDecoder(vae) for _ in range(4))
+    for decoder, latents in zip((one, other), before, strict=True):
+        decoder.decode(latents)
+        decoder.begin_shot(shot)
+        assert decoder.frames_decoded == 9
+    pixels = one.decode(shot)
+    assert pixels.shape[2] == 4 * frames
+    assert torch.equal(pixels, other.decode(shot))
+    expected = alone.decode(torch.cat([shot[:, :, :1], shot], dim=2))[:, :, 1:]
+    torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-4)
+    resumed.restore(one.features())
+    assert torch.equal(resumed.decode(shot), one.decode(shot))

@@ -103,3 +103,22 @@ def test_the_built_in_backbone(tmp_path):
     first = next(read_frames(tmp_path / report["video"]))
     output = load_preset("tiny-world").output
     assert first.shape == (output.height * output.upscale, output.width * output.upscale, 3)
+
+
+@needs_tiny_world
+@pytest.mark.slow
+def test_two_shots(tmp_path):
+    """Made, and made again from its cues; an editor gets a clip a shot."""
+    settings = ("--seconds", 4, "--seed", 3)
+    cut = ("--cut", 2, "a blue square jumps in a desert")
+    made = longlive_rag("generate", PROMPT, "-o", "take", *settings, *cut, "--json", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert [(cue["cut"], cue["block"]) for cue in json.loads(made.stdout)["cues"]] == [(True, 3)]
+    assert longlive_rag("take", "export", "take", "--otio", "take.otio", cwd=tmp_path).returncode == 0
+    (track,) = json.loads((tmp_path / "take.otio").read_text())["tracks"]["children"]
+    spans = [clip["source_range"] for clip in track["children"]]
+    assert [(span["start_time"]["value"], span["duration"]["value"]) for span in spans] == [(0, 33), (33, 31)]
+    assert longlive_rag("generate", "--cues", "take", "-o", "again", "--seed", 3, cwd=tmp_path).returncode == 0
+    frames, again = (list(read_frames(tmp_path / name / "video.mp4")) for name in ("take", "again"))
+    assert len(frames) == len(again) == 64
+    assert all((a == b).all() for a, b in zip(frames, again, strict=True))

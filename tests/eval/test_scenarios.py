@@ -85,6 +85,15 @@ def test_of_two_with_the_same_words_one_is_made_without_a_memory_of_the_other():
         ]  # fmt: skip
 
 
+def test_a_scenario_cuts_away_from_the_subject_and_back():
+    (story,) = stories([WORDS], ["cut-away-and-back"], read_scenarios(), (30.0, 60.0))
+    assert story.cuts == (10.0, 21.0, 31.0, 51.0) == tuple(second for second, _ in story.cues)
+    assert [prompt for _, prompt in story.prompts] == [
+        "a fox walks in the snow", "an owl walks in a city", "a fox walks in the snow", "an owl walks in a city",
+        "a fox walks in the snow",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["walk-away-and-return", "two-characters", "change-of-place"])
 @pytest.mark.parametrize("horizons", [(12.0,), (30.0, 33.0)])
 def test_horizons_that_leave_no_room_are_refused(name, horizons):

@@ -14,8 +14,11 @@ from longlive_rag.media import pictures
 from longlive_rag.media.pictures import (
     CACHE,
     CUE,
+    CUT,
+    FREE,
     FUTURE,
     GUARD,
+    KEPT_OUT,
     MAP_SIZE,
     SHEET_FRAMES,
     SINK,
@@ -117,6 +120,36 @@ def test_memory_map_draws_cues_as_lines():
     x = round(_Axes(timeline, BOX).x(15.0625))
     column = [picture.getpixel((x, y)) for y in range(BOX[1] + 2, BOX[3] - 2)]
     assert column.count(CUE) > 0.95 * len(column)
+
+
+def test_after_a_cut_the_shot_has_a_sink_and_all_before_it_is_memory():
+    """Whether memory holds it or not; before the cut nothing has changed."""
+    plain, timeline, _ = draw_map(20.0)
+    cut = 12
+    first = timeline.latents_of(cut).start
+    mark = CueMark(timeline.starts_at(cut), "x", cut=True)
+    request = make_request(20.0)
+    entered = dict.fromkeys(range(first - 4), 0)
+    free, kept_out = (memory_map(timeline, request.context, [], "caption", [mark], known) for known in (None, entered))
+    for picture in (free, kept_out):
+        x = round(_Axes(timeline, BOX).x(mark.seconds))
+        column = [picture.getpixel((x, y)) for y in range(BOX[1] + 2, BOX[3] - 2)]
+        assert column.count(CUT) > 0.9 * len(column)
+        assert pixel_at(picture, timeline, cut + 2, first) == SINK
+        assert pixel_at(picture, timeline, cut + 2, first + 1) == CACHE
+        assert pixel_at(picture, timeline, cut + 2, 1) == FREE
+        assert pixel_at(picture, timeline, cut + 6, timeline.latents_of(cut + 6).start - 13) == GUARD
+        assert pixel_at(picture, timeline, cut - 1, first - 4) == pixel_at(plain, timeline, cut - 1, first - 4) == CACHE
+    assert pixel_at(free, timeline, cut + 2, first - 2) == FREE
+    assert pixel_at(kept_out, timeline, cut + 2, first - 2) == KEPT_OUT
+
+
+def test_a_cut_has_another_colour_on_a_contact_sheet(video):
+    frames = sheet_frames(video(64), range(64))
+    marked = contact_sheet(frames, 16, "", "", [CueMark(2.3, "another shot", cut=True)])
+    colors = {color for _, color in marked.getcolors(1 << 24)}
+    assert CUT in colors
+    assert CUE not in colors
 
 
 @pytest.mark.parametrize("settings", [{"context": ContextConfig(memory_frames=0)}, {"seconds": 2.0}])

@@ -307,5 +307,23 @@ def test_the_gate_asks_for_a_likeness_only_where_it_matters() -> None:
     assert len(asked) == 3
 
 
+def test_after_a_cut_a_new_view_is_let_in_at_once_and_the_old_sink_with_it() -> None:
+    rules = replace(RULES, settle_frames=3)
+    vectors = kinds(7, 12)
+    within, across = memory_of(rules, sink=2), memory_of(rules, sink=2)
+    assert show(within, vectors) == [2, 3, 4, 5, 10, 11, 12, 13]
+    assert show(across, vectors[:7]) == [2, 3, 4, 5]
+    across.begin_shot(lambda take, frames: vectors[list(frames)])
+    assert show(across, vectors[7:]) == [0, 1, 7, 8, 9, 10]
+
+
+def test_a_cut_closes_the_gate_and_a_view_seen_before_stays_out() -> None:
+    memory, vectors = memory_of(replace(RULES, settle_frames=3)), kinds(3, 8)
+    assert show(memory, vectors[:3]) == [1, 2]  # it would let in two more
+    memory.begin_shot(lambda take, frames: vectors[list(frames)])
+    assert show(memory, vectors[:2]) == [0]
+    assert show(memory, vectors[3:]) == [8, 9, 10, 11]  # no cut: once it has settled
+
+
 def no_past(take: int, frames) -> np.ndarray:
     raise AssertionError("nothing is to be embedded again")

@@ -38,6 +38,18 @@ def test_candidates_are_what_left_the_cache_without_sink_and_guard(
     assert list(candidate_frames(done, window, sink, guard)) == expected
 
 
+@given(
+    before=st.integers(1, 40), done=st.integers(0, 60), sink=st.integers(0, 6), guard=st.integers(0, 12),
+    local=st.integers(1, 12),
+)  # fmt: skip
+def test_all_of_earlier_shots_are_candidates_and_of_its_own_what_left_the_cache(
+    before: int, done: int, sink: int, guard: int, local: int
+) -> None:
+    window = sink + local
+    own = [before + frame for frame in candidate_frames(done, window, sink, guard)]
+    assert list(candidate_frames(before + done, window, sink, guard, before)) == [*range(before), *own]
+
+
 @given(seed=st.integers(0, 1000), frames=st.integers(1, 40), limit=st.integers(0, 8))
 def test_search_equals_brute_force(seed: int, frames: int, limit: int) -> None:
     rng = np.random.default_rng(seed)

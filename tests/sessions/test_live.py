@@ -315,3 +315,25 @@ def test_the_first_prompt_may_still_be_changed_before_the_first_block(pipe):
     assert (live.request.prompt, live.request.cues, blocks[0].prompt) == (OTHER, (), OTHER)
     with pytest.raises(ValueError, match="the take has ended"):
         live.direct(PROMPT)
+
+
+def test_a_cut_is_directed_live_and_made_again(pipe, tmp_path):
+    request = request_of(pipe)
+    live = LiveTake(pipe, request, writer_of(pipe, request, tmp_path / "take"))
+    with pytest.raises(ValueError, match="a cut comes after it"):
+        live.direct(OTHER, cut=True)
+    blocks = []
+    for block in live:
+        blocks.append(block)
+        if block.index == 2:
+            first = live.direct(OTHER, cut=True)
+            gone, changed = (live.direct(OTHER, at=first + later, cut=True) for later in (2, 4))
+        if block.index == 4:
+            live.withdraw(gone)
+            live.direct(PROMPT, at=gone)
+            live.direct(PROMPT, at=changed, cut=True)
+            live.direct(OTHER, at=changed)
+    cues = live.request.cues
+    assert [(cue.prompt, cue.cut) for cue in cues] == [(OTHER, True), (PROMPT, False), (OTHER, False)]
+    same(pipe, live.request, blocks)
+    assert read_record(tmp_path / "take").request == live.request

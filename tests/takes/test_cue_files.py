@@ -40,7 +40,7 @@ def schedules(draw) -> Schedule:
         else:
             new_view = draw(st.none() | st.floats(-1, 1))
             steering.append(Steering(seconds, "establish", establish=draw(st.floats(0, 60)), new_view=new_view))
-    cues = tuple(Cue(seconds, draw(words)) for seconds in at)
+    cues = tuple(Cue(seconds, draw(words), draw(st.booleans())) for seconds in at)
     return Schedule(draw(words), cues, max([0.5, *at]) + 1, tuple(steering))
 
 
@@ -78,6 +78,28 @@ def test_lines_with_timecodes(tmp_path):
     assert schedule.prompt == "one"
     assert schedule.cues == (Cue(5, "two"), Cue(12.5, "3 circles walk"), Cue(3723.5, '"Go", he says'))
     assert schedule.steering == (Steering(13.5, "pin", 5, 8),)
+
+
+def test_cuts_are_written_as_people_would(tmp_path):
+    cut = (Cue(5, "two"), Cue(9, "three", cut=True))
+    for name, text in (
+        ("story.txt", "0 one\n5 two\n0:09 :cut  three"),
+        ("quoted.txt", '0 one\n5 two\n0:09 :cut "three"'),
+        (
+            "story.yaml",
+            "cues:\n- {at: 0, prompt: one}\n- {at: 5, prompt: two, cut: false}\n- {at: 0:09, prompt: three, cut: true}",
+        ),
+        (
+            "story.jsonl",
+            '{"cues": [{"at": 0, "prompt": "one"}, {"at": 5, "prompt": "two"}, '
+            '{"at": 9, "cut": true, "prompt": "three"}]}',
+        ),
+    ):
+        assert read_cues(write(tmp_path, name, text), FPS).schedule(seconds=12).cues == cut
+    evenly = read_cues(write(tmp_path, "even.txt", "one\n:cut two\n"), FPS).schedule(seconds=8)
+    assert evenly.cues == (Cue(4, "two", cut=True),)
+    write_cues(tmp_path / "written.txt", Schedule("one", cut, 12))
+    assert (tmp_path / "written.txt").read_text() == "0:00  one\n0:05  two\n0:09  :cut three\n"
 
 
 def test_the_first_prompt_may_come_from_elsewhere(tmp_path):
@@ -133,6 +155,9 @@ def test_yaml_times_are_not_read_as_yaml_numbers(tmp_path):
         ("a.txt", "0 one\n:pin 1-2", "line 2: ':pin 1-2' has no timecode before it"),
         ("a.txt", "0 one\n2 :pin 1", "line 2: '1' is not a span"),
         ("a.txt", "0 one\n2 :dance", "line 2: ':dance' is not a direction"),
+        ("a.txt", "0 one\n2 :cut", "line 2: ':cut' is not a direction"),
+        ("a.txt", "0 :cut one", "line 1, is a cut at 0 s, where the first shot begins anyway; drop the cut"),
+        ("a.txt", "0 one\n5 two\n5 :cut three", "line 3, is at 5 s, not after line 2 at 5 s"),
         ("a.txt", b"one\ntwo\n\xff\xfe\n", "line 3, is not UTF-8 text"),
         ("a.jsonl", "", "holds no prompt"),
         ("a.jsonl", '\n{"prompts": ["a",]}', "line 2, is not JSON"),
@@ -155,6 +180,10 @@ def test_yaml_times_are_not_read_as_yaml_numbers(tmp_path):
         ("a.json", '{"cues": [], "times": [0]}', "times belong to prompts"),
         ("a.json", '{"cues": [{"at": 0, "promt": "a"}]}', "cue 1: promt is not known; did you mean 'prompt'?"),
         ("a.json", '{"cues": [{"at": 0, "prompt": "a", "pin": "1-2"}]}', "cue 1: a cue has one of"),
+        ("a.json", '{"cues": [{"at": 0, "cut": true, "prompt": "a"}]}', "cue 1, is a cut at 0 s"),
+        ("a.json", '{"cues": [{"at": 0, "prompt": "a"}, {"at": 1, "cut": true}]}', "cue 2: `cut` goes with a `prompt`"),
+        ("a.json", '{"cues": [{"at": 3, "cut": 1, "prompt": "a"}]}', "cue 1, cut: 1 is not true or false"),
+        ("a.yaml", "cues:\n- at: 3\n  prompt: a\n  cut: maybe\n", "cue 1, cut: 'maybe' is not true or false"),
         ("a.json", '{\n "cues": [}', "line 2, is not JSON"),
         ("a.json", "[" * 100_000, "nested too deeply"),
         ("a.json", '{"cues": [{"at": 0, "prompt": "a"}, {"at": 3}]}', "cue 2: a cue has one of"),

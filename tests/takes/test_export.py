@@ -13,6 +13,7 @@ import pytest
 from fakes import SIZE, frames_of, make_request, write_take
 from PIL import Image
 
+from longlive_rag.config import Cue
 from longlive_rag.media.video import CODECS, VideoWriter, read_frames, read_tags
 from longlive_rag.rights.provenance import Provenance
 from longlive_rag.takes.export import export_frames, export_sheet, export_stills, export_video, open_excerpt
@@ -168,6 +169,29 @@ def test_the_timeline_opens_in_the_reference_library(tmp_path):
     again = tmp_path / "again.otio"
     otio.adapters.write_to_file(timeline, str(again))
     assert otio.adapters.read_from_file(str(again)).is_equivalent_to(timeline)
+
+
+def test_a_timeline_has_a_clip_for_each_shot(tmp_path):
+    cues = (Cue(*CUES[0], cut=True), Cue(3.2, "the red circle turns"), Cue(*CUES[1], cut=True))
+    take = write_take(tmp_path / "shots", make_request(6.0, cues=cues))
+    assert read_record(take).shot_blocks == (0, 3, 7)
+    write_timeline(open_excerpt(take), take / "take.otio")
+    (track,) = otio.adapters.read_from_file(str(take / "take.otio")).video_tracks()
+    spans = [(clip.source_range.start_time.to_frames(), clip.source_range.duration.to_frames()) for clip in track]
+    assert [clip.name for clip in track] == ["shots shot 1", "shots shot 2", "shots shot 3"]
+    assert spans == [(0, 33), (33, 48), (81, 15)]
+    assert [[marker.name for marker in clip.markers] for clip in track] == [
+        ["first prompt"], ["cut 1", "cue 2"], ["cut 3"],
+    ]  # fmt: skip
+    assert track.duration() == otio.opentime.RationalTime(96, 16)
+    write_timeline(open_excerpt(take, 3.0, 5.0), tmp_path / "part.otio")
+    (clip,) = otio.adapters.read_from_file(str(tmp_path / "part.otio")).video_tracks()[0]
+    assert (clip.name, clip.source_range.start_time.to_frames()) == ("shots shot 2", 48)
+    later = branch(tmp_path / "branch", take, 5, cues)
+    write_branches(take, [take, later], tmp_path / "all.otio")
+    first, second = otio.adapters.read_from_file(str(tmp_path / "all.otio")).video_tracks()
+    assert [len(list(first)), len(list(second))] == [3, 3]
+    assert [part.duration().to_frames() for part in second] == [57, 24, 15]
 
 
 def test_a_timeline_of_a_range_elsewhere(take, tmp_path):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from backbone.config import ContextConfig, SamplerConfig
 from longlive_rag import LatentStore, LongLiveRAGPipeline, MemoryConfig, TakeRequest, TakeRun, TakeWriter
-from longlive_rag.config import CheckpointConfig, OutputConfig, Reseed, Steering
+from longlive_rag.config import CheckpointConfig, Cue, OutputConfig, Reseed, Steering
 from longlive_rag.media.video import read_frames
 from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.sessions.resuming import differences
@@ -151,6 +151,10 @@ CASES = {
     "native": {"memory": MemoryConfig(enabled=False)},
     "retried": {"cues": [(6.0, LATER)], "memory": MemoryConfig(retry=2)},
     "looking ahead": {"cues": [(4.0, LATER)], "memory": MemoryConfig(policy="look-ahead", host_gib=8 * PAGE_GIB)},
+    "shots": {
+        "cues": [Cue(3.0, LATER, cut=True), Cue(4.0, PROMPT), Cue(6.0, PROMPT, cut=True)],
+        "memory": MemoryConfig(establish=0.5, new_view=0.9995, prompt_weight=0.3, host_gib=12 * PAGE_GIB),
+    },
     "first showings": {
         "cues": [(4.0, LATER)],
         "memory": MemoryConfig(
@@ -183,7 +187,9 @@ CASES = {
 }
 
 
-QUICK = ("a cue", "tight budget", "first showings", "looking ahead", "frame by frame", "frame by frame, one step")
+QUICK = (
+    "shots", "a cue", "tight budget", "first showings", "looking ahead", "frame by frame", "frame by frame, one step",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow) for c in CASES])
@@ -233,7 +239,7 @@ def test_a_take_of_single_frames_goes_on_after_each_block(studio: Studio, tmp_pa
     assert_same(tmp_path / "killed", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("case", ["first showings", "plain"])
+@pytest.mark.parametrize("case", ["shots", "first showings", "plain"])
 def test_each_take_of_a_batch_goes_on_alone(studio: Studio, tmp_path: Path, case: str) -> None:
     """Exactly from what it has; in the last bits another batch makes other takes."""
     noise = np.random.default_rng(0).integers(0, 255, (32, 48, 3), dtype=np.uint8)
@@ -349,6 +355,18 @@ def test_light_is_near_and_stores_nothing(studio: Studio, tmp_path: Path, monkey
     ours, theirs = (LatentStore(tmp_path / name / LATENTS).record(7).latents for name in ("killed", "whole"))
     difference = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
     assert 0 < difference < 0.2
+
+
+def test_a_shot_is_added_and_branched_off_as_if_asked_for(studio: Studio, tmp_path: Path) -> None:
+    short = ask(studio.pipe, 4.0)
+    studio.new(tmp_path / "take", short)
+    record = studio.resume(tmp_path / "take", extended(short, 2.5, LATER, cut=True), "extended")
+    assert record.cues[0].cut
+    assert record.shot_blocks == (0, 6)
+    studio.new(tmp_path / "whole", ask(studio.pipe, 6.5, cues=[Cue(4.0, LATER, cut=True)]))
+    assert_same(tmp_path / "take", tmp_path / "whole")
+    request, blocks = branched(record.request, studio.pipe.timeline(record.request), 9, 4.0, PROMPT, cut=True)
+    assert (blocks, request.cues) == (6, (Cue(4.0, PROMPT, cut=True),))
 
 
 @pytest.mark.parametrize("context", [ContextConfig(), FRAME_WISE], ids=["three frames a block", "one frame a block"])
