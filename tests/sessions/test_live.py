@@ -75,19 +75,19 @@ def test_another_policy_picks_from_the_next_block_on(pipe):
     for block in live:
         blocks.append(block)
         if block.index == 8:
-            assert live.use_policy("recent") == live.seconds
+            assert live.use_policy("stratified") == live.seconds
             with pytest.raises(ValueError, match="no-such"):
                 live.use_policy("no-such")
         if block.index == 10:
             assert live.steer(Steering(0, "policy", policy="similar")) == live.seconds
-    assert directed_at(live.request.memory, pipe.timeline(live.request), 9).policy == "recent"
+    assert directed_at(live.request.memory, pipe.timeline(live.request), 9).policy == "stratified"
     same(pipe, live.request, blocks)
     plain = list(pipe.stream(replace(live.request, memory=MemoryConfig())))
-    recent = list(pipe.stream(replace(live.request, memory=MemoryConfig(policy="recent"))))
-    chosen, searched, newest = ([set(b.selections[0].frames) for b in each[9:]] for each in (blocks, plain, recent))
+    stratified = list(pipe.stream(replace(live.request, memory=MemoryConfig(policy="stratified"))))
+    chosen, searched, evenly = ([set(b.selections[0].frames) for b in each[9:]] for each in (blocks, plain, stratified))
     assert chosen[0] != searched[0]
-    assert chosen[:2] == newest[:2]
-    assert chosen[2] != newest[2]
+    assert chosen[:2] == evenly[:2]
+    assert chosen[2] != evenly[2]
     with pytest.raises(ValueError, match="no-such"):
         pipe.check(replace(live.request, memory=MemoryConfig(steering=(Steering(1, "policy", policy="no-such"),))))
 
