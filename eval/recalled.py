@@ -35,14 +35,14 @@ class Shown(NamedTuple):
         seen: share of the frames that show the subject.
         likeness: mean cosine to the reference, of those that show it; None if none does.
         seen_by_chance, likeness_by_chance: the same of all frames that could have been brought back.
-        seen_at_cue: `seen` in the 2 s after the last cue; None where there is none.
+        seen_at_cue: `seen` in the 2 s after the last cue; None where there is none, and in files of older versions.
     """
 
     seen: float
     likeness: float | None
     seen_by_chance: float
     likeness_by_chance: float | None
-    seen_at_cue: float | None
+    seen_at_cue: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Recalled:
     likeness: float | None
     seen_by_chance: float
     likeness_by_chance: float | None
-    seen_at_cue: float | None
+    seen_at_cue: float | None = None
 
 
 def what_was_recalled(plan: Plan, shown: Mapping[str, Sequence[Shown | None]]) -> list[Recalled]:

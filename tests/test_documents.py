@@ -60,7 +60,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         ({"reqest": {}}, "take.json: reqest is not known; did you mean 'request'?"),
         (
             changed(cues=[{"seconds": 1.0, "zebra": "x"}]),
-            "take.json: request.cues[0].zebra is not known; it has prompt, seconds",
+            "take.json: request.cues[0].zebra is not known; it has cut, prompt, seconds",
         ),
         (changed(seed="1"), "take.json: request.seed is '1'; it should be a valid integer"),
         (changed(seed=-1), "take.json, request: seed is -1; it must be a whole number from 0 to 2**64 - 1"),
