@@ -116,7 +116,7 @@ def _shown(
     selections: Sequence[Selection],
     at_cue: Sequence[Selection],
     context: ContextConfig,
-    shot_starts: Sequence[int] = (0,),
+    shot_starts: Sequence[int],
 ) -> Shown | None:
     recalled, first = _frames_of(selections), _frames_of(at_cue)
     if not recalled:
@@ -162,7 +162,7 @@ def _selections(record: TakeRecord, timeline: Timeline, begin_s: float, end_s: f
 
 
 def _seen_and_likeness(cosines: NDArray[np.float64]) -> tuple[float, float | None]:
-    seen = np.nan_to_num(cosines, nan=-1.0) >= SHOWN_FROM
+    seen = cosines >= SHOWN_FROM  # NaN is not
     return float(seen.mean()), float(cosines[seen].mean()) if seen.any() else None
 
 

@@ -167,6 +167,20 @@ def test_seconds_after_a_cue_begin_with_it_and_end_before_a_horizon():
     assert counted["seen_at_cue"] == [block for block in blocks if at_s <= TIMELINE.starts_at(block) < at_s + 2]
 
 
+@pytest.mark.parametrize("brought_back_in", ["the shot's first block", "a later one"])
+def test_after_a_cut_all_of_earlier_shots_could_have_been_brought_back(brought_back_in):
+    cut = TIMELINE.cue_block(12.0)
+    block = cut if brought_back_in == "the shot's first block" else TIMELINE.blocks - 1
+    record = record_of({block: [1]}, (4.0, 12.0))
+    cues = [
+        cue.model_copy(update={"cut": number == 1, "block": TIMELINE.cue_block(cue.seconds), "reached": True})
+        for number, cue in enumerate(record.cues)
+    ]
+    (row,) = recalled((measures_of(half_seen()), record.model_copy(update={"cues": cues})))
+    left = 0 if block == cut else 3 * block - 11 - 5 - (3 * cut + 1)
+    assert row.seen_by_chance == pytest.approx(30 / (3 * cut + max(0, left)))
+
+
 def test_a_cue_at_the_horizon_is_none():
     at_s = TIMELINE.starts_at(TIMELINE.cue_block(10.0))
     record = record_of({TIMELINE.cue_block(10.0) - 2: [1], TIMELINE.cue_block(10.0): [50]}, (10.0,))
