@@ -90,13 +90,17 @@ class Memory:
         """The prompt in charge from now on, [B, tokens, text_dim], zero after its end; ValueError if not finite."""
         if self._rules.prompt_weight:
             self._prompts.append((self._frames_done, finite(pooled_prompts(prompt_embeds))))
+            if 0 < self._shot_start == self._frames_done:
+                for number, take in enumerate(self._takes):
+                    take.introduce(self._shot_start, self._prompt_unit(number))
 
     def begin_shot(self, embed_past: EmbedPast) -> None:
         """The next frame begins a shot: all that came before may be brought back, the sink and the newest among it.
 
         Until a frame of the shot is finished the newest one shows what is over: then the words alone are searched by,
         where the key has a part for them, and of what was made under quite other words (`LIKE_WORDS`) only pins are
-        brought back; without such a part memory is sampled evenly, whatever the policy.
+        brought back; without such a part memory is sampled evenly, whatever the policy. A shot under words unlike all
+        that memory holds is let in from its first frame on, whatever it looks like: the words say that it is new.
         """
         self._shot_start = self._frames_done
         for number, take in enumerate(self._takes):
@@ -281,6 +285,15 @@ class _TakeMemory:
         self._gate.cut()
         self._sink_frames = min(self._sink_frames, first)
         return [frame for frame in range(self._sink_frames) if not self.holds(frame) and frame not in self._refused]
+
+    def introduce(self, first: int, prompt: NDArray[np.float32] | None) -> None:
+        """Let in the shot that begins, if its words are unlike those of all that memory holds and is not excluded."""
+        rules = self._rules
+        if self._index is None or not rules.establish_frames or (query := self._query(prompt)) is None:
+            return
+        found = self._index.search(query, without(self._index.frames, rules.exclude, ()), 1)
+        if found and found[0][1] < LIKE_WORDS * rules.prompt_weight:
+            self._gate.open(first, rules)
 
     def index_frames(
         self, frames: Sequence[int], embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None

@@ -83,6 +83,10 @@ class FirstShowings:
         self._begun = False
         self._open_from = self._open_until = -math.inf
 
+    def open(self, first: int, rules: RetrievalRules) -> None:
+        """Let frames in from `first` on, whatever they are like."""
+        self._open_from, self._open_until = first, first + rules.establish_frames
+
     def admits(
         self,
         frame: int,

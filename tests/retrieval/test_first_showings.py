@@ -325,5 +325,21 @@ def test_a_cut_closes_the_gate_and_a_view_seen_before_stays_out() -> None:
     assert show(memory, vectors[3:]) == [8, 9, 10, 11]  # no cut: once it has settled
 
 
+def test_a_shot_under_quite_other_words_is_let_in_whatever_it_looks_like() -> None:
+    rules = replace(RULES, prompt_weight=0.5, settle_frames=3)
+    memory = memory_of(rules)
+    same, other = (torch.from_numpy(AXES[axis : axis + 1])[:, None] for axis in (0, 1))
+    memory.prompt(same)
+    assert show(memory, kinds(8)) == [1, 2, 3, 4]
+    memory.begin_shot(lambda take, frames: kinds(8)[list(frames)])
+    memory.prompt(other)
+    assert show(memory, kinds(8)) == [0, 8, 9, 10, 11]  # the old sink, and the shot from its first frame on
+    memory.begin_shot(lambda take, frames: kinds(8)[list(frames)])
+    memory.prompt(same)  # by words that memory knows only what looks new opens it
+    assert show(memory, kinds(8)) == []
+    memory.prompt(other)  # within a shot words alone open nothing
+    assert show(memory, kinds(8)) == []
+
+
 def no_past(take: int, frames) -> np.ndarray:
     raise AssertionError("nothing is to be embedded again")
