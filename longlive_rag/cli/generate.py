@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +30,17 @@ from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
 from longlive_rag.sessions.asking import build_request
 from longlive_rag.sessions.opening import Codec, Decoder, DType
 
+timed_option = partial(click.option, type=(str, str), multiple=True, metavar="TIMECODE PROMPT")
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("prompt", required=False)
 @click.option("-o", "--output", "take", required=True, metavar="FOLDER", help="Folder of the take.")
 @click.option("--seconds", type=float, help="Length of the take.  [default: what --cues says, else 30]")
-@click.option(
-    "--cue",
-    "cues",
-    type=(str, str),
-    multiple=True,
-    metavar="TIMECODE PROMPT",
-    help="Another prompt takes over at this time (at the next block). Repeat for more.",
-)
-@click.option(
+@timed_option("--cue", "cues", help="Another prompt takes over at this time (at the next block). Repeat for more.")
+@timed_option(
     "--cut",
     "cuts",
-    type=(str, str),
-    multiple=True,
-    metavar="TIMECODE PROMPT",
     help="Another shot begins at this time (at the next block) with this prompt; memory brings back what it needs of "
     "the earlier ones. Repeat for more.",
 )

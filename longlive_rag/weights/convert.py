@@ -225,7 +225,7 @@ def _check_encoder(parts: Parts, output: OutputConfig) -> None:
     """Raise ValueError if the retrieval autoencoder reads other latents than this backbone makes."""
     assert parts.encoder is not None
     config = parts.encoder.config
-    factor = int(parts.vae.config.get("scale_factor_spatial", 8))
+    factor = pixels_per_latent(parts.vae.config, "the VAE")
     made = (parts.transformer.config.in_channels, output.height // factor, output.width // factor)
     read = (config.in_channels, config.latent_height, config.latent_width)
     if read != made:
