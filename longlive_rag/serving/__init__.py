@@ -1,0 +1,1 @@
+"""The HTTP API: `longlive-rag serve`."""
