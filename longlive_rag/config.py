@@ -143,7 +143,7 @@ class MemoryConfig:
         float,
         _search(
             "--like-words",
-            "With --prompt-weight: frames made under words less like those in charge (cosine) are not brought back.",
+            "With --prompt-weight: frames made under words less like those in charge (MaxSim) are not brought back.",
             **SHARE,
         ),
     ] = 0.5

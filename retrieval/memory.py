@@ -28,6 +28,7 @@ from retrieval.policy import (
     stratified_sample,
     unit,
     without,
+    words_alike,
 )
 from retrieval.selection import Selection, candidate_frames
 
@@ -70,6 +71,7 @@ class Memory:
         self._rules = self._that_hold(rules or RetrievalRules())
         self._takes: list[_TakeMemory] = []
         self._prompts: list[tuple[int, NDArray[np.float32]]] = []  # (first frame under them, [B, P])
+        self._tokens: list[list[NDArray[np.float32]]] = []  # of each of them, take by take
         self._remembered = 0
         self._frames_done = 0
         self._shot_start = 0
@@ -88,9 +90,10 @@ class Memory:
         """The prompt in charge from now on, [B, tokens, text_dim], zero after its end; ValueError if not finite."""
         if self._rules.prompt_weight:
             self._prompts.append((self._frames_done, finite(pooled_prompts(prompt_embeds))))
+            self._tokens.append(token_units(prompt_embeds))
             if 0 < self._shot_start == self._frames_done:
                 for number, take in enumerate(self._takes):
-                    take.introduce(self._shot_start, self._prompt_unit(number))
+                    take.introduce(self._shot_start, self._under_other_words(number))
 
     def begin_shot(self, embed_past: EmbedPast) -> None:
         """The next frame begins a shot: all that came before may be brought back, the sink and the newest among it.
@@ -235,9 +238,9 @@ class Memory:
             return []
         starts = [first for first, _ in self._prompts] + [self._frames_done]
         return [
-            range(first, starts[place + 1])
-            for place, (first, units) in enumerate(self._prompts)
-            if float(units[number] @ self._prompts[-1][1][number]) < self._rules.like_words
+            range(starts[place], starts[place + 1])
+            for place, tokens in enumerate(self._tokens)
+            if words_alike(tokens[number], self._tokens[-1][number]) < self._rules.like_words
         ]
 
     def _that_hold(self, rules: RetrievalRules) -> RetrievalRules:
@@ -295,13 +298,13 @@ class _TakeMemory:
         self._sink_frames = min(self._sink_frames, first)
         return [frame for frame in range(self._sink_frames) if not self.holds(frame) and frame not in self._refused]
 
-    def introduce(self, first: int, prompt: NDArray[np.float32] | None) -> None:
+    def introduce(self, first: int, other_words: Sequence[range]) -> None:
         """Let in the shot that begins, if its words are unlike those of all that memory holds and is not excluded."""
         rules = self._rules
-        if self._index is None or not rules.establish_frames or (query := self._query(prompt)) is None:
+        if self._index is None or not rules.establish_frames:
             return
-        found = self._index.search(query, without(self._index.frames, rules.exclude, ()), 1)
-        if found and found[0][1] < rules.like_words * rules.prompt_weight:
+        held = [frame for frame in without(self._index.frames, rules.exclude, ()) if frame >= 0]
+        if held and not without(held, other_words, ()):
             self._gate.open(first, rules)
 
     def index_frames(
@@ -441,6 +444,12 @@ class _TakeMemory:
     def _index_here(self) -> FrameIndex:
         assert self._index is not None
         return self._index
+
+
+def token_units(prompt_embeds: Tensor) -> list[NDArray[np.float32]]:
+    """Prompt embeddings [B, tokens, text_dim], zero after their end, to each prompt's unit vectors [N, text_dim]."""
+    embeds = prompt_embeds.float().cpu().numpy()
+    return [unit(own[np.any(own != 0, axis=-1)]) for own in embeds]
 
 
 def pooled_prompts(prompt_embeds: Tensor) -> NDArray[np.float32]:

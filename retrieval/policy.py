@@ -26,8 +26,8 @@ class RetrievalRules:
         pin: remembered first once they have left the window; at most half of the K places are theirs.
         prompt_weight: w in the score (1 - w) cos(latents) + w cos(prompts).
         like_words: where prompts are part of the score, of what was made under a prompt less like the one in charge
-            (cosine) only pins are remembered. Memory would fill its places all the same, and somebody who is called for
-            the first time would become one of those who were there before.
+            (`words_alike`) only pins are remembered. Memory would fill its places all the same, and somebody who is
+            called for the first time would become one of those who were there before.
         anchors: the frames that say what is good.
         admit_above: a frame enters memory only if its cosine similarity to some anchor is at least this.
         diversity: d in maximal marginal relevance: each place goes to the frame with the largest
@@ -176,6 +176,19 @@ def hybrid_keys(latent_units: Vectors, prompt_units: Vectors, prompt_weight: flo
     """
     a, b = math.sqrt(1 - prompt_weight), math.sqrt(prompt_weight)
     return np.concatenate([a * latent_units, b * prompt_units], axis=1).astype(np.float32)
+
+
+def words_alike(one: Vectors, other: Vectors) -> float:
+    """How alike two prompts are, [N, P] and [M, P] unit vectors of their tokens: MaxSim, -1 to 1.
+
+    The mean over one's tokens of the largest cosine to a token of the other (late interaction; Khattab and Zaharia,
+    2004.12832), from the side from which it is larger: who is met is no part of the words of before. A pooled vector
+    can't tell "a red circle walks" from "an orange square walks"; most of both is the same.
+    """
+    if not len(one) or not len(other):
+        return 0.0
+    cosines = one @ other.T
+    return float(max(cosines.max(axis=1).mean(), cosines.max(axis=0).mean()))
 
 
 def admitted(latent_units: Vectors, anchor_units: Vectors, admit_above: float) -> NDArray[np.bool_]:

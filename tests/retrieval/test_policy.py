@@ -24,6 +24,7 @@ from retrieval.policy import (
     stratified_sample,
     unit,
     without,
+    words_alike,
 )
 
 AXES = np.eye(6, dtype=np.float32)
@@ -254,8 +255,18 @@ def test_what_was_made_under_other_words_is_not_brought_back_but_for_pins() -> N
     assert stranger.retrieve(block=9) == ()
 
 
+@given(seed=st.integers(0, 200))
+def test_words_are_alike_by_the_best_match_of_each(seed: int) -> None:
+    one, other = vectors(seed, 3), vectors(seed + 1000, 5)
+    best = [max(float(a @ b) for b in other) for a in one], [max(float(a @ b) for a in one) for b in other]
+    assert words_alike(one, other) == pytest.approx(max(sum(best[0]) / 3, sum(best[1]) / 5), abs=1e-6)
+    assert words_alike(one, other) == pytest.approx(words_alike(other, one), abs=1e-6)
+    assert words_alike(one[:2], one) == pytest.approx(1)  # nothing of it is missing there
+    assert words_alike(one[:0], one) == 0
+
+
 @given(seed=st.integers(0, 500), least=st.floats(0.01, 0.9))
-def test_words_are_as_alike_as_their_cosine(seed: int, least: float) -> None:
+def test_words_of_one_token_are_as_alike_as_their_cosine(seed: int, least: float) -> None:
     rng = np.random.default_rng(seed)
     prompts = rng.standard_normal((6, 6)).astype(np.float32)
     memory = small_memory(6, RetrievalRules(prompt_weight=0.3, like_words=least))
