@@ -18,7 +18,7 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
-from backbone.attention import attention
+from backbone.attention import AttentionCall
 from backbone.config import ContextConfig
 from backbone.rope import Rotation, rotation
 
@@ -69,7 +69,7 @@ class LayerContext:
     mask: Tensor | None = None
     pages: tuple[Tensor, ...] = ()
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, attention: AttentionCall) -> Tensor:
         """Write key and value, then attend; [B, tail tokens, heads, head_dim] each and in return, none rotated."""
         self.write(key, value)
         return attention(self.rotation(query), self.keys, self.values, self.mask)

@@ -24,15 +24,16 @@ from diffusers.models.normalization import FP32LayerNorm
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from backbone.attention import attention
+from backbone.attention import BACKENDS, AttentionCall, attention
 from backbone.cache import KVCache
+from backbone.errors import FieldError
 from backbone.rope import Rotation, rotation
 
 
 class SelfContext(Protocol):
     """What self-attention sees in one layer; query, key and value are [B, tokens, heads, head_dim], none rotated."""
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, attention: AttentionCall) -> Tensor:
         """[B, tokens, heads, head_dim]."""
         ...
 
@@ -55,7 +56,7 @@ class SequenceContext:
     mask: Tensor | None = None
     page: Tensor | None = None
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, attention: AttentionCall) -> Tensor:
         """As `SelfContext` says."""
         self.write(key, value)
         return attention(self.rotation(query), self.rotation(key), value, self.mask)
@@ -167,6 +168,14 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         if self.admit_adapter is not None:
             self.admit_adapter()
         super().load_lora_adapter(*args, **settings)
+
+    def set_attention_backend(self, backend: str) -> None:
+        """Choose by what attention is computed, a key of `attention.BACKENDS`."""
+        if backend not in BACKENDS:
+            raise FieldError("attention", backend, f"it must be one of {', '.join(BACKENDS)}")
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.backend = backend
 
     # ---- the two ways to run it ----
 
@@ -361,17 +370,23 @@ class TransformerBlock(nn.Module):
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = mods
 
         query, key, value = self.attn1.queries_keys_values(_modulate(self.norm1, x, shift, scale))
-        x = _add_gated(x, self.attn1.output(context.attend(query, key, value)), gate)
+        x = _add_gated(x, self.attn1.output(context.attend(query, key, value, self.attn1.attend)), gate)
 
         query = self.attn2.queries(self.norm2(x))
-        x = x + self.attn2.output(attention(query, *text))
+        x = x + self.attn2.output(self.attn2.attend(query, *text))
 
         update = self.ffn(_modulate(self.norm3, x, ffn_shift, ffn_scale))
         return _add_gated(x, update.float(), ffn_gate)
 
 
 class Attention(nn.Module):
-    """The projections around an attention call; queries and keys are RMS-normed across all heads."""
+    """An attention call and the projections around it; queries and keys are RMS-normed across all heads.
+
+    Attributes:
+        backend: of the call, a key of `attention.BACKENDS`.
+    """
+
+    backend = "native"
 
     def __init__(self, width: int, heads: int, eps: float) -> None:
         super().__init__()
@@ -394,6 +409,10 @@ class Attention(nn.Module):
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, tokens, width] to two [B, tokens, heads, head_dim]."""
         return self._heads(self.norm_k(self.to_k(x))), self._heads(self.to_v(x))
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The call itself, as `attention`."""
+        return attention(query, key, value, mask, self.backend)
 
     def output(self, attended: Tensor) -> Tensor:
         """[B, tokens, heads, head_dim] to [B, tokens, width]."""
