@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,6 +84,16 @@ class LayerContext:
             page[0] = key[:, index * tokens : (index + 1) * tokens]
             page[1] = value[:, index * tokens : (index + 1) * tokens]
 
+    @property
+    def has_past(self) -> bool:
+        """Whether it holds more than the tail."""
+        return self.keys.shape[1] > self.rotation.turns.shape[1]
+
+    def leave_length_open(self) -> None:
+        """Tell the compiler that the number of context tokens will change."""
+        for tensor in (self.keys, self.values):
+            torch._dynamo.maybe_mark_dynamic(tensor, 1)
+
 
 class KVCache:
     """Keys and values of the newest `window` latent frames in all layers.
@@ -99,7 +110,8 @@ class KVCache:
         self.config = config
         self.shape = shape
         self.frames: list[int] = []
-        slots, options = config.window_frames, {"dtype": shape.dtype, "device": shape.device}
+        slots = config.window_frames
+        options: dict[str, Any] = {"dtype": shape.dtype, "device": shape.device}
         self._pages = [torch.zeros(shape.page, **options) for _ in range(slots)]
         self._page_of_slot: list[int] = []
         self._free_pages = list(range(slots))

@@ -25,7 +25,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from backbone.attention import BACKENDS, AttentionCall, attention
-from backbone.cache import KVCache
+from backbone.cache import KVCache, LayerContext
 from backbone.errors import FieldError
 from backbone.rope import Rotation, rotation
 
@@ -120,6 +120,8 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
     _skip_layerwise_casting_patterns = ("patch_embedding", "condition_embedder", "norm")
     admit_adapter: Callable[[], None] | None = None
     """Asked before an adapter's weights are loaded; whoever owns the transformer may raise here."""
+    compiled_for: frozenset[tuple[int, ...]] = frozenset()
+    """Shapes of latents [B, C, T, h, w] for whose blocks the layers are compiled; see `backbone.compiling`."""
 
     @register_to_config
     def __init__(
@@ -289,8 +291,10 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
 
     def _flow(self, latents: Tensor, timestep: Tensor, text: TextContext, contexts: Sequence[SelfContext]) -> Tensor:
         x, time, modulation = self._enter(latents, timestep)
-        for block, words, context in zip(self.layers, text.layers, contexts, strict=True):
-            x = block(x, modulation, words, context)
+        for layer, words, context in zip(
+            self._programs(latents, timestep, contexts), text.layers, contexts, strict=True
+        ):
+            x = layer(x, modulation, words, context)
         return self._leave(x, time, latents.shape)
 
     def _run_for_pages(
@@ -298,9 +302,24 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
     ) -> None:
         """All that keys and values of every layer need: of the last one, no more than these themselves."""
         x, _, modulation = self._enter(latents, timestep)
-        for block, words, context in zip(self.layers[:-1], text.layers[:-1], contexts[:-1], strict=True):
-            x = block(x, modulation, words, context)
+        layers = self._programs(latents, timestep, contexts)
+        for layer, words, context in zip(layers[:-1], text.layers[:-1], contexts[:-1], strict=True):
+            x = layer(x, modulation, words, context)
         contexts[-1].write(*self.layers[-1].keys_values(x, modulation))
+
+    def _programs(
+        self, latents: Tensor, timestep: Tensor, contexts: Sequence[SelfContext]
+    ) -> Sequence[Callable[..., Tensor]]:
+        """The layers as they run: compiled, if they are, only what was compiled for."""
+        if not self.compiled_for:
+            return self.layers
+        seen = contexts[0]
+        is_usual = isinstance(seen, LayerContext) and seen.has_past and seen.mask is None and timestep.ndim == 1
+        if not is_usual or tuple(latents.shape) not in self.compiled_for:
+            return [layer.forward for layer in self.layers]
+        for context in cast("Sequence[LayerContext]", contexts):
+            context.leave_length_open()
+        return self.layers
 
     def _enter(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Latents to tokens [B, tokens, width], and what `ConditionEmbedder.embed_time` makes of the timestep."""
