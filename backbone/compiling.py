@@ -13,7 +13,6 @@ import time
 from importlib.util import find_spec
 
 import torch
-from torch import Tensor
 
 from backbone.cache import CacheShape, KVCache
 from backbone.config import ContextConfig

@@ -179,6 +179,11 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
             if isinstance(module, Attention):
                 module.backend = backend
 
+    @property
+    def attention_backend(self) -> str:
+        """By what attention is computed."""
+        return self.layers[0].attn1.backend
+
     # ---- the two ways to run it ----
 
     def forward(
