@@ -81,8 +81,8 @@ class LayerContext:
         self.values[:, -value.shape[1] :] = value
         for index, page in enumerate(self.pages):
             tokens = page.shape[2]
-            page[0] = key[:, index * tokens : (index + 1) * tokens]
-            page[1] = value[:, index * tokens : (index + 1) * tokens]
+            frame = slice(index * tokens, (index + 1) * tokens)
+            page.copy_(torch.stack((key[:, frame], value[:, frame])))
 
     @property
     def has_past(self) -> bool:
