@@ -293,8 +293,8 @@ def differences(record: TakeRecord, run: TakeRun) -> list[str]:
     pairs = [("device", before.device.removesuffix(":0"), run.device), ("threads", before.threads, run.threads)]
     libraries = ("torch", "diffusers", "faiss-cpu", "numpy")  # NumPy draws the noise
     pairs += [(name, record.versions.get(name), now.get(name)) for name in libraries]
-    pairs += [("layers", *("compiled" if each.compiled else "not compiled" for each in (before, run)))]
-    pairs += [("attention", before.attention, run.attention)]
+    was_compiled, is_compiled = ("compiled" if each.compiled else "not compiled" for each in (before, run))
+    pairs += [("layers", was_compiled, is_compiled), ("attention", before.attention, run.attention)]
     found = [f"the take was begun with {name} {old}, this is {new}" for name, old, new in pairs if old != new]
     if before.batch != run.batch:
         found.append(f"the take was begun in a batch of {before.batch}, this is a batch of {run.batch}")

@@ -50,13 +50,19 @@ def check_speed_fits(preset: Preset, request: TakeRequest, opening: Opening) -> 
 
 def as_before(opening: Opening, before: TakeRun, preset: Preset, request: TakeRequest) -> Opening:
     """`opening` with the layers run as `before` says, as far as that can be done here."""
-    asked = replace(opening, attention=before.attention, compile="on" if before.compiled else "off")  # type: ignore[arg-type]
-    for field, safe in (("attention", "native"), ("compile", "off")):
-        try:
-            check_speed_fits(preset, request, replace(opening, **{field: getattr(asked, field)}))
-        except FieldError:
-            asked = replace(asked, **{field: safe})
-    return asked
+    compiled = replace(opening, compile="on" if before.compiled else "off")
+    if not _fits(preset, request, compiled):
+        compiled = replace(opening, compile="off")
+    attending = replace(compiled, attention=before.attention)  # type: ignore[arg-type]
+    return attending if _fits(preset, request, attending) else compiled
+
+
+def _fits(preset: Preset, request: TakeRequest, opening: Opening) -> bool:
+    try:
+        check_speed_fits(preset, request, opening)
+    except FieldError:
+        return False
+    return True
 
 
 def is_compiled(request: TakeRequest, opening: Opening) -> bool:
