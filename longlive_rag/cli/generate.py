@@ -12,7 +12,9 @@ import click
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import make, note, report
 from longlive_rag.cli.settings import (
+    ATTENTION,
     CODEC,
+    COMPILE,
     DECODER,
     DEVICE,
     DTYPE,
@@ -28,7 +30,7 @@ from longlive_rag.cli.settings import (
 from longlive_rag.config import CheckpointConfig, CheckpointMode
 from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
 from longlive_rag.sessions.asking import build_request
-from longlive_rag.sessions.opening import Codec, Decoder, DType
+from longlive_rag.sessions.opening import Attention, Codec, Compile, Decoder, DType
 
 timed_option = partial(click.option, type=(str, str), multiple=True, metavar="TIMECODE PROMPT")
 
@@ -63,6 +65,8 @@ timed_option = partial(click.option, type=(str, str), multiple=True, metavar="TI
 @DEVICE
 @CODEC
 @DECODER
+@COMPILE
+@ATTENTION
 @click.option(
     "--prompt-embeds",
     type=click.Path(path_type=Path),
@@ -88,6 +92,8 @@ def generate(
     device: str,
     codec: Codec,
     decoder: Decoder,
+    compile: Compile,
+    attention: Attention,
     prompt_embeds: Path | None,
     checkpoint: CheckpointMode | None,
     checkpoint_gib: float | None,
@@ -140,7 +146,7 @@ def generate(
             checkpoints = CheckpointConfig().changed(checkpoint, checkpoint_gib)
             if not take:
                 raise ValueError("--output is empty; name a folder for the take, such as takes/first")
-            opening = Opening(device, dtype, codec, prompt_embeds, decoder)
+            opening = Opening(device, dtype, codec, prompt_embeds, decoder, compile, attention)
             labels = Labels(license_policy, deliverable, phase, show_label)
             asked = NewTake(preset, request, Path(take), overwrite, opening, labels, checkpoints)
             job = held.enter_context(new_take(asked, note))

@@ -215,6 +215,11 @@ def with_rights(command: Callable[..., None]) -> Callable[..., None]:
 
 _opening = knobs_of(Opening)
 DTYPE, DEVICE, CODEC, DECODER = (option_of(_opening[name]) for name in ("dtype", "device", "codec", "decoder"))
+COMPILE, ATTENTION = (option_of(_opening[name]) for name in ("compile", "attention"))
+COMPILE_OF_NEW, ATTENTION_OF_NEW = (
+    option_of(knob, default=None, help=f"{knob.help} Default: {knob.default}, or the take's.")
+    for knob in (_opening["compile"], _opening["attention"])
+)
 SEED = option_of(knobs_of(TakeRequest)["seed"])
 
 

@@ -18,6 +18,7 @@ from longlive_rag.rights.policy import pick_policy, refuse_stricter
 from longlive_rag.rights.provenance import Provenance, refuse_other_weights
 from longlive_rag.sessions.making import TakeJob, stored_bytes
 from longlive_rag.sessions.opening import Labels, Note, Opening, open_backbone, provenance_of
+from longlive_rag.sessions.speed import as_before
 from longlive_rag.takes.branch import backbone_of, branched, check_latents, copy_start, extended, timeline_of
 from longlive_rag.takes.folder import TakeClaim, check_take_folder, estimate_bytes
 from longlive_rag.takes.inspection import intact_frames
@@ -245,6 +246,7 @@ def reopened(
     """The take's backbone, loaded as it was when the take was begun; notes what is not as it was then."""
     before = take.record.run
     opening = Opening(changes.device, before.dtype, before.codec, changes.prompt_embeds, before.decoder)  # type: ignore[arg-type]
+    opening = as_before(opening, before, take.preset, request)
     pipe, run = open_backbone(take.preset, request, opening, provenance, note, changes.pipe)
     for difference in differences(take.record, run):
         note(f"{difference}; from here on the last bits may differ")
@@ -291,6 +293,8 @@ def differences(record: TakeRecord, run: TakeRun) -> list[str]:
     pairs = [("device", before.device.removesuffix(":0"), run.device), ("threads", before.threads, run.threads)]
     libraries = ("torch", "diffusers", "faiss-cpu", "numpy")  # NumPy draws the noise
     pairs += [(name, record.versions.get(name), now.get(name)) for name in libraries]
+    was_compiled, is_compiled = ("compiled" if each.compiled else "not compiled" for each in (before, run))
+    pairs += [("layers", was_compiled, is_compiled), ("attention", before.attention, run.attention)]
     found = [f"the take was begun with {name} {old}, this is {new}" for name, old, new in pairs if old != new]
     if before.batch != run.batch:
         found.append(f"the take was begun in a batch of {before.batch}, this is a batch of {run.batch}")
