@@ -411,7 +411,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 if then is not None:
                     then(block)
                 yield block
-        finishing = Finishing(stores, timeline, decoder, self._decode, self._execution_device, then)
+        finishing = Finishing(stores, timeline, decoder, self._decode, then)
         saving = done - 1  # the newest block whose checkpoint may be under way
         with Behind(finishing.stages, threads=ahead > 0) as behind:
             for index in range(done, timeline.blocks):

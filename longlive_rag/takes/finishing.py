@@ -23,6 +23,7 @@ from retrieval.budgets import PageCounters
 from retrieval.selection import selection_of
 from retrieval.store import BlockRecord, BlockStore
 
+HOST = torch.device("cpu")
 LIKELY_CAUSES = "the weights, a LoRA, the prompts' embeddings, or the precision"
 Decode = Callable[[TakeDecoder, Tensor, bool], Tensor]
 """Latents [B, T, C, h, w], and whether they begin a shot, to pixels [B, F, H, W, 3] uint8 on the CPU."""
@@ -103,7 +104,6 @@ class Finishing:
         timeline: of the takes.
         decoder: of them all; nobody else uses it meanwhile.
         decode: uses it.
-        device: where it decodes.
         then: called with each block.
     """
 
@@ -113,11 +113,10 @@ class Finishing:
         timeline: Timeline,
         decoder: TakeDecoder,
         decode: Decode,
-        device: torch.device,
         then: Then | None,
     ) -> None:
         self._stores, self._timeline = stores, timeline
-        self._decoder, self._decode_block, self._device, self._then = decoder, decode, device, then
+        self._decoder, self._decode_block, self._then = decoder, decode, then
 
     @property
     def stages(self) -> Mapping[str, Callable[[Any], Any]]:
@@ -126,7 +125,7 @@ class Finishing:
 
     def _store(self, made: MadeBlock) -> tuple[MadeBlock, dict[str, float]]:
         """Keep a block; returns it and its seconds by stage until here."""
-        latents, watch = made.latents.wait().numpy(), Stopwatch(torch.device("cpu"))
+        latents, watch = made.latents.wait().numpy(), Stopwatch(HOST)
         if not np.isfinite(latents).all():
             index = made.finished.index
             raise NotFiniteError(f"block {index} holds values that are not finite numbers; look at {LIKELY_CAUSES}")
@@ -156,7 +155,7 @@ class Finishing:
     def _decode(self, stored: tuple[MadeBlock, dict[str, float]]) -> Block:
         """Pixels of a block; where a checkpoint is due, with what the decoder carries after it."""
         made, seconds = stored
-        finished, watch = made.finished, Stopwatch(self._device)
+        finished, watch = made.finished, Stopwatch(HOST)  # who decodes waits for the pixels
         numbers = self._timeline.pixels_of(finished.index)
         with watch.stage("decode"):
             pixels = self._decode_block(self._decoder, finished.latents, made.direction.cut)[:, : len(numbers)]
