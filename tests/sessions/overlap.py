@@ -16,10 +16,14 @@ from backbone.transformer import CausalWanTransformer
 from longlive_rag import find_folder
 from longlive_rag.diagnostics.bench import SHAPES
 from longlive_rag.diagnostics.end_to_end import EndToEnd, Overlap, compare
+from longlive_rag.generation.rollout import Rollout
+from longlive_rag.media.video import VideoWriter
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.takes.record import TakeRun
 from longlive_rag.tinyworld.text import new_tokenizer
 from retrieval.encoder import LatentAutoencoder
+from retrieval.store import LatentWriter
+from tests.conftest import random_pipeline as toy_pipeline
 
 SPATIAL_FACTOR = 8
 
@@ -47,15 +51,24 @@ def random_pipeline(shape: str, vae_width: int) -> LongLiveRAGPipeline:
     )
 
 
-def slow_down(pipe: LongLiveRAGPipeline, seconds: float) -> None:
-    """Let every block's decoding take so much longer, by waiting."""
-    decode = pipe._decode
+SLOWED = {
+    "denoising": (Rollout, "_denoise"),
+    "storing": (LatentWriter, "append"),
+    "decoding": (LongLiveRAGPipeline, "_decode"),
+    "writing": (VideoWriter, "write"),
+}
 
-    def slowly(*args: object) -> torch.Tensor:
+
+def slow_down(part: str, seconds: float) -> None:
+    """Let a part of the work take so much longer a block, by waiting: as where another processor does it."""
+    owner, name = SLOWED[part]
+    work = getattr(owner, name)
+
+    def slowly(*args: object, **settings: object) -> object:
         time.sleep(seconds)
-        return decode(*args)
+        return work(*args, **settings)
 
-    pipe._decode = slowly
+    setattr(owner, name, slowly)
 
 
 def told(name: str, take: EndToEnd) -> str:
@@ -74,19 +87,24 @@ def report(overlap: Overlap) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=(*SHAPES, "tiny-world"), default="bench-small")
+    parser.add_argument("--shape", choices=(*SHAPES, "tiny-world", "toy"), default="bench-small")
     parser.add_argument("--vae-width", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=9.0)
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--slow-decoder", type=float, default=0.0, help="Seconds more a block, waited.")
+    parser.add_argument(
+        "--wait", nargs=2, action="append", default=[], metavar=("PART", "SECONDS"),
+        help=f"Of each block, in one of {', '.join(SLOWED)}.",
+    )  # fmt: skip
     settings = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if settings.shape == "tiny-world":
         pipe = LongLiveRAGPipeline.from_pretrained(find_folder("tiny-world"))
+    elif settings.shape == "toy":
+        pipe = toy_pipeline()
     else:
         pipe = random_pipeline(settings.shape, settings.vae_width)
-    if settings.slow_decoder:
-        slow_down(pipe, settings.slow_decoder)
+    for part, seconds in settings.wait:
+        slow_down(part, float(seconds))
     request = pipe.request("a red circle walks in a meadow", seconds=settings.seconds)
     run = TakeRun(settings.shape, Path(), "cpu", "float32", torch.get_num_threads(), "philox4x64/numpy")
     print(f"{run.threads} threads, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}", flush=True)
