@@ -7,6 +7,7 @@ long each takes is measured where nothing runs beside it, by a take that does on
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from longlive_rag.generation.behind import AHEAD
 from longlive_rag.rights.provenance import Provenance
-from longlive_rag.sessions.making import TakeJob
 from longlive_rag.takes.writer import TakeWriter
 
 if TYPE_CHECKING:
@@ -81,9 +81,16 @@ class Overlap:
 def make_take(
     pipe: LongLiveRAGPipeline, request: TakeRequest, run: TakeRun, folder: Path, ahead: int = AHEAD
 ) -> EndToEnd:
-    """Make a take in a new folder; arguments as for `TakeWriter` and `TakeJob.run`."""
+    """Make a take in a new folder; arguments as for `TakeWriter` and `LongLiveRAGPipeline.stream`."""
     writer = TakeWriter(folder, request, pipe.timeline(request), run, provenance=Provenance())
-    timings = TakeJob(pipe, request, writer).run(lambda block, take: None, ahead).timings
+    stream, status = pipe.stream(request, stores=[writer], then=writer.add, ahead=ahead), "failed"
+    try:
+        with closing(stream) as blocks:  # type: ignore[type-var]  # a generator
+            for _ in blocks:
+                pass
+        status = "finished"
+    finally:
+        timings = writer.finish(status).timings
     parts = {part: sum(timings.by_stage.get(stage, 0.0) for stage in stages) for part, stages in BEHIND.items()}
     denoising = sum(timings.by_stage.values()) - sum(parts.values())
     return EndToEnd(timings.seconds, timings.new_frames, {"denoising": denoising, **parts})

@@ -236,8 +236,9 @@ class LiveTake:
     def __iter__(self) -> Iterator[Block]:
         """The blocks, each as soon as it is finished; stops when it is cancelled. It can be iterated over once."""
         stores = [self._take] if self._take else []
-        settings = {"directions": self._directions, "then": self._written, "ahead": self._ahead}
-        stream = self._pipe.stream(self._start, stores=stores, **settings)
+        stream = self._pipe.stream(
+            self._start, stores=stores, directions=self._directions, then=self._written, ahead=self._ahead
+        )
         shown = self._take.blocks_shown if self._take else 0
         try:
             with closing(stream):  # type: ignore[type-var]  # a generator
