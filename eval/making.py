@@ -157,10 +157,10 @@ def _choice_of_all(choosers: Sequence[Chooser | None]) -> Choose | None:
 
 
 def batches(cells: Sequence[Cell], size: int) -> list[tuple[Cell, ...]]:
-    """Takes that can be made side by side, up to `size` of them: of one arm, their cues and cuts at the same times."""
+    """Takes that can be made side by side, up to `size` of them: of one arm and start image, cues at the same times."""
     groups: dict[Any, list[tuple[int, Cell]]] = {}
     for place, cell in enumerate(cells):
         times = tuple(second for second, _ in cell.story.cues), cell.story.cuts
-        groups.setdefault((cell.arm.name, times), []).append((place, cell))
+        groups.setdefault((cell.arm.name, times, cell.story.start_image), []).append((place, cell))
     chunks = [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
     return [tuple(cell for _, cell in chunk) for chunk in sorted(chunks, key=lambda chunk: chunk[0][0])]

@@ -20,6 +20,7 @@ from eval.statistics import prompts_for_a_claim
 from eval.windows import DriftWindows
 from longlive_rag.config import PARTS, Cue, MemoryConfig, TakeRequest
 from longlive_rag.documents import read_document, refuse_unknown
+from longlive_rag.media.start_image import read_start_image
 from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.presets.preset import Preset, load_preset
 from longlive_rag.sessions.opening import Codec, DType
@@ -230,7 +231,7 @@ class Plan:
                 parts["memory"] = replace(parts["memory"], steering=cell.story.steering)
             story = cell.story
             cues = tuple(Cue(second, prompt, second in story.cuts) for second, prompt in story.cues)
-            return TakeRequest(cell.story.prompt, self.seconds, cues, cell.seed, **parts)
+            return TakeRequest(story.prompt, self.seconds, cues, cell.seed, start_image=story.start_image, **parts)
         except (TypeError, ValueError) as error:
             where = f"arm {cell.arm.name!r}, prompt {cell.story.id}"
             if isinstance(error, FieldError):
@@ -247,6 +248,9 @@ class Plan:
         rates: set[int] = set()
         for arm in self.arms:
             requests = [self.request(preset, Cell(arm, story, 0)) for story in self.stories]
+            for story, asked in zip(self.stories, requests, strict=True):
+                if story.start_image is not None:
+                    read_start_image(Path(story.start_image), asked.output)
             request = requests[0]
             if arm.retrieval != SIMILAR and not request.context.memory_frames:
                 raise ValueError(f"arm {arm.name!r} has retrieval {arm.retrieval!r}, but its memory is off")

@@ -37,6 +37,7 @@ class Story:
         rival_origin_s: when another one is first seen whom no prompt can tell from the subject; None: there is none.
         steering: what is told to memory, where an arm has one.
         cuts: seconds of the cues that are cuts.
+        start_image: PNG or JPEG file that the take begins with: whom no words bring back.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Story:
     rival_origin_s: float | None = None
     steering: tuple[Steering, ...] = ()
     cuts: tuple[float, ...] = ()
+    start_image: str | None = None
 
     def __post_init__(self) -> None:
         check_folder_name("prompt", self.id)
@@ -185,7 +187,8 @@ def read_subjects(path: Path) -> list[dict[str, Any]]:
     """Subjects of a prompts file.
 
     Either text, one prompt a line (# begins a comment), or JSON: a list of objects, each with `prompt` (and `cues`, as
-    [seconds, prompt] pairs) or with the words that scenarios fill in, such as `who`, `does`, `where`; `id` is optional.
+    [seconds, prompt] pairs) or with the words that scenarios fill in, such as `who`, `does`, `where`; `id` is optional,
+    and so is `start_image`, a picture that lies as it says from the file.
 
     Raises:
         ValueError: if the file can't be read, is empty, or names a subject twice.
@@ -199,6 +202,9 @@ def read_subjects(path: Path) -> list[dict[str, Any]]:
     if not subjects:
         raise ValueError(f"{path} holds no prompts")
     named = [{"id": f"{number:03d}", **subject} for number, subject in enumerate(subjects, start=1)]
+    for subject in named:
+        if "start_image" in subject:
+            subject["start_image"] = str(path.parent / str(subject["start_image"]))
     ids = [str(subject["id"]) for subject in named]
     twice = sorted({each for each in ids if ids.count(each) > 1})
     if twice:
@@ -228,7 +234,7 @@ def stories(
 
 
 def _story(subject: Mapping[str, Any], name: str, scenario: Schedule, horizons_s: Sequence[float]) -> Story:
-    story_id = f"{name}-{_fit_for_a_folder(str(subject['id']))}"
+    story_id, picture = f"{name}-{_fit_for_a_folder(str(subject['id']))}", subject.get("start_image")
     if "prompt" in subject:
         if name != PLAIN:
             raise ValueError(
@@ -236,7 +242,7 @@ def _story(subject: Mapping[str, Any], name: str, scenario: Schedule, horizons_s
                 f"a JSON file with {', '.join(scenario.words)}"
             )
         told = parse(subject.get("cues", []), tuple[tuple[Seconds, str], ...], f"cues of prompt {subject['id']}")
-        return Story(story_id, name, str(subject["prompt"]), told)
+        return Story(story_id, name, str(subject["prompt"]), told, start_image=picture)
     missing = [word for word in scenario.words if word not in subject]
     if missing:
         raise ValueError(f"prompt {subject['id']} has no {', '.join(missing)}, which scenario {name!r} needs")
@@ -250,7 +256,7 @@ def _story(subject: Mapping[str, Any], name: str, scenario: Schedule, horizons_s
     cues = tuple((second, cue.prompt.format_map(subject)) for second, cue in timed)
     cuts = tuple(second for second, cue in timed if cue.cut)
     prompt, steering = scenario.prompt.format_map(subject), tuple(each.as_steering() for each in scenario.steering)
-    return Story(story_id, name, prompt, cues, scenario.origin_s, scenario.rival_origin_s, steering, cuts)
+    return Story(story_id, name, prompt, cues, scenario.origin_s, scenario.rival_origin_s, steering, cuts, picture)
 
 
 def check_folder_name(what: str, name: str) -> None:

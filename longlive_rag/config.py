@@ -89,6 +89,7 @@ class MemoryConfig:
         pin: is remembered once it has left the window; at most half of memory is its.
         admit_above: the least similarity to an anchor; None admits all.
         prompt_weight: w in the score (1 - w) cos(latents) + w cos(prompts).
+        like_words: the least likeness of prompts, where they are part of the score; pins need none.
         diversity: d in maximal marginal relevance.
         establish: what comes after a first showing is kept out until the next new view; 0 lets everything in.
         policy: picks among what is left after pins and stratified frames.
@@ -138,6 +139,14 @@ class MemoryConfig:
     prompt_weight: Annotated[
         float, _search("--prompt-weight", "Share of the prompt in what memory compares.", **SHARE)
     ] = 0.0
+    like_words: Annotated[
+        float,
+        _search(
+            "--like-words",
+            "With --prompt-weight: frames made under words less like those in charge (cosine) are not brought back.",
+            **SHARE,
+        ),
+    ] = 0.5
     diversity: Annotated[
         float, _search("--diversity", "0: the most similar frames; towards 1: unlike each other.", **SHARE)
     ] = 0.0

@@ -35,8 +35,6 @@ Choose = Callable[[int, int, Sequence[int]], Sequence[int]]
 EmbedPast = Callable[[int, Sequence[int]], NDArray[np.float32]]
 """(take of the batch, latent frames) to their embeddings [N, D], made again from what is stored."""
 Found = list[tuple[int, float]]
-LIKE_WORDS = 0.5
-"""Where words alone are searched by, frames made under words less like them (cosine) have nothing to do with them."""
 
 
 class Memory:
@@ -98,9 +96,9 @@ class Memory:
         """The next frame begins a shot: all that came before may be brought back, the sink and the newest among it.
 
         Until a frame of the shot is finished the newest one shows what is over: then the words alone are searched by,
-        where the key has a part for them, and of what was made under quite other words (`LIKE_WORDS`) only pins are
-        brought back; without such a part memory is sampled evenly, whatever the policy. A shot under words unlike all
-        that memory holds is let in from its first frame on, whatever it looks like: the words say that it is new.
+        where the key has a part for them; without such a part memory is sampled evenly, whatever the policy. A shot
+        under words unlike all that memory holds is let in from its first frame on, whatever it looks like: the words
+        say that it is new.
         """
         self._shot_start = self._frames_done
         for number, take in enumerate(self._takes):
@@ -229,7 +227,18 @@ class Memory:
             return list(zip(frames, take.similarities(frames, prompt), strict=True))
         if not self._frames_done and ahead is None:  # nothing to search by yet
             return [(frame, 0.0) for frame in evenly_spaced(allowed, self._memory_frames)]
-        return take.search(prompt, allowed, self._memory_frames, block, ahead)
+        return take.search(prompt, allowed, self._memory_frames, block, self._under_other_words(number), ahead)
+
+    def _under_other_words(self, number: int) -> list[range]:
+        """Frames of this take that were made under words less like those in charge than `like_words`."""
+        if not self._rules.like_words:
+            return []
+        starts = [first for first, _ in self._prompts] + [self._frames_done]
+        return [
+            range(first, starts[place + 1])
+            for place, (first, units) in enumerate(self._prompts)
+            if float(units[number] @ self._prompts[-1][1][number]) < self._rules.like_words
+        ]
 
     def _that_hold(self, rules: RetrievalRules) -> RetrievalRules:
         return rules if self._choose is None else replace(rules, establish_frames=0)
@@ -292,7 +301,7 @@ class _TakeMemory:
         if self._index is None or not rules.establish_frames or (query := self._query(prompt)) is None:
             return
         found = self._index.search(query, without(self._index.frames, rules.exclude, ()), 1)
-        if found and found[0][1] < LIKE_WORDS * rules.prompt_weight:
+        if found and found[0][1] < rules.like_words * rules.prompt_weight:
             self._gate.open(first, rules)
 
     def index_frames(
@@ -357,11 +366,13 @@ class _TakeMemory:
         candidates: Sequence[int],
         limit: int,
         block: int,
+        other_words: Sequence[range] = (),
         ahead: NDArray[np.float32] | None = None,
     ) -> Found:
         """Up to `limit` (frame, similarity) by the rules for this block, most similar first, older before equal.
 
         Args:
+            other_words: what was made under words unlike those in charge; of it only pins are brought back.
             ahead: [D], what to search by instead of the newest frame's embedding.
         """
         if not candidates:
@@ -375,10 +386,7 @@ class _TakeMemory:
             return [(frame, 0.0) for frame in sorted(kept)]
         found = index.search(query, pins, min(limit, pinned_places(limit))) if pins else []
         pinned = [frame for frame, _ in found]
-        if self._newest is None and ahead is None:
-            likeness = zip(allowed, index.similarities(query, allowed), strict=True)
-            allowed = [frame for frame, alike in likeness if alike >= LIKE_WORDS * rules.prompt_weight]
-        allowed = without(allowed, (), set(pinned))
+        allowed = without(allowed, other_words, set(pinned))
         evenly = stratified_sample(allowed, min(limit - len(found), rules.stratified), block)
         found += zip(evenly, index.similarities(query, evenly), strict=True)
         allowed = without(allowed, (), set(evenly))

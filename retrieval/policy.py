@@ -25,6 +25,9 @@ class RetrievalRules:
         exclude: never remembered.
         pin: remembered first once they have left the window; at most half of the K places are theirs.
         prompt_weight: w in the score (1 - w) cos(latents) + w cos(prompts).
+        like_words: where prompts are part of the score, of what was made under a prompt less like the one in charge
+            (cosine) only pins are remembered. Memory would fill its places all the same, and somebody who is called for
+            the first time would become one of those who were there before.
         anchors: the frames that say what is good.
         admit_above: a frame enters memory only if its cosine similarity to some anchor is at least this.
         diversity: d in maximal marginal relevance: each place goes to the frame with the largest
@@ -44,6 +47,7 @@ class RetrievalRules:
     exclude: tuple[range, ...] = ()
     pin: tuple[range, ...] = ()
     prompt_weight: float = 0.0
+    like_words: float = 0.0
     anchors: range | None = None
     admit_above: float | None = None
     diversity: float = 0.0

@@ -211,7 +211,8 @@ def prompts(output: Path, count: int, seed: int) -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The JSON file to write.")
 @click.option("--count", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-def subjects(output: Path, count: int, seed: int) -> None:
+@click.option("--start-images", is_flag=True, help="Draw each of them, too, as a picture to begin with.")
+def subjects(output: Path, count: int, seed: int, start_images: bool) -> None:
     """Write subjects for `eval compare --prompts`, with the words that every scenario needs.
 
     \b
@@ -220,10 +221,11 @@ def subjects(output: Path, count: int, seed: int) -> None:
       longlive-rag eval compare --arms native,memory --prompts subjects.json --scenario walk-away-and-return \\
         --seeds 2 --embedders tiny-world -o runs/return
     """
-    from longlive_rag.tinyworld.scripts import sample_subjects
+    from longlive_rag.tinyworld.scripts import draw_subjects, sample_subjects
 
     with refuse_bad_input():
-        _write_json(output, sample_subjects(count, seed))
+        found = sample_subjects(count, seed)
+        _write_json(output, draw_subjects(found, output.parent, seed) if start_images else found)
     click.echo(f"{output}: {count} subjects")
 
 

@@ -43,6 +43,7 @@ def retrieval_rules(memory: MemoryConfig, timeline: Timeline, window_frames: int
         exclude=tuple(timeline.latents_between(*span) for span in memory.exclude),
         pin=tuple(timeline.latents_between(*span) for span in memory.pin),
         prompt_weight=memory.prompt_weight,
+        like_words=memory.like_words,
         anchors=timeline.latents_between(*memory.anchor) if memory.anchor else None,
         admit_above=memory.admit_above,
         diversity=memory.diversity,

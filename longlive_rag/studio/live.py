@@ -112,6 +112,11 @@ class Stretch:
                 return self.timeline.starts_at(block)
         raise ValueError("there is no such planned cue any more; it has taken over or was withdrawn")
 
+    def is_cut(self, second: float) -> bool:
+        """Whether another shot begins with the direction that takes over there."""
+        block = self.timeline.cue_block(second)
+        return any(cue.cut and self.timeline.cue_block(cue.seconds) == block for cue in self.live.asked.cues)
+
     def forget(self, second: float) -> None:
         """A planned direction is withdrawn."""
         self._planned.pop(self.timeline.cue_block(second), None)
@@ -138,6 +143,7 @@ class Stretch:
                     number=None if is_planned else number,
                     seconds=second,
                     prompt=cue.prompt,
+                    cut=cue.cut,
                     reached=block < self.blocks,
                     planned_id=self.planned_id(second) if is_planned else None,
                 )

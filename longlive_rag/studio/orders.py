@@ -108,7 +108,7 @@ def new_order(
         specs.append(f"{takes.folder(span.take)}@{start}-{end}")
     if specs:
         settings["memory_remember"] = tuple(specs)
-    cues = tuple(Cue(cue.seconds, cue.prompt) for cue in message.cues)
+    cues = tuple(Cue(cue.seconds, cue.prompt, cue.cut) for cue in message.cues)
     schedule = Schedule(message.prompt, cues, message.seconds)
     picture = str(start_image) if start_image is not None else None
     request = build_request(preset, schedule, message.seed, settings, picture)
@@ -190,7 +190,7 @@ def branched_at(message: schema.BranchAt, folder: Path) -> Make:
         if not 0 < message.block <= take.blocks:
             raise FieldError("block", message.block, f"it must be from 1 to {take.blocks}, as many as the take has")
         second = take.timeline.starts_at(message.block)
-        return branched_take(take, second, folder, changes, note, message.prompt, message.seed)
+        return branched_take(take, second, folder, changes, note, message.prompt, message.seed, cut=message.cut)
 
     return make
 
@@ -199,8 +199,8 @@ def extended_by(message: schema.Extend) -> Make:
     """A take made longer."""
 
     def make(take: OpenTake, changes: Changes, note: Note) -> AbstractContextManager[TakeJob]:
-        extended(take.request, message.seconds, message.prompt)  # before anything is loaded
-        return extended_take(take, message.seconds, message.prompt, changes, note)
+        extended(take.request, message.seconds, message.prompt, message.cut)  # before anything is loaded
+        return extended_take(take, message.seconds, message.prompt, changes, note, message.cut)
 
     return make
 

@@ -140,11 +140,12 @@ class TakeList(Message):
 
 
 class CueFacts(Message):
-    """A prompt that takes over; one with a `planned_id` can still be edited and withdrawn."""
+    """A prompt that takes over, or begins another shot; one with a `planned_id` can still be edited and withdrawn."""
 
     number: int | None
     seconds: float
     prompt: str
+    cut: bool
     reached: bool
     planned_id: str | None
 
@@ -289,10 +290,11 @@ class RememberMessage(Message):
 
 
 class CueMessage(Message):
-    """A prompt that takes over from the start on the plan."""
+    """A prompt that takes over from the start on the plan; at a cut another shot begins with it."""
 
     seconds: Second
     prompt: Words
+    cut: bool = False
 
 
 class NewTakeMessage(Message):
@@ -313,6 +315,7 @@ class Direct(Message):
     do: Literal["direct"]
     prompt: Words
     at: Second | None = None
+    cut: bool = False
 
 
 class EditCue(Message):
@@ -320,6 +323,7 @@ class EditCue(Message):
     planned_id: Id
     prompt: Words
     at: Second | None = None
+    cut: bool | None = None
 
 
 class WithdrawCue(Message):
@@ -350,12 +354,14 @@ class BranchAt(Message):
     block: int
     prompt: Words | None = None
     seed: int | None = None
+    cut: bool = False
 
 
 class Extend(Message):
     do: Literal["extend"]
     seconds: Second
     prompt: Words | None = None
+    cut: bool = False
 
 
 class Pace(Message):

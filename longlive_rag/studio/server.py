@@ -149,7 +149,12 @@ class Studio:
             facts.unknown_words = list(dict.fromkeys([*facts.unknown_words, *unknown]))
             cues = [
                 schema.CueFacts(
-                    number=cue.cue, seconds=cue.seconds, prompt=cue.prompt, reached=cue.reached, planned_id=None
+                    number=cue.cue,
+                    seconds=cue.seconds,
+                    prompt=cue.prompt,
+                    cut=cue.cut,
+                    reached=cue.reached,
+                    planned_id=None,
                 )
                 for cue in record.cues
             ]
@@ -277,7 +282,7 @@ class Studio:
         """Do what is said of a take."""
         match message:
             case schema.Direct():
-                return self._direct(self.room.live(take), message.prompt, message.at)
+                return self._direct(self.room.live(take), message)
             case schema.EditCue():
                 return self._edit(self.room.live(take), message)
             case schema.WithdrawCue():
@@ -356,16 +361,17 @@ class Studio:
         preset = self.presets.get(Path(record.run.backbone).name)
         return None if preset is None else preset.name
 
-    def _direct(self, stretch: Stretch, prompt: str, at: float | None) -> schema.Message:
-        second = stretch.live.direct(prompt, at)
-        self._look_at_words(stretch, prompt)
+    def _direct(self, stretch: Stretch, message: schema.Direct) -> schema.Message:
+        second = stretch.live.direct(message.prompt, message.at, message.cut)
+        self._look_at_words(stretch, message.prompt)
         answer = schema.Directed(takes_over_at=second, planned_id=stretch.planned_id(second))
         self.room.go_on(stretch.id)
         return self._cues_changed(stretch, answer)
 
     def _edit(self, stretch: Stretch, message: schema.EditCue) -> schema.Message:
         before = stretch.second_of(message.planned_id)
-        second = stretch.live.direct(message.prompt, before if message.at is None else message.at)
+        cut = stretch.is_cut(before) if message.cut is None else message.cut
+        second = stretch.live.direct(message.prompt, before if message.at is None else message.at, cut)
         if second != before:
             stretch.live.withdraw(before)
             stretch.forget(before)

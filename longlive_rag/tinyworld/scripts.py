@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, product
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from longlive_rag.tinyworld.drawing import Character, sample_character
-from longlive_rag.tinyworld.grammar import ACTIONS, COLOURS, MEETS, PLACES, SHAPES, Sentence, held_out, with_article
+from longlive_rag.tinyworld.grammar import (
+    ACTIONS,
+    COLOURS,
+    MEETS,
+    PLACES,
+    SHAPES,
+    Sentence,
+    held_out,
+    parse,
+    with_article,
+)
 from longlive_rag.tinyworld.motion import WAITS, Cue
-from longlive_rag.tinyworld.world import FPS, Actor, Place, Script, sample_camera, sample_place
+from longlive_rag.tinyworld.world import FPS, Actor, Place, Script, render, sample_camera, sample_place, script_for
+from retrieval.files import appearing
 
 FIRST_BLOCK_PX, BLOCK_PX = 9, 12  # cues begin with a block, as they do when a take is made
 STAYING = ("stands", "walks", "jumps", "turns")
@@ -150,6 +163,23 @@ def sample_subjects(count: int, seed: int) -> list[dict[str, str]]:
         )
         subjects[-1] |= _rest_of_the_cast(np.random.default_rng([seed, int(number)]), subjects[-1], place, elsewhere)
     return subjects
+
+
+def draw_subjects(subjects: Sequence[dict[str, str]], folder: Path, seed: int) -> list[dict[str, str]]:
+    """Subjects with a picture each, `ID.png` in `folder`, of one with the colour and shape that their words say.
+
+    Its tint, size, pattern, hat and bag are drawn by chance: no prompt says them, so no prompt brings it back.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for number, subject in enumerate(subjects):
+        picture = f"{subject['id']}.png"
+        sentence = parse(f"{subject['who']} stands {subject['where']}")
+        (frame,) = render(script_for(sentence, 1, seed * len(subjects) + number))
+        with appearing(folder / picture) as part:
+            Image.fromarray(frame).save(part, format="PNG")
+        drawn.append({**subject, "start_image": picture})
+    return drawn
 
 
 def _rest_of_the_cast(rng: np.random.Generator, subject: dict[str, str], place: str, elsewhere: str) -> dict[str, str]:

@@ -462,6 +462,14 @@ def test_only_takes_of_one_arm_with_cues_at_the_same_times_share_a_batch(backbon
         assert len({(cell.arm.name, cell.story.cues[0][0]) for cell in chunk}) == 1
 
 
+def test_takes_with_different_pictures_do_not_share_a_batch_and_a_missing_picture_is_refused(backbone, tmp_path):
+    told = [Story(f"plain-{n}", "plain", PROMPTS[n], start_image=str(tmp_path / f"{n // 2}.png")) for n in range(4)]
+    plan = plan_of(backbone, stories=tuple(told))
+    assert all(len({cell.story.start_image for cell in chunk}) == 1 for chunk in batches(plan.cells, 4))
+    with pytest.raises(ValueError, match=r"0\.png"):
+        plan.check(load_preset(str(backbone)))
+
+
 def test_arms_make_the_requests_that_they_say(backbone):
     plan, preset = plan_of(backbone), load_preset(str(backbone))
     native, memory = (plan.request(preset, cell) for cell in plan.cells[:2])

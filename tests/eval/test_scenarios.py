@@ -60,6 +60,16 @@ def test_in_a_long_absence_the_subject_is_rare_and_the_stage_is_empty_at_first()
     assert story.cues[-1] == (111.0, "a fox returns in the snow")
 
 
+def test_a_subject_may_begin_with_a_picture_that_lies_beside_its_file(tmp_path):
+    path = tmp_path / "drawn" / "subjects.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps([{**WORDS, "start_image": "fox.png"}, {"prompt": "a fox", "start_image": "fox.png"}]))
+    subjects = read_subjects(path)
+    (told,) = stories(subjects[:1], ["cut-away-and-back"], read_scenarios(), (30.0,))
+    (plain,) = stories(subjects[1:], ["plain"], read_scenarios(), (30.0,))
+    assert told.start_image == plain.start_image == str(tmp_path / "drawn" / "fox.png")
+
+
 def test_of_many_characters_each_subject_in_turn_calls_back_another():
     subjects = [{**WORDS, "id": str(number)} for number in range(6)]
     told = stories(subjects, ["many-characters"], read_scenarios(), (120.0,))

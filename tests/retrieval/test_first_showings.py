@@ -326,7 +326,7 @@ def test_a_cut_closes_the_gate_and_a_view_seen_before_stays_out() -> None:
 
 
 def test_a_shot_under_quite_other_words_is_let_in_whatever_it_looks_like() -> None:
-    rules = replace(RULES, prompt_weight=0.5, settle_frames=3)
+    rules = replace(RULES, prompt_weight=0.5, like_words=0.5, settle_frames=3)
     memory = memory_of(rules)
     same, other = (torch.from_numpy(AXES[axis : axis + 1])[:, None] for axis in (0, 1))
     memory.prompt(same)

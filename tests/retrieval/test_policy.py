@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -238,6 +240,31 @@ def test_a_return_cue_finds_frames_made_under_words_like_it() -> None:
     assert set(frames_of(hybrid)) == {2, 3}
     hybrid.prompt(torch.from_numpy(AXES[0])[None, None])
     assert set(frames_of(hybrid)) == {0, 1}
+
+
+def test_what_was_made_under_other_words_is_not_brought_back_but_for_pins() -> None:
+    """Prompts 0 and 1 have nothing in common; places stay empty rather than be filled with somebody else."""
+    kinds, prompts = [0, 0, 2, 2, 2], [0, 0, 1, 1, 1]
+    rules = RetrievalRules(prompt_weight=0.5, like_words=0.5)
+    assert set(frames_of(memory_of(kinds, 4, rules, prompts))) == {2, 3}
+    assert set(frames_of(memory_of(kinds, 4, replace(rules, like_words=0.0), prompts))) == {0, 1, 2, 3}
+    assert set(frames_of(memory_of(kinds, 4, replace(rules, pin=(range(0, 1),)), prompts))) == {0, 2, 3}
+    stranger = memory_of(kinds, 4, rules, prompts)
+    stranger.prompt(torch.from_numpy(AXES[5])[None, None])
+    assert stranger.retrieve(block=9) == ()
+
+
+@given(seed=st.integers(0, 500), least=st.floats(0.01, 0.9))
+def test_words_are_as_alike_as_their_cosine(seed: int, least: float) -> None:
+    rng = np.random.default_rng(seed)
+    prompts = rng.standard_normal((6, 6)).astype(np.float32)
+    memory = small_memory(6, RetrievalRules(prompt_weight=0.3, like_words=least))
+    for prompt in prompts:
+        memory.prompt(torch.from_numpy(prompt)[None, None])
+        memory.add(torch.from_numpy(rng.standard_normal((1, 1, 6, 2, 2)).astype(np.float32)))
+    alike = unit(prompts) @ unit(prompts)[-1]
+    found = memory.retrieve(block=9)
+    assert set(found[0].frames if found else ()) == {frame for frame in range(5) if alike[frame] >= least}
 
 
 @given(seed=st.integers(0, 500), weight=st.floats(0.01, 0.99))

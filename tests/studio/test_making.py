@@ -86,6 +86,28 @@ def test_directions_take_over_and_the_take_can_be_made_again(studio, window, pip
     assert np.array_equal(again, latents_of(folder_of(studio, take)))
 
 
+def test_a_cut_begins_another_shot_wherever_its_cue_is_moved(studio, window, pipe):
+    studio.room.set_pace(2)
+    take = window.begin(8.0, cues=[{"seconds": 6.0, "prompt": OTHER, "cut": True}])
+    window.block(1)
+    planned = window.do(take, do="direct", prompt=OTHER, at=4.0, cut=True).json()
+    moved = window.do(take, do="edit_cue", planned_id=planned["planned_id"], prompt=OTHER, at=4.8).json()
+    cues = window.get(f"/api/takes/{take}").json()["cues"]
+    assert [(cue["seconds"] == moved["takes_over_at"], cue["cut"]) for cue in cues] == [(True, True), (False, True)]
+    window.do(take, do="edit_cue", planned_id=cues[1]["planned_id"], prompt=OTHER, at=None, cut=False)
+    window.do(take, do="pace", blocks_ahead=None)
+    window.ended(take)
+    assert [cue["cut"] for cue in window.get(f"/api/takes/{take}").json()["cues"]] == [True, False]
+    request = read_record(folder_of(studio, take)).request
+    assert [cue.cut for cue in request.cues] == [True, False]
+    again = torch.cat([block.latents for block in pipe.stream(request)], dim=1)[0].numpy()
+    assert np.array_equal(again, latents_of(folder_of(studio, take)))
+    block = len(window.get(f"/api/takes/{take}").json()["segments"]) - 1
+    branch = window.do(take, do="branch", block=block, prompt=OTHER, cut=True).json()["id"]
+    window.ended(branch)
+    assert [cue.cut for cue in read_record(folder_of(studio, branch)).request.cues][-1]
+
+
 def test_another_policy_picks_from_the_next_block_on(studio, window):
     studio.room.set_pace(8)
     take = window.begin(9.0)

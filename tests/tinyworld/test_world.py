@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from backbone.config import ContextConfig
 from longlive_rag.tinyworld.corpus import Corpus
@@ -23,7 +24,15 @@ from longlive_rag.tinyworld.grammar import (
     template_count,
 )
 from longlive_rag.tinyworld.motion import SIZE_PX, WAITS, simulate
-from longlive_rag.tinyworld.scripts import block_frame, block_start, sample_script, sample_sentences, sample_subjects
+from longlive_rag.tinyworld.oracle import read_frame
+from longlive_rag.tinyworld.scripts import (
+    block_frame,
+    block_start,
+    draw_subjects,
+    sample_script,
+    sample_sentences,
+    sample_subjects,
+)
 from longlive_rag.tinyworld.train_backbone import layout
 from longlive_rag.tinyworld.world import (
     DISSOLVE_FRAMES,
@@ -197,3 +206,14 @@ def test_subjects_of_comparisons_are_all_different_and_can_be_said() -> None:
     assert sample_subjects(32, seed=0) == subjects[:32]
     with pytest.raises(ValueError, match="there are 108 combinations"):
         sample_subjects(109, seed=0)
+
+
+def test_drawn_subjects_look_as_their_words_say(tmp_path) -> None:
+    subjects = sample_subjects(6, seed=1)
+    drawn = draw_subjects(subjects, tmp_path / "one", seed=1)
+    assert draw_subjects(subjects, tmp_path / "two", seed=1) == drawn
+    pictures = [(tmp_path / "one" / each["start_image"]).read_bytes() for each in drawn]
+    assert pictures == [(tmp_path / "two" / each["start_image"]).read_bytes() for each in drawn]
+    for each in drawn:
+        (seen,) = read_frame(np.asarray(Image.open(tmp_path / "one" / each["start_image"])))
+        assert f"{seen.colour.value} {seen.shape.value}" in each["who"]

@@ -611,7 +611,8 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
     </div>`}figures(e){let t=L(e,this.state);return e.status===`live`||e.status===`running`?`is being made`:t===void 0||typeof t==`string`?t??``:Sn(t)}updated(){let e=new Set(this.takes.slice(1).map(e=>e.id));for(let[t,n]of this.players)e.has(t)||(n.close(),this.players.delete(t));for(let e of this.renderRoot.querySelectorAll(`video`)){let t=e.dataset.id;this.players.has(t)||this.players.set(t,new Ln(e,t))}for(let e of this.takes)It(e);this.keepInStep()}keepInStep(){let{take:e,frame:t,rate:n}=this.state;if(e)for(let r of this.players.values())r.follow(t/e.fps,n)}add(e){let t=e.target;t.value&&R.update({compared:[...this.state.compared??[],t.value]}),t.value=``}leaveOut(e){R.update({compared:this.state.compared.filter(t=>t!==e)})}};function In(e){return w`<svg class="key" aria-hidden="true"><rect width="100%" height="100%" fill=${Nn[e%Nn.length]}></rect></svg>`}var Ln=class{constructor(e,t){this.video=e,this.id=t,this.closed=!1,e.muted=!0,this.load()}follow(e,t){let{video:n,take:r}=this;if(!r)return;let i=Math.max(0,r.frames-1),a=e+.5/r.fps-n.currentTime,o=e*r.fps>=i;if(t>0&&!o){n.paused&&n.play().catch(()=>{}),Math.abs(a)>.5&&(n.currentTime=e),n.playbackRate=t*(1+Math.max(-.1,Math.min(.1,a)));return}n.pause();let s=(Math.min(Math.round(e*r.fps),i)+.5)/r.fps;!n.seeking&&Math.abs(n.currentTime-s)>.001&&(n.currentTime=s)}close(){this.closed=!0,clearTimeout(this.refreshing),this.feed?.close()}async load(){clearTimeout(this.refreshing);let e=await P.take(this.id).catch(()=>null);this.closed||(e&&(this.take=e,this.feed??=new kn(this.video,e.fps,e.mime,()=>this.load()),this.feed.update(e.segments)),e&&e.status!==`live`&&e.status!==`running`||(this.refreshing=setTimeout(()=>this.load(),Pn)))}};customElements.define(`studio-compare`,Fn);var Rn=class extends q{static{this.properties={typed:{state:!0}}}static{this.styles=[J,o`
       form {
         display: grid;
-        grid-template-columns: minmax(0, 1fr) 11.5em auto;
+        grid-template-columns: minmax(0, 1fr) 11.5em auto auto;
+        align-items: center;
         gap: 0.4em;
         padding: 0.5em 0.6em 0.2em;
         background: var(--panel);
@@ -627,12 +628,13 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       <form @submit=${this.direct}>
         <input name="prompt" aria-label="Direction" autocomplete="off" placeholder=${n&&!t?`What happens instead`:`What happens next`} ?disabled=${!n} @input=${this.type} />
         <input name="at" aria-label="Takes over at" placeholder=${n&&!t?`after this block`:`at the next block`} ?disabled=${!n} />
+        <label title="Another shot begins: what was is gone but for what memory brings back"><input type="checkbox" name="cut" ?disabled=${!n} /> Cut</label>
         <button class="primary" ?disabled=${!n}>Direct</button>
       </form>
       <p class="quiet one-line" aria-live="polite">
         ${this.typed?w`<unread-words .backbone=${e?.backbone??``} .prompt=${this.typed}></unread-words>`:this.says(t)}
       </p>
-    `}says(e){let{take:t}=this.state;if(t?.unknown_words.length)return`The backbone has never read: ${t.unknown_words.join(`, `)}`;if(t?.waiting)return`This take waits: direct it, or resume it with the words it has`;if(!t?.blocks||e)return``;if(t.status===`running`)return`It is made by another program; what is made can be watched`;let n=`what you direct becomes a branch, after the block under the playhead`;return t.status===`finished`?`This take is made: ${n}`:`Resume goes on with this take; ${n}`}type(e){this.typed=e.target.value}async direct(e){e.preventDefault();let t=e.target,n=new FormData(t),r=String(n.get(`prompt`)).trim(),i=String(n.get(`at`)).trim(),{take:a}=this.state;if(!r||!a)return;let o=i?at(i,a.fps):null;if(i&&o===null)return R.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let s=()=>{t.reset(),this.typed=``};if(a.status!==`live`){await G({do:`branch`,block:o===null?Nt()+1:Math.max(1,F(a.segments,Math.ceil(o*a.fps)).block),prompt:r,seed:null})&&s();return}let c=await W({do:`direct`,prompt:r,at:o});if(!c)return;s();let l=c.takes_over_at??o;l!==null&&R.update({note:`“${r}” takes over at ${z(l)}`})}};customElements.define(`studio-direction`,Rn);var zn=[[`Space`,`play or pause`],[`J K L`,`backwards, pause, forwards; again for faster`],[`← →`,`a frame back or on; with Shift a second`],[`Home End`,`to the beginning, to the newest frame`],[`I O X`,`mark in, mark out, no marks`],[`D`,`write a direction`],[`/`,`search the library`],[`Tab ← →`,`to a planned cue on the strip; move it by a block`],[`Enter Delete`,`edit a planned cue, withdraw it`],[`?`,`this page`]],Bn=class extends q{constructor(...e){super(...e),this.watches=[`dialog`]}static{this.styles=[J,o`
+    `}says(e){let{take:t}=this.state;if(t?.unknown_words.length)return`The backbone has never read: ${t.unknown_words.join(`, `)}`;if(t?.waiting)return`This take waits: direct it, or resume it with the words it has`;if(!t?.blocks||e)return``;if(t.status===`running`)return`It is made by another program; what is made can be watched`;let n=`what you direct becomes a branch, after the block under the playhead`;return t.status===`finished`?`This take is made: ${n}`:`Resume goes on with this take; ${n}`}type(e){this.typed=e.target.value}async direct(e){e.preventDefault();let t=e.target,n=new FormData(t),r=String(n.get(`prompt`)).trim(),i=String(n.get(`at`)).trim(),a=n.has(`cut`),{take:o}=this.state;if(!r||!o)return;let s=i?at(i,o.fps):null;if(i&&s===null)return R.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let c=()=>{t.reset(),this.typed=``};if(o.status!==`live`){await G({do:`branch`,block:s===null?Nt()+1:Math.max(1,F(o.segments,Math.ceil(s*o.fps)).block),prompt:r,seed:null,cut:a})&&c();return}let l=await W({do:`direct`,prompt:r,at:s,cut:a});if(!l)return;c();let u=l.takes_over_at??s;u!==null&&R.update({note:`“${r}” ${a?`cuts in`:`takes over`} at ${z(u)}`})}};customElements.define(`studio-direction`,Rn);var zn=[[`Space`,`play or pause`],[`J K L`,`backwards, pause, forwards; again for faster`],[`← →`,`a frame back or on; with Shift a second`],[`Home End`,`to the beginning, to the newest frame`],[`I O X`,`mark in, mark out, no marks`],[`D`,`write a direction`],[`/`,`search the library`],[`Tab ← →`,`to a planned cue on the strip; move it by a block`],[`Enter Delete`,`edit a planned cue, withdraw it`],[`?`,`this page`]],Bn=class extends q{constructor(...e){super(...e),this.watches=[`dialog`]}static{this.styles=[J,o`
       dialog {
         padding: 1.1em 1.5em;
         background: var(--panel);
@@ -875,7 +877,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         @contextmenu=${e=>this.pick(e,!0)}
       ></canvas>
       <figcaption class="quiet time"><span>0:00</span><span>made at → · brought back ↑</span><span>${z(t)}</span></figcaption>
-    </figure>`}updated(){let{take:e,frame:t}=this.state,n=this.renderRoot.querySelector(`canvas`).getContext(`2d`);if(n.clearRect(0,0,$,$),!e)return;let r=$/I(e);Jn(n),Yn(n,e,t,r);let i=F(e.segments,t)?.block,a=Math.max(2,(e.segments.at(-2)?.frames??1)*(r/e.fps)-1);for(let t of e.memory)Xn(n,t,r,a,t.block===i)}key(e){let{take:t,frame:n}=this.state,r=t&&F(t.segments,n)?.block;if(r==null)return;let i=t.memory.filter(e=>e.remembered.some(qn));if(e.key===`ArrowLeft`)this.goTo(i.findLast(e=>e.block<r));else if(e.key===`ArrowRight`)this.goTo(i.find(e=>e.block>r));else if(e.key===`Enter`){let e=i.find(e=>e.block===r)?.remembered.find(qn);e&&U(e.frame)}else return;e.preventDefault()}goTo(e){e&&U(this.state.take.segments[e.block].first_frame)}pick(e,t){e.preventDefault();let{take:n}=this.state;if(!n)return;let r=e.currentTarget.getBoundingClientRect(),i=I(n),a=(e.clientX-r.left)/r.width*i,o=(1-(e.clientY-r.top)/r.height)*i;if(!t)return U(a*n.fps);let s=n.memory.findLast(e=>e.seconds<=a)?.remembered.filter(qn)??[],c=e=>Math.abs(e-o),l=s.sort((e,t)=>c(e.seconds)-c(t.seconds))[0];U(l?l.frame:o*n.fps)}};function qn(e){return e.take===null&&e.frame!==null&&e.seconds!==null}function Jn(e){e.strokeStyle=`#3a4048`,e.beginPath(),e.moveTo(0,$),e.lineTo($,0),e.stroke()}function Yn(e,t,n,r){e.fillStyle=`#2f343a`;for(let n of t.cues)e.fillRect(n.seconds*r,0,1,$);e.fillStyle=`#f0b64d`;let i=n/t.fps*r;e.fillRect(i,0,2,$),e.globalAlpha=.45,e.fillRect(i,$-i,$-i,1),e.globalAlpha=1}function Xn(e,t,n,r,i){for(let a of t.remembered)qn(a)&&(e.fillStyle=i?`#ffffff`:`#6cc4b4`,e.globalAlpha=i?1:Math.max(.25,a.similarity**4),e.fillRect(t.seconds*n,$-a.seconds*n-5,r,i?10:7));e.globalAlpha=1}customElements.define(`memory-map`,Kn);var Zn=5,Qn={pin:`Bring it back for every block from now on`,exclude:`Never bring it back from now on`},$n=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`,`markIn`,`markOut`,`studio`]}static{this.styles=[J,o`
+    </figure>`}updated(){let{take:e,frame:t}=this.state,n=this.renderRoot.querySelector(`canvas`).getContext(`2d`);if(n.clearRect(0,0,$,$),!e)return;let r=$/I(e);Jn(n),Yn(n,e,t,r);let i=F(e.segments,t)?.block,a=Math.max(2,(e.segments.at(-2)?.frames??1)*(r/e.fps)-1);for(let t of e.memory)Xn(n,t,r,a,t.block===i)}key(e){let{take:t,frame:n}=this.state,r=t&&F(t.segments,n)?.block;if(r==null)return;let i=t.memory.filter(e=>e.remembered.some(qn));if(e.key===`ArrowLeft`)this.goTo(i.findLast(e=>e.block<r));else if(e.key===`ArrowRight`)this.goTo(i.find(e=>e.block>r));else if(e.key===`Enter`){let e=i.find(e=>e.block===r)?.remembered.find(qn);e&&U(e.frame)}else return;e.preventDefault()}goTo(e){e&&U(this.state.take.segments[e.block].first_frame)}pick(e,t){e.preventDefault();let{take:n}=this.state;if(!n)return;let r=e.currentTarget.getBoundingClientRect(),i=I(n),a=(e.clientX-r.left)/r.width*i,o=(1-(e.clientY-r.top)/r.height)*i;if(!t)return U(a*n.fps);let s=n.memory.findLast(e=>e.seconds<=a)?.remembered.filter(qn)??[],c=e=>Math.abs(e-o),l=s.sort((e,t)=>c(e.seconds)-c(t.seconds))[0];U(l?l.frame:o*n.fps)}};function qn(e){return e.take===null&&e.frame!==null&&e.seconds!==null}function Jn(e){e.strokeStyle=`#3a4048`,e.beginPath(),e.moveTo(0,$),e.lineTo($,0),e.stroke()}function Yn(e,t,n,r){for(let n of t.cues)e.fillStyle=n.cut?`#ffffff`:`#2f343a`,e.fillRect(n.seconds*r,0,1,$);e.fillStyle=`#f0b64d`;let i=n/t.fps*r;e.fillRect(i,0,2,$),e.globalAlpha=.45,e.fillRect(i,$-i,$-i,1),e.globalAlpha=1}function Xn(e,t,n,r,i){for(let a of t.remembered)qn(a)&&(e.fillStyle=i?`#ffffff`:`#6cc4b4`,e.globalAlpha=i?1:Math.max(.25,a.similarity**4),e.fillRect(t.seconds*n,$-a.seconds*n-5,r,i?10:7));e.globalAlpha=1}customElements.define(`memory-map`,Kn);var Zn=5,Qn={pin:`Bring it back for every block from now on`,exclude:`Never bring it back from now on`},$n=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`,`markIn`,`markOut`,`studio`]}static{this.styles=[J,o`
       :host {
         display: grid;
         grid-template: auto auto auto minmax(0, 1fr) auto / minmax(0, 1fr);
@@ -967,7 +969,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       <memory-map></memory-map>
       <ul class="frames" aria-label="Remembered frames">
         ${r?.remembered.length?Z(r.remembered,e=>`${e.take}/${e.latent_frame}`,t=>this.remembered(t,e)):w`<li class="quiet">
-              ${Qe(e)?`This block brought nothing back: what it needs was still in sight.`:`This take was made without memory.`}
+              ${Qe(e)?`This block brought nothing back: nothing under words like its own has left its sight.`:`This take was made without memory.`}
             </li>`}
       </ul>
       <div>${this.told(e)} ${this.recalled(e)} ${this.range(e)}</div>
@@ -1170,6 +1172,16 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         stroke: var(--text);
         stroke-width: 2;
       }
+      .cut {
+        stroke: #ffffff;
+        stroke-width: 5;
+      }
+      .shot {
+        border: 1px solid var(--quiet);
+        border-radius: 3px;
+        padding: 0 0.4em;
+        font-size: 0.85em;
+      }
       text {
         fill: var(--quiet);
         font-size: 0.85em;
@@ -1217,7 +1229,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       form input:last-of-type {
         flex: 1;
       }
-    `]}constructor(){super(),this.watches=[`take`,`frame`,`markIn`,`markOut`,`studio`,`embedder`,`drifts`],this.focusNext=null,this.moved={part:``,seconds:0},this.moving=!1,this.queued=0,this.edited=null,this.dragged=null}render(){let{take:e,frame:t}=this.state;if(!e)return D;let n=[{number:0,seconds:0,prompt:e.prompt,reached:!0,planned_id:null},...e.cues],r=t/e.fps,i=n.filter(e=>e.reached&&e.seconds<=r+1e-6).at(-1);return w`
+    `]}constructor(){super(),this.watches=[`take`,`frame`,`markIn`,`markOut`,`studio`,`embedder`,`drifts`],this.focusNext=null,this.moved={part:``,seconds:0},this.moving=!1,this.queued=0,this.edited=null,this.dragged=null}render(){let{take:e,frame:t}=this.state;if(!e)return D;let n=[{number:0,seconds:0,prompt:e.prompt,cut:!1,reached:!0,planned_id:null},...e.cues],r=t/e.fps,i=n.filter(e=>e.reached&&e.seconds<=r+1e-6).at(-1);return w`
       <div class="lane">
         <div
           class="strip"
@@ -1248,7 +1260,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       ${l.map(e=>T`<line class="tick" x1=${i(e.seconds)} x2=${i(e.seconds)} y1="1.6em" y2="4.1em"></line>`)}
       ${[`pin`,`exclude`].map(t=>Xe(e,t).map(([e,n])=>T`<rect class=${t} x=${i(e)} width=${i(Math.max(n-e,r/300))} y="4.25em" height="0.3em"></rect>`))}
       ${t===null&&n===null?D:T`<rect class="range" x=${i(a/e.fps)} width=${i((o-a)/e.fps)} y="1.5em" height="2.6em"></rect>`}
-      ${e.cues.filter(e=>!e.planned_id).map(e=>T`<line class="cue" x1=${i(e.seconds)} x2=${i(e.seconds)} y1="1.3em" y2="4.4em"></line>`)}
+      ${e.cues.filter(e=>!e.planned_id).map(e=>T`<line class=${e.cut?`cue cut`:`cue`} x1=${i(e.seconds)} x2=${i(e.seconds)} y1="1.3em" y2="4.4em"></line>`)}
     </svg>`}curve(e){let t=L(e,this.state);return!t||typeof t==`string`?D:w`<svg class="curve" viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label=${`Drift curve by ${t.embedder}: likeness to the first second, from ${Q([t]).toFixed(2)} to 1`}>
       <path d=${xn(t,I(e),Q([t]))}></path>
     </svg>`}legend(e){if(!et(e,this.state))return w`<div class="legend"></div>`;let t=L(e,this.state),n=e.status!==`live`&&e.status!==`running`;return w`<div class="legend">
@@ -1258,7 +1270,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
     </div>`}updated(){let{take:e}=this.state;if(e&&L(e,this.state)===void 0&&!this.measuring&&(this.measuring=setTimeout(()=>{this.measuring=void 0,this.state.take&&It(this.state.take)},ar)),e&&this.focusNext&&this.focusCue(e,this.focusNext),!e||!this.queued||this.moving)return;let t=e.cues.find(e=>e.planned_id&&sr(e,this.moved.seconds));t&&this.moveCue(t,e,this.free(t,e,this.queued),this.moved.part)}focusCue(e,{part:t,seconds:n}){let r=e.cues.find(e=>e.planned_id&&sr(e,n)),i=r&&this.renderRoot.querySelector(`.${t}[data-id="${r.planned_id}"]`);i&&(this.focusNext=null,i.focus())}handle(e,t){let n=e.planned_id,r=this.dragged?.id===n,i=r?this.dragged.seconds:e.seconds;return w`<button
       class=${r?`handle dragged`:`handle`}
       data-id=${n}
-      aria-label="Planned cue at ${z(i)}: ${e.prompt}"
+      aria-label="Planned ${e.cut?`cut`:`cue`} at ${z(i)}: ${e.prompt}"
       title="${e.prompt} — drag it, or ← → by a block; Enter edits, Delete withdraws"
       ${Ht({left:`${100*i/I(t)}%`})}
       @keydown=${n=>this.cueKey(n,e,t,`handle`)}
@@ -1279,6 +1291,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       >
         ${z(e.seconds)}
       </button>
+      ${e.cut?w`<span class="shot">cut</span>`:D}
       <span class="words one-line">${e.prompt}</span>
       ${e.planned_id?w`<button @click=${()=>this.edit(e)}>Edit</button>
             <button @click=${()=>this.withdraw(e)}>Withdraw</button>`:D}
@@ -1287,10 +1300,11 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       @keydown=${t=>t.key===`Escape`&&this.leaveForm(e)}
     >
       <input name="at" size="7" aria-label="Timecode of the cue" .value=${z(e.seconds)} />
+      <label><input type="checkbox" name="cut" .checked=${e.cut} /> Cut</label>
       <input name="prompt" aria-label="Words of the cue" .value=${e.prompt} />
       <button class="primary">Save</button>
       <button type="button" @click=${()=>this.leaveForm(e)}>Cancel</button>
-    </form>`}async saveCue(e,t,n){e.preventDefault();let r=new FormData(e.target),i=String(r.get(`at`)),a=at(i,n.fps);if(a===null)return R.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let o=String(r.get(`prompt`)),s=await W({do:`edit_cue`,planned_id:t.planned_id,prompt:o,at:a});s&&(this.edited=null,this.focusOn(`time`,s.takes_over_at??a))}leaveForm(e){this.edited=null,this.focusOn(`time`,e.seconds)}grab(e){e.currentTarget.setPointerCapture(e.pointerId),R.update({rate:0}),this.moveTo(e)}drag(e){e.currentTarget.hasPointerCapture(e.pointerId)&&this.moveTo(e)}moveTo(e){let{take:t}=this.state,{left:n,width:r}=e.currentTarget.getBoundingClientRect();t&&U(Math.floor((e.clientX-n)/r*I(t)*t.fps))}};function sr(e,t){return Math.abs(e.seconds-t)<.001}customElements.define(`studio-timeline`,or);var cr=[1,2,4,8],lr=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`,`rate`,`following`,`markIn`,`markOut`,`pace`]}static{this.styles=[J,o`
+    </form>`}async saveCue(e,t,n){e.preventDefault();let r=new FormData(e.target),i=String(r.get(`at`)),a=at(i,n.fps);if(a===null)return R.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let o=String(r.get(`prompt`)),s=await W({do:`edit_cue`,planned_id:t.planned_id,prompt:o,at:a,cut:r.has(`cut`)});s&&(this.edited=null,this.focusOn(`time`,s.takes_over_at??a))}leaveForm(e){this.edited=null,this.focusOn(`time`,e.seconds)}grab(e){e.currentTarget.setPointerCapture(e.pointerId),R.update({rate:0}),this.moveTo(e)}drag(e){e.currentTarget.hasPointerCapture(e.pointerId)&&this.moveTo(e)}moveTo(e){let{take:t}=this.state,{left:n,width:r}=e.currentTarget.getBoundingClientRect();t&&U(Math.floor((e.clientX-n)/r*I(t)*t.fps))}};function sr(e,t){return Math.abs(e.seconds-t)<.001}customElements.define(`studio-timeline`,or);var cr=[1,2,4,8],lr=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`,`rate`,`following`,`markIn`,`markOut`,`pace`]}static{this.styles=[J,o`
       :host {
         display: flex;
         align-items: center;

@@ -73,6 +73,8 @@ export interface Cue {
   number: number | null;
   seconds: number;
   prompt: string;
+  /** Another shot begins with it. */
+  cut: boolean;
   reached: boolean;
   /** Set while the cue is only planned: it can be edited and withdrawn. */
   planned_id: string | null;
@@ -155,17 +157,17 @@ export interface NewTake {
   start_image: string | null;
   remember: { take: string; from: number; to: number }[];
   settings: Record<string, unknown>;
-  cues?: { seconds: number; prompt: string }[];
+  cues?: { seconds: number; prompt: string; cut?: boolean }[];
 }
 
 export type Command =
-  | { do: "direct"; prompt: string; at: number | null }
-  | { do: "edit_cue"; planned_id: string; prompt: string; at: number }
+  | { do: "direct"; prompt: string; at: number | null; cut: boolean }
+  | { do: "edit_cue"; planned_id: string; prompt: string; at: number; cut?: boolean }
   | { do: "withdraw_cue"; planned_id: string }
   | { do: "pin" | "unpin" | "exclude" | "unexclude"; from: number; to: number }
   | { do: "policy"; name: string }
   | { do: "undo_to"; block: number }
-  | { do: "branch"; block: number; prompt: string | null; seed: number | null }
+  | { do: "branch"; block: number; prompt: string | null; seed: number | null; cut?: boolean }
   | { do: "extend"; seconds: number; prompt: string | null }
   | { do: "stop" }
   | { do: "resume" }

@@ -118,10 +118,12 @@ function drawDiagonal(context: CanvasRenderingContext2D): void {
   context.stroke();
 }
 
-/** Cues as quiet lines; the playhead across as a block that is made, and along as a moment that may be remembered. */
+/** Cues as quiet lines, cuts as bright ones; the playhead across as a block that is made, and along as a moment that may be remembered. */
 function drawMarks(context: CanvasRenderingContext2D, take: TakeDetail, frame: number, scale: number): void {
-  context.fillStyle = "#2f343a";
-  for (const cue of take.cues) context.fillRect(cue.seconds * scale, 0, 1, SIZE);
+  for (const cue of take.cues) {
+    context.fillStyle = cue.cut ? "#ffffff" : "#2f343a";
+    context.fillRect(cue.seconds * scale, 0, 1, SIZE);
+  }
   context.fillStyle = "#f0b64d";
   const now = (frame / take.fps) * scale;
   context.fillRect(now, 0, 2, SIZE);

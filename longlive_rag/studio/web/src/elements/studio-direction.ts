@@ -16,7 +16,8 @@ export class StudioDirection extends StudioElement {
     css`
       form {
         display: grid;
-        grid-template-columns: minmax(0, 1fr) 11.5em auto;
+        grid-template-columns: minmax(0, 1fr) 11.5em auto auto;
+        align-items: center;
         gap: 0.4em;
         padding: 0.5em 0.6em 0.2em;
         background: var(--panel);
@@ -44,6 +45,7 @@ export class StudioDirection extends StudioElement {
       <form @submit=${this.direct}>
         <input name="prompt" aria-label="Direction" autocomplete="off" placeholder=${ready && !live ? "What happens instead" : "What happens next"} ?disabled=${!ready} @input=${this.type} />
         <input name="at" aria-label="Takes over at" placeholder=${ready && !live ? "after this block" : "at the next block"} ?disabled=${!ready} />
+        <label title="Another shot begins: what was is gone but for what memory brings back"><input type="checkbox" name="cut" ?disabled=${!ready} /> Cut</label>
         <button class="primary" ?disabled=${!ready}>Direct</button>
       </form>
       <p class="quiet one-line" aria-live="polite">
@@ -74,6 +76,7 @@ export class StudioDirection extends StudioElement {
     const fields = new FormData(form);
     const prompt = String(fields.get("prompt")).trim();
     const when = String(fields.get("at")).trim();
+    const cut = fields.has("cut");
     const { take } = this.state;
     if (!prompt || !take) return;
     const at = when ? parseTimecode(when, take.fps) : null;
@@ -84,14 +87,14 @@ export class StudioDirection extends StudioElement {
     };
     if (take.status !== "live") {
       const block = at === null ? currentBlock() + 1 : Math.max(1, segmentAt(take.segments, Math.ceil(at * take.fps))!.block);
-      if (await goOnWith({ do: "branch", block, prompt, seed: null })) done();
+      if (await goOnWith({ do: "branch", block, prompt, seed: null, cut })) done();
       return;
     }
-    const answer = await command({ do: "direct", prompt, at });
+    const answer = await command({ do: "direct", prompt, at, cut });
     if (!answer) return;
     done();
     const moment = answer.takes_over_at ?? at;
-    if (moment !== null) store.update({ note: `“${prompt}” takes over at ${clock(moment)}` });
+    if (moment !== null) store.update({ note: `“${prompt}” ${cut ? "cuts in" : "takes over"} at ${clock(moment)}` });
   }
 }
 

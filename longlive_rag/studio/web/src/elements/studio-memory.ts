@@ -132,7 +132,7 @@ export class StudioMemory extends StudioElement {
               (past) => this.remembered(past, take),
             )
           : html`<li class="quiet">
-              ${remembers(take) ? "This block brought nothing back: what it needs was still in sight." : "This take was made without memory."}
+              ${remembers(take) ? "This block brought nothing back: nothing under words like its own has left its sight." : "This take was made without memory."}
             </li>`}
       </ul>
       <div>${this.told(take)} ${this.recalled(take)} ${this.range(take)}</div>

@@ -151,6 +151,16 @@ export class StudioTimeline extends StudioElement {
         stroke: var(--text);
         stroke-width: 2;
       }
+      .cut {
+        stroke: #ffffff;
+        stroke-width: 5;
+      }
+      .shot {
+        border: 1px solid var(--quiet);
+        border-radius: 3px;
+        padding: 0 0.4em;
+        font-size: 0.85em;
+      }
       text {
         fill: var(--quiet);
         font-size: 0.85em;
@@ -210,7 +220,7 @@ export class StudioTimeline extends StudioElement {
   override render() {
     const { take, frame } = this.state;
     if (!take) return nothing;
-    const cues = [{ number: 0, seconds: 0, prompt: take.prompt, reached: true, planned_id: null }, ...take.cues];
+    const cues = [{ number: 0, seconds: 0, prompt: take.prompt, cut: false, reached: true, planned_id: null }, ...take.cues];
     const now = frame / take.fps;
     const current = cues.filter((cue) => cue.reached && cue.seconds <= now + 1e-6).at(-1);
     return html`
@@ -275,7 +285,7 @@ export class StudioTimeline extends StudioElement {
       }
       ${take.cues
         .filter((cue) => !cue.planned_id)
-        .map((cue) => svg`<line class="cue" x1=${percent(cue.seconds)} x2=${percent(cue.seconds)} y1="1.3em" y2="4.4em"></line>`)}
+        .map((cue) => svg`<line class=${cue.cut ? "cue cut" : "cue"} x1=${percent(cue.seconds)} x2=${percent(cue.seconds)} y1="1.3em" y2="4.4em"></line>`)}
     </svg>`;
   }
 
@@ -334,7 +344,7 @@ export class StudioTimeline extends StudioElement {
     return html`<button
       class=${dragged ? "handle dragged" : "handle"}
       data-id=${id}
-      aria-label="Planned cue at ${clock(seconds)}: ${cue.prompt}"
+      aria-label="Planned ${cue.cut ? "cut" : "cue"} at ${clock(seconds)}: ${cue.prompt}"
       title="${cue.prompt} — drag it, or ← → by a block; Enter edits, Delete withdraws"
       ${styled({ left: `${(100 * seconds) / lastSecond(take)}%` })}
       @keydown=${(event: KeyboardEvent) => this.cueKey(event, cue, take, "handle")}
@@ -445,6 +455,7 @@ export class StudioTimeline extends StudioElement {
       >
         ${clock(cue.seconds)}
       </button>
+      ${cue.cut ? html`<span class="shot">cut</span>` : nothing}
       <span class="words one-line">${cue.prompt}</span>
       ${cue.planned_id
         ? html`<button @click=${() => this.edit(cue)}>Edit</button>
@@ -459,6 +470,7 @@ export class StudioTimeline extends StudioElement {
       @keydown=${(event: KeyboardEvent) => event.key === "Escape" && this.leaveForm(cue)}
     >
       <input name="at" size="7" aria-label="Timecode of the cue" .value=${clock(cue.seconds)} />
+      <label><input type="checkbox" name="cut" .checked=${cue.cut} /> Cut</label>
       <input name="prompt" aria-label="Words of the cue" .value=${cue.prompt} />
       <button class="primary">Save</button>
       <button type="button" @click=${() => this.leaveForm(cue)}>Cancel</button>
@@ -472,7 +484,7 @@ export class StudioTimeline extends StudioElement {
     const at = parseTimecode(written, take.fps);
     if (at === null) return store.alert(`“${written}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);
     const prompt = String(fields.get("prompt"));
-    const answer = await command({ do: "edit_cue", planned_id: cue.planned_id!, prompt, at });
+    const answer = await command({ do: "edit_cue", planned_id: cue.planned_id!, prompt, at, cut: fields.has("cut") });
     if (!answer) return;
     this.edited = null;
     this.focusOn("time", answer.takes_over_at ?? at);
