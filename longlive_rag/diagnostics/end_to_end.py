@@ -20,7 +20,7 @@ from longlive_rag.takes.writer import TakeWriter
 if TYPE_CHECKING:
     from longlive_rag.config import TakeRequest
     from longlive_rag.pipeline import LongLiveRAGPipeline
-    from longlive_rag.takes.record import TakeRun
+    from longlive_rag.takes.record import TakeRun, TakeStatus
 
 BEHIND = {"storing": ("store",), "decoding": ("decode", "checkpoint"), "writing": ("write",)}
 """What runs behind the denoising, and the stages of a take's timings that are its own; all others are denoising's."""
@@ -83,7 +83,8 @@ def make_take(
 ) -> EndToEnd:
     """Make a take in a new folder; arguments as for `TakeWriter` and `LongLiveRAGPipeline.stream`."""
     writer = TakeWriter(folder, request, pipe.timeline(request), run, provenance=Provenance())
-    stream, status = pipe.stream(request, stores=[writer], then=writer.add, ahead=ahead), "failed"
+    stream = pipe.stream(request, stores=[writer], then=writer.add, ahead=ahead)
+    status: TakeStatus = "failed"
     try:
         with closing(stream) as blocks:  # type: ignore[type-var]  # a generator
             for _ in blocks:
