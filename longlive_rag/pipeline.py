@@ -30,9 +30,18 @@ from backbone.vae import StreamingDecoder, TakeDecoder, encode_video, fold_tempo
 from backbone.vae_config import check_channels
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
 from longlive_rag.generation.batch import Batch
-from longlive_rag.generation.block import Block, NotFiniteError
+from longlive_rag.generation.behind import AHEAD, Behind
+from longlive_rag.generation.block import Block
 from longlive_rag.generation.cues import cue_blocks, cut_blocks, directed_at
-from longlive_rag.generation.directions import Directions, check_policy, planned, reseed_blocks, retrieval_rules
+from longlive_rag.generation.directions import (
+    Direction,
+    Directions,
+    check_policy,
+    planned,
+    reseed_blocks,
+    retrieval_rules,
+)
+from longlive_rag.generation.download import Download
 from longlive_rag.generation.noise import NoiseSource, PhiloxNoise
 from longlive_rag.generation.rollout import FinishedBlock, RememberedFrames, Rollout
 from longlive_rag.generation.stopwatch import Stopwatch
@@ -42,16 +51,17 @@ from longlive_rag.presets.geometry import backbone_id, check_encoder, check_late
 from longlive_rag.presets.preset import INDEX, load_preset, refuse_other_layout
 from longlive_rag.rights.door import Door
 from longlive_rag.rights.policy import LicensePolicy, pick_policy
+from longlive_rag.takes.checkpoints import Checkpoints
+from longlive_rag.takes.finishing import Finishing, MadeBlock, TakeStores, Then
 from longlive_rag.takes.record import TakeRun
 from longlive_rag.takes.remember import find_remembered, read_remembered
-from longlive_rag.takes.resume import TakeStore, decode_again, due_checkpoints, resume_rollout, save_checkpoints
+from longlive_rag.takes.resume import DueCheckpoints, TakeStore, decode_again, due_checkpoints, resume_rollout
 from longlive_rag.timeline import Timeline
 from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
 from retrieval.memory import Choose, pooled_prompts
-from retrieval.selection import Selection, selection_of
-from retrieval.store import BlockRecord, BlockStore
+from retrieval.selection import Selection
+from retrieval.store import BlockStore
 
-LIKELY_CAUSES = "the weights, a LoRA, the prompts' embeddings, or the precision"
 COMPONENTS: dict[str, Any] = {
     "transformer": CausalWanTransformer,
     "encoder": LatentAutoencoder,
@@ -315,8 +325,8 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def __call__(
         self, prompt: str | TakeRequest | Sequence[TakeRequest], *, seconds: float | None = None, **settings: Any
     ) -> LongLiveRAGOutput:
-        """Make a whole take in memory; arguments as for `stream`."""
-        blocks = list(self.stream(prompt, seconds=seconds, **settings))
+        """Make a whole take in memory; arguments as for `stream`, but `ahead` is as much as helps."""
+        blocks = list(self.stream(prompt, seconds=seconds, **{"ahead": AHEAD, **settings}))
         return LongLiveRAGOutput(
             frames=torch.cat([block.pixels for block in blocks], dim=1).numpy(),
             latents=torch.cat([block.latents.cpu() for block in blocks], dim=1),
@@ -333,9 +343,14 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         remembered: RememberedFrames | None = None,
         choose: Choose | None = None,
         directions: Directions | None = None,
+        then: Then | None = None,
+        ahead: int = 0,
         **settings: Any,
     ) -> Iterator[Block]:
         """Generate block after block, yielding each as soon as it is finished.
+
+        Whatever ends it, once it is closed all blocks that were denoised are stored, decoded and have passed `then`,
+        but for those after one that failed, and no thread of it is left.
 
         Args:
             prompt: the prompt; or a whole request; or requests to run side by side that differ only in their seeds
@@ -353,6 +368,11 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 frame numbers, best first, at most K, out of the sequence `candidates`. It is called when the block
                 before has been yielded. Similarities are recorded all the same.
             directions: says block by block what changes; default is what the requests say. See `LiveTake`.
+            then: called with each block before it is yielded, such as a writer's `add`. What it raises ends the stream.
+            ahead: how many blocks may be under way to the store, the decoder and `then`, each of these in a thread of
+                its own, while the next block is denoised in this one; `AHEAD` hides all that can be hidden. A block is
+                yielded that much later. 0 does one thing after the other, as it is with `choose`, and with parts that
+                are moved to the GPU in turn. The blocks are the same.
             settings: other fields of `TakeRequest` (cues, seed, context, sampler, memory, output), where `prompt` is a
                 string; the preset fills in the rest.
 
@@ -367,54 +387,60 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             raise ValueError(f"there are {len(stores)} stores for {len(batch.requests)} requests; pass one each")
         if len(stores) > 1 and any(store.blocks for store in stores):
             raise ValueError("one of the stores holds blocks already; takes are resumed one at a time")
-        rollout = self._rollout(batch, noise, stores, remembered, choose)
-        return self._stream(batch, rollout, stores, directions or planned(batch))
+        kept = TakeStores(stores, batch.shared.context.frames_per_block)
+        rollout = self._rollout(batch, noise, kept, remembered, choose)
+        if choose is not None or hasattr(self.vae, "_hf_hook"):  # a hook takes the transformer off the GPU
+            ahead = 0
+        return self._stream(batch, rollout, kept, directions or planned(batch), then, ahead)
 
     def _stream(
-        self, batch: Batch, rollout: Rollout, stores: Sequence[BlockStore], directions: Directions
+        self,
+        batch: Batch,
+        rollout: Rollout,
+        stores: TakeStores,
+        directions: Directions,
+        then: Then | None,
+        ahead: int,
     ) -> Iterator[Block]:
-        timeline = batch.timeline
-        decoder = self._new_decoder()
-        watch = Stopwatch(self._execution_device)
+        timeline, decoder, watch = batch.timeline, self._new_decoder(), Stopwatch(self._execution_device)
         prompts: list[str] = []
         done = 0
-        if stores and stores[0].blocks:
-            done = stores[0].blocks
-            prompts = [stores[0].record(done - 1).prompt]
-            yield from self._resume(batch, rollout, decoder, stores[0], watch, directions)
-        for index in range(done, timeline.blocks):
-            direction = directions(index)
-            if direction.memory is not None:
-                rollout.steer(retrieval_rules(direction.memory, timeline, batch.shared.context.window_frames))
-            if direction.prompts is not None:
-                prompts = direction.prompts
-                with watch.stage("text"):
-                    embeds = self.embed(prompts)
-                rollout.direct(embeds, direction.cut)
-            finished = rollout.next_block()
-            if not torch.isfinite(finished.latents).all():
-                raise NotFiniteError(f"block {index} holds values that are not finite numbers; look at {LIKELY_CAUSES}")
-            with watch.stage("store"):
-                _append(stores, finished, prompts, direction.cue)
-            pixel_frames = timeline.pixels_of(index)
-            with watch.stage("decode"):
-                pixels = self._decode(decoder, finished.latents, direction.cut)[:, : len(pixel_frames)]
-            if due := due_checkpoints(stores, index + 1):
-                with watch.stage("checkpoint"):
-                    save_checkpoints(due, rollout, decoder, finished.latents)
-            yield Block(
-                index=index,
-                frames=timeline.latents_of(index),
-                pixel_frames=pixel_frames,
-                latents=finished.latents,
-                pixels=pixels,
-                selections=finished.selections,
-                entered=finished.entered,
-                prompt=prompts[0],
-                cue=direction.cue,
-                seconds={**finished.seconds, **watch.read()},
-                pages=rollout.page_counters(),
-            )
+        if stores.stores and stores.stores[0].blocks:
+            resumed = stores.stores[0]
+            done = resumed.blocks
+            prompts = [resumed.record(done - 1).prompt]
+            for block in self._resume(batch, rollout, decoder, resumed, watch, directions):
+                if then is not None:
+                    then(block)
+                yield block
+        finishing = Finishing(stores, timeline, decoder, self._decode, then)
+        saving = done - 1  # the newest block whose checkpoint may be under way
+        with Behind(finishing.stages, threads=ahead > 0) as behind:
+            for index in range(done, timeline.blocks):
+                if (index + 1) % timeline.segment_blocks == 0:  # what a checkpoint holds depends on the one before
+                    yield from behind.down_to(min(ahead, index - 1 - saving))
+                direction = directions(index)
+                if direction is None:
+                    break
+                prompts = direction.prompts or prompts
+                self._direct(rollout, direction, batch, watch)
+                finished = rollout.next_block()
+                stores.expect(index, finished.latents)
+                takes = due_checkpoints(stores.stores, index + 1)
+                saving = index if takes else saving
+                behind.put(_made(finished, prompts, direction, rollout, takes, watch))
+                yield from behind.down_to(ahead)
+            yield from behind.down_to(0)
+
+    def _direct(self, rollout: Rollout, direction: Direction, batch: Batch, watch: Stopwatch) -> None:
+        """Let what changes at the next block take over."""
+        if direction.memory is not None:
+            window_frames = batch.shared.context.window_frames
+            rollout.steer(retrieval_rules(direction.memory, batch.timeline, window_frames))
+        if direction.prompts is not None:
+            with watch.stage("text"):
+                embeds = self.embed(direction.prompts)
+            rollout.direct(embeds, direction.cut)
 
     def _resume(
         self,
@@ -452,7 +478,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             )
 
         def prompt_at(block: int) -> tuple[Tensor | None, bool]:
-            direction = directions(block)
+            direction = directions(block) or Direction()
             if direction.memory is not None:
                 rollout.steer(retrieval_rules(direction.memory, timeline, batch.shared.context.window_frames))
             return None if direction.prompts is None else self.embed(direction.prompts), direction.cut
@@ -481,14 +507,14 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self,
         batch: Batch,
         noise: NoiseSource | None,
-        stores: Sequence[BlockStore],
+        stores: TakeStores,
         remembered: RememberedFrames | None,
         choose: Choose | None,
     ) -> Rollout:
         request, timeline, size = batch.shared, batch.timeline, len(batch.requests)
         if noise is None:
             noise = PhiloxNoise([each.seed for each in batch.requests], reseed_blocks(request, timeline))
-        start, remembered = self._inputs(request, stores, remembered)
+        start, remembered = self._inputs(request, stores.stores, remembered)
         factor = self.vae.config.scale_factor_spatial
         latent_size = (request.output.height // factor, request.output.width // factor)
         return Rollout(
@@ -503,7 +529,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             start=None if start is None else start.expand(size, -1, -1, -1),
             rules=retrieval_rules(directed_at(request.memory, timeline, 0), timeline, request.context.window_frames),
             budgets=request.memory.budgets,
-            past=(lambda take, frames: stores[take].latents(frames)) if stores else None,
+            past=stores.latents if stores.stores else None,
             remembered=remembered,
             choose=choose,
         )
@@ -568,31 +594,31 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def _new_decoder(self) -> TakeDecoder:
         return StreamingDecoder(self.vae) if self.decoder == "full" else StreamingTinyDecoder(self.tiny_decoder)
 
+    @torch.no_grad()
     def _decode(self, decoder: TakeDecoder, latents: Tensor, cut: bool) -> Tensor:
         """Pixels [B, F, H, W, 3] uint8 on the CPU of the next latents [B, T, C, h, w], which may begin a shot."""
         self._onload_vae()
         if cut:
             decoder.begin_shot(latents.transpose(1, 2))
         pixels = decoder.decode(latents.transpose(1, 2))
-        return ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1).cpu()
+        pixels = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1)
+        on_host = Download(pixels.contiguous()).wait()
+        return on_host if pixels.device.type == "cpu" else on_host.clone()
 
 
-def _append(stores: Sequence[BlockStore], finished: FinishedBlock, prompts: Sequence[str], cue: int | None) -> None:
-    """Hand a finished block to the stores, take by take."""
-    if not stores:
-        return
-    latents = finished.latents.float().cpu().numpy()
-    embeddings = None if finished.embeddings is None else finished.embeddings.float().cpu().numpy()
-    for take, store in enumerate(stores):
-        store.append(
-            BlockRecord(
-                block=finished.index,
-                latents=latents[take],
-                embeddings=None if embeddings is None else embeddings[take],
-                selection=selection_of(finished.selections, take),
-                entered=finished.entered[take] if finished.entered is not None else None,
-                prompt=prompts[take],
-                cue=cue,
-                seconds=finished.seconds,
-            )
-        )
+def _made(
+    finished: FinishedBlock,
+    prompts: Sequence[str],
+    direction: Direction,
+    rollout: Rollout,
+    due: Mapping[int, Checkpoints],
+    watch: Stopwatch,
+) -> MadeBlock:
+    """A block, and what is only known before the next one is begun; its downloads begin."""
+    latents = Download(finished.latents.float())
+    embeddings = None if finished.embeddings is None else Download(finished.embeddings.float())
+    half = None
+    if due:
+        with watch.stage("checkpoint"):
+            half = DueCheckpoints.begin(due, rollout)
+    return MadeBlock(finished, latents, embeddings, prompts, direction, rollout.page_counters(), watch.lap(), half)

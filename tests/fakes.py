@@ -17,6 +17,7 @@ from longlive_rag.media.video import VideoWriter
 from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.presets.preset import find_folder
 from longlive_rag.rights.provenance import Provenance
+from longlive_rag.takes.finishing import Then
 from longlive_rag.takes.record import TakeRun
 from longlive_rag.takes.writer import TakeWriter
 from longlive_rag.timeline import Timeline
@@ -136,11 +137,14 @@ class FakePipeline:
     def unknown_words(self, prompt: str) -> list[str]:
         return [word for word in prompt.split() if word not in KNOWN_WORDS]
 
-    def stream(self, request: TakeRequest, stores: Sequence[object] = ()) -> Iterator[SimpleNamespace]:
+    def stream(
+        self, request: TakeRequest, stores: Sequence[object] = (), then: Then = lambda block: None, ahead: int = 0
+    ) -> Iterator[SimpleNamespace]:
         for block in blocks_of(request):
             time.sleep(self.seconds_per_block)
             if block.index == self.fail_at and self.error is not None:
                 raise self.error
+            then(block)
             yield block
 
 

@@ -18,6 +18,7 @@ import torch
 
 from backbone.errors import FieldError
 from longlive_rag.diagnostics.bench import Subject
+from longlive_rag.generation.behind import AHEAD
 from longlive_rag.generation.noise import PhiloxNoise
 from longlive_rag.generation.rollout import Rollout
 from longlive_rag.media.charts import Line, add_legend, draw_lines, new_chart, save_chart, start_at_zero
@@ -86,7 +87,7 @@ def check_lengths(lengths: Sequence[float]) -> None:
 def samples_of_pipeline(
     pipe: LongLiveRAGPipeline, prompt: str, seconds: float, budgets: PageBudgets
 ) -> Iterator[Sample]:
-    """A whole take with its store, decoded."""
+    """A whole take with its store, decoded behind the block that is denoised."""
     memory = replace(
         pipe.memory,
         gpu_gib=budgets.gpu_bytes / 2**30,
@@ -98,7 +99,7 @@ def samples_of_pipeline(
     reset_peak()
     admitted = 0
     with tempfile.TemporaryDirectory() as folder, LatentWriter(Path(folder)) as store:
-        for block in pipe.stream(request, stores=[store]):
+        for block in pipe.stream(request, stores=[store], ahead=AHEAD):
             admitted += len(block.entered[0]) if block.entered else 0
             yield _sample(timeline, block.index, pipe.transformer.device, block.pages, admitted)
 

@@ -30,8 +30,8 @@ class Direction:
     memory: MemoryConfig | None = None
 
 
-Directions = Callable[[int], Direction]
-"""What changes at a block, asked right before the block is begun, block after block."""
+Directions = Callable[[int], Direction | None]
+"""What changes at a block, asked right before the block is begun, block after block; None ends the take before it."""
 
 
 def retrieval_rules(memory: MemoryConfig, timeline: Timeline, window_frames: int) -> RetrievalRules:

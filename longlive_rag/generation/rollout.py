@@ -17,7 +17,7 @@ from backbone.errors import FieldError
 from backbone.sampler import add_noise, predict_x0
 from backbone.transformer import CausalWanTransformer, TextContext
 from longlive_rag.generation.noise import NoiseSource
-from longlive_rag.generation.stopwatch import Stopwatch
+from longlive_rag.generation.stopwatch import Lap, Stopwatch
 from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.encoder import LatentEncoder
 from retrieval.memory import Choose, Memory
@@ -57,7 +57,7 @@ class FinishedBlock:
         selections: one a take of the batch; empty where nothing was retrieved.
         entered: for each take the latent frames that have entered memory since the block before was finished; None
             without memory.
-        seconds: by stage, since the block before was finished; the commit among them is that block's.
+        lap: the time since the block before was finished; the commit in it is that block's.
     """
 
     index: int
@@ -65,7 +65,12 @@ class FinishedBlock:
     embeddings: Tensor | None
     selections: tuple[Selection, ...]
     entered: tuple[tuple[int, ...], ...] | None
-    seconds: dict[str, float]
+    lap: Lap
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By stage, of `lap`; on CUDA this waits for the block, so ask once its results are needed."""
+        return self.lap.read()
 
 
 @dataclass(frozen=True)
@@ -206,7 +211,7 @@ class Rollout:
             embeddings = self._remember(latents)
         entered = self._memory.entered() if self._memory else None
         self._finish(latents, selections)
-        return FinishedBlock(block, latents, embeddings, selections, entered, watch.read())
+        return FinishedBlock(block, latents, embeddings, selections, entered, watch.lap())
 
     # ---- going on with what was made before ----
 

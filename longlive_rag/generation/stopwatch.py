@@ -3,42 +3,63 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 
+Events = Sequence[tuple[str, torch.cuda.Event, torch.cuda.Event]]
+
+
+class Lap:
+    """What a stopwatch measured between two moments.
+
+    Args:
+        seconds: by stage.
+        events: by stage, where what lies between them is still to be added.
+    """
+
+    def __init__(self, seconds: dict[str, float], events: Events = ()) -> None:
+        self._seconds, self._events = seconds, events
+
+    def read(self) -> dict[str, float]:
+        """Seconds by stage; on CUDA this waits for the work to end, in whatever thread it is called."""
+        events, self._events = self._events, ()
+        for name, start, end in events:
+            end.synchronize()
+            self._seconds[name] = self._seconds.get(name, 0.0) + start.elapsed_time(end) / 1000
+        return self._seconds
+
 
 class Stopwatch:
-    """Adds up the time of named stages; on CUDA by events that are read only when `read` is called."""
+    """Adds up the time of named stages of one thread; on CUDA by events that are waited for when they are read."""
 
     def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
+        self._device = device
         self._seconds: dict[str, float] = {}
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Count the time inside towards `name`."""
-        if self._cuda:
+        if self._device.type == "cuda":
+            stream = torch.cuda.current_stream(self._device)
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
+            start.record(stream)
             yield
-            end.record()
+            end.record(stream)
             self._events.append((name, start, end))
         else:
             start_s = time.perf_counter()
             yield
-            self._add(name, time.perf_counter() - start_s)
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start_s
+
+    def lap(self) -> Lap:
+        """What was measured since the last lap; nothing is waited for."""
+        lap = Lap(self._seconds, self._events)
+        self._seconds, self._events = {}, []
+        return lap
 
     def read(self) -> dict[str, float]:
-        """Seconds by stage since the last read; on CUDA this waits for the work to end."""
-        for name, start, end in self._events:
-            end.synchronize()
-            self._add(name, start.elapsed_time(end) / 1000)
-        self._events.clear()
-        seconds, self._seconds = self._seconds, {}
-        return seconds
-
-    def _add(self, name: str, seconds: float) -> None:
-        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+        """Seconds by stage since the last lap; on CUDA this waits for the work to end."""
+        return self.lap().read()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from longlive_rag.config import TakeRequest, check_seconds
+from longlive_rag.generation.behind import LIVE_AHEAD
 from longlive_rag.sessions.directed_take import DirectedTake
 from longlive_rag.sessions.live import LiveTake
 from longlive_rag.sessions.making import (
@@ -17,6 +19,7 @@ from longlive_rag.sessions.making import (
     check_finished,
     claim_new_take,
     ending_well,
+    exhaust,
     reason_of,
 )
 from longlive_rag.sessions.opening import Note, open_backbone, provenance_of
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class Screen(Protocol):
-    """Where a session is shown; called from the thread that makes the blocks."""
+    """Where a session is shown; called from one thread at a time."""
 
     def say(self, sentence: str) -> None:
         """Something that the director should know."""
@@ -183,7 +186,8 @@ class LiveSession:
     def _play(self, take: DirectedTake, prompt: str | None) -> tuple[TakeRecord, DirectedTake | None]:
         """Make a stretch; returns its record and what comes after it."""
         writer = take.writer()
-        live = LiveTake(take.pipe, take.request, writer)
+        show = partial(self._show, writer)
+        live = LiveTake(take.pipe, take.request, writer, ahead=LIVE_AHEAD, on_block=show)
         if prompt is not None:
             live.direct(prompt)
         self._live, self._take, self._wanted = live, take, ("", "")
@@ -194,7 +198,7 @@ class LiveSession:
                 writer.update(live.request, take.pipe.timeline(live.request))
                 self._screen.say("Type what comes instead; an empty line keeps the prompt.")
                 self._heard.wait()
-            self._make(live, writer)
+            exhaust(iter(live))
             self._ready.clear()
             record = writer.finish("finished")
         check_finished(record, writer.folder)
@@ -203,14 +207,15 @@ class LiveSession:
         except (OSError, ValueError) as error:
             raise TakeFailed(f"{self._wanted[0]} failed: {reason_of(error)}", writer.folder, record) from error
 
-    def _make(self, live: LiveTake, writer: TakeWriter) -> None:
-        for block in live:
-            self._screen.show(block, live)
-            if self._save.is_set():
-                self._save.clear()
-                writer.save()
-                now = format_timecode(block.pixel_frames.stop / live.request.output.fps)
-                self._screen.say(f"{now}  saved in {writer.folder}")
+    def _show(self, writer: TakeWriter, block: Block) -> None:
+        live = self._live
+        assert live is not None
+        self._screen.show(block, live)
+        if self._save.is_set():
+            self._save.clear()
+            writer.save()
+            now = format_timecode(block.pixel_frames.stop / live.request.output.fps)
+            self._screen.say(f"{now}  saved in {writer.folder}")
 
     def _following(self, take: DirectedTake, made: TakeRequest) -> DirectedTake | None:
         verb, words = self._wanted

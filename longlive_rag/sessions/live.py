@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -34,6 +35,10 @@ class LiveTake:
             already (of the same request) is resumed.
         keeps_length: a take that ends early stays on its record as it was asked for, so that it can be resumed; else it
             was asked to be as long as it is.
+        ahead: how many finished blocks may be decoded, stored and written while the next is denoised; see
+            `LongLiveRAGPipeline.stream`. With 1, a block has been begun when the one before it is handed out.
+        on_block: called with every block as soon as it is finished and written, perhaps in another thread and before
+            it is handed out.
 
     Raises:
         ValueError: if the request can't be met.
@@ -45,9 +50,12 @@ class LiveTake:
         request: TakeRequest,
         take: TakeWriter | None = None,
         keeps_length: bool = False,
+        ahead: int = 0,
+        on_block: Callable[[Block], None] = lambda block: None,
     ) -> None:
         pipe.check(request)
         self._pipe, self._take, self._keeps_length = pipe, take, keeps_length
+        self._ahead, self._on_block = ahead, on_block
         self._start = request
         self._timeline = pipe.timeline(request)
         self._lock = threading.Lock()
@@ -192,6 +200,12 @@ class LiveTake:
         self._cancelled.set()
 
     @property
+    def blocks_begun(self) -> int:
+        """The block from which on the next direction can hold."""
+        with self._lock:
+            return self._next_block
+
+    @property
     def request(self) -> TakeRequest:
         """What has been asked for so far; its `seconds` are those that were made (at first: all)."""
         with self._lock:
@@ -222,28 +236,43 @@ class LiveTake:
     def __iter__(self) -> Iterator[Block]:
         """The blocks, each as soon as it is finished; stops when it is cancelled. It can be iterated over once."""
         stores = [self._take] if self._take else []
-        stream = self._pipe.stream(self._start, stores=stores, directions=self._directions)
+        stream = self._pipe.stream(
+            self._start, stores=stores, directions=self._directions, then=self._written, ahead=self._ahead
+        )
         shown = self._take.blocks_shown if self._take else 0
         try:
-            while shown < self._first_block or not self._cancelled.is_set():
-                block = next(stream, None)
-                shown += 1
-                if block is None:
-                    break
-                self._finished(block)
-                if self._take:
-                    self._take.add(block)
-                yield block
+            with closing(stream):  # type: ignore[type-var]  # a generator
+                while shown != self._first_block or not self._cancelled.is_set():  # else nothing of its own is begun
+                    block = next(stream, None)
+                    shown += 1
+                    if block is None:
+                        break
+                    yield block
         finally:
-            with self._lock:
-                self._ended = True
-            stream.close()  # type: ignore[attr-defined]  # a generator
-            if self._take and self._made_frames:
-                request = self.asked if self._keeps_length else self.request
-                self._take.update(request, self._pipe.timeline(request))
+            self._end()
 
-    def _directions(self, block: int) -> Direction:
+    def _written(self, block: Block) -> None:
+        """A block has come out of the stream."""
+        self._finished(block)
+        if self._take:
+            self._take.add(block)
+        self._on_block(block)
+
+    def _end(self) -> None:
+        """What is stored is the take; it may be more than what was written."""
+        with self._lock:
+            self._ended = True
+            if self._take and self._take.blocks:
+                stored = self._timeline.pixels_of(self._take.blocks - 1).stop
+                self._made_frames = max(self._made_frames, stored)
+        if self._take and self._made_frames:
+            request = self.asked if self._keeps_length else self.request
+            self._take.update(request, self._pipe.timeline(request))
+
+    def _directions(self, block: int) -> Direction | None:
         """What the stream asks right before a block is begun."""
+        if block >= self._first_block and self._cancelled.is_set():
+            return None
         with self._lock:
             self._next_block = max(self._next_block, block + 1)
             prompt, cut = self._prompts.get(block), block in self._cuts

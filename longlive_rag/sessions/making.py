@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longlive_rag.config import CheckpointConfig, TakeRequest
+from longlive_rag.generation.behind import AHEAD
 from longlive_rag.generation.cues import cue_blocks, snapped
 from longlive_rag.generation.directions import check_policy
 from longlive_rag.media.start_image import StartImage, read_start_image
@@ -91,22 +92,34 @@ class TakeJob:
     request: TakeRequest
     writer: TakeWriter
 
-    def run(self, on_block: Callable[[Block, TakeWriter], None]) -> TakeRecord:
+    def run(self, on_block: Callable[[Block, TakeWriter], None], ahead: int = AHEAD) -> TakeRecord:
         """Make the take; returns its record.
 
         Args:
-            on_block: called with every block that is finished and written.
+            on_block: called with every block that is finished and written, in the thread that writes.
+            ahead: how many blocks may be under way behind the one that is denoised; 0 does one thing after the other.
+                See `LongLiveRAGPipeline.stream`.
 
         Raises:
             TakeStopped: on KeyboardInterrupt, also one that `on_block` raises.
             TakeFailed: if disk or memory run out.
         """
+
+        def write(block: Block) -> None:
+            self.writer.add(block)
+            on_block(block, self.writer)
+
         with ending_well(self.writer):
-            for block in self.pipe.stream(self.request, stores=[self.writer]):
-                self.writer.add(block)
-                on_block(block, self.writer)
+            exhaust(self.pipe.stream(self.request, stores=[self.writer], then=write, ahead=ahead))
             record = self.writer.finish("finished")
         return check_finished(record, self.writer.folder)
+
+
+def exhaust(blocks: Iterator[Block]) -> None:
+    """Let a stream make all its blocks; however that ends, nothing of it runs any more."""
+    with closing(blocks):  # type: ignore[type-var]  # a generator
+        for _ in blocks:
+            pass
 
 
 @contextmanager

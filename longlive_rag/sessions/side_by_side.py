@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from longlive_rag.config import CheckpointConfig, TakeRequest
+from longlive_rag.generation.behind import AHEAD
 from longlive_rag.generation.block import Block
 from longlive_rag.generation.noise import NoiseSource
 from longlive_rag.pipeline import LongLiveRAGPipeline
-from longlive_rag.sessions.making import TakeFailed, check_finished, ending_well
+from longlive_rag.sessions.making import TakeFailed, check_finished, ending_well, exhaust
 from longlive_rag.takes.record import TakeRun
 from longlive_rag.takes.writer import TakeWriter
 from retrieval.memory import Choose
@@ -34,7 +35,7 @@ def make_together(
         requests: what is asked; see `Batch`.
         folders: where each goes.
         checkpoint: how they are made ready to be resumed; None stores no latents.
-        on_block: called with every block that is finished and written.
+        on_block: called with every block that is finished and written, in the thread that writes.
         on_finished: called with the number of every take that is finished.
         noise, choose: see `LongLiveRAGPipeline.stream`.
 
@@ -48,11 +49,14 @@ def make_together(
         for number, (folder, request) in enumerate(zip(folders, requests, strict=True))
     ]
     stores = takes if checkpoint else ()
+
+    def write(block: Block) -> None:
+        for take in takes:
+            take.add(block)
+        on_block(block)
+
     with ending_well(*takes):
-        for block in pipe.stream(list(requests), stores=stores, noise=noise, choose=choose):
-            for take in takes:
-                take.add(block)
-            on_block(block)
+        exhaust(pipe.stream(list(requests), stores=stores, noise=noise, choose=choose, then=write, ahead=AHEAD))
     failures = []
     for number, take in enumerate(takes):
         try:

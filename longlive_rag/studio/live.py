@@ -11,13 +11,14 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from longlive_rag.generation.behind import LIVE_AHEAD
 from longlive_rag.media.pictures import runs
 from longlive_rag.presets.preset import Preset
 from longlive_rag.sessions.live import LiveTake
@@ -74,22 +75,31 @@ class Stretch:
         take: its id.
         order, job: what is made.
         film: its segments.
+        on_block: called with every block as soon as it is written, in the thread that writes.
     """
 
-    def __init__(self, take: str, order: Order, job: TakeJob, film: LiveFilm) -> None:
+    def __init__(
+        self, take: str, order: Order, job: TakeJob, film: LiveFilm, on_block: Callable[[Stretch, Block], None]
+    ) -> None:
         self.id, self.folder, self.waits = take, order.folder, order.waits
         self.job, self.film = job, film
-        self.live = LiveTake(job.pipe, job.request, job.writer, keeps_length=True)
+        self.live = LiveTake(
+            job.pipe, job.request, job.writer, keeps_length=True, ahead=LIVE_AHEAD, on_block=self._written
+        )
+        self._on_block = on_block
         self.timeline = job.pipe.timeline(job.request)
         self.first_block = job.writer.blocks  # that is new
         self.blocks = film.kept  # that can be fetched
         self.entered: list[int] = []
         self.stopped = False
         self.unknown: list[str] = []
-        self.made_frames, self.busy_s = 0, 0.0
+        self.made_frames, self.begun_s, self.waited_s = 0, time.perf_counter(), 0.0
         self._planned: dict[int, str] = {}  # block: id
         self.record = job.writer.snapshot()
         self.others = other_frames(self.record, None)
+
+    def _written(self, block: Block) -> None:
+        self._on_block(self, block)
 
     def planned_id(self, second: float) -> str:
         """Of the direction that takes over there."""
@@ -301,7 +311,7 @@ class Room:
         take, kept = self._takes.id_of(order.folder), writer.blocks_shown
         film = LiveFilm(timeline, self._takes.film(take) if kept else None, kept, order.folder)
         writer.on_packet = film.on_packet
-        stretch = Stretch(take, order, job, film)
+        stretch = Stretch(take, order, job, film, self._say_block)
         stretch.unknown = [word for words in record.run.unknown_words.values() for word in words]
         return stretch
 
@@ -323,15 +333,14 @@ class Room:
     def _make_blocks(self, stretch: Stretch) -> None:
         if stretch.blocks >= stretch.first_block:
             self._wait_for_director(stretch)
-        begin_s = time.perf_counter()
-        for block in stretch.live:
-            stretch.made_frames += len(block.pixel_frames)
-            stretch.busy_s += time.perf_counter() - begin_s
-            self._say_block(stretch, block)
-            if block.index + 1 >= stretch.first_block:
-                self._wait_for_director(stretch)
-            self._keep_pace(stretch, block.index + 1)
-            begin_s = time.perf_counter()
+        stretch.begun_s = time.perf_counter()
+        with closing(iter(stretch.live)) as blocks:  # type: ignore[type-var]  # a generator
+            for block in blocks:
+                begin_s = time.perf_counter()
+                if block.index + 1 >= stretch.first_block:
+                    self._wait_for_director(stretch)
+                self._keep_pace(stretch, max(block.index + 1, stretch.live.blocks_begun))
+                stretch.waited_s += time.perf_counter() - begin_s
 
     def _wait_for_director(self, stretch: Stretch) -> None:
         with self._changed:
@@ -348,6 +357,8 @@ class Room:
                 self._changed.wait(LONGEST_WAIT_S)
 
     def _say_block(self, stretch: Stretch, block: Block) -> None:
+        stretch.made_frames += len(block.pixel_frames)
+        busy_s = time.perf_counter() - stretch.begun_s - stretch.waited_s
         found = selection_of(block.selections, 0)
         memory: schema.BlockMemory | None = None
         if found is not None:
@@ -366,7 +377,7 @@ class Room:
                 prompt=block.prompt,
                 cue=block.cue,
                 stats=schema.Stats(
-                    fps=round(stretch.made_frames / max(stretch.busy_s, 1e-9), 2),
+                    fps=round(stretch.made_frames / max(busy_s, 1e-9), 2),
                     made_seconds=block.pixel_frames.stop / stretch.timeline.fps,
                     pages_bytes=pages.gpu_bytes + pages.host_bytes if pages else 0,
                     memory_bytes=_memory_bytes(stretch.job.pipe),

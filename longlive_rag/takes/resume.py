@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from backbone.vae import TakeDecoder
-from longlive_rag.generation.rollout import RememberedFrames, Rollout
+from longlive_rag.generation.rollout import RememberedFrames, Rollout, RolloutState
 from longlive_rag.media.start_image import StartImage
 from longlive_rag.rights.policy import LicensePolicy
 from longlive_rag.rights.records import FileRights
@@ -51,26 +54,43 @@ class TakeStore(BlockStore, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class DueCheckpoints:
+    """Checkpoints of which one half is taken: where the rollout is, right after a block.
+
+    Attributes:
+        takes: that should save one, by take of the batch.
+        state: of the rollout.
+    """
+
+    takes: Mapping[int, Checkpoints]
+    state: RolloutState
+
+    @classmethod
+    def begin(cls, takes: Mapping[int, Checkpoints], rollout: Rollout) -> DueCheckpoints:
+        """Take the rollout's half; the checkpoints of earlier blocks must be saved by now."""
+        return cls(takes, rollout.state({page for each in takes.values() for page in each.known_pages}))
+
+    def save(self, decoder: TakeDecoder, newest_latents: NDArray[np.float32]) -> None:
+        """Save each take's part.
+
+        Args:
+            decoder: has decoded the same blocks.
+            newest_latents: [B, T, C, h, w] of the newest block.
+        """
+        features = decoder.features()
+        for take, checkpoints in self.takes.items():
+            own = {number: feature[take : take + 1] for number, feature in features.items()}
+            checkpoints.save(self.state.of_take(take), own, newest_latents[take])
+
+
 def due_checkpoints(stores: Sequence[BlockStore], blocks: int) -> dict[int, Checkpoints]:
-    """The checkpoints of takes that should save one after so many blocks, by take of the batch."""
+    """The checkpoints of takes that should save one after so many blocks, by take of the batch.
+
+    Those of earlier blocks must be saved by now.
+    """
     takes = {number: store.checkpoints for number, store in enumerate(stores) if isinstance(store, TakeStore)}
     return {number: checkpoints for number, checkpoints in takes.items() if checkpoints.is_due(blocks)}
-
-
-def save_checkpoints(
-    due: Mapping[int, Checkpoints], rollout: Rollout, decoder: TakeDecoder, newest_latents: Tensor
-) -> None:
-    """Save each take's part of where rollout and decoder are.
-
-    Args:
-        due: by take of the batch.
-        newest_latents: [B, T, C, h, w] of the newest block.
-    """
-    state = rollout.state({serial for checkpoints in due.values() for serial in checkpoints.known_pages})
-    features, latents = decoder.features(), newest_latents.float().cpu().numpy()
-    for take, checkpoints in due.items():
-        own = {number: feature[take : take + 1] for number, feature in features.items()}
-        checkpoints.save(state.of_take(take), own, latents[take])
 
 
 def resume_rollout(

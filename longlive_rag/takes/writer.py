@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -74,6 +75,9 @@ if TYPE_CHECKING:
 class TakeWriter:
     """Writes a take as its blocks come.
 
+    `append` may be called in one thread, `add` and `save` in another, and `update` in a third; `finish` when they are
+    done.
+
     Nothing is on disk, and a take that is to be replaced is untouched until the first block is added.
     Construct it right before the first block is made: the take's time starts then.
 
@@ -123,6 +127,7 @@ class TakeWriter:
         self._start_image: StartImage | None = None
         self._remembered: RememberedFrames | None = None
         self._begun = False
+        self._lock = threading.RLock()  # of the record and what it says; not held while a block is stored or encoded
         self.on_packet: OnPacket | None = None
         self._stage_seconds: dict[str, float] = {}
         self._first_block = self.blocks
@@ -223,7 +228,8 @@ class TakeWriter:
 
     def snapshot(self) -> TakeRecord:
         """The record as it would be written now."""
-        return self._record("running")
+        with self._lock:
+            return self._record("running")
 
     @property
     def frames_retrieved(self) -> int:
@@ -238,7 +244,8 @@ class TakeWriter:
             ValueError: if another process writes to this take.
         """
         with uninterrupted():
-            self._begin()
+            with self._lock:
+                self._begin()
             self._stored().append(record)
 
     def latents(self, frames: Sequence[int]) -> NDArray[np.float32]:
@@ -258,16 +265,16 @@ class TakeWriter:
         """
         with uninterrupted():
             begin_s = time.perf_counter()
-            if self._video is None:
-                self._video = self._open()
+            video = self._opened()
             if block.index % self._timeline.segment_blocks == 0:
-                self._video.cut()
-            self._video.write(np.asarray(block.pixels[self._item]))
+                video.cut()
+            video.write(np.asarray(block.pixels[self._item]))
             found = selection_of(block.selections, self._item)
-            self._take_note(block.index, found, None if block.entered is None else block.entered[self._item])
-            self._blocks += 1
-            self._pages = block.pages
-            self._add_seconds({**block.seconds, "write": time.perf_counter() - begin_s})
+            with self._lock:
+                self._take_note(block.index, found, None if block.entered is None else block.entered[self._item])
+                self._blocks += 1
+                self._pages = block.pages
+                self._add_seconds({**block.seconds, "write": time.perf_counter() - begin_s})
 
     def _take_note(self, block: int, selection: Selection | None, entered: Sequence[int] | None) -> None:
         """What a block remembered, and what entered memory with it."""
@@ -280,10 +287,10 @@ class TakeWriter:
 
     def update(self, request: TakeRequest, timeline: Timeline) -> None:
         """Take note of what has been asked for meanwhile; a take that has begun has it on its record at once."""
-        with uninterrupted():
+        with uninterrupted(), self._lock:
             self._request, self._timeline = request, timeline
-            if self.frames_before and self._video is None:
-                self._video = self._open()
+            if self.frames_before:
+                self._opened()
             if self._begun and self._end_s is None:
                 write_record(self.folder, self._record("running"))
 
@@ -293,7 +300,8 @@ class TakeWriter:
             if self._video is not None:
                 self._frames_kept = self._timeline.pixels_of(self._blocks - 1).stop
                 self._draw()
-                write_record(self.folder, self._record("running"))
+                with self._lock:
+                    write_record(self.folder, self._record("running"))
 
     def finish(self, status: TakeStatus, error: BaseException | None = None) -> TakeRecord:
         """Finish the video, draw the pictures and write the record; Ctrl-C has no effect meanwhile.
@@ -343,7 +351,7 @@ class TakeWriter:
         return record
 
     def _begin(self) -> None:
-        """From here on the folder is this take's."""
+        """From here on the folder is this take's; with the lock held."""
         if self._begun:
             return
         if self._claim is None:
@@ -371,6 +379,13 @@ class TakeWriter:
             from longlive_rag.takes.kept_frames import write_kept
 
             write_kept(self._remembered, self.folder / REMEMBERED)
+
+    def _opened(self) -> VideoWriter:
+        """The video; the first call opens it."""
+        with self._lock:
+            if self._video is None:
+                self._video = self._open()
+            return self._video
 
     def _open(self) -> VideoWriter:
         self._begin()

@@ -50,7 +50,9 @@ class DriftingPipeline:
     def timeline(self, request: TakeRequest) -> Timeline:
         return Timeline(request.pixel_frames, FPS, 3, 4)
 
-    def stream(self, requests: Sequence[TakeRequest], *, stores, noise, choose=None) -> Iterator[SimpleNamespace]:
+    def stream(
+        self, requests: Sequence[TakeRequest], *, stores, noise, then, choose=None, ahead=0
+    ) -> Iterator[SimpleNamespace]:
         first = requests[0]
         timeline = self.timeline(first)
         frames = np.stack([self._frames(request) for request in requests])
@@ -61,7 +63,7 @@ class DriftingPipeline:
                 noise(index, step, (3, 4, 2, 2))
             numbers = timeline.pixels_of(index)
             selection = selection_of(first, index)
-            yield SimpleNamespace(
+            block = SimpleNamespace(
                 index=index,
                 frames=timeline.latents_of(index),
                 pixel_frames=numbers,
@@ -73,6 +75,8 @@ class DriftingPipeline:
                 seconds={"denoise": 0.01},
                 pages=None,
             )
+            then(block)
+            yield block
         self.made += requests
 
     def _frames(self, request: TakeRequest) -> np.ndarray:

@@ -423,9 +423,9 @@ def test_control_arms_choose_instead_of_the_search(backbone, tmp_path):
     seen = []
 
     class Watching(DriftingPipeline):
-        def stream(self, requests, *, stores, noise, choose=None):
+        def stream(self, requests, *, stores, noise, then, choose=None, ahead=0):
             seen.append(None if choose is None else choose(0, 9, range(1, 44)))
-            yield from super().stream(requests, stores=stores, noise=noise)
+            yield from super().stream(requests, stores=stores, noise=noise, then=then)
 
     plan = plan_of(backbone, arms="native,memory,memory-random,memory-recent", prompts=1, seeds=1)
     maker = Maker(plan, tmp_path, pipe=Watching())

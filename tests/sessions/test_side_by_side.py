@@ -27,11 +27,12 @@ class TwoTakes:
     def timeline(self, request):
         return timeline_of(request)
 
-    def stream(self, requests, *, stores, noise, choose) -> Iterator:
+    def stream(self, requests, *, stores, noise, choose, then, ahead) -> Iterator:
         assert not stores
         for block in blocks_of(requests[0], batch=2):
             if block.index == 2 and self.error is not None:
                 raise self.error
+            then(block)
             yield block
 
 
