@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import page_budgets, with_page_budgets
+from longlive_rag.cli.settings import with_page_budgets
 from retrieval.budgets import PagePrecision
 
 if TYPE_CHECKING:
-    from longlive_rag.diagnostics.bench import ArmFigures, Report, Subject
+    from longlive_rag.diagnostics.bench import ArmFigures, Report
+    from longlive_rag.pipeline import LongLiveRAGPipeline
 
 PROMPT = "a red circle walks in a meadow"
 
@@ -44,9 +47,10 @@ def bench(
     search: str | None,
     as_json: bool,
 ) -> None:
-    """Measure seconds per block and frames per second, end to end and by stage.
+    """Measure seconds per block and frames per second: of the transformer, with decoding, and all that 'generate' does.
 
-    The run warms up on the real code path until cache and memory are full, then takes medians. Each figure comes with
+    Each arm makes a take as 'generate' does, latents stored and video written, in a temporary folder. It warms up until
+    cache and memory are full; then medians are taken. Each figure comes with
     its roofline: the block's matrix products and attention calls alone, measured in the same run at the
     same shapes and dtype. Several arms run interleaved, block by block, and their ratios are of paired blocks.
 
@@ -79,9 +83,17 @@ def bench(
         if search:
             _bench_search(search, as_json)
             return
-        budgets = page_budgets(gpu_gib, host_gib, page_precision)
-        subject = _subject(backbone, shape, dtype, device)
-        report = run(subject, compare.split(","), blocks, lambda line: click.echo(line, err=True), budgets)
+        pipe = _open(backbone, shape, dtype, device)
+        memory = replace(
+            pipe.memory,
+            establish=0.0,
+            new_view=None,
+            gpu_gib=gpu_gib,
+            host_gib=host_gib,
+            page_precision=page_precision,
+        )
+        say = partial(click.echo, err=True)
+        report = run(pipe, shape or backbone, PROMPT, compare.split(","), blocks, say, memory)
     click.echo(json.dumps(report.as_dict(), indent=2) if as_json else _table(report))
 
 
@@ -104,40 +116,37 @@ def _bench_search(sizes: str, as_json: bool) -> None:
         )
 
 
-def _subject(backbone: str, shape: str | None, dtype: str, device: str) -> Subject:
+def _open(backbone: str, shape: str | None, dtype: str, device: str) -> LongLiveRAGPipeline:
     import torch
 
-    from longlive_rag.diagnostics.bench import pipeline_subject, random_subject
+    from longlive_rag.diagnostics.subjects import random_pipeline
     from longlive_rag.weights.load import load_pipeline, pick_device
 
     if shape:
-        return random_subject(shape, getattr(torch, dtype), pick_device(device))
-    pipe = load_pipeline(backbone, dtype=dtype, device=device)
-    return pipeline_subject(pipe, backbone, PROMPT)
+        return random_pipeline(shape, getattr(torch, dtype), pick_device(device))
+    return load_pipeline(backbone, dtype=dtype, device=device)
 
 
 def _table(report: Report) -> str:
     conditions = report.conditions
-    what = "end to end" if conditions["includes_decode"] else "transformer only, without decoding"
     lines = [
         f"{conditions['subject']}: {conditions['parameters'] / 1e6:.1f} M parameters, {conditions['dtype']}, "
-        f"{conditions['device']}, {conditions['threads']} threads, {conditions['cpu_capability']}, "
-        f"torch {conditions['torch']}",
+        f"VAE {conditions['vae_dtype']}, {conditions['device']}, {conditions['threads']} threads, "
+        f"{conditions['cpu_capability']}, torch {conditions['torch']}",
         f"latent frame {conditions['latent_shape'][1]}x{conditions['latent_shape'][2]} "
-        f"({conditions['tokens_per_frame']} tokens), medians of {conditions['blocks']} blocks after "
-        f"{conditions['warm_up_blocks']} of warm-up; {what}",
+        f"({conditions['tokens_per_frame']} tokens), video {conditions['video']}; {conditions['blocks']} blocks after "
+        f"{conditions['warm_up_blocks']} of warm-up",
+        "frames/s: " + "; ".join(f"{what} = {counts}" for what, counts in conditions["frames_per_second"].items()),
     ]
-    lines += [_arm_lines(arm, conditions["includes_decode"]) for arm in report.arms]
+    lines += [_arm_lines(arm) for arm in report.arms]
     lines += [f"{names}: {ratio:.3f}x seconds per block" for names, ratio in report.ratios.items()]
     memory = ", ".join(f"{name} {count / 2**30:.2f} GiB" for name, count in report.peak_memory_bytes.items())
     return "\n".join([*lines, f"peak memory: {memory}"])
 
 
-def _arm_lines(arm: ArmFigures, includes_decode: bool) -> str:
+def _arm_lines(arm: ArmFigures) -> str:
     stages = "  ".join(f"{name} {seconds * 1000:.1f}" for name, seconds in arm.stages.items() if seconds)
-    speed = f"{arm.transformer_frames_per_second:.1f} frames/s transformer only"
-    if includes_decode:
-        speed = f"{arm.frames_per_second:.1f} frames/s end to end, {speed}"
+    speed = ", ".join(f"{what} {frames:.1f}" for what, frames in arm.frames_per_second.items())
     pages = ""
     if arm.pages and arm.pages["fetched"]:
         pages = (
@@ -146,8 +155,9 @@ def _arm_lines(arm: ArmFigures, includes_decode: bool) -> str:
             f"{arm.pages['seconds_waited'] * 1000:.1f} ms spent waiting for copies"
         )
     return (
-        f"{arm.arm}: {arm.seconds_per_block:.3f} s per block, {speed}, {arm.retrieved_frames} past frames retrieved\n"
+        f"{arm.arm}: {arm.seconds_per_block:.3f} s per block, {arm.retrieved_frames} past frames retrieved\n"
+        f"  frames/s: {speed}\n"
         f"  by stage, ms: {stages}\n"
         f"  roofline (matrix products and attention alone): {arm.roofline_seconds:.3f} s; "
-        f"the block without decoding takes {arm.over_roofline:.2f}x{pages}"
+        f"the transformer takes {arm.over_roofline:.2f}x{pages}"
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from backbone.errors import FieldError
-from longlive_rag.diagnostics.bench import Subject
+from longlive_rag.diagnostics.subjects import Subject
 from longlive_rag.generation.noise import PhiloxNoise
 from longlive_rag.generation.rollout import Rollout
 from longlive_rag.media.charts import Line, add_legend, draw_lines, new_chart, save_chart, start_at_zero
