@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from longlive_rag.diagnostics.bench import ArmFigures, Report
     from longlive_rag.pipeline import LongLiveRAGPipeline
 
+REPORT_FLAGS = {name: f"--{name.replace('_', '-')}" for name in ("gpu_report", "minutes", "steps", "blocks", "arms")}
 PROMPT = "a red circle walks in a meadow"
 
 
@@ -32,6 +35,14 @@ PROMPT = "a red circle walks in a meadow"
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: one per core.")
 @with_page_budgets()
 @click.option("--search", metavar="N,N,...", help="Measure only the search, at these numbers of frames.")
+@click.option(
+    "--gpu-report",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Measure all that matters on this GPU, with random weights, and write a report there; see below.",
+)
+@click.option("--minutes", default=30.0, show_default=True, help="For all of --gpu-report.")
+@click.option("--steps", metavar="NAMES", help="Some of --gpu-report's steps, with commas.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def bench(
     backbone: str,
@@ -45,6 +56,9 @@ def bench(
     host_gib: float,
     page_precision: PagePrecision,
     search: str | None,
+    gpu_report: Path | None,
+    minutes: float,
+    steps: str | None,
     as_json: bool,
 ) -> None:
     """Measure seconds per block and frames per second: of the transformer, with decoding, and all that 'generate' does.
@@ -72,6 +86,13 @@ def bench(
       longlive-rag bench --shape bench-small --compare memory,establish
       longlive-rag bench --shape bench-small --compare native,cue
       longlive-rag bench --search 10000
+      longlive-rag bench --gpu-report reports/h100 --minutes 30
+
+    --gpu-report needs a GPU and random weights alone (at the size of Wan2.1-1.3B, unless --shape says otherwise). It
+    measures blocks native and with memory, the attention kernel, kernels of a block, ways to decode, page copies, and
+    takes from prompt to video, each in a share of --minutes; what no longer fits is skipped. report.json and
+    report.md are written after each step. Run again with the same folder, it goes on with the steps that are missing;
+    where there is no GPU, it writes the page of a report that is there.
     """
     import torch
 
@@ -79,9 +100,12 @@ def bench(
 
     if threads:
         torch.set_num_threads(threads)
-    with refuse_bad_input():
+    with refuse_bad_input(REPORT_FLAGS):
         if search:
             _bench_search(search, as_json)
+            return
+        if gpu_report:
+            _report(gpu_report, shape, device, minutes, steps, as_json)
             return
         pipe = _open(backbone, shape, dtype, device)
         memory = replace(
@@ -114,6 +138,49 @@ def _bench_search(sizes: str, as_json: bool) -> None:
             f"{one.frames} frames of {one.embedding_dim}: median {one.median_ms:.2f} ms, p99 {one.p99_ms:.2f} ms, "
             f"{kind}; filled in {one.build_seconds:.1f} s"
         )
+
+
+def _report(
+    folder: Path, shape: str | None, device: str, dtype: str, minutes: float, steps: str | None, as_json: bool
+) -> None:
+    import torch
+
+    from longlive_rag.diagnostics.gpu_report import Asked, run_report
+    from longlive_rag.weights.load import pick_device
+
+    chosen = tuple(step.strip() for step in steps.split(",")) if steps else ()
+    target = pick_device(device)
+    if target.type == "cpu" and shape in (None, "wan-1.3b"):
+        if shape is None and (folder / REPORT).is_file():  # a report from another machine
+            rewrite_page(folder)
+            click.echo(folder / PAGE)
+            return
+        raise ValueError("--gpu-report needs a GPU; to try it on a CPU, add --shape bench-small")
+    dtype = "bfloat16" if target.type == "cuda" else "float32"
+    name = torch.cuda.get_device_name(target) if target.type == "cuda" else "cpu"
+    asked = Asked(folder, shape or "wan-1.3b", str(target), name, dtype, minutes, chosen)
+    report = run_report(asked, make_take, partial(click.echo, err=True))
+    if as_json:
+        click.echo(report.model_dump_json(indent=2))
+    else:
+        click.echo(f"{folder / PAGE}: {sum(step.status == 'done' for step in report.steps.values())} steps")
+
+
+def make_take(backbone: Path, prompt: str, folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A take as `generate` makes it; its record as plain values. See `gpu_steps.MakeTake`."""
+    from longlive_rag.generation.cues import Schedule
+    from longlive_rag.presets.preset import load_preset
+    from longlive_rag.sessions.asking import build_request
+    from longlive_rag.sessions.making import NewTake, new_take
+    from longlive_rag.sessions.opening import Opening
+    from longlive_rag.takes.record import plain
+
+    preset = load_preset(str(backbone))
+    schedule = Schedule(prompt, (), options["seconds"])
+    request = build_request(preset, schedule, 0, {"memory_enabled": options["memory"]})
+    opening = Opening(device=options["device"], dtype=options["dtype"], decoder=options["decoder"])
+    with new_take(NewTake(preset, request, folder, opening=opening), lambda _: None) as job:
+        return plain(job.run(lambda *_: None))
 
 
 def _open(backbone: str, shape: str | None, dtype: str, device: str) -> LongLiveRAGPipeline:

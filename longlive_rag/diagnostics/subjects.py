@@ -6,7 +6,9 @@ film.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
@@ -96,13 +98,18 @@ def random_subject(shape: str, dtype: torch.dtype, device: torch.device) -> Subj
 
 
 def random_pipeline(
-    shape: str, dtype: torch.dtype, device: torch.device, vae_dtype: torch.dtype = torch.float32
+    shape: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    vae_dtype: torch.dtype = torch.float32,
+    memory: Mapping[str, Any] | None = None,
 ) -> LongLiveRAGPipeline:
     """A whole pipeline of random weights in one of `SHAPES`: Wan2.1's architecture, with a text encoder of one layer.
 
     Args:
         dtype: of the transformer.
         vae_dtype: of the VAE and the tiny decoder.
+        memory: fields of its `MemoryConfig`.
     """
     sizes = SHAPES[shape]
     tokenizer = new_tokenizer()
@@ -116,6 +123,7 @@ def random_pipeline(
             tokenizer=tokenizer,
             encoder=LatentAutoencoder(transformer.config.in_channels, *sizes.latent_size).eval(),
             context=vars(sizes.context),
+            memory=memory,
             output={"height": SPATIAL_FACTOR * sizes.latent_size[0], "width": SPATIAL_FACTOR * sizes.latent_size[1]},
             tiny_decoder=TinyDecoder(widths=sizes.decoder_widths).to(vae_dtype).eval(),
         )
