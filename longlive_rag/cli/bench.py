@@ -140,12 +140,11 @@ def _bench_search(sizes: str, as_json: bool) -> None:
         )
 
 
-def _report(
-    folder: Path, shape: str | None, device: str, dtype: str, minutes: float, steps: str | None, as_json: bool
-) -> None:
+def _report(folder: Path, shape: str | None, device: str, minutes: float, steps: str | None, as_json: bool) -> None:
     import torch
 
-    from longlive_rag.diagnostics.gpu_report import Asked, run_report
+    from longlive_rag.diagnostics.gpu_page import PAGE
+    from longlive_rag.diagnostics.gpu_report import REPORT, Asked, rewrite_page, run_report
     from longlive_rag.weights.load import pick_device
 
     chosen = tuple(step.strip() for step in steps.split(",")) if steps else ()

@@ -155,7 +155,8 @@ def _take(found: Figures) -> list[str]:
     lines = [
         f"{found['take_seconds']:g} s of video ({found['frames']} frames) in {found['made_in_s']:.1f} s: "
         f"**{found['frames_per_second']:.1f} frames a second** end to end, {run['dtype']}{vae}, "
-        f"decoder {run['decoder']}; loaded in {found['load_seconds']:.1f} s; {found['memory']['frames_retrieved']} past frames retrieved.",
+        f"decoder {run['decoder']}; loaded in {found['load_seconds']:.1f} s; "
+        f"{found['memory']['frames_retrieved']} past frames retrieved.",
         "",
     ]
     stages = sorted(found["stages_per_block_s"].items(), key=lambda item: -item[1])
