@@ -27,7 +27,7 @@ from longlive_rag.documents import Document, Versioned, read_document, write_doc
 
 REPORT = "report.json"
 PATIENCE = 1.5
-"""A step is ended when it has taken so many times what it was given, or the budget is spent."""
+"""A step is ended when it has taken so many times what it was given and 10 s, or the budget is spent."""
 Say = Callable[[str], None]
 
 
@@ -163,7 +163,7 @@ def _run_step(
     say(f"{name}: {step.about}; up to {task.seconds:.0f} s")
     begin_s = time.monotonic()
     task = task.knowing(report.results)
-    answer = worker.run(name, task, min(left_s, PATIENCE * task.seconds + 10))
+    answer = worker.run(name, task, left_s)
     return StepRecord(**answer, seconds=round(time.monotonic() - begin_s, 2))
 
 
@@ -194,8 +194,9 @@ class _InThisProcess:
     def __init__(self, make_take: MakeTake) -> None:
         self._make_take = make_take
 
-    def run(self, name: str, task: Task, limit_s: float) -> dict[str, Any]:
-        del limit_s
+    def run(self, name: str, task: Task, left_s: float) -> dict[str, Any]:
+        """The answer to a step, however long it takes."""
+        del left_s
         return answer_to(name, task, self._make_take)
 
     def end(self) -> None:
@@ -209,11 +210,14 @@ class _Worker:
         self._make_take = make_take
         self._running: Guarded | None = None
 
-    def run(self, name: str, task: Task, limit_s: float) -> dict[str, Any]:
-        """The answer to a step, or what became of its process."""
+    def run(self, name: str, task: Task, left_s: float) -> dict[str, Any]:
+        """The answer to a step, or what became of its process; `left_s` are left for it and all later ones."""
+        begin_s = time.monotonic()
         if self._running is None:
             self._running = Guarded(partial(_serve, self._make_take))
-        answer = self._running.ask((name, task), limit_s)
+            self._running.ask(None, limit_s=left_s)  # its imports don't count towards the step's time
+        left_s -= time.monotonic() - begin_s
+        answer = self._running.ask((name, task), min(left_s, PATIENCE * task.seconds + 10))
         if answer["status"] == "failed":
             self.end()
         return answer
@@ -241,9 +245,11 @@ class Guarded:
 
     def ask(self, question: Any, limit_s: float) -> dict[str, Any]:
         """The process's answer; a failed one if it took longer than `limit_s` or ended without any."""
+        if self._pipe.closed:
+            return {"status": "failed", "reason": "failed: its process did not start in time"}
         try:
             self._pipe.send(question)
-            if self._pipe.poll(limit_s):
+            if self._pipe.poll(max(0.0, limit_s)):
                 answer: dict[str, Any] = self._pipe.recv()
                 return answer
         except (EOFError, OSError):
@@ -265,10 +271,10 @@ def _serve(make_take: MakeTake, pipe: Connection) -> None:
     """Answer to steps until nobody asks."""
     while True:
         try:
-            name, task = pipe.recv()
+            asked = pipe.recv()
         except (EOFError, KeyboardInterrupt):
             return
-        pipe.send(answer_to(name, task, make_take))
+        pipe.send({"status": "done"} if asked is None else answer_to(*asked, make_take))
 
 
 def _one_line(message: str, longest: int = 400) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import importlib
+import importlib.util
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +21,8 @@ from torch import Tensor
 from backbone.tiny_decoder import StreamingTinyDecoder
 from backbone.vae import StreamingDecoder
 from longlive_rag.config import TakeRequest
+from longlive_rag.diagnostics.bench import request_of, run, warm_up_blocks
+from longlive_rag.diagnostics.footprint import peak_resident_bytes, reset_peak
 from longlive_rag.diagnostics.subjects import PROMPT, SHAPES, Shape, random_pipeline
 from longlive_rag.generation.directions import retrieval_rules
 from longlive_rag.generation.noise import PhiloxNoise
@@ -266,8 +270,6 @@ def kernels_of(call: Callable[[], object], device: torch.device) -> list[str]:
 def bench(task: Task, make_take: MakeTake) -> dict[str, Any]:
     """`longlive-rag bench` of native, first showings and every frame searched."""
     del make_take
-    from longlive_rag.diagnostics.bench import run
-
     end_s = time.monotonic() + 0.85 * task.seconds
     pipe = new_pipeline(task)
     report = run(pipe, task.shape, PROMPT, ("native", "establish", "memory"), 12, deadline_s=end_s)
@@ -311,8 +313,6 @@ def profile(task: Task, make_take: MakeTake) -> dict[str, Any]:
     del make_take
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
-
-    from longlive_rag.diagnostics.bench import request_of, warm_up_blocks
 
     pipe, device, found = new_pipeline(task), task.on, {}
     searched = replace(pipe.memory, establish=0.0, new_view=None)
@@ -500,8 +500,6 @@ def _psnr(exact: Tensor, other: Tensor) -> float:
 
 def generate(task: Task, make_take: MakeTake, memory: bool, decoder: str = "full") -> dict[str, Any]:
     """A take end to end, as `generate` makes it: what its record says of the time."""
-    from longlive_rag.diagnostics.footprint import peak_resident_bytes, reset_peak
-
     backbone = saved_backbone(task)
     seconds = take_length(task)
     folder = task.work / f"take-{'memory' if memory else 'native'}-{decoder}"
@@ -555,9 +553,44 @@ def new_pipeline(task: Task, vae_dtype: torch.dtype = torch.float32) -> LongLive
 
 
 def compiled(task: Task, make_take: MakeTake) -> dict[str, Any]:
-    """The transformer's blocks compiled: how long that takes, and what a block takes then."""
+    """The transformer's layers compiled: how long that takes, and what a block takes then."""
     del make_take
-    raise NotHereError("this version does not compile blocks")
+    if importlib.util.find_spec("backbone.compiling") is None:
+        raise NotHereError("this version does not compile layers")
+    compiling: Any = importlib.import_module("backbone.compiling")
+    lacking = compiling.missing_for_compiling(task.on)
+    if lacking or task.on.type == "cpu":
+        raise NotHereError(lacking or "compiled layers are for GPUs")
+    return compiled_beside_eager(task, compiling.compile_for)
+
+
+def compiled_beside_eager(task: Task, compile_for: Callable[..., float]) -> dict[str, Any]:
+    """Blocks of the transformer with memory before and after `compile_for` (see `backbone.compiling`)."""
+    pipe = new_pipeline(task)
+    warm = warm_up_blocks(pipe.context)
+    request = request_of(pipe, "establish", PROMPT, pipe.memory, warm + 6)
+    latent_shape = (pipe.transformer.config.in_channels, *task.sizes.latent_size)
+
+    def block_seconds() -> float:
+        blocks = rollout_blocks(pipe, request)
+        for _ in range(warm):
+            blocks()
+        return seconds_of(blocks, task.on, for_s=0.0, at_least=4)
+
+    eager_s = block_seconds()
+    compile_s = compile_for(pipe.transformer, pipe.context, latent_shape)
+    with peak_memory(task.on) as peak:
+        start_s = time.perf_counter()
+        compiled_s = block_seconds()
+        around_s = time.perf_counter() - start_s
+    return {
+        "eager_s_per_block": eager_s,
+        "compiled_s_per_block": compiled_s,
+        "of_eager": compiled_s / eager_s,
+        "compile_s": compile_s,
+        "warm_up_and_blocks_s": around_s,
+        **peak,
+    }
 
 
 STEPS: dict[str, Step] = {
