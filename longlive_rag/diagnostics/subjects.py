@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKLWan
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from backbone.config import ContextConfig, SamplerConfig
@@ -22,6 +22,7 @@ from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.tinyworld.text import new_tokenizer
 from retrieval.encoder import LatentAutoencoder, LatentEncoder
 
+Model = TypeVar("Model", bound=nn.Module)
 PROMPT = "a red circle walks in a meadow"
 SPATIAL_FACTOR = 8
 
@@ -88,7 +89,7 @@ def random_subject(shape: str, dtype: torch.dtype, device: torch.device) -> Subj
         embeds = torch.randn(1, config.text_length, config.text_dim)
     return Subject(
         name=shape,
-        transformer=transformer.to(dtype).eval(),
+        transformer=_cast(transformer, dtype),
         encoder=encoder,
         prompt_embeds=embeds,
         latent_shape=(config.in_channels, *sizes.latent_size),
@@ -117,15 +118,15 @@ def random_pipeline(
     with torch.device(device):
         transformer = _transformer(sizes)
         pipe = LongLiveRAGPipeline(
-            transformer=transformer.to(dtype).eval(),
-            vae=AutoencoderKLWan(base_dim=sizes.vae_width).to(vae_dtype).eval(),
+            transformer=_cast(transformer, dtype),
+            vae=_cast(AutoencoderKLWan(base_dim=sizes.vae_width), vae_dtype),
             text_encoder=_text_encoder(len(tokenizer), transformer.config.text_dim).eval(),
             tokenizer=tokenizer,
             encoder=LatentAutoencoder(transformer.config.in_channels, *sizes.latent_size).eval(),
             context=vars(sizes.context),
             memory=memory,
             output={"height": SPATIAL_FACTOR * sizes.latent_size[0], "width": SPATIAL_FACTOR * sizes.latent_size[1]},
-            tiny_decoder=TinyDecoder(widths=sizes.decoder_widths).to(vae_dtype).eval(),
+            tiny_decoder=_cast(TinyDecoder(widths=sizes.decoder_widths), vae_dtype),
         )
     pipe.backbone = shape
     return pipe
@@ -144,3 +145,9 @@ def _text_encoder(vocabulary: int, width: int) -> UMT5EncoderModel:
     """One layer of UMT5: prompts are embedded once a take, so that its size hardly matters."""
     config = UMT5Config(vocab_size=vocabulary, d_model=width, d_kv=16, d_ff=64, num_layers=1, num_heads=2)
     return UMT5EncoderModel(config)
+
+
+def _cast(model: Model, dtype: torch.dtype) -> Model:
+    """All weights in one dtype; diffusers' own `to` warns of parts that it would rather keep."""
+    nn.Module.to(model, dtype)
+    return model.eval()
