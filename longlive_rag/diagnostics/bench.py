@@ -7,6 +7,8 @@ that a slow minute of the machine hits all of them.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import platform
 import resource
 import tempfile
@@ -39,7 +41,8 @@ STAGES = TRANSFORMER_STAGES + OTHER_STAGES
 FPS_DEFINED = {
     "transformer": "finding past frames, denoising and committing, nothing else",
     "decoded": "the transformer, then pixels in host memory",
-    "written": "all that `generate` does: latents and checkpoints stored, video written",
+    "written": "all that `generate` does, one after the other: latents and checkpoints stored, video written",
+    "generate": "all of it as `generate` does it, behind the block that is denoised",
 }
 """What each figure of frames a second counts."""
 EIGHT_LATENTS_S = 2.0
@@ -81,7 +84,8 @@ class ArmFigures:
         arm: a key of `ARMS`.
         seconds_per_block: all that `generate` does, median.
         frames_per_second: pixel frames, by the keys of `FPS_DEFINED`; over all measured blocks together, so that what
-            comes only now and then, such as a checkpoint, counts as it does in a take.
+            comes only now and then, such as a checkpoint, counts as it does in a take. `generate` is another take, of
+            as many blocks; it is left out where it was not asked for.
         stages: seconds per block of each stage, medians; of checkpoints, which not every block has, the mean.
         roofline_seconds: the block's matrix products and attention calls alone, median.
         over_roofline: the transformer's seconds, as a multiple of the roofline.
@@ -122,6 +126,7 @@ def run(
     progress: Callable[[str], None] = lambda _: None,
     memory: MemoryConfig | None = None,
     deadline_s: float | None = None,
+    behind: bool = True,
 ) -> Report:
     """Measure `blocks` blocks of each arm, interleaved with their rooflines.
 
@@ -131,6 +136,7 @@ def run(
         prompt: of the takes.
         memory: of the arms with memory; default is the preset's, with every past frame searched.
         deadline_s: no round of blocks is begun after this second of `time.monotonic`, but one always is.
+        behind: also measure each arm as `generate` runs it, with work behind the block that is denoised.
 
     Raises:
         FieldError: for an unknown arm, the same one twice, or fewer than one block.
@@ -148,6 +154,7 @@ def run(
             held.callback(arm.close)
             progress(f"warming up {arm.name}: {arm.warm_up_blocks} blocks")
             arm.warm_up()
+        ahead = blocks_ahead() if behind else 0
         for block in range(blocks):
             if block and deadline_s is not None and time.monotonic() > deadline_s:
                 break
@@ -155,12 +162,18 @@ def run(
             for arm in running:
                 arm.measure()
         figures = [arm.figures() for arm in running]
+        for place, arm in enumerate(running if ahead else ()):
+            progress(f"{arm.name} as generate runs it: {arm.warm_up_blocks + len(arm.totals)} blocks")
+            arm.close()
+            speed = figures[place].frames_per_second | {"generate": arm.speed_behind(ahead)}
+            figures[place] = replace(figures[place], frames_per_second=speed)
     base = figures[0]
     ratios = {
         f"{other.arm}/{base.arm}": median(b / a for a, b in zip(running[0].totals, arm.totals, strict=True))
         for arm, other in zip(running[1:], figures[1:], strict=True)
     }
     conditions = _conditions(pipe, name, len(running[0].totals), running[0].warm_up_blocks)
+    conditions["frames_per_second"] = {what: FPS_DEFINED[what] for what in base.frames_per_second}
     return Report(conditions, figures, ratios, _peak_memory(pipe.device))
 
 
@@ -188,6 +201,12 @@ def warm_up_blocks(context: ContextConfig) -> int:
     """Until the window is full and K frames may be retrieved."""
     frames = context.window_frames + context.recency_guard_frames + context.memory_frames
     return -(-frames // context.frames_per_block) + 1
+
+
+def blocks_ahead() -> int:
+    """How many blocks `generate` has under way behind the one that is denoised; 0 where one thing is done at a time."""
+    name = "longlive_rag.generation.behind"
+    return int(importlib.import_module(name).AHEAD) if importlib.util.find_spec(name) else 0
 
 
 def run_of(pipe: LongLiveRAGPipeline, name: str) -> TakeRun:
@@ -220,13 +239,16 @@ class _Arm:
         self.warm_up_blocks = warm_up_blocks(pipe.context)
         request = request_of(pipe, name, prompt, memory, self.warm_up_blocks + blocks, self.warm_up_blocks - 1)
         timeline = pipe.timeline(request)
-        self._writer = TakeWriter(folder, request, timeline, run_of(pipe, subject), provenance=Provenance())
+        self._pipe, self._request, self._run, self._folder = pipe, request, run_of(pipe, subject), folder
+        self._writer = self._new_writer(folder)
         self._stream: Iterator[Block] = pipe.stream(request, stores=[self._writer])
+        self._is_open = True
         factor = pipe.vae.config.scale_factor_spatial
         self._roofline = Roofline(
             pipe.transformer, (request.output.height // factor, request.output.width // factor), request.context,
             request.sampler,
         )  # fmt: skip
+        self._timeline = timeline
         self._frames = timeline.frames_per_block * timeline.temporal_factor
         self._stages: list[dict[str, float]] = []
         self._rooflines: list[float] = []
@@ -252,9 +274,38 @@ class _Arm:
         return {**self._last.seconds, "write": time.perf_counter() - begin_s}
 
     def close(self) -> None:
-        """Finish the take."""
-        self._stream.close()  # type: ignore[attr-defined]
-        self._writer.finish("interrupted")
+        """Finish the take, and free what it holds on the device."""
+        if self._is_open:
+            self._is_open = False
+            self._stream.close()  # type: ignore[attr-defined]
+            self._writer.finish("interrupted")
+            del self._stream
+
+    def speed_behind(self, ahead: int) -> float:
+        """Frames a second of another take, of as many blocks, with `ahead` blocks under way behind the denoised one.
+
+        From when the last block of the warm-up is written until all blocks are.
+        """
+        request, blocks = self._request, self.warm_up_blocks + len(self.totals)
+        shorter = replace(
+            request, cues=tuple(cue for cue in request.cues if self._timeline.cue_block(cue.seconds) < blocks)
+        )
+        shorter = replace(shorter, seconds=self._timeline.starts_at(blocks))
+        writer = self._new_writer(self._folder.with_name(f"{self._folder.name}-behind"), shorter)
+        written_s: list[float] = []
+
+        def write(block: Block) -> None:
+            writer.add(block)
+            written_s.append(time.perf_counter())
+
+        for _ in self._pipe.stream(shorter, stores=[writer], then=write, ahead=ahead):
+            pass
+        writer.finish("finished")
+        return self._frames * len(self.totals) / (written_s[-1] - written_s[self.warm_up_blocks - 1])
+
+    def _new_writer(self, folder: Path, request: TakeRequest | None = None) -> TakeWriter:
+        request = request or self._request
+        return TakeWriter(folder, request, self._pipe.timeline(request), self._run, provenance=Provenance())
 
     def figures(self) -> ArmFigures:
         stages = {stage: median(block.get(stage, 0.0) for block in self._stages) for stage in STAGES}
@@ -369,7 +420,6 @@ def _conditions(pipe: LongLiveRAGPipeline, name: str, blocks: int, warm_up: int)
         "batch_size": 1,
         "blocks": blocks,
         "warm_up_blocks": warm_up,
-        "frames_per_second": FPS_DEFINED,
     }
 
 

@@ -149,7 +149,8 @@ def _seconds_for(name: str, coming: Sequence[str], left_s: float) -> float:
     """A step's share of what is left, with what the later ones need at least set aside; never less than it needs."""
     least = sum(STEPS[other].least_s for other in coming)
     spare = max(0.0, left_s - least)
-    return STEPS[name].least_s + spare * STEPS[name].share / sum(STEPS[other].share for other in coming)
+    shares = sum(STEPS[other].share for other in coming)
+    return STEPS[name].least_s + (spare * STEPS[name].share / shares if shares else spare)
 
 
 def _run_step(

@@ -63,6 +63,13 @@ def test_frames_a_second_count_what_they_say(toy: LongLiveRAGPipeline) -> None:
     assert figures.seconds_per_block == 30.0
 
 
+def test_generates_own_speed_is_of_the_whole_take(toy: LongLiveRAGPipeline) -> None:
+    pytest.importorskip("longlive_rag.generation.behind")
+    for arm in run(toy, "toy", PROMPT, ["memory", "cue"], blocks=2).arms:
+        assert list(arm.frames_per_second) == ["transformer", "decoded", "written", "generate"]
+        assert arm.frames_per_second["generate"] > 0
+
+
 def test_an_arm_makes_the_take_that_generate_makes(pipeline_folder: Path, tmp_path: Path) -> None:
     """The same stages are counted, over the same frames."""
     from longlive_rag.diagnostics.bench import run_of
