@@ -44,7 +44,7 @@ def test_arms_run_interleaved_on_a_full_cache_and_memory(toy: LongLiveRAGPipelin
     assert report.conditions["warm_up_blocks"] == 9
     assert report.conditions["blocks"] == 3
     assert report.peak_memory_bytes["host_process"] > 2**20
-    assert lines[-1] == "block 3 of 3"
+    assert "block 3 of 3" in lines
     json.dumps(report.as_dict())
 
 
