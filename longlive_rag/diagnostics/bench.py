@@ -149,8 +149,10 @@ def run(
     memory = memory or replace(pipe.memory, establish=0.0, new_view=None)
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="longlive-rag-bench-")))
-        running = [_Arm(pipe, name, prompt, arm, memory, blocks, folder / arm) for arm in arms]
-        for arm in running:
+        running: list[_Arm] = []
+        for arm_name in arms:  # warmed up one by one: what a page cache may take is what the ones before it left
+            arm = _Arm(pipe, name, prompt, arm_name, memory, blocks, folder / arm_name)
+            running.append(arm)
             held.callback(arm.close)
             progress(f"warming up {arm.name}: {arm.warm_up_blocks} blocks")
             arm.warm_up()

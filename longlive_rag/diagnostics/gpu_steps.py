@@ -31,6 +31,8 @@ from longlive_rag.pipeline import LongLiveRAGPipeline
 
 ESTABLISH_S = 8.0
 """Of the preset `longlive-rag`."""
+PROFILED_GPU_GIB = 4.0
+"""For pages, where the transformer is measured alone: more than first showings take."""
 
 
 class NotHereError(Exception):
@@ -270,8 +272,8 @@ def kernels_of(call: Callable[[], object], device: torch.device) -> list[str]:
 def bench(task: Task, make_take: MakeTake) -> dict[str, Any]:
     """`longlive-rag bench` of native, first showings and every frame searched."""
     del make_take
-    end_s = time.monotonic() + 0.85 * task.seconds
-    pipe = new_pipeline(task)
+    end_s = time.monotonic() + 0.8 * task.seconds
+    pipe = usual_pipeline(task)
     report = run(pipe, task.shape, PROMPT, ("native", "establish", "memory"), 12, deadline_s=end_s, behind=False)
     flop = sum(block_flop(task.sizes, *task.tokens).values())
     rooflines = {arm.arm: flop / arm.roofline_seconds for arm in report.arms}
@@ -292,20 +294,32 @@ def transfer(task: Task, make_take: MakeTake) -> dict[str, Any]:
     found: dict[str, Any] = {"page_bytes": host.nbytes, "first_touch_s": touched_s}
     found["pageable_to_gpu_bytes_per_s"] = host.nbytes / seconds_of(lambda: on_device.copy_(host), device)
     if device.type == "cuda":
-        from retrieval.pages import _pin
-
-        start_s = time.perf_counter()
-        _pin(host)
-        found["pin_s"] = time.perf_counter() - start_s
-        to_gpu = mean_seconds(lambda: on_device.copy_(host, non_blocking=True), device)
-        to_host = mean_seconds(lambda: host.copy_(on_device, non_blocking=True), device)
-        found |= {"pinned_to_gpu_bytes_per_s": host.nbytes / to_gpu, "gpu_to_pinned_bytes_per_s": host.nbytes / to_host}
+        found |= _pinned_copies(host, on_device)
     found["pages_of_a_block_s"] = (
         sizes.context.memory_frames
         * host.nbytes
         / max(found.get("pinned_to_gpu_bytes_per_s", 0.0), found["pageable_to_gpu_bytes_per_s"])
     )
     return found
+
+
+def _pinned_copies(host: Tensor, on_device: Tensor) -> dict[str, float]:
+    """Seconds to page-lock a host tensor, and bytes a second from and to it then."""
+    cuda, device = torch.cuda.cudart(), on_device.device
+    start_s = time.perf_counter()
+    torch.cuda.check_error(cuda.cudaHostRegister(host.data_ptr(), host.nbytes, 0))
+    pin_s = time.perf_counter() - start_s
+    try:
+        to_gpu_s = mean_seconds(lambda: on_device.copy_(host, non_blocking=True), device)
+        to_host_s = mean_seconds(lambda: host.copy_(on_device, non_blocking=True), device)
+    finally:
+        wait_for(device)
+        cuda.cudaHostUnregister(host.data_ptr())
+    return {
+        "pin_s": pin_s,
+        "pinned_to_gpu_bytes_per_s": host.nbytes / to_gpu_s,
+        "gpu_to_pinned_bytes_per_s": host.nbytes / to_host_s,
+    }
 
 
 def profile(task: Task, make_take: MakeTake) -> dict[str, Any]:
@@ -315,7 +329,7 @@ def profile(task: Task, make_take: MakeTake) -> dict[str, Any]:
     from torch.profiler import profile as profiler
 
     pipe, device, found = new_pipeline(task), task.on, {}
-    searched = replace(pipe.memory, establish=0.0, new_view=None)
+    searched = replace(pipe.memory, establish=0.0, new_view=None, gpu_gib=PROFILED_GPU_GIB)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     warm = warm_up_blocks(pipe.context)
     for arm in ("native", "establish"):
@@ -552,6 +566,19 @@ def new_pipeline(task: Task, vae_dtype: torch.dtype = torch.float32) -> LongLive
     return random_pipeline(task.shape, task.kind, task.on, vae_dtype, {"establish": ESTABLISH_S})
 
 
+def usual_pipeline(task: Task) -> LongLiveRAGPipeline:
+    """The same in the precision and layout in which `generate` opens it."""
+    precision = "longlive_rag.presets.precision"
+    vae_dtype = "float32"
+    if importlib.util.find_spec(precision):
+        vae_dtype = importlib.import_module(precision).pick_precision(task.dtype, task.on.type).vae_dtype
+    pipe = new_pipeline(task, getattr(torch, vae_dtype))
+    lay_out = getattr(importlib.import_module("backbone.vae"), "lay_out_vae", None)
+    if lay_out is not None:
+        lay_out(pipe.vae)
+    return pipe
+
+
 def compiled(task: Task, make_take: MakeTake) -> dict[str, Any]:
     """The transformer's layers compiled: how long that takes, and what a block takes then."""
     del make_take
@@ -568,7 +595,7 @@ def compiled_beside_eager(task: Task, compile_for: Callable[..., float]) -> dict
     """Blocks of the transformer with memory before and after `compile_for` (see `backbone.compiling`)."""
     pipe = new_pipeline(task)
     warm = warm_up_blocks(pipe.context)
-    request = request_of(pipe, "establish", PROMPT, pipe.memory, warm + 6)
+    request = request_of(pipe, "establish", PROMPT, replace(pipe.memory, gpu_gib=PROFILED_GPU_GIB), warm + 6)
     latent_shape = (pipe.transformer.config.in_channels, *task.sizes.latent_size)
 
     def block_seconds() -> float:
