@@ -275,7 +275,11 @@ def _serve(make_take: MakeTake, pipe: Connection) -> None:
             asked = pipe.recv()
         except (EOFError, KeyboardInterrupt):
             return
-        pipe.send({"status": "done"} if asked is None else answer_to(*asked, make_take))
+        if asked is None:
+            pipe.send({"status": "done"})
+            continue
+        name, task = asked
+        pipe.send(answer_to(name, task, make_take))
 
 
 def _one_line(message: str, longest: int = 400) -> str:
