@@ -26,8 +26,8 @@ from longlive_rag.diagnostics.gpu_steps import STEPS, MakeTake, Task
 from longlive_rag.documents import Document, Versioned, read_document, write_document
 
 REPORT = "report.json"
-PATIENCE = 1.5
-"""A step is ended when it has taken so many times what it was given and 10 s, or the budget is spent."""
+PATIENCE, GRACE_S = 1.5, 30
+"""A step is ended when it has taken so many times what it was given and that long, or the budget is spent."""
 Say = Callable[[str], None]
 
 
@@ -218,7 +218,7 @@ class _Worker:
             self._running = Guarded(partial(_serve, self._make_take))
             self._running.ask(None, limit_s=left_s)  # its imports don't count towards the step's time
         left_s -= time.monotonic() - begin_s
-        answer = self._running.ask((name, task), min(left_s, PATIENCE * task.seconds + 10))
+        answer = self._running.ask((name, task), min(left_s, PATIENCE * task.seconds + GRACE_S))
         if answer["status"] == "failed":
             self.end()
         return answer

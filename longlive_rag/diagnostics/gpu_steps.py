@@ -622,7 +622,7 @@ def compiled_beside_eager(task: Task, compile_for: Callable[..., float]) -> dict
 
 STEPS: dict[str, Step] = {
     "machine": Step("products and memory by themselves", machine, 15),
-    "attention": Step("the attention kernel", attention, 8),
+    "attention": Step("the attention kernel", attention, 12),
     "transfer": Step("pages between host and GPU", transfer, 5),
     "bench": Step("native, first showings, every frame searched", bench, 60, 3),
     "vae": Step("ways to decode", vae, 30, 1),
