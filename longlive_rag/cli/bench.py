@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import page_budgets, with_page_budgets
+from longlive_rag.cli.settings import with_page_budgets
 from retrieval.budgets import PagePrecision
 
 if TYPE_CHECKING:
-    from longlive_rag.diagnostics.bench import ArmFigures, Report, Subject
+    from longlive_rag.diagnostics.bench import ArmFigures, Report
+    from longlive_rag.pipeline import LongLiveRAGPipeline
 
+REPORT_FLAGS = {name: f"--{name.replace('_', '-')}" for name in ("gpu_report", "minutes", "steps", "blocks", "arms")}
 PROMPT = "a red circle walks in a meadow"
 
 
@@ -29,6 +35,14 @@ PROMPT = "a red circle walks in a meadow"
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: one per core.")
 @with_page_budgets()
 @click.option("--search", metavar="N,N,...", help="Measure only the search, at these numbers of frames.")
+@click.option(
+    "--gpu-report",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Measure all that matters on this GPU, with random weights, and write a report there; see below.",
+)
+@click.option("--minutes", default=30.0, show_default=True, help="For all of --gpu-report.")
+@click.option("--steps", metavar="NAMES", help="Some of --gpu-report's steps, with commas.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def bench(
     backbone: str,
@@ -42,11 +56,15 @@ def bench(
     host_gib: float,
     page_precision: PagePrecision,
     search: str | None,
+    gpu_report: Path | None,
+    minutes: float,
+    steps: str | None,
     as_json: bool,
 ) -> None:
-    """Measure seconds per block and frames per second, end to end and by stage.
+    """Measure seconds per block and frames per second: of the transformer, with decoding, and all that 'generate' does.
 
-    The run warms up on the real code path until cache and memory are full, then takes medians. Each figure comes with
+    Each arm makes a take as 'generate' does, latents stored and video written, in a temporary folder. It warms up until
+    cache and memory are full; then medians are taken. Each figure comes with
     its roofline: the block's matrix products and attention calls alone, measured in the same run at the
     same shapes and dtype. Several arms run interleaved, block by block, and their ratios are of paired blocks.
 
@@ -68,6 +86,13 @@ def bench(
       longlive-rag bench --shape bench-small --compare memory,establish
       longlive-rag bench --shape bench-small --compare native,cue
       longlive-rag bench --search 10000
+      longlive-rag bench --gpu-report reports/h100 --minutes 30
+
+    --gpu-report needs a GPU and random weights alone (at the size of Wan2.1-1.3B, unless --shape says otherwise). It
+    measures blocks native and with memory, the attention kernel, kernels of a block, ways to decode, page copies, and
+    takes from prompt to video, each in a share of --minutes; what no longer fits is skipped. report.json and
+    report.md are written after each step. Run again with the same folder, it goes on with the steps that are missing;
+    where there is no GPU, it writes the page of a report that is there.
     """
     import torch
 
@@ -75,13 +100,24 @@ def bench(
 
     if threads:
         torch.set_num_threads(threads)
-    with refuse_bad_input():
+    with refuse_bad_input(REPORT_FLAGS):
         if search:
             _bench_search(search, as_json)
             return
-        budgets = page_budgets(gpu_gib, host_gib, page_precision)
-        subject = _subject(backbone, shape, dtype, device)
-        report = run(subject, compare.split(","), blocks, lambda line: click.echo(line, err=True), budgets)
+        if gpu_report:
+            _report(gpu_report, shape, device, minutes, steps, as_json)
+            return
+        pipe = _open(backbone, shape, dtype, device)
+        memory = replace(
+            pipe.memory,
+            establish=0.0,
+            new_view=None,
+            gpu_gib=gpu_gib,
+            host_gib=host_gib,
+            page_precision=page_precision,
+        )
+        say = partial(click.echo, err=True)
+        report = run(pipe, shape or backbone, PROMPT, compare.split(","), blocks, say, memory)
     click.echo(json.dumps(report.as_dict(), indent=2) if as_json else _table(report))
 
 
@@ -104,40 +140,79 @@ def _bench_search(sizes: str, as_json: bool) -> None:
         )
 
 
-def _subject(backbone: str, shape: str | None, dtype: str, device: str) -> Subject:
+def _report(folder: Path, shape: str | None, device: str, minutes: float, steps: str | None, as_json: bool) -> None:
     import torch
 
-    from longlive_rag.diagnostics.bench import pipeline_subject, random_subject
+    from longlive_rag.diagnostics.gpu_page import PAGE
+    from longlive_rag.diagnostics.gpu_report import REPORT, Asked, rewrite_page, run_report
+    from longlive_rag.weights.load import pick_device
+
+    chosen = tuple(step.strip() for step in steps.split(",")) if steps else ()
+    target = pick_device(device)
+    if target.type == "cpu" and shape in (None, "wan-1.3b"):
+        if shape is None and (folder / REPORT).is_file():  # a report from another machine
+            rewrite_page(folder)
+            click.echo(folder / PAGE)
+            return
+        raise ValueError("--gpu-report needs a GPU; to try it on a CPU, add --shape bench-small")
+    dtype = "bfloat16" if target.type == "cuda" else "float32"
+    name = torch.cuda.get_device_name(target) if target.type == "cuda" else "cpu"
+    asked = Asked(folder, shape or "wan-1.3b", str(target), name, dtype, minutes, chosen)
+    report = run_report(asked, make_take, partial(click.echo, err=True))
+    if as_json:
+        click.echo(report.model_dump_json(indent=2))
+    else:
+        click.echo(f"{folder / PAGE}: {sum(step.status == 'done' for step in report.steps.values())} steps")
+
+
+def make_take(backbone: Path, prompt: str, folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A take as `generate` makes it; its record as plain values. See `gpu_steps.MakeTake`."""
+    from longlive_rag.generation.cues import Schedule
+    from longlive_rag.presets.preset import load_preset
+    from longlive_rag.sessions.asking import build_request
+    from longlive_rag.sessions.making import NewTake, new_take
+    from longlive_rag.sessions.opening import Opening
+    from longlive_rag.takes.record import plain
+
+    preset = load_preset(str(backbone))
+    schedule = Schedule(prompt, (), options["seconds"])
+    request = build_request(preset, schedule, 0, {"memory_enabled": options["memory"]})
+    opening = Opening(device=options["device"], dtype=options["dtype"], decoder=options["decoder"])
+    with new_take(NewTake(preset, request, folder, opening=opening), lambda _: None) as job:
+        return plain(job.run(lambda *_: None))
+
+
+def _open(backbone: str, shape: str | None, dtype: str, device: str) -> LongLiveRAGPipeline:
+    import torch
+
+    from longlive_rag.diagnostics.subjects import random_pipeline
     from longlive_rag.weights.load import load_pipeline, pick_device
 
     if shape:
-        return random_subject(shape, getattr(torch, dtype), pick_device(device))
-    pipe = load_pipeline(backbone, dtype=dtype, device=device)
-    return pipeline_subject(pipe, backbone, PROMPT)
+        return random_pipeline(shape, getattr(torch, dtype), pick_device(device))
+    return load_pipeline(backbone, dtype=dtype, device=device)
 
 
 def _table(report: Report) -> str:
     conditions = report.conditions
-    what = "end to end" if conditions["includes_decode"] else "transformer only, without decoding"
     lines = [
         f"{conditions['subject']}: {conditions['parameters'] / 1e6:.1f} M parameters, {conditions['dtype']}, "
-        f"{conditions['device']}, {conditions['threads']} threads, {conditions['cpu_capability']}, "
-        f"torch {conditions['torch']}",
+        f"VAE {conditions['vae_dtype']}, {conditions['device']}, {conditions['threads']} threads, "
+        f"{conditions['cpu_capability']}, torch {conditions['torch']}",
         f"latent frame {conditions['latent_shape'][1]}x{conditions['latent_shape'][2]} "
-        f"({conditions['tokens_per_frame']} tokens), medians of {conditions['blocks']} blocks after "
-        f"{conditions['warm_up_blocks']} of warm-up; {what}",
+        f"({conditions['tokens_per_frame']} tokens), video {conditions['video']}; {conditions['blocks']} blocks after "
+        f"{conditions['warm_up_blocks']} of warm-up",
+        "frames/s: " + "; ".join(f"{what} = {counts}" for what, counts in conditions["frames_per_second"].items()),
     ]
-    lines += [_arm_lines(arm, conditions["includes_decode"]) for arm in report.arms]
+    lines += [_arm_lines(arm) for arm in report.arms]
     lines += [f"{names}: {ratio:.3f}x seconds per block" for names, ratio in report.ratios.items()]
     memory = ", ".join(f"{name} {count / 2**30:.2f} GiB" for name, count in report.peak_memory_bytes.items())
     return "\n".join([*lines, f"peak memory: {memory}"])
 
 
-def _arm_lines(arm: ArmFigures, includes_decode: bool) -> str:
+def _arm_lines(arm: ArmFigures) -> str:
     stages = "  ".join(f"{name} {seconds * 1000:.1f}" for name, seconds in arm.stages.items() if seconds)
-    speed = f"{arm.transformer_frames_per_second:.1f} frames/s transformer only"
-    if includes_decode:
-        speed = f"{arm.frames_per_second:.1f} frames/s end to end, {speed}"
+    speed = ", ".join(f"{what} {frames:.1f}" for what, frames in arm.frames_per_second.items())
     pages = ""
     if arm.pages and arm.pages["fetched"]:
         pages = (
@@ -146,8 +221,9 @@ def _arm_lines(arm: ArmFigures, includes_decode: bool) -> str:
             f"{arm.pages['seconds_waited'] * 1000:.1f} ms spent waiting for copies"
         )
     return (
-        f"{arm.arm}: {arm.seconds_per_block:.3f} s per block, {speed}, {arm.retrieved_frames} past frames retrieved\n"
+        f"{arm.arm}: {arm.seconds_per_block:.3f} s per block, {arm.retrieved_frames} past frames retrieved\n"
+        f"  frames/s: {speed}\n"
         f"  by stage, ms: {stages}\n"
         f"  roofline (matrix products and attention alone): {arm.roofline_seconds:.3f} s; "
-        f"the block without decoding takes {arm.over_roofline:.2f}x{pages}"
+        f"the transformer takes {arm.over_roofline:.2f}x{pages}"
     )

@@ -88,8 +88,8 @@ def _samples(
 ) -> Iterator[Sample]:
     import torch
 
-    from longlive_rag.diagnostics.bench import random_subject
     from longlive_rag.diagnostics.footprint import samples_of_pipeline, samples_of_subject
+    from longlive_rag.diagnostics.subjects import random_subject
     from longlive_rag.weights.load import load_pipeline, pick_device
 
     if shape:

@@ -1,36 +1,52 @@
-"""Seconds per block, beside what the block's matrix products and attention calls alone would take.
+"""Seconds per block and frames per second of real takes, beside what the block's matrix products alone would take.
 
-Figures are medians over blocks of one run, taken after a warm-up through the real path until the cache and the memory
-are full. Arms are interleaved, block by block, so that a slow minute of the machine hits all of them.
+Each arm makes a take as `generate` does, latents stored and video written, in a temporary folder. Its figures are taken
+after a warm-up through the real path, until the cache and the memory are full. Arms are interleaved, block by block, so
+that a slow minute of the machine hits all of them.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import platform
 import resource
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from statistics import median
+from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from backbone.attention import attention
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.errors import FieldError, Name
 from backbone.transformer import CausalWanTransformer
-from backbone.vae import StreamingDecoder
+from longlive_rag.config import Cue, MemoryConfig, TakeRequest
+from longlive_rag.generation.block import Block
 from longlive_rag.generation.noise import PhiloxNoise
-from longlive_rag.generation.rollout import Rollout
-from longlive_rag.generation.stopwatch import Stopwatch
 from longlive_rag.pipeline import LongLiveRAGPipeline
-from retrieval.budgets import PageBudgets
-from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
-from retrieval.policy import RetrievalRules
+from longlive_rag.rights.provenance import Provenance
+from longlive_rag.takes.record import TakeRun
+from longlive_rag.takes.writer import TakeWriter
+from longlive_rag.timeline import Timeline
 
-STAGES = ("recache", "retrieve", "assemble", "denoise", "commit", "encode", "decode")
+TRANSFORMER_STAGES = ("recache", "retrieve", "assemble", "denoise", "commit", "encode")
+OTHER_STAGES = ("decode", "store", "write", "checkpoint", "text")
+STAGES = TRANSFORMER_STAGES + OTHER_STAGES
+FPS_DEFINED = {
+    "transformer": "finding past frames, denoising and committing, nothing else",
+    "decoded": "the transformer, then pixels in host memory",
+    "written": "all that `generate` does, one after the other: latents and checkpoints stored, video written",
+    "generate": "all of it as `generate` does it, behind the block that is denoised",
+}
+"""What each figure of frames a second counts."""
+EIGHT_LATENTS_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -40,97 +56,47 @@ class ArmKind:
     Attributes:
         memory: past frames come back.
         cued: every block begins with a cue, so the window is recached, and pages are stale when they come back.
-        budgets: of the pages, whatever the run's are.
-        rules: what is admitted and picked.
+        keeps_pages: in the page cache; where not, each that comes back is made again from its latent.
+        establish_s: memory keeps first showings of so long.
     """
 
     memory: bool = False
     cued: bool = False
-    budgets: PageBudgets | None = None
-    rules: RetrievalRules | None = None
+    keeps_pages: bool = True
+    establish_s: float = 0.0
 
 
 ARMS = {
     "native": ArmKind(),
     "memory": ArmKind(memory=True),
-    "establish": ArmKind(memory=True, rules=RetrievalRules(establish_frames=8, new_view=0.5)),  # soon closed
-    "remade": ArmKind(memory=True, budgets=PageBudgets(gpu_bytes=0, host_bytes=0)),
+    "establish": ArmKind(memory=True, establish_s=EIGHT_LATENTS_S),  # soon closed
+    "remade": ArmKind(memory=True, keeps_pages=False),
     "cue": ArmKind(cued=True),
     "memory-cue": ArmKind(memory=True, cued=True),
 }
-"""What can be measured. `remade` keeps no page, so each that comes back is made again from its latent."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A backbone of random weights, for comparisons that need no checkpoint.
-
-    Attributes:
-        width, heads, layers, ffn_dim: of the transformer.
-        latent_size: (height, width) of a latent frame.
-        context: what a block sees.
-    """
-
-    width: int
-    heads: int
-    layers: int
-    ffn_dim: int
-    latent_size: tuple[int, int]
-    context: ContextConfig
-
-
-SHAPES = {
-    "bench-small": Shape(384, 3, 6, 2240, (30, 52), ContextConfig()),
-    "wan-1.3b": Shape(1536, 12, 30, 8960, (60, 104), ContextConfig()),
-}
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is measured: a backbone and everything that a block needs.
-
-    Attributes:
-        name: preset, folder or shape.
-        transformer: the backbone, on its device in its dtype.
-        encoder: for memory.
-        decoder: makes a fresh streaming decoder; None where there is no VAE, and then nothing is decoded.
-        prompt_embeds: [1, text tokens, text_dim].
-        latent_shape: (C, h, w).
-        pixel_frames_per_block: of every block but the first.
-        context, sampler: the preset.
-    """
-
-    name: str
-    transformer: CausalWanTransformer
-    encoder: LatentEncoder
-    decoder: Callable[[], StreamingDecoder] | None
-    prompt_embeds: Tensor
-    latent_shape: tuple[int, int, int]
-    pixel_frames_per_block: int
-    context: ContextConfig
-    sampler: SamplerConfig
+"""What can be measured."""
 
 
 @dataclass(frozen=True)
 class ArmFigures:
-    """Medians of one arm.
+    """One arm's figures.
 
     Attributes:
         arm: a key of `ARMS`.
-        seconds_per_block: end to end.
-        frames_per_second: pixel frames, end to end (transformer only where there is no VAE to decode with).
-        transformer_frames_per_second: the same without decoding.
-        stages: seconds per block of each stage.
-        roofline_seconds: the block's matrix products and attention calls alone.
-        over_roofline: the block without decoding, as a multiple of the roofline.
+        seconds_per_block: all that `generate` does, median.
+        frames_per_second: pixel frames, by the keys of `FPS_DEFINED`; over all measured blocks together, so that what
+            comes only now and then, such as a checkpoint, counts as it does in a take. `generate` is another take, of
+            as many blocks; it is left out where it was not asked for.
+        stages: seconds per block of each stage, medians; of checkpoints, which not every block has, the mean.
+        roofline_seconds: the block's matrix products and attention calls alone, median.
+        over_roofline: the transformer's seconds, as a multiple of the roofline.
         retrieved_frames: past frames in the context of the last block.
         pages: what the page cache did, warm-up included; None without memory.
     """
 
     arm: str
     seconds_per_block: float
-    frames_per_second: float
-    transformer_frames_per_second: float
+    frames_per_second: dict[str, float]
     stages: dict[str, float]
     roofline_seconds: float
     over_roofline: float
@@ -152,58 +118,26 @@ class Report:
         return asdict(self)
 
 
-def random_subject(shape: str, dtype: torch.dtype, device: torch.device) -> Subject:
-    """A backbone of random weights in one of `SHAPES`; seeded, so that every run does the same work."""
-    sizes = SHAPES[shape]
-    torch.manual_seed(0)
-    with torch.device(device):
-        transformer = CausalWanTransformer(
-            num_attention_heads=sizes.heads,
-            attention_head_dim=sizes.width // sizes.heads,
-            num_layers=sizes.layers,
-            ffn_dim=sizes.ffn_dim,
-        )
-        config = transformer.config
-        encoder = LatentAutoencoder(config.in_channels, *sizes.latent_size).eval()
-        embeds = torch.randn(1, config.text_length, config.text_dim)
-    return Subject(
-        name=shape,
-        transformer=transformer.to(dtype).eval(),
-        encoder=encoder,
-        decoder=None,
-        prompt_embeds=embeds,
-        latent_shape=(config.in_channels, *sizes.latent_size),
-        pixel_frames_per_block=4 * sizes.context.frames_per_block,
-        context=sizes.context,
-        sampler=SamplerConfig(),
-    )
-
-
-def pipeline_subject(pipe: LongLiveRAGPipeline, name: str, prompt: str) -> Subject:
-    """The backbone of an opened pipeline folder, at its preset's size."""
-    factor = pipe.vae.config.scale_factor_spatial
-    size = (pipe.output.height // factor, pipe.output.width // factor)
-    return Subject(
-        name=name,
-        transformer=pipe.transformer,
-        encoder=pipe.encoder if pipe.encoder is not None else MeanPoolEncoder(),
-        decoder=lambda: StreamingDecoder(pipe.vae),
-        prompt_embeds=pipe.embed([prompt]),
-        latent_shape=(pipe.transformer.config.in_channels, *size),
-        pixel_frames_per_block=pipe.context.frames_per_block * pipe.vae.config.scale_factor_temporal,
-        context=pipe.context,
-        sampler=pipe.sampler,
-    )
-
-
 def run(
-    subject: Subject,
+    pipe: LongLiveRAGPipeline,
+    name: str,
+    prompt: str,
     arms: Sequence[str],
     blocks: int,
     progress: Callable[[str], None] = lambda _: None,
-    budgets: PageBudgets | None = None,
+    memory: MemoryConfig | None = None,
+    deadline_s: float | None = None,
+    behind: bool = True,
 ) -> Report:
-    """Measure `blocks` blocks of each arm, interleaved with their rooflines; `budgets` are of the memory's pages.
+    """Measure `blocks` blocks of each arm, interleaved with their rooflines.
+
+    Args:
+        pipe: the backbone.
+        name: what to call it.
+        prompt: of the takes.
+        memory: of the arms with memory; default is the preset's, with every past frame searched.
+        deadline_s: no round of blocks is begun after this second of `time.monotonic`, but one always is.
+        behind: also measure each arm as `generate` runs it, with work behind the block that is denoised.
 
     Raises:
         FieldError: for an unknown arm, the same one twice, or fewer than one block.
@@ -213,94 +147,190 @@ def run(
         raise FieldError("arms", list(arms), f"name each of {','.join(ARMS)} at most once", claim=claim)
     if blocks < 1:
         raise FieldError("blocks", blocks, "it must be at least 1")
-    running = [_Arm(subject, arm, budgets or PageBudgets()) for arm in arms]
-    for arm in running:
-        progress(f"warming up {arm.name}: {arm.warm_up_blocks} blocks")
-        arm.warm_up()
-    for block in range(blocks):
-        progress(f"block {block + 1} of {blocks}")
-        for arm in running:
-            arm.measure()
-    figures = [arm.figures() for arm in running]
+    memory = memory or replace(pipe.memory, establish=0.0, new_view=None)
+    with ExitStack() as held:
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="longlive-rag-bench-")))
+        running: list[_Arm] = []
+        for arm_name in arms:  # warmed up one by one: what a page cache may take is what the ones before it left
+            arm = _Arm(pipe, name, prompt, arm_name, memory, blocks, folder / arm_name)
+            running.append(arm)
+            held.callback(arm.close)
+            progress(f"warming up {arm.name}: {arm.warm_up_blocks} blocks")
+            arm.warm_up()
+        ahead = blocks_ahead() if behind else 0
+        for block in range(blocks):
+            if block and deadline_s is not None and time.monotonic() > deadline_s:
+                break
+            progress(f"block {block + 1} of {blocks}")
+            for arm in running:
+                arm.measure()
+        figures = [arm.figures() for arm in running]
+        for place, arm in enumerate(running if ahead else ()):
+            progress(f"{arm.name} as generate runs it: {arm.warm_up_blocks + len(arm.totals)} blocks")
+            arm.close()
+            speed = figures[place].frames_per_second | {"generate": arm.speed_behind(ahead)}
+            figures[place] = replace(figures[place], frames_per_second=speed)
     base = figures[0]
     ratios = {
         f"{other.arm}/{base.arm}": median(b / a for a, b in zip(running[0].totals, arm.totals, strict=True))
         for arm, other in zip(running[1:], figures[1:], strict=True)
     }
-    return Report(_conditions(subject, blocks, running[0].warm_up_blocks), figures, ratios, _peak_memory(subject))
+    conditions = _conditions(pipe, name, len(running[0].totals), running[0].warm_up_blocks)
+    conditions["frames_per_second"] = {what: FPS_DEFINED[what] for what in base.frames_per_second}
+    return Report(conditions, figures, ratios, _peak_memory(pipe.device))
+
+
+def request_of(
+    pipe: LongLiveRAGPipeline, arm: str, prompt: str, memory: MemoryConfig, blocks: int, cued_from: int = 0
+) -> TakeRequest:
+    """What an arm's take of so many blocks is asked for.
+
+    Args:
+        cued_from: the first block that begins with a cue, if the arm is one of cues.
+    """
+    kind, output = ARMS[arm], pipe.output
+    length = Timeline(1, output.fps, pipe.context.frames_per_block, pipe.vae.config.scale_factor_temporal)
+    if kind.establish_s:
+        memory = replace(memory, establish=kind.establish_s, new_view=0.5)
+    if not kind.keeps_pages:
+        memory = replace(memory, gpu_gib=0.0, host_gib=0.0)
+    if not kind.memory:
+        memory = replace(memory, enabled=False)
+    cues = tuple(Cue(length.starts_at(block), prompt) for block in range(max(1, cued_from), blocks) if kind.cued)
+    return pipe.request(prompt, seconds=length.starts_at(blocks), memory=memory, cues=cues)
+
+
+def warm_up_blocks(context: ContextConfig) -> int:
+    """Until the window is full and K frames may be retrieved."""
+    frames = context.window_frames + context.recency_guard_frames + context.memory_frames
+    return -(-frames // context.frames_per_block) + 1
+
+
+def blocks_ahead() -> int:
+    """How many blocks `generate` has under way behind the one that is denoised; 0 where one thing is done at a time."""
+    name = "longlive_rag.generation.behind"
+    return int(importlib.import_module(name).AHEAD) if importlib.util.find_spec(name) else 0
+
+
+def run_of(pipe: LongLiveRAGPipeline, name: str) -> TakeRun:
+    """What an arm's take is made with; unlike `LongLiveRAGPipeline.take_run` of a pipeline without a folder, too."""
+    return TakeRun(
+        backbone=name,
+        folder=Path(name),
+        device=str(pipe.device),
+        dtype=str(pipe.transformer.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        noise=PhiloxNoise.name,
+        decoder=pipe.decoder,
+    )
 
 
 class _Arm:
-    """One arm's rollout, decoder, roofline and stopwatch readings."""
+    """One arm's take, its roofline and what was measured."""
 
-    def __init__(self, subject: Subject, name: str, budgets: PageBudgets) -> None:
+    def __init__(
+        self,
+        pipe: LongLiveRAGPipeline,
+        subject: str,
+        prompt: str,
+        name: str,
+        memory: MemoryConfig,
+        blocks: int,
+        folder: Path,
+    ) -> None:
         self.name = name
-        self._subject = subject
-        self._kind = ARMS[name]
-        memory = self._kind.memory
-        self._context = subject.context if memory else replace(subject.context, memory_frames=0)
-        self._rollout = Rollout(
-            subject.transformer,
-            self._context,
-            subject.sampler,
-            PhiloxNoise([0]),
-            subject.latent_shape,
-            encoder=subject.encoder if memory else None,
-            rules=self._kind.rules,
-            budgets=self._kind.budgets or budgets,
-        )
-        self._rollout.direct(subject.prompt_embeds)
-        self._decoder = subject.decoder() if subject.decoder else None
-        self._roofline = Roofline(subject, self._context)
+        self.warm_up_blocks = warm_up_blocks(pipe.context)
+        request = request_of(pipe, name, prompt, memory, self.warm_up_blocks + blocks, self.warm_up_blocks - 1)
+        timeline = pipe.timeline(request)
+        self._pipe, self._request, self._run, self._folder = pipe, request, run_of(pipe, subject), folder
+        self._writer = self._new_writer(folder)
+        self._stream: Iterator[Block] = pipe.stream(request, stores=[self._writer])
+        self._is_open = True
+        factor = pipe.vae.config.scale_factor_spatial
+        self._roofline = Roofline(
+            pipe.transformer, (request.output.height // factor, request.output.width // factor), request.context,
+            request.sampler,
+        )  # fmt: skip
+        self._timeline = timeline
+        self._frames = timeline.frames_per_block * timeline.temporal_factor
         self._stages: list[dict[str, float]] = []
         self._rooflines: list[float] = []
         self.totals: list[float] = []
-        self._retrieved = 0
-
-    @property
-    def warm_up_blocks(self) -> int:
-        """Until the window is full and K frames may be retrieved, by the larger of the arms."""
-        context = self._subject.context
-        frames = context.window_frames + context.recency_guard_frames + context.memory_frames
-        return -(-frames // context.frames_per_block) + 1
+        self._last: Block
 
     def warm_up(self) -> None:
-        for left in reversed(range(self.warm_up_blocks)):
-            self._block(self._kind.cued and not left)
+        for _ in range(self.warm_up_blocks):
+            self._block()
         self._roofline.measure()
 
     def measure(self) -> None:
-        start = time.perf_counter()
-        self._stages.append(self._block(self._kind.cued))
-        self.totals.append(time.perf_counter() - start)
+        start_s = time.perf_counter()
+        stages = self._block()
+        self.totals.append(time.perf_counter() - start_s)
+        self._stages.append(stages)
         self._rooflines.append(self._roofline.measure())
 
-    def _block(self, cued: bool = False) -> dict[str, float]:
-        watch = Stopwatch(self._subject.transformer.device)
-        if cued:
-            self._rollout.direct(self._subject.prompt_embeds)
-        finished = self._rollout.next_block()
-        self._retrieved = sum(len(selection.frames) for selection in finished.selections)
-        if self._decoder is not None:
-            with watch.stage("decode"):
-                self._decoder.decode(finished.latents.transpose(1, 2)).cpu()
-        return {**finished.seconds, **watch.read()}
+    def _block(self) -> dict[str, float]:
+        self._last = next(self._stream)
+        begin_s = time.perf_counter()
+        self._writer.add(self._last)
+        return {**self._last.seconds, "write": time.perf_counter() - begin_s}
+
+    def close(self) -> None:
+        """Finish the take, and free what it holds on the device."""
+        if self._is_open:
+            self._is_open = False
+            self._stream.close()  # type: ignore[attr-defined]
+            self._writer.finish("interrupted")
+            del self._stream
+
+    def speed_behind(self, ahead: int) -> float:
+        """Frames a second of another take, of as many blocks, with `ahead` blocks under way behind the denoised one.
+
+        From when the last block of the warm-up is written until all blocks are.
+        """
+        request, blocks = self._request, self.warm_up_blocks + len(self.totals)
+        shorter = replace(
+            request, cues=tuple(cue for cue in request.cues if self._timeline.cue_block(cue.seconds) < blocks)
+        )
+        shorter = replace(shorter, seconds=self._timeline.starts_at(blocks))
+        writer = self._new_writer(self._folder.with_name(f"{self._folder.name}-behind"), shorter)
+        written_s: list[float] = []
+
+        def write(block: Block) -> None:
+            writer.add(block)
+            written_s.append(time.perf_counter())
+
+        for _ in self._pipe.stream(shorter, stores=[writer], then=write, ahead=ahead):
+            pass
+        writer.finish("finished")
+        return self._frames * len(self.totals) / (written_s[-1] - written_s[self.warm_up_blocks - 1])
+
+    def _new_writer(self, folder: Path, request: TakeRequest | None = None) -> TakeWriter:
+        request = request or self._request
+        return TakeWriter(folder, request, self._pipe.timeline(request), self._run, provenance=Provenance())
 
     def figures(self) -> ArmFigures:
         stages = {stage: median(block.get(stage, 0.0) for block in self._stages) for stage in STAGES}
-        total, roofline = median(self.totals), median(self._rooflines)
-        without_decode = median(t - s.get("decode", 0.0) for t, s in zip(self.totals, self._stages, strict=True))
-        frames = self._subject.pixel_frames_per_block
-        pages = self._rollout.page_counters()
+        stages["checkpoint"] = fmean(block.get("checkpoint", 0.0) for block in self._stages)
+        alone = [
+            total - sum(block.get(stage, 0.0) for stage in OTHER_STAGES)
+            for total, block in zip(self.totals, self._stages, strict=True)
+        ]
+        seconds = {
+            "transformer": sum(alone),
+            "decoded": sum(alone) + sum(block.get("decode", 0.0) for block in self._stages),
+            "written": sum(self.totals),
+        }
+        roofline, pages = median(self._rooflines), self._last.pages
         return ArmFigures(
             arm=self.name,
-            seconds_per_block=total,
-            frames_per_second=frames / total,
-            transformer_frames_per_second=frames / without_decode,
+            seconds_per_block=median(self.totals),
+            frames_per_second={what: self._frames * len(alone) / counted for what, counted in seconds.items()},
             stages=stages,
             roofline_seconds=roofline,
-            over_roofline=without_decode / roofline,
-            retrieved_frames=self._retrieved,
+            over_roofline=median(alone) / roofline,
+            retrieved_frames=sum(len(selection.frames) for selection in self._last.selections),
             pages=pages.as_dict() if pages else None,
         )
 
@@ -312,18 +342,21 @@ class Roofline:
     the commit needs keys and values alone.
     """
 
-    def __init__(self, subject: Subject, context: ContextConfig) -> None:
-        model = subject.transformer
+    def __init__(
+        self,
+        model: CausalWanTransformer,
+        latent_size: tuple[int, int],
+        context: ContextConfig,
+        sampler: SamplerConfig,
+    ) -> None:
         config = model.config
-        per_frame = model.tokens_per_frame(subject.latent_shape[1:])
+        per_frame = model.tokens_per_frame(latent_size)
         tokens, seen = context.frames_per_block * per_frame, context.window_frames * per_frame
         options = {"dtype": model.dtype, "device": model.device}
         heads = (config.num_attention_heads, config.attention_head_dim)
         self._model = model
-        self._steps = len(subject.sampler.denoising_steps)
-        self._latents = torch.randn(
-            1, config.in_channels, context.frames_per_block, *subject.latent_shape[1:], **options
-        )
+        self._steps = len(sampler.denoising_steps)
+        self._latents = torch.randn(1, config.in_channels, context.frames_per_block, *latent_size, **options)
         self._x = torch.randn(1, tokens, heads[0] * heads[1], **options)
         self._wide = torch.randn(1, tokens, config.ffn_dim, **options)
         self._query = torch.randn(1, tokens, *heads, **options)
@@ -367,37 +400,43 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _conditions(subject: Subject, blocks: int, warm_up_blocks: int) -> dict[str, Any]:
-    model = subject.transformer
+def _conditions(pipe: LongLiveRAGPipeline, name: str, blocks: int, warm_up: int) -> dict[str, Any]:
+    model, output = pipe.transformer, pipe.output
+    factor = pipe.vae.config.scale_factor_spatial
+    latent_size = (output.height // factor, output.width // factor)
     return {
-        "subject": subject.name,
-        "device": _device_name(model.device),
+        "subject": name,
+        "device": device_name(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
+        "vae_dtype": str(pipe.vae.dtype).removeprefix("torch."),
+        "decoder": pipe.decoder,
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "latent_shape": list(subject.latent_shape),
-        "tokens_per_frame": model.tokens_per_frame(subject.latent_shape[1:]),
-        "context": asdict(subject.context),
-        "sigmas": [round(sigma, 4) for sigma in subject.sampler.sigmas],
+        "vae_parameters": sum(parameter.numel() for parameter in pipe.vae.parameters()),
+        "latent_shape": [model.config.in_channels, *latent_size],
+        "tokens_per_frame": model.tokens_per_frame(latent_size),
+        "video": f"{output.width * output.upscale}x{output.height * output.upscale} vp9",
+        "context": asdict(pipe.context),
+        "sigmas": [round(sigma, 4) for sigma in pipe.sampler.sigmas],
         "batch_size": 1,
         "blocks": blocks,
-        "warm_up_blocks": warm_up_blocks,
-        "includes_decode": subject.decoder is not None,
+        "warm_up_blocks": warm_up,
     }
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What a device is called."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({platform.processor() or platform.machine()})"
 
 
-def _peak_memory(subject: Subject) -> dict[str, int]:
+def _peak_memory(device: torch.device) -> dict[str, int]:
     # Linux counts ru_maxrss in KiB, macOS in bytes.
     unit = 1 if platform.system() == "Darwin" else 1024
     peak = {"host_process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-    if subject.transformer.device.type == "cuda":
-        peak["gpu"] = torch.cuda.max_memory_allocated(subject.transformer.device)
+    if device.type == "cuda":
+        peak["gpu"] = torch.cuda.max_memory_allocated(device)
     return peak

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from backbone.errors import FieldError
-from longlive_rag.diagnostics.bench import Subject
+from longlive_rag.diagnostics.subjects import Subject
 from longlive_rag.generation.behind import AHEAD
 from longlive_rag.generation.noise import PhiloxNoise
 from longlive_rag.generation.rollout import Rollout

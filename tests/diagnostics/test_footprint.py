@@ -13,9 +13,9 @@ import torch
 from PIL import Image, ImageColor
 
 from backbone.config import ContextConfig
-from longlive_rag.diagnostics.bench import Shape, random_subject
 from longlive_rag.diagnostics.footprint import Footprint, Sample, check_lengths, draw, measure
 from longlive_rag.diagnostics.search_bench import measure_search
+from longlive_rag.diagnostics.subjects import Shape, random_subject
 from longlive_rag.media.charts import SERIES_COLORS
 from longlive_rag.presets.geometry import Geometry
 from longlive_rag.presets.needs import budgets_that_fit, make_plan, weight_bytes
@@ -66,15 +66,15 @@ MEASURED = """
 import json, sys
 import torch
 torch.set_num_threads(1)
-from longlive_rag.diagnostics import bench, footprint
+from longlive_rag.diagnostics import footprint, subjects
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from retrieval.budgets import PageBudgets
 from tests.diagnostics.test_footprint import SHAPE
-bench.SHAPES["test"] = SHAPE
+subjects.SHAPES["test"] = SHAPE
 footprint.reset_peak()
 before = footprint.peak_resident_bytes()
 seconds, host_bytes = float(sys.argv[1]), int(sys.argv[2])
-subject = bench.random_subject("test", torch.float32, torch.device("cpu"))
+subject = subjects.random_subject("test", torch.float32, torch.device("cpu"))
 samples = footprint.samples_of_subject(subject, seconds, PageBudgets(host_bytes=host_bytes), steps=1)
 curve = footprint.measure(samples, [15.0, seconds], lambda _: None)
 print(json.dumps({"before": before, "peaks": curve.peaks, "remade": curve.samples[-1].pages_remade}))
@@ -97,9 +97,9 @@ def planned(seconds: float, host_bytes: int) -> dict[str, int]:
 
 
 def random_subject_of_shape():
-    from longlive_rag.diagnostics import bench
+    from longlive_rag.diagnostics import subjects
 
-    bench.SHAPES["test"] = SHAPE
+    subjects.SHAPES["test"] = SHAPE
     return random_subject("test", torch.float32, torch.device("meta"))
 
 
