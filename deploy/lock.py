@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "deploy" / "lock.txt"
 EXTRAS = ("studio", "eval", "ray", "mcp")
 HEAD = "# Made by deploy/lock.py. Torch is without its build: whether for CPU or CUDA is chosen by the Dockerfile.\n"
-    "# Made by deploy/lock.py: what images are built from. Torch is without its build: CPU and CUDA are chosen there.\n"
+
 
 def required() -> list[Requirement]:
     """What the package and the extras of images ask for."""
