@@ -1,7 +1,7 @@
 """What images are built from: the versions, as installed here, of all that longlive-rag and its extras need.
 
     python deploy/lock.py          writes deploy/lock.txt
-    python deploy/lock.py --check  fails if something that is needed has no version there
+    python deploy/lock.py --check  fails if what is needed has no version there, or one that somebody refuses
 
 Run it in an environment in which all tests pass.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -31,27 +32,30 @@ def required() -> list[Requirement]:
     return [Requirement(line) for line in lines]
 
 
-def installed(requirements: list[Requirement]) -> dict[str, str]:
-    """Versions by name of all that they need in turn.
+def all_required() -> Iterator[Requirement]:
+    """What is required in turn, as installed here; a package may come more than once.
 
     Raises:
         PackageNotFoundError: if one isn't installed here.
     """
-    found: dict[str, str] = {}
-    waiting = [(each.name, frozenset(each.extras)) for each in requirements]
-    seen = set()
+    waiting = required()
+    seen: set[str] = set()
     while waiting:
-        name, extras = asked = waiting.pop()
-        if asked in seen:
+        asked = waiting.pop()
+        yield asked
+        if str(asked) in seen:
             continue
-        seen.add(asked)
-        package = distribution(name)
-        found[canonicalize_name(name)] = Version(package.version).public
-        for line in package.requires or []:
+        seen.add(str(asked))
+        for line in distribution(asked.name).requires or []:
             each = Requirement(line)
-            if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
-                waiting.append((each.name, frozenset(each.extras)))
-    return found
+            if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *asked.extras)):
+                waiting.append(each)
+
+
+def installed() -> dict[str, str]:
+    """Versions by name of all that is required, without the build."""
+    names = {canonicalize_name(asked.name) for asked in all_required()}
+    return {name: Version(distribution(name).version).public for name in sorted(names)}
 
 
 def locked() -> dict[str, str]:
@@ -60,21 +64,29 @@ def locked() -> dict[str, str]:
     return dict(line.split("==") for line in lines)
 
 
-def missing() -> list[str]:
-    """What is needed here and has no version in the lock file."""
-    return sorted(installed(required()).keys() - locked().keys())
+def problems() -> list[str]:
+    """What the lock file lacks, and which of its versions somebody refuses."""
+    versions, found = locked(), []
+    for asked in all_required():
+        version = versions.get(canonicalize_name(asked.name))
+        if version is None:
+            found.append(f"{asked.name} has no version")
+        elif not asked.specifier.contains(version, prereleases=True):
+            found.append(f"{asked.name} is {version}, but {asked} is required")
+    return sorted(set(found))
 
 
 def main() -> None:
     """Write the lock file, or check it."""
     try:
-        if "--check" in sys.argv:
-            without = missing()
-            sys.exit(f"deploy/lock.txt lacks {', '.join(without)}; run: python deploy/lock.py" if without else 0)
-        versions = installed(required())
+        if "--check" not in sys.argv:
+            lines = [f"{name}=={version}\n" for name, version in installed().items()]
+            LOCK.write_text(HEAD + "".join(lines), encoding="utf-8")
+        found = problems()
     except PackageNotFoundError as error:
         sys.exit(f"{error.name} is not installed here, so its version is not known")
-    LOCK.write_text(HEAD + "".join(f"{name}=={versions[name]}\n" for name in sorted(versions)), encoding="utf-8")
+    if found:
+        sys.exit(f"deploy/lock.txt: {'; '.join(found)}")
 
 
 if __name__ == "__main__":
