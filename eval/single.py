@@ -36,13 +36,24 @@ def possible_horizons(videos: Sequence[Footage]) -> tuple[float, ...]:
     return (int(shortest.seconds * 10) / 10,)
 
 
+class Drifts(tuple[Measures, ...]):
+    """The figures of several videos at the same horizons; a notebook shows them as sentences, a table and curves."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        from eval.notebook import drifts_as_html
+
+        return drifts_as_html(self)
+
+
 def measure_videos(
     paths: Sequence[Path],
     horizons_s: Sequence[float] | None = None,
     embedders: str | None = None,
     device: str = "cpu",
     progress: Callable[[int], None] = lambda frames: None,
-) -> list[Measures]:
+) -> Drifts:
     """All figures of videos, or of the takes in folders.
 
     Args:
@@ -63,7 +74,7 @@ def measure_videos(
     for spec in specs:
         spec.check()
     opened = {spec.kind: spec.open(device) for spec in specs}
-    return [measure(each, opened, settings, progress) for each in footage]
+    return Drifts(measure(each, opened, settings, progress) for each in footage)
 
 
 def drift_rows(measures: Sequence[Measures]) -> list[dict[str, Any]]:
