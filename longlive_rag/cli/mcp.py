@@ -47,6 +47,6 @@ def mcp(takes: Path, backbone: str, dtype: DType, device: str, license_policy: s
     from longlive_rag.sessions.opening import Opening
 
     with refuse_bad_input(FLAGS):
+        tools = Tools(takes, backbone, Opening(device, dtype), license_policy)
         takes.mkdir(parents=True, exist_ok=True)
-        server = build_server(Tools(takes, backbone, Opening(device, dtype), license_policy))
-    server.run("stdio")
+    build_server(tools).run("stdio")

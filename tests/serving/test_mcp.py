@@ -156,12 +156,3 @@ def test_a_call_that_is_cancelled_keeps_what_was_finished(tmp_path: Path) -> Non
     record = read_record(takes / "long")
     assert record.status == "interrupted"
     assert 9 <= record.video.frames < 600 * 16
-
-
-def test_it_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    import subprocess
-
-    command = [sys.executable, "-m", "longlive_rag", "mcp", "--takes", str(tmp_path), "--backbone", "nowhere"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, input="")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "nowhere" in done.stderr
