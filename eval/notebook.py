@@ -45,8 +45,9 @@ def results_as_html(results: Results) -> str:
 
 
 def _figures(row: dict[str, Any]) -> list[str]:
-    values = ["-" if row[name] is None else f"{row[name]:+.3f}" for name in ("drift", "opening", "last")]
-    return [*values, f"{row['seen']:.0%}"]
+    drift = "-" if row["drift"] is None else f"{row['drift']:+.3f}"
+    likeness = ["-" if row[name] is None else f"{row[name]:.3f}" for name in ("opening", "last")]
+    return [drift, *likeness, f"{row['seen']:.0%}"]
 
 
 def _compared(comparison: Comparison) -> list[str]:
