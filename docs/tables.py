@@ -7,7 +7,7 @@ A table stands between `<!-- options of COMMAND -->`, with flags after the comma
 `<!-- end -->`; one of results between `<!-- drift FOLDER TABLE -->`, with a folder of docs/drift and a name in
 eval/tables.py, and `<!-- end -->`; `verdicts` stand there, too, and the `summary` of several folders, with commas.
 Means by policy and story, of a file of docs/drift with a row a take, stand between `<!-- development FILE -->` and
-`<!-- end -->`.
+`<!-- end -->`. What `plan` says of serving stands between `<!-- capacity BACKBONE,BACKBONE -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ import click
 from eval.published import recompute
 from eval.tables import TABLES, Found, summary_table, verdicts
 from longlive_rag.cli.main import cli
-from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
-from longlive_rag.sessions.asking import SETTINGS
+from longlive_rag.cli.plan import plan_request, size
+from longlive_rag.config import CheckpointConfig
+from longlive_rag.generation.cues import Schedule
+from longlive_rag.presets.needs import GIB, disk_bytes_an_hour, sessions_at_once
+from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset, preset_to_plan_with
+from longlive_rag.sessions.asking import SETTINGS, build_request
 
 DOCS = Path(__file__).parent
 DOCUMENTS = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
@@ -35,12 +39,15 @@ TABLE = re.compile(
 )
 RESULTS = re.compile(r"(<!-- drift (?P<folders>[\w,-]+) (?P<table>\w+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 DEVELOPMENT = re.compile(r"(<!-- development (?P<file>[\w.-]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+CAPACITY = re.compile(r"(<!-- capacity (?P<backbones>[\w.,-]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+GPU_GIB, TAKE_SECONDS = (24, 48, 80), 60.0
 SHORT = {"integer": "N", "float": "X", "text": "TEXT", "path": "FILE", "gib": "GIB", "seconds": "SECONDS"}
 
 
 def with_tables(text: str) -> str:
     """A document with its tables made anew."""
     text = TABLE.sub(lambda found: found[1] + table(found["command"].split(), found["flags"].split()), text)
+    text = CAPACITY.sub(lambda found: found[1] + capacity(found["backbones"].split(",")), text)
     text = DEVELOPMENT.sub(lambda found: found[1] + development(found["file"]), text)
     return RESULTS.sub(lambda found: found[1] + results(found["folders"].split(","), found["table"]), text)
 
@@ -81,6 +88,24 @@ def development(file: str) -> str:
     lines = [f"| policy | {' | '.join(told)} |", "| --- |" + " --- |" * len(told)]
     lines += [f"| {policy} | {' | '.join(cell(policy, story) for story in told)} |" for policy in policies]
     return "\n".join(lines) + "\n"
+
+
+def capacity(backbones: list[str]) -> str:
+    """Takes at once on a GPU, and disk for an hour of video, by backbone at its preset, as Markdown."""
+    rows = ["| backbone | video | " + " | ".join(f"on {gib} GiB" for gib in GPU_GIB) + " | exact | light |"]
+    rows.append("|---|---|" + "---|" * (len(GPU_GIB) + 2))
+    for name in backbones:
+        preset = preset_to_plan_with(name)
+        request = build_request(preset, Schedule("a plan", (), TAKE_SECONDS), 0, {})
+        asked = (preset, request, "bfloat16", "cuda", True, CheckpointConfig())
+        plans = [(gib * GIB, plan_request(*asked, gib * GIB)) for gib in GPU_GIB]
+        at_once = [str(sessions_at_once(plan, there, None)) for there, plan in plans]
+        plan, output = plans[0][1], request.output
+        exact = disk_bytes_an_hour(plan, request.seconds)
+        light = exact - round(plan.disk["checkpoints"] * 3600 / request.seconds)
+        video = f"{output.width}x{output.height}, {output.fps} frames a second"
+        rows.append(f"| `{name}` | {video} | {' | '.join(at_once)} | {size(exact)} | {size(light)} |")
+    return "\n".join(rows) + "\n"
 
 
 def table(command: list[str], flags: list[str]) -> str:

@@ -67,6 +67,11 @@ class Results(Versioned):
     warnings: list[str] = Field(default_factory=list)
     recalled: list[Recalled] = Field(default_factory=list)
 
+    def _repr_html_(self) -> str:
+        from eval.notebook import results_as_html
+
+        return results_as_html(self)
+
 
 def differences(
     takes: Takes, outcome: Outcome, scenario: str, arm: str, baseline: str

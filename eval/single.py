@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.footage import Footage
-from eval.measure import IMAGING
+from eval.embedders import default_embedders, parse_embedders
+from eval.footage import Footage, find_footage
+from eval.measure import IMAGING, MeasureSettings, measure
 from eval.measures import Measures
 from eval.windows import SHORTEST_HORIZON_S, end_of
 
@@ -33,6 +34,47 @@ def possible_horizons(videos: Sequence[Footage]) -> tuple[float, ...]:
             f"{shortest.name} is {shortest.seconds:.2f} s long; drift needs at least {SHORTEST_HORIZON_S:g} s"
         )
     return (int(shortest.seconds * 10) / 10,)
+
+
+class Drifts(tuple[Measures, ...]):
+    """The figures of several videos at the same horizons; a notebook shows them as sentences, a table and curves."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        from eval.notebook import drifts_as_html
+
+        return drifts_as_html(self)
+
+
+def measure_videos(
+    paths: Sequence[Path],
+    horizons_s: Sequence[float] | None = None,
+    embedders: str | None = None,
+    device: str = "cpu",
+    progress: Callable[[int], None] = lambda frames: None,
+) -> Drifts:
+    """All figures of videos, or of the takes in folders.
+
+    Args:
+        paths: of the videos or the folders.
+        horizons_s: seconds at which drift is read; None is `possible_horizons`.
+        embedders: with commas, the primary one first; None is what fits who made the videos.
+        device: where the embedders run.
+        progress: called with how many frames more have been looked at.
+
+    Raises:
+        ValueError: if a video can't be read or is too short, or an embedder is not at hand.
+    """
+    footage = [find_footage(path) for path in paths]
+    settings = MeasureSettings(tuple(horizons_s or possible_horizons(footage)), may_miss_s=MAY_MISS_S)
+    for each in footage:
+        settings.check(each)
+    specs = parse_embedders(embedders or default_embedders(each.backbone for each in footage))
+    for spec in specs:
+        spec.check()
+    opened = {spec.kind: spec.open(device) for spec in specs}
+    return Drifts(measure(each, opened, settings, progress) for each in footage)
 
 
 def drift_rows(measures: Sequence[Measures]) -> list[dict[str, Any]]:

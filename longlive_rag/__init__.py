@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from longlive_rag.sessions.resuming import Changes, branched_take, extended_take, open_take, resumed_take
     from longlive_rag.takes.cue_files import CueFile, read_cues, write_cues
     from longlive_rag.takes.record import TakeRecord, TakeRun, read_record
+    from longlive_rag.takes.view import MemoryMap, Take
     from longlive_rag.takes.writer import TakeWriter
     from longlive_rag.timeline import Timeline
     from longlive_rag.weights.load import load_pipeline
@@ -60,6 +61,7 @@ _MODULES = {
     "LongLiveRAGOutput": "longlive_rag.pipeline",
     "LongLiveRAGPipeline": "longlive_rag.pipeline",
     "MemoryConfig": "longlive_rag.config",
+    "MemoryMap": "longlive_rag.takes.view",
     "new_take": "longlive_rag.sessions.making",
     "NewTake": "longlive_rag.sessions.making",
     "open_take": "longlive_rag.sessions.resuming",
@@ -75,6 +77,7 @@ _MODULES = {
     "Schedule": "longlive_rag.generation.cues",
     "Selection": "retrieval.selection",
     "Steering": "longlive_rag.config",
+    "Take": "longlive_rag.takes.view",
     "TakeFailed": "longlive_rag.sessions.making",
     "TakeRequest": "longlive_rag.config",
     "TakeRecord": "longlive_rag.takes.record",
@@ -104,6 +107,7 @@ __all__ = [
     "LongLiveRAGOutput",
     "LongLiveRAGPipeline",
     "MemoryConfig",
+    "MemoryMap",
     "NewTake",
     "Opening",
     "OutputConfig",
@@ -114,6 +118,7 @@ __all__ = [
     "Schedule",
     "Selection",
     "Steering",
+    "Take",
     "TakeFailed",
     "TakeRecord",
     "TakeRequest",

@@ -91,7 +91,7 @@ def test_python_examples_run(name, tmp_path, monkeypatch):
         exec(example, names)
 
 
-@pytest.mark.parametrize(("kind", "at_least"), [("TABLE", 3), ("RESULTS", 2), ("DEVELOPMENT", 1)])
+@pytest.mark.parametrize(("kind", "at_least"), [("TABLE", 3), ("RESULTS", 2), ("DEVELOPMENT", 1), ("CAPACITY", 1)])
 def test_tables_are_those_of_the_commands_and_of_the_takes(kind, at_least):
     tables = script("tables")
     with_tables = [document for document in DOCUMENTS if getattr(tables, kind).search(document.read_text())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from longlive_rag.version import __version__
 ROOT = Path(__file__).parents[1]
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 NOTEBOOK = ROOT / "examples" / "memory_on_and_off.ipynb"
+DRIFT = ROOT / "examples" / "drift.ipynb"
 
 needs_tiny_world = pytest.mark.skipif(
     not (BUILT_IN["tiny-world"] / "model_index.json").is_file(), reason="tiny-world's weights are not here"
@@ -57,8 +59,26 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     assert "(320, 64, 64, 3)" in run(tmp_path, str(script))
 
 
-def test_the_notebook_is_without_outputs() -> None:
-    notebook = json.loads(NOTEBOOK.read_text())
+@needs_tiny_world
+@pytest.mark.slow
+def test_the_notebook_on_drift_runs_and_shows_what_it_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbformat, nbclient = (pytest.importorskip(name) for name in ("nbformat", "nbclient"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(DRIFT, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = [output["data"] for output in outputs if output.output_type == "execute_result"]
+    pages = [data["text/html"] for data in shown if "text/html" in data]
+    assert [page.count("<video") for page in pages] == [1, 1, 0, 0]
+    assert "a blue square walks in a desert" in pages[0]
+    assert "D(16 s) = " in pages[3]
+    assert set(ast.literal_eval(shown[-1]["text/plain"])) == {"native", "memory"}
+    assert (tmp_path / "takes" / "drift" / "memory" / "video.mp4").is_file()
+
+
+@pytest.mark.parametrize("path", [NOTEBOOK, DRIFT], ids=lambda path: path.stem)
+def test_a_notebook_is_without_outputs(path: Path) -> None:
+    notebook = json.loads(path.read_text())
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert notebook["nbformat"] == 4
     assert [cell["outputs"] for cell in code] == [[]] * len(code)

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.settings import FLAGS
 from longlive_rag.takes.folder import check_no_take_file
-
-if TYPE_CHECKING:
-    from longlive_rag.takes.export import Excerpt
 
 FILE = click.Path(path_type=Path)
 
@@ -66,6 +61,7 @@ def export(
     with refuse_bad_input(FLAGS):
         from longlive_rag.media.video import check_codec
         from longlive_rag.takes.export import open_excerpt
+        from longlive_rag.takes.parts import write_part
         from longlive_rag.takes.record import read_record
         from longlive_rag.timecode import parse_timecode
 
@@ -80,7 +76,7 @@ def export(
         excerpt = open_excerpt(folder, start_seconds, None if end is None else parse_timecode(end, fps))
         check_codec(codec or excerpt.record.video.codec)
         order = sorted(targets, key=lambda kind: kind != "stills")  # a range may turn out to have none
-        written = {kind: _write(kind, excerpt, targets[kind], codec) for kind in order}
+        written = {kind: write_part(kind, excerpt, targets[kind], codec) for kind in order}
     if as_json:
         span = {"from_frame": excerpt.frames.start, "to_frame": excerpt.frames.stop, "fps": excerpt.fps}
         click.echo(json.dumps({"take": str(folder), **span, "written": written}, indent=2, ensure_ascii=False))
@@ -101,43 +97,3 @@ def _check_target(kind: str, path: Path, overwrite: bool) -> None:
     check_no_take_file(path)
     if path.is_dir() or (path.exists() and not overwrite):
         raise ValueError(f"--{kind} {path} already exists; choose another name, or add --overwrite")
-
-
-def _write(kind: str, excerpt: Excerpt, path: Path, codec: str | None) -> dict[str, Any]:
-    from longlive_rag.takes.cue_files import read_cues, write_cues
-    from longlive_rag.takes.export import export_frames, export_sheet, export_stills, export_video
-    from longlive_rag.takes.folder import RECORD
-    from longlive_rag.takes.otio import write_branches, write_timeline
-
-    def video() -> dict[str, Any]:
-        copied = export_video(excerpt, path, codec)
-        return {"frames": len(excerpt.frames), "encoded": "as in the take" if copied else "again"}
-
-    def cues() -> dict[str, Any]:
-        schedule = read_cues(excerpt.take, excerpt.fps).schedule()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_cues(path, schedule)
-        return {"cues": len(schedule.cues)}
-
-    def timeline() -> dict[str, Any]:
-        write_timeline(excerpt, path)
-        return {"markers": len(excerpt.cues)}
-
-    def branches() -> dict[str, Any]:
-        beside = [record.parent for record in sorted(excerpt.take.resolve().parent.glob(f"*/{RECORD}"))]
-        return {"tracks": write_branches(excerpt.take, beside, path)}
-
-    def sheet() -> dict[str, Any]:
-        export_sheet(excerpt, path)
-        return {}
-
-    writers: dict[str, Callable[[], dict[str, Any]]] = {
-        "video": video,
-        "frames": lambda: {"frames": export_frames(excerpt, path)},
-        "stills": lambda: {"stills": export_stills(excerpt, path)},
-        "sheet": sheet,
-        "otio": timeline,
-        "branches": branches,
-        "cues": cues,
-    }
-    return {"path": str(path), **writers[kind]()}

@@ -57,7 +57,7 @@ def plan(
       longlive-rag plan --backbone longlive --device cuda --dtype bfloat16 --gpu-gib 24 --host-gib 64
     """
     with refuse_bad_input(FLAGS):
-        from longlive_rag.presets.needs import budgets_that_fit
+        from longlive_rag.presets.needs import budgets_that_fit, disk_bytes_an_hour, sessions_at_once
 
         preset = preset_to_plan_with(backbone)
         request = build_request(preset, Schedule("a plan", (), seconds), 0, settings)
@@ -65,14 +65,19 @@ def plan(
         sizes = [None if gib is None else int(gib * 2**30) for gib in (gpu_gib, host_gib)]
         result = plan_request(preset, request, dtype, device, cues, checkpoints, sizes[0])
         advice = budgets_that_fit(result, *sizes)
+        sessions, an_hour = sessions_at_once(result, *sizes), disk_bytes_an_hour(result, request.seconds)
     if not preset.has_weights:
         how = f"`longlive-rag models fetch {backbone}` gets them"
         click.echo(f"Note: planned from the configs; the weights of {backbone} are not here yet. {how}.", err=True)
     if as_json:
         totals = {"device_bytes": result.device_bytes, "host_bytes": result.host_bytes, "disk_bytes": result.disk_bytes}
-        click.echo(json.dumps({**asdict(result), **totals, "advice": advice}, indent=2))
+        served = {"sessions_at_once": sessions, "disk_bytes_an_hour": an_hour}
+        click.echo(json.dumps({**asdict(result), **totals, **served, "advice": advice}, indent=2))
     else:
         click.echo(table(result, request, device, advice))
+        click.echo(f"an hour of video in takes of {request.seconds:g} s: {size(an_hour)} of disk")
+        if sessions is not None:
+            click.echo(f"at once on this machine: {sessions} {'take' if sessions == 1 else 'takes'}, a worker each")
 
 
 def plan_request(

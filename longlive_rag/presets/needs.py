@@ -199,6 +199,26 @@ def budgets_that_fit(plan: Plan, gpu_bytes: int | None, host_bytes: int | None) 
     return advice
 
 
+def sessions_at_once(plan: Plan, gpu_bytes: int | None, host_bytes: int | None) -> int | None:
+    """How many takes of a plan can be made at the same time on a machine of this size, with a tenth left free.
+
+    Each is made by a worker of its own, with weights, cache and page tiers of its own.
+
+    Returns:
+        None where no size is given.
+    """
+    peaks = [(plan.device_bytes, gpu_bytes), (plan.host_bytes, host_bytes)]
+    if not plan.host:
+        peaks = [(plan.device_bytes, host_bytes)]
+    fits = [int(USED_AT_MOST * there) // needed for needed, there in peaks if there is not None]
+    return min(fits, default=None)
+
+
+def disk_bytes_an_hour(plan: Plan, seconds: float) -> int:
+    """Disk that an hour of video takes at most, in takes of a plan, each this long."""
+    return round(plan.disk_bytes * 3600 / seconds)
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What a backbone needs while it generates at its preset's settings.

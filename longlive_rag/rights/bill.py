@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+from longlive_rag.rights.dependencies import Dependency
 from longlive_rag.rights.spdx import NO_ASSERTION
 from longlive_rag.rights.terms import IN_WORDS
 
@@ -30,7 +33,7 @@ def spdx_document(report: dict[str, Any], now: datetime.datetime | None = None) 
     weights = [_weights(number, file) for number, file in enumerate(report["rights"]["files"], start=1)]
     libraries = [_library(library) for library in report["libraries"]]
     version = report["versions"]["longlive-rag"]
-    ours = _package("SPDXRef-longlive-rag", "longlive-rag", "Apache-2.0", "APPLICATION", versionInfo=version)
+    ours = _ours(version)
     video = _video(report["video"])
     return {
         "spdxVersion": "SPDX-2.3",
@@ -47,6 +50,39 @@ def spdx_document(report: dict[str, Any], now: datetime.datetime | None = None) 
         ],
         "hasExtractedLicensingInfos": _other_terms(report["rights"]["files"]),
     }
+
+
+def spdx_of_installation(libraries: Sequence[Dependency], now: datetime.datetime | None = None) -> dict[str, Any]:
+    """The document of an environment, such as an image's: longlive-rag and the libraries that lie beside it.
+
+    Args:
+        libraries: all that is installed, longlive-rag among it.
+        now: when the document is made; default the machine's time.
+
+    Returns:
+        Plain values, for JSON.
+    """
+    made = (now or datetime.datetime.now(datetime.UTC)).astimezone(datetime.UTC)
+    version = next(library.version for library in libraries if library.name == "longlive-rag")
+    ours = _ours(version)
+    others = [_library(asdict(library)) for library in libraries if library.name != "longlive-rag"]
+    return {
+        "spdxVersion": "SPDX-2.3",
+        "dataLicense": "CC0-1.0",
+        "SPDXID": "SPDXRef-DOCUMENT",
+        "name": f"longlive-rag {version}, as installed",
+        "documentNamespace": f"urn:longlive-rag:installation:{version}:{made:%Y%m%dT%H%M%SZ}",
+        "creationInfo": {"created": f"{made:%Y-%m-%dT%H:%M:%SZ}", "creators": [f"Tool: longlive-rag-{version}"]},
+        "packages": [ours, *others],
+        "relationships": [
+            _relation("SPDXRef-DOCUMENT", "DESCRIBES", ours["SPDXID"]),
+            *(_relation(ours["SPDXID"], "DEPENDS_ON", package["SPDXID"]) for package in others),
+        ],
+    }
+
+
+def _ours(version: str) -> dict[str, Any]:
+    return _package("SPDXRef-longlive-rag", "longlive-rag", "Apache-2.0", "APPLICATION", versionInfo=version)
 
 
 def _video(video: dict[str, Any]) -> dict[str, Any]:

@@ -249,9 +249,14 @@ def test_plan_speaks_of_what_was_asked(command, pipeline_folder):
     assert plan["page_bytes"] == 2 * 2 * 6 * 48 * 4
     assert plan["past_pages"] == 231
     assert plan["advice"]["page_host_gib"] > 0
+    assert plan["sessions_at_once"] == int(0.9 * 8 * 2**30) // plan["device_bytes"]
+    assert plan["disk_bytes_an_hour"] == 60 * plan["disk_bytes"]
+    assert json.loads(command("plan", "--backbone", pipeline_folder, "--json").out)["sessions_at_once"] is None
     words = command("plan", "--backbone", pipeline_folder, "--seconds", "60", "--device", "cuda").out
     assert "peak GPU memory" in words
     assert "peak host memory" in words
+    assert "an hour of video in takes of 60 s: " in words
+    assert "at once on this machine" not in words
 
 
 def test_what_a_known_backbone_needs_is_planned_before_it_is_fetched(command, monkeypatch, tmp_path):

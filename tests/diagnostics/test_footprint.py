@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from longlive_rag.diagnostics.search_bench import measure_search
 from longlive_rag.diagnostics.subjects import Shape, random_subject
 from longlive_rag.media.charts import SERIES_COLORS
 from longlive_rag.presets.geometry import Geometry
-from longlive_rag.presets.needs import budgets_that_fit, make_plan, weight_bytes
+from longlive_rag.presets.needs import budgets_that_fit, disk_bytes_an_hour, make_plan, sessions_at_once, weight_bytes
 from longlive_rag.presets.preset import load_preset
 from longlive_rag.timeline import Timeline
 from retrieval.budgets import PageBudgets
@@ -141,6 +142,23 @@ def test_a_plan_for_a_gpu_has_room_for_one_block_in_any_case() -> None:
     assert 0 < advice["page_gpu_gib"] < 3
     with pytest.raises(ValueError, match=r"the gpu has 1 GiB, but \d"):
         budgets_that_fit(plan, gpu_bytes=2**30, host_bytes=None)
+
+
+def test_how_many_takes_at_once_is_the_least_that_a_tenth_of_the_memory_is_left_free_by() -> None:
+    timeline, budgets = Timeline(16 * 60, 16, 3, 4), PageBudgets(gpu_bytes=0, host_bytes=40 * PAGE_BYTES)
+    plan = make_plan(GEOMETRY, CONTEXT, budgets, timeline, {"transformer": 2**30}, on_gpu=True)
+    roomy = 10**12
+    assert sessions_at_once(plan, None, None) is None
+    assert sessions_at_once(plan, math.ceil(3 * plan.device_bytes / 0.9), roomy) == 3
+    assert sessions_at_once(plan, math.floor(3 * plan.device_bytes / 0.9) - 1, None) == 2
+    assert sessions_at_once(plan, roomy, math.ceil(2 * plan.host_bytes / 0.9)) == 2
+    on_cpu = make_plan(GEOMETRY, CONTEXT, budgets, timeline, {"transformer": 2**30})
+    assert sessions_at_once(on_cpu, roomy, math.ceil(4 * on_cpu.device_bytes / 0.9)) == 4
+
+
+def test_an_hour_of_video_takes_as_much_disk_as_the_takes_that_it_is_made_in() -> None:
+    plan = make_plan(GEOMETRY, CONTEXT, PageBudgets(), Timeline(16 * 60, 16, 3, 4), {}, video_bytes=10**6)
+    assert disk_bytes_an_hour(plan, 60) == 60 * plan.disk_bytes > 60 * 10**6
 
 
 def test_a_text_encoder_beside_a_gpu_is_in_host_memory() -> None:

@@ -1,0 +1,5 @@
+"""ComfyUI finds the nodes here."""
+
+from .nodes import comfy_entrypoint
+
+__all__ = ["comfy_entrypoint"]

@@ -1,0 +1,52 @@
+"""`longlive-rag mcp`: takes as tools for an assistant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from longlive_rag.cli.errors import Refused, refuse_bad_input
+from longlive_rag.cli.settings import DEVICE, DTYPE, FLAGS, POLICY
+from longlive_rag.presets.preset import DEFAULT_BACKBONE
+from longlive_rag.sessions.opening import DType
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--takes",
+    type=click.Path(path_type=Path),
+    default=Path("takes"),
+    metavar="FOLDER",
+    show_default=True,
+    help="Folder of takes; nothing outside is read or written.",
+)
+@click.option(
+    "--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER", help="That makes new takes."
+)
+@DTYPE
+@DEVICE
+@POLICY
+def mcp(takes: Path, backbone: str, dtype: DType, device: str, license_policy: str | None) -> None:
+    """Offer takes as tools of the Model Context Protocol, over standard input and output.
+
+    The tools are make, extend, branch, search, compare and export. An assistant's client starts this command; it ends
+    with its input.
+
+    \b
+    Example, in a client's list of servers:
+      {"longlive-rag": {"command": "longlive-rag", "args": ["mcp", "--takes", "/data/takes"]}}
+    """
+    try:
+        from longlive_rag.serving.mcp_server import build_server
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("mcp", "mcp_types", "anyio"):
+            raise
+        raise Refused(f"{error.name} is missing; this needs it: pip install 'longlive-rag[mcp]'") from error
+    from longlive_rag.serving.tools import Tools
+    from longlive_rag.sessions.opening import Opening
+
+    with refuse_bad_input(FLAGS):
+        tools = Tools(takes, backbone, Opening(device, dtype), license_policy)
+        takes.mkdir(parents=True, exist_ok=True)
+    build_server(tools).run("stdio")
