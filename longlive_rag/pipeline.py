@@ -259,7 +259,13 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             load_seconds=load_seconds,
             backbone_id=backbone_id(self.folder),
             decoder=self.decoder,
+            vae_dtype=str(self._decoding_part.dtype).removeprefix("torch."),
         )
+
+    @property
+    def _decoding_part(self) -> Any:
+        """The model that makes the pixels."""
+        return self.tiny_decoder if self.decoder == "tiny" and self.tiny_decoder is not None else self.vae
 
     def unknown_words(self, prompt: str) -> list[str]:
         """Words of `prompt` that the backbone has never read."""
@@ -532,7 +538,8 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def _encode_picture(self, pixels: np.ndarray) -> Tensor:
         """A picture [H, W, 3] uint8 as a latent frame [1, C, h, w] float32."""
         self._onload_vae()
-        frame = torch.from_numpy(pixels).to(self._execution_device, self.vae.dtype).permute(2, 0, 1)
+        weight = self.vae.quant_conv.weight
+        frame = torch.from_numpy(pixels).to(weight.device, weight.dtype).permute(2, 0, 1)
         return encode_video(self.vae, frame[None, :, None] / 127.5 - 1)[:, :, 0].float()
 
     def _find_remembered(self, request: TakeRequest) -> RememberedFrames:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import page_budgets, with_page_budgets
+from longlive_rag.cli.settings import DTYPE, page_budgets, with_page_budgets
 from retrieval.budgets import PagePrecision
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ PROMPT = "a red circle walks in a meadow"
 )
 @click.option("--blocks", default=10, show_default=True, help="Blocks to measure, after the warm-up.")
 @click.option("--compare", default="memory", show_default=True, help="Arms to run interleaved, with commas.")
-@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
+@DTYPE
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: one per core.")
 @with_page_budgets()
@@ -105,13 +105,12 @@ def _bench_search(sizes: str, as_json: bool) -> None:
 
 
 def _subject(backbone: str, shape: str | None, dtype: str, device: str) -> Subject:
-    import torch
-
     from longlive_rag.diagnostics.bench import pipeline_subject, random_subject
-    from longlive_rag.weights.load import load_pipeline, pick_device
+    from longlive_rag.weights.load import load_pipeline, pick_device, pick_dtype
 
     if shape:
-        return random_subject(shape, getattr(torch, dtype), pick_device(device))
+        target = pick_device(device)
+        return random_subject(shape, pick_dtype(dtype, target), target)
     pipe = load_pipeline(backbone, dtype=dtype, device=device)
     return pipeline_subject(pipe, backbone, PROMPT)
 

@@ -15,6 +15,7 @@ from backbone.files import read_config
 from backbone.vae_config import widest_map
 from longlive_rag.config import CheckpointConfig, OutputConfig, checkpoint_spacing
 from longlive_rag.presets.geometry import BYTES, FLOAT32_BYTES, Geometry, read_geometry
+from longlive_rag.presets.precision import pick_precision
 from longlive_rag.presets.preset import TINY_DECODER, Preset
 from longlive_rag.timeline import Timeline
 from retrieval.budgets import PageBudgets
@@ -236,18 +237,19 @@ def estimate(preset: Preset, dtype: str, device: str) -> Estimate:
 
     Args:
         preset: of the backbone.
-        dtype: of the transformer.
+        dtype: of the transformer, or `auto`; the VAE's follows from it, see `pick_precision`.
         device: `cpu` or `cuda`.
     """
     context = preset.context
     geometry = read_geometry(preset, preset.output, preset.memory.encoder)
-    weights, page = weight_bytes(preset, dtype), geometry.page_bytes(dtype)
+    dtype, vae_dtype = pick_precision(dtype, device)
+    weights, page = weight_bytes(preset, dtype, vae_dtype), geometry.page_bytes(dtype)
     text_encoder_bytes = weights.pop(TEXT_ENCODER)
     parts = {
         **weights,
         "cache and context": cache_bytes(context, page),
         "activations": activation_bytes(geometry, context, dtype),
-        "decoding": decode_bytes(preset, preset.output, device),
+        "decoding": decode_bytes(preset, preset.output, device, vae_dtype),
     }
     width, tokens = geometry.width, context.frames_per_block * geometry.tokens_per_frame
     linear = 2.0 * tokens * width * (6 * width + 2 * geometry.ffn_dim)
@@ -262,8 +264,14 @@ def estimate(preset: Preset, dtype: str, device: str) -> Estimate:
     )
 
 
-def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
-    """Bytes of each part's weights as `load_pipeline` loads them, from the configs: no weight is read."""
+def weight_bytes(preset: Preset, dtype: str, vae_dtype: str = "float32") -> dict[str, int]:
+    """Bytes of each part's weights as `load_pipeline` loads them, from the configs: no weight is read.
+
+    Args:
+        preset: of the backbone.
+        dtype: of the transformer.
+        vae_dtype: of the VAE and the tiny decoder.
+    """
     import torch
     from diffusers import AutoencoderKLWan
     from transformers import UMT5Config, UMT5EncoderModel
@@ -284,7 +292,7 @@ def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
     with refused_as(f"a config in {preset.folder}"), torch.device("meta"):
         counts = {
             "transformer": parameters(CausalWanTransformer.from_config(config("transformer"))) * BYTES[dtype],
-            "vae": parameters(AutoencoderKLWan.from_config(config("vae"))) * FLOAT32_BYTES,
+            "vae": parameters(AutoencoderKLWan.from_config(config("vae"))) * BYTES[vae_dtype],
             TEXT_ENCODER: parameters(UMT5EncoderModel(UMT5Config(**config("text_encoder")))) * text_itemsize,
         }
         if (preset.folder / "encoder" / "config.json").is_file():
@@ -292,21 +300,22 @@ def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
         elif not preset.has_weights and preset.memory.encoder == "autoencoder":
             counts["retrieval encoder"] = parameters(LatentAutoencoder()) * FLOAT32_BYTES
         if (preset.folder / TINY_DECODER / "config.json").is_file():
-            counts["tiny decoder"] = parameters(TinyDecoder.from_config(config(TINY_DECODER))) * FLOAT32_BYTES
+            counts["tiny decoder"] = parameters(TinyDecoder.from_config(config(TINY_DECODER))) * BYTES[vae_dtype]
     return counts
 
 
-def decode_bytes(preset: Preset, output: OutputConfig, device: str) -> int:
+def decode_bytes(preset: Preset, output: OutputConfig, device: str, vae_dtype: str = "float32") -> int:
     """The VAE at work on one latent frame, roughly: its widest maps are those of the highest resolution.
 
     Args:
         preset: of the backbone.
         output: size of the frames.
         device: `cpu` or `cuda`.
+        vae_dtype: of the VAE.
     """
     path = preset.folder / "vae" / "config.json"
     channels, side = widest_map(read_config(path), str(path))
-    of_one = channels * preset.temporal_factor * (output.height // side) * (output.width // side) * FLOAT32_BYTES
+    of_one = channels * preset.temporal_factor * (output.height // side) * (output.width // side) * BYTES[vae_dtype]
     return DECODE_MAPS[device] * of_one
 
 

@@ -11,6 +11,7 @@ from pydantic import Field, PlainSerializer, SerializerFunctionWrapHandler, fiel
 from backbone.errors import FieldError
 from longlive_rag.config import CheckpointConfig, CheckpointMode, TakeRequest
 from longlive_rag.documents import BrokenChecksumError, Document, Sealed, read_document, write_document
+from longlive_rag.presets.precision import Precision
 from longlive_rag.rights.policy import LicensePolicy
 from longlive_rag.rights.provenance import DIGITAL_SOURCE, OutputLabel, Provenance
 from longlive_rag.rights.records import FileRights
@@ -35,6 +36,7 @@ class TakeRun:
         backbone: its name, as the user knows it.
         folder: the pipeline folder.
         device, dtype: where and in which precision the backbone ran.
+        vae_dtype: of what made the pixels; older versions decoded in float32.
         threads: of the CPU, for one operation.
         noise: name of the noise source.
         codec: of the video, a key of `CODECS`.
@@ -57,6 +59,12 @@ class TakeRun:
     backbone_id: str | None = None
     batch: int = 1
     decoder: str = "full"
+    vae_dtype: str = "float32"
+
+    @property
+    def precision(self) -> Precision:
+        """What it was made in."""
+        return Precision(self.dtype, self.vae_dtype)
 
 
 class Rights(Document):
