@@ -100,6 +100,7 @@ def plan_request(
         weight_bytes(preset, *precision),
         dtype=precision.dtype,
         on_gpu=on_gpu,
+        gpu_bytes=gpu_bytes,
         text_on_host=text_on_host,
         has_cues=has_cues,
         decode_bytes=decode_bytes(preset, output, device, precision.vae_dtype),
@@ -119,6 +120,7 @@ def table(result: Plan, request: TakeRequest, device: str, advice: dict[str, flo
         f"{size(result.stored_page_bytes)} in the host tier",
         f"pages held at most: {result.gpu_pages} on the GPU, {result.host_pages} on the host, of "
         f"{result.past_pages} that leave the window ({size(result.past_pages * result.page_bytes)})",
+        *([_page_budget(result, request)] if device == "cuda" else []),
         *([_first_showings(result)] if result.view_frames else []),
         *_parts(f"peak {where}", result.device),
     ]
@@ -126,6 +128,13 @@ def table(result: Plan, request: TakeRequest, device: str, advice: dict[str, flo
     lines += _parts("disk", result.disk)
     lines += [f"to fit: --{name.replace('_', '-')} {gib:g}" for name, gib in advice.items()]
     return "\n".join(lines)
+
+
+def _page_budget(result: Plan, request: TakeRequest) -> str:
+    """What pages may take of the GPU, and who says so."""
+    budget = f"page budget on the GPU: {size(result.gpu_page_budget)}, room for "
+    budget += f"{result.gpu_page_budget // result.page_bytes} pages"
+    return budget + (" (auto: what --gpu-gib leaves free)" if request.memory.gpu_gib == "auto" else "")
 
 
 def _first_showings(result: Plan) -> str:

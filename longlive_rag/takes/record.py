@@ -134,7 +134,8 @@ class CueFacts(Document):
 
 
 class MemoryFacts(Document):
-    """What memory did; `admitted` are latent frames, each (first, after the last), None where it is not known."""
+    """What memory did; `admitted` are latent frames, each (first, after the last), None where it is not known;
+    `page_gpu_bytes` is the page budget that `auto` came to on a GPU."""
 
     frames_retrieved: Count
     blocks_with_memory: Count
@@ -142,6 +143,7 @@ class MemoryFacts(Document):
     frames_kept_out: Count | None = None
     admitted: tuple[tuple[Count, Count], ...] | None = None
     pages: PageCounters | None = None
+    page_gpu_bytes: Count | None = None
 
 
 class LatentsFacts(Document):

@@ -42,6 +42,14 @@ class TakeStore(BlockStore, Protocol):
         """What the take was made from, to be written with its first block."""
         ...
 
+    def keep_page_budget(self, gpu_bytes: int) -> None:
+        """What its pages may take of the GPU, where nobody but the machine said so."""
+        ...
+
+    def kept_page_budget(self) -> int | None:
+        """What they might when it was begun; None where that was said, or it ran on a CPU."""
+        ...
+
     def kept_start_image(self) -> StartImage | None:
         """The picture that it began with, as it was kept."""
         ...
@@ -66,8 +74,17 @@ def save_checkpoints(
         due: by take of the batch.
         newest_latents: [B, T, C, h, w] of the newest block.
     """
+    features = decoder.features()
+    carried = sum(feature[:1].nbytes for feature in features.values())
+    due = {  # asked before gigabytes are copied
+        take: checkpoints
+        for take, checkpoints in due.items()
+        if checkpoints.has_room(rollout.state_bytes(take, checkpoints.known_pages) + carried)
+    }
+    if not due:
+        return
     state = rollout.state({serial for checkpoints in due.values() for serial in checkpoints.known_pages})
-    features, latents = decoder.features(), newest_latents.float().cpu().numpy()
+    latents = newest_latents.float().cpu().numpy()
     for take, checkpoints in due.items():
         own = {number: feature[take : take + 1] for number, feature in features.items()}
         checkpoints.save(state.of_take(take), own, latents[take])
