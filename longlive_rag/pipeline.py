@@ -54,7 +54,7 @@ from longlive_rag.takes.record import TakeRun
 from longlive_rag.takes.remember import find_remembered, read_remembered
 from longlive_rag.takes.resume import TakeStore, decode_again, due_checkpoints, resume_rollout, save_checkpoints
 from longlive_rag.timeline import Timeline
-from retrieval.budgets import PageBudgets
+from retrieval.budgets import PageBudgets, host_slots
 from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
 from retrieval.memory import Choose, pooled_prompts
 from retrieval.selection import Selection, selection_of
@@ -552,6 +552,19 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         decoding = decode_maps_bytes(widest, factor, request.output, "cuda", vae_dtype)
         work = working_bytes(geometry, request.context, dtype, decoding, batch)
         return bytes_for_pages(free + unused, total, work)
+
+    def host_bytes_for_pages(self, request: TakeRequest) -> int:
+        """Bytes of host memory that a take on a GPU takes for pages at its start."""
+        if self._execution_device.type != "cuda" or not request.context.memory_frames:
+            return 0
+        budgets = request.memory.budgets
+        gpu_bytes = self.room_for_pages(request) if budgets.gpu_bytes is None else budgets.gpu_bytes
+        geometry = geometry_of(self.transformer.config, request.output, 0, self.vae.config.scale_factor_spatial)
+        dtype = str(self.transformer.dtype).removeprefix("torch.")
+        page, stored = geometry.page_bytes(dtype), geometry.stored_page_bytes(dtype, budgets.precision)
+        gpu_pages = max(request.context.memory_frames, gpu_bytes // page)
+        past = self.timeline(request).latent_frames
+        return stored * host_slots(gpu_pages, budgets.host_bytes // stored, past)
 
     def _inputs(
         self, request: TakeRequest, stores: Sequence[BlockStore], remembered: RememberedFrames | None

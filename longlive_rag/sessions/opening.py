@@ -20,6 +20,7 @@ from longlive_rag.presets.preset import TINY_DECODER, Preset
 from longlive_rag.rights.policy import enforce, pick_policy
 from longlive_rag.rights.provenance import Provenance
 from longlive_rag.rights.terms import CLEARED
+from retrieval.files import in_words
 
 if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -126,6 +127,8 @@ def open_backbone(
     check_cache_fits(preset, request, opening)
     pipe, run = load_backbone(preset, opening, provenance, pipe=pipe)
     pipe.check(request)
+    if (host := pipe.host_bytes_for_pages(request)) > 0:
+        note(f"{in_words(host)} of host memory are taken for pages before the first block, which takes a moment")
     prompts = (request.prompt, *(cue.prompt for cue in request.cues))
     unknown = {words: found for words in prompts if (found := pipe.unknown_words(words))}
     for words, found in unknown.items():
