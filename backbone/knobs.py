@@ -17,6 +17,8 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 
 from backbone.errors import FieldError
 
+AUTO = "auto"
+
 
 @dataclass(frozen=True)
 class Knob:
@@ -27,6 +29,7 @@ class Knob:
         help: what it does, in a sentence.
         at_least, above, at_most, below: bounds of a number; None is no bound.
         unit: of a number, in words: GiB, seconds, frames, pixels.
+        auto: it may also be the word `auto`, which leaves the number to the machine.
         off: what the option --no-..., which sets 0, does; None where there is no such option.
         was: the option's old name.
         needs_memory: it means nothing where memory is off.
@@ -41,6 +44,7 @@ class Knob:
     at_most: float | None = None
     below: float | None = None
     unit: str | None = None
+    auto: bool = False
     off: str | None = None
     was: str | None = None
     needs_memory: bool = False
@@ -67,7 +71,7 @@ class Knob:
 
     def check(self, value: Any) -> None:
         """Raise FieldError unless a value is of the field's type and within its bounds."""
-        if value is None and self.default is None:
+        if (value is None and self.default is None) or (self.auto and value == AUTO):
             return
         if self.choices:
             if value not in self.choices:
@@ -92,6 +96,7 @@ class Knob:
     def _wanted(self) -> str:
         kind = "a whole number" if self.type is int else "a number"
         kind = f"{kind} of {self.unit}" if self.unit else kind
+        kind = f"{AUTO}, or {kind}" if self.auto else kind
         low = self.at_least if self.above is None else self.above
         high = self.at_most if self.below is None else self.below
         if low is not None and high is not None:
@@ -109,7 +114,7 @@ def knobs_of(config: Any) -> dict[str, Knob]:
     for each in fields(config):
         for fact in getattr(hints[each.name], "__metadata__", ()):
             if isinstance(fact, Knob):
-                kind = _without_none(get_args(hints[each.name])[0])
+                kind = _plain(get_args(hints[each.name])[0])
                 found[each.name] = replace(fact, name=each.name, type=kind, default=each.default)
     return found
 
@@ -120,9 +125,9 @@ def check_knobs(config: Any) -> None:
         declared.check(getattr(config, name))
 
 
-def _without_none(hint: Any) -> Any:
-    """The type of a field that may be None, without that."""
+def _plain(hint: Any) -> Any:
+    """The type of a field that may be None or `auto`, without that."""
     if get_origin(hint) not in (Union, UnionType):
         return hint
-    others = [each for each in get_args(hint) if each is not NoneType]
+    others = [each for each in get_args(hint) if each not in (NoneType, Literal["auto"])]
     return others[0] if len(others) == 1 else hint

@@ -13,13 +13,17 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify, unpatchify
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanRMS_norm, patchify, unpatchify
 from torch import Tensor
 
 from backbone.vae_config import widest_map
 
 FRAMES_PER_LATENT = 4
+SHORTEST = 1e-12
+"""As in `torch.nn.functional.normalize`."""
 LARGEST_ACTIVATION_BYTES = 512 * 1024**2
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""By a tensor's number of dimensions."""
 
 
 class FoldedCausalConv3d(WanCausalConv3d):
@@ -47,7 +51,7 @@ class FoldedCausalConv3d(WanCausalConv3d):
 
         frames = (x.shape[2] - time_taps) // time_stride + 1
         x = x.permute(0, 2, 3, 4, 1)  # channels last, so that the taps of one pixel lie side by side in memory
-        weight = self.weight.permute(0, 2, 1, 3, 4).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        weight = self._folded_weight()
         at_once = max(1, LARGEST_ACTIVATION_BYTES // (time_taps * x[:, :1].nbytes))
         parts = []
         for first in range(0, frames, at_once):
@@ -58,6 +62,18 @@ class FoldedCausalConv3d(WanCausalConv3d):
             parts.append(self._convolve(taps[0] if time_taps == 1 else torch.cat(taps, dim=-1), weight))
         x = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         return x.permute(0, 4, 1, 2, 3)
+
+    def _folded_weight(self) -> Tensor:
+        """The weight with its time taps laid side by side in the channels; kept while it is not changed or trained."""
+        if torch.is_grad_enabled():
+            return _fold(self.weight)
+        weight = self.weight.detach()
+        key = (weight.data_ptr(), weight.dtype, weight._version)
+        kept = self.__dict__.get("_folded")
+        if kept is None or kept[0] != key:  # the weight is kept, too: nothing else gets its memory meanwhile
+            kept = self.__dict__["_folded"] = (key, weight, _fold(weight))
+        folded: Tensor = kept[2]
+        return folded
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         """Every frame of x [B, T, H, W, C] by itself, -> [B, T, H', W', O]."""
@@ -74,11 +90,54 @@ class FoldedCausalConv3d(WanCausalConv3d):
         return frame[:, :, None]
 
 
+def _fold(weight: Tensor) -> Tensor:
+    """[O, C, taps, H, W] -> [O, taps * C, H, W]."""
+    return weight.permute(0, 2, 1, 3, 4).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+
+
+class ShortRMSNorm(WanRMS_norm):
+    """`WanRMS_norm` with most of its steps in place, on a CPU; the same bits. Elsewhere the library's own runs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape with the channels where they are normalised -> the same."""
+        plain = x.device.type == "cpu" and x.dtype == torch.float32 and not isinstance(self.bias, Tensor)
+        if torch.is_grad_enabled() or not plain:
+            return super().forward(x)
+        length = torch.linalg.vector_norm(x, dim=1 if self.channel_first else -1, keepdim=True)
+        return x.div(length.clamp_min_(SHORTEST)).mul_(self.scale).mul_(self.gamma)
+
+
+FASTER: dict[type, type] = {WanCausalConv3d: FoldedCausalConv3d, WanRMS_norm: ShortRMSNorm}
+
+
 def fold_temporal_convs(vae: AutoencoderKLWan) -> AutoencoderKLWan:
-    """Makes every causal convolution of `vae` a `FoldedCausalConv3d`, in place; weights and their names stay."""
+    """Makes `vae` fast on CPUs, in place: every causal convolution a `FoldedCausalConv3d`, every norm a `ShortRMSNorm`.
+
+    Weights and their names stay.
+    """
     for module in vae.modules():
-        if type(module) is WanCausalConv3d:
-            module.__class__ = FoldedCausalConv3d
+        if type(module) in FASTER:
+            module.__class__ = FASTER[type(module)]
+    return vae
+
+
+def lay_out_vae(vae: AutoencoderKLWan) -> AutoencoderKLWan:
+    """On a GPU, lay the convolutions' weights out channels last, in place: tensor cores read them, and all maps, so."""
+    for module in vae.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d) and module.weight.device.type == "cuda":
+            weight = module.weight
+            weight.data = weight.data.contiguous(memory_format=CHANNELS_LAST[weight.ndim])
+    return vae
+
+
+def compile_decoder(vae: AutoencoderKLWan, backend: str = "inductor") -> AutoencoderKLWan:
+    """Let torch compile the VAE's decoder, in place, unless it is; weights and their names stay.
+
+    It is compiled when it first decodes, once for the first latent frame of a take, once for the second and once for
+    all others: seconds to minutes, for each size and number of frames. Results differ in the last bits.
+    """
+    if vae.decoder._compiled_call_impl is None:
+        vae.decoder.compile(backend=backend, dynamic=False)
     return vae
 
 
@@ -171,6 +230,7 @@ class StreamingDecoder:
         self.frames_decoded = 0
         """Pixel frames that this object has made."""
         self._cache = fresh_decoder_cache(vae)
+        self._mean, self._std = _channel_stats(vae, torch.empty(0))
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -183,7 +243,9 @@ class StreamingDecoder:
             [B, 3, F, H, W] in [-1, 1], in the VAE's dtype; F = 1 + 4 (T - 1) pixel frames in the first call, 4 T later.
         """
         weight = self.vae.post_quant_conv.weight  # the model's own `device` and `dtype` walk through all its modules
-        z = denormalize_latents(self.vae, latents.to(weight.device, torch.float32)).to(weight.dtype)
+        if self._mean.device != weight.device:  # once, not every block: an upload waits for all that was queued
+            self._mean, self._std = self._mean.to(weight.device), self._std.to(weight.device)
+        z = (latents.to(weight.device, torch.float32) * self._std + self._mean).to(weight.dtype)
         pixels = decode_chunk(self.vae, z, self._cache)
         self.frames_decoded += pixels.shape[2]
         return pixels

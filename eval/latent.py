@@ -32,7 +32,7 @@ class LatentEmbedder:
     def __init__(self, backbone: str, device: str = "cpu") -> None:
         from longlive_rag.weights.load import load_pipeline
 
-        pipe = load_pipeline(backbone, device=device)
+        pipe = load_pipeline(backbone, "float32", device)
         if pipe.encoder is None:
             raise ValueError(f"backbone {backbone!r} has no trained retrieval encoder")
         self._backbone, self._vae, self._encoder = backbone, pipe.vae, pipe.encoder

@@ -85,7 +85,7 @@ class MemoryConfig:
     """How the take remembers itself. Times are spans (from, to) in seconds of the take.
 
     Attributes:
-        gpu_gib, host_gib: budgets of the page cache.
+        gpu_gib, host_gib: budgets of the page cache; `auto` is what a GPU has free when a take begins on it.
         pin: is remembered once it has left the window; at most half of memory is its.
         admit_above: the least similarity to an anchor; None admits all.
         prompt_weight: w in the score (1 - w) cos(latents) + w cos(prompts).
@@ -102,14 +102,15 @@ class MemoryConfig:
     enabled: Annotated[bool, Knob("--memory", "Retrieve past frames, or don't (the native backbone).")] = True
     encoder: Annotated[EncoderKind, _pages("--encoder", "What memory compares frames by.")] = "autoencoder"
     gpu_gib: Annotated[
-        float,
+        float | Literal["auto"],
         _pages(
             "--page-gpu-gib",
-            "GPU memory for the page cache; the K pages of one block always fit.",
+            "GPU memory for the page cache; auto: what else is free. The K pages of one block always fit.",
             was="--memory-gpu-gib",
+            auto=True,
             **GIB,
         ),
-    ] = 4.0
+    ] = "auto"
     host_gib: Annotated[
         float,
         _pages(
@@ -240,7 +241,7 @@ class MemoryConfig:
     def budgets(self) -> PageBudgets:
         """What pages may cost, in bytes."""
         return PageBudgets(
-            gpu_bytes=int(self.gpu_gib * 2**30),
+            gpu_bytes=None if self.gpu_gib == "auto" else int(self.gpu_gib * 2**30),
             host_bytes=int(self.host_gib * 2**30),
             precision=self.page_precision,
             remake_stale=self.stale_pages == "remake",

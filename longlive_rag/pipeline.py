@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,7 +27,7 @@ from backbone.text import check_known, clean_prompt, encode_prompts, prompt_ids,
 from backbone.tiny_decoder import StreamingTinyDecoder, TinyDecoder, check_decoder
 from backbone.transformer import CausalWanTransformer
 from backbone.vae import StreamingDecoder, TakeDecoder, encode_video, fold_temporal_convs
-from backbone.vae_config import check_channels
+from backbone.vae_config import check_channels, widest_map
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
 from longlive_rag.generation.batch import Batch
 from longlive_rag.generation.behind import AHEAD, Behind
@@ -47,7 +47,15 @@ from longlive_rag.generation.rollout import FinishedBlock, RememberedFrames, Rol
 from longlive_rag.generation.stopwatch import Stopwatch
 from longlive_rag.media.start_image import read_start_image
 from longlive_rag.presets.embeddings import stacked
-from longlive_rag.presets.geometry import backbone_id, check_encoder, check_latents, check_size, read_geometry
+from longlive_rag.presets.geometry import (
+    backbone_id,
+    check_encoder,
+    check_latents,
+    check_size,
+    geometry_of,
+    read_geometry,
+)
+from longlive_rag.presets.needs import bytes_for_pages, decode_maps_bytes, working_bytes
 from longlive_rag.presets.preset import INDEX, load_preset, refuse_other_layout
 from longlive_rag.rights.door import Door
 from longlive_rag.rights.policy import LicensePolicy, pick_policy
@@ -57,6 +65,7 @@ from longlive_rag.takes.record import TakeRun
 from longlive_rag.takes.remember import find_remembered, read_remembered
 from longlive_rag.takes.resume import DueCheckpoints, TakeStore, decode_again, due_checkpoints, resume_rollout
 from longlive_rag.timeline import Timeline
+from retrieval.budgets import PageBudgets, host_slots
 from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
 from retrieval.memory import Choose, pooled_prompts
 from retrieval.selection import Selection
@@ -271,7 +280,13 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             decoder=self.decoder,
             compiled=bool(self.transformer.compiled_for),
             attention=self.transformer.attention_backend,
+            vae_dtype=str(self._decoding_part.dtype).removeprefix("torch."),
         )
+
+    @property
+    def _decoding_part(self) -> Any:
+        """The model that makes the pixels."""
+        return self.tiny_decoder if self.decoder == "tiny" and self.tiny_decoder is not None else self.vae
 
     def unknown_words(self, prompt: str) -> list[str]:
         """Words of `prompt` that the backbone has never read."""
@@ -528,11 +543,56 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             device=self._execution_device,
             start=None if start is None else start.expand(size, -1, -1, -1),
             rules=retrieval_rules(directed_at(request.memory, timeline, 0), timeline, request.context.window_frames),
-            budgets=request.memory.budgets,
+            budgets=self._budgets(batch, stores.stores),
+            past_pages=size * (timeline.latent_frames + (len(remembered.latents) if remembered else 0)),
             past=stores.latents if stores.stores else None,
             remembered=remembered,
             choose=choose,
         )
+
+    def _budgets(self, batch: Batch, stores: Sequence[BlockStore]) -> PageBudgets:
+        """What pages may cost. The GPU's share, where it is left to the machine, is what is free now.
+
+        A take that goes on has no more than when it was begun: its last bits depend on which pages are made again.
+        """
+        budgets, device = batch.shared.memory.budgets, self._execution_device
+        if budgets.gpu_bytes is not None or device.type != "cuda" or not batch.shared.context.memory_frames:
+            return budgets
+        takes = [store for store in stores if isinstance(store, TakeStore)]
+        room = self.room_for_pages(batch.shared, len(batch.requests))
+        budget = min([room, *(kept for take in takes if (kept := take.kept_page_budget()) is not None)])
+        for take in takes:
+            take.keep_page_budget(budget)
+        return replace(budgets, gpu_bytes=budget)
+
+    def room_for_pages(self, request: TakeRequest, batch: int = 1) -> int:
+        """Bytes that pages may take of the GPU on which this pipeline lies, beside all else that the request needs.
+
+        Args:
+            batch: takes made side by side.
+        """
+        device = self._execution_device
+        free, total = torch.cuda.mem_get_info(device)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        geometry = geometry_of(self.transformer.config, request.output, 0, self.vae.config.scale_factor_spatial)
+        dtype, vae_dtype = (str(part.dtype).removeprefix("torch.") for part in (self.transformer, self.vae))
+        widest, factor = widest_map(self.vae.config, "the VAE"), self.vae.config.scale_factor_temporal
+        decoding = decode_maps_bytes(widest, factor, request.output, "cuda", vae_dtype)
+        work = working_bytes(geometry, request.context, dtype, decoding, batch)
+        return bytes_for_pages(free + unused, total, work)
+
+    def host_bytes_for_pages(self, request: TakeRequest) -> int:
+        """Bytes of host memory that a take on a GPU takes for pages at its start."""
+        if self._execution_device.type != "cuda" or not request.context.memory_frames:
+            return 0
+        budgets = request.memory.budgets
+        gpu_bytes = self.room_for_pages(request) if budgets.gpu_bytes is None else budgets.gpu_bytes
+        geometry = geometry_of(self.transformer.config, request.output, 0, self.vae.config.scale_factor_spatial)
+        dtype = str(self.transformer.dtype).removeprefix("torch.")
+        page, stored = geometry.page_bytes(dtype), geometry.stored_page_bytes(dtype, budgets.precision)
+        gpu_pages = max(request.context.memory_frames, gpu_bytes // page)
+        past = self.timeline(request).latent_frames
+        return stored * host_slots(gpu_pages, budgets.host_bytes // stored, past)
 
     def _inputs(
         self, request: TakeRequest, stores: Sequence[BlockStore], remembered: RememberedFrames | None
@@ -560,7 +620,8 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def _encode_picture(self, pixels: np.ndarray) -> Tensor:
         """A picture [H, W, 3] uint8 as a latent frame [1, C, h, w] float32."""
         self._onload_vae()
-        frame = torch.from_numpy(pixels).to(self._execution_device, self.vae.dtype).permute(2, 0, 1)
+        weight = self.vae.quant_conv.weight
+        frame = torch.from_numpy(pixels).to(weight.device, weight.dtype).permute(2, 0, 1)
         return encode_video(self.vae, frame[None, :, None] / 127.5 - 1)[:, :, 0].float()
 
     def _find_remembered(self, request: TakeRequest) -> RememberedFrames:

@@ -9,22 +9,40 @@ PagePrecision = Literal["same", "bfloat16", "float8"]
 PAGE_PRECISIONS = get_args(PagePrecision)
 
 
+GPU_BYTES = 4 * 2**30
+
+
 @dataclass(frozen=True)
 class PageBudgets:
     """What pages may cost.
 
     Attributes:
         gpu_bytes: of the GPU tier; what one block fetches is always there, even above it. Without a GPU there is no
-            such tier.
+            such tier. None is `GPU_BYTES`, where nobody has looked what is free.
         host_bytes: of the host tier, pinned where there is a GPU.
         precision: of the host tier: `same` as the transformer's, `bfloat16` or `float8`.
         remake_stale: make a page again that was made under an earlier prompt.
     """
 
-    gpu_bytes: int = 4 * 2**30
+    gpu_bytes: int | None = None
     host_bytes: int = 8 * 2**30
     precision: PagePrecision = "same"
     remake_stale: bool = True
+
+    @property
+    def on_gpu(self) -> int:
+        """Bytes of the GPU tier."""
+        return GPU_BYTES if self.gpu_bytes is None else self.gpu_bytes
+
+
+def host_slots(gpu_pages: int, host_pages: int, past_pages: int) -> int:
+    """How many pages of the host tier will be used: none before the GPU's tier is full.
+
+    Args:
+        gpu_pages, host_pages: that the tiers have room for.
+        past_pages: that there can be.
+    """
+    return min(host_pages, past_pages) if past_pages > gpu_pages else 0
 
 
 @dataclass

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ParamSpec, TypeVar
@@ -21,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from retrieval.budgets import PageBudgets, PageCounters, PagePrecision
+from retrieval.budgets import PageBudgets, PageCounters, PagePrecision, host_slots
 
 Key = tuple[int, int]  # (take of the batch, latent frame)
 Remake = Callable[[int, Sequence[int]], Tensor]
@@ -114,6 +114,7 @@ class PageCache:
             method of what owns this cache, which is not kept alive by it.
         budgets: of the tiers.
         fetched_pages: the most that one block fetches; on a GPU they pass through its tier.
+        past_pages: how many there can ever be; None where nobody knows.
         has_gpu_tier: default is whether the pages are computed on one.
     """
 
@@ -124,11 +125,13 @@ class PageCache:
         budgets: PageBudgets,
         fetched_pages: int,
         has_gpu_tier: bool | None = None,
+        past_pages: int | None = None,
     ) -> None:
         precision = budgets.precision
         on_gpu = shape.device.type == "cuda" if has_gpu_tier is None else has_gpu_tier
-        gpu_pages = max(fetched_pages, budgets.gpu_bytes // shape.bytes) if on_gpu else 0
+        gpu_pages = max(fetched_pages, budgets.on_gpu // shape.bytes) if on_gpu else 0
         host_pages = budgets.host_bytes // shape.stored_bytes(precision)
+        self._slots_at_start = 0 if past_pages is None else host_slots(gpu_pages, host_pages, past_pages)
         self._remake = _not_owning(remake)
         self._remake_stale = budgets.remake_stale
         self._copies = _Copies(shape.device)
@@ -138,6 +141,10 @@ class PageCache:
         self._writes = 0
         self._made_under: dict[Key, int] = {}  # of resident pages
         self._counters = PageCounters()
+
+    def allocate(self) -> None:
+        """Take the host memory that the take may come to need now; later, each new page would stop it for a while."""
+        self._host.allocate(self._slots_at_start)
 
     def prompt_changed(self) -> None:
         """A cue took over: the pages kept until now are stale."""
@@ -197,6 +204,15 @@ class PageCache:
         return replace(counters)
 
     # ---- carrying it over to another process ----
+
+    def bytes_of(self, take: int, known: Collection[int] = ()) -> int:
+        """What the tensors in `contents` of a take of the batch are, without copying them."""
+        return sum(
+            slot.bytes
+            for tier in (self._gpu, self._host)
+            for key, slot in tier.slots()
+            if key[0] == take and slot.serial not in known
+        )
 
     def contents(self, known: Collection[int] = ()) -> PagesHeld:
         """What is resident now; pages whose serial is in `known` come without their tensors."""
@@ -386,6 +402,11 @@ class _Tier:
         self._used.move_to_end(key)
         return self._used[key]
 
+    def allocate(self, count: int) -> None:
+        """Have `count` slots, used or not, as far as its capacity goes."""
+        missing = min(count, self.capacity) - len(self._used) - len(self._free)
+        self._free += [self._new_slot() for _ in range(missing)]
+
     def claim(self, key: Key, protected: Collection[Key]) -> _Slot | None:
         """A slot for a page that is to be written; None if only protected pages could give way."""
         if key in self._used:
@@ -405,7 +426,11 @@ class _Tier:
 
     def contents(self, known: Collection[int]) -> tuple[HeldPage, ...]:
         """Its pages, the least recently used first."""
-        return tuple(slot.content(key, known) for key, slot in self._used.items())
+        return tuple(slot.content(key, known) for key, slot in self.slots())
+
+    def slots(self) -> Iterable[tuple[Key, _Slot]]:
+        """Its pages, the least recently used first."""
+        return self._used.items()
 
     def drop(self, key: Key) -> None:
         """Forget a page, if it is here."""

@@ -134,6 +134,9 @@ class FakePipeline:
     def take_run(self, **facts: object) -> TakeRun:
         return run_of(self.backbone, self.dtype, **facts)
 
+    def host_bytes_for_pages(self, request: TakeRequest) -> int:
+        return 0
+
     def unknown_words(self, prompt: str) -> list[str]:
         return [word for word in prompt.split() if word not in KNOWN_WORDS]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import with_page_budgets
+from longlive_rag.cli.settings import DTYPE, with_page_budgets
 from retrieval.budgets import PagePrecision
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ PROMPT = "a red circle walks in a meadow"
 )
 @click.option("--blocks", default=10, show_default=True, help="Blocks to measure, after the warm-up.")
 @click.option("--compare", default="memory", show_default=True, help="Arms to run interleaved, with commas.")
-@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
+@DTYPE
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: one per core.")
 @with_page_budgets()
@@ -186,10 +186,13 @@ def _open(backbone: str, shape: str | None, dtype: str, device: str) -> LongLive
     import torch
 
     from longlive_rag.diagnostics.subjects import random_pipeline
+    from longlive_rag.presets.precision import pick_precision
     from longlive_rag.weights.load import load_pipeline, pick_device
 
     if shape:
-        return random_pipeline(shape, getattr(torch, dtype), pick_device(device))
+        target = pick_device(device)
+        names = pick_precision(dtype, target.type)
+        return random_pipeline(shape, getattr(torch, names.dtype), target, getattr(torch, names.vae_dtype))
     return load_pipeline(backbone, dtype=dtype, device=device)
 
 

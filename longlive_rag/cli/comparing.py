@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import Failed, Stopped
+from longlive_rag.cli.settings import DTYPE
 from longlive_rag.presets.preset import DEFAULT_BACKBONE
-from longlive_rag.sessions.opening import quiet_libraries
+from longlive_rag.sessions.opening import Opening, quiet_libraries
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -66,7 +67,7 @@ asked_options = options(
     click.option("--embed-every", type=int, default=1, show_default=True, help="Embed every n-th frame."),
     click.option("--metrics", metavar="NAMES", help="Beside the usual ones; 'plugins' lists what is installed."),
     click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER"),
-    click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True),
+    DTYPE,
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
 )
 """What every take of a comparison is asked to be, and how it is measured."""
@@ -118,6 +119,7 @@ def planned(
     about = {name: known[name].about for name in names}
     embedders = default_embedders([backbone]) if embedders is None else embedders
     extra = tuple(name.strip() for name in (metrics or "").split(",") if name.strip())
+    rest["dtype"] = Opening(rest["device"], rest["dtype"]).precision.dtype  # one for the whole run, wherever it goes on
     return Plan(
         backbone, arms(backbone), told, horizons_s=horizons, embedders=embedders, about=about, metrics=extra,
         contrasts=tuple(contrasts), **rest,

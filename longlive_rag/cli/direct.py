@@ -15,6 +15,7 @@ from longlive_rag.cli.settings import (
     COMPILE_OF_NEW,
     DEVICE,
     FLAGS,
+    VAE_DEVICE,
     CueSource,
     build_schedule,
     with_rights,
@@ -41,8 +42,9 @@ OF_NEW_TAKES = ("seed", "dtype", "codec", "decoder", "compile", "attention", "de
     help=f"A known name ({', '.join(BUILT_IN)}) or a pipeline folder.  [default: the take's, else {DEFAULT_BACKBONE}]",
 )
 @with_settings
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of a new take.  [default: float32]")
+@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), help="Of a new take.  [default: auto]")
 @DEVICE
+@VAE_DEVICE
 @click.option("--codec", type=click.Choice(["vp9", "h264"]), help="Of a new take's video.  [default: vp9]")
 @click.option("--decoder", type=click.Choice(["full", "tiny"]), help="Of a new take's latents.  [default: full]")
 @COMPILE_OF_NEW
@@ -102,12 +104,13 @@ def _open_new(held: ExitStack, folder: Path, prompt: str, seconds: float, option
         request = build_request(preset, schedule, options["seed"] or 0, options)
         opening = Opening(
             options["device"],
-            options["dtype"] or "float32",
+            options["dtype"] or "auto",
             options["codec"] or "vp9",
             options["prompt_embeds"],
             options["decoder"] or "full",
-            options["compile"] or "auto",
-            options["attention"] or "native",
+            vae_device=options["vae_device"],
+            compile=options["compile"] or "auto",
+            attention=options["attention"] or "native",
         )
         labels = Labels(options["license_policy"], options["deliverable"], options["phase"], options["show_label"])
         return new_live_take(held, NewTake(preset, request, folder, False, opening, labels), note)
@@ -128,7 +131,11 @@ def _open_old(
                 f"{given[0]} is for new takes; {folder} already exists and keeps the settings it was started with"
             )
         changes = Changes(
-            options["backbone"], options["device"], options["prompt_embeds"], license_policy=options["license_policy"]
+            options["backbone"],
+            options["device"],
+            options["prompt_embeds"],
+            license_policy=options["license_policy"],
+            vae_device=options["vae_device"],
         )
         take = resumed_live_take(held, open_take(folder, changes.backbone), seconds, changes, note)
         if prompt is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
+from longlive_rag.cli.settings import DTYPE
 
 if TYPE_CHECKING:
     from longlive_rag.weights.findings import Finding
@@ -21,12 +22,10 @@ SIGNS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 @click.option(
     "--backbone", metavar="NAME|FOLDER", help="Also check whether this backbone would run here, and how fast."
 )
-@click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of the transformer; default: what suits this machine."
-)
+@DTYPE
 @click.option("--folder", default="takes", show_default=True, type=click.Path(path_type=Path), help="Of your takes.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def doctor(backbone: str | None, dtype: str | None, folder: Path, as_json: bool) -> None:
+def doctor(backbone: str | None, dtype: str, folder: Path, as_json: bool) -> None:
     """Check this machine: Python, torch, GPU, FAISS, video, disk, memory. Nothing is loaded or changed.
 
     Exit code 1 if something will not work.
@@ -51,14 +50,15 @@ def doctor(backbone: str | None, dtype: str | None, folder: Path, as_json: bool)
         raise SystemExit(1)
 
 
-def judged(backbone: str, dtype: str | None) -> list[Finding]:
+def judged(backbone: str, dtype: str) -> list[Finding]:
     """Whether a backbone, by name or folder, would run here; files of a known one need not be there."""
-    from longlive_rag.diagnostics.doctor import device_memory, flops_per_second, judge, kind_of, usual_dtype
+    from longlive_rag.diagnostics.doctor import device_memory, flops_per_second, judge, kind_of
     from longlive_rag.presets.needs import estimate
+    from longlive_rag.presets.precision import pick_precision
     from longlive_rag.presets.preset import preset_to_plan_with
 
     device, memory = device_memory()
-    chosen = dtype or usual_dtype(device)
+    chosen = pick_precision(dtype, kind_of(device)).dtype
     needs = estimate(preset_to_plan_with(backbone), chosen, kind_of(device))
     return judge(needs, device, memory, flops_per_second(chosen))
 

@@ -422,7 +422,7 @@ def retrieval(
         check_writable(json_path)
         encoders: dict[str, LatentEncoder] = {name: read_encoder(path).eval() for name, path in others}
         with quiet_libraries():
-            pipe = load_pipeline(backbone)
+            pipe = load_pipeline(backbone, "float32")
         if pipe.encoder is not None:
             encoders = {"autoencoder": pipe.encoder, **encoders}
         arms = arms_of({**encoders, "mean pool": MeanPoolEncoder()})

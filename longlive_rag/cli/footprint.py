@@ -11,7 +11,7 @@ import click
 
 from backbone.errors import FieldError
 from longlive_rag.cli.errors import check_writable, refuse_bad_input
-from longlive_rag.cli.settings import FLAGS, page_budgets, with_page_budgets
+from longlive_rag.cli.settings import DTYPE, FLAGS, page_budgets, with_page_budgets
 from longlive_rag.presets.preset import DEFAULT_BACKBONE
 from retrieval.budgets import PageBudgets, PagePrecision
 
@@ -31,7 +31,7 @@ PROMPT = "a red circle walks in a meadow"
 )
 @click.option("--steps", default=4, show_default=True, type=click.IntRange(1, 4), help="Denoising steps, with --shape.")
 @with_page_budgets(gpu="0", host="32MiB")
-@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
+@DTYPE
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: one per core.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Draw the curve here (.png).")
@@ -86,14 +86,13 @@ def footprint(
 def _samples(
     backbone: str, shape: str | None, steps: int, seconds: float, budgets: PageBudgets, dtype: str, device: str
 ) -> Iterator[Sample]:
-    import torch
-
     from longlive_rag.diagnostics.footprint import samples_of_pipeline, samples_of_subject
     from longlive_rag.diagnostics.subjects import random_subject
-    from longlive_rag.weights.load import load_pipeline, pick_device
+    from longlive_rag.weights.load import load_pipeline, pick_device, pick_dtype
 
     if shape:
-        subject = random_subject(shape, getattr(torch, dtype), pick_device(device))
+        target = pick_device(device)
+        subject = random_subject(shape, pick_dtype(dtype, target), target)
         return samples_of_subject(subject, seconds, budgets, steps)
     return samples_of_pipeline(load_pipeline(backbone, dtype, device), PROMPT, seconds, budgets)
 

@@ -20,6 +20,7 @@ from longlive_rag.cli.settings import (
     DTYPE,
     FLAGS,
     SEED,
+    VAE_DEVICE,
     CueSource,
     build_schedule,
     with_checkpoints,
@@ -67,6 +68,7 @@ timed_option = partial(click.option, type=(str, str), multiple=True, metavar="TI
 @DECODER
 @COMPILE
 @ATTENTION
+@VAE_DEVICE
 @click.option(
     "--prompt-embeds",
     type=click.Path(path_type=Path),
@@ -94,6 +96,7 @@ def generate(
     decoder: Decoder,
     compile: Compile,
     attention: Attention,
+    vae_device: str,
     prompt_embeds: Path | None,
     checkpoint: CheckpointMode | None,
     checkpoint_gib: float | None,
@@ -130,7 +133,7 @@ def generate(
         longlive-rag generate "a red circle walks in a meadow" -o takes/picture --start-image first.png
       A backbone of your own, on a GPU, with more memory:
         longlive-rag generate "a red fox in the snow" -o takes/fox --backbone models/longlive \\
-          --device cuda --dtype bfloat16 --memory-frames 8 --window 14
+          --device cuda --memory-frames 8 --window 14
 
     Options from --window to --upscale default to the backbone's preset.
     """
@@ -146,7 +149,9 @@ def generate(
             checkpoints = CheckpointConfig().changed(checkpoint, checkpoint_gib)
             if not take:
                 raise ValueError("--output is empty; name a folder for the take, such as takes/first")
-            opening = Opening(device, dtype, codec, prompt_embeds, decoder, compile, attention)
+            opening = Opening(
+                device, dtype, codec, prompt_embeds, decoder, compile, attention, vae_device=vae_device
+            )
             labels = Labels(license_policy, deliverable, phase, show_label)
             asked = NewTake(preset, request, Path(take), overwrite, opening, labels, checkpoints)
             job = held.enter_context(new_take(asked, note))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import Failed, refuse_bad_input
-from longlive_rag.cli.settings import FLAGS
+from longlive_rag.cli.settings import DTYPE, FLAGS
 
 if TYPE_CHECKING:
     from longlive_rag.presets.catalogue import KnownBackbone
@@ -198,11 +198,9 @@ def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
 
 @models.command()
 @click.argument("folder", type=FOLDER)
-@click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of the transformer; default: what suits this machine."
-)
+@DTYPE
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def check(folder: Path, dtype: str | None, as_json: bool) -> None:
+def check(folder: Path, dtype: str, as_json: bool) -> None:
     """Check whether a model folder is complete, loads and fits this machine, and show its terms.
 
     Reads only headers and hashes; exit code 1 if it would not load as it is.
@@ -213,7 +211,7 @@ def check(folder: Path, dtype: str | None, as_json: bool) -> None:
       longlive-rag models check tiny-world
     """
     from longlive_rag.cli.doctor import line
-    from longlive_rag.diagnostics.doctor import device_memory, judge, kind_of, usual_dtype
+    from longlive_rag.diagnostics.doctor import device_memory, judge, kind_of
     from longlive_rag.presets.needs import estimate
     from longlive_rag.presets.preset import find_folder, load_preset
     from longlive_rag.sessions.opening import quiet_libraries
@@ -225,7 +223,7 @@ def check(folder: Path, dtype: str | None, as_json: bool) -> None:
         findings, loads = inventory(folder)
         if loads:
             device, memory = device_memory()
-            needs = estimate(load_preset(str(folder)), dtype or usual_dtype(device), kind_of(device))
+            needs = estimate(load_preset(str(folder)), dtype, kind_of(device))
             findings += judge(needs, device, memory)
         if len(findings) > 1:  # something of a model is there
             findings += _terms_of(folder)

@@ -12,6 +12,7 @@ from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.settings import DTYPE, FLAGS, Gibibytes, with_checkpoints, with_settings
 from longlive_rag.config import CheckpointConfig, CheckpointMode
 from longlive_rag.generation.cues import Schedule
+from longlive_rag.presets.precision import Precision, pick_precision
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, preset_to_plan_with
 from longlive_rag.sessions.asking import build_request
 
@@ -54,16 +55,17 @@ def plan(
       longlive-rag plan --seconds 960
       longlive-rag plan --seconds 120 --page-host-gib 0.05
       longlive-rag plan --seconds 120 --host-gib 16
-      longlive-rag plan --backbone longlive --device cuda --dtype bfloat16 --gpu-gib 24 --host-gib 64
+      longlive-rag plan --backbone longlive --device cuda --gpu-gib 24 --host-gib 64
     """
     with refuse_bad_input(FLAGS):
         from longlive_rag.presets.needs import budgets_that_fit, disk_bytes_an_hour, sessions_at_once
 
         preset = preset_to_plan_with(backbone)
+        precision = pick_precision(dtype, device)
         request = build_request(preset, Schedule("a plan", (), seconds), 0, settings)
         checkpoints = CheckpointConfig().changed(checkpoint, checkpoint_gib)
         sizes = [None if gib is None else int(gib * 2**30) for gib in (gpu_gib, host_gib)]
-        result = plan_request(preset, request, dtype, device, cues, checkpoints, sizes[0])
+        result = plan_request(preset, request, precision, device, cues, checkpoints, sizes[0])
         advice = budgets_that_fit(result, *sizes)
         sessions, an_hour = sessions_at_once(result, *sizes), disk_bytes_an_hour(result, request.seconds)
     if not preset.has_weights:
@@ -81,8 +83,8 @@ def plan(
 
 
 def plan_request(
-    preset: Preset, request: TakeRequest, dtype: str, device: str, has_cues: bool, checkpoints: CheckpointConfig,
-    gpu_bytes: int | None = None,
+    preset: Preset, request: TakeRequest, precision: Precision, device: str, has_cues: bool,
+    checkpoints: CheckpointConfig, gpu_bytes: int | None = None,
 ) -> Plan:  # fmt: skip
     """The plan of a request on a backbone; on a GPU of known size, the text encoder lies where it will."""
     from longlive_rag.presets.geometry import read_geometry
@@ -93,19 +95,20 @@ def plan_request(
     output, context = request.output, request.context
     on_gpu, text_on_host = device == "cuda", False
     if on_gpu and gpu_bytes:
-        text_on_host = not estimate(preset, dtype, device).has_room_for_text(gpu_bytes)
+        text_on_host = not estimate(preset, precision.dtype, device).has_room_for_text(gpu_bytes)
     timeline = Timeline(request.pixel_frames, output.fps, context.frames_per_block, preset.temporal_factor)
     return make_plan(
         read_geometry(preset, output, request.memory.encoder),
         context,
         request.memory.budgets,
         timeline,
-        weight_bytes(preset, dtype),
-        dtype=dtype,
+        weight_bytes(preset, *precision),
+        dtype=precision.dtype,
         on_gpu=on_gpu,
+        gpu_bytes=gpu_bytes,
         text_on_host=text_on_host,
         has_cues=has_cues,
-        decode_bytes=decode_bytes(preset, output, device),
+        decode_bytes=decode_bytes(preset, output, device, precision.vae_dtype),
         video_bytes=estimate_bytes(request),
         view_frames=timeline.latents_in(request.memory.establish),
         checkpoints=checkpoints,
@@ -122,6 +125,7 @@ def table(result: Plan, request: TakeRequest, device: str, advice: dict[str, flo
         f"{size(result.stored_page_bytes)} in the host tier",
         f"pages held at most: {result.gpu_pages} on the GPU, {result.host_pages} on the host, of "
         f"{result.past_pages} that leave the window ({size(result.past_pages * result.page_bytes)})",
+        *([_page_budget(result, request)] if device == "cuda" else []),
         *([_first_showings(result)] if result.view_frames else []),
         *_parts(f"peak {where}", result.device),
     ]
@@ -129,6 +133,13 @@ def table(result: Plan, request: TakeRequest, device: str, advice: dict[str, flo
     lines += _parts("disk", result.disk)
     lines += [f"to fit: --{name.replace('_', '-')} {gib:g}" for name, gib in advice.items()]
     return "\n".join(lines)
+
+
+def _page_budget(result: Plan, request: TakeRequest) -> str:
+    """What pages may take of the GPU, and who says so."""
+    budget = f"page budget on the GPU: {size(result.gpu_page_budget)}, room for "
+    budget += f"{result.gpu_page_budget // result.page_bytes} pages"
+    return budget + (" (auto: what --gpu-gib leaves free)" if request.memory.gpu_gib == "auto" else "")
 
 
 def _first_showings(result: Plan) -> str:

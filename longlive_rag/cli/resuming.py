@@ -11,7 +11,7 @@ import click
 
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import make, report
-from longlive_rag.cli.settings import FLAGS, POLICY, with_checkpoints
+from longlive_rag.cli.settings import FLAGS, POLICY, VAE_DEVICE, with_checkpoints
 
 if TYPE_CHECKING:
     from longlive_rag.sessions.making import TakeJob
@@ -24,6 +24,7 @@ def with_changes(command: Callable[..., None]) -> Callable[..., None]:
     options = (
         click.option("--backbone", metavar="NAME|FOLDER", help="Where the take's backbone is, if it was moved."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+        VAE_DEVICE,
         click.option(
             "--prompt-embeds",
             type=click.Path(path_type=Path),

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import click
 
-from backbone.knobs import Knob, knobs_of
+from backbone.knobs import AUTO, Knob, knobs_of
 from longlive_rag.config import PARTS, CheckpointConfig, Cue, MemoryConfig, TakeRequest
 from longlive_rag.config import Span as SpanOfSeconds
 from longlive_rag.generation.cues import Schedule
@@ -54,13 +54,19 @@ class Span(click.ParamType):
 
 
 class Gibibytes(click.ParamType):
-    """A number of GiB, or a number with a unit."""
+    """A number of GiB, or a number with a unit.
 
-    name = "gib"
+    Args:
+        auto: whether it may also be the word `auto`.
+    """
+
+    def __init__(self, auto: bool = False) -> None:
+        self.auto, self.name = auto, "auto|gib" if auto else "gib"
+
     UNITS: ClassVar[dict[str, int]] = {"": 2**30, "GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        if isinstance(value, float) or (self.auto and value == AUTO):
             return value
         number, unit = re.fullmatch(r"(-?[0-9.]*)\s*(.*)", value, re.DOTALL).groups()  # type: ignore[union-attr]
         try:
@@ -144,7 +150,7 @@ def option_type(knob: Knob) -> Any:
     if knob.type in (SpanOfSeconds, tuple[SpanOfSeconds, ...]):
         return Span()
     if knob.unit == "GiB":
-        return Gibibytes()
+        return Gibibytes(knob.auto)
     if knob.off is not None:
         return Switched()
     return str if knob.repeats else knob.type
@@ -214,7 +220,9 @@ def with_rights(command: Callable[..., None]) -> Callable[..., None]:
 
 
 _opening = knobs_of(Opening)
-DTYPE, DEVICE, CODEC, DECODER = (option_of(_opening[name]) for name in ("dtype", "device", "codec", "decoder"))
+DTYPE, DEVICE, CODEC, DECODER, VAE_DEVICE = (
+    option_of(_opening[name]) for name in ("dtype", "device", "codec", "decoder", "vae_device")
+)
 COMPILE, ATTENTION = (option_of(_opening[name]) for name in ("compile", "attention"))
 COMPILE_OF_NEW, ATTENTION_OF_NEW = (
     option_of(knob, default=None, help=f"{knob.help} Default: {knob.default}, or the take's.")
@@ -294,6 +302,6 @@ def _timed(name: str, given: tuple[tuple[str, str], ...], fps: int) -> list[Cue]
     return cues
 
 
-def page_budgets(gpu_gib: float, host_gib: float, page_precision: PagePrecision) -> PageBudgets:
+def page_budgets(gpu_gib: Any, host_gib: float, page_precision: PagePrecision) -> PageBudgets:
     """What the options of `with_page_budgets` say."""
     return MemoryConfig(gpu_gib=gpu_gib, host_gib=host_gib, page_precision=page_precision).budgets

@@ -10,7 +10,7 @@ import click
 
 from longlive_rag.cli.errors import Failed, Stopped, refuse_bad_input
 from longlive_rag.cli.making import note
-from longlive_rag.cli.settings import FLAGS, Steps
+from longlive_rag.cli.settings import DTYPE, FLAGS, Steps
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
 from longlive_rag.sessions.asking import build_request
@@ -41,7 +41,7 @@ def train() -> None:
 @click.option("--memory/--no-memory", default=None, help="With memory or without; default: the backbone's preset.")
 @click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Takes made side by side.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@DTYPE
 @click.option("--device", default="auto", show_default=True)
 def corpus(
     prompts: Path, output: Path, seconds: float, seeds: int, memory: bool | None, backbone: str, batch: int,

@@ -268,7 +268,7 @@ def oracle(backbone: str, clips: int, json_path: Path | None, threads: int | Non
     _set_threads(threads)
     with refuse_bad_input():
         check_writable(json_path)
-        vae = load_pipeline(backbone).vae
+        vae = load_pipeline(backbone, "float32").vae
     with tqdm(total=clips, unit="clip") as bar:
         figures = validate_oracle(vae, clips, bar.update)
     if json_path:
@@ -328,7 +328,7 @@ def evaluate(
         if strips and "drift" in (sections or SECTIONS):
             check_charts("--strips of drift")
         figures = read_json(json_path) if json_path and json_path.is_file() else {}
-        pipe = load_pipeline(backbone)
+        pipe = load_pipeline(backbone, "float32")
     for section in sections or SECTIONS:
         kept: list[NDArray[np.uint8]] = []
         figures[section] = _measure(section, pipe, takes, memory, seconds, batch, kept)

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from longlive_rag.presets.needs import Estimate
+from longlive_rag.presets.precision import pick_precision
 from longlive_rag.weights.findings import Finding
 from retrieval.files import in_words
 
@@ -23,6 +24,8 @@ MEASURED_SIZE = 1024
 WELL_ABOVE_REAL_TIME = 100
 MEASURED_SECONDS = 0.3
 ASKING_SECONDS = 10
+HOPPER = 9
+"""Major compute capability of H100, H200 and GH200."""
 TEXT_ADVICE = (
     "on a GPU it stays in host memory, and a prompt takes seconds to a minute; "
     "or embed prompts once (models embed-prompts), and generate with --prompt-embeds"
@@ -38,6 +41,7 @@ def examine(folder: Path) -> list[Finding]:
     return [
         _python(),
         *_torch(),
+        _precision(),
         _faiss(),
         _codec(),
         _ffprobe(),
@@ -59,11 +63,6 @@ def device_memory() -> tuple[str, int]:
 def free_memory() -> int:
     """Bytes of memory that can be had now, without swapping."""
     return int(psutil.virtual_memory().available)
-
-
-def usual_dtype(device: str) -> str:
-    """What a transformer runs in where nobody says: bfloat16, but on a CPU float32."""
-    return "float32" if device == "CPU" else "bfloat16"
 
 
 def kind_of(device: str) -> str:
@@ -162,11 +161,43 @@ def _torch() -> list[Finding]:
         findings.append(Finding("GPU", "there is one, but this torch was built for CPUs", "note", advice))
     else:
         findings.append(Finding("GPU", "none; tiny-world needs none, large backbones do", "note"))
-    kernels = torch.backends.cuda
-    named = {"flash": kernels.flash_sdp_enabled, "memory-efficient": kernels.mem_efficient_sdp_enabled}
-    attention = [name for name, enabled in named.items() if torch.cuda.is_available() and enabled()]
-    findings.append(Finding("attention", ", ".join(attention) or "torch's own for CPUs"))
-    return findings
+    return [*findings, _attention()]
+
+
+def _attention() -> Finding:
+    """Which of torch's kernels the attention of a block is given to."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("attention", "torch's own for CPUs")
+    kernel, (major, _) = attention_kernel("cuda"), torch.cuda.get_device_capability(0)
+    if major == HOPPER and kernel != "cudnn":
+        advice = "cuDNN's is about twice as fast here; torch 2.11 and newer prefer it, see docs/install.md"
+        return Finding("attention", kernel, "note", advice)
+    return Finding("attention", kernel)
+
+
+def attention_kernel(device: str) -> str:
+    """`cudnn`, `flash`, `efficient` or `math`: what torch picks there for heads of Wan2.1's size in bfloat16."""
+    import torch
+    from torch.nn.attention import SDPBackend
+
+    try:
+        q = torch.zeros(1, 12, 128, 128, device=device, dtype=torch.bfloat16)
+        name = str(SDPBackend(torch._fused_sdp_choice(q, q, q)).name)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        return f"not known ({error})"
+    return name.removesuffix("_ATTENTION").lower()
+
+
+def _precision() -> Finding:
+    try:
+        device, _ = device_memory()
+    except (ImportError, OSError):
+        return Finding("precision", "not known without torch", "note")
+    dtype, vae_dtype = pick_precision("auto", kind_of(device))
+    why = "CPUs are rarely faster in bfloat16" if device == "CPU" else "its tensor cores are many times faster so"
+    return Finding("precision", f"{dtype} for backbones, {vae_dtype} for their VAEs: {why}; --dtype sets another")
 
 
 def _driver() -> str:

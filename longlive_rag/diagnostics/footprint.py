@@ -90,7 +90,7 @@ def samples_of_pipeline(
     """A whole take with its store, decoded behind the block that is denoised."""
     memory = replace(
         pipe.memory,
-        gpu_gib=budgets.gpu_bytes / 2**30,
+        gpu_gib=budgets.on_gpu / 2**30,
         host_gib=budgets.host_bytes / 2**30,
         page_precision=budgets.precision,
     )

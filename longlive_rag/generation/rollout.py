@@ -111,6 +111,7 @@ class Rollout:
         budgets: what pages may cost.
         past: where latents of committed blocks are read; None keeps them in a temporary file.
         remembered: frames of other takes, the frames -N..-1.
+        past_pages: how many pages there can ever be, None if nobody knows; on a GPU, host memory for them is taken now.
         choose: picks frames instead of the search; see `Memory`.
 
     Raises:
@@ -133,6 +134,7 @@ class Rollout:
         budgets: PageBudgets | None = None,
         past: PastLatents | None = None,
         remembered: RememberedFrames | None = None,
+        past_pages: int | None = None,
         choose: Choose | None = None,
     ) -> None:
         if context.memory_frames and encoder is None:
@@ -155,7 +157,7 @@ class Rollout:
         self._memory: Memory | None = None
         if encoder is not None and context.memory_frames:
             self._memory = self._new_memory(encoder, rules, choose)
-            self._pages = self._new_pages(budgets or PageBudgets())
+            self._pages = self._new_pages(budgets or PageBudgets(), past_pages)
             if self._past is None:
                 self._spool = LatentSpool()
                 self._past = self._spool.latents
@@ -269,6 +271,12 @@ class Rollout:
         self._commit()
         pages = self._pages.contents(known) if self._memory else None
         return RolloutState(self._blocks_done, tuple(self._cache.frames), self._cache.pages().cpu(), pages)
+
+    def state_bytes(self, take: int, known: Collection[int] = ()) -> int:
+        """What the tensors of a take's `state` will be, without making it; a page in both tiers counts twice."""
+        cache = self._cache_shape()
+        page = 2 * cache.layers * cache.tokens_per_frame * cache.heads * cache.head_dim * cache.dtype.itemsize
+        return len(self._cache.frames) * page + (self._pages.bytes_of(take, known) if self._memory else 0)
 
     def restore(self, state: RolloutState) -> None:
         """Go on from the state of another rollout; its blocks must have been recalled.
@@ -541,11 +549,14 @@ class Rollout:
         parts = [torch.from_numpy(latents[start : start + step]) for start in range(0, len(latents), step)]
         return np.concatenate([encoder.encode(part.to(self._device)).float().cpu().numpy() for part in parts])
 
-    def _new_pages(self, budgets: PageBudgets) -> PageCache:
+    def _new_pages(self, budgets: PageBudgets, past_pages: int | None) -> PageCache:
         cache = self._cache_shape()
         shape = PageShape(cache.layers, cache.tokens_per_frame, cache.heads, cache.head_dim, cache.dtype, self._device)
         fetched_pages = self._context.memory_frames * self._batch_size
-        return PageCache(shape, self._remake_pages, budgets, fetched_pages)
+        pages = PageCache(shape, self._remake_pages, budgets, fetched_pages, past_pages=past_pages)
+        if self._device.type == "cuda":  # there it is pinned; elsewhere it would only be taken earlier
+            pages.allocate()
+        return pages
 
 
 def _begin_with(start: Tensor | None, latents: Tensor) -> Tensor:

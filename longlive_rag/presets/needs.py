@@ -15,9 +15,10 @@ from backbone.files import read_config
 from backbone.vae_config import widest_map
 from longlive_rag.config import CheckpointConfig, OutputConfig, checkpoint_spacing
 from longlive_rag.presets.geometry import BYTES, FLOAT32_BYTES, Geometry, read_geometry
+from longlive_rag.presets.precision import pick_precision
 from longlive_rag.presets.preset import TINY_DECODER, Preset
 from longlive_rag.timeline import Timeline
-from retrieval.budgets import PageBudgets
+from retrieval.budgets import PageBudgets, host_slots
 
 GIB = 2**30
 # Measured: a process that has imported the pipeline and done nothing yet, and a CUDA context.
@@ -30,6 +31,8 @@ DECODE_MAPS = {"cpu": 14, "cuda": 5}
 # Time beside the matrix products: normalisation, positions, softmax, launching; and what shapes cost.
 TIME_OVER_PRODUCTS = 1.6
 USED_AT_MOST = 0.9  # of a machine's memory; the rest is for pages made again, other processes, and what sums leave out
+# Of a GPU, left to others, to workspaces of libraries, and to what lies between what is allocated.
+RESERVED_OF_GPU = 0.03
 TEXT_ENCODER = "text encoder"
 TEXT_WEIGHTS = f"weights of the {TEXT_ENCODER}"
 
@@ -42,6 +45,7 @@ class Plan:
         blocks, latent_frames: of the take.
         page_bytes: keys and values of one latent frame, as the transformer uses them.
         stored_page_bytes: the same in the host tier.
+        gpu_page_budget: bytes that pages may take on the GPU; 0 on a CPU.
         gpu_pages, host_pages: how many each tier will hold at most.
         past_pages: how many the take could come to need: all frames that leave the window.
         view_frames: latent frames that memory keeps of each new view; 0 where every frame enters.
@@ -55,6 +59,7 @@ class Plan:
     latent_frames: int
     page_bytes: int
     stored_page_bytes: int
+    gpu_page_budget: int
     gpu_pages: int
     host_pages: int
     past_pages: int
@@ -89,6 +94,7 @@ def make_plan(
     *,
     dtype: str = "float32",
     on_gpu: bool = False,
+    gpu_bytes: int | None = None,
     text_on_host: bool = False,
     has_cues: bool = False,
     decode_bytes: int = 0,
@@ -104,6 +110,7 @@ def make_plan(
         weights: bytes by part.
         dtype: of the transformer.
         on_gpu: else everything is in the host's memory.
+        gpu_bytes: of the whole GPU, for a page budget that is left to it.
         text_on_host: the text encoder stays there, beside a GPU.
         has_cues: a cue runs the whole window at once.
         decode_bytes: of the VAE at work.
@@ -117,8 +124,13 @@ def make_plan(
     frames = timeline.latent_frames
     memory_frames = context.memory_frames
     past = max(0, frames - context.window_frames) if memory_frames else 0
-    gpu_pages = min(past, max(memory_frames, budgets.gpu_bytes // page)) if on_gpu else 0
-    host_pages = min(past, budgets.host_bytes // stored)
+    budget = budgets.on_gpu if on_gpu else 0
+    if on_gpu and gpu_bytes is not None and budgets.gpu_bytes is None:
+        there = sum(count for part, count in weights.items() if not (text_on_host and part == TEXT_ENCODER))
+        work = working_bytes(geometry, context, dtype, decode_bytes)
+        budget = bytes_for_pages(gpu_bytes - CUDA_CONTEXT_BYTES - there, gpu_bytes, work)
+    gpu_pages = min(past, max(memory_frames, budget // page)) if on_gpu else 0
+    host_pages = host_slots(gpu_pages, budgets.host_bytes // stored, past)
     remade = memory_frames if gpu_pages + host_pages < past or (has_cues and past) else 0
     text = 2 * geometry.layers * geometry.text_length * geometry.width * BYTES[dtype]
     device = {
@@ -144,6 +156,7 @@ def make_plan(
         latent_frames=frames,
         page_bytes=page,
         stored_page_bytes=stored,
+        gpu_page_budget=budget,
         gpu_pages=gpu_pages,
         host_pages=host_pages,
         past_pages=past,
@@ -162,6 +175,32 @@ def make_plan(
 def cache_bytes(context: ContextConfig, page_bytes: int) -> int:
     """Of the window's keys and values, and of the context that a block sees."""
     return 2 * context.window_frames * page_bytes
+
+
+def bytes_for_pages(free_bytes: int, gpu_bytes: int, work_bytes: int) -> int:
+    """What a page cache may take of a GPU where nobody says: all that is not needed otherwise.
+
+    Args:
+        free_bytes: with the weights loaded and nothing else.
+        gpu_bytes: of the whole GPU.
+        work_bytes: what making a take needs beside pages; see `working_bytes`.
+    """
+    return max(0, free_bytes - work_bytes - int(RESERVED_OF_GPU * gpu_bytes))
+
+
+def working_bytes(geometry: Geometry, context: ContextConfig, dtype: str, decode_bytes: int, batch: int = 1) -> int:
+    """What making takes needs beside weights and kept pages, whatever is said to them while they are made.
+
+    Args:
+        dtype: of the transformer.
+        decode_bytes: of the VAE at work on one take.
+        batch: takes made side by side.
+    """
+    page, remade = geometry.page_bytes(dtype), context.memory_frames
+    text = 2 * geometry.layers * geometry.text_length * geometry.width * BYTES[dtype]
+    pages = cache_bytes(context, page) + remade * page
+    activations = activation_bytes(geometry, context, dtype, remade, has_cues=True)
+    return batch * (pages + text + activations + decode_bytes)
 
 
 def checkpoint_bytes(checkpoints: CheckpointConfig, timeline: Timeline, context: ContextConfig, page_bytes: int) -> int:
@@ -256,18 +295,20 @@ def estimate(preset: Preset, dtype: str, device: str) -> Estimate:
 
     Args:
         preset: of the backbone.
-        dtype: of the transformer.
+        dtype: of the transformer, or `auto`; the VAE's follows from it, see `pick_precision`.
         device: `cpu` or `cuda`.
     """
     context = preset.context
     geometry = read_geometry(preset, preset.output, preset.memory.encoder)
-    weights, page = weight_bytes(preset, dtype), geometry.page_bytes(dtype)
+    dtype, vae_dtype = pick_precision(dtype, device)
+    weights, page = weight_bytes(preset, dtype, vae_dtype), geometry.page_bytes(dtype)
     text_encoder_bytes = weights.pop(TEXT_ENCODER)
     parts = {
         **weights,
         "cache and context": cache_bytes(context, page),
+        "pages of a block": (2 if device == "cuda" else 1) * context.memory_frames * page,
         "activations": activation_bytes(geometry, context, dtype),
-        "decoding": decode_bytes(preset, preset.output, device),
+        "decoding": decode_bytes(preset, preset.output, device, vae_dtype),
     }
     width, tokens = geometry.width, context.frames_per_block * geometry.tokens_per_frame
     linear = 2.0 * tokens * width * (6 * width + 2 * geometry.ffn_dim)
@@ -282,8 +323,14 @@ def estimate(preset: Preset, dtype: str, device: str) -> Estimate:
     )
 
 
-def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
-    """Bytes of each part's weights as `load_pipeline` loads them, from the configs: no weight is read."""
+def weight_bytes(preset: Preset, dtype: str, vae_dtype: str = "float32") -> dict[str, int]:
+    """Bytes of each part's weights as `load_pipeline` loads them, from the configs: no weight is read.
+
+    Args:
+        preset: of the backbone.
+        dtype: of the transformer.
+        vae_dtype: of the VAE and the tiny decoder.
+    """
     import torch
     from diffusers import AutoencoderKLWan
     from transformers import UMT5Config, UMT5EncoderModel
@@ -304,7 +351,7 @@ def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
     with refused_as(f"a config in {preset.folder}"), torch.device("meta"):
         counts = {
             "transformer": parameters(CausalWanTransformer.from_config(config("transformer"))) * BYTES[dtype],
-            "vae": parameters(AutoencoderKLWan.from_config(config("vae"))) * FLOAT32_BYTES,
+            "vae": parameters(AutoencoderKLWan.from_config(config("vae"))) * BYTES[vae_dtype],
             TEXT_ENCODER: parameters(UMT5EncoderModel(UMT5Config(**config("text_encoder")))) * text_itemsize,
         }
         if (preset.folder / "encoder" / "config.json").is_file():
@@ -312,21 +359,30 @@ def weight_bytes(preset: Preset, dtype: str) -> dict[str, int]:
         elif not preset.has_weights and preset.memory.encoder == "autoencoder":
             counts["retrieval encoder"] = parameters(LatentAutoencoder()) * FLOAT32_BYTES
         if (preset.folder / TINY_DECODER / "config.json").is_file():
-            counts["tiny decoder"] = parameters(TinyDecoder.from_config(config(TINY_DECODER))) * FLOAT32_BYTES
+            counts["tiny decoder"] = parameters(TinyDecoder.from_config(config(TINY_DECODER))) * BYTES[vae_dtype]
     return counts
 
 
-def decode_bytes(preset: Preset, output: OutputConfig, device: str) -> int:
+def decode_bytes(preset: Preset, output: OutputConfig, device: str, vae_dtype: str = "float32") -> int:
     """The VAE at work on one latent frame, roughly: its widest maps are those of the highest resolution.
 
     Args:
         preset: of the backbone.
         output: size of the frames.
         device: `cpu` or `cuda`.
+        vae_dtype: of the VAE.
     """
     path = preset.folder / "vae" / "config.json"
-    channels, side = widest_map(read_config(path), str(path))
-    of_one = channels * preset.temporal_factor * (output.height // side) * (output.width // side) * FLOAT32_BYTES
+    widest = widest_map(read_config(path), str(path))
+    return decode_maps_bytes(widest, preset.temporal_factor, output, device, vae_dtype)
+
+
+def decode_maps_bytes(
+    widest: tuple[int, int], temporal_factor: int, output: OutputConfig, device: str, vae_dtype: str
+) -> int:
+    """As `decode_bytes`, by what `widest_map` says of the VAE."""
+    channels, side = widest
+    of_one = channels * temporal_factor * (output.height // side) * (output.width // side) * BYTES[vae_dtype]
     return DECODE_MAPS[device] * of_one
 
 

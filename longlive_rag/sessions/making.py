@@ -167,7 +167,7 @@ def claim_new_take(asked: NewTake) -> tuple[TakeClaim, Timeline, StartImage | No
         picture = read_start_image(Path(request.start_image), request.output)
     timeline = timeline_of(request, preset)
     cue_blocks(request, timeline)
-    room = stored_bytes(request, timeline, geometry, asked.opening.dtype, asked.checkpoints)
+    room = stored_bytes(request, timeline, geometry, asked.opening.precision.dtype, asked.checkpoints)
     check_take_folder(asked.folder, request, asked.overwrite, room)
     return TakeClaim(asked.folder, asked.overwrite), timeline, picture
 

@@ -15,17 +15,19 @@ from backbone.files import CONFIG, read_config
 from backbone.knobs import Knob, check_knobs
 from longlive_rag.config import TakeRequest
 from longlive_rag.presets.geometry import read_geometry
+from longlive_rag.presets.precision import Precision, pick_precision
 from longlive_rag.presets.preset import TINY_DECODER, Preset
 from longlive_rag.rights.policy import enforce, pick_policy
 from longlive_rag.rights.provenance import Provenance
 from longlive_rag.rights.terms import CLEARED
 from longlive_rag.sessions.speed import check_speed_fits, speed_up
+from retrieval.files import in_words
 
 if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline
     from longlive_rag.takes.record import TakeRun
 
-DType = Literal["float32", "bfloat16"]
+DType = Literal["auto", "float32", "bfloat16"]
 Codec = Literal["vp9", "h264"]
 Decoder = Literal["full", "tiny"]
 Compile = Literal["auto", "on", "off"]
@@ -48,10 +50,15 @@ class Opening:
         decoder: of the latents: the VAE's, or the backbone's tiny one.
         compile: whether the transformer's layers are compiled.
         attention: by what attention is computed, a key of `backbone.attention.BACKENDS`.
+        vae_device: where latents are decoded.
+        vae_dtype: of the decoder; None chooses by device and `dtype`.
     """
 
     device: Annotated[str, Knob("--device", "auto (a GPU if there is one), cpu, cuda or cuda:N.")] = "auto"
-    dtype: Annotated[DType, Knob("--dtype", "Precision of the transformer.")] = "float32"
+    dtype: Annotated[
+        DType,
+        Knob("--dtype", "Precision of the backbone; auto: bfloat16 on a GPU, with its VAE, and float32 on a CPU."),
+    ] = "auto"
     codec: Annotated[
         Codec, Knob("--codec", "Of the video. h264 plays on older devices too; its encoder is under the GPL.")
     ] = "vp9"
@@ -65,9 +72,20 @@ class Opening:
     attention: Annotated[
         Attention, Knob("--attention", "Backend of attention, a name of diffusers'. sage is faster and less exact.")
     ] = "native"
+    vae_device: Annotated[
+        str, Knob("--vae-device", "Where latents are decoded: auto (where the backbone runs), cpu, cuda or cuda:N.")
+    ] = "auto"
+    vae_dtype: str | None = None
 
     def __post_init__(self) -> None:
         check_knobs(self)
+
+    @property
+    def precision(self) -> Precision:
+        """What it runs in on its device; FieldError if that isn't there."""
+        from longlive_rag.weights.load import pick_device
+
+        return pick_precision(self.dtype, pick_device(self.device).type, self.vae_dtype)
 
 
 @dataclass(frozen=True)
@@ -125,6 +143,8 @@ def open_backbone(
     pipe.check(request)
     speed_up(pipe, preset, request, opening, note)
     run = replace(run, compiled=bool(pipe.transformer.compiled_for), attention=pipe.transformer.attention_backend)
+    if (host := pipe.host_bytes_for_pages(request)) > 0:
+        note(f"{in_words(host)} of host memory are taken for pages before the first block, which takes a moment")
     prompts = (request.prompt, *(cue.prompt for cue in request.cues))
     unknown = {words: found for words in prompts if (found := pipe.unknown_words(words))}
     for words, found in unknown.items():
@@ -156,7 +176,15 @@ def load_backbone(
     begin_s = time.perf_counter()
     if pipe is None:
         with quiet_libraries():
-            pipe = load_pipeline(preset.name, opening.dtype, opening.device, provenance.policy, opening.prompt_embeds)
+            pipe = load_pipeline(
+                preset.name,
+                opening.dtype,
+                opening.device,
+                provenance.policy,
+                opening.prompt_embeds,
+                opening.vae_dtype,
+                opening.vae_device,
+            )
     pipe.backbone, pipe.decoder = preset.name, opening.decoder
     use_threads(pipe, threads)
     return pipe, pipe.take_run(codec=opening.codec, load_seconds=round(time.perf_counter() - begin_s, 3))
@@ -180,7 +208,7 @@ def check_cache_fits(preset: Preset, request: TakeRequest, opening: Opening) -> 
 
     if pick_device(opening.device).type != "cpu":
         return
-    page_bytes = read_geometry(preset, request.output, request.memory.encoder).page_bytes(opening.dtype)
+    page_bytes = read_geometry(preset, request.output, request.memory.encoder).page_bytes(opening.precision.dtype)
     frames, free_bytes = request.context.window_frames, free_memory()
     if frames * page_bytes > free_bytes:
         needed = f"their keys and values take {frames * page_bytes / 2**30:.1f} GiB"

@@ -38,7 +38,7 @@ class Changes:
 
     Attributes:
         backbone: where the take's backbone is; None looks for it under its name.
-        device: where it runs.
+        device, vae_device: where it runs, and where its latents are decoded.
         prompt_embeds: prompts embedded ahead.
         checkpoint, checkpoint_gib: None is the take's.
         license_policy: None is the one in force; the take's holds as well.
@@ -52,6 +52,7 @@ class Changes:
     checkpoint_gib: float | None = None
     license_policy: str | None = None
     pipe: LongLiveRAGPipeline | None = None
+    vae_device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,15 @@ def reopened(
 ) -> tuple[Any, TakeRun]:
     """The take's backbone, loaded as it was when the take was begun; notes what is not as it was then."""
     before = take.record.run
-    opening = Opening(changes.device, before.dtype, before.codec, changes.prompt_embeds, before.decoder)  # type: ignore[arg-type]
+    opening = Opening(
+        changes.device,
+        before.dtype,  # type: ignore[arg-type]
+        before.codec,  # type: ignore[arg-type]
+        changes.prompt_embeds,
+        before.decoder,  # type: ignore[arg-type]
+        vae_device=changes.vae_device,
+        vae_dtype=before.vae_dtype,
+    )
     opening = as_before(opening, before, take.preset, request)
     pipe, run = open_backbone(take.preset, request, opening, provenance, note, changes.pipe)
     for difference in differences(take.record, run):

@@ -20,6 +20,7 @@ import psutil
 
 from longlive_rag.generation.behind import LIVE_AHEAD
 from longlive_rag.media.pictures import runs
+from longlive_rag.presets.precision import Precision
 from longlive_rag.presets.preset import Preset
 from longlive_rag.sessions.live import LiveTake
 from longlive_rag.sessions.making import TakeEnded, TakeJob, check_finished, ending_well, reason_of
@@ -45,8 +46,8 @@ class NotLiveError(Exception):
     """The take is not being made now."""
 
 
-Loaded = Callable[[Preset, str, str], "LongLiveRAGPipeline | None"]
-"""(backbone, precision, licence policy) to the backbone, if it is loaded already."""
+Loaded = Callable[[Preset, Precision, str], "LongLiveRAGPipeline | None"]
+"""(backbone, its precision, licence policy) to the backbone, if it is loaded already."""
 Open = Callable[[Loaded, Note], AbstractContextManager[TakeJob]]
 """Checks and opens what is to be made; it is called in the thread that makes it."""
 
@@ -170,7 +171,7 @@ class Room:
         self._waiting = 0  # orders that are not at their end
         self._current: Stretch | None = None
         self._playheads: dict[str, float] = {}
-        self._loaded: tuple[tuple[Path, str, str], LongLiveRAGPipeline] | None = None
+        self._loaded: tuple[tuple[Path, Precision, str], LongLiveRAGPipeline] | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="studio", daemon=True)
         self._thread.start()
@@ -289,8 +290,8 @@ class Room:
             with suppress(Exception):  # nothing was finished, or it was deleted
                 self._takes.keep_film(stretch.id, stretch.film.stamps)
 
-    def _pipe(self, preset: Preset, dtype: str, policy: str) -> LongLiveRAGPipeline | None:
-        key = (preset.folder, dtype, policy)
+    def _pipe(self, preset: Preset, precision: Precision, policy: str) -> LongLiveRAGPipeline | None:
+        key = (preset.folder, precision, policy)
         if self._loaded is not None and self._loaded[0] != key:
             self._free_memory()
         return self._loaded[1] if self._loaded else None
@@ -307,7 +308,7 @@ class Room:
         writer, timeline = job.writer, job.pipe.timeline(job.request)
         record = writer.snapshot()
         policy = record.rights.license_policy if record.rights else "any"
-        self._loaded = ((record.run.folder, record.run.dtype, policy), job.pipe)
+        self._loaded = ((record.run.folder, record.run.precision, policy), job.pipe)
         take, kept = self._takes.id_of(order.folder), writer.blocks_shown
         film = LiveFilm(timeline, self._takes.film(take) if kept else None, kept, order.folder)
         writer.on_packet = film.on_packet

@@ -15,11 +15,12 @@ from longlive_rag.config import PARTS, Cue, TakeRequest
 from longlive_rag.documents import parse, refuse_unknown
 from longlive_rag.environment import plugins
 from longlive_rag.generation.cues import Schedule
+from longlive_rag.presets.precision import pick_precision
 from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.policy import pick_policy
 from longlive_rag.sessions.asking import SETTINGS, Setting, build_request
 from longlive_rag.sessions.making import NewTake, TakeJob, new_take
-from longlive_rag.sessions.opening import Note
+from longlive_rag.sessions.opening import Note, Opening
 from longlive_rag.sessions.resuming import (
     Changes,
     OpenTake,
@@ -130,8 +131,9 @@ def _from_request(request: TakeRequest, preset: Preset, takes: Takes, name: str 
     folder = takes.free_folder(name or slug(request.prompt))
 
     def open_(loaded: Loaded, note: Note) -> AbstractContextManager[TakeJob]:
-        pipe = loaded(preset, "float32", pick_policy())
-        return new_take(NewTake(preset, request, folder, pipe=pipe), note)
+        opening = Opening()
+        pipe = loaded(preset, opening.precision, pick_policy())
+        return new_take(NewTake(preset, request, folder, opening=opening, pipe=pipe), note)
 
     return folder, open_
 
@@ -158,7 +160,7 @@ def going_on(folder: Path, backbone: str | None, make: Make) -> Open:
         take = open_take(folder, backbone)
         rights = take.record.rights
         policy = rights.license_policy if rights else "any"
-        pipe = loaded(take.preset, take.record.run.dtype, policy)
+        pipe = loaded(take.preset, take.record.run.precision, policy)
         with make(take, Changes(backbone, pipe=pipe), note) as job:
             yield job
 
@@ -225,6 +227,8 @@ def command_of(record: TakeRecord, name: str, parent: str | None, preset: Preset
         return shlex.join(["longlive-rag", *parts])
     parts = ["generate", "--cues", name, "-o", f"{name}-again", "--seed", str(request.seed)]
     parts += ["--backbone", _backbone_in_words(record, preset)]
+    kind = "cuda" if record.run.device.startswith("cuda") else "cpu"
+    parts += ["--dtype", record.run.dtype] if record.run.dtype != pick_precision("auto", kind).dtype else []
     parts += ["--decoder", record.run.decoder] if record.run.decoder != "full" else []
     parts += ["--compile", "on"] if record.run.compiled else []
     parts += ["--attention", record.run.attention] if record.run.attention != "native" else []
@@ -266,7 +270,8 @@ def python_of(record: TakeRecord, name: str, preset: Preset | None) -> str:
         "from pathlib import Path\n\n"
         "from longlive_rag import VideoWriter, load_pipeline, read_record\n\n"
         f"request = read_record(Path({name!r})).request\n"
-        f"pipe = load_pipeline({_backbone_in_words(record, preset)!r}, dtype={record.run.dtype!r})\n"
+        f"pipe = load_pipeline({_backbone_in_words(record, preset)!r}, dtype={record.run.dtype!r}, "
+        f"vae_dtype={record.run.vae_dtype!r})\n"
         f"{'' if record.run.decoder == 'full' else f'pipe.decoder = {record.run.decoder!r}' + chr(10)}"
         f"with VideoWriter('again.mp4', width={record.request.output.width}, height={record.request.output.height}, "
         f"fps={record.request.output.fps}, upscale={record.request.output.upscale}) as video:\n"

@@ -70,6 +70,12 @@ class Checkpoints:
         """Serials of pages that are kept already."""
         return frozenset(self._place_of_page)
 
+    def has_room(self, new_bytes: int) -> bool:
+        """Whether a checkpoint of `new_bytes` is within the budget; if not, no more are written."""
+        if self.bytes + new_bytes > self.config.gib * 2**30:
+            self.stopped = f"the {in_words(round(self.config.gib * 2**30))} that checkpoints may take are spent"
+        return self.stopped is None
+
     def save(self, state: RolloutState, features: Features, newest_latents: NDArray[np.float32]) -> None:
         """Write a checkpoint. A disk that refuses ends checkpoints, not the take; `stopped` then says why.
 
@@ -83,8 +89,7 @@ class Checkpoints:
         pages = {page.serial: page for page in _held(state.pages)}
         for serial, page in pages.items():
             tensors |= {f"page.{serial}.{part}": tensor for part, tensor in enumerate(page.tensors)}
-        if self.bytes + sum(tensor.nbytes for tensor in tensors.values()) > self.config.gib * 2**30:
-            self.stopped = f"the {in_words(round(self.config.gib * 2**30))} that checkpoints may take are spent"
+        if not self.has_room(sum(tensor.nbytes for tensor in tensors.values())):
             return
         places = {serial: self._place_of_page.get(serial, state.blocks) for serial in pages}
         facts = {

@@ -11,6 +11,7 @@ from pydantic import Field, PlainSerializer, SerializerFunctionWrapHandler, fiel
 from backbone.errors import FieldError
 from longlive_rag.config import CheckpointConfig, CheckpointMode, TakeRequest
 from longlive_rag.documents import BrokenChecksumError, Document, Sealed, read_document, write_document
+from longlive_rag.presets.precision import Precision
 from longlive_rag.rights.policy import LicensePolicy
 from longlive_rag.rights.provenance import DIGITAL_SOURCE, OutputLabel, Provenance
 from longlive_rag.rights.records import FileRights
@@ -35,6 +36,7 @@ class TakeRun:
         backbone: its name, as the user knows it.
         folder: the pipeline folder.
         device, dtype: where and in which precision the backbone ran.
+        vae_dtype: of what made the pixels; older versions decoded in float32.
         threads: of the CPU, for one operation.
         noise: name of the noise source.
         codec: of the video, a key of `CODECS`.
@@ -61,6 +63,12 @@ class TakeRun:
     decoder: str = "full"
     compiled: bool = False
     attention: str = "native"
+    vae_dtype: str = "float32"
+
+    @property
+    def precision(self) -> Precision:
+        """What it was made in."""
+        return Precision(self.dtype, self.vae_dtype)
 
 
 class Rights(Document):
@@ -130,7 +138,8 @@ class CueFacts(Document):
 
 
 class MemoryFacts(Document):
-    """What memory did; `admitted` are latent frames, each (first, after the last), None where it is not known."""
+    """What memory did; `admitted` are latent frames, each (first, after the last), None where it is not known;
+    `page_gpu_bytes` is the page budget that `auto` came to on a GPU."""
 
     frames_retrieved: Count
     blocks_with_memory: Count
@@ -138,6 +147,7 @@ class MemoryFacts(Document):
     frames_kept_out: Count | None = None
     admitted: tuple[tuple[Count, Count], ...] | None = None
     pages: PageCounters | None = None
+    page_gpu_bytes: Count | None = None
 
 
 class LatentsFacts(Document):

@@ -45,6 +45,14 @@ class TakeStore(BlockStore, Protocol):
         """What the take was made from, to be written with its first block."""
         ...
 
+    def keep_page_budget(self, gpu_bytes: int) -> None:
+        """What its pages may take of the GPU, where nobody but the machine said so."""
+        ...
+
+    def kept_page_budget(self) -> int | None:
+        """What they might when it was begun; None where that was said, or it ran on a CPU."""
+        ...
+
     def kept_start_image(self) -> StartImage | None:
         """The picture that it began with, as it was kept."""
         ...
@@ -67,9 +75,19 @@ class DueCheckpoints:
     state: RolloutState
 
     @classmethod
-    def begin(cls, takes: Mapping[int, Checkpoints], rollout: Rollout) -> DueCheckpoints:
-        """Take the rollout's half; the checkpoints of earlier blocks must be saved by now."""
-        return cls(takes, rollout.state({page for each in takes.values() for page in each.known_pages}))
+    def begin(cls, takes: Mapping[int, Checkpoints], rollout: Rollout) -> DueCheckpoints | None:
+        """Take the rollout's half; the checkpoints of earlier blocks must be saved by now.
+
+        A take whose budget has no room for it is left out before anything is copied; None if none is left.
+        """
+        due = {
+            take: checkpoints
+            for take, checkpoints in takes.items()
+            if checkpoints.has_room(rollout.state_bytes(take, checkpoints.known_pages))
+        }
+        if not due:
+            return None
+        return cls(due, rollout.state({page for each in due.values() for page in each.known_pages}))
 
     def save(self, decoder: TakeDecoder, newest_latents: NDArray[np.float32]) -> None:
         """Save each take's part.

@@ -124,6 +124,7 @@ class TakeWriter:
         self._checkpoints: Checkpoints | None = None
         self._video: VideoWriter | None = None
         self._pages: PageCounters | None = None
+        self._page_gpu_bytes = self._before.memory.page_gpu_bytes if self._before else None
         self._start_image: StartImage | None = None
         self._remembered: RememberedFrames | None = None
         self._begun = False
@@ -192,6 +193,14 @@ class TakeWriter:
     def keep_inputs(self, start_image: StartImage | None, remembered: RememberedFrames | None) -> None:
         """What the take was made from; it is written with the first block."""
         self._start_image, self._remembered = start_image, remembered
+
+    def keep_page_budget(self, gpu_bytes: int) -> None:
+        """What pages may take of the GPU, where nobody but the machine said so."""
+        self._page_gpu_bytes = gpu_bytes
+
+    def kept_page_budget(self) -> int | None:
+        """What they might when a resumed take was begun."""
+        return self._page_gpu_bytes
 
     def kept_start_image(self) -> StartImage | None:
         """The picture that a resumed take begins with."""
@@ -507,6 +516,7 @@ class TakeWriter:
             frames_retrieved=self.frames_retrieved,
             blocks_with_memory=len(self._selections),
             **self._admission_facts(),
+            **({} if self._page_gpu_bytes is None else {"page_gpu_bytes": self._page_gpu_bytes}),
             pages=replace(pages, seconds_waited=round(pages.seconds_waited, 4)) if pages else None,
         )
 

@@ -8,67 +8,84 @@ from typing import Any
 import torch
 
 from backbone.errors import FieldError
+from backbone.vae import lay_out_vae
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.embeddings import encoder_id, read_embeddings, text_dtype
 from longlive_rag.presets.needs import estimate
+from longlive_rag.presets.precision import Precision, pick_precision
 from longlive_rag.presets.preset import find_folder, load_preset
 
-DTYPES = ("float32", "bfloat16")
 # The operations of a smaller backbone are over before a second thread has begun: with one it is faster (tiny-world: 80
 # frames a second against 68), and as soon as anything else runs on the machine, ten times faster.
 SMALL_PARAMETERS = 10_000_000
 
 
-def pick_device(device: str) -> torch.device:
-    """`auto` is CUDA where there is one; FieldError if what was asked for isn't there."""
+def pick_device(device: str, field: str = "device") -> torch.device:
+    """`auto` is CUDA where there is one; FieldError, of `field`, if what was asked for isn't there."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         picked = torch.device(device)
     except RuntimeError as error:
-        raise FieldError("device", device, "it must be auto, cpu, cuda or cuda:N") from error
+        raise FieldError(field, device, "it must be auto, cpu, cuda or cuda:N") from error
     if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
         shown = f"{device!r}, but this machine has {torch.cuda.device_count()} CUDA devices"
-        raise FieldError("device", device, "try cpu", shown)
+        raise FieldError(field, device, "try cpu", shown)
+    return picked
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """What a transformer runs in on a device; see `pick_precision`."""
+    picked: torch.dtype = getattr(torch, pick_precision(dtype, device.type).dtype)
     return picked
 
 
 def load_pipeline(
     backbone: str,
-    dtype: str = "float32",
+    dtype: str = "auto",
     device: str = "auto",
     license_policy: str | None = None,
     prompt_embeds: Path | None = None,
+    vae_dtype: str | None = None,
+    vae_device: str = "auto",
 ) -> LongLiveRAGPipeline:
     """Open a preset or a pipeline folder.
 
     Args:
         backbone: name of a preset, or a folder.
-        dtype: of the transformer, `float32` or `bfloat16`. The VAE and the retrieval encoder stay in float32: they are
-            small beside it, and what they lose could not be won back. So does a text encoder, unless it is a large
-            one (UMT5-xxl: 11 GB in bfloat16).
+        dtype: of the transformer, `float32`, `bfloat16` or `auto`; see `pick_precision`. The retrieval encoder stays in
+            float32: it is small beside it. So does a text encoder, unless it is a large one (UMT5-xxl: 11 GB in
+            bfloat16).
         device: `auto`, `cpu`, `cuda` or `cuda:N`. A text encoder that does not fit a GPU beside the rest stays in host
             memory, see `text_device`.
         license_policy: `any`, `research` or `commercial`; left out, what environment or config file say, else `any`.
         prompt_embeds: a file of `longlive-rag models embed-prompts`; the text encoder is not loaded then.
+        vae_dtype: of the VAE and the tiny decoder; None chooses by `dtype` and `device`.
+        vae_device: where latents are decoded, as `device`; `auto` is where the transformer is.
 
     Raises:
         LicenseError: if the policy does not allow a weight file of the backbone.
         ValueError: if the backbone, dtype or device isn't there, or its weights don't fit their configs.
     """
-    if dtype not in DTYPES:
-        raise FieldError("dtype", dtype, f"it must be one of {', '.join(DTYPES)}")
     target = pick_device(device)
+    decodes_on = target if vae_device == "auto" else pick_device(vae_device, "vae_device")
+    precision = pick_precision(dtype, target.type, vae_dtype)
     folder = find_folder(backbone)
-    dtypes = {"transformer": getattr(torch, dtype), "text_encoder": text_dtype(folder), "default": torch.float32}
-    settings: dict[str, Any] = {"license_policy": license_policy, "dtype": dtypes}
+    settings: dict[str, Any] = {"license_policy": license_policy, "dtype": _dtypes(precision, text_dtype(folder))}
     if prompt_embeds is None:
         pipe = LongLiveRAGPipeline.from_pretrained(folder, **settings)
-        return place(pipe, target, text_device(folder, dtype, target))
+        return place(pipe, target, text_device(folder, precision.dtype, target), decodes_on)
     embeddings = read_embeddings(prompt_embeds, encoder_id(folder))
-    pipe = LongLiveRAGPipeline.from_pretrained(folder, text_encoder=None, **settings).to(target)
+    pipe = LongLiveRAGPipeline.from_pretrained(folder, text_encoder=None, **settings)
     pipe.prompt_embeds = embeddings
-    return pipe
+    return place(pipe, target, None, decodes_on)
+
+
+def _dtypes(precision: Precision, text: torch.dtype) -> dict[str, torch.dtype]:
+    """Of each part, as diffusers' `from_pretrained` takes them."""
+    dtype, vae_dtype = (getattr(torch, name) for name in precision)
+    parts = {"transformer": dtype, "vae": vae_dtype, "tiny_decoder": vae_dtype, "text_encoder": text}
+    return {**parts, "default": torch.float32}
 
 
 def text_device(folder: Path, dtype: str, device: torch.device, memory_bytes: int | None = None) -> torch.device:
@@ -90,11 +107,24 @@ def text_device(folder: Path, dtype: str, device: torch.device, memory_bytes: in
     return device if needs.has_room_for_text(memory_bytes) else torch.device("cpu")
 
 
-def place(pipe: LongLiveRAGPipeline, device: torch.device, text: torch.device) -> LongLiveRAGPipeline:
-    """Move a pipeline to `device`, its text encoder to `text` without ever being on `device`."""
-    encoder, pipe.text_encoder = pipe.text_encoder, None
+def place(
+    pipe: LongLiveRAGPipeline, device: torch.device, text: torch.device | None, decoding: torch.device | None = None
+) -> LongLiveRAGPipeline:
+    """Move a pipeline's parts to where they run, none of them by way of another device.
+
+    Args:
+        device: of all that has no other.
+        text: of the text encoder; None where it has none.
+        decoding: of the VAE and the tiny decoder; None is `device`.
+    """
+    apart = {"text_encoder": text, "vae": decoding or device, "tiny_decoder": decoding or device}
+    parts = {name: getattr(pipe, name) for name in apart}
+    for name in apart:
+        setattr(pipe, name, None)
     pipe.to(device)
-    pipe.text_encoder = encoder.to(text)
+    for name, part in parts.items():
+        setattr(pipe, name, part if part is None else part.to(apart[name]))
+    lay_out_vae(pipe.vae)
     return pipe
 
 

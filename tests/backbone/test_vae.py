@@ -5,11 +5,13 @@ from collections.abc import Callable
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanRMS_norm
 from five import residual_vae
 from torch import Tensor
 
 from backbone.vae import (
     FoldedCausalConv3d,
+    ShortRMSNorm,
     StreamingDecoder,
     denormalize_latents,
     encode_video,
@@ -245,3 +247,44 @@ def test_a_shot_is_decoded_without_a_trace_of_the_one_before(vae: AutoencoderKLW
     torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-4)
     resumed.restore(one.features())
     assert torch.equal(resumed.decode(shot), one.decode(shot))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("images", [True, False])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_short_norm_is_the_library_s_to_the_bit(images: bool, channels_last: bool) -> None:
+    norm, short = (kind(6, images=images) for kind in (WanRMS_norm, ShortRMSNorm))
+    norm.gamma.copy_(draw(*norm.gamma.shape))
+    short.load_state_dict(norm.state_dict())
+    x = draw(2, 6, 4, 5) if images else draw(2, 6, 3, 4, 5)
+    x[0, :, 0] = 0  # of no length
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last if images else torch.channels_last_3d)
+    assert torch.equal(short(x), norm(x))
+
+
+@torch.no_grad()
+def test_a_folded_weight_follows_the_weight() -> None:
+    """Loaded anew, changed in place, put in another precision and back: it is never one from before."""
+    conv, folded = WanCausalConv3d(3, 5, 3, padding=1), FoldedCausalConv3d(3, 5, 3, padding=1)
+    x = draw(1, 3, 4, 6, 7)
+
+    def check() -> None:
+        conv.load_state_dict(folded.state_dict())
+        torch.testing.assert_close(folded(x), conv(x), rtol=1e-5, atol=1e-5)
+
+    check()
+    first = folded._folded_weight()
+    assert folded._folded_weight() is first
+    folded.weight.mul_(2)
+    check()
+    folded.to(torch.bfloat16).to(torch.float32)
+    check()
+    folded.load_state_dict(WanCausalConv3d(3, 5, 3, padding=1).state_dict())
+    check()
+    folded.weight = torch.nn.Parameter(draw(5, 3, 3, 3, 3))
+    check()
+    with torch.enable_grad():
+        folded(x).sum().backward()
+    assert folded.weight.grad is not None
+    assert set(folded.state_dict()) == {"weight", "bias"}

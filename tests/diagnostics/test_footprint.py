@@ -18,9 +18,18 @@ from longlive_rag.diagnostics.footprint import Footprint, Sample, check_lengths,
 from longlive_rag.diagnostics.search_bench import measure_search
 from longlive_rag.diagnostics.subjects import Shape, random_subject
 from longlive_rag.media.charts import SERIES_COLORS
-from longlive_rag.presets.geometry import Geometry
-from longlive_rag.presets.needs import budgets_that_fit, disk_bytes_an_hour, make_plan, sessions_at_once, weight_bytes
-from longlive_rag.presets.preset import load_preset
+from longlive_rag.presets.geometry import Geometry, read_geometry
+from longlive_rag.presets.needs import (
+    budgets_that_fit,
+    bytes_for_pages,
+    decode_bytes,
+    disk_bytes_an_hour,
+    make_plan,
+    sessions_at_once,
+    weight_bytes,
+    working_bytes,
+)
+from longlive_rag.presets.preset import load_preset, preset_to_plan_with
 from longlive_rag.timeline import Timeline
 from retrieval.budgets import PageBudgets
 
@@ -206,3 +215,32 @@ def test_peak_memory_sees_what_is_gone_again() -> None:
     words = [sys.executable, "-c", GONE_AGAIN]  # a process of its own: not every system can forget an earlier peak
     done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     assert int(done.stdout) > 48 * 2**20
+
+
+# ---- the GPU's pages, where nobody says how many ----
+
+
+@pytest.mark.parametrize(
+    ("gib", "text_on_host", "pages"), [(80, False, (190, 210)), (80, True, (230, 250)), (24, True, (25, 40))]
+)
+def test_pages_fill_what_a_gpu_has_free(gib: int, text_on_host: bool, pages: tuple[int, int]) -> None:
+    """Wan2.1-1.3B at 832x480 in bfloat16, a long take."""
+    known = preset_to_plan_with("longlive")
+    geometry, timeline = read_geometry(known, known.output, known.memory.encoder), Timeline(16 * 900, 16, 3, 4)
+    plan = make_plan(
+        geometry, known.context, PageBudgets(), timeline, weight_bytes(known, "bfloat16", "bfloat16"), dtype="bfloat16",
+        on_gpu=True, gpu_bytes=gib * 2**30, text_on_host=text_on_host, has_cues=True,
+        decode_bytes=decode_bytes(known, known.output, "cuda", "bfloat16"),
+    )  # fmt: skip
+    assert pages[0] <= plan.gpu_pages == plan.gpu_page_budget // plan.page_bytes <= pages[1]
+    assert 0.9 * gib * 2**30 < plan.device_bytes < gib * 2**30
+    short = make_plan(geometry, known.context, PageBudgets(), Timeline(16 * 10, 16, 3, 4), {}, dtype="bfloat16",
+                      on_gpu=True, gpu_bytes=gib * 2**30)  # fmt: skip
+    assert (short.gpu_pages, short.host_pages) == (short.past_pages, 0)
+
+
+def test_a_full_gpu_has_no_room_for_pages() -> None:
+    assert bytes_for_pages(2**30, 2**34, 2**31) == 0
+    assert bytes_for_pages(2**34, 2**34, 0) == pytest.approx(0.97 * 2**34)
+    one, two = (working_bytes(GEOMETRY, CONTEXT, "bfloat16", 100, batch) for batch in (1, 2))
+    assert two == 2 * one > 4 * CONTEXT.window_frames * GEOMETRY.page_bytes("bfloat16")

@@ -44,6 +44,9 @@ class DriftingPipeline:
         if "dragon" in request.prompt:
             raise ValueError("prompt is about a dragon; this backbone draws squares")
 
+    def host_bytes_for_pages(self, request: TakeRequest) -> int:
+        return 0
+
     def unknown_words(self, prompt: str) -> list[str]:
         return [word for word in prompt.split() if word == "quietly"]
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from retrieval.budgets import PageBudgets, PagePrecision
+from retrieval.budgets import PageBudgets, PagePrecision, host_slots
 from retrieval.pages import PageCache, PageShape
 
 SHAPE = PageShape(layers=3, tokens=4, heads=2, head_dim=6, dtype=torch.float32, device=torch.device("cpu"))
@@ -33,12 +33,14 @@ class Takes:
         stale: bool = True,
         batch: int = 1,
         first: int = 0,
+        past: int | None = None,
     ) -> None:
         self.prompt = 0
         self.batch = range(first, first + batch)
         self.remade: list[tuple[int, list[int]]] = []
         budgets = PageBudgets((gpu or 0) * SHAPE.bytes, host * SHAPE.stored_bytes(precision), precision, stale)
-        self.pages = PageCache(SHAPE, self.remake, budgets, fetched_pages=2 * batch, has_gpu_tier=gpu is not None)
+        on_gpu = gpu is not None
+        self.pages = PageCache(SHAPE, self.remake, budgets, 2 * batch, has_gpu_tier=on_gpu, past_pages=past)
 
     def remake(self, take: int, frames: Sequence[int]) -> Tensor:
         self.remade.append((take, list(frames)))
@@ -210,3 +212,40 @@ def test_whatever_happens_pages_are_right_and_budgets_hold(
         assert counters.host_bytes <= host * SHAPE.bytes
         assert counters.gpu_bytes <= (0 if gpu is None else max(2 * batch, gpu) * SHAPE.bytes)
         assert counters.fetched == counters.from_gpu + counters.from_host + counters.remade
+
+
+# ---- what is taken at the start, and what a checkpoint will be ----
+
+
+@pytest.mark.parametrize(
+    ("gpu", "host", "past", "slots"),
+    [(4, 8, 4, 0), (4, 8, 5, 5), (4, 8, 100, 8), (0, 8, 3, 3), (0, 0, 3, 0), (4, 8, 0, 0)],
+)
+def test_no_more_host_pages_than_a_take_can_come_to_need(gpu: int, host: int, past: int, slots: int) -> None:
+    assert host_slots(gpu, host, past) == slots
+
+
+def test_host_pages_are_allocated_at_the_start_and_none_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    takes = Takes(host=6, gpu=2, past=20)
+    takes.pages.allocate()
+    assert takes.pages.counters().host_bytes == 6 * SHAPE.bytes
+    made = takes.pages._host._new_slot
+    monkeypatch.setattr(takes.pages._host, "_new_slot", lambda: pytest.fail(f"{made} was called"))
+    for frame in range(12):
+        takes.put(frame)
+    assert [frame for frame, _ in takes.pages.get([[11, 5]])[0]] == [11, 5]
+    assert not takes.remade
+    assert Takes(host=6, past=None).pages.counters().host_bytes == 0
+
+
+@pytest.mark.parametrize("precision", ["same", "float8"])
+def test_what_a_checkpoint_will_be_is_known_without_copying(precision: PagePrecision) -> None:
+    takes = Takes(host=9, gpu=4, precision=precision, batch=2)
+    for frame in range(6):
+        takes.put(frame)
+    known = {1, 7}
+    held = takes.pages.contents(known)
+    for take in (0, 1):
+        own = held.of_take(take)
+        real = sum(tensor.nbytes for page in (*own.gpu, *own.host) for tensor in page.tensors)
+        assert 0 < takes.pages.bytes_of(take, known) == real

@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from PIL import Image
 from backbone.config import ContextConfig, SamplerConfig
 from longlive_rag import LatentStore, LongLiveRAGPipeline, MemoryConfig, TakeRequest, TakeRun, TakeWriter
 from longlive_rag.config import CheckpointConfig, Cue, OutputConfig, Reseed, Steering
+from longlive_rag.generation.batch import Batch
+from longlive_rag.generation.rollout import Rollout, RolloutState
 from longlive_rag.media.video import read_frames
 from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.sessions.resuming import differences
@@ -318,6 +321,52 @@ def test_without_checkpoints_all_commits_are_run_again(studio: Studio, tmp_path:
     assert not (tmp_path / "killed" / CHECKPOINTS).exists()
     assert record.checkpoints.stopped == "the 0 bytes that checkpoints may take are spent"
     assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_checkpoint_without_room_is_not_copied_first(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU its copy is gigabytes; what it will be is known before, to the byte."""
+    request, said, real = ask(studio.pipe), [], []
+    estimate, make = Rollout.state_bytes, Rollout.state
+
+    def state(rollout: Rollout, known: frozenset[int] = frozenset()) -> RolloutState:
+        made = make(rollout, known)
+        pages = (*made.pages.gpu, *made.pages.host) if made.pages else ()
+        real.append(made.cache_pages.nbytes + sum(tensor.nbytes for page in pages for tensor in page.tensors))
+        said.append(estimate(rollout, 0, known))
+        return made
+
+    monkeypatch.setattr(Rollout, "state", state)
+    record = studio.new(tmp_path / "roomy", request)
+    assert said == real
+    assert record.checkpoints.bytes > sum(real) > 0
+    monkeypatch.setattr(Rollout, "state", lambda *_: pytest.fail("it was copied"))
+    record = studio.new(tmp_path / "tight", request, checkpoint=CheckpointConfig(gib=real[0] / 2**30))
+    assert record.checkpoints.after_blocks == ()
+    assert "that checkpoints may take are spent" in record.checkpoints.stopped
+
+
+def test_the_page_budget_that_the_machine_chose_is_on_the_record(studio: Studio, tmp_path: Path) -> None:
+    """A fake GPU, which has less free when the take goes on."""
+    request = ask(studio.pipe)
+    batch = Batch((request,), studio.pipe.timeline(request))
+
+    def chosen(room: int, *takes: TakeWriter, asked: float | str = "auto", device: str = "cuda") -> int | None:
+        memory = replace(request.memory, gpu_gib=asked)
+        gpu = SimpleNamespace(_execution_device=torch.device(device), room_for_pages=lambda *_: room)
+        asked_for = replace(batch, requests=(replace(request, memory=memory),))
+        return LongLiveRAGPipeline._budgets(gpu, asked_for, takes).gpu_bytes  # type: ignore[arg-type]
+
+    take = TakeWriter(tmp_path / "take", request, studio.pipe.timeline(request), studio.run())
+    assert chosen(7 * 2**30, take) == 7 * 2**30
+    studio.make(take, request, kill_after=2)
+    assert read_record(tmp_path / "take").memory.page_gpu_bytes == 7 * 2**30
+    again = TakeWriter(tmp_path / "take", request, studio.pipe.timeline(request), studio.run(), event="resumed")
+    assert [chosen(free * 2**30, again) for free in (9, 7, 3)] == [7 * 2**30, 7 * 2**30, 3 * 2**30]
+    assert (chosen(5, asked=2.0), chosen(5, device="cpu")) == (2 * 2**30, None)
+    studio.new(tmp_path / "on a CPU", request)
+    assert "page_gpu_bytes" not in json.loads((tmp_path / "on a CPU" / RECORD).read_text())["memory"]
 
 
 def test_a_damaged_checkpoint_is_passed_over(studio: Studio, tmp_path: Path) -> None:
