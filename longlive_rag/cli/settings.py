@@ -95,6 +95,7 @@ NAMED_LIKE_FIELDS = (
     "seconds", "phase", "at", "start_image",
     "cues_line", "switch_every", "lora_alpha", "section", "use", "source", "by", "expires", "horizons", "seeds", "arms",
     "embedders", "embed_every", "exploratory", "prompts", "scenario", "workers", "batch", "address", "engine",
+    "gpus_per_worker",
     "protocol", "backbones",
 )  # fmt: skip
 FLAGS = {
