@@ -36,7 +36,7 @@ def test_what_ray_can_not_give_is_refused():
         with pytest.raises(FieldError, match=f"device is '{device}'.*auto, cpu or cuda"):
             check_device(device)
     for gpus in (0.0, -1.0, 2.0):
-        with pytest.raises(FieldError, match="gpus_per_worker.*above 0 and at most 1"):
+        with pytest.raises(FieldError, match=r"gpus_per_worker.*above 0 and at most 1"):
             Cluster(gpus=gpus)
     with pytest.raises(FieldError, match="workers is 0"):
         Cluster(workers=0)
