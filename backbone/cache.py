@@ -4,18 +4,21 @@ A shot begins as a take does: with an empty cache, its first frames as the sink 
 
 Two buffers of fixed size. *Pages* hold the unrotated keys and values of the newest `window` latent frames; a slot is
 a place in their time order, sink first. The *context* `[sink | memory | local | block]` is assembled once per block,
-its keys rotated then; each denoising step only overwrites the block's part, the tail, and attends.
+its keys rotated then; each denoising step only overwrites the block's part, the tail, and attends. Every layer's keys
+and values are tensors of their own, and a layer sees no more than its `LayerContext`: so a compiler makes one program
+of all layers, and writes the tail in place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 
+from backbone.attention import attention
 from backbone.config import ContextConfig
 from backbone.rope import Rotation, rotation
 
@@ -49,36 +52,65 @@ class CacheShape:
         return (2, self.layers, self.batch, self.tokens_per_frame, self.heads, self.head_dim)
 
 
+@dataclass(frozen=True)
+class LayerContext:
+    """What a block attends to in one layer; its own keys and values come last.
+
+    Attributes:
+        keys, values: [B, context tokens, heads, head_dim], the keys rotated; the tail is written over.
+        rotation: rotary positions of the tail.
+        mask: [B, 1, 1, context tokens], True = see; None: all of it.
+        pages: of the tail's frames, [2, B, tokens, heads, head_dim] each; empty where nothing is kept.
+    """
+
+    keys: Tensor
+    values: Tensor
+    rotation: Rotation
+    mask: Tensor | None = None
+    pages: tuple[Tensor, ...] = ()
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Write key and value, then attend; [B, tail tokens, heads, head_dim] each and in return, none rotated."""
+        self.write(key, value)
+        return attention(self.rotation(query), self.keys, self.values, self.mask)
+
+    def write(self, key: Tensor, value: Tensor) -> None:
+        """Overwrite the tail, and the pages of its frames, with key and value [B, tail tokens, heads, head_dim]."""
+        self.keys[:, -key.shape[1] :] = self.rotation(key)
+        self.values[:, -value.shape[1] :] = value
+        for index, page in enumerate(self.pages):
+            tokens = page.shape[2]
+            page[0] = key[:, index * tokens : (index + 1) * tokens]
+            page[1] = value[:, index * tokens : (index + 1) * tokens]
+
+
 class KVCache:
     """Keys and values of the newest `window` latent frames in all layers.
 
     Use, block after block: `admit` makes room and hands out what leaves; `assemble` lays out the context; the
-    transformer then runs any number of steps, each of which `write`s the block's keys and values into the tail.
+    transformer then runs any number of steps, each of which writes the block's keys and values into the tail of the
+    layers' `contexts`.
 
     Attributes:
         frames: number in the take of the latent frame in each slot, in slot order.
-        tail_rotation: rotary positions of the block's own tokens.
     """
 
     def __init__(self, config: ContextConfig, shape: CacheShape) -> None:
         self.config = config
         self.shape = shape
         self.frames: list[int] = []
-        self.tail_rotation: Rotation
-        self.mask: Tensor | None = None  # [B, 1, 1, context tokens], True = see; None: all of it
-        slots = config.window_frames
-        keys_values, layers, batch, tokens, heads, head_dim = shape.page
-        self._pages = torch.zeros((slots, *shape.page), dtype=shape.dtype, device=shape.device)
+        slots, options = config.window_frames, {"dtype": shape.dtype, "device": shape.device}
+        self._pages = [torch.zeros(shape.page, **options) for _ in range(slots)]
         self._page_of_slot: list[int] = []
         self._free_pages = list(range(slots))
-        self._context = torch.empty(
-            (keys_values, layers, batch, slots * tokens, heads, head_dim), dtype=shape.dtype, device=shape.device
-        )
+        whole = (shape.batch, slots * shape.tokens_per_frame, shape.heads, shape.head_dim)
+        self._keys = [torch.empty(whole, **options) for _ in range(shape.layers)]
+        self._values = [torch.empty(whole, **options) for _ in range(shape.layers)]
+        self._contexts: list[LayerContext] = []
         self._rotation = lru_cache(maxsize=2 * slots)(partial(_rotation_at, shape))  # no method: it would own the cache
         self._frames_done = 0
         self._shots = [0]  # first latent frame of each, rising
         self._tail_slots = range(0)
-        self._tail_start = 0
 
     def admit(self, count: int) -> list[tuple[int, Tensor]]:
         """Make the last `count` slots those of the next `count` latent frames.
@@ -117,7 +149,7 @@ class KVCache:
 
         Args:
             memory: for each take of the batch, (frame number, page [2, layers, tokens, heads, head_dim]) of the frames
-                that it remembers; where some have fewer than others, `mask` leaves their empty places out.
+                that it remembers; where some have fewer than others, a mask leaves their empty places out.
         """
         block = self.config.frames_per_block
         slots = range(len(self.frames))
@@ -141,27 +173,15 @@ class KVCache:
         self._lay_out(range(kept), (), (), tail)
         return range(self.frames[tail.start], self.frames[-1] + 1)
 
-    def write(self, layer: int, key: Tensor, value: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-        """Overwrite the tail of one layer's context; with `keep`, also the pages of the tail's frames.
-
-        Args:
-            key, value: [B, tail tokens, heads, head_dim], the keys not rotated.
-
-        Returns:
-            Keys (rotated) and values of the whole context, [B, context tokens, heads, head_dim], views.
-        """
-        tokens = self.shape.tokens_per_frame
-        start = self._tail_start * tokens
-        end = start + key.shape[1]
-        keys, values = self._context[0, layer], self._context[1, layer]
-        keys[:, start:end] = self.tail_rotation(key)
-        values[:, start:end] = value
-        if keep:
-            for index, slot in enumerate(self._tail_slots):
-                page = self._pages[self._page_of_slot[slot]]
-                page[0, layer] = key[:, index * tokens : (index + 1) * tokens]
-                page[1, layer] = value[:, index * tokens : (index + 1) * tokens]
-        return keys[:, :end], values[:, :end]
+    def contexts(self, keep: bool) -> list[LayerContext]:
+        """The assembled context of every layer; with `keep`, what is written there goes to the tail's pages, too."""
+        if not keep:
+            return self._contexts
+        pages = [self._pages[self._page_of_slot[slot]] for slot in self._tail_slots]
+        return [
+            replace(context, pages=tuple(page[:, layer] for page in pages))
+            for layer, context in enumerate(self._contexts)
+        ]
 
     @property
     def shot_start(self) -> int:
@@ -182,7 +202,9 @@ class KVCache:
 
     def pages(self) -> Tensor:
         """All that is kept, a copy: pages [slots in use, 2, layers, B, tokens, heads, head_dim] in slot order."""
-        return self._pages[self._page_of_slot]
+        if not self._page_of_slot:
+            return self._pages[0].new_empty((0, *self.shape.page))
+        return torch.stack([self._pages[page] for page in self._page_of_slot])
 
     def restore(self, frames: Sequence[int], pages: Tensor, frames_done: int) -> None:
         """Go on from what `frames` and `pages()` of another cache were.
@@ -201,7 +223,8 @@ class KVCache:
         self.frames = list(frames)
         self._page_of_slot = list(range(len(frames)))
         self._free_pages = list(range(len(frames), self.config.window_frames))
-        self._pages[: len(frames)] = pages
+        for own, page in zip(self._pages, pages, strict=False):
+            own.copy_(page)
         self._frames_done = frames_done
 
     # ---- laying out ----
@@ -216,10 +239,11 @@ class KVCache:
         """Copy pages into the context in this order, keys rotated to their positions; reserve the tail's places."""
         counts = [len(pages) for pages in memory] or [0]
         after_memory = len(sink) + max(counts)
-        self._tail_slots, self._tail_start = tail, after_memory + len(local)
-        self.mask = None
+        self._tail_slots = tail
+        seen = (after_memory + len(local) + len(tail)) * self.shape.tokens_per_frame
+        mask = None
         if min(counts) < max(counts):
-            self.mask = self._without_empty_places(len(sink), counts, self._tail_start + len(tail))
+            mask = self._without_empty_places(len(sink), counts, seen)
 
         for place, slot in [*enumerate(sink), *enumerate(local, start=after_memory)]:
             self._lay_page(self._pages[self._page_of_slot[slot]], self._position(slot), place, slice(None))
@@ -227,26 +251,31 @@ class KVCache:
             for place, (frame, page) in enumerate(pages, start=len(sink)):
                 position = 0 if self.config.rope == "relative" else frame - self.shot_start
                 self._lay_page(page[:, :, None], position, place, slice(take, take + 1))
-        self.tail_rotation = self._rotation(tuple(self._position(slot) for slot in tail))
+        turned = self._rotation(tuple(self._position(slot) for slot in tail))
+        self._contexts = [
+            LayerContext(keys[:, :seen], values[:, :seen], turned, mask)
+            for keys, values in zip(self._keys, self._values, strict=True)
+        ]
 
-    def _without_empty_places(self, sink_frames: int, counts: Sequence[int], context_frames: int) -> Tensor:
+    def _without_empty_places(self, sink_frames: int, counts: Sequence[int], context_tokens: int) -> Tensor:
         """Hide memory's places for which a take has no frame; they are zeroed, since what is there may be NaN."""
         tokens = self.shape.tokens_per_frame
-        mask = torch.ones(len(counts), context_frames * tokens, dtype=torch.bool, device=self.shape.device)
+        mask = torch.ones(len(counts), context_tokens, dtype=torch.bool, device=self.shape.device)
         for take, count in enumerate(counts):
             empty = slice((sink_frames + count) * tokens, (sink_frames + max(counts)) * tokens)
             mask[take, empty] = False
-            self._context[:, :, take, empty] = 0
+            for tensor in (*self._keys, *self._values):
+                tensor[take, empty] = 0
         return mask[:, None, None]
 
     def _position(self, slot: int) -> int:
         return slot if self.config.rope == "relative" else self.frames[slot] - self.shot_start
 
     def _lay_page(self, page: Tensor, position: int, place: int, takes: slice) -> None:
-        tokens = self.shape.tokens_per_frame
-        target = self._context[:, :, takes, place * tokens : (place + 1) * tokens]
-        target[0] = self._rotation((position,))(page[0])
-        target[1] = page[1]
+        """Copy a page [2, layers, takes, tokens, heads, head_dim] to its place in the context, the keys rotated."""
+        there = slice(place * self.shape.tokens_per_frame, (place + 1) * self.shape.tokens_per_frame)
+        for tensors, new in ((self._keys, self._rotation((position,))(page[0])), (self._values, page[1])):
+            torch._foreach_copy_([tensor[takes, there] for tensor in tensors], list(new.unbind()))
 
 
 def _rotation_at(shape: CacheShape, positions: tuple[int, ...]) -> Rotation:

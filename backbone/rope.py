@@ -1,4 +1,4 @@
-"""3D rotary positions (Su et al., 2104.09864; the axis split of Wan2.1), interleaved pairs as complex numbers."""
+"""3D rotary positions (Su et al., 2104.09864; the axis split of Wan2.1), interleaved pairs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,27 @@ THETA = 10000.0
 
 @dataclass(frozen=True)
 class Rotation:
-    """Unit complex numbers that turn the interleaved pairs of some tokens' queries or keys.
+    """By how much the interleaved pairs of some tokens' queries or keys turn.
 
     Attributes:
-        turns: [B or 1, tokens, 1, head_dim / 2], complex64.
+        turns: cosine and sine of each pair's angle, [B or 1, tokens, 1, head_dim / 2, 2], float32.
     """
 
     turns: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Rotate `x` [..., tokens, heads, head_dim]; returns a new tensor of x's dtype."""
+        """Rotate `x` [..., tokens, heads, head_dim]; returns a new tensor of x's dtype.
+
+        The same arithmetic twice: uncompiled, one complex product is one pass over memory instead of seven; a
+        compiler, which has no code for complex numbers, makes one pass of the real products.
+        """
         exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
-        pairs = torch.view_as_complex(exact.unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * self.turns).flatten(-2).to(x.dtype)
+        pairs = exact.unflatten(-1, (-1, 2))
+        if torch.compiler.is_compiling():
+            turned = _turn(pairs, self.turns)
+        else:
+            turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(self.turns))
+        return turned.flatten(-2).to(x.dtype)
 
 
 def axis_dims(head_dim: int) -> tuple[int, int, int]:
@@ -58,7 +66,13 @@ def rotation(frame_positions: Tensor, height: int, width: int, head_dim: int) ->
         ],
         dim=-1,
     ).reshape(batch, frames * height * width, 1, head_dim // 2)
-    return Rotation(torch.complex(angles.cos().float(), angles.sin().float()))
+    return Rotation(torch.stack((angles.cos().float(), angles.sin().float()), dim=-1))
+
+
+def _turn(pairs: Tensor, turns: Tensor) -> Tensor:
+    """Each pair [..., 2] turned by the angle of which `turns` [..., 2] are cosine and sine."""
+    (first, second), (cosine, sine) = pairs.unbind(-1), turns.unbind(-1)
+    return torch.stack((first * cosine - second * sine, first * sine + second * cosine), dim=-1)
 
 
 def _angles(positions: Tensor, dim: int) -> Tensor:

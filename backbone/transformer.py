@@ -10,9 +10,9 @@ Tensors are token-major inside: [B, tokens, width], tokens = latent frames x hei
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +24,46 @@ from diffusers.models.normalization import FP32LayerNorm
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
+from backbone.attention import attention
 from backbone.cache import KVCache
 from backbone.rope import Rotation, rotation
 
-# (layer, query, key, value) -> attended; query, key, value: [B, tokens, heads, head_dim], before any rotation.
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-# (layer, key, value), as above.
-Keep = Callable[[int, Tensor, Tensor], object]
+
+class SelfContext(Protocol):
+    """What self-attention sees in one layer; query, key and value are [B, tokens, heads, head_dim], none rotated."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """[B, tokens, heads, head_dim]."""
+        ...
+
+    def write(self, key: Tensor, value: Tensor) -> None:
+        """Keep what `attend` would keep of key and value."""
+        ...
+
+
+@dataclass(frozen=True)
+class SequenceContext:
+    """The sequence itself.
+
+    Attributes:
+        rotation: rotary positions of its tokens.
+        mask: [B or 1, 1, tokens, tokens], True = see; None: all of it.
+        page: where keys and values go, [B, 2, tokens, heads, head_dim]; None: they aren't kept.
+    """
+
+    rotation: Rotation
+    mask: Tensor | None = None
+    page: Tensor | None = None
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """As `SelfContext` says."""
+        self.write(key, value)
+        return attention(self.rotation(query), self.rotation(key), value, self.mask)
+
+    def write(self, key: Tensor, value: Tensor) -> None:
+        """As `SelfContext` says."""
+        if self.page is not None:
+            self.page[:, 0], self.page[:, 1] = key, value
 
 
 @dataclass(frozen=True)
@@ -43,6 +76,11 @@ class TextContext:
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
+
+    @property
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of each layer."""
+        return list(zip(self.keys, self.values, strict=True))
 
     def of_take(self, take: int) -> TextContext:
         """One take's part of the batch."""
@@ -118,8 +156,7 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         self.patch_embedding = nn.Conv3d(in_channels, width, kernel_size=patch_size, stride=patch_size)
         self.condition_embedder = ConditionEmbedder(width, freq_dim, text_dim)
         self.blocks = nn.ModuleList(
-            TransformerBlock(layer, width, num_attention_heads, ffn_dim, cross_attn_norm, eps)
-            for layer in range(num_layers)
+            TransformerBlock(width, num_attention_heads, ffn_dim, cross_attn_norm, eps) for _ in range(num_layers)
         )
         self.norm_out = FP32LayerNorm(width, eps, elementwise_affine=False)
         self.proj_out = nn.Linear(width, out_channels * math.prod(patch_size))
@@ -156,17 +193,10 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         _, _, frames, height, width = hidden_states.shape
         if frame_positions is None:
             frame_positions = torch.arange(frames, device=hidden_states.device)
-        rotate = self.rotation(frame_positions, (height, width))
+        turned = self.rotation(frame_positions, (height, width))
         mask = None if frame_mask is None else _token_mask(frame_mask, self.tokens_per_frame((height, width)))
-
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            return attention(rotate(query), rotate(key), value, mask)
-
-        text = self.encode_text(encoder_hidden_states)
-        x, time, modulation = self._enter(hidden_states, timestep)
-        for block in self.layers:
-            x = block(x, modulation, text, attend)
-        return self._leave(x, time, hidden_states.shape)
+        contexts = [SequenceContext(turned, mask)] * self.config.num_layers
+        return self._flow(hidden_states, timestep, self.encode_text(encoder_hidden_states), contexts)
 
     @apply_forward_hook
     def forward_block(self, hidden_states: Tensor, timestep: Tensor, text: TextContext, cache: KVCache) -> Tensor:
@@ -181,29 +211,12 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         Returns:
             The flow v, [B, C, T, h, w].
         """
-        rotate = cache.tail_rotation
-
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            keys, values = cache.write(layer, key, value, keep=False)
-            return attention(rotate(query), keys, values, cache.mask)
-
-        x, time, modulation = self._enter(hidden_states, timestep)
-        for block in self.layers:
-            x = block(x, modulation, text, attend)
-        return self._leave(x, time, hidden_states.shape)
+        return self._flow(hidden_states, timestep, text, cache.contexts(keep=False))
 
     @apply_forward_hook
     def commit_block(self, hidden_states: Tensor, timestep: Tensor, text: TextContext, cache: KVCache) -> None:
         """As `forward_block`, but for the keys and values alone, which the cache keeps; no flow is worked out."""
-        rotate = cache.tail_rotation
-
-        def keep(layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-            return cache.write(layer, key, value, keep=True)
-
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            return attention(rotate(query), *keep(layer, key, value), cache.mask)
-
-        self._run_for_pages(hidden_states, timestep, text, attend, keep)
+        self._run_for_pages(hidden_states, timestep, text, cache.contexts(keep=True))
 
     @apply_forward_hook
     def encode_pages(self, latents: Tensor, positions: Tensor, timestep: float, text: TextContext) -> Tensor:
@@ -221,20 +234,13 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
             Pages [N, 2, layers, tokens, heads, head_dim], the keys not rotated.
         """
         count, _, height, width = latents.shape
-        rotate = self.rotation(positions[:, None], (height, width))
+        turned = self.rotation(positions[:, None], (height, width))
         tokens, heads = self.tokens_per_frame((height, width)), self.config.num_attention_heads
         page = (2, self.config.num_layers, tokens, heads, self.config.attention_head_dim)
         pages = latents.new_empty((count, *page))
-
-        def keep(layer: int, key: Tensor, value: Tensor) -> None:
-            pages[:, 0, layer], pages[:, 1, layer] = key, value
-
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            keep(layer, key, value)
-            return attention(rotate(query), rotate(key), value)
-
+        contexts = [SequenceContext(turned, page=page) for page in pages.unbind(2)]
         steps = torch.full((count,), timestep, device=latents.device)
-        self._run_for_pages(latents[:, :, None], steps, text.expand(count), attend, keep)
+        self._run_for_pages(latents[:, :, None], steps, text.expand(count), contexts)
         return pages
 
     @apply_forward_hook
@@ -272,13 +278,20 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
 
     # ---- inside ----
 
-    def _run_for_pages(self, latents: Tensor, timestep: Tensor, text: TextContext, attend: Attend, keep: Keep) -> None:
+    def _flow(self, latents: Tensor, timestep: Tensor, text: TextContext, contexts: Sequence[SelfContext]) -> Tensor:
+        x, time, modulation = self._enter(latents, timestep)
+        for block, words, context in zip(self.layers, text.layers, contexts, strict=True):
+            x = block(x, modulation, words, context)
+        return self._leave(x, time, latents.shape)
+
+    def _run_for_pages(
+        self, latents: Tensor, timestep: Tensor, text: TextContext, contexts: Sequence[SelfContext]
+    ) -> None:
         """All that keys and values of every layer need: of the last one, no more than these themselves."""
         x, _, modulation = self._enter(latents, timestep)
-        *first, last = self.layers
-        for block in first:
-            x = block(x, modulation, text, attend)
-        keep(last.layer, *last.keys_values(x, modulation))
+        for block, words, context in zip(self.layers[:-1], text.layers[:-1], contexts[:-1], strict=True):
+            x = block(x, modulation, words, context)
+        contexts[-1].write(*self.layers[-1].keys_values(x, modulation))
 
     def _enter(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Latents to tokens [B, tokens, width], and what `ConditionEmbedder.embed_time` makes of the timestep."""
@@ -317,9 +330,8 @@ class ConditionEmbedder(nn.Module):
 class TransformerBlock(nn.Module):
     """Self-attention over the context, cross-attention to the prompt, feed-forward; each gated or added (adaLN)."""
 
-    def __init__(self, layer: int, width: int, heads: int, ffn_dim: int, cross_attn_norm: bool, eps: float) -> None:
+    def __init__(self, width: int, heads: int, ffn_dim: int, cross_attn_norm: bool, eps: float) -> None:
         super().__init__()
-        self.layer = layer
         self.norm1 = FP32LayerNorm(width, eps, elementwise_affine=False)
         self.attn1 = Attention(width, heads, eps)
         self.attn2 = Attention(width, heads, eps)
@@ -329,20 +341,30 @@ class TransformerBlock(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.randn(1, 6, width) / width**0.5)
 
     def keys_values(self, x: Tensor, modulation: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` would hand to `attend` of x [B, tokens, width]: key, value [B, tokens, heads, head_dim]."""
+        """What `forward` would hand to its context of x [B, tokens, width]: key, value [B, tokens, heads, head_dim]."""
         shift, scale = (self.scale_shift_table[None] + modulation.float()).chunk(6, dim=2)[:2]
         return self.attn1.keys_values(_modulate(self.norm1, x, shift, scale))
 
-    def forward(self, x: Tensor, modulation: Tensor, text: TextContext, attend: Attend) -> Tensor:
-        """x [B, tokens, width], modulation [B, F or 1, 6, width] -> [B, tokens, width]."""
+    def forward(self, x: Tensor, modulation: Tensor, text: tuple[Tensor, Tensor], context: SelfContext) -> Tensor:
+        """Run one layer.
+
+        Args:
+            x: [B, tokens, width].
+            modulation: [B, F or 1, 6, width].
+            text: keys and values of the prompt in this layer, [B, text_length, heads, head_dim] each.
+            context: what self-attention sees.
+
+        Returns:
+            [B, tokens, width].
+        """
         mods = (self.scale_shift_table[None] + modulation.float()).chunk(6, dim=2)
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = mods
 
         query, key, value = self.attn1.queries_keys_values(_modulate(self.norm1, x, shift, scale))
-        x = _add_gated(x, self.attn1.output(attend(self.layer, query, key, value)), gate)
+        x = _add_gated(x, self.attn1.output(context.attend(query, key, value)), gate)
 
         query = self.attn2.queries(self.norm2(x))
-        x = x + self.attn2.output(attention(query, text.keys[self.layer], text.values[self.layer]))
+        x = x + self.attn2.output(attention(query, *text))
 
         update = self.ffn(_modulate(self.norm3, x, ffn_shift, ffn_scale))
         return _add_gated(x, update.float(), ffn_gate)
@@ -402,14 +424,6 @@ class _Projection(nn.Module):
     def __init__(self, width: int, ffn_dim: int) -> None:
         super().__init__()
         self.proj = nn.Linear(width, ffn_dim)
-
-
-def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention on [B, tokens, heads, head_dim]; `mask` [B or 1, 1, queries, keys], True = see."""
-    attended = F.scaled_dot_product_attention(
-        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask
-    )
-    return attended.transpose(1, 2)
 
 
 def _modulate(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

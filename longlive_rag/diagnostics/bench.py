@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from backbone.attention import attention
 from backbone.config import ContextConfig, SamplerConfig
 from backbone.errors import FieldError, Name
-from backbone.transformer import CausalWanTransformer, attention
+from backbone.transformer import CausalWanTransformer
 from backbone.vae import StreamingDecoder
 from longlive_rag.generation.noise import PhiloxNoise
 from longlive_rag.generation.rollout import Rollout

@@ -87,7 +87,7 @@ def test_what_leaves_is_what_was_kept(model: CausalWanTransformer) -> None:
         cache.assemble()
         key, value = draw(1, 3 * tokens, 2, 24, seed=block), draw(1, 3 * tokens, 2, 24, seed=100 + block)
         for layer in range(2):
-            cache.write(layer, key + layer, value + layer, keep=True)
+            cache.contexts(keep=True)[layer].write(key + layer, value + layer)
         for index in range(3):
             span = slice(index * tokens, (index + 1) * tokens)
             written[3 * block + index] = (key[:, span], value[:, span])
@@ -106,8 +106,7 @@ def test_local_frames_are_limited_by_the_share_of_memory_even_while_it_is_empty(
     for _ in range(blocks):
         cache.admit(3)
         cache.assemble()
-        keys, _ = cache.write(0, draw(1, 3 * tokens, 2, 24), draw(1, 3 * tokens, 2, 24), keep=True)
-    assert keys.shape[1] == seen_frames * tokens
+    assert cache.contexts(keep=False)[0].keys.shape[1] == seen_frames * tokens
 
 
 def test_memory_joins_the_context_at_temporal_position_zero(model: CausalWanTransformer) -> None:
@@ -117,7 +116,8 @@ def test_memory_joins_the_context_at_temporal_position_zero(model: CausalWanTran
         cache.admit(3)
     pages = [draw(*cache.shape.page, seed=seed)[:, :, 0] for seed in (5, 6)]
     cache.assemble([[(3, pages[0]), (1, pages[1])]])
-    keys, values = cache.write(1, draw(1, 3 * tokens, 2, 24), draw(1, 3 * tokens, 2, 24), keep=False)
+    context = cache.contexts(keep=False)[1]
+    keys, values = context.keys, context.values
     at_zero = model.rotation(torch.tensor([0]), LATENT[1:])
     for place, page in enumerate(pages, start=1):
         span = slice(place * tokens, (place + 1) * tokens)
@@ -136,11 +136,12 @@ def test_takes_of_a_batch_that_remember_different_numbers_of_frames_see_what_the
     def flows(takes: slice) -> torch.Tensor:
         memory = remembered[takes]
         cache = new_cache(model, context, batch=len(memory))
-        cache._context.fill_(float("nan"))
+        for tensor in (*cache._keys, *cache._values):
+            tensor.fill_(float("nan"))
         for _ in range(2):
             cache.admit(3)
         cache.assemble(memory)
-        assert (cache.mask is None) == (len(memory) == 1)
+        assert (cache.contexts(keep=False)[0].mask is None) == (len(memory) == 1)
         return model.forward_block(block[takes], timestep[takes], model.encode_text(text[takes]), cache)
 
     together = flows(slice(0, 2))
