@@ -17,6 +17,7 @@ from longlive_rag.cli.settings import (
     DEVICE,
     DTYPE,
     FLAGS,
+    GPUS,
     SEED,
     CueSource,
     build_schedule,
@@ -61,6 +62,7 @@ timed_option = partial(click.option, type=(str, str), multiple=True, metavar="TI
 @with_settings
 @DTYPE
 @DEVICE
+@GPUS
 @CODEC
 @DECODER
 @click.option(
@@ -86,6 +88,7 @@ def generate(
     backbone: str,
     dtype: DType,
     device: str,
+    gpus: int,
     codec: Codec,
     decoder: Decoder,
     prompt_embeds: Path | None,
@@ -125,11 +128,15 @@ def generate(
       A backbone of your own, on a GPU, with more memory:
         longlive-rag generate "a red fox in the snow" -o takes/fox --backbone models/longlive \\
           --device cuda --dtype bfloat16 --memory-frames 8 --window 14
+      The same on two GPUs:
+        longlive-rag generate "a red fox in the snow" -o takes/fox2 --backbone models/longlive \
+          --dtype bfloat16 --gpus 2
 
     Options from --window to --upscale default to the backbone's preset.
     """
     from longlive_rag.sessions.making import NewTake, new_take
     from longlive_rag.sessions.opening import Labels, Opening
+    from longlive_rag.sessions.several_gpus import follow_launched
 
     with ExitStack() as held:
         with refuse_bad_input(FLAGS):
@@ -140,7 +147,9 @@ def generate(
             checkpoints = CheckpointConfig().changed(checkpoint, checkpoint_gib)
             if not take:
                 raise ValueError("--output is empty; name a folder for the take, such as takes/first")
-            opening = Opening(device, dtype, codec, prompt_embeds, decoder)
+            opening = Opening(device, dtype, codec, prompt_embeds, decoder, gpus)
+            if follow_launched(preset, opening, license_policy):
+                return
             labels = Labels(license_policy, deliverable, phase, show_label)
             asked = NewTake(preset, request, Path(take), overwrite, opening, labels, checkpoints)
             job = held.enter_context(new_take(asked, note))

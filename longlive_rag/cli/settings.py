@@ -215,7 +215,9 @@ def with_rights(command: Callable[..., None]) -> Callable[..., None]:
 
 
 _opening = knobs_of(Opening)
-DTYPE, DEVICE, CODEC, DECODER = (option_of(_opening[name]) for name in ("dtype", "device", "codec", "decoder"))
+DTYPE, DEVICE, CODEC, DECODER, GPUS = (
+    option_of(_opening[name]) for name in ("dtype", "device", "codec", "decoder", "gpus")
+)
 SEED = option_of(knobs_of(TakeRequest)["seed"])
 
 

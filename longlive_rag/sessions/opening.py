@@ -41,6 +41,7 @@ class Opening:
         codec: of the videos that it will make.
         prompt_embeds: prompts embedded ahead; the text encoder is not loaded then.
         decoder: of the latents: the VAE's, or the backbone's tiny one.
+        gpus: that make the take together.
     """
 
     device: Annotated[str, Knob("--device", "auto (a GPU if there is one), cpu, cuda or cuda:N.")] = "auto"
@@ -52,6 +53,9 @@ class Opening:
     decoder: Annotated[
         Decoder, Knob("--decoder", "Of the video's latents. tiny is faster and less sharp; the backbone must have one.")
     ] = "full"
+    gpus: Annotated[
+        int, Knob("--gpus", "GPUs that make the take together; its attention heads are divided among them.", at_least=1)
+    ] = 1
 
     def __post_init__(self) -> None:
         check_knobs(self)

@@ -43,6 +43,7 @@ class TakeRun:
         backbone_id: tells one backbone's latents from another's; see `geometry.backbone_id`.
         batch: how many takes were made side by side; the last bits depend on it.
         decoder: that made the pixels of its latents, `full` or `tiny`.
+        gpus: how many made it together; the last bits depend on it.
     """
 
     backbone: str
@@ -57,6 +58,7 @@ class TakeRun:
     backbone_id: str | None = None
     batch: int = 1
     decoder: str = "full"
+    gpus: int = 1
 
 
 class Rights(Document):
