@@ -147,7 +147,7 @@ def generate(
             checkpoints = CheckpointConfig().changed(checkpoint, checkpoint_gib)
             if not take:
                 raise ValueError("--output is empty; name a folder for the take, such as takes/first")
-            opening = Opening(device, dtype, codec, prompt_embeds, decoder, gpus)
+            opening = Opening(device, dtype, codec, prompt_embeds, decoder, gpus=gpus)
             if follow_launched(preset, opening, license_policy):
                 return
             labels = Labels(license_policy, deliverable, phase, show_label)

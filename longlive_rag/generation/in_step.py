@@ -74,12 +74,9 @@ class LeadingRollout(Rollout):
         settings["budgets"] = _share(budgets or PageBudgets(), self._told.size)
         sent = encoder if isinstance(encoder, MeanPoolEncoder) else encoder is not None
         self._told.tell(("begin", given, {"encoder": sent, **settings}))
-        own = None if encoder is None else SameEncoder(encoder, self._told)
-        self._watched(
-            lambda: super(LeadingRollout, self).__init__(
-                transformer, *given, encoder=own, device=device, past=past, **settings
-            )
-        )
+        settings["encoder"] = None if encoder is None else SameEncoder(encoder, self._told)
+        own = {**settings, "device": device, "past": past}
+        self._watched(lambda: super(LeadingRollout, self).__init__(transformer, *given, **own))
 
     def direct(self, prompt_embeds: Tensor, cut: bool = False) -> None:
         """As `Rollout` does, on all ranks."""
@@ -158,8 +155,8 @@ def follow(ranks: Ranks, transformer: CausalWanTransformer, encoder: LatentEncod
         rollout = None  # what it held may be needed for the next one
         wanted = settings.pop("encoder")
         chosen = encoder if wanted is True else wanted or None
-        own = None if chosen is None else SameEncoder(chosen, ranks)
-        rollout = Rollout(transformer, *args, encoder=own, **settings)
+        settings["encoder"] = None if chosen is None else SameEncoder(chosen, ranks)
+        rollout = Rollout(transformer, *args, **settings)
 
 
 def _share(budgets: PageBudgets, size: int) -> PageBudgets:

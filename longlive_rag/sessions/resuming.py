@@ -257,8 +257,8 @@ def reopened(
 def opening_of(take: OpenTake, changes: Changes) -> Opening:
     """How the take's backbone is opened again."""
     before = take.record.run
-    embeds, gpus = changes.prompt_embeds, changes.gpus
-    return Opening(changes.device, before.dtype, before.codec, embeds, before.decoder, gpus)  # type: ignore[arg-type]
+    opening = Opening(changes.device, before.dtype, before.codec, changes.prompt_embeds, before.decoder)  # type: ignore[arg-type]
+    return replace(opening, gpus=changes.gpus)
 
 
 def provenance_like(take: OpenTake, license_policy: str | None) -> Provenance:

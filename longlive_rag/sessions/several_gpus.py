@@ -125,7 +125,8 @@ class _Followers:
     def __init__(
         self, preset: Preset, opening: Opening, license_policy: str | None, size: int, launch: Launch | None
     ) -> None:
-        self._size, self._launch, self._store = size, launch, None
+        self._size, self._launch = size, launch
+        self._store: Any = None
         self._processes: list[SpawnProcess] = []
         self._lines: list[Connection] = []  # from them: that they are ready, and why they end
         self._start: Any = None if launch else partial(self._begin, preset, opening, license_policy)
