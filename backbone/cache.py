@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from backbone.attention import attention
+from backbone.attention import AttentionCall
 from backbone.config import ContextConfig
 from backbone.rope import Rotation, rotation
 
@@ -69,7 +70,7 @@ class LayerContext:
     mask: Tensor | None = None
     pages: tuple[Tensor, ...] = ()
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, attention: AttentionCall) -> Tensor:
         """Write key and value, then attend; [B, tail tokens, heads, head_dim] each and in return, none rotated."""
         self.write(key, value)
         return attention(self.rotation(query), self.keys, self.values, self.mask)
@@ -80,8 +81,18 @@ class LayerContext:
         self.values[:, -value.shape[1] :] = value
         for index, page in enumerate(self.pages):
             tokens = page.shape[2]
-            page[0] = key[:, index * tokens : (index + 1) * tokens]
-            page[1] = value[:, index * tokens : (index + 1) * tokens]
+            frame = slice(index * tokens, (index + 1) * tokens)
+            page.copy_(torch.stack((key[:, frame], value[:, frame])))
+
+    @property
+    def has_past(self) -> bool:
+        """Whether it holds more than the tail."""
+        return self.keys.shape[1] > self.rotation.turns.shape[1]
+
+    def leave_length_open(self) -> None:
+        """Tell the compiler that the number of context tokens will change."""
+        for tensor in (self.keys, self.values):
+            torch._dynamo.maybe_mark_dynamic(tensor, 1)
 
 
 class KVCache:
@@ -99,7 +110,8 @@ class KVCache:
         self.config = config
         self.shape = shape
         self.frames: list[int] = []
-        slots, options = config.window_frames, {"dtype": shape.dtype, "device": shape.device}
+        slots = config.window_frames
+        options: dict[str, Any] = {"dtype": shape.dtype, "device": shape.device}
         self._pages = [torch.zeros(shape.page, **options) for _ in range(slots)]
         self._page_of_slot: list[int] = []
         self._free_pages = list(range(slots))

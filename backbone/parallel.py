@@ -20,6 +20,7 @@ from torch import Tensor
 from backbone.errors import FieldError
 
 if TYPE_CHECKING:
+    from backbone.attention import AttentionCall
     from backbone.transformer import SelfContext
 
 PATIENCE = timedelta(days=30)
@@ -154,10 +155,10 @@ class Exchanged:
     ranks: Ranks
     frames: int
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, attention: AttentionCall) -> Tensor:
         """As `SelfContext` says, of own tokens."""
         return self.ranks.to_tokens(
-            self.inner.attend(*self.ranks.to_heads((query, key, value), self.frames)), self.frames
+            self.inner.attend(*self.ranks.to_heads((query, key, value), self.frames), attention), self.frames
         )
 
     def write(self, key: Tensor, value: Tensor) -> None:

@@ -70,9 +70,13 @@ def rotation(frame_positions: Tensor, height: int, width: int, head_dim: int) ->
 
 
 def _turn(pairs: Tensor, turns: Tensor) -> Tensor:
-    """Each pair [..., 2] turned by the angle of which `turns` [..., 2] are cosine and sine."""
-    (first, second), (cosine, sine) = pairs.unbind(-1), turns.unbind(-1)
-    return torch.stack((first * cosine - second * sine, first * sine + second * cosine), dim=-1)
+    """Each pair (a, b) [..., 2] turned by the angle of which `turns` [..., 2] are cosine c and sine s.
+
+    (a c - b s, b c + a s): without laying two halves side by side, which would be written and read once more.
+    """
+    cosine, sine = turns[..., :1], turns[..., 1:]
+    sign = torch.arange(-1, 2, 2, dtype=turns.dtype, device=turns.device)
+    return pairs * cosine + pairs.flip(-1) * (sign * sine)
 
 
 def _angles(positions: Tensor, dim: int) -> Tensor:

@@ -24,8 +24,9 @@ from diffusers.models.normalization import FP32LayerNorm
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from backbone.attention import attention
-from backbone.cache import KVCache
+from backbone.attention import BACKENDS, AttentionCall, attention
+from backbone.cache import KVCache, LayerContext
+from backbone.errors import FieldError
 from backbone.parallel import Ranks
 from backbone.rope import Rotation, rotation
 
@@ -33,7 +34,7 @@ from backbone.rope import Rotation, rotation
 class SelfContext(Protocol):
     """What self-attention sees in one layer; query, key and value are [B, tokens, heads, head_dim], none rotated."""
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, attention: AttentionCall) -> Tensor:
         """[B, tokens, heads, head_dim]."""
         ...
 
@@ -56,7 +57,7 @@ class SequenceContext:
     mask: Tensor | None = None
     page: Tensor | None = None
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, attention: AttentionCall) -> Tensor:
         """As `SelfContext` says."""
         self.write(key, value)
         return attention(self.rotation(query), self.rotation(key), value, self.mask)
@@ -122,6 +123,8 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
     """Asked before an adapter's weights are loaded; whoever owns the transformer may raise here."""
     ranks: Ranks | None = None
     """Of the processes that run it together, each with its own tokens and heads; None where there is one."""
+    compiled_for: frozenset[tuple[int, ...]] = frozenset()
+    """Shapes of latents [B, C, T, h, w] for whose blocks the layers are compiled; see `backbone.compiling`."""
 
     @register_to_config
     def __init__(
@@ -170,6 +173,19 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         if self.admit_adapter is not None:
             self.admit_adapter()
         super().load_lora_adapter(*args, **settings)
+
+    def set_attention_backend(self, backend: str) -> None:
+        """Choose by what attention is computed, a key of `attention.BACKENDS`."""
+        if backend not in BACKENDS:
+            raise FieldError("attention", backend, f"it must be one of {', '.join(BACKENDS)}")
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.backend = backend
+
+    @property
+    def attention_backend(self) -> str:
+        """By what attention is computed."""
+        return self.layers[0].attn1.backend
 
     # ---- the two ways to run it ----
 
@@ -290,8 +306,10 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
     def _flow(self, latents: Tensor, timestep: Tensor, text: TextContext, contexts: Sequence[SelfContext]) -> Tensor:
         x, time, modulation = self._enter(latents, timestep)
         contexts = contexts if self.ranks is None else self.ranks.exchanging(contexts, latents.shape[2])
-        for block, words, context in zip(self.layers, text.layers, contexts, strict=True):
-            x = block(x, modulation, words, context)
+        for layer, words, context in zip(
+            self._programs(latents, timestep, contexts), text.layers, contexts, strict=True
+        ):
+            x = layer(x, modulation, words, context)
         return self._leave(x, time, latents.shape)
 
     def _run_for_pages(
@@ -300,9 +318,24 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         """All that keys and values of every layer need: of the last one, no more than these themselves."""
         x, _, modulation = self._enter(latents, timestep)
         contexts = contexts if self.ranks is None else self.ranks.exchanging(contexts, latents.shape[2])
-        for block, words, context in zip(self.layers[:-1], text.layers[:-1], contexts[:-1], strict=True):
-            x = block(x, modulation, words, context)
+        layers = self._programs(latents, timestep, contexts)
+        for layer, words, context in zip(layers[:-1], text.layers[:-1], contexts[:-1], strict=True):
+            x = layer(x, modulation, words, context)
         contexts[-1].write(*self.layers[-1].keys_values(x, modulation))
+
+    def _programs(
+        self, latents: Tensor, timestep: Tensor, contexts: Sequence[SelfContext]
+    ) -> Sequence[Callable[..., Tensor]]:
+        """The layers as they run: compiled, if they are, only what was compiled for."""
+        if not self.compiled_for:
+            return self.layers
+        seen = contexts[0]
+        is_usual = isinstance(seen, LayerContext) and seen.has_past and seen.mask is None and timestep.ndim == 1
+        if not is_usual or tuple(latents.shape) not in self.compiled_for:
+            return [layer.forward for layer in self.layers]
+        for context in cast("Sequence[LayerContext]", contexts):
+            context.leave_length_open()
+        return self.layers
 
     def _enter(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Latents to own tokens [B, tokens, width], and what `ConditionEmbedder.embed_time` makes of the timestep."""
@@ -377,17 +410,23 @@ class TransformerBlock(nn.Module):
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = mods
 
         query, key, value = self.attn1.queries_keys_values(_modulate(self.norm1, x, shift, scale))
-        x = _add_gated(x, self.attn1.output(context.attend(query, key, value)), gate)
+        x = _add_gated(x, self.attn1.output(context.attend(query, key, value, self.attn1.attend)), gate)
 
         query = self.attn2.queries(self.norm2(x))
-        x = x + self.attn2.output(attention(query, *text))
+        x = x + self.attn2.output(self.attn2.attend(query, *text))
 
         update = self.ffn(_modulate(self.norm3, x, ffn_shift, ffn_scale))
         return _add_gated(x, update.float(), ffn_gate)
 
 
 class Attention(nn.Module):
-    """The projections around an attention call; queries and keys are RMS-normed across all heads."""
+    """An attention call and the projections around it; queries and keys are RMS-normed across all heads.
+
+    Attributes:
+        backend: of the call, a key of `attention.BACKENDS`.
+    """
+
+    backend = "native"
 
     def __init__(self, width: int, heads: int, eps: float) -> None:
         super().__init__()
@@ -410,6 +449,10 @@ class Attention(nn.Module):
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, tokens, width] to two [B, tokens, heads, head_dim]."""
         return self._heads(self.norm_k(self.to_k(x))), self._heads(self.to_v(x))
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The call itself, as `attention`."""
+        return attention(query, key, value, mask, self.backend)
 
     def output(self, attended: Tensor) -> Tensor:
         """[B, tokens, heads, head_dim] to [B, tokens, width]."""

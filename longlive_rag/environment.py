@@ -17,6 +17,7 @@ from backbone.errors import FieldError
 
 POLICY_VARIABLE = "LONGLIVE_RAG_LICENSE_POLICY"
 CONFIG_VARIABLE = "LONGLIVE_RAG_CONFIG"
+COMPILED_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 MODELS_VARIABLE = "LONGLIVE_RAG_MODELS"
 PLUGINS = {
     "policy": "longlive_rag.policies",
@@ -46,6 +47,15 @@ def config_file() -> Path:
 def cache_folder() -> Path:
     """Where what can be made again is remembered."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longlive-rag"
+
+
+def keep_compiled() -> Path:
+    """Where torch keeps compiled code from now on: by TORCHINDUCTOR_CACHE_DIR, else in the user's cache."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    if os.environ.get(COMPILED_VARIABLE, "") in ("", default_cache_dir()):  # torch states its default there itself
+        os.environ[COMPILED_VARIABLE] = str(cache_folder() / "compiled")
+    return Path(os.environ[COMPILED_VARIABLE])
 
 
 def models_folder() -> Path:

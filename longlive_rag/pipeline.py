@@ -261,6 +261,8 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             load_seconds=load_seconds,
             backbone_id=backbone_id(self.folder),
             decoder=self.decoder,
+            compiled=bool(self.transformer.compiled_for),
+            attention=self.transformer.attention_backend,
         )
 
     def unknown_words(self, prompt: str) -> list[str]:

@@ -97,6 +97,13 @@ def run_of(backbone: str, dtype: str = "float32", **facts: object) -> TakeRun:
     return TakeRun(backbone, folder, "cpu", dtype, threads, "fake", backbone_id=backbone_id(folder), **facts)  # type: ignore[arg-type]
 
 
+class FakeTransformer(torch.nn.Linear):
+    compiled_for, attention_backend = frozenset(), "native"
+
+    def set_attention_backend(self, backend: str) -> None:
+        self.attention_backend = backend
+
+
 class FakePipeline:
     """Behaves as the real pipeline does towards the command line.
 
@@ -118,7 +125,7 @@ class FakePipeline:
     ):
         self.seconds_per_block, self.fail_at, self.error = seconds_per_block, fail_at, error
         self.backbone, self.dtype = "", dtype
-        self.transformer = torch.nn.Linear(parameters, 1, bias=False, device="meta")
+        self.transformer = FakeTransformer(parameters, 1, bias=False, device="meta")
 
     def check(self, request: TakeRequest) -> None:
         """It can make anything."""

@@ -11,6 +11,8 @@ import click
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import note, report
 from longlive_rag.cli.settings import (
+    ATTENTION_OF_NEW,
+    COMPILE_OF_NEW,
     DEVICE,
     FLAGS,
     CueSource,
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from longlive_rag.sessions.directed_take import DirectedTake
 
 LONGEST_SECONDS = 600.0
-OF_NEW_TAKES = ("seed", "dtype", "codec", "decoder", "deliverable", "phase", "show_label")
+OF_NEW_TAKES = ("seed", "dtype", "codec", "decoder", "compile", "attention", "deliverable", "phase", "show_label")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,6 +45,8 @@ OF_NEW_TAKES = ("seed", "dtype", "codec", "decoder", "deliverable", "phase", "sh
 @DEVICE
 @click.option("--codec", type=click.Choice(["vp9", "h264"]), help="Of a new take's video.  [default: vp9]")
 @click.option("--decoder", type=click.Choice(["full", "tiny"]), help="Of a new take's latents.  [default: full]")
+@COMPILE_OF_NEW
+@ATTENTION_OF_NEW
 @click.option("--prompt-embeds", type=click.Path(path_type=Path), help="Prompts embedded by 'models embed-prompts'.")
 @with_rights
 def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> None:
@@ -102,6 +106,8 @@ def _open_new(held: ExitStack, folder: Path, prompt: str, seconds: float, option
             options["codec"] or "vp9",
             options["prompt_embeds"],
             options["decoder"] or "full",
+            options["compile"] or "auto",
+            options["attention"] or "native",
         )
         labels = Labels(options["license_policy"], options["deliverable"], options["phase"], options["show_label"])
         return new_live_take(held, NewTake(preset, request, folder, False, opening, labels), note)

@@ -12,7 +12,9 @@ import click
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import make, note, report
 from longlive_rag.cli.settings import (
+    ATTENTION,
     CODEC,
+    COMPILE,
     DECODER,
     DEVICE,
     DTYPE,
@@ -29,7 +31,7 @@ from longlive_rag.cli.settings import (
 from longlive_rag.config import CheckpointConfig, CheckpointMode
 from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
 from longlive_rag.sessions.asking import build_request
-from longlive_rag.sessions.opening import Codec, Decoder, DType
+from longlive_rag.sessions.opening import Attention, Codec, Compile, Decoder, DType
 
 timed_option = partial(click.option, type=(str, str), multiple=True, metavar="TIMECODE PROMPT")
 
@@ -65,6 +67,8 @@ timed_option = partial(click.option, type=(str, str), multiple=True, metavar="TI
 @GPUS
 @CODEC
 @DECODER
+@COMPILE
+@ATTENTION
 @click.option(
     "--prompt-embeds",
     type=click.Path(path_type=Path),
@@ -91,6 +95,8 @@ def generate(
     gpus: int,
     codec: Codec,
     decoder: Decoder,
+    compile: Compile,
+    attention: Attention,
     prompt_embeds: Path | None,
     checkpoint: CheckpointMode | None,
     checkpoint_gib: float | None,
@@ -147,7 +153,7 @@ def generate(
             checkpoints = CheckpointConfig().changed(checkpoint, checkpoint_gib)
             if not take:
                 raise ValueError("--output is empty; name a folder for the take, such as takes/first")
-            opening = Opening(device, dtype, codec, prompt_embeds, decoder, gpus=gpus)
+            opening = Opening(device, dtype, codec, prompt_embeds, decoder, compile, attention, gpus=gpus)
             if follow_launched(preset, opening, license_policy):
                 return
             labels = Labels(license_policy, deliverable, phase, show_label)

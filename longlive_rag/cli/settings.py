@@ -218,6 +218,11 @@ _opening = knobs_of(Opening)
 DTYPE, DEVICE, CODEC, DECODER, GPUS = (
     option_of(_opening[name]) for name in ("dtype", "device", "codec", "decoder", "gpus")
 )
+COMPILE, ATTENTION = (option_of(_opening[name]) for name in ("compile", "attention"))
+COMPILE_OF_NEW, ATTENTION_OF_NEW = (
+    option_of(knob, default=None, help=f"{knob.help} Default: {knob.default}, or the take's.")
+    for knob in (_opening["compile"], _opening["attention"])
+)
 SEED = option_of(knobs_of(TakeRequest)["seed"])
 
 

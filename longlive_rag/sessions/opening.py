@@ -19,6 +19,7 @@ from longlive_rag.presets.preset import TINY_DECODER, Preset
 from longlive_rag.rights.policy import enforce, pick_policy
 from longlive_rag.rights.provenance import Provenance
 from longlive_rag.rights.terms import CLEARED
+from longlive_rag.sessions.speed import check_speed_fits, speed_up
 
 if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 DType = Literal["float32", "bfloat16"]
 Codec = Literal["vp9", "h264"]
 Decoder = Literal["full", "tiny"]
+Compile = Literal["auto", "on", "off"]
+Attention = Literal[
+    "native", "native_cudnn", "native_efficient", "native_flash", "native_math", "flash", "flash_3", "xformers", "sage"
+]
 Note = Callable[[str], None]
 """Takes a sentence for the user."""
 
@@ -41,6 +46,8 @@ class Opening:
         codec: of the videos that it will make.
         prompt_embeds: prompts embedded ahead; the text encoder is not loaded then.
         decoder: of the latents: the VAE's, or the backbone's tiny one.
+        compile: whether the transformer's layers are compiled.
+        attention: by what attention is computed, a key of `backbone.attention.BACKENDS`.
         gpus: that make the take together.
     """
 
@@ -53,6 +60,12 @@ class Opening:
     decoder: Annotated[
         Decoder, Knob("--decoder", "Of the video's latents. tiny is faster and less sharp; the backbone must have one.")
     ] = "full"
+    compile: Annotated[
+        Compile, Knob("--compile", "The transformer's layers. auto: on CUDA, for takes of five minutes and more.")
+    ] = "auto"
+    attention: Annotated[
+        Attention, Knob("--attention", "Backend of attention, a name of diffusers'. sage is faster and less exact.")
+    ] = "native"
     gpus: Annotated[
         int, Knob("--gpus", "GPUs that make the take together; its attention heads are divided among them.", at_least=1)
     ] = 1
@@ -111,8 +124,11 @@ def open_backbone(
     check_codec(opening.codec)
     check_decoder_fits(preset, opening)
     check_cache_fits(preset, request, opening)
+    check_speed_fits(preset, request, opening)
     pipe, run = load_backbone(preset, opening, provenance, pipe=pipe)
     pipe.check(request)
+    speed_up(pipe, preset, request, opening, note)
+    run = replace(run, compiled=bool(pipe.transformer.compiled_for), attention=pipe.transformer.attention_backend)
     prompts = (request.prompt, *(cue.prompt for cue in request.cues))
     unknown = {words: found for words in prompts if (found := pipe.unknown_words(words))}
     for words, found in unknown.items():

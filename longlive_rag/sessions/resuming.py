@@ -18,7 +18,8 @@ from longlive_rag.rights.policy import pick_policy, refuse_stricter
 from longlive_rag.rights.provenance import Provenance, refuse_other_weights
 from longlive_rag.sessions.making import TakeJob, stored_bytes
 from longlive_rag.sessions.opening import Labels, Note, Opening, provenance_of
-from longlive_rag.sessions.several_gpus import opened_backbone
+from longlive_rag.sessions.several_gpus import count_gpus, opened_backbone
+from longlive_rag.sessions.speed import as_before
 from longlive_rag.takes.branch import backbone_of, branched, check_latents, copy_start, extended, timeline_of
 from longlive_rag.takes.folder import TakeClaim, check_take_folder, estimate_bytes
 from longlive_rag.takes.inspection import intact_frames
@@ -258,7 +259,8 @@ def opening_of(take: OpenTake, changes: Changes) -> Opening:
     """How the take's backbone is opened again."""
     before = take.record.run
     opening = Opening(changes.device, before.dtype, before.codec, changes.prompt_embeds, before.decoder)  # type: ignore[arg-type]
-    return replace(opening, gpus=changes.gpus)
+    opening = replace(as_before(opening, before, take.preset, take.request), gpus=changes.gpus)
+    return replace(opening, compile="off") if count_gpus(opening) > 1 else opening
 
 
 def provenance_like(take: OpenTake, license_policy: str | None) -> Provenance:
@@ -301,6 +303,8 @@ def differences(record: TakeRecord, run: TakeRun) -> list[str]:
     pairs = [("device", before.device.removesuffix(":0"), run.device), ("threads", before.threads, run.threads)]
     libraries = ("torch", "diffusers", "faiss-cpu", "numpy")  # NumPy draws the noise
     pairs += [(name, record.versions.get(name), now.get(name)) for name in libraries]
+    was_compiled, is_compiled = ("compiled" if each.compiled else "not compiled" for each in (before, run))
+    pairs += [("layers", was_compiled, is_compiled), ("attention", before.attention, run.attention)]
     found = [f"the take was begun with {name} {old}, this is {new}" for name, old, new in pairs if old != new]
     if before.gpus != run.gpus:
         found.append(f"the take was begun on {before.gpus} GPUs, this is on {run.gpus}")

@@ -53,13 +53,14 @@ def opened_backbone(
         OSError: if another process can't load it.
     """
     launch = launched()
-    gpus = _count(opening, launch)
+    gpus = count_gpus(opening)
     if gpus == 1:
         yield open_backbone(preset, request, opening, provenance, note, pipe)
         return
     check_gpus(preset, request, opening, gpus)
     with _Followers(preset, opening, provenance.policy, gpus, launch) as followers:
-        own = replace(opening, device=_device(opening, launch.local_rank if launch else 0))
+        device = _device(opening, launch.local_rank if launch else 0)
+        own = replace(opening, device=device, compile="off")
         pipe, run = open_backbone(preset, request, own, provenance, note, pipe)
         with followers.joined(pipe):
             yield pipe, replace(run, gpus=gpus)
@@ -74,6 +75,8 @@ def check_gpus(preset: Preset, request: TakeRequest, opening: Opening, gpus: int
 
     geometry = read_geometry(preset, request.output, request.memory.encoder)
     check_divides(gpus, geometry.heads, geometry.tokens_per_frame)
+    if opening.compile == "on":
+        raise FieldError("compile", "on", "for several GPUs it must be auto or off")
     if ":" in opening.device:
         raise FieldError("device", opening.device, "for several GPUs it must be auto, cpu or cuda, without a number")
     if pick_device(opening.device).type == "cuda" and launched() is None and gpus > torch.cuda.device_count():
@@ -95,7 +98,9 @@ def follow_launched(preset: Preset, opening: Opening, license_policy: str | None
     return True
 
 
-def _count(opening: Opening, launch: Launch | None) -> int:
+def count_gpus(opening: Opening) -> int:
+    """How many processes make the take: what `opening` says, or what torchrun has started; FieldError if both do."""
+    launch = launched()
     if launch is None:
         return opening.gpus
     if opening.gpus not in (1, launch.size):
@@ -266,6 +271,7 @@ def _load(preset: Preset, opening: Opening, license_policy: str | None) -> LongL
             preset.folder, text_encoder=None, license_policy=license_policy, dtype=dtypes
         )
     use_threads(pipe)
+    pipe.transformer.set_attention_backend(opening.attention)
     for part in (pipe.transformer, pipe.encoder):
         if part is not None:
             part.to(pick_device(opening.device))

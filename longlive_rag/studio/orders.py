@@ -226,6 +226,8 @@ def command_of(record: TakeRecord, name: str, parent: str | None, preset: Preset
     parts = ["generate", "--cues", name, "-o", f"{name}-again", "--seed", str(request.seed)]
     parts += ["--backbone", _backbone_in_words(record, preset)]
     parts += ["--decoder", record.run.decoder] if record.run.decoder != "full" else []
+    parts += ["--compile", "on"] if record.run.compiled else []
+    parts += ["--attention", record.run.attention] if record.run.attention != "native" else []
     parts += ["--start-image", f"{name}/{START_IMAGE}"] if request.start_image is not None else []
     return shlex.join(["longlive-rag", *parts, *_flags(request, preset)])
 

@@ -43,6 +43,8 @@ class TakeRun:
         backbone_id: tells one backbone's latents from another's; see `geometry.backbone_id`.
         batch: how many takes were made side by side; the last bits depend on it.
         decoder: that made the pixels of its latents, `full` or `tiny`.
+        compiled: the transformer's layers were; the last bits depend on it.
+        attention: the backend that computed it; the last bits depend on it, and more where it is `sage`.
         gpus: how many made it together; the last bits depend on it.
     """
 
@@ -58,6 +60,8 @@ class TakeRun:
     backbone_id: str | None = None
     batch: int = 1
     decoder: str = "full"
+    compiled: bool = False
+    attention: str = "native"
     gpus: int = 1
 
 

@@ -22,6 +22,7 @@ GENERATE = [sys.executable, "-m", "longlive_rag", "generate", PROMPT]
     [
         (("--gpus", "3"), "--gpus is 3, which does not divide this backbone's 2 heads and 16 tokens a frame; use 1, 2"),
         (("--gpus", "2", "--device", "cpu:0"), "--device is 'cpu:0'; for several GPUs it must be auto, cpu or cuda"),
+        (("--gpus", "2", "--compile", "on"), "--compile is 'on'; for several GPUs it must be auto or off"),
         (("--gpus", "0"), "--gpus is 0; it must be a whole number, 1 or more"),
     ],
 )

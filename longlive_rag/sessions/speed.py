@@ -1,0 +1,96 @@
+"""By what the transformer's layers run: attention's backend, and whether they are compiled.
+
+Neither changes more of a take than its last bits, save the backends that round (sage); a take's record names both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from backbone.errors import FieldError
+from longlive_rag.config import TakeRequest
+from longlive_rag.environment import keep_compiled
+from longlive_rag.presets.geometry import read_geometry
+from longlive_rag.presets.preset import Preset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from longlive_rag.pipeline import LongLiveRAGPipeline
+    from longlive_rag.sessions.opening import Opening
+    from longlive_rag.takes.record import TakeRun
+
+# A layer of Wan2.1-1.3B compiles in about a minute, once, and saves about 60 ms of a block of 0.75 s (both estimated):
+# a first take of this length gets back what it waited for by half; each later one, at once, all that it saves.
+AUTO_SECONDS = 300.0
+
+
+def check_speed_fits(preset: Preset, request: TakeRequest, opening: Opening) -> None:
+    """Raise FieldError if the attention backend or the compiler that is asked for can't be used here."""
+    from longlive_rag.weights.load import pick_device
+
+    device = pick_device(opening.device)
+    if opening.attention != "native":
+        import torch
+
+        from backbone.attention import why_not
+
+        geometry = read_geometry(preset, request.output, request.memory.encoder)
+        reason = why_not(opening.attention, device, getattr(torch, opening.dtype), geometry.head_dim)
+        if reason:
+            raise FieldError("attention", opening.attention, f"here it can't be used: {reason}. Use native")
+    if opening.compile == "on":
+        from backbone.compiling import missing_for_compiling
+
+        missing = missing_for_compiling(device)
+        if missing:
+            raise FieldError("compile", "on", f"{missing}. Use off")
+
+
+def as_before(opening: Opening, before: TakeRun, preset: Preset, request: TakeRequest) -> Opening:
+    """`opening` with the layers run as `before` says, as far as that can be done here."""
+    compiled = replace(opening, compile="on" if before.compiled else "off")
+    if not _fits(preset, request, compiled):
+        compiled = replace(opening, compile="off")
+    attending = replace(compiled, attention=before.attention)  # type: ignore[arg-type]
+    return attending if _fits(preset, request, attending) else compiled
+
+
+def _fits(preset: Preset, request: TakeRequest, opening: Opening) -> bool:
+    try:
+        check_speed_fits(preset, request, opening)
+    except FieldError:
+        return False
+    return True
+
+
+def is_compiled(request: TakeRequest, opening: Opening) -> bool:
+    """Whether `opening` has the layers compiled for such a request: `auto`, where a long take on CUDA pays for it."""
+    from backbone.compiling import missing_for_compiling
+    from longlive_rag.weights.load import pick_device
+
+    if opening.compile != "auto":
+        return opening.compile == "on"
+    device = pick_device(opening.device)
+    return device.type == "cuda" and request.seconds >= AUTO_SECONDS and missing_for_compiling(device) is None
+
+
+def speed_up(
+    pipe: LongLiveRAGPipeline, preset: Preset, request: TakeRequest, opening: Opening, note: Callable[[str], None]
+) -> None:
+    """Bring an opened backbone to what `opening` says; compiles now, and notes how long that took."""
+    from backbone.compiling import compile_for, uncompile
+
+    if pipe.transformer.attention_backend != opening.attention:
+        pipe.transformer.set_attention_backend(opening.attention)
+    if not is_compiled(request, opening):
+        if pipe.transformer.compiled_for:
+            uncompile(pipe.transformer)
+        return
+    folder = keep_compiled()
+    size = f"{request.output.width}x{request.output.height}"
+    note(f"compiling the transformer's layers for {size}: a minute or two the first time; {folder} keeps the result")
+    geometry = read_geometry(preset, request.output, request.memory.encoder)
+    seconds = compile_for(pipe.transformer, request.context, geometry.latent_shape)
+    note(f"compiled in {seconds:.1f} s" if seconds else "they are compiled already")

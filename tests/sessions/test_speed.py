@@ -1,0 +1,103 @@
+"""By what the layers run: what is chosen, refused, noted, recorded and kept when a take is resumed."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from backbone.errors import FieldError
+from longlive_rag.environment import COMPILED_VARIABLE, keep_compiled
+from longlive_rag.presets.preset import load_preset
+from longlive_rag.sessions import speed
+from longlive_rag.sessions.opening import Opening
+from longlive_rag.sessions.speed import as_before, check_speed_fits, is_compiled, speed_up
+from tests.fakes import make_request, run_of
+
+PRESET = load_preset("tiny-world")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A machine whose device and compilers a test chooses."""
+    machine = SimpleNamespace(device="cpu", missing=None)
+    monkeypatch.setattr("longlive_rag.weights.load.pick_device", lambda _: torch.device(machine.device))
+    monkeypatch.setattr("backbone.compiling.missing_for_compiling", lambda _: machine.missing)
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("device", "missing", "seconds", "compiled"),
+    [
+        ("cuda", None, 300.0, True),
+        ("cuda", None, 299.0, False),
+        ("cuda", "no triton", 300.0, False),
+        ("cpu", None, 3000.0, False),
+    ],
+)
+def test_auto_compiles_for_long_takes_on_cuda(
+    machine: SimpleNamespace, device: str, missing: str | None, seconds: float, compiled: bool
+) -> None:
+    machine.device, machine.missing = device, missing
+    request = replace(make_request(), seconds=seconds)
+    assert is_compiled(request, Opening()) is compiled
+    assert is_compiled(request, Opening(compile="on"))
+    assert not is_compiled(request, Opening(compile="off"))
+
+
+def test_what_cant_be_done_here_is_refused(machine: SimpleNamespace) -> None:
+    machine.missing = "there is no C++ compiler"
+    with pytest.raises(FieldError, match=r"no C\+\+ compiler\. Use off"):
+        check_speed_fits(PRESET, make_request(), Opening(compile="on"))
+    check_speed_fits(PRESET, make_request(), Opening(compile="auto"))
+    with pytest.raises(FieldError, match=r"here it can't be used: .*Use native"):
+        check_speed_fits(PRESET, make_request(), Opening(attention="sage"))
+    check_speed_fits(PRESET, make_request(), Opening(attention="native_math"))
+
+
+def test_a_take_goes_on_as_it_was_made_where_that_can_be_done(machine: SimpleNamespace) -> None:
+    before, request = run_of("tiny-world", compiled=True, attention="native_math"), make_request()
+    opening = as_before(Opening(), before, PRESET, request)
+    assert (opening.compile, opening.attention) == ("on", "native_math")
+    machine.missing = "there is no C++ compiler"
+    opening = as_before(Opening(), replace(before, attention="sage"), PRESET, request)
+    assert (opening.compile, opening.attention) == ("off", "native")
+    machine.missing = None
+    assert as_before(Opening(), replace(before, compiled=False), PRESET, request).compile == "off"
+
+
+def test_what_is_waited_for_is_said_before_and_how_long_it_took_after(
+    machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(COMPILED_VARIABLE, str(tmp_path))
+    notes: list[str] = []
+
+    def compile_for(*_: object) -> float:
+        assert "compiling the transformer's layers" in notes[0]
+        assert str(tmp_path) in notes[0]
+        return 12.34
+
+    monkeypatch.setattr("backbone.compiling.compile_for", compile_for)
+    transformer = SimpleNamespace(attention_backend="native", compiled_for=frozenset())
+    pipe = SimpleNamespace(transformer=transformer)
+    speed_up(pipe, PRESET, make_request(), Opening(compile="on"), notes.append)  # type: ignore[arg-type]
+    assert notes[1:] == ["compiled in 12.3 s"]
+    speed_up(pipe, PRESET, make_request(), Opening(), notes.append)  # type: ignore[arg-type]
+    assert len(notes) == 2
+
+
+def test_compiled_code_is_kept_in_the_users_cache_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for stated in ("", default_cache_dir()):
+        monkeypatch.setenv(COMPILED_VARIABLE, stated)
+        assert keep_compiled() == tmp_path / "longlive-rag" / "compiled"
+        assert os.environ[COMPILED_VARIABLE] == str(tmp_path / "longlive-rag" / "compiled")
+    monkeypatch.setenv(COMPILED_VARIABLE, "/somewhere/else")
+    assert keep_compiled() == Path("/somewhere/else")
+    assert speed.AUTO_SECONDS > 60
