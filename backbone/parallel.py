@@ -157,13 +157,13 @@ class Exchanged:
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, attention: AttentionCall) -> Tensor:
         """As `SelfContext` says, of own tokens."""
-        return self.ranks.to_tokens(
-            self.inner.attend(*self.ranks.to_heads((query, key, value), self.frames), attention), self.frames
-        )
+        query, key, value = self.ranks.to_heads((query, key, value), self.frames)
+        return self.ranks.to_tokens(self.inner.attend(query, key, value, attention), self.frames)
 
     def write(self, key: Tensor, value: Tensor) -> None:
         """As `SelfContext` says, of own tokens."""
-        self.inner.write(*self.ranks.to_heads((key, value), self.frames))
+        key, value = self.ranks.to_heads((key, value), self.frames)
+        self.inner.write(key, value)
 
 
 def _as_bytes(x: Tensor) -> Tensor:
