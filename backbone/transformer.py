@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from backbone.attention import BACKENDS, AttentionCall, attention
 from backbone.cache import KVCache, LayerContext
 from backbone.errors import FieldError
+from backbone.parallel import Ranks
 from backbone.rope import Rotation, rotation
 
 
@@ -120,6 +121,8 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
     _skip_layerwise_casting_patterns = ("patch_embedding", "condition_embedder", "norm")
     admit_adapter: Callable[[], None] | None = None
     """Asked before an adapter's weights are loaded; whoever owns the transformer may raise here."""
+    ranks: Ranks | None = None
+    """Of the processes that run it together, each with its own tokens and heads; None where there is one."""
     compiled_for: frozenset[tuple[int, ...]] = frozenset()
     """Shapes of latents [B, C, T, h, w] for whose blocks the layers are compiled; see `backbone.compiling`."""
 
@@ -247,12 +250,12 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
             text: one prompt, from `encode_text`, or N.
 
         Returns:
-            Pages [N, 2, layers, tokens, heads, head_dim], the keys not rotated.
+            Pages [N, 2, layers, tokens, `cached_heads`, head_dim], the keys not rotated.
         """
         count, _, height, width = latents.shape
         turned = self.rotation(positions[:, None], (height, width))
-        tokens, heads = self.tokens_per_frame((height, width)), self.config.num_attention_heads
-        page = (2, self.config.num_layers, tokens, heads, self.config.attention_head_dim)
+        tokens, head_dim = self.tokens_per_frame((height, width)), self.config.attention_head_dim
+        page = (2, self.config.num_layers, tokens, self.cached_heads, head_dim)
         pages = latents.new_empty((count, *page))
         contexts = [SequenceContext(turned, page=page) for page in pages.unbind(2)]
         steps = torch.full((count,), timestep, device=latents.device)
@@ -279,6 +282,12 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
 
     # ---- geometry ----
 
+    @property
+    def cached_heads(self) -> int:
+        """Heads whose keys and values this process caches."""
+        heads: int = self.config.num_attention_heads
+        return heads if self.ranks is None else heads // self.ranks.size
+
     def token_grid(self, latent_size: tuple[int, int]) -> tuple[int, int]:
         """Tokens along height and width of a latent frame of `latent_size` (height, width)."""
         _, patch_h, patch_w = self.config.patch_size
@@ -296,6 +305,7 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
 
     def _flow(self, latents: Tensor, timestep: Tensor, text: TextContext, contexts: Sequence[SelfContext]) -> Tensor:
         x, time, modulation = self._enter(latents, timestep)
+        contexts = contexts if self.ranks is None else self.ranks.exchanging(contexts, latents.shape[2])
         for layer, words, context in zip(
             self._programs(latents, timestep, contexts), text.layers, contexts, strict=True
         ):
@@ -307,6 +317,7 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
     ) -> None:
         """All that keys and values of every layer need: of the last one, no more than these themselves."""
         x, _, modulation = self._enter(latents, timestep)
+        contexts = contexts if self.ranks is None else self.ranks.exchanging(contexts, latents.shape[2])
         layers = self._programs(latents, timestep, contexts)
         for layer, words, context in zip(layers[:-1], text.layers[:-1], contexts[:-1], strict=True):
             x = layer(x, modulation, words, context)
@@ -327,15 +338,20 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         return self.layers
 
     def _enter(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents to tokens [B, tokens, width], and what `ConditionEmbedder.embed_time` makes of the timestep."""
-        tokens = self.patch_embedding(latents).flatten(2).transpose(1, 2).contiguous()
+        """Latents to own tokens [B, tokens, width], and what `ConditionEmbedder.embed_time` makes of the timestep."""
+        tokens = self.patch_embedding(latents).flatten(2).transpose(1, 2)
+        if self.ranks is not None:
+            tokens = self.ranks.own_tokens(tokens, latents.shape[2])
+        tokens = tokens.contiguous()
         return tokens, *self.condition_embedder.embed_time(timestep)
 
     def _leave(self, x: Tensor, time: Tensor, shape: torch.Size) -> Tensor:
-        """Tokens [B, tokens, width] to the flow of latents of `shape` [B, C, F, h, w]."""
+        """Own tokens [B, tokens, width] to the flow of latents of `shape` [B, C, F, h, w]."""
         batch, _, frames, height, width = shape
         shift, scale = (self.scale_shift_table[None] + time[:, :, None]).chunk(2, dim=2)
         x = self.proj_out(_modulate(self.norm_out, x, shift, scale))
+        if self.ranks is not None:
+            x = self.ranks.all_tokens(x, frames)
         rows, columns = self.token_grid((height, width))
         _, patch_h, patch_w = self.config.patch_size
         x = x.reshape(batch, frames, rows, columns, patch_h, patch_w, -1)

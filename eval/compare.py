@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backbone.errors import FieldError, Name
-from eval.engines import make_here, make_in_processes
+from eval.engines import make_here, make_in_processes, make_on_ray
 from eval.making import Maker, batches
 from eval.plan import Cell, Plan, check_content, check_run, keep_plan
 from eval.results import Results
@@ -17,6 +16,7 @@ from longlive_rag.media.charts import check_charts
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.preset import load_preset
 from longlive_rag.rights.policy import enforce_place
+from longlive_rag.sessions.ray_workers import Cluster, check_device, check_installed, check_share
 from longlive_rag.weights.load import pick_device
 from retrieval.lock import hold
 
@@ -30,6 +30,7 @@ class Engine:
         workers: how many takes at once; 1 makes them in this process (local).
         threads: of the CPU, for each worker; None chooses by the backbone's size.
         address: of a Ray cluster; None starts one here.
+        gpus_per_worker: on Ray, above 0 and at most 1; None is 1, or less for a small backbone.
         batch: how many takes of one arm each worker makes side by side: faster, but in the last bits another batch
             makes other takes.
     """
@@ -39,16 +40,23 @@ class Engine:
     threads: int | None = None
     address: str | None = None
     batch: int = 1
+    gpus_per_worker: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("workers", "batch"):
             if getattr(self, name) < 1:
                 raise FieldError(name, getattr(self, name), "it must be at least 1")
-        if self.name == "local" and self.address:
-            raise FieldError("address", self.address, claim=(Name("address"), " is for the engine ray"))
-        if self.name == "ray" and not importlib.util.find_spec("ray"):
-            shown = "'ray', but Ray is not installed"
-            raise FieldError("engine", self.name, "pip install 'longlive-rag[ray]'", shown)
+        for name in ("address", "gpus_per_worker"):
+            if self.name == "local" and getattr(self, name):
+                raise FieldError(name, getattr(self, name), claim=(Name(name), " is for the engine ray"))
+        if self.name == "ray":
+            check_installed()
+            check_share(self.gpus_per_worker)
+
+    @property
+    def cluster(self) -> Cluster:
+        """What is asked of a Ray cluster."""
+        return Cluster(self.workers, self.threads, self.address, self.gpus_per_worker)
 
 
 def compare(
@@ -86,6 +94,8 @@ def compare(
     todo = [cell for cell in cells if not is_finished(run, cell)]
     if engine.name == "local":
         pick_device(plan.device)
+    else:
+        check_device(plan.device)
     here = engine.name == "local" and engine.workers == 1
     maker = None
     if todo:  # where workers make the takes, this process looks at the plan on the CPU, and then forgets the weights
@@ -118,7 +128,5 @@ def _make(run: Path, todo: Sequence[Cell], engine: Engine, maker: Maker | None) 
     if maker is not None:
         return make_here(maker, chunks)
     if engine.name == "ray":
-        from eval.ray_engine import make_on_ray
-
-        return make_on_ray(run, chunks, engine.workers, engine.threads, engine.address)
+        return make_on_ray(run, chunks, engine.cluster)
     return make_in_processes(run, chunks, engine.workers, engine.threads)

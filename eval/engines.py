@@ -5,14 +5,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from eval.making import Maker
 from eval.plan import Cell, read_plan
+from longlive_rag.presets.preset import load_preset
+from longlive_rag.sessions.ray_workers import Cluster, work_on_ray
 
 Chunk = tuple[Cell, ...]
 """Takes that are made side by side."""
@@ -53,6 +57,28 @@ def make_in_processes(run: Path, chunks: Sequence[Chunk], workers: int, threads:
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def make_on_ray(run: Path, chunks: Sequence[Chunk], cluster: Cluster) -> Iterator[Cell]:
+    """Make takes on a Ray cluster, yielding each that is finished. A take whose worker is lost is made again.
+
+    Args:
+        run: the run's folder, with its plan; all nodes share it.
+        chunks: takes that are made side by side.
+
+    Raises:
+        FieldError, OSError: see `work_on_ray`.
+        Whatever a take raises.
+    """
+    plan, begin = read_plan(run), partial(_begin_on_ray, run.resolve(), cluster.threads)
+    gpus = cluster.gpus_for(load_preset(plan.backbone), plan.dtype)
+    for chunk in work_on_ray(cluster, plan.device, gpus, begin, chunks):
+        yield from chunk
+
+
+def _begin_on_ray(run: Path, threads: int | None, device: str) -> Callable[[Chunk], None]:
+    """Makes and measures takes in a worker; backbone and embedders are loaded on its device."""
+    return Maker(replace(read_plan(run), device=device), run, threads).finish
 
 
 @contextmanager

@@ -87,6 +87,28 @@ def stated_policy() -> tuple[str, str] | None:
     return None if policy is None else (policy, f"license_policy in {config_file()}")
 
 
+@dataclass(frozen=True)
+class Launch:
+    """This process among those that torchrun has started.
+
+    Attributes:
+        rank, size: its number, and how many there are.
+        local_rank: its number on this machine.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+
+
+def launched() -> Launch | None:
+    """What torchrun says of this process; None if it did not start several."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")
+    if not all(os.environ.get(name) for name in names) or os.environ["WORLD_SIZE"] == "1":
+        return None
+    return Launch(*(int(os.environ[name]) for name in names[:3]))
+
+
 def plugins(kind: str) -> dict[str, EntryPoint]:
     """What is installed of a key of `PLUGINS`, by name; nothing is imported.
 

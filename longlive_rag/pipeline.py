@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -112,8 +112,10 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     Attributes:
         backbone: its name, as the user knows it; None is that of its folder.
         decoder: what makes the pixels of takes: `full` (the VAE) or `tiny`.
+        new_rollout: makes the rollout of a take; another one than `Rollout` runs on several GPUs.
     """
 
+    new_rollout: type[Rollout] | Callable[..., Rollout] = Rollout
     model_cpu_offload_seq = "text_encoder->transformer->vae"
     _optional_components: ClassVar[list[str]] = ["encoder", "tiny_decoder"]
 
@@ -532,7 +534,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         start, remembered = self._inputs(request, stores.stores, remembered)
         factor = self.vae.config.scale_factor_spatial
         latent_size = (request.output.height // factor, request.output.width // factor)
-        return Rollout(
+        return self.new_rollout(
             self.transformer,
             request.context,
             request.sampler,

@@ -95,6 +95,14 @@ class PagesHeld:
     host: tuple[HeldPage, ...]
     counters: dict[str, Any]
 
+    def each_tensor(self, change: Callable[[Tensor], Tensor]) -> PagesHeld:
+        """The same with every tensor changed, the GPU tier's first."""
+        gpu, host = (
+            tuple(replace(page, tensors=tuple(map(change, page.tensors))) for page in tier)
+            for tier in (self.gpu, self.host)
+        )
+        return replace(self, gpu=gpu, host=host)
+
     def of_take(self, take: int) -> PagesHeld:
         """One take's part of a batch, as the first of a batch of its own."""
         gpu, host = (

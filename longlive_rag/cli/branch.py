@@ -63,6 +63,8 @@ def branch(
         if not target:
             raise ValueError("--output is empty; name a folder for the new take, such as takes/branch")
     go_on(
+        take,
+        changed,
         lambda: branched_take(take, at_seconds, Path(target), changed, note, words, seed, seconds, is_cut),
         as_json,
     )

@@ -72,12 +72,22 @@ asked_options = options(
 )
 """What every take of a comparison is asked to be, and how it is measured."""
 
+ray_options = options(
+    click.option("--address", help="Of a Ray cluster; default: one is started on this machine."),
+    click.option(
+        "--gpus-per-worker",
+        type=float,
+        metavar="SHARE",
+        help="On Ray, above 0 and at most 1.  [default: 1, or 0.25 for a small backbone]",
+    ),
+)
+
 engine_options = options(
     click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
     click.option("--workers", type=int, default=1, show_default=True, help="Processes that make takes."),
     click.option("--batch", type=int, default=1, show_default=True, help="Takes that each of them makes side by side."),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each worker; default: by size."),
-    click.option("--address", help="Of a Ray cluster."),
+    ray_options,
     click.option("-o", "--output", "run", type=click.Path(path_type=Path), required=True, help="Folder of the run."),
     click.option("--json", "as_json", is_flag=True, help="Print the results as JSON."),
 )
@@ -87,7 +97,8 @@ def engine_of(asked: dict[str, Any]) -> Engine:
     """Where takes are made, by the options of `engine_options`, which are taken out of `asked`."""
     from eval.compare import Engine
 
-    return Engine(asked.pop("engine"), *(asked.pop(name) for name in ("workers", "threads", "address", "batch")))
+    names = ("workers", "threads", "address", "batch", "gpus_per_worker")
+    return Engine(asked.pop("engine"), **{name: asked.pop(name) for name in names})
 
 
 def planned(

@@ -37,4 +37,4 @@ def extend(folder: Path, seconds: float, prompt: str | None, cut: str | None, as
     with refuse_bad_input(FLAGS):
         words, is_cut = words_of(prompt, cut)
         take = open_take(folder, changed.backbone)
-    go_on(lambda: extended_take(take, seconds, words, changed, note, is_cut), as_json)
+    go_on(take, changed, lambda: extended_take(take, seconds, words, changed, note, is_cut), as_json)

@@ -19,6 +19,7 @@ from longlive_rag.cli.settings import (
     DEVICE,
     DTYPE,
     FLAGS,
+    GPUS,
     SEED,
     VAE_DEVICE,
     CueSource,
@@ -64,6 +65,7 @@ timed_option = partial(click.option, type=(str, str), multiple=True, metavar="TI
 @with_settings
 @DTYPE
 @DEVICE
+@GPUS
 @CODEC
 @DECODER
 @COMPILE
@@ -92,6 +94,7 @@ def generate(
     backbone: str,
     dtype: DType,
     device: str,
+    gpus: int,
     codec: Codec,
     decoder: Decoder,
     compile: Compile,
@@ -134,11 +137,14 @@ def generate(
       A backbone of your own, on a GPU, with more memory:
         longlive-rag generate "a red fox in the snow" -o takes/fox --backbone models/longlive \\
           --device cuda --memory-frames 8 --window 14
+      The same on two GPUs:
+        longlive-rag generate "a red fox in the snow" -o takes/fox2 --backbone models/longlive --gpus 2
 
     Options from --window to --upscale default to the backbone's preset.
     """
     from longlive_rag.sessions.making import NewTake, new_take
     from longlive_rag.sessions.opening import Labels, Opening
+    from longlive_rag.sessions.several_gpus import follow_launched
 
     with ExitStack() as held:
         with refuse_bad_input(FLAGS):
@@ -150,8 +156,18 @@ def generate(
             if not take:
                 raise ValueError("--output is empty; name a folder for the take, such as takes/first")
             opening = Opening(
-                device, dtype, codec, prompt_embeds, decoder, compile, attention, vae_device=vae_device
+                device,
+                dtype,
+                codec,
+                prompt_embeds,
+                decoder,
+                compile,
+                attention,
+                vae_device=vae_device,
+                gpus=gpus,
             )
+            if follow_launched(preset, opening, license_policy):
+                return
             labels = Labels(license_policy, deliverable, phase, show_label)
             asked = NewTake(preset, request, Path(take), overwrite, opening, labels, checkpoints)
             job = held.enter_context(new_take(asked, note))

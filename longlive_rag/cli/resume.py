@@ -35,7 +35,7 @@ def resume(folder: Path, as_json: bool, **changes: Any) -> None:
     with refuse_bad_input():
         take = open_take(folder, changed.backbone)
     if not take.is_whole:
-        go_on(lambda: resumed_take(take, changed, note), as_json)
+        go_on(take, changed, lambda: resumed_take(take, changed, note), as_json)
         return
     with refuse_bad_input():
         remove_leftovers(folder, finished=True)

@@ -11,10 +11,11 @@ import click
 
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import make, report
-from longlive_rag.cli.settings import FLAGS, POLICY, VAE_DEVICE, with_checkpoints
+from longlive_rag.cli.settings import FLAGS, GPUS, POLICY, VAE_DEVICE, with_checkpoints
 
 if TYPE_CHECKING:
     from longlive_rag.sessions.making import TakeJob
+    from longlive_rag.sessions.resuming import Changes, OpenTake
 
 TAKE = click.argument("folder", metavar="TAKE", type=click.Path(path_type=Path))
 
@@ -25,6 +26,7 @@ def with_changes(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--backbone", metavar="NAME|FOLDER", help="Where the take's backbone is, if it was moved."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
         VAE_DEVICE,
+        GPUS,
         click.option(
             "--prompt-embeds",
             type=click.Path(path_type=Path),
@@ -49,12 +51,20 @@ def words_of(prompt: str | None, cut: str | None) -> tuple[str | None, bool]:
     return (prompt, False) if cut is None else (cut, True)
 
 
-def go_on(open_job: Callable[[], AbstractContextManager[TakeJob]], as_json: bool) -> None:
-    """Make what a take lacks, and report the result.
+def go_on(
+    take: OpenTake, changes: Changes, open_job: Callable[[], AbstractContextManager[TakeJob]], as_json: bool
+) -> None:
+    """Make what a take lacks, and report the result; or help where another process of torchrun does.
 
     Args:
         open_job: checks the input, claims the folder and loads the backbone.
     """
+    from longlive_rag.sessions.resuming import opening_of
+    from longlive_rag.sessions.several_gpus import follow_launched
+
+    with refuse_bad_input(FLAGS):
+        if follow_launched(take.preset, opening_of(take, changes), changes.license_policy):
+            return
     with ExitStack() as held:
         with refuse_bad_input(FLAGS):
             job = held.enter_context(open_job())

@@ -101,6 +101,7 @@ NAMED_LIKE_FIELDS = (
     "seconds", "phase", "at", "start_image",
     "cues_line", "switch_every", "lora_alpha", "section", "use", "source", "by", "expires", "horizons", "seeds", "arms",
     "embedders", "embed_every", "exploratory", "prompts", "scenario", "workers", "batch", "address", "engine",
+    "gpus_per_worker",
     "protocol", "backbones",
 )  # fmt: skip
 FLAGS = {
@@ -220,8 +221,8 @@ def with_rights(command: Callable[..., None]) -> Callable[..., None]:
 
 
 _opening = knobs_of(Opening)
-DTYPE, DEVICE, CODEC, DECODER, VAE_DEVICE = (
-    option_of(_opening[name]) for name in ("dtype", "device", "codec", "decoder", "vae_device")
+DTYPE, DEVICE, CODEC, DECODER, VAE_DEVICE, GPUS = (
+    option_of(_opening[name]) for name in ("dtype", "device", "codec", "decoder", "vae_device", "gpus")
 )
 COMPILE, ATTENTION = (option_of(_opening[name]) for name in ("compile", "attention"))
 COMPILE_OF_NEW, ATTENTION_OF_NEW = (

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from backbone.errors import FieldError, Name
+from longlive_rag.cli.comparing import ray_options
 from longlive_rag.cli.errors import Failed, Stopped, refuse_bad_input
 from longlive_rag.cli.making import note
 from longlive_rag.cli.settings import DTYPE, FLAGS, Steps
@@ -15,6 +18,12 @@ from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
 from longlive_rag.sessions.asking import build_request
 from longlive_rag.sessions.opening import DType
+
+if TYPE_CHECKING:
+    from longlive_rag.presets.preset import Preset
+    from longlive_rag.sessions.corpus import Wanted
+    from longlive_rag.sessions.opening import Opening
+    from longlive_rag.sessions.ray_workers import Cluster
 
 FOLDER = click.Path(path_type=Path)
 HELD_BYTES = 4 * 2**30
@@ -43,9 +52,12 @@ def train() -> None:
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Takes made side by side.")
 @DTYPE
 @click.option("--device", default="auto", show_default=True)
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--workers", type=int, default=1, show_default=True, help="Processes that make takes, on Ray.")
+@ray_options
 def corpus(
     prompts: Path, output: Path, seconds: float, seeds: int, memory: bool | None, backbone: str, batch: int,
-    dtype: DType, device: str,
+    dtype: DType, device: str, engine: str, workers: int, address: str | None, gpus_per_worker: float | None,
 ) -> None:  # fmt: skip
     """Make a take of each of PROMPTS (a text file, one per line) to train on. Finished takes are not made again.
 
@@ -53,13 +65,11 @@ def corpus(
     Examples:
       longlive-rag train corpus prompts.txt -o takes/corpus
       longlive-rag train corpus prompts.txt -o takes/corpus --seeds 4 --seconds 20 --backbone longlive --device cuda
+      longlive-rag train corpus prompts.txt -o takes/corpus --engine ray --workers 8 --backbone longlive
     """
-    from tqdm import tqdm
-
     from longlive_rag.presets.prompts import read_prompts
-    from longlive_rag.sessions.corpus import make_corpus, missing_takes
-    from longlive_rag.sessions.making import TakeFailed, TakeStopped, reason_of
-    from longlive_rag.sessions.opening import Labels, Opening, open_backbone, provenance_of
+    from longlive_rag.sessions.corpus import missing_takes
+    from longlive_rag.sessions.opening import Opening
 
     with refuse_bad_input(FLAGS):
         preset = load_preset(backbone)
@@ -69,23 +79,65 @@ def corpus(
             for prompt, seed in told
         ]
         left = missing_takes(requests, output, preset)
-        provenance = provenance_of(preset, Labels())
+        cluster = _cluster_of(engine, workers, address, gpus_per_worker, device)
     if left:
-        with refuse_bad_input(FLAGS):
-            pipe, run = open_backbone(preset, left[0][0], Opening(device, dtype), provenance, note)
-            for request, _ in left:
-                pipe.check(request)
-        frames = sum(request.pixel_frames for request, _ in left)
-        try:
-            with tqdm(total=frames, unit=" frames", smoothing=0) as bar:
-                make_corpus(pipe, run, left, batch, bar.update)
-        except (KeyboardInterrupt, TakeStopped) as error:
-            raise Stopped(f"Stopped; finished takes stay in {output}, and the same command continues") from error
-        except (OSError, TakeFailed) as error:
-            raise Failed(
-                f"{reason_of(error)}; finished takes stay in {output}, and the same command continues"
-            ) from error
+        _make_corpus(preset, Opening(device, dtype), left, batch, cluster, output)
     click.echo(f"{output}: {len(requests)} takes of {seconds:g} s, {len(requests) - len(left)} of them existed already")
+
+
+def _make_corpus(
+    preset: Preset, opening: Opening, left: Wanted, batch: int, cluster: Cluster | None, output: Path
+) -> None:
+    """Make what is left of a corpus, in this process or on a Ray cluster, behind a progress bar."""
+    from tqdm import tqdm
+
+    from longlive_rag.sessions.corpus import make_corpus, make_corpus_on_ray
+    from longlive_rag.sessions.making import TakeFailed, TakeStopped, reason_of
+    from longlive_rag.sessions.opening import Labels, load_backbone, open_backbone, provenance_of
+
+    with refuse_bad_input(FLAGS):
+        provenance = provenance_of(preset, Labels())
+        if cluster is None:
+            pipe, run = open_backbone(preset, left[0][0], opening, provenance, note)
+        else:  # this process only looks at the requests
+            pipe, run = load_backbone(preset, replace(opening, device="cpu"), provenance)
+        for request, _ in left:
+            pipe.check(request)
+    try:
+        with tqdm(total=sum(request.pixel_frames for request, _ in left), unit=" frames", smoothing=0) as bar:
+            if cluster is None:
+                make_corpus(pipe, run, left, batch, bar.update)
+            else:
+                del pipe
+                make_corpus_on_ray(preset, opening, left, batch, cluster, bar.update)
+    except FieldError:  # what was asked for is not in the cluster
+        with refuse_bad_input(FLAGS):
+            raise
+    except (KeyboardInterrupt, TakeStopped) as error:
+        raise Stopped(f"Stopped; finished takes stay in {output}, and the same command continues") from error
+    except (OSError, TakeFailed) as error:
+        raise Failed(f"{reason_of(error)}; finished takes stay in {output}, and the same command continues") from error
+
+
+def _cluster_of(
+    engine: str, workers: int, address: str | None, gpus_per_worker: float | None, device: str
+) -> Cluster | None:
+    """What is asked of a Ray cluster; None makes takes in this process.
+
+    Raises:
+        ValueError: if the options don't go together.
+    """
+    from longlive_rag.sessions.ray_workers import Cluster, check_device, check_installed
+
+    if engine == "ray":
+        check_installed()
+        check_device(device)
+        return Cluster(workers, None, address, gpus_per_worker)
+    given = {"workers": workers if workers != 1 else None, "address": address, "gpus_per_worker": gpus_per_worker}
+    for name, value in given.items():
+        if value is not None:
+            raise FieldError(name, value, claim=(Name(name), " is for the engine ray"))
+    return None
 
 
 @train.command()

@@ -89,6 +89,11 @@ class RolloutState:
     cache_pages: Tensor
     pages: PagesHeld | None
 
+    def each_tensor(self, change: Callable[[Tensor], Tensor]) -> RolloutState:
+        """The same with every tensor changed, in a fixed order; all have heads next to their last dimension."""
+        pages = None if self.pages is None else self.pages.each_tensor(change)
+        return replace(self, cache_pages=change(self.cache_pages), pages=pages)
+
     def of_take(self, take: int) -> RolloutState:
         """One take's part of a batch: what a rollout of this take alone resumes from."""
         pages = None if self.pages is None else self.pages.of_take(take)
@@ -141,6 +146,7 @@ class Rollout:
             shown = f"{context.memory_frames}, but there is no encoder to search memory with"
             raise FieldError("memory_frames", context.memory_frames, shown=shown)
         self._transformer = transformer
+        self._ranks = transformer.ranks
         self._encoder = encoder
         self._context = context
         self._sampler = sampler
@@ -209,6 +215,7 @@ class Rollout:
         with watch.stage("denoise"):
             latents, selections = self._denoise(block, selections)
             latents, selections = self._retried(block, latents, selections)
+        latents = latents if self._ranks is None else self._ranks.same(latents)
         with watch.stage("encode"):
             embeddings = self._remember(latents)
         entered = self._memory.entered() if self._memory else None
@@ -270,7 +277,8 @@ class Rollout:
         """
         self._commit()
         pages = self._pages.contents(known) if self._memory else None
-        return RolloutState(self._blocks_done, tuple(self._cache.frames), self._cache.pages().cpu(), pages)
+        state = RolloutState(self._blocks_done, tuple(self._cache.frames), self._cache.pages().cpu(), pages)
+        return state if self._ranks is None else state.each_tensor(self._ranks.whole_heads)
 
     def state_bytes(self, take: int, known: Collection[int] = ()) -> int:
         """What the tensors of a take's `state` will be, without making it; a page in both tiers counts twice."""
@@ -286,6 +294,7 @@ class Rollout:
         """
         if state.blocks != self._blocks_done or (state.pages is None) != (self._memory is None):
             raise ValueError(f"the state is of {state.blocks} blocks; {self._blocks_done} were recalled")
+        state = state if self._ranks is None else state.each_tensor(self._ranks.own_heads)
         self._cache.restore(state.cache_frames, state.cache_pages, self._frames_done)
         if self._memory is not None and state.pages is not None:
             self._pages.restore(state.pages)
@@ -361,7 +370,10 @@ class Rollout:
         return self._cache.begin_shot(self._frames_done)
 
     def _lay_out(self, selections: tuple[Selection, ...]) -> None:
-        self._cache.assemble(self._pages.get([selection.frames for selection in selections]))
+        frames = [selection.frames for selection in selections]
+        if self._ranks is not None:
+            self._ranks.check_agree(frames, "memory")
+        self._cache.assemble(self._pages.get(frames))
 
     def _remember(self, latents: Tensor) -> Tensor | None:
         if self._memory is None:
@@ -519,7 +531,7 @@ class Rollout:
         return CacheShape(
             layers=config.num_layers,
             batch=self._batch_size,
-            heads=config.num_attention_heads,
+            heads=self._transformer.cached_heads,
             head_dim=config.attention_head_dim,
             token_grid=self._transformer.token_grid(self._latent_shape[1:]),
             dtype=self._dtype,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from longlive_rag.config import CheckpointConfig, TakeRequest
@@ -10,12 +12,41 @@ from longlive_rag.generation.block import Block
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.presets.preset import Preset
+from longlive_rag.sessions.opening import Labels, Opening, load_backbone, provenance_of
+from longlive_rag.sessions.ray_workers import Cluster, work_on_ray
 from longlive_rag.sessions.side_by_side import make_together
 from longlive_rag.takes.branch import is_finished
 from longlive_rag.takes.folder import RECORD, check_take_folder
 from longlive_rag.takes.record import TakeRun, read_record
 
 NO_CHECKPOINTS = CheckpointConfig(gib=0)  # a corpus is read; resuming a take of it runs its commits again
+
+
+Wanted = Sequence[tuple[TakeRequest, Path]]
+"""What is asked, and where each take goes; requests differ in prompt and seed only."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Takes that are made side by side.
+
+    Attributes:
+        requests, folders: what is asked, and where each goes.
+    """
+
+    requests: tuple[TakeRequest, ...]
+    folders: tuple[Path, ...]
+
+    @property
+    def frames(self) -> int:
+        """Pixel frames of all takes."""
+        return sum(request.pixel_frames for request in self.requests)
+
+
+def chunks_of(wanted: Wanted, batch: int) -> list[Chunk]:
+    """Takes, `batch` side by side."""
+    parts = [wanted[start : start + batch] for start in range(0, len(wanted), batch)]
+    return [Chunk(*zip(*part, strict=True)) for part in parts]
 
 
 def missing_takes(requests: Sequence[TakeRequest], folder: Path, preset: Preset) -> list[tuple[TakeRequest, Path]]:
@@ -43,14 +74,13 @@ def check_not_finished(folder: Path) -> None:
 def make_corpus(
     pipe: LongLiveRAGPipeline,
     run: TakeRun,
-    wanted: Sequence[tuple[TakeRequest, Path]],
+    wanted: Wanted,
     batch: int,
     on_frames: Callable[[int], None],
 ) -> None:
     """Make takes, `batch` side by side; a take that is half made is made anew.
 
     Args:
-        wanted: what, and where to; requests differ in prompt and seed only.
         on_frames: called with the number of pixel frames that were finished, over all takes of a batch.
 
     Raises:
@@ -61,6 +91,36 @@ def make_corpus(
     def on_block(block: Block) -> None:
         on_frames(len(block.pixels) * len(block.pixel_frames))
 
-    for start in range(0, len(wanted), batch):
-        requests, folders = zip(*wanted[start : start + batch], strict=True)
-        make_together(pipe, requests, folders, run, NO_CHECKPOINTS, on_block)
+    for chunk in chunks_of(wanted, batch):
+        make_together(pipe, chunk.requests, chunk.folders, run, NO_CHECKPOINTS, on_block)
+
+
+def make_corpus_on_ray(
+    preset: Preset, opening: Opening, wanted: Wanted, batch: int, cluster: Cluster, on_frames: Callable[[int], None]
+) -> None:
+    """As `make_corpus`, by the workers of a Ray cluster; the folders must be ones that all nodes share.
+
+    Args:
+        preset, opening: of the backbone, which each worker opens on its own device.
+        cluster: where, and how many workers.
+        on_frames: called with the number of pixel frames of every chunk that is finished.
+
+    Raises:
+        FieldError, OSError: see `work_on_ray`.
+        TakeFailed: if disk or memory run out.
+    """
+    chunks = [Chunk(each.requests, tuple(map(Path.resolve, each.folders))) for each in chunks_of(wanted, batch)]
+    begin = partial(_begin_on_ray, preset, opening, cluster.threads)
+    gpus = cluster.gpus_for(preset, opening.precision.dtype)
+    for chunk in work_on_ray(cluster, opening.device, gpus, begin, chunks):
+        on_frames(chunk.frames)
+
+
+def _begin_on_ray(preset: Preset, opening: Opening, threads: int | None, device: str) -> Callable[[Chunk], None]:
+    """Makes takes in a worker, with the backbone loaded on its device."""
+    pipe, run = load_backbone(preset, replace(opening, device=device), provenance_of(preset, Labels()), threads)
+
+    def make(chunk: Chunk) -> None:
+        make_together(pipe, chunk.requests, chunk.folders, run, NO_CHECKPOINTS)
+
+    return make

@@ -22,7 +22,7 @@ from longlive_rag.sessions.making import (
     exhaust,
     reason_of,
 )
-from longlive_rag.sessions.opening import Note, open_backbone, provenance_of
+from longlive_rag.sessions.opening import Note, provenance_of
 from longlive_rag.sessions.resuming import (
     Changes,
     OpenTake,
@@ -30,6 +30,7 @@ from longlive_rag.sessions.resuming import (
     provenance_like,
     reopened,
 )
+from longlive_rag.sessions.several_gpus import opened_backbone
 from longlive_rag.takes.branch import timeline_of
 from longlive_rag.takes.folder import TakeClaim
 from longlive_rag.timecode import format_timecode
@@ -65,7 +66,8 @@ def new_live_take(held: ExitStack, asked: NewTake, note: Note) -> DirectedTake:
     provenance = provenance_of(asked.preset, asked.labels)
     claim, _, _ = claim_new_take(asked)
     held.enter_context(claim)
-    pipe, run = open_backbone(asked.preset, asked.request, asked.opening, provenance, note, asked.pipe)
+    opened = opened_backbone(asked.preset, asked.request, asked.opening, provenance, note, asked.pipe)
+    pipe, run = held.enter_context(opened)
     return DirectedTake(pipe, run, provenance, asked.folder, asked.request, "generated", asked.checkpoints, claim)
 
 
@@ -85,7 +87,7 @@ def resumed_live_take(held: ExitStack, take: OpenTake, seconds: float, changes: 
     provenance = provenance_like(take, changes.license_policy)
     check_room(take.folder, request, timeline_of(request, take.preset), take, checkpoints)
     claim = held.enter_context(TakeClaim(take.folder, resume=True))
-    pipe, run = reopened(take, request, changes, provenance, note)
+    pipe, run = held.enter_context(reopened(take, request, changes, provenance, note))
     return DirectedTake(pipe, run, provenance, take.folder, request, "extended", checkpoints, claim)
 
 

@@ -17,7 +17,8 @@ from longlive_rag.presets.geometry import Geometry, read_geometry
 from longlive_rag.presets.needs import checkpoint_bytes
 from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.policy import pick_policy
-from longlive_rag.sessions.opening import Labels, Note, Opening, open_backbone, provenance_of
+from longlive_rag.sessions.opening import Labels, Note, Opening, provenance_of
+from longlive_rag.sessions.several_gpus import opened_backbone
 from longlive_rag.takes.branch import timeline_of
 from longlive_rag.takes.folder import TakeClaim, check_take_folder
 from longlive_rag.takes.remember import find_remembered
@@ -141,7 +142,8 @@ def new_take(asked: NewTake, note: Note) -> Iterator[TakeJob]:
             note(sentence)
         if picture is not None:
             note(f"start image: {picture.in_words}")
-        pipe, run = open_backbone(asked.preset, request, asked.opening, provenance, note, asked.pipe)
+        opened = opened_backbone(asked.preset, request, asked.opening, provenance, note, asked.pipe)
+        pipe, run = held.enter_context(opened)
         writer = TakeWriter(
             folder, request, timeline, run, checkpoint=asked.checkpoints, claim=claim, provenance=provenance
         )

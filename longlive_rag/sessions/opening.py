@@ -52,6 +52,7 @@ class Opening:
         attention: by what attention is computed, a key of `backbone.attention.BACKENDS`.
         vae_device: where latents are decoded.
         vae_dtype: of the decoder; None chooses by device and `dtype`.
+        gpus: that make the take together.
     """
 
     device: Annotated[str, Knob("--device", "auto (a GPU if there is one), cpu, cuda or cuda:N.")] = "auto"
@@ -76,6 +77,9 @@ class Opening:
         str, Knob("--vae-device", "Where latents are decoded: auto (where the backbone runs), cpu, cuda or cuda:N.")
     ] = "auto"
     vae_dtype: str | None = None
+    gpus: Annotated[
+        int, Knob("--gpus", "GPUs that make the take together; its attention heads are divided among them.", at_least=1)
+    ] = 1
 
     def __post_init__(self) -> None:
         check_knobs(self)

@@ -17,7 +17,8 @@ from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.policy import pick_policy, refuse_stricter
 from longlive_rag.rights.provenance import Provenance, refuse_other_weights
 from longlive_rag.sessions.making import TakeJob, stored_bytes
-from longlive_rag.sessions.opening import Labels, Note, Opening, open_backbone, provenance_of
+from longlive_rag.sessions.opening import Labels, Note, Opening, provenance_of
+from longlive_rag.sessions.several_gpus import count_gpus, opened_backbone
 from longlive_rag.sessions.speed import as_before
 from longlive_rag.takes.branch import backbone_of, branched, check_latents, copy_start, extended, timeline_of
 from longlive_rag.takes.folder import TakeClaim, check_take_folder, estimate_bytes
@@ -43,6 +44,7 @@ class Changes:
         checkpoint, checkpoint_gib: None is the take's.
         license_policy: None is the one in force; the take's holds as well.
         pipe: the backbone, where it is loaded already.
+        gpus: that make the rest together.
     """
 
     backbone: str | None = None
@@ -53,6 +55,7 @@ class Changes:
     license_policy: str | None = None
     pipe: LongLiveRAGPipeline | None = None
     vae_device: str = "auto"
+    gpus: int = 1
 
 
 @dataclass(frozen=True)
@@ -232,7 +235,7 @@ def _resumed(
     check_room(folder, request, timeline, take, checkpoints)
     with ExitStack() as held:
         claim = held.enter_context(TakeClaim(folder, resume=prepare is None))
-        pipe, run = reopened(take, request, changes, provenance, note)
+        pipe, run = held.enter_context(reopened(take, request, changes, provenance, note))
         if prepare is not None:
             prepare()
             claim.store.adopt()
@@ -241,10 +244,20 @@ def _resumed(
         yield TakeJob(pipe, request, writer)
 
 
+@contextmanager
 def reopened(
     take: OpenTake, request: TakeRequest, changes: Changes, provenance: Provenance, note: Note
-) -> tuple[Any, TakeRun]:
+) -> Iterator[tuple[Any, TakeRun]]:
     """The take's backbone, loaded as it was when the take was begun; notes what is not as it was then."""
+    opening = opening_of(take, changes)
+    with opened_backbone(take.preset, request, opening, provenance, note, changes.pipe) as (pipe, run):
+        for difference in differences(take.record, run):
+            note(f"{difference}; from here on the last bits may differ")
+        yield pipe, run
+
+
+def opening_of(take: OpenTake, changes: Changes) -> Opening:
+    """How the take's backbone is opened again."""
     before = take.record.run
     opening = Opening(
         changes.device,
@@ -255,11 +268,8 @@ def reopened(
         vae_device=changes.vae_device,
         vae_dtype=before.vae_dtype,
     )
-    opening = as_before(opening, before, take.preset, request)
-    pipe, run = open_backbone(take.preset, request, opening, provenance, note, changes.pipe)
-    for difference in differences(take.record, run):
-        note(f"{difference}; from here on the last bits may differ")
-    return pipe, run
+    opening = replace(as_before(opening, before, take.preset, take.request), gpus=changes.gpus)
+    return replace(opening, compile="off") if count_gpus(opening) > 1 else opening
 
 
 def provenance_like(take: OpenTake, license_policy: str | None) -> Provenance:
@@ -305,6 +315,8 @@ def differences(record: TakeRecord, run: TakeRun) -> list[str]:
     was_compiled, is_compiled = ("compiled" if each.compiled else "not compiled" for each in (before, run))
     pairs += [("layers", was_compiled, is_compiled), ("attention", before.attention, run.attention)]
     found = [f"the take was begun with {name} {old}, this is {new}" for name, old, new in pairs if old != new]
+    if before.gpus != run.gpus:
+        found.append(f"the take was begun on {before.gpus} GPUs, this is on {run.gpus}")
     if before.batch != run.batch:
         found.append(f"the take was begun in a batch of {before.batch}, this is a batch of {run.batch}")
     return found

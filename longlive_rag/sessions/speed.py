@@ -37,7 +37,7 @@ def check_speed_fits(preset: Preset, request: TakeRequest, opening: Opening) -> 
         from backbone.attention import why_not
 
         geometry = read_geometry(preset, request.output, request.memory.encoder)
-        reason = why_not(opening.attention, device, getattr(torch, opening.dtype), geometry.head_dim)
+        reason = why_not(opening.attention, device, getattr(torch, opening.precision.dtype), geometry.head_dim)
         if reason:
             raise FieldError("attention", opening.attention, f"here it can't be used: {reason}. Use native")
     if opening.compile == "on":

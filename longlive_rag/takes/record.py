@@ -47,6 +47,7 @@ class TakeRun:
         decoder: that made the pixels of its latents, `full` or `tiny`.
         compiled: the transformer's layers were; the last bits depend on it.
         attention: the backend that computed it; the last bits depend on it, and more where it is `sage`.
+        gpus: how many made it together; the last bits depend on it.
     """
 
     backbone: str
@@ -64,6 +65,7 @@ class TakeRun:
     compiled: bool = False
     attention: str = "native"
     vae_dtype: str = "float32"
+    gpus: int = 1
 
     @property
     def precision(self) -> Precision:

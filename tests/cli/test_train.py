@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from longlive_rag.takes.folder import LATENTS
+from retrieval.store import LatentStore
+
 
 def prompts(folder: Path) -> Path:
     path = folder / "prompts.txt"
@@ -47,6 +50,31 @@ def test_prompts_to_encoder(command, tmp_path):
 
 
 @pytest.mark.slow
+def test_on_ray_the_same_takes_are_made(command, tmp_path):
+    """Two workers share a GPU that Ray counts and this machine need not have."""
+    ray = pytest.importorskip("ray")
+    asked = ("train", "corpus", prompts(tmp_path), "--seconds", "2", "--batch", "1")
+    assert command(*asked, "-o", tmp_path / "here").code == 0
+    ray.init(num_cpus=2, num_gpus=1, log_to_driver=False)
+    try:
+        words = ("--engine", "ray", "--workers", "2", "--gpus-per-worker", "0.5")
+        made = command(*asked, "-o", tmp_path / "ray", *words)
+        refused = command(*asked, "-o", tmp_path / "other", "--engine", "ray", "--address", "127.0.0.1:1")
+    finally:
+        ray.shutdown()
+    assert made.out == f"{tmp_path / 'ray'}: 2 takes of 2 s, 0 of them existed already\n", made.err
+    for name in ("take-0000", "take-0001"):
+        one, other = (read_latents(tmp_path / run / name) for run in ("here", "ray"))
+        assert torch.equal(one, other), name
+    assert (refused.code, "there is no Ray cluster at 127.0.0.1:1" in refused.err) == (1, True)
+
+
+def read_latents(take: Path) -> torch.Tensor:
+    store = LatentStore(take / LATENTS)
+    return torch.from_numpy(store.latents(range(store.frames)))
+
+
+@pytest.mark.slow
 def test_a_full_disk_is_one_line(command, tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -66,6 +94,9 @@ def test_a_full_disk_is_one_line(command, tmp_path, monkeypatch):
         (("corpus", "nowhere.txt", "-o", "takes"), "nowhere.txt can't be read"),
         (("corpus", "empty.txt", "-o", "takes"), "holds no prompt"),
         (("corpus", "prompts.txt", "-o", "takes", "--seconds", "0"), "seconds is 0"),
+        (("corpus", "prompts.txt", "-o", "takes", "--workers", "2"), "--workers is for the engine ray"),
+        (("corpus", "prompts.txt", "-o", "takes", "--engine", "ray", "--device", "cuda:1"), "on Ray it must be auto"),
+        (("corpus", "prompts.txt", "-o", "takes", "--engine", "ray", "--gpus-per-worker", "2"), "at most 1"),
     ],
 )
 def test_what_can_not_be_trained_is_refused_in_one_line(command, tmp_path, monkeypatch, words, message):

@@ -54,7 +54,7 @@ def test_a_killed_node_changes_no_figure(cluster, tmp_path: Path) -> None:
     assert spread.comparisons == here.comparisons
 
 
-def test_a_worker_has_a_gpu_to_itself_where_there_are_some(tmp_path: Path) -> None:
+def test_workers_have_their_share_of_the_gpus(tmp_path: Path) -> None:
     """Ray only counts them; a take made here uses none."""
     from ray.cluster_utils import Cluster
 
@@ -71,7 +71,7 @@ def test_a_worker_has_a_gpu_to_itself_where_there_are_some(tmp_path: Path) -> No
     finally:
         ray.shutdown()
         made.shutdown()
-    assert free == [1, 1]  # the second worker waits for a CPU
+    assert free == [1.75, 1.75]  # the second worker waits for a CPU; a small backbone takes a quarter
 
 
 def test_no_cluster_is_an_error_and_no_traceback(tmp_path: Path) -> None:

@@ -1,0 +1,165 @@
+"""A rollout on several processes: rank 0 has the take and says what is done; the others do the same, in step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from backbone.parallel import Ranks
+from backbone.transformer import CausalWanTransformer
+from longlive_rag.generation.rollout import FinishedBlock, Rollout, RolloutState
+from retrieval.budgets import PageBudgets
+from retrieval.encoder import LatentEncoder, MeanPoolEncoder
+from retrieval.policy import RetrievalRules
+from retrieval.selection import Selection
+
+Result = TypeVar("Result")
+Lost = Callable[[], str | None]
+"""Why the take can't go on, if another rank has ended; asked when something went wrong."""
+
+
+class RankLostError(OSError):
+    """Another process that makes the take has ended. What was finished is kept."""
+
+
+class SameEncoder:
+    """Rank 0's embeddings on every rank, so that all remember the same to the last bit."""
+
+    def __init__(self, encoder: LatentEncoder, ranks: Ranks) -> None:
+        self._encoder, self._ranks = encoder, ranks
+
+    def encode(self, latents: Tensor) -> Tensor:
+        """As any encoder; all ranks call it together."""
+        return self._ranks.same(self._encoder.encode(latents))
+
+
+class LeadingRollout(Rollout):
+    """Rank 0's rollout, which tells the other ranks to do what it does.
+
+    Arguments as for `Rollout`; the other ranks keep past latents in temporary files. Budgets are of all ranks together:
+    each has its heads of as many pages as one process would have.
+
+    Args:
+        lost: see there.
+
+    Raises:
+        ValueError: if frames are chosen by `choose`, which is rank 0's alone.
+    """
+
+    def __init__(
+        self,
+        transformer: CausalWanTransformer,
+        *given: Any,
+        lost: Lost,
+        encoder: LatentEncoder | None = None,
+        device: torch.device | None = None,
+        start: Tensor | None = None,
+        budgets: PageBudgets | None = None,
+        past: Any = None,
+        choose: Any = None,
+        **settings: Any,
+    ) -> None:
+        if transformer.ranks is None:
+            raise ValueError("the transformer runs in one process; give it its ranks first")
+        if choose is not None:
+            raise ValueError("choose picks frames on one process alone; make such takes on one GPU")
+        self._told, self._lost = transformer.ranks, lost
+        settings["start"] = None if start is None else start.cpu()
+        settings["budgets"] = _share(budgets or PageBudgets(), self._told.size)
+        sent = encoder if isinstance(encoder, MeanPoolEncoder) else encoder is not None
+        self._told.tell(("begin", given, {"encoder": sent, **settings}))
+        settings["encoder"] = None if encoder is None else SameEncoder(encoder, self._told)
+        own = {**settings, "device": device, "past": past}
+        self._watched(lambda: super(LeadingRollout, self).__init__(transformer, *given, **own))
+
+    def direct(self, prompt_embeds: Tensor, cut: bool = False) -> None:
+        """As `Rollout` does, on all ranks."""
+        self._do("direct", super().direct, prompt_embeds.cpu(), cut)
+
+    def steer(self, rules: RetrievalRules) -> None:
+        """As `Rollout` does, on all ranks."""
+        self._do("steer", super().steer, rules)
+
+    def next_block(self) -> FinishedBlock:
+        """As `Rollout` does, on all ranks."""
+        return self._do("next_block", super().next_block)
+
+    def replay(
+        self, latents: Tensor, embeddings: NDArray[np.float32] | None, selections: tuple[Selection, ...]
+    ) -> None:
+        """As `Rollout` does, on all ranks."""
+        self._do("replay", super().replay, latents.cpu(), embeddings, selections)
+
+    def recall(
+        self,
+        latents: Tensor,
+        embeddings: NDArray[np.float32] | None,
+        selections: tuple[Selection, ...],
+        prompt_embeds: Tensor | None,
+        cut: bool = False,
+    ) -> None:
+        """As `Rollout` does, on all ranks."""
+        words = None if prompt_embeds is None else prompt_embeds.cpu()
+        self._do("recall", super().recall, latents.cpu(), embeddings, selections, words, cut)
+
+    def state(self, known: Any = ()) -> RolloutState:
+        """As `Rollout` does, of the heads of all ranks: one process can resume from it."""
+        return self._do("state", super().state, frozenset(known))
+
+    def restore(self, state: RolloutState) -> None:
+        """As `Rollout` does; each rank gets its heads."""
+        shapes = state.each_tensor(lambda tensor: tensor.to("meta"))
+        self._told.tell(("restore", (shapes,), {}))
+        self._watched(lambda: super(LeadingRollout, self).restore(state))
+
+    def rebuild(self) -> None:
+        """As `Rollout` does, on all ranks."""
+        self._do("rebuild", super().rebuild)
+
+    def _do(self, name: str, do: Callable[..., Result], *args: Any) -> Result:
+        def tell_and_do() -> Result:
+            self._told.tell((name, args, {}))
+            return do(*args)
+
+        return self._watched(tell_and_do)
+
+    def _watched(self, do: Callable[[], Result]) -> Result:
+        """Say which rank ended, where that is what went wrong."""
+        try:
+            return do()
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or (reason := self._lost()) is None:
+                raise
+            raise RankLostError(reason) from error
+
+
+def follow(ranks: Ranks, transformer: CausalWanTransformer, encoder: LatentEncoder | None) -> None:
+    """Do what rank 0 does, until it says that nothing is left to do.
+
+    Args:
+        transformer: the same as rank 0's.
+        encoder: the backbone's own, where it has one.
+    """
+    rollout: Rollout | None = None
+    while (told := ranks.tell()) is not None:
+        name, args, settings = told
+        if name != "begin":
+            getattr(rollout, name)(*args)
+            continue
+        rollout = None  # what it held may be needed for the next one
+        wanted = settings.pop("encoder")
+        chosen = encoder if wanted is True else wanted or None
+        settings["encoder"] = None if chosen is None else SameEncoder(chosen, ranks)
+        rollout = Rollout(transformer, *args, **settings)
+
+
+def _share(budgets: PageBudgets, size: int) -> PageBudgets:
+    """A rank's part of what all of them may spend: pages are divided by heads."""
+    on_gpu = None if budgets.gpu_bytes is None else budgets.gpu_bytes // size
+    return replace(budgets, gpu_bytes=on_gpu, host_bytes=budgets.host_bytes // size)

@@ -1,0 +1,183 @@
+"""Work for the machines of a Ray cluster, where each worker has a GPU or its share of one. Ray is an extra."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from backbone.errors import FieldError
+from longlive_rag.presets.needs import CUDA_CONTEXT_BYTES, GIB, estimate
+from longlive_rag.presets.preset import Preset
+
+REACHED_WITHIN_S = 10.0
+LOST_WORKERS = 5  # how many workers may be lost in a row, without a finished job between them
+SMALL_BYTES = 4 * GIB
+"""A worker that needs less than this of a GPU shares it with others, `SHARE` of it each."""
+SHARE = 0.25
+
+Job = TypeVar("Job")
+Begin = Callable[[str], Callable[[Job], object]]
+"""The device of a worker to what does its jobs; called there with the first one, and sent there by pickle."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What workers are asked of a Ray cluster.
+
+    Attributes:
+        workers: how many at once; those beyond what the cluster has wait for a place.
+        threads: of each worker, for one operation, and so the CPUs that it is given; None: one CPU.
+        address: of the cluster; None starts one on this machine.
+        gpus: of each worker, above 0 and at most 1; None decides by what the backbone needs.
+    """
+
+    workers: int = 1
+    threads: int | None = None
+    address: str | None = None
+    gpus: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise FieldError("workers", self.workers, "it must be at least 1")
+        check_share(self.gpus)
+
+    def gpus_for(self, preset: Preset, dtype: str) -> float:
+        """How much of a GPU each worker has: one, or `SHARE` of one for a small backbone."""
+        if self.gpus is not None:
+            return self.gpus
+        return SHARE if estimate(preset, dtype, "cuda").device_bytes + CUDA_CONTEXT_BYTES < SMALL_BYTES else 1.0
+
+
+def check_installed() -> None:
+    """Raise FieldError if Ray is not."""
+    if not importlib.util.find_spec("ray"):
+        raise FieldError("engine", "ray", "pip install 'longlive-rag[ray]'", "'ray', but Ray is not installed")
+
+
+def check_share(gpus: float | None) -> None:
+    """Raise FieldError unless a worker can have so much of a GPU."""
+    if gpus is not None and not 0 < gpus <= 1:
+        raise FieldError("gpus_per_worker", gpus, "it must be above 0 and at most 1, such as 1 or 0.25")
+
+
+def check_device(device: str) -> None:
+    """Raise FieldError if a worker can't be told to use `device`."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise FieldError("device", device, "on Ray it must be auto, cpu or cuda; Ray gives each worker its GPU")
+
+
+def device_of(asked: str, gpus: Sequence[int | str], visible: str | None) -> str:
+    """The device of a worker.
+
+    Args:
+        asked: auto, cpu or cuda.
+        gpus: that Ray has given the worker, by their numbers on the node.
+        visible: CUDA_VISIBLE_DEVICES, which Ray sets to these unless it is told not to; None if it is not set.
+    """
+    if asked == "cpu" or not gpus:
+        return asked
+    seen = [] if visible is None else visible.split(",")
+    return f"cuda:{seen.index(str(gpus[0])) if seen else gpus[0]}"
+
+
+class Worker(Generic[Job]):
+    """A process on some machine of the cluster; it keeps what it has loaded from one job to the next.
+
+    Args:
+        asked: auto, cpu or cuda.
+        begin: called with the worker's device.
+    """
+
+    def __init__(self, asked: str, begin: Begin[Job]) -> None:
+        self._asked, self._begin = asked, begin
+        self._do: Callable[[Job], object] | None = None
+
+    def device(self) -> str:
+        """Where it computes; asked of a new worker, to hear that it has its place."""
+        import ray
+        import torch
+
+        asked = "cpu" if self._asked == "auto" and not torch.cuda.is_available() else self._asked
+        return device_of(asked, ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+    def work(self, job: Job) -> None:
+        """Do a job."""
+        self._do = self._do or self._begin(self.device())
+        self._do(job)
+
+
+def work_on_ray(cluster: Cluster, asked: str, gpus: float, begin: Begin[Job], jobs: Sequence[Job]) -> Iterator[Job]:
+    """Do jobs on a Ray cluster, yielding each that is done.
+
+    Where the cluster has GPUs, each worker has `gpus` of them, unless `asked` is the CPU. A job whose worker or node is
+    lost is done again elsewhere, so that what it leaves must not count before it is whole. All nodes share the folders
+    that jobs name.
+
+    Args:
+        cluster: where, and how many workers.
+        asked: the device, auto, cpu or cuda.
+        gpus: of each worker.
+        begin: see there.
+
+    Raises:
+        FieldError: if there is no such device in the cluster.
+        OSError: if there is no cluster at the address, or too many workers are lost.
+        Whatever a job raises.
+    """
+    import ray
+
+    check_device(asked)
+    _check_reachable(cluster.address)
+    ray.init(address=cluster.address, ignore_reinit_error=True, log_to_driver=False)
+    has_gpus = ray.cluster_resources().get("GPU", 0) >= 1
+    if asked == "cuda" and not has_gpus:
+        raise FieldError("device", asked, "try auto or cpu", "'cuda', but the Ray cluster has no GPU")
+    actor = ray.remote(num_cpus=cluster.threads or 1, num_gpus=gpus if has_gpus and asked != "cpu" else 0)(Worker)
+    waiting, lost = deque(jobs), 0
+    busy: dict[Any, tuple[Any, list[Job]]] = {}  # a reply that will come, to its worker and the job
+
+    def hire() -> None:
+        worker: Any = actor.remote(asked, begin)
+        busy[worker.device.remote()] = worker, []
+
+    try:
+        for _ in range(min(cluster.workers, len(jobs))):
+            hire()
+        while waiting or any(given for _, given in busy.values()):
+            (ready,), _ = ray.wait(list(busy), num_returns=1)
+            worker, given = busy.pop(ready)
+            try:
+                ray.get(ready)
+            except ray.exceptions.RayActorError as error:
+                lost += 1
+                if lost > LOST_WORKERS:
+                    raise OSError(f"{lost} workers were lost one after the other; finished takes are kept") from error
+                waiting.extendleft(given)
+                hire()
+                continue
+            lost = 0 if given else lost
+            if waiting:
+                job = waiting.popleft()
+                busy[worker.work.remote(job)] = worker, [job]
+            yield from given
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    finally:
+        for worker, _ in busy.values():
+            ray.kill(worker)
+
+
+def _check_reachable(address: str | None) -> None:
+    """Ray itself would try for minutes, and then end the process."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():  # none, or `auto`
+        return
+    try:
+        socket.create_connection((host, int(port)), REACHED_WITHIN_S).close()
+    except OSError as error:
+        raise OSError(f"there is no Ray cluster at {address}: {error.strerror or error}") from error
