@@ -136,13 +136,15 @@ class WorkerFacts:
         name: such as `local-0 (cpu)`.
         state: `waiting` until it is started or has a place, `starting`, `idle` or `busy`.
         session: that it makes.
-        memory_bytes: that its process holds: of the GPU, if it has one.
+        memory_bytes: that its process held after its newest block: of the GPU, if it has one.
+        pid: of its process, on its machine.
     """
 
     name: str
     state: WorkerState
     session: str | None = None
     memory_bytes: int = 0
+    pid: int | None = None
 
 
 OnChange = Callable[[SessionFacts], None]
