@@ -15,6 +15,7 @@ from typing import Any
 from backbone.errors import FieldError
 from longlive_rag.engines.messages import FromWorker, ToWorker
 from longlive_rag.engines.supervisor import Limits, Supervisor
+from longlive_rag.sessions.making import reason_of
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,10 @@ class RayWorkers:
 
     def start(self, number: int) -> RayLink:
         """Start a worker, which waits for a place on the cluster."""
-        return RayLink(self._actor.remote("cuda" if self._gpus else "cpu"))
+        try:
+            return RayLink(self._actor.remote("cuda" if self._gpus else "cpu"))
+        except Exception as error:  # whatever Ray runs into
+            raise OSError(reason_of(error)) from error
 
     def close(self) -> None:
         """The connection stays; it ends with this process."""
@@ -121,8 +125,8 @@ class RayLink:
                     continue
                 messages, said = ray.get(said), None
                 yield from messages or [None]
-        except ray.exceptions.RayError as error:
-            log.warning("a worker is lost: %s", str(error).splitlines()[0])
+        except (Exception, SystemExit) as error:  # Ray raises whatever it runs into, and ends threads as it ends
+            log.warning("a worker is lost: %s", reason_of(error))
 
     def kill(self) -> None:
         """End it, now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from longlive_rag.sessions.opening import Opening
 from longlive_rag.takes.record import read_record
 from tests.engines.making import (
     OTHER,
+    PATIENCE_S,
     PROMPT,
     ended,
     engine_at,
@@ -31,6 +33,8 @@ from tests.engines.making import (
     unlike_undisturbed,
     wait_for,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_takes_are_those_that_generate_makes(engine, pipeline_folder: Path, tmp_path: Path) -> None:
@@ -259,7 +263,7 @@ time.sleep(60)
 
 def test_a_killed_server_loses_no_session(pipeline_folder: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-c", SERVER, str(pipeline_folder), str(tmp_path)]
-    server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert server.stdout is not None
     said = float(server.stdout.readline())
     server.send_signal(signal.SIGKILL)
@@ -291,13 +295,15 @@ if __name__ == "__main__":
         while engine.facts(session).state in ("queued", "running"):
             time.sleep(0.05)
     print(engine.facts(session).state, "torch" in sys.modules)
-    engine.close()
 """
 
 
-def test_the_server_never_imports_torch(pipeline_folder: Path, tmp_path: Path) -> None:
-    words = [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path)]
-    assert subprocess.run(words, capture_output=True, text=True).stdout.split() == ["finished", "False"]
+def test_the_server_never_imports_torch_and_ends_though_nobody_closes_it(tmp_path: Path) -> None:
+    script = tmp_path / "server.py"  # a file: its workers are spawned
+    script.write_text(WITHOUT_TORCH)
+    words, place = [sys.executable, str(script), str(tmp_path)], {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, env=place)
+    assert ran.stdout.split() == ["finished", "False"]
 
 
 def test_devices_are_checked() -> None:
