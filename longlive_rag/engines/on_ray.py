@@ -86,7 +86,8 @@ class RayWorkers:
         places = int(has.get("GPU", 0) / self._gpus) if self._gpus else int(has.get("CPU", 1))
         self.count = workers or max(1, places)
         methods = {"listening": 1, "saying": 1}  # one thread each, so that messages stay in order
-        self._actor = ray.remote(num_cpus=1, num_gpus=self._gpus, concurrency_groups=methods)(_Actor)
+        remote: Any = ray.remote
+        self._actor = remote(num_cpus=1, num_gpus=self._gpus, concurrency_groups=methods)(_Actor)
 
     def start(self, number: int) -> RayLink:
         """Start a worker, which waits for a place on the cluster."""

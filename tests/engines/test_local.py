@@ -230,6 +230,8 @@ def test_a_graceful_end_parks_what_runs_and_the_next_engine_goes_on(pipeline_fol
     first.park(sessions[2])
     wait_for(first, sessions[0], has_blocks(3))
     second_said = first.direct(sessions[0], OTHER)
+    for number in (signal.SIGTERM, signal.SIGINT):  # as a service that is stopped, or Ctrl-C, sends to all processes
+        os.kill(first.workers()[0].pid, number)
     with pytest.raises(ValueError, match="being written by another process"):
         engine_at(tmp_path / "state")
     begin_s = time.monotonic()
