@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from longlive_rag.config import Cue, Steering
+from longlive_rag.documents import read_document
 from longlive_rag.engines.engine import Engine, QueueFullError, UnknownSessionError
 from longlive_rag.engines.messages import (
     Answer,
@@ -27,7 +28,7 @@ from longlive_rag.engines.messages import (
     Steer,
     ToWorker,
 )
-from longlive_rag.engines.state import KeptSession, StateFolder
+from longlive_rag.engines.state import SUFFIX, KeptSession, StateFolder
 from longlive_rag.engines.supervisor import Limits, Supervisor
 from tests.engines.making import OTHER, make_order
 
@@ -219,7 +220,7 @@ def test_what_was_asked_of_a_lost_worker_holds(begin, submit) -> None:
         in_state(engine, session, state)
 
 
-def test_directions_are_kept_until_they_are_on_record(begin, submit) -> None:
+def test_directions_are_kept_until_they_are_on_record(begin, submit, tmp_path: Path) -> None:
     workers = Scripted()
     engine = begin(workers)
     session = submit(engine, "a")
@@ -238,6 +239,7 @@ def test_directions_are_kept_until_they_are_on_record(begin, submit) -> None:
         threading.Thread(target=answer, args=(second,)).start()
         assert give() == second
     said = (Cue(1.5, OTHER, cut=True), Steering(2.25, "pin", 0.5, 1.0))
+    assert read_document(tmp_path / "state" / f"{session}{SUFFIX}", KeptSession).given == said
     link.kill()
     link = workers.next()
     assert link.heard(Begin).given == said
