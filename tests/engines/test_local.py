@@ -263,6 +263,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_server_loses_no_session(pipeline_folder: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-c", SERVER, str(pipeline_folder), str(tmp_path)]
     server = subprocess.run(words, stdout=subprocess.PIPE, text=True, cwd=ROOT)
