@@ -9,8 +9,9 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -118,6 +119,7 @@ class Supervisor:
         self._watching: list[OnChange] = []
         self._news: queue.SimpleQueue[SessionFacts | None] = queue.SimpleQueue()
         self._calls = itertools.count()
+        self._looked_at: set[Path] = set()  # folders of orders that are being submitted
         try:
             self._sessions = {kept.id: self._restored(kept) for kept in self._state.read()}
         except BaseException:
@@ -145,24 +147,42 @@ class Supervisor:
 
     def submit(self, order: Order, owner: str = "") -> str:
         """Queue a session; see `Engine`."""
-        order = checked(order, self._policy)
+        with self._reserved(order.folder.absolute()):
+            order = checked(order, self._policy)
+            with self._changed:
+                if self._closed:
+                    raise QueueFullError("the engine is being closed")
+                if len(self._queue()) >= self._limits.waiting:
+                    raise QueueFullError(f"{self._limits.waiting} sessions wait already; try again later")
+                kept = KeptSession(
+                    id=secrets.token_hex(12), number=self._number, turn=self._turn, owner=owner, order=order
+                )
+                self._state.write(kept)
+                self._number, self._turn = self._number + 1, self._turn + 1
+                self._sessions[kept.id] = _Session(kept)
+                self._say(self._sessions[kept.id])
+                self._dispatch()
+                return kept.id
+
+    @contextmanager
+    def _reserved(self, folder: Path) -> Iterator[None]:
+        """Nobody else's order for a folder is looked at meanwhile: looking makes it for a moment.
+
+        Raises:
+            FieldError: if there is a session for it that has not ended, or another order is being looked at.
+        """
         with self._changed:
-            if self._closed:
-                raise QueueFullError("the engine is being closed")
             for other in self._sessions.values():
-                if other.kept.order.folder == order.folder and other.kept.state not in ENDED:
-                    wanted = f"session {other.kept.id} makes it; wait for its end"
-                    raise FieldError("folder", str(order.folder), wanted)
-            if len(self._queue()) >= self._limits.waiting:
-                raise QueueFullError(f"{self._limits.waiting} sessions wait already; try again later")
-            kept = KeptSession(id=secrets.token_hex(12), number=self._number, turn=self._turn, owner=owner, order=order)
-            session = _Session(kept)
-            self._state.write(kept)
-            self._number, self._turn = self._number + 1, self._turn + 1
-            self._sessions[kept.id] = session
-            self._say(session)
-            self._dispatch()
-            return kept.id
+                if other.kept.order.folder == folder and other.kept.state not in ENDED:
+                    raise FieldError("folder", str(folder), f"session {other.kept.id} makes it; wait for its end")
+            if folder in self._looked_at:
+                raise FieldError("folder", str(folder), "another session is being queued for it; wait for its end")
+            self._looked_at.add(folder)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._looked_at.discard(folder)
 
     def facts(self, session: str) -> SessionFacts:
         """A session as of now; see `Engine`."""

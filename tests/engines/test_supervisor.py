@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from backbone.errors import FieldError
 from longlive_rag.config import Cue, Steering
 from longlive_rag.documents import read_document
+from longlive_rag.engines import supervisor
 from longlive_rag.engines.engine import Engine, QueueFullError, UnknownSessionError
 from longlive_rag.engines.messages import (
     Answer,
@@ -190,6 +192,28 @@ def test_a_session_is_given_up_after_deaths_without_a_block(begin, submit) -> No
     facts = engine.facts(session)
     assert (facts.state, facts.restarts, facts.notes) == ("failed", 2, ("a note",))
     assert facts.error == "its worker was lost 2 times without another block; is there enough memory for it?"
+
+
+def test_one_session_a_folder(begin, submit, monkeypatch) -> None:
+    engine = begin(Scripted())
+    looking, go_on = threading.Event(), threading.Event()
+
+    def slowly(order, policy):
+        looking.set()
+        assert go_on.wait(PATIENCE_S)
+        return order
+
+    monkeypatch.setattr(supervisor, "checked", slowly)
+    first = threading.Thread(target=submit, args=(engine, "a"))
+    first.start()
+    assert looking.wait(PATIENCE_S)
+    with pytest.raises(FieldError, match="another session is being queued for it"):
+        submit(engine, "a")
+    go_on.set()
+    first.join()
+    monkeypatch.setattr(supervisor, "checked", lambda *_: pytest.fail("the other one's folder is touched"))
+    with pytest.raises(FieldError, match="makes it; wait for its end"):
+        submit(engine, "a")
 
 
 def test_time_is_added_up_over_workers(begin, submit) -> None:
