@@ -68,7 +68,7 @@ class LiveTake:
         self._next_block = self._first_block  # that has not been begun
         self._made_frames = self._timeline.pixels_of(self._first_block - 1).stop if self._first_block else 0
         self._waited: dict[int, float] = {}
-        self._cancelled = threading.Event()
+        self._cancelled, self._parked = threading.Event(), threading.Event()
         self._ended = False
         self._unsaved = False  # a direction for later came or went
 
@@ -199,6 +199,16 @@ class LiveTake:
         """End the take after the block that is being made."""
         self._cancelled.set()
 
+    def park(self) -> None:
+        """End the take as `cancel` does, but with a checkpoint there, so that resuming it runs no block again.
+
+        If the block that is being made is past the point where checkpoints are saved, the next one is the last.
+        """
+        with self._lock:
+            if self._take and self._next_block > self._first_block:
+                self._take.checkpoints.ask()
+            self._parked.set()
+
     @property
     def blocks_begun(self) -> int:
         """The block from which on the next direction can hold."""
@@ -242,7 +252,7 @@ class LiveTake:
         shown = self._take.blocks_shown if self._take else 0
         try:
             with closing(stream):  # type: ignore[type-var]  # a generator
-                while shown != self._first_block or not self._cancelled.is_set():  # else nothing of its own is begun
+                while shown != self._first_block or not self._is_to_end:  # else nothing of its own is begun
                     block = next(stream, None)
                     shown += 1
                     if block is None:
@@ -269,9 +279,15 @@ class LiveTake:
             request = self.asked if self._keeps_length else self.request
             self._take.update(request, self._pipe.timeline(request))
 
+    @property
+    def _is_to_end(self) -> bool:
+        """Whether no block is begun any more."""
+        is_parked = self._parked.is_set() and not (self._take and self._take.checkpoints.is_asked)
+        return self._cancelled.is_set() or is_parked
+
     def _directions(self, block: int) -> Direction | None:
         """What the stream asks right before a block is begun."""
-        if block >= self._first_block and self._cancelled.is_set():
+        if block >= self._first_block and self._is_to_end:
             return None
         with self._lock:
             self._next_block = max(self._next_block, block + 1)
@@ -323,7 +339,8 @@ class LiveTake:
         return steer.seconds
 
     def _block_for(self, at: float | None) -> int:
-        if self._ended or self._cancelled.is_set() or self._next_block >= self._timeline.blocks:
+        ends = self._ended or self._cancelled.is_set() or self._parked.is_set()
+        if ends or self._next_block >= self._timeline.blocks:
             raise ValueError("the take has ended; it takes no more directions")
         if at is None:
             return self._next_block

@@ -132,7 +132,7 @@ def work_on_ray(cluster: Cluster, asked: str, gpus: float, begin: Begin[Job], jo
     import ray
 
     check_device(asked)
-    _check_reachable(cluster.address)
+    check_reachable(cluster.address)
     ray.init(address=cluster.address, ignore_reinit_error=True, log_to_driver=False)
     has_gpus = ray.cluster_resources().get("GPU", 0) >= 1
     if asked == "cuda" and not has_gpus:
@@ -172,8 +172,8 @@ def work_on_ray(cluster: Cluster, asked: str, gpus: float, begin: Begin[Job], jo
             ray.kill(worker)
 
 
-def _check_reachable(address: str | None) -> None:
-    """Ray itself would try for minutes, and then end the process."""
+def check_reachable(address: str | None) -> None:
+    """Raise OSError where no Ray cluster answers; Ray itself would try for minutes, and then end the process."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():  # none, or `auto`
         return

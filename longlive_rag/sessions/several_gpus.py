@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from longlive_rag.presets.geometry import read_geometry
 from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.provenance import Provenance
 from longlive_rag.sessions.opening import Note, Opening, open_backbone, quiet_libraries
+from longlive_rag.sessions.processes import end_with_parent
 
 if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -236,7 +237,7 @@ def _follow_here(
     """A process that rank 0 has started."""
     import torch.distributed as dist
 
-    _end_with_parent()
+    end_with_parent()
     rank, size, port = place
     try:
         pipe = _load(preset, opening, license_policy)
@@ -276,18 +277,6 @@ def _load(preset: Preset, opening: Opening, license_policy: str | None) -> LongL
         if part is not None:
             part.to(pick_device(opening.device))
     return pipe
-
-
-def _end_with_parent() -> None:
-    """Let this process end when the one that started it does, however that ends."""
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
