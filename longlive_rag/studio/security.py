@@ -101,11 +101,11 @@ class Guard:
             await self.app(scope, receive, send)
             return
         limit = MAX_UPLOAD_BYTES if scope["path"] == UPLOADS else MAX_JSON_BYTES
-        await self.app(scope, _limited(receive, limit), _with_headers(send, scope["path"]))
+        await self.app(scope, limited(receive, limit), _with_headers(send, scope["path"]))
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
-        hosts, origins = _of(headers, "host"), _of(headers, "origin")
+        hosts, origins = values_of(headers, "host"), values_of(headers, "origin")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             return 421, f"the studio answers to {self._hosts[0]} only"
         if origins and origins != [f"{self.scheme}://{hosts[0].lower()}"]:
@@ -120,16 +120,16 @@ class Guard:
             return 405, f"{method} is not used here"
         if not path.startswith("/api"):
             return None if method != "POST" else (405, "POST is not used here")
-        lengths = _of(headers, "content-length")
+        lengths = values_of(headers, "content-length")
         limit = MAX_UPLOAD_BYTES if path == UPLOADS else MAX_JSON_BYTES
         if any(not length.isdigit() or int(length) > limit for length in lengths):
             return 413, f"a request may have at most {limit // MIB} MiB"
-        kinds = [kind.split(";")[0].strip().lower() for kind in _of(headers, "content-type")]
+        kinds = [kind.split(";")[0].strip().lower() for kind in values_of(headers, "content-type")]
         if method == "POST" and path != UPLOADS and kinds != ["application/json"]:
             return 415, "say it in JSON, with Content-Type: application/json"
         if path in OPEN_PATHS:
             return None
-        secret = bearer(_of(headers, "authorization"))
+        secret = bearer(values_of(headers, "authorization"))
         if secret is None or not self.sessions.knows(secret):
             return 401, "this needs the address that the studio printed; open it again"
         return None
@@ -142,7 +142,8 @@ def bearer(values: Iterable[str]) -> str | None:
     return secret.strip() if kind.lower() == "bearer" and secret.strip() else None
 
 
-def _of(headers: list[tuple[str, str]], name: str) -> list[str]:
+def values_of(headers: list[tuple[str, str]], name: str) -> list[str]:
+    """Of each header of that name."""
     return [value for each, value in headers if each == name]
 
 
@@ -173,7 +174,8 @@ def _with_headers(send: Send, path: str) -> Send:
     return with_headers
 
 
-def _limited(receive: Receive, limit: int) -> Receive:
+def limited(receive: Receive, limit: int) -> Receive:
+    """What receives a request's body, of at most `limit` bytes; HTTPException 413 where there are more."""
     count = 0
 
     async def limited() -> Message:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import re
 import secrets
 import shutil
@@ -20,7 +19,6 @@ from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
-from PIL import Image, ImageOps
 from pydantic import ValidationError
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
@@ -30,6 +28,7 @@ from starlette.routing import WebSocketRoute
 from backbone.errors import FieldError
 from backbone.text import unknown_words
 from longlive_rag.environment import plugins
+from longlive_rag.media.start_image import decode_upload
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, Preset, load_preset
 from longlive_rag.rights.policy import LicenseError
 from longlive_rag.sessions.making import reason_of
@@ -61,7 +60,6 @@ SCAN_SECONDS = 2.0
 GONE = "there is no such take (any more)"
 HELLO_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
-MAX_PIXELS = 50_000_000
 MAX_UPLOADS = 64
 MAX_EVENT_BYTES = 16 * 1024
 ABSOLUTE = re.compile(r"(?<![\w.:/-])(?:/[^\s/'\":;,()]+){2,}")
@@ -404,16 +402,7 @@ class Studio:
         Raises:
             FieldError: if it is not a PNG or JPEG picture, or too large.
         """
-        try:
-            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    shown = f"of {picture.width}x{picture.height} pixels"
-                    raise FieldError("picture", None, f"it may have {MAX_PIXELS // 10**6} million", shown)
-                upright = ImageOps.exif_transpose(picture).convert("RGBA" if "A" in picture.getbands() else "RGB")
-        except FieldError:
-            raise
-        except Exception as error:  # whatever a decoder says of bytes that are no picture
-            raise FieldError("picture", None, "it must be a PNG or JPEG file", "not a picture") from error
+        upright = decode_upload(data)
         upload = secrets.token_urlsafe(9)
         path = self.temporary / f"{upload}.png"
         upright.save(path)

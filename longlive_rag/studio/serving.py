@@ -28,7 +28,7 @@ WARNING = (
 
 @dataclass(frozen=True)
 class Address:
-    """Where the studio listens.
+    """Where a server listens.
 
     Attributes:
         host: an address or a name of this machine.
@@ -103,7 +103,7 @@ class Address:
                 until_bound.pop_all()
                 return listening
         except OSError as error:
-            raise ValueError(f"the studio can't listen at {self.host}, port {self.port}: {error.strerror}") from error
+            raise ValueError(f"can't listen at {self.host}, port {self.port}: {error.strerror}") from error
 
 
 def serve(
