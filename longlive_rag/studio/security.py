@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 import secrets
 import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -22,6 +24,7 @@ UPLOADS = "/api/uploads"
 EVENTS = "/api/events"
 USUAL_PORTS = {"http": 80, "https": 443}
 OPEN_PATHS = ("/api/session",)
+ABSOLUTE = re.compile(r"(?<![\w.:/-])(?:/[^\s/'\":;,()]+){2,}")
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; object-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -145,6 +148,11 @@ def bearer(values: Iterable[str]) -> str | None:
 def values_of(headers: list[tuple[str, str]], name: str) -> list[str]:
     """Of each header of that name."""
     return [value for each, value in headers if each == name]
+
+
+def names_only(text: str) -> str:
+    """A text in which only the last name of each path is left."""
+    return ABSOLUTE.sub(lambda found: Path(found.group()).name, text)
 
 
 def error_body(message: str, fields: Iterable[dict[str, Any]] = ()) -> bytes:

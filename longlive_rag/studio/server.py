@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 import shutil
 import tempfile
@@ -48,7 +47,7 @@ from longlive_rag.studio.library import (
 from longlive_rag.studio.live import BusyError, NotLiveError, Open, Order, Room, Stretch, live_facts
 from longlive_rag.studio.pictures import Pictures
 from longlive_rag.studio.schema import COMMANDS, FROM_PAGE
-from longlive_rag.studio.security import EVENTS, UPLOADS, Guard, Sessions, bearer, error_body
+from longlive_rag.studio.security import EVENTS, UPLOADS, Guard, Sessions, bearer, error_body, names_only
 from longlive_rag.studio.segments import VP9_MIME, DiskFilm, LiveFilm
 from longlive_rag.takes.folder import RECORD, VIDEO
 from longlive_rag.takes.record import TakeRecord
@@ -62,7 +61,6 @@ HELLO_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 MAX_UPLOADS = 64
 MAX_EVENT_BYTES = 16 * 1024
-ABSOLUTE = re.compile(r"(?<![\w.:/-])(?:/[^\s/'\":;,()]+){2,}")
 IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 
 
@@ -421,7 +419,7 @@ class Studio:
         places += [(preset.folder.absolute(), name) for name, preset in self.presets.items()]
         for folder, name in places:
             text = text.replace(f"{folder}/", "").replace(str(folder), name)
-        return ABSOLUTE.sub(lambda found: Path(found.group()).name, text)
+        return names_only(text)
 
 
 # ---- the app ----
