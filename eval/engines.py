@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from eval.making import Maker
 from eval.plan import Cell, read_plan
+from longlive_rag.engines.local import end_with_parent
 
 Chunk = tuple[Cell, ...]
 """Takes that are made side by side."""
@@ -69,21 +69,6 @@ def _blas_threads(count: int | None) -> Iterator[None]:
     finally:
         for name in names:
             del os.environ[name]
-
-
-def end_with_parent() -> None:
-    """Let this process end when the one that started it does, however that ends.
-
-    An orphan would go on with its take, while the run, begun again, makes the same take in the same folder.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def finish_in_worker(run: Path, threads: int | None, chunk: Chunk) -> None:

@@ -18,6 +18,7 @@ from backbone.errors import FieldError
 POLICY_VARIABLE = "LONGLIVE_RAG_LICENSE_POLICY"
 CONFIG_VARIABLE = "LONGLIVE_RAG_CONFIG"
 MODELS_VARIABLE = "LONGLIVE_RAG_MODELS"
+GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 PLUGINS = {
     "policy": "longlive_rag.policies",
     "embedder": "longlive_rag.embedders",
@@ -51,6 +52,12 @@ def cache_folder() -> Path:
 def models_folder() -> Path:
     """Where fetched backbones lie, each in a folder of its name: LONGLIVE_RAG_MODELS, else `models` where one works."""
     return Path(os.environ.get(MODELS_VARIABLE) or "models")
+
+
+def use_gpu(number: int) -> None:
+    """Let this process see one GPU alone, by its number among those that it may see; before CUDA is used."""
+    visible = os.environ.get(GPUS_VARIABLE)
+    os.environ[GPUS_VARIABLE] = visible.split(",")[number] if visible else str(number)
 
 
 def read_config() -> Config:

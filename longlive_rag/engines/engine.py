@@ -16,6 +16,7 @@ from longlive_rag.config import CheckpointConfig, Steering, TakeRequest
 from longlive_rag.sessions.opening import Labels, Opening
 
 SessionState = Literal["queued", "running", "parked", "finished", "stopped", "failed"]
+WorkerState = Literal["waiting", "starting", "idle", "busy"]
 ENDED: tuple[SessionState, ...] = ("finished", "stopped", "failed")
 
 
@@ -106,6 +107,8 @@ class SessionFacts:
         error: why it failed, in one line.
         stage_seconds: time spent so far by stage, as in the take's record.
         blocks_per_second: over the last blocks; 0 while it makes none.
+        owner: on whose behalf it was submitted.
+        notes: sentences for the user, such as where a cue takes effect or which words the backbone has never read.
     """
 
     id: str
@@ -121,6 +124,27 @@ class SessionFacts:
     error: str | None = None
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     blocks_per_second: float = 0.0
+    owner: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WorkerFacts:
+    """A worker as of now.
+
+    Attributes:
+        name: such as `local-0 (cpu)`.
+        state: `waiting` until it is started or has a place, `starting`, `idle` or `busy`.
+        session: that it makes.
+        memory_bytes: that its process held after its newest block: of the GPU, if it has one.
+        pid: of its process, on its machine.
+    """
+
+    name: str
+    state: WorkerState
+    session: str | None = None
+    memory_bytes: int = 0
+    pid: int | None = None
 
 
 OnChange = Callable[[SessionFacts], None]
@@ -138,8 +162,13 @@ class QueueFullError(Exception):
 class Engine(Protocol):
     """Makes takes on its workers. All methods may be called from any thread and none waits for a block."""
 
-    def submit(self, order: Order) -> str:
+    def submit(self, order: Order, owner: str = "") -> str:
         """Queue a session; returns its id.
+
+        Args:
+            order: what is to be made; its folder must not be another session's that has not ended.
+            owner: on whose behalf. The next session is one of the owner with the fewest before it; among equals, the
+                oldest.
 
         Raises:
             ValueError: naming the field, the value and what would be right, as far as configs and files tell.
@@ -148,22 +177,28 @@ class Engine(Protocol):
         ...
 
     def facts(self, session: str) -> SessionFacts:
-        """A session as of now; UnknownSessionError if there is none."""
+        """A session as of now; UnknownSessionError if there is none, here and in what follows."""
         ...
 
     def sessions(self) -> list[SessionFacts]:
         """All sessions, oldest first; those that ended stay until they are forgotten."""
         ...
 
+    def workers(self) -> list[WorkerFacts]:
+        """All workers."""
+        ...
+
     def watch(self, on_change: OnChange) -> Callable[[], None]:
-        """Be told of every change from now on; returns what ends that."""
+        """Be told of every change from now on, in order; returns what ends that."""
         ...
 
     def direct(self, session: str, prompt: str, at: float | None = None, cut: bool = False) -> float:
         """Let another prompt take over, as `LiveTake.direct`; returns the second at which it does.
 
+        It is kept from then on, whatever dies.
+
         Raises:
-            ValueError: if it can't, or the session isn't running.
+            ValueError: if it can't, or the session isn't making blocks yet or any more.
         """
         ...
 
@@ -172,21 +207,31 @@ class Engine(Protocol):
         ...
 
     def stop(self, session: str) -> None:
-        """End a session after the block that is being made; a queued one at once. Its take can be resumed."""
+        """End a session after the block that is being made, one that isn't running at once; its take can be resumed.
+
+        One that has ended stays as it is.
+        """
         ...
 
     def park(self, session: str) -> None:
-        """Save an exact checkpoint after the block that is being made, and give the worker back."""
+        """Save an exact checkpoint after the block that is being made, and give the worker back.
+
+        Raises:
+            ValueError: if it has ended.
+        """
         ...
 
     def wake(self, session: str) -> None:
-        """Queue a parked session again."""
+        """Queue a parked session again; ValueError if it isn't parked."""
         ...
 
     def forget(self, session: str) -> None:
-        """Drop a session that has ended; its take stays on disk."""
+        """Drop a session that has ended, its take stays on disk; ValueError if it has not."""
         ...
 
     def close(self, seconds: float = 10.0) -> None:
-        """Park what runs, within so many seconds, and end the workers."""
+        """Park what runs, within so many seconds, and end the workers.
+
+        What ran or waited does so again in the next engine on the same state folder, also where this one was killed.
+        """
         ...

@@ -60,7 +60,7 @@ class LiveTake:
         self._next_block = self._first_block  # that has not been begun
         self._made_frames = self._timeline.pixels_of(self._first_block - 1).stop if self._first_block else 0
         self._waited: dict[int, float] = {}
-        self._cancelled = threading.Event()
+        self._cancelled, self._parked = threading.Event(), threading.Event()
         self._ended = False
         self._unsaved = False  # a direction for later came or went
 
@@ -191,6 +191,16 @@ class LiveTake:
         """End the take after the block that is being made."""
         self._cancelled.set()
 
+    def park(self) -> None:
+        """End the take as `cancel` does, but with a checkpoint there, so that resuming it runs no block again.
+
+        If the block that is being made is past the point where checkpoints are saved, the next one is the last.
+        """
+        with self._lock:
+            if self._take and self._next_block > self._first_block:
+                self._take.checkpoints.ask()
+            self._parked.set()
+
     @property
     def request(self) -> TakeRequest:
         """What has been asked for so far; its `seconds` are those that were made (at first: all)."""
@@ -225,7 +235,7 @@ class LiveTake:
         stream = self._pipe.stream(self._start, stores=stores, directions=self._directions)
         shown = self._take.blocks_shown if self._take else 0
         try:
-            while shown < self._first_block or not self._cancelled.is_set():
+            while shown < self._first_block or not self._is_to_end:
                 block = next(stream, None)
                 shown += 1
                 if block is None:
@@ -241,6 +251,12 @@ class LiveTake:
             if self._take and self._made_frames:
                 request = self.asked if self._keeps_length else self.request
                 self._take.update(request, self._pipe.timeline(request))
+
+    @property
+    def _is_to_end(self) -> bool:
+        """Whether the block that was made last is the last one."""
+        is_parked = self._parked.is_set() and not (self._take and self._take.checkpoints.is_asked)
+        return self._cancelled.is_set() or is_parked
 
     def _directions(self, block: int) -> Direction:
         """What the stream asks right before a block is begun."""
@@ -294,7 +310,8 @@ class LiveTake:
         return steer.seconds
 
     def _block_for(self, at: float | None) -> int:
-        if self._ended or self._cancelled.is_set() or self._next_block >= self._timeline.blocks:
+        ends = self._ended or self._cancelled.is_set() or self._parked.is_set()
+        if ends or self._next_block >= self._timeline.blocks:
             raise ValueError("the take has ended; it takes no more directions")
         if at is None:
             return self._next_block

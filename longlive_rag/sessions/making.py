@@ -142,6 +142,19 @@ def claim_new_take(asked: NewTake) -> tuple[TakeClaim, Timeline, StartImage | No
         The claim of the folder, the take's timeline, and its picture.
 
     Raises:
+        ValueError: as `check_new_take`.
+    """
+    timeline, picture = check_new_take(asked)
+    return TakeClaim(asked.folder, asked.overwrite), timeline, picture
+
+
+def check_new_take(asked: NewTake) -> tuple[Timeline, StartImage | None]:
+    """Refuse what can't be made, as far as configs and files tell; leaves no trace.
+
+    Returns:
+        The take's timeline, and its picture.
+
+    Raises:
         ValueError: naming the field, the value and what would be right; if the folder holds something else, another
             process writes there, or the disk has no room.
     """
@@ -156,7 +169,7 @@ def claim_new_take(asked: NewTake) -> tuple[TakeClaim, Timeline, StartImage | No
     cue_blocks(request, timeline)
     room = stored_bytes(request, timeline, geometry, asked.opening.dtype, asked.checkpoints)
     check_take_folder(asked.folder, request, asked.overwrite, room)
-    return TakeClaim(asked.folder, asked.overwrite), timeline, picture
+    return timeline, picture
 
 
 def stored_bytes(

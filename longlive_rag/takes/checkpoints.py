@@ -48,6 +48,7 @@ class Checkpoints:
         self.stopped: str | None = None
         """Why no more are written; None while they are."""
         self._every_blocks = every_blocks
+        self._asked = False
         self._newest = 0
         self._place_of_page: dict[int, int] = {}  # serial to the checkpoint that holds it
 
@@ -60,10 +61,25 @@ class Checkpoints:
         """On disk."""
         return sum(path.stat().st_size for path in self.folder.glob(CHECKPOINT_FILES))
 
+    def ask(self) -> None:
+        """Let there be one after the block that is being made, wherever that is; may be called from any thread."""
+        self._asked = True
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether there will be one after the block that is being made, because it was asked for."""
+        return self._asked and self._are_written
+
+    @property
+    def _are_written(self) -> bool:
+        return self.config.mode == "exact" and self.stopped is None
+
     def is_due(self, blocks: int) -> bool:
         """Whether there should be one after so many blocks."""
-        wanted = self.config.mode == "exact" and self.stopped is None
-        return wanted and blocks % self._every_blocks == 0 and blocks - self._newest >= self._spacing(blocks)
+        if self.is_asked:
+            return True
+        due = blocks % self._every_blocks == 0 and blocks - self._newest >= self._spacing(blocks)
+        return self._are_written and due
 
     @property
     def known_pages(self) -> frozenset[int]:
@@ -100,6 +116,7 @@ class Checkpoints:
             self.stopped = error.strerror or str(error)
             return
         self._newest, self._place_of_page = state.blocks, places
+        self._asked = False
 
     def newest_state(self, blocks: int, latents_of: LatentsOf) -> RolloutState | None:
         """The newest whole checkpoint after at most `blocks` blocks, with all its pages; None if there is none.

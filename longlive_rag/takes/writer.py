@@ -217,6 +217,11 @@ class TakeWriter:
         return self._claim.store
 
     @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Time spent until now, by stage."""
+        return dict(self._stage_seconds)
+
+    @property
     def selections(self) -> tuple[Selection, ...]:
         """What the blocks until now brought back."""
         return tuple(self._selections)

@@ -1,0 +1,176 @@
+"""Workers on this machine: a process each, which ends with the one that started it."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from backbone.errors import FieldError
+from longlive_rag.engines.messages import End, FromWorker, ToWorker
+from longlive_rag.engines.supervisor import Limits, Supervisor
+from longlive_rag.environment import use_gpu
+
+JOIN_S = 5.0
+
+
+def local_engine(
+    state: Path,
+    workers: int | None = None,
+    device: str = "auto",
+    limits: Limits | None = None,
+    license_policy: str | None = None,
+) -> Supervisor:
+    """An engine whose workers are processes of this machine.
+
+    Args:
+        state: see `Supervisor`.
+        workers: how many; None is one a GPU, or one where there is none or `device` is `cpu`.
+        device: `auto`, `cpu` or `cuda`.
+        limits, license_policy: see `Supervisor`.
+
+    Raises:
+        ValueError: if there is no such device, there are fewer GPUs than workers, or as `Supervisor`.
+    """
+    return Supervisor(LocalWorkers(devices_of(device, workers)), state, limits, license_policy)
+
+
+def devices_of(device: str, workers: int | None) -> list[str]:
+    """The device of each worker, such as `cuda:1`: a GPU each, or the CPU for all; this process touches none.
+
+    Raises:
+        FieldError: if there is no such device, or there are fewer GPUs than workers.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise FieldError("device", device, "it must be auto, cpu or cuda")
+    if workers is not None and workers < 1:
+        raise FieldError("workers", workers, "it must be at least 1")
+    gpus = 0 if device == "cpu" else count_gpus()
+    if device == "cuda" and not gpus:
+        raise FieldError("device", device, "this machine has no GPU that works; try cpu")
+    if not gpus:
+        return ["cpu"] * (workers or 1)
+    if workers is not None and workers > gpus:
+        raise FieldError("workers", workers, f"each has a GPU of its own, and this machine has {gpus}")
+    return [f"cuda:{number}" for number in range(workers or gpus)]
+
+
+def count_gpus() -> int:
+    """How many GPUs torch would see, asked in a process of its own."""
+    words = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+class LocalWorkers:
+    """Processes of this machine; see `Workers`.
+
+    Args:
+        devices: of each worker.
+    """
+
+    kind = "local"
+    idle_s: float | None = None
+
+    def __init__(self, devices: list[str]) -> None:
+        self._devices, self.count = devices, len(devices)
+        self._links: dict[int, LocalLink] = {}
+        atexit.register(self.close)  # before multiprocessing waits for processes that heed no SIGTERM
+
+    def start(self, number: int) -> LocalLink:
+        """Start a worker."""
+        self._links[number] = LocalLink(self._devices[number])
+        return self._links[number]
+
+    def close(self) -> None:
+        """End all that still are."""
+        for link in list(self._links.values()):
+            link.kill()
+        atexit.unregister(self.close)
+
+
+class LocalLink:
+    """A worker's process; see `WorkerLink`."""
+
+    def __init__(self, device: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._sending = threading.Lock()
+        self._process = context.Process(target=_run, args=(device, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def tell(self, message: ToWorker) -> None:
+        """Send a message."""
+        try:
+            with self._sending:
+                self._pipe.send(message)
+        except OSError:  # `messages` ends, too
+            return
+
+    def messages(self) -> Iterator[FromWorker | None]:
+        """What it says, until it is lost."""
+        try:
+            while True:
+                yield self._pipe.recv() if self._pipe.poll(1.0) else None
+        except (EOFError, OSError):
+            self._process.join(JOIN_S)  # what it held is free when it is gone
+        finally:
+            self._pipe.close()
+
+    def kill(self) -> None:
+        """End it, now."""
+        self._process.kill()
+        self._process.join(JOIN_S)
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that started it does, however that ends.
+
+    An orphan would go on with its take, while the run, begun again, makes the same take in the same folder.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _run(device: str, pipe: Connection) -> None:
+    """A worker's process. The server decides when it ends: neither Ctrl-C nor what stops a service does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end_with_parent()
+    place = device
+    if device.startswith("cuda:"):
+        use_gpu(int(device.removeprefix("cuda:")))
+        device = "cuda"
+    from longlive_rag.engines.worker import Worker
+
+    sending = threading.Lock()
+
+    def say(message: FromWorker) -> None:
+        with sending:
+            pipe.send(message)
+
+    worker = Worker(device, place, say)
+
+    def listen() -> None:
+        try:
+            while not isinstance(message := pipe.recv(), End):
+                worker.tell(message)
+            worker.tell(message)
+        except (EOFError, OSError):
+            os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+    worker.run()

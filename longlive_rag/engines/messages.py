@@ -1,0 +1,151 @@
+"""What a worker is told and what it says: plain values that any pipe can carry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from longlive_rag.config import Cue, Steering
+from longlive_rag.engines.engine import Order
+
+Given = Cue | Steering
+"""A direction as it was given live, at the second at which it takes over."""
+
+# ---- to a worker ----
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Make a session's take, or what it lacks.
+
+    Attributes:
+        session: its id.
+        order: what is made.
+        begun: whether a worker was told so before; it may have left a part of the take.
+        seconds_before: of an `Extend`: length that its take was asked to be before.
+        given: directions that the take's record may lack.
+        license_policy: of orders that name none; None is the one in force.
+    """
+
+    session: str
+    order: Order
+    begun: bool = False
+    seconds_before: float | None = None
+    given: tuple[Given, ...] = ()
+    license_policy: str | None = None
+
+
+@dataclass(frozen=True)
+class Direct:
+    """As `Engine.direct`; the answer has the same `call`."""
+
+    session: str
+    call: int
+    prompt: str
+    at: float | None
+    cut: bool
+
+
+@dataclass(frozen=True)
+class Steer:
+    """As `Engine.steer`; the answer has the same `call`."""
+
+    session: str
+    call: int
+    order: Steering
+
+
+@dataclass(frozen=True)
+class Leave:
+    """End a session after the block that is being made.
+
+    Attributes:
+        session: its id.
+        parked: with a checkpoint there.
+    """
+
+    session: str
+    parked: bool
+
+
+@dataclass(frozen=True)
+class End:
+    """There is no more to do."""
+
+
+ToWorker = Begin | Direct | Steer | Leave | End
+
+# ---- from a worker ----
+
+
+@dataclass(frozen=True)
+class Ready:
+    """It can make takes.
+
+    Attributes:
+        place: where it is, such as `cpu`.
+        pid: of its process.
+    """
+
+    place: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A session's take is opened; attributes as in `SessionFacts`."""
+
+    session: str
+    blocks: int
+    total_blocks: int
+    seconds_made: float
+    seconds_asked: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BlockMade:
+    """A block is on disk.
+
+    Attributes:
+        session, blocks, seconds_made: as in `SessionFacts`.
+        stage_seconds: since the take was opened.
+        memory_bytes: as in `WorkerFacts`.
+    """
+
+    session: str
+    blocks: int
+    seconds_made: float
+    stage_seconds: Mapping[str, float]
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """To a direction: the second at which it takes over, or why it can't."""
+
+    session: str
+    call: int
+    second: float = 0.0
+    error: ValueError | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A session's take is on disk, and the worker free.
+
+    Attributes:
+        session: its id.
+        state: how it ended.
+        error: why it failed, in one line.
+        is_last: whether the worker ends with it, because nobody knows what state it is in.
+    """
+
+    session: str
+    state: Literal["finished", "stopped", "parked", "failed"]
+    error: str | None = None
+    is_last: bool = False
+
+
+FromWorker = Ready | Opened | BlockMade | Answer | Ended

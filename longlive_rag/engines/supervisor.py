@@ -1,0 +1,572 @@
+"""Gives sessions to workers, whatever kind these are, and keeps every session when a worker or the engine is lost."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from backbone.errors import FieldError
+from longlive_rag.config import Cue, Steering
+from longlive_rag.engines.engine import (
+    ENDED,
+    Make,
+    OnChange,
+    Order,
+    QueueFullError,
+    SessionFacts,
+    UnknownSessionError,
+    WorkerFacts,
+    WorkerState,
+)
+from longlive_rag.engines.messages import (
+    Answer,
+    Begin,
+    BlockMade,
+    Direct,
+    End,
+    Ended,
+    FromWorker,
+    Given,
+    Leave,
+    Opened,
+    Ready,
+    Steer,
+    ToWorker,
+)
+from longlive_rag.engines.orders import checked, seconds_before
+from longlive_rag.engines.state import KeptSession, StateFolder
+
+log = logging.getLogger(__name__)
+
+ANSWER_S = 60.0
+RATE_BLOCKS = 8
+LONGEST_PAUSE_S = 30.0
+
+
+class WorkerLink(Protocol):
+    """A worker that was started, from the engine's side."""
+
+    def tell(self, message: ToWorker) -> None:
+        """Send a message; one that is lost already takes none, without an error."""
+        ...
+
+    def messages(self) -> Iterator[FromWorker | None]:
+        """What it says, None once a second where it says nothing; ends when the worker is lost."""
+        ...
+
+    def kill(self) -> None:
+        """End it, now."""
+        ...
+
+
+class Workers(Protocol):
+    """A kind of workers.
+
+    Attributes:
+        kind: its name.
+        count: how many there are at most.
+        idle_s: after so long without a session a worker is given back, and started again when it is needed; None
+            starts all at once and keeps them.
+    """
+
+    kind: str
+    count: int
+    idle_s: float | None
+
+    def start(self, number: int) -> WorkerLink:
+        """Start the worker of this number; OSError if it can't be."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what all of them needed."""
+        ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an engine bears.
+
+    Attributes:
+        waiting: sessions that wait at most.
+        deaths: of a session's workers one after the other, without a new block; then it has failed.
+    """
+
+    waiting: int = 1000
+    deaths: int = 3
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A worker's place."""
+
+    number: int
+    name: str
+    state: WorkerState = "waiting"
+    link: WorkerLink | None = None
+    session: str | None = None
+    backbone: str | None = None
+    memory_bytes: int = 0
+    pid: int | None = None
+    idle_since: float = 0.0
+
+
+@dataclass(eq=False)
+class _Session:
+    """A session: what is kept of it, and what ends with the engine."""
+
+    kept: KeptSession
+    goes_first: bool = False
+    earlier_seconds: Mapping[str, float] = field(default_factory=dict)
+    block_times: deque[float] = field(default_factory=lambda: deque(maxlen=RATE_BLOCKS + 1))
+    calls: dict[int, tuple[Direct | Steer, Future[float]]] = field(default_factory=dict)
+
+
+class Supervisor:
+    """An `Engine` over one kind of workers; see there.
+
+    Args:
+        workers: that make the takes.
+        state: folder in which sessions are kept across a restart; one engine at a time has it.
+        limits: see there.
+        license_policy: of orders that name none; None is the one in force.
+
+    Raises:
+        ValueError: if another engine has the folder, or a file in it can't be read.
+    """
+
+    def __init__(
+        self, workers: Workers, state: Path, limits: Limits | None = None, license_policy: str | None = None
+    ) -> None:
+        self._workers, self._limits, self._policy = workers, limits or Limits(), license_policy
+        self._state = StateFolder(state)
+        self._changed = threading.Condition(threading.RLock())
+        self._closed = False
+        self._watching: list[OnChange] = []
+        self._news: queue.SimpleQueue[SessionFacts | None] = queue.SimpleQueue()
+        self._calls = itertools.count()
+        try:
+            self._sessions = {kept.id: self._restored(kept) for kept in self._state.read()}
+        except BaseException:
+            self._state.close()
+            raise
+        self._number = 1 + max((each.kept.number for each in self._sessions.values()), default=-1)
+        self._turn = 1 + max((each.kept.turn for each in self._sessions.values()), default=-1)
+        self._slots = [_Slot(number, f"{workers.kind}-{number}") for number in range(workers.count)]
+        self._threads = [threading.Thread(target=self._serve, args=(slot,), daemon=True) for slot in self._slots]
+        self._threads.append(threading.Thread(target=self._tell_watchers, daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def _restored(self, kept: KeptSession) -> _Session:
+        """A session of an engine that has ended, in whichever way."""
+        if kept.state != "running":
+            return _Session(kept)
+        kept = kept.model_copy(update={"state": kept.leave or "queued", "leave": None})
+        self._state.write(kept)
+        return _Session(kept, goes_first=True)
+
+    # ---- as in `Engine`, from any thread ----
+
+    def submit(self, order: Order, owner: str = "") -> str:
+        """Queue a session; see `Engine`."""
+        order = checked(order, self._policy)
+        with self._changed:
+            if self._closed:
+                raise QueueFullError("the engine is being closed")
+            for other in self._sessions.values():
+                if other.kept.order.folder == order.folder and other.kept.state not in ENDED:
+                    wanted = f"session {other.kept.id} makes it; wait for its end"
+                    raise FieldError("folder", str(order.folder), wanted)
+            if len(self._queue()) >= self._limits.waiting:
+                raise QueueFullError(f"{self._limits.waiting} sessions wait already; try again later")
+            kept = KeptSession(id=secrets.token_hex(12), number=self._number, turn=self._turn, owner=owner, order=order)
+            session = _Session(kept)
+            self._state.write(kept)
+            self._number, self._turn = self._number + 1, self._turn + 1
+            self._sessions[kept.id] = session
+            self._say(session)
+            self._dispatch()
+            return kept.id
+
+    def facts(self, session: str) -> SessionFacts:
+        """A session as of now; see `Engine`."""
+        with self._changed:
+            return self._facts(self._find(session), self._places())
+
+    def sessions(self) -> list[SessionFacts]:
+        """All sessions, oldest first."""
+        with self._changed:
+            places = self._places()
+            return [self._facts(session, places) for session in self._sessions.values()]
+
+    def workers(self) -> list[WorkerFacts]:
+        """All workers."""
+        with self._changed:
+            return [
+                WorkerFacts(slot.name, slot.state, slot.session, slot.memory_bytes, slot.pid) for slot in self._slots
+            ]
+
+    def watch(self, on_change: OnChange) -> Callable[[], None]:
+        """Be told of every change; see `Engine`."""
+        with self._changed:
+            self._watching = [*self._watching, on_change]
+
+        def end() -> None:
+            with self._changed:
+                self._watching = [each for each in self._watching if each is not on_change]
+
+        return end
+
+    def direct(self, session: str, prompt: str, at: float | None = None, cut: bool = False) -> float:
+        """Let another prompt take over; see `Engine`."""
+        return self._ask(session, lambda call: Direct(session, call, prompt, at, cut))
+
+    def steer(self, session: str, order: Steering) -> float:
+        """Give memory a direction; see `Engine`."""
+        return self._ask(session, lambda call: Steer(session, call, order))
+
+    def stop(self, session: str) -> None:
+        """End a session; see `Engine`."""
+        self._leave(session, "stopped")
+
+    def park(self, session: str) -> None:
+        """Park a session; see `Engine`."""
+        with self._changed:
+            state = self._find(session).kept.state
+            if state in ENDED:
+                raise ValueError(f"session {session} has ended: it is {state}")
+            self._leave(session, "parked")
+
+    def wake(self, session: str) -> None:
+        """Queue a parked session again; see `Engine`."""
+        with self._changed:
+            found = self._find(session)
+            if found.kept.state != "parked":
+                raise ValueError(f"session {session} is {found.kept.state}; only a parked one can be woken")
+            self._change(found, state="queued", turn=self._turn, deaths=0)
+            self._turn += 1
+            self._dispatch()
+
+    def forget(self, session: str) -> None:
+        """Drop a session that has ended; see `Engine`."""
+        with self._changed:
+            found = self._find(session)
+            if found.kept.state not in ENDED:
+                raise ValueError(f"session {session} is {found.kept.state}; stop it first")
+            self._state.remove(session)
+            del self._sessions[session]
+
+    def close(self, seconds: float = 10.0) -> None:
+        """Park what runs and end the workers; see `Engine`. Safe to call twice."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            for slot in self._slots:
+                if slot.session is not None and slot.link is not None:
+                    slot.link.tell(Leave(slot.session, parked=True))
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: all(slot.session is None for slot in self._slots), seconds)
+            for slot in self._slots:
+                if slot.link is not None:
+                    slot.link.tell(End())
+        self._end_workers(deadline)
+        self._news.put(None)
+        self._workers.close()
+        self._state.close()
+
+    def _end_workers(self, deadline: float) -> None:
+        for thread in self._threads[:-1]:
+            thread.join(max(0.5, deadline - time.monotonic()))
+        for slot in self._slots:
+            if slot.link is not None:
+                slot.link.kill()
+        for thread in self._threads[:-1]:
+            thread.join()
+
+    # ---- with the lock held ----
+
+    def _find(self, session: str) -> _Session:
+        found = self._sessions.get(session)
+        if found is None:
+            raise UnknownSessionError(session)
+        return found
+
+    def _queue(self) -> list[_Session]:
+        """Sessions that wait, the next one first; see `Engine.submit`."""
+        before = Counter(each.kept.owner for each in self._sessions.values() if each.kept.state == "running")
+        waiting = [each for each in self._sessions.values() if each.kept.state == "queued"]
+        ranked = []
+        for session in sorted(waiting, key=lambda each: (not each.goes_first, each.kept.turn)):
+            ranked.append((not session.goes_first, before[session.kept.owner], session.kept.turn, session))
+            before[session.kept.owner] += 1
+        return [session for *_, session in sorted(ranked, key=lambda each: each[:3])]
+
+    def _places(self) -> dict[str, int]:
+        """Of each session that waits, by id."""
+        return {session.kept.id: place for place, session in enumerate(self._queue())}
+
+    def _facts(self, session: _Session, places: Mapping[str, int]) -> SessionFacts:
+        kept, times = session.kept, session.block_times
+        slot = self._slot_of(session)
+        span_s = times[-1] - times[0] if len(times) > 1 and kept.state == "running" else 0.0
+        return SessionFacts(
+            id=kept.id,
+            folder=kept.order.folder,
+            state=kept.state,
+            place=places.get(kept.id),
+            blocks=kept.blocks,
+            total_blocks=kept.total_blocks,
+            seconds_made=kept.seconds_made,
+            seconds_asked=kept.seconds_asked,
+            worker=slot.name if slot else None,
+            restarts=kept.restarts,
+            error=kept.error,
+            stage_seconds=dict(kept.stage_seconds),
+            blocks_per_second=(len(times) - 1) / span_s if span_s else 0.0,
+            owner=kept.owner,
+            notes=kept.notes,
+        )
+
+    def _slot_of(self, session: _Session) -> _Slot | None:
+        return next((slot for slot in self._slots if slot.session == session.kept.id), None)
+
+    def _change(self, session: _Session, **changes: Any) -> None:
+        """Change what is kept of a session, and say so."""
+        session.kept = session.kept.model_copy(update=changes)
+        self._keep(session)
+        self._say(session)
+
+    def _keep(self, session: _Session) -> None:
+        """Write what is kept of a session; a disk that refuses ends no session."""
+        try:
+            self._state.write(session.kept)
+        except OSError as error:
+            log.error("session %s can't be kept as it is now: %s", session.kept.id, error)
+
+    def _say(self, session: _Session) -> None:
+        if self._watching:
+            self._news.put(self._facts(session, self._places()))
+
+    def _leave(self, session: str, how: Literal["stopped", "parked"]) -> None:
+        with self._changed:
+            found = self._find(session)
+            if found.kept.state == "running":
+                found.kept = found.kept.model_copy(update={"leave": how})
+                self._keep(found)
+                slot = self._slot_of(found)
+                if slot is not None and slot.link is not None:
+                    slot.link.tell(Leave(session, how == "parked"))
+            elif found.kept.state not in (*ENDED, how):
+                self._change(found, state=how)
+
+    def _dispatch(self) -> None:
+        """Give sessions that wait to workers that have none, those of a worker's backbone before others."""
+        for session in self._queue():
+            idle = [slot for slot in self._slots if slot.state == "idle" and slot.link is not None]
+            if not idle or self._closed:
+                break
+            wanted = _backbone_of(session.kept.order)
+            slot = min(idle, key=lambda each: each.backbone != wanted)
+            self._begin(session, slot, wanted)
+        self._changed.notify_all()
+
+    def _begin(self, session: _Session, slot: _Slot, backbone: str | None) -> None:
+        kept = session.kept
+        before = kept.seconds_before
+        if not kept.begun:
+            try:
+                before = seconds_before(kept.order)
+            except (ValueError, OSError) as error:
+                self._change(session, state="failed", error=str(error))
+                return
+        slot.state, slot.session, slot.backbone = "busy", kept.id, backbone
+        session.goes_first = False
+        session.block_times.clear()
+        assert slot.link is not None
+        begin = Begin(kept.id, kept.order, kept.begun, before, kept.given, self._policy)
+        self._change(session, state="running", begun=True, seconds_before=before)
+        slot.link.tell(begin)
+
+    def _ask(self, session: str, message: Callable[[int], Direct | Steer]) -> float:
+        answer: Future[float] = Future()
+        with self._changed:
+            found = self._find(session)
+            slot = self._slot_of(found)
+            if found.kept.state != "running" or slot is None or slot.link is None:
+                raise ValueError(f"session {session} is {found.kept.state}; it takes directions while it runs")
+            call = next(self._calls)
+            asked = message(call)
+            found.calls[call] = (asked, answer)
+            slot.link.tell(asked)
+        try:
+            return answer.result(ANSWER_S)
+        except TimeoutError as error:
+            raise ValueError(f"the worker of session {session} does not answer") from error
+
+    # ---- in the thread of each worker ----
+
+    def _serve(self, slot: _Slot) -> None:
+        """Start a worker whenever one is needed here, and listen to it until it is lost."""
+        pause_s = 0.0
+        while self._wait_until_needed(slot, pause_s):
+            try:
+                slot.link = self._workers.start(slot.number)
+            except OSError as error:
+                log.error("%s can't be started: %s", slot.name, error)
+            else:
+                for message in slot.link.messages():
+                    with self._changed:
+                        self._heard(slot, message)
+            with self._changed:
+                never_ready = slot.state == "starting"
+                self._lost(slot)
+            pause_s = min(LONGEST_PAUSE_S, 2 * pause_s + 1) if never_ready else 0.0
+
+    def _wait_until_needed(self, slot: _Slot, pause_s: float) -> bool:
+        """Wait until a worker is to be started here; False where the engine is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed, pause_s)
+            self._changed.wait_for(lambda: self._closed or self._is_needed())
+            if not self._closed:
+                slot.state = "starting"
+            return not self._closed
+
+    def _is_needed(self) -> bool:
+        coming = sum(slot.state in ("starting", "idle") for slot in self._slots)
+        return self._workers.idle_s is None or len(self._queue()) > coming
+
+    def _heard(self, slot: _Slot, message: FromWorker | None) -> None:
+        if message is None:
+            self._give_back_if_idle(slot)
+        elif isinstance(message, Ready):
+            slot.name = f"{self._workers.kind}-{slot.number} ({message.place})"
+            slot.state, slot.pid, slot.idle_since = "idle", message.pid, time.monotonic()
+            self._dispatch()
+        elif message.session == slot.session:
+            self._heard_of(self._sessions[message.session], slot, message)
+
+    def _heard_of(self, session: _Session, slot: _Slot, message: Opened | BlockMade | Answer | Ended) -> None:
+        kept = session.kept
+        match message:
+            case Opened():
+                session.earlier_seconds = kept.stage_seconds
+                session.block_times.append(time.monotonic())
+                self._change(
+                    session,
+                    blocks=message.blocks,
+                    total_blocks=message.total_blocks,
+                    seconds_made=message.seconds_made,
+                    seconds_asked=message.seconds_asked,
+                    notes=tuple(dict.fromkeys((*kept.notes, *message.notes))),
+                )
+            case BlockMade():
+                self._heard_block(session, slot, message)
+            case Answer():
+                self._heard_answer(session, message)
+            case Ended():
+                self._free(session, slot, message.is_last)
+                state = message.state if message.state != "parked" else kept.leave or "queued"  # while it is closed
+                self._change(session, state=state, error=message.error, leave=None)
+                self._dispatch()
+
+    def _heard_block(self, session: _Session, slot: _Slot, made: BlockMade) -> None:
+        kept, earlier = session.kept, session.earlier_seconds
+        session.block_times.append(time.monotonic())
+        slot.memory_bytes = made.memory_bytes
+        spent = {stage: earlier.get(stage, 0.0) + value for stage, value in made.stage_seconds.items()}
+        given = tuple(each for each in kept.given if each.seconds >= made.seconds_made)
+        session.kept = kept.model_copy(
+            update={
+                "blocks": made.blocks,
+                "seconds_made": made.seconds_made,
+                "stage_seconds": {**earlier, **spent},
+                "given": given,
+                "deaths": 0,
+            }
+        )
+        self._say(session)
+
+    def _heard_answer(self, session: _Session, answer: Answer) -> None:
+        asked, future = session.calls.pop(answer.call)
+        if answer.error is not None:
+            future.set_exception(answer.error)
+            return
+        given = (*session.kept.given, _as_given(asked, answer.second))
+        session.kept = session.kept.model_copy(update={"given": given})
+        self._keep(session)
+        future.set_result(answer.second)
+
+    def _free(self, session: _Session, slot: _Slot, is_lost: bool) -> None:
+        """The worker has no session any more."""
+        slot.session, slot.idle_since = None, time.monotonic()
+        slot.state = "starting" if is_lost else "idle"
+        for _, future in session.calls.values():
+            future.set_exception(ValueError("the session takes no more directions now"))
+        session.calls.clear()
+
+    def _lost(self, slot: _Slot) -> None:
+        """The worker is lost: its session goes on with another one."""
+        if slot.link is not None:
+            slot.link.kill()
+        session = self._sessions[slot.session] if slot.session is not None else None
+        if session is not None:
+            log.warning("%s is lost; session %s goes on with another worker", slot.name, session.kept.id)
+            self._free(session, slot, is_lost=True)
+        slot.state, slot.link, slot.backbone, slot.pid, slot.memory_bytes = "waiting", None, None, None, 0
+        slot.name = f"{self._workers.kind}-{slot.number}"
+        if session is not None:
+            self._go_on_without(session)
+        self._dispatch()
+
+    def _go_on_without(self, session: _Session) -> None:
+        kept = session.kept
+        changes: dict[str, Any] = {"state": kept.leave or "queued", "leave": None}
+        if not self._closed:
+            changes |= {"restarts": kept.restarts + 1, "deaths": kept.deaths + 1}
+        if kept.leave is None and changes.get("deaths", 0) >= self._limits.deaths:
+            died = f"its worker was lost {self._limits.deaths} times without another block"
+            changes |= {"state": "failed", "error": f"{died}; is there enough memory for it?"}
+        session.goes_first = True
+        self._change(session, **changes)
+
+    def _give_back_if_idle(self, slot: _Slot) -> None:
+        idle_s, waits = self._workers.idle_s, bool(self._queue())
+        if idle_s is None or waits or slot.link is None:
+            return
+        is_over = slot.state == "idle" and time.monotonic() - slot.idle_since > idle_s
+        if is_over or slot.state == "starting":
+            slot.state = "waiting"
+            slot.link.tell(End())
+            slot.link.kill()
+
+    # ---- in the thread that tells watchers ----
+
+    def _tell_watchers(self) -> None:
+        while (facts := self._news.get()) is not None:
+            for on_change in self._watching:
+                try:
+                    on_change(facts)
+                except Exception:
+                    log.exception("a watcher of session %s has failed", facts.id)
+
+
+def _backbone_of(order: Order) -> str | None:
+    return order.backbone if isinstance(order, Make) else None
+
+
+def _as_given(asked: Direct | Steer, second: float) -> Given:
+    if isinstance(asked, Direct):
+        return Cue(second, asked.prompt, asked.cut)
+    return replace(asked.order, seconds=second)
