@@ -28,8 +28,9 @@ from longlive_rag.serving.asking import OFFERED, order_of_form, picture_in, size
 from longlive_rag.serving.errors import as_api_error
 from longlive_rag.serving.guard import FORM, ApiError, Guard, Seen
 from longlive_rag.serving.keys import ApiKey, Keys, Scope
+from longlive_rag.serving.ledger import Entry
 from longlive_rag.serving.limits import OverQuotaError
-from longlive_rag.serving.logs import log_request
+from longlive_rag.serving.logs import log_request, log_video
 from longlive_rag.serving.metrics import Metrics
 from longlive_rag.serving.pages import docs_page
 from longlive_rag.serving.realtime import Sockets
@@ -50,11 +51,12 @@ Every request needs a key, in the header `Authorization: Bearer KEY`. Errors are
 "code"}}`; `param` is the field that one is about."""
 
 
-def build_app(videos: Videos, keys: Keys) -> Guard:
+def build_app(videos: Videos, keys: Keys, log_prompts: bool = False) -> Guard:
     """The server's application, behind its guard.
 
     Args:
         videos, keys: what is served, and to whom.
+        log_prompts: whether the logs have prompts.
     """
     metrics = Metrics(videos, keys)
     sockets = Sockets(videos, as_api_error)
@@ -82,7 +84,12 @@ def build_app(videos: Videos, keys: Keys) -> Guard:
         log_request(seen)
         metrics.on_request(seen)
 
-    videos.on_facts, videos.on_end = metrics.on_facts, metrics.on_end
+    def on_end(entry: Entry) -> None:
+        log_video(f"video {entry.result}", entry, log_prompts)
+        metrics.on_end(entry)
+
+    videos.on_begin = partial(log_video, "video queued", prompts=log_prompts)
+    videos.on_facts, videos.on_end = metrics.on_facts, on_end
     return Guard(app, keys, on_request)
 
 

@@ -120,6 +120,7 @@ class Videos:
         self.is_ready = False
         self._changes: queue.SimpleQueue[SessionFacts | None] = queue.SimpleQueue()
         self.on_facts: OnFacts = lambda facts: None
+        self.on_begin: Callable[[Entry], None] = lambda entry: None
         self.on_end: Callable[[Entry], None] = lambda entry: None
         self._unwatch = engine.watch(self._changes.put)
         self._settling = threading.Thread(target=self._settle, name="videos", daemon=True)
@@ -448,6 +449,7 @@ class Videos:
     def _submit(self, entry: Entry) -> None:
         session = self.engine.submit(self._order(entry), entry.owner)
         self._sessions[entry.id], self._videos[session] = session, entry.id
+        self.on_begin(entry)
 
     def _submit_waiting(self) -> None:
         while self._waiting and not self._closing:
