@@ -154,7 +154,7 @@ def _serve(
     from longlive_rag.serving.process import Serving, presets_of, serve
     from longlive_rag.serving.videos import Setup
     from longlive_rag.sessions.opening import Labels, Opening
-    from longlive_rag.studio.serving import Address
+    from longlive_rag.studio.address import Address
 
     with refuse_bad_input(FLAGS):
         address = Address(host, port, tls_cert, tls_key, insecure_network)

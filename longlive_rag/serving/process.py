@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -19,13 +21,32 @@ from longlive_rag.serving.logs import log_config
 from longlive_rag.serving.server import build_app
 from longlive_rag.serving.videos import Setup, Videos
 from longlive_rag.sessions.opening import Labels, provenance_of
-from longlive_rag.studio.serving import Address
+from longlive_rag.studio.address import Address
 
 ENGINE = "engine"
 KEEP_ALIVE_SECONDS = 15
 GRACE_SECONDS = 2
 MAX_SOCKET_MESSAGE = 64 * 1024
 WARNING = "warning: the API is open to the network without TLS; whoever sees its traffic has the keys in it"
+
+
+class Server(uvicorn.Server):
+    """Parks what is being made at once when it is told to end, while requests that are being answered are finished.
+
+    Args:
+        config: of uvicorn.
+        videos: see there.
+    """
+
+    def __init__(self, config: uvicorn.Config, videos: Videos) -> None:
+        super().__init__(config)
+        self._parking = threading.Thread(target=videos.close, name="parking")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Hear SIGTERM or Ctrl-C, perhaps more than once."""
+        if not self.should_exit:
+            self._parking.start()
+        super().handle_exit(sig, frame)
 
 
 @dataclass(frozen=True)
@@ -104,4 +125,4 @@ def serve(
             if not address.is_here and address.tls_cert is None:
                 warn(WARNING)
             say(f"{address.scheme}://{address.hosts[0]}:{listening.getsockname()[1]}/v1")
-            uvicorn.Server(config).run(sockets=[listening])
+            Server(config, videos).run(sockets=[listening])

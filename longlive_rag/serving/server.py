@@ -38,7 +38,6 @@ from longlive_rag.serving.videos import NotReadyError, UnknownVideoError, Videos
 from longlive_rag.takes.folder import CONTACT_SHEET
 from longlive_rag.version import __version__
 
-CLOSE_SECONDS = 7.0
 MAX_FORM_FIELDS, MAX_FIELD_BYTES = 1000, 64 * 1024
 MOST_LISTED = 100
 THUMBNAIL_WIDTH = 512
@@ -67,7 +66,7 @@ def build_app(videos: Videos, keys: Keys, log_prompts: bool = False) -> Guard:
         try:
             yield
         finally:
-            await run_in_threadpool(videos.close, CLOSE_SECONDS)
+            await run_in_threadpool(videos.close)
 
     app = FastAPI(
         title="longlive-rag", version=__version__, description=ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None

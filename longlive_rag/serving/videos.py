@@ -57,6 +57,7 @@ from retrieval.store import block_numbers
 
 PICTURE_PIXELS = 20_000_000
 EPSILON_S = 1e-6
+CLOSE_SECONDS = 7.0
 
 
 class UnknownVideoError(Exception):
@@ -117,6 +118,7 @@ class Videos:
         self._listeners: dict[str, list[OnFacts]] = {}
         self._asked_to_stop: set[str] = set()
         self._closing = False
+        self._ending, self._ended_for_good = threading.Lock(), False
         self.is_ready = False
         self._changes: queue.SimpleQueue[SessionFacts | None] = queue.SimpleQueue()
         self.on_facts: OnFacts = lambda facts: None
@@ -144,14 +146,18 @@ class Videos:
             self._submit_waiting()
             self.is_ready = True
 
-    def close(self, seconds: float = 8.0) -> None:
-        """Park what is being made; the next server goes on with it."""
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Park what is being made; the next server goes on with it. Who calls it a second time waits for the first."""
         self._closing, self.is_ready = True, False
-        self.engine.close(seconds)
-        self._unwatch()
-        self._changes.put(None)
-        self._settling.join(seconds)
-        self.ledger.close()
+        with self._ending:
+            if self._ended_for_good:
+                return
+            self._ended_for_good = True
+            self.engine.close(seconds)
+            self._unwatch()
+            self._changes.put(None)
+            self._settling.join()
+            self.ledger.close()
 
     # ---- what is asked for ----
 

@@ -9,9 +9,9 @@ import pytest
 from video_api import Api, Listening
 
 
-@pytest.fixture
-def api(tmp_path: Path, pipeline_folder: Path) -> Iterator[Api]:
-    with Api(tmp_path / "takes", pipeline_folder) as api:
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path) -> Iterator[Api]:
+    with Api(tmp_path_factory.mktemp("api") / "takes", pipeline_folder) as api:
         yield api
 
 
@@ -22,7 +22,7 @@ def stuck(tmp_path: Path, pipeline_folder: Path) -> Iterator[Api]:
         yield api
 
 
-@pytest.fixture
-def listening(tmp_path: Path, pipeline_folder: Path) -> Iterator[Listening]:
-    with Listening(Api(tmp_path / "takes", pipeline_folder)) as listening:
+@pytest.fixture(scope="module")
+def listening(tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path) -> Iterator[Listening]:
+    with Listening(Api(tmp_path_factory.mktemp("listening") / "takes", pipeline_folder)) as listening:
         yield listening
