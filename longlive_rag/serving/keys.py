@@ -71,13 +71,9 @@ class Keys:
             raise FieldError("keys", None, "give --api-key KEY, or a file of keys with --keys FILE", "missing")
         for number, key in enumerate(self.all):
             _check(key, f"keys[{number}]")
-        for name in ("name", "digest"):
-            values = [getattr(key, name) for key in self.all]
-            twice = next((place for place, value in enumerate(values) if value in values[:place]), None)
-            if twice is not None:
-                raise FieldError(
-                    f"keys[{twice}].{name.replace('digest', 'key')}", None, claim=f"two keys have one {name}"
-                )
+        for field, values in (("name", [key.name for key in self.all]), ("key", [key.digest for key in self.all])):
+            if len(set(values)) < len(values):
+                raise FieldError(field, None, claim=f"two keys have the same {field}")
         self._by_digest = {key.digest: key for key in self.all}
 
     def of(self, secret: str) -> ApiKey | None:

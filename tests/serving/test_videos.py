@@ -13,6 +13,8 @@ from video_api import OTHER, PROMPT, Api, is_ended, until
 from longlive_rag.sessions.resuming import open_take
 from longlive_rag.takes.record import read_record
 
+PNG_URL = "data:image/png;base64,"
+
 
 def error_of(answer) -> tuple[int, str | None, str]:
     error = answer.json()["error"]
@@ -41,12 +43,12 @@ def error_of(answer) -> tuple[int, str | None, str]:
         ({"prompt": PROMPT, "cues": [{"seconds": 9, "prompt": OTHER}]}, None, "invalid_value"),
         ({"prompt": PROMPT, "settings": {"memory_polcy": "similar"}}, "memory_polcy", "invalid_value"),
         ({"prompt": PROMPT, "settings": {"memory_policy": "best"}}, "settings.memory_policy", "invalid_value"),
-        ({"prompt": PROMPT, "settings": {"context_window_frames": 0}}, "settings.context_window_frames", "invalid_value"),
+        ({"prompt": PROMPT, "settings": {"output_fps": 0}}, "settings.output_fps", "invalid_value"),
         ({"prompt": PROMPT, "settings": {"memory_gpu_gib": 80}}, "memory_gpu_gib", "invalid_value"),
         ({"prompt": PROMPT, "settings": {"memory_remember": ["/etc"]}}, "memory_remember", "invalid_value"),
         ({"prompt": PROMPT, "remember": [{"video": "../x", "from": 0, "to": 1}]}, "remember", "invalid_value"),
         ({"prompt": PROMPT, "input_reference": {"image_url": "http://x/y.png"}}, "input_reference", "invalid_value"),
-        ({"prompt": PROMPT, "input_reference": {"image_url": "data:image/png;base64,%"}}, "input_reference", "invalid_value"),
+        ({"prompt": PROMPT, "input_reference": {"image_url": PNG_URL + "%"}}, "input_reference", "invalid_value"),
         ({"prompt": PROMPT, "license_policy": "any"}, "license_policy", "unknown_field"),
         ([], None, "invalid_value"),
     ],
@@ -74,7 +76,8 @@ def test_only_its_own_key_sees_a_video(api: Api):
         assert error_of(api.ask(method, f"/v1/videos/{video}{path}", "bob"))[::2] == (404, "video_not_found")
     for path, order in (("/remix", {"prompt": OTHER}), ("/extend", {"seconds": 1})):
         assert error_of(api.post(f"/v1/videos/{video}{path}", "bob", json=order))[::2] == (404, "video_not_found")
-    assert api.post("/v1/videos", "bob", json={"prompt": PROMPT, "remember": [{"video": video, "from": 0, "to": 1}]}).status_code == 400  # fmt: skip
+    remembering = {"prompt": PROMPT, "remember": [{"video": video, "from": 0, "to": 1}]}
+    assert error_of(api.post("/v1/videos", "bob", json=remembering))[:2] == (400, "remember")
     assert error_of(api.get("/v1/videos", "bob", params={"after": video}))[::2] == (404, "video_not_found")
     assert video not in [each["id"] for each in api.get("/v1/videos", "bob").json()["data"]]
     assert video in [each["id"] for each in api.get("/v1/videos", "admin").json()["data"]]
@@ -83,7 +86,9 @@ def test_only_its_own_key_sees_a_video(api: Api):
     assert api.get(f"/v1/videos/{video}/content").status_code == 200
 
 
-@pytest.mark.parametrize("name", ["..", "%2e%2e%2f%2e%2e%2fetc%2fpasswd", "alice", ".serve", "video_", "%00", "x" * 5000])
+@pytest.mark.parametrize(
+    "name", ["..", "%2e%2e%2f%2e%2e%2fetc%2fpasswd", "alice", ".serve", "video_", "%00", "x" * 5000]
+)
 def test_an_id_is_no_path(stuck: Api, name):
     for path in (f"/v1/videos/{name}", f"/v1/videos/{name}/content"):
         assert stuck.get(path).status_code == 404
@@ -101,7 +106,11 @@ def test_content_by_ranges_and_its_pictures(api: Api):
         answer = api.get(f"/v1/videos/{video}/content", params={"variant": variant})
         with Image.open(io.BytesIO(answer.content)) as picture:
             assert picture.format == kind
-    assert error_of(api.get(f"/v1/videos/{video}/content", params={"variant": "x"})) == (400, "variant", "invalid_value")
+    assert error_of(api.get(f"/v1/videos/{video}/content", params={"variant": "x"})) == (
+        400,
+        "variant",
+        "invalid_value",
+    )
 
 
 def test_a_remix_from_a_second_on_shares_what_comes_before(api: Api):
@@ -140,7 +149,9 @@ def test_cancelled_and_resumed(api: Api):
     ended = api.until_ended(video)
     assert (ended["status"], ended["error"]["code"]) == ("failed", "cancelled")
     assert 0 < ended["seconds_made"] < 60
-    assert api.videos.usage.seconds("alice") == pytest.approx(used + ended["seconds_made"], abs=0.01)  # the rest is given back
+    assert api.videos.usage.seconds("alice") == pytest.approx(
+        used + ended["seconds_made"], abs=0.01
+    )  # the rest is given back
     assert api.get(f"/v1/videos/{video}/content").status_code == 200  # what was made is there
     again = api.post(f"/v1/videos/{video}/resume").json()
     assert (again["status"], again["error"], again["id"]) == ("queued", None, video) or again["status"] == "in_progress"
