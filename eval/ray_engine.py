@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 from eval.engines import Chunk, finish_in_worker
 from eval.plan import Cell, read_plan
+from longlive_rag.engines.on_ray import check_reachable
 
-REACHED_WITHIN_S = 10.0
 LOST_WORKERS = 5  # how many workers may be lost in a row, without a finished take between them
 
 
@@ -53,7 +52,7 @@ def make_on_ray(
     """
     import ray
 
-    _check_reachable(address)
+    check_reachable(address)
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
     gpus = int(read_plan(run).device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1)
     actor = ray.remote(num_cpus=threads or 1, num_gpus=gpus)(Worker)
@@ -87,14 +86,3 @@ def make_on_ray(
     finally:
         for worker, _ in busy.values():
             ray.kill(worker)
-
-
-def _check_reachable(address: str | None) -> None:
-    """Ray itself would try for minutes, and then end the process."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdigit():  # none, or `auto`
-        return
-    try:
-        socket.create_connection((host, int(port)), REACHED_WITHIN_S).close()
-    except OSError as error:
-        raise OSError(f"there is no Ray cluster at {address}: {error.strerror or error}") from error

@@ -167,8 +167,8 @@ class Engine(Protocol):
 
         Args:
             order: what is to be made; its folder must not be another session's that has not ended.
-            owner: on whose behalf. The next session is one of the owner with the fewest before it; among equals, the
-                oldest.
+            owner: on whose behalf. Owners take turns: next is the oldest session of the owner who has the fewest
+                running, and among equals of the one who has waited longest.
 
         Raises:
             ValueError: naming the field, the value and what would be right, as far as configs and files tell.

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from backbone.errors import FieldError
 from longlive_rag.engines.messages import End, FromWorker, ToWorker
@@ -73,19 +74,20 @@ class LocalWorkers:
 
     Args:
         devices: of each worker.
+        method: by which processes are started, one of `multiprocessing`'s.
     """
 
     kind = "local"
     idle_s: float | None = None
 
-    def __init__(self, devices: list[str]) -> None:
-        self._devices, self.count = devices, len(devices)
+    def __init__(self, devices: list[str], method: str = "spawn") -> None:
+        self._devices, self.count, self._method = devices, len(devices), method
         self._links: dict[int, LocalLink] = {}
         atexit.register(self.close)  # before multiprocessing waits for processes that heed no SIGTERM
 
     def start(self, number: int) -> LocalLink:
         """Start a worker."""
-        self._links[number] = LocalLink(self._devices[number])
+        self._links[number] = LocalLink(self._devices[number], self._method)
         return self._links[number]
 
     def close(self) -> None:
@@ -98,8 +100,8 @@ class LocalWorkers:
 class LocalLink:
     """A worker's process; see `WorkerLink`."""
 
-    def __init__(self, device: str) -> None:
-        context = multiprocessing.get_context("spawn")
+    def __init__(self, device: str, method: str) -> None:
+        context: Any = multiprocessing.get_context(method)
         self._pipe, theirs = context.Pipe()
         self._sending = threading.Lock()
         self._process = context.Process(target=_run, args=(device, theirs), daemon=True)

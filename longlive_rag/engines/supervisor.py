@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import logging
 import queue
@@ -161,6 +162,7 @@ class Supervisor:
             raise
         self._number = 1 + max((each.kept.number for each in self._sessions.values()), default=-1)
         self._turn = 1 + max((each.kept.turn for each in self._sessions.values()), default=-1)
+        self._served: dict[str, int] = {}  # owner: when a session of theirs was begun, counted in turns
         self._slots = [_Slot(number, f"{workers.kind}-{number}") for number in range(workers.count)]
         self._threads = [threading.Thread(target=self._serve, args=(slot,), daemon=True) for slot in self._slots]
         self._threads.append(threading.Thread(target=self._tell_watchers, daemon=True))
@@ -305,13 +307,24 @@ class Supervisor:
 
     def _queue(self) -> list[_Session]:
         """Sessions that wait, the next one first; see `Engine.submit`."""
-        before = Counter(each.kept.owner for each in self._sessions.values() if each.kept.state == "running")
-        waiting = [each for each in self._sessions.values() if each.kept.state == "queued"]
-        ranked = []
-        for session in sorted(waiting, key=lambda each: (not each.goes_first, each.kept.turn)):
-            ranked.append((not session.goes_first, before[session.kept.owner], session.kept.turn, session))
-            before[session.kept.owner] += 1
-        return [session for *_, session in sorted(ranked, key=lambda each: each[:3])]
+        every = sorted(self._sessions.values(), key=lambda each: each.kept.turn)
+        waiting = [each for each in every if each.kept.state == "queued"]
+        found = [each for each in waiting if each.goes_first]
+        before = Counter(each.kept.owner for each in (*found, *(e for e in every if e.kept.state == "running")))
+        own: dict[str, deque[_Session]] = {}
+        for session in waiting:
+            if not session.goes_first:
+                own.setdefault(session.kept.owner, deque()).append(session)
+        heads = [(before[owner], self._served.get(owner, -1), mine[0].kept.turn, owner) for owner, mine in own.items()]
+        heapq.heapify(heads)
+        turn = self._turn  # later than all
+        while heads:
+            ahead, _, _, owner = heapq.heappop(heads)
+            found.append(own[owner].popleft())
+            turn += 1
+            if own[owner]:
+                heapq.heappush(heads, (ahead + 1, turn, own[owner][0].kept.turn, owner))
+        return found
 
     def _places(self) -> dict[str, int]:
         """Of each session that waits, by id."""
@@ -392,6 +405,8 @@ class Supervisor:
                 self._change(session, state="failed", error=str(error))
                 return
         slot.state, slot.session, slot.backbone = "busy", kept.id, backbone
+        self._turn += 1
+        self._served[kept.owner] = self._turn
         session.goes_first = False
         session.block_times.clear()
         assert slot.link is not None

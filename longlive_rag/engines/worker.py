@@ -104,6 +104,8 @@ class Worker:
         """
         import torch
 
+        import longlive_rag.weights.load  # noqa: F401  # takes seconds, in which the session could wait elsewhere
+
         self._threads = torch.get_num_threads()
         self._say(Ready(self._place, os.getpid()))
         while isinstance(begin := self._begins.get(), Begin):

@@ -11,6 +11,7 @@ import torch
 from backbone.config import ContextConfig, SamplerConfig
 from longlive_rag.config import Cue, MemoryConfig, Steering
 from longlive_rag.generation.cues import directed_at
+from longlive_rag.generation.rollout import Rollout
 from longlive_rag.sessions.live import LiveTake
 from longlive_rag.takes.cue_files import read_cues
 from longlive_rag.takes.record import TakeRun, read_record
@@ -337,3 +338,45 @@ def test_a_cut_is_directed_live_and_made_again(pipe, tmp_path):
     assert [(cue.prompt, cue.cut) for cue in cues] == [(OTHER, True), (PROMPT, False), (OTHER, False)]
     same(pipe, live.request, blocks)
     assert read_record(tmp_path / "take").request == live.request
+
+
+def test_a_parked_take_has_a_checkpoint_where_it_ends_and_resuming_runs_no_block_again(pipe, tmp_path, monkeypatch):
+    request = request_of(pipe)
+    live = LiveTake(pipe, request, writer := writer_of(pipe, request, tmp_path / "take"), keeps_length=True)
+    whole = []
+    decode = pipe._decode
+
+    def parked_meanwhile(decoder, latents, cut):
+        if writer.blocks == 5:
+            live.park()
+        return decode(decoder, latents, cut)
+
+    monkeypatch.setattr(pipe, "_decode", parked_meanwhile)
+    whole += live
+    assert [block.index for block in whole] == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="takes no more directions"):
+        live.direct(OTHER)
+    writer.finish("interrupted")
+    assert writer.checkpoints.numbers()[-1] == 5
+    monkeypatch.undo()
+    ran = []
+    monkeypatch.setattr(Rollout, "replay", lambda *_: ran.append("a block"))
+    again = writer_of(pipe, request, tmp_path / "take", event="resumed")
+    live = LiveTake(pipe, request, again, keeps_length=True)
+    live.park()  # nothing is new: it ends with what is there
+    assert all(block.index < 5 for block in live)
+    again.finish("interrupted")
+    rest = list(LiveTake(pipe, request, writer_of(pipe, request, tmp_path / "take", event="resumed")))
+    whole += [block for block in rest if block.index >= 5]
+    assert ran == []
+    same(pipe, request, whole)
+
+
+def test_a_take_that_is_parked_too_late_for_a_block_makes_another_one(pipe, tmp_path):
+    request = request_of(pipe)
+    live = LiveTake(pipe, request, writer := writer_of(pipe, request, tmp_path / "take"), keeps_length=True)
+    for block in live:
+        if block.index == 3:
+            live.park()
+    assert block.index == 4
+    assert 5 in writer.checkpoints.numbers()

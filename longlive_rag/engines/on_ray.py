@@ -1,0 +1,174 @@
+"""Workers on the nodes of a Ray cluster: an actor each, with a GPU. Ray is an extra, imported only here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from backbone.errors import FieldError
+from longlive_rag.engines.messages import FromWorker, ToWorker
+from longlive_rag.engines.supervisor import Limits, Supervisor
+from longlive_rag.sessions.making import reason_of
+
+log = logging.getLogger(__name__)
+
+REACHED_WITHIN_S = 10.0
+IDLE_S = 60.0
+POLL_S = 1.0
+
+
+def ray_engine(
+    state: Path,
+    address: str | None,
+    workers: int | None = None,
+    gpus: float | None = None,
+    limits: Limits | None = None,
+    license_policy: str | None = None,
+) -> Supervisor:
+    """An engine whose workers are actors of a Ray cluster. Takes and backbones must be on storage that all nodes share.
+
+    Args:
+        state: see `Supervisor`.
+        address: of the cluster; None starts one on this machine.
+        workers: how many at most; None is as many as the cluster has a place for when it is connected to.
+        gpus: of each worker, less than 1 where several share one; None is 1, or 0 where the cluster has none.
+        limits, license_policy: see `Supervisor`.
+
+    Raises:
+        OSError: if there is no cluster at `address`.
+        ValueError: as `Supervisor`, or if there can't be so many workers.
+    """
+    return Supervisor(RayWorkers(address, workers, gpus), state, limits, license_policy)
+
+
+def check_reachable(address: str | None) -> None:
+    """Raise OSError where no Ray cluster answers; Ray itself would try for minutes, and then end the process."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():  # none, or `auto`
+        return
+    try:
+        socket.create_connection((host, int(port)), REACHED_WITHIN_S).close()
+    except OSError as error:
+        raise OSError(f"there is no Ray cluster at {address}: {error.strerror or error}") from error
+
+
+class RayWorkers:
+    """Actors of a Ray cluster; see `Workers`. One that has no session gives its GPU back after a while.
+
+    Args:
+        address, workers, gpus: see `ray_engine`.
+        idle_s: after how long.
+
+    Raises:
+        OSError: if there is no cluster at `address`.
+        FieldError: if there can't be so many workers.
+    """
+
+    kind = "ray"
+
+    def __init__(self, address: str | None, workers: int | None, gpus: float | None, idle_s: float = IDLE_S) -> None:
+        import ray
+
+        if workers is not None and workers < 1:
+            raise FieldError("workers", workers, "it must be at least 1")
+        check_reachable(address)
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+        has = ray.cluster_resources()
+        self._gpus = gpus if gpus is not None else float(has.get("GPU", 0) >= 1)
+        self.idle_s: float | None = idle_s
+        places = int(has.get("GPU", 0) / self._gpus) if self._gpus else int(has.get("CPU", 1))
+        self.count = workers or max(1, places)
+        methods = {"listening": 1, "saying": 1}  # one thread each, so that messages stay in order
+        self._actor = ray.remote(num_cpus=1, num_gpus=self._gpus, concurrency_groups=methods)(_Actor)
+
+    def start(self, number: int) -> RayLink:
+        """Start a worker, which waits for a place on the cluster."""
+        try:
+            return RayLink(self._actor.remote("cuda" if self._gpus else "cpu"))
+        except Exception as error:  # whatever Ray runs into
+            raise OSError(reason_of(error)) from error
+
+    def close(self) -> None:
+        """The connection stays; it ends with this process."""
+
+
+class RayLink:
+    """An actor; see `WorkerLink`."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+        self._killed = threading.Event()
+
+    def tell(self, message: ToWorker) -> None:
+        """Send a message."""
+        with suppress(Exception):  # `messages` ends, too
+            self._actor.tell.options(concurrency_group="listening").remote(message)
+
+    def messages(self) -> Iterator[FromWorker | None]:
+        """What it says, until it is lost, or nothing was heard of it for too long."""
+        import ray
+
+        said = None
+        try:
+            while not self._killed.is_set():
+                said = said or self._actor.said.options(concurrency_group="saying").remote(POLL_S)
+                ready, _ = ray.wait([said], timeout=POLL_S)
+                if not ready:
+                    yield None
+                    continue
+                messages, said = ray.get(said), None
+                yield from messages or [None]
+        except (Exception, SystemExit) as error:  # Ray raises whatever it runs into, and ends threads as it ends
+            log.warning("a worker is lost: %s", reason_of(error))
+
+    def kill(self) -> None:
+        """End it, now."""
+        import ray
+
+        self._killed.set()
+        with suppress(Exception):  # it has ended
+            ray.kill(self._actor)
+
+
+class _Actor:
+    """A process on some node, with a worker in it.
+
+    Args:
+        device: see `Worker`.
+    """
+
+    def __init__(self, device: str) -> None:
+        from longlive_rag.engines.worker import Worker
+
+        self._outbox: queue.SimpleQueue[FromWorker] = queue.SimpleQueue()
+        self._worker = Worker(device, f"{device} on {_node()}", self._outbox.put)
+        self._thread = threading.Thread(target=self._worker.run, daemon=True)
+        self._thread.start()
+
+    def tell(self, message: ToWorker) -> None:
+        """Hear a message."""
+        self._worker.tell(message)
+
+    def said(self, seconds: float) -> list[FromWorker]:
+        """What there is to say, after at most so many seconds."""
+        found: list[FromWorker] = []
+        with suppress(queue.Empty):
+            found.append(self._outbox.get(timeout=seconds))
+            while True:
+                found.append(self._outbox.get_nowait())
+        if not found and not self._thread.is_alive():
+            os._exit(1)
+        return found
+
+
+def _node() -> str:
+    import ray
+
+    return str(ray.util.get_node_ip_address())
