@@ -202,6 +202,10 @@ def _open_engine(
     if engine == "ray":
         from longlive_rag.engines.on_ray import ray_engine
 
+        if device != "auto":
+            raise ValueError(
+                f"--device is {device!r}, but a Ray cluster's actors have what they are given; leave it out"
+            )
         return ray_engine(state, address, workers, None, limits, license_policy)
     if address is not None:
         raise ValueError("--address is of a Ray cluster; add --engine ray")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import runpy
+from pathlib import Path
 from typing import Any
 
 import av
 import pytest
 from starlette.websockets import WebSocketDisconnect
-from video_api import OTHER, PROMPT, Api, until
+from video_api import OTHER, PROMPT, SECRETS, Api, Listening, until
 
 from longlive_rag.serving.realtime import split_head
 from longlive_rag.takes.record import read_record
@@ -150,6 +152,17 @@ def test_what_becomes_of_it_when_its_client_leaves(api: Api, on_leave, result):
         client.until("block")
     api.until_ended(video)
     assert until(lambda: api.videos.ledger.entries[video].result, bool) == result
+
+
+def test_the_example(listening: Listening, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LONGLIVE_RAG_API_KEY", SECRETS["alice"])
+    example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "realtime_client.py"))
+    example["main"](f"{listening.url.replace('http', 'ws')}/v1/realtime/video")
+    said = capsys.readouterr().out
+    assert "directed" in said
+    assert said.splitlines()[-1] == "{'type': 'ended'}"
+    assert frames_of((tmp_path / "realtime.mp4").read_bytes()) == list(range(192))
 
 
 def test_heads_are_split_at_the_first_fragment():
