@@ -188,7 +188,7 @@ def _keys(api_key: str | None, file: Path | None) -> Any:
 
 
 def _open_engine(
-    license_policy: str,
+    license_policy: str | None,
     state: Path,
     engine: str,
     address: str | None,

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from longlive_rag.engines.engine import ENDED, SessionFacts
+from longlive_rag.engines.engine import ENDED, SessionFacts, SessionState
 from longlive_rag.serving.guard import Seen
 from longlive_rag.serving.keys import Keys
 from longlive_rag.serving.ledger import Entry
@@ -21,7 +21,7 @@ from longlive_rag.serving.videos import Videos
 from longlive_rag.takes.folder import LATENTS
 from retrieval.store import LatentStore
 
-STATES = ("queued", "running", "parked")
+STATES: tuple[SessionState, ...] = ("queued", "running", "parked")
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 OTHER = "other"
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from longlive_rag.config import Steering
+from longlive_rag.engines.engine import SessionFacts
 from longlive_rag.serving import schema
 from longlive_rag.serving.guard import ApiError
 from longlive_rag.serving.keys import ApiKey, Scope
@@ -125,11 +126,9 @@ class Realtime:
                 say = self._videos.engine.direct
                 await self._direct(lambda session: say(session, message.prompt, message.at, message.cut))
             case schema.Steer():
-                order = Steering(0.0, message.type, message.start, message.end)
-                await self._direct(lambda session: self._videos.engine.steer(session, order))
+                await self._steer(Steering(0.0, message.type, message.start, message.end))
             case schema.UsePolicy():
-                order = Steering(0.0, "policy", policy=message.name)
-                await self._direct(lambda session: self._videos.engine.steer(session, order))
+                await self._steer(Steering(0.0, "policy", policy=message.name))
             case schema.Stop():
                 await run_in_threadpool(self._videos.cancel, self._key, self._about())
 
@@ -141,6 +140,9 @@ class Realtime:
         if self._video is None:
             raise ApiError(409, "no_video", "say start or attach first")
         return self._video
+
+    async def _steer(self, order: Steering) -> None:
+        await self._direct(lambda session: self._videos.engine.steer(session, order))
 
     async def _direct(self, say: Callable[[str], float]) -> None:
         session = self._videos.session(self._key, self._about())
@@ -157,7 +159,11 @@ class Realtime:
     async def _follow(self, video: schema.Video, next_block: int) -> None:
         """Send what a video is and the blocks that it has, as they come; a slow client is waited for."""
         changed, loop = asyncio.Event(), asyncio.get_running_loop()
-        end = self._videos.listen(video.id, lambda _: loop.call_soon_threadsafe(changed.set))
+
+        def wake(_: SessionFacts) -> None:
+            loop.call_soon_threadsafe(changed.set)
+
+        end = self._videos.listen(video.id, wake)
         has_head, said = False, (video.status, video.place)
         try:
             while True:

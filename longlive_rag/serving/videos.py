@@ -284,8 +284,8 @@ class Videos:
                 raise UnknownVideoError
             seen = seen[begin:]
         data = [self.shown(each.id) for each in seen[:limit]]
-        ids = [video.id for video in data] or [None]
-        return schema.VideoList(data=data, first_id=ids[0], last_id=ids[-1], has_more=len(seen) > limit)
+        first, last = (data[0].id, data[-1].id) if data else (None, None)
+        return schema.VideoList(data=data, first_id=first, last_id=last, has_more=len(seen) > limit)
 
     def folder(self, key: ApiKey, video: str) -> Path:
         """Of a video's take, which need not be there yet."""

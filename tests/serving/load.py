@@ -133,17 +133,15 @@ def main() -> None:
         with served(takes, asked.workers) as (url, process):
             figures = asyncio.run(load(url, process, asked.clients, asked.takes, asked.seconds))
         wrong, minutes = mixed_up(takes, figures), (time.monotonic() - begin) / 60
-    print(
-        f"{asked.takes} takes of {asked.seconds:g} s, {asked.clients} clients, {asked.workers} workers: {minutes:.1f} min"
-    )
+    what = f"{asked.takes} takes of {asked.seconds:g} s, {asked.clients} clients, {asked.workers} workers"
+    print(f"{what}: {minutes:.1f} minutes")
     lost = asked.takes - figures.statuses.total()
     print(f"ended: {dict(figures.statuses)}; lost: {lost}; mixed up: {len(wrong)}")
     looks = statistics.quantiles([1000 * seconds for seconds in figures.look_s], n=100)
     print(f"{len(figures.look_s)} status requests: median {looks[49]:.0f} ms, p95 {looks[94]:.0f}, p99 {looks[98]:.0f}")
     for place, name in enumerate(("server", "workers")):
-        print(
-            f"resident MiB of {name}, mean of each quarter: {quarters([each[place] / 2**20 for each in figures.memory])}"
-        )
+        mib = [each[place] / 2**20 for each in figures.memory]
+        print(f"resident MiB of {name}, mean of each quarter: {quarters(mib)}")
 
 
 if __name__ == "__main__":
