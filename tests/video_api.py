@@ -21,8 +21,9 @@ from longlive_rag.rights.policy import pick_policy
 from longlive_rag.serving.connections import PatientProtocol
 from longlive_rag.serving.keys import ApiKey, Keys
 from longlive_rag.serving.ledger import HIDDEN
+from longlive_rag.serving.making import Setup
 from longlive_rag.serving.server import build_app
-from longlive_rag.serving.videos import Setup, Videos
+from longlive_rag.serving.videos import Videos
 from longlive_rag.sessions.opening import Labels
 
 PROMPT, OTHER = "a red circle walks in a meadow", "a blue square jumps in a desert"

@@ -151,8 +151,8 @@ def _serve(
     from longlive_rag.config import CheckpointConfig
     from longlive_rag.rights.policy import pick_policy
     from longlive_rag.serving.asking import Limits
+    from longlive_rag.serving.making import Setup
     from longlive_rag.serving.process import Serving, presets_of, serve
-    from longlive_rag.serving.videos import Setup
     from longlive_rag.sessions.opening import Labels, Opening
     from longlive_rag.studio.address import Address
 

@@ -15,7 +15,7 @@ from longlive_rag.rights.policy import LicenseError
 from longlive_rag.serving.asking import PARAMS
 from longlive_rag.serving.guard import ApiError
 from longlive_rag.serving.limits import OverQuotaError
-from longlive_rag.serving.videos import NotReadyError, UnknownVideoError
+from longlive_rag.serving.making import NotReadyError, UnknownVideoError
 from longlive_rag.studio.security import names_only
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)

@@ -47,13 +47,7 @@ class ExtendWork(Document):
     cut: bool
 
 
-class ResumeWork(Document):
-    """The rest of a take that was stopped."""
-
-    what: Literal["resume"] = "resume"
-
-
-Work = Annotated[MakeWork | BranchWork | ExtendWork | ResumeWork, Field(discriminator="what")]
+Work = Annotated[MakeWork | BranchWork | ExtendWork, Field(discriminator="what")]
 
 
 class Entry(Sealed):

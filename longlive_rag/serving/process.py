@@ -18,8 +18,9 @@ from longlive_rag.serving.connections import PatientProtocol
 from longlive_rag.serving.keys import Keys
 from longlive_rag.serving.ledger import HIDDEN
 from longlive_rag.serving.logs import log_config
+from longlive_rag.serving.making import Setup
 from longlive_rag.serving.server import build_app
-from longlive_rag.serving.videos import Setup, Videos
+from longlive_rag.serving.videos import Videos
 from longlive_rag.sessions.opening import Labels, provenance_of
 from longlive_rag.studio.address import Address
 
@@ -40,7 +41,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, videos: Videos) -> None:
         super().__init__(config)
-        self._parking = threading.Thread(target=videos.close, name="parking")
+        self._parking = threading.Thread(target=videos.making.close, name="parking")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Hear SIGTERM or Ctrl-C, perhaps more than once."""

@@ -163,7 +163,7 @@ class Realtime:
         def wake(_: SessionFacts) -> None:
             loop.call_soon_threadsafe(changed.set)
 
-        end = self._videos.listen(video.id, wake)
+        end = self._videos.making.listen(video.id, wake)
         has_head, said = False, (video.status, video.place)
         try:
             while True:

@@ -31,10 +31,11 @@ from longlive_rag.serving.keys import ApiKey, Keys, Scope
 from longlive_rag.serving.ledger import Entry
 from longlive_rag.serving.limits import OverQuotaError
 from longlive_rag.serving.logs import log_request, log_video
+from longlive_rag.serving.making import NotReadyError, UnknownVideoError
 from longlive_rag.serving.metrics import Metrics
 from longlive_rag.serving.pages import docs_page
 from longlive_rag.serving.realtime import Sockets
-from longlive_rag.serving.videos import NotReadyError, UnknownVideoError, Videos
+from longlive_rag.serving.videos import Videos
 from longlive_rag.takes.folder import CONTACT_SHEET
 from longlive_rag.version import __version__
 
@@ -62,11 +63,11 @@ def build_app(videos: Videos, keys: Keys, log_prompts: bool = False) -> Guard:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await run_in_threadpool(videos.go_on)
+        await run_in_threadpool(videos.making.go_on)
         try:
             yield
         finally:
-            await run_in_threadpool(videos.close)
+            await run_in_threadpool(videos.making.close)
 
     app = FastAPI(
         title="longlive-rag", version=__version__, description=ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None
@@ -87,8 +88,8 @@ def build_app(videos: Videos, keys: Keys, log_prompts: bool = False) -> Guard:
         log_video(f"video {entry.result}", entry, log_prompts)
         metrics.on_end(entry)
 
-    videos.on_begin = partial(log_video, "video queued", prompts=log_prompts)
-    videos.on_facts, videos.on_end = metrics.on_facts, on_end
+    videos.making.on_begin = partial(log_video, "video queued", prompts=log_prompts)
+    videos.making.on_facts, videos.making.on_end = metrics.on_facts, on_end
     return Guard(app, keys, on_request)
 
 
@@ -243,7 +244,7 @@ def _add_looks(app: FastAPI, videos: Videos, metrics: Metrics) -> None:
     @app.get("/readyz")
     def ready() -> dict[str, str]:
         """It takes orders: it has queued what the last server left, and is not ending."""
-        if not videos.is_ready:
+        if not videos.making.is_ready:
             raise ApiError(503, "not_ready", "the server begins, or ends", retry_s=1.0)
         return {"status": "ready"}
 

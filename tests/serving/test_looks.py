@@ -78,7 +78,7 @@ def test_blocks_are_counted_once_where_a_session_goes_on_elsewhere(stuck: Api):
     for each in (
         facts(0, "a", 0), facts(3, "a", 3.0), facts(3, "b", 3.0), facts(4, "b", 4.5), facts(6, "b", 6.0, "finished"),
     ):  # fmt: skip
-        stuck.videos.on_facts(each)
+        stuck.videos.making.on_facts(each)
     found = metrics_of(stuck)
     assert (found["blocks_total",], found["stage_seconds_total", "denoise"]) == (6, 6.0)
 
