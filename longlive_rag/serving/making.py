@@ -38,7 +38,7 @@ from retrieval.store import block_numbers
 
 log = logging.getLogger(__name__)
 EPSILON_S = 1e-6
-CLOSE_SECONDS = 7.0
+CLOSE_SECONDS = 6.0
 
 
 class UnknownVideoError(Exception):

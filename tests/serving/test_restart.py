@@ -173,13 +173,13 @@ class Served:
 @pytest.mark.slow
 def test_sigterm_parks_and_the_next_start_goes_on(tmp_path, pipeline_folder):
     options = ["--backbone", str(pipeline_folder)]
-    order = {"prompt": PROMPT, "seconds": 40, "seed": 9}
+    order = {"prompt": PROMPT, "seconds": 24, "seed": 9}
     served = Served(tmp_path / "takes", *options)
     plain = served.client.post("/v1/videos", json=order).json()["id"]
     until(lambda: served.get(plain)["status"], lambda status: status == "completed")
     expected = served.client.get(f"/v1/videos/{plain}/content").content
     video = served.client.post("/v1/videos", json=order).json()["id"]
-    until(lambda: served.get(video)["seconds_made"], lambda seconds: 1 < seconds < 40)
+    until(lambda: served.get(video)["seconds_made"], lambda seconds: 1 < seconds < 24)
     code, seconds = served.end()
     assert (code, seconds < 10) == (0, True), seconds
     served = Served(tmp_path / "takes", *options)
