@@ -12,7 +12,7 @@ from pathlib import Path
 
 from eval.making import Maker
 from eval.plan import Cell, read_plan
-from longlive_rag.engines.local import end_with_parent
+from longlive_rag.engines.processes import end_with_parent
 
 Chunk = tuple[Cell, ...]
 """Takes that are made side by side."""

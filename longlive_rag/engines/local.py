@@ -16,6 +16,7 @@ from typing import Any
 
 from backbone.errors import FieldError
 from longlive_rag.engines.messages import End, FromWorker, ToWorker
+from longlive_rag.engines.processes import end_with_parent
 from longlive_rag.engines.supervisor import Limits, Supervisor
 from longlive_rag.environment import use_gpu
 
@@ -64,9 +65,12 @@ def devices_of(device: str, workers: int | None) -> list[str]:
 
 
 def count_gpus() -> int:
-    """How many GPUs torch would see, asked in a process of its own."""
+    """How many GPUs torch would see, asked in a process of its own; OSError if torch can't be used."""
     words = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
-    return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
+    ran = subprocess.run(words, capture_output=True, text=True)
+    if ran.returncode:
+        raise OSError(f"torch can't be used: {ran.stderr.strip().splitlines()[-1]}")
+    return int(ran.stdout.split()[-1])
 
 
 class LocalWorkers:
@@ -130,21 +134,6 @@ class LocalLink:
         """End it, now."""
         self._process.kill()
         self._process.join(JOIN_S)
-
-
-def end_with_parent() -> None:
-    """Let this process end when the one that started it does, however that ends.
-
-    An orphan would go on with its take, while the run, begun again, makes the same take in the same folder.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run(device: str, pipe: Connection) -> None:

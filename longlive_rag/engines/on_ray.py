@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backbone.errors import FieldError
-from longlive_rag.engines.messages import FromWorker, ToWorker
+from longlive_rag.engines.messages import End, FromWorker, ToWorker
 from longlive_rag.engines.supervisor import Limits, Supervisor
 from longlive_rag.sessions.making import reason_of
 
@@ -86,7 +86,8 @@ class RayWorkers:
         places = int(has.get("GPU", 0) / self._gpus) if self._gpus else int(has.get("CPU", 1))
         self.count = workers or max(1, places)
         methods = {"listening": 1, "saying": 1}  # one thread each, so that messages stay in order
-        self._actor = ray.remote(num_cpus=1, num_gpus=self._gpus, concurrency_groups=methods)(_Actor)
+        remote: Any = ray.remote
+        self._actor = remote(num_cpus=1, num_gpus=self._gpus, concurrency_groups=methods)(_Actor)
 
     def start(self, number: int) -> RayLink:
         """Start a worker, which waits for a place on the cluster."""
@@ -104,10 +105,11 @@ class RayLink:
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
-        self._killed = threading.Event()
+        self._killed, self._ends = threading.Event(), False
 
     def tell(self, message: ToWorker) -> None:
         """Send a message."""
+        self._ends = isinstance(message, End)
         with suppress(Exception):  # `messages` ends, too
             self._actor.tell.options(concurrency_group="listening").remote(message)
 
@@ -126,7 +128,8 @@ class RayLink:
                 messages, said = ray.get(said), None
                 yield from messages or [None]
         except (Exception, SystemExit) as error:  # Ray raises whatever it runs into, and ends threads as it ends
-            log.warning("a worker is lost: %s", reason_of(error))
+            if not self._ends:
+                log.warning("a worker is lost: %s", reason_of(error))
 
     def kill(self) -> None:
         """End it, now."""

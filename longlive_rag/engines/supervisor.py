@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import logging
 import queue
@@ -10,11 +9,11 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from backbone.errors import FieldError
 from longlive_rag.config import Cue, Steering
@@ -42,55 +41,18 @@ from longlive_rag.engines.messages import (
     Opened,
     Ready,
     Steer,
-    ToWorker,
 )
 from longlive_rag.engines.orders import checked, seconds_before
 from longlive_rag.engines.state import KeptSession, StateFolder
+from longlive_rag.engines.turns import in_turns
+from longlive_rag.engines.workers import WorkerLink, Workers
+from longlive_rag.rights.policy import pick_policy
 
 log = logging.getLogger(__name__)
 
 ANSWER_S = 60.0
 RATE_BLOCKS = 8
 LONGEST_PAUSE_S = 30.0
-
-
-class WorkerLink(Protocol):
-    """A worker that was started, from the engine's side."""
-
-    def tell(self, message: ToWorker) -> None:
-        """Send a message; one that is lost already takes none, without an error."""
-        ...
-
-    def messages(self) -> Iterator[FromWorker | None]:
-        """What it says, None once a second where it says nothing; ends when the worker is lost."""
-        ...
-
-    def kill(self) -> None:
-        """End it, now."""
-        ...
-
-
-class Workers(Protocol):
-    """A kind of workers.
-
-    Attributes:
-        kind: its name.
-        count: how many there are at most.
-        idle_s: after so long without a session a worker is given back, and started again when it is needed; None
-            starts all at once and keeps them.
-    """
-
-    kind: str
-    count: int
-    idle_s: float | None
-
-    def start(self, number: int) -> WorkerLink:
-        """Start the worker of this number; OSError if it can't be."""
-        ...
-
-    def close(self) -> None:
-        """Let go of what all of them needed."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -142,13 +104,14 @@ class Supervisor:
         license_policy: of orders that name none; None is the one in force.
 
     Raises:
-        ValueError: if another engine has the folder, or a file in it can't be read.
+        ValueError: if another engine has the folder, a file in it can't be read, or there is no such policy.
     """
 
     def __init__(
         self, workers: Workers, state: Path, limits: Limits | None = None, license_policy: str | None = None
     ) -> None:
-        self._workers, self._limits, self._policy = workers, limits or Limits(), license_policy
+        self._workers, self._limits = workers, limits or Limits()
+        self._policy = pick_policy(license_policy)  # a worker's machine may say otherwise
         self._state = StateFolder(state)
         self._changed = threading.Condition(threading.RLock())
         self._closed = False
@@ -162,7 +125,8 @@ class Supervisor:
             raise
         self._number = 1 + max((each.kept.number for each in self._sessions.values()), default=-1)
         self._turn = 1 + max((each.kept.turn for each in self._sessions.values()), default=-1)
-        self._served: dict[str, int] = {}  # owner: when a session of theirs was begun, counted in turns
+        self._served: dict[str, int] = {}  # owner: how many sessions had been begun when theirs was, the last time
+        self._begun = 0
         self._slots = [_Slot(number, f"{workers.kind}-{number}") for number in range(workers.count)]
         self._threads = [threading.Thread(target=self._serve, args=(slot,), daemon=True) for slot in self._slots]
         self._threads.append(threading.Thread(target=self._tell_watchers, daemon=True))
@@ -306,25 +270,13 @@ class Supervisor:
         return found
 
     def _queue(self) -> list[_Session]:
-        """Sessions that wait, the next one first; see `Engine.submit`."""
+        """Sessions that wait, the next one first."""
         every = sorted(self._sessions.values(), key=lambda each: each.kept.turn)
         waiting = [each for each in every if each.kept.state == "queued"]
-        found = [each for each in waiting if each.goes_first]
-        before = Counter(each.kept.owner for each in (*found, *(e for e in every if e.kept.state == "running")))
-        own: dict[str, deque[_Session]] = {}
-        for session in waiting:
-            if not session.goes_first:
-                own.setdefault(session.kept.owner, deque()).append(session)
-        heads = [(before[owner], self._served.get(owner, -1), mine[0].kept.turn, owner) for owner, mine in own.items()]
-        heapq.heapify(heads)
-        turn = self._turn  # later than all
-        while heads:
-            ahead, _, _, owner = heapq.heappop(heads)
-            found.append(own[owner].popleft())
-            turn += 1
-            if own[owner]:
-                heapq.heappush(heads, (ahead + 1, turn, own[owner][0].kept.turn, owner))
-        return found
+        first = [each for each in waiting if each.goes_first]
+        running = Counter(each.kept.owner for each in every if each.kept.state == "running" or each.goes_first)
+        rest = [each for each in waiting if not each.goes_first]
+        return [*first, *(rest[place] for place in in_turns([each.kept.owner for each in rest], running, self._served))]
 
     def _places(self) -> dict[str, int]:
         """Of each session that waits, by id."""
@@ -405,8 +357,8 @@ class Supervisor:
                 self._change(session, state="failed", error=str(error))
                 return
         slot.state, slot.session, slot.backbone = "busy", kept.id, backbone
-        self._turn += 1
-        self._served[kept.owner] = self._turn
+        self._begun += 1
+        self._served[kept.owner] = self._begun
         session.goes_first = False
         session.block_times.clear()
         assert slot.link is not None
@@ -441,13 +393,20 @@ class Supervisor:
             except OSError as error:
                 log.error("%s can't be started: %s", slot.name, error)
             else:
-                for message in slot.link.messages():
-                    with self._changed:
-                        self._heard(slot, message)
+                self._listen(slot, slot.link)
             with self._changed:
                 never_ready = slot.state == "starting"
                 self._lost(slot)
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s + 1) if never_ready else 0.0
+
+    def _listen(self, slot: _Slot, link: WorkerLink) -> None:
+        """Hear what a worker says until it is lost; one that can't be understood is."""
+        try:
+            for message in link.messages():
+                with self._changed:
+                    self._heard(slot, message)
+        except Exception:
+            log.exception("%s can't be understood", slot.name)
 
     def _wait_until_needed(self, slot: _Slot, pause_s: float) -> bool:
         """Wait until a worker is to be started here; False where the engine is closed."""

@@ -138,8 +138,8 @@ def test_stopped_resumed_extended_and_branched(engine, pipeline_folder: Path, tm
     assert ended(engine, engine.submit(Resume(take))).seconds_made == 6.0
     longer = engine.submit(Extend(take, 4.0, OTHER))
     other = engine.submit(Branch(take, tmp_path / "branch", 2.0, OTHER, 9.0))
-    wait_for(engine, longer, has_blocks(9))
-    kill_worker_of(engine, longer)
+    wait_for(engine, longer, has_blocks(10))  # one of them is new, so that the record says how long it is to be
+    assert kill_worker_of(engine, longer)
     assert [ended(engine, each).seconds_made for each in (longer, other)] == [10.0, 9.0]
     assert [cue.prompt for cue in read_record(take).request.cues] == [OTHER]
     assert unlike_undisturbed(pipeline_folder, take, tmp_path / "whole") == []
@@ -230,6 +230,8 @@ def test_a_graceful_end_parks_what_runs_and_the_next_engine_goes_on(pipeline_fol
     first.park(sessions[2])
     wait_for(first, sessions[0], has_blocks(3))
     second_said = first.direct(sessions[0], OTHER)
+    for number in (signal.SIGTERM, signal.SIGINT):  # as a service that is stopped, or Ctrl-C, sends to all processes
+        os.kill(first.workers()[0].pid, number)
     with pytest.raises(ValueError, match="being written by another process"):
         engine_at(tmp_path / "state")
     begin_s = time.monotonic()
@@ -249,7 +251,7 @@ def test_a_graceful_end_parks_what_runs_and_the_next_engine_goes_on(pipeline_fol
 
 
 SERVER = """
-import sys, time
+import os, signal, sys
 from pathlib import Path
 from tests.engines.making import engine_at, has_blocks, make_order, wait_for
 backbone, folder = map(Path, sys.argv[1:])
@@ -257,17 +259,15 @@ engine = engine_at(folder / "state", workers=1)
 one, two = (engine.submit(make_order(backbone, folder / name, 2, 12.0)) for name in ("a", "b"))
 wait_for(engine, one, has_blocks(3))
 print(engine.direct(one, "a blue square jumps in a desert"), flush=True)
-time.sleep(60)
+os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 def test_a_killed_server_loses_no_session(pipeline_folder: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-c", SERVER, str(pipeline_folder), str(tmp_path)]
-    server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert server.stdout is not None
-    said = float(server.stdout.readline())
-    server.send_signal(signal.SIGKILL)
-    server.wait()
+    server = subprocess.run(words, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert server.returncode == -signal.SIGKILL
+    said = float(server.stdout)
     engine = engine_at(tmp_path / "state", workers=1)
     one, two = (each.id for each in engine.sessions())
     assert [ended(engine, each).state for each in (one, two)] == ["finished", "finished"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from longlive_rag.config import Cue, Steering
+from longlive_rag.documents import read_document
 from longlive_rag.engines.engine import Engine, QueueFullError, UnknownSessionError
 from longlive_rag.engines.messages import (
     Answer,
@@ -27,7 +28,7 @@ from longlive_rag.engines.messages import (
     Steer,
     ToWorker,
 )
-from longlive_rag.engines.state import KeptSession, StateFolder
+from longlive_rag.engines.state import SUFFIX, KeptSession, StateFolder
 from longlive_rag.engines.supervisor import Limits, Supervisor
 from tests.engines.making import OTHER, make_order
 
@@ -159,16 +160,12 @@ def test_a_session_that_waits_is_parked_woken_and_stopped(begin, submit) -> None
         engine.forget(second)
     link.heard(Begin)
     link.says.put(Ended(first, "finished"))
-    assert link.heard(Begin) == Begin(second, link_order(engine, second), begun=False)
+    assert link.heard(Begin).session == second
     engine.stop(first)
     assert engine.facts(first).state == "finished"
     for method in (engine.facts, engine.stop, engine.park, engine.wake, engine.forget):
         with pytest.raises(UnknownSessionError):
             method("no-such")
-
-
-def link_order(engine: Supervisor, session: str):
-    return engine._sessions[session].kept.order
 
 
 def test_a_session_is_given_up_after_deaths_without_a_block(begin, submit) -> None:
@@ -223,7 +220,7 @@ def test_what_was_asked_of_a_lost_worker_holds(begin, submit) -> None:
         in_state(engine, session, state)
 
 
-def test_directions_are_kept_until_they_are_on_record(begin, submit) -> None:
+def test_directions_are_kept_until_they_are_on_record(begin, submit, tmp_path: Path) -> None:
     workers = Scripted()
     engine = begin(workers)
     session = submit(engine, "a")
@@ -242,6 +239,7 @@ def test_directions_are_kept_until_they_are_on_record(begin, submit) -> None:
         threading.Thread(target=answer, args=(second,)).start()
         assert give() == second
     said = (Cue(1.5, OTHER, cut=True), Steering(2.25, "pin", 0.5, 1.0))
+    assert read_document(tmp_path / "state" / f"{session}{SUFFIX}", KeptSession).given == said
     link.kill()
     link = workers.next()
     assert link.heard(Begin).given == said
