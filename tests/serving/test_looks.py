@@ -45,7 +45,7 @@ def test_metrics_tell_what_happened(api: Api):
 
 
 def test_a_running_take_has_a_likeness_to_its_start(api: Api):
-    video = api.make(seconds=60)["id"]
+    video = api.make(seconds=300)["id"]
     found = until(lambda: metrics_of(api), lambda found: ("likeness_to_start", video) in found)
     assert -1 <= found["likeness_to_start", video] <= 1
     assert found["sessions", "running"] == 1

@@ -53,7 +53,7 @@ def frames_of(stream: bytes) -> list[int]:
 def test_a_video_is_made_directed_and_streamed(api: Api):
     with api.socket() as socket:
         client = Client(socket)
-        client.say(type="start", prompt=PROMPT, seconds=40, seed=3)
+        client.say(type="start", prompt=PROMPT, seconds=300, seed=3)
         video = client.until("started")["video"]["id"]
         init = client.until("init")
         assert init["mime"].startswith("video/mp4")
@@ -143,11 +143,11 @@ def test_no_socket_without_a_key(stuck: Api):
         socket.receive_text()
 
 
-@pytest.mark.parametrize(("on_leave", "result"), [("finish", "finished"), ("stop", "stopped")])
-def test_what_becomes_of_it_when_its_client_leaves(api: Api, on_leave, result):
+@pytest.mark.parametrize(("on_leave", "seconds", "result"), [("finish", 6, "finished"), ("stop", 300, "stopped")])
+def test_what_becomes_of_it_when_its_client_leaves(api: Api, on_leave, seconds, result):
     with api.socket() as socket:
         client = Client(socket)
-        client.say(type="start", prompt=PROMPT, seconds=15, on_leave=on_leave)
+        client.say(type="start", prompt=PROMPT, seconds=seconds, on_leave=on_leave)
         video = client.until("started")["video"]["id"]
         client.until("block")
     api.until_ended(video)

@@ -94,7 +94,7 @@ def test_deleted_means_deleted(tmp_path, pipeline_folder):
 def test_a_source_is_not_deleted_while_another_is_made_of_it(tmp_path, pipeline_folder):
     with Api(tmp_path / "takes", pipeline_folder) as api:
         video = api.made(seconds=2)["id"]
-        long = api.make(seconds=30)["id"]
+        long = api.make(seconds=300)["id"]
         remix = api.post(f"/v1/videos/{video}/remix", json={"prompt": OTHER, "at": 1}).json()["id"]
         answer = api.ask("DELETE", f"/v1/videos/{video}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "not_ready")
