@@ -19,6 +19,7 @@ POLICY_VARIABLE = "LONGLIVE_RAG_LICENSE_POLICY"
 CONFIG_VARIABLE = "LONGLIVE_RAG_CONFIG"
 COMPILED_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 MODELS_VARIABLE = "LONGLIVE_RAG_MODELS"
+API_KEY_VARIABLE = "LONGLIVE_RAG_API_KEY"
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 PLUGINS = {
     "policy": "longlive_rag.policies",
@@ -68,6 +69,11 @@ def use_gpu(number: int) -> None:
     """Let this process see one GPU alone, by its number among those that it may see; before CUDA is used."""
     visible = os.environ.get(GPUS_VARIABLE)
     os.environ[GPUS_VARIABLE] = visible.split(",")[number] if visible else str(number)
+
+
+def stated_api_key() -> str | None:
+    """The key of a server's clients, where the environment states one."""
+    return os.environ.get(API_KEY_VARIABLE) or None
 
 
 def read_config() -> Config:

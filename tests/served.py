@@ -25,7 +25,8 @@ from websockets.sync.client import ClientConnection, connect
 import longlive_rag.pipeline
 import longlive_rag.takes.writer
 import longlive_rag.weights.load  # noqa: F401  # imported once, not in each process
-from longlive_rag.studio.serving import Address, serve
+from longlive_rag.studio.address import Address
+from longlive_rag.studio.serving import serve
 
 ADDRESS = re.compile(r"(https?)://(\S+):(\d+)/#(\S+)")
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "generate": "Make a take: a video from a prompt, with memory.",
     "direct": "Direct a take while it is made.",
     "studio": "Direct takes in a browser.",
+    "serve": "Serve videos by OpenAI's API.",
     "mcp": "Offer takes as tools to an assistant.",
     "resume": "Finish a take that was stopped or killed.",
     "extend": "Make a take longer.",

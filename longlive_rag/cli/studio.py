@@ -68,7 +68,8 @@ def studio(
       longlive-rag studio --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --no-browser
     """
     try:
-        from longlive_rag.studio.serving import Address, serve
+        from longlive_rag.studio.address import Address
+        from longlive_rag.studio.serving import serve
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("fastapi", "starlette", "uvicorn", "websockets"):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from backbone.errors import FieldError
 from longlive_rag.config import OutputConfig
 
 FORMATS = ("PNG", "JPEG")
+MAX_UPLOAD_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,29 @@ def read_start_image(path: Path, output: OutputConfig) -> StartImage:
         raise _refused(path, f"which can't be read: {error}") from error
     fitted = ImageOps.fit(rgb, (output.width, output.height), Image.Resampling.LANCZOS)
     return StartImage(np.asarray(fitted, dtype=np.uint8).copy(), upright.size)
+
+
+def decode_upload(data: bytes, field: str = "picture", max_pixels: int = MAX_UPLOAD_PIXELS) -> Image.Image:
+    """A picture that somebody sent, upright, in RGB or RGBA; its size is looked at before it is decoded.
+
+    Args:
+        data: the file.
+        field: to call it.
+        max_pixels: that it may have.
+
+    Raises:
+        FieldError: if it is not a PNG or JPEG picture, or too large.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            if picture.width * picture.height > max_pixels:
+                shown = f"of {picture.width}x{picture.height} pixels"
+                raise FieldError(field, None, f"it may have {max_pixels // 10**6} million", shown)
+            return ImageOps.exif_transpose(picture).convert("RGBA" if "A" in picture.getbands() else "RGB")
+    except FieldError:
+        raise
+    except Exception as error:  # whatever a decoder says of bytes that are no picture
+        raise FieldError(field, None, "it must be a PNG or JPEG file", "not a picture") from error
 
 
 def _refused(path: Path, why: str, wanted: str = "") -> FieldError:

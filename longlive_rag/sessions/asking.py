@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_type_hints
 
 from backbone.errors import FieldError, Name
 from backbone.knobs import Knob, knobs_of
@@ -26,6 +27,30 @@ class Setting:
 
 
 SETTINGS = tuple(Setting(part, knob) for part, config in PARTS.items() for knob in knobs_of(config).values())
+
+
+def read_settings(given: Mapping[str, Any], offered: Mapping[str, Setting]) -> dict[str, Any]:
+    """Values of settings as their fields have them, from plain data as JSON has it.
+
+    Args:
+        given: by the settings' keys.
+        offered: those that may be given, by key.
+
+    Raises:
+        FieldError: naming a field by its knob's name, or the key that is not known.
+    """
+    from longlive_rag.documents import parse, refuse_unknown  # pydantic is slow to import, and options need none
+
+    refuse_unknown(given, offered, "settings")
+    read = {}
+    for key, value in given.items():
+        setting = offered[key]
+        hint = get_type_hints(PARTS[setting.part])[setting.knob.name]
+        try:
+            read[key] = None if value is None else parse(value, hint, setting.knob.name)
+        except FieldError as error:
+            raise FieldError(setting.knob.name, value, error.wanted or str(error)) from error
+    return read
 
 
 def build_request(

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from backbone.errors import FieldError
-from longlive_rag.config import PARTS, Cue, TakeRequest
-from longlive_rag.documents import parse, refuse_unknown
+from longlive_rag.config import Cue, TakeRequest
 from longlive_rag.environment import plugins
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.precision import pick_precision
 from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.policy import pick_policy
-from longlive_rag.sessions.asking import SETTINGS, Setting, build_request
+from longlive_rag.sessions.asking import SETTINGS, Setting, build_request, read_settings
 from longlive_rag.sessions.making import NewTake, TakeJob, new_take
 from longlive_rag.sessions.opening import Note, Opening
 from longlive_rag.sessions.resuming import (
@@ -74,20 +73,6 @@ def _knob_facts(setting: Setting, part: Any) -> schema.KnobFacts:
     )
 
 
-def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of settings as their fields have them; FieldError names a field by its setting's name."""
-    refuse_unknown(given, OFFERED, "settings")
-    read = {}
-    for key, value in given.items():
-        setting = OFFERED[key]
-        hint = get_type_hints(PARTS[setting.part])[setting.knob.name]
-        try:
-            read[key] = None if value is None else parse(value, hint, setting.knob.name)
-        except FieldError as error:
-            raise FieldError(setting.knob.name, value, error.wanted or str(error)) from error
-    return read
-
-
 # ---- takes to be made ----
 
 
@@ -100,7 +85,7 @@ def new_order(
         ValueError: naming the field, the value and what would be right.
         UnknownTakeError: if a take that is to be remembered isn't there.
     """
-    settings = _settings(message.settings)
+    settings = read_settings(message.settings, OFFERED)
     if message.memory is not None:
         settings["memory_enabled"] = message.memory
     specs = []

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 import secrets
 import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -22,6 +24,7 @@ UPLOADS = "/api/uploads"
 EVENTS = "/api/events"
 USUAL_PORTS = {"http": 80, "https": 443}
 OPEN_PATHS = ("/api/session",)
+ABSOLUTE = re.compile(r"(?<![\w.:/-])(?:/[^\s/'\":;,()]+){2,}")
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; object-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -101,11 +104,11 @@ class Guard:
             await self.app(scope, receive, send)
             return
         limit = MAX_UPLOAD_BYTES if scope["path"] == UPLOADS else MAX_JSON_BYTES
-        await self.app(scope, _limited(receive, limit), _with_headers(send, scope["path"]))
+        await self.app(scope, limited(receive, limit), _with_headers(send, scope["path"]))
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
-        hosts, origins = _of(headers, "host"), _of(headers, "origin")
+        hosts, origins = values_of(headers, "host"), values_of(headers, "origin")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             return 421, f"the studio answers to {self._hosts[0]} only"
         if origins and origins != [f"{self.scheme}://{hosts[0].lower()}"]:
@@ -120,16 +123,16 @@ class Guard:
             return 405, f"{method} is not used here"
         if not path.startswith("/api"):
             return None if method != "POST" else (405, "POST is not used here")
-        lengths = _of(headers, "content-length")
+        lengths = values_of(headers, "content-length")
         limit = MAX_UPLOAD_BYTES if path == UPLOADS else MAX_JSON_BYTES
         if any(not length.isdigit() or int(length) > limit for length in lengths):
             return 413, f"a request may have at most {limit // MIB} MiB"
-        kinds = [kind.split(";")[0].strip().lower() for kind in _of(headers, "content-type")]
+        kinds = [kind.split(";")[0].strip().lower() for kind in values_of(headers, "content-type")]
         if method == "POST" and path != UPLOADS and kinds != ["application/json"]:
             return 415, "say it in JSON, with Content-Type: application/json"
         if path in OPEN_PATHS:
             return None
-        secret = bearer(_of(headers, "authorization"))
+        secret = bearer(values_of(headers, "authorization"))
         if secret is None or not self.sessions.knows(secret):
             return 401, "this needs the address that the studio printed; open it again"
         return None
@@ -142,8 +145,14 @@ def bearer(values: Iterable[str]) -> str | None:
     return secret.strip() if kind.lower() == "bearer" and secret.strip() else None
 
 
-def _of(headers: list[tuple[str, str]], name: str) -> list[str]:
+def values_of(headers: list[tuple[str, str]], name: str) -> list[str]:
+    """Of each header of that name."""
     return [value for each, value in headers if each == name]
+
+
+def names_only(text: str) -> str:
+    """A text in which only the last name of each path is left."""
+    return ABSOLUTE.sub(lambda found: Path(found.group()).name, text)
 
 
 def error_body(message: str, fields: Iterable[dict[str, Any]] = ()) -> bytes:
@@ -173,7 +182,8 @@ def _with_headers(send: Send, path: str) -> Send:
     return with_headers
 
 
-def _limited(receive: Receive, limit: int) -> Receive:
+def limited(receive: Receive, limit: int) -> Receive:
+    """What receives a request's body, of at most `limit` bytes; HTTPException 413 where there are more."""
     count = 0
 
     async def limited() -> Message:

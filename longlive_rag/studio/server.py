@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import re
 import secrets
 import shutil
 import tempfile
@@ -20,7 +18,6 @@ from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
-from PIL import Image, ImageOps
 from pydantic import ValidationError
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
@@ -30,6 +27,7 @@ from starlette.routing import WebSocketRoute
 from backbone.errors import FieldError
 from backbone.text import unknown_words
 from longlive_rag.environment import plugins
+from longlive_rag.media.start_image import decode_upload
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, Preset, load_preset
 from longlive_rag.rights.policy import LicenseError
 from longlive_rag.sessions.making import reason_of
@@ -49,7 +47,7 @@ from longlive_rag.studio.library import (
 from longlive_rag.studio.live import BusyError, NotLiveError, Open, Order, Room, Stretch, live_facts
 from longlive_rag.studio.pictures import Pictures
 from longlive_rag.studio.schema import COMMANDS, FROM_PAGE
-from longlive_rag.studio.security import EVENTS, UPLOADS, Guard, Sessions, bearer, error_body
+from longlive_rag.studio.security import EVENTS, UPLOADS, Guard, Sessions, bearer, error_body, names_only
 from longlive_rag.studio.segments import VP9_MIME, DiskFilm, LiveFilm
 from longlive_rag.takes.folder import RECORD, VIDEO
 from longlive_rag.takes.record import TakeRecord
@@ -61,10 +59,8 @@ SCAN_SECONDS = 2.0
 GONE = "there is no such take (any more)"
 HELLO_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
-MAX_PIXELS = 50_000_000
 MAX_UPLOADS = 64
 MAX_EVENT_BYTES = 16 * 1024
-ABSOLUTE = re.compile(r"(?<![\w.:/-])(?:/[^\s/'\":;,()]+){2,}")
 IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 
 
@@ -410,16 +406,7 @@ class Studio:
         Raises:
             FieldError: if it is not a PNG or JPEG picture, or too large.
         """
-        try:
-            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    shown = f"of {picture.width}x{picture.height} pixels"
-                    raise FieldError("picture", None, f"it may have {MAX_PIXELS // 10**6} million", shown)
-                upright = ImageOps.exif_transpose(picture).convert("RGBA" if "A" in picture.getbands() else "RGB")
-        except FieldError:
-            raise
-        except Exception as error:  # whatever a decoder says of bytes that are no picture
-            raise FieldError("picture", None, "it must be a PNG or JPEG file", "not a picture") from error
+        upright = decode_upload(data)
         upload = secrets.token_urlsafe(9)
         path = self.temporary / f"{upload}.png"
         upright.save(path)
@@ -438,7 +425,7 @@ class Studio:
         places += [(preset.folder.absolute(), name) for name, preset in self.presets.items()]
         for folder, name in places:
             text = text.replace(f"{folder}/", "").replace(str(folder), name)
-        return ABSOLUTE.sub(lambda found: Path(found.group()).name, text)
+        return names_only(text)
 
 
 # ---- the app ----

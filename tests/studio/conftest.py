@@ -9,8 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 from windows import HOST, Window
 
+from longlive_rag.studio.address import HERE
 from longlive_rag.studio.server import Studio, build_app
-from longlive_rag.studio.serving import HERE
 
 
 @pytest.fixture

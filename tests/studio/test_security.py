@@ -18,9 +18,9 @@ from windows import HOST, PROMPT, Window
 
 from backbone.errors import FieldError
 from longlive_rag.cli.studio import studio as command
-from longlive_rag.studio import orders, schema, security, serving
+from longlive_rag.studio import orders, schema, security
+from longlive_rag.studio.address import HERE, Address
 from longlive_rag.studio.server import build_app
-from longlive_rag.studio.serving import Address
 
 READING = ("/api/studio", "/api/takes", "/api/takes/x", "/api/takes/x/segments/0-0.mp4", "/api/takes/x/frame/0.jpg")
 DOING = ("/api/takes", "/api/takes/x/commands", "/api/takes/x/export", "/api/uploads", "/api/backbones/x/words")
@@ -54,8 +54,8 @@ def test_1_it_listens_on_this_machine_unless_it_is_told_otherwise(tmp_path):
     [
         ("192.0.2.1", (), {"192.0.2.1"}),
         ("2001:db8::1", ("Studio.example",), {"[2001:db8::1]", "studio.example"}),
-        ("0.0.0.0", ("studio.example",), {"studio.example", socket.gethostname().lower(), *serving.HERE}),
-        ("127.0.0.1", ("tunnel",), {"tunnel", *serving.HERE}),
+        ("0.0.0.0", ("studio.example",), {"studio.example", socket.gethostname().lower(), *HERE}),
+        ("127.0.0.1", ("tunnel",), {"tunnel", *HERE}),
     ],
 )
 def test_1_another_address_is_called_by_its_own_names(studio, host, names, called):

@@ -1,0 +1,214 @@
+"""`longlive-rag serve`: the video API."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from longlive_rag.cli.errors import Refused, refuse_bad_input
+from longlive_rag.cli.settings import CODEC, DECODER, DTYPE, with_checkpoints, with_rights
+from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE
+
+FLAGS = {
+    "host": "--host", "tls_cert": "--tls-cert", "tls_key": "--tls-key", "keys": "--keys", "key": "--api-key",
+    "device": "--device", "workers": "--workers", "address": "--address",
+}  # fmt: skip
+EXTRA = ("fastapi", "starlette", "uvicorn", "websockets", "prometheus_client", "python_multipart")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--takes",
+    type=click.Path(path_type=Path),
+    default=Path("takes"),
+    metavar="FOLDER",
+    show_default=True,
+    help="Folder of takes; those of each key lie in a folder of its name.",
+)
+@click.option(
+    "--backbone",
+    "backbones",
+    multiple=True,
+    metavar="NAME|FOLDER",
+    help=f"A known name ({', '.join(BUILT_IN)}) or a pipeline folder; repeat for more, the first is the default.  "
+    f"[default: {DEFAULT_BACKBONE}]",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8161, metavar="N", show_default=True, help="0 is any free one."
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    metavar="ADDRESS",
+    show_default=True,
+    help="Another one needs --tls-cert and --tls-key, or --insecure-network.",
+)
+@click.option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="Certificate for https, as PEM.")
+@click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="Its key, as PEM.")
+@click.option("--insecure-network", is_flag=True, help="Allow an address of a network without TLS.")
+@click.option(
+    "--api-key",
+    metavar="KEY",
+    help="A key that may do everything. Others on this machine see it in the list of processes: better set "
+    "LONGLIVE_RAG_API_KEY, or use --keys.",
+)
+@click.option("--keys", type=click.Path(path_type=Path), metavar="FILE", help="Keys, their scopes and quotas, as TOML.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Workers are processes of this machine, or actors of a Ray cluster that shares the folder of takes.",
+)
+@click.option("--address", metavar="ADDRESS", help="Of the Ray cluster.")
+@click.option("--workers", type=int, metavar="N", help="Takes made at a time. Default: one a GPU, or one.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option(
+    "--max-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3600.0,
+    show_default=True,
+    help="Of the longest video that is made.",
+)
+@click.option(
+    "--max-waiting", type=click.IntRange(min=1), default=1000, show_default=True, help="Videos that wait at most."
+)
+@DTYPE
+@CODEC
+@DECODER
+@with_checkpoints
+@with_rights
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="Of the lines on stderr, JSON each.",
+)
+@click.option("--log-prompts", is_flag=True, help="Have prompts in those lines.")
+def serve(**options: Any) -> None:
+    """Serve videos by OpenAI's API: its clients work unchanged.
+
+    Prints the address to give to a client. Requests need a key: one with --api-key, or several from a file with --keys,
+    each with its scopes (read, make, admin) and its quotas:
+
+    \b
+      [[keys]]
+      name = "team-a"
+      key = "a long secret"       # or sha256 = "..."
+      scopes = ["read", "make"]
+      takes_at_once = 4
+      seconds_a_day = 600
+      disk_gib = 20
+      requests_a_minute = 600
+
+    Videos are takes like any others. SIGTERM and Ctrl-C park those that are being made within 10 s; the next server on
+    the same folder goes on with them, bit for bit, and with those that wait. /docs describes the API.
+
+    \b
+    Examples:
+      LONGLIVE_RAG_API_KEY=a-long-secret longlive-rag serve
+      longlive-rag serve --keys keys.toml --workers 2 --license-policy commercial
+      longlive-rag serve --keys keys.toml --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
+    """
+    try:
+        _serve(**options)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in (*EXTRA, "ray"):
+            raise
+        extra = "ray" if missing == "ray" else "studio"
+        raise Refused(f"{missing} is missing; this needs it: pip install 'longlive-rag[{extra}]'") from error
+
+
+def _serve(
+    takes: Path,
+    backbones: tuple[str, ...],
+    port: int,
+    host: str,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    insecure_network: bool,
+    api_key: str | None,
+    keys: Path | None,
+    max_seconds: float,
+    dtype: Any,
+    codec: Any,
+    decoder: Any,
+    checkpoint: Any,
+    checkpoint_gib: float | None,
+    license_policy: str | None,
+    deliverable: bool,
+    phase: str | None,
+    show_label: bool,
+    log_level: str,
+    log_prompts: bool,
+    **engine: Any,
+) -> None:
+    from longlive_rag.config import CheckpointConfig
+    from longlive_rag.rights.policy import pick_policy
+    from longlive_rag.serving.asking import Limits
+    from longlive_rag.serving.making import Setup
+    from longlive_rag.serving.process import Serving, presets_of, serve
+    from longlive_rag.sessions.opening import Labels, Opening
+    from longlive_rag.studio.address import Address
+
+    with refuse_bad_input(FLAGS):
+        address = Address(host, port, tls_cert, tls_key, insecure_network)
+        labels = Labels(pick_policy(license_policy), deliverable, phase, show_label)
+        setup = Setup(
+            presets_of(backbones or (DEFAULT_BACKBONE,), labels),
+            Opening(dtype=dtype, codec=codec, decoder=decoder),
+            labels,
+            CheckpointConfig().changed(checkpoint, checkpoint_gib),
+            Limits(max_seconds),
+        )
+        serving = Serving(takes, _keys(api_key, keys), address, setup, log_level, log_prompts)
+        serve(
+            serving, partial(_open_engine, labels.license_policy, **engine), click.echo, partial(click.echo, err=True)
+        )
+
+
+def _keys(api_key: str | None, file: Path | None) -> Any:
+    """The keys of the options, or of the environment."""
+    from longlive_rag.environment import API_KEY_VARIABLE, stated_api_key
+    from longlive_rag.serving.keys import ApiKey, Keys, read_keys
+
+    if api_key is not None and file is not None:
+        raise ValueError("--api-key and --keys are both given; put the key into the file")
+    if file is not None:
+        return read_keys(file)
+    secret = api_key if api_key is not None else stated_api_key()
+    if secret is None:
+        raise ValueError(f"there is no key; set {API_KEY_VARIABLE}, or give --api-key KEY or --keys FILE")
+    return Keys([ApiKey(name="admin", key=secret, scopes=("read", "make", "admin"), requests_a_minute=None)])
+
+
+def _open_engine(
+    license_policy: str | None,
+    state: Path,
+    engine: str,
+    address: str | None,
+    workers: int | None,
+    device: str,
+    max_waiting: int,
+) -> Any:
+    from longlive_rag.engines.supervisor import Limits
+
+    limits = Limits(waiting=max_waiting)
+    if engine == "ray":
+        from longlive_rag.engines.on_ray import ray_engine
+
+        if device != "auto":
+            raise ValueError(
+                f"--device is {device!r}, but a Ray cluster's actors have what they are given; leave it out"
+            )
+        return ray_engine(state, address, workers, None, limits, license_policy)
+    if address is not None:
+        raise ValueError("--address is of a Ray cluster; add --engine ray")
+    from longlive_rag.engines.local import local_engine
+
+    return local_engine(state, workers, device, limits, license_policy)

@@ -1,0 +1,69 @@
+"""What went wrong, as a client is told."""
+
+from __future__ import annotations
+
+import errno
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from backbone.errors import FieldError
+from longlive_rag.documents import dotted
+from longlive_rag.engines.engine import QueueFullError, UnknownSessionError
+from longlive_rag.rights.policy import LicenseError
+from longlive_rag.serving.asking import PARAMS
+from longlive_rag.serving.guard import ApiError
+from longlive_rag.serving.limits import OverQuotaError
+from longlive_rag.serving.making import NotReadyError, UnknownVideoError
+from longlive_rag.studio.security import names_only
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+PLACES = ("body", "query", "path")
+QUEUE_RETRY_S = 10.0
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """What a client is told; it holds no path of this machine."""
+    match error:
+        case ApiError():
+            return error
+        case UnknownVideoError() | UnknownSessionError():
+            return ApiError(404, "video_not_found", "there is no such video (any more)")
+        case NotReadyError():
+            return ApiError(409, "not_ready", str(error))
+        case OverQuotaError():
+            return ApiError(429, f"quota_{error.quota}", error.message, retry_s=error.retry_s)
+        case QueueFullError():
+            return ApiError(503, "queue_full", "too many videos are waiting", retry_s=QUEUE_RETRY_S)
+        case RequestValidationError() | ValidationError():
+            return _of_validation(error)
+        case LicenseError():
+            return ApiError(400, "license_policy", _said(str(error)))
+        case FieldError():
+            return ApiError(400, "invalid_value", _said(error.named(PARAMS)), PARAMS.get(error.field, error.field))
+        case ValueError():
+            return ApiError(400, "invalid_value", _said(str(error)))
+        case HTTPException():
+            return ApiError(error.status_code, CODES.get(error.status_code, "refused"), str(error.detail))
+        case OSError() if error.errno in NO_ROOM:
+            return ApiError(503, "no_space", "the server's disk is full")
+    return ApiError(500, "internal_error", "the server failed here; its log says why")
+
+
+def _of_validation(error: RequestValidationError | ValidationError) -> ApiError:
+    """The first thing that is wrong; what is misspelt comes before what is missing for it."""
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    place = tuple(part for part in first["loc"] if part not in PLACES)
+    param = dotted(place) or None
+    if first["type"] == "extra_forbidden":
+        return ApiError(400, "unknown_field", f"{param} is not known here", param)
+    if first["type"] == "missing":
+        return ApiError(400, "missing_field", f"{param} is missing", param)
+    wanted = str(first["msg"]).replace("Input should be", "it should be")
+    return ApiError(400, "invalid_value", f"{param}: {wanted}" if param else wanted, param)
+
+
+def _said(message: str) -> str:
+    return " ".join(names_only(message).split())[:500]

@@ -1,0 +1,113 @@
+"""Who may ask: API keys with what they may do and how much of it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from backbone.errors import FieldError
+from longlive_rag.documents import Document, Versioned, parse, read_toml
+
+Scope = Literal["read", "make", "admin"]
+SHORTEST = 16
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+AtLeastOne = Annotated[int, Field(ge=1)]
+Above = Annotated[float, Field(gt=0)]
+
+
+class ApiKey(Document):
+    """A key, and what it allows.
+
+    Attributes:
+        name: of whoever has it; his videos lie in a folder of this name.
+        key, sha256: the secret itself, or its SHA-256 in hexadecimal digits; one of them.
+        scopes: `read` sees videos, `make` makes and deletes them, `admin` sees everybody's, and the metrics.
+        takes_at_once: that are queued or being made; None is any number, as below.
+        seconds_a_day: of video, by the days of UTC.
+        disk_gib: that his videos take.
+        requests_a_minute: on average; a third of them may come at once.
+    """
+
+    name: str
+    key: str | None = None
+    sha256: str | None = None
+    scopes: tuple[Scope, ...] = ("read", "make")
+    takes_at_once: AtLeastOne | None = None
+    seconds_a_day: Above | None = None
+    disk_gib: Above | None = None
+    requests_a_minute: AtLeastOne | None = 600
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the secret, in hexadecimal digits."""
+        return self.sha256 if self.key is None else digest_of(self.key)  # type: ignore[return-value]
+
+
+class KeyFile(Versioned):
+    """A file of keys, as TOML: a table `[[keys]]` each."""
+
+    keys: tuple[ApiKey, ...]
+
+
+class Keys:
+    """All keys.
+
+    Args:
+        keys: at least one.
+
+    Raises:
+        FieldError: if one can't be, or two are alike.
+    """
+
+    def __init__(self, keys: Iterable[ApiKey]) -> None:
+        self.all = tuple(keys)
+        if not self.all:
+            raise FieldError("keys", None, "give --api-key KEY, or a file of keys with --keys FILE", "missing")
+        for number, key in enumerate(self.all):
+            _check(key, f"keys[{number}]")
+        for field, values in (("name", [key.name for key in self.all]), ("key", [key.digest for key in self.all])):
+            if len(set(values)) < len(values):
+                raise FieldError(field, None, claim=f"two keys have the same {field}")
+        self._by_digest = {key.digest: key for key in self.all}
+
+    def of(self, secret: str) -> ApiKey | None:
+        """The key with this secret. It is looked up by its hash, whose timing says nothing of the secret."""
+        return self._by_digest.get(digest_of(secret))
+
+
+def read_keys(path: Path) -> Keys:
+    """Keys from a TOML file.
+
+    Raises:
+        ValueError: naming the file, the field and what would be right.
+    """
+    try:
+        return Keys(parse(read_toml(path), KeyFile, str(path)).keys)
+    except FieldError as error:
+        raise error if error.where else error.within(str(path)) from error
+
+
+def digest_of(secret: str) -> str:
+    """SHA-256 of a secret, in hexadecimal digits."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _check(key: ApiKey, where: str) -> None:
+    if not NAME.fullmatch(key.name):
+        wanted = "it must be of small letters, digits, _ and -, at most 40, such as team-a"
+        raise FieldError(f"{where}.name", key.name, wanted)
+    if (key.key is None) == (key.sha256 is None):
+        raise FieldError(f"{where}.key", None, claim=f"{where} must have either a key or its sha256")
+    if key.key is not None and (len(key.key) < SHORTEST or not key.key.isascii() or not key.key.isprintable()):
+        shown = f"of {len(key.key)} characters"  # a secret is not shown
+        raise FieldError(f"{where}.key", None, f"it must be of {SHORTEST} or more, all ASCII", shown)
+    if key.sha256 is not None and not SHA256.fullmatch(key.sha256):
+        raise FieldError(f"{where}.sha256", key.sha256, "it must be 64 hexadecimal digits")
+    if not key.scopes:
+        raise FieldError(f"{where}.scopes", None, "name at least one of read, make, admin", "empty")

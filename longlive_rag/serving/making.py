@@ -1,0 +1,283 @@
+"""Videos on their way: from the ledger to an engine's queue, and back when they have ended."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from backbone.errors import FieldError
+from longlive_rag.config import CheckpointConfig
+from longlive_rag.engines.engine import (
+    ENDED,
+    Branch,
+    Engine,
+    Extend,
+    Make,
+    Order,
+    QueueFullError,
+    Resume,
+    SessionFacts,
+    UnknownSessionError,
+)
+from longlive_rag.presets.preset import Preset
+from longlive_rag.serving.asking import Limits
+from longlive_rag.serving.keys import ApiKey
+from longlive_rag.serving.ledger import TRASH, BranchWork, Entry, ExtendWork, Ledger
+from longlive_rag.serving.limits import Usage
+from longlive_rag.sessions.opening import Labels, Opening
+from longlive_rag.takes.folder import LATENTS, RECORD
+from longlive_rag.takes.record import TakeRecord, read_record
+from retrieval.store import block_numbers
+
+log = logging.getLogger(__name__)
+EPSILON_S = 1e-6
+CLOSE_SECONDS = 6.0
+
+
+class UnknownVideoError(Exception):
+    """There is no such video, or the key may not see it."""
+
+
+class NotReadyError(Exception):
+    """The video is not in a state in which this could be done; the message says in which it is."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the server decides for all videos.
+
+    Attributes:
+        presets: backbones by the name that clients know them by; the first is the default.
+        opening, labels, checkpoints: as in `Make`.
+        limits: see there.
+    """
+
+    presets: dict[str, Preset]
+    opening: Opening = field(default_factory=Opening)
+    labels: Labels = field(default_factory=Labels)
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    limits: Limits = field(default_factory=Limits)
+
+    def model(self, name: str | None) -> str:
+        """The name of a backbone that is here; None asks for the default. FieldError if there is none."""
+        if name is not None and name not in self.presets:
+            raise FieldError("model", name, f"it must be one of {', '.join(self.presets)}")
+        return next(iter(self.presets)) if name is None else name
+
+
+OnFacts = Callable[[SessionFacts], None]
+OnEntry = Callable[[Entry], None]
+
+
+class Making:
+    """Gives an engine what a ledger has, and writes down how it ended. Safe from any thread.
+
+    Args:
+        ledger, usage, engine, setup: see there.
+
+    Attributes:
+        lock: held while a video is queued, ends or is changed.
+        on_begin, on_end: told of every video that is queued, or has ended.
+        on_facts: told of every change of a session, from one thread.
+        is_ready: whether what the last server left is queued, and this one is not ending.
+    """
+
+    def __init__(self, ledger: Ledger, usage: Usage, engine: Engine, setup: Setup) -> None:
+        self._ledger, self._usage, self._engine, self._setup = ledger, usage, engine, setup
+        self.lock = threading.RLock()
+        self._sessions: dict[str, str] = {}  # video: session
+        self._videos: dict[str, str] = {}  # session: video
+        self._waiting: list[str] = []  # videos that the engine's queue had no room for, at a start
+        self._listeners: dict[str, list[OnFacts]] = {}
+        self._changes: queue.SimpleQueue[SessionFacts | None] = queue.SimpleQueue()
+        self._closing = self._closed = self.is_ready = False
+        self._ending = threading.Lock()
+        self.on_facts: OnFacts = lambda facts: None
+        self.on_begin: OnEntry = lambda entry: None
+        self.on_end: OnEntry = lambda entry: None
+        self._unwatch = engine.watch(self._changes.put)
+        self._settling = threading.Thread(target=self._settle, name="videos", daemon=True)
+        self._settling.start()
+
+    def go_on(self) -> None:
+        """Queue what the last server left unfinished, oldest first, and remove what it left to be deleted."""
+        with self.lock:
+            for left in (self._ledger.folder / TRASH).iterdir():
+                shutil.rmtree(left, ignore_errors=True)
+            known = {facts.folder: facts for facts in self._engine.sessions()}
+            for entry in [each for each in self._ledger.entries.values() if each.result is None]:
+                facts = known.pop(self._ledger.take_folder(entry), None)
+                if facts is None:
+                    self._waiting.append(entry.id)
+                else:
+                    self._sessions[entry.id], self._videos[facts.id] = facts.id, entry.id
+                    self._changes.put(facts)  # it may have ended
+            for facts in known.values():  # of videos that nobody was told of
+                self._engine.stop(facts.id)
+                self._changes.put(facts)
+            self._submit_waiting()
+            self.is_ready = True
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Park what is being made; the next server goes on with it. Who calls it a second time waits for the first."""
+        self._closing, self.is_ready = True, False
+        with self._ending:
+            if self._closed:
+                return
+            self._closed = True
+            self._engine.close(seconds)
+            self._unwatch()
+            self._changes.put(None)
+            self._settling.join()
+            self._ledger.close()
+
+    def submit(self, entry: Entry) -> None:
+        """Queue a video that is on the ledger; raises as `Engine.submit`."""
+        session = self._engine.submit(self._order(entry), entry.owner)
+        self._sessions[entry.id], self._videos[session] = session, entry.id
+        self.on_begin(entry)
+
+    def stop(self, entry: Entry) -> None:
+        """End a video that has not ended, after the block that is being made."""
+        with self.lock:
+            session = self._sessions.get(entry.id)
+            if session is not None:
+                self._engine.stop(session)
+            elif entry.id in self._waiting:
+                self._waiting.remove(entry.id)
+                self._end(entry, SessionFacts("", self._ledger.take_folder(entry), "stopped"))
+
+    def session(self, video: str) -> str | None:
+        """That makes a video; None if there is none now."""
+        return self._sessions.get(video)
+
+    def facts(self, video: str) -> SessionFacts | None:
+        """Of the session that makes a video; None if there is none now."""
+        session = self._sessions.get(video)
+        if session is None:
+            return None
+        try:
+            return self._engine.facts(session)
+        except UnknownSessionError:
+            return None
+
+    def listen(self, video: str, on_facts: OnFacts) -> Callable[[], None]:
+        """Be told of every change of a video that is being made; returns what ends that."""
+        with self.lock:
+            self._listeners.setdefault(video, []).append(on_facts)
+
+        def end() -> None:
+            with self.lock, suppress(KeyError, ValueError):
+                self._listeners[video].remove(on_facts)
+                if not self._listeners[video]:
+                    del self._listeners[video]
+
+        return end
+
+    # ---- with the lock held ----
+
+    def _submit_waiting(self) -> None:
+        while self._waiting and not self._closing:
+            entry = self._ledger.entries[self._waiting[0]]
+            try:
+                if _is_whole(self._ledger.take_folder(entry), entry):
+                    facts = SessionFacts("", self._ledger.take_folder(entry), "finished", seconds_made=entry.seconds)
+                    self._end(entry, facts)
+                else:
+                    self.submit(entry)
+            except QueueFullError:
+                return
+            except (ValueError, OSError, UnknownVideoError, NotReadyError) as error:
+                facts = SessionFacts("", self._ledger.take_folder(entry), "failed", error=str(error))
+                self._end(entry, replace(facts, seconds_made=entry.seconds_before))
+            self._waiting.pop(0)
+
+    def _order(self, entry: Entry) -> Order:
+        """What the engine is to do: the work, or, of work that was begun, the rest of it."""
+        folder, work, setup = self._ledger.take_folder(entry), entry.work, self._setup
+        begun = (folder / RECORD).is_file()
+        if isinstance(work, ExtendWork):
+            more = work.seconds - read_record(folder).request.seconds
+            return Extend(folder, more, work.prompt, work.cut) if more > EPSILON_S else Resume(folder)
+        if begun and (folder / LATENTS).is_dir() and block_numbers(folder / LATENTS):
+            return Resume(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed before its first block
+        folder.parent.mkdir(exist_ok=True)
+        if isinstance(work, BranchWork):
+            source = self._ledger.entries.get(work.source)
+            if source is None:
+                raise UnknownVideoError(f"{work.source} is not there any more")
+            return Branch(self._ledger.take_folder(source), folder, work.at, work.prompt, work.seconds)
+        backbone = setup.presets[setup.model(entry.model)].name
+        return Make(backbone, work.request, folder, setup.opening, setup.labels, setup.checkpoints)
+
+    def _settle(self) -> None:
+        """In a thread of its own: the engine may hold its locks when it says what changed."""
+        while (facts := self._changes.get()) is not None:
+            try:
+                self._settle_one(facts)
+            except Exception:  # of one video; others are to go on
+                log.exception("session %s can't be settled", facts.id)
+
+    def _settle_one(self, facts: SessionFacts) -> None:
+        self.on_facts(facts)
+        with self.lock:
+            video = self._videos.get(facts.id, "")
+            entry, listeners = self._ledger.entries.get(video), list(self._listeners.get(video, ()))
+            if facts.state in ENDED:
+                if entry is not None:
+                    self._end(entry, facts)
+                with suppress(UnknownSessionError):
+                    self._engine.forget(facts.id)
+                self._submit_waiting()
+        for listener in listeners:
+            with suppress(RuntimeError):  # its loop is closed
+                listener(facts)
+
+    def _end(self, entry: Entry, facts: SessionFacts) -> None:
+        """What is known of a video when it has ended; seconds that were not made are given back."""
+        folder = self._ledger.take_folder(entry)
+        made = max(facts.seconds_made, entry.seconds_before)
+        seconds = entry.seconds if facts.state != "finished" else facts.seconds_made or entry.seconds
+        ended = entry.model_copy(
+            update={
+                "result": facts.state,
+                "error": facts.error if facts.state == "failed" else None,
+                "completed_at": int(time.time()),
+                "seconds": seconds,
+                "seconds_made": made,
+                "bytes": _bytes_in(folder),
+            }
+        )
+        with suppress(OSError):  # a full disk: the next server finds out the same
+            self._ledger.put(ended)
+        self._ledger.entries[entry.id] = ended
+        if facts.state == "finished":
+            self._ledger.picture(entry.id).unlink(missing_ok=True)  # the take has it
+        elif entry.seconds > made:
+            with suppress(OSError):
+                self._usage.charge(ApiKey(name=entry.owner), made - entry.seconds)
+        session = self._sessions.pop(entry.id, None)
+        self._videos.pop(session or "", None)
+        self.on_end(ended)
+
+
+def _is_whole(folder: Path, entry: Entry) -> bool:
+    """Whether a take is there already, as long as its entry says: its server was killed before it could write that."""
+    if not (folder / RECORD).is_file():
+        return False
+    record: TakeRecord = read_record(folder)
+    return record.status == "finished" and record.request.seconds >= entry.seconds - EPSILON_S
+
+
+def _bytes_in(folder: Path) -> int:
+    if not folder.is_dir():
+        return 0
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
