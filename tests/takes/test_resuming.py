@@ -342,7 +342,7 @@ def test_a_checkpoint_without_room_is_not_copied_first(
     assert said == real
     assert record.checkpoints.bytes > sum(real) > 0
     monkeypatch.setattr(Rollout, "state", lambda *_: pytest.fail("it was copied"))
-    record = studio.new(tmp_path / "tight", request, checkpoint=CheckpointConfig(gib=real[0] / 2**30))
+    record = studio.new(tmp_path / "tight", request, checkpoint=CheckpointConfig(gib=(real[0] - 1) / 2**30))
     assert record.checkpoints.after_blocks == ()
     assert "that checkpoints may take are spent" in record.checkpoints.stopped
 
