@@ -68,7 +68,7 @@ class Opening:
         Decoder, Knob("--decoder", "Of the video's latents. tiny is faster and less sharp; the backbone must have one.")
     ] = "full"
     compile: Annotated[
-        Compile, Knob("--compile", "The transformer's layers. auto: on CUDA, for takes of five minutes and more.")
+        Compile, Knob("--compile", "The transformer's layers. auto: on CUDA, for takes of 150 s and more.")
     ] = "auto"
     attention: Annotated[
         Attention, Knob("--attention", "Backend of attention, a name of diffusers'. sage is faster and less exact.")

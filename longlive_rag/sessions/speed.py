@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from longlive_rag.sessions.opening import Opening
     from longlive_rag.takes.record import TakeRun
 
-# A layer of Wan2.1-1.3B compiles in about a minute, once, and saves about 60 ms of a block of 0.75 s (both estimated):
-# a first take of this length gets back what it waited for by half; each later one, at once, all that it saves.
-AUTO_SECONDS = 300.0
+# On an H100 the layers of Wan2.1-1.3B compile in 23 s, once, and save 0.12 s of a block of 0.75 s (docs/gpu/h100): a first
+# take of this length gets back what it waited for; each later one saves all of it.
+AUTO_SECONDS = 150.0
 
 
 def check_speed_fits(preset: Preset, request: TakeRequest, opening: Opening) -> None:

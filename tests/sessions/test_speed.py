@@ -31,8 +31,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 @pytest.mark.parametrize(
     ("device", "missing", "seconds", "compiled"),
     [
-        ("cuda", None, 300.0, True),
-        ("cuda", None, 299.0, False),
+        ("cuda", None, 150.0, True),
+        ("cuda", None, 149.0, False),
         ("cuda", "no triton", 300.0, False),
         ("cpu", None, 3000.0, False),
     ],
