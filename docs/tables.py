@@ -29,6 +29,7 @@ from longlive_rag.cli.plan import plan_request, size
 from longlive_rag.config import CheckpointConfig
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.needs import GIB, disk_bytes_an_hour, sessions_at_once
+from longlive_rag.presets.precision import pick_precision
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset, preset_to_plan_with
 from longlive_rag.sessions.asking import SETTINGS, build_request
 
@@ -97,7 +98,7 @@ def capacity(backbones: list[str]) -> str:
     for name in backbones:
         preset = preset_to_plan_with(name)
         request = build_request(preset, Schedule("a plan", (), TAKE_SECONDS), 0, {})
-        asked = (preset, request, "bfloat16", "cuda", True, CheckpointConfig())
+        asked = (preset, request, pick_precision("auto", "cuda"), "cuda", True, CheckpointConfig())
         plans = [(gib * GIB, plan_request(*asked, gib * GIB)) for gib in GPU_GIB]
         at_once = [str(sessions_at_once(plan, there, None)) for there, plan in plans]
         plan, output = plans[0][1], request.output

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter as Counts
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -35,7 +36,7 @@ class Metrics:
 
     def __init__(self, videos: Videos, keys: Keys) -> None:
         self._registry = CollectorRegistry()
-        make = {"registry": self._registry}
+        make: dict[str, Any] = {"registry": self._registry}
         self._requests = Counter("longlive_rag_requests", "Requests answered.", ["method", "route", "status"], **make)
         self._seconds = Histogram(
             "longlive_rag_request_seconds", "Until the answer was sent.", ["route"], buckets=REQUEST_SECONDS, **make

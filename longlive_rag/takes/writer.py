@@ -516,12 +516,13 @@ class TakeWriter:
         return record.model_copy(update={"error": Failure(message=f"{type(error).__name__}: {error}", traceback=trace)})
 
     def _memory_facts(self) -> MemoryFacts:
-        pages = self._pages
+        pages, budget = self._pages, self._page_gpu_bytes
+        chosen: dict[str, Any] = {} if budget is None else {"page_gpu_bytes": budget}
         return MemoryFacts(
             frames_retrieved=self.frames_retrieved,
             blocks_with_memory=len(self._selections),
             **self._admission_facts(),
-            **({} if self._page_gpu_bytes is None else {"page_gpu_bytes": self._page_gpu_bytes}),
+            **chosen,
             pages=replace(pages, seconds_waited=round(pages.seconds_waited, 4)) if pages else None,
         )
 
