@@ -25,7 +25,7 @@ import click
 from eval.published import recompute
 from eval.tables import TABLES, Found, summary_table, verdicts
 from longlive_rag.cli.main import cli
-from longlive_rag.cli.plan import plan_request, size
+from longlive_rag.cli.plan import plan_request, sharing, size
 from longlive_rag.config import CheckpointConfig
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.needs import GIB, disk_bytes_an_hour, sessions_at_once
@@ -97,7 +97,7 @@ def capacity(backbones: list[str]) -> str:
     rows.append("|---|---|" + "---|" * (len(GPU_GIB) + 2))
     for name in backbones:
         preset = preset_to_plan_with(name)
-        request = build_request(preset, Schedule("a plan", (), TAKE_SECONDS), 0, {})
+        request = sharing(build_request(preset, Schedule("a plan", (), TAKE_SECONDS), 0, {}))
         asked = (preset, request, pick_precision("auto", "cuda"), "cuda", True, CheckpointConfig())
         plans = [(gib * GIB, plan_request(*asked, gib * GIB)) for gib in GPU_GIB]
         at_once = [str(sessions_at_once(plan, there, None)) for there, plan in plans]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from longlive_rag.config import TakeRequest
     from longlive_rag.presets.needs import Plan
     from longlive_rag.presets.preset import Preset
+
+
+SHARED_GIB = 4.0
+"""Of a GPU's memory for the pages of each of several takes on it, unless a budget is given."""
 
 
 @click.command()
@@ -67,7 +71,8 @@ def plan(
         sizes = [None if gib is None else int(gib * 2**30) for gib in (gpu_gib, host_gib)]
         result = plan_request(preset, request, precision, device, cues, checkpoints, sizes[0])
         advice = budgets_that_fit(result, *sizes)
-        sessions, an_hour = sessions_at_once(result, *sizes), disk_bytes_an_hour(result, request.seconds)
+        beside = plan_request(preset, sharing(request), precision, device, cues, checkpoints, sizes[0])
+        sessions, an_hour = sessions_at_once(beside, *sizes), disk_bytes_an_hour(result, request.seconds)
     if not preset.has_weights:
         how = f"`longlive-rag models fetch {backbone}` gets them"
         click.echo(f"Note: planned from the configs; the weights of {backbone} are not here yet. {how}.", err=True)
@@ -79,7 +84,16 @@ def plan(
         click.echo(table(result, request, device, advice))
         click.echo(f"an hour of video in takes of {request.seconds:g} s: {size(an_hour)} of disk")
         if sessions is not None:
-            click.echo(f"at once on this machine: {sessions} {'take' if sessions == 1 else 'takes'}, a worker each")
+            share = f", {SHARED_GIB:g} GiB of GPU pages each" if sharing(request) != request else ""
+            takes = "take" if sessions == 1 else "takes"
+            click.echo(f"at once on this machine: {sessions} {takes}, a worker each{share}")
+
+
+def sharing(request: TakeRequest) -> TakeRequest:
+    """The request where its take has a GPU with others: each can't have all that is free for its pages."""
+    if request.memory.gpu_gib != "auto":
+        return request
+    return replace(request, memory=replace(request.memory, gpu_gib=SHARED_GIB))
 
 
 def plan_request(

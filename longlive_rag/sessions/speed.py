@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from longlive_rag.sessions.opening import Opening
     from longlive_rag.takes.record import TakeRun
 
-# On an H100 the layers of Wan2.1-1.3B compile in 23 s, once, and save 0.12 s of a block of 0.75 s (docs/gpu/h100): a first
-# take of this length gets back what it waited for; each later one saves all of it.
+# On an H100 the layers of Wan2.1-1.3B compile in 23 s, once, and save 0.12 s of a block of 0.75 s (docs/gpu/h100): a
+# first take of this length gets back what it waited for; each later one saves all of it.
 AUTO_SECONDS = 150.0
 
 
