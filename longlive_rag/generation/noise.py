@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -35,14 +36,16 @@ class PhiloxNoise:
         self._reseeds = dict(reseeds or {})
 
     def __call__(self, block: int, step: int, shape: tuple[int, ...]) -> Tensor:
-        draws = [
-            np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, 0, step, block])).standard_normal(
-                shape, dtype=np.float32
-            )
-            for seed in self._seeds_of(block)
-        ]
+        counter = _words(0, 0, step, block)
+        keyed = [np.random.Philox(key=_words(seed, 0), counter=counter) for seed in self._seeds_of(block)]
+        draws = [np.random.Generator(source).standard_normal(shape, dtype=np.float32) for source in keyed]
         return torch.from_numpy(np.stack(draws))
 
     def _seeds_of(self, block: int) -> tuple[int, ...]:
         since = max((start for start in self._reseeds if start <= block), default=None)
         return self._seeds if since is None else (self._reseeds[since],) * len(self._seeds)
+
+
+def _words(*numbers: int) -> NDArray[np.uint64]:
+    """As Philox takes them; NumPy would make floats of a list with a number from 2**63 on."""
+    return np.array(numbers, np.uint64)

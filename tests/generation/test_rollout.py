@@ -409,3 +409,11 @@ def test_a_block_that_falls_away_is_made_again_and_the_best_is_kept(
     again, _ = with_retries(transformer, 3, frames_per_block)
     assert all(torch.equal(a.latents, b.latents) for a, b in zip(retried, again, strict=True))
     assert all(not s.retries for block in plain for s in block.selections)
+
+
+def test_large_seeds_have_noise_of_their_own():
+    one, other = (PhiloxNoise([seed])(0, 0, (8,)) for seed in (2**63 + 1, 2**63 + 2))
+    assert not torch.equal(one, other)
+    whole = np.random.Philox(key=np.array([2**64 - 1, 0], np.uint64), counter=np.array([0, 0, 2, 3], np.uint64))
+    expected = np.random.Generator(whole).standard_normal(8, dtype=np.float32)
+    assert np.array_equal(PhiloxNoise([2**64 - 1])(3, 2, (8,))[0].numpy(), expected)
