@@ -65,7 +65,7 @@ class FoldedCausalConv3d(WanCausalConv3d):
 
     def _folded_weight(self) -> Tensor:
         """The weight with its time taps laid side by side in the channels; kept while it is not changed or trained."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiler can't look a tensor's address up
             return _fold(self.weight)
         weight = self.weight.detach()
         key = (weight.data_ptr(), weight.dtype, weight._version)

@@ -250,7 +250,7 @@ def test_a_pipeline_says_what_its_takes_are_made_with(pipe: LongLiveRAGPipeline,
     run = LongLiveRAGPipeline.from_pretrained(pipeline_folder, dtype=torch.bfloat16).take_run("h264")
     threads, identity = torch.get_num_threads(), backbone_id(pipeline_folder)
     facts = (pipeline_folder, "cpu", "bfloat16", threads, PhiloxNoise.name, "h264")
-    assert run == TakeRun(str(pipeline_folder), *facts, backbone_id=identity)
+    assert run == TakeRun(str(pipeline_folder), *facts, backbone_id=identity, vae_dtype="bfloat16")
     with pytest.raises(ValueError, match="was not opened from a folder"):
         pipe.take_run()
 

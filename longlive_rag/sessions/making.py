@@ -182,7 +182,7 @@ def check_new_take(asked: NewTake) -> tuple[Timeline, StartImage | None]:
         picture = read_start_image(Path(request.start_image), request.output)
     timeline = timeline_of(request, preset)
     cue_blocks(request, timeline)
-    room = stored_bytes(request, timeline, geometry, asked.opening.precision.dtype, asked.checkpoints)
+    room = stored_bytes(request, timeline, geometry, asked.opening.dtype, asked.checkpoints)
     check_take_folder(asked.folder, request, asked.overwrite, room)
     return timeline, picture
 
@@ -190,9 +190,10 @@ def check_new_take(asked: NewTake) -> tuple[Timeline, StartImage | None]:
 def stored_bytes(
     request: TakeRequest, timeline: Timeline, geometry: Geometry, dtype: str, checkpoints: CheckpointConfig
 ) -> int:
-    """What a take's latents and checkpoints will take of the disk, roughly."""
+    """What a take's latents and checkpoints will take of the disk, roughly; with `auto` at most."""
+    widest = "float32" if dtype == "auto" else dtype
     latents = timeline.latent_frames * (geometry.latent_bytes + geometry.embedding_bytes)
-    return latents + checkpoint_bytes(checkpoints, timeline, request.context, geometry.page_bytes(dtype))
+    return latents + checkpoint_bytes(checkpoints, timeline, request.context, geometry.page_bytes(widest))
 
 
 @contextmanager
