@@ -434,7 +434,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         saving = done - 1  # the newest block whose checkpoint may be under way
         with Behind(finishing.stages, threads=ahead > 0) as behind:
             for index in range(done, timeline.blocks):
-                if (index + 1) % timeline.segment_blocks == 0:  # what a checkpoint holds depends on the one before
+                if (index + 1) % timeline.segment_blocks == 0 or stores.checkpoint_is_asked:
                     yield from behind.down_to(min(ahead, index - 1 - saving))
                 direction = directions(index)
                 if direction is None:
@@ -443,7 +443,8 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 self._direct(rollout, direction, batch, watch)
                 finished = rollout.next_block()
                 stores.expect(index, finished.latents)
-                takes = due_checkpoints(stores.stores, index + 1)
+                is_saved = index - behind.under_way > saving  # what a checkpoint holds depends on the one before
+                takes = due_checkpoints(stores.stores, index + 1) if is_saved else {}
                 saving = index if takes else saving
                 behind.put(_made(finished, prompts, direction, rollout, takes, watch))
                 yield from behind.down_to(ahead)

@@ -28,6 +28,7 @@ from longlive_rag.engines.messages import (
     ToWorker,
 )
 from longlive_rag.engines.orders import BackboneKey, opened, with_given
+from longlive_rag.generation.behind import LIVE_AHEAD
 from longlive_rag.sessions.live import LiveTake
 from longlive_rag.sessions.making import TakeEnded, TakeJob, check_finished, ending_well, reason_of
 from longlive_rag.sessions.resuming import OpenTake
@@ -135,7 +136,7 @@ class Worker:
                 return "finished"
             self._pipe = job.pipe
             request = with_given(job.request, job.pipe.timeline(job.request), begin.given)
-            live = LiveTake(job.pipe, request, job.writer, keeps_length=True)
+            live = LiveTake(job.pipe, request, job.writer, keeps_length=True, ahead=LIVE_AHEAD)
             with ending_well(job.writer):
                 way = self._make_blocks(begin.session, job, live, notes)
                 record = job.writer.finish("finished" if way == "finished" else "interrupted")

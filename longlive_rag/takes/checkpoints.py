@@ -49,6 +49,7 @@ class Checkpoints:
         """Why no more are written; None while they are."""
         self._every_blocks = every_blocks
         self._asked = False
+        self._answer: int | None = None  # after how many blocks the one stands that was asked for
         self._newest = 0
         self._place_of_page: dict[int, int] = {}  # serial to the checkpoint that holds it
 
@@ -63,7 +64,7 @@ class Checkpoints:
 
     def ask(self) -> None:
         """Let there be one after the block that is being made, wherever that is; may be called from any thread."""
-        self._asked = True
+        self._asked, self._answer = True, None
 
     @property
     def is_asked(self) -> bool:
@@ -75,8 +76,9 @@ class Checkpoints:
         return self.config.mode == "exact" and self.stopped is None
 
     def is_due(self, blocks: int) -> bool:
-        """Whether there should be one after so many blocks."""
+        """Whether there should be one after so many blocks; where one was asked for, it will be this."""
         if self.is_asked:
+            self._answer = blocks
             return True
         due = blocks % self._every_blocks == 0 and blocks - self._newest >= self._spacing(blocks)
         return self._are_written and due
@@ -121,7 +123,7 @@ class Checkpoints:
             self.stopped = error.strerror or str(error)
             return
         self._newest, self._place_of_page = state.blocks, places
-        self._asked = False
+        self._asked = self._asked and state.blocks != self._answer  # it may have been begun before it was asked for
 
     def newest_state(self, blocks: int, latents_of: LatentsOf) -> RolloutState | None:
         """The newest whole checkpoint after at most `blocks` blocks, with all its pages; None if there is none.

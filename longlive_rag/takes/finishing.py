@@ -17,7 +17,7 @@ from longlive_rag.generation.directions import Direction
 from longlive_rag.generation.download import Download
 from longlive_rag.generation.rollout import FinishedBlock
 from longlive_rag.generation.stopwatch import Lap, Stopwatch
-from longlive_rag.takes.resume import DueCheckpoints
+from longlive_rag.takes.resume import DueCheckpoints, TakeStore
 from longlive_rag.timeline import Timeline
 from retrieval.budgets import PageCounters
 from retrieval.selection import selection_of
@@ -70,6 +70,11 @@ class TakeStores:
     def __init__(self, stores: Sequence[BlockStore], frames_per_block: int) -> None:
         self.stores, self._frames_per_block = tuple(stores), frames_per_block
         self._coming: dict[int, Tensor] = {}  # by block
+
+    @property
+    def checkpoint_is_asked(self) -> bool:
+        """Whether some take wants one, wherever the next block ends."""
+        return any(store.checkpoints.is_asked for store in self.stores if isinstance(store, TakeStore))
 
     def expect(self, block: int, latents: Tensor) -> None:
         """Latents [B, T, C, h, w] of a block that will be appended."""

@@ -340,6 +340,22 @@ def test_a_cut_is_directed_live_and_made_again(pipe, tmp_path):
     assert read_record(tmp_path / "take").request == live.request
 
 
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_a_take_that_is_parked_ends_with_a_checkpoint_whatever_runs_behind(pipe, tmp_path, ahead):
+    request = request_of(pipe)
+    writer = writer_of(pipe, request, tmp_path / "take")
+    live = LiveTake(pipe, request, writer, keeps_length=True, ahead=ahead)
+    whole = []
+    for block in live:
+        whole.append(block)
+        if block.index == 1:
+            live.park()
+    writer.finish("interrupted")
+    assert writer.checkpoints.numbers()[-1] == len(whole) == writer.blocks < 2 + 1 + ahead + 2
+    rest = list(LiveTake(pipe, request, writer_of(pipe, request, tmp_path / "take", event="resumed")))
+    same(pipe, request, [*whole, *(block for block in rest if block.index >= len(whole))])
+
+
 def test_a_parked_take_has_a_checkpoint_where_it_ends_and_resuming_runs_no_block_again(pipe, tmp_path, monkeypatch):
     request = request_of(pipe)
     live = LiveTake(pipe, request, writer := writer_of(pipe, request, tmp_path / "take"), keeps_length=True)
