@@ -7,8 +7,6 @@ that a slow minute of the machine hits all of them.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import platform
 import resource
 import tempfile
@@ -28,6 +26,7 @@ from backbone.config import ContextConfig, SamplerConfig
 from backbone.errors import FieldError, Name
 from backbone.transformer import CausalWanTransformer
 from longlive_rag.config import Cue, MemoryConfig, TakeRequest
+from longlive_rag.generation.behind import AHEAD
 from longlive_rag.generation.block import Block
 from longlive_rag.generation.noise import PhiloxNoise
 from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -157,7 +156,7 @@ def run(
             held.callback(arm.close)
             progress(f"warming up {arm.name}: {arm.warm_up_blocks} blocks")
             arm.warm_up()
-        ahead = blocks_ahead() if behind else 0
+        ahead = AHEAD if behind else 0
         for block in range(blocks):
             if block and deadline_s is not None and time.monotonic() > deadline_s:
                 break
@@ -204,12 +203,6 @@ def warm_up_blocks(context: ContextConfig) -> int:
     """Until the window is full and K frames may be retrieved."""
     frames = context.window_frames + context.recency_guard_frames + context.memory_frames
     return -(-frames // context.frames_per_block) + 1
-
-
-def blocks_ahead() -> int:
-    """How many blocks `generate` has under way behind the one that is denoised; 0 where one thing is done at a time."""
-    name = "longlive_rag.generation.behind"
-    return int(importlib.import_module(name).AHEAD) if importlib.util.find_spec(name) else 0
 
 
 def run_of(pipe: LongLiveRAGPipeline, name: str) -> TakeRun:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
-import importlib.util
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,8 +16,9 @@ import psutil
 import torch
 from torch import Tensor
 
+from backbone.compiling import compile_for, missing_for_compiling
 from backbone.tiny_decoder import StreamingTinyDecoder
-from backbone.vae import StreamingDecoder
+from backbone.vae import StreamingDecoder, lay_out_vae
 from longlive_rag.config import TakeRequest
 from longlive_rag.diagnostics.bench import request_of, run, warm_up_blocks
 from longlive_rag.diagnostics.footprint import peak_resident_bytes, reset_peak
@@ -28,6 +27,7 @@ from longlive_rag.generation.directions import retrieval_rules
 from longlive_rag.generation.noise import PhiloxNoise
 from longlive_rag.generation.rollout import Rollout
 from longlive_rag.pipeline import LongLiveRAGPipeline
+from longlive_rag.presets.precision import pick_precision
 
 ESTABLISH_S = 8.0
 """Of the preset `longlive-rag`."""
@@ -36,7 +36,7 @@ PROFILED_GPU_GIB = 4.0
 
 
 class NotHereError(Exception):
-    """What is to be measured isn't in this version or on this machine."""
+    """What is to be measured isn't on this machine."""
 
 
 class MakeTake(Protocol):
@@ -568,27 +568,18 @@ def new_pipeline(task: Task, vae_dtype: torch.dtype = torch.float32) -> LongLive
 
 def usual_pipeline(task: Task) -> LongLiveRAGPipeline:
     """The same in the precision and layout in which `generate` opens it."""
-    precision = "longlive_rag.presets.precision"
-    vae_dtype = "float32"
-    if importlib.util.find_spec(precision):
-        vae_dtype = importlib.import_module(precision).pick_precision(task.dtype, task.on.type).vae_dtype
-    pipe = new_pipeline(task, getattr(torch, vae_dtype))
-    lay_out = getattr(importlib.import_module("backbone.vae"), "lay_out_vae", None)
-    if lay_out is not None:
-        lay_out(pipe.vae)
+    pipe = new_pipeline(task, getattr(torch, pick_precision(task.dtype, task.on.type).vae_dtype))
+    lay_out_vae(pipe.vae)
     return pipe
 
 
 def compiled(task: Task, make_take: MakeTake) -> dict[str, Any]:
     """The transformer's layers compiled: how long that takes, and what a block takes then."""
     del make_take
-    if importlib.util.find_spec("backbone.compiling") is None:
-        raise NotHereError("this version does not compile layers")
-    compiling: Any = importlib.import_module("backbone.compiling")
-    lacking = compiling.missing_for_compiling(task.on)
+    lacking = missing_for_compiling(task.on)
     if lacking or task.on.type == "cpu":
         raise NotHereError(lacking or "compiled layers are for GPUs")
-    return compiled_beside_eager(task, compiling.compile_for)
+    return compiled_beside_eager(task, compile_for)
 
 
 def compiled_beside_eager(task: Task, compile_for: Callable[..., float]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from transformers import UMT5Config, UMT5EncoderModel
 from backbone.transformer import CausalWanTransformer
 from longlive_rag import find_folder
 from longlive_rag.diagnostics.bench import SHAPES
-from longlive_rag.diagnostics.end_to_end import EndToEnd, Overlap, compare
 from longlive_rag.generation.rollout import Rollout
 from longlive_rag.media.video import VideoWriter
 from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -24,6 +23,7 @@ from longlive_rag.tinyworld.text import new_tokenizer
 from retrieval.encoder import LatentAutoencoder
 from retrieval.store import LatentWriter
 from tests.conftest import random_pipeline as toy_pipeline
+from tests.sessions.end_to_end import EndToEnd, Overlap, compare
 
 SPATIAL_FACTOR = 8
 

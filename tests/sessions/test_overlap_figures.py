@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from longlive_rag import LongLiveRAGPipeline
-from longlive_rag.diagnostics.end_to_end import EndToEnd, Overlap, compare, make_take
+from tests.sessions.end_to_end import EndToEnd, Overlap, compare, make_take
 from longlive_rag.takes.record import TakeRun, read_record
 
 
