@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from longlive_rag import LongLiveRAGPipeline
-from tests.sessions.end_to_end import EndToEnd, Overlap, compare, make_take
 from longlive_rag.takes.record import TakeRun, read_record
+from tests.sessions.end_to_end import EndToEnd, Overlap, compare, make_take
 
 
 def test_a_take_is_made_with_and_without_overlap(pipeline_folder: Path, tmp_path: Path) -> None:
