@@ -257,7 +257,8 @@ class Tools:
         with open_(notes.append) as job:
             self._pipe, self._loaded = job.pipe, loaded
             asked, fps = job.request.seconds, job.request.output.fps
-            record = job.run(lambda block, take: on_block(block.pixel_frames.stop / fps, asked))
+            # Nothing behind: whoever is told must be in the thread that a client's call runs in.
+            record = job.run(lambda block, take: on_block(block.pixel_frames.stop / fps, asked), ahead=0)
         return self._facts(job.writer.folder, record, notes)
 
     def _facts(self, folder: Path, record: TakeRecord, notes: list[str]) -> TakeFacts:

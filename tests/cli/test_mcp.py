@@ -8,6 +8,8 @@ import pytest
 
 
 def test_without_its_package_it_says_what_to_install(command, monkeypatch, tmp_path):
+    for name in [name for name in sys.modules if name.startswith("mcp.")]:  # found by their whole names, were they left
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "mcp", None)
     monkeypatch.delitem(sys.modules, "longlive_rag.serving.mcp_server", raising=False)
     result = command("mcp", "--takes", tmp_path / "takes")

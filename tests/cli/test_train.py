@@ -55,7 +55,7 @@ def test_on_ray_the_same_takes_are_made(command, tmp_path):
     ray = pytest.importorskip("ray")
     asked = ("train", "corpus", prompts(tmp_path), "--seconds", "2", "--batch", "1")
     assert command(*asked, "-o", tmp_path / "here").code == 0
-    ray.init(num_cpus=2, num_gpus=1, log_to_driver=False)
+    ray.init("local", num_cpus=2, num_gpus=1, log_to_driver=False)
     try:
         words = ("--engine", "ray", "--workers", "2", "--gpus-per-worker", "0.5")
         made = command(*asked, "-o", tmp_path / "ray", *words)

@@ -69,7 +69,7 @@ import ray, torch
 from longlive_rag.sessions.ray_workers import Cluster, work_on_ray
 from tests.sessions.test_ray_workers import begin_to_note
 asked, gpus, workers, folder = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
-ray.init(num_cpus=4, num_gpus=2, log_to_driver=False)
+ray.init("local", num_cpus=4, num_gpus=2, log_to_driver=False)
 begin = partial(begin_to_note, folder)
 done = sorted(work_on_ray(Cluster(workers), asked, gpus, begin, list(range(8))))
 assert done == list(range(8)), done
@@ -100,7 +100,7 @@ def test_workers_are_spread_over_the_gpus(tmp_path):
 @pytest.mark.slow
 def test_a_cluster_without_a_gpu_is_refused():
     ray = pytest.importorskip("ray")
-    ray.init(num_cpus=1, num_gpus=0, log_to_driver=False)
+    ray.init("local", num_cpus=1, num_gpus=0, log_to_driver=False)
     try:
         with pytest.raises(FieldError, match="the Ray cluster has no GPU"):
             list(work_on_ray(Cluster(), "cuda", 1, lambda device: print, [1]))
