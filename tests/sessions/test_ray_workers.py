@@ -48,13 +48,14 @@ def test_a_small_backbone_shares_its_gpu():
     assert Cluster(gpus=0.5).gpus_for(preset_to_plan_with("longlive"), "bfloat16") == 0.5
 
 
-def begin_to_note(folder: Path, device: str):
-    """Notes where each job is done, long enough for all workers to be there at once."""
+def begin_to_note(folder: Path, at_once: int, device: str):
+    """Notes where each job is done, until so many workers are there at once."""
 
     def note(job: int) -> None:
         said = {"device": device, "sees": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid()}
-        (folder / f"{job}.json").write_text(json.dumps(said))
-        while len({json.loads(path.read_text())["pid"] for path in folder.glob("*.json")}) < 2:
+        (folder / f"{job}.part").write_text(json.dumps(said))
+        (folder / f"{job}.part").rename(folder / f"{job}.json")
+        while len({json.loads(path.read_text())["pid"] for path in folder.glob("*.json")}) < at_once:
             time.sleep(0.05)
 
     return note
@@ -70,16 +71,16 @@ from longlive_rag.sessions.ray_workers import Cluster, work_on_ray
 from tests.sessions.test_ray_workers import begin_to_note
 asked, gpus, workers, folder = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
 ray.init("local", num_cpus=4, num_gpus=2, log_to_driver=False)
-begin = partial(begin_to_note, folder)
+begin = partial(begin_to_note, folder, int(sys.argv[5]))
 done = sorted(work_on_ray(Cluster(workers), asked, gpus, begin, list(range(8))))
 assert done == list(range(8)), done
 """
 
 
-def places(folder: Path, asked: str, gpus: float, workers: int) -> list[dict]:
+def places(folder: Path, asked: str, gpus: float, workers: int, at_once: int) -> list[dict]:
     """Where eight jobs were done, on a pretended node of two GPUs; in a process, since Ray keeps its first settings."""
     folder.mkdir()
-    command = [sys.executable, "-c", NOTE_PLACES, asked, str(gpus), str(workers), str(folder)]
+    command = [sys.executable, "-c", NOTE_PLACES, asked, str(gpus), str(workers), str(folder), str(at_once)]
     subprocess.run(command, check=True, timeout=300)
     return [json.loads(path.read_text()) for path in folder.glob("*.json")]
 
@@ -87,14 +88,14 @@ def places(folder: Path, asked: str, gpus: float, workers: int) -> list[dict]:
 @pytest.mark.slow
 def test_workers_are_spread_over_the_gpus(tmp_path):
     pytest.importorskip("ray")
-    whole = {(each["pid"], each["sees"], each["device"]) for each in places(tmp_path / "1", "cuda", 1, 3)}
+    whole = {(each["pid"], each["sees"], each["device"]) for each in places(tmp_path / "1", "cuda", 1, 3, at_once=2)}
     assert {(sees, device) for _, sees, device in whole} == {("0", "cuda:0"), ("1", "cuda:0")}
     assert len(whole) == 2  # the third worker waits for a GPU
 
-    shared = {(each["pid"], each["sees"]) for each in places(tmp_path / "2", "cuda", 0.5, 4)}
+    shared = {(each["pid"], each["sees"]) for each in places(tmp_path / "2", "cuda", 0.5, 4, at_once=4)}
     assert set(Counter(sees for _, sees in shared)) == {"0", "1"}
 
-    assert {each["device"] for each in places(tmp_path / "3", "cpu", 1, 2)} == {"cpu"}
+    assert {each["device"] for each in places(tmp_path / "3", "cpu", 1, 2, at_once=2)} == {"cpu"}
 
 
 @pytest.mark.slow
