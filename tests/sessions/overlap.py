@@ -14,7 +14,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from backbone.transformer import CausalWanTransformer
 from longlive_rag import find_folder
-from longlive_rag.diagnostics.bench import SHAPES
+from longlive_rag.diagnostics.subjects import SHAPES
 from longlive_rag.generation.rollout import Rollout
 from longlive_rag.media.video import VideoWriter
 from longlive_rag.pipeline import LongLiveRAGPipeline
