@@ -72,6 +72,7 @@ class Memory:
         self._takes: list[_TakeMemory] = []
         self._prompts: list[tuple[int, NDArray[np.float32]]] = []  # (first frame under them, [B, P])
         self._tokens: list[list[NDArray[np.float32]]] = []  # of each of them, take by take
+        self._unlike: list[list[int]] = []  # for each take, which of them have other words than the one in charge
         self._remembered = 0
         self._frames_done = 0
         self._shot_start = 0
@@ -90,7 +91,8 @@ class Memory:
         """The prompt in charge from now on, [B, tokens, text_dim], zero after its end; ValueError if not finite."""
         if self._rules.prompt_weight:
             self._prompts.append((self._frames_done, finite(pooled_prompts(prompt_embeds))))
-            self._tokens.append(token_units(prompt_embeds))
+            if self._rules.like_words:
+                self._compare_words(token_units(prompt_embeds))
             if 0 < self._shot_start == self._frames_done:
                 for number, take in enumerate(self._takes):
                     take.introduce(self._shot_start, self._under_other_words(number))
@@ -234,13 +236,20 @@ class Memory:
 
     def _under_other_words(self, number: int) -> list[range]:
         """Frames of this take that were made under words less like those in charge than `like_words`."""
-        if not self._rules.like_words:
-            return []
         starts = [first for first, _ in self._prompts] + [self._frames_done]
-        return [
-            range(starts[place], starts[place + 1])
-            for place, tokens in enumerate(self._tokens)
-            if words_alike(tokens[number], self._tokens[-1][number]) < self._rules.like_words
+        places = self._unlike[number] if self._unlike else ()
+        return [range(starts[place], starts[place + 1]) for place in places]
+
+    def _compare_words(self, tokens: list[NDArray[np.float32]]) -> None:
+        """Hold the prompt that takes charge against those before it, once: what is brought back is asked every block."""
+        self._tokens.append(tokens)
+        self._unlike = [
+            [
+                place
+                for place, earlier in enumerate(self._tokens)
+                if words_alike(earlier[number], own) < self._rules.like_words
+            ]
+            for number, own in enumerate(tokens)
         ]
 
     def _that_hold(self, rules: RetrievalRules) -> RetrievalRules:
