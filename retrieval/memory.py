@@ -241,7 +241,7 @@ class Memory:
         return [range(starts[place], starts[place + 1]) for place in places]
 
     def _compare_words(self, tokens: list[NDArray[np.float32]]) -> None:
-        """Hold the prompt that takes charge against those before it, once: what is brought back is asked every block."""
+        """Hold the prompt that takes charge against those before it, once; they are asked for at every block."""
         self._tokens.append(tokens)
         self._unlike = [
             [

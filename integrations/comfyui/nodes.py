@@ -21,6 +21,7 @@ from longlive_rag import (
     Changes,
     LongLiveRAGPipeline,
     NewTake,
+    Opening,
     Schedule,
     TakeRecord,
     TakeStopped,
@@ -31,13 +32,15 @@ from longlive_rag import (
     open_take,
 )
 from longlive_rag.media.video import read_frames
+from longlive_rag.presets.precision import Precision
 from longlive_rag.sessions.asking import build_request
 from longlive_rag.sessions.making import TakeJob
+from longlive_rag.sessions.resuming import OpenTake
 
 FOLDER, CATEGORY = "longlive-rag", "longlive-rag"
 LARGEST_SEED = 2**64 - 1
 
-Loaded = tuple[Path, str]
+Loaded = tuple[Path, Precision]
 _loaded: dict[Loaded, LongLiveRAGPipeline] = {}
 """The backbone that was used last, by its folder and precision."""
 
@@ -68,7 +71,7 @@ class MakeTake(io.ComfyNode):
         preset = load_preset(backbone)
         settings = {} if memory else {"memory_enabled": False}
         request = build_request(preset, Schedule(prompt, (), seconds), seed, settings)
-        loaded = (preset.folder, "float32")
+        loaded = preset.folder, Opening().precision
         asked = NewTake(preset, request, free_folder(name), pipe=_loaded.get(loaded))
         return made(lambda: new_take(asked, print), loaded)
 
@@ -101,8 +104,7 @@ class ExtendTake(io.ComfyNode):
         shutil.copytree(source, folder)
         try:
             there = open_take(folder)
-            loaded = (there.preset.folder, there.record.run.dtype)
-            changes = Changes(pipe=_loaded.get(loaded))
+            changes, loaded = as_loaded(there)
             return made(lambda: extended_take(there, seconds, prompt or None, changes, print, cut), loaded)
         except ValueError:  # refused, so nothing was made
             shutil.rmtree(folder, ignore_errors=True)
@@ -131,9 +133,8 @@ class BranchTake(io.ComfyNode):
 
     @classmethod
     def execute(cls, take: str, at: float, prompt: str, seconds: float, name: str) -> io.NodeOutput:
-        there = open_take(own_take(take))
-        loaded = (there.preset.folder, there.record.run.dtype)
-        changes, folder = Changes(pipe=_loaded.get(loaded)), free_folder(name)
+        there, folder = open_take(own_take(take)), free_folder(name)
+        changes, loaded = as_loaded(there)
         return made(
             lambda: branched_take(there, at, folder, changes, print, prompt or None, seconds=seconds or None), loaded
         )
@@ -158,6 +159,12 @@ def outputs() -> list[io.Output]:
         io.String.Output(display_name="take"),
         io.Float.Output(display_name="fps"),
     ]
+
+
+def as_loaded(there: OpenTake) -> tuple[Changes, Loaded]:
+    """What goes on with a take: the backbone, if it is loaded as the take was made, and what it is told by."""
+    loaded = there.preset.folder, there.record.run.precision
+    return Changes(pipe=_loaded.get(loaded)), loaded
 
 
 def made(open_: Callable[[], AbstractContextManager[TakeJob]], loaded: Loaded) -> io.NodeOutput:

@@ -13,6 +13,7 @@ from backbone.errors import FieldError
 from longlive_rag.config import Cue, TakeRequest
 from longlive_rag.engines.engine import Branch, Extend, Make, Order, Resume
 from longlive_rag.engines.messages import Begin, Given
+from longlive_rag.presets.precision import Precision
 from longlive_rag.presets.preset import Preset, load_preset
 from longlive_rag.rights.policy import pick_policy
 from longlive_rag.sessions.making import NewTake, TakeJob, check_new_take, new_take
@@ -45,7 +46,7 @@ class BackboneKey:
     """What tells one loaded backbone from another."""
 
     folder: Path
-    dtype: str
+    precision: Precision
     license_policy: str
     prompt_embeds: Path | None = None
 
@@ -149,13 +150,14 @@ def _job(
         preset = load_preset(order.backbone)
         opening = replace(order.opening, device=device)
         policy = pick_policy(order.labels.license_policy)
-        pipe = loaded(BackboneKey(preset.folder, opening.dtype, policy, opening.prompt_embeds))
+        pipe = loaded(BackboneKey(preset.folder, opening.precision, policy, opening.prompt_embeds))
         return new_take(replace(_as_new_take(order, preset), opening=opening, pipe=pipe), note)
     take = take or open_take(order.source if isinstance(order, Branch) else order.folder)
     rights = take.record.rights
     embeds = begin.order.opening.prompt_embeds if isinstance(begin.order, Make) else None
     stated = begin.order.labels.license_policy if isinstance(begin.order, Make) else begin.license_policy
-    key = BackboneKey(take.preset.folder, take.record.run.dtype, rights.license_policy if rights else "any", embeds)
+    allowed = rights.license_policy if rights else "any"
+    key = BackboneKey(take.preset.folder, take.record.run.precision, allowed, embeds)
     changes = Changes(device=device, prompt_embeds=embeds, license_policy=stated, pipe=loaded(key))
     match order:
         case Extend():

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from backbone.errors import FieldError
 from longlive_rag.config import Cue
 from longlive_rag.generation.cues import Schedule
+from longlive_rag.presets.precision import Precision
 from longlive_rag.presets.preset import Preset, load_preset
 from longlive_rag.rights.policy import pick_policy
 from longlive_rag.sessions.asking import build_request
@@ -29,7 +30,7 @@ Part = Literal["video", "frames", "stills", "sheet", "otio", "cues"]
 SUFFIXES: dict[Part, str] = {"video": ".mp4", "sheet": ".png", "otio": ".otio", "cues": ".txt"}
 OnBlock = Callable[[float, float], None]
 """Called with every finished block: seconds of video that there are, and that were asked for."""
-Loaded = tuple[Path, str]
+Loaded = tuple[Path, Precision]
 """Folder and precision of a backbone that is loaded."""
 
 
@@ -127,10 +128,11 @@ class Tools:
         later = tuple(Cue(cue.at, cue.prompt, cue.cut) for cue in cues)
         settings = {} if memory else {"memory_enabled": False}
         request = build_request(self.preset, Schedule(prompt, later, seconds), seed, settings)
-        pipe = self._pipe if self._loaded == (self.preset.folder, self.opening.dtype) else None
+        loaded = self.preset.folder, self.opening.precision
+        pipe = self._pipe if self._loaded == loaded else None
         labels = Labels(self.license_policy)
         asked = NewTake(self.preset, request, self._new(take, "take"), opening=self.opening, labels=labels, pipe=pipe)
-        return self._made(lambda note: new_take(asked, note), (self.preset.folder, self.opening.dtype), on_block)
+        return self._made(lambda note: new_take(asked, note), loaded, on_block)
 
     def extend(self, take: str, seconds: float, prompt: str | None, cut: bool, on_block: OnBlock) -> TakeFacts:
         """Make a take longer by some seconds. Raises as `make`."""
@@ -280,4 +282,4 @@ class Tools:
 
 def loaded_by(there: OpenTake) -> Loaded:
     """What a take's backbone is told by, once it is loaded."""
-    return there.preset.folder, there.record.run.dtype
+    return there.preset.folder, there.record.run.precision
