@@ -7,20 +7,14 @@ from pathlib import Path
 import click
 
 from longlive_rag.cli.errors import Refused, refuse_bad_input
+from longlive_rag.cli.servers import takes_option
 from longlive_rag.cli.settings import DEVICE, DTYPE, FLAGS, POLICY
 from longlive_rag.presets.preset import DEFAULT_BACKBONE
 from longlive_rag.sessions.opening import DType
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--takes",
-    type=click.Path(path_type=Path),
-    default=Path("takes"),
-    metavar="FOLDER",
-    show_default=True,
-    help="Folder of takes; nothing outside is read or written.",
-)
+@takes_option("Folder of takes; nothing outside is read or written.")
 @click.option(
     "--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER", help="That makes new takes."
 )

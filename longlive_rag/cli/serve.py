@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from longlive_rag.cli.errors import Refused, refuse_bad_input
+from longlive_rag.cli.servers import BACKBONES, listening_at, takes_option
 from longlive_rag.cli.settings import CODEC, DECODER, DTYPE, with_checkpoints, with_rights
-from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE
+from longlive_rag.presets.preset import DEFAULT_BACKBONE
 
 FLAGS = {
     "host": "--host", "tls_cert": "--tls-cert", "tls_key": "--tls-key", "keys": "--keys", "key": "--api-key",
@@ -20,35 +21,9 @@ EXTRA = ("fastapi", "starlette", "uvicorn", "websockets", "prometheus_client", "
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--takes",
-    type=click.Path(path_type=Path),
-    default=Path("takes"),
-    metavar="FOLDER",
-    show_default=True,
-    help="Folder of takes; those of each key lie in a folder of its name.",
-)
-@click.option(
-    "--backbone",
-    "backbones",
-    multiple=True,
-    metavar="NAME|FOLDER",
-    help=f"A known name ({', '.join(BUILT_IN)}) or a pipeline folder; repeat for more, the first is the default.  "
-    f"[default: {DEFAULT_BACKBONE}]",
-)
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=8161, metavar="N", show_default=True, help="0 is any free one."
-)
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    metavar="ADDRESS",
-    show_default=True,
-    help="Another one needs --tls-cert and --tls-key, or --insecure-network.",
-)
-@click.option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="Certificate for https, as PEM.")
-@click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="Its key, as PEM.")
-@click.option("--insecure-network", is_flag=True, help="Allow an address of a network without TLS.")
+@takes_option("Folder of takes; those of each key lie in a folder of its name.")
+@BACKBONES
+@listening_at(8161)
 @click.option(
     "--api-key",
     metavar="KEY",
