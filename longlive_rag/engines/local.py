@@ -21,6 +21,7 @@ from longlive_rag.environment import use_gpu
 from longlive_rag.sessions.processes import end_with_parent
 
 JOIN_S = 5.0
+NICENESS = 5
 
 
 def local_engine(
@@ -137,7 +138,11 @@ class LocalLink:
 
 
 def _run(device: str, pipe: Connection) -> None:
-    """A worker's process. The server decides when it ends: neither Ctrl-C nor what stops a service does."""
+    """A worker's process. The server decides when it ends: neither Ctrl-C nor what stops a service does.
+
+    It yields to the server, which has little to do and is to answer at once, also where takes fill every core.
+    """
+    os.nice(NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     end_with_parent()
