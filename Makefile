@@ -7,10 +7,13 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= takes/demo
 TEST_PROCESSES ?= 2
+TESTS ?= tests
 COVERED ?= longlive_rag backbone retrieval eval
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 WHEEL_VENV := build/wheel-test/venv
+# One thread each: most tests are too small to share among threads. tests/conftest.py says which files are begun first.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo studio test coverage docs page check wheel wheel-test clean
@@ -36,16 +39,16 @@ demo: $(READY)
 studio: $(READY)
 	$(BIN)/longlive-rag studio
 
-# Two processes, one thread each: most tests are too small to share among threads.
+# TESTS="tests --ignore tests/backbone" and the like run some of them.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations 15
+	$(PYTEST) --durations 15 $(TESTS)
 
 # Not part of `test`: tests/retrieval takes about half as long again with it. COVERED="retrieval backbone" measures packages
 # by their own tests; longlive_rag is tested all over tests/, so with it all tests are run.
 coverage: $(READY)
 	@mkdir -p build
-	COVERAGE_FILE=build/.coverage OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile \
-	  $(COVERED:%=--cov=%) --cov-report=term:skip-covered $(if $(filter longlive_rag,$(COVERED)),tests,$(COVERED:%=tests/%))
+	COVERAGE_FILE=build/.coverage $(PYTEST) $(COVERED:%=--cov=%) --cov-report=term:skip-covered \
+	  $(if $(filter longlive_rag,$(COVERED)),tests,$(COVERED:%=tests/%))
 
 # Tables of options in docs/, from the commands.
 docs: $(READY)
