@@ -20,7 +20,13 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 TESTS = Path(__file__).parent
-LONGEST: tuple[str, ...] = ("eval/test_mutations.py",)
+LONGEST = (
+    "studio/test_browser.py", "eval/test_compare.py", "cli/test_kills.py", "eval/test_mutations.py", "cli/test_eval.py",
+    "diagnostics/test_footprint.py", "hostile/test_fuzz.py", "takes/test_resuming.py", "eval/test_ray.py",
+    "engines/test_local.py", "engines/test_ray.py", "serving/test_restart.py", "studio/test_kills.py",
+    "sessions/test_several_gpus.py", "eval/test_red_team.py", "test_examples.py", "test_docs.py",
+)  # fmt: skip
+"""Files that take half a minute and more, the longest first."""
 
 # A run that a shell put into the background ignores Ctrl-C, and so would every command under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)

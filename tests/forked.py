@@ -1,4 +1,5 @@
-"""`longlive-rag` in a process of its own that is there at once: forked off one that has imported everything.
+"""`longlive-rag`, or a script, in a process of its own that is there at once, since it is forked off one that has
+imported everything.
 
 What a command imports when it starts takes longer than most tests. Where its start itself is tested, and what it reads
 from the environment while it imports, a test starts a Python.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import TextIO
 
 import longlive_rag.engines.worker
 import longlive_rag.pipeline
@@ -43,10 +46,10 @@ class Forked:
     """A command; what `subprocess.Popen` would have started.
 
     Args:
-        words: of `longlive-rag`.
+        words: of `longlive-rag`; or a script of Python, and its words.
         cwd: its folder.
         env: its environment; what is read while modules are imported stays that of the tests.
-        streams: the file descriptors of its standard input, output and error.
+        streams: the file descriptors of its standard input, output and error; None is closed.
         start_new_session: whether it leads a session of its own.
     """
 
@@ -54,15 +57,15 @@ class Forked:
         self,
         words: Sequence[object],
         cwd: Path,
-        streams: Sequence[int],
+        streams: Sequence[int | None],
         env: Mapping[str, str] | None = None,
         start_new_session: bool = False,
     ) -> None:
-        given = [Connection(os.dup(number)) for number in streams]  # what a process can be given
+        given = [None if number is None else Connection(os.dup(number)) for number in streams]
         arguments = (tuple(map(str, words)), cwd, dict(env or os.environ), given, start_new_session)
         self._process = context().Process(target=_run, args=arguments)
         self._process.start()
-        for each in given:
+        for each in filter(None, given):
             each.close()
 
     @property
@@ -104,19 +107,33 @@ def run(
 
 
 def _run(
-    words: tuple[str, ...], cwd: Path, env: dict[str, str], streams: list[Connection], start_new_session: bool
+    words: tuple[str, ...], cwd: Path, env: dict[str, str], streams: list[Connection | None], start_new_session: bool
 ) -> None:
     if start_new_session:
         os.setsid()
-    for number, stream in enumerate(streams):
-        os.dup2(stream.fileno(), number)
-        stream.close()
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115  # for good, all three
-    sys.stdout = open(1, "w", 1 if os.isatty(1) else -1, closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", 1, closefd=False)  # noqa: SIM115
+    _be_given(streams)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
     sys.path[:0] = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path]
-    sys.argv = ["longlive-rag", *words]
-    main()
+    if words[0].endswith(".py"):
+        sys.argv = list(words)
+        runpy.run_path(words[0], run_name="__main__")
+    else:
+        sys.argv = ["longlive-rag", *words]
+        main()
+
+
+def _be_given(streams: list[Connection | None]) -> None:
+    """The standard streams, as a Python opens them that is started with these."""
+    opened: list[TextIO | None] = []
+    for number, stream in enumerate(streams):
+        if stream is not None:
+            os.dup2(stream.fileno(), number)
+            stream.close()
+            buffered = 1 if number == 2 or os.isatty(number) else -1
+            opened.append(open(number, "w" if number else "r", buffered, closefd=False))  # noqa: SIM115  # for good
+        else:
+            os.close(number)
+            opened.append(None)
+    sys.stdin, sys.stdout, sys.stderr = opened  # type: ignore[assignment]
