@@ -32,6 +32,7 @@ from longlive_rag.presets.needs import (
 from longlive_rag.presets.preset import load_preset, preset_to_plan_with
 from longlive_rag.timeline import Timeline
 from retrieval.budgets import PageBudgets
+from tests import forked
 
 CONTEXT = ContextConfig()
 # Wide, and few tokens: what is planned outweighs what Python needs, and a block takes no time.
@@ -216,9 +217,9 @@ print(footprint.peak_resident_bytes() - before)
 """
 
 
-def test_peak_memory_sees_what_is_gone_again() -> None:
-    words = [sys.executable, "-c", GONE_AGAIN]  # a process of its own: not every system can forget an earlier peak
-    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+def test_peak_memory_sees_what_is_gone_again(tmp_path: Path) -> None:
+    (tmp_path / "gone.py").write_text(GONE_AGAIN)
+    done = forked.run([tmp_path / "gone.py"], tmp_path)  # of its own: not every system can forget an earlier peak
     assert int(done.stdout) > 48 * 2**20
 
 
