@@ -7,10 +7,14 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= takes/demo
 TEST_PROCESSES ?= 2
+TESTS ?= tests
 COVERED ?= longlive_rag backbone retrieval eval
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 WHEEL_VENV := build/wheel-test/venv
+PIP_INSTALL = pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) -c constraints.txt
+# One thread each: most tests are too small to share among threads. tests/conftest.py says which files are begun first.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo studio test coverage docs page check wheel wheel-test clean
@@ -24,8 +28,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.12")'
 	@echo "Setting up $(VENV) (once; a few minutes, mostly torch) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m $(PIP_INSTALL) torch
+	@$(BIN)/python -m $(PIP_INSTALL) -e '.[dev]'
 	@touch $(READY)
 
 demo: $(READY)
@@ -36,16 +40,16 @@ demo: $(READY)
 studio: $(READY)
 	$(BIN)/longlive-rag studio
 
-# Two processes, one thread each: most tests are too small to share among threads.
+# TESTS="tests --ignore tests/backbone" and the like run some of them.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations 15
+	$(PYTEST) --durations 15 $(TESTS)
 
 # Not part of `test`: tests/retrieval takes about half as long again with it. COVERED="retrieval backbone" measures packages
 # by their own tests; longlive_rag is tested all over tests/, so with it all tests are run.
 coverage: $(READY)
 	@mkdir -p build
-	COVERAGE_FILE=build/.coverage OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile \
-	  $(COVERED:%=--cov=%) --cov-report=term:skip-covered $(if $(filter longlive_rag,$(COVERED)),tests,$(COVERED:%=tests/%))
+	COVERAGE_FILE=build/.coverage $(PYTEST) $(COVERED:%=--cov=%) --cov-report=term:skip-covered \
+	  $(if $(filter longlive_rag,$(COVERED)),tests,$(COVERED:%=tests/%))
 
 # Tables of options in docs/, from the commands.
 docs: $(READY)
@@ -71,8 +75,8 @@ wheel: $(READY)
 wheel-test: wheel
 	@rm -rf build/wheel-test && mkdir -p build/wheel-test/elsewhere
 	@$(PYTHON) -m venv $(WHEEL_VENV)
-	@$(WHEEL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	@$(WHEEL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	@$(WHEEL_VENV)/bin/python -m $(PIP_INSTALL) torch
+	@$(WHEEL_VENV)/bin/python -m $(PIP_INSTALL) dist/*.whl
 	cd build/wheel-test/elsewhere && env -u PYTHONPATH ../venv/bin/longlive-rag generate "a blue square jumps in a desert" --seconds 6 -o take --json > result.json
 	@cd build/wheel-test/elsewhere && ../venv/bin/python -c 'import json, longlive_rag; r = json.load(open("result.json")); assert "site-packages" in longlive_rag.__file__; assert r["frames"] == 96 and r["frames_retrieved"] > 0, r; from importlib.resources import files; assert (files("longlive_rag.studio") / "page" / "index.html").is_file(), "no page"; print("wheel: ok,", r["frames"], "frames,", r["frames_retrieved"], "retrieved")'
 

@@ -328,7 +328,7 @@ def png_of(picture: Any) -> bytes:
     """A Matplotlib figure or a Pillow image as PNG."""
     buffer = io.BytesIO()
     if isinstance(picture, Image.Image):
-        picture.save(buffer, format="PNG", optimize=True)
+        picture.save(buffer, format="PNG")
     else:
         picture.savefig(buffer, format="png", facecolor="white")
     return buffer.getvalue()

@@ -8,8 +8,10 @@ The config file is `~/.config/longlive-rag/config.toml` (or what LONGLIVE_RAG_CO
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +131,21 @@ def plugins(kind: str) -> dict[str, EntryPoint]:
         ValueError: if two packages register the same name.
     """
     found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=PLUGINS[kind]):
+    for entry in _entry_points(_places()).select(group=PLUGINS[kind]):
         if found.setdefault(entry.name, entry).value != entry.value:
             raise ValueError(f"{kind} {entry.name!r} is registered twice: {found[entry.name].value} and {entry.value}")
     return found
+
+
+def _places() -> tuple[tuple[str, int], ...]:
+    """Folders in which packages are looked for, and when each was changed."""
+    return tuple((path, os.stat(path or ".").st_mtime_ns) for path in sys.path if os.path.isdir(path or "."))
+
+
+@lru_cache(maxsize=1)
+def _entry_points(places: tuple[tuple[str, int], ...]) -> EntryPoints:
+    """Of all packages, read again when one was installed or removed: with many packages that takes 10 ms and more."""
+    return entry_points()
 
 
 def plugin(kind: str, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 __version__ = "0.1.0"
@@ -12,6 +13,12 @@ LIBRARIES = ("torch", "diffusers", "transformers", "faiss-cpu", "faiss-gpu", "nu
 
 def versions() -> dict[str, str]:
     """Versions of Python, longlive-rag and the libraries installed, by name; imports none of them."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """As this process found them: what is loaded stays of that version."""
     found = {"python": platform.python_version(), "longlive-rag": __version__}
     for library in LIBRARIES:
         try:

@@ -1,6 +1,7 @@
 """A whole pipeline of random weights, small enough to run in a moment."""
 
 import signal
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,30 @@ from retrieval.encoder import LatentAutoencoder
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
+TESTS = Path(__file__).parent
+LONGEST = (
+    "studio/test_browser.py", "eval/test_compare.py", "cli/test_kills.py", "eval/test_mutations.py", "cli/test_eval.py",
+    "diagnostics/test_footprint.py", "hostile/test_fuzz.py", "takes/test_resuming.py", "eval/test_ray.py",
+    "engines/test_local.py", "engines/test_ray.py", "serving/test_restart.py", "studio/test_kills.py",
+    "sessions/test_several_gpus.py", "eval/test_red_team.py", "test_examples.py", "test_docs.py",
+)  # fmt: skip
+"""Files that take half a minute and more, the longest first."""
+
 # A run that a shell put into the background ignores Ctrl-C, and so would every command under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=12, help="How many commands tests/cli/test_kills.py kills.")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the files, those that take longest are begun first, so that all processes end together."""
+    if hasattr(config, "workerinput"):
+        slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+        places = {TESTS / name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: (places.get(item.path, len(places)), -slow[item.path]))
 
 
 def random_pipeline(seed: int = 0, **preset: dict[str, Any]) -> LongLiveRAGPipeline:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -22,11 +21,9 @@ pytest.importorskip("fastapi")
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
-import longlive_rag.pipeline
-import longlive_rag.takes.writer
-import longlive_rag.weights.load  # noqa: F401  # imported once, not in each process
 from longlive_rag.studio.address import Address
 from longlive_rag.studio.serving import serve
+from tests.forked import context
 
 ADDRESS = re.compile(r"(https?)://(\S+):(\d+)/#(\S+)")
 
@@ -73,10 +70,9 @@ class Forked(Served):
     """The same, forked off a process that has imported everything, so that it is there at once and a kill hits work."""
 
     def _start(self, takes: Path, backbone: Path, *_: str) -> str:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-        reader, writer = context.Pipe(duplex=False)
-        self.process = context.Process(target=_serve, args=(takes, backbone, writer))
+        forked = context()
+        reader, writer = forked.Pipe(duplex=False)
+        self.process = forked.Process(target=_serve, args=(takes, backbone, writer))
         self.process.start()
         writer.close()
         return str(reader.recv())

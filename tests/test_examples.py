@@ -16,6 +16,7 @@ import yaml
 
 from longlive_rag.presets.preset import BUILT_IN
 from longlive_rag.version import __version__
+from tests import forked
 
 ROOT = Path(__file__).parents[1]
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
@@ -27,10 +28,14 @@ needs_tiny_world = pytest.mark.skipif(
 )
 
 
-def run(folder: Path, *words: str, path: Path = ROOT) -> str:
-    """What a Python process prints that works in `folder` and finds packages in `path`."""
+def run(folder: Path, *words: object, path: Path = ROOT, fork: bool = True) -> str:
+    """What a Python process prints that works in `folder` and finds packages in `path`; see `tests.forked`."""
     environment = os.environ | {"PYTHONPATH": f"{path}{os.pathsep}{ROOT}", "MPLBACKEND": "Agg"}
-    done = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
+    if fork:
+        done = forked.run(words, folder, environment)
+    else:
+        start = [sys.executable, *map(str, words)]
+        done = subprocess.run(start, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -46,7 +51,7 @@ def run(folder: Path, *words: str, path: Path = ROOT) -> str:
     ],
 )
 def test_a_script_runs(name: str, says: list[str], tmp_path: Path) -> None:
-    said = run(tmp_path, str(ROOT / "examples" / f"{name}.py"))
+    said = run(tmp_path, ROOT / "examples" / f"{name}.py", fork=name != "stream_blocks")
     assert [words for words in says if words not in said] == []
 
 
@@ -56,7 +61,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
     script = tmp_path / "notebook.py"
     script.write_text("\n\n".join("".join(cell["source"]) for cell in cells))
-    assert "(320, 64, 64, 3)" in run(tmp_path, str(script))
+    assert "(320, 64, 64, 3)" in run(tmp_path, script)
 
 
 @needs_tiny_world
@@ -104,11 +109,11 @@ def installed(tmp_path: Path) -> Path:
 @needs_tiny_world
 @pytest.mark.slow
 def test_the_policy_of_contributing_is_found_by_its_name(installed: Path, tmp_path: Path) -> None:
-    listed = json.loads(run(tmp_path, "-m", "longlive_rag", "plugins", "--json", path=installed))
+    listed = json.loads(run(tmp_path, "-m", "longlive_rag", "plugins", "--json", path=installed, fork=False))
     (ours,) = [row for row in listed if row["package"] == "longlive-rag-earliest"]
     assert (ours["kind"], ours["name"]) == ("policy", "earliest")
     command = ["generate", "a blue square walks in a desert", "-o", "take", "--seconds", "9", "--policy", "earliest"]
-    run(tmp_path, "-m", "longlive_rag", *command, path=installed)
+    run(tmp_path, *command, path=installed)
     record = json.loads((tmp_path / "take" / "take.json").read_text())
     assert record["request"]["memory"]["policy"] == "earliest"
     assert sorted(record["selections"][-1]["frames"]) == [1, 2, 3, 4, 5, 6]

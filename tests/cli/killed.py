@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -13,12 +12,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import longlive_rag.pipeline
-import longlive_rag.takes.writer
-import longlive_rag.weights.load  # noqa: F401  # imported once, not in each process
 from longlive_rag.cli import session
 from longlive_rag.cli.main import main
 from longlive_rag.sessions.directed_take import DirectedTake
+from tests.forked import context
 
 NEVER, ANYWHERE = -1, "anywhere"
 WRITES = os.O_WRONLY | os.O_RDWR
@@ -42,10 +39,9 @@ def start(
     Returns:
         The process, and a pipe to its standard input.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    reader, writer = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(folder, tuple(map(str, arguments)), reader, number, inside))
+    forked = context()
+    reader, writer = forked.Pipe(duplex=False)
+    process = forked.Process(target=_run, args=(folder, tuple(map(str, arguments)), reader, number, inside))
     process.start()
     reader.close()
     return process, writer

@@ -23,6 +23,7 @@ from longlive_rag.media.video import read_frames
 from longlive_rag.sessions.directing import LiveSession
 from longlive_rag.takes.record import read_record
 from retrieval.store import LatentStore, block_numbers
+from tests import forked
 
 ROOT = Path(__file__).parents[2]
 PROMPT, OTHER = "a red circle walks in a meadow", "a blue square jumps in a desert"
@@ -39,21 +40,17 @@ class Driver:
 
     def __init__(self, arguments, cwd, terminal):
         self.text = ""
-        words = [*COMMAND, *map(str, arguments)]
         if terminal:
-            self._master, slave = pty.openpty()
-            fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-            streams = {"stdin": slave, "stdout": slave, "stderr": slave}
+            self._in, typed = pty.openpty()
+            fcntl.ioctl(typed, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+            self._out, said = self._in, os.dup(typed)
         else:
-            self._master, slave = None, None
-            streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            typed, self._in = os.pipe()
+            self._out, said = os.pipe()
         env = environment(TERM="xterm-256color", COLORTERM="truecolor")
-        self.process = subprocess.Popen(words, cwd=cwd, env=env, start_new_session=True, **streams)
-        if terminal:
-            os.close(slave)
-            self._in = self._out = self._master
-        else:
-            self._in, self._out = self.process.stdin.fileno(), self.process.stdout.fileno()
+        self.process = forked.Forked(arguments, cwd, (typed, said, said), env, start_new_session=True)
+        os.close(typed)
+        os.close(said)
 
     def type(self, line):
         os.write(self._in, f"{line}\n".encode())
@@ -83,7 +80,7 @@ class Driver:
 
 def generate_again(take, target, pipeline_folder, cwd, *settings):
     words = ["generate", "--cues", take, "-o", target, "--backbone", pipeline_folder, *settings]
-    done = subprocess.run([*COMMAND, *map(str, words)], cwd=cwd, env=environment(), capture_output=True, text=True)
+    done = forked.run(words, cwd)
     assert done.returncode == 0, done.stderr
 
 
@@ -177,21 +174,15 @@ def test_undo_and_branch(pipeline_folder, tmp_path):
 @pytest.mark.slow
 def test_a_take_is_gone_on_with_from_a_script(pipeline_folder, tmp_path):
     words = ["generate", PROMPT, "-o", "take", "--backbone", str(pipeline_folder), "--seconds", "2"]
-    subprocess.run([*COMMAND, *words], cwd=tmp_path, env=environment(), check=True, capture_output=True)
-    done = subprocess.run(
-        [*COMMAND, "direct", "take", OTHER, "--seconds", "2"],
-        cwd=tmp_path, env=environment(), input="", capture_output=True, text=True,
-    )  # fmt: skip
+    forked.run(words, tmp_path).check_returncode()
+    done = forked.run(["direct", "take", OTHER, "--seconds", "2"], tmp_path)
     assert done.returncode == 0, done.stderr
     record = read_record(tmp_path / "take")
     assert [cue.prompt for cue in record.cues] == [OTHER]
     assert record.video.seconds == record.request.seconds == 2.0625 + 2
     generate_again("take", "again", pipeline_folder, tmp_path)
     assert_same(tmp_path / "take", tmp_path / "again")
-    refused = subprocess.run(
-        [*COMMAND, "direct", "take", "--seed", "3"],
-        cwd=tmp_path, env=environment(), input="", capture_output=True, text=True,
-    )  # fmt: skip
+    refused = forked.run(["direct", "take", "--seed", "3"], tmp_path)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "--seed is for new takes; take already exists" in refused.stderr
 

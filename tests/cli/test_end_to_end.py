@@ -1,4 +1,7 @@
-"""Real commands in processes of their own, on real models: random weights, and tiny-world."""
+"""Real commands in processes of their own, on real models: random weights, and tiny-world.
+
+Two of them are started as by a shell; the others are forked, since they need not import everything again.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import pytest
 
 from longlive_rag.media.video import count_frames, read_frames
 from longlive_rag.presets.preset import BUILT_IN, load_preset
+from tests import forked
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "a red circle walks in a meadow"
@@ -26,8 +30,7 @@ needs_tiny_world = pytest.mark.skipif(
 
 
 def longlive_rag(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    return forked.run(arguments, cwd)
 
 
 @pytest.mark.slow
@@ -94,7 +97,8 @@ def test_weights_that_do_not_fit(pipeline_folder, tmp_path):
 @pytest.mark.slow
 def test_the_built_in_backbone(tmp_path):
     prompt = f"{PROMPT} quietly"
-    done = longlive_rag("generate", prompt, "-o", "take", "--seconds", "6", "--json", cwd=tmp_path)
+    words = [*COMMAND, "generate", prompt, "-o", "take", "--seconds", "6", "--json"]
+    done = subprocess.run(words, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["frames"] == 96

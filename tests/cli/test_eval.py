@@ -16,6 +16,7 @@ from eval.embedders import default_embedders
 from eval.footage import find_footage
 from eval.plan import ARMS, Contrast, Plan
 from longlive_rag.cli.arms import read_arms, read_contrasts
+from tests import forked
 from tests.eval.arms import DriftingPipeline, plan_of, slow_backbone
 from tests.eval.clips import FPS, character, controls, write_clip
 
@@ -334,10 +335,9 @@ def test_processes_make_the_same_takes(pipeline_folder, tmp_path):
     options = (
         "--arms native,memory --prompts p.txt --horizons 10 --embedders pixels --threads 1 --exploratory --backbone"
     )
-    base = [sys.executable, "-m", "longlive_rag", "eval", "compare", *options.split(), str(pipeline_folder)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    base = ["eval", "compare", *options.split(), pipeline_folder]
     for run, more in (("one", []), ("two", ["--workers", "2"])):
-        done = subprocess.run([*base, "-o", run, *more], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = forked.run([*base, "-o", run, *more], tmp_path)
         assert done.returncode == 0, done.stderr
     one, two = ((tmp_path / run / "takes.csv").read_bytes() for run in ("one", "two"))
     assert one == two

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,15 +11,15 @@ import pytest
 
 from longlive_rag.takes.folder import VIDEO
 from tests.cli.kills import Campaign, table
+from tests.forked import Forked
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 PATIENCE_S = 600
 
 
-def start(*arguments: object) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "longlive_rag", *map(str, arguments)]
-    return subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def start(*arguments: object) -> Forked:
+    with open(os.devnull, "r+") as silence:
+        return Forked(arguments, ROOT, [silence.fileno()] * 3)
 
 
 @pytest.mark.slow
@@ -38,7 +36,7 @@ def test_workers_of_a_killed_comparison_end_and_it_goes_on(command, tmp_path: Pa
     run = tmp_path / "run"
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red circle stands in a meadow\n")
-    compare = ("eval", "compare", "--arms", "native,memory", "--prompts", prompts, "--seeds", 1, "--horizons", 60)
+    compare = ("eval", "compare", "--arms", "native,memory", "--prompts", prompts, "--seeds", 1, "--horizons", 30)
     compare += ("--embedders", "pixels", "--embed-every", 8, "--workers", 2, "--threads", 1, "--exploratory", "-o", run)
     first = start(*compare)
     deadline = time.monotonic() + PATIENCE_S

@@ -7,8 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +24,7 @@ from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.rights.policy import LicenseError
 from longlive_rag.rights.records import record_released, record_terms, weights_in
 from longlive_rag.rights.terms import IN_WORDS, Statement, Terms
+from tests import forked
 
 ROOT = Path(__file__).parents[2]
 OLD_RECORD = ROOT / "tests" / "takes" / "samples" / "first" / "take.json"
@@ -247,14 +246,7 @@ def test_every_command_that_loads_weights_refuses(command, unrecorded_take, tmp_
 def test_direct_refuses(unrecorded_take, tmp_path, words):
     """In a process of its own: a session listens to what is typed."""
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    done = subprocess.run(
-        [sys.executable, "-m", "longlive_rag", "direct", *words],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), settings.POLICY_VARIABLE: "commercial"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    done = forked.run(["direct", *words], tmp_path, {**os.environ, settings.POLICY_VARIABLE: "commercial"})
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "'commercial' does not allow" in done.stderr
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

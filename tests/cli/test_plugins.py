@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from longlive_rag.environment import PLUGINS
+from tests import forked
 
 PACKAGE = Path(__file__).parents[1] / "plugin_package"
 PROMPT = "a red circle walks in a meadow"
@@ -29,16 +30,14 @@ def stranger(tmp_path_factory) -> dict[str, str]:
 
 
 def run(stranger: dict[str, str], cwd: Path, *words: object) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "longlive_rag", *map(str, words)],
-        cwd=cwd, env=stranger, capture_output=True, text=True,
-    )  # fmt: skip
+    done = forked.run(words, cwd, stranger)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_they_are_listed_beside_ours(stranger, tmp_path):
-    found = json.loads(run(stranger, tmp_path, "plugins", "--json"))
+    words = [sys.executable, "-m", "longlive_rag", "plugins", "--json"]
+    found = json.loads(subprocess.run(words, env=stranger, capture_output=True, text=True, check=True).stdout)
     theirs = {row["kind"]: row["name"] for row in found if row["package"] == "longlive-rag-stranger"}
     assert theirs == {
         "policy": "oldest",
@@ -85,18 +84,13 @@ def test_a_checkpoint_layout(stranger, tmp_path, pipeline_folder):
     names = {"transformer": "generator", "vae": "decoder", "text_encoder": "text", "tokenizer": "words"}
     for part, name in names.items():
         shutil.copytree(pipeline_folder / part, tmp_path / "odd" / name)
-    checked = subprocess.run(
-        [sys.executable, "-m", "longlive_rag", "models", "check", "odd"],
-        cwd=tmp_path, env=stranger, capture_output=True, text=True,
-    )  # fmt: skip
+    checked = forked.run(["models", "check", "odd"], tmp_path, stranger)
     assert "layout: renamed -> to use it: longlive-rag models convert odd" in checked.stdout
     run(stranger, tmp_path, "models", "convert", "odd", "even")
     assert (tmp_path / "even" / "model_index.json").is_file()
 
 
 def refused(cwd: Path, *words: object) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "longlive_rag", *map(str, words)], cwd=cwd, capture_output=True, text=True
-    )
+    done = forked.run(words, cwd)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     return done.stderr

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from longlive_rag.diagnostics.bench import OTHER_STAGES, Roofline, request_of, r
 from longlive_rag.diagnostics.subjects import PROMPT, SHAPES, Shape, random_pipeline
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.sessions.making import NewTake, new_take
+from tests import forked
 from tests.conftest import random_pipeline as tiny_pipeline
 
 TOY = Shape(48, 2, 2, 96, (4, 6), ContextConfig(), vae_width=4, decoder_widths=(8, 6, 4, 4))
@@ -166,7 +166,7 @@ def test_what_can_not_be_measured_is_refused(toy: LongLiveRAGPipeline, arms: lis
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "longlive_rag", *words], capture_output=True, text=True, check=False)
+    return forked.run(words, Path.cwd())
 
 
 def test_verify_prints_a_line_a_file_and_fails_with_one() -> None:

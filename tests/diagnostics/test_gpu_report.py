@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,6 +23,7 @@ from longlive_rag.diagnostics.gpu_page import PUBLISHED, page_lines, speeds
 from longlive_rag.diagnostics.gpu_report import Asked, Guarded, run_report
 from longlive_rag.diagnostics.gpu_steps import STEPS, Step, Task, block_flop, kind_of, take_length
 from longlive_rag.diagnostics.subjects import SHAPES, Shape
+from tests import forked
 
 TOY = Shape(48, 2, 2, 96, (4, 6), ContextConfig(), vae_width=4, decoder_widths=(8, 6, 4, 4))
 
@@ -224,7 +224,7 @@ def test_a_page_without_any_result_still_says_what_happened() -> None:
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "longlive_rag", "bench", *words], capture_output=True, text=True)
+    return forked.run(["bench", *words], Path.cwd())
 
 
 @pytest.mark.slow

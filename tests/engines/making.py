@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
@@ -17,6 +16,7 @@ from longlive_rag.presets.preset import load_preset
 from longlive_rag.sessions.making import NewTake, new_take
 from longlive_rag.takes.record import read_record
 from tests.cli.kills import differences
+from tests.forked import context
 
 PROMPT, OTHER = "a red circle walks in a meadow", "a blue square jumps in a desert"
 PATIENCE_S = 300.0
@@ -24,8 +24,7 @@ PATIENCE_S = 300.0
 
 def engine_at(state: Path, workers: int = 2, limits: Limits | None = None) -> Supervisor:
     """An engine whose workers are forked off a process that has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["longlive_rag.engines.worker", "longlive_rag.weights.load"])
+    context()  # it is the one of all forked processes
     return Supervisor(LocalWorkers(["cpu"] * workers, "forkserver"), state, limits)
 
 

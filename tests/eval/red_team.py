@@ -6,9 +6,10 @@ as it is defined, falls.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -237,6 +238,18 @@ def measured(frames: np.ndarray, prompt: str) -> Measures:
 
 
 ORACLE = open_oracle()
+_read_frame, _readings = ORACLE._read_frame, dict[bytes, Sequence[Any]]()
+
+
+def _read_once(frame: np.ndarray) -> Sequence[Any]:
+    """Cheats are made of the same frames, and what is in one depends on nothing else."""
+    key = frame.tobytes()
+    if key not in _readings:
+        _readings[key] = _read_frame(frame)
+    return _readings[key]
+
+
+ORACLE._read_frame = _read_once
 
 
 def compared(base: list[Measures], arm: list[Measures], scenes: list[Scene]) -> tuple[list[Comparison], list[Guarded]]:

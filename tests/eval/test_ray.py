@@ -34,7 +34,7 @@ def figures(take: Path) -> dict[str, Any]:
 
 
 def test_a_killed_node_changes_no_figure(cluster, tmp_path: Path) -> None:
-    plan = plan_of(Path("tiny-world"), prompts=3, seeds=1, horizons_s=(10.0,))
+    plan = plan_of(Path("tiny-world"), prompts=2, seeds=1, horizons_s=(10.0,))
     lost = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     done = []

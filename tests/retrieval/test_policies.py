@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -101,6 +103,19 @@ def test_a_policy_picks_what_pins_and_spread_frames_leave() -> None:
 def test_built_in_policies_are_registered_as_anybodys_are() -> None:
     assert plugins("policy").keys() >= {"similar", "stratified", "random", "look-ahead"}
     assert plugin("policy", "stratified") is stratified
+
+
+def test_what_is_installed_later_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "later" not in plugins("policy")
+    facts = tmp_path / "later-1.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.4\nName: later\nVersion: 1\n")
+    (facts / "entry_points.txt").write_text("[longlive_rag.policies]\nlater = later:policy\n")
+    os.utime(tmp_path, ns=(0, 10**18))  # clocks of file systems are coarse
+    assert plugins("policy")["later"].value == "later:policy"
+    monkeypatch.undo()
+    assert "later" not in plugins("policy")
 
 
 def test_unknown_and_broken_plugins_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
