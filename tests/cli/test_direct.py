@@ -196,6 +196,32 @@ def test_a_take_is_gone_on_with_from_a_script(pipeline_folder, tmp_path):
     assert "--seed is for new takes; take already exists" in refused.stderr
 
 
+@pytest.mark.slow
+def test_two_processes_are_directed_as_one_is(tmp_path):
+    """By cues, through an undo and a branch, and again when the take is gone on with."""
+    arguments = ("direct", "takes/live", PROMPT, "--gpus", "2", "--device", "cpu", "--seconds", "300")
+    driver = Driver(arguments, tmp_path, terminal=False)
+    driver.type(OTHER)
+    position = driver.wait_for(r"cue 1 took over")
+    driver.type(":undo")
+    driver.type("a green triangle sleeps in a forest")
+    position = driver.wait_for(r"back to before cue 1", position)
+    position = driver.wait_for(r"cue 1 took over", position)
+    driver.type(":branch other")
+    driver.wait_for(r"continuing in takes/other", position)
+    driver.type(":quit")
+    assert driver.end() == 0, driver.text[-2000:]
+    assert "Traceback" not in driver.text
+    words = ["direct", "takes/live", OTHER, "--gpus", "2", "--device", "cpu", "--seconds", "2"]
+    subprocess.run([*COMMAND, *words], cwd=tmp_path, env=environment(), input="", check=True, text=True)
+    for number, name in enumerate(("live", "other")):
+        take = tmp_path / "takes" / name
+        assert read_record(take).run.gpus == 2
+        generate_again(take, f"again-{number}", "tiny-world", tmp_path, "--device", "cpu")
+        assert read_record(tmp_path / f"again-{number}").run.gpus == 1
+        assert_same(take, tmp_path / f"again-{number}")
+
+
 def test_there_is_no_branch_before_the_first_block():
     session = LiveSession(SimpleNamespace())
     session._live = SimpleNamespace(seconds=0.0)
