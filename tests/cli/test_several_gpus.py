@@ -65,7 +65,7 @@ def test_layers_and_decoder_are_compiled_by_each_process_and_a_take_is_nearly_th
         one, two = (store.record(block).latents for store in stores)
         np.testing.assert_allclose(two, one, rtol=0, atol=1e-4)
     frames = zip(*(read_frames(tmp_path / name / "video.mp4") for name in ("plain", "compiled")), strict=True)
-    assert max(np.abs(one.astype(int) - two).max() for one, two in frames) <= 4
+    assert max(np.abs(one.astype(int) - two).mean() for one, two in frames) < 0.5
 
 
 def begin(take: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
