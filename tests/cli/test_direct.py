@@ -81,6 +81,13 @@ class Driver:
         return bool(data)
 
 
+def wait_for_blocks(driver, latents):
+    """Until a take has some."""
+    while not (latents.is_dir() and len(block_numbers(latents)) > 3):
+        assert driver.process.poll() is None
+        time.sleep(0.05)
+
+
 def generate_again(take, target, pipeline_folder, cwd, *settings):
     words = ["generate", "--cues", take, "-o", target, "--backbone", pipeline_folder, *settings]
     done = subprocess.run([*COMMAND, *map(str, words)], cwd=cwd, env=environment(), capture_output=True, text=True)
@@ -136,10 +143,7 @@ def test_a_session_at_a_terminal(pipeline_folder, tmp_path):
 def test_undo_and_branch(pipeline_folder, tmp_path):
     arguments = ("direct", "takes/live", PROMPT, "--backbone", pipeline_folder, "--seconds", "300")
     driver = Driver(arguments, tmp_path, terminal=False)
-    latents = tmp_path / "takes" / "live" / "latents"
-    while not (latents.is_dir() and len(block_numbers(latents)) > 3):
-        assert driver.process.poll() is None
-        time.sleep(0.05)
+    wait_for_blocks(driver, tmp_path / "takes" / "live" / "latents")
     driver.type(":undo")
     driver.type(OTHER)
     position = driver.wait_for(r"cue 1 took over")
@@ -201,6 +205,7 @@ def test_two_processes_are_directed_as_one_is(tmp_path):
     """By cues, through an undo and a branch, and again when the take is gone on with."""
     arguments = ("direct", "takes/live", PROMPT, "--gpus", "2", "--device", "cpu", "--seconds", "300")
     driver = Driver(arguments, tmp_path, terminal=False)
+    wait_for_blocks(driver, tmp_path / "takes" / "live" / "latents")
     driver.type(OTHER)
     position = driver.wait_for(r"cue 1 took over")
     driver.type(":undo")
