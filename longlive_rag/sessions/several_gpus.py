@@ -80,11 +80,11 @@ def check_gpus(preset: Preset, request: TakeRequest, opening: Opening, gpus: int
 
     geometry = read_geometry(preset, request.output, request.memory.encoder)
     check_divides(gpus, geometry.heads, geometry.tokens_per_frame)
-    check_speed_fits(preset, request, opening)
     if ":" in opening.device:
         raise FieldError("device", opening.device, "for several GPUs it must be auto, cpu or cuda, without a number")
     if pick_device(opening.device).type == "cuda" and launched() is None and gpus > torch.cuda.device_count():
         raise FieldError("gpus", gpus, shown=f"{gpus}, but this machine has {torch.cuda.device_count()} of them")
+    check_speed_fits(preset, request, opening)
 
 
 def follow_launched(preset: Preset, opening: Opening, license_policy: str | None) -> bool:
