@@ -1,9 +1,9 @@
-"""The transformer's layers as one compiled program.
+"""The transformer's layers as one compiled program, and the VAE's decoder as another one.
 
-What is compiled are the passes that a take makes again and again: a block's denoising steps and its commit. Rare ones
-(a shot's first block, a recache, pages made again, frames at noise levels of their own, masks) run as they are, so
-that nothing is compiled in the middle of a take. The length of the context stays open: one program serves while the
-window fills, too.
+What is compiled are the passes that a take makes again and again: a block's denoising steps, its commit, and decoding
+it amid a shot. Rare ones (a shot's first block, a recache, pages made again, frames at noise levels of their own,
+masks) run as they are, so that nothing is compiled in the middle of a take. The length of the context stays open: one
+program serves while the window fills, too.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ import time
 from importlib.util import find_spec
 
 import torch
+from diffusers import AutoencoderKLWan
 
 from backbone.cache import CacheShape, KVCache
 from backbone.config import ContextConfig
 from backbone.transformer import CausalWanTransformer
+from backbone.vae import StreamingDecoder, shapes_compiled_for
 
-# Of one layer's forward: a step and a commit for each shape of latents that a process ever makes.
+# Of one module's forward: a step and a commit for each shape of latents that a process ever makes.
 RECOMPILE_LIMIT = 64
+BLOCKS_BEFORE = 2
+"""Decoded ones, of a single latent frame, after which a decoder is amid a shot."""
 
 
 def missing_for_compiling(device: torch.device) -> str | None:
@@ -35,7 +39,8 @@ def compile_for(
     """Compile the layers for blocks of one shape, and run a step and a commit, so that it is done.
 
     Args:
-        transformer: as it will be used: adapters loaded, on its device, in its dtype.
+        transformer: as it will be used: adapters loaded, on its device, in its dtype. If it has ranks, all of them call
+            this together, and `uncompile` before they part.
         context: what a block sees.
         latents: (C, h, w) of a latent frame.
         batch: takes made side by side.
@@ -57,7 +62,7 @@ def compile_for(
         )
     start = time.perf_counter()
     if not transformer.compiled_for:
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
+        _allow_recompiling()
         transformer.compile_repeated_blocks(fullgraph=True)
     transformer.compiled_for |= {block}
     try:
@@ -75,11 +80,52 @@ def uncompile(transformer: CausalWanTransformer) -> None:
         layer._compiled_call_impl = None
 
 
+def compile_decoder_for(
+    vae: AutoencoderKLWan, frames_per_block: int, latents: tuple[int, int, int], batch: int = 1
+) -> float:
+    """Compile the VAE's decoder for blocks of one shape amid a shot, and decode one, so that it is done.
+
+    Args:
+        vae: as it will be used: on its device, in its dtype.
+        frames_per_block: latent frames.
+        latents, batch: as for `compile_for`.
+
+    Returns:
+        Seconds that it took; 0 where it was compiled for this shape already.
+    """
+    block, shapes = (batch, latents[0], frames_per_block, *latents[1:]), shapes_compiled_for(vae)
+    if block in shapes:
+        return 0.0
+    start = time.perf_counter()
+    if not shapes:
+        _allow_recompiling()
+        vae.decoder.compile(fullgraph=True, dynamic=False)
+    vae.decoder.compiled_for = shapes | {block}
+    try:
+        decoder = StreamingDecoder(vae)
+        for _ in range(BLOCKS_BEFORE + 1):
+            decoder.decode(torch.zeros(block))
+    except BaseException:
+        uncompile_decoder(vae)
+        raise
+    return time.perf_counter() - start
+
+
+def uncompile_decoder(vae: AutoencoderKLWan) -> None:
+    """Run the VAE's decoder as it is again."""
+    vae.decoder.compiled_for = frozenset()
+    vae.decoder._compiled_call_impl = None
+
+
+def _allow_recompiling() -> None:
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
+
+
 @torch.no_grad()
 def _run_second_block(transformer: CausalWanTransformer, context: ContextConfig, block: tuple[int, ...]) -> None:
     config, batch = transformer.config, block[0]
     options = {"dtype": transformer.dtype, "device": transformer.device}
-    heads = (config.num_attention_heads, config.attention_head_dim)
+    heads = (transformer.cached_heads, config.attention_head_dim)
     grid = transformer.token_grid((block[3], block[4]))
     cache = KVCache(context, CacheShape(config.num_layers, batch, *heads, grid, **options))
     text = transformer.encode_text(torch.zeros(batch, 1, config.text_dim, **options))

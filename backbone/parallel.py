@@ -121,6 +121,12 @@ class Ranks:
         dist.broadcast_object_list(told, 0, device=torch.device("cpu"))
         return told[0]
 
+    def least(self, value: int) -> int:
+        """The least of all ranks' values."""
+        values = torch.tensor(value)
+        dist.all_reduce(values, dist.ReduceOp.MIN)
+        return int(values)
+
     def whole_heads(self, part: Tensor) -> Tensor:
         """On rank 0 the tensor, on the host, of which each rank has its own heads; on other ranks an empty one."""
         sent = _as_bytes(part)

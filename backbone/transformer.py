@@ -305,10 +305,9 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
 
     def _flow(self, latents: Tensor, timestep: Tensor, text: TextContext, contexts: Sequence[SelfContext]) -> Tensor:
         x, time, modulation = self._enter(latents, timestep)
+        layers = self._programs(latents, timestep, contexts)
         contexts = contexts if self.ranks is None else self.ranks.exchanging(contexts, latents.shape[2])
-        for layer, words, context in zip(
-            self._programs(latents, timestep, contexts), text.layers, contexts, strict=True
-        ):
+        for layer, words, context in zip(layers, text.layers, contexts, strict=True):
             x = layer(x, modulation, words, context)
         return self._leave(x, time, latents.shape)
 
@@ -317,8 +316,8 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
     ) -> None:
         """All that keys and values of every layer need: of the last one, no more than these themselves."""
         x, _, modulation = self._enter(latents, timestep)
-        contexts = contexts if self.ranks is None else self.ranks.exchanging(contexts, latents.shape[2])
         layers = self._programs(latents, timestep, contexts)
+        contexts = contexts if self.ranks is None else self.ranks.exchanging(contexts, latents.shape[2])
         for layer, words, context in zip(layers[:-1], text.layers[:-1], contexts[:-1], strict=True):
             x = layer(x, modulation, words, context)
         contexts[-1].write(*self.layers[-1].keys_values(x, modulation))

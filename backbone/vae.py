@@ -7,7 +7,7 @@ of the VAE's config). The first latent frame of a take decodes to 1 pixel frame,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -127,17 +127,6 @@ def lay_out_vae(vae: AutoencoderKLWan) -> AutoencoderKLWan:
         if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d) and module.weight.device.type == "cuda":
             weight = module.weight
             weight.data = weight.data.contiguous(memory_format=CHANNELS_LAST[weight.ndim])
-    return vae
-
-
-def compile_decoder(vae: AutoencoderKLWan, backend: str = "inductor") -> AutoencoderKLWan:
-    """Let torch compile the VAE's decoder, in place, unless it is; weights and their names stay.
-
-    It is compiled when it first decodes, once for the first latent frame of a take, once for the second and once for
-    all others: seconds to minutes, for each size and number of frames. Results differ in the last bits.
-    """
-    if vae.decoder._compiled_call_impl is None:
-        vae.decoder.compile(backend=backend, dynamic=False)
     return vae
 
 
@@ -321,14 +310,43 @@ def _latents_at_once(vae: AutoencoderKLWan, x: Tensor) -> int:
 def decode_chunk(vae: AutoencoderKLWan, z: Tensor, cache: list[Any]) -> Tensor:
     """Denormalised latents [B, C, T, h, w] -> pixels in [-1, 1], reading and updating `cache` (fresh: all None)."""
     x = vae.post_quant_conv(z)
+    as_it_is = vae.decoder.forward if shapes_compiled_for(vae) else vae.decoder
     out: list[Tensor] = []
     if all(entry is None for entry in cache):  # the first latent frame of a take passes alone: it has 1 pixel frame
-        out.append(vae.decoder(x[:, :, :1], feat_cache=cache, feat_idx=[0], first_chunk=True))
+        out.append(as_it_is(x[:, :, :1], feat_cache=cache, feat_idx=[0], first_chunk=True))
         x = x[:, :, 1:]
     if x.shape[2]:
         parts = x.split(_latents_at_once(vae, x), dim=2)
-        out += [vae.decoder(part, feat_cache=cache, feat_idx=[0]) for part in parts]
+        if _is_compiled_for(vae, z, cache):
+            out += [_decode_compiled(vae, part, cache) for part in parts]
+        else:
+            out += [as_it_is(part, feat_cache=cache, feat_idx=[0]) for part in parts]
     pixels = torch.cat(out, dim=2) if len(out) > 1 else out[0]
     if vae.config.patch_size is not None:
         pixels = unpatchify(pixels, vae.config.patch_size)
     return pixels.clamp(-1.0, 1.0)
+
+
+def _is_compiled_for(vae: AutoencoderKLWan, z: Tensor, cache: Sequence[Any]) -> bool:
+    """Whether the decoder is compiled for such latents amid a shot, where no mark of its first frame is left."""
+    return tuple(z.shape) in shapes_compiled_for(vae) and not any(isinstance(entry, str) for entry in cache)
+
+
+def shapes_compiled_for(vae: AutoencoderKLWan) -> frozenset[tuple[int, ...]]:
+    """Shapes of latents [B, C, T, h, w] for which the decoder is compiled; see `backbone.compiling`."""
+    shapes: frozenset[tuple[int, ...]] = getattr(vae.decoder, "compiled_for", frozenset())
+    return shapes
+
+
+def _decode_compiled(vae: AutoencoderKLWan, x: Tensor, cache: list[Any]) -> Tensor:
+    """As the decoder does; a compiled one is for a single layout in memory, to the stride."""
+    cache[:] = [entry if entry is None else _channels_last(entry) for entry in cache]
+    return vae.decoder(_channels_last(x), feat_cache=cache, feat_idx=[0])
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """x [B, C, T, h, w] so that axes of length 1 have the stride of this layout, too; a copy only where it must be."""
+    _, channels, frames, height, width = x.shape
+    row = channels * width
+    strides = (frames * height * row, 1, height * row, row, channels)
+    return x.contiguous(memory_format=torch.channels_last_3d).as_strided(x.shape, strides)

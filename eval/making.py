@@ -81,7 +81,8 @@ class Maker:
         self._embedders: Mapping[str, Embedder] = {
             spec.kind: spec.open(device) for spec in parse_embedders(plan.embedders)
         }
-        opening, provenance = Opening(plan.device, plan.dtype, plan.codec), provenance_of(self._preset, Labels())
+        opening = Opening(plan.device, plan.dtype, plan.codec, decoder=plan.decoder)
+        provenance = provenance_of(self._preset, Labels())
         self._pipe, self._take_run = load_backbone(self._preset, opening, provenance, threads, pipe)
 
     def check(self) -> None:

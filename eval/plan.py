@@ -23,7 +23,7 @@ from longlive_rag.documents import read_document, refuse_unknown
 from longlive_rag.media.start_image import read_start_image
 from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.presets.preset import Preset, load_preset
-from longlive_rag.sessions.opening import Codec, DType
+from longlive_rag.sessions.opening import Codec, Decoder, DType, Opening, check_decoder_fits
 from retrieval.files import write_json
 from retrieval.lock import LOCK, check_free
 
@@ -112,7 +112,7 @@ class Plan:
         horizons_s: seconds at which drift is read; a take is as long as the last.
         embedders: as on the command line; the first is the primary one.
         embed_every: embed every n-th frame.
-        dtype, device, codec: as for `generate`.
+        dtype, device, codec, decoder: as for `generate`.
         about: by scenario, what happens in it, in words.
         metrics: names of metrics beside those that are always measured.
         contrasts: what is compared beside every arm with the baseline, and what may be claimed; empty is the second
@@ -141,6 +141,7 @@ class Plan:
     contrasts: tuple[Contrast, ...] = ()
     exploratory: bool = False
     backbone_id: str | None = field(default=None, compare=False)
+    decoder: Decoder = "full"
 
     def __post_init__(self) -> None:
         if not 1 <= self.seeds <= MAX_SEEDS:
@@ -244,6 +245,7 @@ class Plan:
         Raises:
             ValueError: if a request can't be met, or two arms would make the same takes.
         """
+        check_decoder_fits(preset, Opening(decoder=self.decoder))
         made: dict[str, str] = {}
         rates: set[int] = set()
         for arm in self.arms:

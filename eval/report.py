@@ -305,7 +305,8 @@ def _conditions(plan: Plan, results: Results) -> dict[str, Any]:
     run, versions = results.conditions["run"], results.conditions["versions"]
     return {
         "backbone": run["backbone"], "device": run["device"], "dtype": run["dtype"], "threads": run["threads"],
-        "noise": run["noise"], "video": run["codec"], "embedded": f"every {plan.embed_every}. frame",
+        "noise": run["noise"], "decoder": plan.decoder, "video": run["codec"],
+        "embedded": f"every {plan.embed_every}. frame",
         **{f"embedder {name}": about_embedder(about) for name, about in results.embedders.items()},
         **{f"arm {arm.name}": _settings(arm) for arm in plan.arms},
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),

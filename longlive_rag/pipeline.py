@@ -26,7 +26,7 @@ from backbone.lora import adapter_file
 from backbone.text import check_known, clean_prompt, encode_prompts, prompt_ids, unknown_words
 from backbone.tiny_decoder import StreamingTinyDecoder, TinyDecoder, check_decoder
 from backbone.transformer import CausalWanTransformer
-from backbone.vae import StreamingDecoder, TakeDecoder, encode_video, fold_temporal_convs
+from backbone.vae import StreamingDecoder, TakeDecoder, encode_video, fold_temporal_convs, shapes_compiled_for
 from backbone.vae_config import check_channels, widest_map
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
 from longlive_rag.generation.batch import Batch
@@ -42,6 +42,7 @@ from longlive_rag.generation.directions import (
     retrieval_rules,
 )
 from longlive_rag.generation.download import Download
+from longlive_rag.generation.in_step import room_on_all
 from longlive_rag.generation.noise import NoiseSource, PhiloxNoise
 from longlive_rag.generation.rollout import FinishedBlock, RememberedFrames, Rollout
 from longlive_rag.generation.stopwatch import Stopwatch
@@ -283,6 +284,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             compiled=bool(self.transformer.compiled_for),
             attention=self.transformer.attention_backend,
             vae_dtype=str(self._decoding_part.dtype).removeprefix("torch."),
+            compiled_decoder=self.decoder == "full" and bool(shapes_compiled_for(self.vae)),
         )
 
     @property
@@ -562,7 +564,8 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         if budgets.gpu_bytes is not None or device.type != "cuda" or not batch.shared.context.memory_frames:
             return budgets
         takes = [store for store in stores if isinstance(store, TakeStore)]
-        room = self.room_for_pages(batch.shared, len(batch.requests))
+        ranks, asked = self.transformer.ranks, (batch.shared, len(batch.requests))
+        room = self.room_for_pages(*asked) if ranks is None else room_on_all(ranks, self.room_for_pages, *asked)
         budget = min([room, *(kept for take in takes if (kept := take.kept_page_budget()) is not None)])
         for take in takes:
             take.keep_page_budget(budget)

@@ -127,6 +127,7 @@ class FakePipeline:
         self.seconds_per_block, self.fail_at, self.error = seconds_per_block, fail_at, error
         self.backbone, self.dtype = "", dtype
         self.transformer = FakeTransformer(parameters, 1, bias=False, device="meta")
+        self.vae = SimpleNamespace(decoder=SimpleNamespace())
 
     def check(self, request: TakeRequest) -> None:
         """It can make anything."""

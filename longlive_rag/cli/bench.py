@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import DTYPE, with_page_budgets
+from longlive_rag.cli.settings import DECODER, DTYPE, with_page_budgets
+from longlive_rag.sessions.opening import Decoder, Opening, check_decoder_fits
 from retrieval.budgets import PagePrecision
 
 if TYPE_CHECKING:
     from longlive_rag.diagnostics.bench import ArmFigures, Report
     from longlive_rag.pipeline import LongLiveRAGPipeline
 
-REPORT_FLAGS = {name: f"--{name.replace('_', '-')}" for name in ("gpu_report", "minutes", "steps", "blocks", "arms")}
+NAMED_LIKE_FIELDS = ("gpu_report", "minutes", "steps", "blocks", "arms", "decoder")
+REPORT_FLAGS = {name: f"--{name.replace('_', '-')}" for name in NAMED_LIKE_FIELDS}
 PROMPT = "a red circle walks in a meadow"
 
 
@@ -31,6 +33,7 @@ PROMPT = "a red circle walks in a meadow"
 @click.option("--blocks", default=10, show_default=True, help="Blocks to measure, after the warm-up.")
 @click.option("--compare", default="memory", show_default=True, help="Arms to run interleaved, with commas.")
 @DTYPE
+@DECODER
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: one per core.")
 @with_page_budgets()
@@ -50,6 +53,7 @@ def bench(
     blocks: int,
     compare: str,
     dtype: str,
+    decoder: Decoder,
     device: str,
     threads: int | None,
     gpu_gib: float,
@@ -107,7 +111,7 @@ def bench(
         if gpu_report:
             _report(gpu_report, shape, device, minutes, steps, as_json)
             return
-        pipe = _open(backbone, shape, dtype, device)
+        pipe = _open(backbone, shape, dtype, device, decoder)
         memory = replace(
             pipe.memory,
             establish=0.0,
@@ -171,7 +175,6 @@ def make_take(backbone: Path, prompt: str, folder: Path, options: Mapping[str, A
     from longlive_rag.presets.preset import load_preset
     from longlive_rag.sessions.asking import build_request
     from longlive_rag.sessions.making import NewTake, new_take
-    from longlive_rag.sessions.opening import Opening
     from longlive_rag.takes.record import plain
 
     preset = load_preset(str(backbone))
@@ -182,25 +185,31 @@ def make_take(backbone: Path, prompt: str, folder: Path, options: Mapping[str, A
         return plain(job.run(lambda *_: None))
 
 
-def _open(backbone: str, shape: str | None, dtype: str, device: str) -> LongLiveRAGPipeline:
+def _open(backbone: str, shape: str | None, dtype: str, device: str, decoder: Decoder) -> LongLiveRAGPipeline:
     import torch
 
     from longlive_rag.diagnostics.subjects import random_pipeline
     from longlive_rag.presets.precision import pick_precision
+    from longlive_rag.presets.preset import load_preset
     from longlive_rag.weights.load import load_pipeline, pick_device
 
     if shape:
         target = pick_device(device)
         names = pick_precision(dtype, target.type)
-        return random_pipeline(shape, getattr(torch, names.dtype), target, getattr(torch, names.vae_dtype))
-    return load_pipeline(backbone, dtype=dtype, device=device)
+        pipe = random_pipeline(shape, getattr(torch, names.dtype), target, getattr(torch, names.vae_dtype))
+    else:
+        check_decoder_fits(load_preset(backbone), Opening(decoder=decoder))
+        pipe = load_pipeline(backbone, dtype=dtype, device=device)
+    pipe.decoder = decoder
+    return pipe
 
 
 def _table(report: Report) -> str:
     conditions = report.conditions
     lines = [
         f"{conditions['subject']}: {conditions['parameters'] / 1e6:.1f} M parameters, {conditions['dtype']}, "
-        f"VAE {conditions['vae_dtype']}, {conditions['device']}, {conditions['threads']} threads, "
+        f"{conditions['decoder']} decoder in {conditions['vae_dtype']}, {conditions['device']}, "
+        f"{conditions['threads']} threads, "
         f"{conditions['cpu_capability']}, torch {conditions['torch']}",
         f"latent frame {conditions['latent_shape'][1]}x{conditions['latent_shape'][2]} "
         f"({conditions['tokens_per_frame']} tokens), video {conditions['video']}; {conditions['blocks']} blocks after "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import Failed, Stopped
-from longlive_rag.cli.settings import DTYPE
+from longlive_rag.cli.settings import DECODER, DTYPE
 from longlive_rag.presets.preset import DEFAULT_BACKBONE
 from longlive_rag.sessions.opening import Opening, quiet_libraries
 
@@ -68,6 +68,7 @@ asked_options = options(
     click.option("--metrics", metavar="NAMES", help="Beside the usual ones; 'plugins' lists what is installed."),
     click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER"),
     DTYPE,
+    DECODER,
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
 )
 """What every take of a comparison is asked to be, and how it is measured."""

@@ -15,17 +15,21 @@ from longlive_rag.cli.settings import (
     COMPILE_OF_NEW,
     DEVICE,
     FLAGS,
+    GPUS,
     VAE_DEVICE,
     CueSource,
+    asked_opening,
     build_schedule,
     with_rights,
     with_settings,
 )
+from longlive_rag.environment import launched
 from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
 from longlive_rag.sessions.asking import SETTINGS, build_request
 
 if TYPE_CHECKING:
     from longlive_rag.sessions.directed_take import DirectedTake
+    from longlive_rag.sessions.resuming import Changes
 
 LONGEST_SECONDS = 600.0
 OF_NEW_TAKES = ("seed", "dtype", "codec", "decoder", "compile", "attention", "deliverable", "phase", "show_label")
@@ -44,6 +48,7 @@ OF_NEW_TAKES = ("seed", "dtype", "codec", "decoder", "compile", "attention", "de
 @with_settings
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), help="Of a new take.  [default: auto]")
 @DEVICE
+@GPUS
 @VAE_DEVICE
 @click.option("--codec", type=click.Choice(["vp9", "h264"]), help="Of a new take's video.  [default: vp9]")
 @click.option("--decoder", type=click.Choice(["full", "tiny"]), help="Of a new take's latents.  [default: full]")
@@ -79,9 +84,11 @@ def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> 
 
     if not folder.name:
         raise click.UsageError("TAKE is empty; name a folder for the take, such as takes/live")
+    is_old = (folder / RECORD).is_file()
+    if launched() is not None and _follow(folder if is_old else None, options):
+        return
     with ExitStack() as held:
         session = Session()
-        is_old = (folder / RECORD).is_file()
         if is_old:
             take = _open_old(held, folder, prompt, seconds, options)
         else:
@@ -92,28 +99,50 @@ def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> 
     click.echo(f"  again   {again} (and the settings of this one)")
 
 
+def _follow(old: Path | None, options: dict[str, Any]) -> bool:
+    """Where torchrun has started this process as another rank than 0: do what rank 0 does, and return True.
+
+    Args:
+        old: the take's folder, if it exists already.
+    """
+    from longlive_rag.sessions.resuming import open_take, opening_of
+    from longlive_rag.sessions.several_gpus import follow_launched
+
+    with refuse_bad_input(FLAGS):
+        if old is None:
+            preset, opening = load_preset(options["backbone"] or DEFAULT_BACKBONE), asked_opening(options)
+        else:
+            take = open_take(old, options["backbone"])
+            preset, opening = take.preset, opening_of(take, _changes(options))
+        return follow_launched(preset, opening, options["license_policy"])
+
+
+def _changes(options: dict[str, Any]) -> Changes:
+    """What of a take that exists is another."""
+    from longlive_rag.sessions.resuming import Changes
+
+    return Changes(
+        options["backbone"],
+        options["device"],
+        options["prompt_embeds"],
+        license_policy=options["license_policy"],
+        vae_device=options["vae_device"],
+        gpus=options["gpus"],
+    )
+
+
 def _open_new(held: ExitStack, folder: Path, prompt: str, seconds: float, options: dict[str, Any]) -> DirectedTake:
     """A take that is begun."""
     from longlive_rag.sessions.directing import new_live_take
     from longlive_rag.sessions.making import NewTake
-    from longlive_rag.sessions.opening import Labels, Opening
+    from longlive_rag.sessions.opening import Labels
 
     with refuse_bad_input(FLAGS):
         preset = load_preset(options["backbone"] or DEFAULT_BACKBONE)
         schedule = build_schedule(preset, prompt, seconds, (), CueSource(), options)
         request = build_request(preset, schedule, options["seed"] or 0, options)
-        opening = Opening(
-            options["device"],
-            options["dtype"] or "auto",
-            options["codec"] or "vp9",
-            options["prompt_embeds"],
-            options["decoder"] or "full",
-            vae_device=options["vae_device"],
-            compile=options["compile"] or "auto",
-            attention=options["attention"] or "native",
-        )
         labels = Labels(options["license_policy"], options["deliverable"], options["phase"], options["show_label"])
-        return new_live_take(held, NewTake(preset, request, folder, False, opening, labels), note)
+        return new_live_take(held, NewTake(preset, request, folder, False, asked_opening(options), labels), note)
 
 
 def _open_old(
@@ -121,7 +150,7 @@ def _open_old(
 ) -> DirectedTake:
     """A take that exists already."""
     from longlive_rag.sessions.directing import resumed_live_take
-    from longlive_rag.sessions.resuming import Changes, open_take
+    from longlive_rag.sessions.resuming import open_take
 
     with refuse_bad_input(FLAGS):
         given = [FLAGS.get(name, f"--{name}") for name in OF_NEW_TAKES if options[name] not in (None, False)]
@@ -130,13 +159,7 @@ def _open_old(
             raise ValueError(
                 f"{given[0]} is for new takes; {folder} already exists and keeps the settings it was started with"
             )
-        changes = Changes(
-            options["backbone"],
-            options["device"],
-            options["prompt_embeds"],
-            license_policy=options["license_policy"],
-            vae_device=options["vae_device"],
-        )
+        changes = _changes(options)
         take = resumed_live_take(held, open_take(folder, changes.backbone), seconds, changes, note)
         if prompt is not None:
             take.pipe.check_prompt(prompt)

@@ -23,6 +23,7 @@ from longlive_rag.cli.settings import (
     SEED,
     VAE_DEVICE,
     CueSource,
+    asked_opening,
     build_schedule,
     with_checkpoints,
     with_cue_files,
@@ -32,7 +33,6 @@ from longlive_rag.cli.settings import (
 from longlive_rag.config import CheckpointConfig, CheckpointMode
 from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
 from longlive_rag.sessions.asking import build_request
-from longlive_rag.sessions.opening import Attention, Codec, Compile, Decoder, DType
 
 timed_option = partial(click.option, type=(str, str), multiple=True, metavar="TIMECODE PROMPT")
 
@@ -92,15 +92,6 @@ def generate(
     seed: int,
     start_image: str | None,
     backbone: str,
-    dtype: DType,
-    device: str,
-    gpus: int,
-    codec: Codec,
-    decoder: Decoder,
-    compile: Compile,
-    attention: Attention,
-    vae_device: str,
-    prompt_embeds: Path | None,
     checkpoint: CheckpointMode | None,
     checkpoint_gib: float | None,
     license_policy: str | None,
@@ -109,7 +100,7 @@ def generate(
     show_label: bool,
     overwrite: bool,
     as_json: bool,
-    **settings: Any,
+    **options: Any,
 ) -> None:
     """Make a take: a video from PROMPT that remembers what it has shown.
 
@@ -143,29 +134,19 @@ def generate(
     Options from --window to --upscale default to the backbone's preset.
     """
     from longlive_rag.sessions.making import NewTake, new_take
-    from longlive_rag.sessions.opening import Labels, Opening
+    from longlive_rag.sessions.opening import Labels
     from longlive_rag.sessions.several_gpus import follow_launched
 
     with ExitStack() as held:
         with refuse_bad_input(FLAGS):
             preset = load_preset(backbone)
             source = CueSource(cue_file, cues_line, switch_every)
-            schedule = build_schedule(preset, prompt, seconds, cues, source, settings, cuts)
-            request = build_request(preset, schedule, seed, settings, start_image)
+            schedule = build_schedule(preset, prompt, seconds, cues, source, options, cuts)
+            request = build_request(preset, schedule, seed, options, start_image)
             checkpoints = CheckpointConfig().changed(checkpoint, checkpoint_gib)
             if not take:
                 raise ValueError("--output is empty; name a folder for the take, such as takes/first")
-            opening = Opening(
-                device,
-                dtype,
-                codec,
-                prompt_embeds,
-                decoder,
-                compile,
-                attention,
-                vae_device=vae_device,
-                gpus=gpus,
-            )
+            opening = asked_opening(options)
             if follow_launched(preset, opening, license_policy):
                 return
             labels = Labels(license_policy, deliverable, phase, show_label)

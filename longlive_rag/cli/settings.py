@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -230,6 +230,12 @@ COMPILE_OF_NEW, ATTENTION_OF_NEW = (
     for knob in (_opening["compile"], _opening["attention"])
 )
 SEED = option_of(knobs_of(TakeRequest)["seed"])
+
+
+def asked_opening(options: Mapping[str, Any]) -> Opening:
+    """How a backbone is opened, by a command's options; what is None has its default."""
+    given = {each.name: options.get(each.name) for each in fields(Opening)}
+    return Opening(**{name: value for name, value in given.items() if value is not None})
 
 
 def with_cue_files(command: Callable[..., None]) -> Callable[..., None]:

@@ -16,7 +16,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from backbone.compiling import compile_for, missing_for_compiling
+from backbone.compiling import compile_decoder_for, compile_for, missing_for_compiling
 from backbone.tiny_decoder import StreamingTinyDecoder
 from backbone.vae import StreamingDecoder, lay_out_vae
 from longlive_rag.config import TakeRequest
@@ -476,11 +476,10 @@ def _decode_so(task: Task, way: DecoderKind) -> tuple[dict[str, Any], Tensor]:
             if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d):
                 layout = torch.channels_last_3d if module.weight.ndim == 5 else torch.channels_last
                 module.weight.data = module.weight.data.contiguous(memory_format=layout)
-    if way.compiled:
-        pipe.vae.decoder.compile(dynamic=False)
     generator = torch.Generator().manual_seed(0)
     shape = (1, 16, frames, *task.sizes.latent_size)
     blocks = [torch.randn(shape, generator=generator).to(device) for _ in range(3)]
+    compile_s = compile_decoder_for(pipe.vae, frames, (16, *task.sizes.latent_size)) if way.compiled else 0.0
     with peak_memory(device) as peak:
         decoder = StreamingTinyDecoder(pipe.tiny_decoder) if way.tiny else StreamingDecoder(pipe.vae)
         start_s = time.perf_counter()
@@ -490,7 +489,7 @@ def _decode_so(task: Task, way: DecoderKind) -> tuple[dict[str, Any], Tensor]:
     pixels = decoder.decode(blocks[0])
     figures = {
         "ms_per_block": 1000 * taken_s,
-        "first_three_blocks_s": warm_s,
+        "first_three_blocks_s": warm_s + compile_s,
         "to_host_ms": 1000 * seconds_of(lambda: _to_host(pixels, contiguous_first=False), device, for_s=0.2),
         "to_host_contiguous_first_ms": 1000 * seconds_of(lambda: _to_host(pixels, True), device, for_s=0.2),
         **peak,

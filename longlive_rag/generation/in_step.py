@@ -11,8 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from backbone.compiling import compile_for
+from backbone.config import ContextConfig
 from backbone.parallel import Ranks
 from backbone.transformer import CausalWanTransformer
+from longlive_rag.config import TakeRequest
+from longlive_rag.environment import keep_compiled
 from longlive_rag.generation.rollout import FinishedBlock, Rollout, RolloutState
 from retrieval.budgets import PageBudgets
 from retrieval.encoder import LatentEncoder, MeanPoolEncoder
@@ -22,6 +26,9 @@ from retrieval.selection import Selection
 Result = TypeVar("Result")
 Lost = Callable[[], str | None]
 """Why the take can't go on, if another rank has ended; asked when something went wrong."""
+
+Room = Callable[[TakeRequest, int], int]
+"""Bytes that pages may take of a GPU, by request and takes made side by side."""
 
 
 class RankLostError(OSError):
@@ -139,16 +146,41 @@ class LeadingRollout(Rollout):
             raise RankLostError(reason) from error
 
 
-def follow(ranks: Ranks, transformer: CausalWanTransformer, encoder: LatentEncoder | None) -> None:
+def compile_on_all(transformer: CausalWanTransformer, context: ContextConfig, latents: tuple[int, int, int]) -> float:
+    """As `compile_for`, on rank 0 and on those that follow it."""
+    assert transformer.ranks is not None
+    transformer.ranks.tell(("compile", (context, latents), {}))
+    return compile_for(transformer, context, latents)
+
+
+def room_on_all(ranks: Ranks, room: Room, request: TakeRequest, batch: int) -> int:
+    """Bytes that pages may take of all ranks' GPUs together: each has as many of them as the fullest has room for.
+
+    Args:
+        room: rank 0's.
+    """
+    ranks.tell(("room", (request, batch), {}))
+    return ranks.size * ranks.least(room(request, batch))
+
+
+def follow(ranks: Ranks, transformer: CausalWanTransformer, encoder: LatentEncoder | None, room: Room) -> None:
     """Do what rank 0 does, until it says that nothing is left to do.
 
     Args:
         transformer: the same as rank 0's.
         encoder: the backbone's own, where it has one.
+        room: on this rank's GPU.
     """
     rollout: Rollout | None = None
     while (told := ranks.tell()) is not None:
         name, args, settings = told
+        if name == "compile":
+            keep_compiled()
+            compile_for(transformer, *args)
+            continue
+        if name == "room":
+            ranks.least(room(*args))
+            continue
         if name != "begin":
             getattr(rollout, name)(*args)
             continue

@@ -126,17 +126,15 @@ def make_plan(
     past = max(0, frames - context.window_frames) if memory_frames else 0
     budget = budgets.on_gpu if on_gpu else 0
     if on_gpu and gpu_bytes is not None and budgets.gpu_bytes is None:
-        there = sum(count for part, count in weights.items() if not (text_on_host and part == TEXT_ENCODER))
-        work = working_bytes(geometry, context, dtype, decode_bytes)
-        budget = bytes_for_pages(gpu_bytes - CUDA_CONTEXT_BYTES - there, gpu_bytes, work)
+        there = {part: count for part, count in weights.items() if not (text_on_host and part == TEXT_ENCODER)}
+        budget = _left_for_pages(geometry, context, dtype, gpu_bytes, sum(there.values()), decode_bytes)
     gpu_pages = min(past, max(memory_frames, budget // page)) if on_gpu else 0
     host_pages = host_slots(gpu_pages, budgets.host_bytes // stored, past)
     remade = memory_frames if gpu_pages + host_pages < past or (has_cues and past) else 0
-    text = 2 * geometry.layers * geometry.text_length * geometry.width * BYTES[dtype]
     device = {
         **{f"weights of the {part}": count for part, count in weights.items()},
         "cache and context": cache_bytes(context, page),
-        "prompt": text + geometry.text_length * geometry.text_dim * FLOAT32_BYTES,
+        "prompt": _prompt_bytes(geometry, dtype),
         "pages made again": remade * page,
         "activations": activation_bytes(geometry, context, dtype, remade, has_cues),
         "decoding": decode_bytes,
@@ -145,12 +143,7 @@ def make_plan(
     host = {"page tier": host_pages * stored, "index": index, "libraries": LIBRARIES_BYTES}
     if on_gpu:
         device |= {"page tier": gpu_pages * page, "CUDA itself": CUDA_CONTEXT_BYTES}
-        if text_on_host:
-            host[TEXT_WEIGHTS] = device.pop(TEXT_WEIGHTS)
-    else:
-        device, host = device | host, {}
-    embeddings = frames * geometry.embedding_bytes if memory_frames else 0
-    latents = frames * geometry.latent_bytes + embeddings + timeline.blocks * BLOCK_FILE_BYTES
+    device, host = _placed(device, host, on_gpu, text_on_host)
     return Plan(
         blocks=timeline.blocks,
         latent_frames=frames,
@@ -165,11 +158,42 @@ def make_plan(
         device=device,
         host=host,
         disk={
-            "latents": latents,
+            "latents": _latents_bytes(geometry, timeline, bool(memory_frames)),
             "video and pictures": video_bytes,
             "checkpoints": checkpoint_bytes(checkpoints, timeline, context, page) if checkpoints else 0,
         },
     )
+
+
+def _left_for_pages(
+    geometry: Geometry, context: ContextConfig, dtype: str, gpu_bytes: int, weight_bytes: int, decode_bytes: int
+) -> int:
+    """What a take leaves its pages of a whole GPU on which such weights lie."""
+    work = working_bytes(geometry, context, dtype, decode_bytes)
+    return bytes_for_pages(gpu_bytes - CUDA_CONTEXT_BYTES - weight_bytes, gpu_bytes, work)
+
+
+def _placed(
+    device: dict[str, int], host: dict[str, int], on_gpu: bool, text_on_host: bool
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Parts where the transformer runs, and parts beside it: on a CPU all are in one place."""
+    if not on_gpu:
+        return device | host, {}
+    if not text_on_host:
+        return device, host
+    return {part: device[part] for part in device if part != TEXT_WEIGHTS}, host | {TEXT_WEIGHTS: device[TEXT_WEIGHTS]}
+
+
+def _prompt_bytes(geometry: Geometry, dtype: str) -> int:
+    """Of a prompt's embeddings, and of its keys and values in all layers."""
+    keys_values = 2 * geometry.layers * geometry.text_length * geometry.width * BYTES[dtype]
+    return keys_values + geometry.text_length * geometry.text_dim * FLOAT32_BYTES
+
+
+def _latents_bytes(geometry: Geometry, timeline: Timeline, with_memory: bool) -> int:
+    """Of a take's stored blocks."""
+    frame = geometry.latent_bytes + (geometry.embedding_bytes if with_memory else 0)
+    return timeline.latent_frames * frame + timeline.blocks * BLOCK_FILE_BYTES
 
 
 def cache_bytes(context: ContextConfig, page_bytes: int) -> int:

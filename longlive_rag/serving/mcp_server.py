@@ -6,7 +6,7 @@ https://modelcontextprotocol.io . Every failure is one line in a tool's result; 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -47,6 +47,10 @@ class OneLineServer(MCPServer[Any]):
             raise type(error)(one_line(str(error))) from error.__cause__
 
 
+Make = Callable[[Context, Callable[[OnBlock], TakeFacts]], Awaitable[TakeFacts]]
+"""Makes a take, and tells the client how far it came."""
+
+
 def build_server(tools: Tools) -> MCPServer[Any]:
     """The server: make, extend, branch, search, compare, export. One call that makes or measures runs at a time."""
     server = OneLineServer("longlive-rag", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING")
@@ -58,6 +62,14 @@ def build_server(tools: Tools) -> MCPServer[Any]:
 
     async def making(ctx: Context, work: Callable[[OnBlock], TakeFacts]) -> TakeFacts:
         return await run(partial(work, _progress_of(ctx)))
+
+    _add_makers(server, tools, making)
+    _add_readers(server, tools, run)
+    return server
+
+
+def _add_makers(server: MCPServer[Any], tools: Tools, making: Make) -> None:
+    """What makes takes."""
 
     @server.tool(annotations=WRITES)
     async def make(
@@ -99,6 +111,10 @@ def build_server(tools: Tools) -> MCPServer[Any]:
         """Give a take another ending, in a new take; the old one stays as it is."""
         return await making(ctx, lambda on_block: tools.branch(take, at, new_take, prompt, seconds, seed, on_block))
 
+
+def _add_readers(server: MCPServer[Any], tools: Tools, run: Callable[[Callable[..., Any]], Awaitable[Any]]) -> None:
+    """What looks at takes, and writes parts of them elsewhere."""
+
     @server.tool(annotations=READS)
     async def search(
         text: Annotated[str | None, Field(description="Words to compare with the prompts of frames.")] = None,
@@ -129,8 +145,6 @@ def build_server(tools: Tools) -> MCPServer[Any]:
     ) -> Exported:
         """Write a part of a take: a video, its frames or stills as pictures, a contact sheet, a timeline, its cues."""
         return await _in_thread(partial(tools.export, take, part, output, start, end))
-
-    return server
 
 
 def one_line(message: str) -> str:

@@ -48,11 +48,12 @@ class Opening:
         codec: of the videos that it will make.
         prompt_embeds: prompts embedded ahead; the text encoder is not loaded then.
         decoder: of the latents: the VAE's, or the backbone's tiny one.
-        compile: whether the transformer's layers are compiled.
+        compile: whether the transformer's layers are compiled, and with `on` the VAE's decoder.
         attention: by what attention is computed, a key of `backbone.attention.BACKENDS`.
         vae_device: where latents are decoded.
         vae_dtype: of the decoder; None chooses by device and `dtype`.
         gpus: that make the take together.
+        compile_decoder: False leaves the decoder as it is where `compile` is `on`.
     """
 
     device: Annotated[str, Knob("--device", "auto (a GPU if there is one), cpu, cuda or cuda:N.")] = "auto"
@@ -68,7 +69,11 @@ class Opening:
         Decoder, Knob("--decoder", "Of the video's latents. tiny is faster and less sharp; the backbone must have one.")
     ] = "full"
     compile: Annotated[
-        Compile, Knob("--compile", "The transformer's layers. auto: on CUDA, for takes of 150 s and more.")
+        Compile,
+        Knob(
+            "--compile",
+            "on: transformer's layers and VAE's decoder. auto: the layers, on CUDA, for takes of 150 s and more.",
+        ),
     ] = "auto"
     attention: Annotated[
         Attention, Knob("--attention", "Backend of attention, a name of diffusers'. sage is faster and less exact.")
@@ -80,6 +85,7 @@ class Opening:
     gpus: Annotated[
         int, Knob("--gpus", "GPUs that make the take together; its attention heads are divided among them.", at_least=1)
     ] = 1
+    compile_decoder: bool = True
 
     def __post_init__(self) -> None:
         check_knobs(self)
@@ -146,7 +152,7 @@ def open_backbone(
     pipe, run = load_backbone(preset, opening, provenance, pipe=pipe)
     pipe.check(request)
     speed_up(pipe, preset, request, opening, note)
-    run = replace(run, compiled=bool(pipe.transformer.compiled_for), attention=pipe.transformer.attention_backend)
+    run = pipe.take_run(codec=run.codec, load_seconds=run.load_seconds)
     if (host := pipe.host_bytes_for_pages(request)) > 0:
         note(f"{in_words(host)} of host memory are taken for pages before the first block, which takes a moment")
     prompts = (request.prompt, *(cue.prompt for cue in request.cues))

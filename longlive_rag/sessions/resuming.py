@@ -269,7 +269,7 @@ def opening_of(take: OpenTake, changes: Changes) -> Opening:
         vae_dtype=before.vae_dtype,
     )
     opening = replace(as_before(opening, before, take.preset, take.request), gpus=changes.gpus)
-    return replace(opening, compile="off") if count_gpus(opening) > 1 else opening
+    return replace(opening, compile="off") if count_gpus(opening) > 1 == before.gpus else opening
 
 
 def provenance_like(take: OpenTake, license_policy: str | None) -> Provenance:
@@ -312,8 +312,12 @@ def differences(record: TakeRecord, run: TakeRun) -> list[str]:
     pairs = [("device", before.device.removesuffix(":0"), run.device), ("threads", before.threads, run.threads)]
     libraries = ("torch", "diffusers", "faiss-cpu", "numpy")  # NumPy draws the noise
     pairs += [(name, record.versions.get(name), now.get(name)) for name in libraries]
-    was_compiled, is_compiled = ("compiled" if each.compiled else "not compiled" for each in (before, run))
-    pairs += [("layers", was_compiled, is_compiled), ("attention", before.attention, run.attention)]
+    is_compiled = {True: "compiled", False: "not compiled"}
+    pairs += [
+        ("layers", is_compiled[before.compiled], is_compiled[run.compiled]),
+        ("decoder", is_compiled[before.compiled_decoder], is_compiled[run.compiled_decoder]),
+        ("attention", before.attention, run.attention),
+    ]
     found = [f"the take was begun with {name} {old}, this is {new}" for name, old, new in pairs if old != new]
     if before.gpus != run.gpus:
         found.append(f"the take was begun on {before.gpus} GPUs, this is on {run.gpus}")

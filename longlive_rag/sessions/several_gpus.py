@@ -27,6 +27,7 @@ from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.provenance import Provenance
 from longlive_rag.sessions.opening import Note, Opening, open_backbone, quiet_libraries
 from longlive_rag.sessions.processes import end_with_parent
+from longlive_rag.sessions.speed import check_speed_fits, is_decoder_compiled, speed_up
 
 if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -64,6 +65,9 @@ def opened_backbone(
         own = replace(opening, device=device, compile="off")
         pipe, run = open_backbone(preset, request, own, provenance, note, pipe)
         with followers.joined(pipe):
+            if opening.compile == "on":  # all together
+                speed_up(pipe, preset, request, replace(own, compile="on"), note)
+                run = replace(run, compiled=True, compiled_decoder=is_decoder_compiled(opening))
             yield pipe, replace(run, gpus=gpus)
 
 
@@ -76,12 +80,11 @@ def check_gpus(preset: Preset, request: TakeRequest, opening: Opening, gpus: int
 
     geometry = read_geometry(preset, request.output, request.memory.encoder)
     check_divides(gpus, geometry.heads, geometry.tokens_per_frame)
-    if opening.compile == "on":
-        raise FieldError("compile", "on", "for several GPUs it must be auto or off")
     if ":" in opening.device:
         raise FieldError("device", opening.device, "for several GPUs it must be auto, cpu or cuda, without a number")
     if pick_device(opening.device).type == "cuda" and launched() is None and gpus > torch.cuda.device_count():
         raise FieldError("gpus", gpus, shown=f"{gpus}, but this machine has {torch.cuda.device_count()} of them")
+    check_speed_fits(preset, request, opening)
 
 
 def follow_launched(preset: Preset, opening: Opening, license_policy: str | None) -> bool:
@@ -172,6 +175,7 @@ class _Followers:
     @contextmanager
     def joined(self, pipe: LongLiveRAGPipeline) -> Iterator[None]:
         """All ranks run `pipe`'s transformer in the `with` body."""
+        from backbone.compiling import uncompile
         from backbone.parallel import Ranks
         from longlive_rag.generation.in_step import LeadingRollout
 
@@ -191,6 +195,8 @@ class _Followers:
             ranks.leave()
         finally:
             self._over.set()
+            if pipe.transformer.compiled_for:
+                uncompile(pipe.transformer)
             pipe.transformer.ranks = None
             del pipe.new_rollout
 
@@ -255,7 +261,7 @@ def _follow_rank_0(pipe: LongLiveRAGPipeline, rank: int, size: int, store: Any) 
 
     ranks = Ranks.join(rank, size, pipe.transformer.device, store)
     pipe.transformer.ranks = ranks
-    follow(ranks, pipe.transformer, pipe.encoder)
+    follow(ranks, pipe.transformer, pipe.encoder, pipe.room_for_pages)
     ranks.leave()
 
 

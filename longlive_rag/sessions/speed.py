@@ -1,6 +1,6 @@
-"""By what the transformer's layers run: attention's backend, and whether they are compiled.
+"""By what a backbone runs: attention's backend, and whether its layers and its decoder are compiled.
 
-Neither changes more of a take than its last bits, save the backends that round (sage); a take's record names both.
+None changes more of a take than its last bits, save the backends that round (sage); a take's record names them all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from longlive_rag.pipeline import LongLiveRAGPipeline
-    from longlive_rag.sessions.opening import Opening
+    from longlive_rag.sessions.opening import Compile, Opening
     from longlive_rag.takes.record import TakeRun
 
 # On an H100 the layers of Wan2.1-1.3B compile in 23 s, once, and save 0.12 s of a block of 0.75 s (docs/gpu/h100): a
@@ -31,6 +31,7 @@ def check_speed_fits(preset: Preset, request: TakeRequest, opening: Opening) -> 
     from longlive_rag.weights.load import pick_device
 
     device = pick_device(opening.device)
+    decodes_on = device if opening.vae_device == "auto" else pick_device(opening.vae_device, "vae_device")
     if opening.attention != "native":
         import torch
 
@@ -44,13 +45,16 @@ def check_speed_fits(preset: Preset, request: TakeRequest, opening: Opening) -> 
         from backbone.compiling import missing_for_compiling
 
         missing = missing_for_compiling(device)
+        if not missing and is_decoder_compiled(opening):
+            missing = missing_for_compiling(decodes_on)
         if missing:
             raise FieldError("compile", "on", f"{missing}. Use off")
 
 
 def as_before(opening: Opening, before: TakeRun, preset: Preset, request: TakeRequest) -> Opening:
-    """`opening` with the layers run as `before` says, as far as that can be done here."""
-    compiled = replace(opening, compile="on" if before.compiled else "off")
+    """`opening` with layers and decoder run as `before` says, as far as that can be done here."""
+    compile: Compile = "on" if before.compiled else "off"
+    compiled = replace(opening, compile=compile, compile_decoder=before.compiled_decoder)
     if not _fits(preset, request, compiled):
         compiled = replace(opening, compile="off")
     attending = replace(compiled, attention=before.attention)  # type: ignore[arg-type]
@@ -76,21 +80,35 @@ def is_compiled(request: TakeRequest, opening: Opening) -> bool:
     return device.type == "cuda" and request.seconds >= AUTO_SECONDS and missing_for_compiling(device) is None
 
 
+def is_decoder_compiled(opening: Opening) -> bool:
+    """Whether `opening` has the VAE's decoder compiled: `auto` doesn't, since its gain on a GPU is not measured."""
+    return opening.compile == "on" and opening.decoder == "full" and opening.compile_decoder
+
+
 def speed_up(
     pipe: LongLiveRAGPipeline, preset: Preset, request: TakeRequest, opening: Opening, note: Callable[[str], None]
 ) -> None:
     """Bring an opened backbone to what `opening` says; compiles now, and notes how long that took."""
-    from backbone.compiling import compile_for, uncompile
+    from backbone.compiling import compile_decoder_for, compile_for, uncompile, uncompile_decoder
+    from backbone.vae import shapes_compiled_for
+    from longlive_rag.generation.in_step import compile_on_all
 
     if pipe.transformer.attention_backend != opening.attention:
         pipe.transformer.set_attention_backend(opening.attention)
-    if not is_compiled(request, opening):
-        if pipe.transformer.compiled_for:
-            uncompile(pipe.transformer)
+    layers, decoder = is_compiled(request, opening), is_decoder_compiled(opening)
+    if not layers and pipe.transformer.compiled_for:
+        uncompile(pipe.transformer)
+    if not decoder and shapes_compiled_for(pipe.vae):
+        uncompile_decoder(pipe.vae)
+    if not layers:
         return
     folder = keep_compiled()
+    what = "the transformer's layers" + (" and the VAE's decoder" if decoder else "")
     size = f"{request.output.width}x{request.output.height}"
-    note(f"compiling the transformer's layers for {size}: a minute or two the first time; {folder} keeps the result")
-    geometry = read_geometry(preset, request.output, request.memory.encoder)
-    seconds = compile_for(pipe.transformer, request.context, geometry.latent_shape)
+    note(f"compiling {what} for {size}: a minute or two the first time; {folder} keeps the result")
+    latents = read_geometry(preset, request.output, request.memory.encoder).latent_shape
+    compile_layers = compile_for if pipe.transformer.ranks is None else compile_on_all
+    seconds = compile_layers(pipe.transformer, request.context, latents)
+    if decoder:
+        seconds += compile_decoder_for(pipe.vae, request.context.frames_per_block, latents)
     note(f"compiled in {seconds:.1f} s" if seconds else "they are compiled already")

@@ -45,7 +45,7 @@ class TakeRun:
         backbone_id: tells one backbone's latents from another's; see `geometry.backbone_id`.
         batch: how many takes were made side by side; the last bits depend on it.
         decoder: that made the pixels of its latents, `full` or `tiny`.
-        compiled: the transformer's layers were; the last bits depend on it.
+        compiled, compiled_decoder: the transformer's layers were, and the VAE's decoder; the last bits depend on it.
         attention: the backend that computed it; the last bits depend on it, and more where it is `sage`.
         gpus: how many made it together; the last bits depend on it.
     """
@@ -66,6 +66,7 @@ class TakeRun:
     attention: str = "native"
     vae_dtype: str = "float32"
     gpus: int = 1
+    compiled_decoder: bool = False
 
     @property
     def precision(self) -> Precision:

@@ -78,6 +78,13 @@ class Driver:
         return bool(data)
 
 
+def wait_for_blocks(driver, latents):
+    """Until a take has some."""
+    while not (latents.is_dir() and len(block_numbers(latents)) > 3):
+        assert driver.process.poll() is None
+        time.sleep(0.05)
+
+
 def generate_again(take, target, pipeline_folder, cwd, *settings):
     words = ["generate", "--cues", take, "-o", target, "--backbone", pipeline_folder, *settings]
     done = forked.run(words, cwd)
@@ -133,10 +140,7 @@ def test_a_session_at_a_terminal(pipeline_folder, tmp_path):
 def test_undo_and_branch(pipeline_folder, tmp_path):
     arguments = ("direct", "takes/live", PROMPT, "--backbone", pipeline_folder, "--seconds", "300")
     driver = Driver(arguments, tmp_path, terminal=False)
-    latents = tmp_path / "takes" / "live" / "latents"
-    while not (latents.is_dir() and len(block_numbers(latents)) > 3):
-        assert driver.process.poll() is None
-        time.sleep(0.05)
+    wait_for_blocks(driver, tmp_path / "takes" / "live" / "latents")
     driver.type(":undo")
     driver.type(OTHER)
     position = driver.wait_for(r"cue 1 took over")
@@ -185,6 +189,33 @@ def test_a_take_is_gone_on_with_from_a_script(pipeline_folder, tmp_path):
     refused = forked.run(["direct", "take", "--seed", "3"], tmp_path)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "--seed is for new takes; take already exists" in refused.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_are_directed_as_one_is(tmp_path):
+    """By cues, through an undo and a branch, and again when the take is gone on with."""
+    arguments = ("direct", "takes/live", PROMPT, "--gpus", "2", "--device", "cpu", "--seconds", "300")
+    driver = Driver(arguments, tmp_path, terminal=False)
+    wait_for_blocks(driver, tmp_path / "takes" / "live" / "latents")
+    driver.type(OTHER)
+    position = driver.wait_for(r"cue 1 took over")
+    driver.type(":undo")
+    driver.type("a green triangle sleeps in a forest")
+    position = driver.wait_for(r"back to before cue 1", position)
+    position = driver.wait_for(r"cue 1 took over", position)
+    driver.type(":branch other")
+    driver.wait_for(r"continuing in takes/other", position)
+    driver.type(":quit")
+    assert driver.end() == 0, driver.text[-2000:]
+    assert "Traceback" not in driver.text
+    words = ["direct", "takes/live", OTHER, "--gpus", "2", "--device", "cpu", "--seconds", "2"]
+    subprocess.run([*COMMAND, *words], cwd=tmp_path, env=environment(), input="", check=True, text=True)
+    for number, name in enumerate(("live", "other")):
+        take = tmp_path / "takes" / name
+        assert read_record(take).run.gpus == 2
+        generate_again(take, f"again-{number}", "tiny-world", tmp_path, "--device", "cpu")
+        assert read_record(tmp_path / f"again-{number}").run.gpus == 1
+        assert_same(take, tmp_path / f"again-{number}")
 
 
 def test_there_is_no_branch_before_the_first_block():

@@ -217,6 +217,33 @@ def test_directing_live(command, with_tiny, tmp_path, monkeypatch):
     assert "--decoder is for new takes" in again.err
 
 
+def comparing(tmp_path: Path, backbone: Path | str, *more: str) -> list[object]:
+    (tmp_path / "p.txt").write_text(f"{PROMPT}\n")
+    return [
+        "eval", "compare", "--arms", "native,memory", "--prompts", tmp_path / "p.txt", "--horizons", "10",
+        "--exploratory", "--embedders", "pixels", "--backbone", backbone, "-o", tmp_path / "run", *more,
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_comparison_is_of_takes_decoded_by_it(command, with_tiny, tmp_path):
+    done = command(*comparing(tmp_path, with_tiny, "--decoder", "tiny"))
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "run" / "plan.json").read_text())["decoder"] == "tiny"
+    takes = [path.parent for path in (tmp_path / "run" / "takes").rglob("take.json")]
+    assert [read_record(take).run.decoder for take in takes] == ["tiny", "tiny"]
+    assert "tiny" in (tmp_path / "run" / "report.html").read_text()
+    other = command(*comparing(tmp_path, with_tiny))
+    assert (other.code, "holds another comparison (decoder differ)" in other.err) == (2, True)
+
+
+@pytest.mark.slow
+def test_the_bench_decodes_by_it(command, with_tiny):
+    words = ["bench", "--backbone", with_tiny, "--blocks", "1", "--compare", "native", "--json"]
+    found = [json.loads(command(*words, *more).out) for more in ((), ("--decoder", "tiny"))]
+    assert [each["conditions"]["decoder"] for each in found] == ["full", "tiny"]
+
+
 # ---- what is refused before a model loads ----
 
 
@@ -236,9 +263,13 @@ def test_a_backbone_without_one(command, pipeline_folder, tmp_path, nothing_load
 
 
 def test_latents_that_are_not_those_of_wan(command, tmp_path, nothing_loads):
-    done = command(*arguments_of(tmp_path / "take", Path("tiny-world"), "--decoder", "tiny"))
-    assert (done.code, done.err.count("\n")) == (2, 1)
-    assert "--decoder is 'tiny', but the tiny decoder is for the latents of Wan2.1, and this backbone's" in done.err
+    for words in (
+        arguments_of(tmp_path / "take", Path("tiny-world")), comparing(tmp_path, "tiny-world"), ["bench"],
+    ):  # fmt: skip
+        done = command(*words, "--decoder", "tiny")
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert "--decoder is 'tiny', but the tiny decoder is for the latents of Wan2.1, and this backbone's" in done.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_take_whose_backbone_has_lost_it(command, whole, with_tiny, pipeline_folder, tmp_path, nothing_loads):

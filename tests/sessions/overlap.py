@@ -6,50 +6,20 @@ import argparse
 import os
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLWan
-from transformers import UMT5Config, UMT5EncoderModel
 
-from backbone.transformer import CausalWanTransformer
 from longlive_rag import find_folder
-from longlive_rag.diagnostics.subjects import SHAPES
+from longlive_rag.diagnostics.subjects import SHAPES, random_pipeline
 from longlive_rag.generation.rollout import Rollout
 from longlive_rag.media.video import VideoWriter
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.takes.record import TakeRun
-from longlive_rag.tinyworld.text import new_tokenizer
-from retrieval.encoder import LatentAutoencoder
 from retrieval.store import LatentWriter
 from tests.conftest import random_pipeline as toy_pipeline
 from tests.sessions.end_to_end import EndToEnd, Overlap, compare
-
-SPATIAL_FACTOR = 8
-
-
-def random_pipeline(shape: str, vae_width: int) -> LongLiveRAGPipeline:
-    """Random weights in one of the bench's shapes, with a VAE so wide."""
-    torch.manual_seed(0)
-    sizes, tokenizer = SHAPES[shape], new_tokenizer()
-    transformer = CausalWanTransformer(
-        num_attention_heads=sizes.heads,
-        attention_head_dim=sizes.width // sizes.heads,
-        num_layers=sizes.layers,
-        ffn_dim=sizes.ffn_dim,
-    ).eval()
-    width = transformer.config.text_dim
-    text = UMT5Config(vocab_size=len(tokenizer), d_model=width, d_kv=16, d_ff=64, num_layers=1, num_heads=2)
-    height, width = sizes.latent_size
-    return LongLiveRAGPipeline(
-        transformer=transformer,
-        vae=AutoencoderKLWan(base_dim=vae_width).eval(),
-        text_encoder=UMT5EncoderModel(text).eval(),
-        tokenizer=tokenizer,
-        encoder=LatentAutoencoder(transformer.config.in_channels, height, width).eval(),
-        output={"height": SPATIAL_FACTOR * height, "width": SPATIAL_FACTOR * width},
-    )
-
 
 SLOWED = {
     "denoising": (Rollout, "_denoise"),
@@ -102,7 +72,8 @@ def main() -> None:
     elif settings.shape == "toy":
         pipe = toy_pipeline()
     else:
-        pipe = random_pipeline(settings.shape, settings.vae_width)
+        SHAPES[settings.shape] = replace(SHAPES[settings.shape], vae_width=settings.vae_width)
+        pipe = random_pipeline(settings.shape, torch.float32, torch.device("cpu"))
     for part, seconds in settings.wait:
         slow_down(part, float(seconds))
     request = pipe.request("a red circle walks in a meadow", seconds=settings.seconds)

@@ -139,6 +139,13 @@ def test_each_process_holds_half_of_the_cache_and_of_the_pages(one: Studio, two:
     assert pages > 3
 
 
+@pytest.mark.slow
+def test_what_cant_be_compiled_is_refused_before_another_process_begins(one, preset, monkeypatch) -> None:
+    monkeypatch.setattr("backbone.compiling.missing_for_compiling", lambda _: "there is no C++ compiler")
+    with pytest.raises(FieldError, match=r"compile is 'on'; there is no C\+\+ compiler. Use off"):
+        check_gpus(preset, wanted(one.pipe), Opening(device="cpu", compile="on"), 2)
+
+
 def test_what_does_not_divide_is_refused(one: Studio, preset: Preset) -> None:
     check_divides(6, 12, 1560)
     for gpus in (5, 8):

@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from longlive_rag.environment import COMPILED_VARIABLE, keep_compiled
 from longlive_rag.presets.preset import load_preset
 from longlive_rag.sessions import speed
 from longlive_rag.sessions.opening import Opening
-from longlive_rag.sessions.speed import as_before, check_speed_fits, is_compiled, speed_up
+from longlive_rag.sessions.speed import as_before, check_speed_fits, is_compiled, is_decoder_compiled, speed_up
 from tests.fakes import make_request, run_of
 
 PRESET = load_preset("tiny-world")
@@ -66,6 +67,11 @@ def test_a_take_goes_on_as_it_was_made_where_that_can_be_done(machine: SimpleNam
     assert (opening.compile, opening.attention) == ("off", "native")
     machine.missing = None
     assert as_before(Opening(), replace(before, compiled=False), PRESET, request).compile == "off"
+    for decoder in (True, False):
+        opening = as_before(Opening(), replace(before, compiled_decoder=decoder), PRESET, request)
+        assert is_decoder_compiled(opening) is decoder
+    assert not is_decoder_compiled(Opening(compile="auto"))
+    assert not is_decoder_compiled(Opening(compile="on", decoder="tiny"))
 
 
 def test_what_is_waited_for_is_said_before_and_how_long_it_took_after(
@@ -74,18 +80,27 @@ def test_what_is_waited_for_is_said_before_and_how_long_it_took_after(
     monkeypatch.setenv(COMPILED_VARIABLE, str(tmp_path))
     notes: list[str] = []
 
-    def compile_for(*_: object) -> float:
-        assert "compiling the transformer's layers" in notes[0]
+    def compile_for(*given: object) -> float:
+        assert "compiling the transformer's layers and the VAE's decoder for 32x32" in notes[0]
         assert str(tmp_path) in notes[0]
+        compiled.append(given[1:])
         return 12.34
 
-    monkeypatch.setattr("backbone.compiling.compile_for", compile_for)
-    transformer = SimpleNamespace(attention_backend="native", compiled_for=frozenset())
-    pipe = SimpleNamespace(transformer=transformer)
-    speed_up(pipe, PRESET, make_request(), Opening(compile="on"), notes.append)  # type: ignore[arg-type]
-    assert notes[1:] == ["compiled in 12.3 s"]
-    speed_up(pipe, PRESET, make_request(), Opening(), notes.append)  # type: ignore[arg-type]
+    compiled: list[object] = []
+    for name in ("compile_for", "compile_decoder_for"):
+        monkeypatch.setattr(f"backbone.compiling.{name}", compile_for)
+    transformer = SimpleNamespace(attention_backend="native", compiled_for=frozenset(), ranks=None)
+    decoder = SimpleNamespace(compiled_for=frozenset())
+    pipe: Any = SimpleNamespace(transformer=transformer, vae=SimpleNamespace(decoder=decoder))
+    request = make_request()
+    speed_up(pipe, PRESET, request, Opening(compile="on"), notes.append)
+    latents = (16, request.output.height // 8, request.output.width // 8)
+    assert compiled == [(request.context, latents), (request.context.frames_per_block, latents)]
+    assert notes[1:] == ["compiled in 24.7 s"]
+    decoder.compiled_for = frozenset({(1, 16, 3, 8, 12)})
+    speed_up(pipe, PRESET, request, Opening(), notes.append)
     assert len(notes) == 2
+    assert not decoder.compiled_for
 
 
 def test_compiled_code_is_kept_in_the_users_cache_unless_told_otherwise(

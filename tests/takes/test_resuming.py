@@ -354,7 +354,11 @@ def test_the_page_budget_that_the_machine_chose_is_on_the_record(studio: Studio,
 
     def chosen(room: int, *takes: TakeWriter, asked: float | str = "auto", device: str = "cuda") -> int | None:
         memory = replace(request.memory, gpu_gib=asked)
-        gpu = SimpleNamespace(_execution_device=torch.device(device), room_for_pages=lambda *_: room)
+        gpu = SimpleNamespace(
+            _execution_device=torch.device(device),
+            room_for_pages=lambda *_: room,
+            transformer=SimpleNamespace(ranks=None),
+        )
         asked_for = replace(batch, requests=(replace(request, memory=memory),))
         return LongLiveRAGPipeline._budgets(gpu, asked_for, takes).gpu_bytes  # type: ignore[arg-type]
 

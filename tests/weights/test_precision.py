@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from backbone.errors import FieldError
-from backbone.vae import StreamingDecoder, compile_decoder
 from longlive_rag.diagnostics import doctor
 from longlive_rag.presets.precision import pick_precision
 from longlive_rag.sessions import resuming
@@ -109,27 +108,6 @@ def test_a_device_to_decode_on_that_is_not_there_is_refused(where, pipeline_fold
     with pytest.raises(FieldError) as error:
         load_pipeline(str(pipeline_folder), device="cpu", vae_device=where)
     assert (error.value.field, error.value.value) == ("vae_device", where)
-
-
-def test_a_compiled_decoder_is_one_graph_and_decodes_the_same(pipe) -> None:
-    """Traced, not compiled to machine code, which takes minutes."""
-    graphs = []
-
-    def backend(graph, _inputs):
-        graphs.append(graph)
-        return graph.forward
-
-    latents = torch.randn(1, 16, 12, 2, 3, generator=torch.Generator().manual_seed(1))
-    plain, compiled = StreamingDecoder(pipe.vae), StreamingDecoder(pipe.vae)
-    expected = [plain.decode(part) for part in latents.split(3, dim=2)]
-    try:
-        compile_decoder(pipe.vae, backend)
-        found = [compiled.decode(part) for part in latents.split(3, dim=2)]
-    finally:
-        pipe.vae.decoder._compiled_call_impl = None
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
-    assert 1 < len(graphs) <= 4  # the first latent frame of a take, the second, and all others
 
 
 # ---- what doctor says ----
