@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
@@ -30,11 +31,12 @@ from longlive_rag.engines.messages import (
 from longlive_rag.engines.orders import BackboneKey, opened, with_given
 from longlive_rag.generation.behind import LIVE_AHEAD
 from longlive_rag.sessions.live import LiveTake
-from longlive_rag.sessions.making import TakeEnded, TakeJob, check_finished, ending_well, reason_of
+from longlive_rag.sessions.making import TakeEnded, TakeJob, check_finished, ending_well, exhaust, reason_of
 from longlive_rag.sessions.resuming import OpenTake
 from longlive_rag.timeline import Timeline
 
 if TYPE_CHECKING:
+    from longlive_rag.generation.block import Block
     from longlive_rag.pipeline import LongLiveRAGPipeline
 
 Say = Callable[[FromWorker], None]
@@ -136,7 +138,8 @@ class Worker:
                 return "finished"
             self._pipe = job.pipe
             request = with_given(job.request, job.pipe.timeline(job.request), begin.given)
-            live = LiveTake(job.pipe, request, job.writer, keeps_length=True, ahead=LIVE_AHEAD)
+            say = partial(self._say_block, begin.session, job, job.writer.blocks)
+            live = LiveTake(job.pipe, request, job.writer, keeps_length=True, ahead=LIVE_AHEAD, on_block=say)
             with ending_well(job.writer):
                 way = self._make_blocks(begin.session, job, live, notes)
                 record = job.writer.finish("finished" if way == "finished" else "interrupted")
@@ -144,27 +147,30 @@ class Worker:
             return way
 
     def _make_blocks(self, session: str, job: TakeJob, live: LiveTake, notes: list[str]) -> Way:
-        timeline, first = job.pipe.timeline(job.request), job.writer.blocks
-        self._say(_opened(session, timeline, first, notes))
+        timeline = job.pipe.timeline(job.request)
+        self._say(_opened(session, timeline, job.writer.blocks, notes))
         with self._lock:
             self._live = live
             self._leave_now()
-        for block in live:
-            if block.index >= first:
-                self._say(
-                    BlockMade(
-                        session,
-                        block.index + 1,
-                        block.pixel_frames.stop / timeline.fps,
-                        job.writer.stage_seconds,
-                        memory_bytes(job.pipe),
-                    )
-                )
+        exhaust(iter(live))
         with self._lock:
             self._live, leave = None, self._leave
         if job.writer.blocks >= timeline.blocks or leave is None:
             return "finished"
         return "parked" if leave.parked else "stopped"
+
+    def _say_block(self, session: str, job: TakeJob, first: int, block: Block) -> None:
+        """In the thread that writes, as soon as the block can be seen."""
+        if block.index >= first:
+            self._say(
+                BlockMade(
+                    session,
+                    block.index + 1,
+                    block.pixel_frames.stop / job.request.output.fps,
+                    job.writer.stage_seconds,
+                    memory_bytes(job.pipe),
+                )
+            )
 
     # ---- the backbone ----
 

@@ -9,9 +9,10 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,6 @@ from longlive_rag.sessions.opening import Note
 from longlive_rag.studio import schema
 from longlive_rag.studio.events import Hub
 from longlive_rag.studio.library import Takes, facts_of, memory_of, other_frames, segment_of
-from longlive_rag.studio.segments import LiveFilm
 from retrieval.selection import selection_of
 
 if TYPE_CHECKING:
@@ -69,28 +69,38 @@ class Order:
     ready: Future[str] = field(default_factory=Future)
 
 
+@dataclass(frozen=True)
+class Made:
+    """A block that was made, as far as `BlockEvent` has it before the block can be fetched."""
+
+    block: int
+    memory: schema.BlockMemory | None
+    entered: list[int]
+    prompt: str
+    cue: int | None
+    stats: schema.Stats
+
+
 class Stretch:
     """The take that is made now.
 
     Args:
         take: its id.
         order, job: what is made.
-        film: its segments.
         on_block: called with every block as soon as it is written, in the thread that writes.
     """
 
-    def __init__(
-        self, take: str, order: Order, job: TakeJob, film: LiveFilm, on_block: Callable[[Stretch, Block], None]
-    ) -> None:
+    def __init__(self, take: str, order: Order, job: TakeJob, on_block: Callable[[Stretch, Block], None]) -> None:
         self.id, self.folder, self.waits = take, order.folder, order.waits
-        self.job, self.film = job, film
+        self.job = job
         self.live = LiveTake(
             job.pipe, job.request, job.writer, keeps_length=True, ahead=LIVE_AHEAD, on_block=self._written
         )
         self._on_block = on_block
         self.timeline = job.pipe.timeline(job.request)
         self.first_block = job.writer.blocks  # that is new
-        self.blocks = film.kept  # that can be fetched
+        self.blocks = job.writer.blocks_shown  # that can be fetched
+        self.unsaid: deque[Made] = deque()
         self.entered: list[int] = []
         self.stopped = False
         self.unknown: list[str] = []
@@ -287,8 +297,6 @@ class Room:
             except TakeEnded as ended:
                 self._hub.say(schema.ErrorEvent(take=stretch.id, message=f"{order.folder.name}: {ended.reason}"))
                 self._free_memory()
-            with suppress(Exception):  # nothing was finished, or it was deleted
-                self._takes.keep_film(stretch.id, stretch.film.stamps)
 
     def _pipe(self, preset: Preset, precision: Precision, policy: str) -> LongLiveRAGPipeline | None:
         key = (preset.folder, precision, policy)
@@ -305,14 +313,10 @@ class Room:
             torch.cuda.empty_cache()
 
     def _opened(self, order: Order, job: TakeJob) -> Stretch:
-        writer, timeline = job.writer, job.pipe.timeline(job.request)
-        record = writer.snapshot()
+        record = job.writer.snapshot()
         policy = record.rights.license_policy if record.rights else "any"
         self._loaded = ((record.run.folder, record.run.precision, policy), job.pipe)
-        take, kept = self._takes.id_of(order.folder), writer.blocks_shown
-        film = LiveFilm(timeline, self._takes.film(take) if kept else None, kept, order.folder)
-        writer.on_packet = film.on_packet
-        stretch = Stretch(take, order, job, film, self._say_block)
+        stretch = Stretch(self._takes.id_of(order.folder), order, job, self._say_block)
         stretch.unknown = [word for words in record.run.unknown_words.values() for word in words]
         return stretch
 
@@ -367,26 +371,42 @@ class Room:
             memory = memory_of(found, told, stretch.timeline, stretch.others, self._takes)
         entered = list(block.entered[0]) if block.entered is not None else []
         stretch.entered += entered
-        stretch.blocks = max(stretch.blocks, block.index + 1)
         pages = block.pages
-        self._hub.say(
-            schema.BlockEvent(
-                take=stretch.id,
-                segment=segment_of(stretch.id, stretch.film, block.index),
-                memory=memory,
-                entered=entered,
-                prompt=block.prompt,
-                cue=block.cue,
-                stats=schema.Stats(
-                    fps=round(stretch.made_frames / max(busy_s, 1e-9), 2),
-                    made_seconds=block.pixel_frames.stop / stretch.timeline.fps,
-                    pages_bytes=pages.gpu_bytes + pages.host_bytes if pages else 0,
-                    memory_bytes=_memory_bytes(stretch.job.pipe),
-                ),
-            )
+        made = Made(
+            block.index,
+            memory,
+            entered,
+            block.prompt,
+            block.cue,
+            schema.Stats(
+                fps=round(stretch.made_frames / max(busy_s, 1e-9), 2),
+                made_seconds=block.pixel_frames.stop / stretch.timeline.fps,
+                pages_bytes=pages.gpu_bytes + pages.host_bytes if pages else 0,
+                memory_bytes=_memory_bytes(stretch.job.pipe),
+            ),
         )
-        if block.cue is not None:
-            self._hub.say(schema.CuesEvent(take=stretch.id, cues=stretch.cues()))
+        stretch.unsaid.append(made)
+        self._say_made(stretch)
+
+    def _say_made(self, stretch: Stretch) -> None:
+        """Say which blocks can be fetched: all that are in the take's video."""
+        film = self._takes.film(stretch.id)
+        while stretch.unsaid and stretch.unsaid[0].block < len(film.stamps):
+            made = stretch.unsaid.popleft()
+            stretch.blocks = max(stretch.blocks, made.block + 1)
+            self._hub.say(
+                schema.BlockEvent(
+                    take=stretch.id,
+                    segment=segment_of(stretch.id, film, made.block),
+                    memory=made.memory,
+                    entered=made.entered,
+                    prompt=made.prompt,
+                    cue=made.cue,
+                    stats=made.stats,
+                )
+            )
+            if made.cue is not None:
+                self._hub.say(schema.CuesEvent(take=stretch.id, cues=stretch.cues()))
 
     def _say_ended(self, stretch: Stretch) -> None:
         try:

@@ -48,7 +48,7 @@ from longlive_rag.studio.live import BusyError, NotLiveError, Open, Order, Room,
 from longlive_rag.studio.pictures import Pictures
 from longlive_rag.studio.schema import COMMANDS, FROM_PAGE
 from longlive_rag.studio.security import EVENTS, UPLOADS, Guard, Sessions, bearer, error_body, names_only
-from longlive_rag.studio.segments import VP9_MIME, DiskFilm, LiveFilm
+from longlive_rag.studio.segments import VP9_MIME, Film
 from longlive_rag.takes.folder import RECORD, VIDEO
 from longlive_rag.takes.record import TakeRecord
 from longlive_rag.version import __version__
@@ -136,10 +136,9 @@ class Studio:
         if live is not None:
             record = live.record.model_copy(update={"request": live.live.asked})
             cues, timeline, others, selections = live.cues(), live.timeline, live.others, live.job.writer.selections
-            film: DiskFilm | LiveFilm | None = live.film
             admitted = live.admitted()
         else:
-            record, film = self.takes.record(take), self._film(take)
+            record = self.takes.record(take)
             admitted = None if record.memory.admitted is None else list(record.memory.admitted)
             unknown = [word for cue in record.cues for word in self._unknown(facts.backbone, cue.prompt)]
             facts.unknown_words = list(dict.fromkeys([*facts.unknown_words, *unknown]))
@@ -157,6 +156,7 @@ class Studio:
             timeline, others = timeline_of(record), other_frames(record, None)
             selections = tuple(self.takes.selections(take))
         steering, preset = record.request.memory.steering, self.presets.get(facts.backbone)
+        film = self._film(take)
         name, parent = self._shell_name(take), record.branched_from and Path(record.branched_from.take).name
         return schema.TakeDetail(
             **facts.model_dump(),
@@ -177,26 +177,35 @@ class Studio:
             python=orders.python_of(record, name, preset),
         )
 
-    def film(self, take: str) -> DiskFilm | LiveFilm:
+    def film(self, take: str) -> Film:
         """The segments of a take; UnknownTakeError if there are none."""
-        live = self._live(take)
-        film = live.film if live is not None else self._film(take)
+        film = self._film(take)
         if film is None:
             raise UnknownTakeError
         return film
 
     def segment(self, take: str, block: int, stamp: str) -> bytes:
         """A block at its address; UnknownTakeError if that is void."""
-        film = self.film(take)
-        if not 0 <= block < len(film.stamps) or film.stamps[block] != stamp:
-            raise UnknownTakeError
-        return film.segment(block)
+
+        def found(film: Film) -> bytes:
+            if not 0 <= block < len(film.stamps) or film.stamps[block] != stamp:
+                raise UnknownTakeError
+            return film.segment(block)
+
+        return self._looked_up(take, found)
 
     def frame(self, take: str, frame: int, width: int | None) -> bytes:
         """A made frame as JPEG; UnknownTakeError if it isn't made."""
         if not 0 <= frame < self._made_frames(take):
             raise UnknownTakeError
-        return self.pictures.jpeg(self.film(take), frame, width)
+        return self._looked_up(take, lambda film: self.pictures.jpeg(film, frame, width))
+
+    def _looked_up(self, take: str, look: Callable[[Film], bytes]) -> bytes:
+        """What is found in a take's segments, also where its video becomes another file meanwhile."""
+        try:
+            return look(self.film(take))
+        except OSError:
+            return look(self.film(take))
 
     def like(self, take: str, frame: int) -> schema.FrameHits:
         """Moments of all takes that look most like a made frame; UnknownTakeError if it isn't made."""
@@ -209,8 +218,7 @@ class Studio:
 
     def _made_frames(self, take: str) -> int:
         film = self.film(take)
-        blocks = len(film.stamps)
-        return film.timeline.pixels_of(blocks - 1).stop if blocks else 0
+        return film.timeline.pixel_frames if film.stamps else 0
 
     def export(self, take: str, message: schema.ExportMessage, target: Path) -> Path:
         """Write a part of a take into an empty folder; returns the file."""
@@ -237,7 +245,7 @@ class Studio:
         current = self.room.current
         return current if current is not None and current.id == take else None
 
-    def _film(self, take: str) -> DiskFilm | None:
+    def _film(self, take: str) -> Film | None:
         if not (self.takes.folder(take) / VIDEO).is_file():
             return None
         return self.takes.film(take)
