@@ -299,7 +299,7 @@ class Engine(Protocol):
     def pace(self, session: str, last_block: int | None) -> None:
         """Begin no new block after this one until it is said otherwise; None holds nothing.
 
-        A worker begins one more where that is under way already. It holds for whichever worker makes the session.
+        It holds for whichever worker makes the session. What is asked for meanwhile takes over at the next block.
         """
         ...
 

@@ -10,8 +10,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
@@ -38,7 +38,7 @@ from longlive_rag.engines.messages import (
 from longlive_rag.engines.orders import BackboneKey, opened, with_given
 from longlive_rag.generation.behind import LIVE_AHEAD
 from longlive_rag.sessions.live import LiveTake
-from longlive_rag.sessions.making import TakeEnded, TakeJob, check_finished, ending_well, reason_of
+from longlive_rag.sessions.making import TakeEnded, TakeJob, check_finished, ending_well, exhaust, reason_of
 from longlive_rag.sessions.resuming import OpenTake
 from longlive_rag.timeline import Timeline
 from retrieval.selection import selection_of
@@ -157,33 +157,28 @@ class Worker:
             self._pipe = job.pipe
             request = with_given(job.request, job.pipe.timeline(job.request), begin.given)
             telling = _Telling(begin.session, job, self._say)
-            live = LiveTake(job.pipe, request, job.writer, keeps_length=True, ahead=LIVE_AHEAD, on_block=telling.block)
+            hold = partial(self._hold, telling)
+            live = LiveTake(job.pipe, request, job.writer, True, LIVE_AHEAD, on_block=telling.block, hold=hold)
             telling.live = live
             with ending_well(job.writer):
                 self._say(telling.opened(notes))
-                way = self._make_blocks(job, live, telling)
+                way = self._make_blocks(job, live)
                 record = job.writer.finish("finished" if way == "finished" else "interrupted")
             check_finished(record, job.writer.folder)
             return way
 
-    def _make_blocks(self, job: TakeJob, live: LiveTake, telling: _Telling) -> Way:
-        first = job.writer.blocks
+    def _make_blocks(self, job: TakeJob, live: LiveTake) -> Way:
         with self._changed:
             self._live = live
             self._leave_now()
-        if job.writer.blocks_shown >= first:
-            self._hold(first, telling)
-        with closing(iter(live)) as blocks:  # type: ignore[type-var]  # a generator
-            for block in blocks:
-                if block.index + 1 >= first:
-                    self._hold(max(block.index + 1, live.blocks_begun), telling)
+        exhaust(iter(live))
         with self._changed:
             self._live, leave = None, self._leave
         if job.writer.blocks >= job.pipe.timeline(job.request).blocks or leave is None:
             return "finished"
         return "parked" if leave.parked else "stopped"
 
-    def _hold(self, block: int, telling: _Telling) -> None:
+    def _hold(self, telling: _Telling, block: int) -> None:
         """Wait until this block may be begun, or the session is to end."""
         begin_s = time.perf_counter()
         with self._changed:
