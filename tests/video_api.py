@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ import uvicorn
 from openai import OpenAI
 from starlette.testclient import TestClient
 
-from longlive_rag.engines.messages import End, FromWorker, ToWorker
 from longlive_rag.engines.supervisor import Limits, Supervisor
-from longlive_rag.engines.worker import Worker
 from longlive_rag.presets.preset import load_preset
 from longlive_rag.rights.policy import pick_policy
 from longlive_rag.serving.connections import PatientProtocol
@@ -25,6 +22,7 @@ from longlive_rag.serving.making import Setup
 from longlive_rag.serving.server import build_app
 from longlive_rag.serving.videos import Videos
 from longlive_rag.sessions.opening import Labels
+from tests.thread_workers import ThreadWorkers
 
 PROMPT, OTHER = "a red circle walks in a meadow", "a blue square jumps in a desert"
 SECRETS = {name: f"secret-of-{name}-0123456789" for name in ("alice", "bob", "admin", "viewer", "small")}
@@ -35,48 +33,6 @@ KEYS = (
     ApiKey(name="viewer", key=SECRETS["viewer"], scopes=("read",), requests_a_minute=None),
     ApiKey(name="small", key=SECRETS["small"], takes_at_once=1, seconds_a_day=3, requests_a_minute=30),
 )
-
-
-class ThreadLink:
-    """A worker that is a thread of this process."""
-
-    def __init__(self) -> None:
-        self._said: queue.SimpleQueue[FromWorker | None] = queue.SimpleQueue()
-        self._worker = Worker("cpu", "cpu", self._said.put)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._worker.run()
-        finally:
-            self._said.put(None)
-
-    def tell(self, message: ToWorker) -> None:
-        self._worker.tell(message)
-
-    def messages(self) -> Iterator[FromWorker]:
-        while (said := self._said.get()) is not None:
-            yield said
-
-    def kill(self) -> None:
-        self.tell(End())
-        self._thread.join(60)
-
-
-class ThreadWorkers:
-    """So many of them."""
-
-    kind, idle_s = "thread", None
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def start(self, number: int) -> ThreadLink:
-        return ThreadLink()
-
-    def close(self) -> None:
-        """They ended."""
 
 
 class Api:

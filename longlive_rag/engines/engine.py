@@ -14,6 +14,9 @@ from typing import Literal, Protocol
 
 from longlive_rag.config import CheckpointConfig, Steering, TakeRequest
 from longlive_rag.sessions.opening import Labels, Opening
+from longlive_rag.takes.record import TakeRecord
+from longlive_rag.timeline import Timeline
+from retrieval.selection import Selection
 
 SessionState = Literal["queued", "running", "parked", "finished", "stopped", "failed"]
 WorkerState = Literal["waiting", "starting", "idle", "busy"]
@@ -45,9 +48,11 @@ class Resume:
 
     Attributes:
         folder: of the take.
+        backbone: where the take's backbone is; None looks for it under its name.
     """
 
     folder: Path
+    backbone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,14 @@ class Extend:
         seconds: by how much.
         prompt: that takes over at its old end; None leaves the one in charge.
         cut: whether another shot begins there.
+        backbone: as in `Resume`.
     """
 
     folder: Path
     seconds: float
     prompt: str | None = None
     cut: bool = False
+    backbone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,9 @@ class Branch:
         at: second at which it parts.
         prompt: that takes over there.
         seconds: length of the whole branch; None is the source's.
+        seed: of the noise from there on; None is the source's.
+        cut: whether another shot begins there.
+        backbone: as in `Resume`.
     """
 
     source: Path
@@ -84,9 +94,71 @@ class Branch:
     at: float
     prompt: str | None = None
     seconds: float | None = None
+    seed: int | None = None
+    cut: bool = False
+    backbone: str | None = None
 
 
-Order = Make | Resume | Extend | Branch
+@dataclass(frozen=True)
+class Undo:
+    """Another take that begins with the first blocks of one, and has nothing that was asked for later.
+
+    Attributes:
+        source: folder of the take that is undone, which stays as it is.
+        folder: where it goes; it must not be there yet.
+        kept_blocks: that it begins with.
+        seconds: length of the whole take.
+        backbone: as in `Resume`.
+    """
+
+    source: Path
+    folder: Path
+    kept_blocks: int
+    seconds: float
+    backbone: str | None = None
+
+
+Order = Make | Resume | Extend | Branch | Undo
+
+
+@dataclass(frozen=True)
+class OpenedTake:
+    """What a worker makes, before its first block.
+
+    Attributes:
+        record: of the take as of now.
+        timeline: of the take as it was asked for.
+        blocks_shown: at its beginning, that stay as they are on disk; those after them are shown once more.
+    """
+
+    record: TakeRecord
+    timeline: Timeline
+    blocks_shown: int
+
+
+@dataclass(frozen=True)
+class BlockFacts:
+    """A block that can be seen: it is in the take's video, or in its file `.newest.mp4`.
+
+    Attributes:
+        index: its number, from 0.
+        stop_frame: pixel frame after its last one.
+        selection: what it remembered.
+        entered: latent frames that have entered memory since the block before.
+        prompt: in charge.
+        cue: number of the cue that takes over at it, from 1.
+        pages_bytes: of memory's pages.
+        frames_per_second: end to end since the take was opened, without what it was held for.
+    """
+
+    index: int
+    stop_frame: int
+    selection: Selection | None
+    entered: tuple[int, ...]
+    prompt: str
+    cue: int | None
+    pages_bytes: int
+    frames_per_second: float
 
 
 @dataclass(frozen=True)
@@ -109,6 +181,12 @@ class SessionFacts:
         blocks_per_second: over the last blocks; 0 while it makes none.
         owner: on whose behalf it was submitted.
         notes: sentences for the user, such as where a cue takes effect or which words the backbone has never read.
+        take: as a worker has opened it last; None until one has.
+        asked: what was asked for so far, directions included; None until it is opened.
+        blocks_begun: the block from which on the next direction can hold, as far as is known.
+        block: that was shown last; None before the first one since it was opened.
+        memory_bytes: see `WorkerFacts`.
+        refused: what is wrong with the order, where it has failed for that.
     """
 
     id: str
@@ -126,6 +204,12 @@ class SessionFacts:
     blocks_per_second: float = 0.0
     owner: str = ""
     notes: tuple[str, ...] = ()
+    take: OpenedTake | None = None
+    asked: TakeRequest | None = None
+    blocks_begun: int = 0
+    block: BlockFacts | None = None
+    memory_bytes: int = 0
+    refused: ValueError | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +232,8 @@ class WorkerFacts:
 
 
 OnChange = Callable[[SessionFacts], None]
-"""Called from a thread of the engine with every change of a session: a block is finished, or its state is another."""
+"""Called from a thread of the engine with every change of a session, in order: a block can be seen, its take is opened,
+or its state is another."""
 
 
 class UnknownSessionError(Exception):
@@ -162,13 +247,14 @@ class QueueFullError(Exception):
 class Engine(Protocol):
     """Makes takes on its workers. All methods may be called from any thread and none waits for a block."""
 
-    def submit(self, order: Order, owner: str = "") -> str:
+    def submit(self, order: Order, owner: str = "", last_block: int | None = None) -> str:
         """Queue a session; returns its id.
 
         Args:
             order: what is to be made; its folder must not be another session's that has not ended.
             owner: on whose behalf. Owners take turns: next is the oldest session of the owner who has the fewest
                 running, and among equals of the one who has waited longest.
+            last_block: see `pace`.
 
         Raises:
             ValueError: naming the field, the value and what would be right, as far as configs and files tell.
@@ -204,6 +290,17 @@ class Engine(Protocol):
 
     def steer(self, session: str, order: Steering) -> float:
         """Give memory a direction, as `LiveTake.steer`; returns its second. Raises as `direct`."""
+        ...
+
+    def withdraw(self, session: str, at: float) -> None:
+        """Take back a direction that has not taken over yet, as `LiveTake.withdraw`. Raises as `direct`."""
+        ...
+
+    def pace(self, session: str, last_block: int | None) -> None:
+        """Begin no new block after this one until it is said otherwise; None holds nothing.
+
+        It holds for whichever worker makes the session. What is asked for meanwhile takes over at the next block.
+        """
         ...
 
     def stop(self, session: str) -> None:

@@ -6,10 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from longlive_rag.config import Cue, Steering
-from longlive_rag.engines.engine import Order
+from longlive_rag.config import Cue, Steering, TakeRequest
+from longlive_rag.engines.engine import BlockFacts, OpenedTake, Order
 
-Given = Cue | Steering
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """The direction that would have taken over at this second is taken back."""
+
+    seconds: float
+
+
+Given = Cue | Steering | Withdrawn
 """A direction as it was given live, at the second at which it takes over."""
 
 # ---- to a worker ----
@@ -26,6 +34,7 @@ class Begin:
         seconds_before: of an `Extend`: length that its take was asked to be before.
         given: directions that the take's record may lack.
         license_policy: of orders that name none; None is the one in force.
+        last_block: as in `Engine.pace`.
     """
 
     session: str
@@ -34,6 +43,7 @@ class Begin:
     seconds_before: float | None = None
     given: tuple[Given, ...] = ()
     license_policy: str | None = None
+    last_block: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,23 @@ class Steer:
 
 
 @dataclass(frozen=True)
+class Withdraw:
+    """As `Engine.withdraw`; the answer has the same `call`."""
+
+    session: str
+    call: int
+    at: float
+
+
+@dataclass(frozen=True)
+class Pace:
+    """As `Engine.pace`."""
+
+    session: str
+    last_block: int | None
+
+
+@dataclass(frozen=True)
 class Leave:
     """End a session after the block that is being made.
 
@@ -74,7 +101,9 @@ class End:
     """There is no more to do."""
 
 
-ToWorker = Begin | Direct | Steer | Leave | End
+Asked = Direct | Steer | Withdraw
+"""What is answered."""
+ToWorker = Begin | Asked | Pace | Leave | End
 
 # ---- from a worker ----
 
@@ -94,7 +123,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Opened:
-    """A session's take is opened; attributes as in `SessionFacts`."""
+    """A session's take is opened; attributes as in `SessionFacts`. `take` is None where nothing is left to be made."""
 
     session: str
     blocks: int
@@ -102,14 +131,16 @@ class Opened:
     seconds_made: float
     seconds_asked: float
     notes: tuple[str, ...] = ()
+    take: OpenedTake | None = None
+    asked: TakeRequest | None = None
 
 
 @dataclass(frozen=True)
 class BlockMade:
-    """A block is on disk.
+    """A block is on disk and can be seen; of a take that is gone on with, some are said that were finished before.
 
     Attributes:
-        session, blocks, seconds_made: as in `SessionFacts`.
+        session, blocks, seconds_made, blocks_begun, block: as in `SessionFacts`.
         stage_seconds: since the take was opened.
         memory_bytes: as in `WorkerFacts`.
     """
@@ -119,16 +150,20 @@ class BlockMade:
     seconds_made: float
     stage_seconds: Mapping[str, float]
     memory_bytes: int
+    blocks_begun: int = 0
+    block: BlockFacts | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """To a direction: the second at which it takes over, or why it can't."""
+    """To a direction: the second at which it takes over, or why it can't; the others as in `SessionFacts`."""
 
     session: str
     call: int
     second: float = 0.0
     error: ValueError | None = None
+    asked: TakeRequest | None = None
+    blocks_begun: int = 0
 
 
 @dataclass(frozen=True)
@@ -140,12 +175,14 @@ class Ended:
         state: how it ended.
         error: why it failed, in one line.
         is_last: whether the worker ends with it, because nobody knows what state it is in.
+        refused: as in `SessionFacts`.
     """
 
     session: str
     state: Literal["finished", "stopped", "parked", "failed"]
     error: str | None = None
     is_last: bool = False
+    refused: ValueError | None = None
 
 
 FromWorker = Ready | Opened | BlockMade | Answer | Ended

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from backbone.errors import FieldError
 from longlive_rag.config import Cue, TakeRequest
-from longlive_rag.engines.engine import Branch, Extend, Make, Order, Resume
-from longlive_rag.engines.messages import Begin, Given
+from longlive_rag.engines.engine import Branch, Extend, Make, Order, Resume, Undo
+from longlive_rag.engines.messages import Begin, Given, Withdrawn
 from longlive_rag.presets.precision import Precision
 from longlive_rag.presets.preset import Preset, load_preset
 from longlive_rag.rights.policy import pick_policy
@@ -27,6 +27,8 @@ from longlive_rag.sessions.resuming import (
     open_take,
     provenance_like,
     resumed_take,
+    undone,
+    undone_take,
 )
 from longlive_rag.takes.branch import branched, extended, timeline_of
 from longlive_rag.takes.folder import INPUTS, LATENTS, RECORD, check_take_folder
@@ -51,6 +53,7 @@ class BackboneKey:
     prompt_embeds: Path | None = None
 
 
+Another = TypeVar("Another", Branch, Undo)
 Loaded = Callable[[BackboneKey], "LongLiveRAGPipeline | None"]
 """The backbone, if it is loaded already."""
 
@@ -75,20 +78,22 @@ def checked(order: Order, license_policy: str | None) -> Order:
             provenance_of(asked.preset, asked.labels)
             check_new_take(asked)
         case Resume():
-            take = _opened_to_go_on(order.folder, license_policy)
+            take = _opened_to_go_on(order, license_policy)
             if take.is_whole:
                 raise FieldError("folder", str(order.folder), "it is as long as was asked for; extend it, or branch")
             _check_room(take, order.folder, take.request)
         case Extend():
-            take = _opened_to_go_on(order.folder, license_policy)
+            take = _opened_to_go_on(order, license_policy)
             _check_room(take, order.folder, extended(take.request, order.seconds, order.prompt, order.cut))
         case Branch():
-            order = replace(order, source=order.source.absolute())
-            take = open_take(order.source)
-            provenance_like(take, license_policy)
-            request, _ = branched(
-                take.request, take.timeline, take.blocks, order.at, order.prompt, seconds=order.seconds
-            )
+            order, take = _opened_source(order, license_policy)
+            end = (order.at, order.prompt, order.seed, order.seconds, order.cut)
+            request, _ = branched(take.request, take.timeline, take.blocks, *end)
+            check_take_folder(order.folder, request, hint="")
+            _check_room(take, order.folder, request)
+        case Undo():
+            order, take = _opened_source(order, license_policy)
+            request = undone(take, order.kept_blocks, order.seconds)
             check_take_folder(order.folder, request, hint="")
             _check_room(take, order.folder, request)
     return order
@@ -105,11 +110,18 @@ def _as_new_take(order: Make, preset: Preset) -> NewTake:
     )
 
 
-def _opened_to_go_on(folder: Path, license_policy: str | None) -> OpenTake:
-    take = open_take(folder)
-    check_free(folder / LATENTS)
+def _opened_to_go_on(order: Resume | Extend, license_policy: str | None) -> OpenTake:
+    take = open_take(order.folder, order.backbone)
+    check_free(order.folder / LATENTS)
     provenance_like(take, license_policy)
     return take
+
+
+def _opened_source(order: Another, license_policy: str | None) -> tuple[Another, OpenTake]:
+    order = replace(order, source=order.source.absolute())
+    take = open_take(order.source, order.backbone)
+    provenance_like(take, license_policy)
+    return order, take
 
 
 def _check_room(take: OpenTake, folder: Path, request: TakeRequest) -> None:
@@ -130,7 +142,7 @@ def opened(begin: Begin, device: str, loaded: Loaded, note: Note) -> Iterator[Ta
     if begin.begun:
         _wait_for_predecessor(order.folder)
         if (order.folder / RECORD).is_file():
-            take = open_take(order.folder, order.backbone if isinstance(order, Make) else None)
+            take = open_take(order.folder, order.backbone)
         else:
             for name in INPUTS:  # are written before the record
                 (order.folder / name).unlink(missing_ok=True)
@@ -138,7 +150,7 @@ def opened(begin: Begin, device: str, loaded: Loaded, note: Note) -> Iterator[Ta
         if take.is_whole:
             yield take
             return
-        order = Resume(order.folder)
+        order = Resume(order.folder, order.backbone)
     with _job(order, begin, take, device, loaded, note) as job:
         yield job
 
@@ -152,18 +164,21 @@ def _job(
         policy = pick_policy(order.labels.license_policy)
         pipe = loaded(BackboneKey(preset.folder, opening.precision, policy, opening.prompt_embeds))
         return new_take(replace(_as_new_take(order, preset), opening=opening, pipe=pipe), note)
-    take = take or open_take(order.source if isinstance(order, Branch) else order.folder)
+    take = take or open_take(order.source if isinstance(order, Branch | Undo) else order.folder, order.backbone)
     rights = take.record.rights
     embeds = begin.order.opening.prompt_embeds if isinstance(begin.order, Make) else None
     stated = begin.order.labels.license_policy if isinstance(begin.order, Make) else begin.license_policy
     allowed = rights.license_policy if rights else "any"
     key = BackboneKey(take.preset.folder, take.record.run.precision, allowed, embeds)
-    changes = Changes(device=device, prompt_embeds=embeds, license_policy=stated, pipe=loaded(key))
+    changes = Changes(order.backbone, device, embeds, license_policy=stated, pipe=loaded(key))
     match order:
         case Extend():
             return extended_take(take, order.seconds, order.prompt, changes, note, order.cut)
         case Branch():
-            return branched_take(take, order.at, order.folder, changes, note, order.prompt, seconds=order.seconds)
+            end = (order.prompt, order.seed, order.seconds, order.cut)
+            return branched_take(take, order.at, order.folder, changes, note, *end)
+        case Undo():
+            return undone_take(take, order.kept_blocks, order.seconds, order.folder, changes, note)
     return resumed_take(take, changes, note)
 
 
@@ -187,6 +202,8 @@ def with_given(request: TakeRequest, timeline: Timeline, given: Sequence[Given])
             cues[timeline.cue_block(each.seconds)] = each
         elif isinstance(each, Cue):
             prompt = each.prompt
+        elif isinstance(each, Withdrawn):
+            cues.pop(timeline.cue_block(each.seconds), None)
         elif each not in steering:
             steering.append(each)
     memory = replace(request.memory, steering=tuple(steering))

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backbone.errors import FieldError
-from longlive_rag.config import Cue, Steering
+from longlive_rag.config import Cue, Steering, TakeRequest
 from longlive_rag.engines.engine import (
     ENDED,
-    Make,
+    BlockFacts,
     OnChange,
+    OpenedTake,
     Order,
     QueueFullError,
     SessionFacts,
@@ -31,6 +32,7 @@ from longlive_rag.engines.engine import (
 )
 from longlive_rag.engines.messages import (
     Answer,
+    Asked,
     Begin,
     BlockMade,
     Direct,
@@ -40,8 +42,11 @@ from longlive_rag.engines.messages import (
     Given,
     Leave,
     Opened,
+    Pace,
     Ready,
     Steer,
+    Withdraw,
+    Withdrawn,
 )
 from longlive_rag.engines.orders import checked, seconds_before
 from longlive_rag.engines.state import KeptSession, StateFolder
@@ -92,7 +97,14 @@ class _Session:
     goes_first: bool = False
     earlier_seconds: Mapping[str, float] = field(default_factory=dict)
     block_times: deque[float] = field(default_factory=lambda: deque(maxlen=RATE_BLOCKS + 1))
-    calls: dict[int, tuple[Direct | Steer, Future[float]]] = field(default_factory=dict)
+    calls: dict[int, tuple[Asked, Future[float]]] = field(default_factory=dict)
+    last_block: int | None = None
+    take: OpenedTake | None = None
+    asked: TakeRequest | None = None
+    blocks_begun: int = 0
+    block: BlockFacts | None = None
+    memory_bytes: int = 0
+    refused: ValueError | None = None
 
 
 class Supervisor:
@@ -145,7 +157,7 @@ class Supervisor:
 
     # ---- as in `Engine`, from any thread ----
 
-    def submit(self, order: Order, owner: str = "") -> str:
+    def submit(self, order: Order, owner: str = "", last_block: int | None = None) -> str:
         """Queue a session; see `Engine`."""
         with self._reserved(order.folder.absolute()):
             order = checked(order, self._policy)
@@ -159,7 +171,7 @@ class Supervisor:
                 )
                 self._state.write(kept)
                 self._number, self._turn = self._number + 1, self._turn + 1
-                self._sessions[kept.id] = _Session(kept)
+                self._sessions[kept.id] = _Session(kept, last_block=last_block)
                 self._say(self._sessions[kept.id])
                 self._dispatch()
                 return kept.id
@@ -220,6 +232,19 @@ class Supervisor:
     def steer(self, session: str, order: Steering) -> float:
         """Give memory a direction; see `Engine`."""
         return self._ask(session, lambda call: Steer(session, call, order))
+
+    def withdraw(self, session: str, at: float) -> None:
+        """Take back a direction; see `Engine`."""
+        self._ask(session, lambda call: Withdraw(session, call, at))
+
+    def pace(self, session: str, last_block: int | None) -> None:
+        """Begin no new block after this one; see `Engine`."""
+        with self._changed:
+            found = self._find(session)
+            found.last_block = last_block
+            slot = self._slot_of(found)
+            if slot is not None and slot.link is not None:
+                slot.link.tell(Pace(session, last_block))
 
     def stop(self, session: str) -> None:
         """End a session; see `Engine`."""
@@ -322,6 +347,12 @@ class Supervisor:
             blocks_per_second=(len(times) - 1) / span_s if span_s else 0.0,
             owner=kept.owner,
             notes=kept.notes,
+            take=session.take,
+            asked=session.asked,
+            blocks_begun=session.blocks_begun,
+            block=session.block,
+            memory_bytes=session.memory_bytes,
+            refused=session.refused,
         )
 
     def _slot_of(self, session: _Session) -> _Slot | None:
@@ -362,7 +393,7 @@ class Supervisor:
             idle = [slot for slot in self._slots if slot.state == "idle" and slot.link is not None]
             if not idle or self._closed:
                 break
-            wanted = _backbone_of(session.kept.order)
+            wanted = session.kept.order.backbone
             slot = min(idle, key=lambda each: each.backbone != wanted)
             self._begin(session, slot, wanted)
         self._changed.notify_all()
@@ -382,11 +413,11 @@ class Supervisor:
         session.goes_first = False
         session.block_times.clear()
         assert slot.link is not None
-        begin = Begin(kept.id, kept.order, kept.begun, before, kept.given, self._policy)
+        begin = Begin(kept.id, kept.order, kept.begun, before, kept.given, self._policy, session.last_block)
         self._change(session, state="running", begun=True, seconds_before=before)
         slot.link.tell(begin)
 
-    def _ask(self, session: str, message: Callable[[int], Direct | Steer]) -> float:
+    def _ask(self, session: str, message: Callable[[int], Asked]) -> float:
         answer: Future[float] = Future()
         with self._changed:
             found = self._find(session)
@@ -456,6 +487,8 @@ class Supervisor:
         match message:
             case Opened():
                 session.earlier_seconds = kept.stage_seconds
+                session.take, session.asked = message.take or session.take, message.asked or session.asked
+                session.block, session.blocks_begun = None, message.blocks
                 session.block_times.append(time.monotonic())
                 self._change(
                     session,
@@ -471,14 +504,19 @@ class Supervisor:
                 self._heard_answer(session, message)
             case Ended():
                 self._free(session, slot, message.is_last)
+                session.refused = message.refused
                 state = message.state if message.state != "parked" else kept.leave or "queued"  # while it is closed
                 self._change(session, state=state, error=message.error, leave=None)
                 self._dispatch()
 
     def _heard_block(self, session: _Session, slot: _Slot, made: BlockMade) -> None:
         kept, earlier = session.kept, session.earlier_seconds
-        session.block_times.append(time.monotonic())
-        slot.memory_bytes = made.memory_bytes
+        is_new = made.blocks > kept.blocks
+        if is_new:
+            session.block_times.append(time.monotonic())
+        slot.memory_bytes = session.memory_bytes = made.memory_bytes
+        session.blocks_begun = max(session.blocks_begun, made.blocks_begun)
+        session.block = made.block
         spent = {stage: earlier.get(stage, 0.0) + value for stage, value in made.stage_seconds.items()}
         given = tuple(each for each in kept.given if each.seconds >= made.seconds_made)
         session.kept = kept.model_copy(
@@ -487,7 +525,7 @@ class Supervisor:
                 "seconds_made": made.seconds_made,
                 "stage_seconds": {**earlier, **spent},
                 "given": given,
-                "deaths": 0,
+                "deaths": 0 if is_new else kept.deaths,
             }
         )
         self._say(session)
@@ -497,6 +535,8 @@ class Supervisor:
         if answer.error is not None:
             future.set_exception(answer.error)
             return
+        session.asked = answer.asked
+        session.blocks_begun = max(session.blocks_begun, answer.blocks_begun)
         given = (*session.kept.given, _as_given(asked, answer.second))
         session.kept = session.kept.model_copy(update={"given": given})
         self._keep(session)
@@ -556,11 +596,10 @@ class Supervisor:
                     log.exception("a watcher of session %s has failed", facts.id)
 
 
-def _backbone_of(order: Order) -> str | None:
-    return order.backbone if isinstance(order, Make) else None
-
-
-def _as_given(asked: Direct | Steer, second: float) -> Given:
-    if isinstance(asked, Direct):
-        return Cue(second, asked.prompt, asked.cut)
-    return replace(asked.order, seconds=second)
+def _as_given(asked: Asked, second: float) -> Given:
+    match asked:
+        case Direct():
+            return Cue(second, asked.prompt, asked.cut)
+        case Steer():
+            return replace(asked.order, seconds=second)
+    return Withdrawn(second)

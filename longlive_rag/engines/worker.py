@@ -7,14 +7,20 @@ import os
 import queue
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
+from backbone.errors import FieldError
+from longlive_rag.engines.engine import BlockFacts, OpenedTake
 from longlive_rag.engines.messages import (
     Answer,
+    Asked,
     Begin,
     BlockMade,
     Direct,
@@ -23,18 +29,22 @@ from longlive_rag.engines.messages import (
     FromWorker,
     Leave,
     Opened,
+    Pace,
     Ready,
     Steer,
     ToWorker,
+    Withdraw,
 )
 from longlive_rag.engines.orders import BackboneKey, opened, with_given
 from longlive_rag.generation.behind import LIVE_AHEAD
 from longlive_rag.sessions.live import LiveTake
-from longlive_rag.sessions.making import TakeEnded, TakeJob, check_finished, ending_well, reason_of
+from longlive_rag.sessions.making import TakeEnded, TakeJob, check_finished, ending_well, exhaust, reason_of
 from longlive_rag.sessions.resuming import OpenTake
 from longlive_rag.timeline import Timeline
+from retrieval.selection import selection_of
 
 if TYPE_CHECKING:
+    from longlive_rag.generation.block import Block
     from longlive_rag.pipeline import LongLiveRAGPipeline
 
 Say = Callable[[FromWorker], None]
@@ -53,10 +63,12 @@ class Worker:
     def __init__(self, device: str, place: str, say: Say) -> None:
         self._device, self._place, self._say = device, place, say
         self._begins: queue.SimpleQueue[Begin | End] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._answering = threading.Lock()  # so that the last answer has the newest of what is asked
         self._session: str | None = None
         self._live: LiveTake | None = None
         self._leave: Leave | None = None
+        self._last_block: int | None = None
         self._key: BackboneKey | None = None
         self._pipe: LongLiveRAGPipeline | None = None
         self._threads: int | None = None
@@ -67,29 +79,36 @@ class Worker:
         """Hear a message; a direction is answered at once."""
         match message:
             case Begin() | End():
-                with self._lock:
+                with self._changed:
                     if isinstance(message, Begin):
-                        self._session, self._leave = message.session, None
+                        self._session, self._leave, self._last_block = message.session, None, message.last_block
                 self._begins.put(message)
-            case Leave():
-                with self._lock:
+            case Leave() | Pace():
+                with self._changed:
                     if message.session == self._session:
-                        self._leave = message
-                        self._leave_now()
-            case Direct() | Steer():
-                self._say(self._answer(message))
+                        self._hear(message)
+            case Direct() | Steer() | Withdraw():
+                with self._answering:
+                    self._say(self._answer(message))
 
-    def _answer(self, message: Direct | Steer) -> Answer:
-        with self._lock:
+    def _hear(self, message: Leave | Pace) -> None:
+        if isinstance(message, Pace):
+            self._last_block = message.last_block
+        else:
+            self._leave = message
+            self._leave_now()
+        self._changed.notify_all()
+
+    def _answer(self, message: Asked) -> Answer:
+        with self._changed:
             live = self._live if message.session == self._session else None
         try:
             if live is None:
                 raise ValueError("the session makes no blocks yet, or no more; say it again when it does")
-            if isinstance(message, Direct):
-                return Answer(message.session, message.call, live.direct(message.prompt, message.at, message.cut))
-            return Answer(message.session, message.call, live.steer(message.order))
+            second = _done(live, message)
         except ValueError as error:
             return Answer(message.session, message.call, error=error)
+        return Answer(message.session, message.call, second, None, live.asked, live.blocks_begun)
 
     def _leave_now(self) -> None:
         if self._live is not None and self._leave is not None:
@@ -119,13 +138,14 @@ class Worker:
             self._forget_backbone()
             return Ended(begin.session, "failed", ended.reason)
         except (ValueError, OSError) as error:
-            return Ended(begin.session, "failed", reason_of(error))
+            refused = error if isinstance(error, FieldError) else ValueError(reason_of(error))
+            return Ended(begin.session, "failed", reason_of(error), refused=refused)
         except BaseException as error:
             traceback.print_exc(file=sys.stderr)
             self._say(Ended(begin.session, "failed", reason_of(error), is_last=True))
             raise
         finally:
-            with self._lock:
+            with self._changed:
                 self._session = self._live = None
 
     def _make(self, begin: Begin) -> Way:
@@ -136,35 +156,34 @@ class Worker:
                 return "finished"
             self._pipe = job.pipe
             request = with_given(job.request, job.pipe.timeline(job.request), begin.given)
-            live = LiveTake(job.pipe, request, job.writer, keeps_length=True, ahead=LIVE_AHEAD)
+            telling = _Telling(begin.session, job, self._say)
+            hold = partial(self._hold, telling)
+            live = LiveTake(job.pipe, request, job.writer, True, LIVE_AHEAD, on_block=telling.block, hold=hold)
+            telling.live = live
             with ending_well(job.writer):
-                way = self._make_blocks(begin.session, job, live, notes)
+                self._say(telling.opened(notes))
+                way = self._make_blocks(job, live)
                 record = job.writer.finish("finished" if way == "finished" else "interrupted")
             check_finished(record, job.writer.folder)
             return way
 
-    def _make_blocks(self, session: str, job: TakeJob, live: LiveTake, notes: list[str]) -> Way:
-        timeline, first = job.pipe.timeline(job.request), job.writer.blocks
-        self._say(_opened(session, timeline, first, notes))
-        with self._lock:
+    def _make_blocks(self, job: TakeJob, live: LiveTake) -> Way:
+        with self._changed:
             self._live = live
             self._leave_now()
-        for block in live:
-            if block.index >= first:
-                self._say(
-                    BlockMade(
-                        session,
-                        block.index + 1,
-                        block.pixel_frames.stop / timeline.fps,
-                        job.writer.stage_seconds,
-                        memory_bytes(job.pipe),
-                    )
-                )
-        with self._lock:
+        exhaust(iter(live))
+        with self._changed:
             self._live, leave = None, self._leave
-        if job.writer.blocks >= timeline.blocks or leave is None:
+        if job.writer.blocks >= job.pipe.timeline(job.request).blocks or leave is None:
             return "finished"
         return "parked" if leave.parked else "stopped"
+
+    def _hold(self, telling: _Telling, block: int) -> None:
+        """Wait until this block may be begun, or the session is to end."""
+        begin_s = time.perf_counter()
+        with self._changed:
+            self._changed.wait_for(lambda: self._leave or self._last_block is None or block <= self._last_block)
+        telling.held_s += time.perf_counter() - begin_s
 
     # ---- the backbone ----
 
@@ -183,6 +202,66 @@ class Worker:
             torch.cuda.empty_cache()
         if self._threads is not None:
             torch.set_num_threads(self._threads)  # a small backbone takes one
+
+
+class _Telling:
+    """What is said of a take while it is made.
+
+    Args:
+        session: that makes it.
+        job: what is made.
+        say: is told.
+
+    Attributes:
+        live: makes it.
+        held_s: for how long its blocks were held.
+    """
+
+    live: LiveTake
+
+    def __init__(self, session: str, job: TakeJob, say: Say) -> None:
+        self._session, self._job, self._say = session, job, say
+        self._timeline, self._first = job.pipe.timeline(job.request), job.writer.blocks
+        self._frames = 0
+        self._begun_s, self.held_s = time.perf_counter(), 0.0
+
+    def opened(self, notes: list[str]) -> Opened:
+        """Before the first block."""
+        writer = self._job.writer
+        said = _opened(self._session, self._timeline, self._first, notes)
+        take = OpenedTake(writer.snapshot(), self._timeline, writer.blocks_shown)
+        return replace(said, take=take, asked=self.live.asked)
+
+    def block(self, block: Block) -> None:
+        """Say a block; in the thread that writes, as soon as it can be seen."""
+        self._frames += len(block.pixel_frames)
+        busy_s = time.perf_counter() - self._begun_s - self.held_s
+        pages, entered = block.pages, block.entered
+        facts = BlockFacts(
+            index=block.index,
+            stop_frame=block.pixel_frames.stop,
+            selection=selection_of(block.selections, 0),
+            entered=entered[0] if entered is not None else (),
+            prompt=block.prompt,
+            cue=block.cue,
+            pages_bytes=pages.gpu_bytes + pages.host_bytes if pages else 0,
+            frames_per_second=self._frames / max(busy_s, 1e-9),
+        )
+        blocks = max(self._first, block.index + 1)
+        seconds = self._timeline.pixels_of(blocks - 1).stop / self._timeline.fps
+        stages, held = self._job.writer.stage_seconds, memory_bytes(self._job.pipe)
+        self._say(BlockMade(self._session, blocks, seconds, stages, held, self.live.blocks_begun, facts))
+
+
+def _done(live: LiveTake, message: Asked) -> float:
+    """Give a direction to a take; returns the second at which it holds."""
+    match message:
+        case Direct():
+            return live.direct(message.prompt, message.at, message.cut)
+        case Steer():
+            return live.steer(message.order)
+    live.withdraw(message.at)
+    return message.at
 
 
 def _opened(session: str, timeline: Timeline, blocks: int, notes: list[str]) -> Opened:

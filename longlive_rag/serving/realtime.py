@@ -19,7 +19,7 @@ from longlive_rag.serving.guard import ApiError
 from longlive_rag.serving.keys import ApiKey, Scope
 from longlive_rag.serving.videos import Videos
 from longlive_rag.studio.library import Takes, UnknownTakeError
-from longlive_rag.studio.segments import DiskFilm
+from longlive_rag.studio.segments import Film
 
 HELLO_SECONDS = 30.0
 LOOK_SECONDS = 1.0
@@ -185,14 +185,14 @@ class Realtime:
         finally:
             end()
 
-    def _film(self, video: str) -> DiskFilm | None:
+    def _film(self, video: str) -> Film | None:
         folder = self._videos.folder(self._key, video)
         try:
             return self._sockets.films.film(self._sockets.films.id_of(folder))
         except (UnknownTakeError, ValueError, OSError):  # nothing is made yet
             return None
 
-    async def _send_block(self, film: DiskFilm, block: int, has_head: bool) -> None:
+    async def _send_block(self, film: Film, block: int, has_head: bool) -> None:
         head, body = split_head(await run_in_threadpool(film.segment, block))
         timeline, frames = film.timeline, film.timeline.pixels_of(block)
         if not has_head:

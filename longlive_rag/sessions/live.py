@@ -39,6 +39,8 @@ class LiveTake:
             `LongLiveRAGPipeline.stream`. With 1, a block has been begun when the one before it is handed out.
         on_block: called with every block as soon as it is finished and written, perhaps in another thread and before
             it is handed out.
+        hold: called with the number of every new block before it is begun; it may wait. What is said meanwhile holds
+            from this block on.
 
     Raises:
         ValueError: if the request can't be met.
@@ -52,10 +54,11 @@ class LiveTake:
         keeps_length: bool = False,
         ahead: int = 0,
         on_block: Callable[[Block], None] = lambda block: None,
+        hold: Callable[[int], None] = lambda block: None,
     ) -> None:
         pipe.check(request)
         self._pipe, self._take, self._keeps_length = pipe, take, keeps_length
-        self._ahead, self._on_block = ahead, on_block
+        self._ahead, self._on_block, self._hold = ahead, on_block, hold
         self._start = request
         self._timeline = pipe.timeline(request)
         self._lock = threading.Lock()
@@ -287,8 +290,10 @@ class LiveTake:
 
     def _directions(self, block: int) -> Direction | None:
         """What the stream asks right before a block is begun."""
-        if block >= self._first_block and self._is_to_end:
-            return None
+        if block >= self._first_block:
+            self._hold(block)
+            if self._is_to_end:
+                return None
         with self._lock:
             self._next_block = max(self._next_block, block + 1)
             prompt, cut = self._prompts.get(block), block in self._cuts

@@ -188,7 +188,7 @@ def undone_take(
     Raises:
         ValueError: naming what can't be; nothing was written.
     """
-    request = _until(take, blocks, seconds)
+    request = undone(take, blocks, seconds)
     check_take_folder(folder, request, hint="")
 
     def copy() -> None:
@@ -198,7 +198,8 @@ def undone_take(
         yield job
 
 
-def _until(take: OpenTake, blocks: int, seconds: float) -> TakeRequest:
+def undone(take: OpenTake, blocks: int, seconds: float) -> TakeRequest:
+    """What `undone_take` asks for; FieldError if the take has not so many blocks."""
     if not 0 < blocks <= take.blocks:
         raise FieldError("block", blocks, f"it must be from 1 to {take.blocks}, as many blocks as the take has")
     request, begins_in = take.request, take.timeline.cue_block

@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from longlive_rag.config import MemoryConfig
 from longlive_rag.generation.cues import directed_at
-from longlive_rag.media.video import whole_frames
+from longlive_rag.media.segments import FinishedError
 from longlive_rag.presets.geometry import read_geometry
 from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.policy import pick_policy
 from longlive_rag.studio import schema
-from longlive_rag.studio.segments import DiskFilm, Film
+from longlive_rag.studio.segments import DiskFilm, Film, GrowingFilm
 from longlive_rag.takes.branch import backbone_of
-from longlive_rag.takes.folder import CHECKPOINTS, LATENTS, NEWEST, RECORD, VIDEO
+from longlive_rag.takes.folder import CHECKPOINTS, LATENTS, RECORD, VIDEO
 from longlive_rag.takes.library import Library, LibraryTake, frames_like, search_words
 from longlive_rag.takes.record import TakeRecord, plain, read_record
 from longlive_rag.takes.remember import find_remembered
 from longlive_rag.timeline import Timeline
-from retrieval.files import check_plain
 from retrieval.lock import is_being_written
 from retrieval.selection import Selection
 from retrieval.store import LatentStore, block_numbers
@@ -65,7 +65,7 @@ class Takes:
         self._folders: dict[str, Path] = {}
         self._records: dict[str, Kept] = {}
         self._films: dict[str, Kept] = {}
-        self._opening: dict[str, threading.Lock] = {}  # by take: one thread at a time gives stamps to its blocks
+        self._opening: dict[str, threading.Lock] = {}  # by take: one thread at a time reads its video
 
     def scan(self) -> dict[str, tuple[int, ...]]:
         """All takes that are there, and the stamps of their records."""
@@ -140,8 +140,8 @@ class Takes:
         record: TakeRecord = kept.value
         return record
 
-    def film(self, take: str) -> DiskFilm:
-        """The segments of a take that isn't made here now.
+    def film(self, take: str) -> Film:
+        """The segments of a take; those of one that is being made grow.
 
         Raises:
             UnknownTakeError: if it isn't there any more.
@@ -149,27 +149,20 @@ class Takes:
         """
         with self._opening_of(take):
             record, video = self.record(take), self.folder(take) / VIDEO
-            stamp = (*stamp_of(video), record.status == "running")
             kept = self._films.get(take)
-            if kept is not None and kept.stamp == stamp:
-                known: DiskFilm = kept.value
-                return known
-            timeline, frames, newest, known_stamps = timeline_of(record), None, None, ()
             if record.status == "running":
-                asked = replace(timeline, pixel_frames=record.request.pixel_frames)
-                frames, newest = _whole_blocks(asked, whole_frames(video)), _newest_of(video.parent)
-                if kept is not None and kept.stamp[2] == stamp[2]:  # it has grown
-                    known_stamps = kept.value.stamps
-            film = DiskFilm(video, timeline, frames, known_stamps, newest)
-            self._films[take] = Kept(stamp, film)
-            return film
-
-    def keep_film(self, take: str, stamps: list[str]) -> None:
-        """A take was made to its end here: its segments keep their addresses."""
-        with self._opening_of(take):
-            record, video = self.record(take), self.folder(take) / VIDEO
-            film = DiskFilm(video, timeline_of(record), None, stamps)
-            self._films[take] = Kept((*stamp_of(video), record.status == "running"), film)
+                asked = replace(timeline_of(record), pixel_frames=record.request.pixel_frames)
+                film = kept.value if kept is not None and isinstance(kept.value, GrowingFilm) else None
+                growing = film if film is not None and film.asked == asked else GrowingFilm(video, asked)
+                with suppress(FinishedError):  # its record will say so in a moment
+                    growing.refresh()
+                    self._films[take] = Kept((), growing)
+                    return growing
+            stamp = stamp_of(video)
+            if kept is None or kept.stamp != stamp:
+                kept = self._films[take] = Kept(stamp, DiskFilm(video, timeline_of(record)))
+            known: Film = kept.value
+            return known
 
     def _opening_of(self, take: str) -> threading.Lock:
         with self._lock:
@@ -266,19 +259,6 @@ def timeline_of(record: TakeRecord) -> Timeline:
     return Timeline(ENDLESS, record.video.fps, record.request.context.frames_per_block, factor)
 
 
-def _newest_of(folder: Path) -> bytes | None:
-    """The block that was made last, of a take that a studio made when it was killed."""
-    path = folder / NEWEST
-    check_plain(path)
-    return path.read_bytes() if path.is_file() else None
-
-
-def _whole_blocks(timeline: Timeline, frames: int) -> int:
-    block = timeline.block_at(frames - 1) if frames else 0
-    whole = timeline.pixels_of(block)
-    return whole.stop if whole.stop <= frames else whole.start
-
-
 def facts_of(record: TakeRecord, takes: Takes) -> dict[str, Any]:
     """What a record says of a take, however much of it is made."""
     origin, rights, request = record.branched_from, record.rights, record.request
@@ -301,7 +281,7 @@ def facts_of(record: TakeRecord, takes: Takes) -> dict[str, Any]:
 
 def segments_of(take: str, film: Film, blocks: int) -> list[schema.SegmentFacts]:
     """The first blocks of a film, as the page knows them."""
-    return [segment_of(take, film, block) for block in range(blocks)]
+    return [segment_of(take, film, block) for block in range(min(blocks, len(film.stamps)))]
 
 
 def segment_of(take: str, film: Film, block: int) -> schema.SegmentFacts:

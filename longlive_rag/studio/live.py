@@ -1,41 +1,26 @@
-"""The room in which one take at a time is made: a thread that makes blocks, and what may be said to it meanwhile."""
+"""The room in which one take at a time is made, by an engine's worker, and what may be said to it meanwhile."""
 
 from __future__ import annotations
 
-import gc
-import queue
 import secrets
-import sys
 import threading
-import time
-import traceback
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import psutil
-
-from longlive_rag.generation.behind import LIVE_AHEAD
+from longlive_rag.config import Steering, TakeRequest
+from longlive_rag.engines.engine import ENDED, BlockFacts, Engine, OpenedTake, Order, SessionFacts, Undo
 from longlive_rag.media.pictures import runs
-from longlive_rag.presets.precision import Precision
-from longlive_rag.presets.preset import Preset
-from longlive_rag.sessions.live import LiveTake
-from longlive_rag.sessions.making import TakeEnded, TakeJob, check_finished, ending_well, reason_of
-from longlive_rag.sessions.opening import Note
 from longlive_rag.studio import schema
 from longlive_rag.studio.events import Hub
-from longlive_rag.studio.library import Takes, facts_of, memory_of, other_frames, segment_of
-from longlive_rag.studio.segments import LiveFilm
-from retrieval.selection import selection_of
+from longlive_rag.studio.library import Takes, UnknownTakeError, facts_of, memory_of, other_frames, segment_of
+from longlive_rag.takes.record import TakeRecord
+from longlive_rag.timeline import Timeline
+from retrieval.selection import Selection
 
-if TYPE_CHECKING:
-    from longlive_rag.generation.block import Block
-    from longlive_rag.pipeline import LongLiveRAGPipeline
-
-LONGEST_WAIT_S = 0.5  # between two looks at what a take waits for
+LOST = "the process that made it was lost; another one goes on with it"
 
 
 class BusyError(Exception):
@@ -46,27 +31,12 @@ class NotLiveError(Exception):
     """The take is not being made now."""
 
 
-Loaded = Callable[[Preset, Precision, str], "LongLiveRAGPipeline | None"]
-"""(backbone, its precision, licence policy) to the backbone, if it is loaded already."""
-Open = Callable[[Loaded, Note], AbstractContextManager[TakeJob]]
-"""Checks and opens what is to be made; it is called in the thread that makes it."""
-
-
 @dataclass(frozen=True)
-class Order:
-    """A take to be made.
+class _Made:
+    """A block that was made and may not be in the take's video yet."""
 
-    Attributes:
-        folder: of the take.
-        open: see there.
-        waits: it begins with the next direction, or when it is told to go on.
-        ready: its id, or why it can't be made.
-    """
-
-    folder: Path
-    open: Open
-    waits: bool = False
-    ready: Future[str] = field(default_factory=Future)
+    facts: BlockFacts
+    memory_bytes: int
 
 
 class Stretch:
@@ -74,33 +44,51 @@ class Stretch:
 
     Args:
         take: its id.
-        order, job: what is made.
-        film: its segments.
-        on_block: called with every block as soon as it is written, in the thread that writes.
+        folder: of the take.
+        session: that makes it.
+        waits: it begins with the next direction, or when it is told to go on.
+
+    Attributes:
+        ready: its id, once it is opened; or why it can't be made.
+        asked: what was asked for so far.
+        blocks: that can be fetched.
+        unsaid: blocks that were made and not said yet.
     """
 
-    def __init__(
-        self, take: str, order: Order, job: TakeJob, film: LiveFilm, on_block: Callable[[Stretch, Block], None]
-    ) -> None:
-        self.id, self.folder, self.waits = take, order.folder, order.waits
-        self.job, self.film = job, film
-        self.live = LiveTake(
-            job.pipe, job.request, job.writer, keeps_length=True, ahead=LIVE_AHEAD, on_block=self._written
-        )
-        self._on_block = on_block
-        self.timeline = job.pipe.timeline(job.request)
-        self.first_block = job.writer.blocks  # that is new
-        self.blocks = film.kept  # that can be fetched
-        self.entered: list[int] = []
+    record: TakeRecord
+    timeline: Timeline
+    asked: TakeRequest
+
+    def __init__(self, take: str, folder: Path, session: str, waits: bool) -> None:
+        self.id, self.folder, self.session, self.waits = take, folder, session, waits
+        self.ready: Future[str] = Future()
         self.stopped = False
         self.unknown: list[str] = []
-        self.made_frames, self.begun_s, self.waited_s = 0, time.perf_counter(), 0.0
+        self.unsaid: deque[_Made] = deque()
+        self.blocks, self.blocks_begun, self.restarts = 0, 0, 0
+        self.notes: tuple[str, ...] = ()
+        self.opened: OpenedTake | None = None
+        self.block: BlockFacts | None = None
+        self.last_block: int | None = None
         self._planned: dict[int, str] = {}  # block: id
-        self.record = job.writer.snapshot()
-        self.others = other_frames(self.record, None)
 
-    def _written(self, block: Block) -> None:
-        self._on_block(self, block)
+    def open(self, opened: OpenedTake) -> None:
+        """A worker has opened the take; of one that was lost, blocks at its end are shown once more."""
+        self.opened, self.record, self.timeline = opened, opened.record, opened.timeline
+        self.blocks, self.block = opened.blocks_shown, None
+        self.unsaid.clear()
+        self.selections = list(self.record.selections)
+        self.entered: list[int] = []
+        self.others = other_frames(self.record, None)
+        unknown = [word for words in self.record.run.unknown_words.values() for word in words]
+        self.unknown = list(dict.fromkeys([*unknown, *self.unknown]))
+
+    def add(self, block: BlockFacts) -> None:
+        """A block was made."""
+        self.block = block
+        self.entered += block.entered
+        if block.selection is not None:
+            self.selections.append(block.selection)
 
     def planned_id(self, second: float) -> str:
         """Of the direction that takes over there."""
@@ -116,7 +104,7 @@ class Stretch:
     def is_cut(self, second: float) -> bool:
         """Whether another shot begins with the direction that takes over there."""
         block = self.timeline.cue_block(second)
-        return any(cue.cut and self.timeline.cue_block(cue.seconds) == block for cue in self.live.asked.cues)
+        return any(cue.cut and self.timeline.cue_block(cue.seconds) == block for cue in self.asked.cues)
 
     def forget(self, second: float) -> None:
         """A planned direction is withdrawn."""
@@ -124,21 +112,24 @@ class Stretch:
 
     def admitted(self) -> list[tuple[int, int]] | None:
         """Latent frames in memory, the sink apart, each (first, after the last); None without memory."""
-        context = self.job.request.context
+        context = self.asked.context
         if not context.memory_frames:
             return None
         before = self.record.memory.admitted or ()
         frames = {frame for span in before for frame in range(*span)} | set(self.entered)
         return runs(sorted(frame for frame in frames if frame >= context.sink_frames))
 
+    def memory(self, selection: Selection, takes: Takes) -> schema.BlockMemory:
+        """What a block remembered."""
+        return memory_of(selection, self.asked.memory, self.timeline, self.others, takes)
+
     def cues(self) -> list[schema.CueFacts]:
         """All cues; those that can still be changed have an id."""
-        begun = self.live.seconds
         found = []
-        for number, cue in enumerate(self.live.asked.cues, start=1):
+        for number, cue in enumerate(self.asked.cues, start=1):
             block = self.timeline.cue_block(cue.seconds)
             second = self.timeline.starts_at(block)
-            is_planned = second >= begun
+            is_planned = block >= self.blocks_begun
             found.append(
                 schema.CueFacts(
                     number=None if is_planned else number,
@@ -153,35 +144,35 @@ class Stretch:
 
 
 class Room:
-    """Makes takes, one at a time, in a thread of its own.
+    """Has takes made by an engine, one at a time.
 
     Args:
         takes: where they are.
         hub: what happens is said there.
+        engine: makes them; nobody else gives it orders.
 
     Attributes:
+        engine: see there.
         blocks_ahead: how far it may be ahead of the playhead; None is as far as it can.
     """
 
-    def __init__(self, takes: Takes, hub: Hub) -> None:
-        self._takes, self._hub = takes, hub
+    def __init__(self, takes: Takes, hub: Hub, engine: Engine) -> None:
+        self._takes, self._hub, self.engine = takes, hub, engine
         self.blocks_ahead: int | None = None
-        self._changed = threading.Condition()
-        self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
+        self._changed = threading.Condition(threading.RLock())
         self._waiting = 0  # orders that are not at their end
-        self._current: Stretch | None = None
+        self._stretch: Stretch | None = None  # that was ordered last, until it is at its end
         self._playheads: dict[str, float] = {}
-        self._loaded: tuple[tuple[Path, Precision, str], LongLiveRAGPipeline] | None = None
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="studio", daemon=True)
-        self._thread.start()
+        self._unwatch = engine.watch(self._hear)
 
     # ---- from any thread ----
 
     @property
     def current(self) -> Stretch | None:
         """The take that is made now."""
-        return self._current
+        stretch = self._stretch
+        return stretch if stretch is not None and stretch.opened is not None else None
 
     def live(self, take: str) -> Stretch:
         """The take that is made now, if it is this one.
@@ -189,15 +180,16 @@ class Room:
         Raises:
             NotLiveError: if it isn't.
         """
-        current = self._current
+        current = self.current
         if current is None or current.id != take:
             raise NotLiveError
         return current
 
-    def begin(self, order: Order, after: str | None = None) -> str:
+    def begin(self, order: Callable[[], Order], after: str | None = None) -> str:
         """Make a take; returns its id when it has begun.
 
         Args:
+            order: what is to be made; it is asked for when nothing else is made any more. A take that is undone waits.
             after: the take that is made now, which ends with the block that is being made.
 
         Raises:
@@ -205,14 +197,58 @@ class Room:
             ValueError, OSError: if it can't be made.
         """
         with self._changed:
-            ended = self._current if after is not None and self._current and self._current.id == after else None
+            current = self.current
+            ended = current if after is not None and current is not None and current.id == after else None
             if self._waiting > (1 if ended else 0) or self._closed:
                 raise BusyError
             self._waiting += 1
-            self._orders.put(order)
-            if ended is not None:
-                self._stop(ended)
-        return order.ready.result()
+            try:
+                if ended is not None:
+                    self._stop(ended)
+                self._changed.wait_for(lambda: self._stretch is None)
+                if self._closed:
+                    raise BusyError
+                self._stretch = self._submitted(order())
+            except BaseException:
+                self._waiting -= 1
+                raise
+            ready = self._stretch.ready
+        return ready.result()
+
+    def _submitted(self, order: Order) -> Stretch:
+        """With the lock held, so that nothing is heard of it before it is known."""
+        for facts in self.engine.sessions():
+            self.engine.forget(facts.id)
+        last = order.kept_blocks - 1 if isinstance(order, Undo) else None
+        session = self.engine.submit(order, last_block=last)
+        stretch = Stretch(self._takes.id_of(order.folder), order.folder, session, waits=isinstance(order, Undo))
+        stretch.last_block = last
+        return stretch
+
+    def direct(self, stretch: Stretch, prompt: str, at: float | None, cut: bool) -> float:
+        """Let another prompt take over; see `Engine.direct`."""
+        second = self.engine.direct(stretch.session, prompt, at, cut)
+        self._look(stretch)
+        return second
+
+    def steer(self, stretch: Stretch, order: Steering) -> float:
+        """Give memory a direction; see `Engine.steer`."""
+        second = self.engine.steer(stretch.session, order)
+        self._look(stretch)
+        return second
+
+    def withdraw(self, stretch: Stretch, second: float) -> None:
+        """Take back a planned direction; see `Engine.withdraw`."""
+        self.engine.withdraw(stretch.session, second)
+        stretch.forget(second)
+        self._look(stretch)
+
+    def _look(self, stretch: Stretch) -> None:
+        """See what is asked for as of now; what is heard of a session may be older than an answer."""
+        with self._changed:
+            facts = self.engine.facts(stretch.session)
+            if facts.asked is not None:
+                stretch.asked, stretch.blocks_begun = facts.asked, facts.blocks_begun
 
     def stop(self, take: str) -> None:
         """End a take after the block that is being made; NotLiveError if it isn't made now."""
@@ -223,172 +259,129 @@ class Room:
         """Let a take that waits begin; NotLiveError if it isn't made now."""
         with self._changed:
             self.live(take).waits = False
-            self._changed.notify_all()
+            self.keep_pace()
 
     def set_pace(self, blocks_ahead: int | None) -> None:
         """How far to be ahead of the playhead."""
         with self._changed:
             self.blocks_ahead = blocks_ahead
-            self._changed.notify_all()
+            self.keep_pace()
 
     def playhead(self, take: str, second: float) -> None:
         """What the director sees."""
         with self._changed:
-            if self._current is not None and self._current.id == take:
+            if self.current is not None and self.current.id == take:
                 self._playheads = {take: second}
-                self._changed.notify_all()
+                self.keep_pace()
+
+    def keep_pace(self) -> None:
+        """Tell the engine how far it may go: another one looks at the take, or nobody any more."""
+        with self._changed:
+            stretch = self.current
+            if stretch is not None and (last := self._last_block(stretch)) != stretch.last_block:
+                stretch.last_block = last
+                self.engine.pace(stretch.session, last)
+
+    def _last_block(self, stretch: Stretch) -> int | None:
+        """That may be begun."""
+        if stretch.stopped:
+            return None
+        if stretch.waits:
+            return stretch.last_block
+        if self.blocks_ahead is None or not self._hub.is_watched(stretch.id):
+            return None
+        second = self._playheads.get(stretch.id, 0.0)
+        frame = min(round(second * stretch.timeline.fps), stretch.timeline.pixel_frames - 1)
+        return stretch.timeline.block_at(frame) + self.blocks_ahead
 
     def close(self, timeout_s: float = 60.0) -> None:
-        """End what is being made; what was finished is kept."""
+        """End what is being made, and the engine; what was finished is kept."""
         with self._changed:
             self._closed = True
-            self._orders.put(None)
-            if self._current is not None:
-                self._stop(self._current)
-        self._thread.join(timeout_s)
+            if self._stretch is not None:
+                self._stop(self._stretch)
+                self._changed.wait_for(lambda: self._stretch is None, timeout_s)
+            if self._stretch is not None and not self._stretch.ready.done():
+                self._stretch.ready.set_exception(BusyError())
+        self._unwatch()
+        self.engine.close()
 
     def _stop(self, stretch: Stretch) -> None:
         stretch.stopped, stretch.waits = True, False
-        stretch.live.cancel()
-        self._changed.notify_all()
+        self.engine.stop(stretch.session)
 
-    # ---- in the room's thread ----
+    # ---- in the engine's thread ----
 
-    def _run(self) -> None:
-        while (order := self._orders.get()) is not None:
-            made: list[Stretch] = []
-            try:
-                self._play(order, made)
-            except BaseException as error:  # whatever a take runs into, the studio goes on
-                traceback.print_exc(file=sys.stderr)
-                self._hub.say(schema.ErrorEvent(take=None, message=reason_of(error)))
-                if not order.ready.done():
-                    order.ready.set_exception(ValueError(reason_of(error)))
-            with self._changed:
-                self._waiting -= 1
-                self._current = None
-            for stretch in made:
-                self._say_ended(stretch)
-
-    def _play(self, order: Order, made: list[Stretch]) -> None:
-        notes: list[str] = []
-        with ExitStack() as held:
-            try:
-                job = held.enter_context(order.open(self._pipe, notes.append))
-                stretch = self._opened(order, job)
-            except Exception as error:
-                order.ready.set_exception(error)
+    def _hear(self, facts: SessionFacts) -> None:
+        with self._changed:
+            stretch = self._stretch
+            if stretch is None or facts.id != stretch.session:
                 return
-            made.append(stretch)
-            for sentence in notes:
+            for sentence in facts.notes[len(stretch.notes) :]:
                 self._hub.say(schema.NoteEvent(take=stretch.id, message=sentence))
-            try:
-                self._make(stretch, order)
-            except TakeEnded as ended:
-                self._hub.say(schema.ErrorEvent(take=stretch.id, message=f"{order.folder.name}: {ended.reason}"))
-                self._free_memory()
-            with suppress(Exception):  # nothing was finished, or it was deleted
-                self._takes.keep_film(stretch.id, stretch.film.stamps)
+            stretch.notes = facts.notes
+            if facts.restarts > stretch.restarts:
+                stretch.restarts = facts.restarts
+                self._hub.say(schema.NoteEvent(take=stretch.id, message=LOST))
+            self._look(stretch)
+            if facts.take is not None and facts.take is not stretch.opened:
+                self._say_opened(stretch, facts.take)
+            if facts.block is not None and facts.block is not stretch.block:
+                stretch.add(facts.block)
+                stretch.unsaid.append(_Made(facts.block, facts.memory_bytes))
+            if stretch.unsaid:
+                self._say_blocks(stretch)
+            if facts.state in ENDED:
+                self._say_ended(stretch, facts)
 
-    def _pipe(self, preset: Preset, precision: Precision, policy: str) -> LongLiveRAGPipeline | None:
-        key = (preset.folder, precision, policy)
-        if self._loaded is not None and self._loaded[0] != key:
-            self._free_memory()
-        return self._loaded[1] if self._loaded else None
+    def _say_opened(self, stretch: Stretch, opened: OpenedTake) -> None:
+        stretch.open(opened)
+        self.keep_pace()
+        self._hub.say(schema.CutEvent(take=stretch.id, blocks=stretch.blocks))
+        self.say_facts(stretch)
+        if not stretch.ready.done():
+            stretch.ready.set_result(stretch.id)
 
-    def _free_memory(self) -> None:
-        import torch
-
-        self._loaded = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-    def _opened(self, order: Order, job: TakeJob) -> Stretch:
-        writer, timeline = job.writer, job.pipe.timeline(job.request)
-        record = writer.snapshot()
-        policy = record.rights.license_policy if record.rights else "any"
-        self._loaded = ((record.run.folder, record.run.precision, policy), job.pipe)
-        take, kept = self._takes.id_of(order.folder), writer.blocks_shown
-        film = LiveFilm(timeline, self._takes.film(take) if kept else None, kept, order.folder)
-        writer.on_packet = film.on_packet
-        stretch = Stretch(take, order, job, film, self._say_block)
-        stretch.unknown = [word for words in record.run.unknown_words.values() for word in words]
-        return stretch
-
-    def _make(self, stretch: Stretch, order: Order) -> None:
-        writer = stretch.job.writer
-        with ending_well(writer):
-            with self._changed:
-                self._current = stretch
-                if self._closed:
-                    self._stop(stretch)
-            order.ready.set_result(stretch.id)
-            self._hub.say(schema.CutEvent(take=stretch.id, blocks=stretch.blocks))
-            self.say_facts(stretch)
-            self._make_blocks(stretch)
-            unfinished = stretch.stopped and stretch.blocks < stretch.timeline.blocks
-            record = writer.finish("interrupted" if unfinished else "finished")
-        check_finished(record, writer.folder)
-
-    def _make_blocks(self, stretch: Stretch) -> None:
-        if stretch.blocks >= stretch.first_block:
-            self._wait_for_director(stretch)
-        stretch.begun_s = time.perf_counter()
-        with closing(iter(stretch.live)) as blocks:  # type: ignore[type-var]  # a generator
-            for block in blocks:
-                begin_s = time.perf_counter()
-                if block.index + 1 >= stretch.first_block:
-                    self._wait_for_director(stretch)
-                self._keep_pace(stretch, max(block.index + 1, stretch.live.blocks_begun))
-                stretch.waited_s += time.perf_counter() - begin_s
-
-    def _wait_for_director(self, stretch: Stretch) -> None:
-        with self._changed:
-            while stretch.waits:
-                self._changed.wait(LONGEST_WAIT_S)
-
-    def _keep_pace(self, stretch: Stretch, following: int) -> None:
-        with self._changed:
-            while not stretch.stopped and self.blocks_ahead is not None and self._hub.is_watched(stretch.id):
-                second = self._playheads.get(stretch.id, 0.0)
-                frame = min(round(second * stretch.timeline.fps), stretch.timeline.pixel_frames - 1)
-                if following - stretch.timeline.block_at(frame) <= self.blocks_ahead:
-                    return
-                self._changed.wait(LONGEST_WAIT_S)
-
-    def _say_block(self, stretch: Stretch, block: Block) -> None:
-        stretch.made_frames += len(block.pixel_frames)
-        busy_s = time.perf_counter() - stretch.begun_s - stretch.waited_s
-        found = selection_of(block.selections, 0)
-        memory: schema.BlockMemory | None = None
-        if found is not None:
-            told = stretch.live.asked.memory
-            memory = memory_of(found, told, stretch.timeline, stretch.others, self._takes)
-        entered = list(block.entered[0]) if block.entered is not None else []
-        stretch.entered += entered
-        stretch.blocks = max(stretch.blocks, block.index + 1)
-        pages = block.pages
-        self._hub.say(
-            schema.BlockEvent(
-                take=stretch.id,
-                segment=segment_of(stretch.id, stretch.film, block.index),
-                memory=memory,
-                entered=entered,
-                prompt=block.prompt,
-                cue=block.cue,
-                stats=schema.Stats(
-                    fps=round(stretch.made_frames / max(busy_s, 1e-9), 2),
-                    made_seconds=block.pixel_frames.stop / stretch.timeline.fps,
-                    pages_bytes=pages.gpu_bytes + pages.host_bytes if pages else 0,
-                    memory_bytes=_memory_bytes(stretch.job.pipe),
-                ),
+    def _say_blocks(self, stretch: Stretch) -> None:
+        """Say which blocks can be fetched: all that are in the take's video."""
+        try:
+            film = self._takes.film(stretch.id)
+        except (UnknownTakeError, ValueError, OSError):  # it was deleted
+            return
+        while stretch.unsaid and stretch.unsaid[0].facts.index < len(film.stamps):
+            made = stretch.unsaid.popleft()
+            block, chosen = made.facts, made.facts.selection
+            stretch.blocks = max(stretch.blocks, block.index + 1)
+            stats = schema.Stats(
+                fps=round(block.frames_per_second, 2),
+                made_seconds=block.stop_frame / stretch.timeline.fps,
+                pages_bytes=block.pages_bytes,
+                memory_bytes=made.memory_bytes,
             )
-        )
-        if block.cue is not None:
-            self._hub.say(schema.CuesEvent(take=stretch.id, cues=stretch.cues()))
+            self._hub.say(
+                schema.BlockEvent(
+                    take=stretch.id,
+                    segment=segment_of(stretch.id, film, block.index),
+                    memory=None if chosen is None else stretch.memory(chosen, self._takes),
+                    entered=list(block.entered),
+                    prompt=block.prompt,
+                    cue=block.cue,
+                    stats=stats,
+                )
+            )
+            if block.cue is not None:
+                self._hub.say(schema.CuesEvent(take=stretch.id, cues=stretch.cues()))
 
-    def _say_ended(self, stretch: Stretch) -> None:
+    def _say_ended(self, stretch: Stretch, facts: SessionFacts) -> None:
+        self._stretch = None
+        self._waiting -= 1
+        self._changed.notify_all()
+        reason = facts.error or "it was stopped before its first block"
+        if not stretch.ready.done():
+            stretch.ready.set_exception(facts.refused or ValueError(reason))
+            return
+        if facts.state == "failed":
+            self._hub.say(schema.ErrorEvent(take=stretch.id, message=f"{stretch.folder.name}: {reason}"))
         try:
             self._hub.say(schema.TakeEvent(take=self._takes.facts(stretch.id)))
         except Exception:  # nothing was finished, or it was deleted
@@ -401,23 +394,14 @@ class Room:
 
 def live_facts(stretch: Stretch, takes: Takes) -> schema.TakeFacts:
     """A take that is being made."""
-    asked, timeline = stretch.live.asked, stretch.timeline
-    frames = timeline.pixels_of(stretch.blocks - 1).stop if stretch.blocks else 0
+    frames = stretch.timeline.pixels_of(stretch.blocks - 1).stop if stretch.blocks else 0
     return schema.TakeFacts(
-        **{**facts_of(stretch.record, takes), "seconds": asked.seconds, "unknown_words": stretch.unknown},
+        **{**facts_of(stretch.record, takes), "seconds": stretch.asked.seconds, "unknown_words": stretch.unknown},
         id=stretch.id,
         name=stretch.folder.name,
         status="live",
         waiting=stretch.waits,
         frames=frames,
-        made_seconds=frames / timeline.fps,
+        made_seconds=frames / stretch.timeline.fps,
         blocks=stretch.blocks,
     )
-
-
-def _memory_bytes(pipe: Any) -> int:
-    import torch
-
-    if pipe.device.type == "cuda":
-        return int(torch.cuda.memory_reserved(pipe.device))
-    return int(psutil.Process().memory_info().rss)

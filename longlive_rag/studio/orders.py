@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from backbone.errors import FieldError
 from longlive_rag.config import Cue, TakeRequest
+from longlive_rag.engines.engine import Branch, Extend, Make, Resume, Undo
 from longlive_rag.environment import plugins
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.precision import pick_precision
 from longlive_rag.presets.preset import Preset
-from longlive_rag.rights.policy import pick_policy
 from longlive_rag.sessions.asking import SETTINGS, Setting, build_request, read_settings
-from longlive_rag.sessions.making import NewTake, TakeJob, new_take
-from longlive_rag.sessions.opening import Note, Opening
-from longlive_rag.sessions.resuming import (
-    Changes,
-    OpenTake,
-    branched_take,
-    extended_take,
-    open_take,
-    resumed_take,
-    undone_take,
-)
+from longlive_rag.sessions.resuming import open_take
 from longlive_rag.studio import schema
 from longlive_rag.studio.library import Takes
-from longlive_rag.studio.live import Loaded, Open
-from longlive_rag.takes.branch import extended
 from longlive_rag.takes.folder import START_IMAGE
 from longlive_rag.takes.record import TakeRecord
 from longlive_rag.timecode import format_timecode
@@ -76,10 +62,8 @@ def _knob_facts(setting: Setting, part: Any) -> schema.KnobFacts:
 # ---- takes to be made ----
 
 
-def new_order(
-    message: schema.NewTakeMessage, preset: Preset, takes: Takes, start_image: Path | None
-) -> tuple[Path, Open]:
-    """A new take: its folder, and what opens it.
+def new_order(message: schema.NewTakeMessage, preset: Preset, takes: Takes, start_image: Path | None) -> Make:
+    """A new take.
 
     Raises:
         ValueError: naming the field, the value and what would be right.
@@ -98,10 +82,10 @@ def new_order(
     schedule = Schedule(message.prompt, cues, message.seconds)
     picture = str(start_image) if start_image is not None else None
     request = build_request(preset, schedule, message.seed, settings, picture)
-    return _from_request(request, preset, takes)
+    return Make(preset.name, request, takes.free_folder(slug(request.prompt)))
 
 
-def twin_order(record: TakeRecord, folder: Path, preset: Preset, takes: Takes) -> tuple[Path, Open]:
+def twin_order(record: TakeRecord, folder: Path, preset: Preset, takes: Takes) -> Make:
     """The same request and noise without memory."""
     request = record.request
     memory = replace(request.memory, enabled=False, pin=(), exclude=(), remember=(), steering=())
@@ -109,18 +93,7 @@ def twin_order(record: TakeRecord, folder: Path, preset: Preset, takes: Takes) -
     picture = str(folder / START_IMAGE) if (folder / START_IMAGE).is_file() else None
     context = replace(request.context, memory_frames=0)
     twin = replace(request, memory=memory, context=context, start_image=picture)
-    return _from_request(twin, preset, takes, f"{folder.name}-native")
-
-
-def _from_request(request: TakeRequest, preset: Preset, takes: Takes, name: str = "") -> tuple[Path, Open]:
-    folder = takes.free_folder(name or slug(request.prompt))
-
-    def open_(loaded: Loaded, note: Note) -> AbstractContextManager[TakeJob]:
-        opening = Opening()
-        pipe = loaded(preset, opening.precision, pick_policy())
-        return new_take(NewTake(preset, request, folder, opening=opening, pipe=pipe), note)
-
-    return folder, open_
+    return Make(preset.name, twin, takes.free_folder(f"{folder.name}-native"))
 
 
 def slug(prompt: str) -> str:
@@ -129,67 +102,43 @@ def slug(prompt: str) -> str:
     return "-".join(words[:SLUG_WORDS])[:60] or "take"
 
 
-Make = Callable[[OpenTake, Changes, Note], AbstractContextManager[TakeJob]]
+@dataclass(frozen=True)
+class GoingOn:
+    """Orders that go on from a take on disk; each is asked for when nobody makes that take.
 
-
-def going_on(folder: Path, backbone: str | None, make: Make) -> Open:
-    """What opens a take that goes on from one on disk.
-
-    Args:
+    Attributes:
+        source: folder of the take.
+        target: of the one that is made, where it is another one.
         backbone: where the take's backbone is; None looks for it under its name.
-        make: of the open take.
     """
 
-    @contextmanager
-    def open_(loaded: Loaded, note: Note) -> Iterator[TakeJob]:
-        take = open_take(folder, backbone)
-        rights = take.record.rights
-        policy = rights.license_policy if rights else "any"
-        pipe = loaded(take.preset, take.record.run.precision, policy)
-        with make(take, Changes(backbone, pipe=pipe), note) as job:
-            yield job
+    source: Path
+    target: Path
+    backbone: str | None
 
-    return open_
+    def resumed(self) -> Resume:
+        """The rest of the take; ValueError if there is none."""
+        take = open_take(self.source, self.backbone)
+        if take.is_whole:
+            raise ValueError(f"{take.folder.name} is as long as was asked for; extend it, or branch from it")
+        return Resume(self.source, self.backbone)
 
+    def extended(self, message: schema.Extend) -> Extend:
+        """The take made longer."""
+        return Extend(self.source, message.seconds, message.prompt, message.cut, self.backbone)
 
-def resumed(take: OpenTake, changes: Changes, note: Note) -> AbstractContextManager[TakeJob]:
-    """The rest of a take.
+    def undone(self, block: int, seconds: float | None) -> Undo:
+        """Until a block, and on from there; `seconds` None is the take's length."""
+        seconds = open_take(self.source, self.backbone).request.seconds if seconds is None else seconds
+        return Undo(self.source, self.target, block, seconds, self.backbone)
 
-    Raises:
-        ValueError: if there is no rest.
-    """
-    if take.is_whole:
-        raise ValueError(f"{take.folder.name} is as long as was asked for; extend it, or branch from it")
-    return resumed_take(take, changes, note)
-
-
-def undone(block: int, seconds: float | None, folder: Path) -> Make:
-    """Until a block, and on from there under another folder; `seconds` None is the take's length."""
-    return lambda take, changes, note: undone_take(
-        take, block, take.request.seconds if seconds is None else seconds, folder, changes, note
-    )
-
-
-def branched_at(message: schema.BranchAt, folder: Path) -> Make:
-    """Another ending from a block on."""
-
-    def make(take: OpenTake, changes: Changes, note: Note) -> AbstractContextManager[TakeJob]:
+    def branched(self, message: schema.BranchAt) -> Branch:
+        """Another ending from a block on; FieldError if the take has not so many."""
+        take = open_take(self.source, self.backbone)
         if not 0 < message.block <= take.blocks:
             raise FieldError("block", message.block, f"it must be from 1 to {take.blocks}, as many as the take has")
         second = take.timeline.starts_at(message.block)
-        return branched_take(take, second, folder, changes, note, message.prompt, message.seed, cut=message.cut)
-
-    return make
-
-
-def extended_by(message: schema.Extend) -> Make:
-    """A take made longer."""
-
-    def make(take: OpenTake, changes: Changes, note: Note) -> AbstractContextManager[TakeJob]:
-        extended(take.request, message.seconds, message.prompt, message.cut)  # before anything is loaded
-        return extended_take(take, message.seconds, message.prompt, changes, note, message.cut)
-
-    return make
+        return Branch(self.source, self.target, second, message.prompt, None, message.seed, message.cut, self.backbone)
 
 
 # ---- made again, by hand ----

@@ -20,7 +20,7 @@ class Pictures:
     """Frames as JPEG; the newest that were asked for are kept."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
+        self._kept: OrderedDict[tuple[tuple[str, ...], int, int], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     def jpeg(self, film: Film, frame: int, width: int | None) -> bytes:
@@ -30,8 +30,7 @@ class Pictures:
             frame: its number in the take, one that is there.
             width: in pixels, at most the frame's own; None is that.
         """
-        block = film.timeline.block_at(frame)
-        key = (film.stamps[block], frame, width or 0)
+        key = (tuple(film.stamps[number] for number in _needed(film, frame)), frame, width or 0)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -46,11 +45,10 @@ class Pictures:
 
 def decoded(film: Film, frame: int) -> Image.Image:
     """A frame as a picture, decoded from the last block before it that needs no other."""
-    block = film.timeline.block_at(frame)
-    first = max(number for number in range(block + 1) if film.keys[number] or not number)
-    place = frame - film.timeline.pixels_of(first).start
+    needed = _needed(film, frame)
+    place = frame - film.timeline.pixels_of(needed.start).start
     decoder = None
-    for number in range(first, block + 1):
+    for number in needed:
         with av.open(io.BytesIO(film.segment(number)), "r") as container:
             stream = container.streams.video[0]
             if decoder is None:
@@ -62,6 +60,13 @@ def decoded(film: Film, frame: int) -> Image.Image:
                         return picture.to_image()  # type: ignore[no-any-return]
                     place -= 1
     raise ValueError(f"frame {frame} can't be decoded")
+
+
+def _needed(film: Film, frame: int) -> range:
+    """Blocks that a frame can be decoded from."""
+    block = film.timeline.block_at(frame)
+    first = max(number for number in range(block + 1) if film.keys[number] or not number)
+    return range(first, block + 1)
 
 
 def _encoded(picture: Image.Image, width: int | None) -> bytes:

@@ -1,136 +1,87 @@
-"""Blocks of a take as files that a browser can append one to another: the very packets of its video, wrapped anew."""
+"""Blocks of a take as files that a browser can append one to another, while the take is made and afterwards."""
 
 from __future__ import annotations
 
 import io
 import os
-import secrets
-import struct
-import tempfile
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from fractions import Fraction
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import av
-from av.video.stream import VideoStream
 
+from longlive_rag.media.segments import Packet, split_fragments, stamp_of, wrapped
 from longlive_rag.takes.folder import NEWEST
 from longlive_rag.timeline import Timeline
-from retrieval.files import appearing, check_plain
+from retrieval.files import check_plain, open_plain
 
-ONE_FRAGMENT = {"movflags": "frag_custom+empty_moov+default_base_moof"}
 VP9_MIME = 'video/mp4; codecs="vp09.00.10.08"'
-
-
-@dataclass(frozen=True)
-class Packet:
-    """An encoded frame."""
-
-    data: bytes
-    is_key: bool
 
 
 class Film(Protocol):
     """The segments of one take.
 
     Attributes:
-        timeline: of what is there or is being made.
-        stamps: of each block that is there; a segment's address has it, so that what is under an address never changes.
+        stamps: of each block that is there, by what is in it; a segment's address has it, so that what is under an
+            address never changes.
         keys: whether each block can be decoded without those before it.
+        mime: what a browser must be told of it.
     """
 
-    timeline: Timeline
     stamps: list[str]
     keys: list[bool]
+    mime: str
+
+    @property
+    def timeline(self) -> Timeline:
+        """Blocks and frames of what is there."""
+        ...
 
     def segment(self, block: int) -> bytes:
         """A block as a fragmented MP4."""
         ...
 
 
-def wrapped(stream: VideoStream, packets: Sequence[Packet], first_frame: int, fps: int) -> bytes:
-    """Packets as an MP4 of one fragment, with its own header; times are those in the take.
-
-    Args:
-        stream: that they are of.
-        packets: of frames that follow each other.
-        first_frame: number of the first one in the take.
-    """
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4", options=ONE_FRAGMENT) as container:
-        copied = container.add_stream_from_template(stream)
-        copied.time_base = Fraction(1, fps)
-        for place, packet in enumerate(packets):
-            ready = av.Packet(packet.data)
-            ready.stream, ready.time_base, ready.duration = copied, Fraction(1, fps), 1
-            ready.pts = ready.dts = place
-            ready.is_keyframe = packet.is_key
-            container.mux(ready)
-        assert copied.time_base is not None
-        begin = round(first_frame / (fps * copied.time_base))
-    return _moved(buffer.getvalue(), begin)
-
-
-def _moved(data: bytes, begin: int) -> bytes:
-    """A file of one fragment whose time begins at `begin` instead of 0: its box `tfdt`, of version 1, says so."""
-    place = data.index(b"tfdt", data.index(b"moof")) + 4
-    assert data[place] == 1
-    return data[: place + 4] + struct.pack(">Q", begin) + data[place + 12 :]
-
-
 class DiskFilm:
-    """Segments cut from a take's video.
+    """Segments cut from a take's video, which is finished.
 
     Args:
         video: the file.
         timeline: of a take of any length at its rate.
-        frames: how many of its frames are good, in whole blocks; None is all.
-        stamps: of the blocks, where they were known already.
-        newest: a block that follows those, as a segment, if the video has the beginning of it.
 
     Raises:
         ValueError, OSError: if it can't be read.
     """
 
-    def __init__(
-        self,
-        video: Path,
-        timeline: Timeline,
-        frames: int | None = None,
-        stamps: Sequence[str] = (),
-        newest: bytes | None = None,
-    ) -> None:
+    def __init__(self, video: Path, timeline: Timeline) -> None:
         check_plain(video)
-        self._video, self._newest = video, b""
-        keys: list[bool] = []
-        rest: list[Packet] = []
+        self._video = video
+        self.stamps: list[str] = []
+        self.keys: list[bool] = []
+        block: list[Packet] = []
+        frames = 0
         with av.open(str(video)) as container:
             stream = _picture_of(container)
             self.mime = mime_of(stream)
-            for packet in container.demux(stream):
-                if packet.size and (frames is None or len(keys) < frames):
-                    keys.append(packet.is_keyframe)
-                elif packet.size:
-                    rest.append(Packet(bytes(packet), packet.is_keyframe))
-        if newest is not None and rest:
-            block = _packets_of(newest, len(keys), timeline.fps)
-            if block[: len(rest)] == rest:
-                self._newest = newest
-                keys += [packet.is_key for packet in block]
-        self.timeline = Timeline(len(keys), timeline.fps, timeline.frames_per_block, timeline.temporal_factor)
-        blocks = self.timeline.blocks if keys else 0
-        new = secrets.token_hex(6)
-        self.stamps = [*stamps[:blocks], *[new] * (blocks - len(stamps))]
-        self.keys = [keys[self.timeline.pixels_of(block).start] for block in range(blocks)]
+            for packet in _packets(container, stream):
+                block.append(packet)
+                frames += 1
+                if len(block) == len(timeline.pixels_of(len(self.stamps))):
+                    self._add(block)
+                    block = []
+        if block:
+            self._add(block)
+        self.timeline = replace(timeline, pixel_frames=frames)
+
+    def _add(self, block: list[Packet]) -> None:
+        self.stamps.append(stamp_of(block))
+        self.keys.append(block[0].is_key)
 
     def segment(self, block: int) -> bytes:
         """A block as a fragmented MP4; OSError if the video isn't there any more."""
-        if self._newest and block == len(self.stamps) - 1:
-            return self._newest
         frames = self.timeline.pixels_of(block)
         check_plain(self._video)
         for seek in (True, False):  # a file without an index is read from its beginning
@@ -148,17 +99,8 @@ def _picture_of(container: Any) -> Any:
     return container.streams.video[0]
 
 
-def _packets_of(segment: bytes, first_frame: int, fps: int) -> list[Packet]:
-    """Of a segment that begins with a frame of the take; none if it is another one, or damaged."""
-    try:
-        with av.open(io.BytesIO(segment), "r") as container:
-            stream = _picture_of(container)
-            found = [packet for packet in container.demux(stream) if packet.size]
-            if not found or round(found[0].pts * found[0].time_base * fps) != first_frame:
-                return []
-            return [Packet(bytes(packet), packet.is_keyframe) for packet in found]
-    except (OSError, ValueError):  # PyAV's errors are of these kinds
-        return []
+def _packets(container: Any, stream: Any) -> Iterator[Packet]:
+    return (Packet(bytes(packet), packet.is_keyframe) for packet in container.demux(stream) if packet.size)
 
 
 def _packets_between(container: Any, stream: Any, frames: range, seek: bool) -> list[Packet]:
@@ -183,66 +125,137 @@ def mime_of(stream: Any) -> str:
     return VP9_MIME
 
 
-@dataclass
-class LiveFilm:
-    """Segments of a take that is being made, kept in a temporary file: its video has no index yet.
+class GrowingFilm:
+    """Segments of a take's video that is being written by whichever process, or was when that was killed.
 
-    `on_packet` in the thread that writes the video, `segment` from any.
+    The newest block is in a file of its own; see `NewestBlock`.
+
+    Args:
+        video: the file.
+        timeline: of the take as it was asked for.
 
     Attributes:
-        timeline: of the take as it was asked for.
-        before: what there was of the take, where it is gone on with.
-        kept: blocks of `before` that stay as they are.
-        folder: of the take; its newest block is kept there, since its video would lack the end of it after a kill.
+        asked: that timeline.
     """
 
-    timeline: Timeline
-    before: DiskFilm | None = None
-    kept: int = 0
-    folder: Path | None = None
-    stamps: list[str] = field(default_factory=list)
-    keys: list[bool] = field(default_factory=list)
-    mime: str = VP9_MIME
-
-    def __post_init__(self) -> None:
-        if self.before is not None:
-            self.stamps, self.keys = self.before.stamps[: self.kept], self.before.keys[: self.kept]
-            self.mime = self.before.mime
-        self._new = secrets.token_hex(6)
-        beside = self.folder and self.folder.parent
-        self._file = tempfile.TemporaryFile(dir=beside)  # noqa: SIM115  # it lives as long as this
-        self._places: list[tuple[int, int]] = []  # where each block lies in the file, and its bytes
-        self._end = 0
-        self._pending: list[Packet] = []
+    def __init__(self, video: Path, timeline: Timeline) -> None:
+        self._video, self.asked = video, timeline
         self._lock = threading.Lock()
+        self._begin_anew(0)
 
-    def on_packet(self, packet: av.Packet, stream: VideoStream) -> None:
-        """A packet of the video, in order from its first frame on."""
-        self._pending.append(Packet(bytes(packet), packet.is_keyframe))
-        block = len(self._places)
-        frames = self.timeline.pixels_of(block)
-        if len(self._pending) == len(frames):
-            self._keep(wrapped(stream, self._pending, frames.start, self.timeline.fps), self._pending[0].is_key)
-            self._pending = []
+    def _begin_anew(self, inode: int) -> None:
+        self._inode, self.mime = inode, VP9_MIME
+        self._head = b""  # the file up to the end of its first frame, without which nobody knows what the others are
+        self._ends: list[int] = []  # of each frame's fragment, in bytes of the file
+        self._rest: list[Packet] = []  # of a block that isn't whole
+        self._whole = 0  # blocks
+        self._newest = b""
+        self.stamps: list[str] = []
+        self.keys: list[bool] = []
 
-    def _keep(self, data: bytes, is_key: bool) -> None:
+    @property
+    def timeline(self) -> Timeline:
+        """Blocks and frames of what is there."""
+        blocks = len(self.stamps)
+        return replace(self.asked, pixel_frames=self.asked.pixels_of(blocks - 1).stop if blocks else 0)
+
+    def refresh(self) -> None:
+        """See what was written meanwhile.
+
+        Raises:
+            FinishedError: if nothing more is written.
+            ValueError, OSError: if it can't be read.
+        """
         with self._lock:
-            block = len(self._places)
-            os.pwrite(self._file.fileno(), data, self._end)
-            self._places.append((self._end, len(data)))
-            self._end += len(data)
-            if block >= len(self.stamps):
-                self.stamps.append(self._new)
-                self.keys.append(is_key)
-        if self.folder is not None and block >= self.kept:
-            with suppress(OSError), appearing(self.folder / NEWEST) as part:  # a full disk is the video's matter
-                part.write_bytes(data)
+            check_plain(self._video.with_name(NEWEST))
+            newest = _content_of(self._video.with_name(NEWEST))  # first: the video has it or more
+            with open_plain(self._video) as file:
+                there = os.fstat(file.fileno())
+                if there.st_ino != self._inode or there.st_size < (self._ends or [0])[-1]:  # its beginning was copied
+                    self._begin_anew(there.st_ino)
+                self._read_on(file)
+            self._look_at(newest)
+
+    def _read_on(self, file: IO[bytes]) -> None:
+        begin = self._ends[-1] if self._ends else 0
+        file.seek(begin)
+        data = file.read()
+        ends = split_fragments(data)
+        if not ends:
+            return
+        if not self._ends:
+            self._head = data[: ends[0]]
+        self._ends += [begin + end for end in ends]
+        with self._opened(begin, data[: ends[-1]]) as (stream, packets):
+            self.mime = mime_of(stream)
+        for packet in packets:
+            self._rest.append(packet)
+            if len(self._rest) == len(self.asked.pixels_of(self._whole)):
+                self._set(self._whole, self._rest)
+                self._whole, self._rest = self._whole + 1, []
+
+    @contextmanager
+    def _opened(self, begin: int, data: bytes) -> Iterator[tuple[Any, list[Packet]]]:
+        """The stream, and the frames in a part of the file that begins at 0 or at the end of a frame."""
+        before = self._head if begin else b""
+        with av.open(io.BytesIO(before + data)) as container:
+            stream = _picture_of(container)
+            yield stream, list(_packets(container, stream))[1 if begin else 0 :]
+
+    def _look_at(self, newest: bytes) -> None:
+        """A block that follows those that are whole, if the video has the beginning of it."""
+        self._newest = b""
+        frames = self.asked.pixels_of(self._whole)
+        has_begun = self._rest or len(frames) == 1  # the video lacks one frame
+        block = _packets_of(newest, frames.start, self.asked.fps) if has_begun else []
+        if len(block) == len(frames) and block[: len(self._rest)] == self._rest:
+            self._set(self._whole, block)
+            self._newest = newest
+            if not self._head:
+                self.mime = _mime_in(newest)
+        else:
+            del self.stamps[self._whole :], self.keys[self._whole :]
+
+    def _set(self, block: int, packets: list[Packet]) -> None:
+        self.keys[block:] = [packets[0].is_key]
+        self.stamps[block:] = [stamp_of(packets)]
 
     def segment(self, block: int) -> bytes:
-        """A block as a fragmented MP4."""
+        """A block as a fragmented MP4; OSError if it isn't there any more."""
         with self._lock:
-            place = self._places[block] if block < len(self._places) else None
-        if place is not None:
-            return os.pread(self._file.fileno(), place[1], place[0])
-        assert self.before is not None  # its video is untouched until the first packet comes
-        return self.before.segment(block)
+            if block == self._whole and self._newest:
+                return self._newest
+            if block >= self._whole:
+                raise OSError(f"{self._video} is not what it was")
+            frames = self.asked.pixels_of(block)
+            begin = self._ends[frames.start - 1] if frames.start else 0
+            end = self._ends[frames.stop - 1]
+            with open_plain(self._video) as file:
+                if os.fstat(file.fileno()).st_ino != self._inode:
+                    raise OSError(f"{self._video} is not what it was")
+                file.seek(begin)
+                data = file.read(end - begin)
+            with self._opened(begin, data) as (stream, packets):
+                return wrapped(stream, packets, frames.start, self.asked.fps)
+
+
+def _mime_in(segment: bytes) -> str:
+    with av.open(io.BytesIO(segment), "r") as container:
+        return mime_of(_picture_of(container))
+
+
+def _content_of(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _packets_of(segment: bytes, first_frame: int, fps: int) -> list[Packet]:
+    """Of a segment that begins with a frame of the take; none if it is another one, or damaged."""
+    try:
+        with av.open(io.BytesIO(segment), "r") as container:
+            stream = _picture_of(container)
+            found = [packet for packet in container.demux(stream) if packet.size]
+            if not found or round(found[0].pts * found[0].time_base * fps) != first_frame:
+                return []
+            return [Packet(bytes(packet), packet.is_keyframe) for packet in found]
+    except (OSError, ValueError):  # PyAV's errors are of these kinds
+        return []

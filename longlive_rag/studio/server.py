@@ -26,6 +26,8 @@ from starlette.routing import WebSocketRoute
 
 from backbone.errors import FieldError
 from backbone.text import unknown_words
+from longlive_rag.config import Steering
+from longlive_rag.engines.engine import Engine, Order, UnknownSessionError
 from longlive_rag.environment import plugins
 from longlive_rag.media.start_image import decode_upload
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, Preset, load_preset
@@ -44,11 +46,11 @@ from longlive_rag.studio.library import (
     stamp_of,
     timeline_of,
 )
-from longlive_rag.studio.live import BusyError, NotLiveError, Open, Order, Room, Stretch, live_facts
+from longlive_rag.studio.live import BusyError, NotLiveError, Room, Stretch, live_facts
 from longlive_rag.studio.pictures import Pictures
 from longlive_rag.studio.schema import COMMANDS, FROM_PAGE
 from longlive_rag.studio.security import EVENTS, UPLOADS, Guard, Sessions, bearer, error_body, names_only
-from longlive_rag.studio.segments import VP9_MIME, DiskFilm, LiveFilm
+from longlive_rag.studio.segments import VP9_MIME, Film
 from longlive_rag.takes.folder import RECORD, VIDEO
 from longlive_rag.takes.record import TakeRecord
 from longlive_rag.version import __version__
@@ -83,6 +85,7 @@ class Studio:
 
     Args:
         root: the folder of takes; it is made.
+        open_engine: opens what makes takes, given a folder that is its own.
         backbones: names or folders; the first is the default.
 
     Raises:
@@ -90,6 +93,7 @@ class Studio:
     """
 
     root: Path
+    open_engine: Callable[[Path], Engine]
     backbones: Sequence[str] = (DEFAULT_BACKBONE,)
     sessions: Sessions = field(default_factory=Sessions)
 
@@ -98,8 +102,8 @@ class Studio:
         self.takes = Takes(self.root)
         self.presets = {Path(name).name: load_preset(name) for name in self.backbones}
         self.hub, self.director, self.pictures = Hub(self.said), Director(), Pictures()
-        self.room = Room(self.takes, self.hub)
         self.temporary = Path(tempfile.mkdtemp(prefix="longlive-rag-studio-"))
+        self.room = Room(self.takes, self.hub, self.open_engine(self.temporary / "engine"))
         self.uploads: dict[str, Path] = {}
         self._drifts: dict[tuple[Any, ...], schema.DriftFacts] = {}
         self._tokenizers: dict[str, Any] = {}
@@ -134,12 +138,11 @@ class Studio:
         live = self._live(take)
         facts = self.facts(take)
         if live is not None:
-            record = live.record.model_copy(update={"request": live.live.asked})
-            cues, timeline, others, selections = live.cues(), live.timeline, live.others, live.job.writer.selections
-            film: DiskFilm | LiveFilm | None = live.film
+            record = live.record.model_copy(update={"request": live.asked})
+            cues, timeline, others, selections = live.cues(), live.timeline, live.others, live.selections
             admitted = live.admitted()
         else:
-            record, film = self.takes.record(take), self._film(take)
+            record = self.takes.record(take)
             admitted = None if record.memory.admitted is None else list(record.memory.admitted)
             unknown = [word for cue in record.cues for word in self._unknown(facts.backbone, cue.prompt)]
             facts.unknown_words = list(dict.fromkeys([*facts.unknown_words, *unknown]))
@@ -155,8 +158,9 @@ class Studio:
                 for cue in record.cues
             ]
             timeline, others = timeline_of(record), other_frames(record, None)
-            selections = tuple(self.takes.selections(take))
+            selections = self.takes.selections(take)
         steering, preset = record.request.memory.steering, self.presets.get(facts.backbone)
+        film = self._film(take)
         name, parent = self._shell_name(take), record.branched_from and Path(record.branched_from.take).name
         return schema.TakeDetail(
             **facts.model_dump(),
@@ -177,26 +181,35 @@ class Studio:
             python=orders.python_of(record, name, preset),
         )
 
-    def film(self, take: str) -> DiskFilm | LiveFilm:
+    def film(self, take: str) -> Film:
         """The segments of a take; UnknownTakeError if there are none."""
-        live = self._live(take)
-        film = live.film if live is not None else self._film(take)
+        film = self._film(take)
         if film is None:
             raise UnknownTakeError
         return film
 
     def segment(self, take: str, block: int, stamp: str) -> bytes:
         """A block at its address; UnknownTakeError if that is void."""
-        film = self.film(take)
-        if not 0 <= block < len(film.stamps) or film.stamps[block] != stamp:
-            raise UnknownTakeError
-        return film.segment(block)
+
+        def found(film: Film) -> bytes:
+            if not 0 <= block < len(film.stamps) or film.stamps[block] != stamp:
+                raise UnknownTakeError
+            return film.segment(block)
+
+        return self._looked_up(take, found)
 
     def frame(self, take: str, frame: int, width: int | None) -> bytes:
         """A made frame as JPEG; UnknownTakeError if it isn't made."""
         if not 0 <= frame < self._made_frames(take):
             raise UnknownTakeError
-        return self.pictures.jpeg(self.film(take), frame, width)
+        return self._looked_up(take, lambda film: self.pictures.jpeg(film, frame, width))
+
+    def _looked_up(self, take: str, look: Callable[[Film], bytes]) -> bytes:
+        """What is found in a take's segments, also where its video becomes another file meanwhile."""
+        try:
+            return look(self.film(take))
+        except OSError:
+            return look(self.film(take))
 
     def like(self, take: str, frame: int) -> schema.FrameHits:
         """Moments of all takes that look most like a made frame; UnknownTakeError if it isn't made."""
@@ -209,8 +222,7 @@ class Studio:
 
     def _made_frames(self, take: str) -> int:
         film = self.film(take)
-        blocks = len(film.stamps)
-        return film.timeline.pixels_of(blocks - 1).stop if blocks else 0
+        return film.timeline.pixel_frames if film.stamps else 0
 
     def export(self, take: str, message: schema.ExportMessage, target: Path) -> Path:
         """Write a part of a take into an empty folder; returns the file."""
@@ -237,7 +249,7 @@ class Studio:
         current = self.room.current
         return current if current is not None and current.id == take else None
 
-    def _film(self, take: str) -> DiskFilm | None:
+    def _film(self, take: str) -> Film | None:
         if not (self.takes.folder(take) / VIDEO).is_file():
             return None
         return self.takes.film(take)
@@ -272,7 +284,8 @@ class Studio:
             picture = self.uploads.get(message.start_image)
             if picture is None:
                 raise FieldError("start_image", message.start_image, "upload it first")
-        return self._begin(*orders.new_order(message, preset, self.takes, picture))
+        order = orders.new_order(message, preset, self.takes, picture)
+        return self._begin(lambda: order)
 
     def command(self, take: str, message: Any) -> schema.Message:
         """Do what is said of a take."""
@@ -283,18 +296,12 @@ class Studio:
                 return self._edit(self.room.live(take), message)
             case schema.WithdrawCue():
                 stretch = self.room.live(take)
-                second = stretch.second_of(message.planned_id)
-                stretch.live.withdraw(second)
-                stretch.forget(second)
+                self.room.withdraw(stretch, stretch.second_of(message.planned_id))
                 return self._cues_changed(stretch, schema.Done())
             case schema.Steer():
-                live = self.room.live(take).live
-                return schema.Directed(
-                    takes_over_at=getattr(live, message.do)((message.start, message.end)), planned_id=None
-                )
+                return self._steer(take, Steering(0.0, message.do, message.start, message.end))
             case schema.UsePolicy():
-                second = self.room.live(take).live.use_policy(message.name)
-                return schema.Directed(takes_over_at=second, planned_id=None)
+                return self._steer(take, Steering(0.0, "policy", policy=message.name))
             case schema.Pace():
                 self.room.live(take)
                 self.room.set_pace(message.blocks_ahead)
@@ -313,32 +320,28 @@ class Studio:
             self.room.go_on(take)
             return take
         folder = live.folder if live is not None else self.takes.folder(take)
-        backbone = self._backbone_of(take, live)
+        going_on = orders.GoingOn(folder, self.takes.free_folder(folder.name), self._backbone_of(take, live))
         match message:
             case schema.UndoTo():
-                seconds = live.live.asked.seconds if live is not None else None
-                target = self.takes.free_folder(folder.name)
-                make, waits = orders.undone(message.block, seconds, target), True
+                seconds = live.asked.seconds if live is not None else None
                 self._check_block(message.block, live)
+                return self._begin(lambda: going_on.undone(message.block, seconds), take)
             case schema.BranchAt():
-                target, waits = self.takes.free_folder(folder.name), False
-                make = orders.branched_at(message, target)
                 self._check_block(message.block, live)
+                return self._begin(lambda: going_on.branched(message), take)
             case schema.Extend():
-                target, waits, make = folder, False, orders.extended_by(message)
                 if live is not None:
                     raise RefusedError(409, f"{folder.name} is being made; stop it, then extend it")
+                return self._begin(lambda: going_on.extended(message))
             case schema.Plain(do="resume"):
-                target, waits, make = folder, False, orders.resumed
-            case _:
-                record = live.record if live is not None else self.takes.record(take)
-                target, open_ = orders.twin_order(record, folder, self.preset_of(record), self.takes)
-                return self._begin(target, open_)
-        return self._begin(target, orders.going_on(folder, backbone, make), waits, take)
+                return self._begin(going_on.resumed)
+        record = live.record if live is not None else self.takes.record(take)
+        twin = orders.twin_order(record, folder, self.preset_of(record), self.takes)
+        return self._begin(lambda: twin)
 
-    def _begin(self, folder: Path, open_: Open, waits: bool = False, after: str | None = None) -> str:
+    def _begin(self, order: Callable[[], Order], after: str | None = None) -> str:
         try:
-            return self.room.begin(Order(folder, open_, waits), after)
+            return self.room.begin(order, after)
         except BusyError as error:
             live = self.room.current
             name = live.folder.name if live is not None else "a take"
@@ -358,7 +361,7 @@ class Studio:
         return None if preset is None else preset.name
 
     def _direct(self, stretch: Stretch, message: schema.Direct) -> schema.Message:
-        second = stretch.live.direct(message.prompt, message.at, message.cut)
+        second = self.room.direct(stretch, message.prompt, message.at, message.cut)
         self._look_at_words(stretch, message.prompt)
         answer = schema.Directed(takes_over_at=second, planned_id=stretch.planned_id(second))
         self.room.go_on(stretch.id)
@@ -367,13 +370,16 @@ class Studio:
     def _edit(self, stretch: Stretch, message: schema.EditCue) -> schema.Message:
         before = stretch.second_of(message.planned_id)
         cut = stretch.is_cut(before) if message.cut is None else message.cut
-        second = stretch.live.direct(message.prompt, before if message.at is None else message.at, cut)
+        second = self.room.direct(stretch, message.prompt, before if message.at is None else message.at, cut)
         if second != before:
-            stretch.live.withdraw(before)
-            stretch.forget(before)
+            self.room.withdraw(stretch, before)
         self._look_at_words(stretch, message.prompt)
         answer = schema.Directed(takes_over_at=second, planned_id=stretch.planned_id(second))
         return self._cues_changed(stretch, answer)
+
+    def _steer(self, take: str, order: Steering) -> schema.Message:
+        second = self.room.steer(self.room.live(take), order)
+        return schema.Directed(takes_over_at=second, planned_id=None)
 
     def _cues_changed(self, stretch: Stretch, answer: schema.Message) -> schema.Message:
         self.hub.say(schema.CuesEvent(take=stretch.id, cues=stretch.cues()))
@@ -381,7 +387,7 @@ class Studio:
         return answer
 
     def _look_at_words(self, stretch: Stretch, prompt: str) -> None:
-        unknown = stretch.job.pipe.unknown_words(prompt)
+        unknown = self._unknown(Path(stretch.record.run.backbone).name, prompt)
         if unknown:
             stretch.unknown = list(dict.fromkeys([*stretch.unknown, *unknown]))
             message = f"{stretch.record.run.backbone} has never read {', '.join(unknown)}"
@@ -594,6 +600,7 @@ def _add_errors(app: FastAPI, studio: Studio) -> None:
         UnknownTakeError: (404, GONE),
         FileNotFoundError: (404, GONE),  # it was deleted meanwhile
         NotLiveError: (409, "this take is not being made now"),
+        UnknownSessionError: (409, "this take is not being made any more"),
         DirectedElsewhereError: (
             409,
             "the studio is directed from another window; take over, or wait until it is closed",
@@ -627,6 +634,7 @@ async def _events(studio: Studio, socket: WebSocket) -> None:
         await socket.close(1008)
         return
     studio.director.joined(secret)
+    _keep_pace(studio)
     live = studio.room.current
     window.events.put_nowait(schema.Hello(live=live.id if live else None).model_dump_json())
     work = [_send(socket, window.events), _listen(studio, window, socket), window.let_go.wait()]
@@ -638,8 +646,14 @@ async def _events(studio: Studio, socket: WebSocket) -> None:
             task.cancel()
         studio.hub.leave(window)
         studio.director.left(secret)
+        _keep_pace(studio)
     with suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
         await asyncio.wait_for(socket.close(1013), CLOSE_SECONDS)
+
+
+def _keep_pace(studio: Studio) -> None:
+    """Another one looks at what is made, or one less; nobody waits for what comes of it."""
+    asyncio.get_running_loop().run_in_executor(None, studio.room.keep_pace)
 
 
 async def _secret_of(socket: WebSocket) -> str | None:
@@ -668,7 +682,9 @@ async def _hear(studio: Studio, window: Window, text: str) -> None:
         message = FROM_PAGE.validate_json(text)
     except ValidationError:
         return
-    window.watches = message.take
+    if window.watches != message.take:
+        window.watches = message.take
+        _keep_pace(studio)
     if isinstance(message, schema.Playhead):
         if not studio.director.is_other(window.secret):
             await run_in_threadpool(studio.room.playhead, message.take, message.seconds)

@@ -10,12 +10,20 @@ from pathlib import Path
 
 import uvicorn
 
+from longlive_rag.engines.engine import Engine
+from longlive_rag.engines.local import LocalWorkers
+from longlive_rag.engines.supervisor import Supervisor
 from longlive_rag.studio.address import Address
 from longlive_rag.studio.server import Studio, build_app
 
 WARNING = (
     "warning: the studio is open to the network without TLS; whoever sees its traffic has its token, and directs takes"
 )
+
+
+def one_worker(state: Path) -> Engine:
+    """An engine with one process of this machine, which has its GPU if there is one."""
+    return Supervisor(LocalWorkers(["auto"]), state)
 
 
 def serve(
@@ -25,6 +33,7 @@ def serve(
     say: Callable[[str], None],
     browser: bool = True,
     warn: Callable[[str], None] = lambda sentence: None,
+    open_engine: Callable[[Path], Engine] = one_worker,
 ) -> None:
     """Serve until Ctrl-C; the take that is being made then ends with its block.
 
@@ -35,13 +44,14 @@ def serve(
         say: told where it can be opened.
         browser: whether it is opened.
         warn: told what others could do.
+        open_engine: see `Studio`.
 
     Raises:
         ValueError: if a backbone isn't there, or the address can't be had.
         OSError: if the folder can't be made.
     """
     with address.listen() as listening:
-        studio = Studio(takes, backbones)
+        studio = Studio(takes, open_engine, backbones)
         port = listening.getsockname()[1]
         config = uvicorn.Config(
             build_app(studio, port, address.hosts, address.scheme),

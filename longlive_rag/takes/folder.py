@@ -27,7 +27,7 @@ INPUTS = (START_IMAGE, REMEMBERED)
 FILES = (RECORD, VIDEO, CONTACT_SHEET, MEMORY_MAP)
 
 NEWEST = ".newest.mp4"
-"""The newest block of a take that a studio makes: the video lacks a frame of it until the next one begins."""
+"""The newest block of a take that is being made: the video lacks a frame of it until the next one begins."""
 RESERVE = ".reserve"
 RESERVE_BYTES = 256 * 1024
 PICTURES_BYTES = 2 * 1024 * 1024
@@ -121,7 +121,7 @@ class TakeClaim:
 def leftovers(take: Path, finished: bool = False) -> list[Path]:
     """Files of a take that a process that was killed left half-written, or that only a take in the making has."""
     sums = [path for path in (sums_of(take / VIDEO), take / NEWEST) if finished and path.is_file()]
-    parts = sums + leftover_parts(take, *FILES, *INPUTS) + leftover_parts(take / LATENTS, BLOCK_FILES)
+    parts = sums + leftover_parts(take, *FILES, *INPUTS, NEWEST) + leftover_parts(take / LATENTS, BLOCK_FILES)
     return parts + leftover_parts(take / CHECKPOINTS, CHECKPOINT_FILES)
 
 

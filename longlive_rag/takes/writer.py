@@ -21,7 +21,7 @@ from longlive_rag.config import CheckpointConfig, TakeRequest
 from longlive_rag.media.pictures import CueMark, contact_sheet, memory_map, runs, sheet_frames, timecode
 from longlive_rag.media.start_image import StartImage, read_start_image
 from longlive_rag.media.sums import begin_sums, sha256_of, sums_of
-from longlive_rag.media.video import CODECS, OnPacket, VideoWriter
+from longlive_rag.media.video import CODECS, VideoWriter
 from longlive_rag.rights.policy import LicensePolicy, refuse_stricter, weaker
 from longlive_rag.rights.provenance import Provenance, recorded_provenance, refuse_other_weights, together
 from longlive_rag.rights.records import FileRights
@@ -42,6 +42,7 @@ from longlive_rag.takes.folder import (
 )  # fmt: skip
 from longlive_rag.takes.inspection import intact_frames
 from longlive_rag.takes.interrupts import uninterrupted
+from longlive_rag.takes.newest import NewestBlock
 from longlive_rag.takes.record import (
     CueFacts,
     Failure,
@@ -98,7 +99,6 @@ class TakeWriter:
 
     Attributes:
         frames_before: pixel frames of an earlier run that the video keeps.
-        on_packet: sees the packets of the video; see `VideoWriter`. Those that are kept come first.
 
     Raises:
         ValueError: if it is resumed, but another process is writing it, or there is no take.
@@ -132,7 +132,6 @@ class TakeWriter:
         self._remembered: RememberedFrames | None = None
         self._begun = False
         self._lock = threading.RLock()  # of the record and what it says; not held while a block is stored or encoded
-        self.on_packet: OnPacket | None = None
         self._stage_seconds: dict[str, float] = {}
         self._first_block = self.blocks
         self._shown = self._blocks = self._find_shown()
@@ -388,7 +387,7 @@ class TakeWriter:
         """Until the new record is there, the old one says what the folder holds, so its blocks go from the last on."""
         shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
         self._stored().forget()
-        for name in (CONTACT_SHEET, MEMORY_MAP, *INPUTS):
+        for name in (CONTACT_SHEET, MEMORY_MAP, *INPUTS, NEWEST):
             (self.folder / name).unlink(missing_ok=True)
         if self._start_image is not None:
             _save(Image.fromarray(self._start_image.pixels), self.folder / START_IMAGE)
@@ -420,7 +419,7 @@ class TakeWriter:
             keyframe_every=self._timeline.segment_blocks * block,
             sums=True,
             begin=(path, kept) if kept else None,
-            on_packet=self.on_packet,
+            on_packet=NewestBlock(self.folder, self._timeline, self._shown).on_packet,
         )
         self._video_sum = None
         return video

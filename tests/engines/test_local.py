@@ -9,16 +9,18 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from backbone.errors import FieldError
 from longlive_rag.config import CheckpointConfig, Cue, Steering
-from longlive_rag.engines.engine import Branch, Extend, Resume, UnknownSessionError
+from longlive_rag.engines.engine import Branch, Extend, Resume, Undo, UnknownSessionError
 from longlive_rag.engines.local import devices_of
 from longlive_rag.engines.supervisor import Limits
 from longlive_rag.sessions.opening import Opening
+from longlive_rag.studio.library import Takes
 from longlive_rag.takes.record import read_record
 from tests.engines.making import (
     OTHER,
@@ -83,6 +85,71 @@ def test_directed_steered_and_killed_at_once_nothing_that_was_said_is_lost(
     assert request.cues == (Cue(second, OTHER), Cue(later, PROMPT, cut=True))
     assert [(each.seconds, each.verb) for each in request.memory.steering] == [(pinned, "pin"), (released, "unpin")]
     assert unlike_undisturbed(pipeline_folder, tmp_path / "take", tmp_path / "whole") == []
+
+
+def test_held_where_it_was_said_with_all_that_was_made_to_be_seen(
+    engine, pipeline_folder: Path, tmp_path: Path
+) -> None:
+    heard = []
+    end = engine.watch(heard.append)
+    session = engine.submit(make_order(pipeline_folder, tmp_path / "take", 6, 12.0), last_block=4)
+    wait_for(engine, session, has_blocks(5))
+    takes = Takes(tmp_path)
+    assert len(takes.film(takes.id_of(tmp_path / "take")).stamps) == 5  # and the next one is not begun
+    first = engine.facts(session).take
+    timeline = first.timeline
+    second, later, gone = (engine.direct(session, OTHER, at) for at in (None, 8.0, 10.0))
+    assert second == timeline.starts_at(5)
+    engine.withdraw(session, gone)
+    with pytest.raises(FieldError, match="no direction takes over there"):
+        engine.withdraw(session, gone)
+    assert [cue.seconds for cue in engine.facts(session).asked.cues] == [second, later]
+    assert kill_worker_of(engine, session)
+    wait_for(
+        engine, session, lambda facts: facts.take is not first and facts.block is not None and facts.block.index == 4
+    )
+    assert engine.direct(session, PROMPT, later) == later  # in place of the other one
+    engine.withdraw(session, later)
+    engine.pace(session, 5)
+    wait_for(engine, session, has_blocks(6))
+    assert engine.facts(session).blocks_begun == 6
+    assert kill_worker_of(engine, session)
+    engine.pace(session, None)
+    assert ended(engine, session).restarts == 2
+    end()
+    assert read_record(tmp_path / "take").request.cues == (Cue(second, OTHER),)
+    assert unlike_undisturbed(pipeline_folder, tmp_path / "take", tmp_path / "whole") == []
+    opened = [[]]
+    for before, facts in pairwise(each for each in heard if each.id == session):
+        if facts.take is not before.take:
+            opened.append([facts.take.blocks_shown])
+        if facts.block is not None and facts.block is not before.block:
+            opened[-1].append(facts.block.index)
+    assert len(opened) == 4
+    for shown, *blocks in opened[1:]:
+        assert blocks == list(range(shown, blocks[-1] + 1))
+    last = heard[-1].block
+    assert (last.index, last.stop_frame, last.prompt) == (timeline.blocks - 1, timeline.pixel_frames, OTHER)
+    record = read_record(tmp_path / "take")
+    chosen = {each.block.selection for each in heard if each.id == session and each.block is not None}
+    assert chosen - {None} == set(record.selections)
+
+
+def test_undone_and_branched_with_other_noise(engine, pipeline_folder: Path, tmp_path: Path) -> None:
+    take = tmp_path / "take"
+    ended(engine, engine.submit(make_order(pipeline_folder, take, 5, 6.0, cues=(Cue(1.0, OTHER), Cue(4.0, PROMPT)))))
+    undone = engine.submit(Undo(take, tmp_path / "undone", 3, 8.0, str(pipeline_folder)))
+    branch = engine.submit(Branch(take, tmp_path / "branch", 2.0, OTHER, seed=9, cut=True))
+    assert [ended(engine, each).seconds_made for each in (undone, branch)] == [8.0, 6.0]
+    request = read_record(tmp_path / "undone").request
+    assert [cue.prompt for cue in request.cues] == [OTHER]
+    assert unlike_undisturbed(pipeline_folder, tmp_path / "undone", tmp_path / "whole") == []
+    record = read_record(tmp_path / "branch")
+    assert [each.seed for each in record.request.reseeds] == [9]
+    assert [cue.cut for cue in record.request.cues] == [False, True]
+    for blocks in (0, 99):
+        with pytest.raises(FieldError, match=f"block is {blocks}"):
+            engine.submit(Undo(take, tmp_path / "other", blocks, 8.0))
 
 
 def test_refused_directions_say_why(engine, pipeline_folder: Path, tmp_path: Path) -> None:

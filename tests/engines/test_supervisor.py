@@ -15,7 +15,7 @@ from backbone.errors import FieldError
 from longlive_rag.config import Cue, Steering
 from longlive_rag.documents import read_document
 from longlive_rag.engines import supervisor
-from longlive_rag.engines.engine import Engine, QueueFullError, UnknownSessionError
+from longlive_rag.engines.engine import Branch, Engine, Extend, QueueFullError, Resume, Undo, UnknownSessionError
 from longlive_rag.engines.messages import (
     Answer,
     Begin,
@@ -26,9 +26,11 @@ from longlive_rag.engines.messages import (
     FromWorker,
     Leave,
     Opened,
+    Pace,
     Ready,
     Steer,
     ToWorker,
+    Withdrawn,
 )
 from longlive_rag.engines.state import SUFFIX, KeptSession, StateFolder
 from longlive_rag.engines.supervisor import Limits, Supervisor
@@ -192,6 +194,52 @@ def test_a_session_is_given_up_after_deaths_without_a_block(begin, submit) -> No
     facts = engine.facts(session)
     assert (facts.state, facts.restarts, facts.notes) == ("failed", 2, ("a note",))
     assert facts.error == "its worker was lost 2 times without another block; is there enough memory for it?"
+
+
+def test_blocks_that_are_shown_once_more_are_no_progress(begin, submit) -> None:
+    workers = Scripted()
+    engine = begin(workers, limits=Limits(deaths=2))
+    session = submit(engine, "a")
+    for _ in range(2):
+        link = workers.next()
+        link.heard(Begin)
+        link.says.put(Opened(session, 2, 9, 1.5, 7.0))
+        link.says.put(BlockMade(session, 2, 1.5, {}, 5))
+        link.kill()
+    in_state(engine, session, "failed")
+
+
+def test_pace_holds_for_whichever_worker_makes_it(begin, submit, pipeline_folder: Path, tmp_path: Path) -> None:
+    workers = Scripted()
+    engine = begin(workers)
+    session = engine.submit(make_order(pipeline_folder, tmp_path / "a", 0), last_block=3)
+    link = workers.next()
+    assert link.heard(Begin).last_block == 3
+    engine.pace(session, 7)
+    assert link.heard(Pace) == Pace(session, 7)
+    link.kill()
+    link = workers.next()
+    assert link.heard(Begin).last_block == 7
+    engine.pace(session, None)
+    assert link.heard(Pace) == Pace(session, None)
+    link.says.put(Ended(session, "failed", "seconds is 1", refused=FieldError("seconds", 1, "more")))
+    in_state(engine, session, "failed")
+    assert engine.facts(session).refused.field == "seconds"
+    engine.pace(session, 3)  # nobody is told
+
+
+def test_orders_and_directions_are_kept_as_they_are(tmp_path: Path, pipeline_folder: Path) -> None:
+    folder, take = StateFolder(tmp_path / "state"), tmp_path / "take"
+    make = make_order(pipeline_folder, take, 0)
+    orders = [make, Resume(take), Resume(take, "tiny-world"), Extend(take, 2.0), Extend(take, 2.0, OTHER, True, "x")]
+    orders += [Branch(take, take, 1.0), Branch(take, take, 1.0, OTHER, 8.0, 3, True, "x"), Undo(take, take, 3, 8.0)]
+    given = (Cue(1.0, OTHER), Withdrawn(1.0), Steering(2.0, "pin", 0.5, 1.0), Steering(2.0, "policy", policy="recent"))
+    kept = [KeptSession(id=f"s{n}", number=n, turn=n, order=order, given=given) for n, order in enumerate(orders)]
+    for session in kept:
+        folder.write(session)
+    assert folder.read() == kept
+    assert [type(session.order) for session in folder.read()] == [type(order) for order in orders]
+    folder.close()
 
 
 def test_one_session_a_folder(begin, submit, monkeypatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import runpy
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from starlette.websockets import WebSocketDisconnect
 from video_api import OTHER, PROMPT, SECRETS, Api, Listening, until
 
+from longlive_rag.generation.rollout import Rollout
 from longlive_rag.serving.realtime import split_head
 from longlive_rag.takes.record import read_record
 
@@ -79,6 +81,29 @@ def test_a_video_is_made_directed_and_streamed(api: Api):
         packets = [bytes(packet) for packet in file.demux(video=0) if packet.size]
     with av.open(io.BytesIO(client.stream)) as stream:
         assert [bytes(packet) for packet in stream.demux(video=0) if packet.size] == packets
+
+
+def test_a_block_is_sent_before_the_next_one_is_finished(api: Api, monkeypatch):
+    made, finished, go_on = Rollout.next_block, list[int](), threading.Event()
+
+    def held(self):
+        block = made(self)
+        if block.index == 3:
+            go_on.wait(20)
+        finished.append(block.index)
+        return block
+
+    monkeypatch.setattr(Rollout, "next_block", held)
+    with api.socket() as socket:
+        client = Client(socket)
+        client.say(type="start", prompt=PROMPT, seconds=300, on_leave="stop")
+        while not client.blocks or client.blocks[-1]["block"] < 2:
+            client.until("block")
+        assert finished == [0, 1, 2]
+        go_on.set()
+        client.say(type="stop")
+        client.until("ended")
+    assert frames_of(client.stream) == list(range(len(frames_of(client.stream))))
 
 
 def test_attached_to_one_that_is_there(api: Api):

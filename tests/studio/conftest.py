@@ -11,11 +11,12 @@ from windows import HOST, Window
 
 from longlive_rag.studio.address import HERE
 from longlive_rag.studio.server import Studio, build_app
+from tests.thread_workers import thread_engine
 
 
 @pytest.fixture
 def studio(tmp_path: Path, pipeline_folder: Path) -> Studio:
-    return Studio(tmp_path / "takes", [str(pipeline_folder)])
+    return Studio(tmp_path / "takes", thread_engine, [str(pipeline_folder)])
 
 
 @pytest.fixture

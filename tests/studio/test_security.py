@@ -254,7 +254,7 @@ def test_8_installed_backbones_only(studio, window, name):
     assert list(studio.takes.root.iterdir()) == []
 
 
-def test_9_one_director_and_the_policy_in_force(studio, client, window, monkeypatch):
+def test_9_one_director(studio, client, window):
     studio.room.set_pace(1)
     take = window.begin(9.0)
     window.block(0)
@@ -263,7 +263,16 @@ def test_9_one_director_and_the_policy_in_force(studio, client, window, monkeypa
             assert other.do(take, **command_).status_code == 409
     window.do(take, do="stop")
     window.ended(take, "interrupted")
+
+
+@pytest.fixture
+def policy(monkeypatch):
+    """In force when the studio is started."""
     monkeypatch.setenv("LONGLIVE_RAG_LICENSE_POLICY", "commercial")
+
+
+def test_9_the_policy_in_force(policy, studio, window):
     refused = window.post("/api/takes", prompt=PROMPT, seconds=2.0)
     assert refused.status_code == 422
     assert "commercial" in refused.json()["error"]["message"]
+    assert list(studio.takes.root.iterdir()) == []
