@@ -131,7 +131,7 @@ def plugins(kind: str) -> dict[str, EntryPoint]:
         ValueError: if two packages register the same name.
     """
     found: dict[str, EntryPoint] = {}
-    for entry in _entry_points(_places()).select(group=PLUGINS[kind]):
+    for entry in _entry_points(PLUGINS[kind], _places()):
         if found.setdefault(entry.name, entry).value != entry.value:
             raise ValueError(f"{kind} {entry.name!r} is registered twice: {found[entry.name].value} and {entry.value}")
     return found
@@ -142,10 +142,10 @@ def _places() -> tuple[tuple[str, int], ...]:
     return tuple((path, os.stat(path or ".").st_mtime_ns) for path in sys.path if os.path.isdir(path or "."))
 
 
-@lru_cache(maxsize=1)
-def _entry_points(places: tuple[tuple[str, int], ...]) -> EntryPoints:
-    """Of all packages, read again when one was installed or removed: with many packages that takes 10 ms and more."""
-    return entry_points()
+@lru_cache(maxsize=len(PLUGINS))
+def _entry_points(group: str, places: tuple[tuple[str, int], ...]) -> EntryPoints:
+    """Of a group, read again when a package was installed or removed: with many packages that takes 10 ms and more."""
+    return entry_points(group=group)
 
 
 def plugin(kind: str, name: str) -> Any:
