@@ -21,6 +21,8 @@ pytest.importorskip("fastapi")
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
+from longlive_rag.engines.local import LocalWorkers
+from longlive_rag.engines.supervisor import Supervisor
 from longlive_rag.studio.address import Address
 from longlive_rag.studio.serving import serve
 from tests.forked import context
@@ -85,4 +87,8 @@ class Forked(Served):
 
 
 def _serve(takes: Path, backbone: Path, told: Connection) -> None:
-    serve(takes, [str(backbone)], Address(port=0), told.send, browser=False)
+    serve(takes, [str(backbone)], Address(port=0), told.send, browser=False, open_engine=_forked_worker)
+
+
+def _forked_worker(state: Path) -> Supervisor:
+    return Supervisor(LocalWorkers(["cpu"], "fork"), state)

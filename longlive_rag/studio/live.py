@@ -317,22 +317,27 @@ class Room:
             stretch = self._stretch
             if stretch is None or facts.id != stretch.session:
                 return
-            for sentence in facts.notes[len(stretch.notes) :]:
-                self._hub.say(schema.NoteEvent(take=stretch.id, message=sentence))
-            stretch.notes = facts.notes
-            if facts.restarts > stretch.restarts:
-                stretch.restarts = facts.restarts
-                self._hub.say(schema.NoteEvent(take=stretch.id, message=LOST))
-            self._look(stretch)
-            if facts.take is not None and facts.take is not stretch.opened:
-                self._say_opened(stretch, facts.take)
-            if facts.block is not None and facts.block is not stretch.block:
-                stretch.add(facts.block)
-                stretch.unsaid.append(_Made(facts.block, facts.memory_bytes))
-            if stretch.unsaid:
-                self._say_blocks(stretch)
-            if facts.state in ENDED:
-                self._say_ended(stretch, facts)
+            try:
+                self._follow(stretch, facts)
+            finally:
+                if facts.state in ENDED:
+                    self._say_ended(stretch, facts)
+
+    def _follow(self, stretch: Stretch, facts: SessionFacts) -> None:
+        for sentence in facts.notes[len(stretch.notes) :]:
+            self._hub.say(schema.NoteEvent(take=stretch.id, message=sentence))
+        stretch.notes = facts.notes
+        if facts.restarts > stretch.restarts and facts.state not in ENDED:
+            self._hub.say(schema.NoteEvent(take=stretch.id, message=LOST))
+        stretch.restarts = facts.restarts
+        self._look(stretch)
+        if facts.take is not None and facts.take is not stretch.opened:
+            self._say_opened(stretch, facts.take)
+        if facts.block is not None and facts.block is not stretch.block:
+            stretch.add(facts.block)
+            stretch.unsaid.append(_Made(facts.block, facts.memory_bytes))
+        if stretch.unsaid:
+            self._say_blocks(stretch)
 
     def _say_opened(self, stretch: Stretch, opened: OpenedTake) -> None:
         stretch.open(opened)
@@ -377,6 +382,8 @@ class Room:
         self._waiting -= 1
         self._changed.notify_all()
         reason = facts.error or "it was stopped before its first block"
+        if not stretch.ready.done() and facts.state == "finished":  # by a worker that was lost before it was heard
+            stretch.ready.set_result(stretch.id)
         if not stretch.ready.done():
             stretch.ready.set_exception(facts.refused or ValueError(reason))
             return

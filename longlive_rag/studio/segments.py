@@ -208,7 +208,7 @@ class GrowingFilm:
         frames = self.asked.pixels_of(self._whole)
         has_begun = self._rest or len(frames) == 1  # the video lacks one frame
         block = _packets_of(newest, frames.start, self.asked.fps) if has_begun else []
-        if len(block) == len(frames) and block[: len(self._rest)] == self._rest:
+        if block and len(block) == len(frames) and block[: len(self._rest)] == self._rest:
             self._set(self._whole, block)
             self._newest = newest
             if not self._head:

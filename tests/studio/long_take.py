@@ -1,4 +1,4 @@
-"""What the studio's server holds while a long take is made: `python -m tests.studio.long_take --minutes 20`.
+"""What the studio's server and worker hold while a long take is made: `python -m tests.studio.long_take --minutes 20`.
 
 The tests' small random backbone makes it as fast as it can; a window listens, fetches every block and looks at frames.
 """
@@ -24,13 +24,13 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Held:
-    """What the server holds when so much of the take is made.
+    """What server and worker hold when so much of the take is made.
 
     Attributes:
         take_s: seconds of the take.
-        memory_mib: resident.
+        memory_mib: resident, of both.
         pages_mib: of memory's pages, which have budgets of their own; they are part of it.
-        files: that are open.
+        files: that the server has open.
     """
 
     take_s: float
@@ -60,7 +60,9 @@ def measured(folder: Path, backbone: Path, minutes: float, times: int) -> Iterat
                 made_s = event["stats"]["made_seconds"]
                 if made_s >= following * 60 * minutes / times:
                     pages = event["stats"]["pages_bytes"] / MIB
-                    yield Held(made_s, server.memory_info().rss / MIB, pages, server.num_fds())
+                    both = [server, *server.children()]
+                    memory = sum(process.memory_info().rss for process in both)
+                    yield Held(made_s, memory / MIB, pages, server.num_fds())
                     following += 1
     finally:
         served.end(signal.SIGKILL)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from longlive_rag.media import video
 from longlive_rag.media.segments import FinishedError, split_fragments
 from longlive_rag.media.video import VideoWriter, read_frames, whole_frames
 from longlive_rag.studio.pictures import Pictures, decoded
@@ -37,11 +38,11 @@ def written(path: Path, timeline: Timeline, pictures=frames_of, kept: int = 0, *
     newest = NewestBlock(path.parent, timeline, kept)
     options |= {"begin": (path, timeline.pixels_of(kept).start)} if kept else {}
     options |= {"width": 64, "height": 48, "fps": 16, "keyframe_every": 36}
-    with VideoWriter(path, on_packet=newest.on_packet, **options) as video:
+    with VideoWriter(path, on_packet=newest.on_packet, **options) as writing:
         for block in range(kept, timeline.blocks):
             if block % timeline.segment_blocks == 0:
-                video.cut()
-            video.write(pictures(timeline.pixels_of(block)))
+                writing.cut()
+            writing.write(pictures(timeline.pixels_of(block)))
             yield block
 
 
@@ -128,6 +129,16 @@ def test_the_newest_block_is_whole_after_a_kill(tmp_path):
         (killed / NEWEST).unlink() if stale is None else (killed / NEWEST).write_bytes(stale)
         film.refresh()
         assert (len(film.stamps), len(film.keys)) == (3, 3)
+
+
+def test_a_video_that_is_whole_but_not_closed(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "put_index_in_front", lambda *_: None)
+    path = tmp_path / "video.mp4"
+    blocks = list(written(path, TIMELINE))
+    film = GrowingFilm(path, TIMELINE)
+    film.refresh()
+    assert (len(film.stamps), film.timeline) == (len(blocks), TIMELINE)
+    assert len(packets_of(film.segment(blocks[-1]))) == len(TIMELINE.pixels_of(blocks[-1]))
 
 
 def test_segments_of_a_take_that_is_gone_on_with(tmp_path):
