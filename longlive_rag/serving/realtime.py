@@ -88,13 +88,16 @@ class Realtime:
             await self._leave()
 
     async def _leave(self) -> None:
+        if self._video is not None and self._stops_on_leave:  # first: whoever serves this may not wait for the rest
+            asyncio.get_running_loop().run_in_executor(None, self._stop, self._video)
         if self._stream is not None:
             self._stream.cancel()
             with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError, TimeoutError):
                 await self._stream
-        if self._video is not None and self._stops_on_leave:
-            with suppress(Exception):  # nobody is there to be told
-                await run_in_threadpool(self._videos.cancel, self._key, self._video)
+
+    def _stop(self, video: str) -> None:
+        with suppress(Exception):  # nobody is there to be told
+            self._videos.cancel(self._key, video)
 
     async def _hear(self, text: str) -> None:
         try:
@@ -175,11 +178,16 @@ class Realtime:
                 film = await run_in_threadpool(self._film, video.id)
                 for block in range(next_block, len(film.stamps) if film is not None else 0):
                     assert film is not None
-                    await self._send_block(film, block, has_head)
+                    try:
+                        segment = await run_in_threadpool(film.segment, block)
+                    except OSError:  # its video has become another file meanwhile
+                        break
+                    await self._send_block(film, block, segment, has_head)
                     has_head, next_block = True, block + 1
-                if video.status in ("completed", "failed"):
-                    await self._say(schema.Ended(video=video))
-                    return
+                else:
+                    if video.status in ("completed", "failed"):
+                        await self._say(schema.Ended(video=video))
+                        return
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), LOOK_SECONDS)
         finally:
@@ -192,8 +200,8 @@ class Realtime:
         except (UnknownTakeError, ValueError, OSError):  # nothing is made yet
             return None
 
-    async def _send_block(self, film: Film, block: int, has_head: bool) -> None:
-        head, body = split_head(await run_in_threadpool(film.segment, block))
+    async def _send_block(self, film: Film, block: int, segment: bytes, has_head: bool) -> None:
+        head, body = split_head(segment)
         timeline, frames = film.timeline, film.timeline.pixels_of(block)
         if not has_head:
             await self._say(schema.Init(mime=film.mime, fps=timeline.fps, bytes=len(head)), head)

@@ -183,11 +183,10 @@ class GrowingFilm:
         ends = split_fragments(data)
         if not ends:
             return
-        if not self._ends:
-            self._head = data[: ends[0]]
-        self._ends += [begin + end for end in ends]
+        self._head = self._head or data[: ends[0]]
         with self._opened(begin, data[: ends[-1]]) as (stream, packets):
             self.mime = mime_of(stream)
+        self._ends += [begin + end for end in ends]
         for packet in packets:
             self._rest.append(packet)
             if len(self._rest) == len(self.asked.pixels_of(self._whole)):

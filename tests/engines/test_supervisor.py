@@ -200,11 +200,12 @@ def test_blocks_that_are_shown_once_more_are_no_progress(begin, submit) -> None:
     workers = Scripted()
     engine = begin(workers, limits=Limits(deaths=2))
     session = submit(engine, "a")
-    for _ in range(2):
+    for held in (5, 6):
         link = workers.next()
         link.heard(Begin)
         link.says.put(Opened(session, 2, 9, 1.5, 7.0))
-        link.says.put(BlockMade(session, 2, 1.5, {}, 5))
+        link.says.put(BlockMade(session, 2, 1.5, {}, held))
+        until(lambda held=held: engine.facts(session).memory_bytes == held)
         link.kill()
     in_state(engine, session, "failed")
 
