@@ -15,7 +15,7 @@ from backbone.errors import FieldError
 from longlive_rag.engines.messages import End, FromWorker, ToWorker
 from longlive_rag.engines.supervisor import Limits, Supervisor
 from longlive_rag.sessions.making import reason_of
-from longlive_rag.sessions.ray_workers import check_reachable
+from longlive_rag.sessions.ray_workers import connect
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +62,11 @@ class RayWorkers:
     kind = "ray"
 
     def __init__(self, address: str | None, workers: int | None, gpus: float | None, idle_s: float = IDLE_S) -> None:
-        import ray
-
         if workers is not None and workers < 1:
             raise FieldError("workers", workers, "it must be at least 1")
-        check_reachable(address)
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+        connect(address)
+        import ray
+
         has = ray.cluster_resources()
         self._gpus = gpus if gpus is not None else float(has.get("GPU", 0) >= 1)
         self.idle_s: float | None = idle_s
