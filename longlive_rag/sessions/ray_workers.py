@@ -8,7 +8,6 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from backbone.errors import FieldError
@@ -16,9 +15,6 @@ from longlive_rag.presets.needs import CUDA_CONTEXT_BYTES, GIB, estimate
 from longlive_rag.presets.preset import Preset
 
 REACHED_WITHIN_S = 10.0
-RAY_AUTH_MODE = "RAY_AUTH_MODE"
-RAY_TOKEN_FILE = "~/.ray/auth_token"
-"""Where `ray start` leaves the token of its cluster, and where Ray looks for one."""
 LOST_WORKERS = 5  # how many workers may be lost in a row, without a finished job between them
 SMALL_BYTES = 4 * GIB
 """A worker that needs less than this of a GPU shares it with others, `SHARE` of it each."""
@@ -178,29 +174,19 @@ def work_on_ray(cluster: Cluster, asked: str, gpus: float, begin: Begin[Job], jo
 def connect(address: str | None) -> None:
     """Connect to a Ray cluster; None starts one on this machine, unless this process is connected already.
 
-    A cluster that asks for a token is given the one that is at hand, unless `RAY_AUTH_MODE` says otherwise.
-
     Raises:
         OSError: if there is no cluster at the address, or it can't be joined.
     """
-    _check_reachable(address)
-    if address is not None and _has_token():
-        os.environ.setdefault(RAY_AUTH_MODE, "token")  # which Ray reads when it is imported
     import ray
 
+    _check_reachable(address)
     try:
         ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
     except ConnectionError as error:
         raise OSError(
-            f"the Ray cluster at {address} can't be joined. If it asks for a token, this process needs the head's, "
-            f"in {RAY_TOKEN_FILE} or RAY_AUTH_TOKEN, and {RAY_AUTH_MODE}=token ({error})"
+            f"the Ray cluster at {address} can't be joined. If it asks for a token, set RAY_AUTH_MODE=token, and put the "
+            f"head's into ~/.ray/auth_token or RAY_AUTH_TOKEN ({error})"
         ) from error
-
-
-def _has_token() -> bool:
-    """Whether Ray finds a token where it looks for one."""
-    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return bool(named) or Path(RAY_TOKEN_FILE).expanduser().is_file()
 
 
 def _check_reachable(address: str | None) -> None:
