@@ -184,8 +184,8 @@ def connect(address: str | None) -> None:
         ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
     except ConnectionError as error:
         raise OSError(
-            f"the Ray cluster at {address} can't be joined. If it asks for a token, set RAY_AUTH_MODE=token, and put the "
-            f"head's into ~/.ray/auth_token or RAY_AUTH_TOKEN ({error})"
+            f"the Ray cluster at {address} can't be joined. If it asks for a token, set RAY_AUTH_MODE=token, and "
+            f"put the head's into ~/.ray/auth_token or RAY_AUTH_TOKEN ({error})"
         ) from error
 
 
