@@ -140,7 +140,7 @@ def test_drift_of_several_as_json(command, video, tmp_path):
         (["{video}", "--embedders", "eyes"], "--embedders is 'eyes'; it must be one of clip"),
         (["{video}", "--device", "cuda:9"], "CUDA devices"),
         (["{video}", "--mapping-table", "nowhere.json"], "is not a mapping table"),
-        (["{video}", "-o", "{full}"], "is there already; name a new folder"),
+        (["{video}", "-o", "{full}"], "already exists; name a new folder"),
     ],
 )
 def test_drift_refuses_in_one_line(command, video, tmp_path, arguments, message):
@@ -215,7 +215,7 @@ def test_compare_stopped_says_how_to_go_on(command, slow, tmp_path, monkeypatch)
     [
         (["--seeds", "0"], "--seeds is 0; it must be at least 1"),
         (["--arms", "native"], "--arms is native; it must be two or more"),
-        (["--arms", "native,magic"], "arm 'magic' is not known; known are native, memory"),
+        (["--arms", "native,magic"], "arm 'magic' is unknown; known arms are native, memory"),
         (["--prompts", "nowhere.txt"], "nowhere.txt can't be read"),
         (["--scenario", "long-stare"], "scenario 'long-stare' needs its words by name"),
         (["--embedders", "dino=/nowhere"], "embedder's folder /nowhere is not there"),

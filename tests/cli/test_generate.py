@@ -193,7 +193,7 @@ def test_cues_from_a_file(command, backbone, fake_pipeline, tmp_path):
 def test_no_prompt(command, backbone, tmp_path):
     result = command("generate", "-o", tmp_path / "take", "--backbone", backbone)
     assert (result.code, result.err.count("\n")) == (2, 1)
-    assert "PROMPT is missing; say what is to be seen, or add --cues FILE" in result.err
+    assert "PROMPT is missing; describe what to show, or add --cues FILE" in result.err
 
 
 def test_an_empty_folder_name(command, backbone):

@@ -160,7 +160,7 @@ def test_without_prompts_it_says_how_to_get_them(command, asked, tmp_path, monke
 
 def test_backbones_are_for_protocols(command, tmp_path):
     result = command("eval", "compare", "--backbones", "tiny-world", "-o", tmp_path / "out")
-    assert (result.code, "--backbones is for --protocol; name one by --backbone" in result.err) == (2, True)
+    assert (result.code, "--backbones is for --protocol; use --backbone to name one" in result.err) == (2, True)
 
 
 def test_a_video_export_that_was_cut_off_is_begun_again(command, asked, tmp_path, monkeypatch):

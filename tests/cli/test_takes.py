@@ -265,7 +265,7 @@ def test_what_a_known_backbone_needs_is_planned_before_it_is_fetched(command, mo
     result = command(*asked, "--gpu-gib", "24", "--host-gib", "64", "--json")
     assert result.code == 0, result.err
     assert "the weights of longlive are not here yet" in result.err
-    assert "`longlive-rag models fetch longlive` gets them" in result.err
+    assert "To get them: longlive-rag models fetch longlive" in result.err
     plan = json.loads(result.out)
     assert plan["page_bytes"] == 2 * 30 * 1560 * 1536 * 2
     assert plan["device"]["weights of the transformer"] == 2 * 1_418_996_800

@@ -85,7 +85,7 @@ def test_convert(command, pipeline_folder, tmp_path):
     done = command("models", "convert", pipeline_folder, tmp_path / "made", "--tiny-decoder", source)
     assert done.code == 0, done.err
     assert f"tiny_decoder: from {source}" in done.out
-    assert "left out of the checkpoint: the encoder of taew2_1.safetensors (2 tensors)" in done.out
+    assert "not used from the checkpoint: the encoder of taew2_1.safetensors (2 tensors)" in done.out
     checked = command("models", "check", tmp_path / "made")
     assert checked.code == 0
     assert "tiny decoder" in checked.out
