@@ -191,7 +191,7 @@ def test_compare(command, slow, tmp_path):
     first = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["comparisons"] == first["comparisons"]
     both = command("eval", "compare", "--plan", tmp_path / "run" / "plan.json", "--seeds", 3, "-o", tmp_path / "x")
-    assert (both.code, "leave out --seeds" in both.err) == (2, True)
+    assert (both.code, "drop --seeds" in both.err) == (2, True)
     other = command(*compare_arguments(slow, tmp_path), "--seeds", 2)
     assert (other.code, "holds another comparison (seeds differ)" in other.err) == (2, True)
 
