@@ -86,7 +86,7 @@ def test_a_field_error_of_a_dataclass_keeps_its_data() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"a": 1, "a": 2}', "'a' is there twice"),
+        ('{"a": 1, "a": 2}', "'a' occurs twice"),
         ('{"a": NaN}', "NaN is not a finite number"),
         ('{"a": 1e999}', "1e999 is not a finite number"),
         ("[" * 100_000, "it is nested too deeply"),

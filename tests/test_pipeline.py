@@ -148,7 +148,7 @@ def spoil(folder: Path, target: Path, component: str, change: str) -> Path:
 @pytest.mark.parametrize("component", ["transformer", "vae", "encoder"])
 @pytest.mark.parametrize(
     ("change", "message"),
-    [("misshapen", r"the config wants \["), ("truncated", "damaged"), ("gone", r"has no weights \(\.safetensors\)")],
+    [("misshapen", r"the config expects \["), ("truncated", "damaged"), ("gone", r"has no weights \(\.safetensors\)")],
 )
 def test_weights_that_do_not_fit_are_refused(
     pipeline_folder: Path, tmp_path: Path, component: str, change: str, message: str
@@ -223,7 +223,7 @@ def test_blocks_are_stored_before_they_are_yielded(pipe: LongLiveRAGPipeline, tm
             assert stored.embeddings is not None
             assert "denoise" in stored.seconds
             assert block.seconds["store"] > 0
-    with pytest.raises(ValueError, match="2 stores for 1 requests"):
+    with pytest.raises(ValueError, match="2 stores given for 1 requests"):
         pipe.stream(request, stores=[writer, writer])
 
 

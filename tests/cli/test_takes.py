@@ -139,7 +139,7 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
         (["--stratified", "1", "--no-memory"], "--stratified is given, but memory is off (--no-memory)"),
         (["--page-precision", "int3"], "int3"),
         (["--remember", "nowhere"], "nowhere is not a take"),
-        (["--remember", "nowhere", "--rope", "absolute"], "'nowhere', but --rope is 'absolute'; frames of another"),
+        (["--remember", "nowhere", "--rope", "absolute"], "'nowhere', but --rope is 'absolute'; another take's frames"),
         (["--remember", "nowhere", "--no-memory"], "--remember is given, but memory is off"),
         (["--pin", "1-2", "--no-memory"], "--pin is given, but memory is off (--no-memory); drop one of them"),
         (["--window", "1000000000"], "--window is 1000000000; their keys and values take"),
