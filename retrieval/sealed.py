@@ -50,7 +50,7 @@ def unseal(path: Path, content: bytes, kind: str, newest: int) -> bytes:
         raise BrokenSealError(f"{path} is damaged: it does not begin like a stored {kind}") from error
     if version > newest:
         raise FutureFormatError(
-            f"{path} is of format {version}; this version reads formats up to {newest}: install a newer longlive-rag"
+            f"{path} has format {version}; this version reads formats up to {newest}: install a newer longlive-rag"
         )
     body = content[HEADER_BYTES:]
     if len(body) != expected_bytes:

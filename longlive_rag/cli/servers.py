@@ -14,7 +14,7 @@ Decorate = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def takes_option(help_: str) -> Decorate:
-    """`--takes`, the folder that is served."""
+    """Make the option `--takes`, the folder that is served."""
     return click.option(
         "--takes",
         type=click.Path(path_type=Path),
@@ -30,13 +30,13 @@ BACKBONES: Decorate = click.option(
     "backbones",
     multiple=True,
     metavar="NAME|FOLDER",
-    help=f"A known name ({', '.join(BUILT_IN)}) or a pipeline folder; repeat for more, the first is the default.  "
+    help=f"A known name ({', '.join(BUILT_IN)}) or a pipeline folder. Repeat for more; the first is the default.  "
     f"[default: {DEFAULT_BACKBONE}]",
 )
 
 
 def listening_at(port: int) -> Decorate:
-    """Where a server listens, as `studio.address.Address` takes it; `port` is the default."""
+    """Make the options for where a server listens, as `studio.address.Address` takes them; `port` is the default."""
     options = (
         click.option(
             "--port",
@@ -44,20 +44,22 @@ def listening_at(port: int) -> Decorate:
             default=port,
             metavar="N",
             show_default=True,
-            help="0 is any free one.",
+            help="Port to listen on; 0 picks a free one.",
         ),
         click.option(
             "--host",
             default="127.0.0.1",
             metavar="ADDRESS",
             show_default=True,
-            help="Another one needs --tls-cert and --tls-key, or --insecure-network.",
+            help="Address to listen on; any other needs --tls-cert and --tls-key, or --insecure-network.",
         ),
         click.option(
-            "--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="Certificate for https, as PEM."
+            "--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="TLS certificate (PEM), for HTTPS."
         ),
-        click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="Its key, as PEM."),
-        click.option("--insecure-network", is_flag=True, help="Allow an address of a network without TLS."),
+        click.option(
+            "--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="Private key of the certificate (PEM)."
+        ),
+        click.option("--insecure-network", is_flag=True, help="Allow a network address without TLS."),
     )
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:

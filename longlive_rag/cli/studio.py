@@ -18,8 +18,8 @@ FLAGS = {"host": "--host", "tls_cert": "--tls-cert", "tls_key": "--tls-key", "al
 @takes_option("Folder of takes.")
 @BACKBONES
 @listening_at(8160)
-@click.option("--allow-host", multiple=True, metavar="NAME", help="Another name that it is opened by; repeatable.")
-@click.option("--no-browser", is_flag=True, help="Print the address and open nothing.")
+@click.option("--allow-host", multiple=True, metavar="NAME", help="Another host name to accept. Repeat for more.")
+@click.option("--no-browser", is_flag=True, help="Print the address without opening a browser.")
 def studio(
     takes: Path,
     backbones: tuple[str, ...],
@@ -33,8 +33,8 @@ def studio(
 ) -> None:
     """Direct takes in a browser: watch, scrub, remember, branch, compare.
 
-    Prints one address, which works on this machine only, unless --host says otherwise. Whoever has the address can do
-    everything. Ctrl-C ends the studio; takes are on disk as always.
+    The command prints an address, which works only on this machine unless you set --host. Anyone with the address has
+    full control. Ctrl-C ends the studio; takes stay on disk.
 
     \b
     Examples:
@@ -48,7 +48,7 @@ def studio(
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("fastapi", "starlette", "uvicorn", "websockets"):
             raise
-        raise Refused(f"{error.name} is missing; the studio needs it: pip install 'longlive-rag[studio]'") from error
+        raise Refused(f"{error.name} is not installed; to add it: pip install 'longlive-rag[studio]'") from error
     with refuse_bad_input(FLAGS):
         address = Address(host, port, tls_cert, tls_key, insecure_network, allow_host)
         warn = partial(click.echo, err=True)

@@ -1,4 +1,4 @@
-"""A backbone is opened for a request: its rights are looked up, it is loaded, and it looks at what is asked of it."""
+"""Opening a backbone for a request: look up its rights, load it, and check the request against it."""
 
 from __future__ import annotations
 
@@ -43,47 +43,48 @@ class Opening:
     """How a backbone is opened.
 
     Attributes:
-        device: where it runs.
-        dtype: of the transformer.
-        codec: of the videos that it will make.
-        prompt_embeds: prompts embedded ahead; the text encoder is not loaded then.
-        decoder: of the latents: the VAE's, or the backbone's tiny one.
-        compile: whether the transformer's layers are compiled, and with `on` the VAE's decoder.
-        attention: by what attention is computed, a key of `backbone.attention.BACKENDS`.
-        vae_device: where latents are decoded.
-        vae_dtype: of the decoder; None chooses by device and `dtype`.
-        gpus: that make the take together.
-        compile_decoder: False leaves the decoder as it is where `compile` is `on`.
+        device: device it runs on.
+        dtype: precision of the transformer.
+        codec: codec of the videos it will make.
+        prompt_embeds: file of precomputed prompt embeddings; if given, the text encoder is not loaded.
+        decoder: decoder of the latents: the VAE's (`full`) or the backbone's tiny one.
+        compile: whether to compile the transformer's layers and, with `on`, the VAE's decoder.
+        attention: attention backend, a key of `backbone.attention.BACKENDS`.
+        vae_device: device that decodes latents.
+        vae_dtype: precision of the decoder; None chooses by device and `dtype`.
+        gpus: number of GPUs that make the take together.
+        compile_decoder: False leaves the decoder uncompiled even if `compile` is `on`.
     """
 
     device: Annotated[str, Knob("--device", "auto (a GPU if there is one), cpu, cuda or cuda:N.")] = "auto"
     dtype: Annotated[
         DType,
-        Knob("--dtype", "Precision of the backbone; auto: bfloat16 on a GPU, with its VAE, and float32 on a CPU."),
+        Knob("--dtype", "Precision of the backbone; auto is bfloat16 on a GPU (VAE included) and float32 on a CPU."),
     ] = "auto"
     codec: Annotated[
-        Codec, Knob("--codec", "Of the video. h264 plays on older devices too; its encoder is under the GPL.")
+        Codec, Knob("--codec", "Video codec. h264 also plays on older devices, but its encoder is under the GPL.")
     ] = "vp9"
     prompt_embeds: Path | None = None
     decoder: Annotated[
-        Decoder, Knob("--decoder", "Of the video's latents. tiny is faster and less sharp; the backbone must have one.")
+        Decoder, Knob("--decoder", "Latent decoder. tiny is faster but less sharp; the backbone must have one.")
     ] = "full"
     compile: Annotated[
         Compile,
         Knob(
             "--compile",
-            "on: transformer's layers and VAE's decoder. auto: the layers, on CUDA, for takes of 150 s and more.",
+            "Compile the transformer's layers and the VAE's decoder (on), or only the layers, on CUDA, for takes of "
+            "150 s or more (auto).",
         ),
     ] = "auto"
     attention: Annotated[
-        Attention, Knob("--attention", "Backend of attention, a name of diffusers'. sage is faster and less exact.")
+        Attention, Knob("--attention", "Attention backend, named as in diffusers. sage is faster but less exact.")
     ] = "native"
     vae_device: Annotated[
-        str, Knob("--vae-device", "Where latents are decoded: auto (where the backbone runs), cpu, cuda or cuda:N.")
+        str, Knob("--vae-device", "Device that decodes latents: auto (the backbone's), cpu, cuda or cuda:N.")
     ] = "auto"
     vae_dtype: str | None = None
     gpus: Annotated[
-        int, Knob("--gpus", "GPUs that make the take together; its attention heads are divided among them.", at_least=1)
+        int, Knob("--gpus", "Number of GPUs for one take; its attention heads are divided among them.", at_least=1)
     ] = 1
     compile_decoder: bool = True
 
@@ -92,7 +93,7 @@ class Opening:
 
     @property
     def precision(self) -> Precision:
-        """What it runs in on its device; FieldError if that isn't there."""
+        """The precision on its device; FieldError if the device is missing."""
         from longlive_rag.weights.load import pick_device
 
         return pick_precision(self.dtype, pick_device(self.device).type, self.vae_dtype)

@@ -101,7 +101,7 @@ class YamlLoader(yaml.BaseLoader):
         if len(found) < len(node.value):
             keys = [key.value for key, _ in node.value]
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise yaml.MarkedYAMLError(problem=f"{twice!r} is there twice", problem_mark=node.start_mark)
+            raise yaml.MarkedYAMLError(problem=f"{twice!r} occurs twice", problem_mark=node.start_mark)
         return found
 
 

@@ -220,13 +220,13 @@ def write_shards(weights: dict[str, torch.Tensor], folder: Path) -> Path:
     [
         (lambda folder: (folder / "b.safetensors").unlink(), "names b.safetensors, which is not in"),
         (lambda folder: save_file({"x": torch.zeros(2)}, folder / "b.safetensors"), "but it is not"),
-        (lambda folder: edit_index(folder, lambda m: m.popitem()), "does not name .*, which one of its files holds"),
+        (lambda folder: edit_index(folder, lambda m: m.popitem()), "does not list .*, which is in one of its files"),
         (lambda folder: edit_index(folder, lambda m: m.clear()), "it has no weight_map"),
         (
             lambda folder: edit_index(folder, lambda m: m.update(x="../x.safetensors")),
-            "a shard must be in the folder of its index",
+            "a shard must be in the same folder as its index",
         ),
-        (lambda folder: double(folder), "which another file of .* holds too"),
+        (lambda folder: double(folder), "which is also in another file of"),
     ],
 )
 def test_damaged_shards(transformer, tmp_path, damage, message):
@@ -278,26 +278,26 @@ MUTATIONS = {
     "a missing bias": (without("head.head.bias"), r"proj_out.bias \[64\] is missing"),
     "a missing modulation": (without("blocks.1.modulation"), r"blocks.1.scale_shift_table \[1, 6, 48\] is missing"),
     "a missing layer": (without("blocks.0.ffn.2.weight"), r"blocks.0.ffn.net.2.weight \[48, 96\] is missing"),
-    "an extra tensor": (lambda w: w.update(extra=torch.zeros(3)), r"extra \[3\] belongs to nothing"),
+    "an extra tensor": (lambda w: w.update(extra=torch.zeros(3)), r"extra \[3\] is unexpected"),
     "an extra block": (
         lambda w: w.update({"blocks.2.modulation": torch.zeros(1, 6, 48)}),
-        r"blocks.2.modulation \[1, 6, 48\] belongs to nothing",
+        r"blocks.2.modulation \[1, 6, 48\] is unexpected",
     ),
     "an image model's tensor": (
         lambda w: w.update({"blocks.0.cross_attn.k_img.weight": torch.zeros(48, 48)}),
-        r"blocks.0.cross_attn.k_img.weight \[48, 48\] belongs to nothing",
+        r"blocks.0.cross_attn.k_img.weight \[48, 48\] is unexpected",
     ),
     "a short row": (
         changed("head.head.weight", lambda t: t[:, :5].clone()),
-        r"proj_out.weight \(head.head.weight in the file\) is \[64, 5\], the config wants \[64, 48\]",
+        r"proj_out.weight \(head.head.weight in the file\) is \[64, 5\], the config expects \[64, 48\]",
     ),
     "a transposed matrix": (
         changed("blocks.0.ffn.0.weight", lambda t: t.T.contiguous()),
-        r"blocks.0.ffn.0.weight in the file\) is \[48, 96\], the config wants \[96, 48\]",
+        r"blocks.0.ffn.0.weight in the file\) is \[48, 96\], the config expects \[96, 48\]",
     ),
     "another patch": (changed("patch_embedding.weight", lambda t: t[..., :1].clone()), r"patch_embedding.weight is"),
-    "a scalar": (changed("blocks.0.norm3.bias", lambda t: t[0].clone()), r"is \[\], the config wants \[48\]"),
-    "a misnamed tensor": (renamed("head.head.bias", "head.haed.bias"), r"head.haed.bias \[64\] belongs to nothing"),
+    "a scalar": (changed("blocks.0.norm3.bias", lambda t: t[0].clone()), r"is \[\], the config expects \[48\]"),
+    "a misnamed tensor": (renamed("head.head.bias", "head.haed.bias"), r"head.haed.bias \[64\] is unexpected"),
     "a misnamed block": (renamed("blocks.1.norm3.bias", "block.1.norm3.bias"), "blocks.1.norm2.bias .* is missing"),
     "one name twice": (
         lambda w: w.update({"proj_out.bias": torch.zeros(64)}),
@@ -413,7 +413,7 @@ def test_other_contents_are_refused(tmp_path, content, message):
         (without("decoder.upsamples.3.time_conv.bias"), "decoder.up_blocks.0.upsamplers.0.time_conv.bias .* missing"),
         (without("encoder.conv1.weight"), "is not a Wan2.1 VAE: it has no encoder.conv1.weight"),
         (without("encoder.downsamples.3.residual.2.weight"), "it has no encoder.downsamples.3.residual.2.weight"),
-        (lambda w: w.update({"model.encoder.x": torch.zeros(1)}), r"model.encoder.x \[1\] belongs to nothing"),
+        (lambda w: w.update({"model.encoder.x": torch.zeros(1)}), r"model.encoder.x \[1\] is unexpected"),
         (changed("conv2.weight", lambda t: t[:8].clone()), "has 8 latent channels"),
         (
             changed("decoder.upsamples.14.residual.6.weight", lambda t: t[:, :1].clone()),
@@ -438,8 +438,8 @@ def test_mutated_vaes_are_refused(vae, tmp_path, mutate, message):
         (without("token_embedding.weight"), "is not a Wan2.1 UMT5 encoder: it has no token_embedding.weight"),
         (without("blocks.1.ffn.gate.0.weight"), "encoder.block.1.layer.1.DenseReluDense.wi_0.weight .* is missing"),
         (without("blocks.2.pos_embedding.embedding.weight"), "relative_attention_bias.weight .* is missing"),
-        (changed("norm.weight", lambda t: t[:3].clone()), r"\(norm.weight in the file\) is \[3\], the config wants"),
-        (lambda w: w.update({"head.weight": torch.zeros(2, 2)}), r"head.weight \[2, 2\] belongs to nothing"),
+        (changed("norm.weight", lambda t: t[:3].clone()), r"\(norm.weight in the file\) is \[3\], the config expects"),
+        (lambda w: w.update({"head.weight": torch.zeros(2, 2)}), r"head.weight \[2, 2\] is unexpected"),
     ],
 )
 def test_mutated_text_encoders_are_refused(text_encoder, tmp_path, mutate, message):
@@ -494,7 +494,7 @@ def test_a_switchable_lora_equals_the_merged_one(transformer, tmp_path):
 
 def test_alpha_is_never_guessed(transformer, tmp_path):
     save_file(peft_lora(transformer, rank=4), tmp_path / "adapter_model.safetensors")
-    with pytest.raises(ValueError, match=r"does not say its alpha \(its rank is 4\); give lora_alpha"):
+    with pytest.raises(ValueError, match=r"does not state its alpha \(its rank is 4\); give lora_alpha"):
         read_lora(tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 8, "r": 4}')
     assert read_lora(tmp_path / "adapter_model.safetensors").alpha == 8.0
@@ -538,7 +538,7 @@ def test_a_lora_of_another_model_is_refused_and_nothing_changes(transformer, tmp
     renamed("base_model.model.blocks.1.ffn.0.lora_B.weight", "base_model.model.blocks.9.ffn.0.lora_B.weight")(pairs)
     torch.save(pairs, tmp_path / "lora.pt")
     weights = dict(transformer.state_dict())
-    message = r"blocks.0.attn1.to_q is an update of \[48, 7\].*; blocks.9.ffn.net.0.proj belongs to nothing"
+    message = r"blocks.0.attn1.to_q is an update of \[48, 7\].*; blocks.9.ffn.net.0.proj is not in the backbone"
     with pytest.raises(ValueError, match=message):
         merge(weights, read_lora(tmp_path / "lora.pt", alpha=3.0))
     assert all(torch.equal(weights[name], tensor) for name, tensor in transformer.state_dict().items())

@@ -231,6 +231,6 @@ def test_without_a_prompt_nothing_begins(pipeline_folder, tmp_path):
     words = [*COMMAND, "direct", "take", "--backbone", str(pipeline_folder)]
     done = subprocess.run(words, cwd=tmp_path, env=environment(), input="", capture_output=True, text=True)
     assert done.returncode == 2
-    assert "the prompt is empty; say what is to be seen" in done.stderr
+    assert "the prompt is empty; describe what to show" in done.stderr
     assert not list(tmp_path.iterdir())
     assert json.dumps(done.stdout) == json.dumps("Type what should be seen first.\n")

@@ -140,7 +140,7 @@ def test_drift_of_several_as_json(command, video, tmp_path):
         (["{video}", "--embedders", "eyes"], "--embedders is 'eyes'; it must be one of clip"),
         (["{video}", "--device", "cuda:9"], "CUDA devices"),
         (["{video}", "--mapping-table", "nowhere.json"], "is not a mapping table"),
-        (["{video}", "-o", "{full}"], "is there already; name a new folder"),
+        (["{video}", "-o", "{full}"], "already exists; name a new folder"),
     ],
 )
 def test_drift_refuses_in_one_line(command, video, tmp_path, arguments, message):
@@ -191,7 +191,7 @@ def test_compare(command, slow, tmp_path):
     first = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["comparisons"] == first["comparisons"]
     both = command("eval", "compare", "--plan", tmp_path / "run" / "plan.json", "--seeds", 3, "-o", tmp_path / "x")
-    assert (both.code, "leave out --seeds" in both.err) == (2, True)
+    assert (both.code, "drop --seeds" in both.err) == (2, True)
     other = command(*compare_arguments(slow, tmp_path), "--seeds", 2)
     assert (other.code, "holds another comparison (seeds differ)" in other.err) == (2, True)
 
@@ -215,7 +215,7 @@ def test_compare_stopped_says_how_to_go_on(command, slow, tmp_path, monkeypatch)
     [
         (["--seeds", "0"], "--seeds is 0; it must be at least 1"),
         (["--arms", "native"], "--arms is native; it must be two or more"),
-        (["--arms", "native,magic"], "arm 'magic' is not known; known are native, memory"),
+        (["--arms", "native,magic"], "arm 'magic' is unknown; known arms are native, memory"),
         (["--prompts", "nowhere.txt"], "nowhere.txt can't be read"),
         (["--scenario", "long-stare"], "scenario 'long-stare' needs its words by name"),
         (["--embedders", "dino=/nowhere"], "embedder's folder /nowhere is not there"),

@@ -133,9 +133,9 @@ def test_the_papers_prompts_are_found_where_they_were_fetched_to(folders, tmp_pa
         (["--backbones", "tiny-world,tiny-world"], "--backbones is tiny-world,tiny-world; name one or more, each once"),
         (["--backbones", ""], "backbone '' is neither"),
         (["--prompts", "nowhere.txt"], "nowhere.txt can't be read"),
-        (["--backbone", "tiny-world"], "--backbone does not go with --protocol; use --backbones"),
-        (["--scenario", "plain"], "--scenario does not go with --protocol"),
-        (["--plan", "plan.json"], "--plan does not go with --protocol; give one of the two"),
+        (["--backbone", "tiny-world"], "--backbone can't be used with --protocol; use --backbones"),
+        (["--scenario", "plain"], "--scenario can't be used with --protocol"),
+        (["--plan", "plan.json"], "--plan can't be used with --protocol; give one of the two"),
         (["--horizons", "3"], "horizon 3 s is too short"),
         (["--output", "p.txt"], "p.txt is a file"),
     ],
@@ -160,7 +160,7 @@ def test_without_prompts_it_says_how_to_get_them(command, asked, tmp_path, monke
 
 def test_backbones_are_for_protocols(command, tmp_path):
     result = command("eval", "compare", "--backbones", "tiny-world", "-o", tmp_path / "out")
-    assert (result.code, "--backbones is for --protocol; name one by --backbone" in result.err) == (2, True)
+    assert (result.code, "--backbones is for --protocol; use --backbone to name one" in result.err) == (2, True)
 
 
 def test_a_video_export_that_was_cut_off_is_begun_again(command, asked, tmp_path, monkeypatch):

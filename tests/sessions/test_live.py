@@ -294,7 +294,7 @@ def test_a_take_is_gone_on_with(pipe, tmp_path):
         (lambda live: live.direct("red", at=float("nan")), "at is nan"),
         (lambda live: live.direct("red", at=5.9), "at is 5.9 s; the take ends at 6 s"),
         (lambda live: live.pin((4.0, 5.0)), "has not been made yet"),
-        (lambda live: live.pin((1.0, 0.5)), "its start before its end"),
+        (lambda live: live.pin((1.0, 0.5)), "start before it ends"),
         (lambda live: live.exclude((0.1, 0.4)), "0-0.5 s, but 0.1-0.4 s is excluded"),
     ],
 )

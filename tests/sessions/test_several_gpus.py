@@ -152,7 +152,7 @@ def test_what_does_not_divide_is_refused(one: Studio, preset: Preset) -> None:
         with pytest.raises(FieldError, match=rf"gpus is {gpus}, which does not divide.* use 1, 2, 3, 4, 6, 12$"):
             check_divides(gpus, 12, 1560)
     request = wanted(one.pipe)
-    with pytest.raises(FieldError, match=r"2 heads and 12 tokens a frame; use 1, 2$"):
+    with pytest.raises(FieldError, match=r"2 heads and 12 tokens per frame; use 1, 2$"):
         check_gpus(preset, request, Opening(device="cpu"), 3)
     with pytest.raises(FieldError, match=r"device is 'cuda:1'.*without a number"):
         check_gpus(preset, request, Opening(device="cuda:1"), 2)

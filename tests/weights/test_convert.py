@@ -137,7 +137,7 @@ def test_a_retrieval_autoencoder(pipe, pipeline_folder, tmp_path):
     with pytest.raises(ValueError, match="is not a retrieval autoencoder: it has no config"):
         convert(Sources(pipeline_folder, encoder=tmp_path / "bare.pt"), tmp_path / "other")
     torch.save({"model": encoder.state_dict(), "config": {**sizes, "embedding_dim": 13}}, tmp_path / "wrong.pt")
-    with pytest.raises(ValueError, match=r"encoder.fc.weight is \[12, 16\], the config wants \[13, 16\]"):
+    with pytest.raises(ValueError, match=r"encoder.fc.weight is \[12, 16\], the config expects \[13, 16\]"):
         convert(Sources(pipeline_folder, encoder=tmp_path / "wrong.pt"), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 

@@ -110,7 +110,7 @@ def small_encoder(folder: Path) -> Path:
         (
             lambda five, base, pipe, other, t: Sources(saved(t / "five.pt", {"generator": original(five)}), other),
             r"five.pt \(generator\) does not fit its config: it is a transformer of width 48 on latents of 48 "
-            "channels, the config's has width 48 on 16; take config and weights from one release",
+            "channels, the config's has width 48 on 16; use config and weights of the same release",
         ),
         (
             lambda five, base, pipe, other, t: Sources(saved(t / "small.pt", original(pipe.transformer)), base),
@@ -122,7 +122,7 @@ def small_encoder(folder: Path) -> Path:
         ),
         (
             lambda five, base, pipe, other, t: Sources(with_small_vae(base, pipe, t / "mixed")),
-            "mixed: the VAE makes latents of 16 channels, but the transformer reads 48; both must come from one",
+            "mixed: the VAE makes latents of 16 channels, but the transformer reads 48; both must come from the same",
         ),
         (
             lambda five, base, pipe, other, t: Sources(
