@@ -208,7 +208,7 @@ def test_a_second_writer_is_refused_and_readers_are_not(command, whole, pipeline
         ):
             result = command(*arguments)
             assert result.code == 2
-            assert "is being written by another process; wait for it, or stop it" in result.err
+            assert "is being written by another process; wait for it or stop it" in result.err
         assert command("take", "info", folder).code == 0
         assert command("branch", folder, "--at", "2", "-o", tmp_path / "branch", "--seconds", "3").code == 0
     assert command("resume", folder).code == 0
