@@ -107,7 +107,7 @@ def test_extend_and_branch_say_what_they_did(command, whole, tmp_path):
     target = tmp_path / "branch"
     result = command("branch", folder, "--at", "00:00:02:08", "-o", target, "--checkpoint", "light")
     assert result.code == 0, result.err
-    assert f"the first 2.8125 s are those of {folder}" in result.err
+    assert f"the first 2.8125 s are copied from {folder}" in result.err
     assert count_frames(target / VIDEO) == 80
     record = read_record(target)
     assert record.branched_from.at == "0:02.8125"
