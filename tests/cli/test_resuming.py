@@ -107,7 +107,7 @@ def test_extend_and_branch_say_what_they_did(command, whole, tmp_path):
     target = tmp_path / "branch"
     result = command("branch", folder, "--at", "00:00:02:08", "-o", target, "--checkpoint", "light")
     assert result.code == 0, result.err
-    assert f"the first 2.8125 s are those of {folder}" in result.err
+    assert f"the first 2.8125 s are copied from {folder}" in result.err
     assert count_frames(target / VIDEO) == 80
     record = read_record(target)
     assert record.branched_from.at == "0:02.8125"
@@ -208,7 +208,7 @@ def test_a_second_writer_is_refused_and_readers_are_not(command, whole, pipeline
         ):
             result = command(*arguments)
             assert result.code == 2
-            assert "is being written by another process; wait for it, or stop it" in result.err
+            assert "is being written by another process; wait for it or stop it" in result.err
         assert command("take", "info", folder).code == 0
         assert command("branch", folder, "--at", "2", "-o", tmp_path / "branch", "--seconds", "3").code == 0
     assert command("resume", folder).code == 0

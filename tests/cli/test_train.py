@@ -31,7 +31,7 @@ def test_prompts_to_encoder(command, tmp_path):
     assert (takes / "take-0000" / "take.json").read_bytes() == before
 
     longer = command(*asked, "--seconds", "5")
-    assert (longer.code, "take-0000 holds a finished take of something else" in longer.err) == (2, True)
+    assert (longer.code, "take-0000 holds a finished take of another request" in longer.err) == (2, True)
     assert (takes / "take-0000" / "take.json").read_bytes() == before
 
     sizes = ("--hidden-dims", "8", "--embedding-dim", "16", "--steps", "6", "--batch", "4", "--validation-share", "0.4")

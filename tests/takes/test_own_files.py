@@ -66,7 +66,7 @@ def test_a_take_with_a_link_for_a_file_is_refused(studio: Takes, secret: Path, n
     take = studio.make("take", 3.0)
     (take / name).unlink(missing_ok=True)
     (take / name).symlink_to(secret)
-    with pytest.raises(NotPlainError, match=rf"{name} is a link; it must be a file of its own"):
+    with pytest.raises(NotPlainError, match=rf"{name} is a link; it must be a plain file"):
         read_record(take)
     assert secret.read_bytes() == b"precious"
 

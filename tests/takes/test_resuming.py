@@ -261,7 +261,7 @@ def test_each_take_of_a_batch_goes_on_alone(studio: Studio, tmp_path: Path, case
         assert all((take / name).is_file() for name in INPUTS)
         assert [path.stem for path in sorted((take / CHECKPOINTS).iterdir())] == ["000003", "000006"]
         notes = differences(read_record(take), studio.run())
-        assert notes == ["the take was begun in a batch of 2, this is a batch of 1"]
+        assert notes == ["the take was begun in a batch of 2, now it is in a batch of 1"]
         store = LatentStore(take / LATENTS)
         assert all(np.array_equal(store.record(n).latents, whole[n].latents[number]) for n in range(8))
         by_latents = tmp_path / f"{take.name} by latents"
