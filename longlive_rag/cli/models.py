@@ -159,7 +159,7 @@ def fetch(name: str, dest: Path, base: Path | None, mirror: Path | None, convert
 def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
     """Convert published weights to a pipeline folder, DEST.
 
-    SOURCE is a folder (the original Wan2.1 release, diffusers', a pipeline) or a checkpoint with a transformer
+    SOURCE is a folder (an original Wan release, diffusers', a pipeline) or a checkpoint with a transformer
     (generator, generator_ema, model; .pt or .safetensors) together with --base. Every tensor must have its place;
     if any does not fit, they are listed and nothing is written. Licence records are carried over.
 
