@@ -31,9 +31,10 @@ VAE_FILES = ("Wan2.1_VAE.pth", "Wan2.2_VAE.pth")
 TEXT_FILES = ("models_t5_umt5-xxl-enc-bf16.pth", "models_t5_umt5-xxl-enc-bf16.safetensors")
 TOKENIZER = Path("google") / "umt5-xxl"
 
-# Of the latents of Wan2.2's VAE, a channel each: no tensor of its file has them, and diffusers' class knows Wan2.1's.
-# The same numbers in three packages of PyPI, all Apache-2.0, seen on 2026-11-27: wan22 2.2.11 (wan/modules/vae2_2.py, by
-# the model's authors), diffsynth 2.1.12 (models/wan_video_vae.py), vllm-omni 0.30.0 (diffusion/models/lance/wan_vae.py).
+# Of the latents of Wan2.2's VAE, by channel: no tensor of its file has them, and diffusers' class knows only Wan2.1's.
+# Three packages on PyPI, all Apache-2.0, have the same numbers (seen on 2026-11-27): wan22 2.2.11, the authors' own
+# (wan/modules/vae2_2.py), diffsynth 2.1.12 (models/wan_video_vae.py), and vllm-omni 0.30.0
+# (diffusion/models/lance/wan_vae.py).
 RESIDUAL_MEAN = (
     -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891,
     0.1570, -0.0098, 0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502,
@@ -163,7 +164,7 @@ def vae_config(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str, 
     firsts = [f"{stage}.downsamples.0" if is_residual else f"{stage * (residual_blocks + 1)}" for stage in stages]
     widths = [look(f"encoder.downsamples.{first}.residual.2.weight")[0] for first in firsts]
     if any(width % base for width in widths):
-        raise ValueError(f"{source}: the widths of the encoder's stages, {widths}, are not multiples of the first, {base}")
+        raise ValueError(f"{source}: the encoder's stages are {widths} wide, which are not all multiples of {base}")
     in_time = [f"encoder.downsamples.{place}.time_conv.weight" in shapes for place in downsamples]
     config = {
         "base_dim": base,
