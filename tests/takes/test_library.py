@@ -125,7 +125,7 @@ def test_words_find_the_stretch_that_was_made_under_them(root):
     order = [hit.prompt for hit in search_words(library, "a red circle jumps in a meadow", 5).hits]
     assert order[-1] == "a blue square jumps in a desert"
     assert len(search_words(library, "circle", 1).hits) == 1
-    with pytest.raises(ValueError, match="say in words"):
+    with pytest.raises(ValueError, match="describe in words"):
         search_words(library, " ?", 1)
 
 
