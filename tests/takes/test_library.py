@@ -108,7 +108,7 @@ def test_what_can_not_be_compared_is_left_out(root):
         search_frame(open_library(root), root / "d", "0", 1)
 
 
-@pytest.mark.parametrize(("timecode", "message"), [("0:06", "has 6 s"), ("soon", "not a timecode")])
+@pytest.mark.parametrize(("timecode", "message"), [("0:06", "lasts 6 s"), ("soon", "not a timecode")])
 def test_a_frame_that_is_not_there(root, timecode, message):
     with pytest.raises(ValueError, match=message):
         search_frame(open_library(root), root / "a", timecode, 1)
