@@ -217,5 +217,5 @@ class FrameIndex:
 def finite(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the vectors unchanged; ValueError if they are not finite."""
     if not np.isfinite(vectors).all():
-        raise ValueError("an embedding has values that are not finite, so nothing is similar to it")
+        raise ValueError("an embedding holds values that are not finite numbers, so nothing is similar to it")
     return vectors

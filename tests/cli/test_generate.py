@@ -224,7 +224,7 @@ def test_a_take_is_replaced_only_when_asked(command, backbone, fake_pipeline, tm
     assert command(*arguments).code == 0
     refused = command(*arguments)
     assert refused.code == 2
-    assert "holds a take already (take.json); choose another folder, or add --overwrite" in refused.err
+    assert "already holds a take (take.json); choose another folder, or add --overwrite" in refused.err
     assert command(*arguments, "--overwrite", "--seed", 3).code == 0
     assert json.loads((tmp_path / "take" / "take.json").read_text())["request"]["seed"] == 3
 

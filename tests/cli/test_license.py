@@ -177,7 +177,7 @@ def test_a_built_in_backbone_is_shown_by_its_name(command):
         (["record", "w.pt", "--spdx", "MIT", "--source", "", "--by", "x"], "--source is empty"),
         (["record", "notes.txt", "--spdx", "MIT", *WHO], "notes.txt is not a weight file"),
         (["report", "."], "is not a take: it has no take.json"),
-        (["report", "old"], "says nothing about rights: it was made by an older version"),
+        (["report", "old"], "has no rights: it was made by an older version"),
     ],
 )
 def test_bad_input(command, tmp_path, monkeypatch, arguments, message):

@@ -238,7 +238,7 @@ def test_bad_orders_are_refused_before_they_are_queued(engine, pipeline_folder: 
     with pytest.raises(FieldError, match=f"session {session} makes it"):
         engine.submit(replace(good, request=replace(good.request, seed=9)))
     ended(engine, session)
-    with pytest.raises(ValueError, match="holds a take already"):
+    with pytest.raises(ValueError, match="already holds a take"):
         engine.submit(good)
     for words, order in {
         "as long as was asked for": Resume(good.folder),

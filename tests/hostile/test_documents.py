@@ -52,7 +52,7 @@ def test_nested_aliases_are_not_read(tmp_path: Path, place: str) -> None:
     prompt, seconds = ("*i", "5") if place == "prompt" else ("a circle", "*i")
     (tmp_path / "cues.yaml").write_text(f"{bomb}seconds: {seconds}\ncues:\n- at: 0\n  prompt: {prompt}\n")
     said = refused(("generate", "--cues", "cues.yaml", "-o", "new"), tmp_path)
-    assert said == "Error: cues.yaml, line 2, can't be read as YAML: aliases are not read\n"
+    assert said == "Error: cues.yaml, line 2, can't be read as YAML: aliases are not supported\n"
     assert not (tmp_path / "new").exists()
 
 

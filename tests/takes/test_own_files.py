@@ -153,7 +153,8 @@ def test_a_byte_of_a_finished_video_is_noticed_and_made_again(studio: Takes, pla
     whole = (take / VIDEO).read_bytes()
     check_video(take, read_record(take))
     flip(take / VIDEO, place)
-    with pytest.raises(ValueError, match=r"video\.mp4 is not what was written: its checksum does not match; `longlive"):
+    damage = r"video\.mp4 is not as it was written: its checksum does not match; `longlive"
+    with pytest.raises(ValueError, match=damage):
         check_video(take, read_record(take))
     assert describe(take)["video_damage"] is not None
     studio.go_on("take", 8.0)
