@@ -252,7 +252,7 @@ def test_fetching_from_the_hub_goes_on_where_it_broke_off(hub, tmp_path):
     assert not [path for method, path, _ in hub.asked if method == "GET" and path.endswith(".pth")]
     offline = fetch(hub, dest, HF_HUB_OFFLINE="1")
     assert offline.returncode == 0, offline.stderr
-    assert f"base: 9 files from the cache in {dest / WAN}, 0 of 9 compared" in offline.stdout
+    assert f"base: 9 files from the cache in {dest / WAN}, 0 of 9 checked" in offline.stdout
 
 
 @pytest.mark.slow
