@@ -198,9 +198,9 @@ def test_without_a_transformer_it_is_the_base_of_a_checkpoint(original_folder, t
     ("mix", "message"),
     [
         (lambda five, small: move(small / "Wan2.1_VAE.pth", five, without="Wan2.2_VAE.pth"),
-         "the VAE makes latents of 16 channels, but the transformer reads 48; both must come from one release"),
+         "the VAE makes latents of 16 channels, but the transformer reads 48; both must come from the same release"),
         (lambda five, small: move(five / "Wan2.2_VAE.pth", small, without="Wan2.1_VAE.pth"),
-         "the VAE makes latents of 48 channels, but the transformer reads 16; both must come from one release"),
+         "the VAE makes latents of 48 channels, but the transformer reads 16; both must come from the same release"),
         (lambda five, small: move(small / "Wan2.1_VAE.pth", five, without=None),
          "has Wan2.1_VAE.pth and Wan2.2_VAE.pth; leave only that of the transformer's release there"),
     ],
