@@ -54,11 +54,15 @@ def with_tables(text: str) -> str:
 
 
 @cache
-def stories_of(folder: str) -> list[Found]:
-    """The results of what a folder of docs/drift holds, or of one scenario of it (FOLDER/SCENARIO), from its takes."""
-    name, _, scenario = folder.partition("/")
-    found = recompute(DOCS / "drift" / name)
-    return [each for each in found if each.scenario == scenario] if scenario else found
+def results_of(folder: str) -> list[Found]:
+    """The results of what a folder of docs/drift holds, computed again from its takes."""
+    return recompute(DOCS / "drift" / folder)
+
+
+def stories_of(named: str) -> list[Found]:
+    """The results of FOLDER, or of one scenario of it: FOLDER/SCENARIO."""
+    folder, _, scenario = named.partition("/")
+    return [found for found in results_of(folder) if scenario in ("", found.scenario)]
 
 
 def results(folders: list[str], name: str) -> str:
