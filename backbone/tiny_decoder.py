@@ -224,9 +224,9 @@ def misfit(tiny: Mapping[str, Any], vae: Mapping[str, Any]) -> str:
         ("scales latents up by {}", UPSCALE ** len(own["frames"]), theirs["scale_factor_spatial"]),
     ):
         if made != wanted:
-            return f"the tiny decoder {what.format(made)}, but this backbone's VAE has {wanted}"
+            return f"the tiny decoder {what.format(made)}, and this backbone's VAE has {wanted}"
     if any(list(theirs[name]) != list(wan[name]) for name in ("latents_mean", "latents_std")):
-        return "the tiny decoder is for the latents of Wan2.1, but this backbone's VAE has other latents"
+        return "the tiny decoder is for the latents of Wan2.1, and this backbone's VAE has other latents"
     return ""
 
 

@@ -190,15 +190,15 @@ def test_it_runs_in_half_precision(tensors):
         (
             {},
             {"z_dim": 16, "latents_mean": [0.0] * 16},
-            "is for the latents of Wan2.1, but this backbone's VAE has other latents",
+            "is for the latents of Wan2.1, and this backbone's VAE has other latents",
         ),
-        ({}, {"z_dim": 48}, "reads latents of 16 channels, but this backbone's VAE has 48"),
-        ({"latent_channels": 12}, {}, "reads latents of 12 channels, but this backbone's VAE has 16"),
-        ({"frames": [1, 1, 2]}, {}, "makes 2 pixel frames per latent frame, but this backbone's VAE has 4"),
+        ({}, {"z_dim": 48}, "reads latents of 16 channels, and this backbone's VAE has 48"),
+        ({"latent_channels": 12}, {}, "reads latents of 12 channels, and this backbone's VAE has 16"),
+        ({"frames": [1, 1, 2]}, {}, "makes 2 pixel frames per latent frame, and this backbone's VAE has 4"),
         (
             {},
             {"scale_factor_spatial": 16},
-            "scales latents up by 8, but this backbone's VAE has 16",
+            "scales latents up by 8, and this backbone's VAE has 16",
         ),
     ],
 )

@@ -74,7 +74,8 @@ def test_a_page_for_whoever_decides(command):
     assert "commercial: loads it" in command("models", "show", "causal-forcing").out
     unseen = command("models", "show", "longlive-2").out
     assert "Not verified: the names of its base's tokenizer files: all that are in google/umt5-xxl are taken." in unseen
-    assert "Wan2.2_VAE.pth, models_t5_umt5-xxl-enc-bf16.pth, google/umt5-xxl/*\n    names verified at: wan22" in unseen
+    assert "Wan2.2_VAE.pth, models_t5_umt5-xxl-enc-bf16.pth, google/umt5-xxl/*\n" in unseen
+    assert "google/umt5-xxl/*\n    names verified at: wan22 2.2.11 on PyPI" in unseen
     assert "Apache-2.0 by the code repository (README of wan22 2.2.11 on PyPI" in unseen
     assert unseen.endswith("next: longlive-rag models fetch longlive-2\n")
     assert "commercial: refuses base, transformer until" in unseen

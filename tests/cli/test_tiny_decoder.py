@@ -134,7 +134,7 @@ def without(name: str):
         ),
         ({}, "is not a tiny decoder in the layout of taew2_1"),
         (random_tensors() | {"decoder.22.bias": torch.full((3,), torch.nan)}, "decoder.22.bias holds values that are"),
-        (random_tensors(channels=12), "reads latents of 12 channels, but this backbone's VAE has 16"),
+        (random_tensors(channels=12), "reads latents of 12 channels, and this backbone's VAE has 16"),
     ],
 )
 def test_files_that_are_something_else(command, pipeline_folder, tmp_path, tensors, message):
@@ -271,7 +271,7 @@ def test_latents_that_are_not_those_of_wan(command, tmp_path, nothing_loads):
     ):  # fmt: skip
         done = command(*words, "--decoder", "tiny")
         assert (done.code, done.err.count("\n")) == (2, 1)
-        assert "--decoder is 'tiny', but the tiny decoder is for the latents of Wan2.1, but this backbone's" in done.err
+        assert "--decoder is 'tiny', but the tiny decoder is for the latents of Wan2.1, and this backbone's" in done.err
     assert not (tmp_path / "run").exists()
 
 
