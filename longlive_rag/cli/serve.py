@@ -8,16 +8,20 @@ from typing import Any
 
 import click
 
-from longlive_rag.cli.errors import Refused, refuse_bad_input
-from longlive_rag.cli.servers import BACKBONES, listening_at, takes_option
+from longlive_rag.cli.errors import refuse_bad_input
+from longlive_rag.cli.servers import (
+    BACKBONES,
+    FLAGS,
+    engine_options,
+    listening_at,
+    needing,
+    open_engine,
+    takes_option,
+)
 from longlive_rag.cli.settings import CODEC, DECODER, DTYPE, with_checkpoints, with_rights
 from longlive_rag.presets.preset import DEFAULT_BACKBONE
 
-FLAGS = {
-    "host": "--host", "tls_cert": "--tls-cert", "tls_key": "--tls-key", "keys": "--keys", "key": "--api-key",
-    "device": "--device", "workers": "--workers", "address": "--address",
-}  # fmt: skip
-EXTRA = ("fastapi", "starlette", "uvicorn", "websockets", "prometheus_client", "python_multipart")
+FLAGS_HERE = {**FLAGS, "keys": "--keys", "key": "--api-key"}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,16 +35,8 @@ EXTRA = ("fastapi", "starlette", "uvicorn", "websockets", "prometheus_client", "
     "LONGLIVE_RAG_API_KEY, or use --keys.",
 )
 @click.option("--keys", type=click.Path(path_type=Path), metavar="FILE", help="Keys, their scopes and quotas, as TOML.")
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Workers are processes of this machine, or actors of a Ray cluster that shares the folder of takes.",
-)
-@click.option("--address", metavar="ADDRESS", help="Of the Ray cluster.")
+@engine_options
 @click.option("--workers", type=int, metavar="N", help="Takes made at a time. Default: one a GPU, or one.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option(
     "--max-seconds",
     type=click.FloatRange(min=0, min_open=True),
@@ -89,14 +85,8 @@ def serve(**options: Any) -> None:
       longlive-rag serve --keys keys.toml --workers 2 --license-policy commercial
       longlive-rag serve --keys keys.toml --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
     """
-    try:
+    with needing("studio"):
         _serve(**options)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in (*EXTRA, "ray"):
-            raise
-        extra = "ray" if missing == "ray" else "studio"
-        raise Refused(f"{missing} is missing; this needs it: pip install 'longlive-rag[{extra}]'") from error
 
 
 def _serve(
@@ -131,7 +121,7 @@ def _serve(
     from longlive_rag.sessions.opening import Labels, Opening
     from longlive_rag.studio.address import Address
 
-    with refuse_bad_input(FLAGS):
+    with refuse_bad_input(FLAGS_HERE):
         address = Address(host, port, tls_cert, tls_key, insecure_network)
         labels = Labels(pick_policy(license_policy), deliverable, phase, show_label)
         setup = Setup(
@@ -142,9 +132,8 @@ def _serve(
             Limits(max_seconds),
         )
         serving = Serving(takes, _keys(api_key, keys), address, setup, log_level, log_prompts)
-        serve(
-            serving, partial(_open_engine, labels.license_policy, **engine), click.echo, partial(click.echo, err=True)
-        )
+        opened = partial(open_engine, license_policy=labels.license_policy, **engine)
+        serve(serving, opened, click.echo, partial(click.echo, err=True))
 
 
 def _keys(api_key: str | None, file: Path | None) -> Any:
@@ -160,30 +149,3 @@ def _keys(api_key: str | None, file: Path | None) -> Any:
     if secret is None:
         raise ValueError(f"there is no key; set {API_KEY_VARIABLE}, or give --api-key KEY or --keys FILE")
     return Keys([ApiKey(name="admin", key=secret, scopes=("read", "make", "admin"), requests_a_minute=None)])
-
-
-def _open_engine(
-    license_policy: str | None,
-    state: Path,
-    engine: str,
-    address: str | None,
-    workers: int | None,
-    device: str,
-    max_waiting: int,
-) -> Any:
-    from longlive_rag.engines.supervisor import Limits
-
-    limits = Limits(waiting=max_waiting)
-    if engine == "ray":
-        from longlive_rag.engines.on_ray import ray_engine
-
-        if device != "auto":
-            raise ValueError(
-                f"--device is {device!r}, but a Ray cluster's actors have what they are given; leave it out"
-            )
-        return ray_engine(state, address, workers, None, limits, license_policy)
-    if address is not None:
-        raise ValueError("--address is of a Ray cluster; add --engine ray")
-    from longlive_rag.engines.local import local_engine
-
-    return local_engine(state, workers, device, limits, license_policy)
