@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import WebSocketRoute
 
 from backbone.errors import FieldError
-from backbone.text import unknown_words
+from backbone.words import unknown_words_of
 from longlive_rag.config import Steering
 from longlive_rag.engines.engine import Engine, Order, UnknownSessionError
 from longlive_rag.environment import plugins
@@ -108,7 +108,7 @@ class Studio:
             shutil.rmtree(self.temporary, ignore_errors=True)
             raise
         self._drifts: dict[tuple[Any, ...], schema.DriftFacts] = {}
-        self._tokenizers: dict[str, Any] = {}
+        self._unknown_words: dict[str, Callable[[str], list[str]]] = {}
         self._lock, self._measuring = threading.Lock(), threading.Lock()
 
     def close(self) -> None:
@@ -400,11 +400,9 @@ class Studio:
         """Words of a prompt that a backbone has never read."""
         preset = self.preset(backbone)
         with self._lock:
-            if backbone not in self._tokenizers:
-                from transformers import AutoTokenizer
-
-                self._tokenizers[backbone] = AutoTokenizer.from_pretrained(preset.folder / "tokenizer")
-        return unknown_words(self._tokenizers[backbone], prompt)
+            if backbone not in self._unknown_words:
+                self._unknown_words[backbone] = unknown_words_of(preset.folder / "tokenizer")
+        return self._unknown_words[backbone](prompt)
 
     def _unknown(self, backbone: str, prompt: str) -> list[str]:
         return self.words(backbone, prompt) if backbone in self.presets else []

@@ -224,7 +224,7 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         backbone = find_folder(given.backbone)
-        state, limits = Path(folder) / "state", Limits(deaths=given.kills + 1)
+        state, limits = Path(folder) / "state", Limits(deaths=given.kills + 1, ended=sys.maxsize)
         nodes = Nodes(given.workers) if given.nodes else None
         engine = nodes.engine(state, limits) if nodes else engine_at(state, given.workers, limits)
         kill = nodes.kill if nodes else kill_worker_of

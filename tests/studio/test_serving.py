@@ -121,6 +121,26 @@ def test_without_the_extra_it_is_one_sentence(tmp_path):
     assert not (tmp_path / "takes").exists()
 
 
+WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+from longlive_rag.engines.local import local_engine
+from longlive_rag.studio.server import Studio
+
+if __name__ == "__main__":
+    studio = Studio(Path(sys.argv[1]), lambda state: local_engine(state, 1, "cpu"))
+    print(*studio.words("tiny-world", "a red xyz"), "torch" in sys.modules)
+    studio.close()
+"""
+
+
+def test_the_server_looks_at_words_without_torch(tmp_path):
+    script = tmp_path / "server.py"  # a file: its worker is spawned
+    script.write_text(WITHOUT_TORCH)
+    ran = subprocess.run([sys.executable, str(script), str(tmp_path / "takes")], capture_output=True, text=True)
+    assert ran.stdout.split() == ["xyz", "False"], ran.stderr
+
+
 def test_the_schema_has_every_message():
     names = json_schema()["$defs"]
     assert {"TakeDetail", "BlockEvent", "Direct", "NewTakeMessage", "ErrorAnswer", "Playhead"} <= set(names)
