@@ -1,1 +1,1 @@
-"""The causal transformer, its cache and positions, the streaming VAE, text, checkpoints."""
+"""The causal transformer, its cache and positions, the streaming VAE, text encoding and checkpoints."""

@@ -1,12 +1,12 @@
 """The key/value cache of a take's window, and the context that a block attends to.
 
-A shot begins as a take does: with an empty cache, its first frames as the sink and its positions from 0 on.
+A shot begins like a take: with an empty cache, its first frames as the sink, and positions from 0.
 
-Two buffers of fixed size. *Pages* hold the unrotated keys and values of the newest `window` latent frames; a slot is
-a place in their time order, sink first. The *context* `[sink | memory | local | block]` is assembled once per block,
-its keys rotated then; each denoising step only overwrites the block's part, the tail, and attends. Every layer's keys
-and values are tensors of their own, and a layer sees no more than its `LayerContext`: so a compiler makes one program
-of all layers, and writes the tail in place.
+There are two buffers of fixed size. *Pages* hold the unrotated keys and values of the newest `window` latent frames; a
+slot is a place in their time order, sink first. The *context* `[sink | memory | local | block]` is assembled, with
+rotated keys, once per block; each denoising step only overwrites the block's part, the tail, and attends. Each layer
+has its own key and value tensors and sees only its `LayerContext`, so that the compiler can use one program for all
+layers and write the tail in place.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from backbone.rope import Rotation, rotation
 
 @dataclass(frozen=True)
 class CacheShape:
-    """Sizes of what is cached.
+    """Sizes of the cached tensors.
 
     Attributes:
-        layers, batch, heads, head_dim: of the transformer and the request.
+        layers, batch, heads, head_dim: sizes from the transformer and the request.
         token_grid: (height, width) of a latent frame in tokens.
-        dtype, device: of the cached tensors.
+        dtype, device: dtype and device of the cached tensors.
     """
 
     layers: int
@@ -44,7 +44,7 @@ class CacheShape:
 
     @property
     def tokens_per_frame(self) -> int:
-        """Tokens of one latent frame."""
+        """Tokens per latent frame."""
         return self.token_grid[0] * self.token_grid[1]
 
     @property
@@ -58,10 +58,10 @@ class LayerContext:
     """What a block attends to in one layer; its own keys and values come last.
 
     Attributes:
-        keys, values: [B, context tokens, heads, head_dim], the keys rotated; the tail is written over.
+        keys, values: [B, context tokens, heads, head_dim], with rotated keys; each step overwrites the tail.
         rotation: rotary positions of the tail.
-        mask: [B, 1, 1, context tokens], True = see; None: all of it.
-        pages: of the tail's frames, [2, B, tokens, heads, head_dim] each; empty where nothing is kept.
+        mask: [B, 1, 1, context tokens], True = attend; None attends to everything.
+        pages: pages of the tail's frames, [2, B, tokens, heads, head_dim] each; empty if nothing is to be kept.
     """
 
     keys: Tensor
@@ -71,12 +71,12 @@ class LayerContext:
     pages: tuple[Tensor, ...] = ()
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, attention: AttentionCall) -> Tensor:
-        """Write key and value, then attend; [B, tail tokens, heads, head_dim] each and in return, none rotated."""
+        """Write key and value, then attend; inputs and output are unrotated [B, tail tokens, heads, head_dim]."""
         self.write(key, value)
         return attention(self.rotation(query), self.keys, self.values, self.mask)
 
     def write(self, key: Tensor, value: Tensor) -> None:
-        """Overwrite the tail, and the pages of its frames, with key and value [B, tail tokens, heads, head_dim]."""
+        """Write key and value [B, tail tokens, heads, head_dim] to the tail and the pages of its frames."""
         self.keys[:, -key.shape[1] :] = self.rotation(key)
         self.values[:, -value.shape[1] :] = value
         for index, page in enumerate(self.pages):
@@ -90,7 +90,7 @@ class LayerContext:
         return self.keys.shape[1] > self.rotation.turns.shape[1]
 
     def leave_length_open(self) -> None:
-        """Tell the compiler that the number of context tokens will change."""
+        """Tell the compiler that the number of context tokens varies."""
         for tensor in (self.keys, self.values):
             torch._dynamo.maybe_mark_dynamic(tensor, 1)
 
@@ -98,8 +98,8 @@ class LayerContext:
 class KVCache:
     """Keys and values of the newest `window` latent frames in all layers.
 
-    Use, block after block: `admit` makes room and hands out what leaves; `assemble` lays out the context; the
-    transformer then runs any number of steps, each of which writes the block's keys and values into the tail of the
+    For each block, call `admit` to make room, which returns what leaves, then `assemble` to lay out the context; the
+    transformer can then run any number of steps, each of which writes the block's keys and values into the tail of the
     layers' `contexts`.
 
     Attributes:
@@ -119,17 +119,19 @@ class KVCache:
         self._keys = [torch.empty(whole, **options) for _ in range(shape.layers)]
         self._values = [torch.empty(whole, **options) for _ in range(shape.layers)]
         self._contexts: list[LayerContext] = []
-        self._rotation = lru_cache(maxsize=2 * slots)(partial(_rotation_at, shape))  # no method: it would own the cache
+        self._rotation = lru_cache(maxsize=2 * slots)(
+            partial(_rotation_at, shape)
+        )  # a cached method would keep self alive
         self._frames_done = 0
-        self._shots = [0]  # first latent frame of each, rising
+        self._shots = [0]  # first latent frame of each, increasing
         self._tail_slots = range(0)
 
     def admit(self, count: int) -> list[tuple[int, Tensor]]:
-        """Make the last `count` slots those of the next `count` latent frames.
+        """Assign the last `count` slots to the next `count` latent frames.
 
         Returns:
-            What had to leave: (frame number, page [2, layers, B, tokens, heads, head_dim]) of the oldest frames that
-            are not in the sink. The pages are views that the next commit overwrites: copy what is to be kept.
+            The frames that had to leave, which are the oldest outside the sink, as (frame number, page [2, layers, B,
+            tokens, heads, head_dim]). The pages are views that the next commit overwrites: copy those you keep.
         """
         excess = max(0, len(self.frames) + count - self.config.window_frames)
         leaving = range(self.config.sink_frames, self.config.sink_frames + excess)
@@ -145,10 +147,10 @@ class KVCache:
         return evicted
 
     def begin_shot(self, first: int) -> list[tuple[int, Tensor]]:
-        """Empty the cache: another shot begins at latent frame `first`, the next one.
+        """Empty the cache to begin another shot at `first`, the next latent frame.
 
         Returns:
-            What had to leave, as `admit` does: all frames.
+            All frames that were cached, in the form that `admit` returns.
         """
         evicted = [(frame, self._pages[page]) for frame, page in zip(self.frames, self._page_of_slot, strict=True)]
         self._free_pages += self._page_of_slot
@@ -157,11 +159,11 @@ class KVCache:
         return evicted
 
     def assemble(self, memory: Sequence[Sequence[tuple[int, Tensor]]] = ()) -> None:
-        """Lay out the context of the block that was admitted last: `[sink | memory | local | block]`.
+        """Lay out the context of the block admitted last: `[sink | memory | local | block]`.
 
         Args:
             memory: for each take of the batch, (frame number, page [2, layers, tokens, heads, head_dim]) of the frames
-                that it remembers; where some have fewer than others, a mask leaves their empty places out.
+                it remembers; if takes differ in how many, a mask hides the empty places.
         """
         block = self.config.frames_per_block
         slots = range(len(self.frames))
@@ -176,8 +178,8 @@ class KVCache:
         """Lay out the context of a recache: the whole cache, with the frames to refresh at the tail.
 
         Returns:
-            The frame numbers to run: all cached frames while the shot still fits the window; later all but the sink,
-            whose pages stay as they were.
+            The frame numbers to run: all cached frames while the shot still fits the window; after that, all but the
+            sink, whose pages stay as they were.
         """
         frames_left = self._frames_done - self.shot_start > self.config.window_frames
         kept = self.config.sink_frames if frames_left else 0
@@ -186,7 +188,7 @@ class KVCache:
         return range(self.frames[tail.start], self.frames[-1] + 1)
 
     def contexts(self, keep: bool) -> list[LayerContext]:
-        """The assembled context of every layer; with `keep`, what is written there goes to the tail's pages, too."""
+        """The assembled context of every layer; with `keep`, writes also go to the tail's pages."""
         if not keep:
             return self._contexts
         pages = [self._pages[self._page_of_slot[slot]] for slot in self._tail_slots]
@@ -197,11 +199,11 @@ class KVCache:
 
     @property
     def shot_start(self) -> int:
-        """First latent frame of the shot that is being made."""
+        """First latent frame of the current shot."""
         return self._shots[-1]
 
     def committed_position(self, frame: int) -> int:
-        """The temporal position of a past latent frame when it was committed; below 0 are frames of other takes."""
+        """The temporal position at which a past latent frame was committed; frames of other takes are below 0."""
         frame -= max((first for first in self._shots if first <= frame), default=0)
         if self.config.rope == "absolute":
             return frame
@@ -210,24 +212,24 @@ class KVCache:
         frames_then = frame - place + block
         return min(frames_then, self.config.window_frames) - block + place
 
-    # ---- carrying it over to another process ----
+    # ---- checkpoints ----
 
     def pages(self) -> Tensor:
-        """All that is kept, a copy: pages [slots in use, 2, layers, B, tokens, heads, head_dim] in slot order."""
+        """A copy of all pages, [slots in use, 2, layers, B, tokens, heads, head_dim], in slot order."""
         if not self._page_of_slot:
             return self._pages[0].new_empty((0, *self.shape.page))
         return torch.stack([self._pages[page] for page in self._page_of_slot])
 
     def restore(self, frames: Sequence[int], pages: Tensor, frames_done: int) -> None:
-        """Go on from what `frames` and `pages()` of another cache were.
+        """Restore the state saved as `frames` and `pages()` of another cache.
 
         Args:
             frames: number of the latent frame in each slot.
-            pages: theirs, on any device.
+            pages: their pages, on any device.
             frames_done: latent frames committed so far.
 
         Raises:
-            ValueError: if the pages are of another shape than this cache's.
+            ValueError: if the pages don't have this cache's shape.
         """
         expected = (len(frames), *self.shape.page)
         if tuple(pages.shape) != expected or len(frames) > self.config.window_frames:
@@ -248,7 +250,7 @@ class KVCache:
         local: Sequence[int],
         tail: range,
     ) -> None:
-        """Copy pages into the context in this order, keys rotated to their positions; reserve the tail's places."""
+        """Copy pages into the context in this order, rotating keys to their positions, and reserve the tail."""
         counts = [len(pages) for pages in memory] or [0]
         after_memory = len(sink) + max(counts)
         self._tail_slots = tail
@@ -270,7 +272,7 @@ class KVCache:
         ]
 
     def _without_empty_places(self, sink_frames: int, counts: Sequence[int], context_tokens: int) -> Tensor:
-        """Hide memory's places for which a take has no frame; they are zeroed, since what is there may be NaN."""
+        """Mask memory's places for which a take has no frame, and zero them, since they might contain NaN."""
         tokens = self.shape.tokens_per_frame
         mask = torch.ones(len(counts), context_tokens, dtype=torch.bool, device=self.shape.device)
         for take, count in enumerate(counts):
@@ -284,7 +286,7 @@ class KVCache:
         return slot if self.config.rope == "relative" else self.frames[slot] - self.shot_start
 
     def _lay_page(self, page: Tensor, position: int, place: int, takes: slice) -> None:
-        """Copy a page [2, layers, takes, tokens, heads, head_dim] to its place in the context, the keys rotated."""
+        """Copy a page [2, layers, takes, tokens, heads, head_dim] to its place in the context, rotating the keys."""
         there = slice(place * self.shape.tokens_per_frame, (place + 1) * self.shape.tokens_per_frame)
         for tensors, new in ((self._keys, self._rotation((position,))(page[0])), (self._values, page[1])):
             torch._foreach_copy_([tensor[takes, there] for tensor in tensors], list(new.unbind()))

@@ -1,6 +1,6 @@
-"""Weights read strictly: every tensor accounted for, no code run, no second copy in memory.
+"""Strict reading of weights: every tensor is accounted for, no code is run, and there is no second copy in memory.
 
-`read_weights` opens a file or a set of shards, `load_weights` puts what it found into a model. Names are translated by
+`read_weights` opens a file or a set of shards; `load_weights` loads the result into a model. Names are translated by
 `backbone.names`.
 """
 
@@ -37,7 +37,7 @@ from backbone.files import (
 from backbone.names import our_name, unwrapped
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
-# Where training puts a network in its checkpoint. Other entries (critics, optimisers) are other things.
+# Entries of training checkpoints that hold the network, as opposed to critics or optimisers.
 SECTIONS = ("generator", "generator_ema", "model", "generator_lora")
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 SHOWN_MISMATCHES = 5
@@ -46,11 +46,11 @@ PATCH_EMBEDDING = "patch_embedding.weight"
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of one network, by the names of their file.
+    """The tensors of one network, under the file's names.
 
     Attributes:
-        source: what to call it in messages: the file, and the section in it.
-        tensors: memory-mapped where the file's form allows it.
+        source: how to refer to it in messages: the file, and the section in it.
+        tensors: tensors by name, memory-mapped if the file format allows it.
         left_out: other entries of the same file, which were not read.
     """
 
@@ -60,15 +60,15 @@ class Weights:
 
 
 def read_weights(path: Path, section: str | None = None) -> Weights:
-    """Read the weights of one network from any form of file: safetensors, pickled, an index of shards.
+    """Read the weights of one network from a safetensors file, a pickled file or an index of shards.
 
     Args:
-        path: the file. Pickled files are read as weights only; one that holds anything else is refused.
-        section: entry of a training checkpoint, one of `SECTIONS`. May be left out where there is only one.
+        path: the file. Pickled files are read as weights only and refused if they hold anything else.
+        section: entry of a training checkpoint, one of `SECTIONS`; optional if there is only one.
 
     Raises:
-        ValueError: if the file is damaged, holds code or something other than floating point tensors, or if the section
-            isn't there or must be chosen.
+        ValueError: if the file is damaged, holds code or anything but floating-point tensors, or if the section is
+            missing or ambiguous.
     """
     if path.suffix == ".json" or path.suffix == ".safetensors":
         if section is not None:
@@ -88,10 +88,10 @@ def read_weights(path: Path, section: str | None = None) -> Weights:
 
 
 def read_pickled(path: Path) -> dict[str, Any]:
-    """What a `.pt`, `.pth` or `.bin` file holds, as weights only: nothing in it is run.
+    """Read a `.pt`, `.pth` or `.bin` file as weights only: nothing in it is executed.
 
     Raises:
-        ValueError: if it is damaged, or holds code or objects besides tensors and plain values; names the first.
+        ValueError: if it is damaged, or holds code or objects other than tensors and plain values; names the first.
     """
     if path.suffix not in PICKLED:
         raise ValueError(
@@ -121,7 +121,7 @@ def read_pickled(path: Path) -> dict[str, Any]:
 
 
 def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Raise ValueError if one of the tensors holds what is not a number."""
+    """Raise ValueError if a tensor has values that are not finite."""
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{source}: {name} holds values that are not finite numbers")
@@ -130,18 +130,18 @@ def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
 def load_weights(
     model: nn.Module, weights: Mapping[str, Tensor], source: str, rename: Callable[[str], str] = our_name
 ) -> None:
-    """Put `weights` into `model`, every tensor accounted for.
+    """Load `weights` into `model`, with every tensor accounted for.
 
-    The tensors become the model's own, without a copy; a model on the meta device is fine.
+    The model takes over the tensors without a copy; it may be on the meta device.
 
     Args:
-        model: any module; parameters that its library ties to others may be left out.
-        weights: tensor by name, as the file has them; wrappers that training added to the names are ignored.
-        source: what to call it in messages.
-        rename: the file's names to the model's.
+        model: any module; parameters that its library ties to others may be missing in the file.
+        weights: tensors by the file's names; prefixes that training wrappers added are ignored.
+        source: how to refer to the weights in messages.
+        rename: maps the file's names to the model's.
 
     Raises:
-        ValueError: naming the first tensors that are missing, unknown or of another shape, with the shapes.
+        ValueError: if tensors are missing, unknown or have another shape; names the first ones, with their shapes.
     """
     names = _names_in_model(weights, source, rename)
     renamed = {names[name]: tensor for name, tensor in weights.items()}
@@ -168,7 +168,7 @@ def _names_in_model(weights: Mapping[str, Tensor], source: str, rename: Callable
 
 
 def tied_names(model: nn.Module) -> dict[str, str]:
-    """Parameters that the library shares with another one, and that one: files hold them once."""
+    """Maps parameters that the library ties to another one to that one; files hold only the latter."""
     tied = getattr(model, "_tied_weights_keys", None)
     return dict(tied) if isinstance(tied, Mapping) else {}
 
@@ -179,13 +179,13 @@ def refuse_mismatches(
     source: str,
     theirs: Mapping[str, str] | None = None,
 ) -> None:
-    """Raise ValueError naming the first tensors of `source` that keep it from filling `model`, with their shapes.
+    """Raise ValueError if the tensors of `source` don't fit `model`, naming the first that don't, with their shapes.
 
     Args:
-        model: its names and shapes are the ones wanted; it may be on the meta device.
-        shapes: of the tensors there are, by the model's names.
-        source: what to call it.
-        theirs: the model's name -> the file's, where they differ.
+        model: has the expected names and shapes; it may be on the meta device.
+        shapes: shapes of the tensors found, by the model's names.
+        source: how to refer to the weights in messages.
+        theirs: maps the model's names to the file's, if they differ.
     """
     _refuse_other_transformer(model, shapes, source)
     problems = mismatches(model, shapes, theirs or {})
@@ -196,21 +196,21 @@ def refuse_mismatches(
 
 
 def _refuse_other_transformer(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
-    """A transformer of another width or other latents fits nowhere; one tensor says so, and the list would not help."""
+    """Refuse a transformer with another width or latents by one tensor, instead of listing every tensor."""
     found, wanted = shapes.get(PATCH_EMBEDDING, ()), model.state_dict().get(PATCH_EMBEDDING)
     if wanted is None or len(found) != wanted.ndim or found[:2] == wanted.shape[:2]:
         return
     width, channels = found[:2]
     raise ValueError(
         f"{source} does not fit its config: it is a transformer of width {width} on latents of {channels} channels, "
-        f"the config's has width {wanted.shape[0]} on {wanted.shape[1]}; take config and weights from one release"
+        f"the config's has width {wanted.shape[0]} on {wanted.shape[1]}; use config and weights of the same release"
     )
 
 
 def mismatches(
     model: nn.Module, shapes: Mapping[str, tuple[int, ...]], theirs: Mapping[str, str] | None = None
 ) -> list[str]:
-    """What keeps tensors of these names and shapes from filling `model`, a sentence each; empty if they fit."""
+    """Say why tensors with these names and shapes don't fit `model`, one sentence each; empty if they fit."""
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     tied = tied_names(model)
     found = theirs or {}
@@ -223,12 +223,10 @@ def mismatches(
         f"{name} {list(shape)} is missing" for name, shape in wanted.items() if name not in shapes and name not in tied
     ]
     unknown = [
-        f"{found.get(name, name)} {list(shape)} belongs to nothing"
-        for name, shape in shapes.items()
-        if name not in wanted
+        f"{found.get(name, name)} {list(shape)} is unexpected" for name, shape in shapes.items() if name not in wanted
     ]
     misshapen = [
-        f"{called(name)} is {list(shapes[name])}, the config wants {list(shape)}"
+        f"{called(name)} is {list(shapes[name])}, the config expects {list(shape)}"
         for name, shape in wanted.items()
         if name in shapes and shapes[name] != shape
     ]
@@ -236,11 +234,11 @@ def mismatches(
 
 
 def check_folder(folder: Path, components: Mapping[str, type[ModelMixin] | type[PreTrainedModel]]) -> None:
-    """Compare the weights of a pipeline folder with their configs, by their headers alone.
+    """Compare the weights of a pipeline folder with their configs, reading only headers.
 
     Args:
         folder: the pipeline folder.
-        components: class of each part that is to be checked; one that doesn't exist is left out.
+        components: class of each part to check; parts that don't exist are skipped.
 
     Raises:
         ValueError: if a part has no config or weights, or they don't fit; names the first tensors and shapes.
@@ -252,10 +250,10 @@ def check_folder(folder: Path, components: Mapping[str, type[ModelMixin] | type[
 
 
 def check_part(part: Path, component: type[ModelMixin] | type[PreTrainedModel]) -> None:
-    """Compare the weights of one part of a pipeline folder with its config, by their headers alone.
+    """Compare the weights of one part of a pipeline folder with its config, reading only headers.
 
     Raises:
-        ValueError: if config or weights are missing, damaged or of no floating point type, or don't fit.
+        ValueError: if config or weights are missing, damaged, not floating-point, or don't fit.
     """
     entries = read_headers(weight_files(part))
     _refuse_dtypes({name: entry.dtype for name, entry in entries.items() if entry.dtype not in FLOAT_DTYPES}, str(part))
@@ -286,14 +284,14 @@ def _refuse_unlisted(index: Path, tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{index} says that {tensor} is in {name}, but it is not")
     for tensor in tensors:
         if tensor not in listed:
-            raise ValueError(f"{index} does not name {tensor}, which one of its files holds")
+            raise ValueError(f"{index} does not list {tensor}, which is in one of its files")
 
 
 def _pick_section(path: Path, content: Mapping[str, Any], section: str | None) -> str | None:
     here = [name for name in SECTIONS if isinstance(content.get(name), Mapping)]
     if section is not None:
         if section not in here:
-            there = f"it has {', '.join(here)}" if here else "it has no sections"
+            there = f"it has {', '.join(here)}" if here else "it has none"
             raise ValueError(f"{path} has no section {section!r}; {there}")
         return section
     if len(here) > 1:

@@ -1,9 +1,9 @@
-"""The transformer's layers as one compiled program, and the VAE's decoder as another one.
+"""Compilation of the transformer's layers, and of the VAE's decoder.
 
-What is compiled are the passes that a take makes again and again: a block's denoising steps, its commit, and decoding
-it amid a shot. Rare ones (a shot's first block, a recache, pages made again, frames at noise levels of their own,
-masks) run as they are, so that nothing is compiled in the middle of a take. The length of the context stays open: one
-program serves while the window fills, too.
+Only passes that a take repeats for every block are compiled: denoising steps, the commit, and decoding within a shot.
+Rare ones (a shot's first block, a recache, remade pages, per-frame noise levels, masks) run uncompiled, so that nothing
+is compiled in the middle of a take. The context length is dynamic, so that the same program works while the window
+fills up.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from backbone.config import ContextConfig
 from backbone.transformer import CausalWanTransformer
 from backbone.vae import StreamingDecoder, shapes_compiled_for
 
-# Of one module's forward: a step and a commit for each shape of latents that a process ever makes.
+# Per module: a step and a commit for each shape of latents that a process ever makes.
 RECOMPILE_LIMIT = 64
 BLOCKS_BEFORE = 2
-"""Decoded ones, of a single latent frame, after which a decoder is amid a shot."""
+"""Number of single-frame blocks to decode before the decoder has left a shot's special first steps."""
 
 
 def missing_for_compiling(device: torch.device) -> str | None:
-    """What this machine lacks to compile for `device`, in words; None if nothing."""
+    """Say what this machine lacks to compile for `device`; None if nothing."""
     if device.type == "cuda":
         return None if find_spec("triton") else "the package triton is not installed"
     return None if shutil.which("g++") or shutil.which("clang++") else "there is no C++ compiler (g++ or clang++)"
@@ -36,20 +36,20 @@ def missing_for_compiling(device: torch.device) -> str | None:
 def compile_for(
     transformer: CausalWanTransformer, context: ContextConfig, latents: tuple[int, int, int], batch: int = 1
 ) -> float:
-    """Compile the layers for blocks of one shape, and run a step and a commit, so that it is done.
+    """Compile the layers for blocks of one shape, running a step and a commit to complete it.
 
     Args:
-        transformer: as it will be used: adapters loaded, on its device, in its dtype. If it has ranks, all of them call
-            this together, and `uncompile` before they part.
-        context: what a block sees.
+        transformer: ready for use: with adapters loaded, on its device, in its dtype. If it has ranks, all of them must
+            call this together, and `uncompile` before they part.
+        context: what a block attends to.
         latents: (C, h, w) of a latent frame.
-        batch: takes made side by side.
+        batch: number of takes made side by side.
 
     Returns:
-        Seconds that it took; 0 where it was compiled for this shape already.
+        Seconds taken; 0 if already compiled for this shape.
 
     Raises:
-        ValueError: if parts of the layers are moved to the device one by one (sequential or group offloading).
+        ValueError: if parts of the layers are moved to the device separately (sequential or group offloading).
     """
     block = (batch, latents[0], context.frames_per_block, *latents[1:])
     if block in transformer.compiled_for:
@@ -57,7 +57,7 @@ def compile_for(
     offloaded = [name for name, module in transformer.blocks.named_modules() if _is_offloaded(module)]
     if offloaded:
         raise ValueError(
-            f"the transformer's layers can't be compiled: blocks.{offloaded[0]} is offloaded by itself; "
+            f"the transformer's layers can't be compiled: blocks.{offloaded[0]} is offloaded separately; "
             "use enable_model_cpu_offload, which moves whole models, or don't compile"
         )
     start = time.perf_counter()
@@ -74,7 +74,7 @@ def compile_for(
 
 
 def uncompile(transformer: CausalWanTransformer) -> None:
-    """Run the layers as they are again."""
+    """Run the layers uncompiled again."""
     transformer.compiled_for = frozenset()
     for layer in transformer.layers:
         layer._compiled_call_impl = None
@@ -83,15 +83,15 @@ def uncompile(transformer: CausalWanTransformer) -> None:
 def compile_decoder_for(
     vae: AutoencoderKLWan, frames_per_block: int, latents: tuple[int, int, int], batch: int = 1
 ) -> float:
-    """Compile the VAE's decoder for blocks of one shape amid a shot, and decode one, so that it is done.
+    """Compile the VAE's decoder for blocks of one shape within a shot, decoding one to complete it.
 
     Args:
-        vae: as it will be used: on its device, in its dtype.
-        frames_per_block: latent frames.
+        vae: ready for use: on its device, in its dtype.
+        frames_per_block: latent frames per block.
         latents, batch: as for `compile_for`.
 
     Returns:
-        Seconds that it took; 0 where it was compiled for this shape already.
+        Seconds taken; 0 if already compiled for this shape.
     """
     block, shapes = (batch, latents[0], frames_per_block, *latents[1:]), shapes_compiled_for(vae)
     if block in shapes:
@@ -112,7 +112,7 @@ def compile_decoder_for(
 
 
 def uncompile_decoder(vae: AutoencoderKLWan) -> None:
-    """Run the VAE's decoder as it is again."""
+    """Run the VAE's decoder uncompiled again."""
     vae.decoder.compiled_for = frozenset()
     vae.decoder._compiled_call_impl = None
 

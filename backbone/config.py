@@ -1,4 +1,4 @@
-"""What a block may see and how it is sampled: two frozen dataclasses, validated when built."""
+"""What a block attends to and how it is sampled: two frozen dataclasses, validated on construction."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class ContextConfig:
     """The attention window of one block, counted in latent frames.
 
     Attributes:
-        window_frames: sink + memory + local; also what the cache holds.
-        sink_frames: the frame sink.
-        memory_frames: K. 0 is the native backbone.
+        window_frames: sink + memory + local; also the capacity of the cache.
+        sink_frames: size of the frame sink.
+        memory_frames: K; 0 is the native backbone.
         recency_guard_frames: R.
-        frames_per_block: of the window's local frames.
-        rope: `relative`: the temporal position is the slot in the cache; `absolute`: it is the true frame number
-            in the shot.
+        frames_per_block: frames denoised together, which count as local frames.
+        rope: temporal position of a frame: its slot in the cache (`relative`) or its true number in the shot
+            (`absolute`).
 
     Raises:
-        FieldError: if the numbers don't fit each other.
+        FieldError: if the numbers don't fit together.
     """
 
-    window_frames: Annotated[int, Knob("--window", "Latent frames that one attention may see.", at_least=1)] = 12
+    window_frames: Annotated[int, Knob("--window", "Attention window, in latent frames.", at_least=1)] = 12
     sink_frames: Annotated[
         int, Knob("--sink", "First latent frames, kept in attention for the whole take.", at_least=0)
     ] = 1
@@ -40,15 +40,16 @@ class ContextConfig:
         int,
         Knob(
             "--recency-guard",
-            "Newest frames that have left the window and can't be brought back yet (R).",
+            "Number of newest frames outside the window that can't be brought back yet (R).",
             at_least=0,
             needs_memory=True,
         ),
     ] = 5
     frames_per_block: Annotated[int, Knob("--frames-per-block", "Latent frames denoised together.", at_least=1)] = 3
-    rope: Annotated[RopeScheme, Knob("--rope", "Temporal positions: slot in the cache, or true frame number.")] = (
-        "relative"
-    )
+    rope: Annotated[
+        RopeScheme,
+        Knob("--rope", "Temporal positions: slot in the cache (relative) or true frame number (absolute)."),
+    ] = "relative"
 
     def __post_init__(self) -> None:
         check_knobs(self)
@@ -81,7 +82,7 @@ class ContextConfig:
 
     @property
     def local_frames(self) -> int:
-        """Newest frames that attention sees, the current block included."""
+        """Number of newest frames in the window, including the current block."""
         return self.window_frames - self.sink_frames - self.memory_frames
 
 
@@ -90,13 +91,13 @@ class SamplerConfig:
     """Few-step sampling along the shifted schedule.
 
     Attributes:
-        denoising_steps: before the shift, falling, each in (0, num_train_timesteps].
+        denoising_steps: steps before the shift, decreasing, each in (0, num_train_timesteps].
         timestep_shift: a in sigma(s) = a s / (1 + (a - 1) s), s = step / num_train_timesteps.
         num_train_timesteps: the model's timestep is this times sigma.
-        context_timestep: at which clean frames are run for their keys and values.
+        context_timestep: timestep at which clean frames are run for their keys and values.
 
     Raises:
-        FieldError: if a value can't be.
+        FieldError: if a value is invalid.
     """
 
     denoising_steps: Annotated[tuple[int, ...], Knob("--steps", "Denoising steps, such as 1000,750,500,250.")] = (
@@ -107,11 +108,11 @@ class SamplerConfig:
     )
     timestep_shift: Annotated[float, Knob("--shift", "Shift of the noise schedule.", above=0)] = 5.0
     num_train_timesteps: Annotated[
-        int, Knob("--train-timesteps", "Timesteps that the backbone was trained with.", at_least=1)
+        int, Knob("--train-timesteps", "Number of timesteps the backbone was trained with.", at_least=1)
     ] = 1000
     context_timestep: Annotated[
         float,
-        Knob("--context-timestep", "Timestep at which finished frames are run for their keys and values.", at_least=0),
+        Knob("--context-timestep", "Timestep at which finished frames are rerun to cache keys and values.", at_least=0),
     ] = 0.0
 
     def __post_init__(self) -> None:
@@ -124,7 +125,7 @@ class SamplerConfig:
             raise FieldError(
                 "denoising_steps",
                 list(steps),
-                f"it must be one or more falling numbers in 1..{self.num_train_timesteps}, such as 1000,750,500,250",
+                f"it must be decreasing numbers in 1..{self.num_train_timesteps}, such as 1000,750,500,250",
             )
         if self.context_timestep > self.num_train_timesteps:
             wanted = f"it must be in 0..{self.num_train_timesteps}"

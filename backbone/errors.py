@@ -1,4 +1,4 @@
-"""Errors that carry data: which field, what it is, what would be right. A front end puts its own names in."""
+"""Errors that carry data: the field, its value and what is expected. Front ends substitute their own field names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_REASON = 200
 
 @dataclass(frozen=True)
 class Name:
-    """A field's name inside a sentence: the only part of it that a front end replaces."""
+    """A field's name inside a message: the only part that a front end replaces."""
 
     field: str
 
@@ -20,15 +20,15 @@ Words = str | tuple[str | Name, ...]
 
 
 class FieldError(ValueError):
-    """A field can't be what it is. As text: "FIELD is VALUE; WANTED".
+    """A field has an invalid value. As text: "FIELD is VALUE; WANTED".
 
     Args:
-        field: its name, as in the request dataclasses.
-        value: what it is; None where it is missing.
-        wanted: what would be right.
-        shown: what follows "FIELD is", where that is more than the value: its unit, or what is wrong with it.
-        claim: what comes before WANTED, where it isn't "FIELD is VALUE".
-        where: what the message is about, such as "arm 'k3'"; comes first, with a colon.
+        field: name of the field, as in the request dataclasses.
+        value: its value; None if it is missing.
+        wanted: what is expected.
+        shown: what follows "FIELD is", if that is more than the value, such as its unit or what is wrong with it.
+        claim: what comes before WANTED, if it isn't "FIELD is VALUE".
+        where: what the message is about, such as "arm 'k3'"; it comes first, with a colon.
 
     Attributes:
         field, value, where: as given.
@@ -43,7 +43,7 @@ class FieldError(ValueError):
         claim: Words | None = None,
         where: str = "",
     ) -> None:
-        super().__init__(field, value, wanted, shown, claim, where)  # all of it, so that it can be pickled
+        super().__init__(field, value, wanted, shown, claim, where)  # all arguments, so that it can be pickled
         self.field, self.value, self.where = field, value, where
         self._wanted = _parts(wanted)
         shown = _in_words(value) if shown is None else shown
@@ -51,23 +51,23 @@ class FieldError(ValueError):
 
     @property
     def wanted(self) -> str:
-        """What would be right, with the fields' own names; empty where the rest says it."""
+        """What is expected, with the fields' own names; empty if the rest of the message says it."""
         return _joined(self._wanted, {})
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The field, and the others that the message names."""
+        """The field, and any others named in the message."""
         others = (part.field for part in (*self._claim, *self._wanted) if isinstance(part, Name))
         return tuple(dict.fromkeys((self.field, *others)))
 
     def named(self, names: Mapping[str, str]) -> str:
-        """The message with a front end's names for fields; those that it has none for keep their own."""
+        """The message with a front end's names for fields; fields without one keep their own."""
         said = _joined(self._claim, names)
         said = f"{said}; {_joined(self._wanted, names)}" if self._wanted else said
         return f"{self.where}: {said}" if self.where else said
 
     def within(self, where: str) -> FieldError:
-        """The same error, said of a part of something larger."""
+        """The same error, with `where` put in front of its context."""
         where = f"{where}: {self.where}" if self.where else where
         return FieldError(self.field, self.value, self._wanted, claim=self._claim, where=where)
 
@@ -77,10 +77,10 @@ class FieldError(ValueError):
 
 @contextmanager
 def refused_as(what: str) -> Iterator[None]:
-    """Turn whatever a library raises in the `with` body into a ValueError; over bad files they raise anything.
+    """Turn any exception in the `with` body into a ValueError: on bad files, libraries raise all sorts.
 
     Args:
-        what: the file or folder that is read, for the message.
+        what: the file or folder being read, for the message.
     """
     try:
         yield

@@ -1,6 +1,6 @@
-"""Weight files as they lie on disk: which files a part of a model has, and what their headers say.
+"""Weight files on disk: which files a part of a model has, and what their headers say.
 
-Nothing here needs torch, so that a folder can be refused before anything slow is imported.
+This module does not need torch, so that a bad folder can be refused before anything slow is imported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-# Bytes of an element, by the name that a safetensors header gives its type.
+# Bytes per element, by the dtype's name in safetensors headers.
 DTYPE_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
     "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "U32": 4, "U64": 8,
@@ -29,7 +29,7 @@ LIMITS = {
     "num_layers": 512, "num_hidden_layers": 512, "num_decoder_layers": 512, "num_res_blocks": 64, "text_length": 8192,
     "base_dim": 4096,
 }  # fmt: skip
-"""The largest value of a config: well above any model of this kind, and well below what a machine would choke on."""
+"""Largest values allowed in a config: far above any model of this kind, far below what would exhaust a machine."""
 
 CONFIG = "config.json"
 SINGLE = ("diffusion_pytorch_model.safetensors", "model.safetensors")
@@ -38,7 +38,7 @@ INDEX = ("diffusion_pytorch_model.safetensors.index.json", "model.safetensors.in
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """A tensor as a file's header describes it; `dtype` is the header's word, such as BF16."""
+    """A tensor as described in a file's header; `dtype` is the header's name, such as BF16."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -49,10 +49,10 @@ class TensorEntry:
 
 
 def weight_files(part: Path) -> list[Path]:
-    """The safetensors files that hold the weights of one part of a pipeline folder, such as `folder/vae`.
+    """List the safetensors files with the weights of one part of a pipeline folder, such as `folder/vae`.
 
     Raises:
-        ValueError: if the part has no config, no weights, or not all the shards that its index names.
+        ValueError: if the part has no config, no weights, or lacks a shard named by its index.
     """
     if not (part / CONFIG).is_file():
         raise ValueError(f"{part} has no {CONFIG}; is the backbone complete?")
@@ -65,17 +65,17 @@ def weight_files(part: Path) -> list[Path]:
     pickled = sorted(path.name for path in part.glob("*.bin"))
     if pickled:
         raise ValueError(
-            f"{part} has {pickled[0]} but no .safetensors file; only that format is opened. "
+            f"{part} has {pickled[0]} but no .safetensors file, the only format that is opened. "
             "Make a new folder with: longlive-rag models convert FOLDER NEW_FOLDER"
         )
     raise ValueError(f"{part} has no weights (.safetensors); is the backbone complete?")
 
 
 def shards(index: Path) -> list[Path]:
-    """The files that an index (`*.index.json`) names, in order.
+    """List the files named by an index (`*.index.json`), in order.
 
     Raises:
-        ValueError: if the index can't be read or one of its files is not there.
+        ValueError: if the index can't be read or one of its files is missing.
     """
     names = sorted(set(shard_of_tensor(index).values()))
     for name in names:
@@ -85,22 +85,22 @@ def shards(index: Path) -> list[Path]:
 
 
 def shard_of_tensor(index: Path) -> dict[str, str]:
-    """The `weight_map` of an index: tensor -> file name.
+    """Read the `weight_map` of an index, which maps tensors to file names.
 
     Raises:
-        ValueError: if it has none, or one that leads out of its folder.
+        ValueError: if it has none, or a name points outside its folder.
     """
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{index} is not an index of shards: it has no weight_map")
     for name in weight_map.values():
         if not isinstance(name, str) or Path(name).name != name:
-            raise ValueError(f"{index} names the file {name!r}; a shard must be in the folder of its index")
+            raise ValueError(f"{index} names the file {name!r}; a shard must be in the same folder as its index")
     return weight_map
 
 
 def read_headers(files: list[Path]) -> dict[str, TensorEntry]:
-    """All tensors of several safetensors files by their headers.
+    """Read the headers of several safetensors files as one set of tensors.
 
     Raises:
         ValueError: if a file is damaged, or two files hold the same tensor.
@@ -109,16 +109,16 @@ def read_headers(files: list[Path]) -> dict[str, TensorEntry]:
     for path in files:
         for name, entry in read_header(path).items():
             if name in entries:
-                raise ValueError(f"{path} holds {name}, which another file of {path.parent} holds too")
+                raise ValueError(f"{path} holds {name}, which is also in another file of {path.parent}")
             entries[name] = entry
     return entries
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
-    """The tensors of a safetensors file, without reading them.
+    """Read the header of a safetensors file, without the tensors.
 
     Raises:
-        ValueError: if it is not such a file, or shorter or longer than its header says; says by how much.
+        ValueError: if it is not a safetensors file, or is not as long as its header says.
     """
     try:
         size = plain_size(path)
@@ -135,10 +135,10 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             raise ValueError(f"{path} is damaged or not a safetensors file: its header can't be read") from error
     spans = sorted(tuple(header[name]["data_offsets"]) for name in entries)
     if any(before[1] != after[0] for before, after in pairwise([(0, 0), *spans])):
-        raise ValueError(f"{path} is damaged: its header has tensors that overlap or leave gaps")
+        raise ValueError(f"{path} is damaged: its tensors overlap or leave gaps")
     end = 8 + length + max((stop for _, stop in spans), default=0)
     if end != size:
-        raise ValueError(f"{path} is damaged: its header describes {end} bytes, the file has {size}")
+        raise ValueError(f"{path} is damaged: its header describes {end} bytes, but the file has {size}")
     return entries
 
 
@@ -153,10 +153,10 @@ def _entry(tensor: dict[str, Any]) -> TensorEntry:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The config of a part of a model, before anything is made by it.
+    """Read the config of a part of a model and check it, before anything is built from it.
 
     Raises:
-        ValueError: if it can't be read, asks for another way to load, or has a size that no such model has.
+        ValueError: if it can't be read, asks for quantised loading, or has a size beyond any such model.
     """
     config = read_json(path)
     if config.get("quantization_config") is not None:
@@ -173,10 +173,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Refuse a tokenizer before a library makes all tokens that its config asks for.
+    """Check a tokenizer's config before a library creates all the tokens it asks for.
 
     Raises:
-        ValueError: if its config can't be read, or asks for more tokens than any has.
+        ValueError: if the config can't be read or asks for too many tokens.
     """
     path = folder / "tokenizer_config.json"
     extra = read_json(path).get("extra_ids") if path.exists() else None
@@ -185,7 +185,7 @@ def check_tokenizer(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object; ValueError if it can't be read as one."""
+    """Read a JSON file that holds an object; ValueError if it can't be read or doesn't."""
     try:
         content = load_json(read_text(path))
     except (OSError, ValueError) as error:
@@ -196,12 +196,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file; errors as of `read_bytes`, and ValueError if it is no UTF-8."""
+    """Read a text file; raises what `read_bytes` raises, and ValueError if it is not UTF-8."""
     return read_bytes(path).decode("utf-8")
 
 
 def read_bytes(path: Path) -> bytes:
-    """What is in a file that is of a size to be read whole.
+    """Read a whole file of limited size.
 
     Raises:
         OSError, ValueError: if it can't be read, is not a plain file, or is too large.
@@ -212,7 +212,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def plain_size(path: Path) -> int:
-    """Bytes of a file; ValueError if it is a pipe, a device or a folder: reading it may never end."""
+    """Size of a file in bytes; ValueError if it is a pipe, a device or a folder, as reading it might never end."""
     stat = path.stat()
     if not S_ISREG(stat.st_mode):
         raise ValueError("it is not a plain file")
@@ -220,10 +220,10 @@ def plain_size(path: Path) -> int:
 
 
 def load_json(text: str | bytes) -> Any:
-    """JSON with each key once, finite numbers, and a nesting that can be read.
+    """Parse JSON, refusing duplicate keys, non-finite numbers and excessive nesting.
 
     Raises:
-        ValueError: if it is not that; a `json.JSONDecodeError` where it is no JSON.
+        ValueError: if it is refused; a `json.JSONDecodeError` if it is not JSON.
     """
     try:
         return json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
@@ -235,7 +235,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"{name!r} is there twice")
+            raise ValueError(f"{name!r} occurs twice")
         found[name] = value
     return found
 

@@ -1,9 +1,9 @@
-"""A knob is declared once, where its field is: name, type, default, bounds and help.
+"""Knobs: settings declared once, at their field, with name, type, default, bounds and help.
 
-    window_frames: Annotated[int, Knob("--window", "Latent frames that one attention may see.", at_least=1)] = 12
+    window_frames: Annotated[int, Knob("--window", "Attention window, in latent frames.", at_least=1)] = 12
 
-Command-line options, the keys of arms files, form fields and tables in the docs are made from it, and the dataclass
-checks itself by it.
+Command-line options, keys of arms files, form fields and tables in the docs are generated from the declaration, and
+the dataclass validates itself against it.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Knob:
-    """How a field is set from outside.
+    """How a field is set by users.
 
     Attributes:
-        flag: its option, such as `--window`.
+        flag: command-line option, such as `--window`.
         help: what it does, in a sentence.
         at_least, above, at_most, below: bounds of a number; None is no bound.
-        unit: of a number, in words: GiB, seconds, frames, pixels.
-        auto: it may also be the word `auto`, which leaves the number to the machine.
-        off: what the option --no-..., which sets 0, does; None where there is no such option.
-        was: the option's old name.
-        needs_memory: it means nothing where memory is off.
-        of_search: only a memory that searches reads it.
-        name, type, default: of the field; filled in by `knobs_of`.
+        unit: unit of a number, in words: GiB, seconds, frames, pixels.
+        auto: whether `auto` is also allowed, which chooses the number for this machine.
+        off: help of the option --no-..., which sets 0; None if there is no such option.
+        was: old name of the option.
+        needs_memory: whether it has no effect when memory is off.
+        of_search: whether it only affects memory search.
+        name, type, default: those of the field; filled in by `knobs_of`.
     """
 
     flag: str
@@ -55,22 +55,22 @@ class Knob:
 
     @property
     def key(self) -> str:
-        """Its name in files of arms: the option's, without dashes before it."""
+        """The key in arms files: the option without its leading dashes."""
         return self.flag.removeprefix("--")
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What a text may be; empty where it is not one of a few."""
+        """The allowed values of a choice; empty if it is not a choice."""
         return get_args(self.type) if get_origin(self.type) is Literal else ()
 
     @property
     def repeats(self) -> bool:
-        """Whether it holds any number of spans or texts."""
+        """Whether it holds any number of spans or strings."""
         items = get_args(self.type)
         return get_origin(self.type) is tuple and len(items) == 2 and items[1] is Ellipsis and items[0] is not int
 
     def check(self, value: Any) -> None:
-        """Raise FieldError unless a value is of the field's type and within its bounds."""
+        """Raise FieldError unless a value has the field's type and is within its bounds."""
         if (value is None and self.default is None) or (self.auto and value == AUTO):
             return
         if self.choices:
@@ -109,7 +109,7 @@ class Knob:
 
 @cache
 def knobs_of(config: Any) -> dict[str, Knob]:
-    """The knobs of a dataclass by their fields' names, in their order."""
+    """The knobs of a dataclass by field name, in order."""
     hints, found = get_type_hints(config, include_extras=True), {}
     for each in fields(config):
         for fact in getattr(hints[each.name], "__metadata__", ()):
@@ -120,13 +120,13 @@ def knobs_of(config: Any) -> dict[str, Knob]:
 
 
 def check_knobs(config: Any) -> None:
-    """Raise FieldError unless every knob of a dataclass instance is of its type and within its bounds."""
+    """Raise FieldError unless every knob of a dataclass instance has its type and is within its bounds."""
     for name, declared in knobs_of(cast("Hashable", type(config))).items():
         declared.check(getattr(config, name))
 
 
 def _plain(hint: Any) -> Any:
-    """The type of a field that may be None or `auto`, without that."""
+    """The type of a field without the alternatives None and `auto`."""
     if get_origin(hint) not in (Union, UnionType):
         return hint
     others = [each for each in get_args(hint) if each not in (NoneType, Literal["auto"])]

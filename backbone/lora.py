@@ -1,6 +1,6 @@
-"""LoRA files in peft's naming: merged into the weights exactly, or handed to diffusers' own loader to stay switchable.
+"""LoRA files in peft's naming: merged exactly into the weights, or passed to diffusers' loader to stay switchable.
 
-A low-rank pair stands for W + (alpha / rank) B A. The rank is read off the file; alpha is not in it, and must be known.
+A low-rank pair stands for W + (alpha / rank) B A. The rank follows from the file; alpha is not in it and must be given.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Lora:
     """Low-rank updates of linear layers.
 
     Attributes:
-        source: what to call it in messages.
-        pairs: our name of a layer (without `.weight`) -> (A [rank, inputs], B [outputs, rank]).
-        rank: the same for all pairs.
+        source: how to refer to it in messages.
+        pairs: maps our name of a layer (without `.weight`) to (A [rank, inputs], B [outputs, rank]).
+        rank: rank of all pairs.
         alpha: the update is alpha / rank times B A.
     """
 
@@ -40,7 +40,7 @@ class Lora:
     alpha: float
 
     def for_diffusers(self) -> dict[str, Tensor]:
-        """What `load_lora_weights` of a pipeline takes. Its loader knows no alpha here, so alpha / rank is inside B."""
+        """The tensors for a pipeline's `load_lora_weights`, which is not given alpha: B includes alpha / rank."""
         state: dict[str, Tensor] = {}
         scale = self.alpha / self.rank
         for layer, (a, b) in self.pairs.items():
@@ -50,14 +50,14 @@ class Lora:
 
 
 def read_lora(path: Path, alpha: float | None = None) -> Lora:
-    """Read a LoRA file: peft names under original Wan names or ours, plain or in the section `generator_lora`.
+    """Read a LoRA file in peft naming over original Wan names or ours, plain or in the section `generator_lora`.
 
     Args:
-        path: safetensors or pickled.
-        alpha: left out, it is taken from the `adapter_config.json` beside the file.
+        path: a safetensors or pickled file.
+        alpha: default is the value in `adapter_config.json` next to the file.
 
     Raises:
-        ValueError: if alpha isn't known, a tensor is not half of a pair, or ranks differ.
+        ValueError: if alpha is unknown, a tensor is not half of a pair, or ranks differ.
     """
     if path.suffix == ".safetensors":
         weights = read_weights(path)
@@ -74,7 +74,7 @@ def read_lora(path: Path, alpha: float | None = None) -> Lora:
 
 
 def adapter_file(place: Path, subfolder: str | None = None, name: str | None = None) -> Path:
-    """The safetensors file of a LoRA: `place` itself, or one in it.
+    """Find the safetensors file of a LoRA: `place` itself, or a file in it.
 
     Raises:
         ValueError: if there is none, or more than one and no name.
@@ -86,29 +86,29 @@ def adapter_file(place: Path, subfolder: str | None = None, name: str | None = N
     else:
         found = sorted((place / (subfolder or "")).glob("*.safetensors"))
         if len(found) != 1:
-            raise ValueError(f"{place} holds {len(found)} .safetensors files; name the LoRA's own file")
+            raise ValueError(f"{place} holds {len(found)} .safetensors files; name the LoRA's file")
         path = found[0]
     if not path.is_file():
-        raise ValueError(f"{path} is not there; only files on this machine are loaded")
+        raise ValueError(f"{path} does not exist; only local files are loaded")
     if path.suffix != ".safetensors":
-        raise ValueError(f"{path} is not a .safetensors file; only that form is opened")
+        raise ValueError(f"{path} is not a .safetensors file, the only format that is opened")
     return path
 
 
 def merge(weights: dict[str, Tensor], lora: Lora) -> None:
-    """Add `lora` to `weights` (our names), in place of the tensors it updates; computed in float32, rounded once.
+    """Merge `lora` into `weights` (our names), replacing the tensors it updates; computed in float32, rounded once.
 
     Raises:
-        ValueError: naming the first layers that aren't there or have another shape (`weights` is untouched then), or
-            one whose values would not be finite numbers.
+        ValueError: if layers are missing or have another shape (names the first; `weights` is untouched then), or if
+            merged values are not finite.
     """
     problems = []
     for layer, (a, b) in lora.pairs.items():
         base, update = weights.get(f"{layer}.weight"), [b.shape[0], a.shape[1]]
         if base is None:
-            problems.append(f"{layer} belongs to nothing")
+            problems.append(f"{layer} is not in the backbone")
         elif list(base.shape) != update:
-            problems.append(f"{layer} is an update of {update}, the weight is {list(base.shape)}")
+            problems.append(f"{layer} is an update of {update}, but the weight is {list(base.shape)}")
     if problems:
         raise ValueError(f"{lora.source} does not fit the backbone: {'; '.join(problems[:SHOWN_MISMATCHES])}")
     scale = lora.alpha / lora.rank
@@ -149,15 +149,15 @@ def _one_rank(pairs: Mapping[str, tuple[Tensor, Tensor]], source: str) -> int:
         raise ValueError(f"{source}: the update of {ranks[0]} has rank 0")
     if len(ranks) != 1:
         shown = ", ".join(f"{rank} ({layer})" for rank, layer in ranks.items())
-        raise ValueError(f"{source} has several ranks: {shown}; one rank and one alpha are read")
+        raise ValueError(f"{source} has several ranks: {shown}; only one rank and one alpha are supported")
     return next(iter(ranks))
 
 
 def _alpha(path: Path, rank: int) -> float:
     config = path.with_name(PEFT_CONFIG)
-    wanted = ("give ", Name("lora_alpha"), " as its authors trained it")
+    wanted = ("give ", Name("lora_alpha"), " as used in its training")
     if not config.is_file():
-        raise FieldError("lora_alpha", None, wanted, claim=f"{path} does not say its alpha (its rank is {rank})")
+        raise FieldError("lora_alpha", None, wanted, claim=f"{path} does not state its alpha (its rank is {rank})")
     alpha = read_json(config).get("lora_alpha")
     if not isinstance(alpha, int | float):
         raise FieldError("lora_alpha", None, wanted, claim=f"{config} has no lora_alpha")

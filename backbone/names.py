@@ -1,7 +1,8 @@
-"""One tensor, several names: the original Wan2.1 release's and ours, which are the libraries'.
+"""Translation of tensor names from the original Wan releases to ours, which are diffusers' and transformers'.
 
-The transformer and the text encoder are regular expressions over whole names; the VAE needs a little arithmetic,
-because the original numbers the decoder's layers in one row and the library by stage.
+Regular expressions over whole names suffice for the transformer and the text encoder; the VAE needs a little
+arithmetic, because Wan2.1's numbers all of the decoder's layers consecutively and the library by stage. Wan2.2's
+numbers them by stage too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 
 Table = tuple[tuple[str, str], ...]
 
-# Original Wan transformer name -> ours, first match wins.
+# Original Wan transformer name -> ours; the first match wins.
 ORIGINAL_NAMES: Table = (
     (r"text_embedding\.0\.(\w+)", r"condition_embedder.text_embedder.linear_1.\1"),
     (r"text_embedding\.2\.(\w+)", r"condition_embedder.text_embedder.linear_2.\1"),
@@ -32,7 +33,7 @@ ORIGINAL_NAMES: Table = (
     (r"blocks\.(\d+)\.cross_attn\.o\.(\w+)", r"blocks.\1.attn2.to_out.0.\2"),
 )
 
-# Original UMT5 encoder name -> transformers'. The gate is the branch that passes the GELU: wi_0.
+# Original UMT5 encoder name -> transformers'. The gate is the branch that goes through the GELU: wi_0.
 TEXT_NAMES: Table = (
     (r"token_embedding\.weight", r"shared.weight"),
     (r"norm\.weight", r"encoder.final_layer_norm.weight"),
@@ -48,7 +49,7 @@ TEXT_NAMES: Table = (
     (r"blocks\.(\d+)\.ffn\.fc2\.weight", r"encoder.block.\1.layer.1.DenseReluDense.wo.weight"),
 )
 
-# Where an original VAE tensor belongs, but for its last words.
+# Original VAE name -> diffusers', except for the last parts of the name.
 VAE_PLACES: Table = (
     (r"conv1\.(.+)", r"quant_conv.\1"),
     (r"conv2\.(.+)", r"post_quant_conv.\1"),
@@ -60,7 +61,7 @@ VAE_PLACES: Table = (
     (r"(encoder|decoder)\.middle\.2\.(.+)", r"\1.mid_block.resnets.1.\2"),
     (r"encoder\.downsamples\.(\d+)\.(.+)", r"encoder.down_blocks.\1.\2"),
 )
-# The last words, inside a residual block.
+# The last parts of the name, inside a residual block.
 VAE_RESIDUAL: Table = (
     (r"(.+)\.residual\.0\.gamma", r"\1.norm1.gamma"),
     (r"(.+)\.residual\.2\.(\w+)", r"\1.conv1.\2"),
@@ -73,35 +74,40 @@ WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod."
 
 
 def our_name(name: str) -> str:
-    """The parameter that the original Wan transformer calls `name`; names that are ours already pass through."""
+    """Our name of the parameter that the original Wan transformer calls `name`; our own names are unchanged."""
     return _renamed(name, ORIGINAL_NAMES)
 
 
 def text_name(name: str) -> str:
-    """What transformers' UMT5 encoder calls the original encoder's `name`; other names pass through."""
+    """The name in transformers' UMT5 encoder of the original encoder's `name`; other names are unchanged."""
     return _renamed(name, TEXT_NAMES)
 
 
 def vae_name(name: str, residual_blocks: int) -> str:
-    """What diffusers' `AutoencoderKLWan` calls the original VAE's `name`; other names pass through.
+    """The name in diffusers' `AutoencoderKLWan` of the original VAE's `name`; other names are unchanged.
 
     Args:
-        name: in the original release.
-        residual_blocks: of an encoder stage (2 in Wan2.1); a decoder stage has one more, then its upsampler.
+        name: name in the original release, Wan2.1's or Wan2.2's.
+        residual_blocks: number per encoder stage (2 in both); a decoder stage has one more, then its upsampler.
     """
-    upsample = re.fullmatch(r"decoder\.upsamples\.(\d+)\.(.+)", name)
-    if upsample:
-        stage, layer = divmod(int(upsample[1]), residual_blocks + 2)
+    if staged := re.fullmatch(r"(en|de)coder\.(down|up)samples\.(\d+)\.\2samples\.(\d+)\.(.+)", name):
+        half, way, stage, layer, rest = staged.groups()
+        blocks = residual_blocks if way == "down" else residual_blocks + 1
+        place = f"resnets.{layer}" if int(layer) < blocks else f"{way}sampler"
+        placed = f"{half}coder.{way}_blocks.{stage}.{place}.{rest}"
+    elif upsample := re.fullmatch(r"decoder\.upsamples\.(\d+)\.(.+)", name):
+        number, layer = divmod(int(upsample[1]), residual_blocks + 2)
         place = f"resnets.{layer}" if layer <= residual_blocks else "upsamplers.0"
-        placed = f"decoder.up_blocks.{stage}.{place}.{upsample[2]}"
+        placed = f"decoder.up_blocks.{number}.{place}.{upsample[2]}"
     else:
         placed = _renamed(name, VAE_PLACES)
     return _renamed(placed, VAE_RESIDUAL)
 
 
 def unwrapped(names: Iterable[str]) -> dict[str, str]:
-    """Names as training wrote them -> without the wrappers of FSDP, checkpointing and compiling, and without
-    `model.` where every name begins with it.
+    """Map names written in training to names without the wrappers of FSDP, checkpointing and compiling.
+
+    The prefix `model.` is removed as well if all names have it.
 
     Raises:
         ValueError: if two names become the same.

@@ -1,4 +1,4 @@
-"""3D rotary positions (Su et al., 2104.09864; the axis split of Wan2.1), interleaved pairs."""
+"""3D rotary positions (Su et al., 2104.09864; axis split of Wan2.1), with interleaved pairs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ THETA = 10000.0
 
 @dataclass(frozen=True)
 class Rotation:
-    """By how much the interleaved pairs of some tokens' queries or keys turn.
+    """The rotation of the interleaved pairs in tokens' queries or keys.
 
     Attributes:
         turns: cosine and sine of each pair's angle, [B or 1, tokens, 1, head_dim / 2, 2], float32.
@@ -21,10 +21,10 @@ class Rotation:
     turns: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Rotate `x` [..., tokens, heads, head_dim]; returns a new tensor of x's dtype.
+        """Rotate `x` [..., tokens, heads, head_dim] into a new tensor of x's dtype.
 
-        The same arithmetic twice: uncompiled, one complex product is one pass over memory instead of seven; a
-        compiler, which has no code for complex numbers, makes one pass of the real products.
+        There are two versions of the same arithmetic: uncompiled, one complex product takes one pass over memory
+        instead of seven; the compiler can't handle complex numbers but fuses the real products into one pass.
         """
         exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
         pairs = exact.unflatten(-1, (-1, 2))
@@ -36,21 +36,21 @@ class Rotation:
 
 
 def axis_dims(head_dim: int) -> tuple[int, int, int]:
-    """How many of a head's dimensions turn with time, height and width."""
+    """Number of a head's dimensions that rotate with time, height and width."""
     spatial = 2 * (head_dim // 6)
     return head_dim - 2 * spatial, spatial, spatial
 
 
 def rotation(frame_positions: Tensor, height: int, width: int, head_dim: int) -> Rotation:
-    """Rotation of whole latent frames.
+    """Build the rotation of whole latent frames.
 
     Args:
         frame_positions: [F] or [B, F], temporal position of each latent frame.
-        height, width: tokens of a latent frame along each side.
+        height, width: size of a latent frame in tokens.
         head_dim: dimensions of one attention head.
 
     Returns:
-        For F * height * width tokens, time slowest. Angles are computed in float64 and rounded once.
+        The rotation of F * height * width tokens, time slowest. Angles are computed in float64 and rounded once.
     """
     device = frame_positions.device
     if frame_positions.ndim == 1:
@@ -70,9 +70,9 @@ def rotation(frame_positions: Tensor, height: int, width: int, head_dim: int) ->
 
 
 def _turn(pairs: Tensor, turns: Tensor) -> Tensor:
-    """Each pair (a, b) [..., 2] turned by the angle of which `turns` [..., 2] are cosine c and sine s.
+    """Rotate each pair (a, b) [..., 2] to (a c - b s, b c + a s), where `turns` [..., 2] is (cosine c, sine s).
 
-    (a c - b s, b c + a s): without laying two halves side by side, which would be written and read once more.
+    Concatenating two halves instead would cost another pass over memory.
     """
     cosine, sine = turns[..., :1], turns[..., 1:]
     sign = torch.arange(-1, 2, 2, dtype=turns.dtype, device=turns.device)
@@ -80,6 +80,6 @@ def _turn(pairs: Tensor, turns: Tensor) -> Tensor:
 
 
 def _angles(positions: Tensor, dim: int) -> Tensor:
-    """[...] positions to [..., dim / 2] angles, float64."""
+    """Compute angles [..., dim / 2] of positions [...], in float64."""
     exponents = torch.arange(0, dim, 2, dtype=torch.float64, device=positions.device) / dim
     return positions.double()[..., None] / THETA**exponents

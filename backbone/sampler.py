@@ -1,4 +1,4 @@
-"""Few-step sampling of a flow-matching model: pure functions of one line each.
+"""Few-step sampling of a flow-matching model, as one-line pure functions.
 
 x_sigma = (1 - sigma) x0 + sigma eps; the model predicts the flow v = eps - x0 (Lipman et al., 2210.02747).
 """

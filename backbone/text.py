@@ -1,4 +1,4 @@
-"""Prompts to embeddings through UMT5, as Wan2.1 reads them."""
+"""Prompt embeddings by UMT5, as Wan2.1 expects them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from backbone.words import words_with
 
 
 def clean_prompt(prompt: str) -> str:
-    """Collapse runs of white space.
+    """Collapse runs of whitespace.
 
     Raises:
         ValueError: if nothing is left.
     """
     cleaned = re.sub(r"\s+", " ", prompt).strip()
     if not cleaned:
-        raise ValueError("the prompt is empty; say what is to be seen")
+        raise ValueError("the prompt is empty; describe what to show")
     return cleaned
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, text_length: int) -> list[int]:
-    """Token ids of one prompt, the end mark included.
+    """Token ids of one prompt, including the end token.
 
     Raises:
         ValueError: if it is empty or longer than `text_length` tokens.
@@ -43,19 +43,19 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, text_length: int
 
 
 def check_known(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text_encoder: UMT5EncoderModel) -> None:
-    """Raise ValueError if a tokenizer has tokens, the one for padding included, that a text encoder has not."""
+    """Raise ValueError if a tokenizer produces ids, including padding, that a text encoder does not have."""
     known, pad = text_encoder.config.vocab_size, tokenizer.pad_token_id
     if not isinstance(pad, int) or not all(0 <= token < known for token in (pad, *ids)):
         raise ValueError(
-            f"the tokenizer does not fit the text encoder: it writes {max(ids)} and pads with {pad}, which are to be "
-            f"below {known}"
+            f"the tokenizer does not fit the text encoder: it produces id {max(ids)} and pads with {pad}, but ids must "
+            f"be below {known}"
         )
 
 
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, text_encoder: UMT5EncoderModel, prompts: Sequence[str], text_length: int
 ) -> Tensor:
-    """Prompt embeddings [prompts, text_length, text_dim]: the encoder's last states, zero after each prompt's end.
+    """Embed prompts as [prompts, text_length, text_dim]: the encoder's last states, zero after each prompt's end.
 
     Raises:
         ValueError: if a prompt is empty or longer than `text_length` tokens.
@@ -85,7 +85,7 @@ def masked_states(text_encoder: UMT5EncoderModel, ids: Tensor, mask: Tensor) -> 
 
 
 def unknown_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
-    """Words of `prompt`, in order and once each, that the tokenizer can't spell: they hold its unknown token."""
+    """Words of `prompt`, in order and without repeats, that the tokenizer encodes with its unknown token."""
     return words_with(
         tokenizer.unk_token_id, lambda word: tokenizer(word, add_special_tokens=False)["input_ids"], prompt
     )

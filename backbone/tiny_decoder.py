@@ -1,8 +1,8 @@
-"""A small decoder for the latents of Wan2.1, in the layout of taew2_1: far cheaper than the VAE's, and less sharp.
+"""A small decoder for the latents of Wan2.1, in the layout of taew2_1: far cheaper than the VAE's, but less sharp.
 
-Every layer is a 2D convolution over single frames. Time comes in twice: a `PastBlock` sees its own input at the frame
-before, and a `Grow` makes one frame several. Latents are passed through one at a time, so a streamed decode is the
-decode of the whole take bit for bit, whatever the blocks, and the memory it takes does not grow with the take.
+Every layer is a 2D convolution over single frames. Time enters in two ways: a `PastBlock` also sees its input at the
+previous frame, and a `Grow` expands one frame into several. Latents are decoded one at a time, so streaming gives bit
+for bit the decode of the whole take, whatever the block size, and memory use does not grow with the take.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from torch import Tensor, nn
 from backbone.errors import FieldError
 
 ENCODER_PREFIX = "encoder."
-"""Published files hold an encoder, too; nothing here reads it."""
+"""Prefix of the encoder in published files, which is not read here."""
 BLOCKS_PER_STAGE = 3
 UPSCALE = 2
 PIXEL_CHANNELS = 3
 LATENTS = ("z_dim", "scale_factor_spatial", "scale_factor_temporal", "latents_mean", "latents_std")
-"""Of a VAE's config: what its latents are, and how they are normalised."""
+"""Entries of a VAE's config that describe its latents and how they are normalised."""
 
 
 class Squash(nn.Module):
-    """Latents kept within -3 to 3, smoothly."""
+    """Limits latents smoothly to -3..3."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape -> the same."""
+        """Any shape to the same shape."""
         return 3 * torch.tanh(x / 3)
 
 
 class PastBlock(nn.Module):
-    """Three convolutions over each frame and the one before it, added to the frame.
+    """Residual block of three convolutions over each frame and the previous one.
 
     Args:
         width: channels.
@@ -52,7 +52,7 @@ class PastBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, before: Tensor | None) -> Tensor:
-        """Frames [B, T, C, h, w], and the block's input [B, C, h, w] before them (None: zeros) -> [B, T, C, h, w]."""
+        """Frames [B, T, C, h, w] to [B, T, C, h, w]; `before` is the previous frame [B, C, h, w] (None: zeros)."""
         first = torch.zeros_like(x[:, :1]) if before is None else before[:, None]
         past = torch.cat([first, x[:, :-1]], dim=1)
         both = torch.cat([x, past], dim=2)
@@ -60,11 +60,11 @@ class PastBlock(nn.Module):
 
 
 class Grow(nn.Module):
-    """Makes every frame several, in time order.
+    """Expands every frame into several, in time order.
 
     Args:
         width: channels.
-        frames: made of one.
+        frames: frames made from each one.
     """
 
     def __init__(self, width: int, frames: int) -> None:
@@ -73,17 +73,17 @@ class Grow(nn.Module):
         self.conv = nn.Conv2d(width, width * frames, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, h, w] -> [N * frames, C, h, w]."""
+        """[N, C, h, w] to [N * frames, C, h, w]."""
         return self.conv(x).unflatten(1, (self.frames, -1)).flatten(0, 1)
 
 
 class TinyDecoder(ModelMixin, ConfigMixin):
-    """Normalised latents to pixels, one latent frame a call; see `StreamingTinyDecoder` for takes.
+    """Decodes normalised latents to pixels, one latent frame per call; see `StreamingTinyDecoder` for takes.
 
     Args:
         latent_channels: C of the latents.
         widths: channels of each stage, and of the last layers.
-        frames: how many frames each stage makes of one.
+        frames: frames that each stage makes from one.
     """
 
     @register_to_config
@@ -106,10 +106,10 @@ class TinyDecoder(ModelMixin, ConfigMixin):
 
         Args:
             latent: [B, C, h, w], normalised.
-            past: the last input [B, C, h, w] of each `PastBlock` by its layer's number; empty where a take begins.
+            past: the last input [B, C, h, w] of each `PastBlock`, by layer number; empty at the start of a take.
 
         Returns:
-            Pixels [B, frames, 3, H, W] in 0..1 and what is `past` for the next latent frame.
+            Pixels [B, frames, 3, H, W] in 0..1, and `past` for the next latent frame.
         """
         x, last = latent[:, None], {}
         for number, layer in enumerate(self.decoder):
@@ -122,28 +122,28 @@ class TinyDecoder(ModelMixin, ConfigMixin):
 
 
 class StreamingTinyDecoder:
-    """Decodes a take block by block, as `backbone.vae.StreamingDecoder` does; the same bits as all of it at once.
+    """Decodes a take block by block, like `backbone.vae.StreamingDecoder`; bitwise equal to decoding it at once.
 
     Args:
-        decoder: may serve several of these.
+        decoder: the model, which several takes may share.
     """
 
     def __init__(self, decoder: TinyDecoder) -> None:
         self.decoder = decoder
         self.frames_decoded = 0
-        """Pixel frames that this object has made."""
+        """Number of pixel frames decoded so far."""
         self._past: dict[int, Tensor] = {}
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """The next latent frames of the take.
+        """Decode the next latent frames of the take.
 
         Args:
             latents: [B, C, T, h, w], normalised, on any device, T >= 1 in latent frames.
 
         Returns:
             [B, 3, F, H, W] in [-1, 1], in the decoder's dtype; F = 1 + 4 (T - 1) pixel frames in the first call, 4 T
-            later: of a take's first latent frame only the last one is shown.
+            later: a take's first latent frame shows only its last pixel frame.
         """
         parts = []
         for latent in latents.to(self.decoder.device, self.decoder.dtype).unbind(2):
@@ -155,23 +155,23 @@ class StreamingTinyDecoder:
         return made
 
     def begin_shot(self, latents: Tensor) -> None:
-        """Forget what is carried; see `backbone.vae.StreamingDecoder.begin_shot`."""
+        """Discard the state carried over; see `backbone.vae.StreamingDecoder.begin_shot`."""
         frames, self._past = self.frames_decoded, {}
         self.decode(latents[:, :, :1])
         self.frames_decoded = frames
 
     def features(self) -> dict[int, Tensor]:
-        """What is carried, by number of the layer."""
+        """The state carried over, by layer number."""
         return dict(self._past)
 
     def restore(self, features: Mapping[int, Tensor]) -> None:
-        """Go on from what `features` of another decoder were."""
+        """Continue from the `features` of another decoder."""
         device, dtype = self.decoder.device, self.decoder.dtype
         self._past = {number: feature.to(device, dtype) for number, feature in features.items()}
 
     @property
     def latents_carried(self) -> int:
-        """How many latent frames before one can still change its pixels: each `PastBlock` sees one of its frames."""
+        """Number of preceding latent frames that affect a frame's pixels; each `PastBlock` looks one frame back."""
         rate, latent_frames = 1, 0.0
         for layer in self.decoder.decoder:
             if isinstance(layer, PastBlock):
@@ -182,14 +182,14 @@ class StreamingTinyDecoder:
 
 
 def sizes_of(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str, Any]:
-    """The arguments of the `TinyDecoder` that tensors of these names and shapes fill.
+    """Derive the arguments of a `TinyDecoder` from the shapes of its tensors.
 
     Args:
-        shapes: by name, such as `decoder.1.weight`.
-        source: what to call it.
+        shapes: shapes by name, such as `decoder.1.weight`.
+        source: how to refer to the weights in messages.
 
     Raises:
-        ValueError: if the tensors that tell the sizes are not there; all others are for `load_weights` to check.
+        ValueError: if tensors that determine the sizes are missing; `load_weights` checks all others.
     """
     with torch.device("meta"):
         layers = TinyDecoder().decoder
@@ -200,7 +200,7 @@ def sizes_of(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str, An
     if any(len(shape) != 4 or 0 in shape for shape in (*convs, *grows)):
         names = [f"decoder.{number}.weight" for number in numbers]
         names += [f"decoder.{number}.conv.weight" for number in growing]
-        raise ValueError(f"{source} is not a tiny decoder in the layout of taew2_1: {', '.join(names)} must be there")
+        raise ValueError(f"{source} is not a tiny decoder in the layout of taew2_1: it must have {', '.join(names)}")
     return {
         "latent_channels": convs[0][1],
         "widths": tuple(shape[0] for shape in convs[:-1]),
@@ -209,37 +209,37 @@ def sizes_of(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str, An
 
 
 def misfit(tiny: Mapping[str, Any], vae: Mapping[str, Any]) -> str:
-    """Why a tiny decoder can't show a VAE's latents; empty if it can.
+    """Say why a tiny decoder can't decode a VAE's latents; empty if it can.
 
     Args:
-        tiny: its config; what is left out is the published one's.
-        vae: the VAE's config; what is left out is Wan2.1's, as in the library.
+        tiny: its config; missing entries default to the published decoder's.
+        vae: the VAE's config; missing entries default to Wan2.1's, as in the library.
     """
     wan = _defaults(AutoencoderKLWan)
     own, theirs = {**_defaults(TinyDecoder), **tiny}, {name: vae.get(name, wan[name]) for name in LATENTS}
     frames = math.prod(own["frames"])
     for what, made, wanted in (
         ("reads latents of {} channels", own["latent_channels"], theirs["z_dim"]),
-        ("makes {} pixel frames of a latent one", frames, theirs["scale_factor_temporal"]),
+        ("makes {} pixel frames per latent frame", frames, theirs["scale_factor_temporal"]),
         ("scales latents up by {}", UPSCALE ** len(own["frames"]), theirs["scale_factor_spatial"]),
     ):
         if made != wanted:
-            return f"the tiny decoder {what.format(made)} where this backbone's VAE has {wanted}"
+            return f"the tiny decoder {what.format(made)}, but this backbone's VAE has {wanted}"
     if any(list(theirs[name]) != list(wan[name]) for name in ("latents_mean", "latents_std")):
-        return "the tiny decoder is for the latents of Wan2.1, and this backbone's VAE makes others"
+        return "the tiny decoder is for the latents of Wan2.1, but this backbone's VAE has other latents"
     return ""
 
 
 def check_decoder(backbone: str, tiny: Mapping[str, Any] | None, vae: Mapping[str, Any]) -> None:
-    """Refuse a backbone whose takes a tiny decoder can't decode.
+    """Check that a tiny decoder can decode a backbone's takes.
 
     Args:
-        backbone: its name.
+        backbone: name of the backbone.
         tiny: config of its tiny decoder; None if it has none.
         vae: config of its VAE.
 
     Raises:
-        FieldError: of the field `decoder`.
+        FieldError: if it can't, for the field `decoder`.
     """
     reason = misfit(tiny or {}, vae)
     if reason:
@@ -250,7 +250,7 @@ def check_decoder(backbone: str, tiny: Mapping[str, Any] | None, vae: Mapping[st
 
 
 def _defaults(kind: type) -> dict[str, Any]:
-    """The arguments of a model that have a default."""
+    """The default arguments of a model."""
     parameters = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]
     return {each.name: each.default for each in parameters if each.default is not each.empty}
 

@@ -1,10 +1,11 @@
 """The causal Wan2.1 text-to-video transformer.
 
-The same function as diffusers' `WanTransformer3DModel` when nothing is masked or cached, under the same parameter
-names, so that checkpoints and LoRA files of that class load unchanged. What differs is how self-attention gets its
-context: from the sequence itself (`forward`, training and tests) or from a `KVCache` (`forward_block`, streaming).
+Without masks or a cache it computes the same function as diffusers' `WanTransformer3DModel`, with the same parameter
+names, so that checkpoints and LoRA files for that class load unchanged. The difference is where self-attention gets
+its context: from the sequence itself (`forward`, for training and tests) or from a `KVCache` (`forward_block`, for
+streaming).
 
-Tensors are token-major inside: [B, tokens, width], tokens = latent frames x height x width, time slowest.
+Tensors inside are token-major: [B, tokens, width], tokens = latent frames x height x width, time slowest.
 """
 
 from __future__ import annotations
@@ -32,25 +33,25 @@ from backbone.rope import Rotation, rotation
 
 
 class SelfContext(Protocol):
-    """What self-attention sees in one layer; query, key and value are [B, tokens, heads, head_dim], none rotated."""
+    """What self-attention sees in one layer; query, key and value are unrotated [B, tokens, heads, head_dim]."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, attention: AttentionCall) -> Tensor:
-        """[B, tokens, heads, head_dim]."""
+        """Attend to the context; returns [B, tokens, heads, head_dim]."""
         ...
 
     def write(self, key: Tensor, value: Tensor) -> None:
-        """Keep what `attend` would keep of key and value."""
+        """Keep what `attend` would keep of key and value, without attending."""
         ...
 
 
 @dataclass(frozen=True)
 class SequenceContext:
-    """The sequence itself.
+    """The sequence itself as the context.
 
     Attributes:
         rotation: rotary positions of its tokens.
-        mask: [B or 1, 1, tokens, tokens], True = see; None: all of it.
-        page: where keys and values go, [B, 2, tokens, heads, head_dim]; None: they aren't kept.
+        mask: [B or 1, 1, tokens, tokens], True = attend; None attends to everything.
+        page: where to store keys and values, [B, 2, tokens, heads, head_dim]; None does not store them.
     """
 
     rotation: Rotation
@@ -58,12 +59,12 @@ class SequenceContext:
     page: Tensor | None = None
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, attention: AttentionCall) -> Tensor:
-        """As `SelfContext` says."""
+        """See `SelfContext`."""
         self.write(key, value)
         return attention(self.rotation(query), self.rotation(key), value, self.mask)
 
     def write(self, key: Tensor, value: Tensor) -> None:
-        """As `SelfContext` says."""
+        """See `SelfContext`."""
         if self.page is not None:
             self.page[:, 0], self.page[:, 1] = key, value
 
@@ -73,7 +74,7 @@ class TextContext:
     """What cross-attention needs of a prompt: keys and values of its tokens in every layer.
 
     Attributes:
-        keys, values: one tensor a layer, [B, text_length, heads, head_dim].
+        keys, values: one tensor per layer, [B, text_length, heads, head_dim].
     """
 
     keys: tuple[Tensor, ...]
@@ -89,7 +90,7 @@ class TextContext:
         return self._each(lambda tensor: tensor[take : take + 1])
 
     def expand(self, count: int) -> TextContext:
-        """One prompt for `count` sequences, without copying it."""
+        """Repeat one prompt for `count` sequences, without copying it."""
         return self._each(lambda tensor: tensor.expand(count, -1, -1, -1))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> TextContext:
@@ -102,17 +103,17 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
     Args:
         patch_size: (time, height, width) of one token in latent elements; time is 1.
         num_attention_heads, attention_head_dim: their product is the width.
-        in_channels, out_channels: of the latents.
+        in_channels, out_channels: channels of the latents.
         text_dim: width of the prompt embeddings.
         text_length: prompt embeddings are padded with zeros to this many tokens.
-        freq_dim: sinusoids of the timestep embedding.
+        freq_dim: number of sinusoids in the timestep embedding.
         ffn_dim, num_layers, cross_attn_norm, eps: as in Wan2.1.
-        rope_max_seq_len: frames that the absolute position scheme may number.
-        qk_norm, image_dim, added_kv_proj_dim, pos_embed_seq_len: of diffusers' configs; only a text-to-video model's
-            values are taken.
+        rope_max_seq_len: maximum number of frames with absolute positions.
+        qk_norm, image_dim, added_kv_proj_dim, pos_embed_seq_len: present in diffusers' configs; only the values of a
+            text-to-video model are accepted.
 
     Raises:
-        ValueError: if the sizes don't fit each other.
+        ValueError: if the sizes don't fit together.
     """
 
     _supports_gradient_checkpointing = False
@@ -120,11 +121,11 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
     _repeated_blocks = ("TransformerBlock",)
     _skip_layerwise_casting_patterns = ("patch_embedding", "condition_embedder", "norm")
     admit_adapter: Callable[[], None] | None = None
-    """Asked before an adapter's weights are loaded; whoever owns the transformer may raise here."""
+    """Called before an adapter's weights are loaded; the transformer's owner may raise here to refuse them."""
     ranks: Ranks | None = None
-    """Of the processes that run it together, each with its own tokens and heads; None where there is one."""
+    """The processes that run it together, each with its own tokens and heads; None if there is only one."""
     compiled_for: frozenset[tuple[int, ...]] = frozenset()
-    """Shapes of latents [B, C, T, h, w] for whose blocks the layers are compiled; see `backbone.compiling`."""
+    """Block shapes [B, C, T, h, w] that the layers are compiled for; see `backbone.compiling`."""
 
     @register_to_config
     def __init__(
@@ -151,7 +152,7 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         if qk_norm != "rms_norm_across_heads" or image_dim or added_kv_proj_dim or pos_embed_seq_len:
             raise ValueError(
                 f"qk_norm is {qk_norm!r}, image_dim {image_dim}, added_kv_proj_dim {added_kv_proj_dim}, "
-                f"pos_embed_seq_len {pos_embed_seq_len}; this is the text-to-video model: "
+                f"pos_embed_seq_len {pos_embed_seq_len}; this is the text-to-video model, which has "
                 "'rms_norm_across_heads' and none of the others"
             )
         if patch_size[0] != 1:
@@ -169,13 +170,13 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         self.scale_shift_table = nn.Parameter(torch.randn(1, 2, width) / width**0.5)
 
     def load_lora_adapter(self, *args: Any, **settings: Any) -> None:
-        """As in diffusers, once `admit_adapter` lets it pass."""
+        """As in diffusers, if `admit_adapter` allows it."""
         if self.admit_adapter is not None:
             self.admit_adapter()
         super().load_lora_adapter(*args, **settings)
 
     def set_attention_backend(self, backend: str) -> None:
-        """Choose by what attention is computed, a key of `attention.BACKENDS`."""
+        """Set the attention backend, a key of `attention.BACKENDS`."""
         if backend not in BACKENDS:
             raise FieldError("attention", backend, f"it must be one of {', '.join(BACKENDS)}")
         for module in self.modules():
@@ -184,7 +185,7 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
 
     @property
     def attention_backend(self) -> str:
-        """By what attention is computed."""
+        """The attention backend."""
         return self.layers[0].attn1.backend
 
     # ---- the two ways to run it ----
@@ -201,7 +202,7 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
 
         Args:
             hidden_states: [B, C, F, h, w], latents at their noise levels.
-            timestep: [B], or [B, F] where frames have noise levels of their own; 0..1000.
+            timestep: [B], or [B, F] if frames have their own noise levels; 0..1000.
             encoder_hidden_states: [B, up to text_length, text_dim].
             frame_positions: [F] or [B, F], temporal positions; default 0..F-1.
             frame_mask: [F, F] or [B, F, F], True where the row's frame may attend to the column's; default all.
@@ -234,23 +235,23 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
 
     @apply_forward_hook
     def commit_block(self, hidden_states: Tensor, timestep: Tensor, text: TextContext, cache: KVCache) -> None:
-        """As `forward_block`, but for the keys and values alone, which the cache keeps; no flow is worked out."""
+        """As `forward_block`, but only for the keys and values, which the cache keeps; no flow is computed."""
         self._run_for_pages(hidden_states, timestep, text, cache.contexts(keep=True))
 
     @apply_forward_hook
     def encode_pages(self, latents: Tensor, positions: Tensor, timestep: float, text: TextContext) -> Tensor:
-        """Make pages of past latent frames again, all in one pass, each frame seeing itself alone.
+        """Recompute pages of past latent frames in one pass, with each frame attending only to itself.
 
-        So a page depends on its latents and the prompt, not on what happens to be made with it.
+        This makes a page depend on its latents and the prompt only, not on other frames in the pass.
 
         Args:
             latents: [N, C, h, w], clean, in the transformer's dtype.
             positions: [N], temporal positions.
-            timestep: at which clean frames are run, 0..1000.
+            timestep: timestep of clean frames, 0..1000.
             text: one prompt, from `encode_text`, or N.
 
         Returns:
-            Pages [N, 2, layers, tokens, `cached_heads`, head_dim], the keys not rotated.
+            Pages [N, 2, layers, tokens, `cached_heads`, head_dim], with unrotated keys.
         """
         count, _, height, width = latents.shape
         turned = self.rotation(positions[:, None], (height, width))
@@ -294,7 +295,7 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         return latent_size[0] // patch_h, latent_size[1] // patch_w
 
     def tokens_per_frame(self, latent_size: tuple[int, int]) -> int:
-        """Tokens of one latent frame of `latent_size` (height, width)."""
+        """Tokens per latent frame of `latent_size` (height, width)."""
         return math.prod(self.token_grid(latent_size))
 
     def rotation(self, frame_positions: Tensor, latent_size: tuple[int, int]) -> Rotation:
@@ -314,7 +315,7 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
     def _run_for_pages(
         self, latents: Tensor, timestep: Tensor, text: TextContext, contexts: Sequence[SelfContext]
     ) -> None:
-        """All that keys and values of every layer need: of the last one, no more than these themselves."""
+        """Run only what the keys and values of every layer need: in the last layer, just their projections."""
         x, _, modulation = self._enter(latents, timestep)
         layers = self._programs(latents, timestep, contexts)
         contexts = contexts if self.ranks is None else self.ranks.exchanging(contexts, latents.shape[2])
@@ -325,7 +326,7 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
     def _programs(
         self, latents: Tensor, timestep: Tensor, contexts: Sequence[SelfContext]
     ) -> Sequence[Callable[..., Tensor]]:
-        """The layers as they run: compiled, if they are, only what was compiled for."""
+        """The layers to call; compiled ones only for passes of the kind and shape they were compiled for."""
         if not self.compiled_for:
             return self.layers
         seen = contexts[0]
@@ -337,7 +338,7 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         return self.layers
 
     def _enter(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents to own tokens [B, tokens, width], and what `ConditionEmbedder.embed_time` makes of the timestep."""
+        """Embed latents as own tokens [B, tokens, width], and the timestep by `ConditionEmbedder.embed_time`."""
         tokens = self.patch_embedding(latents).flatten(2).transpose(1, 2)
         if self.ranks is not None:
             tokens = self.ranks.own_tokens(tokens, latents.shape[2])
@@ -345,7 +346,7 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
         return tokens, *self.condition_embedder.embed_time(timestep)
 
     def _leave(self, x: Tensor, time: Tensor, shape: torch.Size) -> Tensor:
-        """Own tokens [B, tokens, width] to the flow of latents of `shape` [B, C, F, h, w]."""
+        """Project own tokens [B, tokens, width] to the flow of latents of `shape` [B, C, F, h, w]."""
         batch, _, frames, height, width = shape
         shift, scale = (self.scale_shift_table[None] + time[:, :, None]).chunk(2, dim=2)
         x = self.proj_out(_modulate(self.norm_out, x, shift, scale))
@@ -389,7 +390,7 @@ class TransformerBlock(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.randn(1, 6, width) / width**0.5)
 
     def keys_values(self, x: Tensor, modulation: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` would hand to its context of x [B, tokens, width]: key, value [B, tokens, heads, head_dim]."""
+        """Key and value [B, tokens, heads, head_dim] that `forward` passes to its context, of x [B, tokens, width]."""
         shift, scale = (self.scale_shift_table[None] + modulation.float()).chunk(6, dim=2)[:2]
         return self.attn1.keys_values(_modulate(self.norm1, x, shift, scale))
 
@@ -419,10 +420,10 @@ class TransformerBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """An attention call and the projections around it; queries and keys are RMS-normed across all heads.
+    """An attention call with its projections; queries and keys are RMS-normalised across all heads.
 
     Attributes:
-        backend: of the call, a key of `attention.BACKENDS`.
+        backend: attention backend, a key of `attention.BACKENDS`.
     """
 
     backend = "native"
@@ -450,7 +451,7 @@ class Attention(nn.Module):
         return self._heads(self.norm_k(self.to_k(x))), self._heads(self.to_v(x))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The call itself, as `attention`."""
+        """Call `attention` with this layer's backend."""
         return attention(query, key, value, mask, self.backend)
 
     def output(self, attended: Tensor) -> Tensor:
@@ -462,7 +463,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Linear, GELU (tanh form), linear; named as diffusers names it."""
+    """Linear, GELU (tanh approximation), linear; parameters are named as in diffusers."""
 
     def __init__(self, width: int, ffn_dim: int) -> None:
         super().__init__()
@@ -472,7 +473,7 @@ class FeedForward(nn.Module):
         hidden = cast(_Projection, self.net[0]).proj(x)
         if torch.is_grad_enabled():
             return self.net[2](F.gelu(hidden, approximate="tanh"))
-        # In place: this is the largest tensor of a block, and a second one costs more than the arithmetic.
+        # In place: this is a block's largest tensor, and allocating another costs more than the arithmetic.
         return self.net[2](torch.ops.aten.gelu_(hidden, approximate="tanh"))
 
 
@@ -498,6 +499,6 @@ def _add_gated(x: Tensor, update: Tensor, gate: Tensor) -> Tensor:
 
 
 def _token_mask(frame_mask: Tensor, tokens_per_frame: int) -> Tensor:
-    """[F, F] or [B, F, F] over frames to [B or 1, 1, tokens, tokens] over tokens."""
+    """Expand a mask over frames, [F, F] or [B, F, F], to one over tokens, [B or 1, 1, tokens, tokens]."""
     mask = frame_mask if frame_mask.ndim == 3 else frame_mask[None]
     return mask.repeat_interleave(tokens_per_frame, 1).repeat_interleave(tokens_per_frame, 2)[:, None]

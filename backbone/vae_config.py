@@ -1,11 +1,11 @@
-"""What the config of a VAE says about sizes, read before any VAE is made; nothing here needs torch."""
+"""Sizes from a VAE's config, read before any VAE is built; this module does not need torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# What diffusers' `AutoencoderKLWan` takes where its config says nothing: Wan2.1's.
+# Defaults of diffusers' `AutoencoderKLWan`, which are Wan2.1's.
 DEFAULTS: dict[str, Any] = {"z_dim": 16, "base_dim": 96, "dim_mult": [1, 2, 4, 4]}
 STATISTICS = ("latents_mean", "latents_std")
 
@@ -14,7 +14,7 @@ def pixels_per_latent(config: Mapping[str, Any], where: str) -> int:
     """Pixels along a side of one latent element: 8 for Wan2.1's VAE, 16 for Wan2.2's.
 
     Raises:
-        ValueError: if what the config states is not what its stages and its patches of pixels make.
+        ValueError: if the config's factor contradicts its stages and pixel patches.
     """
     stages, patch = len(_stages(config, where)), _patch(config, where)
     made = patch * 2 ** (stages - 1)
@@ -27,26 +27,26 @@ def pixels_per_latent(config: Mapping[str, Any], where: str) -> int:
 
 
 def check_channels(config: Mapping[str, Any], channels: int, where: str) -> None:
-    """Raise ValueError unless a VAE makes latents of `channels` channels, with a mean and a deviation for each.
+    """Raise ValueError unless a VAE's latents have `channels` channels, with a mean and a deviation for each.
 
-    A config to plan with may leave these statistics out; that of a VAE always has them.
+    A config used only for planning may lack these statistics; a VAE's own config always has them.
     """
     made = config.get("z_dim", DEFAULTS["z_dim"])
     if made != channels:
         raise ValueError(
             f"{where}: the VAE makes latents of {made} channels, but the transformer reads {channels}; "
-            "both must come from one release"
+            "both must come from the same release"
         )
     for name in STATISTICS:
         values = config.get(name)
         if values is not None and (not isinstance(values, list | tuple) or len(values) != channels):
-            raise ValueError(f"{where}: {name} must have {channels} numbers, one a channel")
+            raise ValueError(f"{where}: {name} must have {channels} numbers, one per channel")
 
 
 def widest_map(config: Mapping[str, Any], where: str) -> tuple[int, int]:
-    """The decoder's feature maps of the highest resolution: (channels, pixels along a side of one element).
+    """Size of the decoder's feature maps at the highest resolution: (channels, pixels along a side of one element).
 
-    A residual decoder's last upsampling keeps the channels of its stage; the plain one's goes down to the last stage's.
+    A residual decoder's last upsampling keeps its stage's channels; a plain decoder's reduces them to the last stage's.
     """
     base = config.get("decoder_base_dim") or config.get("base_dim") or DEFAULTS["base_dim"]
     stages = _stages(config, where)

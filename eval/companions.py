@@ -1,15 +1,15 @@
-"""Figures that stand beside drift, because a frozen, copied or fading video must not win.
+"""Figures reported alongside drift, because a frozen, copied or fading video must not win.
 
-All are computed from small versions of the frames (antialiased, luma of BT.601), so that they hardly depend on the
-resolution; none needs a model. They compare arms of one comparison; they are not the figures of papers, whose imaging
-quality is MUSIQ and whose dynamic degree is optical flow.
+All are computed from small versions of the frames (antialiased, BT.601 luma), so that they hardly depend on resolution;
+none needs a model. They compare arms of one comparison and are not the figures of papers, whose imaging quality is
+MUSIQ and whose dynamic degree is optical flow.
 
     motion      mean absolute change of luma from frame to frame, 0..1; also of the last 5 s alone
-    moving      the same of what changes visibly: a change of up to 4 grey levels counts nothing
+    moving      the same for visible changes only: changes of up to 4 grey levels don't count
     exposure    mean luma, 0..1
     saturation  mean of (max - min) over the channels, 0..1
     sharpness   mean absolute Laplacian of luma, 0..1
-    repetition  share of seconds that show again what an earlier second showed; also of the last 5 s alone
+    repetition  share of seconds that repeat what an earlier second showed; also of the last 5 s alone
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from eval.windows import LAST_S, TOLERANCE_S, within
 
 SMALL_SIDE_PX = 128  # the shorter side, for exposure, sharpness and motion
 THUMBNAIL_PX = 16
-SAME_PICTURE_RMS = 1.0 / 255  # of thumbnails; re-encoding stays below, one step of a small character above
-NOISY_PICTURE_RMS, NOISY_CELL = 3.0 / 255, 16.0 / 255  # noise is everywhere a little; a step is much in few cells
-CANDIDATES = 8  # that are looked at cell by cell
-VISIBLE = 4.0 / 255  # a change of luma; a codec's noise and a faint flicker stay below, an edge that moves above
-REPEAT_AFTER_S = 2.0  # what is nearer in time is alike anyway
+SAME_PICTURE_RMS = 1.0 / 255  # of thumbnails; below it: re-encoding; above it: one step of a small character
+NOISY_PICTURE_RMS, NOISY_CELL = 3.0 / 255, 16.0 / 255  # noise is small but everywhere; a step is large in a few cells
+CANDIDATES = 8  # candidates compared cell by cell
+VISIBLE = 4.0 / 255  # change of luma; below it: codec noise and faint flicker; above it: a moving edge
+REPEAT_AFTER_S = 2.0  # frames closer in time are alike anyway
 SAMPLES_PER_SECOND = 8
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -40,7 +40,7 @@ class Looks:
     """Per-frame figures of a video.
 
     Attributes:
-        motion, moving: [T] change from the frame before, and the visible part of it; the first frame's is 0.
+        motion, moving: [T] change from the previous frame, and its visible part; 0 for the first frame.
         exposure, saturation, sharpness: [T].
         thumbnails: [T, THUMBNAIL_PX**2 * 3] float32 in 0..1.
     """
@@ -62,7 +62,7 @@ class LooksMeter:
         self._last: NDArray[np.float32] | None = None
 
     def add(self, frames: NDArray[np.uint8]) -> None:
-        """The next frames, [N, H, W, 3] uint8 RGB."""
+        """Add the next frames, [N, H, W, 3] uint8 RGB."""
         for frame in frames:
             picture = Image.fromarray(frame)
             small = np.asarray(_shorter_side(picture, SMALL_SIDE_PX), np.float32) / 255
@@ -78,18 +78,18 @@ class LooksMeter:
             self._last = luma
 
     def looks(self) -> Looks:
-        """Of all frames until now."""
+        """The figures of all frames so far."""
         motion, moving, exposure, saturation, sharpness = np.array(self._rows, np.float64).T
         return Looks(motion, moving, exposure, saturation, sharpness, np.stack(self._thumbnails))
 
 
 def change_of(values: Floats) -> float:
-    """Mean change from frame to frame over the whole video, of `motion` or `moving` [T]."""
+    """Mean change from frame to frame over the whole video, given `motion` or `moving` [T]."""
     return float(values[1:].mean()) if len(values) > 1 else 0.0
 
 
 def last_change(values: Floats, seconds: Floats, end_s: float) -> float:
-    """The same over the last 5 s before `end_s`, so that a freeze of the seconds that drift is read from shows."""
+    """Mean change over the last 5 s before `end_s`, to expose a freeze in the seconds at which drift is measured."""
     return float(values[within(seconds, (end_s - LAST_S, end_s))].mean())
 
 
@@ -105,19 +105,20 @@ def first_last_change(values: Floats, seconds: Floats, end_s: float) -> float:
 def repetition(looks: Looks, seconds: Floats) -> float:
     """Share of seconds whose frames, in order, equal as many frames that begin at least 2 s earlier.
 
-    A freeze repeats itself as a loop does, of whatever length, and under a little noise. Whole seconds are compared, by
-    up to 8 frames of each: a single alike frame, as every walk has, is no repetition. 0 for a video shorter than 3 s.
+    A freeze counts as repetition, as does a loop of any length, even under a little noise. Whole seconds are compared,
+    by up to 8 frames each: a single similar frame, as occurs in every walk, is not a repetition. 0 for videos shorter
+    than 3 s.
     """
     return _share_repeated(looks, seconds, REPEAT_AFTER_S)
 
 
 def last_repetition(looks: Looks, seconds: Floats, end_s: float) -> float:
-    """The same of the last 5 s before `end_s`, in which a return of the opening would look like no drift."""
+    """Repetition in the last 5 s before `end_s`, where a repeat of the opening would look like no drift."""
     return _share_repeated(looks, seconds, end_s - LAST_S)
 
 
 def _share_repeated(looks: Looks, seconds: Floats, start_s: float) -> float:
-    """Of the whole seconds that begin at `start_s` or later: how many an earlier stretch showed."""
+    """Share of the whole seconds from `start_s` on that repeat an earlier stretch."""
     rows = looks.thumbnails.astype(np.float64)
     squares = (rows**2).sum(axis=1)
     end_s = seconds[-1] * len(seconds) / max(1, len(seconds) - 1)  # the last frame lasts as long as the others
@@ -135,7 +136,7 @@ def _share_repeated(looks: Looks, seconds: Floats, start_s: float) -> float:
 
 
 def _is_shown(rows: Floats, chosen: NDArray[np.intp], frames: NDArray[np.intp], apart: Floats) -> bool:
-    """Whether `chosen` frames are those of one of the stretches `frames` [N, chosen], at mean square distances [N]."""
+    """Whether the `chosen` frames equal one of the stretches `frames` [N, chosen] at mean square distances [N]."""
     if apart.min() < SAME_PICTURE_RMS**2:
         return True
     near = [place for place in np.argsort(apart)[:CANDIDATES] if apart[place] < NOISY_PICTURE_RMS**2]
@@ -143,7 +144,7 @@ def _is_shown(rows: Floats, chosen: NDArray[np.intp], frames: NDArray[np.intp], 
 
 
 def _some_of(frames: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Up to `SAMPLES_PER_SECOND` of a second's frames, evenly, the first one among them."""
+    """Pick up to `SAMPLES_PER_SECOND` of a second's frames, evenly spaced, including the first."""
     steps = np.arange(min(len(frames), SAMPLES_PER_SECOND))
     return frames[steps * len(frames) // max(1, len(steps))]
 

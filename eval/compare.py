@@ -1,4 +1,4 @@
-"""A comparison from its plan to its report: refuse, make what is missing, say what was found."""
+"""Running a comparison from its plan to its report: check it, make what is missing, summarise the results."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Engine:
 
     Attributes:
         name: local or ray.
-        workers: how many takes at once; 1 makes them in this process (local).
-        threads: of the CPU, for each worker; None chooses by the backbone's size.
-        address: of a Ray cluster; None starts one here.
-        gpus_per_worker: on Ray, above 0 and at most 1; None is 1, or less for a small backbone.
-        batch: how many takes of one arm each worker makes side by side: faster, but in the last bits another batch
-            makes other takes.
+        workers: number of workers; a single local one makes takes in this process.
+        threads: CPU threads per worker; None chooses by the backbone's size.
+        address: address of a Ray cluster; None starts one here.
+        gpus_per_worker: GPU share on Ray, above 0 and at most 1; None is 1, or less for a small backbone.
+        batch: number of takes of one arm that each worker makes side by side; larger is faster, but the last bits of
+            takes depend on it.
     """
 
     name: str = "local"
@@ -48,14 +48,14 @@ class Engine:
                 raise FieldError(name, getattr(self, name), "it must be at least 1")
         for name in ("address", "gpus_per_worker"):
             if self.name == "local" and getattr(self, name):
-                raise FieldError(name, getattr(self, name), claim=(Name(name), " is for the engine ray"))
+                raise FieldError(name, getattr(self, name), claim=(Name(name), " is for engine ray only"))
         if self.name == "ray":
             check_installed()
             check_share(self.gpus_per_worker)
 
     @property
     def cluster(self) -> Cluster:
-        """What is asked of a Ray cluster."""
+        """The workers on a Ray cluster."""
         return Cluster(self.workers, self.threads, self.address, self.gpus_per_worker)
 
 
@@ -67,22 +67,22 @@ def compare(
     note: Callable[[str], None] = lambda line: None,
     pipe: LongLiveRAGPipeline | None = None,
 ) -> Results:
-    """Make what is missing of a comparison, measure it, write the report; returns the results.
+    """Make and measure the missing takes of a comparison, write the report and return the results.
 
     Args:
         plan: what is compared.
-        run: its folder; a run of the same plan goes on.
+        run: folder of the run; a run of the same plan is resumed.
         engine: where takes are made.
-        progress: called with (a cell that is finished, or None at the start; cells done; all cells).
+        progress: called with (the finished cell, or None at the start; cells done; all cells).
         note: called with lines for the user.
-        pipe: a backbone that is loaded already, for the local engine with one worker.
+        pipe: a backbone that is already loaded, for the local engine with one worker.
 
     Raises:
         LicenseError: if the licence policy in force does not allow the backbone.
-        ValueError: before anything is made, if the plan can't be.
+        ValueError: before anything is made, if the plan is invalid.
         TakeStopped: on KeyboardInterrupt while a take is made; finished takes are kept.
-        TakeFailed: if disk or memory run out while a take is made; finished takes are kept.
-        OSError: if the disk refuses otherwise; finished takes are kept.
+        TakeFailed: if disk or memory runs out while a take is made; finished takes are kept.
+        OSError: if writing fails elsewhere; finished takes are kept.
     """
     engine = engine or Engine()
     check_charts("the report")
@@ -98,7 +98,7 @@ def compare(
         check_device(plan.device)
     here = engine.name == "local" and engine.workers == 1
     maker = None
-    if todo:  # where workers make the takes, this process looks at the plan on the CPU, and then forgets the weights
+    if todo:  # if workers make the takes, this process checks the plan on the CPU, then frees the weights
         maker = Maker(plan if here else replace(plan, device="cpu"), run, engine.threads, pipe)
         maker.check()
         words = maker.unknown_words()
@@ -108,7 +108,7 @@ def compare(
     note(f"Measured by {plan.embedders}.")
     run.mkdir(parents=True, exist_ok=True)
     with hold(run):
-        check_content(run, plan)  # again: another process may have begun here while the backbone was loaded
+        check_content(run, plan)  # again, as another process may have started here while the backbone was loading
         keep_plan(run, plan)
         todo = [cell for cell in todo if not is_finished(run, cell)]
         done = len(cells) - len(todo)

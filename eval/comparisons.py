@@ -1,4 +1,4 @@
-"""One arm against another, on one outcome."""
+"""Comparison of one arm with another on one outcome."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from eval.statistics import Paired
 
 @dataclass(frozen=True)
 class Comparison:
-    """One arm against another, on one outcome, in one scenario.
+    """One arm compared with another, on one outcome, in one scenario.
 
     Attributes:
         scenario, outcome, label, horizon_s, arm, baseline: what is compared.
-        means: mean over prompts by arm name (the two), of the pairs that count.
-        paired: the comparison; None where no pair counts.
-        left_out: pairs of takes in which one side has no value; of drift, those that share no frame of a window.
-        confirmatory: whether it belongs to the tests fixed in advance.
-        p_holm: Holm's adjusted p over those; None for others.
+        means: mean over prompts for each of the two arms, by name, over pairs that count.
+        paired: the comparison; None if no pair counts.
+        left_out: number of pairs in which a take has no value; for drift, pairs that share no frame of a window.
+        confirmatory: whether it is one of the tests fixed in advance.
+        p_holm: p adjusted by Holm over the confirmatory tests; None for others.
     """
 
     scenario: str

@@ -1,10 +1,10 @@
-"""Identity drift: how much less the subject looks like itself at a horizon than it did at the start.
+"""Identity drift: how much less the subject resembles itself at a horizon than at the start.
 
     D(h) = mean of f_t . r over seconds 1 to 5  -  mean of f_t . r over the last 5 s before h
 
-f_t is the unit embedding of a frame, r the normalised mean embedding of the first second. Signed; higher is worse; 0
-for a video that does not change; at most 2. A frame in which the embedder sees no subject is a row of NaN and counts
-nowhere, and the share of frames that did count (coverage) stands beside every figure.
+f_t is the unit embedding of a frame, r the normalised mean embedding of the first second. D is signed; higher is worse;
+it is 0 for a video that does not change, and at most 2. A frame in which the embedder sees no subject is a row of NaN
+and does not count; the share of frames that do (coverage) is reported with every figure.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Drift:
 
     Attributes:
         horizon_s: the horizon, in seconds of the take.
-        value: D(h); None where the subject is not seen in the opening or before the horizon.
+        value: D(h); None if the subject is not seen in the opening or before the horizon.
         opening: mean cosine to the reference in seconds 1 to 5.
         last: mean cosine in the last 5 s before the horizon.
         opening_coverage, last_coverage: share of each window's frames in which the subject is seen.
@@ -40,31 +40,31 @@ class Drift:
 
 
 def unit(embeddings: NDArray) -> Floats:
-    """Rows [T, D] at unit length, float64; rows of NaN stay, rows of zeros become NaN."""
+    """Scale rows [T, D] to unit length, in float64; rows of NaN stay, rows of zeros become NaN."""
     rows = np.asarray(embeddings, np.float64)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, lengths, out=np.full_like(rows, np.nan), where=lengths > 0)
 
 
 def cosine_to_reference(embeddings: NDArray, seconds: Floats, windows: DriftWindows | None = None) -> Floats:
-    """Cosine of every frame to the reference.
+    """Cosine similarity of every frame to the reference.
 
     Args:
-        embeddings: [T, D], one row a frame, NaN where no subject is seen.
-        seconds: [T] time at which each frame begins.
+        embeddings: [T, D], one row per frame, NaN if no subject is seen.
+        seconds: [T], time at which each frame begins.
         windows: where the reference is taken.
 
     Returns:
-        [T], NaN where no subject is seen or there is no reference.
+        [T], NaN if no subject is seen or there is no reference.
 
     Raises:
-        ValueError: if the first second holds no frame at all.
+        ValueError: if the first second has no frames.
     """
     windows = windows or DriftWindows()
     rows = unit(embeddings)
     first = within(seconds, windows.reference)
     if not first.any():
-        raise ValueError(f"there is no frame from {windows.reference[0]:g} s to {windows.reference[1]:g} s to refer to")
+        raise ValueError(f"there is no reference frame between {windows.reference[0]:g} and {windows.reference[1]:g} s")
     seen = rows[first][~np.isnan(rows[first]).any(axis=1)]
     if not len(seen):
         return np.full(len(rows), np.nan)
@@ -74,9 +74,9 @@ def cosine_to_reference(embeddings: NDArray, seconds: Floats, windows: DriftWind
 
 
 def drift_at(cosines: Floats, seconds: Floats, horizon_s: float, windows: DriftWindows | None = None) -> Drift:
-    """D(h) from the cosines [T] of `cosine_to_reference` at the times [T].
+    """Compute D(h) from the cosines [T] of `cosine_to_reference` at the times [T].
 
-    Frames after the horizon have no influence, so that a prefix of a longer take gives the same figure.
+    Frames after the horizon have no influence, so a prefix of a longer take gives the same figure.
     """
     windows = windows or DriftWindows()
     opening, opening_coverage = _mean_seen(cosines[within(seconds, windows.opening)])
@@ -86,7 +86,7 @@ def drift_at(cosines: Floats, seconds: Floats, horizon_s: float, windows: DriftW
 
 
 def curve(values: Floats, seconds: Floats, step_s: float = 1.0) -> tuple[Floats, Floats]:
-    """Means over bins of `step_s`: (middles of the bins [N] in seconds, means [N], NaN where nothing is seen)."""
+    """Average over bins of `step_s`: (bin centres [N] in seconds, means [N], NaN if nothing is seen)."""
     bins = np.floor(seconds / step_s + 1e-6).astype(int)
     count = int(bins.max()) + 1
     seen = ~np.isnan(values)

@@ -1,4 +1,4 @@
-"""What frames are compared by: one small interface, and how embedders are named on the command line.
+"""Embedders, by whose vectors frames are compared: a small interface, and their names on the command line.
 
     pixels               colours on a coarse grid; no weights; for tests and controls
     dino[=WHERE]         class token of DINO ViT-B/16, preprocessed as VBench's subject consistency
@@ -7,10 +7,10 @@
     siglip[=WHERE]       image embedding of SigLIP; reads prompts too
     latent[=BACKBONE]    the backbone's own VAE and retrieval encoder
     tiny-world           traits read by tiny-world's oracle: the truth, for takes of tiny-world only
-    face=FOLDER          a face embedder of your own; see `eval.faces` for its terms
+    face=FOLDER          your own face embedder; see `eval.faces` for its terms
 
-WHERE is a local folder or a name on the Hugging Face hub; left out, the published weights' name. Each is an
-`EmbedderKind` under the entry point group `longlive_rag.embedders`, as anybody's are.
+WHERE is a local folder or a name on the Hugging Face hub; the default is the published weights. Each embedder is an
+`EmbedderKind` in the entry point group `longlive_rag.embedders`, like those of other packages.
 """
 
 from __future__ import annotations
@@ -30,46 +30,47 @@ from longlive_rag.rights.policy import enforce_place
 
 
 class Embedder(Protocol):
-    """One vector a frame.
+    """Embeds each frame as one vector.
 
     Attributes:
-        name: as in results, such as `dino`.
+        name: name in results, such as `dino`.
     """
 
     name: str
 
     def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Frames [N, H, W, 3] uint8 RGB of any size to [N, D]; a row of NaN where no subject is seen.
+        """Embed frames [N, H, W, 3] uint8 RGB of any size as [N, D]; a row of NaN if no subject is seen.
 
-        A frame's vector does not depend on the other frames of the batch.
+        A frame's vector must not depend on other frames in the batch.
         """
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Weights, their hash and the preprocessing, for the record."""
+        """Describe weights, their hash and the preprocessing, for the record."""
         ...
 
 
 @runtime_checkable
 class TextEmbedder(Protocol):
-    """An embedder that reads prompts into the same space."""
+    """An embedder that also embeds prompts, into the same space."""
 
     def embed_prompts(self, prompts: Sequence[str]) -> NDArray[np.float32]:
-        """Prompts to unit vectors [P, D]."""
+        """Embed prompts as unit vectors [P, D]."""
         ...
 
 
 class PixelEmbedder:
-    """Colours on a coarse grid, with the middle grey taken off, so that unlike pictures have unlike directions.
+    """Colours on a coarse grid minus middle grey, so that different pictures have different directions.
 
-    It knows nothing of subjects: it sees a character walk as well as it sees it change. For tests and controls.
+    It does not know about subjects: a character's walk affects it as much as a change of character. For tests and
+    controls.
     """
 
     name = "pixels"
     grid = 16
 
     def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """[N, H, W, 3] to [N, 16 * 16 * 3]."""
+        """Embed frames [N, H, W, 3] as [N, 16 * 16 * 3]."""
         return np.stack([self._one(frame) for frame in frames])
 
     def describe(self) -> dict[str, Any]:
@@ -82,12 +83,12 @@ class PixelEmbedder:
 
 @dataclass(frozen=True)
 class EmbedderKind:
-    """How an embedder of a name is checked and opened.
+    """How a kind of embedder is checked and opened.
 
     Attributes:
-        published: what is opened where the user names no place; None if a place must be named.
-        check: called with the place before anything is loaded or made; raises ValueError.
-        open: makes the embedder from (place, device).
+        published: the default place; None if the user must give one.
+        check: called with the place before anything is loaded or made; may raise ValueError.
+        open: opens the embedder, given (place, device).
     """
 
     published: str | None
@@ -110,11 +111,11 @@ def _open_vision(kind: str) -> Callable[[str, str], Embedder]:
 
 
 def check_weights(place: str) -> None:
-    """Refuse a folder without a model; for a hub name, fetch its small config to see that it can be had.
+    """Check that a folder holds a model; for a hub name, fetch its small config to see that it is available.
 
     Raises:
-        LicenseError: if the licence policy in force does not allow them.
-        ValueError: saying what is missing and what would be right.
+        LicenseError: if the licence policy in force does not allow the weights.
+        ValueError: if something is missing; says what, and what is expected.
     """
     folder = Path(place)
     if folder.is_dir():
@@ -125,7 +126,7 @@ def check_weights(place: str) -> None:
         enforce_place(place)
         return
     if place.startswith((".", "/", "~")) or place.count("/") != 1:
-        raise ValueError(f"the embedder's folder {place} is not there")
+        raise ValueError(f"the embedder's folder {place} does not exist")
     enforce_place(place)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -134,7 +135,7 @@ def check_weights(place: str) -> None:
         hf_hub_download(place, "config.json")
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ValueError(
-            f"the embedder's weights {place} are neither here nor to be had from the hub ({type(error).__name__}); "
+            f"the embedder's weights {place} are neither here nor available from the hub ({type(error).__name__}); "
             "name a local folder, such as dino=models/dino-vitb16"
         ) from error
 
@@ -192,10 +193,10 @@ FACE = EmbedderKind(None, _check_face, _open_face)
 
 @dataclass(frozen=True)
 class EmbedderSpec:
-    """An embedder as the user names it: `kind` or `kind=place`.
+    """An embedder as named by the user: `kind` or `kind=place`.
 
     Raises:
-        ValueError: if there is no such kind, or it needs a place and has none.
+        ValueError: if there is no such kind, or it lacks a required place.
     """
 
     text: str
@@ -206,24 +207,24 @@ class EmbedderSpec:
         kind, separator, place = self.text.partition("=")
         published = plugin("embedder", kind).published
         if separator and not place:
-            raise FieldError("embedder", self.text, "name a place after the =, or leave out both")
+            raise FieldError("embedder", self.text, "name a place after the =, or drop the =")
         if not place and published is None:
             raise ValueError(f"embedder {kind} needs a folder, as in {kind}=FOLDER")
         object.__setattr__(self, "kind", kind)
         object.__setattr__(self, "place", place or published)
 
     def check(self) -> None:
-        """Raise ValueError if it can't be opened, as far as that can be seen without loading it."""
+        """Raise ValueError if it can't be opened, as far as can be told without loading it."""
         plugin("embedder", self.kind).check(self.place)
 
     def open(self, device: str = "cpu") -> Embedder:
-        """Load it."""
+        """Load the embedder."""
         embedder: Embedder = plugin("embedder", self.kind).open(self.place, device)
         return embedder
 
 
 def at_hand() -> tuple[str, ...]:
-    """Names of the embedders that open without a place being named and without anything being downloaded."""
+    """Names of the embedders that can be opened without naming a place or downloading anything."""
     return tuple(name for name in sorted(plugins("embedder")) if _is_at_hand(name))
 
 
@@ -245,24 +246,24 @@ def _is_at_hand(name: str) -> bool:
 
 
 def default_embedders(backbones: Iterable[str | None]) -> str:
-    """What measures where nobody chose: tiny-world's own oracle if tiny-world made everything, else DINO.
+    """The default embedder: tiny-world's own oracle if tiny-world made everything, else DINO.
 
     Args:
-        backbones: that made what is measured; None for a video of which it isn't known.
+        backbones: backbones of the videos to measure; None if unknown.
     """
     return "tiny-world" if set(backbones) == {"tiny-world"} else "dino"
 
 
 def parse_embedders(text: str) -> tuple[EmbedderSpec, ...]:
-    """Embedders with commas between them, the primary one first.
+    """Parse a comma-separated list of embedders, the primary one first.
 
     Raises:
-        ValueError: if there is none, one is unknown, or two are of one kind (their figures would have one name).
+        ValueError: if there is none, one is unknown, or two have the same kind and so would share a name.
     """
     specs = tuple(EmbedderSpec(part.strip()) for part in text.split(",") if part.strip())
     kinds = [spec.kind for spec in specs]
     if not specs:
         raise FieldError("embedders", text, f"name at least one of {', '.join(sorted(plugins('embedder')))}")
     if len(set(kinds)) < len(kinds):
-        raise FieldError("embedders", text, "each kind can be there once")
+        raise FieldError("embedders", text, "each kind can be used only once")
     return specs

@@ -1,4 +1,4 @@
-"""Where takes are made: in this process, in several, or on a Ray cluster; the files they leave are the same."""
+"""Engines that make takes in this process, in several, or on a Ray cluster, all writing the same files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from longlive_rag.sessions.processes import end_with_parent
 from longlive_rag.sessions.ray_workers import Cluster, work_on_ray
 
 Chunk = tuple[Cell, ...]
-"""Takes that are made side by side."""
+"""Takes made side by side."""
 
 BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -27,23 +27,23 @@ _maker: Maker | None = None  # of a worker process
 
 
 def make_here(maker: Maker, chunks: Sequence[Chunk]) -> Iterator[Cell]:
-    """Make takes chunk after chunk in this process, yielding each that is finished."""
+    """Make takes chunk by chunk in this process, yielding each finished one."""
     for chunk in chunks:
         maker.finish(chunk)
         yield from chunk
 
 
 def make_in_processes(run: Path, chunks: Sequence[Chunk], workers: int, threads: int | None) -> Iterator[Cell]:
-    """Make takes in `workers` processes, yielding each that is finished, in the order of finishing.
+    """Make takes in `workers` processes, yielding each as it finishes.
 
     Args:
-        run: the run's folder, with its plan.
-        chunks: takes that are made side by side.
-        threads: of each process, for one operation.
+        run: folder of the run, with its plan.
+        chunks: takes to make side by side.
+        threads: CPU threads per operation, for each process.
 
     Raises:
         OSError: if a worker was killed.
-        Whatever a take raises; the others that were begun are finished first.
+        Whatever a take raises; takes that have begun are finished first.
     """
     context = multiprocessing.get_context("spawn")
     with _blas_threads(threads), ProcessPoolExecutor(workers, context, end_with_parent) as pool:
@@ -53,18 +53,18 @@ def make_in_processes(run: Path, chunks: Sequence[Chunk], workers: int, threads:
                 future.result()
                 yield from futures[future]
         except BrokenProcessPool as error:
-            raise OSError("a worker was killed; is there enough memory for so many takes at once?") from error
+            raise OSError("a worker was killed; is there enough memory for this many takes at once?") from error
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
 
 def make_on_ray(run: Path, chunks: Sequence[Chunk], cluster: Cluster) -> Iterator[Cell]:
-    """Make takes on a Ray cluster, yielding each that is finished. A take whose worker is lost is made again.
+    """Make takes on a Ray cluster, yielding each finished one. A take whose worker is lost is made again.
 
     Args:
-        run: the run's folder, with its plan; all nodes share it.
-        chunks: takes that are made side by side.
+        run: folder of the run, with its plan, shared by all nodes.
+        chunks: takes to make side by side.
 
     Raises:
         FieldError, OSError: see `work_on_ray`.
@@ -77,16 +77,16 @@ def make_on_ray(run: Path, chunks: Sequence[Chunk], cluster: Cluster) -> Iterato
 
 
 def _begin_on_ray(run: Path, threads: int | None, device: str) -> Callable[[Chunk], None]:
-    """Makes and measures takes in a worker; backbone and embedders are loaded on its device."""
+    """Load backbone and embedders on a worker's device and return a function that makes and measures takes there."""
     return Maker(replace(read_plan(run), device=device), run, threads).finish
 
 
 @contextmanager
 def _blas_threads(count: int | None) -> Iterator[None]:
-    """Processes that are started here let NumPy's BLAS use so many threads, unless the user has said how many.
+    """Limit the threads of NumPy's BLAS in processes started here, unless the user has set a limit.
 
-    Left alone, each takes a thread a core for products of a few numbers, and they wait for each other: measuring a take
-    in two processes on two cores took 13.9 s instead of 5.2.
+    By default each uses one thread per core even for tiny products, and they contend: measuring a take in two processes
+    on two cores took 13.9 s instead of 5.2.
     """
     names = [name for name in BLAS_THREADS if count is not None and name not in os.environ]
     os.environ.update(dict.fromkeys(names, str(count)))
@@ -98,7 +98,7 @@ def _blas_threads(count: int | None) -> Iterator[None]:
 
 
 def finish_in_worker(run: Path, threads: int | None, chunk: Chunk) -> None:
-    """Make and measure takes in a worker's process, which loads backbone and embedders with its first ones."""
+    """Make and measure takes in a worker process, which loads backbone and embedders on its first call."""
     global _maker
     if _maker is None:
         _maker = Maker(read_plan(run), run, threads)

@@ -1,13 +1,13 @@
-"""Faces: an interface, and the terms that must be looked at before any weights are opened.
+"""Face embedders: an interface, and a check of their terms before any weights are opened.
 
-No face model is shipped or fetched. A folder of your own holds `face_embedder.py`, with `open(folder, device)`
-returning an `Embedder` whose rows are NaN where no face is found, and `terms.json`:
+No face model is shipped or fetched. Your own folder holds `face_embedder.py`, with `open(folder, device)` returning an
+`Embedder` whose rows are NaN if no face is found, and `terms.json`:
 
     {"model": "...", "license": "...", "commercial_use": false, "source": "https://...", "looked_up": "2026-01-31"}
 
-Weights whose terms do not allow commercial use, or don't say, are opened only where the environment says that this
-is understood (LONGLIVE_RAG_NONCOMMERCIAL=yes), and never under the licence policy `commercial`. InsightFace's
-published models are for non-commercial research only; SFace and YuNet are not (Apache-2.0, MIT).
+Weights whose terms do not allow commercial use, or don't say, are only opened if this is acknowledged in the
+environment (LONGLIVE_RAG_NONCOMMERCIAL=yes), and never under the licence policy `commercial`. InsightFace's published
+models are for non-commercial research only; SFace and YuNet are not (Apache-2.0, MIT).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ UNDERSTOOD = "LONGLIVE_RAG_NONCOMMERCIAL"
 
 
 class Terms(Document):
-    """`terms.json`; anything but `true` allows no commercial use."""
+    """`terms.json`; commercial use is only allowed if `commercial_use` is `true`."""
 
     model: str
     license: str
@@ -38,7 +38,7 @@ class Terms(Document):
 
 
 def check_face_folder(folder: Path) -> Terms:
-    """The terms in a face embedder's folder.
+    """Check a face embedder's folder and return its terms.
 
     Raises:
         LicenseError: if the licence policy in force does not allow its terms.
@@ -50,12 +50,12 @@ def check_face_folder(folder: Path) -> Terms:
     terms = read_document(folder / TERMS, Terms)
     if terms.commercial_use is not True and pick_policy() == "commercial":
         raise LicenseError(
-            f"license policy 'commercial' does not allow {folder}; its terms: {terms.license}, as {TERMS} has them"
+            f"license policy 'commercial' does not allow {folder}; its terms, from {TERMS}: {terms.license}"
         )
     if terms.commercial_use is not True and os.environ.get(UNDERSTOOD) != "yes":
         raise ValueError(
             f"{terms.model} ({terms.license}) may not be used commercially, or its terms don't say; "
-            f"set {UNDERSTOOD}=yes if that is understood"
+            f"set {UNDERSTOOD}=yes to acknowledge this"
         )
     return terms
 
@@ -74,6 +74,6 @@ def open_face_embedder(folder: Path, device: str) -> Embedder:
     try:
         spec.loader.exec_module(module)
         embedder: Embedder = module.open(folder, device)
-    except Exception as error:  # the user's own code: whatever it raises
+    except Exception as error:  # the user's own code may raise anything
         raise ValueError(f"{folder / CODE} failed: {type(error).__name__}: {error}") from error
     return embedder

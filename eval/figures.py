@@ -1,4 +1,4 @@
-"""Pictures of a comparison: drift curves with bands, every prompt's pair, intervals by horizon, film strips."""
+"""Figures of a comparison: drift curves with bands, paired plots, intervals by horizon, and film strips."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ ENDING_TILE_PX, ENDING_COLUMNS = 52, 16  # as wide as a report
 
 
 def arm_colors(arms: Sequence[str]) -> dict[str, str]:
-    """A colour by arm, grey for the baseline."""
+    """Assign a colour to each arm, grey for the baseline."""
     return {arm: series_color(series) for series, arm in enumerate(arms, BASELINE)}
 
 
 def drift_curves(takes: Takes, scenario: str, embedder: str) -> Figure:
-    """Mean cosine to the reference over time, by arm, with 95 % bootstrap bands over prompts.
+    """Plot the mean cosine to the reference over time, by arm, with 95 % bootstrap bands over prompts.
 
-    Left out are seconds in which fewer than half of the prompts show the subject: a mean of a few says nothing of all.
+    Seconds in which fewer than half of the prompts show the subject are left out, as their mean is not representative.
     """
     plan = takes.plan
     figure, (axes,) = new_chart(4.0)
@@ -80,7 +80,7 @@ def drift_curves(takes: Takes, scenario: str, embedder: str) -> Figure:
 def paired_plot(
     takes: Takes, story_drifts: Mapping[str, Mapping[str, float]], arms: tuple[str, str], title: str
 ) -> Figure:
-    """Each prompt's two drifts, sorted by their difference.
+    """Plot each prompt's two drifts, sorted by their difference.
 
     Args:
         story_drifts: D by story id and arm name, mean over seeds.
@@ -108,7 +108,7 @@ def paired_plot(
 
 
 def interval_plot(comparisons: Sequence[Comparison], arms: Sequence[str]) -> Figure:
-    """Mean paired differences with their intervals, by horizon and arm."""
+    """Plot mean paired differences with their intervals, by horizon and arm."""
     horizons = sorted({c.horizon_s for c in comparisons})
     colors, others = arm_colors(arms), list(arms[1:])
     figure, (axes,) = new_chart(1.1 + 0.34 * len(horizons) * len(others), grid="x")
@@ -131,7 +131,7 @@ def interval_plot(comparisons: Sequence[Comparison], arms: Sequence[str]) -> Fig
 
 
 def single_curves(measures: Sequence[Measures]) -> Figure:
-    """Cosine to the reference over time, a line a video, a panel an embedder."""
+    """Plot the cosine to the reference over time, with one line per video and one panel per embedder."""
     embedders = list(measures[0].curves.cosine)
     figure, panels = new_chart(3.0, panels=len(embedders))
     first = measures[0]
@@ -150,7 +150,7 @@ def single_curves(measures: Sequence[Measures]) -> Figure:
 def film_strip(
     videos: Sequence[tuple[str, Path]], seconds: Sequence[float], tile_px: int = STRIP_TILE_PX
 ) -> Image.Image:
-    """A row a video: its frames at these seconds (or its last one before).
+    """Draw one row per video: its frames at these seconds (or the last one before).
 
     Args:
         videos: (label, take folder or video file).
@@ -172,7 +172,7 @@ def film_strip(
 
 
 def endings(rows: Mapping[str, Sequence[NDArray[np.uint8]]], tile_px: int = ENDING_TILE_PX) -> Image.Image:
-    """A column a prompt, 16 side by side and the next below them; a row each of `rows`: label to frames [H, W, 3]."""
+    """Draw one column per prompt, wrapped after 16, with the rows in `rows`: label to frames [H, W, 3]."""
     font = ImageFont.load_default(12)
     tiles = {label: [_tile(frame, tile_px) for frame in frames] for label, frames in rows.items()}
     count = len(next(iter(tiles.values())))
@@ -192,13 +192,13 @@ def endings(rows: Mapping[str, Sequence[NDArray[np.uint8]]], tile_px: int = ENDI
 
 
 def frame_before(take: Path, second: float) -> NDArray[np.uint8]:
-    """The frame [H, W, 3] of a take that is shown right before a second; only what leads to it is decoded."""
+    """Read the frame [H, W, 3] of a take shown right before a second, decoding only what is needed for it."""
     number = max(0, round(second * read_record(take).video.fps) - 1)
     return next(read_frames(take / VIDEO, number, number + 1))
 
 
 def frames_at(path: Path, seconds: Sequence[float]) -> list[NDArray[np.uint8]]:
-    """The frame [H, W, 3] shown right before each of the seconds, which must not fall; at 0 the first one."""
+    """Read the frame [H, W, 3] shown right before each of the seconds, which must not decrease; at 0 the first one."""
     found: list[NDArray[np.uint8]] = []
     shown: NDArray[np.uint8] | None = None
     for times, frames in read_batches(find_footage(path)):
@@ -212,7 +212,7 @@ def frames_at(path: Path, seconds: Sequence[float]) -> list[NDArray[np.uint8]]:
 
 
 def _curves(takes: Takes, scenario: str, arm: str, embedder: str) -> tuple[NDArray, NDArray]:
-    """(seconds [N], mean over seeds [stories, N]); a second counts where some seed sees the subject."""
+    """Seconds [N] and means over seeds [stories, N]; a second counts if any seed sees the subject."""
     plan, rows = takes.plan, []
     seconds: NDArray = np.zeros(0)
     for story in (story for story in plan.stories if story.scenario == scenario):
@@ -226,7 +226,7 @@ def _curves(takes: Takes, scenario: str, arm: str, embedder: str) -> tuple[NDArr
 
 
 def _mark_windows(axes: Axes, horizons_s: Sequence[float], windows: DriftWindows | None) -> None:
-    """Shade the last seconds, and the opening where all stories have the same."""
+    """Shade the last seconds, and the opening if all stories share it."""
     if windows is not None:
         axes.axvspan(*windows.opening, color=GRID, alpha=0.75, linewidth=0, zorder=0)
     for horizon in horizons_s:

@@ -1,4 +1,4 @@
-"""A video to be measured: a file of anyone's, or a take; decoded once, in batches, at any resolution."""
+"""A video to measure, from a file or a take; decoded once, in batches, at any resolution."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from longlive_rag.takes.record import TakeRecord, read_record
 
 BATCH_FRAMES = 32
 SAME_RATE = 1e-3  # relative; containers round times to milliseconds
-ROUNDING_S = 2e-3  # of times, for the same reason
+ROUNDING_S = 2e-3  # for the same reason
 
 
 @dataclass(frozen=True)
 class Footage:
-    """What is known of a video before it is decoded.
+    """What is known about a video before it is decoded.
 
     Attributes:
         path: the file.
         name: what the user called it.
-        width, height: pixels.
-        fps: frames a second, on average, by the times of the frames; the header's where they have none.
-        frames: counted one by one, not taken from the header.
-        backbone: what a take was made by, as its record names it; None for a video file.
-        end_s: when the last frame ends, in seconds from the first on; None where that is `frames` / `fps`.
+        width, height: size in pixels.
+        fps: average frames per second by the frames' times, or the header's if they have none.
+        frames: number of frames, counted rather than read from the header.
+        backbone: the backbone of a take, as named in its record; None for a video file.
+        end_s: when the last frame ends, in seconds from the first; None if that is `frames` / `fps`.
     """
 
     path: Path
@@ -48,22 +48,22 @@ class Footage:
 
     @property
     def seconds(self) -> float:
-        """Duration."""
+        """Duration in seconds."""
         return self.frames / self.fps if self.end_s is None else self.end_s
 
 
 def find_footage(path: Path) -> Footage:
-    """Look at a video file, or at the video of a take's folder, without decoding it.
+    """Inspect a video file, or the video in a take's folder, without decoding it.
 
     Raises:
-        ValueError: if there is none, it can't be read, or the take isn't finished.
+        ValueError: if there is no video, it can't be read, or the take isn't finished.
     """
     record = _finished_record(path) if path.is_dir() else None
     if record is not None:
         check_video(path, record)
     video, said = (path, None) if record is None else (path / VIDEO, record.video.frames)
     if not video.is_file():
-        raise ValueError(f"{path} is not there; name a video file or the folder of a take")
+        raise ValueError(f"{path} does not exist; name a video file or the folder of a take")
     try:
         with open_video(video) as container:
             stream = container.streams.video[0]
@@ -80,7 +80,8 @@ def find_footage(path: Path) -> Footage:
         raise ValueError(f"{path} can't be read as a video: it holds no frames")
     if said not in (None, frames):
         raise ValueError(
-            f"{path} is damaged: its record says {said} frames, its video has {frames}; longlive-rag resume mends it"
+            f"{path} is damaged: its record says {said} frames, but its video has {frames}; "
+            "longlive-rag resume fixes it"
         )
     backbone = None if record is None else record.run.backbone
     fps = _rate_by_times([begin_s for begin_s, _ in shown], float(rate))
@@ -95,14 +96,14 @@ def read_batches(footage: Footage, batch_frames: int = BATCH_FRAMES) -> Iterator
         (seconds [N] float64 from the first frame on, frames [N, H, W, 3] uint8 RGB), N up to `batch_frames`.
 
     Raises:
-        ValueError: if the file is damaged, so that fewer frames come out of it than are in it.
+        ValueError: if the file is damaged and not all of its frames can be decoded.
     """
     seconds: list[float] = []
     pictures: list[NDArray] = []
     decoded = 0
     for second, picture in _decode(footage):
         if pictures and picture.shape != pictures[0].shape:
-            raise ValueError(f"{footage.name} changes its size at {second:.2f} s, and can't be measured")
+            raise ValueError(f"{footage.name} changes its size at {second:.2f} s, so it can't be measured")
         seconds.append(second)
         pictures.append(picture)
         decoded += 1
@@ -129,7 +130,7 @@ def _decode(footage: Footage) -> Iterator[tuple[float, NDArray]]:
 
 
 def _finished_record(folder: Path) -> TakeRecord:
-    """The record of a take that is finished."""
+    """The record of a finished take."""
     record = read_record(folder)
     if record.status != "finished":
         raise ValueError(
@@ -140,7 +141,7 @@ def _finished_record(folder: Path) -> TakeRecord:
 
 
 def _rate_by_times(times_s: list[float], said: float) -> float:
-    """Frames a second by the frames' own times; what the header said, where that is the same but for rounding."""
+    """Frames per second by the frames' own times; the header's value if the two agree up to rounding."""
     if len(times_s) < 2 or max(times_s) <= min(times_s):
         return said
     real = (len(times_s) - 1) / (max(times_s) - min(times_s))
@@ -148,14 +149,14 @@ def _rate_by_times(times_s: list[float], said: float) -> float:
 
 
 def _end_by_times(shown: list[tuple[float, float]], track_end_s: float | None, fps: float) -> float | None:
-    """When the last frame ends, counted from the first; None where the rate says the same, or nothing does.
+    """When the last frame ends, counted from the first; None if the frame rate gives the same, or nothing is known.
 
-    Durations of packets may be made up from a header's rate; they are believed where they fill the gaps between the
-    frames. What nobody tells is the mean.
+    Durations of packets may be made up from a header's rate, so they are only trusted if they fill the gaps between
+    frames. Otherwise the last frame is assumed to last the mean duration.
 
     Args:
-        shown: (begin, duration) of every frame in seconds, rising.
-        track_end_s: when the track ends by its header; None where it does not say.
+        shown: (begin, duration) of every frame in seconds, increasing.
+        track_end_s: when the track ends by its header; None if it does not say.
     """
     first_s, (last_s, lasts_s) = shown[0][0], shown[-1]
     fills = all(abs(begin_s + long_s - next_s) <= ROUNDING_S for (begin_s, long_s), (next_s, _) in pairwise(shown))
@@ -168,7 +169,7 @@ def _end_by_times(shown: list[tuple[float, float]], track_end_s: float | None, f
 
 
 def _track_end(stream: VideoStream, frames: int) -> float | None:
-    """When a track ends by its header, in seconds; None where it does not say, or counts other than `frames`."""
+    """When a track ends by its header, in seconds; None if it does not say, or its frame count is not `frames`."""
     if not stream.duration or stream.time_base is None or stream.frames != frames:
         return None
     return float((stream.duration + (stream.start_time or 0)) * stream.time_base)

@@ -1,6 +1,6 @@
-"""What an arm may not worsen while it drifts less: a video that is less of a video, or another one, must not win.
+"""Outcomes that an arm must not worsen while it drifts less, so that a degraded or different video can't win.
 
-Every contrast is looked at, at every horizon. A guardrail that is broken withholds the claim, and the verdict says so.
+Every contrast is checked at every horizon. A broken guardrail withholds the claim, and the verdict says so.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Guardrail:
     """An outcome that an arm may not worsen by more than a margin.
 
     Attributes:
-        outcome: its name, without the horizon; `{primary}` stands for the primary embedder.
+        outcome: name of the outcome, without the horizon; `{primary}` stands for the primary embedder.
         margin: how much worse is still allowed.
-        share_of: the outcome of whose mean in the other arm the margin is a share; None: it is in the outcome's unit.
+        share_of: the margin is a share of this outcome's mean in the other arm; None: it is in the outcome's unit.
     """
 
     outcome: str
@@ -57,11 +57,11 @@ class Guarded:
     """A guardrail in one contrast.
 
     Attributes:
-        against: the other arm; reports before contrasts were between any arms name none: it is the baseline.
-        horizon_s: where it was read; those reports looked at the longest horizon alone.
+        against: the other arm; None in old reports, where it is always the baseline.
+        horizon_s: horizon at which it was checked; None in old reports, which only checked the longest.
         margin: how much worse is still allowed.
         worse_by: mean paired difference; positive is worse.
-        at_most: its interval's worse end; None where it has none.
+        at_most: the worse end of its interval; None if it has none.
         state: `broken`: the mean is beyond the margin; `kept`: the interval is within; `unclear`: neither.
     """
 
@@ -77,7 +77,7 @@ class Guarded:
 
 
 def guardrails(comparisons: Sequence[Comparison], primary: str) -> list[Guarded]:
-    """All guardrails of all contrasts, at all horizons.
+    """Check all guardrails of all contrasts, at all horizons.
 
     Args:
         primary: name of the primary embedder.
@@ -108,6 +108,6 @@ def _guarded(c: Comparison, margin: float) -> Guarded:
 
 
 def broken_in(c: Comparison, guarded: Sequence[Guarded]) -> list[Guarded]:
-    """The guardrails that are broken where a comparison is made."""
+    """The guardrails broken in a comparison's contrast and horizon."""
     where = (c.scenario, c.arm, c.baseline, c.horizon_s)
     return [g for g in guarded if g.state == "broken" and (g.scenario, g.arm, g.against, g.horizon_s) == where]

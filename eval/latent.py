@@ -1,7 +1,7 @@
-"""The backbone's own eye: frames back through its VAE, embedded by its retrieval encoder.
+"""The backbone as an embedder: frames are encoded by its VAE and embedded by its retrieval encoder.
 
-Not an independent judge: it is what memory itself searches by. Single frames are encoded, each as the first of a
-video, so that no frame's embedding depends on others.
+It is not an independent judge, since memory itself searches by these embeddings. Each frame is encoded as the first of
+a video, so that no embedding depends on other frames.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from backbone.vae import encode_video
 
 
 class LatentEmbedder:
-    """Frames at the backbone's own size, through VAE encoder and retrieval encoder.
+    """Embeds frames at the backbone's own size with its VAE encoder and retrieval encoder.
 
     Args:
         backbone: name of a preset, or a pipeline folder; it must have a trained retrieval encoder.
-        device: where it runs.
+        device: device to run on.
 
     Raises:
-        ValueError: if the backbone isn't there, or has no retrieval encoder.
+        ValueError: if the backbone does not exist, or has no retrieval encoder.
     """
 
     name = "latent"
@@ -39,7 +39,7 @@ class LatentEmbedder:
         self._size = (pipe.output.height, pipe.output.width)
 
     def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """[N, H, W, 3] uint8 to unit vectors [N, D]."""
+        """Embed frames [N, H, W, 3] uint8 as unit vectors [N, D]."""
         with torch.inference_mode():
             pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(self._vae.device).permute(0, 3, 1, 2).float()
             if pixels.shape[-2:] != self._size:

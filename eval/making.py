@@ -1,4 +1,4 @@
-"""Making and measuring takes of a comparison. What is finished is on disk, whole, and is not made again."""
+"""Making and measuring takes of a comparison. Finished takes are complete on disk and not made again."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from retrieval.memory import Choose
 
 
 class RecordedNoise:
-    """A noise source that keeps a hash of all that was drawn from it, for each take of a batch.
+    """A noise source that hashes everything drawn from it, for each take of a batch.
 
     Two takes were made from the same noise if and only if their hashes are equal, whatever batch they were made in.
-    Draws for blocks that are made again (`--retry`) are left out: in those arms differ by what they are.
+    Draws for retries of blocks (`--retry`) are not included, because arms differ in them by design.
     """
 
     def __init__(self, source: NoiseSource, takes: int = 1) -> None:
@@ -54,18 +54,18 @@ class RecordedNoise:
         return noise
 
     def sha256(self, take: int = 0) -> str:
-        """Of everything drawn for a take until now."""
+        """Hash of everything drawn for a take so far."""
         return self._digests[take].hexdigest()
 
 
 class Maker:
-    """Makes and measures takes; loads the backbone and the embedders once.
+    """Makes and measures takes, loading the backbone and the embedders once.
 
     Args:
-        plan: of the comparison.
-        run: its folder.
-        threads: of the CPU, for one operation; None chooses by the backbone's size.
-        pipe: a backbone that is loaded already.
+        plan: plan of the comparison.
+        run: folder of the run.
+        threads: CPU threads per operation; None chooses by the backbone's size.
+        pipe: a backbone that is already loaded.
 
     Raises:
         ValueError: if the backbone or an embedder can't be loaded, or the backbone can't make a take.
@@ -86,29 +86,29 @@ class Maker:
         self._pipe, self._take_run = load_backbone(self._preset, opening, provenance, threads, pipe)
 
     def check(self) -> None:
-        """Let the backbone look at every request.
+        """Check every request against the backbone.
 
         Raises:
-            ValueError: naming the arm, the prompt and what would be right.
+            ValueError: if it can't be made; names the arm, the prompt and what is expected.
         """
         for cell in self._plan.cells:
             if cell.seed == 0:
                 self._pipe.check(self._plan.request(self._preset, cell))
 
     def unknown_words(self) -> list[str]:
-        """Words of the prompts that the backbone has never read, each once."""
+        """Words of the prompts that the backbone has never read, without repeats."""
         prompts = {prompt for story in self._plan.stories for _, prompt in story.prompts}
         return sorted({word for prompt in prompts for word in self._pipe.unknown_words(prompt)})
 
     def finish(self, cells: Sequence[Cell]) -> None:
-        """Make takes side by side and measure them, as far as that isn't done.
+        """Make takes side by side and measure them, skipping what is already done.
 
         Args:
-            cells: of one arm, with cues at the same times; see `batches`.
+            cells: cells of one arm, with cues at the same times; see `batches`.
 
         Raises:
-            TakeStopped: on KeyboardInterrupt while they are made.
-            TakeFailed: if disk or memory run out meanwhile.
+            TakeStopped: on KeyboardInterrupt while takes are made.
+            TakeFailed: if disk or memory runs out meanwhile.
         """
         todo = [cell for cell in cells if not is_measured(self._run, cell)]
         asked = [(cell, self._plan.request(self._preset, cell)) for cell in todo]
@@ -122,12 +122,12 @@ class Maker:
             write_document(folder / MEASURES, measure(find_footage(folder), self._embedders, settings))
 
     def _is_made(self, cell: Cell, request: TakeRequest) -> bool:
-        """Whether this very take is there, finished, with its noise's hash."""
+        """Whether exactly this take exists, finished, with the hash of its noise."""
         folder = take_folder(self._run, cell)
         return (folder / NOISE).exists() and is_finished(folder, request, str(self._take_run.backbone_id))
 
     def _make(self, cells: Sequence[Cell], requests: Sequence[TakeRequest]) -> None:
-        """Takes and their noise's hashes; what a run that ended left of them is removed first."""
+        """Make takes and write the hashes of their noise, first removing remains of an interrupted run."""
         folders = [take_folder(self._run, cell) for cell in cells]
         for folder in folders:
             if folder.exists():
@@ -152,13 +152,13 @@ class Maker:
 
 
 def _choice_of_all(choosers: Sequence[Chooser | None]) -> Choose | None:
-    """Each take of a batch chooses as if it were alone; None where they have a policy of their own."""
+    """Combine the choosers of a batch's takes, each choosing as if alone; None if takes use their own policy."""
     known = [each for each in choosers if each is not None]
     return (lambda take, block, candidates: known[take](block, candidates)) if known else None
 
 
 def batches(cells: Sequence[Cell], size: int) -> list[tuple[Cell, ...]]:
-    """Takes that can be made side by side, up to `size` of them: of one arm and start image, cues at the same times."""
+    """Group takes that can be made side by side, up to `size`: same arm and start image, cues at the same times."""
     groups: dict[Any, list[tuple[int, Cell]]] = {}
     for place, cell in enumerate(cells):
         times = tuple(second for second, _ in cell.story.cues), cell.story.cuts

@@ -1,4 +1,4 @@
-"""All figures of one video, from one pass over its frames."""
+"""Measuring one video: all figures from one pass over its frames."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from eval.subject import MaskingEmbedder, SubjectMeter, subject_figures
 from eval.traits import Trait, distinct_characters, kept_traits
 from eval.windows import TOLERANCE_S, DriftWindows, end_of, within
 
-PER_FRAME_DIGITS = 12  # drift is read again from them
+PER_FRAME_DIGITS = 12  # drift is recomputed from them
 IMAGING = ("sharpness", "exposure", "saturation")
 Spans = Sequence[tuple[float, float]]
-"""Horizons that were asked for, each with the second at which it is measured."""
+"""Requested horizons, each with the second at which it is measured."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,19 @@ class MeasureSettings:
     """What is measured.
 
     Attributes:
-        horizons_s: seconds of the take, rising.
-        windows: where the reference, the opening and the last seconds lie.
-        embed_every: embed every n-th frame; above 1 the field's consistency measures, which need all, are left out.
-        prompts: (second at which it takes over, prompt), the first at 0; for prompt adherence. Empty: none is measured.
-        may_miss_s: a horizon that a video is short of by less than this is measured at the video's end.
+        horizons_s: seconds of the take, increasing.
+        windows: where the reference, the opening and the last seconds are.
+        embed_every: embed every n-th frame; above 1, the field's consistency measures, which need all, are left out.
+        prompts: (second at which it takes over, prompt), the first at 0, for prompt adherence. If empty, adherence is
+            not measured.
+        may_miss_s: a horizon that a video falls short of by less than this is measured at the video's end.
         subject_table: VBench-Long's table for the subject's fast score.
-        metrics: names of metrics beside those that are always measured.
-        rival_origin_s: when another character is first seen whom no prompt can tell from the subject; None: none is.
+        metrics: names of metrics besides those that are always measured.
+        rival_origin_s: when another character that no prompt distinguishes from the subject is first seen; None if
+            there is none.
 
     Raises:
-        FieldError: if the horizons don't rise, or `embed_every` is below 1.
+        FieldError: if the horizons don't increase, or `embed_every` is below 1.
     """
 
     horizons_s: tuple[float, ...]
@@ -61,7 +63,7 @@ class MeasureSettings:
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.horizons_s, self.horizons_s[1:], strict=False))
         if not self.horizons_s or not rising:
-            wanted = "it must be one or more rising seconds, as in 30,60,120"
+            wanted = "it must be one or more increasing numbers of seconds, such as 30,60,120"
             raise FieldError("horizons", list(self.horizons_s), wanted)
         if self.embed_every < 1:
             raise FieldError("embed_every", self.embed_every, "it must be at least 1")
@@ -76,26 +78,26 @@ class MeasureSettings:
         return tuple(end_of(horizon_s, footage.seconds, 1 / footage.fps) for horizon_s in self.horizons_s)
 
     def check_rate(self, fps: float, name: str) -> None:
-        """Raise FieldError unless a frame of every second is embedded: curves and the reference are read by seconds."""
+        """Raise FieldError unless a frame of every second is embedded, as needed for curves and the reference."""
         if self.embed_every > max(1.0, fps + 1e-6):
             raise FieldError(
                 "embed_every",
                 self.embed_every,
-                f"it must be at most {max(1, int(fps + 1e-6))}, since {name} has {fps:g} frames a second, and one of "
-                "each second must be embedded",
+                f"it must be at most {max(1, int(fps + 1e-6))}, since {name} has {fps:g} frames per second and one "
+                "frame of each second must be embedded",
             )
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one pass over a video gathered.
+    """What one pass over a video gathers.
 
     Attributes:
-        seconds: [T] of every frame.
-        looks: per-frame figures of every frame.
-        embedded_seconds: [E] of the frames that were embedded.
+        seconds: [T], times of all frames.
+        looks: per-frame figures of all frames.
+        embedded_seconds: [E], times of the embedded frames.
         embeddings: [E, D] by embedder.
-        subject_moving: [E] the subject's own motion; empty where no embedder knows where it is.
+        subject_moving: [E], the subject's own motion; empty if no embedder knows where it is.
     """
 
     seconds: Floats
@@ -112,10 +114,10 @@ def look_at(
     end_s: float = float("inf"),
     progress: Callable[[int], None] = lambda frames: None,
 ) -> Seen:
-    """Decode a video once; embed its frames as they come.
+    """Decode a video once, embedding its frames along the way.
 
     Args:
-        end_s: frames from here on are decoded, since the file must be whole, but not looked at.
+        end_s: frames from here on are decoded, to check that the file is intact, but not measured.
         progress: called with the number of frames of each batch.
 
     Raises:
@@ -153,15 +155,15 @@ def measure(
 
     Args:
         footage: the video.
-        embedders: by name; the first is the primary one.
-        settings: what is measured.
+        embedders: embedders by name; the first is the primary one.
+        settings: what to measure.
         progress: called with the number of frames of each batch.
 
     Returns:
-        All figures; docs/evaluation.md lists them. One that can't be had is None.
+        All figures; docs/evaluation.md lists them. Figures that can't be measured are None.
 
     Raises:
-        ValueError: if the video is shorter than a horizon, damaged, or has no frame where a figure is read.
+        ValueError: if the video is shorter than a horizon, damaged, or has no frame where one is needed.
     """
     settings.check(footage)
     ends_s = settings.ends_s(footage)
@@ -213,9 +215,9 @@ def _until(seen: Seen, horizon_s: float) -> tuple[Looks, Floats]:
 def _adherence(
     seen: Seen, embedders: Mapping[str, Embedder], prompts: Sequence[tuple[float, str]], ends_s: Sequence[float]
 ) -> dict[str, list[measures.Adherence]]:
-    """Mean cosine of the frames under each prompt to that prompt, by every embedder that reads prompts.
+    """Mean cosine of each prompt's frames to that prompt, by every embedder that reads prompts.
 
-    A prompt in charge across a horizon is there twice, before it and after it.
+    A prompt that spans a horizon appears twice, before and after it.
     """
     found: dict[str, list[measures.Adherence]] = {}
     lasts = [*(start for start, _ in prompts[1:]), ends_s[-1]]
@@ -238,7 +240,7 @@ def _adherence(
 def _traits(
     seen: Seen, embedders: Mapping[str, Embedder], settings: MeasureSettings, spans: Spans
 ) -> list[measures.Traits]:
-    """The oracle's view at each horizon; empty where no embedder is an oracle."""
+    """Traits read by the oracle at each horizon; empty if no embedder is an oracle."""
     windows, prompts = settings.windows, settings.prompts
     for name, embedder in embedders.items():
         if isinstance(embedder, OracleEmbedder):
@@ -259,14 +261,14 @@ def _traits(
 def _named(
     oracle: OracleEmbedder, prompts: Sequence[tuple[float, str]], seconds: Floats
 ) -> list[list[dict[str, Trait]]]:
-    """For each frame, the shape and the colour of each character that the prompt in force names."""
+    """For each frame, the shape and the colour of each character named in its prompt."""
     starts = [start for start, _ in prompts]
     said = [oracle.characters_in(prompt) for _, prompt in prompts]
     return [said[bisect_right(starts, second + TOLERANCE_S) - 1] for second in seconds] if prompts else []
 
 
 def _protocols(seen: Seen, fps: float, horizon_s: float, end_s: float, settings: MeasureSettings) -> measures.Protocols:
-    """The field's measures of the seconds until `end_s`."""
+    """The field's measures of the seconds up to `end_s`."""
     looks, _ = _until(seen, end_s)
     series = {name: _series(getattr(looks, name)) for name in IMAGING}
     if settings.embed_every > 1:

@@ -1,4 +1,4 @@
-"""What is on record of a take of a comparison: its measures, and the noise that it was made from."""
+"""Records of a take in a comparison: its measures, and the noise it was made from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eval.traits import KeptTraits
 from longlive_rag.documents import Sealed
 
 Curve = list[float | None]
-"""A figure a second, or a frame; None where no subject is seen."""
+"""One figure per second or per frame; None if no subject is seen."""
 
 
 class Noise(Sealed):
@@ -24,7 +24,7 @@ class Noise(Sealed):
 
 @dataclass(frozen=True)
 class Video:
-    """The file that was measured."""
+    """The measured file."""
 
     name: str
     width: int
@@ -36,7 +36,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Adherence:
-    """Mean cosine of the frames under a prompt to that prompt; None where no frame was embedded."""
+    """Mean cosine of a prompt's frames to that prompt; None if no frame was embedded."""
 
     start_s: float
     end_s: float
@@ -46,14 +46,14 @@ class Adherence:
 
 @dataclass(frozen=True)
 class Traits(KeptTraits):
-    """Traits at a horizon, and how many characters were seen until then."""
+    """Traits at a horizon, and the number of characters seen up to it."""
 
     distinct_characters: int = field(kw_only=True)
 
 
 @dataclass(frozen=True)
 class Series:
-    """The field's measures of a per-frame series; None where it is too short, or begins at 0."""
+    """The field's measures of a per-frame series; None if it is too short, or begins at 0."""
 
     start_end_contrast: float
     spread: float | None
@@ -70,7 +70,7 @@ class Consistency:
 
 @dataclass(frozen=True)
 class FusedConsistency(LongConsistency):
-    """VBench-Long's score of the subject; `fused` is None where the fast score is missing or off the table."""
+    """VBench-Long's score of the subject; `fused` is None if the fast score is missing or off the table."""
 
     fused: float | None
 
@@ -99,24 +99,24 @@ class Curves:
 
 @dataclass(frozen=True)
 class PerFrame:
-    """Every frame that was embedded: its second, and its cosine to the reference by embedder."""
+    """All embedded frames: their times, and cosines to the reference by embedder."""
 
     seconds: list[float]
     cosine: dict[str, Curve]
 
 
 class Measures(Sealed):
-    """`measures.json`; what was written in an older format is measured again.
+    """`measures.json`; takes measured in an older format are measured again.
 
     Attributes:
-        horizons_s, measured_at_s: seconds; they differ where a video ends just before a horizon.
+        horizons_s, measured_at_s: seconds; they differ if a video ends just before a horizon.
         origin_s: when the subject is first seen as it should be.
-        embedders: what is on record of each, by name.
-        drift: by embedder, one a horizon.
-        companions: one a horizon: `horizon_s`, and a figure by metric; None where there is none.
-        adherence: by embedder that reads prompts, one a prompt, or two where a horizon cuts its time.
-        traits: one a horizon; empty where no embedder reads them.
-        protocols: one a horizon.
+        embedders: descriptions of the embedders, by name.
+        drift: by embedder, one per horizon.
+        companions: one per horizon: `horizon_s`, and a figure by metric, or None.
+        adherence: by embedder that reads prompts, one per prompt, or two if a horizon splits it.
+        traits: one per horizon; empty if no embedder reads them.
+        protocols: one per horizon.
     """
 
     FORMAT: ClassVar[int] = 4

@@ -1,7 +1,7 @@
-"""Metrics beside drift: one figure of a video up to a horizon. Ours are registered as anybody's are.
+"""Metrics besides drift, each one figure of a video up to a horizon.
 
-A metric is a `Metric` under the entry point group `longlive_rag.metrics`. Those below are always measured, others where
-they are named (`--metrics`).
+A metric is a `Metric` in the entry point group `longlive_rag.metrics`; the built-in ones are registered the same way.
+Those below are always measured, others if named (`--metrics`).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Metric:
     """One figure of a video.
 
     Attributes:
-        label: as in reports.
-        lower_is_better: which way is good.
-        of: from (looks of the frames before the horizon, their seconds [T], the horizon in seconds).
+        label: label in reports.
+        lower_is_better: which direction is better.
+        of: computes it from (looks of the frames before the horizon, their seconds [T], the horizon in seconds).
     """
 
     label: str
@@ -61,7 +61,7 @@ LAST_REPETITION = Metric("repetition in the last 5 s", True, last_repetition)
 
 
 def metrics_named(names: tuple[str, ...]) -> dict[str, Metric]:
-    """Those that are always measured, and `names`.
+    """Load the metrics that are always measured, and `names`.
 
     Raises:
         ValueError: if one is not installed, or is not a metric.

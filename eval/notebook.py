@@ -1,4 +1,4 @@
-"""Results as a notebook shows them: parts of a page, with all that users wrote escaped."""
+"""Results as HTML for notebooks, with all user text escaped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eval.single import drift_rows, horizon_in_words, sentence
 
 
 def drifts_as_html(measures: Sequence[Measures]) -> str:
-    """Identity drift of videos: a sentence each by the primary embedder, a table, and curves if Matplotlib is there."""
+    """Show the drift of videos: a sentence each by the primary embedder, a table, and curves if Matplotlib is there."""
     rows = drift_rows(measures)
     head = ["video", "by", "at", "D", "opening", "last 5 s", "frames that show the subject"]
     cells = [[Path(row["video"]).name, row["embedder"], horizon_in_words(row), *_figures(row)] for row in rows]
@@ -31,7 +31,7 @@ def drifts_as_html(measures: Sequence[Measures]) -> str:
 
 
 def results_as_html(results: Results) -> str:
-    """What a comparison of arms found: its verdicts, what a reader must know, and drift by scenario and horizon."""
+    """Show the results of a comparison: verdicts, warnings, and drift by scenario and horizon."""
     primary = f"drift.{next(iter(results.embedders))}@"
     head = ["scenario", "horizon", "arm", "against", "difference in drift", "95 % interval", "prompts", "p after Holm"]
     cells = [_compared(each) for each in results.comparisons if each.outcome.startswith(primary)]

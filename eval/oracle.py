@@ -1,7 +1,7 @@
-"""tiny-world's oracle as an embedder: a frame is the traits of the character that is seen in it.
+"""tiny-world's oracle as an embedder: a frame is represented by the traits of the character in it.
 
-The embedding has one place for each value of each trait, 1 where the oracle is sure of it. The cosine of two frames is
-then the share of traits that agree. It can be wrong only where the oracle is.
+The embedding has one dimension for each value of each trait, 1 if the oracle is sure of it. The cosine of two frames is
+then the share of traits that agree. It is only wrong where the oracle is.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ class OracleEmbedder:
     """Traits as directions.
 
     Args:
-        read_frame: frame [64, 64, 3] uint8 to the characters in it, each with `area_px`, `cut_off`, and for each
-        trait an
-            attribute with `value` and `sure`.
-        traits: trait name to its possible values.
+        read_frame: maps a frame [64, 64, 3] uint8 to the characters in it, each with `area_px`, `cut_off`, and for
+            each trait an attribute with `value` and `sure`.
+        traits: possible values by trait name.
         hidden: the traits that no prompt names.
-        side_px: frames are brought to this size first.
-        read_mask: frame [64, 64, 3] uint8 to [64, 64], True where a character is.
+        side_px: frames are first resized to this size.
+        read_mask: maps a frame [64, 64, 3] uint8 to [64, 64], True where there is a character.
     """
 
     name = "tiny-world"
@@ -50,23 +49,23 @@ class OracleEmbedder:
         self._place = {place: index for index, place in enumerate(places)}
 
     def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """[N, H, W, 3] to [N, trait values]: the largest character that is whole; NaN where there is none."""
+        """Embed frames [N, H, W, 3] as [N, trait values] of the largest fully visible character; NaN if none is."""
         return np.stack([self._one(frame) for frame in frames])
 
     def masks(self, frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """[N, H, W, 3] to [N, side, side], True where characters are."""
+        """Map frames [N, H, W, 3] to masks [N, side, side], True where there are characters."""
         return np.stack([self._read_mask(self._small(frame)) for frame in frames])
 
     def describe(self) -> dict[str, Any]:
         return {"embedder": self.name, "traits": {name: list(values) for name, values in self.traits.items()}}
 
     def trait_values(self, embeddings: NDArray) -> list[dict[str, Trait]]:
-        """What each row [T, trait values] says, by trait; unsure ones are left out."""
+        """Decode rows [T, trait values] into values by trait, without unsure ones."""
         names = list(self._place)
         return [dict(names[index] for index in np.flatnonzero(np.nan_to_num(row) > 0)) for row in embeddings]
 
     def characters_in(self, prompt: str) -> list[dict[str, Trait]]:
-        """The shape and the colour of each character that a prompt names: a colour, and the shape after it."""
+        """The shape and the colour of each character named in a prompt as a colour followed by a shape."""
         found, colour = [], None
         for word in re.findall(r"\w+", prompt.lower()):
             if word in self.traits["colour"]:
@@ -102,10 +101,10 @@ def check_oracle(place: str) -> None:
 
 
 def open_oracle() -> OracleEmbedder:
-    """The oracle of the installed tiny-world.
+    """Open the oracle of the installed tiny-world.
 
     Raises:
-        ValueError: if it reads no traits.
+        ValueError: if it does not read traits.
     """
     try:
         oracle = import_module("longlive_rag.tinyworld.oracle")

@@ -1,4 +1,4 @@
-"""What can be compared of two takes: drift, what the oracle sees, companions, the field's measures."""
+"""Outcomes on which two takes can be compared: drift, oracle readings, companions, the field's measures."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Outcome:
     """One figure of a take.
 
     Attributes:
-        name: as in the results.
-        label: as in the report.
-        lower_is_better: which way is good.
-        horizon_s: where it is read.
-        value: from a take's measures; None where it can't be had.
-        is_share: every take has 0 or 1.
+        name: name in the results.
+        label: label in the report.
+        lower_is_better: which direction is better.
+        horizon_s: horizon at which it is measured.
+        value: computes it from a take's measures; None if it is not available.
+        is_share: whether every take has 0 or 1.
     """
 
     name: str
@@ -38,9 +38,9 @@ class Outcome:
 
 
 def outcomes(plan: Plan, all_measures: Iterable[Measures]) -> list[Outcome]:
-    """What can be compared, from the measures of all takes; the primary endpoint first."""
+    """List the outcomes that can be compared, given the measures of all takes; the primary endpoint comes first."""
     all_measures = list(all_measures)
-    measures = all_measures[0]  # but for the protocols, takes of one plan have the same figures
+    measures = all_measures[0]  # takes of one plan have the same figures, except protocols
     found = []
     for number, horizon_s in enumerate(plan.horizons_s):
         at = f"@{horizon_s:g}"
@@ -128,7 +128,7 @@ def _vbench(embedder: str, number: int) -> Value:
 
 
 def _adherence_until(number: int) -> Value:
-    """Mean over the seconds before a horizon, each held against the prompt in charge."""
+    """Mean over the seconds before a horizon, each compared with its current prompt."""
 
     def value(measures: Measures) -> float | None:
         end_s = measures.measured_at_s[number] + TOLERANCE_S

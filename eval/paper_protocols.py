@@ -1,6 +1,6 @@
-"""Protocols of papers as data: arms, prompts, lengths and backbones, so that a table can be made again in one line.
+"""Protocols of papers as data (arms, prompts, lengths and backbones), so that a table can be reproduced in one line.
 
-`eval/paper_protocols.toml` holds them. A protocol is one comparison a backbone, each in a folder of its own, and a
+They are in `eval/paper_protocols.toml`. A protocol is one comparison per backbone, each in its own folder, and a
 summary over all of them.
 """
 
@@ -39,16 +39,16 @@ class PaperProtocol(Document):
     """What a paper compares.
 
     Attributes:
-        title: the paper.
+        title: title of the paper.
         about: what happens in a take, in words.
-        backbones: their names.
-        prompts: name of the file with a prompt a line.
-        prompt_count: how many it holds.
+        backbones: names of the backbones.
+        prompts: name of the file with one prompt per line.
+        prompt_count: number of prompts in it.
         fetched_with: the known backbone whose files include it.
-        latent_frames: lengths at which takes are judged; a take is as long as the last.
-        embedders: that measure, the primary one first; tiny-world's takes are measured by its own oracle.
-        arms: the baseline first, then the one that the claim is about.
-        notes: what a reader must know of a backbone, by a part of its name.
+        latent_frames: lengths at which takes are measured; a take is as long as the last.
+        embedders: embedders, the primary one first; tiny-world's takes are measured by its own oracle.
+        arms: the baseline first, then the one the claim is about.
+        notes: what a reader must know about a backbone, by a part of its name.
     """
 
     title: str
@@ -63,22 +63,22 @@ class PaperProtocol(Document):
     notes: dict[str, str] = Field(default_factory=dict)
 
     def horizons_s(self, preset: Preset) -> tuple[float, ...]:
-        """Seconds of video that a backbone makes of `latent_frames`: of the first of them one pixel frame only."""
+        """Seconds of video that a backbone makes from `latent_frames`, the first of which is a single pixel frame."""
         timeline = Timeline(1, preset.output.fps, preset.context.frames_per_block, preset.temporal_factor)
         return tuple(timeline.second_of(frames) for frames in self.latent_frames)
 
     def notes_on(self, backbone: str) -> list[str]:
-        """What a reader must know of it."""
+        """What a reader must know about a backbone."""
         return [note for part, note in self.notes.items() if part in folder_of(backbone)]
 
     def find_prompts(self, backbones: Sequence[str]) -> Path:
-        """The prompts' file, where it was fetched to.
+        """Find the file of prompts where it was fetched to.
 
         Args:
             backbones: pipeline folders, or names that have one.
 
         Raises:
-            ValueError: if it isn't there, or holds another number of prompts; says how to get it.
+            ValueError: if it is missing or has another number of prompts; says how to get it.
         """
         folders = [DOWNLOADS, *(load_preset(backbone).folder for backbone in backbones)]
         found = next((path for folder in folders for path in sorted(folder.rglob(self.prompts))), None)
@@ -90,16 +90,16 @@ class PaperProtocol(Document):
         count = len(read_prompts(found))
         if count != self.prompt_count:
             raise ValueError(
-                f"{found} holds {count} prompts, and the protocol's {self.prompt_count}; get it again with {get_it}"
+                f"{found} holds {count} prompts, but the protocol's has {self.prompt_count}; get it again with {get_it}"
             )
         return found
 
 
 def read_protocol(name: str) -> PaperProtocol:
-    """A protocol by its name.
+    """Read a protocol by name.
 
     Raises:
-        FieldError: if there is none of that name.
+        FieldError: if there is no protocol of that name.
     """
     known = parse(read_toml(BUILT_IN), dict[str, PaperProtocol], str(BUILT_IN))
     if name not in known:
@@ -108,15 +108,15 @@ def read_protocol(name: str) -> PaperProtocol:
 
 
 def folder_of(backbone: str) -> str:
-    """Name of a backbone's folder in the output: of a pipeline folder its last part."""
+    """Name of a backbone's folder in the output; for a pipeline folder, its last part."""
     return Path(backbone).absolute().name
 
 
 def check_backbones(backbones: Sequence[str]) -> None:
-    """Refuse backbones that can't be compared in one command.
+    """Check that backbones can be compared in one command.
 
     Raises:
-        ValueError: if there is none, two would share a folder, or one is to be fetched first; says how.
+        ValueError: if there are none, two would share a folder, or one must be fetched first; says how.
     """
     folders = [folder_of(backbone) for backbone in backbones]
     if not folders or len(set(folders)) < len(folders):
@@ -127,22 +127,22 @@ def check_backbones(backbones: Sequence[str]) -> None:
     if missing:
         commands = "; ".join(f"longlive-rag models fetch {backbone}" for backbone in missing)
         are = "is" if len(missing) == 1 else "are"
-        raise FieldError("backbones", missing, claim=f"{', '.join(missing)} {are} not fetched yet; type {commands}")
+        raise FieldError("backbones", missing, claim=f"{', '.join(missing)} {are} not fetched yet; run {commands}")
 
 
 def check_runs(plans: Mapping[str, Plan], output: Path) -> None:
-    """Refuse all comparisons if one of them can't be, before the first begins.
+    """Check all comparisons before the first begins.
 
     Args:
-        plans: by the backbone's folder in `output`.
+        plans: plans by the backbone's folder in `output`.
 
     Raises:
         LicenseError: if the licence policy in force does not allow a backbone.
-        ValueError: if a plan can't be, its folder holds something else, or backbones have different lengths.
+        ValueError: if a plan is invalid, its folder holds something else, or backbones have different lengths.
     """
     if len({plan.horizons_s for plan in plans.values()}) > 1:
         names = ", ".join(f"{name} {plan.seconds:.4g} s" for name, plan in plans.items())
-        raise FieldError("backbones", list(plans), claim=f"takes would differ in length ({names}); use a command each")
+        raise FieldError("backbones", list(plans), claim=f"takes would differ in length ({names}); run them separately")
     for name, plan in plans.items():
         preset = load_preset(plan.backbone)
         enforce_place(preset.folder)
@@ -151,9 +151,9 @@ def check_runs(plans: Mapping[str, Plan], output: Path) -> None:
 
 
 def export_all(plans: Mapping[str, Plan], output: Path) -> Path:
-    """Copy the videos of all comparisons for VBench: a folder a backbone, a length and an arm; returns where they are.
+    """Copy the videos of all comparisons for VBench, one folder per backbone, length and arm; return where they are.
 
-    What is there was copied whole, and stays.
+    Existing folders are complete and kept.
     """
     for name, plan in plans.items():
         for horizon_s in plan.horizons_s:
@@ -165,11 +165,11 @@ def export_all(plans: Mapping[str, Plan], output: Path) -> Path:
 
 @dataclass(frozen=True)
 class BackboneFound:
-    """What a protocol found of one backbone.
+    """The results of a protocol for one backbone.
 
     Attributes:
-        run: its folder.
-        notes: of the protocol on this backbone.
+        run: folder of the run.
+        notes: the protocol's notes on this backbone.
         verdicts, warnings: as in its results.
     """
 
@@ -181,7 +181,7 @@ class BackboneFound:
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One figure of one arm on one backbone, at every horizon, as text; a difference is to the first arm."""
+    """One figure of one arm on one backbone, at every horizon, as text; differences are to the first arm."""
 
     measure: str
     backbone: str
@@ -193,11 +193,11 @@ class Summary(Versioned):
     """`summary.json`.
 
     Attributes:
-        protocol: its title.
-        departures: options that replaced what the protocol says.
-        horizons_s: seconds of video at which takes are judged.
-        backbones: by the folder's name.
-        rows: the table.
+        protocol: title of the protocol.
+        departures: options that replaced the protocol's own.
+        horizons_s: seconds of video at which takes are measured.
+        backbones: results by the folder's name.
+        rows: rows of the table.
     """
 
     protocol: str
@@ -207,15 +207,15 @@ class Summary(Versioned):
     rows: list[SummaryRow]
 
     def as_markdown(self) -> str:
-        """Table, verdicts, and what a reader must know."""
+        """Format table, verdicts, notes and warnings as Markdown."""
         rows = [[row.measure, row.backbone, row.arm, *row.figures] for row in self.rows]
         parts = [f"# {self.protocol}\n"]
         if self.departures:
-            parts.append(f"Not the protocol's own: {', '.join(self.departures)}.\n")
+            parts.append(f"Changed from the protocol: {', '.join(self.departures)}.\n")
         parts.append(protocol_table(self.horizons_s, rows))
         parts.append(
-            "Means over prompts, of memory also the difference to the first arm with its 95 % interval. D: lower is "
-            "better; all others: higher. Holm's correction is over the horizons of one backbone.\n"
+            "Means over prompts; for memory also the difference to the first arm with its 95 % interval. Lower is "
+            "better for D, higher for all others. Holm's correction is over the horizons of one backbone.\n"
         )
         for name, found in self.backbones.items():
             lines = [*found.notes, *found.verdicts, *found.warnings]
@@ -230,11 +230,11 @@ def summarise_protocol(
     output: Path,
     departures: Sequence[str],
 ) -> Summary:
-    """Write what was found on all backbones, side by side, to `summary.md` and `summary.json`; returns it.
+    """Write the results for all backbones side by side to `summary.md` and `summary.json`, and return them.
 
     Args:
-        plans, results: by the backbone's folder in `output`.
-        departures: options that replaced what the protocol says.
+        plans, results: plans and results by the backbone's folder in `output`.
+        departures: options that replaced the protocol's own.
     """
     rows: list[SummaryRow] = []
     for name, plan in plans.items():
@@ -259,7 +259,7 @@ def summarise_protocol(
 
 
 def _rows(found: Found, run: Path) -> list[tuple[str, str, list[str]]]:
-    """(measure, arm, figures by horizon) of one backbone: drift, then the field's consistency."""
+    """Rows (measure, arm, figures by horizon) of one backbone: drift, then the field's consistency."""
     measures = [(f"D by {found.primary}", "drift.{primary}", 3)]
     measures += [(f"VBench consistency by {name}", f"vbench.{name}", 4) for name in found.results.embedders]
     rows = [
@@ -296,7 +296,7 @@ def _vbench_long(embedders: Sequence[str] | Mapping[str, object]) -> dict[str, L
 
 
 def _means(takes: Takes, arm: Arm, value: LongValue) -> list[float | None]:
-    """An arm's mean over its takes at every horizon; None where a take lacks it: others would be others' mean."""
+    """An arm's mean over its takes at every horizon; None if a take lacks it, as the mean would not be comparable."""
     cells = [cell for cell in takes.plan.cells if cell.arm.name == arm.name]
     by_horizon = zip(*([value(at) for at in takes.measures(cell).protocols] for cell in cells), strict=True)
     return [None if None in values else float(np.mean(values)) for values in by_horizon]

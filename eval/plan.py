@@ -1,4 +1,4 @@
-"""What a comparison is: arms x stories x seeds, fixed before anything is made, and kept with what is made."""
+"""The plan of a comparison (arms x stories x seeds), fixed before anything is made and stored with the results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from retrieval.lock import LOCK, check_free
 PLAN = "plan.json"
 MAX_SEEDS = 10_000
 OF_THE_SEARCH = {name for name, knob in knobs_of(MemoryConfig).items() if knob.of_search}
-WORDS = "about"  # changes no take, and no claim
+WORDS = "about"  # affects neither takes nor claims
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Arm:
     """One way of making takes.
 
     Attributes:
-        name: short, fit for a folder's name.
-        changes: of the backbone's preset: part (context, sampler, memory, output) to field to value.
-        retrieval: who chooses what memory brings back: `similar` is the arm's own policy; others are controls and
-            ceilings (`eval.retrieval_controls`).
+        name: short name, usable as a folder name.
+        changes: changes to the backbone's preset: part (context, sampler, memory, output) to field to value.
+        retrieval: how memory chooses frames: `similar` is the arm's own policy; others are controls and ceilings
+            (`eval.retrieval_controls`).
     """
 
     name: str
@@ -73,11 +73,11 @@ ARMS: dict[str, Arm] = {
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two arms that are held against each other: differences are `arm` minus `against`.
+    """Two arms to compare; differences are `arm` minus `against`.
 
     Attributes:
-        arm, against: names.
-        confirmatory: whether something may be claimed of it.
+        arm, against: names of the arms.
+        confirmatory: whether claims may be made about it.
     """
 
     arm: str
@@ -95,7 +95,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Where it lies below the run's `takes`."""
+        """Path of the take below the run's `takes`."""
         return f"{self.arm.name}/{self.story.id}-seed{self.seed}"
 
 
@@ -104,24 +104,24 @@ class Plan:
     """A whole comparison, and the content of its `plan.json`.
 
     Attributes:
-        format: of the file.
+        format: format version of the file.
         backbone: name of a preset, or a pipeline folder.
-        arms: the baseline first, then the arm that the claim is about, then others.
+        arms: the baseline first, then the arm the claim is about, then others.
         stories: the prompts, in their scenarios.
-        seeds: how many, from 0.
-        horizons_s: seconds at which drift is read; a take is as long as the last.
-        embedders: as on the command line; the first is the primary one.
+        seeds: number of seeds, from 0 up.
+        horizons_s: seconds at which drift is measured; a take is as long as the last.
+        embedders: embedders as on the command line; the first is the primary one.
         embed_every: embed every n-th frame.
         dtype, device, codec, decoder: as for `generate`.
-        about: by scenario, what happens in it, in words.
-        metrics: names of metrics beside those that are always measured.
-        contrasts: what is compared beside every arm with the baseline, and what may be claimed; empty is the second
-            arm against each of the others, and a claim about the second arm against the baseline.
-        exploratory: nothing is to be claimed, so there may be fewer prompts than a claim needs.
-        backbone_id: the weights that the backbone's name stood for; None where nobody has looked.
+        about: what happens in each scenario, in words.
+        metrics: names of metrics besides those that are always measured.
+        contrasts: comparisons besides every arm with the baseline, and what may be claimed; by default, the second arm
+            is compared with each of the others, and the claim is about the second arm against the baseline.
+        exploratory: no claims are made, so there may be fewer prompts than a claim needs.
+        backbone_id: the weights that the backbone's name stood for; None if not checked.
 
     Raises:
-        ValueError: naming what can't be, and what would be right.
+        ValueError: if it is invalid; says what is expected.
     """
 
     FORMAT: ClassVar[int] = 1
@@ -145,19 +145,19 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not 1 <= self.seeds <= MAX_SEEDS:
-            raise FieldError("seeds", self.seeds, f"it must be at least 1, and at most {MAX_SEEDS}")
+            raise FieldError("seeds", self.seeds, f"it must be from 1 to {MAX_SEEDS}")
         names = [arm.name for arm in self.arms]
         if len(self.arms) < 2:
             wanted = "it must be two or more, the baseline first: native,memory"
             raise FieldError("arms", names, wanted, ",".join(names))
         if len(set(names)) < len(names):
-            raise FieldError("arms", names, "each can be there once", ",".join(names))
+            raise FieldError("arms", names, "each can be used only once", ",".join(names))
         for contrast in self.contrasts:
             for name in (contrast.arm, contrast.against):
                 if name not in names:
                     raise FieldError("contrasts", name, f"it must be one of {', '.join(names)}")
             if contrast.arm == contrast.against:
-                raise FieldError("contrasts", contrast.arm, "hold it against another arm")
+                raise FieldError("contrasts", contrast.arm, "compare it with another arm")
         if not self.stories:
             raise FieldError("stories", self.stories, "a comparison needs one prompt or more", "empty")
         ids = [story.id for story in self.stories]
@@ -166,7 +166,7 @@ class Plan:
         told = [(story.scenario, story.prompts) for story in self.stories]
         for each in told:
             if told.count(each) > 1:
-                raise ValueError(f"the prompt {each[1][0][1]!r} is there twice, and would count as two")
+                raise ValueError(f"the prompt {each[1][0][1]!r} occurs twice, and would count as two")
         for story in self.stories:
             settings = self.measure_settings(story)
             settings.windows.check(self.horizons_s, self.seconds, 0.0, f"a take of story {story.id}")
@@ -180,19 +180,19 @@ class Plan:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """Every take, all arms of one prompt and seed together."""
+        """All takes, with all arms of one prompt and seed together."""
         return tuple(
             Cell(arm, story, seed) for story in self.stories for seed in range(self.seeds) for arm in self.arms
         )
 
     @property
     def scenarios(self) -> tuple[str, ...]:
-        """Names, in their order."""
+        """Names of the scenarios, in order."""
         return tuple(dict.fromkeys(story.scenario for story in self.stories))
 
     @property
     def all_contrasts(self) -> tuple[Contrast, ...]:
-        """Every arm against the baseline, then the others; each once."""
+        """Every arm against the baseline, then the other contrasts, without repeats."""
         base, claimed, *others = (arm.name for arm in self.arms)
         declared = {(each.arm, each.against): each.confirmatory for each in self.contrasts}
         if not any(declared.values()):
@@ -203,12 +203,12 @@ class Plan:
 
     @property
     def tests(self) -> int:
-        """How many are confirmatory: drift by the primary embedder, at every horizon of every scenario."""
+        """Number of confirmatory tests: drift by the primary embedder, at every horizon of every scenario."""
         claims = sum(each.confirmatory for each in self.all_contrasts)
         return claims * len(self.scenarios) * len(self.horizons_s)
 
     def measure_settings(self, story: Story) -> MeasureSettings:
-        """What is measured of a take of `story`."""
+        """What to measure of a take of `story`."""
         windows = DriftWindows(story.origin_s)
         return MeasureSettings(
             self.horizons_s, windows, self.embed_every, story.prompts, metrics=self.metrics,
@@ -216,15 +216,15 @@ class Plan:
         )  # fmt: skip
 
     def request(self, preset: Preset, cell: Cell) -> TakeRequest:
-        """What is asked of the backbone for one take.
+        """Build the request for one take.
 
         Raises:
-            ValueError: naming the arm, the field, the value and what would be right.
+            ValueError: if it is invalid; names the arm, the field, the value and what is expected.
         """
         changes = {part: dict(fields) for part, fields in cell.arm.changes.items()}
         if not changes.get("memory", {}).get("enabled", preset.memory.enabled):
             changes.setdefault("context", {})["memory_frames"] = 0
-        if cell.arm.retrieval != SIMILAR:  # it chooses from all of the past
+        if cell.arm.retrieval != SIMILAR:  # these choose from the whole past
             changes.setdefault("memory", {}).setdefault("establish", 0.0)
         try:
             parts: dict[str, Any] = {part: replace(getattr(preset, part), **changes.get(part, {})) for part in PARTS}
@@ -240,7 +240,7 @@ class Plan:
             raise ValueError(f"{where}: {error}") from error
 
     def check(self, preset: Preset) -> None:
-        """Refuse what can't be made or compared, before any model loads.
+        """Check that everything can be made and compared, before any model is loaded.
 
         Raises:
             ValueError: if a request can't be met, or two arms would make the same takes.
@@ -259,8 +259,7 @@ class Plan:
             unread = sorted(set(arm.changes.get("memory", {})) & OF_THE_SEARCH)
             if arm.retrieval != SIMILAR and unread:
                 raise ValueError(
-                    f"arm {arm.name!r} has {', '.join(unread)}, which a memory with retrieval {arm.retrieval!r} "
-                    "does not read"
+                    f"arm {arm.name!r} has {', '.join(unread)}, which has no effect with retrieval {arm.retrieval!r}"
                 )
             what = repr((request.context, request.sampler, request.memory, request.output, arm.retrieval))
             if what in made:
@@ -277,13 +276,13 @@ class Plan:
         self._check_claims()
 
     def _check_oracle(self) -> None:
-        """Where the oracle chooses frames, it must know whom the prompts name."""
+        """If the oracle chooses frames, check that it recognises the characters in the prompts."""
         asked = [arm.name for arm in self.arms if arm.retrieval == BY_ORACLE]
         oracle = open_oracle() if asked else None
         for prompt in {prompt for story in self.stories for _, prompt in story.prompts} if oracle else ():
             if oracle and not oracle.characters_in(prompt):
                 raise ValueError(
-                    f"arm {asked[0]!r} has frames chosen by tiny-world's oracle, which sees nobody named in "
+                    f"arm {asked[0]!r} has frames chosen by tiny-world's oracle, which finds no character in "
                     f"{prompt!r}; it needs prompts such as 'a red circle walks in a meadow'"
                 )
 
@@ -295,8 +294,8 @@ class Plan:
             count = sum(story.scenario == scenario for story in self.stories)
             if count < needed:
                 tests = f"{self.tests} test" if self.tests == 1 else f"{self.tests} tests after Holm"
-                shown = f"{count} in {scenario}, with which nothing could ever be claimed ({tests})"
-                wanted = (f"name {needed} or more, or say ", Name("exploratory"), ", and the report claims nothing")
+                shown = f"{count} in {scenario}, too few to support any claim ({tests})"
+                wanted = (f"give {needed} or more, or add ", Name("exploratory"), " to make no claims")
                 raise FieldError("prompts", count, wanted, shown)
 
     def as_dict(self) -> dict[str, Any]:
@@ -305,57 +304,57 @@ class Plan:
 
 
 def check_run(run: Path, plan: Plan) -> None:
-    """Refuse a folder that a run of this plan can't go on in or begin in.
+    """Check that a run of this plan can begin or resume in a folder.
 
     Raises:
-        ValueError: if the folder holds another comparison, or something else, or another process is at work in it.
+        ValueError: if the folder holds another comparison or something else, or another process is using it.
     """
     check_free(run)
     check_content(run, plan)
 
 
 def check_content(run: Path, plan: Plan) -> None:
-    """The same, where this process is the one at work in it.
+    """Check as `check_run` does, but not whether another process is using the folder.
 
     Raises:
-        ValueError: if the folder holds another comparison, or something else.
+        ValueError: if the folder holds another comparison or something else.
     """
     if (run / PLAN).exists():
         kept, asked = read_plan(run).as_dict(), _with_weights(plan).as_dict()
         changed = [name for name, value in asked.items() if kept[name] != value and name != WORDS]
-        if asked["exploratory"] and "exploratory" in changed:  # a claim may be given up, but not taken up afterwards
+        if asked["exploratory"] and "exploratory" in changed:  # a claim may be dropped afterwards, but not added
             changed.remove("exploratory")
         if changed:
             raise ValueError(f"{run} holds another comparison ({', '.join(changed)} differ); choose another folder")
     elif run.exists() and (not run.is_dir() or any(path.name != LOCK for path in run.iterdir())):
-        raise ValueError(f"{run} is there and holds no comparison; choose another folder")
+        raise ValueError(f"{run} exists but does not hold a comparison; choose another folder")
     for folder in run.parents:
         if folder.is_file():
             raise ValueError(f"{run} can't be a folder: {folder} is a file")
 
 
 def keep_plan(run: Path, plan: Plan) -> None:
-    """Write the plan into a run's folder, unless it is there."""
+    """Write the plan to a run's folder, unless it exists."""
     if not (run / PLAN).exists():
         write_json(run / PLAN, _with_weights(plan).as_dict())
 
 
 def _with_weights(plan: Plan) -> Plan:
-    """The plan, and which weights its backbone's name stands for."""
+    """The plan with the weights that its backbone's name stands for."""
     return replace(plan, backbone_id=backbone_id(load_preset(plan.backbone).folder))
 
 
 def read_plan(run: Path) -> Plan:
-    """The plan of a run's folder.
+    """Read the plan in a run's folder.
 
     Raises:
-        ValueError: if there is none, or it is of another version.
+        ValueError: if there is none, or it has another version.
     """
     return read_document(run / PLAN, Plan)
 
 
 def read_plan_to_repeat(path: Path) -> Plan:
-    """A plan from its JSON file, to make the same takes again.
+    """Read a plan from its JSON file, to make the same takes again.
 
     Raises:
         ValueError: if it can't be read, or its backbone's name now stands for other weights.

@@ -1,4 +1,4 @@
-"""Retrieval policies against each other: from their names to the arms of a comparison."""
+"""Comparing retrieval policies: turns their names into the arms of a comparison."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from longlive_rag.presets.preset import Preset
 
 GATE = "establishing"
 ESTABLISH_S = 8.0
-"""Where the backbone's preset has none of its own."""
+"""Default if the backbone's preset has none."""
 CEILINGS: tuple[Retrieval, ...] = ("opening", BY_ORACLE)
 
 
 def arms_of(names: Sequence[str], preset: Preset, ceilings: bool, upscale: int | None = None) -> tuple[Arm, ...]:
-    """The baseline, an arm a policy, and the ceilings.
+    """Make the arms: the baseline, one per policy, and the ceilings.
 
     Args:
-        names: of policies: installed ones, which choose from all of the past; `establishing`, the gate, with the search
-            behind it; or the gate and a policy with a plus between them.
-        preset: of the backbone.
-        ceilings: whether tiny-world's oracle can read what the takes show.
-        upscale: of the videos; None is the preset's.
+        names: names of policies: installed ones, which choose from the whole past; `establishing`, the gate followed by
+            the search; or `establishing+POLICY`.
+        preset: preset of the backbone.
+        ceilings: whether to add ceilings, for which tiny-world's oracle must be able to read the takes.
+        upscale: upscaling factor of the videos; None is the preset's.
 
     Raises:
         FieldError: if a name is unknown.
-        ValueError: if a name is there twice.
+        ValueError: if a name occurs twice.
     """
     output: dict[str, Any] = {} if upscale is None else {"output": {"upscale": upscale}}
     policies = [Arm(name.replace("+", "-"), {"memory": _memory(name, preset), **output}) for name in names]
@@ -42,16 +42,16 @@ def arms_of(names: Sequence[str], preset: Preset, ceilings: bool, upscale: int |
 
 
 def _memory(name: str, preset: Preset) -> dict[str, Any]:
-    """What a policy's name says of memory."""
+    """The memory settings for a policy's name."""
     gate, _, policy = name.rpartition("+") if "+" in name else (name, "", SEARCH) if name == GATE else ("", "", name)
     if gate not in ("", GATE):
-        raise FieldError("policies", name, f"before the plus there can be {GATE}")
+        raise FieldError("policies", name, f"only {GATE} can come before the plus")
     plugin("policy", policy)
     return {"policy": policy, "establish": (preset.memory.establish or ESTABLISH_S) if gate else 0.0}
 
 
 def stages_by_arm(takes: Takes) -> dict[str, dict[str, float]]:
-    """Seconds a block by stage, mean over an arm's takes."""
+    """Seconds per block by stage, averaged over each arm's takes."""
     found: dict[str, dict[str, list[float]]] = {}
     for cell in takes.plan.cells:
         for stage, seconds in takes.figures[cell.name].stages.items():

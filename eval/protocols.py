@@ -1,8 +1,7 @@
-"""The field's own measures, from unit embeddings and per-frame series, so that figures can be set beside papers.
+"""The field's own measures, from unit embeddings and per-frame series, for comparison with papers.
 
-Every formula is written from its paper or from the published description of its suite; docs/evaluation.md says where
-ours differs. Figures of different protocols can't be compared: one model scores 96.8 in VBench-Long and 83.6 in
-VBench.
+Every formula is written from its paper or the published description of its suite; docs/evaluation.md says where ours
+differs. Figures of different protocols can't be compared: one model scores 96.8 in VBench-Long and 83.6 in VBench.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from eval.drift import Floats, unit
 from longlive_rag.documents import parse, read_json
 
 CLIP_S = 2.0
-SLOW_WEIGHT = 0.5  # of VBench-Long's two branches
+SLOW_WEIGHT = 0.5  # weight of the slow one of VBench-Long's two branches
 START_END_SHARE = 0.15
 SPREAD_SEGMENTS = 30
 WEIGHTED_CHUNKS = 10
 
-# Points of VBench-Long's 101-knot tables that are published. Between them we draw straight lines; the tables may not.
+# The published points of VBench-Long's 101-knot tables, interpolated linearly; the full tables may differ.
 PUBLISHED_KNOTS: dict[str, tuple[tuple[float, float], ...]] = {
     "subject": ((0.3, 0.8857), (0.5, 0.9327), (0.7, 0.9668), (0.8, 0.9795), (0.9, 0.9887)),
     "background": ((0.3, 0.9342), (0.5, 0.9461), (0.7, 0.9575), (0.8, 0.9642), (0.9, 0.9717)),
@@ -31,28 +30,28 @@ PUBLISHED_KNOTS: dict[str, tuple[tuple[float, float], ...]] = {
 
 
 def consistency(embeddings: NDArray) -> float:
-    """VBench's consistency of frames (Huang et al., CVPR 2024), in 0..1.
+    """Compute VBench's consistency of frames (Huang et al., CVPR 2024), in 0..1.
 
     S = 1/(T-1) * sum over t = 2..T of (max(0, f_{t-1} . f_t) + max(0, f_1 . f_t)) / 2
 
     Args:
-        embeddings: [T, D], T >= 2; made unit length here.
+        embeddings: [T, D], T >= 2; normalised here.
 
     Raises:
-        ValueError: if there are fewer than two frames, or one in which no subject is seen.
+        ValueError: if there are fewer than two frames, or no subject is seen in one of them.
     """
     rows = unit(embeddings)
     if len(rows) < 2:
         raise ValueError(f"consistency needs at least 2 frames, got {len(rows)}")
     if np.isnan(rows).any():
-        raise ValueError("consistency is defined only where every frame has an embedding")
+        raise ValueError("consistency is only defined if every frame has an embedding")
     previous = np.einsum("td,td->t", rows[:-1], rows[1:])
     first = rows[1:] @ rows[0]
     return float((np.maximum(0, previous) + np.maximum(0, first)).mean() / 2)
 
 
 def clip_starts(frames: int, clip_frames: int) -> list[int]:
-    """First frames of 2-second clips; a short tail is shifted back to full length, so that it overlaps."""
+    """First frames of 2-second clips; a short last clip is shifted back to full length, so that it overlaps."""
     if frames < clip_frames:
         return [0]
     starts = list(range(0, frames - clip_frames + 1, clip_frames))
@@ -66,9 +65,9 @@ class LongConsistency:
     """VBench-Long's two branches, unfused.
 
     Attributes:
-        slow: mean of S inside each clip.
-        fast: S over the first frames of all clips, raw; None if there is one clip only.
-        clips: how many.
+        slow: mean of S within each clip.
+        fast: raw S over the first frames of all clips; None if there is only one clip.
+        clips: number of clips.
     """
 
     slow: float
@@ -77,12 +76,12 @@ class LongConsistency:
 
 
 def long_consistency(embeddings: NDArray, fps: float, fast_embeddings: NDArray | None = None) -> LongConsistency:
-    """VBench-Long before its mapping table.
+    """Compute VBench-Long's scores before its mapping table.
 
     Args:
-        embeddings: [T, D] of every frame, for the slow branch.
-        fps: frames a second.
-        fast_embeddings: [T, E] of another embedder for the fast branch, as in the original; default: the same.
+        embeddings: [T, D] of all frames, for the slow branch.
+        fps: frames per second.
+        fast_embeddings: [T, E] of another embedder for the fast branch, as in the original; default is `embeddings`.
     """
     clip_frames = max(2, round(CLIP_S * fps))
     starts = clip_starts(len(embeddings), clip_frames)
@@ -96,21 +95,21 @@ class MappingTable:
     """VBench-Long's piecewise-linear table from a raw fast score to a mapped one.
 
     Args:
-        knots: (raw, mapped) pairs, rising in raw.
+        knots: (raw, mapped) pairs, increasing in raw.
 
     Raises:
-        ValueError: if there are fewer than two knots, or raw does not rise.
+        ValueError: if there are fewer than two knots, or raw does not increase.
     """
 
     def __init__(self, knots: tuple[tuple[float, float], ...]) -> None:
         raw = [knot[0] for knot in knots]
         if len(knots) < 2 or any(a >= b for a, b in itertools.pairwise(raw)):
-            raise ValueError("a mapping table needs two or more (raw, mapped) knots, rising in raw")
+            raise ValueError("a mapping table needs two or more (raw, mapped) knots, increasing in raw")
         self.raw, self.mapped = np.array(knots, np.float64).T
 
     @classmethod
     def read(cls, path: Path) -> MappingTable:
-        """From a JSON list of [raw, mapped] pairs.
+        """Read a table from a JSON list of [raw, mapped] pairs.
 
         Raises:
             ValueError: if the file can't be read or holds something else.
@@ -128,7 +127,7 @@ class MappingTable:
 
 
 def fused(parts: LongConsistency, table: MappingTable) -> float | None:
-    """VBench-Long's final score: half slow, half mapped fast; None where the fast score is missing or off the table."""
+    """VBench-Long's final score: half slow, half mapped fast; None if the fast score is missing or off the table."""
     mapped = None if parts.fast is None else table(parts.fast)
     return None if mapped is None else SLOW_WEIGHT * parts.slow + (1 - SLOW_WEIGHT) * mapped
 
@@ -142,7 +141,7 @@ def start_end_contrast(values: Floats) -> float:
 def spread(values: Floats, segments: int = SPREAD_SEGMENTS) -> float:
     """Standard deviation over equal segments of the mean of a per-frame series [T] (Reward Forcing, 2512.04678).
 
-    The paper's 30 segments are of 2 s, in takes of 60 s; here they are 30 whatever the length.
+    The paper's 30 segments last 2 s each, in takes of 60 s; here there are 30 whatever the length.
     """
     return float(np.std(_chunk_means(values, segments)))
 

@@ -1,4 +1,4 @@
-"""A comparison made public: small enough for a repository, and enough to make every figure of it again."""
+"""Published comparisons: small enough for a repository, and sufficient to recompute every figure."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from retrieval.files import write_json, write_whole
 
 
 def publish(run: Path, folder: Path) -> int:
-    """Write what is public of a finished run into a folder; returns how many takes there are.
+    """Write the publishable part of a finished run to a folder, and return the number of takes.
 
     Raises:
-        ValueError: if the run is not finished, or the folder holds something.
+        ValueError: if the run is not finished, or the folder is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there already; name a new folder")
+        raise ValueError(f"{folder} already exists; name a new folder")
     plan = read_plan(run)
     takes = Takes.of_run(run, plan)
     folder.mkdir(parents=True, exist_ok=True)
     takes.publish(folder)
     write_whole(folder / TABLE, csv_of(takes).encode())
-    write_json(folder / PLAN, plan.as_dict())  # last: without it, nothing is there
+    write_json(folder / PLAN, plan.as_dict())  # last, because without it the folder does not count as published
     return len(plan.cells)
 
 
 def recompute(folder: Path) -> list[Found]:
-    """Everything that a published comparison says, a scenario each, from its takes' figures.
+    """Recompute the results of a published comparison, one per scenario, from its takes' figures.
 
     Raises:
-        ValueError: if the folder holds none, or its table is not that of its takes.
+        ValueError: if the folder does not hold one, or its table does not match its takes.
     """
     takes = Takes.published(folder)
     table = folder / TABLE
     if not table.is_file() or table.read_text(encoding="utf-8") != csv_of(takes):
-        raise ValueError(f"{table} is not the table of the takes beside it")
+        raise ValueError(f"{table} does not match the takes next to it")
     results = summarise(takes, compare_all(takes))
     return [Found(takes.plan, results, scenario) for scenario in takes.plan.scenarios]
 
 
 def as_markdown(all_found: list[Found]) -> str:
-    """All tables of published comparisons."""
+    """Format all tables of published comparisons as Markdown."""
     parts = [f"## All stories\n\n{summary_table(all_found)}"] if len(all_found) > 1 else []
     for found in all_found:
         parts.append(f"## {found.scenario}\n\n{verdicts(found)}")
@@ -54,6 +54,6 @@ def as_markdown(all_found: list[Found]) -> str:
 
 
 def write_results(folder: Path, results: Results) -> None:
-    """`results.json` into a folder."""
+    """Write `results.json` to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     write_document(folder / RESULTS, results)

@@ -1,8 +1,8 @@
-"""What memory brought back: does it show the subject, and as it was? Beside it, what any past frame would have shown.
+"""What memory brought back: does it show the subject, and as it was? For comparison, what any past frame would show.
 
-A memory may fail in two places: the search finds nothing of use, or attention makes nothing of what was found. Drift
-alone doesn't tell one from the other; this does. It is read from the last cue before a horizon on, and once more for
-the first seconds of that alone: right after a cue the newest frame shows what was and not what is to come.
+A memory can fail in two ways: the search finds nothing useful, or attention does not use what was found. Drift alone
+can't distinguish these; this does. It is measured from the last cue before a horizon on, and also for the first seconds
+of that span alone: right after a cue, the newest frame shows the past, not what is to come.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from retrieval.selection import Selection, candidate_frames
 
 AFTER_CUE_S = 2.0
 SHOWN_FROM = 0.5
-"""A frame shows the subject if its cosine to the reference is this or more: of tiny-world's oracle, half the traits."""
+"""A frame shows the subject if its cosine to the reference is at least this; in tiny-world, half the traits."""
 
 
 class Shown(NamedTuple):
@@ -33,9 +33,9 @@ class Shown(NamedTuple):
 
     Attributes:
         seen: share of the frames that show the subject.
-        likeness: mean cosine to the reference, of those that show it; None if none does.
-        seen_by_chance, likeness_by_chance: the same of all frames that could have been brought back.
-        seen_at_cue: `seen` in the 2 s after the last cue; None where there is none, and in files of older versions.
+        likeness: mean cosine to the reference of those that show it; None if none does.
+        seen_by_chance, likeness_by_chance: the same for all frames that could have been brought back.
+        seen_at_cue: `seen` in the 2 s after the last cue; None if there is none, and in files of older versions.
     """
 
     seen: float
@@ -49,12 +49,12 @@ class Shown(NamedTuple):
 class Recalled:
     """Frames that an arm brought back before a horizon, over all takes of a scenario.
 
-    They are those of the blocks that begin between the last cue before the horizon and the horizon, or in the last 5 s
-    before it where there is no cue. Frames of other takes are not among them.
+    They are those of blocks that begin between the last cue before the horizon and the horizon, or in the last 5 s
+    before it if there is no cue. Frames of other takes are not included.
 
     Attributes:
-        scenario, arm, horizon_s: whose they are.
-        takes: in which some frame was brought back then.
+        scenario, arm, horizon_s: scenario, arm and horizon.
+        takes: number of takes in which frames were brought back in that time.
         seen, likeness, seen_by_chance, likeness_by_chance, seen_at_cue: as in `Shown`; means over takes.
     """
 
@@ -70,10 +70,10 @@ class Recalled:
 
 
 def what_was_recalled(plan: Plan, shown: Mapping[str, Sequence[Shown | None]]) -> list[Recalled]:
-    """What every arm with memory brought back before every horizon.
+    """Summarise what every arm with memory brought back before every horizon.
 
     Args:
-        shown: that of each take, one a horizon, by the cell's name.
+        shown: what each take's memory brought back, one per horizon, by the cell's name.
     """
     found = []
     for scenario in plan.scenarios:
@@ -89,16 +89,16 @@ def what_was_recalled(plan: Plan, shown: Mapping[str, Sequence[Shown | None]]) -
 
 
 def timeline_of(record: TakeRecord) -> Timeline:
-    """Blocks and frames of a take of a comparison; its record says how many pixel frames a latent frame has."""
+    """The timeline of a take in a comparison, whose record gives the pixel frames per latent frame."""
     video = record.video
     assert video.temporal_factor is not None
     return Timeline(video.frames, video.fps, record.request.context.frames_per_block, video.temporal_factor)
 
 
 def shown_by_take(measures: Measures, record: TakeRecord, embedder: str) -> list[Shown | None]:
-    """What one take's memory brought back, and could have, before each horizon, as `embedder` sees it.
+    """What one take's memory brought back, and could have, before each horizon, according to `embedder`.
 
-    None where nothing was brought back.
+    None if nothing was brought back.
     """
     context, timeline, shots = record.request.context, timeline_of(record), record.shot_blocks
     cosines = cosine_of_latents(measures, timeline, embedder)
@@ -134,14 +134,15 @@ def _shown(
 
 
 def _frames_of(selections: Sequence[Selection]) -> list[int]:
-    """All that were brought back, but for those of other takes."""
+    """All frames brought back, except those of other takes."""
     return [frame for selection in selections for frame in selection.frames if frame >= 0]
 
 
 def cosine_of_latents(measures: Measures, timeline: Timeline, embedder: str) -> Floats:
-    """Mean cosine to the reference of every latent frame [latents], over those of its pixel frames that were embedded.
+    """Mean cosine to the reference of every latent frame [latents], over its embedded pixel frames.
 
-    NaN is: the subject is not seen in them. A latent frame of which no pixel frame was embedded is as the one before.
+    NaN if the subject is not seen in them. A latent frame without embedded pixel frames has the value of the previous
+    one.
     """
     seconds = np.array(measures.per_frame.seconds, np.float64)
     cosines = np.array(measures.per_frame.cosine[embedder], np.float64)
@@ -157,17 +158,17 @@ def cosine_of_latents(measures: Measures, timeline: Timeline, embedder: str) -> 
 
 
 def _selections(record: TakeRecord, timeline: Timeline, begin_s: float, end_s: float) -> list[Selection]:
-    """Those of blocks that begin in a span."""
+    """The selections of blocks that begin in a span."""
     return [each for each in record.selections if begin_s <= timeline.starts_at(each.block) < end_s]
 
 
 def _seen_and_likeness(cosines: NDArray[np.float64]) -> tuple[float, float | None]:
-    seen = cosines >= SHOWN_FROM  # NaN is not
+    seen = cosines >= SHOWN_FROM  # False for NaN
     return float(seen.mean()), float(cosines[seen].mean()) if seen.any() else None
 
 
 def _mean(rows: Sequence[Shown]) -> Shown:
-    """Mean of each column over the takes that have it."""
+    """Average each column over the takes that have it."""
     seen, likeness, seen_by_chance, likeness_by_chance, seen_at_cue = np.array(rows, np.float64).T
     return Shown(
         float(seen.mean()),

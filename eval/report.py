@@ -1,4 +1,4 @@
-"""The report of a comparison: one self-contained HTML file, its pictures as PNG, its figures as CSV and JSON."""
+"""The report of a comparison: a self-contained HTML file, with its pictures as PNG and its figures as CSV and JSON."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PAGES = Environment(
 
 @dataclass(frozen=True)
 class Toned:
-    """A cell in colour: `tone` is better, worse, or empty for neither."""
+    """A coloured cell: `tone` is better, worse, or empty for neither."""
 
     text: str
     tone: str
@@ -43,7 +43,7 @@ class Toned:
 
 @dataclass(frozen=True)
 class Table:
-    """Heads and cells, as plain text: templates escape it."""
+    """Headings and cells as plain text, which templates escape."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str | Toned]]
@@ -51,17 +51,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG for inside a page; the name is shown where it can't be."""
+    """A PNG to embed in a page; `name` is its alternative text."""
 
     name: str
     base64: str
 
 
 def write_report(run: Path, plan: Plan) -> Results:
-    """Write report, pictures, table and results into a run's folder; returns the results.
+    """Write report, pictures, table and results to a run's folder, and return the results.
 
     Raises:
-        ValueError: if a take is missing: partial results are no results.
+        ValueError: if a take is missing, as partial results are not reported.
     """
     takes = Takes.of_run(run, plan)
     comparisons = compare_all(takes)
@@ -83,12 +83,12 @@ def write_report(run: Path, plan: Plan) -> Results:
 
 
 def render(template: str, contents: dict[str, Any]) -> str:
-    """A page from `eval/templates`; what is put into it is escaped."""
+    """Render a page from `eval/templates`, escaping its contents."""
     return PAGES.get_template(template).render(contents) + "\n"
 
 
 def _scenario(run: Path, takes: Takes, name: str, embedder: str, results: Results) -> dict[str, Any]:
-    """What the page shows of one scenario."""
+    """The page's contents for one scenario."""
     plan = takes.plan
     base = plan.arms[0].name
     of_scenario = [c for c in results.comparisons if c.scenario == name]
@@ -108,7 +108,7 @@ def _scenario(run: Path, takes: Takes, name: str, embedder: str, results: Result
 
 
 def _pairs(run: Path, takes: Takes, scenario: str, embedder: str) -> dict[str, Any] | None:
-    """Every prompt's pair as a plot, and pictures of them with a note each; None if no pair can be compared."""
+    """A paired plot, and pictures of pairs with notes; None if no pair can be compared."""
     plan = takes.plan
     drifts = _story_drifts(takes, scenario, embedder)
     if not drifts:
@@ -122,7 +122,7 @@ def _pairs(run: Path, takes: Takes, scenario: str, embedder: str) -> dict[str, A
 
 
 def _story_drifts(takes: Takes, scenario: str, embedder: str) -> dict[str, dict[str, float]]:
-    """D at the longest horizon by story and arm (the first two), of stories in which both have it."""
+    """D at the longest horizon by story and arm (the first two), for stories in which both have it."""
     plan = takes.plan
     outcome = next(each for each in takes.outcomes if each.name == f"drift.{embedder}@{plan.seconds:g}")
     base, arm = (each.name for each in plan.arms[:2])
@@ -160,7 +160,7 @@ def _drift_table(drift: Sequence[Comparison]) -> Table:
 
 
 def _contrasts(comparisons: Sequence[Comparison], embedder: str) -> Table:
-    """Drift, and what was kept, of arms that are held against others than the baseline."""
+    """Table of drift and kept traits for contrasts without the baseline."""
     rows = []
     for c in comparisons:
         if c.paired is None or not c.outcome.startswith((f"drift.{embedder}@", "traits_kept@")):
@@ -175,7 +175,7 @@ def _contrasts(comparisons: Sequence[Comparison], embedder: str) -> Table:
 
 
 def _companions(comparisons: Sequence[Comparison], plan: Plan, primary: str) -> Table:
-    """Everything but the primary endpoint, at the longest horizon."""
+    """Table of everything but the primary endpoint, at the longest horizon."""
     rows = []
     for c in comparisons:
         boring = c.outcome.startswith("seen.") and all(value == 1 for value in c.means.values())
@@ -192,7 +192,7 @@ def _companions(comparisons: Sequence[Comparison], plan: Plan, primary: str) -> 
 
 
 def _recalled(rows: Sequence[Recalled]) -> Table:
-    """What the search found, at the moment that decides."""
+    """Table of what the search found, at the cue and up to the horizon."""
     cells = [
         [
             f"{row.horizon_s:g} s", row.arm, "-" if row.seen_at_cue is None else f"{row.seen_at_cue:.0%}",
@@ -215,7 +215,7 @@ def _figure_or_dash(value: float | None) -> str:
 
 
 def _strips(run: Path, takes: Takes, scenario: str, pairs: dict[str, dict[str, float]]) -> list[tuple[Picture, str]]:
-    """Film strips and memory maps of the pairs with the best, the median and the worst difference."""
+    """Film strips of the pairs with the best, median and worst difference, and the median pair's memory map."""
     plan = takes.plan
     base, arm = plan.arms[0], plan.arms[1]
     order = _by_difference(plan, pairs)
@@ -224,7 +224,7 @@ def _strips(run: Path, takes: Takes, scenario: str, pairs: dict[str, dict[str, f
     for which, story_id in chosen.items():
         story = next(story for story in plan.stories if story.id == story_id)
         folders = [(each.name, take_folder(run, Cell(each, story, 0))) for each in (base, arm)]
-        reference_s = (story.origin_s + REFERENCE_S,) if story.origin_s else ()  # at 0 s there may be nobody yet
+        reference_s = (story.origin_s + REFERENCE_S,) if story.origin_s else ()  # nobody may be visible at 0 s
         strip = figures.film_strip(folders, (0.0, *reference_s, *plan.horizons_s))
         difference = pairs[story_id][arm.name] - pairs[story_id][base.name]
         note = f"The {which} pair for {arm.name}: {_told(story)} Difference in drift {difference:+.3f}; seed 0."
@@ -239,7 +239,7 @@ def _strips(run: Path, takes: Takes, scenario: str, pairs: dict[str, dict[str, f
 
 
 def _endings(run: Path, takes: Takes, scenario: str, pairs: dict[str, dict[str, float]]) -> tuple[Picture, str]:
-    """Where all pairs ended up, not only the three that are told."""
+    """The last frames of all pairs, not only the three shown in detail."""
     plan = takes.plan
     base, arm = plan.arms[0], plan.arms[1]
     by_id = {story.id: story for story in plan.stories}
@@ -263,7 +263,7 @@ def _endings(run: Path, takes: Takes, scenario: str, pairs: dict[str, dict[str, 
 
 
 def _by_difference(plan: Plan, pairs: dict[str, dict[str, float]]) -> list[str]:
-    """Story ids, the best for the arm first."""
+    """Story ids, best for the arm first."""
     base, arm = (each.name for each in plan.arms[:2])
     return sorted(pairs, key=lambda story: pairs[story][arm] - pairs[story][base])
 
@@ -274,7 +274,7 @@ def _told(story: Story) -> str:
 
 
 def _guardrails(results: Results, plan: Plan) -> Table:
-    """All at the longest horizon, and those of shorter ones that are broken."""
+    """Table of all guardrails at the longest horizon, and of broken ones at shorter horizons."""
     shown = [rail for rail in results.guardrails if rail.horizon_s == plan.seconds or rail.state == "broken"]
     tones = {"kept": "better", "broken": "worse"}
     rows: list[list[str | Toned]] = [
@@ -289,7 +289,7 @@ def _guardrails(results: Results, plan: Plan) -> Table:
 
 
 def _noise_floor(results: Results) -> Table:
-    """The baseline against itself; no rows with one seed."""
+    """Table of the baseline compared with itself; empty with one seed."""
     rows = [
         [
             floor.outcome, floor.scenario, f"{floor.mean:+.4f}", _interval(floor.low, floor.high, 4),
@@ -314,7 +314,7 @@ def _conditions(plan: Plan, results: Results) -> dict[str, Any]:
 
 
 def about_embedder(about: dict[str, Any]) -> str:
-    """What is on record of an embedder, but for its name."""
+    """Format an embedder's description, without its name."""
     return ", ".join(f"{name} {value}" for name, value in about.items() if name != "embedder")
 
 
@@ -326,7 +326,7 @@ def _settings(arm: Any) -> str:
 
 
 def png_of(picture: Any) -> bytes:
-    """A Matplotlib figure or a Pillow image as PNG."""
+    """Encode a Matplotlib figure or a Pillow image as PNG."""
     buffer = io.BytesIO()
     if isinstance(picture, Image.Image):
         picture.save(buffer, format="PNG")
@@ -336,7 +336,7 @@ def png_of(picture: Any) -> bytes:
 
 
 def keep_picture(path: Path, png: bytes) -> Picture:
-    """Write a PNG, and return it for inside a page."""
+    """Write a PNG, and return it for embedding in a page."""
     write_whole(path, png)
     return Picture(path.stem, base64.b64encode(png).decode())
 
@@ -346,7 +346,7 @@ def _figure(run: Path, name: str, picture: Any) -> Picture:
 
 
 def csv_of(takes: Takes) -> str:
-    """A row a take, with a column for every outcome at every horizon; empty is: it has none."""
+    """Format one row per take, with a column for every outcome at every horizon; missing values are empty."""
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     names = [outcome.name for outcome in takes.outcomes]

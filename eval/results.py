@@ -1,4 +1,4 @@
-"""From the measures of all takes to what can be said: paired comparisons, noise floor, guardrails, verdict."""
+"""Results of a comparison from the measures of all takes: paired comparisons, noise floor, guardrails, verdicts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from eval.statistics import LEVEL, Floats, Paired, detectable_effect, holm, pair
 from eval.takes import Takes, on_common_frames
 from longlive_rag.documents import Versioned
 
-TIMINGS = ("load_seconds",)  # of a take's conditions: every process has its own
+TIMINGS = ("load_seconds",)  # conditions of a take that differ between processes
 
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """Two seeds of the baseline against each other: mean of differences and of their sizes, over prompts."""
+    """Two seeds of the baseline compared: mean of the differences and of their absolute values, over prompts."""
 
     scenario: str
     outcome: str
@@ -40,15 +40,15 @@ class Results(Versioned):
     """`results.json`.
 
     Attributes:
-        takes: how many.
-        prompts: how many, by scenario.
-        verdicts: a sentence for each confirmatory test, by scenario, the longest horizon first.
-        detectable_effect: in standard deviations over prompts, by scenario; Holm's first step allowed for.
+        takes: number of takes.
+        prompts: number of prompts, by scenario.
+        verdicts: a sentence for each confirmatory test, by scenario, longest horizon first.
+        detectable_effect: in standard deviations over prompts, by scenario; accounts for Holm's first step.
         other_noise: by arm, takes whose noise was not the baseline's.
-        embedders: what is on record of each; the first is the primary one.
-        conditions: of the first take: `run`, `versions`, `request`.
+        embedders: descriptions of the embedders; the first is the primary one.
+        conditions: conditions of the first take: `run`, `versions`, `request`.
         mixed_conditions: by name, how many takes had which value.
-        warnings: what a reader must know, a sentence each.
+        warnings: what a reader must know, one sentence each.
         recalled: what memory brought back.
     """
 
@@ -76,7 +76,7 @@ class Results(Versioned):
 def differences(
     takes: Takes, outcome: Outcome, scenario: str, arm: str, baseline: str
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Arm minus baseline by story id, the mean over seeds; and the means of both arms and the pairs left out."""
+    """Arm minus baseline by story id, averaged over seeds; also the means of both arms and the pairs left out."""
     plan = takes.plan
     by_story: dict[str, float] = {}
     sums: dict[str, list[float]] = {arm: [], baseline: []}
@@ -99,7 +99,7 @@ def differences(
 
 
 def compare_all(takes: Takes) -> list[Comparison]:
-    """All contrasts of a plan, on every outcome, in every scenario; Holm over the confirmatory ones."""
+    """Compare all contrasts of a plan on every outcome in every scenario, with Holm over the confirmatory ones."""
     plan = takes.plan
     primary = f"drift.{next(iter(takes.measures(plan.cells[0]).drift))}@"
     found = []
@@ -129,9 +129,9 @@ def _with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def noise_floor(takes: Takes) -> list[NoiseFloor]:
-    """How far two takes of the baseline lie apart that differ in their seeds only (seed 0 minus seed 1), by outcome.
+    """How far two takes of the baseline that differ only in seed are apart (seed 0 minus seed 1), by outcome.
 
-    Read as arms are: drift from the frames that show the subject in both.
+    They are compared as arms are: drift is computed from frames that show the subject in both.
     """
     plan = takes.plan
     if plan.seeds < 2:
@@ -158,7 +158,7 @@ def noise_floor(takes: Takes) -> list[NoiseFloor]:
 
 
 def same_noise(takes: Takes) -> dict[str, list[str]]:
-    """By arm: takes whose noise was not the baseline's of the same prompt and seed."""
+    """By arm, the takes whose noise differs from the baseline's with the same prompt and seed."""
     plan = takes.plan
     base = plan.arms[0]
     return {
@@ -174,7 +174,7 @@ def same_noise(takes: Takes) -> dict[str, list[str]]:
 
 
 def verdict(comparison: Comparison, exploratory: bool = False, guarded: Sequence[Guarded] = ()) -> str:
-    """One sentence about a confirmatory test (of drift), with its interval, that says what was seen, for or against.
+    """State the result of a confirmatory test of drift in one sentence, with its interval, whichever way it went.
 
     Args:
         guarded: guardrails; a broken one withholds the claim.
@@ -208,9 +208,9 @@ def verdict(comparison: Comparison, exploratory: bool = False, guarded: Sequence
 
 
 def mixed_conditions(takes: Takes) -> dict[str, dict[str, int]]:
-    """What was not the same for all takes: by its name, how many takes had which value.
+    """Conditions that differ between takes: by name, how many takes had which value.
 
-    A run that goes on after an upgrade, on another device or with other weights of an embedder is no longer one
+    A run that is resumed after an upgrade, on another device or with other embedder weights is no longer a single
     experiment.
     """
     counts: dict[str, Counter[str]] = {}
@@ -225,7 +225,7 @@ def mixed_conditions(takes: Takes) -> dict[str, dict[str, int]]:
 
 
 def warnings(results: Results) -> list[str]:
-    """What a reader must know before believing the figures, a sentence each."""
+    """What a reader must know before trusting the figures, one sentence each."""
     notes = []
     if next(iter(results.embedders)) in ("pixels", "latent"):
         notes.append("The primary embedder knows nothing of subjects: these figures are of pictures, not of identity.")
@@ -244,7 +244,7 @@ def warnings(results: Results) -> list[str]:
 
 
 def summarise(takes: Takes, comparisons: Sequence[Comparison]) -> Results:
-    """All results; `comparisons` are those of `compare_all`."""
+    """Collect all results; `comparisons` are those of `compare_all`."""
     plan = takes.plan
     confirmatory = sorted(
         (c for c in comparisons if c.confirmatory), key=lambda c: (plan.scenarios.index(c.scenario), -c.horizon_s)

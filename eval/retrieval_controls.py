@@ -1,7 +1,7 @@
-"""Who chooses instead of the search: controls without retrieval, and ceilings that no search can beat.
+"""Replacements for the search: controls without retrieval, and ceilings that no search can beat.
 
-Controls tell retrieval from more context: as many past frames, but random or the newest. Ceilings tell the limits of a
-policy from those of the backbone: what would perfect retrieval bring?
+Controls separate the effect of retrieval from that of more context: the same number of past frames, but random or the
+newest. Ceilings separate the limits of a policy from those of the backbone: what would perfect retrieval achieve?
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SIMILAR: Retrieval = "similar"
 BY_ORACLE: Retrieval = "oracle"
 Reading = Mapping[str, Trait]
 Chooser = Callable[[int, Sequence[int]], Sequence[int]]
-"""(block, candidates) to the frames that one take remembers, best first."""
+"""Maps (block, candidates) to the frames that one take remembers, best first."""
 
 
 def check_retrieval(name: str) -> None:
@@ -35,9 +35,9 @@ def check_retrieval(name: str) -> None:
 
 
 def by_chance(seed: int, story: str, memory_frames: int) -> Chooser:
-    """Any of the candidates, the same for the same story, seed and block.
+    """Choose candidates at random, always the same for the same story, seed and block.
 
-    Others draw other frames: takes that all had the same luck would count as one.
+    Other takes draw other frames; if all had the same luck, they would count as one.
     """
 
     def choose(block: int, candidates: Sequence[int]) -> list[int]:
@@ -48,23 +48,23 @@ def by_chance(seed: int, story: str, memory_frames: int) -> Chooser:
 
 
 def newest(memory_frames: int) -> Chooser:
-    """The newest of the candidates: more context, no retrieval."""
+    """Choose the newest candidates: more context, but no retrieval."""
     return lambda block, candidates: list(candidates)[-memory_frames:][::-1]
 
 
 def opening_alone(story: Story, timeline: Timeline, memory_frames: int) -> Chooser:
-    """Frames of the subject's reference and opening, evenly spaced, and nothing else ever."""
+    """Always choose evenly spaced frames of the subject's reference and opening."""
     windows = DriftWindows(story.origin_s)
     opening = timeline.latents_between(windows.reference[0], windows.opening[1])
     return lambda block, candidates: evenly_spaced([each for each in opening if each in candidates], memory_frames)
 
 
 class RightFrames:
-    """What a perfect memory would bring back: those whom the prompt names, as they were at first, read by the oracle.
+    """Chooses what a perfect memory would: the characters named in the prompt, as first seen, read by the oracle.
 
     Args:
-        story: of the take.
-        timeline: of the take.
+        story: story of the take.
+        timeline: timeline of the take.
         memory_frames: K.
         oracle: reads frames.
     """
@@ -74,7 +74,7 @@ class RightFrames:
         self._readings: list[Reading] = []
 
     def see(self, frames: NDArray[np.uint8]) -> None:
-        """The last pixel frame [H, W, 3] of each latent frame of the next block, in their order."""
+        """Read the last pixel frame [H, W, 3] of each latent frame of the next block, in order."""
         if len(frames):
             self._readings += self._oracle.trait_values(self._oracle.embed(frames))
 
@@ -96,7 +96,7 @@ class RightFrames:
     def _reference(self, named: Reading) -> dict[str, Trait]:
         """Most frequent hidden traits of a character in the second in which it is first seen as it should be.
 
-        Of the subject that is the reference's; of others, the first second that shows them.
+        For the subject that is the reference second; for others, the first second that shows them.
         """
         matching = [frame for frame, reading in enumerate(self._readings) if named.items() <= reading.items()]
         start, end = DriftWindows(self._story.origin_s).reference
@@ -115,7 +115,7 @@ class RightFrames:
         return named in self._oracle.characters_in(told)
 
     def _excluded(self, second: float) -> list[range]:
-        """Latent frames that the story's steering keeps out at a second."""
+        """Latent frames that the story's steering excludes at a given second."""
         spans: set[tuple[float, float]] = set()
         for steer in self._story.steering:
             if steer.seconds <= second:
@@ -124,7 +124,7 @@ class RightFrames:
 
 
 def chooser_of(name: Retrieval, story: Story, seed: int, timeline: Timeline, memory_frames: int) -> Chooser | None:
-    """Who chooses for one take; None is the take's own policy."""
+    """Make the chooser of one take; None is the take's own policy."""
     check_retrieval(name)
     if name == "random":
         return by_chance(seed, story.id, memory_frames)
@@ -136,7 +136,7 @@ def chooser_of(name: Retrieval, story: Story, seed: int, timeline: Timeline, mem
 
 
 def last_pixels(timeline: Timeline, frames: range, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The last pixel frame of each latent frame of a block, as far as the block was not trimmed.
+    """Get the last pixel frame of each latent frame of a block, as far as the block is not trimmed.
 
     Args:
         frames: the block's latent frames.

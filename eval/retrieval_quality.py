@@ -1,9 +1,9 @@
 """Does memory find the right frames? Precision at K on takes in which a character leaves and returns.
 
-Two characters share a stage and are there one after the other: A comes, stays, leaves; B comes, stays, leaves; then A
-is called back. The takes are made once, without memory, so every way to search looks at the very same frames. What
-each frame shows is read from its pixels by tiny-world's oracle. A retrieved frame is right if it shows A: the same
-colour, and every hidden trait that the oracle is sure of as in A's first scene.
+Two characters use the stage one after the other: A comes, stays, leaves; B comes, stays, leaves; then A is called back.
+The takes are made once, without memory, so that every search method sees the same frames. What each frame shows is read
+from its pixels by tiny-world's oracle. A retrieved frame is right if it shows A: the same colour, and every hidden
+trait that the oracle is sure of as in A's first scene.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from retrieval.policy import RetrievalRules
 
 CUES = ((0, "A", "returns"), (4, "A", "stands"), (7, "A", "leaves"), (11, "B", "returns"), (15, "B", "stands"),
         (18, "B", "leaves"), (22, "A", "returns"))  # fmt: skip
-"""(Block, who, what) each."""
+"""Cues as (block, who, what)."""
 BLOCKS, FIRST_SCENE = 26, range(5, 7)
 AT_CUE, AFTER = range(22, 23), range(23, 26)
-"""At the cue the newest frame shows an empty stage; afterwards A is on it, or is coming."""
+"""Blocks: at the cue the newest frame shows an empty stage; afterwards A is there or coming."""
 PROMPT_WEIGHT = 0.5
 SENTENCE_SEED = 90_003
 
@@ -45,9 +45,9 @@ class Searched:
     """One take, and who can be seen in it.
 
     Attributes:
-        request: what was asked for.
+        request: the request.
         latents: [T, C, h, w] float32.
-        shows_a: [T], True where a latent frame shows A with A's traits.
+        shows_a: [T], True if a latent frame shows A with A's traits.
     """
 
     request: TakeRequest
@@ -57,7 +57,7 @@ class Searched:
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to search: an encoder and the prompt's share in the key, or `random` or `recent` instead of a search."""
+    """A search method: an encoder and the prompt's weight in the key, or `random` or `recent` in place of a search."""
 
     name: str
     encoder: LatentEncoder
@@ -66,7 +66,7 @@ class Arm:
 
 
 def arms_of(encoders: dict[str, LatentEncoder]) -> list[Arm]:
-    """Each encoder alone and with the prompt, then the controls."""
+    """Make arms for each encoder, alone and with the prompt, then the controls."""
     arms = []
     for name, encoder in encoders.items():
         arms += [Arm(name, encoder), Arm(f"{name} + prompt", encoder, PROMPT_WEIGHT)]
@@ -75,7 +75,7 @@ def arms_of(encoders: dict[str, LatentEncoder]) -> list[Arm]:
 
 
 def make_takes(pipe: LongLiveRAGPipeline, takes: int, batch: int, progress: Callable[[int], None]) -> list[Searched]:
-    """Make the takes and read them; the same takes for the same backbone."""
+    """Make the takes and read them; a backbone always makes the same takes."""
     pairs = _casts(takes)
     found: list[Searched] = []
     for start in range(0, takes, batch):
@@ -89,14 +89,14 @@ def make_takes(pipe: LongLiveRAGPipeline, takes: int, batch: int, progress: Call
 
 
 def measure_retrieval(pipe: LongLiveRAGPipeline, takes: Sequence[Searched], arms: Sequence[Arm]) -> dict[str, Any]:
-    """Precision at K of every arm, mean over takes with 95 % intervals, and pairs of arms.
+    """Measure precision at K of every arm, averaged over takes, with 95 % intervals, and compare pairs of arms.
 
-    Takes whose A the oracle never saw before the call are left out, and counted.
+    Takes in which the oracle never saw A before the call are left out and counted.
     """
     candidates = _candidates(pipe)
     used = [take for take in takes if take.shows_a[candidates].any()]
     if not used:
-        raise ValueError("the oracle sees the first character in none of the takes: nothing can be found")
+        raise ValueError("the oracle does not see the first character in any take, so nothing can be found")
     rows = {arm.name: [_precision(pipe, arm, take, number) for number, take in enumerate(used)] for arm in arms}
     figures: dict[str, Any] = {}
     for name, values in rows.items():
@@ -118,7 +118,7 @@ def measure_retrieval(pipe: LongLiveRAGPipeline, takes: Sequence[Searched], arms
 
 
 def _casts(count: int) -> list[tuple[Sentence, Sentence]]:
-    """Two sentences a take: another colour and shape, the same place."""
+    """Two sentences per take, with different colours and shapes, in the same place."""
     drawn = draw_sentences(SENTENCE_SEED)
     casts: list[tuple[Sentence, Sentence]] = []
     while len(casts) < count:
@@ -155,7 +155,7 @@ def _is(seen: Sighting, colour: str, traits: dict[str, Value | None]) -> bool:
 
 
 def _candidates(pipe: LongLiveRAGPipeline) -> range:
-    """Latent frames that can be found at the cue."""
+    """The latent frames that can be found at the cue."""
     size, context = pipe.context.frames_per_block, pipe.context
     left = AT_CUE.start * size - (context.window_frames - context.sink_frames)
     return range(context.sink_frames, left - context.recency_guard_frames)
@@ -191,7 +191,7 @@ def _precision(pipe: LongLiveRAGPipeline, arm: Arm, take: Searched, number: int)
 
 
 def _control(name: str, number: int, memory_frames: int) -> Choose | None:
-    """What chooses instead of the search; None is the search."""
+    """Make a chooser in place of the search; None is the search."""
     if name == SIMILAR:
         return None
     chooser = by_chance(number, "", memory_frames) if name == "random" else newest(memory_frames)

@@ -1,4 +1,4 @@
-"""What a run's folder holds, and which of its takes are finished."""
+"""The folder of a run, and which of its takes are finished."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MEASURES = "measures.json"
 
 
 def take_folder(run: Path, cell: Cell) -> Path:
-    """Where a take of a run lies."""
+    """The folder of a take in a run."""
     return run / TAKES / cell.name
 
 
 def is_finished(run: Path, cell: Cell) -> bool:
-    """Whether a take of a run is made, and measured by this version: its measures are written last."""
+    """Whether a take of a run is made and measured in the current format; its measures are written last."""
     try:
         read_document(take_folder(run, cell) / MEASURES, Measures)
     except ValueError:

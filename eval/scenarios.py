@@ -1,7 +1,7 @@
-"""Prompt schedules as data: who is to be seen doing what, when, relative to the horizons.
+"""Prompt schedules as data: who does what, when, relative to the horizons.
 
-A scenario is a template; a subject fills it in. Both are JSON, so that a backbone of another vocabulary needs no code:
-`eval/scenarios.json` is written for words that tiny-world knows.
+A scenario is a template that subjects fill in. Both are JSON, so that a backbone with another vocabulary needs no code:
+`eval/scenarios.json` uses words that tiny-world knows.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ class Story:
     """One prompt schedule: the unit of a comparison.
 
     Attributes:
-        id: short, unlike any other, fit for a folder's name.
-        scenario: which scenario it belongs to.
-        prompt: from 0 s on.
-        cues: (seconds, prompt), rising.
+        id: short unique id, usable as a folder name.
+        scenario: the scenario it belongs to.
+        prompt: prompt from 0 s on.
+        cues: (seconds, prompt), increasing.
         origin_s: when the subject is first seen as it should be.
-        rival_origin_s: when another one is first seen whom no prompt can tell from the subject; None: there is none.
-        steering: what is told to memory, where an arm has one.
+        rival_origin_s: when another character that no prompt distinguishes from the subject is first seen; None if
+            there is none.
+        steering: changes to memory, for arms that have one.
         cuts: seconds of the cues that are cuts.
-        start_image: PNG or JPEG file that the take begins with: whom no words bring back.
+        start_image: PNG or JPEG file that the take begins with, showing what words alone could not bring back.
     """
 
     id: str
@@ -60,7 +61,7 @@ class Story:
 
 
 class ScenarioCue(Document):
-    """A prompt that takes over `at` seconds, or so long before or after every horizon; another shot begins at a cut."""
+    """A prompt that takes over at `at` seconds, or some time before or after each horizon; a cut begins a shot."""
 
     prompt: str
     cut: bool = False
@@ -71,12 +72,12 @@ class ScenarioCue(Document):
     @model_validator(mode="after")
     def _has_one_time(self) -> Self:
         if [self.at, self.before_horizon, self.after_horizon].count(None) != 2:
-            raise ValueError("a cue has one of at, before_horizon and after_horizon, in seconds")
+            raise ValueError("a cue must have exactly one of at, before_horizon and after_horizon, in seconds")
         return self
 
 
 class ScenarioSteering(Document):
-    """A span of seconds that memory may not bring back from `at` seconds on, or may again."""
+    """A span of seconds to exclude from memory from `at` seconds on, or to allow again."""
 
     at: Seconds
     exclude: tuple[Seconds, Seconds] | None = None
@@ -85,23 +86,23 @@ class ScenarioSteering(Document):
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
         if (self.exclude is None) == (self.unexclude is None):
-            raise ValueError("a steering has one of exclude and unexclude, a span of seconds")
+            raise ValueError("a steering must have exactly one of exclude and unexclude, a span of seconds")
         return self
 
     def as_steering(self) -> Steering:
-        """As a take is asked for it."""
+        """Convert to a request's steering."""
         verb: SteerVerb = "exclude" if self.exclude else "unexclude"
         start, end = self.exclude or self.unexclude or (0.0, 0.0)
         return Steering(self.at, verb, start, end)
 
 
 class Schedule(Document):
-    """A template of a prompt schedule: words in braces are filled in by a subject.
+    """A template of a prompt schedule, in which subjects fill in words in braces.
 
     Attributes:
         origin_s: when the subject is first seen as it should be.
-        rival_origin_s: when another one is first seen whom the prompts can't tell from the subject.
-        steering: what is told to memory.
+        rival_origin_s: when another character that the prompts don't distinguish from the subject is first seen.
+        steering: changes to memory.
     """
 
     prompt: str
@@ -111,7 +112,7 @@ class Schedule(Document):
     steering: list[ScenarioSteering] = Field(default_factory=list)
 
     def timed(self, horizons_s: Sequence[float]) -> list[tuple[float, ScenarioCue]]:
-        """Cues with their seconds; relative ones once for each horizon, those after the last one left out."""
+        """Cues with their seconds; relative ones once per horizon, except those after the last horizon."""
         timed = [(cue.at, cue) for cue in self.cues if cue.at is not None]
         for cue in self.cues:
             if cue.before_horizon is not None:
@@ -121,7 +122,7 @@ class Schedule(Document):
         return sorted(timed, key=lambda cue: cue[0])
 
     def in_given_order(self, horizons_s: Sequence[float]) -> bool:
-        """Whether all fixed cues come before those of the first horizon, and one horizon's before the next one's."""
+        """Whether all fixed cues come before those of the first horizon, and each horizon's before the next one's."""
         fixed = [cue.at for cue in self.cues if cue.at is not None]
         before = [cue.before_horizon for cue in self.cues if cue.before_horizon is not None]
         after = [cue.after_horizon for cue in self.cues if cue.after_horizon is not None]
@@ -139,12 +140,12 @@ class Schedule(Document):
                 raise ValueError(f"{text[:60]!r} is not a template ({error})") from error
             for _, word, width, conversion in blanks:
                 if not word or not word.isidentifier() or width or conversion:
-                    raise ValueError(f"{text[:60]!r} is not a template; words to be filled in are such as {{who}}")
+                    raise ValueError(f"{text[:60]!r} is not a template; words to fill in look like {{who}}")
         return self
 
     @property
     def words(self) -> list[str]:
-        """What a subject must fill in."""
+        """The words that a subject must fill in."""
         words = (word for text in self._texts for _, word, _, _ in string.Formatter().parse(text) if word)
         return list(dict.fromkeys(words))
 
@@ -157,8 +158,8 @@ class Scenario(Schedule):
     """What happens to a subject.
 
     Attributes:
-        about: the same in words.
-        variants: other schedules, with cues at the same seconds; subjects have them in turn, the scenario's own first.
+        about: a description in words.
+        variants: other schedules with cues at the same seconds; subjects take turns, beginning with the scenario's own.
     """
 
     about: str = ""
@@ -166,15 +167,15 @@ class Scenario(Schedule):
 
     @property
     def schedules(self) -> list[Schedule]:
-        """Its own, and the variants."""
+        """Its own schedule and the variants."""
         return [self, *self.variants]
 
 
 def read_scenarios(path: Path | None = None) -> dict[str, Scenario]:
-    """Scenarios by name, from a file or those that come with the package.
+    """Read scenarios by name, from a file or those in the package.
 
     Raises:
-        ValueError: if the file can't be read, or a scenario lacks something or has something unknown.
+        ValueError: if the file can't be read, or a scenario has missing or unknown entries.
     """
     path = path or BUILT_IN
     scenarios = parse(read_json(path), dict[str, Scenario], str(path))
@@ -184,14 +185,14 @@ def read_scenarios(path: Path | None = None) -> dict[str, Scenario]:
 
 
 def read_subjects(path: Path) -> list[dict[str, Any]]:
-    """Subjects of a prompts file.
+    """Read the subjects in a prompts file.
 
-    Either text, one prompt a line (# begins a comment), or JSON: a list of objects, each with `prompt` (and `cues`, as
-    [seconds, prompt] pairs) or with the words that scenarios fill in, such as `who`, `does`, `where`; `id` is optional,
-    and so is `start_image`, a picture that lies as it says from the file.
+    The file is either text, one prompt per line (# begins a comment), or JSON: a list of objects, each with `prompt`
+    (and `cues`, as [seconds, prompt] pairs) or with the words that scenarios need, such as `who`, `does`, `where`. `id`
+    is optional, as is `start_image`, a picture with a path relative to the file.
 
     Raises:
-        ValueError: if the file can't be read, is empty, or names a subject twice.
+        ValueError: if the file can't be read, is empty, or has a duplicate id.
     """
     if path.suffix == ".json":
         subjects = read_json(path)
@@ -208,7 +209,7 @@ def read_subjects(path: Path) -> list[dict[str, Any]]:
     ids = [str(subject["id"]) for subject in named]
     twice = sorted({each for each in ids if ids.count(each) > 1})
     if twice:
-        raise ValueError(f"{path} names {twice[0]!r} twice; every prompt needs an id of its own")
+        raise ValueError(f"{path} names {twice[0]!r} twice; every prompt needs its own id")
     return named
 
 
@@ -218,10 +219,10 @@ def stories(
     scenarios: Mapping[str, Scenario],
     horizons_s: Sequence[float],
 ) -> tuple[Story, ...]:
-    """Every subject in every scenario of `names`.
+    """Make the story of every subject in every scenario of `names`.
 
     Raises:
-        ValueError: if a scenario is unknown, a subject lacks a word that it needs, or its cues would not be in order.
+        ValueError: if a scenario is unknown, a subject lacks a word it needs, or cues would be out of order.
     """
     for name in names:
         if name not in scenarios:
@@ -251,7 +252,7 @@ def _story(subject: Mapping[str, Any], name: str, scenario: Schedule, horizons_s
     rising = all(a < b for a, b in zip([0.0, *seconds], seconds, strict=False))
     if not rising or not scenario.in_given_order(horizons_s):
         horizons = ", ".join(f"{horizon:g}" for horizon in horizons_s)
-        claim = f"scenario {name!r} does not fit horizons {horizons}: its cues would not be in their order"
+        claim = f"scenario {name!r} does not fit horizons {horizons}: its cues would be out of order"
         raise FieldError("horizons", list(horizons_s), "use longer horizons, further apart", claim=claim)
     cues = tuple((second, cue.prompt.format_map(subject)) for second, cue in timed)
     cuts = tuple(second for second, cue in timed if cue.cut)
@@ -260,7 +261,7 @@ def _story(subject: Mapping[str, Any], name: str, scenario: Schedule, horizons_s
 
 
 def check_folder_name(what: str, name: str) -> None:
-    """Raise ValueError unless `name` can be a part of the names of folders in a run, and leads out of none."""
+    """Raise ValueError unless `name` is safe to use in names of folders in a run."""
     if not name.strip(".") or not all(letter.isalnum() or letter in "-._" for letter in name):
         raise ValueError(f"{what} is named {name!r}; use letters, digits, -, _ and . only")
 

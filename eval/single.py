@@ -1,4 +1,4 @@
-"""Single videos: which horizons they reach, and their figures as rows and words."""
+"""Measuring single videos: which horizons they reach, and their figures as rows and sentences."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from eval.windows import SHORTEST_HORIZON_S, end_of
 
 USUAL_HORIZONS_S = (30.0, 60.0, 120.0)
 MAY_MISS_S = 1.0
-"""Files of the field that are said to last 30 s last 29.6 to 29.8: 120 latent frames."""
+"""Files in the field that nominally last 30 s actually last 29.6 to 29.8 s: 120 latent frames."""
 
 
 def possible_horizons(videos: Sequence[Footage]) -> tuple[float, ...]:
-    """Those of 30, 60 and 120 s that all videos reach, or miss by less than `MAY_MISS_S`.
+    """The horizons among 30, 60 and 120 s that all videos reach, or miss by less than `MAY_MISS_S`.
 
-    If there are none, the length of the shortest, in tenths of a second.
+    If there are none, the length of the shortest video, in tenths of a second.
 
     Raises:
         ValueError: if a video is too short for any.
@@ -37,7 +37,7 @@ def possible_horizons(videos: Sequence[Footage]) -> tuple[float, ...]:
 
 
 class Drifts(tuple[Measures, ...]):
-    """The figures of several videos at the same horizons; a notebook shows them as sentences, a table and curves."""
+    """The figures of several videos at the same horizons; notebooks show them as sentences, a table and curves."""
 
     __slots__ = ()
 
@@ -54,17 +54,17 @@ def measure_videos(
     device: str = "cpu",
     progress: Callable[[int], None] = lambda frames: None,
 ) -> Drifts:
-    """All figures of videos, or of the takes in folders.
+    """Measure videos, or takes in folders.
 
     Args:
-        paths: of the videos or the folders.
-        horizons_s: seconds at which drift is read; None is `possible_horizons`.
-        embedders: with commas, the primary one first; None is what fits who made the videos.
-        device: where the embedders run.
-        progress: called with how many frames more have been looked at.
+        paths: paths of the videos or folders.
+        horizons_s: seconds at which drift is measured; None is `possible_horizons`.
+        embedders: comma-separated embedders, the primary one first; None chooses by the backbones of the videos.
+        device: device for the embedders.
+        progress: called with the number of further frames that have been processed.
 
     Raises:
-        ValueError: if a video can't be read or is too short, or an embedder is not at hand.
+        ValueError: if a video can't be read or is too short, or an embedder is not available.
     """
     footage = [find_footage(path) for path in paths]
     settings = MeasureSettings(tuple(horizons_s or possible_horizons(footage)), may_miss_s=MAY_MISS_S)
@@ -78,7 +78,7 @@ def measure_videos(
 
 
 def drift_rows(measures: Sequence[Measures]) -> list[dict[str, Any]]:
-    """A row a video, embedder and horizon, with the companions of that horizon."""
+    """One row per video, embedder and horizon, with the companions at that horizon."""
     rows, changes = [], tuple(f"{name}_drift" for name in IMAGING)
     for each in measures:
         for embedder, drifts in each.drift.items():
@@ -99,13 +99,13 @@ def drift_rows(measures: Sequence[Measures]) -> list[dict[str, Any]]:
 
 
 def horizon_in_words(row: dict[str, Any]) -> str:
-    """A row's horizon, such as `30 s`; where its video ends before, `30 s, measured at 29.8 s`."""
+    """Format a row's horizon, such as `30 s` or, if the video ends earlier, `30 s, measured at 29.8 s`."""
     asked = f"{row['horizon_s']:g} s"
     return asked if row["measured_at_s"] == row["horizon_s"] else f"{asked}, measured at {row['measured_at_s']:.1f} s"
 
 
 def sentence(row: dict[str, Any]) -> str:
-    """One row of `drift_rows` in words."""
+    """Format one row of `drift_rows` as a sentence."""
     name, horizon, embedder = Path(row["video"]).name, horizon_in_words(row), row["embedder"]
     if row["drift"] is None:
         return f"{name}: no subject is seen by {embedder} in the opening or before {horizon}."

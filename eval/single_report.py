@@ -1,4 +1,4 @@
-"""The report of single videos: no arms, no statistics; what each of them does over time."""
+"""The report on single videos, without arms or statistics: how each one develops over time."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ REPORT, RESULTS, TABLE = "drift.html", "drift.json", "drift.csv"
 
 
 def write_single_report(folder: Path, videos: Sequence[Footage], measures: Sequence[Measures], command: str) -> None:
-    """Write drift.html, drift.json, drift.csv and curves.png into a folder.
+    """Write drift.html, drift.json, drift.csv and curves.png to a folder.
 
     Args:
-        measures: of `eval.measure`, one a video.
-        command: that was typed.
+        measures: results of `eval.measure`, one per video.
+        command: the command that was run.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = drift_rows(measures)

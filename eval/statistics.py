@@ -1,4 +1,4 @@
-"""Paired comparison: the unit is the prompt, and seeds stay inside it.
+"""Paired comparisons with the prompt as the unit; seeds are averaged within it.
 
 Frames and clips of one take are not independent and are never resampled; nor are seeds of one prompt.
 """
@@ -17,11 +17,11 @@ Floats = NDArray[np.float64]
 
 RESAMPLES = 10_000
 SIGN_FLIPS = 20_000
-EXACT_SIGN_FLIPS_UP_TO = 14  # prompts: 2**14 sign patterns are all looked at
+EXACT_SIGN_FLIPS_UP_TO = 14  # prompts, for which all 2**14 sign patterns are enumerated
 CONFIDENCE = 0.95
 LEVEL = 1 - CONFIDENCE
-LEAST_FOR_INTERVAL = 6  # prompts; below, no sign flips reach 5 %
-TIE = 1e-9  # relative; what differs by less is equal, but for rounding
+LEAST_FOR_INTERVAL = 6  # prompts; with fewer, no sign flips reach 5 %
+TIE = 1e-9  # relative; smaller differences are rounding errors
 POWER = 0.80
 _NORMAL = NormalDist()
 _CHUNK = 1_000  # resamples at a time, to bound memory
@@ -29,15 +29,15 @@ _CHUNK = 1_000  # resamples at a time, to bound memory
 
 @dataclass(frozen=True)
 class Paired:
-    """An arm against a baseline on one outcome, over prompts.
+    """An arm compared with a baseline on one outcome, over prompts.
 
     Attributes:
-        prompts: how many prompts count.
+        prompts: number of prompts that count.
         mean: mean paired difference, arm minus baseline.
         low, high: 95 % interval of the mean over prompts; None below 6 prompts.
         p: two-sided sign-flip permutation p of the mean.
         win_rate: share of prompts in which the arm is better; ties count half.
-        median: of the differences.
+        median: median of the differences.
         deviation: standard deviation of the differences over prompts; None for one prompt.
     """
 
@@ -57,16 +57,16 @@ def paired(
     seed: int = 0,
     seeds_of_shares: int | None = None,
 ) -> Paired:
-    """Compare by differences [prompts], one a prompt (the mean over its seeds), arm minus baseline.
+    """Compare by differences [prompts], arm minus baseline, each averaged over a prompt's seeds.
 
     Args:
-        differences: in the outcome's own unit.
-        lower_is_better: which sign wins; drift is better low, motion high.
-        seed: of the bootstrap and of the sign flips.
-        seeds_of_shares: where every take has 0 or 1: how many takes a prompt has.
+        differences: differences in the outcome's own unit.
+        lower_is_better: which sign is better; low for drift, high for motion.
+        seed: seed of the bootstrap and the sign flips.
+        seeds_of_shares: number of takes per prompt, if every take has 0 or 1; else None.
 
     Raises:
-        ValueError: if there is none, or one that is not finite.
+        ValueError: if there are none, or one is not finite.
     """
     values = np.asarray(differences, np.float64)
     if not len(values) or not np.isfinite(values).all():
@@ -92,17 +92,17 @@ def paired(
 
 
 def mean_interval(values: Floats, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean: on either side the wider one of Student's t and of the bootstrap-t.
+    """95 % interval of the mean: on either side, the wider of Student's t and the bootstrap-t.
 
-    t is right for symmetric differences, however heavy their tails, and too short where they are skewed; the
-    bootstrap-t (equal tails; Efron & Tibshirani 1993, section 12.5; Hall 1988) the other way round.
-    docs/evaluation.md says what both together cover.
+    Student's t is right for symmetric differences, however heavy their tails, but too short for skewed ones; for the
+    bootstrap-t (equal tails; Efron & Tibshirani 1993, section 12.5; Hall 1988) it is the other way round.
+    docs/evaluation.md gives the coverage of both together.
 
     Args:
-        values: [n], one a prompt.
+        values: [n], one per prompt.
 
     Returns:
-        (low, high); both the mean where all values are equal.
+        (low, high); both are the mean if all values are equal.
     """
     values = np.asarray(values, np.float64)
     mean, n = float(values.mean()), len(values)
@@ -117,7 +117,7 @@ def mean_interval(values: Floats, resamples: int = RESAMPLES, seed: int = 0) -> 
 
 
 def _studentized(values: Floats, resamples: int, seed: int) -> Floats:
-    """(resampled mean - mean) / its own standard error, [resamples]; resamples without a spread are left out."""
+    """(resampled mean - mean) / its standard error, [resamples], without resamples whose values are all equal."""
     rng, n, found = np.random.default_rng(seed), len(values), []
     for start in range(0, resamples, _CHUNK):
         drawn = values[rng.integers(0, n, (min(_CHUNK, resamples - start), n))]
@@ -128,11 +128,11 @@ def _studentized(values: Floats, resamples: int, seed: int) -> Floats:
 
 
 def share_interval(differences: Floats, seeds: int) -> tuple[float, float]:
-    """95 % interval of a difference of two paired shares, from differences [n] of 0 or 1, the mean over seeds.
+    """95 % interval of a difference of two paired shares, from differences [n] of 0 or 1, averaged over seeds.
 
-    Agresti & Min 2005 (Statistics in Medicine 24, 729-740): half a pair is added for each of the four ways
-    in which a pair can come out, so that rare events have no interval of width zero. A prompt with several seeds is
-    worth as many pairs, so fewer prompts are added. With Student's t, since the unit is the prompt.
+    As in Agresti & Min 2005 (Statistics in Medicine 24, 729-740), half a pair is added for each of the four outcomes of
+    a pair, so that rare events don't get an interval of zero width. A prompt with several seeds counts as that many
+    pairs, so fewer prompts are added. Student's t is used because the unit is the prompt.
     """
     values = np.asarray(differences, np.float64)
     added = 2 / seeds
@@ -150,9 +150,10 @@ def _t_quantile(freedom: int) -> float:
 
 
 def sign_flip_p(values: Floats, flips: int = SIGN_FLIPS, seed: int = 0) -> float:
-    """Two-sided p of the mean under random signs: exact for few prompts, else Monte Carlo with +1 above and below.
+    """Two-sided p of the mean under random signs: exact for few prompts, else Monte Carlo with +1 in both counts.
 
-    Not `scipy.stats.permutation_test`: where it draws signs, it doubles the count of one tail, which is noisier.
+    `scipy.stats.permutation_test` is not used because, when sampling, it doubles the count of one tail, which is
+    noisier.
     """
     values = np.asarray(values, np.float64)
     observed = abs(values.sum()) - 1e-12 * np.abs(values).sum()
@@ -170,7 +171,7 @@ def sign_flip_p(values: Floats, flips: int = SIGN_FLIPS, seed: int = 0) -> float
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p values, in the order given (Holm 1979)."""
+    """Adjust p values by Holm's step-down method, in the order given (Holm 1979)."""
     order = np.argsort(p_values)
     adjusted, highest = np.empty(len(order)), 0.0
     for rank, index in enumerate(order):
@@ -180,9 +181,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def detectable_effect(prompts: int, tests: int = 1, power: float = POWER) -> float:
-    """Smallest mean difference that a claim comes of with `power`, in standard deviations of the differences.
+    """Smallest mean difference that leads to a claim with probability `power`, in standard deviations of differences.
 
-    (z_a + z_b) / sqrt(n), at the level of Holm's first step: the one that all tests have if no other bears out.
+    (z_a + z_b) / sqrt(n), at the level of Holm's first step, which applies to every test if no other is significant.
     """
     if prompts < 1 or tests < 1:
         raise ValueError(f"there are {prompts} prompts and {tests} tests; there must be at least 1 of each")
@@ -191,7 +192,7 @@ def detectable_effect(prompts: int, tests: int = 1, power: float = POWER) -> flo
 
 
 def prompts_for_a_claim(tests: int) -> int:
-    """The fewest prompts whose sign flips can reach 5 % after Holm: all differences of one sign have p = 2 / 2**n."""
+    """The fewest prompts with which sign flips can reach 5 % after Holm: if all signs agree, p = 2 / 2**n."""
     return max(LEAST_FOR_INTERVAL, math.ceil(math.log2(2 * tests / LEVEL)))
 
 
@@ -199,7 +200,7 @@ def mean_band(values: Floats, seed: int = 0, resamples: int = 2_000) -> tuple[Fl
     """Pointwise 95 % percentile bootstrap band of a mean curve.
 
     Args:
-        values: [prompts, N]; NaN where a prompt has no value, which then counts nowhere.
+        values: [prompts, N]; NaN if a prompt has no value there, which is then ignored.
 
     Returns:
         (low [N], high [N]); NaN where no prompt has a value.

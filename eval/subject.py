@@ -1,8 +1,8 @@
-"""How much the subject itself moves: a freeze in front of a moving background is a freeze.
+"""How much the subject itself moves, since a frozen subject in front of a moving background is still frozen.
 
-Only where an embedder can say which pixels are the subject's. Of two embedded frames that follow each other, the change
-of luma is looked at where the subject is in either: what walks, turns or breathes changes there, whatever the rest of
-the picture does, and what stands still does not, whatever moves behind it.
+This needs an embedder that can tell which pixels are the subject's. The change of luma between successive embedded
+frames is measured where the subject is in either: a subject that walks, turns or breathes changes there, whatever the
+rest of the picture does; one that stands still does not, whatever moves behind it.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class MaskingEmbedder(Protocol):
     """An embedder that knows where the subject is."""
 
     def masks(self, frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """[N, H, W, 3] to [N, h, w], True where the subject is; at a size of its own."""
+        """Map frames [N, H, W, 3] to masks [N, h, w], of any size, True where the subject is."""
         ...
 
 
 class SubjectMeter:
-    """Gathers the subject's own motion from the embedded frames of a video, in their order."""
+    """Gathers the subject's own motion from the embedded frames of a video, in order."""
 
     def __init__(self) -> None:
         self._values: list[float] = []
         self._last: tuple[NDArray[np.float32], NDArray[np.bool_]] | None = None
 
     def add(self, frames: NDArray[np.uint8], masks: NDArray[np.bool_]) -> None:
-        """The next frames [N, H, W, 3] and where the subject is in them [N, h, w]."""
+        """Add the next frames [N, H, W, 3] with the subject's masks [N, h, w]."""
         for frame, mask in zip(frames, masks, strict=True):
             size = (mask.shape[1], mask.shape[0])
             small = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BOX), np.float32) / 255
@@ -52,13 +52,13 @@ class SubjectMeter:
         return float(np.maximum(change - VISIBLE, 0).mean())
 
     def moving(self) -> Floats:
-        """[E], 0..1: mean visible change of the subject's pixels since the embedded frame before; NaN where it is not
-        seen in both."""
+        """Mean visible change of the subject's pixels since the previous embedded frame, [E], 0..1; NaN if the subject
+        is not seen in both."""
         return np.array(self._values, np.float64)
 
 
 def subject_figures(moving: Floats, seconds: Floats, end_s: float) -> dict[str, float]:
-    """Mean until `end_s`, and in the last 5 s before it; NaN where the subject is never seen."""
+    """Mean up to `end_s`, and over the last 5 s before it; NaN if the subject is never seen."""
     spans = {"subject_moving": (0.0, end_s), "last_subject_moving": (end_s - LAST_S, end_s)}
     inside = {name: moving[within(seconds, span)] for name, span in spans.items()}
     return {name: float(np.nanmean(each)) if not np.isnan(each).all() else np.nan for name, each in inside.items()}

@@ -1,4 +1,4 @@
-"""What a comparison found, as Markdown tables: those of `eval recompute`, and of docs/drift.md."""
+"""Results of a comparison as Markdown tables, for `eval recompute` and docs/drift.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eval.retrieval_controls import BY_ORACLE
 
 KEPT, KNOWN = "traits_kept", "known_traits_kept"
 CHOOSING = ("retrieve", "encode")
-"""Stages of a block that are the policy's: embedding, gate and search."""
+"""Stages of a block that belong to the policy: embedding, gate and search."""
 BESIDE = {
     "opening.{primary}": "likeness, opening",
     "last.{primary}": "likeness, last 5 s",
@@ -28,12 +28,12 @@ BESIDE = {
 
 
 class Found:
-    """The results of one scenario, by what was compared.
+    """The results of one scenario, looked up by what was compared.
 
     Args:
-        plan: what was compared.
-        results: what was found.
-        scenario: which of the plan's.
+        plan: the plan.
+        results: its results.
+        scenario: one of the plan's scenarios.
     """
 
     def __init__(self, plan: Plan, results: Results, scenario: str) -> None:
@@ -45,17 +45,17 @@ class Found:
         }
 
     def get(self, outcome: str, horizon_s: float, arm: str, against: str | None = None) -> Comparison | None:
-        """A comparison; None where it was not made."""
+        """Look up a comparison; None if it was not made."""
         name = f"{outcome.replace('{primary}', self.primary)}@{horizon_s:g}"
         return self._by_name.get((name, arm, against or self.baseline))
 
     def mean(self, outcome: str, horizon_s: float, arm: str) -> float | None:
-        """An arm's mean, of the pairs that it has with the baseline; the baseline's own is that beside the claim."""
+        """An arm's mean over its pairs with the baseline; for the baseline, over its pairs with the claimed arm."""
         found = self.get(outcome, horizon_s, self.claimed if arm == self.baseline else arm)
         return None if found is None else found.means[arm]
 
     def whole_of(self, guarded: Guarded) -> float | None:
-        """What a guardrail's margin is a share of, in the other arm; None where it is in the outcome's own unit."""
+        """The other arm's value, of which a guardrail's margin is a share; None if it is in the outcome's own unit."""
         horizon_s, arm, against = guarded.horizon_s or self.plan.seconds, guarded.arm, guarded.against
         for rail in GUARDRAILS:
             rest = self.get(rail.outcome, horizon_s, arm, against)
@@ -66,22 +66,22 @@ class Found:
 
 
 def kept_table(found: Found) -> str:
-    """Takes that kept all traits, by arm and horizon, and the differences to the baseline in points."""
+    """Share of takes that kept all traits, by arm and horizon, with differences to the baseline in points."""
     return _by_horizon(found, KEPT, _points, _percent)
 
 
 def known_kept_table(found: Found) -> str:
-    """The same of the traits that the opening shows: who is never seen there is left out, not lost."""
+    """As `kept_table`, for traits shown in the opening: a character never seen there is left out rather than lost."""
     return _by_horizon(found, KNOWN, _points, _percent)
 
 
 def drift_table(found: Found) -> str:
-    """D by arm and horizon, and the differences to the baseline."""
+    """D by arm and horizon, with differences to the baseline."""
     return _by_horizon(found, "drift.{primary}", _difference, lambda value: f"{value:.3f}")
 
 
 def contrasts_table(found: Found) -> str:
-    """The claimed arm against each of the others: what was kept, and D."""
+    """The claimed arm compared with each of the others: kept traits and D."""
     rows = []
     for other in (found.baseline, *found.others):
         cells = []
@@ -95,7 +95,7 @@ def contrasts_table(found: Found) -> str:
 
 
 def beside_table(found: Found) -> str:
-    """What stands beside D at the longest horizon, by arm."""
+    """Companions of D at the longest horizon, by arm."""
     horizon_s = found.plan.seconds
     names = [name for name in BESIDE if found.mean(name, horizon_s, found.claimed) is not None]
     rows = []
@@ -106,7 +106,7 @@ def beside_table(found: Found) -> str:
 
 
 def broken_table(found: Found) -> str:
-    """Guardrails that are broken against the baseline, at any horizon; shares in per cent of the baseline's."""
+    """Guardrails broken against the baseline, at any horizon; shares are in per cent of the baseline's value."""
     rows = []
     for g in found.results.guardrails:
         if g.scenario != found.scenario or g.state != "broken" or g.against != found.baseline or g.horizon_s is None:
@@ -125,7 +125,7 @@ def broken_table(found: Found) -> str:
 
 
 def recalled_table(found: Found) -> str:
-    """What memory brought back from the last cue before each horizon on; in brackets, all of the past."""
+    """What memory brought back from the last cue before each horizon on; in brackets, the whole past."""
     rows = [
         [
             row.arm, f"{row.horizon_s:g} s", _maybe(row.seen_at_cue, _percent),
@@ -139,10 +139,10 @@ def recalled_table(found: Found) -> str:
 
 
 def policies_table(found: Found, stages: Mapping[str, Mapping[str, float]]) -> str:
-    """Every arm on the way from native to its ceiling, at the longest horizon.
+    """Every arm on the scale from native to the ceiling, at the longest horizon.
 
     Args:
-        stages: seconds a block by stage, by arm.
+        stages: seconds per block by stage, by arm.
     """
     horizon_s = found.plan.seconds
     ceiling = found.mean(KEPT, horizon_s, BY_ORACLE)
@@ -172,7 +172,7 @@ def policies_table(found: Found, stages: Mapping[str, Mapping[str, float]]) -> s
 
 
 def floor_table(found: Found) -> str:
-    """The baseline against itself, seed 0 minus seed 1: D, and what was kept in points; in brackets the mean size."""
+    """The baseline compared with itself, seed 0 minus seed 1: D, and kept traits in points; mean size in brackets."""
     floors = {f.outcome: f for f in found.results.noise_floor if f.scenario == found.scenario}
     rows = []
     for outcome, label in ((f"drift.{found.primary}", "D"), (KEPT, "kept")):
@@ -193,12 +193,12 @@ TABLES: Mapping[str, Callable[[Found], str]] = {
 
 
 def verdicts(found: Found) -> str:
-    """A line a verdict of the scenario."""
+    """The scenario's verdicts, one per line."""
     return "".join(f"- {each}\n" for each in found.results.verdicts if each.startswith(f"On {found.scenario} at "))
 
 
 def summary_table(all_found: Sequence[Found]) -> str:
-    """Of several stories at their longest horizon: all traits kept and D, by arm."""
+    """All traits kept and D of several stories at their longest horizon, by arm."""
     arms = list(dict.fromkeys(arm.name for found in all_found for arm in found.plan.arms))
     rows = []
     for found in all_found:
@@ -212,12 +212,12 @@ def summary_table(all_found: Sequence[Found]) -> str:
 
 
 def arm_rows(found: Found, outcome: str, digits: int) -> list[list[str]]:
-    """A row an arm: its name, and at each horizon its mean and the difference to the baseline, with the interval."""
+    """One row per arm: name, and at each horizon the mean and the difference to the baseline with its interval."""
     return _arm_rows(found, outcome, lambda c: _difference(c, digits=digits), lambda value: f"{value:.{digits}f}")
 
 
 def protocol_table(horizons_s: Sequence[float], rows: Sequence[Sequence[str]]) -> str:
-    """A paper's protocol: measure, backbone and arm, and the figures at each horizon."""
+    """Table of a paper's protocol: measure, backbone and arm, with figures at each horizon."""
     return _markdown(["measure", "backbone", "arm", *(f"{horizon_s:.4g} s" for horizon_s in horizons_s)], rows)
 
 
@@ -252,7 +252,7 @@ def _percent(share: float) -> str:
 
 
 def _points(c: Comparison) -> str:
-    """A difference of shares in points of per cent, with its interval."""
+    """Format a difference of shares in percentage points, with its interval."""
     return _difference(c, scale=100, digits=0)
 
 

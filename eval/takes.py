@@ -1,7 +1,7 @@
-"""The takes of a comparison as its results see them: figures, no pictures. Of a run, or of what was published of one.
+"""The takes of a comparison as figures without pictures, from a run or from a published folder.
 
-What is published is one line of JSON a take, compressed: everything that `results.json` is made of, so that anybody can
-make it again without making the takes.
+A published folder has one compressed line of JSON per take, with everything needed to derive `results.json`, so that
+anyone can recompute it without making the takes.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from longlive_rag.takes.record import TakeRecord, read_record
 from retrieval.files import write_whole
 
 TAKES_FILE = "takes.jsonl.xz"
-CURVE_DIGITS = 6  # significant ones; curves are drawn, and nothing is computed from them
+CURVE_DIGITS = 6  # significant digits; curves are only plotted
 
 
 class TakeFigures(Document):
-    """All that results are made of, of one take.
+    """Everything that results need from one take.
 
     Attributes:
-        name: arm, story and seed, as the take's folder in the run.
-        noise: what it was made from.
+        name: arm, story and seed, as in the take's folder in the run.
+        noise: the noise it was made from.
         run, versions, request: from its record.
-        stages: seconds a block by stage, mean over the take; of a batch, its share.
-        shown: what memory brought back before each horizon; None where nothing was.
-        measures: of its video.
+        stages: seconds per block by stage, averaged over the take; its share if made in a batch.
+        shown: what memory brought back before each horizon, or None.
+        measures: measures of its video.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Takes:
 
     Args:
         plan: what is compared.
-        figures: by the cell's name.
+        figures: figures by the cell's name.
     """
 
     def __init__(self, plan: Plan, figures: Mapping[str, TakeFigures]) -> None:
@@ -67,10 +67,10 @@ class Takes:
 
     @classmethod
     def of_run(cls, run: Path, plan: Plan) -> Takes:
-        """Of a run's folder.
+        """Read the takes in a run's folder.
 
         Raises:
-            ValueError: if a take is missing: partial results are no results.
+            ValueError: if a take is missing, as partial results are not reported.
         """
         missing = [cell for cell in plan.cells if not is_finished(run, cell)]
         if missing:
@@ -82,10 +82,10 @@ class Takes:
 
     @classmethod
     def published(cls, folder: Path) -> Takes:
-        """Of a folder that `publish` wrote.
+        """Read the takes in a folder written by `publish`.
 
         Raises:
-            ValueError: if it holds no such takes, or not all that its plan names.
+            ValueError: if it holds no takes, or not all of its plan.
         """
         plan, path = read_document(folder / PLAN, Plan), folder / TAKES_FILE
         try:
@@ -100,20 +100,20 @@ class Takes:
         return cls(plan, figures)
 
     def publish(self, folder: Path) -> None:
-        """Write the takes' file into a folder; the curves in it are rounded."""
+        """Write the file of takes to a folder, with rounded curves."""
         lines = [_rounded(self.figures[cell.name]).model_dump_json() for cell in self.plan.cells]
         write_whole(folder / TAKES_FILE, lzma.compress(("\n".join(lines) + "\n").encode(), preset=9))
 
     def measures(self, cell: Cell) -> Measures:
-        """Measures of one take."""
+        """The measures of one take."""
         return self.figures[cell.name].measures
 
     def of(self, arm: str, story: str, seed: int) -> Measures:
-        """The same, by names."""
+        """The measures of one take, by names."""
         return self.figures[f"{arm}/{story}-seed{seed}"].measures
 
     def pair(self, arm: str, against: str, story: str, seed: int) -> tuple[Measures, Measures]:
-        """Measures of two arms' takes; drift is read from frames that show the subject in both."""
+        """The measures of two arms' takes, with drift computed from frames that show the subject in both."""
         key = arm, against, story, seed
         if key not in self._pairs:
             self._pairs[key] = on_common_frames(self.of(arm, story, seed), self.of(against, story, seed))
@@ -137,7 +137,7 @@ def _read(run: Path, cell: Cell) -> TakeFigures:
 
 
 def _seconds_a_block(record: TakeRecord) -> dict[str, float]:
-    """By stage; of takes that were made side by side, each one's share."""
+    """Seconds per block by stage; for takes made side by side, each one's share."""
     parts = timeline_of(record).blocks * record.run.batch
     return {stage: seconds / parts for stage, seconds in record.timings.by_stage.items()}
 
@@ -156,10 +156,10 @@ def _rounded(take: TakeFigures) -> TakeFigures:
 
 
 def on_common_frames(arm: Measures, baseline: Measures) -> tuple[Measures, Measures]:
-    """Two matched takes' measures, their drift read again from the frames in which the subject is seen in both.
+    """Recompute the drift of two matched takes from the frames in which the subject is seen in both.
 
-    A take in which the subject is rarely seen would else be judged by its best moments. Coverages stay each take's own,
-    and so does the reference. Where all frames count in both, nothing changes. Other arms have no influence.
+    Otherwise a take in which the subject is rarely seen would be judged by its best moments. Coverages and references
+    stay each take's own. If all frames count in both, nothing changes. Other arms have no influence.
     """
     windows = DriftWindows(arm.origin_s)
     drifts: tuple[dict[str, list[Drift]], dict[str, list[Drift]]] = ({}, {})

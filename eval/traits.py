@@ -1,4 +1,4 @@
-"""What the oracle's readings say of a take: which hidden traits were kept, and how many characters there were."""
+"""What the oracle's readings say about a take: which hidden traits were kept, and how many characters there were."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from eval.drift import Floats
 from eval.windows import DriftWindows, within
 
 Trait = str | float
-LEAST_SEEN_S = 0.5  # a character that is seen for less is a misreading
+LEAST_SEEN_S = 0.5  # a character seen for less time is a misreading
 
 
 @dataclass(frozen=True)
 class KeptTraits:
-    """Traits before a horizon, beside those of the opening.
+    """Traits before a horizon, compared with those of the opening.
 
-    A trait counts as seen in a window if it is read surely in at least `LEAST_SEEN_S` of its frames.
+    A trait counts as seen in a window if it is read with certainty for at least `LEAST_SEEN_S`.
 
     Attributes:
         horizon_s: seconds of the take.
-        known: how many traits the opening shows.
+        known: number of traits shown in the opening.
         kept: how many of them the last 5 s show with the same value; a character that is gone has lost them.
-        all_kept: whether all traits are seen in the opening, and kept: what nobody sees counts as lost.
-        known_kept: whether those are kept that the opening shows; None where it shows none.
-        as_named: share of the last 5 s in which a character is seen that has the shape and the colour that the prompt
-            names; None where no prompt names any.
-        opening, last: the values, by trait.
-        right_one: whether the last 5 s are more like the subject than like the rival, of the traits in which the two
-            differ; None where there is no rival, or no difference.
+        all_kept: whether all traits are seen in the opening and kept; a trait that is never seen counts as lost.
+        known_kept: whether all traits shown in the opening are kept; None if it shows none.
+        as_named: share of the last 5 s that show a character with the shape and colour named in the prompt; None if no
+            prompt names any.
+        opening, last: values by trait.
+        right_one: whether the last 5 s are more like the subject than the rival, in the traits in which the two differ;
+            None if there is no rival, or no difference.
     """
 
     horizon_s: float
@@ -58,11 +58,11 @@ def kept_traits(
     """Compare the most frequent value of each trait in seconds 1 to 5 and in the last 5 s before the horizon.
 
     Args:
-        readings: one a frame, trait to value; unsure ones left out.
-        seconds: [T].
-        traits: those that are to be kept: hidden ones, and those that a prompt names.
-        named: for each frame, what the prompt in force says of the characters that it names; empty: no prompt is known.
-        rival: the windows of another character whom no prompt can tell from the subject.
+        readings: one per frame, trait to value, without unsure ones.
+        seconds: [T], times of the frames.
+        traits: traits to keep: hidden ones, and those named in prompts.
+        named: for each frame, the characters named in its prompt; empty if no prompts are known.
+        rival: windows of another character that no prompt distinguishes from the subject.
     """
     windows = windows or DriftWindows()
     opening = _most_frequent(readings, seconds, windows.opening, traits)
@@ -91,7 +91,7 @@ def _as_named(
 def distinct_characters(
     readings: Sequence[Mapping[str, Trait]], seconds: Floats, end_s: float, named: Sequence[str] = ("shape", "colour")
 ) -> int:
-    """How many different characters are seen for at least half a second before `end_s`, told apart by `named`."""
+    """Number of characters seen for at least half a second before `end_s`, distinguished by the traits in `named`."""
     inside = within(seconds, (0, end_s))
     least = LEAST_SEEN_S * inside.sum() / end_s
     seen = Counter(
@@ -105,7 +105,7 @@ def distinct_characters(
 def _most_frequent(
     readings: Sequence[Mapping[str, Trait]], seconds: Floats, window: tuple[float, float], traits: Collection[str]
 ) -> dict[str, Trait]:
-    """By trait; none where it is seen too rarely, or two values equally often."""
+    """The most frequent value by trait, except traits seen too rarely or with a tie."""
     counts = within(seconds, window)
     least = LEAST_SEEN_S * counts.sum() / (window[1] - window[0])
     found = {}

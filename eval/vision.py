@@ -1,11 +1,11 @@
-"""DINO, DINOv2, CLIP and SigLIP through transformers, preprocessed as the field's suites do.
+"""DINO, DINOv2, CLIP and SigLIP through transformers, with the preprocessing of the field's suites.
 
     dino     frames as float 0-255; shorter side to 224, bilinear without antialias, no crop; /255; ImageNet statistics
     clip     shorter side to 224, bicubic without antialias, centre crop 224; /255; CLIP's own statistics
     dinov2   shorter side to 256, bicubic, centre crop 224; /255; ImageNet statistics
     siglip   both sides to 224, bicubic with antialias; /255; mean and deviation .5
 
-CLIP, DINOv2 and SigLIP models of another input size have 224 (and 256) scaled to it.
+For CLIP, DINOv2 and SigLIP models with another input size, 224 (and 256) scale with it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DINOV2_RESIZE_PX = 256
 
 
 def resize_shorter(frames: Tensor, side: int, mode: str, antialias: bool) -> Tensor:
-    """Frames [N, 3, H, W] so that the shorter side has `side` pixels; the longer one is rounded down."""
+    """Resize frames [N, 3, H, W] so that the shorter side has `side` pixels; the longer side is rounded down."""
     height, width = frames.shape[-2:]
     short, long = min(height, width), max(height, width)
     longer = int(side * long / short)
@@ -40,23 +40,23 @@ def resize_shorter(frames: Tensor, side: int, mode: str, antialias: bool) -> Ten
 
 
 def centre_crop(frames: Tensor, side: int) -> Tensor:
-    """The middle [N, 3, side, side] of frames [N, 3, H, W]."""
+    """Crop frames [N, 3, H, W] to their centre [N, 3, side, side]."""
     top, left = (round((length - side) / 2) for length in frames.shape[-2:])
     return frames[..., top : top + side, left : left + side]
 
 
 def normalise(frames: Tensor, statistics: tuple[Sequence[float], Sequence[float]]) -> Tensor:
-    """Frames [N, 3, H, W] in 0..255 to the model's scale."""
+    """Normalise frames [N, 3, H, W] in 0..255 to the model's statistics."""
     mean, deviation = (torch.tensor(values, device=frames.device).view(3, 1, 1) for values in statistics)
     return (frames / 255 - mean) / deviation
 
 
 class _Vision:
-    """What the four share: weights, device, and the way from uint8 to a tensor.
+    """Base class of the four: weights, device and input conversion.
 
     Args:
         place: local folder or hub name.
-        device: where it runs.
+        device: device to run on.
 
     Raises:
         LicenseError: if the licence policy in force does not allow the weights.
@@ -81,13 +81,13 @@ class _Vision:
         self._model = model.eval().to(self._device)
 
     def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """[N, H, W, 3] uint8 to unit vectors [N, D]."""
+        """Embed frames [N, H, W, 3] uint8 as unit vectors [N, D]."""
         with torch.inference_mode():
             pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(self._device).permute(0, 3, 1, 2).float()
             return F.normalize(self._features(self.preprocess(pixels)).float(), dim=-1).cpu().numpy()
 
     def preprocess(self, frames: Tensor) -> Tensor:
-        """Frames [N, 3, H, W] float in 0..255 to the model's input."""
+        """Convert frames [N, 3, H, W] float in 0..255 to the model's input."""
         raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class _Vision:
 
 
 class DinoEmbedder(_Vision):
-    """Class token of DINO ViT-B/16; positions interpolated to the frame's size."""
+    """Class token of DINO ViT-B/16, with positions interpolated to the frame's size."""
 
     name, model_class = "dino", "ViTModel"
 
@@ -132,7 +132,7 @@ class Dinov2Embedder(_Vision):
 
 
 class _VisionAndText(_Vision):
-    """A pair of towers whose embeddings are compared by cosine."""
+    """Image and text towers whose embeddings are compared by cosine."""
 
     def __init__(self, place: str, device: str = "cpu") -> None:
         super().__init__(place, device)
@@ -144,7 +144,7 @@ class _VisionAndText(_Vision):
             raise ValueError(f"the embedder {self.name} has no tokenizer in {place}: {error}") from error
 
     def embed_prompts(self, prompts: Sequence[str]) -> NDArray[np.float32]:
-        """Unit vectors [P, D]; a prompt longer than the model reads is cut."""
+        """Embed prompts as unit vectors [P, D], truncated to what the model reads."""
         length = self._model.config.text_config.max_position_embeddings
         tokens = self._tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
@@ -187,7 +187,7 @@ VISION_KINDS: dict[str, type[_Vision]] = {
 
 
 def weights_hash(model: torch.nn.Module) -> str:
-    """SHA-256 over the names and bytes of all parameters, in the order of their names."""
+    """SHA-256 over the names and bytes of all parameters, in order of name."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -196,5 +196,5 @@ def weights_hash(model: torch.nn.Module) -> str:
 
 
 def _pooled(output: Any) -> Tensor:
-    """transformers 5 returns an output object where 4 returned the tensor."""
+    """Get the tensor: transformers 5 returns an output object where version 4 returned the tensor itself."""
     return output if isinstance(output, Tensor) else output.pooler_output

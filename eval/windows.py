@@ -1,4 +1,4 @@
-"""Which frames of a video a figure is taken from: arithmetic on seconds."""
+"""The frames of a video that a figure is taken from: arithmetic on seconds."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class DriftWindows:
     """The three windows of the primary endpoint, in seconds of the take.
 
     Attributes:
-        origin_s: when the subject is first seen as it should be; 0 but in scenarios that introduce it later.
+        origin_s: when the subject is first seen as it should be; 0 except in scenarios that introduce it later.
     """
 
     origin_s: float = 0.0
 
     @property
     def reference(self) -> tuple[float, float]:
-        """The first second: what the subject is compared to."""
+        """The first second, which the subject is compared with."""
         return self.origin_s, self.origin_s + REFERENCE_S
 
     @property
@@ -43,15 +43,15 @@ class DriftWindows:
     def check(
         self, horizons_s: tuple[float, ...], seconds: float, frame_s: float, name: str, may_miss_s: float = 0.0
     ) -> None:
-        """Refuse horizons that a video of `seconds` does not reach, or whose windows would overlap.
+        """Check that a video of `seconds` reaches the horizons, and that windows don't overlap.
 
         Args:
-            frame_s: duration of one frame; a video may be short of the horizon by half of it.
-            name: of the video, for the message.
-            may_miss_s: a video may be short of a horizon by less than this; see `end_of`.
+            frame_s: duration of one frame; a video may fall short of a horizon by half of it.
+            name: name of the video, for the message.
+            may_miss_s: a video may fall short of a horizon by less than this; see `end_of`.
 
         Raises:
-            FieldError: naming the horizon and the longest that is possible.
+            FieldError: if not; names the horizon and the longest one possible.
         """
         shortest_s = self.origin_s + SHORTEST_HORIZON_S
         for horizon_s in horizons_s:
@@ -68,13 +68,13 @@ class DriftWindows:
                 raise FieldError("horizons", horizon_s, wanted, claim=claim)
 
     def check_frames(self, seconds: NDArray[np.float64], horizons_s: tuple[float, ...], name: str) -> None:
-        """Refuse a video that shows no frame in one of the windows, whose figures would be of nothing.
+        """Check that a video has a frame in every window.
 
         Args:
-            seconds: [T] of the frames that are measured.
+            seconds: [T], times of the measured frames.
 
         Raises:
-            ValueError: naming the window.
+            ValueError: if not; names the window.
         """
         for start, end in (self.reference, self.opening, *(self.last(horizon_s) for horizon_s in horizons_s)):
             if not within(seconds, (start, end)).any():
@@ -84,11 +84,11 @@ class DriftWindows:
 
 
 def end_of(horizon_s: float, seconds: float, frame_s: float) -> float:
-    """Where a horizon is measured: there, or at the end of a video of `seconds` that is short of it."""
+    """Where a horizon is measured: at the horizon, or at the end of a video of `seconds` that falls short of it."""
     return horizon_s if horizon_s <= seconds + frame_s / 2 else seconds
 
 
 def within(seconds: NDArray[np.float64], window: tuple[float, float]) -> NDArray[np.bool_]:
-    """Frames that begin in [start, end): times [T] to a mask [T]."""
+    """Mask [T] of frames, given their times [T], that begin in [start, end)."""
     start, end = window
     return (seconds >= start - TOLERANCE_S) & (seconds < end - TOLERANCE_S)

@@ -1,7 +1,6 @@
 """A memory of what it has itself generated, for autoregressive video models.
 
-Every public name is importable from here; it is loaded when it is first used, so that `import longlive_rag`
-is quick.
+Every public name can be imported from here; each is loaded on first use, so that `import longlive_rag` is fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m longlive_rag` is `longlive-rag`."""
+"""`python -m longlive_rag` runs `longlive-rag`."""
 
 from longlive_rag.cli.main import main
 

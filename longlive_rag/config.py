@@ -1,4 +1,4 @@
-"""What a take is asked to be: one plain dataclass a concern, refused before any model loads if it can't be done."""
+"""The request for a take: one plain dataclass per concern, validated before any model is loaded."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SteerVerb = Literal["pin", "exclude", "establish", "policy", "unpin", "unexclude
 CheckpointMode = Literal["exact", "light"]
 
 SEARCH = "similar"
-"""The policy that needs no plug-in."""
+"""The default policy, which needs no plug-in."""
 
 MAX_SECONDS = 24 * 60 * 60
 MAX_RETRIES = 8
 MAX_PIXELS = 8192
 MAX_FPS = 240
 BLOCKS_PER_REPEATED = 12
-"""Resuming a take runs at most about one block in so many again."""
+"""Resuming a take reruns at most about one block in this many."""
 
 
 _search = partial(Knob, needs_memory=True, of_search=True)
@@ -39,18 +39,18 @@ GIB: dict[str, Any] = {"at_least": 0, "unit": "GiB"}
 
 @dataclass(frozen=True)
 class Steering:
-    """A direction to memory while the take runs.
+    """A change to memory while the take runs.
 
     Attributes:
-        seconds: of the take; it holds from the next block on.
-        verb: `pin` or `exclude` a span, `unpin` or `unexclude` it again, `establish`, which sets what memory admits,
-            or `policy`, which sets what picks from it.
-        start, end: the span, in seconds; 0 for the verbs that have none.
-        establish, new_view: for `establish`, as in `MemoryConfig`; `new_view` None leaves it as it is.
+        seconds: time in the take; it applies from the next block on.
+        verb: `pin` or `exclude` a span, undo this with `unpin` or `unexclude`, set what memory admits with
+            `establish`, or how it picks frames with `policy`.
+        start, end: the span, in seconds; 0 for verbs without one.
+        establish, new_view: for `establish`, as in `MemoryConfig`; None leaves `new_view` unchanged.
         policy: for `policy`, its name.
 
     Raises:
-        FieldError: naming the field, the value and what would be right.
+        FieldError: if a field is invalid; names the field, the value and what is expected.
     """
 
     seconds: float
@@ -76,36 +76,36 @@ class Steering:
 
     @property
     def is_span(self) -> bool:
-        """Whether it is about a span of seconds."""
+        """Whether it applies to a span of seconds."""
         return self.verb not in ("establish", "policy")
 
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """How the take remembers itself. Times are spans (from, to) in seconds of the take.
+    """How the take remembers itself. Spans are (from, to), in seconds of the take.
 
     Attributes:
-        gpu_gib, host_gib: budgets of the page cache; `auto` is what a GPU has free when a take begins on it.
-        pin: is remembered once it has left the window; at most half of memory is its.
-        admit_above: the least similarity to an anchor; None admits all.
+        gpu_gib, host_gib: budgets of the page cache; `auto` is the GPU memory that is free when the take begins.
+        pin: spans to bring back once they have left the window; they get at most half of memory.
+        admit_above: minimum similarity to an anchor; None admits everything.
         prompt_weight: w in the score (1 - w) cos(latents) + w cos(prompts).
-        like_words: the least likeness of prompts, where they are part of the score; pins need none.
+        like_words: minimum similarity of prompts if they are part of the score; it does not apply to pins.
         diversity: d in maximal marginal relevance.
-        establish: what comes after a first showing is kept out until the next new view; 0 lets everything in.
+        establish: seconds admitted of each new view; 0 admits everything.
         policy: picks among what is left after pins and stratified frames.
-        steering: what is pinned, excluded or admitted, and what picks, from some second of the take on.
+        steering: changes to what is pinned, excluded or admitted, and to the policy, while the take runs.
 
     Raises:
-        FieldError: naming the field, the value and what would be right.
+        FieldError: if a field is invalid; names the field, the value and what is expected.
     """
 
-    enabled: Annotated[bool, Knob("--memory", "Retrieve past frames, or don't (the native backbone).")] = True
-    encoder: Annotated[EncoderKind, _pages("--encoder", "What memory compares frames by.")] = "autoencoder"
+    enabled: Annotated[bool, Knob("--memory", "Retrieve past frames or not (the native backbone).")] = True
+    encoder: Annotated[EncoderKind, _pages("--encoder", "How frames are embedded for memory search.")] = "autoencoder"
     gpu_gib: Annotated[
         float | Literal["auto"],
         _pages(
             "--page-gpu-gib",
-            "GPU memory for the page cache; auto: what else is free. The K pages of one block always fit.",
+            "GPU memory for the page cache; auto uses what is free. The K pages of one block always fit.",
             was="--memory-gpu-gib",
             auto=True,
             **GIB,
@@ -122,40 +122,50 @@ class MemoryConfig:
     ] = 8.0
     page_precision: Annotated[
         PagePrecision,
-        _pages("--page-precision", "Of pages in host memory; float8 has a scale for each layer and head."),
+        _pages("--page-precision", "Precision of pages in host memory; float8 has one scale per layer and head."),
     ] = "same"
     stale_pages: Annotated[
         StalePages,
-        _pages("--stale-pages", "A page made before the last cue is made again when it comes back, or kept as it is."),
+        _pages("--stale-pages", "Remake pages made before the last cue when they come back, or keep them as they are."),
     ] = "remake"
     exclude: Annotated[
-        tuple[Span, ...], _search("--exclude", "Seconds that are never remembered; repeat for more.")
+        tuple[Span, ...], _search("--exclude", "Span of seconds that is never brought back. Repeat for more.")
     ] = ()
-    pin: Annotated[tuple[Span, ...], _search("--pin", "Seconds that are remembered first; repeat for more.")] = ()
-    anchor: Annotated[Span | None, _search("--anchor", "Seconds that show what is good, for --admit-above.")] = None
+    pin: Annotated[
+        tuple[Span, ...], _search("--pin", "Span of seconds that is brought back first. Repeat for more.")
+    ] = ()
+    anchor: Annotated[
+        Span | None, _search("--anchor", "Span of seconds that frames are compared with, for --admit-above.")
+    ] = None
     admit_above: Annotated[
         float | None,
-        _search("--admit-above", "Frames less similar (cosine) to all of --anchor are not remembered.", **COSINE),
+        _search(
+            "--admit-above", "Only remember frames at least this similar (cosine) to a frame of --anchor.", **COSINE
+        ),
     ] = None
     prompt_weight: Annotated[
-        float, _search("--prompt-weight", "Share of the prompt in what memory compares.", **SHARE)
+        float, _search("--prompt-weight", "Weight of prompt similarity in memory search.", **SHARE)
     ] = 0.0
     like_words: Annotated[
         float,
         _search(
             "--like-words",
-            "With --prompt-weight: frames made under words less like those in charge (MaxSim) are not brought back.",
+            "With --prompt-weight: only bring back frames whose prompt is at least this similar (MaxSim) to the "
+            "current one.",
             **SHARE,
         ),
     ] = 0.5
     diversity: Annotated[
-        float, _search("--diversity", "0: the most similar frames; towards 1: unlike each other.", **SHARE)
+        float,
+        _search(
+            "--diversity", "0 picks the most similar frames; towards 1, frames that differ from each other.", **SHARE
+        ),
     ] = 0.0
     spread: Annotated[
         int,
         _search(
             "--stratified",
-            "So many of memory's frames are a stratified sample of the past: one of each of as many stretches.",
+            "How many of memory's frames are a stratified sample of the past, one from each of as many stretches.",
             at_least=0,
             was="--spread",
         ),
@@ -164,40 +174,38 @@ class MemoryConfig:
         float,
         _search(
             "--establish",
-            "Memory keeps first showings: this many seconds of each new view.",
+            "Keep only first showings in memory: this many seconds of each new view.",
             at_least=0,
             at_most=MAX_SECONDS,
             unit="seconds",
-            off="Every past frame can be brought back, not first showings only.",
+            off="Keep all past frames in memory, not only first showings.",
         ),
     ] = 0.0
     new_view: Annotated[
         float | None,
         _search(
             "--new-view",
-            "For --establish: a view is new if it is less similar (cosine) than this to all that memory holds; "
-            "where none is set, much less than the take's own frames are to one another.",
+            "For --establish: a view is new if it is less similar (cosine) than this to everything in memory. "
+            "Default: much less similar than the take's own frames are to one another.",
             **COSINE,
         ),
     ] = None
-    policy: Annotated[str, _pages("--policy", "Which past frames are picked; 'plugins' lists what is installed.")] = (
+    policy: Annotated[str, _pages("--policy", "How past frames are picked; 'plugins' lists installed policies.")] = (
         SEARCH
     )
     retry: Annotated[
         int,
         _pages(
             "--retry",
-            "Make a block again, up to so many times, that is less like what memory brought back than those frames are "
-            "like each other; the best is kept.",
+            "Remake a block, up to this many times, if it is less similar to the frames memory brought back than they "
+            "are to each other; the best is kept.",
             at_least=0,
             at_most=MAX_RETRIES,
         ),
     ] = 0
     remember: Annotated[
         tuple[str, ...],
-        _search(
-            "--remember", "TAKE or TAKE@FROM-TO: another take's frames, remembered from the start; repeat for more."
-        ),
+        _search("--remember", "Remember another take's frames from the start: TAKE or TAKE@FROM-TO. Repeat for more."),
     ] = ()
     steering: tuple[Steering, ...] = ()
 
@@ -218,7 +226,7 @@ class MemoryConfig:
             raise FieldError(other, None, "the gate needs both", claim=claim)
 
     def with_steering(self, steering: Iterable[Steering]) -> MemoryConfig:
-        """As it is once `steering` holds: its spans among the others, and the last gate and policy."""
+        """The config after applying `steering`: its spans added, and the last gate and policy."""
         spans: dict[str, list[Span]] = {"pin": list(self.pin), "exclude": list(self.exclude)}
         establish, new_view, policy = self.establish, self.new_view, self.policy
         for steer in sorted(steering, key=lambda steer: steer.seconds):
@@ -239,7 +247,7 @@ class MemoryConfig:
 
     @property
     def budgets(self) -> PageBudgets:
-        """What pages may cost, in bytes."""
+        """Budgets of the page cache, in bytes."""
         return PageBudgets(
             gpu_bytes=None if self.gpu_gib == "auto" else int(self.gpu_gib * 2**30),
             host_bytes=int(self.host_gib * 2**30),
@@ -250,67 +258,67 @@ class MemoryConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """Size and rate of the video.
+    """Size and frame rate of the video.
 
     Attributes:
-        height, width: pixels that the model makes.
-        fps: pixel frames a second.
-        upscale: each side of the written video is this many times the model's.
+        height, width: size in pixels, before upscaling.
+        fps: pixel frames per second.
+        upscale: factor by which each side of the written video is enlarged.
     """
 
-    height: Annotated[int, Knob("--height", "Pixels that the backbone makes.", at_least=1, at_most=MAX_PIXELS)] = 480
-    width: Annotated[int, Knob("--width", "Pixels that the backbone makes.", at_least=1, at_most=MAX_PIXELS)] = 832
-    fps: Annotated[int, Knob("--fps", "Frames a second of the video.", at_least=1, at_most=MAX_FPS)] = 16
-    upscale: Annotated[
-        int, Knob("--upscale", "Each side of the video is this many times the backbone's.", at_least=1)
-    ] = 1
+    height: Annotated[int, Knob("--height", "Height in pixels, before upscaling.", at_least=1, at_most=MAX_PIXELS)] = (
+        480
+    )
+    width: Annotated[int, Knob("--width", "Width in pixels, before upscaling.", at_least=1, at_most=MAX_PIXELS)] = 832
+    fps: Annotated[int, Knob("--fps", "Frames per second of the video.", at_least=1, at_most=MAX_FPS)] = 16
+    upscale: Annotated[int, Knob("--upscale", "Upscaling factor for each side of the video.", at_least=1)] = 1
 
     def __post_init__(self) -> None:
         check_knobs(self)
         for name in ("height", "width"):
             side = getattr(self, name) * self.upscale
             if side > MAX_PIXELS:
-                wanted = f"a side of a video has at most {MAX_PIXELS} pixels"
+                wanted = f"each side of a video can have at most {MAX_PIXELS} pixels"
                 raise FieldError("upscale", self.upscale, wanted, f"{self.upscale}, which makes the {name} {side}")
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """How a take is made ready to be resumed.
+    """Checkpoints from which a take can be resumed.
 
     Attributes:
-        mode: `exact` resumes bit for bit as if nothing had happened; `light` stores nothing and makes the window's
-            keys and values again from latents, which is near it.
-        gib: what checkpoints may take of the disk; when it is spent no more are written, and resuming repeats the
-            commits since the newest one.
+        mode: `exact` resumes bit for bit as if nothing had happened; `light` stores nothing and recomputes the
+            window's keys and values from latents, which is close.
+        gib: disk space for checkpoints; once it is used up, no more are written, and resuming repeats the commits
+            since the newest one.
 
     Raises:
-        FieldError: naming the field, the value and what would be right.
+        FieldError: if a field is invalid; names the field, the value and what is expected.
     """
 
     mode: Annotated[
         CheckpointMode,
         Knob(
             "--checkpoint",
-            "Resuming the take is exact (checkpoints are stored) or light (nothing is, and what follows is "
-            "near to, not equal to, an uninterrupted take).",
+            "Store checkpoints, so that the take can be resumed exactly, or store none (light), so that a resumed take "
+            "is close to, but not the same as, an uninterrupted one.",
         ),
     ] = "exact"
-    gib: Annotated[float, Knob("--checkpoint-gib", "What checkpoints may take of the disk.", **GIB)] = 4.0
+    gib: Annotated[float, Knob("--checkpoint-gib", "Disk space for checkpoints.", **GIB)] = 4.0
 
     def __post_init__(self) -> None:
         check_knobs(self)
 
     def changed(self, mode: CheckpointMode | None, gib: float | None) -> CheckpointConfig:
-        """With what is given in place of what it says."""
+        """A copy with the values that are not None."""
         return replace(self, mode=mode or self.mode, gib=self.gib if gib is None else gib)
 
 
 def checkpoint_spacing(blocks: int, every_blocks: int) -> int:
-    """Blocks from one checkpoint to the next, after so many blocks of a take.
+    """Number of blocks from one checkpoint to the next, once a take has `blocks` blocks.
 
     Args:
-        every_blocks: checkpoints stand after multiples of it.
+        every_blocks: checkpoints are written after multiples of this many blocks.
     """
     return max(1, blocks // BLOCKS_PER_REPEATED // every_blocks) * every_blocks
 
@@ -318,7 +326,7 @@ def checkpoint_spacing(blocks: int, every_blocks: int) -> int:
 PARTS: dict[str, Any] = {
     "context": ContextConfig, "memory": MemoryConfig, "sampler": SamplerConfig, "output": OutputConfig,
 }  # fmt: skip
-"""Parts of a request that a backbone's preset fills in."""
+"""Parts of a request that a backbone's preset fills in, by name."""
 
 
 @dataclass(frozen=True)
@@ -326,7 +334,7 @@ class Cue:
     """A prompt and the second of the take at which it takes over.
 
     Attributes:
-        cut: whether another shot begins there: the picture does not go on, and of what came before only memory is left.
+        cut: whether it begins another shot: the picture does not continue, and memory is all that is left of the past.
     """
 
     seconds: float
@@ -336,7 +344,7 @@ class Cue:
 
 @dataclass(frozen=True)
 class Reseed:
-    """A seed and the second of the take from which on its noise is drawn, as a cue from the next block on."""
+    """A noise seed and the second of the take at which it takes over, from the next block on like a cue."""
 
     seconds: float
     seed: int
@@ -344,25 +352,26 @@ class Reseed:
 
 @dataclass(frozen=True)
 class TakeRequest:
-    """Everything that decides what a take shows; equal requests on one machine give equal takes.
+    """Everything that determines what a take shows; equal requests on one machine give equal takes.
 
     Attributes:
-        prompt: in charge from the start.
+        prompt: the first prompt.
         seconds: length of the take.
-        cues: other prompts that take over.
-        seed: of the noise.
-        context, sampler, memory, output: see there.
+        cues: prompts that take over later.
+        seed: seed of the noise.
+        context, sampler, memory, output: see their classes.
         start_image: a PNG or JPEG file that becomes the first latent frame.
-        reseeds: other seeds that take over, as a branch has them.
+        reseeds: seeds that take over later, as in a branch.
 
     Raises:
-        ValueError: naming the field, the value and what would be right; where it is about one field, a `FieldError`.
+        ValueError: if the request is invalid; names the field, the value and what is expected. A `FieldError` if a
+            single field is to blame.
     """
 
     prompt: str
     seconds: float
     cues: tuple[Cue, ...] = ()
-    seed: Annotated[int, Knob("--seed", "Same seed, same take.")] = 0
+    seed: Annotated[int, Knob("--seed", "Noise seed; the same seed gives the same take.")] = 0
     context: ContextConfig = field(default_factory=ContextConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
@@ -382,9 +391,9 @@ class TakeRequest:
         for position, prompt in enumerate([self.prompt, *(cue.prompt for cue in self.cues)]):
             where = "the prompt" if position == 0 else f"the prompt of cue {position}"
             if not _is_text(prompt):
-                raise ValueError(f"{where} holds bytes that are no UTF-8 text: {prompt!a}")
+                raise ValueError(f"{where} is not valid UTF-8: {prompt!a}")
             if not prompt.strip():
-                wanted = "say what is to be seen, such as 'a red circle walks in a meadow'"
+                wanted = "describe what to show, such as 'a red circle walks in a meadow'"
                 raise FieldError("prompt", prompt, wanted, claim=f"{where} is empty")
         self._check_cues()
         self._check_spans()
@@ -396,12 +405,12 @@ class TakeRequest:
             if not 0 <= steer.seconds < self.seconds:
                 what = f"{steer.start:g}-{steer.end:g}" if steer.is_span else steer.policy or f"{steer.establish:g}"
                 raise ValueError(
-                    f"{steer.verb} {what} is at {steer.seconds:g} s; it must be in the take, 0-{self.seconds:g} s"
+                    f"{steer.verb} {what} is at {steer.seconds:g} s; it must be within the take, 0-{self.seconds:g} s"
                 )
         for name, spans in (("exclude", memory.exclude), ("pin", memory.pin), ("anchor", anchors)):
             for start, end in spans:
                 if not 0 <= start < end or not start < self.seconds:
-                    wanted = f"it must lie in the take, 0-{self.seconds:g} s, its start before its end"
+                    wanted = f"it must be within the take, 0-{self.seconds:g} s, and start before it ends"
                     raise FieldError(name, (start, end), wanted, f"{start:g}-{end:g} s")
         for pinned in memory.pin:
             for excluded in memory.exclude:
@@ -419,25 +428,25 @@ class TakeRequest:
         first, rope = self.memory.remember[0], self.context.rope
         if rope != "relative":
             shown = (f"{first!r}, but ", Name("rope"), f" is {rope!r}")
-            wanted = ("frames of another take have no number in this one: use ", Name("rope"), " 'relative'")
+            wanted = ("another take's frames have no frame number in this one: use ", Name("rope"), " 'relative'")
             raise FieldError("remember", first, wanted, shown)
         if not self.context.memory_frames:
-            raise FieldError("remember", first, "turn it on", f"{first!r}, but memory is off")
+            raise FieldError("remember", first, "turn memory on", f"{first!r}, but memory is off")
 
     def _check_cues(self) -> None:
         previous = 0.0
         for number, cue in enumerate(self.cues, start=1):
             if not math.isfinite(cue.seconds) or cue.seconds <= 0:
                 wanted = (
-                    "a cut must come after the start (the first shot is there)"
+                    "a cut must come after the start of the first shot"
                     if cue.cut
-                    else ("a cue must come after the start (the prompt is there)")
+                    else ("a cue must come after the start, where the prompt applies")
                 )
                 raise ValueError(f"cue {number} is at {cue.seconds:g} s; {wanted}")
             if cue.seconds <= previous:
                 raise ValueError(
                     f"cue {number} is at {cue.seconds:g} s, not after the one before it at {previous:g} s; "
-                    "put cues in order of time"
+                    "put cues in order"
                 )
             if cue.seconds >= self.seconds:
                 raise ValueError(
@@ -448,18 +457,18 @@ class TakeRequest:
 
     @property
     def pixel_frames(self) -> int:
-        """Pixel frames of the finished video."""
+        """Number of pixel frames in the finished video."""
         return round(self.seconds * self.output.fps)
 
 
 def check_seconds(seconds: float, fps: int) -> None:
-    """Raise FieldError unless a take of `seconds` at `fps` has at least one frame and is within a day."""
+    """Raise FieldError unless a take of `seconds` at `fps` has at least one frame and lasts at most a day."""
     if not 0 <= seconds <= MAX_SECONDS or round(seconds * fps) < 1:
         raise FieldError("seconds", seconds, f"it must be from {1 / fps:g} (one frame) to {MAX_SECONDS} (a day)")
 
 
 def _is_text(words: str) -> bool:
-    """Whether it contains no half of a character, as a shell hands on what is not UTF-8."""
+    """Whether a string has no lone surrogates, which is how invalid UTF-8 arrives from a shell."""
     return not any(0xD800 <= ord(letter) <= 0xDFFF for letter in words)
 
 

@@ -1,7 +1,7 @@
-"""Documents that come from outside (records, plans, arms, cues): typed models, or one sentence on what is wrong.
+"""Documents from outside (records, plans, arms, cues), parsed into typed models or refused with a one-line error.
 
-A model of this kind refuses unknown keys and names the nearest known one, takes no text for a number and no number for
-text, and keeps the errors with data of the dataclasses inside it.
+These models refuse unknown keys and suggest the nearest known one, don't convert between text and numbers, and pass on
+the `FieldError`s of dataclasses inside them.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 class Document(BaseModel):
-    """A part of a document; frozen, and with no keys but its own."""
+    """A part of a document; frozen, with no extra keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Versioned(Document):
-    """A whole document, with the format that it is in.
+    """A whole document, with its format version.
 
     Attributes:
-        format: its number; a reader of `FORMAT` reads all formats up to it.
+        format: version number; a reader whose version is `FORMAT` reads all versions up to it.
     """
 
     FORMAT: ClassVar[int] = 1
@@ -48,10 +48,10 @@ class Versioned(Document):
 
 
 class Sealed(Versioned):
-    """A document that tells whether it is as it was written.
+    """A document that can tell whether it was changed after it was written.
 
     Attributes:
-        checksum: SHA-256 of everything else; older versions wrote none.
+        checksum: SHA-256 of everything else; older versions did not write one.
     """
 
     checksum: str | None = None
@@ -62,14 +62,14 @@ class BrokenChecksumError(ValueError):
 
 
 def read_document(path: Path, model: type[Model], check: bool = True) -> Model:
-    """A document from its JSON file.
+    """Read a document from a JSON file.
 
     Args:
-        check: its checksum, if it has one.
+        check: verify the checksum, if there is one.
 
     Raises:
         BrokenChecksumError: if it was changed after it was written.
-        ValueError: naming the file, and the key, its value and what would be right.
+        ValueError: if it is invalid; names the file, the key, its value and what is expected.
     """
     content = read_json(path)
     document = parse(content, model, str(path))
@@ -79,13 +79,13 @@ def read_document(path: Path, model: type[Model], check: bool = True) -> Model:
 
 
 def write_document(path: Path, document: Written, only_set: bool = False) -> Written:
-    """Write a document atomically; returns it as it was written, with its checksum if it has one.
+    """Write a document atomically and return it as written, with its checksum if it is sealed.
 
     Args:
-        only_set: leave out what was never set.
+        only_set: leave out fields that were never set.
 
     Raises:
-        OSError: if the disk refuses.
+        OSError: if it can't be written.
     """
     content = document.model_dump(mode="json", exclude_unset=only_set)
     if isinstance(document, Sealed):
@@ -97,25 +97,25 @@ def write_document(path: Path, document: Written, only_set: bool = False) -> Wri
 
 
 def checksum_of(content: Mapping[str, Any]) -> str:
-    """SHA-256 of a document's plain values, whatever their order, but for its checksum."""
+    """SHA-256 of a document's plain values except its checksum, independent of their order."""
     rest = {name: value for name, value in content.items() if name != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Read a JSON file.
 
     Raises:
-        ValueError: if it can't be read, is too large, or says a thing twice.
+        ValueError: if it can't be read, is too large, or has a duplicate key.
     """
     return _read(path, load_json)
 
 
 def read_toml(path: Path) -> Any:
-    """The content of a TOML file, as JSON has it: days and times as text.
+    """Read a TOML file as JSON types, with dates and times as text.
 
     Raises:
-        ValueError: if it can't be read, is too large, or says a thing twice.
+        ValueError: if it can't be read, is too large, or has a duplicate key.
     """
     return _read(path, lambda text: load_json(json.dumps(tomllib.loads(text), default=str)))
 
@@ -131,13 +131,13 @@ def _read(path: Path, load: Callable[[str], Any]) -> Any:
 
 
 def parse(content: Any, model: type[Model], where: str) -> Model:
-    """Plain data, as JSON has it, into a model or a dataclass.
+    """Parse plain JSON data into a model or a dataclass.
 
     Args:
-        where: what the data is, such as its file; begins the message.
+        where: what the data is, such as its file; error messages begin with it.
 
     Raises:
-        FieldError: if it is not that; its field is the path inside the data, such as `request.seed`.
+        FieldError: if the data is invalid; its field is the path inside the data, such as `request.seed`.
         ValueError: if it is from a newer version.
     """
     newest = getattr(model, "FORMAT", None)
@@ -145,7 +145,7 @@ def parse(content: Any, model: type[Model], where: str) -> Model:
         found = content.get("format", 1)
         if isinstance(found, int) and found > newest:
             raise ValueError(
-                f"{where} is of format {found}; this version reads formats up to {newest}: install a newer longlive-rag"
+                f"{where} has format {found}; this version reads formats up to {newest}: install a newer longlive-rag"
             )
     try:
         return cast(
@@ -159,7 +159,7 @@ def parse(content: Any, model: type[Model], where: str) -> Model:
 
 
 def refuse_broken_text(content: Any, where: str) -> None:
-    """Raise FieldError if plain data holds half of a character, which JSON can spell and no text has."""
+    """Raise FieldError if plain data contains a lone surrogate, which JSON can express but UTF-8 can't."""
     left: list[tuple[tuple[Part, ...], Any]] = [((), content)]
     while left:
         place, value = left.pop()
@@ -167,19 +167,19 @@ def refuse_broken_text(content: Any, where: str) -> None:
         for text in (value, *inside):
             if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
                 field = dotted(place) or "it"
-                raise FieldError(field, text, claim=f"{field} holds no UTF-8 text: {text!a}", where=where)
+                raise FieldError(field, text, claim=f"{field} is not valid UTF-8: {text!a}", where=where)
         left += [((*place, part), each) for part, each in inside.items()]
 
 
 def nearest(name: str, known: Any) -> str:
-    """The end of a refusal of `name`: the known name that is nearest, or all of them."""
+    """Finish the refusal of `name` with the nearest known name, or all known names."""
     names = sorted(map(str, known))
     close = get_close_matches(name, names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
 
 
 def refuse_unknown(names: Iterable[str], known: Iterable[str], where: str) -> None:
-    """FieldError for the first of `names` that isn't known, with the nearest one that is."""
+    """Raise FieldError for the first of `names` that isn't known, suggesting the nearest one that is."""
     known = list(known)
     for name in names:
         if name not in known:
@@ -192,7 +192,7 @@ def _adapter(model: Any) -> TypeAdapter[Any]:
 
 
 def _in_words(error: ValidationError, model: Any, where: str) -> FieldError:
-    """The first of the errors; what is misspelt comes before what is missing for it."""
+    """The first of the errors in words; unknown keys first, since a misspelt key also makes one missing."""
     first = min(error.errors(include_url=False), key=lambda each: each["type"] not in UNKNOWN)
     place, kind = first["loc"], first["type"]
     field = dotted(place)
@@ -208,18 +208,20 @@ def _in_words(error: ValidationError, model: Any, where: str) -> FieldError:
         return FieldError(field, None, claim=f"{field} is missing", where=where)
     value = first["input"]
     shown = None if isinstance(value, str | int | float) else KINDS.get(type(value), "null")
-    plain = FieldError(field or "it", value, shown=shown)  # a front end's name for the field isn't the document's
+    plain = FieldError(
+        field or "it", value, shown=shown
+    )  # fixes the text now: a front end's own name for the field would not match the document
     wanted = first["msg"].replace("Input should be", "it should be")
     return FieldError(plain.field, value, wanted, claim=str(plain), where=where)
 
 
 def dotted(place: tuple[Part, ...]) -> str:
-    """A place inside a document in words, such as `cues[2].prompt`."""
+    """Format a place inside a document, such as `cues[2].prompt`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
 
 
 def _names_at(model: Any, place: tuple[Part, ...]) -> list[str]:
-    """The keys that are known at a place."""
+    """The keys allowed at a place."""
     for part in place:
         options = [model] if not _parts_of(model) else _parts_of(model)
         known = [_fields(option) for option in options]
@@ -229,7 +231,7 @@ def _names_at(model: Any, place: tuple[Part, ...]) -> list[str]:
 
 
 def _fields(model: Any) -> dict[str, Any]:
-    """Names of a model's or a dataclass's fields, and their types."""
+    """The field names of a model or dataclass, with their types."""
     if isinstance(model, type) and issubclass(model, BaseModel):
         return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
     if isinstance(model, type) and is_dataclass(model):
@@ -239,14 +241,14 @@ def _fields(model: Any) -> dict[str, Any]:
 
 
 def _parts_of(model: Any) -> list[Any]:
-    """The alternatives of a union; none where it isn't one."""
+    """The alternatives of a union; empty if it isn't one."""
     if get_origin(model) is Annotated:
         return _parts_of(get_args(model)[0]) or [get_args(model)[0]]
     return list(get_args(model)) if get_origin(model) in (Union, types.UnionType) else []
 
 
 def _item_of(model: Any) -> Any:
-    """What a list, a tuple or a mapping holds."""
+    """The type of the items of a list, tuple or mapping."""
     for option in _parts_of(model) or [model]:
         held = [each for each in get_args(option) if each is not Ellipsis]
         if held:

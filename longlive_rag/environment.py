@@ -1,6 +1,6 @@
-"""Everything that comes from the environment, the user's config file or installed plug-ins, read here and nowhere else.
+"""The only place that reads the environment, the user's config file and installed plug-ins.
 
-The config file is `~/.config/longlive-rag/config.toml` (or what LONGLIVE_RAG_CONFIG names):
+The config file is `~/.config/longlive-rag/config.toml` (or the file named by LONGLIVE_RAG_CONFIG):
 
     license_policy = "commercial"
 """
@@ -30,12 +30,12 @@ PLUGINS = {
     "metric": "longlive_rag.metrics",
     "checkpoint layout": "longlive_rag.checkpoint_layouts",
 }
-"""What a package can add, and the entry point group that it registers it under; ours are registered the same way."""
+"""Maps each kind of plug-in to its entry point group. The built-in ones are registered the same way."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """The config file's fields; None where it doesn't say."""
+    """The fields of the config file; None if it doesn't set them."""
 
     license_policy: str | None = None
 
@@ -50,32 +50,32 @@ def config_file() -> Path:
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is remembered."""
+    """The folder for files that can be recreated."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longlive-rag"
 
 
 def keep_compiled() -> Path:
-    """Where torch keeps compiled code from now on: by TORCHINDUCTOR_CACHE_DIR, else in the user's cache."""
+    """Set and return where torch keeps compiled code: TORCHINDUCTOR_CACHE_DIR, else the user's cache."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-    if os.environ.get(COMPILED_VARIABLE, "") in ("", default_cache_dir()):  # torch states its default there itself
+    if os.environ.get(COMPILED_VARIABLE, "") in ("", default_cache_dir()):  # torch may have set its default itself
         os.environ[COMPILED_VARIABLE] = str(cache_folder() / "compiled")
     return Path(os.environ[COMPILED_VARIABLE])
 
 
 def models_folder() -> Path:
-    """Where fetched backbones lie, each in a folder of its name: LONGLIVE_RAG_MODELS, else `models` where one works."""
+    """The folder of fetched backbones, with a subfolder for each: LONGLIVE_RAG_MODELS, else `models` here."""
     return Path(os.environ.get(MODELS_VARIABLE) or "models")
 
 
 def use_gpu(number: int) -> None:
-    """Let this process see one GPU alone, by its number among those that it may see; before CUDA is used."""
+    """Restrict this process to one of its visible GPUs, by number. Call before CUDA is initialised."""
     visible = os.environ.get(GPUS_VARIABLE)
     os.environ[GPUS_VARIABLE] = visible.split(",")[number] if visible else str(number)
 
 
 def stated_api_key() -> str | None:
-    """The key of a server's clients, where the environment states one."""
+    """The API key set in the environment, if any."""
     return os.environ.get(API_KEY_VARIABLE) or None
 
 
@@ -85,23 +85,23 @@ def stated_ray_address() -> str | None:
 
 
 def read_config() -> Config:
-    """The config file; empty if there is none.
+    """Read the config file; empty if there is none.
 
     Raises:
-        ValueError: if it can't be read or has an unknown field, or if LONGLIVE_RAG_CONFIG names no file.
+        ValueError: if it can't be read or has an unknown field, or if LONGLIVE_RAG_CONFIG is not a file.
     """
     path = config_file()
     if not path.is_file():
         if os.environ.get(CONFIG_VARIABLE):
             raise ValueError(f"{CONFIG_VARIABLE} names {path}, which is not a file")
         return Config()
-    from longlive_rag.documents import parse, read_toml  # pydantic is slow to import, and help needs none
+    from longlive_rag.documents import parse, read_toml  # pydantic is slow to import and not needed for help
 
     return parse(read_toml(path), Config, str(path))
 
 
 def stated_policy() -> tuple[str, str] | None:
-    """The licence policy that the environment or else the config file states, and where; None if neither does."""
+    """The licence policy set in the environment, else in the config file, and where; None if neither sets one."""
     if POLICY_VARIABLE in os.environ:
         return os.environ[POLICY_VARIABLE], POLICY_VARIABLE
     policy = read_config().license_policy
@@ -110,10 +110,10 @@ def stated_policy() -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class Launch:
-    """This process among those that torchrun has started.
+    """This process among those started by torchrun.
 
     Attributes:
-        rank, size: its number, and how many there are.
+        rank, size: its number, and the number of processes.
         local_rank: its number on this machine.
     """
 
@@ -123,7 +123,7 @@ class Launch:
 
 
 def launched() -> Launch | None:
-    """What torchrun says of this process; None if it did not start several."""
+    """What torchrun says about this process; None unless it started several."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")
     if not all(os.environ.get(name) for name in names) or os.environ["WORLD_SIZE"] == "1":
         return None
@@ -131,7 +131,7 @@ def launched() -> Launch | None:
 
 
 def plugins(kind: str) -> dict[str, EntryPoint]:
-    """What is installed of a key of `PLUGINS`, by name; nothing is imported.
+    """List installed plug-ins of a kind (a key of `PLUGINS`), by name, without importing them.
 
     Raises:
         ValueError: if two packages register the same name.
@@ -144,18 +144,18 @@ def plugins(kind: str) -> dict[str, EntryPoint]:
 
 
 def _places() -> tuple[tuple[str, int], ...]:
-    """Folders in which packages are looked for, and when each was changed."""
+    """The folders searched for packages, with their modification times."""
     return tuple((path, os.stat(path or ".").st_mtime_ns) for path in sys.path if os.path.isdir(path or "."))
 
 
 @lru_cache(maxsize=len(PLUGINS))
 def _entry_points(group: str, places: tuple[tuple[str, int], ...]) -> EntryPoints:
-    """Of a group, read again when a package was installed or removed: with many packages that takes 10 ms and more."""
+    """Read a group's entry points; cached until a package is installed or removed, as it can take over 10 ms."""
     return entry_points(group=group)
 
 
 def plugin(kind: str, name: str) -> Any:
-    """A plug-in by its name.
+    """Load a plug-in by name.
 
     Raises:
         ValueError: if there is none, or it can't be imported.

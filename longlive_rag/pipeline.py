@@ -1,4 +1,4 @@
-"""The pipeline: a prompt in, a stream of finished blocks out."""
+"""The pipeline: turns a prompt into a stream of finished blocks."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class LongLiveRAGOutput(BaseOutput):
     Attributes:
         frames: [B, F, H, W, 3] uint8.
         latents: [B, T, C, h, w] float32.
-        selections: of all blocks that retrieved, in time order.
+        selections: the selections of all blocks that retrieved, in time order.
     """
 
     frames: np.ndarray
@@ -101,19 +101,19 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     Args:
         transformer: the frozen backbone.
-        vae: decodes latents, carried from block to block.
+        vae: decodes latents, with state carried from block to block.
         text_encoder, tokenizer: UMT5; without the encoder, only prompts in `prompt_embeds` can be used.
-        encoder: embeds latents for memory; without it memory searches mean-pooled latents only.
+        encoder: embeds latents for memory; without it, memory can only search mean-pooled latents.
         context, sampler, memory, output: the preset, as dicts of the dataclasses' fields.
-        tiny_decoder: decodes faster than the VAE, less sharply; used where `decoder` says so.
+        tiny_decoder: a decoder that is faster but less sharp than the VAE; used if `decoder` is `tiny`.
 
     Raises:
-        ValueError: if the VAE's latents have another number of channels than the transformer reads.
+        ValueError: if the VAE and the transformer disagree on the number of latent channels.
 
     Attributes:
-        backbone: its name, as the user knows it; None is that of its folder.
-        decoder: what makes the pixels of takes: `full` (the VAE) or `tiny`.
-        new_rollout: makes the rollout of a take; another one than `Rollout` runs on several GPUs.
+        backbone: the backbone's name, as the user knows it; None uses its folder.
+        decoder: what decodes the pixels of takes: `full` (the VAE) or `tiny`.
+        new_rollout: makes the rollout of a take; replaced to run on several GPUs.
     """
 
     new_rollout: type[Rollout] | Callable[..., Rollout] = Rollout
@@ -163,13 +163,13 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def from_pretrained(
         cls, folder: str | os.PathLike[str], *, license_policy: str | None = None, **settings: Any
     ) -> LongLiveRAGPipeline:
-        """Open a pipeline folder; everything that diffusers' `from_pretrained` takes is passed on.
+        """Open a pipeline folder, passing other arguments on to diffusers' `from_pretrained`.
 
         Args:
             folder: the pipeline folder.
-            license_policy: `any`, `research` or `commercial`; left out, what the environment or the user's config file
-                says, else `any`. It holds for everything that is loaded later, too.
-            settings: of diffusers.
+            license_policy: `any`, `research` or `commercial`; default is the setting in the environment or the user's
+                config file, else `any`. It also applies to everything loaded later.
+            settings: arguments for diffusers.
 
         Raises:
             LicenseError: if the policy does not allow a weight file, before anything is loaded.
@@ -192,36 +192,36 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         return pipe
 
     def _pass_through(self, door: Door) -> None:
-        """From here on, everything that is loaded passes `door`."""
+        """Pass everything loaded from now on through `door`."""
         door.keep(self._weighted())
         self._door = door
         self.transformer.admit_adapter = lambda: door.admit_without_file("a LoRA (put in from Python)")
 
     def _weighted(self) -> dict[str, Any]:
-        """The parts that have weights."""
+        """The parts that have weights, by name."""
         return {name: getattr(self, name) for name in COMPONENTS}
 
     @property
     def door(self) -> Door:
-        """What all weights have come through; unloading a LoRA does not take it off the record."""
+        """The door that all weights pass through; an unloaded LoRA stays on its record."""
         return self._door
 
     @property
     def license_policy(self) -> LicensePolicy:
-        """What weights were and are held to; fixed when the pipeline is opened."""
+        """The licence policy that applies to all weights; fixed when the pipeline is opened."""
         return self.door.policy
 
     def load_lora_weights(self, source: Any, adapter_name: str | None = None, **settings: Any) -> None:
-        """As in diffusers, from a safetensors file here, a folder with one, or tensors.
+        """Load a LoRA as in diffusers, from a local safetensors file, a folder with one, or tensors.
 
         Args:
             source: the file or folder, or the tensors by name.
             adapter_name: see diffusers.
-            settings: of diffusers; `subfolder` and `weight_name` say which file of a folder.
+            settings: arguments for diffusers; `subfolder` and `weight_name` choose a file in a folder.
 
         Raises:
             LicenseError: if the policy does not allow it.
-            ValueError: if there is no such file, or it holds what is not a number.
+            ValueError: if there is no such file, or a tensor is not finite.
         """
         state = source
         if isinstance(source, Mapping):
@@ -238,25 +238,25 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     @property
     def device(self) -> torch.device:
-        """Where the transformer lies; the text encoder may be elsewhere."""
+        """The transformer's device; the text encoder may be on another."""
         return self.transformer.device
 
     @property
     def folder(self) -> Path:
-        """From which it was opened; ValueError if it was put together in memory."""
+        """The folder it was opened from; ValueError if it was assembled in memory."""
         if "_name_or_path" not in self.config:
             raise ValueError("this pipeline was not opened from a folder")
         return Path(self.config["_name_or_path"])
 
-    # ---- what a caller may ask before it starts ----
+    # ---- before a take starts ----
 
     def request(self, prompt: str, *, seconds: float, **settings: Any) -> TakeRequest:
-        """A request with this backbone's preset for whatever `settings` (fields of `TakeRequest`) leaves out."""
+        """Build a request, with this backbone's preset for fields of `TakeRequest` missing in `settings`."""
         preset = {"context": self.context, "sampler": self.sampler, "memory": self.memory, "output": self.output}
         return TakeRequest(prompt=prompt, seconds=seconds, **{**preset, **settings})
 
     def timeline(self, request: TakeRequest) -> Timeline:
-        """Blocks and frames of a request on this backbone."""
+        """The blocks and frames of a request on this backbone."""
         return Timeline(
             request.pixel_frames,
             request.output.fps,
@@ -265,10 +265,10 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         )
 
     def take_run(self, codec: str = "vp9", load_seconds: float = 0.0) -> TakeRun:
-        """What its takes are made with as it is now, for a `TakeWriter`; arguments as in `TakeRun`.
+        """Describe, for a `TakeWriter`, how takes are made in its current state; arguments as in `TakeRun`.
 
         Raises:
-            ValueError: if it was not opened from a folder.
+            ValueError: if the pipeline was not opened from a folder.
         """
         return TakeRun(
             backbone=self.backbone or str(self.folder),
@@ -289,18 +289,18 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     @property
     def _decoding_part(self) -> Any:
-        """The model that makes the pixels."""
+        """The model that decodes the pixels."""
         return self.tiny_decoder if self.decoder == "tiny" and self.tiny_decoder is not None else self.vae
 
     def unknown_words(self, prompt: str) -> list[str]:
-        """Words of `prompt` that the backbone has never read."""
+        """Words of `prompt` that are not in the backbone's vocabulary."""
         return unknown_words(self.tokenizer, prompt)
 
     def check(self, request: TakeRequest) -> None:
-        """Refuse what this backbone can't do.
+        """Check that this backbone can make a request.
 
         Raises:
-            ValueError: naming the field, the value and what would be right.
+            ValueError: if it can't; names the field, the value and what is expected.
         """
         check_size(request.output, self.vae.config.scale_factor_spatial, self.transformer.config.patch_size)
         if self.decoder != "full":
@@ -329,13 +329,13 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             check_encoder("the encoder", self.encoder.config.in_channels, self.transformer.config.in_channels)
 
     def check_prompt(self, prompt: str) -> None:
-        """Raise ValueError unless this backbone can read `prompt`; may be called while a stream runs."""
+        """Raise ValueError unless this backbone can encode `prompt`; may be called while a stream runs."""
         ids = prompt_ids(self.tokenizer, prompt, self.transformer.config.text_length)
         if self.text_encoder is not None:
             check_known(self.tokenizer, ids, self.text_encoder)
         elif clean_prompt(prompt) not in self.prompt_embeds:
             raise ValueError(
-                f"the prompt {prompt[:60]!r} is not among the embedded ones, and no text encoder is loaded; "
+                f"the prompt {prompt[:60]!r} has no stored embedding, and no text encoder is loaded; "
                 "add it with: longlive-rag models embed-prompts"
             )
 
@@ -344,7 +344,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def __call__(
         self, prompt: str | TakeRequest | Sequence[TakeRequest], *, seconds: float | None = None, **settings: Any
     ) -> LongLiveRAGOutput:
-        """Make a whole take in memory; arguments as for `stream`, but `ahead` is as much as helps."""
+        """Make a whole take in memory; arguments as for `stream`, with `ahead` defaulting to `AHEAD`."""
         blocks = list(self.stream(prompt, seconds=seconds, **{"ahead": AHEAD, **settings}))
         return LongLiveRAGOutput(
             frames=torch.cat([block.pixels for block in blocks], dim=1).numpy(),
@@ -366,33 +366,32 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         ahead: int = 0,
         **settings: Any,
     ) -> Iterator[Block]:
-        """Generate block after block, yielding each as soon as it is finished.
+        """Generate blocks, yielding each one as soon as it is finished.
 
-        Whatever ends it, once it is closed all blocks that were denoised are stored, decoded and have passed `then`,
-        but for those after one that failed, and no thread of it is left.
+        However it ends, once it is closed every denoised block has been stored, decoded and passed to `then`, except
+        blocks after one that failed, and none of its threads is left running.
 
         Args:
-            prompt: the prompt; or a whole request; or requests to run side by side that differ only in their seeds
-                and words, and so have their picture to begin with and what they remember in common.
-            seconds: length of the take, where `prompt` is a string.
-            noise: where noise comes from; default is `PhiloxNoise` of the seeds.
-            stores: one a request, such as a `TakeWriter` or a `LatentWriter`: every block is appended there before it
-                is decoded and yielded, and past latents are read from there. Without, they are kept in a
-                temporary file. A `TakeStore` also keeps checkpoints and what its take began with, so that each take of
-                a batch can be resumed alone. A single store that holds blocks already is resumed: they are
-                run again from the newest checkpoint that it has, and blocks that it has not shown yet are decoded and
-                yielded first.
-            remembered: frames of other takes; default is what the request's `memory.remember` names.
-            choose: picks what a block remembers instead of the search: (take of the batch, block, candidates) to
-                frame numbers, best first, at most K, out of the sequence `candidates`. It is called when the block
-                before has been yielded. Similarities are recorded all the same.
-            directions: says block by block what changes; default is what the requests say. See `LiveTake`.
-            then: called with each block before it is yielded, such as a writer's `add`. What it raises ends the stream.
-            ahead: how many blocks may be under way to the store, the decoder and `then`, each of these in a thread of
-                its own, while the next block is denoised in this one; `AHEAD` hides all that can be hidden. A block is
-                yielded that much later. 0 does one thing after the other, as it is with `choose`, and with parts that
-                are moved to the GPU in turn. The blocks are the same.
-            settings: other fields of `TakeRequest` (cues, seed, context, sampler, memory, output), where `prompt` is a
+            prompt: the prompt; or a whole request; or requests to run side by side, which may differ only in their
+                seeds and words and so share their start image and what they remember.
+            seconds: length of the take, if `prompt` is a string.
+            noise: source of noise; default is `PhiloxNoise` with the requests' seeds.
+            stores: one per request, such as a `TakeWriter` or a `LatentWriter`: every block is appended there before it
+                is decoded and yielded, and past latents are read from there. Without stores, latents are kept in a
+                temporary file. A `TakeStore` also keeps checkpoints and the inputs of its take, so that each take of a
+                batch can be resumed alone. A single store that already holds blocks is resumed: its blocks are rerun
+                from its newest checkpoint, and those it has not shown yet are decoded and yielded first.
+            remembered: frames of other takes; default is those named by the request's `memory.remember`.
+            choose: picks what a block remembers, in place of the search: a function of (take of the batch, block,
+                candidates) that returns at most K frame numbers from the sequence `candidates`, best first. It is
+                called once the previous block has been yielded. Similarities are still recorded.
+            directions: gives the changes at each block; default is what the requests say. See `LiveTake`.
+            then: called with each block before it is yielded, such as a writer's `add`. If it raises, the stream ends.
+            ahead: number of blocks that may be on their way through the store, the decoder and `then`, each in its own
+                thread, while the next block is denoised in this thread; `AHEAD` hides all that can be hidden. Blocks
+                are yielded that much later. 0 does everything in sequence, as is always the case with `choose` and
+                with CPU offloading. The blocks are the same.
+            settings: other fields of `TakeRequest` (cues, seed, context, sampler, memory, output), if `prompt` is a
                 string; the preset fills in the rest.
 
         Raises:
@@ -403,12 +402,12 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         for request in batch.requests:
             self.check(request)
         if stores and len(stores) != len(batch.requests):
-            raise ValueError(f"there are {len(stores)} stores for {len(batch.requests)} requests; pass one each")
+            raise ValueError(f"{len(stores)} stores given for {len(batch.requests)} requests; pass one per request")
         if len(stores) > 1 and any(store.blocks for store in stores):
-            raise ValueError("one of the stores holds blocks already; takes are resumed one at a time")
+            raise ValueError("one of the stores already holds blocks; resume takes one at a time")
         kept = TakeStores(stores, batch.shared.context.frames_per_block)
         rollout = self._rollout(batch, noise, kept, remembered, choose)
-        if choose is not None or hasattr(self.vae, "_hf_hook"):  # a hook takes the transformer off the GPU
+        if choose is not None or hasattr(self.vae, "_hf_hook"):  # offload hooks move the transformer off the GPU
             ahead = 0
         return self._stream(batch, rollout, kept, directions or planned(batch), then, ahead)
 
@@ -433,7 +432,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                     then(block)
                 yield block
         finishing = Finishing(stores, timeline, decoder, self._decode, then)
-        saving = done - 1  # the newest block whose checkpoint may be under way
+        saving = done - 1  # the newest block whose checkpoint may still be being written
         with Behind(finishing.stages, threads=ahead > 0) as behind:
             for index in range(done, timeline.blocks):
                 if (index + 1) % timeline.segment_blocks == 0 or stores.checkpoint_is_asked:
@@ -445,7 +444,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 self._direct(rollout, direction, batch, watch)
                 finished = rollout.next_block()
                 stores.expect(index, finished.latents)
-                is_saved = index - behind.under_way > saving  # what a checkpoint holds depends on the one before
+                is_saved = index - behind.under_way > saving  # a checkpoint depends on the one before it
                 takes = due_checkpoints(stores.stores, index + 1) if is_saved else {}
                 saving = index if takes else saving
                 behind.put(_made(finished, prompts, direction, rollout, takes, watch))
@@ -453,7 +452,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             yield from behind.down_to(0)
 
     def _direct(self, rollout: Rollout, direction: Direction, batch: Batch, watch: Stopwatch) -> None:
-        """Let what changes at the next block take over."""
+        """Apply the changes that take effect at the next block."""
         if direction.memory is not None:
             window_frames = batch.shared.context.window_frames
             rollout.steer(retrieval_rules(direction.memory, batch.timeline, window_frames))
@@ -471,7 +470,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         watch: Stopwatch,
         directions: Directions,
     ) -> Iterator[Block]:
-        """Bring rollout and decoder to where the blocks of `store` end; yields those that it has not shown."""
+        """Bring rollout and decoder to the end of the blocks in `store`; yield blocks it has not shown."""
         timeline, context = batch.timeline, batch.shared.context
         shown = min(store.blocks_shown if isinstance(store, TakeStore) else store.blocks, store.blocks)
         cuts = cut_blocks(batch.shared, timeline)
@@ -514,10 +513,10 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     ) -> Batch:
         if isinstance(prompt, str):
             if seconds is None:
-                raise FieldError("seconds", None, "say how long the take is, such as seconds=30")
+                raise FieldError("seconds", None, "give the length of the take, such as seconds=30")
             prompt = self.request(prompt, seconds=seconds, **settings)
         elif settings or seconds is not None:
-            raise ValueError(f"a TakeRequest says everything itself; drop {', '.join(settings) or 'seconds'}")
+            raise ValueError(f"a TakeRequest already sets everything; drop {', '.join(settings) or 'seconds'}")
         requests = (prompt,) if isinstance(prompt, TakeRequest) else tuple(prompt)
         if not requests:
             raise ValueError("no request given; pass at least one")
@@ -556,9 +555,9 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         )
 
     def _budgets(self, batch: Batch, stores: Sequence[BlockStore]) -> PageBudgets:
-        """What pages may cost. The GPU's share, where it is left to the machine, is what is free now.
+        """The page budgets; an automatic GPU budget is what is free now.
 
-        A take that goes on has no more than when it was begun: its last bits depend on which pages are made again.
+        A resumed take gets no more than when it began: which pages are remade affects its last bits.
         """
         budgets, device = batch.shared.memory.budgets, self._execution_device
         if budgets.gpu_bytes is not None or device.type != "cuda" or not batch.shared.context.memory_frames:
@@ -572,10 +571,10 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         return replace(budgets, gpu_bytes=budget)
 
     def room_for_pages(self, request: TakeRequest, batch: int = 1) -> int:
-        """Bytes that pages may take of the GPU on which this pipeline lies, beside all else that the request needs.
+        """Bytes left for pages on this pipeline's GPU, after everything else that the request needs.
 
         Args:
-            batch: takes made side by side.
+            batch: number of takes made side by side.
         """
         device = self._execution_device
         free, total = torch.cuda.mem_get_info(device)
@@ -588,7 +587,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         return bytes_for_pages(free + unused, total, work)
 
     def host_bytes_for_pages(self, request: TakeRequest) -> int:
-        """Bytes of host memory that a take on a GPU takes for pages at its start."""
+        """Bytes of host memory that a take on a GPU allocates for pages at its start."""
         if self._execution_device.type != "cuda" or not request.context.memory_frames:
             return 0
         budgets = request.memory.budgets
@@ -603,9 +602,9 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def _inputs(
         self, request: TakeRequest, stores: Sequence[BlockStore], remembered: RememberedFrames | None
     ) -> tuple[Tensor | None, RememberedFrames | None]:
-        """What all takes begin with: their first latent frame [1, C, h, w], and frames of other takes.
+        """The inputs shared by all takes: their first latent frame [1, C, h, w], and frames of other takes.
 
-        Each take keeps both, and one that has begun already has them as they were then.
+        Each take keeps both; a take that has already begun uses its own copies.
         """
         takes = [store for store in stores if isinstance(store, TakeStore)]
         for take in takes:
@@ -613,7 +612,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         if request.memory.remember and remembered is None:
             remembered = next(filter(None, (take.kept_remembered() for take in takes)), None)
             remembered = remembered or self._find_remembered(request)
-        if stores and stores[0].blocks:  # the picture is in the first block
+        if stores and stores[0].blocks:  # the start image is in the first block
             return None, remembered
         picture = next(filter(None, (take.kept_start_image() for take in takes)), None)
         if request.start_image is not None and picture is None:
@@ -624,7 +623,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     @torch.no_grad()
     def _encode_picture(self, pixels: np.ndarray) -> Tensor:
-        """A picture [H, W, 3] uint8 as a latent frame [1, C, h, w] float32."""
+        """Encode a picture [H, W, 3] uint8 as a latent frame [1, C, h, w] float32."""
         self._onload_vae()
         weight = self.vae.quant_conv.weight
         frame = torch.from_numpy(pixels).to(weight.device, weight.dtype).permute(2, 0, 1)
@@ -646,7 +645,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> Tensor:
-        """Prompt embeddings [prompts, up to text_length, text_dim]; prompts in `prompt_embeds` need no text encoder."""
+        """Embed prompts as [prompts, up to text_length, text_dim]; those in `prompt_embeds` need no text encoder."""
         length = self.transformer.config.text_length
         if all(clean_prompt(prompt) in self.prompt_embeds for prompt in prompts):
             device, dtype = self._execution_device, self.transformer.dtype
@@ -663,7 +662,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     @torch.no_grad()
     def _decode(self, decoder: TakeDecoder, latents: Tensor, cut: bool) -> Tensor:
-        """Pixels [B, F, H, W, 3] uint8 on the CPU of the next latents [B, T, C, h, w], which may begin a shot."""
+        """Decode the next latents [B, T, C, h, w] to pixels [B, F, H, W, 3] uint8 on the CPU; `cut` begins a shot."""
         self._onload_vae()
         if cut:
             decoder.begin_shot(latents.transpose(1, 2))
@@ -681,7 +680,7 @@ def _made(
     due: Mapping[int, Checkpoints],
     watch: Stopwatch,
 ) -> MadeBlock:
-    """A block, and what is only known before the next one is begun; its downloads begin."""
+    """Start a block's downloads, and collect what is only known until the next block begins."""
     latents = Download(finished.latents.float())
     embeddings = None if finished.embeddings is None else Download(finished.embeddings.float())
     half = None

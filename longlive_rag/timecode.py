@@ -1,11 +1,11 @@
-"""Timecodes: how people write a moment of a take.
+"""Timecodes: how people write a time within a take.
 
 | written | read as |
 |---|---|
 | `12.5` | seconds |
 | `0:12.5` | minutes:seconds |
 | `1:02:03.5` | hours:minutes:seconds |
-| `00:00:12:08` | SMPTE, hours:minutes:seconds:frames at the take's rate (whole rates: no frames are dropped) |
+| `00:00:12:08` | SMPTE, hours:minutes:seconds:frames at the take's frame rate (non-drop-frame) |
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ SMPTE = re.compile(r"(?P<hours>[0-9]{1,6}):(?P<minutes>[0-9]{1,6}):(?P<seconds>[
 
 
 def parse_timecode(text: str, fps: int | None = None) -> float:
-    """Seconds of the take.
+    """Parse a timecode into seconds of the take.
 
     Args:
-        text: a timecode; blanks around it don't count.
-        fps: frames a second of the take, for SMPTE timecodes; None refuses them.
+        text: a timecode; surrounding whitespace is ignored.
+        fps: frames per second of the take, for SMPTE timecodes; None refuses them.
 
     Raises:
-        ValueError: if it is none, or one of its fields is too large; says what would be right.
+        ValueError: if it is not a timecode or one of its fields is too large; says what is expected.
     """
     word = text.strip()
     if match := SMPTE.fullmatch(word):
         if fps is None:
-            raise ValueError(f"{text!r} counts frames, whose rate is not known here; write seconds")
+            raise ValueError(f"{text!r} counts frames, but the frame rate is unknown; write seconds")
         hours, minutes, whole, frames = map(int, match.groups())
         _check_field(text, "minutes", minutes, 60)
         _check_field(text, "seconds", whole, 60)
-        _check_field(text, "frames", frames, fps, f" at {fps} frames a second")
+        _check_field(text, "frames", frames, fps, f" at {fps} frames per second")
         return (((hours * 60 + minutes) * 60 + whole) * fps + frames) / fps
     match = CLOCK.fullmatch(word)
     if match is None:
@@ -51,12 +51,12 @@ def parse_timecode(text: str, fps: int | None = None) -> float:
 
 
 def format_timecode(seconds: float) -> str:
-    """`0:12.5` or `1:02:03.5`: read again it is the same float.
+    """Format seconds as `0:12.5` or `1:02:03.5`, which parses back to the same float.
 
     Args:
         seconds: finite and not negative.
     """
-    total = Decimal(repr(float(seconds)))  # the shortest decimal of this float; all that follows is exact
+    total = Decimal(repr(float(seconds)))  # the shortest decimal of this float; everything below is exact
     in_minutes, rest = divmod(total, 60)
     hours, minutes = divmod(int(in_minutes), 60)
     whole, _, fraction = f"{rest:f}".partition(".")
@@ -65,11 +65,11 @@ def format_timecode(seconds: float) -> str:
 
 
 def format_smpte(seconds: float, fps: int) -> str:
-    """`00:00:12:08`, of the frame that is nearest.
+    """Format seconds as `00:00:12:08`, rounded to the nearest frame.
 
     Args:
         seconds: finite and not negative.
-        fps: frames a second of the take.
+        fps: frames per second of the take.
     """
     rest, frames = divmod(round(seconds * fps), fps)
     return f"{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}:{frames:02d}"

@@ -1,7 +1,7 @@
-"""Blocks, latent frames, pixel frames and seconds of a take: who covers what.
+"""How blocks, latent frames, pixel frames and seconds of a take correspond.
 
 The first latent frame of a take decodes to one pixel frame, every later one to `temporal_factor` (4 for Wan's VAE).
-So a take's first block is shorter than the others, and the last one is trimmed to the asked length.
+So a take's first block is shorter than the others, and the last one is trimmed to the requested length.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import math
 from dataclasses import dataclass
 
 SEGMENT_SECONDS = 2
-"""About how long a video runs from one cut to the next; a take can be resumed from a cut."""
+"""Approximate length of a video segment; a take can be resumed from the end of a segment."""
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Arithmetic of one take.
+    """The arithmetic of one take.
 
     Attributes:
-        pixel_frames: of the finished video.
-        fps: pixel frames a second.
-        frames_per_block: latent frames a block.
-        temporal_factor: pixel frames of a latent frame after the first.
+        pixel_frames: pixel frames of the finished video.
+        fps: pixel frames per second.
+        frames_per_block: latent frames per block.
+        temporal_factor: pixel frames per latent frame after the first.
     """
 
     pixel_frames: int
@@ -31,7 +31,7 @@ class Timeline:
 
     @property
     def segment_blocks(self) -> int:
-        """Blocks from one cut of the take's video to the next."""
+        """Blocks per segment of the take's video."""
         block = self.frames_per_block * self.temporal_factor
         return max(1, round(SEGMENT_SECONDS * self.fps / block))
 
@@ -42,16 +42,16 @@ class Timeline:
 
     @property
     def latent_frames(self) -> int:
-        """Latent frames of all blocks."""
+        """Number of latent frames in all blocks."""
         return self.blocks * self.frames_per_block
 
     def latents_of(self, block: int) -> range:
-        """Latent frames of a block."""
+        """The latent frames of a block."""
         first = block * self.frames_per_block
         return range(first, first + self.frames_per_block)
 
     def pixels_of(self, block: int) -> range:
-        """Pixel frames of a block, trimmed to the video."""
+        """The pixel frames of a block, trimmed to the length of the video."""
         latents = self.latents_of(block)
         stop = min(self._pixels_before(latents.stop), self.pixel_frames)
         return range(min(self._pixels_before(latents.start), stop), stop)
@@ -61,26 +61,26 @@ class Timeline:
         return self.latent_at(pixel_frame) // self.frames_per_block
 
     def cue_block(self, seconds: float) -> int:
-        """The block at which a cue takes over: the first that begins at `seconds` or later, never the first block."""
-        pixel_frame = round(seconds * self.fps, 6)  # a block's own second must not fall behind its frame by rounding
+        """The block at which a cue takes over: the first that begins at or after `seconds`, but never block 0."""
+        pixel_frame = round(seconds * self.fps, 6)  # so that a block's own start time maps to that block
         block = max(1, self.block_at(int(pixel_frame)))
         return block if self._pixels_before(block * self.frames_per_block) >= pixel_frame else block + 1
 
     def starts_at(self, block: int) -> float:
-        """Second of the take at which a block begins."""
+        """The second of the take at which a block begins."""
         return self._pixels_before(block * self.frames_per_block) / self.fps
 
     def second_of(self, latent_frame: int) -> float:
-        """Second of the take at which a latent frame begins."""
+        """The second of the take at which a latent frame begins."""
         return self._pixels_before(latent_frame) / self.fps
 
     def latents_between(self, start_seconds: float, end_seconds: float) -> range:
-        """Latent frames of which some pixel frame is shown in a span."""
+        """The latent frames that have a pixel frame within a span."""
         first, last = int(start_seconds * self.fps), math.ceil(end_seconds * self.fps) - 1
         return range(self.latent_at(first), self.latent_at(max(first, last)) + 1)
 
     def latents_in(self, seconds: float) -> int:
-        """How many latent frames last so long, at least one; 0 for 0 s."""
+        """The number of latent frames that last this long, at least one; 0 for 0 s."""
         return max(1, round(seconds * self.fps / self.temporal_factor)) if seconds else 0
 
     def latent_at(self, pixel_frame: int) -> int:

@@ -1,4 +1,4 @@
-"""The version of longlive-rag, and of what a take depends on."""
+"""The version of longlive-rag and of the libraries that a take depends on."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ LIBRARIES = ("torch", "diffusers", "transformers", "faiss-cpu", "faiss-gpu", "nu
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, longlive-rag and the libraries installed, by name; imports none of them."""
+    """Versions of Python, longlive-rag and installed libraries, by name, without importing them."""
     return dict(_versions())
 
 
 @cache
 def _versions() -> dict[str, str]:
-    """As this process found them: what is loaded stays of that version."""
+    """Read versions once per process: what is already loaded keeps its version."""
     found = {"python": platform.python_version(), "longlive-rag": __version__}
     for library in LIBRARIES:
         try:

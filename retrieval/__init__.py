@@ -1,1 +1,1 @@
-"""Embeddings, search, pages and the rule by which a take remembers itself."""
+"""Embeddings, search, the page cache and the policies by which a take remembers itself."""

@@ -1,4 +1,4 @@
-"""What pages may cost, and what a page cache has done: plain data, without torch."""
+"""Budgets and counters of the page cache: plain data, without torch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ GPU_BYTES = 4 * 2**30
 
 @dataclass(frozen=True)
 class PageBudgets:
-    """What pages may cost.
+    """Budgets of the page cache.
 
     Attributes:
-        gpu_bytes: of the GPU tier; what one block fetches is always there, even above it. Without a GPU there is no
-            such tier. None is `GPU_BYTES`, where nobody has looked what is free.
-        host_bytes: of the host tier, pinned where there is a GPU.
-        precision: of the host tier: `same` as the transformer's, `bfloat16` or `float8`.
-        remake_stale: make a page again that was made under an earlier prompt.
+        gpu_bytes: size of the GPU tier, which always has room for what one block fetches, even beyond this. Without a
+            GPU there is no such tier. None is `GPU_BYTES`, for when free memory has not been measured.
+        host_bytes: size of the host tier, which is pinned if there is a GPU.
+        precision: precision of the host tier: `same` as the transformer's, `bfloat16` or `float8`.
+        remake_stale: whether to remake pages made under an earlier prompt.
     """
 
     gpu_bytes: int | None = None
@@ -31,35 +31,35 @@ class PageBudgets:
 
     @property
     def on_gpu(self) -> int:
-        """Bytes of the GPU tier."""
+        """Size of the GPU tier in bytes."""
         return GPU_BYTES if self.gpu_bytes is None else self.gpu_bytes
 
 
 def host_slots(gpu_pages: int, host_pages: int, past_pages: int) -> int:
-    """How many pages of the host tier will be used: none before the GPU's tier is full.
+    """Number of host pages that will be used: none unless the GPU tier fills up.
 
     Args:
-        gpu_pages, host_pages: that the tiers have room for.
-        past_pages: that there can be.
+        gpu_pages, host_pages: capacities of the tiers.
+        past_pages: maximum number of pages there can be.
     """
     return min(host_pages, past_pages) if past_pages > gpu_pages else 0
 
 
 @dataclass
 class PageCounters:
-    """What a page cache has done.
+    """Counters of a page cache.
 
     Attributes:
-        fetched: pages asked for.
-        from_gpu, from_host: of those, found in this tier.
-        remade: of those, made again from latents, because they were in no tier or stale.
-        stale: of the remade, those that were there, but made under an earlier prompt.
-        prefetched: pages copied to the GPU before they were asked for.
+        fetched: pages requested.
+        from_gpu, from_host: requested pages found in this tier.
+        remade: requested pages recomputed from latents, because they were in no tier or stale.
+        stale: remade pages that were in a tier, but made under an earlier prompt.
+        prefetched: pages copied to the GPU before they were requested.
         evicted: pages dropped from the last tier that had room for them.
-        bytes_copied: between tiers and into them.
-        seconds_waited: for copies, where the transformer had to.
-        gpu_pages, host_pages: resident now.
-        gpu_bytes, host_bytes: allocated now.
+        bytes_copied: bytes copied between tiers and into them.
+        seconds_waited: time that the transformer waited for copies.
+        gpu_pages, host_pages: pages resident now.
+        gpu_bytes, host_bytes: bytes allocated now.
     """
 
     fetched: int = 0

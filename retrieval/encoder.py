@@ -1,7 +1,4 @@
-"""From a latent frame to the vector by which memory is searched.
-
-The autoencoder makes one unit vector a latent frame.
-"""
+"""Encoders that embed each latent frame as one vector, by which memory is searched."""
 
 from __future__ import annotations
 
@@ -16,15 +13,15 @@ from torch import Tensor, nn
 
 
 class LatentEncoder(Protocol):
-    """What memory needs of an encoder."""
+    """The encoder interface that memory needs."""
 
     def encode(self, latents: Tensor) -> Tensor:
-        """Embed latent frames [..., C, h, w] as [..., D], one vector a frame, float32."""
+        """Embed latent frames [..., C, h, w] as [..., D], one vector per frame, float32."""
         ...
 
 
 class MeanPoolEncoder:
-    """Each channel's spatial mean; the fallback that needs no training. D = C, not unit length."""
+    """Spatial mean of each channel; a fallback that needs no training. D = C, not of unit length."""
 
     def encode(self, latents: Tensor) -> Tensor:
         """Embed latent frames [..., C, h, w] as [..., C], float32."""
@@ -60,7 +57,7 @@ class LatentAutoencoder(ModelMixin, ConfigMixin):
         return F.normalize(self.encoder(frames).float(), dim=-1).unflatten(0, latents.shape[:-3])
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Latent frames [N, C, h, w] to (reconstruction [N, C, h, w], unit embeddings [N, D])."""
+        """Map latent frames [N, C, h, w] to (reconstruction [N, C, h, w], unit embeddings [N, D])."""
         embeddings = F.normalize(self.encoder(latents), dim=-1)
         return self.decoder(embeddings), embeddings
 
@@ -80,7 +77,7 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """Training only: back from the embedding to the latent frame."""
+    """Decodes an embedding back to a latent frame; used in training only."""
 
     def __init__(
         self, channels: int, latent_size: tuple[int, int], hidden_dims: tuple[int, ...], embedding_dim: int

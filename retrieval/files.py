@@ -1,4 +1,4 @@
-"""Files written whole, JSON records, and sizes in words."""
+"""Atomic writing of files, JSON records, and sizes in words."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ OWN_FILES = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Write a file that is there as a whole or not at all, and there for good when this returns."""
+    """Write a file atomically and durably: once this returns, it survives a power failure."""
     write_whole(path, content)
     sync_folder(path.parent)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, whenever it looks, sees the old content or the new, no part.
+    """Write a file atomically: readers see either the old content or the new.
 
-    After a loss of power it may be gone, as long as its folder was not synced.
-    Where writing fails nothing is left behind.
+    Until its folder is synced, the new file may be lost in a power failure. If writing fails, nothing is left behind.
     """
     with appearing(path) as part, part.open("wb") as file:
         file.write(content)
@@ -32,25 +31,25 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def check_plain(path: Path, folder: bool = False) -> None:
-    """Raise `NotPlainError` if something else than a file (or a folder) of its own is at `path`: a link, a pipe."""
+    """Raise `NotPlainError` if `path` exists but is not a plain file (or folder): a link or a pipe, for example."""
     try:
         mode = path.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return
     if not (stat.S_ISDIR(mode) if folder else stat.S_ISREG(mode)):
         what = "a link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "not a plain file"
-        raise NotPlainError(f"{path} is {what}; it must be a {'folder' if folder else 'file'} of its own")
+        raise NotPlainError(f"{path} is {what}; it must be a plain {'folder' if folder else 'file'}")
 
 
 class NotPlainError(ValueError):
-    """Something that came from outside is a link, a pipe or a device where a file was expected."""
+    """A path is a link, a pipe or a device where a plain file was expected."""
 
 
 def open_plain(path: Path, mode: Literal["rb", "a+b"] = "rb") -> IO[bytes]:
-    """Open a file of one's own: nothing is followed, and nothing is waited for.
+    """Open a plain file, without following links or blocking.
 
     Raises:
-        NotPlainError: if it is a link, a pipe or anything else.
+        NotPlainError: if it is anything else, such as a link or a pipe.
         OSError: if it can't be opened.
     """
     check_plain(path)
@@ -58,7 +57,7 @@ def open_plain(path: Path, mode: Literal["rb", "a+b"] = "rb") -> IO[bytes]:
     handle = os.open(path, flags | OWN_FILES, 0o666)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise NotPlainError(f"{path} is not a plain file; it must be a file of its own")
+            raise NotPlainError(f"{path} is not a plain file")
         return os.fdopen(handle, mode)
     except BaseException:
         os.close(handle)
@@ -67,9 +66,9 @@ def open_plain(path: Path, mode: Literal["rb", "a+b"] = "rb") -> IO[bytes]:
 
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to fill, which becomes `path` when the `with` body ends well and is removed otherwise."""
+    """Yield a temporary path to write to, which becomes `path` if the `with` body succeeds and is removed otherwise."""
     part = part_of(path)
-    part.unlink(missing_ok=True)  # of a process that was killed, or a link that somebody laid there
+    part.unlink(missing_ok=True)  # left by a killed process, or a link planted there
     try:
         yield part
         part.replace(path)
@@ -81,18 +80,18 @@ def appearing(path: Path) -> Iterator[Path]:
 
 
 def part_of(path: Path) -> Path:
-    """Where a file lies until it is whole."""
+    """The temporary path of a file until it is complete."""
     return path.with_name(f".{path.name}.part")
 
 
 def leftover_parts(folder: Path, *names: str) -> list[Path]:
-    """Files that a process that was killed left half-written; `names` are their patterns when they are whole."""
+    """Temporary files left by a killed process; `names` are patterns of the complete files."""
     parts = [part for name in names for part in folder.glob(f".{name}.part")] if not folder.is_symlink() else []
     return [part for part in parts if part.is_symlink() or part.is_file()]
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable; Windows does so by itself."""
+    """Make renames in a folder durable; Windows does this by itself."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -109,7 +108,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def in_words(count: int) -> str:
-    """Bytes in words, such as 3.2 MB."""
+    """Format a number of bytes, such as 3.2 MB."""
     for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if count >= unit:
             return f"{count / unit:.1f} {name}"

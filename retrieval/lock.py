@@ -1,4 +1,4 @@
-"""One writer in a folder at a time: a lock that ends with its process, however that ends."""
+"""A lock that allows one writer per folder, and is released when its process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ TRIES, WAIT_S = 5, 0.02
 
 
 def hold(folder: Path) -> IO[bytes]:
-    """The lock of a folder that is there, held until the file is closed or the process ends.
+    """Lock an existing folder until the returned file is closed or the process ends.
 
     Raises:
         ValueError: if another process holds it, or it is not a file.
     """
     file = open_plain(folder / LOCK, "a+b")
-    for _ in range(TRIES):  # somebody may just be asking `is_being_written`
+    for _ in range(TRIES):  # another process may briefly hold it in `is_being_written`
         if _try_lock(file, shared=False) and _is_the_file_at(file, folder / LOCK):
             return file
         time.sleep(WAIT_S)
@@ -30,7 +30,7 @@ def hold(folder: Path) -> IO[bytes]:
 
 
 def is_being_written(folder: Path) -> bool:
-    """Whether a process holds the folder's lock; needs no permission to write."""
+    """Whether a process holds the folder's lock; does not need write permission."""
     try:
         with open_plain(folder / LOCK) as file:
             return not _try_lock(file, shared=True)
@@ -45,11 +45,11 @@ def check_free(folder: Path) -> None:
 
 
 def _busy(folder: Path) -> ValueError:
-    return ValueError(f"{folder} is being written by another process; wait for it, or stop it")
+    return ValueError(f"{folder} is being written by another process; wait for it or stop it")
 
 
 def _is_the_file_at(file: IO[bytes], path: Path) -> bool:
-    """Whether an open file is still the one at `path`: a writer that leaves an empty folder takes its lock along."""
+    """Whether an open file is still the one at `path`; a writer that leaves its folder empty removes its lock."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

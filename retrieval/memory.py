@@ -1,4 +1,4 @@
-"""The memory of a batch of takes: what they have generated, searchable by what they are generating now."""
+"""The memory of a batch of takes: past frames, searchable by what is being generated now."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from retrieval.selection import Selection, candidate_frames
 
 Choose = Callable[[int, int, Sequence[int]], Sequence[int]]
 EmbedPast = Callable[[int, Sequence[int]], NDArray[np.float32]]
-"""(take of the batch, latent frames) to their embeddings [N, D], made again from what is stored."""
+"""Maps (take of the batch, latent frames) to embeddings [N, D], recomputed from stored latents."""
 Found = list[tuple[int, float]]
 
 
@@ -43,12 +43,12 @@ class Memory:
 
     Args:
         encoder: embeds latent frames.
-        window_frames, sink_frames, memory_frames, recency_guard_frames: the context's sizes in latent frames.
-        rules: beyond the plain K most similar.
-        choose: picks instead of the search: (take of the batch, block, candidates) to frames, best first, at most
-            K; frame numbers out of the candidates, which rise and are a range before the first cut. Similarities are
-            recorded all the same. It is asked when the block before is finished and handed out. It chooses from all of
-            the past: `establish_frames` of the rules means nothing then.
+        window_frames, sink_frames, memory_frames, recency_guard_frames: sizes of the context, in latent frames.
+        rules: rules beyond picking the K most similar frames.
+        choose: picks frames in place of the search: a function of (take of the batch, block, candidates) that returns
+            at most K of the candidates, best first. Candidates are increasing, and a range before the first cut.
+            Similarities are still recorded. It is called once the previous block is finished and handed out, and
+            chooses from the whole past: `establish_frames` of the rules has no effect.
     """
 
     def __init__(
@@ -71,24 +71,24 @@ class Memory:
         self._rules = self._that_hold(rules or RetrievalRules())
         self._takes: list[_TakeMemory] = []
         self._prompts: list[tuple[int, NDArray[np.float32]]] = []  # (first frame under them, [B, P])
-        self._tokens: list[list[NDArray[np.float32]]] = []  # of each of them, take by take
-        self._unlike: list[list[int]] = []  # for each take, which of them have other words than the one in charge
+        self._tokens: list[list[NDArray[np.float32]]] = []  # of each of these prompts, by take
+        self._unlike: list[list[int]] = []  # for each take, which prompts have other words than the current one
         self._remembered = 0
         self._frames_done = 0
         self._shot_start = 0
 
     @property
     def can_foresee(self) -> bool:
-        """Whether the next block's frames may be chosen before this one is handed out."""
+        """Whether frames for the next block may be chosen before this block is handed out."""
         return self._choose is None
 
     @property
     def looks_ahead(self) -> bool:
-        """Whether a block chooses again once it has an estimate of itself."""
+        """Whether a block chooses again once it has a first estimate of itself."""
         return self._choose is None and looks_ahead(self._rules.policy)
 
     def prompt(self, prompt_embeds: Tensor) -> None:
-        """The prompt in charge from now on, [B, tokens, text_dim], zero after its end; ValueError if not finite."""
+        """Set the current prompt, [B, tokens, text_dim], zero after its end; ValueError if it is not finite."""
         if self._rules.prompt_weight:
             self._prompts.append((self._frames_done, finite(pooled_prompts(prompt_embeds))))
             if self._rules.like_words:
@@ -98,12 +98,12 @@ class Memory:
                     take.introduce(self._shot_start, self._under_other_words(number))
 
     def begin_shot(self, embed_past: EmbedPast) -> None:
-        """The next frame begins a shot: all that came before may be brought back, the sink and the newest among it.
+        """Begin a shot with the next frame: everything before it may be brought back, including sink and newest frames.
 
-        Until a frame of the shot is finished the newest one shows what is over: then the words alone are searched by,
-        where the key has a part for them; without such a part memory is sampled evenly, whatever the policy. A shot
-        under words unlike all that memory holds is let in from its first frame on, whatever it looks like: the words
-        say that it is new.
+        Until a frame of the shot is finished, the newest frame shows the past shot. So the search uses the prompt only,
+        if prompts are part of the key; otherwise memory is sampled evenly, whatever the policy. If the shot's words are
+        unlike those of everything in memory, it is admitted from its first frame on whatever it looks like, because its
+        words say that it is new.
         """
         self._shot_start = self._frames_done
         for number, take in enumerate(self._takes):
@@ -112,9 +112,9 @@ class Memory:
                 take.insert(missing, embed_past(number, missing), self._prompts_of(number, missing))
 
     def steer(self, rules: RetrievalRules, embed_past: EmbedPast) -> None:
-        """Pin, exclude, admit and pick as `rules` say from now on; the other rules stay what they were at the start.
+        """Pin, exclude, admit and pick by `rules` from now on; all other rules stay as they were at the start.
 
-        Frames that are pinned now and were kept out enter memory; `embed_past` embeds them again.
+        Frames that are now pinned but were kept out enter memory; `embed_past` embeds them again.
         """
         rules = self._that_hold(rules)
         new = {name: getattr(rules, name) for name in ("pin", "exclude", "establish_frames", "new_view", "policy")}
@@ -130,31 +130,31 @@ class Memory:
         return bool(self._takes) and self._takes[number].holds(frame)
 
     def entered(self) -> tuple[tuple[int, ...], ...]:
-        """The frames that have entered since this was last asked, for each take."""
+        """For each take, the frames that have entered since the last call."""
         return tuple(take.entered() for take in self._takes)
 
     def add_external(
         self, embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None, batch_size: int
     ) -> None:
-        """Remember frames of other takes from the start; before the first block, once.
+        """Remember frames of other takes from the start; call at most once, before the first block.
 
         Args:
             embeddings: [N, D]; they become the frames -N..-1.
-            prompt_units: [N, text_dim], the prompts they were made under; for a hybrid key.
-            batch_size: takes that remember them.
+            prompt_units: [N, text_dim], the frames' prompts, for a hybrid key.
+            batch_size: number of takes that remember them.
 
         Raises:
-            ValueError: if the key has a part for prompts and there are none.
+            ValueError: if prompts are part of the key but missing.
         """
         if (prompt_units is None) != (not self._rules.prompt_weight):
-            raise ValueError(f"prompt_weight is {self._rules.prompt_weight:g}; remembered frames need prompts with one")
+            raise ValueError(f"prompt_weight is {self._rules.prompt_weight:g}; give prompts if and only if it is not 0")
         self._remembered = len(embeddings)
         self._takes = [_TakeMemory(self._rules, self._sink_frames) for _ in range(batch_size)]
         for take in self._takes:
             take.index_frames(range(-len(embeddings), 0), embeddings, prompt_units)
 
     def add(self, latents: Tensor) -> Tensor:
-        """Embed and index the finished latents [B, T, C, h, w] of a block; returns the embeddings [B, T, D].
+        """Embed and index the finished latents [B, T, C, h, w] of a block, and return the embeddings [B, T, D].
 
         Raises:
             ValueError: if they are not finite, whether or not their frames would enter memory.
@@ -164,7 +164,7 @@ class Memory:
         return embeddings
 
     def replay(self, embeddings: NDArray[np.float32]) -> None:
-        """Index the embeddings [B, T, D] of the next block's frames, made before; ValueError if they are not finite."""
+        """Index stored embeddings [B, T, D] of the next block's frames; ValueError if they are not finite."""
         finite(embeddings)
         if not self._takes:
             self._takes = [_TakeMemory(self._rules, self._sink_frames) for _ in embeddings]
@@ -175,10 +175,10 @@ class Memory:
         self._frames_done = numbers.stop
 
     def retrieve(self, block: int, ahead: NDArray[np.float32] | None = None) -> tuple[Selection, ...]:
-        """Choose what `block` remembers, for each take of the batch; empty while none of them remembers anything.
+        """Choose what `block` remembers, for each take of the batch; empty while no take remembers anything.
 
         Args:
-            ahead: [B, D], what to search by instead of the newest frame's embedding.
+            ahead: [B, D], queries in place of the newest frame's embedding.
         """
         sizes = self._window_frames, self._sink_frames, self._recency_guard_frames
         candidates = candidate_frames(self._frames_done, *sizes, self._shot_start)
@@ -214,7 +214,7 @@ class Memory:
         )
 
     def _allowed(self, take: _TakeMemory, candidates: Sequence[int]) -> Sequence[int]:
-        """What a take may remember: frames of other takes, and candidates that have entered its memory."""
+        """The frames a take may remember: those of other takes, and candidates that have entered its memory."""
         own = take.held(candidates)
         return [*range(-self._remembered, 0), *own] if self._remembered else own
 
@@ -235,13 +235,13 @@ class Memory:
         return take.search(prompt, allowed, self._memory_frames, block, self._under_other_words(number), ahead)
 
     def _under_other_words(self, number: int) -> list[range]:
-        """Frames of this take that were made under words less like those in charge than `like_words`."""
+        """Frames of this take whose prompts are less like the current one than `like_words`."""
         starts = [first for first, _ in self._prompts] + [self._frames_done]
         places = self._unlike[number] if self._unlike else ()
         return [range(starts[place], starts[place + 1]) for place in places]
 
     def _compare_words(self, tokens: list[NDArray[np.float32]]) -> None:
-        """Hold the prompt that takes charge against those before it, once; they are asked for at every block."""
+        """Compare the new prompt with all earlier ones, once, as the result is needed at every block."""
         self._tokens.append(tokens)
         self._unlike = [
             [
@@ -256,11 +256,11 @@ class Memory:
         return rules if self._choose is None else replace(rules, establish_frames=0)
 
     def _prompt_unit(self, number: int) -> NDArray[np.float32] | None:
-        """Of the prompt in charge; None where it is no part of the key."""
+        """The current prompt's unit vector; None if prompts are not part of the key."""
         return self._prompts[-1][1][number] if self._prompts else None
 
     def _prompts_of(self, number: int, frames: Sequence[int]) -> NDArray[np.float32] | None:
-        """Those that finished frames were made under, [N, P]; None where they are no part of the key."""
+        """The prompts of finished frames, [N, P]; None if prompts are not part of the key."""
         if not self._prompts:
             return None
         starts = [first for first, _ in self._prompts]
@@ -268,13 +268,15 @@ class Memory:
 
 
 class _TakeMemory:
-    """One take's index and what it keeps out."""
+    """One take's index, and what it keeps out."""
 
     def __init__(self, rules: RetrievalRules, sink_frames: int) -> None:
         self._rules = rules
         self._sink_frames = sink_frames
         self._gate = FirstShowings()
-        self._lately: deque[NDArray[np.float32]] = deque(maxlen=rules.settle_frames)  # of frames, in memory or not
+        self._lately: deque[NDArray[np.float32]] = deque(
+            maxlen=rules.settle_frames
+        )  # of the newest frames, in memory or not
         self._index: FrameIndex | None = None
         self._newest: NDArray[np.float32] | None = None  # of the shot
         self._anchors: list[NDArray[np.float32]] = []
@@ -282,7 +284,7 @@ class _TakeMemory:
         self._entered: list[int] = []
 
     def add(self, frames: range, embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None) -> None:
-        """The embeddings [T, D] of the frames that are finished, and their prompts' [T, P]."""
+        """Add finished frames, with embeddings [T, D] and prompts [T, P]."""
         self._newest = embeddings[-1]
         units = unit(embeddings)
         if self._rules.anchors is not None:
@@ -300,7 +302,7 @@ class _TakeMemory:
         self._rules = rules
 
     def begin_shot(self, first: int) -> list[int]:
-        """Forget what is newest; returns the frames of the take's sink that have not entered memory yet."""
+        """Forget the newest frame, and return frames of the take's sink that have not entered memory yet."""
         self._newest = None
         self._lately.clear()
         self._gate.cut()
@@ -308,7 +310,7 @@ class _TakeMemory:
         return [frame for frame in range(self._sink_frames) if not self.holds(frame) and frame not in self._refused]
 
     def introduce(self, first: int, other_words: Sequence[range]) -> None:
-        """Let in the shot that begins, if its words are unlike those of all that memory holds and is not excluded."""
+        """Admit the new shot if its words are unlike those of everything in memory that is not excluded."""
         rules = self._rules
         if self._index is None or not rules.establish_frames:
             return
@@ -319,7 +321,7 @@ class _TakeMemory:
     def index_frames(
         self, frames: Sequence[int], embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None
     ) -> None:
-        """Let frames into memory, after those that are in it."""
+        """Admit frames that are newer than those in memory."""
         keys = self._keys(embeddings, prompt_units)
         self._index_for(keys).add(keys, frames)
         self._entered += [frame for frame in frames if frame >= 0]
@@ -327,13 +329,13 @@ class _TakeMemory:
     def insert(
         self, frames: Sequence[int], embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None
     ) -> None:
-        """Let frames into memory that were kept out at first."""
+        """Admit frames that were kept out at first."""
         keys = self._keys(embeddings, prompt_units)
         self._index_for(keys).insert(keys, frames)
         self._entered += frames
 
     def pinned_outside(self, frames: range) -> list[int]:
-        """Pinned ones of `frames` that have not entered memory."""
+        """The pinned `frames` that have not entered memory."""
         return [frame for frame in pinned_among(frames, self._rules.pin) if not self.holds(frame)]
 
     def held(self, candidates: Sequence[int]) -> Sequence[int]:
@@ -343,12 +345,12 @@ class _TakeMemory:
         return self._index is not None and frame in self._index
 
     def entered(self) -> tuple[int, ...]:
-        """The frames that have entered since this was last asked."""
+        """The frames that have entered since the last call."""
         entered, self._entered = tuple(self._entered), []
         return entered
 
     def _enters(self, frame: int, latent_unit: NDArray[np.float32]) -> bool:
-        """The first shot's sink is seen anyway; what is refused by its anchors is not held against what comes."""
+        """Whether a frame enters: not if it is in the first shot's sink, always seen, or refused by the anchors."""
         if frame < self._sink_frames or frame in self._refused:
             return False
         return self._gate.admits(
@@ -356,16 +358,16 @@ class _TakeMemory:
         )
 
     def _likeness_lately(self, latent_unit: NDArray[np.float32]) -> float:
-        """Cosine similarity to the frame `settle_frames` before; -inf where there is none."""
+        """Cosine similarity to the frame `settle_frames` earlier; -inf if there is none."""
         full = len(self._lately) == self._lately.maxlen and self._lately
         return float(self._lately[0] @ latent_unit) if full else -math.inf
 
     def _likeness(self, latent_unit: NDArray[np.float32]) -> float:
-        """Largest cosine similarity of latents to what memory holds and is not excluded; -inf where that is nothing."""
+        """Largest cosine similarity of latents to frames in memory that are not excluded; -inf if there are none."""
         if self._index is None:
             return -math.inf
         share, query = 1.0, latent_unit
-        if self._rules.prompt_weight:  # of a key, latents are this part
+        if self._rules.prompt_weight:  # latents are this share of a key
             share = math.sqrt(1 - self._rules.prompt_weight)
             query = np.zeros(self._index.dim, np.float32)
             query[: len(latent_unit)] = latent_unit
@@ -381,11 +383,11 @@ class _TakeMemory:
         other_words: Sequence[range] = (),
         ahead: NDArray[np.float32] | None = None,
     ) -> Found:
-        """Up to `limit` (frame, similarity) by the rules for this block, most similar first, older before equal.
+        """Find up to `limit` (frame, similarity) by the rules for this block, most similar first, ties by age.
 
         Args:
-            other_words: what was made under words unlike those in charge; of it only pins are brought back.
-            ahead: [D], what to search by instead of the newest frame's embedding.
+            other_words: frames whose prompts are unlike the current one; only pins among them are brought back.
+            ahead: [D], a query in place of the newest frame's embedding.
         """
         if not candidates:
             return []
@@ -412,11 +414,11 @@ class _TakeMemory:
         return sorted(found, key=lambda pair: (-pair[1], pair[0]))
 
     def latent_units(self, frames: Sequence[int], dim: int) -> NDArray[np.float32]:
-        """[N, dim] unit vectors of the latents of frames in memory, without their prompts' part of the key."""
+        """Unit vectors [N, dim] of the latents of frames in memory, without the prompts' part of their keys."""
         return unit(self._index_here().units(frames)[:, :dim]) if frames else np.zeros((0, dim), np.float32)
 
     def similarities(self, frames: Sequence[int], prompt: NDArray[np.float32] | None) -> list[float]:
-        """To the newest frame; 0 while there is none."""
+        """Similarities to the newest frame; 0 while there is none."""
         query = self._query(prompt)
         return [0.0] * len(frames) if query is None else self._index_here().similarities(query, frames)
 
@@ -433,9 +435,9 @@ class _TakeMemory:
     def _query(
         self, prompt: NDArray[np.float32] | None, ahead: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32] | None:
-        """[D] or [D + P]; None where there is nothing to search by."""
+        """The query, [D] or [D + P]; None if there is nothing to search by."""
         embedding = self._newest if ahead is None else ahead
-        if embedding is None and prompt is not None:  # like no latents
+        if embedding is None and prompt is not None:  # similar to no latents
             embedding = np.zeros(self._index_here().dim - len(prompt), np.float32)
         if embedding is None:
             return None
@@ -456,21 +458,21 @@ class _TakeMemory:
 
 
 def token_units(prompt_embeds: Tensor) -> list[NDArray[np.float32]]:
-    """Prompt embeddings [B, tokens, text_dim], zero after their end, to each prompt's unit vectors [N, text_dim]."""
+    """Split prompt embeddings [B, tokens, text_dim], zero after their end, into unit vectors [N, text_dim] each."""
     embeds = prompt_embeds.float().cpu().numpy()
     return [unit(own[np.any(own != 0, axis=-1)]) for own in embeds]
 
 
 def pooled_prompts(prompt_embeds: Tensor) -> NDArray[np.float32]:
-    """Prompt embeddings [B, tokens, text_dim], zero after their end, to unit vectors [B, text_dim]."""
+    """Pool prompt embeddings [B, tokens, text_dim], zero after their end, into unit vectors [B, text_dim]."""
     return unit(prompt_embeds.float().sum(dim=1).cpu().numpy())
 
 
 def check_choice(frames: Sequence[int], candidates: Sequence[int], limit: int) -> list[int]:
-    """What a caller chose, as a list; ValueError unless they are different candidates, at most `limit`."""
+    """Return a caller's choice as a list; ValueError unless it is at most `limit` distinct candidates."""
     chosen = [int(frame) for frame in frames]
     strangers = [frame for frame in chosen if frame not in candidates]
     if strangers or len(set(chosen)) < len(chosen) or len(chosen) > limit:
         among = f"{candidates[0]}..{candidates[-1]}" if candidates else "none"
-        raise ValueError(f"choose returned {chosen}; it must return at most {limit} different frames out of {among}")
+        raise ValueError(f"choose returned {chosen}; it must return at most {limit} distinct frames out of {among}")
     return chosen

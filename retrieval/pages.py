@@ -1,11 +1,11 @@
 """The page cache: keys and values of latent frames that have left the window, within byte budgets.
 
-Three tiers: the GPU, pinned host memory, and nothing. The latents are the truth, pages are a cache of what the
-transformer makes of them: a page that is in no tier, or was made under an earlier prompt, is made again.
+There are three tiers: the GPU, pinned host memory, and nothing. The latents are the truth; pages only cache what the
+transformer computes from them. A page that is in no tier, or was made under an earlier prompt, is remade.
 
-Copies run on a stream of their own. Two rules keep them from ever being late or too early: before a copy starts, the
-copying stream waits for all that the computing stream has queued (`_Copies.start`); before the computing stream touches
-pages again, it waits for all copies (`_Copies.settle`). Copies run in order among themselves.
+Copies run on their own stream. Two rules keep them in order with computation: before a copy starts, the copying stream
+waits for everything queued on the computing stream (`_Copies.start`); before the computing stream touches pages again,
+it waits for all copies (`_Copies.settle`). Copies are in order among themselves.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FLOAT8 = torch.float8_e4m3fn
 
 @dataclass(frozen=True)
 class PageShape:
-    """One page: [keys and values, layers, tokens, heads, head_dim] of a dtype, computed on a device."""
+    """Shape of a page, [keys and values, layers, tokens, heads, head_dim], with the dtype and device it is used in."""
 
     layers: int
     tokens: int
@@ -43,16 +43,16 @@ class PageShape:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Of the tensor."""
+        """The tensor's shape."""
         return (2, self.layers, self.tokens, self.heads, self.head_dim)
 
     @property
     def bytes(self) -> int:
-        """As the transformer uses it."""
+        """Size in bytes as used by the transformer."""
         return torch.Size(self.sizes).numel() * self.dtype.itemsize
 
     def stored_bytes(self, precision: PagePrecision) -> int:
-        """As the host tier keeps it."""
+        """Size in bytes as stored in the host tier."""
         scales = 2 * self.layers * self.heads * torch.float32.itemsize if precision == "float8" else 0
         return torch.Size(self.sizes).numel() * self.stored_dtype(precision).itemsize + scales
 
@@ -66,9 +66,9 @@ class HeldPage:
     """A page in a tier.
 
     Attributes:
-        key: whose it is.
-        serial: of the write that put it there; two pages of one cache with one serial are equal.
-        tensors: as the tier keeps it: the page, and its scales where it has some. Empty where only the serial is asked.
+        key: the take and latent frame it belongs to.
+        serial: number of the write that put it there; pages of one cache with the same serial are equal.
+        tensors: the page as stored in the tier, and its scales if it has any. Empty if only the serial is wanted.
     """
 
     key: Key
@@ -78,14 +78,14 @@ class HeldPage:
 
 @dataclass(frozen=True)
 class PagesHeld:
-    """All that decides what a page cache will do.
+    """The whole state of a page cache.
 
     Attributes:
-        prompt: how many prompts there were.
-        writes: how many pages were written to any tier.
+        prompt: number of prompts so far.
+        writes: number of pages written to any tier.
         made_under: the prompt under which each resident page was made.
-        gpu, host: the tiers, least recently used first.
-        counters: as `PageCounters`; of the whole batch.
+        gpu, host: the tiers' pages, least recently used first.
+        counters: fields of `PageCounters`, for the whole batch.
     """
 
     prompt: int
@@ -96,7 +96,7 @@ class PagesHeld:
     counters: dict[str, Any]
 
     def each_tensor(self, change: Callable[[Tensor], Tensor]) -> PagesHeld:
-        """The same with every tensor changed, the GPU tier's first."""
+        """Apply `change` to every tensor, beginning with the GPU tier's."""
         gpu, host = (
             tuple(replace(page, tensors=tuple(map(change, page.tensors))) for page in tier)
             for tier in (self.gpu, self.host)
@@ -104,7 +104,7 @@ class PagesHeld:
         return replace(self, gpu=gpu, host=host)
 
     def of_take(self, take: int) -> PagesHeld:
-        """One take's part of a batch, as the first of a batch of its own."""
+        """One take's part of a batch, as take 0 of a batch of its own."""
         gpu, host = (
             tuple(replace(page, key=(0, page.key[1])) for page in tier if page.key[0] == take)
             for tier in (self.gpu, self.host)
@@ -117,13 +117,13 @@ class PageCache:
     """Pages by take and latent frame.
 
     Args:
-        shape: of every page.
-        remake: (take, latent frames) to pages [N, 2, layers, tokens, heads, head_dim] under the current prompt; a
-            method of what owns this cache, which is not kept alive by it.
-        budgets: of the tiers.
-        fetched_pages: the most that one block fetches; on a GPU they pass through its tier.
-        past_pages: how many there can ever be; None where nobody knows.
-        has_gpu_tier: default is whether the pages are computed on one.
+        shape: shape of every page.
+        remake: maps (take, latent frames) to pages [N, 2, layers, tokens, heads, head_dim] under the current prompt. It
+            is a method of the cache's owner, which the cache does not keep alive.
+        budgets: budgets of the tiers.
+        fetched_pages: maximum number of pages that one block fetches; on a GPU they pass through its tier.
+        past_pages: maximum number of pages there can ever be; None if unknown.
+        has_gpu_tier: default is whether pages are computed on a GPU.
     """
 
     def __init__(
@@ -147,35 +147,35 @@ class PageCache:
         self._host = _Tier(host_pages, lambda: _Slot(shape, precision, torch.device("cpu")), _not_owning(self._lose))
         self._prompt = 0
         self._writes = 0
-        self._made_under: dict[Key, int] = {}  # of resident pages
+        self._made_under: dict[Key, int] = {}  # prompt of each resident page
         self._counters = PageCounters()
 
     def allocate(self) -> None:
-        """Take the host memory that the take may come to need now; later, each new page would stop it for a while."""
+        """Allocate up front the host memory that the take may need; allocating page by page would stall it."""
         self._host.allocate(self._slots_at_start)
 
     def prompt_changed(self) -> None:
-        """A cue took over: the pages kept until now are stale."""
+        """Mark all pages so far as stale, because a cue took over."""
         self._prompt += 1
 
     def put(self, frame: int, page: Tensor, takes: Sequence[int] | None = None) -> None:
-        """Keep a copy of `page` [2, layers, B, tokens, heads, head_dim], as far as a tier has room for it.
+        """Keep a copy of `page` [2, layers, B, tokens, heads, head_dim] if a tier has room for it.
 
-        Call `settle` before `page` is overwritten.
+        Call `settle` before overwriting `page`.
 
         Args:
-            takes: of the batch, whose page is kept; None is all of them.
+            takes: takes of the batch whose page to keep; None keeps all.
         """
         with self._copies.start():
             for take in range(page.shape[2]) if takes is None else takes:
                 self._keep((take, frame), page[:, :, take])
 
     def settle(self) -> None:
-        """What is computed from now on comes after all copies."""
+        """Order all later computation after all copies so far."""
         self._copies.settle()
 
     def prefetch(self, wanted: Sequence[Sequence[int]]) -> None:
-        """Begin to copy host pages to the GPU: for each take the latent frames that the next block will fetch."""
+        """Start copying host pages to the GPU; `wanted` is, per take, the latent frames the next block will fetch."""
         keys = _keys(wanted)
         coming = [key for key in keys if key in self._host and key not in self._gpu and self._is_fresh(key)]
         if not self._gpu.capacity or not coming:
@@ -186,7 +186,7 @@ class PageCache:
         self._counters.prefetched += len(coming)
 
     def get(self, wanted: Sequence[Sequence[int]]) -> list[list[tuple[int, Tensor]]]:
-        """For each take, (frame, page [2, layers, tokens, heads, head_dim]) of the frames it wants, in that order.
+        """Get, for each take, (frame, page [2, layers, tokens, heads, head_dim]) of the frames it wants, in that order.
 
         Pages are valid until the next `put`, `prefetch` or `get`.
         """
@@ -204,17 +204,17 @@ class PageCache:
         return [[(frame, pages[take, frame]) for frame in frames] for take, frames in enumerate(wanted)]
 
     def counters(self) -> PageCounters:
-        """What was done until now; on CUDA this waits for the copies to end."""
+        """The counters so far; on CUDA this waits for copies to finish."""
         counters = self._counters
         counters.seconds_waited += self._copies.read_seconds_waited()
         counters.gpu_pages, counters.host_pages = len(self._gpu), len(self._host)
         counters.gpu_bytes, counters.host_bytes = self._gpu.bytes, self._host.bytes
         return replace(counters)
 
-    # ---- carrying it over to another process ----
+    # ---- checkpoints ----
 
     def bytes_of(self, take: int, known: Collection[int] = ()) -> int:
-        """What the tensors in `contents` of a take of the batch are, without copying them."""
+        """Size of a take's tensors in `contents`, without copying them."""
         return sum(
             slot.bytes
             for tier in (self._gpu, self._host)
@@ -223,7 +223,7 @@ class PageCache:
         )
 
     def contents(self, known: Collection[int] = ()) -> PagesHeld:
-        """What is resident now; pages whose serial is in `known` come without their tensors."""
+        """A copy of the state; pages whose serial is in `known` come without their tensors."""
         self._copies.settle()
         return PagesHeld(
             prompt=self._prompt,
@@ -235,9 +235,9 @@ class PageCache:
         )
 
     def restore(self, held: PagesHeld) -> None:
-        """Go on from what `contents` of another cache of the same shape were; what has no room here is made again.
+        """Restore the `contents` of another cache of the same shape; pages without room here will be remade.
 
-        There is room for all under the same budgets, but that a GPU tier is smaller for a take alone than for a batch.
+        With the same budgets all pages have room, except that a GPU tier is smaller for a single take than for a batch.
         """
         self._prompt, self._writes, self._made_under = held.prompt, held.writes, dict(held.made_under)
         self._counters = PageCounters(**held.counters)
@@ -249,7 +249,7 @@ class PageCache:
         made_under = held.made_under.items()
         self._made_under = {key: prompt for key, prompt in made_under if key in self._gpu or key in self._host}
 
-    # ---- inside: all but `_make_again` and `_drop_stale` run on the copying stream ----
+    # ---- internals: all but `_make_again` and `_drop_stale` run on the copying stream ----
 
     def _resident(self, key: Key, protected: Collection[Key]) -> Tensor | None:
         """The page on its device; None if it is in no tier."""
@@ -260,7 +260,7 @@ class PageCache:
         return self._promote(key, protected) if self._gpu.capacity else self._host.use(key).read()
 
     def _promote(self, key: Key, protected: Collection[Key]) -> Tensor:
-        page = self._host.use(key).read()  # the host's copy stays: dropping it from the GPU is then free
+        page = self._host.use(key).read()  # keep the host's copy, so that dropping the GPU's is free
         slot = self._gpu.claim(key, protected)
         if slot is None:
             raise RuntimeError(f"the GPU tier has {self._gpu.capacity} pages, fewer than one block fetches")
@@ -282,7 +282,7 @@ class PageCache:
             self._write(slot, page)
 
     def _demote(self, key: Key, page: _Slot, protected: Collection[Key]) -> None:
-        """The GPU tier needs the slot: let the host have the page, unless it does already."""
+        """Move a page whose GPU slot is needed to the host, unless the host already has it."""
         if key in self._host:
             return
         slot = self._host.claim(key, protected)
@@ -292,7 +292,7 @@ class PageCache:
             self._write(slot, page.read())
 
     def _lose(self, key: Key, _slot: _Slot | None = None, _protected: Collection[Key] = ()) -> None:
-        """The host tier needs the slot, or never had one."""
+        """Drop a page whose host slot is needed, or that never had one."""
         if key not in self._gpu:
             self._counters.evicted += 1
             self._made_under.pop(key, None)
@@ -303,7 +303,7 @@ class PageCache:
         with self._copies.start():
             for frame, page in zip(frames, made, strict=True):
                 self._keep((take, frame), page, protected)
-        self._copies.settle()  # only now may `made` be freed
+        self._copies.settle()  # `made` must not be freed before this
         return {(take, frame): page for frame, page in zip(frames, made, strict=True)}
 
     def _drop_stale(self, keys: Collection[Key]) -> None:
@@ -319,12 +319,12 @@ class PageCache:
 
 
 def _keys(wanted: Sequence[Sequence[int]]) -> dict[Key, None]:
-    """All (take, frame) once, in order."""
+    """All distinct (take, frame) pairs, in order."""
     return dict.fromkeys((take, frame) for take, frames in enumerate(wanted) for frame in frames)
 
 
 class _Slot:
-    """Room for one page in one tier, allocated once and used again and again."""
+    """Room for one page in one tier, allocated once and reused."""
 
     def __init__(self, shape: PageShape, precision: PagePrecision, device: torch.device) -> None:
         self._shape = shape
@@ -343,11 +343,11 @@ class _Slot:
 
     @property
     def bytes(self) -> int:
-        """Allocated."""
+        """Allocated bytes."""
         return sum(tensor.nbytes for tensor in self._tensors)
 
     def write(self, page: Tensor, serial: int) -> int:
-        """Copy `page` here from any device; returns the bytes written. No two writes of a cache have one serial."""
+        """Copy `page` here from any device and return the bytes written. Each write of a cache has its own serial."""
         self.serial = serial
         if self._scales is not None:
             scales = page.abs().amax(dim=(2, 4), keepdim=True).float().clamp_min(1e-12) / torch.finfo(FLOAT8).max
@@ -357,18 +357,18 @@ class _Slot:
         return self.bytes
 
     def content(self, key: Key, known: Collection[int]) -> HeldPage:
-        """What was written, as it is kept here; without the tensors if its serial is known."""
+        """A copy of the stored page; without the tensors if its serial is known."""
         tensors = () if self.serial in known else tuple(tensor.detach().cpu().clone() for tensor in self._tensors)
         return HeldPage(key, self.serial, tensors)
 
     def fill(self, page: HeldPage) -> None:
-        """Take over what another slot of this kind held."""
+        """Restore the content of another slot of this kind."""
         self.serial = page.serial
         for mine, theirs in zip(self._tensors, page.tensors, strict=True):
             mine.copy_(theirs)
 
     def read(self) -> Tensor:
-        """The page on the device it is computed on, in the dtype it is computed in; a view where it is so already."""
+        """The page on its computing device and in its computing dtype; a view if it is stored that way."""
         device, dtype = self._shape.device, self._shape.dtype
         data = self._data.to(device, non_blocking=True)
         if self._scales is None:
@@ -380,12 +380,12 @@ Leaving = Callable[[Key, _Slot, Collection[Key]], None]
 
 
 class _Tier:
-    """So many slots; the least recently used page gives way.
+    """A fixed number of slots with least-recently-used eviction.
 
     Args:
-        capacity: in pages.
-        new_slot: allocates one; called up to `capacity` times, when first needed.
-        leaving: told of each page that gives way, before its slot is used again, and of what is protected meanwhile.
+        capacity: capacity in pages.
+        new_slot: allocates a slot; called up to `capacity` times, when first needed.
+        leaving: called with each evicted page, before its slot is reused, and with the pages protected meanwhile.
     """
 
     def __init__(self, capacity: int, new_slot: Callable[[], _Slot], leaving: Leaving) -> None:
@@ -402,21 +402,21 @@ class _Tier:
 
     @property
     def bytes(self) -> int:
-        """Allocated, used or not."""
+        """Allocated bytes, used or not."""
         return sum(slot.bytes for slot in (*self._used.values(), *self._free))
 
     def use(self, key: Key) -> _Slot:
-        """The slot of a page, which is now the most recently used one."""
+        """The slot of a page, which becomes the most recently used one."""
         self._used.move_to_end(key)
         return self._used[key]
 
     def allocate(self, count: int) -> None:
-        """Have `count` slots, used or not, as far as its capacity goes."""
+        """Make sure that there are `count` slots, used or not, up to the capacity."""
         missing = min(count, self.capacity) - len(self._used) - len(self._free)
         self._free += [self._new_slot() for _ in range(missing)]
 
     def claim(self, key: Key, protected: Collection[Key]) -> _Slot | None:
-        """A slot for a page that is to be written; None if only protected pages could give way."""
+        """Get a slot to write a page to; None if only protected pages could be evicted."""
         if key in self._used:
             return self.use(key)
         if self._free:
@@ -433,21 +433,21 @@ class _Tier:
         return slot
 
     def contents(self, known: Collection[int]) -> tuple[HeldPage, ...]:
-        """Its pages, the least recently used first."""
+        """Copies of its pages, least recently used first."""
         return tuple(slot.content(key, known) for key, slot in self.slots())
 
     def slots(self) -> Iterable[tuple[Key, _Slot]]:
-        """Its pages, the least recently used first."""
+        """Its pages' slots, least recently used first."""
         return self._used.items()
 
     def drop(self, key: Key) -> None:
-        """Forget a page, if it is here."""
+        """Drop a page, if it is here."""
         if key in self._used:
             self._free.append(self._used.pop(key))
 
 
 class _Copies:
-    """The copying stream and its order with the computing stream; on a CPU everything is in order by itself."""
+    """The copying stream and its ordering with the computing stream; on a CPU everything is in order anyway."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -456,7 +456,7 @@ class _Copies:
 
     @contextmanager
     def start(self) -> Iterator[None]:
-        """Queue copies inside; they begin when all that was queued for computation is done."""
+        """Queue copies in the `with` body; they begin when all queued computation is done."""
         if self._stream is None:
             yield
             return
@@ -465,13 +465,13 @@ class _Copies:
             yield
 
     def settle(self) -> None:
-        """Computation queued from now on begins when all copies are done."""
+        """Make computation queued from now on wait for all copies."""
         if self._stream is not None:
             torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
 
     @contextmanager
     def waited_for(self) -> Iterator[None]:
-        """Settle the copies queued inside and before, and count the time that computation waits for them."""
+        """Settle copies queued in the `with` body and before, and measure how long computation waits for them."""
         if self._stream is None:
             start_s = time.perf_counter()
             yield
@@ -486,7 +486,7 @@ class _Copies:
         self._waits.append((start, end))
 
     def read_seconds_waited(self) -> float:
-        """Seconds since the last reading."""
+        """Seconds waited since the last reading."""
         for start, end in self._waits:
             end.synchronize()
             self._seconds_waited += start.elapsed_time(end) / 1000
@@ -496,24 +496,24 @@ class _Copies:
 
 
 def _not_owning(method: Callable[Given, Result]) -> Callable[Given, Result]:
-    """A bound method that does not keep its object alive.
+    """Wrap a bound method without keeping its object alive.
 
-    Cycles are only looked for now and then; without them, what a finished take held is free at once. On a GPU the next
-    one may not fit beside it.
+    This avoids reference cycles, so that a finished take's memory is freed at once rather than at the next garbage
+    collection: on a GPU, the next take may not fit next to it.
     """
     weak = weakref.WeakMethod(method)  # type: ignore[type-var]
 
     def call(*args: Given.args, **kwargs: Given.kwargs) -> Result:
         bound = weak()
         if bound is None:
-            raise RuntimeError("the page cache is used after what owns it is gone")
+            raise RuntimeError("the page cache is used after its owner is gone")
         return bound(*args, **kwargs)
 
     return call
 
 
 def _pin(tensor: Tensor) -> None:
-    """Page-lock a host tensor in place: torch's own pinned allocator would round its size up to a power of two."""
+    """Page-lock a host tensor in place; torch's pinned allocator would round its size up to a power of two."""
     cuda = torch.cuda.cudart()
     torch.cuda.check_error(cuda.cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0))
     weakref.finalize(tensor, cuda.cudaHostUnregister, tensor.data_ptr())

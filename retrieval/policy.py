@@ -1,4 +1,4 @@
-"""What memory admits, and which of it a block takes: pure functions on frame numbers and unit vectors."""
+"""What memory admits and what a block takes from it: pure functions on frame numbers and unit vectors."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
-GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples, modulo 1, fill the unit interval evenly, however many are taken
+GOLDEN = (math.sqrt(5) - 1) / 2  # any number of its multiples, modulo 1, fill the unit interval evenly
 NEW_VIEW_STEPS = 10.0
-POOL = 4  # diversity picks from this many times as many frames as are wanted
+POOL = 4  # diversity picks from this many times the wanted number of frames
 
 
 @dataclass(frozen=True)
 class RetrievalRules:
-    """Beyond the plain K most similar. Everything is off by default. Ranges are of latent frames.
+    """Rules beyond picking the K most similar frames. Everything is off by default. Ranges are of latent frames.
 
     Attributes:
-        exclude: never remembered.
-        pin: remembered first once they have left the window; at most half of the K places are theirs.
+        exclude: ranges that are never brought back.
+        pin: ranges to bring back first once they have left the window; they get at most half of the K places.
         prompt_weight: w in the score (1 - w) cos(latents) + w cos(prompts).
-        like_words: where prompts are part of the score, of what was made under a prompt less like the one in charge
-            (`words_alike`) only pins are remembered. Memory would fill its places all the same, and somebody who is
-            called for the first time would become one of those who were there before.
-        anchors: the frames that say what is good.
+        like_words: if prompts are part of the score, frames whose prompts are less like the current one than this
+            (`words_alike`) are only brought back if pinned. Otherwise memory would still fill its places, and someone
+            called for the first time would turn into one of those who were there before.
+        anchors: frames that show what is good.
         admit_above: a frame enters memory only if its cosine similarity to some anchor is at least this.
         diversity: d in maximal marginal relevance: each place goes to the frame with the largest
-            (1 - d) similarity to the query - d largest similarity to what is chosen already, pins among it.
-        stratified: so many of the K places go to a stratified sample of the past, whatever it shows, another one for
-            each block. What is most like now has drifted as far as now; these have not.
-        establish_frames: memory keeps first showings only: a new view lets so many frames in; 0 lets every frame in.
+            (1 - d) similarity to the query - d largest similarity to those already chosen, including pins.
+        stratified: number of the K places that go to a stratified sample of the past, a different one for each block.
+            The frames most like the present have drifted as far as the present; these have not.
+        establish_frames: keep only first showings: admit this many frames of each new view; 0 admits every frame.
             See `FirstShowings`.
-        settle_frames: a new view must come about within so many frames, and so many of it pass before it is let in,
-            where there was another view before it.
-        new_view: a frame is a new view if its cosine similarity to all that memory holds is below this; None: if its
-            distance (1 - similarity) is more than `NEW_VIEW_STEPS` median steps of the take itself.
+        settle_frames: if there was another view before, a new view must come about within this many frames, and this
+            many of its frames are skipped before it is admitted.
+        new_view: a frame is a new view if its cosine similarity to everything in memory is below this; None: if its
+            distance (1 - similarity) is more than `NEW_VIEW_STEPS` times the take's median step.
         policy: picks among what is left after pins and stratified frames (`retrieval.policies`); None is the search.
-        retries: how often a block is made again that falls away from what it remembered (`falls_away`).
+        retries: how many times to remake a block that falls away from what it remembered (`falls_away`).
     """
 
     exclude: tuple[range, ...] = ()
@@ -60,21 +60,21 @@ class RetrievalRules:
 
 
 class FirstShowings:
-    """The gate of establishing shots: lets into memory what has not been shown before.
+    """A gate that admits to memory only what has not been shown before, like establishing shots.
 
-    A view unlike all that memory holds opens it for a while; while it is open every frame enters; then it is closed
-    until the next new view. A frame is made from those it attends to, with an error: later copies add their errors,
-    first showings have none. It knows nothing but frame numbers and similarities, so that what it lets in is a function
-    of what it was asked.
+    A view unlike everything in memory opens the gate for a while; all frames enter until it closes again, until the
+    next new view. The reason: each frame is made, with some error, from those it attends to, so that later copies
+    accumulate errors that first showings don't have. The gate only sees frame numbers and similarities, so that what it
+    admits is a function of its inputs.
 
-    Drift comes little by little, a new view at once: it is also unlike the frame `RetrievalRules.settle_frames` (the
-    window's length) before it. Its first frames are no originals: they were made from a window that still showed the
-    view before, and mix the two. So it is let in once it has settled, as many frames later; the first frame of a shot,
-    which has none before it, at once.
+    Drift is gradual, while a new view is sudden: it is also unlike the frame `RetrievalRules.settle_frames` (the
+    window's length) before it. Its first frames are not yet clean: they were made from a window that still showed the
+    previous view, and mix the two. So a view is admitted once it has settled, the same number of frames later; the
+    first frame of a shot, which has no previous view, at once.
 
-    How far apart two views are depends on the encoder, the backbone and the story. A take shows it: while the gate is
-    open, how far each frame is from all that came in before is a *step* within a view. Without a similarity of its own
-    (`RetrievalRules.new_view`) a view is new if it is many times the median step away.
+    How far apart two views are depends on the encoder, the backbone and the story, but a take itself shows it: while
+    the gate is open, each frame's distance from everything admitted before is a *step* within a view. Unless
+    `RetrievalRules.new_view` sets a similarity, a view is new if it is many times the median step away.
     """
 
     def __init__(self) -> None:
@@ -83,12 +83,12 @@ class FirstShowings:
         self._steps: list[float] = []  # sorted
 
     def cut(self) -> None:
-        """A shot begins: its first frame was made from nothing that came before."""
+        """Begin a shot, whose first frame does not depend on anything before it."""
         self._begun = False
         self._open_from = self._open_until = -math.inf
 
     def open(self, first: int, rules: RetrievalRules) -> None:
-        """Let frames in from `first` on, whatever they are like."""
+        """Admit frames from `first` on, whatever they look like."""
         self._open_from, self._open_until = first, first + rules.establish_frames
 
     def admits(
@@ -98,14 +98,15 @@ class FirstShowings:
         likeness: Callable[[], float],
         lately: Callable[[], float] = lambda: -math.inf,
     ) -> bool:
-        """Whether a frame enters memory; asked once for each, in their order.
+        """Whether a frame enters memory; must be called once for each frame, in order.
 
         Args:
-            frame: its number.
-            rules: what holds when it is finished.
-            likeness: its largest cosine similarity to what memory holds, less than any for an empty memory; asked for
-                only where it matters, as is
-            lately: that to the frame `settle_frames` before it; less than any where there is none.
+            frame: number of the frame.
+            rules: the rules at the time the frame is finished.
+            likeness: returns its largest cosine similarity to frames in memory, -inf if there are none; only called if
+                needed.
+            lately: returns its similarity to the frame `settle_frames` before it, -inf if there is none; only called if
+                needed.
         """
         is_first, self._begun = not self._begun, True
         if _within(frame, rules.pin) or not rules.establish_frames:
@@ -125,31 +126,31 @@ class FirstShowings:
         return True
 
     def new_below(self, new_view: float | None) -> float:
-        """The similarity below which a view is new; None: as the steps say, and before there are any, all is new."""
+        """The similarity below which a view is new; by default from the steps; everything is new before the first."""
         if new_view is not None:
             return new_view
         return 1 - NEW_VIEW_STEPS * self._steps[len(self._steps) // 2] if self._steps else 1.0
 
 
 def without(frames: Sequence[int], excluded: Sequence[range], refused: Collection[int]) -> Sequence[int]:
-    """`frames` without those in a range and those refused; the same object where there is nothing to leave out."""
+    """Remove excluded ranges and refused frames from `frames`; returns the same object if there are none."""
     if not excluded and not refused:
         return frames
     return [frame for frame in frames if frame not in refused and not _within(frame, excluded)]
 
 
 def pinned_among(frames: Sequence[int], pins: Sequence[range]) -> list[int]:
-    """Those of `frames` that are pinned."""
+    """The `frames` that are pinned."""
     return [frame for frame in frames if _within(frame, pins)] if pins else []
 
 
 def pinned_places(memory_frames: int) -> int:
-    """How many of K places pins may take: half, and at least one, so that the rest goes on remembering."""
+    """How many of K places pins may take: half of them, but at least one."""
     return max(1, memory_frames // 2)
 
 
 def evenly_spaced(frames: Sequence[int], limit: int) -> list[int]:
-    """Up to `limit` of `frames`, evenly spaced, the first and the last among them."""
+    """Pick up to `limit` of `frames`, evenly spaced, including the first and the last."""
     if len(frames) <= limit:
         return list(frames)
     if limit <= 1:
@@ -158,10 +159,10 @@ def evenly_spaced(frames: Sequence[int], limit: int) -> list[int]:
 
 
 def stratified_sample(frames: Sequence[int], limit: int, turn: int) -> list[int]:
-    """Up to `limit` of `frames`: one out of each of so many equal parts, at another place in the parts each turn.
+    """Pick up to `limit` of `frames`, one from each of as many equal parts, at a different place each turn.
 
-    The place is that of an additive recurrence with the golden ratio (Weyl's equidistribution), so that turn by turn
-    every frame has its time, without chance.
+    The place follows an additive recurrence with the golden ratio (Weyl's equidistribution), so that every frame gets
+    its turn deterministically.
     """
     limit = min(limit, len(frames))
     shift = turn * GOLDEN % 1
@@ -169,21 +170,21 @@ def stratified_sample(frames: Sequence[int], limit: int, turn: int) -> list[int]
 
 
 def hybrid_keys(latent_units: Vectors, prompt_units: Vectors, prompt_weight: float) -> Vectors:
-    """[N, D] and [N, P] unit vectors to [N, D + P] unit vectors.
+    """Join unit vectors [N, D] and [N, P] into unit vectors [N, D + P].
 
-    The inner product of two of them is (1 - w) cos(latents) + w cos(prompts): a weighted sum in one search. A part may
-    be zero, which is like nothing; then the key is shorter, and must stay so for the weights to hold.
+    The inner product of two such keys is (1 - w) cos(latents) + w cos(prompts), a weighted sum in one search. If a part
+    is zero, it is similar to nothing; the key is then shorter and must not be normalised, or the weights would change.
     """
     a, b = math.sqrt(1 - prompt_weight), math.sqrt(prompt_weight)
     return np.concatenate([a * latent_units, b * prompt_units], axis=1).astype(np.float32)
 
 
 def words_alike(one: Vectors, other: Vectors) -> float:
-    """How alike two prompts are, [N, P] and [M, P] unit vectors of their tokens: MaxSim, -1 to 1.
+    """Similarity of two prompts, given unit vectors [N, P] and [M, P] of their tokens: MaxSim, -1 to 1.
 
-    The mean over one's tokens of the largest cosine to a token of the other (late interaction; Khattab and Zaharia,
-    2004.12832), from the side from which it is larger: who is met is no part of the words of before. A pooled vector
-    can't tell "a red circle walks" from "an orange square walks"; most of both is the same.
+    It is the mean over one prompt's tokens of the largest cosine to a token of the other (late interaction; Khattab and
+    Zaharia, 2004.12832), in whichever direction is larger, since a prompt may add someone that the earlier one lacks. A
+    pooled vector can't tell "a red circle walks" from "an orange square walks", as most of the words are the same.
     """
     if not len(one) or not len(other):
         return 0.0
@@ -192,27 +193,27 @@ def words_alike(one: Vectors, other: Vectors) -> float:
 
 
 def admitted(latent_units: Vectors, anchor_units: Vectors, admit_above: float) -> NDArray[np.bool_]:
-    """Which of the frames [N, D] are similar enough to one of the anchors [A, D]."""
+    """Which frames [N, D] are similar enough to one of the anchors [A, D]."""
     return (latent_units @ anchor_units.T).max(axis=1) >= admit_above
 
 
 def most_diverse(
     similarities: NDArray[np.float32], units: Vectors, limit: int, diversity: float, taken: Vectors | None = None
 ) -> list[int]:
-    """Maximal marginal relevance (Carbonell and Goldstein, 1998).
+    """Choose by maximal marginal relevance (Carbonell and Goldstein, 1998).
 
     Args:
-        similarities: [N] to the query.
+        similarities: [N], similarities to the query.
         units: [N, D] unit vectors.
         limit: how many to choose.
-        diversity: 0 is the most similar, 1 the least like each other.
-        taken: [T, D] unit vectors of what was chosen before; None or T = 0 for nothing.
+        diversity: 0 chooses the most similar, 1 those least like each other.
+        taken: [T, D] unit vectors already chosen; None or T = 0 if there are none.
 
     Returns:
-        Places in 0..N-1, in the order in which they were chosen.
+        Indices in 0..N-1, in the order in which they were chosen.
     """
     chosen: list[int] = []
-    nearest: NDArray[np.float32] | None = None  # similarity to the most similar chosen one
+    nearest: NDArray[np.float32] | None = None  # similarity to the most similar one already chosen
     if taken is not None and len(taken):
         nearest = (units @ taken.T).max(axis=1)
     score = (1 - diversity) * similarities
@@ -227,14 +228,14 @@ def most_diverse(
 
 
 def falls_away(block_units: Vectors, trusted_units: Vectors) -> float:
-    """How much less a block is like what it remembered than those frames are like each other; 0 is: not at all.
+    """How much less similar a block is to what it remembered than those frames are to each other, 0 if not at all.
 
-    Each frame of the block is held against the remembered frame that is most like it, each of these against the most
-    like of the others; the worst of these is what the remembered frames themselves allow.
+    Each frame of the block is compared with the most similar remembered frame, and each remembered frame with the most
+    similar other one; the least similar of the latter is the tolerance.
 
     Args:
         block_units: [T, D] unit vectors of the block.
-        trusted_units: [K, D] of what it remembered.
+        trusted_units: [K, D] unit vectors of the frames it remembered.
     """
     if len(trusted_units) < 2:
         return 0.0
@@ -245,7 +246,7 @@ def falls_away(block_units: Vectors, trusted_units: Vectors) -> float:
 
 
 def unit(vectors: Vectors) -> Vectors:
-    """[..., D] scaled to length 1; zero stays zero."""
+    """Scale vectors [..., D] to length 1; zero stays zero."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return (vectors / np.maximum(length, np.finfo(np.float32).tiny)).astype(np.float32)
 

@@ -1,6 +1,6 @@
-"""Sealed files: in front of the content stands one line of text that tells whether it is whole.
+"""Sealed files, which begin with one line of text that tells whether the rest is complete.
 
-The line names the kind of file, the format's version, and the length and SHA-256 of what follows it.
+The line gives the kind of file, the format version, and the length and SHA-256 of what follows it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ HEADER_BYTES = 512
 
 
 class BrokenSealError(ValueError):
-    """A file is not what was written."""
+    """A file is not as it was written."""
 
 
 class FutureFormatError(ValueError):
@@ -21,22 +21,22 @@ class FutureFormatError(ValueError):
 
 
 def seal(kind: str, version: int, body: bytes) -> bytes:
-    """The content of a sealed file: `HEADER_BYTES` of header, then `body`."""
+    """Make the content of a sealed file: `HEADER_BYTES` of header, then `body`."""
     header = {"format": version, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
     return (_magic(kind) + json.dumps(header).encode() + b"\n").ljust(HEADER_BYTES, b"\0") + body
 
 
 def unseal(path: Path, content: bytes, kind: str, newest: int) -> bytes:
-    """The body of a sealed file.
+    """Check a sealed file and return its body.
 
     Args:
-        path: for messages.
-        content: of the whole file.
-        kind: that the file must be of.
-        newest: version up to which formats are read.
+        path: path of the file, for messages.
+        content: content of the whole file.
+        kind: expected kind of file.
+        newest: newest format version that can be read.
 
     Raises:
-        BrokenSealError: if it is of another kind or not what was written.
+        BrokenSealError: if it is of another kind or not as it was written.
         FutureFormatError: if a newer version wrote it.
     """
     line, end, _ = content[:HEADER_BYTES].partition(b"\n")
@@ -50,11 +50,11 @@ def unseal(path: Path, content: bytes, kind: str, newest: int) -> bytes:
         raise BrokenSealError(f"{path} is damaged: it does not begin like a stored {kind}") from error
     if version > newest:
         raise FutureFormatError(
-            f"{path} is of format {version}; this version reads formats up to {newest}: install a newer longlive-rag"
+            f"{path} has format {version}; this version reads formats up to {newest}: install a newer longlive-rag"
         )
     body = content[HEADER_BYTES:]
     if len(body) != expected_bytes:
-        raise BrokenSealError(f"{path} is damaged: {len(body)} bytes where {expected_bytes} were written")
+        raise BrokenSealError(f"{path} is damaged: {len(body)} bytes, but {expected_bytes} were written")
     if hashlib.sha256(body).hexdigest() != expected_hash:
         raise BrokenSealError(f"{path} is damaged: its content does not match its checksum")
     return body

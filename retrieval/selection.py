@@ -1,4 +1,4 @@
-"""Which past frames a block may remember, and which it does: arithmetic on frame numbers, no tensors, no search."""
+"""Which past frames a block may remember, and which it did: arithmetic on frame numbers, without tensors or search."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Selection:
     Attributes:
         block: number of the block in the take, from 0.
         query_frame: the latent frame whose embedding was the query (the newest finished one).
-        candidates: how many frames could have been chosen.
-        frames: the chosen latent frames, best first; none where only other takes of the batch remember something.
+        candidates: number of frames that could have been chosen.
+        frames: the chosen latent frames, best first; empty if only other takes of the batch remember something.
         similarities: their cosine similarities to the query.
-        retries: how often the block was made again because it fell away from them; the best one was kept.
+        retries: how many times the block was remade because it fell away from them; the best one was kept.
     """
 
     block: int
@@ -28,18 +28,18 @@ class Selection:
 
 
 def selection_of(selections: Sequence[Selection], take: int) -> Selection | None:
-    """What a take of the batch retrieved; None if nothing."""
+    """What one take of the batch retrieved; None if nothing."""
     return selections[take] if selections and selections[take].frames else None
 
 
 def candidate_frames(
     frames_done: int, window_frames: int, sink_frames: int, recency_guard_frames: int, shot_start: int = 0
 ) -> Sequence[int]:
-    """Latent frames that the next block may retrieve, rising; a range where they have no gap.
+    """Latent frames that the next block may retrieve, increasing; a range if they have no gap.
 
-    All of earlier shots are among them. Those of its own have left the cache before the block begins (a cache of
-    `window_frames` keeps the sink and the newest frames), are not in the sink, and are not among the
-    `recency_guard_frames` newest of those that left.
+    They include all frames of earlier shots. Those of the block's own shot have left the cache before the block begins
+    (a cache of `window_frames` keeps the sink and the newest frames), are not in the sink, and are not among the
+    `recency_guard_frames` that left last.
 
     Args:
         shot_start: first latent frame of the block's shot.

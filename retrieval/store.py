@@ -1,11 +1,11 @@
-"""The latent store: what a take has committed, durable block by block, readable while it grows.
+"""The latent store: a take's committed blocks, each written durably, readable while the take grows.
 
-One immutable HDF5 file a block. A block is written under a temporary name, synced to the disk, renamed to its number,
-and the folder is synced: whenever the process or the machine dies, a numbered file is whole or not there. Nothing
-that is committed is ever written to again, so readers need no lock.
+Each block is one immutable HDF5 file. It is written under a temporary name, synced to disk and renamed to its number,
+and the folder is synced: whenever the process or the machine dies, a numbered file is complete or absent. Committed
+files are never modified, so readers need no lock.
 
-In front of the HDF5 content stands one line of text (HDF5 calls the place the user block) with the format's version
-and the length and SHA-256 of what follows. Any HDF5 reader opens the file; this one first checks the line.
+The HDF5 content is preceded by one line of text (in what HDF5 calls the user block) with the format version and the
+length and SHA-256 of what follows. Any HDF5 reader can open the file; this one checks the line first.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ BLOCK_FILES = "[0-9]*.h5"
 
 
 class DamagedError(ValueError):
-    """A stored block is not what was written.
+    """A stored block is not as it was written.
 
     Attributes:
-        block: its number; the blocks before it are whole.
+        block: its number; the blocks before it are intact.
     """
 
     def __init__(self, block: int, message: str) -> None:
@@ -61,18 +61,18 @@ class DamagedError(ValueError):
 
 @dataclass(frozen=True)
 class BlockRecord:
-    """What is kept of a committed block.
+    """What is stored of a committed block.
 
     Attributes:
         block: its number in the take, from 0.
         latents: [T, C, h, w] float32.
         embeddings: [T, D] float32, by which memory is searched; None without memory.
         selection: what the block retrieved; None if nothing.
-        prompt: the prompt in charge.
+        prompt: the block's prompt.
         cue: number of the cue (from 1) that took over at this block, else None.
         seconds: time spent, by stage.
-        entered: latent frames that have entered memory since the block before; None without memory, and in blocks
-            of before it was kept.
+        entered: latent frames that have entered memory since the previous block; None without memory, and in blocks
+            from before this was recorded.
     """
 
     block: int
@@ -86,19 +86,19 @@ class BlockRecord:
 
 
 class BlockStore(Protocol):
-    """Where committed blocks go, and where past ones come from."""
+    """Stores committed blocks and reads past ones."""
 
     @property
     def blocks(self) -> int:
-        """How many are committed; a stream goes on after them."""
+        """Number of committed blocks; a stream continues after them."""
         ...
 
     def record(self, block: int) -> BlockRecord:
-        """A committed block."""
+        """Read a committed block."""
         ...
 
     def append(self, record: BlockRecord) -> None:
-        """Keep the next block; once this returns, it is kept."""
+        """Store the next block; once this returns, it is stored."""
         ...
 
     def latents(self, frames: Sequence[int]) -> NDArray[np.float32]:
@@ -107,13 +107,13 @@ class BlockStore(Protocol):
 
 
 class LatentStore:
-    """Reads a take's blocks; another process may be writing them.
+    """Reads a take's blocks, which another process may still be writing.
 
     Args:
-        folder: of the store.
+        folder: folder of the store.
 
     Raises:
-        ValueError: if there is no store, it is a link, or it has no block yet.
+        ValueError: if there is no store, it is a link, or it has no blocks yet.
         DamagedError: if a block is missing between others, or block 0 is damaged.
         FutureFormatError: if it was written by a newer version.
     """
@@ -129,7 +129,7 @@ class LatentStore:
 
     @property
     def frames(self) -> int:
-        """Latent frames of all blocks."""
+        """Number of latent frames in all blocks."""
         return self.blocks * self.frames_per_block
 
     @property
@@ -138,21 +138,23 @@ class LatentStore:
         return sum(block_path(self.folder, block).stat().st_size for block in range(self.blocks))
 
     def refresh(self) -> int:
-        """Look for blocks that were committed since; returns how many there are."""
+        """Look for newly committed blocks and return the number of blocks."""
         while block_path(self.folder, self.blocks).exists():
             self.blocks += 1
         return self.blocks
 
     def record(self, block: int) -> BlockRecord:
-        """One block; DamagedError if it is not what was written, or not of the shape of the others."""
+        """Read a block; DamagedError if it is not as it was written or has another shape than the others."""
         path = block_path(self.folder, block)
         record = read_block(path, block)
         if record.latents.shape != self._shape:
-            raise DamagedError(block, f"{path} is damaged: it holds {record.latents.shape}, block 0 {self._shape}")
+            raise DamagedError(
+                block, f"{path} is damaged: its shape is {record.latents.shape}, block 0's is {self._shape}"
+            )
         return record
 
     def check(self) -> None:
-        """Read every block; raises DamagedError at the first that is damaged."""
+        """Read every block; DamagedError at the first damaged one."""
         for block in range(self.blocks):
             self.record(block)
 
@@ -162,15 +164,15 @@ class LatentStore:
 
 
 class LatentWriter:
-    """Appends blocks to a store. One writer at a time; its lock ends with it, however it ends.
+    """Appends blocks to a store. There is one writer at a time; its lock is released however it ends.
 
     Args:
-        folder: of the store; it and its parents are made.
-        overwrite: forget the blocks that are there when the first new one comes.
-        resume: go on after the newest block.
+        folder: folder of the store; it and its parents are created.
+        overwrite: remove existing blocks when the first new one is written.
+        resume: continue after the newest block.
 
     Raises:
-        ValueError: if another process is writing here, or there are blocks and neither is on.
+        ValueError: if another process is writing here, or there are blocks and both flags are off.
         DamagedError: with `resume`, if a block is missing between others, or the newest one is damaged.
     """
 
@@ -201,7 +203,7 @@ class LatentWriter:
         self._forgotten = here
 
     def adopt(self) -> None:
-        """Go on after the blocks that are there now.
+        """Continue after the blocks that exist now.
 
         Raises:
             DamagedError: if one is missing between others, or the newest is damaged.
@@ -211,18 +213,18 @@ class LatentWriter:
             self._frames_per_block = len(self.record(self.blocks - 1).latents)
 
     def forget(self) -> None:
-        """Remove the blocks that are to be overwritten; the first `append` does it, too."""
+        """Remove the blocks to be overwritten; the first `append` does this as well."""
         for block in reversed(self._forgotten):
             block_path(self.folder, block).unlink()
-        sync_folder(self.folder)  # no old block may come back beside new ones
+        sync_folder(self.folder)  # no old block may reappear among new ones
         self._forgotten = []
 
     def append(self, record: BlockRecord) -> None:
-        """Write the next block; once this returns it survives the end of the process and of the power.
+        """Write the next block; once this returns, it survives a crash or a power failure.
 
         Raises:
-            ValueError: if it is not the next block, or of another size than the first.
-            OSError: if the disk refuses; the store is as before.
+            ValueError: if it is not the next block, or has another size than the first.
+            OSError: if it can't be written; the store is unchanged then.
         """
         if record.block != self.blocks:
             raise ValueError(f"block {record.block} can't be written: the next one is {self.blocks}")
@@ -238,7 +240,7 @@ class LatentWriter:
         self._frames_per_block = len(record.latents)
 
     def record(self, block: int) -> BlockRecord:
-        """One committed block; DamagedError if it is not what was written."""
+        """Read a committed block; DamagedError if it is not as it was written."""
         return read_block(block_path(self.folder, block), block)
 
     def latents(self, frames: Sequence[int]) -> NDArray[np.float32]:
@@ -246,7 +248,7 @@ class LatentWriter:
         return gather_latents(self.folder, self._frames_per_block, frames)
 
     def close(self) -> None:
-        """Let others write."""
+        """Release the lock."""
         self._lock.close()
 
     def __enter__(self) -> LatentWriter:
@@ -259,11 +261,11 @@ class LatentWriter:
 
 
 def copy_blocks(source: Path, target: Path, count: int) -> None:
-    """Copy the first `count` blocks of a store, in order, as files of their own; another process may write to `source`.
+    """Copy the first `count` blocks of a store, in order; another process may be writing to `source`.
 
     Raises:
-        DamagedError: if one of them is not what was written.
-        OSError: if the disk refuses; the blocks copied until there are whole.
+        DamagedError: if one of them is not as it was written.
+        OSError: if writing fails; the blocks copied before are complete.
     """
     for block in range(count):
         path = block_path(source, block)
@@ -278,12 +280,12 @@ def copy_blocks(source: Path, target: Path, count: int) -> None:
 
 @dataclass(frozen=True)
 class Repair:
-    """What a repair did.
+    """The result of a repair.
 
     Attributes:
-        kept: blocks that are whole, from the first on.
-        set_aside: files that were moved out of the way.
-        folder: where to; None if there was nothing to move.
+        kept: number of intact blocks, from the first on.
+        set_aside: names of the files that were moved away.
+        folder: where they were moved; None if there was nothing to move.
     """
 
     kept: int
@@ -292,7 +294,7 @@ class Repair:
 
 
 def repair(folder: Path) -> Repair:
-    """Keep the blocks before the first damaged or missing one; move the others aside, deleting nothing.
+    """Keep the blocks before the first damaged or missing one and move the others aside, deleting nothing.
 
     Raises:
         ValueError: if another process is writing here, or there is no store.
@@ -333,12 +335,12 @@ def block_path(folder: Path, block: int) -> Path:
 
 
 def block_numbers(folder: Path) -> list[int]:
-    """Numbers of the blocks that are there, rising."""
+    """The numbers of existing blocks, increasing."""
     return sorted(int(path.stem) for path in folder.iterdir() if BLOCK_NAME.fullmatch(path.name))
 
 
 def count_blocks(folder: Path) -> int:
-    """Committed blocks; 0 if there is no store. DamagedError if one is missing between others."""
+    """Number of committed blocks; 0 if there is no store. DamagedError if one is missing between others."""
     here = block_numbers(folder) if folder.is_dir() else []
     for expected, block in enumerate(here):
         if block != expected:
@@ -357,7 +359,7 @@ def gather_latents(folder: Path, frames_per_block: int, frames: Sequence[int]) -
 
 
 def pack(record: BlockRecord) -> bytes:
-    """A block as the content of its file."""
+    """Pack a block into the content of its file."""
     facts = {
         "block": record.block,
         "selection": asdict(record.selection) if record.selection else None,
@@ -379,7 +381,7 @@ def read_block(path: Path, block: int) -> BlockRecord:
     """Read and check a block's file.
 
     Raises:
-        DamagedError: if it is not there or not what was written.
+        DamagedError: if it is missing or not as it was written.
         FutureFormatError: if a newer version wrote it.
     """
     try:
@@ -401,16 +403,16 @@ def read_block(path: Path, block: int) -> BlockRecord:
 
 
 def _unpacked(content: bytes) -> BlockRecord:
-    """A block of the content of its file; what was not written by `pack` raises one of many errors."""
+    """Unpack a block from the content of its file; content not written by `pack` may raise many kinds of errors."""
     with h5py.File(io.BytesIO(content), "r") as file:
         text = file["facts"][()]
         facts = json.loads(text)
         if not isinstance(facts["prompt"], str) or not isinstance(facts["block"], int):
-            raise TypeError("its facts are of another kind")
+            raise TypeError("its facts have the wrong types")
         latents = _floats(file, "latents", 4)
         embeddings = _floats(file, "embeddings", 2) if "embeddings" in file else None
         if embeddings is not None and len(embeddings) != len(latents):
-            raise ValueError("it has not one embedding a frame")
+            raise ValueError("it does not have one embedding per frame")
         return BlockRecord(
             block=facts["block"],
             latents=latents,
@@ -424,7 +426,7 @@ def _unpacked(content: bytes) -> BlockRecord:
 
 
 def _floats(file: h5py.File, name: str, dimensions: int) -> NDArray[np.float32]:
-    """An array that lies in the file itself, as it was written."""
+    """Read an array that is stored in the file itself, as `pack` writes it."""
     data = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
     if data is None or data.external or data.is_virtual or data.chunks or data.dtype != np.float32:
         raise ValueError(f"its {name} are not stored as they were written")
@@ -439,15 +441,15 @@ def _selection(facts: dict[str, Any] | None) -> Selection | None:
         return None
     frames, similarities = tuple(map(int, facts["frames"])), tuple(map(float, facts["similarities"]))
     if len(frames) != len(similarities):
-        raise ValueError("its selection has not one similarity a frame")
+        raise ValueError("its selection does not have one similarity per frame")
     numbers = {name: int(facts[name]) for name in facts.keys() - {"frames", "similarities"}}
     return Selection(**numbers, frames=frames, similarities=similarities)
 
 
 class LatentSpool:
-    """Latents of takes that nobody stores, in a nameless temporary file: the memory of the process stays flat.
+    """Latents of takes without a store, in an unnamed temporary file, which keeps the process's memory flat.
 
-    It is gone with the process.
+    The file disappears with the process.
     """
 
     def __init__(self) -> None:
@@ -456,7 +458,7 @@ class LatentSpool:
         self._frames = 0
 
     def append(self, latents: NDArray[np.float32]) -> None:
-        """Keep the next latents [B, T, C, h, w] of B takes."""
+        """Append the next latents [B, T, C, h, w] of B takes."""
         frame_major = np.ascontiguousarray(latents.swapaxes(0, 1), dtype=np.float32)
         self._shape = frame_major.shape[1:]
         self._file.seek(0, os.SEEK_END)

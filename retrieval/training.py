@@ -1,9 +1,9 @@
 """Training of the retrieval encoder on latents that a backbone has generated.
 
-Loss: reconstruction, plus *window temporal delta* (neighbours may not look alike
-beyond 0.85), plus *trajectory smoothing*, on chunks of consecutive latent frames. From the first step on, smoothing
-finds a quick way to nothing: one embedding for everything, from which the decoder learns to draw the mean frame and
-which it never leaves again. So the two terms on embeddings grow in over the first part of the training.
+The loss is reconstruction, plus *window temporal delta* (neighbours may not be more similar than 0.85), plus
+*trajectory smoothing*, on chunks of consecutive latent frames. At full weight from the first step, smoothing would
+quickly collapse to one embedding for everything, from which the decoder learns to draw the mean frame, and never
+recover. So the weights of the two terms on embeddings ramp up over the first part of training.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ class Frames(Protocol):
 
     @property
     def frames(self) -> int:
-        """How many there are."""
+        """Number of latent frames."""
         ...
 
     def latents(self, frames: Sequence[int]) -> NDArray[np.float32]:
-        """Latents [N, C, h, w] float32 of some of them."""
+        """Latents [N, C, h, w] float32 of some frames."""
         ...
 
 
 @dataclass(frozen=True)
 class EncoderTraining:
-    """How an encoder is trained; the defaults are the design's, the number of steps apart.
+    """How an encoder is trained; the defaults are the design's, except for the number of steps.
 
     Attributes:
         steps: optimiser steps.
-        batch: chunks a step.
-        chunk_frames: consecutive latent frames of a chunk.
-        learning_rate, weight_decay: of AdamW.
-        clip: of the gradient's norm.
-        delta_weight, smoothing_weight: of the two terms on embeddings.
-        grow_in: share of the steps in which these weights rise from 0.
-        hidden_dims, embedding_dim: of the encoder.
-        validation_share: of the latent frames, held out; the best checkpoint is the one that does best there.
-        seed: of weights and batches.
+        batch: chunks per step.
+        chunk_frames: consecutive latent frames per chunk.
+        learning_rate, weight_decay: settings of AdamW.
+        clip: maximum norm of the gradient.
+        delta_weight, smoothing_weight: weights of the two terms on embeddings.
+        grow_in: share of the steps over which these weights ramp up from 0.
+        hidden_dims, embedding_dim: sizes of the encoder.
+        validation_share: share of the latent frames held out to select the best checkpoint.
+        seed: seed for weights and batches.
     """
 
     steps: int = 3000
@@ -95,16 +95,16 @@ class EncoderTraining:
 
     @property
     def validate_every(self) -> int:
-        """Steps between two looks at what is held out."""
+        """Steps between validations."""
         return max(1, self.steps // 40)
 
 
 class Chunks:
-    """Chunks of consecutive frames, for training and held out: the end of the last takes, one span without a seam.
+    """Chunks of consecutive frames for training, and held-out ones from the end of the last takes.
 
     Args:
-        takes: at least one; all of one latent size.
-        settings: chunk length and share to hold out.
+        takes: at least one, all with the same latent size.
+        settings: give the chunk length and the share to hold out.
 
     Raises:
         ValueError: if latent sizes differ, or there are too few frames to train on and to hold out.
@@ -114,7 +114,7 @@ class Chunks:
         self._takes, self._length = takes, settings.chunk_frames
         sizes = {take.latents([0]).shape[1:] for take in takes}
         if len(sizes) != 1:
-            raise ValueError(f"the takes' latent frames are of {len(sizes)} sizes ({sorted(sizes)}); pass takes of one")
+            raise ValueError(f"the takes have {len(sizes)} latent sizes ({sorted(sizes)}); pass takes of one size")
         self.frame_size: tuple[int, int, int] = sizes.pop()
         held_out = math.ceil(settings.validation_share * sum(take.frames for take in takes))
         held_out = max(held_out, self._length)
@@ -122,31 +122,31 @@ class Chunks:
         self._held_out: list[tuple[int, int]] = []
         for index in reversed(range(len(takes))):
             frames = takes[index].frames
-            border = max(0, frames - held_out)  # what is before it is trained on
+            border = max(0, frames - held_out)  # frames before it are for training
             held_out -= frames - border
             self._training += [(index, start) for start in range(border - self._length + 1)]
             self._held_out += [(index, start) for start in range(border, frames - self._length + 1)]
         if not self._training or not self._held_out:
             frames = sum(take.frames for take in takes)
             raise ValueError(
-                f"{frames} latent frames are too few to train on and to hold some out: chunks have {self._length}"
+                f"{frames} latent frames are too few for training and validation: chunks have {self._length}"
             )
 
     def batch(self, step: int, settings: EncoderTraining) -> Tensor:
-        """The chunks of a step [batch, T, C, h, w]; the same for the same step."""
+        """The chunks of a step, [batch, T, C, h, w]; always the same for the same step."""
         rng = np.random.default_rng([settings.seed, step])
         return self._read([self._training[i] for i in rng.integers(0, len(self._training), settings.batch)])
 
     @property
     def digest(self) -> str:
-        """Of the takes: their lengths, and the first and the last frame of each."""
+        """A hash of the takes' lengths and each take's first and last frame."""
         found = hashlib.sha256()
         for take in self._takes:
             found.update(f"{take.frames} ".encode() + take.latents([0, take.frames - 1]).tobytes())
         return found.hexdigest()
 
     def held_out(self) -> Tensor:
-        """Chunks spread evenly over what is held out, [up to 64, T, C, h, w]."""
+        """Chunks spread evenly over the held-out frames, [up to 64, T, C, h, w]."""
         picked = np.linspace(0, len(self._held_out) - 1, min(VALIDATION_CHUNKS, len(self._held_out))).round()
         return self._read([self._held_out[int(i)] for i in picked])
 
@@ -167,11 +167,11 @@ class Held:
 
     @property
     def frames(self) -> int:
-        """How many there are."""
+        """Number of latent frames."""
         return len(self._frames)
 
     def latents(self, frames: Sequence[int]) -> NDArray[np.float32]:
-        """Latents [N, C, h, w] float32 of some of them."""
+        """Latents [N, C, h, w] float32 of some frames."""
         return self._frames[list(frames)].astype(np.float32)
 
 
@@ -202,7 +202,7 @@ def loss_terms(model: LatentAutoencoder, chunks: Tensor) -> dict[str, Tensor]:
 
 
 def total(terms: dict[str, Tensor], settings: EncoderTraining, grown: float = 1.0) -> Tensor:
-    """The weighted sum; `grown` is how much of their weights the terms on embeddings have."""
+    """The weighted sum of the terms; `grown` is the share of their full weight that the terms on embeddings have."""
     on_embeddings = settings.delta_weight * terms["delta"] + settings.smoothing_weight * terms["smoothing"]
     return terms["mse"] + grown * on_embeddings
 
@@ -214,24 +214,24 @@ def train_encoder(
     progress: Progress,
     device: torch.device | None = None,
 ) -> dict[str, Any]:
-    """Train, or go on where an earlier run in `folder` was stopped.
+    """Train an encoder, or resume an earlier run in `folder` that was stopped.
 
-    `folder` gets `checkpoint.pt` (to go on from), `encoder.pt` (the best so far, `{"model": ..., "config": ...}`),
+    `folder` gets `checkpoint.pt` (to resume from), `encoder.pt` (the best so far, `{"model": ..., "config": ...}`),
     `encoder/` (the same as a diffusers folder, at the end) and `log.jsonl`.
 
     Args:
-        takes: what to train on.
-        folder: of the run; made if missing.
-        settings: how.
+        takes: takes to train on.
+        folder: folder of the run, created if missing.
+        settings: training settings.
         progress: called after every step with the step's number and figures.
-        device: where to train; default the CPU.
+        device: device to train on; default is the CPU.
 
     Returns:
-        `best_step`, `validation` (loss terms there), `seconds`, `frames`.
+        `best_step`, `validation` (its loss terms), `seconds`, `frames`.
 
     Raises:
-        ValueError: if the takes don't fit each other, `folder` holds a run with other settings or other takes, or the
-            loss never was a number.
+        ValueError: if the takes don't fit together, `folder` holds a run with other settings or takes, or the loss was
+            never finite.
     """
     chunks = Chunks(takes, settings)
     folder.mkdir(parents=True, exist_ok=True)
@@ -249,7 +249,7 @@ def train_encoder(
         if last or (step + 1) % settings.validate_every == 0:
             found = _validate(model, held_out, settings)
             figures |= {f"validation_{name}": value for name, value in found.items()}
-            grown_in = step + 1 >= settings.grow_in * settings.steps  # before, the loss is another one
+            grown_in = step + 1 >= settings.grow_in * settings.steps  # earlier losses are not comparable
             if grown_in and found["total"] < state["best"].get("total", math.inf):
                 state |= {"best": found, "best_step": step + 1}
                 save_atomically({"model": model.state_dict(), "config": encoder_config(model)}, folder / BEST)
@@ -270,26 +270,26 @@ def train_encoder(
 
 
 def encoder_config(model: LatentAutoencoder) -> dict[str, Any]:
-    """The sizes of an encoder, under the names that the original checkpoints use."""
+    """The sizes of an encoder, under the names used in the original checkpoints."""
     names = ("in_channels", "latent_height", "latent_width", "hidden_dims", "embedding_dim")
     values = {name: model.config[name] for name in names}
     return {**values, "hidden_dims": list(values["hidden_dims"])}
 
 
 def append_log(folder: Path, entry: dict[str, float]) -> None:
-    """Add a row to the log of a training."""
+    """Append a row to the log of a run."""
     with (folder / LOG).open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
 
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:
-    """`torch.save`, so that whoever looks finds the old file or the new one, whole."""
+    """Save with `torch.save`, atomically."""
     with appearing(path) as part:
         torch.save(content, part)
 
 
 def read_log(folder: Path) -> Iterator[dict[str, float]]:
-    """The figures of a run, in order; of a step that was run twice, the later ones."""
+    """Read the figures of a run, in order; for a step that was run twice, the later ones."""
     rows: dict[float, dict[str, float]] = {}
     for line in (folder / LOG).read_text(encoding="utf-8").splitlines():
         row = json.loads(line)

@@ -67,9 +67,9 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         (changed(memory=[]), "take.json: request.memory is a list; it should be an object"),
         ({}, "take.json: request is missing"),
         ([], "take.json: it is a list; it should be an object"),
-        ({"format": 2}, "take.json is of format 2; this version reads formats up to 1: install a newer longlive-rag"),
+        ({"format": 2}, "take.json has format 2; this version reads formats up to 1: install a newer longlive-rag"),
         (changed() | {"words": {"a": [None]}}, "take.json: words.a[0] is null; it should be a valid integer"),
-        (changed() | {"note": "\ud800"}, r"take.json: note holds no UTF-8 text: '\ud800'"),
+        (changed() | {"note": "\ud800"}, r"take.json: note is not valid UTF-8: '\ud800'"),
         (changed() | {"note": nested(5000)}, "take.json is nested too deeply"),
     ],
 )  # fmt: skip
@@ -86,7 +86,7 @@ def test_a_field_error_of_a_dataclass_keeps_its_data() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"a": 1, "a": 2}', "'a' is there twice"),
+        ('{"a": 1, "a": 2}', "'a' occurs twice"),
         ('{"a": NaN}', "NaN is not a finite number"),
         ('{"a": 1e999}', "1e999 is not a finite number"),
         ("[" * 100_000, "it is nested too deeply"),

@@ -148,7 +148,7 @@ def spoil(folder: Path, target: Path, component: str, change: str) -> Path:
 @pytest.mark.parametrize("component", ["transformer", "vae", "encoder"])
 @pytest.mark.parametrize(
     ("change", "message"),
-    [("misshapen", r"the config wants \["), ("truncated", "damaged"), ("gone", r"has no weights \(\.safetensors\)")],
+    [("misshapen", r"the config expects \["), ("truncated", "damaged"), ("gone", r"has no weights \(\.safetensors\)")],
 )
 def test_weights_that_do_not_fit_are_refused(
     pipeline_folder: Path, tmp_path: Path, component: str, change: str, message: str
@@ -168,13 +168,13 @@ def test_weights_that_do_not_fit_are_refused(
         ({"seconds": 5, "cues": [(6.0, "x")]}, "past the end"),
         ({"seconds": 5, "cues": [(5.0, "x")]}, "past the end"),
         ({"seconds": 5, "cues": [(4.9, "x")]}, "never take over"),
-        ({"seconds": 5, "cues": [(2.0, "x"), (1.0, "y")]}, "in order of time"),
+        ({"seconds": 5, "cues": [(2.0, "x"), (1.0, "y")]}, "put cues in order"),
         ({"seconds": 5, "cues": [(2.0, "x"), (2.01, "y")]}, "one block between them"),
         ({"seconds": 5, "cues": [(0.0, "x")]}, "after the start"),
         ({"seconds": 5, "cues": [(2.0, "")]}, "cue 1 is empty"),
         (
             {"seconds": 5, "cues": [(2.0, "caf\udce9")]},
-            r"the prompt of cue 1 holds bytes that are no UTF-8 text: 'caf\\udce9'",
+            r"the prompt of cue 1 is not valid UTF-8: 'caf\\udce9'",
         ),
         ({"seconds": 5, "seed": -1}, "seed is -1"),
         ({"seconds": 2000, "context": ContextConfig(rope="absolute")}, "Use rope 'relative', or at most"),
@@ -223,7 +223,7 @@ def test_blocks_are_stored_before_they_are_yielded(pipe: LongLiveRAGPipeline, tm
             assert stored.embeddings is not None
             assert "denoise" in stored.seconds
             assert block.seconds["store"] > 0
-    with pytest.raises(ValueError, match="2 stores for 1 requests"):
+    with pytest.raises(ValueError, match="2 stores given for 1 requests"):
         pipe.stream(request, stores=[writer, writer])
 
 

@@ -48,7 +48,7 @@ def test_what_people_write(text: str, seconds: float) -> None:
         ("0:60", "60 seconds, but there are at most 59"),
         ("1:60:00", "60 minutes, but there are at most 59"),
         ("00:00:60:00", "60 seconds, but there are at most 59"),
-        ("00:00:12:16", "16 frames, but there are at most 15 at 16 frames a second"),
+        ("00:00:12:16", "16 frames, but there are at most 15 at 16 frames per second"),
     ],
 )
 def test_what_is_no_timecode(text: str, message: str) -> None:

@@ -1,1 +1,1 @@
-"""The command line: on top of everything, imported by nothing."""
+"""The command line. It is the top layer: nothing imports it."""

@@ -1,4 +1,4 @@
-"""Arms of a comparison from their names or a TOML file."""
+"""Arms of a comparison, by name or from a TOML file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OLD_ARM_KEYS = {knob.was.removeprefix("--"): knob.key for knob in (setting.knob 
 
 
 def read_arms(text: str) -> tuple[Arm, ...]:
-    """Arms by their names, or from a TOML file."""
+    """Read arms by name, or from a TOML file."""
     from eval.plan import ARMS
     from longlive_rag.documents import read_toml
 
@@ -30,12 +30,12 @@ def read_arms(text: str) -> tuple[Arm, ...]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in ARMS]
     if unknown:
-        raise ValueError(f"arm {unknown[0]!r} is not known; known are {', '.join(ARMS)}, others in a TOML file")
+        raise ValueError(f"arm {unknown[0]!r} is unknown; known arms are {', '.join(ARMS)}; put others in a TOML file")
     return tuple(ARMS[name] for name in names)
 
 
 def read_contrasts(text: str) -> tuple[Contrast, ...]:
-    """What a TOML file of arms says of them; empty if nothing."""
+    """Read the contrasts in a TOML file of arms; empty if there are none."""
     from eval.plan import Contrast
     from longlive_rag.documents import parse, read_toml
 
@@ -44,7 +44,7 @@ def read_contrasts(text: str) -> tuple[Contrast, ...]:
 
 
 def _arm(name: str, table: Any) -> Arm:
-    """One table of the file: options of `generate` to fields of the request."""
+    """Turn one table of the file, with options of `generate`, into fields of the request."""
     from eval.plan import Arm
     from longlive_rag.documents import refuse_unknown
 
@@ -69,7 +69,7 @@ def _arm(name: str, table: Any) -> Arm:
 
 
 def _of_option(arm: str, knob: Knob, value: Any) -> Any:
-    """A value of the file, read as on the command line: a number, text such as "6-14", or a list of these."""
+    """Parse a value of the file as on the command line: a number, text such as "6-14", or a list of these."""
     kind = click.types.convert_type(option_type(knob))
 
     def read(part: Any) -> Any:

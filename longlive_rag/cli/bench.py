@@ -1,4 +1,4 @@
-"""`longlive-rag bench`: seconds per block, by stage, next to a roofline."""
+"""`longlive-rag bench`: seconds per block, by stage, compared with a roofline."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ PROMPT = "a red circle walks in a meadow"
 
 
 @click.command()
-@click.option("--backbone", default="tiny-world", show_default=True, help="Name of a preset, or a pipeline folder.")
+@click.option("--backbone", default="tiny-world", show_default=True, help="A preset's name or a pipeline folder.")
 @click.option(
     "--shape", type=click.Choice(["bench-small", "wan-1.3b"]), help="Use random weights of this size instead."
 )
-@click.option("--blocks", default=10, show_default=True, help="Blocks to measure, after the warm-up.")
-@click.option("--compare", default="memory", show_default=True, help="Arms to run interleaved, with commas.")
+@click.option("--blocks", default=10, show_default=True, help="Blocks to measure after the warm-up.")
+@click.option("--compare", default="memory", show_default=True, help="Arms to run interleaved, comma-separated.")
 @DTYPE
 @DECODER
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: one per core.")
 @with_page_budgets()
-@click.option("--search", metavar="N,N,...", help="Measure only the search, at these numbers of frames.")
+@click.option("--search", metavar="N,N,...", help="Measure only the search, at these index sizes in frames.")
 @click.option(
     "--gpu-report",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Measure all that matters on this GPU, with random weights, and write a report there; see below.",
+    help="Measure this GPU with random weights and write a report to FOLDER; see above.",
 )
-@click.option("--minutes", default=30.0, show_default=True, help="For all of --gpu-report.")
-@click.option("--steps", metavar="NAMES", help="Some of --gpu-report's steps, with commas.")
+@click.option("--minutes", default=30.0, show_default=True, help="Time limit for all of --gpu-report.")
+@click.option("--steps", metavar="NAMES", help="Only these steps of --gpu-report, comma-separated.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def bench(
     backbone: str,
@@ -65,19 +65,19 @@ def bench(
     steps: str | None,
     as_json: bool,
 ) -> None:
-    """Measure seconds per block and frames per second: of the transformer, with decoding, and all that 'generate' does.
+    """Measure seconds per block and frames per second: transformer alone, with decoding, and end to end.
 
-    Each arm makes a take as 'generate' does, latents stored and video written, in a temporary folder. It warms up until
-    cache and memory are full; then medians are taken. Each figure comes with
-    its roofline: the block's matrix products and attention calls alone, measured in the same run at the
-    same shapes and dtype. Several arms run interleaved, block by block, and their ratios are of paired blocks.
+    Each arm makes a take as 'generate' does, storing latents and writing the video, in a temporary folder. Medians are
+    taken after a warm-up that fills the cache and memory. Each figure comes with its roofline: the block's matrix
+    products and attention calls alone, measured in the same run at the same shapes and dtype. Several arms run
+    interleaved, block by block, and ratios are of paired blocks.
 
     \b
     Arms:
-      native      only sink and recent frames
-      memory      past frames come back too
-      establish   the same, but memory keeps first showings and compares every frame with them
-      remade      as memory, but no page is kept: each one retrieved is recomputed
+      native      sink and recent frames only
+      memory      past frames are brought back as well
+      establish   like memory, but only first showings are kept, and every frame is compared with them
+      remade      like memory, but no pages are kept: each retrieved page is recomputed
       cue         native, with a cue at every block
       memory-cue  memory, with a cue at every block
 
@@ -92,11 +92,11 @@ def bench(
       longlive-rag bench --search 10000
       longlive-rag bench --gpu-report reports/h100 --minutes 30
 
-    --gpu-report needs a GPU and random weights alone (at the size of Wan2.1-1.3B, unless --shape says otherwise). It
-    measures blocks native and with memory, the attention kernel, kernels of a block, ways to decode, page copies, and
-    takes from prompt to video, each in a share of --minutes; what no longer fits is skipped. report.json and
-    report.md are written after each step. Run again with the same folder, it goes on with the steps that are missing;
-    where there is no GPU, it writes the page of a report that is there.
+    --gpu-report needs a GPU but no weights: they are random, at the size of Wan2.1-1.3B unless --shape says otherwise.
+    It measures blocks without and with memory, the attention kernel, the kernels of a block, ways to decode, page
+    copies, and takes from prompt to video, each in a share of --minutes; steps that no longer fit are skipped.
+    report.json and report.md are written after each step. Run it again with the same folder to add the missing steps;
+    on a machine without a GPU, it rewrites report.md from report.json.
     """
     import torch
 
@@ -131,7 +131,7 @@ def _bench_search(sizes: str, as_json: bool) -> None:
     try:
         frames = [int(size) for size in sizes.split(",")]
     except ValueError as error:
-        raise ValueError(f"--search is {sizes!r}; give numbers of frames such as 10000,1000000") from error
+        raise ValueError(f"--search is {sizes!r}; it must be numbers of frames such as 10000,1000000") from error
     figures = [measure_search(count, progress=lambda line: click.echo(line, err=True)) for count in frames]
     if as_json:
         click.echo(json.dumps([vars(one) for one in figures], indent=2))
@@ -170,7 +170,7 @@ def _report(folder: Path, shape: str | None, device: str, minutes: float, steps:
 
 
 def make_take(backbone: Path, prompt: str, folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """A take as `generate` makes it; its record as plain values. See `gpu_steps.MakeTake`."""
+    """Make a take as `generate` does and return its record as plain values. See `gpu_steps.MakeTake`."""
     from longlive_rag.generation.cues import Schedule
     from longlive_rag.presets.preset import load_preset
     from longlive_rag.sessions.asking import build_request
@@ -225,6 +225,8 @@ def _table(report: Report) -> str:
 def _arm_lines(arm: ArmFigures) -> str:
     stages = "  ".join(f"{name} {seconds * 1000:.1f}" for name, seconds in arm.stages.items() if seconds)
     speed = ", ".join(f"{what} {frames:.1f}" for what, frames in arm.frames_per_second.items())
+    if arm.over_longest is not None:
+        speed += f"; a block of generate takes {arm.over_longest:.2f}x its longest stage"
     pages = ""
     if arm.pages and arm.pages["fetched"]:
         pages = (

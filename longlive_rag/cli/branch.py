@@ -1,4 +1,4 @@
-"""`longlive-rag branch`: another ending."""
+"""`longlive-rag branch`: give a take another ending."""
 
 from __future__ import annotations
 
@@ -19,15 +19,20 @@ from longlive_rag.cli.settings import FLAGS
     "--at",
     required=True,
     metavar="TIMECODE",
-    help="Where to branch: 12.5, 0:12.5 or 00:00:12:08; the new part begins with the next block.",
+    help="Where to branch, such as 12.5, 0:12.5 or 00:00:12:08; the new part begins with the next block.",
 )
-@click.option("-o", "--output", "target", required=True, metavar="FOLDER", help="Folder of the new take.")
-@click.option("--prompt", help="Takes over there; later cues are dropped. Default: keep the cues and change the noise.")
+@click.option("-o", "--output", "target", required=True, metavar="FOLDER", help="Folder for the new take.")
+@click.option(
+    "--prompt",
+    help="Switch to this prompt there and drop later cues. Default: keep the cues and change the noise.",
+)
 @CUT
 @click.option(
-    "--seed", type=int, help="Of the noise from there on. Default: the take's; without --prompt, the next one."
+    "--seed",
+    type=int,
+    help="Noise seed from there on. Default: the take's seed with --prompt, its successor without.",
 )
-@click.option("--seconds", type=float, help="Length of the new take. Default: that of TAKE.")
+@click.option("--seconds", type=float, help="Length of the new take. Default: the length of TAKE.")
 @with_changes
 def branch(
     folder: Path,
@@ -43,13 +48,13 @@ def branch(
     """Make a new take that begins like TAKE and continues differently; TAKE itself is not changed.
 
     The common part is copied, not generated again. The two takes share no files, so either can be moved or deleted.
-    TAKE may be played, or even still be in the making.
+    You can branch from a take while it is played or still being made.
 
     \b
     Examples:
-      Another ending from 0:20 on:
+      Give it another ending from 0:20 on:
         longlive-rag branch takes/first --at 0:20 -o takes/jump --prompt "a red circle jumps in a meadow"
-      The same words, with another outcome:
+      Keep the words, but get another outcome:
         longlive-rag branch takes/first --at 00:00:12:08 -o takes/again
     """
     from longlive_rag.sessions.resuming import Changes, branched_take, open_take

@@ -1,4 +1,4 @@
-"""What the commands that make comparisons share: their options, the plan, and making it with a progress bar."""
+"""Shared by commands that make comparisons: options, the plan, and running it with a progress bar."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from eval.results import Results
 
 EMBEDDERS_HELP = (
-    "With commas, the primary one first: dino, dinov2, clip, siglip, pixels, latent, tiny-world, face, and what "
-    "'plugins' lists from other packages; KIND=FOLDER or KIND=HUB/NAME for weights of your choice. Default: "
-    "tiny-world, its own oracle, for takes of tiny-world; else dino, whose weights come from the Hugging Face hub."
+    "Comma-separated, the primary one first: dino, dinov2, clip, siglip, pixels, latent, tiny-world, face, or a "
+    "plug-in listed by 'plugins'; KIND=FOLDER or KIND=HUB/NAME for weights of your choice. Default: tiny-world (its "
+    "oracle) for takes of tiny-world, else dino, whose weights come from the Hugging Face hub."
 )
 
 
 class Seconds(click.ParamType):
-    """Seconds with commas between them."""
+    """Comma-separated seconds."""
 
     name = "s,s,..."
 
@@ -44,44 +44,46 @@ class Seconds(click.ParamType):
 
 
 asked_options = options(
-    click.option("--scenarios-file", type=click.Path(path_type=Path), help="Scenarios of your own, as JSON."),
-    click.option("--seeds", type=int, default=1, show_default=True, help="Seeds of each prompt, from 0."),
-    click.option(
-        "--exploratory", is_flag=True, help="Claim nothing; then there may be fewer prompts than a claim needs."
-    ),
+    click.option("--scenarios-file", type=click.Path(path_type=Path), help="JSON file with your own scenarios."),
+    click.option("--seeds", type=int, default=1, show_default=True, help="Number of seeds per prompt, from 0 up."),
+    click.option("--exploratory", is_flag=True, help="Make no claims; this allows fewer prompts than a claim needs."),
     click.option("--embedders", help=EMBEDDERS_HELP),
     click.option("--embed-every", type=int, default=1, show_default=True, help="Embed every n-th frame."),
-    click.option("--metrics", metavar="NAMES", help="Beside the usual ones; 'plugins' lists what is installed."),
+    click.option("--metrics", metavar="NAMES", help="Additional metrics, comma-separated; 'plugins' lists them."),
     click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER"),
     DTYPE,
     DECODER,
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
 )
-"""What every take of a comparison is asked to be, and how it is measured."""
+"""Options that say how the takes of a comparison are made and measured."""
 
 ray_options = options(
-    click.option("--address", help="Of a Ray cluster. Default: RAY_ADDRESS, else one is started on this machine."),
+    click.option(
+        "--address", help="Address of a Ray cluster. Default: RAY_ADDRESS, or else one is started on this machine."
+    ),
     click.option(
         "--gpus-per-worker",
         type=float,
         metavar="SHARE",
-        help="On Ray, above 0 and at most 1.  [default: 1, or 0.25 for a small backbone]",
+        help="GPU share of each worker on Ray, above 0 and at most 1.  [default: 1, or 0.25 for a small backbone]",
     ),
 )
 
 engine_options = options(
     click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
     click.option("--workers", type=int, default=1, show_default=True, help="Processes that make takes."),
-    click.option("--batch", type=int, default=1, show_default=True, help="Takes that each of them makes side by side."),
-    click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each worker; default: by size."),
+    click.option("--batch", type=int, default=1, show_default=True, help="Takes each worker makes side by side."),
+    click.option(
+        "--threads", type=click.IntRange(min=1), help="CPU threads per worker; default: by size of the backbone."
+    ),
     ray_options,
-    click.option("-o", "--output", "run", type=click.Path(path_type=Path), required=True, help="Folder of the run."),
+    click.option("-o", "--output", "run", type=click.Path(path_type=Path), required=True, help="Folder for the run."),
     click.option("--json", "as_json", is_flag=True, help="Print the results as JSON."),
 )
 
 
 def engine_of(asked: dict[str, Any]) -> Engine:
-    """Where takes are made, by the options of `engine_options`, which are taken out of `asked`."""
+    """Build an `Engine` from the options of `engine_options`, which are removed from `asked`."""
     from eval.compare import Engine
 
     names = ("workers", "threads", "address", "batch", "gpus_per_worker")
@@ -100,10 +102,10 @@ def planned(
     contrasts: Sequence[Contrast] = (),
     **rest: Any,
 ) -> Plan:
-    """The plan that was asked for.
+    """Build the plan that was asked for.
 
     Args:
-        arms: from the name of the backbone.
+        arms: gives the arms for a backbone's name.
     """
     from eval.embedders import default_embedders
     from eval.plan import Plan
@@ -117,7 +119,7 @@ def planned(
     about = {name: known[name].about for name in names}
     embedders = default_embedders([backbone]) if embedders is None else embedders
     extra = tuple(name.strip() for name in (metrics or "").split(",") if name.strip())
-    rest["dtype"] = Opening(rest["device"], rest["dtype"]).precision.dtype  # one for the whole run, wherever it goes on
+    rest["dtype"] = Opening(rest["device"], rest["dtype"]).precision.dtype  # the same wherever the run is resumed
     return Plan(
         backbone, arms(backbone), told, horizons_s=horizons, embedders=embedders, about=about, metrics=extra,
         contrasts=tuple(contrasts), **rest,
@@ -125,7 +127,7 @@ def planned(
 
 
 def make(plan: Plan, run: Path, engine: Engine) -> Results:
-    """Make a comparison, with a bar; what ends it early is said with what was kept."""
+    """Run a comparison with a progress bar; if it ends early, say what was kept."""
     from eval.compare import compare
     from longlive_rag.sessions.making import TakeFailed, TakeStopped, reason_of
 
@@ -140,7 +142,7 @@ def make(plan: Plan, run: Path, engine: Engine) -> Results:
 
 
 def say(plan: Plan, run: Path, results: Results, as_json: bool, table: str = "") -> None:
-    """What was found, and where it lies."""
+    """Print the results and where they are."""
     if as_json:
         click.echo(json.dumps(results.model_dump(mode="json"), indent=2))
         return
@@ -155,11 +157,11 @@ def say(plan: Plan, run: Path, results: Results, as_json: bool, table: str = "")
 
 
 class _Bar:
-    """Progress over the takes of a run, and how far it came."""
+    """Progress over the takes of a run."""
 
     def __init__(self, unit: str) -> None:
         self._unit = unit
-        self._bar: tqdm[Any] | None = None  # shown when there is something to show: not above an error
+        self._bar: tqdm[Any] | None = None  # created on the first update, so that it is not shown above an error
         self._done = self._all = 0
 
     def __enter__(self) -> _Bar:
@@ -170,16 +172,16 @@ class _Bar:
             self._bar.close()
 
     def cells(self, cell: Cell | None, done: int, all_: int) -> None:
-        """The next take is finished."""
+        """Report that another take is finished."""
         from tqdm import tqdm
 
         self._done, self._all = done, all_
         if self._bar is None:
-            # what was there already took no time, and says nothing of the time that is left
+            # takes that existed already must not count towards the estimate of the remaining time
             self._bar = tqdm(total=all_, initial=done, unit=f" {self._unit}s", file=sys.stderr, mininterval=1)
         self._bar.update(done - self._bar.n)
 
     @property
     def said(self) -> str:
-        """How far it came."""
-        return f"{self._done} of {self._all} takes" if self._all else "nothing was begun; takes made before"
+        """How far the run got, in words."""
+        return f"{self._done} of {self._all} takes" if self._all else "nothing was started; takes made before"

@@ -1,4 +1,4 @@
-"""`longlive-rag direct`: direct a take while it is made."""
+"""`longlive-rag direct`: direct a take while it is being made."""
 
 from __future__ import annotations
 
@@ -39,37 +39,41 @@ OF_NEW_TAKES = ("seed", "dtype", "codec", "decoder", "compile", "attention", "de
 @click.argument("folder", metavar="TAKE", type=click.Path(path_type=Path))
 @click.argument("prompt", required=False)
 @click.option("--seconds", type=float, default=LONGEST_SECONDS, show_default=True, help="Maximum length of the take.")
-@click.option("--seed", type=int, help="Of a new take.  [default: 0]")
+@click.option("--seed", type=int, help="Seed of a new take.  [default: 0]")
 @click.option(
     "--backbone",
     metavar="NAME|FOLDER",
     help=f"A known name ({', '.join(BUILT_IN)}) or a pipeline folder.  [default: the take's, else {DEFAULT_BACKBONE}]",
 )
 @with_settings
-@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), help="Of a new take.  [default: auto]")
+@click.option(
+    "--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), help="Precision, for a new take.  [default: auto]"
+)
 @DEVICE
 @GPUS
 @VAE_DEVICE
-@click.option("--codec", type=click.Choice(["vp9", "h264"]), help="Of a new take's video.  [default: vp9]")
-@click.option("--decoder", type=click.Choice(["full", "tiny"]), help="Of a new take's latents.  [default: full]")
+@click.option("--codec", type=click.Choice(["vp9", "h264"]), help="Video codec, for a new take.  [default: vp9]")
+@click.option("--decoder", type=click.Choice(["full", "tiny"]), help="Latent decoder, for a new take.  [default: full]")
 @COMPILE_OF_NEW
 @ATTENTION_OF_NEW
-@click.option("--prompt-embeds", type=click.Path(path_type=Path), help="Prompts embedded by 'models embed-prompts'.")
+@click.option(
+    "--prompt-embeds", type=click.Path(path_type=Path), help="File of prompts encoded by 'models embed-prompts'."
+)
 @with_rights
 def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> None:
     """Make a take and direct it live: at any time, type what should be seen next.
 
-    A new take begins with PROMPT, or with the first line you type. An existing take continues from its end, where
-    PROMPT takes over. What you type takes over at the next block and becomes a cue of the take, so the take can be
-    reproduced exactly (generate --cues TAKE, with the same seed and settings). A terminal with 24-bit colour shows
+    A new take begins with PROMPT, or with the first line you type. An existing take continues from its end, with
+    PROMPT if you give one. What you type takes effect at the next block and becomes a cue of the take, so the take can
+    be reproduced exactly (generate --cues TAKE, with the same seed and settings). A terminal with 24-bit colour shows
     the take.
 
     \b
     Besides prompts, you can type:
       :pin 5-8        bring back these seconds first       :undo          go back to before the last cue
-      :exclude 12-14  never bring back these seconds       :branch NAME   continue in a copy beside this take
+      :exclude 12-14  never bring back these seconds       :branch NAME   continue in a copy next to this take
       :establish 8    keep 8 s of each new view; or off    :quit          end the take (also Ctrl-D)
-      :policy NAME    what picks from memory               :save          write record and pictures now
+      :policy NAME    choose how memory picks frames       :save          write record and pictures now
       :cut WORDS      begin another shot with these words
 
     \b
@@ -100,10 +104,10 @@ def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> 
 
 
 def _follow(old: Path | None, options: dict[str, Any]) -> bool:
-    """Where torchrun has started this process as another rank than 0: do what rank 0 does, and return True.
+    """In a process that torchrun started with a rank above 0, do what rank 0 does and return True.
 
     Args:
-        old: the take's folder, if it exists already.
+        old: the take's folder, if it already exists.
     """
     from longlive_rag.sessions.resuming import open_take, opening_of
     from longlive_rag.sessions.several_gpus import follow_launched
@@ -118,7 +122,7 @@ def _follow(old: Path | None, options: dict[str, Any]) -> bool:
 
 
 def _changes(options: dict[str, Any]) -> Changes:
-    """What of a take that exists is another."""
+    """The options that may change for an existing take."""
     from longlive_rag.sessions.resuming import Changes
 
     return Changes(
@@ -132,7 +136,7 @@ def _changes(options: dict[str, Any]) -> Changes:
 
 
 def _open_new(held: ExitStack, folder: Path, prompt: str, seconds: float, options: dict[str, Any]) -> DirectedTake:
-    """A take that is begun."""
+    """Begin a new take."""
     from longlive_rag.sessions.directing import new_live_take
     from longlive_rag.sessions.making import NewTake
     from longlive_rag.sessions.opening import Labels
@@ -148,7 +152,7 @@ def _open_new(held: ExitStack, folder: Path, prompt: str, seconds: float, option
 def _open_old(
     held: ExitStack, folder: Path, prompt: str | None, seconds: float, options: dict[str, Any]
 ) -> DirectedTake:
-    """A take that exists already."""
+    """Reopen an existing take."""
     from longlive_rag.sessions.directing import resumed_live_take
     from longlive_rag.sessions.resuming import open_take
 

@@ -1,4 +1,4 @@
-"""`longlive-rag doctor`: what this machine has, and what would run on it."""
+"""`longlive-rag doctor`: what this machine has, and what it can run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ SIGNS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 
 
 @click.command()
-@click.option(
-    "--backbone", metavar="NAME|FOLDER", help="Also check whether this backbone would run here, and how fast."
-)
+@click.option("--backbone", metavar="NAME|FOLDER", help="Also check whether this backbone would run here and how fast.")
 @DTYPE
-@click.option("--folder", default="takes", show_default=True, type=click.Path(path_type=Path), help="Of your takes.")
+@click.option("--folder", default="takes", show_default=True, type=click.Path(path_type=Path), help="Folder of takes.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def doctor(backbone: str | None, dtype: str, folder: Path, as_json: bool) -> None:
     """Check this machine: Python, torch, GPU, FAISS, video, disk, memory. Nothing is loaded or changed.
@@ -51,7 +49,7 @@ def doctor(backbone: str | None, dtype: str, folder: Path, as_json: bool) -> Non
 
 
 def judged(backbone: str, dtype: str) -> list[Finding]:
-    """Whether a backbone, by name or folder, would run here; files of a known one need not be there."""
+    """Judge whether a backbone, by name or folder, would run here; a known one need not be downloaded yet."""
     from longlive_rag.diagnostics.doctor import device_memory, flops_per_second, judge, kind_of
     from longlive_rag.presets.needs import estimate
     from longlive_rag.presets.precision import pick_precision
@@ -64,6 +62,6 @@ def judged(backbone: str, dtype: str) -> list[Finding]:
 
 
 def line(finding: Finding) -> str:
-    """A finding as one line."""
+    """Format a finding as one line."""
     advice = f" -> {finding.advice}" if finding.advice else ""
     return f"{SIGNS[finding.verdict]} {finding.what}: {finding.found}{advice}"

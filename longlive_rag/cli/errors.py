@@ -1,4 +1,4 @@
-"""How commands end early: one clear line on stderr and an exit code."""
+"""Early exits of commands: one clear line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Refused(click.ClickException):
-    """Input that can't be done: exit code 2, nothing was written."""
+    """The input is invalid: exit code 2, nothing was written."""
 
     exit_code = 2
 
 
 class Failed(click.ClickException):
-    """Something gave out midway: exit code 1."""
+    """Something failed midway: exit code 1."""
 
     exit_code = FAILED
 
@@ -40,7 +40,7 @@ def refuse_bad_input(flags: Mapping[str, str] | None = None) -> Iterator[None]:
     """Turn ValueError and OSError into `Refused`, and a full disk into `Failed`.
 
     Args:
-        flags: field -> option: those that the command has are named where a `FieldError` names their fields.
+        flags: maps fields to options. A `FieldError` about a field whose option the command has names that option.
     """
     try:
         yield
@@ -55,14 +55,14 @@ def refuse_bad_input(flags: Mapping[str, str] | None = None) -> Iterator[None]:
 
 
 def _of_command(flags: Mapping[str, str]) -> dict[str, str]:
-    """Those that the command that runs has: a field that a file set is not called by an option of another command."""
+    """The flags that the running command has, so that an error never names another command's option."""
     context = click.get_current_context(silent=True)
     options = {option for param in context.command.params for option in param.opts} if context else flags.values()
     return {field: flag for field, flag in flags.items() if flag in options}
 
 
 def check_writable(path: Path | None) -> None:
-    """Raise ValueError unless a file can be written at `path`: better now than after the work; None asks nothing."""
+    """Raise ValueError unless a file can be written at `path`, before any work is done; None is always fine."""
     from longlive_rag.takes.folder import check_no_take_file
 
     if path is None:
@@ -75,6 +75,6 @@ def check_writable(path: Path | None) -> None:
 
 
 def one_line(message: str) -> str:
-    """A message without line breaks, and without what nobody would read to its end."""
+    """Join a message into one line and shorten overlong words."""
     words = (word if len(word) <= MAX_WORD else f"{word[:40]}...{word[-20:]}" for word in message.split())
     return " ".join(words)

@@ -1,4 +1,4 @@
-"""`longlive-rag eval`: identity drift of videos, and of arms against each other."""
+"""`longlive-rag eval`: measure identity drift of videos, and compare arms."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def eval() -> None:
     """Measure identity drift: does memory keep the character?
 
     \b
-    Of any videos:
+    Measure any video:
       longlive-rag eval drift video.mp4
-    Of arms against each other:
+    Compare arms, such as with and without memory:
       longlive-rag eval compare --help
     """
 
@@ -54,15 +54,17 @@ def eval() -> None:
 @eval.command()
 @click.argument("videos", nargs=-1, required=True, metavar="VIDEO_OR_TAKE...")
 @click.option(
-    "--horizons", type=Seconds(), help="Seconds at which drift is read; default: those of 30,60,120 in reach."
+    "--horizons",
+    type=Seconds(),
+    help="Seconds at which to measure drift; default: those of 30,60,120 that the videos reach.",
 )
 @click.option("--embedders", help=EMBEDDERS_HELP)
 @click.option("--embed-every", type=int, default=1, show_default=True, help="Embed every n-th frame.")
 @click.option(
-    "--mapping-table", type=click.Path(path_type=Path), help="VBench-Long's subject table, JSON [[raw, mapped]]."
+    "--mapping-table", type=click.Path(path_type=Path), help="VBench-Long's subject table, as JSON [[raw, mapped]]."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for a report (HTML, PNG, CSV, JSON).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for a report (HTML, PNG, CSV and JSON).")
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 def drift(
     videos: tuple[str, ...],
@@ -76,8 +78,9 @@ def drift(
 ) -> None:
     """Measure how far the subject of each VIDEO_OR_TAKE drifts from its first second.
 
-    D(h) is the mean cosine to the first second in seconds 1 to 5, minus the same in the last 5 s before h. Signed;
-    higher is worse; 0 is no drift. Where a video is short of h by less than a second, D is measured at its end.
+    D(h) is the mean cosine similarity to the first second over seconds 1 to 5, minus the same over the last 5 s before
+    h. It is signed; higher is worse; 0 is no drift. If a video is less than a second shorter than h, D is measured at
+    its end.
 
     \b
     Examples:
@@ -127,27 +130,40 @@ def drift(
 
 @eval.command()
 @click.option(
-    "--arms", metavar="NAMES|FILE", help="native,memory[,memory-random,memory-recent], or a TOML file of arms."
+    "--arms", metavar="NAMES|FILE", help="native,memory[,memory-random,memory-recent] or a TOML file of arms."
 )
 @click.option(
-    "--prompts", type=click.Path(path_type=Path), help="Text, a prompt a line; or JSON, see docs/evaluation.md."
+    "--prompts",
+    type=click.Path(path_type=Path),
+    help="Text file with a prompt per line, or JSON; see docs/evaluation.md.",
 )
 @click.option(
-    "--scenario", "scenarios", default="plain", show_default=True, help="With commas; see docs/evaluation.md."
+    "--scenario",
+    "scenarios",
+    default="plain",
+    show_default=True,
+    help="Scenarios, comma-separated; see docs/evaluation.md.",
 )
 @click.option(
-    "--horizons", type=Seconds(), default="30,60,120", show_default=True, help="Takes are as long as the last."
+    "--horizons",
+    type=Seconds(),
+    default="30,60,120",
+    show_default=True,
+    help="Seconds at which to measure drift; takes are as long as the last one.",
 )
 @asked_options
 @click.option(
     "--protocol",
     metavar="NAME",
-    help="A paper's own comparison (longlive-rag): its arms, prompts, lengths and embedders on its backbones, a run "
-    "each; what you give beside it replaces its own.",
+    help="Repeat a paper's comparison (longlive-rag): its arms, prompts, lengths and embedders, one run for each of "
+    "its backbones. Other options replace the protocol's.",
 )
-@click.option("--backbones", metavar="NAMES", help="With commas, in place of the protocol's.")
+@click.option("--backbones", metavar="NAMES", help="Backbones to use instead of the protocol's, comma-separated.")
 @click.option(
-    "--plan", "plan_file", type=click.Path(path_type=Path), help="A run's plan.json, instead of all the above."
+    "--plan",
+    "plan_file",
+    type=click.Path(path_type=Path),
+    help="Repeat a run from its plan.json; replaces all the options above.",
 )
 @engine_options
 def compare(
@@ -160,11 +176,11 @@ def compare(
 ) -> None:
     """Compare arms on the same prompts, noise and cues, and write a report.
 
-    The first arm is the baseline, the second the one that the claim is about. The same command
-    resumes a run that was stopped: takes that are finished are not made again.
+    The first arm is the baseline; the second is the one the claim is about. Run the same command again
+    to resume a run that was stopped: finished takes are not made again.
 
-    A comparison that could never claim anything, whatever its takes show, is refused: at three
-    horizons of one scenario, a claim needs 7 prompts. --exploratory makes it, and claims nothing.
+    A comparison too small to support any claim is refused: with three horizons and one scenario, a
+    claim needs 7 prompts. With --exploratory it runs anyway, and claims nothing.
 
     \b
     Examples:
@@ -176,7 +192,7 @@ def compare(
       longlive-rag eval compare --protocol longlive-rag --dtype bfloat16 --engine ray --workers 8 -o runs/paper
 
     \b
-    A TOML file of arms: a table an arm, with options of `generate` without their dashes:
+    A TOML file of arms has a table per arm, with options of `generate` without their dashes:
       [native]
       memory = false
       [k3]
@@ -184,8 +200,8 @@ def compare(
       [k3-random]
       memory-frames = 3
       retrieval = "random"
-    Every arm is held against the first, and the second against each of the others. Other pairs, and
-    what may be claimed:
+    Every arm is compared with the first, and the second with each of the others. To compare
+    other pairs and make claims about them:
       [[contrasts]]
       arm = "k3"
       against = "k3-random"
@@ -195,7 +211,7 @@ def compare(
 
     with refuse_bad_input(FLAGS):
         if protocol is None and backbones is not None:
-            raise ValueError("--backbones is for --protocol; name one by --backbone")
+            raise ValueError("--backbones is for --protocol; use --backbone to name one")
         if protocol is not None:
             run_protocol(protocol, backbones, run, as_json, asked)
             return
@@ -213,18 +229,30 @@ def compare(
     "--prompts",
     type=click.Path(path_type=Path),
     required=True,
-    help="JSON with the words of scenarios; see docs/evaluation.md.",
+    help="JSON file with the prompts of each scenario; see docs/evaluation.md.",
 )
 @click.option(
-    "--stories", "scenarios", default=",".join(STORIES), show_default=True, help="Scenarios in which memory is needed."
+    "--stories",
+    "scenarios",
+    default=",".join(STORIES),
+    show_default=True,
+    help="Scenarios that need a memory, comma-separated.",
 )
-@click.option("--horizons", type=Seconds(), default="120", show_default=True, help="Takes are as long as the last.")
+@click.option(
+    "--horizons",
+    type=Seconds(),
+    default="120",
+    show_default=True,
+    help="Seconds at which to measure drift; takes are as long as the last one.",
+)
 @click.option(
     "--ceilings/--no-ceilings",
     default=None,
-    help="Arms with the right frames; default: where the oracle can read takes.",
+    help="Include arms given the right frames; default: if the oracle can read the takes.",
 )
-@click.option("--upscale", type=click.IntRange(min=1), help="Of the videos; default: the backbone's own.")
+@click.option(
+    "--upscale", type=click.IntRange(min=1), help="Upscaling factor of the videos; default: the backbone's own."
+)
 @asked_options
 @engine_options
 def policies(
@@ -235,12 +263,11 @@ def policies(
     as_json: bool,
     **asked: Any,
 ) -> None:
-    """Compare retrieval POLICIES in stories that need a memory, between no memory and a perfect one.
+    """Compare retrieval POLICIES on stories that need a memory, on a scale from no memory to a perfect one.
 
-    POLICIES are names with commas: installed policies ('plugins' lists them, your own too), which
-    choose from all of the past; 'establishing', which lets first showings alone into memory, with the
-    search behind it; or that and a policy with a plus between them. The claim is about the first one;
-    every other is held against it.
+    POLICIES is a comma-separated list of installed policies ('plugins' lists them, including your own), which
+    choose from the whole past; 'establishing', which admits only first showings to memory and searches
+    those; or 'establishing+POLICY'. The claim is about the first one; every other is compared with it.
 
     \b
     Examples:
@@ -271,9 +298,9 @@ def policies(
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="New folder.")
 def export(run: Path, output: Path) -> None:
-    """Copy the videos of a finished RUN in the layout that VBench and VBench-Long expect.
+    """Copy the videos of a finished RUN into the layout that VBench and VBench-Long expect.
 
-    One folder an arm, files named by prompt and seed, without underscores.
+    There is one folder per arm; files are named by prompt and seed, without underscores.
 
     \b
     Example:
@@ -290,10 +317,10 @@ def export(run: Path, output: Path) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="New folder.")
 def publish(run: Path, output: Path) -> None:
-    """Copy the figures of a finished RUN into a folder small enough to be published with a paper.
+    """Copy the figures of a finished RUN into a folder small enough to publish with a paper.
 
-    It holds the plan, a table with a row a take, and what 'recompute' makes every result from; no
-    videos, no latents.
+    It holds the plan, a table with one row per take, and the data from which 'recompute' derives every
+    result, but no videos or latents.
 
     \b
     Example:
@@ -309,13 +336,13 @@ def publish(run: Path, output: Path) -> None:
 
 @eval.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FOLDER...")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for results.json (of one FOLDER).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for results.json (with one FOLDER only).")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def recompute(folders: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
-    """Make every table of published comparisons again, from the figures of their takes.
+    """Recompute every table of published comparisons from the figures of their takes.
 
-    No take is made and no model loads: drift is read again from every frame's likeness, pairs are
-    formed, intervals and tests computed. The tables are Markdown, verdicts above them.
+    No take is made and no model is loaded: drift is computed from the similarity of every frame, then pairs are
+    formed and intervals and tests computed. The output is Markdown tables, with verdicts above them.
 
     \b
     Examples:
@@ -328,7 +355,7 @@ def recompute(folders: tuple[Path, ...], output: Path | None, as_json: bool) -> 
 
     with refuse_bad_input():
         if output is not None and len(folders) > 1:
-            raise ValueError("--output is for one folder; name one, or leave it out")
+            raise ValueError("--output works with one folder only; name one folder, or drop --output")
         again = [make_again(folder) for folder in folders]
         if output is not None:
             write_results(output, again[0][0].results)
@@ -340,18 +367,18 @@ def recompute(folders: tuple[Path, ...], output: Path | None, as_json: bool) -> 
 
 
 def _refuse_beside_plan(asked: dict[str, Any]) -> None:
-    """A plan says everything itself: an option beside it would be read by nobody."""
+    """Refuse options given together with --plan: they would be ignored."""
     context = click.get_current_context()
     source = click.core.ParameterSource.COMMANDLINE
     typed = [param.opts[0] for param in context.command.params if param.name in asked
              and context.get_parameter_source(param.name or "") is source]  # fmt: skip
     if typed:
-        raise ValueError(f"--plan says everything itself; leave out {', '.join(typed)}")
+        raise ValueError(f"--plan already sets everything; drop {', '.join(typed)}")
 
 
 def _plan(arms: str | None, prompts: Path | None, **rest: Any) -> Plan:
     if not arms or not prompts:
-        raise ValueError("--arms and --prompts are needed, or --plan")
+        raise ValueError("give --arms and --prompts, or --plan")
     return planned(lambda backbone: read_arms(arms), prompts, contrasts=read_contrasts(arms), **rest)
 
 
@@ -385,25 +412,30 @@ def _drift_table(measures: Sequence[Measures]) -> str:
 
 def _check_new_folder(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there already; name a new folder for the report")
+        raise ValueError(f"{folder} already exists; name a new folder for the report")
 
 
 @eval.command()
-@click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, help="tiny-world, or a folder made like it.")
+@click.option(
+    "--backbone",
+    default=DEFAULT_BACKBONE,
+    show_default=True,
+    help="tiny-world, or a pipeline folder trained on the same world.",
+)
 @click.option("--takes", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Takes made side by side.")
 @click.option(
     "--encoder", "others", type=(str, click.Path(path_type=Path)), multiple=True, metavar="NAME FILE",
-    help="Also measure this encoder.pt, under this name; repeat for more.",
+    help="Also measure the encoder.pt FILE, under this NAME. Repeat for more.",
 )  # fmt: skip
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures here.")
 def retrieval(
     backbone: str, takes: int, batch: int, others: tuple[tuple[str, Path], ...], json_path: Path | None
 ) -> None:
-    """Measure whether memory finds the right frames: precision at K, on takes of tiny-world, read by its oracle.
+    """Measure whether memory finds the right frames: precision at K on takes of tiny-world, read by its oracle.
 
-    A character comes, leaves, another comes and leaves, then the first is called back. Right frames show the first one
-    with its hidden traits. All ways to search look at the same takes, which were made without memory.
+    A character comes and leaves, another one comes and leaves, then the first is called back. The right frames show the
+    first one with its hidden traits. All search methods are given the same takes, which are made without memory.
 
     \b
     Examples:

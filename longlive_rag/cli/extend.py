@@ -15,15 +15,15 @@ from longlive_rag.cli.settings import FLAGS
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @TAKE
-@click.option("--seconds", type=float, required=True, help="How many seconds to add.")
-@click.option("--prompt", help="Takes over where the take ends now. Default: keep the last prompt.")
+@click.option("--seconds", type=float, required=True, help="Seconds to add.")
+@click.option("--prompt", help="Switch to this prompt where the take ends now. Default: keep the last prompt.")
 @CUT
 @with_changes
 def extend(folder: Path, seconds: float, prompt: str | None, cut: str | None, as_json: bool, **changes: Any) -> None:
     """Make a take longer, in place; the existing part stays as it is, frame for frame.
 
-    The result is the take that you would have got by asking for the full length at the start (with the prompt as a
-    cue). If the take was stopped early, the missing part is made too.
+    The result is the take you would have got by asking for the full length at the start (with the prompt as a cue).
+    If the take was stopped early, the missing part is made as well.
 
     \b
     Examples:

@@ -23,7 +23,7 @@ PROMPT = "a red circle walks in a meadow"
 
 @click.command()
 @click.option(
-    "--seconds", "lengths", default="60,240,960", show_default=True, help="Lengths of takes, in rising order."
+    "--seconds", "lengths", default="60,240,960", show_default=True, help="Lengths of takes, in increasing order."
 )
 @click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
 @click.option(
@@ -50,10 +50,10 @@ def footprint(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure memory use over one long take, block by block, with its latents on disk; it should stay flat.
+    """Measure memory use over one long take, block by block, with its latents on disk. It should stay flat.
 
-    A shorter take is the beginning of a longer one, so one run gives the peaks of all lengths. Budgets are small by
-    default, so that not all pages can be kept.
+    A shorter take is the beginning of a longer one, so one run gives the peaks for all lengths. Page budgets are small
+    by default, so that not all pages can be kept.
 
     \b
     Examples:
@@ -101,7 +101,7 @@ def _lengths(text: str) -> list[float]:
     try:
         return [float(word) for word in text.split(",")]
     except ValueError as error:
-        raise FieldError("seconds", text, "give rising numbers such as 60,240,960") from error
+        raise FieldError("seconds", text, "they must be increasing numbers such as 60,240,960") from error
 
 
 def _as_dict(curve: Footprint) -> dict[str, object]:

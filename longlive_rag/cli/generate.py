@@ -1,4 +1,4 @@
-"""`longlive-rag generate`: a take from a prompt."""
+"""`longlive-rag generate`: make a take from a prompt."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ timed_option = partial(click.option, type=(str, str), multiple=True, metavar="TI
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("prompt", required=False)
-@click.option("-o", "--output", "take", required=True, metavar="FOLDER", help="Folder of the take.")
-@click.option("--seconds", type=float, help="Length of the take.  [default: what --cues says, else 30]")
-@timed_option("--cue", "cues", help="Another prompt takes over at this time (at the next block). Repeat for more.")
+@click.option("-o", "--output", "take", required=True, metavar="FOLDER", help="Folder for the take.")
+@click.option("--seconds", type=float, help="Length of the take.  [default: from --cues, else 30]")
+@timed_option("--cue", "cues", help="Switch to PROMPT at this time, from the next block on. Repeat for more.")
 @timed_option(
     "--cut",
     "cuts",
-    help="Another shot begins at this time (at the next block) with this prompt; memory brings back what it needs of "
-    "the earlier ones. Repeat for more.",
+    help="Begin another shot with PROMPT at this time, from the next block on; memory brings back what it needs from "
+    "earlier shots. Repeat for more.",
 )
 @with_cue_files
 @SEED
 @click.option(
     "--start-image",
     metavar="FILE",
-    help="A PNG or JPEG that the take begins with; scaled to cover the frame and cropped to its centre.",
+    help="PNG or JPEG to begin the take with; it is scaled to cover the frame and centre-cropped.",
 )
 @click.option(
     "--backbone",
@@ -74,11 +74,11 @@ timed_option = partial(click.option, type=(str, str), multiple=True, metavar="TI
 @click.option(
     "--prompt-embeds",
     type=click.Path(path_type=Path),
-    help="Prompts embedded by 'models embed-prompts'; the text encoder is not loaded.",
+    help="File of prompts encoded by 'models embed-prompts'; the text encoder is not loaded.",
 )
 @with_checkpoints
 @with_rights
-@click.option("--overwrite", is_flag=True, help="Replace the take in the folder.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing take in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (progress stays on stderr).")
 def generate(
     prompt: str | None,
@@ -104,31 +104,31 @@ def generate(
 ) -> None:
     """Make a take: a video from PROMPT that remembers what it has shown.
 
-    The folder then holds video.mp4, take.json (how it was made), contact_sheet.png (frames at a glance) and
-    memory.png (which past frames each block brought back). Ctrl-C keeps what was finished; 'longlive-rag
+    The folder will hold video.mp4, take.json (how the take was made), contact_sheet.png (frames at a glance) and
+    memory.png (which past frames each block brought back). Ctrl-C keeps what is finished; 'longlive-rag
     resume' makes the rest.
 
     \b
     Examples:
-      Half a minute from one sentence:
+      Make half a minute of video from one sentence:
         longlive-rag generate "a red circle walks in a meadow" -o takes/first
-      Other prompts take over at 8 s and at 14 s:
+      Switch prompts at 8 s and at 14 s:
         longlive-rag generate "a red circle walks in a meadow" -o takes/story --seconds 20 \\
           --cue 8 "a red circle jumps in a meadow" --cue 0:14 "a red circle leaves in a meadow"
-      Two shots; what is needed of the first one comes from memory:
+      Make two shots; memory brings back what the second one needs from the first:
         longlive-rag generate "a red circle walks in a meadow" -o takes/shots --seconds 20 \\
           --cut 10 "a red circle jumps in a desert"
-      The same from a cue file, or from the cues of a take:
+      Read the prompts from a cue file, or from the cues of a take:
         longlive-rag generate --cues story.txt -o takes/story
         longlive-rag generate --cues takes/story -o takes/again
-      The same take without memory, to compare:
+      Make the same take without memory, for comparison:
         longlive-rag generate "a red circle walks in a meadow" -o takes/native --no-memory
-      A take that begins with a picture:
+      Begin with a picture:
         longlive-rag generate "a red circle walks in a meadow" -o takes/picture --start-image first.png
-      A backbone of your own, on a GPU, with more memory:
+      Use your own backbone, on a GPU, with more memory:
         longlive-rag generate "a red fox in the snow" -o takes/fox --backbone models/longlive \\
           --device cuda --memory-frames 8 --window 14
-      The same on two GPUs:
+      Use two GPUs:
         longlive-rag generate "a red fox in the snow" -o takes/fox2 --backbone models/longlive --gpus 2
 
     Options from --window to --upscale default to the backbone's preset.

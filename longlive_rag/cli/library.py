@@ -1,4 +1,4 @@
-"""`longlive-rag library`: the takes of a folder, and frames among them."""
+"""`longlive-rag library`: list the takes in a folder, and find frames in them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def list_takes(root: Path, as_json: bool) -> None:
 
 @library.command()
 @ROOT
-@click.option("--text", help="Find frames that were made under words like these.")
+@click.option("--text", help="Find frames made with prompts like this.")
 @click.option("--frame", metavar="TAKE@TIMECODE", help="Find frames that look like this one.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=8, show_default=True, help="Maximum number of results.")
 @click.option(
@@ -76,13 +76,15 @@ def list_takes(root: Path, as_json: bool) -> None:
     help="Minimum seconds between results from one take.",
 )
 @click.option(
-    "--backbone", metavar="NAME|FOLDER", help="Whose text encoder reads --text.  [default: that of most takes]"
+    "--backbone",
+    metavar="NAME|FOLDER",
+    help="Backbone whose text encoder reads --text.  [default: the one most takes were made with]",
 )
-@click.option("--words-only", is_flag=True, help="Compare only the words of prompts; no text encoder is loaded.")
+@click.option("--words-only", is_flag=True, help="Compare prompts by their words alone; no text encoder is loaded.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the frames that were found."
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.png", help="Write a sheet of the frames found."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def search(
     root: Path,
     text: str | None,
@@ -96,14 +98,14 @@ def search(
 ) -> None:
     """Find frames in the takes under ROOT (default: takes), by words or by another frame.
 
-    Words are compared with the prompts that frames were made under: half by embeddings, half by the words themselves.
-    A frame is compared with the stored embeddings of all frames of the same backbone, which memory is searched by too.
+    Words are compared with the prompts of the frames: half by embedding, half by the words themselves. A frame is
+    compared with the stored embeddings of all frames of the same backbone, the ones that memory uses.
 
     \b
     Examples:
       longlive-rag library search --text "a blue square jumps"
       longlive-rag library search takes --frame takes/first@0:05 --limit 12 -o found.png
-    A new take can remember what was found:
+    Have a new take remember what was found:
       longlive-rag generate "a red circle walks in a desert" -o takes/second --remember takes/first@4-6
     """
     from longlive_rag.takes.library import open_library, search_frame, search_words
@@ -138,7 +140,7 @@ def search(
 
 
 def _text_encoder(takes: Library, backbone: str | None) -> PromptUnits:
-    """What embeds prompts: the text encoder of `backbone`, or of the one that most takes are by."""
+    """Load the text encoder of `backbone`, or of the backbone that made most takes."""
     from longlive_rag.presets.preset import find_folder
     from longlive_rag.sessions.opening import quiet_libraries
 
@@ -148,7 +150,7 @@ def _text_encoder(takes: Library, backbone: str | None) -> PromptUnits:
     except ValueError as error:
         if backbone is not None:
             raise
-        raise ValueError(f"{error}; name the takes' backbone with --backbone, or add --words-only") from error
+        raise ValueError(f"{error}; give the takes' backbone with --backbone, or add --words-only") from error
     with quiet_libraries():
         from longlive_rag.presets.embeddings import prompt_units_of
 

@@ -1,4 +1,4 @@
-"""`longlive-rag license`: record the terms of weights, and report on a take."""
+"""`longlive-rag license`: record the terms of weights, and report on a take's rights."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def license() -> None:
 @license.command()
 @click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--spdx", required=True, metavar="ID", help="SPDX id or expression; LicenseRef-NAME for other terms.")
-@click.option("--source", required=True, metavar="WHERE", help="Where the terms are stated: an address, a contract.")
+@click.option("--source", required=True, metavar="WHERE", help="Where the terms are stated: a URL or a contract.")
 @click.option("--by", metavar="NAME", help="Who looked them up; default: the logged-in user.")
 @click.option(
-    "--use", type=click.Choice(["research", "commercial"]), help="What the terms allow, if they have no known id."
+    "--use", type=click.Choice(["research", "commercial"]), help="What the terms allow, if their SPDX id is unknown."
 )
 @click.option(
     "--on", "looked_up_on", metavar="DAY", help="When they were looked up, such as 2026-01-31; default: today."
 )
-@click.option("--expires", metavar="DAY", help="Last day on which this record may be relied on.")
-@click.option("--evidence", type=click.Path(path_type=Path), help="A file that shows the terms; a copy is kept.")
+@click.option("--expires", metavar="DAY", help="Last day on which this record is valid.")
+@click.option("--evidence", type=click.Path(path_type=Path), help="File that shows the terms; a copy is kept.")
 def record(
     paths: tuple[Path, ...],
     spdx: str,
@@ -48,14 +48,14 @@ def record(
     expires: str | None,
     evidence: Path | None,
 ) -> None:
-    """Record the terms of weight files, or of all weight files in folders.
+    """Record the terms of weight files, given as files or folders.
 
-    The record is bound to the files' hashes: if a file changes, its record is void.
+    The record is bound to the files' hashes: if a file changes, its record becomes void.
 
     \b
     Examples:
       longlive-rag license record models/wan --spdx Apache-2.0 --source https://huggingface.co/Wan-AI --by "J. Doe"
-      A grant that you hold:
+      Record a grant that you hold:
         longlive-rag license record models/x/model.pt --spdx LicenseRef-Grant-7 --use commercial \\
           --source "contract 7 of 2026-03-01" --evidence grant.pdf --by "J. Doe" --expires 2027-03-01
     """
@@ -83,18 +83,18 @@ def record(
 
 
 def _who_is_logged_in() -> str:
-    """ValueError where the system knows no name, as in some containers."""
+    """The user's name; ValueError if the system has none, as in some containers."""
     try:
         return getpass.getuser()
     except (OSError, KeyError) as error:
-        raise ValueError("the logged-in user has no name here; say who looked up the terms: --by NAME") from error
+        raise ValueError("the logged-in user has no name; say who looked up the terms with --by NAME") from error
 
 
 @license.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(path: Path, as_json: bool) -> None:
-    """Show the terms on record for every weight file in a folder, or of a known backbone that is here.
+    """Show the recorded terms of every weight file in a folder or an installed backbone.
 
     \b
     Examples:
@@ -109,7 +109,7 @@ def show(path: Path, as_json: bool) -> None:
         if not path.exists() and str(path) in known_names():
             path = find_folder(str(path))
         if not path.exists():
-            raise ValueError(f"{path} does not exist; name a folder, a weight file, or one of {', '.join(BUILT_IN)}")
+            raise ValueError(f"{path} does not exist; name a folder, a weight file or one of {', '.join(BUILT_IN)}")
         rights = rights_of(path)
     if as_json:
         click.echo(json.dumps([asdict(file) for file in rights], indent=2, ensure_ascii=False))
@@ -123,10 +123,10 @@ def show(path: Path, as_json: bool) -> None:
 @license.command()
 @click.argument("take", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report here instead of printing it.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON instead of text.")
-@click.option("--spdx", "as_spdx", is_flag=True, help="As an SPDX 2.3 bill of materials (JSON) instead of text.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON instead of text.")
+@click.option("--spdx", "as_spdx", is_flag=True, help="Write an SPDX 2.3 bill of materials (JSON) instead of text.")
 def report(take: Path, output: Path | None, as_json: bool, as_spdx: bool) -> None:
-    """Report on the rights of a take: files, terms, dates, hashes, libraries, and what the output may be used for.
+    """Report the rights in a take: files, terms, dates, hashes, libraries, and what the output may be used for.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`longlive-rag`: finds the command and runs it; a command's module is imported when it is called."""
+"""The `longlive-rag` command: find a subcommand and run it. A subcommand's module is imported only when it is used."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ COMMANDS = {
     "generate": "Make a take: a video from a prompt, with memory.",
     "direct": "Direct a take while it is made.",
     "studio": "Direct takes in a browser.",
-    "serve": "Serve videos by OpenAI's API.",
-    "mcp": "Offer takes as tools to an assistant.",
+    "serve": "Serve videos over an OpenAI-compatible API.",
+    "mcp": "Offer takes as tools to an assistant (MCP).",
     "resume": "Finish a take that was stopped or killed.",
     "extend": "Make a take longer.",
     "branch": "Give a take another ending, in a new take.",
     "take": "Inspect, export and repair takes on disk.",
     "library": "List takes, and find frames in them.",
     "plan": "Work out the GPU memory, host memory and disk that a take needs.",
-    "train": "Train the encoder that memory is searched by.",
+    "train": "Train the retrieval encoder.",
     "verify": "Replay golden trajectories and compare.",
     "eval": "Measure identity drift, and compare arms.",
     "bench": "Measure speed and memory, stage by stage.",
     "footprint": "Measure peak memory over takes of growing length.",
-    "models": "Backbones: list, fetch, convert, check.",
+    "models": "List, fetch, convert and check backbones.",
     "license": "Record and report the terms of weights.",
     "plugins": "List installed policies, embedders, metrics and layouts.",
-    "doctor": "Check this machine: what would run here?",
-    "world": "The procedural world that tiny-world was trained on.",
+    "doctor": "Check this machine and what it can run.",
+    "world": "Render, train and evaluate tiny-world.",
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose commands live in modules of their names, imported on use."""
+    """A group whose commands live in modules of the same name, imported on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -60,22 +60,22 @@ def cli() -> None:
     """Long videos from autoregressive models that remember what they have shown.
 
     \b
-    A first take, on any laptop:
+    Make a first take, on any laptop:
       longlive-rag generate "a red circle walks in a meadow" -o takes/first
-    Help on a command:
+    Get help on a command:
       longlive-rag generate --help
     """
 
 
 def main() -> None:
-    """Run the command line; every early end is one line on stderr and an exit code."""
+    """Run the command line; an early exit prints one line on stderr and sets the exit code."""
     with safe_output():
         code = _run()
     sys.exit(code)
 
 
 def _run() -> int:
-    """Run a command; returns its exit code."""
+    """Run a command and return its exit code."""
     try:
         code = cli.main(prog_name="longlive-rag", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -94,7 +94,7 @@ def _run() -> int:
         click.echo(f"Error: {error.format_message()}", err=True)
         return error.exit_code
     except MemoryError:
-        click.echo("Error: this needs more memory than there is", err=True)
+        click.echo("Error: out of memory", err=True)
         return FAILED
     except click.Abort:
         click.echo("Stopped; nothing was written.", err=True)

@@ -1,4 +1,4 @@
-"""What commands that make a take share: a progress bar, how it ends, and the report."""
+"""Shared by commands that make a take: the progress bar, early exits and the report."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ PROGRESS += "{remaining} left{postfix}"
 
 
 def note(sentence: str) -> None:
-    """Say something on stderr that the user may want to act on."""
+    """Print a note on stderr that the user may want to act on."""
     click.echo(f"Note: {sentence}.", err=True)
 
 
 def make(job: TakeJob) -> TakeRecord:
-    """Make a take behind a progress bar; returns its record.
+    """Make a take with a progress bar and return its record.
 
     Raises:
-        Stopped: on Ctrl-C; what was finished is kept.
-        Failed: if disk or memory run out; what was finished is kept.
+        Stopped: on Ctrl-C; what is finished is kept.
+        Failed: if disk or memory runs out; what is finished is kept.
     """
     from tqdm import tqdm
 
@@ -58,7 +58,7 @@ def make(job: TakeJob) -> TakeRecord:
 
 @contextmanager
 def said_as_exit_codes() -> Iterator[None]:
-    """Turn an early end of a take made in the `with` body into one line and an exit code."""
+    """Turn an early end of the take made in the `with` body into one line and an exit code."""
     from longlive_rag.sessions.making import TakeFailed, TakeStopped
 
     try:
@@ -70,7 +70,7 @@ def said_as_exit_codes() -> Iterator[None]:
 
 
 def kept(ended: TakeEnded) -> str:
-    """What an early end leaves."""
+    """Describe what an early end leaves behind."""
     record, folder = ended.record, ended.folder
     if record is None:
         return f"{folder} has its video, but there was no room for its record"
@@ -82,7 +82,7 @@ def kept(ended: TakeEnded) -> str:
 
 
 def in_words(pages: PageCounters | None) -> str:
-    """What the page cache holds and had to recompute, for a progress line."""
+    """Describe what the page cache holds and had to recompute, for the progress bar."""
     if pages is None or not pages.fetched:
         return ""
     held = f", {(pages.gpu_bytes + pages.host_bytes) / 2**30:.2f} GiB of pages"
@@ -90,7 +90,7 @@ def in_words(pages: PageCounters | None) -> str:
 
 
 def report(record: TakeRecord, folder: Path, as_json: bool) -> None:
-    """Say what happened and where to look."""
+    """Print what was made and where it is."""
     from longlive_rag.takes.folder import CONTACT_SHEET, MEMORY_MAP, RECORD
     from longlive_rag.takes.record import plain
 

@@ -1,4 +1,4 @@
-"""`longlive-rag mcp`: takes as tools for an assistant."""
+"""`longlive-rag mcp`: offer takes as tools to an assistant."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from longlive_rag.sessions.opening import DType
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@takes_option("Folder of takes; nothing outside is read or written.")
+@takes_option("Folder of takes; nothing outside it is read or written.")
 @click.option(
-    "--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER", help="That makes new takes."
+    "--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER", help="Backbone for new takes."
 )
 @DTYPE
 @DEVICE
 @POLICY
 def mcp(takes: Path, backbone: str, dtype: DType, device: str, license_policy: str | None) -> None:
-    """Offer takes as tools of the Model Context Protocol, over standard input and output.
+    """Serve takes as tools of the Model Context Protocol (MCP), over standard input and output.
 
-    The tools are make, extend, branch, search, compare and export. An assistant's client starts this command; it ends
-    with its input.
+    The tools are make, extend, branch, search, compare and export. The assistant's client starts this command, which
+    exits when its input is closed.
 
     \b
-    Example, in a client's list of servers:
+    Example, for a client's list of servers:
       {"longlive-rag": {"command": "longlive-rag", "args": ["mcp", "--takes", "/data/takes"]}}
     """
     with needing("mcp"):

@@ -1,4 +1,4 @@
-"""A page about a known backbone: how it is run, what it is made of, and what is known of its terms."""
+"""A page about a known backbone: how it is run, its files, and what is known about their terms."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from longlive_rag.rights.terms import CLEARED, IN_WORDS, cleared_use
 
 PARTS = {"base": ("vae", "text_encoder", "tokenizer"), "transformer": ("transformer",), "lora": ("transformer",),
          "encoder": ("encoder",), "prompts": ()}  # fmt: skip
-"""Parts of the converted folder that files of a role go into."""
+"""Maps each role of files to the parts of the converted folder they go into."""
 SHOWN: dict[str, tuple[str, ...]] = {
     "context": (),
     "sampler": ("denoising_steps", "timestep_shift"),
     "memory": ("encoder", "policy", "establish"),
     "output": ("height", "width", "fps"),
 }
-"""What the page says of each part of the settings; all of it where it names nothing."""
+"""The settings that the page shows of each part; an empty tuple shows all of them."""
 
 
 def page(known: KnownBackbone, folder: Path) -> str:
-    """The page as text.
+    """Format the page as text.
 
     Args:
         known: a backbone that is not built in.
-        folder: where it lies once it has been fetched.
+        folder: where it is once it has been fetched.
     """
     lines = [f"{known.title} ({known.name}): {known.summary}", "", "How it is run", *_weights(known)]
     for part, names in SHOWN.items():
@@ -39,18 +39,16 @@ def page(known: KnownBackbone, folder: Path) -> str:
         lines.append(f"  {part}: " + ", ".join(_settings(values, known.ours)))
     lines += ["  (*: this project's setting, not the release's)"] if known.ours else []
     lines += [f"  {note}" for note in known.notes]
-    lines += [f"  Its base is not fetched: {known.base_by_hand}."] if known.base_by_hand else []
-    lines += [f"  Not seen: {fact}." for fact in known.not_seen]
+    lines += [f"  Not verified: {fact}." for fact in known.not_seen]
     lines += ["", "Files and their terms"]
     for files in known.files:
         lines += _files(files)
-    lines += ["", "What the licence policies make of it", *_policies(known, folder)]
-    base = " --base FOLDER" if known.base_by_hand else ""
-    return "\n".join([*lines, "", f"next: longlive-rag models fetch {known.name}{base}"])
+    lines += ["", "Under each licence policy", *_policies(known, folder)]
+    return "\n".join([*lines, "", f"next: longlive-rag models fetch {known.name}"])
 
 
 def _settings(values: dict[str, Any], ours: Iterable[str]) -> list[str]:
-    """Fields and values as one would say them; what is ours gets a star."""
+    """Format fields and values in words, with a star on our own."""
     said = []
     for name, value in values.items():
         words = "positions" if name == "rope" else name.replace("_", " ")
@@ -76,7 +74,7 @@ def _weights(known: KnownBackbone) -> list[str]:
 
 def _files(files: ReleasedFiles) -> list[str]:
     terms = files.terms
-    seen = f"names seen at: {files.seen_at}" if files.seen_at else "names not seen"
+    seen = f"names verified at: {files.seen_at}" if files.seen_at else "names not verified"
     said = "" if terms.spdx == NO_ASSERTION else f"{terms.spdx}, "
     lines = [
         f"  {files.role}: {files.repo}",
@@ -87,18 +85,18 @@ def _files(files: ReleasedFiles) -> list[str]:
     ]
     lines += [f"      remark: {files.remark}"] if files.remark else []
     by_card = any(statement.by == "card" for statement in terms.statements)
-    return lines if by_card else [*lines, f"      what the model card says was not seen; read it at {files.page}"]
+    return lines if by_card else [*lines, f"      model card not checked; read it at {files.page}"]
 
 
 def _policies(known: KnownBackbone, folder: Path) -> list[str]:
-    lines = ["  any: loads it, and shows the terms"]
+    lines = ["  any: loads it and shows the terms"]
     for policy in ("research", "commercial"):
         refused = [each for each in known.files if PARTS[each.role] and not _is_allowed(each, policy)]
         if not refused:
             lines.append(f"  {policy}: loads it")
             continue
         roles = ", ".join(dict.fromkeys(each.role for each in refused))
-        lines.append(f"  {policy}: refuses {roles} until you have recorded what you have read and keep it as evidence")
+        lines.append(f"  {policy}: refuses {roles} until you have read the terms and recorded them with evidence")
     return [*lines, *(f"    {command}" for command in _commands(known, folder))]
 
 
@@ -107,7 +105,7 @@ def _is_allowed(files: ReleasedFiles, policy: str) -> bool:
 
 
 def _commands(known: KnownBackbone, folder: Path) -> list[str]:
-    """What records the terms of everything that is not cleared, once it has been read: a command for each page."""
+    """The commands, one per page of terms, that record the terms of everything not cleared yet."""
     parts: dict[tuple[str, str], list[str]] = {}
     for files in known.files:
         if PARTS[files.role] and files.terms.standing not in CLEARED:

@@ -1,4 +1,4 @@
-"""`longlive-rag models`: known backbones, their files, and pipeline folders made of them."""
+"""`longlive-rag models`: known backbones, their files, and pipeline folders made from them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ DTYPES = ["float32", "bfloat16", "float16"]
 
 @click.group()
 def models() -> None:
-    """List known backbones, get one, and check that it is complete.
+    """List, fetch, convert and check backbones.
 
     \b
-    From nothing to a first take:
+    Get a backbone and make a first take:
       longlive-rag models show longlive-rag
       longlive-rag models fetch longlive-rag
       longlive-rag generate "a red fox in the snow" -o takes/fox --backbone longlive-rag
@@ -53,7 +53,7 @@ def list_(as_json: bool) -> None:
         return
     width = max(len(each.name) for each in known)
     for each in known:
-        place = "inside the package" if each.built_in else "to fetch" if is_to_fetch(each.name) else "fetched"
+        place = "inside the package" if each.built_in else "not fetched" if is_to_fetch(each.name) else "fetched"
         click.echo(f"{each.name:<{width}} {place:<19} {each.summary}")
 
 
@@ -61,7 +61,7 @@ def list_(as_json: bool) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(name: str, as_json: bool) -> None:
-    """Show how a known backbone is run, the files that it is made of, and what is known of their terms.
+    """Show how a known backbone is run, which files it needs, and what is known about their terms.
 
     \b
     Example:
@@ -93,21 +93,25 @@ def show(name: str, as_json: bool) -> None:
     show_default=True,
     help="Folder for the published files, laid out like the hub; existing files are kept.",
 )
-@click.option("--base", type=FOLDER, help="The release that it is made on, in any layout, where you have it already.")
-@click.option("--mirror", type=FOLDER, help="Copy from a folder laid out like the hub: FOLDER/owner/repo/file.")
+@click.option("--base", type=FOLDER, help="The base release, in any layout, if you already have it.")
+@click.option("--mirror", type=FOLDER, help="Copy from a folder laid out like the hub (FOLDER/owner/repo/file).")
 @click.option(
     "--convert/--no-convert", "converts", default=True, help="Also make the pipeline folder.  [default: convert]"
 )
 @click.option(
-    "--dtype", type=click.Choice(DTYPES), default="bfloat16", show_default=True, help="Of the pipeline folder."
+    "--dtype",
+    type=click.Choice(DTYPES),
+    default="bfloat16",
+    show_default=True,
+    help="Precision of the pipeline folder.",
 )
 def fetch(name: str, dest: Path, base: Path | None, mirror: Path | None, converts: bool, dtype: str) -> None:
-    """Download the published files of a known backbone and convert them; then --backbone NAME works.
+    """Download the published files of a known backbone and convert them, so that --backbone NAME works.
 
-    The pipeline folder is models/NAME, or NAME in the folder that LONGLIVE_RAG_MODELS names. The files come from the
-    Hugging Face hub (with your token from its usual place; HF_ENDPOINT for another address), with HF_HUB_OFFLINE=1 from
-    the files already on this machine, or from a mirror. They are compared with the published hashes; the same command
-    resumes what was interrupted.
+    The pipeline folder is models/NAME, or NAME in the folder set by LONGLIVE_RAG_MODELS. The files come from the
+    Hugging Face hub (with your token from its usual place; HF_ENDPOINT sets another address), from this machine's hub
+    cache if HF_HUB_OFFLINE=1, or from a mirror. They are checked against the published hashes. Run the same command
+    again to resume an interrupted download.
 
     \b
     Examples:
@@ -123,7 +127,7 @@ def fetch(name: str, dest: Path, base: Path | None, mirror: Path | None, convert
     with refuse_bad_input(FLAGS), quiet_libraries():
         known, folder = known_backbone(name), fetched_folder(name)
         if converts and (folder / INDEX).is_file():
-            click.echo(f"{folder} is there already; for another, remove it and fetch again")
+            click.echo(f"{folder} already exists; to replace it, remove it and fetch again")
             return
         try:
             target = folder if converts else None
@@ -132,7 +136,7 @@ def fetch(name: str, dest: Path, base: Path | None, mirror: Path | None, convert
         except FetchError as error:
             raise Failed(str(error)) from error
     for each in done.fetched:
-        hashes = f"{each.checked} of {len(each.files)} compared with published hashes"
+        hashes = f"{each.checked} of {len(each.files)} checked against published hashes"
         click.echo(f"{each.role}: {len(each.files)} files from the {each.where} in {each.folder}, {hashes}")
     if done.converted is None:
         click.echo(f"next: longlive-rag models fetch {name} --to {dest}" + (f" --base {base}" if base else ""))
@@ -146,22 +150,24 @@ def fetch(name: str, dest: Path, base: Path | None, mirror: Path | None, convert
 @models.command()
 @click.argument("source", type=FOLDER)
 @click.argument("dest", type=FOLDER)
-@click.option("--base", type=FOLDER, help="Folder with VAE, text encoder and config, if SOURCE is one file.")
-@click.option("--section", help="Entry of a training checkpoint: generator, generator_ema or model.")
+@click.option("--base", type=FOLDER, help="Folder with VAE, text encoder and config, if SOURCE is a single file.")
+@click.option("--section", help="Entry of a training checkpoint to use: generator, generator_ema or model.")
 @click.option("--lora", type=FOLDER, help="A LoRA in peft's naming, merged into the transformer.")
-@click.option("--lora-alpha", type=float, help="Of the LoRA; default: the preset's, or its adapter_config.json.")
+@click.option(
+    "--lora-alpha", type=float, help="Alpha of the LoRA; default: from the preset or its adapter_config.json."
+)
 @click.option("--keep-lora", is_flag=True, help="Store the LoRA separately instead, for load_lora_weights.")
 @click.option("--encoder", type=FOLDER, help="A trained retrieval autoencoder (.pt).")
 @click.option("--tiny-decoder", type=FOLDER, help="taew2_1.safetensors, for --decoder tiny.")
-@click.option("--preset", metavar="NAME", help="Known backbone whose settings the folder gets.")
-@click.option("--dtype", type=click.Choice(DTYPES), help="Of the new files; default: unchanged.")
+@click.option("--preset", metavar="NAME", help="Known backbone whose settings to use.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="Precision of the new files; default: unchanged.")
 @click.option("--json", "as_json", is_flag=True, help="Print what each part was made from, as JSON.")
 def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
     """Convert published weights to a pipeline folder, DEST.
 
-    SOURCE is a folder (the original Wan2.1 release, diffusers', a pipeline) or a checkpoint with a transformer
-    (generator, generator_ema, model; .pt or .safetensors) together with --base. Every tensor must have its place;
-    if any does not fit, they are listed and nothing is written. Licence records are carried over.
+    SOURCE is a folder (an original Wan release, its diffusers version, or a pipeline) or, together with --base, a
+    transformer checkpoint (generator, generator_ema, model; .pt or .safetensors). If any tensor has no place in the
+    model, or any is missing, they are listed and nothing is written. Licence records are carried over.
 
     \b
     Examples:
@@ -179,7 +185,7 @@ def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            raise Failed(f"{error.strerror}; nothing was kept of {dest}") from error
+            raise Failed(f"{error.strerror}; nothing was left in {dest}") from error
     if as_json:
         made = {part: [str(path) for path in files] for part, files in done.made_from.items()}
         rights = [asdict(file) for file in done.rights]
@@ -189,7 +195,7 @@ def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
     for part, files in done.made_from.items():
         click.echo(f"{dest / part}: from {', '.join(str(path) for path in files)}")
     if done.left_out:
-        click.echo(f"left out of the checkpoint: {', '.join(done.left_out)}")
+        click.echo(f"not used from the checkpoint: {', '.join(done.left_out)}")
     unknown = sum(file.use == "unknown" for file in done.rights)
     if unknown:
         click.echo(f"Note: {unknown} files have no known terms; see longlive-rag license record --help", err=True)
@@ -203,7 +209,7 @@ def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
 def check(folder: Path, dtype: str, as_json: bool) -> None:
     """Check whether a model folder is complete, loads and fits this machine, and show its terms.
 
-    Reads only headers and hashes; exit code 1 if it would not load as it is.
+    Only headers and hashes are read. Exit code 1 if it would not load as it is.
 
     \b
     Example:
@@ -225,7 +231,7 @@ def check(folder: Path, dtype: str, as_json: bool) -> None:
             device, memory = device_memory()
             needs = estimate(load_preset(str(folder)), dtype, kind_of(device))
             findings += judge(needs, device, memory)
-        if len(findings) > 1:  # something of a model is there
+        if len(findings) > 1:  # the folder holds at least part of a model
             findings += _terms_of(folder)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
@@ -238,13 +244,15 @@ def check(folder: Path, dtype: str, as_json: bool) -> None:
 
 @models.command("embed-prompts")
 @click.argument("prompts", nargs=-1)
-@click.option("--backbone", required=True, metavar="NAME|FOLDER", help="Whose text encoder.")
-@click.option("--file", "prompt_file", type=FOLDER, help="A file with one prompt per line; # begins a comment.")
-@click.option("-o", "--output", required=True, type=FOLDER, help="A .safetensors file; replaced if it exists.")
+@click.option("--backbone", required=True, metavar="NAME|FOLDER", help="Backbone whose text encoder to use.")
+@click.option("--file", "prompt_file", type=FOLDER, help="File with one prompt per line; # begins a comment.")
+@click.option(
+    "-o", "--output", required=True, type=FOLDER, help="The .safetensors file to write; replaced if it exists."
+)
 def embed_prompts(prompts: tuple[str, ...], backbone: str, prompt_file: Path | None, output: Path) -> None:
     """Encode prompts on a machine with room for the text encoder; nothing else is loaded.
 
-    `longlive-rag generate --prompt-embeds FILE` then needs no text encoder.
+    With the file, `longlive-rag generate --prompt-embeds FILE` needs no text encoder.
 
     \b
     Example:
@@ -269,7 +277,7 @@ def embed_prompts(prompts: tuple[str, ...], backbone: str, prompt_file: Path | N
 
 
 def _terms_of(folder: Path) -> list[Finding]:
-    """A line a weight file, and on the first that has no terms, what to do."""
+    """One finding per weight file, with advice on the first one without known terms."""
     from longlive_rag.rights.records import rights_of
     from longlive_rag.weights.findings import Finding
 

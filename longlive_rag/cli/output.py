@@ -1,4 +1,4 @@
-"""The door to the terminal: control characters are shown, not obeyed, and output that goes nowhere harms nothing."""
+"""Safe output to the terminal: control characters are shown, not obeyed, and a closed stream is not an error."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-# All but \t, \n and \r, which our own progress bars use; and halves of characters, which can't be encoded.
+# All but \t, \n and \r, which our own progress bars use; and lone surrogates, which can't be encoded.
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def shown(text: str) -> str:
-    """Text with control characters as `\\u001b`, which JSON reads as what they were."""
+    """Escape control characters as in `\\u001b`, which JSON reads back as the original characters."""
     return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class SafeOutput:
-    """A text stream through which whatever others wrote (prompts, records, names) can be printed.
+    """A text stream for untrusted text such as prompts, records and names.
 
     Args:
-        stream: where to.
+        stream: the stream to write to.
 
     Attributes:
-        terminal: the stream itself, for those who draw with control characters of their own.
-        lost: why nothing is written any more; None while it is.
+        terminal: the stream itself, for callers that draw with control characters of their own.
+        lost: the error after which nothing more is written; None if there was none.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -35,7 +35,7 @@ class SafeOutput:
         self.lost: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Write text; once the other end is gone or full, nothing."""
+        """Write text; after an error (the reader has gone, the disk is full), do nothing."""
         if self.lost is None:
             try:
                 self.terminal.write(shown(text))
@@ -44,7 +44,7 @@ class SafeOutput:
         return len(text)
 
     def flush(self) -> None:
-        """As of a stream."""
+        """Flush the stream; after an error, do nothing."""
         if self.lost is None:
             try:
                 self.terminal.flush()
@@ -52,7 +52,7 @@ class SafeOutput:
                 self._lose(error)
 
     def _lose(self, error: OSError) -> None:
-        """What is in the buffer goes nowhere, so that the interpreter does not fail on it at the end."""
+        """Redirect to the null device, so that the interpreter can flush its buffer at exit without failing."""
         self.lost = error
         with suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -65,10 +65,10 @@ class SafeOutput:
 
 @contextmanager
 def safe_output() -> Iterator[None]:
-    """Standard streams that are safe, for the `with` body.
+    """Make the standard streams safe inside the `with` body.
 
     Raises:
-        SystemExit: at the end, if what should be on standard output is not: 1.
+        SystemExit: at the end, with code 1, if not everything could be written to standard output.
     """
     _open_closed()
     before = sys.stdout, sys.stderr
@@ -80,13 +80,13 @@ def safe_output() -> Iterator[None]:
         out.flush()
         err.flush()
         sys.stdout, sys.stderr = before
-    if out.lost is not None and out.lost.errno != errno.EPIPE:  # a reader that has seen enough is no fault
+    if out.lost is not None and out.lost.errno != errno.EPIPE:  # EPIPE: the reader has seen enough
         print(f"Error: standard output can't be written: {out.lost.strerror}", file=err)
         sys.exit(1)
 
 
 def _open_closed() -> None:
-    """A standard stream that was closed (`<&-`) leads nowhere; a file that is opened later would take its place."""
+    """Open closed standard streams (`<&-`) on the null device; otherwise a later file would get their descriptor."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             with suppress(OSError):

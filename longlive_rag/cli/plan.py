@@ -1,4 +1,4 @@
-"""`longlive-rag plan`: what a take will need, before anything is loaded."""
+"""`longlive-rag plan`: what a take will need, worked out before anything is loaded."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 SHARED_GIB = 4.0
-"""Of a GPU's memory for the pages of each of several takes on it, unless a budget is given."""
+"""Default page budget on the GPU for each of several takes that share it."""
 
 
 @click.command()
 @click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
 @click.option("--seconds", type=float, default=30.0, show_default=True, help="Length of the take.")
-@click.option("--cues/--no-cues", default=False, show_default=True, help="Plan for other prompts taking over.")
-@click.option("--gpu-gib", type=Gibibytes(), help="The GPU's memory; prints the budget that fits.")
-@click.option("--host-gib", type=Gibibytes(), help="The host's memory; prints the budget that fits.")
+@click.option("--cues/--no-cues", default=False, show_default=True, help="Plan for a take with several prompts.")
+@click.option("--gpu-gib", type=Gibibytes(), help="GPU memory available; prints the page budget that fits.")
+@click.option("--host-gib", type=Gibibytes(), help="Host memory available; prints the page budget that fits.")
 @DTYPE
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @with_settings
@@ -52,7 +52,7 @@ def plan(
 ) -> None:
     """Work out the GPU memory, host memory and disk that a take will need, from the backbone's configs alone.
 
-    A known backbone can be planned for before its weights are fetched.
+    This works for a known backbone even before its weights are fetched.
 
     \b
     Examples:
@@ -74,8 +74,8 @@ def plan(
         beside = plan_request(preset, sharing(request), precision, device, cues, checkpoints, sizes[0])
         sessions, an_hour = sessions_at_once(beside, *sizes), disk_bytes_an_hour(result, request.seconds)
     if not preset.has_weights:
-        how = f"`longlive-rag models fetch {backbone}` gets them"
-        click.echo(f"Note: planned from the configs; the weights of {backbone} are not here yet. {how}.", err=True)
+        how = f"To get them: longlive-rag models fetch {backbone}"
+        click.echo(f"Note: planned from the configs; the weights of {backbone} are not here yet. {how}", err=True)
     if as_json:
         totals = {"device_bytes": result.device_bytes, "host_bytes": result.host_bytes, "disk_bytes": result.disk_bytes}
         served = {"sessions_at_once": sessions, "disk_bytes_an_hour": an_hour}
@@ -90,7 +90,7 @@ def plan(
 
 
 def sharing(request: TakeRequest) -> TakeRequest:
-    """The request where its take has a GPU with others: each can't have all that is free for its pages."""
+    """The request for a take that shares a GPU: it can't use all free memory for its own pages."""
     if request.memory.gpu_gib != "auto":
         return request
     return replace(request, memory=replace(request.memory, gpu_gib=SHARED_GIB))
@@ -100,7 +100,7 @@ def plan_request(
     preset: Preset, request: TakeRequest, precision: Precision, device: str, has_cues: bool,
     checkpoints: CheckpointConfig, gpu_bytes: int | None = None,
 ) -> Plan:  # fmt: skip
-    """The plan of a request on a backbone; on a GPU of known size, the text encoder lies where it will."""
+    """Plan a request on a backbone; given a GPU's size, the text encoder is placed where a take would place it."""
     from longlive_rag.presets.geometry import read_geometry
     from longlive_rag.presets.needs import decode_bytes, estimate, make_plan, weight_bytes
     from longlive_rag.takes.folder import estimate_bytes
@@ -130,7 +130,7 @@ def plan_request(
 
 
 def table(result: Plan, request: TakeRequest, device: str, advice: dict[str, float]) -> str:
-    """The plan in words."""
+    """Format the plan as text."""
     where = {"cpu": "host memory", "cuda": "GPU memory"}[device]
     lines = [
         f"{request.seconds:g} s of {request.output.width}x{request.output.height}: {result.blocks} blocks, "
@@ -150,14 +150,14 @@ def table(result: Plan, request: TakeRequest, device: str, advice: dict[str, flo
 
 
 def _page_budget(result: Plan, request: TakeRequest) -> str:
-    """What pages may take of the GPU, and who says so."""
+    """Describe the page budget on the GPU and where it comes from."""
     budget = f"page budget on the GPU: {size(result.gpu_page_budget)}, room for "
     budget += f"{result.gpu_page_budget // result.page_bytes} pages"
     return budget + (" (auto: what --gpu-gib leaves free)" if request.memory.gpu_gib == "auto" else "")
 
 
 def _first_showings(result: Plan) -> str:
-    """What it saves that memory keeps first showings; how much, depends on what the take will show."""
+    """Describe what keeping only first showings saves; how much depends on what the take will show."""
     view, every = (frames * result.memory_frame_bytes for frames in (result.view_frames, result.past_pages))
     return (
         f"memory keeps first showings: {result.view_frames} latent frames of each new view, {size(view)} of pages and "
@@ -171,7 +171,7 @@ def _parts(title: str, parts: dict[str, int]) -> list[str]:
 
 
 def size(count: int) -> str:
-    """Bytes in words, such as 3.2 GiB."""
+    """Format a number of bytes, such as 3.2 GiB."""
     for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if count >= unit:
             return f"{count / unit:.1f} {name}"

@@ -1,4 +1,4 @@
-"""`longlive-rag plugins`: list what installed packages add."""
+"""`longlive-rag plugins`: list installed plug-ins."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from longlive_rag.environment import plugins as installed
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def plugins(as_json: bool) -> None:
-    """List retrieval policies, drift embedders, metrics and checkpoint layouts, and which package each comes from.
+    """List retrieval policies, drift embedders, metrics and checkpoint layouts, with the package each comes from.
 
-    A package adds one through an entry point; CONTRIBUTING.md shows how.
+    Packages add them through entry points; CONTRIBUTING.md shows how.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`longlive-rag eval compare --protocol`: a paper's comparison, on all of its backbones."""
+"""`longlive-rag eval compare --protocol`: repeat a paper's comparison on all of its backbones."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
     from eval.plan import Plan
 
 REPLACES = ("backbones", "arms", "prompts", "horizons", "embedders", "seeds")
-"""Options that say something else than the protocol does."""
+"""Options that replace the protocol's own settings."""
 SINGLE = {
     "plan_file": "give one of the two",
     "backbone": "use --backbones",
-    "scenarios": "it has one prompt a take",
-    "scenarios_file": "it has one prompt a take",
+    "scenarios": "its takes have one prompt each",
+    "scenarios_file": "its takes have one prompt each",
 }
-"""Options of a single comparison, and why they don't fit a protocol."""
+"""Options of a single comparison, with the reason why they don't fit a protocol."""
 
 
 def run_protocol(name: str, backbones: str | None, output: Path, as_json: bool, asked: dict[str, Any]) -> None:
-    """Make every comparison of a protocol that is missing, export the videos, write and print the summary.
+    """Run the missing comparisons of a protocol, export the videos, and write and print the summary.
 
     Args:
-        name: of the protocol.
-        backbones: in place of its own, with commas.
-        output: gets a run's folder a backbone, the exported videos and the summary.
+        name: the protocol's name.
+        backbones: comma-separated backbones to use instead of the protocol's.
+        output: folder for one run per backbone, the exported videos and the summary.
         asked: all other options of `eval compare`.
 
     Raises:
-        ValueError: before anything is made, if it can't be.
+        ValueError: before anything is made, if the options are invalid.
     """
     from eval import paper_protocols as papers
 
@@ -71,7 +71,7 @@ def _plan(
     horizons: tuple[float, ...] | None = None,
     **asked: Any,
 ) -> Plan:
-    """One backbone's comparison; `arms` and `horizons` replace the protocol's."""
+    """Plan one backbone's comparison; `arms` and `horizons` replace the protocol's."""
     from eval.embedders import default_embedders
     from longlive_rag.presets.preset import load_preset
 
@@ -93,7 +93,7 @@ def _plan(
 
 
 def _typed() -> Mapping[str, str]:
-    """Options that the user typed: the command's parameter to the flag."""
+    """The options that the user typed, as a mapping from the command's parameter to the flag."""
     context = click.get_current_context()
     return {
         param.name: param.opts[0]
@@ -105,4 +105,4 @@ def _typed() -> Mapping[str, str]:
 def _refuse_single(typed: Mapping[str, str]) -> None:
     for name, reason in SINGLE.items():
         if name in typed:
-            raise ValueError(f"{typed[name]} does not go with --protocol; {reason}")
+            raise ValueError(f"{typed[name]} can't be used with --protocol; {reason}")

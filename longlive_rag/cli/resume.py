@@ -16,16 +16,15 @@ from longlive_rag.cli.resuming import TAKE, go_on, with_changes
 @TAKE
 @with_changes
 def resume(folder: Path, as_json: bool, **changes: Any) -> None:
-    """Finish a take that was ended early by Ctrl-C, a kill, a loss of power or a full disk.
+    """Finish a take that was cut short by Ctrl-C, a kill, a power failure or a full disk.
 
-    On the same machine the finished take is, bit for bit, the one that would have been made without the stop (unless
-    it is made with --checkpoint light). A finished take is left as it is; if its video is missing or truncated,
-    the video is restored.
+    On the same machine, the result is bit for bit the take that would have been made without the interruption (unless
+    it is made with --checkpoint light). A finished take is left as it is, but a missing or truncated video is restored.
 
     \b
     Examples:
       longlive-rag resume takes/first
-      The folder was moved to a machine where the backbone is elsewhere:
+      On another machine, where the backbone is in a different place:
         longlive-rag resume takes/fox --backbone /models/longlive
     """
     from longlive_rag.sessions.resuming import Changes, open_take, resumed_take

@@ -1,4 +1,4 @@
-"""What `resume`, `extend` and `branch` share: options, and making the rest of a take behind a progress bar."""
+"""Shared by `resume`, `extend` and `branch`: options, and making the rest of a take with a progress bar."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ TAKE = click.argument("folder", metavar="TAKE", type=click.Path(path_type=Path))
 
 
 def with_changes(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `Changes`, in their order, and --json."""
+    """Add the options for `Changes`, in order, and --json to a command."""
     options = (
-        click.option("--backbone", metavar="NAME|FOLDER", help="Where the take's backbone is, if it was moved."),
+        click.option("--backbone", metavar="NAME|FOLDER", help="The take's backbone, if it was moved."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
         VAE_DEVICE,
         GPUS,
         click.option(
             "--prompt-embeds",
             type=click.Path(path_type=Path),
-            help="Prompts embedded by 'models embed-prompts'; the text encoder is not loaded.",
+            help="File of prompts encoded by 'models embed-prompts'; the text encoder is not loaded.",
         ),
         with_checkpoints,
         POLICY,
@@ -41,11 +41,11 @@ def with_changes(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-CUT = click.option("--cut", metavar="PROMPT", help="As --prompt, and another shot begins there.")
+CUT = click.option("--cut", metavar="PROMPT", help="Like --prompt, but begin another shot there.")
 
 
 def words_of(prompt: str | None, cut: str | None) -> tuple[str | None, bool]:
-    """The words that take over, and whether another shot begins with them."""
+    """The new prompt, if any, and whether it begins another shot."""
     if prompt is not None and cut is not None:
         raise ValueError("--prompt and --cut are both given; drop one of them")
     return (prompt, False) if cut is None else (cut, True)
@@ -54,7 +54,7 @@ def words_of(prompt: str | None, cut: str | None) -> tuple[str | None, bool]:
 def go_on(
     take: OpenTake, changes: Changes, open_job: Callable[[], AbstractContextManager[TakeJob]], as_json: bool
 ) -> None:
-    """Make what a take lacks, and report the result; or help where another process of torchrun does.
+    """Make what a take lacks and report the result; under torchrun, ranks above 0 assist rank 0 instead.
 
     Args:
         open_job: checks the input, claims the folder and loads the backbone.

@@ -25,27 +25,33 @@ FLAGS_HERE = {**FLAGS, "keys": "--keys", "key": "--api-key"}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@takes_option("Folder of takes; those of each key lie in a folder of its name.")
+@takes_option("Folder of takes, with a subfolder for each key.")
 @BACKBONES
 @listening_at(8161)
 @click.option(
     "--api-key",
     metavar="KEY",
-    help="A key that may do everything. Others on this machine see it in the list of processes: better set "
-    "LONGLIVE_RAG_API_KEY, or use --keys.",
+    help="A key with all permissions. It is visible to others in this machine's process list: prefer "
+    "LONGLIVE_RAG_API_KEY or --keys.",
 )
-@click.option("--keys", type=click.Path(path_type=Path), metavar="FILE", help="Keys, their scopes and quotas, as TOML.")
+@click.option(
+    "--keys", type=click.Path(path_type=Path), metavar="FILE", help="TOML file of keys with their scopes and quotas."
+)
 @engine_options
-@click.option("--workers", type=int, metavar="N", help="Takes made at a time. Default: one a GPU, or one.")
+@click.option("--workers", type=int, metavar="N", help="Takes made at once. Default: one per GPU, or one without GPUs.")
 @click.option(
     "--max-seconds",
     type=click.FloatRange(min=0, min_open=True),
     default=3600.0,
     show_default=True,
-    help="Of the longest video that is made.",
+    help="Maximum length of a video.",
 )
 @click.option(
-    "--max-waiting", type=click.IntRange(min=1), default=1000, show_default=True, help="Videos that wait at most."
+    "--max-waiting",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Maximum number of queued videos.",
 )
 @DTYPE
 @CODEC
@@ -57,14 +63,14 @@ FLAGS_HERE = {**FLAGS, "keys": "--keys", "key": "--api-key"}
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
-    help="Of the lines on stderr, JSON each.",
+    help="Level of the log on stderr (one JSON object per line).",
 )
-@click.option("--log-prompts", is_flag=True, help="Have prompts in those lines.")
+@click.option("--log-prompts", is_flag=True, help="Include prompts in the log.")
 def serve(**options: Any) -> None:
-    """Serve videos by OpenAI's API: its clients work unchanged.
+    """Serve videos over an OpenAI-compatible API; OpenAI's clients work unchanged.
 
-    Prints the address to give to a client. Requests need a key: one with --api-key, or several from a file with --keys,
-    each with its scopes (read, make, admin) and its quotas:
+    The command prints the address to give to clients. Requests need a key: a single one set by --api-key, or several
+    in a --keys file, each with its scopes (read, make, admin) and quotas:
 
     \b
       [[keys]]
@@ -76,8 +82,8 @@ def serve(**options: Any) -> None:
       disk_gib = 20
       requests_a_minute = 600
 
-    Videos are takes like any others. SIGTERM and Ctrl-C park those that are being made within 10 s; the next server on
-    the same folder goes on with them, bit for bit, and with those that wait. /docs describes the API.
+    Videos are ordinary takes. On SIGTERM or Ctrl-C, those being made are parked within 10 s; the next server on the
+    same folder resumes them, bit for bit, and makes those still queued. /docs describes the API.
 
     \b
     Examples:
@@ -137,15 +143,15 @@ def _serve(
 
 
 def _keys(api_key: str | None, file: Path | None) -> Any:
-    """The keys of the options, or of the environment."""
+    """Read the keys from the options or the environment."""
     from longlive_rag.environment import API_KEY_VARIABLE, stated_api_key
     from longlive_rag.serving.keys import ApiKey, Keys, read_keys
 
     if api_key is not None and file is not None:
-        raise ValueError("--api-key and --keys are both given; put the key into the file")
+        raise ValueError("--api-key and --keys are both given; put the key in the file")
     if file is not None:
         return read_keys(file)
     secret = api_key if api_key is not None else stated_api_key()
     if secret is None:
-        raise ValueError(f"there is no key; set {API_KEY_VARIABLE}, or give --api-key KEY or --keys FILE")
+        raise ValueError(f"no API key; set {API_KEY_VARIABLE}, or give --api-key KEY or --keys FILE")
     return Keys([ApiKey(name="admin", key=secret, scopes=("read", "make", "admin"), requests_a_minute=None)])

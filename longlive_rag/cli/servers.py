@@ -1,4 +1,4 @@
-"""What the commands that serve takes have in common: options of `studio`, `serve` and `mcp`, and engines."""
+"""Options shared by the commands that serve takes (`studio`, `serve` and `mcp`), and the engine that they describe."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ EXTRAS = {
     "studio": ("fastapi", "starlette", "uvicorn", "websockets", "prometheus_client", "python_multipart"),
     "mcp": ("mcp", "mcp_types", "anyio"),
 }
-"""What an extra of this package installs, as it is imported."""
+"""Modules that each extra of this package installs."""
 FLAGS = {
     "host": "--host", "tls_cert": "--tls-cert", "tls_key": "--tls-key", "engine": "--engine", "address": "--address",
     "device": "--device", "workers": "--workers", "gpus_per_worker": "--gpus-per-worker",
 }  # fmt: skip
-"""Field of a `FieldError` -> the option that sets it."""
+"""Fields of a `FieldError`, and the options that set them."""
 
 
 def takes_option(help_: str) -> Decorator:
-    """`--takes`, the folder that is served."""
+    """Make the option `--takes`, the folder that is served."""
     return click.option(
         "--takes",
         type=click.Path(path_type=Path),
@@ -46,13 +46,13 @@ BACKBONES: Decorator = click.option(
     "backbones",
     multiple=True,
     metavar="NAME|FOLDER",
-    help=f"A known name ({', '.join(BUILT_IN)}) or a pipeline folder; repeat for more, the first is the default.  "
+    help=f"A known name ({', '.join(BUILT_IN)}) or a pipeline folder. Repeat for more; the first is the default.  "
     f"[default: {DEFAULT_BACKBONE}]",
 )
 
 
 def listening_at(port: int) -> Decorator:
-    """Where a server listens, as `studio.address.Address` takes it; `port` is the default."""
+    """Make the options for where a server listens, as `studio.address.Address` takes them; `port` is the default."""
     return options(
         click.option(
             "--port",
@@ -60,20 +60,22 @@ def listening_at(port: int) -> Decorator:
             default=port,
             metavar="N",
             show_default=True,
-            help="0 is any free one.",
+            help="Port to listen on; 0 picks a free one.",
         ),
         click.option(
             "--host",
             default="127.0.0.1",
             metavar="ADDRESS",
             show_default=True,
-            help="Another one needs --tls-cert and --tls-key, or --insecure-network.",
+            help="Address to listen on; any other needs --tls-cert and --tls-key, or --insecure-network.",
         ),
         click.option(
-            "--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="Certificate for https, as PEM."
+            "--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="TLS certificate (PEM), for HTTPS."
         ),
-        click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="Its key, as PEM."),
-        click.option("--insecure-network", is_flag=True, help="Allow an address of a network without TLS."),
+        click.option(
+            "--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="Private key of the certificate (PEM)."
+        ),
+        click.option("--insecure-network", is_flag=True, help="Allow a network address without TLS."),
     )
 
 
@@ -83,22 +85,22 @@ engine_options = options(
         type=click.Choice(["local", "ray"]),
         default="local",
         show_default=True,
-        help="Workers are processes of this machine, or actors of a Ray cluster that shares the folder of takes.",
+        help="Run workers as processes on this machine, or as actors of a Ray cluster that shares the folder of takes.",
     ),
     click.option(
         "--address",
         metavar="ADDRESS",
-        help="Of the Ray cluster. Default: RAY_ADDRESS, else one is started on this machine.",
+        help="Address of the Ray cluster. Default: RAY_ADDRESS, or else one is started on this machine.",
     ),
     click.option(
         "--gpus-per-worker",
         type=float,
         metavar="SHARE",
-        help="On Ray, above 0 and at most 1.  [default: 1, or none where the cluster has none]",
+        help="GPUs per worker on Ray, above 0 and at most 1.  [default: 1, or 0 if the cluster has none]",
     ),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda; on Ray, workers have theirs."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda; Ray assigns devices itself."),
 )
-"""Where takes are made, as `open_engine` takes it."""
+"""Options that say where takes are made, as `open_engine` takes them."""
 
 
 def open_engine(
@@ -111,14 +113,14 @@ def open_engine(
     max_waiting: int | None = None,
     license_policy: str | None = None,
 ) -> Engine:
-    """The engine that the options of `engine_options` ask for.
+    """Open the engine that `engine_options` describe.
 
     Args:
         state, workers, license_policy: as in `local_engine`.
-        max_waiting: sessions that wait at most; None is as many as usual.
+        max_waiting: maximum number of queued sessions; None is the default of `Limits`.
 
     Raises:
-        ValueError, OSError: if the options don't go together, or there are no such workers.
+        ValueError, OSError: if the options contradict each other, or the workers can't be had.
     """
     from longlive_rag.engines.supervisor import Limits
 
@@ -130,7 +132,7 @@ def open_engine(
         check_installed()
         check_share(gpus_per_worker)
         if device != "auto":
-            raise FieldError("device", device, "leave it out: a Ray cluster's actors have what they are given")
+            raise FieldError("device", device, "drop it: Ray assigns devices to its actors")
         return ray_engine(state, address, workers, gpus_per_worker, limits, license_policy)
     for name, value in {"address": address, "gpus_per_worker": gpus_per_worker}.items():
         if value is not None:
@@ -142,10 +144,10 @@ def open_engine(
 
 @contextmanager
 def needing(extra: str) -> Iterator[None]:
-    """Say what to install where a module of an extra is missing."""
+    """Turn a missing module of an extra into `Refused`, with the command that installs it."""
     try:
         yield
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in EXTRAS[extra]:
             raise
-        raise Refused(f"{error.name} is missing; this needs it: pip install 'longlive-rag[{extra}]'") from error
+        raise Refused(f"{error.name} is not installed; to add it: pip install 'longlive-rag[{extra}]'") from error

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from longlive_rag.takes.record import TakeRecord
 
 HELP = (
-    "Type what should be seen next; it takes over at the next block. :cut WORDS  begins another shot with it",
-    ":pin 5-8  :exclude 12-14  what memory brings back     :undo  go back to before the last cue",
-    ":establish 8  memory keeps 8 s of each new view; :establish off  every frame",
-    ":policy stratified  what picks from memory; :policy similar  the search",
+    "Type what should be seen next; it takes effect at the next block. :cut WORDS  begin another shot with them",
+    ":pin 5-8  :exclude 12-14  choose what memory brings back     :undo  go back to before the last cue",
+    ":establish 8  keep 8 s of each new view in memory; :establish off  keep every frame",
+    ":policy stratified  choose how memory picks frames; :policy similar  the default search",
     ":branch NAME  continue in a copy     :save  write record and pictures now     :quit  end the take",
 )
 
 
 class Session:
-    """Listens to the keyboard while segment after segment is made.
+    """Reads the keyboard while one segment after another is made.
 
     Attributes:
         console: where messages go.
@@ -47,23 +47,23 @@ class Session:
         threading.Thread(target=self._read, daemon=True).start()
 
     def first_line(self) -> str | None:
-        """The first line that is typed; None if there is none."""
+        """Wait for the first line that is typed; None if input ends without one."""
         self.console.say("Type what should be seen first.")
         return self._lines.get()
 
     def run(self, take: DirectedTake, prompt: str | None = None) -> tuple[TakeRecord, DirectedTake]:
-        """Make segment after segment until the take is ended or has its full length.
+        """Make one segment after another until the take is ended or reaches its full length.
 
         Args:
             take: the first segment.
-            prompt: takes over at its first new block.
+            prompt: takes effect at its first new block.
 
         Returns:
             The record of the last segment, and that segment.
 
         Raises:
-            Stopped: on Ctrl-C; what was finished is kept.
-            Failed: if disk or memory run out; what was finished is kept.
+            Stopped: on Ctrl-C; what is finished is kept.
+            Failed: if disk or memory runs out; what is finished is kept.
         """
         output = take.request.output
         self.console.open(output.height, output.width)
@@ -99,7 +99,7 @@ class Session:
                 self.console.say(f"Not done: {error}")
 
     def _do(self, live: LiveTake, line: str) -> None:
-        """One line: a direction, or a command behind a colon; ValueError if it can't be done."""
+        """Carry out one line: a prompt, or a command after a colon. Raise ValueError if that is not possible."""
         verb, _, words = line.removeprefix(":").partition(" ")
         session = self._session
         if not line.startswith(":") or verb == "cut":
@@ -122,7 +122,7 @@ class Session:
 
 
 class _Screen:
-    """Shows blocks at their rate in a thread of its own; a block that comes early cuts the one before short."""
+    """Plays blocks at the video's frame rate, in its own thread; a new block cuts the one being played short."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -137,7 +137,7 @@ class _Screen:
 
     def show(self, block: Block, live: LiveTake) -> None:
         fps = live.request.output.fps
-        rate = ""  # of the blocks after the first one that is shown
+        rate = ""  # measured from the second block on
         if live is not self._live:
             self._live, self._begin_s, self._frames = live, time.perf_counter(), 0
         else:
@@ -151,7 +151,7 @@ class _Screen:
             self._console.say(f"{second}  cue {block.cue} took over; seen {waited:.1f} s after it was typed")
 
     def close(self) -> None:
-        """Show no more."""
+        """Stop playing."""
         self._blocks.put(None)
         self._thread.join()
 

@@ -1,4 +1,4 @@
-"""Options that set fields of a request, and the request they make."""
+"""Command-line options that set fields of a request, and the schedule built from them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 class Steps(click.ParamType):
-    """Numbers with commas between them."""
+    """Comma-separated whole numbers."""
 
     name = "n,n,..."
 
@@ -39,7 +39,7 @@ class Steps(click.ParamType):
 
 
 class Span(click.ParamType):
-    """Two timecodes with a dash between them."""
+    """Two timecodes separated by a dash."""
 
     name = "from-to"
 
@@ -57,7 +57,7 @@ class Gibibytes(click.ParamType):
     """A number of GiB, or a number with a unit.
 
     Args:
-        auto: whether it may also be the word `auto`.
+        auto: whether `auto` is allowed too.
     """
 
     def __init__(self, auto: bool = False) -> None:
@@ -76,7 +76,7 @@ class Gibibytes(click.ParamType):
 
 
 class Switched(click.ParamType):
-    """A number of seconds above 0; `false` (of an arms file) is 0, off."""
+    """A number of seconds; `false` (in an arms file) or `off` is 0."""
 
     name = "seconds"
 
@@ -93,8 +93,8 @@ POLICIES = ["any", "research", "commercial"]
 POLICY = click.option(
     "--license-policy",
     type=click.Choice(POLICIES),
-    help="Refuse weights whose recorded terms don't allow this. Default: LONGLIVE_RAG_LICENSE_POLICY, else the config "
-    "file, else any.",
+    help="Refuse weights whose recorded terms don't allow this use. Default: LONGLIVE_RAG_LICENSE_POLICY, else the "
+    "config file, else any.",
 )
 KNOBS = (*PARTS.values(), TakeRequest, CheckpointConfig, Opening)
 NAMED_LIKE_FIELDS = (
@@ -109,18 +109,18 @@ FLAGS = {
     **{name: knob.flag for part in KNOBS for name, knob in knobs_of(part).items()},
     **{"looked_up_on": "--on", "embedder": "--embedders", "metric": "--metrics"},
 }
-"""Field of a `FieldError` -> the option that sets it, of all commands."""
+"""Maps the field of a `FieldError` to the option that sets it, across all commands."""
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `SETTINGS`, in their order, each under its `key`."""
+    """Add the options in `SETTINGS` to a command, in order, each under its `key`."""
     for setting in reversed(SETTINGS):
         command = option_of(setting.knob, setting.key, default=None)(command)
     return command
 
 
 def options(*each: Decorator) -> Decorator:
-    """Several options as one decorator, in the order in which help shows them."""
+    """Combine options into one decorator, in the order in which help shows them."""
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
         for option in reversed(each):
@@ -131,11 +131,11 @@ def options(*each: Decorator) -> Decorator:
 
 
 def option_of(knob: Knob, key: str | None = None, **attributes: Any) -> Decorator:
-    """A knob as an option.
+    """Make a click option from a knob.
 
     Args:
-        key: of the command's parameter; left out, the flag's name.
-        attributes: of `click.option`, in place of what the knob says, such as another default or help.
+        key: name of the command's parameter; defaults to the flag's name.
+        attributes: arguments of `click.option` that override the knob's, such as another default or help.
     """
     key = key or knob.key.replace("-", "_")
     facts: dict[str, Any] = {"default": knob.default, "show_default": True, "help": knob.help} | attributes
@@ -154,7 +154,7 @@ def option_of(knob: Knob, key: str | None = None, **attributes: Any) -> Decorato
 
 
 def option_type(knob: Knob) -> Any:
-    """What click reads a knob's value by."""
+    """The click type that parses a knob's value."""
     if knob.choices:
         return click.Choice(knob.choices)
     if knob.type == tuple[int, ...]:
@@ -169,9 +169,9 @@ def option_type(knob: Knob) -> Any:
 
 
 def named_option(flag: str, key: str, was: str | None = None, **attributes: Any) -> Decorator:
-    """`click.option`; its old name, if it has one, works for one more release, hidden from --help, with a note.
+    """A `click.option` whose old name, if any, is hidden but works for one more release, with a note.
 
-    Where both names are typed, the new one counts.
+    If both names are given, the new one counts.
     """
     if was is None:
         return click.option(flag, key, **attributes)
@@ -191,15 +191,15 @@ def named_option(flag: str, key: str, was: str | None = None, **attributes: Any)
 
 
 def now(name: str) -> str:
-    """What is said after an old name."""
+    """The rest of a note about an old name."""
     return f"is now {name}; the old name works for one more release"
 
 
 def with_page_budgets(gpu: str = "4", host: str = "8") -> Decorator:
-    """Give a command the options about the page cache: `gpu_gib`, `host_gib` and `page_precision`.
+    """Add the page cache options to a command: `gpu_gib`, `host_gib` and `page_precision`.
 
     Args:
-        gpu, host: their defaults.
+        gpu, host: default budgets, in GiB.
     """
     knobs, defaults = knobs_of(MemoryConfig), {"gpu_gib": gpu, "host_gib": host, "page_precision": "same"}
 
@@ -212,19 +212,19 @@ def with_page_budgets(gpu: str = "4", host: str = "8") -> Decorator:
 
 
 def with_checkpoints(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options about checkpoints, from which a take is resumed."""
+    """Add the options about checkpoints, from which a take is resumed, to a command."""
     for knob in reversed(list(knobs_of(CheckpointConfig).values())):
         command = option_of(knob, default=None, help=f"{knob.help} Default: {knob.default}, or the take's.")(command)
     return command
 
 
 def with_rights(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options about rights and labels."""
+    """Add the options about rights and labels to a command."""
     options = (
         POLICY,
         click.option("--deliverable", is_flag=True, help="Label the take 'deliverable' instead of 'reference'."),
-        click.option("--phase", metavar="WORDS", help="Production phase, for the record: previs, final ..."),
-        click.option("--label", "show_label", is_flag=True, help="Show 'AI generated' and the label in the picture."),
+        click.option("--phase", metavar="WORDS", help="Production phase to record, such as previs or final."),
+        click.option("--label", "show_label", is_flag=True, help="Show 'AI generated' and the label in the video."),
     )
     for option in reversed(options):
         command = option(command)
@@ -244,23 +244,23 @@ SEED = option_of(knobs_of(TakeRequest)["seed"])
 
 
 def asked_opening(options: Mapping[str, Any]) -> Opening:
-    """How a backbone is opened, by a command's options; what is None has its default."""
+    """Build an `Opening` from a command's options; an option that is None gets its default."""
     given = {each.name: options.get(each.name) for each in fields(Opening)}
     return Opening(**{name: value for name, value in given.items() if value is not None})
 
 
 def with_cue_files(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that read cues from a file."""
+    """Add the options that read cues from a file to a command."""
     options = (
         click.option(
             "--cues",
             "cue_file",
             type=click.Path(path_type=Path),
             metavar="FILE|TAKE",
-            help="Cues from a file (.txt, .jsonl, .json, .yaml) or from a take; PROMPT may be in it.",
+            help="Read cues from a file (.txt, .jsonl, .json, .yaml) or a take; it may include PROMPT.",
         ),
-        click.option("--cues-line", type=int, help="Which line of a .jsonl file, from 1."),
-        click.option("--switch-every", type=float, help="Seconds between cues that have no times. Default: even."),
+        click.option("--cues-line", type=int, help="Line of a .jsonl file to use, counted from 1."),
+        click.option("--switch-every", type=float, help="Seconds between cues without times. Default: spaced evenly."),
     )
     for option in reversed(options):
         command = option(command)
@@ -269,7 +269,7 @@ def with_cue_files(command: Callable[..., None]) -> Callable[..., None]:
 
 @dataclass(frozen=True)
 class CueSource:
-    """Where cues are read: the options of `with_cue_files`."""
+    """Where cues are read from: the options of `with_cue_files`."""
 
     file: Path | None = None
     line: int | None = None
@@ -285,10 +285,10 @@ def build_schedule(
     settings: dict[str, Any],
     cuts: tuple[tuple[str, str], ...] = (),
 ) -> Schedule:
-    """When each prompt takes effect, by the options or the cue file.
+    """Build the schedule of prompts from the options or the cue file.
 
     Raises:
-        ValueError: naming the option or the file's line, the value and what would be right.
+        ValueError: if they don't fit. The message names the option or the file's line, the value and what is expected.
     """
     fps = settings.get("output_fps") or preset.output.fps
     if source.file is None:
@@ -296,11 +296,11 @@ def build_schedule(
             if value is not None:
                 raise ValueError(f"{flag} is {value:g}, but there is no file of cues; add --cues FILE")
         if prompt is None:
-            raise ValueError("PROMPT is missing; say what is to be seen, or add --cues FILE")
+            raise ValueError("PROMPT is missing; describe what to show, or add --cues FILE")
         timed = heapq.merge(_timed("cue", cues, fps), _timed("cut", cuts, fps), key=lambda cue: cue.seconds)
         return Schedule(prompt, tuple(timed), DEFAULT_SECONDS if seconds is None else seconds)
     if cues or cuts:
-        raise ValueError(f"{'--cue' if cues else '--cut'} and --cues are both given; put all cues into the file")
+        raise ValueError(f"{'--cue' if cues else '--cut'} and --cues are both given; put all cues in the file")
     from longlive_rag.takes.cue_files import read_cues
 
     file = read_cues(source.file, fps, source.line)
@@ -310,7 +310,7 @@ def build_schedule(
 
 
 def _timed(name: str, given: tuple[tuple[str, str], ...], fps: int) -> list[Cue]:
-    """What the options --cue or --cut say, in their order."""
+    """Parse the values of --cue or --cut, in order."""
     cues = []
     for number, (at, words) in enumerate(given, start=1):
         try:
@@ -321,5 +321,5 @@ def _timed(name: str, given: tuple[tuple[str, str], ...], fps: int) -> list[Cue]
 
 
 def page_budgets(gpu_gib: Any, host_gib: float, page_precision: PagePrecision) -> PageBudgets:
-    """What the options of `with_page_budgets` say."""
+    """Build page budgets from the options of `with_page_budgets`."""
     return MemoryConfig(gpu_gib=gpu_gib, host_gib=host_gib, page_precision=page_precision).budgets

@@ -28,8 +28,8 @@ FLAGS_HERE = {**FLAGS, "allow_host": "--allow-host"}
 @BACKBONES
 @listening_at(8160)
 @engine_options
-@click.option("--allow-host", multiple=True, metavar="NAME", help="Another name that it is opened by; repeatable.")
-@click.option("--no-browser", is_flag=True, help="Print the address and open nothing.")
+@click.option("--allow-host", multiple=True, metavar="NAME", help="Another host name to accept. Repeat for more.")
+@click.option("--no-browser", is_flag=True, help="Print the address without opening a browser.")
 def studio(
     takes: Path,
     backbones: tuple[str, ...],
@@ -44,8 +44,8 @@ def studio(
 ) -> None:
     """Direct takes in a browser: watch, scrub, remember, branch, compare.
 
-    Prints one address, which works on this machine only, unless --host says otherwise. Whoever has the address can do
-    everything. Ctrl-C ends the studio; takes are on disk as always. One take is made at a time, by one worker.
+    The command prints an address, which works only on this machine unless you set --host. Anyone with the address has
+    full control. One take is made at a time. Ctrl-C ends the studio; takes stay on disk.
 
     \b
     Examples:

@@ -33,9 +33,9 @@ take.add_command(export)
 @TAKE
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 def info(folder: Path, as_json: bool) -> None:
-    """Show what a take holds, and check every stored block; exit code 1 if one is damaged.
+    """Show what a take holds and check every stored block. Exit code 1 if a block is damaged.
 
-    Works while the take is still being made.
+    This works while the take is still being made.
 
     \b
     Examples:
@@ -56,11 +56,11 @@ def info(folder: Path, as_json: bool) -> None:
 
 @take.command()
 @TAKE
-@click.option("--accept-record", is_flag=True, help="Accept a take.json that was edited, if it can be read, as it is.")
+@click.option("--accept-record", is_flag=True, help="Accept an edited take.json as it is, if it can be read.")
 def repair(folder: Path, accept_record: bool) -> None:
-    """Keep a take's latents up to the first damaged block; the rest is moved aside, and nothing is deleted.
+    """Keep a take's latents up to the first damaged block and move the rest aside; nothing is deleted.
 
-    The video and the record stay as they are; `longlive-rag resume` makes again what is missing or damaged.
+    The video and the record stay as they are; `longlive-rag resume` remakes what is missing or damaged.
 
     \b
     Examples:
@@ -75,7 +75,7 @@ def repair(folder: Path, accept_record: bool) -> None:
         if accept_record:
             with TakeClaim(folder, resume=True):
                 write_record(folder, read_record(folder, check=False))
-            click.echo(f"{folder}: take.json is accepted as it is")
+            click.echo(f"{folder}: accepted take.json as it is")
             if not (folder / LATENTS).is_dir():
                 return
         done = mend(folder / LATENTS)
@@ -96,7 +96,7 @@ def _lines(facts: dict[str, Any]) -> str:
     lines += [f"  cue {number}    {prompt}" for number, prompt in enumerate(facts["cues"], start=1)]
     latents = facts["latents"]
     if latents is None:
-        return "\n".join([*lines, "  latents  none are stored"])
+        return "\n".join([*lines, "  latents  none stored"])
     width = f", embeddings of {latents['embedding_dim']}" if latents["embedding_dim"] else ""
     lines.append(
         f"  latents  {latents['blocks']} blocks, {latents['frames']} latent frames of {latents['shape']}{width}, "

@@ -1,4 +1,4 @@
-"""A terminal for directing a take: a picture above, the input below, neither disturbing the other."""
+"""A terminal for directing a take: the picture above, the input below, neither disturbing the other."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SAVE, RESTORE, CLEAR_LINE, CLEAR_ALL = "\x1b7", "\x1b8", "\x1b[K", "\x1b[2J"
 
 
 def half_blocks(picture: np.ndarray, columns: int) -> list[str]:
-    """A picture as lines of upper half blocks, two pixels a character, in 24-bit colour.
+    """Render a picture as lines of upper half blocks, two pixels per character, in 24-bit colour.
 
     Args:
         picture: [H, W, 3] uint8 RGB.
-        columns: characters a line; characters are taken to be twice as high as wide.
+        columns: characters per line; a character is assumed to be twice as high as wide.
     """
     rows = max(1, round(columns * picture.shape[0] / picture.shape[1] / 2))
     small = np.asarray(Image.fromarray(picture).resize((columns, 2 * rows), Image.Resampling.BOX))
@@ -42,30 +42,30 @@ def half_blocks(picture: np.ndarray, columns: int) -> list[str]:
 
 
 def shows_pictures(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Whether a stream is a terminal that says that it has 24-bit colour."""
+    """Whether a stream is a terminal that reports 24-bit colour."""
     return stream.isatty() and environment.get("COLORTERM", "").lower() in FULL_COLOUR
 
 
 def moves_cursor(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Whether a stream is a terminal on which lines can be written in place."""
+    """Whether a stream is a terminal that can redraw lines in place."""
     return stream.isatty() and environment.get("TERM", "dumb") not in ("", "dumb")
 
 
 class Console:
     """Output of a session: messages and, on a terminal, the state of the take and a preview.
 
-    On a terminal the upper part is drawn in place, and the lower part scrolls on its own and belongs to the keyboard:
-    what is being typed is never overwritten. Elsewhere, messages are written line by line. Safe from any thread.
+    On a terminal, the upper part is drawn in place; the lower part scrolls separately and belongs to the keyboard, so
+    what is being typed is never overwritten. Elsewhere, messages are written line by line. Thread-safe.
 
     Args:
-        stream: where to; default is standard output.
-        environment: of the process; says what the terminal can do.
+        stream: the stream to write to; default is standard output.
+        environment: environment variables, which say what the terminal can do.
     """
 
     def __init__(self, stream: TextIO | None = None, environment: Mapping[str, str] = os.environ) -> None:
         stream = sys.stdout if stream is None else stream
         self._stream = stream
-        self._terminal: TextIO = getattr(stream, "terminal", stream)  # what draws in place has control characters
+        self._terminal: TextIO = getattr(stream, "terminal", stream)  # drawing in place needs control characters
         self._lock = threading.Lock()
         self._messages: deque[str] = deque(maxlen=MESSAGES)
         self._status = ""
@@ -76,7 +76,7 @@ class Console:
         self._open = False
 
     def open(self, height: int, width: int) -> None:
-        """Divide the screen for pictures of this size; does nothing without a terminal."""
+        """Divide the screen for pictures of this size; do nothing without a terminal."""
         if not self._in_place:
             return
         columns, lines = shutil.get_terminal_size()
@@ -91,14 +91,14 @@ class Console:
             self._draw()
 
     def close(self) -> None:
-        """Give the whole screen back, with the last messages on it."""
+        """Restore the whole screen, with the last messages on it."""
         with self._lock:
             if self._open:
                 self._open = False
                 self._place(f"\x1b[r\x1b[{shutil.get_terminal_size().lines};1H\n")
 
     def say(self, message: str) -> None:
-        """A line for the user."""
+        """Show a line to the user."""
         with self._lock:
             if self._open:
                 self._messages.append(message)
@@ -140,15 +140,15 @@ class Console:
 
 
 def typed_lines(descriptor: int) -> Iterator[str]:
-    """Lines as they are typed, without their ends; read from the descriptor itself.
+    """Yield lines as they are typed, without line ends, read directly from the descriptor.
 
-    A thread that waits inside Python's own buffered reader would keep the process from ending.
+    A thread blocked in Python's buffered reader would keep the process from exiting.
     """
     rest = b""
     while True:
         try:
             data = os.read(descriptor, 4096)
-        except OSError:  # a terminal that was closed
+        except OSError:  # the terminal was closed
             data = b""
         *lines, rest = (rest + data).split(b"\n")
         yield from (line.decode("utf-8", "replace").strip() for line in lines)

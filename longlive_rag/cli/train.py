@@ -1,4 +1,4 @@
-"""`longlive-rag train`: train a retrieval encoder on takes that the backbone has made."""
+"""`longlive-rag train`: train a retrieval encoder on a backbone's takes."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ HELD_BYTES = 4 * 2**30
 
 @click.group()
 def train() -> None:
-    """Train the encoder that memory is searched by.
+    """Train the retrieval encoder, whose embeddings memory is searched by.
 
     \b
-    From a list of prompts to an encoder:
+    Train an encoder from a list of prompts:
       longlive-rag train corpus prompts.txt -o takes/corpus --seconds 30
       longlive-rag train encoder --latents takes/corpus -o runs/encoder
       longlive-rag models convert my-backbone my-backbone-2 --encoder runs/encoder/encoder.pt
@@ -46,8 +46,8 @@ def train() -> None:
 @click.argument("prompts", type=FOLDER)
 @click.option("-o", "--output", required=True, type=FOLDER, help="Folder for the takes, one subfolder each.")
 @click.option("--seconds", type=float, default=30.0, show_default=True, help="Length of each take.")
-@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Takes of each prompt.")
-@click.option("--memory/--no-memory", default=None, help="With memory or without; default: the backbone's preset.")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Takes per prompt.")
+@click.option("--memory/--no-memory", default=None, help="Use memory or not; default: the backbone's preset.")
 @click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Takes made side by side.")
 @DTYPE
@@ -59,7 +59,7 @@ def corpus(
     prompts: Path, output: Path, seconds: float, seeds: int, memory: bool | None, backbone: str, batch: int,
     dtype: DType, device: str, engine: str, workers: int, address: str | None, gpus_per_worker: float | None,
 ) -> None:  # fmt: skip
-    """Make a take of each of PROMPTS (a text file, one per line) to train on. Finished takes are not made again.
+    """Make a take of each prompt in PROMPTS, a text file with one per line. Finished takes are not made again.
 
     \b
     Examples:
@@ -82,13 +82,15 @@ def corpus(
         cluster = _cluster_of(engine, workers, address, gpus_per_worker, device)
     if left:
         _make_corpus(preset, Opening(device, dtype), left, batch, cluster, output)
-    click.echo(f"{output}: {len(requests)} takes of {seconds:g} s, {len(requests) - len(left)} of them existed already")
+    click.echo(
+        f"{output}: {len(requests)} takes of {seconds:g} s, {len(requests) - len(left)} of which already existed"
+    )
 
 
 def _make_corpus(
     preset: Preset, opening: Opening, left: Wanted, batch: int, cluster: Cluster | None, output: Path
 ) -> None:
-    """Make what is left of a corpus, in this process or on a Ray cluster, behind a progress bar."""
+    """Make what is left of a corpus, in this process or on a Ray cluster, with a progress bar."""
     from tqdm import tqdm
 
     from longlive_rag.sessions.corpus import make_corpus, make_corpus_on_ray
@@ -99,7 +101,7 @@ def _make_corpus(
         provenance = provenance_of(preset, Labels())
         if cluster is None:
             pipe, run = open_backbone(preset, left[0][0], opening, provenance, note)
-        else:  # this process only looks at the requests
+        else:  # this process only checks the requests
             pipe, run = load_backbone(preset, replace(opening, device="cpu"), provenance)
         for request, _ in left:
             pipe.check(request)
@@ -110,22 +112,24 @@ def _make_corpus(
             else:
                 del pipe
                 make_corpus_on_ray(preset, opening, left, batch, cluster, bar.update)
-    except FieldError:  # what was asked for is not in the cluster
+    except FieldError:  # the cluster lacks what was asked for
         with refuse_bad_input(FLAGS):
             raise
     except (KeyboardInterrupt, TakeStopped) as error:
-        raise Stopped(f"Stopped; finished takes stay in {output}, and the same command continues") from error
+        raise Stopped(f"Stopped; finished takes are kept in {output}; to resume, run the same command") from error
     except (OSError, TakeFailed) as error:
-        raise Failed(f"{reason_of(error)}; finished takes stay in {output}, and the same command continues") from error
+        raise Failed(
+            f"{reason_of(error)}; finished takes are kept in {output}; to resume, run the same command"
+        ) from error
 
 
 def _cluster_of(
     engine: str, workers: int, address: str | None, gpus_per_worker: float | None, device: str
 ) -> Cluster | None:
-    """What is asked of a Ray cluster; None makes takes in this process.
+    """Build the description of a Ray cluster; None makes takes in this process.
 
     Raises:
-        ValueError: if the options don't go together.
+        ValueError: if the options contradict one another.
     """
     from longlive_rag.sessions.ray_workers import Cluster, check_device, check_installed
 
@@ -136,36 +140,36 @@ def _cluster_of(
     given = {"workers": workers if workers != 1 else None, "address": address, "gpus_per_worker": gpus_per_worker}
     for name, value in given.items():
         if value is not None:
-            raise FieldError(name, value, claim=(Name(name), " is for the engine ray"))
+            raise FieldError(name, value, claim=(Name(name), " is for engine ray only"))
     return None
 
 
 @train.command()
 @click.option("--latents", "takes", type=FOLDER, multiple=True, required=True, metavar="TAKE",
-              help="A take, or a folder of takes; repeat for more.")  # fmt: skip
-@click.option("-o", "--output", required=True, type=FOLDER, help="Folder of the run.")
+              help="A take or a folder of takes. Repeat for more.")  # fmt: skip
+@click.option("-o", "--output", required=True, type=FOLDER, help="Folder for the run.")
 @click.option("--steps", type=click.IntRange(min=1), default=3000, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Chunks per step.")
 @click.option("--chunk-frames", type=click.IntRange(min=4), default=8, show_default=True,
               help="Consecutive latent frames per chunk.")  # fmt: skip
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=3e-4, show_default=True)
 @click.option("--delta-weight", type=click.FloatRange(min=0), default=1.0, show_default=True,
-              help="Of the window temporal delta.")  # fmt: skip
+              help="Weight of the window temporal delta loss.")  # fmt: skip
 @click.option("--smoothing-weight", type=click.FloatRange(min=0), default=1.0, show_default=True,
-              help="Of the trajectory smoothing.")  # fmt: skip
+              help="Weight of the trajectory smoothing loss.")  # fmt: skip
 @click.option("--grow-in", type=click.FloatRange(0, 1), default=0.5, show_default=True,
-              help="Share of the steps over which these two weights rise from 0.")  # fmt: skip
+              help="Share of the steps over which both weights ramp up from 0.")  # fmt: skip
 @click.option("--hidden-dims", type=Steps(), default="64,128,256", show_default=True, help="Widths of the encoder.")
 @click.option("--embedding-dim", type=click.IntRange(min=1), default=1024, show_default=True)
 @click.option("--validation-share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.1,
-              show_default=True, help="Share of the frames that is held out.")  # fmt: skip
+              show_default=True, help="Share of the frames held out for validation.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def encoder(takes: tuple[Path, ...], output: Path, device: str, as_json: bool, **settings: Any) -> None:
-    """Train the retrieval autoencoder on takes; the same command continues a run that was stopped.
+    """Train the retrieval autoencoder on takes. Run the same command again to resume a run that was stopped.
 
-    The folder then holds encoder.pt (the best on the held-out frames), encoder/ (the same as a diffusers folder),
+    The folder will hold encoder.pt (the best on the held-out frames), encoder/ (the same as a diffusers folder),
     log.jsonl and training.png (the terms of the loss).
 
     \b
@@ -196,7 +200,7 @@ def encoder(takes: tuple[Path, ...], output: Path, device: str, as_json: bool, *
 
             done = train_encoder(frames, output, asked, progress, where)
     except KeyboardInterrupt as error:
-        raise Stopped(f"Stopped; the same command continues from the last checkpoint in {output}") from error
+        raise Stopped(f"Stopped; to resume from the last checkpoint in {output}, run the same command") from error
     draw_training(list(read_log(output)), output / "training.png")
     if as_json:
         click.echo(json.dumps(done, indent=2))
@@ -206,10 +210,10 @@ def encoder(takes: tuple[Path, ...], output: Path, device: str, as_json: bool, *
 
 
 def _frames_of(takes: tuple[Path, ...]) -> list[Any]:
-    """The latents of takes and folders of takes; in memory where they fit.
+    """Collect the latents of takes and folders of takes, in memory if they fit.
 
     Raises:
-        ValueError: if one holds none, or was made by another backbone than the first.
+        ValueError: if one holds none, or they were made by different backbones.
     """
     from longlive_rag.takes.folder import LATENTS, RECORD
     from longlive_rag.takes.record import read_record
@@ -224,7 +228,7 @@ def _frames_of(takes: tuple[Path, ...]) -> list[Any]:
         folders += inside
     made_by = {read_record(folder).run.backbone_id for folder in folders}
     if len(made_by) > 1:
-        raise ValueError(f"the takes were made by {len(made_by)} different backbones; train an encoder on takes of one")
+        raise ValueError(f"the takes were made by {len(made_by)} different backbones; train on takes of one")
     stores = [LatentStore(folder / LATENTS) for folder in folders]
     if sum(store.bytes for store in stores) > HELD_BYTES:
         return stores

@@ -22,7 +22,7 @@ def verify(
     files: tuple[Path, ...], device: str, gpu_gib: float, host_gib: float, page_precision: PagePrecision,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Replay golden trajectories and compare, in float32.
+    """Replay golden trajectories and compare the results, in float32.
 
     A golden FILE holds a whole generation: weights, noise and prompts in; latents and retrieved frames out. A file
     passes if every block retrieves the same past frames in the same order and the relative error of its
@@ -32,7 +32,7 @@ def verify(
     Examples:
       longlive-rag verify tests/golden/*.safetensors
       longlive-rag verify --json tests/golden/rag_ae.safetensors
-    The effect of keeping no pages, or keeping them in 8 bits:
+    Show the effect of keeping no pages, or keeping them in 8 bits:
       longlive-rag verify --page-host-gib 0 tests/golden/rag_ae.safetensors
       longlive-rag verify --page-precision float8 tests/golden/rag_ae.safetensors
     """

@@ -1,4 +1,4 @@
-"""`longlive-rag world`: the procedural world of tiny-world, its training and its figures."""
+"""`longlive-rag world`: render, train and evaluate tiny-world."""
 
 from __future__ import annotations
 
@@ -34,18 +34,20 @@ BEGIN_WITH = click.option(
     "--begin-with", help="Name or pipeline folder of an earlier tiny-world to start from; default: from scratch."
 )
 EARLIER = "earlier"
-"""Folder of a run for what an earlier model's own VAE encoded."""
+"""Subfolder of a run for latents encoded by an earlier model's VAE."""
 STEPS = click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps; default: the stage's own.")
 THREADS = click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: one per core.")
 
 
 def on_hardware(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a training command the options that say where it runs."""
+    """Add the options that say where training runs to a command."""
     options = (
         click.option(
             "--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N; auto uses a GPU if there is one."
         ),
-        click.option("--bfloat16", is_flag=True, help="Matrix products in bfloat16: for GPUs, and CPUs with AMX."),
+        click.option(
+            "--bfloat16", is_flag=True, help="Compute matrix products in bfloat16, for GPUs and CPUs with AMX."
+        ),
         THREADS,
     )
     for option in reversed(options):
@@ -55,15 +57,15 @@ def on_hardware(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def world() -> None:
-    """tiny-world: a procedural world, the model trained on it, and what that model can do.
+    """Render, train and evaluate tiny-world, a small model of a procedural world.
 
     \b
-    From scratch to a pipeline folder; each stage can be resumed after a kill:
+    Train from scratch to a pipeline folder; each stage can be resumed after a kill:
       longlive-rag world train-vae
       longlive-rag world train-backbone
       longlive-rag world refine-decoder
       longlive-rag world assemble -o my-tiny-world
-    A retrieval encoder for it, trained on its own takes; then assemble again:
+    Train a retrieval encoder on the model's own takes, then assemble again:
       longlive-rag world prompts -o runs/tiny-world/prompts.txt
       longlive-rag train corpus runs/tiny-world/prompts.txt --backbone my-tiny-world --no-memory \\
         -o runs/tiny-world/takes
@@ -78,7 +80,7 @@ def world() -> None:
 @click.argument("prompt")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="An .mp4 file, or a .png strip.")
 @click.option("--seconds", default=5.0, show_default=True)
-@click.option("--seed", default=0, show_default=True, help="Draws what the prompt does not say.")
+@click.option("--seed", default=0, show_default=True, help="Seed for what the prompt leaves open.")
 def render(prompt: str, output: Path, seconds: float, seed: int) -> None:
     """Draw a prompt by the world's own rules, without a model.
 
@@ -110,7 +112,7 @@ def render(prompt: str, output: Path, seconds: float, seed: int) -> None:
 def train_vae_command(
     run: Path, begin_with: str | None, steps: int | None, device: str, bfloat16: bool, threads: int | None
 ) -> None:
-    """Stage 1: the video VAE on rendered clips."""
+    """Stage 1: train the video VAE on rendered clips."""
     from longlive_rag.tinyworld.train_vae import train_vae
     from longlive_rag.weights.load import load_pipeline
 
@@ -128,7 +130,7 @@ def train_vae_command(
 def train_backbone_command(
     run: Path, begin_with: str | None, steps: int | None, device: str, bfloat16: bool, threads: int | None
 ) -> None:
-    """Stage 2: text encoder and causal transformer, by flow matching on blocks."""
+    """Stage 2: train the text encoder and causal transformer, by flow matching on blocks."""
     from longlive_rag.tinyworld.train_backbone import train_backbone
     from longlive_rag.weights.load import load_pipeline
 
@@ -143,17 +145,17 @@ def train_backbone_command(
 @world.command("tune-long")
 @RUN
 @click.option(
-    "--begin-with", default="tiny-world", show_default=True, help="Name or pipeline folder of the model to be tuned."
+    "--begin-with", default="tiny-world", show_default=True, help="Name or pipeline folder of the model to tune."
 )
 @STEPS
 @on_hardware
 def tune_long_command(
     run: Path, begin_with: str, steps: int | None, device: str, bfloat16: bool, threads: int | None
 ) -> None:
-    """Stage 2b: the transformer on minutes of its own, with a memory of first showings.
+    """Stage 2b: tune the transformer on its own one-minute films, with a memory of first showings.
 
-    Films of a minute are made by the model itself, beside their scripts; the longer it trains, the
-    newer they are. The model's VAE and retrieval encoder stay as they are.
+    The model makes the films itself, alongside the rendering of their scripts, and remakes them as it
+    trains. Its VAE and retrieval encoder stay as they are.
     """
     from longlive_rag.tinyworld.corpus import make_corpus
     from longlive_rag.tinyworld.rolled import Films
@@ -178,7 +180,7 @@ def tune_long_command(
 def refine_decoder_command(
     run: Path, begin_with: str | None, steps: int | None, device: str, bfloat16: bool, threads: int | None
 ) -> None:
-    """Stage 1b: the VAE's decoder alone, on long takes; the latents stay as they are."""
+    """Stage 1b: refine the VAE's decoder on long takes; the latents stay as they are."""
     from longlive_rag.tinyworld.refine_decoder import refine_decoder
     from longlive_rag.weights.load import load_pipeline
 
@@ -194,7 +196,7 @@ def refine_decoder_command(
 @click.option("--count", type=click.IntRange(min=1), default=96, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def prompts(output: Path, count: int, seed: int) -> None:
-    """Write sentences that training may use, one per line; none is a held-out combination.
+    """Write prompts that training may use, one per line; none is a held-out combination.
 
     \b
     Example:
@@ -211,9 +213,9 @@ def prompts(output: Path, count: int, seed: int) -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The JSON file to write.")
 @click.option("--count", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--start-images", is_flag=True, help="Draw each of them, too, as a picture to begin with.")
+@click.option("--start-images", is_flag=True, help="Also draw each subject as a start image.")
 def subjects(output: Path, count: int, seed: int, start_images: bool) -> None:
-    """Write subjects for `eval compare --prompts`, with the words that every scenario needs.
+    """Write subjects for `eval compare --prompts`, with the prompts that every scenario needs.
 
     \b
     Example:
@@ -231,10 +233,10 @@ def subjects(output: Path, count: int, seed: int, start_images: bool) -> None:
 
 @world.command()
 @RUN
-@click.option("--begin-with", help="Name or pipeline folder of an earlier tiny-world: its parts, where RUN has none.")
+@click.option("--begin-with", help="Name or pipeline folder of an earlier tiny-world, for parts missing in RUN.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The pipeline folder to write.")
 def assemble(run: Path, begin_with: str | None, output: Path) -> None:
-    """Put the trained parts into one pipeline folder, weights in bfloat16."""
+    """Put the trained parts into one pipeline folder, with weights in bfloat16."""
     from longlive_rag.tinyworld.assemble import assemble as put_together
     from longlive_rag.tinyworld.assemble import check_target, trained_parts
     from longlive_rag.weights.load import load_pipeline
@@ -248,12 +250,12 @@ def assemble(run: Path, begin_with: str | None, output: Path) -> None:
 
 
 @world.command()
-@click.option("--backbone", default="tiny-world", show_default=True, help="Whose VAE to look through.")
-@click.option("--clips", default=300, show_default=True, help="Random clips to read.")
+@click.option("--backbone", default="tiny-world", show_default=True, help="Backbone whose VAE to test.")
+@click.option("--clips", default=300, show_default=True, help="Number of random clips.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures and confusions here.")
 @THREADS
 def oracle(backbone: str, clips: int, json_path: Path | None, threads: int | None) -> None:
-    """Measure how often the oracle reads the truth on clean, blurred, noisy and VAE-reconstructed frames.
+    """Measure how often the oracle is right on clean, blurred, noisy and VAE-reconstructed frames.
 
     \b
     Example:
@@ -287,9 +289,11 @@ SECTIONS = ("vae", "prompts", "drift", "recall", "cues")
 @click.argument("sections", nargs=-1, type=click.Choice(SECTIONS))
 @click.option("--backbone", default="tiny-world", show_default=True, help="Name or pipeline folder.")
 @click.option("--takes", type=click.IntRange(min=1), help="Takes per section; default: 64 for prompts, else 32.")
-@click.option("--memory/--no-memory", default=None, help="Override: prompts and cues run with memory, drift without.")
+@click.option(
+    "--memory/--no-memory", default=None, help="Override the default: memory for prompts and cues, none for drift."
+)
 @click.option("--seconds", type=click.FloatRange(min=30), default=120, show_default=True, help="Length of drift takes.")
-@click.option("--batch", default=16, show_default=True, help="Takes generated side by side.")
+@click.option("--batch", default=16, show_default=True, help="Takes made side by side.")
 @click.option("--strips", type=click.Path(path_type=Path), help="Folder for pictures of each section.")
 @click.option(
     "--json",
@@ -306,12 +310,12 @@ def evaluate(
 
     \b
     vae      PSNR on unseen clips
-    prompts  64 takes of 5 s: the character as prompted, seen, doing what it should
-    drift    32 takes of 120 s without memory: still seen, still moving, hidden traits kept
-    recall   walk away and return, with forced memory frames: is memory used?
-    cues     32 takes with a cue, and the same without: does it show, does the character stay?
+    prompts  64 takes of 5 s: is the character as prompted, visible, and doing what it should?
+    drift    32 takes of 120 s without memory: is it still visible and moving, with its hidden traits?
+    recall   the character walks away and returns, with forced memory frames: is memory used?
+    cues     32 takes with a cue and the same without: does the cue show, does the character stay the same?
 
-    Without a section, all are measured (about 40 minutes on 2 CPU cores).
+    All sections are measured by default (about 40 minutes on 2 CPU cores).
 
     \b
     Examples:
@@ -371,7 +375,7 @@ def _measure(
 
 
 def _lines(section: str, figures: dict[str, Any]) -> Iterator[str]:
-    """What a reader wants to know first."""
+    """Summarise a section's figures in a few lines."""
     if section == "vae":
         yield f"VAE: {figures['psnr_db']:.2f} dB on unseen clips of {figures['frames']} frames"
     elif section == "prompts":
@@ -413,7 +417,7 @@ def _set_threads(threads: int | None) -> None:
 
 
 def _hardware(device: str, bfloat16: bool, threads: int | None) -> Hardware:
-    """Where a stage is trained; refuses what is missing for the picture that it ends with, too."""
+    """Build the hardware of a training stage; also refuse early if charts for its final picture can't be drawn."""
     from longlive_rag.media.charts import check_charts
     from longlive_rag.tinyworld.training import Hardware
     from longlive_rag.weights.load import pick_device
@@ -454,7 +458,7 @@ def _write(frames: NDArray[np.uint8], output: Path) -> None:
 
 
 def _write_strips(videos: list[NDArray[np.uint8]], output: Path) -> None:
-    """A row a video, one picture a second, three times as large."""
+    """Write one row per video, one picture per second, at twice the size."""
     import numpy as np
     from PIL import Image
 

@@ -78,10 +78,10 @@ def measure(blocks: Iterator[Sample], lengths: Sequence[float], progress: Callab
 
 
 def check_lengths(lengths: Sequence[float]) -> None:
-    """Raise FieldError unless there are rising lengths above 0."""
+    """Raise FieldError unless the lengths are positive and increasing."""
     if not lengths or any(length <= 0 for length in lengths) or sorted(set(lengths)) != list(lengths):
         shown = repr(",".join(f"{seconds:g}" for seconds in lengths))
-        raise FieldError("seconds", list(lengths), "give rising numbers such as 60,240,960", shown)
+        raise FieldError("seconds", list(lengths), "they must be increasing numbers such as 60,240,960", shown)
 
 
 def samples_of_pipeline(

@@ -1,1 +1,1 @@
-"""How blocks come about: the block loop, what changes at a block, noise, and the time it takes."""
+"""Generation of blocks: the block loop, changes between blocks, noise, and timing."""

@@ -1,4 +1,4 @@
-"""Takes that are made side by side."""
+"""Batches of takes made side by side."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from longlive_rag.timeline import Timeline
 
 @dataclass(frozen=True)
 class Batch:
-    """What takes that are made side by side are asked to be.
+    """The requests of takes made side by side.
 
     Attributes:
-        requests: one a take; they differ in prompt, cue prompts and seed only.
-        timeline: blocks and frames of each.
+        requests: one per take; they may differ only in prompt, cue prompts and seed.
+        timeline: the blocks and frames of each take.
 
     Raises:
-        ValueError: if they differ in more.
+        ValueError: if the requests differ in anything else.
     """
 
     requests: tuple[TakeRequest, ...]
@@ -32,10 +32,10 @@ class Batch:
 
     @property
     def shared(self) -> TakeRequest:
-        """A request of which all but words and seed holds for every take."""
+        """A request that applies to every take, except for its words and seed."""
         return self.requests[0]
 
 
 def _times(request: TakeRequest) -> list[tuple[float, bool]]:
-    """When its cues are, and which of them are cuts."""
+    """The times of the cues, and whether each is a cut."""
     return [(cue.seconds, cue.cut) for cue in request.cues]

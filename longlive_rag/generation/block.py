@@ -1,4 +1,4 @@
-"""A finished block, as whoever shows or stores it gets it."""
+"""A finished block, as passed to code that shows or stores it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from retrieval.selection import Selection
 
 
 class NotFiniteError(ArithmeticError):
-    """What was made holds values that are not numbers: nothing that follows could be seen."""
+    """The model produced values that are not finite; every frame from there on would be unusable."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +21,15 @@ class Block:
     Attributes:
         index: number of the block, from 0.
         frames: its latent frames, numbered in the take.
-        pixel_frames: its pixel frames, numbered in the take and trimmed to the asked length.
+        pixel_frames: its pixel frames, numbered in the take and trimmed to the requested length.
         latents: [B, T, C, h, w] float32, normalised as the transformer sees them.
         pixels: [B, F, H, W, 3] uint8 on the CPU.
-        selections: what was retrieved, one a take; empty while there is nothing to retrieve.
-        entered: for each take the latent frames that have entered memory since the block before; None without memory,
-            and for blocks of an older version.
-        prompt: the prompt in charge, of the first take.
+        selections: what was retrieved, one per take; empty while there is nothing to retrieve.
+        entered: for each take, the latent frames that have entered memory since the previous block; None without
+            memory, and for blocks stored by an older version.
+        prompt: the current prompt of the first take.
         cue: number of the cue (from 1) that takes over at this block, else None.
-        seconds: time spent by stage.
+        seconds: time spent, by stage.
         pages: what the page cache has done since the take began; None without memory.
     """
 

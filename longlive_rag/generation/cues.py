@@ -11,13 +11,13 @@ from longlive_rag.timeline import Timeline
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a take shows when.
+    """What a take shows, and when.
 
     Attributes:
-        prompt: the words at its start.
-        cues: the words that take over later.
+        prompt: the first prompt.
+        cues: prompts that take over later.
         seconds: length of the take.
-        steering: directions to memory while it runs.
+        steering: changes to memory while it runs.
     """
 
     prompt: str
@@ -27,10 +27,10 @@ class Schedule:
 
 
 def cue_blocks(request: TakeRequest, timeline: Timeline) -> dict[int, int]:
-    """Block at which each cue takes over: {block: number of the cue, from 1}.
+    """The block at which each cue takes over: {block: number of the cue, from 1}.
 
     Raises:
-        ValueError: if two cues fall on one block, or one after the last block began.
+        ValueError: if two cues fall on the same block, or one comes after the last block has begun.
     """
     blocks: dict[int, int] = {}
     for number, cue in enumerate(request.cues, start=1):
@@ -38,7 +38,7 @@ def cue_blocks(request: TakeRequest, timeline: Timeline) -> dict[int, int]:
         if block >= timeline.blocks:
             raise ValueError(
                 f"cue {number} is at {cue.seconds:g} s; the last block of this {request.seconds:g} s take begins at "
-                f"{timeline.starts_at(timeline.blocks - 1):g} s, so that it would never take over"
+                f"{timeline.starts_at(timeline.blocks - 1):g} s, so it would never take over"
             )
         if block in blocks:
             raise ValueError(
@@ -50,17 +50,17 @@ def cue_blocks(request: TakeRequest, timeline: Timeline) -> dict[int, int]:
 
 
 def cut_blocks(request: TakeRequest, timeline: Timeline) -> set[int]:
-    """Blocks at which another shot begins; ValueError as `cue_blocks`."""
+    """The blocks at which another shot begins; raises ValueError like `cue_blocks`."""
     return {block for block, number in cue_blocks(request, timeline).items() if request.cues[number - 1].cut}
 
 
 def directed_at(memory: MemoryConfig, timeline: Timeline, block: int) -> MemoryConfig:
-    """What holds for a block, of what memory is told on the way."""
+    """The memory config at a block, with all steering up to it applied."""
     return memory.with_steering(steer for steer in memory.steering if steering_block(steer, timeline) <= block)
 
 
 def steering_block(steer: Steering, timeline: Timeline) -> int:
-    """The block from which a direction to memory holds."""
+    """The block from which a change to memory applies."""
     return timeline.cue_block(steer.seconds) if steer.seconds else 0
 
 

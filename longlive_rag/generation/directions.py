@@ -1,4 +1,4 @@
-"""What changes at a block: who is in charge of what the next one shows."""
+"""What changes at a block: its prompts, cuts and memory rules."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Direction:
     """What changes at a block.
 
     Attributes:
-        prompts: the words in charge from here on, one a take; None leaves them as they are.
-        cue: number of the cue (from 1) that takes over; None at the start, and where only memory is told something.
-        cut: whether another shot begins with it.
-        memory: what is pinned, excluded and admitted from here on, and what picks; None leaves it as it is.
+        prompts: the prompts from here on, one per take; None leaves them unchanged.
+        cue: number of the cue (from 1) that takes over; None at the start, and if only memory changes.
+        cut: whether it begins another shot.
+        memory: what to pin, exclude and admit from here on, and the policy; None leaves it unchanged.
     """
 
     prompts: list[str] | None = None
@@ -31,13 +31,13 @@ class Direction:
 
 
 Directions = Callable[[int], Direction | None]
-"""What changes at a block, asked right before the block is begun, block after block; None ends the take before it."""
+"""Gives the changes at a block. Called for every block right before it begins; None ends the take before that block."""
 
 
 def retrieval_rules(memory: MemoryConfig, timeline: Timeline, window_frames: int) -> RetrievalRules:
-    """The rules of a request, spans of seconds as ranges of latent frames.
+    """Build the retrieval rules of a request, with spans of seconds converted to ranges of latent frames.
 
-    A new view has settled once the window, of `window_frames`, shows nothing else.
+    A new view has settled once it fills the whole window of `window_frames`.
     """
     return RetrievalRules(
         exclude=tuple(timeline.latents_between(*span) for span in memory.exclude),
@@ -57,14 +57,14 @@ def retrieval_rules(memory: MemoryConfig, timeline: Timeline, window_frames: int
 
 
 def check_policy(memory: MemoryConfig) -> None:
-    """Raise ValueError unless the policies that are asked for are installed here."""
+    """Raise ValueError unless all requested policies are installed."""
     for name in (memory.policy, *(steer.policy for steer in memory.steering)):
         if name not in ("", SEARCH):
             plugin("policy", name)
 
 
 def planned(batch: Batch) -> Directions:
-    """What the requests say, block by block."""
+    """The directions given in the requests."""
     timeline, memory = batch.timeline, batch.shared.memory
     cues = cue_blocks(batch.shared, timeline)
     told = {steering_block(steer, timeline) for steer in memory.steering}
@@ -81,5 +81,5 @@ def planned(batch: Batch) -> Directions:
 
 
 def reseed_blocks(request: TakeRequest, timeline: Timeline) -> dict[int, int]:
-    """{block: seed that its noise and the later blocks' is drawn from}."""
+    """Map blocks to the seed for their noise and that of later blocks."""
     return {timeline.cue_block(reseed.seconds): reseed.seed for reseed in request.reseeds}

@@ -1,4 +1,4 @@
-"""Tensors on their way from a GPU to the host, without a stall of what computes next."""
+"""Copies of tensors from a GPU to the host that don't stall later computation."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class Download:
-    """A copy to the host that has begun; only who needs it waits for it, in whatever thread.
+    """A copy to the host in progress; any thread may wait for it.
 
     Args:
-        tensor: on any device; nothing may write to it until the copy is there. One on the host is not copied.
+        tensor: a tensor on any device, which must not change until the copy is complete. On the host, it is not copied.
     """
 
     def __init__(self, tensor: Tensor) -> None:
@@ -22,7 +22,7 @@ class Download:
             self._done.record(torch.cuda.current_stream(tensor.device))
 
     def wait(self) -> Tensor:
-        """The tensor on the host; of a GPU's it is page-locked, so keep a clone of it rather than itself."""
+        """Wait for the tensor on the host. If copied from a GPU it is page-locked, so keep a clone instead."""
         if self._done is not None:
             self._done.synchronize()
         return self._host

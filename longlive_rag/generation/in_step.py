@@ -1,4 +1,4 @@
-"""A rollout on several processes: rank 0 has the take and says what is done; the others do the same, in step."""
+"""A rollout on several processes: rank 0 owns the take and tells the other ranks to run the same steps."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ from retrieval.selection import Selection
 
 Result = TypeVar("Result")
 Lost = Callable[[], str | None]
-"""Why the take can't go on, if another rank has ended; asked when something went wrong."""
+"""Returns why the take can't continue, if another rank has ended; called when something went wrong."""
 
 Room = Callable[[TakeRequest, int], int]
-"""Bytes that pages may take of a GPU, by request and takes made side by side."""
+"""Returns the bytes of a GPU available for pages, given a request and the number of takes made side by side."""
 
 
 class RankLostError(OSError):
-    """Another process that makes the take has ended. What was finished is kept."""
+    """Another process making the take has ended. What is finished is kept."""
 
 
 class SameEncoder:
-    """Rank 0's embeddings on every rank, so that all remember the same to the last bit."""
+    """An encoder that gives rank 0's embeddings on every rank, so that all memories are bitwise equal."""
 
     def __init__(self, encoder: LatentEncoder, ranks: Ranks) -> None:
         self._encoder, self._ranks = encoder, ranks
 
     def encode(self, latents: Tensor) -> Tensor:
-        """As any encoder; all ranks call it together."""
+        """Embed latents; all ranks must call it together."""
         return self._ranks.same(self._encoder.encode(latents))
 
 
 class LeadingRollout(Rollout):
-    """Rank 0's rollout, which tells the other ranks to do what it does.
+    """Rank 0's rollout, which makes the other ranks follow.
 
-    Arguments as for `Rollout`; the other ranks keep past latents in temporary files. Budgets are of all ranks together:
-    each has its heads of as many pages as one process would have.
+    Arguments as for `Rollout`; the other ranks keep past latents in temporary files. Budgets cover all ranks together:
+    each rank holds its own heads of as many pages as a single process would hold.
 
     Args:
-        lost: see there.
+        lost: see `Lost`.
 
     Raises:
-        ValueError: if frames are chosen by `choose`, which is rank 0's alone.
+        ValueError: if `choose` is given, which only rank 0 could call.
     """
 
     def __init__(
@@ -73,9 +73,9 @@ class LeadingRollout(Rollout):
         **settings: Any,
     ) -> None:
         if transformer.ranks is None:
-            raise ValueError("the transformer runs in one process; give it its ranks first")
+            raise ValueError("the transformer runs in one process; set its ranks first")
         if choose is not None:
-            raise ValueError("choose picks frames on one process alone; make such takes on one GPU")
+            raise ValueError("choose works in a single process only; make such takes on one GPU")
         self._told, self._lost = transformer.ranks, lost
         settings["start"] = None if start is None else start.cpu()
         settings["budgets"] = _share(budgets or PageBudgets(), self._told.size)
@@ -116,11 +116,11 @@ class LeadingRollout(Rollout):
         self._do("recall", super().recall, latents.cpu(), embeddings, selections, words, cut)
 
     def state(self, known: Any = ()) -> RolloutState:
-        """As `Rollout` does, of the heads of all ranks: one process can resume from it."""
+        """As `Rollout` does, with the heads of all ranks, so that a single process can resume from it."""
         return self._do("state", super().state, frozenset(known))
 
     def restore(self, state: RolloutState) -> None:
-        """As `Rollout` does; each rank gets its heads."""
+        """As `Rollout` does, giving each rank its heads."""
         shapes = state.each_tensor(lambda tensor: tensor.to("meta"))
         self._told.tell(("restore", (shapes,), {}))
         self._watched(lambda: super(LeadingRollout, self).restore(state))
@@ -137,7 +137,7 @@ class LeadingRollout(Rollout):
         return self._watched(tell_and_do)
 
     def _watched(self, do: Callable[[], Result]) -> Result:
-        """Say which rank ended, where that is what went wrong."""
+        """Turn an error caused by a rank that ended into a `RankLostError`."""
         try:
             return do()
         except RuntimeError as error:
@@ -147,14 +147,14 @@ class LeadingRollout(Rollout):
 
 
 def compile_on_all(transformer: CausalWanTransformer, context: ContextConfig, latents: tuple[int, int, int]) -> float:
-    """As `compile_for`, on rank 0 and on those that follow it."""
+    """As `compile_for`, on all ranks."""
     assert transformer.ranks is not None
     transformer.ranks.tell(("compile", (context, latents), {}))
     return compile_for(transformer, context, latents)
 
 
 def room_on_all(ranks: Ranks, room: Room, request: TakeRequest, batch: int) -> int:
-    """Bytes that pages may take of all ranks' GPUs together: each has as many of them as the fullest has room for.
+    """Bytes available for pages on all ranks' GPUs together: the rank with the least room sets the limit for each.
 
     Args:
         room: rank 0's.
@@ -164,12 +164,12 @@ def room_on_all(ranks: Ranks, room: Room, request: TakeRequest, batch: int) -> i
 
 
 def follow(ranks: Ranks, transformer: CausalWanTransformer, encoder: LatentEncoder | None, room: Room) -> None:
-    """Do what rank 0 does, until it says that nothing is left to do.
+    """Do what rank 0 does, until it says that it is done.
 
     Args:
         transformer: the same as rank 0's.
-        encoder: the backbone's own, where it has one.
-        room: on this rank's GPU.
+        encoder: the backbone's own encoder, if it has one.
+        room: for this rank's GPU.
     """
     rollout: Rollout | None = None
     while (told := ranks.tell()) is not None:
@@ -184,7 +184,7 @@ def follow(ranks: Ranks, transformer: CausalWanTransformer, encoder: LatentEncod
         if name != "begin":
             getattr(rollout, name)(*args)
             continue
-        rollout = None  # what it held may be needed for the next one
+        rollout = None  # free its memory for the next one
         wanted = settings.pop("encoder")
         chosen = encoder if wanted is True else wanted or None
         settings["encoder"] = None if chosen is None else SameEncoder(chosen, ranks)
@@ -192,6 +192,6 @@ def follow(ranks: Ranks, transformer: CausalWanTransformer, encoder: LatentEncod
 
 
 def _share(budgets: PageBudgets, size: int) -> PageBudgets:
-    """A rank's part of what all of them may spend: pages are divided by heads."""
+    """A rank's share of the budgets: each rank holds the pages of its own heads."""
     on_gpu = None if budgets.gpu_bytes is None else budgets.gpu_bytes // size
     return replace(budgets, gpu_bytes=on_gpu, host_bytes=budgets.host_bytes // size)

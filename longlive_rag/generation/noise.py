@@ -1,4 +1,4 @@
-"""Where a take's noise comes from: a counter, so that no draw depends on how many came before it."""
+"""Noise from a counter-based generator, so that no draw depends on how many came before it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ class NoiseSource(Protocol):
     """Gaussian noise for a step of a block."""
 
     def __call__(self, block: int, step: int, shape: tuple[int, ...]) -> Tensor:
-        """Noise [B, *shape], float32, on the host. Step 0 is what the block starts from, later ones the fresh noise."""
+        """Draw noise [B, *shape], float32, on the host: initial noise at step 0, fresh noise at later steps."""
         ...
 
 
 class PhiloxNoise:
-    """Philox 4x64 (Salmon et al., SC 2011) keyed by the seed, its counter starting at (step, block).
+    """Philox 4x64 (Salmon et al., SC 2011), keyed by the seed, with its counter starting at (step, block).
 
-    The same on every machine and device, and the first 30 s of a 120 s take draw what the 30 s take draws.
+    The noise is the same on every machine and device, and a 120 s take begins with the same noise as a 30 s take.
 
     Args:
-        seeds: one a take of the batch, each in 0..2**64 - 1.
-        reseeds: {block: seed from there on}, of all takes.
+        seeds: one per take of the batch, each in 0..2**64 - 1.
+        reseeds: {block: seed from there on}, for all takes.
     """
 
     name = "philox4x64/numpy"
@@ -47,5 +47,5 @@ class PhiloxNoise:
 
 
 def _words(*numbers: int) -> NDArray[np.uint64]:
-    """As Philox takes them; NumPy would make floats of a list with a number from 2**63 on."""
+    """Convert numbers for Philox; NumPy would turn a list with numbers of 2**63 or more into floats."""
     return np.array(numbers, np.uint64)

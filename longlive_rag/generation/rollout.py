@@ -1,4 +1,4 @@
-"""The block loop: retrieve, assemble, denoise, commit, on latents and prompt embeddings alone."""
+"""The block loop (retrieve, assemble, denoise, commit), on latents and prompt embeddings only."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from retrieval.selection import Selection
 from retrieval.store import LatentSpool
 
 PastLatents = Callable[[int, Sequence[int]], NDArray[np.float32]]
-"""(take of the batch, latent frames) to their latents [N, C, h, w] float32."""
+"""Maps (take of the batch, latent frames) to latents [N, C, h, w] float32."""
 STEPS_OF_A_TRY = 1_000
-"""Noise of a block that is made again is drawn as if it were so many steps later."""
+"""Offset between the noise steps of successive tries at a block."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class RememberedFrames:
 
     Attributes:
         latents: [N, C, h, w] float32, on the host.
-        prompt_units: [N, text_dim], what `pooled_prompts` makes of the prompts that they were made under; None where
-            the key has no part for prompts.
+        prompt_units: [N, text_dim], the output of `pooled_prompts` for the frames' prompts; None if prompts are not
+            part of the search.
     """
 
     latents: NDArray[np.float32]
@@ -54,10 +54,10 @@ class FinishedBlock:
         index: number of the block, from 0.
         latents: [B, T, C, h, w] float32, on the model's device.
         embeddings: [B, T, D], or None without memory.
-        selections: one a take of the batch; empty where nothing was retrieved.
-        entered: for each take the latent frames that have entered memory since the block before was finished; None
+        selections: one per take of the batch; empty if nothing was retrieved.
+        entered: for each take, the latent frames that have entered memory since the previous block was finished; None
             without memory.
-        lap: the time since the block before was finished; the commit in it is that block's.
+        lap: time since the previous block was finished, which includes the previous block's commit.
     """
 
     index: int
@@ -69,19 +69,19 @@ class FinishedBlock:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """By stage, of `lap`; on CUDA this waits for the block, so ask once its results are needed."""
+        """Seconds of `lap` by stage. On CUDA this waits for the block, so read it only once results are needed."""
         return self.lap.read()
 
 
 @dataclass(frozen=True)
 class RolloutState:
-    """What decides a rollout's next block, beyond what the records of its blocks say.
+    """The state that determines a rollout's next block, beyond the records of its blocks.
 
     Attributes:
-        blocks: committed so far.
+        blocks: number of blocks committed.
         cache_frames: number of the latent frame in each slot of the window.
-        cache_pages: theirs, [slots, 2, layers, B, tokens, heads, head_dim].
-        pages: of the page cache; None without memory.
+        cache_pages: their pages, [slots, 2, layers, B, tokens, heads, head_dim].
+        pages: contents of the page cache; None without memory.
     """
 
     blocks: int
@@ -90,34 +90,35 @@ class RolloutState:
     pages: PagesHeld | None
 
     def each_tensor(self, change: Callable[[Tensor], Tensor]) -> RolloutState:
-        """The same with every tensor changed, in a fixed order; all have heads next to their last dimension."""
+        """Apply `change` to every tensor, in a fixed order; in all of them heads are the second-to-last dimension."""
         pages = None if self.pages is None else self.pages.each_tensor(change)
         return replace(self, cache_pages=change(self.cache_pages), pages=pages)
 
     def of_take(self, take: int) -> RolloutState:
-        """One take's part of a batch: what a rollout of this take alone resumes from."""
+        """One take's part of a batch's state, from which a rollout of this take alone can resume."""
         pages = None if self.pages is None else self.pages.of_take(take)
         return replace(self, cache_pages=self.cache_pages[:, :, :, take : take + 1], pages=pages)
 
 
 class Rollout:
-    """Generates block after block and keeps what the next one needs.
+    """Generates one block after another and keeps what the next one needs.
 
     Args:
         transformer: the frozen backbone.
-        context, sampler: what a block sees and how it is sampled.
-        noise: where its noise comes from.
+        context, sampler: what a block attends to and how it is sampled.
+        noise: source of noise.
         latent_shape: (C, h, w) of a latent frame.
-        batch_size: takes generated side by side.
-        encoder: embeds latents for memory; None is the native backbone, and then `memory_frames` must be 0.
-        device: where it runs; default is where the transformer lies (they differ while it is offloaded).
-        start: [B, C, h, w], clean latents that the first latent frame is to be; None leaves it to the noise.
+        batch_size: number of takes made side by side.
+        encoder: embeds latents for memory; None is the native backbone, for which `memory_frames` must be 0.
+        device: device to run on; default is the transformer's (they differ while it is offloaded).
+        start: [B, C, h, w], clean latents to use as the first latent frame; None generates it from noise.
         rules: what memory admits and picks.
-        budgets: what pages may cost.
-        past: where latents of committed blocks are read; None keeps them in a temporary file.
-        remembered: frames of other takes, the frames -N..-1.
-        past_pages: how many pages there can ever be, None if nobody knows; on a GPU, host memory for them is taken now.
-        choose: picks frames instead of the search; see `Memory`.
+        budgets: budgets of the page cache.
+        past: reads latents of committed blocks; None keeps them in a temporary file.
+        remembered: frames of other takes, numbered -N..-1.
+        past_pages: maximum number of pages there can ever be, None if unknown; on a GPU, host memory for them is
+            allocated up front.
+        choose: picks frames in place of the search; see `Memory`.
 
     Raises:
         ValueError: if the context has memory frames but there is no encoder.
@@ -168,9 +169,9 @@ class Rollout:
                 self._spool = LatentSpool()
                 self._past = self._spool.latents
         self._foreseen: tuple[Selection, ...] | None = None
-        self._selected: tuple[Selection, ...] = ()  # by the last block
+        self._selected: tuple[Selection, ...] = ()  # of the last block
         self._retries = rules.retries if rules else 0
-        self._prompted_at = 0  # the block at which the prompt in charge took over
+        self._prompted_at = 0  # the block at which the current prompt took over
         self._recent: deque[Tensor] = deque(maxlen=context.window_frames)  # clean latent frames [B, C, h, w]
         self._text: TextContext | None = None
         self._stopwatch = Stopwatch(self._device)
@@ -179,14 +180,14 @@ class Rollout:
 
     @torch.no_grad()
     def direct(self, prompt_embeds: Tensor, cut: bool = False) -> None:
-        """Put a prompt in charge of the next block; after the first block this recaches the window under it.
+        """Set the prompt for the next block; after the first block, this recaches the window under it.
 
-        The recache makes every page anew that the last block's commit would have left, so it takes that commit's place.
+        The recache replaces the last block's commit, as it recomputes every page that the commit would have made.
 
         Args:
             prompt_embeds: [B, up to text_length, text_dim].
-            cut: the next block begins another shot: it sees nothing of the window and the sink, which are empty, and of
-                what came before only what memory brings back.
+            cut: begin another shot with the next block: window and sink are emptied, so that all it sees of the past is
+                what memory brings back.
         """
         if cut:
             self._commit()
@@ -198,14 +199,14 @@ class Rollout:
                 self._commit_is_due = False
 
     def steer(self, rules: RetrievalRules) -> None:
-        """From the next block on, pin, exclude and admit what `rules` say; without memory it means nothing."""
+        """Pin, exclude and admit frames by `rules` from the next block on; no effect without memory."""
         if self._memory:
             self._memory.steer(rules, self._embed_past)
             self._foreseen = None
 
     @torch.no_grad()
     def next_block(self) -> FinishedBlock:
-        """Generate one block, once the one before it is committed."""
+        """Commit the previous block and generate the next one."""
         block, watch = self._blocks_done, self._stopwatch
         self._commit()
         with watch.stage("retrieve"):
@@ -222,13 +223,13 @@ class Rollout:
         self._finish(latents, selections)
         return FinishedBlock(block, latents, embeddings, selections, entered, watch.lap())
 
-    # ---- going on with what was made before ----
+    # ---- resuming ----
 
     @torch.no_grad()
     def replay(
         self, latents: Tensor, embeddings: NDArray[np.float32] | None, selections: tuple[Selection, ...]
     ) -> None:
-        """Take the next block as it was made before: as `next_block`, but nothing is denoised or embedded.
+        """Replay a stored block as the next one: like `next_block`, but without denoising or embedding.
 
         Args:
             latents: [B, T, C, h, w] float32.
@@ -253,11 +254,11 @@ class Rollout:
         prompt_embeds: Tensor | None,
         cut: bool = False,
     ) -> None:
-        """Take note of the next block, made before, without running it; `restore` or `rebuild` has to follow.
+        """Record a stored block as the next one without running it; must be followed by `restore` or `rebuild`.
 
         Args:
             latents, embeddings, selections: as for `replay`.
-            prompt_embeds, cut: as for `direct`, where a prompt took over at this block.
+            prompt_embeds, cut: as for `direct`, if a prompt took over at this block.
         """
         if cut:
             self._begin_shot()
@@ -270,10 +271,10 @@ class Rollout:
 
     @torch.no_grad()
     def state(self, known: Collection[int] = ()) -> RolloutState:
-        """All that a later rollout needs to go on, once it has recalled the blocks until now.
+        """Everything that a new rollout needs to continue, once it has recalled the blocks so far.
 
         Args:
-            known: serials of pages that are kept elsewhere; they come without their tensors.
+            known: serials of pages that are stored elsewhere; their tensors are left out.
         """
         self._commit()
         pages = self._pages.contents(known) if self._memory else None
@@ -281,19 +282,19 @@ class Rollout:
         return state if self._ranks is None else state.each_tensor(self._ranks.whole_heads)
 
     def state_bytes(self, take: int, known: Collection[int] = ()) -> int:
-        """What the tensors of a take's `state` will be, without making it; a page in both tiers counts twice."""
+        """Bytes of the tensors in a take's `state`, without making it; a page in both tiers counts twice."""
         cache = self._cache_shape()
         page = 2 * cache.layers * cache.tokens_per_frame * cache.heads * cache.head_dim * cache.dtype.itemsize
         return len(self._cache.frames) * page + (self._pages.bytes_of(take, known) if self._memory else 0)
 
     def restore(self, state: RolloutState) -> None:
-        """Go on from the state of another rollout; its blocks must have been recalled.
+        """Continue from the state of another rollout, whose blocks must have been recalled.
 
         Raises:
-            ValueError: if the state is of other blocks or another shape.
+            ValueError: if the state belongs to other blocks or has another shape.
         """
         if state.blocks != self._blocks_done or (state.pages is None) != (self._memory is None):
-            raise ValueError(f"the state is of {state.blocks} blocks; {self._blocks_done} were recalled")
+            raise ValueError(f"the state is for {state.blocks} blocks, but {self._blocks_done} were recalled")
         state = state if self._ranks is None else state.each_tensor(self._ranks.own_heads)
         self._cache.restore(state.cache_frames, state.cache_pages, self._frames_done)
         if self._memory is not None and state.pages is not None:
@@ -302,9 +303,9 @@ class Rollout:
 
     @torch.no_grad()
     def rebuild(self) -> None:
-        """Make the window's pages again from the recalled latents, each frame alone, under the prompt in charge.
+        """Recompute the window's pages from the recalled latents, one frame at a time, under the current prompt.
 
-        They are near what was committed, not equal to it.
+        They are close to what was committed, but not equal.
         """
         context, first, done = self._context, self._cache.shot_start, self._frames_done
         sink = range(first, min(first + context.sink_frames, done))
@@ -314,7 +315,7 @@ class Rollout:
 
     @property
     def _looks_ahead(self) -> bool:
-        """Whether a block chooses by its own first estimate; a sampler of one step has none before its result."""
+        """Whether a block retrieves by its own first estimate; one-step samplers have no estimate before the result."""
         return self._memory is not None and self._memory.looks_ahead and len(self._sampler.sigmas) > 1
 
     @property
@@ -326,7 +327,7 @@ class Rollout:
         return self._blocks_done * self._context.frames_per_block
 
     def page_counters(self) -> PageCounters | None:
-        """What the page cache has done; None without memory."""
+        """Counters of the page cache; None without memory."""
         return self._pages.counters() if self._memory else None
 
     # ---- the steps of a block ----
@@ -341,7 +342,7 @@ class Rollout:
             self._foreseen = None
 
     def _retrieve(self, block: int) -> tuple[Selection, ...]:
-        """What the block begins with; one that looks ahead begins with what the last one remembered."""
+        """The selections the block begins with; if it looks ahead, those of the last block."""
         if self._memory is None:
             return ()
         if self._looks_ahead:
@@ -357,14 +358,14 @@ class Rollout:
         self._leave(leaving)
 
     def _leave(self, leaving: Sequence[tuple[int, Tensor]]) -> None:
-        """Keep the pages that leave the window of frames that memory may bring back."""
+        """Keep pages that leave the window if memory may bring their frames back."""
         if self._memory is None:
             return
         for frame, page in leaving:
             self._pages.put(frame, page, [take for take in range(self._batch_size) if self._memory.holds(take, frame)])
 
     def _begin_shot(self) -> list[tuple[int, Tensor]]:
-        """Empty the window; returns what leaves it."""
+        """Empty the window and return what leaves it."""
         if self._memory:
             self._memory.begin_shot(self._embed_past)
         return self._cache.begin_shot(self._frames_done)
@@ -383,15 +384,15 @@ class Rollout:
         return self._memory.add(latents)
 
     def _recall(self, latents: Tensor, embeddings: NDArray[np.float32] | None) -> None:
-        """As `_remember`, with the embeddings that were made then."""
+        """As `_remember`, with stored embeddings."""
         if self._memory is None:
             return
         if embeddings is None:
-            raise ValueError("the blocks were made without memory; they have no embeddings to search by")
+            raise ValueError("the blocks were made without memory, so there are no embeddings to search")
         if self._spool is not None:
             self._spool.append(latents.cpu().numpy())
         self._memory.replay(embeddings)
-        self._memory.entered()  # was said then
+        self._memory.entered()  # already recorded
 
     def _finish(self, latents: Tensor, selections: tuple[Selection, ...]) -> None:
         self._recent.extend(latents.unbind(1))
@@ -402,9 +403,9 @@ class Rollout:
         self._commit_is_due = True
 
     def _commit(self) -> None:
-        """Run the last block's finished latents once more for the keys and values that stay.
+        """Run the last block's finished latents once more for the keys and values to keep.
 
-        Put off until something needs them: a cue in between makes them under its own prompt.
+        This is deferred until they are needed, because a cue in between computes them under its own prompt.
         """
         if not self._commit_is_due:
             return
@@ -413,19 +414,19 @@ class Rollout:
         self._commit_is_due = False
 
     def _foresee(self, block: int) -> None:
-        """The next block's query exists: choose for it now, so that its pages come while this block is committed."""
+        """Retrieve for the next block now that its query exists, to fetch its pages while this block is committed."""
         if self._memory is None:
             return
-        self._pages.settle()  # commit and recache overwrite the pages that left
+        self._pages.settle()  # commit and recache overwrite pages that have left the window
         self._foreseen = None
         if self._foresees:
             self._foreseen = self._memory.retrieve(block)
             self._pages.prefetch([selection.frames for selection in self._foreseen])
 
     def _remake_pages(self, take: int, frames: Sequence[int]) -> Tensor:
-        """Pages of past frames under the current prompt, [N, 2, layers, tokens, heads, head_dim]."""
+        """Recompute pages of past frames under the current prompt, [N, 2, layers, tokens, heads, head_dim]."""
         if self._text is None or self._past is None:
-            raise RuntimeError("pages are made again from a prompt and past latents; there are none yet")
+            raise RuntimeError("there is no prompt or there are no past latents yet to remake pages from")
         latents = torch.from_numpy(self._past_latents(take, frames)).to(self._device, self._dtype)
         positions = torch.tensor([self._cache.committed_position(frame) for frame in frames], device=self._device)
         text = self._text.of_take(take)
@@ -445,14 +446,14 @@ class Rollout:
     def _denoise(
         self, block: int, selections: tuple[Selection, ...], retry: int = 0
     ) -> tuple[Tensor, tuple[Selection, ...]]:
-        """Few-step sampling of the block's latents [B, T, C, h, w]; and what is remembered at the last step.
+        """Sample the block's latents [B, T, C, h, w] in a few steps; also return what it remembers at the last step.
 
         Args:
-            retry: which time the block is made again, with other noise and what it remembered at first.
+            retry: number of the retry, which uses other noise but the same selections; 0 is the first try.
         """
         shape, first = (self._context.frames_per_block, *self._latent_shape), retry * STEPS_OF_A_TRY
         start = self._start if block == 0 else None
-        if start is not None and self._context.frames_per_block == 1:  # the start is the block: nothing to denoise
+        if start is not None and self._context.frames_per_block == 1:  # the start is the whole block
             return start[:, None], selections
         noisy = _begin_with(start, self._draw(block, first, shape))
         sigmas = self._sampler.sigmas
@@ -471,9 +472,9 @@ class Rollout:
     def _retried(
         self, block: int, latents: Tensor, selections: tuple[Selection, ...]
     ) -> tuple[Tensor, tuple[Selection, ...]]:
-        """The best of several tries at a block that falls away from what it remembered; of a batch, take by take.
+        """Retry a block that falls away from what it remembered and keep the best try, for each take of a batch.
 
-        Not while the window still holds frames of another prompt: what comes then may well be new.
+        There are no retries while the window holds frames of another prompt, as the block may show something new then.
         """
         since = (block - self._prompted_at) * self._context.frames_per_block
         if not self._retries or self._memory is None or not selections or since < self._context.window_frames:
@@ -493,7 +494,7 @@ class Rollout:
         return latents, tuple(replace(selection, retries=count) for selection, count in counted)
 
     def _look_ahead(self, block: int, estimate: Tensor) -> tuple[Selection, ...]:
-        """Choose again, by the block's own estimate [B, T, C, h, w], and lay the context out with that."""
+        """Retrieve again, by the block's own estimate [B, T, C, h, w], and lay out the context with the result."""
         assert self._memory is not None
         assert self._encoder is not None
         ahead = self._encoder.encode(estimate[:, -1:])[:, 0].float().cpu().numpy()
@@ -502,7 +503,7 @@ class Rollout:
         return selections
 
     def _timesteps(self, sigma: float, first_is_clean: bool) -> Tensor:
-        """[B] of a noise level, or [B, T] where the first frame is clean: a frame's timestep is its own."""
+        """The timesteps of a noise level: [B], or [B, T] if the first frame is clean and has its own timestep."""
         steps = torch.full((self._batch_size,), sigma * self._sampler.num_train_timesteps, device=self._device)
         if first_is_clean:
             steps = steps[:, None].repeat(1, self._context.frames_per_block)
@@ -510,7 +511,7 @@ class Rollout:
         return steps
 
     def _keep_pages(self, count: int) -> None:
-        """Run the newest `count` clean frames, which the cache's tail has to be, for their keys and values to stay."""
+        """Cache keys and values of the newest `count` clean frames, which must be the tail of the cache."""
         latents = torch.stack(list(self._recent)[-count:], dim=1)
         steps = torch.full((self._batch_size,), self._sampler.context_timestep, device=self._device)
         frames = latents.transpose(1, 2).to(self._dtype)
@@ -556,7 +557,7 @@ class Rollout:
 
     @torch.no_grad()
     def _embed(self, encoder: LatentEncoder, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Embeddings [N, D] of latents [N, C, h, w] on the host, a block's worth at a time."""
+        """Embed latents [N, C, h, w] on the host as [N, D], one block's worth at a time."""
         step = self._context.frames_per_block
         parts = [torch.from_numpy(latents[start : start + step]) for start in range(0, len(latents), step)]
         return np.concatenate([encoder.encode(part.to(self._device)).float().cpu().numpy() for part in parts])
@@ -566,11 +567,11 @@ class Rollout:
         shape = PageShape(cache.layers, cache.tokens_per_frame, cache.heads, cache.head_dim, cache.dtype, self._device)
         fetched_pages = self._context.memory_frames * self._batch_size
         pages = PageCache(shape, self._remake_pages, budgets, fetched_pages, past_pages=past_pages)
-        if self._device.type == "cuda":  # there it is pinned; elsewhere it would only be taken earlier
+        if self._device.type == "cuda":  # pinned there; elsewhere this would only allocate it earlier
             pages.allocate()
         return pages
 
 
 def _begin_with(start: Tensor | None, latents: Tensor) -> Tensor:
-    """Latents [B, T, C, h, w], the first frame replaced by `start` [B, C, h, w] where there is one."""
+    """Replace the first frame of latents [B, T, C, h, w] by `start` [B, C, h, w], if given."""
     return latents if start is None else torch.cat([start[:, None], latents[:, 1:]], dim=1)

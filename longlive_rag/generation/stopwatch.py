@@ -1,4 +1,4 @@
-"""Seconds by stage, measured without stalling a GPU in between."""
+"""Seconds by stage, measured without stalling the GPU."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ Events = Sequence[tuple[str, torch.cuda.Event, torch.cuda.Event]]
 
 
 class Lap:
-    """What a stopwatch measured between two moments.
+    """The times a stopwatch measured between two laps.
 
     Args:
-        seconds: by stage.
-        events: by stage, where what lies between them is still to be added.
+        seconds: seconds by stage.
+        events: start and end events by stage, whose times are still to be added.
     """
 
     def __init__(self, seconds: dict[str, float], events: Events = ()) -> None:
         self._seconds, self._events = seconds, events
 
     def read(self) -> dict[str, float]:
-        """Seconds by stage; on CUDA this waits for the work to end, in whatever thread it is called."""
+        """Seconds by stage; on CUDA this waits for the work to finish. Any thread may call it."""
         events, self._events = self._events, ()
         for name, start, end in events:
             end.synchronize()
@@ -32,7 +32,7 @@ class Lap:
 
 
 class Stopwatch:
-    """Adds up the time of named stages of one thread; on CUDA by events that are waited for when they are read."""
+    """Adds up the time of named stages in one thread; on CUDA with events, which are waited for only when read."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -55,11 +55,11 @@ class Stopwatch:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start_s
 
     def lap(self) -> Lap:
-        """What was measured since the last lap; nothing is waited for."""
+        """The times since the last lap, without waiting for the GPU."""
         lap = Lap(self._seconds, self._events)
         self._seconds, self._events = {}, []
         return lap
 
     def read(self) -> dict[str, float]:
-        """Seconds by stage since the last lap; on CUDA this waits for the work to end."""
+        """Seconds by stage since the last lap; on CUDA this waits for the work to finish."""
         return self.lap().read()

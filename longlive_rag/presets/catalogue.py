@@ -77,7 +77,6 @@ class KnownBackbone:
         built_in: the folder inside the package; None if it must be fetched.
         configs: a folder inside the package with the configs of its parts and no weights (enough to plan with before
             anything is fetched) and the files of the release that it is made on; None for a built-in one.
-        base_by_hand: why the release that it is made on is not fetched, and must be at hand; empty where it is fetched.
         section: entry of the training checkpoint that is the model; None if the only one is.
         lora_rank, lora_alpha: of its LoRA; None if it has none.
         ours: settings that are this project's, not the release's.
@@ -92,7 +91,6 @@ class KnownBackbone:
     summary: str
     built_in: Path | None = None
     configs: Path | None = None
-    base_by_hand: str = ""
     section: str | None = None
     lora_rank: int | None = None
     lora_alpha: float | None = None

@@ -1,1 +1,1 @@
-"""What a user does, without any front end: make a take, resume, extend, branch and direct it, make a corpus."""
+"""What users do, independent of any front end: make, resume, extend, branch and direct takes, and make a corpus."""

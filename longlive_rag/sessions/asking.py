@@ -1,4 +1,4 @@
-"""A request from what a user sets: the backbone's preset stands for the rest."""
+"""Building a request from a user's settings and the backbone's preset."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from longlive_rag.presets.preset import Preset
 
 @dataclass(frozen=True)
 class Setting:
-    """A knob of one part of the request; left out, the backbone's preset stands."""
+    """A knob of one part of the request; its default is the backbone's preset."""
 
     part: str
     knob: Knob
 
     @property
     def key(self) -> str:
-        """Its name in a flat list of settings."""
+        """Its key in a flat mapping of settings."""
         return f"{self.part}_{self.knob.name}"
 
 
@@ -30,16 +30,16 @@ SETTINGS = tuple(Setting(part, knob) for part, config in PARTS.items() for knob 
 
 
 def read_settings(given: Mapping[str, Any], offered: Mapping[str, Setting]) -> dict[str, Any]:
-    """Values of settings as their fields have them, from plain data as JSON has it.
+    """Convert settings from plain JSON data to the types of their fields.
 
     Args:
-        given: by the settings' keys.
-        offered: those that may be given, by key.
+        given: values by the settings' keys.
+        offered: allowed settings, by key.
 
     Raises:
-        FieldError: naming a field by its knob's name, or the key that is not known.
+        FieldError: if a key is unknown or a value is invalid; names the key, or the field by its knob's name.
     """
-    from longlive_rag.documents import parse, refuse_unknown  # pydantic is slow to import, and options need none
+    from longlive_rag.documents import parse, refuse_unknown  # pydantic is slow to import and not needed for options
 
     refuse_unknown(given, offered, "settings")
     read = {}
@@ -60,10 +60,10 @@ def build_request(
     settings: dict[str, Any],
     start_image: str | None = None,
 ) -> TakeRequest:
-    """The request: what the user said, and the preset for the rest.
+    """Build a request from the user's settings, with the preset for everything else.
 
     Raises:
-        ValueError: naming the field, the value and what would be right.
+        ValueError: if it is invalid; names the field, the value and what is expected.
     """
     changes: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
     for setting in SETTINGS:

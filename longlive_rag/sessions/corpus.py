@@ -1,4 +1,4 @@
-"""Many takes from a list of prompts: what a retrieval encoder is trained on."""
+"""Making many takes from a list of prompts, to train a retrieval encoder on."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from longlive_rag.takes.branch import is_finished
 from longlive_rag.takes.folder import RECORD, check_take_folder
 from longlive_rag.takes.record import TakeRun, read_record
 
-NO_CHECKPOINTS = CheckpointConfig(gib=0)  # a corpus is read; resuming a take of it runs its commits again
+NO_CHECKPOINTS = CheckpointConfig(gib=0)  # a corpus is only read; resuming one of its takes reruns all commits
 
 
 Wanted = Sequence[tuple[TakeRequest, Path]]
-"""What is asked, and where each take goes; requests differ in prompt and seed only."""
+"""The requests with each take's folder; requests differ only in prompt and seed."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Takes that are made side by side.
+    """Takes made side by side.
 
     Attributes:
-        requests, folders: what is asked, and where each goes.
+        requests, folders: the request and the folder of each take.
     """
 
     requests: tuple[TakeRequest, ...]
@@ -39,21 +39,21 @@ class Chunk:
 
     @property
     def frames(self) -> int:
-        """Pixel frames of all takes."""
+        """Number of pixel frames of all takes."""
         return sum(request.pixel_frames for request in self.requests)
 
 
 def chunks_of(wanted: Wanted, batch: int) -> list[Chunk]:
-    """Takes, `batch` side by side."""
+    """Split takes into chunks of up to `batch`."""
     parts = [wanted[start : start + batch] for start in range(0, len(wanted), batch)]
     return [Chunk(*zip(*part, strict=True)) for part in parts]
 
 
 def missing_takes(requests: Sequence[TakeRequest], folder: Path, preset: Preset) -> list[tuple[TakeRequest, Path]]:
-    """The takes of a corpus that are not finished yet, and where each goes.
+    """List the takes of a corpus that are not finished yet, with their folders.
 
     Raises:
-        ValueError: if a folder holds a finished take of something else, or can't be written.
+        ValueError: if a folder holds a finished take of another request, or can't be written.
     """
     weights = backbone_id(preset.folder)
     folders = [folder / f"take-{index:04d}" for index in range(len(requests))]
@@ -66,9 +66,9 @@ def missing_takes(requests: Sequence[TakeRequest], folder: Path, preset: Preset)
 
 
 def check_not_finished(folder: Path) -> None:
-    """Raise ValueError if a finished take is there; one that is half made may be replaced."""
+    """Raise ValueError if the folder holds a finished take; an unfinished one may be replaced."""
     if (folder / RECORD).exists() and read_record(folder).status == "finished":
-        raise ValueError(f"{folder} holds a finished take of something else; choose another folder, or remove it")
+        raise ValueError(f"{folder} holds a finished take of another request; choose another folder, or remove it")
 
 
 def make_corpus(
@@ -78,14 +78,14 @@ def make_corpus(
     batch: int,
     on_frames: Callable[[int], None],
 ) -> None:
-    """Make takes, `batch` side by side; a take that is half made is made anew.
+    """Make takes, `batch` side by side; unfinished takes are made anew.
 
     Args:
-        on_frames: called with the number of pixel frames that were finished, over all takes of a batch.
+        on_frames: called with the number of newly finished pixel frames, over all takes of a batch.
 
     Raises:
         TakeStopped: on KeyboardInterrupt.
-        TakeFailed: if disk or memory run out.
+        TakeFailed: if disk or memory runs out.
     """
 
     def on_block(block: Block) -> None:
@@ -98,16 +98,16 @@ def make_corpus(
 def make_corpus_on_ray(
     preset: Preset, opening: Opening, wanted: Wanted, batch: int, cluster: Cluster, on_frames: Callable[[int], None]
 ) -> None:
-    """As `make_corpus`, by the workers of a Ray cluster; the folders must be ones that all nodes share.
+    """Make takes as `make_corpus` does, with the workers of a Ray cluster; all nodes must share the folders.
 
     Args:
-        preset, opening: of the backbone, which each worker opens on its own device.
-        cluster: where, and how many workers.
-        on_frames: called with the number of pixel frames of every chunk that is finished.
+        preset, opening: the backbone, which each worker opens on its own device.
+        cluster: the cluster, and the number of workers.
+        on_frames: called with the number of pixel frames of every finished chunk.
 
     Raises:
         FieldError, OSError: see `work_on_ray`.
-        TakeFailed: if disk or memory run out.
+        TakeFailed: if disk or memory runs out.
     """
     chunks = [Chunk(each.requests, tuple(map(Path.resolve, each.folders))) for each in chunks_of(wanted, batch)]
     begin = partial(_begin_on_ray, preset, opening, cluster.threads)
@@ -117,7 +117,7 @@ def make_corpus_on_ray(
 
 
 def _begin_on_ray(preset: Preset, opening: Opening, threads: int | None, device: str) -> Callable[[Chunk], None]:
-    """Makes takes in a worker, with the backbone loaded on its device."""
+    """Load the backbone on a worker's device and return a function that makes takes there."""
     pipe, run = load_backbone(preset, replace(opening, device=device), provenance_of(preset, Labels()), threads)
 
     def make(chunk: Chunk) -> None:

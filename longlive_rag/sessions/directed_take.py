@@ -1,4 +1,4 @@
-"""A live session is made of directed takes: stretches between an undo, a branch and the end."""
+"""Directed takes, the segments of a live session, which end at an undo, a branch or the session's end."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DirectedTake:
-    """A stretch of a session in one folder.
+    """A segment of a session, in one folder.
 
     Attributes:
         pipe, run, provenance: what makes it, and under which terms.
-        folder: of the take.
-        request: what is asked for; its seconds are the most that it may last.
-        event: for the take's history.
-        checkpoints: how it is made ready to be resumed.
-        claim: of the folder; whoever finishes its writer, or does not come so far, releases it.
-        waits: whether it begins with the next direction only.
+        folder: folder of the take.
+        request: the request; its `seconds` are the maximum length.
+        event: event for the take's history.
+        checkpoints: checkpoints to resume it from.
+        claim: claim on the folder; released by finishing the writer, or by the caller if it does not get that far.
+        waits: whether it only begins with the next direction.
     """
 
     pipe: LongLiveRAGPipeline
@@ -42,7 +42,7 @@ class DirectedTake:
     waits: bool = False
 
     def writer(self) -> TakeWriter:
-        """Writes it; the take's time starts now."""
+        """Make the writer of the take; its timing starts now."""
         return TakeWriter(
             self.folder,
             self.request,
@@ -55,14 +55,14 @@ class DirectedTake:
         )
 
     def branched(self, folder: Path, made: TakeRequest) -> DirectedTake:
-        """Continues in another folder, beside the take that this one has made; this one is only read.
+        """Continue in another folder; the take made so far is only read.
 
         Args:
-            folder: where nothing is yet.
-            made: what was asked for until the end of this one.
+            folder: the new folder, which must not exist.
+            made: what was requested up to the end of this segment.
 
         Raises:
-            OSError: if the disk refuses; nothing is left in `folder` then.
+            OSError: if writing fails; nothing is left in `folder` then.
         """
         request = replace(made, seconds=self.request.seconds)
         timeline = self.pipe.timeline(request)
@@ -77,13 +77,13 @@ class DirectedTake:
         return replace(self, folder=folder, request=request, event="branched", claim=claim, waits=False)
 
     def undone(self, made: TakeRequest) -> DirectedTake:
-        """Continues from before the last cue of what this one has made, which is gone for good then.
+        """Continue from before the last cue; everything after it is removed for good.
 
         Args:
-            made: what was asked for until the end of this one, with a cue at least.
+            made: what was requested up to the end of this segment, with at least one cue.
 
         Raises:
-            OSError: if the disk refuses; `resume` then makes the take that it was, or the one without the cue.
+            OSError: if writing fails; `resume` then completes either the old take or the one without the cue.
         """
         request = without_last_cue(replace(made, seconds=self.request.seconds))
         timeline = self.pipe.timeline(request)
@@ -98,7 +98,7 @@ class DirectedTake:
 
 
 def without_last_cue(request: TakeRequest) -> TakeRequest:
-    """A request without its last cue, and without the directions to memory from there on."""
+    """Remove the last cue from a request, and all changes to memory from there on."""
     second = request.cues[-1].seconds
     steering = tuple(steer for steer in request.memory.steering if steer.seconds < second)
     return replace(request, cues=request.cues[:-1], memory=replace(request.memory, steering=steering))

@@ -1,4 +1,4 @@
-"""A take is directed while it is made, over undo and branch, by whatever front end listens and shows."""
+"""Directing a take while it is made, including undo and branch, from any front end."""
 
 from __future__ import annotations
 
@@ -42,26 +42,26 @@ if TYPE_CHECKING:
 
 
 class Screen(Protocol):
-    """Where a session is shown; called from one thread at a time."""
+    """Shows a session; called from one thread at a time."""
 
     def say(self, sentence: str) -> None:
-        """Something that the director should know."""
+        """Show a message to the director."""
         ...
 
     def show(self, block: Block, live: LiveTake) -> None:
-        """A finished block."""
+        """Show a finished block."""
         ...
 
 
 def new_live_take(held: ExitStack, asked: NewTake, note: Note) -> DirectedTake:
-    """The beginning of a new take.
+    """Begin a new take.
 
     Args:
-        held: holds the claim of its folder.
-        asked: its seconds are the most that it may last.
+        held: holds the claim on its folder.
+        asked: the request; its `seconds` are the maximum length.
 
     Raises:
-        ValueError: naming the field, the value and what would be right; nothing was written.
+        ValueError: if it is invalid; names the field, the value and what is expected. Nothing was written.
     """
     provenance = provenance_of(asked.preset, asked.labels)
     claim, _, _ = claim_new_take(asked)
@@ -72,14 +72,14 @@ def new_live_take(held: ExitStack, asked: NewTake, note: Note) -> DirectedTake:
 
 
 def resumed_live_take(held: ExitStack, take: OpenTake, seconds: float, changes: Changes, note: Note) -> DirectedTake:
-    """The next stretch of a take that exists.
+    """Begin the next segment of an existing take.
 
     Args:
-        held: holds the claim of its folder.
-        seconds: how long it may last.
+        held: holds the claim on its folder.
+        seconds: maximum length of the segment.
 
     Raises:
-        ValueError: naming what can't be; the take is as it was.
+        ValueError: if something is invalid; the take is unchanged.
     """
     check_seconds(seconds, take.request.output.fps)
     request = replace(take.request, seconds=take.timeline.starts_at(take.blocks) + seconds)
@@ -92,10 +92,10 @@ def resumed_live_take(held: ExitStack, take: OpenTake, seconds: float, changes: 
 
 
 class LiveSession:
-    """Makes one take after another of a take that is directed meanwhile. `run` in one thread; all else from any.
+    """Makes the segments of a take while it is directed. Call `run` in one thread; the rest is thread-safe.
 
     Args:
-        screen: where it is shown.
+        screen: shows the session.
     """
 
     def __init__(self, screen: Screen) -> None:
@@ -104,20 +104,20 @@ class LiveSession:
         self._take: DirectedTake | None = None
         self._wanted: tuple[str, str] = ("", "")
         self._save = threading.Event()
-        self._heard = threading.Event()  # there is a direction for a take that waits
-        self._ready = threading.Event()  # there is a take to direct
+        self._heard = threading.Event()  # there is a direction for a waiting segment
+        self._ready = threading.Event()  # there is a segment to direct
 
     # ---- from any thread ----
 
     @property
     def live(self) -> LiveTake:
-        """The take that is made now; waits for it between two takes."""
+        """The segment being made; between two segments, wait for the next."""
         self._ready.wait()
         assert self._live is not None
         return self._live
 
     def direct(self, prompt: str, cut: bool = False) -> float:
-        """Let another prompt take over; returns the second at which it does. See `LiveTake.direct`."""
+        """Switch to another prompt and return the second at which it takes over. See `LiveTake.direct`."""
         second = self.live.direct(prompt, cut=cut)
         assert self._take is not None
         unknown = self._take.pipe.unknown_words(prompt)
@@ -126,37 +126,37 @@ class LiveSession:
         return second
 
     def go_on(self) -> None:
-        """Begin a take that waits for a direction, with what was in charge or what has been said."""
+        """Begin a segment that waits for a direction, with the previous prompt or the new one."""
         self._heard.set()
 
     def save(self) -> None:
-        """Write record and pictures after the block that is being made."""
+        """Write record and pictures after the current block."""
         self._save.set()
 
     def undo(self) -> None:
-        """Back to before the last cue; ValueError if there is none."""
+        """Go back to before the last cue; ValueError if there is none."""
         if not self.live.cues:
-            raise ValueError("there is no cue to go back to")
+            raise ValueError("there is no cue to undo")
         self._end("undo")
 
     def branch(self, name: str) -> None:
-        """End the take here and continue in a copy beside it; ValueError if it can't be called so."""
+        """End the take here and continue in a copy next to it; ValueError if the name is not usable."""
         if not self.live.seconds:
-            raise ValueError("nothing is made yet to branch from; wait for the first block")
+            raise ValueError("there is nothing to branch from yet; wait for the first block")
         assert self._take is not None
         folder = self._take.folder.parent / name
         if not name or Path(name).name != name:
-            raise ValueError(f"{name!r} is not a name for a take beside this one; write :branch NAME")
+            raise ValueError(f"{name!r} is not a name for a take next to this one; write :branch NAME")
         if folder.exists():
-            raise ValueError(f"{folder} is there already; choose another name")
+            raise ValueError(f"{folder} already exists; choose another name")
         self._end("branch", name)
 
     def quit(self) -> None:
-        """End the take after the block that is being made."""
+        """End the take after the current block."""
         self._end("quit")
 
     def _end(self, verb: str, words: str = "") -> None:
-        """Let the take end after the block that is being made; what is said meanwhile is for the next one."""
+        """End the segment after the current block; directions given meanwhile apply to the next segment."""
         self._wanted = (verb, words)
         live = self.live
         self._ready.clear()
@@ -166,18 +166,18 @@ class LiveSession:
     # ---- from one thread ----
 
     def run(self, take: DirectedTake, prompt: str | None = None) -> tuple[TakeRecord, DirectedTake]:
-        """Make one take after another until the take is ended or as long as it may be.
+        """Make one segment after another until the take is ended or reaches its maximum length.
 
         Args:
-            take: the first.
+            take: the first segment.
             prompt: takes over at its first new block.
 
         Returns:
-            The last record, and what it is of.
+            The record of the last segment, and that segment.
 
         Raises:
-            TakeStopped: on KeyboardInterrupt; what was finished is kept.
-            TakeFailed: if disk or memory run out; what was finished is kept.
+            TakeStopped: on KeyboardInterrupt; what is finished is kept.
+            TakeFailed: if disk or memory runs out; what is finished is kept.
         """
         while True:
             record, following = self._play(take, prompt)
@@ -186,7 +186,7 @@ class LiveSession:
             take, prompt = following, None
 
     def _play(self, take: DirectedTake, prompt: str | None) -> tuple[TakeRecord, DirectedTake | None]:
-        """Make a stretch; returns its record and what comes after it."""
+        """Make a segment, and return its record and the segment after it."""
         writer = take.writer()
         show = partial(self._show, writer)
         live = LiveTake(take.pipe, take.request, writer, ahead=LIVE_AHEAD, on_block=show)
@@ -198,7 +198,7 @@ class LiveSession:
         with ending_well(writer):
             if take.waits:
                 writer.update(live.request, take.pipe.timeline(live.request))
-                self._screen.say("Type what comes instead; an empty line keeps the prompt.")
+                self._screen.say("Type what should come instead; an empty line keeps the prompt.")
                 self._heard.wait()
             exhaust(iter(live))
             self._ready.clear()

@@ -1,4 +1,4 @@
-"""A take that is directed while it is made; what was said becomes its cues, so that it can be made again exactly."""
+"""A take that is directed while it is made; directions become its cues, so that it can be reproduced exactly."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
 
 class LiveTake:
-    """Owns a stream and takes directions for it. Iterate over it in one thread; all else may be called from any.
+    """Owns a stream and takes directions for it. Iterate over it in one thread; the other methods are thread-safe.
 
-    A direction holds from the next block on that has not been begun: the block that is being made is not lost, and
-    nothing waits. `request` is what has been asked for so far; a stream of it makes the same blocks, bit for bit.
+    A direction applies from the next block that has not begun; the current block is kept, and nothing waits. `request`
+    is what has been requested so far; streaming it makes the same blocks, bit for bit.
 
     Args:
         pipe: makes the blocks.
-        request: what it begins with; its `seconds` are the longest that it may last. Its cues still to come may be
-            replaced by directions at their blocks.
-        take: writes it to disk and keeps what was asked for on its record; None keeps nothing. One that holds blocks
-            already (of the same request) is resumed.
-        keeps_length: a take that ends early stays on its record as it was asked for, so that it can be resumed; else it
-            was asked to be as long as it is.
+        request: the initial request; its `seconds` are the maximum length. Directions at the block of a cue that is
+            still to come replace it.
+        take: writes the take to disk and records the request; None keeps nothing. If it already holds blocks (of the
+            same request), the take is resumed.
+        keeps_length: if the take ends early, keep the requested length on its record, so that it can be resumed;
+            otherwise record the length it has.
         ahead: how many finished blocks may be decoded, stored and written while the next is denoised; see
-            `LongLiveRAGPipeline.stream`. With 1, a block has been begun when the one before it is handed out.
-        on_block: called with every block as soon as it is finished and written, perhaps in another thread and before
+            `LongLiveRAGPipeline.stream`. With 1, a block has begun when the previous one is handed out.
+        on_block: called with every block as soon as it is finished and written, possibly in another thread and before
             it is handed out.
-        hold: called with the number of every new block before it is begun; it may wait. What is said meanwhile holds
+        hold: called with the number of every new block before it begins; it may wait. Directions given meanwhile apply
             from this block on.
 
     Raises:
@@ -65,38 +65,38 @@ class LiveTake:
         cues = cue_blocks(request, self._timeline)
         self._prompts = {0: request.prompt} | {block: request.cues[cue - 1].prompt for block, cue in cues.items()}
         self._cuts = cut_blocks(request, self._timeline)
-        self._told: dict[int, float] = {}  # block: when it was said, by the clock
+        self._told: dict[int, float] = {}  # block: clock time of its direction
         self._steering = list(request.memory.steering)
         self._first_block = take.blocks if take else 0
-        self._next_block = self._first_block  # that has not been begun
+        self._next_block = self._first_block  # the next block to begin
         self._made_frames = self._timeline.pixels_of(self._first_block - 1).stop if self._first_block else 0
         self._waited: dict[int, float] = {}
         self._cancelled, self._parked = threading.Event(), threading.Event()
         self._ended = False
-        self._unsaved = False  # a direction for later came or went
+        self._unsaved = False  # a direction for a later block was added or removed
 
     # ---- from any thread ----
 
     def direct(self, prompt: str, at: float | None = None, cut: bool = False) -> float:
-        """Let another prompt take over.
+        """Switch to another prompt.
 
         Args:
-            prompt: the words.
-            at: second of the take; it waits for the block that begins there or later. None is the next block.
-            cut: whether another shot begins with it.
+            prompt: the new prompt.
+            at: second of the take; takes effect at the first block that begins there or later. None is the next block.
+            cut: whether it begins another shot.
 
         Returns:
             The second at which it takes over. A later direction for the same block replaces it.
 
         Raises:
             ValueError: if the prompt is empty or too long, `at` has passed or is past the end, the take has ended, or
-                it is cut at its first block.
+                `cut` is set at its first block.
         """
         self._pipe.check_prompt(prompt)
         with self._lock:
             block = self._block_for(at)
             if cut and not block:
-                raise ValueError("the first shot begins with the take's first block; a cut comes after it")
+                raise ValueError("the first shot begins with the take's first block; a cut must come after it")
             self._prompts[block] = prompt
             (self._cuts.add if cut else self._cuts.discard)(block)
             self._told[block] = time.perf_counter()
@@ -104,13 +104,13 @@ class LiveTake:
             return self._timeline.starts_at(block)
 
     def withdraw(self, at: float) -> None:
-        """Take back a direction that has not taken over yet.
+        """Withdraw a direction that has not taken over yet.
 
         Args:
-            at: second at which it would.
+            at: second at which it would take over.
 
         Raises:
-            ValueError: if there is none, it has taken over, or the take has ended.
+            ValueError: if there is none, it has already taken over, or the take has ended.
         """
         with self._lock:
             block = self._block_for(at)
@@ -122,12 +122,12 @@ class LiveTake:
 
     @property
     def asked(self) -> TakeRequest:
-        """What has been asked for so far, to the longest that it may last."""
+        """What has been requested so far, at the maximum length."""
         with self._lock:
             return self._request(self._start.seconds)
 
     def pin(self, span: Span) -> float:
-        """Let memory bring back a span of seconds first, from the next block on; returns its second.
+        """Bring back a span of seconds first, from the next block on; return the second at which that begins.
 
         Raises:
             ValueError: if the span has not been made yet or is excluded, or the take has ended.
@@ -135,7 +135,7 @@ class LiveTake:
         return self._steer_span("pin", span)
 
     def exclude(self, span: Span) -> float:
-        """Let memory not bring back a span of seconds any more, from the next block on; returns its second.
+        """Stop bringing back a span of seconds, from the next block on; return the second at which that begins.
 
         Raises:
             ValueError: if the span has not been made yet or is pinned, or the take has ended.
@@ -143,7 +143,7 @@ class LiveTake:
         return self._steer_span("exclude", span)
 
     def unpin(self, span: Span) -> float:
-        """Let a pinned span be like any other from the next block on; returns its second.
+        """Unpin a span from the next block on; return the second at which that begins.
 
         Raises:
             ValueError: if it isn't pinned, or the take has ended.
@@ -151,7 +151,7 @@ class LiveTake:
         return self._release("pin", span)
 
     def unexclude(self, span: Span) -> float:
-        """Let memory bring back an excluded span again, from the next block on; returns its second.
+        """Allow an excluded span again from the next block on; return the second at which that begins.
 
         Raises:
             ValueError: if it isn't excluded, or the take has ended.
@@ -159,24 +159,24 @@ class LiveTake:
         return self._release("exclude", span)
 
     def establish(self, seconds: float, new_view: float | None = None) -> float:
-        """Let memory keep first showings, from the next block on; returns its second.
+        """Keep only first showings in memory, from the next block on; return the second at which that begins.
 
         Args:
-            seconds: how long a new view lets frames in; 0 lets every frame in.
-            new_view: what counts as new; see `MemoryConfig`. None leaves it as it is.
+            seconds: seconds to admit of each new view; 0 admits every frame.
+            new_view: what counts as new; see `MemoryConfig`. None leaves it unchanged.
 
         Raises:
-            ValueError: if a value can't be, or the take has ended.
+            ValueError: if a value is invalid, or the take has ended.
         """
         with self._lock:
             at = self._timeline.starts_at(self._block_for(None))
             return self._steer(Steering(at, "establish", establish=seconds, new_view=new_view))
 
     def use_policy(self, name: str) -> float:
-        """Let another policy pick what memory brings back, from the next block on; returns its second.
+        """Use another retrieval policy from the next block on; return the second at which that begins.
 
         Raises:
-            ValueError: if none of that name is installed here, or the take has ended.
+            ValueError: if no policy of that name is installed, or the take has ended.
         """
         check_policy(replace(self._start.memory, policy=name, steering=()))
         with self._lock:
@@ -184,10 +184,10 @@ class LiveTake:
             return self._steer(Steering(at, "policy", policy=name))
 
     def steer(self, order: Steering) -> float:
-        """Do what a direction to memory says, from the next block on; returns its second.
+        """Apply a change to memory from the next block on; return the second at which that begins.
 
         Raises:
-            ValueError: if it can't be done, or the take has ended.
+            ValueError: if it is invalid, or the take has ended.
         """
         match order.verb:
             case "establish":
@@ -199,13 +199,13 @@ class LiveTake:
         return self._release("pin" if order.verb == "unpin" else "exclude", (order.start, order.end))
 
     def cancel(self) -> None:
-        """End the take after the block that is being made."""
+        """End the take after the current block."""
         self._cancelled.set()
 
     def park(self) -> None:
-        """End the take as `cancel` does, but with a checkpoint there, so that resuming it runs no block again.
+        """End the take as `cancel` does, but with a checkpoint, so that resuming does not rerun any block.
 
-        If the block that is being made is past the point where checkpoints are saved, the next one is the last.
+        If the current block is past the point where checkpoints are saved, the take ends after the next one.
         """
         with self._lock:
             if self._take and self._next_block > self._first_block:
@@ -214,13 +214,13 @@ class LiveTake:
 
     @property
     def blocks_begun(self) -> int:
-        """The block from which on the next direction can hold."""
+        """The block from which the next direction can apply."""
         with self._lock:
             return self._next_block
 
     @property
     def request(self) -> TakeRequest:
-        """What has been asked for so far; its `seconds` are those that were made (at first: all)."""
+        """What has been requested so far; its `seconds` are those made so far (all, before the first block)."""
         with self._lock:
             made = self._made_frames
             whole = not made or made >= self._start.pixel_frames
@@ -228,26 +228,26 @@ class LiveTake:
 
     @property
     def cues(self) -> tuple[Cue, ...]:
-        """Those that have taken over, at the latest in the block that is being made."""
+        """The cues that have taken over, including in the current block."""
         with self._lock:
             return self._request(self._timeline.starts_at(self._next_block)).cues if self._next_block else ()
 
     @property
     def seconds(self) -> float:
-        """Second at which the next direction can take over."""
+        """The second at which the next direction can take over."""
         with self._lock:
             return self._timeline.starts_at(self._next_block)
 
     @property
     def waited_seconds(self) -> dict[int, float]:
-        """By cue: from `direct` until the first block under it was finished."""
+        """By cue, the time from `direct` until its first block was finished."""
         with self._lock:
             return dict(self._waited)
 
     # ---- from one thread ----
 
     def __iter__(self) -> Iterator[Block]:
-        """The blocks, each as soon as it is finished; stops when it is cancelled. It can be iterated over once."""
+        """Yield each block as soon as it is finished, until cancelled. It can be iterated over only once."""
         stores = [self._take] if self._take else []
         stream = self._pipe.stream(
             self._start, stores=stores, directions=self._directions, then=self._written, ahead=self._ahead
@@ -255,7 +255,7 @@ class LiveTake:
         shown = self._take.blocks_shown if self._take else 0
         try:
             with closing(stream):  # type: ignore[type-var]  # a generator
-                while shown != self._first_block or not self._is_to_end:  # else nothing of its own is begun
+                while shown != self._first_block or not self._is_to_end:  # parked before it began a block of its own
                     block = next(stream, None)
                     shown += 1
                     if block is None:
@@ -265,14 +265,14 @@ class LiveTake:
             self._end()
 
     def _written(self, block: Block) -> None:
-        """A block has come out of the stream."""
+        """Handle a block that has come out of the stream."""
         self._finished(block)
         if self._take:
             self._take.add(block)
         self._on_block(block)
 
     def _end(self) -> None:
-        """What is stored is the take; it may be more than what was written."""
+        """Update length and request at the end: what is stored counts, which may be more than what was written."""
         with self._lock:
             self._ended = True
             if self._take and self._take.blocks:
@@ -284,12 +284,12 @@ class LiveTake:
 
     @property
     def _is_to_end(self) -> bool:
-        """Whether no block is begun any more."""
+        """Whether no further block is to begin."""
         is_parked = self._parked.is_set() and not (self._take and self._take.checkpoints.is_asked)
         return self._cancelled.is_set() or is_parked
 
     def _directions(self, block: int) -> Direction | None:
-        """What the stream asks right before a block is begun."""
+        """Give the stream the changes at a block, right before it begins."""
         if block >= self._first_block:
             self._hold(block)
             if self._is_to_end:
@@ -301,7 +301,7 @@ class LiveTake:
             told = any(self._timeline.cue_block(steer.seconds) == block for steer in self._steering)
             memory = directed_at(self._memory(), self._timeline, block) if block and told else None
             asked = self._request(self._start.seconds)
-            goes_on = block >= self._first_block  # not only made ready to go on
+            goes_on = block >= self._first_block  # otherwise the stream is only replaying
             news, self._unsaved = prompt is not None or told or self._unsaved, self._unsaved and not goes_on
         if self._take and goes_on and news:
             self._take.update(asked, self._timeline)
@@ -320,8 +320,8 @@ class LiveTake:
             second = self._timeline.starts_at(self._block_for(None))
             if not span[0] < second:
                 raise ValueError(
-                    f"{verb} {format_timecode(span[0])}-{format_timecode(span[1])}: that has not been made yet; the "
-                    f"take is at {format_timecode(second)}"
+                    f"{verb} {format_timecode(span[0])}-{format_timecode(span[1])}: not made yet; the take is at "
+                    f"{format_timecode(second)}"
                 )
             return self._steer(Steering(second, verb, *span))
 
@@ -332,33 +332,31 @@ class LiveTake:
             spans = getattr(memory.with_steering(memory.steering), verb)
             if span not in spans:
                 said = ", ".join(f"{start:g}-{end:g}" for start, end in spans) or "none"
-                raise FieldError(
-                    verb, span, f"the spans that can be released are: {said}", f"{span[0]:g}-{span[1]:g} s"
-                )
+                raise FieldError(verb, span, f"it must be one of the spans set: {said}", f"{span[0]:g}-{span[1]:g} s")
             return self._steer(Steering(second, "unpin" if verb == "pin" else "unexclude", *span))
 
     def _steer(self, steer: Steering) -> float:
         steering = [*self._steering, steer]
-        replace(self._start, memory=replace(self._start.memory, steering=tuple(steering)))  # refuses what can't be
+        replace(self._start, memory=replace(self._start.memory, steering=tuple(steering)))  # validates
         self._steering = steering
         return steer.seconds
 
     def _block_for(self, at: float | None) -> int:
         ends = self._ended or self._cancelled.is_set() or self._parked.is_set()
         if ends or self._next_block >= self._timeline.blocks:
-            raise ValueError("the take has ended; it takes no more directions")
+            raise ValueError("the take has ended and takes no more directions")
         if at is None:
             return self._next_block
         block = self._timeline.cue_block(at) if at > 0 else 0
         if not at >= 0 or block < self._next_block:
             second = self._timeline.starts_at(self._next_block)
-            raise FieldError("at", at, shown=f"{at:g} s, but the take is at {second:g} s already")
+            raise FieldError("at", at, shown=f"{at:g} s, but the take is already at {second:g} s")
         if block >= self._timeline.blocks:
             raise FieldError("at", at, f"the take ends at {self._start.seconds:g} s", f"{at:g} s")
         return block
 
     def _request(self, seconds: float) -> TakeRequest:
-        """As it would be asked for if the take were this long."""
+        """The request for a take of this length."""
         starts = self._timeline.starts_at
         prompts = sorted(self._prompts.items())
         cues = [Cue(starts(block), prompt, block in self._cuts) for block, prompt in prompts if block]
@@ -375,7 +373,7 @@ class LiveTake:
 
 
 def _within(memory: MemoryConfig, seconds: float) -> MemoryConfig:
-    """Without what speaks of times that were not reached, and so never mattered."""
+    """Remove what refers to times that were not reached, and so had no effect."""
     anchored = memory.anchor is not None and memory.anchor[0] < seconds
     return replace(
         memory,

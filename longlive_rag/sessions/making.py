@@ -1,4 +1,4 @@
-"""A take is made: what is asked is checked before a model loads, and what was finished is kept however it ends."""
+"""Making a take: the request is checked before a model is loaded, and what is finished is kept however it ends."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 
 
 class TakeEnded(Exception):
-    """A take ended early; what was finished is kept.
+    """A take ended early; what is finished is kept.
 
     Attributes:
-        reason: in one line.
-        folder: of the take; of several made side by side, of the first.
-        record: its record; None where there was no room even for that. Its video's frames are 0 where nothing was
-            finished, and then nothing was written.
+        reason: the reason, in one line.
+        folder: folder of the take, or of the first of several made side by side.
+        record: its record; None if there was no room even for that. If nothing was finished, its video has 0 frames and
+            nothing was written.
     """
 
     def __init__(self, reason: str, folder: Path, record: TakeRecord | None) -> None:
-        super().__init__(reason, folder, record)  # all of them, so that it can come from another process
+        super().__init__(reason, folder, record)  # all arguments, so that it can be pickled
         self.reason, self.folder, self.record = reason, folder, record
 
     def __str__(self) -> str:
@@ -50,24 +50,24 @@ class TakeEnded(Exception):
 
 
 class TakeStopped(TakeEnded):
-    """It was interrupted."""
+    """A take was interrupted."""
 
 
 class TakeFailed(TakeEnded):
-    """Disk or memory ran out, what was made is not a picture any more, or a policy picked what it may not."""
+    """A take failed: disk or memory ran out, values were not finite, or a policy picked invalid frames."""
 
 
 @dataclass(frozen=True)
 class NewTake:
-    """What is asked for.
+    """A take to be made.
 
     Attributes:
-        preset: of the backbone.
+        preset: preset of the backbone.
         request: what the take shows.
-        folder: where it goes.
-        overwrite: whether it may replace a take that is there.
-        opening, labels, checkpoints: see there.
-        pipe: the backbone, where it is loaded already.
+        folder: folder of the take.
+        overwrite: whether it may replace an existing take.
+        opening, labels, checkpoints: see their classes.
+        pipe: the backbone, if it is already loaded.
     """
 
     preset: Preset
@@ -82,11 +82,11 @@ class NewTake:
 
 @dataclass(frozen=True)
 class TakeJob:
-    """A take that can be made: checked, its folder claimed, its backbone loaded.
+    """A take that is ready to be made: checked, its folder claimed, its backbone loaded.
 
     Attributes:
-        pipe, request: what makes it, and what is asked.
-        writer: writes it.
+        pipe, request: the pipeline and the request.
+        writer: writes the take.
     """
 
     pipe: LongLiveRAGPipeline
@@ -94,16 +94,16 @@ class TakeJob:
     writer: TakeWriter
 
     def run(self, on_block: Callable[[Block, TakeWriter], None], ahead: int = AHEAD) -> TakeRecord:
-        """Make the take; returns its record.
+        """Make the take and return its record.
 
         Args:
-            on_block: called with every block that is finished and written, in the thread that writes.
-            ahead: how many blocks may be under way behind the one that is denoised; 0 does one thing after the other.
+            on_block: called with every finished and written block, in the writing thread.
+            ahead: how many blocks may still be in progress while the next is denoised; 0 does everything in sequence.
                 See `LongLiveRAGPipeline.stream`.
 
         Raises:
-            TakeStopped: on KeyboardInterrupt, also one that `on_block` raises.
-            TakeFailed: if disk or memory run out.
+            TakeStopped: on KeyboardInterrupt, including one raised by `on_block`.
+            TakeFailed: if disk or memory runs out.
         """
 
         def write(block: Block) -> None:
@@ -117,7 +117,7 @@ class TakeJob:
 
 
 def exhaust(blocks: Iterator[Block]) -> None:
-    """Let a stream make all its blocks; however that ends, nothing of it runs any more."""
+    """Run a stream to its end; however it ends, none of its threads is left running."""
     with closing(blocks):  # type: ignore[type-var]  # a generator
         for _ in blocks:
             pass
@@ -125,10 +125,10 @@ def exhaust(blocks: Iterator[Block]) -> None:
 
 @contextmanager
 def new_take(asked: NewTake, note: Note) -> Iterator[TakeJob]:
-    """Check what is asked, claim the folder, load the backbone; the claim is held for the `with` body.
+    """Check the request, claim the folder and load the backbone; the claim is held for the `with` body.
 
     Raises:
-        ValueError: naming the field, the value and what would be right; nothing was written.
+        ValueError: if it is invalid; names the field, the value and what is expected. Nothing was written.
         OSError: if the folder can't be written.
     """
     from longlive_rag.takes.writer import TakeWriter
@@ -151,27 +151,27 @@ def new_take(asked: NewTake, note: Note) -> Iterator[TakeJob]:
 
 
 def claim_new_take(asked: NewTake) -> tuple[TakeClaim, Timeline, StartImage | None]:
-    """Refuse what can't be made, as far as configs and files tell, and hold the folder.
+    """Check a new take as far as configs and files allow, and claim its folder.
 
     Returns:
-        The claim of the folder, the take's timeline, and its picture.
+        The claim on the folder, the take's timeline, and its start image.
 
     Raises:
-        ValueError: as `check_new_take`.
+        ValueError: see `check_new_take`.
     """
     timeline, picture = check_new_take(asked)
     return TakeClaim(asked.folder, asked.overwrite), timeline, picture
 
 
 def check_new_take(asked: NewTake) -> tuple[Timeline, StartImage | None]:
-    """Refuse what can't be made, as far as configs and files tell; leaves no trace.
+    """Check a new take as far as configs and files allow, without writing anything.
 
     Returns:
-        The take's timeline, and its picture.
+        The take's timeline, and its start image.
 
     Raises:
-        ValueError: naming the field, the value and what would be right; if the folder holds something else, another
-            process writes there, or the disk has no room.
+        ValueError: if the request is invalid (names the field, the value and what is expected), the folder holds
+            something else, another process is writing there, or the disk is too small.
     """
     request, preset = asked.request, asked.preset
     check_policy(request.memory)
@@ -190,7 +190,7 @@ def check_new_take(asked: NewTake) -> tuple[Timeline, StartImage | None]:
 def stored_bytes(
     request: TakeRequest, timeline: Timeline, geometry: Geometry, dtype: str, checkpoints: CheckpointConfig
 ) -> int:
-    """What a take's latents and checkpoints will take of the disk, roughly; with `auto` at most."""
+    """Approximate disk space for a take's latents and checkpoints; with dtype `auto`, an upper bound."""
     widest = "float32" if dtype == "auto" else dtype
     latents = timeline.latent_frames * (geometry.latent_bytes + geometry.embedding_bytes)
     return latents + checkpoint_bytes(checkpoints, timeline, request.context, geometry.page_bytes(widest))
@@ -198,11 +198,11 @@ def stored_bytes(
 
 @contextmanager
 def ending_well(*takes: TakeWriter) -> Iterator[None]:
-    """Finish the takes that are made in the `with` body, should they end early.
+    """Finish the takes made in the `with` body if they end early.
 
     Raises:
         TakeStopped: on KeyboardInterrupt.
-        TakeFailed: if disk or memory run out, or a block can't be used.
+        TakeFailed: if disk or memory runs out, or a block is unusable.
     """
     import torch
 
@@ -224,19 +224,19 @@ def ending_well(*takes: TakeWriter) -> Iterator[None]:
 
 
 def check_finished(record: TakeRecord, folder: Path) -> TakeRecord:
-    """The record of a take that was made to its end; raises TakeFailed if its last files found no room."""
+    """Return the record of a complete take; raise TakeFailed if there was no room for its last files."""
     if record.error is not None:
         raise TakeFailed(record.error.message, folder, record)
     return record
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong, in one line."""
+    """Describe what went wrong in one line."""
     return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
 
 
 def _finish_failed(take: TakeWriter, error: BaseException) -> TakeRecord | None:
-    """Finish a take that gave out; None if there is no room even for its record."""
+    """Finish a failed take; None if there is no room even for its record."""
     try:
         return take.finish("failed", error)
     except OSError:

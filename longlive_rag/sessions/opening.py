@@ -1,4 +1,4 @@
-"""A backbone is opened for a request: its rights are looked up, it is loaded, and it looks at what is asked of it."""
+"""Opening a backbone for a request: look up its rights, load it, and check the request against it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Attention = Literal[
     "native", "native_cudnn", "native_efficient", "native_flash", "native_math", "flash", "flash_3", "xformers", "sage"
 ]
 Note = Callable[[str], None]
-"""Takes a sentence for the user."""
+"""Receives a sentence for the user."""
 
 
 @dataclass(frozen=True)
@@ -43,47 +43,48 @@ class Opening:
     """How a backbone is opened.
 
     Attributes:
-        device: where it runs.
-        dtype: of the transformer.
-        codec: of the videos that it will make.
-        prompt_embeds: prompts embedded ahead; the text encoder is not loaded then.
-        decoder: of the latents: the VAE's, or the backbone's tiny one.
-        compile: whether the transformer's layers are compiled, and with `on` the VAE's decoder.
-        attention: by what attention is computed, a key of `backbone.attention.BACKENDS`.
-        vae_device: where latents are decoded.
-        vae_dtype: of the decoder; None chooses by device and `dtype`.
-        gpus: that make the take together.
-        compile_decoder: False leaves the decoder as it is where `compile` is `on`.
+        device: device it runs on.
+        dtype: precision of the transformer.
+        codec: codec of the videos it will make.
+        prompt_embeds: file of precomputed prompt embeddings; if given, the text encoder is not loaded.
+        decoder: decoder of the latents: the VAE's (`full`) or the backbone's tiny one.
+        compile: whether to compile the transformer's layers and, with `on`, the VAE's decoder.
+        attention: attention backend, a key of `backbone.attention.BACKENDS`.
+        vae_device: device that decodes latents.
+        vae_dtype: precision of the decoder; None chooses by device and `dtype`.
+        gpus: number of GPUs that make the take together.
+        compile_decoder: False leaves the decoder uncompiled even if `compile` is `on`.
     """
 
     device: Annotated[str, Knob("--device", "auto (a GPU if there is one), cpu, cuda or cuda:N.")] = "auto"
     dtype: Annotated[
         DType,
-        Knob("--dtype", "Precision of the backbone; auto: bfloat16 on a GPU, with its VAE, and float32 on a CPU."),
+        Knob("--dtype", "Precision of the backbone; auto is bfloat16 on a GPU (VAE included) and float32 on a CPU."),
     ] = "auto"
     codec: Annotated[
-        Codec, Knob("--codec", "Of the video. h264 plays on older devices too; its encoder is under the GPL.")
+        Codec, Knob("--codec", "Video codec. h264 also plays on older devices, but its encoder is under the GPL.")
     ] = "vp9"
     prompt_embeds: Path | None = None
     decoder: Annotated[
-        Decoder, Knob("--decoder", "Of the video's latents. tiny is faster and less sharp; the backbone must have one.")
+        Decoder, Knob("--decoder", "Latent decoder. tiny is faster but less sharp; the backbone must have one.")
     ] = "full"
     compile: Annotated[
         Compile,
         Knob(
             "--compile",
-            "on: transformer's layers and VAE's decoder. auto: the layers, on CUDA, for takes of 150 s and more.",
+            "Compile the transformer's layers and the VAE's decoder (on), or only the layers, on CUDA, for takes of "
+            "150 s or more (auto).",
         ),
     ] = "auto"
     attention: Annotated[
-        Attention, Knob("--attention", "Backend of attention, a name of diffusers'. sage is faster and less exact.")
+        Attention, Knob("--attention", "Attention backend, named as in diffusers. sage is faster but less exact.")
     ] = "native"
     vae_device: Annotated[
-        str, Knob("--vae-device", "Where latents are decoded: auto (where the backbone runs), cpu, cuda or cuda:N.")
+        str, Knob("--vae-device", "Device that decodes latents: auto (the backbone's), cpu, cuda or cuda:N.")
     ] = "auto"
     vae_dtype: str | None = None
     gpus: Annotated[
-        int, Knob("--gpus", "GPUs that make the take together; its attention heads are divided among them.", at_least=1)
+        int, Knob("--gpus", "Number of GPUs for one take; its attention heads are divided among them.", at_least=1)
     ] = 1
     compile_decoder: bool = True
 
@@ -92,7 +93,7 @@ class Opening:
 
     @property
     def precision(self) -> Precision:
-        """What it runs in on its device; FieldError if that isn't there."""
+        """The precision on its device; FieldError if the device is missing."""
         from longlive_rag.weights.load import pick_device
 
         return pick_precision(self.dtype, pick_device(self.device).type, self.vae_dtype)
@@ -100,13 +101,13 @@ class Opening:
 
 @dataclass(frozen=True)
 class Labels:
-    """Under which policy a take is made, and what it is labelled as.
+    """The licence policy and labels of a take.
 
     Attributes:
-        license_policy: None is the one in force.
-        deliverable: instead of reference.
-        phase: of the production.
-        visible: the label is shown in the picture, too.
+        license_policy: None is the policy in force.
+        deliverable: label it as deliverable instead of reference.
+        phase: phase of the production.
+        visible: whether to show the label in the video as well.
     """
 
     license_policy: str | None = None
@@ -116,11 +117,11 @@ class Labels:
 
 
 def provenance_of(preset: Preset, labels: Labels) -> Provenance:
-    """The rights of the backbone's files under the policy in force, and the labels that were asked for.
+    """Build the provenance of takes: the rights of the backbone's files, the licence policy and the labels.
 
     Raises:
         LicenseError: if the policy does not allow one of the files.
-        ValueError: if the policy or the phase can't be what was given.
+        ValueError: if the policy or the phase is invalid.
     """
     policy = pick_policy(labels.license_policy)
     files = tuple(enforce(preset.folder, policy))
@@ -135,10 +136,10 @@ def open_backbone(
     note: Note,
     pipe: LongLiveRAGPipeline | None = None,
 ) -> tuple[LongLiveRAGPipeline, TakeRun]:
-    """Load a backbone and let it look at a request; notes the words that it has never read.
+    """Load a backbone and check a request against it; notes words that it does not know.
 
     Args:
-        pipe: the backbone, where it is loaded already.
+        pipe: the backbone, if it is already loaded.
 
     Raises:
         ValueError: if it can't be loaded here, or can't meet the request.
@@ -154,7 +155,7 @@ def open_backbone(
     speed_up(pipe, preset, request, opening, note)
     run = pipe.take_run(codec=run.codec, load_seconds=run.load_seconds)
     if (host := pipe.host_bytes_for_pages(request)) > 0:
-        note(f"{in_words(host)} of host memory are taken for pages before the first block, which takes a moment")
+        note(f"allocating {in_words(host)} of host memory for pages before the first block, which takes a moment")
     prompts = (request.prompt, *(cue.prompt for cue in request.cues))
     unknown = {words: found for words in prompts if (found := pipe.unknown_words(words))}
     for words, found in unknown.items():
@@ -172,11 +173,11 @@ def load_backbone(
     threads: int | None = None,
     pipe: LongLiveRAGPipeline | None = None,
 ) -> tuple[LongLiveRAGPipeline, TakeRun]:
-    """Load a backbone, which has looked at no request yet.
+    """Load a backbone without checking a request against it.
 
     Args:
-        threads: of the CPU, for one operation; None chooses by the backbone's size.
-        pipe: the backbone, where it is loaded already.
+        threads: CPU threads per operation; None chooses by the backbone's size.
+        pipe: the backbone, if it is already loaded.
 
     Raises:
         ValueError: if it can't be loaded here.
@@ -201,7 +202,7 @@ def load_backbone(
 
 
 def check_decoder_fits(preset: Preset, opening: Opening) -> None:
-    """Raise FieldError if the decoder is one that the backbone hasn't, or that is not for its latents."""
+    """Raise FieldError if the backbone does not have the decoder, or it is for other latents."""
     from backbone.tiny_decoder import check_decoder
 
     if opening.decoder == "full":
@@ -212,7 +213,7 @@ def check_decoder_fits(preset: Preset, opening: Opening) -> None:
 
 
 def check_cache_fits(preset: Preset, request: TakeRequest, opening: Opening) -> None:
-    """Raise ValueError if the window's keys and values alone are more than a CPU's memory; a GPU says so itself."""
+    """Raise FieldError if the window's keys and values alone exceed host memory; a GPU reports this itself."""
     from longlive_rag.diagnostics.doctor import free_memory
     from longlive_rag.weights.load import pick_device
 
@@ -222,12 +223,12 @@ def check_cache_fits(preset: Preset, request: TakeRequest, opening: Opening) -> 
     frames, free_bytes = request.context.window_frames, free_memory()
     if frames * page_bytes > free_bytes:
         needed = f"their keys and values take {frames * page_bytes / 2**30:.1f} GiB"
-        raise FieldError("window_frames", frames, f"{needed}, and {free_bytes / 2**30:.1f} GiB are free")
+        raise FieldError("window_frames", frames, f"{needed}, but {free_bytes / 2**30:.1f} GiB are free")
 
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Without the libraries' own progress bars and notes."""
+    """Silence progress bars and warnings of libraries in the `with` body."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them."""
+"""Processes that end together with their parent."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import threading
 
 
 def end_with_parent() -> None:
-    """Let this process end when the one that started it does, however that ends.
+    """End this process when its parent ends, however that happens.
 
-    An orphan would go on with its take, while the run, begun again, makes the same take in the same folder.
+    Otherwise an orphan would continue its take while a restarted run makes the same take in the same folder.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None

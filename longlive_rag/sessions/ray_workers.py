@@ -1,4 +1,4 @@
-"""Work for the machines of a Ray cluster, where each worker has a GPU or its share of one. Ray is an extra."""
+"""Work on a Ray cluster, where each worker has a GPU or a share of one. Ray is an optional dependency."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from longlive_rag.presets.needs import CUDA_CONTEXT_BYTES, GIB, estimate
 from longlive_rag.presets.preset import Preset
 
 REACHED_WITHIN_S = 10.0
-LOST_WORKERS = 5  # how many workers may be lost in a row, without a finished job between them
+LOST_WORKERS = 5  # how many workers may be lost in a row without a finished job between them
 SMALL_BYTES = 4 * GIB
-"""A worker that needs less than this of a GPU shares it with others, `SHARE` of it each."""
+"""A worker that needs less GPU memory than this shares a GPU with others, with `SHARE` of it each."""
 SHARE = 0.25
 
 Job = TypeVar("Job")
 Begin = Callable[[str], Callable[[Job], object]]
-"""The device of a worker to what does its jobs; called there with the first one, and sent there by pickle."""
+"""Given a worker's device, returns what does its jobs. It is pickled, and called in the worker at its first job."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What workers are asked of a Ray cluster.
+    """Workers on a Ray cluster.
 
     Attributes:
-        workers: how many at once; those beyond what the cluster has wait for a place.
-        threads: of each worker, for one operation, and so the CPUs that it is given; None: one CPU.
-        address: of the cluster; see `connect`.
-        gpus: of each worker, above 0 and at most 1; None decides by what the backbone needs.
+        workers: number of workers; those beyond the cluster's resources wait.
+        threads: CPU threads per operation, and so the CPUs given to each worker; None is one CPU.
+        address: address of the cluster; see `connect`.
+        gpus: GPU share of each worker, above 0 and at most 1; None decides by the backbone's needs.
     """
 
     workers: int = 1
@@ -48,20 +48,20 @@ class Cluster:
         check_share(self.gpus)
 
     def gpus_for(self, preset: Preset, dtype: str) -> float:
-        """How much of a GPU each worker has: one, or `SHARE` of one for a small backbone."""
+        """The GPU share of each worker: one, or `SHARE` for a small backbone."""
         if self.gpus is not None:
             return self.gpus
         return SHARE if estimate(preset, dtype, "cuda").device_bytes + CUDA_CONTEXT_BYTES < SMALL_BYTES else 1.0
 
 
 def check_installed() -> None:
-    """Raise FieldError if Ray is not."""
+    """Raise FieldError if Ray is not installed."""
     if not importlib.util.find_spec("ray"):
         raise FieldError("engine", "ray", "pip install 'longlive-rag[ray]'", "'ray', but Ray is not installed")
 
 
 def check_share(gpus: float | None) -> None:
-    """Raise FieldError unless a worker can have so much of a GPU."""
+    """Raise FieldError unless a worker can have this share of a GPU."""
     if gpus is not None and not 0 < gpus <= 1:
         raise FieldError("gpus_per_worker", gpus, "it must be above 0 and at most 1, such as 1 or 0.25")
 
@@ -73,12 +73,12 @@ def check_device(device: str) -> None:
 
 
 def device_of(asked: str, gpus: Sequence[int | str], visible: str | None) -> str:
-    """The device of a worker.
+    """Find the device of a worker.
 
     Args:
         asked: auto, cpu or cuda.
-        gpus: that Ray has given the worker, by their numbers on the node.
-        visible: CUDA_VISIBLE_DEVICES, which Ray sets to these unless it is told not to; None if it is not set.
+        gpus: GPUs that Ray has assigned to the worker, by their numbers on the node.
+        visible: CUDA_VISIBLE_DEVICES, which Ray usually sets to these; None if it is not set.
     """
     if asked == "cpu" or not gpus:
         return asked
@@ -87,7 +87,7 @@ def device_of(asked: str, gpus: Sequence[int | str], visible: str | None) -> str
 
 
 class Worker(Generic[Job]):
-    """A process on some machine of the cluster; it keeps what it has loaded from one job to the next.
+    """A process on some machine of the cluster, which keeps what it has loaded between jobs.
 
     Args:
         asked: auto, cpu or cuda.
@@ -99,7 +99,7 @@ class Worker(Generic[Job]):
         self._do: Callable[[Job], object] | None = None
 
     def device(self) -> str:
-        """Where it computes; asked of a new worker, to hear that it has its place."""
+        """The device it computes on; also called to learn when a new worker has started."""
         import ray
         import torch
 
@@ -113,20 +113,20 @@ class Worker(Generic[Job]):
 
 
 def work_on_ray(cluster: Cluster, asked: str, gpus: float, begin: Begin[Job], jobs: Sequence[Job]) -> Iterator[Job]:
-    """Do jobs on a Ray cluster, yielding each that is done.
+    """Do jobs on a Ray cluster, yielding each one when it is done.
 
-    Where the cluster has GPUs, each worker has `gpus` of them, unless `asked` is the CPU. A job whose worker or node is
-    lost is done again elsewhere, so that what it leaves must not count before it is whole. All nodes share the folders
-    that jobs name.
+    If the cluster has GPUs, each worker gets a share `gpus` of one, unless `asked` is the CPU. A job whose worker or
+    node is lost is repeated elsewhere, so its partial output must not count as a result. All nodes must share the
+    folders that jobs use.
 
     Args:
-        cluster: where, and how many workers.
-        asked: the device, auto, cpu or cuda.
-        gpus: of each worker.
-        begin: see there.
+        cluster: the cluster, and the number of workers.
+        asked: the device: auto, cpu or cuda.
+        gpus: GPU share of each worker.
+        begin: see `Begin`.
 
     Raises:
-        FieldError: if there is no such device in the cluster.
+        FieldError: if the cluster has no such device.
         OSError: if there is no cluster at the address, or too many workers are lost.
         Whatever a job raises.
     """
@@ -139,7 +139,7 @@ def work_on_ray(cluster: Cluster, asked: str, gpus: float, begin: Begin[Job], jo
         raise FieldError("device", asked, "try auto or cpu", "'cuda', but the Ray cluster has no GPU")
     actor = ray.remote(num_cpus=cluster.threads or 1, num_gpus=gpus if has_gpus and asked != "cpu" else 0)(Worker)
     waiting, lost = deque(jobs), 0
-    busy: dict[Any, tuple[Any, list[Job]]] = {}  # a reply that will come, to its worker and the job
+    busy: dict[Any, tuple[Any, list[Job]]] = {}  # pending reply -> its worker and job
 
     def hire() -> None:
         worker: Any = actor.remote(asked, begin)
@@ -156,7 +156,7 @@ def work_on_ray(cluster: Cluster, asked: str, gpus: float, begin: Begin[Job], jo
             except ray.exceptions.RayActorError as error:
                 lost += 1
                 if lost > LOST_WORKERS:
-                    raise OSError(f"{lost} workers were lost one after the other; finished takes are kept") from error
+                    raise OSError(f"{lost} workers were lost in a row; finished takes are kept") from error
                 waiting.extendleft(given)
                 hire()
                 continue
@@ -173,10 +173,10 @@ def work_on_ray(cluster: Cluster, asked: str, gpus: float, begin: Begin[Job], jo
 
 
 def connect(address: str | None) -> None:
-    """Connect to a Ray cluster, unless this process is connected already.
+    """Connect to a Ray cluster, unless this process is already connected.
 
     Args:
-        address: of the cluster; None is the one that RAY_ADDRESS names, or else a new one on this machine.
+        address: address of the cluster; None is the one that RAY_ADDRESS names, or else a new one on this machine.
 
     Raises:
         OSError: if there is no cluster at the address, or it can't be joined.
@@ -189,13 +189,13 @@ def connect(address: str | None) -> None:
         ray.init(address=address or "local", ignore_reinit_error=True, log_to_driver=False)
     except ConnectionError as error:
         raise OSError(
-            f"the Ray cluster at {address} can't be joined. If it asks for a token, set RAY_AUTH_MODE=token, and "
-            f"put the head's into ~/.ray/auth_token or RAY_AUTH_TOKEN ({error})"
+            f"the Ray cluster at {address} can't be joined. If it requires a token, set RAY_AUTH_MODE=token and "
+            f"put the head's token into ~/.ray/auth_token or RAY_AUTH_TOKEN ({error})"
         ) from error
 
 
 def _check_reachable(address: str | None) -> None:
-    """Raise OSError where no Ray cluster answers; Ray itself would try for minutes, and then end the process."""
+    """Raise OSError if no Ray cluster answers; Ray itself would try for minutes and then exit the process."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():  # none, or `auto`
         return

@@ -1,4 +1,4 @@
-"""A take on disk is opened and checked, then resumed, extended or branched."""
+"""Opening a take on disk, and resuming, extending or branching it."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Changes:
-    """What may be another than when the take was begun.
+    """What may differ from when the take was begun.
 
     Attributes:
-        backbone: where the take's backbone is; None looks for it under its name.
-        device, vae_device: where it runs, and where its latents are decoded.
-        prompt_embeds: prompts embedded ahead.
-        checkpoint, checkpoint_gib: None is the take's.
-        license_policy: None is the one in force; the take's holds as well.
-        pipe: the backbone, where it is loaded already.
-        gpus: that make the rest together.
+        backbone: where the take's backbone is; None looks for it by name.
+        device, vae_device: devices to run on, and to decode latents.
+        prompt_embeds: file of precomputed prompt embeddings.
+        checkpoint, checkpoint_gib: None is the take's setting.
+        license_policy: None is the policy in force; the take's own applies as well.
+        pipe: the backbone, if it is already loaded.
+        gpus: number of GPUs that make the rest together.
     """
 
     backbone: str | None = None
@@ -60,14 +60,14 @@ class Changes:
 
 @dataclass(frozen=True)
 class OpenTake:
-    """A take on disk, checked, with its backbone at hand but not loaded.
+    """A take on disk, checked, with its backbone found but not loaded.
 
     Attributes:
-        folder: of the take.
+        folder: folder of the take.
         record: its record.
-        request, timeline: what it was asked for.
-        preset: of its backbone.
-        blocks: that are stored, each whole.
+        request, timeline: what was requested.
+        preset: preset of its backbone.
+        blocks: number of intact stored blocks.
     """
 
     folder: Path
@@ -79,7 +79,7 @@ class OpenTake:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is finished, and its video is all there."""
+        """Whether it is finished and its video is complete."""
         finished = self.record.status == "finished" and self.blocks >= self.timeline.blocks
         return finished and intact_frames(self.folder, self.record) >= self.record.video.frames
 
@@ -104,23 +104,23 @@ def open_take(folder: Path, backbone: str | None = None) -> OpenTake:
 
 
 def _check_shapes(folder: Path, store: LatentStore, request: TakeRequest, preset: Preset) -> None:
-    """Raise ValueError if the blocks are not of the sizes that the request and the backbone make."""
+    """Raise ValueError if the blocks don't have the sizes given by the request and the backbone."""
     geometry, found = read_geometry(preset, request.output, request.memory.encoder), store.record(0)
     wanted = (request.context.frames_per_block, *geometry.latent_shape)
     if found.latents.shape != wanted:
-        raise ValueError(f"{folder}'s blocks are {found.latents.shape}, and its record and backbone make {wanted}")
+        raise ValueError(f"{folder}'s blocks are {found.latents.shape}, but its record and backbone make {wanted}")
     if request.context.memory_frames and (
         found.embeddings is None or found.embeddings.shape[1] != geometry.embedding_dim
     ):
-        raise ValueError(f"{folder}'s blocks have not the embeddings that its record asks for")
+        raise ValueError(f"{folder}'s blocks don't have the embeddings that its record requires")
 
 
 @contextmanager
 def resumed_take(take: OpenTake, changes: Changes, note: Note) -> Iterator[TakeJob]:
-    """Continue until the take is as long as was asked for; the claim is held for the `with` body.
+    """Continue a take to its requested length; the claim is held for the `with` body.
 
     Raises:
-        ValueError: naming what can't be; the take is as it was.
+        ValueError: if that is not possible; the take is unchanged.
     """
     with _resumed(take, take.folder, take.request, "resumed", changes, note) as job:
         yield job
@@ -130,10 +130,10 @@ def resumed_take(take: OpenTake, changes: Changes, note: Note) -> Iterator[TakeJ
 def extended_take(
     take: OpenTake, seconds: float, prompt: str | None, changes: Changes, note: Note, cut: bool = False
 ) -> Iterator[TakeJob]:
-    """Make a take longer, under another prompt from its end on if one is given; `cut` begins another shot with it.
+    """Make a take longer, switching to `prompt` at its end if given; `cut` begins another shot with it.
 
     Raises:
-        ValueError: naming what can't be; the take is as it was.
+        ValueError: if that is not possible; the take is unchanged.
     """
     request = extended(take.request, seconds, prompt, cut)
     with _resumed(take, take.folder, request, "extended", changes, note) as job:
@@ -152,20 +152,20 @@ def branched_take(
     seconds: float | None = None,
     cut: bool = False,
 ) -> Iterator[TakeJob]:
-    """Make another take that begins as this one does, which is only read.
+    """Make another take that begins like this one, which is only read.
 
     Args:
-        at_seconds: where it goes another way.
-        folder: of the new take.
+        at_seconds: where to branch.
+        folder: folder of the new take.
         prompt, seed, seconds, cut: see `branched`.
 
     Raises:
-        ValueError: naming what can't be; nothing was written.
+        ValueError: if that is not possible; nothing was written.
     """
     request, blocks = branched(take.request, take.timeline, take.blocks, at_seconds, prompt, seed, seconds, cut)
     check_take_folder(folder, request, hint="")
     begins = take.timeline.starts_at(blocks)
-    note(f"the first {begins:g} s are those of {take.folder}; the new part begins with the block there")
+    note(f"the first {begins:g} s are copied from {take.folder}; the new part begins with the block there")
 
     def copy() -> None:
         copy_start(take.folder, take.record, folder, request, take.timeline, blocks)
@@ -178,15 +178,15 @@ def branched_take(
 def undone_take(
     take: OpenTake, blocks: int, seconds: float, folder: Path, changes: Changes, note: Note
 ) -> Iterator[TakeJob]:
-    """Make another take that begins with the first blocks of this one, which is only read, and of nothing later.
+    """Make another take from the first blocks of this one, which is only read, and nothing later.
 
     Args:
-        blocks: that it keeps; cues and what memory was told from there on are not in it.
+        blocks: number of blocks to keep; later cues and changes to memory are dropped.
         seconds: length of the new take.
-        folder: of the new take.
+        folder: folder of the new take.
 
     Raises:
-        ValueError: naming what can't be; nothing was written.
+        ValueError: if that is not possible; nothing was written.
     """
     request = undone(take, blocks, seconds)
     check_take_folder(folder, request, hint="")
@@ -199,9 +199,9 @@ def undone_take(
 
 
 def undone(take: OpenTake, blocks: int, seconds: float) -> TakeRequest:
-    """What `undone_take` asks for; FieldError if the take has not so many blocks."""
+    """The request for `undone_take`; FieldError if the take does not have that many blocks."""
     if not 0 < blocks <= take.blocks:
-        raise FieldError("block", blocks, f"it must be from 1 to {take.blocks}, as many blocks as the take has")
+        raise FieldError("block", blocks, f"it must be from 1 to {take.blocks}, the number of blocks in the take")
     request, begins_in = take.request, take.timeline.cue_block
     steering = tuple(steer for steer in request.memory.steering if begins_in(steer.seconds) < blocks)
     return replace(
@@ -223,10 +223,10 @@ def _resumed(
     note: Note,
     prepare: Callable[[], None] | None = None,
 ) -> Iterator[TakeJob]:
-    """What `request` asks for beyond what there is.
+    """Make what `request` asks for beyond what exists.
 
     Args:
-        prepare: fills the folder, once it is claimed and the backbone is loaded; None resumes in place.
+        prepare: fills the folder once it is claimed and the backbone is loaded; None resumes in place.
     """
     from longlive_rag.takes.writer import TakeWriter
 
@@ -249,16 +249,16 @@ def _resumed(
 def reopened(
     take: OpenTake, request: TakeRequest, changes: Changes, provenance: Provenance, note: Note
 ) -> Iterator[tuple[Any, TakeRun]]:
-    """The take's backbone, loaded as it was when the take was begun; notes what is not as it was then."""
+    """Load the take's backbone as it was when the take was begun; notes what differs."""
     opening = opening_of(take, changes)
     with opened_backbone(take.preset, request, opening, provenance, note, changes.pipe) as (pipe, run):
         for difference in differences(take.record, run):
-            note(f"{difference}; from here on the last bits may differ")
+            note(f"{difference}; the last bits may differ from here on")
         yield pipe, run
 
 
 def opening_of(take: OpenTake, changes: Changes) -> Opening:
-    """How the take's backbone is opened again."""
+    """How to reopen the take's backbone."""
     before = take.record.run
     opening = Opening(
         changes.device,
@@ -274,7 +274,7 @@ def opening_of(take: OpenTake, changes: Changes) -> Opening:
 
 
 def provenance_like(take: OpenTake, license_policy: str | None) -> Provenance:
-    """The rights of the backbone's files under the take's policy, and the labels that the take has.
+    """Build the provenance from the rights of the backbone's files and the take's policy and labels.
 
     Raises:
         LicenseError: if the policy in force is stricter than the take's, or the take's does not allow one of the files.
@@ -292,10 +292,10 @@ def provenance_like(take: OpenTake, license_policy: str | None) -> Provenance:
 def check_room(
     folder: Path, request: TakeRequest, timeline: Timeline, take: OpenTake, checkpoints: CheckpointConfig
 ) -> None:
-    """Refuse to begin where the disk has no room for what is to come.
+    """Check that the disk has room for the rest of the take.
 
     Raises:
-        ValueError: saying how much is needed and how much there is.
+        ValueError: if it does not; says how much is needed and how much is free.
     """
     geometry = read_geometry(take.preset, request.output, request.memory.encoder)
     stored = stored_bytes(request, timeline, geometry, take.record.run.dtype, checkpoints)
@@ -308,7 +308,7 @@ def check_room(
 
 
 def differences(record: TakeRecord, run: TakeRun) -> list[str]:
-    """What is not as it was when the take was begun."""
+    """List what differs from when the take was begun."""
     before, now = record.run, versions()
     pairs = [("device", before.device.removesuffix(":0"), run.device), ("threads", before.threads, run.threads)]
     libraries = ("torch", "diffusers", "faiss-cpu", "numpy")  # NumPy draws the noise
@@ -319,9 +319,9 @@ def differences(record: TakeRecord, run: TakeRun) -> list[str]:
         ("decoder", is_compiled[before.compiled_decoder], is_compiled[run.compiled_decoder]),
         ("attention", before.attention, run.attention),
     ]
-    found = [f"the take was begun with {name} {old}, this is {new}" for name, old, new in pairs if old != new]
+    found = [f"the take was begun with {name} {old}, now it is {new}" for name, old, new in pairs if old != new]
     if before.gpus != run.gpus:
-        found.append(f"the take was begun on {before.gpus} GPUs, this is on {run.gpus}")
+        found.append(f"the take was begun on {before.gpus} GPUs, now it is on {run.gpus}")
     if before.batch != run.batch:
-        found.append(f"the take was begun in a batch of {before.batch}, this is a batch of {run.batch}")
+        found.append(f"the take was begun in a batch of {before.batch}, now it is in a batch of {run.batch}")
     return found

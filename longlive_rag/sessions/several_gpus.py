@@ -1,7 +1,7 @@
 """One take on several GPUs: the processes that make it, started here or by torchrun, and how they end.
 
-Rank 0 is the process that has the take: it alone reads and writes files, decodes and shows progress. If it ends,
-however that is, the others do; if another one ends, rank 0 keeps what was finished and ends, too.
+Rank 0 owns the take: it alone reads and writes files, decodes and shows progress. If it ends, for whatever reason, so
+do the others; if another one ends, rank 0 keeps what is finished and ends as well.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from longlive_rag.takes.record import TakeRun
 
 NOTICED_WITHIN_S = 10.0
-"""By then a collective that misses a rank has failed; one that hangs for ever (NCCL) is ended with its process."""
+"""Time for a collective to fail after a rank is lost; if it hangs instead (NCCL), its process is ended."""
 ENDS_WITHIN_S = 5.0
 READY = "ready"
 
@@ -48,10 +48,10 @@ def opened_backbone(
     note: Note,
     pipe: LongLiveRAGPipeline | None = None,
 ) -> Iterator[tuple[LongLiveRAGPipeline, TakeRun]]:
-    """As `open_backbone`, on as many GPUs as `opening` says, or as torchrun has started processes for.
+    """Open a backbone as `open_backbone` does, on the number of GPUs set by `opening` or torchrun.
 
     Raises:
-        ValueError: if it can't be loaded here, can't meet the request or can't be divided among so many.
+        ValueError: if it can't be loaded here, can't meet the request or can't be divided among the GPUs.
         OSError: if another process can't load it.
     """
     launch = launched()
@@ -65,14 +65,14 @@ def opened_backbone(
         own = replace(opening, device=device, compile="off")
         pipe, run = open_backbone(preset, request, own, provenance, note, pipe)
         with followers.joined(pipe):
-            if opening.compile == "on":  # all together
+            if opening.compile == "on":  # on all ranks together
                 speed_up(pipe, preset, request, replace(own, compile="on"), note)
                 run = replace(run, compiled=True, compiled_decoder=is_decoder_compiled(opening))
             yield pipe, replace(run, gpus=gpus)
 
 
 def check_gpus(preset: Preset, request: TakeRequest, opening: Opening, gpus: int) -> None:
-    """Raise FieldError unless a take can be divided among so many GPUs, and they are there."""
+    """Raise FieldError unless a take can be divided among this many GPUs, and they exist."""
     import torch
 
     from backbone.parallel import check_divides
@@ -83,12 +83,12 @@ def check_gpus(preset: Preset, request: TakeRequest, opening: Opening, gpus: int
     if ":" in opening.device:
         raise FieldError("device", opening.device, "for several GPUs it must be auto, cpu or cuda, without a number")
     if pick_device(opening.device).type == "cuda" and launched() is None and gpus > torch.cuda.device_count():
-        raise FieldError("gpus", gpus, shown=f"{gpus}, but this machine has {torch.cuda.device_count()} of them")
+        raise FieldError("gpus", gpus, shown=f"{gpus}, but this machine has {torch.cuda.device_count()}")
     check_speed_fits(preset, request, opening)
 
 
 def follow_launched(preset: Preset, opening: Opening, license_policy: str | None) -> bool:
-    """Where torchrun has started this process as another rank than 0: do what rank 0 does, and return True.
+    """In a process that torchrun started with a rank above 0, do what rank 0 does and return True.
 
     Raises:
         ValueError: if the backbone can't be loaded here.
@@ -96,14 +96,14 @@ def follow_launched(preset: Preset, opening: Opening, license_policy: str | None
     launch = launched()
     if launch is None or launch.rank == 0:
         return False
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 hears it as well
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 receives it as well
     pipe = _load(preset, replace(opening, device=_device(opening, launch.local_rank)), license_policy)
     _follow_rank_0(pipe, launch.rank, launch.size, None)
     return True
 
 
 def count_gpus(opening: Opening) -> int:
-    """How many processes make the take: what `opening` says, or what torchrun has started; FieldError if both do."""
+    """Number of processes that make the take, set by `opening` or torchrun; FieldError if they disagree."""
     launch = launched()
     if launch is None:
         return opening.gpus
@@ -115,7 +115,7 @@ def count_gpus(opening: Opening) -> int:
 
 
 def _device(opening: Opening, number: int) -> str:
-    """The device of the process with this number on its machine."""
+    """The device of a process, given its number on its machine."""
     from longlive_rag.weights.load import pick_device
 
     kind = pick_device(opening.device).type
@@ -123,12 +123,12 @@ def _device(opening: Opening, number: int) -> str:
 
 
 class _Followers:
-    """Rank 0's hold on the other ranks.
+    """The other ranks, as managed by rank 0.
 
     Args:
-        preset, opening, license_policy: of the backbone, which each of them loads.
-        size: of all ranks.
-        launch: by torchrun; None starts them here.
+        preset, opening, license_policy: the backbone, which each rank loads.
+        size: number of ranks.
+        launch: torchrun's launch; None starts the processes here.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class _Followers:
         self._size, self._launch = size, launch
         self._store: Any = None
         self._processes: list[SpawnProcess] = []
-        self._lines: list[Connection] = []  # from them: that they are ready, and why they end
+        self._lines: list[Connection] = []  # on which they report that they are ready, and why they end
         self._start: Any = None if launch else partial(self._begin, preset, opening, license_policy)
         self._lost: str | None = None
         self._noticed, self._over = threading.Event(), threading.Event()
@@ -174,7 +174,7 @@ class _Followers:
 
     @contextmanager
     def joined(self, pipe: LongLiveRAGPipeline) -> Iterator[None]:
-        """All ranks run `pipe`'s transformer in the `with` body."""
+        """Run `pipe`'s transformer on all ranks in the `with` body."""
         from backbone.compiling import uncompile
         from backbone.parallel import Ranks
         from longlive_rag.generation.in_step import LeadingRollout
@@ -213,7 +213,7 @@ class _Followers:
                     return
 
     def _end_late(self) -> None:
-        """End this process, should it hang; the take is then as after a kill."""
+        """End this process if it hangs; the take is then left as after a kill."""
         if not self._over.wait(NOTICED_WITHIN_S):
             print(f"\nError: {self._lost}", file=sys.stderr, flush=True)
             os._exit(1)
@@ -225,7 +225,7 @@ class _Followers:
 
 
 def _heard(line: Connection) -> str | None:
-    """What a rank says next; None if it has ended without a word."""
+    """The next message of a rank; None if it ended without one."""
     try:
         said: str = line.recv()
         return said
@@ -234,13 +234,13 @@ def _heard(line: Connection) -> str | None:
 
 
 def _ended(rank: int, said: str | None) -> str:
-    return f"process {rank} of the take ended: {said or 'it was killed; was there enough memory?'}"
+    return f"process {rank} of the take ended: {said or 'it was killed (out of memory?)'}"
 
 
 def _follow_here(
     preset: Preset, opening: Opening, license_policy: str | None, place: tuple[int, int, int], line: Connection
 ) -> None:
-    """A process that rank 0 has started."""
+    """Run in a process that rank 0 has started."""
     import torch.distributed as dist
 
     end_with_parent()
@@ -252,7 +252,7 @@ def _follow_here(
     except BaseException as error:
         with suppress(OSError):
             line.send(" ".join(str(error).split()) or type(error).__name__)
-        os._exit(1)  # without waiting for ranks that are in the middle of something
+        os._exit(1)  # don't wait for ranks that are in the middle of something
 
 
 def _follow_rank_0(pipe: LongLiveRAGPipeline, rank: int, size: int, store: Any) -> None:
@@ -266,7 +266,7 @@ def _follow_rank_0(pipe: LongLiveRAGPipeline, rank: int, size: int, store: Any) 
 
 
 def _load(preset: Preset, opening: Opening, license_policy: str | None) -> LongLiveRAGPipeline:
-    """What another rank than 0 needs of the backbone: no text encoder, and the VAE stays in host memory."""
+    """Load what a rank above 0 needs of the backbone: no text encoder, and the VAE stays in host memory."""
     import torch
 
     from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -287,7 +287,7 @@ def _load(preset: Preset, opening: Opening, license_policy: str | None) -> LongL
 
 @contextmanager
 def _ignored_by_children() -> Iterator[None]:
-    """Processes that are started in the `with` body don't hear Ctrl-C: rank 0 does."""
+    """Make processes started in the `with` body ignore Ctrl-C, which rank 0 handles."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -300,7 +300,7 @@ def _ignored_by_children() -> Iterator[None]:
 
 @contextmanager
 def _stopped_by_sigterm(launch: Launch | None) -> Iterator[None]:
-    """Under torchrun, which sends SIGTERM where a user pressed Ctrl-C or another rank ended, take it for Ctrl-C."""
+    """Under torchrun, treat SIGTERM, which it sends on Ctrl-C or when another rank has ended, like Ctrl-C."""
     if launch is None or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Takes are made side by side, and each of them is finished, however that ends."""
+"""Making takes side by side, each of which is finished however the others end."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def make_together(
     noise: NoiseSource | None = None,
     choose: Choose | None = None,
 ) -> None:
-    """Make takes side by side; takes that are there are replaced.
+    """Make takes side by side, replacing existing ones.
 
     Args:
-        pipe, run: what makes them.
-        requests: what is asked; see `Batch`.
-        folders: where each goes.
-        checkpoint: how they are made ready to be resumed; None stores no latents.
-        on_block: called with every block that is finished and written, in the thread that writes.
-        on_finished: called with the number of every take that is finished.
+        pipe, run: the pipeline, and how it makes takes.
+        requests: the requests; see `Batch`.
+        folders: the folder of each take.
+        checkpoint: checkpoints to resume from; None stores no latents.
+        on_block: called with every finished and written block, in the writing thread.
+        on_finished: called with the number of every finished take.
         noise, choose: see `LongLiveRAGPipeline.stream`.
 
     Raises:
         TakeStopped: on KeyboardInterrupt.
-        TakeFailed: if disk or memory run out; each other take is finished all the same.
+        TakeFailed: if disk or memory runs out; all other takes are still finished.
     """
     timeline, run = pipe.timeline(requests[0]), replace(run, batch=len(requests))
     takes = [

@@ -1,6 +1,6 @@
-"""By what a backbone runs: attention's backend, and whether its layers and its decoder are compiled.
+"""Settings for speed: the attention backend, and whether layers and decoder are compiled.
 
-None changes more of a take than its last bits, save the backends that round (sage); a take's record names them all.
+They change only the last bits of a take, except for backends that round (sage); a take's record names them all.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from longlive_rag.sessions.opening import Compile, Opening
     from longlive_rag.takes.record import TakeRun
 
-# On an H100 the layers of Wan2.1-1.3B compile in 23 s, once, and save 0.12 s of a block of 0.75 s (docs/gpu/h100): a
-# first take of this length gets back what it waited for; each later one saves all of it.
+# On an H100 the layers of Wan2.1-1.3B compile in 23 s, once, and save 0.12 s of each block of 0.75 s (docs/gpu/h100). A
+# first take of this length makes up for the compilation; later ones save all of it.
 AUTO_SECONDS = 150.0
 
 
 def check_speed_fits(preset: Preset, request: TakeRequest, opening: Opening) -> None:
-    """Raise FieldError if the attention backend or the compiler that is asked for can't be used here."""
+    """Raise FieldError if the requested attention backend or the compiler can't be used here."""
     from longlive_rag.weights.load import pick_device
 
     device = pick_device(opening.device)
@@ -40,7 +40,7 @@ def check_speed_fits(preset: Preset, request: TakeRequest, opening: Opening) -> 
         geometry = read_geometry(preset, request.output, request.memory.encoder)
         reason = why_not(opening.attention, device, getattr(torch, opening.precision.dtype), geometry.head_dim)
         if reason:
-            raise FieldError("attention", opening.attention, f"here it can't be used: {reason}. Use native")
+            raise FieldError("attention", opening.attention, f"it can't be used here: {reason}. Use native")
     if opening.compile == "on":
         from backbone.compiling import missing_for_compiling
 
@@ -52,7 +52,7 @@ def check_speed_fits(preset: Preset, request: TakeRequest, opening: Opening) -> 
 
 
 def as_before(opening: Opening, before: TakeRun, preset: Preset, request: TakeRequest) -> Opening:
-    """`opening` with layers and decoder run as `before` says, as far as that can be done here."""
+    """Adjust `opening` to run layers and decoder as in `before`, as far as that is possible here."""
     compile: Compile = "on" if before.compiled else "off"
     compiled = replace(opening, compile=compile, compile_decoder=before.compiled_decoder)
     if not _fits(preset, request, compiled):
@@ -70,7 +70,7 @@ def _fits(preset: Preset, request: TakeRequest, opening: Opening) -> bool:
 
 
 def is_compiled(request: TakeRequest, opening: Opening) -> bool:
-    """Whether `opening` has the layers compiled for such a request: `auto`, where a long take on CUDA pays for it."""
+    """Whether `opening` compiles the layers for a request; with `auto`, if a long take on CUDA pays for it."""
     from backbone.compiling import missing_for_compiling
     from longlive_rag.weights.load import pick_device
 
@@ -81,14 +81,14 @@ def is_compiled(request: TakeRequest, opening: Opening) -> bool:
 
 
 def is_decoder_compiled(opening: Opening) -> bool:
-    """Whether `opening` has the VAE's decoder compiled: `auto` doesn't, since its gain on a GPU is not measured."""
+    """Whether `opening` compiles the VAE's decoder; `auto` does not, as its gain on a GPU has not been measured."""
     return opening.compile == "on" and opening.decoder == "full" and opening.compile_decoder
 
 
 def speed_up(
     pipe: LongLiveRAGPipeline, preset: Preset, request: TakeRequest, opening: Opening, note: Callable[[str], None]
 ) -> None:
-    """Bring an opened backbone to what `opening` says; compiles now, and notes how long that took."""
+    """Apply the speed settings of `opening` to an opened backbone; compiles now, and notes how long that took."""
     from backbone.compiling import compile_decoder_for, compile_for, uncompile, uncompile_decoder
     from backbone.vae import shapes_compiled_for
     from longlive_rag.generation.in_step import compile_on_all
@@ -105,10 +105,10 @@ def speed_up(
     folder = keep_compiled()
     what = "the transformer's layers" + (" and the VAE's decoder" if decoder else "")
     size = f"{request.output.width}x{request.output.height}"
-    note(f"compiling {what} for {size}: a minute or two the first time; {folder} keeps the result")
+    note(f"compiling {what} for {size}: a minute or two the first time; the result is kept in {folder}")
     latents = read_geometry(preset, request.output, request.memory.encoder).latent_shape
     compile_layers = compile_for if pipe.transformer.ranks is None else compile_on_all
     seconds = compile_layers(pipe.transformer, request.context, latents)
     if decoder:
         seconds += compile_decoder_for(pipe.vae, request.context.frames_per_block, latents)
-    note(f"compiled in {seconds:.1f} s" if seconds else "they are compiled already")
+    note(f"compiled in {seconds:.1f} s" if seconds else "already compiled")

@@ -1,1 +1,1 @@
-"""A take on disk: its folder and record, writing it, resuming it, and what can be made of it."""
+"""Takes on disk: folder, record, writing, resuming, and exports."""

@@ -1,4 +1,4 @@
-"""Takes as documents: what a take on disk asks for, and what it asks for when it is extended or branched."""
+"""Takes as documents: the request of a take on disk, and its request once extended or branched."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LARGEST_SEED = 2**64 - 1
 
 
 def is_finished(take: Path, request: TakeRequest, backbone_id: str) -> bool:
-    """Whether a folder holds the very take that is asked for, finished, and made by these weights.
+    """Whether a folder holds exactly this take, finished and made with these weights.
 
     Raises:
         ValueError: if its record can't be read.
@@ -45,13 +45,13 @@ def is_finished(take: Path, request: TakeRequest, backbone_id: str) -> bool:
 
 
 def backbone_of(record: TakeRecord, take: Path, named: str | None = None) -> Preset:
-    """The backbone that a take was made with, under its name, or else in the folder where it was.
+    """Find the backbone that a take was made with, by its name or else in the folder where it was.
 
     Args:
-        named: where the user says that it is.
+        named: the name or folder given by the user.
 
     Raises:
-        ValueError: if it isn't there, or what is there are other weights.
+        ValueError: if it can't be found, or has other weights.
     """
     run, found = record.run, None
     for name in [named] if named else dict.fromkeys([run.backbone, str(run.folder)]):
@@ -67,30 +67,30 @@ def backbone_of(record: TakeRecord, take: Path, named: str | None = None) -> Pre
     if found is None:
         raise ValueError(
             f"{take} was made with the backbone {run.backbone!r}, which isn't here ({missing}); "
-            "name its folder with --backbone"
+            "give its folder with --backbone"
         )
     raise ValueError(
-        f"{take} was made with the backbone {run.backbone!r}, but the weights in {found.folder} are others; "
-        "name the folder of the right ones with --backbone"
+        f"{take} was made with the backbone {run.backbone!r}, but {found.folder} has different weights; "
+        "give the right folder with --backbone"
     )
 
 
 def timeline_of(request: TakeRequest, preset: Preset) -> Timeline:
-    """Blocks and frames of a request."""
+    """The timeline of a request."""
     return Timeline(request.pixel_frames, request.output.fps, request.context.frames_per_block, preset.temporal_factor)
 
 
 def extended(request: TakeRequest, seconds: float, prompt: str | None, cut: bool = False) -> TakeRequest:
-    """The request of a take extended by `seconds`, under another prompt from there on if one is given.
+    """The request of a take extended by `seconds`, switching to `prompt` there if given.
 
     Args:
-        cut: whether another shot begins with the prompt.
+        cut: whether the prompt begins another shot.
 
     Raises:
-        ValueError: if it would be too long, or not longer by a frame.
+        ValueError: if it would be too long, or longer by less than a frame.
     """
     if not seconds * request.output.fps > 0.5:
-        raise FieldError("seconds", seconds, f"a take is extended by at least a frame, {1 / request.output.fps:g} s")
+        raise FieldError("seconds", seconds, f"it must be at least one frame, {1 / request.output.fps:g} s")
     cues = request.cues if prompt is None else (*request.cues, Cue(request.seconds, prompt, cut))
     return replace(request, seconds=request.seconds + seconds, cues=cues)
 
@@ -105,22 +105,22 @@ def branched(
     seconds: float | None = None,
     cut: bool = False,
 ) -> tuple[TakeRequest, int]:
-    """The request of a take that begins as this one and goes another way.
+    """The request of a take that begins like this one and then branches.
 
     Args:
-        timeline: of the request.
-        blocks: that the take has.
-        at_seconds: where it goes another way: at the first block that begins there or later.
-        prompt: takes over there; later cues are dropped. None keeps them.
-        seed: of the noise from there on; left out, the take's where there is a prompt, else the next number.
-        seconds: length of the new take; left out, the take's.
-        cut: whether another shot begins with the prompt.
+        timeline: timeline of the request.
+        blocks: number of blocks in the take.
+        at_seconds: where to branch: at the first block that begins there or later.
+        prompt: takes over there, and later cues are dropped; None keeps them.
+        seed: noise seed from there on; default is the take's seed with a prompt, its successor without.
+        seconds: length of the new take; default is the take's.
+        cut: whether the prompt begins another shot.
 
     Returns:
-        The request, and how many blocks are common.
+        The request, and the number of blocks in common.
 
     Raises:
-        ValueError: if the take does not reach so far, or nothing would be left to make.
+        ValueError: if the take is too short, or there would be nothing left to make.
     """
     first = timeline.cue_block(at_seconds) if 0 < at_seconds < math.inf else None
     if first is None or first > blocks:
@@ -137,27 +137,27 @@ def branched(
     length = request.seconds if seconds is None else seconds
     if timeline.starts_at(first) >= length:
         shown = f"{length:g}, but the new part begins at {timeline.starts_at(first):g} s"
-        raise FieldError("seconds", length, "say how long the new take is to be", shown)
+        raise FieldError("seconds", length, "give the length of the new take", shown)
     return replace(request, seconds=length, cues=cues, reseeds=reseeds), first
 
 
 def copy_start(
     parent: Path, record: TakeRecord, folder: Path, request: TakeRequest, timeline: Timeline, blocks: int
 ) -> None:
-    """Make `folder` a take that holds the first blocks of another one, as files of its own, ready to be resumed.
+    """Make `folder` a take with copies of the first blocks of another one, ready to be resumed.
 
-    The other take is only read. If the process dies meanwhile, `folder` is a take with fewer blocks; where the disk
-    refuses, nothing is left.
+    The other take is only read. If the process dies meanwhile, `folder` is a take with fewer blocks; if writing fails,
+    nothing is left.
 
     Args:
         parent: the other take.
         record: its record.
-        folder: where nothing is yet but a claim.
-        request, timeline: of the new take; up to these blocks they must be the other's.
-        blocks: how many.
+        folder: the new folder, which holds nothing but a claim.
+        request, timeline: those of the new take, which must agree with the other's up to these blocks.
+        blocks: number of blocks to copy.
 
     Raises:
-        OSError: if the disk refuses.
+        OSError: if writing fails.
     """
     try:
         _copy(parent, record, folder, request, timeline, blocks)
@@ -185,22 +185,22 @@ def _copy(
 
 
 def cut_back(take: Path, request: TakeRequest, timeline: Timeline, blocks: int) -> None:
-    """Make a take, in place, one of fewer blocks that another request goes on with; whoever does it holds its claim.
+    """Cut a take back to fewer blocks, in place, to continue with another request; the caller must hold its claim.
 
-    If the process dies meanwhile, or the disk refuses, it is one that lacks blocks: what it was, or the new one.
+    If the process dies meanwhile, or writing fails, the take is incomplete: either the old one or the new one.
 
     Args:
         take: the take.
-        request, timeline: that it goes on with; up to these blocks they must be the take's.
-        blocks: that are left.
+        request, timeline: those to continue with, which must agree with the take's up to these blocks.
+        blocks: number of blocks to keep.
 
     Raises:
-        OSError: if the disk refuses.
+        OSError: if writing fails.
     """
     record = read_record(take)
     for block in reversed(block_numbers(take / LATENTS)[blocks:]):
         block_path(take / LATENTS, block).unlink()
-    sync_folder(take / LATENTS)  # under the new request no old block may come back
+    sync_folder(take / LATENTS)  # no old block may reappear under the new request
     for path in (take / CHECKPOINTS).glob(CHECKPOINT_FILES):
         if int(path.stem) > blocks:
             path.unlink()
@@ -211,7 +211,7 @@ def cut_back(take: Path, request: TakeRequest, timeline: Timeline, blocks: int) 
 
 
 def _copy_video(parent: Path, record: TakeRecord, folder: Path, timeline: Timeline, blocks: int) -> None:
-    """The part of a take's video that shows its first blocks, into another folder or its own."""
+    """Copy the part of a take's video that shows its first blocks to another folder, or cut it in place."""
     frames, output = min(timeline.pixels_of(blocks).start, intact_frames(parent, record)), record.request.output
     if frames:
         VideoWriter(
@@ -227,7 +227,7 @@ def _copy_video(parent: Path, record: TakeRecord, folder: Path, timeline: Timeli
 
 
 def check_latents(take: Path) -> LatentStore | None:
-    """A take's stored blocks, each read and checked; None if there are none.
+    """Read and check all stored blocks of a take; None if there are none.
 
     Raises:
         DamagedError: if one is damaged or missing.

@@ -1,8 +1,8 @@
-"""Checkpoints: what resuming a take needs beyond its latents, so that little has to be run again.
+"""Checkpoints: state that makes resuming a take fast, stored in addition to its latents.
 
-A checkpoint holds the window's keys and values, the pages that memory holds, and the features that the video decoder
-carries. Everything in it can be had from the latents, too, by running all commits of the take again: checkpoints save
-time and nothing else. A page is written once, into the first checkpoint that sees it; later ones refer to it.
+A checkpoint holds the window's keys and values, the pages in memory, and the state of the video decoder. All of it can
+be recomputed from the latents by rerunning every commit of the take, so checkpoints only save time. A page is written
+once, into the first checkpoint that includes it; later ones refer to it.
 """
 
 from __future__ import annotations
@@ -34,41 +34,41 @@ KIND = "checkpoint"
 
 
 class Checkpoints:
-    """The checkpoints of one take. Nothing is on disk before the first is saved.
+    """The checkpoints of one take. Nothing is written before the first is saved.
 
     Args:
-        folder: theirs.
+        folder: folder of the checkpoints.
         config: mode and budget.
-        every_blocks: checkpoints stand after multiples of this many blocks.
+        every_blocks: checkpoints are written after multiples of this many blocks.
     """
 
     def __init__(self, folder: Path, config: CheckpointConfig, every_blocks: int) -> None:
         self.folder = folder
         self.config = config
         self.stopped: str | None = None
-        """Why no more are written; None while they are."""
+        """Why no more are written; None while they still are."""
         self._every_blocks = every_blocks
         self._asked = False
-        self._answer: int | None = None  # after how many blocks the one stands that was asked for
+        self._answer: int | None = None  # the block count of the requested checkpoint
         self._newest = 0
-        self._place_of_page: dict[int, int] = {}  # serial to the checkpoint that holds it
+        self._place_of_page: dict[int, int] = {}  # serial -> the checkpoint that holds the page
 
     def numbers(self) -> list[int]:
-        """Blocks after which there is a checkpoint, rising."""
+        """Block counts after which there is a checkpoint, increasing."""
         return sorted(int(path.stem) for path in self.folder.glob(CHECKPOINT_FILES))
 
     @property
     def bytes(self) -> int:
-        """On disk."""
+        """Bytes on disk."""
         return sum(path.stat().st_size for path in self.folder.glob(CHECKPOINT_FILES))
 
     def ask(self) -> None:
-        """Let there be one after the block that is being made, wherever that is; may be called from any thread."""
+        """Request a checkpoint after the current block, whatever its number; may be called from any thread."""
         self._asked, self._answer = True, None
 
     @property
     def is_asked(self) -> bool:
-        """Whether there will be one after the block that is being made, because it was asked for."""
+        """Whether there will be a checkpoint after the current block because it was requested."""
         return self._asked and self._are_written
 
     @property
@@ -76,7 +76,7 @@ class Checkpoints:
         return self.config.mode == "exact" and self.stopped is None
 
     def is_due(self, blocks: int) -> bool:
-        """Whether there should be one after so many blocks; where one was asked for, it will be this."""
+        """Whether to save a checkpoint after this many blocks; if one was requested, it will be this one."""
         if self.is_asked:
             self._answer = blocks
             return True
@@ -85,22 +85,22 @@ class Checkpoints:
 
     @property
     def known_pages(self) -> frozenset[int]:
-        """Serials of pages that are kept already."""
+        """Serials of pages that are already stored."""
         return frozenset(self._place_of_page)
 
     def has_room(self, new_bytes: int) -> bool:
         """Whether a checkpoint of `new_bytes` is within the budget; if not, no more are written."""
         if self.bytes + new_bytes > self.config.gib * 2**30:
-            self.stopped = f"the {in_words(round(self.config.gib * 2**30))} that checkpoints may take are spent"
+            self.stopped = f"the {in_words(round(self.config.gib * 2**30))} for checkpoints are used up"
         return self.stopped is None
 
     def save(self, state: RolloutState, features: Features, newest_latents: NDArray[np.float32]) -> None:
-        """Write a checkpoint. A disk that refuses ends checkpoints, not the take; `stopped` then says why.
+        """Write a checkpoint. If writing fails, checkpoints stop but the take continues; `stopped` says why.
 
         Args:
-            state: of the rollout, with `known_pages` left out.
-            features: carried by the decoder, which has decoded the same blocks.
-            newest_latents: [T, C, h, w] of the newest block, which the checkpoint is bound to.
+            state: state of the rollout, without `known_pages`.
+            features: state of the decoder, which must have decoded the same blocks.
+            newest_latents: [T, C, h, w] of the newest block, to which the checkpoint is bound.
         """
         tensors = {"window": state.cache_pages}
         tensors |= {f"feature.{number}": feature for number, feature in features.items()}
@@ -123,14 +123,14 @@ class Checkpoints:
             self.stopped = error.strerror or str(error)
             return
         self._newest, self._place_of_page = state.blocks, places
-        self._asked = self._asked and state.blocks != self._answer  # it may have been begun before it was asked for
+        self._asked = self._asked and state.blocks != self._answer  # this one may have begun before the request
 
     def newest_state(self, blocks: int, latents_of: LatentsOf) -> RolloutState | None:
-        """The newest whole checkpoint after at most `blocks` blocks, with all its pages; None if there is none.
+        """Read the newest intact checkpoint after at most `blocks` blocks, with all its pages; None if there is none.
 
         Args:
-            blocks: how many are committed.
-            latents_of: block to its latents [T, C, h, w]; a checkpoint after others is of another take.
+            blocks: number of committed blocks.
+            latents_of: maps blocks to latents [T, C, h, w], to recognise checkpoints of another take.
         """
         found = self._newest_whole(blocks, lambda number: self._read_state(number, latents_of))
         if found is None:
@@ -139,10 +139,10 @@ class Checkpoints:
         return state
 
     def newest_decoded(self, blocks: int, latents_of: LatentsOf) -> tuple[int, Features] | None:
-        """The newest whole checkpoint after at most `blocks` blocks, without pages; None if there is none.
+        """Read the newest intact checkpoint after at most `blocks` blocks, without pages; None if there is none.
 
         Returns:
-            After how many blocks it is, and the features that the decoder carried then.
+            The number of blocks before it, and the state of the decoder.
         """
         found = self._newest_whole(blocks, lambda number: self._read(number, latents_of))
         if found is None:
@@ -156,7 +156,7 @@ class Checkpoints:
         return number, features
 
     def _newest_whole(self, blocks: int, read: Callable[[int], Content]) -> tuple[int, Content] | None:
-        """The newest checkpoint after at most `blocks` blocks that can be read, and what was read."""
+        """The number of the newest readable checkpoint after at most `blocks` blocks, and what was read."""
         for number in reversed(self.numbers()):
             if number <= blocks:
                 with suppress(BrokenSealError):
@@ -164,7 +164,7 @@ class Checkpoints:
         return None
 
     def facts(self) -> CheckpointFacts:
-        """For the take's record."""
+        """The facts for the take's record."""
         return CheckpointFacts(
             mode=self.config.mode,
             gib=self.config.gib,
@@ -182,7 +182,7 @@ class Checkpoints:
     def _read(self, number: int, latents_of: LatentsOf) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, facts = read_tensors(self._path(number), KIND)
         if facts["blocks"] != number or facts["bound_to"] != _hash(latents_of(number - 1)):
-            raise BrokenSealError(f"{self._path(number)} is of another take")
+            raise BrokenSealError(f"{self._path(number)} belongs to another take")
         return tensors, facts
 
     def _read_state(self, number: int, latents_of: LatentsOf) -> tuple[RolloutState, dict[int, int]]:

@@ -1,12 +1,12 @@
-"""Cue files: the prompts of a take and when each takes over, in the formats that people write them in.
+"""Cue files: the prompts of a take and when each takes over, in several formats.
 
 | suffix | content |
 |---|---|
-| `.txt` | one prompt a line, each with a timecode before it or none of them; a cut has `:cut` before its prompt |
-| `.jsonl` | one schedule a line: `{"prompts": [...]}`, optionally with `"times": [...]` |
+| `.txt` | one prompt per line, either all or none preceded by a timecode; a cut has `:cut` before its prompt |
+| `.jsonl` | one schedule per line: `{"prompts": [...]}`, optionally with `"times": [...]` |
 | `.json`, `.yaml`, `.yml` | one schedule: the same, or `cues:`, a list of `at` and `prompt`; a cut has `cut: true` |
 
-A folder of a take is read, too: the cues on its record. Every writer's file is read again as what was written.
+The folder of a take can be read as well, for the cues on its record. Files written here read back as the same schedule.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _timecode(value: Any) -> Any:
     if not isinstance(value, int | float | str | None) or isinstance(value, bool):
         raise ValueError(f"{value!r} is not a timecode")
     if isinstance(value, int | float) and not 0 <= value < math.inf:
-        raise ValueError(f"{value!r} is not a time of a take")
+        raise ValueError(f"{value!r} is not a time in a take")
     return value
 
 
@@ -52,7 +52,7 @@ def _in_words(value: Any) -> Any:
 
 
 def _truth(value: Any) -> Any:
-    known = {"true": True, "false": False}  # YAML's words are read as text
+    known = {"true": True, "false": False}  # YAML scalars are read as text
     value = known.get(value, value) if isinstance(value, str) else value
     if not isinstance(value, bool):
         raise ValueError(f"{value!r} is not true or false")
@@ -60,11 +60,11 @@ def _truth(value: Any) -> Any:
 
 
 Timecode = Annotated[Any, AfterValidator(_timecode)]
-"""Text, or a number of seconds; None is none."""
+"""Text, a number of seconds, or None."""
 
 
 class CueEntry(Document):
-    """One of `cues`: when, and a prompt, which may be a cut, or one of the verbs of steering."""
+    """An entry of `cues`: a time, and a prompt (possibly a cut) or a steering verb."""
 
     at: Timecode = None
     prompt: str = ""
@@ -78,7 +78,7 @@ class CueEntry(Document):
 
 
 class ScheduleFile(Document):
-    """One schedule in JSON or YAML: `prompts`, optionally with `times`, or `cues`; read one by one after it."""
+    """A schedule in JSON or YAML: `prompts`, optionally with `times`, or `cues`, whose entries are parsed later."""
 
     prompts: list[Any] | None = None
     times: list[Any] | None = None
@@ -87,13 +87,15 @@ class ScheduleFile(Document):
 
 
 class YamlLoader(yaml.BaseLoader):
-    """Every scalar as a string, since YAML's own 0:12 is 12 and its 00:00:12:08 is 728; each key once; no aliases, of
-    which a few nested lines can say more than fits into memory."""
+    """Reads every scalar as a string and refuses duplicate keys and aliases.
+
+    YAML itself would read 0:12 as 12 and 00:00:12:08 as 728, and a few nested aliases could exhaust memory.
+    """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="aliases are not read", problem_mark=mark)
+            raise yaml.MarkedYAMLError(problem="aliases are not supported", problem_mark=mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -101,7 +103,7 @@ class YamlLoader(yaml.BaseLoader):
         if len(found) < len(node.value):
             keys = [key.value for key, _ in node.value]
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise yaml.MarkedYAMLError(problem=f"{twice!r} is there twice", problem_mark=node.start_mark)
+            raise yaml.MarkedYAMLError(problem=f"{twice!r} occurs twice", problem_mark=node.start_mark)
         return found
 
 
@@ -111,9 +113,9 @@ class CueLine:
 
     Attributes:
         prompt: its words.
-        seconds: when it takes over; None where the file says nothing of times.
-        where: what to call it, such as `line 3`.
-        cut: whether another shot begins with it.
+        seconds: when it takes over; None if the file has no times.
+        where: how to refer to it in messages, such as `line 3`.
+        cut: whether it begins another shot.
     """
 
     prompt: str
@@ -124,13 +126,13 @@ class CueLine:
 
 @dataclass(frozen=True)
 class CueFile:
-    """What a cue file says; `schedule` adds what it leaves open.
+    """The content of a cue file; `schedule` fills in what it leaves open.
 
     Attributes:
         path: the file.
         lines: its prompts, in order, at least one; all with times, or none.
-        seconds: length of the take, where the file says it.
-        steering: directions to memory.
+        seconds: length of the take, if the file gives it.
+        steering: changes to memory.
     """
 
     path: Path
@@ -141,20 +143,20 @@ class CueFile:
     def schedule(
         self, *, prompt: str | None = None, seconds: float | None = None, switch_every: float | None = None
     ) -> Schedule:
-        """The schedule of a take.
+        """Build the schedule of a take.
 
         Args:
-            prompt: words for its start, where the file has none for it; prompts without times come after it.
-            seconds: length of the take; left out, what the file says, or `switch_every` for each prompt.
-            switch_every: seconds between prompts without times; left out, they are spread evenly.
+            prompt: first prompt, if the file has none for the start; prompts without times come after it.
+            seconds: length of the take; default is the file's, or `switch_every` for each prompt.
+            switch_every: seconds between prompts without times; default spaces them evenly.
 
         Raises:
-            ValueError: naming the file and the line.
+            ValueError: if that is not possible; names the file and the line.
         """
         timed = self.lines[0].seconds is not None
         if timed and switch_every is not None:
             wanted = ("drop ", Name("switch_every"))
-            raise FieldError("switch_every", switch_every, wanted, claim=f"{self.path} has times of its own")
+            raise FieldError("switch_every", switch_every, wanted, claim=f"{self.path} already has times")
         if switch_every is not None and not 0 < switch_every < math.inf:
             raise FieldError("switch_every", switch_every, "it must be a number of seconds above 0")
         count = len(self.lines) + (prompt is not None)
@@ -162,7 +164,7 @@ class CueFile:
         if seconds is None and switch_every is not None:
             seconds = count * switch_every
         if seconds is None:
-            shown = f"missing: {self.path} does not say how long the take is"
+            shown = f"missing: {self.path} does not give the length of the take"
             raise FieldError("seconds", None, shown=shown)
         if timed:
             lines = self.lines
@@ -175,12 +177,12 @@ class CueFile:
     def _with_start(self, lines: Sequence[CueLine], prompt: str | None, seconds: float) -> Schedule:
         has_start = lines[0].seconds == 0
         if has_start and prompt is not None:
-            raise self._error(lines[0], "is the prompt at 0 s, and another prompt is given; drop one of them")
+            raise self._error(lines[0], "is the prompt at 0 s, but another prompt is given; drop one of them")
         if not has_start and prompt is None:
             raise self._error(
                 lines[0],
-                f"begins at {lines[0].seconds:g} s, and nothing says what is seen before; add a line at 0, or a prompt "
-                "(a prompt that begins with a number goes in double quotes)",
+                f"begins at {lines[0].seconds:g} s, but there is no prompt before it; add a line at 0, or a prompt "
+                "(put a prompt that begins with a number in double quotes)",
             )
         if has_start and lines[0].cut:
             raise self._error(lines[0], "is a cut at 0 s, where the first shot begins anyway; drop the cut")
@@ -204,12 +206,12 @@ def read_cues(source: Path, fps: int, line: int | None = None) -> CueFile:
 
     Args:
         source: the file, or the folder of a take.
-        fps: frames a second of the take to be made, for SMPTE timecodes.
-        line: which line of a `.jsonl` file, from 1; needed where it has more than one.
+        fps: frames per second of the take to be made, for SMPTE timecodes.
+        line: line of a `.jsonl` file, from 1; required if it has more than one.
 
     Raises:
-        ValueError: if it can't be read or says what can't be; names the line.
-        OSError: if the disk refuses.
+        ValueError: if it can't be read or is invalid; names the line.
+        OSError: if reading fails.
     """
     if source.is_dir():
         return _of_take(source)
@@ -219,7 +221,7 @@ def read_cues(source: Path, fps: int, line: int | None = None) -> CueFile:
     if suffix not in SUFFIXES:
         raise ValueError(f"{source}: the suffix of a cue file must be one of {', '.join(SUFFIXES)}")
     if line is not None and suffix != ".jsonl":
-        raise ValueError(f"{source} is one schedule; a line can be chosen from a .jsonl file only")
+        raise ValueError(f"{source} is a single schedule; a line can only be chosen from a .jsonl file")
     text = _text_of(source)
     if suffix == ".txt":
         return _checked(_read_text(source, text, fps))
@@ -228,11 +230,11 @@ def read_cues(source: Path, fps: int, line: int | None = None) -> CueFile:
 
 
 def write_cues(path: Path, schedule: Schedule) -> None:
-    """Write a schedule in the format of the path's suffix, atomically; a `.txt` file does not hold its length.
+    """Write a schedule atomically, in the format of the path's suffix; a `.txt` file does not hold its length.
 
     Raises:
         ValueError: if there is no such format.
-        OSError: if the disk refuses.
+        OSError: if writing fails.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -292,11 +294,11 @@ def _split_timecode(words: str, fps: int) -> tuple[float | None, str]:
 
 
 def _unquoted(words: str) -> str:
-    """A line in double quotes is a JSON string: for prompts that begin with a number, a colon or #."""
+    """Decode a line in double quotes as a JSON string, as needed for prompts that begin with a number, a colon or #."""
     if len(words) > 1 and words[0] == words[-1] == '"':
         try:
             return str(json.loads(words))
-        except ValueError:  # quotation marks of the prompt's own
+        except ValueError:  # the quotation marks are part of the prompt
             return words
     return words
 
@@ -311,15 +313,15 @@ def _read_steer(words: str, seconds: float | None, fps: int) -> Steering | None:
             ":policy NAME, :cut PROMPT, or a prompt"
         )
     if seconds is None:
-        raise ValueError(f"{words!r} has no timecode before it; say when it begins to hold")
+        raise ValueError(f"{words!r} has no timecode before it; say from when it applies")
     return read_steering(seconds, cast("SteerVerb", match["verb"]), match["words"], fps)
 
 
 def read_steering(seconds: float, verb: SteerVerb, words: str, fps: int) -> Steering:
-    """A direction to memory: `FROM-TO` for a span, `SECONDS [NEW_VIEW]` or `off` for `establish`, a policy's name.
+    """Parse a change to memory: `FROM-TO` of a span, `SECONDS [NEW_VIEW]` or `off` of `establish`, or a policy's name.
 
     Raises:
-        ValueError: if it is not that.
+        ValueError: if it is invalid.
     """
     if verb == "policy":
         return Steering(seconds, verb, policy=words.strip())
@@ -333,15 +335,15 @@ def read_steering(seconds: float, verb: SteerVerb, words: str, fps: int) -> Stee
         return Steering(seconds, verb, establish=numbers[0], new_view=new_view)
     except ValueError as error:
         raise ValueError(
-            f"{words!r} does not say what memory admits; write SECONDS, SECONDS NEW_VIEW or off, such as 8 or 8 0.95"
+            f"{words!r} is not a value for establish; write SECONDS, SECONDS NEW_VIEW or off, such as 8 or 8 0.95"
         ) from error
 
 
 def read_span(text: str, fps: int) -> Span:
-    """`FROM-TO`, two timecodes, in seconds.
+    """Parse `FROM-TO`, two timecodes, into seconds.
 
     Raises:
-        ValueError: if it is not one.
+        ValueError: if it is not a span.
     """
     start, dash, end = text.partition("-")
     if not dash:
@@ -350,22 +352,22 @@ def read_span(text: str, fps: int) -> Span:
 
 
 def _read_line(path: Path, text: str, line: int | None) -> tuple[Any, str]:
-    """The content of the chosen line of a `.jsonl` file, and what to call it."""
+    """Parse the chosen line of a `.jsonl` file; also return how to refer to it in messages."""
     lines = [(number, raw) for number, raw in enumerate(text.split("\n"), start=1) if raw.strip()]
     if not lines:
         raise ValueError(f"{path} holds no prompt")
     if line is None and len(lines) > 1:
         wanted = ("choose one with ", Name("cues_line"), ", from 1")
-        raise FieldError("cues_line", None, wanted, claim=f"{path} holds {len(lines)} schedules, one a line")
+        raise FieldError("cues_line", None, wanted, claim=f"{path} holds {len(lines)} schedules, one per line")
     chosen = dict(lines)
     number = lines[0][0] if line is None else line
     if number not in chosen:
-        raise ValueError(f"{path} has no schedule in line {number}; its last is in line {lines[-1][0]}")
+        raise ValueError(f"{path} has no schedule in line {number}; the last one is in line {lines[-1][0]}")
     return _parse(path, chosen[number], ".jsonl", number), f"line {number}, "
 
 
 def _parse(path: Path, text: str, suffix: str, first_line: int = 1) -> Any:
-    """Plain data."""
+    """Parse JSON or YAML into plain data."""
     try:
         return yaml.load(text, Loader=YamlLoader) if suffix in (".yaml", ".yml") else load_json(text)
     except json.JSONDecodeError as error:
@@ -389,7 +391,7 @@ def _read_schedule(path: Path, content: Any, where: str, fps: int) -> CueFile:
     if (schedule.prompts is None) == (schedule.cues is None):
         raise ValueError(f'{file}: a schedule is {{"prompts": [...]}} or {{"cues": [...]}}')
     if schedule.cues is not None and schedule.times is not None:
-        raise ValueError(f"{file}: times belong to prompts; each of cues has its own `at`")
+        raise ValueError(f"{file}: `times` belongs to `prompts`; entries of `cues` have their own `at`")
     try:
         seconds = _seconds(schedule.seconds, fps)
     except ValueError as error:
@@ -408,7 +410,7 @@ def _read_schedule(path: Path, content: Any, where: str, fps: int) -> CueFile:
 
 
 def _timed_prompts(schedule: ScheduleFile, file: str) -> list[Any]:
-    """`prompts` and `times` as `cues`."""
+    """Convert `prompts` and `times` to the form of `cues`."""
     prompts = schedule.prompts or []
     times = [None] * len(prompts) if schedule.times is None else schedule.times
     if len(times) != len(prompts):
@@ -419,15 +421,15 @@ def _timed_prompts(schedule: ScheduleFile, file: str) -> list[Any]:
 def _read_cue(entry: CueEntry, where: str, fps: int) -> CueLine | Steering:
     named = entry.model_fields_set - {"at", "cut"}
     if entry.cut and named != {"prompt"}:
-        raise ValueError("`cut` goes with a `prompt`: the words of the shot that begins")
+        raise ValueError("`cut` needs a `prompt`, which describes the new shot")
     if len(named) != 1:
-        raise ValueError("a cue has one of `prompt`, `pin`, `exclude`, `establish` and `policy`")
+        raise ValueError("a cue must have exactly one of `prompt`, `pin`, `exclude`, `establish` and `policy`")
     seconds = _seconds(entry.at, fps)
     if "prompt" in named:
         return CueLine(entry.prompt, seconds, where, entry.cut)
     verb = cast("SteerVerb", named.pop())
     if seconds is None:
-        raise ValueError(f"`{verb}` needs `at`: say when it begins to hold")
+        raise ValueError(f"`{verb}` needs `at`; say from when it applies")
     return read_steering(seconds, verb, getattr(entry, verb), fps)
 
 
@@ -444,13 +446,13 @@ def _checked(file: CueFile) -> CueFile:
         raise ValueError(f"{file.path} holds no prompt")
     for line in file.lines:
         if not line.prompt.strip():
-            raise file._error(line, "has an empty prompt; say what is to be seen")
+            raise file._error(line, "has an empty prompt; describe what to show")
         if (line.seconds is None) != (file.lines[0].seconds is None):
             one, other = (line, file.lines[0]) if line.seconds is None else (file.lines[0], line)
             raise file._error(
                 one,
-                f"has no timecode, but {other.where} has; give all prompts one, or none (a prompt that begins with a "
-                "number goes in double quotes)",
+                f"has no timecode, but {other.where} has; give all prompts one, or none (put a prompt that begins with "
+                "a number in double quotes)",
             )
     for before, line in pairwise(file.lines):
         if line.seconds is not None and before.seconds is not None and line.seconds <= before.seconds:
@@ -462,7 +464,7 @@ def _checked(file: CueFile) -> CueFile:
 
 
 def _seconds(value: Any, fps: int) -> float | None:
-    """A `Timecode` in seconds."""
+    """Convert a `Timecode` to seconds."""
     if isinstance(value, str):
         return parse_timecode(value, fps)
     return None if value is None else float(value)
@@ -506,7 +508,7 @@ def _as_cues(schedule: Schedule) -> dict[str, Any]:
 
 
 def steering_words(steer: Steering) -> str:
-    """What follows its verb; `read_steering` reads it again."""
+    """Format what follows the verb, as `read_steering` parses it."""
     if steer.is_span:
         return f"{format_timecode(steer.start)}-{format_timecode(steer.end)}"
     if steer.verb == "policy":

@@ -1,4 +1,4 @@
-"""Parts of a take for others: a video, pictures, a contact sheet. Frames come from the take's own video."""
+"""Exports of parts of a take: a video, pictures or a contact sheet. Frames come from the take's own video."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class CueFrame:
     """Where a prompt begins.
 
     Attributes:
-        number: of the cue, from 1; 0 is the take's first prompt.
-        frame: the first frame of the video that was made under it.
-        block: that it took over at.
+        number: number of the cue, from 1; 0 is the take's first prompt.
+        frame: first frame of the video made under it.
+        block: block at which it took over.
         prompt: its words.
-        cut: whether another shot begins with it.
+        cut: whether it begins another shot.
     """
 
     number: int
@@ -48,10 +48,10 @@ class Excerpt:
     """A range of a take's video.
 
     Attributes:
-        take: its folder.
-        record: the whole take's.
-        frames: pixel frames, numbered in the take.
-        video_frames: of the whole video.
+        take: folder of the take.
+        record: record of the whole take.
+        frames: pixel frames of the range, numbered in the take.
+        video_frames: number of frames in the whole video.
     """
 
     take: Path
@@ -61,7 +61,7 @@ class Excerpt:
 
     @property
     def fps(self) -> int:
-        """Frames a second."""
+        """Frames per second."""
         return self.record.video.fps
 
     @property
@@ -71,12 +71,12 @@ class Excerpt:
 
     @property
     def seed(self) -> int:
-        """Of the take."""
+        """Seed of the take."""
         return self.record.request.seed
 
     @property
     def cues(self) -> list[CueFrame]:
-        """Prompts that begin within the range, in order."""
+        """The prompts that begin within the range, in order."""
         found = [CueFrame(0, 0, 0, self.record.request.prompt)]
         for cue in self.record.cues:
             found.append(CueFrame(cue.cue, round(cue.seconds * self.fps), cue.block, cue.prompt, cue.cut))
@@ -84,13 +84,13 @@ class Excerpt:
 
     @property
     def prompt(self) -> str:
-        """The words in charge at its first frame."""
+        """The current prompt at its first frame."""
         begun = [cue.prompt for cue in self.record.cues if round(cue.seconds * self.fps) <= self.frames.start]
         return begun[-1] if begun else self.record.request.prompt
 
     @property
     def shots(self) -> list[tuple[int, Excerpt]]:
-        """What it shows of each shot: the shot's number in the take, from 1, and that part of the range."""
+        """The parts of the range in each shot, with the shot's number in the take, from 1."""
         cuts = [round(cue.seconds * self.fps) for cue in self.record.cues if cue.cut]
         spans = zip([0, *cuts], [*cuts, self.video_frames], strict=True)
         parts = [range(max(start, self.frames.start), min(end, self.frames.stop)) for start, end in spans]
@@ -101,23 +101,23 @@ class Excerpt:
         return read_frames(self.video, self.frames.start, self.frames.stop)
 
     def tags(self) -> dict[str, str]:
-        """What the take's video says of its origin and rights, and which part of it this is."""
+        """The tags of the take's video on its origin and rights, and which part of it this is."""
         tags = read_tags(self.video) or _plain_tags(self.record)
         if len(self.frames) == self.video_frames:
             return tags
         try:
             facts = json.loads(tags.get("description", "{}"))
-        except ValueError:  # somebody else's words
+        except ValueError:  # not written by us
             return tags
         span = {"take": self.take.name, "from_frame": self.frames.start, "to_frame": self.frames.stop}
         return {**tags, "description": json.dumps({**facts, "excerpt_of": span}, ensure_ascii=False)}
 
 
 def open_excerpt(take: Path, start_seconds: float = 0.0, end_seconds: float | None = None) -> Excerpt:
-    """A range of a take: every frame that is shown at some time from `start_seconds` to before `end_seconds`.
+    """Open a range of a take: every frame shown at some time from `start_seconds` to before `end_seconds`.
 
     Raises:
-        ValueError: if it is not a take, its video is damaged or not there yet, or the range isn't in it.
+        ValueError: if it is not a take, its video is damaged or missing, or the range is outside it.
     """
     record = read_record(take)
     fps = record.video.fps
@@ -129,24 +129,24 @@ def open_excerpt(take: Path, start_seconds: float = 0.0, end_seconds: float | No
     end = count / fps if end_seconds is None else end_seconds
     if not 0 <= start_seconds < end or round(end * fps, 6) > count:
         raise ValueError(
-            f"the range is {format_timecode(start_seconds)} to {format_timecode(end)}; {take} lasts from 0:00 to "
-            f"{format_timecode(count / fps)}, and a range starts before it ends"
+            f"the range is {format_timecode(start_seconds)} to {format_timecode(end)}; it must be within {take}, 0:00 "
+            f"to {format_timecode(count / fps)}, and start before it ends"
         )
     frames = range(math.floor(round(start_seconds * fps, 6)), math.ceil(round(end * fps, 6)))
     return Excerpt(take, record, frames, count)
 
 
 def export_video(excerpt: Excerpt, path: Path, codec: str | None = None) -> bool:
-    """Write an MP4 of the range, with the rights record of the take's.
+    """Write an MP4 of the range, with the rights record of the take's video.
 
     Args:
         excerpt: what to write.
-        path: of the file; it appears when it is whole.
-        codec: a key of `CODECS`; left out, the take's.
+        path: path of the file, which is written atomically.
+        codec: a key of `CODECS`; default is the take's.
 
     Returns:
-        Whether frames were copied as they are; else they were encoded again. Copied is what begins with a keyframe
-        (there is one about every two seconds), if the codec is the take's.
+        Whether frames were copied; otherwise they were re-encoded. They are copied if the range begins with a keyframe
+        (there is one about every two seconds) and the codec is the take's.
     """
     made = excerpt.record.video
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,9 +158,9 @@ def export_video(excerpt: Excerpt, path: Path, codec: str | None = None) -> bool
 
 
 def export_frames(excerpt: Excerpt, folder: Path) -> int:
-    """Write every frame of the range as `frame_NNNNNN.png`, numbered in the take; returns how many.
+    """Write every frame of the range as `frame_NNNNNN.png`, numbered in the take, and return how many.
 
-    The folder appears when it is whole.
+    The folder is written atomically.
     """
     numbered = zip(excerpt.frames, excerpt.pictures(), strict=False)
     return _write_pictures(folder, ((f"frame_{number:06d}.png", picture) for number, picture in numbered), excerpt)
@@ -169,14 +169,14 @@ def export_frames(excerpt: Excerpt, folder: Path) -> int:
 def export_stills(excerpt: Excerpt, folder: Path) -> int:
     """Write the first frame under each prompt that begins in the range as `cue_NN_frame_NNNNNN.png`.
 
-    Cue 00 is the take's first prompt. The folder appears when it is whole.
+    Cue 00 is the take's first prompt. The folder is written atomically.
 
     Raises:
         ValueError: if no prompt begins in the range.
     """
     cues = excerpt.cues
     if not cues:
-        raise ValueError("no cue takes over in this range, so that it has no stills; choose a longer one")
+        raise ValueError("no cue takes over in this range, so there are no stills; choose a longer range")
     stills = (
         (f"cue_{cue.number:02d}_frame_{cue.frame:06d}.png", picture)
         for cue in cues
@@ -186,7 +186,7 @@ def export_stills(excerpt: Excerpt, folder: Path) -> int:
 
 
 def export_sheet(excerpt: Excerpt, path: Path) -> None:
-    """Write a contact sheet of the range: evenly spread frames with their times in the take."""
+    """Write a contact sheet of the range: evenly spaced frames with their times in the take."""
     first, fps = excerpt.frames.start, excerpt.fps
     marks = [CueMark(cue.frame / fps, cue.prompt, cue.cut) for cue in excerpt.cues if cue.number]
     facts = f"{format_timecode(first / fps)} to {format_timecode(excerpt.frames.stop / fps)} of {excerpt.take.name}, "
@@ -215,7 +215,7 @@ def _write_pictures(folder: Path, named: Iterable[tuple[str, np.ndarray]], excer
             save_picture(Image.fromarray(picture), part / name, tags)
             count += 1
         if folder.is_dir():
-            folder.rmdir()  # an empty one; anything else was refused
+            folder.rmdir()  # it is empty; others were refused earlier
         part.replace(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -231,7 +231,7 @@ def _encode(excerpt: Excerpt, path: Path, codec: str) -> None:
 
 
 def _plain_tags(record: TakeRecord) -> dict[str, str]:
-    """For a video that has lost its metadata: at least that it was generated, and by what."""
+    """Tags for a video that has lost its metadata: at least that it was generated, and by what."""
     model, seed = record.run.backbone, record.request.seed
     facts = {"generated_by_ai": True, "digital_source_type": DIGITAL_SOURCE, "model": model, "seed": seed}
     return {"comment": f"Generated by AI: model {model}, seed {seed}", "description": json.dumps(facts)}

@@ -1,4 +1,4 @@
-"""What is done to a block once it is denoised: it is stored, decoded and handed on, behind the one being denoised."""
+"""Finishing a denoised block (store, decode, hand on) while the next one is denoised."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from retrieval.store import BlockRecord, BlockStore
 HOST = torch.device("cpu")
 LIKELY_CAUSES = "the weights, a LoRA, the prompts' embeddings, or the precision"
 Decode = Callable[[TakeDecoder, Tensor, bool], Tensor]
-"""Latents [B, T, C, h, w], and whether they begin a shot, to pixels [B, F, H, W, 3] uint8 on the CPU."""
+"""Decodes latents [B, T, C, h, w], given whether they begin a shot, to pixels [B, F, H, W, 3] uint8 on the CPU."""
 Then = Callable[[Block], None]
 
 
@@ -35,13 +35,13 @@ class MadeBlock:
     """A block as it comes from the rollout.
 
     Attributes:
-        finished: what was made.
-        latents, embeddings: its own, on their way to the host; no embeddings without memory.
-        prompts: the words in charge, one a take.
-        direction: what changed with it.
-        pages: what the page cache has done until now.
-        lap: time spent on it beside the rollout.
-        due: what of the rollout's state has to be saved once it is decoded.
+        finished: the block.
+        latents, embeddings: the block's, being copied to the host; no embeddings without memory.
+        prompts: the current prompts, one per take.
+        direction: what changed with this block.
+        pages: counters of the page cache so far.
+        lap: time spent on the block outside the rollout.
+        due: state of the rollout to save once the block is decoded.
     """
 
     finished: FinishedBlock
@@ -55,16 +55,16 @@ class MadeBlock:
 
 
 class TakeStores:
-    """The stores of takes made side by side; blocks on their way there are read as if they had arrived.
+    """The stores of takes made side by side; blocks on their way there can already be read.
 
-    One thread says what comes and reads, another one appends.
+    One thread announces blocks and reads; another one appends.
 
     Args:
-        stores: one a take; or none, and then nothing is kept.
-        frames_per_block: latent frames of a block.
+        stores: one per take, or none to keep nothing.
+        frames_per_block: latent frames per block.
 
     Attributes:
-        stores: see there.
+        stores: as given.
     """
 
     def __init__(self, stores: Sequence[BlockStore], frames_per_block: int) -> None:
@@ -73,23 +73,23 @@ class TakeStores:
 
     @property
     def checkpoint_is_asked(self) -> bool:
-        """Whether some take wants one, wherever the next block ends."""
+        """Whether a checkpoint was requested for some take, whatever the next block's number."""
         return any(store.checkpoints.is_asked for store in self.stores if isinstance(store, TakeStore))
 
     def expect(self, block: int, latents: Tensor) -> None:
-        """Latents [B, T, C, h, w] of a block that will be appended."""
+        """Announce latents [B, T, C, h, w] of a block that will be appended."""
         if self.stores:
             self._coming[block] = latents
 
     def append(self, records: Sequence[BlockRecord]) -> None:
-        """Keep the next block of every take; once this returns, it is kept."""
+        """Store the next block of every take; once this returns, it is stored."""
         for store, record in zip(self.stores, records, strict=True):
             store.append(record)
         self._coming.pop(records[0].block, None)
 
     def latents(self, take: int, frames: Sequence[int]) -> NDArray[np.float32]:
-        """Latents [N, C, h, w] float32 of a take's frames, which were all expected or appended."""
-        coming = dict(self._coming)  # what leaves it from here on is in the stores
+        """Latents [N, C, h, w] float32 of a take's frames, all of which must be announced or appended."""
+        coming = dict(self._coming)  # blocks removed from it later are in the stores
         places = [divmod(frame, self._frames_per_block) for frame in frames]
         stored = [frame for frame, (block, _) in zip(frames, places, strict=True) if block not in coming]
         read = iter(self.stores[take].latents(stored)) if stored else iter(())
@@ -102,13 +102,13 @@ class TakeStores:
 
 
 class Finishing:
-    """The stages that blocks pass through, in this order; each may run in a thread of its own.
+    """The stages that blocks pass through, in order; each may run in its own thread.
 
     Args:
-        stores: where blocks are kept.
-        timeline: of the takes.
-        decoder: of them all; nobody else uses it meanwhile.
-        decode: uses it.
+        stores: the takes' stores.
+        timeline: timeline of the takes.
+        decoder: decoder of all takes, which nothing else may use meanwhile.
+        decode: decodes with it.
         then: called with each block.
     """
 
@@ -125,11 +125,11 @@ class Finishing:
 
     @property
     def stages(self) -> Mapping[str, Callable[[Any], Any]]:
-        """By name; the first takes a `MadeBlock`, the last returns a `Block`."""
+        """The stages by name; the first takes a `MadeBlock`, the last returns a `Block`."""
         return {"store": self._store, "decode": self._decode, "hand on": self._hand_on}
 
     def _store(self, made: MadeBlock) -> tuple[MadeBlock, dict[str, float]]:
-        """Keep a block; returns it and its seconds by stage until here."""
+        """Store a block, and return it with its seconds by stage so far."""
         latents, watch = made.latents.wait().numpy(), Stopwatch(HOST)
         if not np.isfinite(latents).all():
             index = made.finished.index
@@ -158,9 +158,9 @@ class Finishing:
         ]
 
     def _decode(self, stored: tuple[MadeBlock, dict[str, float]]) -> Block:
-        """Pixels of a block; where a checkpoint is due, with what the decoder carries after it."""
+        """Decode a block, and save a due checkpoint with the decoder's state after it."""
         made, seconds = stored
-        finished, watch = made.finished, Stopwatch(HOST)  # who decodes waits for the pixels
+        finished, watch = made.finished, Stopwatch(HOST)  # decoding waits for the pixels, so host time is right
         numbers = self._timeline.pixels_of(finished.index)
         with watch.stage("decode"):
             pixels = self._decode_block(self._decoder, finished.latents, made.direction.cut)[:, : len(numbers)]

@@ -1,4 +1,4 @@
-"""A take's folder: what lies in it, who may write there, and whether there is room."""
+"""A take's folder: its files, who may write there, and whether there is room."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ INPUTS = (START_IMAGE, REMEMBERED)
 FILES = (RECORD, VIDEO, CONTACT_SHEET, MEMORY_MAP)
 
 NEWEST = ".newest.mp4"
-"""The newest block of a take that is being made: the video lacks a frame of it until the next one begins."""
+"""The newest block of a take being made; until the next block begins, the video lacks its last frame."""
 RESERVE = ".reserve"
 RESERVE_BYTES = 256 * 1024
 PICTURES_BYTES = 2 * 1024 * 1024
-VIDEO_BYTES_PER_PIXEL = 0.05  # of a busy picture; VP9 at our quality takes 0.01 to 0.05
+VIDEO_BYTES_PER_PIXEL = 0.05  # for busy pictures; VP9 at our quality takes 0.01 to 0.05
 
 
 def check_take_folder(
@@ -41,24 +41,24 @@ def check_take_folder(
     latents_bytes: int = 0,
     hint: str = ", or add --overwrite to replace it",
 ) -> None:
-    """Refuse a folder that a take can't be written to; leaves no trace.
+    """Check that a take can be written to a folder, without leaving a trace.
 
     Args:
-        overwrite: a take that is there may be replaced.
-        latents_bytes: of all that is stored beside the video.
-        hint: how a take that is there could be replaced.
+        overwrite: whether an existing take may be replaced.
+        latents_bytes: size of everything stored besides the video.
+        hint: how an existing take could be replaced, for the message.
 
     Raises:
-        ValueError: if it is a file, can't be written, holds a take already, or its disk has no room.
+        ValueError: if it is a file, can't be written, already holds a take, or its disk has no room.
     """
     try:
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file; a take is a folder")
         here = [folder / name for name in (*FILES, LATENTS, CHECKPOINTS, *INPUTS) if _holds_something(folder / name)]
         if here and not overwrite:
-            raise ValueError(f"{folder} holds a take already ({here[0].name}); choose another folder{hint}")
+            raise ValueError(f"{folder} already holds a take ({here[0].name}); choose another folder{hint}")
         if is_being_written(folder / LATENTS):
-            raise ValueError(f"{folder} is being written by another process; wait for it, or stop it")
+            raise ValueError(f"{folder} is being written by another process; wait for it or stop it")
         with _made_for_now(folder), tempfile.TemporaryDirectory(prefix=".", dir=folder):
             free_bytes = shutil.disk_usage(folder).free + sum(_bytes_of(path) for path in here)
     except OSError as error:
@@ -72,16 +72,16 @@ def check_take_folder(
 
 
 class TakeClaim:
-    """Keeps other writers out of a take's folder, from before the backbone loads until the take is finished.
+    """Keeps other writers out of a take's folder, from before the backbone is loaded until the take is finished.
 
     Args:
-        folder: of the take; it and its parents are made.
-        overwrite: a take that is there may be replaced.
-        resume: a take that is there is resumed.
+        folder: folder of the take; it and its parents are created.
+        overwrite: whether an existing take may be replaced.
+        resume: whether to resume an existing take.
 
     Raises:
-        ValueError: if another process is writing there, or a take is there and neither is on.
-        DamagedError: with `resume`, if its newest block is damaged or one before it is missing.
+        ValueError: if another process is writing there, or there is a take and both flags are off.
+        DamagedError: with `resume`, if its newest block is damaged or an earlier one is missing.
     """
 
     def __init__(self, folder: Path, overwrite: bool = False, resume: bool = False) -> None:
@@ -97,7 +97,7 @@ class TakeClaim:
                 self._tidy()
 
     def release(self) -> None:
-        """Let others write; a folder in which nothing was stored is as it was. Safe to call twice."""
+        """Release the claim; if nothing was stored, the folder is as before. Safe to call twice."""
         if self._held:
             self._tidy()
             self._held = False
@@ -114,45 +114,45 @@ class TakeClaim:
         if self._held and latents.is_dir() and not block_numbers(latents):
             (latents / LOCK).unlink(missing_ok=True)
         for path in (latents, *self._made):
-            with suppress(OSError):  # it is in use
+            with suppress(OSError):  # not empty
                 path.rmdir()
 
 
 def leftovers(take: Path, finished: bool = False) -> list[Path]:
-    """Files of a take that a process that was killed left half-written, or that only a take in the making has."""
+    """Temporary files left by a killed process and, if the take is finished, files that only exist while it is made."""
     sums = [path for path in (sums_of(take / VIDEO), take / NEWEST) if finished and path.is_file()]
     parts = sums + leftover_parts(take, *FILES, *INPUTS, NEWEST) + leftover_parts(take / LATENTS, BLOCK_FILES)
     return parts + leftover_parts(take / CHECKPOINTS, CHECKPOINT_FILES)
 
 
 def remove_leftovers(take: Path, finished: bool = False) -> None:
-    """Remove what a process that was killed left behind; ValueError if another process is writing there."""
+    """Remove what a killed process left behind; ValueError if another process is writing there."""
     if leftovers(take, finished):
         with hold(take / LATENTS):
             _remove(leftovers(take, finished))
 
 
 def estimate_bytes(request: TakeRequest) -> int:
-    """Disk that a take needs at most, roughly: the video twice (its index moves) and the rest."""
+    """Rough upper bound of the disk space for a take: twice the video (its index moves) and the rest."""
     output = request.output
     pixels = output.width * output.height * output.upscale**2 * request.pixel_frames
     return round(2 * VIDEO_BYTES_PER_PIXEL * pixels) + PICTURES_BYTES + RESERVE_BYTES
 
 
 def check_own_files(take: Path) -> None:
-    """Refuse a take one of whose files is a link, a pipe or anything else that is not its own.
+    """Check that all files of a take are plain files, not links, pipes or the like.
 
     Raises:
-        NotPlainError: naming it.
+        NotPlainError: if one is not; names it.
     """
     for name in (*FILES, *INPUTS, NEWEST, RESERVE):
         check_plain(take / name)
     for name in (LATENTS, CHECKPOINTS):
-        check_plain(take / name, folder=True)  # what is in them is checked where it is opened
+        check_plain(take / name, folder=True)  # their contents are checked when opened
 
 
 def check_no_take_file(path: Path) -> None:
-    """Raise ValueError if `path` is one of a take's own files, which nothing else may be written over."""
+    """Raise ValueError if `path` is one of a take's own files, which must not be overwritten."""
     if path.name in FILES and (path.parent / RECORD).is_file():
         raise ValueError(f"{path} belongs to the take in {path.parent}; choose another name")
 
@@ -163,18 +163,18 @@ def _remove(files: Iterable[Path]) -> None:
 
 
 def _holds_something(path: Path) -> bool:
-    """Whether there is a file, or a folder with more in it than the lock that a dead process left."""
+    """Whether there is a file, or a folder with more in it than a dead process's lock."""
     return any(inside.name != LOCK for inside in path.iterdir()) if path.is_dir() else path.exists()
 
 
 def _bytes_of(path: Path) -> int:
-    """Of a file, or of all files in a folder."""
+    """Size of a file, or of all files in a folder."""
     return path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.rglob("*"))
 
 
 @contextmanager
 def _made_for_now(folder: Path) -> Iterator[None]:
-    """The folder exists inside the `with` body: asking for permission is unreliable, trying is not."""
+    """Create a folder for the `with` body only: checking permissions is unreliable, trying is not."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     made = []
     try:

@@ -1,4 +1,4 @@
-"""What a take on disk holds, and whether it is whole."""
+"""What a take on disk holds, and whether it is intact."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from retrieval.store import DamagedError, LatentStore, block_numbers
 
 
 def describe(take: Path) -> dict[str, Any]:
-    """A take's facts, as plain data; every stored block is read and checked.
+    """Describe a take as plain data; every stored block is read and checked.
 
     Returns:
-        `take`, `status`, `prompt`, `backbone`, `width`, `height`, `fps`, `seconds` (asked for), `frames` (of the
+        `take`, `status`, `prompt`, `backbone`, `width`, `height`, `fps`, `seconds` (as requested), `frames` (of the
         video), `video_damage` (None, or a sentence), `cues`, `being_written`, and `latents`: None, or `blocks`,
         `frames`, `shape` of a latent frame, `embedding_dim`, `bytes`, and `damage`: None, or the first damaged `block`
         and a `message`.
@@ -46,9 +46,9 @@ def describe(take: Path) -> dict[str, Any]:
 
 
 def intact_frames(take: Path, record: TakeRecord) -> int:
-    """Frames at the start of a take's video that are what was written, and on the disk for good.
+    """Number of frames at the start of a take's video that are as written, and durably on disk.
 
-    A record of an older version says nothing of the video's bytes; then what can be read counts.
+    Records of older versions have no checksum of the video; then all readable frames count.
     """
     video = take / VIDEO
     if not video.is_file():
@@ -63,11 +63,11 @@ def intact_frames(take: Path, record: TakeRecord) -> int:
 
 
 def check_video(take: Path, record: TakeRecord) -> None:
-    """Raise ValueError if a take's video is not what was written; nothing is known while it is being made."""
+    """Raise ValueError if a take's video is not as it was written; can't be checked while it is being made."""
     video, written = take / record.video.file, record.video.sha256
     if record.status != "running" and written is not None and (not video.is_file() or sha256_of(video) != written):
         raise ValueError(
-            f"{video} is not what was written: its checksum does not match; `longlive-rag resume {take}` makes it again"
+            f"{video} is not as it was written: its checksum does not match; `longlive-rag resume {take}` remakes it"
         )
 
 
@@ -80,13 +80,13 @@ def _video_damage(take: Path, record: TakeRecord) -> str | None:
 
 
 def _frames_shown(take: Path, record: TakeRecord) -> int:
-    """Of the video; the record of a take that is being made, or was killed, does not know them yet."""
+    """Number of frames in the video, which is not on the record of a take being made or killed."""
     video = take / VIDEO
     return safe_frames(video) if record.status == "running" and video.exists() else record.video.frames
 
 
 def describe_latents(folder: Path) -> dict[str, Any] | None:
-    """What a store holds up to the first damaged block; None if there is none."""
+    """Describe what a store holds up to the first damaged block; None if there is no store."""
     if not folder.is_dir() or not block_numbers(folder):
         return None
     blocks = frames = size = 0

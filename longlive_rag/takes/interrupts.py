@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment when something must not be left half done."""
+"""Deferring Ctrl-C while something must not be left half done."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 @contextmanager
 def uninterrupted(let_through: bool = True) -> Iterator[None]:
-    """Hold back Ctrl-C until the end of the `with` body; then let it through, unless the run ends anyway."""
+    """Defer Ctrl-C to the end of the `with` body; `let_through` False drops it, as when the run ends anyway."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The frames of other takes, kept in the take that remembers them."""
+"""Frames of other takes, stored in the take that remembers them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KIND = "remembered"
 
 
 def write_kept(remembered: RememberedFrames, path: Path) -> None:
-    """Write remembered frames into the take that remembers them, so that it needs the other takes no longer."""
+    """Write remembered frames into the take that remembers them, so that it no longer needs the other takes."""
     tensors = {"latents": torch.from_numpy(remembered.latents)}
     if remembered.prompt_units is not None:
         tensors["prompt_units"] = torch.from_numpy(remembered.prompt_units)
@@ -21,10 +21,10 @@ def write_kept(remembered: RememberedFrames, path: Path) -> None:
 
 
 def read_kept(path: Path) -> RememberedFrames:
-    """What `write_kept` wrote.
+    """Read what `write_kept` wrote.
 
     Raises:
-        BrokenSealError: if it is not what was written.
+        BrokenSealError: if it is not as it was written.
     """
     tensors, _ = read_tensors(path, KIND)
     units = tensors.get("prompt_units")

@@ -1,4 +1,4 @@
-"""The takes of a folder as a library: what there is, and which frames are like some words or some other frame."""
+"""The takes in a folder as a library: list them, and find frames by words or by another frame."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from retrieval.index import FrameIndex
 
 Vectors = NDArray[np.float32]
-# Prompts to unit vectors [N, P]; a row of zeros for words that can't be read.
+# Maps prompts to unit vectors [N, P]; a row of zeros for prompts that can't be encoded.
 PromptUnits = Callable[[Sequence[str]], Vectors]
 
 WORDS = re.compile(r"\w+")
-WORD_WEIGHT = 0.5  # of the words themselves, beside their embedding
+WORD_WEIGHT = 0.5  # weight of the words themselves; the rest is their embedding's
 APART_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class LibraryTake:
-    """A take of a library.
+    """A take in a library.
 
     Attributes:
-        folder: of the take.
+        folder: folder of the take.
         record: its record.
-        frames: pixel frames of its video.
+        frames: number of pixel frames in its video.
     """
 
     folder: Path
@@ -51,18 +51,18 @@ class LibraryTake:
 
     @property
     def fps(self) -> int:
-        """Frames a second."""
+        """Frames per second."""
         return self.record.video.fps
 
     @property
     def timeline(self) -> Timeline:
-        """Blocks and frames of what was made."""
+        """The timeline of what was made."""
         factor = self.record.video.temporal_factor or load_preset(self.record.run.backbone).temporal_factor
         return Timeline(self.frames, self.fps, self.record.request.context.frames_per_block, factor)
 
     @property
     def prompts(self) -> list[tuple[range, str]]:
-        """Pixel frames that were made under each prompt, in order."""
+        """The pixel frames made under each prompt, in order."""
         starts = [(0, self.record.request.prompt)]
         starts += [(round(cue.seconds * self.fps), cue.prompt) for cue in self.record.cues]
         ends = [start for start, _ in starts[1:]] + [self.frames]
@@ -70,7 +70,7 @@ class LibraryTake:
         return [(frames, words) for frames, words in spans if len(frames)]
 
     def describe(self) -> dict[str, Any]:
-        """Its facts, as plain data."""
+        """Describe the take as plain data."""
         request, video = self.record.request, self.record.video
         return {
             "take": str(self.folder),
@@ -92,8 +92,8 @@ class Library:
     """Takes under a folder.
 
     Attributes:
-        takes: in the order of their folders' names.
-        left_out: (folder, why) of those that can't be used.
+        takes: the takes, in order of their folders' names.
+        left_out: (folder, reason) of those that can't be used.
     """
 
     takes: tuple[LibraryTake, ...]
@@ -102,14 +102,14 @@ class Library:
 
 @dataclass(frozen=True)
 class Hit:
-    """Frames that were found.
+    """Frames found by a search.
 
     Attributes:
-        take: they are of.
+        take: the take they belong to.
         frames: pixel frames, numbered in the take.
-        shown: the one of them to look at.
-        similarity: to what was asked for; 1 is the same.
-        prompt: that they were made under.
+        shown: the frame to show.
+        similarity: similarity to the query; 1 is identical.
+        prompt: the prompt they were made under.
     """
 
     take: LibraryTake
@@ -119,7 +119,7 @@ class Hit:
     prompt: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The hit as plain data."""
         fps = self.take.fps
         return {
             "take": str(self.take.folder),
@@ -133,11 +133,11 @@ class Hit:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search gave.
+    """The result of a search.
 
     Attributes:
-        hits: best first.
-        left_out: (folder, why) of takes that could not be searched.
+        hits: the hits, best first.
+        left_out: (folder, reason) of takes that could not be searched.
     """
 
     hits: tuple[Hit, ...]
@@ -145,7 +145,7 @@ class Found:
 
 
 def open_library(root: Path) -> Library:
-    """All takes in a folder and the folders in it; links are not followed.
+    """Open all takes in a folder and its subfolders, without following links.
 
     Raises:
         ValueError: if there is no such folder.
@@ -164,25 +164,25 @@ def open_library(root: Path) -> Library:
 
 
 def search_words(library: Library, text: str, limit: int, prompt_units: PromptUnits | None = None) -> Found:
-    """Stretches of takes whose prompt is most like `text`, best first; takes need no stored latents for it.
+    """Find the parts of takes whose prompt is most similar to `text`, best first; stored latents are not needed.
 
     Args:
-        library: where to look.
-        text: the words.
-        limit: how many stretches at most.
-        prompt_units: embeds prompts; its cosine similarity and that of the words (rare ones count more) are each half
-            of the similarity. None compares words alone.
+        library: the takes to search.
+        text: the words to search for.
+        limit: maximum number of results.
+        prompt_units: embeds prompts; the cosine similarity of embeddings and that of the words (rare words count more)
+            each make up half of the similarity. None compares words only.
 
     Raises:
         ValueError: if there are no words in `text`.
     """
     if not WORDS.search(text):
-        raise FieldError("text", text, "say in words what is to be found")
+        raise FieldError("text", text, "describe in words what to find")
     spans = [(take, frames, words) for take in library.takes for frames, words in take.prompts]
     if not spans:
         return Found(())
     distinct = list(dict.fromkeys(words for _, _, words in spans))
-    from retrieval.index import FrameIndex  # FAISS is slow to import, and a list of takes needs none
+    from retrieval.index import FrameIndex  # FAISS is slow to import and not needed to list takes
 
     keys = _word_units([*distinct, text])
     if prompt_units is not None:
@@ -202,15 +202,15 @@ def search_words(library: Library, text: str, limit: int, prompt_units: PromptUn
 def search_frame(
     library: Library, take: Path, timecode: str, limit: int, apart_seconds: float = APART_SECONDS
 ) -> Found:
-    """Frames whose stored embeddings are most like that of a frame of a take, best first.
+    """Find the frames whose stored embeddings are most similar to that of a given frame, best first.
 
     Args:
-        library: where to look; takes of another backbone or another encoder are left out, and those without embeddings.
-        take: the take of the frame, in the library or not.
-        timecode: of the frame.
-        limit: how many frames at most.
-        apart_seconds: frames of one take that are nearer to each other than this, or to the frame itself, are one
-            moment: only the best of them counts.
+        library: the takes to search, except those of another backbone or encoder, or without embeddings.
+        take: the take of the given frame, in the library or not.
+        timecode: timecode of the given frame.
+        limit: maximum number of frames.
+        apart_seconds: frames of one take closer together than this, or this close to the given frame, count as one
+            moment, of which only the best is returned.
 
     Raises:
         ValueError: if there is no such frame, or it has no embedding.
@@ -218,14 +218,14 @@ def search_frame(
     asked = _open_take(take)
     seconds = parse_timecode(timecode, asked.fps)
     if round(seconds * asked.fps, 6) >= asked.frames:
-        raise FieldError("frame", timecode, f"{take} has {asked.frames / asked.fps:g} s", f"at {timecode}")
+        raise FieldError("frame", timecode, f"{take} lasts {asked.frames / asked.fps:g} s", f"at {timecode}")
     return frames_like(library, asked, math.floor(round(seconds * asked.fps, 6)), limit, apart_seconds)
 
 
 def frames_like(
     library: Library, asked: LibraryTake, pixel: int, limit: int, apart_seconds: float = APART_SECONDS
 ) -> Found:
-    """Frames that are most like a pixel frame of a take; see `search_frame`.
+    """Find the frames most similar to a pixel frame of a take; see `search_frame`.
 
     Raises:
         ValueError: if it has no embedding.
@@ -259,7 +259,7 @@ def _moments(
     limit: int,
     apart_seconds: float,
 ) -> list[Hit]:
-    """The best frames, one of each moment."""
+    """The best frames, one per moment."""
     taken: dict[Path, list[float]] = {asked[0].folder.resolve(): [asked[1] / asked[0].fps]}
     hits: list[Hit] = []
     pool = min(len(places), 8 * limit)
@@ -274,26 +274,26 @@ def _moments(
                 moments.append(second)
                 words = next(words for frames, words in take.prompts if pixels.start in frames)
                 hits.append(Hit(take, pixels, pixels.start, similarity, words))
-        if len(found) < pool:  # an approximate index may not give more
+        if len(found) < pool:  # an approximate index may return fewer
             break
         seen, pool = pool, min(len(places), 2 * pool)
     return hits
 
 
 def _pixels(timeline: Timeline, latent: int) -> range:
-    """Pixel frames of a latent frame; none where the video was trimmed."""
+    """Pixel frames of a latent frame; none where the video is trimmed."""
     start, stop = (round(timeline.second_of(frame) * timeline.fps) for frame in (latent, latent + 1))
     return range(start, min(stop, timeline.pixel_frames))
 
 
 def _comparable(asked: LibraryTake, take: LibraryTake, dim: int) -> tuple[Vectors, str]:
-    """A take's embeddings [N, D] where they may be compared, and why not all of them."""
+    """A take's embeddings [N, D] that may be compared, and why others are left out."""
     ours, theirs = asked.record, take.record
     none = np.empty((0, dim), np.float32)
     if _identity(ours.run) != _identity(theirs.run):
-        return none, f"it is of another backbone ({theirs.run.backbone})"
+        return none, f"it was made with another backbone ({theirs.run.backbone})"
     if ours.request.memory.encoder != theirs.request.memory.encoder:
-        return none, f"its embeddings are of another encoder ({theirs.request.memory.encoder})"
+        return none, f"its embeddings are from another encoder ({theirs.request.memory.encoder})"
     stored, reason = _embeddings(take)
     if len(stored) and stored.shape[1] != dim:
         return none, f"its embeddings have {stored.shape[1]} dimensions, not {dim}"
@@ -305,7 +305,7 @@ def _identity(run: TakeRun) -> str:
 
 
 def _embeddings(take: LibraryTake) -> tuple[Vectors, str]:
-    """Embeddings [N, D] of a take's first N latent frames, and why there are no more of them."""
+    """Embeddings [N, D] of a take's first N latent frames, and why there are no more."""
     parts, reason = [], ""
     try:
         store = LatentStore(take.folder / LATENTS)
@@ -325,14 +325,14 @@ def _embeddings(take: LibraryTake) -> tuple[Vectors, str]:
 def _open_take(folder: Path) -> LibraryTake:
     record = read_record(folder)
     frames = record.video.frames
-    if record.status == "running":  # it is being made, or was killed: the record does not know yet
+    if record.status == "running":  # being made, or killed: the record does not have it yet
         path = folder / record.video.file
         frames = count_frames(path) if path.is_file() else 0
     return LibraryTake(folder, record, frames)
 
 
 def _word_units(texts: Sequence[str]) -> Vectors:
-    """Texts as unit vectors [N, words] of their words, each weighed by how rare it is among them."""
+    """Represent texts as unit vectors [N, words] of their words, weighted by rarity among the texts."""
     bags = [set(WORDS.findall(text.lower())) for text in texts]
     vocabulary = {word: place for place, word in enumerate(sorted(set().union(*bags)))}
     counts = np.zeros((len(texts), max(1, len(vocabulary))), np.float32)

@@ -1,6 +1,6 @@
-"""Takes as OpenTimelineIO timelines: a clip a shot with a marker where each prompt takes over, or a track a branch.
+"""Takes as OpenTimelineIO timelines: one clip per shot with a marker at each prompt, or one track per branch.
 
-Written as plain JSON in the library's public schema, so that making takes does not need the library.
+They are written as plain JSON in the library's public schema, so that the library is not needed.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ NAMESPACE = "longlive_rag"
 def write_timeline(excerpt: Excerpt, path: Path) -> None:
     """Write an `.otio` file of a take's range, atomically.
 
-    A file in the take's folder names the video beside it, so that the folder can be moved; any other names it by its
-    full path.
+    A file in the take's folder refers to the video next to it by name, so that the folder can be moved; any other file
+    refers to it by its full path.
 
     Raises:
-        OSError: if the disk refuses.
+        OSError: if writing fails.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, timeline_of(excerpt, path.parent))
 
 
 def timeline_of(excerpt: Excerpt, folder: Path) -> dict[str, Any]:
-    """The timeline as it stands in an `.otio` file in `folder`."""
+    """The content of an `.otio` file in `folder`."""
     name = excerpt.take.resolve().name
     return _timeline(name, [_track("Video", _clips(excerpt, _url_of(excerpt.video, folder)))])
 
 
 def write_branches(take: Path, takes: Iterable[Path], path: Path) -> int:
-    """Write an `.otio` file of a take with all its branches, atomically; returns how many tracks it has.
+    """Write an `.otio` file of a take with all its branches, atomically, and return the number of tracks.
 
     Args:
-        take: any of them.
-        takes: folders of takes among which they are.
-        path: of the file; it names the videos that lie below its folder from there, and others by their full path.
+        take: any of the related takes.
+        takes: folders of takes to look for the others in.
+        path: path of the file; videos below its folder are referred to by relative path, others by full path.
 
     Raises:
-        ValueError: if a video is damaged, or none of them has one.
-        OSError: if the disk refuses.
+        ValueError: if a video is damaged, or none of the takes has one.
+        OSError: if writing fails.
     """
     timeline = timeline_of_branches(take, takes, path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,9 +65,9 @@ def write_branches(take: Path, takes: Iterable[Path], path: Path) -> int:
 
 
 def timeline_of_branches(take: Path, takes: Iterable[Path], folder: Path) -> dict[str, Any]:
-    """A track for each take, the one that nothing was branched into first, as it stands in an `.otio` file in `folder`.
+    """The content of an `.otio` file in `folder` with a track for each take, beginning with the root.
 
-    What a branch has from its parent is a gap in its track. Takes that show nothing of their own yet are left out.
+    What a branch shares with its parent is a gap in its track. Takes without frames of their own are left out.
     """
     tracks = []
     for place, start in _tree(take, takes):
@@ -81,15 +81,15 @@ def timeline_of_branches(take: Path, takes: Iterable[Path], folder: Path) -> dic
         clips = _clips(excerpt, _url_below(excerpt.video, folder))
         tracks.append(_track(place.name, [*([_gap(start, excerpt.fps)] if start else []), *clips]))
     if not tracks:
-        raise ValueError(f"{take} has no video yet, and its branches have none")
+        raise ValueError(f"neither {take} nor its branches have a video yet")
     return _timeline(tracks[0]["name"], tracks)
 
 
 def _tree(take: Path, takes: Iterable[Path]) -> list[tuple[Path, int]]:
-    """The takes that are related to one, parents before their branches, each with the first frame that is its own."""
+    """The takes related to one, parents before their branches, each with the first frame of its own."""
     records: dict[Path, TakeRecord] = {}
     for folder in dict.fromkeys(each.resolve() for each in (take, *takes)):
-        with suppress(ValueError, OSError):  # not a take any more
+        with suppress(ValueError, OSError):  # no longer a take
             records[folder] = read_record(folder)
     parents = {
         folder: Path(record.branched_from.take).resolve()
@@ -97,7 +97,7 @@ def _tree(take: Path, takes: Iterable[Path]) -> list[tuple[Path, int]]:
         if record.branched_from is not None
     }
     root, seen = take.resolve(), set[Path]()
-    while parents.get(root) in records and root not in seen:  # records may be edited into a ring
+    while parents.get(root) in records and root not in seen:  # edited records might form a cycle
         seen.add(root)
         root = parents[root]
     found, waiting = [(root, 0)], [root]
@@ -119,7 +119,7 @@ def _fork(record: TakeRecord) -> int:
 
 
 def _clips(excerpt: Excerpt, url: str) -> list[dict[str, Any]]:
-    """One a shot; a take of one shot gives its name to the clip."""
+    """One clip per shot; the only clip of a one-shot take is named after the take."""
     take = excerpt.take.resolve().name
     several = any(cue.cut for cue in excerpt.record.cues)
     return [_clip(part, f"{take} shot {number}" if several else take, url) for number, part in excerpt.shots]
@@ -142,7 +142,7 @@ def _clip(excerpt: Excerpt, name: str, url: str) -> dict[str, Any]:
         "target_url": url,
     }
     return {
-        "OTIO_SCHEMA": "Clip.1",  # editorial tools in use read no newer one; the library brings it up to date
+        "OTIO_SCHEMA": "Clip.1",  # newer versions are not read by current editing tools; the library upgrades this one
         "metadata": {NAMESPACE: facts},
         "name": name,
         "source_range": _range(excerpt.frames, excerpt.fps),
@@ -196,7 +196,7 @@ def _marker(excerpt: Excerpt, cue: CueFrame) -> dict[str, Any]:
 
 
 def _state(excerpt: Excerpt, cue: CueFrame) -> dict[str, Any]:
-    """Where the take's state at the cue lies: the block that the prompt takes over, and its stored latents."""
+    """Where the take's state at the cue is: the block at which the prompt takes over, and its stored latents."""
     file = block_path(Path(LATENTS), cue.block)
     stored = excerpt.take / file
     digest = hashlib.sha256(stored.read_bytes()).hexdigest() if stored.is_file() else None

@@ -1,4 +1,4 @@
-"""One part of a take, written as files of its own: what `take export` and other front ends offer."""
+"""Writing one part of a take to separate files, for `take export` and other front ends."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def write_part(kind: str, excerpt: Excerpt, path: Path, codec: str | None = None
 
     Args:
         kind: `video`, `frames`, `stills`, `sheet`, `otio`, `branches` or `cues`.
-        excerpt: which frames.
-        path: of the file; of a folder, for `frames` and `stills`.
-        codec: of a video; None is the take's.
+        excerpt: the frames to write.
+        path: path of the file, or of the folder for `frames` and `stills`.
+        codec: codec of a video; None is the take's.
 
     Returns:
-        `path`, and what can be said of it in one word or number.
+        `path`, and short facts about what was written.
     """
 
     def video() -> dict[str, Any]:

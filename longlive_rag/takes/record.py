@@ -1,4 +1,4 @@
-"""A take's record, `take.json`: all that it says, typed. No other module knows its keys."""
+"""A take's record, `take.json`, as typed models. No other module knows its keys."""
 
 from __future__ import annotations
 
@@ -25,29 +25,30 @@ TakeEvent = Literal["generated", "resumed", "extended", "branched"]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, le=10**9)]
-Number = int | float  # stays what it was given as
+Number = int | float  # keeps the type it was given
 
 
 @dataclass(frozen=True)
 class TakeRun:
-    """What a take was made with, beyond its request; `LongLiveRAGPipeline.take_run` knows it.
+    """What a take was made with, beyond its request; see `LongLiveRAGPipeline.take_run`.
 
     Attributes:
-        backbone: its name, as the user knows it.
+        backbone: name of the backbone, as the user knows it.
         folder: the pipeline folder.
-        device, dtype: where and in which precision the backbone ran.
-        vae_dtype: of what made the pixels; older versions decoded in float32.
-        threads: of the CPU, for one operation.
+        device, dtype: device and precision of the backbone.
+        vae_dtype: precision of the decoder; older versions decoded in float32.
+        threads: CPU threads per operation.
         noise: name of the noise source.
-        codec: of the video, a key of `CODECS`.
+        codec: codec of the video, a key of `CODECS`.
         load_seconds: time until the backbone was ready.
         unknown_words: words of the prompts that the backbone has never read, by prompt.
-        backbone_id: tells one backbone's latents from another's; see `geometry.backbone_id`.
-        batch: how many takes were made side by side; the last bits depend on it.
-        decoder: that made the pixels of its latents, `full` or `tiny`.
-        compiled, compiled_decoder: the transformer's layers were, and the VAE's decoder; the last bits depend on it.
-        attention: the backend that computed it; the last bits depend on it, and more where it is `sage`.
-        gpus: how many made it together; the last bits depend on it.
+        backbone_id: distinguishes one backbone's latents from another's; see `geometry.backbone_id`.
+        batch: number of takes made side by side; the last bits depend on it.
+        decoder: decoder of the latents, `full` or `tiny`.
+        compiled, compiled_decoder: whether the transformer's layers and the VAE's decoder were compiled; the last bits
+            depend on it.
+        attention: attention backend; the last bits depend on it, and more with `sage`.
+        gpus: number of GPUs that made it together; the last bits depend on it.
     """
 
     backbone: str
@@ -70,12 +71,12 @@ class TakeRun:
 
     @property
     def precision(self) -> Precision:
-        """What it was made in."""
+        """The precision it was made in."""
         return Precision(self.dtype, self.vae_dtype)
 
 
 class Rights(Document):
-    """Under which terms the weights were, and what the take is labelled as."""
+    """The terms of the weights, and the take's labels."""
 
     generated_by_ai: bool
     digital_source_type: str
@@ -88,7 +89,7 @@ class Rights(Document):
 
     @field_serializer("files", mode="wrap")
     def _as_before(self, files: tuple[FileRights, ...], write: SerializerFunctionWrapHandler) -> Any:
-        """What a user has recorded is written as versions before the publishers' terms wrote it."""
+        """Write terms recorded by users as before publishers' terms were supported."""
         written = write(files)
         for record in (file["record"] for file in written if file["record"] is not None):
             if record["basis"] == "recorded":
@@ -97,7 +98,7 @@ class Rights(Document):
 
     @classmethod
     def of(cls, provenance: Provenance) -> Rights:
-        """As they are recorded."""
+        """Build the record from a provenance."""
         return cls(
             generated_by_ai=True,
             digital_source_type=DIGITAL_SOURCE,
@@ -111,7 +112,7 @@ class Rights(Document):
 
 
 class VideoFacts(Document):
-    """The video as it is; `frames` are pixel frames, `seconds` its length; `sha256` is there once it is finished."""
+    """The video as it is: `frames` is in pixel frames, `seconds` its length; `sha256` is set once it is finished."""
 
     file: Literal["video.mp4"]
     codec: str
@@ -128,8 +129,8 @@ class VideoFacts(Document):
 
 
 class CueFacts(Document):
-    """A cue, numbered from 1: when it was asked for, when it took over, whether the take came so far, and whether
-    another shot begins with it."""
+    """A cue, numbered from 1: when it was requested, when it took over, whether the take reached it, and whether it
+    begins another shot."""
 
     cue: AtLeastOne
     prompt: str
@@ -141,8 +142,8 @@ class CueFacts(Document):
 
 
 class MemoryFacts(Document):
-    """What memory did; `admitted` are latent frames, each (first, after the last), None where it is not known;
-    `page_gpu_bytes` is the page budget that `auto` came to on a GPU."""
+    """What memory did. `admitted` is spans of latent frames, (first, after the last), None if unknown;
+    `page_gpu_bytes` is the page budget that `auto` chose on a GPU."""
 
     frames_retrieved: Count
     blocks_with_memory: Count
@@ -154,14 +155,14 @@ class MemoryFacts(Document):
 
 
 class LatentsFacts(Document):
-    """Where the latents lie, and of how many blocks."""
+    """Where the latents are, and of how many blocks."""
 
     folder: str
     blocks: Count
 
 
 class CheckpointFacts(Document):
-    """Checkpoints as they were asked for, after which blocks there is one, and why no more are written."""
+    """Settings of checkpoints, the block counts after which there is one, and why no more are written."""
 
     mode: CheckpointMode
     gib: Number
@@ -187,7 +188,7 @@ class Origin(Document):
 
 
 class HistoryEntry(Document):
-    """What was done to the take, when, and from which block on."""
+    """What was done to the take, when, and from which block."""
 
     what: TakeEvent
     started: str
@@ -195,7 +196,7 @@ class HistoryEntry(Document):
 
 
 class Timings(Document):
-    """Of the newest entry of the history: in all, and by stage."""
+    """Times of the newest history entry: in total and by stage."""
 
     seconds: float
     new_frames: int = 0
@@ -211,12 +212,12 @@ class Failure(Document):
 
 
 class TakeRecord(Sealed):
-    """A take's record. Parts with a default are not in the records of older versions, `error` where none came up.
+    """A take's record. Parts with a default may be missing in records of older versions, `error` if there was none.
 
     Attributes:
-        started: ISO 8601.
-        versions: of Python, longlive-rag and the libraries, by name.
-        selections: of the blocks that remembered something.
+        started: start time, as ISO 8601.
+        versions: versions of Python, longlive-rag and the libraries, by name.
+        selections: selections of the blocks that remembered something.
     """
 
     status: TakeStatus
@@ -239,29 +240,29 @@ class TakeRecord(Sealed):
 
     @property
     def shot_blocks(self) -> tuple[int, ...]:
-        """First block of each shot that the take came to, rising."""
+        """First block of each shot that the take reached, increasing."""
         return (0, *(cue.block for cue in self.cues if cue.cut and cue.reached))
 
     @property
     def checkpoint_config(self) -> CheckpointConfig:
-        """How the take is made ready to be resumed."""
+        """The take's checkpoint settings."""
         facts = self.checkpoints
         return CheckpointConfig(facts.mode, facts.gib) if facts else CheckpointConfig()
 
 
 def plain(part: Document) -> dict[str, Any]:
-    """Plain values of a record or a part of it, as in `take.json`: what it left out stays out."""
+    """Convert a record, or part of one, to plain data as in `take.json`, without fields that were not set."""
     return part.model_dump(exclude_unset=True)
 
 
 def read_record(take: Path, check: bool = True) -> TakeRecord:
-    """A take's record.
+    """Read a take's record.
 
     Args:
-        check: that it is as it was written.
+        check: verify that it is as it was written.
 
     Raises:
-        ValueError: if `take` is not a take, or its record can't be read, or is from a newer version.
+        ValueError: if `take` is not a take, or its record can't be read or is from a newer version.
     """
     path = take / RECORD
     if not path.is_file():
@@ -270,15 +271,15 @@ def read_record(take: Path, check: bool = True) -> TakeRecord:
     try:
         return read_document(path, TakeRecord, check)
     except BrokenChecksumError as error:
-        raise ValueError(f"{error}; `longlive-rag take repair --accept-record {take}` takes it as it is") from error
-    except FieldError as error:  # a front end must not take its fields for options
+        raise ValueError(f"{error}; `longlive-rag take repair --accept-record {take}` accepts it as it is") from error
+    except FieldError as error:  # front ends must not mistake its fields for options
         raise ValueError(str(error)) from error
 
 
 def write_record(take: Path, record: TakeRecord) -> TakeRecord:
-    """Write a take's record atomically; returns it with its checksum.
+    """Write a take's record atomically, and return it with its checksum.
 
     Raises:
-        OSError: if the disk refuses.
+        OSError: if writing fails.
     """
     return write_document(take / RECORD, record, only_set=True)

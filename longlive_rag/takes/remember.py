@@ -29,8 +29,8 @@ class RememberedSpan:
     """Frames of another take.
 
     Attributes:
-        take: its folder.
-        frames: its latent frames.
+        take: folder of the take.
+        frames: latent frames, numbered in that take.
     """
 
     take: Path
@@ -40,11 +40,11 @@ class RememberedSpan:
 def find_remembered(
     specs: Sequence[str], preset: Preset, output: OutputConfig, geometry: Geometry, policy: LicensePolicy
 ) -> list[RememberedSpan]:
-    """The frames that `specs` name, checked against this backbone and size; loads no model.
+    """Find the frames named by `specs` and check them against this backbone and size, without loading a model.
 
     Raises:
         LicenseError: if a take was made under a weaker policy than `policy`.
-        ValueError: if a take isn't there or is damaged, the span isn't in it, or it is of another backbone or size.
+        ValueError: if a take is missing or damaged, the span is outside it, or it has another backbone or size.
     """
     return [_find(spec, preset, output, geometry, policy) for spec in specs]
 
@@ -52,7 +52,7 @@ def find_remembered(
 def read_remembered(
     spans: Sequence[RememberedSpan], prompt_unit: Callable[[str], NDArray[np.float32]] | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Latents [N, C, h, w] of all spans in order, and the unit vectors [N, P] of their prompts where asked for."""
+    """Read the latents [N, C, h, w] of all spans in order and, if requested, unit vectors [N, P] of their prompts."""
     latents, prompts = [], []
     for span in spans:
         store = LatentStore(span.take / LATENTS)
@@ -99,6 +99,6 @@ def _frames(spec: str, match: re.Match[str], record: TakeRecord, store: LatentSt
     except ValueError as error:
         raise FieldError("remember", spec, shown=f"{spec!r}: {error}") from error
     if not start < end <= seconds:
-        raise FieldError("remember", spec, f"that take lasts from 0 to {seconds:g} s, and FROM comes before TO")
+        raise FieldError("remember", spec, f"that take lasts from 0 to {seconds:g} s, and FROM must be before TO")
     frames = timeline.latents_between(start, end)
     return range(frames.start, min(frames.stop, store.frames))

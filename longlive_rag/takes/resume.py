@@ -1,4 +1,4 @@
-"""Resuming a take: saving what that needs, and bringing a rollout and a decoder to where its blocks end."""
+"""Resuming a take: saving what that requires, and bringing a rollout and a decoder to the end of its blocks."""
 
 from __future__ import annotations
 
@@ -20,55 +20,55 @@ from longlive_rag.takes.checkpoints import Checkpoints
 from retrieval.store import BlockRecord, BlockStore
 
 LIGHT_WINDOWS = 2
-"""`light` runs the commits of so many windows again, over pages that were made from latents."""
+"""In mode `light`, the commits of this many windows are rerun, over pages recomputed from latents."""
 
 
 @runtime_checkable
 class TakeStore(BlockStore, Protocol):
-    """A store that is a whole take: it knows what it has shown, and keeps what resuming needs."""
+    """A store of a whole take, which knows what it has shown and keeps what resuming requires."""
 
     @property
     def blocks_shown(self) -> int:
-        """Blocks whose pixels it has; the later ones are handed out again."""
+        """Number of blocks whose pixels it has; later ones are handed out again."""
         ...
 
     @property
     def checkpoints(self) -> Checkpoints:
-        """Where states are kept."""
+        """The take's checkpoints."""
         ...
 
     def keep_rights(self, policy: LicensePolicy, loaded: Sequence[FileRights]) -> None:
-        """Everything that the take is made with from here on, and under which policy that was loaded."""
+        """Record the files that the take is made with from here on, and the policy they were loaded under."""
         ...
 
     def keep_inputs(self, start_image: StartImage | None, remembered: RememberedFrames | None) -> None:
-        """What the take was made from, to be written with its first block."""
+        """Keep the take's inputs, to be written with its first block."""
         ...
 
     def keep_page_budget(self, gpu_bytes: int) -> None:
-        """What its pages may take of the GPU, where nobody but the machine said so."""
+        """Keep the automatic budget of its pages on the GPU."""
         ...
 
     def kept_page_budget(self) -> int | None:
-        """What they might when it was begun; None where that was said, or it ran on a CPU."""
+        """The automatic budget when it was begun; None if it was set, or it ran on a CPU."""
         ...
 
     def kept_start_image(self) -> StartImage | None:
-        """The picture that it began with, as it was kept."""
+        """The stored start image."""
         ...
 
     def kept_remembered(self) -> RememberedFrames | None:
-        """The frames of other takes that it remembers, as they were kept."""
+        """The stored frames of other takes that it remembers."""
         ...
 
 
 @dataclass(frozen=True)
 class DueCheckpoints:
-    """Checkpoints of which one half is taken: where the rollout is, right after a block.
+    """Checkpoints in progress: the rollout's state right after a block, still without the decoder's.
 
     Attributes:
-        takes: that should save one, by take of the batch.
-        state: of the rollout.
+        takes: checkpoints of takes that should save one, by take of the batch.
+        state: state of the rollout.
     """
 
     takes: Mapping[int, Checkpoints]
@@ -76,9 +76,9 @@ class DueCheckpoints:
 
     @classmethod
     def begin(cls, takes: Mapping[int, Checkpoints], rollout: Rollout) -> DueCheckpoints | None:
-        """Take the rollout's half; the checkpoints of earlier blocks must be saved by now.
+        """Copy the rollout's state; the checkpoints of earlier blocks must already be saved.
 
-        A take whose budget has no room for it is left out before anything is copied; None if none is left.
+        Takes without room in their budget are skipped before anything is copied; None if none is left.
         """
         due = {
             take: checkpoints
@@ -93,7 +93,7 @@ class DueCheckpoints:
         """Save each take's part.
 
         Args:
-            decoder: has decoded the same blocks.
+            decoder: must have decoded the same blocks.
             newest_latents: [B, T, C, h, w] of the newest block.
         """
         features = decoder.features()
@@ -103,9 +103,9 @@ class DueCheckpoints:
 
 
 def due_checkpoints(stores: Sequence[BlockStore], blocks: int) -> dict[int, Checkpoints]:
-    """The checkpoints of takes that should save one after so many blocks, by take of the batch.
+    """The checkpoints of takes that should save one after this many blocks, by take of the batch.
 
-    Those of earlier blocks must be saved by now.
+    Those of earlier blocks must already be saved.
     """
     takes = {number: store.checkpoints for number, store in enumerate(stores) if isinstance(store, TakeStore)}
     return {number: checkpoints for number, checkpoints in takes.items() if checkpoints.is_due(blocks)}
@@ -118,14 +118,14 @@ def resume_rollout(
     window_frames: int,
     prompt_at: Callable[[int], tuple[Tensor | None, bool]],
 ) -> int:
-    """Bring a new rollout to where the blocks of `store` end.
+    """Bring a new rollout to the end of the blocks in `store`.
 
     Args:
-        prompt_at: block to the prompt [1, tokens, text_dim] that takes over there, None where none does, and whether
-            another shot begins with it.
+        prompt_at: maps a block to the prompt [1, tokens, text_dim] that takes over there, or None, and whether it
+            begins another shot.
 
     Returns:
-        How many blocks were run again.
+        The number of blocks that were rerun.
 
     Raises:
         DamagedError: if a stored block is damaged.
@@ -171,18 +171,18 @@ def decode_again(
     decode: Callable[[TakeDecoder, Tensor, bool], Tensor],
     cuts: Collection[int] = (),
 ) -> Iterator[tuple[BlockRecord, Tensor]]:
-    """Bring a new decoder to where the blocks of `store` end, handing out what it decodes from block `first` on.
+    """Bring a new decoder to the end of the blocks in `store`, yielding what it decodes from block `first` on.
 
-    The decoder begins at the latest of: a checkpoint, and where nothing before can change a pixel any more.
+    The decoder begins at the latest checkpoint, or where earlier blocks no longer affect any pixel, whichever is later.
 
     Args:
-        decode: latents [1, T, C, h, w] to pixels; whether they begin a shot.
+        decode: decodes latents [1, T, C, h, w], given whether they begin a shot.
         cuts: blocks at which shots begin.
     """
     checkpoints = store.checkpoints if isinstance(store, TakeStore) else None
     begin = max(0, first - -(-decoder.latents_carried // frames_per_block))
     found = checkpoints.newest_decoded(first, lambda block: store.record(block).latents) if checkpoints else None
-    if found is not None and found[0] >= begin and found[1]:  # after one latent frame there are no features yet
+    if found is not None and found[0] >= begin and found[1]:  # there is no state after one latent frame
         begin, features = found
         decoder.restore(features)
     for block in range(begin, store.blocks):

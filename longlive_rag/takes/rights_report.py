@@ -1,4 +1,4 @@
-"""A page about a take for people who must decide what it may be used for."""
+"""A report for people who must decide what a take may be used for."""
 
 from __future__ import annotations
 
@@ -15,20 +15,18 @@ from retrieval.files import in_words
 
 
 def facts(take: Path) -> dict[str, Any]:
-    """Everything the report says, as plain values.
+    """Everything in the report, as plain data.
 
     Args:
-        take: its folder, or the record in it.
+        take: folder of the take, or the record in it.
 
     Raises:
-        ValueError: if it is not a take, or its record says nothing about rights (an older version made it).
+        ValueError: if it is not a take, or its record has no rights (an older version made it).
     """
     folder = take.parent if take.name == RECORD else take
     record = read_record(folder)
     if record.rights is None:
-        raise ValueError(
-            f"{folder / RECORD} says nothing about rights: it was made by an older version; make the take again"
-        )
+        raise ValueError(f"{folder / RECORD} has no rights: it was made by an older version; make the take again")
     request, video = record.request, folder / record.video.file
     libraries = bill_of_materials()
     return {
@@ -55,7 +53,7 @@ def facts(take: Path) -> dict[str, Any]:
 
 
 def page(report: dict[str, Any]) -> str:
-    """The report as text (Markdown)."""
+    """Format the report as text (Markdown)."""
     rights = report["rights"]
     files = rights["files"]
     lines = [
@@ -66,7 +64,8 @@ def page(report: dict[str, Any]) -> str:
         uses_in_words(rights["weights_allow"], files),
         f"It was made under the licence policy '{rights['license_policy']}' and is labelled '{rights['label']}'"
         + (f", phase '{rights['phase']}'." if rights["phase"] else "."),
-        "This page repeats what was recorded; it is not legal advice. Prompts, trademarks, likenesses are not judged.",
+        "This page repeats what was recorded; it is not legal advice. It does not judge prompts, trademarks or "
+        "likenesses.",
         "",
         "## What it is",
         "",

@@ -1,4 +1,4 @@
-"""Tensors and facts in one sealed file: whole or refused, and there for good once written."""
+"""Tensors and plain facts in one sealed file, written durably and refused if damaged."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ FACTS = "facts"
 
 
 def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors by name and plain facts, durably and atomically; OSError if the disk refuses.
+    """Write tensors by name and plain facts, durably and atomically; OSError if writing fails.
 
     Args:
         path: the file.
-        kind: of the file, a word or two for its header.
-        tensors: on any device.
-        facts: what JSON can hold.
+        kind: kind of file, a word or two for its header.
+        tensors: tensors on any device.
+        facts: JSON-serialisable facts.
     """
     packed = torch.frombuffer(bytearray(json.dumps(facts).encode()), dtype=torch.uint8)
     on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -34,10 +34,10 @@ def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], facts: M
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `write_tensors` wrote.
+    """Read what `write_tensors` wrote.
 
     Raises:
-        BrokenSealError: if it is of another kind, missing, or not what was written.
+        BrokenSealError: if it is of another kind, missing, or not as it was written.
         FutureFormatError: if a newer version wrote it.
     """
     try:

@@ -1,4 +1,4 @@
-"""A take on disk as something to look at: in a notebook it shows its video, its pictures and its facts."""
+"""A take on disk that displays itself in a notebook, with its video, pictures and facts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retrieval.files import check_plain
 from retrieval.selection import Selection
 
 INSIDE_AT_MOST = 8 * 2**20
-"""Bytes of a video that is put into the notebook; a larger one is linked to."""
+"""Maximum size in bytes of a video embedded in the notebook; larger ones are linked."""
 ROWS_AT_MOST = 200
 
 TAKE = """
@@ -53,7 +53,7 @@ class MemoryMap:
     """What each block of a take remembered.
 
     Attributes:
-        path: of the picture, `memory.png`.
+        path: the picture, `memory.png`.
         selections: one for each block that retrieved.
     """
 
@@ -67,10 +67,10 @@ class MemoryMap:
 
 @dataclass(frozen=True)
 class Take:
-    """A take on disk, as its record is when it is first asked for.
+    """A take on disk, with its record as of the first access.
 
     Attributes:
-        folder: of the take.
+        folder: folder of the take.
 
     Raises:
         ValueError: if it is not a take, or its record can't be read.
@@ -80,21 +80,21 @@ class Take:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", Path(self.folder))
-        self.record  # noqa: B018  it is refused here if it can't be read
+        self.record  # noqa: B018  fail here if it can't be read
 
     @cached_property
     def record(self) -> TakeRecord:
-        """What is on record of it."""
+        """The take's record."""
         return read_record(self.folder)
 
     @property
     def video(self) -> Path:
-        """Its video, which is there once a block is finished."""
+        """Its video, which exists once a block is finished."""
         return self.folder / self.record.video.file
 
     @property
     def contact_sheet(self) -> Path:
-        """Its frames at a glance; there once the take has ended."""
+        """Its frames at a glance; exists once the take has ended."""
         return self.folder / CONTACT_SHEET
 
     @property
@@ -124,6 +124,6 @@ class Take:
 
 
 def _base64(path: Path) -> str:
-    """A file's bytes; empty if it isn't there. NotPlainError if it is a link or anything else but a file."""
+    """Encode a file as base64; empty if it is missing. NotPlainError if it is not a plain file."""
     check_plain(path)
     return base64.b64encode(path.read_bytes()).decode() if path.is_file() else ""

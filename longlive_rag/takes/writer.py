@@ -1,4 +1,4 @@
-"""A take on disk: a folder with the video, the record of how it was made, and two pictures of it."""
+"""Writing a take to disk: a folder with the video, the record of how it was made, and two pictures."""
 
 from __future__ import annotations
 
@@ -73,35 +73,36 @@ if TYPE_CHECKING:
     from longlive_rag.takes.checkpoints import Checkpoints
 
 PNG_LEVEL = 3
-"""Of pictures: half the time of the usual 6, for files that are a sixth larger."""
+"""Compression level of pictures: half the time of the usual 6, for files a sixth larger."""
 
 
 class TakeWriter:
-    """Writes a take as its blocks come.
+    """Writes a take as its blocks arrive.
 
-    `append` may be called in one thread, `add` and `save` in another, and `update` in a third; `finish` when they are
-    done.
+    `append` may be called in one thread, `add` and `save` in another, and `update` in a third; call `finish` when they
+    are done.
 
-    Nothing is on disk, and a take that is to be replaced is untouched until the first block is added.
-    Construct it right before the first block is made: the take's time starts then.
+    Until the first block is added, nothing is written, and a take to be replaced is untouched.
+
+    Construct it right before the first block is made, because the take's timing starts then.
 
     Args:
-        folder: of the take; it and its parents are made.
-        request: what was asked for.
-        timeline: blocks and frames of the request.
-        run: what it is made with.
-        item: which take of a batch this is.
-        checkpoint: how it is made ready to be resumed.
-        claim: of the folder, where it was made before; `finish` releases it.
+        folder: folder of the take; it and its parents are created.
+        request: the request.
+        timeline: timeline of the request.
+        run: what the take is made with.
+        item: index of this take in its batch.
+        checkpoint: checkpoint settings.
+        claim: an existing claim on the folder, which `finish` releases.
         event: what is done to the take, for its history: generated, resumed, extended or branched. All but the first
-            resume the take that is there; hand it to `stream` as its store.
-        provenance: terms of the weights, and what the output is labelled as; left out, the folder's records.
+            resume an existing take; pass the writer to `stream` as its store.
+        provenance: terms of the weights and labels of the output; default is from the backbone folder's records.
 
     Attributes:
-        frames_before: pixel frames of an earlier run that the video keeps.
+        frames_before: number of pixel frames of an earlier run that the video keeps.
 
     Raises:
-        ValueError: if it is resumed, but another process is writing it, or there is no take.
+        ValueError: if it resumes a take that another process is writing, or that does not exist.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class TakeWriter:
         self._start_image: StartImage | None = None
         self._remembered: RememberedFrames | None = None
         self._begun = False
-        self._lock = threading.RLock()  # of the record and what it says; not held while a block is stored or encoded
+        self._lock = threading.RLock()  # guards the record's data; not held while a block is stored or encoded
         self._stage_seconds: dict[str, float] = {}
         self._first_block = self.blocks
         self._shown = self._blocks = self._find_shown()
@@ -147,16 +148,16 @@ class TakeWriter:
         self._start_s = time.perf_counter()
         self._end_s: float | None = None
 
-    # ---- what a stream asks of it ----
+    # ---- used by the stream ----
 
     @property
     def blocks(self) -> int:
-        """Committed blocks."""
+        """Number of committed blocks."""
         return self._claim.store.blocks if self._claim else 0
 
     @property
     def blocks_shown(self) -> int:
-        """Blocks of an earlier run that the video keeps: up to a safe cut, and never the whole take."""
+        """Number of blocks of an earlier run that the video keeps: up to a safe cut, and never the whole take."""
         return self._shown
 
     def _find_shown(self) -> int:
@@ -169,7 +170,7 @@ class TakeWriter:
 
     @property
     def checkpoints(self) -> Checkpoints:
-        """What exact continuation is sped up by."""
+        """The checkpoints, which speed up exact resuming."""
         if self._checkpoints is None:
             from longlive_rag.takes.checkpoints import Checkpoints
 
@@ -178,7 +179,7 @@ class TakeWriter:
         return self._checkpoints
 
     def keep_rights(self, policy: LicensePolicy, loaded: Sequence[FileRights]) -> None:
-        """Everything that the take is made with from here on, and under which policy that was loaded.
+        """Record the files that the take is made with from here on, and the policy they were loaded under.
 
         Raises:
             LicenseError: if the take was begun under a weaker policy.
@@ -193,19 +194,19 @@ class TakeWriter:
         self._provenance = replace(self._provenance, policy=policy, files=files)
 
     def keep_inputs(self, start_image: StartImage | None, remembered: RememberedFrames | None) -> None:
-        """What the take was made from; it is written with the first block."""
+        """Keep the take's inputs, to be written with the first block."""
         self._start_image, self._remembered = start_image, remembered
 
     def keep_page_budget(self, gpu_bytes: int) -> None:
-        """What pages may take of the GPU, where nobody but the machine said so."""
+        """Keep the automatic page budget on the GPU."""
         self._page_gpu_bytes = gpu_bytes
 
     def kept_page_budget(self) -> int | None:
-        """What they might when a resumed take was begun."""
+        """The automatic page budget when a resumed take was begun."""
         return self._page_gpu_bytes
 
     def kept_start_image(self) -> StartImage | None:
-        """The picture that a resumed take begins with."""
+        """The start image of a resumed take."""
         path = self.folder / START_IMAGE
         if not self._resumes or not path.is_file():
             return None
@@ -215,7 +216,7 @@ class TakeWriter:
         """The frames of other takes that a resumed take remembers.
 
         Raises:
-            BrokenSealError: if they are not what was written.
+            BrokenSealError: if they are not as they were written.
         """
         if not self._resumes or not (self.folder / REMEMBERED).is_file():
             return None
@@ -224,7 +225,7 @@ class TakeWriter:
         return read_kept(self.folder / REMEMBERED)
 
     def record(self, block: int) -> BlockRecord:
-        """A committed block."""
+        """Read a committed block."""
         return self._stored().record(block)
 
     def _stored(self) -> LatentWriter:
@@ -234,30 +235,30 @@ class TakeWriter:
 
     @property
     def stage_seconds(self) -> dict[str, float]:
-        """Time spent until now, by stage."""
+        """Time spent so far, by stage."""
         return dict(self._stage_seconds)
 
     @property
     def selections(self) -> tuple[Selection, ...]:
-        """What the blocks until now brought back."""
+        """What the blocks so far brought back."""
         return tuple(self._selections)
 
     def snapshot(self) -> TakeRecord:
-        """The record as it would be written now."""
+        """The record as of now."""
         with self._lock:
             return self._record("running")
 
     @property
     def frames_retrieved(self) -> int:
-        """Past frames that were brought back, over all blocks until now."""
+        """Number of past frames brought back, over all blocks so far."""
         return sum(len(selection.frames) for selection in self._selections)
 
     def append(self, record: BlockRecord) -> None:
-        """Commit a block's latents and what belongs to them, before it is decoded; Ctrl-C waits until it is done.
+        """Commit a block's latents and metadata, before it is decoded; Ctrl-C is deferred meanwhile.
 
         Raises:
-            OSError: if the disk refuses.
-            ValueError: if another process writes to this take.
+            OSError: if writing fails.
+            ValueError: if another process is writing to this take.
         """
         with uninterrupted():
             with self._lock:
@@ -270,7 +271,7 @@ class TakeWriter:
 
     @property
     def pages(self) -> PageCounters | None:
-        """What the page cache has done until the newest block; None without memory."""
+        """Counters of the page cache as of the newest block; None without memory."""
         return self._pages
 
     def add(self, block: Block) -> None:
@@ -293,16 +294,16 @@ class TakeWriter:
                 self._add_seconds({**block.seconds, "write": time.perf_counter() - begin_s})
 
     def _take_note(self, block: int, selection: Selection | None, entered: Sequence[int] | None) -> None:
-        """What a block remembered, and what entered memory with it."""
+        """Note what a block remembered, and what entered memory with it."""
         if selection is not None:
             self._selections.append(selection)
-        if entered is None or self._entered is None:  # a take that an older version began does not know
+        if entered is None or self._entered is None:  # unknown in takes begun by an older version
             self._entered = None
         else:
             self._entered |= dict.fromkeys(entered, block)
 
     def update(self, request: TakeRequest, timeline: Timeline) -> None:
-        """Take note of what has been asked for meanwhile; a take that has begun has it on its record at once."""
+        """Update the request; if the take has begun, the record is written at once."""
         with uninterrupted(), self._lock:
             self._request, self._timeline = request, timeline
             if self.frames_before:
@@ -311,7 +312,7 @@ class TakeWriter:
                 write_record(self.folder, self._record("running"))
 
     def save(self) -> None:
-        """Draw the pictures and write the record as of now, in the middle of the take."""
+        """Draw the pictures and write the record as of now, while the take continues."""
         with uninterrupted():
             if self._video is not None:
                 self._frames_kept = self._timeline.pixels_of(self._blocks - 1).stop
@@ -327,11 +328,11 @@ class TakeWriter:
             error: why it failed, if it did.
 
         Returns:
-            The record, as in `take.json`. Where no frame was kept, nothing is left on disk; its frames are 0.
+            The record, as in `take.json`. If no frame was kept, nothing is left on disk and its frames are 0.
 
         Raises:
-            OSError: if there is no room even for the record; the video is safe by then. No room for the
-                pictures makes a finished take a failed one, with all of its video.
+            OSError: if there is no room even for the record; the video is safe by then. If only the pictures don't
+                fit, a finished take counts as failed, with all of its video.
         """
         with uninterrupted(let_through=False):
             begin_s = time.perf_counter()
@@ -363,18 +364,18 @@ class TakeWriter:
         for name in (RESERVE, NEWEST):
             (self.folder / name).unlink(missing_ok=True)
         record = write_record(self.folder, self._record(status, error))
-        begin_sums(self.folder / VIDEO)  # the record has the whole one
+        begin_sums(self.folder / VIDEO)  # the record now has the checksum of the whole video
         return record
 
     def _begin(self) -> None:
-        """From here on the folder is this take's; with the lock held."""
+        """Make the folder this take's; call with the lock held."""
         if self._begun:
             return
         if self._claim is None:
             self._claim = TakeClaim(self.folder, overwrite=True)
         try:
             (self.folder / RESERVE).unlink(missing_ok=True)
-            (self.folder / RESERVE).write_bytes(bytes(RESERVE_BYTES))  # room for the record when the disk fills up
+            (self.folder / RESERVE).write_bytes(bytes(RESERVE_BYTES))  # space for the record in case the disk fills up
         except OSError:
             (self.folder / RESERVE).unlink(missing_ok=True)
             raise
@@ -384,7 +385,7 @@ class TakeWriter:
         write_record(self.folder, self._record("running"))
 
     def _replace_old(self) -> None:
-        """Until the new record is there, the old one says what the folder holds, so its blocks go from the last on."""
+        """Remove the old take, blocks from the last to the first, as its record is valid until replaced."""
         shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
         self._stored().forget()
         for name in (CONTACT_SHEET, MEMORY_MAP, *INPUTS, NEWEST):
@@ -397,7 +398,7 @@ class TakeWriter:
             write_kept(self._remembered, self.folder / REMEMBERED)
 
     def _opened(self) -> VideoWriter:
-        """The video; the first call opens it."""
+        """The video writer, opened on the first call."""
         with self._lock:
             if self._video is None:
                 self._video = self._open()
@@ -425,7 +426,7 @@ class TakeWriter:
         return video
 
     def _remove(self) -> None:
-        """Take back what was written before there was a frame to keep."""
+        """Remove what was written if no frame is kept."""
         for name in (*FILES, *INPUTS, NEWEST, RESERVE, sums_of(Path(VIDEO)).name) if self._begun else ():
             (self.folder / name).unlink(missing_ok=True)
         if self._begun:
@@ -468,7 +469,7 @@ class TakeWriter:
         return f"{self.frames_retrieved} past frames retrieved in {blocks}"
 
     def _choice_in_words(self) -> str:
-        """What picked the frames, among which; empty without memory."""
+        """Describe how frames were picked, and among which; empty without memory."""
         if not self._request.context.memory_frames:
             return ""
         memory = self._request.memory
@@ -529,7 +530,7 @@ class TakeWriter:
         )
 
     def _admission_facts(self) -> dict[str, Any]:
-        """What entered memory and what was kept out, the newest shot's sink apart; None where it is not known."""
+        """What entered memory and what was kept out, except the newest shot's sink; None if unknown."""
         context = self._request.context
         if self._entered is None or not context.memory_frames:
             return {"frames_admitted": None, "frames_kept_out": None, "admitted": None}
@@ -587,12 +588,12 @@ class TakeWriter:
 
 
 def _admitted_in_words(establish_s: float) -> str:
-    """Which frames a search looks through."""
-    return f"among first showings of {establish_s:g} s" if establish_s else "among all of the past"
+    """Describe the frames that a search looks through."""
+    return f"among first showings of {establish_s:g} s" if establish_s else "among the whole past"
 
 
 def _of_this_take(selections: Sequence[Selection]) -> list[Selection]:
-    """Without the frames of other takes, which have no place on this take's map."""
+    """Remove frames of other takes, which have no place on this take's map."""
     own = []
     for selection in selections:
         pairs = zip(selection.frames, selection.similarities, strict=True)

@@ -24,7 +24,10 @@ from retrieval.encoder import LatentAutoencoder
 
 @dataclass
 class Parts:
-    """A pipeline in pieces; `origins` says which files each piece was made from."""
+    """A pipeline in pieces; `origins` says which files each piece was made from.
+
+    The transformer of a folder without weights of one is on the meta device: only a checkpoint makes it whole.
+    """
 
     transformer: CausalWanTransformer
     vae: AutoencoderKLWan

@@ -1,4 +1,4 @@
-"""What a policy is given, and that it picks what it may."""
+"""The input of a policy, and the check of its output."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from retrieval.index import FrameIndex
 
 
 class PolicyError(ValueError):
-    """A policy picked what it may not."""
+    """A policy picked frames that it may not pick."""
 
 
 @dataclass(frozen=True)
 class Past:
     """What a policy picks from, for one block of one take.
 
-    Pins have had their places and excluded frames are left out before a policy is asked.
+    Pinned frames have already been given places, and excluded frames removed, before a policy is called.
 
     Attributes:
-        frames: latent frames that may be picked, rising; below 0 are frames of other takes.
-        limit: how many places there are.
+        frames: latent frames that may be picked, increasing; those below 0 are from other takes.
+        limit: number of places to fill.
         block: number of the block, from 0.
-        query: [D] unit vector, the key of now: the embedding of the newest finished frame, or of the block's last frame
-            as the first denoising step estimates it (`looks_ahead`), and the prompt's in charge where the key has a
-            part for prompts.
-        diversity: what the request asks for, 0 to below 1.
+        query: [D] unit vector: the embedding of the newest finished frame, or of the block's last frame as estimated by
+            the first denoising step (`looks_ahead`), joined by the current prompt's if prompts are part of the key.
+        diversity: the request's diversity, from 0 to below 1.
         index: holds the keys of all frames in memory.
-        pinned: frames that pins have had places for.
+        pinned: frames already given places by pins.
     """
 
     frames: Sequence[int]
@@ -55,8 +54,8 @@ class Past:
 
 
 Policy = Callable[[Past], Sequence[int]]
-"""Picks up to `limit` different ones of `frames`. One with an attribute `looks_ahead` that is true is asked once the
-first denoising step, which runs with what the last block remembered, has an estimate of the block."""
+"""Picks up to `limit` distinct `frames`. A policy with a true attribute `looks_ahead` is called after the first
+denoising step, which runs with what the last block remembered and gives an estimate of the block."""
 
 
 def looks_ahead(policy: Policy | None) -> bool:
@@ -65,10 +64,10 @@ def looks_ahead(policy: Policy | None) -> bool:
 
 
 def picked(policy: Policy, past: Past) -> list[int]:
-    """What a policy picks, checked.
+    """Call a policy and check what it picks.
 
     Raises:
-        PolicyError: unless it is at most `limit` different ones of the frames.
+        PolicyError: unless it picks at most `limit` distinct frames of those it may pick.
     """
     chosen = [int(frame) for frame in policy(past)]
     allowed = past.frames if isinstance(past.frames, range) else set(past.frames)
@@ -76,6 +75,6 @@ def picked(policy: Policy, past: Past) -> list[int]:
         name = getattr(policy, "__name__", type(policy).__name__)
         raise PolicyError(
             f"policy {name} returned {chosen} at block {past.block}; it must return at most {past.limit} "
-            f"different ones of the {len(past.frames)} frames that it was shown"
+            f"distinct frames of the {len(past.frames)} it was given"
         )
     return chosen

@@ -1,8 +1,8 @@
-"""The search: the frames most like now.
+"""The search: the frames most similar to the present.
 
 Idea: what is needed now looks like now. Source: LongLive-RAG. With `--diversity`, maximal marginal relevance (Carbonell
-and Goldstein, 1998) among four times as many, so that copies of one moment don't take all places.
-Cost: one search of the index. What it can't do: what is most like now has drifted as far as now.
+and Goldstein, 1998) among four times as many frames keeps copies of one moment from taking all places. Cost: one search
+of the index. Limitation: the frames most like the present have drifted as far as the present.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from retrieval.policy import POOL, most_diverse
 
 
 def similar(past: Past) -> list[int]:
-    """The frames most like now, best first."""
+    """Pick the frames most similar to the query, best first."""
     return [frame for frame, _ in searched(past)]
 
 
 def searched(past: Past) -> list[tuple[int, float]]:
-    """What `similar` picks, with the similarities that the search has found on the way."""
+    """Pick as `similar` does, but also return the similarities."""
     if not past.diversity:
         return past.most_similar(past.limit)
     pool = past.most_similar(POOL * past.limit)

@@ -1,7 +1,7 @@
-"""A sample of all of the past: one frame out of each of K equal parts, others in every block, whatever they show.
+"""A stratified sample of the whole past: one frame from each of K equal parts, different in every block.
 
-Idea: the past as a whole has drifted less than now. Source: stratified sampling; the place in the parts moves by Weyl's
-equidistribution. Cost: none, and no prefetch is lost. What it can't do: find somebody who is rare.
+Idea: the past as a whole has drifted less than the present. Source: stratified sampling; the place within the parts
+moves by Weyl's equidistribution. Cost: none, and prefetching still works. Limitation: it does not find rare characters.
 """
 
 from __future__ import annotations
@@ -11,5 +11,5 @@ from retrieval.policy import stratified_sample
 
 
 def stratified(past: Past) -> list[int]:
-    """One frame of each of `limit` equal parts."""
+    """Pick one frame from each of `limit` equal parts."""
     return stratified_sample(past.frames, past.limit, past.block)

@@ -48,7 +48,7 @@ def test_what_cant_be_used_here_says_why() -> None:
 @pytest.mark.parametrize("backend", UNMASKED)
 def test_a_backend_without_masks_refuses_one(backend: str) -> None:
     query = draw(1, 5, 3, 16)
-    with pytest.raises(FieldError, match="takes no mask"):
+    with pytest.raises(FieldError, match="does not support masks"):
         attention(query, query, query, torch.ones(1, 1, 1, 5, dtype=torch.bool), backend)
 
 

@@ -130,7 +130,7 @@ def test_a_model_that_is_moved_whole_is_compiled_and_layers_that_are_moved_in_pa
     uncompile(model)
     add_hook_to_module(model.layers[1].attn1.to_q, AlignDevicesHook(execution_device="cpu"))
     with pytest.raises(
-        ValueError, match=r"blocks\.1\.attn1\.to_q is offloaded by itself; use enable_model_cpu_offload"
+        ValueError, match=r"blocks\.1\.attn1\.to_q is offloaded separately; use enable_model_cpu_offload"
     ):
         compile_for(model, CONTEXT, LATENT)
     assert not model.compiled_for

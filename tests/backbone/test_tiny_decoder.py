@@ -187,14 +187,18 @@ def test_it_runs_in_half_precision(tensors):
     ("tiny", "vae", "message"),
     [
         ({}, {}, ""),
-        ({}, {"z_dim": 16, "latents_mean": [0.0] * 16}, "is for the latents of Wan2.1, and this backbone's VAE makes"),
-        ({}, {"z_dim": 48}, "reads latents of 16 channels where this backbone's VAE has 48"),
-        ({"latent_channels": 12}, {}, "reads latents of 12 channels where this backbone's VAE has 16"),
-        ({"frames": [1, 1, 2]}, {}, "makes 2 pixel frames of a latent one where this backbone's VAE has 4"),
+        (
+            {},
+            {"z_dim": 16, "latents_mean": [0.0] * 16},
+            "is for the latents of Wan2.1, but this backbone's VAE has other latents",
+        ),
+        ({}, {"z_dim": 48}, "reads latents of 16 channels, but this backbone's VAE has 48"),
+        ({"latent_channels": 12}, {}, "reads latents of 12 channels, but this backbone's VAE has 16"),
+        ({"frames": [1, 1, 2]}, {}, "makes 2 pixel frames per latent frame, but this backbone's VAE has 4"),
         (
             {},
             {"scale_factor_spatial": 16},
-            "scales latents up by 8 where this backbone's VAE has 16",
+            "scales latents up by 8, but this backbone's VAE has 16",
         ),
     ],
 )

@@ -122,9 +122,9 @@ def test_weights_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match="does not fit") as error:
         load_weights(build(), weights, "some.safetensors")
     message = str(error.value)
-    assert "proj_out.weight is [64, 5], the config wants [64, 48]" in message
+    assert "proj_out.weight is [64, 5], the config expects [64, 48]" in message
     assert "blocks.1.norm2.bias [48] is missing" in message
-    assert "blocks.0.surprise [3] belongs to nothing" in message
+    assert "blocks.0.surprise [3] is unexpected" in message
 
 
 def test_saved_and_loaded_again(tmp_path, inputs: dict[str, torch.Tensor]) -> None:

@@ -57,9 +57,13 @@ def test_sizes_that_cannot_be(config: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("config", "channels", "message"),
     [
-        ({}, 48, "here: the VAE makes latents of 16 channels, but the transformer reads 48; both must come from one"),
+        (
+            {},
+            48,
+            "here: the VAE makes latents of 16 channels, but the transformer reads 48; both must come from the same",
+        ),
         ({"z_dim": 48}, 16, "the VAE makes latents of 48 channels, but the transformer reads 16"),
-        ({"z_dim": 48, "latents_mean": [0.0] * 16}, 48, "here: latents_mean must have 48 numbers, one a channel"),
+        ({"z_dim": 48, "latents_mean": [0.0] * 16}, 48, "here: latents_mean must have 48 numbers, one per channel"),
         ({"z_dim": 48, "latents_mean": [0.0] * 48, "latents_std": 1.0}, 48, "latents_std must have 48 numbers"),
         ({"latents_std": [1.0] * 15}, 16, "latents_std must have 16 numbers"),
     ],

@@ -144,14 +144,14 @@ def test_undo_and_branch(pipeline_folder, tmp_path):
     driver.type(":undo")
     driver.type(OTHER)
     position = driver.wait_for(r"cue 1 took over")
-    assert "Not done: there is no cue to go back to" in driver.text
+    assert "Not done: there is no cue to undo" in driver.text
     (tmp_path / "takes" / "live" / "notes.txt").write_text("mine")
     driver.type(":undo")
     driver.type("a green triangle sleeps")
     position = driver.wait_for(r"back to before cue 1", position)
     position = driver.wait_for(r"cue 1 took over", position)
     driver.type(":branch live")
-    position = driver.wait_for(r"live is there already; choose another name", position)
+    position = driver.wait_for(r"live already exists; choose another name", position)
     driver.type(":branch other")
     driver.type("a yellow star walks")
     position = driver.wait_for(r"cue 2 took over", position)
@@ -222,7 +222,7 @@ def test_there_is_no_branch_before_the_first_block():
     session = LiveSession(SimpleNamespace())
     session._live = SimpleNamespace(seconds=0.0)
     session._ready.set()
-    with pytest.raises(ValueError, match="nothing is made yet to branch from"):
+    with pytest.raises(ValueError, match="there is nothing to branch from yet"):
         session.branch("other")
 
 
@@ -231,6 +231,6 @@ def test_without_a_prompt_nothing_begins(pipeline_folder, tmp_path):
     words = [*COMMAND, "direct", "take", "--backbone", str(pipeline_folder)]
     done = subprocess.run(words, cwd=tmp_path, env=environment(), input="", capture_output=True, text=True)
     assert done.returncode == 2
-    assert "the prompt is empty; say what is to be seen" in done.stderr
+    assert "the prompt is empty; describe what to show" in done.stderr
     assert not list(tmp_path.iterdir())
     assert json.dumps(done.stdout) == json.dumps("Type what should be seen first.\n")

@@ -134,13 +134,13 @@ def test_drift_of_several_as_json(command, video, tmp_path):
         (["{video}", "--horizons", "3"], "horizon 3 s is too short"),
         (["{video}", "--horizons", "soon"], "'soon' is not a list of seconds"),
         (["{video}", "--embed-every", "0"], "--embed-every is 0"),
-        (["nowhere.mp4"], "nowhere.mp4 is not there"),
+        (["nowhere.mp4"], "nowhere.mp4 does not exist"),
         (["{corrupt}"], "corrupt.mp4 can't be read as a video"),
-        (["{video}", "--embedders", "dino=/nowhere"], "embedder's folder /nowhere is not there"),
+        (["{video}", "--embedders", "dino=/nowhere"], "embedder's folder /nowhere does not exist"),
         (["{video}", "--embedders", "eyes"], "--embedders is 'eyes'; it must be one of clip"),
         (["{video}", "--device", "cuda:9"], "CUDA devices"),
         (["{video}", "--mapping-table", "nowhere.json"], "is not a mapping table"),
-        (["{video}", "-o", "{full}"], "is there already; name a new folder"),
+        (["{video}", "-o", "{full}"], "already exists; name a new folder"),
     ],
 )
 def test_drift_refuses_in_one_line(command, video, tmp_path, arguments, message):
@@ -191,7 +191,7 @@ def test_compare(command, slow, tmp_path):
     first = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["comparisons"] == first["comparisons"]
     both = command("eval", "compare", "--plan", tmp_path / "run" / "plan.json", "--seeds", 3, "-o", tmp_path / "x")
-    assert (both.code, "leave out --seeds" in both.err) == (2, True)
+    assert (both.code, "drop --seeds" in both.err) == (2, True)
     other = command(*compare_arguments(slow, tmp_path), "--seeds", 2)
     assert (other.code, "holds another comparison (seeds differ)" in other.err) == (2, True)
 
@@ -213,16 +213,16 @@ def test_compare_stopped_says_how_to_go_on(command, slow, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--seeds", "0"], "--seeds is 0; it must be at least 1"),
+        (["--seeds", "0"], "--seeds is 0; it must be from 1 to 10000"),
         (["--arms", "native"], "--arms is native; it must be two or more"),
-        (["--arms", "native,magic"], "arm 'magic' is not known; known are native, memory"),
+        (["--arms", "native,magic"], "arm 'magic' is unknown; known arms are native, memory"),
         (["--prompts", "nowhere.txt"], "nowhere.txt can't be read"),
         (["--scenario", "long-stare"], "scenario 'long-stare' needs its words by name"),
-        (["--embedders", "dino=/nowhere"], "embedder's folder /nowhere is not there"),
+        (["--embedders", "dino=/nowhere"], "embedder's folder /nowhere does not exist"),
         (["--workers", "0"], "--workers is 0"),
-        (["--address", "auto"], "--address is for the engine ray"),
+        (["--address", "auto"], "--address is for engine ray only"),
         (["--backbone", "nowhere"], "backbone 'nowhere' is neither a known name"),
-        (["--embed-every", "5"], "--embed-every is 5; it must be at most 4, since a take has 4 frames a second"),
+        (["--embed-every", "5"], "--embed-every is 5; it must be at most 4, since a take has 4 frames per second"),
         (["--prompts", "{files}/null.json"], "cues of prompt 001: it is null; it should be a valid array"),
         (["--prompts", "{files}/flat.json"], "cues of prompt 001: [0] is 8; it should be a valid array"),
         (["--prompts", "{files}/short.json"], "cues of prompt 001: [0][1] is missing"),
@@ -235,7 +235,7 @@ def test_compare_stopped_says_how_to_go_on(command, slow, tmp_path, monkeypatch)
         (["--arms", "{files}/text.toml"], "arm 'native': memory is 'false'; it must be true or false"),
         (["--arms", "{files}/half.toml"], "arm 'k', memory-frames: '3.5' is not a valid integer"),
         (["--arms", "{files}/true.toml"], "arm 'k', memory-frames: 'True' is not a valid integer"),
-        (["--output", "{files}/null.json"], "is there and holds no comparison"),
+        (["--output", "{files}/null.json"], "exists but does not hold a comparison"),
         (["--output", "{files}/null.json/run"], "null.json is a file"),
     ],
 )
@@ -366,7 +366,11 @@ def test_policies_are_compared_between_no_memory_and_a_perfect_one(command, tmp_
 
 @pytest.mark.parametrize(
     ("names", "said"),
-    [("best", "policy is 'best'"), ("closing+similar", "there can be establishing"), ("similar,similar", "once")],
+    [
+        ("best", "policy is 'best'"),
+        ("closing+similar", "only establishing can come before the plus"),
+        ("similar,similar", "once"),
+    ],
 )
 def test_policies_that_are_none_are_refused(command, tmp_path, names, said):
     prompts = tmp_path / "subjects.json"

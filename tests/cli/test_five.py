@@ -93,7 +93,7 @@ def with_small_vae(folder: Path) -> None:
     [
         (None, ("--height", "80"), "--height is 80; it must be a multiple of 32, such as 64"),
         (None, ("--width", "104"), "--width is 104; it must be a multiple of 32, such as 96"),
-        (None, ("--cue", "00:00:01:24", LATER), "24 frames, but there are at most 23 at 24 frames a second"),
+        (None, ("--cue", "00:00:01:24", LATER), "24 frames, but there are at most 23 at 24 frames per second"),
         (with_small_vae, (), "the VAE makes latents of 16 channels, but the transformer reads 48"),
         (with_config("encoder", in_channels=16), (), "reads latents of 16 channels, but this backbone's have 48"),
         (with_config("vae", scale_factor_spatial=8), (), "scale_factor_spatial is 8, but 4 stages on patches of 2"),

@@ -46,7 +46,7 @@ def test_workers_of_a_killed_comparison_end_and_it_goes_on(command, tmp_path: Pa
     first.send_signal(signal.SIGKILL)
     first.wait(PATIENCE_S)
     assert second.code == 2
-    assert "is being written by another process; wait for it, or stop it" in second.err
+    assert "is being written by another process; wait for it or stop it" in second.err
     time.sleep(1)
     left = bytes_made(run)
     time.sleep(3)

@@ -168,7 +168,7 @@ def test_a_built_in_backbone_is_shown_by_its_name(command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "tiny-word"], "tiny-word does not exist; name a folder, a weight file, or one of tiny-world"),
+        (["show", "tiny-word"], "tiny-word does not exist; name a folder, a weight file or one of tiny-world"),
         (["record", "none.pt", "--spdx", "MIT", *WHO], "none.pt does not exist"),
         (["record", "w.pt", "--spdx", "Apache 2", *WHO], "'Apache 2' is not an SPDX expression"),
         (["record", "w.pt", "--spdx", "MIT", *WHO, "--on", "yesterday"], "--on is 'yesterday'"),
@@ -177,7 +177,7 @@ def test_a_built_in_backbone_is_shown_by_its_name(command):
         (["record", "w.pt", "--spdx", "MIT", "--source", "", "--by", "x"], "--source is empty"),
         (["record", "notes.txt", "--spdx", "MIT", *WHO], "notes.txt is not a weight file"),
         (["report", "."], "is not a take: it has no take.json"),
-        (["report", "old"], "says nothing about rights: it was made by an older version"),
+        (["report", "old"], "has no rights: it was made by an older version"),
     ],
 )
 def test_bad_input(command, tmp_path, monkeypatch, arguments, message):

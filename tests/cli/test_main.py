@@ -25,7 +25,7 @@ def test_version(command):
     ("arguments", "message"),
     [
         (["generat"], "No such command 'generat'. Try 'longlive-rag --help'."),
-        (["generate", "-o", "y"], "PROMPT is missing; say what is to be seen, or add --cues FILE"),
+        (["generate", "-o", "y"], "PROMPT is missing; describe what to show, or add --cues FILE"),
         (["generate", "x"], "Missing option '-o' / '--output'. Try 'longlive-rag generate --help'."),
         (["generate", "x", "-o", "y", "--wndow", "3"], "--wndow"),
         (["generate", "x", "-o", "y", "--seconds", "long"], "'long' is not a valid float"),

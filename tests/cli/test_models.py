@@ -60,10 +60,10 @@ def test_a_page_for_whoever_decides(command):
         "window frames 12, sink frames 3, memory frames 6*, recency guard frames 5*, frames per block 3",
         "positions relative",
         "latents 16 x 60 x 104",
-        "names seen at: configs/longlive_inference.yaml of GitHub NVlabs/LongLive, branch v1.0",
+        "names verified at: configs/longlive_inference.yaml of GitHub NVlabs/LongLive, branch v1.0",
         "terms: Apache-2.0, stated by the code repository",
         "remark: CC-BY-NC-SA-4.0 until 2025-11-01, when the code repository changed it to Apache-2.0",
-        "what the model card says was not seen; read it at https://huggingface.co/Efficient-Large-Model/LongLive-1.3B",
+        "model card not checked; read it at https://huggingface.co/Efficient-Large-Model/LongLive-1.3B",
         "commercial: refuses transformer, lora until",
     ):
         assert fact in shown, fact
@@ -73,9 +73,11 @@ def test_a_page_for_whoever_decides(command):
     assert "Apache-2.0 by the code repository since 2025-10-08" in contradictory
     assert "commercial: loads it" in command("models", "show", "causal-forcing").out
     unseen = command("models", "show", "longlive-2").out
-    assert "Not seen: the names of the other files of its base." in unseen
-    assert unseen.endswith("next: longlive-rag models fetch longlive-2 --base FOLDER\n")
-    assert "research: refuses base until" in unseen
+    assert "Not verified: the names of its base's tokenizer files: all that are in google/umt5-xxl are taken." in unseen
+    assert "Wan2.2_VAE.pth, models_t5_umt5-xxl-enc-bf16.pth, google/umt5-xxl/*\n    names verified at: wan22" in unseen
+    assert "Apache-2.0 by the code repository (README of wan22 2.2.11 on PyPI" in unseen
+    assert unseen.endswith("next: longlive-rag models fetch longlive-2\n")
+    assert "commercial: refuses base, transformer until" in unseen
 
 
 def test_a_damaged_description_is_named(tmp_path, monkeypatch):
@@ -130,7 +132,7 @@ def test_fetching_from_a_mirror(command, mirror, tmp_path):
     assert "Wan-AI/Wan2.1-T2V-1.3B/google/umt5-xxl/tokenizer.json" in files
     assert "gdhe17/Self-Forcing/checkpoints/self_forcing_dmd.pt" in files
     assert len([file for file in files if Path(file).name != "licenses.json"]) == 10
-    assert f"1 files from the mirror in {dest}/gdhe17/Self-Forcing, 1 of 1 compared with published hashes" in done.out
+    assert f"1 files from the mirror in {dest}/gdhe17/Self-Forcing, 1 of 1 checked against published hashes" in done.out
     assert f"next: longlive-rag models fetch self-forcing --to {dest}\n" in done.out
     record = ("license", "record", dest / "gdhe17/Self-Forcing", "--spdx", "MIT", "--source", "card", "--by", "K")
     assert "research    checkpoints" in command("license", "show", dest / "gdhe17/Self-Forcing").out
@@ -152,7 +154,7 @@ def test_a_folder_is_not_made_twice(command, mirror, pipeline_folder, tmp_path, 
     shutil.rmtree(tmp_path / "models" / "self-forcing")
     shutil.copytree(pipeline_folder, tmp_path / "models" / "self-forcing")
     done = command(*words)
-    assert (done.code, "is there already" in done.out) == (0, True)
+    assert (done.code, "already exists" in done.out) == (0, True)
     assert not (tmp_path / "downloads").exists()
     assert load_preset("self-forcing").folder == tmp_path / "models" / "self-forcing"
     assert re.search("^self-forcing +fetched ", command("models", "list").out, re.MULTILINE)
@@ -242,7 +244,7 @@ def test_fetching_from_the_hub_goes_on_where_it_broke_off(hub, tmp_path):
     ranges = [asked for _, path, asked in hub.asked if path.endswith("Wan2.1_VAE.pth") and asked]
     assert ranges
     assert all(0 < int(asked.removeprefix("bytes=").rstrip("-")) <= 15_000_000 for asked in ranges)
-    assert f"base: 9 files from the hub in {dest / WAN}, 1 of 9 compared with published hashes" in done.stdout
+    assert f"base: 9 files from the hub in {dest / WAN}, 1 of 9 checked against published hashes" in done.stdout
     assert not (dest / WAN / "assets").exists()
     hub.asked.clear()
     again = fetch(hub, dest)
@@ -250,7 +252,7 @@ def test_fetching_from_the_hub_goes_on_where_it_broke_off(hub, tmp_path):
     assert not [path for method, path, _ in hub.asked if method == "GET" and path.endswith(".pth")]
     offline = fetch(hub, dest, HF_HUB_OFFLINE="1")
     assert offline.returncode == 0, offline.stderr
-    assert f"base: 9 files from the cache in {dest / WAN}, 0 of 9 compared" in offline.stdout
+    assert f"base: 9 files from the cache in {dest / WAN}, 0 of 9 checked" in offline.stdout
 
 
 @pytest.mark.slow
@@ -316,8 +318,8 @@ def test_check_names_each_part_of_the_original_layout(command, pipe, pipeline_fo
     text = folder / "models_t5_umt5-xxl-enc-bf16.pth"
     text.write_bytes(text.read_bytes()[:1000])
     done = command("models", "check", folder)
-    assert "layout: the original Wan2.1 release's -> get the missing files first" in done.out
-    assert f"BAD  vae: {folder / 'Wan2.1_VAE.pth'} is missing" in done.out
+    assert "layout: the original Wan release's -> get the missing files first" in done.out
+    assert f"BAD  vae: {folder} has no Wan2.1_VAE.pth or Wan2.2_VAE.pth; is the download complete?" in done.out
     assert f"BAD  text_encoder: {text} is truncated" in done.out
     assert "ok   transformer: 1 file" in done.out
     assert "ok   tokenizer: " in done.out
@@ -407,7 +409,7 @@ def test_embedded_prompts_replace_the_text_encoder(command, pipeline_folder, tmp
     assert without.text_encoder is None
     request = with_text.request(PROMPT, seconds=0.5)
     torch.testing.assert_close(without(request).latents, with_text(request).latents)
-    with pytest.raises(ValueError, match="is not among the embedded ones"):
+    with pytest.raises(ValueError, match="has no stored embedding"):
         without.check(with_text.request("a red circle jumps", seconds=0.5))
     assert set(read_embeddings(path, encoder_id(pipeline_folder))) == {PROMPT, "a blue square walks"}
     with pytest.raises(ValueError, match="was made by a different text encoder"):

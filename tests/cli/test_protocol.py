@@ -116,7 +116,8 @@ def test_the_papers_prompts_are_found_where_they_were_fetched_to(folders, tmp_pa
     path = tmp_path / "downloads" / "qixinhu11" / "LongLive-RAG" / "checkpoints" / "moviegenbench_128_refined.txt"
     path.parent.mkdir(parents=True)
     path.write_text("".join(f"prompt {number}\n" for number in range(127)))
-    with pytest.raises(ValueError, match="holds 127 prompts, and the protocol's 128; get it again with longlive-rag"):
+    fewer = "holds 127 prompts, but the protocol's has 128; get it again with longlive-rag"
+    with pytest.raises(ValueError, match=fewer):
         PAPER.find_prompts(folders)
     path.write_text("".join(f"prompt {number}\n" for number in range(128)))
     assert PAPER.find_prompts(folders).absolute() == path
@@ -129,13 +130,13 @@ def test_the_papers_prompts_are_found_where_they_were_fetched_to(folders, tmp_pa
     ("changes", "message"),
     [
         (["--protocol", "mine"], "--protocol is 'mine'; it must be one of longlive-rag"),
-        (["--backbones", "longlive,self-forcing"], "are not fetched yet; type longlive-rag models fetch longlive; "),
+        (["--backbones", "longlive,self-forcing"], "are not fetched yet; run longlive-rag models fetch longlive; "),
         (["--backbones", "tiny-world,tiny-world"], "--backbones is tiny-world,tiny-world; name one or more, each once"),
         (["--backbones", ""], "backbone '' is neither"),
         (["--prompts", "nowhere.txt"], "nowhere.txt can't be read"),
-        (["--backbone", "tiny-world"], "--backbone does not go with --protocol; use --backbones"),
-        (["--scenario", "plain"], "--scenario does not go with --protocol"),
-        (["--plan", "plan.json"], "--plan does not go with --protocol; give one of the two"),
+        (["--backbone", "tiny-world"], "--backbone can't be used with --protocol; use --backbones"),
+        (["--scenario", "plain"], "--scenario can't be used with --protocol"),
+        (["--plan", "plan.json"], "--plan can't be used with --protocol; give one of the two"),
         (["--horizons", "3"], "horizon 3 s is too short"),
         (["--output", "p.txt"], "p.txt is a file"),
     ],
@@ -160,7 +161,7 @@ def test_without_prompts_it_says_how_to_get_them(command, asked, tmp_path, monke
 
 def test_backbones_are_for_protocols(command, tmp_path):
     result = command("eval", "compare", "--backbones", "tiny-world", "-o", tmp_path / "out")
-    assert (result.code, "--backbones is for --protocol; name one by --backbone" in result.err) == (2, True)
+    assert (result.code, "--backbones is for --protocol; use --backbone to name one" in result.err) == (2, True)
 
 
 def test_a_video_export_that_was_cut_off_is_begun_again(command, asked, tmp_path, monkeypatch):

@@ -107,7 +107,7 @@ def test_extend_and_branch_say_what_they_did(command, whole, tmp_path):
     target = tmp_path / "branch"
     result = command("branch", folder, "--at", "00:00:02:08", "-o", target, "--checkpoint", "light")
     assert result.code == 0, result.err
-    assert f"the first 2.8125 s are those of {folder}" in result.err
+    assert f"the first 2.8125 s are copied from {folder}" in result.err
     assert count_frames(target / VIDEO) == 80
     record = read_record(target)
     assert record.branched_from.at == "0:02.8125"
@@ -149,7 +149,7 @@ def test_a_backbone_of_single_frames_and_two_steps(command, tmp_path):
         (["resume", "TAKE", "--checkpoint-gib", "-1"], "--checkpoint-gib is -1; it must be a number of GiB, 0 or more"),
         (["resume", "TAKE", "--checkpoint", "often"], "'often' is not one of 'exact', 'light'"),
         (["resume", "TAKE", "--device", "tpu"], "--device is 'tpu'"),
-        (["extend", "TAKE", "--seconds", "0"], "--seconds is 0; a take is extended by at least a frame"),
+        (["extend", "TAKE", "--seconds", "0"], "--seconds is 0; it must be at least one frame"),
         (["extend", "TAKE", "--seconds", "1e308"], "--seconds is 1e+308; it must be from 0.0625 (one frame)"),
         (["extend", "TAKE", "--seconds", "nan"], "--seconds is nan"),
         (["extend", "TAKE", "--seconds", "1e9"], "--seconds is 1e+09"),
@@ -158,7 +158,7 @@ def test_a_backbone_of_single_frames_and_two_steps(command, tmp_path):
         (["branch", "TAKE", "--at", "soon", "-o", "new"], "'soon' is not a timecode; write 12.5, 0:12.5"),
         (["branch", "TAKE", "--at", "0", "-o", "new"], "--at is 0 s; the take can be branched after its start"),
         (["branch", "TAKE", "--at", "9", "-o", "new"], "--at is 9 s; the take can be branched after its start and up"),
-        (["branch", "TAKE", "--at", "2", "-o", "TAKE"], "holds a take already"),
+        (["branch", "TAKE", "--at", "2", "-o", "TAKE"], "already holds a take"),
         (["branch", "TAKE", "--at", "2", "-o", ""], "--output is empty"),
         (["branch", "TAKE", "--at", "2", "-o", "new", "--seed", "-1"], "--seed is -1"),
         (["branch", "TAKE", "--at", "2", "-o", "new", "--seconds", "2"], "--seconds is 2, but the new part begins at"),
@@ -195,7 +195,7 @@ def test_a_take_of_another_backbone(command, whole, tmp_path):
     random_pipeline(seed=5).save_pretrained(tmp_path / "other")
     result = command("resume", folder, "--backbone", tmp_path / "other")
     assert result.code == 2
-    assert f"the weights in {tmp_path / 'other'} are others" in result.err
+    assert f"but {tmp_path / 'other'} has different weights" in result.err
 
 
 def test_a_second_writer_is_refused_and_readers_are_not(command, whole, pipeline_folder, tmp_path):
@@ -208,7 +208,7 @@ def test_a_second_writer_is_refused_and_readers_are_not(command, whole, pipeline
         ):
             result = command(*arguments)
             assert result.code == 2
-            assert "is being written by another process; wait for it, or stop it" in result.err
+            assert "is being written by another process; wait for it or stop it" in result.err
         assert command("take", "info", folder).code == 0
         assert command("branch", folder, "--at", "2", "-o", tmp_path / "branch", "--seconds", "3").code == 0
     assert command("resume", folder).code == 0

@@ -24,7 +24,10 @@ GENERATE = [sys.executable, "-m", "longlive_rag", "generate", PROMPT]
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--gpus", "3"), "--gpus is 3, which does not divide this backbone's 2 heads and 16 tokens a frame; use 1, 2"),
+        (
+            ("--gpus", "3"),
+            "--gpus is 3, which does not divide this backbone's 2 heads and 16 tokens per frame; use 1, 2",
+        ),
         (("--gpus", "2", "--device", "cpu:0"), "--device is 'cpu:0'; for several GPUs it must be auto, cpu or cuda"),
         (("--gpus", "0"), "--gpus is 0; it must be a whole number, 1 or more"),
     ],

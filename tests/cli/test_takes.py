@@ -125,8 +125,8 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
         (["--page-host-gib", "-1"], "--page-host-gib is -1; it must be a number of GiB, 0 or more"),
         (["--page-gpu-gib", "-2MiB"], "--page-gpu-gib is -0.00195312"),
         (["--pin", "3-9"], None),
-        (["--pin", "9-10"], "--pin is 9-10 s; it must lie in the take, 0-4 s"),
-        (["--exclude", "2-1"], "--exclude is 2-1 s; it must lie in the take"),
+        (["--pin", "9-10"], "--pin is 9-10 s; it must be within the take, 0-4 s"),
+        (["--exclude", "2-1"], "--exclude is 2-1 s; it must be within the take"),
         (["--pin", "soon"], "'soon' is not a span of seconds such as 2-3.5"),
         (["--pin", "1-2", "--exclude", "1.5-3"], "--pin is 1-2 s, but 1.5-3 s is excluded"),
         (["--anchor", "0-1"], "--anchor is set but --admit-above is not"),
@@ -139,7 +139,7 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
         (["--stratified", "1", "--no-memory"], "--stratified is given, but memory is off (--no-memory)"),
         (["--page-precision", "int3"], "int3"),
         (["--remember", "nowhere"], "nowhere is not a take"),
-        (["--remember", "nowhere", "--rope", "absolute"], "'nowhere', but --rope is 'absolute'; frames of another"),
+        (["--remember", "nowhere", "--rope", "absolute"], "'nowhere', but --rope is 'absolute'; another take's frames"),
         (["--remember", "nowhere", "--no-memory"], "--remember is given, but memory is off"),
         (["--pin", "1-2", "--no-memory"], "--pin is given, but memory is off (--no-memory); drop one of them"),
         (["--window", "1000000000"], "--window is 1000000000; their keys and values take"),
@@ -265,7 +265,7 @@ def test_what_a_known_backbone_needs_is_planned_before_it_is_fetched(command, mo
     result = command(*asked, "--gpu-gib", "24", "--host-gib", "64", "--json")
     assert result.code == 0, result.err
     assert "the weights of longlive are not here yet" in result.err
-    assert "`longlive-rag models fetch longlive` gets them" in result.err
+    assert "To get them: longlive-rag models fetch longlive" in result.err
     plan = json.loads(result.out)
     assert plan["page_bytes"] == 2 * 30 * 1560 * 1536 * 2
     assert plan["device"]["weights of the transformer"] == 2 * 1_418_996_800

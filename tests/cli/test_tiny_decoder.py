@@ -85,7 +85,7 @@ def test_convert(command, pipeline_folder, tmp_path):
     done = command("models", "convert", pipeline_folder, tmp_path / "made", "--tiny-decoder", source)
     assert done.code == 0, done.err
     assert f"tiny_decoder: from {source}" in done.out
-    assert "left out of the checkpoint: the encoder of taew2_1.safetensors (2 tensors)" in done.out
+    assert "not used from the checkpoint: the encoder of taew2_1.safetensors (2 tensors)" in done.out
     checked = command("models", "check", tmp_path / "made")
     assert checked.code == 0
     assert "tiny decoder" in checked.out
@@ -121,17 +121,20 @@ def without(name: str):
     ("tensors", "message"),
     [
         (without("decoder.16.conv.2.bias"), r"does not fit its config: decoder.16.conv.2.bias \[4\] is missing"),
-        (random_tensors() | {"decoder.2.bias": torch.zeros(3)}, r"decoder.2.bias \[3\] belongs to nothing"),
-        (random_tensors() | {"step": torch.zeros(3)}, r"step \[3\] belongs to nothing"),
+        (random_tensors() | {"decoder.2.bias": torch.zeros(3)}, r"decoder.2.bias \[3\] is unexpected"),
+        (random_tensors() | {"step": torch.zeros(3)}, r"step \[3\] is unexpected"),
         (
             random_tensors() | {"decoder.3.conv.0.weight": torch.zeros(8, 8, 3, 3)},
             r"is \[8, 8, 3, 3\], the config",
         ),
         (random_tensors() | {"decoder.13.conv.weight": torch.zeros(13, 6, 1, 1)}, r"13.conv.weight is \[13, 6, 1, 1\]"),
-        (without("decoder.8.weight"), "is not a tiny decoder in the layout of taew2_1: decoder.1.weight, decoder.8"),
+        (
+            without("decoder.8.weight"),
+            "is not a tiny decoder in the layout of taew2_1: it must have decoder.1.weight, decoder.8",
+        ),
         ({}, "is not a tiny decoder in the layout of taew2_1"),
         (random_tensors() | {"decoder.22.bias": torch.full((3,), torch.nan)}, "decoder.22.bias holds values that are"),
-        (random_tensors(channels=12), "reads latents of 12 channels where this backbone's VAE has 16"),
+        (random_tensors(channels=12), "reads latents of 12 channels, but this backbone's VAE has 16"),
     ],
 )
 def test_files_that_are_something_else(command, pipeline_folder, tmp_path, tensors, message):
@@ -268,7 +271,7 @@ def test_latents_that_are_not_those_of_wan(command, tmp_path, nothing_loads):
     ):  # fmt: skip
         done = command(*words, "--decoder", "tiny")
         assert (done.code, done.err.count("\n")) == (2, 1)
-        assert "--decoder is 'tiny', but the tiny decoder is for the latents of Wan2.1, and this backbone's" in done.err
+        assert "--decoder is 'tiny', but the tiny decoder is for the latents of Wan2.1, but this backbone's" in done.err
     assert not (tmp_path / "run").exists()
 
 

@@ -23,15 +23,15 @@ def prompts(folder: Path) -> Path:
 def test_prompts_to_encoder(command, tmp_path):
     takes, run = tmp_path / "takes", tmp_path / "run"
     asked = ("train", "corpus", prompts(tmp_path), "-o", takes, "--seconds", "4", "--no-memory", "--batch", "2")
-    assert command(*asked).out == f"{takes}: 2 takes of 4 s, 0 of them existed already\n"
+    assert command(*asked).out == f"{takes}: 2 takes of 4 s, 0 of which already existed\n"
     assert [json.loads((takes / name / "take.json").read_text())["video"]["frames"]
             for name in ("take-0000", "take-0001")] == [64, 64]  # fmt: skip
     before = (takes / "take-0000" / "take.json").read_bytes()
-    assert "2 of them existed already" in command(*asked).out
+    assert "2 of which already existed" in command(*asked).out
     assert (takes / "take-0000" / "take.json").read_bytes() == before
 
     longer = command(*asked, "--seconds", "5")
-    assert (longer.code, "take-0000 holds a finished take of something else" in longer.err) == (2, True)
+    assert (longer.code, "take-0000 holds a finished take of another request" in longer.err) == (2, True)
     assert (takes / "take-0000" / "take.json").read_bytes() == before
 
     sizes = ("--hidden-dims", "8", "--embedding-dim", "16", "--steps", "6", "--batch", "4", "--validation-share", "0.4")
@@ -62,7 +62,7 @@ def test_on_ray_the_same_takes_are_made(command, tmp_path):
         refused = command(*asked, "-o", tmp_path / "other", "--engine", "ray", "--address", "127.0.0.1:1")
     finally:
         ray.shutdown()
-    assert made.out == f"{tmp_path / 'ray'}: 2 takes of 2 s, 0 of them existed already\n", made.err
+    assert made.out == f"{tmp_path / 'ray'}: 2 takes of 2 s, 0 of which already existed\n", made.err
     for name in ("take-0000", "take-0001"):
         one, other = (read_latents(tmp_path / run / name) for run in ("here", "ray"))
         assert torch.equal(one, other), name
@@ -82,7 +82,7 @@ def test_a_full_disk_is_one_line(command, tmp_path, monkeypatch):
     monkeypatch.setattr("longlive_rag.sessions.corpus.make_corpus", full)
     result = command("train", "corpus", prompts(tmp_path), "-o", tmp_path / "takes", "--seconds", "4")
     assert (result.code, result.out) == (1, "")
-    assert "No space left on device; finished takes stay in" in result.err.splitlines()[-1]
+    assert "No space left on device; finished takes are kept in" in result.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_full_disk_is_one_line(command, tmp_path, monkeypatch):
         (("corpus", "nowhere.txt", "-o", "takes"), "nowhere.txt can't be read"),
         (("corpus", "empty.txt", "-o", "takes"), "holds no prompt"),
         (("corpus", "prompts.txt", "-o", "takes", "--seconds", "0"), "seconds is 0"),
-        (("corpus", "prompts.txt", "-o", "takes", "--workers", "2"), "--workers is for the engine ray"),
+        (("corpus", "prompts.txt", "-o", "takes", "--workers", "2"), "--workers is for engine ray only"),
         (("corpus", "prompts.txt", "-o", "takes", "--engine", "ray", "--device", "cuda:1"), "on Ray it must be auto"),
         (("corpus", "prompts.txt", "-o", "takes", "--engine", "ray", "--gpus-per-worker", "2"), "at most 1"),
     ],

@@ -55,7 +55,7 @@ def test_the_peak_of_a_length_is_of_the_blocks_that_it_needs() -> None:
 
 @pytest.mark.parametrize("lengths", [[], [0.0], [-1.0, 2.0], [3.0, 2.0], [2.0, 2.0]])
 def test_lengths_that_can_not_be(lengths: list[float]) -> None:
-    with pytest.raises(ValueError, match="rising numbers"):
+    with pytest.raises(ValueError, match="increasing numbers"):
         check_lengths(lengths)
 
 

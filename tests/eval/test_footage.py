@@ -84,7 +84,7 @@ def test_what_is_no_video_is_refused(tmp_path):
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "words.txt").write_text("a red circle walks in a meadow\n" * 100)
     for name, message in (
-        ("missing.mp4", "is not there; name a video file or the folder of a take"),
+        ("missing.mp4", "does not exist; name a video file or the folder of a take"),
         ("no.mp4", "can't be read as a video: Invalid data"),
         ("empty.mp4", "can't be read as a video"),
         ("words.txt", "can't be read as a video: it holds none"),
@@ -118,5 +118,5 @@ def test_a_take_is_measured_by_its_folder(tmp_path):
     assert (find_footage(folder).frames, find_footage(folder).backbone) == (40, "tiny-world")
     assert find_footage(folder / "video.mp4").backbone is None
     write_clip(folder / "video.mp4", character(9))
-    with pytest.raises(ValueError, match="is damaged: its record says 40 frames, its video has 36"):
+    with pytest.raises(ValueError, match="is damaged: its record says 40 frames, but its video has 36"):
         find_footage(folder)

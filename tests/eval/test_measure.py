@@ -146,7 +146,7 @@ def test_frames_too_far_apart_are_refused_not_measured_in_part(tmp_path):
 
 
 def test_one_frame_of_each_second_must_be_embedded(control_videos):
-    with pytest.raises(ValueError, match=r"embed_every is 5; it must be at most 4, since .* has 4 frames a second"):
+    with pytest.raises(ValueError, match=r"embed_every is 5; it must be at most 4, since .* has 4 frames per second"):
         measure(control_videos["real"], {"pixels": PixelEmbedder()}, MeasureSettings((30.0,), embed_every=5))
 
 
@@ -197,7 +197,7 @@ def test_adherence_is_of_each_prompt_to_its_own_frames(tmp_path):
     ("settings", "message"),
     [
         ({"horizons_s": ()}, "horizons is"),
-        ({"horizons_s": (60.0, 30.0)}, "must be one or more rising seconds"),
+        ({"horizons_s": (60.0, 30.0)}, "must be one or more increasing numbers of seconds"),
         ({"horizons_s": (30.0,), "embed_every": 0}, "embed_every is 0"),
     ],
 )

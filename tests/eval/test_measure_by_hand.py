@@ -258,7 +258,7 @@ def test_embedding_every_second_needs_a_frame_of_each():
 
 @pytest.mark.parametrize("horizons_s", [(), (20.0, 20.0), (10.0, 30.0, 20.0), (20.0, 10.0)])
 def test_horizons_rise(horizons_s):
-    with pytest.raises(ValueError, match="must be one or more rising seconds"):
+    with pytest.raises(ValueError, match="must be one or more increasing numbers of seconds"):
         MeasureSettings(horizons_s)
     with pytest.raises(ValueError, match="embed_every is 0; it must be at least 1"):
         MeasureSettings((10.0,), embed_every=0)

@@ -71,7 +71,7 @@ def test_arms(path):
         ({"arms": [{"name": "a", "change": {}}]}, r"arms\[0\]\.change is not known; did you mean 'changes'"),
         ({"arms": [{"name": "a", "changes": {"memroy": {}}}]}, "arm 'a': memroy is not known; did you mean 'memory'"),
         ({"arms": [{"name": "a", "changes": {"memory": {"gpu": 1}}}]}, "gpu is not known; did you mean 'gpu_gib'"),
-        ({"format": 2}, "is of format 2; this version reads formats up to 1"),
+        ({"format": 2}, "has format 2; this version reads formats up to 1"),
     ],
 )  # fmt: skip
 def test_what_a_plan_does_not_know_is_refused(tmp_path, changes, message):

@@ -167,7 +167,10 @@ def test_what_does_not_fit_a_scenario():
         ({"prompt": "x", "cue": []}, "mine.cue is not known; did you mean 'cues'?"),
         ({"prompt": "x", "cues": [{"at": 3}]}, "mine.cues[0].prompt is missing"),
         ({"prompt": "x", "cues": [{"at": -3, "prompt": "y"}]}, "mine.cues[0].at is -3; it should be greater than"),
-        ({"prompt": "x", "cues": [{"at": 3, "before_horizon": 2, "prompt": "y"}]}, "mine.cues[0]: a cue has one of at"),
+        (
+            {"prompt": "x", "cues": [{"at": 3, "before_horizon": 2, "prompt": "y"}]},
+            "mine.cues[0]: a cue must have exactly one of at",
+        ),
     ],
 )
 def test_scenarios_of_ones_own_are_checked(tmp_path, scenario, message):

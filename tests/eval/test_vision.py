@@ -163,7 +163,7 @@ def test_wrong_weights_are_refused(folders, tmp_path):
     (tmp_path / "empty" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="has no weights"):
         EmbedderSpec(f"dino={tmp_path / 'empty'}").check()
-    with pytest.raises(ValueError, match=r"the embedder's folder \./nowhere is not there"):
+    with pytest.raises(ValueError, match=r"the embedder's folder \./nowhere does not exist"):
         EmbedderSpec("dino=./nowhere").check()
 
 
@@ -173,7 +173,7 @@ def test_wrong_weights_are_refused(folders, tmp_path):
         ("", "name at least one of clip, dino"),
         ("resnet", "embedder is 'resnet'; it must be one of clip"),
         ("dino=", "name a place after the ="),
-        ("dino,dino=there", "each kind can be there once"),
+        ("dino,dino=there", "each kind can be used only once"),
         ("face", "embedder face needs a folder"),
     ],
 )

@@ -164,7 +164,7 @@ def test_a_caller_may_choose_what_is_remembered(transformer: CausalWanTransforme
 
 @pytest.mark.parametrize("chosen", [[99], [1, 1], [-1], list(range(1, 8))])
 def test_a_choice_that_can_not_be_is_refused(transformer: CausalWanTransformer, chosen: list[int]) -> None:
-    with pytest.raises(ValueError, match="at most 6 different frames out of 1"):
+    with pytest.raises(ValueError, match="at most 6 distinct frames out of 1"):
         remembering(transformer, choose=lambda *_: chosen)
 
 

@@ -135,7 +135,7 @@ def fault(ended: Ended) -> str:
         return f"hung for {SECONDS:g} s"
     if ended.code < 0 or ended.code == TRACEBACK or "Traceback (most" in ended.err + ended.out:
         return f"ended with {ended.code}: {last_line(ended.err)}"
-    if "more memory than there is" in ended.err:
+    if "out of memory" in ended.err:
         return f"took {MORE_BYTES / 2**30:g} GiB"
     if ended.code not in (0, 1, 2, 130):
         return f"has exit code {ended.code}: {last_line(ended.err)}"

@@ -52,7 +52,7 @@ def test_nested_aliases_are_not_read(tmp_path: Path, place: str) -> None:
     prompt, seconds = ("*i", "5") if place == "prompt" else ("a circle", "*i")
     (tmp_path / "cues.yaml").write_text(f"{bomb}seconds: {seconds}\ncues:\n- at: 0\n  prompt: {prompt}\n")
     said = refused(("generate", "--cues", "cues.yaml", "-o", "new"), tmp_path)
-    assert said == "Error: cues.yaml, line 2, can't be read as YAML: aliases are not read\n"
+    assert said == "Error: cues.yaml, line 2, can't be read as YAML: aliases are not supported\n"
     assert not (tmp_path / "new").exists()
 
 
@@ -65,9 +65,9 @@ def test_nested_aliases_are_not_read(tmp_path: Path, place: str) -> None:
             "99999999999999999999... has 400 digits",
         ),
         ("cues.yaml", "seconds: " + "9" * 400 + "\nprompts: [a]\n", "is not a timecode"),
-        ("cues.json", '{"prompts": ["a"], "prompts": ["b"]}', "cues.json: 'prompts' is there twice"),
-        ("cues.yaml", "prompts: [a]\nprompts: [b]\n", "'prompts' is there twice"),
-        ("cues.jsonl", '{"prompts": ["a"], "times": [0], "times": [1]}', "cues.jsonl, line 1: 'times' is there twice"),
+        ("cues.json", '{"prompts": ["a"], "prompts": ["b"]}', "cues.json: 'prompts' occurs twice"),
+        ("cues.yaml", "prompts: [a]\nprompts: [b]\n", "'prompts' occurs twice"),
+        ("cues.jsonl", '{"prompts": ["a"], "times": [0], "times": [1]}', "cues.jsonl, line 1: 'times' occurs twice"),
         ("cues.json", '{"prompts": ' + "[" * 100_000, "cues.json: it is nested too deeply"),
         ("cues.yaml", "prompts: " + "[" * 5000, "cues.yaml is nested too deeply"),
         ("cues.json", '{"prompts": ["a"], "seconds": Infinity}', "Infinity is not a finite number"),

@@ -73,8 +73,8 @@ def test_a_picture_that_no_machine_has_room_for_is_refused(model: Path, field: s
         ("vae", {"scale_factor_spatial": 0}, "scale_factor_spatial is 0; it must be a whole number above 0"),
         ("vae", {"scale_factor_temporal": 0}, "scale_factor_temporal is 0; it must be a whole number above 0"),
         ("vae", {"scale_factor_temporal": -4}, "scale_factor_temporal is -4; it must be a whole number above 0"),
-        ("vae", {"latents_mean": [0.0]}, "latents_mean must have 16 numbers, one a channel"),
-        ("vae", {"latents_std": "x"}, "latents_std must have 16 numbers, one a channel"),
+        ("vae", {"latents_mean": [0.0]}, "latents_mean must have 16 numbers, one per channel"),
+        ("vae", {"latents_std": "x"}, "latents_std must have 16 numbers, one per channel"),
         ("transformer", {"quantization_config": {"quant_method": "bitsandbytes"}}, "has a quantization_config; only"),
         ("text_encoder", {"quantization_config": {"load_in_8bit": True}}, "has a quantization_config; only"),
         ("transformer", {"num_layers": "30"}, "num_layers is '30'; it must be like 30"),
@@ -116,7 +116,7 @@ def test_tensors_that_overlap_are_refused(model: Path) -> None:
     first, second = [name for name in header if name != "__metadata__"][:2]
     header[second] = header[first]
     rewrite(weights, json.dumps(header).encode())
-    refused(MAKE, model.parent, "its header has tensors that overlap or leave gaps")
+    refused(MAKE, model.parent, "its tensors overlap or leave gaps")
 
 
 def spoilt(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path, Path], None]:

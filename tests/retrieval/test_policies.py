@@ -78,7 +78,7 @@ def test_looking_ahead_searches_by_the_block_s_own_estimate() -> None:
 
 @pytest.mark.parametrize("chosen", [[1], [30], [5, 5], [2, 3, 4, 5, 6]])
 def test_what_a_policy_may_not_pick_is_refused(chosen: list[int]) -> None:
-    with pytest.raises(PolicyError, match="at most 4 different ones of the 28 frames"):
+    with pytest.raises(PolicyError, match="at most 4 distinct frames of the 28 it was given"):
         picked(lambda past: chosen, past_of())
 
 

@@ -159,7 +159,7 @@ def test_directions_and_steering_are_taken_back(pipe, tmp_path):
             assert live.unpin((0.6, 1.2)) == starts(7)
             live.unexclude((1.4, 1.6))
             live.exclude((0.6, 1.2))  # which would not go while it is pinned
-            with pytest.raises(ValueError, match="that can be released are: none"):
+            with pytest.raises(ValueError, match="it must be one of the spans set: none"):
                 live.unpin((0.6, 1.2))
     assert live.request.cues == (Cue(second, OTHER),)
     memory = live.request.memory
@@ -267,7 +267,7 @@ def test_a_take_is_gone_on_with(pipe, tmp_path):
     going_on = writer_of(pipe, whole, tmp_path / "take", event="extended")
     live = LiveTake(pipe, whole, going_on)
     assert live.seconds == pipe.timeline(whole).starts_at(3)
-    with pytest.raises(ValueError, match="the take is at 2"):
+    with pytest.raises(ValueError, match="the take is already at 2"):
         live.direct(PROMPT, at=1.0)
     live.direct(PROMPT, at=5.0)
     new = []
@@ -290,11 +290,11 @@ def test_a_take_is_gone_on_with(pipe, tmp_path):
     [
         (lambda live: live.direct(" "), "the prompt is empty"),
         (lambda live: live.direct("red " * 4000), "too long"),
-        (lambda live: live.direct("red", at=0.1), "at is 0.1 s, but the take is at"),
+        (lambda live: live.direct("red", at=0.1), "at is 0.1 s, but the take is already at"),
         (lambda live: live.direct("red", at=float("nan")), "at is nan"),
         (lambda live: live.direct("red", at=5.9), "at is 5.9 s; the take ends at 6 s"),
-        (lambda live: live.pin((4.0, 5.0)), "has not been made yet"),
-        (lambda live: live.pin((1.0, 0.5)), "its start before its end"),
+        (lambda live: live.pin((4.0, 5.0)), "not made yet"),
+        (lambda live: live.pin((1.0, 0.5)), "start before it ends"),
         (lambda live: live.exclude((0.1, 0.4)), "0-0.5 s, but 0.1-0.4 s is excluded"),
     ],
 )
@@ -321,7 +321,7 @@ def test_the_first_prompt_may_still_be_changed_before_the_first_block(pipe):
 def test_a_cut_is_directed_live_and_made_again(pipe, tmp_path):
     request = request_of(pipe)
     live = LiveTake(pipe, request, writer_of(pipe, request, tmp_path / "take"))
-    with pytest.raises(ValueError, match="a cut comes after it"):
+    with pytest.raises(ValueError, match="a cut must come after it"):
         live.direct(OTHER, cut=True)
     blocks = []
     for block in live:

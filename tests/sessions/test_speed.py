@@ -53,7 +53,7 @@ def test_what_cant_be_done_here_is_refused(machine: SimpleNamespace) -> None:
     with pytest.raises(FieldError, match=r"no C\+\+ compiler\. Use off"):
         check_speed_fits(PRESET, make_request(), Opening(compile="on"))
     check_speed_fits(PRESET, make_request(), Opening(compile="auto"))
-    with pytest.raises(FieldError, match=r"here it can't be used: .*Use native"):
+    with pytest.raises(FieldError, match=r"it can't be used here: .*Use native"):
         check_speed_fits(PRESET, make_request(), Opening(attention="sage"))
     check_speed_fits(PRESET, make_request(), Opening(attention="native_math"))
 

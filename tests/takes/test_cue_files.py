@@ -106,23 +106,23 @@ def test_the_first_prompt_may_come_from_elsewhere(tmp_path):
     path = write(tmp_path, "story.txt", "4 two\n8 three")
     schedule = read_cues(path, FPS).schedule(prompt="one", seconds=10)
     assert (schedule.prompt, len(schedule.cues)) == ("one", 2)
-    with pytest.raises(ValueError, match="line 1, begins at 4 s, and nothing says what is seen before"):
+    with pytest.raises(ValueError, match="line 1, begins at 4 s, but there is no prompt before it"):
         read_cues(path, FPS).schedule(seconds=10)
     timed = write(tmp_path, "timed.txt", "0 one\n8 three")
-    with pytest.raises(ValueError, match="line 1, is the prompt at 0 s, and another prompt is given"):
+    with pytest.raises(ValueError, match="line 1, is the prompt at 0 s, but another prompt is given"):
         read_cues(timed, FPS).schedule(prompt="zero", seconds=10)
 
 
 def test_json_lines(tmp_path):
     lines = [{"prompts": ["a", "b"]}, {"prompts": ["c", "d", "e"], "times": [0, "0:04", 9.5], "seconds": 12}]
     path = write(tmp_path, "many.jsonl", "\n\n".join(map(json.dumps, lines)) + "\n")
-    with pytest.raises(ValueError, match="holds 2 schedules, one a line; choose one with cues_line"):
+    with pytest.raises(ValueError, match="holds 2 schedules, one per line; choose one with cues_line"):
         read_cues(path, FPS)
     assert read_cues(path, FPS, 1).schedule(seconds=8).cues == (Cue(4, "b"),)
     assert read_cues(path, FPS, 3).schedule() == Schedule("c", (Cue(4, "d"), Cue(9.5, "e")), 12)
-    with pytest.raises(ValueError, match="no schedule in line 2; its last is in line 3"):
+    with pytest.raises(ValueError, match="no schedule in line 2; the last one is in line 3"):
         read_cues(path, FPS, 2)
-    with pytest.raises(ValueError, match="has times of its own; drop switch_every"):
+    with pytest.raises(ValueError, match="already has times; drop switch_every"):
         read_cues(path, FPS, 3).schedule(switch_every=2)
 
 
@@ -176,22 +176,22 @@ def test_yaml_times_are_not_read_as_yaml_numbers(tmp_path):
             "line 1: tempo is not known; it has cues, prompts, seconds, times",
         ),
         ("a.jsonl", '["a"]', "line 1: it is a list; it should be an object"),
-        ("a.jsonl", '\n{"prompts": ["a"], "prompts": ["b"]}', "line 2: 'prompts' is there twice"),
-        ("a.json", '{"cues": [], "times": [0]}', "times belong to prompts"),
+        ("a.jsonl", '\n{"prompts": ["a"], "prompts": ["b"]}', "line 2: 'prompts' occurs twice"),
+        ("a.json", '{"cues": [], "times": [0]}', "`times` belongs to `prompts`"),
         ("a.json", '{"cues": [{"at": 0, "promt": "a"}]}', "cue 1: promt is not known; did you mean 'prompt'?"),
-        ("a.json", '{"cues": [{"at": 0, "prompt": "a", "pin": "1-2"}]}', "cue 1: a cue has one of"),
+        ("a.json", '{"cues": [{"at": 0, "prompt": "a", "pin": "1-2"}]}', "cue 1: a cue must have exactly one of"),
         ("a.json", '{"cues": [{"at": 0, "cut": true, "prompt": "a"}]}', "cue 1, is a cut at 0 s"),
-        ("a.json", '{"cues": [{"at": 0, "prompt": "a"}, {"at": 1, "cut": true}]}', "cue 2: `cut` goes with a `prompt`"),
+        ("a.json", '{"cues": [{"at": 0, "prompt": "a"}, {"at": 1, "cut": true}]}', "cue 2: `cut` needs a `prompt`"),
         ("a.json", '{"cues": [{"at": 3, "cut": 1, "prompt": "a"}]}', "cue 1, cut: 1 is not true or false"),
         ("a.yaml", "cues:\n- at: 3\n  prompt: a\n  cut: maybe\n", "cue 1, cut: 'maybe' is not true or false"),
         ("a.json", '{\n "cues": [}', "line 2, is not JSON"),
         ("a.json", "[" * 100_000, "nested too deeply"),
-        ("a.json", '{"cues": [{"at": 0, "prompt": "a"}, {"at": 3}]}', "cue 2: a cue has one of"),
+        ("a.json", '{"cues": [{"at": 0, "prompt": "a"}, {"at": 3}]}', "cue 2: a cue must have exactly one of"),
         ("a.json", '{"cues": [{"at": 0, "prompt": "a"}, {"pin": "1-2"}]}', "cue 2: `pin` needs `at`"),
-        ("a.json", '{"cues": [{"at": -1, "prompt": "a"}]}', "cue 1, at: -1 is not a time of a take"),
+        ("a.json", '{"cues": [{"at": -1, "prompt": "a"}]}', "cue 1, at: -1 is not a time in a take"),
         ("a.yaml", "cues:\n  - at: [0", "line 2, can't be read as YAML"),
-        ("a.yaml", "cues: &a\n- *a\n", "line 2, can't be read as YAML: aliases are not read"),
-        ("a.yaml", "cues:\n- at: 0\n  prompt: a\n  at: 1\n", "line 2, can't be read as YAML: 'at' is there twice"),
+        ("a.yaml", "cues: &a\n- *a\n", "line 2, can't be read as YAML: aliases are not supported"),
+        ("a.yaml", "cues:\n- at: 0\n  prompt: a\n  at: 1\n", "line 2, can't be read as YAML: 'at' occurs twice"),
         ("a.yaml", "\x00", "can't be read as YAML"),
         ("a.csv", "one", "must be one of .txt, .jsonl, .json, .yaml, .yml"),
         (None, None, "is neither a file nor a take"),

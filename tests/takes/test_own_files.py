@@ -66,7 +66,7 @@ def test_a_take_with_a_link_for_a_file_is_refused(studio: Takes, secret: Path, n
     take = studio.make("take", 3.0)
     (take / name).unlink(missing_ok=True)
     (take / name).symlink_to(secret)
-    with pytest.raises(NotPlainError, match=rf"{name} is a link; it must be a file of its own"):
+    with pytest.raises(NotPlainError, match=rf"{name} is a link; it must be a plain file"):
         read_record(take)
     assert secret.read_bytes() == b"precious"
 
@@ -153,7 +153,8 @@ def test_a_byte_of_a_finished_video_is_noticed_and_made_again(studio: Takes, pla
     whole = (take / VIDEO).read_bytes()
     check_video(take, read_record(take))
     flip(take / VIDEO, place)
-    with pytest.raises(ValueError, match=r"video\.mp4 is not what was written: its checksum does not match; `longlive"):
+    damage = r"video\.mp4 is not as it was written: its checksum does not match; `longlive"
+    with pytest.raises(ValueError, match=damage):
         check_video(take, read_record(take))
     assert describe(take)["video_damage"] is not None
     studio.go_on("take", 8.0)

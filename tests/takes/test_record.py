@@ -110,10 +110,10 @@ def put(place: str, value: object) -> Callable[[Any], None]:
         (put("video.fps", 0), "video.fps is 0; it should be greater than or equal to 1"),
         (put("video.frames", "64"), "video.frames is '64'; it should be a valid integer"),
         (put("request.seed", -1), "request: seed is -1; it must be a whole number from 0 to 2**64 - 1"),
-        (put("request.prompt", "a \ud800 circle"), r"request.prompt holds no UTF-8 text: 'a \ud800 circle'"),
-        (put("\udcff", 1), r"it holds no UTF-8 text: '\udcff'"),
+        (put("request.prompt", "a \ud800 circle"), r"request.prompt is not valid UTF-8: 'a \ud800 circle'"),
+        (put("\udcff", 1), r"it is not valid UTF-8: '\udcff'"),
         (put("format", float("inf")), "Infinity is not a finite number"),
-        (put("format", 2), "is of format 2; this version reads formats up to 1: install a newer longlive-rag"),
+        (put("format", 2), "has format 2; this version reads formats up to 1: install a newer longlive-rag"),
         (put("format", 10**400), "has 401 digits"),
         (put("versions", json.loads("[" * 400 + "]" * 400)), "recursion limit exceeded"),
     ],
@@ -136,7 +136,7 @@ def test_a_damaged_record_is_refused_by_name(change: Callable[[Any], None], mess
         ("{", "can't be read: Expecting property name"),
         ("[]", "it is a list; it should be an object"),
         ("[" * 100_000, "can't be read: it is nested too deeply"),
-        ('{"format": 99}', "is of format 99"),
+        ('{"format": 99}', "has format 99"),
     ],
 )
 def test_what_is_no_record(text: str, message: str, tmp_path: Path) -> None:

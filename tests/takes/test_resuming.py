@@ -261,7 +261,7 @@ def test_each_take_of_a_batch_goes_on_alone(studio: Studio, tmp_path: Path, case
         assert all((take / name).is_file() for name in INPUTS)
         assert [path.stem for path in sorted((take / CHECKPOINTS).iterdir())] == ["000003", "000006"]
         notes = differences(read_record(take), studio.run())
-        assert notes == ["the take was begun in a batch of 2, this is a batch of 1"]
+        assert notes == ["the take was begun in a batch of 2, now it is in a batch of 1"]
         store = LatentStore(take / LATENTS)
         assert all(np.array_equal(store.record(n).latents, whole[n].latents[number]) for n in range(8))
         by_latents = tmp_path / f"{take.name} by latents"
@@ -319,7 +319,7 @@ def test_without_checkpoints_all_commits_are_run_again(studio: Studio, tmp_path:
     studio.new(tmp_path / "killed", request, kill_after=6, checkpoint=none)
     record = studio.resume(tmp_path / "killed")
     assert not (tmp_path / "killed" / CHECKPOINTS).exists()
-    assert record.checkpoints.stopped == "the 0 bytes that checkpoints may take are spent"
+    assert record.checkpoints.stopped == "the 0 bytes for checkpoints are used up"
     assert_same(tmp_path / "killed", tmp_path / "whole")
 
 
@@ -344,7 +344,7 @@ def test_a_checkpoint_without_room_is_not_copied_first(
     monkeypatch.setattr(Rollout, "state", lambda *_: pytest.fail("it was copied"))
     record = studio.new(tmp_path / "tight", request, checkpoint=CheckpointConfig(gib=(real[0] - 1) / 2**30))
     assert record.checkpoints.after_blocks == ()
-    assert "that checkpoints may take are spent" in record.checkpoints.stopped
+    assert "for checkpoints are used up" in record.checkpoints.stopped
 
 
 def test_the_page_budget_that_the_machine_chose_is_on_the_record(studio: Studio, tmp_path: Path) -> None:
@@ -558,7 +558,7 @@ def test_a_take_opens_elsewhere_with_the_same_backbone(studio: Studio, tmp_path:
         backbone_of(gone, tmp_path)
     assert backbone_of(gone, tmp_path, str(pipeline_folder)).folder == pipeline_folder
     other = record.model_copy(update={"run": replace(record.run, backbone_id="0")})
-    with pytest.raises(ValueError, match=r"but the weights in .* are others"):
+    with pytest.raises(ValueError, match=r"but .* has different weights"):
         backbone_of(other, tmp_path)
     studio.resume(tmp_path / "elsewhere")
     assert_same(tmp_path / "elsewhere", tmp_path / "whole")

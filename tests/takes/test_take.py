@@ -118,7 +118,7 @@ def test_without_memory(tmp_path):
 def test_a_take_is_not_replaced_by_mistake(tmp_path):
     request = make_request(1.0)
     write_take(tmp_path / "take", request)
-    with pytest.raises(ValueError, match=r"holds a take already .*--overwrite"):
+    with pytest.raises(ValueError, match=r"already holds a take .*--overwrite"):
         check_take_folder(tmp_path / "take", request)
     check_take_folder(tmp_path / "take", request, overwrite=True)
     before = {path.name: path.read_bytes() for path in (tmp_path / "take").iterdir()}

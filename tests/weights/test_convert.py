@@ -137,7 +137,7 @@ def test_a_retrieval_autoencoder(pipe, pipeline_folder, tmp_path):
     with pytest.raises(ValueError, match="is not a retrieval autoencoder: it has no config"):
         convert(Sources(pipeline_folder, encoder=tmp_path / "bare.pt"), tmp_path / "other")
     torch.save({"model": encoder.state_dict(), "config": {**sizes, "embedding_dim": 13}}, tmp_path / "wrong.pt")
-    with pytest.raises(ValueError, match=r"encoder.fc.weight is \[12, 16\], the config wants \[13, 16\]"):
+    with pytest.raises(ValueError, match=r"encoder.fc.weight is \[12, 16\], the config expects \[13, 16\]"):
         convert(Sources(pipeline_folder, encoder=tmp_path / "wrong.pt"), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
@@ -180,7 +180,7 @@ def damaged(edit):
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (damaged(lambda f: (f / "Wan2.1_VAE.pth").unlink()), r"has no Wan2.1_VAE.pth; is the download complete"),
+        (damaged(lambda f: (f / "Wan2.1_VAE.pth").unlink()), "has no Wan2.1_VAE.pth or Wan2.2_VAE.pth; is the downl"),
         (damaged(lambda f: (f / "models_t5_umt5-xxl-enc-bf16.pth").unlink()), "has no models_t5_umt5-xxl-enc-bf16.pth"),
         (damaged(lambda f: shutil.rmtree(f / "google")), "has no google/umt5-xxl/"),
         (damaged(lambda f: (f / "diffusion_pytorch_model.safetensors").unlink()), "is the download complete"),
