@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from backbone.errors import refused_as
+from backbone.words import words_with
 
 
 def clean_prompt(prompt: str) -> str:
@@ -85,6 +86,6 @@ def masked_states(text_encoder: UMT5EncoderModel, ids: Tensor, mask: Tensor) -> 
 
 def unknown_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
     """Words of `prompt`, in order and without repeats, that the tokenizer encodes with its unknown token."""
-    unknown = tokenizer.unk_token_id
-    words = dict.fromkeys(re.findall(r"\S+", prompt))
-    return [word for word in words if unknown in tokenizer(word, add_special_tokens=False)["input_ids"]]
+    return words_with(
+        tokenizer.unk_token_id, lambda word: tokenizer(word, add_special_tokens=False)["input_ids"], prompt
+    )

@@ -87,7 +87,7 @@ class Forked(Served):
 
 
 def _serve(takes: Path, backbone: Path, told: Connection) -> None:
-    serve(takes, [str(backbone)], Address(port=0), told.send, browser=False, open_engine=_forked_worker)
+    serve(takes, [str(backbone)], Address(port=0), _forked_worker, told.send, browser=False)
 
 
 def _forked_worker(state: Path) -> Supervisor:

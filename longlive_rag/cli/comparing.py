@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import Failed, Stopped
-from longlive_rag.cli.settings import DECODER, DTYPE
+from longlive_rag.cli.settings import DECODER, DTYPE, options
 from longlive_rag.presets.preset import DEFAULT_BACKBONE
 from longlive_rag.sessions.opening import Opening, quiet_libraries
 
@@ -43,20 +43,6 @@ class Seconds(click.ParamType):
             self.fail(f"{value!r} is not a list of seconds such as 30,60,120", param, ctx)
 
 
-Command = Callable[..., None]
-
-
-def options(*each: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Combine options into one decorator, in the order in which help shows them."""
-
-    def add(command: Command) -> Command:
-        for option in reversed(each):
-            command = option(command)
-        return command
-
-    return add
-
-
 asked_options = options(
     click.option("--scenarios-file", type=click.Path(path_type=Path), help="JSON file with your own scenarios."),
     click.option("--seeds", type=int, default=1, show_default=True, help="Number of seeds per prompt, from 0 up."),
@@ -72,7 +58,9 @@ asked_options = options(
 """Options that say how the takes of a comparison are made and measured."""
 
 ray_options = options(
-    click.option("--address", help="Address of a Ray cluster; default: one is started on this machine."),
+    click.option(
+        "--address", help="Address of a Ray cluster. Default: RAY_ADDRESS, or else one is started on this machine."
+    ),
     click.option(
         "--gpus-per-worker",
         type=float,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from longlive_rag.cli.errors import Refused, refuse_bad_input
-from longlive_rag.cli.servers import takes_option
+from longlive_rag.cli.errors import refuse_bad_input
+from longlive_rag.cli.servers import needing, takes_option
 from longlive_rag.cli.settings import DEVICE, DTYPE, FLAGS, POLICY
 from longlive_rag.presets.preset import DEFAULT_BACKBONE
 from longlive_rag.sessions.opening import DType
@@ -31,12 +31,8 @@ def mcp(takes: Path, backbone: str, dtype: DType, device: str, license_policy: s
     Example, for a client's list of servers:
       {"longlive-rag": {"command": "longlive-rag", "args": ["mcp", "--takes", "/data/takes"]}}
     """
-    try:
+    with needing("mcp"):
         from longlive_rag.serving.mcp_server import build_server
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("mcp", "mcp_types", "anyio"):
-            raise
-        raise Refused(f"{error.name} is not installed; to add it: pip install 'longlive-rag[mcp]'") from error
     from longlive_rag.serving.tools import Tools
     from longlive_rag.sessions.opening import Opening
 

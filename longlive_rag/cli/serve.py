@@ -8,16 +8,20 @@ from typing import Any
 
 import click
 
-from longlive_rag.cli.errors import Refused, refuse_bad_input
-from longlive_rag.cli.servers import BACKBONES, listening_at, takes_option
+from longlive_rag.cli.errors import refuse_bad_input
+from longlive_rag.cli.servers import (
+    BACKBONES,
+    FLAGS,
+    engine_options,
+    listening_at,
+    needing,
+    open_engine,
+    takes_option,
+)
 from longlive_rag.cli.settings import CODEC, DECODER, DTYPE, with_checkpoints, with_rights
 from longlive_rag.presets.preset import DEFAULT_BACKBONE
 
-FLAGS = {
-    "host": "--host", "tls_cert": "--tls-cert", "tls_key": "--tls-key", "keys": "--keys", "key": "--api-key",
-    "device": "--device", "workers": "--workers", "address": "--address",
-}  # fmt: skip
-EXTRA = ("fastapi", "starlette", "uvicorn", "websockets", "prometheus_client", "python_multipart")
+FLAGS_HERE = {**FLAGS, "keys": "--keys", "key": "--api-key"}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,16 +37,8 @@ EXTRA = ("fastapi", "starlette", "uvicorn", "websockets", "prometheus_client", "
 @click.option(
     "--keys", type=click.Path(path_type=Path), metavar="FILE", help="TOML file of keys with their scopes and quotas."
 )
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Run workers as processes on this machine, or as actors of a Ray cluster that shares the folder of takes.",
-)
-@click.option("--address", metavar="ADDRESS", help="Address of the Ray cluster.")
+@engine_options
 @click.option("--workers", type=int, metavar="N", help="Takes made at once. Default: one per GPU, or one without GPUs.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option(
     "--max-seconds",
     type=click.FloatRange(min=0, min_open=True),
@@ -95,14 +91,8 @@ def serve(**options: Any) -> None:
       longlive-rag serve --keys keys.toml --workers 2 --license-policy commercial
       longlive-rag serve --keys keys.toml --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
     """
-    try:
+    with needing("studio"):
         _serve(**options)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in (*EXTRA, "ray"):
-            raise
-        extra = "ray" if missing == "ray" else "studio"
-        raise Refused(f"{missing} is not installed; to add it: pip install 'longlive-rag[{extra}]'") from error
 
 
 def _serve(
@@ -137,7 +127,7 @@ def _serve(
     from longlive_rag.sessions.opening import Labels, Opening
     from longlive_rag.studio.address import Address
 
-    with refuse_bad_input(FLAGS):
+    with refuse_bad_input(FLAGS_HERE):
         address = Address(host, port, tls_cert, tls_key, insecure_network)
         labels = Labels(pick_policy(license_policy), deliverable, phase, show_label)
         setup = Setup(
@@ -148,9 +138,8 @@ def _serve(
             Limits(max_seconds),
         )
         serving = Serving(takes, _keys(api_key, keys), address, setup, log_level, log_prompts)
-        serve(
-            serving, partial(_open_engine, labels.license_policy, **engine), click.echo, partial(click.echo, err=True)
-        )
+        opened = partial(open_engine, license_policy=labels.license_policy, **engine)
+        serve(serving, opened, click.echo, partial(click.echo, err=True))
 
 
 def _keys(api_key: str | None, file: Path | None) -> Any:
@@ -166,28 +155,3 @@ def _keys(api_key: str | None, file: Path | None) -> Any:
     if secret is None:
         raise ValueError(f"no API key; set {API_KEY_VARIABLE}, or give --api-key KEY or --keys FILE")
     return Keys([ApiKey(name="admin", key=secret, scopes=("read", "make", "admin"), requests_a_minute=None)])
-
-
-def _open_engine(
-    license_policy: str | None,
-    state: Path,
-    engine: str,
-    address: str | None,
-    workers: int | None,
-    device: str,
-    max_waiting: int,
-) -> Any:
-    from longlive_rag.engines.supervisor import Limits
-
-    limits = Limits(waiting=max_waiting)
-    if engine == "ray":
-        from longlive_rag.engines.on_ray import ray_engine
-
-        if device != "auto":
-            raise ValueError(f"--device is {device!r}, but Ray assigns devices to its actors; drop it")
-        return ray_engine(state, address, workers, None, limits, license_policy)
-    if address is not None:
-        raise ValueError("--address is for a Ray cluster; add --engine ray")
-    from longlive_rag.engines.local import local_engine
-
-    return local_engine(state, workers, device, limits, license_policy)

@@ -1,19 +1,35 @@
-"""Options of the commands that serve takes: `studio`, `serve` and `mcp`."""
+"""Options shared by the commands that serve takes (`studio`, `serve` and `mcp`), and the engine that they describe."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
+from backbone.errors import FieldError, Name
+from longlive_rag.cli.errors import Refused
+from longlive_rag.cli.settings import Decorator, options
 from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE
 
-Decorate = Callable[[Callable[..., Any]], Callable[..., Any]]
+if TYPE_CHECKING:
+    from longlive_rag.engines.engine import Engine
+
+EXTRAS = {
+    "studio": ("fastapi", "starlette", "uvicorn", "websockets", "prometheus_client", "python_multipart"),
+    "mcp": ("mcp", "mcp_types", "anyio"),
+}
+"""Modules that each extra of this package installs."""
+FLAGS = {
+    "host": "--host", "tls_cert": "--tls-cert", "tls_key": "--tls-key", "engine": "--engine", "address": "--address",
+    "device": "--device", "workers": "--workers", "gpus_per_worker": "--gpus-per-worker",
+}  # fmt: skip
+"""Fields of a `FieldError`, and the options that set them."""
 
 
-def takes_option(help_: str) -> Decorate:
+def takes_option(help_: str) -> Decorator:
     """Make the option `--takes`, the folder that is served."""
     return click.option(
         "--takes",
@@ -25,7 +41,7 @@ def takes_option(help_: str) -> Decorate:
     )
 
 
-BACKBONES: Decorate = click.option(
+BACKBONES: Decorator = click.option(
     "--backbone",
     "backbones",
     multiple=True,
@@ -35,9 +51,9 @@ BACKBONES: Decorate = click.option(
 )
 
 
-def listening_at(port: int) -> Decorate:
+def listening_at(port: int) -> Decorator:
     """Make the options for where a server listens, as `studio.address.Address` takes them; `port` is the default."""
-    options = (
+    return options(
         click.option(
             "--port",
             type=click.IntRange(0, 65535),
@@ -62,9 +78,76 @@ def listening_at(port: int) -> Decorate:
         click.option("--insecure-network", is_flag=True, help="Allow a network address without TLS."),
     )
 
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
 
-    return decorate
+engine_options = options(
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Run workers as processes on this machine, or as actors of a Ray cluster that shares the folder of takes.",
+    ),
+    click.option(
+        "--address",
+        metavar="ADDRESS",
+        help="Address of the Ray cluster. Default: RAY_ADDRESS, or else one is started on this machine.",
+    ),
+    click.option(
+        "--gpus-per-worker",
+        type=float,
+        metavar="SHARE",
+        help="GPUs per worker on Ray, above 0 and at most 1.  [default: 1, or 0 if the cluster has none]",
+    ),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda; Ray assigns devices itself."),
+)
+"""Options that say where takes are made, as `open_engine` takes them."""
+
+
+def open_engine(
+    state: Path,
+    engine: str,
+    address: str | None,
+    gpus_per_worker: float | None,
+    device: str,
+    workers: int | None = None,
+    max_waiting: int | None = None,
+    license_policy: str | None = None,
+) -> Engine:
+    """Open the engine that `engine_options` describe.
+
+    Args:
+        state, workers, license_policy: as in `local_engine`.
+        max_waiting: maximum number of queued sessions; None is the default of `Limits`.
+
+    Raises:
+        ValueError, OSError: if the options contradict each other, or the workers can't be had.
+    """
+    from longlive_rag.engines.supervisor import Limits
+
+    limits = Limits() if max_waiting is None else Limits(waiting=max_waiting)
+    if engine == "ray":
+        from longlive_rag.engines.on_ray import ray_engine
+        from longlive_rag.sessions.ray_workers import check_installed, check_share
+
+        check_installed()
+        check_share(gpus_per_worker)
+        if device != "auto":
+            raise FieldError("device", device, "drop it: Ray assigns devices to its actors")
+        return ray_engine(state, address, workers, gpus_per_worker, limits, license_policy)
+    for name, value in {"address": address, "gpus_per_worker": gpus_per_worker}.items():
+        if value is not None:
+            raise FieldError(name, value, claim=(Name(name), " is for a Ray cluster; add --engine ray"))
+    from longlive_rag.engines.local import local_engine
+
+    return local_engine(state, workers, device, limits, license_policy)
+
+
+@contextmanager
+def needing(extra: str) -> Iterator[None]:
+    """Turn a missing module of an extra into `Refused`, with the command that installs it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in EXTRAS[extra]:
+            raise
+        raise Refused(f"{error.name} is not installed; to add it: pip install 'longlive-rag[{extra}]'") from error

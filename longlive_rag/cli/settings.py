@@ -119,6 +119,17 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def options(*each: Decorator) -> Decorator:
+    """Combine options into one decorator, in the order in which help shows them."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(each):
+            command = option(command)
+        return command
+
+    return add
+
+
 def option_of(knob: Knob, key: str | None = None, **attributes: Any) -> Decorator:
     """Make a click option from a knob.
 

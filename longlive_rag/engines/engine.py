@@ -161,9 +161,28 @@ class BlockFacts:
     frames_per_second: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class LiveFacts:
+    """What is known of a session as long as its engine is there.
+
+    Attributes:
+        take: as a worker has opened it last; None until one has.
+        asked: what was asked for so far, directions included; None until it is opened.
+        blocks_begun: the block from which on the next direction can hold, as far as is known.
+        block: that was shown last; None before the first one since it was opened.
+        refused: what is wrong with the order, where it has failed for that.
+    """
+
+    take: OpenedTake | None = None
+    asked: TakeRequest | None = None
+    blocks_begun: int = 0
+    block: BlockFacts | None = None
+    refused: ValueError | None = None
+
+
 @dataclass(frozen=True)
-class SessionFacts:
-    """A session as of now.
+class SessionFacts(LiveFacts):
+    """A session as of now; more attributes are in `LiveFacts`.
 
     Attributes:
         id: of the session.
@@ -181,12 +200,7 @@ class SessionFacts:
         blocks_per_second: over the last blocks; 0 while it makes none.
         owner: on whose behalf it was submitted.
         notes: sentences for the user, such as where a cue takes effect or which words the backbone has never read.
-        take: as a worker has opened it last; None until one has.
-        asked: what was asked for so far, directions included; None until it is opened.
-        blocks_begun: the block from which on the next direction can hold, as far as is known.
-        block: that was shown last; None before the first one since it was opened.
-        memory_bytes: see `WorkerFacts`.
-        refused: what is wrong with the order, where it has failed for that.
+        memory_bytes: of its worker; see `WorkerFacts`.
     """
 
     id: str
@@ -204,12 +218,7 @@ class SessionFacts:
     blocks_per_second: float = 0.0
     owner: str = ""
     notes: tuple[str, ...] = ()
-    take: OpenedTake | None = None
-    asked: TakeRequest | None = None
-    blocks_begun: int = 0
-    block: BlockFacts | None = None
     memory_bytes: int = 0
-    refused: ValueError | None = None
 
 
 @dataclass(frozen=True)
@@ -267,7 +276,7 @@ class Engine(Protocol):
         ...
 
     def sessions(self) -> list[SessionFacts]:
-        """All sessions, oldest first; those that ended stay until they are forgotten."""
+        """All sessions, oldest first, the newest of those that ended among them."""
         ...
 
     def workers(self) -> list[WorkerFacts]:
@@ -323,7 +332,10 @@ class Engine(Protocol):
         ...
 
     def forget(self, session: str) -> None:
-        """Drop a session that has ended, its take stays on disk; ValueError if it has not."""
+        """Drop a session that has ended, its take stays on disk; ValueError if it has not.
+
+        The engine does so itself with the oldest ones, as new ones are submitted.
+        """
         ...
 
     def close(self, seconds: float = 10.0) -> None:

@@ -48,6 +48,8 @@ def local_engine(
 def devices_of(device: str, workers: int | None) -> list[str]:
     """The device of each worker, such as `cuda:1`: a GPU each, or the CPU for all; this process touches none.
 
+    A single one may be left to choose its own, and is `auto`.
+
     Raises:
         FieldError: if there is no such device, or there are fewer GPUs than workers.
     """
@@ -55,6 +57,8 @@ def devices_of(device: str, workers: int | None) -> list[str]:
         raise FieldError("device", device, "it must be auto, cpu or cuda")
     if workers is not None and workers < 1:
         raise FieldError("workers", workers, "it must be at least 1")
+    if (device, workers) == ("auto", 1):
+        return ["auto"]  # it finds out itself, so that nobody waits for the answer here
     gpus = 0 if device == "cpu" else count_gpus()
     if device == "cuda" and not gpus:
         raise FieldError("device", device, "this machine has no GPU that works; try cpu")

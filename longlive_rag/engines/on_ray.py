@@ -81,7 +81,7 @@ class RayWorkers:
     def start(self, number: int) -> RayLink:
         """Start a worker, which waits for a place on the cluster."""
         try:
-            return RayLink(self._actor.remote("cuda" if self._gpus else "cpu"))
+            return RayLink(self._actor.remote("cuda" if self._gpus else "cpu", os.getcwd()))
         except Exception as error:  # whatever Ray runs into
             raise OSError(reason_of(error)) from error
 
@@ -145,9 +145,12 @@ class _Actor:
 
     Args:
         device: see `Worker`.
+        place: folder that the engine's paths are relative to; where the node has none, only full ones can be found.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, place: str) -> None:
+        with suppress(OSError):
+            os.chdir(place)
         from longlive_rag.engines.worker import Worker
 
         self._outbox: queue.SimpleQueue[FromWorker] = queue.SimpleQueue()

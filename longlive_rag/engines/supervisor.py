@@ -8,27 +8,24 @@ import queue
 import secrets
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from backbone.errors import FieldError
-from longlive_rag.config import Cue, Steering, TakeRequest
+from longlive_rag.config import Steering
 from longlive_rag.engines.engine import (
     ENDED,
-    BlockFacts,
     OnChange,
-    OpenedTake,
     Order,
     QueueFullError,
     SessionFacts,
     UnknownSessionError,
     WorkerFacts,
-    WorkerState,
 )
 from longlive_rag.engines.messages import (
     Answer,
@@ -39,16 +36,15 @@ from longlive_rag.engines.messages import (
     End,
     Ended,
     FromWorker,
-    Given,
     Leave,
     Opened,
     Pace,
     Ready,
     Steer,
     Withdraw,
-    Withdrawn,
 )
 from longlive_rag.engines.orders import checked, seconds_before
+from longlive_rag.engines.sessions import Session, Slot
 from longlive_rag.engines.state import KeptSession, StateFolder
 from longlive_rag.engines.turns import in_turns
 from longlive_rag.engines.workers import WorkerLink, Workers
@@ -57,7 +53,6 @@ from longlive_rag.rights.policy import pick_policy
 log = logging.getLogger(__name__)
 
 ANSWER_S = 60.0
-RATE_BLOCKS = 8
 LONGEST_PAUSE_S = 30.0
 
 
@@ -67,44 +62,13 @@ class Limits:
 
     Attributes:
         waiting: sessions that wait at most.
+        ended: sessions that are remembered at most when they have ended.
         deaths: of a session's workers one after the other, without a new block; then it has failed.
     """
 
     waiting: int = 1000
+    ended: int = 100
     deaths: int = 3
-
-
-@dataclass(eq=False)
-class _Slot:
-    """A worker's place."""
-
-    number: int
-    name: str
-    state: WorkerState = "waiting"
-    link: WorkerLink | None = None
-    session: str | None = None
-    backbone: str | None = None
-    memory_bytes: int = 0
-    pid: int | None = None
-    idle_since: float = 0.0
-
-
-@dataclass(eq=False)
-class _Session:
-    """A session: what is kept of it, and what ends with the engine."""
-
-    kept: KeptSession
-    goes_first: bool = False
-    earlier_seconds: Mapping[str, float] = field(default_factory=dict)
-    block_times: deque[float] = field(default_factory=lambda: deque(maxlen=RATE_BLOCKS + 1))
-    calls: dict[int, tuple[Asked, Future[float]]] = field(default_factory=dict)
-    last_block: int | None = None
-    take: OpenedTake | None = None
-    asked: TakeRequest | None = None
-    blocks_begun: int = 0
-    block: BlockFacts | None = None
-    memory_bytes: int = 0
-    refused: ValueError | None = None
 
 
 class Supervisor:
@@ -141,19 +105,19 @@ class Supervisor:
         self._turn = 1 + max((each.kept.turn for each in self._sessions.values()), default=-1)
         self._served: dict[str, int] = {}  # owner: how many sessions had been begun when theirs was, the last time
         self._begun = 0
-        self._slots = [_Slot(number, f"{workers.kind}-{number}") for number in range(workers.count)]
+        self._slots = [Slot(number, f"{workers.kind}-{number}") for number in range(workers.count)]
         self._threads = [threading.Thread(target=self._serve, args=(slot,), daemon=True) for slot in self._slots]
         self._threads.append(threading.Thread(target=self._tell_watchers, daemon=True))
         for thread in self._threads:
             thread.start()
 
-    def _restored(self, kept: KeptSession) -> _Session:
+    def _restored(self, kept: KeptSession) -> Session:
         """A session of an engine that has ended, in whichever way."""
         if kept.state != "running":
-            return _Session(kept)
+            return Session(kept)
         kept = kept.model_copy(update={"state": kept.leave or "queued", "leave": None})
         self._state.write(kept)
-        return _Session(kept, goes_first=True)
+        return Session(kept, goes_first=True)
 
     # ---- as in `Engine`, from any thread ----
 
@@ -171,7 +135,8 @@ class Supervisor:
                 )
                 self._state.write(kept)
                 self._number, self._turn = self._number + 1, self._turn + 1
-                self._sessions[kept.id] = _Session(kept, last_block=last_block)
+                self._forget_oldest()
+                self._sessions[kept.id] = Session(kept, last_block=last_block)
                 self._say(self._sessions[kept.id])
                 self._dispatch()
                 return kept.id
@@ -210,9 +175,7 @@ class Supervisor:
     def workers(self) -> list[WorkerFacts]:
         """All workers."""
         with self._changed:
-            return [
-                WorkerFacts(slot.name, slot.state, slot.session, slot.memory_bytes, slot.pid) for slot in self._slots
-            ]
+            return [slot.facts() for slot in self._slots]
 
     def watch(self, on_change: OnChange) -> Callable[[], None]:
         """Be told of every change; see `Engine`."""
@@ -274,8 +237,7 @@ class Supervisor:
             found = self._find(session)
             if found.kept.state not in ENDED:
                 raise ValueError(f"session {session} is {found.kept.state}; stop it first")
-            self._state.remove(session)
-            del self._sessions[session]
+            self._forget(session)
 
     def close(self, seconds: float = 10.0) -> None:
         """Park what runs and end the workers; see `Engine`. Safe to call twice."""
@@ -308,13 +270,24 @@ class Supervisor:
 
     # ---- with the lock held ----
 
-    def _find(self, session: str) -> _Session:
+    def _find(self, session: str) -> Session:
         found = self._sessions.get(session)
         if found is None:
             raise UnknownSessionError(session)
         return found
 
-    def _queue(self) -> list[_Session]:
+    def _forget(self, session: str) -> None:
+        self._state.remove(session)
+        del self._sessions[session]
+
+    def _forget_oldest(self) -> None:
+        """Of those that have ended, as many as there are too many."""
+        ended = [each.kept.id for each in self._sessions.values() if each.kept.state in ENDED]
+        for session in ended[: max(0, len(ended) - self._limits.ended)]:
+            with suppress(OSError):  # it stays, then
+                self._forget(session)
+
+    def _queue(self) -> list[Session]:
         """Sessions that wait, the next one first."""
         every = sorted(self._sessions.values(), key=lambda each: each.kept.turn)
         waiting = [each for each in every if each.kept.state == "queued"]
@@ -327,51 +300,26 @@ class Supervisor:
         """Of each session that waits, by id."""
         return {session.kept.id: place for place, session in enumerate(self._queue())}
 
-    def _facts(self, session: _Session, places: Mapping[str, int]) -> SessionFacts:
-        kept, times = session.kept, session.block_times
-        slot = self._slot_of(session)
-        span_s = times[-1] - times[0] if len(times) > 1 and kept.state == "running" else 0.0
-        return SessionFacts(
-            id=kept.id,
-            folder=kept.order.folder,
-            state=kept.state,
-            place=places.get(kept.id),
-            blocks=kept.blocks,
-            total_blocks=kept.total_blocks,
-            seconds_made=kept.seconds_made,
-            seconds_asked=kept.seconds_asked,
-            worker=slot.name if slot else None,
-            restarts=kept.restarts,
-            error=kept.error,
-            stage_seconds=dict(kept.stage_seconds),
-            blocks_per_second=(len(times) - 1) / span_s if span_s else 0.0,
-            owner=kept.owner,
-            notes=kept.notes,
-            take=session.take,
-            asked=session.asked,
-            blocks_begun=session.blocks_begun,
-            block=session.block,
-            memory_bytes=session.memory_bytes,
-            refused=session.refused,
-        )
+    def _facts(self, session: Session, places: Mapping[str, int]) -> SessionFacts:
+        return session.facts(places.get(session.kept.id), self._slot_of(session))
 
-    def _slot_of(self, session: _Session) -> _Slot | None:
+    def _slot_of(self, session: Session) -> Slot | None:
         return next((slot for slot in self._slots if slot.session == session.kept.id), None)
 
-    def _change(self, session: _Session, **changes: Any) -> None:
+    def _change(self, session: Session, **changes: Any) -> None:
         """Change what is kept of a session, and say so."""
-        session.kept = session.kept.model_copy(update=changes)
+        session.change(**changes)
         self._keep(session)
         self._say(session)
 
-    def _keep(self, session: _Session) -> None:
+    def _keep(self, session: Session) -> None:
         """Write what is kept of a session; a disk that refuses ends no session."""
         try:
             self._state.write(session.kept)
         except OSError as error:
             log.error("session %s can't be kept as it is now: %s", session.kept.id, error)
 
-    def _say(self, session: _Session) -> None:
+    def _say(self, session: Session) -> None:
         if self._watching:
             self._news.put(self._facts(session, self._places()))
 
@@ -379,7 +327,7 @@ class Supervisor:
         with self._changed:
             found = self._find(session)
             if found.kept.state == "running":
-                found.kept = found.kept.model_copy(update={"leave": how})
+                found.change(leave=how)
                 self._keep(found)
                 slot = self._slot_of(found)
                 if slot is not None and slot.link is not None:
@@ -398,7 +346,7 @@ class Supervisor:
             self._begin(session, slot, wanted)
         self._changed.notify_all()
 
-    def _begin(self, session: _Session, slot: _Slot, backbone: str | None) -> None:
+    def _begin(self, session: Session, slot: Slot, backbone: str | None) -> None:
         kept = session.kept
         before = kept.seconds_before
         if not kept.begun:
@@ -410,8 +358,7 @@ class Supervisor:
         slot.state, slot.session, slot.backbone = "busy", kept.id, backbone
         self._begun += 1
         self._served[kept.owner] = self._begun
-        session.goes_first = False
-        session.block_times.clear()
+        session.begin()
         assert slot.link is not None
         begin = Begin(kept.id, kept.order, kept.begun, before, kept.given, self._policy, session.last_block)
         self._change(session, state="running", begun=True, seconds_before=before)
@@ -435,7 +382,7 @@ class Supervisor:
 
     # ---- in the thread of each worker ----
 
-    def _serve(self, slot: _Slot) -> None:
+    def _serve(self, slot: Slot) -> None:
         """Start a worker whenever one is needed here, and listen to it until it is lost."""
         pause_s = 0.0
         while self._wait_until_needed(slot, pause_s):
@@ -450,7 +397,7 @@ class Supervisor:
                 self._lost(slot)
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s + 1) if never_ready else 0.0
 
-    def _listen(self, slot: _Slot, link: WorkerLink) -> None:
+    def _listen(self, slot: Slot, link: WorkerLink) -> None:
         """Hear what a worker says until it is lost; one that can't be understood is."""
         try:
             for message in link.messages():
@@ -459,7 +406,7 @@ class Supervisor:
         except Exception:
             log.exception("%s can't be understood", slot.name)
 
-    def _wait_until_needed(self, slot: _Slot, pause_s: float) -> bool:
+    def _wait_until_needed(self, slot: Slot, pause_s: float) -> bool:
         """Wait until a worker is to be started here; False where the engine is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed, pause_s)
@@ -472,7 +419,7 @@ class Supervisor:
         coming = sum(slot.state in ("starting", "idle") for slot in self._slots)
         return self._workers.idle_s is None or len(self._queue()) > coming
 
-    def _heard(self, slot: _Slot, message: FromWorker | None) -> None:
+    def _heard(self, slot: Slot, message: FromWorker | None) -> None:
         if message is None:
             self._give_back_if_idle(slot)
         elif isinstance(message, Ready):
@@ -482,75 +429,42 @@ class Supervisor:
         elif message.session == slot.session:
             self._heard_of(self._sessions[message.session], slot, message)
 
-    def _heard_of(self, session: _Session, slot: _Slot, message: Opened | BlockMade | Answer | Ended) -> None:
-        kept = session.kept
+    def _heard_of(self, session: Session, slot: Slot, message: Opened | BlockMade | Answer | Ended) -> None:
         match message:
             case Opened():
-                session.earlier_seconds = kept.stage_seconds
-                session.take, session.asked = message.take or session.take, message.asked or session.asked
-                session.block, session.blocks_begun = None, message.blocks
-                session.block_times.append(time.monotonic())
-                self._change(
-                    session,
-                    blocks=message.blocks,
-                    total_blocks=message.total_blocks,
-                    seconds_made=message.seconds_made,
-                    seconds_asked=message.seconds_asked,
-                    notes=tuple(dict.fromkeys((*kept.notes, *message.notes))),
-                )
+                session.opened(message)
+                self._keep(session)
+                self._say(session)
             case BlockMade():
-                self._heard_block(session, slot, message)
+                slot.memory_bytes = message.memory_bytes
+                session.block_made(message)
+                self._say(session)
             case Answer():
                 self._heard_answer(session, message)
             case Ended():
                 self._free(session, slot, message.is_last)
-                session.refused = message.refused
-                state = message.state if message.state != "parked" else kept.leave or "queued"  # while it is closed
+                session.live = replace(session.live, refused=message.refused)
+                leave = session.kept.leave or "queued"  # parked unasked, while the engine is closed
+                state = leave if message.state == "parked" else message.state
                 self._change(session, state=state, error=message.error, leave=None)
                 self._dispatch()
 
-    def _heard_block(self, session: _Session, slot: _Slot, made: BlockMade) -> None:
-        kept, earlier = session.kept, session.earlier_seconds
-        is_new = made.blocks > kept.blocks
-        if is_new:
-            session.block_times.append(time.monotonic())
-        slot.memory_bytes = session.memory_bytes = made.memory_bytes
-        session.blocks_begun = max(session.blocks_begun, made.blocks_begun)
-        session.block = made.block
-        spent = {stage: earlier.get(stage, 0.0) + value for stage, value in made.stage_seconds.items()}
-        given = tuple(each for each in kept.given if each.seconds >= made.seconds_made)
-        session.kept = kept.model_copy(
-            update={
-                "blocks": made.blocks,
-                "seconds_made": made.seconds_made,
-                "stage_seconds": {**earlier, **spent},
-                "given": given,
-                "deaths": 0 if is_new else kept.deaths,
-            }
-        )
-        self._say(session)
-
-    def _heard_answer(self, session: _Session, answer: Answer) -> None:
+    def _heard_answer(self, session: Session, answer: Answer) -> None:
         asked, future = session.calls.pop(answer.call)
         if answer.error is not None:
             future.set_exception(answer.error)
             return
-        session.asked = answer.asked
-        session.blocks_begun = max(session.blocks_begun, answer.blocks_begun)
-        given = (*session.kept.given, _as_given(asked, answer.second))
-        session.kept = session.kept.model_copy(update={"given": given})
+        session.answered(answer, asked)
         self._keep(session)
         future.set_result(answer.second)
 
-    def _free(self, session: _Session, slot: _Slot, is_lost: bool) -> None:
+    def _free(self, session: Session, slot: Slot, is_lost: bool) -> None:
         """The worker has no session any more."""
         slot.session, slot.idle_since = None, time.monotonic()
         slot.state = "starting" if is_lost else "idle"
-        for _, future in session.calls.values():
-            future.set_exception(ValueError("the session takes no more directions now"))
-        session.calls.clear()
+        session.refuse_calls()
 
-    def _lost(self, slot: _Slot) -> None:
+    def _lost(self, slot: Slot) -> None:
         """The worker is lost: its session goes on with another one."""
         if slot.link is not None:
             slot.link.kill()
@@ -564,7 +478,7 @@ class Supervisor:
             self._go_on_without(session)
         self._dispatch()
 
-    def _go_on_without(self, session: _Session) -> None:
+    def _go_on_without(self, session: Session) -> None:
         kept = session.kept
         changes: dict[str, Any] = {"state": kept.leave or "queued", "leave": None}
         if not self._closed:
@@ -575,7 +489,7 @@ class Supervisor:
         session.goes_first = True
         self._change(session, **changes)
 
-    def _give_back_if_idle(self, slot: _Slot) -> None:
+    def _give_back_if_idle(self, slot: Slot) -> None:
         idle_s, waits = self._workers.idle_s, bool(self._queue())
         if idle_s is None or waits or slot.link is None:
             return
@@ -594,12 +508,3 @@ class Supervisor:
                     on_change(facts)
                 except Exception:
                     log.exception("a watcher of session %s has failed", facts.id)
-
-
-def _as_given(asked: Asked, second: float) -> Given:
-    match asked:
-        case Direct():
-            return Cue(second, asked.prompt, asked.cut)
-        case Steer():
-            return replace(asked.order, seconds=second)
-    return Withdrawn(second)

@@ -217,8 +217,6 @@ class Room:
 
     def _submitted(self, order: Order) -> Stretch:
         """With the lock held, so that nothing is heard of it before it is known."""
-        for facts in self.engine.sessions():
-            self.engine.forget(facts.id)
         last = order.kept_blocks - 1 if isinstance(order, Undo) else None
         session = self.engine.submit(order, last_block=last)
         stretch = Stretch(self._takes.id_of(order.folder), order.folder, session, waits=isinstance(order, Undo))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import shutil
 import tempfile
 import threading
@@ -25,11 +24,10 @@ from starlette.exceptions import HTTPException
 from starlette.routing import WebSocketRoute
 
 from backbone.errors import FieldError
-from backbone.text import unknown_words
+from backbone.words import unknown_words_of
 from longlive_rag.config import Steering
 from longlive_rag.engines.engine import Engine, Order, UnknownSessionError
 from longlive_rag.environment import plugins
-from longlive_rag.media.start_image import decode_upload
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, Preset, load_preset
 from longlive_rag.rights.policy import LicenseError
 from longlive_rag.sessions.making import reason_of
@@ -51,6 +49,7 @@ from longlive_rag.studio.pictures import Pictures
 from longlive_rag.studio.schema import COMMANDS, FROM_PAGE
 from longlive_rag.studio.security import EVENTS, UPLOADS, Guard, Sessions, bearer, error_body, names_only
 from longlive_rag.studio.segments import VP9_MIME, Film
+from longlive_rag.studio.uploads import Uploads
 from longlive_rag.takes.folder import RECORD, VIDEO
 from longlive_rag.takes.record import TakeRecord
 from longlive_rag.version import __version__
@@ -61,7 +60,6 @@ SCAN_SECONDS = 2.0
 GONE = "there is no such take (any more)"
 HELLO_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
-MAX_UPLOADS = 64
 MAX_EVENT_BYTES = 16 * 1024
 IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 
@@ -102,16 +100,21 @@ class Studio:
         self.takes = Takes(self.root)
         self.presets = {Path(name).name: load_preset(name) for name in self.backbones}
         self.hub, self.director, self.pictures = Hub(self.said), Director(), Pictures()
+        self.uploads = Uploads(self.takes.root)
         self.temporary = Path(tempfile.mkdtemp(prefix="longlive-rag-studio-"))
-        self.room = Room(self.takes, self.hub, self.open_engine(self.temporary / "engine"))
-        self.uploads: dict[str, Path] = {}
+        try:
+            self.room = Room(self.takes, self.hub, self.open_engine(self.temporary / "engine"))
+        except BaseException:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+            raise
         self._drifts: dict[tuple[Any, ...], schema.DriftFacts] = {}
-        self._tokenizers: dict[str, Any] = {}
+        self._unknown_words: dict[str, Callable[[str], list[str]]] = {}
         self._lock, self._measuring = threading.Lock(), threading.Lock()
 
     def close(self) -> None:
         """End what is being made; what was finished is kept."""
         self.room.close()
+        self.uploads.close()
         shutil.rmtree(self.temporary, ignore_errors=True)
 
     # ---- takes ----
@@ -281,7 +284,7 @@ class Studio:
         preset = self.preset(message.backbone)
         picture = None
         if message.start_image is not None:
-            picture = self.uploads.get(message.start_image)
+            picture = self.uploads.path(message.start_image)
             if picture is None:
                 raise FieldError("start_image", message.start_image, "upload it first")
         order = orders.new_order(message, preset, self.takes, picture)
@@ -397,29 +400,12 @@ class Studio:
         """Words of a prompt that a backbone has never read."""
         preset = self.preset(backbone)
         with self._lock:
-            if backbone not in self._tokenizers:
-                from transformers import AutoTokenizer
-
-                self._tokenizers[backbone] = AutoTokenizer.from_pretrained(preset.folder / "tokenizer")
-        return unknown_words(self._tokenizers[backbone], prompt)
+            if backbone not in self._unknown_words:
+                self._unknown_words[backbone] = unknown_words_of(preset.folder / "tokenizer")
+        return self._unknown_words[backbone](prompt)
 
     def _unknown(self, backbone: str, prompt: str) -> list[str]:
         return self.words(backbone, prompt) if backbone in self.presets else []
-
-    def take_in(self, data: bytes) -> schema.UploadFacts:
-        """A picture, decoded and encoded again.
-
-        Raises:
-            FieldError: if it is not a PNG or JPEG picture, or too large.
-        """
-        upright = decode_upload(data)
-        upload = secrets.token_urlsafe(9)
-        path = self.temporary / f"{upload}.png"
-        upright.save(path)
-        self.uploads[upload] = path
-        while len(self.uploads) > MAX_UPLOADS:
-            self.uploads.pop(next(iter(self.uploads))).unlink(missing_ok=True)
-        return schema.UploadFacts(id=upload, width=upright.width, height=upright.height)
 
     def said(self, message: str) -> str:
         """A message in one line, without paths of this machine."""
@@ -427,7 +413,8 @@ class Studio:
 
     def without_paths(self, text: str) -> str:
         """A text in which only the last name of each path of this machine is left."""
-        places = [(self.temporary, "upload"), (self.takes.root, self.root.name), (self.root.absolute(), self.root.name)]
+        places = [(self.temporary, "upload"), (self.uploads.folder, "upload")]
+        places += [(root, self.root.name) for root in (self.takes.root, self.root.absolute())]
         places += [(preset.folder.absolute(), name) for name, preset in self.presets.items()]
         for folder, name in places:
             text = text.replace(f"{folder}/", "").replace(str(folder), name)
@@ -534,7 +521,7 @@ def _add_doing(app: FastAPI, studio: Studio) -> None:
     @app.post(UPLOADS)
     async def upload(request: Request) -> schema.UploadFacts:
         data = await request.body()
-        return await run_in_threadpool(studio.take_in, data)
+        return await run_in_threadpool(studio.uploads.add, data)
 
     @app.post("/api/takes")
     def begin(message: schema.NewTakeMessage, request: Request) -> schema.TakeId:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
@@ -11,8 +12,6 @@ from pathlib import Path
 import uvicorn
 
 from longlive_rag.engines.engine import Engine
-from longlive_rag.engines.local import LocalWorkers
-from longlive_rag.engines.supervisor import Supervisor
 from longlive_rag.studio.address import Address
 from longlive_rag.studio.server import Studio, build_app
 
@@ -21,36 +20,32 @@ WARNING = (
 )
 
 
-def one_worker(state: Path) -> Engine:
-    """An engine with one process of this machine, which has its GPU if there is one."""
-    return Supervisor(LocalWorkers(["auto"]), state)
-
-
 def serve(
     takes: Path,
     backbones: Sequence[str],
     address: Address,
+    open_engine: Callable[[Path], Engine],
     say: Callable[[str], None],
     browser: bool = True,
     warn: Callable[[str], None] = lambda sentence: None,
-    open_engine: Callable[[Path], Engine] = one_worker,
 ) -> None:
-    """Serve until Ctrl-C; the take that is being made then ends with its block.
+    """Serve until Ctrl-C or SIGTERM; the take that is being made then ends with its block.
 
     Args:
         takes: folder of takes.
         backbones: names or folders; the first is the default.
         address: where.
+        open_engine: see `Studio`.
         say: told where it can be opened.
         browser: whether it is opened.
         warn: told what others could do.
-        open_engine: see `Studio`.
 
     Raises:
-        ValueError: if a backbone isn't there, or the address can't be had.
-        OSError: if the folder can't be made.
+        ValueError: if a backbone isn't there, the address can't be had, or as `open_engine`.
+        OSError: if the folder can't be made, or as `open_engine`.
     """
-    with address.listen() as listening:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), address.listen() as listening:  # it comes again when everything is ended
         studio = Studio(takes, open_engine, backbones)
         port = listening.getsockname()[1]
         config = uvicorn.Config(
@@ -70,5 +65,4 @@ def serve(
         say(link)
         if browser:
             threading.Timer(1.0, webbrowser.open, [link]).start()
-        with suppress(KeyboardInterrupt):  # it comes again when everything is ended
-            uvicorn.Server(config).run(sockets=[listening])
+        uvicorn.Server(config).run(sockets=[listening])

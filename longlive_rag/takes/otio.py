@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from longlive_rag.media.video import count_frames
+from longlive_rag.media.video import count_frames, whole_frames
 from longlive_rag.presets.preset import load_preset
 from longlive_rag.takes.export import CueFrame, Excerpt, open_excerpt
 from longlive_rag.takes.folder import LATENTS
@@ -21,6 +21,7 @@ from longlive_rag.takes.record import TakeRecord, plain, read_record
 from longlive_rag.timecode import format_timecode
 from longlive_rag.timeline import Timeline
 from retrieval.files import write_json
+from retrieval.lock import is_being_written
 from retrieval.store import block_path
 
 NAMESPACE = "longlive_rag"
@@ -72,7 +73,8 @@ def timeline_of_branches(take: Path, takes: Iterable[Path], folder: Path) -> dic
     for place, start in _tree(take, takes):
         record = read_record(place)
         video = place / record.video.file
-        frames = count_frames(video) if video.is_file() else 0
+        count = whole_frames if is_being_written(place / LATENTS) else count_frames  # it may have no header yet
+        frames = count(video) if video.is_file() else 0
         if frames <= start:
             continue
         excerpt = open_excerpt(place, start / record.video.fps)

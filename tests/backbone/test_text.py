@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from backbone.text import encode_prompts, unknown_words
+from backbone.words import unknown_words_of
 from longlive_rag.tinyworld.grammar import held_out_sentences, vocabulary
 from longlive_rag.tinyworld.text import TEXT_LENGTH, new_text_encoder, new_tokenizer, share_capitals
 
@@ -30,6 +31,23 @@ def test_embeddings_are_the_encoders_states_and_zero_after_the_end(tokenizer, en
         states = encoder(input_ids=ids).last_hidden_state[0]
         torch.testing.assert_close(embeds[row, : len(states)], states, rtol=1e-4, atol=1e-5)
         assert embeds[row, len(states) :].eq(0).all()
+
+
+def test_unknown_words_are_the_same_without_torch(tokenizer, tmp_path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    found = unknown_words_of(tmp_path)
+    prompts = [
+        "a red circle, walks in a meadow.",
+        "Xyz a xyz  red-blue \u00c9 circlesquare ! wal ks",
+        "",
+        *vocabulary(),
+    ]
+    for prompt in [*prompts, *vocabulary(), *map(str.upper, vocabulary())]:
+        assert found(prompt) == unknown_words(tokenizer, prompt)
+    assert found(prompts[1]) == ["Xyz", "xyz", "red-blue", "\u00c9", "circlesquare", "wal", "ks"]
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"tokenizer\.json can't be used"):
+        unknown_words_of(tmp_path)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ TAKES = 4
 Kill = Callable[[Supervisor, str], bool]
 LONGEST_WAIT_S = 4.0
 LONGEST_BLOCK_S = 1.0
+TRIES = 5
 WHILE_IT_MAKES_BLOCKS = 0.8
 
 
@@ -43,7 +45,7 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-        self._nodes = [self._cluster.add_node(num_cpus=1) for _ in range(count)]
+        self._nodes = [self._added() for _ in range(count)]
         self._cluster.wait_for_nodes()
 
     def engine(self, state: Path, limits: Limits) -> Supervisor:
@@ -68,8 +70,15 @@ class Nodes:
         node = next(each for each in self._nodes if raylet and _raylet_of(each) == raylet.pid)
         self._nodes.remove(node)
         self._cluster.remove_node(node, allow_graceful=False)
-        self._nodes.append(self._cluster.add_node(num_cpus=1))
+        self._nodes.append(self._added())
         return True
+
+    def _added(self) -> Any:
+        """Another node; on a busy machine Ray may give one up that is starting."""
+        for _ in range(TRIES - 1):
+            with suppress(Exception):
+                return self._cluster.add_node(num_cpus=1)
+        return self._cluster.add_node(num_cpus=1)
 
 
 def _raylet_of(node: Any) -> int:
@@ -215,15 +224,18 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         backbone = find_folder(given.backbone)
-        state, limits = Path(folder) / "state", Limits(deaths=given.kills + 1)
+        state, limits = Path(folder) / "state", Limits(deaths=given.kills + 1, ended=sys.maxsize)
         nodes = Nodes(given.workers) if given.nodes else None
         engine = nodes.engine(state, limits) if nodes else engine_at(state, given.workers, limits)
         kill = nodes.kill if nodes else kill_worker_of
         campaign = Campaign(engine, kill, Path(folder), backbone, given.seconds, given.seed)
-        for line in campaign.lines(given.kills):
-            print(line, flush=True)
-        if nodes:
-            nodes.close()
+        try:
+            for line in campaign.lines(given.kills):
+                print(line, flush=True)
+        finally:
+            engine.close(0)
+            if nodes:
+                nodes.close()
     return 0 if line.endswith(" 0 not equal") else 1
 
 

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from PIL import Image
 
 from backbone.errors import FieldError
 from longlive_rag.config import Cue
 from longlive_rag.engines.on_ray import RayWorkers, ray_engine
 from longlive_rag.engines.supervisor import Supervisor
+from longlive_rag.studio.live import LOST
 from longlive_rag.takes.record import read_record
-from tests.engines.making import OTHER, ended, has_blocks, kill_worker_of, make_order, unlike_undisturbed, wait_for
+from tests.engines.making import (
+    OTHER,
+    PATIENCE_S,
+    PROMPT,
+    ended,
+    has_blocks,
+    kill_worker_of,
+    make_order,
+    unlike_undisturbed,
+    wait_for,
+)
+from tests.served import Served
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -67,10 +85,13 @@ def test_a_killed_node_and_a_killed_actor_change_no_take(cluster, pipeline_folde
         assert unlike_undisturbed(pipeline_folder, tmp_path / f"take{seed}", tmp_path / f"whole{seed}") == []
 
 
-def test_parked_at_the_end_and_given_back_when_idle(cluster, pipeline_folder: Path, tmp_path: Path) -> None:
+def test_parked_at_the_end_and_given_back_when_idle(
+    cluster, pipeline_folder: Path, tmp_path: Path, monkeypatch
+) -> None:
     nodes = cluster(num_cpus=2)
+    monkeypatch.chdir(pipeline_folder.parent)  # another one than the cluster was started in
     first = ray_engine(tmp_path / "state", nodes.address, workers=1)
-    session = first.submit(make_order(pipeline_folder, tmp_path / "take", 0, 20.0))
+    session = first.submit(make_order(Path(pipeline_folder.name), tmp_path / "take", 0, 20.0))
     wait_for(first, session, has_blocks(2))
     first.close()
     assert read_record(tmp_path / "take").status == "interrupted"
@@ -79,7 +100,49 @@ def test_parked_at_the_end_and_given_back_when_idle(cluster, pipeline_folder: Pa
     wait_for(second, session, lambda _: second.workers()[0].state == "waiting")
     wait_for(second, session, lambda _: ray.available_resources().get("CPU") == 2)
     second.close()
-    assert unlike_undisturbed(pipeline_folder, tmp_path / "take", tmp_path / "whole") == []
+    assert unlike_undisturbed(Path(pipeline_folder.name), tmp_path / "take", tmp_path / "whole") == []
+
+
+def actors_of(nodes: Any) -> list[psutil.Process]:
+    """The workers that are there, as processes."""
+    raylet = psutil.Process(nodes.head_node.all_processes["raylet"][0].process.pid)
+    return [each for each in raylet.children() if "_Actor" in " ".join(each.cmdline())]
+
+
+def heard(socket: Any, kind: str, **facts: object) -> dict[str, Any]:
+    """The next event of a kind with these facts."""
+    while True:
+        event = json.loads(socket.recv(PATIENCE_S))
+        inside = event["take"] if isinstance(event.get("take"), dict) else event
+        if event["type"] == kind and all(inside.get(name) == value for name, value in facts.items()):
+            return event
+
+
+def test_the_studio_has_its_takes_made_there(cluster, tmp_path: Path) -> None:
+    nodes, folder, backbone = cluster(num_cpus=1), tmp_path / "takes", Path("tiny-world")
+    served = Served(folder, backbone, "--engine", "ray", "--address", nodes.address)
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 30, 30)).save(picture, "PNG")
+    with served.events() as socket:
+        upload = served.client.post("/api/uploads", content=picture.getvalue()).json()["id"]
+        order = {"prompt": PROMPT, "seconds": 12.0, "start_image": upload}
+        take = served.client.post("/api/takes", json=order).json()["id"]
+        while heard(socket, "block")["segment"]["block"] < 2:
+            pass
+        said = served.client.post(f"/api/takes/{take}/commands", json={"do": "direct", "prompt": OTHER}).json()
+        (actor,) = actors_of(nodes)
+        os.kill(actor.pid, signal.SIGKILL)
+        assert heard(socket, "note")["message"] == LOST
+        heard(socket, "take", status="finished")
+        (made,) = (path for path in folder.iterdir() if (path / "take.json").is_file())
+        assert [cue.seconds for cue in read_record(made).request.cues] == [said["takes_over_at"]]
+        assert unlike_undisturbed(backbone, made, tmp_path / "whole") == []
+        served.client.post("/api/takes", json={"prompt": OTHER, "seconds": 600.0})
+        heard(socket, "block")
+        assert served.end(signal.SIGTERM) == 0
+    (other,) = (path for path in folder.iterdir() if path != made)  # and no pictures
+    assert read_record(other).status == "interrupted"
+    assert not [actor for actor in actors_of(nodes) if actor.is_running() and actor.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_places_are_counted_in_gpus(cluster) -> None:

@@ -172,6 +172,26 @@ def test_a_session_that_waits_is_parked_woken_and_stopped(begin, submit) -> None
             method("no-such")
 
 
+def test_of_those_that_ended_the_newest_are_remembered(begin, submit, tmp_path: Path) -> None:
+    workers = Scripted()
+    engine = begin(workers, limits=Limits(ended=2))
+    link, sessions = workers.next(), []
+    parked = submit(engine, "parked")
+    link.heard(Begin)
+    engine.park(parked)
+    for name in "abcd":
+        sessions.append(submit(engine, name))
+        until(lambda: any(each.state == "running" for each in engine.sessions()))
+        engine.stop(sessions[-1])
+        in_state(engine, sessions[-1], "stopped")
+    submit(engine, "e")
+    assert [each.id for each in engine.sessions()][:3] == [parked, *sessions[-2:]]
+    kept = {path.name.removesuffix(SUFFIX) for path in (tmp_path / "state").glob(f"*{SUFFIX}")}
+    assert kept == {each.id for each in engine.sessions()}
+    with pytest.raises(UnknownSessionError):
+        engine.facts(sessions[0])
+
+
 def test_a_session_is_given_up_after_deaths_without_a_block(begin, submit) -> None:
     workers = Scripted()
     engine = begin(workers, limits=Limits(deaths=2))

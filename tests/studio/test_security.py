@@ -179,7 +179,14 @@ def test_5_no_path_is_said(studio, client, window, monkeypatch, pipeline_folder)
     take = window.begin(1.0)
     window.ended(take)
     folder = studio.takes.folder(take)
-    for path in (folder, folder / "video.mp4", pipeline_folder, studio.temporary / "x.png", "/opt/some/where.json"):
+    for path in (
+        folder,
+        folder / "video.mp4",
+        pipeline_folder,
+        studio.temporary / "x.png",
+        studio.uploads.folder / "x.png",
+        "/opt/some/where.json",
+    ):
         for event in (schema.NoteEvent, schema.ErrorEvent):
             studio.hub.say(event(take=None, message=f"the file {path}: is damaged, or '{path}' isn't"))
             said = window.until(event.model_fields["type"].default)["message"]
@@ -230,7 +237,9 @@ def test_6_uploads_are_pictures_decoded_and_encoded_again(studio, client, window
     Image.new("RGB", (8, 6)).save(buffer, "JPEG", comment=b"<script>")
     answer = upload(buffer.getvalue() + b"<script>")
     assert (answer.json()["width"], answer.json()["height"]) == (8, 6)
-    assert b"script" not in studio.uploads[answer.json()["id"]].read_bytes()
+    path = studio.uploads.path(answer.json()["id"])
+    assert b"script" not in path.read_bytes()
+    assert path.is_relative_to(studio.takes.root)  # where a worker on another machine sees it
 
 
 def test_7_what_a_browser_may_do_with_answers(client, window):

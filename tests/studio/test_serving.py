@@ -13,8 +13,10 @@ from socket import gethostname
 import httpx
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from windows import PROMPT
 
+from longlive_rag.cli.studio import studio as command
 from longlive_rag.studio.schema import json_schema
 from longlive_rag.takes.record import read_record
 from retrieval.store import LatentStore
@@ -119,6 +121,48 @@ def test_without_the_extra_it_is_one_sentence(tmp_path):
     assert ran.stderr.strip().count("\n") == 0
     assert "pip install 'longlive-rag[studio]'" in ran.stderr
     assert not (tmp_path / "takes").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--address", "somewhere:1"], "--address is for a Ray cluster"),
+        (["--gpus-per-worker", "0.5"], "--gpus-per-worker is for a Ray cluster"),
+        (["--engine", "ray", "--device", "cpu"], "--device is 'cpu'"),
+        (["--engine", "ray", "--gpus-per-worker", "2"], "--gpus-per-worker is 2"),
+        (["--engine", "ray", "--address", "127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
+        (["--device", "tpu"], "--device is 'tpu'"),
+    ],
+)
+def test_where_takes_can_not_be_made(tmp_path, options, words):
+    if "ray" in options:
+        pytest.importorskip("ray")
+    given = ["--takes", str(tmp_path / "takes"), "--port", "0", "--no-browser", *options]
+    ran = CliRunner().invoke(command, given)
+    assert ran.exit_code == 2, ran.output
+    (line,) = ran.stderr.strip().splitlines()
+    assert words in line
+    assert list((tmp_path / "takes").iterdir()) == []
+
+
+WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+from longlive_rag.engines.local import local_engine
+from longlive_rag.studio.server import Studio
+
+if __name__ == "__main__":
+    studio = Studio(Path(sys.argv[1]), lambda state: local_engine(state, 1, "cpu"))
+    print(*studio.words("tiny-world", "a red xyz"), "torch" in sys.modules)
+    studio.close()
+"""
+
+
+def test_the_server_looks_at_words_without_torch(tmp_path):
+    script = tmp_path / "server.py"  # a file: its worker is spawned
+    script.write_text(WITHOUT_TORCH)
+    ran = subprocess.run([sys.executable, str(script), str(tmp_path / "takes")], capture_output=True, text=True)
+    assert ran.stdout.split() == ["xyz", "False"], ran.stderr
 
 
 def test_the_schema_has_every_message():

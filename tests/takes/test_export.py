@@ -19,6 +19,7 @@ from longlive_rag.rights.provenance import Provenance
 from longlive_rag.takes.export import export_frames, export_sheet, export_stills, export_video, open_excerpt
 from longlive_rag.takes.otio import write_branches, write_timeline
 from longlive_rag.takes.record import Origin, read_record, write_record
+from retrieval.lock import hold
 from retrieval.store import BlockRecord, LatentWriter
 
 CUES = [(2.0, "the red circle jumps"), (5.0, "the blue circle walks")]
@@ -239,6 +240,17 @@ def test_branches_lie_above_each_other(tmp_path):
     write_branches(alone, takes, tmp_path / "elsewhere" / "all.otio")
     (track,) = otio.adapters.read_from_file(str(tmp_path / "elsewhere" / "all.otio")).video_tracks()
     assert unquote(track[0].media_reference.target_url) == alone.resolve().as_uri() + "/video.mp4"
+
+
+def test_a_branch_that_has_just_begun_is_left_out(tmp_path):
+    first = write_take(tmp_path / "first", make_request(6.0))
+    begun = branch(tmp_path / "begun", first, 3)
+    (begun / "video.mp4").write_bytes(b"")
+    (begun / "latents").mkdir(exist_ok=True)
+    with hold(begun / "latents"):
+        assert write_branches(first, [first, begun], tmp_path / "all.otio") == 1
+    with pytest.raises((ValueError, OSError)):  # nobody makes it any more: it is damaged
+        write_branches(first, [first, begun], tmp_path / "all.otio")
 
 
 def test_branches_in_a_ring_are_one_timeline(tmp_path):

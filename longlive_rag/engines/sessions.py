@@ -1,0 +1,161 @@
+"""What an engine knows of each session and each worker, and how what a worker says changes it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from longlive_rag.config import Cue
+from longlive_rag.engines.engine import LiveFacts, SessionFacts, WorkerFacts, WorkerState
+from longlive_rag.engines.messages import Answer, Asked, BlockMade, Direct, Given, Opened, Steer, Withdrawn
+from longlive_rag.engines.state import KeptSession
+from longlive_rag.engines.workers import WorkerLink
+
+RATE_BLOCKS = 8
+
+
+@dataclass(eq=False)
+class Slot:
+    """A worker's place.
+
+    Attributes:
+        number: of the place.
+        name, state, session, memory_bytes, pid: as in `WorkerFacts`.
+        link: to the worker, if there is one.
+        backbone: that it was given last.
+        idle_since: on the clock of `time.monotonic`.
+    """
+
+    number: int
+    name: str
+    state: WorkerState = "waiting"
+    link: WorkerLink | None = None
+    session: str | None = None
+    backbone: str | None = None
+    memory_bytes: int = 0
+    pid: int | None = None
+    idle_since: float = 0.0
+
+    def facts(self) -> WorkerFacts:
+        """The worker as of now."""
+        return WorkerFacts(self.name, self.state, self.session, self.memory_bytes, self.pid)
+
+
+@dataclass(eq=False)
+class Session:
+    """A session: what is kept of it, and what ends with the engine.
+
+    Attributes:
+        kept: across a restart.
+        live: what its workers have said that isn't kept.
+        last_block: see `Engine.pace`.
+        goes_first: before those that wait, since it had a worker.
+        calls: directions that its worker has not answered, by number.
+    """
+
+    kept: KeptSession
+    live: LiveFacts = field(default_factory=LiveFacts)
+    last_block: int | None = None
+    goes_first: bool = False
+    calls: dict[int, tuple[Asked, Future[float]]] = field(default_factory=dict)
+    _earlier_seconds: Mapping[str, float] = field(default_factory=dict)
+    _block_times: deque[float] = field(default_factory=lambda: deque(maxlen=RATE_BLOCKS + 1))
+
+    def change(self, **changes: Any) -> None:
+        """Change what is kept."""
+        self.kept = self.kept.model_copy(update=changes)
+
+    def facts(self, place: int | None, slot: Slot | None) -> SessionFacts:
+        """The session as of now.
+
+        Args:
+            place: in the queue.
+            slot: of the worker that makes it.
+        """
+        kept, times = self.kept, self._block_times
+        span_s = times[-1] - times[0] if len(times) > 1 and kept.state == "running" else 0.0
+        return SessionFacts(
+            id=kept.id,
+            folder=kept.order.folder,
+            state=kept.state,
+            place=place,
+            blocks=kept.blocks,
+            total_blocks=kept.total_blocks,
+            seconds_made=kept.seconds_made,
+            seconds_asked=kept.seconds_asked,
+            worker=slot.name if slot else None,
+            memory_bytes=slot.memory_bytes if slot else 0,
+            restarts=kept.restarts,
+            error=kept.error,
+            stage_seconds=dict(kept.stage_seconds),
+            blocks_per_second=(len(times) - 1) / span_s if span_s else 0.0,
+            owner=kept.owner,
+            notes=kept.notes,
+            **vars(self.live),
+        )
+
+    def begin(self) -> None:
+        """A worker is told to make it."""
+        self.goes_first = False
+        self._block_times.clear()
+
+    def opened(self, message: Opened) -> None:
+        """A worker has opened its take."""
+        self._earlier_seconds = self.kept.stage_seconds
+        self._block_times.append(time.monotonic())
+        self.live = replace(
+            self.live,
+            take=message.take or self.live.take,
+            asked=message.asked or self.live.asked,
+            block=None,
+            blocks_begun=message.blocks,
+        )
+        self.change(
+            blocks=message.blocks,
+            total_blocks=message.total_blocks,
+            seconds_made=message.seconds_made,
+            seconds_asked=message.seconds_asked,
+            notes=tuple(dict.fromkeys((*self.kept.notes, *message.notes))),
+        )
+
+    def block_made(self, made: BlockMade) -> None:
+        """A block can be seen, perhaps once more."""
+        kept, earlier = self.kept, self._earlier_seconds
+        is_new = made.blocks > kept.blocks
+        if is_new:
+            self._block_times.append(time.monotonic())
+        begun = max(self.live.blocks_begun, made.blocks_begun)
+        self.live = replace(self.live, block=made.block, blocks_begun=begun)
+        spent = {stage: earlier.get(stage, 0.0) + value for stage, value in made.stage_seconds.items()}
+        self.change(
+            blocks=made.blocks,
+            seconds_made=made.seconds_made,
+            stage_seconds={**earlier, **spent},
+            given=tuple(each for each in kept.given if each.seconds >= made.seconds_made),
+            deaths=0 if is_new else kept.deaths,
+        )
+
+    def answered(self, answer: Answer, asked: Asked) -> None:
+        """A direction holds."""
+        begun = max(self.live.blocks_begun, answer.blocks_begun)
+        self.live = replace(self.live, asked=answer.asked, blocks_begun=begun)
+        self.change(given=(*self.kept.given, _as_given(asked, answer.second)))
+
+    def refuse_calls(self) -> None:
+        """Nobody answers any more."""
+        for _, future in self.calls.values():
+            future.set_exception(ValueError("the session takes no more directions now"))
+        self.calls.clear()
+
+
+def _as_given(asked: Asked, second: float) -> Given:
+    match asked:
+        case Direct():
+            return Cue(second, asked.prompt, asked.cut)
+        case Steer():
+            return replace(asked.order, seconds=second)
+    return Withdrawn(second)
