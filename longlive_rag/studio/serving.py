@@ -13,7 +13,8 @@ import uvicorn
 
 from longlive_rag.engines.engine import Engine
 from longlive_rag.studio.address import Address
-from longlive_rag.studio.server import Studio, build_app
+from longlive_rag.studio.server import build_app
+from longlive_rag.studio.studio import Studio
 
 WARNING = (
     "warning: the studio is open to the network without TLS; whoever sees its traffic has its token, and directs takes"

@@ -10,7 +10,8 @@ from starlette.testclient import TestClient
 from windows import HOST, Window
 
 from longlive_rag.studio.address import HERE
-from longlive_rag.studio.server import Studio, build_app
+from longlive_rag.studio.server import build_app
+from longlive_rag.studio.studio import Studio
 from tests.thread_workers import thread_engine
 
 

@@ -25,7 +25,8 @@ from longlive_rag.generation.rollout import Rollout
 from longlive_rag.media.video import VideoWriter, read_frames
 from longlive_rag.studio import events, schema
 from longlive_rag.studio.address import HERE, Address
-from longlive_rag.studio.server import Studio, build_app
+from longlive_rag.studio.server import build_app
+from longlive_rag.studio.studio import Studio
 from longlive_rag.takes.writer import TakeWriter
 from retrieval.store import LatentStore, LatentWriter
 

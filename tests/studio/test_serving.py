@@ -149,7 +149,7 @@ WITHOUT_TORCH = """
 import sys
 from pathlib import Path
 from longlive_rag.engines.local import local_engine
-from longlive_rag.studio.server import Studio
+from longlive_rag.studio.studio import Studio
 
 if __name__ == "__main__":
     studio = Studio(Path(sys.argv[1]), lambda state: local_engine(state, 1, "cpu"))

@@ -11,7 +11,8 @@ from windows import HOST, OTHER, PROMPT, Window
 
 from longlive_rag.studio.address import HERE
 from longlive_rag.studio.live import LOST
-from longlive_rag.studio.server import Studio, build_app
+from longlive_rag.studio.server import build_app
+from longlive_rag.studio.studio import Studio
 from longlive_rag.takes.record import read_record
 from tests.engines.making import engine_at, kill_worker_of, unlike_undisturbed
 
