@@ -366,7 +366,11 @@ def test_policies_are_compared_between_no_memory_and_a_perfect_one(command, tmp_
 
 @pytest.mark.parametrize(
     ("names", "said"),
-    [("best", "policy is 'best'"), ("closing+similar", "there can be establishing"), ("similar,similar", "once")],
+    [
+        ("best", "policy is 'best'"),
+        ("closing+similar", "only establishing can come before the plus"),
+        ("similar,similar", "once"),
+    ],
 )
 def test_policies_that_are_none_are_refused(command, tmp_path, names, said):
     prompts = tmp_path / "subjects.json"

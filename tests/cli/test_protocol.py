@@ -130,7 +130,7 @@ def test_the_papers_prompts_are_found_where_they_were_fetched_to(folders, tmp_pa
     ("changes", "message"),
     [
         (["--protocol", "mine"], "--protocol is 'mine'; it must be one of longlive-rag"),
-        (["--backbones", "longlive,self-forcing"], "are not fetched yet; type longlive-rag models fetch longlive; "),
+        (["--backbones", "longlive,self-forcing"], "are not fetched yet; run longlive-rag models fetch longlive; "),
         (["--backbones", "tiny-world,tiny-world"], "--backbones is tiny-world,tiny-world; name one or more, each once"),
         (["--backbones", ""], "backbone '' is neither"),
         (["--prompts", "nowhere.txt"], "nowhere.txt can't be read"),

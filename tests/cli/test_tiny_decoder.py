@@ -128,7 +128,10 @@ def without(name: str):
             r"is \[8, 8, 3, 3\], the config",
         ),
         (random_tensors() | {"decoder.13.conv.weight": torch.zeros(13, 6, 1, 1)}, r"13.conv.weight is \[13, 6, 1, 1\]"),
-        (without("decoder.8.weight"), "is not a tiny decoder in the layout of taew2_1: decoder.1.weight, decoder.8"),
+        (
+            without("decoder.8.weight"),
+            "is not a tiny decoder in the layout of taew2_1: it must have decoder.1.weight, decoder.8",
+        ),
         ({}, "is not a tiny decoder in the layout of taew2_1"),
         (random_tensors() | {"decoder.22.bias": torch.full((3,), torch.nan)}, "decoder.22.bias holds values that are"),
         (random_tensors(channels=12), "reads latents of 12 channels, but this backbone's VAE has 16"),

@@ -99,7 +99,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
 def test_what_can_not_be_trained_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="too few"):
         train_encoder([Held(np.zeros((9, 4, 8, 8), np.float32))], tmp_path / "a", SMALL, quiet)
-    with pytest.raises(ValueError, match="2 sizes"):
+    with pytest.raises(ValueError, match="2 latent sizes"):
         train_encoder([*takes(), Held(np.zeros((40, 4, 6, 8), np.float32))], tmp_path / "b", SMALL, quiet)
     train_encoder(takes(), tmp_path / "c", SMALL, quiet)
     with pytest.raises(ValueError, match="a different batch, seed"):

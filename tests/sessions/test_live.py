@@ -267,7 +267,7 @@ def test_a_take_is_gone_on_with(pipe, tmp_path):
     going_on = writer_of(pipe, whole, tmp_path / "take", event="extended")
     live = LiveTake(pipe, whole, going_on)
     assert live.seconds == pipe.timeline(whole).starts_at(3)
-    with pytest.raises(ValueError, match="the take is at 2"):
+    with pytest.raises(ValueError, match="the take is already at 2"):
         live.direct(PROMPT, at=1.0)
     live.direct(PROMPT, at=5.0)
     new = []
