@@ -1,4 +1,4 @@
-"""A pipeline in pieces, and how a piece is filled with weights: strictly, without a second copy in memory."""
+"""The parts of a pipeline, filled with weights strictly and without a second copy in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from retrieval.encoder import LatentAutoencoder
 
 @dataclass
 class Parts:
-    """A pipeline in pieces; `origins` says which files each piece was made from."""
+    """The parts of a pipeline; `origins` lists the files that each was made from."""
 
     transformer: CausalWanTransformer
     vae: AutoencoderKLWan
