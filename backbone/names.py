@@ -1,7 +1,8 @@
-"""Translation of tensor names from the original Wan2.1 release to ours, which are diffusers' and transformers'.
+"""Translation of tensor names from the original Wan releases to ours, which are diffusers' and transformers'.
 
 Regular expressions over whole names suffice for the transformer and the text encoder; the VAE needs a little
-arithmetic, because the original numbers all of the decoder's layers consecutively and the library by stage.
+arithmetic, because Wan2.1's numbers all of the decoder's layers consecutively and the library by stage. Wan2.2's
+numbers them by stage too.
 """
 
 from __future__ import annotations
@@ -86,14 +87,18 @@ def vae_name(name: str, residual_blocks: int) -> str:
     """The name in diffusers' `AutoencoderKLWan` of the original VAE's `name`; other names are unchanged.
 
     Args:
-        name: name in the original release.
-        residual_blocks: number per encoder stage (2 in Wan2.1); a decoder stage has one more, then its upsampler.
+        name: name in the original release, Wan2.1's or Wan2.2's.
+        residual_blocks: number per encoder stage (2 in both); a decoder stage has one more, then its upsampler.
     """
-    upsample = re.fullmatch(r"decoder\.upsamples\.(\d+)\.(.+)", name)
-    if upsample:
-        stage, layer = divmod(int(upsample[1]), residual_blocks + 2)
+    if staged := re.fullmatch(r"(en|de)coder\.(down|up)samples\.(\d+)\.\2samples\.(\d+)\.(.+)", name):
+        half, way, stage, layer, rest = staged.groups()
+        blocks = residual_blocks if way == "down" else residual_blocks + 1
+        place = f"resnets.{layer}" if int(layer) < blocks else f"{way}sampler"
+        placed = f"{half}coder.{way}_blocks.{stage}.{place}.{rest}"
+    elif upsample := re.fullmatch(r"decoder\.upsamples\.(\d+)\.(.+)", name):
+        number, layer = divmod(int(upsample[1]), residual_blocks + 2)
         place = f"resnets.{layer}" if layer <= residual_blocks else "upsamplers.0"
-        placed = f"decoder.up_blocks.{stage}.{place}.{upsample[2]}"
+        placed = f"decoder.up_blocks.{number}.{place}.{upsample[2]}"
     else:
         placed = _renamed(name, VAE_PLACES)
     return _renamed(placed, VAE_RESIDUAL)

@@ -1,19 +1,18 @@
-"""The original Wan2.1 release: one folder of files under its own names, opened as the libraries' classes.
+"""The original Wan releases: one folder of files under their own names, opened as the libraries' classes.
 
     config.json, diffusion_pytorch_model.safetensors     the transformer
-    Wan2.1_VAE.pth                                       the VAE
+    Wan2.1_VAE.pth, or Wan2.2_VAE.pth                    the VAE; that of Wan2.2-TI2V-5B is a residual one
     models_t5_umt5-xxl-enc-bf16.pth, google/umt5-xxl/    the text encoder and its tokenizer
 
-Of Wan2.2 (`Wan2.2_VAE.pth`) only diffusers' folder is read.
-
 Only the transformer comes with a config. The sizes of the other two are read off their tensors' shapes; what shapes
-can't say (normalisation of the latents, position buckets) is the same in every Wan2.1 and UMT5.
+can't say (normalisation of the latents, position buckets) is the same in every VAE of a release and every UMT5.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,10 +27,27 @@ from backbone.files import CONFIG, INDEX, SINGLE, read_json
 from backbone.names import text_name, unwrapped, vae_name
 from backbone.transformer import CausalWanTransformer
 
-VAE_FILE = "Wan2.1_VAE.pth"
-RESIDUAL_VAE_FILE = "Wan2.2_VAE.pth"
+VAE_FILES = ("Wan2.1_VAE.pth", "Wan2.2_VAE.pth")
 TEXT_FILES = ("models_t5_umt5-xxl-enc-bf16.pth", "models_t5_umt5-xxl-enc-bf16.safetensors")
 TOKENIZER = Path("google") / "umt5-xxl"
+
+# Of the latents of Wan2.2's VAE, by channel: no tensor of its file has them, and diffusers' class knows only Wan2.1's.
+# Three packages on PyPI, all Apache-2.0, have the same numbers (seen on 2026-11-27): wan22 2.2.11, the authors' own
+# (wan/modules/vae2_2.py), diffsynth 2.1.12 (models/wan_video_vae.py), and vllm-omni 0.30.0
+# (diffusion/models/lance/wan_vae.py).
+RESIDUAL_MEAN = (
+    -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891,
+    0.1570, -0.0098, 0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502,
+    -0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230, -0.0313, -0.1649, 0.0117, 0.0723,
+    -0.2839, -0.2083, -0.0520, 0.3748, 0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667,
+)  # fmt: skip
+RESIDUAL_STD = (
+    0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901,
+    0.6885, 0.6165, 0.8454, 0.4978, 0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659,
+    0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944,
+    0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744,
+)  # fmt: skip
+COLOURS = 3
 
 # Field of the original config -> ours.
 CONFIG_FIELDS = {
@@ -46,25 +62,16 @@ CONFIG_FIELDS = {
     "patch_size": "patch_size",
     "cross_attn_norm": "cross_attn_norm",
 }
-# Fields that don't change the function here, or that only one value is read of.
-OTHER_FIELDS = {
-    "dim": None,
-    "num_heads": None,
-    "model_type": "t2v",
-    "qk_norm": True,
-    "window_size": [-1, -1],
-    "_class_name": None,
-    "_diffusers_version": None,
+# Fields that don't change the function here, or that only these values are read of.
+OTHER_FIELDS: dict[str, tuple[Any, ...]] = {
+    "dim": (),
+    "num_heads": (),
+    "model_type": ("t2v", "ti2v"),  # one network: a start image is a clean first latent frame
+    "qk_norm": (True,),
+    "window_size": ([-1, -1],),
+    "_class_name": (),
+    "_diffusers_version": (),
 }
-
-
-def refuse_residual_vae(folder: Path) -> None:
-    """Raise ValueError if this is the original release of Wan2.2: how its VAE is laid out is not known here."""
-    if (folder / RESIDUAL_VAE_FILE).is_file():
-        raise ValueError(
-            f"{folder / RESIDUAL_VAE_FILE} is Wan2.2's VAE, which is read in diffusers' layout only; "
-            "give diffusers' folder of the same weights (with a model_index.json)"
-        )
 
 
 def is_original_folder(folder: Path) -> bool:
@@ -82,10 +89,11 @@ def transformer_config(config: Mapping[str, Any], source: str) -> dict[str, Any]
     unknown = set(config) - set(CONFIG_FIELDS) - set(OTHER_FIELDS)
     for what, names in (("lacks", missing), ("has the unknown field", unknown)):
         if names:
-            raise ValueError(f"{source} {what} {', '.join(sorted(names))}; is it a config of Wan2.1?")
-    for name, only in OTHER_FIELDS.items():
-        if only is not None and config.get(name, only) != only:
-            raise ValueError(f"{source}: {name} is {config[name]!r}; this project supports only {only!r}")
+            raise ValueError(f"{source} {what} {', '.join(sorted(names))}; is it a config of Wan?")
+    for name, known in OTHER_FIELDS.items():
+        if known and name in config and config[name] not in known:
+            supported = " and ".join(map(repr, known))
+            raise ValueError(f"{source}: {name} is {config[name]!r}; this project supports only {supported}")
     if config["dim"] % config["num_heads"]:
         raise ValueError(f"{source}: dim {config['dim']} is not a multiple of num_heads {config['num_heads']}")
     return {
@@ -95,19 +103,25 @@ def transformer_config(config: Mapping[str, Any], source: str) -> dict[str, Any]
     }
 
 
+def has_transformer(folder: Path) -> bool:
+    """Whether an original folder has the transformer's weights, and not only its config."""
+    return any((folder / name).is_file() for name in (*INDEX, *SINGLE))
+
+
 def open_transformer(folder: Path) -> CausalWanTransformer:
-    """The transformer of an original folder, memory-mapped, in the file's dtype."""
+    """The transformer of an original folder, memory-mapped, in the file's dtype; on the meta device without weights."""
     config = transformer_config(read_json(folder / CONFIG), str(folder / CONFIG))
-    path = _first(folder, (*INDEX, *SINGLE))
     with torch.device("meta"):
         model = CausalWanTransformer(**config)
-    weights = read_weights(path)
+    if not has_transformer(folder):
+        return model.eval()
+    weights = read_weights(_first(folder, (*INDEX, *SINGLE)))
     load_weights(model, weights.tensors, weights.source)
     return model.eval()
 
 
 def open_vae(path: Path) -> AutoencoderKLWan:
-    """The VAE of an original file such as `Wan2.1_VAE.pth`, in the file's dtype."""
+    """The VAE of an original file such as `Wan2.1_VAE.pth` or `Wan2.2_VAE.pth`, in the file's dtype."""
     weights = read_weights(path)
     config = vae_config({name: tuple(tensor.shape) for name, tensor in weights.tensors.items()}, weights.source)
     with torch.device("meta"):
@@ -131,30 +145,70 @@ def open_text_encoder(path: Path) -> UMT5EncoderModel:
 def vae_config(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str, Any]:
     """`AutoencoderKLWan`'s arguments, from the shapes of an original VAE's tensors.
 
+    Wan2.1's numbers the layers of all stages in one row; Wan2.2's residual one numbers them within each stage.
+
     Raises:
-        ValueError: if they are not a Wan2.1 VAE's.
+        ValueError: if they are not a VAE's of either release.
     """
     shapes = _bare(shapes)
     look = functools.partial(_shape, shapes, source, "VAE")
-    pattern = r"encoder\.downsamples\.(\d+)\.resample\.1\.weight"
-    downsamples = sorted(int(m[1]) for name in shapes if (m := re.fullmatch(pattern, name)))
-    if not downsamples:
-        raise ValueError(f"{source} is not a Wan2.1 VAE: it has no encoder.downsamples.N.resample.1.weight")
-    base, residual_blocks = look("encoder.conv1.weight")[0], downsamples[0]
-    stages = range(len(downsamples) + 1)
-    firsts = [look(f"encoder.downsamples.{stage * (residual_blocks + 1)}.residual.2.weight") for stage in stages]
-    in_time = [f"encoder.downsamples.{layer}.time_conv.weight" in shapes for layer in downsamples]
-    z_dim = look("conv2.weight")[0]
-    if z_dim != len(_vae_defaults()["latents_mean"]):
-        raise ValueError(f"{source} has {z_dim} latent channels; the statistics of Wan2.1's latents are for 16")
-    return {
+    is_residual = any(name.startswith("encoder.downsamples.0.downsamples.") for name in shapes)
+    layer = r"\d+\.downsamples\.\d+" if is_residual else r"\d+"
+    pattern = rf"encoder\.downsamples\.({layer})\.resample\.1\.weight"
+    found = [m[1] for name in shapes if (m := re.fullmatch(pattern, name))]
+    if not found:
+        raise ValueError(f"{source} is not a Wan VAE: it has no encoder.downsamples.N.resample.1.weight")
+    downsamples = sorted(found, key=lambda place: [int(number) for number in re.findall(r"\d+", place)])
+    residual_blocks = int(downsamples[0].rpartition(".")[2])
+    base, stages = look("encoder.conv1.weight")[0], range(len(downsamples) + 1)
+    firsts = [f"{stage}.downsamples.0" if is_residual else f"{stage * (residual_blocks + 1)}" for stage in stages]
+    widths = [look(f"encoder.downsamples.{first}.residual.2.weight")[0] for first in firsts]
+    if any(width % base for width in widths):
+        raise ValueError(f"{source}: the encoder's stages are {widths} wide, which are not all multiples of {base}")
+    in_time = [f"encoder.downsamples.{place}.time_conv.weight" in shapes for place in downsamples]
+    config = {
         "base_dim": base,
-        "z_dim": z_dim,
-        "dim_mult": [first[0] // base for first in firsts],
+        "z_dim": look("conv2.weight")[0],
+        "dim_mult": [width // base for width in widths],
         "num_res_blocks": residual_blocks,
         "temperal_downsample": in_time,
         "scale_factor_temporal": 2 ** sum(in_time),
         "scale_factor_spatial": 2 ** len(downsamples),
+    }
+    if is_residual:
+        config |= _residual_config(config, look("encoder.conv1.weight"), look("decoder.head.2.weight"), source)
+    channels = len(config.get("latents_mean", _vae_defaults()["latents_mean"]))
+    if config["z_dim"] != channels:
+        release = "Wan2.2" if is_residual else "Wan2.1"
+        raise ValueError(
+            f"{source} has {config['z_dim']} latent channels; the statistics of {release}'s latents are for {channels}"
+        )
+    return config
+
+
+def _residual_config(
+    config: Mapping[str, Any], first: tuple[int, ...], last: tuple[int, ...], source: str
+) -> dict[str, Any]:
+    """What a residual VAE has besides: a decoder of its own width, and square patches of pixels for channels.
+
+    Args:
+        config: what all VAEs have.
+        first: shape of the encoder's first convolution.
+        last: shape of the decoder's last one.
+        source: what to call it.
+    """
+    patch = math.isqrt(first[1] // COLOURS)
+    if COLOURS * patch**2 != first[1]:
+        raise ValueError(f"{source}: encoder.conv1.weight reads {first[1]} channels, which no square patch of RGB has")
+    return {
+        "is_residual": True,
+        "decoder_base_dim": last[1] // config["dim_mult"][0],
+        "in_channels": first[1],
+        "out_channels": last[0],
+        "patch_size": patch,
+        "scale_factor_spatial": config["scale_factor_spatial"] * patch,
+        "latents_mean": list(RESIDUAL_MEAN),
+        "latents_std": list(RESIDUAL_STD),
     }
 
 
@@ -182,6 +236,20 @@ def text_config(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str,
     }
 
 
+def vae_file(folder: Path) -> Path:
+    """The VAE's file in an original folder.
+
+    Raises:
+        ValueError: if there is none, or one of each release.
+    """
+    there = [name for name in VAE_FILES if (folder / name).is_file()]
+    if len(there) > 1:
+        raise ValueError(f"{folder} has {' and '.join(there)}; leave only that of the transformer's release there")
+    if not there:
+        raise ValueError(f"{folder} has no {' or '.join(VAE_FILES)}; is the download complete?")
+    return folder / there[0]
+
+
 def text_file(folder: Path) -> Path:
     """The text encoder's file in an original folder."""
     return _first(folder, TEXT_FILES)
@@ -197,7 +265,9 @@ def _bare(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
 
 def _shape(shapes: Mapping[str, tuple[int, ...]], source: str, what: str, name: str) -> tuple[int, ...]:
     if name not in shapes:
-        raise ValueError(f"{source} is not a Wan2.1 {what}: it has no {name}")
+        raise ValueError(f"{source} is not a Wan {what}: it has no {name}")
+    if len(shapes[name]) < 2 or 0 in shapes[name]:
+        raise ValueError(f"{source} is not a Wan {what}: its {name} is {list(shapes[name])}")
     return shapes[name]
 
 

@@ -38,7 +38,7 @@ DOCUMENTS = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
 TABLE = re.compile(
     r"(<!-- options of (?P<command>[\w ]+?)(?P<flags>(?: --[\w-]+)*) -->\n).*?(?=<!-- end -->)", re.DOTALL
 )
-RESULTS = re.compile(r"(<!-- drift (?P<folders>[\w,-]+) (?P<table>\w+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+RESULTS = re.compile(r"(<!-- drift (?P<folders>[\w,/-]+) (?P<table>\w+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 DEVELOPMENT = re.compile(r"(<!-- development (?P<file>[\w.-]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 CAPACITY = re.compile(r"(<!-- capacity (?P<backbones>[\w.,-]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 GPU_GIB, TAKE_SECONDS = (24, 48, 80), 60.0
@@ -55,8 +55,10 @@ def with_tables(text: str) -> str:
 
 @cache
 def stories_of(folder: str) -> list[Found]:
-    """The results of what a folder of docs/drift holds, computed again from its takes."""
-    return recompute(DOCS / "drift" / folder)
+    """The results of what a folder of docs/drift holds, or of one scenario of it (FOLDER/SCENARIO), from its takes."""
+    name, _, scenario = folder.partition("/")
+    found = recompute(DOCS / "drift" / name)
+    return [each for each in found if each.scenario == scenario] if scenario else found
 
 
 def results(folders: list[str], name: str) -> str:

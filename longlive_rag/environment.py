@@ -22,6 +22,7 @@ CONFIG_VARIABLE = "LONGLIVE_RAG_CONFIG"
 COMPILED_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 MODELS_VARIABLE = "LONGLIVE_RAG_MODELS"
 API_KEY_VARIABLE = "LONGLIVE_RAG_API_KEY"
+RAY_VARIABLE = "RAY_ADDRESS"
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 PLUGINS = {
     "policy": "longlive_rag.policies",
@@ -76,6 +77,11 @@ def use_gpu(number: int) -> None:
 def stated_api_key() -> str | None:
     """The API key set in the environment, if any."""
     return os.environ.get(API_KEY_VARIABLE) or None
+
+
+def stated_ray_address() -> str | None:
+    """Of the Ray cluster, where the environment names one, as in a job that was submitted to it."""
+    return os.environ.get(RAY_VARIABLE) or None
 
 
 def read_config() -> Config:

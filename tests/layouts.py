@@ -51,7 +51,7 @@ def original_transformer(model: CausalWanTransformer) -> dict[str, Tensor]:
 
 
 def original_vae(vae: AutoencoderKLWan) -> dict[str, Tensor]:
-    """Its weights under the names of the original `Wan2.1_VAE.pth`."""
+    """Its weights under the names of the original `Wan2.1_VAE.pth`, or of `Wan2.2_VAE.pth` if it is residual."""
     named: dict[str, Tensor] = {}
     put = _putter(named)
     put("conv1", vae.quant_conv)
@@ -65,6 +65,9 @@ def original_vae(vae: AutoencoderKLWan) -> dict[str, Tensor]:
         _put_residual(put, f"{name}.middle.2", half.mid_block.resnets[1])
         put(f"{name}.head.0", half.norm_out)
         put(f"{name}.head.2", half.conv_out)
+    if vae.config.is_residual:
+        _put_stages(put, vae)
+        return named
     for number, layer in enumerate(vae.encoder.down_blocks):
         _put_layer(put, f"encoder.downsamples.{number}", layer)
     row = [layer for stage in vae.decoder.up_blocks for layer in (*stage.resnets, *(stage.upsamplers or ()))]
@@ -93,7 +96,7 @@ def original_text_encoder(encoder: UMT5EncoderModel) -> dict[str, Tensor]:
     return named
 
 
-def original_config(model: CausalWanTransformer) -> dict[str, object]:
+def original_config(model: CausalWanTransformer, model_type: str = "t2v") -> dict[str, object]:
     """The `config.json` beside an original transformer."""
     config = model.config
     return {
@@ -104,7 +107,7 @@ def original_config(model: CausalWanTransformer) -> dict[str, object]:
         "ffn_dim": config.ffn_dim,
         "freq_dim": config.freq_dim,
         "in_dim": config.in_channels,
-        "model_type": "t2v",
+        "model_type": model_type,
         "num_heads": config.num_attention_heads,
         "num_layers": config.num_layers,
         "out_dim": config.out_channels,
@@ -120,11 +123,12 @@ def write_original_folder(
     text_encoder: UMT5EncoderModel,
     tokenizer_folder: Path,
 ) -> Path:
-    """The original release's folder."""
+    """The original release's folder: Wan2.2's if the VAE is residual, else Wan2.1's."""
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(original_config(transformer)))
+    model_type, vae_file = ("ti2v", "Wan2.2_VAE.pth") if vae.config.is_residual else ("t2v", "Wan2.1_VAE.pth")
+    (folder / "config.json").write_text(json.dumps(original_config(transformer, model_type)))
     save_file(original_transformer(transformer), folder / "diffusion_pytorch_model.safetensors")
-    torch.save(original_vae(vae), folder / "Wan2.1_VAE.pth")
+    torch.save(original_vae(vae), folder / vae_file)
     torch.save(original_text_encoder(text_encoder), folder / "models_t5_umt5-xxl-enc-bf16.pth")
     shutil.copytree(tokenizer_folder, folder / "google" / "umt5-xxl")
     return folder
@@ -168,6 +172,16 @@ def _put_residual(put: Put, name: str, block: WanResidualBlock) -> None:
     put(f"{name}.residual.3", block.norm2)
     put(f"{name}.residual.6", block.conv2)
     put(f"{name}.shortcut", block.conv_shortcut)
+
+
+def _put_stages(put: Put, vae: AutoencoderKLWan) -> None:
+    """The stages of a residual VAE: each numbers its own layers, what changes the resolution last."""
+    for number, stage in enumerate(vae.encoder.down_blocks):
+        for layer, module in enumerate((*stage.resnets, *filter(None, [stage.downsampler]))):
+            _put_layer(put, f"encoder.downsamples.{number}.downsamples.{layer}", module)
+    for number, stage in enumerate(vae.decoder.up_blocks):
+        for layer, module in enumerate((*stage.resnets, *filter(None, [stage.upsampler]))):
+            _put_layer(put, f"decoder.upsamples.{number}.upsamples.{layer}", module)
 
 
 def _put_layer(put: Put, name: str, layer: nn.Module) -> None:

@@ -225,6 +225,8 @@ def _table(report: Report) -> str:
 def _arm_lines(arm: ArmFigures) -> str:
     stages = "  ".join(f"{name} {seconds * 1000:.1f}" for name, seconds in arm.stages.items() if seconds)
     speed = ", ".join(f"{what} {frames:.1f}" for what, frames in arm.frames_per_second.items())
+    if arm.over_longest is not None:
+        speed += f"; a block of generate takes {arm.over_longest:.2f}x its longest stage"
     pages = ""
     if arm.pages and arm.pages["fetched"]:
         pages = (

@@ -39,14 +39,12 @@ def page(known: KnownBackbone, folder: Path) -> str:
         lines.append(f"  {part}: " + ", ".join(_settings(values, known.ours)))
     lines += ["  (*: this project's setting, not the release's)"] if known.ours else []
     lines += [f"  {note}" for note in known.notes]
-    lines += [f"  Its base is not fetched: {known.base_by_hand}."] if known.base_by_hand else []
     lines += [f"  Not verified: {fact}." for fact in known.not_seen]
     lines += ["", "Files and their terms"]
     for files in known.files:
         lines += _files(files)
     lines += ["", "Under each licence policy", *_policies(known, folder)]
-    base = " --base FOLDER" if known.base_by_hand else ""
-    return "\n".join([*lines, "", f"next: longlive-rag models fetch {known.name}{base}"])
+    return "\n".join([*lines, "", f"next: longlive-rag models fetch {known.name}"])
 
 
 def _settings(values: dict[str, Any], ours: Iterable[str]) -> list[str]:

@@ -165,7 +165,7 @@ def fetch(name: str, dest: Path, base: Path | None, mirror: Path | None, convert
 def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
     """Convert published weights to a pipeline folder, DEST.
 
-    SOURCE is a folder (the original Wan2.1 release, its diffusers version, or a pipeline) or, together with --base, a
+    SOURCE is a folder (an original Wan release, its diffusers version, or a pipeline) or, together with --base, a
     transformer checkpoint (generator, generator_ema, model; .pt or .safetensors). If any tensor has no place in the
     model, or any is missing, they are listed and nothing is written. Licence records are carried over.
 

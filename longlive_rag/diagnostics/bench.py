@@ -45,6 +45,8 @@ FPS_DEFINED = {
     "generate": "all of it as `generate` does it, while the next block is being denoised",
 }
 """What each figure of frames per second counts."""
+SIDE_BY_SIDE = (TRANSFORMER_STAGES, ("decode",), ("store", "checkpoint"), ("write",))
+"""The groups of stages that `generate` runs at the same time, each in its own thread."""
 EIGHT_LATENTS_S = 2.0
 
 
@@ -89,6 +91,8 @@ class ArmFigures:
         stages: median seconds per block of each stage; the mean for checkpoints, which not every block has.
         roofline_seconds: median of the block's matrix products and attention calls alone.
         over_roofline: the transformer's seconds as a multiple of the roofline.
+        over_longest: seconds per block of `generate` as a multiple of the longest of `SIDE_BY_SIDE`: 1 if everything
+            else is hidden behind it; None if `generate` was not requested.
         retrieved_frames: past frames in the context of the last block.
         pages: counters of the page cache, including the warm-up; None without memory.
     """
@@ -99,6 +103,7 @@ class ArmFigures:
     stages: dict[str, float]
     roofline_seconds: float
     over_roofline: float
+    over_longest: float | None
     retrieved_frames: int
     pages: dict[str, float] | None
 
@@ -170,8 +175,7 @@ def run(
         for place, arm in enumerate(running if ahead else ()):
             progress(f"{arm.name} as generate runs it: {arm.warm_up_blocks + len(arm.totals)} blocks")
             arm.close()
-            speed = figures[place].frames_per_second | {"generate": arm.speed_behind(ahead)}
-            figures[place] = replace(figures[place], frames_per_second=speed)
+            figures[place] = arm.overlapped(figures[place], arm.speed_behind(ahead))
     base = figures[0]
     ratios = {
         f"{other.arm}/{base.arm}": median(b / a for a, b in zip(running[0].totals, arm.totals, strict=True))
@@ -302,6 +306,15 @@ class _Arm:
         writer.finish("finished")
         return self._frames * len(self.totals) / (written_s[-1] - written_s[self.warm_up_blocks - 1])
 
+    def overlapped(self, figures: ArmFigures, speed: float) -> ArmFigures:
+        """`figures` with the frames a second of `generate` added."""
+        longest_s = max(sum(figures.stages[stage] for stage in stages) for stages in SIDE_BY_SIDE)
+        return replace(
+            figures,
+            frames_per_second=figures.frames_per_second | {"generate": speed},
+            over_longest=self._frames / speed / longest_s,
+        )
+
     def _new_writer(self, folder: Path, request: TakeRequest | None = None) -> TakeWriter:
         request = request or self._request
         return TakeWriter(folder, request, self._pipe.timeline(request), self._run, provenance=Provenance())
@@ -326,6 +339,7 @@ class _Arm:
             stages=stages,
             roofline_seconds=roofline,
             over_roofline=median(alone) / roofline,
+            over_longest=None,
             retrieved_frames=sum(len(selection.frames) for selection in self._last.selections),
             pages=pages.as_dict() if pages else None,
         )

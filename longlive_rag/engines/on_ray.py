@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import signal
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def ray_engine(
 
     Args:
         state: see `Supervisor`.
-        address: of the cluster; None starts one on this machine.
+        address: of the cluster; see `connect`.
         workers: how many at most; None is as many as the cluster has a place for when it is connected to.
         gpus: of each worker, less than 1 where several share one; None is 1, or 0 where the cluster has none.
         limits, license_policy: see `Supervisor`.
@@ -64,7 +65,8 @@ class RayWorkers:
     def __init__(self, address: str | None, workers: int | None, gpus: float | None, idle_s: float = IDLE_S) -> None:
         if workers is not None and workers < 1:
             raise FieldError("workers", workers, "it must be at least 1")
-        connect(address)
+        with _own_handler():
+            connect(address)
         import ray
 
         has = ray.cluster_resources()
@@ -85,6 +87,17 @@ class RayWorkers:
 
     def close(self) -> None:
         """The connection stays; it ends with this process."""
+
+
+@contextmanager
+def _own_handler() -> Iterator[None]:
+    """What SIGTERM does stays as it is: Ray, when it is started or joined, sets a handler that ends the process."""
+    found = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if found is not None and threading.current_thread() is threading.main_thread():  # Ray sets none in another
+            signal.signal(signal.SIGTERM, found)
 
 
 class RayLink:

@@ -77,7 +77,6 @@ class KnownBackbone:
         built_in: its folder inside the package; None if it must be fetched.
         configs: a folder inside the package with the configs of its parts without weights (enough to plan with before
             anything is fetched) and the list of files of the release it builds on; None for a built-in one.
-        base_by_hand: why the release it builds on is not fetched and must be provided; empty if it is fetched.
         section: entry of the training checkpoint that holds the model; None if there is only one.
         lora_rank, lora_alpha: of its LoRA; None if it has none.
         ours: settings chosen by this project, not by the release.
@@ -92,7 +91,6 @@ class KnownBackbone:
     summary: str
     built_in: Path | None = None
     configs: Path | None = None
-    base_by_hand: str = ""
     section: str | None = None
     lora_rank: int | None = None
     lora_alpha: float | None = None

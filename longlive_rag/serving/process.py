@@ -109,7 +109,6 @@ def serve(
     with suppress(KeyboardInterrupt), address.listen() as listening:
         (serving.takes / HIDDEN).mkdir(parents=True, exist_ok=True)
         engine = open_engine(serving.takes.resolve() / HIDDEN / ENGINE)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # again: Ray has a handler of its own
         with closing(engine):
             videos = Videos(serving.takes, engine, serving.setup)
             config = uvicorn.Config(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from backbone.errors import FieldError
+from longlive_rag.environment import stated_ray_address
 from longlive_rag.presets.needs import CUDA_CONTEXT_BYTES, GIB, estimate
 from longlive_rag.presets.preset import Preset
 
@@ -32,7 +33,7 @@ class Cluster:
     Attributes:
         workers: number of workers; those beyond the cluster's resources wait.
         threads: CPU threads per operation, and so the CPUs given to each worker; None is one CPU.
-        address: address of the cluster; None starts one on this machine.
+        address: address of the cluster; see `connect`.
         gpus: GPU share of each worker, above 0 and at most 1; None decides by the backbone's needs.
     """
 
@@ -172,16 +173,20 @@ def work_on_ray(cluster: Cluster, asked: str, gpus: float, begin: Begin[Job], jo
 
 
 def connect(address: str | None) -> None:
-    """Connect to a Ray cluster; None starts one on this machine, unless this process is already connected.
+    """Connect to a Ray cluster, unless this process is already connected.
+
+    Args:
+        address: address of the cluster; None is the one that RAY_ADDRESS names, or else a new one on this machine.
 
     Raises:
         OSError: if there is no cluster at the address, or it can't be joined.
     """
     import ray
 
+    address = address or stated_ray_address()
     _check_reachable(address)
-    try:
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    try:  # without an address, Ray would look for the cluster that was started here last, which may be gone
+        ray.init(address=address or "local", ignore_reinit_error=True, log_to_driver=False)
     except ConnectionError as error:
         raise OSError(
             f"the Ray cluster at {address} can't be joined. If it requires a token, set RAY_AUTH_MODE=token and "

@@ -150,6 +150,11 @@ def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
         if sources.base is not None:
             raise ValueError(f"{sources.source} is a folder that has everything; drop the base")
         parts = open_parts(sources.source)
+        if parts.transformer.device.type == "meta":
+            raise ValueError(
+                f"{sources.source} has no weights of a transformer; is the download complete? Without them it can only "
+                "be the base of a checkpoint: --base FOLDER"
+            )
         _check_latents(parts, preset, sources.source)
     else:
         parts = _open_base(sources)

@@ -70,8 +70,9 @@ def inventory(folder: Path) -> tuple[list[Finding], bool]:
     return layout.look(folder)
 
 
-def to_convert(layout: str, folder: Path, parts: Sequence[Finding]) -> Finding:
-    """Return the finding for a folder that is not a pipeline folder yet."""
+def to_convert(layout: str, folder: Path, parts: Sequence[Finding], is_base: bool = False) -> Finding:
+    """Return the finding for a folder to be converted first; `is_base` if it lacks the transformer's weights."""
     if any(part.verdict == "bad" for part in parts):
         return Finding("layout", layout, "note", "get the missing files first")
-    return Finding("layout", layout, "note", f"to use it: longlive-rag models convert {folder} NEW_FOLDER")
+    words = f"CHECKPOINT NEW_FOLDER --base {folder}" if is_base else f"{folder} NEW_FOLDER"
+    return Finding("layout", layout, "note", f"to use it: longlive-rag models convert {words}")

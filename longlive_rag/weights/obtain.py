@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from backbone.errors import FieldError, Name
 from longlive_rag.presets.catalogue import KnownBackbone
 from longlive_rag.weights.convert import Converted, Sources, convert
 from longlive_rag.weights.hub import Fetched, Listing, fetch, list_files
@@ -57,12 +56,8 @@ def obtain(
     """
     if folder is not None and folder.exists():
         raise ValueError(f"{folder} already exists, but fetching {known.name} would create it; move it away first")
-    if known.base_by_hand and base is None and folder is not None:
-        wanted = ("give the folder of its base: ", Name("base"))
-        raise FieldError("base", None, wanted, claim=f"the base of {known.name} is not fetched: {known.base_by_hand}")
     if base is not None:
         layout_of(base)
-    if base is not None or known.base_by_hand:
         known = replace(known, files=tuple(each for each in known.files if each.role != "base"))
     listings = list_files(known, files, mirror)
     _check_room(known, listings, files, folder)

@@ -1,4 +1,4 @@
-"""The layout of the original Wan2.1 release: one folder of files with its own names; see `backbone.original`."""
+"""The layout of the original Wan releases: one folder of files with their own names; see `backbone.original`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from pathlib import Path
 
 from backbone.files import CONFIG, INDEX, SINGLE, read_json, shards, weight_files
 from backbone.original import (
-    RESIDUAL_VAE_FILE,
     TEXT_FILES,
     TOKENIZER,
-    VAE_FILE,
+    VAE_FILES,
+    has_transformer,
     is_original_folder,
     open_text_encoder,
     open_transformer,
     open_vae,
-    refuse_residual_vae,
     text_file,
     transformer_config,
+    vae_file,
 )
 from longlive_rag.weights.findings import Finding, finding, present, weights_in_words, whole
 from longlive_rag.weights.layouts import Layout, to_convert
@@ -25,29 +25,26 @@ from longlive_rag.weights.parts import Parts, vocabulary
 
 def _matches(folder: Path) -> bool:
     """Whether the folder has any of the release's files, so that missing ones can be named."""
-    known = (VAE_FILE, RESIDUAL_VAE_FILE, *TEXT_FILES, TOKENIZER)
+    known = (*VAE_FILES, *TEXT_FILES, TOKENIZER)
     return any((folder / name).exists() for name in known) or _has_original_config(folder)
 
 
 def _open(folder: Path) -> Parts:
-    refuse_residual_vae(folder)
     if not is_original_folder(folder):
         raise ValueError(f"{folder} has no {CONFIG} of the original release; is the download complete?")
     if not (folder / TOKENIZER).is_dir():
         raise ValueError(f"{folder} has no {TOKENIZER}/; is the download complete?")
-    if not (folder / VAE_FILE).is_file():
-        raise ValueError(f"{folder} has no {VAE_FILE}; is the download complete?")
-    text = text_file(folder)
+    vae, text = vae_file(folder), text_file(folder)
     return Parts(
         open_transformer(folder),
-        open_vae(folder / VAE_FILE),
+        open_vae(vae),
         open_text_encoder(text),
         folder / TOKENIZER,
         None,
         {},
         {
-            "transformer": weight_files(folder),
-            "vae": [folder / VAE_FILE],
+            "transformer": weight_files(folder) if has_transformer(folder) else [],
+            "vae": [vae],
             "text_encoder": [text],
             "tokenizer": vocabulary(folder / TOKENIZER),
         },
@@ -59,12 +56,10 @@ def _look(folder: Path) -> tuple[list[Finding], bool]:
 
     def transformer() -> str:
         transformer_config(read_json(folder / CONFIG), str(folder / CONFIG))
+        if not has_transformer(folder):
+            return "its config only, no weights"
         index = next((folder / name for name in INDEX if (folder / name).is_file()), None)
         return weights_in_words(shards(index) if index else [present(folder, *SINGLE)])
-
-    def vae() -> str:
-        refuse_residual_vae(folder)
-        return whole(present(folder, VAE_FILE))
 
     def tokenizer() -> str:
         if not (folder / TOKENIZER).is_dir() or not any((folder / TOKENIZER).iterdir()):
@@ -73,11 +68,11 @@ def _look(folder: Path) -> tuple[list[Finding], bool]:
 
     parts = [
         finding("transformer", transformer),
-        finding("vae", vae),
+        finding("vae", lambda: whole(vae_file(folder))),
         finding("text_encoder", lambda: whole(present(folder, *TEXT_FILES))),
         finding("tokenizer", tokenizer),
     ]
-    return [to_convert("the original Wan2.1 release's", folder, parts), *parts], False
+    return [to_convert("the original Wan release's", folder, parts, not has_transformer(folder)), *parts], False
 
 
 def _has_original_config(folder: Path) -> bool:

@@ -24,7 +24,10 @@ from retrieval.encoder import LatentAutoencoder
 
 @dataclass
 class Parts:
-    """The parts of a pipeline; `origins` lists the files that each was made from."""
+    """The parts of a pipeline; `origins` lists the files that each was made from.
+
+    Without weights of a transformer in the folder, it is on the meta device, to be filled from a checkpoint.
+    """
 
     transformer: CausalWanTransformer
     vae: AutoencoderKLWan

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from five import residual_vae
 from layouts import (
     as_trained,
     original_config,
@@ -33,9 +34,9 @@ from backbone.original import (
     open_transformer,
     open_vae,
     transformer_config,
-    vae_config,
 )
 from backbone.transformer import CausalWanTransformer
+from backbone.vae import StreamingDecoder, normalize_latents
 
 SIZES = {
     "num_attention_heads": 2,
@@ -71,6 +72,11 @@ def transformer() -> CausalWanTransformer:
 def vae() -> AutoencoderKLWan:
     torch.manual_seed(0)
     return randomised(AutoencoderKLWan(base_dim=4, dim_mult=[1, 2, 4, 4], num_res_blocks=2))
+
+
+@pytest.fixture(scope="module")
+def residual() -> AutoencoderKLWan:
+    return randomised(residual_vae())
 
 
 @pytest.fixture(scope="module")
@@ -127,23 +133,37 @@ def test_the_original_folder_opens(transformer, vae, text_encoder, tmp_path):
     torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_real_sizes_are_read_off_the_shapes():
-    """Wan2.1's VAE at its true size, on the meta device: the config that its shapes give is the library's own."""
-    with torch.device("meta"):
-        real = AutoencoderKLWan()
-    shapes = {name: tuple(tensor.shape) for name, tensor in original_vae(real).items()}
-    assert len(shapes) == len(real.state_dict()) == 194
-    assert shapes["decoder.upsamples.3.time_conv.weight"] == (768, 384, 3, 1, 1)
-    assert shapes["decoder.upsamples.4.shortcut.weight"] == (384, 192, 1, 1, 1)
-    assert shapes["encoder.downsamples.2.resample.1.weight"] == (96, 96, 3, 3)
-    config = vae_config(shapes, "Wan2.1_VAE.pth")
-    assert config == {name: real.config[name] for name in config}
+def test_the_residual_vae_opens(residual, tmp_path):
+    """Wan2.2's: its layers are numbered by stage, and the statistics of its latents are not in the file."""
+    torch.save(original_vae(residual), tmp_path / "Wan2.2_VAE.pth")
+    opened = open_vae(tmp_path / "Wan2.2_VAE.pth")
+    ours, theirs = ({**model.config} for model in (opened, residual))
+    for config in (ours, theirs):
+        mean, std = config.pop("latents_mean"), config.pop("latents_std")
+        if config is ours:
+            assert (len(mean), mean[0], mean[-1]) == (48, -0.2289, -0.0667)
+            assert (len(std), std[0], std[-1]) == (48, 0.4765, 0.7744)
+    assert ours == theirs
+    pixels, latents = draw(1, 3, 13, 32, 48).clamp(-1, 1), draw(1, 48, 4, 2, 3)
+    with torch.no_grad():
+        encoded, expected = (vae.encode(pixels).latent_dist.mode() for vae in (opened, residual))
+        torch.testing.assert_close(encoded, expected, rtol=1e-5, atol=1e-5)
+        decoded, expected = (vae.decode(latents).sample for vae in (opened, residual))
+        torch.testing.assert_close(decoded, expected, rtol=1e-5, atol=1e-5)
+        streaming = StreamingDecoder(opened)
+        parts = [streaming.decode(part) for part in normalize_latents(opened, latents).split((1, 2, 1), dim=2)]
+    torch.testing.assert_close(torch.cat(parts, dim=2), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_text_and_image_model_is_read_as_a_text_model(transformer):
+    ours = [transformer_config(original_config(transformer, kind), "config.json") for kind in ("t2v", "ti2v")]
+    assert ours[0] == ours[1]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "i2v"}, "model_type is 'i2v'; this project supports only 't2v'"),
+        ({"model_type": "i2v"}, "model_type is 'i2v'; this project supports only 't2v' and 'ti2v'"),
         ({"dim": 50, "num_heads": 4}, "dim 50 is not a multiple of num_heads 4"),
         ({"colour": 3}, "has the unknown field colour"),
         ({"qk_norm": False}, "qk_norm is False"),
@@ -411,7 +431,7 @@ def test_other_contents_are_refused(tmp_path, content, message):
     ("mutate", "message"),
     [
         (without("decoder.upsamples.3.time_conv.bias"), "decoder.up_blocks.0.upsamplers.0.time_conv.bias .* missing"),
-        (without("encoder.conv1.weight"), "is not a Wan2.1 VAE: it has no encoder.conv1.weight"),
+        (without("encoder.conv1.weight"), "is not a Wan VAE: it has no encoder.conv1.weight"),
         (without("encoder.downsamples.3.residual.2.weight"), "it has no encoder.downsamples.3.residual.2.weight"),
         (lambda w: w.update({"model.encoder.x": torch.zeros(1)}), r"model.encoder.x \[1\] is unexpected"),
         (changed("conv2.weight", lambda t: t[:8].clone()), "has 8 latent channels"),
@@ -435,7 +455,41 @@ def test_mutated_vaes_are_refused(vae, tmp_path, mutate, message):
 @pytest.mark.parametrize(
     ("mutate", "message"),
     [
-        (without("token_embedding.weight"), "is not a Wan2.1 UMT5 encoder: it has no token_embedding.weight"),
+        (without("decoder.upsamples.1.upsamples.3.time_conv.bias"), "up_blocks.1.upsampler.time_conv.bias .* missing"),
+        (without("encoder.downsamples.2.downsamples.1.residual.6.bias"), "down_blocks.2.resnets.1.conv2.bias .* missi"),
+        (without("encoder.downsamples.3.downsamples.0.residual.2.weight"), "no encoder.downsamples.3.downsamples.0"),
+        (without("decoder.head.2.weight"), "is not a Wan VAE: it has no decoder.head.2.weight"),
+        (changed("encoder.conv1.weight", lambda t: t[:, :11].clone()), "reads 11 channels, which no square patch"),
+        (changed("encoder.conv1.weight", lambda t: t[:0].clone()), r"its encoder.conv1.weight is \[0, 12, 3, 3, 3\]"),
+        (changed("decoder.head.2.weight", lambda t: t[0, 0, 0, 0]), r"its decoder.head.2.weight is \[3\]"),
+        (
+            changed("encoder.conv1.weight", lambda t: t[:3].clone()),
+            r"stages are \[4, 8, 16, 16\] wide, which are not all",
+        ),
+        (changed("conv2.weight", lambda t: t[:16].clone()), "16 latent channels; the statistics of Wan2.2's .* for 48"),
+        (
+            changed("decoder.upsamples.3.upsamples.0.shortcut.weight", lambda t: t[:, :1].clone()),
+            r"conv_shortcut.weight \(decoder.upsamples.3.upsamples.0.shortcut.weight in the file\) is \[6, 1, ",
+        ),
+        (
+            renamed("decoder.upsamples.0.upsamples.2.residual.0.gamma", "decoder.upsamples.0.upsamples.4.x"),
+            "up_blocks.0.resnets.2.norm1.gamma .* is missing",
+        ),
+    ],
+)
+def test_mutated_residual_vaes_are_refused(residual, tmp_path, mutate, message):
+    weights = original_vae(residual)
+    mutate(weights)
+    torch.save(weights, tmp_path / "Wan2.2_VAE.pth")
+    with pytest.raises(ValueError, match=message) as refused:
+        open_vae(tmp_path / "Wan2.2_VAE.pth")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("mutate", "message"),
+    [
+        (without("token_embedding.weight"), "is not a Wan UMT5 encoder: it has no token_embedding.weight"),
         (without("blocks.1.ffn.gate.0.weight"), "encoder.block.1.layer.1.DenseReluDense.wi_0.weight .* is missing"),
         (without("blocks.2.pos_embedding.embedding.weight"), "relative_attention_bias.weight .* is missing"),
         (changed("norm.weight", lambda t: t[:3].clone()), r"\(norm.weight in the file\) is \[3\], the config expects"),

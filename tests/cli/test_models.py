@@ -73,9 +73,11 @@ def test_a_page_for_whoever_decides(command):
     assert "Apache-2.0 by the code repository since 2025-10-08" in contradictory
     assert "commercial: loads it" in command("models", "show", "causal-forcing").out
     unseen = command("models", "show", "longlive-2").out
-    assert "Not verified: the names of the other files of its base." in unseen
-    assert unseen.endswith("next: longlive-rag models fetch longlive-2 --base FOLDER\n")
-    assert "research: refuses base until" in unseen
+    assert "Not verified: the names of its base's tokenizer files: all that are in google/umt5-xxl are taken." in unseen
+    assert "Wan2.2_VAE.pth, models_t5_umt5-xxl-enc-bf16.pth, google/umt5-xxl/*\n    names verified at: wan22" in unseen
+    assert "Apache-2.0 by the code repository (README of wan22 2.2.11 on PyPI" in unseen
+    assert unseen.endswith("next: longlive-rag models fetch longlive-2\n")
+    assert "commercial: refuses base, transformer until" in unseen
 
 
 def test_a_damaged_description_is_named(tmp_path, monkeypatch):
@@ -250,7 +252,7 @@ def test_fetching_from_the_hub_goes_on_where_it_broke_off(hub, tmp_path):
     assert not [path for method, path, _ in hub.asked if method == "GET" and path.endswith(".pth")]
     offline = fetch(hub, dest, HF_HUB_OFFLINE="1")
     assert offline.returncode == 0, offline.stderr
-    assert f"base: 9 files from the cache in {dest / WAN}, 0 of 9 compared" in offline.stdout
+    assert f"base: 9 files from the cache in {dest / WAN}, 0 of 9 checked" in offline.stdout
 
 
 @pytest.mark.slow
@@ -316,8 +318,8 @@ def test_check_names_each_part_of_the_original_layout(command, pipe, pipeline_fo
     text = folder / "models_t5_umt5-xxl-enc-bf16.pth"
     text.write_bytes(text.read_bytes()[:1000])
     done = command("models", "check", folder)
-    assert "layout: the original Wan2.1 release's -> get the missing files first" in done.out
-    assert f"BAD  vae: {folder / 'Wan2.1_VAE.pth'} is missing" in done.out
+    assert "layout: the original Wan release's -> get the missing files first" in done.out
+    assert f"BAD  vae: {folder} has no Wan2.1_VAE.pth or Wan2.2_VAE.pth; is the download complete?" in done.out
     assert f"BAD  text_encoder: {text} is truncated" in done.out
     assert "ok   transformer: 1 file" in done.out
     assert "ok   tokenizer: " in done.out

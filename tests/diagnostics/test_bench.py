@@ -61,6 +61,10 @@ def test_frames_a_second_count_what_they_say(toy: LongLiveRAGPipeline) -> None:
     assert figures.frames_per_second == pytest.approx({"transformer": 1.2, "decoded": 12 / 14, "written": 0.4})
     assert figures.over_roofline == pytest.approx(2.0)
     assert figures.seconds_per_block == 30.0
+    assert figures.over_longest is None
+    overlapped = arm.overlapped(figures, 0.75)  # 16 s a block; writing alone takes 15
+    assert overlapped.frames_per_second == {**figures.frames_per_second, "generate": 0.75}
+    assert overlapped.over_longest == pytest.approx(16 / 15)
 
 
 def test_generates_own_speed_is_of_the_whole_take(toy: LongLiveRAGPipeline) -> None:

@@ -171,8 +171,11 @@ class Served:
 
 
 @pytest.mark.slow
-def test_sigterm_parks_and_the_next_start_goes_on(tmp_path, pipeline_folder):
-    options = ["--backbone", str(pipeline_folder)]
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_sigterm_parks_and_the_next_start_goes_on(tmp_path, pipeline_folder, engine):
+    if engine == "ray":
+        pytest.importorskip("ray")
+    options = ["--backbone", str(pipeline_folder), "--engine", engine]
     order = {"prompt": PROMPT, "seconds": 24, "seed": 9}
     served = Served(tmp_path / "takes", *options)
     plain = served.client.post("/v1/videos", json=order).json()["id"]

@@ -14,7 +14,7 @@ import pytest
 
 from backbone.errors import FieldError
 from longlive_rag.presets.preset import load_preset, preset_to_plan_with
-from longlive_rag.sessions.ray_workers import Cluster, check_device, device_of, work_on_ray
+from longlive_rag.sessions.ray_workers import Cluster, check_device, connect, device_of, work_on_ray
 
 
 def test_a_worker_uses_the_gpu_that_it_was_given():
@@ -46,6 +46,17 @@ def test_a_small_backbone_shares_its_gpu():
     assert Cluster().gpus_for(load_preset("tiny-world"), "float32") == 0.25
     assert Cluster().gpus_for(preset_to_plan_with("longlive"), "bfloat16") == 1
     assert Cluster(gpus=0.5).gpus_for(preset_to_plan_with("longlive"), "bfloat16") == 0.5
+
+
+def test_no_address_is_a_new_cluster_unless_the_environment_names_one(monkeypatch):
+    ray, addresses = pytest.importorskip("ray"), []
+    monkeypatch.setattr(ray, "init", lambda address, **_: addresses.append(address))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    connect(None)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    connect(None)
+    connect("ray://head")
+    assert addresses == ["local", "auto", "ray://head"]
 
 
 def begin_to_note(folder: Path, at_once: int, device: str):

@@ -19,18 +19,20 @@ from PIL import Image
 from backbone.errors import FieldError
 from backbone.parallel import check_divides
 from backbone.transformer import CausalWanTransformer
-from longlive_rag import Cue, LongLiveRAGPipeline, MemoryConfig, TakeRequest
+from longlive_rag import Cue, LatentStore, LongLiveRAGPipeline, MemoryConfig, TakeRequest
 from longlive_rag.config import CheckpointConfig, OutputConfig
 from longlive_rag.environment import Launch, launched
 from longlive_rag.presets.preset import Preset, load_preset
 from longlive_rag.rights.provenance import Provenance
 from longlive_rag.sessions.opening import Opening
 from longlive_rag.sessions.several_gpus import check_gpus, opened_backbone
+from longlive_rag.takes.folder import LATENTS
 from longlive_rag.takes.record import read_record
 from longlive_rag.tinyworld.text import TEXT_DIM, TEXT_LENGTH
 from retrieval.encoder import LatentAutoencoder
+from retrieval.selection import Selection
 from tests.conftest import random_pipeline
-from tests.takes.test_resuming import CASES, LATER, Studio, ask, assert_same
+from tests.takes.test_resuming import CASES, LATER, Studio, ask
 
 SIZE = OutputConfig(height=64, width=48, fps=16, upscale=2)
 
@@ -73,6 +75,29 @@ def two(one: Studio, preset: Preset, folder: Path) -> Iterator[Studio]:
     torch.set_num_threads(threads)
 
 
+ROUNDING = {"rtol": 0.0, "atol": 1e-3}
+"""Two processes have half of the heads each. On many CPUs the results are equal bit for bit; on others the libraries
+choose another kernel for half of the heads, which adds in another order."""
+
+
+def frames_of(*selections: Selection | None) -> list[tuple[int, ...] | None]:
+    return [None if selection is None else tuple(selection.frames) for selection in selections]
+
+
+def assert_alike(take: Path, other: Path) -> None:
+    """Equal latents and embeddings but for rounding; the same selections, prompts, cues and number of frames."""
+    ours, theirs = LatentStore(take / LATENTS), LatentStore(other / LATENTS)
+    assert ours.blocks == theirs.blocks
+    for block in range(ours.blocks):
+        a, b = ours.record(block), theirs.record(block)
+        np.testing.assert_allclose(a.latents, b.latents, **ROUNDING, err_msg=f"block {block}")
+        if a.embeddings is not None and b.embeddings is not None:
+            np.testing.assert_allclose(a.embeddings, b.embeddings, **ROUNDING)
+        assert frames_of(a.selection) == frames_of(b.selection)
+        assert (a.prompt, a.cue, a.entered) == (b.prompt, b.cue, b.entered)
+    assert read_record(take).video.frames == read_record(other).video.frames
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_take_is_the_same_by_one_process_and_by_two(one: Studio, two: Studio, tmp_path: Path, case: str) -> None:
@@ -82,7 +107,7 @@ def test_a_take_is_the_same_by_one_process_and_by_two(one: Studio, two: Studio, 
     two.new(tmp_path / "handed over", request, kill_after=7)
     one.resume(tmp_path / "handed over", kill_after=9)
     two.resume(tmp_path / "handed over")
-    assert_same(tmp_path / "handed over", tmp_path / "whole")
+    assert_alike(tmp_path / "handed over", tmp_path / "whole")
     assert read_record(tmp_path / "handed over").checkpoints.after_blocks[0] in (3, 8)
 
 
@@ -92,7 +117,7 @@ def test_so_is_one_that_is_resumed_without_exact_checkpoints(one: Studio, two: S
     for name, goes_on in (("one", one), ("two", two)):
         one.new(tmp_path / name, request, kill_after=9, checkpoint=light)
         goes_on.resume(tmp_path / name)
-    assert_same(tmp_path / "two", tmp_path / "one")
+    assert_alike(tmp_path / "two", tmp_path / "one")
 
 
 @pytest.mark.slow
@@ -105,9 +130,9 @@ def test_so_is_a_batch_with_a_picture_to_begin_with(one: Studio, two: Studio, tm
     made = [list(studio.pipe.stream(requests)) for studio in (one, two)]
     assert any(block.selections for block in made[0])
     for block, other in zip(*made, strict=True):
-        assert torch.equal(block.latents, other.latents), block.index
-        assert torch.equal(block.pixels, other.pixels), block.index
-        assert block.selections == other.selections, block.index
+        torch.testing.assert_close(block.latents, other.latents, **ROUNDING)
+        torch.testing.assert_close(block.pixels.int(), other.pixels.int(), rtol=0, atol=1)
+        assert frames_of(*block.selections) == frames_of(*other.selections), block.index
 
 
 @pytest.mark.slow

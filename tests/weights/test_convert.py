@@ -180,7 +180,7 @@ def damaged(edit):
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (damaged(lambda f: (f / "Wan2.1_VAE.pth").unlink()), r"has no Wan2.1_VAE.pth; is the download complete"),
+        (damaged(lambda f: (f / "Wan2.1_VAE.pth").unlink()), "has no Wan2.1_VAE.pth or Wan2.2_VAE.pth; is the downl"),
         (damaged(lambda f: (f / "models_t5_umt5-xxl-enc-bf16.pth").unlink()), "has no models_t5_umt5-xxl-enc-bf16.pth"),
         (damaged(lambda f: shutil.rmtree(f / "google")), "has no google/umt5-xxl/"),
         (damaged(lambda f: (f / "diffusion_pytorch_model.safetensors").unlink()), "is the download complete"),

@@ -1,4 +1,4 @@
-"""Checkpoints and LoRA files of a 5B backbone's layout, on diffusers' folder of Wan2.2-TI2V-5B; and mixed-up ones."""
+"""Checkpoints and LoRA files of a 5B backbone's layout, on Wan2.2-TI2V-5B in both its layouts; and mixed-up ones."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
-from five import CHANNELS, TRANSFORMER, five_pipeline
-from layouts import as_trained, original_config, peft_lora
+from five import CHANNELS, FPS, HEIGHT, TRANSFORMER, WIDTH, five_pipeline
+from layouts import as_trained, peft_lora, write_original_folder
 from layouts import original_transformer as original
 
 from backbone.lora import read_lora
 from backbone.transformer import CausalWanTransformer
+from backbone.vae import denormalize_latents
+from longlive_rag.config import OutputConfig
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.weights.convert import Sources, convert
 from longlive_rag.weights.layouts import inventory
 from retrieval.encoder import LatentAutoencoder
 
 PROMPT = "a red circle walks in a meadow"
+OUTPUT = OutputConfig(HEIGHT, WIDTH, FPS)
 INDEX = {
     "_class_name": "WanPipeline",
     "boundary_ratio": None,
@@ -144,16 +147,80 @@ def test_refused(base, trained, pipe, pipeline_folder, tmp_path, prepare, messag
     assert not [path.name for path in tmp_path.iterdir() if "made" in path.name]
 
 
-def test_the_original_layout_of_its_vae_is_not_read(trained, tmp_path):
-    folder = tmp_path / "Wan2.2-TI2V-5B"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(original_config(trained)))
-    (folder / "Wan2.2_VAE.pth").write_bytes(b"PK")
-    message = "Wan2.2_VAE.pth is Wan2.2's VAE, which is read in diffusers' layout only; give diffusers' folder of the"
-    with pytest.raises(ValueError, match=message):
+# ---- the original release ----
+
+
+@pytest.fixture(scope="module")
+def original_folder(trained, tmp_path_factory) -> Path:
+    """Wan2.2-TI2V-5B as it is published, with few numbers in it."""
+    folder = tmp_path_factory.mktemp("original")
+    pipe = five_pipeline()
+    pipe.tokenizer.save_pretrained(folder / "tokenizer")
+    return write_original_folder(folder / "Wan2.2-TI2V-5B", trained, pipe.vae, pipe.text_encoder, folder / "tokenizer")
+
+
+def test_the_original_folder(original_folder, trained, tmp_path):
+    """Its VAE computes what it did, on the statistics of Wan2.2's latents; a take of it, streamed, is the whole one."""
+    assert [finding.verdict for finding in inventory(original_folder)[0]] == ["note", "ok", "ok", "ok", "ok"]
+    pipe = LongLiveRAGPipeline.from_pretrained(convert(Sources(original_folder), tmp_path / "made").folder)
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(pipe.transformer.state_dict()[name], tensor), name
+    assert (pipe.vae.config.latents_mean[:2], pipe.vae.config.latents_std[:2]) == ([-0.2289, -0.0052], [0.4765, 1.0364])
+    latents = torch.randn(1, CHANNELS, 3, 2, 3, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        same = pipe.vae.decode(latents).sample, five_pipeline().vae.decode(latents).sample
+    torch.testing.assert_close(*same, rtol=1e-5, atol=1e-5)
+    blocks = list(pipe.stream(PROMPT, seconds=61 / 24, context=pipe.context.__class__(12, 2, 2, 0, 8), output=OUTPUT))
+    latents = torch.cat([block.latents for block in blocks], dim=1).transpose(1, 2)
+    with torch.no_grad():
+        whole = pipe.vae.decode(denormalize_latents(pipe.vae, latents)).sample
+    pixels = torch.cat([block.pixels for block in blocks], dim=1)
+    assert (pixels - ((whole + 1) * 127.5).permute(0, 2, 3, 4, 1)).abs().max() < 0.51  # rounded to whole numbers
+
+
+def test_without_a_transformer_it_is_the_base_of_a_checkpoint(original_folder, trained, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(original_folder, folder)
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    layout, transformer, *_ = inventory(folder)[0]
+    assert layout.advice.endswith(f"models convert CHECKPOINT NEW_FOLDER --base {folder}")
+    assert transformer.found == "its config only, no weights"
+    with pytest.raises(ValueError, match="base has no weights of a transformer; is the download complete"):
         convert(Sources(folder), tmp_path / "made")
-    found = {finding.what: finding.found for finding in inventory(folder)[0]}
-    assert message in found["vae"]
+    checkpoint = saved(tmp_path / "five.pt", {"generator": as_trained(original(trained))})
+    made = convert(Sources(checkpoint, folder), tmp_path / "made")
+    assert made.made_from["transformer"] == [checkpoint]
+    opened = LongLiveRAGPipeline.from_pretrained(made.folder).transformer
+    torch.testing.assert_close(opened.proj_out.weight, trained.proj_out.weight)
+
+
+@pytest.mark.parametrize(
+    ("mix", "message"),
+    [
+        (lambda five, small: move(small / "Wan2.1_VAE.pth", five, without="Wan2.2_VAE.pth"),
+         "the VAE makes latents of 16 channels, but the transformer reads 48; both must come from the same release"),
+        (lambda five, small: move(five / "Wan2.2_VAE.pth", small, without="Wan2.1_VAE.pth"),
+         "the VAE makes latents of 48 channels, but the transformer reads 16; both must come from the same release"),
+        (lambda five, small: move(small / "Wan2.1_VAE.pth", five, without=None),
+         "has Wan2.1_VAE.pth and Wan2.2_VAE.pth; leave only that of the transformer's release there"),
+    ],
+)  # fmt: skip
+def test_a_vae_of_the_other_release(original_folder, pipe, pipeline_folder, tmp_path, mix, message):
+    small = write_original_folder(
+        tmp_path / "small", pipe.transformer, pipe.vae, pipe.text_encoder, pipeline_folder / "tokenizer"
+    )
+    folder = mix(shutil.copytree(original_folder, tmp_path / "five"), small)
+    with pytest.raises(ValueError, match=message) as refused:
+        convert(Sources(folder), tmp_path / "made")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "made").exists()
+
+
+def move(file: Path, folder: Path, without: str | None) -> Path:
+    shutil.copy(file, folder / file.name)
+    if without is not None:
+        (folder / without).unlink()
+    return folder
 
 
 def test_the_autoencoder_of_48_channels_is_one_that_is_trained(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +10,14 @@ import huggingface_hub.constants
 import pytest
 import torch
 from click.testing import CliRunner
-from diffusers import AutoencoderKLWan
+from five import five_pipeline
 from hub import Hub
 from layouts import as_trained, original_transformer, peft_lora, write_original_folder
 from safetensors.torch import load_file
 from transformers import UMT5Config, UMT5EncoderModel
 
 from backbone.transformer import CausalWanTransformer
+from backbone.vae import denormalize_latents
 from longlive_rag.cli.main import cli
 from longlive_rag.config import OutputConfig
 from longlive_rag.diagnostics.verify import Golden
@@ -35,7 +35,7 @@ from retrieval.encoder import LatentAutoencoder
 GOLDEN = Path(__file__).parents[1] / "golden" / "rag_ae.safetensors"
 PROMPT = "a red circle walks in a meadow"
 PLAIN, AVERAGED = 1.25, 0.75  # of the model at hand: what a checkpoint's two sections hold
-WAN, RAG = "Wan-AI/Wan2.1-T2V-1.3B", "qixinhu11/LongLive-RAG"
+WAN, WAN_5B, RAG = "Wan-AI/Wan2.1-T2V-1.3B", "Wan-AI/Wan2.2-TI2V-5B", "qixinhu11/LongLive-RAG"
 LONGLIVE, CAUSAL = "Efficient-Large-Model/LongLive-1.3B", "zhuhz22/Causal-Forcing"
 
 # name: section, LoRA alpha, window, sink, frames a block, steps, search by the autoencoder, repository, files
@@ -120,9 +120,11 @@ def test_sizes_and_what_is_this_projects(name):
     assert (geometry.text_length, geometry.text_dim) == (512, 4096)
     assert geometry.embedding_dim == (1024 if known.memory.encoder == "autoencoder" else geometry.in_channels)
     assert (known.output.width, known.output.height, known.output.fps) == ((1280, 704, 24) if large else (832, 480, 16))
-    assert bool(known.base_by_hand) == large
-    base = [each for each in known.files if each.role == "base"]
-    assert {each.repo for each in base} == {"Wan-AI/Wan2.2-TI2V-5B" if large else WAN}
+    (base,) = [each for each in known.files if each.role == "base"]
+    assert (base.repo, base.terms.spdx) == (WAN_5B if large else WAN, "Apache-2.0")
+    assert base.terms.standing == ("repository" if large else "card")
+    assert base.seen_at
+    assert {"config.json", "models_t5_umt5-xxl-enc-bf16.pth", f"Wan2.{1 + large}_VAE.pth"} < set(base.names)
     assert "establish" in known.ours
     assert any("--no-establish" in note for note in known.notes)
     has_memory = name.startswith("longlive-rag")
@@ -135,7 +137,7 @@ def test_sizes_and_what_is_this_projects(name):
 
 @pytest.fixture(scope="module")
 def releases(pipe, pipeline_folder, tmp_path_factory) -> Path:
-    """Everything that the presets on Wan2.1-1.3B name, in their layouts, with few numbers in it."""
+    """Everything that the presets name, in their layouts, with few numbers in it."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("releases")
     sizes = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
@@ -160,7 +162,19 @@ def releases(pipe, pipeline_folder, tmp_path_factory) -> Path:
         for file in files:
             (folder / repo / file).parent.mkdir(parents=True, exist_ok=True)
             torch.save(content.get(Path(file).name, both), folder / repo / file)
+    write_5b(folder, pipeline_folder / "tokenizer")
     return folder
+
+
+def write_5b(folder: Path, tokenizer: Path) -> None:
+    """LongLive 2.0 as a checkpoint without a section, for its release is not known to have one; and its base."""
+    base, trained = five_pipeline(1), five_pipeline(2).transformer
+    write_original_folder(folder / WAN_5B, base.transformer, base.vae, base.text_encoder, tokenizer)
+    shards = folder / WAN_5B / "diffusion_pytorch_model.safetensors"  # only its pattern was seen: nothing may need it
+    shards.rename(shards.with_name("diffusion_pytorch_model-of-some-number.safetensors"))
+    *_, repo, (file,) = FACTS["longlive-2"]
+    (folder / repo).mkdir(parents=True)
+    torch.save(as_trained(original_transformer(trained), fsdp=False), folder / repo / file)
 
 
 @pytest.fixture
@@ -254,39 +268,45 @@ def test_one_command_from_nothing_to_a_folder(releases, tmp_path, monkeypatch):
     assert f"license record {files.format('encoder')} {files.format('transformer')} --spdx Apache-2.0" in refused.stderr
 
 
-@pytest.fixture
-def large_base(pipeline_folder, tmp_path) -> Path:
-    """Wan2.2-TI2V-5B in diffusers' layout, with few numbers in it."""
-    folder = tmp_path / "Wan2.2-TI2V-5B"
-    for part in ("text_encoder", "tokenizer"):
-        shutil.copytree(pipeline_folder / part, folder / part)
-    small(in_channels=48, out_channels=48).save_pretrained(folder / "transformer")
-    sizes = {"base_dim": 4, "decoder_base_dim": 6, "z_dim": 48, "in_channels": 12, "out_channels": 12}
-    statistics = {"latents_mean": [0.0] * 48, "latents_std": [1.0] * 48}
-    vae = AutoencoderKLWan(**sizes, **statistics, is_residual=True, patch_size=2, scale_factor_spatial=16)
-    vae.save_pretrained(folder / "vae")
-    (folder / "model_index.json").write_text(json.dumps({"transformer": ["diffusers", "WanTransformer3DModel"]}))
-    return folder
+@pytest.mark.slow
+def test_the_5b_preset_from_a_hub_to_a_take_with_memory(hub, tmp_path):
+    """Its base's transformer is not fetched; decoded block by block, the take is what it is decoded at once."""
+    steps: list[str] = []
+    folder, known, name = obtained("longlive-2", tmp_path, steps), known_backbone("longlive-2"), "longlive-2"
+    assert len(steps) == 3
+    assert not list((tmp_path / "downloads" / WAN_5B).glob("*.safetensors"))
+    opened = load_pipeline(name, device="cpu")
+    assert (opened.context, opened.sampler, opened.memory) == (known.context, known.sampler, known.memory)
+    trained, vae = five_pipeline(2).transformer, five_pipeline(1).vae
+    torch.testing.assert_close(opened.transformer.state_dict(), trained.state_dict())
+    torch.testing.assert_close(opened.vae.state_dict(), vae.state_dict())
+    planned = preset_to_plan_with(name).folder / "vae" / "config.json"
+    assert opened.vae.config.latents_std == json.loads(planned.read_text())["latents_std"]
+    blocks = list(opened.stream(opened.request(PROMPT, seconds=221 / 24, output=OutputConfig(64, 96, 24))))
+    assert len(blocks[1].frames) == known.context.frames_per_block == 8
+    brought = [len(selection.frames) for block in blocks for selection in block.selections if selection is not None]
+    assert max(brought) == known.context.memory_frames
+    latents = torch.cat([block.latents for block in blocks], dim=1).transpose(1, 2)
+    with torch.no_grad():
+        whole = opened.vae.decode(denormalize_latents(opened.vae, latents)).sample
+    pixels = torch.cat([block.pixels for block in blocks], dim=1)
+    assert (pixels - ((whole + 1) * 127.5).permute(0, 2, 3, 4, 1)).abs().max() < 0.51  # rounded to whole numbers
+    rights = {file.file.split("/")[0]: (file.record.basis, file.record.terms, file.use) for file in rights_of(folder)}
+    assert set(rights.values()) == {("repository", "Apache-2.0", "research")}
 
 
-def test_the_5b_preset_takes_a_base_at_hand(releases, large_base, tmp_path, monkeypatch):
-    """A checkpoint without a section, as its release is not known to have one. Its decoding is another test's."""
+def test_the_5b_preset_takes_a_base_at_hand(releases, tmp_path, monkeypatch):
+    """In another layout, too; one of another geometry is refused."""
     monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path / "models"))
-    known, trained = known_backbone("longlive-2"), small(in_channels=48, out_channels=48)
-    repo = tmp_path / "mirror" / "Efficient-Large-Model" / "LongLive-2.0-5B"
-    repo.mkdir(parents=True)
-    torch.save(as_trained(original_transformer(trained), fsdp=False), repo / "model_bf16.pt")
-    places = tmp_path / "downloads", tmp_path / "models" / "longlive-2"
-    with pytest.raises(ValueError, match="the base of longlive-2 is not fetched: "):
-        obtain(known, *places, mirror=repo.parents[1])
+    known, places = known_backbone("longlive-2"), (tmp_path / "downloads", tmp_path / "models" / "longlive-2")
     with pytest.raises(ValueError, match="whose latents are of 48 channels, 16 pixels a side; those here are of 16, 8"):
-        obtain(known, *places, base=releases / WAN, mirror=repo.parents[1])
-    obtain(known, *places, base=large_base, mirror=repo.parents[1])
+        obtain(known, *places, base=releases / WAN, mirror=releases)
+    five_pipeline(1, encoder=False).save_pretrained(tmp_path / "base")
+    obtain(known, *places, base=tmp_path / "base", mirror=releases)
+    assert not (tmp_path / "downloads" / WAN_5B).exists()
     opened = load_pipeline("longlive-2", device="cpu")
     assert (opened.context, opened.output.fps, opened.vae.config.scale_factor_spatial) == (known.context, 24, 16)
-    torch.testing.assert_close(opened.transformer.proj_out.weight, trained.proj_out.weight)
-    (record,) = (file.record for file in rights_of(places[1]) if file.file.startswith("transformer"))
-    assert record.basis == "repository"
+    torch.testing.assert_close(opened.transformer.proj_out.weight, five_pipeline(2).transformer.proj_out.weight)
 
 
 def test_a_file_that_the_hub_lacks_is_named_before_anything_is_fetched(hub, tmp_path):
