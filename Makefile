@@ -1,7 +1,7 @@
 # make demo   a 30 s take with two cues, in takes/demo
 # make studio the studio, in a browser
 # make test   all tests
-# Each sets up its own virtual environment first; the second time that costs nothing.
+# Each sets up .venv first if necessary.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 WHEEL_VENV := build/wheel-test/venv
 PIP_INSTALL = pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) -c constraints.txt
-# One thread each: most tests are too small to share among threads. tests/conftest.py says which files are begun first.
+# One thread per process: most tests are too small to gain from more. tests/conftest.py decides which files start first.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
@@ -40,22 +40,22 @@ demo: $(READY)
 studio: $(READY)
 	$(BIN)/longlive-rag studio
 
-# TESTS="tests --ignore tests/backbone" and the like run some of them.
+# To run a part: make test TESTS="tests --ignore tests/backbone"
 test: $(READY)
 	$(PYTEST) --durations 15 $(TESTS)
 
-# Not part of `test`: tests/retrieval takes about half as long again with it. COVERED="retrieval backbone" measures packages
-# by their own tests; longlive_rag is tested all over tests/, so with it all tests are run.
+# Separate from `test`, because coverage makes tests/retrieval about 50 % slower. COVERED="retrieval backbone" runs only
+# these packages' own tests; longlive_rag is tested throughout tests/, so measuring it runs all of them.
 coverage: $(READY)
 	@mkdir -p build
 	COVERAGE_FILE=build/.coverage $(PYTEST) $(COVERED:%=--cov=%) --cov-report=term:skip-covered \
 	  $(if $(filter longlive_rag,$(COVERED)),tests,$(COVERED:%=tests/%))
 
-# Tables of options in docs/, from the commands.
+# Regenerate the tables of options in docs/ from the commands' help.
 docs: $(READY)
 	$(BIN)/python docs/tables.py
 
-# The studio's page, from its sources; the built one is committed, so only who changes it needs Node.
+# Build the studio's page. The built page is committed, so only changing it requires Node.
 page:
 	cd longlive_rag/studio/web && npm ci --silent && npm run --silent build
 
@@ -71,7 +71,7 @@ wheel: $(READY)
 	@rm -f build-wheel.log
 	@ls -l dist/*.whl
 
-# The wheel alone, in a clean environment and folder: what a user gets.
+# Test the wheel as a user gets it: in a clean environment and folder.
 wheel-test: wheel
 	@rm -rf build/wheel-test && mkdir -p build/wheel-test/elsewhere
 	@$(PYTHON) -m venv $(WHEEL_VENV)

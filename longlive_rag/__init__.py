@@ -1,4 +1,4 @@
-"""A memory of what it has itself generated, for autoregressive video models.
+"""Retrieval memory for autoregressive video models: they look up what they generated earlier.
 
 Every public name can be imported from here; each is loaded on first use, so that `import longlive_rag` is fast.
 """

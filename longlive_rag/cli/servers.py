@@ -67,7 +67,7 @@ def listening_at(port: int) -> Decorator:
             default="127.0.0.1",
             metavar="ADDRESS",
             show_default=True,
-            help="Address to listen on; any other needs --tls-cert and --tls-key, or --insecure-network.",
+            help="Address to listen on; a network address needs --tls-cert and --tls-key, or --insecure-network.",
         ),
         click.option(
             "--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="TLS certificate (PEM), for HTTPS."

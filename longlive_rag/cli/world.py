@@ -154,7 +154,7 @@ def tune_long_command(
 ) -> None:
     """Stage 2b: tune the transformer on its own one-minute films, with a memory of first showings.
 
-    The model makes the films itself, alongside the rendering of their scripts, and remakes them as it
+    The model makes the films itself, guided by the rendering of their scripts, and remakes them as it
     trains. Its VAE and retrieval encoder stay as they are.
     """
     from longlive_rag.tinyworld.corpus import make_corpus

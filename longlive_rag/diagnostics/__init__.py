@@ -1,1 +1,1 @@
-"""What this machine can do, and what a take costs on it: doctor, inventory, bench, footprint, verify."""
+"""What this machine can do and what a take costs on it: doctor, inventory, bench, footprint, verify."""

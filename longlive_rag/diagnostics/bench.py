@@ -1,8 +1,8 @@
-"""Seconds per block and frames per second of real takes, beside what the block's matrix products alone would take.
+"""Seconds per block and frames per second of real takes, compared with the block's matrix products alone.
 
-Each arm makes a take as `generate` does, latents stored and video written, in a temporary folder. Its figures are taken
-after a warm-up through the real path, until the cache and the memory are full. Arms are interleaved, block by block, so
-that a slow minute of the machine hits all of them.
+Each arm makes a take as `generate` does, storing latents and writing video, in a temporary folder. It is measured after
+a warm-up through the real path that fills the cache and the memory. Arms are interleaved block by block, so that a slow
+minute of the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ FPS_DEFINED = {
     "transformer": "finding past frames, denoising and committing, nothing else",
     "decoded": "the transformer, then pixels in host memory",
     "written": "all that `generate` does, one after the other: latents and checkpoints stored, video written",
-    "generate": "all of it as `generate` does it, behind the block that is denoised",
+    "generate": "all of it as `generate` does it, while the next block is being denoised",
 }
-"""What each figure of frames a second counts."""
+"""What each figure of frames per second counts."""
 SIDE_BY_SIDE = (TRANSFORMER_STAGES, ("decode",), ("store", "checkpoint"), ("write",))
-"""What `generate` runs at the same time, each in a thread of its own."""
+"""The groups of stages that `generate` runs at the same time, each in its own thread."""
 EIGHT_LATENTS_S = 2.0
 
 
@@ -55,10 +55,10 @@ class ArmKind:
     """What an arm's blocks do.
 
     Attributes:
-        memory: past frames come back.
-        cued: every block begins with a cue, so the window is recached, and pages are stale when they come back.
-        keeps_pages: in the page cache; where not, each that comes back is made again from its latent.
-        establish_s: memory keeps first showings of so long.
+        memory: whether past frames come back.
+        cued: whether every block begins with a cue, so that the window is recached and retrieved pages are stale.
+        keeps_pages: whether the page cache keeps pages; if not, each retrieved one is recomputed from its latent.
+        establish_s: length of the first showings that memory keeps.
     """
 
     memory: bool = False
@@ -75,7 +75,7 @@ ARMS = {
     "cue": ArmKind(cued=True),
     "memory-cue": ArmKind(memory=True, cued=True),
 }
-"""What can be measured."""
+"""The arms that can be measured."""
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,17 @@ class ArmFigures:
 
     Attributes:
         arm: a key of `ARMS`.
-        seconds_per_block: all that `generate` does, median.
-        frames_per_second: pixel frames, by the keys of `FPS_DEFINED`; over all measured blocks together, so that what
-            comes only now and then, such as a checkpoint, counts as it does in a take. `generate` is another take, of
-            as many blocks; it is left out where it was not asked for.
-        stages: seconds per block of each stage, medians; of checkpoints, which not every block has, the mean.
-        roofline_seconds: the block's matrix products and attention calls alone, median.
-        over_roofline: the transformer's seconds, as a multiple of the roofline.
-        over_longest: seconds per block of `generate`, as a multiple of the longest of `SIDE_BY_SIDE`: 1 if everything
-            else is hidden behind it; None where `generate` was not asked for.
+        seconds_per_block: median of everything that `generate` does.
+        frames_per_second: pixel frames, by the keys of `FPS_DEFINED`; over all measured blocks together, so that
+            occasional work, such as a checkpoint, counts as in a take. `generate` comes from another take of as many
+            blocks and is left out if it was not requested.
+        stages: median seconds per block of each stage; the mean for checkpoints, which not every block has.
+        roofline_seconds: median of the block's matrix products and attention calls alone.
+        over_roofline: the transformer's seconds as a multiple of the roofline.
+        over_longest: seconds per block of `generate` as a multiple of the longest of `SIDE_BY_SIDE`: 1 if everything
+            else is hidden behind it; None if `generate` was not requested.
         retrieved_frames: past frames in the context of the last block.
-        pages: what the page cache did, warm-up included; None without memory.
+        pages: counters of the page cache, including the warm-up; None without memory.
     """
 
     arm: str
@@ -118,7 +118,7 @@ class Report:
     peak_memory_bytes: dict[str, int]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return a JSON-serializable dict."""
         return asdict(self)
 
 
@@ -137,14 +137,17 @@ def run(
 
     Args:
         pipe: the backbone.
-        name: what to call it.
-        prompt: of the takes.
-        memory: of the arms with memory; default is the preset's, with every past frame searched.
-        deadline_s: no round of blocks is begun after this second of `time.monotonic`, but one always is.
-        behind: also measure each arm as `generate` runs it, with work behind the block that is denoised.
+        name: how to name it in the report.
+        prompt: prompt of the takes.
+        arms: keys of `ARMS`.
+        blocks: number of blocks to measure.
+        progress: called with each line of progress.
+        memory: settings of the arms with memory; by default the preset's, with every past frame searched.
+        deadline_s: time of `time.monotonic` after which no round of blocks begins, except the first.
+        behind: whether to also measure each arm as `generate` runs it, overlapped with the denoising of the next block.
 
     Raises:
-        FieldError: for an unknown arm, the same one twice, or fewer than one block.
+        FieldError: for an unknown or repeated arm, or fewer than one block.
     """
     if not arms or len(set(arms)) < len(arms) or not set(arms) <= ARMS.keys():
         claim = (Name("arms"), f" are {','.join(arms)!r}")
@@ -155,7 +158,7 @@ def run(
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="longlive-rag-bench-")))
         running: list[_Arm] = []
-        for arm_name in arms:  # warmed up one by one: what a page cache may take is what the ones before it left
+        for arm_name in arms:  # warmed up one by one, because a page cache gets the memory that earlier arms left
             arm = _Arm(pipe, name, prompt, arm_name, memory, blocks, folder / arm_name)
             running.append(arm)
             held.callback(arm.close)
@@ -186,10 +189,10 @@ def run(
 def request_of(
     pipe: LongLiveRAGPipeline, arm: str, prompt: str, memory: MemoryConfig, blocks: int, cued_from: int = 0
 ) -> TakeRequest:
-    """What an arm's take of so many blocks is asked for.
+    """Return the request for an arm's take of so many blocks.
 
     Args:
-        cued_from: the first block that begins with a cue, if the arm is one of cues.
+        cued_from: the first block that begins with a cue, if the arm has cues.
     """
     kind, output = ARMS[arm], pipe.output
     length = Timeline(1, output.fps, pipe.context.frames_per_block, pipe.vae.config.scale_factor_temporal)
@@ -204,13 +207,13 @@ def request_of(
 
 
 def warm_up_blocks(context: ContextConfig) -> int:
-    """Until the window is full and K frames may be retrieved."""
+    """Return how many blocks it takes until the window is full and K frames may be retrieved."""
     frames = context.window_frames + context.recency_guard_frames + context.memory_frames
     return -(-frames // context.frames_per_block) + 1
 
 
 def run_of(pipe: LongLiveRAGPipeline, name: str) -> TakeRun:
-    """What an arm's take is made with; unlike `LongLiveRAGPipeline.take_run` of a pipeline without a folder, too."""
+    """Return what an arm's take is made with; unlike `LongLiveRAGPipeline.take_run`, also for one without a folder."""
     return TakeRun(
         backbone=name,
         folder=Path(name),
@@ -223,7 +226,7 @@ def run_of(pipe: LongLiveRAGPipeline, name: str) -> TakeRun:
 
 
 class _Arm:
-    """One arm's take, its roofline and what was measured."""
+    """One arm's take, its roofline and its measurements."""
 
     def __init__(
         self,
@@ -274,7 +277,7 @@ class _Arm:
         return {**self._last.seconds, "write": time.perf_counter() - begin_s}
 
     def close(self) -> None:
-        """Finish the take, and free what it holds on the device."""
+        """Finish the take and free its memory on the device."""
         if self._is_open:
             self._is_open = False
             self._stream.close()  # type: ignore[attr-defined]
@@ -282,9 +285,9 @@ class _Arm:
             del self._stream
 
     def speed_behind(self, ahead: int) -> float:
-        """Frames a second of another take, of as many blocks, with `ahead` blocks under way behind the denoised one.
+        """Return the frames per second of another take of as many blocks, with up to `ahead` blocks not yet written.
 
-        From when the last block of the warm-up is written until all blocks are.
+        Timed from when the last block of the warm-up is written until all blocks are.
         """
         request, blocks = self._request, self.warm_up_blocks + len(self.totals)
         shorter = replace(
@@ -343,10 +346,10 @@ class _Arm:
 
 
 class Roofline:
-    """The matrix products and attention calls of one block, on the real weights, and nothing else.
+    """Only the matrix products and attention calls of one block, on the real weights.
 
-    One pass a denoising step and one for the commit, each over a block's tokens and a full context; of the last layer
-    the commit needs keys and values alone.
+    There is one pass per denoising step and one for the commit, each over a block's tokens and a full context; the
+    commit needs only keys and values of the last layer.
     """
 
     def __init__(
@@ -367,13 +370,13 @@ class Roofline:
         self._x = torch.randn(1, tokens, heads[0] * heads[1], **options)
         self._wide = torch.randn(1, tokens, config.ffn_dim, **options)
         self._query = torch.randn(1, tokens, *heads, **options)
-        # Every layer reads its own context from memory, as in the real block.
+        # Every layer reads its own context from memory, as in a real block.
         self._context = torch.randn(2, config.num_layers, 1, seen, *heads, **options)
         self._text = torch.randn(2, config.num_layers, 1, config.text_length, *heads, **options)
 
     @torch.no_grad()
     def measure(self) -> float:
-        """Seconds of one block."""
+        """Return the seconds of one block."""
         _synchronize(self._x.device)
         start = time.perf_counter()
         for _ in range(self._steps):
@@ -434,7 +437,7 @@ def _conditions(pipe: LongLiveRAGPipeline, name: str, blocks: int, warm_up: int)
 
 
 def device_name(device: torch.device) -> str:
-    """What a device is called."""
+    """Return the name of a device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({platform.processor() or platform.machine()})"

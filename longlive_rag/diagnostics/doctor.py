@@ -1,4 +1,4 @@
-"""What this machine has, what is wrong with it, and whether a backbone would run here."""
+"""What this machine has, what is wrong with it, and whether a backbone would run on it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ ASKING_SECONDS = 10
 HOPPER = 9
 """Major compute capability of H100, H200 and GH200."""
 TEXT_ADVICE = (
-    "on a GPU it stays in host memory, and a prompt takes seconds to a minute; "
-    "or embed prompts once (models embed-prompts), and generate with --prompt-embeds"
+    "with a GPU it stays in host memory, where a prompt takes seconds to a minute; "
+    "or embed prompts once (models embed-prompts) and generate with --prompt-embeds"
 )
 
 
 def examine(folder: Path) -> list[Finding]:
-    """Look at this machine.
+    """Examine this machine.
 
     Args:
         folder: where takes would be written.
@@ -51,7 +51,7 @@ def examine(folder: Path) -> list[Finding]:
 
 
 def device_memory() -> tuple[str, int]:
-    """The device that `--device auto` takes, and its memory in bytes: the whole GPU, or what is free here."""
+    """Return the device that `--device auto` picks, and its memory in bytes: the whole GPU's, or free host memory."""
     import torch
 
     if torch.cuda.is_available():
@@ -61,17 +61,17 @@ def device_memory() -> tuple[str, int]:
 
 
 def free_memory() -> int:
-    """Bytes of memory that can be had now, without swapping."""
+    """Return the bytes of memory available now without swapping."""
     return int(psutil.virtual_memory().available)
 
 
 def kind_of(device: str) -> str:
-    """`cpu` or `cuda`, of a device as `device_memory` names it."""
+    """Return `cpu` or `cuda` for a device as named by `device_memory`."""
     return "cpu" if device == "CPU" else "cuda"
 
 
 def flops_per_second(dtype: str) -> float:
-    """Of linear layers of this dtype on the device that `auto` takes, measured for a moment."""
+    """Measure linear layers of this dtype on the device that `auto` picks, for a moment."""
     import torch
     from torch.nn.functional import linear
 
@@ -90,13 +90,13 @@ def flops_per_second(dtype: str) -> float:
 
 
 def judge(needs: Estimate, device: str, memory_bytes: int, flops: float | None = None) -> list[Finding]:
-    """Whether a backbone fits a device, how fast it would be, and what to change if not."""
+    """Report whether a backbone fits on a device, how fast it would be, and what to change if not."""
     parts = ", ".join(f"{name} {in_words(count)}" for name, count in needs.bytes_by_part.items())
     fits = needs.device_bytes <= memory_bytes
     text_fits = needs.has_room_for_text(memory_bytes)
     findings = [
         Finding(
-            "memory it takes",
+            "memory needed",
             f"about {in_words(needs.device_bytes)} of {in_words(memory_bytes)} on the {device}: {parts}",
             "ok" if fits else "bad",
             "" if fits else "a smaller --window, --height and --width, or --dtype bfloat16",
@@ -124,7 +124,7 @@ def judge(needs: Estimate, device: str, memory_bytes: int, flops: float | None =
 
 
 def _roughly(frames_per_second: float) -> str:
-    """A speed in words; a small backbone's operations are over so fast that products don't say how fast it is."""
+    """Put a speed in words; a small backbone is so fast that matrix products don't predict its speed."""
     if frames_per_second >= WELL_ABOVE_REAL_TIME:
         return f"more than {WELL_ABOVE_REAL_TIME} frames per second"
     if frames_per_second < 0.1:
@@ -158,14 +158,14 @@ def _torch() -> list[Finding]:
         )
     elif shutil.which("nvidia-smi"):
         advice = "install the build of torch for your driver, see docs/install.md"
-        findings.append(Finding("GPU", "there is one, but this torch was built for CPUs", "note", advice))
+        findings.append(Finding("GPU", "present, but this torch was built for CPUs", "note", advice))
     else:
         findings.append(Finding("GPU", "none; tiny-world needs none, large backbones do", "note"))
     return [*findings, _attention()]
 
 
 def _attention() -> Finding:
-    """Which of torch's kernels the attention of a block is given to."""
+    """Report which of torch's kernels computes attention."""
     import torch
 
     if not torch.cuda.is_available():
@@ -178,7 +178,7 @@ def _attention() -> Finding:
 
 
 def attention_kernel(device: str) -> str:
-    """`cudnn`, `flash`, `efficient` or `math`: what torch picks there for heads of Wan2.1's size in bfloat16."""
+    """Return what torch picks on a device for Wan2.1's heads in bfloat16: `cudnn`, `flash`, `efficient` or `math`."""
     import torch
     from torch.nn.attention import SDPBackend
 
@@ -186,7 +186,7 @@ def attention_kernel(device: str) -> str:
         q = torch.zeros(1, 12, 128, 128, device=device, dtype=torch.bfloat16)
         name = str(SDPBackend(torch._fused_sdp_choice(q, q, q)).name)
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-        return f"not known ({error})"
+        return f"unknown ({error})"
     return name.removesuffix("_ATTENTION").lower()
 
 
@@ -194,14 +194,18 @@ def _precision() -> Finding:
     try:
         device, _ = device_memory()
     except (ImportError, OSError):
-        return Finding("precision", "not known without torch", "note")
+        return Finding("precision", "unknown without torch", "note")
     dtype, vae_dtype = pick_precision("auto", kind_of(device))
-    why = "CPUs are rarely faster in bfloat16" if device == "CPU" else "its tensor cores are many times faster so"
-    return Finding("precision", f"{dtype} for backbones, {vae_dtype} for their VAEs: {why}; --dtype sets another")
+    why = (
+        "CPUs are rarely faster in bfloat16"
+        if device == "CPU"
+        else "its tensor cores are many times faster in bfloat16"
+    )
+    return Finding("precision", f"{dtype} for backbones, {vae_dtype} for their VAEs: {why}; change it with --dtype")
 
 
 def _driver() -> str:
-    """The GPU's driver, as nvidia-smi says it, and a comma; empty where it can't be asked."""
+    """Return the GPU's driver according to nvidia-smi, followed by a comma; empty if that fails."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=ASKING_SECONDS, check=True)
@@ -246,7 +250,7 @@ def _codec() -> Finding:
 
 def _ffprobe() -> Finding:
     where = shutil.which("ffprobe")
-    return Finding("ffprobe", where or "none; only needed to look into videos by hand")
+    return Finding("ffprobe", where or "none; only needed to inspect videos by hand")
 
 
 def _disk(folder: Path) -> Finding:

@@ -1,6 +1,6 @@
 """Peak memory over the length of a take, measured.
 
-One long take gives the whole curve: a shorter take is the beginning of a longer one, bit for bit, so the peak until
+One long take gives the whole curve: a shorter take is, bit for bit, the beginning of a longer one, so the peak up to
 second s is the peak of a take of s seconds. What the process held before the first block is not subtracted.
 """
 
@@ -30,15 +30,15 @@ from retrieval.store import BlockRecord, LatentWriter
 
 @dataclass(frozen=True)
 class Sample:
-    """Memory when a block is finished.
+    """Memory up to the end of a block.
 
     Attributes:
-        seconds: of the take until there.
-        host_bytes: peak resident memory of the process until there.
-        gpu_bytes: peak allocated until there; 0 without a GPU.
-        pages_remade: until there.
-        latent_frames: of the take until there.
-        frames_admitted: of those, how many memory has let in.
+        seconds: length of the take so far.
+        host_bytes: peak resident memory of the process so far.
+        gpu_bytes: peak allocated GPU memory so far; 0 without a GPU.
+        pages_remade: pages recomputed so far.
+        latent_frames: latent frames of the take so far.
+        frames_admitted: how many of these memory has admitted.
     """
 
     seconds: float
@@ -51,19 +51,19 @@ class Sample:
 
 @dataclass(frozen=True)
 class Footprint:
-    """A curve, and its peaks at the asked lengths."""
+    """A curve and its peaks at the requested lengths."""
 
     samples: list[Sample]
     peaks: dict[float, int]
 
     @property
     def spread_bytes(self) -> int:
-        """How far the peaks of the asked lengths lie apart."""
+        """Difference between the largest and the smallest peak."""
         return max(self.peaks.values()) - min(self.peaks.values())
 
 
 def measure(blocks: Iterator[Sample], lengths: Sequence[float], progress: Callable[[str], None]) -> Footprint:
-    """Draw all samples and find the peak of each length in seconds."""
+    """Collect all samples and find the peak of each length in seconds."""
     samples = []
     for sample in blocks:
         samples.append(sample)
@@ -87,7 +87,7 @@ def check_lengths(lengths: Sequence[float]) -> None:
 def samples_of_pipeline(
     pipe: LongLiveRAGPipeline, prompt: str, seconds: float, budgets: PageBudgets
 ) -> Iterator[Sample]:
-    """A whole take with its store, decoded behind the block that is denoised."""
+    """Yield samples of a whole take with its store, decoded while the next block is denoised."""
     memory = replace(
         pipe.memory,
         gpu_gib=budgets.on_gpu / 2**30,
@@ -105,7 +105,7 @@ def samples_of_pipeline(
 
 
 def samples_of_subject(subject: Subject, seconds: float, budgets: PageBudgets, steps: int) -> Iterator[Sample]:
-    """A rollout of random weights with its store; nothing is decoded."""
+    """Yield samples of a rollout of random weights with its store, without decoding."""
     context, fps = subject.context, 16
     timeline = Timeline(round(seconds * fps), fps, context.frames_per_block, 4)
     sampler = replace(subject.sampler, denoising_steps=subject.sampler.denoising_steps[:steps])
@@ -143,7 +143,7 @@ def _sample(timeline: Timeline, block: int, device: torch.device, pages: PageCou
 
 
 def peak_resident_bytes() -> int:
-    """Peak resident memory of this process since `reset_peak`, or since it began where the system can't reset it."""
+    """Return this process's peak resident memory since `reset_peak`, or since it began if the system can't reset it."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
@@ -152,13 +152,13 @@ def peak_resident_bytes() -> int:
 
 
 def reset_peak() -> None:
-    """Forget the peak of loading; only Linux can."""
+    """Forget the peak so far, such as that of loading; only works on Linux."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def draw(curves: dict[str, Footprint], path: Path) -> None:
-    """A picture of curves by name: seconds of the take to the right, memory upwards from zero."""
+    """Draw curves by name: seconds of the take on the x axis, memory from zero on the y axis."""
     figure, (axes,) = new_chart(4.6)
     for number, (name, curve) in enumerate(curves.items()):
         seconds = [sample.seconds for sample in curve.samples]

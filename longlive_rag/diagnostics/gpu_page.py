@@ -1,4 +1,4 @@
-"""The page of a GPU report, Markdown with two charts: its figures beside published ones and beside the roofline."""
+"""The page of a GPU report: Markdown with two charts that compare its figures with published ones and the roofline."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ PUBLISHED = {
     "FlashDreams, one H100, with the commit pass (inferred)": 29.6,
     "FlashDreams, one H100, without the commit pass (published)": 34.9,
 }
-"""Frames a second at 832x480 of the same backbone, as others say."""
+"""Frames per second of the same backbone at 832x480, according to others."""
 COUNTED_LIMIT = {"limit at 635 TFLOP/s (counted)": 54.0}
 GIB = 2**30
 Figures = Mapping[str, Any]
 
 
 def write_page(folder: Path, report: Figures) -> None:
-    """Write the page and, where Matplotlib is installed, its charts.
+    """Write the page and, if Matplotlib is installed, its charts.
 
     Args:
-        folder: of the report.
-        report: a `GpuReport` as plain values.
+        folder: the report's folder.
+        report: a `GpuReport` as JSON-serializable values.
     """
     results = {name: step["result"] for name, step in report["steps"].items() if step["result"]}
     drawn = importlib.util.find_spec("matplotlib") is not None and "bench" in results
@@ -36,15 +36,16 @@ def write_page(folder: Path, report: Figures) -> None:
 
 
 def page_lines(report: Figures, results: Mapping[str, Figures], drawn: bool = False) -> list[str]:
-    """The page's lines."""
+    """Return the page's lines."""
     lines = [f"# {report['shape']} on {report['device']}, {report['dtype']}", ""]
     lines += ["Random weights; a block is a number of latent frames that are denoised together.", ""]
     if "machine" in results:
         lines += _machine(results["machine"])
     if speeds(results):
-        lines += ["## Frames a second", ""]
-        lines += [f"![Frames a second]({SPEED_CHART})", ""] if drawn else []
-        lines += table(("what", "frames a second"), [(name, f"{value:.1f}") for name, value in speeds(results).items()])
+        lines += ["## Frames per second", ""]
+        lines += [f"![Frames per second]({SPEED_CHART})", ""] if drawn else []
+        rates = [(name, f"{value:.1f}") for name, value in speeds(results).items()]
+        lines += table(("what", "frames per second"), rates)
     sections = {
         "bench": _bench,
         "generate-native": _take,
@@ -71,7 +72,7 @@ def page_lines(report: Figures, results: Mapping[str, Figures], drawn: bool = Fa
 
 
 def speeds(results: Mapping[str, Figures]) -> dict[str, float]:
-    """Frames a second: published, counted and measured."""
+    """Collect frames per second: published, counted and measured."""
     measured: dict[str, float] = {}
     for arm in results.get("bench", {}).get("arms", ()):
         for what, frames in arm["frames_per_second"].items():
@@ -82,12 +83,12 @@ def speeds(results: Mapping[str, Figures]) -> dict[str, float]:
         measured["limit: products and attention alone, measured here"] = frames / arms[0]["roofline_seconds"]
     for name in ("generate-native", "generate-memory", "generate-tiny"):
         if name in results:
-            measured[f"{name}: end to end, as its record says"] = results[name]["frames_per_second"]
+            measured[f"{name}: end to end, from its record"] = results[name]["frames_per_second"]
     return {**PUBLISHED, **COUNTED_LIMIT, **measured} if measured else {}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """A Markdown table and an empty line."""
+    """Return the lines of a Markdown table, and an empty line."""
     cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     return [*lines, *(f"| {' | '.join(row)} |" for row in cells), ""]
@@ -99,7 +100,7 @@ def _machine(found: Figures) -> list[str]:
     gpu = f"{found['gpu']}, {found['gpu_bytes'] / GIB:.0f} GiB, cuDNN {found['cudnn']}, " if "gpu" in found else ""
     return [
         f"{gpu}torch {found['torch']}, {found['cores']} CPU cores, {found['host_bytes'] / GIB:.0f} GiB of host memory. "
-        f"A block's largest product runs at {tera['products']:.3g} TFLOP/s by itself, copies at "
+        f"A block's largest product alone runs at {tera['products']:.3g} TFLOP/s, copies at "
         f"{found['memory_bytes_per_s'] / 1e9:.3g} GB/s. A block is {counted:.3g} TFLOP of products and attention.",
         "",
     ]
@@ -127,7 +128,7 @@ def _bench(found: Figures) -> list[str]:
     ]
     head = (
         "arm",
-        "seconds a block",
+        "seconds per block",
         *conditions["frames_per_second"],
         "roofline, s",
         "transformer / roofline",
@@ -138,7 +139,7 @@ def _bench(found: Figures) -> list[str]:
     stages = [(arm["arm"], *(f"{1000 * arm['stages'][name]:.1f}" for name in names)) for arm in found["arms"]]
     return [
         *lines,
-        "Milliseconds a block by stage:",
+        "Milliseconds per block by stage:",
         "",
         *table(("arm", *names), stages),
         *_peaks(found["peak_memory_bytes"]),
@@ -154,13 +155,13 @@ def _take(found: Figures) -> list[str]:
     vae = f", VAE {run['vae_dtype']}" if run.get("vae_dtype") else ""
     lines = [
         f"{found['take_seconds']:g} s of video ({found['frames']} frames) in {found['made_in_s']:.1f} s: "
-        f"**{found['frames_per_second']:.1f} frames a second** end to end, {run['dtype']}{vae}, "
+        f"**{found['frames_per_second']:.1f} frames per second** end to end, {run['dtype']}{vae}, "
         f"decoder {run['decoder']}; loaded in {found['load_seconds']:.1f} s; "
         f"{found['memory']['frames_retrieved']} past frames retrieved.",
         "",
     ]
     stages = sorted(found["stages_per_block_s"].items(), key=lambda item: -item[1])
-    lines += ["Milliseconds a block by stage, of all blocks:", ""]
+    lines += ["Milliseconds per block by stage, over all blocks:", ""]
     lines += table([name for name, _ in stages], [[f"{1000 * taken:.1f}" for _, taken in stages]])
     peaks = {"host": found["host_peak_bytes"]}
     return [*lines, *_peaks(peaks | ({"GPU": found["gpu_peak_bytes"]} if "gpu_peak_bytes" in found else {}))]
@@ -172,13 +173,13 @@ def _profile(found: Figures) -> list[str]:
         block_s = figures["seconds_per_block"]
         kinds = {**figures["by_kind_s"], "gaps, no kernel running": figures["gaps_s"]}
         rows = [(kind, f"{1000 * taken:.1f}", f"{taken / block_s:.0%}") for kind, taken in kinds.items()]
-        lines += [f"{arm}: {1000 * block_s:.1f} ms a block, {figures['launches']} launches.", ""]
-        lines += table(("kind", "ms a block", "share"), rows)
+        lines += [f"{arm}: {1000 * block_s:.1f} ms per block, {figures['launches']} launches.", ""]
+        lines += table(("kind", "ms per block", "share"), rows)
         top = [
             (f"`{kernel['name']}`", kernel["calls"], f"{1000 * kernel['seconds']:.2f}")
             for kernel in figures["kernels"][:12]
         ]
-        lines += table(("kernel", "calls", "ms a block"), top)
+        lines += table(("kernel", "calls", "ms per block"), top)
     return lines
 
 
@@ -205,10 +206,10 @@ def _decoders(found: Figures) -> list[str]:
         rows.append((name, f"{figures['ms_per_block']:.1f}", memory, psnr, to_host))
     head = (
         "decoder",
-        "ms a block",
+        "ms per block",
         "GiB on top of weights",
         "PSNR against float32",
-        "pixels to the host, ms: as is / contiguous first",
+        "pixels to the host, ms: as is / made contiguous first",
     )
     return table(head, rows)
 
@@ -225,7 +226,7 @@ def _transfer(found: Figures) -> list[str]:
 
 
 def _draw(folder: Path, results: Mapping[str, Figures]) -> None:
-    """Frames a second as bars, and a block's stages on top of one another."""
+    """Draw frames per second as bars, and a block's stages as stacked bars."""
     from longlive_rag.media.charts import BASELINE, add_legend, new_chart, save_chart, series_color
 
     found = speeds(results)
@@ -234,7 +235,7 @@ def _draw(folder: Path, results: Mapping[str, Figures]) -> None:
     colors = [series_color(BASELINE if name in others else 0) for name in found]
     axes.barh(list(found), list(found.values()), color=colors)
     axes.invert_yaxis()
-    axes.set(xlabel="frames a second")
+    axes.set(xlabel="frames per second")
     save_chart(figure, folder / SPEED_CHART)
 
     arms = results["bench"]["arms"]
@@ -247,6 +248,6 @@ def _draw(folder: Path, results: Mapping[str, Figures]) -> None:
         axes.barh([arm["arm"] for arm in arms], width, left=left, label=stage, color=series_color(number), hatch=hatch)
         left = [start + more for start, more in zip(left, width, strict=True)]
     axes.invert_yaxis()
-    axes.set(xlabel="milliseconds a block")
+    axes.set(xlabel="milliseconds per block")
     add_legend(figure)
     save_chart(figure, folder / BLOCK_CHART)

@@ -1,8 +1,7 @@
-"""A day at the GPU in one run: steps that each measure one thing, a JSON file and a page that grow with every step.
+"""All GPU measurements in one run: steps that each measure one thing, and a JSON file and a page that grow with them.
 
-The steps run in a process of their own, so that one that hangs or crashes takes no other along: it is ended, what
-happened is recorded, and a fresh process goes on. What is done is kept; run again with the same folder, the report
-goes on with what is missing.
+The steps run in a separate process. If one hangs or crashes, the process is ended, this is recorded, and the next steps
+run in a fresh process. Finished steps are kept: run again with the same folder, the report continues with the rest.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from longlive_rag.documents import Document, Versioned, read_document, write_doc
 
 REPORT = "report.json"
 PATIENCE, GRACE_S = 1.5, 30
-"""A step is ended when it has taken so many times what it was given and that long, or the budget is spent."""
+"""A step is ended after PATIENCE times its share plus GRACE_S, or when the budget is spent."""
 Say = Callable[[str], None]
 
 
 class StepRecord(Document):
-    """What became of a step: how long it took and what it measured, or why it did not."""
+    """The outcome of a step: its duration and result, or why it has none."""
 
     status: Literal["done", "failed", "skipped"]
     reason: str | None = None
@@ -41,7 +40,7 @@ class StepRecord(Document):
 
 
 class GpuReport(Versioned):
-    """All steps until now, and what they were run on."""
+    """All steps so far, and what they ran on."""
 
     shape: str
     device: str
@@ -50,23 +49,23 @@ class GpuReport(Versioned):
 
     @property
     def results(self) -> dict[str, dict[str, Any]]:
-        """What was measured, by step."""
+        """The results by step."""
         return {name: step.result for name, step in self.steps.items() if step.result is not None}
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be measured.
+    """What to measure.
 
     Attributes:
-        folder: of the report.
-        shape: of the backbone, a key of `subjects.SHAPES`.
-        device, device_name: where the transformer runs, and what that is called.
+        folder: the report's folder.
+        shape: shape of the backbone, a key of `subjects.SHAPES`.
+        device, device_name: where the transformer runs, and its name.
         dtype: of the transformer.
-        minutes: for all steps together.
-        steps: names of those to run; empty means all.
-        take_seconds: length of the takes that are made end to end, where there is time for it.
-        alone: run the steps in a process of their own.
+        minutes: budget for all steps together.
+        steps: names of the steps to run; empty means all.
+        take_seconds: length of the takes made end to end, if there is time for it.
+        alone: whether to run the steps in a separate process.
     """
 
     folder: Path
@@ -81,11 +80,12 @@ class Asked:
 
 
 def run_report(asked: Asked, make_take: MakeTake, say: Say) -> GpuReport:
-    """Run the steps that are missing; the report and its page are written after each.
+    """Run the missing steps, writing the report and its page after each.
 
     Args:
+        asked: what to measure.
         make_take: makes a take as `generate` does; a function that another process can import.
-        say: takes a line on what is going on.
+        say: called with each line of progress.
 
     Raises:
         FieldError: for an unknown step, no minutes, or a folder with a report of something else.
@@ -114,15 +114,15 @@ def run_report(asked: Asked, make_take: MakeTake, say: Say) -> GpuReport:
 
 
 def rewrite_page(folder: Path) -> None:
-    """Write the page of the report in a folder again, as where Matplotlib is installed; ValueError if it isn't one."""
+    """Rewrite the page of the report in a folder, such as once Matplotlib is installed; ValueError if there is none."""
     write_page(folder, read_document(folder / REPORT, GpuReport).model_dump(mode="json"))
 
 
 def _begun(asked: Asked) -> GpuReport:
-    """The report so far."""
+    """Read the report so far, or begin a new one."""
     for name in asked.steps:
         if name not in STEPS:
-            raise FieldError("steps", name, f"it must be some of {', '.join(STEPS)}")
+            raise FieldError("steps", name, f"it must be among {', '.join(STEPS)}")
     if asked.minutes <= 0:
         raise FieldError("minutes", asked.minutes, "it must be above 0")
     if asked.folder.exists() and not asked.folder.is_dir():
@@ -146,7 +146,7 @@ def _is_done(report: GpuReport, name: str) -> bool:
 
 
 def _seconds_for(name: str, coming: Sequence[str], left_s: float) -> float:
-    """A step's share of what is left, with what the later ones need at least set aside; never less than it needs."""
+    """Return a step's share of the time left, reserving what later steps need; never less than the step needs."""
     least = sum(STEPS[other].least_s for other in coming)
     spare = max(0.0, left_s - least)
     shares = sum(STEPS[other].share for other in coming)
@@ -157,9 +157,9 @@ def _run_step(
     name: str, task: Task, report: GpuReport, left_s: float, worker: _Worker | _InThisProcess, say: Say
 ) -> StepRecord:
     step = STEPS[name]
-    needed_s = step.least_s if task.device != "cpu" else 0.0  # known for a GPU alone
+    needed_s = step.least_s if task.device != "cpu" else 0.0  # known only for a GPU
     if left_s < max(needed_s, 1.0):
-        reason = f"skipped: it needs about {needed_s:.0f} s, and {max(0.0, left_s):.0f} s are left"
+        reason = f"skipped: it needs about {needed_s:.0f} s, but {max(0.0, left_s):.0f} s are left"
         return StepRecord(status="skipped", reason=reason)
     say(f"{name}: {step.about}; up to {task.seconds:.0f} s")
     begin_s = time.monotonic()
@@ -177,7 +177,7 @@ def _write(folder: Path, report: GpuReport) -> None:
 
 
 def answer_to(name: str, task: Task, make_take: MakeTake) -> dict[str, Any]:
-    """Run a step; what it measured, or why it did not, as the fields of a `StepRecord`."""
+    """Run a step; return its result, or why it has none, as the fields of a `StepRecord`."""
     from longlive_rag.diagnostics.gpu_steps import NotHereError
 
     try:
@@ -190,33 +190,33 @@ def answer_to(name: str, task: Task, make_take: MakeTake) -> dict[str, Any]:
 
 
 class _InThisProcess:
-    """Runs steps here, for devices that no step can hang."""
+    """Runs steps in this process, for devices that can't hang."""
 
     def __init__(self, make_take: MakeTake) -> None:
         self._make_take = make_take
 
     def run(self, name: str, task: Task, left_s: float) -> dict[str, Any]:
-        """The answer to a step, however long it takes."""
+        """Run a step to its end, however long it takes."""
         del left_s
         return answer_to(name, task, self._make_take)
 
     def end(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is no process to end."""
 
 
 class _Worker:
-    """A process that runs step after step; after a step that was not done, another one."""
+    """A process that runs step after step; it is replaced after a step that failed."""
 
     def __init__(self, make_take: MakeTake) -> None:
         self._make_take = make_take
         self._running: Guarded | None = None
 
     def run(self, name: str, task: Task, left_s: float) -> dict[str, Any]:
-        """The answer to a step, or what became of its process; `left_s` are left for it and all later ones."""
+        """Return a step's answer or how its process ended; `left_s` seconds are left for it and all later steps."""
         begin_s = time.monotonic()
         if self._running is None:
             self._running = Guarded(partial(_serve, self._make_take))
-            self._running.ask(None, limit_s=left_s)  # its imports don't count towards the step's time
+            self._running.ask(None, limit_s=left_s)  # so that its imports don't count towards the step's time
         left_s -= time.monotonic() - begin_s
         answer = self._running.ask((name, task), min(left_s, PATIENCE * task.seconds + GRACE_S))
         if answer["status"] == "failed":
@@ -231,10 +231,10 @@ class _Worker:
 
 
 class Guarded:
-    """A process that answers questions, and is ended when it takes too long.
+    """A process that answers questions and is ended if it takes too long.
 
     Args:
-        serve: what it runs, with its end of a pipe; a function that another process can import.
+        serve: the function it runs, given its end of a pipe; another process must be able to import it.
     """
 
     def __init__(self, serve: Callable[[Connection], None]) -> None:
@@ -245,7 +245,7 @@ class Guarded:
         theirs.close()
 
     def ask(self, question: Any, limit_s: float) -> dict[str, Any]:
-        """The process's answer; a failed one if it took longer than `limit_s` or ended without any."""
+        """Return the process's answer; a failed one if it took longer than `limit_s` or ended without one."""
         if self._pipe.closed:
             return {"status": "failed", "reason": "failed: its process did not start in time"}
         try:
@@ -260,7 +260,7 @@ class Guarded:
         return {"status": "failed", "reason": f"failed: it was ended after {limit_s:.0f} s"}
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """End the process, whatever it is doing."""
         self._pipe.close()
         self._process.join(0.2)
         if self._process.is_alive():
@@ -269,7 +269,7 @@ class Guarded:
 
 
 def _serve(make_take: MakeTake, pipe: Connection) -> None:
-    """Answer to steps until nobody asks."""
+    """Answer requests for steps until there are no more."""
     while True:
         try:
             asked = pipe.recv()

@@ -1,4 +1,4 @@
-"""What a GPU report measures, step by step. A step returns plain data for JSON; none depends on another's success."""
+"""The steps of a GPU report. Each returns a JSON-serializable dict; none depends on another's success."""
 
 from __future__ import annotations
 
@@ -30,39 +30,39 @@ from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.precision import pick_precision
 
 ESTABLISH_S = 8.0
-"""Of the preset `longlive-rag`."""
+"""As in the preset `longlive-rag`."""
 PROFILED_GPU_GIB = 4.0
-"""For pages, where the transformer is measured alone: more than first showings take."""
+"""Budget for pages when the transformer is measured alone: more than first showings need."""
 
 
 class NotHereError(Exception):
-    """What is to be measured isn't on this machine."""
+    """Raised if this machine lacks what is to be measured."""
 
 
 class MakeTake(Protocol):
     """Makes a take as `generate` does."""
 
     def __call__(self, backbone: Path, prompt: str, folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The take's record as plain values.
+        """Make a take and return its record as JSON-serializable values.
 
         Args:
             backbone: a pipeline folder.
-            prompt: of the take.
-            folder: of the take.
-            options: `seconds`, `memory` (whether), `device`, `dtype`, `decoder`.
+            prompt: the take's prompt.
+            folder: the take's folder.
+            options: `seconds`, `memory` (a bool), `device`, `dtype`, `decoder`.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a step is to measure, and in what time.
+    """What a step measures, and in what time.
 
     Attributes:
         shape, device, dtype: of the backbone.
-        seconds: that the step is to take.
+        seconds: how long the step should take.
         work: a folder for large files, removed in the end.
-        take_seconds: length of a take made end to end, where there is time for it.
+        take_seconds: length of a take made end to end, if there is time for it.
         known: results of other steps, by name.
     """
 
@@ -75,12 +75,12 @@ class Task:
     known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def knowing(self, results: Mapping[str, Mapping[str, Any]]) -> Task:
-        """With the results of other steps."""
+        """Return this task with the results of other steps."""
         return replace(self, known=results)
 
     @property
     def sizes(self) -> Shape:
-        """Of the backbone."""
+        """Sizes of the backbone."""
         return SHAPES[self.shape]
 
     @property
@@ -96,7 +96,7 @@ class Task:
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """Of a block, and of all that a full context sees."""
+        """Number of tokens of a block, and of a full context."""
         height, width = self.sizes.latent_size
         of_frame = (height // 2) * (width // 2)
         return self.sizes.context.frames_per_block * of_frame, self.sizes.context.window_frames * of_frame
@@ -104,13 +104,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that is measured.
+    """One measurement.
 
     Attributes:
-        about: in words.
-        measure: does it.
-        least_s: what it needs on a GPU at true size, roughly.
-        share: of the time that is left over.
+        about: short description.
+        measure: performs it.
+        least_s: roughly the seconds it needs on a GPU at full size.
+        share: its share of spare time.
     """
 
     about: str
@@ -123,13 +123,13 @@ class Step:
 
 
 def wait_for(device: torch.device) -> None:
-    """Until all that was queued on a device is done."""
+    """Wait until everything queued on a device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def seconds_of(work: Callable[[], object], device: torch.device, for_s: float = 0.3, at_least: int = 3) -> float:
-    """Median seconds of a call, each waited for, after two to warm up."""
+    """Return the median seconds of a call, waiting for each one, after two to warm up."""
     times: list[float] = []
     for _ in range(2):
         work()
@@ -144,7 +144,7 @@ def seconds_of(work: Callable[[], object], device: torch.device, for_s: float = 
 
 
 def mean_seconds(work: Callable[[], object], device: torch.device, for_s: float = 0.3) -> float:
-    """Seconds of a call where many are queued one after the other, as a GPU is kept busy."""
+    """Return the mean seconds of a call when many are queued in a row, which keeps a GPU busy."""
     once_s = max(1e-6, seconds_of(work, device, for_s=0.0))
     runs = max(3, min(200, int(for_s / once_s)))
     wait_for(device)
@@ -157,7 +157,7 @@ def mean_seconds(work: Callable[[], object], device: torch.device, for_s: float 
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[dict[str, int]]:
-    """Counts what the `with` body allocates at most on a GPU, beyond what was there; a dict that it fills."""
+    """Yield a dict that is filled with the most that the `with` body allocates on a GPU, in total and on top."""
     peak: dict[str, int] = {}
     if device.type == "cuda":
         gc.collect()
@@ -171,11 +171,13 @@ def peak_memory(device: torch.device) -> Iterator[dict[str, int]]:
 
 
 def block_flop(sizes: Shape, tokens: int, seen: int, passes: int = 5, text: int = 512) -> dict[str, float]:
-    """FLOP of a block by kind: its matrix products and attention, all of them over a full context.
+    """Return the FLOP of a block for matrix products and for attention, over a full context.
 
     Args:
-        tokens, seen: of the block and of its context.
-        passes: denoising steps and the commit.
+        sizes: sizes of the backbone.
+        tokens, seen: number of tokens of the block and of its context.
+        passes: number of denoising steps plus the commit.
+        text: number of text tokens.
     """
     width, layers = sizes.width, sizes.layers
     products = 2 * tokens * width * (6 * width + 2 * sizes.ffn_dim)
@@ -187,7 +189,7 @@ def block_flop(sizes: Shape, tokens: int, seen: int, passes: int = 5, text: int 
 
 
 def machine(task: Task, make_take: MakeTake) -> dict[str, Any]:
-    """What it runs on, and how fast its products and its memory are by themselves."""
+    """Describe the machine, and measure its matrix products and memory alone."""
     del make_take
     device, sizes = task.on, task.sizes
     tokens, seen = task.tokens
@@ -226,7 +228,7 @@ def machine(task: Task, make_take: MakeTake) -> dict[str, Any]:
 
 
 def attention(task: Task, make_take: MakeTake) -> dict[str, Any]:
-    """The attention call of a block over a full context: which kernel runs, and how fast each backend is."""
+    """Measure a block's attention over a full context: which kernel runs, and how fast each backend is."""
     del make_take
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -259,7 +261,7 @@ def attention(task: Task, make_take: MakeTake) -> dict[str, Any]:
 
 
 def kernels_of(call: Callable[[], object], device: torch.device) -> list[str]:
-    """Names of the kernels that a call runs, the longest first; on a CPU of its operations."""
+    """Name the kernels (on a CPU, operations) that a call runs, longest first."""
     from torch.profiler import ProfilerActivity, profile
 
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
@@ -270,7 +272,7 @@ def kernels_of(call: Callable[[], object], device: torch.device) -> list[str]:
 
 
 def bench(task: Task, make_take: MakeTake) -> dict[str, Any]:
-    """`longlive-rag bench` of native, first showings and every frame searched."""
+    """Run `longlive-rag bench` for native, first showings, and every frame searched."""
     del make_take
     end_s = time.monotonic() + 0.8 * task.seconds
     pipe = usual_pipeline(task)
@@ -281,7 +283,7 @@ def bench(task: Task, make_take: MakeTake) -> dict[str, Any]:
 
 
 def transfer(task: Task, make_take: MakeTake) -> dict[str, Any]:
-    """What a page costs to move between host and GPU, and its first place in the host's memory to get."""
+    """Measure moving a page between host and GPU, and first touching its host memory."""
     del make_take
     device, sizes = task.on, task.sizes
     of_frame = task.tokens[0] // sizes.context.frames_per_block
@@ -304,7 +306,7 @@ def transfer(task: Task, make_take: MakeTake) -> dict[str, Any]:
 
 
 def _pinned_copies(host: Tensor, on_device: Tensor) -> dict[str, float]:
-    """Seconds to page-lock a host tensor, and bytes a second from and to it then."""
+    """Measure the seconds to page-lock a host tensor, and the bytes per second to and from it then."""
     cuda, device = torch.cuda.cudart(), on_device.device
     start_s = time.perf_counter()
     torch.cuda.check_error(cuda.cudaHostRegister(host.data_ptr(), host.nbytes, 0))
@@ -323,7 +325,7 @@ def _pinned_copies(host: Tensor, on_device: Tensor) -> dict[str, float]:
 
 
 def profile(task: Task, make_take: MakeTake) -> dict[str, Any]:
-    """Kernels of a block of the transformer, native and with memory: which, and how much is between them."""
+    """Profile the kernels of a transformer block, native and with memory, and the gaps between them."""
     del make_take
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
@@ -346,7 +348,7 @@ def profile(task: Task, make_take: MakeTake) -> dict[str, Any]:
 
 
 def rollout_blocks(pipe: LongLiveRAGPipeline, request: TakeRequest) -> Callable[[], object]:
-    """A call that makes a take's next block of latents, and nothing else."""
+    """Return a function that only makes a take's next block of latents."""
     memory, timeline = request.memory, pipe.timeline(request)
     factor = pipe.vae.config.scale_factor_spatial
     rollout = Rollout(
@@ -369,11 +371,11 @@ KINDS = {
     "matrix products": ("gemm", "nvjet", "cutlass", "cublas", "xmma", "aten::mm", "aten::addmm", "aten::bmm", "splitk"),
     "copies": ("memcpy", "memset", "copy", "cat"),
 }
-"""Kinds of kernels by parts of their names, looked for in this order; the rest is elementwise work."""
+"""Kinds of kernels by parts of their names, searched in this order; the rest is elementwise work."""
 
 
 def kind_of(kernel: str) -> str:
-    """What a kernel or an operation does, by its name."""
+    """Return what kind of work a kernel or operation does, by its name."""
     lower = kernel.lower()
     for kind, parts in KINDS.items():
         if any(part in lower for part in parts):
@@ -382,7 +384,7 @@ def kind_of(kernel: str) -> str:
 
 
 def _kernels(recorded: Any, device: torch.device) -> list[dict[str, Any]]:
-    """{name, calls, seconds} of kernels, on a CPU of operations; the longest first."""
+    """List {name, calls, seconds} of kernels (on a CPU, operations), longest first."""
     rows = []
     for event in recorded.key_averages():
         if device.type == "cuda":
@@ -396,7 +398,7 @@ def _kernels(recorded: Any, device: torch.device) -> list[dict[str, Any]]:
 
 
 def shares(recorded: Any, device: torch.device, block_s: float) -> dict[str, Any]:
-    """The longest kernels, seconds by kind, and what of a block's time no kernel ran in."""
+    """Return the longest kernels, seconds by kind, and the part of a block's time without a running kernel."""
     kernels = _kernels(recorded, device)
     by_kind: dict[str, float] = {}
     for kernel in kernels:
@@ -412,13 +414,13 @@ def shares(recorded: Any, device: torch.device, block_s: float) -> dict[str, Any
 
 
 def vae(task: Task, make_take: MakeTake) -> dict[str, Any]:
-    """Decoding a block, one way after the other: milliseconds, memory, and how far from float32 the pixels are."""
+    """Measure ways to decode a block: milliseconds, memory, and how far the pixels are from float32."""
     del make_take
     return decoded_ways(task, [name for name, way in DECODERS.items() if not way.compiled])
 
 
 def vae_compiled(task: Task, make_take: MakeTake) -> dict[str, Any]:
-    """The same with a decoder that torch has compiled."""
+    """Measure the same with a compiled decoder."""
     del make_take
     if task.on.type == "cpu":
         raise NotHereError("a compiled decoder is for GPUs")
@@ -426,7 +428,7 @@ def vae_compiled(task: Task, make_take: MakeTake) -> dict[str, Any]:
 
 
 def decoded_ways(task: Task, names: Sequence[str]) -> dict[str, Any]:
-    """Figures of some of `DECODERS`, each of which may fail alone; none is begun when the step's time is over."""
+    """Measure some of `DECODERS`; each may fail alone, and none begins once the step's time is over."""
     end_s = time.monotonic() + task.seconds
     found: dict[str, Any] = {}
     exact: Tensor | None = None
@@ -500,19 +502,19 @@ def _decode_so(task: Task, way: DecoderKind) -> tuple[dict[str, Any], Tensor]:
 
 
 def _to_host(pixels: Tensor, contiguous_first: bool) -> Tensor:
-    """Pixels [B, 3, F, H, W] as a video takes them, [B, F, H, W, 3] uint8 on the host."""
+    """Convert pixels [B, 3, F, H, W] to what a video takes: [B, F, H, W, 3] uint8 on the host."""
     small = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1)
     return (small.contiguous() if contiguous_first else small).cpu()
 
 
 def _psnr(exact: Tensor, other: Tensor) -> float:
-    """In decibels, of pixels in [-1, 1]."""
+    """Return the PSNR in decibels of pixels in [-1, 1]."""
     error = float((exact - other).square().mean())
     return float(10 * torch.log10(torch.tensor(4.0 / max(error, 1e-12))))
 
 
 def generate(task: Task, make_take: MakeTake, memory: bool, decoder: str = "full") -> dict[str, Any]:
-    """A take end to end, as `generate` makes it: what its record says of the time."""
+    """Make a take end to end as `generate` does, and return the times from its record."""
     backbone = saved_backbone(task)
     seconds = take_length(task)
     folder = task.work / f"take-{'memory' if memory else 'native'}-{decoder}"
@@ -540,7 +542,7 @@ def generate(task: Task, make_take: MakeTake, memory: bool, decoder: str = "full
 
 
 def take_length(task: Task) -> float:
-    """Seconds of video that fit the step's time, by what a block takes; from 3 to what was asked for."""
+    """Return the seconds of video that fit in the step's time, from 3 to the requested length."""
     fps, frames = 16, 4 * task.sizes.context.frames_per_block
     arms = {arm["arm"]: arm["seconds_per_block"] for arm in task.known.get("bench", {}).get("arms", ())}
     block_s = arms.get("establish", 1.5)
@@ -550,7 +552,7 @@ def take_length(task: Task) -> float:
 
 
 def saved_backbone(task: Task) -> Path:
-    """A pipeline folder of random weights, written once a run."""
+    """Return a pipeline folder of random weights, written once per run."""
     folder = task.work / task.shape
     if not (folder / "model_index.json").is_file():
         new_pipeline(task).save_pretrained(folder)
@@ -558,7 +560,7 @@ def saved_backbone(task: Task) -> Path:
 
 
 def new_pipeline(task: Task, vae_dtype: torch.dtype = torch.float32) -> LongLiveRAGPipeline:
-    """Random weights in the task's shape, with the memory of the preset `longlive-rag`."""
+    """Make a pipeline of random weights in the task's shape, with the memory of the preset `longlive-rag`."""
     gc.collect()
     if task.on.type == "cuda":
         torch.cuda.empty_cache()
@@ -566,14 +568,14 @@ def new_pipeline(task: Task, vae_dtype: torch.dtype = torch.float32) -> LongLive
 
 
 def usual_pipeline(task: Task) -> LongLiveRAGPipeline:
-    """The same in the precision and layout in which `generate` opens it."""
+    """Make the same pipeline in the precision and layout that `generate` uses."""
     pipe = new_pipeline(task, getattr(torch, pick_precision(task.dtype, task.on.type).vae_dtype))
     lay_out_vae(pipe.vae)
     return pipe
 
 
 def compiled(task: Task, make_take: MakeTake) -> dict[str, Any]:
-    """The transformer's layers compiled: how long that takes, and what a block takes then."""
+    """Compile the transformer's layers; measure how long that takes, and the time per block then."""
     del make_take
     lacking = missing_for_compiling(task.on)
     if lacking or task.on.type == "cpu":
@@ -582,7 +584,7 @@ def compiled(task: Task, make_take: MakeTake) -> dict[str, Any]:
 
 
 def compiled_beside_eager(task: Task, compile_for: Callable[..., float]) -> dict[str, Any]:
-    """Blocks of the transformer with memory before and after `compile_for` (see `backbone.compiling`)."""
+    """Measure transformer blocks with memory before and after `compile_for` (see `backbone.compiling`)."""
     pipe = new_pipeline(task)
     warm = warm_up_blocks(pipe.context)
     request = request_of(pipe, "establish", PROMPT, replace(pipe.memory, gpu_gib=PROFILED_GPU_GIB), warm + 6)
@@ -611,7 +613,7 @@ def compiled_beside_eager(task: Task, compile_for: Callable[..., float]) -> dict
 
 
 STEPS: dict[str, Step] = {
-    "machine": Step("products and memory by themselves", machine, 15),
+    "machine": Step("matrix products and memory alone", machine, 15),
     "attention": Step("the attention kernel", attention, 12),
     "transfer": Step("pages between host and GPU", transfer, 5),
     "bench": Step("native, first showings, every frame searched", bench, 60, 3),
@@ -625,4 +627,4 @@ STEPS: dict[str, Step] = {
         "a take with memory and the tiny decoder", lambda task, make: generate(task, make, True, "tiny"), 35, 1
     ),
 }
-"""What is measured, the most telling first."""
+"""All steps, the most informative first."""

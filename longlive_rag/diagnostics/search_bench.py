@@ -1,4 +1,4 @@
-"""Latency and recall of the search behind memory, on embeddings that move as a take's do."""
+"""Latency and recall of memory's search, on embeddings that move like those of takes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ BATCH = 65536
 
 @dataclass(frozen=True)
 class SearchFigures:
-    """One size.
+    """Figures for one size of index.
 
     Attributes:
-        frames, embedding_dim: of the index.
+        frames, embedding_dim: size of the index.
         exact: whether every search looks at every frame.
-        build_seconds: adding all frames.
-        median_ms, p99_ms: of one search for `limit` frames.
-        recall: share of the true `limit` nearest that are found; 1 where it is exact.
+        build_seconds: time to add all frames.
+        median_ms, p99_ms: time of one search for `limit` frames.
+        recall: share of the true `limit` nearest that are found; 1 if the search is exact.
     """
 
     frames: int
@@ -46,10 +46,10 @@ def measure_search(
     queries: int = 200,
     progress: Callable[[str], None] = lambda _: None,
 ) -> SearchFigures:
-    """Fill an index with takes' worth of embeddings, and search it one query at a time.
+    """Fill an index with embeddings of many takes, and search it one query at a time.
 
     Raises:
-        FieldError: for fewer frames than are searched for.
+        FieldError: if there are fewer frames than a search returns.
     """
     if frames < limit:
         raise FieldError("frames", frames, f"there must be at least {limit} to search for")
@@ -83,7 +83,7 @@ def measure_search(
 
 
 def walks(rng: np.random.Generator, frames: int, dim: int) -> NDArray[np.float32]:
-    """Unit vectors [frames, dim]: takes, each a slow random walk from a start of its own."""
+    """Return unit vectors [frames, dim] of takes, each a slow random walk from its own start."""
     vectors = rng.standard_normal((frames, dim), dtype=np.float32)
     steps = unit(vectors) * STEP
     for start in range(0, frames, FRAMES_PER_TAKE):
@@ -98,7 +98,7 @@ def walks(rng: np.random.Generator, frames: int, dim: int) -> NDArray[np.float32
 
 
 def nearest(index: FrameIndex, queries: NDArray[np.float32], limit: int) -> list[set[int]]:
-    """The true nearest frames of each query, by looking at all of them."""
+    """Return the true nearest frames of each query, by exhaustive search."""
     best_values = np.full((len(queries), limit), -np.inf, dtype=np.float32)
     best_frames = np.zeros((len(queries), limit), dtype=np.int64)
     for start in range(0, len(index), BATCH):

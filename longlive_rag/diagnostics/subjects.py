@@ -1,7 +1,6 @@
-"""Backbones of random weights, for measurements that need no checkpoint: the same work, and pictures of noise.
+"""Backbones of random weights, for measurements without a checkpoint.
 
-They are seeded, so every run does the same work. Their pictures are noise, which an encoder works on longer than on a
-film.
+They are seeded, so every run does the same work. Their pictures are noise, which takes longer to encode than a film.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Shape:
     Attributes:
         width, heads, layers, ffn_dim: of the transformer.
         latent_size: (height, width) of a latent frame.
-        context: what a block sees.
+        context: the context a block sees.
         vae_width: channels of the VAE's finest layers; Wan2.1's has 96.
         decoder_widths: of the tiny decoder; taew2_1's by default.
     """
@@ -58,12 +57,12 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A transformer and what its rollout needs, without anything that decodes.
+    """A transformer and what its rollout needs, without a decoder.
 
     Attributes:
-        name: of the shape.
+        name: name of the shape.
         transformer: the backbone, on its device in its dtype.
-        encoder: for memory.
+        encoder: encoder for memory.
         prompt_embeds: [1, text tokens, text_dim].
         latent_shape: (C, h, w).
         context, sampler: the preset.
@@ -79,7 +78,7 @@ class Subject:
 
 
 def random_subject(shape: str, dtype: torch.dtype, device: torch.device) -> Subject:
-    """A transformer of random weights in one of `SHAPES`."""
+    """Make a transformer of random weights in one of `SHAPES`."""
     sizes = SHAPES[shape]
     torch.manual_seed(0)
     with torch.device(device):
@@ -105,10 +104,12 @@ def random_pipeline(
     vae_dtype: torch.dtype = torch.float32,
     memory: Mapping[str, Any] | None = None,
 ) -> LongLiveRAGPipeline:
-    """A whole pipeline of random weights in one of `SHAPES`: Wan2.1's architecture, with a text encoder of one layer.
+    """Make a whole pipeline of random weights in one of `SHAPES`: Wan2.1's architecture, with a one-layer text encoder.
 
     Args:
+        shape: a key of `SHAPES`.
         dtype: of the transformer.
+        device: device of all parts.
         vae_dtype: of the VAE and the tiny decoder.
         memory: fields of its `MemoryConfig`.
     """
@@ -142,12 +143,12 @@ def _transformer(sizes: Shape) -> CausalWanTransformer:
 
 
 def _text_encoder(vocabulary: int, width: int) -> UMT5EncoderModel:
-    """One layer of UMT5: prompts are embedded once a take, so that its size hardly matters."""
+    """Make one layer of UMT5: prompts are embedded once per take, so its size hardly matters."""
     config = UMT5Config(vocab_size=vocabulary, d_model=width, d_kv=16, d_ff=64, num_layers=1, num_heads=2)
     return UMT5EncoderModel(config)
 
 
 def _cast(model: Model, dtype: torch.dtype) -> Model:
-    """All weights in one dtype; diffusers' own `to` warns of parts that it would rather keep."""
+    """Cast all weights to one dtype; diffusers' own `to` warns about parts that it prefers to keep."""
     nn.Module.to(model, dtype)
     return model.eval()

@@ -1,4 +1,4 @@
-"""Replaying golden trajectories: parity is measured, not argued.
+"""Replay of golden trajectories, which measures parity instead of arguing it.
 
 A golden file is a whole generation computed elsewhere: weights, noise and prompt embeddings in; latents, embeddings and
 retrieved frames out. `tests/golden/README.md` describes the format.
@@ -31,11 +31,11 @@ class Verdict:
 
     Attributes:
         file: the golden file.
-        blocks: how many were replayed.
+        blocks: number of blocks replayed.
         latent_error: largest relative error |ours - golden| / |golden| of a block's latents (2-norms).
-        embedding_error: the same of the embeddings; None if the file has none.
+        embedding_error: the same for the embeddings; None if the file has none.
         selections_equal: whether every block retrieved the golden frames in the golden order.
-        first_difference: the first selection that differs, in words; None if none does.
+        first_difference: description of the first selection that differs; None if none does.
     """
 
     file: str
@@ -47,7 +47,7 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Equal selections and errors below 1e-3."""
+        """Whether selections are equal and errors below 1e-3."""
         errors = [self.latent_error, self.embedding_error or 0.0]
         return self.selections_equal and all(error < TOLERANCE for error in errors)
 
@@ -63,7 +63,7 @@ class Golden:
 
     @classmethod
     def read(cls, path: Path) -> Golden:
-        """Raises ValueError if the file is not a golden trajectory."""
+        """Read a golden file; ValueError if it is not a golden trajectory."""
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -77,19 +77,19 @@ class Golden:
         return cls(path, scenario, selected, tensors)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors under `prefix.`, without it."""
+        """Return the tensors under `prefix.`, without the prefix in their names."""
         start = prefix + "."
         return {name.removeprefix(start): tensor for name, tensor in self.tensors.items() if name.startswith(start)}
 
 
 def replay(path: Path, device: str = "cpu", budgets: PageBudgets | None = None) -> Verdict:
-    """Generate a golden trajectory again and compare, in float32.
+    """Regenerate a golden trajectory in float32 and compare.
 
     Args:
         path: the golden file.
         device: where to replay.
-        budgets: what pages may cost; default holds everything, as the golden files did. With less, the verdict says how
-            far pages that are made again, or kept in less precision, lead away.
+        budgets: budgets of pages; by default everything is kept, as for the golden files. With less, the verdict tells
+            how far recomputed pages, or pages in lower precision, deviate.
 
     Raises:
         ValueError: if the file can't be read, or its weights don't fit its own config.

@@ -1,7 +1,7 @@
-"""Charts: line charts and the look that all charts share, on Matplotlib.
+"""Line charts, and the style that all charts share, using Matplotlib.
 
-Matplotlib is an optional extra: it is imported inside functions, and `check_charts` says that it is missing before the
-work begins. Figures are made without pyplot, so they need no display and leave nothing behind.
+Matplotlib is an optional extra: it is imported inside functions, and `check_charts` reports it missing before the work
+begins. Figures are made without pyplot, so they need no display and leave no global state.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH_IN, DPI = 9.2, 130
-# Six colours that stay apart with every kind of colour blindness (Petroff 2021, arXiv 2107.02270); grey: the baseline.
+# Six colours that stay distinct with any colour blindness (Petroff 2021, arXiv 2107.02270); grey: the baseline.
 BASELINE_COLOR = "#9c9ca1"
 SERIES_COLORS = ("#5790fc", "#f89c20", "#e42536", "#964a8b", "#7a21dd")
 DASHES = ("-", "--", ":")
 TEXT, FAINT, GRID = "#1d2129", "#6b7280", "#e3e6ec"
 BASELINE = -1
-"""The number of the series that others are compared with."""
+"""Number of the series that others are compared with."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Line:
     Attributes:
         x: [N].
         y: [N]; the line breaks where a value is None or NaN.
-        label: its words in the legend; a line without any is not in it.
-        series: its number, which chooses colour and dashes; or `BASELINE`.
-        band: (low [N], high [N]) around it.
-        points: mark each value.
-        width: in points of 1/72 inch.
+        label: text in the legend; without one, the line is not listed.
+        series: number that determines colour and dashes; or `BASELINE`.
+        band: (low [N], high [N]) around the line.
+        points: whether to mark each value.
+        width: in points (1/72 inch).
         opacity: from 0 to 1.
     """
 
@@ -58,31 +58,31 @@ class Line:
 
 
 def check_charts(what: str, extra: str = "eval") -> None:
-    """Raise ValueError unless Matplotlib is installed: better now than after hours of work.
+    """Raise ValueError unless Matplotlib is installed, so that this does not surface after hours of work.
 
     Args:
-        what: needs it, in the words of the user: an option, a file.
-        extra: of this package, which brings it.
+        what: what needs it, in the user's terms: an option or a file.
+        extra: the extra of this package that installs it.
     """
     if not importlib.util.find_spec("matplotlib"):
         raise ValueError(f"{what} needs Matplotlib, which is not installed; pip install 'longlive-rag[{extra}]'")
 
 
 def series_color(series: int) -> str:
-    """Colour of a series by its number; they repeat, with other dashes."""
+    """Return the colour of a series by its number; colours repeat with different dashes."""
     return BASELINE_COLOR if series == BASELINE else SERIES_COLORS[series % len(SERIES_COLORS)]
 
 
 def new_chart(
     height_in: float, panels: int = 1, columns: int = 1, width_in: float = WIDTH_IN, grid: Literal["x", "y"] = "y"
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of empty panels, row by row.
+    """Make a figure of empty panels, row by row.
 
     Args:
-        height_in: of one row of panels.
-        panels, columns: how many, and how many of them side by side.
-        width_in: of the figure.
-        grid: along which axis values are read.
+        height_in: height of one row of panels, in inches.
+        panels, columns: number of panels, and how many of them side by side.
+        width_in: width of the figure, in inches.
+        grid: axis with grid lines.
     """
     from matplotlib.figure import Figure
 
@@ -97,7 +97,7 @@ def new_chart(
 
 
 def draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
-    """Draw lines into a panel, with their bands behind them."""
+    """Draw lines with their bands into a panel."""
     for line in lines:
         color, y = series_color(line.series), np.array(line.y, np.float64)
         if line.band is not None:
@@ -115,13 +115,13 @@ def draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
 
 
 def start_at_zero(axes: Axes, top: float | None = None) -> None:
-    """Begin both axes of a filled panel at zero, for heights that are read as amounts; `top` ends the upright one."""
+    """Start both axes of a filled panel at zero, for heights that are read as amounts; `top` ends the y axis."""
     axes.set_xlim(0, axes.dataLim.xmax)
     axes.set_ylim(0, 1.1 * axes.dataLim.ymax if top is None else top)
 
 
 def add_legend(figure: Figure) -> None:
-    """What the lines and points of all panels stand for, each once, above the panels."""
+    """Add a legend of the lines and points of all panels, each once, above the panels."""
     found: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -131,18 +131,18 @@ def add_legend(figure: Figure) -> None:
     )
     for sample in legend.legend_handles:
         if sample is not None:
-            sample.set_alpha(1)  # a line that is faint because there are many of it
+            sample.set_alpha(1)  # lines may be faint because there are many of them
 
 
 def png_of_chart(figure: Figure) -> bytes:
-    """A figure as PNG."""
+    """Render a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
 def save_chart(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG atomically."""
     write_whole(path, png_of_chart(figure))
 
 

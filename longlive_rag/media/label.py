@@ -12,11 +12,11 @@ SHADE = 0.55
 
 
 class CornerLabel:
-    """White words on a shade, in the lower left corner of frames of one size.
+    """White text on a shaded box, in the lower left corner of frames of one size.
 
     Args:
-        text: the words.
-        width, height: pixels of the frames.
+        text: the text.
+        width, height: size of the frames in pixels.
     """
 
     def __init__(self, text: str, width: int, height: int) -> None:
@@ -33,7 +33,7 @@ class CornerLabel:
         self._ink = np.asarray(box, dtype=np.float32)[..., None] / 255
 
     def draw(self, frame: np.ndarray) -> np.ndarray:
-        """A copy of a frame [H, W, 3] uint8 with the label on it."""
+        """Return a copy of a frame [H, W, 3] uint8 with the label on it."""
         marked = frame.copy()
         height, width = self._ink.shape[:2]
         corner = marked[-height:, :width].astype(np.float32) * (1 - SHADE)

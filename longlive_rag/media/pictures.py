@@ -33,7 +33,7 @@ CACHE: Color = (58, 66, 92)
 GUARD: Color = (78, 60, 66)
 KEPT_OUT: Color = (46, 39, 36)
 
-# Dark to bright, evenly in lightness, readable with colour blindness: the upper part of the plasma map (CC0).
+# Dark to bright, uniform in lightness, suitable for colour blindness: the upper part of the plasma colour map (CC0).
 SIMILARITY_COLORS: tuple[Color, ...] = (
     (106, 0, 168),
     (139, 10, 165),
@@ -58,9 +58,9 @@ class CueMark:
     """Where a cue took over.
 
     Attributes:
-        seconds: of the take, at the block's first frame.
-        prompt: the words that took over.
-        cut: whether another shot begins with it.
+        seconds: time in the take, at the block's first frame.
+        prompt: the prompt that took over.
+        cut: whether it begins a new shot.
     """
 
     seconds: float
@@ -69,12 +69,12 @@ class CueMark:
 
     @property
     def color(self) -> Color:
-        """That it is drawn in."""
+        """The colour it is drawn in."""
         return CUT if self.cut else CUE
 
 
 def sheet_frames(video: Path, frames: range) -> list[tuple[int, Image.Image]]:
-    """At most `SHEET_FRAMES` (frame number, small picture) pairs, evenly spread over `frames` of a video file."""
+    """Read at most `SHEET_FRAMES` (frame number, small picture) pairs, spread evenly over `frames` of a video file."""
     count = min(SHEET_FRAMES, len(frames))
     numbers = [frames[round(i * (len(frames) - 1) / max(1, count - 1))] for i in range(count)]
     return [(number, _small(frame)) for number, frame in read_some_frames(video, numbers)]
@@ -93,12 +93,12 @@ def contact_sheet(
     caption: str,
     cues: Sequence[CueMark] = (),
 ) -> Image.Image:
-    """Frames of a take with their timecodes.
+    """Draw frames of a take with their timecodes.
 
     Args:
         frames: (frame number, picture) pairs in time order, at least one.
-        fps: frames a second.
-        prompt: the first prompt, shown on top.
+        fps: frames per second.
+        prompt: the first prompt, shown at the top.
         caption: a line below it.
         cues: where other prompts took over; marked at the first picture that shows them, cuts in another colour.
     """
@@ -127,11 +127,11 @@ def contact_sheet(
 
 
 def found_sheet(found: Sequence[tuple[Image.Image, str, str]], title: str, caption: str) -> Image.Image:
-    """Frames of different takes, each with two lines below it.
+    """Draw frames of different takes, each with two lines of text below it.
 
     Args:
-        found: (picture, first line, second line), at least one; pictures may be of different sizes.
-        title: on top.
+        found: (picture, first line, second line), at least one; pictures may differ in size.
+        title: text at the top.
         caption: a line below it.
     """
     columns, gap, label = 4, 14, 46
@@ -162,7 +162,7 @@ def memory_map(
     cues: Sequence[CueMark] = (),
     entered: Mapping[int, int] | None = None,
 ) -> Image.Image:
-    """What each block remembered: time of the block to the right, time of the past frame upwards.
+    """Draw what each block remembered: the block's time on the x axis, the past frame's time on the y axis.
 
     Args:
         timeline: of the blocks that were made.
@@ -170,7 +170,7 @@ def memory_map(
         selections: one for each block that retrieved.
         caption: a line below the title.
         cues: drawn as vertical lines, cuts in another colour.
-        entered: latent frame to the block at which it entered memory; the others were kept out. None: all entered.
+        entered: latent frame -> block at which it entered memory; the others were kept out. None: all entered.
     """
     picture = Image.new("RGB", MAP_SIZE, BACKGROUND)
     draw = ImageDraw.Draw(picture)
@@ -201,7 +201,7 @@ def memory_map(
 
 
 def similarity_color(similarity: float, low: float, high: float) -> Color:
-    """Colour of a cosine similarity on a scale from `low` (dark) to `high` (bright)."""
+    """Return the colour of a cosine similarity on a scale from `low` (dark) to `high` (bright)."""
     place = (similarity - low) / (high - low) if high > low else 1.0
     place = min(max(place, 0.0), 1.0) * (len(SIMILARITY_COLORS) - 1)
     left = min(int(place), len(SIMILARITY_COLORS) - 2)
@@ -211,7 +211,7 @@ def similarity_color(similarity: float, low: float, high: float) -> Color:
 
 
 def timecode(seconds: float) -> str:
-    """Minutes, seconds and tenths, such as 1:07.5; hours in front where there are any."""
+    """Format as minutes, seconds and tenths, such as 1:07.5, preceded by hours if there are any."""
     tenths = round(seconds * 10)
     minutes, tenths = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
@@ -223,7 +223,7 @@ def timecode(seconds: float) -> str:
 
 
 def _header_lines(prompt: str, cues: Sequence[CueMark], width: int) -> list[tuple[str, int, int]]:
-    """(text, font size, number of the cue or 0) of each line above the pictures."""
+    """Return (text, font size, number of the cue or 0) for each line above the pictures."""
     lines = [(text, 26, 0) for text in _wrap(prompt, _font(26), width, PROMPT_LINES)]
     for number, cue in enumerate(cues, start=1):
         words = f"{timecode(cue.seconds)}  {'cut: ' if cue.cut else ''}{cue.prompt}"
@@ -245,7 +245,7 @@ def _draw_header(
 
 
 def _first_shown(numbers: Sequence[int], cue_frames: Sequence[float]) -> dict[int, list[int]]:
-    """Cues by the place of the first picture that was made under them: {place: [cue, ...]}."""
+    """Group cues by the place of the first picture made under them: {place: [cue, ...]}."""
     shown: dict[int, list[int]] = {}
     for cue, frame in enumerate(cue_frames):
         place = next((i for i, number in enumerate(numbers) if number >= frame), None)
@@ -258,7 +258,7 @@ def _first_shown(numbers: Sequence[int], cue_frames: Sequence[float]) -> dict[in
 
 
 class _Axes:
-    """Seconds and frames to pixels of the plot."""
+    """Maps seconds and frames to pixels of the plot."""
 
     def __init__(self, timeline: Timeline, box: tuple[int, int, int, int]) -> None:
         self.left, self.top, self.right, self.bottom = self.box = box
@@ -272,14 +272,14 @@ class _Axes:
         return self.bottom - (self.bottom - self.top) * min(seconds, self._seconds) / self._seconds
 
     def cell(self, block: int, frames: range) -> tuple[float, float, float, float]:
-        """Rectangle of latent frames in a block's column, without a gap to its neighbours."""
+        """Return the rectangle of latent frames in a block's column, without gaps to its neighbours."""
         second = self._timeline.second_of
         left, right = self.x(self._timeline.starts_at(block)), self.x(self._timeline.starts_at(block + 1))
         top, bottom = self.y(second(frames.stop)), self.y(second(frames.start))
         return round(left), min(round(top), round(bottom) - 2), round(right), round(bottom)
 
     def mark(self, block: int, frame: int) -> tuple[float, float, float, float]:
-        """Rectangle of one retrieved frame, never thinner than the eye sees."""
+        """Return the rectangle of one retrieved frame, thick enough to be seen."""
         left, top, right, bottom = self.cell(block, range(frame, frame + 1))
         gap = 1 if right - left > 5 else 0
         left, right = min(left + gap, self.right - 3), max(right - gap - 1, left + gap + 2)
@@ -305,7 +305,7 @@ class _Axes:
 def _regions(
     block: int, shot_start: int, timeline: Timeline, context: ContextConfig, entered: Mapping[int, int] | None
 ) -> list[tuple[Color, range]]:
-    """How the past looks to a block, apart from what it retrieved: (colour, latent frames).
+    """Return how a block sees the past, apart from what it retrieved: (colour, latent frames).
 
     Args:
         shot_start: first latent frame of the block's shot.
@@ -323,12 +323,12 @@ def _regions(
         if entered is not None:
             inside = [frame for frame in candidates if entered.get(frame, block + 1) <= block]
             regions += [(FREE, range(start, stop)) for start, stop in runs(inside)]
-    regions.append((SINK, sink))  # last: it may be a line only, and must not be covered
+    regions.append((SINK, sink))  # last: it may be a mere line and must not be covered
     return [(color, frames) for color, frames in regions if len(frames)]
 
 
 def runs(frames: Sequence[int]) -> list[tuple[int, int]]:
-    """Rising numbers as (first, after the last) of each stretch without a gap."""
+    """Group increasing numbers into stretches without gaps: (first, one past the last)."""
     found: list[tuple[int, int]] = []
     for frame in frames:
         begins_before = found and found[-1][1] == frame
@@ -337,7 +337,7 @@ def runs(frames: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _color_range(selections: Sequence[Selection]) -> tuple[float, float]:
-    """Ends of the colour scale: the similarities that occur but for the lowest 10 %, rounded outwards."""
+    """Return the ends of the colour scale: the similarities that occur, except the lowest 10 %, rounded outwards."""
     values = [value for selection in selections for value in selection.similarities]
     if not values:
         return 0.0, 1.0
@@ -381,7 +381,7 @@ def _draw_legend(
 
 
 def _draw_color_bar(draw: ImageDraw.ImageDraw, corner: tuple[int, int], scale: tuple[float, float]) -> int:
-    """The similarity scale; returns the y below it."""
+    """Draw the similarity scale; return the y below it."""
     x, y = corner
     low, high = scale
     draw.text((x, y - 4), "a retrieved frame,", TEXT, _font(17))
@@ -413,7 +413,7 @@ def _why_empty(timeline: Timeline, context: ContextConfig) -> list[str]:
     first = -(-(waits_for + 1) // context.frames_per_block)
     return [
         "Nothing was old enough to be retrieved",
-        f"With this window and guard the one at {timeline.starts_at(first):.1f} s is the first to look back",
+        f"With this window and guard, the block at {timeline.starts_at(first):.1f} s is the first to look back",
     ]
 
 
@@ -452,7 +452,7 @@ def _wrap(text: str, font: Font, width: int, max_lines: int) -> list[str]:
 
 
 def _shorten(text: str, font: Font, width: int) -> str:
-    """Text that is at most `width` pixels wide; what is cut off leaves three dots."""
+    """Shorten text to at most `width` pixels, ending in three dots if anything is cut off."""
     if len(text) <= width and font.getlength(text) <= width:
         return text
     lengths = range(1, min(len(text), width) + 1)

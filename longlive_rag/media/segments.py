@@ -1,4 +1,4 @@
-"""Encoded frames as files of their own: the very packets of a video, wrapped anew."""
+"""Encoded frames as separate files: the packets of a video, remuxed without re-encoding."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class Packet:
 
 
 def wrapped(stream: VideoStream, packets: Sequence[Packet], first_frame: int, fps: int) -> bytes:
-    """Packets as an MP4 of one fragment, with its own header; times are those in the take.
+    """Wrap packets as an MP4 of one fragment, with its own header and the take's timestamps.
 
     Args:
-        stream: that they are of.
-        packets: of frames that follow each other.
-        first_frame: number of the first one in the take.
+        stream: the stream the packets belong to.
+        packets: packets of consecutive frames.
+        first_frame: number of the first frame in the take.
+        fps: frames per second.
     """
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4", options=ONE_FRAGMENT) as container:
@@ -48,14 +49,14 @@ def wrapped(stream: VideoStream, packets: Sequence[Packet], first_frame: int, fp
 
 
 def _moved(data: bytes, begin: int) -> bytes:
-    """A file of one fragment whose time begins at `begin` instead of 0: its box `tfdt`, of version 1, says so."""
+    """Make a file of one fragment begin at time `begin` instead of 0, by editing its `tfdt` box (version 1)."""
     place = data.index(b"tfdt", data.index(b"moof")) + 4
     assert data[place] == 1
     return data[: place + 4] + struct.pack(">Q", begin) + data[place + 12 :]
 
 
 def stamp_of(packets: Sequence[Packet]) -> str:
-    """Tells packets from others by what is in them."""
+    """Identify packets by a hash of their content."""
     digest = hashlib.blake2b(digest_size=STAMP_BYTES)
     for packet in packets:
         digest.update(packet.data)
@@ -63,20 +64,20 @@ def stamp_of(packets: Sequence[Packet]) -> str:
 
 
 class FinishedError(ValueError):
-    """A video is not being written any more."""
+    """Raised for a video that is no longer being written."""
 
 
 def split_fragments(data: bytes) -> list[int]:
-    """Where the fragments end of an MP4 that is written a fragment a frame.
+    """Find where the fragments end in an MP4 that is written with one fragment per frame.
 
     Args:
-        data: from the beginning of a box on; what is not whole at its end is left out.
+        data: bytes that start at the beginning of a box; an incomplete fragment at the end is ignored.
 
     Returns:
-        Where each one that is whole ends, in bytes of `data`.
+        The end of each complete fragment, in bytes of `data`.
 
     Raises:
-        FinishedError: if it has frames outside of fragments.
+        FinishedError: if there are frames outside of fragments.
     """
     place, ends, is_open = 0, list[int](), False
     while place + 8 <= len(data):
@@ -85,7 +86,7 @@ def split_fragments(data: bytes) -> list[int]:
             break
         place += size
         if kind == b"mdat" and not is_open:
-            raise FinishedError("it is not written a fragment a frame")
+            raise FinishedError("it is not written with one fragment per frame")
         if kind == b"mdat":
             ends.append(place)
         is_open = kind == b"moof" or (is_open and kind != b"mdat")

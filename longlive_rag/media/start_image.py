@@ -1,4 +1,4 @@
-"""A picture that a take begins with."""
+"""The picture that a take begins with."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MAX_UPLOAD_PIXELS = 50_000_000
 
 @dataclass(frozen=True)
 class StartImage:
-    """A picture at the size that the backbone makes.
+    """A picture at the size of the backbone's frames.
 
     Attributes:
         pixels: [H, W, 3] uint8.
-        given: (width, height) of the file, upright.
+        given: (width, height) of the original picture, upright.
     """
 
     pixels: NDArray[np.uint8]
@@ -31,7 +31,7 @@ class StartImage:
 
     @property
     def in_words(self) -> str:
-        """What was done to it."""
+        """What was done to the original."""
         height, width, _ = self.pixels.shape
         if self.given == (width, height):
             return f"{width}x{height}, used as it is"
@@ -42,12 +42,12 @@ class StartImage:
 
 
 def read_start_image(path: Path, output: OutputConfig) -> StartImage:
-    """Read a PNG or JPEG file and make it fit: upright, scaled (Lanczos) to cover the frame, cropped to its centre.
+    """Read a PNG or JPEG file and fit it: upright, scaled (Lanczos) to cover the frame, cropped to its centre.
 
-    What is transparent becomes black.
+    Transparent areas become black.
 
     Raises:
-        FieldError: if it is not such a file or can't be read.
+        FieldError: if it is not a PNG or JPEG file or can't be read.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise _refused(path, "which is not a plain file", "it must be a PNG or JPEG file")
@@ -68,12 +68,12 @@ def read_start_image(path: Path, output: OutputConfig) -> StartImage:
 
 
 def decode_upload(data: bytes, field: str = "picture", max_pixels: int = MAX_UPLOAD_PIXELS) -> Image.Image:
-    """A picture that somebody sent, upright, in RGB or RGBA; its size is looked at before it is decoded.
+    """Decode an uploaded picture, upright, in RGB or RGBA; its size is checked before it is decoded.
 
     Args:
-        data: the file.
-        field: to call it.
-        max_pixels: that it may have.
+        data: content of the file.
+        field: how to name it in messages.
+        max_pixels: the most pixels it may have.
 
     Raises:
         FieldError: if it is not a PNG or JPEG picture, or too large.
@@ -82,11 +82,11 @@ def decode_upload(data: bytes, field: str = "picture", max_pixels: int = MAX_UPL
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             if picture.width * picture.height > max_pixels:
                 shown = f"of {picture.width}x{picture.height} pixels"
-                raise FieldError(field, None, f"it may have {max_pixels // 10**6} million", shown)
+                raise FieldError(field, None, f"it may have at most {max_pixels // 10**6} million", shown)
             return ImageOps.exif_transpose(picture).convert("RGBA" if "A" in picture.getbands() else "RGB")
     except FieldError:
         raise
-    except Exception as error:  # whatever a decoder says of bytes that are no picture
+    except Exception as error:  # decoders raise anything for bytes that are no picture
         raise FieldError(field, None, "it must be a PNG or JPEG file", "not a picture") from error
 
 
@@ -95,7 +95,7 @@ def _refused(path: Path, why: str, wanted: str = "") -> FieldError:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip where it should scale
+    if picture.mode.startswith("I"):  # 16 bits per pixel: Pillow would clip instead of scaling
         return Image.fromarray((np.asarray(picture).astype(np.int64) // 257).clip(0, 255).astype(np.uint8)).convert(
             "RGB"
         )

@@ -1,9 +1,9 @@
-"""What a video was when it was written: hashes of its beginning, a line at each cut, beside it.
+"""Hashes of a video as it was written, in a file beside it. At each cut, it gets a line on the video so far:
 
     FRAMES BYTES SHA256
 
-says that the first so many bytes, which hold at least so many frames, had this hash. The file is only appended to;
-a last line that is cut off counts for nothing.
+means that the first BYTES bytes, which hold at least FRAMES frames, had this hash. The file is only appended to; an
+incomplete last line is ignored.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ CHUNK_BYTES = 2**20
 
 
 def sums_of(video: Path) -> Path:
-    """Where the hashes of a video lie."""
+    """Return the path of a video's hashes."""
     return video.with_suffix(".sums")
 
 
 def begin_sums(video: Path) -> None:
-    """A new video begins; what was said of another one is gone."""
+    """Begin the hashes of a new video, deleting those of an earlier one."""
     sums_of(video).unlink(missing_ok=True)
 
 
 def add_sum(video: Path, frames: int, size: int, sha256: str) -> None:
-    """Say what the first `size` bytes are, which hold `frames` frames."""
+    """Record the hash of the first `size` bytes, which hold `frames` frames."""
     with open_plain(sums_of(video), "a+b") as file:
         file.write(f"{frames} {size} {sha256}\n".encode())
 
 
 def verified_frames(video: Path) -> int | None:
-    """Frames at the beginning of a video that are what was written; None if nothing was said of it."""
+    """Count the leading frames of a video that are as they were written; None if it has no hashes."""
     if not sums_of(video).exists():
         return None
     with open_plain(sums_of(video)) as file:
@@ -47,13 +47,13 @@ def verified_frames(video: Path) -> int | None:
 
 
 def sha256_of(video: Path) -> str:
-    """Of a whole file."""
+    """Return the SHA-256 of a whole video file."""
     with open_plain(video) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _prefix_digests(path: Path, sizes: set[int]) -> dict[int, str]:
-    """SHA-256 of the first so many bytes, for each of `sizes` that the file has."""
+    """Return the SHA-256 of the file's first bytes, for each of `sizes` that it reaches."""
     found, digest, done = {}, hashlib.sha256(), 0
     with open_plain(path) as file:
         for size in sorted(sizes):

@@ -1,4 +1,4 @@
-"""A training's figures over its steps, as a picture."""
+"""A chart of a training's figures over its steps."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MOST_COLUMNS = 4
 
 
 def draw_training(rows: Sequence[dict[str, float]], path: Path) -> None:
-    """One panel a figure, what was held out beside what was trained on.
+    """Draw one panel per figure, comparing held-out data with training data.
 
     Args:
         rows: figures by name, each row with its `step`.
-        path: of the PNG.
+        path: the PNG file to write.
     """
     names = list(dict.fromkeys(name.removeprefix(HELD_OUT) for row in rows for name in row if name not in IGNORED))
     columns = min(len(names), MOST_COLUMNS)

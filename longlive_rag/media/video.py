@@ -1,11 +1,10 @@
-"""The finished video, written block by block; whatever ends the run, the file on disk plays.
+"""The finished video, written block by block; however the run ends, the file on disk plays.
 
-A video may be cut anywhere: what follows a cut is encoded anew, as a file of its own would be, so that it depends on
-nothing before. What stands before a cut can be kept, frame for frame, when the rest is made again.
+A video may be cut anywhere: what follows a cut is encoded independently of everything before, as in a separate file.
+Frames before a cut can be kept, bit for bit, when the rest is remade.
 
-While frames come, the file is a fragmented MP4 that gets one fragment a frame: a process that is killed
-leaves a file that plays up to its last frame. `close` rewrites it, without encoding again, into a plain MP4
-with its index in front.
+While it is written, the file is a fragmented MP4 with one fragment per frame: a killed process leaves a file that plays
+up to its last frame. `close` rewrites it without re-encoding into a plain MP4 with its index in front.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ INDEX_IN_FRONT = {"movflags": "faststart"}
 ENCODER_THREADS = 4
 FRAMES_AFTER_SYNC = 2
 KEEP_MARGIN = FRAMES_AFTER_SYNC + 1
-"""What stands before a cut is safe on the disk when so many frames after it are."""
+"""The frames before a cut are safely on disk once this many frames after it are."""
 TAGS = ("title", "comment", "description")
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,gif,ivf,yuv4mpegpipe,asf,mxf,nut,h264,hevc,av1,"
     "mpegvideo,m4v,apng"
 )
-"""FFmpeg's names of those that are opened."""
+"""FFmpeg's names of the formats that we open."""
 OnPacket = Callable[[av.Packet, VideoStream], None]
 
 
@@ -52,9 +51,9 @@ class Codec:
 
     Attributes:
         encoder: FFmpeg's name of the encoder.
-        license: of the encoder library.
+        license: licence of the encoder library.
         options: its settings.
-        rewrapped: its packets are wrapped in another way in a file than as the encoder makes them.
+        rewrapped: whether a file wraps packets differently than the encoder emits them.
     """
 
     encoder: str
@@ -63,8 +62,8 @@ class Codec:
     rewrapped: bool = False
 
 
-# VP9 is the default because its encoder and format ask nothing of who sells the result; H.264 plays on older
-# devices too, but its encoder here is x264, under the GPL. No look-ahead: a frame is on disk before the next.
+# VP9 is the default because neither its encoder nor its format restricts selling the result; H.264 also plays on older
+# devices, but its encoder here is x264, under the GPL. No look-ahead: each frame is on disk before the next.
 CODECS: dict[str, Codec] = {
     "vp9": Codec(
         "libvpx-vp9",
@@ -76,24 +75,24 @@ CODECS: dict[str, Codec] = {
 
 
 class VideoWriter:
-    """An MP4 file that takes frames as they are made.
+    """Writes an MP4 file frame by frame, as the frames are made.
 
     Args:
-        path: the file; one that is there is replaced.
-        width, height: pixels of the frames that will be written.
-        fps: frames a second, constant.
-        upscale: each side of the video is this many times that of the frames (Lanczos filter).
+        path: the file; an existing one is replaced.
+        width, height: size in pixels of the frames that will be written.
+        fps: constant number of frames per second.
+        upscale: factor between the frames' sides and the video's (Lanczos filter).
         codec: a key of `CODECS`.
         tags: metadata of the file, such as comment and description.
-        label: words in the lower left corner of every frame; None for none.
-        keyframe_every: frames from one keyframe to the next at most; default is two seconds' worth.
-        sums: whether hashes are kept beside it, by which damage is found later; see `longlive_rag.media.sums`.
-        on_packet: called with every packet before it is written, and the stream of the file that it goes to.
-        begin: (a video of the same kind, how many of its frames); they come first, without being encoded again, and
-            must end at a cut. It may be the file itself, which then stays as it is until they are copied.
+        label: text in the lower left corner of every frame; None for none.
+        keyframe_every: the most frames from one keyframe to the next; two seconds' worth by default.
+        sums: whether to keep hashes beside the file to find damage later; see `longlive_rag.media.sums`.
+        on_packet: called with every packet before it is written, and the stream it goes to.
+        begin: (a video of the same kind, number of its frames) to start with, copied without re-encoding; they must end
+            at a cut. The video may be the file itself, which is unchanged until they are copied.
 
     Raises:
-        ValueError: if the size of the video is odd or the codec is unknown or not in this build of PyAV.
+        ValueError: if the size of the video is odd, or the codec is unknown or not in this build of PyAV.
         OSError: if the file can't be written.
     """
 
@@ -124,7 +123,7 @@ class VideoWriter:
         self._keyframe_every = keyframe_every or SEGMENT_SECONDS * fps
         self._sums, self._on_packet = sums, on_packet
         self._encoder: Any = None
-        self._to_pixels, self._to_picture = VideoReformatter(), VideoReformatter()  # each keeps its filter's tables
+        self._to_pixels, self._to_picture = VideoReformatter(), VideoReformatter()  # each caches its filter's tables
         self._frames_encoded = 0
         self._frames_since_cut = 0
         target = self.path if begin is None else part_of(self.path)
@@ -150,8 +149,8 @@ class VideoWriter:
         """Append frames [F, H, W, 3] uint8 RGB.
 
         Raises:
-            ValueError: if shape or dtype is another.
-            OSError: if the disk refuses (full, quota); `close` then keeps what was written until there.
+            ValueError: if shape or dtype is wrong.
+            OSError: if the disk refuses (full, quota); `close` then keeps what was written before.
         """
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != self._frame_shape:
             raise ValueError(
@@ -168,7 +167,7 @@ class VideoWriter:
                     self._file.say_sum(self.path, self._frames_encoded - FRAMES_AFTER_SYNC)
 
     def cut(self) -> None:
-        """What is written from now on depends on nothing before."""
+        """Make what is written from now on independent of what was written before."""
         if self._encoder is not None:
             self._encode(None)
         self._encoder, self._frames_since_cut = None, 0
@@ -193,7 +192,7 @@ class VideoWriter:
         self.close()
 
     def _add_stream(self) -> VideoStream:
-        """The container's stream; its own encoder only describes it."""
+        """Add the container's stream, whose encoder only describes it."""
         stream = self._container.add_stream(self._codec.encoder, rate=self.fps, options=dict(self._codec.options))
         assert isinstance(stream, VideoStream)
         self._set_up(stream.codec_context)
@@ -235,7 +234,7 @@ class VideoWriter:
         if self._encoder is None:
             self._encoder = self._new_encoder()
         for packet in self._encoder.encode(picture):
-            packet.duration = 1  # in frames; encoders leave it out, and the last frame would have no length
+            packet.duration = 1  # in frames; encoders omit it, so the last frame would have no length
             self._mux(packet)
         self._file.keep()
 
@@ -275,10 +274,10 @@ class VideoWriter:
 
 
 class _WholeFragments:
-    """A file for FFmpeg to write to, cut back to its last whole fragment when the disk gives out."""
+    """A file for FFmpeg to write to, truncated to its last whole fragment if the disk fails."""
 
     def __init__(self, path: Path) -> None:
-        path.unlink(missing_ok=True)  # it may be a link, which leads to a file of somebody else's
+        path.unlink(missing_ok=True)  # it may be a link to someone else's file
         self._file = path.open("x+b", buffering=0)
         self._digest, self._kept_digest = hashlib.sha256(), hashlib.sha256()
         self.kept_bytes = 0
@@ -286,7 +285,7 @@ class _WholeFragments:
 
     def write(self, data: bytes) -> int:
         if self.failed:
-            return len(data)  # the trailer of a file that is cut back anyway
+            return len(data)  # the trailer of a file that will be truncated anyway
         try:
             view = memoryview(data)
             self._digest.update(view)
@@ -298,17 +297,17 @@ class _WholeFragments:
         return len(data)
 
     def keep(self) -> None:
-        """What was written until now is whole."""
+        """Mark what was written so far as whole."""
         if not self.failed:
             self.kept_bytes, self._kept_digest = self._file.tell(), self._digest.copy()
 
     def say_sum(self, video: Path, frames: int) -> None:
-        """Say beside the video what its kept bytes are, which hold so many frames."""
+        """Record the hash of the kept bytes, which hold so many frames, beside the video."""
         if not self.failed:
             add_sum(video, frames, self.kept_bytes, self._kept_digest.hexdigest())
 
     def sync(self) -> None:
-        """What was written until now is on the disk."""
+        """Flush what was written so far to the disk."""
         if not self.failed:
             os.fsync(self._file.fileno())
 
@@ -337,7 +336,7 @@ def check_codec(codec: str) -> None:
 
 
 def put_index_in_front(path: Path, fps: int) -> None:
-    """Rewrite an MP4 with its index in front, atomically; where the disk is full it stays as it is."""
+    """Rewrite an MP4 with its index in front, atomically; if the disk is full, it is left unchanged."""
     rewritten = part_of(path)
     rewritten.unlink(missing_ok=True)
     try:
@@ -365,49 +364,49 @@ def put_index_in_front(path: Path, fps: int) -> None:
 
 
 def count_frames(path: str | os.PathLike[str]) -> int:
-    """Frames in a video file, counted one by one, not taken from its header."""
+    """Count the frames in a video file one by one, without trusting its header."""
     with open_video(path) as container:
         return sum(1 for packet in container.demux(video=0) if packet.size)
 
 
 def read_tags(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The metadata that was given to a video file."""
+    """Read the metadata that was given to a video file."""
     with open_video(path) as container:
         return {name: container.metadata[name] for name in TAGS if name in container.metadata}
 
 
 def safe_frames(path: Path) -> int:
-    """Frames at the start of a file that are on the disk for good, though its writer or the machine may have died.
+    """Count the leading frames that are safely on disk, even if the writer or the machine died.
 
-    0 if the file can't be read at all.
+    Returns 0 if the file can't be read at all.
     """
     whole, closed = _whole_frames(path)
     return whole if closed else max(0, whole - KEEP_MARGIN)
 
 
 def whole_frames(path: Path) -> int:
-    """Frames at the start of a file that can be shown, though its writer may have died; 0 if it can't be read."""
+    """Count the leading frames that can be shown, even if the writer died; 0 if the file can't be read."""
     return _whole_frames(path)[0]
 
 
 def _whole_frames(path: Path) -> tuple[int, bool]:
-    """How many there are, and whether the file was closed."""
+    """Count the whole leading frames; also return whether the file was closed."""
     try:
         size = path.stat().st_size
         with open_video(path) as container:
-            closed = container.streams.video[0].frames > 0  # fragments are counted nowhere
+            closed = container.streams.video[0].frames > 0  # a fragmented file states no count
             packets = [packet for packet in container.demux(video=0) if packet.size]
-    except (OSError, ValueError):  # PyAV's errors are of these kinds
+    except (OSError, ValueError):  # PyAV's errors derive from these
         return 0, True
     inside = takewhile(lambda packet: packet.pos is not None and packet.pos + packet.size <= size, packets)
     return sum(1 for _ in inside), closed
 
 
 def read_frames(path: str | os.PathLike[str], start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
-    """Frames of a video file of constant rate, each [H, W, 3] uint8 RGB.
+    """Yield frames of a video file of constant rate, each [H, W, 3] uint8 RGB.
 
     Args:
-        path: of the file.
+        path: the video file.
         start, stop: the range of frames, from 0; decoding begins at the keyframe before it.
     """
     if start:
@@ -417,17 +416,17 @@ def read_frames(path: str | os.PathLike[str], start: int = 0, stop: int | None =
             if first is not None and first[0] <= start:
                 yield from _within(chain([first], frames), start, stop)
                 return
-    with open_video(path) as container:  # also where the file has no index to seek by
+    with open_video(path) as container:  # also if the file has no index to seek by
         yield from _within(_numbered(container, 0), start, stop)
 
 
 def copy_frames(
     source: str | os.PathLike[str], target: str | os.PathLike[str], frames: range, tags: Mapping[str, str]
 ) -> bool:
-    """Copy a range of frames into another MP4 without encoding them again, if it begins with a keyframe.
+    """Copy a range of frames into another MP4 without re-encoding, if it begins with a keyframe.
 
     Returns:
-        Whether it does; else nothing is written.
+        Whether it does; otherwise nothing is written.
     """
     with open_video(source) as container:
         stream = container.streams.video[0]
@@ -456,9 +455,9 @@ def _within(frames: Iterator[tuple[int, Any]], start: int, stop: int | None) -> 
 
 
 def read_some_frames(path: Path, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """Frames of a video file by their rising numbers, each [H, W, 3] uint8 RGB; those it does not have are left out.
+    """Yield frames of a video file by increasing number, each [H, W, 3] uint8 RGB; missing ones are left out.
 
-    Nothing is decoded but what these frames depend on, and the file needs no index.
+    Only what these frames depend on is decoded, and the file needs no index.
     """
     reformatter = VideoReformatter()
     with open_video(path) as container:
@@ -474,7 +473,7 @@ def read_some_frames(path: Path, numbers: Sequence[int]) -> Iterator[tuple[int, 
 
 
 def _groups(container: Any) -> Iterator[tuple[int, list[av.Packet]]]:
-    """Packets from one keyframe to the next, with the number of the first frame in them."""
+    """Yield the packets from one keyframe to the next, with the number of their first frame."""
     first, group = 0, list[av.Packet]()
     for packet in container.demux(video=0):
         if packet.size:
@@ -486,7 +485,7 @@ def _groups(container: Any) -> Iterator[tuple[int, list[av.Packet]]]:
 
 
 def _numbered(container: Any, start: int) -> Iterator[tuple[int, Any]]:
-    """Decoded frames with their numbers, from the keyframe before `start` on."""
+    """Decode frames from the keyframe before `start` on, with their numbers."""
     stream = container.streams.video[0]
     every = _ticks_per_frame(stream)
     if start:
@@ -500,10 +499,10 @@ def _ticks_per_frame(stream: Any) -> int:
 
 
 def open_video(path: str | os.PathLike[str]) -> Any:
-    """A file that holds a video itself; lists of other files, and text that FFmpeg would draw, are not opened.
+    """Open a file that itself holds a video; lists of other files, and text that FFmpeg would draw, are refused.
 
     Raises:
-        ValueError, OSError: if it can't be read, PyAV's own among them, or holds no video.
+        ValueError, OSError: if it can't be read (PyAV's errors derive from these) or holds no video.
     """
     nothing = f"{path} can't be read as a video: it holds none"
     try:

@@ -1,1 +1,1 @@
-"""Known backbones as data, the presets of pipeline folders, their sizes and needs."""
+"""Known backbones as data, the presets of pipeline folders, and what they need of a machine."""

@@ -1,8 +1,8 @@
-"""Known backbones as data: which files they are made of, how they are run, what is known about their terms.
+"""Known backbones as data: their files, how to run them, and what is known about their terms.
 
-One small file each, in `longlive_rag/models/*.toml`. What several share (the release that they are made on, and the
-configs of its parts) is in a folder there, with its files in `files.toml`. Nothing in them is guessed: what nobody has
-seen is said not to have been seen.
+There is one small file for each in `longlive_rag/models/*.toml`. What several share (the release they build on and the
+configs of its parts) is in a folder there, whose `files.toml` lists the release's files. Nothing in them is guessed;
+facts that nobody could look up are listed as `not_seen`.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class ReleasedFiles:
     """Files of one repository on the model hub that play one role.
 
     Attributes:
-        role: `base` has everything (text encoder and VAE are taken from it); the others replace or add one part, except
-            `prompts`, which are a paper's.
-        repo: on the hub.
-        names: of files in it; `*` stands for any.
+        role: `base` has all parts (text encoder and VAE are taken from it); the others replace or add one part, except
+            `prompts`, the prompts of a paper.
+        repo: name of the repository on the hub.
+        names: names of its files; `*` matches anything.
         looked_up_on: the day (ISO) on which names and terms were looked up.
-        seen_at: where these names were seen; None if they were not.
-        statements: who says what their terms are.
-        remark: on the terms, in words.
-        revision: of the repository.
+        seen_at: where these names were seen; None if nowhere.
+        statements: who states which terms.
+        remark: a remark on the terms.
+        revision: revision of the repository.
     """
 
     role: Role
@@ -51,18 +51,18 @@ class ReleasedFiles:
 
     @property
     def page(self) -> str:
-        """The model card."""
+        """URL of the model card."""
         return f"{HUB}/{self.repo}"
 
     @property
     def terms(self) -> Terms:
-        """What is known of the terms."""
+        """What is known about the terms."""
         return Terms(self.page, self.looked_up_on, self.statements)
 
 
 @dataclass(frozen=True)
 class SharedFiles:
-    """The files of a release that several backbones are made on."""
+    """The files of a release that several backbones build on."""
 
     files: tuple[ReleasedFiles, ...]
 
@@ -72,18 +72,18 @@ class KnownBackbone:
     """A backbone that this project knows by name.
 
     Attributes:
-        name: of its file.
-        title, summary: for people.
-        built_in: the folder inside the package; None if it must be fetched.
-        configs: a folder inside the package with the configs of its parts and no weights (enough to plan with before
-            anything is fetched) and the files of the release that it is made on; None for a built-in one.
-        section: entry of the training checkpoint that is the model; None if the only one is.
+        name: name of its file, without suffix.
+        title, summary: description for people.
+        built_in: its folder inside the package; None if it must be fetched.
+        configs: a folder inside the package with the configs of its parts without weights (enough to plan with before
+            anything is fetched) and the list of files of the release it builds on; None for a built-in one.
+        section: entry of the training checkpoint that holds the model; None if there is only one.
         lora_rank, lora_alpha: of its LoRA; None if it has none.
-        ours: settings that are this project's, not the release's.
-        notes: what one must know to run it, or to compare with it.
+        ours: settings chosen by this project, not by the release.
+        notes: what to know before running it or comparing with it.
         not_seen: facts that nobody could look up.
-        context, sampler, memory, output: how it is run; None for a built-in one, whose folder says it.
-        files: what it is made of, those of `configs` first.
+        context, sampler, memory, output: how to run it; None for a built-in one, whose folder says so.
+        files: all files it consists of, those of `configs` first.
     """
 
     name: str
@@ -113,7 +113,7 @@ class KnownBackbone:
 
 
 def known_names() -> list[str]:
-    """Names of all known backbones, built-in ones first."""
+    """Return the names of all known backbones, built-in ones first."""
     names = sorted(path.stem for path in CATALOGUE.glob("*.toml"))
     return sorted(names, key=lambda name: known_backbone(name).built_in is None)
 
@@ -122,12 +122,12 @@ def known_backbone(name: str) -> KnownBackbone:
     """Read the description of a backbone.
 
     Raises:
-        ValueError: if there is none of that name, or it is damaged.
+        ValueError: if there is none of that name, or its description is invalid.
     """
     path = CATALOGUE / f"{name}.toml"
     if not name or Path(name).name != name or not path.is_file():
         raise ValueError(f"{name!r} is not a known backbone; known: {', '.join(known_names())}")
-    from longlive_rag.documents import parse, read_toml  # pydantic is slow to import, and help needs none
+    from longlive_rag.documents import parse, read_toml  # pydantic is slow to import, and --help does not need it
 
     found = parse({**read_toml(path), "name": name}, KnownBackbone, str(path))
     if found.built_in is not None:

@@ -1,4 +1,4 @@
-"""Prompt embeddings on disk: text is encoded once, on any machine that has room for the text encoder."""
+"""Prompt embeddings on disk: text is encoded once, on any machine with room for the text encoder."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from retrieval.memory import pooled_prompts
 FORMAT = "prompt-embeddings-1"
 WAN_TEXT_LENGTH = 512
 LARGE_TEXT_BYTES = 10**9
-"""Text encoders above this run in bfloat16: in float32 UMT5-xxl would take 23 GB."""
+"""Larger text encoders run in bfloat16: in float32, UMT5-xxl would take 23 GB."""
 
 
 def encoder_id(folder: Path) -> str:
-    """What identifies the text encoder of a pipeline folder: a hash over its weights."""
+    """Identify the text encoder of a pipeline folder by a hash of its weights."""
     digests = [sha256(path) for path in weight_files(folder / "text_encoder")]
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def write_embeddings(path: Path, embeddings: Mapping[str, Tensor], encoder: str) -> None:
-    """Write prompt embeddings, atomically.
+    """Write prompt embeddings atomically.
 
     Args:
         path: a `.safetensors` file.
         embeddings: prompt -> [text_length, text_dim]; zeros after the prompt's end are not stored.
-        encoder: from `encoder_id`.
+        encoder: the text encoder's `encoder_id`.
     """
     prompts = [clean_prompt(prompt) for prompt in embeddings]
     tensors = {}
@@ -58,7 +58,7 @@ def read_embeddings(path: Path, encoder: str) -> dict[str, Tensor]:
     """Read what `write_embeddings` wrote: prompt -> [tokens, text_dim].
 
     Raises:
-        ValueError: if it is not such a file, or was made by another text encoder.
+        ValueError: if it is not such a file, or was made by a different text encoder.
     """
     read_header(path)
     try:
@@ -75,7 +75,7 @@ def read_embeddings(path: Path, encoder: str) -> dict[str, Tensor]:
 
 
 def stacked(embeddings: Mapping[str, Tensor], prompts: list[str], text_length: int) -> Tensor:
-    """[prompts, text_length, text_dim], zero after each prompt's end."""
+    """Stack embeddings to [prompts, text_length, text_dim], zero after each prompt's end."""
     rows = []
     for prompt in prompts:
         states = embeddings[clean_prompt(prompt)]
@@ -85,18 +85,18 @@ def stacked(embeddings: Mapping[str, Tensor], prompts: list[str], text_length: i
 
 @torch.no_grad()
 def embed_with_encoder_only(folder: Path, prompts: list[str], path: Path) -> int:
-    """Encode prompts with a pipeline folder's text encoder, loading nothing else of it, and write them.
+    """Encode prompts with a pipeline folder's text encoder, loading no other part, and write them.
 
     Args:
-        folder: of the pipeline.
-        prompts: each may be as long as the backbone reads.
+        folder: the pipeline folder.
+        prompts: the prompts, each no longer than the backbone reads.
         path: the `.safetensors` file to write.
 
     Returns:
-        How many prompts were written.
+        The number of prompts written.
 
     Raises:
-        ValueError: if a prompt is empty or too long, before the encoder loads, or the encoder's files don't fit.
+        ValueError: if a prompt is empty or too long (before the encoder loads), or the encoder's files are invalid.
     """
     tokenizer, length = open_tokenizer(folder)
     for prompt in prompts:
@@ -108,13 +108,13 @@ def embed_with_encoder_only(folder: Path, prompts: list[str], path: Path) -> int
 
 
 def open_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, int]:
-    """A pipeline folder's tokenizer, and how many tokens its transformer reads."""
+    """Load a pipeline folder's tokenizer; also return how many tokens its transformer reads."""
     length = int(read_json(folder / "transformer" / CONFIG).get("text_length", WAN_TEXT_LENGTH))
     return read_tokenizer(folder / "tokenizer"), length
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """A tokenizer that can be used; ValueError naming its folder if it can't."""
+    """Load a tokenizer; ValueError naming its folder if it can't be used."""
     check_tokenizer(folder)
     with refused_as(str(folder)):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -122,11 +122,11 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def open_text_encoder(folder: Path) -> UMT5EncoderModel:
-    """A pipeline folder's text encoder, nothing else of it; a large one in bfloat16.
+    """Load a pipeline folder's text encoder, in bfloat16 if it is large, and no other part.
 
     Raises:
         LicenseError: if the licence policy in force does not allow it.
-        ValueError: if its files don't fit.
+        ValueError: if its files are invalid.
     """
     enforce_place(folder / "text_encoder")
     check_part(folder / "text_encoder", UMT5EncoderModel)
@@ -135,15 +135,15 @@ def open_text_encoder(folder: Path) -> UMT5EncoderModel:
 
 
 def text_dtype(folder: Path) -> torch.dtype:
-    """What a pipeline folder's text encoder is loaded in: float32, a large one (UMT5-xxl: 11 GB then) in bfloat16."""
+    """Return the dtype to load a folder's text encoder in: float32, or bfloat16 if it is large (UMT5-xxl: 11 GB)."""
     large = sum(file.stat().st_size for file in weight_files(folder / "text_encoder")) > LARGE_TEXT_BYTES
     return torch.bfloat16 if large else torch.float32
 
 
 def prompt_units_of(folder: Path) -> Callable[[Sequence[str]], NDArray[np.float32]]:
-    """What turns prompts into unit vectors [N, text_dim] by a pipeline folder's text encoder; opens nothing else of it.
+    """Return a function from prompts to unit vectors [N, text_dim] by a folder's text encoder; no other part is loaded.
 
-    A prompt that is empty or longer than the backbone reads becomes a row of zeros.
+    A prompt that is empty or longer than the backbone reads gives a row of zeros.
     """
     tokenizer, length = open_tokenizer(folder)
     encoder = open_text_encoder(folder)

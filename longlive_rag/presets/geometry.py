@@ -1,4 +1,4 @@
-"""Sizes of a backbone, read from its configs alone, and the bytes that follow from them."""
+"""Sizes of a backbone, read from its configs alone, and the memory they imply."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ WAN_1_3B: dict[str, Any] = {
     "patch_size": [1, 2, 2], "num_attention_heads": 12, "attention_head_dim": 128, "in_channels": 16,
     "text_dim": 4096, "text_length": 512, "ffn_dim": 8960, "num_layers": 30,
 }  # fmt: skip
-"""What a transformer's config leaves out is Wan2.1-1.3B's."""
+"""Defaults for what a transformer's config leaves out."""
 AUTOENCODER_DIM = 1024
-"""Numbers that the published retrieval autoencoder makes of a latent frame."""
+"""Length of the published retrieval autoencoder's embedding of a latent frame."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a request's bytes depend on.
+    """The sizes that a request's memory depends on.
 
     Attributes:
         layers, heads, head_dim, ffn_dim: of the transformer.
-        in_channels: of the latents.
+        in_channels: channels of the latents.
         text_dim, text_length: of prompt embeddings.
-        patch_area: latent elements of a token.
+        patch_area: latent elements per token.
         latent_size: (height, width) of a latent frame.
-        embedding_dim: D of the embeddings.
+        embedding_dim: length D of a frame's embedding.
     """
 
     layers: int
@@ -53,12 +53,12 @@ class Geometry:
 
     @property
     def width(self) -> int:
-        """Of the transformer."""
+        """Width of the transformer."""
         return self.heads * self.head_dim
 
     @property
     def tokens_per_frame(self) -> int:
-        """Tokens of one latent frame."""
+        """Number of tokens per latent frame."""
         return self.latent_size[0] * self.latent_size[1] // self.patch_area
 
     @property
@@ -68,20 +68,20 @@ class Geometry:
 
     @property
     def latent_bytes(self) -> int:
-        """Of one latent frame, float32, as it is stored."""
+        """Bytes of one latent frame as stored (float32)."""
         return self.in_channels * self.latent_size[0] * self.latent_size[1] * FLOAT32_BYTES
 
     @property
     def embedding_bytes(self) -> int:
-        """Of one latent frame's embedding, float32, in the index and in the store."""
+        """Bytes of one latent frame's embedding (float32), in the index and in the store."""
         return self.embedding_dim * FLOAT32_BYTES
 
     def page_bytes(self, dtype: str) -> int:
-        """Of one latent frame's keys and values in all layers."""
+        """Bytes of one latent frame's keys and values in all layers."""
         return 2 * self.layers * self.tokens_per_frame * self.width * BYTES[dtype]
 
     def stored_page_bytes(self, dtype: str, precision: PagePrecision) -> int:
-        """Of one page in host memory."""
+        """Bytes of one page in host memory."""
         if precision == "float8":
             scales = 2 * self.layers * self.heads * FLOAT32_BYTES
             return self.page_bytes(dtype) // BYTES[dtype] + scales
@@ -89,14 +89,14 @@ class Geometry:
 
 
 def read_geometry(preset: Preset, output: OutputConfig, encoder: str) -> Geometry:
-    """Sizes of a pipeline folder for frames of `output`, from its config files.
+    """Read the sizes of a pipeline folder, for frames of `output`, from its config files.
 
     Args:
         encoder: `autoencoder` or `mean_pool`.
 
     Raises:
         ValueError: if a config is missing or unreadable, VAE or encoder do not fit the transformer, or a side of the
-            frames is not whole tokens (a `FieldError`).
+            frames is not a whole number of tokens (a `FieldError`).
     """
     transformer, pixels = check_latents(preset.folder)
     check_size(output, pixels, transformer["patch_size"])
@@ -105,13 +105,13 @@ def read_geometry(preset: Preset, output: OutputConfig, encoder: str) -> Geometr
 
 
 def check_latents(folder: Path) -> tuple[dict[str, Any], int]:
-    """Whether transformer and VAE of a pipeline folder speak of the same latents, by their configs.
+    """Check by their configs that transformer and VAE of a pipeline folder use the same latents.
 
     Returns:
-        The transformer's config, whole, and pixels along a side of a latent element.
+        The transformer's config, completed with defaults, and the pixels along a side of a latent element.
 
     Raises:
-        ValueError: if they don't, or a config is missing or unreadable.
+        ValueError: if they don't match, or a config is missing or unreadable.
     """
     path = folder / "vae" / "config.json"
     transformer, vae = _with_defaults(folder, "transformer"), read_config(path)
@@ -120,11 +120,11 @@ def check_latents(folder: Path) -> tuple[dict[str, Any], int]:
 
 
 def check_size(output: OutputConfig, pixels: int, patch_size: Sequence[int]) -> None:
-    """Raise FieldError unless both sides of the frames are whole tokens.
+    """Raise FieldError unless both sides of the frames are a whole number of tokens.
 
     Args:
         output: size of the frames.
-        pixels: along a side of a latent element.
+        pixels: pixels along a side of a latent element.
         patch_size: (time, height, width) of a token in latent elements.
     """
     for name, patch in (("height", patch_size[1]), ("width", patch_size[2])):
@@ -137,13 +137,13 @@ def check_size(output: OutputConfig, pixels: int, patch_size: Sequence[int]) -> 
 def geometry_of(
     transformer: Mapping[str, Any], output: OutputConfig, embedding_dim: int, spatial_factor: int = 8
 ) -> Geometry:
-    """Sizes by a transformer's config.
+    """Return the sizes that follow from a transformer's config.
 
     Args:
-        transformer: fields of its config, all of those in `WAN_1_3B`.
+        transformer: its config, with all fields of `WAN_1_3B`.
         output: size of the frames.
-        embedding_dim: of the encoder.
-        spatial_factor: pixels of a latent one.
+        embedding_dim: length of the retrieval encoder's embeddings.
+        spatial_factor: pixels along a side of a latent element.
     """
     patch = transformer["patch_size"]
     return Geometry(
@@ -161,7 +161,7 @@ def geometry_of(
 
 
 def _with_defaults(folder: Path, part: str) -> dict[str, Any]:
-    """A transformer's config, whole."""
+    """Read a transformer's config and complete it with defaults."""
     path = folder / part / "config.json"
     config = {**WAN_1_3B, **read_config(path)}
     for name, default in WAN_1_3B.items():
@@ -169,7 +169,7 @@ def _with_defaults(folder: Path, part: str) -> dict[str, Any]:
             raise ValueError(f"{path}: {name} is {config[name]!r}; it must be like {default!r}")
     patch = config["patch_size"]
     if len(patch) != 3 or not all(type(side) is int and side > 0 for side in patch):
-        raise ValueError(f"{path}: patch_size is {patch}; it must be three whole numbers above 0, such as [1, 2, 2]")
+        raise ValueError(f"{path}: patch_size is {patch}; it must be three positive integers, such as [1, 2, 2]")
     return config
 
 
@@ -188,9 +188,9 @@ def check_encoder(what: str, reads: int, channels: int) -> None:
     """Raise ValueError unless a retrieval encoder reads latents of as many channels as the backbone's have.
 
     Args:
-        what: to call it.
-        reads: channels that it reads.
-        channels: of the backbone's latents.
+        what: how to name the encoder in the message.
+        reads: number of channels it reads.
+        channels: number of channels of the backbone's latents.
     """
     if reads != channels:
         raise ValueError(
@@ -200,9 +200,9 @@ def check_encoder(what: str, reads: int, channels: int) -> None:
 
 
 def backbone_id(folder: Path) -> str:
-    """What tells one backbone's latents from another's: a hash over samples of its transformer's and VAE's weights.
+    """Identify the backbone that latents belong to, by a hash of samples of its transformer's and VAE's weights.
 
-    The start and the end of every weight file and its size; no two trainings share them, and it takes no time.
+    It covers the size, start and end of every weight file, which no two trainings share, and takes no time.
     """
     digest = hashlib.sha256()
     for part in ("transformer", "vae"):

@@ -1,7 +1,7 @@
-"""What a backbone, and a take of it, will need of GPU, host, disk and time, worked out from configs alone.
+"""Memory, disk and time that a backbone and a take of it will need, worked out from configs alone.
 
-Peaks are sums of what lives at the same time. Everything but the page tiers, the index and the disk is the same for a
-take of ten seconds and of ten hours. Times are good to a factor of about 1.5.
+Peaks are sums of what exists at the same time. Everything except page tiers, index and disk is the same for a take of
+ten seconds and of ten hours. Times are accurate to a factor of about 1.5.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from longlive_rag.timeline import Timeline
 from retrieval.budgets import PageBudgets, host_slots
 
 GIB = 2**30
-# Measured: a process that has imported the pipeline and done nothing yet, and a CUDA context.
+# Measured: a process that has only imported the pipeline, and a CUDA context.
 LIBRARIES_BYTES = int(0.6 * GIB)
 CUDA_CONTEXT_BYTES = int(0.5 * GIB)
-BLOCK_FILE_BYTES = 1536  # of a stored block, beyond its arrays
-# Tensors as wide as the VAE's output feature maps that live at once while it decodes; with folded convolutions more
-# (measured at 416x240 and 832x480: 12 to 15).
+BLOCK_FILE_BYTES = 1536  # overhead of a stored block beyond its arrays
+# How many tensors the size of the VAE's output feature maps exist at once while it decodes; folded convolutions need
+# more (measured at 416x240 and 832x480: 12 to 15).
 DECODE_MAPS = {"cpu": 14, "cuda": 5}
-# Time beside the matrix products: normalisation, positions, softmax, launching; and what shapes cost.
+# Covers time outside matrix products (normalisation, positions, softmax, kernel launches) and unfavourable shapes.
 TIME_OVER_PRODUCTS = 1.6
-USED_AT_MOST = 0.9  # of a machine's memory; the rest is for pages made again, other processes, and what sums leave out
-# Of a GPU, left to others, to workspaces of libraries, and to what lies between what is allocated.
+USED_AT_MOST = (
+    0.9  # of a machine's memory; the rest is for recomputed pages, other processes and what the sums leave out
+)
+# Share of a GPU left to other processes, workspaces of libraries and fragmentation.
 RESERVED_OF_GPU = 0.03
 TEXT_ENCODER = "text encoder"
 TEXT_WEIGHTS = f"weights of the {TEXT_ENCODER}"
@@ -39,20 +41,20 @@ TEXT_WEIGHTS = f"weights of the {TEXT_ENCODER}"
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes of a take.
+    """The bytes a take needs.
 
     Attributes:
-        blocks, latent_frames: of the take.
+        blocks, latent_frames: length of the take.
         page_bytes: keys and values of one latent frame, as the transformer uses them.
         stored_page_bytes: the same in the host tier.
         gpu_page_budget: bytes that pages may take on the GPU; 0 on a CPU.
-        gpu_pages, host_pages: how many each tier will hold at most.
-        past_pages: how many the take could come to need: all frames that leave the window.
-        view_frames: latent frames that memory keeps of each new view; 0 where every frame enters.
-        memory_frame_bytes: what a frame in memory takes of pages and index at most.
-        device: by part, where the transformer runs (on a CPU: the host).
-        host: by part, beside it; empty on a CPU.
-        disk: by part.
+        gpu_pages, host_pages: the most pages each tier will hold.
+        past_pages: the most pages the take could need: one per frame that leaves the window.
+        view_frames: latent frames that memory keeps of each new view; 0 if every frame enters.
+        memory_frame_bytes: the most that a frame in memory takes of pages and index.
+        device: peak by part, where the transformer runs (on a CPU: the host).
+        host: peak by part, of the host beside a GPU; empty on a CPU.
+        disk: size by part.
     """
 
     blocks: int
@@ -81,7 +83,7 @@ class Plan:
 
     @property
     def disk_bytes(self) -> int:
-        """Of the finished take."""
+        """Size of the finished take on disk."""
         return sum(self.disk.values())
 
 
@@ -109,15 +111,15 @@ def make_plan(
         context, budgets: of the request.
         weights: bytes by part.
         dtype: of the transformer.
-        on_gpu: else everything is in the host's memory.
-        gpu_bytes: of the whole GPU, for a page budget that is left to it.
-        text_on_host: the text encoder stays there, beside a GPU.
-        has_cues: a cue runs the whole window at once.
-        decode_bytes: of the VAE at work.
-        video_bytes: of the video on disk.
-        view_frames: latent frames that memory keeps of each new view. How many views a take shows is not known before:
-            peaks are those of a take that shows something new all the time.
-        checkpoints: how the take is made ready to be resumed; None leaves them out.
+        on_gpu: whether the transformer runs on a GPU; otherwise everything is in the host's memory.
+        gpu_bytes: size of the whole GPU, for a page budget that depends on it.
+        text_on_host: whether the text encoder stays on the host, beside a GPU.
+        has_cues: whether there are cues; a cue runs the whole window at once.
+        decode_bytes: bytes of the VAE while it decodes.
+        video_bytes: size of the video on disk.
+        view_frames: latent frames that memory keeps of each new view. How many views a take shows is not known in
+            advance: peaks are those of a take that shows something new all the time.
+        checkpoints: settings of checkpoints; None leaves them out.
     """
     page = geometry.page_bytes(dtype)
     stored = geometry.stored_page_bytes(dtype, budgets.precision)
@@ -135,14 +137,14 @@ def make_plan(
         **{f"weights of the {part}": count for part, count in weights.items()},
         "cache and context": cache_bytes(context, page),
         "prompt": _prompt_bytes(geometry, dtype),
-        "pages made again": remade * page,
+        "recomputed pages": remade * page,
         "activations": activation_bytes(geometry, context, dtype, remade, has_cues),
         "decoding": decode_bytes,
     }
     index = 2 * frames * geometry.embedding_bytes if memory_frames else 0  # it grows by doubling
     host = {"page tier": host_pages * stored, "index": index, "libraries": LIBRARIES_BYTES}
     if on_gpu:
-        device |= {"page tier": gpu_pages * page, "CUDA itself": CUDA_CONTEXT_BYTES}
+        device |= {"page tier": gpu_pages * page, "CUDA context": CUDA_CONTEXT_BYTES}
     device, host = _placed(device, host, on_gpu, text_on_host)
     return Plan(
         blocks=timeline.blocks,
@@ -168,7 +170,7 @@ def make_plan(
 def _left_for_pages(
     geometry: Geometry, context: ContextConfig, dtype: str, gpu_bytes: int, weight_bytes: int, decode_bytes: int
 ) -> int:
-    """What a take leaves its pages of a whole GPU on which such weights lie."""
+    """Return the bytes left for a take's pages on a whole GPU that also holds these weights."""
     work = working_bytes(geometry, context, dtype, decode_bytes)
     return bytes_for_pages(gpu_bytes - CUDA_CONTEXT_BYTES - weight_bytes, gpu_bytes, work)
 
@@ -176,7 +178,7 @@ def _left_for_pages(
 def _placed(
     device: dict[str, int], host: dict[str, int], on_gpu: bool, text_on_host: bool
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Parts where the transformer runs, and parts beside it: on a CPU all are in one place."""
+    """Split parts into those where the transformer runs and those beside it; on a CPU all are in one place."""
     if not on_gpu:
         return device | host, {}
     if not text_on_host:
@@ -185,40 +187,40 @@ def _placed(
 
 
 def _prompt_bytes(geometry: Geometry, dtype: str) -> int:
-    """Of a prompt's embeddings, and of its keys and values in all layers."""
+    """Return the bytes of a prompt's embeddings and of its keys and values in all layers."""
     keys_values = 2 * geometry.layers * geometry.text_length * geometry.width * BYTES[dtype]
     return keys_values + geometry.text_length * geometry.text_dim * FLOAT32_BYTES
 
 
 def _latents_bytes(geometry: Geometry, timeline: Timeline, with_memory: bool) -> int:
-    """Of a take's stored blocks."""
+    """Return the bytes of a take's stored blocks."""
     frame = geometry.latent_bytes + (geometry.embedding_bytes if with_memory else 0)
     return timeline.latent_frames * frame + timeline.blocks * BLOCK_FILE_BYTES
 
 
 def cache_bytes(context: ContextConfig, page_bytes: int) -> int:
-    """Of the window's keys and values, and of the context that a block sees."""
+    """Return the bytes of the window's keys and values and of the context that a block sees."""
     return 2 * context.window_frames * page_bytes
 
 
 def bytes_for_pages(free_bytes: int, gpu_bytes: int, work_bytes: int) -> int:
-    """What a page cache may take of a GPU where nobody says: all that is not needed otherwise.
+    """Return the default budget of a page cache on a GPU: all that nothing else needs.
 
     Args:
-        free_bytes: with the weights loaded and nothing else.
-        gpu_bytes: of the whole GPU.
-        work_bytes: what making a take needs beside pages; see `working_bytes`.
+        free_bytes: bytes free with only the weights loaded.
+        gpu_bytes: size of the whole GPU.
+        work_bytes: what making a take needs besides pages; see `working_bytes`.
     """
     return max(0, free_bytes - work_bytes - int(RESERVED_OF_GPU * gpu_bytes))
 
 
 def working_bytes(geometry: Geometry, context: ContextConfig, dtype: str, decode_bytes: int, batch: int = 1) -> int:
-    """What making takes needs beside weights and kept pages, whatever is said to them while they are made.
+    """Return the bytes that making takes needs besides weights and kept pages, even if they are directed live.
 
     Args:
         dtype: of the transformer.
-        decode_bytes: of the VAE at work on one take.
-        batch: takes made side by side.
+        decode_bytes: bytes of the VAE while it decodes one take.
+        batch: number of takes made side by side.
     """
     page, remade = geometry.page_bytes(dtype), context.memory_frames
     text = 2 * geometry.layers * geometry.text_length * geometry.width * BYTES[dtype]
@@ -228,7 +230,7 @@ def working_bytes(geometry: Geometry, context: ContextConfig, dtype: str, decode
 
 
 def checkpoint_bytes(checkpoints: CheckpointConfig, timeline: Timeline, context: ContextConfig, page_bytes: int) -> int:
-    """What a take's checkpoints will take of the disk, roughly: windows, fewer and fewer, and every page once."""
+    """Estimate the disk size of a take's checkpoints: ever sparser windows, and every page once."""
     if checkpoints.mode == "light":
         return 0
     every = timeline.segment_blocks
@@ -239,10 +241,10 @@ def checkpoint_bytes(checkpoints: CheckpointConfig, timeline: Timeline, context:
 
 
 def budgets_that_fit(plan: Plan, gpu_bytes: int | None, host_bytes: int | None) -> dict[str, float]:
-    """`--page-gpu-gib` and `--page-host-gib` for a machine of this size, with a tenth left free.
+    """Return `--page-gpu-gib` and `--page-host-gib` for a machine of this size, leaving a tenth free.
 
     Raises:
-        ValueError: if even the rest does not fit.
+        ValueError: if the take does not fit even without pages.
     """
     advice: dict[str, float] = {}
     peaks = {"gpu": (plan.device, gpu_bytes, plan.page_bytes), "host": (plan.host, host_bytes, plan.stored_page_bytes)}
@@ -263,12 +265,12 @@ def budgets_that_fit(plan: Plan, gpu_bytes: int | None, host_bytes: int | None) 
 
 
 def sessions_at_once(plan: Plan, gpu_bytes: int | None, host_bytes: int | None) -> int | None:
-    """How many takes of a plan can be made at the same time on a machine of this size, with a tenth left free.
+    """Return how many takes of a plan fit on a machine of this size at once, leaving a tenth free.
 
-    Each is made by a worker of its own, with weights, cache and page tiers of its own.
+    Each is made by its own worker, with its own weights, cache and page tiers.
 
     Returns:
-        None where no size is given.
+        The number of takes; None if no size is given.
     """
     peaks = [(plan.device_bytes, gpu_bytes), (plan.host_bytes, host_bytes)]
     if not plan.host:
@@ -278,17 +280,17 @@ def sessions_at_once(plan: Plan, gpu_bytes: int | None, host_bytes: int | None) 
 
 
 def disk_bytes_an_hour(plan: Plan, seconds: float) -> int:
-    """Disk that an hour of video takes at most, in takes of a plan, each this long."""
+    """Return the most disk that an hour of video takes, in takes of a plan, each this long."""
     return round(plan.disk_bytes * 3600 / seconds)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a backbone needs while it generates at its preset's settings.
+    """What a backbone needs while it generates with its preset's settings.
 
     Attributes:
-        bytes_by_part: on the device, beside each other.
-        text_encoder_bytes: on the device while a prompt is encoded; can be freed or left to another machine.
+        bytes_by_part: bytes on the device, all at the same time.
+        text_encoder_bytes: bytes on the device while a prompt is encoded; can be freed or left to another machine.
         page_bytes: keys and values of one latent frame in all layers.
         flops_per_block: of the transformer.
         pixel_frames_per_block: after the first block.
@@ -302,23 +304,23 @@ class Estimate:
 
     @property
     def device_bytes(self) -> int:
-        """All parts together, without the text encoder."""
+        """Sum of all parts, without the text encoder."""
         return sum(self.bytes_by_part.values())
 
     def has_room_for_text(self, memory_bytes: int) -> bool:
-        """Whether a device of this size holds the text encoder beside all other parts, with some of it left free."""
+        """Whether a device of this size can hold the text encoder beside all other parts, leaving a tenth free."""
         return self.device_bytes + self.text_encoder_bytes <= USED_AT_MOST * memory_bytes
 
     def frames_per_second(self, flops_per_second: float) -> float:
-        """Of a machine that multiplies matrices at this rate; transformer only."""
+        """Estimate the rate on a machine that multiplies matrices at this rate; transformer only."""
         return self.pixel_frames_per_block * flops_per_second / (self.flops_per_block * TIME_OVER_PRODUCTS)
 
 
 def estimate(preset: Preset, dtype: str, device: str) -> Estimate:
-    """What a backbone needs, by its configs.
+    """Estimate what a backbone needs, from its configs.
 
     Args:
-        preset: of the backbone.
+        preset: the backbone's preset.
         dtype: of the transformer, or `auto`; the VAE's follows from it, see `pick_precision`.
         device: `cpu` or `cuda`.
     """
@@ -348,10 +350,10 @@ def estimate(preset: Preset, dtype: str, device: str) -> Estimate:
 
 
 def weight_bytes(preset: Preset, dtype: str, vae_dtype: str = "float32") -> dict[str, int]:
-    """Bytes of each part's weights as `load_pipeline` loads them, from the configs: no weight is read.
+    """Return the bytes of each part's weights as `load_pipeline` loads them, from the configs alone.
 
     Args:
-        preset: of the backbone.
+        preset: the backbone's preset.
         dtype: of the transformer.
         vae_dtype: of the VAE and the tiny decoder.
     """
@@ -370,7 +372,7 @@ def weight_bytes(preset: Preset, dtype: str, vae_dtype: str = "float32") -> dict
     def config(part: str) -> dict[str, object]:
         return read_config(preset.folder / part / "config.json")
 
-    # What is known by its configs alone has UMT5-xxl.
+    # Backbones known only by their configs have UMT5-xxl.
     text_itemsize = text_dtype(preset.folder).itemsize if preset.has_weights else BYTES["bfloat16"]
     with refused_as(f"a config in {preset.folder}"), torch.device("meta"):
         counts = {
@@ -388,10 +390,10 @@ def weight_bytes(preset: Preset, dtype: str, vae_dtype: str = "float32") -> dict
 
 
 def decode_bytes(preset: Preset, output: OutputConfig, device: str, vae_dtype: str = "float32") -> int:
-    """The VAE at work on one latent frame, roughly: its widest maps are those of the highest resolution.
+    """Estimate the bytes the VAE needs to decode one latent frame; its widest maps have the highest resolution.
 
     Args:
-        preset: of the backbone.
+        preset: the backbone's preset.
         output: size of the frames.
         device: `cpu` or `cuda`.
         vae_dtype: of the VAE.
@@ -404,7 +406,7 @@ def decode_bytes(preset: Preset, output: OutputConfig, device: str, vae_dtype: s
 def decode_maps_bytes(
     widest: tuple[int, int], temporal_factor: int, output: OutputConfig, device: str, vae_dtype: str
 ) -> int:
-    """As `decode_bytes`, by what `widest_map` says of the VAE."""
+    """Estimate as `decode_bytes` does, given the VAE's `widest_map`."""
     channels, side = widest
     of_one = channels * temporal_factor * (output.height // side) * (output.width // side) * BYTES[vae_dtype]
     return DECODE_MAPS[device] * of_one
@@ -413,11 +415,11 @@ def decode_maps_bytes(
 def activation_bytes(
     geometry: Geometry, context: ContextConfig, dtype: str, remade: int = 0, has_cues: bool = False
 ) -> int:
-    """Of the largest pass: a block, pages made again, or a recache of the whole window.
+    """Estimate the activations of the largest pass: a block, recomputed pages, or a recache of the whole window.
 
-    Attention holds about eight tensors of a token's width at once, the feed-forward half as many and its own.
+    Attention holds about eight tensors of a token's width at once, the feed-forward half as many plus its own.
     """
     frames = max(context.frames_per_block, remade, context.window_frames if has_cues else 0)
     per_token = max(8 * geometry.width, 4 * geometry.width + geometry.ffn_dim)
-    narrow = (BYTES[dtype] + FLOAT32_BYTES) / (2 * FLOAT32_BYTES)  # about half of them are float32 in any dtype
+    narrow = (BYTES[dtype] + FLOAT32_BYTES) / (2 * FLOAT32_BYTES)  # about half of them are always float32
     return int(frames * geometry.tokens_per_frame * per_token * FLOAT32_BYTES * narrow)

@@ -1,4 +1,4 @@
-"""In which precision a backbone runs, decided in one place: bfloat16 on a GPU, float32 on a CPU, unless it is told."""
+"""The precision a backbone runs in, decided in one place: by default bfloat16 on a GPU and float32 on a CPU."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ DTYPES = ("float32", "bfloat16")
 
 
 class Precision(NamedTuple):
-    """Names of dtypes.
+    """Names of dtypes; the retrieval encoder is always float32.
 
     Attributes:
         dtype: of the transformer.
-        vae_dtype: of what makes the pixels, the VAE or the tiny decoder. The retrieval encoder is always float32.
+        vae_dtype: of the VAE or the tiny decoder.
     """
 
     dtype: str
@@ -22,16 +22,16 @@ class Precision(NamedTuple):
 
 
 def pick_precision(dtype: str, device: str, vae_dtype: str | None = None) -> Precision:
-    """What is run in what.
+    """Decide the dtypes of a backbone.
 
     Args:
         dtype: of the transformer: one of `DTYPES`, or `auto`, which is bfloat16 on a GPU and float32 on a CPU.
-        device: its kind, `cuda` or `cpu`.
-        vae_dtype: one of `DTYPES`; None is bfloat16 where the transformer runs in it on a GPU, else float32: on a CPU
-            its convolutions are no faster in bfloat16.
+        device: kind of device, `cuda` or `cpu`.
+        vae_dtype: one of `DTYPES`; None is the transformer's on a GPU, and float32 on a CPU, where the VAE's
+            convolutions are no faster in bfloat16.
 
     Raises:
-        FieldError: if a dtype is none of those.
+        FieldError: if a dtype is none of these.
     """
     if dtype not in ("auto", *DTYPES):
         raise FieldError("dtype", dtype, f"it must be one of auto, {', '.join(DTYPES)}")

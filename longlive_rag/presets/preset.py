@@ -1,4 +1,4 @@
-"""Backbones by name or folder, and what their presets say, read before any model loads."""
+"""Backbones by name or folder, and their presets, read before any model loads."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Preset:
         name: what the user typed.
         folder: the pipeline folder.
         context, sampler, memory, output: defaults of a request.
-        temporal_factor: pixel frames of a latent frame after the first.
-        has_weights: False if the folder holds the configs of a known backbone alone: enough to plan with.
+        temporal_factor: pixel frames per latent frame after the first.
+        has_weights: False if the folder holds only the configs of a known backbone, which are enough to plan with.
     """
 
     name: str
@@ -51,7 +51,7 @@ def load_preset(backbone: str) -> Preset:
         backbone: a known name or a pipeline folder.
 
     Raises:
-        ValueError: if there is no such backbone or files of it are missing or unreadable; says which.
+        ValueError: if there is no such backbone, or if files of it are missing or unreadable, naming them.
     """
     folder = find_folder(backbone)
     index = read_json(folder / INDEX)
@@ -72,7 +72,7 @@ def load_preset(backbone: str) -> Preset:
 
 
 def preset_to_plan_with(backbone: str) -> Preset:
-    """The preset of a backbone; of a known one the configs inside the package are enough, its weights need not be here.
+    """Read the preset of a backbone; a known one need not be fetched, as its configs are in the package.
 
     Raises:
         ValueError: as `load_preset`.
@@ -98,22 +98,22 @@ def is_to_fetch(backbone: str) -> bool:
 
 
 def fetched_folder(name: str) -> Path:
-    """Where a known backbone lies once it has been fetched."""
+    """Return the folder of a known backbone once it has been fetched."""
     return models_folder() / name
 
 
 def _is_known(backbone: str) -> bool:
-    """A folder of that name goes before a known backbone that is not built in."""
+    """Whether this names a known backbone that must be fetched; a folder of that name takes precedence."""
     return backbone not in BUILT_IN and not Path(backbone).is_dir() and backbone in known_names()
 
 
 def find_folder(backbone: str) -> Path:
-    """The pipeline folder of a backbone's name, or the folder itself.
+    """Return the pipeline folder of a backbone, given by name or as a folder.
 
-    A known name is looked for inside the package, as a folder, and where `models fetch` puts backbones.
+    A name is looked up inside the package, then as a folder, then where `models fetch` puts backbones.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: if there is no such backbone, or it is not a pipeline folder.
     """
     folder = BUILT_IN.get(backbone, Path(backbone))
     known = f"known names are: {', '.join(BUILT_IN)}"
@@ -122,7 +122,7 @@ def find_folder(backbone: str) -> Path:
     if is_to_fetch(backbone):
         raise ValueError(
             f"backbone {backbone!r} is known, but its weights are not in {fetched_folder(backbone)}; to get them: "
-            f"longlive-rag models fetch {backbone} (longlive-rag models show {backbone} says what they are)"
+            f"longlive-rag models fetch {backbone} (longlive-rag models show {backbone} lists them)"
         )
     if _is_known(backbone):
         folder = fetched_folder(backbone)
@@ -132,13 +132,13 @@ def find_folder(backbone: str) -> Path:
     if not (folder / INDEX).is_file():
         raise ValueError(
             f"backbone {backbone!r} is a folder without {INDEX}, so it is not a pipeline folder; {known}; "
-            "published weights in another layout are converted first: longlive-rag models convert"
+            "convert published weights in another layout first: longlive-rag models convert"
         )
     return folder
 
 
 def check_files(folder: Path, index: dict[str, Any]) -> None:
-    """Raise ValueError unless every part that the index names has its config and weights."""
+    """Raise ValueError unless every part named in the index has its config and weights."""
     refuse_other_layout(folder, index)
     parts = {name for name, entry in index.items() if _names_a_class(entry)} | set(NEEDED)
     for part in sorted(parts):
@@ -155,16 +155,16 @@ def check_files(folder: Path, index: dict[str, Any]) -> None:
 
 
 def refuse_other_layout(folder: Path, index: dict[str, Any]) -> None:
-    """Raise ValueError if the folder is diffusers' own, whose transformer is not the causal one."""
+    """Raise ValueError if the folder is in diffusers' own layout, whose transformer is not causal."""
     if not names_our_transformer(index):
         raise ValueError(
             f"{folder} is a folder of diffusers' {index['transformer'][1]}, which is not causal; "
-            f"make a pipeline folder of it: longlive-rag models convert {folder} NEW_FOLDER"
+            f"convert it to a pipeline folder: longlive-rag models convert {folder} NEW_FOLDER"
         )
 
 
 def names_our_transformer(index: dict[str, Any]) -> bool:
-    """Whether an index names the causal transformer, or none at all."""
+    """Whether an index names the causal transformer or none at all."""
     entry = index.get("transformer")
     return not _names_a_class(entry) or entry[1] == TRANSFORMER  # type: ignore[index]
 

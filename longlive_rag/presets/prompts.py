@@ -1,4 +1,4 @@
-"""Files of prompts, one a line."""
+"""Files of prompts, one per line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from backbone.files import read_text
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Prompts of a text file, one a line; empty lines and lines that begin with # are left out.
+    """Read the prompts of a text file, one per line; empty lines and lines starting with # are skipped.
 
     Raises:
         ValueError: if it can't be read as text or holds no prompt.

@@ -1,1 +1,1 @@
-"""Under which terms weights are, what those terms allow, and the record of it that goes wherever the output goes."""
+"""The terms of weights, what they allow, and the record of both that accompanies every output."""

@@ -1,7 +1,7 @@
-"""A take's bill of materials as an SPDX 2.3 document: the video, the weights that it was made with, the libraries.
+"""A take's bill of materials as an SPDX 2.3 document: the video, its weights, and the libraries.
 
-https://spdx.github.io/spdx-spec/v2.3/ . Weights and the video are packages of the purpose FILE: an SPDX file must have
-a SHA-1, and records here hold SHA-256.
+https://spdx.github.io/spdx-spec/v2.3/ . Weights and the video are packages with the purpose FILE, because an SPDX file
+must have a SHA-1 and our records hold SHA-256.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ VIDEO_ID = "SPDXRef-Video"
 
 
 def spdx_document(report: dict[str, Any], now: datetime.datetime | None = None) -> dict[str, Any]:
-    """The document of a take's facts.
+    """Return the document of a take.
 
     Args:
         report: what `longlive_rag.takes.rights_report.facts` returns.
-        now: when the document is made; default the machine's time.
+        now: when the document is made; the machine's time by default.
 
     Returns:
-        Plain values, for JSON.
+        A JSON-serializable dict.
     """
     made = (now or datetime.datetime.now(datetime.UTC)).astimezone(datetime.UTC)
     weights = [_weights(number, file) for number, file in enumerate(report["rights"]["files"], start=1)]
@@ -53,14 +53,14 @@ def spdx_document(report: dict[str, Any], now: datetime.datetime | None = None) 
 
 
 def spdx_of_installation(libraries: Sequence[Dependency], now: datetime.datetime | None = None) -> dict[str, Any]:
-    """The document of an environment, such as an image's: longlive-rag and the libraries that lie beside it.
+    """Return the document of an environment, such as a container image: longlive-rag and the libraries beside it.
 
     Args:
-        libraries: all that is installed, longlive-rag among it.
-        now: when the document is made; default the machine's time.
+        libraries: all installed libraries, including longlive-rag.
+        now: when the document is made; the machine's time by default.
 
     Returns:
-        Plain values, for JSON.
+        A JSON-serializable dict.
     """
     made = (now or datetime.datetime.now(datetime.UTC)).astimezone(datetime.UTC)
     version = next(library.version for library in libraries if library.name == "longlive-rag")
@@ -146,7 +146,7 @@ def _relation(element: str, kind: str, other: str) -> dict[str, str]:
 
 
 def _other_terms(files: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """A document must say what each LicenseRef in it stands for."""
+    """Explain each LicenseRef of the files, as SPDX requires."""
     said: dict[str, str] = {}
     for file in files:
         if file["standing"] == "recorded":

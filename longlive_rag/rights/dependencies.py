@@ -1,4 +1,4 @@
-"""The libraries that a take is made with, and their licences: a bill of materials of what is installed here."""
+"""The installed libraries that takes are made with, and their licences."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 
 from longlive_rag.rights.spdx import NO_ASSERTION, allowed_use
 
-# What pyproject.toml requires at run time (a test holds the two together).
+# The run-time dependencies of pyproject.toml (a test compares the two).
 RUNTIME = (
     "torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub", "faiss-cpu", "numpy", "h5py",
     "click", "tqdm", "av", "pillow", "packaging", "pyyaml", "jinja2", "psutil", "scipy", "pydantic",
 )  # fmt: skip
 
-# What packages write where an SPDX expression is due.
+# What packages write instead of an SPDX expression.
 PLAIN_WORDS = {
     "Apache": "Apache-2.0",
     "Apache 2.0": "Apache-2.0",
@@ -28,7 +28,7 @@ PLAIN_WORDS = {
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "Python Software Foundation License": "PSF-2.0",
 }
-# What comes inside a package besides its own code.
+# What packages contain besides their own code.
 CONTENTS = {
     "av": "published wheels contain FFmpeg (LGPL-3.0-or-later as built there) with libvpx (BSD-3-Clause), and x264 and "
     "x265 (GPL-2.0-or-later); longlive-rag uses libvpx unless told --codec h264",
@@ -41,8 +41,8 @@ class Dependency:
 
     Attributes:
         name, version: as installed.
-        license: SPDX expression, or NOASSERTION where the package says nothing that is understood.
-        note: what else is in it; empty if nothing is known.
+        license: SPDX expression; NOASSERTION if the package states none that is understood.
+        note: what else it contains; empty if nothing is known.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Dependency:
 
 
 def bill_of_materials(roots: tuple[str, ...] = RUNTIME) -> list[Dependency]:
-    """The installed libraries that `roots` need, themselves included, by name; what isn't installed is left out."""
+    """Return `roots` and the installed libraries they need, sorted by name; what isn't installed is left out."""
     found: dict[str, Dependency] = {}
     waiting = list(roots)
     while waiting:
@@ -75,7 +75,7 @@ def bill_of_materials(roots: tuple[str, ...] = RUNTIME) -> list[Dependency]:
 
 
 def license_of(package: Distribution) -> str:
-    """SPDX expression of an installed package: what it states, or what its plain words mean."""
+    """Return the SPDX expression of an installed package, translated from plain words if necessary."""
     metadata = package.metadata
     stated = [*(metadata.get_all("License-Expression") or [None]), *(metadata.get_all("License") or [None])]
     classifiers = [

@@ -1,7 +1,7 @@
-"""The door for weights: whatever a pipeline loads passes it, is judged by its bytes, and is on the record of its takes.
+"""The door that all weights of a pipeline pass: they are judged by their bytes and recorded in its takes.
 
-The policy judges what is loaded, not the names that are found: links are followed to where a file really lies, every
-file is hashed whole, and what has no file has no record.
+The policy judges what is loaded, not file names: links are followed to the actual file, every file is hashed whole, and
+what has no file has no record.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Signature = tuple[int, int, int, int]
 
 
 class Door:
-    """What one pipeline has loaded, under a policy that is fixed when it is opened.
+    """Keeps account of what one pipeline has loaded, under a policy that never changes.
 
     Args:
-        policy: it holds for everything that is loaded later, too.
+        policy: the policy, which also applies to everything loaded later.
     """
 
     def __init__(self, policy: LicensePolicy) -> None:
@@ -37,14 +37,14 @@ class Door:
 
     @property
     def policy(self) -> LicensePolicy:
-        """In force for this pipeline."""
+        """The policy in force for this pipeline."""
         return self._policy
 
     def admit(self, place: Path) -> None:
-        """Let in the weight files of a folder, or one file.
+        """Admit the weight files of a folder, or one file.
 
         Raises:
-            LicenseError: if the policy does not allow one of them, before anything of it is loaded.
+            LicenseError: if the policy does not allow one of them, before anything is loaded.
         """
         files = weights_in(place) if place.is_dir() else [place]
         signatures = {path: _signature(path) for path in files}
@@ -54,33 +54,33 @@ class Door:
         self._places.append(place)
 
     def admit_bytes(self, path: Path, content: bytes) -> None:
-        """Let in a file by what was read of it.
+        """Admit a file by the bytes that were read from it.
 
         Raises:
-            LicenseError: if the policy does not allow it, or the file is not what was read any more.
+            LicenseError: if the policy does not allow it, or the file has changed since it was read.
         """
         self.admit(path)
         if hashlib.sha256(content).hexdigest() != rights_of(path)[0].sha256:
             raise LicenseError(f"{path} has changed while it was read")
 
     def admit_without_file(self, what: str) -> None:
-        """Let in weights that come from no file here: tensors, or what a hub's name stands for.
+        """Admit weights that come from no local file: tensors, or those of a name on a hub.
 
         Raises:
-            LicenseError: if the policy is not `any`: they have no record.
+            LicenseError: if the policy is not `any`, because they have no record.
         """
         if self._is_open:
             return
         if self._policy != "any":
             raise LicenseError(
-                f"license policy {self._policy!r} does not allow {what}: it is not a file here, and has no record"
+                f"license policy {self._policy!r} does not allow {what}: it is not a local file, so it has no record"
             )
         if what not in [each.file for each in self._without_file]:
             self._without_file.append(FileRights(what, "", "unrecorded", "unknown", None))
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """For the `with` body, what comes in as tensors is what `admit` has judged."""
+        """Within the `with` body, tensors that come in are those that `admit` has judged."""
         self._is_open = True
         try:
             yield
@@ -88,12 +88,12 @@ class Door:
             self._is_open = False
 
     def keep(self, parts: Mapping[str, Any]) -> None:
-        """The parts that were made of what was let in; others would be new."""
+        """Remember the parts that were made from what was admitted; any others are new."""
         self.check_unchanged()
         self._parts = dict(parts)
 
     def check_parts(self, parts: Mapping[str, Any]) -> None:
-        """Judge the parts of a pipeline that have not come through the door: they were put in by hand.
+        """Judge the parts of a pipeline that did not come through the door, but were set by hand.
 
         Raises:
             LicenseError: if the policy is not `any`.
@@ -103,14 +103,14 @@ class Door:
                 self.admit_without_file(f"{name} (put in from Python)")
 
     def check_unchanged(self) -> None:
-        """Raise `LicenseError` if a file is not what it was when it was judged; under `any` nothing was."""
+        """Raise `LicenseError` if a file has changed since it was judged; `any` judges none."""
         for path, signature in self._signatures.items():
             if self._policy != "any" and (not path.is_file() or _signature(path) != signature):
                 raise LicenseError(f"{path} has changed while it was loaded")
 
     @property
     def rights(self) -> tuple[FileRights, ...]:
-        """Of everything that was let in, as it is now."""
+        """The rights of everything that was admitted, as it is now."""
         signatures = {path: _signature(path) for path in self._signatures if path.is_file()}
         if self._judged is None or self._judged[0] != signatures:
             found = {(place, each.file): each for place in self._places for each in rights_of(place)}

@@ -1,4 +1,4 @@
-"""SHA-256 of weight files, remembered: a file of 6 GB is read once, not at every start."""
+"""SHA-256 of weight files, cached so that a file of 6 GB is not read at every start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REMEMBERED_FROM_BYTES = 64 * 1024 * 1024
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file. Large files are remembered by path, size and times; any write to one changes these."""
+    """Return a file's hex digest. Large files are cached by path, inode, size and times, which any write changes."""
     stat = path.stat()
     if stat.st_size < REMEMBERED_FROM_BYTES:
         return _digest(path)
@@ -23,7 +23,7 @@ def sha256(path: Path) -> str:
     key = f"{path.resolve()}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
     if key not in known:
         known[key] = _digest(path)
-        with contextlib.suppress(OSError):  # a home that can't be written only costs time
+        with contextlib.suppress(OSError):  # a read-only home only costs time
             memory.parent.mkdir(parents=True, exist_ok=True)
             write_json(memory, known)
     return known[key]

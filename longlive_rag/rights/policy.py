@@ -1,8 +1,8 @@
-"""Refusing weights that a policy does not allow, before anything loads.
+"""Refuse weights that a policy does not allow, before anything loads.
 
-`any` loads everything. `research` wants terms that are on record and allow research; `commercial`, terms that are on
-record and allow commercial use, and rest on a user's own record or on the model card. Unknown, changed and expired
-count as not allowed.
+`any` loads everything. `research` requires recorded terms that allow research; `commercial` requires recorded terms
+that allow commercial use and rest on a user's own record or the model card. Unknown, changed and expired records count
+as not allowed.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ ALLOWED: dict[str, tuple[Use, ...]] = {
 
 
 class LicenseError(ValueError):
-    """Weights that the policy in force does not allow."""
+    """Raised for weights that the policy in force does not allow."""
 
 
 def pick_policy(policy: str | None = None) -> LicensePolicy:
-    """The policy in force: what the caller says, else the environment, else the config file, else `any`.
+    """Return the policy in force: the caller's, else the environment's, else the config file's, else `any`.
 
     Raises:
-        ValueError: if it is not a policy; says where it was stated.
+        ValueError: if it is not a policy, naming where it was stated.
     """
     stated = (policy, "license policy") if policy is not None else stated_policy()
     if stated is None:
@@ -51,15 +51,15 @@ def enforce(path: Path, policy: str | None = None, today: datetime.date | None =
     """Check every weight file of a folder, or one file, against the policy in force.
 
     Args:
-        path: a folder, or a weight file.
+        path: a folder or a weight file.
         policy: see `pick_policy`.
-        today: for expiry.
+        today: date to check expiry against; today by default.
 
     Returns:
         The rights of each file, for the take's record.
 
     Raises:
-        LicenseError: naming the first file that is not allowed, its terms, and how to record others.
+        LicenseError: if a file is not allowed; names the first one, its terms, and how to record others.
     """
     chosen = pick_policy(policy)
     rights = rights_of(path, today)
@@ -68,17 +68,17 @@ def enforce(path: Path, policy: str | None = None, today: datetime.date | None =
 
 
 def enforce_place(place: str | os.PathLike[str], policy: str | None = None) -> LicensePolicy:
-    """Refuse what is about to be loaded from `place`; under `any`, nothing of it is read.
+    """Refuse what is about to be loaded from `place` if it is not allowed; under `any`, read nothing.
 
     Args:
-        place: a folder, a weight file, or the name of a repository on a hub, which has no record.
+        place: a folder, a weight file, or the name of a repository on a hub (which has no record).
         policy: see `pick_policy`.
 
     Returns:
         The policy in force.
 
     Raises:
-        LicenseError: if it does not allow a weight file there.
+        LicenseError: if the policy does not allow a weight file there.
     """
     chosen = pick_policy(policy)
     if chosen != "any":
@@ -89,22 +89,22 @@ def enforce_place(place: str | os.PathLike[str], policy: str | None = None) -> L
 
 
 def weaker(one: LicensePolicy, other: LicensePolicy) -> LicensePolicy:
-    """The policy of two that allows more."""
+    """Return the policy of the two that allows more."""
     return min(one, other, key=get_args(LicensePolicy).index)
 
 
 def refuse_stricter(policy: LicensePolicy, before: LicensePolicy, what: str) -> None:
-    """Raise `LicenseError` if what was made under one policy is to be used under a stricter one.
+    """Raise `LicenseError` if something made under one policy is to be used under a stricter one.
 
     Args:
-        policy: under which it is to be used.
-        before: under which it was made.
-        what: it, in words.
+        policy: the policy it is to be used under.
+        before: the policy it was made under.
+        what: how to name it in the message.
     """
     if policy != before and weaker(policy, before) == before:
         raise LicenseError(
             f"{what} was made under license policy {before!r} and can't be used under {policy!r}: it may come from "
-            f"weights that {policy!r} does not allow. Use license policy {before!r}, or make it again"
+            f"weights that {policy!r} does not allow. Use license policy {before!r}, or remake it"
         )
 
 
@@ -122,9 +122,9 @@ def refuse(rights: Iterable[FileRights], folder: Path, policy: LicensePolicy) ->
 
 
 def how_to_record(files: Sequence[FileRights], folder: Path) -> str:
-    """What to read, and the command that records it, for the first of `files` and those that came with the same terms.
+    """Say what to read, and the command that records it, for the first of `files` and those with the same terms.
 
-    Terms that nobody has seen, or that contradict each other, are not suggested: ID is what the reader finds.
+    Terms that nobody has seen, or that are contradictory, are not suggested: ID stands for what the reader finds.
     """
     wanted = _to_read(files[0])
     if wanted is None:
@@ -138,7 +138,7 @@ def how_to_record(files: Sequence[FileRights], folder: Path) -> str:
 
 
 def _to_read(file: FileRights) -> tuple[str, str] | None:
-    """Where the publisher states a file's terms, and what they are said to be; None where no reading can clear it."""
+    """Return where the publisher states a file's terms and what they are said to be; None if reading can't clear it."""
     record = file.record
     if record is None or file.standing != "recorded" or record.basis in CLEARED or record.page is None:
         return None

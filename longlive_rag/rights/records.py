@@ -1,8 +1,8 @@
-"""The licence record of a model folder: `licenses.json`, one entry a weight file, bound to the file's hash.
+"""The licence record of a model folder: `licenses.json`, with one entry per weight file, bound to the file's hash.
 
-An entry says under which terms the file is, where that is said, who looked it up and when. It holds for exactly the
-bytes it was written for: another hash voids it. Where a file came with its publisher's terms, the entry says on what
-these rest (`longlive_rag.rights.terms`); a user's own entry takes its place.
+An entry holds the file's terms, where they are stated, and who looked them up when. It applies only to the bytes it was
+written for: a different hash voids it. If a file came with its publisher's terms, the entry says what these rest on
+(`longlive_rag.rights.terms`); a user's own entry replaces it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from retrieval.files import write_json
 
 RECORDS = "licenses.json"
 EVIDENCE = "licenses"
-"""Folder beside the record that keeps what was given as evidence."""
+"""Folder beside the record that keeps the files given as evidence."""
 RECORDED = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 RECORDED_NAMES = ("tokenizer.json", "spiece.model")
 MODEL_INDEX = "model_index.json"
@@ -33,7 +33,7 @@ Standing = Literal["recorded", "unrecorded", "changed", "expired"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What shows the terms: name of a file beside the record, such as a grant or a saved page, and its hash."""
+    """A file beside the record that shows the terms, such as a grant or a saved page, and its hash."""
 
     file: str
     sha256: str
@@ -44,16 +44,16 @@ class LicenseRecord:
     """What is known about the terms of one file.
 
     Attributes:
-        sha256: of the file that this was written for.
-        terms: an SPDX expression, or NOASSERTION where only the source is known.
-        use: what the terms allow; derived from known ids, else stated by who looked it up.
-        source: where the terms are stated: an address, a contract's name.
-        looked_up_by, looked_up_on: who, and the day (ISO).
-        expires: last day (ISO) on which this record may be relied on; None if it has none.
-        evidence: None if there is none.
+        sha256: hash of the file that this was written for.
+        terms: an SPDX expression, or NOASSERTION if only the source is known.
+        use: what the terms allow: derived from known ids, or stated by whoever looked them up.
+        source: where the terms are stated: a URL, or a contract's name.
+        looked_up_by, looked_up_on: who looked them up, and the day (ISO).
+        expires: last day (ISO) on which this record is valid; None for no end.
+        evidence: the evidence; None if there is none.
         made_from: hashes of the files that this one was converted or merged from.
-        basis: on what the terms rest: `recorded` by a user, or the standing of what the publisher says.
-        page: where the publisher's terms are to be read.
+        basis: what the terms rest on: `recorded` by a user, or the standing of the publisher's statement.
+        page: where the publisher states its terms.
     """
 
     sha256: str
@@ -81,7 +81,7 @@ class LicenseRecord:
 
 @dataclass(frozen=True)
 class LicenseRecords:
-    """The content of `licenses.json`; `files` by their paths inside the folder."""
+    """The content of `licenses.json`; `files` is keyed by paths inside the folder."""
 
     format: Literal[1]
     files: Mapping[str, LicenseRecord]
@@ -89,15 +89,15 @@ class LicenseRecords:
 
 @dataclass(frozen=True)
 class FileRights:
-    """A weight file, its hash as it is now, and how its record stands.
+    """A weight file, its current hash, and the standing of its record.
 
     Attributes:
         file: path inside its folder.
-        sha256: now.
+        sha256: current hash.
         standing: `recorded`; or `unrecorded`, `changed` (the record is for other bytes), `expired`.
-        use: what may be done with the file: what its record says if that stands, else unknown. Terms that rest on
-            less than a user's record or the model card clear it for research at most.
-        record: None where there is none.
+        use: what the file may be used for: what its record says if that is valid, otherwise unknown. Terms that rest
+            on less than a user's record or the model card clear it for research at most.
+        record: its record; None if there is none.
     """
 
     file: str
@@ -128,12 +128,12 @@ def _in_words(record: LicenseRecord) -> str:
 
 
 def is_recorded(path: Path) -> bool:
-    """Whether a file is of the kind that has a record: weights and vocabularies."""
+    """Whether a file is of a kind that has a record: weights and vocabularies."""
     return path.suffix in RECORDED or path.name in RECORDED_NAMES
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """The files of a folder that have records, in order: behind links too, and hidden ones, which an index may name.
+    """List the files of a folder that need records, including hidden ones (an index may name them) and behind links.
 
     Hidden folders (download caches) are left out.
     """
@@ -141,7 +141,7 @@ def weights_in(folder: Path) -> list[Path]:
     seen = set()
     for base, folders, names in os.walk(folder, followlinks=True):
         place = os.path.realpath(base)
-        if place in seen:  # two links to it, or a circle of them
+        if place in seen:  # linked twice, or a cycle of links
             folders.clear()
             continue
         seen.add(place)
@@ -151,7 +151,7 @@ def weights_in(folder: Path) -> list[Path]:
 
 
 def place_of(path: Path, folder: Path) -> tuple[Path, str]:
-    """Where the record of a file is kept, and its name there: `folder`, or where the file really lies if elsewhere."""
+    """Return the folder that keeps a file's record, and its name there: `folder`, or the actual file's if elsewhere."""
     real, home = path.resolve(), folder.resolve()
     if not real.is_relative_to(home):
         folder = home = folder_of(real)
@@ -159,8 +159,8 @@ def place_of(path: Path, folder: Path) -> tuple[Path, str]:
 
 
 def folder_of(path: Path) -> Path:
-    """The folder whose record speaks of `path`: the nearest one, itself included, that has a record or is a pipeline;
-    where there is none, the folder itself, or the file's own."""
+    """Return the folder whose record covers `path`: the nearest one, itself included, that has a record or is a
+    pipeline; if there is none, the folder itself or the file's own."""
     own = path if path.is_dir() else path.parent
     for folder in (own, *own.parents):
         if (folder / RECORDS).is_file() or (folder / MODEL_INDEX).is_file():
@@ -169,7 +169,7 @@ def folder_of(path: Path) -> Path:
 
 
 def read_records(folder: Path) -> dict[str, LicenseRecord]:
-    """The record of a folder, by file; empty if there is none.
+    """Read the record of a folder, by file; empty if there is none.
 
     Raises:
         ValueError: if it can't be read.
@@ -177,22 +177,22 @@ def read_records(folder: Path) -> dict[str, LicenseRecord]:
     path = folder / RECORDS
     if not path.is_file():
         return {}
-    from longlive_rag.documents import read_document  # pydantic is slow to import, and help needs none
+    from longlive_rag.documents import read_document  # pydantic is slow to import, and --help does not need it
 
     return dict(read_document(path, LicenseRecords).files)
 
 
 def write_records(folder: Path, records: Mapping[str, LicenseRecord]) -> None:
-    """Write the record of a folder, atomically."""
+    """Write the record of a folder atomically."""
     write_json(folder / RECORDS, asdict(LicenseRecords(1, {file: records[file] for file in sorted(records)})))
 
 
 def rights_of(path: Path, today: datetime.date | None = None) -> list[FileRights]:
-    """How the record of every weight file stands, of a folder or of one file.
+    """Return the rights of every weight file in a folder, or of one file.
 
     Args:
-        path: a folder, or a weight file.
-        today: for expiry; default the machine's day.
+        path: a folder or a weight file.
+        today: date to check expiry against; the machine's date by default.
 
     Raises:
         ValueError: if a record can't be read.
@@ -238,22 +238,22 @@ def record_terms(
     expires: str | None = None,
     evidence: Path | None = None,
 ) -> list[str]:
-    """Record the terms of a weight file, or of all weight files in a folder; what they said before is replaced.
+    """Record the terms of a weight file, or of all weight files in a folder, replacing earlier entries.
 
     Args:
         path: a file or a folder.
         terms: an SPDX expression; `LicenseRef-NAME` for terms without an id.
         source: where the terms are stated.
         looked_up_by: who looked them up.
-        use: what they allow; only for terms that are not known by their id, and `commercial` only with evidence.
-        looked_up_on, expires: days (ISO); default today, and never.
+        use: what they allow; only for terms without a known id, and `commercial` only with evidence.
+        looked_up_on, expires: days (ISO); today and never by default.
         evidence: a file that shows the terms, copied beside the record.
 
     Returns:
         The files that were recorded, as the record names them.
 
     Raises:
-        ValueError: naming what is wrong; nothing is written then.
+        ValueError: if a value is invalid; nothing is written.
     """
     for name, value in (("source", source), ("by", looked_up_by)):
         if not value.strip():
@@ -281,13 +281,13 @@ def record_terms(
 
 
 def record_released(folder: Path, files: Iterable[Path], terms: Terms, by: str) -> None:
-    """Record what the publisher of files says of their terms; what a user has recorded stays.
+    """Record what the publisher of files says about their terms; a user's own entries are kept.
 
     Args:
-        folder: that the files lie in, and whose record speaks of them.
-        files: those that have records.
-        terms: what was seen.
-        by: who saw it.
+        folder: the folder that holds the files and their record.
+        files: the files that need records.
+        terms: the terms that were seen.
+        by: who saw them.
     """
     records = read_records(folder)
     for file in files:
@@ -315,7 +315,7 @@ def _keep_evidence(evidence: Path, folder: Path) -> None:
 
 
 def files_to_record(path: Path) -> list[Path]:
-    """The weight files that `path` stands for: itself, or those in it.
+    """Return the weight files that `path` stands for: itself, or those in it.
 
     Raises:
         ValueError: if there are none.
@@ -348,7 +348,7 @@ def _stated_use(terms: str, use: Use | None, evidence: Path | None) -> Use:
 
 
 def write_record(folder: Path, today: datetime.date | None = None) -> None:
-    """Record a folder whose weights were trained by this repository's own scripts: Apache-2.0, like the rest of it."""
+    """Record that a folder's weights were trained by this repository's own scripts and are Apache-2.0 like the rest."""
     record_terms(
         folder,
         "Apache-2.0",
@@ -359,14 +359,14 @@ def write_record(folder: Path, today: datetime.date | None = None) -> None:
 
 
 def inherit(folder: Path, made: Mapping[str, Iterable[FileRights]], today: datetime.date | None = None) -> None:
-    """Record files that were converted or merged from others: the terms of all of these together.
+    """Record files that were converted or merged from others, under the terms of all of these together.
 
-    A file with one unrecorded (changed, expired) origin stays unrecorded.
+    A file with an unrecorded, changed or expired origin stays unrecorded.
 
     Args:
         folder: the new folder.
         made: file in it -> the rights of what it was made from.
-        today: for tests.
+        today: overridden in tests.
     """
     records = read_records(folder)
     for file, origins in made.items():

@@ -1,4 +1,4 @@
-"""What a licence lets one do, for SPDX expressions: known ids only; everything else is unknown."""
+"""What the licences in an SPDX expression allow. Only some ids are known; everything else is unknown."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ Use = Literal["unknown", "research", "commercial"]
 
 NO_ASSERTION = "NOASSERTION"
 
-# Ids whose text allows commercial use. Their duties (naming the authors, keeping notices) are the user's to follow.
+# Ids whose text allows commercial use. Meeting their conditions (attribution, keeping notices) is up to the user.
 COMMERCIAL = frozenset({
     "0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC-BY-3.0", "CC-BY-4.0", "CC0-1.0",
     "CDLA-Permissive-2.0", "CNRI-Python", "HPND", "ISC", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Python-2.0",
     "Unicode-3.0", "Unlicense", "Zlib",
 })  # fmt: skip
-NON_COMMERCIAL = ("cc-by-nc", "polyform-noncommercial", "ncgl-uk")  # ids that begin so, in any case and version
+NON_COMMERCIAL = ("cc-by-nc", "polyform-noncommercial", "ncgl-uk")  # prefixes of ids, any case and version
 _ORDER: tuple[Use, ...] = ("unknown", "research", "commercial")
 _COMMERCIAL = frozenset(name.casefold() for name in COMMERCIAL)
 
 
 def allowed_use(expression: str) -> Use:
-    """The most that `expression` allows: all of it for AND, the best of it for OR; unknown ids are unknown.
+    """Return the most that `expression` allows: its strictest part for AND, its best for OR; unknown for unknown ids.
 
     Raises:
         ValueError: if it can't be parsed.
@@ -31,7 +31,7 @@ def allowed_use(expression: str) -> Use:
 
 
 def conceivable_use(expression: str) -> Use:
-    """The most that `expression` could allow if everything unknown in it allowed all.
+    """Return the most that `expression` could allow if everything unknown in it allowed all.
 
     Raises:
         ValueError: if it can't be parsed.
@@ -40,10 +40,10 @@ def conceivable_use(expression: str) -> Use:
 
 
 def check_expression(expression: str) -> str:
-    """The expression in its usual spelling.
+    """Return the expression in canonical spelling.
 
     Raises:
-        ValueError: if an id is not an SPDX id; says how to name other terms.
+        ValueError: if an id is not an SPDX id, saying how to name other terms.
     """
     from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
@@ -56,7 +56,7 @@ def check_expression(expression: str) -> str:
         ) from error
 
 
-Uses = tuple[Use, Use]  # what is known to be allowed, and what could be
+Uses = tuple[Use, Use]  # known to be allowed, conceivably allowed
 
 
 def _read(expression: str) -> Uses:
@@ -96,7 +96,7 @@ def _single(tokens: list[str], expression: str) -> tuple[Uses, list[str]]:
         if not rest or rest[0] != ")":
             raise ValueError(f"{expression!r} is not an SPDX expression: a bracket is not closed")
         return uses, rest[1:]
-    if len(rest) > 1 and rest[0].upper() == "WITH":  # exceptions only ever allow more
+    if len(rest) > 1 and rest[0].upper() == "WITH":  # exceptions only add permissions
         rest = rest[2:]
     known = first.casefold()
     if known in _COMMERCIAL:

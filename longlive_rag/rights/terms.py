@@ -1,4 +1,4 @@
-"""Terms as evidence: who says what the terms of published files are, where, and when that was seen."""
+"""Terms as evidence: who states the terms of published files, where, and when that was seen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from longlive_rag.rights.spdx import NO_ASSERTION, Use, allowed_use, check_expre
 
 Witness = Literal["card", "repository"]
 Basis = Literal["recorded", "card", "repository", "contradictory", "not seen"]
-"""On what terms rest, the best first: a user's own record, or the standing of what the publisher says."""
+"""What terms rest on, best first: a user's own record, or the standing of the publisher's statement."""
 IN_WORDS: dict[Basis, str] = {
     "recorded": "recorded",
     "card": "stated by the model card",
@@ -20,19 +20,19 @@ IN_WORDS: dict[Basis, str] = {
     "not seen": "not seen",
 }
 CLEARED: tuple[Basis, ...] = ("recorded", "card")
-"""Only on these may commercial use rest."""
+"""Commercial use requires one of these."""
 
 
 @dataclass(frozen=True)
 class Statement:
-    """One place that says what the terms are.
+    """One place that states the terms.
 
     Attributes:
-        by: `card`, the page or the licence file of the model itself; or `repository`, that of its code.
-        spdx: what it says, as an SPDX expression.
-        where: the place, in words.
-        seen_on: when it was seen, a day (ISO).
-        said_on: since when it says so, where that is known.
+        by: `card`, the page or licence file of the model itself; or `repository`, that of its code.
+        spdx: the stated terms, as an SPDX expression.
+        where: description of the place.
+        seen_on: the day (ISO) it was seen.
+        said_on: the day (ISO) since when it says so, if known.
     """
 
     by: Witness
@@ -49,7 +49,7 @@ class Statement:
 
     @property
     def in_words(self) -> str:
-        """Such as 'Apache-2.0 by the code repository since 2025-11-01 (LICENSE; seen on 2026-11-25)'."""
+        """A phrase such as 'Apache-2.0 by the code repository since 2025-11-01 (LICENSE; seen on 2026-11-25)'."""
         who = {"card": "the model card", "repository": "the code repository"}[self.by]
         since = f" since {self.said_on}" if self.said_on else ""
         return f"{self.spdx} by {who}{since} ({self.where}; seen on {self.seen_on})"
@@ -57,12 +57,12 @@ class Statement:
 
 @dataclass(frozen=True)
 class Terms:
-    """All that is known of the terms of published files.
+    """All that is known about the terms of published files.
 
     Attributes:
-        page: the model card, where they are to be read; whether it was opened, the statements say.
-        looked_up_on: the day (ISO) on which they were looked for.
-        statements: what was seen.
+        page: URL of the model card, where to read them; only the statements tell whether it was opened.
+        looked_up_on: the day (ISO) on which they were looked up.
+        statements: the statements that were seen.
     """
 
     page: str
@@ -71,7 +71,7 @@ class Terms:
 
     @property
     def standing(self) -> Basis:
-        """`card`, `repository`, `contradictory` if two statements differ, `not seen` if there is none."""
+        """`contradictory` if two statements differ, `not seen` if there is none, else the best of their witnesses."""
         if not self.statements:
             return "not seen"
         if len({statement.spdx for statement in self.statements}) > 1:
@@ -80,13 +80,13 @@ class Terms:
 
     @property
     def spdx(self) -> str:
-        """What all statements say; NOASSERTION where they differ, or there is none."""
+        """What all statements say; NOASSERTION if they differ or there is none."""
         said = {statement.spdx for statement in self.statements}
         return said.pop() if len(said) == 1 else NO_ASSERTION
 
     @property
     def use(self) -> Use:
-        """What the strictest of the statements allows; unknown if there is none."""
+        """What the strictest statement allows; unknown if there is none."""
         uses = [allowed_use(statement.spdx) for statement in self.statements]
         return min(uses, key=get_args(Use).index, default="unknown")
 
@@ -94,11 +94,11 @@ class Terms:
     def in_words(self) -> str:
         """Every statement, with its source and date."""
         said = "; ".join(statement.in_words for statement in self.statements)
-        return said or f"not seen on {self.looked_up_on}; to be read at {self.page}"
+        return said or f"not seen on {self.looked_up_on}; see {self.page}"
 
 
 def as_day(name: str, value: str) -> datetime.date:
-    """A day in ISO form; FieldError if it is none."""
+    """Parse a day in ISO form; FieldError if it is not one."""
     try:
         return datetime.date.fromisoformat(value)
     except (ValueError, TypeError) as error:
@@ -106,5 +106,5 @@ def as_day(name: str, value: str) -> datetime.date:
 
 
 def cleared_use(use: Use, basis: Basis) -> Use:
-    """What may be relied on of `use`, which terms allow if they are as they are said to be."""
+    """Limit the use that stated terms allow to what their basis supports."""
     return use if basis in CLEARED else min(use, "research", key=get_args(Use).index)

@@ -1,1 +1,1 @@
-"""The drawn world: its grammar and drawing, its oracle, and the training of the backbone that lives in it."""
+"""The drawn world: its grammar and drawing, its oracle, and the training of its backbone."""

@@ -1,4 +1,4 @@
-"""Putting the trained parts into one pipeline folder."""
+"""Assemble the trained parts to a pipeline folder."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from retrieval.encoder import LatentAutoencoder
 from retrieval.training import ENCODER
 
 UPSCALE = 6
-PROMPT_WEIGHT = 0.5  # of the key that memory is searched by; `longlive-rag eval retrieval` measures what it gains
-NEW_VIEW = 0.95  # docs/memory.md says how it was chosen
-ESTABLISH_S = 8.0  # memory keeps so much of each new view; docs/drift.md has what it gains
+PROMPT_WEIGHT = 0.5  # in the key that memory is searched by; `longlive-rag eval retrieval` measures its benefit
+NEW_VIEW = 0.95  # chosen as described in docs/memory.md
+ESTABLISH_S = 8.0  # how much memory keeps of each new view; docs/drift.md reports its benefit
 KEPT = ("README.md",)
 
 
 def trained_vae(run: Path) -> AutoencoderKLWan:
-    """Stage 1's result.
+    """Load the result of stage 1.
 
     Raises:
-        ValueError: if the stage has not ended.
+        ValueError: if the stage has not finished.
     """
     folder = run / "vae" / "vae"
     if not folder.is_dir():
@@ -42,15 +42,16 @@ def trained_vae(run: Path) -> AutoencoderKLWan:
 def trained_parts(
     run: Path, earlier: LongLiveRAGPipeline | None = None
 ) -> tuple[AutoencoderKLWan, TextToVideo, LatentAutoencoder | None]:
-    """The refined VAE, the moving average of stage 2 (of long tuning, where there is one), and the retrieval encoder.
+    """Load the refined VAE, the moving average of stage 2 (or of long tuning, if done), and the retrieval encoder.
 
-    The encoder may be left out: it is None then, and memory searches mean-pooled latents.
+    The encoder is optional: if it is None, memory searches mean-pooled latents.
 
     Args:
-        earlier: whose parts are taken where the run has none.
+        run: the folder of the training run.
+        earlier: an earlier model, whose parts replace those that the run lacks.
 
     Raises:
-        ValueError: if stage 1 has not ended or stage 2 has no checkpoint yet, and there is no earlier model.
+        ValueError: if stage 1 has not finished or stage 2 has no checkpoint, and there is no earlier model.
     """
     refined, folder = run / "decoder" / "vae", run / "encoder" / ENCODER
     tuned = run / "long" / "checkpoint.pt"
@@ -71,10 +72,10 @@ def trained_parts(
 def assemble(
     vae: AutoencoderKLWan, model: TextToVideo, encoder: LatentAutoencoder | None, folder: Path
 ) -> LongLiveRAGPipeline:
-    """Write the pipeline folder, weights in bfloat16, in place of the one that is there (the model card stays).
+    """Write the pipeline folder with weights in bfloat16, replacing an existing one (but keeping its model card).
 
     Raises:
-        ValueError: if there is something else.
+        ValueError: if `folder` is something else.
     """
     check_target(folder)
     share_capitals(model.tokenizer, model.text_encoder)

@@ -1,4 +1,4 @@
-"""Encoded scripts: what the backbone and the retrieval encoder are trained on."""
+"""Encoded scripts, on which the backbone and the retrieval encoder are trained."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ENTRANCES = ("returns", MEETS)
 
 @dataclass(frozen=True)
 class CorpusSize:
-    """How many scripts of how many blocks, drawn from which seed."""
+    """Number of scripts, blocks per script, and the seed they are drawn from."""
 
     scripts: int
     blocks: int
@@ -36,9 +36,9 @@ class CorpusSize:
 
 
 LONG = CorpusSize(scripts=400, blocks=16, seed=7)
-"""Long enough for a character to leave, to be forgotten by the window, and to return."""
+"""Long enough for a character to leave, drop out of the window, and return."""
 OPENINGS = CorpusSize(scripts=2000, blocks=3, seed=8)
-"""Many short ones, so that every sentence is seen with many hidden traits."""
+"""Many short scripts, so that every sentence is seen with many hidden traits."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Corpus:
     Attributes:
         latents: [N, C, T, h, w], normalised.
         scripts: what each shows.
-        blocks: of each.
-        replay: the model's own last prediction of every frame, like `latents`; the truth until there is one. It is not
-            part of a checkpoint: a resumed run fills it anew.
-        actors: [N, T, h, w] in 0..1, how much of each cell actors take.
-        entrances: [M, 2] (script, block) of blocks in which someone comes into the picture.
-        moves: [M, 2] (script, block) of blocks in which one place becomes another.
+        blocks: number of blocks in each.
+        replay: the model's own latest prediction of every frame, like `latents`; the truth until there is one. It is
+            not part of a checkpoint: a resumed run refills it.
+        actors: [N, T, h, w] in 0..1, the share of each cell that actors cover.
+        entrances: [M, 2] (script, block) of blocks in which someone enters the picture.
+        moves: [M, 2] (script, block) of blocks in which the place changes.
     """
 
     latents: Tensor
@@ -79,7 +79,7 @@ class Corpus:
         object.__setattr__(self, "moves", self._blocks_from(moved))
 
     def _blocks_from(self, cues: list[tuple[int, int]]) -> np.ndarray:
-        """(script, block) of the two blocks from each cue (script, pixel frame) on; none for a script's beginning."""
+        """Return (script, block) of the two blocks from each cue (script, pixel frame) on; none for frame 0."""
         found = [
             (index, (frame - FIRST_BLOCK_PX) // BLOCK_PX + 1 + after)
             for index, frame in cues
@@ -89,19 +89,19 @@ class Corpus:
         return np.array([(index, block) for index, block in found if block < self.blocks]).reshape(-1, 2)
 
     def prompt(self, index: int, block: int, rng: np.random.Generator) -> str:
-        """What script `index` says at `block`, in a random word order."""
+        """Return the prompt of script `index` at `block`, in a random word order."""
         return sentence_text(self.scripts[index].sentence(block_frame(block)), int(rng.integers(template_count())))
 
 
 def _latent_cover(script: Script) -> Tensor:
-    """`actor_cover` of the script's latent frames [T, h, w]: the first covers one pixel frame, every other four."""
+    """Return `actor_cover` by latent frame [T, h, w]: the first spans one pixel frame, the others four."""
     cover = torch.from_numpy(actor_cover(script, CELL_PX))
     later = cover[1:].unflatten(0, (-1, FRAMES_PER_LATENT)).mean(1)
     return torch.cat([cover[:1], later])
 
 
 def render_scripts(scripts: Sequence[Script]) -> Iterator[NDArray[np.uint8]]:
-    """What each shows [F, 64, 64, 3], in their order, drawn by as many processes as there are cores."""
+    """Yield the frames [F, 64, 64, 3] of each script in order, drawn by one process per core."""
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from pool.map(render, scripts, chunksize=4)
 
@@ -113,7 +113,7 @@ def make_corpus(
     report: Callable[[str], None],
     sample: Callable[[np.random.Generator, int], Script] = sample_script,
 ) -> Corpus:
-    """Render and encode scripts that `sample` draws, or read from `path` (.npy) what an earlier run made of them."""
+    """Render and encode scripts drawn by `sample`, or read from `path` (.npy) what an earlier run encoded."""
     rng = np.random.default_rng(size.seed)
     frames = block_frame(size.blocks)
     scripts = [sample(rng, frames) for _ in range(size.scripts)]

@@ -1,7 +1,7 @@
-"""Does a cue show? What a new prompt changes within two seconds, and whether the character stays who it was.
+"""Whether a cue shows: what a new prompt changes within two seconds, and whether the character stays the same.
 
-Every second take is cued to another action, the others to another place; the same takes are made once more without a
-cue, since hidden traits change by themselves, too.
+Half of the takes are cued to another action, the others to another place. The same takes are also made without a cue,
+because hidden traits change by themselves, too.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ ACTIONS = ("walks", "jumps", "turns", "leaves")
 def measure_cues(
     pipe: LongLiveRAGPipeline, takes: int, batch: int, progress: Progress, keep: Keep, memory: bool = True
 ) -> dict[str, Any]:
-    """Takes of one cue each, and the same without.
+    """Measure takes of one cue each, and the same takes without it.
 
     Returns:
-        `shown` (share of takes whose cue shows within two seconds, all, by action and by place), and `agreement` of
+        `shown` (share of takes whose cue shows within two seconds: all, of an action, of a place), and `agreement` of
         the hidden traits in the two seconds before the cue with those two to four seconds after it, with and without.
     """
     pairs = cue_pairs(takes)
@@ -58,7 +58,7 @@ def measure_cues(
 
 
 def cue_pairs(takes: int) -> list[tuple[Sentence, Sentence]]:
-    """(before, after) the cue of each take: other actions and other places in turn."""
+    """Return each take's sentences (before, after) the cue, which alternately changes the action and the place."""
     rng = np.random.default_rng(PROMPT_SEED)
     pairs = []
     for index, first in enumerate(unseen_sentences(takes, ("stands",))):

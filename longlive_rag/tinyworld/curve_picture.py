@@ -1,4 +1,4 @@
-"""How long hidden traits last, as a picture."""
+"""A chart of how long hidden traits last."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from longlive_rag.media.charts import Line, add_legend, draw_lines, new_chart, s
 
 
 def draw_agreement(drift: Mapping[str, Any], path: Path) -> None:
-    """Draw the curve of `world evaluate drift`: hidden traits as in the first second, and the same take by take.
+    """Draw the curve of `world evaluate drift`: hidden traits as in the first second, as a mean and take by take.
 
     Args:
         drift: the section's figures.
-        path: of the PNG.
+        path: the PNG file to write.
     """
     figure, (axes,) = new_chart(3.0, width_in=7.0)
     mean, *takes = (

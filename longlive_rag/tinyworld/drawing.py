@@ -1,6 +1,6 @@
-"""What a character of tiny-world looks like: its outline, pattern, eyes, hat and bag, drawn in soft-edged coverage.
+"""How a character of tiny-world looks: its outline, pattern, eyes, hat and bag, drawn with soft-edged coverage.
 
-All lengths are in radii of the body unless they say pixels: `u` points right, `v` down, the feet are at `v = 1`.
+Lengths are in radii of the body unless they say pixels: `u` points right, `v` down, the feet are at `v = 1`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from longlive_rag.tinyworld.grammar import COLOURS, SHAPES
 
 TINTS_DEGREES: tuple[float, ...] = (-9.0, 0.0, 9.0)
-"""Hidden trait `tint`: how far a body's hue is from that of its colour's name."""
+"""Hidden trait `tint`: how far a body's hue is from its colour's nominal hue."""
 PATTERNS: tuple[str, ...] = ("plain", "belly", "band", "split")
 HATS: tuple[str, ...] = ("none", "tall", "flat")
 BAGS: tuple[str, ...] = ("none", "bag")
 SIZES_PX: tuple[float, ...] = (19.0, 23.5, 28.0)
-"""Hidden trait `size`: across the body."""
+"""Hidden trait `size`: width of the body."""
 EDGE_PX = 2.0
 REACH_PX = 22.0
-"""No part of a character lies further to the side of its middle."""
+"""No part of a character extends further to the side of its middle."""
 
 WIDEST_RADII, TALLEST_RADII = 1.4, 1.9
-"""How far a bag reaches to the side of the body's middle, and a hat above it, in radii."""
+"""How far a bag extends to the side of the body's middle, and a hat above it, in radii."""
 
 _SATURATION, _BRIGHT, _DARK_HUES_VALUE = 0.86, 0.93, 0.80
 _HAT_RGB, _BAG_RGB, _EYE, _PUPIL = (0.17, 0.16, 0.20), (0.30, 0.23, 0.19), 0.97, 0.10
@@ -36,7 +36,7 @@ _HAT_LINE = {"circle": -0.90, "square": -0.92, "triangle": -0.66}
 
 @dataclass(frozen=True)
 class Character:
-    """Who: `shape` and `colour` can be prompted; the rest is hidden. `tint` in degrees of hue, `size_px` across."""
+    """A character: `shape` and `colour` can be prompted, the rest is hidden. `tint` is in degrees of hue."""
 
     shape: str
     colour: str
@@ -47,14 +47,14 @@ class Character:
     bag: str = "none"
 
     def rgb(self) -> NDArray[np.float32]:
-        """The body colour, [3] in 0..1."""
+        """Return the body colour, [3] in 0..1."""
         value = _DARK_HUES_VALUE if self.colour in ("green", "blue", "purple") else _BRIGHT
         hue = (COLOURS[self.colour] + self.tint) % 360.0
         return np.asarray(colorsys.hsv_to_rgb(hue / 360.0, _SATURATION, value), np.float32)
 
 
 def sample_character(rng: np.random.Generator, colour: str | None = None, shape: str | None = None) -> Character:
-    """A character with random hidden traits; colour and shape too unless given."""
+    """Draw a character with random hidden traits, and a random colour and shape unless given."""
     return Character(
         shape=shape or str(rng.choice(SHAPES)),
         colour=colour or str(rng.choice(list(COLOURS))),
@@ -72,7 +72,9 @@ def composite(
     """Draw one character and its shadow onto `frames` [F, H, W, 3] in 0..1, in place.
 
     Args:
-        x, y: [F], the middle and the height of the feet above the ground, in pixels.
+        frames: [F, H, W, 3] in 0..1.
+        who: the character.
+        x, y: [F], its middle and the height of its feet above the ground, in pixels.
         facing: [F], -1 (left) to 1 (right).
         stretch: [F], 1 at rest; a taller body is narrower.
         ground_px: row of the ground line.
@@ -97,7 +99,7 @@ def composite(
 
 
 def body_colours(who: Character, u: NDArray, v: NDArray, facing: NDArray | float) -> NDArray[np.float32]:
-    """The painted body, [..., 3]: base colour and light, pattern, then two eyes on the side that it faces."""
+    """Return the painted body, [..., 3]: base colour and light, pattern, then two eyes on the side that it faces."""
     radius = who.size_px / 2
     light = np.clip(1.0 - 0.12 * (v + 0.3 * u), 0.82, 1.12)
     colour = np.minimum(who.rgb() * light[..., None], 1.0)
@@ -119,7 +121,7 @@ def body_colours(who: Character, u: NDArray, v: NDArray, facing: NDArray | float
 
 
 def outline(shape: str, u: NDArray, v: NDArray) -> NDArray:
-    """Approximate signed distance to a shape of radius 1; the bottom of each shape is at v = 1."""
+    """Return the approximate signed distance to a shape of radius 1, whose bottom is at v = 1."""
     if shape == "circle":
         return np.sqrt(u**2 + v**2) - 1.0
     if shape == "square":
@@ -131,22 +133,22 @@ def outline(shape: str, u: NDArray, v: NDArray) -> NDArray:
 
 
 def hat_distance(who: Character, u: NDArray, v: NDArray) -> NDArray:
-    """Signed distance to the hat: `tall` is a narrow crown, `flat` a wide brim."""
+    """Return the signed distance to the hat: `tall` is a narrow crown, `flat` a wide brim."""
     line = _HAT_LINE[who.shape]
     if who.hat == "tall":
         return _box(u, v, 0.42, line - 0.95, line)
     if who.hat == "flat":
         return _box(u, v, 0.85, line - 0.42, line + 0.04)
-    raise ValueError(f"a hat is one of {', '.join(HATS)}, not {who.hat!r}")
+    raise ValueError(f"a hat must be one of {', '.join(HATS)}, not {who.hat!r}")
 
 
 def bag_distance(u: NDArray, v: NDArray, facing: NDArray | float) -> NDArray:
-    """Signed distance to the bag, carried on the side that the body faces."""
+    """Return the signed distance to the bag, carried on the side that the body faces."""
     return _box(u - 0.98 * facing, v, 0.40, 0.08, 0.90)
 
 
 def coverage(distance_px: NDArray) -> NDArray:
-    """Signed distance in pixels (negative inside) -> coverage 0..1 over a soft edge."""
+    """Convert signed distance in pixels (negative inside) to coverage 0..1 with a soft edge."""
     return np.clip(0.5 - distance_px / EDGE_PX, 0.0, 1.0)
 
 

@@ -1,7 +1,7 @@
-"""What tiny-world can: figures over prompts that it never trained on, read by the classical oracle.
+"""What tiny-world can do: figures over prompts that it never trained on, read by the classical oracle.
 
-Four sections, each from fixed seeds: `vae` (reconstruction), `prompts` (is it what was asked for), `drift` (does it
-hold for two minutes without memory), `recall` (does it use memory, when the frames are the right ones).
+Four sections, each from fixed seeds: `vae` (reconstruction), `prompts` (does it show what was prompted), `drift` (is it
+stable for two minutes without memory), `recall` (does it use memory when given the right frames).
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ VAE_CLIPS, VAE_SEED = 48, 90_001
 PROMPT_SEED = 90_002
 PROMPTS_S, READ_EVERY = 5.0, 2
 HORIZONS_S, CURVE_BIN_S, DRIFT_READ_EVERY = (30, 60, 120), 5.0, 4
-# The test of recall: the stage is empty at first, so that the sink never holds the character. (Block, action) each.
+# (block, action) of the test of recall: the stage is empty at first, so that the sink never holds the character.
 RECALL_CUES = ((0, "returns"), (4, "stands"), (8, "leaves"), (20, "returns"), (23, "stands"))
 RECALL_BLOCKS, BEFORE, AWAY, AFTER = 26, range(5, 8), range(11, 15), range(24, 26)
 RECALL_ARMS = ("native", "right", "random", "nobody")
 
 
 def measure_vae(pipe: LongLiveRAGPipeline) -> Figures:
-    """PSNR in dB of unseen clips through the VAE, mean over clips; and how far streaming is from decoding at once."""
+    """Measure the mean PSNR in dB of unseen clips through the VAE, and how far streaming is from decoding at once."""
     pixels = to_model(clips(VAE_CLIPS, CLIP_FRAMES, VAE_SEED))
     with torch.no_grad():
         values = [psnr(reconstruct(pipe.vae, clip[None]), clip[None]) for clip in pixels]
@@ -58,7 +58,7 @@ def measure_vae(pipe: LongLiveRAGPipeline) -> Figures:
 def measure_prompts(
     pipe: LongLiveRAGPipeline, takes: int, batch: int, progress: Progress, keep: Keep, memory: bool = True
 ) -> Figures:
-    """Takes of 5 s, each of another unseen prompt: character, presence, action."""
+    """Measure character, presence and action in takes of 5 s, each of another unseen prompt."""
     rows = []
     for sentence, request, video in _generate(pipe, unseen_sentences(takes), PROMPTS_S, batch, memory, progress):
         keep(request.prompt, video)
@@ -76,7 +76,7 @@ def measure_drift(
     pipe: LongLiveRAGPipeline, takes: int, batch: int, progress: Progress, keep: Keep, memory: bool = False,
     seconds: float = HORIZONS_S[-1],
 ) -> Figures:  # fmt: skip
-    """Long takes of one unseen prompt each: is a character still seen, does it move, which hidden traits remain."""
+    """Measure long takes of one unseen prompt each: whether a character stays, moves, and keeps its hidden traits."""
     rows = []
     sentences = unseen_sentences(takes, STAYING)
     for sentence, request, video in _generate(pipe, sentences, seconds, batch, memory, progress):
@@ -99,7 +99,7 @@ def measure_drift(
 
 
 def measure_recall(pipe: LongLiveRAGPipeline, takes: int, batch: int, progress: Progress, keep: Keep) -> Figures:
-    """Walk away and return, with memory off, or holding frames that are forced: the right ones, any, or empty ones."""
+    """Measure leaving and returning, with memory off or forced to return right, random or empty frames."""
     figures: Figures = {}
     for arm in RECALL_ARMS:
         rows = []
@@ -116,7 +116,7 @@ def measure_recall(pipe: LongLiveRAGPipeline, takes: int, batch: int, progress: 
 
 
 def unseen_sentences(count: int, actions: Sequence[str] = ACTIONS) -> list[Sentence]:
-    """Held-out sentences in a fixed random order."""
+    """Return held-out sentences in a fixed random order."""
     sentences = [sentence for sentence in held_out_sentences() if sentence.action in actions]
     order = np.random.default_rng(PROMPT_SEED).permutation(len(sentences))
     return [sentences[order[index % len(order)]] for index in range(count)]
@@ -159,7 +159,7 @@ def _recall_takes(
 
 @dataclass(frozen=True)
 class _Chooser:
-    """Which past frames memory must bring back: `right` ones show the character, `nobody` ones an empty stage."""
+    """Chooses the past frames that memory must bring back: `right` ones show the character, `nobody` ones nobody."""
 
     arm: str
     count: int
@@ -175,7 +175,7 @@ class _Chooser:
 
 
 def _latents(blocks: range) -> range:
-    """The latent frames of some blocks."""
+    """Return the latent frames of a range of blocks."""
     size = ContextConfig().frames_per_block
     return range(blocks.start * size, blocks.stop * size)
 
@@ -242,13 +242,13 @@ def _recall_figures(request: TakeRequest, video: NDArray[np.uint8]) -> Figures:
 
 
 def _well_inside(x: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Frames in which a character at `x` is in the picture as a whole, whatever the camera does."""
+    """Whether, by frame, a character at `x` is entirely in the picture, whatever the camera does."""
     margin = SIZE_PX / 4
     return (x > margin) & (x < SIZE_PX - margin)
 
 
 def _mean(values: Sequence[float | bool | None]) -> float | None:
-    """Mean of what is known; None if nothing is."""
+    """Return the mean of the known values; None if there are none."""
     known = [float(value) for value in values if value is not None]
     return float(np.mean(known)) if known else None
 

@@ -1,8 +1,8 @@
-"""The language of tiny-world: which words exist, and how a sentence is made of them.
+"""The language of tiny-world: its words, and how sentences are formed.
 
 A sentence names a colour, a shape, an action and a place: "a red circle walks in a meadow". Only a meeting names a
 second character: "a red circle meets a blue square in a meadow". Everything else about a character or a place is hidden
-(see `world`), and no sentence can ask for it.
+(see `world`) and can't be prompted.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ COLOURS: dict[str, float] = {
 }  # fmt: skip
 """Colour name -> nominal hue in degrees."""
 ACTIONS: tuple[str, ...] = ("stands", "walks", "jumps", "turns", "leaves", "returns")
-"""What one character can do by itself."""
+"""What a single character can do."""
 MEETS = "meets"
 PLACES: dict[str, str] = {
     "meadow": "in a", "desert": "in a", "beach": "on a", "snow": "in the", "city": "in a", "forest": "in a",
 }  # fmt: skip
-"""Place name -> the words that come before it."""
+"""Place name -> the words before it."""
 
 _TEMPLATES = (
     "{article} {colour} {shape} {action} {where} {place}",
@@ -40,7 +40,7 @@ _FUNCTION_WORDS = ("a", "an", "the", "in", "on", "and", "it", "is", "then")
 
 @dataclass(frozen=True)
 class Sentence:
-    """What a prompt says, in words of the vocabulary; `other` is the (colour, shape) that is met, in a meeting."""
+    """The content of a prompt, in words of the vocabulary; `other` is the (colour, shape) met in a meeting."""
 
     colour: str
     shape: str
@@ -50,19 +50,19 @@ class Sentence:
 
     def __post_init__(self) -> None:
         if (self.action == MEETS) != (self.other is not None):
-            raise ValueError(f"a sentence that says {self.action!r} can't name {self.other} as met")
+            raise ValueError(f"a sentence with {self.action!r} can't have {self.other} as the one met")
 
     def __str__(self) -> str:
         return sentence_text(self)
 
 
 def vocabulary() -> tuple[str, ...]:
-    """All words that a prompt may use, lower case, in a fixed order."""
+    """Return all words that a prompt may use, in lower case and a fixed order."""
     return (*_FUNCTION_WORDS, *COLOURS, *SHAPES, *ACTIONS, MEETS, *PLACES)
 
 
 def sentence_text(sentence: Sentence, template: int = 0) -> str:
-    """`sentence` in English; `template` picks one of the `template_count()` word orders (0 is the usual one)."""
+    """Write `sentence` in English; `template` picks one of `template_count()` word orders (0 is the usual one)."""
     templates = _TEMPLATES if sentence.other is None else _MEETING_TEMPLATES
     return templates[template].format(
         article=article(sentence.colour), colour=sentence.colour, shape=sentence.shape, action=sentence.action,
@@ -72,31 +72,31 @@ def sentence_text(sentence: Sentence, template: int = 0) -> str:
 
 
 def article(word: str) -> str:
-    """`a` or `an`."""
+    """Return `a` or `an`."""
     return "an" if word[0] in "aeiou" else "a"
 
 
 def with_article(words: str) -> str:
-    """`red circle` -> `a red circle`."""
+    """Prepend the article: `red circle` -> `a red circle`."""
     return f"{article(words)} {words}"
 
 
 def template_count() -> int:
-    """How many word orders `sentence_text` knows."""
+    """Return the number of word orders that `sentence_text` knows."""
     return len(_TEMPLATES)
 
 
 def held_out(colour: str, shape: str, place: str) -> bool:
-    """Whether this combination is kept out of training, to be asked for only when the model is measured.
+    """Whether this combination is held out of training, to be prompted only when the model is measured.
 
-    One combination in six, spread so that every pair of words is still seen together.
+    It is one combination in six, spread so that every pair of words is still seen together.
     """
     numbers = list(COLOURS).index(colour), SHAPES.index(shape), list(PLACES).index(place)
     return sum(numbers) % len(COLOURS) == 0
 
 
 def held_out_sentences() -> list[Sentence]:
-    """Every sentence about a held-out combination."""
+    """Return every sentence about a held-out combination."""
     return [
         Sentence(colour, shape, action, place)
         for colour in COLOURS
@@ -108,10 +108,10 @@ def held_out_sentences() -> list[Sentence]:
 
 
 def parse(prompt: str) -> Sentence:
-    """Reads the words back from any sentence over the vocabulary.
+    """Parse any sentence over the vocabulary.
 
     Raises:
-        ValueError: naming the kind of word that is missing and the words that would do.
+        ValueError: if a kind of word is missing, naming the known ones.
     """
     words = re.findall(r"[a-z]+", prompt.lower())
     found: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""Reading whole tiny-world takes with the oracle: who was seen, what was done, which traits were kept."""
+"""Read whole tiny-world takes with the oracle: who was seen, what they did, which traits they kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Reading:
     """What the oracle sees in some frames of a take.
 
     Attributes:
-        frames: pixel frame numbers, rising.
+        frames: increasing pixel frame numbers.
         sightings: the characters in each, from left to right.
     """
 
@@ -30,13 +30,13 @@ class Reading:
     sightings: tuple[tuple[Sighting, ...], ...]
 
     def between(self, start: int, stop: int) -> Reading:
-        """The part from pixel frame `start` up to `stop`."""
+        """Return the part from pixel frame `start` up to `stop`."""
         inside = (self.frames >= start) & (self.frames < stop)
         kept = tuple(seen for seen, keep in zip(self.sightings, inside, strict=True) if keep)
         return Reading(self.frames[inside], kept)
 
     def protagonists(self) -> list[Sighting | None]:
-        """The largest character of each frame, None where nobody is."""
+        """Return the largest character of each frame; None if there is none."""
         return [max(seen, key=lambda each: each.area_px, default=None) for seen in self.sightings]
 
 
@@ -47,33 +47,33 @@ def read_take(video: NDArray[np.uint8], every: int = 1) -> Reading:
 
 
 def motion(video: NDArray[np.uint8]) -> float:
-    """Mean absolute change from frame to frame of [F, H, W, 3], in 0..1."""
+    """Return the mean absolute change from frame to frame of [F, H, W, 3], in 0..1."""
     return float(np.abs(np.diff(video.astype(np.float32), axis=0)).mean() / 255)
 
 
 def majority(traits: Sequence[Trait]) -> Value | None:
-    """The most frequent sure answer; None if there is none."""
+    """Return the most frequent sure answer; None if there is none."""
     votes = Counter(trait.value for trait in traits if trait.sure)
     return votes.most_common(1)[0][0] if votes else None
 
 
 def hidden_traits(reading: Reading) -> dict[str, Value | None]:
-    """The protagonist's hidden traits, each by majority over the frames; None where the oracle is never sure."""
+    """Return the protagonist's hidden traits, each by majority over the frames; None if the oracle is never sure."""
     seen = [each for each in reading.protagonists() if each is not None]
     return {name: majority([getattr(each, name) for each in seen]) for name in HIDDEN_TRAITS}
 
 
 def agreement(one: dict[str, Value | None], other: dict[str, Value | None]) -> dict[str, bool | None]:
-    """Trait by trait: whether both are the same; None where either is unknown."""
+    """Return, for each trait, whether both are the same; None if either is unknown."""
     return {name: None if None in (one[name], other[name]) else one[name] == other[name] for name in one}
 
 
 def shows_action(action: str, reading: Reading) -> bool:
-    """Whether what was prompted can be recognised from positions, presence and facing alone.
+    """Whether the prompted action can be recognised from positions, presence and facing alone.
 
     `reading` covers the whole take. Stands: hardly moves and faces one way. Walks: travels sideways. Jumps: its height
-    changes. Turns: stays, and faces left and right. Leaves: there at first, gone at the end. Returns: the reverse.
-    Meets: two at the end.
+    changes. Turns: stays in place and faces both left and right. Leaves: present at first, gone at the end. Returns:
+    the reverse. Meets: two at the end.
     """
     who = reading.protagonists()
     present = np.array([each is not None for each in who])

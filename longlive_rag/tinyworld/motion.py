@@ -1,4 +1,4 @@
-"""How the characters of tiny-world move: one position a pixel frame, from what each is told to do when."""
+"""How the characters of tiny-world move: one position per pixel frame, from the actions they are cued to."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from longlive_rag.tinyworld.grammar import MEETS
 SIZE_PX = 64
 """The side of the screen; positions are in its pixels."""
 WAITS = "waits"
-"""What a character does that has not come yet."""
+"""The action of a character that has not appeared yet."""
 
-_WALK_PX, _STRIDE_PX = 1.0, 2.0  # pixels per frame: strolling, and coming or going
+_WALK_PX, _STRIDE_PX = 1.0, 2.0  # pixels per frame: strolling; coming or going
 _MARGIN_PX, _OFFSTAGE_PX = 15.0, 20.0
 _MEETING_PX = 16.0  # from the side of the screen
 _JUMP_PX, _FLIGHT_FRAMES, _JUMP_PERIOD = 14.0, 14, 16
@@ -23,7 +23,7 @@ _TURN_PERIOD, _BREATH_PERIOD = 32, 32
 
 @dataclass(frozen=True)
 class Cue:
-    """From pixel frame `frame` on, the character does `action`."""
+    """The character does `action` from pixel frame `frame` on."""
 
     frame: int
     action: str
@@ -31,7 +31,7 @@ class Cue:
 
 @dataclass
 class Track:
-    """Where a character is, one entry a pixel frame: `x` in the scene, feet `y` above the ground line, in pixels."""
+    """A character's position by pixel frame: `x` in the scene, feet `y` above the ground line, in pixels."""
 
     x: NDArray[np.float32]
     y: NDArray[np.float32]
@@ -40,7 +40,7 @@ class Track:
 
 
 class _Body:
-    """The state of one character from frame to frame; `guest` is who is met."""
+    """The state of one character from frame to frame; a `guest` is the one who is met."""
 
     def __init__(self, first_action: str, guest: bool) -> None:
         self.x = -_OFFSTAGE_PX if first_action == "returns" else SIZE_PX / 2
@@ -53,7 +53,7 @@ class _Body:
 
     def begin(self, action: str) -> None:
         self.phase = 0
-        if action == "leaves" and abs(self.x - SIZE_PX / 2) > _STRIDE_PX:  # by the nearer side
+        if action == "leaves" and abs(self.x - SIZE_PX / 2) > _STRIDE_PX:  # towards the nearer side
             self.direction = float(np.sign(self.x - SIZE_PX / 2))
 
     def step(self, action: str) -> None:
@@ -112,7 +112,7 @@ class _Body:
 
 
 def simulate(cues: tuple[Cue, ...], frames: int, guest: bool = False) -> Track:
-    """One character's movement over `frames` pixel frames; `guest` is the one who is met, and comes from the right."""
+    """Simulate a character's movement over `frames` pixel frames; a `guest` is the one met and comes from the right."""
     starts = {cue.frame: cue.action for cue in cues}
     action = cues[0].action
     body = _Body(action, guest)

@@ -1,7 +1,7 @@
-"""Muon: momentum whose update of each matrix is made orthogonal (K. Jordan et al., 2024, "Muon").
+"""Muon: momentum with orthogonalised updates of each matrix (K. Jordan et al., 2024, "Muon").
 
-On tiny-world's VAE it reaches in 120 steps what AdamW reaches in 240. torch has one too, for matrices only and in
-bfloat16; the VAE needs convolutions, and most CPUs float32.
+On tiny-world's VAE it reaches in 120 steps what AdamW reaches in 240. torch has an implementation, too, but only for
+matrices and in bfloat16; the VAE needs convolutions, and most CPUs need float32.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from torch import Tensor, nn
 # Quintic Newton-Schulz iteration whose fixed points have all singular values near 1 (Jordan et al.).
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
-# Brings the update's root mean square to AdamW's, so that one learning rate suits both (J. Liu et al., 2025, eq. 4).
+# Matches the update's root mean square to AdamW's, so that one learning rate suits both (J. Liu et al., 2025, eq. 4).
 _ADAM_RMS = 0.2
 
 
 class Muon(torch.optim.Optimizer):
-    """For weights of two or more dimensions; all but the first are taken as one."""
+    """Muon for weights of two or more dimensions; all but the first are flattened."""
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure is called
-        """One update from the gradients; weights of one shape are made orthogonal together."""
+        """Update from the gradients; weights of the same shape are orthogonalised together."""
         for group in self.param_groups:
             alike: dict[tuple[int, ...], list[nn.Parameter]] = {}
             for weight in group["params"]:
@@ -40,7 +40,7 @@ class Muon(torch.optim.Optimizer):
                     weight.add_(update.view_as(weight), alpha=-rate)
 
     def _momentum(self, weight: nn.Parameter, decay: float) -> Tensor:
-        """The weight's gradient, averaged over steps and looking one step ahead (Nesterov), as a matrix."""
+        """Return the weight's Nesterov momentum as a matrix."""
         state, gradient = self.state[weight], cast(Tensor, weight.grad)
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(weight)
@@ -49,7 +49,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """The matrices [..., M, N] with their singular values brought near 1."""
+    """Bring the singular values of matrices [..., M, N] close to 1."""
     a, b, c = _NEWTON_SCHULZ
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices

@@ -1,8 +1,8 @@
 """A classical reader of tiny-world's pictures: who is there, where, and with which traits.
 
-It knows the world's rules (characters are saturated, places pale; what outlines, hats and bags look like) and nothing
-of any model. It works by segmentation, moments, a histogram of hues, and templates; every answer has a confidence, and
-one below its threshold counts as *unsure*.
+It knows the world's rules (characters are saturated, places pale; the look of outlines, hats and bags) but no model. It
+uses segmentation, moments, a histogram of hues, and templates. Every answer has a confidence; one below its threshold
+counts as *unsure*.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ SMALLEST_AREA_PX = 45  # the smallest body covers about 150
 WIDEST_BODY_PX = 34
 WINDOW_PX = 40
 HIDDEN_TRAITS: tuple[str, ...] = ("tint", "size", "pattern", "hat", "bag")
-"""What no prompt names."""
+"""Traits that no prompt can name."""
 
 _HANDS = (-1.0, -0.6, -0.2, 0.2, 0.6, 1.0)
 _FACINGS, _STRETCHES = (-1.0, 0.0, 1.0), (0.96, 1.0, 1.04)
 _COARSE_PX, _PAN_STEP_PX, _PLACE_THRESHOLD = 4, 2, 0.1
-_PLACEHOLDER = "red"  # templates are masks; their colour is of no account
+_PLACEHOLDER = "red"  # templates are masks, so their colour does not matter
 _SHIFTS = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1))
 
 
 @dataclass(frozen=True)
 class Trait:
-    """One answer and how sure it is: 0 (a guess) to 1; `sure` from the trait's threshold on."""
+    """An answer and its confidence, from 0 (a guess) to 1; it is `sure` from the trait's threshold on."""
 
     value: str | float
     confidence: float
@@ -62,8 +62,8 @@ class Sighting:
 
     Attributes:
         centre: (x, y) of the body in fractions of the picture.
-        area_px: saturated pixels.
-        cut_off: whether the picture's edge cuts it; then nothing about it is sure.
+        area_px: number of saturated pixels.
+        cut_off: whether the picture's edge cuts it off; then nothing about it is sure.
         facing: -1 (left), 0 or 1 (right), by its eyes.
         shape, colour, tint, size, pattern, hat, bag: as in `drawing.Character`.
     """
@@ -82,21 +82,21 @@ class Sighting:
 
 
 TRAITS: tuple[str, ...] = tuple(each.name for each in fields(Sighting) if each.type == "Trait")
-# Confidence from which on an answer counts as sure; chosen on renders of scripts that no reported figure uses.
+# Confidence from which an answer counts as sure; chosen on renders of scripts that no reported figure uses.
 _THRESHOLDS = {"shape": 0.10, "colour": 0.15, "tint": 0.10, "size": 0.10, "pattern": 0.15, "hat": 0.15, "bag": 0.15}
 
 
 def read_frame(frame: NDArray[np.uint8]) -> tuple[Sighting, ...]:
-    """Read one frame [64, 64, 3] uint8 RGB; the characters in it from left to right."""
+    """Read one frame [64, 64, 3] uint8 RGB; return its characters from left to right."""
     if frame.shape != (SIZE_PX, SIZE_PX, 3):
-        raise ValueError(f"tiny-world's pictures are [{SIZE_PX}, {SIZE_PX}, 3], got {list(frame.shape)}")
+        raise ValueError(f"the picture is {list(frame.shape)}; those of tiny-world are [{SIZE_PX}, {SIZE_PX}, 3]")
     rgb: NDArray[np.float32] = (frame / 255).astype(np.float32)
     body = _saturated(rgb)
     return tuple(_sighting(rgb, body, columns) for columns in _bodies(body))
 
 
 def read_mask(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where bodies are in a frame [64, 64, 3] uint8 RGB: [64, 64]; hats, bags and eyes are not among them."""
+    """Return where bodies are in a frame [64, 64, 3] uint8 RGB, as [64, 64], without hats, bags and eyes."""
     return _saturated((frame / 255).astype(np.float32))
 
 
@@ -106,7 +106,7 @@ def _saturated(rgb: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def read_place(frame: NDArray[np.uint8]) -> Trait:
-    """Where a frame [64, 64, 3] uint8 RGB plays: the place whose pictures, however panned, differ least from it."""
+    """Read the place of a frame [64, 64, 3] uint8 RGB: the one whose pictures, however panned, differ least from it."""
     rgb: NDArray[np.float32] = (frame / 255).astype(np.float32)
     value, low = _extremes(rgb)
     pale = (value > DARKEST) & ((value - low) / np.maximum(value, 1e-6) < SATURATION)
@@ -122,7 +122,7 @@ def read_place(frame: NDArray[np.uint8]) -> Trait:
 
 @lru_cache(maxsize=1)
 def _places() -> tuple[NDArray[np.float32], NDArray[np.str_]]:
-    """Coarse pictures [N, h, w, 3] of every place, look and pan, and their names [N]."""
+    """Return coarse pictures [N, h, w, 3] of every place, variation and pan, and their names [N]."""
     pans = range(-int(LONGEST_PAN_PX), int(LONGEST_PAN_PX) + 1, _PAN_STEP_PX)
     pictures, names = [], []
     for name, variation in product(PLACES, range(PLACE_VARIATIONS)):
@@ -135,18 +135,18 @@ def _places() -> tuple[NDArray[np.float32], NDArray[np.str_]]:
 
 
 def _coarse(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Means of squares: [H, W, C] to [H / s, W / s, C]."""
+    """Average over squares of side s: [H, W, C] to [H / s, W / s, C]."""
     side = SIZE_PX // _COARSE_PX
     return picture.reshape(side, _COARSE_PX, side, _COARSE_PX, -1).mean((1, 3))
 
 
 def _bodies(body: NDArray[np.bool_]) -> list[slice]:
-    """Column ranges of the mask that hold one character each."""
+    """Return the column ranges of the mask that hold one character each."""
     profile = body.sum(0)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], profile > 0, [0]]).astype(np.int8)))
     found = []
     for left, right in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-        if right - left > WIDEST_BODY_PX:  # two that touch
+        if right - left > WIDEST_BODY_PX:  # two that touch each other
             third = (right - left) // 3
             cut = left + third + int(profile[left + third : right - third].argmin())
             found += [slice(left, cut), slice(cut, right)]
@@ -190,7 +190,7 @@ def _bank() -> _Bank:
 
 
 def _window(mask: NDArray[np.bool_], shift: tuple[int, int] = (0, 0)) -> tuple[NDArray[np.bool_], tuple[int, int]]:
-    """The mask around its centroid (moved by `shift`), and where the window's middle is (x, y)."""
+    """Cut out the mask around its centroid (moved by `shift`); also return the window's middle (x, y)."""
     rows, columns = np.nonzero(mask)
     x, y = round(columns.mean() + 0.5) + shift[0], round(rows.mean() + 0.5) + shift[1]
     half = WINDOW_PX // 2
@@ -250,7 +250,7 @@ class _Pose:
 
 
 def _read_hue(pixels: NDArray[np.float32]) -> tuple[str, float, float, float]:
-    """(colour, tint, confidence of each) of body pixels [N, 3]: the named hue nearest to their mean."""
+    """Read (colour, tint, confidence of each) from body pixels [N, 3]: the named hue closest to their mean."""
     spread = pixels.max(1) - pixels.min(1)
     strong = spread >= np.median(spread)
     angles = np.deg2rad(_hue_degrees(pixels[strong]))
@@ -268,7 +268,7 @@ def _read_hue(pixels: NDArray[np.float32]) -> tuple[str, float, float, float]:
 
 
 def _read_hat(rgb: NDArray[np.float32], who: Character, pose: _Pose) -> tuple[str, float]:
-    """How dark it is where only a tall hat would be, and where only a flat one."""
+    """Read the hat from how dark it is where only a tall one would be, and where only a flat one would be."""
     covers = {hat: coverage(hat_distance(replace(who, hat=hat), pose.u, pose.v) * pose.radius) for hat in HATS[1:]}
     tall = _darkness(rgb, covers["tall"] * (1 - covers["flat"]))
     flat = _darkness(rgb, covers["flat"] * (1 - covers["tall"]))
@@ -278,17 +278,19 @@ def _read_hat(rgb: NDArray[np.float32], who: Character, pose: _Pose) -> tuple[st
 
 
 def _read_bag(rgb: NDArray[np.float32], pose: _Pose) -> tuple[str, float]:
-    """How dark it is at the hand, wherever that is: a body may be turning."""
+    """Read the bag from how dark it is at the hand, wherever that is, as the body may be turning."""
     hands = [coverage(bag_distance(pose.u, pose.v, facing) * pose.radius) for facing in _HANDS]
     dark = max(_darkness(rgb, hand, grey=True) for hand in hands)
     return BAGS[int(dark >= 0.5)], float(np.clip(2 * abs(dark - 0.5), 0, 1))
 
 
 def _darkness(rgb: NDArray[np.float32], where: NDArray[np.float32], grey: bool = False) -> float:
-    """How dark it is, 0 to 1, weighted by `where`; 0.5 (unknown) if that lies outside the picture.
+    """Return how dark it is, 0 to 1, weighted by `where`; 0.5 (unknown) if that is outside the picture.
 
     Args:
-        grey: count only what has little colour: the shaded half of a body is dark, too.
+        rgb: the picture [H, W, 3].
+        where: weights [H, W].
+        grey: whether to count only what has little colour, because the shaded half of a body is dark, too.
     """
     weight = float(where.sum())
     if weight < 1.0:
@@ -301,7 +303,7 @@ def _darkness(rgb: NDArray[np.float32], where: NDArray[np.float32], grey: bool =
 
 
 def _read_pattern(rgb: NDArray[np.float32], who: Character, pose: _Pose, body: NDArray[np.bool_]) -> tuple[str, float]:
-    """The pattern whose painting differs least from what is seen, with brightness fitted."""
+    """Read the pattern: the one whose drawing, fitted in brightness, differs least from what is seen."""
     inside = body & (outline(who.shape, pose.u, pose.v) * pose.radius < -0.5)
     if inside.sum() < SMALLEST_AREA_PX / 2:
         return PATTERNS[0], 0.0
@@ -316,13 +318,13 @@ def _read_pattern(rgb: NDArray[np.float32], who: Character, pose: _Pose, body: N
 
 
 def _extremes(rgb: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Highest and lowest channel [H, W] of RGB pixels [H, W, 3]; much faster than reducing the last axis."""
+    """Return the highest and lowest channel [H, W] of [H, W, 3]; much faster than reducing the last axis."""
     red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
     return np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
 
 
 def _hue_degrees(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Hue of RGB pixels [N, 3], in degrees (the hexagon formula of HSV)."""
+    """Return the hue of RGB pixels [N, 3] in degrees (the hexagon formula of HSV)."""
     red, green, blue = pixels.T
     high, low = pixels.max(1), pixels.min(1)
     spread = np.maximum(high - low, 1e-6)

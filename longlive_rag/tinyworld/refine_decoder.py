@@ -1,11 +1,11 @@
-"""Stage 1b: more training for the VAE's decoder alone, as streaming uses it.
+"""Stage 1b: further training of only the VAE's decoder, as it is used for streaming.
 
-A take is decoded with features carried from block to block, and the carried features of a long take are unlike those
-of a short clip. So each step first decodes scripts from their beginnings without gradients, then learns from the next
-block. The encoder does not change, so neither do the latents: a backbone that was trained on them stays valid.
+A take is decoded with features carried from block to block, and those of a long take differ from those of a short clip.
+So each step first decodes scripts from their beginnings without gradients, then learns from the next block. The encoder
+does not change, and neither do the latents: a backbone trained on them stays valid.
 
-Four pixel frames come of one latent frame, each by a path of its own, and small errors that differ from frame to frame
-flicker. So where the world stands still, every change counts, too.
+Four pixel frames come from one latent frame, each by its own path, and small errors that differ between frames flicker.
+So wherever the world stands still, the loss also counts every change.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from longlive_rag.tinyworld.training import Hardware, Schedule, train
 SCHEDULE = Schedule(steps=1000, learning_rate=1e-3, warm_up=30, ema=0.98, batch=4)
 STEADINESS = 8.0
 BODY_WEIGHT = 5.0
-"""Places are easy by now; a tint is nine degrees of a body's hue."""
+"""Places are easy at this stage, but a tint is only nine degrees of a body's hue."""
 
 
 def refine_decoder(
@@ -44,7 +44,7 @@ def refine_decoder(
     """Train `vae`'s decoder against its frozen encoder's latents; resumable. Also saves it under `folder/vae`.
 
     Args:
-        steps: other than those of `SCHEDULE`.
+        steps: number of steps; by default that of `SCHEDULE`.
     """
     schedule = replace(SCHEDULE, steps=steps or SCHEDULE.steps)
     vae.requires_grad_(False)
@@ -71,11 +71,13 @@ def refine_decoder(
 def decode_block(
     vae: AutoencoderKLWan, latents: Tensor, shown: Sequence[NDArray[np.uint8]], first: int
 ) -> tuple[Tensor, Tensor]:
-    """The block from latent frame `first` on, decoded after all before it, and its true pixels.
+    """Decode the block from latent frame `first` on, after all before it; also return its true pixels.
 
     Args:
-        latents: normalised, of whole scripts [B, C, T, h, w].
-        shown: what each script shows [F, 64, 64, 3].
+        vae: the VAE.
+        latents: normalised latents of whole scripts [B, C, T, h, w].
+        shown: the frames of each script [F, 64, 64, 3].
+        first: first latent frame of the block.
 
     Returns:
         Both [B, 3, F', H, W] in [-1, 1].
@@ -94,6 +96,6 @@ def decode_block(
 
 
 def flicker(out: Tensor, pixels: Tensor) -> Tensor:
-    """Mean absolute change from frame to frame of [B, 3, F, H, W], there where the true picture stands still."""
+    """Return the mean absolute change from frame to frame of [B, 3, F, H, W] where the true picture stands still."""
     still = pixels.diff(dim=2) == 0
     return (out.diff(dim=2).abs() * still).sum() / still.sum().clamp(min=1)

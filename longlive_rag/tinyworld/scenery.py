@@ -1,6 +1,6 @@
 """The six places of tiny-world: pale still pictures with a ground line for characters to stand on.
 
-They are wider than the screen, so that the camera can pan. What no prompt can ask for (horizon, hills, clouds, props,
+They are wider than the screen, so that the camera can pan. What can't be prompted (horizon, hills, clouds, props,
 light) follows from the number of the variation.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from longlive_rag.tinyworld.grammar import PLACES
 
 MARGIN = 0.125
-"""How much of the picture, as a fraction of the screen's side, lies beyond each side of the screen."""
+"""How far the picture extends beyond each side of the screen, as a fraction of the screen's side."""
 GROUND = 0.82
 """Where characters stand, as a fraction of the screen's height."""
 
@@ -40,12 +40,12 @@ class _Canvas:
         return self.y.shape[0], self.x.shape[1]
 
     def paint(self, distance: NDArray, colour: tuple[float, ...], opacity: float = 1.0) -> None:
-        """Fills where `distance` (fractions of the side, negative inside) says so, with a soft edge."""
+        """Fill where `distance` (in fractions of the side) is negative, with a soft edge."""
         cover = opacity * np.clip(0.5 - distance / self.soft, 0, 1)[..., None]
         self.rgb = self.rgb * (1 - cover) + cover * np.asarray(colour, np.float32)
 
     def ground(self, line: NDArray | float, top: tuple[float, ...], bottom: tuple[float, ...]) -> None:
-        """Fills everything below `line` with a vertical ramp."""
+        """Fill everything below `line` with a vertical gradient."""
         depth = np.clip((self.y - line) / 0.45, 0, 1)
         cover = np.clip(0.5 - (line - self.y) / self.soft, 0, 1) * np.ones(self._shape(), np.float32)
         cover = cover[..., None]
@@ -53,17 +53,17 @@ class _Canvas:
         self.rgb = self.rgb * (1 - cover) + cover * shade
 
     def hill(self, centre: float, height: float, width: float, base: float, colour: tuple[float, ...]) -> None:
-        """A smooth bump on the line `base`."""
+        """Paint a smooth bump on the line `base`."""
         top = base - height * np.exp(-(((self.x - centre) / width) ** 2))
         self.paint(top - self.y, colour)
 
     def disc(self, x: float, y: float, rx: float, ry: float, colour: tuple[float, ...], opacity: float = 1.0) -> None:
-        """An ellipse."""
+        """Paint an ellipse."""
         away = np.sqrt(((self.x - x) / rx) ** 2 + ((self.y - y) / ry) ** 2)
         self.paint((away - 1) * min(rx, ry), colour, opacity)
 
     def box(self, left: float, right: float, top: float, bottom: float, colour: tuple[float, ...]) -> None:
-        """A rectangle."""
+        """Paint a rectangle."""
         self.paint(np.maximum(np.maximum(left - self.x, self.x - right),
                               np.maximum(top - self.y, self.y - bottom)), colour)  # fmt: skip
 
@@ -160,10 +160,10 @@ assert set(_PAINTERS) == set(PLACES)
 
 @lru_cache(maxsize=256)
 def place_image(name: str, variation: int, size_px: int = 64) -> NDArray[np.float32]:
-    """The still picture of a place, `MARGIN` wider than the screen on each side.
+    """Paint the still picture of a place, `MARGIN` wider than the screen on each side.
 
     Returns:
-        [size_px, size_px (1 + 2 MARGIN), 3] float32 RGB in 0..1 (do not write into it).
+        [size_px, size_px (1 + 2 MARGIN), 3] float32 RGB in 0..1 (cached: do not write to it).
     """
     if name not in _PAINTERS:
         raise ValueError(f"unknown place {name!r}; known: {', '.join(_PAINTERS)}")

@@ -1,4 +1,4 @@
-"""Scripts to train on: a character that gets a new cue every few seconds, and now and then someone to meet."""
+"""Scripts to train on: a character that gets a new cue every few seconds, and sometimes someone to meet."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from longlive_rag.tinyworld.motion import WAITS, Cue
 from longlive_rag.tinyworld.world import FPS, Actor, Place, Script, render, sample_camera, sample_place, script_for
 from retrieval.files import appearing
 
-FIRST_BLOCK_PX, BLOCK_PX = 9, 12  # cues begin with a block, as they do when a take is made
+FIRST_BLOCK_PX, BLOCK_PX = 9, 12  # cues take effect at a block's start, as in a take
 STAYING = ("stands", "walks", "jumps", "turns")
 SHORTEST_CUE_S, LONGEST_CUE_S = 1.5, 4.5
 EMPTY_STAGE_PROBABILITY, LEAVE_PROBABILITY = 0.35, 0.25
 MEET_PROBABILITY, MOVE_PROBABILITY = 0.12, 0.15
 SCENE_S, LONG_SCENE_S, EMPTY_STAGE_S = (6.0, 10.0), (20.0, 40.0), (2.8, 4.0)
-FIRST_CUE_S = 3.5  # who comes needs so long to be there
+FIRST_CUE_S = 3.5  # time that a character needs to arrive
 LONG_SCENE_PROBABILITY, SAME_WORDS_PROBABILITY, EMPTY_OPENING_PROBABILITY = 0.12, 0.3, 0.7
 BACK_AT_ONCE_PROBABILITY, LARGEST_CAST = 0.25, 3
 
 
 def sample_script(rng: np.random.Generator, frames: int) -> Script:
-    """A character at a place who changes what it does every 1.5 to 4.5 seconds; who has left returns.
+    """Draw a script of a character at a place that changes its action every 1.5 to 4.5 s, and returns if it has left.
 
-    A third of the scripts begin with an empty stage. Combinations that `held_out` reserves never occur.
+    A third of the scripts begin with an empty stage. Held-out combinations never occur.
     """
     character, place = _training_pair(rng)
     guest = _guest(rng, place)
@@ -64,9 +64,9 @@ def sample_script(rng: np.random.Generator, frames: int) -> Script:
 
 
 def sample_film(rng: np.random.Generator, frames: int) -> Script:
-    """Scenes of a cast of two or three, who come, play and leave one after another, each in a place of its own.
+    """Draw scenes of a cast of two or three, who come, play and leave one after another, each in its own place.
 
-    Two of the cast may share their words and differ in what no prompt says. Who has left may be called back, soon or at
+    Two of the cast may share their words and differ only in hidden traits. Those who have left may return, soon or at
     the end; sometimes nobody leaves for a long time.
     """
     cast, homes = _cast(rng)
@@ -96,7 +96,7 @@ def sample_film(rng: np.random.Generator, frames: int) -> Script:
 
 
 def _cast(rng: np.random.Generator) -> tuple[list[Character], list[Place]]:
-    """Characters, no two alike, and their places, no two of one name."""
+    """Draw different characters, and their places with different names."""
     count = int(rng.integers(2, LARGEST_CAST + 1))
     cast: list[Character] = []
     homes: list[Place] = []
@@ -117,12 +117,12 @@ def _film_actor(who: Character, cues: list[Cue], frames: int) -> Actor:
 
 
 def sample_sentences(count: int, seed: int) -> list[Sentence]:
-    """Random sentences of one character, none of a combination that `held_out` reserves."""
+    """Draw random sentences with one character and no held-out combination."""
     return list(islice(draw_sentences(seed), count))
 
 
 def draw_sentences(seed: int) -> Iterator[Sentence]:
-    """The same without end."""
+    """Yield such sentences without end."""
     rng = np.random.default_rng(seed)
     while True:
         who, place = _training_pair(rng)
@@ -130,18 +130,18 @@ def draw_sentences(seed: int) -> Iterator[Sentence]:
 
 
 def sample_subjects(count: int, seed: int) -> list[dict[str, str]]:
-    """Who comparisons are about: each a combination of colour, shape and place of its own, held out or not.
+    """Draw the subjects of comparisons: different combinations of colour, shape and place, held out or not.
 
     Returns:
         The words that scenarios fill in: `id`, `who`, `does`, `where`, `other` (someone else), `elsewhere`, and three
-        more of a cast with colours and places of their own: `third`, `third_place` and so on to the fifth.
+        more characters with their own colours and places: `third`, `third_place` and so on to the fifth.
 
     Raises:
-        ValueError: if there are not so many combinations.
+        ValueError: if there are not that many combinations.
     """
     combinations = list(product(COLOURS, SHAPES, PLACES))
     if count > len(combinations):
-        raise ValueError(f"count is {count}; there are {len(combinations)} combinations of colour, shape and place")
+        raise ValueError(f"count is {count}, but there are {len(combinations)} combinations of colour, shape and place")
     rng = np.random.default_rng(seed)
 
     def another(known: Iterable[str], own: str) -> str:
@@ -166,9 +166,9 @@ def sample_subjects(count: int, seed: int) -> list[dict[str, str]]:
 
 
 def draw_subjects(subjects: Sequence[dict[str, str]], folder: Path, seed: int) -> list[dict[str, str]]:
-    """Subjects with a picture each, `ID.png` in `folder`, of one with the colour and shape that their words say.
+    """Draw a picture of each subject, `ID.png` in `folder`, with the colour and shape in its words.
 
-    Its tint, size, pattern, hat and bag are drawn by chance: no prompt says them, so no prompt brings it back.
+    Tint, size, pattern, hat and bag are random: no prompt names them, so no prompt alone brings the subject back.
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
@@ -183,7 +183,7 @@ def draw_subjects(subjects: Sequence[dict[str, str]], folder: Path, seed: int) -
 
 
 def _rest_of_the_cast(rng: np.random.Generator, subject: dict[str, str], place: str, elsewhere: str) -> dict[str, str]:
-    """Three more characters: no colour and no place is there twice."""
+    """Draw three more characters, using no colour and no place twice."""
     taken = f"{subject['who']} {subject['other']}".split()
     colours = rng.permutation([colour for colour in COLOURS if colour not in taken])
     places = rng.permutation([each for each in PLACES if each not in (place, elsewhere)])
@@ -195,17 +195,17 @@ def _rest_of_the_cast(rng: np.random.Generator, subject: dict[str, str], place: 
 
 
 def block_start(frame: float) -> int:
-    """The first pixel frame of a block at or after `frame`."""
+    """Return the first pixel frame of the block that begins at or after `frame`."""
     return block_frame(max(1, block_of(frame)))
 
 
 def block_frame(block: int) -> int:
-    """The first pixel frame of a block."""
+    """Return the first pixel frame of a block."""
     return 0 if block == 0 else FIRST_BLOCK_PX + BLOCK_PX * (block - 1)
 
 
 def block_of(frame: float) -> int:
-    """The block that begins at a pixel frame, or the next one after it."""
+    """Return the block that begins at or after a pixel frame."""
     return 0 if frame <= 0 else 1 + max(0, int(np.ceil((frame - FIRST_BLOCK_PX) / BLOCK_PX)))
 
 

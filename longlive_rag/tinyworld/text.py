@@ -1,4 +1,4 @@
-"""The tokenizer and the text encoder of tiny-world: the classes of the real thing, in small."""
+"""Tokenizer and text encoder of tiny-world: small instances of the classes that Wan2.1 uses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ END, UNKNOWN = "</s>", "<unk>"
 
 
 def new_tokenizer() -> T5Tokenizer:
-    """Whole words of the grammar, plain or Capitalised; every other word becomes `<unk>`."""
+    """Make a tokenizer of the grammar's words, plain or Capitalised; every other word becomes `<unk>`."""
     words = vocabulary()
     pieces = [("<pad>", 0.0), (END, 0.0), (UNKNOWN, 0.0), ("\u2581", -8.0)]
     pieces += [(f"\u2581{word}", -1.0) for word in words]
@@ -25,7 +25,7 @@ def new_tokenizer() -> T5Tokenizer:
 
 @torch.no_grad()
 def share_capitals(tokenizer: T5Tokenizer, text_encoder: UMT5EncoderModel) -> None:
-    """Give every Capitalised word the embedding of the plain one, so that case means nothing."""
+    """Give every Capitalised word the embedding of the plain one, so that case does not matter."""
     embeddings = text_encoder.get_input_embeddings().weight
     for word in vocabulary():
         plain, capital = tokenizer.convert_tokens_to_ids([f"\u2581{word}", f"\u2581{word.capitalize()}"])
@@ -33,7 +33,7 @@ def share_capitals(tokenizer: T5Tokenizer, text_encoder: UMT5EncoderModel) -> No
 
 
 def new_text_encoder(vocab_size: int, seed: int = 0) -> UMT5EncoderModel:
-    """An untrained UMT5 encoder of two layers."""
+    """Make an untrained UMT5 encoder of two layers."""
     torch.manual_seed(seed)
     config = UMT5Config(
         vocab_size=vocab_size,

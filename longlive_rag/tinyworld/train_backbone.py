@@ -1,19 +1,19 @@
-"""Stage 2: the text encoder and the causal transformer, by flow matching on blocks in the contexts that inference uses.
+"""Stage 2: train the text encoder and the causal transformer by flow matching, in the contexts that inference uses.
 
-A sample is one sequence `[context | copy 1 | ... | copy 4]`: clean frames of a take's past at timestep 0, and the block
-that comes next, noised to each of the four levels that the sampler visits. A mask lets every copy see its context and
-itself; so one pass trains four denoising steps, in the layout `[sink | memory | local | block]` or without memory.
+A sample is one sequence `[context | copy 1 | ... | copy 4]`: clean past frames of a take at timestep 0, and the next
+block, noised to each of the four levels that the sampler visits. A mask lets every copy see its context and itself, so
+one pass trains four denoising steps, in the layout `[sink | memory | local | block]` or without memory.
 
 Once the model can predict, its predictions are kept (`Corpus.replay`) and serve as context in half of the samples,
-while the targets stay the world's. So it learns to go on from pictures like its own, at no extra pass.
+while the targets stay the world's. So it learns to continue from pictures like its own, without an extra pass.
 
-Four steps leave little room to decide: what is undecided at the last one is drawn as an average. Three things help.
-The noise levels suit a picture of 64 latents (see `SAMPLER`). Errors count more where the actors are. And the first
-blocks, which have nothing but words to go by, are trained with guidance: the target is moved by how much the prompt
-changes the model's own prediction (Tang et al., 2025, "Diffusion models without classifier-free guidance").
+Four steps leave little room to decide: what is undecided at the last one is drawn as an average. Three things help. The
+noise levels suit a picture of 64 latents (see `SAMPLER`). Errors count more where the actors are. And the first blocks,
+which depend on words alone, are trained with guidance: the target is moved by how much the prompt changes the model's
+own prediction (Tang et al., 2025, "Diffusion models without classifier-free guidance").
 
-A model that was trained before, when the world looked a little different, can be the beginning; it replays and is
-guided from its first step on.
+Training can start from a model that was trained before, when the world looked slightly different; replay and guidance
+then apply from the first step.
 """
 
 from __future__ import annotations
@@ -47,32 +47,32 @@ CONFIG = {
     "text_length": TEXT_LENGTH,
 }
 CONTEXT = ContextConfig()
-# Shift 5 suits latents of 60x104: more elements say the same thing, so more noise is needed to leave anything open
-# (Esser et al., 2024, eq. 23). In 8x8 the outline of a character would still be undecided at the last of its levels.
+# Shift 5 suits latents of 60x104: with more redundant elements, more noise is needed to leave anything open (Esser et
+# al., 2024, eq. 23). At 8x8, a character's outline would still be undecided at the last of its levels.
 SAMPLER = SamplerConfig(timestep_shift=1.5)
 SCHEDULE = Schedule(steps=6500, learning_rate=2e-3, warm_up=150, final_fraction=0.02, ema=0.998, batch=6)
 ADAPTING = replace(SCHEDULE, learning_rate=1.2e-3)
-"""For a model that was trained before."""
+"""Schedule for a model that was trained before."""
 # Share of the batches in each layout.
 LAYOUTS = {"first": 0.30, "early": 0.15, "native": 0.15, "memory": 0.40}
-# Share of the samples with memory in which someone comes into the picture: only memory can say what they look like.
+# Share of the samples with memory in which someone enters the picture: only memory can tell what they look like.
 ENTRANCE_SHARE = 0.5
-# Share of the samples with a full window, the others, in which one place becomes another: else too rare to be learned.
+# Share of the remaining samples with a full window in which the place changes: otherwise too rare to be learned.
 MOVE_SHARE = 0.25
 RANDOM_SIGMA_SHARE = 0.15
 # From this share of the steps on, this share of the contexts is the model's own.
 REPLAY_FROM, REPLAY_SHARE = 0.25, 0.5
-# Which of a block's predictions is kept for replay, by noise level: the least noisy are most like a finished block.
+# Probability, by noise level, of keeping that prediction for replay; the least noisy are most like a finished block.
 REPLAY_LEVELS = (0.0, 0.2, 0.3, 0.5)
-# A cell full of actors counts this much more than one without.
+# How much more a cell full of actors counts than one without.
 ACTOR_WEIGHT = 3.0
-# This share of the prompts is withheld. From this share of the steps on the layouts in `GUIDED` are trained with
-# guidance; a strength s moves the prediction to where guidance of scale 1 / (1 - s) would.
+# PROMPT_DROPOUT is the share of prompts withheld. From GUIDANCE_FROM of the steps on, the layouts in `GUIDED` are
+# trained with guidance; a strength s moves the prediction to where guidance of scale 1 / (1 - s) would.
 PROMPT_DROPOUT, GUIDED, GUIDANCE_FROM, GUIDANCE = 0.1, ("first", "early"), 0.4, 0.5
 
 
 class TextToVideo(nn.Module):
-    """What is trained together."""
+    """The parts that are trained together."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -83,14 +83,14 @@ class TextToVideo(nn.Module):
         nn.init.zeros_(self.transformer.proj_out.weight)
 
     def prompt_embeds(self, prompts: list[str]) -> Tensor:
-        """[B, text_length, text_dim], differentiable."""
+        """Embed prompts, differentiably: [B, text_length, text_dim]."""
         ids, mask = token_batch(self.tokenizer, prompts, TEXT_LENGTH)
         device = self.text_encoder.device
         return masked_states(self.text_encoder, ids.to(device), mask.to(device))
 
     @torch.no_grad()
     def take_over(self, tokenizer: T5Tokenizer, text_encoder: UMT5EncoderModel, transformer: nn.Module) -> None:
-        """Take all weights of an earlier model; of its words, those that are still known."""
+        """Take over all weights of an earlier model, including the embeddings of words that are still known."""
         self.transformer.load_state_dict(transformer.state_dict())
         weights = text_encoder.state_dict()
         table = self.text_encoder.get_input_embeddings().weight.detach().clone()
@@ -105,11 +105,11 @@ class TextToVideo(nn.Module):
 
 @dataclass(frozen=True)
 class Layout:
-    """Frames of one sequence, relative to the block that comes next.
+    """The frames of one sequence, relative to the next block.
 
     Attributes:
-        offsets: frame number of each context frame minus the block's first; None where it is drawn from the past.
-        positions: temporal position of every frame of the sequence, the copies included.
+        offsets: number of each context frame minus the block's first; None if it is drawn from the past.
+        positions: temporal position of every frame of the sequence, including the copies.
         mask: [F, F], True where the row's frame may attend to the column's.
         sink: whether the first context frame is the take's first frame.
     """
@@ -121,13 +121,13 @@ class Layout:
 
 
 def layout(kind: str, block: int, memory_frames: int = 0, copies: int = 4) -> Layout:
-    """The sequence of one kind of context.
+    """Return the layout of a sequence with one kind of context.
 
     Args:
         kind: `first` (no context), `early` and `native` (sink and local frames), `memory` (sink, memory, local).
         block: number of the next block; its context is what the cache would hold then.
-        memory_frames: how many frames memory brings back.
-        copies: noisy copies of the block.
+        memory_frames: number of frames that memory brings back.
+        copies: number of noisy copies of the block.
     """
     size, window = CONTEXT.frames_per_block, CONTEXT.window_frames
     start = block * size
@@ -135,7 +135,7 @@ def layout(kind: str, block: int, memory_frames: int = 0, copies: int = 4) -> La
     sink = list(range(min(CONTEXT.sink_frames, held)))
     local = list(range(len(sink), held))
     seen = CONTEXT.local_frames - size if kind == "memory" else len(local)
-    # A local frame's own features were made in a context too: keep a block more than the copies see.
+    # Local frames need context for their own features, so keep one block more than the copies see.
     local = local[-(seen + size) :] if kind == "memory" else local
     slots = [*sink, *local]
     context = len(sink) + memory_frames + len(local)
@@ -149,7 +149,7 @@ def layout(kind: str, block: int, memory_frames: int = 0, copies: int = 4) -> La
     for row, row_block in zip(plain, blocks, strict=True):
         for column, column_block in zip(plain, blocks, strict=True):
             mask[row, column] = column_block <= row_block
-    mask[memory.stop : context, memory] = True  # the local frames were committed with memory in sight
+    mask[memory.stop : context, memory] = True  # local frames were committed with memory visible
     mask[memory, : len(sink)] = True
     for index in range(memory.start, memory.stop):
         mask[index, index] = True
@@ -176,8 +176,8 @@ def train_backbone(
 
     Args:
         long, openings: long scripts, and short ones for the first blocks.
-        steps: other than those of `SCHEDULE`, or of `ADAPTING` with an earlier model.
-        earlier: where to begin instead of at random weights.
+        steps: number of steps; by default that of `SCHEDULE`, or of `ADAPTING` with an earlier model.
+        earlier: model to start from instead of random weights.
     """
     model = TextToVideo(seed)
     replay_from, guidance_from = REPLAY_FROM, GUIDANCE_FROM
@@ -203,7 +203,7 @@ def usual_loss(
     model: TextToVideo, long: Corpus, openings: Corpus, rng: np.random.Generator, batch: int, replay_share: float,
     guidance: float = GUIDANCE,
 ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
-    """Of a batch of stage 2, in a layout that is drawn; layouts in `GUIDED` are guided by so much."""
+    """Return the loss of a batch of stage 2 in a random layout; those in `GUIDED` use this guidance."""
     kind, plan, block = _draw_layout(rng)
     corpus = openings if block < openings.blocks else long
     scripts, starts = _draw_starts(rng, corpus, kind, block, batch)
@@ -211,7 +211,7 @@ def usual_loss(
 
 
 def _draw_layout(rng: np.random.Generator) -> tuple[str, Layout, int]:
-    """(kind, layout, earliest block) of one batch."""
+    """Draw (kind, layout, earliest block) of one batch."""
     kind = str(rng.choice(list(LAYOUTS), p=list(LAYOUTS.values())))
     full = CONTEXT.window_frames // CONTEXT.frames_per_block
     if kind == "first":
@@ -228,7 +228,7 @@ def _draw_layout(rng: np.random.Generator) -> tuple[str, Layout, int]:
 def _draw_starts(
     rng: np.random.Generator, corpus: Corpus, kind: str, block: int, batch: int
 ) -> tuple[NDArray, NDArray]:
-    """(script, block that comes next) of each sample, [batch] each."""
+    """Draw (script, next block) of each sample, [batch] each."""
     scripts = rng.integers(0, len(corpus.scripts), batch)
     full = CONTEXT.window_frames // CONTEXT.frames_per_block
     if block < full:
@@ -261,12 +261,12 @@ class Sample:
     """One batch to train on.
 
     Attributes:
-        kind: for the log.
-        plan: the sequence's layout.
+        kind: name in the log.
+        plan: layout of the sequence.
         prompts: [B].
         clean: context frames [B, C, context, h, w].
         target: the block that follows [B, C, T, h, w].
-        actors: [B, T, h, w] in 0..1, how much of each cell actors take.
+        actors: [B, T, h, w] in 0..1, the share of each cell that actors cover.
     """
 
     kind: str
@@ -278,7 +278,7 @@ class Sample:
 
 
 def actors_of(corpus: Corpus, scripts: NDArray, starts: NDArray) -> Tensor:
-    """Of the blocks that come next, [B, T, h, w]."""
+    """Return the share of each cell that actors cover in the next blocks, [B, T, h, w]."""
     size = CONTEXT.frames_per_block
     return torch.stack([corpus.actors[s, b * size : (b + 1) * size] for s, b in zip(scripts, starts, strict=True)])
 
@@ -286,15 +286,16 @@ def actors_of(corpus: Corpus, scripts: NDArray, starts: NDArray) -> Tensor:
 def flow_loss(
     model: TextToVideo, sample: Sample, guidance: float = 0.0, steadiness: float = 0.0
 ) -> tuple[Tensor, dict[str, float], Tensor]:
-    """Flow matching on one batch, at all of the sampler's levels.
+    """Compute the flow-matching loss of one batch, at all of the sampler's levels.
 
     Args:
+        model: the model.
+        sample: the batch.
         guidance: how far the target is moved by what the prompt changes; see `guided_goal`.
-        steadiness: weight of the error's change from frame to frame: what is wrong in one frame as in the next is seen
-            less than what flickers.
+        steadiness: weight of the error's change from frame to frame; constant errors are less visible than flicker.
 
     Returns:
-        The loss, figures for the log, and what was predicted [B, C, copies * T, h, w], on the CPU.
+        The loss, figures for the log, and the predictions [B, C, copies * T, h, w] on the CPU.
     """
     plan, device = sample.plan, model.transformer.device
     clean, target = sample.clean.to(device), sample.target.to(device)
@@ -338,11 +339,11 @@ def flow_loss(
 
 
 def guided_goal(goal: Tensor, flow: Tensor, untold: Tensor, strength: Tensor) -> Tensor:
-    """Where guidance moves the target (Tang et al., 2025).
+    """Move the target by guidance (Tang et al., 2025).
 
     Args:
-        goal: the data's own flow [B, C, T, h, w].
-        flow, untold: what the model predicts with the prompt and without, the same shape.
+        goal: the data's flow [B, C, T, h, w].
+        flow, untold: the model's predictions with and without the prompt, of the same shape.
         strength: [B], below 1; 0 for samples whose prompt was withheld.
     """
     return goal + strength[:, None, None, None, None] * (flow - untold)
@@ -351,7 +352,7 @@ def guided_goal(goal: Tensor, flow: Tensor, untold: Tensor, strength: Tensor) ->
 def _keep_predictions(
     corpus: Corpus, predicted: Tensor, scripts: NDArray, starts: NDArray, rng: np.random.Generator
 ) -> None:
-    """Put one of each sample's predictions [B, C, copies * T, h, w] where its block lies in `corpus.replay`."""
+    """Put one of each sample's predictions [B, C, copies * T, h, w] in the place of its block in `corpus.replay`."""
     size = CONTEXT.frames_per_block
     picked = rng.choice(len(REPLAY_LEVELS), len(scripts), p=REPLAY_LEVELS)
     for sample, copy, script, start in zip(predicted, picked, scripts, starts * size, strict=True):
@@ -361,7 +362,7 @@ def _keep_predictions(
 def _gather(
     corpus: Corpus, plan: Layout, scripts: NDArray, starts: NDArray, rng: np.random.Generator, replay_share: float
 ) -> tuple[Tensor, Tensor]:
-    """Context frames [B, C, context, h, w], true or replayed, and the true block that follows [B, C, T, h, w]."""
+    """Gather context frames [B, C, context, h, w], true or replayed, and the true next block [B, C, T, h, w]."""
     size = CONTEXT.frames_per_block
     contexts, targets = [], []
     for script, start in zip(scripts, starts * size, strict=True):
@@ -384,7 +385,7 @@ def _past_frames(plan: Layout, start: int, rng: np.random.Generator) -> list[int
 
 
 def _draw_sigmas(batch: int, copies: int) -> Tensor:
-    """[B, copies]: mostly the sampler's own levels, sometimes any on the shifted schedule."""
+    """Draw noise levels [B, copies]: mostly the sampler's own, sometimes any on the shifted schedule."""
     levels = torch.tensor(SAMPLER.sigmas)
     levels = levels[torch.arange(copies) % len(levels)].expand(batch, copies)
     steps = torch.rand(batch, copies)
@@ -393,7 +394,7 @@ def _draw_sigmas(batch: int, copies: int) -> Tensor:
 
 
 def degrade(context: Tensor) -> Tensor:
-    """Make true frames [B, C, T, h, w] look like generated ones: a little noise, blur and a drift of each channel."""
+    """Make true frames [B, C, T, h, w] look generated, by a little noise, blur and a drift of each channel."""
     batch, channels, frames = context.shape[:3]
     device = context.device
     strength = torch.rand(batch, 1, 1, 1, 1, device=device)

@@ -1,13 +1,13 @@
-"""Stage 1: a small `AutoencoderKLWan` on rendered clips.
+"""Stage 1: train a small `AutoencoderKLWan` on rendered clips.
 
-End to end from nothing it learns slowly: after four minutes it is worse than the best linear code of the same size. So
-that code is where it begins. The principal components of the pixels of one latent cell (8x8 pixels of 4 frames) are the
-first *codes*: the decoder learns to draw from them and the encoder to make them, each by itself. Then both learn
-together, and the codes hold the encoder lightly, so that latents stay well scaled for the backbone.
+Trained end to end from scratch it learns slowly: after four minutes it is worse than the best linear code of the same
+size. So training starts from that code. The principal components of the pixels of one latent cell (8x8 pixels of 4
+frames) are the first *codes*: the decoder learns to draw from them and the encoder to produce them, separately. Then
+both learn together, and the codes constrain the encoder lightly, so that latents stay well scaled for the backbone.
 
-A VAE that was trained before, when the world looked a little different, can be the beginning instead: then both parts
+Training can also start from a VAE that was trained before, when the world looked slightly different: then both parts
 learn together from the first step, and the codes are the earlier encoder's, so that a backbone trained on its latents
-can go on too.
+can continue, too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from longlive_rag.tinyworld.scripts import sample_script
 from longlive_rag.tinyworld.training import Hardware, Schedule, train
 from longlive_rag.tinyworld.world import render
 
-# Pixels enter as 2x2 patches, so two spatial halvings make the usual 8x8x4 compression at half the cost.
+# Pixels enter as 2x2 patches, so two spatial halvings give the usual 8x8x4 compression at half the cost.
 CONFIG = {
     "base_dim": 16,
     "z_dim": 16,
@@ -42,22 +42,22 @@ CONFIG = {
 }
 SCHEDULE = Schedule(steps=3400, learning_rate=3e-3, warm_up=60, final_fraction=0.02, ema=0.99)
 ADAPTING = Schedule(steps=1500, learning_rate=2e-3, warm_up=30, final_fraction=0.02, ema=0.98)
-"""How long a VAE that was trained before learns what has changed."""
+"""Schedule for a VAE that was trained before."""
 CLIPS, CLIP_FRAMES = 1500, 33
 SHORT_FRAMES, CODE_CLIPS, CELL_PX = 17, 150, 8
-# Until this share of the steps encoder and decoder learn from the codes, each by itself; the encoder every few steps.
+# Until TAUGHT_UNTIL of the steps, encoder and decoder learn separately from the codes; the encoder every few steps.
 TAUGHT_UNTIL, ENCODER_EVERY = 0.6, 3
 LATENT_NOISE, LATENT_LOG_VARIANCE = 0.08, -6.0
 CODE_WEIGHT, LOG_VARIANCE_WEIGHT = 0.02, 1e-4
 SQUARE_WEIGHT, BODY_WEIGHT = 4.0, 2.0
-BODY_CHROMA, CLOTHES_VALUE = 0.7, -0.2  # of pixels in [-1, 1]; places stay below the one and above the other
+BODY_CHROMA, CLOTHES_VALUE = 0.7, -0.2  # of pixels in [-1, 1]; places are below the former and above the latter
 
 Codes = Callable[[Tensor], Tensor]
-"""Pixels [B, 3, F, H, W] -> the latents that an encoder should make of them [B, C, T, h, w]."""
+"""Maps pixels [B, 3, F, H, W] to the latents [B, C, T, h, w] that an encoder should produce."""
 
 
 def new_vae(seed: int = 0) -> AutoencoderKLWan:
-    """An untrained VAE of tiny-world's size, its convolutions folded, its residual branches silent."""
+    """Make an untrained VAE of tiny-world's size, with folded convolutions and zeroed residual branches."""
     torch.manual_seed(seed)
     vae = fold_temporal_convs(AutoencoderKLWan(**CONFIG))
     for name, weight in vae.named_parameters():
@@ -67,7 +67,7 @@ def new_vae(seed: int = 0) -> AutoencoderKLWan:
 
 
 def clips(count: int, frames: int, seed: int) -> NDArray[np.uint8]:
-    """Random clips [count, frames, 64, 64, 3] uint8, each from the middle of a script of its own."""
+    """Render random clips [count, frames, 64, 64, 3] uint8, each from within its own script."""
     rng = np.random.default_rng(seed)
     made = []
     for _ in range(count):
@@ -77,16 +77,16 @@ def clips(count: int, frames: int, seed: int) -> NDArray[np.uint8]:
 
 
 def to_model(pixels: NDArray[np.uint8]) -> Tensor:
-    """[B, F, H, W, 3] uint8 to [B, 3, F, H, W] in [-1, 1]."""
+    """Convert pixels [B, F, H, W, 3] uint8 to [B, 3, F, H, W] in [-1, 1]."""
     return torch.from_numpy(pixels).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
 class CellCode:
-    """The best linear code of latent cells: principal components of their pixels, characters weighing more.
+    """The best linear code of latent cells: principal components of their pixels, with more weight on characters.
 
     Args:
         clips: [N, F, 64, 64, 3] uint8, F = 1 + 4n.
-        channels: components kept.
+        channels: number of components kept.
     """
 
     def __init__(self, clips: NDArray[np.uint8], channels: int) -> None:
@@ -96,18 +96,18 @@ class CellCode:
         self._mean = torch.einsum("n,nd->d", weight, cells) / weight.sum()
         centred = (cells - self._mean) * (weight / weight.mean()).sqrt()[:, None]
         variance, axes = torch.linalg.eigh(centred.T @ centred / len(cells))
-        # Strong components have unit variance; weak ones stay weak, so that noise does not drown in them.
+        # Strong components get unit variance; weak ones stay weak, so that they don't drown out the noise.
         scale = variance.flip(0)[:channels].sqrt().clamp(min=1.0)
         self._axes = axes.flip(1)[:, :channels] / scale
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Pixels [B, 3, F, H, W] in [-1, 1] -> codes [B, channels, 1 + n, H/8, W/8]."""
+        """Map pixels [B, 3, F, H, W] in [-1, 1] to codes [B, channels, 1 + n, H/8, W/8]."""
         mean, axes = self._mean.to(pixels.device), self._axes.to(pixels.device)
         return ((self._cells(pixels) - mean) @ axes).movedim(-1, 1)
 
     @staticmethod
     def _cells(pixels: Tensor) -> Tensor:
-        """[B, T, h, w, 3 * 4 * 8 * 8]; the first frame alone fills its cell."""
+        """Split pixels into cells [B, T, h, w, 3 * 4 * 8 * 8]; the first frame fills its cell alone."""
         filled = torch.cat([pixels[:, :, :1].expand(-1, -1, FRAMES_PER_LATENT - 1, -1, -1), pixels], dim=2)
         cells = filled.unfold(2, FRAMES_PER_LATENT, FRAMES_PER_LATENT).unfold(3, CELL_PX, CELL_PX)
         return cells.unfold(4, CELL_PX, CELL_PX).permute(0, 2, 3, 4, 1, 5, 6, 7).flatten(4)
@@ -124,8 +124,8 @@ def train_vae(
     """Train, measure the latents' channel statistics, save under `folder/vae`; resumable.
 
     Args:
-        steps: other than those of `SCHEDULE`, or of `ADAPTING` with an earlier VAE.
-        earlier: where to begin instead of at the cells' principal components.
+        steps: number of steps; by default that of `SCHEDULE`, or of `ADAPTING` with an earlier VAE.
+        earlier: VAE to start from instead of the cells' principal components.
     """
     vae = new_vae(seed) if earlier is None else deepcopy(earlier).requires_grad_(True)
     schedule = SCHEDULE if earlier is None else ADAPTING
@@ -159,7 +159,7 @@ def train_vae(
 
 
 def reconstruct(vae: AutoencoderKLWan, pixels: Tensor) -> Tensor:
-    """[B, 3, F, H, W] through the latent's mode and back."""
+    """Encode pixels [B, 3, F, H, W] to the latent's mode and decode it."""
     mean, _ = encode_chunks(vae, pixels).chunk(2, dim=1)
     return decode_chunk(vae, mean, fresh_decoder_cache(vae))
 
@@ -170,14 +170,14 @@ def _latents(vae: AutoencoderKLWan, pixels: Tensor) -> Tensor:
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of pixels in [-1, 1]."""
+    """Return the peak signal-to-noise ratio in dB of pixels in [-1, 1]."""
     return float(-10 * torch.log10(((a - b) / 2).square().mean()))
 
 
 def reconstruction_loss(out: Tensor, pixels: Tensor, body_weight: float = BODY_WEIGHT) -> Tensor:
-    """Absolute and squared error of pixels [B, 3, F, H, W] in [-1, 1].
+    """Return the absolute plus squared error of pixels [B, 3, F, H, W] in [-1, 1].
 
-    Characters, being saturated, and what they wear, being dark, weigh 1 + `body_weight` times as much.
+    Characters (saturated) and what they wear (dark) weigh 1 + `body_weight` times as much.
     """
     high, low = pixels.amax(1, keepdim=True), pixels.amin(1, keepdim=True)
     weight = 1 + body_weight * ((high - low > BODY_CHROMA) | (high < CLOTHES_VALUE)).float()
@@ -188,7 +188,7 @@ def reconstruction_loss(out: Tensor, pixels: Tensor, body_weight: float = BODY_W
 def _taught_loss(
     vae: AutoencoderKLWan, code: Codes, pixels: Tensor, encoder_too: bool
 ) -> tuple[Tensor, dict[str, float]]:
-    """The decoder draws from the codes; now and then the encoder is shown what it should have made."""
+    """Return the loss of decoding the codes and, if `encoder_too`, of encoding to them."""
     codes = code(pixels)
     out = decode_chunk(vae, codes + LATENT_NOISE * torch.randn_like(codes), fresh_decoder_cache(vae))
     loss, figures = reconstruction_loss(out, pixels), {"psnr": round(psnr(out.detach(), pixels), 2)}
@@ -209,7 +209,7 @@ def _joint_loss(vae: AutoencoderKLWan, code: Codes, pixels: Tensor) -> tuple[Ten
 
 
 def _spread(log_variance: Tensor) -> Tensor:
-    """Holds the posterior's width, which nothing here uses, near a small constant."""
+    """Return a penalty that keeps the posterior's width, which nothing here uses, near a small constant."""
     return LOG_VARIANCE_WEIGHT * (log_variance - LATENT_LOG_VARIANCE).square().mean()
 
 

@@ -1,4 +1,4 @@
-"""What the training stages share: a resumable loop with a moving average, a log and a checkpoint."""
+"""The training loop that all stages share: resumable, with a moving average, a log and a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from longlive_rag.media.training_picture import draw_training
 from longlive_rag.tinyworld.muon import Muon
 from retrieval.training import CHECKPOINT, LOG, append_log, read_log, save_atomically
 
-# Weights by which vectors enter and leave a network, and tables, are no matrices between layers: AdamW takes them.
+# Input and output weights and tables are not matrices between layers, so they are left to AdamW.
 _NOT_FOR_MUON = ("embed", "shared", "table", "modulation", "proj_out", "conv_in", "conv_out", "quant_conv", "bias")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast.
+    """How long and how fast to train.
 
     Attributes:
         steps: optimiser steps of the whole stage.
         learning_rate: peak, reached after `warm_up` steps, then falling along a half cosine.
-        final_fraction: of the peak, where it ends.
-        weight_decay, clip: of AdamW and of the gradient's norm.
+        final_fraction: final learning rate as a fraction of the peak.
+        weight_decay, clip: AdamW's weight decay, and the limit on the gradient's norm.
         ema: decay of the moving average of the weights.
-        batch: samples a step.
+        batch: samples per step.
     """
 
     steps: int
@@ -44,7 +44,7 @@ class Schedule:
     batch: int = 1
 
     def rate(self, step: int) -> float:
-        """Learning rate at a step."""
+        """Return the learning rate at a step."""
         if step < self.warm_up:
             return self.learning_rate * (step + 1) / self.warm_up
         done = (step - self.warm_up) / max(1, self.steps - self.warm_up)
@@ -54,19 +54,19 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where a stage is trained.
+    """What a stage is trained on.
 
     Attributes:
-        device: of the weights.
-        bfloat16: compute matrix products in bfloat16; the weights stay float32. Faster on GPUs and on CPUs with AMX,
-            slower on others.
+        device: device of the weights.
+        bfloat16: whether to compute matrix products in bfloat16; weights stay float32. Faster on GPUs and on CPUs with
+            AMX, slower on others.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     bfloat16: bool = False
 
     def precision(self) -> torch.autocast:
-        """The context in which losses are computed."""
+        """Return the context manager in which losses are computed."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
 
@@ -80,15 +80,17 @@ def train(
     betas: tuple[float, float] = (0.9, 0.99),
     hardware: Hardware | None = None,
 ) -> nn.Module:
-    """Minimise `loss_of(step)`; goes on from `folder/checkpoint.pt` if there is one.
+    """Minimise `loss_of(step)`, continuing from `folder/checkpoint.pt` if it exists.
 
     Args:
-        model: trained in place.
-        loss_of: loss of a step and figures for the log; must depend on the step's number alone for its randomness.
+        model: the model, trained in place.
+        loss_of: returns a step's loss and figures for the log; its randomness must depend only on the step's number.
         schedule: steps and rates.
-        folder: gets `checkpoint.pt` (replaced atomically), `log.jsonl` and, at the end, `training.png`.
-        report: called with a line now and then.
-        hardware: where; default the CPU in float32.
+        folder: receives `checkpoint.pt` (replaced atomically), `log.jsonl` and, at the end, `training.png`.
+        report: called with a line of progress from time to time.
+        checkpoint_every_s: seconds between checkpoints.
+        betas: AdamW's betas.
+        hardware: what to train on; by default the CPU in float32.
 
     Returns:
         The moving average of the model, in evaluation mode, on the CPU.
@@ -129,7 +131,7 @@ def train(
 
 
 def _optimisers(model: nn.Module, schedule: Schedule, betas: tuple[float, float]) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices and kernels inside the network, AdamW for the rest."""
+    """Make the optimisers: Muon for matrices and kernels inside the network, AdamW for the rest."""
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, weight in model.named_parameters():

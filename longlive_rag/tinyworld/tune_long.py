@@ -1,9 +1,9 @@
-"""Stage 2b: long tuning, on films as the model itself makes them ("train long, test long").
+"""Stage 2b: long tuning on films that the model itself makes ("train long, test long").
 
-A block's context is what a take of a minute would have: recent frames that have drifted, and memory that holds first
-showings. The target is the world's. So the model learns to believe its memory where memory and the last seconds
-disagree. A tenth of the batches has no memory, so that somebody comes when called, whoever that is; two fifths are
-those of stage 2, which keep what it had learned.
+A block's context is that of a take of a minute: recent frames that have drifted, and memory that holds first showings.
+The target is the world's. So the model learns to trust its memory when memory and the last seconds disagree. A tenth of
+the batches has no memory, so that somebody comes when called, whoever it is; two fifths are those of stage 2, which
+preserve what the model had learned.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from longlive_rag.tinyworld.train_backbone import (
 from longlive_rag.tinyworld.training import Hardware, Schedule, train
 
 FILMS = CorpusSize(scripts=128, blocks=80, seed=9)
-"""A minute each."""
+"""Films of a minute each."""
 SCHEDULE = Schedule(steps=5000, learning_rate=1.5e-3, warm_up=100, final_fraction=0.02, ema=0.998, batch=48)
-"""For a GPU: what a step costs there are its many small kernels, whatever the batch."""
+"""For a GPU, where a step's cost is that of its many small kernels, whatever the batch."""
 ROLLED, ROLL_EVERY = 64, 500
-"""So many films are made anew, side by side, every so many steps."""
+"""How many films are remade side by side, and every how many steps."""
 OF_FILMS = ("recalled", "right", "forgotten")
 KINDS = {"recalled": 0.3, "right": 0.2, "forgotten": 0.1, "usual": 0.4}
-"""Memory as the policy filled it; first showings of whoever is in the picture; no memory; the batches of stage 2."""
+"""Shares of batches: memory as the policy filled it; first showings of the lead; no memory; the batches of stage 2."""
 MEMORY_FRAMES = {"recalled": CONTEXT.memory_frames, "right": CONTEXT.memory_frames, "forgotten": 0}
 FULL = CONTEXT.window_frames // CONTEXT.frames_per_block
 """The first block whose window is full."""
@@ -63,10 +63,10 @@ def tune_long(
     """Tune an earlier tiny-world on films; resumable. Returns the moving average.
 
     Args:
-        films: encoded by the earlier model's VAE, which stays as it is.
+        films: films encoded by the earlier model's VAE, which stays unchanged.
         long, openings: what stage 2 was trained on.
-        earlier: where to begin; its retrieval encoder and its rules of memory choose what is recalled.
-        steps: other than those of `SCHEDULE`.
+        earlier: model to start from; its retrieval encoder and rules of memory choose what is recalled.
+        steps: number of steps; by default that of `SCHEDULE`.
 
     Raises:
         ValueError: if the earlier model has no retrieval encoder.
@@ -107,11 +107,11 @@ def tune_long(
 
 
 Place = tuple[int, int]
-"""A film and a block of it."""
+"""A film and one of its blocks."""
 
 
 def _places(films: Films, kind: str) -> tuple[list[Place], list[Place]]:
-    """Blocks of rolled films whose memory is full: all of them, and those in which someone comes."""
+    """Return the blocks of rolled films whose memory is full: all of them, and those in which someone enters."""
     given = films.given.tolist()
     places = [
         (film, block)
@@ -126,7 +126,7 @@ def _places(films: Films, kind: str) -> tuple[list[Place], list[Place]]:
 def _sample(
     films: Films, places: tuple[list[Place], list[Place]], kind: str, rng: np.random.Generator, batch: int
 ) -> Sample:
-    """Some of the places, with what memory holds there."""
+    """Draw a batch of the places, with what memory holds there."""
     anywhere, coming = places
     chosen = []
     for _ in range(batch):
@@ -151,7 +151,7 @@ def _sample(
 
 
 def _held(films: Films, kind: str, film: int, block: int) -> Sequence[int]:
-    """Latent frames that memory may hold at a block: what was recalled, or the first showing of whom it is about."""
+    """Return the latent frames that memory may hold at a block: those recalled, or its lead's first showing."""
     if kind == "forgotten":
         return ()
     if kind == "recalled":

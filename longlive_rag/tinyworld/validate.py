@@ -1,4 +1,4 @@
-"""How often the oracle is right: on rendered truth, and on the same blurred, noisy, and through the VAE."""
+"""How often the oracle is right: on rendered frames, and on the same frames blurred, noisy, or through the VAE."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def validate_oracle(vae: AutoencoderKLWan, clips: int, progress: Callable[[int],
     """Read `clips` random clips in each condition.
 
     A reading counts as right if its value is the truth, sure or not; a character that isn't found counts as wrong.
-    Characters within 15 pixels of the picture's side are left out (the edge may cut them), as are frames whose count
-    of characters is ambiguous for that reason.
+    Characters within 15 pixels of the picture's side are left out (the edge may cut them off), as are frames whose
+    number of characters is ambiguous for that reason.
 
     Returns:
         For each condition: `right`, `unsure`, `right_if_sure` by trait, `confusion` by trait ("truth -> read": count),
-        `presence_right` (frames whose number of characters is right), `characters` and `frames` read.
+        `presence_right` (share of frames with the right number of characters), `characters` and `frames` read.
     """
     tallies: dict[str, _Tally] = {condition: _Tally() for condition in CONDITIONS}
     rng = np.random.default_rng(seed)
@@ -91,7 +91,7 @@ class _Tally:
 
 
 def _truth(script: Script, frame: int) -> list[tuple[float, Character]] | None:
-    """(x on the screen, character) of all who are in the picture as a whole; None if somebody is partly."""
+    """Return (x on the screen, character) of everyone entirely in the picture; None if someone is partly in it."""
     shift = float(script.camera.shift_px(frame, frame + 1)[0])
     found = []
     for actor, track in zip(script.actors, script.tracks(frame + 1), strict=True):

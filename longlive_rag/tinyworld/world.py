@@ -1,11 +1,11 @@
 """The procedural world that tiny-world is trained on: scripts in, 64x64 pixels at 16 fps out.
 
 A *script* says who is where and does what from which frame on, and how the camera pans. `render` turns it into pixels;
-the same script gives the same picture. Everything is numpy.
+the same script always gives the same pixels. Everything is numpy.
 
-Characters are large, saturated and soft-edged; places are pale. That keeps a small VAE honest and lets a classical
-reader (see `oracle`) find the character without any model. Hidden traits, which no prompt names, are the tint, size,
-pattern, hat and bag of a character, and the variation (horizon, light, clouds, props) of a place.
+Characters are large, saturated and soft-edged; places are pale. That suits a small VAE and lets a classical reader (see
+`oracle`) find the characters without a model. Hidden traits, which no prompt names, are the tint, size, pattern, hat
+and bag of a character, and the variation (horizon, light, clouds, props) of a place.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from longlive_rag.tinyworld.motion import SIZE_PX, WAITS, Cue, Track, simulate
 from longlive_rag.tinyworld.scenery import GROUND, MARGIN, place_image
 
 FPS = 16
-PLACE_VARIATIONS = 8  # few and distinct: a model of four steps can choose one, but only blur a continuum
-DISSOLVE_FRAMES = 12  # how long one place takes to become another
+PLACE_VARIATIONS = 8  # few and distinct: a four-step model can choose one of them, but would only blur a continuum
+DISSOLVE_FRAMES = 12  # duration of a change of place
 LONGEST_PAN_PX = 4.0
-_DRAWN_TOGETHER = 16  # frames: what fits the processor's cache
+_DRAWN_TOGETHER = 16  # frames; as many as fit in the processor's cache
 
 __all__ = ["FPS", "SIZE_PX", "Actor", "Camera", "Character", "Cue", "Place", "Script", "render", "script_for"]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where: `name` can be prompted; `variation` seeds its horizon, light, clouds and props."""
+    """A place: `name` can be prompted; `variation` seeds its horizon, light, clouds and props."""
 
     name: str
     variation: int = 0
@@ -39,21 +39,21 @@ class Place:
 
 @dataclass(frozen=True)
 class Camera:
-    """A slow pan from side to side: `reach_px` at most, there and back in `period` frames, from `phase` (of 1) on."""
+    """A slow pan by at most `reach_px` to each side, back and forth in `period` frames, starting at `phase` of 1."""
 
     reach_px: float = 0.0
     period: int = 240
     phase: float = 0.0
 
     def shift_px(self, start: int, stop: int) -> NDArray[np.float32]:
-        """How far right the camera looks in frames `start`..`stop`, in pixels."""
+        """Return how far right the camera looks in frames `start`..`stop`, in pixels."""
         turn = np.arange(start, stop) / self.period + self.phase
         return (self.reach_px * np.sin(2 * np.pi * turn)).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Actor:
-    """A character with what it does when. `cues` start at frame 0 and are in order."""
+    """A character and its actions over time. `cues` start at frame 0 and are in order."""
 
     character: Character
     cues: tuple[Cue, ...]
@@ -61,14 +61,14 @@ class Actor:
     def __post_init__(self) -> None:
         frames = [cue.frame for cue in self.cues]
         if not frames or frames[0] != 0 or sorted(set(frames)) != frames:
-            raise ValueError(f"cues must start at frame 0 and rise, got frames {frames}")
+            raise ValueError(f"cues are at frames {frames}; they must start at 0 and increase")
         known = (*ACTIONS, MEETS, WAITS)
         for cue in self.cues:
             if cue.action not in known:
                 raise ValueError(f"unknown action {cue.action!r}; known: {', '.join(known)}")
 
     def action(self, frame: int) -> str:
-        """What the character does in pixel frame `frame`."""
+        """Return what the character does in pixel frame `frame`."""
         return next(cue.action for cue in reversed(self.cues) if cue.frame <= frame)
 
 
@@ -77,11 +77,11 @@ class Script:
     """A scene of `frames` pixel frames.
 
     Attributes:
-        places: (pixel frame from which on, place), in order; the first from frame 0 on.
-        actors: the character that prompts speak of, then perhaps the guest whom it meets; of a film its cast.
+        places: (first pixel frame, place), in order, starting at frame 0.
+        actors: the character that prompts name, then perhaps the guest it meets; for a film, its cast.
         frames: length.
-        camera: how it pans.
-        leads: of a film, (pixel frame from which on, actor that prompts speak of), in order; nobody is a guest in it.
+        camera: the camera.
+        leads: for a film, (first pixel frame, actor that prompts name), in order; films have no guests.
     """
 
     places: tuple[tuple[int, Place], ...]
@@ -91,11 +91,11 @@ class Script:
     leads: tuple[tuple[int, int], ...] = ()
 
     def place(self, frame: int) -> Place:
-        """Where pixel frame `frame` plays."""
+        """Return the place of pixel frame `frame`."""
         return next(place for first, place in reversed(self.places) if first <= frame)
 
     def sentence(self, frame: int) -> Sentence:
-        """What the prompt says at pixel frame `frame`."""
+        """Return the content of the prompt at pixel frame `frame`."""
         lead = next((actor for first, actor in reversed(self.leads) if first <= frame), 0)
         who, action = self.actors[lead].character, self.actors[lead].action(frame)
         guest = self.actors[1].character if action == MEETS else None
@@ -103,20 +103,20 @@ class Script:
         return Sentence(who.colour, who.shape, action, self.place(frame).name, other)
 
     def tracks(self, frames: int | None = None) -> list[Track]:
-        """Where each actor is, over the first `frames` frames (all of them)."""
+        """Return where each actor is, over the first `frames` frames (all by default)."""
         count = self.frames if frames is None else frames
         return [
             simulate(actor.cues, count, guest=index > 0 and not self.leads) for index, actor in enumerate(self.actors)
         ]
 
     def on_screen(self) -> NDArray[np.bool_]:
-        """[actors, frames], True where an actor's middle is inside the picture."""
+        """Return [actors, frames], True where an actor's middle is inside the picture."""
         shift = self.camera.shift_px(0, self.frames)
         return np.stack([(track.x - shift > 0) & (track.x - shift < SIZE_PX) for track in self.tracks()])
 
 
 def actor_cover(script: Script, cell_px: int) -> NDArray[np.float32]:
-    """How much of every square cell of the picture actors take, by the boxes around body, hat and bag.
+    """Return the share of every square cell of the picture that actors cover, by boxes around body, hat and bag.
 
     Returns:
         [F, SIZE_PX / cell_px, SIZE_PX / cell_px] in 0..1.
@@ -139,7 +139,7 @@ def actor_cover(script: Script, cell_px: int) -> NDArray[np.float32]:
 
 
 def render(script: Script, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
-    """Pixel frames `start`..`stop` of a script.
+    """Render pixel frames `start`..`stop` of a script.
 
     Returns:
         [F, 64, 64, 3] uint8 RGB.
@@ -161,7 +161,7 @@ def render(script: Script, start: int = 0, stop: int | None = None) -> NDArray[n
 
 
 def _background(script: Script, shown: slice, shift: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The places alone, [F, 64, 64, 3] in 0..1, panned; a new place dissolves into view."""
+    """Render only the places, [F, 64, 64, 3] in 0..1, panned; a new place dissolves into view."""
     frames = np.arange(shown.start, shown.stop)
     out: NDArray[np.float32] | None = None
     for index, (since, place) in enumerate(script.places):
@@ -179,7 +179,7 @@ def _background(script: Script, shown: slice, shift: NDArray[np.float32]) -> NDA
 
 
 def _panned(picture: NDArray[np.float32], shift: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the camera sees of a wide picture, [F, 64, 64, 3], between whole pixels by linear interpolation."""
+    """Return what the camera sees of a wide picture, [F, 64, 64, 3], interpolating linearly between pixels."""
     left = round(MARGIN * SIZE_PX) + shift
     whole = np.floor(left).astype(np.int64)
     part = (left - whole).astype(np.float32)[:, None, None, None]
@@ -192,19 +192,19 @@ def _panned(picture: NDArray[np.float32], shift: NDArray[np.float32]) -> NDArray
 
 
 def sample_place(rng: np.random.Generator, name: str | None = None) -> Place:
-    """A place with a random variation; its name too unless given."""
+    """Draw a place with a random variation, and a random name unless given."""
     return Place(name or str(rng.choice(list(PLACES))), int(rng.integers(PLACE_VARIATIONS)))
 
 
 def sample_camera(rng: np.random.Generator) -> Camera:
-    """A camera that stands still, or one that pans gently."""
+    """Draw a camera that stands still or pans gently."""
     if rng.random() < 0.5:
         return Camera()
     return Camera(float(rng.uniform(2, LONGEST_PAN_PX)), int(rng.integers(160, 320)), float(rng.random()))
 
 
 def script_for(sentence: Sentence, frames: int, seed: int) -> Script:
-    """The world's own answer to one prompt, with hidden traits drawn from `seed`."""
+    """Return the world's own script for one prompt, with hidden traits drawn from `seed`."""
     rng = np.random.default_rng(seed)
     who = sample_character(rng, sentence.colour, sentence.shape)
     place = sample_place(rng, sentence.place)

@@ -1,1 +1,1 @@
-"""Weights on their way in: fetched from a hub, converted into pipeline folders, loaded."""
+"""Weights: fetched from a hub, converted to pipeline folders, and loaded."""

@@ -1,6 +1,6 @@
-"""Published checkpoints, whatever their layout, as one pipeline folder.
+"""Conversion of published checkpoints, in any known layout, to a pipeline folder.
 
-Nothing is copied in memory: tensors stay mapped to the files that they came from until they are written.
+Nothing is copied in memory: tensors stay mapped to their files until they are written.
 """
 
 from __future__ import annotations
@@ -51,24 +51,26 @@ PUBLISHED = {
         ),
     )
 }
-"""Terms of published files that no record beside them says, by their hash."""
+"""Terms of published files that come without a record, by their hash."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What a pipeline folder is to be made of.
+    """The sources of a pipeline folder.
 
     Attributes:
-        source: a folder (diffusers', the original release's, a pipeline) or a file with the transformer's weights.
+        source: a folder (diffusers' layout, the original release's, a pipeline) or a file with the transformer's
+            weights.
         base: for a file: the folder that has everything else.
-        section: entry of a training checkpoint; left out, the preset's if the file has it, else the only one.
-        lora: a LoRA file in peft's naming, merged into the transformer or, with `keep_lora`, put beside it.
-        lora_alpha: left out, the preset's, or what the `adapter_config.json` beside the file says.
+        section: entry of a training checkpoint; None is the preset's if the file has it, else the only one.
+        lora: a LoRA file with peft's names.
+        lora_alpha: None is the preset's, or that of the `adapter_config.json` beside the file.
+        keep_lora: whether to put the LoRA beside the transformer instead of merging it.
         encoder: a retrieval autoencoder, {"model": ..., "config": ...}.
         tiny_decoder: a safetensors file in the layout of taew2_1.
         preset: name of a known backbone, whose settings the folder gets.
-        dtype: of the transformer and VAE in the new folder; left out, as they are.
+        dtype: of the transformer and VAE in the new folder; None leaves them as they are.
     """
 
     source: Path
@@ -85,13 +87,13 @@ class Sources:
 
 @dataclass(frozen=True)
 class Converted:
-    """What was written.
+    """The result of a conversion.
 
     Attributes:
         folder: the new pipeline folder.
         made_from: part -> files.
         left_out: entries of the checkpoint that were not read.
-        rights: how the record of each new file stands.
+        rights: the rights of each new file.
     """
 
     folder: Path
@@ -103,14 +105,14 @@ class Converted:
 def convert(sources: Sources, dest: Path) -> Converted:
     """Write a pipeline folder that `LongLiveRAGPipeline.from_pretrained` opens.
 
-    Licence records of the sources are carried over: a new file has the terms of all it was made from.
+    Licence records of the sources are carried over: a new file has the terms of everything it was made from.
 
     Args:
-        sources: what it is made of.
-        dest: the new folder; it must not exist, and appears when it is whole.
+        sources: what to make it from.
+        dest: the new folder; it must not exist, and appears only once it is complete.
 
     Raises:
-        ValueError: if a source is damaged, doesn't fit or leaves something open; nothing is written then.
+        ValueError: if a source is damaged, doesn't fit or is ambiguous; nothing is written.
         OSError: if the disk refuses; nothing is left behind.
     """
     _check_dest(dest)
@@ -199,8 +201,8 @@ def _check_latents(parts: Parts, preset: KnownBackbone | None, source: Path | No
         return
     theirs, their_pixels = check_latents(preset.configs)
     if (theirs["in_channels"], their_pixels) != (channels, pixels):
-        of_preset = f"of {theirs['in_channels']} channels, {their_pixels} pixels a side"
-        shown = f"{preset.name!r}, whose latents are {of_preset}; those here are of {channels}, {pixels} pixels a side"
+        of_preset = f"{theirs['in_channels']} channels of {their_pixels} pixels a side"
+        shown = f"{preset.name!r}, whose latents have {of_preset}; these have {channels} of {pixels} pixels a side"
         raise FieldError("preset", preset.name, shown=shown)
 
 
@@ -209,7 +211,7 @@ def _open_base(sources: Sources) -> Parts:
         raise ValueError(f"{sources.source} does not exist; give a folder or a weight file")
     if sources.base is None:
         raise ValueError(
-            f"{sources.source} has a transformer only; name the folder that has the rest (VAE, text encoder): "
+            f"{sources.source} has only a transformer; name the folder that has the rest (VAE, text encoder) with "
             "--base FOLDER, such as Wan2.1-T2V-1.3B"
         )
     return open_parts(sources.base)
@@ -227,7 +229,7 @@ def _transformer_weights(sources: Sources, preferred: str | None) -> Weights:
 
 
 def _check_encoder(parts: Parts, output: OutputConfig) -> None:
-    """Raise ValueError if the retrieval autoencoder reads other latents than this backbone makes."""
+    """Raise ValueError if the retrieval autoencoder does not read latents such as this backbone makes."""
     assert parts.encoder is not None
     config = parts.encoder.config
     factor = pixels_per_latent(parts.vae.config, "the VAE")
@@ -242,7 +244,7 @@ def _check_encoder(parts: Parts, output: OutputConfig) -> None:
 
 
 def _apply(lora: Lora, parts: Parts, sources: Sources) -> None:
-    """Merge, or check that it could be."""
+    """Merge the LoRA, or with `keep_lora` only check that it could be merged."""
     weights: dict[str, Tensor] = dict(parts.transformer.state_dict())
     if sources.keep_lora:
         layers = {f"{layer}.weight": weights.get(f"{layer}.weight") for layer in lora.pairs}
@@ -259,9 +261,9 @@ def _on_meta(lora: Lora) -> Lora:
 
 
 def read_encoder(path: Path) -> LatentAutoencoder:
-    """A retrieval autoencoder as its training saves it: {"model": tensors, "config": sizes}.
+    """Read a retrieval autoencoder as its training saves it: {"model": tensors, "config": sizes}.
 
-    The config's fields are `LatentAutoencoder`'s arguments; others (of the training) are left alone.
+    The config's fields are `LatentAutoencoder`'s arguments; others (of the training) are ignored.
 
     Raises:
         ValueError: if the file is damaged or its tensors don't fit its config.
@@ -276,10 +278,10 @@ def read_encoder(path: Path) -> LatentAutoencoder:
 
 
 def read_tiny_decoder(path: Path) -> tuple[TinyDecoder, tuple[str, ...]]:
-    """A tiny decoder as it is published, taew2_1.safetensors; and what of the file was not read, its encoder.
+    """Read a tiny decoder as published, taew2_1.safetensors; also return what was left out, the file's encoder.
 
     Raises:
-        ValueError: if the file is damaged, or is not of this layout: names the tensors and shapes.
+        ValueError: if the file is damaged or not in this layout, naming tensors and shapes.
     """
     if path.suffix != ".safetensors":
         raise ValueError(f"{path} is not a tiny decoder: its name must end in .safetensors")
@@ -318,12 +320,12 @@ def _check_room(parts: Parts, dest: Path) -> None:
     parent = next(folder for folder in dest.absolute().parents if folder.exists())
     free = shutil.disk_usage(parent).free
     if free < needed:
-        raise ValueError(f"no space left for {dest}: it needs {in_words(needed)}, {in_words(free)} are free")
+        raise ValueError(f"no space left for {dest}: it needs {in_words(needed)}, but {in_words(free)} are free")
 
 
 @contextmanager
 def _appearing(dest: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `dest` when the `with` body ends well and vanishes when it doesn't."""
+    """Yield a folder to fill, which becomes `dest` if the `with` body succeeds and is removed otherwise."""
     dest.absolute().parent.mkdir(parents=True, exist_ok=True)
     fresh = dest.with_name(f".{dest.name}.part")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -351,7 +353,7 @@ def _carry_rights(origins: Mapping[str, list[Path]], folder: Path) -> None:
 
 
 def _rights_of(path: Path) -> FileRights:
-    """What is on record of a file; where nothing is, what is known of the published file with these bytes."""
+    """Return the record of a file or, if it has none, what is known about the published file with these bytes."""
     found = rights_of(path)[0]
     published = PUBLISHED.get(found.sha256)
     if found.standing != "unrecorded" or published is None:

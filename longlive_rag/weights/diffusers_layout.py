@@ -1,4 +1,4 @@
-"""Folders with a `model_index.json`: pipeline folders, and diffusers' own, whose transformer is not the causal one."""
+"""Folders with a `model_index.json`: pipeline folders, and diffusers' own, whose transformer is not causal."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _look(folder: Path) -> tuple[list[Finding], bool]:
 
 
 def _part(folder: Path, part: str) -> str:
-    """What is in one part of a pipeline folder; ValueError if it would not load."""
+    """Describe one part of a pipeline folder; ValueError if it would not load."""
     if not (folder / part).is_dir():
         raise ValueError(f"{folder / part} is missing")
     if part not in COMPONENTS:

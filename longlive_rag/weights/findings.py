@@ -1,4 +1,4 @@
-"""Lines of a report on what is here: what was looked at, what it is, and what to change."""
+"""Lines of a report: what was looked at, what was found, and what to change."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Finding:
     """One line of a report.
 
     Attributes:
-        what: the thing looked at.
-        found: what it is.
+        what: what was looked at.
+        found: what was found.
         verdict: `ok`; `note` (works, could be better); `bad` (will not work).
         advice: what to change; empty if nothing.
     """
@@ -46,7 +46,7 @@ def present(folder: Path, *names: str) -> Path:
 
 
 def whole(path: Path) -> str:
-    """A file's name and size; ValueError if its end is missing. Pickled tensors are seen when they are converted."""
+    """Return a file's name and size; ValueError if its end is missing. Pickled tensors are only read on conversion."""
     if path.suffix == ".safetensors":
         read_header(path)
     elif not zipfile.is_zipfile(path):

@@ -1,4 +1,4 @@
-"""Getting the files of a known backbone: from the model hub, its cache on this machine, or a mirror in a folder."""
+"""Fetch the files of a known backbone from the model hub, its local cache, or a mirror in a folder."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ SUMS = "SHA256SUMS"
 
 
 class FetchError(Exception):
-    """Files could not be fetched: no network, no permission, or a download that does not match the hub's hash."""
+    """Raised if files could not be fetched: no network, no permission, or a hash that does not match the hub's."""
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What is there now.
+    """The files of one role, once fetched.
 
     Attributes:
-        role: that the files play.
-        folder: of their repository.
-        files: in it, as far as they were asked for.
+        role: their role.
+        folder: the folder of their repository.
+        files: the requested files in it.
         where: `hub`, `cache` or `mirror`.
-        checked: how many of the files were compared with a published hash.
+        checked: number of files compared with a published hash.
     """
 
     role: str
@@ -41,12 +41,12 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source has of the files of one role.
+    """The files of one role that a source has.
 
     Attributes:
-        files: what was asked for.
+        files: the requested files.
         where: `hub`, `cache` or `mirror`.
-        bytes_of: size of each file that fits, by its name in the repository; a hub may not say it.
+        bytes_of: size of each matching file, by its name in the repository; 0 if the hub does not tell.
         sums: published SHA-256, by name.
     """
 
@@ -57,11 +57,11 @@ class Listing:
 
 
 def list_files(known: KnownBackbone, dest: Path, mirror: Path | None = None) -> list[Listing]:
-    """What would be fetched, without fetching it.
+    """List what would be fetched, without fetching it.
 
     Args:
         known: the backbone.
-        dest: where the files go, laid out like the hub.
+        dest: where the files go, in the hub's layout.
         mirror: see `fetch`.
 
     Raises:
@@ -69,7 +69,7 @@ def list_files(known: KnownBackbone, dest: Path, mirror: Path | None = None) -> 
         FetchError: if the hub can't be reached or refuses, or lacks a file.
     """
     if not known.files:
-        raise ValueError(f"{known.name} is inside the package; there is nothing to fetch")
+        raise ValueError(f"{known.name} is part of the package; there is nothing to fetch")
     if mirror is not None:
         return [_in_mirror(files, mirror) for files in known.files]
     if _is_offline():
@@ -84,14 +84,14 @@ def fetch(
     mirror: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Fetched]:
-    """Get everything that a backbone is made of; files that are there stay.
+    """Fetch all files of a backbone; existing files are kept.
 
     Args:
         known: the backbone.
-        listings: of its files.
-        dest: `dest/<owner>/<repo>/<file>` is written.
-        mirror: a folder with a copy of the repositories, laid out in the same way, best with `SHA256SUMS`.
-        say: progress, a line each.
+        listings: listings of its files.
+        dest: folder to write to, as `dest/<owner>/<repo>/<file>`.
+        mirror: a folder with a copy of the repositories in the same layout, ideally with `SHA256SUMS`.
+        say: called with each line of progress.
 
     Raises:
         FetchError: if the hub can't be reached or refuses, or a file's hash is not the published one.
@@ -147,7 +147,7 @@ def _copy(listing: Listing, source: Path, target: Path, say: Callable[[str], Non
 
 
 def _published_sums(path: Path) -> dict[str, str]:
-    """`sha256sum`'s lines: hash, two spaces, name."""
+    """Read the lines of `sha256sum`: hash, two spaces, name."""
     if not path.is_file():
         return {}
     lines = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -168,7 +168,7 @@ def _on_hub(files: ReleasedFiles) -> Listing:
 
     try:
         info = HfApi().model_info(files.repo, revision=files.revision, files_metadata=True)
-    except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
+    except Exception as error:  # the hub's client raises its own, its HTTP library's and system errors
         raise _not_fetched(files, error, "check the network and, for gated files, `hf auth login`") from error
     fitting = [entry for entry in info.siblings or [] if _matches(entry.rfilename, files)]
     missing = _missing(files, [entry.rfilename for entry in fitting])
@@ -214,7 +214,7 @@ def _check(folder: Path, sums: dict[str, str], files: list[Path]) -> int:
         found = sha256(path)
         if found != wanted:
             path.unlink()
-            raise FetchError(f"{path} has SHA-256 {found}, but {wanted} is published; it was removed, fetch it again")
+            raise FetchError(f"{path} has SHA-256 {found}, but {wanted} is published; it was deleted, fetch it again")
         checked += 1
     return checked
 
@@ -223,13 +223,13 @@ def _check(folder: Path, sums: dict[str, str], files: list[Path]) -> int:
 
 
 def _fitting(files: ReleasedFiles, folder: Path) -> list[Path]:
-    """The files of a folder that were asked for; licence records and lists of hashes are not the release's."""
+    """List the requested files in a folder, without our licence records and lists of hashes."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (RECORDS, SUMS)]
     return [path for path in paths if _matches(path.relative_to(folder).as_posix(), files)]
 
 
 def _missing(files: ReleasedFiles, names: list[str]) -> list[str]:
-    """The patterns that none of the names fits."""
+    """Return the patterns that no name matches."""
     return [pattern for pattern in files.names if not any(fnmatch.fnmatch(name, pattern) for name in names)]
 
 

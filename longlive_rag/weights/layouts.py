@@ -1,6 +1,6 @@
-"""Ways of laying out a model folder that has everything, found by asking each. Ours are registered as anybody's are.
+"""Layouts of complete model folders. A folder's layout is found by asking each known one.
 
-A layout is a `Layout` under the entry point group `longlive_rag.checkpoint_layouts`.
+A layout is a `Layout` in the entry point group `longlive_rag.checkpoint_layouts`; ours are registered there as well.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ SETTINGS = ("context", "sampler", "memory", "output")
 
 @dataclass(frozen=True)
 class Layout:
-    """A way of laying out a model folder.
+    """The layout of a model folder.
 
     Attributes:
-        name: what to call it.
-        matches: whether a folder is laid out so, from names and configs alone.
-        look: a finding for the layout and each part, from headers alone, and whether the folder can be opened as a
-            pipeline folder as it is.
-        open: its parts; raises ValueError if one is missing, damaged or doesn't fit its config.
+        name: its name.
+        matches: whether a folder has this layout, from names and configs alone.
+        look: returns a finding for the layout and each part, from headers alone, and whether the folder can be opened
+            as a pipeline folder as it is.
+        open: returns its parts; raises ValueError if one is missing, damaged or doesn't fit its config.
     """
 
     name: str
@@ -35,10 +35,10 @@ class Layout:
 
 
 def layout_of(folder: Path) -> Layout:
-    """The layout of a folder.
+    """Return the layout of a folder.
 
     Raises:
-        ValueError: if no layout that is installed matches.
+        ValueError: if no installed layout matches.
     """
     known = {name: plugin("checkpoint layout", name) for name in sorted(plugins("checkpoint layout"))}
     for layout in known.values():
@@ -48,16 +48,16 @@ def layout_of(folder: Path) -> Layout:
 
 
 def open_parts(folder: Path) -> Parts:
-    """The parts of a folder in any layout.
+    """Open the parts of a folder in any known layout.
 
     Raises:
-        ValueError: if it is none, or a part is missing, damaged or doesn't fit its config.
+        ValueError: if it has none, or a part is missing, damaged or doesn't fit its config.
     """
     return layout_of(folder).open(folder)
 
 
 def inventory(folder: Path) -> tuple[list[Finding], bool]:
-    """Look at a model folder in any layout; headers only, no weight is loaded.
+    """Look at a model folder in any known layout, reading only headers.
 
     Returns:
         A finding for the layout and each part, and whether the folder can be opened as it is.
@@ -65,13 +65,13 @@ def inventory(folder: Path) -> tuple[list[Finding], bool]:
     try:
         layout = layout_of(folder)
     except ValueError as error:
-        how = "a pipeline folder is made by: longlive-rag models convert"
+        how = "to make a pipeline folder: longlive-rag models convert"
         return [Finding("layout", str(error), "bad", how)], False
     return layout.look(folder)
 
 
 def to_convert(layout: str, folder: Path, parts: Sequence[Finding], is_base: bool = False) -> Finding:
-    """What to say of a folder that is not a pipeline folder yet; `is_base` if it lacks the transformer's weights."""
+    """Return the finding for a folder to be converted first; `is_base` if it lacks the transformer's weights."""
     if any(part.verdict == "bad" for part in parts):
         return Finding("layout", layout, "note", "get the missing files first")
     words = f"CHECKPOINT NEW_FOLDER --base {folder}" if is_base else f"{folder} NEW_FOLDER"

@@ -1,4 +1,4 @@
-"""Opening a backbone by name or folder on a device."""
+"""Open a backbone by name or folder on a device."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from longlive_rag.presets.needs import estimate
 from longlive_rag.presets.precision import Precision, pick_precision
 from longlive_rag.presets.preset import find_folder, load_preset
 
-# The operations of a smaller backbone are over before a second thread has begun: with one it is faster (tiny-world: 80
-# frames a second against 68), and as soon as anything else runs on the machine, ten times faster.
+# A smaller backbone finishes its operations before a second thread has started: one thread is faster (tiny-world: 80
+# against 68 frames per second), and ten times faster as soon as anything else runs on the machine.
 SMALL_PARAMETERS = 10_000_000
 
 
 def pick_device(device: str, field: str = "device") -> torch.device:
-    """`auto` is CUDA where there is one; FieldError, of `field`, if what was asked for isn't there."""
+    """Return the torch device; `auto` is CUDA if available. FieldError of `field` if the device does not exist."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -35,7 +35,7 @@ def pick_device(device: str, field: str = "device") -> torch.device:
 
 
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """What a transformer runs in on a device; see `pick_precision`."""
+    """Return the dtype that a transformer runs in on a device; see `pick_precision`."""
     picked: torch.dtype = getattr(torch, pick_precision(dtype, device.type).dtype)
     return picked
 
@@ -54,18 +54,17 @@ def load_pipeline(
     Args:
         backbone: name of a preset, or a folder.
         dtype: of the transformer, `float32`, `bfloat16` or `auto`; see `pick_precision`. The retrieval encoder stays in
-            float32: it is small beside it. So does a text encoder, unless it is a large one (UMT5-xxl: 11 GB in
-            bfloat16).
-        device: `auto`, `cpu`, `cuda` or `cuda:N`. A text encoder that does not fit a GPU beside the rest stays in host
-            memory, see `text_device`.
-        license_policy: `any`, `research` or `commercial`; left out, what environment or config file say, else `any`.
-        prompt_embeds: a file of `longlive-rag models embed-prompts`; the text encoder is not loaded then.
+            float32 because it is small. So does the text encoder, unless it is large (UMT5-xxl: 11 GB in bfloat16).
+        device: `auto`, `cpu`, `cuda` or `cuda:N`. A text encoder that does not fit on a GPU beside the rest stays in
+            host memory, see `text_device`.
+        license_policy: `any`, `research` or `commercial`; None is that of the environment or config file, else `any`.
+        prompt_embeds: a file made by `longlive-rag models embed-prompts`; if given, the text encoder is not loaded.
         vae_dtype: of the VAE and the tiny decoder; None chooses by `dtype` and `device`.
-        vae_device: where latents are decoded, as `device`; `auto` is where the transformer is.
+        vae_device: where latents are decoded, as for `device`; `auto` is the transformer's device.
 
     Raises:
         LicenseError: if the policy does not allow a weight file of the backbone.
-        ValueError: if the backbone, dtype or device isn't there, or its weights don't fit their configs.
+        ValueError: if the backbone, dtype or device does not exist, or weights don't fit their configs.
     """
     target = pick_device(device)
     decodes_on = target if vae_device == "auto" else pick_device(vae_device, "vae_device")
@@ -82,22 +81,22 @@ def load_pipeline(
 
 
 def _dtypes(precision: Precision, text: torch.dtype) -> dict[str, torch.dtype]:
-    """Of each part, as diffusers' `from_pretrained` takes them."""
+    """Return the dtype of each part, as diffusers' `from_pretrained` takes them."""
     dtype, vae_dtype = (getattr(torch, name) for name in precision)
     parts = {"transformer": dtype, "vae": vae_dtype, "tiny_decoder": vae_dtype, "text_encoder": text}
     return {**parts, "default": torch.float32}
 
 
 def text_device(folder: Path, dtype: str, device: torch.device, memory_bytes: int | None = None) -> torch.device:
-    """Where prompts are encoded: beside the rest if a GPU has room for both, else in host memory.
+    """Decide where prompts are encoded: beside the rest if a GPU has room for both, else in host memory.
 
-    UMT5-xxl (11 GB) and a cache of Wan2.1-1.3B at 832x480 do not fit a card of 24 GB together.
+    UMT5-xxl (11 GB) and a cache of Wan2.1-1.3B at 832x480 do not fit on a card of 24 GB together.
 
     Args:
-        folder: of the pipeline.
+        folder: the pipeline folder.
         dtype: of the transformer.
         device: where the rest runs.
-        memory_bytes: of `device`; default what it has.
+        memory_bytes: memory of `device`; its actual memory by default.
     """
     if memory_bytes is None:
         if device.type != "cuda":
@@ -110,12 +109,12 @@ def text_device(folder: Path, dtype: str, device: torch.device, memory_bytes: in
 def place(
     pipe: LongLiveRAGPipeline, device: torch.device, text: torch.device | None, decoding: torch.device | None = None
 ) -> LongLiveRAGPipeline:
-    """Move a pipeline's parts to where they run, none of them by way of another device.
+    """Move each of a pipeline's parts directly to the device it runs on.
 
     Args:
-        device: of all that has no other.
-        text: of the text encoder; None where it has none.
-        decoding: of the VAE and the tiny decoder; None is `device`.
+        device: device of all other parts.
+        text: device of the text encoder; None if there is none.
+        decoding: device of the VAE and the tiny decoder; None is `device`.
     """
     apart = {"text_encoder": text, "vae": decoding or device, "tiny_decoder": decoding or device}
     parts = {name: getattr(pipe, name) for name in apart}
@@ -129,7 +128,7 @@ def place(
 
 
 def use_threads(pipe: LongLiveRAGPipeline, threads: int | None = None) -> int:
-    """Set how many CPU threads one operation of torch takes: as told, else one for a small backbone; returns it."""
+    """Set and return the number of CPU threads per torch operation; by default one for a small backbone."""
     if threads is None and sum(weight.numel() for weight in pipe.transformer.parameters()) < SMALL_PARAMETERS:
         threads = 1
     if threads is not None:

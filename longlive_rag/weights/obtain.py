@@ -1,4 +1,4 @@
-"""From nothing to a pipeline folder: the files of a known backbone fetched, and converted with its settings."""
+"""Fetch the files of a known backbone and convert them with its settings to a pipeline folder."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from retrieval.files import in_words
 
 @dataclass(frozen=True)
 class Obtained:
-    """What is there now.
+    """The result of fetching and converting.
 
     Attributes:
         fetched: the published files.
-        converted: None if it was not asked for.
+        converted: the pipeline folder; None if it was not requested.
     """
 
     fetched: list[Fetched]
@@ -37,25 +37,25 @@ def obtain(
     dtype: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Obtained:
-    """Fetch a known backbone and convert it; what is there already stays, so that a second call resumes a first.
+    """Fetch a known backbone and convert it; existing files are kept, so that a second call resumes the first.
 
     Args:
         known: the backbone.
-        files: where the published files go, `files/<owner>/<repo>/<file>`: backbones share what is the same.
-        folder: the pipeline folder to be made, which appears when it is whole; None only fetches.
-        base: the release that it is made on, where it is at hand, in any layout; it is not fetched then.
+        files: where the published files go, `files/<owner>/<repo>/<file>`; backbones share common files.
+        folder: the pipeline folder to make, which appears once it is complete; None only fetches.
+        base: a local copy, in any layout, of the release that the backbone builds on, which then is not fetched.
         mirror: see `longlive_rag.weights.hub.fetch`.
         dtype: see `Sources`.
-        say: each step as it begins, a line each.
+        say: called with a line as each step begins.
 
     Raises:
-        ValueError: if the files don't fit each other, the disk has no room for them and the folder, or the folder is
-            there already; nothing of the folder is written then.
+        ValueError: if the files don't fit together, the disk has no room for them and the folder, or the folder already
+            exists; the folder is not written.
         FetchError: if the files can't be fetched.
         OSError: if the disk refuses.
     """
     if folder is not None and folder.exists():
-        raise ValueError(f"{folder} is there already, and fetching {known.name} would make it; move it away first")
+        raise ValueError(f"{folder} already exists, but fetching {known.name} would create it; move it away first")
     if base is not None:
         layout_of(base)
         known = replace(known, files=tuple(each for each in known.files if each.role != "base"))
@@ -69,7 +69,7 @@ def obtain(
 
 
 def sources_of(known: KnownBackbone, fetched: Sequence[Fetched], base: Path | None, dtype: str | None) -> Sources:
-    """What a pipeline folder of fetched files is made of, and of `base` where that is not among them."""
+    """Return the sources of a pipeline folder made of fetched files, and of `base` if that was not fetched."""
     base = base or next(each.folder for each in fetched if each.role == "base")
     single = {each.role: each.files[0] for each in fetched if each.role != "base"}
     transformer = single.get("transformer")
@@ -84,7 +84,7 @@ def sources_of(known: KnownBackbone, fetched: Sequence[Fetched], base: Path | No
 
 
 def _check_room(known: KnownBackbone, listings: Sequence[Listing], files: Path, folder: Path | None) -> None:
-    """Raise ValueError unless the disk has room for what is still to come; the folder is no larger than its sources."""
+    """Raise ValueError unless the disk has room for what is missing; the folder is no larger than its sources."""
     replaced = any(listing.files.role == "transformer" for listing in listings)
     missing, converted = {}, {}
     for listing in listings:
@@ -104,8 +104,8 @@ def _check_room(known: KnownBackbone, listings: Sequence[Listing], files: Path, 
         free = shutil.disk_usage(_existing(place)).free
         if free < needed:
             raise ValueError(
-                f"no space left for {known.name} in {_existing(place)}: to fetch and convert it takes "
-                f"{in_words(needed)} more, {in_words(free)} are free; nothing was fetched"
+                f"no space left for {known.name} in {_existing(place)}: fetching and converting it needs another "
+                f"{in_words(needed)}, but {in_words(free)} are free; nothing was fetched"
             )
 
 

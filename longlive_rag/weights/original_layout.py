@@ -1,4 +1,4 @@
-"""The original Wan releases: one folder of files under their own names; see `backbone.original`."""
+"""The layout of the original Wan releases: one folder of files with their own names; see `backbone.original`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from longlive_rag.weights.parts import Parts, vocabulary
 
 
 def _matches(folder: Path) -> bool:
-    """Any of its files tells it, so that what is missing can be named."""
+    """Whether the folder has any of the release's files, so that missing ones can be named."""
     known = (*VAE_FILES, *TEXT_FILES, TOKENIZER)
     return any((folder / name).exists() for name in known) or _has_original_config(folder)
 
@@ -52,7 +52,7 @@ def _open(folder: Path) -> Parts:
 
 
 def _look(folder: Path) -> tuple[list[Finding], bool]:
-    """Headers only."""
+    """Look at the files' headers only."""
 
     def transformer() -> str:
         transformer_config(read_json(folder / CONFIG), str(folder / CONFIG))

@@ -1,4 +1,4 @@
-"""A pipeline in pieces, and how a piece is filled with weights: strictly, without a second copy in memory."""
+"""The parts of a pipeline, filled with weights strictly and without a second copy in memory."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from retrieval.encoder import LatentAutoencoder
 
 @dataclass
 class Parts:
-    """A pipeline in pieces; `origins` says which files each piece was made from.
+    """The parts of a pipeline; `origins` lists the files that each was made from.
 
-    The transformer of a folder without weights of one is on the meta device: only a checkpoint makes it whole.
+    Without weights of a transformer in the folder, it is on the meta device, to be filled from a checkpoint.
     """
 
     transformer: CausalWanTransformer

@@ -97,7 +97,7 @@ def with_small_vae(folder: Path) -> None:
         (with_small_vae, (), "the VAE makes latents of 16 channels, but the transformer reads 48"),
         (with_config("encoder", in_channels=16), (), "reads latents of 16 channels, but this backbone's have 48"),
         (with_config("vae", scale_factor_spatial=8), (), "scale_factor_spatial is 8, but 4 stages on patches of 2"),
-        (with_config("transformer", patch_size=[1, 0, 2]), (), "patch_size is [1, 0, 2]; it must be three whole"),
+        (with_config("transformer", patch_size=[1, 0, 2]), (), "patch_size is [1, 0, 2]; it must be three positive"),
     ],
 )
 def test_refused_before_anything_is_loaded(command, folder, tmp_path, monkeypatch, change, words, message):

@@ -278,7 +278,7 @@ def test_the_api_enforces_too(pipeline_folder, tmp_path, monkeypatch):
     monkeypatch.setenv(settings.POLICY_VARIABLE, "commercial")
     with pytest.raises(LicenseError, match="its terms: unrecorded"):
         LongLiveRAGPipeline.from_pretrained(folder)
-    with pytest.raises(LicenseError, match="it is not a file here, and has no record"):
+    with pytest.raises(LicenseError, match="it is not a local file, so it has no record"):
         LongLiveRAGPipeline.from_pretrained("somebody/else")
     record_terms(folder, "Apache-2.0", "x", "y")
     pipe = LongLiveRAGPipeline.from_pretrained(folder)

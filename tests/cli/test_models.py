@@ -166,7 +166,7 @@ def test_a_file_that_is_not_what_was_published(command, mirror, tmp_path):
     (mirror / "gdhe17" / "Self-Forcing" / "checkpoints" / "self_forcing_dmd.pt").write_bytes(b"something else!!!!!")
     done = command("models", "fetch", "self-forcing", "--to", tmp_path / "downloads", "--mirror", mirror)
     assert done.code == 1
-    assert "it was removed, fetch it again" in done.err
+    assert "it was deleted, fetch it again" in done.err
     assert not list((tmp_path / "downloads").rglob("*.pt"))
 
 
@@ -262,7 +262,7 @@ def test_a_hub_whose_file_is_not_what_it_says(hub, tmp_path):
     done = fetch(hub, tmp_path / "downloads")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("Error: ")
-    assert f"but {'0' * 64} is published; it was removed, fetch it again" in done.stderr
+    assert f"but {'0' * 64} is published; it was deleted, fetch it again" in done.stderr
     assert not (tmp_path / "downloads" / WAN / "Wan2.1_VAE.pth").exists()
 
 
@@ -292,7 +292,7 @@ def test_check(command, pipeline_folder, tmp_path):
     assert "ok   layout: a pipeline folder" in done.out
     for part in ("transformer", "vae", "text_encoder", "encoder"):
         assert re.search(rf"^ok   {part}: 1 file, \d+ tensors, F32, .*; they fit their config$", done.out, re.MULTILINE)
-    assert "memory it takes: about" in done.out
+    assert "memory needed: about" in done.out
     assert "note transformer/diffusion_pytorch_model.safetensors: unrecorded" in done.out
     broken = tmp_path / "broken"
     shutil.copytree(pipeline_folder, broken)
@@ -302,7 +302,7 @@ def test_check(command, pipeline_folder, tmp_path):
     assert done.code == 1
     assert re.search("^BAD  vae: .* is damaged: its header describes", done.out, re.MULTILINE)
     assert "ok   transformer" in done.out
-    assert "memory it takes" not in done.out
+    assert "memory needed" not in done.out
     assert command("models", "check", tmp_path / "none").code == 2
     ours = command("models", "check", "tiny-world")
     assert (ours.code, "BAD" in ours.out, "note" in ours.out) == (0, False, False)
@@ -340,7 +340,7 @@ def test_diffusers_own_folder_is_refused_with_the_way_out(command, pipeline_fold
     refused = command("generate", PROMPT, "-o", tmp_path / "take", "--backbone", folder)
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert "is a folder of diffusers' WanTransformer3DModel, which is not causal" in refused.err
-    with pytest.raises(ValueError, match="which is not causal; make a pipeline folder of it"):
+    with pytest.raises(ValueError, match="which is not causal; convert it to a pipeline folder"):
         LongLiveRAGPipeline.from_pretrained(folder)
     assert command("models", "check", tmp_path).code == 1
 
@@ -467,7 +467,7 @@ def test_doctor_on_a_backbone(command, monkeypatch):
     monkeypatch.setattr(doctor, "device_memory", lambda: ("CPU", 4 * 10**9))
     done = command("doctor", "--backbone", "longlive", "--dtype", "bfloat16")
     assert done.code == 1
-    assert "BAD  memory it takes: about " in done.out
+    assert "BAD  memory needed: about " in done.out
     assert "-> a smaller --window" in done.out
     assert "models embed-prompts" in done.out
     assert re.search(r"note speed: roughly \d+ s per frame", done.out)

@@ -279,7 +279,7 @@ def test_a_take_whose_backbone_has_lost_it(command, whole, with_tiny, pipeline_f
     folder = stopped(whole, tmp_path / "take")
     done = command("resume", folder, "--backbone", pipeline_folder)
     assert (done.code, done.err.count("\n")) == (2, 1)
-    assert "was made with other weights: tiny_decoder/" in done.err
+    assert "was made with different weights: tiny_decoder/" in done.err
 
 
 def test_another_tiny_decoder_than_the_takes(command, whole, with_tiny, pipeline_folder, tmp_path, nothing_loads):
@@ -287,7 +287,7 @@ def test_another_tiny_decoder_than_the_takes(command, whole, with_tiny, pipeline
     other = converting.convert(converting.Sources(with_tiny, tiny_decoder=source), tmp_path / "other").folder
     done = command("resume", stopped(whole, tmp_path / "take"), "--backbone", other)
     assert (done.code, done.err.count("\n")) == (2, 1)
-    assert "was made with other weights: tiny_decoder/" in done.err
+    assert "was made with different weights: tiny_decoder/" in done.err
 
 
 def test_python_is_told_too(pipe):

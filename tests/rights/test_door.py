@@ -249,7 +249,7 @@ def test_a_take_is_not_continued_with_other_weights(folder: Path, tmp_path: Path
     """One byte in the middle of a file that is larger than what a backbone's short id reads."""
     make_take(open_(folder, "any"), tmp_path / "take", 1.0)
     flip_a_byte(weights_of(folder / "text_encoder"))
-    with pytest.raises(ValueError, match=r"take was made with other weights: text_encoder/model\.safetensors"):
+    with pytest.raises(ValueError, match=r"take was made with different weights: text_encoder/model\.safetensors"):
         make_take(open_(folder, "any"), tmp_path / "take", 2.0, "extended")
 
 
@@ -258,6 +258,6 @@ def test_a_take_made_with_a_lora_is_continued_with_it(folder: Path, tmp_path: Pa
     with_lora = open_(folder, "any")
     with_lora.load_lora_weights(tmp_path / "lora.safetensors")
     make_take(with_lora, tmp_path / "take", 1.0)
-    with pytest.raises(ValueError, match=r"made with other weights: lora\.safetensors"):
+    with pytest.raises(ValueError, match=r"made with different weights: lora\.safetensors"):
         make_take(open_(folder, "any"), tmp_path / "take", 2.0, "extended")
     assert make_take(with_lora, tmp_path / "take", 2.0, "extended").status == "finished"

@@ -172,7 +172,7 @@ def test_sentences_are_read_back_in_every_word_order() -> None:
         parse("a red circle walks")
     with pytest.raises(ValueError, match="who is met"):
         parse("a red circle meets in a city")
-    with pytest.raises(ValueError, match="can't name"):
+    with pytest.raises(ValueError, match="can't have"):
         Sentence("red", "circle", "walks", "city", ("blue", "square"))
 
 

@@ -188,7 +188,7 @@ def damaged(edit):
         (damaged(lambda f: (f / "Wan2.1_VAE.pth").write_bytes(b"PK")), r"Wan2.1_VAE.pth is damaged"),
         (lambda o, t: Sources(o, base=o), "has everything; drop the base"),
         (lambda o, t: Sources(t / "nothing"), "nothing does not exist"),
-        (lambda o, t: Sources(o / "diffusion_pytorch_model.safetensors"), "has a transformer only; name the folder"),
+        (lambda o, t: Sources(o / "diffusion_pytorch_model.safetensors"), "has only a transformer; name the folder"),
         (lambda o, t: Sources(o, preset="big"), "'big' is not a known backbone; known: tiny-world"),
         (lambda o, t: Sources(o, dtype="int8"), "dtype is 'int8'; it must be one of float32"),
         (lambda o, t: Sources(o, lora=o / "Wan2.1_VAE.pth", lora_alpha=1), "is not half of a LoRA pair"),

@@ -133,4 +133,4 @@ def test_doctor_wants_cudnn_s_attention_on_hopper(kernel, compute, verdict, monk
 
 def test_the_kernel_of_attention_has_a_name() -> None:
     assert doctor.attention_kernel("cpu") in ("math", "flash", "efficient", "overrideable")
-    assert doctor.attention_kernel("nowhere").startswith("not known (")
+    assert doctor.attention_kernel("nowhere").startswith("unknown (")
