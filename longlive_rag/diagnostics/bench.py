@@ -307,7 +307,7 @@ class _Arm:
         return self._frames * len(self.totals) / (written_s[-1] - written_s[self.warm_up_blocks - 1])
 
     def overlapped(self, figures: ArmFigures, speed: float) -> ArmFigures:
-        """`figures` with the frames a second of `generate` added."""
+        """Return `figures` with the frames per second of `generate` added."""
         longest_s = max(sum(figures.stages[stage] for stage in stages) for stages in SIDE_BY_SIDE)
         return replace(
             figures,

@@ -201,8 +201,8 @@ def _check_latents(parts: Parts, preset: KnownBackbone | None, source: Path | No
         return
     theirs, their_pixels = check_latents(preset.configs)
     if (theirs["in_channels"], their_pixels) != (channels, pixels):
-        of_preset = f"{theirs['in_channels']} channels of {their_pixels} pixels a side"
-        shown = f"{preset.name!r}, whose latents have {of_preset}; these have {channels} of {pixels} pixels a side"
+        of_preset = f"{theirs['in_channels']} channels and {their_pixels}x{their_pixels} pixels per element"
+        shown = f"{preset.name!r}, whose latents have {of_preset}; these have {channels} and {pixels}x{pixels}"
         raise FieldError("preset", preset.name, shown=shown)
 
 

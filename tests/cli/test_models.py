@@ -151,7 +151,7 @@ def test_a_folder_is_not_made_twice(command, mirror, pipeline_folder, tmp_path, 
     words = ("models", "fetch", "self-forcing", "--to", tmp_path / "downloads", "--mirror", mirror)
     refused = command(*words)
     assert (refused.code, refused.err.count("\n")) == (2, 1)
-    assert "self-forcing is there already, and fetching self-forcing would make it; move it away first" in refused.err
+    assert "self-forcing already exists, but fetching self-forcing would create it; move it away first" in refused.err
     shutil.rmtree(tmp_path / "models" / "self-forcing")
     shutil.copytree(pipeline_folder, tmp_path / "models" / "self-forcing")
     done = command(*words)

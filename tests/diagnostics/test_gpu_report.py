@@ -122,7 +122,7 @@ def test_what_no_longer_fits_is_skipped_and_said(tmp_path: Path, monkeypatch: py
     assert {name: step.status for name, step in report.steps.items()} == {
         "small": "done", "large": "skipped", "last": "done",
     }  # fmt: skip
-    assert report.steps["large"].reason == "skipped: it needs about 500 s, and 120 s are left"
+    assert report.steps["large"].reason == "skipped: it needs about 500 s, but 120 s are left"
     assert given["0"] == 10
     assert 100 < given["1"] <= 120  # the last step may have all that is left
 
@@ -130,7 +130,7 @@ def test_what_no_longer_fits_is_skipped_and_said(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"steps": ("bench", "telepathy")}, r"steps is 'telepathy'; it must be some of machine, attention"),
+        ({"steps": ("bench", "telepathy")}, r"steps is 'telepathy'; it must be among machine, attention"),
         ({"minutes": 0}, "minutes is 0; it must be above 0"),
     ],
 )

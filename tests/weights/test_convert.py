@@ -211,7 +211,7 @@ def test_where_it_may_be_written(original, tmp_path, monkeypatch):
         convert(Sources(original), tmp_path / "file" / "made")
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr("longlive_rag.weights.convert.shutil.disk_usage", lambda _: usage)
-    with pytest.raises(ValueError, match=r"no space left for .*made: it needs .* kB, 1\.0 kB are free"):
+    with pytest.raises(ValueError, match=r"no space left for .*made: it needs .* kB, but 1\.0 kB are free"):
         convert(Sources(original), tmp_path / "made")
 
 

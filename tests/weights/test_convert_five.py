@@ -121,7 +121,7 @@ def small_encoder(folder: Path) -> Path:
         ),
         (
             lambda five, base, pipe, other, t: Sources(base, preset="longlive"),
-            "preset is 'longlive', whose latents are of 16 channels, 8 pixels a side; those here are of 48, 16 pixels",
+            "preset is 'longlive', whose latents have 16 channels and 8x8 pixels per element; these have 48 and 16x16",
         ),
         (
             lambda five, base, pipe, other, t: Sources(with_small_vae(base, pipe, t / "mixed")),

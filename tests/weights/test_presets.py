@@ -299,7 +299,9 @@ def test_the_5b_preset_takes_a_base_at_hand(releases, tmp_path, monkeypatch):
     """In another layout, too; one of another geometry is refused."""
     monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path / "models"))
     known, places = known_backbone("longlive-2"), (tmp_path / "downloads", tmp_path / "models" / "longlive-2")
-    with pytest.raises(ValueError, match="whose latents are of 48 channels, 16 pixels a side; those here are of 16, 8"):
+    with pytest.raises(
+        ValueError, match="whose latents have 48 channels and 16x16 pixels per element; these have 16 and 8x8"
+    ):
         obtain(known, *places, base=releases / WAN, mirror=releases)
     five_pipeline(1, encoder=False).save_pretrained(tmp_path / "base")
     obtain(known, *places, base=tmp_path / "base", mirror=releases)
@@ -320,7 +322,7 @@ def test_a_file_that_the_hub_lacks_is_named_before_anything_is_fetched(hub, tmp_
 
 def test_room_is_looked_for_before_anything_is_fetched(releases, tmp_path, monkeypatch):
     monkeypatch.setattr("longlive_rag.weights.obtain.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    with pytest.raises(ValueError, match=r"no space left for longlive in .*takes .* MB more, 1\.0 kB are free"):
+    with pytest.raises(ValueError, match=r"no space left for longlive in .*needs another .* MB, but 1\.0 kB are free"):
         obtain(known_backbone("longlive"), tmp_path / "downloads", tmp_path / "made", mirror=releases)
     assert not list(tmp_path.iterdir())
 
@@ -391,6 +393,8 @@ def test_files_of_something_else_are_refused(prepare, message, releases, tmp_pat
 
 
 def test_a_base_of_other_latents_is_refused_with_the_preset(releases, tmp_path):
-    with pytest.raises(ValueError, match="whose latents are of 48 channels, 16 pixels a side; those here are of 16, 8"):
+    with pytest.raises(
+        ValueError, match="whose latents have 48 channels and 16x16 pixels per element; these have 16 and 8x8"
+    ):
         convert(Sources(releases / WAN, preset="longlive-2"), tmp_path / "made")
     assert not list(tmp_path.iterdir())
