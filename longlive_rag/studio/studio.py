@@ -278,8 +278,8 @@ class Studio:
                 return self._steer(take, Steering(0.0, message.do, message.start, message.end))
             case schema.UsePolicy():
                 return self._steer(take, Steering(0.0, "policy", policy=message.name))
-            case schema.Pace():
-                self.room.live(take)
+            case schema.Pace():  # the director's, of whatever is made: the take may have ended meanwhile
+                self.takes.folder(take)
                 self.room.set_pace(message.blocks_ahead)
                 return schema.Done()
             case schema.Plain(do="stop"):

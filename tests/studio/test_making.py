@@ -284,6 +284,20 @@ def test_exports_hold_no_path_of_this_machine(studio, window):
     assert window.get("/api/takes?search=elephant").json()["takes"] == []
 
 
+def test_a_pace_that_comes_as_the_take_ends_is_kept_for_the_next(studio, window):
+    take = window.begin(4.0)
+    window.ended(take)
+    assert window.do(take, do="pace", blocks_ahead=1).json() == {"ok": True}
+    assert studio.room.blocks_ahead == 1
+    other = window.begin(8.0)
+    window.block(1)
+    assert studio.room.current.last_block == 1  # it waits for its viewer
+    assert window.do("x", do="pace", blocks_ahead=None).status_code == 404
+    assert studio.room.blocks_ahead == 1
+    assert window.do(take, do="pace", blocks_ahead=None).status_code == 200
+    window.ended(other)
+
+
 def test_branches_are_exported_as_one_timeline(studio, window):
     first = window.begin(4.0)
     window.ended(first)
