@@ -10,8 +10,8 @@ from longlive_rag.rights.spdx import NO_ASSERTION, allowed_use
 
 # The run-time dependencies of pyproject.toml (a test compares the two).
 RUNTIME = (
-    "torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub", "faiss-cpu", "numpy", "h5py",
-    "click", "tqdm", "av", "pillow", "packaging", "pyyaml", "jinja2", "psutil", "scipy", "pydantic",
+    "torch", "diffusers", "transformers", "tokenizers", "accelerate", "safetensors", "huggingface_hub", "faiss-cpu",
+    "numpy", "h5py", "click", "tqdm", "av", "pillow", "packaging", "pyyaml", "jinja2", "psutil", "scipy", "pydantic",
 )  # fmt: skip
 
 # What packages write instead of an SPDX expression.
