@@ -85,15 +85,13 @@ def sources_of(known: KnownBackbone, fetched: Sequence[Fetched], base: Path | No
 
 def _check_room(known: KnownBackbone, listings: Sequence[Listing], files: Path, folder: Path | None) -> None:
     """Raise ValueError unless the disk has room for what is missing; the folder is no larger than its sources."""
-    replaced = any(listing.files.role == "transformer" for listing in listings)
     missing, converted = {}, {}
     for listing in listings:
         for name, size in listing.bytes_of.items():
             path = files / listing.files.repo / name
             if not path.is_file() or path.stat().st_size != size:
                 missing[path] = size
-            base_transformer = listing.files.role == "base" and path.suffix == ".safetensors" and replaced
-            if listing.files.role not in ("lora", "prompts") and not base_transformer:
+            if listing.files.role not in ("lora", "prompts"):
                 converted[path] = size
     wanted = {files: sum(missing.values())}
     if folder is not None:
