@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from eval.drift import Drift
 from eval.protocols import LongConsistency
@@ -96,6 +99,10 @@ class Curves:
     exposure: Curve
     saturation: Curve
 
+    def __post_init__(self) -> None:
+        looks = {name: getattr(self, name) for name in ("motion", "sharpness", "exposure", "saturation")}
+        _check_lengths(self.seconds, {**self.cosine, **looks})
+
 
 @dataclass(frozen=True)
 class PerFrame:
@@ -103,6 +110,9 @@ class PerFrame:
 
     seconds: list[float]
     cosine: dict[str, Curve]
+
+    def __post_init__(self) -> None:
+        _check_lengths(self.seconds, self.cosine)
 
 
 class Measures(Sealed):
@@ -134,3 +144,16 @@ class Measures(Sealed):
     protocols: list[Protocols]
     curves: Curves
     per_frame: PerFrame
+
+    @model_validator(mode="after")
+    def _has_every_frame(self) -> Self:
+        if not self.embedders or self.embedders.keys() != self.per_frame.cosine.keys():
+            known, measured = (", ".join(names) or "none" for names in (self.embedders, self.per_frame.cosine))
+            raise ValueError(f"its embedders are {known}, but per_frame has figures of {measured}")
+        return self
+
+
+def _check_lengths(seconds: list[float], curves: Mapping[str, Curve]) -> None:
+    for name, curve in curves.items():
+        if len(curve) != len(seconds):
+            raise ValueError(f"{name} has {len(curve)} figures for {len(seconds)} times")

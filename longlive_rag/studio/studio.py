@@ -279,7 +279,8 @@ class Studio:
             case schema.UsePolicy():
                 return self._steer(take, Steering(0.0, "policy", policy=message.name))
             case schema.Pace():  # the director's, of whatever is made: the take may have ended meanwhile
-                self.takes.folder(take)
+                if self._live(take) is None:
+                    self.takes.folder(take)
                 self.room.set_pace(message.blocks_ahead)
                 return schema.Done()
             case schema.Plain(do="stop"):

@@ -71,7 +71,7 @@ def test_the_whole_report_runs_on_a_cpu(tmp_path: Path) -> None:
     page = (tmp_path / "report" / "report.md").read_text()
     assert "| LongLive, one H100 (published) | 20.7 |" in page
     assert (
-        f"| generate-native: end to end, as its record says | {found['generate-native']['frames_per_second']:.1f} |"
+        f"| generate-native: end to end, from its record | {found['generate-native']['frames_per_second']:.1f} |"
         in page
     )
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [

@@ -247,3 +247,29 @@ def test_edited_measures_are_noticed(tmp_path: Path) -> None:
     path.write_text(json.dumps(measures))
     with pytest.raises(ValueError, match=r"measures\.json was changed after it was written"):
         read_document(path, Measures)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        (
+            "per_frame",
+            lambda part: part["cosine"]["tiny-world"].pop(),
+            r"per_frame.*tiny-world has \d+ figures for \d+ times",
+        ),
+        (
+            "per_frame",
+            lambda part: part["cosine"].clear(),
+            "embedders are tiny-world, but per_frame has figures of none",
+        ),
+        ("curves", lambda part: part["motion"].append(0.5), r"curves.*motion has \d+ figures for \d+ times"),
+    ],
+)
+def test_measures_that_lack_a_figure_are_refused(tmp_path: Path, part: str, change: Any, message: str) -> None:
+    path = tmp_path / "measures.json"
+    measures = json.loads((Path(__file__).parents[1] / "eval" / "samples" / "measures-4.json").read_text())
+    measures.pop("checksum", None)
+    change(measures[part])
+    path.write_text(json.dumps(measures))
+    with pytest.raises(ValueError, match=message):
+        read_document(path, Measures)
