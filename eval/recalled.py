@@ -89,9 +89,10 @@ def what_was_recalled(plan: Plan, shown: Mapping[str, Sequence[Shown | None]]) -
 
 
 def timeline_of(record: TakeRecord) -> Timeline:
-    """The timeline of a take in a comparison, whose record gives the pixel frames per latent frame."""
+    """The timeline of a take in a comparison; ValueError if its record lacks the pixel frames per latent frame."""
     video = record.video
-    assert video.temporal_factor is not None
+    if video.temporal_factor is None:
+        raise ValueError("the record of a take in this comparison lacks video.temporal_factor; was it edited?")
     return Timeline(video.frames, video.fps, record.request.context.frames_per_block, video.temporal_factor)
 
 
