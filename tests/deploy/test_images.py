@@ -20,7 +20,7 @@ import yaml
 
 from longlive_rag.cli.main import COMMANDS, cli
 from longlive_rag.rights.bill import spdx_of_installation
-from longlive_rag.rights.dependencies import bill_of_materials
+from longlive_rag.rights.dependencies import Dependency, bill_of_materials
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -157,6 +157,21 @@ def test_the_bill_of_an_image_names_every_package_once() -> None:
     assert len(ids) == len(set(ids)) == len(libraries) + 1
     depended = [each for each in document["relationships"] if each["relationshipType"] == "DEPENDS_ON"]
     assert {each["relatedSpdxElement"] for each in depended} == set(ids) - {"SPDXRef-longlive-rag"}
+
+
+def test_the_bill_explains_terms_that_have_no_spdx_id() -> None:
+    """SPDX 2.3 asks it of every LicenseRef that a document uses."""
+    stated = {
+        "longlive-rag": "Apache-2.0",
+        "cublas": "LicenseRef-A",
+        "cufft": "MIT AND LicenseRef-A",
+        "b": "LicenseRef-B",
+    }
+    document = spdx_of_installation([Dependency(name, "1", license_) for name, license_ in stated.items()])
+    explained = {each["licenseId"]: each["extractedText"] for each in document["hasExtractedLicensingInfos"]}
+    assert explained.keys() == {"LicenseRef-A", "LicenseRef-B"}
+    assert "cublas 1, cufft 1" in explained["LicenseRef-A"]
+    assert "b 1" in explained["LicenseRef-B"]
 
 
 def _named(library: Any, name: str) -> Any:
