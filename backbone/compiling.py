@@ -9,8 +9,10 @@ fills up.
 from __future__ import annotations
 
 import shutil
+import sysconfig
 import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan
@@ -27,10 +29,19 @@ BLOCKS_BEFORE = 2
 
 
 def missing_for_compiling(device: torch.device) -> str | None:
-    """Say what this machine lacks to compile for `device`; None if nothing."""
-    if device.type == "cuda":
-        return None if find_spec("triton") else "the package triton is not installed"
-    return None if shutil.which("g++") or shutil.which("clang++") else "there is no C++ compiler (g++ or clang++)"
+    """Say what this machine lacks to compile for `device`; None if nothing.
+
+    Triton compiles kernels for GPUs itself, but has a C compiler build the code that launches them.
+    """
+    on_gpu = device.type == "cuda"
+    language, programs = ("C", ("gcc", "clang")) if on_gpu else ("C++", ("g++", "clang++"))
+    if on_gpu and not find_spec("triton"):
+        return "the package triton is not installed"
+    if not any(map(shutil.which, programs)):
+        return f"there is no {language} compiler ({' or '.join(programs)})"
+    if not Path(sysconfig.get_config_var("INCLUDEPY"), "Python.h").is_file():
+        return "Python's headers are missing (Debian: python3-dev)"
+    return None
 
 
 def compile_for(

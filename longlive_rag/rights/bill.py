@@ -17,6 +17,7 @@ from longlive_rag.rights.spdx import NO_ASSERTION
 from longlive_rag.rights.terms import IN_WORDS
 
 VIDEO_ID = "SPDXRef-Video"
+OTHER_TERMS = re.compile(r"LicenseRef-[A-Za-z0-9.-]+")
 
 
 def spdx_document(report: dict[str, Any], now: datetime.datetime | None = None) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def spdx_document(report: dict[str, Any], now: datetime.datetime | None = None) 
             *(_relation(VIDEO_ID, "GENERATED_FROM", package["SPDXID"]) for package in (ours, *weights)),
             *(_relation(ours["SPDXID"], "DEPENDS_ON", package["SPDXID"]) for package in libraries),
         ],
-        "hasExtractedLicensingInfos": _other_terms(report["rights"]["files"]),
+        "hasExtractedLicensingInfos": _other_terms(report["rights"]["files"], report["libraries"]),
     }
 
 
@@ -65,7 +66,8 @@ def spdx_of_installation(libraries: Sequence[Dependency], now: datetime.datetime
     made = (now or datetime.datetime.now(datetime.UTC)).astimezone(datetime.UTC)
     version = next(library.version for library in libraries if library.name == "longlive-rag")
     ours = _ours(version)
-    others = [_library(asdict(library)) for library in libraries if library.name != "longlive-rag"]
+    stated = [asdict(library) for library in libraries if library.name != "longlive-rag"]
+    others = [_library(library) for library in stated]
     return {
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
@@ -78,6 +80,7 @@ def spdx_of_installation(libraries: Sequence[Dependency], now: datetime.datetime
             _relation("SPDXRef-DOCUMENT", "DESCRIBES", ours["SPDXID"]),
             *(_relation(ours["SPDXID"], "DEPENDS_ON", package["SPDXID"]) for package in others),
         ],
+        "hasExtractedLicensingInfos": _other_terms([], stated),
     }
 
 
@@ -145,11 +148,17 @@ def _relation(element: str, kind: str, other: str) -> dict[str, str]:
     return {"spdxElementId": element, "relationshipType": kind, "relatedSpdxElement": other}
 
 
-def _other_terms(files: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Explain each LicenseRef of the files, as SPDX requires."""
+def _other_terms(files: list[dict[str, Any]], libraries: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Explain each LicenseRef of the files and of the libraries, as SPDX requires."""
     said: dict[str, str] = {}
     for file in files:
         if file["standing"] == "recorded":
-            for name in re.findall(r"LicenseRef-[A-Za-z0-9.-]+", file["record"]["terms"]):
+            for name in OTHER_TERMS.findall(file["record"]["terms"]):
                 said.setdefault(name, f"Stated at: {file['record']['source']}")
+    naming: dict[str, list[str]] = {}
+    for library in libraries:
+        for name in OTHER_TERMS.findall(library["license"]):
+            naming.setdefault(name, []).append(f"{library['name']} {library['version']}")
+    for name, packages in naming.items():
+        said.setdefault(name, f"Each of these packages contains its own text: {', '.join(packages)}")
     return [{"licenseId": name, "extractedText": text} for name, text in said.items()]

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from typing import TYPE_CHECKING
 
 from longlive_rag.rights.spdx import NO_ASSERTION, allowed_use
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 # The run-time dependencies of pyproject.toml (a test compares the two).
 RUNTIME = (
@@ -26,12 +30,14 @@ PLAIN_WORDS = {
     "ISC License (ISCL)": "ISC",
     "MIT License": "MIT",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
+    "NVIDIA Proprietary Software": "LicenseRef-NVIDIA-Proprietary",
     "Python Software Foundation License": "PSF-2.0",
 }
 # What packages contain besides their own code.
 CONTENTS = {
     "av": "published wheels contain FFmpeg (LGPL-3.0-or-later as built there) with libvpx (BSD-3-Clause), and x264 and "
     "x265 (GPL-2.0-or-later); longlive-rag uses libvpx unless told --codec h264",
+    "triton": "published wheels contain NVIDIA's ptxas, cuobjdump, nvdisasm, libdevice and CUPTI, under NVIDIA's terms",
 }
 
 
@@ -58,19 +64,24 @@ class Dependency:
 
 def bill_of_materials(roots: tuple[str, ...] = RUNTIME) -> list[Dependency]:
     """Return `roots` and the installed libraries they need, sorted by name; what isn't installed is left out."""
+    from packaging.requirements import Requirement
+
     found: dict[str, Dependency] = {}
-    waiting = list(roots)
+    seen: set[Requirement] = set()
+    waiting = [Requirement(root) for root in roots]
     while waiting:
-        name = _canonical(waiting.pop())
-        if name in found:
+        asked = waiting.pop()
+        if asked in seen:
             continue
+        seen.add(asked)
+        name = _canonical(asked.name)
         try:
             package = distribution(name)
         except PackageNotFoundError:
             continue
         version, own = package.version, package.metadata["Name"]
         found[name] = Dependency(own, version, license_of(package), CONTENTS.get(name, ""))
-        waiting += _required(package)
+        waiting += _required(package, asked.extras)
     return sorted(found.values(), key=lambda dependency: dependency.name.lower())
 
 
@@ -90,11 +101,12 @@ def license_of(package: Distribution) -> str:
     return NO_ASSERTION
 
 
-def _required(package: Distribution) -> list[str]:
+def _required(package: Distribution, extras: set[str]) -> list[Requirement]:
     from packaging.requirements import Requirement
 
     requirements = [Requirement(line) for line in package.requires or []]
-    return [each.name for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
+    chosen = [{"extra": extra} for extra in ("", *extras)]
+    return [each for each in requirements if each.marker is None or any(map(each.marker.evaluate, chosen))]
 
 
 def _is_expression(words: str) -> bool:

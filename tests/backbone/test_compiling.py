@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +19,13 @@ from torch._inductor.utils import run_and_get_code
 
 from backbone import vae as vae_module
 from backbone.cache import CacheShape, KVCache
-from backbone.compiling import compile_decoder_for, compile_for, uncompile, uncompile_decoder
+from backbone.compiling import (
+    compile_decoder_for,
+    compile_for,
+    missing_for_compiling,
+    uncompile,
+    uncompile_decoder,
+)
 from backbone.config import ContextConfig
 from backbone.transformer import CausalWanTransformer
 from backbone.vae import StreamingDecoder, fold_temporal_convs
@@ -259,3 +266,33 @@ def test_a_decoder_of_generated_code_decodes_the_same() -> None:
     made = decoded_take(vae, 3)
     assert_close(made, expected, atol=5e-5)  # random weights make more of a rounding than trained ones
     assert any(not torch.equal(one, other) for one, other in zip(made, expected, strict=True))  # it is other code
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The only folder in which programs are looked for; triton is installed, and Python's headers are beside it."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("backbone.compiling.find_spec", lambda name: name)
+    monkeypatch.setattr("backbone.compiling.sysconfig.get_config_var", lambda name: str(tmp_path / name))
+    (tmp_path / "INCLUDEPY").mkdir()
+    (tmp_path / "INCLUDEPY" / "Python.h").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(("device", "compiler", "missing"), [("cuda", "gcc", "C"), ("cpu", "g++", r"C\+\+")])
+def test_without_a_compiler_or_headers_nothing_is_compiled(
+    programs: Path, device: str, compiler: str, missing: str
+) -> None:
+    """Triton has a C compiler build what launches its kernels: without one, a GPU can't run anything compiled."""
+    on = torch.device(device)
+    assert re.search(f"no {missing} compiler", missing_for_compiling(on) or "")
+    (programs / compiler).touch(0o755)
+    assert missing_for_compiling(on) is None
+    (programs / "INCLUDEPY" / "Python.h").unlink()
+    assert "headers" in (missing_for_compiling(on) or "")
+
+
+def test_without_triton_nothing_is_compiled_for_a_gpu(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (programs / "gcc").touch(0o755)
+    monkeypatch.setattr("backbone.compiling.find_spec", lambda _: None)
+    assert "triton" in (missing_for_compiling(torch.device("cuda")) or "")

@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import tomllib
+import zipfile
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -20,7 +21,7 @@ import yaml
 
 from longlive_rag.cli.main import COMMANDS, cli
 from longlive_rag.rights.bill import spdx_of_installation
-from longlive_rag.rights.dependencies import bill_of_materials
+from longlive_rag.rights.dependencies import Dependency, bill_of_materials
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -148,6 +149,50 @@ def test_a_lock_file_that_does_not_fit_is_told(tmp_path: Path, monkeypatch: pyte
     assert any(line.startswith("click is 7.0, but click>=") for line in found)
 
 
+def test_what_torch_leaves_open_with_cuda_is_locked_too() -> None:
+    """Its own pins name every other library of CUDA exactly."""
+    locked = module("lock").locked()
+    assert {"cuda-bindings", "cuda-pathfinder", "nvidia-nvjitlink", "nvidia-cublas", "triton"} <= locked.keys()
+
+
+def wheel(folder: Path, name: str, version: str, *lines: str) -> None:
+    """An empty package."""
+    info = f"{name.replace('-', '_')}-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"{info.removesuffix('.dist-info')}-py3-none-any.whl", "w") as file:
+        metadata = ("Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *lines)
+        file.writestr(f"{info}/METADATA", "\n".join(metadata))
+        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any")
+        file.writestr(f"{info}/RECORD", "")
+
+
+def test_versions_for_cuda_are_those_that_pip_chooses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = module("lock")
+    for name, value in {"CONFIG_FILE": "/dev/null", "NO_INDEX": "1", "FIND_LINKS": str(tmp_path)}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    wheel(tmp_path, "torch", "2.13.0", "Requires-Dist: click", "Requires-Dist: nvidia-fast<14")
+    wheel(tmp_path, "torch", "2.14.0")
+    for version in ("13.0", "13.1", "14.0"):
+        wheel(tmp_path, "nvidia-fast", version)
+    wheel(tmp_path, "click", "8.5.1")
+    wheel(tmp_path, "click", "9.0")
+    pinned = {"torch": "2.13.0", "click": "8.5.1"}
+    assert lock.for_cuda(pinned) == {"nvidia-fast": "13.1"}
+    wheel(tmp_path, "torch", "2.13.0+cpu")
+    with pytest.raises(ValueError, match=r"finds torch 2\.13\.0\+cpu, a build without CUDA"):
+        lock.for_cuda(pinned)
+
+
+def test_an_image_with_what_is_not_locked_is_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bill = module("bill")
+    monkeypatch.setattr(bill, "LOCK", tmp_path / "lock.txt")
+    bill.LOCK.write_text("# Versions\ntorch==2.13.0\ntyping-extensions==4.16.0\nclick==8.5.1\n")
+    installed = {"torch": "2.13.0+cpu", "typing_extensions": "4.16.0", "longlive-rag": "0.1.0"}
+    packages = [Dependency(name, version, "MIT") for name, version in installed.items()]
+    assert bill.not_locked(packages) == []
+    packages += [Dependency("click", "8.5", "MIT"), Dependency("nvidia-nvjitlink", "13.5.37", "MIT")]
+    assert bill.not_locked(packages) == ["click==8.5", "nvidia-nvjitlink==13.5.37"]
+
+
 def test_the_bill_of_an_image_names_every_package_once() -> None:
     libraries = [each for each in bill_of_materials(("longlive-rag",)) if each.name != "longlive-rag"]
     ours = [each for each in bill_of_materials(("click",))][:1]
@@ -157,6 +202,21 @@ def test_the_bill_of_an_image_names_every_package_once() -> None:
     assert len(ids) == len(set(ids)) == len(libraries) + 1
     depended = [each for each in document["relationships"] if each["relationshipType"] == "DEPENDS_ON"]
     assert {each["relatedSpdxElement"] for each in depended} == set(ids) - {"SPDXRef-longlive-rag"}
+
+
+def test_the_bill_explains_terms_that_have_no_spdx_id() -> None:
+    """SPDX 2.3 asks it of every LicenseRef that a document uses."""
+    stated = {
+        "longlive-rag": "Apache-2.0",
+        "cublas": "LicenseRef-A",
+        "cufft": "MIT AND LicenseRef-A",
+        "b": "LicenseRef-B",
+    }
+    document = spdx_of_installation([Dependency(name, "1", license_) for name, license_ in stated.items()])
+    explained = {each["licenseId"]: each["extractedText"] for each in document["hasExtractedLicensingInfos"]}
+    assert explained.keys() == {"LicenseRef-A", "LicenseRef-B"}
+    assert "cublas 1, cufft 1" in explained["LicenseRef-A"]
+    assert "b 1" in explained["LicenseRef-B"]
 
 
 def _named(library: Any, name: str) -> Any:

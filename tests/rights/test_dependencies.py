@@ -61,12 +61,31 @@ class Package(Distribution):
         (["License-Expression: MIT AND BSD-3-Clause"], "MIT AND BSD-3-Clause"),
         (["License: Apache 2.0 License"], "Apache-2.0"),
         (["Classifier: License :: OSI Approved :: ISC License (ISCL)"], "ISC"),
+        (["License: NVIDIA Proprietary Software"], "LicenseRef-NVIDIA-Proprietary"),
         (["License: whatever we like"], "NOASSERTION"),
         ([], "NOASSERTION"),
     ],
 )
 def test_what_packages_say(lines, expression):
     assert license_of(Package(*lines)) == expression
+
+
+def test_the_extras_that_a_package_asks_for_are_followed(tmp_path, monkeypatch):
+    """As torch's build with CUDA asks for cuda-toolkit[cublas,cufft,...]."""
+    needs = {
+        "asking": ["Requires-Dist: bundle[fast]", "Requires-Dist: bundle"],
+        "bundle": ["Requires-Dist: quick; extra == 'fast'", "Requires-Dist: pretty; extra == 'nice'"],
+        "quick": ["License: NVIDIA Proprietary Software"],
+        "pretty": [],
+    }
+    for name, lines in needs.items():
+        folder = tmp_path / f"{name}-1.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text("\n".join(("Metadata-Version: 2.4", f"Name: {name}", "Version: 1", *lines)))
+    monkeypatch.syspath_prepend(tmp_path)
+    bill = bill_of_materials(("asking",))
+    assert [library.name for library in bill] == ["asking", "bundle", "quick"]
+    assert (bill[-1].license, bill[-1].fits) == ("LicenseRef-NVIDIA-Proprietary", False)
 
 
 def test_the_default_encoder_has_no_copyleft():
