@@ -161,7 +161,23 @@ def _torch() -> list[Finding]:
         findings.append(Finding("GPU", "present, but this torch was built for CPUs", "note", advice))
     else:
         findings.append(Finding("GPU", "none; tiny-world needs none, large backbones do", "note"))
-    return [*findings, _attention()]
+    return [*findings, _attention(), *_compiling()]
+
+
+def _compiling() -> list[Finding]:
+    """Report whether `--compile auto` can compile on a GPU; on a CPU it never does."""
+    import torch
+
+    from backbone.compiling import missing_for_compiling
+
+    if not torch.cuda.is_available():
+        return []
+    missing = missing_for_compiling(torch.device("cuda"))
+    if missing is not None:
+        return [
+            Finding("compiling", f"not possible: {missing}", "note", "long takes are faster with it, see docs/gpus.md")
+        ]
+    return [Finding("compiling", "the layers of long takes are compiled; change it with --compile")]
 
 
 def _attention() -> Finding:

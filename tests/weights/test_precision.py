@@ -131,6 +131,16 @@ def test_doctor_wants_cudnn_s_attention_on_hopper(kernel, compute, verdict, monk
     assert (finding.found, finding.verdict, "cuDNN" in finding.advice) == (kernel, verdict, verdict == "note")
 
 
+def test_doctor_says_what_a_gpu_lacks_to_compile(monkeypatch) -> None:
+    assert doctor._compiling() == []  # on a CPU nothing is compiled unless it is told
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("backbone.compiling.missing_for_compiling", lambda _: "there is no C compiler (gcc or clang)")
+    (lacking,) = doctor._compiling()
+    assert (lacking.found, lacking.verdict) == ("not possible: there is no C compiler (gcc or clang)", "note")
+    monkeypatch.setattr("backbone.compiling.missing_for_compiling", lambda _: None)
+    assert doctor._compiling()[0].verdict == "ok"
+
+
 def test_the_kernel_of_attention_has_a_name() -> None:
     assert doctor.attention_kernel("cpu") in ("math", "flash", "efficient", "overrideable")
     assert doctor.attention_kernel("nowhere").startswith("unknown (")
