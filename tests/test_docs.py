@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -91,6 +92,12 @@ def test_every_command_has_its_section():
         group, _, inner = name.partition(" ")
         assert group in sections, name
         assert not inner or re.search(rf"longlive-rag {name}\s|`{inner}`", sections[group]), name
+
+
+def test_every_extra_is_in_the_table_of_extras():
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "install.md").read_text(), re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert sorted(rows) == sorted(project["optional-dependencies"])
 
 
 def test_keys_of_the_documents_are_accepted():
