@@ -100,6 +100,16 @@ def test_every_extra_is_in_the_table_of_extras():
     assert sorted(rows) == sorted(project["optional-dependencies"])
 
 
+def test_the_rooms_of_the_documents_are_those_of_the_contract():
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    rooms = [room.removeprefix("longlive_rag.") for layer in contract for room in layer.split(" | ")]
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "CONTRIBUTING.md").read_text().split("| room |")[1], re.MULTILINE)
+    listed = [name for row in rows for name in re.findall(r"`(?:longlive_rag/)?(\w+)(?:\.py)?`", row)]
+    assert listed == rooms
+    shape = (ROOT / "docs" / "design.md").read_text().split("## Shape of the code")[1].split("Inside")[0]
+    assert sorted(re.findall(r"(\w+)(?:/|\.py)", shape)) == sorted([*rooms, "longlive_rag", "tests"])
+
+
 def test_keys_of_the_documents_are_accepted():
     pattern = re.compile(r"""API_KEY=(\S+)|api_key="([^"]+)"|^ *key = "([^"]+)\"""", re.MULTILINE)
     shown = ["".join(found) for text in all_texts() for found in pattern.findall(text)]
