@@ -1,7 +1,7 @@
 """Make a video over the realtime socket: another prompt on the way, blocks as they are made, into realtime.mp4.
 
-LONGLIVE_RAG_API_KEY=a-long-secret longlive-rag serve
-LONGLIVE_RAG_API_KEY=a-long-secret python examples/realtime_client.py
+LONGLIVE_RAG_API_KEY=at-least-16-characters longlive-rag serve
+LONGLIVE_RAG_API_KEY=at-least-16-characters python examples/realtime_client.py
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +16,7 @@ import pytest
 
 from longlive_rag.cli.main import cli
 from longlive_rag.presets.preset import BUILT_IN
+from longlive_rag.serving.keys import ApiKey, Keys
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,21 +26,32 @@ needs_tiny_world = pytest.mark.skipif(not HAS_TINY_WORLD, reason="tiny-world's w
 
 
 def commands_in(text: str) -> list[list[str]]:
-    """`longlive-rag` lines of indented or fenced blocks, without redirections."""
+    """`longlive-rag` lines of indented or fenced blocks, without redirections and variables set before them."""
     lines = re.sub(r"\\\n\s*", " ", text).splitlines()
-    shown = [line.strip().removeprefix("$ ") for line in lines]
+    shown = [re.sub(r"^(\$ |[A-Z_]+=\S+ )+", "", line.strip()) for line in lines]
     words = [shlex.split(line) for line in shown if line.startswith("longlive-rag ")]
     return [line[1 : line.index(">") if ">" in line else None] for line in words]
 
 
-def all_commands() -> list[list[str]]:
-    helps = []
-    for name in cli.list_commands(click.Context(cli)):
-        command = cli.get_command(click.Context(cli), name)
+def commands_of(group: click.Group) -> dict[str, click.Command]:
+    """By name, with those of groups as `eval drift`; groups themselves, too."""
+    found: dict[str, click.Command] = {}
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
         assert command is not None
-        helps.append(command.help or "")
-    texts = [document.read_text() for document in DOCUMENTS] + helps
-    return [command for text in texts for command in commands_in(text)]
+        found[name] = command
+        if isinstance(command, click.Group):
+            found |= {f"{name} {inner}": one for inner, one in commands_of(command).items()}
+    return found
+
+
+def all_texts() -> list[str]:
+    helps = [command.help or "" for command in commands_of(cli).values()]
+    return [document.read_text() for document in (*DOCUMENTS, *sorted((ROOT / "examples").glob("*.py")))] + helps
+
+
+def all_commands() -> list[list[str]]:
+    return [command for text in all_texts() for command in commands_in(text)]
 
 
 def resolve(words: list[str]) -> None:
@@ -69,6 +82,40 @@ def test_every_command_parses(capsys):
     assert len(commands) >= 12
     for words in commands:
         resolve(words)
+
+
+def test_every_command_has_its_section():
+    """In docs/commands.md, a command has a heading; one of a group is named below the group's."""
+    text = (ROOT / "docs" / "commands.md").read_text()
+    sections = {name: part for part in text.split("\n## ")[1:] for name in part.splitlines()[0].split(", ")}
+    for name in commands_of(cli):
+        group, _, inner = name.partition(" ")
+        assert group in sections, name
+        assert not inner or re.search(rf"longlive-rag {name}\s|`{inner}`", sections[group]), name
+
+
+def test_every_extra_is_in_the_table_of_extras():
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "install.md").read_text(), re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert sorted(rows) == sorted(project["optional-dependencies"])
+
+
+def test_the_rooms_of_the_documents_are_those_of_the_contract():
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    rooms = [room.removeprefix("longlive_rag.") for layer in contract for room in layer.split(" | ")]
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "CONTRIBUTING.md").read_text().split("| room |")[1], re.MULTILINE)
+    listed = [name for row in rows for name in re.findall(r"`(?:longlive_rag/)?(\w+)(?:\.py)?`", row)]
+    assert listed == rooms
+    shape = (ROOT / "docs" / "design.md").read_text().split("## Shape of the code")[1].split("Inside")[0]
+    assert sorted(re.findall(r"(\w+)(?:/|\.py)", shape)) == sorted([*rooms, "longlive_rag", "tests"])
+
+
+def test_keys_of_the_documents_are_accepted():
+    pattern = re.compile(r"""API_KEY=(\S+)|api_key="([^"]+)"|^ *key = "([^"]+)\"""", re.MULTILINE)
+    shown = ["".join(found) for text in all_texts() for found in pattern.findall(text)]
+    assert len(shown) >= 6
+    for key in shown:
+        Keys([ApiKey(name="anyone", key=key)])
 
 
 def test_links_lead_somewhere():

@@ -75,7 +75,7 @@ def serve(**options: Any) -> None:
     \b
       [[keys]]
       name = "team-a"
-      key = "a long secret"       # or sha256 = "..."
+      key = "at-least-16-characters"  # or sha256 = "..."
       scopes = ["read", "make"]
       takes_at_once = 4
       seconds_a_day = 600
@@ -87,7 +87,7 @@ def serve(**options: Any) -> None:
 
     \b
     Examples:
-      LONGLIVE_RAG_API_KEY=a-long-secret longlive-rag serve
+      LONGLIVE_RAG_API_KEY=at-least-16-characters longlive-rag serve
       longlive-rag serve --keys keys.toml --workers 2 --license-policy commercial
       longlive-rag serve --keys keys.toml --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
     """

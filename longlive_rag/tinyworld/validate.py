@@ -45,7 +45,7 @@ def validate_oracle(vae: AutoencoderKLWan, clips: int, progress: Callable[[int],
             "clean": pixels,
             "blurred": _blurred(pixels),
             "noisy": np.clip(pixels + rng.normal(0, NOISE_LEVELS, pixels.shape), 0, 255).astype(np.uint8),
-            "vae": _through(vae, pixels),
+            "vae": through_vae(vae, pixels),
         }
         for frame in range(0, CLIP_FRAMES, READ_EVERY):
             truth = _truth(script, start + frame)
@@ -109,7 +109,8 @@ def _blurred(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 @torch.no_grad()
-def _through(vae: AutoencoderKLWan, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def through_vae(vae: AutoencoderKLWan, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pixels [F, H, W, 3] uint8 as the VAE reconstructs them, in the same form."""
     out = reconstruct(vae, to_model(pixels[None]))[0]
     return ((out + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0).numpy()
 
