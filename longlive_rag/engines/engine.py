@@ -308,7 +308,9 @@ class Engine(Protocol):
     def pace(self, session: str, last_block: int | None) -> None:
         """Begin no new block after this one until it is said otherwise; None holds nothing.
 
-        It holds for whichever worker makes the session. What is asked for meanwhile takes over at the next block.
+        It holds for whichever worker makes the session. What is asked for meanwhile takes over at the next block. A
+        session that is held for minutes is parked, so that its worker is free for others; it goes on by itself when it
+        may, or is asked for something.
         """
         ...
 
@@ -321,6 +323,8 @@ class Engine(Protocol):
 
     def park(self, session: str) -> None:
         """Save an exact checkpoint after the block that is being made, and give the worker back.
+
+        One that its pace holds gives it back at once, and goes on from its last checkpoint, which takes longer.
 
         Raises:
             ValueError: if it has ended.

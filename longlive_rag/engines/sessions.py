@@ -54,6 +54,8 @@ class Session:
         live: what its workers have said that isn't kept.
         last_block: see `Engine.pace`.
         goes_first: before those that wait, since it had a worker.
+        sleeps: it was parked since its pace held it for long, and wakes by itself when it may go on.
+        quiet_since: when something last happened to it, on the clock of `time.monotonic`.
         calls: directions that its worker has not answered, by number.
     """
 
@@ -61,9 +63,16 @@ class Session:
     live: LiveFacts = field(default_factory=LiveFacts)
     last_block: int | None = None
     goes_first: bool = False
+    sleeps: bool = False
+    quiet_since: float = field(default_factory=time.monotonic)
     calls: dict[int, tuple[Asked, Future[float]]] = field(default_factory=dict)
     _earlier_seconds: Mapping[str, float] = field(default_factory=dict)
     _block_times: deque[float] = field(default_factory=lambda: deque(maxlen=RATE_BLOCKS + 1))
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its pace lets it begin no block now."""
+        return self.last_block is not None and self.kept.blocks > self.last_block
 
     def change(self, **changes: Any) -> None:
         """Change what is kept."""
@@ -100,11 +109,12 @@ class Session:
 
     def begin(self) -> None:
         """A worker is told to make it."""
-        self.goes_first = False
+        self.goes_first, self.quiet_since = False, time.monotonic()
         self._block_times.clear()
 
     def opened(self, message: Opened) -> None:
         """A worker has opened its take."""
+        self.sleeps, self.quiet_since = False, time.monotonic()
         self._earlier_seconds = self.kept.stage_seconds
         self._block_times.append(time.monotonic())
         self.live = replace(
@@ -124,6 +134,7 @@ class Session:
 
     def block_made(self, made: BlockMade) -> None:
         """A block can be seen, perhaps once more."""
+        self.quiet_since = time.monotonic()
         kept, earlier = self.kept, self._earlier_seconds
         is_new = made.blocks > kept.blocks
         if is_new:
@@ -141,6 +152,7 @@ class Session:
 
     def answered(self, answer: Answer, asked: Asked) -> None:
         """A direction holds."""
+        self.quiet_since = time.monotonic()
         begun = max(self.live.blocks_begun, answer.blocks_begun)
         self.live = replace(self.live, asked=answer.asked, blocks_begun=begun)
         self.change(given=(*self.kept.given, _as_given(asked, answer.second)))

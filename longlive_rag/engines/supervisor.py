@@ -64,11 +64,13 @@ class Limits:
         waiting: sessions that wait at most.
         ended: sessions that are remembered at most when they have ended.
         deaths: of a session's workers one after the other, without a new block; then it has failed.
+        held_s: how long a session may have a worker that its pace lets begin no block; then it is parked.
     """
 
     waiting: int = 1000
     ended: int = 100
     deaths: int = 3
+    held_s: float = 300.0
 
 
 class Supervisor:
@@ -208,6 +210,7 @@ class Supervisor:
             slot = self._slot_of(found)
             if slot is not None and slot.link is not None:
                 slot.link.tell(Pace(session, last_block))
+            self._wake_if_free(found)
 
     def stop(self, session: str) -> None:
         """End a session; see `Engine`."""
@@ -216,9 +219,10 @@ class Supervisor:
     def park(self, session: str) -> None:
         """Park a session; see `Engine`."""
         with self._changed:
-            state = self._find(session).kept.state
-            if state in ENDED:
-                raise ValueError(f"session {session} has ended: it is {state}")
+            found = self._find(session)
+            if found.kept.state in ENDED:
+                raise ValueError(f"session {session} has ended: it is {found.kept.state}")
+            found.sleeps = False
             self._leave(session, "parked")
 
     def wake(self, session: str) -> None:
@@ -227,9 +231,7 @@ class Supervisor:
             found = self._find(session)
             if found.kept.state != "parked":
                 raise ValueError(f"session {session} is {found.kept.state}; only a parked one can be woken")
-            self._change(found, state="queued", turn=self._turn, deaths=0)
-            self._turn += 1
-            self._dispatch()
+            self._wake(found)
 
     def forget(self, session: str) -> None:
         """Drop a session that has ended; see `Engine`."""
@@ -335,6 +337,23 @@ class Supervisor:
             elif found.kept.state not in (*ENDED, how):
                 self._change(found, state=how)
 
+    def _wake(self, session: Session) -> None:
+        self._change(session, state="queued", turn=self._turn, deaths=0)
+        self._turn += 1
+        self._dispatch()
+
+    def _wake_if_free(self, session: Session) -> None:
+        """A session that sleeps goes on when its pace lets it."""
+        if session.sleeps and session.kept.state == "parked" and not session.is_held:
+            self._wake(session)
+
+    def _park_if_held(self, session: Session) -> None:
+        """A session that its pace has held for long needs no worker."""
+        is_quiet = time.monotonic() - session.quiet_since > self._limits.held_s
+        if session.is_held and is_quiet and session.kept.leave is None:
+            session.sleeps = True
+            self._leave(session.kept.id, "parked")
+
     def _dispatch(self) -> None:
         """Give sessions that wait to workers that have none, those of a worker's backbone before others."""
         for session in self._queue():
@@ -368,6 +387,7 @@ class Supervisor:
         answer: Future[float] = Future()
         with self._changed:
             found = self._find(session)
+            self._awaken(found)
             slot = self._slot_of(found)
             if found.kept.state != "running" or slot is None or slot.link is None:
                 raise ValueError(f"session {session} is {found.kept.state}; it takes directions while it runs")
@@ -379,6 +399,15 @@ class Supervisor:
             return answer.result(ANSWER_S)
         except TimeoutError as error:
             raise ValueError(f"the worker of session {session} does not answer") from error
+
+    def _awaken(self, session: Session) -> None:
+        """Wait until a session that sleeps has been opened by a worker again."""
+        if not session.sleeps:
+            return
+        self._changed.wait_for(lambda: session.kept.leave is None, ANSWER_S)  # it is being parked
+        if session.kept.state == "parked":
+            self._wake(session)
+        self._changed.wait_for(lambda: not session.sleeps or session.kept.state in ENDED, ANSWER_S)
 
     # ---- in the thread of each worker ----
 
@@ -422,6 +451,8 @@ class Supervisor:
     def _heard(self, slot: Slot, message: FromWorker | None) -> None:
         if message is None:
             self._give_back_if_idle(slot)
+            if slot.session is not None:
+                self._park_if_held(self._sessions[slot.session])
         elif isinstance(message, Ready):
             slot.name = f"{self._workers.kind}-{slot.number} ({message.place})"
             slot.state, slot.pid, slot.idle_since = "idle", message.pid, time.monotonic()
@@ -435,6 +466,7 @@ class Supervisor:
                 session.opened(message)
                 self._keep(session)
                 self._say(session)
+                self._changed.notify_all()
             case BlockMade():
                 slot.memory_bytes = message.memory_bytes
                 session.block_made(message)
@@ -447,6 +479,7 @@ class Supervisor:
                 leave = session.kept.leave or "queued"  # parked unasked, while the engine is closed
                 state = leave if message.state == "parked" else message.state
                 self._change(session, state=state, error=message.error, leave=None)
+                self._wake_if_free(session)
                 self._dispatch()
 
     def _heard_answer(self, session: Session, answer: Answer) -> None:

@@ -69,6 +69,7 @@ class Worker:
         self._live: LiveTake | None = None
         self._leave: Leave | None = None
         self._last_block: int | None = None
+        self._is_held = False
         self._key: BackboneKey | None = None
         self._pipe: LongLiveRAGPipeline | None = None
         self._threads: int | None = None
@@ -111,8 +112,9 @@ class Worker:
         return Answer(message.session, message.call, second, None, live.asked, live.blocks_begun)
 
     def _leave_now(self) -> None:
+        """End the take after its block; one that is held begins none for a checkpoint, and goes on from its last one."""
         if self._live is not None and self._leave is not None:
-            (self._live.park if self._leave.parked else self._live.cancel)()
+            (self._live.park if self._leave.parked and not self._is_held else self._live.cancel)()
 
     # ---- in the thread that makes takes ----
 
@@ -161,15 +163,15 @@ class Worker:
             live = LiveTake(job.pipe, request, job.writer, True, LIVE_AHEAD, on_block=telling.block, hold=hold)
             telling.live = live
             with ending_well(job.writer):
-                self._say(telling.opened(notes))
-                way = self._make_blocks(job, live)
+                way = self._make_blocks(job, live, telling.opened(notes))
                 record = job.writer.finish("finished" if way == "finished" else "interrupted")
             check_finished(record, job.writer.folder)
             return way
 
-    def _make_blocks(self, job: TakeJob, live: LiveTake) -> Way:
-        with self._changed:
+    def _make_blocks(self, job: TakeJob, live: LiveTake, opened: Opened) -> Way:
+        with self._changed:  # who hears that it is opened may ask for something at once
             self._live = live
+            self._say(opened)
             self._leave_now()
         exhaust(iter(live))
         with self._changed:
@@ -182,8 +184,13 @@ class Worker:
         """Wait until this block may be begun, or the session is to end."""
         begin_s = time.perf_counter()
         with self._changed:
-            self._changed.wait_for(lambda: self._leave or self._last_block is None or block <= self._last_block)
+            self._is_held = not self._may_begin(block)
+            self._changed.wait_for(lambda: self._leave or self._may_begin(block))
+            self._is_held = False
         telling.held_s += time.perf_counter() - begin_s
+
+    def _may_begin(self, block: int) -> bool:
+        return self._last_block is None or block <= self._last_block
 
     # ---- the backbone ----
 

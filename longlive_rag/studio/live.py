@@ -21,6 +21,7 @@ from longlive_rag.timeline import Timeline
 from retrieval.selection import Selection
 
 LOST = "the process that made it was lost; another one goes on with it"
+PARKED = "it waited for its viewer for minutes, and is on disk now; it goes on when it is watched or directed"
 
 
 class BusyError(Exception):
@@ -62,7 +63,7 @@ class Stretch:
     def __init__(self, take: str, folder: Path, session: str, waits: bool) -> None:
         self.id, self.folder, self.session, self.waits = take, folder, session, waits
         self.ready: Future[str] = Future()
-        self.stopped = False
+        self.stopped = self.is_parked = False
         self.unknown: list[str] = []
         self.unsaid: deque[_Made] = deque()
         self.blocks, self.blocks_begun, self.restarts = 0, 0, 0
@@ -327,7 +328,9 @@ class Room:
         stretch.notes = facts.notes
         if facts.restarts > stretch.restarts and facts.state not in ENDED:
             self._hub.say(schema.NoteEvent(take=stretch.id, message=LOST))
-        stretch.restarts = facts.restarts
+        if facts.state == "parked" and not stretch.is_parked:
+            self._hub.say(schema.NoteEvent(take=stretch.id, message=PARKED))
+        stretch.restarts, stretch.is_parked = facts.restarts, facts.state == "parked"
         self._look(stretch)
         if facts.take is not None and facts.take is not stretch.opened:
             self._say_opened(stretch, facts.take)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -183,6 +184,24 @@ def test_parked_with_a_checkpoint_where_it_stopped_and_woken(engine, pipeline_fo
     assert unlike_undisturbed(pipeline_folder, tmp_path / "take", tmp_path / "whole") == []
     with pytest.raises(ValueError, match="has ended: it is finished"):
         engine.park(session)
+
+
+def test_held_for_long_it_is_parked_and_goes_on_when_it_is_directed_bit_for_bit(
+    pipeline_folder: Path, tmp_path: Path
+) -> None:
+    with closing(engine_at(tmp_path / "state", 1, Limits(held_s=0.5))) as engine:
+        session = engine.submit(make_order(pipeline_folder, tmp_path / "take", 4, 8.0), last_block=2)
+        facts = wait_for(engine, session, lambda each: each.state == "parked")
+        assert (facts.blocks, facts.worker) == (3, None)  # none was begun to leave it
+        other = engine.submit(make_order(pipeline_folder, tmp_path / "other", 5, 2.0))
+        assert ended(engine, other).state == "finished"
+        second = engine.direct(session, OTHER)
+        assert second == facts.take.timeline.starts_at(3)
+        wait_for(engine, session, lambda each: each.state == "parked")
+        engine.pace(session, None)
+        assert ended(engine, session).restarts == 0
+    assert read_record(tmp_path / "take").request.cues == (Cue(second, OTHER),)
+    assert unlike_undisturbed(pipeline_folder, tmp_path / "take", tmp_path / "whole") == []
 
 
 def test_a_light_take_is_parked_without_a_checkpoint(engine, pipeline_folder: Path, tmp_path: Path) -> None:

@@ -249,6 +249,76 @@ def test_pace_holds_for_whichever_worker_makes_it(begin, submit, pipeline_folder
     engine.pace(session, 3)  # nobody is told
 
 
+def held_and_parked(engine: Supervisor, link: ScriptedLink, pipeline_folder: Path, folder: Path) -> str:
+    """A session that its pace holds after two blocks, until it is parked for that."""
+    session = engine.submit(make_order(pipeline_folder, folder, 0), last_block=1)
+    link.heard(Begin)
+    link.says.put(Opened(session, 0, 9, 0.0, 7.0))
+    link.says.put(BlockMade(session, 1, 0.75, {}, 0))
+    link.says.put(BlockMade(session, 2, 1.5, {}, 0))
+    link.heard(Leave)
+    in_state(engine, session, "parked")
+    return session
+
+
+def test_a_session_that_is_held_for_long_leaves_its_worker_to_others_and_wakes(
+    begin, submit, pipeline_folder: Path, tmp_path: Path
+) -> None:
+    workers = Scripted()
+    engine = begin(workers, limits=Limits(held_s=0.1))
+    link = workers.next()
+    session = held_and_parked(engine, link, pipeline_folder, tmp_path / "held")
+    other = submit(engine, "other")
+    assert link.heard(Begin).session == other
+    engine.pace(session, 1)  # no further
+    assert engine.facts(session).state == "parked"
+    engine.pace(session, 4)
+    assert engine.facts(session).state == "queued"
+    link.says.put(Ended(other, "finished"))
+    again = link.heard(Begin)
+    assert (again.session, again.begun, again.last_block) == (session, True, 4)
+    link.says.put(Opened(session, 2, 9, 1.5, 7.0))
+    engine.pace(session, None)
+    assert link.heard(Pace) == Pace(session, None)
+    time.sleep(0.3)  # what isn't held is left alone, however quiet it is
+    assert engine.facts(session).state == "running"
+
+
+def test_what_is_asked_of_a_session_that_sleeps_wakes_it(begin, submit, pipeline_folder: Path, tmp_path: Path) -> None:
+    workers = Scripted()
+    engine = begin(workers, limits=Limits(held_s=0.1))
+    link = workers.next()
+    session = held_and_parked(engine, link, pipeline_folder, tmp_path / "held")
+
+    def answer() -> None:
+        assert link.heard(Begin).last_block == 1
+        link.says.put(Opened(session, 2, 9, 1.5, 7.0))
+        asked = link.heard(Direct)
+        link.says.put(Answer(session, asked.call, 1.5))
+
+    threading.Thread(target=answer).start()
+    assert engine.direct(session, OTHER) == 1.5
+    link.heard(Leave)  # it is held as before
+    in_state(engine, session, "parked")
+    engine.stop(session)
+    assert engine.facts(session).state == "stopped"
+    with pytest.raises(ValueError, match="is stopped; it takes directions while it runs"):
+        engine.direct(session, OTHER)
+
+
+def test_a_session_that_is_parked_by_hand_stays_so_whatever_its_pace(
+    begin, submit, pipeline_folder: Path, tmp_path: Path
+) -> None:
+    workers = Scripted()
+    engine = begin(workers, limits=Limits(held_s=0.1))
+    session = held_and_parked(engine, workers.next(), pipeline_folder, tmp_path / "held")
+    engine.park(session)
+    engine.pace(session, None)
+    assert engine.facts(session).state == "parked"
+    engine.wake(session)
+    in_state(engine, session, "running")
+
+
 def test_orders_and_directions_are_kept_as_they_are(tmp_path: Path, pipeline_folder: Path) -> None:
     folder, take = StateFolder(tmp_path / "state"), tmp_path / "take"
     make = make_order(pipeline_folder, take, 0)
