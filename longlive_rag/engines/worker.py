@@ -112,7 +112,7 @@ class Worker:
         return Answer(message.session, message.call, second, None, live.asked, live.blocks_begun)
 
     def _leave_now(self) -> None:
-        """End the take after its block; one that is held begins none for a checkpoint, and goes on from its last one."""
+        """End the take after its block; one that is held begins none for the sake of a checkpoint."""
         if self._live is not None and self._leave is not None:
             (self._live.park if self._leave.parked and not self._is_held else self._live.cancel)()
 

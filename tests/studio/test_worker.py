@@ -9,8 +9,9 @@ import pytest
 from starlette.testclient import TestClient
 from windows import HOST, OTHER, PROMPT, Window
 
+from longlive_rag.engines.supervisor import Limits
 from longlive_rag.studio.address import HERE
-from longlive_rag.studio.live import LOST
+from longlive_rag.studio.live import LOST, PARKED
 from longlive_rag.studio.server import build_app
 from longlive_rag.studio.studio import Studio
 from longlive_rag.takes.record import read_record
@@ -63,6 +64,29 @@ def test_a_take_whose_worker_is_lost_goes_on(studio: Studio, window: Window, pip
     assert [(cue.seconds, cue.prompt) for cue in read_record(folder).request.cues] == [(moved["takes_over_at"], OTHER)]
     memory = [each["block"] for each in window.get(f"/api/takes/{take}").json()["memory"]]
     assert memory == sorted(set(memory))
+    assert unlike_undisturbed(pipeline_folder, folder, tmp_path / "whole") == []
+
+
+def test_a_take_that_waits_for_its_viewer_is_parked_and_goes_on_when_it_is_directed(
+    tmp_path: Path, pipeline_folder: Path
+):
+    backbones = [str(pipeline_folder)]
+    studio = Studio(tmp_path / "takes", lambda state: engine_at(state, 1, Limits(held_s=0.5)), backbones)
+    with (
+        TestClient(build_app(studio, 8160, HERE), base_url=f"http://{HOST}") as client,
+        Window(client, studio.sessions.token) as window,
+    ):
+        studio.room.set_pace(2)
+        take = window.begin(9.0)
+        window.until("note", take=take, message=PARKED)
+        assert [worker.session for worker in studio.room.engine.workers()] == [None]
+        detail = window.get(f"/api/takes/{take}").json()
+        assert (detail["status"], detail["blocks"]) == ("live", 3)
+        assert window.do(take, do="direct", prompt=OTHER).json()["takes_over_at"] == detail["made_seconds"]
+        window.do(take, do="pace", blocks_ahead=None)
+        window.ended(take)
+        folder = studio.takes.folder(take)
+    assert [cue.prompt for cue in read_record(folder).request.cues] == [OTHER]
     assert unlike_undisturbed(pipeline_folder, folder, tmp_path / "whole") == []
 
 
