@@ -54,7 +54,6 @@ class Session:
         live: what its workers have said that isn't kept.
         last_block: see `Engine.pace`.
         goes_first: before those that wait, since it had a worker.
-        sleeps: it was parked since its pace held it for long, and wakes by itself when it may go on.
         quiet_since: when something last happened to it, on the clock of `time.monotonic`.
         calls: directions that its worker has not answered, by number.
     """
@@ -63,7 +62,6 @@ class Session:
     live: LiveFacts = field(default_factory=LiveFacts)
     last_block: int | None = None
     goes_first: bool = False
-    sleeps: bool = False
     quiet_since: float = field(default_factory=time.monotonic)
     calls: dict[int, tuple[Asked, Future[float]]] = field(default_factory=dict)
     _earlier_seconds: Mapping[str, float] = field(default_factory=dict)
@@ -114,7 +112,7 @@ class Session:
 
     def opened(self, message: Opened) -> None:
         """A worker has opened its take."""
-        self.sleeps, self.quiet_since = False, time.monotonic()
+        self.quiet_since = time.monotonic()
         self._earlier_seconds = self.kept.stage_seconds
         self._block_times.append(time.monotonic())
         self.live = replace(
@@ -125,6 +123,7 @@ class Session:
             blocks_begun=message.blocks,
         )
         self.change(
+            sleeps=False,
             blocks=message.blocks,
             total_blocks=message.total_blocks,
             seconds_made=message.seconds_made,

@@ -25,6 +25,7 @@ class KeptSession(Versioned):
         turn: those that wait have theirs in this order.
         owner, order, state, restarts, error, notes: as in `SessionFacts`.
         leave: how it is to end, as soon as the block that is being made is finished.
+        sleeps: it was parked since its pace held it for long, and wakes by itself when it may go on.
         begun: whether a worker was told to make it.
         seconds_before: see `Begin`.
         given: directions that the take's record may lack.
@@ -39,6 +40,7 @@ class KeptSession(Versioned):
     order: Order
     state: SessionState = "queued"
     leave: Literal["stopped", "parked"] | None = None
+    sleeps: bool = False
     begun: bool = False
     seconds_before: float | None = None
     given: tuple[Given, ...] = ()

@@ -114,10 +114,11 @@ class Supervisor:
             thread.start()
 
     def _restored(self, kept: KeptSession) -> Session:
-        """A session of an engine that has ended, in whichever way."""
-        if kept.state != "running":
+        """A session of an engine that has ended, in whichever way; its pace is not kept."""
+        if kept.state in ENDED or (kept.state != "running" and not kept.sleeps):
             return Session(kept)
-        kept = kept.model_copy(update={"state": kept.leave or "queued", "leave": None})
+        leave = None if kept.sleeps and kept.leave == "parked" else kept.leave
+        kept = kept.model_copy(update={"state": leave or "queued", "leave": None, "sleeps": False})
         self._state.write(kept)
         return Session(kept, goes_first=True)
 
@@ -222,7 +223,8 @@ class Supervisor:
             found = self._find(session)
             if found.kept.state in ENDED:
                 raise ValueError(f"session {session} has ended: it is {found.kept.state}")
-            found.sleeps = False
+            found.change(sleeps=False)
+            self._keep(found)
             self._leave(session, "parked")
 
     def wake(self, session: str) -> None:
@@ -344,14 +346,14 @@ class Supervisor:
 
     def _wake_if_free(self, session: Session) -> None:
         """A session that sleeps goes on when its pace lets it."""
-        if session.sleeps and session.kept.state == "parked" and not session.is_held:
+        if session.kept.sleeps and session.kept.state == "parked" and not session.is_held:
             self._wake(session)
 
     def _park_if_held(self, session: Session) -> None:
         """A session that its pace has held for long needs no worker."""
         is_quiet = time.monotonic() - session.quiet_since > self._limits.held_s
         if session.is_held and is_quiet and session.kept.leave is None:
-            session.sleeps = True
+            session.change(sleeps=True)
             self._leave(session.kept.id, "parked")
 
     def _dispatch(self) -> None:
@@ -402,12 +404,12 @@ class Supervisor:
 
     def _awaken(self, session: Session) -> None:
         """Wait until a session that sleeps has been opened by a worker again."""
-        if not session.sleeps:
+        if not session.kept.sleeps:
             return
         self._changed.wait_for(lambda: session.kept.leave is None, ANSWER_S)  # it is being parked
         if session.kept.state == "parked":
             self._wake(session)
-        self._changed.wait_for(lambda: not session.sleeps or session.kept.state in ENDED, ANSWER_S)
+        self._changed.wait_for(lambda: not session.kept.sleeps or session.kept.state in ENDED, ANSWER_S)
 
     # ---- in the thread of each worker ----
 

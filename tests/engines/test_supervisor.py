@@ -306,6 +306,19 @@ def test_what_is_asked_of_a_session_that_sleeps_wakes_it(begin, submit, pipeline
         engine.direct(session, OTHER)
 
 
+def test_a_session_that_sleeps_goes_on_in_the_next_engine(begin, submit, pipeline_folder: Path, tmp_path: Path) -> None:
+    engine = begin(workers := Scripted(), limits=Limits(held_s=0.1))
+    link = workers.next()
+    session = held_and_parked(engine, link, pipeline_folder, tmp_path / "held")
+    stopped = held_and_parked(engine, link, pipeline_folder, tmp_path / "stopped")
+    engine.stop(stopped)
+    engine.close(0)
+    engine = begin(workers := Scripted())
+    again = workers.next().heard(Begin)
+    assert (again.session, again.begun, again.last_block) == (session, True, None)
+    assert engine.facts(stopped).state == "stopped"
+
+
 def test_a_session_that_is_parked_by_hand_stays_so_whatever_its_pace(
     begin, submit, pipeline_folder: Path, tmp_path: Path
 ) -> None:
