@@ -64,7 +64,10 @@ def kill_worker_of(engine: Engine, session: str) -> bool:
     """Kill the process that makes a session; False if none does."""
     for worker in engine.workers():
         if worker.session == session and worker.pid is not None:
-            os.kill(worker.pid, signal.SIGKILL)
+            try:
+                os.kill(worker.pid, signal.SIGKILL)
+            except ProcessLookupError:  # it was killed before, and has not been missed yet
+                return False
             return True
     return False
 
