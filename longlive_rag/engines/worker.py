@@ -129,9 +129,12 @@ class Worker:
         import longlive_rag.weights.load  # noqa: F401  # takes seconds, in which the session could wait elsewhere
 
         self._threads = torch.get_num_threads()
+        gc.freeze()  # modules stay; collecting after each take need not look at them
         self._say(Ready(self._place, os.getpid()))
         while isinstance(begin := self._begins.get(), Begin):
-            self._say(self._ended(begin))
+            ended = self._ended(begin)
+            gc.collect()  # the parts of a take refer to each other: its cache and its encoder's threads would linger
+            self._say(ended)
 
     def _ended(self, begin: Begin) -> Ended:
         try:

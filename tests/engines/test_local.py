@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 
 from backbone.errors import FieldError
@@ -86,6 +87,16 @@ def test_directed_steered_and_killed_at_once_nothing_that_was_said_is_lost(
     assert request.cues == (Cue(second, OTHER), Cue(later, PROMPT, cut=True))
     assert [(each.seconds, each.verb) for each in request.memory.steering] == [(pinned, "pin"), (released, "unpin")]
     assert unlike_undisturbed(pipeline_folder, tmp_path / "take", tmp_path / "whole") == []
+
+
+def test_a_worker_keeps_nothing_of_the_takes_it_made(pipeline_folder: Path, tmp_path: Path) -> None:
+    with closing(engine_at(tmp_path / "state", 1)) as engine:
+        threads = []
+        for seed in range(4):
+            session = engine.submit(make_order(pipeline_folder, tmp_path / f"take{seed}", seed, 2.0))
+            assert ended(engine, session).state == "finished"
+            threads.append(psutil.Process(engine.workers()[0].pid).num_threads())
+    assert threads == [threads[0]] * 4  # an encoder has threads of its own for as long as its take is remembered
 
 
 def test_held_where_it_was_said_with_all_that_was_made_to_be_seen(
