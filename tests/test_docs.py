@@ -125,6 +125,15 @@ def test_links_lead_somewhere():
             assert waits or (document.parent / target).exists(), f"{document.name}: {target}"
 
 
+def test_links_lead_to_headings():
+    """As GitHub names them: lower case, spaces as hyphens, no other punctuation."""
+    for document in DOCUMENTS:
+        for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", document.read_text()):
+            lines = re.findall(r"^#+ (.*)$", (document.parent / target if target else document).read_text(), re.MULTILINE)
+            headings = {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+            assert anchor in headings, f"{document.name}: {target}#{anchor}"
+
+
 @needs_tiny_world
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -147,9 +156,9 @@ def test_tables_are_those_of_the_commands_and_of_the_takes(kind, at_least):
         assert tables.with_tables(document.read_text()) == document.read_text(), f"{document.name}: run `make docs`"
 
 
-def test_all_tables_of_the_report_on_drift_are_made_from_takes():
+def test_all_tables_of_the_reports_on_drift_are_made_from_takes():
     """No table there is typed by hand."""
-    text = (ROOT / "docs" / "drift.md").read_text()
+    text = "".join(page.read_text() for page in sorted((ROOT / "docs").glob("drift*.md")))
     by_hand = re.sub(r"<!-- (?:drift|development) .*?<!-- end -->", "", text, flags=re.DOTALL)
     assert "|---" not in by_hand
     assert "| ---" not in by_hand
