@@ -129,7 +129,8 @@ def test_links_lead_to_headings():
     """As GitHub names them: lower case, spaces as hyphens, no other punctuation."""
     for document in DOCUMENTS:
         for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", document.read_text()):
-            lines = re.findall(r"^#+ (.*)$", (document.parent / target if target else document).read_text(), re.MULTILINE)
+            page = document.parent / target if target else document
+            lines = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
             headings = {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
             assert anchor in headings, f"{document.name}: {target}#{anchor}"
 
