@@ -67,6 +67,7 @@ ARMS: dict[str, Arm] = {
         Arm("memory", {"memory": {"enabled": True}}),
         Arm("memory-random", {"memory": {"enabled": True}}, "random"),
         Arm("memory-recent", {"memory": {"enabled": True}}, "recent"),
+        Arm("memory-empty", {"memory": {"enabled": True}}, "nothing"),
     )
 }
 

@@ -1,7 +1,8 @@
 """Replacements for the search: controls without retrieval, and ceilings that no search can beat.
 
-Controls separate the effect of retrieval from that of more context: the same number of past frames, but random or the
-newest. Ceilings separate the limits of a policy from those of the backbone: what would perfect retrieval achieve?
+Controls separate the effect of retrieval from that of another context: the same number of past frames, but random or
+the newest; or none, with their places left empty. Ceilings separate the limits of a policy from those of the backbone:
+what would perfect retrieval achieve?
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from eval.windows import DriftWindows
 from longlive_rag.timeline import Timeline
 from retrieval.policy import evenly_spaced, without
 
-Retrieval = Literal["similar", "random", "recent", "opening", "oracle"]
+Retrieval = Literal["similar", "random", "recent", "nothing", "opening", "oracle"]
 SIMILAR: Retrieval = "similar"
 BY_ORACLE: Retrieval = "oracle"
 Reading = Mapping[str, Trait]
@@ -50,6 +51,11 @@ def by_chance(seed: int, story: str, memory_frames: int) -> Chooser:
 def newest(memory_frames: int) -> Chooser:
     """Choose the newest candidates: more context, but no retrieval."""
     return lambda block, candidates: list(candidates)[-memory_frames:][::-1]
+
+
+def nothing(block: int, candidates: Sequence[int]) -> list[int]:
+    """Choose no frame: the context of a take with memory, without what memory brings back."""
+    return []
 
 
 def opening_alone(story: Story, timeline: Timeline, memory_frames: int) -> Chooser:
@@ -130,6 +136,8 @@ def chooser_of(name: Retrieval, story: Story, seed: int, timeline: Timeline, mem
         return by_chance(seed, story.id, memory_frames)
     if name == "recent":
         return newest(memory_frames)
+    if name == "nothing":
+        return nothing
     if name == "opening":
         return opening_alone(story, timeline, memory_frames)
     return RightFrames(story, timeline, memory_frames, open_oracle()) if name == BY_ORACLE else None

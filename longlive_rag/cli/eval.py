@@ -130,7 +130,9 @@ def drift(
 
 @eval.command()
 @click.option(
-    "--arms", metavar="NAMES|FILE", help="native,memory[,memory-random,memory-recent] or a TOML file of arms."
+    "--arms",
+    metavar="NAMES|FILE",
+    help="native,memory[,memory-random,memory-recent,memory-empty] or a TOML file of arms.",
 )
 @click.option(
     "--prompts",

@@ -427,15 +427,16 @@ def test_control_arms_choose_instead_of_the_search(backbone, tmp_path):
             seen.append(None if choose is None else choose(0, 9, range(1, 44)))
             yield from super().stream(requests, stores=stores, noise=noise, then=then)
 
-    plan = plan_of(backbone, arms="native,memory,memory-random,memory-recent", prompts=1, seeds=1)
+    plan = plan_of(backbone, arms="native,memory,memory-random,memory-recent,memory-empty", prompts=1, seeds=1)
     maker = Maker(plan, tmp_path, pipe=Watching())
     for cell in plan.cells:
         maker.finish((cell,))
-    native, memory, chance, recent = seen
+    native, memory, chance, recent, empty = seen
     assert native is None
     assert memory is None
     assert recent[0] == 43
     assert set(chance) != set(recent)
+    assert empty == []
 
 
 def test_takes_made_side_by_side_are_those_made_alone(backbone, tmp_path):

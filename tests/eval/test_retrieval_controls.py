@@ -1,4 +1,4 @@
-"""Random and recent-only memory: what is chosen, and that the pipeline takes it."""
+"""Random, recent-only and empty memory: what is chosen, and that the pipeline takes it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from eval.making import RecordedNoise
-from eval.retrieval_controls import RightFrames, by_chance, chooser_of, last_pixels, newest
+from eval.retrieval_controls import RightFrames, by_chance, chooser_of, last_pixels, newest, nothing
 from eval.scenarios import Story
 from longlive_rag.config import Steering
 from longlive_rag.generation.noise import PhiloxNoise
@@ -37,6 +38,19 @@ def test_random_brings_back_any_candidate_the_same_for_the_same_seed():
     assert choose(9, range(1, 2)) == [1]
 
 
+def test_nothing_is_a_take_whose_whole_past_is_excluded_and_not_a_native_one(pipe):
+    def latents(**settings):
+        blocks = pipe.stream("a red circle walks", seconds=7, seed=3, **settings)
+        return torch.cat([block.latents for block in blocks], 1)
+
+    empty = latents(choose=lambda take, block, candidates: nothing(block, candidates))
+    excluded = latents(memory=replace(pipe.memory, exclude=[(0, 7)]))
+    native = latents(memory=replace(pipe.memory, enabled=False))
+    assert torch.equal(empty, excluded)
+    assert not torch.equal(empty[:, 12:], native[:, 12:])
+    assert not torch.equal(empty, latents())
+
+
 def test_takes_of_different_stories_draw_different_frames():
     one, same, other = (by_chance(0, story, 2) for story in ("fox", "fox", "owl"))
     draws = [[choose(block, range(1, 100)) for block in range(20)] for choose in (one, same, other)]
@@ -45,7 +59,7 @@ def test_takes_of_different_stories_draw_different_frames():
 
 def test_unknown_retrieval_is_refused():
     assert chooser_of("similar", STORY, 0, TIMELINE, 6) is None
-    with pytest.raises(ValueError, match="similar, random, recent, opening or oracle"):
+    with pytest.raises(ValueError, match="similar, random, recent, nothing, opening or oracle"):
         chooser_of("best", STORY, 0, TIMELINE, 6)
 
 
