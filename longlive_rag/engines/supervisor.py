@@ -223,8 +223,6 @@ class Supervisor:
             found = self._find(session)
             if found.kept.state in ENDED:
                 raise ValueError(f"session {session} has ended: it is {found.kept.state}")
-            found.change(sleeps=False)
-            self._keep(found)
             self._leave(session, "parked")
 
     def wake(self, session: str) -> None:
@@ -331,17 +329,17 @@ class Supervisor:
         if self._watching:
             self._news.put(self._facts(session, self._places()))
 
-    def _leave(self, session: str, how: Literal["stopped", "parked"]) -> None:
+    def _leave(self, session: str, how: Literal["stopped", "parked"], sleeps: bool = False) -> None:
         with self._changed:
             found = self._find(session)
             if found.kept.state == "running":
-                found.change(leave=how)
+                found.change(leave=how, sleeps=sleeps)
                 self._keep(found)
                 slot = self._slot_of(found)
                 if slot is not None and slot.link is not None:
                     slot.link.tell(Leave(session, how == "parked"))
-            elif found.kept.state not in (*ENDED, how):
-                self._change(found, state=how)
+            elif found.kept.state not in ENDED and (found.kept.state, found.kept.sleeps) != (how, sleeps):
+                self._change(found, state=how, sleeps=sleeps)
 
     def _wake(self, session: Session) -> None:
         self._change(session, state="queued", turn=self._turn, deaths=0)
@@ -357,8 +355,7 @@ class Supervisor:
         """A session that its pace has held for long needs no worker."""
         is_quiet = time.monotonic() - session.quiet_since > self._limits.held_s
         if session.is_held and is_quiet and session.kept.leave is None:
-            session.change(sleeps=True)
-            self._leave(session.kept.id, "parked")
+            self._leave(session.kept.id, "parked", sleeps=True)
 
     def _dispatch(self) -> None:
         """Give sessions that wait to workers that have none, those of a worker's backbone before others."""

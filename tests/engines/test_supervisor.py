@@ -347,6 +347,28 @@ def test_a_session_that_is_parked_by_hand_stays_so_whatever_its_pace(
     in_state(engine, session, "running")
 
 
+def test_parking_is_kept_by_one_write(begin, submit, monkeypatch, pipeline_folder: Path, tmp_path: Path) -> None:
+    written: list[KeptSession] = []
+    write = StateFolder.write
+    monkeypatch.setattr(StateFolder, "write", lambda *args: (write(*args), written.append(args[1])))
+
+    def by_parking(session: str) -> list[tuple[str, str | None, bool]]:
+        written.clear()
+        engine.park(session)
+        in_state(engine, session, "parked")
+        return [(kept.state, kept.leave, kept.sleeps) for kept in written if kept.id == session]
+
+    engine = begin(workers := Scripted(), limits=Limits(held_s=0.1))
+    link = workers.next()
+    sleeping = held_and_parked(engine, link, pipeline_folder, tmp_path / "held")
+    running, waiting = submit(engine, "a"), submit(engine, "b")
+    link.heard(Begin)
+    assert by_parking(sleeping) == [("parked", None, False)]
+    assert by_parking(waiting) == [("parked", None, False)]
+    assert by_parking(running) == [("running", "parked", False), ("parked", None, False)]  # when it is asked, and done
+    assert by_parking(running) == []
+
+
 def test_orders_and_directions_are_kept_as_they_are(tmp_path: Path, pipeline_folder: Path) -> None:
     folder, take = StateFolder(tmp_path / "state"), tmp_path / "take"
     make = make_order(pipeline_folder, take, 0)
