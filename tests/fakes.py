@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,10 +19,12 @@ from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.presets.preset import find_folder
 from longlive_rag.rights.provenance import Provenance
 from longlive_rag.takes.finishing import Then
+from longlive_rag.takes.folder import CHECKPOINTS, LATENTS
 from longlive_rag.takes.record import TakeRun
 from longlive_rag.takes.writer import TakeWriter
 from longlive_rag.timeline import Timeline
 from retrieval.selection import Selection, candidate_frames
+from retrieval.store import LatentStore
 
 SIZE = 32
 KNOWN_WORDS = {"a", "the", "red", "blue", "circle", "walks", "jumps", "in", "meadow"}
@@ -30,6 +33,16 @@ KNOWN_WORDS = {"a", "the", "red", "blue", "circle", "walks", "jumps", "in", "mea
 def make_request(seconds: float = 8.0, **settings) -> TakeRequest:
     settings.setdefault("output", OutputConfig(height=SIZE, width=SIZE, fps=16, upscale=2))
     return TakeRequest(settings.pop("prompt", "a red circle walks in a meadow"), seconds, **settings)
+
+
+def copy_blocks(take: Path, folder: Path, blocks: int) -> None:
+    """Copy a take's folder, with so many of its blocks and the checkpoints that these have."""
+    shutil.copytree(take, folder)
+    for block in range(blocks, LatentStore(folder / LATENTS).blocks):
+        (folder / LATENTS / f"{block:06d}.h5").unlink()
+    for path in (folder / CHECKPOINTS).iterdir():
+        if int(path.stem) > blocks:
+            path.unlink()
 
 
 def timeline_of(request: TakeRequest) -> Timeline:

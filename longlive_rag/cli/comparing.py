@@ -43,6 +43,12 @@ class Seconds(click.ParamType):
             self.fail(f"{value!r} is not a list of seconds such as 30,60,120", param, ctx)
 
 
+def horizons_option(default: str) -> Callable[[Any], Any]:
+    """`--horizons` of a command that makes takes."""
+    text = "Seconds at which to measure drift; takes are as long as the last one."
+    return click.option("--horizons", type=Seconds(), default=default, show_default=True, help=text)
+
+
 asked_options = options(
     click.option("--scenarios-file", type=click.Path(path_type=Path), help="JSON file with your own scenarios."),
     click.option("--seeds", type=int, default=1, show_default=True, help="Number of seeds per prompt, from 0 up."),

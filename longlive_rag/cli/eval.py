@@ -18,6 +18,7 @@ from longlive_rag.cli.comparing import (
     asked_options,
     engine_of,
     engine_options,
+    horizons_option,
     make,
     planned,
     say,
@@ -146,13 +147,7 @@ def drift(
     show_default=True,
     help="Scenarios, comma-separated; see docs/evaluation.md.",
 )
-@click.option(
-    "--horizons",
-    type=Seconds(),
-    default="30,60,120",
-    show_default=True,
-    help="Seconds at which to measure drift; takes are as long as the last one.",
-)
+@horizons_option("30,60,120")
 @asked_options
 @click.option(
     "--protocol",
@@ -240,13 +235,7 @@ def compare(
     show_default=True,
     help="Scenarios that need a memory, comma-separated.",
 )
-@click.option(
-    "--horizons",
-    type=Seconds(),
-    default="120",
-    show_default=True,
-    help="Seconds at which to measure drift; takes are as long as the last one.",
-)
+@horizons_option("120")
 @click.option(
     "--ceilings/--no-ceilings",
     default=None,

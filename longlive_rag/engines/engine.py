@@ -148,6 +148,7 @@ class BlockFacts:
         prompt: in charge.
         cue: number of the cue that takes over at it, from 1.
         pages_bytes: of memory's pages.
+        memory_bytes: that its worker's process held after it: of the GPU, if it has one.
         frames_per_second: end to end since the take was opened, without what it was held for.
     """
 
@@ -158,6 +159,7 @@ class BlockFacts:
     prompt: str
     cue: int | None
     pages_bytes: int
+    memory_bytes: int
     frames_per_second: float
 
 
@@ -200,7 +202,6 @@ class SessionFacts(LiveFacts):
         blocks_per_second: over the last blocks; 0 while it makes none.
         owner: on whose behalf it was submitted.
         notes: sentences for the user, such as where a cue takes effect or which words the backbone has never read.
-        memory_bytes: of its worker; see `WorkerFacts`.
     """
 
     id: str
@@ -218,7 +219,6 @@ class SessionFacts(LiveFacts):
     blocks_per_second: float = 0.0
     owner: str = ""
     notes: tuple[str, ...] = ()
-    memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ class WorkerFacts:
         name: such as `local-0 (cpu)`.
         state: `waiting` until it is started or has a place, `starting`, `idle` or `busy`.
         session: that it makes.
-        memory_bytes: that its process held after its newest block: of the GPU, if it has one.
+        memory_bytes: that its process held after its newest block; see `BlockFacts`.
         pid: of its process, on its machine.
     """
 

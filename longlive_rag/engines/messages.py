@@ -142,16 +142,14 @@ class BlockMade:
     Attributes:
         session, blocks, seconds_made, blocks_begun, block: as in `SessionFacts`.
         stage_seconds: since the take was opened.
-        memory_bytes: as in `WorkerFacts`.
     """
 
     session: str
     blocks: int
     seconds_made: float
     stage_seconds: Mapping[str, float]
-    memory_bytes: int
-    blocks_begun: int = 0
-    block: BlockFacts | None = None
+    blocks_begun: int
+    block: BlockFacts
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,8 @@ def _job(
     stated = begin.order.labels.license_policy if isinstance(begin.order, Make) else begin.license_policy
     allowed = rights.license_policy if rights else "any"
     key = BackboneKey(take.preset.folder, take.record.run.precision, allowed, embeds)
-    changes = Changes(order.backbone, device, embeds, license_policy=stated, pipe=loaded(key))
+    pipe = loaded(key)
+    changes = Changes(order.backbone, device, embeds, license_policy=stated, pipe=pipe, exact=True)
     match order:
         case Extend():
             return extended_take(take, order.seconds, order.prompt, changes, note, order.cut)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from longlive_rag.config import Cue
-from longlive_rag.engines.engine import LiveFacts, SessionFacts, WorkerFacts, WorkerState
+from longlive_rag.engines.engine import LiveFacts, SessionFacts, WorkerFacts
 from longlive_rag.engines.messages import Answer, Asked, BlockMade, Direct, Given, Opened, Steer, Withdrawn
 from longlive_rag.engines.state import KeptSession
 from longlive_rag.engines.workers import WorkerLink
@@ -24,25 +24,21 @@ class Slot:
 
     Attributes:
         number: of the place.
-        name, state, session, memory_bytes, pid: as in `WorkerFacts`.
+        worker: what is known of it.
         link: to the worker, if there is one.
         backbone: that it was given last.
         idle_since: on the clock of `time.monotonic`.
     """
 
     number: int
-    name: str
-    state: WorkerState = "waiting"
+    worker: WorkerFacts
     link: WorkerLink | None = None
-    session: str | None = None
     backbone: str | None = None
-    memory_bytes: int = 0
-    pid: int | None = None
     idle_since: float = 0.0
 
-    def facts(self) -> WorkerFacts:
-        """The worker as of now."""
-        return WorkerFacts(self.name, self.state, self.session, self.memory_bytes, self.pid)
+    def change(self, **changes: Any) -> None:
+        """Change what is known of the worker."""
+        self.worker = replace(self.worker, **changes)
 
 
 @dataclass(eq=False)
@@ -94,8 +90,7 @@ class Session:
             total_blocks=kept.total_blocks,
             seconds_made=kept.seconds_made,
             seconds_asked=kept.seconds_asked,
-            worker=slot.name if slot else None,
-            memory_bytes=slot.memory_bytes if slot else 0,
+            worker=slot.worker.name if slot else None,
             restarts=kept.restarts,
             error=kept.error,
             stage_seconds=dict(kept.stage_seconds),

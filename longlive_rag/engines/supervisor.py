@@ -107,7 +107,7 @@ class Supervisor:
         self._turn = 1 + max((each.kept.turn for each in self._sessions.values()), default=-1)
         self._served: dict[str, int] = {}  # owner: how many sessions had been begun when theirs was, the last time
         self._begun = 0
-        self._slots = [Slot(number, f"{workers.kind}-{number}") for number in range(workers.count)]
+        self._slots = [Slot(number, self._no_worker(number)) for number in range(workers.count)]
         self._threads = [threading.Thread(target=self._serve, args=(slot,), daemon=True) for slot in self._slots]
         self._threads.append(threading.Thread(target=self._tell_watchers, daemon=True))
         for thread in self._threads:
@@ -178,7 +178,7 @@ class Supervisor:
     def workers(self) -> list[WorkerFacts]:
         """All workers."""
         with self._changed:
-            return [slot.facts() for slot in self._slots]
+            return [slot.worker for slot in self._slots]
 
     def watch(self, on_change: OnChange) -> Callable[[], None]:
         """Be told of every change; see `Engine`."""
@@ -223,8 +223,6 @@ class Supervisor:
             found = self._find(session)
             if found.kept.state in ENDED:
                 raise ValueError(f"session {session} has ended: it is {found.kept.state}")
-            found.change(sleeps=False)
-            self._keep(found)
             self._leave(session, "parked")
 
     def wake(self, session: str) -> None:
@@ -251,10 +249,10 @@ class Supervisor:
                 return
             self._closed = True
             for slot in self._slots:
-                if slot.session is not None and slot.link is not None:
-                    slot.link.tell(Leave(slot.session, parked=True))
+                if slot.worker.session is not None and slot.link is not None:
+                    slot.link.tell(Leave(slot.worker.session, parked=True))
             self._changed.notify_all()
-            self._changed.wait_for(lambda: all(slot.session is None for slot in self._slots), seconds)
+            self._changed.wait_for(lambda: all(slot.worker.session is None for slot in self._slots), seconds)
             for slot in self._slots:
                 if slot.link is not None:
                     slot.link.tell(End())
@@ -307,8 +305,12 @@ class Supervisor:
     def _facts(self, session: Session, places: Mapping[str, int]) -> SessionFacts:
         return session.facts(places.get(session.kept.id), self._slot_of(session))
 
+    def _no_worker(self, number: int) -> WorkerFacts:
+        """Of a place that has none now."""
+        return WorkerFacts(f"{self._workers.kind}-{number}", "waiting")
+
     def _slot_of(self, session: Session) -> Slot | None:
-        return next((slot for slot in self._slots if slot.session == session.kept.id), None)
+        return next((slot for slot in self._slots if slot.worker.session == session.kept.id), None)
 
     def _change(self, session: Session, **changes: Any) -> None:
         """Change what is kept of a session, and say so."""
@@ -327,17 +329,17 @@ class Supervisor:
         if self._watching:
             self._news.put(self._facts(session, self._places()))
 
-    def _leave(self, session: str, how: Literal["stopped", "parked"]) -> None:
+    def _leave(self, session: str, how: Literal["stopped", "parked"], sleeps: bool = False) -> None:
         with self._changed:
             found = self._find(session)
             if found.kept.state == "running":
-                found.change(leave=how)
+                found.change(leave=how, sleeps=sleeps)
                 self._keep(found)
                 slot = self._slot_of(found)
                 if slot is not None and slot.link is not None:
                     slot.link.tell(Leave(session, how == "parked"))
-            elif found.kept.state not in (*ENDED, how):
-                self._change(found, state=how)
+            elif found.kept.state not in ENDED and (found.kept.state, found.kept.sleeps) != (how, sleeps):
+                self._change(found, state=how, sleeps=sleeps)
 
     def _wake(self, session: Session) -> None:
         self._change(session, state="queued", turn=self._turn, deaths=0)
@@ -353,13 +355,12 @@ class Supervisor:
         """A session that its pace has held for long needs no worker."""
         is_quiet = time.monotonic() - session.quiet_since > self._limits.held_s
         if session.is_held and is_quiet and session.kept.leave is None:
-            session.change(sleeps=True)
-            self._leave(session.kept.id, "parked")
+            self._leave(session.kept.id, "parked", sleeps=True)
 
     def _dispatch(self) -> None:
         """Give sessions that wait to workers that have none, those of a worker's backbone before others."""
         for session in self._queue():
-            idle = [slot for slot in self._slots if slot.state == "idle" and slot.link is not None]
+            idle = [slot for slot in self._slots if slot.worker.state == "idle" and slot.link is not None]
             if not idle or self._closed:
                 break
             wanted = session.kept.order.backbone
@@ -376,7 +377,8 @@ class Supervisor:
             except (ValueError, OSError) as error:
                 self._change(session, state="failed", error=str(error))
                 return
-        slot.state, slot.session, slot.backbone = "busy", kept.id, backbone
+        slot.change(state="busy", session=kept.id)
+        slot.backbone = backbone
         self._begun += 1
         self._served[kept.owner] = self._begun
         session.begin()
@@ -420,11 +422,11 @@ class Supervisor:
             try:
                 slot.link = self._workers.start(slot.number)
             except OSError as error:
-                log.error("%s can't be started: %s", slot.name, error)
+                log.error("%s can't be started: %s", slot.worker.name, error)
             else:
                 self._listen(slot, slot.link)
             with self._changed:
-                never_ready = slot.state == "starting"
+                never_ready = slot.worker.state == "starting"
                 self._lost(slot)
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s + 1) if never_ready else 0.0
 
@@ -435,7 +437,7 @@ class Supervisor:
                 with self._changed:
                     self._heard(slot, message)
         except Exception:
-            log.exception("%s can't be understood", slot.name)
+            log.exception("%s can't be understood", slot.worker.name)
 
     def _wait_until_needed(self, slot: Slot, pause_s: float) -> bool:
         """Wait until a worker is to be started here; False where the engine is closed."""
@@ -443,23 +445,23 @@ class Supervisor:
             self._changed.wait_for(lambda: self._closed, pause_s)
             self._changed.wait_for(lambda: self._closed or self._is_needed())
             if not self._closed:
-                slot.state = "starting"
+                slot.change(state="starting")
             return not self._closed
 
     def _is_needed(self) -> bool:
-        coming = sum(slot.state in ("starting", "idle") for slot in self._slots)
+        coming = sum(slot.worker.state in ("starting", "idle") for slot in self._slots)
         return self._workers.idle_s is None or len(self._queue()) > coming
 
     def _heard(self, slot: Slot, message: FromWorker | None) -> None:
         if message is None:
             self._give_back_if_idle(slot)
-            if slot.session is not None:
-                self._park_if_held(self._sessions[slot.session])
+            if slot.worker.session is not None:
+                self._park_if_held(self._sessions[slot.worker.session])
         elif isinstance(message, Ready):
-            slot.name = f"{self._workers.kind}-{slot.number} ({message.place})"
-            slot.state, slot.pid, slot.idle_since = "idle", message.pid, time.monotonic()
+            slot.change(name=f"{slot.worker.name} ({message.place})", state="idle", pid=message.pid)
+            slot.idle_since = time.monotonic()
             self._dispatch()
-        elif message.session == slot.session:
+        elif message.session == slot.worker.session:
             self._heard_of(self._sessions[message.session], slot, message)
 
     def _heard_of(self, session: Session, slot: Slot, message: Opened | BlockMade | Answer | Ended) -> None:
@@ -470,7 +472,7 @@ class Supervisor:
                 self._say(session)
                 self._changed.notify_all()
             case BlockMade():
-                slot.memory_bytes = message.memory_bytes
+                slot.change(memory_bytes=message.block.memory_bytes)
                 session.block_made(message)
                 self._say(session)
             case Answer():
@@ -495,20 +497,19 @@ class Supervisor:
 
     def _free(self, session: Session, slot: Slot, is_lost: bool) -> None:
         """The worker has no session any more."""
-        slot.session, slot.idle_since = None, time.monotonic()
-        slot.state = "starting" if is_lost else "idle"
+        slot.change(session=None, state="starting" if is_lost else "idle")
+        slot.idle_since = time.monotonic()
         session.refuse_calls()
 
     def _lost(self, slot: Slot) -> None:
         """The worker is lost: its session goes on with another one."""
         if slot.link is not None:
             slot.link.kill()
-        session = self._sessions[slot.session] if slot.session is not None else None
+        session = self._sessions[slot.worker.session] if slot.worker.session is not None else None
         if session is not None:
-            log.warning("%s is lost; session %s goes on with another worker", slot.name, session.kept.id)
+            log.warning("%s is lost; session %s goes on with another worker", slot.worker.name, session.kept.id)
             self._free(session, slot, is_lost=True)
-        slot.state, slot.link, slot.backbone, slot.pid, slot.memory_bytes = "waiting", None, None, None, 0
-        slot.name = f"{self._workers.kind}-{slot.number}"
+        slot.worker, slot.link, slot.backbone = self._no_worker(slot.number), None, None
         if session is not None:
             self._go_on_without(session)
         self._dispatch()
@@ -528,9 +529,9 @@ class Supervisor:
         idle_s, waits = self._workers.idle_s, bool(self._queue())
         if idle_s is None or waits or slot.link is None:
             return
-        is_over = slot.state == "idle" and time.monotonic() - slot.idle_since > idle_s
-        if is_over or slot.state == "starting":
-            slot.state = "waiting"
+        is_over = slot.worker.state == "idle" and time.monotonic() - slot.idle_since > idle_s
+        if is_over or slot.worker.state == "starting":
+            slot.change(state="waiting")
             slot.link.tell(End())
             slot.link.kill()
 

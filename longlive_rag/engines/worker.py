@@ -255,12 +255,13 @@ class _Telling:
             prompt=block.prompt,
             cue=block.cue,
             pages_bytes=pages.gpu_bytes + pages.host_bytes if pages else 0,
+            memory_bytes=memory_bytes(self._job.pipe),
             frames_per_second=self._frames / max(busy_s, 1e-9),
         )
         blocks = max(self._first, block.index + 1)
         seconds = self._timeline.pixels_of(blocks - 1).stop / self._timeline.fps
-        stages, held = self._job.writer.stage_seconds, memory_bytes(self._job.pipe)
-        self._say(BlockMade(self._session, blocks, seconds, stages, held, self.live.blocks_begun, facts))
+        stages = self._job.writer.stage_seconds
+        self._say(BlockMade(self._session, blocks, seconds, stages, self.live.blocks_begun, facts))
 
 
 def _done(live: LiveTake, message: Asked) -> float:

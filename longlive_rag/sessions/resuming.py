@@ -45,6 +45,7 @@ class Changes:
         license_policy: None is the policy in force; the take's own applies as well.
         pipe: the backbone, if it is already loaded.
         gpus: number of GPUs that make the rest together.
+        exact: continue bit for bit even if the take stores no checkpoints, by rerunning all its commits.
     """
 
     backbone: str | None = None
@@ -56,6 +57,7 @@ class Changes:
     pipe: LongLiveRAGPipeline | None = None
     vae_device: str = "auto"
     gpus: int = 1
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,7 @@ def _resumed(
             claim.store.adopt()
         writer = TakeWriter(folder, request, timeline, run, 0, checkpoints, claim, event, provenance)
         writer.kept_remembered()
+        writer.checkpoints.reruns_all |= changes.exact
         yield TakeJob(pipe, request, writer)
 
 

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing import connection, get_context
@@ -285,27 +285,24 @@ def _load(preset: Preset, opening: Opening, license_policy: str | None) -> LongL
     return pipe
 
 
-@contextmanager
-def _ignored_by_children() -> Iterator[None]:
+def _ignored_by_children() -> AbstractContextManager[None]:
     """Make processes started in the `with` body ignore Ctrl-C, which rank 0 handles."""
+    return _handled_by(signal.SIGINT, signal.SIG_IGN)
+
+
+def _stopped_by_sigterm(launch: Launch | None) -> AbstractContextManager[None]:
+    """Under torchrun, treat SIGTERM, which it sends on Ctrl-C or when another rank has ended, like Ctrl-C."""
+    return nullcontext() if launch is None else _handled_by(signal.SIGTERM, signal.default_int_handler)
+
+
+@contextmanager
+def _handled_by(number: signal.Signals, handler: Any) -> Iterator[None]:
+    """Set the handler of a signal for the `with` body; outside the main thread, where Python can't, do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _stopped_by_sigterm(launch: Launch | None) -> Iterator[None]:
-    """Under torchrun, treat SIGTERM, which it sends on Ctrl-C or when another rank has ended, like Ctrl-C."""
-    if launch is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)

@@ -7,7 +7,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 
 from longlive_rag.config import Steering, TakeRequest
@@ -32,14 +31,6 @@ class NotLiveError(Exception):
     """The take is not being made now."""
 
 
-@dataclass(frozen=True)
-class _Made:
-    """A block that was made and may not be in the take's video yet."""
-
-    facts: BlockFacts
-    memory_bytes: int
-
-
 class Stretch:
     """The take that is made now.
 
@@ -53,7 +44,7 @@ class Stretch:
         ready: its id, once it is opened; or why it can't be made.
         asked: what was asked for so far.
         blocks: that can be fetched.
-        unsaid: blocks that were made and not said yet.
+        unsaid: blocks that were made and not said yet; they may not be in the take's video.
     """
 
     record: TakeRecord
@@ -65,7 +56,7 @@ class Stretch:
         self.ready: Future[str] = Future()
         self.stopped = self.is_parked = False
         self.unknown: list[str] = []
-        self.unsaid: deque[_Made] = deque()
+        self.unsaid: deque[BlockFacts] = deque()
         self.blocks, self.blocks_begun, self.restarts = 0, 0, 0
         self.notes: tuple[str, ...] = ()
         self.opened: OpenedTake | None = None
@@ -336,7 +327,7 @@ class Room:
             self._say_opened(stretch, facts.take)
         if facts.block is not None and facts.block is not stretch.block:
             stretch.add(facts.block)
-            stretch.unsaid.append(_Made(facts.block, facts.memory_bytes))
+            stretch.unsaid.append(facts.block)
         if stretch.unsaid:
             self._say_blocks(stretch)
 
@@ -354,15 +345,15 @@ class Room:
             film = self._takes.film(stretch.id)
         except (UnknownTakeError, ValueError, OSError):  # it was deleted
             return
-        while stretch.unsaid and stretch.unsaid[0].facts.index < len(film.stamps):
-            made = stretch.unsaid.popleft()
-            block, chosen = made.facts, made.facts.selection
+        while stretch.unsaid and stretch.unsaid[0].index < len(film.stamps):
+            block = stretch.unsaid.popleft()
+            chosen = block.selection
             stretch.blocks = max(stretch.blocks, block.index + 1)
             stats = schema.Stats(
                 fps=round(block.frames_per_second, 2),
                 made_seconds=block.stop_frame / stretch.timeline.fps,
                 pages_bytes=block.pages_bytes,
-                memory_bytes=made.memory_bytes,
+                memory_bytes=block.memory_bytes,
             )
             self._hub.say(
                 schema.BlockEvent(

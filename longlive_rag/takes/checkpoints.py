@@ -40,11 +40,15 @@ class Checkpoints:
         folder: folder of the checkpoints.
         config: mode and budget.
         every_blocks: checkpoints are written after multiples of this many blocks.
+
+    Attributes:
+        reruns_all: whether resuming reruns every commit since the newest checkpoint, which is exact.
     """
 
     def __init__(self, folder: Path, config: CheckpointConfig, every_blocks: int) -> None:
         self.folder = folder
         self.config = config
+        self.reruns_all = config.mode == "exact"
         self.stopped: str | None = None
         """Why no more are written; None while they still are."""
         self._every_blocks = every_blocks

@@ -133,7 +133,7 @@ def resume_rollout(
     done = store.blocks
     checkpoints = store.checkpoints if isinstance(store, TakeStore) else None
     state = None
-    if checkpoints is None or checkpoints.config.mode == "exact":
+    if checkpoints is None or checkpoints.reruns_all:
         state = checkpoints.newest_state(done, lambda block: store.record(block).latents) if checkpoints else None
         known = state.blocks if state else 0
     else:

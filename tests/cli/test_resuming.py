@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import copy_blocks
 from PIL import Image
 
 from longlive_rag.media.video import count_frames, read_frames
@@ -41,12 +42,7 @@ def arguments_of(folder: Path, backbone: Path, *more: str) -> list[str]:
 
 def stopped(whole: Path, folder: Path, blocks: int = 4) -> Path:
     """The same take, killed while it made a block."""
-    shutil.copytree(whole, folder)
-    for block in range(blocks, LatentStore(folder / LATENTS).blocks):
-        (folder / LATENTS / f"{block:06d}.h5").unlink()
-    for path in (folder / CHECKPOINTS).iterdir():
-        if int(path.stem) > blocks:
-            path.unlink()
+    copy_blocks(whole, folder, blocks)
     record = json.loads((folder / "take.json").read_text())
     del record["checksum"], record["video"]["sha256"]  # as of a version that wrote none
     (folder / "take.json").write_text(json.dumps({**record, "status": "running"}))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fakes import copy_blocks
 from tiny import random_tensors, write_tiny
 
 from backbone.tiny_decoder import StreamingTinyDecoder
@@ -56,12 +57,7 @@ def arguments_of(folder: Path, backbone: Path, *more: str, seconds: float = 2.5)
 
 def stopped(whole: Path, folder: Path, blocks: int = 3) -> Path:
     """The same take, killed while it made a block."""
-    shutil.copytree(whole, folder)
-    for block in range(blocks, LatentStore(folder / LATENTS).blocks):
-        (folder / LATENTS / f"{block:06d}.h5").unlink()
-    for path in (folder / CHECKPOINTS).iterdir():
-        if int(path.stem) > blocks:
-            path.unlink()
+    copy_blocks(whole, folder, blocks)
     record = read_record(folder)
     write_record(folder, record.model_copy(update={"status": "running"}))
     return folder

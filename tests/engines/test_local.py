@@ -225,15 +225,25 @@ def test_held_for_long_it_is_parked_and_goes_on_when_it_is_directed_bit_for_bit(
     assert unlike_undisturbed(pipeline_folder, tmp_path / "take", tmp_path / "whole") == []
 
 
-def test_a_light_take_is_parked_without_a_checkpoint(engine, pipeline_folder: Path, tmp_path: Path) -> None:
-    order = replace(make_order(pipeline_folder, tmp_path / "take", 4, 10.0), checkpoints=CheckpointConfig("light"))
-    session = engine.submit(order)
-    wait_for(engine, session, has_blocks(2))
-    engine.park(session)
-    wait_for(engine, session, lambda each: each.state == "parked")
-    assert not (tmp_path / "take" / "checkpoints").exists()
-    engine.stop(session)
-    assert engine.facts(session).state == "stopped"
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_light_take_that_is_parked_stores_no_checkpoint_and_goes_on_bit_for_bit(
+    pipeline_folder: Path, tmp_path: Path, by_hand: bool
+) -> None:
+    take = tmp_path / "take"
+    order = replace(make_order(pipeline_folder, take, 4, 10.0), checkpoints=CheckpointConfig("light"))
+    with closing(engine_at(tmp_path / "state", 1, Limits(held_s=60.0 if by_hand else 0.3))) as engine:
+        session = engine.submit(order, last_block=10)  # more than light runs again by itself
+        wait_for(engine, session, has_blocks(11))
+        if by_hand:
+            engine.park(session)
+        assert wait_for(engine, session, lambda each: each.state == "parked").blocks == 11
+        engine.pace(session, None)
+        if by_hand:
+            engine.wake(session)
+        assert ended(engine, session).state == "finished"
+    assert read_record(take).checkpoints.mode == "light"
+    assert not (take / "checkpoints").exists()
+    assert unlike_undisturbed(pipeline_folder, take, tmp_path / "whole") == []
 
 
 def test_stopped_resumed_extended_and_branched(engine, pipeline_folder: Path, tmp_path: Path) -> None:

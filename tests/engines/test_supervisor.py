@@ -15,7 +15,16 @@ from backbone.errors import FieldError
 from longlive_rag.config import Cue, Steering
 from longlive_rag.documents import read_document
 from longlive_rag.engines import supervisor
-from longlive_rag.engines.engine import Branch, Engine, Extend, QueueFullError, Resume, Undo, UnknownSessionError
+from longlive_rag.engines.engine import (
+    BlockFacts,
+    Branch,
+    Engine,
+    Extend,
+    QueueFullError,
+    Resume,
+    Undo,
+    UnknownSessionError,
+)
 from longlive_rag.engines.messages import (
     Answer,
     Begin,
@@ -34,7 +43,7 @@ from longlive_rag.engines.messages import (
 )
 from longlive_rag.engines.state import SUFFIX, KeptSession, StateFolder
 from longlive_rag.engines.supervisor import Limits, Supervisor
-from tests.engines.making import OTHER, make_order
+from tests.engines.making import OTHER, PROMPT, make_order
 
 PATIENCE_S = 60.0
 
@@ -115,6 +124,12 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., Supervisor]]:
 @pytest.fixture
 def submit(pipeline_folder: Path, tmp_path: Path) -> Callable[..., str]:
     return lambda engine, name, owner="": engine.submit(make_order(pipeline_folder, tmp_path / name, 0), owner)
+
+
+def made(session: str, blocks: int, decode_s: float = 0.0, memory_bytes: int = 0) -> BlockMade:
+    """What a worker says after so many blocks of 0.75 s."""
+    block = BlockFacts(blocks - 1, 12 * blocks - 3, None, (), PROMPT, None, 0, memory_bytes, 16.0)
+    return BlockMade(session, blocks, 0.75 * blocks, {"decode": decode_s}, blocks, block)
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -199,7 +214,7 @@ def test_a_session_is_given_up_after_deaths_without_a_block(begin, submit) -> No
     link = workers.next()
     assert not link.heard(Begin).begun
     link.says.put(Opened(session, 0, 9, 0.0, 7.0, ("a note",)))
-    link.says.put(BlockMade(session, 1, 0.75, {"decode": 2.0}, 5))
+    link.says.put(made(session, 1, memory_bytes=5))
     until(lambda: engine.facts(session).blocks == 1)
     assert engine.workers()[0].memory_bytes == 5
     for deaths in (1, 2):
@@ -224,8 +239,8 @@ def test_blocks_that_are_shown_once_more_are_no_progress(begin, submit) -> None:
         link = workers.next()
         link.heard(Begin)
         link.says.put(Opened(session, 2, 9, 1.5, 7.0))
-        link.says.put(BlockMade(session, 2, 1.5, {}, held))
-        until(lambda held=held: engine.facts(session).memory_bytes == held)
+        link.says.put(made(session, 2, memory_bytes=held))
+        until(lambda held=held: engine.workers()[0].memory_bytes == held)
         link.kill()
     in_state(engine, session, "failed")
 
@@ -254,8 +269,8 @@ def held_and_parked(engine: Supervisor, link: ScriptedLink, pipeline_folder: Pat
     session = engine.submit(make_order(pipeline_folder, folder, 0), last_block=1)
     link.heard(Begin)
     link.says.put(Opened(session, 0, 9, 0.0, 7.0))
-    link.says.put(BlockMade(session, 1, 0.75, {}, 0))
-    link.says.put(BlockMade(session, 2, 1.5, {}, 0))
+    link.says.put(made(session, 1))
+    link.says.put(made(session, 2))
     link.heard(Leave)
     in_state(engine, session, "parked")
     return session
@@ -332,6 +347,28 @@ def test_a_session_that_is_parked_by_hand_stays_so_whatever_its_pace(
     in_state(engine, session, "running")
 
 
+def test_parking_is_kept_by_one_write(begin, submit, monkeypatch, pipeline_folder: Path, tmp_path: Path) -> None:
+    written: list[KeptSession] = []
+    write = StateFolder.write
+    monkeypatch.setattr(StateFolder, "write", lambda *args: (write(*args), written.append(args[1])))
+
+    def by_parking(session: str) -> list[tuple[str, str | None, bool]]:
+        written.clear()
+        engine.park(session)
+        in_state(engine, session, "parked")
+        return [(kept.state, kept.leave, kept.sleeps) for kept in written if kept.id == session]
+
+    engine = begin(workers := Scripted(), limits=Limits(held_s=0.1))
+    link = workers.next()
+    sleeping = held_and_parked(engine, link, pipeline_folder, tmp_path / "held")
+    running, waiting = submit(engine, "a"), submit(engine, "b")
+    link.heard(Begin)
+    assert by_parking(sleeping) == [("parked", None, False)]
+    assert by_parking(waiting) == [("parked", None, False)]
+    assert by_parking(running) == [("running", "parked", False), ("parked", None, False)]  # when it is asked, and done
+    assert by_parking(running) == []
+
+
 def test_orders_and_directions_are_kept_as_they_are(tmp_path: Path, pipeline_folder: Path) -> None:
     folder, take = StateFolder(tmp_path / "state"), tmp_path / "take"
     make = make_order(pipeline_folder, take, 0)
@@ -376,7 +413,7 @@ def test_time_is_added_up_over_workers(begin, submit) -> None:
         link = workers.next()
         link.heard(Begin)
         link.says.put(Opened(session, blocks - 1, 9, 0.0, 7.0))
-        link.says.put(BlockMade(session, blocks, 0.75 * blocks, {"decode": 2.0}, 5))
+        link.says.put(made(session, blocks, decode_s=2.0))
         until(lambda at=blocks: engine.facts(session).blocks == at)
         link.kill()
     assert engine.facts(session).stage_seconds == {"decode": 4.0}
@@ -419,7 +456,7 @@ def test_directions_are_kept_until_they_are_on_record(begin, submit, tmp_path: P
     link.kill()
     link = workers.next()
     assert link.heard(Begin).given == said
-    link.says.put(BlockMade(session, 3, 2.25, {}, 0))
+    link.says.put(made(session, 3))
     until(lambda: engine.facts(session).blocks == 3)
     link.kill()
     assert workers.next().heard(Begin).given == said[1:]
@@ -561,7 +598,7 @@ def test_watchers_hear_every_change_in_order_and_harm_nobody(begin, submit) -> N
     link.heard(Begin)
     link.says.put(Opened(session, 0, 2, 0.0, 1.0))
     for blocks in (1, 2):
-        link.says.put(BlockMade(session, blocks, 0.75 * blocks, {}, 0))
+        link.says.put(made(session, blocks))
     link.says.put(Ended(session, "finished"))
     until(lambda: bool(heard) and heard[-1] == ("finished", 2))
     assert heard == [("queued", 0), ("running", 0), ("running", 0), ("running", 1), ("running", 2), ("finished", 2)]

@@ -18,15 +18,15 @@ from longlive_rag.documents import read_document, write_document
 from tests.hostile.commands import CONTROLS, Ended, fault, run_here
 
 ESCAPE = "\x1b]0;x\x07 \x9b31m"
-SECONDS = 4.0
-"""On a machine that is busy; all of it takes a tenth of that."""
+CPU_SECONDS = 2.0
+"""Of this process, so that a busy machine changes nothing; all of it takes a third of that or less."""
 
 
 def refused(command: tuple[object, ...], folder: Path) -> str:
     """What a command that is refused at once says."""
-    begin = time.monotonic()
+    begin_s = time.process_time()
     ended = run_here(tuple(map(str, command)), folder)
-    assert time.monotonic() - begin < SECONDS
+    assert time.process_time() - begin_s < CPU_SECONDS
     assert ended.code == 2, ended
     assert not fault(ended)
     assert ended.err.count("\n") == 1
@@ -229,9 +229,9 @@ def test_escapes_in_a_prompt_are_shown(tmp_path: Path, pipeline_folder: Path) ->
 
 @pytest.mark.parametrize("letters", [2000, 5000])
 def test_a_single_long_word_is_drawn_at_once(tmp_path: Path, letters: int) -> None:
-    begin = time.monotonic()
+    begin_s = time.process_time()
     write_take(tmp_path / "take", make_request(2.0, prompt="w" * letters, cues=[(1.0, "v" * letters)]))
-    assert time.monotonic() - begin < SECONDS
+    assert time.process_time() - begin_s < CPU_SECONDS
     assert (tmp_path / "take" / "contact_sheet.png").is_file()
 
 
