@@ -187,7 +187,7 @@ class MemoryConfig:
             "--new-view",
             "For --establish: a view is new if its similarity (cosine, -1 to 1) to everything in memory is below X. "
             "Where neither this nor the preset sets X, the take's own steps do: X is 1 minus ten times its median "
-            "step, the distance from one admitted frame to all before it.",
+            "step, the distance from an admitted frame to the nearest one admitted before it.",
             **COSINE,
         ),
     ] = None
