@@ -24,6 +24,7 @@ from longlive_rag.media.start_image import read_start_image
 from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.presets.preset import Preset, load_preset
 from longlive_rag.sessions.opening import Codec, Decoder, DType, Opening, check_decoder_fits
+from longlive_rag.takes.folder import check_folder_writable
 from retrieval.files import write_json
 from retrieval.lock import LOCK, check_free
 
@@ -295,7 +296,7 @@ class Plan:
             count = sum(story.scenario == scenario for story in self.stories)
             if count < needed:
                 tests = f"{self.tests} test" if self.tests == 1 else f"{self.tests} tests after Holm"
-                shown = f"{count} in {scenario}, too few to support any claim ({tests})"
+                shown = f"{count} for scenario {scenario}, too few to support any claim ({tests})"
                 wanted = (f"give {needed} or more, or add ", Name("exploratory"), " to make no claims")
                 raise FieldError("prompts", count, wanted, shown)
 
@@ -308,10 +309,12 @@ def check_run(run: Path, plan: Plan) -> None:
     """Check that a run of this plan can begin or resume in a folder.
 
     Raises:
-        ValueError: if the folder holds another comparison or something else, or another process is using it.
+        ValueError: if the folder holds another comparison or something else, can't be written, or another process is
+            using it.
     """
     check_free(run)
     check_content(run, plan)
+    check_folder_writable(run)
 
 
 def check_content(run: Path, plan: Plan) -> None:
@@ -351,6 +354,9 @@ def read_plan(run: Path) -> Plan:
     Raises:
         ValueError: if there is none, or it has another version.
     """
+    if not (run / PLAN).is_file():
+        why = f"it has no {PLAN}" if run.is_dir() else "it is a file" if run.exists() else "it does not exist"
+        raise ValueError(f"{run} is not a comparison: {why}")
     return read_document(run / PLAN, Plan)
 
 

@@ -240,7 +240,7 @@ def _story(subject: Mapping[str, Any], name: str, scenario: Schedule, horizons_s
         if name != PLAIN:
             raise ValueError(
                 f"prompt {subject['id']} is a whole sentence; scenario {name!r} needs its words by name: "
-                f"a JSON file with {', '.join(scenario.words)}"
+                f"a JSON file with {', '.join(scenario.words)}, such as 'longlive-rag world subjects' writes"
             )
         told = parse(subject.get("cues", []), tuple[tuple[Seconds, str], ...], f"cues of prompt {subject['id']}")
         return Story(story_id, name, str(subject["prompt"]), told, start_image=picture)

@@ -18,7 +18,7 @@ import numpy as np
 from eval.drift import Drift, drift_at
 from eval.measures import Curves, Measures, Noise
 from eval.outcomes import outcomes
-from eval.plan import PLAN, Cell, Plan
+from eval.plan import Cell, Plan, read_plan
 from eval.recalled import Shown, shown_by_take, timeline_of
 from eval.runs import MEASURES, NOISE, is_finished, take_folder
 from eval.windows import DriftWindows
@@ -87,7 +87,7 @@ class Takes:
         Raises:
             ValueError: if it holds no takes, or not all of its plan.
         """
-        plan, path = read_document(folder / PLAN, Plan), folder / TAKES_FILE
+        plan, path = read_plan(folder), folder / TAKES_FILE
         try:
             lines = lzma.decompress(path.read_bytes()).decode().splitlines()
             found = [parse(json.loads(line), TakeFigures, f"{path}, take {n}") for n, line in enumerate(lines, 1)]

@@ -185,8 +185,9 @@ class MemoryConfig:
         float | None,
         _search(
             "--new-view",
-            "For --establish: a view is new if it is less similar (cosine) than this to everything in memory. "
-            "Default: much less similar than the take's own frames are to one another.",
+            "For --establish: a view is new if its similarity (cosine, -1 to 1) to everything in memory is below X. "
+            "Where neither this nor the preset sets X, the take's own steps do: X is 1 minus ten times its median "
+            "step, the distance from an admitted frame to the nearest one admitted before it.",
             **COSINE,
         ),
     ] = None
@@ -410,7 +411,7 @@ class TakeRequest:
         for name, spans in (("exclude", memory.exclude), ("pin", memory.pin), ("anchor", anchors)):
             for start, end in spans:
                 if not 0 <= start < end or not start < self.seconds:
-                    wanted = f"it must be within the take, 0-{self.seconds:g} s, and start before it ends"
+                    wanted = f"it must begin within the take, 0-{self.seconds:g} s, and end after it begins"
                     raise FieldError(name, (start, end), wanted, f"{start:g}-{end:g} s")
         for pinned in memory.pin:
             for excluded in memory.exclude:

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -68,12 +68,13 @@ def open_plain(path: Path, mode: Literal["rb", "a+b"] = "rb") -> IO[bytes]:
 def appearing(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to, which becomes `path` if the `with` body succeeds and is removed otherwise."""
     part = part_of(path)
-    part.unlink(missing_ok=True)  # left by a killed process, or a link planted there
     try:
+        part.unlink(missing_ok=True)  # left by a killed process, or a link planted there
         yield part
         part.replace(path)
     except BaseException as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # on a read-only disk nothing can be removed, and nothing is there
+            part.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename in (None, str(part)):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise

@@ -84,6 +84,23 @@ def test_every_command_parses(capsys):
         resolve(words)
 
 
+def test_no_two_pages_make_the_same_folder():
+    """Whoever follows two pages in one folder isn't told that something already exists."""
+    refusing = ("generate", "branch", "models convert", "eval publish", "eval export")
+    resuming = ("eval compare", "eval policies", "train corpus")  # the same command goes on where it stopped
+    made: dict[str, list[tuple[str, list[str]]]] = {}
+    for document in DOCUMENTS:
+        for words in commands_in(document.read_text()):
+            if any(words[: len(name.split())] == name.split() for name in (*refusing, *resuming)):
+                folder = words[3] if words[0] == "models" else words[words.index("-o") + 1]
+                made.setdefault(folder, []).append((document.name, words))
+    assert len(made) > 30
+    for folder, makers in made.items():
+        pages, commands = {page for page, _ in makers}, {" ".join(words) for _, words in makers}
+        may_repeat = next(iter(commands)).startswith(resuming)
+        assert len(makers) == 1 or (may_repeat and min(len(pages), len(commands)) == 1), f"{folder}: {makers}"
+
+
 def test_every_command_has_its_section():
     """In docs/commands.md, a command has a heading; one of a group is named below the group's."""
     text = (ROOT / "docs" / "commands.md").read_text()

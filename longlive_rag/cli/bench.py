@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline
 
 NAMED_LIKE_FIELDS = ("gpu_report", "minutes", "steps", "blocks", "arms", "decoder")
-REPORT_FLAGS = {name: f"--{name.replace('_', '-')}" for name in NAMED_LIKE_FIELDS}
+REPORT_FLAGS = {name: f"--{name.replace('_', '-')}" for name in (*NAMED_LIKE_FIELDS, "search", "allowed")}
 PROMPT = "a red circle walks in a meadow"
 
 
@@ -38,6 +38,11 @@ PROMPT = "a red circle walks in a meadow"
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: one per core.")
 @with_page_budgets()
 @click.option("--search", metavar="N,N,...", help="Measure only the search, at these index sizes in frames.")
+@click.option(
+    "--allowed",
+    metavar="N,N,...",
+    help="With --search: search again where only this many of the frames may be found, in a row and scattered.",
+)
 @click.option(
     "--gpu-report",
     type=click.Path(path_type=Path),
@@ -60,6 +65,7 @@ def bench(
     host_gib: float,
     page_precision: PagePrecision,
     search: str | None,
+    allowed: str | None,
     gpu_report: Path | None,
     minutes: float,
     steps: str | None,
@@ -90,6 +96,7 @@ def bench(
       longlive-rag bench --shape bench-small --compare memory,establish
       longlive-rag bench --shape bench-small --compare native,cue
       longlive-rag bench --search 10000
+      longlive-rag bench --search 1000000 --allowed 6,1000,50000
       longlive-rag bench --gpu-report reports/h100 --minutes 30
 
     --gpu-report needs a GPU but no weights: they are random, at the size of Wan2.1-1.3B unless --shape says otherwise.
@@ -105,8 +112,10 @@ def bench(
     if threads:
         torch.set_num_threads(threads)
     with refuse_bad_input(REPORT_FLAGS):
+        if allowed and not search:
+            raise ValueError("--allowed is given without --search; add --search N")
         if search:
-            _bench_search(search, as_json)
+            _bench_search(_frames("--search", search), _frames("--allowed", allowed), as_json)
             return
         if gpu_report:
             _report(gpu_report, shape, device, minutes, steps, as_json)
@@ -125,22 +134,28 @@ def bench(
     click.echo(json.dumps(report.as_dict(), indent=2) if as_json else _table(report))
 
 
-def _bench_search(sizes: str, as_json: bool) -> None:
+def _frames(flag: str, sizes: str | None) -> list[int]:
+    """The numbers of frames that an option lists."""
+    try:
+        return [int(size) for size in sizes.split(",")] if sizes else []
+    except ValueError as error:
+        raise ValueError(f"{flag} is {sizes!r}; it must be numbers of frames such as 10000,1000000") from error
+
+
+def _bench_search(sizes: list[int], allowed: list[int], as_json: bool) -> None:
     from longlive_rag.diagnostics.search_bench import measure_search
 
-    try:
-        frames = [int(size) for size in sizes.split(",")]
-    except ValueError as error:
-        raise ValueError(f"--search is {sizes!r}; it must be numbers of frames such as 10000,1000000") from error
-    figures = [measure_search(count, progress=lambda line: click.echo(line, err=True)) for count in frames]
+    say = partial(click.echo, err=True)
+    figures = [one for frames in sizes for one in measure_search(frames, allowed=allowed, progress=say)]
     if as_json:
         click.echo(json.dumps([vars(one) for one in figures], indent=2))
         return
     for one in figures:
+        among = "scattered" if one.scattered else "in a row" if one.allowed < one.frames else "all"
         kind = "exact" if one.exact else f"approximate, recall@6 {one.recall:.3f}"
         click.echo(
-            f"{one.frames} frames of {one.embedding_dim}: median {one.median_ms:.2f} ms, p99 {one.p99_ms:.2f} ms, "
-            f"{kind}; filled in {one.build_seconds:.1f} s"
+            f"{one.frames} frames of {one.embedding_dim}, {one.allowed} allowed ({among}): median {one.median_ms:.2f} "
+            f"ms, p99 {one.p99_ms:.2f} ms, {kind}; filled in {one.build_seconds:.1f} s"
         )
 
 

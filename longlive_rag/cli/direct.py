@@ -98,6 +98,9 @@ def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> 
         else:
             take = _open_new(held, folder, session.first_line() or "" if prompt is None else prompt, seconds, options)
         record, last = session.run(take, prompt if is_old else None)
+    if not record.video.frames:
+        click.echo("The take was ended before its first block; nothing was written.")
+        return
     report(record, last.folder, as_json=False)
     again = f"longlive-rag generate --cues {last.folder} -o NEW --seed {last.request.seed}"
     click.echo(f"  again   {again} (and the settings of this one)")

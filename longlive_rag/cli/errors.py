@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,12 +47,17 @@ def refuse_bad_input(flags: Mapping[str, str] | None = None) -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
-            where = error.filename2 or error.filename
-            raise Failed(
-                f"{error.strerror}{f': {where}' if where else ''}; free some space and run this again"
-            ) from error
-        message = error.named(_of_command(flags or {})) if isinstance(error, FieldError) else str(error)
+            raise Failed(f"{in_words_of(error)}; free some space and run this again") from error
+        message = error.named(_of_command(flags or {})) if isinstance(error, FieldError) else in_words_of(error)
         raise Refused(one_line(message)) from error
+
+
+def in_words_of(error: Exception) -> str:
+    """An error in words: for one of the operating system, what happened and to which file."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    where = error.filename2 or error.filename
+    return f"{error.strerror}: {where}" if where else error.strerror
 
 
 def _of_command(flags: Mapping[str, str]) -> dict[str, str]:
@@ -72,6 +78,8 @@ def check_writable(path: Path | None) -> None:
         raise ValueError(f"{path} can't be written: it is a folder")
     if not path.absolute().parent.is_dir():
         raise ValueError(f"{path} can't be written: its folder does not exist")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise ValueError(f"{path} can't be written: its folder is read-only")
 
 
 def one_line(message: str) -> str:

@@ -271,7 +271,7 @@ def policies(
     from eval.tables import Found, policies_table
     from eval.takes import Takes
 
-    with refuse_bad_input(FLAGS):
+    with refuse_bad_input({**FLAGS, "scenario": "--stories"}):
         where, names = engine_of(asked), [name.strip() for name in policies.split(",")]
 
         def arms(backbone: str) -> tuple[Arm, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
+from longlive_rag.cli.settings import FLAGS
 
 if TYPE_CHECKING:
     from longlive_rag.takes.library import Found, Library, PromptUnits
@@ -110,7 +111,7 @@ def search(
     """
     from longlive_rag.takes.library import open_library, search_frame, search_words
 
-    with refuse_bad_input():
+    with refuse_bad_input(FLAGS):
         if (text is None) == (frame is None):
             raise ValueError("give either --text or --frame")
         if output is not None and output.suffix.lower() != ".png":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from importlib import import_module
 
 import click
 
-from longlive_rag.cli.errors import FAILED, STOPPED, Stopped, one_line
+from longlive_rag.cli.errors import FAILED, STOPPED, Stopped, in_words_of, one_line
 from longlive_rag.cli.output import safe_output
 from longlive_rag.version import __version__
 
@@ -34,6 +36,17 @@ COMMANDS = {
     "doctor": "Check this machine and what it can run.",
     "world": "Render, train and evaluate tiny-world.",
 }
+
+
+PLAIN_WORDS = {
+    "a valid float range": "a number",
+    "a valid float": "a number",
+    "a valid integer range": "a whole number",
+    "a valid integer": "a whole number",
+}
+"""What click says of a wrong value, and what we say."""
+
+AGAIN_S = 0.05
 
 
 class LazyGroup(click.Group):
@@ -69,9 +82,35 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; an early exit prints one line on stderr and sets the exit code."""
-    with safe_output():
-        code = _run()
+    before, sys.unraisablehook = sys.unraisablehook, _interrupt_again
+    try:
+        with safe_output():
+            code = _run()
+    finally:
+        sys.unraisablehook = before
     sys.exit(code)
+
+
+def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """Deliver Ctrl-C again if it came where Python ignores exceptions, such as in a callback during an import."""
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    threading.Timer(AGAIN_S, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
+
+
+def _typed() -> click.Context:
+    """The context of the command that was typed, for errors that don't say theirs."""
+    command: click.Command = cli
+    context = click.Context(command, info_name="longlive-rag")
+    for word in sys.argv[1:]:
+        found = command.get_command(context, word) if isinstance(command, click.Group) else None
+        if found is None:
+            break
+        context, command = click.Context(found, parent=context, info_name=word), found
+    return context
 
 
 def _run() -> int:
@@ -82,8 +121,10 @@ def _run() -> int:
         click.echo(error.format_message(), err=True)
         return error.exit_code
     except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "longlive-rag"
+        command = (error.ctx or _typed()).command_path
         message = one_line(error.format_message()).rstrip(".")
+        for theirs, ours in PLAIN_WORDS.items():
+            message = message.replace(f"is not {theirs}", f"is not {ours}")
         stop = "" if message.endswith("?") else "."
         click.echo(f"Error: {message}{stop} Try '{command} --help'.", err=True)
         return error.exit_code
@@ -93,6 +134,9 @@ def _run() -> int:
     except click.ClickException as error:
         click.echo(f"Error: {error.format_message()}", err=True)
         return error.exit_code
+    except OSError as error:
+        click.echo(f"Error: {one_line(in_words_of(error))}", err=True)
+        return FAILED
     except MemoryError:
         click.echo("Error: out of memory", err=True)
         return FAILED

@@ -118,7 +118,7 @@ def report(record: TakeRecord, folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
     new = timings.new_frames
-    frames = f"{video.frames} frames" if new == video.frames else f"{video.frames} frames, {new} of them new"
+    frames = f"{video.frames} frames" if new == video.frames else f"{video.frames} frames, {new} made in this run"
     click.echo(
         f"{video.seconds:g} s of video ({frames}) in {timings.seconds:.1f} s: "
         f"{timings.frames_per_second:.1f} frames per second end to end"

@@ -35,8 +35,10 @@ def mcp(takes: Path, backbone: str, dtype: DType, device: str, license_policy: s
         from longlive_rag.serving.mcp_server import build_server
     from longlive_rag.serving.tools import Tools
     from longlive_rag.sessions.opening import Opening
+    from longlive_rag.takes.folder import check_folder_writable
 
     with refuse_bad_input(FLAGS):
+        check_folder_writable(takes)
         tools = Tools(takes, backbone, Opening(device, dtype), license_policy)
         takes.mkdir(parents=True, exist_ok=True)
     build_server(tools).run("stdio")

@@ -62,6 +62,9 @@ def plan(
       longlive-rag plan --backbone longlive --device cuda --gpu-gib 24 --host-gib 64
     """
     with refuse_bad_input(FLAGS):
+        for flag, gib in (("--gpu-gib", gpu_gib), ("--host-gib", host_gib)):
+            if gib is not None and gib <= 0:
+                raise ValueError(f"{flag} is {gib:g}; it must be a number of GiB above 0")
         from longlive_rag.presets.needs import budgets_that_fit, disk_bytes_an_hour, sessions_at_once
 
         preset = preset_to_plan_with(backbone)

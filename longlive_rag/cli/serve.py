@@ -126,8 +126,10 @@ def _serve(
     from longlive_rag.serving.process import Serving, presets_of, serve
     from longlive_rag.sessions.opening import Labels, Opening
     from longlive_rag.studio.address import Address
+    from longlive_rag.takes.folder import check_folder_writable
 
     with refuse_bad_input(FLAGS_HERE):
+        check_folder_writable(takes)
         address = Address(host, port, tls_cert, tls_key, insecure_network)
         labels = Labels(pick_policy(license_policy), deliverable, phase, show_label)
         setup = Setup(
@@ -145,7 +147,7 @@ def _serve(
 def _keys(api_key: str | None, file: Path | None) -> Any:
     """Read the keys from the options or the environment."""
     from longlive_rag.environment import API_KEY_VARIABLE, stated_api_key
-    from longlive_rag.serving.keys import ApiKey, Keys, read_keys
+    from longlive_rag.serving.keys import ApiKey, Keys, check_secret, read_keys
 
     if api_key is not None and file is not None:
         raise ValueError("--api-key and --keys are both given; put the key in the file")
@@ -154,4 +156,5 @@ def _keys(api_key: str | None, file: Path | None) -> Any:
     secret = api_key if api_key is not None else stated_api_key()
     if secret is None:
         raise ValueError(f"no API key; set {API_KEY_VARIABLE}, or give --api-key KEY or --keys FILE")
+    check_secret(secret, API_KEY_VARIABLE if api_key is None else "--api-key")
     return Keys([ApiKey(name="admin", key=secret, scopes=("read", "make", "admin"), requests_a_minute=None)])

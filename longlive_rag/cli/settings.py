@@ -102,7 +102,7 @@ NAMED_LIKE_FIELDS = (
     "cues_line", "switch_every", "lora_alpha", "section", "use", "source", "by", "expires", "horizons", "seeds", "arms",
     "embedders", "embed_every", "exploratory", "prompts", "scenario", "workers", "batch", "address", "engine",
     "gpus_per_worker",
-    "protocol", "backbones",
+    "protocol", "backbones", "text", "frame",
 )  # fmt: skip
 FLAGS = {
     **{field: f"--{field.replace('_', '-')}" for field in NAMED_LIKE_FIELDS},

@@ -57,7 +57,10 @@ def studio(
     with needing("studio"):
         from longlive_rag.studio.address import Address
         from longlive_rag.studio.serving import serve
+    from longlive_rag.takes.folder import check_folder_writable
+
     with refuse_bad_input(FLAGS_HERE):
+        check_folder_writable(takes)
         address = Address(host, port, tls_cert, tls_key, insecure_network, allow_host)
         opened = partial(open_engine, workers=1, **engine)
         warn = partial(click.echo, err=True)

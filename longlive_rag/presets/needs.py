@@ -256,8 +256,9 @@ def budgets_that_fit(plan: Plan, gpu_bytes: int | None, host_bytes: int | None) 
         rest = sum(parts.values()) - parts["page tier"]
         room = int(USED_AT_MOST * there) - rest
         if room < 0:
+            where = "GPU" if name == "gpu" else name
             raise ValueError(
-                f"the {name} has {there / GIB:g} GiB, but {rest / GIB:.1f} GiB are needed even without pages; "
+                f"the {where} has {there / GIB:g} GiB, but {rest / GIB:.1f} GiB are needed even without pages; "
                 "use a smaller size, a narrower dtype, or offloading"
             )
         advice[f"page_{name}_gib"] = float(f"{min(room, plan.past_pages * page) / GIB:.4g}")

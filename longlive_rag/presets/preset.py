@@ -116,7 +116,7 @@ def find_folder(backbone: str) -> Path:
         ValueError: if there is no such backbone, or it is not a pipeline folder.
     """
     folder = BUILT_IN.get(backbone, Path(backbone))
-    known = f"known names are: {', '.join(BUILT_IN)}"
+    known = f"known names are: {', '.join(BUILT_IN)}, and those of 'longlive-rag models list'"
     if backbone in BUILT_IN and not folder.is_dir():
         raise ValueError(f"backbone {backbone!r} should be in {folder}, but is missing; reinstall longlive-rag")
     if is_to_fetch(backbone):

@@ -22,6 +22,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 PLACES = ("body", "query", "path")
 QUEUE_RETRY_S = 10.0
+LONGEST_SHOWN = 60  # characters of a value that a message repeats
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -62,7 +63,12 @@ def _of_validation(error: RequestValidationError | ValidationError) -> ApiError:
     if first["type"] == "missing":
         return ApiError(400, "missing_field", f"{param} is missing", param)
     wanted = str(first["msg"]).replace("Input should be", "it should be")
-    return ApiError(400, "invalid_value", f"{param}: {wanted}" if param else wanted, param)
+    if first["type"] == "string_pattern_mismatch":  # of a size
+        wanted = "it should be WIDTHxHEIGHT, such as 384x384"
+    given = first["input"]
+    plain = isinstance(given, str | int | float) and len(str(given)) <= LONGEST_SHOWN
+    claim = f"{param} is {given!r}; " if plain else f"{param}: "
+    return ApiError(400, "invalid_value", f"{claim}{wanted}" if param else wanted, param)
 
 
 def _said(message: str) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from backbone.errors import FieldError
+from backbone.errors import FieldError, Name
 from longlive_rag.documents import Document, Versioned, parse, read_toml
 
 Scope = Literal["read", "make", "admin"]
@@ -25,12 +25,12 @@ class ApiKey(Document):
     """A key, and what it allows.
 
     Attributes:
-        name: of whoever has it; his videos lie in a folder of this name.
+        name: of whoever has it; their videos are in a folder of this name.
         key, sha256: the secret itself, or its SHA-256 in hexadecimal digits; one of them.
         scopes: `read` sees videos, `make` makes and deletes them, `admin` sees everybody's, and the metrics.
         takes_at_once: that are queued or being made; None is any number, as below.
         seconds_a_day: of video, by the days of UTC.
-        disk_gib: that his videos take.
+        disk_gib: that their videos take.
         requests_a_minute: on average; a third of them may come at once.
     """
 
@@ -98,15 +98,21 @@ def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def check_secret(secret: str, field: str) -> None:
+    """Raise FieldError about `field` unless a secret is long enough and can be sent in a header."""
+    if len(secret) < SHORTEST or not secret.isascii() or not secret.isprintable():
+        claim = (Name(field), f" has {len(secret)} characters")  # a secret is not shown
+        raise FieldError(field, None, f"it must have {SHORTEST} or more, all printable ASCII", claim=claim)
+
+
 def _check(key: ApiKey, where: str) -> None:
     if not NAME.fullmatch(key.name):
         wanted = "it must be of small letters, digits, _ and -, at most 40, such as team-a"
         raise FieldError(f"{where}.name", key.name, wanted)
     if (key.key is None) == (key.sha256 is None):
         raise FieldError(f"{where}.key", None, claim=f"{where} must have either a key or its sha256")
-    if key.key is not None and (len(key.key) < SHORTEST or not key.key.isascii() or not key.key.isprintable()):
-        shown = f"of {len(key.key)} characters"  # a secret is not shown
-        raise FieldError(f"{where}.key", None, f"it must be of {SHORTEST} or more, all ASCII", shown)
+    if key.key is not None:
+        check_secret(key.key, f"{where}.key")
     if key.sha256 is not None and not SHA256.fullmatch(key.sha256):
         raise FieldError(f"{where}.sha256", key.sha256, "it must be 64 hexadecimal digits")
     if not key.scopes:

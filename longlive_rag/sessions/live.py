@@ -331,8 +331,10 @@ class LiveTake:
             memory = self._memory()
             spans = getattr(memory.with_steering(memory.steering), verb)
             if span not in spans:
-                said = ", ".join(f"{start:g}-{end:g}" for start, end in spans) or "none"
-                raise FieldError(verb, span, f"it must be one of the spans set: {said}", f"{span[0]:g}-{span[1]:g} s")
+                state = {"pin": "pinned", "exclude": "excluded"}[verb]
+                said = " and ".join(f"{start:g}-{end:g} s" for start, end in spans) or "nothing"
+                claim = f"{span[0]:g}-{span[1]:g} s is not {state}"
+                raise FieldError(verb, span, f"{state} so far: {said}", claim=claim)
             return self._steer(Steering(second, "unpin" if verb == "pin" else "unexclude", *span))
 
     def _steer(self, steer: Steering) -> float:

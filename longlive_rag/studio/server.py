@@ -201,9 +201,7 @@ def _add_errors(app: FastAPI, studio: Studio) -> None:
         for each in error.errors():
             parts = each["loc"][skipped:] if len(each["loc"]) > 1 else each["loc"]
             place = [str(part) for part in parts if part not in ("body", "query", "path")]
-            name = ".".join(place) or "it"
-            wanted = each["msg"].replace("Input should be", "it should be")
-            fields.append({"field": name, "value": None, "wanted": wanted, "message": f"{name}: {wanted}"})
+            fields.append(_wrong(each, ".".join(place) or "it"))
         return answer(422, fields[0]["message"] if fields else "this is not understood", fields)
 
     constant: dict[type[Exception], tuple[int, str]] = {
@@ -319,3 +317,18 @@ async def _watch(studio: Studio) -> None:
             studio.hub.say(schema.GoneEvent(take=take))
             gone.add(take)
         seen = now
+
+
+def _wrong(each: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """An error of pydantic's about a field, in words."""
+    wanted = str(each["msg"]).replace("Input should be", "it should be")
+    message = f"{name}: {wanted}"
+    if each["type"] == "missing":
+        wanted, message = "give it", f"{name} is missing"
+    elif each["type"] == "extra_forbidden":
+        wanted, message = "leave it out", f"{name} is not known here"
+    elif each["type"] == "union_tag_invalid":
+        name = str(each["ctx"]["discriminator"]).strip("'")
+        wanted = f"it must be one of {each['ctx']['expected_tags']}".replace("'", "")
+        message = f"{name} is {str(each['ctx']['tag'])[:40]!r}; {wanted}"
+    return {"field": name, "value": None, "wanted": wanted, "message": message}

@@ -28,6 +28,7 @@ from backbone.files import read_bytes
 from longlive_rag.config import Cue, Span, Steering, SteerVerb
 from longlive_rag.documents import Document, load_json, parse
 from longlive_rag.generation.cues import Schedule
+from longlive_rag.takes.folder import RECORD
 from longlive_rag.takes.record import read_record
 from longlive_rag.timecode import CLOCK, SMPTE, format_timecode, parse_timecode
 from retrieval.files import write_whole
@@ -222,6 +223,8 @@ def read_cues(source: Path, fps: int, line: int | None = None) -> CueFile:
         raise ValueError(f"{source}: the suffix of a cue file must be one of {', '.join(SUFFIXES)}")
     if line is not None and suffix != ".jsonl":
         raise ValueError(f"{source} is a single schedule; a line can only be chosen from a .jsonl file")
+    if source.name == RECORD:
+        raise ValueError(f"{source} is the record of a take; to use its cues, name the take's folder: {source.parent}")
     text = _text_of(source)
     if suffix == ".txt":
         return _checked(_read_text(source, text, fps))

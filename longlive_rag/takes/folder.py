@@ -59,8 +59,7 @@ def check_take_folder(
             raise ValueError(f"{folder} already holds a take ({here[0].name}); choose another folder{hint}")
         if is_being_written(folder / LATENTS):
             raise ValueError(f"{folder} is being written by another process; wait for it or stop it")
-        with _made_for_now(folder), tempfile.TemporaryDirectory(prefix=".", dir=folder):
-            free_bytes = shutil.disk_usage(folder).free + sum(_bytes_of(path) for path in here)
+        free_bytes = check_folder_writable(folder) + sum(_bytes_of(path) for path in here)
     except OSError as error:
         raise ValueError(f"{folder} can't be written: {error.strerror or error}") from error
     needed_bytes = estimate_bytes(request) + latents_bytes
@@ -69,6 +68,24 @@ def check_take_folder(
             f"no space left for {folder}: the take needs about {in_words(needed_bytes)}, "
             f"{in_words(free_bytes)} are free"
         )
+
+
+def check_folder_writable(folder: Path) -> int:
+    """Check that files can be written to a folder, which need not exist, without leaving a trace.
+
+    Returns:
+        Free bytes on its disk.
+
+    Raises:
+        ValueError: if they can't.
+    """
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; it must be a folder")
+    try:
+        with _made_for_now(folder), tempfile.TemporaryDirectory(prefix=".", dir=folder):
+            return shutil.disk_usage(folder).free
+    except OSError as error:
+        raise ValueError(f"{folder} can't be written: {error.strerror or error}") from error
 
 
 class TakeClaim:

@@ -265,8 +265,10 @@ def read_record(take: Path, check: bool = True) -> TakeRecord:
         ValueError: if `take` is not a take, or its record can't be read or is from a newer version.
     """
     path = take / RECORD
+    if take.is_file():
+        raise ValueError(f"{take} is a file; a take is a folder")
     if not path.is_file():
-        raise ValueError(f"{take} is not a take: it has no {RECORD}")
+        raise ValueError(f"{take} is not a take: it {f'has no {RECORD}' if take.is_dir() else 'does not exist'}")
     check_own_files(take)
     try:
         return read_document(path, TakeRecord, check)

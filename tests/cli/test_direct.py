@@ -234,3 +234,15 @@ def test_without_a_prompt_nothing_begins(pipeline_folder, tmp_path):
     assert "the prompt is empty; describe what to show" in done.stderr
     assert not list(tmp_path.iterdir())
     assert json.dumps(done.stdout) == json.dumps("Type what should be seen first.\n")
+
+
+def test_a_take_that_ends_before_its_first_block_names_no_files(command, monkeypatch, tmp_path):
+    from longlive_rag.cli import direct
+    from longlive_rag.cli.session import Session
+
+    nothing = SimpleNamespace(video=SimpleNamespace(frames=0))
+    monkeypatch.setattr(direct, "_open_new", lambda *_: SimpleNamespace(folder=tmp_path / "live"))
+    monkeypatch.setattr(Session, "_read", lambda _: None)
+    monkeypatch.setattr(Session, "run", lambda self, take, prompt: (nothing, take))
+    result = command("direct", tmp_path / "live", PROMPT)
+    assert (result.code, result.out) == (0, "The take was ended before its first block; nothing was written.\n")

@@ -53,8 +53,8 @@ def test_everything_at_once(command, take, tmp_path):
         (["--sheet", "here.png"], "--sheet here.png already exists; choose another name, or add --overwrite"),
         (["--frames", "full"], "--frames full already exists; choose a new or empty folder"),
         (["--frames", "here.png"], "--frames here.png already exists"),
-        (["--video", "/proc/clip.mp4"], "'/proc/clip.mp4'"),
-        (["--sheet", "/proc/sheet.png"], "'/proc/sheet.png'"),
+        (["--video", "/proc/clip.mp4"], "No such file or directory: /proc/clip.mp4"),
+        (["--sheet", "/proc/sheet.png"], "No such file or directory: /proc/sheet.png"),
     ],
 )
 def test_refused(command, take, tmp_path, monkeypatch, words, message):

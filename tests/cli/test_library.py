@@ -52,7 +52,7 @@ def test_search_by_meaning(command, root, pipeline_folder):
     [
         ([], "give either --text or --frame"),
         (["--text", "a", "--frame", "b@1"], "give either --text or --frame"),
-        (["--text", "?", "--words-only"], "describe in words what to find"),
+        (["--text", "?", "--words-only"], "Error: --text is '?'; describe in words what to find"),
         (["--text", "circle"], "give the takes' backbone with --backbone, or add --words-only"),
         (["--text", "circle", "--backbone", "nowhere"], "backbone 'nowhere' is neither a known name nor a folder"),
         (["--frame", "takes/one"], "--frame is 'takes/one'; it must be TAKE@TIMECODE"),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 
+from longlive_rag.cli import main as cli_main
+from longlive_rag.cli.errors import check_writable
 from longlive_rag.cli.main import COMMANDS
 from longlive_rag.version import __version__
 
@@ -28,7 +33,11 @@ def test_version(command):
         (["generate", "-o", "y"], "PROMPT is missing; describe what to show, or add --cues FILE"),
         (["generate", "x"], "Missing option '-o' / '--output'. Try 'longlive-rag generate --help'."),
         (["generate", "x", "-o", "y", "--wndow", "3"], "--wndow"),
-        (["generate", "x", "-o", "y", "--seconds", "long"], "'long' is not a valid float"),
+        (["generate", "x", "-o", "y", "--seconds", "long"], "'long' is not a number. Try"),
+        (["generate", "x", "-o", "y", "--window", "1.5"], "'1.5' is not a whole number. Try 'longlive-rag generate"),
+        (["serve", "--port", "abc"], "'abc' is not a whole number. Try 'longlive-rag serve"),
+        (["generate", "x", "-o"], "requires an argument. Try 'longlive-rag generate --help'."),
+        (["eval", "drift", "x", "-o"], "requires an argument. Try 'longlive-rag eval drift --help'."),
         (
             ["generate", "x", "-o", "y", "--steps", "1000;500"],
             "not a list of whole numbers such as",
@@ -78,6 +87,15 @@ def test_public_names_are_importable():
         ("world evaluate vae --json {full}", "can't be written: it is a folder"),
         ("world evaluate vae --json {full}/notes.txt", "notes.txt can't be read"),
         ("footprint --seconds 1 -o {full}/no/x.png", "can't be written: its folder does not exist"),
+        ("plan --host-gib -8", "--host-gib is -8; it must be a number of GiB above 0"),
+        ("plan --gpu-gib 0", "--gpu-gib is 0; it must be a number of GiB above 0"),
+        ("serve --api-key at-least-16-characters --takes {full}/notes.txt", "notes.txt is a file; it must be a folder"),
+        ("studio --no-browser --takes {full}/notes.txt", "notes.txt is a file; it must be a folder"),
+        ("mcp --takes {full}/notes.txt", "notes.txt is a file; it must be a folder"),
+        ("serve --api-key short", "--api-key has 5 characters; it must have 16 or more, all printable ASCII"),
+        ("eval publish {full}/none -o {full}/x", "none is not a comparison: it does not exist"),
+        ("eval publish {full} -o {full}/x", "is not a comparison: it has no plan.json"),
+        ("eval recompute {full}/notes.txt", "notes.txt is not a comparison: it is a file"),
         ("eval retrieval --json {full}/no/x.json", "can't be written: its folder does not exist"),
         ("verify --device nonsense tests/golden/rag_ae.safetensors", "--device is 'nonsense'"),
     ],
@@ -89,3 +107,40 @@ def test_places_that_can_not_be_are_refused_before_the_work(command, tmp_path, w
     assert message in result.err
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_that_is_read_only_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (tmp_path, os.W_OK))
+    with pytest.raises(ValueError, match=r"x\.png can't be written: its folder is read-only"):
+        check_writable(tmp_path / "x.png")
+    (tmp_path / "open").mkdir()
+    check_writable(tmp_path / "open" / "x.png")
+
+
+def test_an_error_of_the_system_is_one_line(command, monkeypatch):
+    def fail():
+        raise OSError(errno.EROFS, "Read-only file system", "runs/x")
+
+    monkeypatch.setattr(cli_main.cli, "main", lambda **_: fail())
+    result = command("doctor")
+    assert (result.code, result.out, result.err) == (1, "", "Error: Read-only file system: runs/x\n")
+
+
+def test_ctrl_c_where_python_ignores_it_is_not_lost(monkeypatch, capfd):
+    class Ignoring:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    def work():
+        lost = Ignoring()
+        del lost
+        time.sleep(30)
+
+    before = sys.unraisablehook
+    monkeypatch.setattr(cli_main.cli, "main", lambda **_: work())
+    begin_s = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        cli_main.main()
+    assert time.monotonic() - begin_s < 20
+    assert sys.unraisablehook is before
+    assert capfd.readouterr().err == ""

@@ -60,7 +60,7 @@ def test_resume(command, whole, tmp_path):
     folder = stopped(whole, tmp_path / "take")
     result = command("resume", folder)
     assert result.code == 0, result.err
-    assert "4 s of video (64 frames, 31 of them new)" in result.out
+    assert "4 s of video (64 frames, 31 made in this run)" in result.out
     assert same(folder, whole)
     again = command("resume", folder)
     assert (again.code, again.err) == (0, "")
@@ -140,7 +140,8 @@ def test_a_backbone_of_single_frames_and_two_steps(command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["resume", "nowhere"], "nowhere is not a take: it has no take.json"),
+        (["resume", "nowhere"], "nowhere is not a take: it does not exist"),
+        (["resume", "TAKE/take.json"], "take.json is a file; a take is a folder"),
         (["resume", "TAKE", "--backbone", "nowhere"], "backbone 'nowhere' is neither a known name nor a folder"),
         (["resume", "TAKE", "--checkpoint-gib", "-1"], "--checkpoint-gib is -1; it must be a number of GiB, 0 or more"),
         (["resume", "TAKE", "--checkpoint", "often"], "'often' is not one of 'exact', 'light'"),
@@ -164,7 +165,7 @@ def test_bad_input(command, whole, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     take = stopped(whole, tmp_path / "take")
     before = {path: path.read_bytes() for path in take.rglob("*") if path.is_file()}
-    result = command(*(str(take) if word == "TAKE" else word for word in arguments))
+    result = command(*(word.replace("TAKE", str(take)) for word in arguments))
     assert (result.code, result.out) == (2, "")
     assert message in result.err
     assert result.err.count("\n") == 1

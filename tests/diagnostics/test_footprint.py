@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from PIL import Image, ImageColor
 
 from backbone.config import ContextConfig
+from longlive_rag.diagnostics import search_bench
 from longlive_rag.diagnostics.footprint import Footprint, Sample, check_lengths, draw, measure
 from longlive_rag.diagnostics.search_bench import measure_search
 from longlive_rag.diagnostics.subjects import Shape, random_subject
@@ -32,6 +34,7 @@ from longlive_rag.presets.needs import (
 from longlive_rag.presets.preset import load_preset, preset_to_plan_with
 from longlive_rag.timeline import Timeline
 from retrieval.budgets import PageBudgets
+from retrieval.index import FrameIndex
 from tests import forked
 
 CONTEXT = ContextConfig()
@@ -80,6 +83,7 @@ torch.set_num_threads(1)
 from longlive_rag.diagnostics import footprint, subjects
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from retrieval.budgets import PageBudgets
+from retrieval.index import FrameIndex
 from tests.diagnostics.test_footprint import SHAPE
 subjects.SHAPES["test"] = SHAPE
 footprint.reset_peak()
@@ -155,7 +159,7 @@ def test_a_plan_for_a_gpu_has_room_for_one_block_in_any_case() -> None:
     assert plan.host["page tier"] == 40 * PAGE_BYTES
     advice = budgets_that_fit(plan, gpu_bytes=4 * 2**30, host_bytes=None)
     assert 0 < advice["page_gpu_gib"] < 3
-    with pytest.raises(ValueError, match=r"the gpu has 1 GiB, but \d"):
+    with pytest.raises(ValueError, match=r"the GPU has 1 GiB, but \d"):
         budgets_that_fit(plan, gpu_bytes=2**30, host_bytes=None)
 
 
@@ -198,12 +202,34 @@ def test_weights_are_planned_as_they_are_loaded(pipeline_folder, monkeypatch) ->
 
 
 def test_search_is_measured() -> None:
-    figures = measure_search(3000, embedding_dim=64, queries=20)
+    (figures,) = measure_search(3000, embedding_dim=64, queries=20)
     assert figures.exact
     assert figures.recall == 1
     assert 0 < figures.median_ms <= figures.p99_ms
-    with pytest.raises(ValueError, match="at least 6"):
+    with pytest.raises(ValueError, match="search is 3; it must be at least 6"):
         measure_search(3)
+
+
+def test_search_among_some_frames_is_measured(monkeypatch) -> None:
+    """As much is found as an exhaustive search among the same frames finds, where all lists are searched."""
+    monkeypatch.setattr(search_bench, "FrameIndex", partial(FrameIndex, approximate_from=2000))
+    every, row, scattered = measure_search(3000, embedding_dim=16, queries=20, allowed=[40])
+    assert [(one.allowed, one.scattered) for one in (every, row, scattered)] == [(3000, False), (40, False), (40, True)]
+    assert not any(one.exact for one in (every, row, scattered))
+    assert row.recall == scattered.recall == 1
+    assert every.recall < 1
+    for wrong in (5, 3001):
+        with pytest.raises(ValueError, match=rf"allowed is {wrong}; it must be from 6 to the 3000 frames"):
+            measure_search(3000, embedding_dim=16, allowed=[wrong])
+
+
+def test_the_nearest_are_those_of_a_sort() -> None:
+    index, rng = FrameIndex(8), np.random.default_rng(1)
+    index.add(rng.standard_normal((50, 8), dtype=np.float32))
+    query = rng.standard_normal((1, 8), dtype=np.float32)
+    candidates = [3, 4, 9, 20, 21, 30, 44]
+    by_likeness = sorted(candidates, key=lambda frame: -float(index.units([frame])[0] @ query[0]))
+    assert search_bench.nearest(index, query, 3, candidates) == [set(by_likeness[:3])]
 
 
 GONE_AGAIN = """

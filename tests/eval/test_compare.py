@@ -225,7 +225,7 @@ def test_harm_is_said_plainly(backbone, tmp_path):
 
 def test_few_prompts_claim_nothing(backbone, tmp_path):
     """The difference is large and of one sign, but five prompts can't show it: sign flips reach 1/16 at best."""
-    with pytest.raises(FieldError, match=r"5 in plain, too few to support any claim.*give 7 or more"):
+    with pytest.raises(FieldError, match=r"5 for scenario plain, too few to support any claim.*give 7 or more"):
         compare(plan_of(backbone, prompts=5, seeds=1, exploratory=False), tmp_path / "five", pipe=DriftingPipeline())
     assert not (tmp_path / "five").exists()
     few = compare(plan_of(backbone, prompts=5, seeds=1), tmp_path / "five", pipe=DriftingPipeline())

@@ -61,6 +61,20 @@ def test_what_can_not_be_made_is_refused_by_its_field(stuck: Api, order, param, 
     assert list((stuck.takes / ".serve" / "pictures").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ({"seconds": -1}, "seconds is -1; it should be"),
+        ({"seconds": "long"}, "seconds is 'long'; it should be a valid number"),
+        ({"size": "big"}, "size is 'big'; it should be WIDTHxHEIGHT, such as 384x384"),
+        ({"seed": "x" * 100}, "seed: it should be"),
+    ],
+)
+def test_a_refusal_repeats_the_value_and_says_what_would_be_right(stuck: Api, order, message):
+    answer = stuck.post("/v1/videos", json={"prompt": PROMPT} | order)
+    assert answer.json()["error"]["message"].startswith(message)
+
+
 def test_sizes_and_lengths(api: Api):
     video = api.made(size="64x64", seconds="1.03", seed=2**63 - 1)
     assert (video["size"], video["seconds_made"], video["seed"]) == ("64x64", 1.0, 2**63 - 1)  # 16 frames

@@ -166,3 +166,17 @@ def test_odd_events_are_not_heard(studio, client, window, takes):
         other._open.send_bytes(b"\0\xff")  # it is closed
     window.say(type="playhead", take=takes[1], seconds=10**6)
     window.block(3)
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "said"),
+    [
+        ("/api/takes", {"prompt": PROMPT}, "seconds is missing"),
+        ("/api/takes", {"prompt": PROMPT, "seconds": 2.0, "colour": "red"}, "colour is not known here"),
+        ("/api/takes", {"prompt": PROMPT, "seconds": -1}, "seconds: it should be greater than"),
+        ("/api/takes/x/commands", {"do": "dance"}, "do is 'dance'; it must be one of direct, edit_cue,"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(window, path, message, said):
+    answer = window.client.post(path, json=message, headers=window.headers)
+    assert answer.json()["error"]["message"].startswith(said)

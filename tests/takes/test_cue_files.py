@@ -193,6 +193,7 @@ def test_yaml_times_are_not_read_as_yaml_numbers(tmp_path):
         ("a.yaml", "cues: &a\n- *a\n", "line 2, can't be read as YAML: aliases are not supported"),
         ("a.yaml", "cues:\n- at: 0\n  prompt: a\n  at: 1\n", "line 2, can't be read as YAML: 'at' occurs twice"),
         ("a.yaml", "\x00", "can't be read as YAML"),
+        ("take.json", '{"format": 1}', "is the record of a take; to use its cues, name the take's folder"),
         ("a.csv", "one", "must be one of .txt, .jsonl, .json, .yaml, .yml"),
         (None, None, "is neither a file nor a take"),
     ],
