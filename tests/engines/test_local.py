@@ -276,7 +276,7 @@ def test_bad_orders_are_refused_before_they_are_queued(engine, pipeline_folder: 
         "device is 'cpu'": replace(good, opening=Opening(device="cpu")),
         "license policy 'commercial'": replace(good, labels=replace(good.labels, license_policy="commercial")),
         "is not a take": Resume(tmp_path),
-        "it has no take.json": Extend(tmp_path / "no-such", 3.0),
+        "no-such is not a take: it does not exist": Extend(tmp_path / "no-such", 3.0),
     }
     before = len(engine.sessions())
     for words, order in bad.items():

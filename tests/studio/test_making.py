@@ -76,7 +76,7 @@ def test_directions_take_over_and_the_take_can_be_made_again(studio, window, pip
     assert window.do(take, do="pin", **{"from": 0.1, "to": 0.5}).status_code == 200
     assert window.do(take, do="unpin", **{"from": 0.1, "to": 0.5}).status_code == 200
     refused = window.do(take, do="unexclude", **{"from": 0.1, "to": 0.5})
-    assert (refused.status_code, "none" in refused.json()["error"]["message"]) == (422, True)
+    assert (refused.status_code, "excluded so far: nothing" in refused.json()["error"]["message"]) == (422, True)
     window.do(take, do="pace", blocks_ahead=None)
     window.ended(take)
     request = read_record(folder_of(studio, take)).request
