@@ -18,7 +18,7 @@ then apply from the first step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -204,15 +204,23 @@ def usual_loss(
     guidance: float = GUIDANCE,
 ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
     """Return the loss of a batch of stage 2 in a random layout; those in `GUIDED` use this guidance."""
-    kind, plan, block = _draw_layout(rng)
-    corpus = openings if block < openings.blocks else long
-    scripts, starts = _draw_starts(rng, corpus, kind, block, batch)
+    kind, plan, corpus, scripts, starts = draw_batch(rng, long, openings, batch)
     return _loss(model, corpus, kind, plan, scripts, starts, rng, replay_share, guidance if kind in GUIDED else 0.0)
 
 
-def _draw_layout(rng: np.random.Generator) -> tuple[str, Layout, int]:
+def draw_batch(
+    rng: np.random.Generator, long: Corpus, openings: Corpus, batch: int, shares: Mapping[str, float] = LAYOUTS
+) -> tuple[str, Layout, Corpus, NDArray, NDArray]:
+    """Draw a batch: its kind of context, the layout, and from which corpus, scripts [B] and blocks [B] it is."""
+    kind, plan, block = _draw_layout(rng, shares)
+    corpus = openings if block < openings.blocks else long
+    scripts, starts = _draw_starts(rng, corpus, kind, block, batch)
+    return kind, plan, corpus, scripts, starts
+
+
+def _draw_layout(rng: np.random.Generator, shares: Mapping[str, float]) -> tuple[str, Layout, int]:
     """Draw (kind, layout, earliest block) of one batch."""
-    kind = str(rng.choice(list(LAYOUTS), p=list(LAYOUTS.values())))
+    kind = str(rng.choice(list(shares), p=list(shares.values())))
     full = CONTEXT.window_frames // CONTEXT.frames_per_block
     if kind == "first":
         return kind, layout("first", 0), 0
@@ -248,7 +256,7 @@ def _loss(
     rng: np.random.Generator, replay_share: float, guidance: float,
 ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
     prompts = [corpus.prompt(int(s), int(b), rng) for s, b in zip(scripts, starts, strict=True)]
-    clean, target = _gather(corpus, plan, scripts, starts, rng, replay_share)
+    clean, target = gather(corpus, plan, scripts, starts, rng, replay_share)
     sample = Sample(kind, plan, prompts, clean, target, actors_of(corpus, scripts, starts))
     loss, figures, predicted = flow_loss(model, sample, guidance)
     if replay_share:
@@ -359,7 +367,7 @@ def _keep_predictions(
         corpus.replay[script, :, start : start + size] = sample[:, copy * size : (copy + 1) * size]
 
 
-def _gather(
+def gather(
     corpus: Corpus, plan: Layout, scripts: NDArray, starts: NDArray, rng: np.random.Generator, replay_share: float
 ) -> tuple[Tensor, Tensor]:
     """Gather context frames [B, C, context, h, w], true or replayed, and the true next block [B, C, T, h, w]."""

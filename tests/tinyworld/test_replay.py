@@ -8,7 +8,7 @@ from backbone.text import masked_states, token_batch
 from longlive_rag.tinyworld.corpus import Corpus
 from longlive_rag.tinyworld.scripts import sample_script
 from longlive_rag.tinyworld.text import TEXT_LENGTH, new_text_encoder
-from longlive_rag.tinyworld.train_backbone import TextToVideo, _gather, _keep_predictions, guided_goal, layout
+from longlive_rag.tinyworld.train_backbone import TextToVideo, gather, _keep_predictions, guided_goal, layout
 
 
 def corpus() -> Corpus:
@@ -33,7 +33,7 @@ def test_replay_is_context_and_the_target_stays_true() -> None:
     data, plan = corpus(), layout("native", 4)
     scripts, starts = np.array([0, 1]), np.array([4, 5])
     for share, source in ((0.0, data.latents), (1.0, data.replay)):
-        context, target = _gather(data, plan, scripts, starts, np.random.default_rng(0), share)
+        context, target = gather(data, plan, scripts, starts, np.random.default_rng(0), share)
         assert torch.equal(context[1, :, 1:], source[1, :, 7:15])
         assert torch.equal(target[1], data.latents[1, :, 15:18])
 
