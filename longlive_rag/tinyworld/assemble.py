@@ -14,6 +14,7 @@ from backbone.vae import fold_temporal_convs
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.presets.preset import INDEX
 from longlive_rag.rights.records import write_record
+from longlive_rag.tinyworld.distill import student_of
 from longlive_rag.tinyworld.text import share_capitals
 from longlive_rag.tinyworld.train_backbone import CONTEXT, SAMPLER, TextToVideo
 from longlive_rag.tinyworld.world import FPS, SIZE_PX
@@ -42,7 +43,7 @@ def trained_vae(run: Path) -> AutoencoderKLWan:
 def trained_parts(
     run: Path, earlier: LongLiveRAGPipeline | None = None
 ) -> tuple[AutoencoderKLWan, TextToVideo, LatentAutoencoder | None]:
-    """Load the refined VAE, the moving average of stage 2 (or of long tuning, if done), and the retrieval encoder.
+    """Load the refined VAE, the moving average of the last stage that trained the backbone, and the retrieval encoder.
 
     The encoder is optional: if it is None, memory searches mean-pooled latents.
 
@@ -54,14 +55,15 @@ def trained_parts(
         ValueError: if stage 1 has not finished or stage 2 has no checkpoint, and there is no earlier model.
     """
     refined, folder = run / "decoder" / "vae", run / "encoder" / ENCODER
-    tuned = run / "long" / "checkpoint.pt"
-    checkpoint = tuned if tuned.is_file() else run / "backbone" / "checkpoint.pt"
+    stages = [run / stage / "checkpoint.pt" for stage in ("distilled", "long", "backbone")]
+    checkpoint = next((each for each in stages if each.is_file()), stages[-1])
     for part, stage in ((refined, "refine-decoder"), (checkpoint, "train-backbone")):
         if earlier is None and not part.exists():
             raise ValueError(f"{part} does not exist; run `longlive-rag world {stage} --run {run}` to its end first")
     model = TextToVideo()
     if checkpoint.is_file():
-        model.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["average"])
+        weights = torch.load(checkpoint, weights_only=True, map_location="cpu")["average"]
+        model.load_state_dict(student_of(weights) if checkpoint == stages[0] else weights)
     elif earlier is not None:
         model.take_over(earlier.tokenizer, earlier.text_encoder, earlier.transformer)
     vae = earlier.vae if earlier and not refined.is_dir() else AutoencoderKLWan.from_pretrained(refined)
