@@ -409,6 +409,11 @@ def _lines(section: str, figures: dict[str, Any]) -> Iterator[str]:
             f"{_percent(figures['both_right'])} of frames; seen {_percent(figures['seen'])}; action right in "
             f"{_percent(figures['action_right'])} of takes"
         )
+        drawn, world = (
+            ", ".join(f"{name} {_percent(share)}" for name, share in figures[key].items())
+            for key in ("variety", "world_variety")
+        )
+        yield f"variety of hidden traits (of the world's): {drawn} ({world})"
     elif section == "drift":
         for horizon, at in figures["at"].items():
             yield (

@@ -19,7 +19,15 @@ from backbone.vae import StreamingDecoder, encode_video
 from longlive_rag.config import Cue, TakeRequest
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.tinyworld.grammar import ACTIONS, Sentence, held_out_sentences
-from longlive_rag.tinyworld.measure import Reading, agreement, hidden_traits, motion, read_take, shows_action
+from longlive_rag.tinyworld.measure import (
+    Reading,
+    agreement,
+    hidden_traits,
+    motion,
+    read_take,
+    shows_action,
+    variety,
+)
 from longlive_rag.tinyworld.oracle import HIDDEN_TRAITS
 from longlive_rag.tinyworld.scripts import STAYING, block_frame
 from longlive_rag.tinyworld.train_vae import CLIP_FRAMES, clips, psnr, reconstruct, to_model
@@ -58,7 +66,7 @@ def measure_vae(pipe: LongLiveRAGPipeline) -> Figures:
 def measure_prompts(
     pipe: LongLiveRAGPipeline, takes: int, batch: int, progress: Progress, keep: Keep, memory: bool = True
 ) -> Figures:
-    """Measure character, presence and action in takes of 5 s, each of another unseen prompt."""
+    """Measure character, presence, action and hidden traits in takes of 5 s, each of another unseen prompt."""
     rows = []
     for sentence, request, video in _generate(pipe, unseen_sentences(takes), PROMPTS_S, batch, memory, progress):
         keep(request.prompt, video)
@@ -67,6 +75,8 @@ def measure_prompts(
         **_means(rows, ("seen", "colour_right", "shape_right", "both_right", "unsure")),
         "action_right": float(np.mean([row["action_right"] for row in rows])),
         "moving": float(np.mean([row["motion"] >= 0.5 * row["world_motion"] for row in rows])),
+        "variety": variety([row["traits"] for row in rows]),
+        "world_variety": variety([row["world_traits"] for row in rows]),
         "takes": rows, "seconds": PROMPTS_S, "memory": memory, "prompt_seed": PROMPT_SEED,
         "seeds": f"0..{takes - 1}",
     }  # fmt: skip
@@ -185,6 +195,7 @@ def _latents(blocks: range) -> range:
 
 def _prompt_figures(sentence: Sentence, request: TakeRequest, video: NDArray[np.uint8]) -> Figures:
     script = script_for(sentence, len(video), request.seed)
+    world = render(script)
     reading = read_take(video, READ_EVERY)
     who = reading.protagonists()
     expected = _well_inside(script.tracks()[0].x)[reading.frames]
@@ -198,7 +209,8 @@ def _prompt_figures(sentence: Sentence, request: TakeRequest, video: NDArray[np.
         "both_right": _mean([one and other for one, other in zip(colour, shape, strict=True)]),
         "unsure": _mean([not (each.colour.sure and each.shape.sure) for each in full]),
         "action_right": shows_action(sentence.action, reading),
-        "motion": motion(video), "world_motion": motion(render(script)),
+        "motion": motion(video), "world_motion": motion(world),
+        "traits": hidden_traits(reading), "world_traits": hidden_traits(read_take(world, READ_EVERY)),
     }  # fmt: skip
 
 

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from longlive_rag.tinyworld.drawing import BAGS, HATS, PATTERNS, SIZES_PX, TINTS_DEGREES
 from longlive_rag.tinyworld.grammar import MEETS
 from longlive_rag.tinyworld.motion import SIZE_PX
 from longlive_rag.tinyworld.oracle import HIDDEN_TRAITS, Sighting, Trait, read_frame
 
 Value = str | float
+HIDDEN_VALUES: dict[str, tuple[Value, ...]] = {
+    "tint": TINTS_DEGREES, "size": SIZES_PX, "pattern": PATTERNS, "hat": HATS, "bag": BAGS
+}  # fmt: skip
 _STILL_PX, _TRAVEL_PX, _JUMP_PX = 7.0, 12.0, 5.0
 
 
@@ -61,6 +65,20 @@ def hidden_traits(reading: Reading) -> dict[str, Value | None]:
     """Return the protagonist's hidden traits, each by majority over the frames; None if the oracle is never sure."""
     seen = [each for each in reading.protagonists() if each is not None]
     return {name: majority([getattr(each, name) for each in seen]) for name in HIDDEN_TRAITS}
+
+
+def variety(seen: Sequence[dict[str, Value | None]]) -> dict[str, float | None]:
+    """Return how evenly the values of each hidden trait occur among characters: entropy, as a share of the largest.
+
+    0 if one value is all that is read, 1 if each occurs as often as any other, as in the world; None if none is read.
+    Few characters drawn at random have a little less than 1 (on average by (values - 1) / (2 characters log(values))).
+    """
+    found: dict[str, float | None] = {}
+    for name, values in HIDDEN_VALUES.items():
+        counts = Counter(each[name] for each in seen if each[name] is not None)
+        shares = np.array(list(counts.values())) / max(1, counts.total())
+        found[name] = abs(float((shares * np.log(shares)).sum())) / float(np.log(len(values))) if counts else None
+    return found
 
 
 def agreement(one: dict[str, Value | None], other: dict[str, Value | None]) -> dict[str, bool | None]:

@@ -1,12 +1,14 @@
 """The oracle against rendered truth, and against pictures that are worse than that."""
 
+import math
+
 import numpy as np
 import pytest
 
 from longlive_rag.tinyworld.cue_response import cue_pairs, shows
 from longlive_rag.tinyworld.drawing import BAGS, HATS, PATTERNS, SIZES_PX, TINTS_DEGREES
 from longlive_rag.tinyworld.grammar import ACTIONS, COLOURS, MEETS, PLACES, SHAPES, Sentence, parse
-from longlive_rag.tinyworld.measure import agreement, hidden_traits, majority, read_take, shows_action
+from longlive_rag.tinyworld.measure import agreement, hidden_traits, majority, read_take, shows_action, variety
 from longlive_rag.tinyworld.oracle import HIDDEN_TRAITS, TRAITS, Sighting, Trait, read_frame, read_place
 from longlive_rag.tinyworld.world import Actor, Character, Cue, Place, Script, render, script_for
 
@@ -126,3 +128,14 @@ def test_a_cue_that_the_world_follows_shows_and_one_that_it_ignores_does_not(ind
 
     assert shows(first, then, video(followed=True), at)
     assert not shows(first, then, video(followed=False), at)
+
+
+def test_variety_is_that_of_the_values_seen():
+    def seen(**values):
+        return [{"tint": None, "size": None, "pattern": None, "hat": None, "bag": None, **values}]
+
+    assert variety(3 * seen(hat="tall"))["hat"] == 0
+    assert variety(seen(hat="tall") + seen(hat="flat") + seen(hat="none"))["hat"] == pytest.approx(1)
+    assert variety(seen(size=19.0) + seen(size=28.0))["size"] == pytest.approx(math.log(2) / math.log(3))
+    assert variety(seen(bag="bag") + seen(bag="none") + seen())["bag"] == pytest.approx(1)
+    assert variety(seen())["tint"] is None

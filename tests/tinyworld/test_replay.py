@@ -8,7 +8,7 @@ from backbone.text import masked_states, token_batch
 from longlive_rag.tinyworld.corpus import Corpus
 from longlive_rag.tinyworld.scripts import sample_script
 from longlive_rag.tinyworld.text import TEXT_LENGTH, new_text_encoder
-from longlive_rag.tinyworld.train_backbone import TextToVideo, gather, _keep_predictions, guided_goal, layout
+from longlive_rag.tinyworld.train_backbone import TextToVideo, _keep_predictions, gather, guided_goal, layout
 
 
 def corpus() -> Corpus:
