@@ -107,6 +107,8 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
         "--prompt-weight": ("0.25", "prompt_weight", 0.25),
         "--diversity": ("0.5", "diversity", 0.5),
         "--stratified": ("2", "spread", 2),
+        "--establish": ("8", "establish", 8.0),
+        "--new-view": ("steps", "new_view", "steps"),
         "--remember": (f"{other}@0-2", "remember", [f"{other}@0-2"]),
     }
     arguments = [word for flag, (value, *_) in settings.items() for word in (flag, value)]
@@ -132,6 +134,9 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
         (["--anchor", "0-1"], "--anchor is set but --admit-above is not"),
         (["--admit-above", "0.5"], "--admit-above is set but --anchor is not"),
         (["--anchor", "0-1", "--admit-above", "3"], "--admit-above is 3; it must be a number from -1 to 1"),
+        (["--new-view", "leaps"], "'leaps' is neither a number nor 'steps'"),
+        (["--new-view", "2", "--establish", "8"], "--new-view is 2; it must be steps, or a number from -1 to 1"),
+        (["--new-view", "steps", "--no-establish"], "--new-view is given, but memory admits every frame"),
         (["--prompt-weight", "1"], "--prompt-weight is 1; it must be a number from 0 to below 1"),
         (["--diversity", "-0.1"], "--diversity is -0.1"),
         (["--stratified", "-1"], "--stratified is -1; it must be a whole number, 0 or more"),
