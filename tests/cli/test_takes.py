@@ -214,12 +214,28 @@ def test_a_takes_own_files_are_not_written_over(command, tmp_path):
         ("take", "export", take, "--cues", take / "take.json", "--overwrite"),
         ("take", "export", take, "--video", take / "video.mp4", "--overwrite"),
         ("world", "render", "a red circle walks in a meadow", "-o", take / "video.mp4"),
+        ("world", "subjects", "-o", take / "take.json", "--overwrite"),
     ):
         result = command(*words)
         assert (result.code, result.err.count("\n")) == (2, 1), words
         assert f"belongs to the take in {take}; choose another name" in result.err, words
     assert [path.name for path in take.iterdir()] == ["take.json"]
     assert (take / "take.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("kind", ["subjects", "prompts"])
+def test_subjects_and_prompts_are_not_written_over_unasked(command, tmp_path, kind):
+    path = tmp_path / "mine"
+    words = ("world", kind, "--count", 1, "-o", path)
+    assert command(*words).code == 0
+    written = path.read_text()
+    path.write_text("edited")
+    result = command(*words)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == f"Error: {path} already exists; choose another name, or add --overwrite\n"
+    assert path.read_text() == "edited"
+    assert command(*words, "--overwrite").code == 0
+    assert path.read_text() == written
 
 
 def test_spans_are_timecodes():
