@@ -58,10 +58,11 @@ class Gibibytes(click.ParamType):
 
     Args:
         word: a word that is allowed too.
+        positive: whether it must be above 0.
     """
 
-    def __init__(self, word: str | None = None) -> None:
-        self.word, self.name = word, f"{word}|gib" if word else "gib"
+    def __init__(self, word: str | None = None, positive: bool = False) -> None:
+        self.word, self.positive, self.name = word, positive, f"{word}|gib" if word else "gib"
 
     UNITS: ClassVar[dict[str, int]] = {"": 2**30, "GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
 
@@ -70,9 +71,12 @@ class Gibibytes(click.ParamType):
             return value
         number, unit = re.fullmatch(r"(-?[0-9.]*)\s*(.*)", value, re.DOTALL).groups()  # type: ignore[union-attr]
         try:
-            return float(number) * self.UNITS[unit] / 2**30
+            gib = float(number) * self.UNITS[unit] / 2**30
         except (KeyError, ValueError):
             self.fail(f"{value!r} is not a size such as 4 (GiB), 512MiB or 8GB", param, ctx)
+        if self.positive and gib <= 0:
+            self.fail(f"{value!r} is not a size above 0", param, ctx)
+        return gib
 
 
 class NumberOr(click.ParamType):
