@@ -17,8 +17,6 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 
 from backbone.errors import FieldError
 
-AUTO = "auto"
-
 
 @dataclass(frozen=True)
 class Knob:
@@ -29,7 +27,7 @@ class Knob:
         help: what it does, in a sentence.
         at_least, above, at_most, below: bounds of a number; None is no bound.
         unit: unit of a number, in words: GiB, seconds, frames, pixels.
-        auto: whether `auto` is also allowed, which chooses the number for this machine.
+        word: a word that is also allowed instead of a number, such as `auto`; None if there is none.
         off: help of the option --no-..., which sets 0; None if there is no such option.
         was: old name of the option.
         needs_memory: whether it has no effect when memory is off.
@@ -44,7 +42,7 @@ class Knob:
     at_most: float | None = None
     below: float | None = None
     unit: str | None = None
-    auto: bool = False
+    word: str | None = None
     off: str | None = None
     was: str | None = None
     needs_memory: bool = False
@@ -71,7 +69,7 @@ class Knob:
 
     def check(self, value: Any) -> None:
         """Raise FieldError unless a value has the field's type and is within its bounds."""
-        if (value is None and self.default is None) or (self.auto and value == AUTO):
+        if (value is None and self.default is None) or (self.word is not None and value == self.word):
             return
         if self.choices:
             if value not in self.choices:
@@ -96,7 +94,7 @@ class Knob:
     def _wanted(self) -> str:
         kind = "a whole number" if self.type is int else "a number"
         kind = f"{kind} of {self.unit}" if self.unit else kind
-        kind = f"{AUTO}, or {kind}" if self.auto else kind
+        kind = f"{self.word}, or {kind}" if self.word else kind
         low = self.at_least if self.above is None else self.above
         high = self.at_most if self.below is None else self.below
         if low is not None and high is not None:
@@ -114,7 +112,7 @@ def knobs_of(config: Any) -> dict[str, Knob]:
     for each in fields(config):
         for fact in getattr(hints[each.name], "__metadata__", ()):
             if isinstance(fact, Knob):
-                kind = _plain(get_args(hints[each.name])[0])
+                kind = _plain(get_args(hints[each.name])[0], fact.word)
                 found[each.name] = replace(fact, name=each.name, type=kind, default=each.default)
     return found
 
@@ -125,9 +123,9 @@ def check_knobs(config: Any) -> None:
         declared.check(getattr(config, name))
 
 
-def _plain(hint: Any) -> Any:
-    """The type of a field without the alternatives None and `auto`."""
+def _plain(hint: Any, word: str | None) -> Any:
+    """The type of a field without the alternatives None and `word`."""
     if get_origin(hint) not in (Union, UnionType):
         return hint
-    others = [each for each in get_args(hint) if each not in (NoneType, Literal["auto"])]
+    others = [each for each in get_args(hint) if each is not NoneType and get_args(each) != (word,)]
     return others[0] if len(others) == 1 else hint

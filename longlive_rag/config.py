@@ -58,7 +58,7 @@ class Steering:
     start: float = 0.0
     end: float = 0.0
     establish: float = 0.0
-    new_view: float | None = None
+    new_view: float | Literal["steps"] | None = None
     policy: str = ""
 
     def __post_init__(self) -> None:
@@ -92,6 +92,7 @@ class MemoryConfig:
         like_words: minimum similarity of prompts if they are part of the score; it does not apply to pins.
         diversity: d in maximal marginal relevance.
         establish: seconds admitted of each new view; 0 admits everything.
+        new_view: cosine similarity below which a view is new; `steps`, or None, derives it from the take's own steps.
         policy: picks among what is left after pins and stratified frames.
         steering: changes to what is pinned, excluded or admitted, and to the policy, while the take runs.
 
@@ -107,7 +108,7 @@ class MemoryConfig:
             "--page-gpu-gib",
             "GPU memory for the page cache; auto uses what is free. The K pages of one block always fit.",
             was="--memory-gpu-gib",
-            auto=True,
+            word="auto",
             **GIB,
         ),
     ] = "auto"
@@ -182,12 +183,13 @@ class MemoryConfig:
         ),
     ] = 0.0
     new_view: Annotated[
-        float | None,
+        float | Literal["steps"] | None,
         _search(
             "--new-view",
             "For --establish: a view is new if its similarity (cosine, -1 to 1) to everything in memory is below X. "
-            "Where neither this nor the preset sets X, the take's own steps do: X is 1 minus ten times its median "
-            "step, the distance from an admitted frame to the nearest one admitted before it.",
+            "With steps, the default where the preset sets no number, X is 1 minus ten times the take's median step, "
+            "the distance from an admitted frame to the nearest one admitted before it.",
+            word="steps",
             **COSINE,
         ),
     ] = None

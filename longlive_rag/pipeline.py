@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan, DiffusionPipeline
-from diffusers.loaders import WanLoraLoaderMixin
+from diffusers import AutoencoderKLWan
 from diffusers.utils import BaseOutput
-from safetensors.torch import load as load_tensors
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
-from backbone.checkpoints import check_finite, check_folder
 from backbone.config import ContextConfig, SamplerConfig
-from backbone.errors import FieldError, Name, refused_as
+from backbone.errors import FieldError
 from backbone.files import read_json
-from backbone.lora import adapter_file
 from backbone.text import check_known, clean_prompt, encode_prompts, prompt_ids, unknown_words
 from backbone.tiny_decoder import StreamingTinyDecoder, TinyDecoder, check_decoder
 from backbone.transformer import CausalWanTransformer
 from backbone.vae import StreamingDecoder, TakeDecoder, encode_video, fold_temporal_convs, shapes_compiled_for
-from backbone.vae_config import check_channels, widest_map
+from backbone.vae_config import check_channels
 from longlive_rag.config import MemoryConfig, OutputConfig, TakeRequest
 from longlive_rag.generation.batch import Batch
 from longlive_rag.generation.behind import AHEAD, Behind
@@ -44,29 +38,19 @@ from longlive_rag.generation.directions import (
 from longlive_rag.generation.download import Download
 from longlive_rag.generation.in_step import room_on_all
 from longlive_rag.generation.noise import NoiseSource, PhiloxNoise
-from longlive_rag.generation.rollout import FinishedBlock, RememberedFrames, Rollout
+from longlive_rag.generation.rollout import RememberedFrames, Rollout
 from longlive_rag.generation.stopwatch import Stopwatch
-from longlive_rag.media.start_image import read_start_image
 from longlive_rag.presets.embeddings import stacked
-from longlive_rag.presets.geometry import (
-    backbone_id,
-    check_encoder,
-    check_latents,
-    check_size,
-    geometry_of,
-    read_geometry,
-)
-from longlive_rag.presets.needs import bytes_for_pages, decode_maps_bytes, working_bytes
+from longlive_rag.presets.geometry import backbone_id, check_encoder, check_latents, check_positions, check_size
+from longlive_rag.presets.page_room import gpu_room, host_bytes
 from longlive_rag.presets.preset import INDEX, load_preset, refuse_other_layout
-from longlive_rag.rights.door import Door
-from longlive_rag.rights.policy import LicensePolicy, pick_policy
-from longlive_rag.takes.checkpoints import Checkpoints
+from longlive_rag.rights.loading import AdmittedPipeline
 from longlive_rag.takes.finishing import Finishing, MadeBlock, TakeStores, Then
+from longlive_rag.takes.inputs import remembered_frames, shared_inputs
 from longlive_rag.takes.record import TakeRun
-from longlive_rag.takes.remember import find_remembered, read_remembered
-from longlive_rag.takes.resume import DueCheckpoints, TakeStore, decode_again, due_checkpoints, resume_rollout
+from longlive_rag.takes.resume import TakeStore, blocks_again, due_checkpoints, resume_rollout
 from longlive_rag.timeline import Timeline
-from retrieval.budgets import PageBudgets, host_slots
+from retrieval.budgets import PageBudgets
 from retrieval.encoder import LatentAutoencoder, LatentEncoder, MeanPoolEncoder
 from retrieval.memory import Choose, pooled_prompts
 from retrieval.selection import Selection
@@ -96,7 +80,7 @@ class LongLiveRAGOutput(BaseOutput):
     selections: list[tuple[Selection, ...]]
 
 
-class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
+class LongLiveRAGPipeline(AdmittedPipeline):
     """Streams video from a causal Wan backbone that remembers what it has made.
 
     Args:
@@ -116,6 +100,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         new_rollout: makes the rollout of a take; replaced to run on several GPUs.
     """
 
+    weighted_parts = COMPONENTS
     new_rollout: type[Rollout] | Callable[..., Rollout] = Rollout
     model_cpu_offload_seq = "text_encoder->transformer->vae"
     _optional_components: ClassVar[list[str]] = ["encoder", "tiny_decoder"]
@@ -155,86 +140,14 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         )
         self.backbone: str | None = None
         self.decoder = "full"
-        self._door = Door(pick_policy())
         self.prompt_embeds: dict[str, Tensor] = {}
         fold_temporal_convs(self.vae)
 
     @classmethod
-    def from_pretrained(
-        cls, folder: str | os.PathLike[str], *, license_policy: str | None = None, **settings: Any
-    ) -> LongLiveRAGPipeline:
-        """Open a pipeline folder, passing other arguments on to diffusers' `from_pretrained`.
-
-        Args:
-            folder: the pipeline folder.
-            license_policy: `any`, `research` or `commercial`; default is the setting in the environment or the user's
-                config file, else `any`. It also applies to everything loaded later.
-            settings: arguments for diffusers.
-
-        Raises:
-            LicenseError: if the policy does not allow a weight file, before anything is loaded.
-            ValueError: if a weight file of a local folder is missing or doesn't fit its config; names the tensors.
-        """
-        door = Door(pick_policy(license_policy))
-        for name in sorted(COMPONENTS.keys() & settings.keys()):
-            if settings[name] is not None:
-                door.admit_without_file(f"{name} (put in from Python)")
-        if Path(folder).is_dir():
-            door.admit(Path(folder))
-            refuse_other_layout(Path(folder), read_json(Path(folder) / INDEX))
-            check_folder(Path(folder), COMPONENTS)
-            check_latents(Path(folder))
-        else:
-            door.admit_without_file(str(folder))
-        with refused_as(str(folder)) if Path(folder).is_dir() else nullcontext():
-            pipe = super().from_pretrained(folder, **settings)
-        pipe._pass_through(door)
-        return pipe
-
-    def _pass_through(self, door: Door) -> None:
-        """Pass everything loaded from now on through `door`."""
-        door.keep(self._weighted())
-        self._door = door
-        self.transformer.admit_adapter = lambda: door.admit_without_file("a LoRA (put in from Python)")
-
-    def _weighted(self) -> dict[str, Any]:
-        """The parts that have weights, by name."""
-        return {name: getattr(self, name) for name in COMPONENTS}
-
-    @property
-    def door(self) -> Door:
-        """The door that all weights pass through; an unloaded LoRA stays on its record."""
-        return self._door
-
-    @property
-    def license_policy(self) -> LicensePolicy:
-        """The licence policy that applies to all weights; fixed when the pipeline is opened."""
-        return self.door.policy
-
-    def load_lora_weights(self, source: Any, adapter_name: str | None = None, **settings: Any) -> None:
-        """Load a LoRA as in diffusers, from a local safetensors file, a folder with one, or tensors.
-
-        Args:
-            source: the file or folder, or the tensors by name.
-            adapter_name: see diffusers.
-            settings: arguments for diffusers; `subfolder` and `weight_name` choose a file in a folder.
-
-        Raises:
-            LicenseError: if the policy does not allow it.
-            ValueError: if there is no such file, or a tensor is not finite.
-        """
-        state = source
-        if isinstance(source, Mapping):
-            self.door.admit_without_file("a LoRA (put in from Python)")
-        else:
-            path = adapter_file(Path(source), settings.pop("subfolder", None), settings.pop("weight_name", None))
-            content = path.read_bytes()
-            self.door.admit_bytes(path, content)
-            with refused_as(str(path)):
-                state = load_tensors(content)
-        check_finite(state, str(source) if not isinstance(source, Mapping) else "the LoRA")
-        with self.door.open(), refused_as("the LoRA"):
-            super().load_lora_weights(dict(state), adapter_name=adapter_name, **settings)
+    def _check_folder(cls, folder: Path) -> None:
+        refuse_other_layout(folder, read_json(folder / INDEX))
+        super()._check_folder(folder)
+        check_latents(folder)
 
     @property
     def device(self) -> torch.device:
@@ -312,16 +225,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         timeline = self.timeline(request)
         cue_blocks(request, timeline)
         check_policy(request.memory)
-        limit = self.transformer.config.rope_max_seq_len
-        if request.context.rope == "absolute" and timeline.latent_frames > limit:
-            longest_s = timeline.starts_at(limit // request.context.frames_per_block)
-            more = f" 'absolute' this backbone can number {limit}. Use "
-            raise FieldError(
-                "seconds",
-                request.seconds,
-                wanted=("with ", Name("rope"), more, Name("rope"), f" 'relative', or at most {longest_s:g} s"),
-                shown=f"{request.seconds:g}, which needs {timeline.latent_frames} latent frames",
-            )
+        check_positions(request, timeline, self.transformer.config.rope_max_seq_len)
         if request.context.memory_frames and request.memory.encoder == "autoencoder" and self.encoder is None:
             shown = "'autoencoder', but this backbone's folder has none"
             raise FieldError("encoder", request.memory.encoder, "use 'mean_pool'", shown)
@@ -447,7 +351,7 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 is_saved = index - behind.under_way > saving  # a checkpoint depends on the one before it
                 takes = due_checkpoints(stores.stores, index + 1) if is_saved else {}
                 saving = index if takes else saving
-                behind.put(_made(finished, prompts, direction, rollout, takes, watch))
+                behind.put(MadeBlock.of(finished, prompts, direction, rollout, takes, watch))
                 yield from behind.down_to(ahead)
             yield from behind.down_to(0)
 
@@ -472,29 +376,8 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     ) -> Iterator[Block]:
         """Bring rollout and decoder to the end of the blocks in `store`; yield blocks it has not shown."""
         timeline, context = batch.timeline, batch.shared.context
-        shown = min(store.blocks_shown if isinstance(store, TakeStore) else store.blocks, store.blocks)
         cuts = cut_blocks(batch.shared, timeline)
-        again = decode_again(decoder, store, shown, context.frames_per_block, self._decode, cuts)
-        while True:
-            with watch.stage("decode"):
-                item = next(again, None)
-            if item is None:
-                break
-            record, pixels = item
-            numbers = timeline.pixels_of(record.block)
-            yield Block(
-                index=record.block,
-                frames=timeline.latents_of(record.block),
-                pixel_frames=numbers,
-                latents=torch.from_numpy(record.latents)[None],
-                pixels=pixels[:, : len(numbers)],
-                selections=(record.selection,) if record.selection else (),
-                entered=None if record.entered is None else (record.entered,),
-                prompt=record.prompt,
-                cue=record.cue,
-                seconds=watch.read(),
-                pages=rollout.page_counters(),
-            )
+        yield from blocks_again(decoder, store, timeline, self._decode, cuts, watch, rollout.page_counters)
 
         def prompt_at(block: int) -> tuple[Tensor | None, bool]:
             direction = directions(block) or Direction()
@@ -576,49 +459,24 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         Args:
             batch: number of takes made side by side.
         """
-        device = self._execution_device
-        free, total = torch.cuda.mem_get_info(device)
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        geometry = geometry_of(self.transformer.config, request.output, 0, self.vae.config.scale_factor_spatial)
-        dtype, vae_dtype = (str(part.dtype).removeprefix("torch.") for part in (self.transformer, self.vae))
-        widest, factor = widest_map(self.vae.config, "the VAE"), self.vae.config.scale_factor_temporal
-        decoding = decode_maps_bytes(widest, factor, request.output, "cuda", vae_dtype)
-        work = working_bytes(geometry, request.context, dtype, decoding, batch)
-        return bytes_for_pages(free + unused, total, work)
+        return gpu_room(self.transformer, self.vae, self._execution_device, request, batch)
 
     def host_bytes_for_pages(self, request: TakeRequest) -> int:
         """Bytes of host memory that a take on a GPU allocates for pages at its start."""
         if self._execution_device.type != "cuda" or not request.context.memory_frames:
             return 0
-        budgets = request.memory.budgets
-        gpu_bytes = self.room_for_pages(request) if budgets.gpu_bytes is None else budgets.gpu_bytes
-        geometry = geometry_of(self.transformer.config, request.output, 0, self.vae.config.scale_factor_spatial)
-        dtype = str(self.transformer.dtype).removeprefix("torch.")
-        page, stored = geometry.page_bytes(dtype), geometry.stored_page_bytes(dtype, budgets.precision)
-        gpu_pages = max(request.context.memory_frames, gpu_bytes // page)
-        past = self.timeline(request).latent_frames
-        return stored * host_slots(gpu_pages, budgets.host_bytes // stored, past)
+        asked = request.memory.budgets.gpu_bytes
+        gpu_bytes = self.room_for_pages(request) if asked is None else asked
+        return host_bytes(self.transformer, self.vae, request, gpu_bytes, self.timeline(request).latent_frames)
 
     def _inputs(
         self, request: TakeRequest, stores: Sequence[BlockStore], remembered: RememberedFrames | None
     ) -> tuple[Tensor | None, RememberedFrames | None]:
-        """The inputs shared by all takes: their first latent frame [1, C, h, w], and frames of other takes.
-
-        Each take keeps both; a take that has already begun uses its own copies.
-        """
-        takes = [store for store in stores if isinstance(store, TakeStore)]
-        for take in takes:
-            take.keep_rights(self.door.policy, self.door.rights)
-        if request.memory.remember and remembered is None:
-            remembered = next(filter(None, (take.kept_remembered() for take in takes)), None)
-            remembered = remembered or self._find_remembered(request)
-        if stores and stores[0].blocks:  # the start image is in the first block
-            return None, remembered
-        picture = next(filter(None, (take.kept_start_image() for take in takes)), None)
-        if request.start_image is not None and picture is None:
-            picture = read_start_image(Path(request.start_image), request.output)
-        for take in takes:
-            take.keep_inputs(picture, remembered)
+        """The inputs shared by all takes: their first latent frame [1, C, h, w], and frames of other takes."""
+        for store in stores:
+            if isinstance(store, TakeStore):
+                store.keep_rights(self.door.policy, self.door.rights)
+        picture, remembered = shared_inputs(request, stores, remembered, lambda: self._find_remembered(request))
         return None if picture is None else self._encode_picture(picture.pixels), remembered
 
     @torch.no_grad()
@@ -631,11 +489,8 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     def _find_remembered(self, request: TakeRequest) -> RememberedFrames:
         preset = load_preset(str(self.folder))
-        geometry = read_geometry(preset, request.output, request.memory.encoder)
-        spans = find_remembered(request.memory.remember, preset, request.output, geometry, self.door.policy)
-        hybrid = request.memory.prompt_weight > 0
-        return RememberedFrames(
-            *read_remembered(spans, (lambda prompt: pooled_prompts(self.embed([prompt]))[0]) if hybrid else None)
+        return remembered_frames(
+            request, preset, self.door.policy, lambda prompt: pooled_prompts(self.embed([prompt]))[0]
         )
 
     def _latent_encoder(self, request: TakeRequest) -> LatentEncoder:
@@ -670,21 +525,3 @@ class LongLiveRAGPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         pixels = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1)
         on_host = Download(pixels.contiguous()).wait()
         return on_host if pixels.device.type == "cpu" else on_host.clone()
-
-
-def _made(
-    finished: FinishedBlock,
-    prompts: Sequence[str],
-    direction: Direction,
-    rollout: Rollout,
-    due: Mapping[int, Checkpoints],
-    watch: Stopwatch,
-) -> MadeBlock:
-    """Start a block's downloads, and collect what is only known until the next block begins."""
-    latents = Download(finished.latents.float())
-    embeddings = None if finished.embeddings is None else Download(finished.embeddings.float())
-    half = None
-    if due:
-        with watch.stage("checkpoint"):
-            half = DueCheckpoints.begin(due, rollout)
-    return MadeBlock(finished, latents, embeddings, prompts, direction, rollout.page_counters(), watch.lap(), half)

@@ -67,8 +67,12 @@ def _of_command(flags: Mapping[str, str]) -> dict[str, str]:
     return {field: flag for field, flag in flags.items() if flag in options}
 
 
-def check_writable(path: Path | None) -> None:
-    """Raise ValueError unless a file can be written at `path`, before any work is done; None is always fine."""
+def check_writable(path: Path | None, overwrite: bool = True) -> None:
+    """Raise ValueError unless a file can be written at `path`, before any work is done; None is always fine.
+
+    Args:
+        overwrite: whether it may replace an existing file; if not, the command must have the option --overwrite.
+    """
     from longlive_rag.takes.folder import check_no_take_file
 
     if path is None:
@@ -80,6 +84,8 @@ def check_writable(path: Path | None) -> None:
         raise ValueError(f"{path} can't be written: its folder does not exist")
     if not os.access(path.absolute().parent, os.W_OK):
         raise ValueError(f"{path} can't be written: its folder is read-only")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} already exists; choose another name, or add --overwrite")
 
 
 def one_line(message: str) -> str:

@@ -30,8 +30,12 @@ SHARED_GIB = 4.0
 @click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
 @click.option("--seconds", type=float, default=30.0, show_default=True, help="Length of the take.")
 @click.option("--cues/--no-cues", default=False, show_default=True, help="Plan for a take with several prompts.")
-@click.option("--gpu-gib", type=Gibibytes(), help="GPU memory available; prints the page budget that fits.")
-@click.option("--host-gib", type=Gibibytes(), help="Host memory available; prints the page budget that fits.")
+@click.option(
+    "--gpu-gib", type=Gibibytes(positive=True), help="GPU memory available; prints the page budget that fits."
+)
+@click.option(
+    "--host-gib", type=Gibibytes(positive=True), help="Host memory available; prints the page budget that fits."
+)
 @DTYPE
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @with_settings
@@ -62,9 +66,6 @@ def plan(
       longlive-rag plan --backbone longlive --device cuda --gpu-gib 24 --host-gib 64
     """
     with refuse_bad_input(FLAGS):
-        for flag, gib in (("--gpu-gib", gpu_gib), ("--host-gib", host_gib)):
-            if gib is not None and gib <= 0:
-                raise ValueError(f"{flag} is {gib:g}; it must be a number of GiB above 0")
         from longlive_rag.presets.needs import budgets_that_fit, disk_bytes_an_hour, sessions_at_once
 
         preset = preset_to_plan_with(backbone)

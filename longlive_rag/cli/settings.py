@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import click
 
-from backbone.knobs import AUTO, Knob, knobs_of
+from backbone.knobs import Knob, knobs_of
 from longlive_rag.config import PARTS, CheckpointConfig, Cue, MemoryConfig, TakeRequest
 from longlive_rag.config import Span as SpanOfSeconds
 from longlive_rag.generation.cues import Schedule
@@ -57,22 +57,43 @@ class Gibibytes(click.ParamType):
     """A number of GiB, or a number with a unit.
 
     Args:
-        auto: whether `auto` is allowed too.
+        word: a word that is allowed too.
+        positive: whether it must be above 0.
     """
 
-    def __init__(self, auto: bool = False) -> None:
-        self.auto, self.name = auto, "auto|gib" if auto else "gib"
+    def __init__(self, word: str | None = None, positive: bool = False) -> None:
+        self.word, self.positive, self.name = word, positive, f"{word}|gib" if word else "gib"
 
     UNITS: ClassVar[dict[str, int]] = {"": 2**30, "GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        if isinstance(value, float) or (self.auto and value == AUTO):
+        if isinstance(value, float) or value == self.word:
             return value
         number, unit = re.fullmatch(r"(-?[0-9.]*)\s*(.*)", value, re.DOTALL).groups()  # type: ignore[union-attr]
         try:
-            return float(number) * self.UNITS[unit] / 2**30
+            gib = float(number) * self.UNITS[unit] / 2**30
         except (KeyError, ValueError):
             self.fail(f"{value!r} is not a size such as 4 (GiB), 512MiB or 8GB", param, ctx)
+        if self.positive and gib <= 0:
+            self.fail(f"{value!r} is not a size above 0", param, ctx)
+        return gib
+
+
+class NumberOr(click.ParamType):
+    """A number, or a word.
+
+    Args:
+        word: that is allowed instead.
+    """
+
+    def __init__(self, word: str) -> None:
+        self.word, self.name = word, f"{word}|x"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        try:
+            return self.word if value == self.word else float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor {self.word!r}", param, ctx)
 
 
 class Switched(click.ParamType):
@@ -162,7 +183,9 @@ def option_type(knob: Knob) -> Any:
     if knob.type in (SpanOfSeconds, tuple[SpanOfSeconds, ...]):
         return Span()
     if knob.unit == "GiB":
-        return Gibibytes(knob.auto)
+        return Gibibytes(knob.word)
+    if knob.word is not None:
+        return NumberOr(knob.word)
     if knob.off is not None:
         return Switched()
     return str if knob.repeats else knob.type

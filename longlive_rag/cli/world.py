@@ -37,6 +37,7 @@ EARLIER = "earlier"
 """Subfolder of a run for latents encoded by an earlier model's VAE."""
 STEPS = click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps; default: the stage's own.")
 THREADS = click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: one per core.")
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 
 
 def on_hardware(command: Callable[..., None]) -> Callable[..., None]:
@@ -220,7 +221,8 @@ def refine_decoder_command(
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The text file to write.")
 @click.option("--count", type=click.IntRange(min=1), default=96, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-def prompts(output: Path, count: int, seed: int) -> None:
+@OVERWRITE
+def prompts(output: Path, count: int, seed: int, overwrite: bool) -> None:
     """Write prompts that training may use, one per line; none is a held-out combination.
 
     \b
@@ -230,6 +232,7 @@ def prompts(output: Path, count: int, seed: int) -> None:
     from longlive_rag.tinyworld.scripts import sample_sentences
 
     with refuse_bad_input():
+        check_writable(output, overwrite)
         output.write_text("".join(f"{sentence}\n" for sentence in sample_sentences(count, seed)), encoding="utf-8")
     click.echo(f"{output}: {count} prompts")
 
@@ -239,7 +242,8 @@ def prompts(output: Path, count: int, seed: int) -> None:
 @click.option("--count", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--start-images", is_flag=True, help="Also draw each subject as a start image.")
-def subjects(output: Path, count: int, seed: int, start_images: bool) -> None:
+@OVERWRITE
+def subjects(output: Path, count: int, seed: int, start_images: bool, overwrite: bool) -> None:
     """Write subjects for `eval compare --prompts`, with the prompts that every scenario needs.
 
     \b
@@ -251,6 +255,7 @@ def subjects(output: Path, count: int, seed: int, start_images: bool) -> None:
     from longlive_rag.tinyworld.scripts import draw_subjects, sample_subjects
 
     with refuse_bad_input():
+        check_writable(output, overwrite)
         found = sample_subjects(count, seed)
         _write_json(output, draw_subjects(found, output.parent, seed) if start_images else found)
     click.echo(f"{output}: {count} subjects")

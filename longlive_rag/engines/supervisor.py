@@ -340,6 +340,7 @@ class Supervisor:
                     slot.link.tell(Leave(session, how == "parked"))
             elif found.kept.state not in ENDED and (found.kept.state, found.kept.sleeps) != (how, sleeps):
                 self._change(found, state=how, sleeps=sleeps)
+            self._changed.notify_all()  # whoever waits for it to wake
 
     def _wake(self, session: Session) -> None:
         self._change(session, state="queued", turn=self._turn, deaths=0)
@@ -405,13 +406,13 @@ class Supervisor:
             raise ValueError(f"the worker of session {session} does not answer") from error
 
     def _awaken(self, session: Session) -> None:
-        """Wait until a session that sleeps has been opened by a worker again."""
+        """Wait until a session that sleeps has been opened by a worker again, or won't be."""
         if not session.kept.sleeps:
             return
-        self._changed.wait_for(lambda: session.kept.leave is None, ANSWER_S)  # it is being parked
+        self._changed.wait_for(lambda: session.kept.leave != "parked", ANSWER_S)  # it is being parked
         if session.kept.state == "parked":
             self._wake(session)
-        self._changed.wait_for(lambda: not session.kept.sleeps or session.kept.state in ENDED, ANSWER_S)
+        self._changed.wait_for(lambda: not session.kept.sleeps or session.kept.state in ENDED or self._closed, ANSWER_S)
 
     # ---- in the thread of each worker ----
 

@@ -50,7 +50,7 @@ def retrieval_rules(memory: MemoryConfig, timeline: Timeline, window_frames: int
         stratified=memory.spread,
         establish_frames=timeline.latents_in(memory.establish),
         settle_frames=window_frames,
-        new_view=memory.new_view,
+        new_view=None if memory.new_view == "steps" else memory.new_view,
         policy=None if memory.policy == SEARCH else plugin("policy", memory.policy),
         retries=memory.retry,
     )

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backbone.errors import FieldError
+from backbone.errors import FieldError, Name
 from backbone.files import read_config, weight_files
 from backbone.vae_config import check_channels, pixels_per_latent
-from longlive_rag.config import OutputConfig
+from longlive_rag.config import OutputConfig, TakeRequest
 from longlive_rag.presets.preset import Preset
+from longlive_rag.timeline import Timeline
 from retrieval.budgets import PagePrecision
 
 FLOAT32_BYTES = 4
@@ -132,6 +133,24 @@ def check_size(output: OutputConfig, pixels: int, patch_size: Sequence[int]) -> 
         if value % multiple:
             nearest = max(multiple, round(value / multiple) * multiple)
             raise FieldError(name, value, f"it must be a multiple of {multiple}, such as {nearest}")
+
+
+def check_positions(request: TakeRequest, timeline: Timeline, limit: int) -> None:
+    """Raise FieldError if the take has more latent frames than the backbone can number, and its positions are absolute.
+
+    Args:
+        limit: latent frames that the backbone can number.
+    """
+    if request.context.rope != "absolute" or timeline.latent_frames <= limit:
+        return
+    longest_s = timeline.starts_at(limit // request.context.frames_per_block)
+    more = f" 'absolute' this backbone can number {limit}. Use "
+    raise FieldError(
+        "seconds",
+        request.seconds,
+        wanted=("with ", Name("rope"), more, Name("rope"), f" 'relative', or at most {longest_s:g} s"),
+        shown=f"{request.seconds:g}, which needs {timeline.latent_frames} latent frames",
+    )
 
 
 def geometry_of(

@@ -47,6 +47,8 @@ def read_settings(given: Mapping[str, Any], offered: Mapping[str, Setting]) -> d
         setting = offered[key]
         hint = get_type_hints(PARTS[setting.part])[setting.knob.name]
         try:
+            if value is not None:
+                setting.knob.check(value)
             read[key] = None if value is None else parse(value, hint, setting.knob.name)
         except FieldError as error:
             raise FieldError(setting.knob.name, value, error.wanted or str(error)) from error

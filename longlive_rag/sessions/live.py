@@ -158,7 +158,7 @@ class LiveTake:
         """
         return self._release("exclude", span)
 
-    def establish(self, seconds: float, new_view: float | None = None) -> float:
+    def establish(self, seconds: float, new_view: float | Literal["steps"] | None = None) -> float:
         """Keep only first showings in memory, from the next block on; return the second at which that begins.
 
         Args:

@@ -18,7 +18,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator
@@ -38,6 +38,7 @@ VERBS: tuple[SteerVerb, ...] = get_args(SteerVerb)
 STEER = re.compile(rf":(?P<verb>{'|'.join(VERBS)})\s+(?P<words>.+)")
 CUT = re.compile(r":cut\s+(?P<words>.+)")
 OFF = "off"
+STEPS: Literal["steps"] = "steps"
 
 
 def _timecode(value: Any) -> Any:
@@ -331,14 +332,15 @@ def read_steering(seconds: float, verb: SteerVerb, words: str, fps: int) -> Stee
     if verb != "establish":
         return Steering(seconds, verb, *read_span(words, fps))
     try:
-        numbers = [0.0] if words.strip() == OFF else [float(word) for word in words.split()]
-        if len(numbers) not in (1, 2):
-            raise ValueError(f"{len(numbers)} numbers")
-        new_view = numbers[1] if len(numbers) == 2 else None
-        return Steering(seconds, verb, establish=numbers[0], new_view=new_view)
+        kept, *rest = ["0"] if words.strip() == OFF else words.split()
+        if len(rest) > 1:
+            raise ValueError(f"{1 + len(rest)} values")
+        new_view = None if not rest else STEPS if rest[0] == STEPS else float(rest[0])
+        return Steering(seconds, verb, establish=float(kept), new_view=new_view)
     except ValueError as error:
         raise ValueError(
-            f"{words!r} is not a value for establish; write SECONDS, SECONDS NEW_VIEW or off, such as 8 or 8 0.95"
+            f"{words!r} is not a value for establish; write SECONDS, SECONDS NEW_VIEW or off, such as 8, 8 0.95 or "
+            "8 steps"
         ) from error
 
 
@@ -518,4 +520,4 @@ def steering_words(steer: Steering) -> str:
         return steer.policy
     if not steer.establish and steer.new_view is None:
         return OFF
-    return f"{steer.establish!r}" if steer.new_view is None else f"{steer.establish!r} {steer.new_view!r}"
+    return f"{steer.establish!r}" if steer.new_view is None else f"{steer.establish!r} {steer.new_view}"

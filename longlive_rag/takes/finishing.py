@@ -15,8 +15,9 @@ from backbone.vae import TakeDecoder
 from longlive_rag.generation.block import Block, NotFiniteError
 from longlive_rag.generation.directions import Direction
 from longlive_rag.generation.download import Download
-from longlive_rag.generation.rollout import FinishedBlock
+from longlive_rag.generation.rollout import FinishedBlock, Rollout
 from longlive_rag.generation.stopwatch import Lap, Stopwatch
+from longlive_rag.takes.checkpoints import Checkpoints
 from longlive_rag.takes.resume import DueCheckpoints, TakeStore
 from longlive_rag.timeline import Timeline
 from retrieval.budgets import PageCounters
@@ -52,6 +53,25 @@ class MadeBlock:
     pages: PageCounters | None
     lap: Lap
     due: DueCheckpoints | None
+
+    @classmethod
+    def of(
+        cls,
+        finished: FinishedBlock,
+        prompts: Sequence[str],
+        direction: Direction,
+        rollout: Rollout,
+        due: Mapping[int, Checkpoints],
+        watch: Stopwatch,
+    ) -> MadeBlock:
+        """Start a block's downloads, and collect what is only known until the next block begins."""
+        latents = Download(finished.latents.float())
+        embeddings = None if finished.embeddings is None else Download(finished.embeddings.float())
+        half = None
+        if due:
+            with watch.stage("checkpoint"):
+                half = DueCheckpoints.begin(due, rollout)
+        return cls(finished, latents, embeddings, prompts, direction, rollout.page_counters(), watch.lap(), half)
 
 
 class TakeStores:

@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backbone.vae import TakeDecoder
+from longlive_rag.generation.block import Block
 from longlive_rag.generation.rollout import RememberedFrames, Rollout, RolloutState
+from longlive_rag.generation.stopwatch import Stopwatch
 from longlive_rag.media.start_image import StartImage
 from longlive_rag.rights.policy import LicensePolicy
 from longlive_rag.rights.records import FileRights
 from longlive_rag.takes.checkpoints import Checkpoints
+from longlive_rag.timeline import Timeline
+from retrieval.budgets import PageCounters
 from retrieval.store import BlockRecord, BlockStore
 
 LIGHT_WINDOWS = 2
@@ -161,6 +165,47 @@ def resume_rollout(
     if known == done:
         begin()
     return done - known
+
+
+def blocks_again(
+    decoder: TakeDecoder,
+    store: BlockStore,
+    timeline: Timeline,
+    decode: Callable[[TakeDecoder, Tensor, bool], Tensor],
+    cuts: Collection[int],
+    watch: Stopwatch,
+    pages: Callable[[], PageCounters | None],
+) -> Iterator[Block]:
+    """Bring a new decoder to the end of the blocks in `store`, yielding those that it has not shown.
+
+    Args:
+        timeline: timeline of the take.
+        decode, cuts: as for `decode_again`.
+        watch: measures the time spent.
+        pages: returns the counters of the page cache.
+    """
+    shown = min(store.blocks_shown if isinstance(store, TakeStore) else store.blocks, store.blocks)
+    again = decode_again(decoder, store, shown, timeline.frames_per_block, decode, cuts)
+    while True:
+        with watch.stage("decode"):
+            item = next(again, None)
+        if item is None:
+            return
+        record, pixels = item
+        numbers = timeline.pixels_of(record.block)
+        yield Block(
+            index=record.block,
+            frames=timeline.latents_of(record.block),
+            pixel_frames=numbers,
+            latents=torch.from_numpy(record.latents)[None],
+            pixels=pixels[:, : len(numbers)],
+            selections=(record.selection,) if record.selection else (),
+            entered=None if record.entered is None else (record.entered,),
+            prompt=record.prompt,
+            cue=record.cue,
+            seconds=watch.read(),
+            pages=pages(),
+        )
 
 
 def decode_again(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import threading
 import time
@@ -11,20 +10,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from longlive_rag.config import CheckpointConfig, TakeRequest
-from longlive_rag.media.pictures import CueMark, contact_sheet, memory_map, runs, sheet_frames, timecode
 from longlive_rag.media.start_image import StartImage, read_start_image
 from longlive_rag.media.sums import begin_sums, sha256_of, sums_of
-from longlive_rag.media.video import CODECS, VideoWriter
+from longlive_rag.media.video import VideoWriter
 from longlive_rag.rights.policy import LicensePolicy, refuse_stricter, weaker
 from longlive_rag.rights.provenance import Provenance, recorded_provenance, refuse_other_weights, together
 from longlive_rag.rights.records import FileRights
+from longlive_rag.takes.drawing import draw_pictures, save_picture
+from longlive_rag.takes.facts import cue_facts, start_image_facts, video_facts
 from longlive_rag.takes.folder import (
     CHECKPOINTS,
     CONTACT_SHEET,
@@ -42,28 +42,24 @@ from longlive_rag.takes.folder import (
 )  # fmt: skip
 from longlive_rag.takes.inspection import intact_frames
 from longlive_rag.takes.interrupts import uninterrupted
+from longlive_rag.takes.memory_notes import MemoryNotes
 from longlive_rag.takes.newest import NewestBlock
 from longlive_rag.takes.record import (
-    CueFacts,
     Failure,
     HistoryEntry,
     LatentsFacts,
-    MemoryFacts,
     Rights,
-    StartImageFacts,
     TakeEvent,
     TakeRecord,
     TakeRun,
     TakeStatus,
     Timings,
-    VideoFacts,
     read_record,
     write_record,
 )
 from longlive_rag.timeline import Timeline
 from longlive_rag.version import versions
 from retrieval.budgets import PageCounters
-from retrieval.files import appearing
 from retrieval.selection import Selection, selection_of
 from retrieval.store import BlockRecord, LatentWriter
 
@@ -71,9 +67,6 @@ if TYPE_CHECKING:
     from longlive_rag.generation.block import Block
     from longlive_rag.generation.rollout import RememberedFrames
     from longlive_rag.takes.checkpoints import Checkpoints
-
-PNG_LEVEL = 3
-"""Compression level of pictures: half the time of the usual 6, for files a sixth larger."""
 
 
 class TakeWriter:
@@ -137,11 +130,10 @@ class TakeWriter:
         self._first_block = self.blocks
         self._shown = self._blocks = self._find_shown()
         self.frames_before = timeline.pixels_of(self._blocks).start if self._blocks else 0
-        self._selections: list[Selection] = []
-        self._entered: dict[int, int] | None = {}  # latent frame: block at which it entered memory
+        self._notes = MemoryNotes()
         for block in range(self._blocks):
             stored = self.record(block)
-            self._take_note(block, stored.selection, stored.entered)
+            self._notes.add(block, stored.selection, stored.entered)
         self._frames_kept = self.frames_before
         self._video_sum = self._before.video.sha256 if self._before else None
         self._started_at = datetime.now(UTC)
@@ -241,7 +233,7 @@ class TakeWriter:
     @property
     def selections(self) -> tuple[Selection, ...]:
         """What the blocks so far brought back."""
-        return tuple(self._selections)
+        return tuple(self._notes.selections)
 
     def snapshot(self) -> TakeRecord:
         """The record as of now."""
@@ -251,7 +243,7 @@ class TakeWriter:
     @property
     def frames_retrieved(self) -> int:
         """Number of past frames brought back, over all blocks so far."""
-        return sum(len(selection.frames) for selection in self._selections)
+        return self._notes.frames_retrieved
 
     def append(self, record: BlockRecord) -> None:
         """Commit a block's latents and metadata, before it is decoded; Ctrl-C is deferred meanwhile.
@@ -288,19 +280,10 @@ class TakeWriter:
             video.write(np.asarray(block.pixels[self._item]))
             found = selection_of(block.selections, self._item)
             with self._lock:
-                self._take_note(block.index, found, None if block.entered is None else block.entered[self._item])
+                self._notes.add(block.index, found, None if block.entered is None else block.entered[self._item])
                 self._blocks += 1
                 self._pages = block.pages
                 self._add_seconds({**block.seconds, "write": time.perf_counter() - begin_s})
-
-    def _take_note(self, block: int, selection: Selection | None, entered: Sequence[int] | None) -> None:
-        """Note what a block remembered, and what entered memory with it."""
-        if selection is not None:
-            self._selections.append(selection)
-        if entered is None or self._entered is None:  # unknown in takes begun by an older version
-            self._entered = None
-        else:
-            self._entered |= dict.fromkeys(entered, block)
 
     def update(self, request: TakeRequest, timeline: Timeline) -> None:
         """Update the request; if the take has begun, the record is written at once."""
@@ -391,7 +374,7 @@ class TakeWriter:
         for name in (CONTACT_SHEET, MEMORY_MAP, *INPUTS, NEWEST):
             (self.folder / name).unlink(missing_ok=True)
         if self._start_image is not None:
-            _save(Image.fromarray(self._start_image.pixels), self.folder / START_IMAGE)
+            save_picture(Image.fromarray(self._start_image.pixels), self.folder / START_IMAGE)
         if self._remembered is not None:
             from longlive_rag.takes.kept_frames import write_kept
 
@@ -435,50 +418,9 @@ class TakeWriter:
                 block.unlink()
 
     def _draw(self) -> None:
-        timeline = self._made()
-        cues = self._cue_marks()
-        fps = self._request.output.fps
-        facts = f"{timeline.pixel_frames / fps:.1f} s at {fps} frames a second, seed {self._request.seed}, "
-        facts += f"backbone {self._run.backbone}, {self._memory_in_words()}"
-        frames = sheet_frames(self.folder / VIDEO, range(self._frames_kept))
-        if frames:
-            sheet = contact_sheet(frames, fps, self._request.prompt, facts, cues)
-            _save(sheet, self.folder / CONTACT_SHEET)
-        caption = f"{self._request.prompt}  ({self._memory_in_words()}{self._choice_in_words()})"
-        _save(
-            memory_map(timeline, self._request.context, _of_this_take(self._selections), caption, cues, self._entered),
-            self.folder / MEMORY_MAP,
-        )
-
-    def _made(self) -> Timeline:
-        """The timeline of what was kept."""
         asked = self._timeline
-        return Timeline(self._frames_kept, asked.fps, asked.frames_per_block, asked.temporal_factor)
-
-    def _cue_marks(self) -> list[CueMark]:
-        marks = [
-            CueMark(self._timeline.starts_at(self._timeline.cue_block(cue.seconds)), cue.prompt, cue.cut)
-            for cue in self._request.cues
-        ]
-        return [mark for mark in marks if mark.seconds * self._timeline.fps < self._frames_kept]
-
-    def _memory_in_words(self) -> str:
-        if not self._request.context.memory_frames:
-            return "memory off"
-        blocks = f"{len(self._selections)} of {self._blocks} blocks"
-        return f"{self.frames_retrieved} past frames retrieved in {blocks}"
-
-    def _choice_in_words(self) -> str:
-        """Describe how frames were picked, and among which; empty without memory."""
-        if not self._request.context.memory_frames:
-            return ""
-        memory = self._request.memory
-        told = [steer for steer in memory.steering if steer.verb in ("policy", "establish")]
-        parts = [f"; {memory.policy}, {_admitted_in_words(memory.establish)}"]
-        for steer in sorted(told, key=lambda steer: steer.seconds):
-            what = steer.policy if steer.verb == "policy" else _admitted_in_words(steer.establish)
-            parts.append(f"from {timecode(steer.seconds)} on {what}")
-        return ", ".join(parts)
+        made = Timeline(self._frames_kept, asked.fps, asked.frames_per_block, asked.temporal_factor)
+        draw_pictures(self.folder, self._request, made, self._run.backbone, self._notes, self._blocks)
 
     def _add_seconds(self, seconds: dict[str, float]) -> None:
         for stage, value in seconds.items():
@@ -488,21 +430,24 @@ class TakeWriter:
         total_s = (self._end_s or time.perf_counter()) - self._start_s
         started, before = self._started_at.isoformat(timespec="seconds"), self._before
         new_frames = self._frames_kept - self.frames_before
+        request, timeline, blocks = self._request, self._timeline, self._blocks
+        cues = cue_facts(request, timeline, blocks)
+        image = before.start_image if before else None
         event = HistoryEntry(what=self._event, started=started, from_block=self._first_block)
         record = TakeRecord(
             format=TakeRecord.FORMAT,
             status=status,
             started=before.started if before else started,
-            request=self._request,
+            request=request,
             run=self._run,
             rights=Rights.of(self._provenance),
             versions=versions(),
-            video=self._video_facts(),
-            cues=self._cue_facts(),
-            memory=self._memory_facts(),
+            video=video_facts(request, timeline, self._run.codec, self._frames_kept, blocks, self._video_sum),
+            cues=cues,
+            memory=self._notes.facts(request, timeline, blocks, cues, self._pages, self._page_gpu_bytes),
             latents=LatentsFacts(folder=LATENTS, blocks=self.blocks) if self.blocks else None,
             checkpoints=self._checkpoints.facts() if self._checkpoints else None,
-            start_image=self._start_image_facts(),
+            start_image=image if self._start_image is None else start_image_facts(self._start_image),
             branched_from=before.branched_from if before else None,
             history=(*(before.history if before else ()), event),
             timings=Timings(
@@ -511,99 +456,9 @@ class TakeWriter:
                 frames_per_second=round(new_frames / total_s, 3) if new_frames > 0 else 0.0,
                 by_stage={stage: round(value, 4) for stage, value in self._stage_seconds.items()},
             ),
-            selections=tuple(self._selections),
+            selections=self.selections,
         )
         if error is None:
             return record
         trace = "".join(traceback.format_exception(error))
         return record.model_copy(update={"error": Failure(message=f"{type(error).__name__}: {error}", traceback=trace)})
-
-    def _memory_facts(self) -> MemoryFacts:
-        pages, budget = self._pages, self._page_gpu_bytes
-        chosen: dict[str, Any] = {} if budget is None else {"page_gpu_bytes": budget}
-        return MemoryFacts(
-            frames_retrieved=self.frames_retrieved,
-            blocks_with_memory=len(self._selections),
-            **self._admission_facts(),
-            **chosen,
-            pages=replace(pages, seconds_waited=round(pages.seconds_waited, 4)) if pages else None,
-        )
-
-    def _admission_facts(self) -> dict[str, Any]:
-        """What entered memory and what was kept out, except the newest shot's sink; None if unknown."""
-        context = self._request.context
-        if self._entered is None or not context.memory_frames:
-            return {"frames_admitted": None, "frames_kept_out": None, "admitted": None}
-        made = self._timeline.latents_of(max(0, self._blocks - 1)).stop if self._blocks else 0
-        shots = [0, *(cue.block for cue in self._cue_facts() if cue.cut and cue.reached)]
-        first = self._timeline.latents_of(shots[-1]).start
-        sink = range(first, min(first + context.sink_frames, made))
-        admitted = sorted(frame for frame in self._entered if frame < made and frame not in sink)
-        return {
-            "frames_admitted": len(admitted),
-            "frames_kept_out": made - len(sink) - len(admitted),
-            "admitted": tuple(runs(admitted)),
-        }
-
-    def _start_image_facts(self) -> StartImageFacts | None:
-        if self._start_image is None:
-            return self._before.start_image if self._before else None
-        return StartImageFacts(
-            file=START_IMAGE,
-            sha256_of_pixels=hashlib.sha256(self._start_image.pixels.tobytes()).hexdigest(),
-            fitted=self._start_image.in_words,
-        )
-
-    def _video_facts(self) -> VideoFacts:
-        output, codec = self._request.output, CODECS[self._run.codec]
-        return VideoFacts(
-            file="video.mp4",
-            codec=self._run.codec,
-            encoder=codec.encoder,
-            encoder_license=codec.license,
-            width=output.width * output.upscale,
-            height=output.height * output.upscale,
-            fps=output.fps,
-            frames=self._frames_kept,
-            seconds=self._frames_kept / output.fps,
-            blocks=self._blocks,
-            temporal_factor=self._timeline.temporal_factor,
-            sha256=self._video_sum,
-        )
-
-    def _cue_facts(self) -> tuple[CueFacts, ...]:
-        blocks = [self._timeline.cue_block(cue.seconds) for cue in self._request.cues]
-        return tuple(
-            CueFacts(
-                cue=number,
-                prompt=cue.prompt,
-                asked_seconds=cue.seconds,
-                seconds=self._timeline.starts_at(block),
-                block=block,
-                reached=block < self._blocks,
-                cut=cue.cut,
-            )
-            for number, (cue, block) in enumerate(zip(self._request.cues, blocks, strict=True), start=1)
-        )
-
-
-def _admitted_in_words(establish_s: float) -> str:
-    """Describe the frames that a search looks through."""
-    return f"among first showings of {establish_s:g} s" if establish_s else "among the whole past"
-
-
-def _of_this_take(selections: Sequence[Selection]) -> list[Selection]:
-    """Remove frames of other takes, which have no place on this take's map."""
-    own = []
-    for selection in selections:
-        pairs = zip(selection.frames, selection.similarities, strict=True)
-        kept = [(frame, similarity) for frame, similarity in pairs if frame >= 0]
-        if kept:
-            frames, similarities = zip(*kept, strict=True)
-            own.append(replace(selection, frames=frames, similarities=similarities))
-    return own
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    with appearing(path) as part:
-        picture.save(part, format="PNG", compress_level=PNG_LEVEL)

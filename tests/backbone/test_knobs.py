@@ -21,6 +21,7 @@ class Settings:
     count: Annotated[int, Knob("--count", "How many.", at_least=1)] = 3
     share: Annotated[float, Knob("--share", "Of what.", at_least=0, below=1)] = 0.5
     size: Annotated[float | None, Knob("--size", "How large.", above=0, unit="GiB")] = None
+    speed: Annotated[float | Literal["full"] | None, Knob("--speed", "How fast.", at_least=0, word="full")] = None
     kind: Annotated[Literal["a", "b"], Knob("--kind", "Which.")] = "a"
     words: Annotated[tuple[str, ...], Knob("--words", "Any.")] = ()
     on: Annotated[bool, Knob("--on", "Whether.")] = True
@@ -32,8 +33,9 @@ class Settings:
 
 def test_a_knob_knows_its_field() -> None:
     knobs = knobs_of(Settings)
-    assert list(knobs) == ["count", "share", "size", "kind", "words", "on"]
+    assert list(knobs) == ["count", "share", "size", "speed", "kind", "words", "on"]
     assert (knobs["size"].name, knobs["size"].type, knobs["size"].default) == ("size", float, None)
+    assert (knobs["speed"].type, knobs["speed"].word) == (float, "full")
     assert knobs["kind"].choices == ("a", "b")
     assert [name for name, knob in knobs.items() if knob.repeats] == ["words"]
 
@@ -49,6 +51,8 @@ def test_a_knob_knows_its_field() -> None:
         ({"share": math.nan}, "it must be a number from 0 to below 1"),
         ({"size": 0.0}, "it must be a number of GiB above 0"),
         ({"size": math.inf}, "it must be a number of GiB above 0"),
+        ({"speed": "half"}, "it must be full, or a number, 0 or more"),
+        ({"size": "full"}, "it must be a number of GiB above 0"),
         ({"kind": "c"}, "it must be one of a, b"),
         ({"kind": 5}, "it must be one of a, b"),
         ({"on": 1}, "it must be true or false"),
@@ -62,6 +66,7 @@ def test_what_can_not_be_is_refused_by_field_and_value(changes: dict[str, Any], 
 
 def test_what_can_be_is_taken() -> None:
     assert Settings(count=1, share=0, size=2, kind="b", on=False).share == 0
+    assert [Settings(speed=speed).speed for speed in ("full", 0.5, None)] == ["full", 0.5, None]
 
 
 def test_every_knob_of_a_take_says_what_it_does_and_its_default_is_allowed() -> None:

@@ -293,6 +293,11 @@ def test_arms_of_a_file(tmp_path):
     path.write_text('[a]\nanchor = "6-14"\npin = ["2-3", "6-8"]\npage-host-gib = "512MiB"\nadmit-above = 0.9\n')
     changes = {"anchor": (6.0, 14.0), "pin": ((2.0, 3.0), (6.0, 8.0)), "host_gib": 0.5, "admit_above": 0.9}
     assert read_arms(str(path))[0].changes == {"memory": changes}
+    path.write_text('[number]\nnew-view = 0.9\n[steps]\nnew-view = "steps"\n')
+    assert [arm.changes["memory"]["new_view"] for arm in read_arms(str(path))] == [0.9, "steps"]
+    path.write_text('[a]\nnew-view = "leaps"\n')
+    with pytest.raises(ValueError, match="arm 'a', new-view: 'leaps' is neither a number nor 'steps'"):
+        read_arms(str(path))
     path.write_text('[a]\nanchor = "6 to 14"\n')
     with pytest.raises(ValueError, match=r"arm 'a', anchor: '6 to 14' is not a span of seconds such as 2-3\.5"):
         read_arms(str(path))

@@ -107,6 +107,8 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
         "--prompt-weight": ("0.25", "prompt_weight", 0.25),
         "--diversity": ("0.5", "diversity", 0.5),
         "--stratified": ("2", "spread", 2),
+        "--establish": ("8", "establish", 8.0),
+        "--new-view": ("steps", "new_view", "steps"),
         "--remember": (f"{other}@0-2", "remember", [f"{other}@0-2"]),
     }
     arguments = [word for flag, (value, *_) in settings.items() for word in (flag, value)]
@@ -132,6 +134,9 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
         (["--anchor", "0-1"], "--anchor is set but --admit-above is not"),
         (["--admit-above", "0.5"], "--admit-above is set but --anchor is not"),
         (["--anchor", "0-1", "--admit-above", "3"], "--admit-above is 3; it must be a number from -1 to 1"),
+        (["--new-view", "leaps"], "'leaps' is neither a number nor 'steps'"),
+        (["--new-view", "2", "--establish", "8"], "--new-view is 2; it must be steps, or a number from -1 to 1"),
+        (["--new-view", "steps", "--no-establish"], "--new-view is given, but memory admits every frame"),
         (["--prompt-weight", "1"], "--prompt-weight is 1; it must be a number from 0 to below 1"),
         (["--diversity", "-0.1"], "--diversity is -0.1"),
         (["--stratified", "-1"], "--stratified is -1; it must be a whole number, 0 or more"),
@@ -209,12 +214,28 @@ def test_a_takes_own_files_are_not_written_over(command, tmp_path):
         ("take", "export", take, "--cues", take / "take.json", "--overwrite"),
         ("take", "export", take, "--video", take / "video.mp4", "--overwrite"),
         ("world", "render", "a red circle walks in a meadow", "-o", take / "video.mp4"),
+        ("world", "subjects", "-o", take / "take.json", "--overwrite"),
     ):
         result = command(*words)
         assert (result.code, result.err.count("\n")) == (2, 1), words
         assert f"belongs to the take in {take}; choose another name" in result.err, words
     assert [path.name for path in take.iterdir()] == ["take.json"]
     assert (take / "take.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("kind", ["subjects", "prompts"])
+def test_subjects_and_prompts_are_not_written_over_unasked(command, tmp_path, kind):
+    path = tmp_path / "mine"
+    words = ("world", kind, "--count", 1, "-o", path)
+    assert command(*words).code == 0
+    written = path.read_text()
+    path.write_text("edited")
+    result = command(*words)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == f"Error: {path} already exists; choose another name, or add --overwrite\n"
+    assert path.read_text() == "edited"
+    assert command(*words, "--overwrite").code == 0
+    assert path.read_text() == written
 
 
 def test_spans_are_timecodes():

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -319,6 +320,25 @@ def test_what_is_asked_of_a_session_that_sleeps_wakes_it(begin, submit, pipeline
     assert engine.facts(session).state == "stopped"
     with pytest.raises(ValueError, match="is stopped; it takes directions while it runs"):
         engine.direct(session, OTHER)
+
+
+@pytest.mark.parametrize("end", ["stop", "park", "close"])
+def test_what_is_asked_of_a_session_that_waits_to_be_woken_ends_with_it(
+    begin, submit, pipeline_folder: Path, tmp_path: Path, end: str
+) -> None:
+    workers = Scripted()
+    engine = begin(workers, limits=Limits(held_s=0.1))
+    link = workers.next()
+    session = held_and_parked(engine, link, pipeline_folder, tmp_path / "held")
+    submit(engine, "other")
+    link.heard(Begin)  # nobody is left to wake it
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(engine.direct, session, OTHER)
+        in_state(engine, session, "queued")
+        state = {"stop": "stopped", "park": "parked", "close": "queued"}[end]
+        getattr(engine, end)(*([0] if end == "close" else [session]))
+        with pytest.raises(ValueError, match=f"is {state}; it takes directions while it runs"):
+            asked.result(supervisor.ANSWER_S / 6)
 
 
 def test_a_session_that_sleeps_goes_on_in_the_next_engine(begin, submit, pipeline_folder: Path, tmp_path: Path) -> None:

@@ -28,14 +28,6 @@ kinds = pytest.mark.parametrize(
 sizes = pytest.mark.parametrize("frames_per_block", [3, 1], ids=["three frames a block", "one frame a block"])
 
 
-@pytest.fixture(scope="module")
-def transformer() -> CausalWanTransformer:
-    torch.manual_seed(3)
-    return CausalWanTransformer(
-        num_attention_heads=2, attention_head_dim=24, num_layers=2, ffn_dim=96, freq_dim=32, text_dim=20, text_length=7
-    ).eval()
-
-
 def prompt(seed: int) -> Tensor:
     return torch.randn(1, *TEXT, generator=torch.Generator().manual_seed(seed))
 

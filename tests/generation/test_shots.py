@@ -26,14 +26,6 @@ CUT = 5
 BLOCKS = 12
 
 
-@pytest.fixture(scope="module")
-def transformer() -> CausalWanTransformer:
-    torch.manual_seed(3)
-    return CausalWanTransformer(
-        num_attention_heads=2, attention_head_dim=24, num_layers=2, ffn_dim=96, freq_dim=32, text_dim=20, text_length=7
-    ).eval()
-
-
 class LaterNoise:
     """The noise of a take from block `CUT` on."""
 

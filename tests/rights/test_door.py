@@ -194,12 +194,12 @@ def test_a_lora_with_what_is_not_a_number_is_refused(folder: Path, tmp_path: Pat
 
 
 def test_a_file_that_changes_while_it_is_loaded_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from longlive_rag import pipeline
+    from longlive_rag.rights import loading
 
     def swap(path: Path, components: object) -> None:
         flip_a_byte(weights_of(path / "encoder"))
 
-    monkeypatch.setattr(pipeline, "check_folder", swap)
+    monkeypatch.setattr(loading, "check_folder", swap)
     with pytest.raises(LicenseError, match="has changed while it was loaded"):
         open_(folder)
 

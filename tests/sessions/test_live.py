@@ -70,6 +70,18 @@ def test_what_memory_admits_is_directed_live_and_made_again(pipe):
         LiveTake(pipe, request_of(pipe)).establish(-1)
 
 
+def test_steps_take_the_place_of_a_number(pipe):
+    def entered(memory):
+        return [block.entered for block in pipe.stream(request_of(pipe, memory=memory))]
+
+    number = MemoryConfig(establish=0.5, new_view=0.9995)
+    told = Steering(3.0, "establish", establish=0.5, new_view="steps")
+    assert entered(replace(number, new_view="steps")) == entered(replace(number, new_view=None)) != entered(number)
+    steered, timeline = replace(number, steering=(told,)), pipe.timeline(request_of(pipe))
+    assert [directed_at(steered, timeline, block).new_view for block in (4, 5)] == [0.9995, "steps"]
+    assert entered(steered) != entered(number)
+
+
 def test_another_policy_picks_from_the_next_block_on(pipe):
     live = LiveTake(pipe, request_of(pipe))
     blocks = []

@@ -38,7 +38,7 @@ def schedules(draw) -> Schedule:
         elif verb != "establish":
             steering.append(Steering(seconds, verb, start, end))
         else:
-            new_view = draw(st.none() | st.floats(-1, 1))
+            new_view = draw(st.none() | st.just("steps") | st.floats(-1, 1))
             steering.append(Steering(seconds, "establish", establish=draw(st.floats(0, 60)), new_view=new_view))
     cues = tuple(Cue(seconds, draw(words), draw(st.booleans())) for seconds in at)
     return Schedule(draw(words), cues, max([0.5, *at]) + 1, tuple(steering))
@@ -154,6 +154,9 @@ def test_yaml_times_are_not_read_as_yaml_numbers(tmp_path):
         ("a.txt", "0 one\n9 two\n21 three", "line 3, is at 21 s, past the end of a 20 s take"),
         ("a.txt", "0 one\n:pin 1-2", "line 2: ':pin 1-2' has no timecode before it"),
         ("a.txt", "0 one\n2 :pin 1", "line 2: '1' is not a span"),
+        ("a.txt", "0 one\n2 :establish 8 leaps", "line 2: '8 leaps' is not a value for establish; write SECONDS,"),
+        ("a.txt", "0 one\n2 :establish steps", "line 2: 'steps' is not a value for establish"),
+        ("a.txt", "0 one\n2 :establish 8 0.9 steps", "line 2: '8 0.9 steps' is not a value for establish"),
         ("a.txt", "0 one\n2 :dance", "line 2: ':dance' is not a direction"),
         ("a.txt", "0 one\n2 :cut", "line 2: ':cut' is not a direction"),
         ("a.txt", "0 :cut one", "line 1, is a cut at 0 s, where the first shot begins anyway; drop the cut"),

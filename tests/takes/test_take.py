@@ -16,6 +16,7 @@ from PIL import Image
 from backbone.config import ContextConfig
 from longlive_rag.config import Cue
 from longlive_rag.media.video import count_frames
+from longlive_rag.takes import drawing
 from longlive_rag.takes import writer as take_module
 from longlive_rag.takes.folder import (
     CONTACT_SHEET,
@@ -169,7 +170,7 @@ def no_space(*_args, **_kwargs):
 
 
 def test_a_disk_too_full_for_the_pictures(tmp_path, monkeypatch):
-    monkeypatch.setattr(take_module, "_save", no_space)
+    monkeypatch.setattr(drawing, "save_picture", no_space)
     record = write_take(tmp_path / "take")
     assert (record.status, record.video.frames) == ("failed", 128)
     assert "No space left on device" in record.error.message
@@ -239,12 +240,14 @@ def test_ctrl_c_waits_for_the_end_of_a_write():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_cues_are_shown_where_they_took_over(tmp_path):
+def test_cues_are_shown_where_they_took_over(tmp_path, monkeypatch):
+    shown, contact_sheet = [], drawing.contact_sheet
+    monkeypatch.setattr(drawing, "contact_sheet", lambda *given: shown.append(given[-1]) or contact_sheet(*given))
     writer = make_writer(tmp_path, make_request(8.0, cues=(Cue(2.0, "a"), Cue(5.0, "b"))))
     for block in list(blocks_of(make_request(8.0)))[:6]:
         writer.add(block)
     writer.finish("interrupted")
-    assert [mark.prompt for mark in writer._cue_marks()] == ["a"]
+    assert [[mark.prompt for mark in marks] for marks in shown] == [["a"]]
 
 
 # ---- latents ----
