@@ -9,6 +9,9 @@ Three networks take part, and all begin as the earlier model. The *student* draw
 are noised again, and two networks estimate the clean block: the *teacher*, which stays as it is, and the *critic*,
 which learns by flow matching what the student draws. The student moves by the difference (DMD, eq. 7 and 8). All see
 the same context: nothing; sink and local frames; or memory, too.
+
+Where the context shows what comes next, the mean is right, and matching would only draw it anew in every block. So most
+batches with a full context are those of stage 2, on the world's blocks.
 """
 
 from __future__ import annotations
@@ -32,10 +35,12 @@ from longlive_rag.tinyworld.train_backbone import (
     REPLAY_SHARE,
     SAMPLER,
     Layout,
+    Sample,
     TextToVideo,
     actors_of,
     degrade,
     draw_batch,
+    flow_loss,
     gather,
 )
 from longlive_rag.tinyworld.training import Hardware, Schedule, train
@@ -45,6 +50,8 @@ CRITIC_ALONE, STUDENT_EVERY = 100, 2
 """For so many steps only the critic learns; afterwards, the student does in one step of so many."""
 LAYOUTS = {"first": 0.15, "early": 0.2, "native": 0.25, "memory": 0.4}
 """Share of the batches in each layout."""
+MATCHED = {"first": 1.0, "early": 1.0, "native": 0.5, "memory": 0.2}
+"""Of those, the share in which distributions are matched; the others are trained on as in stage 2."""
 GUIDED_SHARE = 0.5
 """Share of the batches whose sampler's second step starts from the world's block. Like films (see `rolled`), these
 follow their script, so they are kept as context for others."""
@@ -130,7 +137,11 @@ def distill(
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([seed, step])
         torch.manual_seed(seed * 1_000_003 + step)
-        kind, context, inputs, actors = _draw(model.student, long, openings, schedule.batch, rng)
+        kind, sample, keep = _sample(long, openings, schedule.batch, rng)
+        if rng.random() >= MATCHED[kind]:
+            loss, figures, _ = flow_loss(model.student, sample)
+            return loss, figures
+        context, inputs = _run_sampler(model.student, sample, rng.random() < GUIDED_SHARE, keep)
         learns = step >= CRITIC_ALONE and step % STUDENT_EVERY == 0
         levels = torch.tensor(SAMPLER.sigmas, device=inputs.device).expand(len(inputs), LEVELS)
         with torch.set_grad_enabled(learns):
@@ -138,6 +149,7 @@ def distill(
         loss = critic_loss(model.critic, context, drawn.detach())
         figures = {"critic": round(loss.item(), 4)}
         if learns:
+            actors = sample.actors.to(inputs.device)
             weight = 1 + ACTOR_WEIGHT * actors.repeat(1, LEVELS, 1, 1)[:, None]
             own, figures[kind] = matching_loss(teacher, model.critic, context, drawn, weight)
             loss = loss + own
@@ -148,25 +160,36 @@ def distill(
     return average.student
 
 
-@torch.no_grad()
-def _draw(
-    student: TextToVideo, long: Corpus, openings: Corpus, batch: int, rng: np.random.Generator
-) -> tuple[str, Context, Tensor, Tensor]:
-    """Draw a batch: the name of its layout, its context, the sampler's inputs, and the cells of actors [B, T, h, w]."""
+Keep = Callable[[Tensor], None]
+"""Keeps blocks [B, C, T, h, w] as context for others."""
+
+
+def _sample(long: Corpus, openings: Corpus, batch: int, rng: np.random.Generator) -> tuple[str, Sample, Keep]:
+    """Draw a batch: the name of its layout, the batch, and what keeps its blocks."""
     kind, plan, corpus, scripts, starts = draw_batch(rng, long, openings, batch, LAYOUTS)
     prompts = [corpus.prompt(int(s), int(b), rng) for s, b in zip(scripts, starts, strict=True)]
     clean, truth = gather(corpus, plan, scripts, starts, rng, REPLAY_SHARE)
+
+    def keep(drawn: Tensor) -> None:
+        for block, script, start in zip(drawn.cpu(), scripts, starts * SIZE, strict=True):
+            corpus.replay[script, :, start : start + SIZE] = block
+
+    return kind, Sample(kind, plan, prompts, clean, truth, actors_of(corpus, scripts, starts)), keep
+
+
+@torch.no_grad()
+def _run_sampler(student: TextToVideo, sample: Sample, guided: bool, keep: Keep) -> tuple[Context, Tensor]:
+    """Return a batch's context and the sampler's inputs in it; keep what it draws if that follows the script."""
     device = student.transformer.device
-    frames, truth = clean.to(device), truth.to(device)
-    context = Context(plan, degrade(frames) if frames.shape[2] else frames, student.prompt_embeds(prompts))
-    guided = rng.random() < GUIDED_SHARE
+    frames, truth = sample.clean.to(device), sample.target.to(device)
+    context = Context(
+        sample.plan, degrade(frames) if frames.shape[2] else frames, student.prompt_embeds(sample.prompts)
+    )
     inputs = sampler_inputs(student.transformer, context, truth, guided)
     if guided:
-        last = SAMPLER.sigmas[-1]
-        drawn = context.predict(student.transformer, inputs[:, :, -SIZE:], truth.new_full((batch, 1), last)).cpu()
-        for block, script, start in zip(drawn, scripts, starts * SIZE, strict=True):
-            corpus.replay[script, :, start : start + SIZE] = block
-    return kind, context, inputs, actors_of(corpus, scripts, starts).to(device)
+        last = truth.new_full((len(truth), 1), SAMPLER.sigmas[-1])
+        keep(context.predict(student.transformer, inputs[:, :, -SIZE:], last))
+    return context, inputs
 
 
 @torch.no_grad()
