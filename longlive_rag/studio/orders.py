@@ -192,6 +192,8 @@ def _flags(request: TakeRequest, preset: Preset | None) -> list[str]:
             flags += [knob.flag, between.join(f"{each:g}" for each in value)]
         elif value is not None:
             flags += [knob.flag, f"{value:g}" if isinstance(value, float) else str(value)]
+        elif knob.word is not None:
+            flags += [knob.flag, knob.word]
     for verb in ("pin", "exclude"):
         for start, end in getattr(request.memory, verb):
             flags += [f"--{verb}", f"{start:g}-{end:g}"]

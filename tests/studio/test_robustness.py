@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,12 +24,17 @@ from windows import OTHER, PROMPT, Window
 from longlive_rag.cli.main import cli
 from longlive_rag.generation.rollout import Rollout
 from longlive_rag.media.video import VideoWriter, read_frames
+from longlive_rag.presets.preset import load_preset
 from longlive_rag.studio import events, schema
 from longlive_rag.studio.address import HERE, Address
+from longlive_rag.studio.orders import command_of
 from longlive_rag.studio.server import build_app
 from longlive_rag.studio.studio import Studio
+from longlive_rag.takes.record import read_record
 from longlive_rag.takes.writer import TakeWriter
 from retrieval.store import LatentStore, LatentWriter
+
+SAMPLES = Path(__file__).parents[1] / "takes" / "samples"
 
 
 def content_of(take: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -67,6 +73,15 @@ def test_the_command_that_is_shown_makes_the_take_again(studio, window, pipeline
     ours, theirs = content_of(folder), content_of(folder.with_name(f"{folder.name}-again"))
     assert [part.shape for part in ours] == [part.shape for part in theirs]
     assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_that_command_says_so_if_new_views_go_by_steps_though_the_preset_has_a_number():
+    record, preset = read_record(SAMPLES / "memory"), load_preset("tiny-world")
+    assert preset.memory.new_view is not None
+    request = replace(record.request, memory=replace(record.request.memory, new_view=None))
+    words = shlex.split(command_of(record.model_copy(update={"request": request}), "memory", None, preset))
+    assert words[words.index("--new-view") + 1] == "steps"
+    assert "--new-view" not in command_of(record, "memory", None, preset)
 
 
 def full(*_: object) -> None:
