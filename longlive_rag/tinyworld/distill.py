@@ -1,9 +1,9 @@
 """Stage 2c: distribution matching distillation, so that four steps draw one character instead of an average.
 
 A model trained by flow matching predicts means. With four steps, much is still open at the last one, and stays an
-average: half a hat, a size between two sizes. Copies of such a character are copies of nothing in particular. So models
-of production are distilled (DMD: Yin et al., 2024, arXiv 2311.18828; on what the sampler itself has reached: Yin et
-al., 2024, arXiv 2405.14867; in causal video models: Huang et al., 2025, arXiv 2506.08009), and so is this one.
+average: half a hat, a size between two sizes. Copies of such a character are copies of nothing in particular. That is
+why production models are distilled (DMD: Yin et al., 2024, arXiv 2311.18828; with inputs from the sampler's own steps:
+Yin et al., 2024, arXiv 2405.14867; for causal video: Huang et al., 2025, arXiv 2506.08009).
 
 Three networks take part, and all begin as the earlier model. The *student* draws blocks with the sampler's steps. They
 are noised again, and two networks estimate the clean block: the *teacher*, which stays as it is, and the *critic*,
