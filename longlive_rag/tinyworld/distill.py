@@ -45,7 +45,7 @@ from longlive_rag.tinyworld.train_backbone import (
 )
 from longlive_rag.tinyworld.training import Hardware, Schedule, train
 
-SCHEDULE = Schedule(steps=3600, learning_rate=5e-4, warm_up=100, final_fraction=0.05, ema=0.998, batch=4)
+SCHEDULE = Schedule(steps=6400, learning_rate=5e-4, warm_up=100, final_fraction=0.05, ema=0.998, batch=4)
 CRITIC_ALONE, STUDENT_EVERY = 100, 2
 """For so many steps only the critic learns; afterwards, the student does in one step of so many."""
 LAYOUTS = {"first": 0.15, "early": 0.2, "native": 0.25, "memory": 0.4}
