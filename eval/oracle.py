@@ -113,11 +113,7 @@ def open_oracle() -> OracleEmbedder:
         traits: dict[str, Sequence[Trait]] = {
             "shape": grammar.SHAPES,
             "colour": tuple(grammar.COLOURS),
-            "tint": drawing.TINTS_DEGREES,
-            "size": drawing.SIZES_PX,
-            "pattern": drawing.PATTERNS,
-            "hat": drawing.HATS,
-            "bag": drawing.BAGS,
+            **drawing.HIDDEN_VALUES,
         }
         hidden = oracle.HIDDEN_TRAITS
     except (ImportError, AttributeError) as error:

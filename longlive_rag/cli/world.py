@@ -33,6 +33,9 @@ RUN = click.option(
 BEGIN_WITH = click.option(
     "--begin-with", help="Name or pipeline folder of an earlier tiny-world to start from; default: from scratch."
 )
+BEGIN_WITH_WHOLE = click.option(
+    "--begin-with", default="tiny-world", show_default=True, help="Name or pipeline folder of the model to start from."
+)
 EARLIER = "earlier"
 """Subfolder of a run for latents encoded by an earlier model's VAE."""
 STEPS = click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps; default: the stage's own.")
@@ -139,15 +142,12 @@ def train_backbone_command(
     with refuse_bad_input():
         earlier = None if begin_with is None else load_pipeline(begin_with, device="cpu")
     vae = _trained_vae(run).to(hardware.device)
-    corpora = _corpus(vae, run, "long"), _corpus(vae, run, "openings")
-    train_backbone(*corpora, run / "backbone", _say, steps=steps, hardware=hardware, earlier=earlier)
+    train_backbone(*_corpora(vae, run), run / "backbone", _say, steps=steps, hardware=hardware, earlier=earlier)
 
 
 @world.command("tune-long")
 @RUN
-@click.option(
-    "--begin-with", default="tiny-world", show_default=True, help="Name or pipeline folder of the model to tune."
-)
+@BEGIN_WITH_WHOLE
 @STEPS
 @on_hardware
 def tune_long_command(
@@ -168,16 +168,14 @@ def tune_long_command(
     with refuse_bad_input():
         earlier = load_pipeline(begin_with, device="cpu")
     folder, vae = run / EARLIER, earlier.vae.to(hardware.device)
-    long, openings = _corpus(vae, folder, "long"), _corpus(vae, folder, "openings")
+    long, openings = _corpora(vae, folder)
     films = Films(make_corpus(vae, folder / "films.npy", FILMS, _say, sample_film))
     tune_long(films, long, openings, earlier, run / "long", _say, steps=steps, hardware=hardware)
 
 
 @world.command("distill")
 @RUN
-@click.option(
-    "--begin-with", default="tiny-world", show_default=True, help="Name or pipeline folder of the model to distil."
-)
+@BEGIN_WITH_WHOLE
 @STEPS
 @on_hardware
 def distill_command(
@@ -193,8 +191,7 @@ def distill_command(
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
         earlier = load_pipeline(begin_with, device="cpu")
-    vae = earlier.vae.to(hardware.device)
-    corpora = _corpus(vae, run / EARLIER, "long"), _corpus(vae, run / EARLIER, "openings")
+    corpora = _corpora(earlier.vae.to(hardware.device), run / EARLIER)
     distill(*corpora, earlier, run / "distilled", _say, steps=steps, hardware=hardware)
 
 
@@ -479,6 +476,11 @@ def _corpus(vae: AutoencoderKLWan, run: Path, name: str) -> Corpus:
 
     size = {"long": LONG, "openings": OPENINGS}[name]
     return make_corpus(vae, run / "corpus" / f"{name}.npy", size, _say)
+
+
+def _corpora(vae: AutoencoderKLWan, run: Path) -> tuple[Corpus, Corpus]:
+    """What the transformer is trained on: long scripts and openings."""
+    return _corpus(vae, run, "long"), _corpus(vae, run, "openings")
 
 
 def _write(frames: NDArray[np.uint8], output: Path) -> None:

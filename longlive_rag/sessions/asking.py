@@ -49,7 +49,8 @@ def read_settings(given: Mapping[str, Any], offered: Mapping[str, Setting]) -> d
         try:
             if value is not None:
                 setting.knob.check(value)
-            read[key] = None if value is None else parse(value, hint, setting.knob.name)
+                value = parse(value, hint, setting.knob.name)
+            read[key] = value
         except FieldError as error:
             raise FieldError(setting.knob.name, value, error.wanted or str(error)) from error
     return read

@@ -29,19 +29,19 @@ from backbone.transformer import CausalWanTransformer
 from longlive_rag.pipeline import LongLiveRAGPipeline
 from longlive_rag.tinyworld.corpus import Corpus
 from longlive_rag.tinyworld.train_backbone import (
-    ACTOR_WEIGHT,
     CONFIG,
     CONTEXT,
     REPLAY_SHARE,
     SAMPLER,
     Layout,
+    Origin,
     Sample,
     TextToVideo,
-    actors_of,
+    actor_weight,
     degrade,
-    draw_batch,
+    draw_sample,
+    flow_in,
     flow_loss,
-    gather,
 )
 from longlive_rag.tinyworld.training import Hardware, Schedule, train
 
@@ -99,15 +99,8 @@ class Context:
             noisy: n blocks side by side, [B, C, n T, h, w].
             sigmas: noise level of each, [B, n].
         """
-        known, per_frame = self.frames.shape[2], sigmas.repeat_interleave(SIZE, 1)
-        total = known + noisy.shape[2]
-        flow = network(
-            torch.cat([self.frames, noisy], dim=2),
-            torch.cat([per_frame.new_zeros(len(noisy), known), per_frame * SAMPLER.num_train_timesteps], dim=1),
-            self.prompt_embeds,
-            frame_positions=torch.tensor(self.plan.positions[:total], device=noisy.device),
-            frame_mask=torch.from_numpy(self.plan.mask[:total, :total]).to(noisy.device),
-        )[:, :, known:]
+        per_frame = sigmas.repeat_interleave(SIZE, 1)
+        flow = flow_in(self.plan, network, self.frames, noisy, per_frame, self.prompt_embeds)
         return noisy - _by_cell(sigmas) * flow
 
 
@@ -137,11 +130,11 @@ def distill(
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([seed, step])
         torch.manual_seed(seed * 1_000_003 + step)
-        kind, sample, keep = _sample(long, openings, schedule.batch, rng)
-        if rng.random() >= MATCHED[kind]:
+        sample, origin = draw_sample(long, openings, rng, schedule.batch, REPLAY_SHARE, LAYOUTS)
+        if rng.random() >= MATCHED[sample.kind]:
             loss, figures, _ = flow_loss(model.student, sample)
             return loss, figures
-        context, inputs = _run_sampler(model.student, sample, rng.random() < GUIDED_SHARE, keep)
+        context, inputs = _run_sampler(model.student, sample, rng.random() < GUIDED_SHARE, origin)
         learns = step >= CRITIC_ALONE and step % STUDENT_EVERY == 0
         levels = torch.tensor(SAMPLER.sigmas, device=inputs.device).expand(len(inputs), LEVELS)
         with torch.set_grad_enabled(learns):
@@ -149,9 +142,8 @@ def distill(
         loss = critic_loss(model.critic, context, drawn.detach())
         figures = {"critic": round(loss.item(), 4)}
         if learns:
-            actors = sample.actors.to(inputs.device)
-            weight = 1 + ACTOR_WEIGHT * actors.repeat(1, LEVELS, 1, 1)[:, None]
-            own, figures[kind] = matching_loss(teacher, model.critic, context, drawn, weight)
+            weight = actor_weight(sample.actors.to(inputs.device), LEVELS)
+            own, figures[sample.kind] = matching_loss(teacher, model.critic, context, drawn, weight)
             loss = loss + own
         return loss, figures
 
@@ -160,35 +152,16 @@ def distill(
     return average.student
 
 
-Keep = Callable[[Tensor], None]
-"""Keeps blocks [B, C, T, h, w] as context for others."""
-
-
-def _sample(long: Corpus, openings: Corpus, batch: int, rng: np.random.Generator) -> tuple[str, Sample, Keep]:
-    """Draw a batch: the name of its layout, the batch, and what keeps its blocks."""
-    kind, plan, corpus, scripts, starts = draw_batch(rng, long, openings, batch, LAYOUTS)
-    prompts = [corpus.prompt(int(s), int(b), rng) for s, b in zip(scripts, starts, strict=True)]
-    clean, truth = gather(corpus, plan, scripts, starts, rng, REPLAY_SHARE)
-
-    def keep(drawn: Tensor) -> None:
-        for block, script, start in zip(drawn.cpu(), scripts, starts * SIZE, strict=True):
-            corpus.replay[script, :, start : start + SIZE] = block
-
-    return kind, Sample(kind, plan, prompts, clean, truth, actors_of(corpus, scripts, starts)), keep
-
-
 @torch.no_grad()
-def _run_sampler(student: TextToVideo, sample: Sample, guided: bool, keep: Keep) -> tuple[Context, Tensor]:
+def _run_sampler(student: TextToVideo, sample: Sample, guided: bool, origin: Origin) -> tuple[Context, Tensor]:
     """Return a batch's context and the sampler's inputs in it; keep what it draws if that follows the script."""
     device = student.transformer.device
     frames, truth = sample.clean.to(device), sample.target.to(device)
-    context = Context(
-        sample.plan, degrade(frames) if frames.shape[2] else frames, student.prompt_embeds(sample.prompts)
-    )
+    context = Context(sample.plan, degrade(frames), student.prompt_embeds(sample.prompts))
     inputs = sampler_inputs(student.transformer, context, truth, guided)
     if guided:
         last = truth.new_full((len(truth), 1), SAMPLER.sigmas[-1])
-        keep(context.predict(student.transformer, inputs[:, :, -SIZE:], last))
+        origin.keep(context.predict(student.transformer, inputs[:, :, -SIZE:], last))
     return context, inputs
 
 

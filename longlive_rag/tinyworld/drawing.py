@@ -20,6 +20,10 @@ HATS: tuple[str, ...] = ("none", "tall", "flat")
 BAGS: tuple[str, ...] = ("none", "bag")
 SIZES_PX: tuple[float, ...] = (19.0, 23.5, 28.0)
 """Hidden trait `size`: width of the body."""
+HIDDEN_VALUES: dict[str, tuple[str, ...] | tuple[float, ...]] = {
+    "tint": TINTS_DEGREES, "size": SIZES_PX, "pattern": PATTERNS, "hat": HATS, "bag": BAGS
+}  # fmt: skip
+"""Values of each hidden trait; no prompt can name them."""
 EDGE_PX = 2.0
 REACH_PX = 22.0
 """No part of a character extends further to the side of its middle."""

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from longlive_rag.tinyworld.drawing import BAGS, HATS, PATTERNS, SIZES_PX, TINTS_DEGREES
+from longlive_rag.tinyworld.drawing import HIDDEN_VALUES
 from longlive_rag.tinyworld.grammar import MEETS
 from longlive_rag.tinyworld.motion import SIZE_PX
 from longlive_rag.tinyworld.oracle import HIDDEN_TRAITS, Sighting, Trait, read_frame
 
 Value = str | float
-HIDDEN_VALUES: dict[str, tuple[Value, ...]] = {
-    "tint": TINTS_DEGREES, "size": SIZES_PX, "pattern": PATTERNS, "hat": HATS, "bag": BAGS
-}  # fmt: skip
 _STILL_PX, _TRAVEL_PX, _JUMP_PX = 7.0, 12.0, 5.0
 
 

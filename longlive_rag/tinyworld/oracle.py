@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from longlive_rag.tinyworld.drawing import (
     BAGS,
     HATS,
+    HIDDEN_VALUES,
     PATTERNS,
     SIZES_PX,
     TINTS_DEGREES,
@@ -37,7 +38,7 @@ SATURATION, DARKEST = 0.36, 0.34  # places stay below 0.3 in saturation, hats an
 SMALLEST_AREA_PX = 45  # the smallest body covers about 150
 WIDEST_BODY_PX = 34
 WINDOW_PX = 40
-HIDDEN_TRAITS: tuple[str, ...] = ("tint", "size", "pattern", "hat", "bag")
+HIDDEN_TRAITS: tuple[str, ...] = tuple(HIDDEN_VALUES)
 """Traits that no prompt can name."""
 
 _HANDS = (-1.0, -0.6, -0.2, 0.2, 0.6, 1.0)

@@ -204,18 +204,30 @@ def usual_loss(
     guidance: float = GUIDANCE,
 ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
     """Return the loss of a batch of stage 2 in a random layout; those in `GUIDED` use this guidance."""
-    kind, plan, corpus, scripts, starts = draw_batch(rng, long, openings, batch)
-    return _loss(model, corpus, kind, plan, scripts, starts, rng, replay_share, guidance if kind in GUIDED else 0.0)
+    sample, origin = draw_sample(long, openings, rng, batch, replay_share)
+    loss, figures, predicted = flow_loss(model, sample, guidance if sample.kind in GUIDED else 0.0)
+    if replay_share:
+        _keep_predictions(origin, predicted, rng)
+    return loss, figures
 
 
-def draw_batch(
-    rng: np.random.Generator, long: Corpus, openings: Corpus, batch: int, shares: Mapping[str, float] = LAYOUTS
-) -> tuple[str, Layout, Corpus, NDArray, NDArray]:
-    """Draw a batch: its kind of context, the layout, and from which corpus, scripts [B] and blocks [B] it is."""
+def draw_sample(
+    long: Corpus, openings: Corpus, rng: np.random.Generator, batch: int, replay_share: float,
+    shares: Mapping[str, float] = LAYOUTS,
+) -> tuple[Sample, Origin]:  # fmt: skip
+    """Draw a batch in a random layout, and say where it is from.
+
+    Args:
+        replay_share: share of the contexts that are the model's own.
+        shares: probability of each layout.
+    """
     kind, plan, block = _draw_layout(rng, shares)
     corpus = openings if block < openings.blocks else long
     scripts, starts = _draw_starts(rng, corpus, kind, block, batch)
-    return kind, plan, corpus, scripts, starts
+    prompts = [corpus.prompt(int(s), int(b), rng) for s, b in zip(scripts, starts, strict=True)]
+    clean, target = gather(corpus, plan, scripts, starts, rng, replay_share)
+    sample = Sample(kind, plan, prompts, clean, target, actors_of(corpus, scripts, starts))
+    return sample, Origin(corpus, scripts, starts)
 
 
 def _draw_layout(rng: np.random.Generator, shares: Mapping[str, float]) -> tuple[str, Layout, int]:
@@ -251,19 +263,6 @@ def _draw_starts(
     return scripts, starts
 
 
-def _loss(
-    model: TextToVideo, corpus: Corpus, kind: str, plan: Layout, scripts: NDArray, starts: NDArray,
-    rng: np.random.Generator, replay_share: float, guidance: float,
-) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
-    prompts = [corpus.prompt(int(s), int(b), rng) for s, b in zip(scripts, starts, strict=True)]
-    clean, target = gather(corpus, plan, scripts, starts, rng, replay_share)
-    sample = Sample(kind, plan, prompts, clean, target, actors_of(corpus, scripts, starts))
-    loss, figures, predicted = flow_loss(model, sample, guidance)
-    if replay_share:
-        _keep_predictions(corpus, predicted, scripts, starts, rng)
-    return loss, figures
-
-
 @dataclass(frozen=True)
 class Sample:
     """One batch to train on.
@@ -283,6 +282,26 @@ class Sample:
     clean: Tensor
     target: Tensor
     actors: Tensor
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the blocks of a batch are from.
+
+    Attributes:
+        corpus: whose scripts they are from.
+        scripts, starts: script and number of each block, [B].
+    """
+
+    corpus: Corpus
+    scripts: NDArray
+    starts: NDArray
+
+    def keep(self, drawn: Tensor) -> None:
+        """Keep the model's versions of the blocks, [B, C, T, h, w], as context for others."""
+        size = CONTEXT.frames_per_block
+        for block, script, start in zip(drawn.cpu(), self.scripts, self.starts * size, strict=True):
+            self.corpus.replay[script, :, start : start + size] = block
 
 
 def actors_of(corpus: Corpus, scripts: NDArray, starts: NDArray) -> Tensor:
@@ -307,7 +326,7 @@ def flow_loss(
     """
     plan, device = sample.plan, model.transformer.device
     clean, target = sample.clean.to(device), sample.target.to(device)
-    context = degrade(clean) if clean.shape[2] else clean
+    context = degrade(clean)
 
     size = CONTEXT.frames_per_block
     copies = (len(plan.positions) - context.shape[2]) // size
@@ -317,16 +336,9 @@ def flow_loss(
     noise = torch.randn_like(repeated)
     level = per_frame[:, None, :, None, None]
     noisy = (1 - level) * repeated + level * noise
-    times = torch.cat([per_frame.new_zeros(batch, context.shape[2]), per_frame * SAMPLER.num_train_timesteps], dim=1)
 
     def predict(prompt_embeds: Tensor) -> Tensor:
-        return model.transformer(
-            torch.cat([context, noisy], dim=2),
-            times,
-            prompt_embeds,
-            frame_positions=torch.tensor(plan.positions, device=device),
-            frame_mask=torch.from_numpy(plan.mask).to(device),
-        )[:, :, context.shape[2] :]
+        return flow_in(plan, model.transformer, context, noisy, per_frame, prompt_embeds)
 
     told = (torch.rand(batch) >= PROMPT_DROPOUT).float().to(device)
     embeds = model.prompt_embeds(sample.prompts) * told[:, None, None]
@@ -335,7 +347,7 @@ def flow_loss(
         with torch.no_grad():
             untold = predict(torch.zeros_like(embeds))
         goal = guided_goal(goal, flow.detach(), untold, guidance * told)
-    weight = 1 + ACTOR_WEIGHT * sample.actors.to(device).repeat(1, copies, 1, 1)[:, None]
+    weight = actor_weight(sample.actors.to(device), copies)
     error = flow - goal
     loss = (weight * error.square()).mean() / weight.mean()
     figures = {sample.kind: round(loss.item(), 4)}
@@ -344,6 +356,34 @@ def flow_loss(
         loss = loss + steadiness * change
         figures["change"] = round(change.item(), 4)
     return loss, figures, (noisy - level * flow).detach().cpu()
+
+
+def flow_in(
+    plan: Layout, transformer: nn.Module, context: Tensor, noisy: Tensor, sigmas: Tensor, prompt_embeds: Tensor
+) -> Tensor:
+    """Return the flow that a transformer predicts for noisy blocks in a layout, [B, C, n T, h, w].
+
+    Args:
+        plan: layout with room for at least n blocks side by side, which don't see each other.
+        context: clean frames [B, C, context, h, w].
+        noisy: n blocks side by side, [B, C, n T, h, w].
+        sigmas: noise level of each of their frames, [B, n T].
+        prompt_embeds: [B, L, D].
+    """
+    known = context.shape[2]
+    total = known + noisy.shape[2]
+    return transformer(
+        torch.cat([context, noisy], dim=2),
+        torch.cat([sigmas.new_zeros(len(noisy), known), sigmas * SAMPLER.num_train_timesteps], dim=1),
+        prompt_embeds,
+        frame_positions=torch.tensor(plan.positions[:total], device=noisy.device),
+        frame_mask=torch.from_numpy(plan.mask[:total, :total]).to(noisy.device),
+    )[:, :, known:]
+
+
+def actor_weight(actors: Tensor, copies: int) -> Tensor:
+    """Return how much each cell counts, [B, 1, copies * T, h, w], from the share that actors cover [B, T, h, w]."""
+    return 1 + ACTOR_WEIGHT * actors.repeat(1, copies, 1, 1)[:, None]
 
 
 def guided_goal(goal: Tensor, flow: Tensor, untold: Tensor, strength: Tensor) -> Tensor:
@@ -357,14 +397,11 @@ def guided_goal(goal: Tensor, flow: Tensor, untold: Tensor, strength: Tensor) ->
     return goal + strength[:, None, None, None, None] * (flow - untold)
 
 
-def _keep_predictions(
-    corpus: Corpus, predicted: Tensor, scripts: NDArray, starts: NDArray, rng: np.random.Generator
-) -> None:
-    """Put one of each sample's predictions [B, C, copies * T, h, w] in the place of its block in `corpus.replay`."""
-    size = CONTEXT.frames_per_block
-    picked = rng.choice(len(REPLAY_LEVELS), len(scripts), p=REPLAY_LEVELS)
-    for sample, copy, script, start in zip(predicted, picked, scripts, starts * size, strict=True):
-        corpus.replay[script, :, start : start + size] = sample[:, copy * size : (copy + 1) * size]
+def _keep_predictions(origin: Origin, predicted: Tensor, rng: np.random.Generator) -> None:
+    """Keep one of each sample's predictions [B, C, copies * T, h, w]."""
+    picked = rng.choice(len(REPLAY_LEVELS), len(predicted), p=REPLAY_LEVELS)
+    copies = predicted.split(CONTEXT.frames_per_block, dim=2)
+    origin.keep(torch.stack([copies[copy][sample] for sample, copy in enumerate(picked)]))
 
 
 def gather(
@@ -404,6 +441,8 @@ def _draw_sigmas(batch: int, copies: int) -> Tensor:
 def degrade(context: Tensor) -> Tensor:
     """Make true frames [B, C, T, h, w] look generated, by a little noise, blur and a drift of each channel."""
     batch, channels, frames = context.shape[:3]
+    if not frames:
+        return context
     device = context.device
     strength = torch.rand(batch, 1, 1, 1, 1, device=device)
     blurred = F.avg_pool3d(context, (1, 3, 3), stride=1, padding=(0, 1, 1), count_include_pad=False)
