@@ -1,6 +1,7 @@
 """Outcomes that an arm must not worsen while it drifts less, so that a degraded or different video can't win.
 
-Every contrast is checked at every horizon. A broken guardrail withholds the claim, and the verdict says so.
+Every contrast is checked at every horizon. A broken guardrail withholds the claim, and the verdict says so. One that is
+unclear doesn't, but the verdict names it: there the arm isn't shown to be no worse.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def _guarded(c: Comparison, margin: float) -> Guarded:
     return Guarded(c.scenario, c.arm, c.label, margin, worse, worst, state, c.baseline, c.horizon_s)
 
 
-def broken_in(c: Comparison, guarded: Sequence[Guarded]) -> list[Guarded]:
-    """The guardrails broken in a comparison's contrast and horizon."""
+def in_state(state: State, c: Comparison, guarded: Sequence[Guarded]) -> list[Guarded]:
+    """The guardrails of a comparison's contrast and horizon that are in a state."""
     where = (c.scenario, c.arm, c.baseline, c.horizon_s)
-    return [g for g in guarded if g.state == "broken" and (g.scenario, g.arm, g.against, g.horizon_s) == where]
+    return [g for g in guarded if g.state == state and (g.scenario, g.arm, g.against, g.horizon_s) == where]

@@ -117,8 +117,8 @@ class Plan:
         dtype, device, codec, decoder: as for `generate`.
         about: what happens in each scenario, in words.
         metrics: names of metrics besides those that are always measured.
-        contrasts: comparisons besides every arm with the baseline, and what may be claimed; by default, the second arm
-            is compared with each of the others, and the claim is about the second arm against the baseline.
+        contrasts: pairs of arms to compare besides every arm with the baseline and the second arm with each of the
+            others, and what may be claimed; by default, the claim is about the second arm against the baseline.
         exploratory: no claims are made, so there may be fewer prompts than a claim needs.
         backbone_id: the weights that the backbone's name stood for; None if not checked.
 
@@ -194,14 +194,13 @@ class Plan:
 
     @property
     def all_contrasts(self) -> tuple[Contrast, ...]:
-        """Every arm against the baseline, then the other contrasts, without repeats."""
+        """Every arm against the baseline, the second against each of the others, then `contrasts`, without repeats."""
         base, claimed, *others = (arm.name for arm in self.arms)
         declared = {(each.arm, each.against): each.confirmatory for each in self.contrasts}
         if not any(declared.values()):
             declared[claimed, base] = True
-        pairs = [(arm, base) for arm in (claimed, *others)]
-        pairs += list(declared) if self.contrasts else [(claimed, other) for other in others]
-        return tuple(Contrast(*pair, declared.get(pair, False)) for pair in dict.fromkeys(pairs))
+        pairs = [(arm, base) for arm in (claimed, *others)] + [(claimed, other) for other in others]
+        return tuple(Contrast(*pair, declared.get(pair, False)) for pair in dict.fromkeys([*pairs, *declared]))
 
     @property
     def tests(self) -> int:

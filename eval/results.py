@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from eval.comparisons import Comparison
-from eval.guardrails import Guarded, broken_in, guardrails
+from eval.guardrails import Guarded, guardrails, in_state
 from eval.outcomes import Outcome
 from eval.plan import Cell
 from eval.recalled import Recalled, what_was_recalled
@@ -177,7 +177,7 @@ def verdict(comparison: Comparison, exploratory: bool = False, guarded: Sequence
     """State the result of a confirmatory test of drift in one sentence, with its interval, whichever way it went.
 
     Args:
-        guarded: guardrails; a broken one withholds the claim.
+        guarded: guardrails; a broken one withholds the claim, and a claim names those that are unclear.
     """
     c, p = comparison, comparison.paired
     where = f"On {c.scenario} at {c.horizon_s:g} s"
@@ -194,17 +194,23 @@ def verdict(comparison: Comparison, exploratory: bool = False, guarded: Sequence
     if exploratory:
         return f"{where}, {c.arm} against {c.baseline}: {seen}; nothing is claimed, the comparison is exploratory."
     clear, borne_out = p.low > 0 or p.high < 0, c.p_holm <= LEVEL
-    broken = broken_in(c, guarded)
-    if clear and borne_out and p.mean < 0 and broken:
-        named = ", ".join(f"{g.companion} ({g.worse_by:+.3g}, {g.margin:.3g} allowed)" for g in broken)
-        return (
-            f"{where}, {c.arm} drifts less than {c.baseline}, but nothing is claimed: it is worse in {named} ({seen})."
-        )
+    if clear and borne_out and p.mean > 0:
+        return f"{where}, {c.arm} drifts MORE than {c.baseline} ({seen})."
     if clear and borne_out:
-        how = "drifts less than" if p.mean < 0 else "drifts MORE than"
-        return f"{where}, {c.arm} {how} {c.baseline} ({seen})."
+        return f"{where}, {c.arm} drifts less than {c.baseline}{_guarded_claim(c, guarded, seen)}."
     but = ", which does not bear out the interval" if clear else ""
     return f"{where}, no difference was shown between {c.arm} and {c.baseline} ({seen}{but})."
+
+
+def _guarded_claim(c: Comparison, guarded: Sequence[Guarded], seen: str) -> str:
+    """The end of a verdict of less drift: what withholds the claim, or the claim with what is unclear about it."""
+    broken, unclear = in_state("broken", c, guarded), in_state("unclear", c, guarded)
+    if broken:
+        named = ", ".join(f"{g.companion} ({g.worse_by:+.3g}, {g.margin:.3g} allowed)" for g in broken)
+        return f", but nothing is claimed: it is worse in {named} ({seen})"
+    ends = (f"{g.companion} (up to {g.at_most:+.3g}, {g.margin:.3g} allowed)" for g in unclear if g.at_most is not None)
+    named = ", ".join(ends)
+    return f" ({seen}; not shown to be no worse in {named})" if named else f" ({seen})"
 
 
 def mixed_conditions(takes: Takes) -> dict[str, dict[str, int]]:

@@ -18,7 +18,7 @@ from PIL import Image, ImageFilter
 from eval import measure as measuring
 from eval.comparisons import Comparison
 from eval.footage import Footage
-from eval.guardrails import Guarded, broken_in, guardrails
+from eval.guardrails import Guarded, guardrails, in_state
 from eval.measure import measure
 from eval.measures import Measures
 from eval.oracle import open_oracle
@@ -270,4 +270,4 @@ def verdicts(found: tuple[list[Comparison], list[Guarded]]) -> list[str]:
 
 def names_broken(found: tuple[list[Comparison], list[Guarded]]) -> set[str]:
     """Guardrails that are broken at any horizon."""
-    return {g.companion for c in found[0] for g in broken_in(c, found[1])}
+    return {g.companion for c in found[0] for g in in_state("broken", c, found[1])}

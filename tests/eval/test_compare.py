@@ -253,8 +253,11 @@ def test_any_arm_is_held_against_any_other(backbone, tmp_path):
     assert pairs == [("memory", "native", True), *others, *against]
     claimed = (Contrast("memory", "native", True), Contrast("memory", "memory-random", True))
     plan = replace(plan, contrasts=claimed, stories=plan.stories + plan_of(backbone, prompts=8).stories[7:])
-    assert [each.confirmatory for each in plan.all_contrasts] == [True, False, False, True]
+    assert [each.confirmatory for each in plan.all_contrasts] == [True, False, False, True, False]
+    assert [(each.arm, each.against) for each in plan.all_contrasts] == [pair[:2] for pair in pairs]  # none is left out
     assert plan.tests == 4
+    more = replace(plan, contrasts=(*claimed, Contrast("memory-recent", "memory-random"))).all_contrasts
+    assert more == (*plan.all_contrasts, Contrast("memory-recent", "memory-random"))
     compare(plan, tmp_path / "run", pipe=DriftingPipeline())
     found = {
         (c.arm, c.baseline): c

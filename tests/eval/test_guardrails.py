@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eval.comparisons import Comparison
-from eval.guardrails import GUARDRAILS, Guarded, broken_in, guardrails
+from eval.guardrails import GUARDRAILS, Guarded, guardrails, in_state
 from eval.statistics import Paired
 
 
@@ -108,4 +108,6 @@ def test_broken_guardrails_are_those_of_the_same_contrast_and_horizon():
         guarded("kept"), guarded("unclear"), guarded(scenario="walk"), guarded(arm="other"), guarded(against="other"),
         guarded(horizon_s=20.0),
     ]  # fmt: skip
-    assert broken_in(comparison("drift.dino@10", 0.0), [*others, guarded()]) == [guarded()]
+    c = comparison("drift.dino@10", 0.0)
+    assert in_state("broken", c, [*others, guarded()]) == [guarded()]
+    assert in_state("unclear", c, [*others, guarded()]) == [guarded("unclear")]

@@ -277,10 +277,22 @@ def test_a_broken_guardrail_withholds_a_claim_and_nothing_else():
     said = verdict(confirmatory(), guarded=[rail, replace(rail, arm="other", companion="another")])
     withheld = "memory drifts less than native, but nothing is claimed: it is worse in motion (+0.123, 0.05 allowed) ("
     assert said.startswith(f"On plain at 10 s, {withheld}")
-    for other in (replace(rail, state="unclear"), replace(rail, horizon_s=20.0)):
+    for other in (replace(rail, state="kept"), replace(rail, horizon_s=20.0)):
         assert verdict(confirmatory(), guarded=[other]) == verdict(confirmatory())
     for figures in ((0.2, 0.1, 0.3), (-0.2, -0.4, 0.1), (-0.2, -0.3, -0.1, 0.06)):
         assert verdict(confirmatory(*figures), guarded=[rail]) == verdict(confirmatory(*figures))
+
+
+def test_a_claim_names_what_is_unclear():
+    """Its mean is within the margin and its interval isn't, so the arm isn't shown to be no worse there."""
+    rails = [
+        Guarded("plain", "memory", name, 0.05, 0.0123, at_most, state, "native", 10.0)
+        for name, at_most, state in (("motion", 0.0789, "unclear"), ("seen", 0.01, "kept"), ("exposure", 0.1, "unclear"))
+    ]
+    unclear = "not shown to be no worse in motion (up to +0.0789, 0.05 allowed), exposure (up to +0.1, 0.05 allowed)"
+    assert verdict(confirmatory(), guarded=rails) == verdict(confirmatory()).replace(").", f"; {unclear}).")
+    for figures in ((0.2, 0.1, 0.3), (-0.2, -0.4, 0.1), (-0.2, -0.3, -0.1, 0.06)):
+        assert verdict(confirmatory(*figures), guarded=rails) == verdict(confirmatory(*figures))
 
 
 def test_conditions_that_are_not_the_same_are_counted():
