@@ -5,7 +5,8 @@
 
 A table stands between `<!-- options of COMMAND -->`, with flags after the command's name if it has only those, and
 `<!-- end -->`; one of results between `<!-- drift FOLDER TABLE -->`, with a folder of docs/drift and a name in
-eval/tables.py, and `<!-- end -->`; `verdicts` stand there, too, and the `summary` of several folders, with commas.
+eval/tables.py, and `<!-- end -->`; `verdicts` and `named` stand there, too, and the `summary` of several folders, with
+commas.
 Means by policy and story, of a file of docs/drift with a row a take, stand between `<!-- development FILE -->` and
 `<!-- end -->`. What `plan` says of serving stands between `<!-- capacity BACKBONE,BACKBONE -->` and `<!-- end -->`.
 """
@@ -22,8 +23,10 @@ from typing import Any
 
 import click
 
+from eval.oracle import open_oracle
 from eval.published import recompute
 from eval.tables import TABLES, Found, summary_table, verdicts
+from eval.takes import Takes
 from longlive_rag.cli.main import cli
 from longlive_rag.cli.plan import plan_request, sharing, size
 from longlive_rag.config import CheckpointConfig
@@ -68,11 +71,31 @@ def stories_of(named: str) -> list[Found]:
 
 def results(folders: list[str], name: str) -> str:
     """A table of results, as Markdown."""
+    if name == "named":
+        return named(*folders)
     stories = [found for folder in folders for found in stories_of(folder)]
     if name == "summary":
         return summary_table(stories)
     (found,) = stories
     return verdicts(found) if name == "verdicts" else TABLES[name](found)
+
+
+def named(story: str) -> str:
+    """Of each arm's takes: all traits kept, the subject as named in its opening, and both, as Markdown."""
+    folder, _, scenario = story.partition("/")
+    takes, oracle = Takes.published(DOCS / "drift" / folder), open_oracle()
+    lines = ["| arm | all traits kept | as named in the opening | both |", "| --- | --- | --- | --- |"]
+    for arm in takes.plan.arms:
+        cells = [each for each in takes.plan.cells if each.arm == arm and scenario in ("", each.story.scenario)]
+        found = []
+        for cell in cells:
+            traits = takes.measures(cell).traits[-1]
+            prompt = [text for second, text in cell.story.prompts if second <= cell.story.origin_s][-1]
+            is_named = any(one.items() <= traits.opening.items() for one in oracle.characters_in(prompt))
+            found.append((traits.all_kept, is_named, traits.all_kept and is_named))
+        shares = (f"{sum(column) / len(cells):.0%}".replace("%", " %") for column in zip(*found, strict=True))
+        lines.append(f"| {arm.name} | {' | '.join(shares)} |")
+    return "\n".join(lines) + "\n"
 
 
 def development(file: str) -> str:

@@ -42,12 +42,14 @@ def arms_of(names: Sequence[str], preset: Preset, ceilings: bool, upscale: int |
 
 
 def _memory(name: str, preset: Preset) -> dict[str, Any]:
-    """The memory settings for a policy's name."""
+    """The memory settings for a policy's name; without the gate, neither looks nor words keep a frame from it."""
     gate, _, policy = name.rpartition("+") if "+" in name else (name, "", SEARCH) if name == GATE else ("", "", name)
     if gate not in ("", GATE):
         raise FieldError("policies", name, f"only {GATE} can come before the plus")
     plugin("policy", policy)
-    return {"policy": policy, "establish": (preset.memory.establish or ESTABLISH_S) if gate else 0.0}
+    if not gate:
+        return {"policy": policy, "establish": 0.0, "like_words": 0.0}
+    return {"policy": policy, "establish": preset.memory.establish or ESTABLISH_S}
 
 
 def stages_by_arm(takes: Takes) -> dict[str, dict[str, float]]:

@@ -16,7 +16,7 @@ from PIL import Image
 from eval import figures
 from eval.plan import Arm, Cell, Plan
 from eval.recalled import AFTER_CUE_S, SHOWN_FROM, Recalled
-from eval.results import Comparison, Results, compare_all, summarise
+from eval.results import Comparison, Results, compare_all, means_by_story, summarise
 from eval.runs import take_folder
 from eval.scenarios import Story
 from eval.takes import Takes
@@ -126,17 +126,8 @@ def _story_drifts(takes: Takes, scenario: str, embedder: str) -> dict[str, dict[
     plan = takes.plan
     outcome = next(each for each in takes.outcomes if each.name == f"drift.{embedder}@{plan.seconds:g}")
     base, arm = (each.name for each in plan.arms[:2])
-    found: dict[str, dict[str, float]] = {}
-    for story in (story for story in plan.stories if story.scenario == scenario):
-        pairs = [
-            [outcome.value(measures) for measures in takes.pair(arm, base, story.id, seed)]
-            for seed in range(plan.seeds)
-        ]
-        whole = [pair for pair in pairs if None not in pair]
-        if whole:
-            means = [sum(value or 0.0 for value in column) / len(whole) for column in zip(*whole, strict=True)]
-            found[story.id] = dict(zip((arm, base), means, strict=True))
-    return found
+    by_story, _ = means_by_story(takes, outcome, scenario, arm, base)
+    return {story: dict(zip((arm, base), means, strict=True)) for story, means in by_story.items()}
 
 
 def _drift_table(drift: Sequence[Comparison]) -> Table:

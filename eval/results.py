@@ -73,29 +73,32 @@ class Results(Versioned):
         return results_as_html(self)
 
 
+def means_by_story(
+    takes: Takes, outcome: Outcome, scenario: str, arm: str, baseline: str
+) -> tuple[dict[str, tuple[float, float]], int]:
+    """Both arms' means over the seeds whose pair has a value, by story id; also the number of pairs without one."""
+    plan, found, left_out = takes.plan, dict[str, tuple[float, float]](), 0
+    for story in (story for story in plan.stories if story.scenario == scenario):
+        pairs = [
+            [outcome.value(measures) for measures in takes.pair(arm, baseline, story.id, seed)]
+            for seed in range(plan.seeds)
+        ]
+        whole = [pair for pair in pairs if None not in pair]
+        left_out += len(pairs) - len(whole)
+        if whole:
+            own, other = np.mean(np.array(whole, np.float64), axis=0)
+            found[story.id] = float(own), float(other)
+    return found, left_out
+
+
 def differences(
     takes: Takes, outcome: Outcome, scenario: str, arm: str, baseline: str
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Arm minus baseline by story id, averaged over seeds; also the means of both arms and the pairs left out."""
-    plan = takes.plan
-    by_story: dict[str, float] = {}
-    sums: dict[str, list[float]] = {arm: [], baseline: []}
-    left_out = 0
-    for story in (story for story in plan.stories if story.scenario == scenario):
-        pairs = []
-        for seed in range(plan.seeds):
-            values = [outcome.value(measures) for measures in takes.pair(arm, baseline, story.id, seed)]
-            if None in values:
-                left_out += 1
-            else:
-                pairs.append(values)
-        if pairs:
-            mean = np.mean(np.array(pairs, np.float64), axis=0)
-            by_story[story.id] = float(mean[0] - mean[1])
-            sums[arm].append(float(mean[0]))
-            sums[baseline].append(float(mean[1]))
-    means = {name: float(np.mean(values)) for name, values in sums.items() if values}
-    return by_story, {"means": means, "left_out": left_out}
+    by_story, left_out = means_by_story(takes, outcome, scenario, arm, baseline)
+    means = zip((arm, baseline), map(np.mean, zip(*by_story.values(), strict=True)), strict=False)
+    rest = {"means": {name: float(mean) for name, mean in means}, "left_out": left_out}
+    return {story: own - other for story, (own, other) in by_story.items()}, rest
 
 
 def compare_all(takes: Takes) -> list[Comparison]:
@@ -208,8 +211,8 @@ def _guarded_claim(c: Comparison, guarded: Sequence[Guarded], seen: str) -> str:
     if broken:
         named = ", ".join(f"{g.companion} ({g.worse_by:+.3g}, {g.margin:.3g} allowed)" for g in broken)
         return f", but nothing is claimed: it is worse in {named} ({seen})"
-    ends = (f"{g.companion} (up to {g.at_most:+.3g}, {g.margin:.3g} allowed)" for g in unclear if g.at_most is not None)
-    named = ", ".join(ends)
+    ends = [("no interval" if g.at_most is None else f"up to {g.at_most:+.3g}", g) for g in unclear]
+    named = ", ".join(f"{g.companion} ({end}, {g.margin:.3g} allowed)" for end, g in ends)
     return f" ({seen}; not shown to be no worse in {named})" if named else f" ({seen})"
 
 

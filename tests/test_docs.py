@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import importlib.util
+import json
 import re
 import shlex
 import tomllib
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import click
 import numpy as np
 import pytest
 
+from eval.results import verdict
+from eval.statistics import holm
 from longlive_rag.cli.main import cli
 from longlive_rag.presets.preset import BUILT_IN
 from longlive_rag.serving.keys import ApiKey, Keys
@@ -75,6 +79,15 @@ def script(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def reports_on_drift() -> str:
+    return "".join(page.read_text() for page in sorted((ROOT / "docs").glob("drift*.md")))
+
+
+def published() -> list[str]:
+    """Folders of docs/drift that hold a comparison."""
+    return sorted(path.parent.name for path in (ROOT / "docs" / "drift").glob("*/plan.json"))
 
 
 def test_every_command_parses(capsys):
@@ -165,9 +178,14 @@ def test_python_examples_run(name, tmp_path, monkeypatch):
         exec(example, names)
 
 
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    """docs/tables.py; what it computes from takes, it computes once."""
+    return script("tables")
+
+
 @pytest.mark.parametrize(("kind", "at_least"), [("TABLE", 3), ("RESULTS", 2), ("DEVELOPMENT", 1), ("CAPACITY", 1)])
-def test_tables_are_those_of_the_commands_and_of_the_takes(kind, at_least):
-    tables = script("tables")
+def test_tables_are_those_of_the_commands_and_of_the_takes(tables, kind, at_least):
     with_tables = [document for document in DOCUMENTS if getattr(tables, kind).search(document.read_text())]
     assert len(with_tables) >= at_least
     for document in with_tables:
@@ -176,12 +194,98 @@ def test_tables_are_those_of_the_commands_and_of_the_takes(kind, at_least):
 
 def test_all_tables_of_the_reports_on_drift_are_made_from_takes():
     """No table there is typed by hand."""
-    text = "".join(page.read_text() for page in sorted((ROOT / "docs").glob("drift*.md")))
+    text = reports_on_drift()
     by_hand = re.sub(r"<!-- (?:drift|development) .*?<!-- end -->", "", text, flags=re.DOTALL)
     assert "|---" not in by_hand
     assert "| ---" not in by_hand
-    published = {folder.name for folder in (ROOT / "docs" / "drift").iterdir() if (folder / "plan.json").is_file()}
-    assert published == set(re.findall(r"<!-- drift (\w+)(?:/[\w-]+)? kept -->", text))
+    assert set(published()) == set(re.findall(r"<!-- drift (\w+)(?:/[\w-]+)? kept -->", text))
+
+
+def columns(folder: str, name: str, scenario: str = "") -> dict[str, np.ndarray]:
+    """By arm, a column of a folder's takes.csv, [prompts, seeds], read without the evaluator."""
+    found: dict[str, dict[str, list[float]]] = {}
+    with (ROOT / "docs" / "drift" / folder / "takes.csv").open(newline="") as rows:
+        for row in csv.DictReader(rows):
+            if scenario in ("", row["scenario"]):
+                found.setdefault(row["arm"], {}).setdefault(row["prompt_id"], []).append(float(row[name]))
+    return {arm: np.array(list(by_prompt.values())) for arm, by_prompt in found.items()}
+
+
+def shown_tables(table: str) -> list[tuple[str, str, list[str], list[list[str]]]]:
+    """(folder, scenario or "", head, rows) of the tables of this name in the reports on drift."""
+    pattern = rf"<!-- drift (\w+)(?:/([\w-]+))? {table} -->\n(.*?)<!-- end -->"
+    found = []
+    for folder, scenario, text in re.findall(pattern, reports_on_drift(), re.DOTALL):
+        head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+        found.append((folder, scenario, head, rows))
+    return found
+
+
+def test_what_is_kept_is_the_mean_of_a_column():
+    """As docs/drift.md says: no code of the evaluator is used here."""
+    tables = shown_tables("kept")
+    for folder, scenario, head, rows in tables:
+        for place, horizon in enumerate(head[1:], 1):
+            kept = columns(folder, f"traits_kept@{horizon.removesuffix(' s')}", scenario)
+            base = kept[rows[0][0]]
+            for arm, *cells in rows:
+                share, _, difference = cells[place - 1].partition(", ")
+                assert share == f"{kept[arm].mean():.0%}".replace("%", " %"), (folder, arm, horizon)
+                expected = 100 * (kept[arm] - base).mean()
+                assert arm == rows[0][0] or difference.split()[0] == f"{expected:+.0f}", (folder, arm, horizon)
+    assert len(tables) > 15
+
+
+def test_the_noise_floor_is_that_of_the_columns():
+    tables = shown_tables("floor")
+    for folder, _, head, rows in tables:
+        cells = dict((name, figures) for name, *figures in rows)["kept"]
+        for horizon, cell in zip(head[1:], cells, strict=True):
+            apart = 100 * np.subtract(*columns(folder, f"traits_kept@{horizon.removesuffix(' s')}")["native"].T)
+            assert cell == f"{apart.mean():+.0f} ({np.abs(apart).mean():.0f})"
+    assert len(tables) == 2
+
+
+def test_broken_guardrails_are_worse_by_what_their_columns_say():
+    known = {
+        "motion": "motion",
+        "repetition": "repetition",
+        "visible motion": "moving",
+        "distinct characters": "characters",
+    }
+    checked = 0
+    for folder, scenario, _, rows in shown_tables("broken"):
+        for label, arm, at, worse, _ in rows:
+            if label in known:
+                by_arm = columns(folder, f"{known[label]}@{at.removesuffix(' s')}", scenario)
+                apart, base = (by_arm[arm] - by_arm["native"]).mean(), by_arm["native"].mean()
+                expected = -100 * apart / base if "motion" in label else apart
+                assert float(worse.removesuffix(" %")) == pytest.approx(expected, rel=6e-3)
+                checked += 1
+    assert checked >= 15
+
+
+def test_every_verdict_is_in_the_reports_on_drift():
+    """Whichever way it went; nothing was claimed of what was exploratory."""
+    said = re.findall(r"<!-- drift (\w+)(?:/([\w-]+))? verdicts -->", reports_on_drift())
+    for folder in published():
+        plan = json.loads((ROOT / "docs" / "drift" / folder / "plan.json").read_text())
+        for scenario in {story["scenario"] for story in plan["stories"]}:
+            assert plan["exploratory"] or {(folder, ""), (folder, scenario)} & set(said), f"{folder}, {scenario}"
+
+
+def test_claims_stand_with_one_correction_over_all_published_tests(tables):
+    """docs/drift.md says so. Each plan corrects for its own tests only."""
+    found = [each for folder in published() for each in tables.results_of(folder) if not each.plan.exploratory]
+    tests = [(c, each) for each in found for c in each.results.comparisons
+             if c.confirmatory and c.scenario == each.scenario]  # fmt: skip
+    assert len(tests) > 30
+    claimed = 0
+    for (c, each), p in zip(tests, holm([c.paired.p for c, _ in tests]), strict=True):
+        (said,) = [line for line in each.results.verdicts if line == verdict(c, False, each.results.guardrails)]
+        claimed += f"{c.arm} drifts less than {c.baseline} (" in said
+        assert p <= 0.05 or "no difference was shown" in said, said
+    assert claimed >= 10
 
 
 def test_the_tree_is_as_the_documents_say():
@@ -202,6 +306,32 @@ def test_what_was_kept_in_development_is_a_mean_over_takes(tmp_path, monkeypatch
     assert tables.development("few.csv").splitlines()[2:] == [
         "| old | 50 %, 0.100 | 0 %, 0.500 |",
         "| new | 100 %, -0.250 |  |",
+    ]
+
+
+def test_who_keeps_another_one_s_traits_is_told_from_who_keeps_its_own(monkeypatch):
+    """Whom the prompt names when the subject is first seen as it should be, in the opening of its last horizon."""
+    cues = ((5.0, "a red circle walks"), (9.0, "a blue square walks"))
+    told = (SimpleNamespace(scenario="a", origin_s=5.0, prompts=((0.0, "a blue square"), *cues)),
+            SimpleNamespace(scenario="b", origin_s=0.0, prompts=((0.0, "a red circle"),)))  # fmt: skip
+    red, square = {"shape": "circle", "colour": "red", "hat": "tall"}, {"shape": "square", "colour": "blue"}
+    by_arm = {"native": [(True, square), (False, red)], "memory": [(True, red), (True, {"shape": "circle"})]}
+    arms = {name: SimpleNamespace(name=name) for name in by_arm}
+    cells = [SimpleNamespace(arm=arm, story=story, place=place) for arm in arms.values() for story in told[:1] * 2
+             for place in (0, 1)]  # fmt: skip
+    cells += [SimpleNamespace(arm=arm, story=told[1], place=0) for arm in arms.values()]
+
+    def measures(cell):
+        kept, opening = by_arm[cell.arm.name][cell.place]
+        earlier = SimpleNamespace(all_kept=not kept, opening={})
+        return SimpleNamespace(traits=[earlier, SimpleNamespace(all_kept=kept, opening=opening)])
+
+    tables = script("tables")
+    takes = SimpleNamespace(plan=SimpleNamespace(arms=tuple(arms.values()), cells=cells), measures=measures)
+    monkeypatch.setattr(tables.Takes, "published", lambda folder: takes)
+    assert tables.results(["some/a"], "named").splitlines()[2:] == [
+        "| native | 50 % | 50 % | 0 % |",
+        "| memory | 100 % | 50 % | 50 % |",
     ]
 
 

@@ -15,7 +15,9 @@ import pytest
 from eval.embedders import default_embedders
 from eval.footage import find_footage
 from eval.plan import ARMS, Contrast, Plan
+from eval.policies import arms_of
 from longlive_rag.cli.arms import read_arms, read_contrasts
+from longlive_rag.presets.preset import load_preset
 from tests import forked
 from tests.eval.arms import DriftingPipeline, plan_of, slow_backbone
 from tests.eval.clips import FPS, character, controls, write_clip
@@ -364,9 +366,19 @@ def test_policies_are_compared_between_no_memory_and_a_perfect_one(command, tmp_
     assert rows[2:] == ["native", "similar", "establishing-look-ahead", "opening", "oracle"]
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     memory = {arm["name"]: arm["changes"].get("memory") for arm in plan["arms"]}
-    assert memory["similar"] == {"policy": "similar", "establish": 0.0}
+    assert memory["similar"] == {"policy": "similar", "establish": 0.0, "like_words": 0.0}
     assert memory["establishing-look-ahead"] == {"policy": "look-ahead", "establish": 8.0}
     assert memory["native"] == {"enabled": False}
+
+
+def test_policies_without_the_gate_choose_from_all_of_the_past():
+    """Whatever the preset keeps out of memory by looks, or doesn't bring back because of its words."""
+    preset = load_preset("tiny-world")
+    assert preset.memory.establish
+    assert preset.memory.like_words
+    by_name = {arm.name: arm.changes.get("memory") for arm in arms_of(["random", "establishing+random"], preset, False)}
+    assert by_name["random"] == {"policy": "random", "establish": 0.0, "like_words": 0.0}
+    assert by_name["establishing-random"] == {"policy": "random", "establish": preset.memory.establish}
 
 
 @pytest.mark.parametrize(

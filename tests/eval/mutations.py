@@ -154,7 +154,7 @@ EQUIVALENT: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "a difference of 0 is a tie": {"statistics": ("values < 0 -> values <= 0",)},
     "only the first two are read": {"traits": ("values.most_common(2) -> values.most_common(3)",)},
-    "an interval without zero has no mean of zero": {"results": ("p.mean < 0 -> p.mean <= 0",)},
+    "an interval without zero has no mean of zero": {"results": ("p.mean > 0 -> p.mean >= 0",)},
     "a video of two frames is too short anyway": {
         "companions": ("max(1, len(seconds) - 1) -> max(2, len(seconds) - 1)",),
     },

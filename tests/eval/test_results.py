@@ -285,11 +285,10 @@ def test_a_broken_guardrail_withholds_a_claim_and_nothing_else():
 
 def test_a_claim_names_what_is_unclear():
     """Its mean is within the margin and its interval isn't, so the arm isn't shown to be no worse there."""
-    rails = [
-        Guarded("plain", "memory", name, 0.05, 0.0123, at_most, state, "native", 10.0)
-        for name, at_most, state in (("motion", 0.0789, "unclear"), ("seen", 0.01, "kept"), ("exposure", 0.1, "unclear"))
-    ]
-    unclear = "not shown to be no worse in motion (up to +0.0789, 0.05 allowed), exposure (up to +0.1, 0.05 allowed)"
+    rail = Guarded("plain", "memory", "motion", 0.05, 0.0123, 0.0789, "unclear", "native", 10.0)
+    few = replace(rail, companion="exposure", at_most=None)  # of too few prompts for an interval
+    rails = [rail, replace(rail, companion="seen", state="kept"), few]
+    unclear = "not shown to be no worse in motion (up to +0.0789, 0.05 allowed), exposure (no interval, 0.05 allowed)"
     assert verdict(confirmatory(), guarded=rails) == verdict(confirmatory()).replace(").", f"; {unclear}).")
     for figures in ((0.2, 0.1, 0.3), (-0.2, -0.4, 0.1), (-0.2, -0.3, -0.1, 0.06)):
         assert verdict(confirmatory(*figures), guarded=rails) == verdict(confirmatory(*figures))
