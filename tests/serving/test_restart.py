@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -19,8 +20,15 @@ from click.testing import CliRunner
 from video_api import OTHER, PROMPT, Api, until
 
 from longlive_rag.cli.serve import serve as command
+from longlive_rag.engines.supervisor import Supervisor
+from longlive_rag.presets.preset import load_preset
+from longlive_rag.serving import process
+from longlive_rag.serving.keys import ApiKey, Keys
 from longlive_rag.serving.ledger import Ledger
+from longlive_rag.serving.making import Making, Setup
+from longlive_rag.studio.address import Address
 from longlive_rag.takes.record import read_record
+from tests.thread_workers import ThreadWorkers
 
 SECRET = "a-secret-of-the-tests"
 
@@ -84,11 +92,13 @@ def test_deleted_means_deleted(tmp_path, pipeline_folder):
         video = api.made()["id"]
         folder = api.folder(video)
         (api.videos.ledger.folder / "trash" / "left").mkdir()  # of a server that was killed meanwhile
+        (api.videos.ledger.folder / "pictures" / "video_x.png").write_bytes(b"of an order that it did not get to")
         api.ask("DELETE", f"/v1/videos/{video}")
         assert not folder.exists()
     with Api(tmp_path / "takes", pipeline_folder) as api:
         assert api.get("/v1/videos").json()["data"] == []
-        assert list((api.videos.ledger.folder / "trash").iterdir()) == []
+        for name in ("trash", "pictures"):
+            assert list((api.videos.ledger.folder / name).iterdir()) == []
 
 
 def test_a_source_is_not_deleted_while_another_is_made_of_it(tmp_path, pipeline_folder):
@@ -96,16 +106,37 @@ def test_a_source_is_not_deleted_while_another_is_made_of_it(tmp_path, pipeline_
         video = api.made(seconds=2)["id"]
         long = api.make(seconds=300)["id"]
         remix = api.post(f"/v1/videos/{video}/remix", json={"prompt": OTHER, "at": 1}).json()["id"]
-        answer = api.ask("DELETE", f"/v1/videos/{video}")
-        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "not_ready")
+        remembering = api.make(remember=[{"video": video, "from": 0, "to": 1}])["id"]
+        for user in (remix, remembering):
+            answer = api.ask("DELETE", f"/v1/videos/{video}")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (409, "not_ready")
+            assert user in answer.json()["error"]["message"]
+            api.post(f"/v1/videos/{user}/cancel")
+            api.until_ended(user)
         api.post(f"/v1/videos/{long}/cancel")
-        api.until_ended(remix)
+        api.until_ended(long)
         assert api.ask("DELETE", f"/v1/videos/{video}").status_code == 200
 
 
 def test_two_servers_do_not_share_a_folder(tmp_path, pipeline_folder):
     with Api(tmp_path / "takes", pipeline_folder), pytest.raises(ValueError, match="another"):
         Api(tmp_path / "takes", pipeline_folder)
+
+
+def test_a_server_that_can_not_begin_ends_with_an_error(tmp_path, pipeline_folder, monkeypatch):
+    def fails(making: Making) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Making, "go_on", fails)
+    monkeypatch.setattr(process, "log_config", lambda level: None)
+    keys, setup = Keys([ApiKey(name="a", key=SECRET)]), Setup({"random": load_preset(str(pipeline_folder))})
+    serving = process.Serving(tmp_path / "takes", keys, Address("127.0.0.1", 0), setup)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(OSError, match="could not begin"):
+            process.serve(serving, lambda state: Supervisor(ThreadWorkers(0), state), lambda where: None)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # ---- the command ----
