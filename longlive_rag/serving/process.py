@@ -102,7 +102,7 @@ def serve(
 
     Raises:
         ValueError: if the address can't be had, another server has the folder, or what it left can't be read.
-        OSError: if the folder can't be made, or what the last server left can't be gone on with.
+        OSError: if the folder can't be made.
     """
     address = serving.address
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -126,7 +126,4 @@ def serve(
             if not address.is_here and address.tls_cert is None:
                 warn(WARNING)
             say(f"{address.scheme}://{address.hosts[0]}:{listening.getsockname()[1]}/v1")
-            server = Server(config, videos)
-            server.run(sockets=[listening])
-            if not server.started:
-                raise OSError("the server could not begin; its log says why")
+            Server(config, videos).run(sockets=[listening])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -20,15 +19,8 @@ from click.testing import CliRunner
 from video_api import OTHER, PROMPT, Api, until
 
 from longlive_rag.cli.serve import serve as command
-from longlive_rag.engines.supervisor import Supervisor
-from longlive_rag.presets.preset import load_preset
-from longlive_rag.serving import process
-from longlive_rag.serving.keys import ApiKey, Keys
 from longlive_rag.serving.ledger import Ledger
-from longlive_rag.serving.making import Making, Setup
-from longlive_rag.studio.address import Address
 from longlive_rag.takes.record import read_record
-from tests.thread_workers import ThreadWorkers
 
 SECRET = "a-secret-of-the-tests"
 
@@ -121,22 +113,6 @@ def test_a_source_is_not_deleted_while_another_is_made_of_it(tmp_path, pipeline_
 def test_two_servers_do_not_share_a_folder(tmp_path, pipeline_folder):
     with Api(tmp_path / "takes", pipeline_folder), pytest.raises(ValueError, match="another"):
         Api(tmp_path / "takes", pipeline_folder)
-
-
-def test_a_server_that_can_not_begin_ends_with_an_error(tmp_path, pipeline_folder, monkeypatch):
-    def fails(making: Making) -> None:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(Making, "go_on", fails)
-    monkeypatch.setattr(process, "log_config", lambda level: None)
-    keys, setup = Keys([ApiKey(name="a", key=SECRET)]), Setup({"random": load_preset(str(pipeline_folder))})
-    serving = process.Serving(tmp_path / "takes", keys, Address("127.0.0.1", 0), setup)
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(OSError, match="could not begin"):
-            process.serve(serving, lambda state: Supervisor(ThreadWorkers(0), state), lambda where: None)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 # ---- the command ----
