@@ -73,9 +73,10 @@ class Videos:
             OverQuotaError, QueueFullError: if there is no room for it.
         """
         model, video = self.setup.model(order.model), new_id()
-        path = None if picture is None else self.ledger.picture(video)
+        path = None
         try:
             if picture is not None:
+                path = self.ledger.picture(video)
                 decode_upload(picture, "input_reference", PICTURE_PIXELS).save(path)
             seen = [span.video for span in order.remember if self._sees(key, span.video)]
             folders = {each: self.folder(key, each) for each in seen}
