@@ -144,7 +144,7 @@ class Ledger:
         return entry
 
     def restore(self, entry: Entry) -> None:
-        """An entry as it was before work that was refused, also on a full disk, where the file says so later."""
+        """An entry as it was before work that was refused. A full disk may keep the other: the next server does it."""
         self.entries[entry.id] = entry
         with suppress(OSError):
             self.put(entry)
