@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import accumulate
 from typing import Annotated, Any, Literal, get_args
 
 from backbone.config import ContextConfig, SamplerConfig
@@ -415,11 +417,9 @@ class TakeRequest:
                 if not 0 <= start < end or not start < self.seconds:
                     wanted = f"it must begin within the take, 0-{self.seconds:g} s, and end after it begins"
                     raise FieldError(name, (start, end), wanted, f"{start:g}-{end:g} s")
-        for pinned in memory.pin:
-            for excluded in memory.exclude:
-                if max(pinned[0], excluded[0]) < min(pinned[1], excluded[1]):
-                    shown = f"{pinned[0]:g}-{pinned[1]:g} s, but {excluded[0]:g}-{excluded[1]:g} s is excluded"
-                    raise FieldError("pin", pinned, "drop one of them", shown)
+        for pinned, excluded in _overlapping(memory.pin, memory.exclude):
+            shown = f"{pinned[0]:g}-{pinned[1]:g} s, but {excluded[0]:g}-{excluded[1]:g} s is excluded"
+            raise FieldError("pin", pinned, "drop one of them", shown)
         self._check_remember()
         if memory.spread > self.context.memory_frames:
             shown = f"{memory.spread}, but memory brings back {self.context.memory_frames} frames"
@@ -480,6 +480,16 @@ def _as_span(name: str, span: Iterable[float]) -> Span:
     if len(times) != 2 or not all(map(math.isfinite, times)):
         raise FieldError(name, times, "a span has a start and an end in seconds, such as (2, 3.5)")
     return times[0], times[1]
+
+
+def _overlapping(spans: Sequence[Span], others: Iterable[Span]) -> Iterator[tuple[Span, Span]]:
+    """Each span that overlaps one of `others`, with that one; in n log n, because a document may hold many."""
+    ordered = sorted(others)
+    latest_end = list(accumulate((end for _, end in ordered), max))
+    for span in spans:
+        before = bisect_left(ordered, (span[1],))  # those that begin before it ends
+        if before and latest_end[before - 1] > span[0]:
+            yield span, next(other for other in ordered[:before] if other[1] > span[0])
 
 
 def _as_steering(steering: Iterable[Steering | Mapping[str, Any]]) -> tuple[Steering, ...]:

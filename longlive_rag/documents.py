@@ -27,6 +27,7 @@ Model = TypeVar("Model")
 Written = TypeVar("Written", bound=BaseModel)
 Part = str | int
 KINDS: dict[type, str] = {dict: "an object", list: "a list"}
+SHOULD_BE = "Input should be "
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
@@ -155,7 +156,7 @@ def parse(content: Any, model: type[Model], where: str) -> Model:
         raise ValueError(f"{where} is nested too deeply") from error
     except ValidationError as error:
         refuse_broken_text(content, where)
-        raise _in_words(error, model, where) from error
+        raise _in_words(error, content, model, where) from error
 
 
 def refuse_broken_text(content: Any, where: str) -> None:
@@ -191,10 +192,11 @@ def _adapter(model: Any) -> TypeAdapter[Any]:
     return TypeAdapter(model)
 
 
-def _in_words(error: ValidationError, model: Any, where: str) -> FieldError:
+def _in_words(error: ValidationError, content: Any, model: Any, where: str) -> FieldError:
     """The first of the errors in words; unknown keys first, since a misspelt key also makes one missing."""
-    first = min(error.errors(include_url=False), key=lambda each: each["type"] not in UNKNOWN)
-    place, kind = first["loc"], first["type"]
+    errors = sorted(error.errors(include_url=False), key=lambda each: each["type"] not in UNKNOWN)
+    first = errors[0]
+    place, kind = _place_in(content, first), first["type"]
     field = dotted(place)
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, FieldError):
@@ -211,8 +213,24 @@ def _in_words(error: ValidationError, model: Any, where: str) -> FieldError:
     plain = FieldError(
         field or "it", value, shown=shown
     )  # fixes the text now: a front end's own name for the field would not match the document
-    wanted = first["msg"].replace("Input should be", "it should be")
+    here = [each["msg"] for each in errors if _place_in(content, each) == place]  # of each alternative of a union
+    wanted = " or ".join(dict.fromkeys(message.removeprefix(SHOULD_BE) for message in here))
+    wanted = f"it should be {wanted}" if first["msg"].startswith(SHOULD_BE) else wanted
     return FieldError(plain.field, value, wanted, claim=str(plain), where=where)
+
+
+def _place_in(content: Any, error: Any) -> tuple[Part, ...]:
+    """Where in a document an error is: pydantic's location without the alternatives of unions that it names as well."""
+    place: list[Part] = []
+    for number, part in enumerate(error["loc"], start=1):
+        is_missing = error["type"] == "missing" and number == len(error["loc"])
+        is_key = isinstance(content, Mapping) and part in content
+        is_index = isinstance(content, list | tuple) and isinstance(part, int) and part < len(content)
+        if is_key or is_index:
+            content = content[part]
+        if is_key or is_index or is_missing:
+            place.append(part)
+    return tuple(place)
 
 
 def dotted(place: tuple[Part, ...]) -> str:

@@ -64,6 +64,19 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         ),
         (changed(seed="1"), "take.json: request.seed is '1'; it should be a valid integer"),
         (changed(seed=-1), "take.json, request: seed is -1; it must be a whole number from 0 to 2**64 - 1"),
+        (
+            changed(memory={"new_view": "x"}),
+            "take.json: request.memory.new_view is 'x'; it should be a valid number or 'steps'",
+        ),
+        (
+            changed(memory={"gpu_gib": [3]}),
+            "take.json: request.memory.gpu_gib is a list; it should be a valid number or 'auto'",
+        ),
+        (
+            changed(memory={"steering": [{"seconds": 1.0, "verb": "establish", "new_view": {}}]}),
+            "take.json: request.memory.steering[0].new_view is an object; it should be a valid number or 'steps'",
+        ),
+        (changed(memory={"anchor": [3.0]}), "take.json: request.memory.anchor[1] is missing"),
         (changed(memory=[]), "take.json: request.memory is a list; it should be an object"),
         ({}, "take.json: request is missing"),
         ([], "take.json: it is a list; it should be an object"),

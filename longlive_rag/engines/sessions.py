@@ -52,6 +52,7 @@ class Session:
         goes_first: before those that wait, since it had a worker.
         quiet_since: when something last happened to it, on the clock of `time.monotonic`.
         calls: directions that its worker has not answered, by number.
+        awaited: how many wait for it to be opened, to give it a direction.
     """
 
     kept: KeptSession
@@ -60,6 +61,7 @@ class Session:
     goes_first: bool = False
     quiet_since: float = field(default_factory=time.monotonic)
     calls: dict[int, tuple[Asked, Future[float]]] = field(default_factory=dict)
+    awaited: int = 0
     _earlier_seconds: Mapping[str, float] = field(default_factory=dict)
     _block_times: deque[float] = field(default_factory=lambda: deque(maxlen=RATE_BLOCKS + 1))
 

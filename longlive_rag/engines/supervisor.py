@@ -353,9 +353,10 @@ class Supervisor:
             self._wake(session)
 
     def _park_if_held(self, session: Session) -> None:
-        """A session that its pace has held for long needs no worker."""
+        """A session that its pace has held for long needs no worker, unless somebody is about to direct it."""
         is_quiet = time.monotonic() - session.quiet_since > self._limits.held_s
-        if session.is_held and is_quiet and session.kept.leave is None:
+        is_wanted = session.awaited or session.calls or session.kept.leave is not None
+        if session.is_held and is_quiet and not is_wanted:
             self._leave(session.kept.id, "parked", sleeps=True)
 
     def _dispatch(self) -> None:
@@ -392,7 +393,11 @@ class Supervisor:
         answer: Future[float] = Future()
         with self._changed:
             found = self._find(session)
-            self._awaken(found)
+            found.awaited += 1  # not parked again before it is told
+            try:
+                self._awaken(found)
+            finally:
+                found.awaited -= 1
             slot = self._slot_of(found)
             if found.kept.state != "running" or slot is None or slot.link is None:
                 raise ValueError(f"session {session} is {found.kept.state}; it takes directions while it runs")
@@ -421,11 +426,15 @@ class Supervisor:
         pause_s = 0.0
         while self._wait_until_needed(slot, pause_s):
             try:
-                slot.link = self._workers.start(slot.number)
+                link = self._workers.start(slot.number)
             except OSError as error:
                 log.error("%s can't be started: %s", slot.worker.name, error)
             else:
-                self._listen(slot, slot.link)
+                with self._changed:
+                    slot.link = link
+                    if self._closed:  # meanwhile: nobody else has told it to end
+                        link.kill()
+                self._listen(slot, link)
             with self._changed:
                 never_ready = slot.worker.state == "starting"
                 self._lost(slot)
@@ -488,6 +497,8 @@ class Supervisor:
                 self._dispatch()
 
     def _heard_answer(self, session: Session, answer: Answer) -> None:
+        if answer.call not in session.calls:  # it was refused when the session left this worker, which has it again
+            return
         asked, future = session.calls.pop(answer.call)
         if answer.error is not None:
             future.set_exception(answer.error)

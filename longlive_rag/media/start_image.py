@@ -68,7 +68,7 @@ def read_start_image(path: Path, output: OutputConfig) -> StartImage:
 
 
 def decode_upload(data: bytes, field: str = "picture", max_pixels: int = MAX_UPLOAD_PIXELS) -> Image.Image:
-    """Decode an uploaded picture, upright, in RGB or RGBA; its size is checked before it is decoded.
+    """Decode an uploaded picture, upright, in RGB as `read_start_image` does; its size is checked before it is decoded.
 
     Args:
         data: content of the file.
@@ -83,7 +83,7 @@ def decode_upload(data: bytes, field: str = "picture", max_pixels: int = MAX_UPL
             if picture.width * picture.height > max_pixels:
                 shown = f"of {picture.width}x{picture.height} pixels"
                 raise FieldError(field, None, f"it may have at most {max_pixels // 10**6} million", shown)
-            return ImageOps.exif_transpose(picture).convert("RGBA" if "A" in picture.getbands() else "RGB")
+            return _to_rgb(ImageOps.exif_transpose(picture))
     except FieldError:
         raise
     except Exception as error:  # decoders raise anything for bytes that are no picture

@@ -16,6 +16,8 @@ from retrieval.files import open_plain
 
 LINE = re.compile(r"(?P<frames>[0-9]{1,12}) (?P<bytes>[0-9]{1,15}) (?P<sha256>[0-9a-f]{64})")
 CHUNK_BYTES = 2**20
+MAX_SUMS_BYTES = 8 * 2**20
+"""Enough for a day: a line is shorter than 100 bytes, and there is one about every two seconds."""
 
 
 def sums_of(video: Path) -> Path:
@@ -39,16 +41,16 @@ def verified_frames(video: Path) -> int | None:
     if not sums_of(video).exists():
         return None
     with open_plain(sums_of(video)) as file:
-        text = file.read(CHUNK_BYTES).decode("ascii", "replace")
+        text = file.read(MAX_SUMS_BYTES).decode("ascii", "replace")
     said = [match for line in text.splitlines(keepends=True) if (match := LINE.fullmatch(line.removesuffix("\n")))]
     digests = _prefix_digests(video, {int(match["bytes"]) for match in said})
     good = (int(match["frames"]) for match in said if digests.get(int(match["bytes"])) == match["sha256"])
     return max(good, default=0)
 
 
-def sha256_of(video: Path) -> str:
-    """Return the SHA-256 of a whole video file."""
-    with open_plain(video) as file:
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a whole file, which must be a plain one."""
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 

@@ -11,7 +11,7 @@ import datetime
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -19,7 +19,7 @@ from backbone.errors import FieldError
 from longlive_rag.rights.hashing import sha256
 from longlive_rag.rights.spdx import NO_ASSERTION, Use, allowed_use, check_expression, conceivable_use
 from longlive_rag.rights.terms import IN_WORDS, Basis, Terms, as_day, cleared_use
-from retrieval.files import write_json
+from retrieval.files import appearing, write_json
 
 RECORDS = "licenses.json"
 EVIDENCE = "licenses"
@@ -264,19 +264,17 @@ def record_terms(
     use = _stated_use(terms, use, evidence)
     folder = folder_of(path)
     files = files_to_record(path)
-    kept = None if evidence is None else Evidence(evidence.name, sha256(evidence))
+    digest = None if evidence is None else sha256(evidence)
     day = looked_up_on or datetime.date.today().isoformat()
     made: dict[Path, dict[str, LicenseRecord]] = {}
     for file in files:
         home, name = place_of(file, folder)
-        made.setdefault(home, {})[name] = LicenseRecord(
-            sha256(file), terms, use, source, looked_up_by, day, expires, kept
-        )
+        made.setdefault(home, {})[name] = LicenseRecord(sha256(file), terms, use, source, looked_up_by, day, expires)
     for home, records in made.items():
-        records = {**read_records(home), **records}
-        if evidence is not None:
-            _keep_evidence(evidence, home / EVIDENCE)
-        write_records(home, records)
+        if evidence is not None and digest is not None:
+            kept = Evidence(_keep_evidence(evidence, digest, home / EVIDENCE), digest)
+            records = {name: replace(record, evidence=kept) for name, record in records.items()}
+        write_records(home, {**read_records(home), **records})
     return [file.relative_to(folder).as_posix() for file in files]
 
 
@@ -307,11 +305,16 @@ def record_released(folder: Path, files: Iterable[Path], terms: Terms, by: str) 
     write_records(folder, records)
 
 
-def _keep_evidence(evidence: Path, folder: Path) -> None:
+def _keep_evidence(evidence: Path, digest: str, folder: Path) -> str:
+    """Copy evidence beside a record, under a name that no other evidence has, and return that."""
     folder.mkdir(exist_ok=True)
     target = folder / evidence.name
-    if not (target.exists() and target.samefile(evidence)):
-        shutil.copy(evidence, target)
+    if target.is_file() and sha256(target) != digest:  # of other terms, which rest on it
+        target = folder / f"{evidence.stem}-{digest[:12]}{evidence.suffix}"
+    if not target.is_file() or sha256(target) != digest:
+        with appearing(target) as part:
+            shutil.copy(evidence, part)
+    return target.name
 
 
 def files_to_record(path: Path) -> list[Path]:

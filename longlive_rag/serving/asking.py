@@ -36,7 +36,7 @@ PARAMS = {setting.knob.name: f"settings.{setting.key}" for setting in OFFERED.va
 }  # fmt: skip
 """Field of a `FieldError` -> field of the API."""
 LARGEST = 4
-"""A frame has at most so many times the pixels of the backbone's own."""
+"""A video has at most so many times the backbone's own pixels, frames a second, steps and window."""
 FORM_FIELD = re.compile(r"(\w+)(?:\[(\w+)\]|\[\]\[(\w+)\])?")
 NESTED = ("cues", "remember", "settings", "input_reference")
 DATA_URL = re.compile(r"data:image/(?:png|jpeg);base64,", re.IGNORECASE)
@@ -82,6 +82,7 @@ def request_of(
     start_image = str(picture) if picture is not None else None
     schedule = Schedule(order.prompt, cues, order.seconds)
     request = build_request(preset, schedule, order.seed, settings, start_image)
+    check_effort(request, preset)
     cue_blocks(request, timeline_of(request, preset))
     return request
 
@@ -90,6 +91,17 @@ def check_length(seconds: float, limits: Limits) -> None:
     """Raise FieldError for a video that is longer than the server makes."""
     if seconds > limits.seconds:
         raise FieldError("seconds", seconds, f"this server makes videos of at most {limits.seconds:g} s")
+
+
+def check_effort(request: TakeRequest, preset: Preset) -> None:
+    """Raise FieldError for settings that cost much more than the backbone's own: quotas count seconds of video."""
+    asked = (request.output.fps, len(request.sampler.denoising_steps), request.context.window_frames)
+    own = (preset.output.fps, len(preset.sampler.denoising_steps), preset.context.window_frames)
+    names = ("fps", "denoising_steps", "window_frames")
+    for name, value, usual in zip(names, asked, own, strict=True):
+        if value > LARGEST * usual:
+            shown = f"of {value} steps" if name == "denoising_steps" else None
+            raise FieldError(name, value, f"this server makes at most {LARGEST * usual}", shown)
 
 
 def size_step(preset: Preset) -> tuple[int, int]:

@@ -16,11 +16,11 @@ from longlive_rag.serving.asking import PARAMS
 from longlive_rag.serving.guard import ApiError
 from longlive_rag.serving.limits import OverQuotaError
 from longlive_rag.serving.making import NotReadyError, UnknownVideoError
+from longlive_rag.sessions.asking import IN_SETTINGS
 from longlive_rag.studio.security import names_only
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
-PLACES = ("body", "query", "path")
 QUEUE_RETRY_S = 10.0
 LONGEST_SHOWN = 60  # characters of a value that a message repeats
 
@@ -38,12 +38,16 @@ def as_api_error(error: Exception) -> ApiError:
             return ApiError(429, f"quota_{error.quota}", error.message, retry_s=error.retry_s)
         case QueueFullError():
             return ApiError(503, "queue_full", "too many videos are waiting", retry_s=QUEUE_RETRY_S)
-        case RequestValidationError() | ValidationError():
-            return _of_validation(error)
+        case RequestValidationError():
+            return _of_validation(error, in_loc=1)  # behind body, query or path
+        case ValidationError():  # in one of a socket's messages, behind the kind of message
+            return _of_validation(error, in_loc=int(error.title.startswith("tagged-union")))
         case LicenseError():
             return ApiError(400, "license_policy", _said(str(error)))
         case FieldError():
-            return ApiError(400, "invalid_value", _said(error.named(PARAMS)), PARAMS.get(error.field, error.field))
+            inside = f"{error.where}." if error.where == IN_SETTINGS else ""
+            param = PARAMS.get(error.field, f"{inside}{error.field}")
+            return ApiError(400, "invalid_value", _said(error.named(PARAMS)), param)
         case ValueError():
             return ApiError(400, "invalid_value", _said(str(error)))
         case HTTPException():
@@ -53,11 +57,14 @@ def as_api_error(error: Exception) -> ApiError:
     return ApiError(500, "internal_error", "the server failed here; its log says why")
 
 
-def _of_validation(error: RequestValidationError | ValidationError) -> ApiError:
-    """The first thing that is wrong; what is misspelt comes before what is missing for it."""
+def _of_validation(error: RequestValidationError | ValidationError, in_loc: int = 0) -> ApiError:
+    """The first thing that is wrong; what is misspelt comes before what is missing for it.
+
+    Args:
+        in_loc: parts of an error's place that come before those of the message.
+    """
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-    place = tuple(part for part in first["loc"] if part not in PLACES)
-    param = dotted(place) or None
+    param = dotted(first["loc"][in_loc:]) or None
     if first["type"] == "extra_forbidden":
         return ApiError(400, "unknown_field", f"{param} is not known here", param)
     if first["type"] == "missing":

@@ -129,6 +129,8 @@ class Guard:
             scope.setdefault("state", {}).update(key=seen.key, seen=seen)
             if scope["type"] == "http":
                 receive = _bounded(receive, _limit(headers))
+            elif seen.key is not None:
+                receive = self._paced(receive, scope, seen.key)
             await self.app(scope, receive, send)
         except ApiError as error:
             seen.code = error.code
@@ -141,12 +143,8 @@ class Guard:
             return
         secret = bearer(values_of(headers, "authorization"))
         seen.key = self.keys.of(secret) if secret is not None else None
-        name, a_minute = f"key {seen.key.name}" if seen.key else "", seen.key and seen.key.requests_a_minute
-        if seen.key is None:
-            client = seen.scope.get("client")
-            name, a_minute = f"stranger {client[0] if client else ''}", STRANGERS_A_MINUTE
-        wait_s = self.buckets.take(name, a_minute) if a_minute else 0.0
-        if wait_s:
+        a_minute = STRANGERS_A_MINUTE if seen.key is None else seen.key.requests_a_minute
+        if wait_s := self._wait_s(seen.key, seen.scope):
             raise ApiError(429, "rate_limit_exceeded", f"too many requests; {a_minute} a minute", retry_s=wait_s)
         if seen.key is None:
             message = "this needs a key of this server, in a header: Authorization: Bearer KEY"
@@ -154,6 +152,24 @@ class Guard:
         lengths, limit = values_of(headers, "content-length"), _limit(headers)
         if any(not length.isdigit() or int(length) > limit for length in lengths):
             raise _too_large(limit)
+
+    def _wait_s(self, key: ApiKey | None, scope: Scope) -> float:
+        """Count a request of a key, or a stranger; returns 0, or where it is one too many, seconds to wait."""
+        if key is not None:
+            return self.buckets.take(f"key {key.name}", key.requests_a_minute) if key.requests_a_minute else 0.0
+        client = scope.get("client")
+        return self.buckets.take(f"stranger {client[0] if client else ''}", STRANGERS_A_MINUTE)
+
+    def _paced(self, receive: Receive, scope: Scope, key: ApiKey) -> Receive:
+        """What receives a socket's messages, each of which counts as a request; one too many waits."""
+
+        async def paced() -> Message:
+            message = await receive()
+            while message["type"] == "websocket.receive" and (wait_s := self._wait_s(key, scope)):
+                await asyncio.sleep(wait_s)
+            return message
+
+        return paced
 
 
 def _limit(headers: list[tuple[str, str]]) -> int:

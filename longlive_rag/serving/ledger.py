@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -57,6 +59,7 @@ class Entry(Sealed):
         id: unguessable; its take lies in a folder of this name, inside that of its owner.
         number: counts up; newer videos have larger ones.
         owner: name of the key that asked for it.
+        payer: name of the key whose seconds the work counts for, if that is another one: an admin's.
         created_at, completed_at: Unix seconds.
         model, prompt, size, seed: as they are shown.
         seconds: that were asked for, `seconds_before` of which need not be made.
@@ -71,6 +74,7 @@ class Entry(Sealed):
     id: str
     number: Count
     owner: str
+    payer: str | None = None
     created_at: Count
     completed_at: int | None = None
     model: str
@@ -139,8 +143,22 @@ class Ledger:
         self.entries[entry.id] = entry
         return entry
 
+    def restore(self, entry: Entry) -> None:
+        """An entry as it was before work that was refused. A full disk may keep the other: the next server does it."""
+        self.entries[entry.id] = entry
+        with suppress(OSError):
+            self.put(entry)
+
     def remove(self, entry: Entry) -> None:
         """Forget an entry and the picture that came with it."""
         (self.folder / VIDEOS / f"{entry.id}.json").unlink(missing_ok=True)
         self.picture(entry.id).unlink(missing_ok=True)
         self.entries.pop(entry.id, None)
+
+    def remove_leftovers(self) -> None:
+        """Remove what a server that was killed left: takes to be deleted, and pictures of no video."""
+        for left in (self.folder / TRASH).iterdir():
+            shutil.rmtree(left, ignore_errors=True)
+        for path in (self.folder / PICTURES).iterdir():
+            if path.name.removesuffix(".png") not in self.entries:
+                path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,22 +94,33 @@ class Usage:
             return self._file.seconds.get(name, 0.0) if self._file.day == self.today().isoformat() else 0.0
 
     def charge(self, key: ApiKey, seconds: float) -> None:
-        """Count seconds that are asked for, or, below 0, that were not made after all.
+        """Count seconds that are asked for.
 
         Raises:
             OverQuotaError: if it would be more than the key may have today.
-            OSError: if the disk refuses.
+            OSError: if the disk refuses; they are not counted, then.
         """
         with self._lock:
-            day = self.today().isoformat()
-            used = dict(self._file.seconds) if self._file.day == day else {}
-            total = max(0.0, used.get(key.name, 0.0) + seconds)
-            if seconds > 0 and key.seconds_a_day is not None and total > key.seconds_a_day:
-                left = max(0.0, key.seconds_a_day - used.get(key.name, 0.0))
+            file = self._with(key.name, seconds)
+            if seconds > 0 and key.seconds_a_day is not None and file.seconds[key.name] > key.seconds_a_day:
+                left = max(0.0, key.seconds_a_day - (file.seconds[key.name] - seconds))
                 message = f"{key.name} may have {key.seconds_a_day:g} s of video a day, and has {left:g} s left today"
                 raise OverQuotaError("seconds_a_day", message, self._until_midnight())
-            self._file = UsageFile(day=day, seconds={**used, key.name: total})
-            write_document(self.path, self._file)
+            write_document(self.path, file)
+            self._file = file
+
+    def give_back(self, name: str, seconds: float) -> None:
+        """Take off seconds that were not made after all; a disk that refuses learns of them with the next charge."""
+        with self._lock:
+            self._file = self._with(name, -seconds)
+            with suppress(OSError):
+                write_document(self.path, self._file)
+
+    def _with(self, name: str, seconds: float) -> UsageFile:
+        """Today's file with more seconds, or fewer."""
+        day = self.today().isoformat()
+        used = dict(self._file.seconds) if self._file.day == day else {}
+        return UsageFile(day=day, seconds={**used, name: max(0.0, used.get(name, 0.0) + seconds)})
 
     def _until_midnight(self) -> float:
         now = datetime.datetime.now(datetime.UTC)

@@ -52,7 +52,7 @@ def log_request(seen: Seen) -> None:
     facts = {
         "request_id": seen.request_id,
         "key": seen.key.name if seen.key else None,
-        "method": scope.get("method", "WS"),
+        "method": scope.get("method", "WS")[:20],
         "path": scope["path"][:200],
         "status": seen.status,
         "ms": round(1000 * seen.seconds, 1),

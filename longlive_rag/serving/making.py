@@ -28,8 +28,7 @@ from longlive_rag.engines.engine import (
 )
 from longlive_rag.presets.preset import Preset
 from longlive_rag.serving.asking import Limits
-from longlive_rag.serving.keys import ApiKey
-from longlive_rag.serving.ledger import TRASH, BranchWork, Entry, ExtendWork, Ledger
+from longlive_rag.serving.ledger import BranchWork, Entry, ExtendWork, Ledger
 from longlive_rag.serving.limits import Usage
 from longlive_rag.sessions.opening import Labels, Opening
 from longlive_rag.takes.folder import LATENTS, RECORD
@@ -109,8 +108,7 @@ class Making:
     def go_on(self) -> None:
         """Queue what the last server left unfinished, oldest first, and remove what it left to be deleted."""
         with self.lock:
-            for left in (self._ledger.folder / TRASH).iterdir():
-                shutil.rmtree(left, ignore_errors=True)
+            self._ledger.remove_leftovers()
             known = {facts.folder: facts for facts in self._engine.sessions()}
             for entry in [each for each in self._ledger.entries.values() if each.result is None]:
                 facts = known.pop(self._ledger.take_folder(entry), None)
@@ -253,7 +251,7 @@ class Making:
                 "completed_at": int(time.time()),
                 "seconds": seconds,
                 "seconds_made": made,
-                "bytes": _bytes_in(folder),
+                "bytes": _bytes_in(folder) + len(entry.model_dump_json()),  # an order is up to a mebibyte, and is kept
             }
         )
         with suppress(OSError):  # a full disk: the next server finds out the same
@@ -262,8 +260,7 @@ class Making:
         if facts.state == "finished":
             self._ledger.picture(entry.id).unlink(missing_ok=True)  # the take has it
         elif entry.seconds > made:
-            with suppress(OSError):
-                self._usage.charge(ApiKey(name=entry.owner), made - entry.seconds)
+            self._usage.give_back(entry.payer or entry.owner, entry.seconds - made)
         session = self._sessions.pop(entry.id, None)
         self._videos.pop(session or "", None)
         self.on_end(ended)

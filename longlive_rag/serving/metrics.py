@@ -24,6 +24,7 @@ from retrieval.store import LatentStore
 
 STATES: tuple[SessionState, ...] = ("queued", "running", "parked")
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WS")
 OTHER = "other"
 
 
@@ -52,9 +53,9 @@ class Metrics:
         return generate_latest(self._registry)
 
     def on_request(self, seen: Seen) -> None:
-        """A request was answered; its route is the pattern that it matched, so that ids are not in it."""
-        route = getattr(seen.scope.get("route"), "path", OTHER)
-        self._requests.labels(seen.scope.get("method", "WS"), route, seen.status).inc()
+        """A request was answered; neither ids nor methods that a client made up become labels, which stay for ever."""
+        route, method = getattr(seen.scope.get("route"), "path", OTHER), seen.scope.get("method", "WS")
+        self._requests.labels(method if method in METHODS else OTHER, route, seen.status).inc()
         if seen.scope["type"] == "http":
             self._seconds.labels(route).observe(seen.seconds)
 

@@ -23,7 +23,7 @@ from longlive_rag.studio.segments import Film
 
 HELLO_SECONDS = 30.0
 LOOK_SECONDS = 1.0
-MAX_SOCKETS = 64
+MAX_SOCKETS, MAX_OF_ONE_KEY = 64, 32
 TOO_MANY, POLICY = 1013, 1008
 
 
@@ -46,10 +46,12 @@ class Sockets:
     async def serve(self, socket: WebSocket) -> None:
         """Serve one, until it is closed."""
         await socket.accept()
-        if len(self._open) >= MAX_SOCKETS:
+        key: ApiKey = socket.state.key
+        of_key = sum(other.key.name == key.name for other in self._open)
+        if len(self._open) >= MAX_SOCKETS or of_key >= MAX_OF_ONE_KEY:
             await socket.close(TOO_MANY)
             return
-        realtime = Realtime(self, socket, socket.state.key)
+        realtime = Realtime(self, socket, key)
         self._open.add(realtime)
         try:
             await realtime.run()
@@ -64,10 +66,13 @@ class Realtime:
         sockets: that it is one of.
         socket: itself.
         key: of its client.
+
+    Attributes:
+        key: as given.
     """
 
     def __init__(self, sockets: Sockets, socket: WebSocket, key: ApiKey) -> None:
-        self._sockets, self._videos, self._socket, self._key = sockets, sockets.videos, socket, key
+        self._sockets, self._videos, self._socket, self.key = sockets, sockets.videos, socket, key
         self._sending = asyncio.Lock()
         self._video: str | None = None
         self._stops_on_leave = False
@@ -97,7 +102,7 @@ class Realtime:
 
     def _stop(self, video: str) -> None:
         with suppress(Exception):  # nobody is there to be told
-            self._videos.cancel(self._key, video)
+            self._videos.cancel(self.key, video)
 
     async def _hear(self, text: str) -> None:
         try:
@@ -106,23 +111,26 @@ class Realtime:
         except WebSocketDisconnect:
             raise
         except Exception as error:
-            problem = self._sockets.as_api_error(error).problem
-            await self._say(schema.Refused(error=schema.Problem(**problem)))
+            await self._refuse(error)
+
+    async def _refuse(self, error: Exception) -> None:
+        problem = self._sockets.as_api_error(error).problem
+        await self._say(schema.Refused(error=schema.Problem(**problem)))
 
     async def _do(self, message: Any) -> None:
         needed: Scope = "read" if isinstance(message, schema.Attach) else "make"
-        if needed not in self._key.scopes:
-            raise ApiError(403, "insufficient_scope", f"the key {self._key.name} may not {needed}")
+        if needed not in self.key.scopes:
+            raise ApiError(403, "insufficient_scope", f"the key {self.key.name} may not {needed}")
         match message:
             case schema.Start():
                 self._check_free()
                 order = schema.TakeOrder(**message.model_dump(exclude={"type", "on_leave"}))
-                video = await run_in_threadpool(self._videos.create, self._key, order)
+                video = await run_in_threadpool(self._videos.create, self.key, order)
                 self._stops_on_leave = message.on_leave == "stop"
                 await self._begin(video, 0)
             case schema.Attach():
                 self._check_free()
-                video = await run_in_threadpool(self._videos.get, self._key, message.id)
+                video = await run_in_threadpool(self._videos.get, self.key, message.id)
                 self._stops_on_leave = False
                 await self._begin(video, message.from_block)
             case schema.Prompt():
@@ -133,7 +141,7 @@ class Realtime:
             case schema.UsePolicy():
                 await self._steer(Steering(0.0, "policy", policy=message.name))
             case schema.Stop():
-                await run_in_threadpool(self._videos.cancel, self._key, self._about())
+                await run_in_threadpool(self._videos.cancel, self.key, self._about())
 
     def _check_free(self) -> None:
         if self._stream is not None and not self._stream.done():
@@ -148,16 +156,24 @@ class Realtime:
         await self._direct(lambda session: self._videos.engine.steer(session, order))
 
     async def _direct(self, say: Callable[[str], float]) -> None:
-        session = self._videos.session(self._key, self._about())
+        session = self._videos.session(self.key, self._about())
         second = await run_in_threadpool(say, session)
         await self._say(schema.Directed(takes_over_at=second))
 
     async def _begin(self, video: schema.Video, from_block: int) -> None:
         self._video = video.id
         await self._say(schema.Started(video=video))
-        self._stream = asyncio.create_task(self._follow(video, from_block))
+        self._stream = asyncio.create_task(self._send(video, from_block))
 
     # ---- what is sent ----
+
+    async def _send(self, video: schema.Video, from_block: int) -> None:
+        try:
+            await self._follow(video, from_block)
+        except (WebSocketDisconnect, RuntimeError, TimeoutError):  # it left, or does not read
+            pass
+        except Exception as error:  # such as that the video was deleted
+            await self._refuse(error)
 
     async def _follow(self, video: schema.Video, next_block: int) -> None:
         """Send what a video is and the blocks that it has, as they come; a slow client is waited for."""
@@ -194,7 +210,7 @@ class Realtime:
             end()
 
     def _film(self, video: str) -> Film | None:
-        folder = self._videos.folder(self._key, video)
+        folder = self._videos.folder(self.key, video)
         try:
             return self._sockets.films.film(self._sockets.films.id_of(folder))
         except (UnknownTakeError, ValueError, OSError):  # nothing is made yet

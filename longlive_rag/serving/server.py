@@ -236,13 +236,14 @@ def _add_looks(app: FastAPI, videos: Videos, metrics: Metrics) -> None:
             raise ApiError(404, "model_not_found", f"there is no model {model[:100]!r}", "model")
         return found
 
+    # Neither this nor the next waits for a thread: those may all be busy with orders.
     @app.get("/healthz")
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:
         """The server answers."""
         return {"status": "ok"}
 
     @app.get("/readyz")
-    def ready() -> dict[str, str]:
+    async def ready() -> dict[str, str]:
         """It takes orders: it has queued what the last server left, and is not ending."""
         if not videos.making.is_ready:
             raise ApiError(503, "not_ready", "the server begins, or ends", retry_s=1.0)

@@ -74,10 +74,10 @@ class Videos:
         """
         model, video = self.setup.model(order.model), new_id()
         path = None
-        if picture is not None:
-            path = self.ledger.picture(video)
-            decode_upload(picture, "input_reference", PICTURE_PIXELS).save(path)
         try:
+            if picture is not None:
+                path = self.ledger.picture(video)
+                decode_upload(picture, "input_reference", PICTURE_PIXELS).save(path)
             seen = [span.video for span in order.remember if self._sees(key, span.video)]
             folders = {each: self.folder(key, each) for each in seen}
             request = request_of(order, self.setup.presets[model], self.setup.limits, folders, path)
@@ -95,9 +95,10 @@ class Videos:
             if not order.at < seconds:
                 raise FieldError("at", order.at, f"it must be in the new video, 0-{seconds:g} s")
             changes = {
-                "id": new, "owner": key.name, "created_at": int(time.time()), "completed_at": None, "result": None,
+                "id": new, "owner": key.name, "payer": None, "created_at": int(time.time()), "completed_at": None,
                 "prompt": order.prompt, "seconds": seconds, "seconds_before": order.at, "seconds_made": 0.0,
-                "error": None, "bytes": round(source.bytes * seconds / source.seconds), "remixed_from": video,
+                "result": None, "error": None, "bytes": round(source.bytes * seconds / source.seconds),
+                "remixed_from": video,
                 "work": BranchWork(source=video, at=order.at, prompt=order.prompt, seconds=seconds),
             }  # fmt: skip
             return self._begin(key, source.model_copy(update=changes))
@@ -144,7 +145,8 @@ class Videos:
         """
         with self._lock:
             entry = self._ended(key, video)
-            using = [each.id for each in self.ledger.entries.values() if each.result is None and _source(each) == video]
+            under_way = [each for each in self.ledger.entries.values() if each.result is None]
+            using = [each.id for each in under_way if self._is_made_of(each, entry)]
             if using:
                 raise NotReadyError(f"{using[0]} is being made of {video}; wait for it, or cancel it")
             folder, trash = self.ledger.take_folder(entry), self.ledger.folder / TRASH / video
@@ -254,6 +256,16 @@ class Videos:
             )
         return entry
 
+    def _is_made_of(self, entry: Entry, source: Entry) -> bool:
+        """Whether a video still needs another one's take: it branches from it, or is to remember it."""
+        match entry.work:
+            case BranchWork():
+                return entry.work.source == source.id
+            case MakeWork():
+                place = f"{self.ledger.take_folder(source)}@"
+                return any(spec.startswith(place) for spec in entry.work.request.memory.remember)
+        return False
+
     def _request_of(self, entry: Entry) -> TakeRequest:
         folder = self.ledger.take_folder(entry)
         if (folder / RECORD).is_file():
@@ -304,8 +316,8 @@ class Videos:
                 entry = self.ledger.put(entry.model_copy(update={"number": self.ledger.next_number()}))
                 self.making.submit(entry)
             except BaseException:
-                self.usage.charge(key, -seconds)
                 self.ledger.remove(entry)
+                self.usage.give_back(key.name, seconds)
                 raise
             return self.shown(entry.id)
 
@@ -314,13 +326,15 @@ class Videos:
         grown = max(entry.bytes, round(entry.bytes * seconds / max(entry.seconds_made, 1.0)))
         check_quotas(key, *self.taken(key), grown - entry.bytes)
         begun = {"work": work, "seconds": seconds, "seconds_before": entry.seconds_made, "bytes": grown}
-        changed = entry.model_copy(update=begun | {"result": None, "error": None, "completed_at": None})
-        self.usage.charge(key, seconds - entry.seconds_made)
+        payer = None if key.name == entry.owner else key.name
+        changed = entry.model_copy(update=begun | {"payer": payer, "result": None, "error": None, "completed_at": None})
+        more = seconds - entry.seconds_made
+        self.usage.charge(key, more)
         try:
             self.making.submit(self.ledger.put(changed))
         except BaseException:
-            self.usage.charge(key, entry.seconds_made - seconds)
-            self.ledger.put(entry)
+            self.ledger.restore(entry)
+            self.usage.give_back(key.name, more)
             raise
         return self.shown(entry.id)
 
@@ -333,7 +347,3 @@ def _status(entry: Entry, facts: SessionFacts | None) -> schema.Status:
         return "completed" if entry.result == "finished" else "failed"
     is_made = facts is not None and facts.state not in ("queued", "parked")
     return "in_progress" if is_made else "queued"
-
-
-def _source(entry: Entry) -> str | None:
-    return entry.work.source if isinstance(entry.work, BranchWork) else None

@@ -29,6 +29,10 @@ class Setting:
 SETTINGS = tuple(Setting(part, knob) for part, config in PARTS.items() for knob in knobs_of(config).values())
 
 
+IN_SETTINGS = "settings"
+"""Where an unknown key is, in the error about it."""
+
+
 def read_settings(given: Mapping[str, Any], offered: Mapping[str, Setting]) -> dict[str, Any]:
     """Convert settings from plain JSON data to the types of their fields.
 
@@ -41,7 +45,7 @@ def read_settings(given: Mapping[str, Any], offered: Mapping[str, Setting]) -> d
     """
     from longlive_rag.documents import parse, refuse_unknown  # pydantic is slow to import and not needed for options
 
-    refuse_unknown(given, offered, "settings")
+    refuse_unknown(given, offered, IN_SETTINGS)
     read = {}
     for key, value in given.items():
         setting = offered[key]
@@ -52,7 +56,8 @@ def read_settings(given: Mapping[str, Any], offered: Mapping[str, Setting]) -> d
                 value = parse(value, hint, setting.knob.name)
             read[key] = value
         except FieldError as error:
-            raise FieldError(setting.knob.name, value, error.wanted or str(error)) from error
+            wanted = error.wanted or str(error).removeprefix(f"{setting.knob.name}: ")
+            raise FieldError(setting.knob.name, value, wanted) from error
     return read
 
 

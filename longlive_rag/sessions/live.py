@@ -110,10 +110,12 @@ class LiveTake:
             at: second at which it would take over.
 
         Raises:
-            ValueError: if there is none, it has already taken over, or the take has ended.
+            ValueError: if there is none, it has already taken over, the take has ended, or it is the first prompt.
         """
         with self._lock:
             block = self._block_for(at)
+            if not block:
+                raise FieldError("at", at, "the first prompt can only be replaced", f"{at:g} s")
             if self._prompts.pop(block, None) is None:
                 raise FieldError("at", at, "no direction takes over there", f"{at:g} s")
             self._cuts.discard(block)

@@ -13,7 +13,6 @@ from longlive_rag.media.video import VideoWriter
 from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.presets.preset import Preset, load_preset
 from longlive_rag.takes.folder import (
-    CHECKPOINT_FILES,
     CHECKPOINTS,
     CONTACT_SHEET,
     INPUTS,
@@ -21,6 +20,7 @@ from longlive_rag.takes.folder import (
     MEMORY_MAP,
     RECORD,
     VIDEO,
+    checkpoint_files,
 )  # fmt: skip
 from longlive_rag.takes.inspection import intact_frames
 from longlive_rag.takes.record import Origin, TakeRecord, read_record, write_record
@@ -201,8 +201,8 @@ def cut_back(take: Path, request: TakeRequest, timeline: Timeline, blocks: int) 
     for block in reversed(block_numbers(take / LATENTS)[blocks:]):
         block_path(take / LATENTS, block).unlink()
     sync_folder(take / LATENTS)  # no old block may reappear under the new request
-    for path in (take / CHECKPOINTS).glob(CHECKPOINT_FILES):
-        if int(path.stem) > blocks:
+    for number, path in checkpoint_files(take / CHECKPOINTS).items():
+        if number > blocks:
             path.unlink()
     for name in (CONTACT_SHEET, MEMORY_MAP):
         (take / name).unlink(missing_ok=True)
@@ -241,8 +241,8 @@ def check_latents(take: Path) -> LatentStore | None:
 
 
 def _copy_checkpoints(parent: Path, folder: Path, blocks: int) -> None:
-    for path in (parent / CHECKPOINTS).glob(CHECKPOINT_FILES):
-        if int(path.stem) <= blocks:
+    for number, path in checkpoint_files(parent / CHECKPOINTS).items():
+        if number <= blocks:
             check_plain(path)
             (folder / CHECKPOINTS).mkdir(exist_ok=True)
             shutil.copyfile(path, folder / CHECKPOINTS / path.name)

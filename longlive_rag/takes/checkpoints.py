@@ -19,7 +19,7 @@ from torch import Tensor
 
 from longlive_rag.config import CheckpointConfig, checkpoint_spacing
 from longlive_rag.generation.rollout import RolloutState
-from longlive_rag.takes.folder import CHECKPOINT_FILES
+from longlive_rag.takes.folder import checkpoint_files
 from longlive_rag.takes.record import CheckpointFacts
 from longlive_rag.takes.tensor_files import read_tensors, write_tensors
 from retrieval.files import in_words
@@ -59,12 +59,12 @@ class Checkpoints:
 
     def numbers(self) -> list[int]:
         """Block counts after which there is a checkpoint, increasing."""
-        return sorted(int(path.stem) for path in self.folder.glob(CHECKPOINT_FILES))
+        return sorted(checkpoint_files(self.folder))
 
     @property
     def bytes(self) -> int:
         """Bytes on disk."""
-        return sum(path.stat().st_size for path in self.folder.glob(CHECKPOINT_FILES))
+        return sum(path.stat().st_size for path in checkpoint_files(self.folder).values())
 
     def ask(self) -> None:
         """Request a checkpoint after the current block, whatever its number; may be called from any thread."""

@@ -142,6 +142,11 @@ def leftovers(take: Path, finished: bool = False) -> list[Path]:
     return parts + leftover_parts(take / CHECKPOINTS, CHECKPOINT_FILES)
 
 
+def checkpoint_files(folder: Path) -> dict[int, Path]:
+    """The checkpoints in a folder, by the number of blocks before each; other files there, such as copies, are not."""
+    return {int(path.stem): path for path in folder.glob(CHECKPOINT_FILES) if path.stem.isdecimal()}
+
+
 def remove_leftovers(take: Path, finished: bool = False) -> None:
     """Remove what a killed process left behind; ValueError if another process is writing there."""
     if leftovers(take, finished):

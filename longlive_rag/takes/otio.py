@@ -5,7 +5,6 @@ They are written as plain JSON in the library's public schema, so that the libra
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from longlive_rag.media.sums import sha256_of
 from longlive_rag.media.video import count_frames, whole_frames
 from longlive_rag.presets.preset import load_preset
 from longlive_rag.takes.export import CueFrame, Excerpt, open_excerpt
@@ -199,7 +199,7 @@ def _state(excerpt: Excerpt, cue: CueFrame) -> dict[str, Any]:
     """Where the take's state at the cue is: the block at which the prompt takes over, and its stored latents."""
     file = block_path(Path(LATENTS), cue.block)
     stored = excerpt.take / file
-    digest = hashlib.sha256(stored.read_bytes()).hexdigest() if stored.is_file() else None
+    digest = sha256_of(stored) if stored.is_file() else None
     return {
         "block": cue.block,
         "timecode": format_timecode(cue.frame / excerpt.fps),

@@ -368,10 +368,14 @@ class TakeWriter:
         write_record(self.folder, self._record("running"))
 
     def _replace_old(self) -> None:
-        """Remove the old take, blocks from the last to the first, as its record is valid until replaced."""
+        """Remove the old take, blocks from the last to the first, as its record is valid until replaced.
+
+        Its video goes as well: of a take that is killed before its first frame, that would be taken for the beginning.
+        """
         shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
         self._stored().forget()
-        for name in (CONTACT_SHEET, MEMORY_MAP, *INPUTS, NEWEST):
+        begin_sums(self.folder / VIDEO)
+        for name in (VIDEO, CONTACT_SHEET, MEMORY_MAP, *INPUTS, NEWEST):
             (self.folder / name).unlink(missing_ok=True)
         if self._start_image is not None:
             save_picture(Image.fromarray(self._start_image.pixels), self.folder / START_IMAGE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from longlive_rag.rights.records import RECORDS, is_recorded, record_released
 from retrieval.files import appearing, in_words
 
 SUMS = "SHA256SUMS"
+SUM = re.compile(r"(?P<sha256>[0-9a-fA-F]{64})\s+\*?(?P<name>\S.*)")
 
 
 class FetchError(Exception):
@@ -147,11 +149,17 @@ def _copy(listing: Listing, source: Path, target: Path, say: Callable[[str], Non
 
 
 def _published_sums(path: Path) -> dict[str, str]:
-    """Read the lines of `sha256sum`: hash, two spaces, name."""
+    """Read the lines of `sha256sum`: hash, two spaces, name. ValueError if one is not such a line."""
     if not path.is_file():
         return {}
-    lines = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return {name.lstrip("*").removeprefix("./"): digest for digest, name in lines}
+    found = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        match = SUM.fullmatch(line.rstrip())
+        if match is None and line.strip():
+            raise ValueError(f"{path}, line {number}, is not a hash and a file name, as sha256sum writes them")
+        if match is not None:
+            found[match["name"].removeprefix("./")] = match["sha256"].lower()
+    return found
 
 
 # ---- from the hub ----

@@ -146,6 +146,19 @@ def test_fetching_from_a_mirror(command, mirror, tmp_path):
     assert (refused.code, refused.err.splitlines()[-1].startswith("Error: ")) == (2, True)  # no weights, in fact
 
 
+def test_a_list_of_hashes_that_is_none(command, mirror, tmp_path):
+    sums = mirror / "gdhe17" / "Self-Forcing" / "SHA256SUMS"
+    words = ("models", "fetch", "self-forcing", "--to", tmp_path / "to", "--mirror", mirror, "--no-convert")
+    digest = hashlib.sha256(b"self_forcing_dmd.pt").hexdigest()
+    for text in ("abc\n", f"\n{digest}\n", "<html>\n"):
+        sums.write_text(text)
+        refused = command(*words)
+        assert refused.code == 2
+        assert f"{sums}, line {text.count(chr(10))}, is not a hash and a file name" in refused.err
+    sums.write_text(f"{digest.upper()} *./checkpoints/self_forcing_dmd.pt\n\n")
+    assert "1 of 1 checked against published hashes" in command(*words).out
+
+
 def test_a_folder_is_not_made_twice(command, mirror, pipeline_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("LONGLIVE_RAG_MODELS", str(tmp_path / "models"))
     (tmp_path / "models" / "self-forcing").mkdir(parents=True)

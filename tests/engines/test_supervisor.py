@@ -232,6 +232,50 @@ def test_a_session_is_given_up_after_deaths_without_a_block(begin, submit) -> No
     assert facts.error == "its worker was lost 2 times without another block; is there enough memory for it?"
 
 
+def test_an_answer_that_comes_when_the_session_has_its_worker_again_is_passed_over(begin, submit) -> None:
+    workers = Scripted()
+    engine = begin(workers)
+    link, session = workers.next(), submit(engine, "a")
+    link.heard(Begin)
+    with ThreadPoolExecutor() as clients:
+        asked = clients.submit(engine.direct, session, OTHER)
+        call = link.heard(Direct).call
+        engine.park(session)
+        link.heard(Leave)
+        with pytest.raises(ValueError, match="takes no more directions now"):
+            asked.result(PATIENCE_S)
+    in_state(engine, session, "parked")
+    engine.wake(session)
+    link.heard(Begin)
+    link.says.put(Answer(session, call, 1.5))
+    link.says.put(made(session, 1))
+    until(lambda: engine.facts(session).blocks == 1)
+    assert not link.killed.is_set()
+    assert engine.facts(session).restarts == 0
+
+
+def test_a_worker_that_is_being_started_does_not_hold_up_the_end(begin) -> None:
+    is_starting, go_on = threading.Event(), threading.Event()
+
+    class Slow(Scripted):
+        def start(self, number: int) -> ScriptedLink:
+            is_starting.set()
+            go_on.wait(PATIENCE_S)
+            return super().start(number)
+
+    workers = Slow()
+    engine = begin(workers)
+    assert is_starting.wait(PATIENCE_S)
+    with ThreadPoolExecutor() as closing:
+        ended = closing.submit(engine.close, 10 * PATIENCE_S)
+        until(lambda: engine._closed)
+        go_on.set()
+        try:
+            ended.result(PATIENCE_S)
+        finally:
+            workers.next().kill()
+
+
 def test_blocks_that_are_shown_once_more_are_no_progress(begin, submit) -> None:
     workers = Scripted()
     engine = begin(workers, limits=Limits(deaths=2))
@@ -302,7 +346,7 @@ def test_a_session_that_is_held_for_long_leaves_its_worker_to_others_and_wakes(
 
 def test_what_is_asked_of_a_session_that_sleeps_wakes_it(begin, submit, pipeline_folder: Path, tmp_path: Path) -> None:
     workers = Scripted()
-    engine = begin(workers, limits=Limits(held_s=0.1))
+    engine = begin(workers, limits=Limits(held_s=0.0))
     link = workers.next()
     session = held_and_parked(engine, link, pipeline_folder, tmp_path / "held")
 
@@ -314,7 +358,7 @@ def test_what_is_asked_of_a_session_that_sleeps_wakes_it(begin, submit, pipeline
 
     threading.Thread(target=answer).start()
     assert engine.direct(session, OTHER) == 1.5
-    link.heard(Leave)  # it is held as before
+    link.heard(Leave)  # it is held as before, but was not while it was to be directed
     in_state(engine, session, "parked")
     engine.stop(session)
     assert engine.facts(session).state == "stopped"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from backbone.vae import StreamingDecoder, encode_video
 from longlive_rag import ContextConfig, LongLiveRAGPipeline, OutputConfig, TakeRun, TakeWriter
-from longlive_rag.media.start_image import read_start_image
+from longlive_rag.media.start_image import decode_upload, read_start_image
 from longlive_rag.takes.folder import LATENTS, START_IMAGE
 from longlive_rag.takes.record import read_record
 
@@ -54,6 +54,23 @@ def test_turned_transparent_and_deep_pictures(tmp_path: Path) -> None:
     assert set(read_start_image(tmp_path / "deep.png", OUTPUT).pixels.flatten()) == {128}
     Image.new("P", (48, 32)).save(tmp_path / "palette.png")
     assert read_start_image(tmp_path / "palette.png", OUTPUT).pixels.shape == (32, 48, 3)
+
+
+def test_an_upload_becomes_what_its_file_would(tmp_path: Path) -> None:
+    deep, clear = np.linspace(0, 65535, 32 * 48).reshape(32, 48).astype(np.uint16), (200, 200, 200, 90)
+    exif = Image.Exif()
+    exif[274] = 6
+    for name, shown, settings in (
+        ("deep.png", Image.fromarray(deep), {}),
+        ("clear.png", Image.new("RGBA", (48, 32), clear), {}),
+        ("grey.png", Image.new("LA", (48, 32), (200, 90)), {}),
+        ("turned.jpg", picture(32, 48), {"exif": exif}),
+    ):
+        shown.save(tmp_path / name, **settings)
+        decode_upload((tmp_path / name).read_bytes()).save(tmp_path / "upload.png")
+        read, upload = (read_start_image(tmp_path / each, OUTPUT) for each in (name, "upload.png"))
+        assert np.array_equal(read.pixels, upload.pixels), name
+        assert upload.given == (48, 32)
 
 
 def test_what_is_no_picture(tmp_path: Path) -> None:

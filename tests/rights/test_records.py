@@ -133,6 +133,24 @@ def test_a_changed_file_voids_its_record(folder):
     assert "void because the file has changed" in file.in_words
 
 
+def test_evidence_of_the_same_name_takes_no_others_place(folder, tmp_path):
+    files, grants = (folder / "weights.pt", folder / "vae" / "vae.safetensors"), []
+    for number, file in enumerate(files):
+        grants.append(tmp_path / str(number) / "grant.txt")
+        grants[-1].parent.mkdir()
+        grants[-1].write_text(f"grant {number}")
+        record_terms(file, f"LicenseRef-{number}", "a contract", WHO, use="commercial", evidence=grants[-1])
+    assert [rights.use for rights in rights_of(folder)] == ["commercial"] * 2
+    kept = {path.read_text() for path in (folder / "licenses").iterdir()}
+    assert kept == {"grant 0", "grant 1"}
+    for file, grant in zip(files, grants, strict=True):  # again, and with the copy itself
+        record_terms(file, "LicenseRef-2", "a contract", WHO, use="commercial", evidence=grant)
+    copy = folder / "licenses" / "grant.txt"
+    record_terms(files[0], "LicenseRef-3", "a contract", WHO, use="commercial", evidence=copy)
+    assert len(list((folder / "licenses").iterdir())) == 2
+    assert [rights.use for rights in rights_of(folder)] == ["commercial"] * 2
+
+
 def test_evidence_is_kept_and_bound(folder, tmp_path):
     grant = tmp_path / "grant.txt"
     grant.write_text("You may.")

@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -168,6 +169,22 @@ def test_a_client_that_does_not_read_is_let_go(listening: Listening, monkeypatch
     while data := client.recv(2**20):
         received += len(data)
     assert received < 50_000_000
+
+
+def test_it_says_that_it_is_well_while_orders_have_all_threads(listening: Listening):
+    headers = {"Authorization": f"Bearer {SECRETS['alice']}"}
+
+    def cancel(number: int) -> int:
+        return httpx.post(f"{listening.url}/v1/videos/{number}/cancel", headers=headers, timeout=120).status_code
+
+    with ThreadPoolExecutor(60) as clients:
+        with listening.api.videos._lock:  # as while a long take is checked
+            asked = [clients.submit(cancel, number) for number in range(60)]
+            time.sleep(2)
+            for path in ("/healthz", "/readyz"):
+                assert httpx.get(f"{listening.url}{path}", timeout=20).status_code == 200
+            assert not any(each.done() for each in asked)
+        assert {each.result() for each in asked} == {404}
 
 
 def test_what_is_not_http_and_what_is_no_route(listening: Listening):

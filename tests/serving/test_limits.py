@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import hashlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from video_api import PROMPT, SECRETS, Api
+from video_api import KEYS, OTHER, PROMPT, SECRETS, Api
 
 from backbone.errors import FieldError
+from longlive_rag.serving import ledger, limits
 from longlive_rag.serving.guard import REQUEST_ID
 from longlive_rag.serving.keys import ApiKey, Keys, read_keys
 from longlive_rag.serving.limits import Buckets, OverQuotaError, Usage, check_quotas
 
 KEY = "a-secret-0123456789"
+
+
+def no_space(*_args, **_kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_file_of_keys(tmp_path):
@@ -94,12 +100,26 @@ def test_seconds_of_a_day_are_kept_over_a_restart_and_begin_again_the_next(tmp_p
     assert over.value.retry_s > 0
     assert "2 s left" in str(over.value)
     usage.charge(key, 2)
-    usage.charge(key, -4)
+    usage.give_back("a", 4)
     assert usage.seconds("a") == 6
     later = Usage(tmp_path / "usage.json", lambda: day + datetime.timedelta(1))
     assert later.seconds("a") == 0
     later.charge(key, 10)
     assert later.seconds("a") == 10
+
+
+def test_seconds_that_a_full_disk_refuses_are_not_counted(tmp_path, monkeypatch):
+    key, usage = ApiKey(name="a", key=KEY, seconds_a_day=10), Usage(tmp_path / "usage.json")
+    usage.charge(key, 8)
+    with monkeypatch.context() as full:
+        full.setattr(limits, "write_document", no_space)
+        with pytest.raises(OSError, match="No space"):
+            usage.charge(key, 2)
+        assert usage.seconds("a") == 8
+        usage.give_back("a", 5)
+        assert usage.seconds("a") == 3
+    usage.charge(key, 1)
+    assert Usage(tmp_path / "usage.json").seconds("a") == 4
 
 
 def test_takes_and_bytes():
@@ -121,6 +141,51 @@ def test_quotas_by_the_api(stuck: Api):
             assert int(answer.headers["retry-after"]) >= 1
     assert stuck.videos.usage.seconds("small") == 2
     assert stuck.make("bob")["status"] == "queued"  # nobody else is meant
+
+
+def test_what_a_full_disk_refuses_leaves_nothing_behind(stuck: Api, monkeypatch):
+    made, longer = stuck.make(seconds=2)["id"], {"seconds": 1}
+    stuck.post(f"/v1/videos/{made}/cancel")
+    stuck.until_ended(made)
+    finished = stuck.videos.ledger.entries[made].model_copy(update={"result": "finished"})
+    stuck.videos.ledger.put(finished)
+
+    def full(*_args, **_kwargs):  # once the video is on the ledger
+        monkeypatch.setattr(ledger, "write_document", no_space)
+        monkeypatch.setattr(limits, "write_document", no_space)
+        no_space()
+
+    for path, order in (("/v1/videos", {"prompt": OTHER, "seconds": 3}), (f"/v1/videos/{made}/extend", longer)):
+        monkeypatch.setattr(stuck.engine, "submit", full)
+        monkeypatch.setattr(stuck.videos.making, "_order", lambda entry: None)
+        answer = stuck.post(path, json=order)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_space")
+        assert [each["id"] for each in stuck.get("/v1/videos").json()["data"]] == [made]
+        assert stuck.get(f"/v1/videos/{made}").json()["status"] == "completed"
+        assert stuck.videos.taken(KEYS[0])[0] == 0
+        assert stuck.videos.usage.seconds("alice") == 0
+        monkeypatch.undo()
+
+
+def test_an_order_that_was_cancelled_takes_its_own_bytes(stuck: Api):
+    pinned = {"memory_pin": [[number, number + 1] for number in range(3000)]}
+    video = stuck.make("bob", seconds=3600, settings=pinned)["id"]
+    stuck.post(f"/v1/videos/{video}/cancel", "bob")
+    stuck.until_ended(video)
+    assert stuck.videos.taken(ApiKey(name="bob"))[1] > 3000 * len("[0,1],")
+
+
+def test_seconds_go_back_to_the_key_that_they_were_taken_from(stuck: Api):
+    video = stuck.make(seconds=3)["id"]
+    stuck.post(f"/v1/videos/{video}/cancel")
+    stuck.until_ended(video)
+    stuck.make(seconds=2)
+    for _ in range(2):
+        assert stuck.post(f"/v1/videos/{video}/resume", "admin").status_code == 200
+        assert [stuck.videos.usage.seconds(name) for name in ("alice", "admin")] == [2, 3]
+        stuck.post(f"/v1/videos/{video}/cancel")
+        stuck.until_ended(video)
+        assert [stuck.videos.usage.seconds(name) for name in ("alice", "admin")] == [2, 0]
 
 
 def test_rates_by_the_api(stuck: Api):

@@ -71,6 +71,14 @@ def test_routes_that_are_none_are_one(stuck: Api):
     assert routes <= {"other", "/v1/videos/{video}", "/metrics"}
 
 
+def test_methods_that_are_none_are_one(stuck: Api):
+    for number in range(20):
+        stuck._client.request(f"METHOD{number}", "/v1/videos")
+    stuck.get("/v1/videos")
+    methods = {name[1] for name in metrics_of(stuck) if name[0] == "requests_total"}
+    assert methods == {"GET", "other"}
+
+
 def test_blocks_are_counted_once_where_a_session_goes_on_elsewhere(stuck: Api):
     def facts(blocks: int, worker: str, denoise: float, state: str = "running") -> SessionFacts:
         return SessionFacts("s", stuck.takes, state, blocks=blocks, worker=worker, stage_seconds={"denoise": denoise})

@@ -6,6 +6,7 @@ import io
 import json
 import runpy
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from starlette.websockets import WebSocketDisconnect
 from video_api import OTHER, PROMPT, SECRETS, Api, Listening, until
 
 from longlive_rag.generation.rollout import Rollout
+from longlive_rag.serving import realtime
 from longlive_rag.serving.realtime import split_head
+from longlive_rag.studio.segments import DiskFilm
 from longlive_rag.takes.record import read_record
 
 
@@ -125,9 +128,11 @@ BAD = (
     ("{", None),
     ("[]", None),
     ('{"type": "dance"}', None),
-    ('{"type": "start"}', "start.prompt"),
-    ('{"type": "start", "prompt": "x", "settings": {"x": 1}}', "x"),
-    ('{"type": "start", "prompt": "x", "license_policy": "any"}', "start.license_policy"),
+    ('{"type": "start"}', "prompt"),
+    ('{"type": "start", "prompt": "x", "cues": [{"seconds": 1}]}', "cues[0].prompt"),
+    ('{"type": "start", "prompt": "x", "settings": {"x": 1}}', "settings.x"),
+    ('{"type": "start", "prompt": "x", "license_policy": "any"}', "license_policy"),
+    ('{"type": "pin", "from": "x", "to": 1}', "from"),
     ('{"type": "prompt", "prompt": "x"}', None),
     ('{"type": "stop"}', None),
     ('{"type": "attach", "id": "../../etc"}', None),
@@ -161,6 +166,46 @@ def test_scopes(stuck: Api, key, message):
     with stuck.socket(key) as socket:
         socket.send_json(message)
         assert json.loads(socket.receive_text())["error"]["code"] == "insufficient_scope"
+
+
+def test_who_listens_is_told_that_the_video_was_deleted(api: Api, monkeypatch):
+    video = api.made(seconds=1)["id"]
+
+    def deleted(film, block):
+        api.ask("DELETE", f"/v1/videos/{video}")
+        raise FileNotFoundError
+
+    monkeypatch.setattr(DiskFilm, "segment", deleted)
+    with api.socket() as socket:
+        client = Client(socket)
+        client.say(type="attach", id=video)
+        client.until("started")
+        assert client.hear()["error"]["code"] == "video_not_found"
+        client.say(type="attach", id=video)  # the socket is free again
+        assert client.hear()["error"]["code"] == "video_not_found"
+
+
+def test_one_key_may_not_have_all_sockets(stuck: Api, monkeypatch):
+    monkeypatch.setattr(realtime, "MAX_OF_ONE_KEY", 2)
+    with stuck.socket() as first, stuck.socket() as second:
+        for socket in (first, second):
+            socket.send_text("{")
+            assert json.loads(socket.receive_text())["type"] == "error"
+        with stuck.socket() as third, pytest.raises(WebSocketDisconnect) as closed:
+            third.receive_text()
+        assert closed.value.code == realtime.TOO_MANY
+        with stuck.socket("bob") as other:
+            other.send_text("{")
+            assert json.loads(other.receive_text())["type"] == "error"
+
+
+def test_messages_count_as_requests_and_wait(stuck: Api):
+    with stuck.socket("small") as socket:  # 30 a minute, 10 of them at once
+        begin_s = time.monotonic()
+        for _ in range(11):
+            socket.send_text("{")
+            assert json.loads(socket.receive_text())["type"] == "error"
+        assert time.monotonic() - begin_s > 3  # with the socket itself two too many, of one every 2 s
 
 
 def test_no_socket_without_a_key(stuck: Api):

@@ -84,11 +84,13 @@ def test_deleted_means_deleted(tmp_path, pipeline_folder):
         video = api.made()["id"]
         folder = api.folder(video)
         (api.videos.ledger.folder / "trash" / "left").mkdir()  # of a server that was killed meanwhile
+        (api.videos.ledger.folder / "pictures" / "video_x.png").write_bytes(b"of an order that it did not get to")
         api.ask("DELETE", f"/v1/videos/{video}")
         assert not folder.exists()
     with Api(tmp_path / "takes", pipeline_folder) as api:
         assert api.get("/v1/videos").json()["data"] == []
-        assert list((api.videos.ledger.folder / "trash").iterdir()) == []
+        for name in ("trash", "pictures"):
+            assert list((api.videos.ledger.folder / name).iterdir()) == []
 
 
 def test_a_source_is_not_deleted_while_another_is_made_of_it(tmp_path, pipeline_folder):
@@ -96,10 +98,15 @@ def test_a_source_is_not_deleted_while_another_is_made_of_it(tmp_path, pipeline_
         video = api.made(seconds=2)["id"]
         long = api.make(seconds=300)["id"]
         remix = api.post(f"/v1/videos/{video}/remix", json={"prompt": OTHER, "at": 1}).json()["id"]
-        answer = api.ask("DELETE", f"/v1/videos/{video}")
-        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "not_ready")
+        remembering = api.make(remember=[{"video": video, "from": 0, "to": 1}])["id"]
+        for user in (remix, remembering):
+            answer = api.ask("DELETE", f"/v1/videos/{video}")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (409, "not_ready")
+            assert user in answer.json()["error"]["message"]
+            api.post(f"/v1/videos/{user}/cancel")
+            api.until_ended(user)
         api.post(f"/v1/videos/{long}/cancel")
-        api.until_ended(remix)
+        api.until_ended(long)
         assert api.ask("DELETE", f"/v1/videos/{video}").status_code == 200
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 
@@ -41,11 +42,25 @@ def error_of(answer) -> tuple[int, str | None, str]:
         ({"prompt": PROMPT, "seed": -1}, "seed", "invalid_value"),
         ({"prompt": PROMPT, "cues": [{"seconds": 1}]}, "cues[0].prompt", "missing_field"),
         ({"prompt": PROMPT, "cues": [{"seconds": 9, "prompt": OTHER}]}, None, "invalid_value"),
-        ({"prompt": PROMPT, "settings": {"memory_polcy": "similar"}}, "memory_polcy", "invalid_value"),
+        ({"prompt": PROMPT, "path": "x"}, "path", "unknown_field"),
+        ({"prompt": PROMPT, "body": {"query": 1}}, "body", "unknown_field"),
+        ({"prompt": PROMPT, "settings": {"memory_polcy": "similar"}}, "settings.memory_polcy", "invalid_value"),
+        ({"prompt": PROMPT, "settings": {"memory_new_view": "x"}}, "settings.memory_new_view", "invalid_value"),
+        ({"prompt": PROMPT, "settings": {"output_fps": 240}}, "settings.output_fps", "invalid_value"),
+        (
+            {"prompt": PROMPT, "settings": {"context_window_frames": 99}},
+            "settings.context_window_frames",
+            "invalid_value",
+        ),
+        (
+            {"prompt": PROMPT, "settings": {"sampler_denoising_steps": list(range(1000, 0, -1))}},
+            "settings.sampler_denoising_steps",
+            "invalid_value",
+        ),
         ({"prompt": PROMPT, "settings": {"memory_policy": "best"}}, "settings.memory_policy", "invalid_value"),
         ({"prompt": PROMPT, "settings": {"output_fps": 0}}, "settings.output_fps", "invalid_value"),
-        ({"prompt": PROMPT, "settings": {"memory_gpu_gib": 80}}, "memory_gpu_gib", "invalid_value"),
-        ({"prompt": PROMPT, "settings": {"memory_remember": ["/etc"]}}, "memory_remember", "invalid_value"),
+        ({"prompt": PROMPT, "settings": {"memory_gpu_gib": 80}}, "settings.memory_gpu_gib", "invalid_value"),
+        ({"prompt": PROMPT, "settings": {"memory_remember": ["/etc"]}}, "settings.memory_remember", "invalid_value"),
         ({"prompt": PROMPT, "remember": [{"video": "../x", "from": 0, "to": 1}]}, "remember", "invalid_value"),
         ({"prompt": PROMPT, "input_reference": {"image_url": "http://x/y.png"}}, "input_reference", "invalid_value"),
         ({"prompt": PROMPT, "input_reference": {"image_url": PNG_URL + "%"}}, "input_reference", "invalid_value"),
@@ -68,11 +83,28 @@ def test_what_can_not_be_made_is_refused_by_its_field(stuck: Api, order, param, 
         ({"seconds": "long"}, "seconds is 'long'; it should be a valid number"),
         ({"size": "big"}, "size is 'big'; it should be WIDTHxHEIGHT, such as 384x384"),
         ({"seed": "x" * 100}, "seed: it should be"),
+        ({"path": 1}, "path is not known here"),
+        ({"settings": {"memory_anchor": [1]}}, "settings.memory_anchor is [1]; [1] is missing"),
+        ({"settings": {"output_fps": 99}}, "settings.output_fps is 99; this server makes at most 64"),
     ],
 )
 def test_a_refusal_repeats_the_value_and_says_what_would_be_right(stuck: Api, order, message):
     answer = stuck.post("/v1/videos", json={"prompt": PROMPT} | order)
     assert answer.json()["error"]["message"].startswith(message)
+
+
+def test_a_picture_that_does_not_fit_on_the_disk_leaves_nothing(stuck: Api, monkeypatch):
+    def full(picture, path, *_args, **_kwargs):
+        path.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    data = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(data, "PNG")
+    monkeypatch.setattr(Image.Image, "save", full)
+    url = PNG_URL + base64.b64encode(data.getvalue()).decode()
+    answer = stuck.post("/v1/videos", json={"prompt": PROMPT, "input_reference": {"image_url": url}})
+    assert error_of(answer) == (503, None, "no_space")
+    assert list((stuck.takes / ".serve" / "pictures").iterdir()) == []
 
 
 def test_sizes_and_lengths(api: Api):

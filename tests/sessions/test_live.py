@@ -150,6 +150,14 @@ def test_what_was_said_makes_the_same_take_again(pipe, tmp_path):
     assert not torch.equal(latents_of(blocks), latents_of(pipe.stream(request)))
 
 
+def test_the_first_prompt_can_be_replaced_but_not_taken_back(pipe):
+    live = LiveTake(pipe, request_of(pipe))
+    assert live.direct(OTHER) == 0.0
+    with pytest.raises(ValueError, match="the first prompt can only be replaced"):
+        live.withdraw(0.0)
+    assert live.request.prompt == OTHER
+
+
 def test_directions_and_steering_are_taken_back(pipe, tmp_path):
     request = request_of(pipe, cues=[(4.0, "never seen")])
     live = LiveTake(pipe, request, writer_of(pipe, request, tmp_path / "take"))

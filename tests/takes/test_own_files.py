@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -193,3 +194,13 @@ def test_a_take_of_an_older_version_has_a_video_that_nothing_is_known_of(studio:
     write_record(take, record.model_copy(update={"video": type(record.video)(**facts)}))
     assert intact_frames(take, read_record(take)) == 64
     check_video(take, read_record(take))
+
+
+def test_hashes_of_a_take_of_a_day_are_all_read(tmp_path: Path) -> None:
+    video, lines = tmp_path / "video.mp4", 20_000
+    video.write_bytes(b"the frames so far")
+    digest = hashlib.sha256(video.read_bytes()).hexdigest()
+    earlier = "".join(f"{32 * number} {10**9 + number} {digest}\n" for number in range(lines))
+    sums_of(video).write_text(f"{earlier}{32 * lines} {video.stat().st_size} {digest}\n")
+    assert sums_of(video).stat().st_size > 2**20
+    assert verified_frames(video) == 32 * lines

@@ -391,7 +391,9 @@ def test_checkpoints_of_another_take_are_not_believed(studio: Studio, tmp_path: 
     studio.new(tmp_path / "two", replace(ask(studio.pipe, 3.0), seed=9))
     store = LatentStore(tmp_path / "two" / LATENTS)
     checkpoints = Checkpoints(tmp_path / "one" / CHECKPOINTS, CheckpointConfig(), 3)
-    assert checkpoints.numbers() == [3]
+    size = checkpoints.bytes
+    shutil.copyfile(checkpoints.folder / "000003.safetensors", checkpoints.folder / "000003 (copy).safetensors")
+    assert (checkpoints.numbers(), checkpoints.bytes) == ([3], size)
     assert checkpoints.newest_state(4, lambda block: store.record(block).latents) is None
     assert checkpoints.newest_decoded(4, lambda block: store.record(block).latents) is None
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from backbone.config import ContextConfig
 from longlive_rag.config import Cue
+from longlive_rag.media.sums import sums_of
 from longlive_rag.media.video import count_frames
 from longlive_rag.takes import drawing
 from longlive_rag.takes import writer as take_module
@@ -295,6 +296,24 @@ def test_a_replaced_take_loses_its_latents_too(tmp_path):
     assert LatentStore(tmp_path / LATENTS).blocks == 2
     write_take(tmp_path, blocks=2)  # and one that stores none leaves none
     assert not (tmp_path / LATENTS).exists()
+
+
+def test_a_take_that_is_killed_before_its_first_frame_has_none_of_the_one_that_it_replaces(tmp_path):
+    request, folder = make_request(8.0), tmp_path / "a"
+    killed = make_writer(folder, request)
+    for block in blocks_of(request):
+        killed.append(record_of(block.index))
+        killed.add(block)
+    killed._claim.store.close()  # as after a kill: the video is not finished, and its hashes are there
+    assert sums_of(folder / VIDEO).is_file()
+    other = make_request(8.0, prompt="a blue circle")
+    new = make_writer(folder, other)
+    for block in range(6):  # stored, but none is decoded yet
+        new.append(record_of(block, other.prompt))
+    new._claim.store.close()
+    resumed = TakeWriter(folder, other, timeline_of(other), make_run(folder), event="resumed")
+    assert (resumed.blocks, resumed.blocks_shown, resumed.frames_before) == (6, 0, 0)
+    resumed.finish("interrupted")
 
 
 def test_a_take_that_is_being_written_is_refused(tmp_path):
