@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import DECODER, DTYPE, with_page_budgets
+from longlive_rag.cli.settings import BACKBONE, DECODER, DEVICE, DTYPE, THREADS, with_page_budgets
 from longlive_rag.sessions.opening import Decoder, Opening, check_decoder_fits
 from retrieval.budgets import PagePrecision
 
@@ -26,7 +26,7 @@ PROMPT = "a red circle walks in a meadow"
 
 
 @click.command()
-@click.option("--backbone", default="tiny-world", show_default=True, help="A preset's name or a pipeline folder.")
+@BACKBONE
 @click.option(
     "--shape", type=click.Choice(["bench-small", "wan-1.3b"]), help="Use random weights of this size instead."
 )
@@ -34,8 +34,8 @@ PROMPT = "a red circle walks in a meadow"
 @click.option("--compare", default="memory", show_default=True, help="Arms to run interleaved, comma-separated.")
 @DTYPE
 @DECODER
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: one per core.")
+@DEVICE
+@THREADS
 @with_page_budgets()
 @click.option("--search", metavar="N,N,...", help="Measure only the search, at these index sizes in frames.")
 @click.option(

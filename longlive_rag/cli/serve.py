@@ -24,7 +24,7 @@ from longlive_rag.presets.preset import DEFAULT_BACKBONE
 FLAGS_HERE = {**FLAGS, "keys": "--keys", "key": "--api-key"}
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @takes_option("Folder of takes, with a subfolder for each key.")
 @BACKBONES
 @listening_at(8161)
@@ -38,7 +38,9 @@ FLAGS_HERE = {**FLAGS, "keys": "--keys", "key": "--api-key"}
     "--keys", type=click.Path(path_type=Path), metavar="FILE", help="TOML file of keys with their scopes and quotas."
 )
 @engine_options
-@click.option("--workers", type=int, metavar="N", help="Takes made at once. Default: one per GPU, or one without GPUs.")
+@click.option(
+    "--workers", type=int, metavar="N", help="Takes made at once.  [default: one per GPU, or one without GPUs]"
+)
 @click.option(
     "--max-seconds",
     type=click.FloatRange(min=0, min_open=True),

@@ -23,7 +23,7 @@ from longlive_rag.presets.preset import DEFAULT_BACKBONE
 FLAGS_HERE = {**FLAGS, "allow_host": "--allow-host"}
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @takes_option("Folder of takes.")
 @BACKBONES
 @listening_at(8160)
