@@ -50,7 +50,11 @@ PROMPT = "a red circle walks in a meadow"
     help="Measure this GPU with random weights and write a report to FOLDER; see above.",
 )
 @click.option("--minutes", default=30.0, show_default=True, help="Time limit for all of --gpu-report.")
-@click.option("--steps", metavar="NAMES", help="Only these steps of --gpu-report, comma-separated.")
+@click.option(
+    "--steps",
+    metavar="NAMES",
+    help="Only these steps of --gpu-report, comma-separated, such as bench,vae; docs/benchmarks.md lists them.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def bench(
     backbone: str,

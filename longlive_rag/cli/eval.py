@@ -183,8 +183,8 @@ def compare(
     \b
     Examples:
       longlive-rag eval compare --arms native,memory --prompts prompts.txt --seeds 2 -o runs/first
-      longlive-rag eval compare --arms native,memory,memory-random,memory-recent --prompts prompts.json \\
-        --scenario walk-away-and-return,long-stare --seeds 2 --embedders tiny-world,dino -o runs/return
+      longlive-rag eval compare --arms native,memory,memory-random,memory-recent --prompts subjects.json \\
+        --scenario walk-away-and-return,long-stare --seeds 2 -o runs/return
       longlive-rag eval compare --arms ablation.toml --prompts two.txt --exploratory -o runs/ablation
       longlive-rag eval compare --plan runs/first/plan.json -o runs/again
       longlive-rag eval compare --protocol longlive-rag --dtype bfloat16 --engine ray --workers 8 -o runs/paper
@@ -368,7 +368,10 @@ def _refuse_beside_plan(asked: dict[str, Any]) -> None:
 
 def _plan(arms: str | None, prompts: Path | None, **rest: Any) -> Plan:
     if not arms or not prompts:
-        raise ValueError("give --arms and --prompts, or --plan")
+        lacking = " and ".join(flag for flag, value in (("--arms", arms), ("--prompts", prompts)) if not value)
+        raise ValueError(
+            f"{lacking} must be given, as in --arms native,memory --prompts prompts.txt; or --plan FILE repeats a run"
+        )
     return planned(lambda backbone: read_arms(arms), prompts, contrasts=read_contrasts(arms), **rest)
 
 

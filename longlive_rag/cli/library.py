@@ -114,7 +114,7 @@ def search(
 
     with refuse_bad_input(FLAGS):
         if (text is None) == (frame is None):
-            raise ValueError("give either --text or --frame")
+            raise ValueError("give either --text WORDS or --frame TAKE@TIMECODE")
         if output is not None and output.suffix.lower() != ".png":
             raise ValueError(f"--output {output}: the suffix must be .png")
         takes = open_library(root)

@@ -142,7 +142,7 @@ def _cluster_of(
     given = {"workers": workers if workers != 1 else None, "address": address, "gpus_per_worker": gpus_per_worker}
     for name, value in given.items():
         if value is not None:
-            raise FieldError(name, value, claim=(Name(name), " is for engine ray only"))
+            raise FieldError(name, value, claim=(Name(name), " is for a Ray cluster; add --engine ray"))
     return None
 
 
