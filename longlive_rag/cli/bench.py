@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import BACKBONE, DECODER, DEVICE, DTYPE, THREADS, with_page_budgets
+from longlive_rag.cli.settings import BACKBONE, DECODER, DEVICE, DTYPE, FLAGS, THREADS, with_page_budgets
 from longlive_rag.sessions.opening import Decoder, Opening, check_decoder_fits
 from retrieval.budgets import PagePrecision
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from longlive_rag.diagnostics.bench import ArmFigures, Report
     from longlive_rag.pipeline import LongLiveRAGPipeline
 
-NAMED_LIKE_FIELDS = ("gpu_report", "minutes", "steps", "blocks", "arms", "decoder")
-REPORT_FLAGS = {name: f"--{name.replace('_', '-')}" for name in (*NAMED_LIKE_FIELDS, "search", "allowed")}
 PROMPT = "a red circle walks in a meadow"
 
 
@@ -115,7 +113,7 @@ def bench(
 
     if threads:
         torch.set_num_threads(threads)
-    with refuse_bad_input(REPORT_FLAGS):
+    with refuse_bad_input({**FLAGS, "arms": "--compare", "steps": "--steps"}):
         if allowed and not search:
             raise ValueError("--allowed is given without --search; add --search N")
         if search:

@@ -11,17 +11,14 @@ import click
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.servers import (
     BACKBONES,
-    FLAGS,
     engine_options,
     listening_at,
     needing,
     open_engine,
     takes_option,
 )
-from longlive_rag.cli.settings import CODEC, DECODER, DTYPE, with_checkpoints, with_rights
+from longlive_rag.cli.settings import CODEC, DECODER, DTYPE, FLAGS, with_checkpoints, with_rights
 from longlive_rag.presets.preset import DEFAULT_BACKBONE
-
-FLAGS_HERE = {**FLAGS, "keys": "--keys", "key": "--api-key"}
 
 
 @click.command()
@@ -130,7 +127,7 @@ def _serve(
     from longlive_rag.studio.address import Address
     from longlive_rag.takes.folder import check_folder_writable
 
-    with refuse_bad_input(FLAGS_HERE):
+    with refuse_bad_input(FLAGS):
         check_folder_writable(takes)
         address = Address(host, port, tls_cert, tls_key, insecure_network)
         labels = Labels(pick_policy(license_policy), deliverable, phase, show_label)

@@ -22,11 +22,6 @@ EXTRAS = {
     "mcp": ("mcp", "mcp_types", "anyio"),
 }
 """Modules that each extra of this package installs."""
-FLAGS = {
-    "host": "--host", "tls_cert": "--tls-cert", "tls_key": "--tls-key", "engine": "--engine", "address": "--address",
-    "device": "--device", "workers": "--workers", "gpus_per_worker": "--gpus-per-worker",
-}  # fmt: skip
-"""Fields of a `FieldError`, and the options that set them."""
 
 
 def takes_option(help_: str) -> Decorator:

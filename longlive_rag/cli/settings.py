@@ -124,11 +124,13 @@ NAMED_LIKE_FIELDS = (
     "embedders", "embed_every", "exploratory", "prompts", "scenario", "workers", "batch", "address", "engine",
     "gpus_per_worker",
     "protocol", "backbones", "text", "frame",
+    "host", "tls_cert", "tls_key", "allow_host", "keys",
+    "gpu_report", "minutes", "blocks", "search", "allowed",
 )  # fmt: skip
 FLAGS = {
     **{field: f"--{field.replace('_', '-')}" for field in NAMED_LIKE_FIELDS},
     **{name: knob.flag for part in KNOBS for name, knob in knobs_of(part).items()},
-    **{"looked_up_on": "--on", "embedder": "--embedders", "metric": "--metrics"},
+    **{"looked_up_on": "--on", "embedder": "--embedders", "metric": "--metrics", "key": "--api-key"},
 }
 """Maps the field of a `FieldError` to the option that sets it, across all commands."""
 

@@ -101,6 +101,7 @@ def test_public_names_are_importable():
         ("eval recompute {full}/notes.txt", "notes.txt is not a comparison: it is a file"),
         ("eval retrieval --json {full}/no/x.json", "can't be written: its folder does not exist"),
         ("verify --device nonsense tests/golden/rag_ae.safetensors", "--device is 'nonsense'"),
+        ("bench --compare nonsense", "--compare is 'nonsense'; name each of native,memory,"),
     ],
 )
 def test_places_that_can_not_be_are_refused_before_the_work(command, tmp_path, words, message):
