@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from longlive_rag.cli.errors import Failed, Stopped, one_line
+from retrieval.files import in_words
 
 if TYPE_CHECKING:
     from longlive_rag.generation.block import Block
@@ -49,7 +50,7 @@ def make(job: TakeJob) -> TakeRecord:
     )
 
     def on_block(block: Block, take: TakeWriter) -> None:
-        bar.set_postfix_str(f"{take.frames_retrieved} past frames retrieved{in_words(take.pages)}", refresh=False)
+        bar.set_postfix_str(f"{take.frames_retrieved} past frames retrieved{of_pages(take.pages)}", refresh=False)
         bar.update(len(block.pixel_frames))
 
     with said_as_exit_codes(), bar:
@@ -81,11 +82,11 @@ def kept(ended: TakeEnded) -> str:
     return f"{there}; to continue: longlive-rag resume {folder}" if record.latents else there
 
 
-def in_words(pages: PageCounters | None) -> str:
+def of_pages(pages: PageCounters | None) -> str:
     """Describe what the page cache holds and had to recompute, for the progress bar."""
     if pages is None or not pages.fetched:
         return ""
-    held = f", {(pages.gpu_bytes + pages.host_bytes) / 2**30:.2f} GiB of pages"
+    held = f", {in_words(pages.gpu_bytes + pages.host_bytes)} of pages"
     return f"{held}, {pages.remade} recomputed" if pages.remade else held
 
 
