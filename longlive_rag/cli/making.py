@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,6 +90,13 @@ def of_pages(pages: PageCounters | None) -> str:
     return f"{held}, {pages.remade} recomputed" if pages.remade else held
 
 
+def first_showings(admitted: Sequence[tuple[int, int]], frames_kept_out: int) -> str:
+    """Describe what entered memory: ranges [first, after the last] of latent frames."""
+    kept_frames = sum(after - first for first, after in admitted)
+    showings = f"{len(admitted)} first {'showing' if len(admitted) == 1 else 'showings'}"
+    return f"memory kept {kept_frames} of {kept_frames + frames_kept_out} latent frames, those of {showings}"
+
+
 def report(record: TakeRecord, folder: Path, as_json: bool) -> None:
     """Print what was made and where it is."""
     from longlive_rag.takes.folder import CONTACT_SHEET, MEMORY_MAP, RECORD
@@ -128,9 +135,7 @@ def report(record: TakeRecord, folder: Path, as_json: bool) -> None:
     remembered = f"{retrieved} in {memory.blocks_with_memory} of {video.blocks} blocks"
     click.echo(remembered if record.request.context.memory_frames else "memory was off")
     if memory.admitted is not None and memory.frames_kept_out:
-        kept_frames = sum(after - first for first, after in memory.admitted)
-        known, views = kept_frames + memory.frames_kept_out, len(memory.admitted)
-        click.echo(f"memory kept {kept_frames} of {known} frames: {views} first showings")
+        click.echo(first_showings(memory.admitted, memory.frames_kept_out))
     for cue in record.cues:
         cut = " (a cut)" if cue.cut else ""
         click.echo(f"cue {cue.cue}{cut} took over at {cue.seconds:.1f} s: {cue.prompt}")
