@@ -85,6 +85,6 @@ def _of_option(arm: str, knob: Knob, value: Any) -> Any:
             return tuple(read(part) for part in (value if isinstance(value, list) else [value]))
         return read(value)
     except click.UsageError as error:
-        raise ValueError(f"arm {arm!r}, {knob.key}: {in_plain_words(error.message)}") from error
+        raise ValueError(f"arm {arm!r}, {knob.key}: {in_plain_words(error.message).rstrip('.')}") from error
     except FieldError as error:
         raise ValueError(f"arm {arm!r}: {error.named({knob.name: knob.key})}") from error
