@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
+from longlive_rag.cli.making import load
 from longlive_rag.cli.settings import BACKBONE, DECODER, DEVICE, DTYPE, FLAGS, THREADS, with_page_budgets
 from longlive_rag.sessions.opening import Decoder, Opening, check_decoder_fits
 from retrieval.budgets import PagePrecision
@@ -208,7 +209,7 @@ def _open(backbone: str, shape: str | None, dtype: str, device: str, decoder: De
     from longlive_rag.diagnostics.subjects import random_pipeline
     from longlive_rag.presets.precision import pick_precision
     from longlive_rag.presets.preset import load_preset
-    from longlive_rag.weights.load import load_pipeline, pick_device
+    from longlive_rag.weights.load import pick_device
 
     if shape:
         target = pick_device(device)
@@ -216,7 +217,7 @@ def _open(backbone: str, shape: str | None, dtype: str, device: str, decoder: De
         pipe = random_pipeline(shape, getattr(torch, names.dtype), target, getattr(torch, names.vae_dtype))
     else:
         check_decoder_fits(load_preset(backbone), Opening(decoder=decoder))
-        pipe = load_pipeline(backbone, dtype=dtype, device=device)
+        pipe = load(backbone, dtype, device)
     pipe.decoder = decoder
     return pipe
 

@@ -24,6 +24,7 @@ from longlive_rag.cli.comparing import (
     say,
 )
 from longlive_rag.cli.errors import check_writable, refuse_bad_input
+from longlive_rag.cli.making import load
 from longlive_rag.cli.protocols import run_protocol
 from longlive_rag.cli.settings import DEVICE, FLAGS, backbone_option, typed_options
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
@@ -435,15 +436,13 @@ def retrieval(
 
     from eval.retrieval_quality import arms_of, make_takes, measure_retrieval
     from longlive_rag.weights.convert import read_encoder
-    from longlive_rag.weights.load import load_pipeline
     from retrieval.encoder import LatentEncoder, MeanPoolEncoder
     from retrieval.files import write_json
 
     with refuse_bad_input():
         check_writable(json_path)
         encoders: dict[str, LatentEncoder] = {name: read_encoder(path).eval() for name, path in others}
-        with quiet_libraries():
-            pipe = load_pipeline(backbone, "float32")
+        pipe = load(backbone, "float32")
         if pipe.encoder is not None:
             encoders = {"autoencoder": pipe.encoder, **encoders}
         arms = arms_of({**encoders, "mean pool": MeanPoolEncoder()})

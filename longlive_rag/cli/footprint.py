@@ -11,6 +11,7 @@ import click
 
 from backbone.errors import FieldError
 from longlive_rag.cli.errors import check_writable, refuse_bad_input
+from longlive_rag.cli.making import load
 from longlive_rag.cli.settings import BACKBONE, DEVICE, DTYPE, FLAGS, THREADS, page_budgets, with_page_budgets
 from retrieval.budgets import PageBudgets, PagePrecision
 
@@ -87,13 +88,13 @@ def _samples(
 ) -> Iterator[Sample]:
     from longlive_rag.diagnostics.footprint import samples_of_pipeline, samples_of_subject
     from longlive_rag.diagnostics.subjects import random_subject
-    from longlive_rag.weights.load import load_pipeline, pick_device, pick_dtype
+    from longlive_rag.weights.load import pick_device, pick_dtype
 
     if shape:
         target = pick_device(device)
         subject = random_subject(shape, pick_dtype(dtype, target), target)
         return samples_of_subject(subject, seconds, budgets, steps)
-    return samples_of_pipeline(load_pipeline(backbone, dtype, device), PROMPT, seconds, budgets)
+    return samples_of_pipeline(load(backbone, dtype, device), PROMPT, seconds, budgets)
 
 
 def _lengths(text: str) -> list[float]:

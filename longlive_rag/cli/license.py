@@ -104,14 +104,14 @@ def show(path: Path, as_json: bool) -> None:
       longlive-rag license show tiny-world
     """
     from longlive_rag.presets.catalogue import known_names
-    from longlive_rag.presets.preset import BUILT_IN, find_folder
+    from longlive_rag.presets.preset import find_folder
     from longlive_rag.rights.records import rights_of
 
     with refuse_bad_input():
         if not path.exists() and str(path) in known_names():
             path = find_folder(str(path))
         if not path.exists():
-            raise ValueError(f"{path} does not exist; name a folder, a weight file or one of {', '.join(BUILT_IN)}")
+            raise ValueError(f"{path} does not exist; name a folder, a weight file or a backbone of 'models list'")
         rights = rights_of(path)
     if as_json:
         click.echo(json.dumps([asdict(file) for file in rights], indent=2, ensure_ascii=False))

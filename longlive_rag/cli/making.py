@@ -16,6 +16,7 @@ from retrieval.files import in_words
 
 if TYPE_CHECKING:
     from longlive_rag.generation.block import Block
+    from longlive_rag.pipeline import LongLiveRAGPipeline
     from longlive_rag.sessions.making import TakeEnded, TakeJob
     from longlive_rag.takes.record import TakeRecord
     from longlive_rag.takes.writer import TakeWriter
@@ -28,6 +29,15 @@ PROGRESS += "{remaining} left{postfix}"
 def note(sentence: str) -> None:
     """Print a note on stderr that the user may want to act on."""
     click.echo(f"Note: {sentence}.", err=True)
+
+
+def load(backbone: str, dtype: str = "auto", device: str = "auto") -> LongLiveRAGPipeline:
+    """Load a pipeline by name or folder, without the progress bars of libraries."""
+    from longlive_rag.sessions.opening import quiet_libraries
+    from longlive_rag.weights.load import load_pipeline
+
+    with quiet_libraries():
+        return load_pipeline(backbone, dtype, device)
 
 
 def make(job: TakeJob) -> TakeRecord:

@@ -10,6 +10,7 @@ import click
 
 from backbone.files import read_json
 from longlive_rag.cli.errors import check_writable, refuse_bad_input
+from longlive_rag.cli.making import load
 from longlive_rag.cli.settings import BACKBONE, THREADS, backbone_option, options
 from retrieval.files import write_whole
 
@@ -124,11 +125,10 @@ def train_vae_command(
       longlive-rag world train-vae --begin-with tiny-world --device cuda --bfloat16
     """
     from longlive_rag.tinyworld.train_vae import train_vae
-    from longlive_rag.weights.load import load_pipeline
 
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
-        earlier = None if begin_with is None else load_pipeline(begin_with, device="cpu").vae
+        earlier = None if begin_with is None else load(begin_with, device="cpu").vae
     train_vae(run / "vae", _say, steps=steps, hardware=hardware, earlier=earlier)
 
 
@@ -150,11 +150,10 @@ def train_backbone_command(
       longlive-rag world train-backbone --begin-with tiny-world --device cuda --bfloat16
     """
     from longlive_rag.tinyworld.train_backbone import train_backbone
-    from longlive_rag.weights.load import load_pipeline
 
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
-        earlier = None if begin_with is None else load_pipeline(begin_with, device="cpu")
+        earlier = None if begin_with is None else load(begin_with, device="cpu")
     vae = _trained_vae(run).to(hardware.device)
     train_backbone(*_corpora(vae, run), run / "backbone", _say, steps=steps, hardware=hardware, earlier=earlier)
 
@@ -180,11 +179,10 @@ def tune_long_command(
     from longlive_rag.tinyworld.rolled import Films
     from longlive_rag.tinyworld.scripts import sample_film
     from longlive_rag.tinyworld.tune_long import FILMS, tune_long
-    from longlive_rag.weights.load import load_pipeline
 
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
-        earlier = load_pipeline(begin_with, device="cpu")
+        earlier = load(begin_with, device="cpu")
     folder, vae = run / EARLIER, earlier.vae.to(hardware.device)
     long, openings = _corpora(vae, folder)
     films = Films(make_corpus(vae, folder / "films.npy", FILMS, _say, sample_film))
@@ -209,11 +207,10 @@ def distill_command(
       longlive-rag world distill
     """
     from longlive_rag.tinyworld.distill import distill
-    from longlive_rag.weights.load import load_pipeline
 
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
-        earlier = load_pipeline(begin_with, device="cpu")
+        earlier = load(begin_with, device="cpu")
     corpora = _corpora(earlier.vae.to(hardware.device), run / EARLIER)
     distill(*corpora, earlier, run / "distilled", _say, steps=steps, hardware=hardware)
 
@@ -236,11 +233,10 @@ def refine_decoder_command(
       longlive-rag world refine-decoder --begin-with tiny-world
     """
     from longlive_rag.tinyworld.refine_decoder import refine_decoder
-    from longlive_rag.weights.load import load_pipeline
 
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
-        vae = _trained_vae(run) if begin_with is None else load_pipeline(begin_with, device="cpu").vae
+        vae = _trained_vae(run) if begin_with is None else load(begin_with, device="cpu").vae
     corpus = _corpus(vae.to(hardware.device), run if begin_with is None else run / EARLIER, "long")
     refine_decoder(vae, corpus, run / "decoder", _say, steps=steps, hardware=hardware)
 
@@ -313,11 +309,10 @@ def assemble(run: Path, begin_with: str | None, output: Path) -> None:
     """
     from longlive_rag.tinyworld.assemble import assemble as put_together
     from longlive_rag.tinyworld.assemble import check_target, trained_parts
-    from longlive_rag.weights.load import load_pipeline
 
     with refuse_bad_input():
         check_target(output)
-        vae, model, encoder = trained_parts(run, load_pipeline(begin_with, device="cpu") if begin_with else None)
+        vae, model, encoder = trained_parts(run, load(begin_with, device="cpu") if begin_with else None)
         put_together(vae, model, encoder, output)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     click.echo(f"{output}: {size / 1e6:.2f} MB")
@@ -341,12 +336,11 @@ def oracle(backbone: str, clips: int, json_path: Path | None, threads: int | Non
 
     from longlive_rag.tinyworld.oracle import TRAITS
     from longlive_rag.tinyworld.validate import CONDITIONS, validate_oracle
-    from longlive_rag.weights.load import load_pipeline
 
     _set_threads(threads)
     with refuse_bad_input():
         check_writable(json_path)
-        vae = load_pipeline(backbone, "float32").vae
+        vae = load(backbone, "float32").vae
     with tqdm(total=clips, unit="clip") as bar:
         figures = validate_oracle(vae, clips, bar.update)
     if json_path:
@@ -402,7 +396,6 @@ def evaluate(
     """
     from longlive_rag.media.charts import check_charts
     from longlive_rag.tinyworld.curve_picture import draw_agreement
-    from longlive_rag.weights.load import load_pipeline
 
     _set_threads(threads)
     with refuse_bad_input():
@@ -410,7 +403,7 @@ def evaluate(
         if strips and "drift" in (sections or SECTIONS):
             check_charts("--strips of drift")
         figures = read_json(json_path) if json_path and json_path.is_file() else {}
-        pipe = load_pipeline(backbone, "float32")
+        pipe = load(backbone, "float32")
     for section in sections or SECTIONS:
         kept: list[NDArray[np.uint8]] = []
         figures[section] = _measure(section, pipe, takes, memory, seconds, batch, kept)
