@@ -45,8 +45,7 @@ RESULTS = re.compile(r"(<!-- drift (?P<folders>[\w,/-]+) (?P<table>\w+) -->\n).*
 DEVELOPMENT = re.compile(r"(<!-- development (?P<file>[\w.-]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 CAPACITY = re.compile(r"(<!-- capacity (?P<backbones>[\w.,-]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 GPU_GIB, TAKE_SECONDS = (24, 48, 80), 60.0
-SHORT = {"integer": "N", "integer range": "N", "float": "X", "float range": "X"}
-SHORT |= {"text": "TEXT", "path": "FILE", "gib": "GIB", "seconds": "SECONDS"}
+SHORT = {"text": "TEXT", "path": "FILE", "gib": "GIB", "seconds": "SECONDS"}
 
 
 def with_tables(text: str) -> str:

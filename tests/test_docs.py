@@ -19,6 +19,7 @@ import pytest
 from eval.results import verdict
 from eval.statistics import holm
 from longlive_rag.cli.main import cli
+from longlive_rag.diagnostics.gpu_steps import STEPS
 from longlive_rag.presets.preset import BUILT_IN
 from longlive_rag.serving.keys import ApiKey, Keys
 
@@ -122,6 +123,12 @@ def test_every_command_has_its_section():
         group, _, inner = name.partition(" ")
         assert group in sections, name
         assert not inner or re.search(rf"longlive-rag {name}\s|`{inner}`", sections[group]), name
+
+
+def test_every_step_of_the_gpu_report_is_in_its_list():
+    text = (ROOT / "docs" / "benchmarks.md").read_text().split("## A report of one GPU")[1].split("\n## ")[0]
+    listed = re.findall(r"^- (.*?): ", text, re.MULTILINE)
+    assert sorted(re.findall(r"`([\w-]+)`", " ".join(listed))) == sorted(STEPS)
 
 
 def test_every_extra_is_in_the_table_of_extras():

@@ -9,6 +9,7 @@ import click
 
 from backbone.errors import FieldError
 from backbone.knobs import Knob
+from longlive_rag.cli.errors import in_plain_words
 from longlive_rag.cli.settings import Steps, now, option_type
 from longlive_rag.sessions.asking import SETTINGS
 
@@ -84,6 +85,6 @@ def _of_option(arm: str, knob: Knob, value: Any) -> Any:
             return tuple(read(part) for part in (value if isinstance(value, list) else [value]))
         return read(value)
     except click.UsageError as error:
-        raise ValueError(f"arm {arm!r}, {knob.key}: {error.message}") from error
+        raise ValueError(f"arm {arm!r}, {knob.key}: {in_plain_words(error.message).rstrip('.')}") from error
     except FieldError as error:
         raise ValueError(f"arm {arm!r}: {error.named({knob.name: knob.key})}") from error

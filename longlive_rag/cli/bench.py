@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import DECODER, DTYPE, with_page_budgets
+from longlive_rag.cli.making import load
+from longlive_rag.cli.settings import BACKBONE, DECODER, DEVICE, DTYPE, FLAGS, THREADS, with_page_budgets
 from longlive_rag.sessions.opening import Decoder, Opening, check_decoder_fits
 from retrieval.budgets import PagePrecision
 
@@ -20,13 +21,11 @@ if TYPE_CHECKING:
     from longlive_rag.diagnostics.bench import ArmFigures, Report
     from longlive_rag.pipeline import LongLiveRAGPipeline
 
-NAMED_LIKE_FIELDS = ("gpu_report", "minutes", "steps", "blocks", "arms", "decoder")
-REPORT_FLAGS = {name: f"--{name.replace('_', '-')}" for name in (*NAMED_LIKE_FIELDS, "search", "allowed")}
 PROMPT = "a red circle walks in a meadow"
 
 
 @click.command()
-@click.option("--backbone", default="tiny-world", show_default=True, help="A preset's name or a pipeline folder.")
+@BACKBONE
 @click.option(
     "--shape", type=click.Choice(["bench-small", "wan-1.3b"]), help="Use random weights of this size instead."
 )
@@ -34,8 +33,8 @@ PROMPT = "a red circle walks in a meadow"
 @click.option("--compare", default="memory", show_default=True, help="Arms to run interleaved, comma-separated.")
 @DTYPE
 @DECODER
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: one per core.")
+@DEVICE
+@THREADS
 @with_page_budgets()
 @click.option("--search", metavar="N,N,...", help="Measure only the search, at these index sizes in frames.")
 @click.option(
@@ -50,7 +49,11 @@ PROMPT = "a red circle walks in a meadow"
     help="Measure this GPU with random weights and write a report to FOLDER; see above.",
 )
 @click.option("--minutes", default=30.0, show_default=True, help="Time limit for all of --gpu-report.")
-@click.option("--steps", metavar="NAMES", help="Only these steps of --gpu-report, comma-separated.")
+@click.option(
+    "--steps",
+    metavar="NAMES",
+    help="Only these steps of --gpu-report, comma-separated, such as bench,vae; docs/benchmarks.md lists them.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def bench(
     backbone: str,
@@ -111,7 +114,7 @@ def bench(
 
     if threads:
         torch.set_num_threads(threads)
-    with refuse_bad_input(REPORT_FLAGS):
+    with refuse_bad_input({**FLAGS, "arms": "--compare", "steps": "--steps"}):
         if allowed and not search:
             raise ValueError("--allowed is given without --search; add --search N")
         if search:
@@ -206,7 +209,7 @@ def _open(backbone: str, shape: str | None, dtype: str, device: str, decoder: De
     from longlive_rag.diagnostics.subjects import random_pipeline
     from longlive_rag.presets.precision import pick_precision
     from longlive_rag.presets.preset import load_preset
-    from longlive_rag.weights.load import load_pipeline, pick_device
+    from longlive_rag.weights.load import pick_device
 
     if shape:
         target = pick_device(device)
@@ -214,7 +217,7 @@ def _open(backbone: str, shape: str | None, dtype: str, device: str, decoder: De
         pipe = random_pipeline(shape, getattr(torch, names.dtype), target, getattr(torch, names.vae_dtype))
     else:
         check_decoder_fits(load_preset(backbone), Opening(decoder=decoder))
-        pipe = load_pipeline(backbone, dtype=dtype, device=device)
+        pipe = load(backbone, dtype, device)
     pipe.decoder = decoder
     return pipe
 

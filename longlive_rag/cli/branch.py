@@ -13,7 +13,7 @@ from longlive_rag.cli.resuming import CUT, TAKE, go_on, with_changes, words_of
 from longlive_rag.cli.settings import FLAGS
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @TAKE
 @click.option(
     "--at",
@@ -24,15 +24,16 @@ from longlive_rag.cli.settings import FLAGS
 @click.option("-o", "--output", "target", required=True, metavar="FOLDER", help="Folder for the new take.")
 @click.option(
     "--prompt",
-    help="Switch to this prompt there and drop later cues. Default: keep the cues and change the noise.",
+    metavar="PROMPT",
+    help="Switch to PROMPT there and drop later cues.  [default: keep the cues and change the noise]",
 )
 @CUT
 @click.option(
     "--seed",
     type=int,
-    help="Noise seed from there on. Default: the take's seed with --prompt, its successor without.",
+    help="Noise seed from there on.  [default: the take's seed with --prompt or --cut, else the next one]",
 )
-@click.option("--seconds", type=float, help="Length of the new take. Default: the length of TAKE.")
+@click.option("--seconds", type=float, help="Length of the new take.  [default: that of TAKE]")
 @with_changes
 def branch(
     folder: Path,

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import Failed, Stopped
-from longlive_rag.cli.settings import DECODER, DTYPE, options
-from longlive_rag.presets.preset import DEFAULT_BACKBONE
+from longlive_rag.cli.settings import ADDRESS, BACKBONE, DECODER, DEVICE, DTYPE, options
 from longlive_rag.sessions.opening import Opening, quiet_libraries
 
 if TYPE_CHECKING:
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 
 EMBEDDERS_HELP = (
     "Comma-separated, the primary one first: dino, dinov2, clip, siglip, pixels, latent, tiny-world, face, or a "
-    "plug-in listed by 'plugins'; KIND=FOLDER or KIND=HUB/NAME for weights of your choice. Default: tiny-world (its "
-    "oracle) for takes of tiny-world, else dino, whose weights come from the Hugging Face hub."
+    "plug-in listed by 'plugins'; KIND=FOLDER or KIND=HUB/NAME for weights of your choice.  [default: tiny-world (its "
+    "oracle) for takes of tiny-world, else dino, whose weights come from the Hugging Face hub]"
 )
 
 
@@ -56,17 +55,15 @@ asked_options = options(
     click.option("--embedders", help=EMBEDDERS_HELP),
     click.option("--embed-every", type=int, default=1, show_default=True, help="Embed every n-th frame."),
     click.option("--metrics", metavar="NAMES", help="Additional metrics, comma-separated; 'plugins' lists them."),
-    click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER"),
+    BACKBONE,
     DTYPE,
     DECODER,
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    DEVICE,
 )
 """Options that say how the takes of a comparison are made and measured."""
 
 ray_options = options(
-    click.option(
-        "--address", help="Address of a Ray cluster. Default: RAY_ADDRESS, or else one is started on this machine."
-    ),
+    ADDRESS,
     click.option(
         "--gpus-per-worker",
         type=float,
@@ -75,12 +72,19 @@ ray_options = options(
     ),
 )
 
+ENGINE = click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Make the takes on this machine, or on a Ray cluster.",
+)
 engine_options = options(
-    click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
+    ENGINE,
     click.option("--workers", type=int, default=1, show_default=True, help="Processes that make takes."),
     click.option("--batch", type=int, default=1, show_default=True, help="Takes each worker makes side by side."),
     click.option(
-        "--threads", type=click.IntRange(min=1), help="CPU threads per worker; default: by size of the backbone."
+        "--threads", type=click.IntRange(min=1), help="CPU threads per worker.  [default: by size of the backbone]"
     ),
     ray_options,
     click.option("-o", "--output", "run", type=click.Path(path_type=Path), required=True, help="Folder for the run."),

@@ -12,10 +12,14 @@ from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import note, report
 from longlive_rag.cli.settings import (
     ATTENTION_OF_NEW,
+    CODEC_OF_NEW,
     COMPILE_OF_NEW,
+    DECODER_OF_NEW,
     DEVICE,
+    DTYPE_OF_NEW,
     FLAGS,
     GPUS,
+    PROMPT_EMBEDS,
     VAE_DEVICE,
     CueSource,
     asked_opening,
@@ -24,7 +28,7 @@ from longlive_rag.cli.settings import (
     with_settings,
 )
 from longlive_rag.environment import launched
-from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
+from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
 from longlive_rag.sessions.asking import SETTINGS, build_request
 
 if TYPE_CHECKING:
@@ -35,7 +39,7 @@ LONGEST_SECONDS = 600.0
 OF_NEW_TAKES = ("seed", "dtype", "codec", "decoder", "compile", "attention", "deliverable", "phase", "show_label")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("folder", metavar="TAKE", type=click.Path(path_type=Path))
 @click.argument("prompt", required=False)
 @click.option("--seconds", type=float, default=LONGEST_SECONDS, show_default=True, help="Maximum length of the take.")
@@ -43,22 +47,18 @@ OF_NEW_TAKES = ("seed", "dtype", "codec", "decoder", "compile", "attention", "de
 @click.option(
     "--backbone",
     metavar="NAME|FOLDER",
-    help=f"A known name ({', '.join(BUILT_IN)}) or a pipeline folder.  [default: the take's, else {DEFAULT_BACKBONE}]",
+    help=f"A name in 'models list', or a pipeline folder.  [default: the take's, else {DEFAULT_BACKBONE}]",
 )
 @with_settings
-@click.option(
-    "--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), help="Precision, for a new take.  [default: auto]"
-)
+@DTYPE_OF_NEW
 @DEVICE
 @GPUS
 @VAE_DEVICE
-@click.option("--codec", type=click.Choice(["vp9", "h264"]), help="Video codec, for a new take.  [default: vp9]")
-@click.option("--decoder", type=click.Choice(["full", "tiny"]), help="Latent decoder, for a new take.  [default: full]")
+@CODEC_OF_NEW
+@DECODER_OF_NEW
 @COMPILE_OF_NEW
 @ATTENTION_OF_NEW
-@click.option(
-    "--prompt-embeds", type=click.Path(path_type=Path), help="File of prompts encoded by 'models embed-prompts'."
-)
+@PROMPT_EMBEDS
 @with_rights
 def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> None:
     """Make a take and direct it live: at any time, type what should be seen next.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import DTYPE
+from longlive_rag.cli.settings import DTYPE, named_option
 
 if TYPE_CHECKING:
     from longlive_rag.weights.findings import Finding
@@ -21,9 +21,18 @@ SIGNS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 @click.command()
 @click.option("--backbone", metavar="NAME|FOLDER", help="Also check whether this backbone would run here and how fast.")
 @DTYPE
-@click.option("--folder", default="takes", show_default=True, type=click.Path(path_type=Path), help="Folder of takes.")
+@named_option(
+    "--takes",
+    "takes",
+    was="--folder",
+    type=click.Path(path_type=Path),
+    default="takes",
+    metavar="FOLDER",
+    show_default=True,
+    help="Folder of takes.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def doctor(backbone: str | None, dtype: str, folder: Path, as_json: bool) -> None:
+def doctor(backbone: str | None, dtype: str, takes: Path, as_json: bool) -> None:
     """Check this machine: Python, torch, GPU, FAISS, video, disk, memory. Nothing is loaded or changed.
 
     Exit code 1 if something will not work.
@@ -35,7 +44,7 @@ def doctor(backbone: str | None, dtype: str, folder: Path, as_json: bool) -> Non
     """
     from longlive_rag.diagnostics.doctor import examine
 
-    findings = examine(folder)
+    findings = examine(takes)
     if backbone is not None:
         with refuse_bad_input():
             findings += judged(backbone, dtype)

@@ -15,6 +15,13 @@ from backbone.errors import FieldError
 FAILED = 1
 STOPPED = 130
 MAX_WORD = 300
+KINDS = {
+    "float range": ("X", "a number"),
+    "float": ("X", "a number"),
+    "integer range": ("N", "a whole number"),
+    "integer": ("N", "a whole number"),
+}
+"""Click's names of types: what stands for a value in help, and what a wrong value should have been."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -58,6 +65,13 @@ def in_words_of(error: Exception) -> str:
         return str(error)
     where = error.filename2 or error.filename
     return f"{error.strerror}: {where}" if where else error.strerror
+
+
+def in_plain_words(message: str) -> str:
+    """A message of click, with its words for types replaced by ours."""
+    for kind, (_, plain) in KINDS.items():
+        message = message.replace(f"is not a valid {kind}", f"is not {plain}")
+    return message
 
 
 def _of_command(flags: Mapping[str, str]) -> dict[str, str]:

@@ -24,8 +24,9 @@ from longlive_rag.cli.comparing import (
     say,
 )
 from longlive_rag.cli.errors import check_writable, refuse_bad_input
+from longlive_rag.cli.making import load
 from longlive_rag.cli.protocols import run_protocol
-from longlive_rag.cli.settings import FLAGS
+from longlive_rag.cli.settings import DEVICE, FLAGS, backbone_option, typed_options
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
 from longlive_rag.sessions.opening import quiet_libraries
 
@@ -40,7 +41,7 @@ STORIES = (
 )  # fmt: skip
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group()
 def eval() -> None:
     """Measure identity drift: does memory keep the character?
 
@@ -57,14 +58,14 @@ def eval() -> None:
 @click.option(
     "--horizons",
     type=Seconds(),
-    help="Seconds at which to measure drift; default: those of 30,60,120 that the videos reach.",
+    help="Seconds at which to measure drift.  [default: those of 30,60,120 that the videos reach]",
 )
 @click.option("--embedders", help=EMBEDDERS_HELP)
 @click.option("--embed-every", type=int, default=1, show_default=True, help="Embed every n-th frame.")
 @click.option(
     "--mapping-table", type=click.Path(path_type=Path), help="VBench-Long's subject table, as JSON [[raw, mapped]]."
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@DEVICE
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for a report (HTML, PNG, CSV and JSON).")
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 def drift(
@@ -77,11 +78,11 @@ def drift(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure how far the subject of each VIDEO_OR_TAKE drifts from its first second.
+    """Measure the identity drift of each VIDEO_OR_TAKE.
 
-    D(h) is the mean cosine similarity to the first second over seconds 1 to 5, minus the same over the last 5 s before
-    h. It is signed; higher is worse; 0 is no drift. If a video is less than a second shorter than h, D is measured at
-    its end.
+    That is how far its subject drifts from the first second. D(h) is the mean cosine similarity to the first second
+    over seconds 1 to 5, minus the same over the last 5 s before h. It is signed; higher is worse; 0 is no drift. If
+    a video is less than a second shorter than h, D is measured at its end.
 
     \b
     Examples:
@@ -171,10 +172,11 @@ def compare(
     as_json: bool,
     **asked: Any,
 ) -> None:
-    """Compare arms on the same prompts, noise and cues, and write a report.
+    """Compare arms on the same prompts, noise and cues.
 
-    The first arm is the baseline; the second is the one the claim is about. Run the same command again
-    to resume a run that was stopped: finished takes are not made again.
+    An arm is a way to make the takes, such as without memory ('native') or with it ('memory'). The first is the
+    baseline; the claim is about the second. The run's folder gets a report. Run the same command again to resume a run
+    that was stopped: finished takes are not made again.
 
     A comparison too small to support any claim is refused: with three horizons and one scenario, a
     claim needs 7 prompts. With --exploratory it runs anyway, and claims nothing.
@@ -182,8 +184,8 @@ def compare(
     \b
     Examples:
       longlive-rag eval compare --arms native,memory --prompts prompts.txt --seeds 2 -o runs/first
-      longlive-rag eval compare --arms native,memory,memory-random,memory-recent --prompts prompts.json \\
-        --scenario walk-away-and-return,long-stare --seeds 2 --embedders tiny-world,dino -o runs/return
+      longlive-rag eval compare --arms native,memory,memory-random,memory-recent --prompts subjects.json \\
+        --scenario walk-away-and-return,long-stare --seeds 2 -o runs/return
       longlive-rag eval compare --arms ablation.toml --prompts two.txt --exploratory -o runs/ablation
       longlive-rag eval compare --plan runs/first/plan.json -o runs/again
       longlive-rag eval compare --protocol longlive-rag --dtype bfloat16 --engine ray --workers 8 -o runs/paper
@@ -239,10 +241,10 @@ def compare(
 @click.option(
     "--ceilings/--no-ceilings",
     default=None,
-    help="Include arms given the right frames; default: if the oracle can read the takes.",
+    help="Include arms given the right frames.  [default: if the oracle can read the takes]",
 )
 @click.option(
-    "--upscale", type=click.IntRange(min=1), help="Upscaling factor of the videos; default: the backbone's own."
+    "--upscale", type=click.IntRange(min=1), help="Upscaling factor of the videos.  [default: the backbone's own]"
 )
 @asked_options
 @engine_options
@@ -254,11 +256,12 @@ def policies(
     as_json: bool,
     **asked: Any,
 ) -> None:
-    """Compare retrieval POLICIES on stories that need a memory, on a scale from no memory to a perfect one.
+    """Compare retrieval POLICIES in stories that need a memory.
 
-    POLICIES is a comma-separated list of installed policies ('plugins' lists them, including your own), which
-    choose from the whole past; 'establishing', which admits only first showings to memory and searches
-    those; or 'establishing+POLICY'. The claim is about the first one; every other is compared with it.
+    The scale runs from the backbone without memory to one that is given the right frames. POLICIES is a
+    comma-separated list of installed policies ('plugins' lists them, including your own), which choose from the
+    whole past; 'establishing', which admits only first showings to memory and searches those; or
+    'establishing+POLICY'. The claim is about the first one; every other is compared with it.
 
     \b
     Examples:
@@ -289,9 +292,9 @@ def policies(
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="New folder.")
 def export(run: Path, output: Path) -> None:
-    """Copy the videos of a finished RUN into the layout that VBench and VBench-Long expect.
+    """Copy a finished RUN's videos into the layout of VBench.
 
-    There is one folder per arm; files are named by prompt and seed, without underscores.
+    VBench-Long reads it as well. There is one folder per arm; files are named by prompt and seed, without underscores.
 
     \b
     Example:
@@ -308,10 +311,10 @@ def export(run: Path, output: Path) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="New folder.")
 def publish(run: Path, output: Path) -> None:
-    """Copy the figures of a finished RUN into a folder small enough to publish with a paper.
+    """Copy a finished RUN's figures into a small folder.
 
-    It holds the plan, a table with one row per take, and the data from which 'recompute' derives every
-    result, but no videos or latents.
+    It is small enough to publish with a paper. It holds the plan, a table with one row per take, and the data from
+    which 'recompute' derives every result, but no videos or latents.
 
     \b
     Example:
@@ -330,7 +333,7 @@ def publish(run: Path, output: Path) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for results.json (with one FOLDER only).")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def recompute(folders: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
-    """Recompute every table of published comparisons from the figures of their takes.
+    """Recompute all tables from published figures.
 
     No take is made and no model is loaded: drift is computed from the similarity of every frame, then pairs are
     formed and intervals and tests computed. The output is Markdown tables, with verdicts above them.
@@ -359,17 +362,17 @@ def recompute(folders: tuple[Path, ...], output: Path | None, as_json: bool) -> 
 
 def _refuse_beside_plan(asked: dict[str, Any]) -> None:
     """Refuse options given together with --plan: they would be ignored."""
-    context = click.get_current_context()
-    source = click.core.ParameterSource.COMMANDLINE
-    typed = [param.opts[0] for param in context.command.params if param.name in asked
-             and context.get_parameter_source(param.name or "") is source]  # fmt: skip
+    typed = [flag for name, flag in typed_options().items() if name in asked]
     if typed:
         raise ValueError(f"--plan already sets everything; drop {', '.join(typed)}")
 
 
 def _plan(arms: str | None, prompts: Path | None, **rest: Any) -> Plan:
     if not arms or not prompts:
-        raise ValueError("give --arms and --prompts, or --plan")
+        lacking = " and ".join(flag for flag, value in (("--arms", arms), ("--prompts", prompts)) if not value)
+        raise ValueError(
+            f"{lacking} must be given, as in --arms native,memory --prompts prompts.txt; or --plan FILE repeats a run"
+        )
     return planned(lambda backbone: read_arms(arms), prompts, contrasts=read_contrasts(arms), **rest)
 
 
@@ -407,13 +410,8 @@ def _check_new_folder(folder: Path) -> None:
 
 
 @eval.command()
-@click.option(
-    "--backbone",
-    default=DEFAULT_BACKBONE,
-    show_default=True,
-    help="tiny-world, or a pipeline folder trained on the same world.",
-)
-@click.option("--takes", type=click.IntRange(min=1), default=32, show_default=True)
+@backbone_option("tiny-world, or a pipeline folder trained on the same world.")
+@click.option("--takes", type=click.IntRange(min=1), default=32, show_default=True, help="Number of takes.")
 @click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Takes made side by side.")
 @click.option(
     "--encoder", "others", type=(str, click.Path(path_type=Path)), multiple=True, metavar="NAME FILE",
@@ -423,10 +421,11 @@ def _check_new_folder(folder: Path) -> None:
 def retrieval(
     backbone: str, takes: int, batch: int, others: tuple[tuple[str, Path], ...], json_path: Path | None
 ) -> None:
-    """Measure whether memory finds the right frames: precision at K on takes of tiny-world, read by its oracle.
+    """Measure whether memory finds the right frames.
 
-    A character comes and leaves, another one comes and leaves, then the first is called back. The right frames show the
-    first one with its hidden traits. All search methods are given the same takes, which are made without memory.
+    The figure is precision at K on takes of tiny-world, read by its oracle. A character comes and leaves, another
+    one comes and leaves, then the first is called back. The right frames show the first one with its hidden traits.
+    All search methods are given the same takes, which are made without memory.
 
     \b
     Examples:
@@ -437,15 +436,13 @@ def retrieval(
 
     from eval.retrieval_quality import arms_of, make_takes, measure_retrieval
     from longlive_rag.weights.convert import read_encoder
-    from longlive_rag.weights.load import load_pipeline
     from retrieval.encoder import LatentEncoder, MeanPoolEncoder
     from retrieval.files import write_json
 
     with refuse_bad_input():
         check_writable(json_path)
         encoders: dict[str, LatentEncoder] = {name: read_encoder(path).eval() for name, path in others}
-        with quiet_libraries():
-            pipe = load_pipeline(backbone, "float32")
+        pipe = load(backbone, "float32")
         if pipe.encoder is not None:
             encoders = {"autoencoder": pipe.encoder, **encoders}
         arms = arms_of({**encoders, "mean pool": MeanPoolEncoder()})

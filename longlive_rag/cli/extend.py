@@ -13,10 +13,12 @@ from longlive_rag.cli.resuming import CUT, TAKE, go_on, with_changes, words_of
 from longlive_rag.cli.settings import FLAGS
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @TAKE
 @click.option("--seconds", type=float, required=True, help="Seconds to add.")
-@click.option("--prompt", help="Switch to this prompt where the take ends now. Default: keep the last prompt.")
+@click.option(
+    "--prompt", metavar="PROMPT", help="Switch to PROMPT where the take ends now.  [default: the last prompt]"
+)
 @CUT
 @with_changes
 def extend(folder: Path, seconds: float, prompt: str | None, cut: str | None, as_json: bool, **changes: Any) -> None:

@@ -11,8 +11,8 @@ import click
 
 from backbone.errors import FieldError
 from longlive_rag.cli.errors import check_writable, refuse_bad_input
-from longlive_rag.cli.settings import DTYPE, FLAGS, page_budgets, with_page_budgets
-from longlive_rag.presets.preset import DEFAULT_BACKBONE
+from longlive_rag.cli.making import load
+from longlive_rag.cli.settings import BACKBONE, DEVICE, DTYPE, FLAGS, THREADS, page_budgets, with_page_budgets
 from retrieval.budgets import PageBudgets, PagePrecision
 
 if TYPE_CHECKING:
@@ -25,15 +25,15 @@ PROMPT = "a red circle walks in a meadow"
 @click.option(
     "--seconds", "lengths", default="60,240,960", show_default=True, help="Lengths of takes, in increasing order."
 )
-@click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
+@BACKBONE
 @click.option(
     "--shape", type=click.Choice(["bench-small", "wan-1.3b"]), help="Use random weights of this size instead."
 )
 @click.option("--steps", default=4, show_default=True, type=click.IntRange(1, 4), help="Denoising steps, with --shape.")
 @with_page_budgets(gpu="0", host="32MiB")
 @DTYPE
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: one per core.")
+@DEVICE
+@THREADS
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Draw the curve here (.png).")
 @click.option("--json", "as_json", is_flag=True, help="Print the curve as JSON.")
 def footprint(
@@ -88,13 +88,13 @@ def _samples(
 ) -> Iterator[Sample]:
     from longlive_rag.diagnostics.footprint import samples_of_pipeline, samples_of_subject
     from longlive_rag.diagnostics.subjects import random_subject
-    from longlive_rag.weights.load import load_pipeline, pick_device, pick_dtype
+    from longlive_rag.weights.load import pick_device, pick_dtype
 
     if shape:
         target = pick_device(device)
         subject = random_subject(shape, pick_dtype(dtype, target), target)
         return samples_of_subject(subject, seconds, budgets, steps)
-    return samples_of_pipeline(load_pipeline(backbone, dtype, device), PROMPT, seconds, budgets)
+    return samples_of_pipeline(load(backbone, dtype, device), PROMPT, seconds, budgets)
 
 
 def _lengths(text: str) -> list[float]:

@@ -13,6 +13,7 @@ from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import make, note, report
 from longlive_rag.cli.settings import (
     ATTENTION,
+    BACKBONE,
     CODEC,
     COMPILE,
     DECODER,
@@ -20,6 +21,7 @@ from longlive_rag.cli.settings import (
     DTYPE,
     FLAGS,
     GPUS,
+    PROMPT_EMBEDS,
     SEED,
     VAE_DEVICE,
     CueSource,
@@ -31,13 +33,13 @@ from longlive_rag.cli.settings import (
     with_settings,
 )
 from longlive_rag.config import CheckpointConfig, CheckpointMode
-from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE, load_preset
+from longlive_rag.presets.preset import load_preset
 from longlive_rag.sessions.asking import build_request
 
 timed_option = partial(click.option, type=(str, str), multiple=True, metavar="TIMECODE PROMPT")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("prompt", required=False)
 @click.option("-o", "--output", "take", required=True, metavar="FOLDER", help="Folder for the take.")
 @click.option("--seconds", type=float, help="Length of the take.  [default: from --cues, else 30]")
@@ -55,13 +57,7 @@ timed_option = partial(click.option, type=(str, str), multiple=True, metavar="TI
     metavar="FILE",
     help="PNG or JPEG to begin the take with; it is scaled to cover the frame and centre-cropped.",
 )
-@click.option(
-    "--backbone",
-    default=DEFAULT_BACKBONE,
-    show_default=True,
-    metavar="NAME|FOLDER",
-    help=f"A known name ({', '.join(BUILT_IN)}) or a pipeline folder.",
-)
+@BACKBONE
 @with_settings
 @DTYPE
 @DEVICE
@@ -71,11 +67,7 @@ timed_option = partial(click.option, type=(str, str), multiple=True, metavar="TI
 @COMPILE
 @ATTENTION
 @VAE_DEVICE
-@click.option(
-    "--prompt-embeds",
-    type=click.Path(path_type=Path),
-    help="File of prompts encoded by 'models embed-prompts'; the text encoder is not loaded.",
-)
+@PROMPT_EMBEDS
 @with_checkpoints
 @with_rights
 @click.option("--overwrite", is_flag=True, help="Replace an existing take in the folder.")
@@ -131,7 +123,8 @@ def generate(
       Use two GPUs:
         longlive-rag generate "a red fox in the snow" -o takes/fox2 --backbone models/longlive --gpus 2
 
-    Options from --window to --upscale default to the backbone's preset.
+    Options from --window to --upscale default to the backbone's preset: docs/commands.md lists tiny-world's, and
+    'models show NAME' another's.
     """
     from longlive_rag.sessions.making import NewTake, new_take
     from longlive_rag.sessions.opening import Labels

@@ -97,10 +97,11 @@ def search(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Find frames in the takes under ROOT (default: takes), by words or by another frame.
+    """Find frames in takes, by words or by another frame.
 
-    Words are compared with the prompts of the frames: half by embedding, half by the words themselves. A frame is
-    compared with the stored embeddings of all frames of the same backbone, the ones that memory uses.
+    ROOT is the folder of takes (default: takes). Words are compared with the prompts of the frames: half by
+    embedding, half by the words themselves. A frame is compared with the stored embeddings of all frames of the
+    same backbone, the ones that memory uses.
 
     \b
     Examples:
@@ -113,7 +114,7 @@ def search(
 
     with refuse_bad_input(FLAGS):
         if (text is None) == (frame is None):
-            raise ValueError("give either --text or --frame")
+            raise ValueError("give either --text WORDS or --frame TAKE@TIMECODE")
         if output is not None and output.suffix.lower() != ".png":
             raise ValueError(f"--output {output}: the suffix must be .png")
         takes = open_library(root)

@@ -29,12 +29,12 @@ def license() -> None:
 @click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--spdx", required=True, metavar="ID", help="SPDX id or expression; LicenseRef-NAME for other terms.")
 @click.option("--source", required=True, metavar="WHERE", help="Where the terms are stated: a URL or a contract.")
-@click.option("--by", metavar="NAME", help="Who looked them up; default: the logged-in user.")
+@click.option("--by", metavar="NAME", help="Who looked them up.  [default: the logged-in user]")
 @click.option(
     "--use", type=click.Choice(["research", "commercial"]), help="What the terms allow, if their SPDX id is unknown."
 )
 @click.option(
-    "--on", "looked_up_on", metavar="DAY", help="When they were looked up, such as 2026-01-31; default: today."
+    "--on", "looked_up_on", metavar="DAY", help="When they were looked up, such as 2026-01-31.  [default: today]"
 )
 @click.option("--expires", metavar="DAY", help="Last day on which this record is valid.")
 @click.option("--evidence", type=click.Path(path_type=Path), help="File that shows the terms; a copy is kept.")
@@ -94,7 +94,9 @@ def _who_is_logged_in() -> str:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(path: Path, as_json: bool) -> None:
-    """Show the recorded terms of every weight file in a folder or an installed backbone.
+    """Show the recorded terms of weight files.
+
+    PATH is a weight file, a folder of them, or the name of a backbone that is here.
 
     \b
     Examples:
@@ -102,14 +104,14 @@ def show(path: Path, as_json: bool) -> None:
       longlive-rag license show tiny-world
     """
     from longlive_rag.presets.catalogue import known_names
-    from longlive_rag.presets.preset import BUILT_IN, find_folder
+    from longlive_rag.presets.preset import find_folder
     from longlive_rag.rights.records import rights_of
 
     with refuse_bad_input():
         if not path.exists() and str(path) in known_names():
             path = find_folder(str(path))
         if not path.exists():
-            raise ValueError(f"{path} does not exist; name a folder, a weight file or one of {', '.join(BUILT_IN)}")
+            raise ValueError(f"{path} does not exist; name a folder, a weight file or a backbone of 'models list'")
         rights = rights_of(path)
     if as_json:
         click.echo(json.dumps([asdict(file) for file in rights], indent=2, ensure_ascii=False))
@@ -126,7 +128,10 @@ def show(path: Path, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of text.")
 @click.option("--spdx", "as_spdx", is_flag=True, help="Write an SPDX 2.3 bill of materials (JSON) instead of text.")
 def report(take: Path, output: Path | None, as_json: bool, as_spdx: bool) -> None:
-    """Report the rights in a take: files, terms, dates, hashes, libraries, and what the output may be used for.
+    """Report what a take may be used for, and why.
+
+    The report lists the weight files with their terms, sources, dates and hashes, the video's encoder and hash, and
+    the installed libraries with their licences.
 
     \b
     Examples:

@@ -9,7 +9,7 @@ from importlib import import_module
 
 import click
 
-from longlive_rag.cli.errors import FAILED, STOPPED, Stopped, in_words_of, one_line
+from longlive_rag.cli.errors import FAILED, KINDS, STOPPED, Stopped, in_plain_words, in_words_of, one_line
 from longlive_rag.cli.output import safe_output
 from longlive_rag.version import __version__
 
@@ -37,15 +37,6 @@ COMMANDS = {
     "world": "Render, train and evaluate tiny-world.",
 }
 
-
-PLAIN_WORDS = {
-    "a valid float range": "a number",
-    "a valid float": "a number",
-    "a valid integer range": "a whole number",
-    "a valid integer": "a whole number",
-}
-"""What click says of a wrong value, and what we say."""
-
 AGAIN_S = 0.05
 
 
@@ -60,11 +51,21 @@ class LazyGroup(click.Group):
             return None
         command = getattr(import_module(f"longlive_rag.cli.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)
+        _name_values(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _name_values(command: click.Command) -> None:
+    """Let the help of a command and its subcommands say N and X for numbers, as the tables in docs/ do."""
+    for param in command.params:
+        if isinstance(param, click.Option) and not param.is_flag and param.metavar is None and param.nargs == 1:
+            param.metavar = KINDS.get(param.type.name, (None,))[0]
+    for inner in command.commands.values() if isinstance(command, click.Group) else ():
+        _name_values(inner)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -122,9 +123,7 @@ def _run() -> int:
         return error.exit_code
     except click.UsageError as error:
         command = (error.ctx or _typed()).command_path
-        message = one_line(error.format_message()).rstrip(".")
-        for theirs, ours in PLAIN_WORDS.items():
-            message = message.replace(f"is not {theirs}", f"is not {ours}")
+        message = in_plain_words(one_line(error.format_message())).rstrip(".")
         stop = "" if message.endswith("?") else "."
         click.echo(f"Error: {message}{stop} Try '{command} --help'.", err=True)
         return error.exit_code

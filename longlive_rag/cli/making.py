@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from longlive_rag.cli.errors import Failed, Stopped, one_line
+from retrieval.files import in_words
 
 if TYPE_CHECKING:
     from longlive_rag.generation.block import Block
+    from longlive_rag.pipeline import LongLiveRAGPipeline
     from longlive_rag.sessions.making import TakeEnded, TakeJob
     from longlive_rag.takes.record import TakeRecord
     from longlive_rag.takes.writer import TakeWriter
@@ -27,6 +29,15 @@ PROGRESS += "{remaining} left{postfix}"
 def note(sentence: str) -> None:
     """Print a note on stderr that the user may want to act on."""
     click.echo(f"Note: {sentence}.", err=True)
+
+
+def load(backbone: str, dtype: str = "auto", device: str = "auto") -> LongLiveRAGPipeline:
+    """Load a pipeline by name or folder, without the progress bars of libraries."""
+    from longlive_rag.sessions.opening import quiet_libraries
+    from longlive_rag.weights.load import load_pipeline
+
+    with quiet_libraries():
+        return load_pipeline(backbone, dtype, device)
 
 
 def make(job: TakeJob) -> TakeRecord:
@@ -49,7 +60,7 @@ def make(job: TakeJob) -> TakeRecord:
     )
 
     def on_block(block: Block, take: TakeWriter) -> None:
-        bar.set_postfix_str(f"{take.frames_retrieved} past frames retrieved{in_words(take.pages)}", refresh=False)
+        bar.set_postfix_str(f"{take.frames_retrieved} past frames retrieved{of_pages(take.pages)}", refresh=False)
         bar.update(len(block.pixel_frames))
 
     with said_as_exit_codes(), bar:
@@ -81,12 +92,19 @@ def kept(ended: TakeEnded) -> str:
     return f"{there}; to continue: longlive-rag resume {folder}" if record.latents else there
 
 
-def in_words(pages: PageCounters | None) -> str:
+def of_pages(pages: PageCounters | None) -> str:
     """Describe what the page cache holds and had to recompute, for the progress bar."""
     if pages is None or not pages.fetched:
         return ""
-    held = f", {(pages.gpu_bytes + pages.host_bytes) / 2**30:.2f} GiB of pages"
+    held = f", {in_words(pages.gpu_bytes + pages.host_bytes)} of pages"
     return f"{held}, {pages.remade} recomputed" if pages.remade else held
+
+
+def first_showings(admitted: Sequence[tuple[int, int]], frames_kept_out: int) -> str:
+    """Describe what entered memory: ranges [first, after the last] of latent frames."""
+    kept_frames = sum(after - first for first, after in admitted)
+    showings = f"{len(admitted)} first {'showing' if len(admitted) == 1 else 'showings'}"
+    return f"memory kept {kept_frames} of {kept_frames + frames_kept_out} latent frames, those of {showings}"
 
 
 def report(record: TakeRecord, folder: Path, as_json: bool) -> None:
@@ -127,9 +145,7 @@ def report(record: TakeRecord, folder: Path, as_json: bool) -> None:
     remembered = f"{retrieved} in {memory.blocks_with_memory} of {video.blocks} blocks"
     click.echo(remembered if record.request.context.memory_frames else "memory was off")
     if memory.admitted is not None and memory.frames_kept_out:
-        kept_frames = sum(after - first for first, after in memory.admitted)
-        known, views = kept_frames + memory.frames_kept_out, len(memory.admitted)
-        click.echo(f"memory kept {kept_frames} of {known} frames: {views} first showings")
+        click.echo(first_showings(memory.admitted, memory.frames_kept_out))
     for cue in record.cues:
         cut = " (a cut)" if cue.cut else ""
         click.echo(f"cue {cue.cue}{cut} took over at {cue.seconds:.1f} s: {cue.prompt}")

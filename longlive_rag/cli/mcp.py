@@ -8,16 +8,13 @@ import click
 
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.servers import needing, takes_option
-from longlive_rag.cli.settings import DEVICE, DTYPE, FLAGS, POLICY
-from longlive_rag.presets.preset import DEFAULT_BACKBONE
+from longlive_rag.cli.settings import BACKBONE, DEVICE, DTYPE, FLAGS, POLICY
 from longlive_rag.sessions.opening import DType
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @takes_option("Folder of takes; nothing outside it is read or written.")
-@click.option(
-    "--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER", help="Backbone for new takes."
-)
+@BACKBONE
 @DTYPE
 @DEVICE
 @POLICY

@@ -61,7 +61,7 @@ def list_(as_json: bool) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(name: str, as_json: bool) -> None:
-    """Show how a known backbone is run, which files it needs, and what is known about their terms.
+    """Show a known backbone: its settings, files and terms.
 
     \b
     Example:
@@ -106,12 +106,12 @@ def show(name: str, as_json: bool) -> None:
     help="Precision of the pipeline folder.",
 )
 def fetch(name: str, dest: Path, base: Path | None, mirror: Path | None, converts: bool, dtype: str) -> None:
-    """Download the published files of a known backbone and convert them, so that --backbone NAME works.
+    """Download a known backbone and convert it.
 
-    The pipeline folder is models/NAME, or NAME in the folder set by LONGLIVE_RAG_MODELS. The files come from the
-    Hugging Face hub (with your token from its usual place; HF_ENDPOINT sets another address), from this machine's hub
-    cache if HF_HUB_OFFLINE=1, or from a mirror. They are checked against the published hashes. Run the same command
-    again to resume an interrupted download.
+    From then on, --backbone NAME works. The pipeline folder is models/NAME, or NAME in the folder set by
+    LONGLIVE_RAG_MODELS. The files come from the Hugging Face hub (with your token from its usual place; HF_ENDPOINT
+    sets another address), from this machine's hub cache if HF_HUB_OFFLINE=1, or from a mirror. They are checked
+    against the published hashes. Run the same command again to resume an interrupted download.
 
     \b
     Examples:
@@ -154,13 +154,13 @@ def fetch(name: str, dest: Path, base: Path | None, mirror: Path | None, convert
 @click.option("--section", help="Entry of a training checkpoint to use: generator, generator_ema or model.")
 @click.option("--lora", type=FOLDER, help="A LoRA in peft's naming, merged into the transformer.")
 @click.option(
-    "--lora-alpha", type=float, help="Alpha of the LoRA; default: from the preset or its adapter_config.json."
+    "--lora-alpha", type=float, help="Alpha of the LoRA.  [default: from the preset or its adapter_config.json]"
 )
 @click.option("--keep-lora", is_flag=True, help="Store the LoRA separately instead, for load_lora_weights.")
 @click.option("--encoder", type=FOLDER, help="A trained retrieval autoencoder (.pt).")
 @click.option("--tiny-decoder", type=FOLDER, help="taew2_1.safetensors, for --decoder tiny.")
 @click.option("--preset", metavar="NAME", help="Known backbone whose settings to use.")
-@click.option("--dtype", type=click.Choice(DTYPES), help="Precision of the new files; default: unchanged.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="Precision of the new files.  [default: unchanged]")
 @click.option("--json", "as_json", is_flag=True, help="Print what each part was made from, as JSON.")
 def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
     """Convert published weights to a pipeline folder, DEST.
@@ -207,9 +207,9 @@ def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
 @DTYPE
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def check(folder: Path, dtype: str, as_json: bool) -> None:
-    """Check whether a model folder is complete, loads and fits this machine, and show its terms.
+    """Check that a model folder is complete and fits here.
 
-    Only headers and hashes are read. Exit code 1 if it would not load as it is.
+    Its terms are shown, too. Only headers and hashes are read. Exit code 1 if it would not load as it is.
 
     \b
     Example:
@@ -250,9 +250,9 @@ def check(folder: Path, dtype: str, as_json: bool) -> None:
     "-o", "--output", required=True, type=FOLDER, help="The .safetensors file to write; replaced if it exists."
 )
 def embed_prompts(prompts: tuple[str, ...], backbone: str, prompt_file: Path | None, output: Path) -> None:
-    """Encode prompts on a machine with room for the text encoder; nothing else is loaded.
+    """Encode prompts for a machine that lacks room for it.
 
-    With the file, `longlive-rag generate --prompt-embeds FILE` needs no text encoder.
+    Only the text encoder is loaded. With the file, 'longlive-rag generate --prompt-embeds FILE' needs none.
 
     \b
     Example:

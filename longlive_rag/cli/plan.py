@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import DTYPE, FLAGS, Gibibytes, with_checkpoints, with_settings
+from longlive_rag.cli.settings import BACKBONE, DTYPE, FLAGS, Gibibytes, with_checkpoints, with_settings
 from longlive_rag.config import CheckpointConfig, CheckpointMode
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.precision import Precision, pick_precision
-from longlive_rag.presets.preset import DEFAULT_BACKBONE, preset_to_plan_with
+from longlive_rag.presets.preset import preset_to_plan_with
 from longlive_rag.sessions.asking import build_request
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SHARED_GIB = 4.0
 
 
 @click.command()
-@click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
+@BACKBONE
 @click.option("--seconds", type=float, default=30.0, show_default=True, help="Length of the take.")
 @click.option("--cues/--no-cues", default=False, show_default=True, help="Plan for a take with several prompts.")
 @click.option(
@@ -37,7 +37,13 @@ SHARED_GIB = 4.0
     "--host-gib", type=Gibibytes(positive=True), help="Host memory available; prints the page budget that fits."
 )
 @DTYPE
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where the take would be made; this machine needs no GPU for it.",
+)
 @with_settings
 @with_checkpoints
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, in bytes.")

@@ -11,7 +11,7 @@ from longlive_rag.environment import PLUGINS
 from longlive_rag.environment import plugins as installed
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def plugins(as_json: bool) -> None:
     """List retrieval policies, drift embedders, metrics and checkpoint layouts, with the package each comes from.

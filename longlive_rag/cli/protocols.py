@@ -12,6 +12,7 @@ import click
 
 from longlive_rag.cli.arms import read_arms, read_contrasts
 from longlive_rag.cli.comparing import engine_of, make, planned
+from longlive_rag.cli.settings import typed_options
 
 if TYPE_CHECKING:
     from eval.paper_protocols import PaperProtocol
@@ -42,7 +43,7 @@ def run_protocol(name: str, backbones: str | None, output: Path, as_json: bool, 
     """
     from eval import paper_protocols as papers
 
-    typed = _typed()
+    typed = typed_options()
     _refuse_single(typed)
     where, protocol = engine_of(asked), papers.read_protocol(name)
     chosen = protocol.backbones if backbones is None else [each.strip() for each in backbones.split(",")]
@@ -90,16 +91,6 @@ def _plan(
         **asked,
     )
     return replace(plan, about={name: " ".join([protocol.about, *protocol.notes_on(backbone)]) for name in plan.about})
-
-
-def _typed() -> Mapping[str, str]:
-    """The options that the user typed, as a mapping from the command's parameter to the flag."""
-    context = click.get_current_context()
-    return {
-        param.name: param.opts[0]
-        for param in context.command.params
-        if param.name and context.get_parameter_source(param.name) is click.core.ParameterSource.COMMANDLINE
-    }
 
 
 def _refuse_single(typed: Mapping[str, str]) -> None:

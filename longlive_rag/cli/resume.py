@@ -12,7 +12,7 @@ from longlive_rag.cli.making import note, report
 from longlive_rag.cli.resuming import TAKE, go_on, with_changes
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @TAKE
 @with_changes
 def resume(folder: Path, as_json: bool, **changes: Any) -> None:

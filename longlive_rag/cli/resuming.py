@@ -11,7 +11,16 @@ import click
 
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import make, report
-from longlive_rag.cli.settings import FLAGS, GPUS, POLICY, VAE_DEVICE, with_checkpoints
+from longlive_rag.cli.settings import (
+    DEVICE,
+    FLAGS,
+    GPUS,
+    POLICY,
+    PROMPT_EMBEDS,
+    VAE_DEVICE,
+    options,
+    with_checkpoints_kept,
+)
 
 if TYPE_CHECKING:
     from longlive_rag.sessions.making import TakeJob
@@ -20,25 +29,17 @@ if TYPE_CHECKING:
 TAKE = click.argument("folder", metavar="TAKE", type=click.Path(path_type=Path))
 
 
-def with_changes(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options for `Changes`, in order, and --json to a command."""
-    options = (
-        click.option("--backbone", metavar="NAME|FOLDER", help="The take's backbone, if it was moved."),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
-        VAE_DEVICE,
-        GPUS,
-        click.option(
-            "--prompt-embeds",
-            type=click.Path(path_type=Path),
-            help="File of prompts encoded by 'models embed-prompts'; the text encoder is not loaded.",
-        ),
-        with_checkpoints,
-        POLICY,
-        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (progress stays on stderr)."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+with_changes = options(
+    click.option("--backbone", metavar="NAME|FOLDER", help="The take's backbone, if it was moved."),
+    DEVICE,
+    VAE_DEVICE,
+    GPUS,
+    PROMPT_EMBEDS,
+    with_checkpoints_kept,
+    POLICY,
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (progress stays on stderr)."),
+)
+"""The options for `Changes`, in order, and --json."""
 
 
 CUT = click.option("--cut", metavar="PROMPT", help="Like --prompt, but begin another shot there.")

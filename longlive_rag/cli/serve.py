@@ -11,20 +11,17 @@ import click
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.servers import (
     BACKBONES,
-    FLAGS,
     engine_options,
     listening_at,
     needing,
     open_engine,
     takes_option,
 )
-from longlive_rag.cli.settings import CODEC, DECODER, DTYPE, with_checkpoints, with_rights
+from longlive_rag.cli.settings import CODEC, DECODER, DTYPE, FLAGS, with_checkpoints, with_rights
 from longlive_rag.presets.preset import DEFAULT_BACKBONE
 
-FLAGS_HERE = {**FLAGS, "keys": "--keys", "key": "--api-key"}
 
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @takes_option("Folder of takes, with a subfolder for each key.")
 @BACKBONES
 @listening_at(8161)
@@ -38,7 +35,9 @@ FLAGS_HERE = {**FLAGS, "keys": "--keys", "key": "--api-key"}
     "--keys", type=click.Path(path_type=Path), metavar="FILE", help="TOML file of keys with their scopes and quotas."
 )
 @engine_options
-@click.option("--workers", type=int, metavar="N", help="Takes made at once. Default: one per GPU, or one without GPUs.")
+@click.option(
+    "--workers", type=int, metavar="N", help="Takes made at once.  [default: one per GPU, or one without GPUs]"
+)
 @click.option(
     "--max-seconds",
     type=click.FloatRange(min=0, min_open=True),
@@ -128,7 +127,7 @@ def _serve(
     from longlive_rag.studio.address import Address
     from longlive_rag.takes.folder import check_folder_writable
 
-    with refuse_bad_input(FLAGS_HERE):
+    with refuse_bad_input(FLAGS):
         check_folder_writable(takes)
         address = Address(host, port, tls_cert, tls_key, insecure_network)
         labels = Labels(pick_policy(license_policy), deliverable, phase, show_label)

@@ -11,8 +11,8 @@ import click
 
 from backbone.errors import FieldError, Name
 from longlive_rag.cli.errors import Refused
-from longlive_rag.cli.settings import Decorator, options
-from longlive_rag.presets.preset import BUILT_IN, DEFAULT_BACKBONE
+from longlive_rag.cli.settings import ADDRESS, Decorator, options
+from longlive_rag.presets.preset import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     from longlive_rag.engines.engine import Engine
@@ -22,11 +22,6 @@ EXTRAS = {
     "mcp": ("mcp", "mcp_types", "anyio"),
 }
 """Modules that each extra of this package installs."""
-FLAGS = {
-    "host": "--host", "tls_cert": "--tls-cert", "tls_key": "--tls-key", "engine": "--engine", "address": "--address",
-    "device": "--device", "workers": "--workers", "gpus_per_worker": "--gpus-per-worker",
-}  # fmt: skip
-"""Fields of a `FieldError`, and the options that set them."""
 
 
 def takes_option(help_: str) -> Decorator:
@@ -46,7 +41,7 @@ BACKBONES: Decorator = click.option(
     "backbones",
     multiple=True,
     metavar="NAME|FOLDER",
-    help=f"A known name ({', '.join(BUILT_IN)}) or a pipeline folder. Repeat for more; the first is the default.  "
+    help="A name in 'models list', or a pipeline folder. Repeat for more; the first is the default.  "
     f"[default: {DEFAULT_BACKBONE}]",
 )
 
@@ -87,11 +82,7 @@ engine_options = options(
         show_default=True,
         help="Run workers as processes on this machine, or as actors of a Ray cluster that shares the folder of takes.",
     ),
-    click.option(
-        "--address",
-        metavar="ADDRESS",
-        help="Address of the Ray cluster. Default: RAY_ADDRESS, or else one is started on this machine.",
-    ),
+    ADDRESS,
     click.option(
         "--gpus-per-worker",
         type=float,

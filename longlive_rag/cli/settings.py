@@ -15,7 +15,7 @@ from backbone.knobs import Knob, knobs_of
 from longlive_rag.config import PARTS, CheckpointConfig, Cue, MemoryConfig, TakeRequest
 from longlive_rag.config import Span as SpanOfSeconds
 from longlive_rag.generation.cues import Schedule
-from longlive_rag.presets.preset import Preset
+from longlive_rag.presets.preset import DEFAULT_BACKBONE, Preset
 from longlive_rag.sessions.asking import SETTINGS
 from longlive_rag.sessions.opening import Opening
 from longlive_rag.timecode import parse_timecode
@@ -114,8 +114,8 @@ POLICIES = ["any", "research", "commercial"]
 POLICY = click.option(
     "--license-policy",
     type=click.Choice(POLICIES),
-    help="Refuse weights whose recorded terms don't allow this use. Default: LONGLIVE_RAG_LICENSE_POLICY, else the "
-    "config file, else any.",
+    help="Refuse weights whose recorded terms don't allow this use.  [default: LONGLIVE_RAG_LICENSE_POLICY, else the "
+    "config file, else any]",
 )
 KNOBS = (*PARTS.values(), TakeRequest, CheckpointConfig, Opening)
 NAMED_LIKE_FIELDS = (
@@ -124,20 +124,15 @@ NAMED_LIKE_FIELDS = (
     "embedders", "embed_every", "exploratory", "prompts", "scenario", "workers", "batch", "address", "engine",
     "gpus_per_worker",
     "protocol", "backbones", "text", "frame",
+    "host", "tls_cert", "tls_key", "allow_host", "keys",
+    "gpu_report", "minutes", "blocks", "search", "allowed",
 )  # fmt: skip
 FLAGS = {
     **{field: f"--{field.replace('_', '-')}" for field in NAMED_LIKE_FIELDS},
     **{name: knob.flag for part in KNOBS for name, knob in knobs_of(part).items()},
-    **{"looked_up_on": "--on", "embedder": "--embedders", "metric": "--metrics"},
+    **{"looked_up_on": "--on", "embedder": "--embedders", "metric": "--metrics", "key": "--api-key"},
 }
 """Maps the field of a `FieldError` to the option that sets it, across all commands."""
-
-
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options in `SETTINGS` to a command, in order, each under its `key`."""
-    for setting in reversed(SETTINGS):
-        command = option_of(setting.knob, setting.key, default=None)(command)
-    return command
 
 
 def options(*each: Decorator) -> Decorator:
@@ -225,45 +220,74 @@ def with_page_budgets(gpu: str = "4", host: str = "8") -> Decorator:
         gpu, host: default budgets, in GiB.
     """
     knobs, defaults = knobs_of(MemoryConfig), {"gpu_gib": gpu, "host_gib": host, "page_precision": "same"}
-
-    def add(command: Callable[..., None]) -> Callable[..., None]:
-        for name, default in reversed(defaults.items()):
-            command = option_of(knobs[name], name, default=default)(command)
-        return command
-
-    return add
+    return options(*(option_of(knobs[name], name, default=default) for name, default in defaults.items()))
 
 
-def with_checkpoints(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options about checkpoints, from which a take is resumed, to a command."""
-    for knob in reversed(list(knobs_of(CheckpointConfig).values())):
-        command = option_of(knob, default=None, help=f"{knob.help} Default: {knob.default}, or the take's.")(command)
-    return command
+def unset_option(knob: Knob, default: str | None = None, about: str = "") -> Decorator:
+    """Make an option that is None unless it is given.
+
+    Args:
+        default: what help says holds without it, if not the knob's default.
+        about: when the option applies, in a sentence for help.
+    """
+    default = default or (f"{knob.default:g}" if isinstance(knob.default, float) else str(knob.default))
+    return option_of(knob, default=None, help=f"{knob.help}{about}  [default: {default}]")
 
 
-def with_rights(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options about rights and labels to a command."""
-    options = (
-        POLICY,
-        click.option("--deliverable", is_flag=True, help="Label the take 'deliverable' instead of 'reference'."),
-        click.option("--phase", metavar="WORDS", help="Production phase to record, such as previs or final."),
-        click.option("--label", "show_label", is_flag=True, help="Show 'AI generated' and the label in the video."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
+with_settings = options(*(option_of(setting.knob, setting.key, default=None) for setting in SETTINGS))
+"""The options in `SETTINGS`, each under its `key`."""
+with_checkpoints, with_checkpoints_kept = (
+    options(*(unset_option(knob, default) for knob in knobs_of(CheckpointConfig).values()))
+    for default in (None, "the take's")
+)
+"""The options about checkpoints, from which a take is resumed: of a new take, and of one that exists."""
+with_rights = options(
+    POLICY,
+    click.option("--deliverable", is_flag=True, help="Label the take 'deliverable' instead of 'reference'."),
+    click.option("--phase", metavar="WORDS", help="Production phase to record, such as previs or final."),
+    click.option("--label", "show_label", is_flag=True, help="Show 'AI generated' and the label in the video."),
+)
+"""The options about rights and labels."""
 _opening = knobs_of(Opening)
 DTYPE, DEVICE, CODEC, DECODER, VAE_DEVICE, GPUS = (
     option_of(_opening[name]) for name in ("dtype", "device", "codec", "decoder", "vae_device", "gpus")
 )
 COMPILE, ATTENTION = (option_of(_opening[name]) for name in ("compile", "attention"))
-COMPILE_OF_NEW, ATTENTION_OF_NEW = (
-    option_of(knob, default=None, help=f"{knob.help} Default: {knob.default}, or the take's.")
-    for knob in (_opening["compile"], _opening["attention"])
+DTYPE_OF_NEW, CODEC_OF_NEW, DECODER_OF_NEW, COMPILE_OF_NEW, ATTENTION_OF_NEW = (
+    unset_option(_opening[name], about=" For a new take.")
+    for name in ("dtype", "codec", "decoder", "compile", "attention")
 )
 SEED = option_of(knobs_of(TakeRequest)["seed"])
+
+
+def backbone_option(help_: str = "A name in 'models list', or a pipeline folder.") -> Decorator:
+    """Make the option `--backbone`, whose default is tiny-world."""
+    return click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER", help=help_)
+
+
+BACKBONE = backbone_option()
+THREADS = click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: one per core]")
+ADDRESS = click.option(
+    "--address",
+    metavar="ADDRESS",
+    help="Address of a Ray cluster.  [default: RAY_ADDRESS, else a cluster started on this machine]",
+)
+PROMPT_EMBEDS = click.option(
+    "--prompt-embeds",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="File of prompts encoded by 'models embed-prompts'; the text encoder is not loaded.",
+)
+
+
+def typed_options() -> dict[str, str]:
+    """The options that the user typed, as a mapping from the command's parameter to the flag."""
+    context = click.get_current_context()
+    return {
+        param.name: param.opts[0]
+        for param in context.command.params
+        if param.name and context.get_parameter_source(param.name) is click.core.ParameterSource.COMMANDLINE
+    }
 
 
 def asked_opening(options: Mapping[str, Any]) -> Opening:
@@ -272,22 +296,20 @@ def asked_opening(options: Mapping[str, Any]) -> Opening:
     return Opening(**{name: value for name, value in given.items() if value is not None})
 
 
-def with_cue_files(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that read cues from a file to a command."""
-    options = (
-        click.option(
-            "--cues",
-            "cue_file",
-            type=click.Path(path_type=Path),
-            metavar="FILE|TAKE",
-            help="Read cues from a file (.txt, .jsonl, .json, .yaml) or a take; it may include PROMPT.",
-        ),
-        click.option("--cues-line", type=int, help="Line of a .jsonl file to use, counted from 1."),
-        click.option("--switch-every", type=float, help="Seconds between cues without times. Default: spaced evenly."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+with_cue_files = options(
+    click.option(
+        "--cues",
+        "cue_file",
+        type=click.Path(path_type=Path),
+        metavar="FILE|TAKE",
+        help="Read cues from a file (.txt, .jsonl, .json, .yaml) or a take; it may include PROMPT.",
+    ),
+    click.option("--cues-line", type=int, help="Line of a .jsonl file to use, counted from 1."),
+    click.option(
+        "--switch-every", type=float, help="Seconds between cues without times.  [default: spaced evenly over the take]"
+    ),
+)
+"""The options that read cues from a file."""
 
 
 @dataclass(frozen=True)

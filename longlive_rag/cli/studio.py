@@ -11,19 +11,17 @@ import click
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.servers import (
     BACKBONES,
-    FLAGS,
     engine_options,
     listening_at,
     needing,
     open_engine,
     takes_option,
 )
+from longlive_rag.cli.settings import FLAGS
 from longlive_rag.presets.preset import DEFAULT_BACKBONE
 
-FLAGS_HERE = {**FLAGS, "allow_host": "--allow-host"}
 
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @takes_option("Folder of takes.")
 @BACKBONES
 @listening_at(8160)
@@ -59,7 +57,7 @@ def studio(
         from longlive_rag.studio.serving import serve
     from longlive_rag.takes.folder import check_folder_writable
 
-    with refuse_bad_input(FLAGS_HERE):
+    with refuse_bad_input(FLAGS):
         check_folder_writable(takes)
         address = Address(host, port, tls_cert, tls_key, insecure_network, allow_host)
         opened = partial(open_engine, workers=1, **engine)

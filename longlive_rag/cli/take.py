@@ -58,9 +58,10 @@ def info(folder: Path, as_json: bool) -> None:
 @TAKE
 @click.option("--accept-record", is_flag=True, help="Accept an edited take.json as it is, if it can be read.")
 def repair(folder: Path, accept_record: bool) -> None:
-    """Keep a take's latents up to the first damaged block and move the rest aside; nothing is deleted.
+    """Keep a take's blocks up to the first damaged one.
 
-    The video and the record stay as they are; `longlive-rag resume` remakes what is missing or damaged.
+    The others are moved aside; nothing is deleted. The video and the record stay as they are; 'longlive-rag resume'
+    remakes what is missing or damaged.
 
     \b
     Examples:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backbone.errors import FieldError, Name
-from longlive_rag.cli.comparing import ray_options
+from longlive_rag.cli.comparing import ENGINE, ray_options
 from longlive_rag.cli.errors import Failed, Stopped, refuse_bad_input
 from longlive_rag.cli.making import note
-from longlive_rag.cli.settings import DTYPE, FLAGS, Steps
+from longlive_rag.cli.settings import BACKBONE, DEVICE, DTYPE, FLAGS, Steps
 from longlive_rag.generation.cues import Schedule
-from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
+from longlive_rag.presets.preset import load_preset
 from longlive_rag.sessions.asking import build_request
 from longlive_rag.sessions.opening import DType
 
@@ -47,19 +47,21 @@ def train() -> None:
 @click.option("-o", "--output", required=True, type=FOLDER, help="Folder for the takes, one subfolder each.")
 @click.option("--seconds", type=float, default=30.0, show_default=True, help="Length of each take.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Takes per prompt.")
-@click.option("--memory/--no-memory", default=None, help="Use memory or not; default: the backbone's preset.")
-@click.option("--backbone", default=DEFAULT_BACKBONE, show_default=True, metavar="NAME|FOLDER")
+@click.option("--memory/--no-memory", default=None, help="Use memory or not.  [default: as in the backbone's preset]")
+@BACKBONE
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Takes made side by side.")
 @DTYPE
-@click.option("--device", default="auto", show_default=True)
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@DEVICE
+@ENGINE
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes that make takes, on Ray.")
 @ray_options
 def corpus(
     prompts: Path, output: Path, seconds: float, seeds: int, memory: bool | None, backbone: str, batch: int,
     dtype: DType, device: str, engine: str, workers: int, address: str | None, gpus_per_worker: float | None,
 ) -> None:  # fmt: skip
-    """Make a take of each prompt in PROMPTS, a text file with one per line. Finished takes are not made again.
+    """Make a take of each prompt in a file.
+
+    PROMPTS is a text file with one prompt per line. Finished takes are not made again.
 
     \b
     Examples:
@@ -140,7 +142,7 @@ def _cluster_of(
     given = {"workers": workers if workers != 1 else None, "address": address, "gpus_per_worker": gpus_per_worker}
     for name, value in given.items():
         if value is not None:
-            raise FieldError(name, value, claim=(Name(name), " is for engine ray only"))
+            raise FieldError(name, value, claim=(Name(name), " is for a Ray cluster; add --engine ray"))
     return None
 
 
@@ -148,11 +150,12 @@ def _cluster_of(
 @click.option("--latents", "takes", type=FOLDER, multiple=True, required=True, metavar="TAKE",
               help="A take or a folder of takes. Repeat for more.")  # fmt: skip
 @click.option("-o", "--output", required=True, type=FOLDER, help="Folder for the run.")
-@click.option("--steps", type=click.IntRange(min=1), default=3000, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=3000, show_default=True, help="Optimiser steps.")
 @click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Chunks per step.")
 @click.option("--chunk-frames", type=click.IntRange(min=4), default=8, show_default=True,
               help="Consecutive latent frames per chunk.")  # fmt: skip
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=3e-4, show_default=True)
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=3e-4, show_default=True,
+              help="Learning rate of AdamW.")  # fmt: skip
 @click.option("--delta-weight", type=click.FloatRange(min=0), default=1.0, show_default=True,
               help="Weight of the window temporal delta loss.")  # fmt: skip
 @click.option("--smoothing-weight", type=click.FloatRange(min=0), default=1.0, show_default=True,
@@ -160,11 +163,12 @@ def _cluster_of(
 @click.option("--grow-in", type=click.FloatRange(0, 1), default=0.5, show_default=True,
               help="Share of the steps over which both weights ramp up from 0.")  # fmt: skip
 @click.option("--hidden-dims", type=Steps(), default="64,128,256", show_default=True, help="Widths of the encoder.")
-@click.option("--embedding-dim", type=click.IntRange(min=1), default=1024, show_default=True)
+@click.option("--embedding-dim", type=click.IntRange(min=1), default=1024, show_default=True,
+              help="Numbers per embedding.")  # fmt: skip
 @click.option("--validation-share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.1,
               show_default=True, help="Share of the frames held out for validation.")  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--device", default="auto", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of weights and batches.")
+@DEVICE
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def encoder(takes: tuple[Path, ...], output: Path, device: str, as_json: bool, **settings: Any) -> None:
     """Train the retrieval autoencoder on takes. Run the same command again to resume a run that was stopped.

@@ -10,10 +10,12 @@ import click
 
 from backbone.files import read_json
 from longlive_rag.cli.errors import check_writable, refuse_bad_input
+from longlive_rag.cli.making import load
+from longlive_rag.cli.settings import BACKBONE, THREADS, backbone_option, options
 from retrieval.files import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import numpy as np
     from diffusers import AutoencoderKLWan
@@ -31,32 +33,31 @@ RUN = click.option(
     help="Folder of the training run.",
 )
 BEGIN_WITH = click.option(
-    "--begin-with", help="Name or pipeline folder of an earlier tiny-world to start from; default: from scratch."
+    "--begin-with",
+    metavar="NAME|FOLDER",
+    help="An earlier tiny-world, as a name or a pipeline folder, to start from.  [default: from scratch]",
 )
 BEGIN_WITH_WHOLE = click.option(
-    "--begin-with", default="tiny-world", show_default=True, help="Name or pipeline folder of the model to start from."
+    "--begin-with",
+    default="tiny-world",
+    show_default=True,
+    metavar="NAME|FOLDER",
+    help="The model to start from, as a name or a pipeline folder.",
 )
 EARLIER = "earlier"
 """Subfolder of a run for latents encoded by an earlier model's VAE."""
-STEPS = click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps; default: the stage's own.")
-THREADS = click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: one per core.")
+STEPS = click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps.  [default: the stage's own]")
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 
 
-def on_hardware(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say where training runs to a command."""
-    options = (
-        click.option(
-            "--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N; auto uses a GPU if there is one."
-        ),
-        click.option(
-            "--bfloat16", is_flag=True, help="Compute matrix products in bfloat16, for GPUs and CPUs with AMX."
-        ),
-        THREADS,
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+on_hardware = options(
+    click.option(
+        "--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N; auto uses a GPU if there is one."
+    ),
+    click.option("--bfloat16", is_flag=True, help="Compute matrix products in bfloat16, for GPUs and CPUs with AMX."),
+    THREADS,
+)
+"""The options that say where training runs."""
 
 
 @click.group()
@@ -83,7 +84,7 @@ def world() -> None:
 @world.command()
 @click.argument("prompt")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="An .mp4 file, or a .png strip.")
-@click.option("--seconds", default=5.0, show_default=True)
+@click.option("--seconds", default=5.0, show_default=True, help="Length of the film.")
 @click.option("--seed", default=0, show_default=True, help="Seed for what the prompt leaves open.")
 def render(prompt: str, output: Path, seconds: float, seed: int) -> None:
     """Draw a prompt by the world's own rules, without a model.
@@ -116,13 +117,18 @@ def render(prompt: str, output: Path, seconds: float, seed: int) -> None:
 def train_vae_command(
     run: Path, begin_with: str | None, steps: int | None, device: str, bfloat16: bool, threads: int | None
 ) -> None:
-    """Stage 1: train the video VAE on rendered clips."""
+    """Stage 1: train the video VAE on rendered clips.
+
+    \b
+    Examples:
+      longlive-rag world train-vae
+      longlive-rag world train-vae --begin-with tiny-world --device cuda --bfloat16
+    """
     from longlive_rag.tinyworld.train_vae import train_vae
-    from longlive_rag.weights.load import load_pipeline
 
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
-        earlier = None if begin_with is None else load_pipeline(begin_with, device="cpu").vae
+        earlier = None if begin_with is None else load(begin_with, device="cpu").vae
     train_vae(run / "vae", _say, steps=steps, hardware=hardware, earlier=earlier)
 
 
@@ -134,13 +140,20 @@ def train_vae_command(
 def train_backbone_command(
     run: Path, begin_with: str | None, steps: int | None, device: str, bfloat16: bool, threads: int | None
 ) -> None:
-    """Stage 2: train the text encoder and causal transformer, by flow matching on blocks."""
+    """Stage 2: train the text encoder and the transformer.
+
+    They are trained together, by flow matching on blocks, on the latents of the VAE of stage 1.
+
+    \b
+    Examples:
+      longlive-rag world train-backbone
+      longlive-rag world train-backbone --begin-with tiny-world --device cuda --bfloat16
+    """
     from longlive_rag.tinyworld.train_backbone import train_backbone
-    from longlive_rag.weights.load import load_pipeline
 
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
-        earlier = None if begin_with is None else load_pipeline(begin_with, device="cpu")
+        earlier = None if begin_with is None else load(begin_with, device="cpu")
     vae = _trained_vae(run).to(hardware.device)
     train_backbone(*_corpora(vae, run), run / "backbone", _say, steps=steps, hardware=hardware, earlier=earlier)
 
@@ -153,20 +166,23 @@ def train_backbone_command(
 def tune_long_command(
     run: Path, begin_with: str, steps: int | None, device: str, bfloat16: bool, threads: int | None
 ) -> None:
-    """Stage 2b: tune the transformer on its own one-minute films, with a memory of first showings.
+    """Stage 2b: tune the transformer on its own long films.
 
-    The model makes the films itself, guided by the rendering of their scripts, and remakes them as it
-    trains. Its VAE and retrieval encoder stay as they are.
+    The films last a minute and have a memory of first showings. The model makes them itself, guided by the rendering of
+    their scripts, and remakes them as it trains. Its VAE and retrieval encoder stay as they are.
+
+    \b
+    Example:
+      longlive-rag world tune-long --device cuda
     """
     from longlive_rag.tinyworld.corpus import make_corpus
     from longlive_rag.tinyworld.rolled import Films
     from longlive_rag.tinyworld.scripts import sample_film
     from longlive_rag.tinyworld.tune_long import FILMS, tune_long
-    from longlive_rag.weights.load import load_pipeline
 
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
-        earlier = load_pipeline(begin_with, device="cpu")
+        earlier = load(begin_with, device="cpu")
     folder, vae = run / EARLIER, earlier.vae.to(hardware.device)
     long, openings = _corpora(vae, folder)
     films = Films(make_corpus(vae, folder / "films.npy", FILMS, _say, sample_film))
@@ -181,16 +197,20 @@ def tune_long_command(
 def distill_command(
     run: Path, begin_with: str, steps: int | None, device: str, bfloat16: bool, threads: int | None
 ) -> None:
-    """Stage 2c: distil the transformer, so that four steps draw one character instead of an average of several.
+    """Stage 2c: distil the transformer.
 
-    Its VAE, text encoder and retrieval encoder stay as they are.
+    Four steps then draw one character instead of an average of several. The VAE, text encoder and retrieval encoder
+    stay as they are.
+
+    \b
+    Example:
+      longlive-rag world distill
     """
     from longlive_rag.tinyworld.distill import distill
-    from longlive_rag.weights.load import load_pipeline
 
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
-        earlier = load_pipeline(begin_with, device="cpu")
+        earlier = load(begin_with, device="cpu")
     corpora = _corpora(earlier.vae.to(hardware.device), run / EARLIER)
     distill(*corpora, earlier, run / "distilled", _say, steps=steps, hardware=hardware)
 
@@ -203,24 +223,33 @@ def distill_command(
 def refine_decoder_command(
     run: Path, begin_with: str | None, steps: int | None, device: str, bfloat16: bool, threads: int | None
 ) -> None:
-    """Stage 1b: refine the VAE's decoder on long takes; the latents stay as they are."""
+    """Stage 1b: refine the VAE's decoder on long takes.
+
+    The latents stay as they are.
+
+    \b
+    Examples:
+      longlive-rag world refine-decoder
+      longlive-rag world refine-decoder --begin-with tiny-world
+    """
     from longlive_rag.tinyworld.refine_decoder import refine_decoder
-    from longlive_rag.weights.load import load_pipeline
 
     hardware = _hardware(device, bfloat16, threads)
     with refuse_bad_input():
-        vae = _trained_vae(run) if begin_with is None else load_pipeline(begin_with, device="cpu").vae
+        vae = _trained_vae(run) if begin_with is None else load(begin_with, device="cpu").vae
     corpus = _corpus(vae.to(hardware.device), run if begin_with is None else run / EARLIER, "long")
     refine_decoder(vae, corpus, run / "decoder", _say, steps=steps, hardware=hardware)
 
 
 @world.command("prompts")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The text file to write.")
-@click.option("--count", type=click.IntRange(min=1), default=96, show_default=True)
-@click.option("--seed", default=0, show_default=True)
+@click.option("--count", type=click.IntRange(min=1), default=96, show_default=True, help="Number of prompts.")
+@click.option("--seed", default=0, show_default=True, help="Seed that draws them.")
 @OVERWRITE
 def prompts(output: Path, count: int, seed: int, overwrite: bool) -> None:
-    """Write prompts that training may use, one per line; none is a held-out combination.
+    """Write prompts for tiny-world, one per line.
+
+    Training may use them: none is a held-out combination.
 
     \b
     Example:
@@ -236,15 +265,17 @@ def prompts(output: Path, count: int, seed: int, overwrite: bool) -> None:
 
 @world.command("subjects")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The JSON file to write.")
-@click.option("--count", type=click.IntRange(min=1), default=32, show_default=True)
-@click.option("--seed", default=0, show_default=True)
+@click.option("--count", type=click.IntRange(min=1), default=32, show_default=True, help="Number of subjects.")
+@click.option("--seed", default=0, show_default=True, help="Seed that draws them.")
 @click.option("--start-images", is_flag=True, help="Also draw each subject as a start image.")
 @OVERWRITE
 def subjects(output: Path, count: int, seed: int, start_images: bool, overwrite: bool) -> None:
-    """Write subjects for `eval compare --prompts`, with the prompts that every scenario needs.
+    """Write subjects, with the prompts of every scenario.
+
+    'eval compare' and 'eval policies' read them with --prompts.
 
     \b
-    Example:
+    Examples:
       longlive-rag world subjects -o subjects.json
       longlive-rag eval compare --arms native,memory --prompts subjects.json --scenario walk-away-and-return \\
         --seeds 2 --embedders tiny-world -o runs/return
@@ -260,29 +291,42 @@ def subjects(output: Path, count: int, seed: int, start_images: bool, overwrite:
 
 @world.command()
 @RUN
-@click.option("--begin-with", help="Name or pipeline folder of an earlier tiny-world, for parts missing in RUN.")
+@click.option(
+    "--begin-with",
+    metavar="NAME|FOLDER",
+    help="An earlier tiny-world, as a name or a pipeline folder, for the parts that --run lacks.",
+)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The pipeline folder to write.")
 def assemble(run: Path, begin_with: str | None, output: Path) -> None:
-    """Put the trained parts into one pipeline folder, with weights in bfloat16."""
+    """Put the trained parts into one pipeline folder.
+
+    Weights are stored in bfloat16.
+
+    \b
+    Examples:
+      longlive-rag world assemble -o my-tiny-world
+      longlive-rag world assemble --begin-with tiny-world -o my-tuned-world
+    """
     from longlive_rag.tinyworld.assemble import assemble as put_together
     from longlive_rag.tinyworld.assemble import check_target, trained_parts
-    from longlive_rag.weights.load import load_pipeline
 
     with refuse_bad_input():
         check_target(output)
-        vae, model, encoder = trained_parts(run, load_pipeline(begin_with, device="cpu") if begin_with else None)
+        vae, model, encoder = trained_parts(run, load(begin_with, device="cpu") if begin_with else None)
         put_together(vae, model, encoder, output)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     click.echo(f"{output}: {size / 1e6:.2f} MB")
 
 
 @world.command()
-@click.option("--backbone", default="tiny-world", show_default=True, help="Backbone whose VAE to test.")
+@backbone_option("Backbone whose VAE to test.")
 @click.option("--clips", default=300, show_default=True, help="Number of random clips.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures and confusions here.")
 @THREADS
 def oracle(backbone: str, clips: int, json_path: Path | None, threads: int | None) -> None:
-    """Measure how often the oracle is right on clean, blurred, noisy and VAE-reconstructed frames.
+    """Measure how often the oracle is right.
+
+    It reads clean, blurred, noisy and VAE-reconstructed frames.
 
     \b
     Example:
@@ -292,12 +336,11 @@ def oracle(backbone: str, clips: int, json_path: Path | None, threads: int | Non
 
     from longlive_rag.tinyworld.oracle import TRAITS
     from longlive_rag.tinyworld.validate import CONDITIONS, validate_oracle
-    from longlive_rag.weights.load import load_pipeline
 
     _set_threads(threads)
     with refuse_bad_input():
         check_writable(json_path)
-        vae = load_pipeline(backbone, "float32").vae
+        vae = load(backbone, "float32").vae
     with tqdm(total=clips, unit="clip") as bar:
         figures = validate_oracle(vae, clips, bar.update)
     if json_path:
@@ -314,10 +357,10 @@ SECTIONS = ("vae", "prompts", "drift", "recall", "cues")
 
 @world.command()
 @click.argument("sections", nargs=-1, type=click.Choice(SECTIONS))
-@click.option("--backbone", default="tiny-world", show_default=True, help="Name or pipeline folder.")
-@click.option("--takes", type=click.IntRange(min=1), help="Takes per section; default: 64 for prompts, else 32.")
+@BACKBONE
+@click.option("--takes", type=click.IntRange(min=1), help="Takes per section.  [default: 64 for prompts, else 32]")
 @click.option(
-    "--memory/--no-memory", default=None, help="Override the default: memory for prompts and cues, none for drift."
+    "--memory/--no-memory", default=None, help="Use memory or not.  [default: for prompts and cues, not for drift]"
 )
 @click.option("--seconds", type=click.FloatRange(min=30), default=120, show_default=True, help="Length of drift takes.")
 @click.option("--batch", default=16, show_default=True, help="Takes made side by side.")
@@ -333,7 +376,9 @@ def evaluate(
     sections: tuple[str, ...], backbone: str, takes: int | None, memory: bool | None, seconds: float, batch: int,
     strips: Path | None, json_path: Path | None, threads: int | None,
 ) -> None:  # fmt: skip
-    """Measure a tiny-world backbone with the oracle, on prompts that it was never trained on.
+    """Measure a tiny-world backbone with the oracle.
+
+    The prompts are such as it was never trained on.
 
     \b
     vae      PSNR on unseen clips
@@ -351,7 +396,6 @@ def evaluate(
     """
     from longlive_rag.media.charts import check_charts
     from longlive_rag.tinyworld.curve_picture import draw_agreement
-    from longlive_rag.weights.load import load_pipeline
 
     _set_threads(threads)
     with refuse_bad_input():
@@ -359,7 +403,7 @@ def evaluate(
         if strips and "drift" in (sections or SECTIONS):
             check_charts("--strips of drift")
         figures = read_json(json_path) if json_path and json_path.is_file() else {}
-        pipe = load_pipeline(backbone, "float32")
+        pipe = load(backbone, "float32")
     for section in sections or SECTIONS:
         kept: list[NDArray[np.uint8]] = []
         figures[section] = _measure(section, pipe, takes, memory, seconds, batch, kept)

@@ -23,7 +23,7 @@ from torch import nn
 
 from backbone.attention import attention
 from backbone.config import ContextConfig, SamplerConfig
-from backbone.errors import FieldError, Name
+from backbone.errors import FieldError
 from backbone.transformer import CausalWanTransformer
 from longlive_rag.config import Cue, MemoryConfig, TakeRequest
 from longlive_rag.generation.behind import AHEAD
@@ -150,8 +150,7 @@ def run(
         FieldError: for an unknown or repeated arm, or fewer than one block.
     """
     if not arms or len(set(arms)) < len(arms) or not set(arms) <= ARMS.keys():
-        claim = (Name("arms"), f" are {','.join(arms)!r}")
-        raise FieldError("arms", list(arms), f"name each of {','.join(ARMS)} at most once", claim=claim)
+        raise FieldError("arms", list(arms), f"name each of {','.join(ARMS)} at most once", repr(",".join(arms)))
     if blocks < 1:
         raise FieldError("blocks", blocks, "it must be at least 1")
     memory = memory or replace(pipe.memory, establish=0.0, new_view=None)

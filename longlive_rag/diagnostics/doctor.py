@@ -274,7 +274,7 @@ def _disk(folder: Path) -> Finding:
     free = shutil.disk_usage(there).free
     found = f"{in_words(free)} free for {folder}"
     if not os.access(there, os.W_OK):
-        return Finding("disk", f"{there} can't be written", "bad", "choose another folder with --folder")
+        return Finding("disk", f"{there} can't be written", "bad", "choose another folder with --takes")
     if free < LITTLE_DISK_BYTES:
         return Finding(
             "disk", found, "note", "free some space: a take is small, but the weights of large backbones take 17 GB"

@@ -17,6 +17,8 @@ PUBLISHED = {
 }
 """Frames per second of the same backbone at 832x480, according to others."""
 COUNTED_LIMIT = {"limit at 635 TFLOP/s (counted)": 54.0}
+COMPARABLE = {"wan-1.3b": {**PUBLISHED, **COUNTED_LIMIT}}
+"""Figures to set beside those measured, by shape."""
 GIB = 2**30
 Figures = Mapping[str, Any]
 
@@ -31,7 +33,7 @@ def write_page(folder: Path, report: Figures) -> None:
     results = {name: step["result"] for name, step in report["steps"].items() if step["result"]}
     drawn = importlib.util.find_spec("matplotlib") is not None and "bench" in results
     if drawn:
-        _draw(folder, results)
+        _draw(folder, results, report["shape"])
     write_whole(folder / PAGE, ("\n".join(page_lines(report, results, drawn)) + "\n").encode())
 
 
@@ -41,10 +43,11 @@ def page_lines(report: Figures, results: Mapping[str, Figures], drawn: bool = Fa
     lines += ["Random weights; a block is a number of latent frames that are denoised together.", ""]
     if "machine" in results:
         lines += _machine(results["machine"])
-    if speeds(results):
+    found = speeds(results, report["shape"])
+    if found:
         lines += ["## Frames per second", ""]
         lines += [f"![Frames per second]({SPEED_CHART})", ""] if drawn else []
-        rates = [(name, f"{value:.1f}") for name, value in speeds(results).items()]
+        rates = [(name, f"{value:.1f}") for name, value in found.items()]
         lines += table(("what", "frames per second"), rates)
     sections = {
         "bench": _bench,
@@ -71,8 +74,8 @@ def page_lines(report: Figures, results: Mapping[str, Figures], drawn: bool = Fa
     return [*lines, *table(("step", "status", "took", "why"), rows)]
 
 
-def speeds(results: Mapping[str, Figures]) -> dict[str, float]:
-    """Collect frames per second: published, counted and measured."""
+def speeds(results: Mapping[str, Figures], shape: str) -> dict[str, float]:
+    """Collect frames per second: those measured and, if the backbone has this shape, those published and counted."""
     measured: dict[str, float] = {}
     for arm in results.get("bench", {}).get("arms", ()):
         for what, frames in arm["frames_per_second"].items():
@@ -84,7 +87,7 @@ def speeds(results: Mapping[str, Figures]) -> dict[str, float]:
     for name in ("generate-native", "generate-memory", "generate-tiny"):
         if name in results:
             measured[f"{name}: end to end, from its record"] = results[name]["frames_per_second"]
-    return {**PUBLISHED, **COUNTED_LIMIT, **measured} if measured else {}
+    return {**COMPARABLE.get(shape, {}), **measured} if measured else {}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
@@ -225,13 +228,12 @@ def _transfer(found: Figures) -> list[str]:
     return table(("what", "figure"), rows)
 
 
-def _draw(folder: Path, results: Mapping[str, Figures]) -> None:
+def _draw(folder: Path, results: Mapping[str, Figures], shape: str) -> None:
     """Draw frames per second as bars, and a block's stages as stacked bars."""
     from longlive_rag.media.charts import BASELINE, add_legend, new_chart, save_chart, series_color
 
-    found = speeds(results)
+    found, others = speeds(results, shape), COMPARABLE.get(shape, {})
     figure, (axes,) = new_chart(0.28 * len(found) + 0.6, grid="x")
-    others = {**PUBLISHED, **COUNTED_LIMIT}
     colors = [series_color(BASELINE if name in others else 0) for name in found]
     axes.barh(list(found), list(found.values()), color=colors)
     axes.invert_yaxis()

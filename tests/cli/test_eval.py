@@ -235,8 +235,8 @@ def test_compare_stopped_says_how_to_go_on(command, slow, tmp_path, monkeypatch)
         ),
         (["--scenarios-file", "{files}/nocues.json"], "nocues.json: a.cues is null; it should be"),
         (["--arms", "{files}/text.toml"], "arm 'native': memory is 'false'; it must be true or false"),
-        (["--arms", "{files}/half.toml"], "arm 'k', memory-frames: '3.5' is not a valid integer"),
-        (["--arms", "{files}/true.toml"], "arm 'k', memory-frames: 'True' is not a valid integer"),
+        (["--arms", "{files}/half.toml"], "arm 'k', memory-frames: '3.5' is not a whole number"),
+        (["--arms", "{files}/true.toml"], "arm 'k', memory-frames: 'True' is not a whole number"),
         (["--output", "{files}/null.json"], "exists but does not hold a comparison"),
         (["--output", "{files}/null.json/run"], "null.json is a file"),
     ],
@@ -249,6 +249,20 @@ def test_compare_refuses_in_one_line(command, slow, tmp_path, changes, message):
     assert message in result.err
     assert result.err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "lacking"),
+    [
+        ([], "--arms and --prompts must be given, as in --arms native,memory --prompts prompts.txt; or --plan FILE"),
+        (["--arms", "native,memory"], "Error: --prompts must be given"),
+        (["--prompts", "prompts.txt"], "Error: --arms must be given"),
+    ],
+)
+def test_compare_says_what_it_lacks(command, tmp_path, given, lacking):
+    result = command("eval", "compare", "-o", tmp_path / "run", *given)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert lacking in result.err
 
 
 def write_nonsense(folder: Path) -> None:

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from longlive_rag.cli.making import first_showings, of_pages
 from longlive_rag.media.video import count_frames
+from retrieval.budgets import PageCounters
 from retrieval.policies import PolicyError
 
 PROMPT = "a red circle walks in a meadow"
@@ -302,3 +304,15 @@ def test_ctrl_c_in_a_real_process(backbone, tmp_path):
     record = json.loads((folder / "take.json").read_text())
     assert record["status"] == "interrupted"
     assert count_frames(folder / "video.mp4") == record["video"]["frames"] > 0
+
+
+def test_the_progress_bar_says_how_much_pages_take_even_if_they_are_small():
+    assert of_pages(None) == of_pages(PageCounters()) == ""
+    assert of_pages(PageCounters(fetched=6, gpu_bytes=500_000, host_bytes=700_000)) == ", 1.2 MB of pages"
+    remade = PageCounters(fetched=6, remade=2, gpu_bytes=3 * 10**9)
+    assert of_pages(remade) == ", 3.0 GB of pages, 2 recomputed"
+
+
+def test_what_memory_kept_is_counted_in_latent_frames():
+    assert first_showings([(1, 33)], 48) == "memory kept 32 of 80 latent frames, those of 1 first showing"
+    assert first_showings([(1, 33), (60, 70)], 8) == "memory kept 42 of 50 latent frames, those of 2 first showings"

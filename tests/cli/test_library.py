@@ -50,8 +50,8 @@ def test_search_by_meaning(command, root, pipeline_folder):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "give either --text or --frame"),
-        (["--text", "a", "--frame", "b@1"], "give either --text or --frame"),
+        ([], "give either --text WORDS or --frame TAKE@TIMECODE"),
+        (["--text", "a", "--frame", "b@1"], "give either --text WORDS or --frame TAKE@TIMECODE"),
         (["--text", "?", "--words-only"], "Error: --text is '?'; describe in words what to find"),
         (["--text", "circle"], "give the takes' backbone with --backbone, or add --words-only"),
         (["--text", "circle", "--backbone", "nowhere"], "backbone 'nowhere' is neither a known name nor a folder"),

@@ -168,7 +168,10 @@ def test_a_built_in_backbone_is_shown_by_its_name(command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "tiny-word"], "tiny-word does not exist; name a folder, a weight file or one of tiny-world"),
+        (
+            ["show", "tiny-word"],
+            "tiny-word does not exist; name a folder, a weight file or a backbone of 'models list'",
+        ),
         (["record", "none.pt", "--spdx", "MIT", *WHO], "none.pt does not exist"),
         (["record", "w.pt", "--spdx", "Apache 2", *WHO], "'Apache 2' is not an SPDX expression"),
         (["record", "w.pt", "--spdx", "MIT", *WHO, "--on", "yesterday"], "--on is 'yesterday'"),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
+import click
 import pytest
 
 from longlive_rag.cli import main as cli_main
@@ -98,6 +101,7 @@ def test_public_names_are_importable():
         ("eval recompute {full}/notes.txt", "notes.txt is not a comparison: it is a file"),
         ("eval retrieval --json {full}/no/x.json", "can't be written: its folder does not exist"),
         ("verify --device nonsense tests/golden/rag_ae.safetensors", "--device is 'nonsense'"),
+        ("bench --compare nonsense", "--compare is 'nonsense'; name each of native,memory,"),
     ],
 )
 def test_places_that_can_not_be_are_refused_before_the_work(command, tmp_path, words, message):
@@ -144,3 +148,52 @@ def test_ctrl_c_where_python_ignores_it_is_not_lost(monkeypatch, capfd):
     assert time.monotonic() - begin_s < 20
     assert sys.unraisablehook is before
     assert capfd.readouterr().err == ""
+
+
+def commands_of(command: click.Command, context: click.Context) -> Iterator[tuple[click.Command, click.Context]]:
+    """All commands and groups below a group, with their contexts."""
+    for name in command.list_commands(context) if isinstance(command, click.Group) else ():
+        inner = command.get_command(context, name)
+        assert inner is not None
+        below = click.Context(inner, parent=context, info_name=name)
+        yield inner, below
+        yield from commands_of(inner, below)
+
+
+def every_command() -> Iterator[tuple[click.Command, click.Context]]:
+    return commands_of(cli_main.cli, click.Context(cli_main.cli, info_name="longlive-rag"))
+
+
+def test_every_command_has_an_example():
+    lacking = [
+        context.command_path
+        for command, context in every_command()
+        if not re.search(rf"{context.command_path}( |$)|\"args\": \[\"{context.info_name}\"", command.help or "", re.M)
+    ]
+    assert lacking == []
+
+
+def test_every_option_says_what_it_is_and_its_default_in_one_way():
+    seen = 0
+    for command, context in every_command():
+        for option in (each for each in command.params if isinstance(each, click.Option) and not each.hidden):
+            seen += 1
+            flag = f"{context.command_path} {option.opts[0]}"
+            assert option.help, flag
+            elsewhere = re.sub(r"  \[default: [^\]]+\]$", "", option.help)
+            assert not re.search("[Dd]efault:", elsewhere), f"{flag}: {option.help}"
+    assert seen > 300
+
+
+def test_help_names_numbers_as_the_documents_do():
+    for command, context in every_command():
+        shown = command.get_help(context)
+        assert not re.search(r"--\S+ (INTEGER|FLOAT)", shown), context.command_path
+
+
+def test_groups_list_their_commands_in_whole_sentences():
+    groups = [(command, context) for command, context in every_command() if isinstance(command, click.Group)]
+    assert len(groups) >= 7
+    for command, context in groups:
+        listed = click.Context(command, parent=context.parent, info_name=context.info_name, terminal_width=80)
+        assert "..." not in command.get_help(listed).split("Commands:")[1], context.command_path

@@ -469,7 +469,7 @@ def test_prompts_that_cannot_be_embedded(command, pipeline_folder, tmp_path, mon
 
 
 def test_doctor(command, tmp_path):
-    done = command("doctor", "--folder", tmp_path / "takes")
+    done = command("doctor", "--takes", tmp_path / "takes")
     assert done.code == 0
     for what in ("Python", "torch", "GPU", "FAISS", "video", "disk", "memory"):
         assert f" {what}: " in done.out

@@ -94,7 +94,10 @@ def test_a_full_disk_is_one_line(command, tmp_path, monkeypatch):
         (("corpus", "nowhere.txt", "-o", "takes"), "nowhere.txt can't be read"),
         (("corpus", "empty.txt", "-o", "takes"), "holds no prompt"),
         (("corpus", "prompts.txt", "-o", "takes", "--seconds", "0"), "seconds is 0"),
-        (("corpus", "prompts.txt", "-o", "takes", "--workers", "2"), "--workers is for engine ray only"),
+        (
+            ("corpus", "prompts.txt", "-o", "takes", "--workers", "2"),
+            "--workers is for a Ray cluster; add --engine ray",
+        ),
         (("corpus", "prompts.txt", "-o", "takes", "--engine", "ray", "--device", "cuda:1"), "on Ray it must be auto"),
         (("corpus", "prompts.txt", "-o", "takes", "--engine", "ray", "--gpus-per-worker", "2"), "at most 1"),
     ],

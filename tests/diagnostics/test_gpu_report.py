@@ -210,11 +210,13 @@ def test_the_page_compares_what_was_measured_with_what_was_published() -> None:
         "roofline_seconds": 0.25,
         "over_roofline": 1.6,
     }
-    found = speeds({"bench": {"arms": [arm]}})
+    found = speeds({"bench": {"arms": [arm]}}, "wan-1.3b")
     assert found["limit: products and attention alone, measured here"] == pytest.approx(48.0)
     assert found["native: written"] == 15.0
     assert PUBLISHED.items() <= found.items()
-    assert speeds({}) == {}
+    assert speeds({}, "wan-1.3b") == {}
+    small = speeds({"bench": {"arms": [arm]}}, "bench-small")  # nobody has published anything to compare it with
+    assert set(found) - set(small) == {*PUBLISHED, "limit at 635 TFLOP/s (counted)"}
 
 
 def test_a_page_without_any_result_still_says_what_happened() -> None:
