@@ -16,6 +16,7 @@ export class StudioTransport extends StudioElement {
     css`
       :host {
         display: flex;
+        flex-wrap: wrap;
         align-items: center;
         gap: 0.3em;
         padding: 0.35em 0.6em;
@@ -37,6 +38,11 @@ export class StudioTransport extends StudioElement {
       }
       .rate {
         width: 1.4em;
+      }
+      .mark {
+        display: flex;
+        gap: 0.3em;
+        align-items: center;
       }
       .range {
         width: 5.8em;
@@ -73,10 +79,14 @@ export class StudioTransport extends StudioElement {
         @blur=${() => this.requestUpdate()}
       />
       <span class="rate quiet time">${rate && rate !== 1 ? `${rate}×` : ""}</span>
-      <button @click=${() => mark("markIn")} ?disabled=${!take} title="Mark in (I)">In</button>
-      <span class="time quiet range">${range(markIn)}</span>
-      <button @click=${() => mark("markOut")} ?disabled=${!take} title="Mark out (O)">Out</button>
-      <span class="time quiet range">${range(markOut)}</span>
+      <span class="mark">
+        <button @click=${() => mark("markIn")} ?disabled=${!take} title="Mark in (I)">In</button>
+        <span class="time quiet range">${range(markIn)}</span>
+      </span>
+      <span class="mark">
+        <button @click=${() => mark("markOut")} ?disabled=${!take} title="Mark out (O)">Out</button>
+        <span class="time quiet range">${range(markOut)}</span>
+      </span>
       <button @click=${clearMarks} ?disabled=${markIn === null && markOut === null} aria-label="Clear marks" title="Clear marks (X)">✕</button>
       <label class="quiet">
         Pace
