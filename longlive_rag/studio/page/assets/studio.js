@@ -1309,12 +1309,16 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
     </form>`}async saveCue(e,t,n){e.preventDefault();let r=new FormData(e.target),i=String(r.get(`at`)),a=R(i,n.fps);if(a===null)return L.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let o=String(r.get(`prompt`)),s=await W({do:`edit_cue`,planned_id:t.planned_id,prompt:o,at:a,cut:r.has(`cut`)});s&&(this.edited=null,this.focusOn(`time`,s.takes_over_at??a))}leaveForm(e){this.edited=null,this.focusOn(`time`,e.seconds)}grab(e){e.button||(e.currentTarget.setPointerCapture(e.pointerId),L.update({rate:0}),this.moveTo(e))}drag(e){e.currentTarget.hasPointerCapture(e.pointerId)&&this.moveTo(e)}moveTo(e){let{take:t}=this.state,{left:n,width:r}=e.currentTarget.getBoundingClientRect();t&&U(Math.floor((e.clientX-n)/r*F(t)*t.fps))}};function vr(e,t){return Math.abs(e.seconds-t)<.001}customElements.define(`studio-timeline`,_r);var yr=[1,2,4,8],br=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`,`rate`,`following`,`markIn`,`markOut`,`pace`]}static{this.styles=[J,o`
       :host {
         display: flex;
-        flex-wrap: wrap;
         align-items: center;
         gap: 0.3em;
         padding: 0.35em 0.6em;
         background: var(--panel);
         border-top: 1px solid var(--line);
+      }
+      @media (width < 75em) {
+        :host {
+          flex-wrap: wrap;
+        }
       }
       input {
         width: 7.6em;
@@ -1380,7 +1384,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
           <option value="" ?selected=${o===null}>As fast as it can</option>
         </select>
       </label>
-    `}enterTimecode(e){let t=e.target,{take:n}=this.state;if(e.key===`Escape`&&t.blur(),e.key!==`Enter`||!n)return;let r=R(t.value,n.fps);r===null?L.alert(`“${t.value}” is not a timecode; write 12.5, 0:12.5, 1:02:03.5 or 00:00:12:08`):(L.update({rate:0}),U(Math.floor(r*n.fps+1e-4)),t.blur())}choosePace(e){let{value:t}=e.target;Dt(t?Number(t):null)}};customElements.define(`studio-transport`,br);var xr=8,Sr=`input, textarea, select, [popover]`,Cr={" ":jt,k:()=>At(0),j:()=>At(wr(-1)),l:()=>At(wr(1)),ArrowLeft:e=>kt(e.shiftKey?-Tr():-1),ArrowRight:e=>kt(e.shiftKey?Tr():1),Home:()=>U(0),End:Mt,i:()=>Nt(`markIn`),o:()=>Nt(`markOut`),x:Pt,"?":()=>L.update({dialog:`help`})};function wr(e){let{rate:t}=L.state;return t*e>0?e*Math.min(xr,Math.abs(t)*2):e}function Tr(){return L.state.take?.fps??1}function Er(e){let t={...Cr,d:()=>e(`Direction`),"/":()=>e(`Search`)};addEventListener(`keydown`,e=>{if(e.ctrlKey||e.metaKey||e.altKey||e.defaultPrevented||L.state.dialog)return;let n=e.composedPath().filter(e=>e instanceof Element);if(n.some(e=>e.matches(Sr))||e.key===` `&&n[0].matches(`button, summary, a`))return;let r=e.key.length===1?e.key.toLowerCase():e.key;r in t&&(e.preventDefault(),t[r](e))})}var Dr=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`,`compared`,`note`,`studio`]}static{this.styles=[J,o`
+    `}enterTimecode(e){let t=e.target,{take:n}=this.state;if(e.key===`Escape`&&t.blur(),e.key!==`Enter`||!n)return;let r=R(t.value,n.fps);r===null?L.alert(`“${t.value}” is not a timecode; write 12.5, 0:12.5, 1:02:03.5 or 00:00:12:08`):(L.update({rate:0}),U(Math.floor(r*n.fps+1e-4)),t.blur())}choosePace(e){let{value:t}=e.target;Dt(t?Number(t):null)}};customElements.define(`studio-transport`,br);var xr=8,Sr=`input, textarea, select, dialog, [popover]`,Cr={" ":jt,k:()=>At(0),j:()=>At(wr(-1)),l:()=>At(wr(1)),ArrowLeft:e=>kt(e.shiftKey?-Tr():-1),ArrowRight:e=>kt(e.shiftKey?Tr():1),Home:()=>U(0),End:Mt,i:()=>Nt(`markIn`),o:()=>Nt(`markOut`),x:Pt,"?":()=>L.update({dialog:`help`})};function wr(e){let{rate:t}=L.state;return t*e>0?e*Math.min(xr,Math.abs(t)*2):e}function Tr(){return L.state.take?.fps??1}function Er(e){let t={...Cr,d:()=>e(`Direction`),"/":()=>e(`Search`)};addEventListener(`keydown`,e=>{if(e.ctrlKey||e.metaKey||e.altKey||e.defaultPrevented)return;let n=e.composedPath().filter(e=>e instanceof Element);if(n.some(e=>e.matches(Sr))||e.key===` `&&n[0].matches(`button, summary, a`))return;let r=e.key.length===1?e.key.toLowerCase():e.key;r in t&&(e.preventDefault(),t[r](e))})}var Dr=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`,`compared`,`note`,`studio`]}static{this.styles=[J,o`
       :host {
         display: grid;
         grid-template: "head head head" 3em "left stage right" minmax(0, 1fr) / 17.5em minmax(0, 1fr) 22em;

@@ -4,7 +4,7 @@ import { store } from "./store";
 const FASTEST = 8;
 
 /** Elements in which a key means something else. */
-const TYPING = "input, textarea, select, [popover]";
+const TYPING = "input, textarea, select, dialog, [popover]";
 
 const KEYS: Record<string, (event: KeyboardEvent) => void> = {
   " ": togglePlay,
@@ -34,7 +34,7 @@ function aSecond(): number {
 export function listenToKeys(focus: (name: "Direction" | "Search") => void): void {
   const keys: typeof KEYS = { ...KEYS, d: () => focus("Direction"), "/": () => focus("Search") };
   addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || store.state.dialog) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const path = event.composedPath().filter((node): node is Element => node instanceof Element);
     if (path.some((element) => element.matches(TYPING))) return;
     // On a button, Space presses it.

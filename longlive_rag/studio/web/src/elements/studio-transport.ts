@@ -16,12 +16,16 @@ export class StudioTransport extends StudioElement {
     css`
       :host {
         display: flex;
-        flex-wrap: wrap;
         align-items: center;
         gap: 0.3em;
         padding: 0.35em 0.6em;
         background: var(--panel);
         border-top: 1px solid var(--line);
+      }
+      @media (width < 75em) {
+        :host {
+          flex-wrap: wrap;
+        }
       }
       input {
         width: 7.6em;
