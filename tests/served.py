@@ -31,10 +31,15 @@ ADDRESS = re.compile(r"(https?)://(\S+):(\d+)/#(\S+)")
 
 
 class Served:
-    """`longlive-rag studio` in a process of its own."""
+    """`longlive-rag studio` in a process of its own.
+
+    Attributes:
+        address: that it says, token and all.
+    """
 
     def __init__(self, takes: Path, backbone: Path, *options: object, trusted: Path | None = None) -> None:
-        found = ADDRESS.search(self._start(takes, backbone, *map(str, options)))
+        self.address = self._start(takes, backbone, *map(str, options)).strip()
+        found = ADDRESS.search(self.address)
         assert found, self.end(signal.SIGKILL) or self.said
         self.scheme, self.name, self.port, token = found.groups()
         self.url = f"{self.scheme}://127.0.0.1:{self.port}"

@@ -66,9 +66,9 @@ class Hub:
         self._windows.add(window)
         return window
 
-    def is_watched(self, take: str) -> bool:
-        """Whether a window shows a take, or may do so; from any thread."""
-        return any(window.watches in (None, take) for window in list(self._windows))
+    def is_watched(self, take: str, counts: Callable[[str], bool]) -> bool:
+        """Whether a window shows a take, or may do so, whose session counts; from any thread."""
+        return any(window.watches in (None, take) and counts(window.secret) for window in list(self._windows))
 
     def leave(self, window: Window) -> None:
         """It is closed."""
@@ -100,14 +100,14 @@ class Director:
     def claim(self, secret: str, by_force: bool = False) -> None:
         """Direct from here on; DirectedElsewhereError if somebody else does, unless `by_force`."""
         with self._lock:
-            if self._secret not in (None, secret) and not by_force and self._is_here():
+            if not by_force and not self._may(secret):
                 raise DirectedElsewhereError
             self._secret, self._seen = secret, self._clock()
 
-    def is_other(self, secret: str) -> bool:
-        """Whether somebody else directs."""
+    def may(self, secret: str) -> bool:
+        """Whether nobody else directs."""
         with self._lock:
-            return self._secret not in (None, secret) and self._is_here()
+            return self._may(secret)
 
     def joined(self, secret: str) -> None:
         """A window of the session was opened."""
@@ -123,5 +123,6 @@ class Director:
             if secret == self._secret:
                 self._seen = self._clock()
 
-    def _is_here(self) -> bool:
-        return self._windows.get(self._secret or "", 0) > 0 or self._clock() - self._seen < AWAY_SECONDS
+    def _may(self, secret: str) -> bool:
+        is_here = self._windows.get(self._secret or "", 0) > 0 or self._clock() - self._seen < AWAY_SECONDS
+        return self._secret in (None, secret) or not is_here

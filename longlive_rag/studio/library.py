@@ -14,7 +14,6 @@ from longlive_rag.config import MemoryConfig
 from longlive_rag.generation.cues import directed_at
 from longlive_rag.media.segments import FinishedError
 from longlive_rag.presets.geometry import read_geometry
-from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.policy import pick_policy
 from longlive_rag.studio import schema
 from longlive_rag.studio.segments import DiskFilm, Film, GrowingFilm
@@ -274,6 +273,7 @@ def facts_of(record: TakeRecord, takes: Takes) -> dict[str, Any]:
         "started": record.started,
         "parent": takes.id_at(origin.take) if origin else None,
         "parent_block": origin.blocks if origin else None,
+        "parent_seconds": timeline_of(record).starts_at(origin.blocks) if origin else None,
         "labels": schema.RightsLabels(license_policy=rights.license_policy, label=rights.label) if rights else None,
         "unknown_words": list(dict.fromkeys(unknown)),
     }
@@ -328,13 +328,23 @@ def memory_of(
     )
 
 
-def other_frames(record: TakeRecord, preset: Preset | None) -> list[tuple[Path, int]]:
+def steering_of(memory: MemoryConfig) -> list[schema.SteeringFacts]:
+    """What memory was told, as the page knows it."""
+    return [
+        schema.SteeringFacts(
+            seconds=each.seconds, verb=each.verb, start=each.start, end=each.end, policy=each.policy or None
+        )
+        for each in memory.steering
+    ]
+
+
+def other_frames(record: TakeRecord) -> list[tuple[Path, int]]:
     """The take and the latent frame of each frame of other takes that a take remembers; none where that is lost."""
     request = record.request
     if not request.memory.remember:
         return []
     try:
-        preset = preset or backbone_of(record, Path(record.run.folder))
+        preset = backbone_of(record, Path(record.run.folder))
         geometry = read_geometry(preset, request.output, request.memory.encoder)
         spans = find_remembered(request.memory.remember, preset, request.output, geometry, pick_policy("any"))
     except (ValueError, OSError):

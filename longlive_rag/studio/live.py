@@ -13,7 +13,7 @@ from longlive_rag.config import Steering, TakeRequest
 from longlive_rag.engines.engine import ENDED, BlockFacts, Engine, OpenedTake, Order, SessionFacts, Undo
 from longlive_rag.media.pictures import runs
 from longlive_rag.studio import schema
-from longlive_rag.studio.events import Hub
+from longlive_rag.studio.events import Director, Hub
 from longlive_rag.studio.library import Takes, UnknownTakeError, facts_of, memory_of, other_frames, segment_of
 from longlive_rag.takes.record import TakeRecord
 from longlive_rag.timeline import Timeline
@@ -71,7 +71,7 @@ class Stretch:
         self.unsaid.clear()
         self.selections = list(self.record.selections)
         self.entered: list[int] = []
-        self.others = other_frames(self.record, None)
+        self.others = other_frames(self.record)
         unknown = [word for words in self.record.run.unknown_words.values() for word in words]
         self.unknown = list(dict.fromkeys([*unknown, *self.unknown]))
 
@@ -141,6 +141,7 @@ class Room:
     Args:
         takes: where they are.
         hub: what happens is said there.
+        director: whose playhead counts.
         engine: makes them; nobody else gives it orders.
 
     Attributes:
@@ -148,8 +149,8 @@ class Room:
         blocks_ahead: how far it may be ahead of the playhead; None is as far as it can.
     """
 
-    def __init__(self, takes: Takes, hub: Hub, engine: Engine) -> None:
-        self._takes, self._hub, self.engine = takes, hub, engine
+    def __init__(self, takes: Takes, hub: Hub, director: Director, engine: Engine) -> None:
+        self._takes, self._hub, self._director, self.engine = takes, hub, director, engine
         self.blocks_ahead: int | None = None
         self._changed = threading.Condition(threading.RLock())
         self._waiting = 0  # orders that are not at their end
@@ -278,7 +279,7 @@ class Room:
             return None
         if stretch.waits:
             return stretch.last_block
-        if self.blocks_ahead is None or not self._hub.is_watched(stretch.id):
+        if self.blocks_ahead is None or not self._hub.is_watched(stretch.id, self._director.may):
             return None
         second = self._playheads.get(stretch.id, 0.0)
         frame = min(round(second * stretch.timeline.fps), stretch.timeline.pixel_frames - 1)

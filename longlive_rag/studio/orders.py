@@ -16,7 +16,7 @@ from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.precision import pick_precision
 from longlive_rag.presets.preset import Preset
 from longlive_rag.sessions.asking import SETTINGS, Setting, build_request, read_settings
-from longlive_rag.sessions.resuming import open_take
+from longlive_rag.sessions.resuming import OpenTake, open_take
 from longlive_rag.studio import schema
 from longlive_rag.studio.library import Takes
 from longlive_rag.takes.folder import START_IMAGE
@@ -128,17 +128,27 @@ class GoingOn:
         return Extend(self.source, message.seconds, message.prompt, message.cut, self.backbone)
 
     def undone(self, block: int, seconds: float | None) -> Undo:
-        """Until a block, and on from there; `seconds` None is the take's length."""
-        seconds = open_take(self.source, self.backbone).request.seconds if seconds is None else seconds
+        """Until a block, and on from there; `seconds` None is the take's length. FieldError as `branched`."""
+        if seconds is None:
+            take = open_take(self.source, self.backbone)
+            _begins_at(take, block)
+            seconds = take.request.seconds
         return Undo(self.source, self.target, block, seconds, self.backbone)
 
     def branched(self, message: schema.BranchAt) -> Branch:
-        """Another ending from a block on; FieldError if the take has not so many."""
-        take = open_take(self.source, self.backbone)
-        if not 0 < message.block <= take.blocks:
-            raise FieldError("block", message.block, f"it must be from 1 to {take.blocks}, as many as the take has")
-        second = take.timeline.starts_at(message.block)
+        """Another ending from a block on; FieldError if the take has not so many, or ends there."""
+        second = _begins_at(open_take(self.source, self.backbone), message.block)
         return Branch(self.source, self.target, second, message.prompt, None, message.seed, message.cut, self.backbone)
+
+
+def _begins_at(take: OpenTake, block: int) -> float:
+    if not 0 < block <= take.blocks:
+        raise FieldError("block", block, f"it must be from 1 to {take.blocks}, as many as the take has")
+    second = take.timeline.starts_at(block)
+    if second >= take.request.seconds:
+        claim = f"after {second:g} s nothing of this take is left to make"
+        raise FieldError("block", block, "choose an earlier block, or extend the take", claim=claim)
+    return second
 
 
 # ---- made again, by hand ----

@@ -110,7 +110,10 @@ class RightsLabels(Message):
 
 
 class TakeFacts(Message):
-    """A take in the library; `waiting` is a live one that begins with the next direction or `resume`."""
+    """A take in the library; `waiting` is a live one that begins with the next direction or `resume`.
+
+    A branch has `parent_block` blocks, or `parent_seconds`, in common with its parent.
+    """
 
     id: Id
     name: str
@@ -128,6 +131,7 @@ class TakeFacts(Message):
     started: str
     parent: Id | None
     parent_block: int | None
+    parent_seconds: float | None
     blocks: int
     labels: RightsLabels | None
     unknown_words: list[str]
@@ -445,6 +449,14 @@ class CuesEvent(Message):
     cues: list[CueFacts]
 
 
+class SteeringEvent(Message):
+    """All that memory was told."""
+
+    type: Literal["steering"] = "steering"
+    take: Id
+    steering: list[SteeringFacts]
+
+
 class NoteEvent(Message):
     type: Literal["note"] = "note"
     take: Id | None
@@ -458,7 +470,7 @@ class ErrorEvent(Message):
 
 
 Event = Annotated[
-    Hello | BlockEvent | CutEvent | TakeEvent | GoneEvent | CuesEvent | NoteEvent | ErrorEvent,
+    Hello | BlockEvent | CutEvent | TakeEvent | GoneEvent | CuesEvent | SteeringEvent | NoteEvent | ErrorEvent,
     Field(discriminator="type"),
 ]
 

@@ -28,7 +28,7 @@ from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.policy import LicenseError
 from longlive_rag.sessions.making import reason_of
 from longlive_rag.studio import orders, schema
-from longlive_rag.studio.events import DirectedElsewhereError, Window
+from longlive_rag.studio.events import MAX_WINDOWS, DirectedElsewhereError, Window
 from longlive_rag.studio.exports import embedders
 from longlive_rag.studio.library import UnknownTakeError
 from longlive_rag.studio.live import NotLiveError
@@ -44,6 +44,8 @@ GONE = "there is no such take (any more)"
 HELLO_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 MAX_EVENT_BYTES = 16 * 1024
+NOT_LET_IN, TRY_LATER = 1008, 1013
+TOO_MANY = f"{MAX_WINDOWS} windows of the studio are open, as many as there may be; close one of them"
 IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 
 
@@ -237,9 +239,12 @@ async def _events(studio: Studio, socket: WebSocket) -> None:
     """A window: its first message has its session's secret, then it is told what happens."""
     await socket.accept()
     secret = await _secret_of(socket)
-    window = studio.hub.join(secret) if secret is not None and studio.sessions.knows(secret) else None
-    if window is None or secret is None:
-        await socket.close(1008)
+    if secret is None or not studio.sessions.knows(secret):
+        await socket.close(NOT_LET_IN)
+        return
+    window = studio.hub.join(secret)
+    if window is None:
+        await socket.close(TRY_LATER, TOO_MANY)
         return
     studio.director.joined(secret)
     _keep_pace(studio)
@@ -256,7 +261,7 @@ async def _events(studio: Studio, socket: WebSocket) -> None:
         studio.director.left(secret)
         _keep_pace(studio)
     with suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
-        await asyncio.wait_for(socket.close(1013), CLOSE_SECONDS)
+        await asyncio.wait_for(socket.close(TRY_LATER), CLOSE_SECONDS)
 
 
 def _keep_pace(studio: Studio) -> None:
@@ -294,7 +299,7 @@ async def _hear(studio: Studio, window: Window, text: str) -> None:
         window.watches = message.take
         _keep_pace(studio)
     if isinstance(message, schema.Playhead):
-        if not studio.director.is_other(window.secret):
+        if studio.director.may(window.secret):
             await run_in_threadpool(studio.room.playhead, message.take, message.seconds)
     elif message.type == "direct_lock":
         with suppress(DirectedElsewhereError):

@@ -26,6 +26,7 @@ from longlive_rag.studio.library import (
     other_frames,
     segments_of,
     stamp_of,
+    steering_of,
     timeline_of,
 )
 from longlive_rag.studio.live import BusyError, Room, Stretch, live_facts
@@ -76,7 +77,7 @@ class Studio:
         self.uploads = Uploads(self.takes.root)
         self.temporary = Path(tempfile.mkdtemp(prefix="longlive-rag-studio-"))
         try:
-            self.room = Room(self.takes, self.hub, self.open_engine(self.temporary / "engine"))
+            self.room = Room(self.takes, self.hub, self.director, self.open_engine(self.temporary / "engine"))
         except BaseException:
             shutil.rmtree(self.temporary, ignore_errors=True)
             raise
@@ -133,22 +134,16 @@ class Studio:
                 )
                 for cue in record.cues
             ]
-            timeline, others = timeline_of(record), other_frames(record, None)
+            timeline, others = timeline_of(record), other_frames(record)
             selections = self.takes.selections(take)
-        steering, preset = record.request.memory.steering, self.presets.get(facts.backbone)
-        film = self._film(take)
+        film, preset = self._film(take), self.presets.get(facts.backbone)
         name, parent = self._shell_name(take), record.branched_from and Path(record.branched_from.take).name
         return schema.TakeDetail(
             **facts.model_dump(),
             mime=film.mime if film is not None else VP9_MIME,
             request=self._request_of(record),
             cues=cues,
-            steering=[
-                schema.SteeringFacts(
-                    seconds=each.seconds, verb=each.verb, start=each.start, end=each.end, policy=each.policy or None
-                )
-                for each in steering
-            ],
+            steering=steering_of(record.request.memory),
             segments=segments_of(take, film, facts.blocks) if film is not None else [],
             memory=[memory_of(each, record.request.memory, timeline, others, self.takes) for each in selections],
             admitted=admitted,
@@ -189,12 +184,11 @@ class Studio:
 
     def like(self, take: str, frame: int) -> schema.FrameHits:
         """Moments of all takes that look most like a made frame; UnknownTakeError if it isn't made."""
-        live, frames = self._live(take), self._made_frames(take)
+        frames = self._made_frames(take)
         if not 0 <= frame < frames:
             raise UnknownTakeError
-        record = live.record if live is not None else self.takes.record(take)
-        folder = live.folder if live is not None else self.takes.folder(take)
-        return schema.FrameHits(hits=self.takes.like(folder, record, frame, frames))
+        hits = self.takes.like(self.takes.folder(take), self._record(take), frame, frames)
+        return schema.FrameHits(hits=hits)
 
     def _made_frames(self, take: str) -> int:
         film = self.film(take)
@@ -230,10 +224,12 @@ class Studio:
             return None
         return self.takes.film(take)
 
-    def _shell_name(self, take: str) -> str:
+    def _record(self, take: str) -> TakeRecord:
         live = self._live(take)
-        folder = live.folder if live is not None else self.takes.folder(take)
-        return (Path(self.root.name) / folder.relative_to(self.takes.root)).as_posix()
+        return live.record if live is not None else self.takes.record(take)
+
+    def _shell_name(self, take: str) -> str:
+        return (Path(self.root.name) / self.takes.folder(take).relative_to(self.takes.root)).as_posix()
 
     def _request_of(self, record: TakeRecord) -> dict[str, Any]:
         request: dict[str, Any] = record.model_dump(mode="json")["request"]
@@ -296,8 +292,8 @@ class Studio:
         if isinstance(message, schema.Plain) and message.do == "resume" and live is not None:
             self.room.go_on(take)
             return take
-        folder = live.folder if live is not None else self.takes.folder(take)
-        going_on = orders.GoingOn(folder, self.takes.free_folder(folder.name), self._backbone_of(take, live))
+        folder = self.takes.folder(take)
+        going_on = orders.GoingOn(folder, self.takes.free_folder(folder.name), self._backbone_of(take))
         match message:
             case schema.UndoTo():
                 seconds = live.asked.seconds if live is not None else None
@@ -312,7 +308,7 @@ class Studio:
                 return self._begin(lambda: going_on.extended(message))
             case schema.Plain(do="resume"):
                 return self._begin(going_on.resumed)
-        record = live.record if live is not None else self.takes.record(take)
+        record = self._record(take)
         twin = orders.twin_order(record, folder, self.preset_of(record), self.takes)
         return self._begin(lambda: twin)
 
@@ -332,9 +328,8 @@ class Studio:
         """The backbone of a take, under the name that it was installed by."""
         return self.preset(Path(record.run.backbone).name)
 
-    def _backbone_of(self, take: str, live: Stretch | None) -> str | None:
-        record = live.record if live is not None else self.takes.record(take)
-        preset = self.presets.get(Path(record.run.backbone).name)
+    def _backbone_of(self, take: str) -> str | None:
+        preset = self.presets.get(Path(self._record(take).run.backbone).name)
         return None if preset is None else preset.name
 
     def _direct(self, stretch: Stretch, message: schema.Direct) -> schema.Message:
@@ -355,7 +350,9 @@ class Studio:
         return self._cues_changed(stretch, answer)
 
     def _steer(self, take: str, order: Steering) -> schema.Message:
-        second = self.room.steer(self.room.live(take), order)
+        stretch = self.room.live(take)
+        second = self.room.steer(stretch, order)
+        self.hub.say(schema.SteeringEvent(take=take, steering=steering_of(stretch.asked.memory)))
         return schema.Directed(takes_over_at=second, planned_id=None)
 
     def _cues_changed(self, stretch: Stretch, answer: schema.Message) -> schema.Message:

@@ -5,11 +5,9 @@ The tests go on from each other's takes, in this order. STUDIO_SCREENSHOTS=FOLDE
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
-import os
 import random
 import re
 import shutil
@@ -24,36 +22,28 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from browsing import (
+    AXE,
+    IN_A_BROWSER,
+    LONGEST_MS,
+    REQUIRED,
+    VIDEO,
+    assert_accessible,
+    button,
+    drop,
+    expect,
+    go_to,
+    keep_picture,
+    open_take,
+    shown_picture,
+    wait_for,
+)
 from PIL import Image
 
-pytest.importorskip("fastapi", reason="the studio's server is not installed: pip install 'longlive-rag[studio]'")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-CHROMIUM = shutil.which("chromium")
-AXE = Path(__file__).parents[2] / "longlive_rag/studio/web/node_modules/axe-core/axe.min.js"
-REQUIRED = bool(os.environ.get("REQUIRE_BROWSER"))
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="there is no chromium: apt-get install chromium"),
-]
-
+pytestmark = IN_A_BROWSER
 FPS = 16
-LONGEST_MS = 60_000
 SEEKS = 30
-VIDEO = "studio-stage video"
 HANDLE = "studio-timeline .handle"
-PICTURE = """video => {
-    const size = {width: video.videoWidth, height: video.videoHeight};
-    const canvas = Object.assign(document.createElement("canvas"), size);
-    canvas.getContext("2d").drawImage(video, 0, 0);
-    return canvas.toDataURL("image/png");
-}"""
-FILE = """bytes => {
-    const transfer = new DataTransfer();
-    transfer.items.add(new File([new Uint8Array(bytes)], "start.png", {type: "image/png"}));
-    return transfer;
-}"""
-expect = playwright.expect
-expect.set_options(timeout=LONGEST_MS)
 
 
 class Server:
@@ -99,75 +89,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.process.communicate()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        arguments = ["--autoplay-policy=no-user-gesture-required", "--no-sandbox"]
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def window(browser: Any, server: Server) -> Iterator[Any]:
-    """One window for all tests, since the first one that says something directs."""
-    size = {"width": 1280, "height": 720}
-    context = browser.new_context(viewport=size, permissions=["clipboard-read", "clipboard-write"])
-    window = context.new_page()
-    window.goto(server.address)
-    yield window
-    context.close()
-
-
-@pytest.fixture
-def page(window: Any) -> Iterator[Any]:
-    """The window, as it is after a reload; nothing may fail in it but what the server refuses."""
-    faults: list[str] = []
-
-    def note(said: Any) -> None:
-        if said.type == "error" and "Failed to load resource" not in said.text and "WebSocket" not in said.text:
-            faults.append(said.text)
-
-    def crash(error: Any) -> None:
-        faults.append(str(error))
-
-    window.on("pageerror", crash)
-    window.on("console", note)
-    window.reload()
-    yield window
-    window.remove_listener("pageerror", crash)
-    window.remove_listener("console", note)
-    assert faults == []
-
-
-# ---- what a person does ----
-
-
-def button(page: Any, name: str) -> Any:
-    return page.get_by_role("button", name=name, exact=True)
-
-
-def keep_picture(page: Any, name: str) -> None:
-    if folder := os.environ.get("STUDIO_SCREENSHOTS"):
-        page.screenshot(path=f"{folder}/studio-{name}.png")
-
-
-def go_to(page: Any, timecode: str, frame: int) -> None:
-    entry = page.get_by_role("textbox", name="Timecode", exact=True)
-    entry.fill(timecode)
-    entry.press("Enter")
-    expect(page.locator(VIDEO)).to_have_attribute("data-frame", str(frame))
-
-
-def wait_for(page: Any, attribute: str, frame: int) -> None:
-    """Until the playhead is at a frame or beyond: aria-valuenow is the frame, aria-valuemax the last made one."""
-    slider = page.get_by_role("slider", name="Playhead")
-    end_s = time.monotonic() + LONGEST_MS / 1000
-    while int(slider.get_attribute(attribute)) < frame:
-        assert time.monotonic() < end_s, f"{attribute} is {slider.get_attribute(attribute)}, not {frame}"
-        page.wait_for_timeout(50)
-
-
 def wait_until_made(page: Any) -> None:
     """A take that is not made any more can be extended."""
     expect(button(page, "Extend")).to_be_enabled()
@@ -197,34 +118,6 @@ def new_name(page: Any, server: Server, before: set[str]) -> str:
         assert time.monotonic() < end_s, f"there is no take beside {sorted(before)}"
         page.wait_for_timeout(50)
     return (server.names - before).pop()
-
-
-def open_take(page: Any, name: str) -> None:
-    option = page.get_by_role("listbox", name="Library").locator(f"[data-name='{name}']")
-    option.click()
-    expect(option).to_have_attribute("aria-selected", "true")
-
-
-def assert_accessible(page: Any, where: str) -> None:
-    """No serious or critical fault by axe-core."""
-    if not AXE.is_file():
-        assert not REQUIRED, f"{AXE} is not there: make page"
-        return
-    page.evaluate(AXE.read_text())
-    found = page.evaluate("axe.run()")["violations"]
-    grave = [
-        (fault["id"], node["target"], node["failureSummary"])
-        for fault in found
-        if fault["impact"] in ("serious", "critical")
-        for node in fault["nodes"]
-    ]
-    assert grave == [], where
-
-
-def shown_picture(page: Any) -> np.ndarray:
-    """[height, width, 3] of what the stage shows."""
-    data = page.locator(VIDEO).evaluate(PICTURE).partition(",")[2]
-    return np.array(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
 
 
 # ---- tests ----
@@ -324,7 +217,7 @@ def test_no_grave_fault_for_screen_readers_and_keyboards(page: Any) -> None:
 def test_new_take(page: Any, server: Server) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (384, 384), "olive").save(buffer, "PNG")
-    page.dispatch_event("studio-app", "drop", {"dataTransfer": page.evaluate_handle(FILE, [*buffer.getvalue()])})
+    drop(page, "start.png", "image/png", buffer.getvalue())
     dialog = page.get_by_role("dialog", name="New take")
     expect(dialog.get_by_role("img", name="The start image")).to_be_visible()
 
@@ -460,9 +353,9 @@ def test_map_leads_to_the_block_and_to_what_it_brought_back(page: Any) -> None:
 def test_library_is_searched_by_words_and_by_a_frame(page: Any) -> None:
     options = page.get_by_role("listbox", name="Library").get_by_role("option")
     expect(page.get_by_role("banner")).to_contain_text("green")
-    page.get_by_role("searchbox", name="Search").fill("red meadow")
+    page.get_by_role("textbox", name="Search").fill("red meadow")
     expect(options.first).to_contain_text("red-circle")
-    page.get_by_role("searchbox", name="Search").fill("")
+    page.get_by_role("textbox", name="Search").fill("")
     expect(options).to_have_count(5)
 
     go_to(page, "0:02", 2 * FPS)

@@ -136,6 +136,18 @@ def test_the_pace_follows_the_playhead(studio, window):
     assert window.ended(take)["blocks"] == 13
 
 
+def test_the_pace_is_the_directors(studio, client, window):
+    studio.room.set_pace(2)
+    take = window.begin(9.0)
+    window.block(2)
+    with Window(client, studio.sessions.token) as other:
+        other.say(type="watch", take=take)
+        other.say(type="playhead", take=take, seconds=5.0)
+        assert window.silent()
+        window.say(type="watch", take="another")  # the director looks elsewhere: who watches is not kept waiting
+        assert other.ended(take)["blocks"] == 13
+
+
 def test_undo_keeps_what_was_made_and_waits(studio, window):
     studio.room.set_pace(4)
     take = window.begin(9.0)
@@ -143,6 +155,7 @@ def test_undo_keeps_what_was_made_and_waits(studio, window):
     other = window.do(take, do="undo_to", block=2).json()["id"]
     facts = window.get(f"/api/takes/{other}").json()
     assert (facts["status"], facts["waiting"], facts["parent"], facts["parent_block"]) == ("live", True, take, 2)
+    assert facts["parent_seconds"] == 21 / 16
     assert window.get(f"/api/takes/{take}").json()["status"] == "interrupted"
     window.do(other, do="pace", blocks_ahead=None)
     assert window.do(other, do="direct", prompt=OTHER).json()["takes_over_at"] == pytest.approx(21 / 16)
@@ -170,6 +183,11 @@ def test_stopped_resumed_extended_branched_and_its_twin(studio, window, pipe):
     assert "as long as was asked for" in window.do(take, do="resume").json()["error"]["message"]
     assert window.do(take, do="extend", seconds=2.0, prompt=OTHER).json()["id"] == take
     window.until("take", id=take, status="finished", made_seconds=7.0)
+    blocks = window.get(f"/api/takes/{take}").json()["blocks"]
+    for command in ({"do": "branch"}, {"do": "branch", "prompt": OTHER}, {"do": "undo_to"}):
+        refused = window.do(take, block=blocks, **command)
+        assert refused.status_code == 422
+        assert "nothing of this take is left to make; choose an earlier block" in refused.json()["error"]["message"]
     branch = window.do(take, do="branch", block=3, seed=9).json()["id"]
     window.ended(branch)
     assert np.array_equal(latents_of(folder_of(studio, branch))[:9], latents_of(folder_of(studio, take))[:9])
@@ -257,6 +275,8 @@ def test_one_directs_and_others_watch(studio, client, window):
         assert refused.status_code == 409
         assert "another window" in refused.json()["error"]["message"]
         assert other.get(f"/api/takes/{take}").status_code == 200
+        assert window.do(take, do="pin", **{"from": 0.0, "to": 0.25}).status_code == 200
+        assert [told["verb"] for told in other.until("steering", take=take)["steering"]] == ["pin"]
         assert other.do(take, do="take_over").json() == {"ok": True}
         assert window.do(take, do="direct", prompt=OTHER).status_code == 409
         other.do(take, do="stop")

@@ -18,7 +18,7 @@ from windows import HOST, PROMPT, Window
 
 from backbone.errors import FieldError
 from longlive_rag.cli.studio import studio as command
-from longlive_rag.studio import orders, schema, security
+from longlive_rag.studio import events, orders, schema, security
 from longlive_rag.studio.address import HERE, Address
 from longlive_rag.studio.server import build_app
 
@@ -103,6 +103,16 @@ def test_2_events_need_the_secret_first(client, said):
         with pytest.raises(WebSocketDisconnect) as closed:
             socket.receive_json()
     assert closed.value.code == 1008
+
+
+def test_4_a_window_too_many_is_told_so_and_may_come_again(studio, client, window, monkeypatch):
+    monkeypatch.setattr(events, "MAX_WINDOWS", 1)
+    with client.websocket_connect("/api/events", headers={"host": HOST}) as socket:
+        socket.send_json({"secret": window.secret})
+        with pytest.raises(WebSocketDisconnect) as closed:
+            socket.receive_json()
+    assert closed.value.code == 1013  # a page that is told 1008 gives up
+    assert "close one" in closed.value.reason
 
 
 @pytest.mark.parametrize(
@@ -257,9 +267,8 @@ def test_7_what_a_browser_may_do_with_answers(client, window):
 
 @pytest.mark.parametrize("name", ["/etc", "../models", "https://evil.example/model", "longlive", "./random"])
 def test_8_installed_backbones_only(studio, window, name):
-    for path, body in (("/api/takes", {"prompt": PROMPT, "seconds": 2.0, "backbone": name}),):
-        answer = window.post(path, **body)
-        assert (answer.status_code, answer.json()["error"]["fields"][0]["field"]) == (422, "backbone")
+    answer = window.post("/api/takes", prompt=PROMPT, seconds=2.0, backbone=name)
+    assert (answer.status_code, answer.json()["error"]["fields"][0]["field"]) == (422, "backbone")
     assert list(studio.takes.root.iterdir()) == []
 
 

@@ -1,5 +1,5 @@
-var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&&`adoptedStyleSheets`in Document.prototype&&`replace`in CSSStyleSheet.prototype,n=Symbol(),r=new WeakMap,i=class{constructor(e,t,r){if(this._$cssResult$=!0,r!==n)throw Error("CSSResult is not constructable. Use `unsafeCSS` or `css` instead.");this.cssText=e,this.t=t}get styleSheet(){let e=this.o,n=this.t;if(t&&e===void 0){let t=n!==void 0&&n.length===1;t&&(e=r.get(n)),e===void 0&&((this.o=e=new CSSStyleSheet).replaceSync(this.cssText),t&&r.set(n,e))}return e}toString(){return this.cssText}},a=e=>new i(typeof e==`string`?e:e+``,void 0,n),o=(e,...t)=>new i(e.length===1?e[0]:t.reduce((t,n,r)=>t+(e=>{if(!0===e._$cssResult$)return e.cssText;if(typeof e==`number`)return e;throw Error(`Value passed to 'css' function must be a 'css' function result: `+e+`. Use 'unsafeCSS' to pass non-literal values, but take care to ensure page security.`)})(n)+e[r+1],e[0]),e,n),s=(n,r)=>{if(t)n.adoptedStyleSheets=r.map(e=>e instanceof CSSStyleSheet?e:e.styleSheet);else for(let t of r){let r=document.createElement(`style`),i=e.litNonce;i!==void 0&&r.setAttribute(`nonce`,i),r.textContent=t.cssText,n.appendChild(r)}},c=t?e=>e:e=>e instanceof CSSStyleSheet?(e=>{let t=``;for(let n of e.cssRules)t+=n.cssText;return a(t)})(e):e,{is:l,defineProperty:u,getOwnPropertyDescriptor:d,getOwnPropertyNames:f,getOwnPropertySymbols:p,getPrototypeOf:m}=Object,ee=globalThis,te=ee.trustedTypes,ne=te?te.emptyScript:``,re=ee.reactiveElementPolyfillSupport,h=(e,t)=>e,ie={toAttribute(e,t){switch(t){case Boolean:e=e?ne:null;break;case Object:case Array:e=e==null?e:JSON.stringify(e)}return e},fromAttribute(e,t){let n=e;switch(t){case Boolean:n=e!==null;break;case Number:n=e===null?null:Number(e);break;case Object:case Array:try{n=JSON.parse(e)}catch{n=null}}return n}},ae=(e,t)=>!l(e,t),oe={attribute:!0,type:String,converter:ie,reflect:!1,useDefault:!1,hasChanged:ae};Symbol.metadata??=Symbol(`metadata`),ee.litPropertyMetadata??=new WeakMap;var g=class extends HTMLElement{static addInitializer(e){this._$Ei(),(this.l??=[]).push(e)}static get observedAttributes(){return this.finalize(),this._$Eh&&[...this._$Eh.keys()]}static createProperty(e,t=oe){if(t.state&&(t.attribute=!1),this._$Ei(),this.prototype.hasOwnProperty(e)&&((t=Object.create(t)).wrapped=!0),this.elementProperties.set(e,t),!t.noAccessor){let n=Symbol(),r=this.getPropertyDescriptor(e,n,t);r!==void 0&&u(this.prototype,e,r)}}static getPropertyDescriptor(e,t,n){let{get:r,set:i}=d(this.prototype,e)??{get(){return this[t]},set(e){this[t]=e}};return{get:r,set(t){let a=r?.call(this);i?.call(this,t),this.requestUpdate(e,a,n)},configurable:!0,enumerable:!0}}static getPropertyOptions(e){return this.elementProperties.get(e)??oe}static _$Ei(){if(this.hasOwnProperty(h(`elementProperties`)))return;let e=m(this);e.finalize(),e.l!==void 0&&(this.l=[...e.l]),this.elementProperties=new Map(e.elementProperties)}static finalize(){if(this.hasOwnProperty(h(`finalized`)))return;if(this.finalized=!0,this._$Ei(),this.hasOwnProperty(h(`properties`))){let e=this.properties,t=[...f(e),...p(e)];for(let n of t)this.createProperty(n,e[n])}let e=this[Symbol.metadata];if(e!==null){let t=litPropertyMetadata.get(e);if(t!==void 0)for(let[e,n]of t)this.elementProperties.set(e,n)}this._$Eh=new Map;for(let[e,t]of this.elementProperties){let n=this._$Eu(e,t);n!==void 0&&this._$Eh.set(n,e)}this.elementStyles=this.finalizeStyles(this.styles)}static finalizeStyles(e){let t=[];if(Array.isArray(e)){let n=new Set(e.flat(1/0).reverse());for(let e of n)t.unshift(c(e))}else e!==void 0&&t.push(c(e));return t}static _$Eu(e,t){let n=t.attribute;return!1===n?void 0:typeof n==`string`?n:typeof e==`string`?e.toLowerCase():void 0}constructor(){super(),this._$Ep=void 0,this.isUpdatePending=!1,this.hasUpdated=!1,this._$Em=null,this._$Ev()}_$Ev(){this._$ES=new Promise(e=>this.enableUpdating=e),this._$AL=new Map,this._$E_(),this.requestUpdate(),this.constructor.l?.forEach(e=>e(this))}addController(e){(this._$EO??=new Set).add(e),this.renderRoot!==void 0&&this.isConnected&&e.hostConnected?.()}removeController(e){this._$EO?.delete(e)}_$E_(){let e=new Map,t=this.constructor.elementProperties;for(let n of t.keys())this.hasOwnProperty(n)&&(e.set(n,this[n]),delete this[n]);e.size>0&&(this._$Ep=e)}createRenderRoot(){let e=this.shadowRoot??this.attachShadow(this.constructor.shadowRootOptions);return s(e,this.constructor.elementStyles),e}connectedCallback(){this.renderRoot??=this.createRenderRoot(),this.enableUpdating(!0),this._$EO?.forEach(e=>e.hostConnected?.())}enableUpdating(e){}disconnectedCallback(){this._$EO?.forEach(e=>e.hostDisconnected?.())}attributeChangedCallback(e,t,n){this._$AK(e,n)}_$ET(e,t){let n=this.constructor.elementProperties.get(e),r=this.constructor._$Eu(e,n);if(r!==void 0&&!0===n.reflect){let i=(n.converter?.toAttribute===void 0?ie:n.converter).toAttribute(t,n.type);this._$Em=e,i==null?this.removeAttribute(r):this.setAttribute(r,i),this._$Em=null}}_$AK(e,t){let n=this.constructor,r=n._$Eh.get(e);if(r!==void 0&&this._$Em!==r){let e=n.getPropertyOptions(r),i=typeof e.converter==`function`?{fromAttribute:e.converter}:e.converter?.fromAttribute===void 0?ie:e.converter;this._$Em=r;let a=i.fromAttribute(t,e.type);this[r]=a??this._$Ej?.get(r)??a,this._$Em=null}}requestUpdate(e,t,n,r=!1,i){if(e!==void 0){let a=this.constructor;if(!1===r&&(i=this[e]),n??=a.getPropertyOptions(e),!((n.hasChanged??ae)(i,t)||n.useDefault&&n.reflect&&i===this._$Ej?.get(e)&&!this.hasAttribute(a._$Eu(e,n))))return;this.C(e,t,n)}!1===this.isUpdatePending&&(this._$ES=this._$EP())}C(e,t,{useDefault:n,reflect:r,wrapped:i},a){n&&!(this._$Ej??=new Map).has(e)&&(this._$Ej.set(e,a??t??this[e]),!0!==i||a!==void 0)||(this._$AL.has(e)||(this.hasUpdated||n||(t=void 0),this._$AL.set(e,t)),!0===r&&this._$Em!==e&&(this._$Eq??=new Set).add(e))}async _$EP(){this.isUpdatePending=!0;try{await this._$ES}catch(e){Promise.reject(e)}let e=this.scheduleUpdate();return e!=null&&await e,!this.isUpdatePending}scheduleUpdate(){return this.performUpdate()}performUpdate(){if(!this.isUpdatePending)return;if(!this.hasUpdated){if(this.renderRoot??=this.createRenderRoot(),this._$Ep){for(let[e,t]of this._$Ep)this[e]=t;this._$Ep=void 0}let e=this.constructor.elementProperties;if(e.size>0)for(let[t,n]of e){let{wrapped:e}=n,r=this[t];!0!==e||this._$AL.has(t)||r===void 0||this.C(t,void 0,n,r)}}let e=!1,t=this._$AL;try{e=this.shouldUpdate(t),e?(this.willUpdate(t),this._$EO?.forEach(e=>e.hostUpdate?.()),this.update(t)):this._$EM()}catch(t){throw e=!1,this._$EM(),t}e&&this._$AE(t)}willUpdate(e){}_$AE(e){this._$EO?.forEach(e=>e.hostUpdated?.()),this.hasUpdated||(this.hasUpdated=!0,this.firstUpdated(e)),this.updated(e)}_$EM(){this._$AL=new Map,this.isUpdatePending=!1}get updateComplete(){return this.getUpdateComplete()}getUpdateComplete(){return this._$ES}shouldUpdate(e){return!0}update(e){this._$Eq&&=this._$Eq.forEach(e=>this._$ET(e,this[e])),this._$EM()}updated(e){}firstUpdated(e){}};g.elementStyles=[],g.shadowRootOptions={mode:`open`},g[h(`elementProperties`)]=new Map,g[h(`finalized`)]=new Map,re?.({ReactiveElement:g}),(ee.reactiveElementVersions??=[]).push(`2.1.2`);var se=globalThis,ce=e=>e,_=se.trustedTypes,le=_?_.createPolicy(`lit-html`,{createHTML:e=>e}):void 0,ue=`$lit$`,v=`lit$${Math.random().toFixed(9).slice(2)}$`,de=`?`+v,fe=`<${de}>`,y=document,b=()=>y.createComment(``),x=e=>e===null||typeof e!=`object`&&typeof e!=`function`,pe=Array.isArray,me=e=>pe(e)||typeof e?.[Symbol.iterator]==`function`,he=`[ 	
-\f\r]`,S=/<(?:(!--|\/[^a-zA-Z])|(\/?[a-zA-Z][^>\s]*)|(\/?$))/g,ge=/-->/g,_e=/>/g,C=RegExp(`>|${he}(?:([^\\s"'>=/]+)(${he}*=${he}*(?:[^ \t\n\f\r"'\`<>=]|("|')|))|$)`,`g`),ve=/'/g,ye=/"/g,be=/^(?:script|style|textarea|title)$/i,xe=e=>(t,...n)=>({_$litType$:e,strings:t,values:n}),w=xe(1),T=xe(2),E=Symbol.for(`lit-noChange`),D=Symbol.for(`lit-nothing`),Se=new WeakMap,O=y.createTreeWalker(y,129);function Ce(e,t){if(!pe(e)||!e.hasOwnProperty(`raw`))throw Error(`invalid template strings array`);return le===void 0?t:le.createHTML(t)}var we=(e,t)=>{let n=e.length-1,r=[],i,a=t===2?`<svg>`:t===3?`<math>`:``,o=S;for(let t=0;t<n;t++){let n=e[t],s,c,l=-1,u=0;for(;u<n.length&&(o.lastIndex=u,c=o.exec(n),c!==null);)u=o.lastIndex,o===S?c[1]===`!--`?o=ge:c[1]===void 0?c[2]===void 0?c[3]!==void 0&&(o=C):(be.test(c[2])&&(i=RegExp(`</`+c[2],`g`)),o=C):o=_e:o===C?c[0]===`>`?(o=i??S,l=-1):c[1]===void 0?l=-2:(l=o.lastIndex-c[2].length,s=c[1],o=c[3]===void 0?C:c[3]===`"`?ye:ve):o===ye||o===ve?o=C:o===ge||o===_e?o=S:(o=C,i=void 0);let d=o===C&&e[t+1].startsWith(`/>`)?` `:``;a+=o===S?n+fe:l>=0?(r.push(s),n.slice(0,l)+ue+n.slice(l)+v+d):n+v+(l===-2?t:d)}return[Ce(e,a+(e[n]||`<?>`)+(t===2?`</svg>`:t===3?`</math>`:``)),r]},Te=class e{constructor({strings:t,_$litType$:n},r){let i;this.parts=[];let a=0,o=0,s=t.length-1,c=this.parts,[l,u]=we(t,n);if(this.el=e.createElement(l,r),O.currentNode=this.el.content,n===2||n===3){let e=this.el.content.firstChild;e.replaceWith(...e.childNodes)}for(;(i=O.nextNode())!==null&&c.length<s;){if(i.nodeType===1){if(i.hasAttributes())for(let e of i.getAttributeNames())if(e.endsWith(ue)){let t=u[o++],n=i.getAttribute(e).split(v),r=/([.?@])?(.*)/.exec(t);c.push({type:1,index:a,name:r[2],strings:n,ctor:r[1]===`.`?Oe:r[1]===`?`?ke:r[1]===`@`?Ae:A}),i.removeAttribute(e)}else e.startsWith(v)&&(c.push({type:6,index:a}),i.removeAttribute(e));if(be.test(i.tagName)){let e=i.textContent.split(v),t=e.length-1;if(t>0){i.textContent=_?_.emptyScript:``;for(let n=0;n<t;n++)i.append(e[n],b()),O.nextNode(),c.push({type:2,index:++a});i.append(e[t],b())}}}else if(i.nodeType===8){if(i.data===de)c.push({type:2,index:a});else{let e=-1;for(;(e=i.data.indexOf(v,e+1))!==-1;)c.push({type:7,index:a}),e+=v.length-1}}a++}}static createElement(e,t){let n=y.createElement(`template`);return n.innerHTML=e,n}};function k(e,t,n=e,r){if(t===E)return t;let i=r===void 0?n._$Cl:n._$Co?.[r],a=x(t)?void 0:t._$litDirective$;return i?.constructor!==a&&(i?._$AO?.(!1),a===void 0?i=void 0:(i=new a(e),i._$AT(e,n,r)),r===void 0?n._$Cl=i:(n._$Co??=[])[r]=i),i!==void 0&&(t=k(e,i._$AS(e,t.values),i,r)),t}var Ee=class{constructor(e,t){this._$AV=[],this._$AN=void 0,this._$AD=e,this._$AM=t}get parentNode(){return this._$AM.parentNode}get _$AU(){return this._$AM._$AU}u(e){let{el:{content:t},parts:n}=this._$AD,r=(e?.creationScope??y).importNode(t,!0);O.currentNode=r;let i=O.nextNode(),a=0,o=0,s=n[0];for(;s!==void 0;){if(a===s.index){let t;s.type===2?t=new De(i,i.nextSibling,this,e):s.type===1?t=new s.ctor(i,s.name,s.strings,this,e):s.type===6&&(t=new je(i,this,e)),this._$AV.push(t),s=n[++o]}a!==s?.index&&(i=O.nextNode(),a++)}return O.currentNode=y,r}p(e){let t=0;for(let n of this._$AV)n!==void 0&&(n.strings===void 0?n._$AI(e[t]):(n._$AI(e,n,t),t+=n.strings.length-2)),t++}},De=class e{get _$AU(){return this._$AM?._$AU??this._$Cv}constructor(e,t,n,r){this.type=2,this._$AH=D,this._$AN=void 0,this._$AA=e,this._$AB=t,this._$AM=n,this.options=r,this._$Cv=r?.isConnected??!0}get parentNode(){let e=this._$AA.parentNode,t=this._$AM;return t!==void 0&&e?.nodeType===11&&(e=t.parentNode),e}get startNode(){return this._$AA}get endNode(){return this._$AB}_$AI(e,t=this){e=k(this,e,t),x(e)?e===D||e==null||e===``?(this._$AH!==D&&this._$AR(),this._$AH=D):e!==this._$AH&&e!==E&&this._(e):e._$litType$===void 0?e.nodeType===void 0?me(e)?this.k(e):this._(e):this.T(e):this.$(e)}O(e){return this._$AA.parentNode.insertBefore(e,this._$AB)}T(e){this._$AH!==e&&(this._$AR(),this._$AH=this.O(e))}_(e){this._$AH!==D&&x(this._$AH)?this._$AA.nextSibling.data=e:this.T(y.createTextNode(e)),this._$AH=e}$(e){let{values:t,_$litType$:n}=e,r=typeof n==`number`?this._$AC(e):(n.el===void 0&&(n.el=Te.createElement(Ce(n.h,n.h[0]),this.options)),n);if(this._$AH?._$AD===r)this._$AH.p(t);else{let e=new Ee(r,this),n=e.u(this.options);e.p(t),this.T(n),this._$AH=e}}_$AC(e){let t=Se.get(e.strings);return t===void 0&&Se.set(e.strings,t=new Te(e)),t}k(t){pe(this._$AH)||(this._$AH=[],this._$AR());let n=this._$AH,r,i=0;for(let a of t)i===n.length?n.push(r=new e(this.O(b()),this.O(b()),this,this.options)):r=n[i],r._$AI(a),i++;i<n.length&&(this._$AR(r&&r._$AB.nextSibling,i),n.length=i)}_$AR(e=this._$AA.nextSibling,t){for(this._$AP?.(!1,!0,t);e!==this._$AB;){let t=ce(e).nextSibling;ce(e).remove(),e=t}}setConnected(e){this._$AM===void 0&&(this._$Cv=e,this._$AP?.(e))}},A=class{get tagName(){return this.element.tagName}get _$AU(){return this._$AM._$AU}constructor(e,t,n,r,i){this.type=1,this._$AH=D,this._$AN=void 0,this.element=e,this.name=t,this._$AM=r,this.options=i,n.length>2||n[0]!==``||n[1]!==``?(this._$AH=Array(n.length-1).fill(new String),this.strings=n):this._$AH=D}_$AI(e,t=this,n,r){let i=this.strings,a=!1;if(i===void 0)e=k(this,e,t,0),a=!x(e)||e!==this._$AH&&e!==E,a&&(this._$AH=e);else{let r=e,o,s;for(e=i[0],o=0;o<i.length-1;o++)s=k(this,r[n+o],t,o),s===E&&(s=this._$AH[o]),a||=!x(s)||s!==this._$AH[o],s===D?e=D:e!==D&&(e+=(s??``)+i[o+1]),this._$AH[o]=s}a&&!r&&this.j(e)}j(e){e===D?this.element.removeAttribute(this.name):this.element.setAttribute(this.name,e??``)}},Oe=class extends A{constructor(){super(...arguments),this.type=3}j(e){this.element[this.name]=e===D?void 0:e}},ke=class extends A{constructor(){super(...arguments),this.type=4}j(e){this.element.toggleAttribute(this.name,!!e&&e!==D)}},Ae=class extends A{constructor(e,t,n,r,i){super(e,t,n,r,i),this.type=5}_$AI(e,t=this){if((e=k(this,e,t,0)??D)===E)return;let n=this._$AH,r=e===D&&n!==D||e.capture!==n.capture||e.once!==n.once||e.passive!==n.passive,i=e!==D&&(n===D||r);r&&this.element.removeEventListener(this.name,this,n),i&&this.element.addEventListener(this.name,this,e),this._$AH=e}handleEvent(e){typeof this._$AH==`function`?this._$AH.call(this.options?.host??this.element,e):this._$AH.handleEvent(e)}},je=class{constructor(e,t,n){this.element=e,this.type=6,this._$AN=void 0,this._$AM=t,this.options=n}get _$AU(){return this._$AM._$AU}_$AI(e){k(this,e)}},Me={M:ue,P:v,A:de,C:1,L:we,R:Ee,D:me,V:k,I:De,H:A,N:ke,U:Ae,B:Oe,F:je},Ne=se.litHtmlPolyfillSupport;Ne?.(Te,De),(se.litHtmlVersions??=[]).push(`3.3.3`);var Pe=(e,t,n)=>{let r=n?.renderBefore??t,i=r._$litPart$;if(i===void 0){let e=n?.renderBefore??null;r._$litPart$=i=new De(t.insertBefore(b(),e),e,void 0,n??{})}return i._$AI(e),i},Fe=globalThis,j=class extends g{constructor(){super(...arguments),this.renderOptions={host:this},this._$Do=void 0}createRenderRoot(){let e=super.createRenderRoot();return this.renderOptions.renderBefore??=e.firstChild,e}update(e){let t=this.render();this.hasUpdated||(this.renderOptions.isConnected=this.isConnected),super.update(e),this._$Do=Pe(t,this.renderRoot,this.renderOptions)}connectedCallback(){super.connectedCallback(),this._$Do?.setConnected(!0)}disconnectedCallback(){super.disconnectedCallback(),this._$Do?.setConnected(!1)}render(){return E}};j._$litElement$=!0,j.finalized=!0,Fe.litElementHydrateSupport?.({LitElement:j});var Ie=Fe.litElementPolyfillSupport;Ie?.({LitElement:j}),(Fe.litElementVersions??=[]).push(`4.2.2`);var M=`The studio's server does not answer; is it still running?`,Le=`studio-secret`,Re=1008,ze=1e3,Be=400,Ve=2e4,N=class extends Error{constructor(e,t,n=[]){super(t),this.status=e,this.fields=n}},He=class{constructor(){this.secret=``,this.socket=null,this.pictures=new Map,this.studio=()=>this.json(`GET`,`/api/studio`),this.takes=e=>this.json(`GET`,`/api/takes?search=${encodeURIComponent(e)}`).then(e=>e.takes),this.like=(e,t)=>this.json(`GET`,`/api/takes/${e}/like?frame=${t}`).then(e=>e.hits),this.take=e=>this.json(`GET`,`/api/takes/${e}`),this.drift=(e,t)=>this.json(`GET`,`/api/takes/${e}/drift?embedder=${encodeURIComponent(t)}`),this.unknownWords=(e,t)=>this.json(`POST`,`/api/backbones/${encodeURIComponent(e)}/words`,{prompt:t}).then(e=>e.unknown_words),this.begin=e=>this.json(`POST`,`/api/takes`,e),this.command=(e,t)=>this.json(`POST`,`/api/takes/${e}/commands`,t)}async signIn(){let e=location.hash.slice(1);if(e){let{secret:t}=await this.json(`POST`,`/api/session`,{token:e});sessionStorage.setItem(Le,t),history.replaceState(null,``,location.pathname)}let t=sessionStorage.getItem(Le);if(!t)throw new N(401,`This address has no token; open the one that longlive-rag studio printed`);this.secret=t}async upload(e){return(await this.request(`POST`,`/api/uploads`,e,e.type)).json()}async exported(e,t,n,r){let i=JSON.stringify({what:t,from:n,to:r}),a=await this.request(`POST`,`/api/takes/${e}/export`,i,`application/json`);return{name:/filename="?([^";]+)"?/.exec(a.headers.get(`Content-Disposition`)??``)?.[1]??t,file:await a.blob()}}async bytes(e){return(await this.request(`GET`,e,void 0,void 0,AbortSignal.timeout(Ve))).arrayBuffer().catch(()=>{throw new N(0,M)})}picture(e,t,n){let r=`/api/takes/${e}/frame/${t}.jpg?width=${n}`,i=this.pictures.get(r);return i||(i=this.request(`GET`,r).then(e=>e.blob()).then(createImageBitmap),i.catch(()=>this.pictures.delete(r)),this.pictures.set(r,i),this.pictures.size>Be&&this.pictures.delete(this.pictures.keys().next().value)),i}forgetPictures(e){for(let t of this.pictures.keys())t.startsWith(`/api/takes/${e}/`)&&this.pictures.delete(t)}listen(e,t,n){let r=location.protocol===`https:`?`wss`:`ws`,i=new WebSocket(`${r}://${location.host}/api/events`);this.socket=i,i.onopen=()=>i.send(JSON.stringify({secret:this.secret})),i.onmessage=n=>{let r=JSON.parse(n.data);r.type===`hello`&&t(!0),e(r)},i.onclose=({code:r})=>{t(!1),r===Re?n():setTimeout(()=>this.listen(e,t,n),ze)}}tell(e){this.socket?.readyState===WebSocket.OPEN&&this.socket.send(JSON.stringify(e))}async json(e,t,n){return(await this.request(e,t,n&&JSON.stringify(n),n&&`application/json`)).json()}async request(e,t,n,r,i){let a=this.secret?{Authorization:`Bearer ${this.secret}`}:{};r&&(a[`Content-Type`]=r);let o=await fetch(t,{method:e,headers:a,body:n,signal:i}).catch(()=>{throw new N(0,M)});if(!o.ok)throw await Ue(o);return o}};async function Ue(e){let t=await e.json().catch(()=>null),n=t?.error?.message??`The server answered ${e.status} ${e.statusText}`;return new N(e.status,n,t?.error?.fields??[])}var P=new He,We=`tiny-world`,Ge=class{constructor(){this.state={connected:null,studio:null,takes:[],search:``,found:null,take:null,stats:null,frame:0,jumps:0,rate:0,following:!1,busy:!1,pace:1,markIn:null,markOut:null,dialog:null,compared:null,embedder:null,drifts:{},alerts:[],note:``,guided:null},this.listeners=new Set,this.alertsSoFar=0}update(e){let t=Object.keys(e),n=new Set(t.filter(t=>e[t]!==this.state[t]));if(n.size){this.state={...this.state,...e};for(let e of[...this.listeners])e(n)}}subscribe(e){return this.listeners.add(e),()=>this.listeners.delete(e)}alert(e,t){this.withdraw(e),this.update({alerts:[...this.state.alerts,{number:this.alertsSoFar++,message:e,remedy:t}]})}withdraw(e){this.update({alerts:this.state.alerts.filter(t=>t.message!==e)})}dismiss(e){this.update({alerts:this.state.alerts.filter(t=>t.number!==e)})}receive(e){let{take:t,studio:n}=this.state,r=t&&`take`in e&&e.take===t.id?t:null;switch(e.type){case`hello`:n&&this.update({studio:{...n,live:e.live}});break;case`block`:r&&this.receiveBlock(r,e);break;case`cut`:r&&this.update({take:qe(r,e.blocks)});break;case`take`:this.receiveFacts(e.take);break;case`gone`:this.receiveGone(e.take);break;case`cues`:r&&this.update({take:{...r,cues:e.cues}});break;case`note`:this.update({note:e.message});break;case`error`:this.alert(e.message)}}receiveGone(e){let{take:t,takes:n,compared:r}=this.state;this.update({takes:n.filter(t=>t.id!==e),compared:r?.filter(t=>t!==e)??null}),t?.id===e&&(this.update({take:null,frame:0,rate:0,stats:null,compared:null,markIn:null,markOut:null}),this.alert(`${t.name} is not on the disk any more`))}receiveBlock(e,t){let n=Ke(e,t),{frames:r,blocks:i,made_seconds:a}=n,o=this.state.takes.map(e=>e.id===n.id?{...e,frames:r,blocks:i,made_seconds:a}:e);this.update({take:n,takes:o,stats:t.stats})}receiveFacts(e){let{take:t,takes:n,search:r}=this.state,i=n.some(t=>t.id===e.id),a=i?n.map(t=>t.id===e.id?e:t):[e,...n];if(this.update({takes:i||!r?a:n}),t?.id===e.id){let{frames:n,blocks:r,made_seconds:i}=t,a=t.waiting&&!e.waiting&&e.status===`live`;this.update({take:{...t,...e,frames:n,blocks:r,made_seconds:i},rate:a?1:this.state.rate})}}};function Ke(e,t){let n=qe(e,t.segment.block),r=t.memory?[...n.memory,t.memory]:n.memory;return Je({...n,memory:r},[...n.segments,t.segment])}function qe(e,t){let n=e.memory.filter(e=>e.block<t);return Je({...e,memory:n},e.segments.filter(e=>e.block<t))}function Je(e,t){let n=t.at(-1),r=n?n.first_frame+n.frames:0;return{...e,segments:t,frames:r,blocks:t.length,made_seconds:r/e.fps}}function F(e,t){let n=0,r=e.length;for(;n<r;){let i=n+r>>1;e[i].first_frame<=t?n=i+1:r=i}return e[Math.max(0,n-1)]}function I(e){return Math.max(e.seconds,e.made_seconds,1/e.fps)}function Ye(e,t){return e.cues.filter(e=>e.reached&&e.seconds<=t).sort((e,t)=>e.seconds-t.seconds).at(-1)?.prompt??e.prompt}function Xe(e,t){let n=[];for(let r of e.steering){let e=n.filter(([e,t])=>e!==r.start||t!==r.end);r.verb===t&&(n=[...e,[r.start,r.end]]),r.verb===`un${t}`&&(n=e)}return n}function Ze(e,t){let n=e.steering.findLast(e=>e.verb===`policy`&&e.seconds<=t),r=e.request.memory;return n?.policy??r?.policy??``}function Qe(e){return e.request.memory?.enabled!==!1}function $e(e,t){let n=t?.embedders??[];return e.backbone===We?n:n.filter(({name:e})=>e!==We)}function et(e,{studio:t,embedder:n}){let r=$e(e,t),i=[r.find(({name:e})=>e===We),r.find(({independent:e})=>e),r[0]];return r.find(({name:e})=>e===n)??i.find(e=>e)}function tt(e,t){return`${e.id}/${e.frames}/${t}`}function L(e,t){let n=et(e,t);return n&&t.drifts[tt(e,n.name)]}function nt(e){let t=e.take,n=e.markIn??0,r=e.markOut??t.frames-1;return[n/t.fps,(r+1)/t.fps]}var R=new Ge,rt=/^(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d*)?|\.\d+)$/,it=/^(\d{1,6}):(\d{1,6}):(\d{1,6}):(\d{1,6})$/;function at(e,t){let n=e.trim(),r=it.exec(n);if(r){let[e,n,i,a]=r.slice(1).map(Number);return n>=60||i>=60||a>=t?null:e*3600+n*60+i+a/t}let i=rt.exec(n);if(!i)return null;let a=Number(i[1]??0),o=Number(i[2]??0),s=Number(i[3]);return i[1]&&o>=60||i[2]&&s>=60?null:a*3600+o*60+s}function ot(e,t){let n=Math.floor(e/t);return[Math.floor(n/3600),Math.floor(n/60)%60,n%60,e%t].map(e=>String(e).padStart(2,`0`)).join(`:`)}function z(e){let t=Math.round(e*10),n=Math.floor(t/10);return`${Math.floor(n/60)}:${String(n%60).padStart(2,`0`)}.${t%10}`}function st(e){return e<2**30?`${(e/2**20).toFixed(0)} MiB`:`${(e/2**30).toFixed(1)} GiB`}var ct={prompt:`a blue square stands in a desert`,seconds:30,seed:1,backbone:`tiny-world`,memory:null,start_image:null,remember:[],settings:{},cues:[{seconds:8,prompt:`a blue square leaves in a desert`},{seconds:20,prompt:`a blue square returns in a desert`}]};async function B(e){try{return await e()}catch(e){return R.alert(e instanceof Error?e.message:String(e)),null}}async function lt(){await B(async()=>{await P.signIn();let[e,t]=await Promise.all([P.studio(),P.takes(``)]);R.update({studio:e,takes:t}),P.listen(e=>{e.type===`cut`&&P.forgetPictures(e.take),pt(e)?V():R.receive(e)},e=>void mt(e),()=>{R.withdraw(M),R.alert(`The studio was started again; open the address that it printed`)});let n=ft();n&&R.update({pace:n.pace});let r=t.find(e=>e.name===n?.name),i=r??t.find(t=>t.id===e.live)??t[0];i&&await H(i.id,r?n.frame:0)})}var ut=`studio-open`;function dt(){let{take:e,frame:t,pace:n}=R.state;e&&sessionStorage.setItem(ut,JSON.stringify({name:e.name,frame:t,pace:n}))}function ft(){return JSON.parse(sessionStorage.getItem(ut)??`null`)}function pt(e){let{take:t}=R.state;return e.type===`block`&&e.take===t?.id&&e.segment.block>t.segments.length}async function mt(e){!e&&R.state.connected&&R.alert(M),e&&R.withdraw(M),R.update({connected:e});let{take:t}=R.state;e&&t&&(P.tell({type:`watch`,take:t.id}),await V(),await ht(R.state.search))}async function V(){let{take:e}=R.state,t=e&&await P.take(e.id).catch(()=>null);if(t&&R.state.take?.id===t.id){if(R.state.take!==e)return V();R.update({take:t})}}async function ht(e){R.update({search:e});let t=await B(()=>P.takes(e));t&&R.state.search===e&&R.update({takes:t})}async function gt(){let{take:e,frame:t}=R.state,n=e&&await B(()=>P.like(e.id,t));e&&n&&R.update({found:{take:e.name,seconds:t/e.fps,hits:n}})}var _t=0;async function H(e,t=0,n=!0){await B(async()=>{let r=++_t,i=await P.take(e);if(r!==_t)return;let{jumps:a}=R.state,o=n&&i.status===`live`&&!i.waiting?1:0;R.update({take:i,frame:t,rate:o,jumps:a+1,stats:null,following:!1,markIn:null,markOut:null}),P.tell({type:`watch`,take:e})})}function vt(e){R.state.take?.id!==e&&H(e)}async function yt(e){let{id:t}=await P.begin(e);return await bt(t),R.update({dialog:null}),t}async function bt(e,t=0){await H(e,t),await xt(R.state.pace)}async function xt(e){R.update({pace:e}),R.state.take?.status===`live`&&await W({do:`pace`,blocks_ahead:e})}async function St(){let e=await B(()=>yt(ct));R.update({guided:e})}function U(e){let{take:t,jumps:n}=R.state;if(!t)return;let r=Math.max(0,Math.min(Math.round(e),t.frames-1));R.update({frame:r,jumps:n+1,following:!1})}function Ct(e){R.update({rate:0}),U(R.state.frame+e)}function wt(e){let{take:t,frame:n}=R.state;t&&(e>0&&n>=t.frames-1&&t.status!==`live`&&U(0),R.update({rate:e}))}var Tt=()=>wt(+!R.state.rate);function Et(){let{take:e}=R.state;e&&(U(e.frames-1),R.update({following:e.status===`live`}))}function Dt(e){let{frame:t,markIn:n,markOut:r}=R.state;R.update({[e]:t}),e===`markIn`&&r!==null&&r<t&&R.update({markOut:null}),e===`markOut`&&n!==null&&n>t&&R.update({markIn:null})}function Ot(){R.update({markIn:null,markOut:null})}async function W(e){let{take:t}=R.state;return t&&B(()=>kt(t,e))}async function kt(e,t){try{return await P.command(e.id,t)}catch(t){if(!At(t))throw t;let n=t.message.charAt(0).toUpperCase()+t.message.slice(1);return R.alert(n,{name:`Direct from here`,run:()=>void jt(e,n)}),null}}function At(e){return e instanceof N&&e.status===409&&e.message.includes(`another window`)}async function jt(e,t=``){await B(()=>P.command(e.id,{do:`take_over`}))&&(R.withdraw(t),R.update({note:`This window directs now`}))}async function G(e){let{take:t,frame:n}=R.state,r=Mt(e);R.update({busy:!0});let i=await W(e);return i?.id&&await bt(i.id,i.id===t?.id?n:r),R.update({busy:!1}),i!==null}function Mt(e){let{take:t,frame:n}=R.state;return`block`in e?(t?.segments[e.block]?.first_frame??n)-1:0}function Nt(){let{take:e,frame:t}=R.state;return(e&&F(e.segments,t)?.block)??0}async function Pt(e,[t,n]){let r=await W({do:e,from:t,to:n}),{take:i}=R.state;if(!r||!i)return;let a={seconds:r.takes_over_at??i.made_seconds,verb:e,start:t,end:n,policy:null};R.update({take:{...i,steering:[...i.steering,a]}})}async function Ft(e){let t=await W({do:`policy`,name:e}),{take:n}=R.state;if(!t||!n)return;let r=t.takes_over_at??n.made_seconds,i={seconds:r,verb:`policy`,start:0,end:0,policy:e};R.update({take:{...n,steering:[...n.steering,i]},note:`${e} chooses from ${z(r)} on`})}async function It(e){let t=et(e,R.state),n=e.status!==`live`&&e.status!==`running`;if(!t||!n||!e.frames||L(e,R.state)!==void 0)return;let r=tt(e,t.name),i=e=>R.update({drifts:{...R.state.drifts,[r]:e}});i(`is being measured`),await P.drift(e.id,t.name).then(i,e=>i(e.message))}async function Lt(){let e=await W({do:`native_twin`});e?.id&&R.update({compared:[...R.state.compared??[],e.id]})}async function Rt(e){let{take:t}=R.state;if(!t)return;let[n,r]=nt(R.state),i=await B(()=>P.exported(t.id,e,n,r));if(!i)return;let a=document.createElement(`a`);a.href=URL.createObjectURL(i.file),a.download=i.name,a.click(),setTimeout(()=>URL.revokeObjectURL(a.href),6e4),R.update({note:`Exported ${i.name}`})}async function zt(e,t){await B(()=>navigator.clipboard.writeText(e))!==null&&R.update({note:`Copied as ${t}`})}var K={ATTRIBUTE:1,CHILD:2,PROPERTY:3,BOOLEAN_ATTRIBUTE:4,EVENT:5,ELEMENT:6},Bt=e=>(...t)=>({_$litDirective$:e,values:t}),Vt=class{constructor(e){}get _$AU(){return this._$AM._$AU}_$AT(e,t,n){this._$Ct=e,this._$AM=t,this._$Ci=n}_$AS(e,t){return this.update(e,t)}update(e,t){return this.render(...t)}},q=class extends j{get state(){return R.state}connectedCallback(){super.connectedCallback(),this.unsubscribe=R.subscribe(e=>{this.watches.some(t=>e.has(t))&&this.requestUpdate()})}disconnectedCallback(){super.disconnectedCallback(),this.unsubscribe?.()}},Ht=Bt(class extends Vt{render(e){}update(e,[t]){for(let[n,r]of Object.entries(t))e.element.style.setProperty(n,r)}});function Ut(e){let t=Wt.exec(e)[0];return w`<span class="shortened"><span class="one-line">${e.slice(0,e.length-t.length)}</span><span>${t}</span></span>`}var Wt=/((-native)?(-\d+)?)*$/,J=o`
+var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&&`adoptedStyleSheets`in Document.prototype&&`replace`in CSSStyleSheet.prototype,n=Symbol(),r=new WeakMap,i=class{constructor(e,t,r){if(this._$cssResult$=!0,r!==n)throw Error("CSSResult is not constructable. Use `unsafeCSS` or `css` instead.");this.cssText=e,this.t=t}get styleSheet(){let e=this.o,n=this.t;if(t&&e===void 0){let t=n!==void 0&&n.length===1;t&&(e=r.get(n)),e===void 0&&((this.o=e=new CSSStyleSheet).replaceSync(this.cssText),t&&r.set(n,e))}return e}toString(){return this.cssText}},a=e=>new i(typeof e==`string`?e:e+``,void 0,n),o=(e,...t)=>new i(e.length===1?e[0]:t.reduce((t,n,r)=>t+(e=>{if(!0===e._$cssResult$)return e.cssText;if(typeof e==`number`)return e;throw Error(`Value passed to 'css' function must be a 'css' function result: `+e+`. Use 'unsafeCSS' to pass non-literal values, but take care to ensure page security.`)})(n)+e[r+1],e[0]),e,n),s=(n,r)=>{if(t)n.adoptedStyleSheets=r.map(e=>e instanceof CSSStyleSheet?e:e.styleSheet);else for(let t of r){let r=document.createElement(`style`),i=e.litNonce;i!==void 0&&r.setAttribute(`nonce`,i),r.textContent=t.cssText,n.appendChild(r)}},c=t?e=>e:e=>e instanceof CSSStyleSheet?(e=>{let t=``;for(let n of e.cssRules)t+=n.cssText;return a(t)})(e):e,{is:l,defineProperty:u,getOwnPropertyDescriptor:d,getOwnPropertyNames:f,getOwnPropertySymbols:p,getPrototypeOf:m}=Object,ee=globalThis,te=ee.trustedTypes,ne=te?te.emptyScript:``,re=ee.reactiveElementPolyfillSupport,h=(e,t)=>e,ie={toAttribute(e,t){switch(t){case Boolean:e=e?ne:null;break;case Object:case Array:e=e==null?e:JSON.stringify(e)}return e},fromAttribute(e,t){let n=e;switch(t){case Boolean:n=e!==null;break;case Number:n=e===null?null:Number(e);break;case Object:case Array:try{n=JSON.parse(e)}catch{n=null}}return n}},ae=(e,t)=>!l(e,t),oe={attribute:!0,type:String,converter:ie,reflect:!1,useDefault:!1,hasChanged:ae};Symbol.metadata??=Symbol(`metadata`),ee.litPropertyMetadata??=new WeakMap;var g=class extends HTMLElement{static addInitializer(e){this._$Ei(),(this.l??=[]).push(e)}static get observedAttributes(){return this.finalize(),this._$Eh&&[...this._$Eh.keys()]}static createProperty(e,t=oe){if(t.state&&(t.attribute=!1),this._$Ei(),this.prototype.hasOwnProperty(e)&&((t=Object.create(t)).wrapped=!0),this.elementProperties.set(e,t),!t.noAccessor){let n=Symbol(),r=this.getPropertyDescriptor(e,n,t);r!==void 0&&u(this.prototype,e,r)}}static getPropertyDescriptor(e,t,n){let{get:r,set:i}=d(this.prototype,e)??{get(){return this[t]},set(e){this[t]=e}};return{get:r,set(t){let a=r?.call(this);i?.call(this,t),this.requestUpdate(e,a,n)},configurable:!0,enumerable:!0}}static getPropertyOptions(e){return this.elementProperties.get(e)??oe}static _$Ei(){if(this.hasOwnProperty(h(`elementProperties`)))return;let e=m(this);e.finalize(),e.l!==void 0&&(this.l=[...e.l]),this.elementProperties=new Map(e.elementProperties)}static finalize(){if(this.hasOwnProperty(h(`finalized`)))return;if(this.finalized=!0,this._$Ei(),this.hasOwnProperty(h(`properties`))){let e=this.properties,t=[...f(e),...p(e)];for(let n of t)this.createProperty(n,e[n])}let e=this[Symbol.metadata];if(e!==null){let t=litPropertyMetadata.get(e);if(t!==void 0)for(let[e,n]of t)this.elementProperties.set(e,n)}this._$Eh=new Map;for(let[e,t]of this.elementProperties){let n=this._$Eu(e,t);n!==void 0&&this._$Eh.set(n,e)}this.elementStyles=this.finalizeStyles(this.styles)}static finalizeStyles(e){let t=[];if(Array.isArray(e)){let n=new Set(e.flat(1/0).reverse());for(let e of n)t.unshift(c(e))}else e!==void 0&&t.push(c(e));return t}static _$Eu(e,t){let n=t.attribute;return!1===n?void 0:typeof n==`string`?n:typeof e==`string`?e.toLowerCase():void 0}constructor(){super(),this._$Ep=void 0,this.isUpdatePending=!1,this.hasUpdated=!1,this._$Em=null,this._$Ev()}_$Ev(){this._$ES=new Promise(e=>this.enableUpdating=e),this._$AL=new Map,this._$E_(),this.requestUpdate(),this.constructor.l?.forEach(e=>e(this))}addController(e){(this._$EO??=new Set).add(e),this.renderRoot!==void 0&&this.isConnected&&e.hostConnected?.()}removeController(e){this._$EO?.delete(e)}_$E_(){let e=new Map,t=this.constructor.elementProperties;for(let n of t.keys())this.hasOwnProperty(n)&&(e.set(n,this[n]),delete this[n]);e.size>0&&(this._$Ep=e)}createRenderRoot(){let e=this.shadowRoot??this.attachShadow(this.constructor.shadowRootOptions);return s(e,this.constructor.elementStyles),e}connectedCallback(){this.renderRoot??=this.createRenderRoot(),this.enableUpdating(!0),this._$EO?.forEach(e=>e.hostConnected?.())}enableUpdating(e){}disconnectedCallback(){this._$EO?.forEach(e=>e.hostDisconnected?.())}attributeChangedCallback(e,t,n){this._$AK(e,n)}_$ET(e,t){let n=this.constructor.elementProperties.get(e),r=this.constructor._$Eu(e,n);if(r!==void 0&&!0===n.reflect){let i=(n.converter?.toAttribute===void 0?ie:n.converter).toAttribute(t,n.type);this._$Em=e,i==null?this.removeAttribute(r):this.setAttribute(r,i),this._$Em=null}}_$AK(e,t){let n=this.constructor,r=n._$Eh.get(e);if(r!==void 0&&this._$Em!==r){let e=n.getPropertyOptions(r),i=typeof e.converter==`function`?{fromAttribute:e.converter}:e.converter?.fromAttribute===void 0?ie:e.converter;this._$Em=r;let a=i.fromAttribute(t,e.type);this[r]=a??this._$Ej?.get(r)??a,this._$Em=null}}requestUpdate(e,t,n,r=!1,i){if(e!==void 0){let a=this.constructor;if(!1===r&&(i=this[e]),n??=a.getPropertyOptions(e),!((n.hasChanged??ae)(i,t)||n.useDefault&&n.reflect&&i===this._$Ej?.get(e)&&!this.hasAttribute(a._$Eu(e,n))))return;this.C(e,t,n)}!1===this.isUpdatePending&&(this._$ES=this._$EP())}C(e,t,{useDefault:n,reflect:r,wrapped:i},a){n&&!(this._$Ej??=new Map).has(e)&&(this._$Ej.set(e,a??t??this[e]),!0!==i||a!==void 0)||(this._$AL.has(e)||(this.hasUpdated||n||(t=void 0),this._$AL.set(e,t)),!0===r&&this._$Em!==e&&(this._$Eq??=new Set).add(e))}async _$EP(){this.isUpdatePending=!0;try{await this._$ES}catch(e){Promise.reject(e)}let e=this.scheduleUpdate();return e!=null&&await e,!this.isUpdatePending}scheduleUpdate(){return this.performUpdate()}performUpdate(){if(!this.isUpdatePending)return;if(!this.hasUpdated){if(this.renderRoot??=this.createRenderRoot(),this._$Ep){for(let[e,t]of this._$Ep)this[e]=t;this._$Ep=void 0}let e=this.constructor.elementProperties;if(e.size>0)for(let[t,n]of e){let{wrapped:e}=n,r=this[t];!0!==e||this._$AL.has(t)||r===void 0||this.C(t,void 0,n,r)}}let e=!1,t=this._$AL;try{e=this.shouldUpdate(t),e?(this.willUpdate(t),this._$EO?.forEach(e=>e.hostUpdate?.()),this.update(t)):this._$EM()}catch(t){throw e=!1,this._$EM(),t}e&&this._$AE(t)}willUpdate(e){}_$AE(e){this._$EO?.forEach(e=>e.hostUpdated?.()),this.hasUpdated||(this.hasUpdated=!0,this.firstUpdated(e)),this.updated(e)}_$EM(){this._$AL=new Map,this.isUpdatePending=!1}get updateComplete(){return this.getUpdateComplete()}getUpdateComplete(){return this._$ES}shouldUpdate(e){return!0}update(e){this._$Eq&&=this._$Eq.forEach(e=>this._$ET(e,this[e])),this._$EM()}updated(e){}firstUpdated(e){}};g.elementStyles=[],g.shadowRootOptions={mode:`open`},g[h(`elementProperties`)]=new Map,g[h(`finalized`)]=new Map,re?.({ReactiveElement:g}),(ee.reactiveElementVersions??=[]).push(`2.1.2`);var se=globalThis,ce=e=>e,le=se.trustedTypes,ue=le?le.createPolicy(`lit-html`,{createHTML:e=>e}):void 0,de=`$lit$`,_=`lit$${Math.random().toFixed(9).slice(2)}$`,fe=`?`+_,pe=`<${fe}>`,v=document,y=()=>v.createComment(``),b=e=>e===null||typeof e!=`object`&&typeof e!=`function`,me=Array.isArray,he=e=>me(e)||typeof e?.[Symbol.iterator]==`function`,ge=`[ 	
+\f\r]`,x=/<(?:(!--|\/[^a-zA-Z])|(\/?[a-zA-Z][^>\s]*)|(\/?$))/g,_e=/-->/g,ve=/>/g,S=RegExp(`>|${ge}(?:([^\\s"'>=/]+)(${ge}*=${ge}*(?:[^ \t\n\f\r"'\`<>=]|("|')|))|$)`,`g`),ye=/'/g,be=/"/g,xe=/^(?:script|style|textarea|title)$/i,Se=e=>(t,...n)=>({_$litType$:e,strings:t,values:n}),C=Se(1),w=Se(2),T=Symbol.for(`lit-noChange`),E=Symbol.for(`lit-nothing`),Ce=new WeakMap,D=v.createTreeWalker(v,129);function we(e,t){if(!me(e)||!e.hasOwnProperty(`raw`))throw Error(`invalid template strings array`);return ue===void 0?t:ue.createHTML(t)}var Te=(e,t)=>{let n=e.length-1,r=[],i,a=t===2?`<svg>`:t===3?`<math>`:``,o=x;for(let t=0;t<n;t++){let n=e[t],s,c,l=-1,u=0;for(;u<n.length&&(o.lastIndex=u,c=o.exec(n),c!==null);)u=o.lastIndex,o===x?c[1]===`!--`?o=_e:c[1]===void 0?c[2]===void 0?c[3]!==void 0&&(o=S):(xe.test(c[2])&&(i=RegExp(`</`+c[2],`g`)),o=S):o=ve:o===S?c[0]===`>`?(o=i??x,l=-1):c[1]===void 0?l=-2:(l=o.lastIndex-c[2].length,s=c[1],o=c[3]===void 0?S:c[3]===`"`?be:ye):o===be||o===ye?o=S:o===_e||o===ve?o=x:(o=S,i=void 0);let d=o===S&&e[t+1].startsWith(`/>`)?` `:``;a+=o===x?n+pe:l>=0?(r.push(s),n.slice(0,l)+de+n.slice(l)+_+d):n+_+(l===-2?t:d)}return[we(e,a+(e[n]||`<?>`)+(t===2?`</svg>`:t===3?`</math>`:``)),r]},Ee=class e{constructor({strings:t,_$litType$:n},r){let i;this.parts=[];let a=0,o=0,s=t.length-1,c=this.parts,[l,u]=Te(t,n);if(this.el=e.createElement(l,r),D.currentNode=this.el.content,n===2||n===3){let e=this.el.content.firstChild;e.replaceWith(...e.childNodes)}for(;(i=D.nextNode())!==null&&c.length<s;){if(i.nodeType===1){if(i.hasAttributes())for(let e of i.getAttributeNames())if(e.endsWith(de)){let t=u[o++],n=i.getAttribute(e).split(_),r=/([.?@])?(.*)/.exec(t);c.push({type:1,index:a,name:r[2],strings:n,ctor:r[1]===`.`?Oe:r[1]===`?`?ke:r[1]===`@`?Ae:A}),i.removeAttribute(e)}else e.startsWith(_)&&(c.push({type:6,index:a}),i.removeAttribute(e));if(xe.test(i.tagName)){let e=i.textContent.split(_),t=e.length-1;if(t>0){i.textContent=le?le.emptyScript:``;for(let n=0;n<t;n++)i.append(e[n],y()),D.nextNode(),c.push({type:2,index:++a});i.append(e[t],y())}}}else if(i.nodeType===8){if(i.data===fe)c.push({type:2,index:a});else{let e=-1;for(;(e=i.data.indexOf(_,e+1))!==-1;)c.push({type:7,index:a}),e+=_.length-1}}a++}}static createElement(e,t){let n=v.createElement(`template`);return n.innerHTML=e,n}};function O(e,t,n=e,r){if(t===T)return t;let i=r===void 0?n._$Cl:n._$Co?.[r],a=b(t)?void 0:t._$litDirective$;return i?.constructor!==a&&(i?._$AO?.(!1),a===void 0?i=void 0:(i=new a(e),i._$AT(e,n,r)),r===void 0?n._$Cl=i:(n._$Co??=[])[r]=i),i!==void 0&&(t=O(e,i._$AS(e,t.values),i,r)),t}var De=class{constructor(e,t){this._$AV=[],this._$AN=void 0,this._$AD=e,this._$AM=t}get parentNode(){return this._$AM.parentNode}get _$AU(){return this._$AM._$AU}u(e){let{el:{content:t},parts:n}=this._$AD,r=(e?.creationScope??v).importNode(t,!0);D.currentNode=r;let i=D.nextNode(),a=0,o=0,s=n[0];for(;s!==void 0;){if(a===s.index){let t;s.type===2?t=new k(i,i.nextSibling,this,e):s.type===1?t=new s.ctor(i,s.name,s.strings,this,e):s.type===6&&(t=new je(i,this,e)),this._$AV.push(t),s=n[++o]}a!==s?.index&&(i=D.nextNode(),a++)}return D.currentNode=v,r}p(e){let t=0;for(let n of this._$AV)n!==void 0&&(n.strings===void 0?n._$AI(e[t]):(n._$AI(e,n,t),t+=n.strings.length-2)),t++}},k=class e{get _$AU(){return this._$AM?._$AU??this._$Cv}constructor(e,t,n,r){this.type=2,this._$AH=E,this._$AN=void 0,this._$AA=e,this._$AB=t,this._$AM=n,this.options=r,this._$Cv=r?.isConnected??!0}get parentNode(){let e=this._$AA.parentNode,t=this._$AM;return t!==void 0&&e?.nodeType===11&&(e=t.parentNode),e}get startNode(){return this._$AA}get endNode(){return this._$AB}_$AI(e,t=this){e=O(this,e,t),b(e)?e===E||e==null||e===``?(this._$AH!==E&&this._$AR(),this._$AH=E):e!==this._$AH&&e!==T&&this._(e):e._$litType$===void 0?e.nodeType===void 0?he(e)?this.k(e):this._(e):this.T(e):this.$(e)}O(e){return this._$AA.parentNode.insertBefore(e,this._$AB)}T(e){this._$AH!==e&&(this._$AR(),this._$AH=this.O(e))}_(e){this._$AH!==E&&b(this._$AH)?this._$AA.nextSibling.data=e:this.T(v.createTextNode(e)),this._$AH=e}$(e){let{values:t,_$litType$:n}=e,r=typeof n==`number`?this._$AC(e):(n.el===void 0&&(n.el=Ee.createElement(we(n.h,n.h[0]),this.options)),n);if(this._$AH?._$AD===r)this._$AH.p(t);else{let e=new De(r,this),n=e.u(this.options);e.p(t),this.T(n),this._$AH=e}}_$AC(e){let t=Ce.get(e.strings);return t===void 0&&Ce.set(e.strings,t=new Ee(e)),t}k(t){me(this._$AH)||(this._$AH=[],this._$AR());let n=this._$AH,r,i=0;for(let a of t)i===n.length?n.push(r=new e(this.O(y()),this.O(y()),this,this.options)):r=n[i],r._$AI(a),i++;i<n.length&&(this._$AR(r&&r._$AB.nextSibling,i),n.length=i)}_$AR(e=this._$AA.nextSibling,t){for(this._$AP?.(!1,!0,t);e!==this._$AB;){let t=ce(e).nextSibling;ce(e).remove(),e=t}}setConnected(e){this._$AM===void 0&&(this._$Cv=e,this._$AP?.(e))}},A=class{get tagName(){return this.element.tagName}get _$AU(){return this._$AM._$AU}constructor(e,t,n,r,i){this.type=1,this._$AH=E,this._$AN=void 0,this.element=e,this.name=t,this._$AM=r,this.options=i,n.length>2||n[0]!==``||n[1]!==``?(this._$AH=Array(n.length-1).fill(new String),this.strings=n):this._$AH=E}_$AI(e,t=this,n,r){let i=this.strings,a=!1;if(i===void 0)e=O(this,e,t,0),a=!b(e)||e!==this._$AH&&e!==T,a&&(this._$AH=e);else{let r=e,o,s;for(e=i[0],o=0;o<i.length-1;o++)s=O(this,r[n+o],t,o),s===T&&(s=this._$AH[o]),a||=!b(s)||s!==this._$AH[o],s===E?e=E:e!==E&&(e+=(s??``)+i[o+1]),this._$AH[o]=s}a&&!r&&this.j(e)}j(e){e===E?this.element.removeAttribute(this.name):this.element.setAttribute(this.name,e??``)}},Oe=class extends A{constructor(){super(...arguments),this.type=3}j(e){this.element[this.name]=e===E?void 0:e}},ke=class extends A{constructor(){super(...arguments),this.type=4}j(e){this.element.toggleAttribute(this.name,!!e&&e!==E)}},Ae=class extends A{constructor(e,t,n,r,i){super(e,t,n,r,i),this.type=5}_$AI(e,t=this){if((e=O(this,e,t,0)??E)===T)return;let n=this._$AH,r=e===E&&n!==E||e.capture!==n.capture||e.once!==n.once||e.passive!==n.passive,i=e!==E&&(n===E||r);r&&this.element.removeEventListener(this.name,this,n),i&&this.element.addEventListener(this.name,this,e),this._$AH=e}handleEvent(e){typeof this._$AH==`function`?this._$AH.call(this.options?.host??this.element,e):this._$AH.handleEvent(e)}},je=class{constructor(e,t,n){this.element=e,this.type=6,this._$AN=void 0,this._$AM=t,this.options=n}get _$AU(){return this._$AM._$AU}_$AI(e){O(this,e)}},Me={M:de,P:_,A:fe,C:1,L:Te,R:De,D:he,V:O,I:k,H:A,N:ke,U:Ae,B:Oe,F:je},Ne=se.litHtmlPolyfillSupport;Ne?.(Ee,k),(se.litHtmlVersions??=[]).push(`3.3.3`);var Pe=(e,t,n)=>{let r=n?.renderBefore??t,i=r._$litPart$;if(i===void 0){let e=n?.renderBefore??null;r._$litPart$=i=new k(t.insertBefore(y(),e),e,void 0,n??{})}return i._$AI(e),i},Fe=globalThis,j=class extends g{constructor(){super(...arguments),this.renderOptions={host:this},this._$Do=void 0}createRenderRoot(){let e=super.createRenderRoot();return this.renderOptions.renderBefore??=e.firstChild,e}update(e){let t=this.render();this.hasUpdated||(this.renderOptions.isConnected=this.isConnected),super.update(e),this._$Do=Pe(t,this.renderRoot,this.renderOptions)}connectedCallback(){super.connectedCallback(),this._$Do?.setConnected(!0)}disconnectedCallback(){super.disconnectedCallback(),this._$Do?.setConnected(!1)}render(){return T}};j._$litElement$=!0,j.finalized=!0,Fe.litElementHydrateSupport?.({LitElement:j});var Ie=Fe.litElementPolyfillSupport;Ie?.({LitElement:j}),(Fe.litElementVersions??=[]).push(`4.2.2`);var Le=`The studio's server does not answer; is it still running?`,Re=`The studio was started again; open the address that it printed`,ze=`studio-secret`,Be=1008,Ve=1e3,He=400,Ue=2e4,M=class extends Error{constructor(e,t,n=[]){super(t),this.status=e,this.fields=n}},We=class{constructor(){this.secret=``,this.socket=null,this.pictures=new Map,this.studio=()=>this.json(`GET`,`/api/studio`),this.takes=e=>this.json(`GET`,`/api/takes?search=${encodeURIComponent(e)}`).then(e=>e.takes),this.like=(e,t)=>this.json(`GET`,`/api/takes/${e}/like?frame=${t}`).then(e=>e.hits),this.take=e=>this.json(`GET`,`/api/takes/${e}`),this.drift=(e,t)=>this.json(`GET`,`/api/takes/${e}/drift?embedder=${encodeURIComponent(t)}`),this.unknownWords=(e,t)=>this.json(`POST`,`/api/backbones/${encodeURIComponent(e)}/words`,{prompt:t}).then(e=>e.unknown_words),this.begin=e=>this.json(`POST`,`/api/takes`,e),this.command=(e,t)=>this.json(`POST`,`/api/takes/${e}/commands`,t)}async signIn(){let e=location.hash.slice(1);if(e){let{secret:t}=await this.json(`POST`,`/api/session`,{token:e});sessionStorage.setItem(ze,t),history.replaceState(null,``,location.pathname)}let t=sessionStorage.getItem(ze);if(!t)throw new M(401,`This address has no token; open the one that longlive-rag studio printed`);this.secret=t}async upload(e){return(await this.request(`POST`,`/api/uploads`,e,e.type)).json()}async exported(e,t,n,r){let i=JSON.stringify({what:t,from:n,to:r}),a=await this.request(`POST`,`/api/takes/${e}/export`,i,`application/json`);return{name:Ge(a)??t,file:await a.blob()}}async bytes(e){return(await this.request(`GET`,e,void 0,void 0,AbortSignal.timeout(Ue))).arrayBuffer().catch(()=>{throw new M(0,Le)})}picture(e,t,n){let r=`/api/takes/${e}/frame/${t}.jpg?width=${n}`,i=this.pictures.get(r);return i||(i=this.request(`GET`,r).then(e=>e.blob()).then(createImageBitmap),i.catch(()=>this.pictures.delete(r)),this.pictures.set(r,i),this.pictures.size>He&&this.pictures.delete(this.pictures.keys().next().value)),i}forgetPictures(e){for(let t of this.pictures.keys())t.startsWith(`/api/takes/${e}/`)&&this.pictures.delete(t)}listen(e,t){let n=location.protocol===`https:`?`wss`:`ws`,r=new WebSocket(`${n}://${location.host}/api/events`);this.socket=r,r.onopen=()=>r.send(JSON.stringify({secret:this.secret})),r.onmessage=n=>{let r=JSON.parse(n.data);r.type===`hello`&&t(!0,``),e(r)},r.onclose=({code:n,reason:r})=>{let i=n!==Be;t(!1,i?r||Le:Re),i&&setTimeout(()=>this.listen(e,t),Ve)}}tell(e){this.socket?.readyState===WebSocket.OPEN&&this.socket.send(JSON.stringify(e))}async json(e,t,n){return(await this.request(e,t,n&&JSON.stringify(n),n&&`application/json`)).json()}async request(e,t,n,r,i){let a=this.secret?{Authorization:`Bearer ${this.secret}`}:{};r&&(a[`Content-Type`]=r);let o=await fetch(t,{method:e,headers:a,body:n,signal:i}).catch(()=>{throw new M(0,Le)});if(!o.ok)throw await Ke(o);return o}};function Ge(e){let t=e.headers.get(`Content-Disposition`)??``,n=/filename\*=utf-8''([^;]+)/i.exec(t)?.[1];return n?decodeURIComponent(n):/filename="([^"]+)"/.exec(t)?.[1]}async function Ke(e){let t=await e.json().catch(()=>null),n=t?.error?.message??`The server answered ${e.status} ${e.statusText}`;return new M(e.status,n,t?.error?.fields??[])}var N=new We,qe=`tiny-world`,Je=class{constructor(){this.state={connected:null,studio:null,takes:[],search:``,matches:null,found:null,take:null,stats:null,frame:0,jumps:0,rate:0,following:!1,busy:!1,pace:1,markIn:null,markOut:null,dialog:null,compared:null,embedder:null,drifts:{},alerts:[],note:``,guided:null},this.listeners=new Set,this.alertsSoFar=0}update(e){let t=Object.keys(e),n=new Set(t.filter(t=>e[t]!==this.state[t]));if(n.size){this.state={...this.state,...e};for(let e of[...this.listeners])e(n)}}subscribe(e){return this.listeners.add(e),()=>this.listeners.delete(e)}alert(e,t){this.withdraw(e),this.update({alerts:[...this.state.alerts,{number:this.alertsSoFar++,message:e,remedy:t}]})}withdraw(e){this.update({alerts:this.state.alerts.filter(t=>t.message!==e)})}dismiss(e){this.update({alerts:this.state.alerts.filter(t=>t.number!==e)})}receive(e){let{take:t,studio:n}=this.state,r=t&&`take`in e&&e.take===t.id?t:null;switch(e.type){case`hello`:n&&this.update({studio:{...n,live:e.live}});break;case`block`:r&&this.receiveBlock(r,e);break;case`cut`:r&&this.update({take:Xe(r,e.blocks)});break;case`take`:this.receiveFacts(e.take);break;case`gone`:this.receiveGone(e.take);break;case`cues`:r&&this.update({take:{...r,cues:e.cues}});break;case`steering`:r&&this.update({take:{...r,steering:e.steering}});break;case`note`:this.update({note:e.message});break;case`error`:this.alert(e.message)}}receiveGone(e){let{take:t,takes:n,compared:r}=this.state;this.update({takes:n.filter(t=>t.id!==e),compared:r?.filter(t=>t!==e)??null}),t?.id===e&&(this.update({take:null,frame:0,rate:0,stats:null,compared:null,markIn:null,markOut:null}),this.alert(`${t.name} is not on the disk any more`))}receiveBlock(e,t){let n=Ye(e,t),{frames:r,blocks:i,made_seconds:a}=n,o=this.state.takes.map(e=>e.id===n.id?{...e,frames:r,blocks:i,made_seconds:a}:e);this.update({take:n,takes:o,stats:t.stats})}receiveFacts(e){let{take:t,takes:n}=this.state,r=n.some(t=>t.id===e.id);this.update({takes:r?n.map(t=>t.id===e.id?e:t):[e,...n]}),t?.id===e.id&&this.receiveFactsOfOpen(t,e)}receiveFactsOfOpen(e,t){let{frame:n,rate:r,following:i}=this.state,{frames:a,blocks:o,made_seconds:s}=e,c=t.status===`live`,l=e.waiting&&!t.waiting&&c,u=!c&&r>0&&n>=a-1;this.update({take:{...e,...t,frames:a,blocks:o,made_seconds:s},rate:l?1:u?0:r,following:i&&c})}};function Ye(e,t){let n=Xe(e,t.segment.block),r=t.memory?[...n.memory,t.memory]:n.memory;return Ze({...n,memory:r},[...n.segments,t.segment])}function Xe(e,t){let n=e.memory.filter(e=>e.block<t);return Ze({...e,memory:n},e.segments.filter(e=>e.block<t))}function Ze(e,t){let n=t.at(-1),r=n?n.first_frame+n.frames:0;return{...e,segments:t,frames:r,blocks:t.length,made_seconds:r/e.fps}}function Qe({takes:e,matches:t}){return(t?.map(t=>e.find(e=>e.id===t)))?.filter(e=>e!==void 0)??e}function P(e,t){let n=0,r=e.length;for(;n<r;){let i=n+r>>1;e[i].first_frame<=t?n=i+1:r=i}return e[Math.max(0,n-1)]}function $e(e,t){let n=t*e.fps-1e-6,r=e.segments.findIndex(e=>e.first_frame>=n);return r<0?e.blocks:Math.max(1,r)}function F(e){return Math.max(e.seconds,e.made_seconds,1/e.fps)}function et(e,t){return e.cues.filter(e=>e.reached&&e.seconds<=t).sort((e,t)=>e.seconds-t.seconds).at(-1)?.prompt??e.prompt}function tt(e,t){let n=[];for(let r of e.steering){let e=n.filter(([e,t])=>e!==r.start||t!==r.end);r.verb===t&&(n=[...e,[r.start,r.end]]),r.verb===`un${t}`&&(n=e)}return n}function nt(e,t){let n=e.steering.findLast(e=>e.verb===`policy`&&e.seconds<=t),r=e.request.memory;return n?.policy??r?.policy??``}function rt(e){return e.request.memory?.enabled!==!1}function it(e,t){let n=t?.embedders??[];return e.backbone===qe?n:n.filter(({name:e})=>e!==qe)}function at(e,{studio:t,embedder:n}){let r=it(e,t),i=[r.find(({name:e})=>e===qe),r.find(({independent:e})=>e),r[0]];return r.find(({name:e})=>e===n)??i.find(e=>e)}function ot(e,t){return`${e.id}/${e.frames}/${t}`}function I(e,t){let n=at(e,t);return n&&t.drifts[ot(e,n.name)]}function st(e){let t=e.take,n=e.markIn??0,r=e.markOut??t.frames-1;return[n/t.fps,(r+1)/t.fps]}var L=new Je,ct=/^(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d*)?|\.\d+)$/,lt=/^(\d{1,6}):(\d{1,6}):(\d{1,6}):(\d{1,6})$/;function R(e,t){let n=e.trim(),r=lt.exec(n);if(r){let[e,n,i,a]=r.slice(1).map(Number);return n>=60||i>=60||a>=t?null:e*3600+n*60+i+a/t}let i=ct.exec(n);if(!i)return null;let a=Number(i[1]??0),o=Number(i[2]??0),s=Number(i[3]);return i[1]&&o>=60||i[2]&&s>=60?null:a*3600+o*60+s}function ut(e,t){let n=Math.floor(e/t);return[Math.floor(n/3600),Math.floor(n/60)%60,n%60,e%t].map(e=>String(e).padStart(2,`0`)).join(`:`)}function z(e){let t=Math.round(e*10),n=Math.floor(t/10);return`${Math.floor(n/60)}:${String(n%60).padStart(2,`0`)}.${t%10}`}function dt(e){return e<2**30?`${(e/2**20).toFixed(0)} MiB`:`${(e/2**30).toFixed(1)} GiB`}var ft={prompt:`a blue square stands in a desert`,seconds:30,seed:1,backbone:`tiny-world`,memory:null,start_image:null,remember:[],settings:{},cues:[{seconds:8,prompt:`a blue square leaves in a desert`},{seconds:20,prompt:`a blue square returns in a desert`}]};async function B(e){try{return await e()}catch(e){return L.alert(e instanceof Error?e.message:String(e)),null}}async function pt(){await B(async()=>{await N.signIn();let[e,t]=await Promise.all([N.studio(),N.takes(``)]);L.update({studio:e,takes:t}),N.listen(e=>{e.type===`cut`&&N.forgetPictures(e.take),_t(e)?V():L.receive(e)},(e,t)=>void yt(e,t));let n=gt();n&&L.update({pace:n.pace});let r=t.find(e=>e.name===n?.name),i=r??t.find(t=>t.id===e.live)??t[0];i&&await H(i.id,r?n.frame:0)})}var mt=`studio-open`;function ht(){let{take:e,frame:t,pace:n}=L.state;e&&sessionStorage.setItem(mt,JSON.stringify({name:e.name,frame:t,pace:n}))}function gt(){return JSON.parse(sessionStorage.getItem(mt)??`null`)}function _t(e){let{take:t}=L.state;return e.type===`block`&&e.take===t?.id&&e.segment.block>t.segments.length}var vt=``;async function yt(e,t){if(t!==vt&&(L.withdraw(vt),t&&L.alert(t),vt=t),L.update({connected:e}),!e)return;let{take:n,search:r}=L.state;n&&N.tell({type:`watch`,take:n.id}),await V();let i=await B(()=>N.takes(``));i&&L.update({takes:i}),r&&await bt(r)}async function V(){let{take:e}=L.state,t=e&&await N.take(e.id).catch(()=>null);if(t&&L.state.take?.id===t.id){if(L.state.take!==e)return V();L.update({take:t})}}async function bt(e){L.update({search:e});let t=xt.test(e)?await B(()=>N.takes(e)):[];t&&L.state.search===e&&L.update({matches:e.trim()?t.map(e=>e.id):null})}var xt=/[\p{L}\p{N}]/u;async function St(){let{take:e,frame:t}=L.state,n=e&&await B(()=>N.like(e.id,t));e&&n&&L.update({found:{take:e.name,seconds:t/e.fps,hits:n}})}var Ct=0;async function H(e,t=0,n=!0){await B(async()=>{let r=++Ct,i=await N.take(e);if(r!==Ct)return;let{jumps:a}=L.state,o=n&&i.status===`live`&&!i.waiting?1:0;L.update({take:i,frame:t,rate:o,jumps:a+1,stats:null,following:!1,markIn:null,markOut:null}),N.tell({type:`watch`,take:e})})}function wt(e){L.state.take?.id!==e&&H(e)}async function Tt(e){let{id:t}=await N.begin(e);return await Et(t),L.update({dialog:null}),t}async function Et(e,t=0){await H(e,t),await Dt(L.state.pace)}async function Dt(e){L.update({pace:e}),L.state.take?.status===`live`&&await W({do:`pace`,blocks_ahead:e})}async function Ot(){let e=await B(()=>Tt(ft));L.update({guided:e})}function U(e){let{take:t,jumps:n}=L.state;if(!t)return;let r=Math.max(0,Math.min(Math.round(e),t.frames-1));L.update({frame:r,jumps:n+1,following:!1})}function kt(e){L.update({rate:0}),U(L.state.frame+e)}function At(e){let{take:t,frame:n}=L.state;t&&(e>0&&n>=t.frames-1&&t.status!==`live`&&U(0),L.update({rate:e}))}var jt=()=>At(+!L.state.rate);function Mt(){let{take:e}=L.state;e&&(U(e.frames-1),L.update({following:e.status===`live`}))}function Nt(e){let{frame:t,markIn:n,markOut:r}=L.state;L.update({[e]:t}),e===`markIn`&&r!==null&&r<t&&L.update({markOut:null}),e===`markOut`&&n!==null&&n>t&&L.update({markIn:null})}function Pt(){L.update({markIn:null,markOut:null})}async function W(e){let{take:t}=L.state;return t&&B(()=>Ft(t,e))}async function Ft(e,t){try{return await N.command(e.id,t)}catch(t){if(!It(t))throw t;let n=t.message.charAt(0).toUpperCase()+t.message.slice(1);return L.alert(n,{name:`Direct from here`,run:()=>void Lt(e,n)}),null}}function It(e){return e instanceof M&&e.status===409&&e.message.includes(`another window`)}async function Lt(e,t=``){await B(()=>N.command(e.id,{do:`take_over`}))&&(L.withdraw(t),L.update({note:`This window directs now`}))}async function G(e){let{take:t,frame:n}=L.state,r=Rt(e);L.update({busy:!0});let i=await W(e);return i?.id&&await Et(i.id,i.id===t?.id?n:r),L.update({busy:!1}),i!==null}function Rt(e){let{take:t,frame:n}=L.state;return`block`in e?(t?.segments[e.block]?.first_frame??n)-1:0}function zt(){let{take:e,frame:t}=L.state;return(e&&P(e.segments,t)?.block)??0}async function Bt(e,[t,n]){await W({do:e,from:t,to:n})}async function Vt(e){let t=await W({do:`policy`,name:e});t&&L.update({note:`${e} chooses from ${z(t.takes_over_at)} on`})}async function Ht(e){let t=at(e,L.state),n=e.status!==`live`&&e.status!==`running`;if(!t||!n||!e.frames||I(e,L.state)!==void 0)return;let r=ot(e,t.name),i=e=>L.update({drifts:{...L.state.drifts,[r]:e}});i(`is being measured`),await N.drift(e.id,t.name).then(i,e=>i(e.message))}async function Ut(){let e=await W({do:`native_twin`});e?.id&&L.update({compared:[...L.state.compared??[],e.id]})}async function Wt(e){let{take:t}=L.state;if(!t)return;let[n,r]=st(L.state),i=await B(()=>N.exported(t.id,e,n,r));i&&(Gt(i.file,i.name),L.update({note:`Exported ${i.name}`}))}function Gt(e,t){let n=document.createElement(`a`);n.href=URL.createObjectURL(e),n.download=t,n.click(),setTimeout(()=>URL.revokeObjectURL(n.href),6e4)}async function Kt(e,t){await B(()=>navigator.clipboard.writeText(e))!==null&&L.update({note:`Copied as ${t}`})}var K={ATTRIBUTE:1,CHILD:2,PROPERTY:3,BOOLEAN_ATTRIBUTE:4,EVENT:5,ELEMENT:6},qt=e=>(...t)=>({_$litDirective$:e,values:t}),Jt=class{constructor(e){}get _$AU(){return this._$AM._$AU}_$AT(e,t,n){this._$Ct=e,this._$AM=t,this._$Ci=n}_$AS(e,t){return this.update(e,t)}update(e,t){return this.render(...t)}},q=class extends j{get state(){return L.state}connectedCallback(){super.connectedCallback(),this.unsubscribe=L.subscribe(e=>{this.watches.some(t=>e.has(t))&&this.requestUpdate()})}disconnectedCallback(){super.disconnectedCallback(),this.unsubscribe?.()}},Yt=class extends q{get dialog(){return this.renderRoot.querySelector(`dialog`)}updated(){let e=this.state.dialog===this.named;e&&!this.dialog.open&&(this.dialog.showModal(),this.opened()),!e&&this.dialog.open&&this.dialog.close()}opened(){}closed(){this.state.dialog===this.named&&L.update({dialog:null})}},Xt=qt(class extends Jt{render(e){}update(e,[t]){for(let[n,r]of Object.entries(t))e.element.style.setProperty(n,r)}});function Zt(e){let t=Qt.exec(e)[0];return C`<span class="shortened"><span class="one-line">${e.slice(0,e.length-t.length)}</span><span>${t}</span></span>`}var Qt=/((-native)?(-\d+)?)*$/,J=o`
   :host {
     display: block;
     min-width: 0;
@@ -57,11 +57,20 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
     outline: 2px solid var(--focus);
     outline-offset: 1px;
   }
-  ul,
-  ol {
+  ul {
     list-style: none;
     margin: 0;
     padding: 0;
+  }
+  dialog {
+    padding: 1.1em 1.3em;
+    background: var(--panel);
+    color: var(--text);
+    border: 1px solid #4a5058;
+    border-radius: 4px;
+  }
+  dialog::backdrop {
+    background: rgb(0 0 0 / 60%);
   }
   .quiet {
     color: var(--quiet);
@@ -79,7 +88,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
     text-overflow: ellipsis;
     white-space: nowrap;
   }
-`,Gt=[[`video`,`Video of the range`],[`stills`,`Stills of the range`],[`sheet`,`Contact sheet`],[`cues`,`Cues`],[`otio`,`OpenTimelineIO of this take`],[`otio_branch`,`OpenTimelineIO of the whole branch`],[`rights`,`Rights page`]],Kt=class extends q{constructor(...e){super(...e),this.watches=[`take`,`markIn`,`markOut`]}static{this.styles=[J,o`
+`,$t=[[`video`,`Video of the range`],[`stills`,`Stills of the range`],[`sheet`,`Contact sheet`],[`cues`,`Cues`],[`otio`,`OpenTimelineIO of this take`],[`otio_branch`,`OpenTimelineIO of the whole branch`],[`rights`,`Rights page`]],en=class extends q{constructor(...e){super(...e),this.watches=[`take`,`markIn`,`markOut`]}static{this.styles=[J,o`
       [popover] {
         position: fixed;
         inset: 3.2em 0.6em auto auto;
@@ -101,15 +110,15 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       p {
         margin: 0.2em 0.8em;
       }
-    `]}render(){let{take:e}=this.state;if(!e)return w`<button disabled>Export</button>`;let[t,n]=nt(this.state),r=e.labels?` · policy ${e.labels.license_policy} · ${e.labels.label}`:``;return w`
-      <button popovertarget="menu">Export</button>
-      <div id="menu" popover role="menu" aria-label="Export" @click=${this.close} @keydown=${this.move}>
+    `]}render(){let{take:e}=this.state;if(!e)return C`<button disabled>Export</button>`;let[t,n]=st(this.state),r=e.labels?` · policy ${e.labels.license_policy} · ${e.labels.label}`:``;return C`
+      <button popovertarget="menu" aria-haspopup="menu">Export</button>
+      <div id="menu" popover role="menu" aria-label="Export" @toggle=${this.moveFocus} @click=${this.close} @keydown=${this.move}>
         <p class="quiet time">${z(t)} – ${z(n)}${r}</p>
-        ${Gt.map(([e,t])=>w`<button role="menuitem" @click=${()=>Rt(e)}>${t}</button>`)}
-        <button role="menuitem" @click=${()=>zt(e.command,`command`)}>Copy as command</button>
-        <button role="menuitem" @click=${()=>zt(e.python,`Python`)}>Copy as Python</button>
+        ${$t.map(([e,t])=>C`<button role="menuitem" @click=${()=>Wt(e)}>${t}</button>`)}
+        <button role="menuitem" @click=${()=>Kt(e.command,`command`)}>Copy as command</button>
+        <button role="menuitem" @click=${()=>Kt(e.python,`Python`)}>Copy as Python</button>
       </div>
-    `}close(e){e.target.role===`menuitem`&&e.currentTarget.hidePopover()}move(e){let t=[...this.renderRoot.querySelectorAll(`[role=menuitem]`)],n={ArrowDown:1,ArrowUp:-1}[e.key];n&&(e.preventDefault(),e.stopPropagation(),t[(t.indexOf(e.target)+n+t.length)%t.length].focus())}};customElements.define(`export-menu`,Kt);var qt=[[0,`The take plays while it is made. Scrub on the strip below, or press ? for the keys.`],[ct.cues[0].seconds,`A cue took over: the square leaves. Soon nothing of it is in sight, nor in what the model still attends to.`],[ct.cues[1].seconds,`The square returns, and it is the same one. The white marks on the memory map, at the right, are the past frames that were brought back for this moment; click one with Shift to see it.`]],Jt=class extends q{constructor(...e){super(...e),this.watches=[`takes`,`search`,`studio`,`take`,`guided`,`frame`,`compared`]}static{this.styles=[J,o`
+    `}moveFocus({newState:e}){let{activeElement:t}=this.renderRoot,n=document.activeElement===document.body||t?.role===`menuitem`;e===`open`?this.renderRoot.querySelector(`[role=menuitem]`).focus():n&&this.renderRoot.querySelector(`button`).focus()}close(e){e.target.role===`menuitem`&&e.currentTarget.hidePopover()}move(e){let t=[...this.renderRoot.querySelectorAll(`[role=menuitem]`)],n={ArrowDown:1,ArrowUp:-1}[e.key];n&&(e.preventDefault(),e.stopPropagation(),t[(t.indexOf(e.target)+n+t.length)%t.length].focus())}};customElements.define(`export-menu`,en);var tn=[[0,`The take plays while it is made. Scrub on the strip below, or press ? for the keys.`],[ft.cues[0].seconds,`A cue took over: the square leaves. Soon nothing of it is in sight, nor in what the model still attends to.`],[ft.cues[1].seconds,`The square returns, and it is the same one. The white marks on the memory map, at the right, are the past frames that were brought back for this moment; click one with Shift to see it.`]],nn=class extends q{constructor(...e){super(...e),this.watches=[`takes`,`studio`,`take`,`guided`,`frame`,`compared`]}static{this.styles=[J,o`
       .welcome {
         position: absolute;
         inset: 0;
@@ -157,17 +166,17 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         transform: rotate(45deg);
         background: var(--memory);
       }
-    `]}render(){let{studio:e,takes:t,take:n,search:r,guided:i,frame:a,compared:o}=this.state;if(e&&!n&&!t.length&&!r)return this.welcome();if(!n||n.id!==i||o)return D;let s=qt.findLastIndex(([e])=>e<=a/n.fps);return w`<div class=${s===qt.length-1?`pointer map`:`pointer`} role="note" aria-live="polite">
-      <span>${qt[s][1]}</span>
-      <button @click=${()=>R.update({guided:null})} aria-label="Close the guide">✕</button>
-    </div>`}welcome(){return w`<div class="welcome">
+    `]}render(){let{studio:e,takes:t,take:n,guided:r,frame:i,compared:a}=this.state;if(e&&!n&&!t.length)return this.welcome();if(!n||n.id!==r||a)return E;let o=tn.findLastIndex(([e])=>e<=i/n.fps);return C`<div class=${o===tn.length-1?`pointer map`:`pointer`} role="note" aria-live="polite">
+      <span>${tn[o][1]}</span>
+      <button @click=${()=>L.update({guided:null})} aria-label="Close the guide">✕</button>
+    </div>`}welcome(){return C`<div class="welcome">
       <h1>A video model that remembers what it has shown</h1>
       <p class="quiet">
         No takes yet. The demo take is half a minute of a small drawn world: a square stands in a desert, leaves, and returns as
         itself.
       </p>
-      <button class="primary" @click=${St}>Make the demo take</button>
-    </div>`}};customElements.define(`first-minute`,Jt);var Yt=class extends j{static{this.properties={take:{},frame:{type:Number},ratio:{type:Number}}}static{this.styles=o`
+      <button class="primary" @click=${Ot}>Make the demo take</button>
+    </div>`}};customElements.define(`first-minute`,nn);var rn=class extends j{constructor(...e){super(...e),this.sight=new IntersectionObserver(e=>{e.some(e=>e.isIntersecting)&&(this.inSight=!0,this.sight.disconnect())})}static{this.properties={take:{},frame:{type:Number},ratio:{type:Number},inSight:{state:!0}}}static{this.styles=o`
     :host {
       display: block;
       background: #000;
@@ -179,10 +188,10 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       height: 100%;
       object-fit: cover;
     }
-  `}render(){return w`<canvas width="160" height=${Math.round(160/(this.ratio||1))} aria-hidden="true"></canvas>`}async updated(){let{take:e,frame:t}=this;if(!e||t<0)return;let n=await P.picture(e,t,160).catch(()=>null);if(!n||e!==this.take||t!==this.frame)return;let r=this.renderRoot.querySelector(`canvas`);r.getContext(`2d`).drawImage(n,0,0,r.width,r.height)}};customElements.define(`frame-picture`,Yt);var Xt=12,Zt=class extends j{static{this.properties={take:{},range:{}}}static{this.styles=[J,o`
+  `}connectedCallback(){super.connectedCallback(),this.inSight||this.sight.observe(this)}disconnectedCallback(){super.disconnectedCallback(),this.sight.disconnect()}render(){return C`<canvas width="160" height=${Math.round(160/(this.ratio||1))} aria-hidden="true"></canvas>`}async updated(){let{take:e,frame:t}=this;if(!this.inSight||!e||t<0)return;let n=await N.picture(e,t,160).catch(()=>null);if(!n||e!==this.take||t!==this.frame)return;let r=this.renderRoot.querySelector(`canvas`);r.getContext(`2d`).drawImage(n,0,0,r.width,r.height)}};customElements.define(`frame-picture`,rn);var an=12,on=class extends j{static{this.properties={take:{},range:{}}}static{this.styles=[J,o`
       div {
         display: grid;
-        grid-template-columns: repeat(${Xt}, minmax(0, 1fr));
+        grid-template-columns: repeat(${an}, minmax(0, 1fr));
         gap: 2px;
       }
       button {
@@ -194,27 +203,19 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         opacity: 1;
         border-color: var(--memory);
       }
-    `]}render(){let{take:e,range:t}=this;if(!e?.frames)return D;let n=e.made_seconds/Xt;return w`<div role="group" aria-label="Frames of ${e.name}">
-      ${Array.from({length:Xt},(r,i)=>{let a=i*n;return w`<button type="button" aria-pressed=${!!t&&a+n/2>t[0]&&a+n/2<t[1]} aria-label="From ${z(a)}" title=${z(a)} @click=${()=>this.choose(i)}>
+    `]}render(){let{take:e,range:t}=this;if(!e?.frames)return E;let n=e.made_seconds/an;return C`<div role="group" aria-label="Frames of ${e.name}">
+      ${Array.from({length:an},(r,i)=>{let a=i*n;return C`<button type="button" aria-pressed=${!!t&&a+n/2>t[0]&&a+n/2<t[1]} aria-label="From ${z(a)}" title=${z(a)} @click=${()=>this.choose(i)}>
           <frame-picture .take=${e.id} .frame=${Math.floor((a+n/2)*e.fps)} .ratio=${e.width/e.height}></frame-picture>
         </button>`})}
-    </div>`}choose(e){let t=this.take.made_seconds/Xt,n=[e*t,(e+1)*t],{range:r}=this,i=r&&n[0]>=r[0]-.001&&n[1]<=r[1]+.001,a=!r||i?n:[Math.min(r[0],n[0]),Math.max(r[1],n[1])];this.dispatchEvent(new CustomEvent(`chosen`,{detail:a}))}};customElements.define(`take-strip`,Zt);var Qt=250,$t=class extends q{static{this.properties={backbone:{},prompt:{},words:{state:!0}}}static{this.styles=[J,o`
+    </div>`}choose(e){let t=this.take.made_seconds/an,n=[e*t,(e+1)*t],{range:r}=this,i=r&&n[0]>=r[0]-.001&&n[1]<=r[1]+.001,a=!r||i?n:[Math.min(r[0],n[0]),Math.max(r[1],n[1])];this.dispatchEvent(new CustomEvent(`chosen`,{detail:a}))}};customElements.define(`take-strip`,on);var sn=250,cn=class extends q{static{this.properties={backbone:{},prompt:{},words:{state:!0}}}static{this.styles=[J,o`
       :host {
         display: inline;
         color: var(--playhead);
       }
-    `]}constructor(){super(),this.watches=[],this.backbone=``,this.prompt=``,this.words=[]}render(){return this.words.length?w`<span role="status">Never read by ${this.backbone}: ${this.words.join(`, `)}</span>`:D}updated(e){(e.has(`prompt`)||e.has(`backbone`))&&(clearTimeout(this.waiting),this.waiting=setTimeout(()=>this.ask(),Qt))}async ask(){let{backbone:e,prompt:t}=this,n=t.trim()&&e?await P.unknownWords(e,t).catch(()=>[]):[];t===this.prompt&&(this.words=n)}};customElements.define(`unread-words`,$t);var en=class extends q{static{this.properties={errors:{state:!0},backboneName:{state:!0},startImage:{state:!0},busy:{state:!0},isLocked:{state:!0},typed:{state:!0},remembered:{state:!0},range:{state:!0}}}static{this.styles=[J,o`
+    `]}constructor(){super(),this.watches=[],this.backbone=``,this.prompt=``,this.words=[]}render(){return this.words.length?C`<span role="status">Never read by ${this.backbone}: ${this.words.join(`, `)}</span>`:E}updated(e){(e.has(`prompt`)||e.has(`backbone`))&&(clearTimeout(this.waiting),this.waiting=setTimeout(()=>this.ask(),sn))}async ask(){let{backbone:e,prompt:t}=this,n=t.trim()&&e?await N.unknownWords(e,t).catch(()=>[]):[];t===this.prompt&&(this.words=n)}};customElements.define(`unread-words`,cn);var ln=class extends Yt{static{this.properties={errors:{state:!0},backboneName:{state:!0},startImage:{state:!0},busy:{state:!0},isLocked:{state:!0},typed:{state:!0},remembered:{state:!0},range:{state:!0}}}static{this.styles=[J,o`
       dialog {
         width: min(46em, 94vw);
         max-height: 92vh;
-        padding: 1.1em 1.3em;
-        background: var(--panel);
-        color: var(--text);
-        border: 1px solid #4a5058;
-        border-radius: 4px;
-      }
-      dialog::backdrop {
-        background: rgb(0 0 0 / 60%);
       }
       h1 {
         margin: 0 0 0.7em;
@@ -240,6 +241,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       }
       .drop {
         display: flex;
+        flex-wrap: wrap;
         gap: 0.8em;
         align-items: center;
         min-height: 4.2em;
@@ -250,9 +252,6 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         width: 7em;
         height: 4.6em;
       }
-      .of-two {
-        grid-column: span 2;
-      }
       details {
         margin-top: 0.8em;
       }
@@ -261,6 +260,12 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         padding: 0.6em 0;
         max-height: 34vh;
         overflow-y: auto;
+      }
+      @media (width < 40em) {
+        .fields,
+        details .fields {
+          grid-template-columns: minmax(0, 1fr);
+        }
       }
       small {
         color: var(--quiet);
@@ -280,7 +285,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         gap: 0.5em;
         margin-top: 1em;
       }
-    `]}constructor(){super(),this.watches=[`dialog`,`studio`,`takes`,`take`],this.errors=[],this.backboneName=null,this.startImage=null,this.busy=!1,this.isLocked=!1,this.typed=``,this.remembered=``,this.range=null}connectedCallback(){super.connectedCallback(),addEventListener(`dragover`,e=>e.preventDefault()),addEventListener(`drop`,e=>this.drop(e))}get dialog(){return this.renderRoot.querySelector(`dialog`)}get backbone(){let e=this.state.studio?.backbones??[];return e.find(e=>e.name===this.backboneName)??e.find(e=>e.default)??e[0]}render(){let{studio:e,take:t}=this.state,{backbone:n}=this;return w`<dialog aria-label="New take" @close=${this.closed}>
+    `]}constructor(){super(),this.watches=[`dialog`,`studio`,`takes`,`take`],this.named=`new`,this.errors=[],this.backboneName=null,this.startImage=null,this.busy=!1,this.isLocked=!1,this.typed=``,this.remembered=``,this.range=null}connectedCallback(){super.connectedCallback(),addEventListener(`dragover`,e=>un(e)&&e.preventDefault()),addEventListener(`drop`,e=>this.drop(e))}get backbone(){let e=this.state.studio?.backbones??[];return e.find(e=>e.name===this.backboneName)??e.find(e=>e.default)??e[0]}render(){let{studio:e,take:t}=this.state,{backbone:n}=this;return C`<dialog aria-label="New take" @close=${this.closed}>
       <form @submit=${this.submit}>
         <h1>New take</h1>
         <div class="fields">
@@ -289,6 +294,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
             <input
               name="prompt"
               aria-label="Prompt"
+              dir="auto"
               required
               placeholder="a red circle walks in a meadow"
               autocomplete="off"
@@ -302,7 +308,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
           <label class="field">
             Backbone
             <select name="backbone" aria-label="Backbone" @change=${e=>this.backboneName=e.target.value}>
-              ${e?.backbones.map(e=>w`<option ?selected=${e===n}>${e.name}</option>`)}
+              ${e?.backbones.map(e=>C`<option ?selected=${e===n}>${e.name}</option>`)}
             </select>
             ${this.error(`backbone`)}
           </label>
@@ -315,21 +321,21 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         </details>
         <div class="whole">
           ${this.error(``)}
-          ${this.isLocked&&t?w`<button type="button" @click=${()=>this.takeOver(t)}>Direct from here</button>`:D}
+          ${this.isLocked&&t?C`<button type="button" @click=${()=>this.takeOver(t)}>Direct from here</button>`:E}
         </div>
         <footer>
           <button type="button" @click=${()=>this.dialog.close()}>Cancel</button>
           <button class="primary" ?disabled=${this.busy}>Start</button>
         </footer>
       </form>
-    </dialog>`}imageField(){return w`<div class="field wide">
+    </dialog>`}imageField(){return C`<div class="field wide">
       <span class="drop">
         <label>Start image <input type="file" aria-label="Start image" accept="image/png,image/jpeg" @change=${this.chooseFile} /></label>
-        ${this.startImage?w`<canvas role="img" width="240" height="160" aria-label="The start image"></canvas>
-              <button type="button" @click=${()=>this.startImage=null}>Remove</button>`:w`<small>or drop a PNG or JPEG anywhere; the take begins with it</small>`}
+        ${this.startImage?C`<canvas role="img" width="240" height="160" aria-label="The start image"></canvas>
+              <button type="button" @click=${()=>this.startImage=null}>Remove</button>`:C`<small>or drop a PNG or JPEG anywhere; the take begins with it</small>`}
       </span>
       ${this.error(`start_image`)}
-    </div>`}rememberFields(){let{takes:e}=this.state,t=e.find(e=>e.id===this.remembered);return w`
+    </div>`}rememberFields(){let{takes:e}=this.state,t=e.find(e=>e.id===this.remembered);return C`
       <label class="check"><input type="checkbox" name="memory" checked />Memory</label>
       <label class="field">
         Remember another take
@@ -339,7 +345,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
           @change=${e=>{this.remembered=e.target.value,this.range=null}}
         >
           <option value="">none</option>
-          ${e.map(e=>w`<option value=${e.id} ?selected=${e.id===this.remembered}>${e.name}</option>`)}
+          ${e.map(e=>C`<option value=${e.id} ?selected=${e.id===this.remembered}>${e.name}</option>`)}
         </select>
       </label>
       <label class="field">
@@ -350,34 +356,26 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
           placeholder="0:00.0 – 0:02.5"
           ?disabled=${!t}
           .value=${this.range?this.range.map(e=>e.toFixed(2)).join(` – `):``}
-          @change=${e=>this.range=nn(e.target.value,t?.fps??1)}
+          @change=${e=>this.range=fn(e.target.value,t?.fps??1)}
         />
       </label>
       <div class="field wide">
-        ${t?w`<small>The new take can bring back these frames, so it knows who is in them. Choose the first one, then the last one.</small>
-              <take-strip .take=${t} .range=${this.range} @chosen=${e=>this.range=e.detail}></take-strip>`:D}
+        ${t?C`<small>The new take can bring back these frames, so it knows who is in them. Choose the first one, then the last one.</small>
+              <take-strip .take=${t} .range=${this.range} @chosen=${e=>this.range=e.detail}></take-strip>`:E}
         ${this.error(`remember`)}
       </div>
-    `}knob(e){let t=e.default===null||e.default===void 0?``:String(e.default),n=e.type===`bool`?[`true`,`false`]:e.choices;return w`<label class="field">
-      <span>${e.name.replaceAll(`_`,` `)}${e.unit?w` <small>(${e.unit})</small>`:D}</span>
-      ${n?w`<select data-knob=${e.key} aria-label=${e.name.replaceAll(`_`,` `)}>
+    `}knob(e){let t=e.default===null||e.default===void 0?``:String(e.default),n=e.type===`bool`?[`true`,`false`]:e.choices;return C`<label class="field">
+      <span>${e.name.replaceAll(`_`,` `)}${e.unit?C` <small>(${e.unit})</small>`:E}</span>
+      ${n?C`<select data-knob=${e.key} aria-label=${e.name.replaceAll(`_`,` `)}>
             <option value="">${t?`default: ${t}`:`default`}</option>
-            ${n.map(e=>w`<option>${e}</option>`)}
-          </select>`:w`<input data-knob=${e.key} aria-label=${e.name.replaceAll(`_`,` `)} placeholder=${t} />`}
+            ${n.map(e=>C`<option>${e}</option>`)}
+          </select>`:C`<input data-knob=${e.key} aria-label=${e.name.replaceAll(`_`,` `)} placeholder=${t} />`}
       <small>${e.help}</small>
       ${this.error(e.name)}
-    </label>`}error(e){let t=new Set([`prompt`,`seconds`,`seed`,`backbone`,`start_image`,`remember`,...this.knobNames()]);return this.errors.filter(n=>e?n.field===e:!t.has(n.field)).map(e=>w`<span class="error" role="alert">${e.message}</span>`)}knobNames(){return this.backbone?.settings.map(e=>e.name)??[]}updated(){this.state.dialog===`new`&&!this.dialog.open&&this.dialog.showModal(),this.state.dialog!==`new`&&this.dialog.open&&this.dialog.close();let e=this.renderRoot.querySelector(`canvas`);e&&this.startImage&&tn(e,this.startImage.picture)}async takeOver(e){await jt(e),this.errors=[],this.isLocked=!1}closed(){this.errors=[],this.state.dialog===`new`&&R.update({dialog:null})}chooseFile(e){let t=e.target.files?.[0];t&&this.upload(t)}drop(e){e.preventDefault();let t=e.dataTransfer?.files[0];t&&(R.update({dialog:`new`}),this.upload(t))}async upload(e){await this.showingErrors(`start_image`,async()=>{let[{id:t},n]=await Promise.all([P.upload(e),createImageBitmap(e)]);this.startImage={id:t,picture:n}})}async submit(e){e.preventDefault();let t=e.target;this.busy=!0,await this.showingErrors(``,async()=>{await yt(this.request(t)),t.reset(),this.typed=``,this.startImage=null,this.remembered=``,this.range=null}),this.busy=!1}request(e){let t=new FormData(e),n=e=>String(t.get(e)??``).trim(),r=this.state.takes.find(e=>e.id===this.remembered),[i,a]=this.range??[0,r?.made_seconds??0];return{prompt:n(`prompt`),seconds:rn(n(`seconds`)),seed:rn(n(`seed`)),backbone:n(`backbone`)||null,memory:t.has(`memory`)?null:!1,start_image:this.startImage?.id??null,remember:r?[{take:r.id,from:i,to:a}]:[],settings:this.settings(e)}}settings(e){let t={};for(let n of e.querySelectorAll(`[data-knob]`)){let e=this.backbone.settings.find(e=>e.key===n.dataset.knob);n.value.trim()&&(t[e.key]=an(e,n.value.trim()))}return t}showError(){let e=this.renderRoot.querySelector(`.error`),t=e?.closest(`details`);t&&(t.open=!0),e?.closest(`label`)?.querySelector(`input, select`)?.focus(),e?.scrollIntoView({block:`nearest`})}async showingErrors(e,t){this.errors=[],this.isLocked=!1;try{await t()}catch(t){if(!(t instanceof N))throw t;this.isLocked=At(t);let n={field:e,value:null,wanted:``,message:t.message};this.errors=t.fields.length?t.fields:[n],await this.updateComplete,this.showError()}}};function tn(e,t){let n=Math.min(e.width/t.width,e.height/t.height),[r,i]=[t.width*n,t.height*n],a=e.getContext(`2d`);a.clearRect(0,0,e.width,e.height),a.drawImage(t,(e.width-r)/2,(e.height-i)/2,r,i)}function nn(e,t){let[n,r]=e.split(/[-–]/).map(e=>at(e,t));return n===null||r==null?null:[n,r]}function rn(e){return e!==``&&Number.isFinite(Number(e))?Number(e):e}function an(e,t){let n=(e,t)=>e.split(t).map(e=>rn(e.trim()));switch(e.type){case`int`:case`float`:return rn(t);case`bool`:return t===`true`;case`steps`:return n(t,`,`);case`span`:return n(t,`-`);case`spans`:return t.split(`,`).map(e=>n(e,`-`));case`texts`:return t.split(`,`).map(e=>e.trim());default:return t}}customElements.define(`new-take`,en);var on=[`name`,`status`,`made`,`seed`,`backbone`],sn=class extends q{static{this.properties={rows:{state:!0}}}static{this.styles=[J,o`
+    </label>`}error(e){let t=new Set([`prompt`,`seconds`,`seed`,`backbone`,`start_image`,`remember`,...this.knobNames()]);return this.errors.filter(n=>e?n.field===e:!t.has(n.field)).map(e=>C`<span class="error" role="alert">${e.message}</span>`)}knobNames(){return this.backbone?.settings.map(e=>e.name)??[]}updated(){super.updated();let e=this.renderRoot.querySelector(`canvas`);e&&this.startImage&&dn(e,this.startImage.picture)}async takeOver(e){await Lt(e),this.errors=[],this.isLocked=!1}closed(){this.errors=[],super.closed()}chooseFile(e){let t=e.target.files?.[0];t&&this.upload(t)}drop(e){if(!un(e))return;e.preventDefault();let t=e.dataTransfer?.files[0];t&&(L.update({dialog:`new`}),this.upload(t))}async upload(e){await this.showingErrors(`start_image`,async()=>{let{id:t}=await N.upload(e);this.startImage={id:t,picture:await createImageBitmap(e)}})}async submit(e){e.preventDefault();let t=e.target;this.busy=!0,await this.showingErrors(``,async()=>{await Tt(this.request(t)),t.reset(),this.typed=``,this.startImage=null,this.remembered=``,this.range=null}),this.busy=!1}request(e){let t=new FormData(e),n=e=>String(t.get(e)??``).trim(),r=this.state.takes.find(e=>e.id===this.remembered);if(!this.range&&n(`span`))throw pn(n(`span`));let[i,a]=this.range??[0,r?.made_seconds??0];return{prompt:n(`prompt`),seconds:mn(n(`seconds`)),seed:mn(n(`seed`)),backbone:n(`backbone`)||null,memory:t.has(`memory`)?null:!1,start_image:this.startImage?.id??null,remember:r?[{take:r.id,from:i,to:a}]:[],settings:this.settings(e)}}settings(e){let t={};for(let n of e.querySelectorAll(`[data-knob]`)){let e=this.backbone.settings.find(e=>e.key===n.dataset.knob);n.value.trim()&&(t[e.key]=hn(e,n.value.trim()))}return t}showError(){let e=this.renderRoot.querySelector(`.error`),t=e?.closest(`details`);t&&(t.open=!0),e?.closest(`label`)?.querySelector(`input, select`)?.focus(),e?.scrollIntoView({block:`nearest`})}async showingErrors(e,t){this.errors=[],this.isLocked=!1;try{await t()}catch(t){if(!(t instanceof M))throw t;this.isLocked=It(t);let n={field:e,value:null,wanted:``,message:t.message};this.errors=t.fields.length&&!e?t.fields:[n],await this.updateComplete,this.showError()}}};function un(e){return!!e.dataTransfer?.types.includes(`Files`)}function dn(e,t){let n=Math.min(e.width/t.width,e.height/t.height),[r,i]=[t.width*n,t.height*n],a=e.getContext(`2d`);a.clearRect(0,0,e.width,e.height),a.drawImage(t,(e.width-r)/2,(e.height-i)/2,r,i)}function fn(e,t){let[n,r]=e.split(/[-–]/).map(e=>R(e,t));return n===null||r==null?null:[n,r]}function pn(e){let t=`write two moments of it, like 0:01 – 0:02.5`,n=`“${e}” is not a range of that take; ${t}`;return new M(422,n,[{field:`remember`,value:e,wanted:t,message:n}])}function mn(e){return e!==``&&Number.isFinite(Number(e))?Number(e):e}function hn(e,t){let n=(e,t)=>e.split(t).map(e=>mn(e.trim()));switch(e.type){case`int`:case`float`:return mn(t);case`bool`:return t===`true`;case`steps`:return n(t,`,`);case`span`:return n(t,`-`);case`spans`:return t.split(`,`).map(e=>n(e,`-`));case`texts`:return t.split(`,`).map(e=>e.trim());default:return t}}customElements.define(`new-take`,ln);var gn=[`name`,`status`,`made`,`seed`,`backbone`],_n=class extends Yt{static{this.properties={rows:{state:!0}}}static{this.styles=[J,o`
       dialog {
         width: 94vw;
         max-height: 90vh;
-        padding: 1.1em 1.3em;
-        background: var(--panel);
-        color: var(--text);
-        border: 1px solid #4a5058;
-        border-radius: 4px;
-      }
-      dialog::backdrop {
-        background: rgb(0 0 0 / 60%);
       }
       .head {
         display: flex;
@@ -418,41 +416,43 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         padding: 0;
         text-decoration: underline;
       }
-    `]}constructor(){super(),this.watches=[`dialog`],this.rows=null}render(){return w`<dialog aria-label="Runs" @close=${this.closed}>
+    `]}constructor(){super(),this.watches=[`dialog`],this.named=`runs`,this.rows=null}render(){return C`<dialog aria-label="Runs" @close=${this.closed}>
       <div class="head">
         <h2>Runs</h2>
         <button ?disabled=${!this.rows} @click=${this.saveCsv}>Save as CSV</button>
-        <button @click=${()=>R.update({dialog:null})}>Close</button>
+        <button @click=${()=>L.update({dialog:null})}>Close</button>
       </div>
-      ${this.rows?this.table(this.rows):w`<p class="quiet">Reading the takes …</p>`}
-    </dialog>`}table(e){let[t,...n]=ln(e);return w`<div class="scrolled">
+      ${this.rows?this.table(this.rows):C`<p class="quiet">Reading the takes …</p>`}
+    </dialog>`}table(e){let[t,...n]=yn(e);return C`<div class="scrolled">
       <table>
         <thead>
           <tr>
             <th scope="col">${t}</th>
             <th scope="col">copy as</th>
-            ${n.map(e=>w`<th scope="col">${e}</th>`)}
+            ${n.map(e=>C`<th scope="col">${e}</th>`)}
           </tr>
         </thead>
         <tbody>
-          ${e.map(({id:e,cells:r,command:i,python:a})=>w`<tr>
+          ${e.map(({id:e,cells:r,command:i,python:a})=>C`<tr>
               <td><button @click=${()=>this.open(e)}>${r[t]}</button></td>
               <td class="copies">
-                <button aria-label="Copy ${r.name} as command" @click=${()=>zt(i,`command`)}>command</button>
-                <button aria-label="Copy ${r.name} as Python" @click=${()=>zt(a,`Python`)}>Python</button>
+                <button aria-label="Copy ${r.name} as command" @click=${()=>Kt(i,`command`)}>command</button>
+                <button aria-label="Copy ${r.name} as Python" @click=${()=>Kt(a,`Python`)}>Python</button>
               </td>
-              ${n.map(e=>w`<td title=${r[e]??D}>${r[e]??``}</td>`)}
+              ${n.map(e=>C`<td title=${r[e]??E}>${r[e]??``}</td>`)}
             </tr>`)}
         </tbody>
       </table>
-    </div>`}updated(){let e=this.renderRoot.querySelector(`dialog`);this.state.dialog===`runs`&&!e.open&&(e.showModal(),this.read()),this.state.dialog!==`runs`&&e.open&&e.close()}async read(){this.rows=null;let e=(await Promise.all(R.state.takes.map(e=>P.take(e.id).catch(()=>null)))).filter(e=>e!==null);this.rows=e.map(e=>{let t={name:e.name,status:e.status,made:z(e.made_seconds),seed:String(e.seed),backbone:e.backbone},{id:n,command:r,python:i}=e;return{id:n,command:r,python:i,cells:{...cn(e.request),...t}}})}open(e){R.update({dialog:null}),H(e)}saveCsv(){let e=ln(this.rows),t=e=>`"${e.replaceAll(`"`,`""`)}"`,n=[e,...this.rows.map(({cells:t})=>e.map(e=>t[e]??``))].map(e=>e.map(t).join(`,`)).join(`\r
-`),r=document.createElement(`a`);r.href=URL.createObjectURL(new Blob([n],{type:`text/csv`})),r.download=`runs.csv`,r.click()}closed(){this.state.dialog===`runs`&&R.update({dialog:null})}};function cn(e,t=``){let n={};for(let[r,i]of Object.entries(e))typeof i==`object`&&i&&!Array.isArray(i)?Object.assign(n,cn(i,`${t}${r}.`)):n[t+r]=typeof i==`string`?i:JSON.stringify(i);return n}function ln(e){let t=new Set(e.flatMap(({cells:e})=>Object.keys(e))),n=t=>new Set(e.map(({cells:e})=>e[t])).size>1;return[...on,...[...t].filter(e=>!on.includes(e)&&n(e))]}customElements.define(`run-table`,sn);var{I:un}=Me,dn=e=>e,fn=e=>e.strings===void 0,pn=()=>document.createComment(``),Y=(e,t,n)=>{let r=e._$AA.parentNode,i=t===void 0?e._$AB:t._$AA;if(n===void 0)n=new un(r.insertBefore(pn(),i),r.insertBefore(pn(),i),e,e.options);else{let t=n._$AB.nextSibling,a=n._$AM,o=a!==e;if(o){let t;n._$AQ?.(e),n._$AM=e,n._$AP!==void 0&&(t=e._$AU)!==a._$AU&&n._$AP(t)}if(t!==i||o){let e=n._$AA;for(;e!==t;){let t=dn(e).nextSibling;dn(r).insertBefore(e,i),e=t}}}return n},X=(e,t,n=e)=>(e._$AI(t,n),e),mn={},hn=(e,t=mn)=>e._$AH=t,gn=e=>e._$AH,_n=e=>{e._$AR(),e._$AA.remove()},vn=(e,t,n)=>{let r=new Map;for(let i=t;i<=n;i++)r.set(e[i],i);return r},Z=Bt(class extends Vt{constructor(e){if(super(e),e.type!==K.CHILD)throw Error(`repeat() can only be used in text expressions`)}dt(e,t,n){let r;n===void 0?n=t:t!==void 0&&(r=t);let i=[],a=[],o=0;for(let t of e)i[o]=r?r(t,o):o,a[o]=n(t,o),o++;return{values:a,keys:i}}render(e,t,n){return this.dt(e,t,n).values}update(e,[t,n,r]){let i=gn(e),{values:a,keys:o}=this.dt(t,n,r);if(!Array.isArray(i))return this.ut=o,a;let s=this.ut??=[],c=[],l,u,d=0,f=i.length-1,p=0,m=a.length-1;for(;d<=f&&p<=m;)if(i[d]===null)d++;else if(i[f]===null)f--;else if(s[d]===o[p])c[p]=X(i[d],a[p]),d++,p++;else if(s[f]===o[m])c[m]=X(i[f],a[m]),f--,m--;else if(s[d]===o[m])c[m]=X(i[d],a[m]),Y(e,c[m+1],i[d]),d++,m--;else if(s[f]===o[p])c[p]=X(i[f],a[p]),Y(e,i[d],i[f]),f--,p++;else if(l===void 0&&(l=vn(o,p,m),u=vn(s,d,f)),l.has(s[d])){if(l.has(s[f])){let t=u.get(o[p]),n=t===void 0?null:i[t];if(n===null){let t=Y(e,i[d]);X(t,a[p]),c[p]=t}else c[p]=X(n,a[p]),Y(e,i[d],n),i[t]=null;p++}else _n(i[f]),f--}else _n(i[d]),d++;for(;p<=m;){let t=Y(e,c[m+1]);X(t,a[p]),c[p++]=t}for(;d<=f;){let e=i[d++];e!==null&&_n(e)}return this.ut=o,hn(e,c),E}}),yn=class extends q{constructor(...e){super(...e),this.watches=[`alerts`]}static{this.styles=[J,o`
+    </div>`}async opened(){this.rows=null;let e=(await Promise.all(Qe(this.state).map(e=>N.take(e.id).catch(()=>null)))).filter(e=>e!==null);this.rows=e.map(e=>{let t={name:e.name,status:e.status,made:z(e.made_seconds),seed:String(e.seed),backbone:e.backbone},{id:n,command:r,python:i}=e;return{id:n,command:r,python:i,cells:{...vn(e.request),...t}}})}open(e){L.update({dialog:null}),H(e)}saveCsv(){let e=yn(this.rows),t=e=>`"${e.replaceAll(`"`,`""`)}"`,n=[e,...this.rows.map(({cells:t})=>e.map(e=>t[e]??``))].map(e=>e.map(t).join(`,`)).join(`\r
+`);Gt(new Blob([n],{type:`text/csv`}),`runs.csv`)}};function vn(e,t=``){let n={};for(let[r,i]of Object.entries(e))typeof i==`object`&&i&&!Array.isArray(i)?Object.assign(n,vn(i,`${t}${r}.`)):n[t+r]=typeof i==`string`?i:JSON.stringify(i);return n}function yn(e){let t=new Set(e.flatMap(({cells:e})=>Object.keys(e))),n=t=>new Set(e.map(({cells:e})=>e[t])).size>1;return[...gn,...[...t].filter(e=>!gn.includes(e)&&n(e))]}customElements.define(`run-table`,_n);var{I:bn}=Me,xn=e=>e,Sn=e=>e.strings===void 0,Cn=()=>document.createComment(``),Y=(e,t,n)=>{let r=e._$AA.parentNode,i=t===void 0?e._$AB:t._$AA;if(n===void 0)n=new bn(r.insertBefore(Cn(),i),r.insertBefore(Cn(),i),e,e.options);else{let t=n._$AB.nextSibling,a=n._$AM,o=a!==e;if(o){let t;n._$AQ?.(e),n._$AM=e,n._$AP!==void 0&&(t=e._$AU)!==a._$AU&&n._$AP(t)}if(t!==i||o){let e=n._$AA;for(;e!==t;){let t=xn(e).nextSibling;xn(r).insertBefore(e,i),e=t}}}return n},X=(e,t,n=e)=>(e._$AI(t,n),e),wn={},Tn=(e,t=wn)=>e._$AH=t,En=e=>e._$AH,Dn=e=>{e._$AR(),e._$AA.remove()},On=(e,t,n)=>{let r=new Map;for(let i=t;i<=n;i++)r.set(e[i],i);return r},Z=qt(class extends Jt{constructor(e){if(super(e),e.type!==K.CHILD)throw Error(`repeat() can only be used in text expressions`)}dt(e,t,n){let r;n===void 0?n=t:t!==void 0&&(r=t);let i=[],a=[],o=0;for(let t of e)i[o]=r?r(t,o):o,a[o]=n(t,o),o++;return{values:a,keys:i}}render(e,t,n){return this.dt(e,t,n).values}update(e,[t,n,r]){let i=En(e),{values:a,keys:o}=this.dt(t,n,r);if(!Array.isArray(i))return this.ut=o,a;let s=this.ut??=[],c=[],l,u,d=0,f=i.length-1,p=0,m=a.length-1;for(;d<=f&&p<=m;)if(i[d]===null)d++;else if(i[f]===null)f--;else if(s[d]===o[p])c[p]=X(i[d],a[p]),d++,p++;else if(s[f]===o[m])c[m]=X(i[f],a[m]),f--,m--;else if(s[d]===o[m])c[m]=X(i[d],a[m]),Y(e,c[m+1],i[d]),d++,m--;else if(s[f]===o[p])c[p]=X(i[f],a[p]),Y(e,i[d],i[f]),f--,p++;else if(l===void 0&&(l=On(o,p,m),u=On(s,d,f)),l.has(s[d])){if(l.has(s[f])){let t=u.get(o[p]),n=t===void 0?null:i[t];if(n===null){let t=Y(e,i[d]);X(t,a[p]),c[p]=t}else c[p]=X(n,a[p]),Y(e,i[d],n),i[t]=null;p++}else Dn(i[f]),f--}else Dn(i[d]),d++;for(;p<=m;){let t=Y(e,c[m+1]);X(t,a[p]),c[p++]=t}for(;d<=f;){let e=i[d++];e!==null&&Dn(e)}return this.ut=o,Tn(e,c),T}}),kn=class extends q{constructor(...e){super(...e),this.watches=[`alerts`]}static{this.styles=[J,o`
       :host {
         position: fixed;
         left: 50%;
         bottom: 1.2em;
         transform: translateX(-50%);
         width: min(46em, 90vw);
+        max-height: 60vh;
+        overflow-y: auto;
         z-index: 10;
       }
       div {
@@ -467,12 +467,14 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       }
       span {
         flex: 1;
+        min-width: 0;
+        overflow-wrap: anywhere;
       }
-    `]}render(){return Z(this.state.alerts,e=>e.number,e=>w`<div role="alert">
+    `]}render(){return Z(this.state.alerts,e=>e.number,e=>C`<div role="alert">
         <span>${e.message}</span>
-        ${e.remedy?w`<button @click=${e.remedy.run}>${e.remedy.name}</button>`:D}
-        <button @click=${()=>R.dismiss(e.number)} aria-label="Dismiss">✕</button>
-      </div>`)}};customElements.define(`studio-alerts`,yn);var bn=.8;function Q(e){return Math.min(bn,...e.flatMap(({values:e})=>e).filter(e=>e!==null))}function xn({seconds:e,values:t},n,r){return t.map((i,a)=>{if(i===null)return``;let o=a===0||t[a-1]===null,s=100*e[a]/n;return`${o?`M`:`L`}${s.toFixed(2)},${(2+96*(1-i)/(1-r)).toFixed(2)}`}).join(``)}function Sn({D:e}){return Cn.map(t=>`D${t} ${e[t]?.toFixed(3)??`–`}`).join(` · `)}var Cn=[30,60,120],wn=20,Tn=40,En=1e6,Dn=1e3,On=1836019558,kn=class{constructor(e,t,n,r){this.video=e,this.fps=t,this.onVoid=r,this.source=new MediaSource,this.buffer=null,this.segments=[],this.appended=new Map,this.newest=-1,this.pumping=!1,this.closed=!1,this.pump=async()=>{if(!this.pumping&&this.buffer){this.pumping=!0;try{for(;!this.closed&&await this.work(););}catch(e){if(this.closed)return;if(!(e instanceof N))throw e;e.status===404&&this.onVoid(),setTimeout(this.pump,Dn)}finally{this.pumping=!1}}};let i=URL.createObjectURL(this.source);this.source.addEventListener(`sourceopen`,()=>{URL.revokeObjectURL(i),this.closed||(this.buffer=this.source.addSourceBuffer(n),this.source.duration=1/0,this.source.setLiveSeekableRange(0,En),this.pump())}),e.src=i,e.addEventListener(`timeupdate`,this.pump),e.addEventListener(`seeking`,this.pump)}update(e){this.segments=e,this.pump()}close(){this.closed=!0,this.video.removeEventListener(`timeupdate`,this.pump),this.video.removeEventListener(`seeking`,this.pump),this.video.removeAttribute(`src`),this.video.load()}async work(){let e=[...this.appended.values()].find(({block:e,url:t})=>this.segments[e]?.url!==t);if(e)return this.remove(e.seconds,1/0);let t=this.nextMissing();if(!t)return this.removeFarOnes();let n=await P.bytes(t.url);return this.closed||this.segments[t.block]?.url!==t.url||(await this.change(e=>e.appendBuffer(t.key?n:An(n))),this.appended.set(t.block,t),this.newest=t.block),!0}nextMissing(){let e=F(this.segments,Math.floor(this.video.currentTime*this.fps));if(!e)return;let t=this.video.currentTime+wn;for(let n=this.keyOf(e.block);n<this.segments.length;n++){let e=this.segments[n];if(e.seconds>t)return;if(this.appended.has(n))continue;if(e.key||this.newest===n-1)return e;let r=this.keyOf(n);for(let e=r;e<n;e++)this.appended.delete(e);return this.segments[r]}}async removeFarOnes(){let e=this.video.currentTime,t=[...this.appended.values()].find(({block:t})=>{let n=this.segments[this.keyOf(t)].seconds;return this.endOfRun(t)<e-Tn||n>e+wn+Tn});return t?this.remove(this.segments[this.keyOf(t.block)].seconds,this.endOfRun(t.block)):!1}async remove(e,t){await this.change(n=>n.remove(e,t));for(let{block:n,seconds:r}of[...this.appended.values()])r>=e&&r<t&&this.appended.delete(n);return this.appended.has(this.newest)||(this.newest=-1),!0}change(e){let t=this.buffer;return new Promise((n,r)=>{t.onupdateend=()=>n(),t.onerror=()=>r(Error(`A segment of the take can't be decoded`)),e(t)})}keyOf(e){for(;e>0&&!this.segments[e].key;)e--;return e}endOfRun(e){let t=e+1;for(;t<this.segments.length&&!this.segments[t].key;)t++;return this.segments[t]?.seconds??1/0}};function An(e){let t=new DataView(e);for(let n=0;n+8<=e.byteLength;n+=t.getUint32(n))if(t.getUint32(n+4)===On)return e.slice(n);return e}var jn=class extends q{constructor(...e){super(...e),this.watches=[`take`,`studio`,`embedder`]}static{this.styles=[J,o`
+        ${e.remedy?C`<button @click=${e.remedy.run}>${e.remedy.name}</button>`:E}
+        <button @click=${()=>L.dismiss(e.number)} aria-label="Dismiss">✕</button>
+      </div>`)}};customElements.define(`studio-alerts`,kn);var An=.8;function Q(e){return Math.min(An,...e.flatMap(({values:e})=>e).filter(e=>e!==null))}function jn({seconds:e,values:t},n,r){return t.map((i,a)=>{if(i===null)return``;let o=a===0||t[a-1]===null,s=100*e[a]/n;return`${o?`M`:`L`}${s.toFixed(2)},${(2+96*(1-i)/(1-r)).toFixed(2)}`}).join(``)}function Mn({D:e}){return Nn.map(t=>`D${t} ${e[t]?.toFixed(3)??`–`}`).join(` · `)}var Nn=[30,60,120],Pn=20,Fn=40,In=1e6,Ln=1e3,Rn=1836019558,zn=class{constructor(e,t,n,r){this.video=e,this.fps=t,this.onVoid=r,this.source=new MediaSource,this.buffer=null,this.segments=[],this.appended=new Map,this.newest=-1,this.pumping=!1,this.closed=!1,this.pump=async()=>{if(!this.pumping&&this.buffer){this.pumping=!0;try{for(;!this.closed&&await this.work(););}catch(e){if(this.closed)return;if(!(e instanceof M)){this.buffer=null,L.alert(e instanceof Error?e.message:String(e));return}e.status===404&&this.onVoid(),setTimeout(this.pump,Ln)}finally{this.pumping=!1}}};let i=URL.createObjectURL(this.source);this.source.addEventListener(`sourceopen`,()=>{URL.revokeObjectURL(i),this.closed||(MediaSource.isTypeSupported(n)?(this.buffer=this.source.addSourceBuffer(n),this.source.duration=1/0,this.source.setLiveSeekableRange(0,In),this.pump()):L.alert(`This browser can't play ${n}; open the studio in another browser, or export the take`))}),e.src=i,e.addEventListener(`timeupdate`,this.pump),e.addEventListener(`seeking`,this.pump)}update(e){this.segments=e,this.pump()}close(){this.closed=!0,this.video.removeEventListener(`timeupdate`,this.pump),this.video.removeEventListener(`seeking`,this.pump),this.video.removeAttribute(`src`),this.video.load()}async work(){let e=[...this.appended.values()].find(({block:e,url:t})=>this.segments[e]?.url!==t);if(e)return this.remove(e.seconds,1/0);let t=this.nextMissing();if(!t)return this.removeFarOnes();let n=await N.bytes(t.url);return this.closed||this.segments[t.block]?.url!==t.url||(await this.change(e=>e.appendBuffer(t.key?n:Bn(n))),this.appended.set(t.block,t),this.newest=t.block),!0}nextMissing(){let e=P(this.segments,Math.floor(this.video.currentTime*this.fps));if(!e)return;let t=this.video.currentTime+Pn;for(let n=this.keyOf(e.block);n<this.segments.length;n++){let e=this.segments[n];if(e.seconds>t)return;if(this.appended.has(n))continue;if(e.key||this.newest===n-1)return e;let r=this.keyOf(n);for(let e=r;e<n;e++)this.appended.delete(e);return this.segments[r]}}async removeFarOnes(){let e=this.video.currentTime,t=[...this.appended.values()].find(({block:t})=>{let n=this.segments[this.keyOf(t)].seconds;return this.endOfRun(t)<e-Fn||n>e+Pn+Fn});return t?this.remove(this.segments[this.keyOf(t.block)].seconds,this.endOfRun(t.block)):!1}async remove(e,t){await this.change(n=>n.remove(e,t));for(let{block:n,seconds:r}of[...this.appended.values()])r>=e&&r<t&&this.appended.delete(n);return this.appended.has(this.newest)||(this.newest=-1),!0}change(e){let t=this.buffer;return new Promise((n,r)=>{t.onupdateend=()=>n(),t.onerror=()=>r(Error(`A segment of the take can't be decoded`)),e(t)})}keyOf(e){for(;e>0&&!this.segments[e].key;)e--;return e}endOfRun(e){let t=e+1;for(;t<this.segments.length&&!this.segments[t].key;)t++;return this.segments[t]?.seconds??1/0}};function Bn(e){let t=new DataView(e);for(let n=0;n+8<=e.byteLength;n+=t.getUint32(n))if(t.getUint32(n+4)===Rn)return e.slice(n);return e}var Vn=class extends q{constructor(...e){super(...e),this.watches=[`take`,`studio`,`embedder`]}static{this.styles=[J,o`
       :host {
         display: inline-block;
         white-space: nowrap;
@@ -481,12 +483,12 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         max-width: 9em;
         padding: 0 0.3em;
       }
-    `]}render(){let{take:e,studio:t}=this.state,n=e&&et(e,this.state);return!e||!n?D:w`<label class="quiet">
+    `]}render(){let{take:e,studio:t}=this.state,n=e&&at(e,this.state);return!e||!n?E:C`<label class="quiet">
       Drift by
-      <select @change=${e=>R.update({embedder:e.target.value})}>
-        ${$e(e,t).map(({name:e,independent:t})=>w`<option value=${e} ?selected=${e===n.name}>${e}${t?``:` (no independent judge)`}</option>`)}
+      <select @change=${e=>L.update({embedder:e.target.value})}>
+        ${it(e,t).map(({name:e,independent:t})=>C`<option value=${e} ?selected=${e===n.name}>${e}${t?``:` (no independent judge)`}</option>`)}
       </select>
-    </label>`}};customElements.define(`drift-by`,jn);var Mn=100,Nn=[`#f0b64d`,`#6cc4b4`,`#8ab8ff`,`#e59ac8`],Pn=3e3,Fn=class extends q{constructor(...e){super(...e),this.watches=[`compared`,`takes`,`take`,`jumps`,`rate`,`studio`,`embedder`,`drifts`],this.players=new Map}static{this.styles=[J,o`
+    </label>`}};customElements.define(`drift-by`,Vn);var Hn=100,Un=[`#f0b64d`,`#6cc4b4`,`#8ab8ff`,`#e59ac8`],Wn=3e3,Gn=class extends q{constructor(...e){super(...e),this.watches=[`compared`,`takes`,`take`,`jumps`,`rate`,`studio`,`embedder`,`drifts`],this.players=new Map}static{this.styles=[J,o`
       :host {
         display: grid;
         grid-template: subgrid / subgrid;
@@ -579,36 +581,36 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         width: 1.2em;
         height: 0.7em;
       }
-    `]}connectedCallback(){super.connectedCallback(),this.setAttribute(`role`,`region`),this.setAttribute(`aria-label`,`Compare`),this.inStep=setInterval(()=>this.keepInStep(),Mn)}disconnectedCallback(){super.disconnectedCallback(),clearInterval(this.inStep);for(let e of this.players.values())e.close();this.players.clear()}get takes(){let{take:e,takes:t,compared:n}=this.state;return[e,...(n??[]).map(e=>t.find(t=>t.id===e))].filter(e=>!!e)}render(){let{compared:e,takes:t,take:n}=this.state,r=t.filter(t=>t.id!==n?.id&&!e?.includes(t.id)),i=this.takes.slice(1);return w`
+    `]}connectedCallback(){super.connectedCallback(),this.setAttribute(`role`,`region`),this.setAttribute(`aria-label`,`Compare`),this.inStep=setInterval(()=>this.keepInStep(),Hn)}disconnectedCallback(){super.disconnectedCallback(),clearInterval(this.inStep);for(let e of this.players.values())e.close();this.players.clear()}get takes(){let{take:e,takes:t,compared:n}=this.state;return[e,...(n??[]).map(e=>t.find(t=>t.id===e))].filter(e=>!!e)}render(){let{compared:e,takes:t,take:n}=this.state,r=t.filter(t=>t.id!==n?.id&&!e?.includes(t.id)),i=this.takes.slice(1);return C`
       <div class="head">
         <select aria-label="Take to compare with" @change=${this.add}>
           <option value="">Compare with …</option>
-          ${r.map(e=>w`<option value=${e.id}>${e.name}, ${z(e.made_seconds)}</option>`)}
+          ${r.map(e=>C`<option value=${e.id}>${e.name}, ${z(e.made_seconds)}</option>`)}
         </select>
-        <button @click=${Lt} title="The same request and noise, without memory">Without memory</button>
-        <button @click=${()=>R.update({compared:null})} aria-label="Close the comparison">✕</button>
+        <button @click=${Ut} title="The same request and noise, without memory">Without memory</button>
+        <button @click=${()=>L.update({compared:null})} aria-label="Close the comparison">✕</button>
       </div>
       <div class="videos">
-        ${Z(i,e=>e.id,(e,t)=>w`<figure>
+        ${Z(i,e=>e.id,(e,t)=>C`<figure>
             <video muted playsinline tabindex="-1" data-id=${e.id} aria-label=${e.name}></video>
             <figcaption>
-              ${In(t+1)}
+              ${Kn(t+1)}
               <span class="one-line">${e.name}</span>
               <button @click=${()=>this.leaveOut(e.id)} aria-label="Remove ${e.name}">✕</button>
             </figcaption>
           </figure>`)}
       </div>
       ${this.drift()}
-    `}drift(){let e=this.takes.flatMap((e,t)=>{let n=L(e,this.state);return n&&typeof n!=`string`?[{take:e,drift:n,colour:Nn[t%Nn.length]}]:[]}),t=e.map(({drift:e})=>e),n=Math.max(1,...t.flatMap(e=>e.seconds)),r=Q(t);return w`<div class="drift">
+    `}drift(){let e=this.takes.flatMap((e,t)=>{let n=I(e,this.state);return n&&typeof n!=`string`?[{take:e,drift:n,colour:Un[t%Un.length]}]:[]}),t=e.map(({drift:e})=>e),n=Math.max(1,...t.flatMap(e=>e.seconds)),r=Q(t);return C`<div class="drift">
       <svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="Drift curve: likeness to the first second">
-        ${e.map(({drift:e,colour:t})=>T`<path d=${xn(e,n,r)} stroke=${t}></path>`)}
+        ${e.map(({drift:e,colour:t})=>w`<path d=${jn(e,n,r)} stroke=${t}></path>`)}
       </svg>
       <div class="legend time">
         <drift-by></drift-by>
         <span class="quiet">scale ${r.toFixed(2)} – 1${t.some(e=>!e.independent)?` · no independent judge`:``}</span>
-        ${this.takes.map((e,t)=>w`<span class="of">${In(t)} ${Ut(e.name)} <span class="quiet one-line">${this.figures(e)}</span></span>`)}
+        ${this.takes.map((e,t)=>C`<span class="of">${Kn(t)} ${Zt(e.name)} <span class="quiet one-line">${this.figures(e)}</span></span>`)}
       </div>
-    </div>`}figures(e){let t=L(e,this.state);return e.status===`live`||e.status===`running`?`is being made`:t===void 0||typeof t==`string`?t??``:Sn(t)}updated(){let e=new Set(this.takes.slice(1).map(e=>e.id));for(let[t,n]of this.players)e.has(t)||(n.close(),this.players.delete(t));for(let e of this.renderRoot.querySelectorAll(`video`)){let t=e.dataset.id;this.players.has(t)||this.players.set(t,new Ln(e,t))}for(let e of this.takes)It(e);this.keepInStep()}keepInStep(){let{take:e,frame:t,rate:n}=this.state;if(e)for(let r of this.players.values())r.follow(t/e.fps,n)}add(e){let t=e.target;t.value&&R.update({compared:[...this.state.compared??[],t.value]}),t.value=``}leaveOut(e){R.update({compared:this.state.compared.filter(t=>t!==e)})}};function In(e){return w`<svg class="key" aria-hidden="true"><rect width="100%" height="100%" fill=${Nn[e%Nn.length]}></rect></svg>`}var Ln=class{constructor(e,t){this.video=e,this.id=t,this.closed=!1,e.muted=!0,this.load()}follow(e,t){let{video:n,take:r}=this;if(!r)return;let i=Math.max(0,r.frames-1),a=e+.5/r.fps-n.currentTime,o=e*r.fps>=i;if(t>0&&!o){n.paused&&n.play().catch(()=>{}),Math.abs(a)>.5&&(n.currentTime=e),n.playbackRate=t*(1+Math.max(-.1,Math.min(.1,a)));return}n.pause();let s=(Math.min(Math.round(e*r.fps),i)+.5)/r.fps;!n.seeking&&Math.abs(n.currentTime-s)>.001&&(n.currentTime=s)}close(){this.closed=!0,clearTimeout(this.refreshing),this.feed?.close()}async load(){clearTimeout(this.refreshing);let e=await P.take(this.id).catch(()=>null);this.closed||(e&&(this.take=e,this.feed??=new kn(this.video,e.fps,e.mime,()=>this.load()),this.feed.update(e.segments)),e&&e.status!==`live`&&e.status!==`running`||(this.refreshing=setTimeout(()=>this.load(),Pn)))}};customElements.define(`studio-compare`,Fn);var Rn=class extends q{static{this.properties={typed:{state:!0}}}static{this.styles=[J,o`
+    </div>`}figures(e){let t=I(e,this.state);return e.status===`live`||e.status===`running`?`is being made`:t===void 0||typeof t==`string`?t??``:Mn(t)}updated(){let e=new Set(this.takes.slice(1).map(e=>e.id));for(let[t,n]of this.players)e.has(t)||(n.close(),this.players.delete(t));for(let e of this.renderRoot.querySelectorAll(`video`)){let t=e.dataset.id;this.players.has(t)||this.players.set(t,new qn(e,t))}for(let e of this.takes)Ht(e);this.keepInStep()}keepInStep(){let{take:e,frame:t,rate:n}=this.state;if(e)for(let r of this.players.values())r.follow(t/e.fps,n)}add(e){let t=e.target;t.value&&L.update({compared:[...this.state.compared??[],t.value]}),t.value=``}leaveOut(e){L.update({compared:this.state.compared.filter(t=>t!==e)})}};function Kn(e){return C`<svg class="key" aria-hidden="true"><rect width="100%" height="100%" fill=${Un[e%Un.length]}></rect></svg>`}var qn=class{constructor(e,t){this.video=e,this.id=t,this.closed=!1,e.muted=!0,this.load()}follow(e,t){let{video:n,take:r}=this;if(!r)return;let i=Math.max(0,r.frames-1),a=e+.5/r.fps-n.currentTime,o=e*r.fps>=i;if(t>0&&!o){n.paused&&n.play().catch(()=>{}),Math.abs(a)>.5&&(n.currentTime=e),n.playbackRate=t*(1+Math.max(-.1,Math.min(.1,a)));return}n.pause();let s=(Math.min(Math.round(e*r.fps),i)+.5)/r.fps;!n.seeking&&Math.abs(n.currentTime-s)>.001&&(n.currentTime=s)}close(){this.closed=!0,clearTimeout(this.refreshing),this.feed?.close()}async load(){clearTimeout(this.refreshing);let e=await N.take(this.id).catch(()=>null);this.closed||(e&&(this.take=e,this.feed??=new zn(this.video,e.fps,e.mime,()=>this.load()),this.feed.update(e.segments)),e&&e.status!==`live`&&e.status!==`running`||(this.refreshing=setTimeout(()=>this.load(),Wn)))}};customElements.define(`studio-compare`,Gn);var Jn=class extends q{static{this.properties={typed:{state:!0}}}static{this.styles=[J,o`
       form {
         display: grid;
         grid-template-columns: minmax(0, 1fr) 11.5em auto auto;
@@ -618,33 +620,31 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         background: var(--panel);
         border-top: 1px solid var(--line);
       }
+      @media (width < 40em) {
+        form {
+          grid-template-columns: minmax(0, 1fr) auto auto;
+        }
+        [name="prompt"] {
+          grid-column: 1 / -1;
+        }
+      }
       p {
         margin: 0;
         padding: 0 0.7em 0.4em;
         height: 1.9em;
         background: var(--panel);
       }
-    `]}constructor(){super(),this.watches=[`take`,`busy`],this.typed=``}render(){let{take:e}=this.state,t=e?.status===`live`,n=!!e&&(t||e.blocks>0)&&e.status!==`running`&&!this.state.busy;return w`
+    `]}constructor(){super(),this.watches=[`take`,`busy`],this.typed=``}render(){let{take:e}=this.state,t=e?.status===`live`,n=!!e&&(t||e.blocks>0)&&e.status!==`running`&&!this.state.busy;return C`
       <form @submit=${this.direct}>
-        <input name="prompt" aria-label="Direction" autocomplete="off" placeholder=${n&&!t?`What happens instead`:`What happens next`} ?disabled=${!n} @input=${this.type} />
+        <input name="prompt" aria-label="Direction" dir="auto" autocomplete="off" placeholder=${n&&!t?`What happens instead`:`What happens next`} ?disabled=${!n} @input=${this.type} />
         <input name="at" aria-label="Takes over at" placeholder=${n&&!t?`after this block`:`at the next block`} ?disabled=${!n} />
         <label title="Another shot begins: what was is gone but for what memory brings back"><input type="checkbox" name="cut" ?disabled=${!n} /> Cut</label>
         <button class="primary" ?disabled=${!n}>Direct</button>
       </form>
       <p class="quiet one-line" aria-live="polite">
-        ${this.typed?w`<unread-words .backbone=${e?.backbone??``} .prompt=${this.typed}></unread-words>`:this.says(t)}
+        ${this.typed?C`<unread-words .backbone=${e?.backbone??``} .prompt=${this.typed}></unread-words>`:this.says(t)}
       </p>
-    `}says(e){let{take:t}=this.state;if(t?.unknown_words.length)return`The backbone has never read: ${t.unknown_words.join(`, `)}`;if(t?.waiting)return`This take waits: direct it, or resume it with the words it has`;if(!t?.blocks||e)return``;if(t.status===`running`)return`It is made by another program; what is made can be watched`;let n=`what you direct becomes a branch, after the block under the playhead`;return t.status===`finished`?`This take is made: ${n}`:`Resume goes on with this take; ${n}`}type(e){this.typed=e.target.value}async direct(e){e.preventDefault();let t=e.target,n=new FormData(t),r=String(n.get(`prompt`)).trim(),i=String(n.get(`at`)).trim(),a=n.has(`cut`),{take:o}=this.state;if(!r||!o)return;let s=i?at(i,o.fps):null;if(i&&s===null)return R.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let c=()=>{t.reset(),this.typed=``};if(o.status!==`live`){await G({do:`branch`,block:s===null?Nt()+1:Math.max(1,F(o.segments,Math.ceil(s*o.fps)).block),prompt:r,seed:null,cut:a})&&c();return}let l=await W({do:`direct`,prompt:r,at:s,cut:a});if(!l)return;c();let u=l.takes_over_at??s;u!==null&&R.update({note:`“${r}” ${a?`cuts in`:`takes over`} at ${z(u)}`})}};customElements.define(`studio-direction`,Rn);var zn=[[`Space`,`play or pause`],[`J K L`,`backwards, pause, forwards; again for faster`],[`← →`,`a frame back or on; with Shift a second`],[`Home End`,`to the beginning, to the newest frame`],[`I O X`,`mark in, mark out, no marks`],[`D`,`write a direction`],[`/`,`search the library`],[`Tab ← →`,`to a planned cue on the strip; move it by a block`],[`Enter Delete`,`edit a planned cue, withdraw it`],[`?`,`this page`]],Bn=class extends q{constructor(...e){super(...e),this.watches=[`dialog`]}static{this.styles=[J,o`
-      dialog {
-        padding: 1.1em 1.5em;
-        background: var(--panel);
-        color: var(--text);
-        border: 1px solid #4a5058;
-        border-radius: 4px;
-      }
-      dialog::backdrop {
-        background: rgb(0 0 0 / 60%);
-      }
+    `}says(e){let{take:t}=this.state;if(t?.unknown_words.length)return`The backbone has never read: ${t.unknown_words.join(`, `)}`;if(t?.waiting)return`This take waits: direct it, or resume it with the words it has`;if(!t?.blocks||e)return``;if(t.status===`running`)return`It is made by another program; what is made can be watched`;let n=`what you direct becomes a branch, after the block under the playhead`;return t.status===`finished`?`This take is made: ${n}`:`Resume goes on with this take; ${n}`}type(e){this.typed=e.target.value}async direct(e){e.preventDefault();let t=e.target,n=new FormData(t),r=String(n.get(`prompt`)).trim(),i=String(n.get(`at`)).trim(),a=n.has(`cut`),{take:o}=this.state;if(!r||!o)return;let s=i?R(i,o.fps):null;if(i&&s===null)return L.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let c=()=>{t.reset(),this.typed=``};if(o.status!==`live`){if(s!==null&&s>o.made_seconds)return L.alert(`“${i}” is past what is made; name a moment up to ${z(o.made_seconds)}`);await G({do:`branch`,block:s===null?zt()+1:$e(o,s),prompt:r,seed:null,cut:a})&&c();return}let l=await W({do:`direct`,prompt:r,at:s,cut:a});if(!l)return;c();let u=l.takes_over_at??s;u!==null&&L.update({note:`“${r}” ${a?`cuts in`:`takes over`} at ${z(u)}`})}};customElements.define(`studio-direction`,Jn);var Yn=[[`Space`,`play or pause`],[`J K L`,`backwards, pause, forwards; again for faster`],[`← →`,`a frame back or on; with Shift a second`],[`Home End`,`to the beginning, to the newest frame`],[`I O X`,`mark in, mark out, no marks`],[`D`,`write a direction`],[`/`,`search the library`],[`Tab ← →`,`to a planned cue on the strip; move it by a block`],[`Enter Delete`,`edit a planned cue, withdraw it`],[`?`,`this page`]],Xn=class extends Yt{constructor(...e){super(...e),this.watches=[`dialog`],this.named=`help`}static{this.styles=[J,o`
       dl {
         display: grid;
         grid-template-columns: auto auto;
@@ -656,11 +656,11 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       dd {
         margin: 0;
       }
-    `]}render(){return w`<dialog aria-label="Keys" @close=${this.closed}>
+    `]}render(){return C`<dialog aria-label="Keys" @close=${this.closed}>
       <h2>Keys</h2>
-      <dl>${zn.map(([e,t])=>w`<dt>${e}</dt><dd>${t}</dd>`)}</dl>
+      <dl>${Yn.map(([e,t])=>C`<dt>${e}</dt><dd>${t}</dd>`)}</dl>
       <form method="dialog"><button class="primary">Close</button></form>
-    </dialog>`}updated(){let e=this.renderRoot.querySelector(`dialog`);this.state.dialog===`help`&&!e.open&&e.showModal(),this.state.dialog!==`help`&&e.open&&e.close()}closed(){this.state.dialog===`help`&&R.update({dialog:null})}};customElements.define(`studio-help`,Bn);var Vn=10,Hn=class extends q{constructor(...e){super(...e),this.watches=[`take`,`takes`,`frame`,`busy`]}static{this.styles=[J,o`
+    </dialog>`}};customElements.define(`studio-help`,Xn);var Zn=10,Qn=class extends q{constructor(...e){super(...e),this.watches=[`take`,`takes`,`frame`,`busy`]}static{this.styles=[J,o`
       :host {
         display: grid;
         grid-template-rows: auto minmax(0, 1fr) auto;
@@ -707,10 +707,10 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       .buttons button:nth-child(-n + 2) {
         grid-column: span 3;
       }
-    `]}render(){let{take:e,busy:t}=this.state,n=e?.status===`live`,r=Nt();return w`
+    `]}render(){let{take:e,busy:t}=this.state,n=e?.status===`live`,r=zt();return C`
       <h2>Branches</h2>
-      <div class="tree" role="tree" aria-label="Branches" @keydown=${this.move}>${e?this.item(this.root(e)):D}</div>
-      ${e?D:w`<p class="quiet">A take and all that grows from it: undoing and branching lose nothing.</p>`}
+      <div class="tree" role="tree" aria-label="Branches" @keydown=${this.move}>${e?this.item(this.root(e)):E}</div>
+      ${e?E:C`<p class="quiet">A take and all that grows from it: undoing and branching lose nothing.</p>`}
       <div class="buttons">
         <button ?disabled=${!e?.blocks||t} @click=${()=>G({do:`undo_to`,block:r+1})} title="Go on after this block; what was made stays as a branch">
           Undo to here
@@ -718,7 +718,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         <button ?disabled=${!e?.blocks||t} @click=${()=>G({do:`branch`,block:r+1,prompt:null,seed:null})} title="Another ending after this block, from other noise; for other words, write them in the line of directions">
           Branch here
         </button>
-        <button ?disabled=${!e||n||t} @click=${()=>G({do:`extend`,seconds:Vn,prompt:null})} title="Make ${Vn} seconds more">
+        <button ?disabled=${!e||n||t} @click=${()=>G({do:`extend`,seconds:Zn,prompt:null})} title="Make ${Zn} seconds more">
           Extend
         </button>
         <button ?disabled=${!n} @click=${()=>W({do:`stop`})} title="End it after the block that is being made">Stop</button>
@@ -730,20 +730,20 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
           Resume
         </button>
       </div>
-    `}root(e){let t=this.state.takes.find(t=>t.id===e.parent);return t?this.root(t):e}item(e){let t=this.state.take.id===e.id,n=this.state.takes.filter(t=>t.parent===e.id).reverse(),r=this.forkFrame(e);return w`<div
+    `}root(e,t=[]){let n=this.state.takes.find(t=>t.id===e.parent),r=[...t,e.id];return n&&!r.includes(n.id)?this.root(n,r):e}item(e,t=[]){let n=this.state.take.id===e.id,r=[...t,e.id],i=this.state.takes.filter(t=>t.parent===e.id&&!r.includes(t.id)).reverse(),a=this.forkFrame(e);return C`<div
       role="treeitem"
-      tabindex=${t?0:-1}
-      aria-current=${t}
-      aria-expanded=${n.length?`true`:D}
+      tabindex=${n?0:-1}
+      aria-current=${n}
+      aria-expanded=${i.length?`true`:E}
       data-id=${e.id}
     >
-      <div class="row" title="${e.name}: ${e.prompt}" @click=${()=>vt(e.id)}>
-        <frame-picture .take=${e.id} .frame=${e.frames?r:-1} .ratio=${e.width/e.height}></frame-picture>
-        ${Ut(e.name)}
-        <span class="quiet time">${e.parent?`at ${z(r/e.fps)}`:z(e.made_seconds)}</span>
+      <div class="row" title="${e.name}: ${e.prompt}" @click=${()=>wt(e.id)}>
+        <frame-picture .take=${e.id} .frame=${e.frames?a:-1} .ratio=${e.width/e.height}></frame-picture>
+        ${Zt(e.name)}
+        <span class="quiet time">${e.parent?`at ${z(e.parent_seconds)}`:z(e.made_seconds)}</span>
       </div>
-      ${n.length?w`<div role="group">${n.map(e=>this.item(e))}</div>`:D}
-    </div>`}forkFrame(e){return e.parent_block===null||!e.blocks?0:Math.min(e.frames-1,Math.round(e.frames/e.blocks*e.parent_block))}move(e){let t=[...this.renderRoot.querySelectorAll(`[role="treeitem"]`)],n=t.indexOf(e.target),r={ArrowDown:t[n+1],ArrowUp:t[n-1]}[e.key];if(r)r.focus();else if(e.key===`Enter`)vt(t[n].dataset.id);else return;e.preventDefault(),e.stopPropagation()}};customElements.define(`studio-history`,Hn);var Un=200,Wn=class extends q{constructor(...e){super(...e),this.watches=[`takes`,`take`,`search`,`studio`,`found`]}static{this.styles=[J,o`
+      ${i.length?C`<div role="group">${i.map(e=>this.item(e,r))}</div>`:E}
+    </div>`}forkFrame(e){return Math.min(e.frames-1,Math.round((e.parent_seconds??0)*e.fps))}move(e){let t=[...this.renderRoot.querySelectorAll(`[role="treeitem"]`)],n=t.indexOf(e.target),r={ArrowDown:t[n+1],ArrowUp:t[n-1]}[e.key];if(r)r.focus();else if(e.key===`Enter`)wt(t[n].dataset.id);else return;e.preventDefault(),e.stopPropagation()}};customElements.define(`studio-history`,Qn);var $n=200,er=class extends q{constructor(...e){super(...e),this.watches=[`takes`,`take`,`search`,`matches`,`studio`,`found`]}static{this.styles=[J,o`
       :host {
         display: grid;
         grid-template: auto auto auto minmax(0, 1fr) / minmax(0, 1fr);
@@ -800,25 +800,25 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       .live {
         color: var(--live);
       }
-    `]}render(){let{takes:e,search:t,found:n}=this.state;return w`
+    `]}render(){let{search:e,found:t}=this.state,n=Qe(this.state),r=!(t?t.hits:n).length;return C`
       <div class="head">
         <h2>Library</h2>
-        <button class="primary" ?disabled=${!this.state.studio} @click=${()=>R.update({dialog:`new`})}>New take</button>
+        <button class="primary" ?disabled=${!this.state.studio} @click=${()=>L.update({dialog:`new`})}>New take</button>
       </div>
-      <input type="search" aria-label="Search" placeholder="Search by words" .value=${t} @input=${this.search} />
+      <input aria-label="Search" placeholder="Search by words" dir="auto" enterkeyhint="search" .value=${e} @input=${this.search} />
       ${this.find()}
-      <div role="listbox" tabindex=${(n?n.hits:e).length?D:0} aria-label="Library" @keydown=${this.move}>
-        ${n?n.hits.map((e,t)=>this.hit(e,t)):Z(e,e=>e.id,(e,t)=>this.option(e,t))}
+      <div role="listbox" tabindex=${r?0:E} aria-label="Library" @keydown=${this.move}>
+        ${t?t.hits.map((e,t)=>this.hit(e,t)):Z(n,e=>e.id,(e,t)=>this.option(e,t))}
       </div>
-      ${(n?n.hits:e).length?D:w`<p class="quiet">${this.nothingHere()}</p>`}
-    `}nothingHere(){let{found:e,search:t}=this.state;return e?`No take shows anything like it`:t?`No take has these words`:`No takes yet`}find(){let{found:e,take:t}=this.state;return e?w`<div class="find">
+      ${r?C`<p class="quiet">${this.nothingHere()}</p>`:E}
+    `}nothingHere(){let{found:e,matches:t}=this.state;return e?`No take shows anything like it`:t?`No take has these words`:`No takes yet`}find(){let{found:e,take:t}=this.state;return e?C`<div class="find">
       <span class="quiet time one-line">Like ${z(e.seconds)} of ${e.take}</span>
-      <button @click=${()=>R.update({found:null})} title="Back to all takes">Clear</button>
-    </div>`:w`<div class="find">
-        <button ?disabled=${!t?.frames} @click=${gt} title="Moments of all takes that look like the frame under the playhead">
+      <button @click=${()=>L.update({found:null})} title="Back to all takes">Clear</button>
+    </div>`:C`<div class="find">
+        <button ?disabled=${!t?.frames} @click=${St} title="Moments of all takes that look like the frame under the playhead">
           Find this frame
         </button>
-      </div>`}hit(e,t){let n=this.state.takes.find(t=>t.id===e.take);return w`<div
+      </div>`}hit(e,t){let n=this.state.takes.find(t=>t.id===e.take);return C`<div
       role="option"
       aria-selected="false"
       tabindex=${t===0?0:-1}
@@ -828,26 +828,26 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
     >
       <frame-picture .take=${e.take} .frame=${e.frame} .ratio=${n?n.width/n.height:1}></frame-picture>
       <span class="words">
-        ${Ut(n?.name??`a take`)}
+        ${Zt(n?.name??`a take`)}
         <span class="time">${z(e.seconds)} <span class="similarity" title="Similarity">${e.similarity.toFixed(3)}</span></span>
       </span>
-    </div>`}option(e,t){let n=e.id===this.state.take?.id;return w`<div
+    </div>`}option(e,t){let n=e.id===this.state.take?.id;return C`<div
       role="option"
       aria-selected=${n}
-      tabindex=${n||t===0&&!this.state.take?0:-1}
+      tabindex=${n||t===0&&!Qe(this.state).some(({id:e})=>e===this.state.take?.id)?0:-1}
       data-id=${e.id}
       data-name=${e.name}
       title=${e.prompt}
-      @click=${()=>vt(e.id)}
+      @click=${()=>wt(e.id)}
     >
       <frame-picture .take=${e.id} .frame=${e.frames?0:-1} .ratio=${e.width/e.height}></frame-picture>
       <span class="words">
-        ${Ut(e.name)}
+        ${Zt(e.name)}
         <span class="quiet time one-line">
-          ${e.status===`finished`?``:w`<span class=${e.status}>${e.status}</span> · `}${z(e.made_seconds)} · ${e.prompt}
+          ${e.status===`finished`?``:C`<span class=${e.status}>${e.status}</span> · `}${z(e.made_seconds)} · <bdi>${e.prompt}</bdi>
         </span>
       </span>
-    </div>`}search(e){let t=e.target.value;clearTimeout(this.waiting),this.waiting=setTimeout(()=>ht(t),Un)}move(e){let t=[...this.renderRoot.querySelectorAll(`[role="option"]`)],n=t.indexOf(e.target),r={ArrowDown:n+1,ArrowUp:n-1,Home:0,End:t.length-1};if(e.key===`Enter`)t[n].click();else if(e.key in r)t[r[e.key]]?.focus();else return;e.preventDefault(),e.stopPropagation()}};customElements.define(`studio-library`,Wn);var Gn=Bt(class extends Vt{constructor(e){if(super(e),e.type!==K.PROPERTY&&e.type!==K.ATTRIBUTE&&e.type!==K.BOOLEAN_ATTRIBUTE)throw Error("The `live` directive is not allowed on child or event bindings");if(!fn(e))throw Error("`live` bindings can only contain a single expression")}render(e){return e}update(e,[t]){if(t===E||t===D)return t;let n=e.element,r=e.name;if(e.type===K.PROPERTY){if(t===n[r])return E}else if(e.type===K.BOOLEAN_ATTRIBUTE){if(!!t===n.hasAttribute(r))return E}else if(e.type===K.ATTRIBUTE&&n.getAttribute(r)===t+``)return E;return hn(e),t}}),$=560,Kn=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`]}static{this.styles=[J,o`
+    </div>`}search(e){let t=e.target.value;clearTimeout(this.waiting),this.waiting=setTimeout(()=>bt(t),$n)}move(e){let t=[...this.renderRoot.querySelectorAll(`[role="option"]`)],n=t.indexOf(e.target),r={ArrowDown:n+1,ArrowUp:n-1,Home:0,End:t.length-1};if(e.key===`Enter`)t[n].click();else if(e.key in r)t[r[e.key]]?.focus();else return;e.preventDefault(),e.stopPropagation()}};customElements.define(`studio-library`,er);var tr=qt(class extends Jt{constructor(e){if(super(e),e.type!==K.PROPERTY&&e.type!==K.ATTRIBUTE&&e.type!==K.BOOLEAN_ATTRIBUTE)throw Error("The `live` directive is not allowed on child or event bindings");if(!Sn(e))throw Error("`live` bindings can only contain a single expression")}render(e){return e}update(e,[t]){if(t===T||t===E)return t;let n=e.element,r=e.name;if(e.type===K.PROPERTY){if(t===n[r])return T}else if(e.type===K.BOOLEAN_ATTRIBUTE){if(!!t===n.hasAttribute(r))return T}else if(e.type===K.ATTRIBUTE&&n.getAttribute(r)===t+``)return T;return Tn(e),t}}),$=560,nr=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`]}static{this.styles=[J,o`
       figure {
         margin: 0;
       }
@@ -864,7 +864,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         justify-content: space-between;
         font-size: 0.9em;
       }
-    `]}render(){let{take:e}=this.state,t=e?I(e):0;return w`<figure>
+    `]}render(){let{take:e}=this.state,t=e?F(e):0;return C`<figure>
       <canvas
         width=${$}
         height=${$}
@@ -877,7 +877,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         @contextmenu=${e=>this.pick(e,!0)}
       ></canvas>
       <figcaption class="quiet time"><span>0:00</span><span>made at → · brought back ↑</span><span>${z(t)}</span></figcaption>
-    </figure>`}updated(){let{take:e,frame:t}=this.state,n=this.renderRoot.querySelector(`canvas`).getContext(`2d`);if(n.clearRect(0,0,$,$),!e)return;let r=$/I(e);Jn(n),Yn(n,e,t,r);let i=F(e.segments,t)?.block,a=Math.max(2,(e.segments.at(-2)?.frames??1)*(r/e.fps)-1);for(let t of e.memory)Xn(n,t,r,a,t.block===i)}key(e){let{take:t,frame:n}=this.state,r=t&&F(t.segments,n)?.block;if(r==null)return;let i=t.memory.filter(e=>e.remembered.some(qn));if(e.key===`ArrowLeft`)this.goTo(i.findLast(e=>e.block<r));else if(e.key===`ArrowRight`)this.goTo(i.find(e=>e.block>r));else if(e.key===`Enter`){let e=i.find(e=>e.block===r)?.remembered.find(qn);e&&U(e.frame)}else return;e.preventDefault()}goTo(e){e&&U(this.state.take.segments[e.block].first_frame)}pick(e,t){e.preventDefault();let{take:n}=this.state;if(!n)return;let r=e.currentTarget.getBoundingClientRect(),i=I(n),a=(e.clientX-r.left)/r.width*i,o=(1-(e.clientY-r.top)/r.height)*i;if(!t)return U(a*n.fps);let s=n.memory.findLast(e=>e.seconds<=a)?.remembered.filter(qn)??[],c=e=>Math.abs(e-o),l=s.sort((e,t)=>c(e.seconds)-c(t.seconds))[0];U(l?l.frame:o*n.fps)}};function qn(e){return e.take===null&&e.frame!==null&&e.seconds!==null}function Jn(e){e.strokeStyle=`#3a4048`,e.beginPath(),e.moveTo(0,$),e.lineTo($,0),e.stroke()}function Yn(e,t,n,r){for(let n of t.cues)e.fillStyle=n.cut?`#ffffff`:`#2f343a`,e.fillRect(n.seconds*r,0,1,$);e.fillStyle=`#f0b64d`;let i=n/t.fps*r;e.fillRect(i,0,2,$),e.globalAlpha=.45,e.fillRect(i,$-i,$-i,1),e.globalAlpha=1}function Xn(e,t,n,r,i){for(let a of t.remembered)qn(a)&&(e.fillStyle=i?`#ffffff`:`#6cc4b4`,e.globalAlpha=i?1:Math.max(.25,a.similarity**4),e.fillRect(t.seconds*n,$-a.seconds*n-5,r,i?10:7));e.globalAlpha=1}customElements.define(`memory-map`,Kn);var Zn=5,Qn={pin:`Bring it back for every block from now on`,exclude:`Never bring it back from now on`},$n=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`,`markIn`,`markOut`,`studio`]}static{this.styles=[J,o`
+    </figure>`}updated(){let{take:e,frame:t}=this.state,n=this.renderRoot.querySelector(`canvas`).getContext(`2d`);if(n.clearRect(0,0,$,$),!e)return;let r=$/F(e);ir(n),ar(n,e,t,r);let i=P(e.segments,t)?.block,a=Math.max(2,(e.segments.at(-2)?.frames??1)*(r/e.fps)-1);for(let t of e.memory)or(n,t,r,a,t.block===i)}key(e){let{take:t,frame:n}=this.state,r=t&&P(t.segments,n)?.block;if(r==null)return;let i=t.memory.filter(e=>e.remembered.some(rr));if(e.key===`ArrowLeft`)this.goTo(i.findLast(e=>e.block<r));else if(e.key===`ArrowRight`)this.goTo(i.find(e=>e.block>r));else if(e.key===`Enter`){let e=i.find(e=>e.block===r)?.remembered.find(rr);e&&U(e.frame)}else return;e.preventDefault()}goTo(e){e&&U(this.state.take.segments[e.block].first_frame)}pick(e,t){e.preventDefault();let{take:n}=this.state;if(!n)return;let r=e.currentTarget.getBoundingClientRect(),i=F(n),a=(e.clientX-r.left)/r.width*i,o=(1-(e.clientY-r.top)/r.height)*i;if(!t)return U(a*n.fps);let s=n.memory.findLast(e=>e.seconds<=a)?.remembered.filter(rr)??[],c=e=>Math.abs(e-o),l=s.sort((e,t)=>c(e.seconds)-c(t.seconds))[0];U(l?l.frame:o*n.fps)}};function rr(e){return e.take===null&&e.frame!==null&&e.seconds!==null}function ir(e){e.strokeStyle=`#3a4048`,e.beginPath(),e.moveTo(0,$),e.lineTo($,0),e.stroke()}function ar(e,t,n,r){for(let n of t.cues)e.fillStyle=n.cut?`#ffffff`:`#2f343a`,e.fillRect(n.seconds*r,0,1,$);e.fillStyle=`#f0b64d`;let i=n/t.fps*r;e.fillRect(i,0,2,$),e.globalAlpha=.45,e.fillRect(i,$-i,$-i,1),e.globalAlpha=1}function or(e,t,n,r,i){for(let a of t.remembered)rr(a)&&(e.fillStyle=i?`#ffffff`:`#6cc4b4`,e.globalAlpha=i?1:Math.max(.25,a.similarity**4),e.fillRect(t.seconds*n,$-a.seconds*n-5,r,i?10:7));e.globalAlpha=1}customElements.define(`memory-map`,nr);var sr=5,cr={pin:`Bring it back for every block from now on`,exclude:`Never bring it back from now on`},lr=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`,`markIn`,`markOut`,`studio`]}static{this.styles=[J,o`
       :host {
         display: grid;
         grid-template: auto auto auto minmax(0, 1fr) auto / minmax(0, 1fr);
@@ -959,35 +959,35 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         flex: 1;
         color: var(--quiet);
       }
-    `]}connectedCallback(){super.connectedCallback(),this.setAttribute(`role`,`region`),this.setAttribute(`aria-label`,`Memory`)}render(){let{take:e,frame:t}=this.state;if(!e)return w`<h2>Memory</h2>
-        <p class="quiet">For the block under the playhead: the past frames that it brought back, to be pinned or excluded.</p>`;let n=F(e.segments,t)?.block??0,r=e.memory.find(e=>e.block===n);return w`
+    `]}connectedCallback(){super.connectedCallback(),this.setAttribute(`role`,`region`),this.setAttribute(`aria-label`,`Memory`)}render(){let{take:e,frame:t}=this.state;if(!e)return C`<h2>Memory</h2>
+        <p class="quiet">For the block under the playhead: the past frames that it brought back, to be pinned or excluded.</p>`;let n=P(e.segments,t)?.block??0,r=e.memory.find(e=>e.block===n);return C`
       <div class="head">
         <h2>Memory</h2>
-        <span class="quiet time">block ${n}${r?.policy?`, chosen by ${r.policy}`:D}</span>
+        <span class="quiet time">block ${n}${r?.policy?`, chosen by ${r.policy}`:E}</span>
       </div>
       ${this.policy(e)}
       <memory-map></memory-map>
-      <ul class="frames" aria-label="Remembered frames">
-        ${r?.remembered.length?Z(r.remembered,e=>`${e.take}/${e.latent_frame}`,t=>this.remembered(t,e)):w`<li class="quiet">
-              ${Qe(e)?`This block brought nothing back: nothing under words like its own has left its sight.`:`This take was made without memory.`}
+      <ul class="frames" role="list" aria-label="Remembered frames">
+        ${r?.remembered.length?Z(r.remembered,e=>`${e.take}/${e.latent_frame}`,t=>this.remembered(t,e)):C`<li class="quiet">
+              ${rt(e)?`This block brought nothing back: nothing under words like its own has left its sight.`:`This take was made without memory.`}
             </li>`}
       </ul>
       <div>${this.told(e)} ${this.recalled(e)} ${this.range(e)}</div>
-    `}policy(e){let t=Ze(e,1/0),n=Qe(e)?e.status===`live`?``:`the take isn't live`:`it has no memory`;return w`<label class="policy quiet">
+    `}policy(e){let t=nt(e,1/0),n=rt(e)?e.status===`live`?``:`the take isn't live`:`it has no memory`;return C`<label class="policy quiet">
       Policy
       <select
         ?disabled=${n!==``}
         title=${n||`Another one chooses from the next block on`}
-        @change=${e=>Ft(e.target.value)}
+        @change=${e=>Vt(e.target.value)}
       >
-        ${this.state.studio?.policies.map(e=>w`<option ?selected=${e===t} .selected=${Gn(e===t)}>${e}</option>`)}
+        ${this.state.studio?.policies.map(e=>C`<option ?selected=${e===t} .selected=${tr(e===t)}>${e}</option>`)}
       </select>
       <span class="one-line">${n}</span>
-    </label>`}told(e){let t=[`pin`,`exclude`].flatMap(t=>Xe(e,t).map(e=>({how:t,span:e})));return t.length?w`<div class="told" role="group" aria-label="Pinned and excluded">
-      ${t.map(({how:t,span:[n,r]})=>{let[i,a]=t===`pin`?[`Pinned`,`unpin`]:[`Excluded`,`unexclude`],o=r-n<1?z(n):`${z(n)} – ${z(r)}`;return w`<button class="time ${t}" title="Take it back" ?disabled=${e.status!==`live`} @click=${()=>Pt(a,[n,r])}>
+    </label>`}told(e){let t=[`pin`,`exclude`].flatMap(t=>tt(e,t).map(e=>({how:t,span:e})));return t.length?C`<div class="told" role="group" aria-label="Pinned and excluded">
+      ${t.map(({how:t,span:[n,r]})=>{let[i,a]=t===`pin`?[`Pinned`,`unpin`]:[`Excluded`,`unexclude`],o=r-n<1?z(n):`${z(n)} – ${z(r)}`;return C`<button class="time ${t}" title="Take it back" ?disabled=${e.status!==`live`} @click=${()=>Bt(a,[n,r])}>
           ${i} ${o} ✕
         </button>`})}
-    </div>`:D}remembered(e,t){let n=e.take!==null&&e.take!==t.id,r=e.frame??-1,i=e.seconds===null?`a lost frame`:z(e.seconds);return w`<li class="remembered">
+    </div>`:E}remembered(e,t){let n=e.take!==null&&e.take!==t.id,r=e.frame??-1,i=e.seconds===null?`a lost frame`:z(e.seconds);return C`<li class="remembered">
       <button
         class="picture"
         aria-label="Go to ${i}"
@@ -1000,22 +1000,22 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         ${i}${n?` of another take`:``}<br />
         <span class="similarity" title="Similarity">${e.similarity.toFixed(3)}</span>
       </span>
-      ${n?D:[`pin`,`exclude`].map(n=>this.toggle(n,tr(e,t),t))}
-    </li>`}toggle(e,t,n){let r=Xe(n,e).some(([e,n])=>e===t[0]&&n===t[1]),i=r?`un${e}`:e;return w`<button
+      ${n?E:[`pin`,`exclude`].map(n=>this.toggle(n,dr(e,t),t))}
+    </li>`}toggle(e,t,n){let r=tt(n,e).some(([e,n])=>e===t[0]&&n===t[1]),i=r?`un${e}`:e;return C`<button
       aria-pressed=${r}
-      title=${n.status===`live`?Qn[e]:`Only while the take is made`}
+      title=${n.status===`live`?cr[e]:`Only while the take is made`}
       ?disabled=${n.status!==`live`}
-      @click=${()=>Pt(i,t)}
+      @click=${()=>Bt(i,t)}
     >
       ${e===`pin`?`Pin`:`Exclude`}
-    </button>`}recalled(e){let{frame:t}=this.state,n=F(e.segments,t),r=n?e.memory.filter(e=>er(e,n.first_frame,n.first_frame+n.frames)):[];return w`<div class="recalled quiet">
+    </button>`}recalled(e){let{frame:t}=this.state,n=P(e.segments,t),r=n?e.memory.filter(e=>ur(e,n.first_frame,n.first_frame+n.frames)):[];return C`<div class="recalled quiet">
       ${r.length?`Brought back at`:`What is shown now was not brought back yet`}
-      ${r.slice(0,Zn).map(t=>w`<button class="time" @click=${()=>U(e.segments[t.block].first_frame)}>${z(t.seconds)}</button>`)}
-      ${r.length>Zn?`and ${r.length-Zn} more`:D}
-    </div>`}range(e){let{markIn:t,markOut:n,frame:r}=this.state,i=t!==null||n!==null,a=(i?t??0:r)/e.fps,o=((i?n??e.frames-1:r)+1)/e.fps;return w`<div class="range">
+      ${r.slice(0,sr).map(t=>C`<button class="time" @click=${()=>U(e.segments[t.block].first_frame)}>${z(t.seconds)}</button>`)}
+      ${r.length>sr?`and ${r.length-sr} more`:E}
+    </div>`}range(e){let{markIn:t,markOut:n,frame:r}=this.state,i=t!==null||n!==null,a=(i?t??0:r)/e.fps,o=((i?n??e.frames-1:r)+1)/e.fps;return C`<div class="range">
       <span>${i?`Marked ${z(a)} – ${z(o)}`:`This frame, ${z(a)}`}</span>
       ${this.toggle(`pin`,[a,o],e)} ${this.toggle(`exclude`,[a,o],e)}
-    </div>`}};function er(e,t,n){return e.remembered.some(e=>e.take===null&&e.frame!==null&&e.frame>=t&&e.frame<n)}function tr(e,t){let n=e.frame??0,r=e.latent_frame>0?Math.max(1,Math.round(n/e.latent_frame)):1;return[n/t.fps,(n+r)/t.fps]}customElements.define(`studio-memory`,$n);var nr=2,rr=class extends q{constructor(...e){super(...e),this.watches=[`take`,`jumps`,`rate`,`stats`,`connected`],this.openId=``,this.jumpsSeen=-1,this.shown=0,this.held=!1,this.watchFrames=()=>{this.video.requestVideoFrameCallback((e,t)=>{this.frameShown(t.mediaTime),this.watchFrames()})}}static{this.styles=[J,o`
+    </div>`}};function ur(e,t,n){return e.remembered.some(e=>e.take===null&&e.frame!==null&&e.frame>=t&&e.frame<n)}function dr(e,t){let n=e.frame??0,r=e.latent_frame>0?Math.max(1,Math.round(n/e.latent_frame)):1;return[n/t.fps,(n+r)/t.fps]}customElements.define(`studio-memory`,lr);var fr=2,pr=class extends q{constructor(...e){super(...e),this.watches=[`take`,`jumps`,`rate`,`stats`,`connected`],this.openId=``,this.jumpsSeen=-1,this.shown=0,this.held=!1,this.watchFrames=()=>{this.video.requestVideoFrameCallback((e,t)=>{this.frameShown(t.mediaTime),this.watchFrames()})}}static{this.styles=[J,o`
       :host {
         display: grid;
         grid-template-rows: minmax(0, 1fr) auto;
@@ -1048,17 +1048,17 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       .offline {
         color: var(--live);
       }
-    `]}connectedCallback(){super.connectedCallback(),this.setAttribute(`role`,`region`),this.setAttribute(`aria-label`,`Stage`)}render(){let{take:e,stats:t,connected:n}=this.state;return w`
+    `]}connectedCallback(){super.connectedCallback(),this.setAttribute(`role`,`region`),this.setAttribute(`aria-label`,`Stage`)}render(){let{take:e,stats:t,connected:n}=this.state;return C`
       <canvas aria-hidden="true"></canvas>
       <video muted playsinline tabindex="-1" aria-label="The take"></video>
       <div role="status" aria-live="off" class="time">
-        ${e?w`<span>made <b>${z(e.made_seconds)}</b></span>
+        ${e?C`<span>made <b>${z(e.made_seconds)}</b></span>
               <span>shown <b id="shown" .textContent=${z(this.shown/e.fps)}></b></span>
               <span><b>${t?t.fps.toFixed(1):`–`}</b> frames a second</span>
-              <span>memory in use <b>${t?st(t.memory_bytes):`–`}</b></span>`:D}
-        ${n===!1?w`<span class="offline">not connected; trying again</span>`:D}
+              <span>memory in use <b>${t?dt(t.memory_bytes):`–`}</b></span>`:E}
+        ${n===!1?C`<span class="offline">not connected; trying again</span>`:E}
       </div>
-    `}firstUpdated(){this.video=this.renderRoot.querySelector(`video`),this.video.muted=!0,this.watchFrames()}updated(e){let{take:t,jumps:n,rate:r}=this.state;if(t?.id!==this.openId&&this.openFeed(),!t)return;this.feed.update(t.segments);let i=n!==this.jumpsSeen;this.jumpsSeen=n,r>0?this.play(r):this.pause(r,i),i&&this.showPlayhead(),this.follow()}openFeed(){let{take:e}=this.state;this.holdPicture(e?.parent===this.openId),this.feed?.close(),this.openId=e?.id??``,this.feed=e?new kn(this.video,e.fps,e.mime,V):void 0,this.jumpsSeen=-1}holdPicture(e){let{videoWidth:t,videoHeight:n}=this.video;this.held=e&&t>0;let r=this.renderRoot.querySelector(`canvas`);Object.assign(r,{width:t||1,height:n||1}),this.held&&r.getContext(`2d`).drawImage(this.video,0,0)}showPlayhead(){let{take:e,frame:t}=this.state;e&&(this.video.currentTime=(t+.5)/e.fps,this.tellPlayhead())}play(e){clearInterval(this.backwards),this.video.playbackRate=e,this.video.paused&&this.video.play().catch(()=>{})}pause(e,t){clearInterval(this.backwards),this.video.paused||(this.video.pause(),t||R.update({frame:this.shown}),this.showPlayhead()),e<0&&(this.backwards=setInterval(()=>this.stepBack(),1e3/(this.state.take.fps*-e)))}stepBack(){this.video.seeking||(this.state.frame===0?R.update({rate:0}):U(this.state.frame-1))}follow(){let{take:e,following:t,rate:n,frame:r}=this.state;if(!t||n<=0||!e)return;let i=e.segments.at(-1),a=F(e.segments,r);i.block-a.block<=nr||(R.update({frame:i.first_frame}),this.showPlayhead())}frameShown(e){let{take:t,rate:n}=this.state;if(!t)return;this.held&&this.holdPicture(!1),this.shown=Math.round(e*t.fps),this.video.dataset.frame=String(this.shown);let r=this.renderRoot.querySelector(`#shown`);r&&(r.textContent=z(this.shown/t.fps)),n>0&&!this.video.seeking&&(R.update({frame:this.shown}),this.shown>=t.frames-1&&t.status!==`live`&&R.update({rate:0}));let i=F(t.segments,this.shown)?.block;i!==this.toldBlock&&(this.toldBlock=i,this.tellPlayhead())}tellPlayhead(){let{take:e,frame:t}=this.state;e&&P.tell({type:`playhead`,take:e.id,seconds:t/e.fps})}};customElements.define(`studio-stage`,rr);var ir=4,ar=600,or=class extends q{static{this.properties={edited:{state:!0},dragged:{state:!0}}}static{this.styles=[J,o`
+    `}firstUpdated(){this.video=this.renderRoot.querySelector(`video`),this.video.muted=!0,this.watchFrames()}updated(){let{take:e,jumps:t,rate:n}=this.state;if(e?.id!==this.openId&&this.openFeed(),!e)return;this.feed.update(e.segments);let r=t!==this.jumpsSeen;this.jumpsSeen=t,n>0?this.play(n):this.pause(n,r),r&&this.showPlayhead(),this.follow()}openFeed(){let{take:e}=this.state;this.holdPicture(e?.parent===this.openId),this.feed?.close(),this.openId=e?.id??``,this.shown=this.state.frame,this.feed=e?new zn(this.video,e.fps,e.mime,V):void 0,this.jumpsSeen=-1}holdPicture(e){let{videoWidth:t,videoHeight:n}=this.video;this.held=e&&t>0;let r=this.renderRoot.querySelector(`canvas`);Object.assign(r,{width:t||1,height:n||1}),this.held&&r.getContext(`2d`).drawImage(this.video,0,0)}showPlayhead(){let{take:e,frame:t}=this.state;e&&(this.video.currentTime=(t+.5)/e.fps,this.tellPlayhead())}play(e){clearInterval(this.backwards),this.video.playbackRate=e,this.video.paused&&this.video.play().catch(()=>{})}pause(e,t){clearInterval(this.backwards),this.video.paused||(this.video.pause(),!t&&!this.video.seeking&&L.update({frame:this.shown}),this.showPlayhead()),e<0&&(this.backwards=setInterval(()=>this.stepBack(),1e3/(this.state.take.fps*-e)))}stepBack(){this.video.seeking||(this.state.frame===0?L.update({rate:0}):U(this.state.frame-1))}follow(){let{take:e,following:t,rate:n,frame:r}=this.state;if(!t||n<=0||!e)return;let i=e.segments.at(-1),a=P(e.segments,r);!i||!a||i.block-a.block<=fr||(L.update({frame:i.first_frame}),this.showPlayhead())}frameShown(e){let{take:t,rate:n}=this.state;if(!t)return;this.held&&this.holdPicture(!1),this.shown=Math.round(e*t.fps),this.video.dataset.frame=String(this.shown);let r=this.renderRoot.querySelector(`#shown`);r&&(r.textContent=z(this.shown/t.fps)),n>0&&!this.video.seeking&&(L.update({frame:this.shown}),this.shown>=t.frames-1&&t.status!==`live`&&L.update({rate:0}));let i=P(t.segments,this.shown)?.block;i!==this.toldBlock&&(this.toldBlock=i,this.tellPlayhead())}tellPlayhead(){let{take:e,frame:t}=this.state;e&&N.tell({type:`playhead`,take:e.id,seconds:t/e.fps})}};customElements.define(`studio-stage`,pr);var mr=4,hr=200,gr=600,_r=class extends q{static{this.properties={edited:{state:!0},dragged:{state:!0}}}static{this.styles=[J,o`
       :host {
         display: grid;
         grid-template-rows: 4.9em auto minmax(0, 1fr);
@@ -1161,7 +1161,8 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         display: flex;
         gap: 1.2em;
         align-items: center;
-        height: 1.9em;
+        flex-wrap: wrap;
+        min-height: 1.9em;
         padding: 0 0.7em;
         white-space: nowrap;
       }
@@ -1220,6 +1221,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       }
       .words {
         flex: 1;
+        text-align: left;
       }
       form {
         display: flex;
@@ -1229,7 +1231,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       form input:last-of-type {
         flex: 1;
       }
-    `]}constructor(){super(),this.watches=[`take`,`frame`,`markIn`,`markOut`,`studio`,`embedder`,`drifts`],this.focusNext=null,this.moved={part:``,seconds:0},this.moving=!1,this.queued=0,this.edited=null,this.dragged=null}render(){let{take:e,frame:t}=this.state;if(!e)return D;let n=[{number:0,seconds:0,prompt:e.prompt,cut:!1,reached:!0,planned_id:null},...e.cues],r=t/e.fps,i=n.filter(e=>e.reached&&e.seconds<=r+1e-6).at(-1);return w`
+    `]}constructor(){super(),this.watches=[`take`,`frame`,`markIn`,`markOut`,`studio`,`embedder`,`drifts`],this.focusNext=null,this.moved={part:``,seconds:0},this.moving=!1,this.queued=0,this.edited=null,this.dragged=null}render(){let{take:e,frame:t}=this.state;if(!e)return E;let n=[{number:0,seconds:0,prompt:e.prompt,cut:!1,reached:!0,planned_id:null},...e.cues],r=t/e.fps,i=n.filter(e=>e.reached&&e.seconds<=r+1e-6).at(-1);return C`
       <div class="lane">
         <div
           class="strip"
@@ -1239,40 +1241,40 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
           aria-valuemin="0"
           aria-valuemax=${Math.max(0,e.frames-1)}
           aria-valuenow=${t}
-          aria-valuetext=${ot(t,e.fps)}
+          aria-valuetext=${ut(t,e.fps)}
           @pointerdown=${this.grab}
           @pointermove=${this.drag}
         >
           ${this.strip(e)}
         </div>
         ${this.curve(e)}
-        <div class="playhead" ${Ht({left:`${100*r/I(e)}%`})}></div>
+        <div class="playhead" ${Xt({left:`${100*r/F(e)}%`})}></div>
         ${Z(e.cues.filter(e=>e.planned_id),e=>e.planned_id,t=>this.handle(t,e))}
       </div>
       ${this.legend(e)}
-      <ul class="cues" aria-label="Cues">
-        ${Z(n,e=>e.planned_id??e.seconds,t=>w`<li class=${t===i?`now`:``}>${this.cue(t,e)}</li>`)}
+      <ul class="cues" role="list" aria-label="Cues">
+        ${Z(n,e=>e.planned_id??e.seconds,t=>C`<li class=${t===i?`now`:``}>${this.cue(t,e)}</li>`)}
       </ul>
-    `}strip(e){let{markIn:t,markOut:n}=this.state,r=I(e),i=e=>`${100*e/r}%`,a=t??0,o=(n??e.frames-1)+1,s=[1,2,5,10,30,60,120,300].find(e=>r/e<=12)??600,c=Array.from({length:Math.floor(r/s)+1},(e,t)=>t*s),l=e.segments.length<=200?e.segments:e.segments.filter(e=>e.key);return w`<svg aria-hidden="true">
-      ${c.map(e=>T`<text x=${i(e)} y="1em" text-anchor=${e===0?`start`:e>r*.97?`end`:`middle`}>${z(e).slice(0,-2)}</text>`)}
+    `}strip(e){let{markIn:t,markOut:n}=this.state,r=F(e),i=e=>`${100*e/r}%`,a=t??0,o=(n??e.frames-1)+1,s=[1,2,5,10,30,60,120,300].find(e=>r/e<=12)??600,c=Array.from({length:Math.floor(r/s)+1},(e,t)=>t*s),l=Math.ceil(e.segments.length/hr),u=e.segments.filter(e=>e.block%l===0);return C`<svg aria-hidden="true">
+      ${c.map(e=>w`<text x=${i(e)} y="1em" text-anchor=${e===0?`start`:e>r*.97?`end`:`middle`}>${z(e).slice(0,-2)}</text>`)}
       <rect class="asked" x="0" y="1.6em" width="100%" height="2.5em"></rect>
       <rect class="made" x="0" y="1.6em" width=${i(e.made_seconds)} height="2.5em"></rect>
-      ${l.map(e=>T`<line class="tick" x1=${i(e.seconds)} x2=${i(e.seconds)} y1="1.6em" y2="4.1em"></line>`)}
-      ${[`pin`,`exclude`].map(t=>Xe(e,t).map(([e,n])=>T`<rect class=${t} x=${i(e)} width=${i(Math.max(n-e,r/300))} y="4.25em" height="0.3em"></rect>`))}
-      ${t===null&&n===null?D:T`<rect class="range" x=${i(a/e.fps)} width=${i((o-a)/e.fps)} y="1.5em" height="2.6em"></rect>`}
-      ${e.cues.filter(e=>!e.planned_id).map(e=>T`<line class=${e.cut?`cue cut`:`cue`} x1=${i(e.seconds)} x2=${i(e.seconds)} y1="1.3em" y2="4.4em"></line>`)}
-    </svg>`}curve(e){let t=L(e,this.state);return!t||typeof t==`string`?D:w`<svg class="curve" viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label=${`Drift curve by ${t.embedder}: likeness to the first second, from ${Q([t]).toFixed(2)} to 1`}>
-      <path d=${xn(t,I(e),Q([t]))}></path>
-    </svg>`}legend(e){if(!et(e,this.state))return w`<div class="legend"></div>`;let t=L(e,this.state),n=e.status!==`live`&&e.status!==`running`;return w`<div class="legend">
+      ${u.map(e=>w`<line class="tick" x1=${i(e.seconds)} x2=${i(e.seconds)} y1="1.6em" y2="4.1em"></line>`)}
+      ${[`pin`,`exclude`].map(t=>tt(e,t).map(([e,n])=>w`<rect class=${t} x=${i(e)} width=${i(Math.max(n-e,r/300))} y="4.25em" height="0.3em"></rect>`))}
+      ${t===null&&n===null?E:w`<rect class="range" x=${i(a/e.fps)} width=${i((o-a)/e.fps)} y="1.5em" height="2.6em"></rect>`}
+      ${e.cues.filter(e=>!e.planned_id).map(e=>w`<line class=${e.cut?`cue cut`:`cue`} x1=${i(e.seconds)} x2=${i(e.seconds)} y1="1.3em" y2="4.4em"></line>`)}
+    </svg>`}curve(e){let t=I(e,this.state);return!t||typeof t==`string`?E:C`<svg class="curve" viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label=${`Drift curve by ${t.embedder}: likeness to the first second, from ${Q([t]).toFixed(2)} to 1`}>
+      <path d=${jn(t,F(e),Q([t]))}></path>
+    </svg>`}legend(e){if(!at(e,this.state))return C`<div class="legend"></div>`;let t=I(e,this.state),n=e.status!==`live`&&e.status!==`running`;return C`<div class="legend">
       <drift-by></drift-by>
-      ${t===void 0||typeof t==`string`?w`<span class="quiet one-line">${n?t??``:`measured when the take is made`}</span>`:(e=>w`<span class="time">${Sn(e)}</span>
+      ${t===void 0||typeof t==`string`?C`<span class="quiet one-line">${n?t??``:`measured when the take is made`}</span>`:(e=>C`<span class="time">${Mn(e)}</span>
       <span class="quiet">scale ${Q([e]).toFixed(2)} – 1${e.independent?``:` · no independent judge`}</span>`)(t)}
-    </div>`}updated(){let{take:e}=this.state;if(e&&L(e,this.state)===void 0&&!this.measuring&&(this.measuring=setTimeout(()=>{this.measuring=void 0,this.state.take&&It(this.state.take)},ar)),e&&this.focusNext&&this.focusCue(e,this.focusNext),!e||!this.queued||this.moving)return;let t=e.cues.find(e=>e.planned_id&&sr(e,this.moved.seconds));t&&this.moveCue(t,e,this.free(t,e,this.queued),this.moved.part)}focusCue(e,{part:t,seconds:n}){let r=e.cues.find(e=>e.planned_id&&sr(e,n)),i=r&&this.renderRoot.querySelector(`.${t}[data-id="${r.planned_id}"]`);i&&(this.focusNext=null,i.focus())}handle(e,t){let n=e.planned_id,r=this.dragged?.id===n,i=r?this.dragged.seconds:e.seconds;return w`<button
+    </div>`}updated(){let{take:e}=this.state;if(e&&I(e,this.state)===void 0&&!this.measuring&&(this.measuring=setTimeout(()=>{this.measuring=void 0,this.state.take&&Ht(this.state.take)},gr)),e&&this.focusNext&&this.focusCue(e,this.focusNext),!e||!this.queued||this.moving)return;let t=e.cues.find(e=>e.planned_id&&vr(e,this.moved.seconds));t&&this.moveCue(t,e,this.free(t,e,this.queued),this.moved.part)}focusCue(e,{part:t,seconds:n}){let r=e.cues.find(e=>e.planned_id&&vr(e,n)),i=r&&this.renderRoot.querySelector(`.${t}[data-id="${r.planned_id}"]`);i&&(this.focusNext=null,i.focus())}handle(e,t){let n=e.planned_id,r=this.dragged?.id===n,i=r?this.dragged.seconds:e.seconds;return C`<button
       class=${r?`handle dragged`:`handle`}
       data-id=${n}
       aria-label="Planned ${e.cut?`cut`:`cue`} at ${z(i)}: ${e.prompt}"
       title="${e.prompt} — drag it, or ← → by a block; Enter edits, Delete withdraws"
-      ${Ht({left:`${100*i/I(t)}%`})}
+      ${Xt({left:`${100*i/F(t)}%`})}
       @keydown=${n=>this.cueKey(n,e,t,`handle`)}
       @pointerdown=${t=>this.grabCue(t,e)}
       @pointermove=${n=>this.dragCue(n,e,t)}
@@ -1280,10 +1282,10 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       @pointercancel=${()=>this.dragged=null}
     >
       <span class="time">${z(i)}</span>
-    </button>`}grabCue(e,t){e.button||(e.currentTarget.setPointerCapture(e.pointerId),this.dragged={id:t.planned_id,seconds:t.seconds,from:e.clientX})}dragCue(e,t,n){if(this.dragged?.id!==t.planned_id)return;let{width:r}=this.renderRoot.querySelector(`.lane`).getBoundingClientRect(),i=e.clientX-this.dragged.from,a=Math.abs(i)<ir?0:Math.round(i/r*I(n)/this.blockSeconds(n));this.dragged={...this.dragged,seconds:t.seconds+a*this.blockSeconds(n)}}async dropCue(e,t){let{dragged:n}=this;n?.id===e.planned_id&&(n.seconds===e.seconds?this.edit(e):await this.moveCue(e,t,n.seconds,`handle`),this.dragged=null)}cueKey(e,t,n,r){let i={ArrowLeft:-1,ArrowRight:1}[e.key];if(i&&this.moving)this.queued+=i;else if(i)this.moveCue(t,n,this.free(t,n,i),r);else if(e.key===`Enter`)this.edit(t);else if(e.key===`Delete`)this.withdraw(t);else if(e.key===`Escape`&&this.dragged)this.dragged=null;else return;e.preventDefault()}free(e,t,n){let r=e.seconds+(n-Math.sign(n))*this.blockSeconds(t);do r+=Math.sign(n)*this.blockSeconds(t);while(t.cues.some(e=>sr(e,r)));return r}async moveCue(e,t,n,r){let i=t.cues.find(t=>t!==e&&sr(t,n));if(i)return R.alert(`“${i.prompt}” takes over at ${z(n)}; move this cue elsewhere`);if(this.moving)return;this.moving=!0,this.queued=0;let a=Math.max(0,n);this.moved={part:r,seconds:a},this.focusNext=this.moved;let o=await W({do:`edit_cue`,planned_id:e.planned_id,prompt:e.prompt,at:a});this.moving=!1,o?(this.moved.seconds=o.takes_over_at??a,R.update({note:`“${e.prompt}” takes over at ${z(this.moved.seconds)}`}),this.requestUpdate()):this.queued=0}focusOn(e,t){this.focusNext={part:e,seconds:t},this.requestUpdate()}edit(e){this.edited=e.planned_id,this.updateComplete.then(()=>this.renderRoot.querySelector(`form [name=prompt]`)?.focus())}async withdraw(e){await W({do:`withdraw_cue`,planned_id:e.planned_id})&&(R.update({note:`“${e.prompt}” is withdrawn`}),this.renderRoot.querySelector(`.strip`)?.focus())}blockSeconds(e){return this.state.studio?.backbones.find(t=>t.name===e.backbone)?.seconds_a_block??(e.segments[1]??e.segments[0]).frames/e.fps}cue(e,t){if(e.planned_id&&e.planned_id===this.edited)return this.cueForm(e,t);let n=e.planned_id!==null;return w`
+    </button>`}grabCue(e,t){e.button||(e.currentTarget.setPointerCapture(e.pointerId),this.dragged={id:t.planned_id,seconds:t.seconds,from:e.clientX})}dragCue(e,t,n){if(this.dragged?.id!==t.planned_id)return;let{width:r}=this.renderRoot.querySelector(`.lane`).getBoundingClientRect(),i=e.clientX-this.dragged.from,a=Math.abs(i)<mr?0:Math.round(i/r*F(n)/this.blockSeconds(n));this.dragged={...this.dragged,seconds:t.seconds+a*this.blockSeconds(n)}}async dropCue(e,t){let{dragged:n}=this;n?.id===e.planned_id&&(n.seconds===e.seconds?this.edit(e):await this.moveCue(e,t,n.seconds,`handle`),this.dragged=null)}cueKey(e,t,n,r){let i={ArrowLeft:-1,ArrowRight:1}[e.key];if(i&&this.moving)this.queued+=i;else if(i)this.moveCue(t,n,this.free(t,n,i),r);else if(e.key===`Enter`)this.edit(t);else if(e.key===`Delete`)this.withdraw(t);else if(e.key===`Escape`&&this.dragged)this.dragged=null;else return;e.preventDefault()}free(e,t,n){let r=e.seconds+(n-Math.sign(n))*this.blockSeconds(t);do r+=Math.sign(n)*this.blockSeconds(t);while(t.cues.some(e=>vr(e,r)));return r}async moveCue(e,t,n,r){let i=t.cues.find(t=>t!==e&&vr(t,n));if(i)return L.alert(`“${i.prompt}” takes over at ${z(n)}; move this cue elsewhere`);if(this.moving)return;this.moving=!0,this.queued=0;let a=Math.max(0,n);this.moved={part:r,seconds:a},this.focusNext=this.moved;let o=await W({do:`edit_cue`,planned_id:e.planned_id,prompt:e.prompt,at:a});this.moving=!1,o?(this.moved.seconds=o.takes_over_at??a,L.update({note:`“${e.prompt}” takes over at ${z(this.moved.seconds)}`}),this.requestUpdate()):this.queued=0}focusOn(e,t){this.focusNext={part:e,seconds:t},this.requestUpdate()}edit(e){this.edited=e.planned_id,this.updateComplete.then(()=>this.renderRoot.querySelector(`form [name=prompt]`)?.focus())}async withdraw(e){await W({do:`withdraw_cue`,planned_id:e.planned_id})&&(L.update({note:`“${e.prompt}” is withdrawn`}),this.renderRoot.querySelector(`.strip`)?.focus())}blockSeconds(e){return this.state.studio?.backbones.find(t=>t.name===e.backbone)?.seconds_a_block??(e.segments[1]??e.segments[0]).frames/e.fps}cue(e,t){if(e.planned_id&&e.planned_id===this.edited)return this.cueForm(e,t);let n=e.planned_id!==null;return C`
       <button
         class="time"
-        data-id=${e.planned_id??D}
+        data-id=${e.planned_id??E}
         title=${n?`← → move it by a block; Enter edits, Delete withdraws`:`Go there`}
         @click=${()=>n?this.edit(e):U(Math.ceil(e.seconds*t.fps-1e-6))}
         @keydown=${r=>n&&this.cueKey(r,e,t,`time`)}
@@ -1291,20 +1293,20 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       >
         ${z(e.seconds)}
       </button>
-      ${e.cut?w`<span class="shot">cut</span>`:D}
-      <span class="words one-line">${e.prompt}</span>
-      ${e.planned_id?w`<button @click=${()=>this.edit(e)}>Edit</button>
-            <button @click=${()=>this.withdraw(e)}>Withdraw</button>`:D}
-    `}cueForm(e,t){return w`<form
+      ${e.cut?C`<span class="shot">cut</span>`:E}
+      <bdi class="words one-line">${e.prompt}</bdi>
+      ${e.planned_id?C`<button @click=${()=>this.edit(e)}>Edit</button>
+            <button @click=${()=>this.withdraw(e)}>Withdraw</button>`:E}
+    `}cueForm(e,t){return C`<form
       @submit=${n=>this.saveCue(n,e,t)}
       @keydown=${t=>t.key===`Escape`&&this.leaveForm(e)}
     >
       <input name="at" size="7" aria-label="Timecode of the cue" .value=${z(e.seconds)} />
       <label><input type="checkbox" name="cut" .checked=${e.cut} /> Cut</label>
-      <input name="prompt" aria-label="Words of the cue" .value=${e.prompt} />
+      <input name="prompt" aria-label="Words of the cue" dir="auto" .value=${e.prompt} />
       <button class="primary">Save</button>
       <button type="button" @click=${()=>this.leaveForm(e)}>Cancel</button>
-    </form>`}async saveCue(e,t,n){e.preventDefault();let r=new FormData(e.target),i=String(r.get(`at`)),a=at(i,n.fps);if(a===null)return R.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let o=String(r.get(`prompt`)),s=await W({do:`edit_cue`,planned_id:t.planned_id,prompt:o,at:a,cut:r.has(`cut`)});s&&(this.edited=null,this.focusOn(`time`,s.takes_over_at??a))}leaveForm(e){this.edited=null,this.focusOn(`time`,e.seconds)}grab(e){e.currentTarget.setPointerCapture(e.pointerId),R.update({rate:0}),this.moveTo(e)}drag(e){e.currentTarget.hasPointerCapture(e.pointerId)&&this.moveTo(e)}moveTo(e){let{take:t}=this.state,{left:n,width:r}=e.currentTarget.getBoundingClientRect();t&&U(Math.floor((e.clientX-n)/r*I(t)*t.fps))}};function sr(e,t){return Math.abs(e.seconds-t)<.001}customElements.define(`studio-timeline`,or);var cr=[1,2,4,8],lr=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`,`rate`,`following`,`markIn`,`markOut`,`pace`]}static{this.styles=[J,o`
+    </form>`}async saveCue(e,t,n){e.preventDefault();let r=new FormData(e.target),i=String(r.get(`at`)),a=R(i,n.fps);if(a===null)return L.alert(`“${i}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);let o=String(r.get(`prompt`)),s=await W({do:`edit_cue`,planned_id:t.planned_id,prompt:o,at:a,cut:r.has(`cut`)});s&&(this.edited=null,this.focusOn(`time`,s.takes_over_at??a))}leaveForm(e){this.edited=null,this.focusOn(`time`,e.seconds)}grab(e){e.button||(e.currentTarget.setPointerCapture(e.pointerId),L.update({rate:0}),this.moveTo(e))}drag(e){e.currentTarget.hasPointerCapture(e.pointerId)&&this.moveTo(e)}moveTo(e){let{take:t}=this.state,{left:n,width:r}=e.currentTarget.getBoundingClientRect();t&&U(Math.floor((e.clientX-n)/r*F(t)*t.fps))}};function vr(e,t){return Math.abs(e.seconds-t)<.001}customElements.define(`studio-timeline`,_r);var yr=[1,2,4,8],br=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`,`rate`,`following`,`markIn`,`markOut`,`pace`]}static{this.styles=[J,o`
       :host {
         display: flex;
         align-items: center;
@@ -1312,6 +1314,11 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         padding: 0.35em 0.6em;
         background: var(--panel);
         border-top: 1px solid var(--line);
+      }
+      @media (width < 75em) {
+        :host {
+          flex-wrap: wrap;
+        }
       }
       input {
         width: 7.6em;
@@ -1329,6 +1336,11 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       .rate {
         width: 1.4em;
       }
+      .mark {
+        display: flex;
+        gap: 0.3em;
+        align-items: center;
+      }
       .range {
         width: 5.8em;
       }
@@ -1340,35 +1352,39 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         margin-left: auto;
         white-space: nowrap;
       }
-    `]}render(){let{take:e,frame:t,rate:n,following:r,markIn:i,markOut:a,pace:o}=this.state,s=e?.fps??1,c=this.renderRoot.querySelector(`input:focus`)?.value,l=e=>e===null?`––`:ot(e,s);return w`
-      <button @click=${()=>Ct(-1)} ?disabled=${!e} aria-label="Previous frame" title="Previous frame (←)">◂|</button>
-      <button class="play primary" @click=${Tt} ?disabled=${!e} title="Space">${n?`Pause`:`Play`}</button>
-      <button @click=${()=>Ct(1)} ?disabled=${!e} aria-label="Next frame" title="Next frame (→)">|▸</button>
-      <button @click=${Et} ?disabled=${!e} aria-pressed=${r} title="End">Go to end</button>
+    `]}render(){let{take:e,frame:t,rate:n,following:r,markIn:i,markOut:a,pace:o}=this.state,s=e?.fps??1,c=this.renderRoot.querySelector(`input:focus`)?.value,l=e=>e===null?`––`:ut(e,s);return C`
+      <button @click=${()=>kt(-1)} ?disabled=${!e} aria-label="Previous frame" title="Previous frame (←)">◂|</button>
+      <button class="play primary" @click=${jt} ?disabled=${!e} title="Space">${n?`Pause`:`Play`}</button>
+      <button @click=${()=>kt(1)} ?disabled=${!e} aria-label="Next frame" title="Next frame (→)">|▸</button>
+      <button @click=${Mt} ?disabled=${!e} aria-pressed=${r} title="End">Go to end</button>
       <input
         class="time"
         aria-label="Timecode"
         title="12.5, 0:12.5 or 00:00:12:08, then Enter"
-        .value=${Gn(c??ot(t,s))}
+        .value=${tr(c??ut(t,s))}
         ?disabled=${!e}
         @keydown=${this.enterTimecode}
         @focus=${e=>e.target.select()}
         @blur=${()=>this.requestUpdate()}
       />
       <span class="rate quiet time">${n&&n!==1?`${n}×`:``}</span>
-      <button @click=${()=>Dt(`markIn`)} ?disabled=${!e} title="Mark in (I)">In</button>
-      <span class="time quiet range">${l(i)}</span>
-      <button @click=${()=>Dt(`markOut`)} ?disabled=${!e} title="Mark out (O)">Out</button>
-      <span class="time quiet range">${l(a)}</span>
-      <button @click=${Ot} ?disabled=${i===null&&a===null} aria-label="Clear marks" title="Clear marks (X)">✕</button>
+      <span class="mark">
+        <button @click=${()=>Nt(`markIn`)} ?disabled=${!e} title="Mark in (I)">In</button>
+        <span class="time quiet range">${l(i)}</span>
+      </span>
+      <span class="mark">
+        <button @click=${()=>Nt(`markOut`)} ?disabled=${!e} title="Mark out (O)">Out</button>
+        <span class="time quiet range">${l(a)}</span>
+      </span>
+      <button @click=${Pt} ?disabled=${i===null&&a===null} aria-label="Clear marks" title="Clear marks (X)">✕</button>
       <label class="quiet">
         Pace
         <select @change=${this.choosePace} title="How far making may run ahead of the playhead">
-          ${cr.map(e=>w`<option value=${e} ?selected=${e===o}>${e} ${e===1?`block`:`blocks`} ahead</option>`)}
+          ${yr.map(e=>C`<option value=${e} ?selected=${e===o}>${e} ${e===1?`block`:`blocks`} ahead</option>`)}
           <option value="" ?selected=${o===null}>As fast as it can</option>
         </select>
       </label>
-    `}enterTimecode(e){let t=e.target,{take:n}=this.state;if(e.key===`Escape`&&t.blur(),e.key!==`Enter`||!n)return;let r=at(t.value,n.fps);r===null?R.alert(`“${t.value}” is not a timecode; write 12.5, 0:12.5, 1:02:03.5 or 00:00:12:08`):(R.update({rate:0}),U(Math.floor(r*n.fps+1e-4)),t.blur())}choosePace(e){let{value:t}=e.target;xt(t?Number(t):null)}};customElements.define(`studio-transport`,lr);var ur=8,dr=`input, textarea, select, dialog, [popover]`,fr={" ":Tt,k:()=>wt(0),j:()=>wt(pr(-1)),l:()=>wt(pr(1)),ArrowLeft:e=>Ct(e.shiftKey?-mr():-1),ArrowRight:e=>Ct(e.shiftKey?mr():1),Home:()=>U(0),End:Et,i:()=>Dt(`markIn`),o:()=>Dt(`markOut`),x:Ot,"?":()=>R.update({dialog:`help`})};function pr(e){let{rate:t}=R.state;return t*e>0?e*Math.min(ur,Math.abs(t)*2):e}function mr(){return R.state.take?.fps??1}function hr(e){let t={...fr,d:()=>e(`Direction`),"/":()=>e(`Search`)};addEventListener(`keydown`,e=>{if(e.ctrlKey||e.metaKey||e.altKey||e.defaultPrevented)return;let n=e.composedPath().filter(e=>e instanceof Element);if(n.some(e=>e.matches(dr))||e.key===` `&&n[0].matches(`button, summary, a`))return;let r=e.key.length===1?e.key.toLowerCase():e.key;r in t&&(e.preventDefault(),t[r](e))})}var gr=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`,`compared`,`note`,`studio`]}static{this.styles=[J,o`
+    `}enterTimecode(e){let t=e.target,{take:n}=this.state;if(e.key===`Escape`&&t.blur(),e.key!==`Enter`||!n)return;let r=R(t.value,n.fps);r===null?L.alert(`“${t.value}” is not a timecode; write 12.5, 0:12.5, 1:02:03.5 or 00:00:12:08`):(L.update({rate:0}),U(Math.floor(r*n.fps+1e-4)),t.blur())}choosePace(e){let{value:t}=e.target;Dt(t?Number(t):null)}};customElements.define(`studio-transport`,br);var xr=8,Sr=`input, textarea, select, dialog, [popover]`,Cr={" ":jt,k:()=>At(0),j:()=>At(wr(-1)),l:()=>At(wr(1)),ArrowLeft:e=>kt(e.shiftKey?-Tr():-1),ArrowRight:e=>kt(e.shiftKey?Tr():1),Home:()=>U(0),End:Mt,i:()=>Nt(`markIn`),o:()=>Nt(`markOut`),x:Pt,"?":()=>L.update({dialog:`help`})};function wr(e){let{rate:t}=L.state;return t*e>0?e*Math.min(xr,Math.abs(t)*2):e}function Tr(){return L.state.take?.fps??1}function Er(e){let t={...Cr,d:()=>e(`Direction`),"/":()=>e(`Search`)};addEventListener(`keydown`,e=>{if(e.ctrlKey||e.metaKey||e.altKey||e.defaultPrevented)return;let n=e.composedPath().filter(e=>e instanceof Element);if(n.some(e=>e.matches(Sr))||e.key===` `&&n[0].matches(`button, summary, a`))return;let r=e.key.length===1?e.key.toLowerCase():e.key;r in t&&(e.preventDefault(),t[r](e))})}var Dr=class extends q{constructor(...e){super(...e),this.watches=[`take`,`frame`,`compared`,`note`,`studio`]}static{this.styles=[J,o`
       :host {
         display: grid;
         grid-template: "head head head" 3em "left stage right" minmax(0, 1fr) / 17.5em minmax(0, 1fr) 22em;
@@ -1438,28 +1454,57 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       .live {
         color: var(--live);
       }
-    `]}render(){let{take:e,frame:t,compared:n,note:r,studio:i}=this.state,a=n?`minmax(0, 1fr) minmax(0, ${Math.max(1,n.length)}fr)`:`minmax(0, 1fr)`;return w`
+      /* One column, which the page scrolls. As wide as in page.css. */
+      @media (width < 62em) {
+        :host {
+          grid-template: "head" "stage" "left" "right" / minmax(0, 1fr);
+          height: auto;
+        }
+        header {
+          flex-wrap: wrap;
+          padding-block: 0.4em;
+        }
+        .title,
+        .note {
+          order: 1;
+          flex-basis: 100%;
+          max-width: none;
+        }
+        .left {
+          grid-template-rows: 24em 18em;
+        }
+        main {
+          grid-template-rows: auto auto auto 18em;
+        }
+        .pictures {
+          height: min(80vw, 50vh);
+        }
+        .compared {
+          height: 80vh;
+        }
+      }
+    `]}render(){let{take:e,frame:t,compared:n,note:r,studio:i}=this.state,a=n?`minmax(0, 1fr) minmax(0, ${Math.max(1,n.length)}fr)`:`minmax(0, 1fr)`;return C`
       <header>
         <h1>Studio</h1>
         <span class="quiet">${i?.takes_folder??``}</span>
         <span class="title one-line">
-          ${e?w`${e.name} <span class=${e.status===`live`?`live`:`quiet`}>${e.waiting?`waiting`:e.status}</span>
-                <span class="quiet">${Ye(e,t/e.fps)}</span>`:D}
+          ${e?C`${e.name} <span class=${e.status===`live`?`live`:`quiet`}>${e.waiting?`waiting`:e.status}</span>
+                <bdi class="quiet">${et(e,t/e.fps)}</bdi>`:E}
         </span>
         <span class="note quiet one-line" role="log" title=${r}>${r}</span>
-        <button aria-pressed=${n!==null} ?disabled=${!e} @click=${()=>R.update({compared:n?null:[]})}>Compare</button>
-        <button ?disabled=${!i} @click=${()=>R.update({dialog:`runs`})}>Runs</button>
+        <button aria-pressed=${n!==null} ?disabled=${!e} @click=${()=>L.update({compared:n?null:[]})}>Compare</button>
+        <button ?disabled=${!i} @click=${()=>L.update({dialog:`runs`})}>Runs</button>
         <export-menu></export-menu>
-        <button aria-label="Keys" title="Keys (?)" @click=${()=>R.update({dialog:`help`})}>?</button>
+        <button aria-label="Keys" title="Keys (?)" @click=${()=>L.update({dialog:`help`})}>?</button>
       </header>
       <aside class="left">
         <studio-library></studio-library>
         <studio-history></studio-history>
       </aside>
       <main>
-        <div class=${n?`pictures compared`:`pictures`} ${Ht({"grid-template-columns":a})}>
+        <div class=${n?`pictures compared`:`pictures`} ${Xt({"grid-template-columns":a})}>
           <studio-stage></studio-stage>
-          ${n?w`<studio-compare></studio-compare>`:D}
+          ${n?C`<studio-compare></studio-compare>`:E}
           <first-minute></first-minute>
         </div>
         <studio-transport></studio-transport>
@@ -1471,4 +1516,4 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       <studio-help></studio-help>
       <run-table></run-table>
       <studio-alerts></studio-alerts>
-    `}firstUpdated(){hr(e=>this.focusTextbox(e)),addEventListener(`pagehide`,dt),addEventListener(`hashchange`,()=>location.reload()),lt()}focusTextbox(e){this.renderRoot.querySelector(e===`Direction`?`studio-direction`:`studio-library`)?.shadowRoot?.querySelector(`[aria-label="${e}"]`)?.focus()}};customElements.define(`studio-app`,gr);
+    `}firstUpdated(){Er(e=>this.focusTextbox(e)),addEventListener(`pagehide`,ht),addEventListener(`hashchange`,()=>location.reload()),pt()}focusTextbox(e){this.renderRoot.querySelector(e===`Direction`?`studio-direction`:`studio-library`)?.shadowRoot?.querySelector(`[aria-label="${e}"]`)?.focus()}};customElements.define(`studio-app`,Dr);

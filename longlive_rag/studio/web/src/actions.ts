@@ -1,6 +1,6 @@
 /** What the director does; each tells the server, and shows a refusal as an alert. */
 
-import { api, NO_ANSWER, Refusal } from "./api";
+import { api, Refusal } from "./api";
 import type { Answer, Command, Drift, Exported, NewTake, Span, StudioEvent, Take } from "./schema";
 import { driftKey, driftOf, embedderOf, markedRange, segmentAt, store } from "./store";
 import { clock } from "./timecode";
@@ -41,11 +41,7 @@ export async function enter(): Promise<void> {
         if (isAfterGap(event)) void readAgain();
         else store.receive(event);
       },
-      (connected) => void reconnected(connected),
-      () => {
-        store.withdraw(NO_ANSWER);
-        store.alert("The studio was started again; open the address that it printed");
-      },
+      (connected, why) => void reconnected(connected, why),
     );
     const last = lastOpen();
     if (last) store.update({ pace: last.pace });
@@ -73,16 +69,24 @@ function isAfterGap(event: StudioEvent): boolean {
   return event.type === "block" && event.take === take?.id && event.segment.block > take.segments.length;
 }
 
-/** After a break, events may have been missed: reads again what is open. */
-async function reconnected(connected: boolean): Promise<void> {
-  if (!connected && store.state.connected) store.alert(NO_ANSWER);
-  if (connected) store.withdraw(NO_ANSWER);
+/** Why there is no connection, as the alert says it. */
+let offline = "";
+
+/** After a break, events may have been missed: reads again what is open, and the library. */
+async function reconnected(connected: boolean, why: string): Promise<void> {
+  if (why !== offline) {
+    store.withdraw(offline);
+    if (why) store.alert(why);
+    offline = why;
+  }
   store.update({ connected });
-  const { take } = store.state;
-  if (!connected || !take) return;
-  api.tell({ type: "watch", take: take.id });
+  if (!connected) return;
+  const { take, search } = store.state;
+  if (take) api.tell({ type: "watch", take: take.id });
   await readAgain();
-  await listTakes(store.state.search);
+  const takes = await trying(() => api.takes(""));
+  if (takes) store.update({ takes });
+  if (search) await searchTakes(search);
 }
 
 /** Reads the open take anew; the server says by itself when it is gone. */
@@ -95,11 +99,14 @@ export async function readAgain(): Promise<void> {
   store.update({ take: detail });
 }
 
-export async function listTakes(search: string): Promise<void> {
+export async function searchTakes(search: string): Promise<void> {
   store.update({ search });
-  const takes = await trying(() => api.takes(search));
-  if (takes && store.state.search === search) store.update({ takes });
+  const found = HAS_WORDS.test(search) ? await trying(() => api.takes(search)) : [];
+  if (!found || store.state.search !== search) return;
+  store.update({ matches: search.trim() ? found.map((take) => take.id) : null });
 }
+
+const HAS_WORDS = /[\p{L}\p{N}]/u;
 
 /** Lists moments that look like the frame under the playhead. */
 export async function findFrame(): Promise<void> {
@@ -250,22 +257,13 @@ export function currentBlock(): number {
 export type Steer = "pin" | "unpin" | "exclude" | "unexclude";
 
 export async function steer(how: Steer, [from, to]: Span): Promise<void> {
-  const answer = await command({ do: how, from, to });
-  const { take } = store.state;
-  if (!answer || !take) return;
-  // Events carry no steering; when the take is read again, the server's list takes the place of this one.
-  const told = { seconds: answer.takes_over_at ?? take.made_seconds, verb: how, start: from, end: to, policy: null };
-  store.update({ take: { ...take, steering: [...take.steering, told] } });
+  await command({ do: how, from, to });
 }
 
 /** Lets another policy choose from the next block on. */
 export async function choosePolicy(name: string): Promise<void> {
   const answer = await command({ do: "policy", name });
-  const { take } = store.state;
-  if (!answer || !take) return;
-  const seconds = answer.takes_over_at ?? take.made_seconds;
-  const told = { seconds, verb: "policy" as const, start: 0, end: 0, policy: name };
-  store.update({ take: { ...take, steering: [...take.steering, told] }, note: `${name} chooses from ${clock(seconds)} on` });
+  if (answer) store.update({ note: `${name} chooses from ${clock(answer.takes_over_at!)} on` });
 }
 
 /** Measures the drift of a take that is made, once. */
@@ -290,12 +288,17 @@ export async function download(what: Exported): Promise<void> {
   const [from, to] = markedRange(store.state);
   const exported = await trying(() => api.exported(take.id, what, from, to));
   if (!exported) return;
+  save(exported.file, exported.name);
+  store.update({ note: `Exported ${exported.name}` });
+}
+
+/** Hands a file to the browser's downloads. */
+export function save(file: Blob, name: string): void {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(exported.file);
-  link.download = exported.name;
+  link.href = URL.createObjectURL(file);
+  link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-  store.update({ note: `Exported ${exported.name}` });
 }
 
 export async function copy(text: string, what: string): Promise<void> {

@@ -13,7 +13,8 @@ import type {
   TakeDetail,
 } from "./schema";
 
-export const NO_ANSWER = "The studio's server does not answer; is it still running?";
+const NO_ANSWER = "The studio's server does not answer; is it still running?";
+const STARTED_AGAIN = "The studio was started again; open the address that it printed";
 const SECRET_KEY = "studio-secret";
 const NOT_LET_IN = 1008;
 const RECONNECT_MS = 1000;
@@ -77,8 +78,7 @@ export class Api {
   async exported(id: string, what: Exported, from: number, to: number): Promise<{ name: string; file: Blob }> {
     const body = JSON.stringify({ what, from, to });
     const response = await this.request("POST", `/api/takes/${id}/export`, body, "application/json");
-    const name = /filename="?([^";]+)"?/.exec(response.headers.get("Content-Disposition") ?? "")?.[1];
-    return { name: name ?? what, file: await response.blob() };
+    return { name: fileName(response) ?? what, file: await response.blob() };
   }
 
   async bytes(url: string): Promise<ArrayBuffer> {
@@ -110,21 +110,21 @@ export class Api {
     }
   }
 
-  /** Listens for events for as long as the page is open, and connects again when the server went away. */
-  listen(onEvent: (event: StudioEvent) => void, onConnected: (connected: boolean) => void, onNotLetIn: () => void): void {
+  /** Listens for events for as long as the page is open, and connects again when the server went away; says why it isn't connected. */
+  listen(onEvent: (event: StudioEvent) => void, onConnected: (connected: boolean, why: string) => void): void {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const socket = new WebSocket(`${scheme}://${location.host}/api/events`);
     this.socket = socket;
     socket.onopen = () => socket.send(JSON.stringify({ secret: this.secret }));
     socket.onmessage = (message) => {
       const event = JSON.parse(message.data) as StudioEvent;
-      if (event.type === "hello") onConnected(true);
+      if (event.type === "hello") onConnected(true, "");
       onEvent(event);
     };
-    socket.onclose = ({ code }) => {
-      onConnected(false);
-      if (code === NOT_LET_IN) onNotLetIn();
-      else setTimeout(() => this.listen(onEvent, onConnected, onNotLetIn), RECONNECT_MS);
+    socket.onclose = ({ code, reason }) => {
+      const knowsUs = code !== NOT_LET_IN;
+      onConnected(false, knowsUs ? reason || NO_ANSWER : STARTED_AGAIN);
+      if (knowsUs) setTimeout(() => this.listen(onEvent, onConnected), RECONNECT_MS);
     };
   }
 
@@ -145,6 +145,13 @@ export class Api {
     if (!response.ok) throw await refusal(response);
     return response;
   }
+}
+
+/** The name that a download is sent with: in UTF-8 where it has letters beyond ASCII. */
+function fileName(response: Response): string | undefined {
+  const header = response.headers.get("Content-Disposition") ?? "";
+  const encoded = /filename\*=utf-8''([^;]+)/i.exec(header)?.[1];
+  return encoded ? decodeURIComponent(encoded) : /filename="([^"]+)"/.exec(header)?.[1];
 }
 
 async function refusal(response: Response): Promise<Refusal> {

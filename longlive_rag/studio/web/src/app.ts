@@ -94,6 +94,35 @@ export class StudioApp extends StudioElement {
       .live {
         color: var(--live);
       }
+      /* One column, which the page scrolls. As wide as in page.css. */
+      @media (width < 62em) {
+        :host {
+          grid-template: "head" "stage" "left" "right" / minmax(0, 1fr);
+          height: auto;
+        }
+        header {
+          flex-wrap: wrap;
+          padding-block: 0.4em;
+        }
+        .title,
+        .note {
+          order: 1;
+          flex-basis: 100%;
+          max-width: none;
+        }
+        .left {
+          grid-template-rows: 24em 18em;
+        }
+        main {
+          grid-template-rows: auto auto auto 18em;
+        }
+        .pictures {
+          height: min(80vw, 50vh);
+        }
+        .compared {
+          height: 80vh;
+        }
+      }
     `,
   ];
 
@@ -108,7 +137,7 @@ export class StudioApp extends StudioElement {
         <span class="title one-line">
           ${take
             ? html`${take.name} <span class=${take.status === "live" ? "live" : "quiet"}>${take.waiting ? "waiting" : take.status}</span>
-                <span class="quiet">${promptAt(take, frame / take.fps)}</span>`
+                <bdi class="quiet">${promptAt(take, frame / take.fps)}</bdi>`
             : nothing}
         </span>
         <span class="note quiet one-line" role="log" title=${note}>${note}</span>

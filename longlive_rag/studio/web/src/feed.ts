@@ -1,6 +1,6 @@
 import { api, Refusal } from "./api";
 import type { Segment } from "./schema";
-import { segmentAt } from "./store";
+import { segmentAt, store } from "./store";
 
 const AHEAD_SECONDS = 20;
 const BEHIND_SECONDS = 40;
@@ -34,6 +34,10 @@ export class Feed {
     this.source.addEventListener("sourceopen", () => {
       URL.revokeObjectURL(address);
       if (this.closed) return;
+      if (!MediaSource.isTypeSupported(mime)) {
+        store.alert(`This browser can't play ${mime}; open the studio in another browser, or export the take`);
+        return;
+      }
       this.buffer = this.source.addSourceBuffer(mime);
       this.source.duration = Infinity;
       // Else a seek would stop where the loaded part ends.
@@ -66,7 +70,11 @@ export class Feed {
       while (!this.closed && (await this.work()));
     } catch (error) {
       if (this.closed) return;
-      if (!(error instanceof Refusal)) throw error;
+      if (!(error instanceof Refusal)) {
+        this.buffer = null; // it takes nothing more
+        store.alert(error instanceof Error ? error.message : String(error));
+        return;
+      }
       // Cut away meanwhile, or a network that stalls: a newer list or the next try has it.
       if (error.status === 404) this.onVoid();
       setTimeout(this.pump, RETRY_MS);

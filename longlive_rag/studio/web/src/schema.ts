@@ -64,6 +64,8 @@ export interface Take {
   started: string;
   parent: string | null;
   parent_block: number | null;
+  /** How much of it is the parent's. */
+  parent_seconds: number | null;
   blocks: number;
   labels: { license_policy: string; label: string } | null;
   unknown_words: string[];
@@ -214,6 +216,7 @@ export type StudioEvent =
   | { type: "take"; take: Take }
   | { type: "gone"; take: string }
   | { type: "cues"; take: string; cues: Cue[] }
+  | { type: "steering"; take: string; steering: Steering[] }
   | { type: "note" | "error"; take: string | null; message: string };
 
 export type ClientMessage =

@@ -17,9 +17,11 @@ export interface State {
   /** Null: not yet. */
   connected: boolean | null;
   studio: Studio | null;
-  /** What the server lists for `search`, newest first. */
+  /** All takes, newest first. */
   takes: Take[];
   search: string;
+  /** Those that have the words of `search`, by id and best first; null: there is no search. */
+  matches: string[] | null;
   /** Moments that look like a frame, in place of the library. */
   found: { take: string; seconds: number; hits: FrameHit[] } | null;
   /** The take that is open. */
@@ -64,6 +66,7 @@ export class Store {
     studio: null,
     takes: [],
     search: "",
+    matches: null,
     found: null,
     take: null,
     stats: null,
@@ -137,6 +140,9 @@ export class Store {
       case "cues":
         if (open) this.update({ take: { ...open, cues: event.cues } });
         break;
+      case "steering":
+        if (open) this.update({ take: { ...open, steering: event.steering } });
+        break;
       case "note":
         this.update({ note: event.message });
         break;
@@ -161,17 +167,25 @@ export class Store {
   }
 
   private receiveFacts(facts: Take): void {
-    const { take, takes, search } = this.state;
+    const { take, takes } = this.state;
     const known = takes.some((other) => other.id === facts.id);
-    const listed = known ? takes.map((other) => (other.id === facts.id ? facts : other)) : [facts, ...takes];
-    // Whether a new take matches the search, the server knows.
-    this.update({ takes: known || !search ? listed : takes });
+    this.update({ takes: known ? takes.map((other) => (other.id === facts.id ? facts : other)) : [facts, ...takes] });
+    if (take?.id === facts.id) this.receiveFactsOfOpen(take, facts);
+  }
+
+  private receiveFactsOfOpen(take: TakeDetail, facts: Take): void {
+    const { frame, rate, following } = this.state;
     // Frames and blocks follow the segments that have arrived; the facts may be ahead of them.
-    if (take?.id === facts.id) {
-      const { frames, blocks, made_seconds } = take;
-      const begins = take.waiting && !facts.waiting && facts.status === "live";
-      this.update({ take: { ...take, ...facts, frames, blocks, made_seconds }, rate: begins ? 1 : this.state.rate });
-    }
+    const { frames, blocks, made_seconds } = take;
+    const live = facts.status === "live";
+    const begins = take.waiting && !facts.waiting && live;
+    // Its last frame may be on the screen already, and none comes after it.
+    const ends = !live && rate > 0 && frame >= frames - 1;
+    this.update({
+      take: { ...take, ...facts, frames, blocks, made_seconds },
+      rate: begins ? 1 : ends ? 0 : rate,
+      following: following && live,
+    });
   }
 }
 
@@ -195,6 +209,12 @@ function withSegments(take: TakeDetail, segments: Segment[]): TakeDetail {
   return { ...take, segments, frames, blocks: segments.length, made_seconds: frames / take.fps };
 }
 
+/** What the library lists: all takes, or those that match the search. */
+export function listed({ takes, matches }: State): Take[] {
+  const found = matches?.map((id) => takes.find((take) => take.id === id));
+  return found?.filter((take) => take !== undefined) ?? takes;
+}
+
 /** The segment that holds a frame, or the last one before it. */
 export function segmentAt(segments: Segment[], frame: number): Segment | undefined {
   let low = 0;
@@ -205,6 +225,13 @@ export function segmentAt(segments: Segment[], frame: number): Segment | undefin
     else high = middle;
   }
   return segments[Math.max(0, low - 1)];
+}
+
+/** The first block that begins at a moment or later, as for cues; the number of blocks where there is none. */
+export function blockFrom(take: TakeDetail, seconds: number): number {
+  const frame = seconds * take.fps - 1e-6;
+  const block = take.segments.findIndex((segment) => segment.first_frame >= frame);
+  return block < 0 ? take.blocks : Math.max(1, block);
 }
 
 /** Where the timeline ends: what is asked for, or more, once more is made. */

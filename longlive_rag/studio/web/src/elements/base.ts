@@ -25,6 +25,31 @@ export abstract class StudioElement extends LitElement {
   }
 }
 
+/** A dialog that is open while the state says so. */
+export abstract class StudioDialog extends StudioElement {
+  protected abstract named: State["dialog"];
+
+  protected get dialog(): HTMLDialogElement {
+    return this.renderRoot.querySelector("dialog")!;
+  }
+
+  protected override updated(): void {
+    const opens = this.state.dialog === this.named;
+    if (opens && !this.dialog.open) {
+      this.dialog.showModal();
+      this.opened();
+    }
+    if (!opens && this.dialog.open) this.dialog.close();
+  }
+
+  protected opened(): void {}
+
+  /** Also by Escape. */
+  protected closed(): void {
+    if (this.state.dialog === this.named) store.update({ dialog: null });
+  }
+}
+
 class StyleProperties extends Directive {
   render(_properties: Record<string, string>): void {}
 
@@ -104,11 +129,20 @@ export const shared = css`
     outline: 2px solid var(--focus);
     outline-offset: 1px;
   }
-  ul,
-  ol {
+  ul {
     list-style: none;
     margin: 0;
     padding: 0;
+  }
+  dialog {
+    padding: 1.1em 1.3em;
+    background: var(--panel);
+    color: var(--text);
+    border: 1px solid #4a5058;
+    border-radius: 4px;
+  }
+  dialog::backdrop {
+    background: rgb(0 0 0 / 60%);
   }
   .quiet {
     color: var(--quiet);

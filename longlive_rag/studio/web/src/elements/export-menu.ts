@@ -52,14 +52,22 @@ export class ExportMenu extends StudioElement {
     const [from, to] = markedRange(this.state);
     const rights = take.labels ? ` · policy ${take.labels.license_policy} · ${take.labels.label}` : "";
     return html`
-      <button popovertarget="menu">Export</button>
-      <div id="menu" popover role="menu" aria-label="Export" @click=${this.close} @keydown=${this.move}>
+      <button popovertarget="menu" aria-haspopup="menu">Export</button>
+      <div id="menu" popover role="menu" aria-label="Export" @toggle=${this.moveFocus} @click=${this.close} @keydown=${this.move}>
         <p class="quiet time">${clock(from)} – ${clock(to)}${rights}</p>
         ${ITEMS.map(([what, name]) => html`<button role="menuitem" @click=${() => download(what)}>${name}</button>`)}
         <button role="menuitem" @click=${() => copy(take.command, "command")}>Copy as command</button>
         <button role="menuitem" @click=${() => copy(take.python, "Python")}>Copy as Python</button>
       </div>
     `;
+  }
+
+  /** To the first item, and back when nothing else was chosen. */
+  private moveFocus({ newState }: ToggleEvent): void {
+    const { activeElement } = this.renderRoot as ShadowRoot;
+    const isLeft = document.activeElement === document.body || activeElement?.role === "menuitem";
+    if (newState === "open") this.renderRoot.querySelector<HTMLElement>("[role=menuitem]")!.focus();
+    else if (isLeft) this.renderRoot.querySelector("button")!.focus();
   }
 
   private close(event: Event): void {

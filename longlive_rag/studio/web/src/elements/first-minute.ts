@@ -15,7 +15,7 @@ const MOMENTS: [seconds: number, says: string][] = [
 
 /** For an empty library one button that makes the demo take; then a line that says what is to be seen. */
 export class FirstMinute extends StudioElement {
-  protected watches = ["takes", "search", "studio", "take", "guided", "frame", "compared"] as const;
+  protected watches = ["takes", "studio", "take", "guided", "frame", "compared"] as const;
 
   static override styles = [
     shared,
@@ -71,8 +71,8 @@ export class FirstMinute extends StudioElement {
   ];
 
   override render() {
-    const { studio, takes, take, search, guided, frame, compared } = this.state;
-    if (studio && !take && !takes.length && !search) return this.welcome();
+    const { studio, takes, take, guided, frame, compared } = this.state;
+    if (studio && !take && !takes.length) return this.welcome();
     if (!take || take.id !== guided || compared) return nothing;
     const at = MOMENTS.findLastIndex(([seconds]) => seconds <= frame / take.fps);
     const last = at === MOMENTS.length - 1;

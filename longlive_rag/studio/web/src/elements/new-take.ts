@@ -4,12 +4,12 @@ import { api, Refusal } from "../api";
 import type { Backbone, FieldError, Knob, NewTake as NewTakeRequest, Span, Take } from "../schema";
 import { store } from "../store";
 import { parseTimecode } from "../timecode";
-import { shared, StudioElement } from "./base";
+import { shared, StudioDialog } from "./base";
 import "./take-strip";
 import "./unread-words";
 
 /** The dialog "New take"; what is right is the server's say, and its messages stand at their fields. */
-export class NewTake extends StudioElement {
+export class NewTake extends StudioDialog {
   static override properties = {
     errors: { state: true },
     backboneName: { state: true },
@@ -31,6 +31,7 @@ export class NewTake extends StudioElement {
   declare remembered: string;
   declare range: Span | null;
   protected watches = ["dialog", "studio", "takes", "take"] as const;
+  protected named = "new" as const;
 
   static override styles = [
     shared,
@@ -38,14 +39,6 @@ export class NewTake extends StudioElement {
       dialog {
         width: min(46em, 94vw);
         max-height: 92vh;
-        padding: 1.1em 1.3em;
-        background: var(--panel);
-        color: var(--text);
-        border: 1px solid #4a5058;
-        border-radius: 4px;
-      }
-      dialog::backdrop {
-        background: rgb(0 0 0 / 60%);
       }
       h1 {
         margin: 0 0 0.7em;
@@ -71,6 +64,7 @@ export class NewTake extends StudioElement {
       }
       .drop {
         display: flex;
+        flex-wrap: wrap;
         gap: 0.8em;
         align-items: center;
         min-height: 4.2em;
@@ -81,9 +75,6 @@ export class NewTake extends StudioElement {
         width: 7em;
         height: 4.6em;
       }
-      .of-two {
-        grid-column: span 2;
-      }
       details {
         margin-top: 0.8em;
       }
@@ -92,6 +83,12 @@ export class NewTake extends StudioElement {
         padding: 0.6em 0;
         max-height: 34vh;
         overflow-y: auto;
+      }
+      @media (width < 40em) {
+        .fields,
+        details .fields {
+          grid-template-columns: minmax(0, 1fr);
+        }
       }
       small {
         color: var(--quiet);
@@ -129,12 +126,8 @@ export class NewTake extends StudioElement {
   /** A picture may be dropped anywhere on the page: a take is begun with it. */
   override connectedCallback(): void {
     super.connectedCallback();
-    addEventListener("dragover", (event) => event.preventDefault());
+    addEventListener("dragover", (event) => hasFile(event) && event.preventDefault());
     addEventListener("drop", (event) => this.drop(event));
-  }
-
-  private get dialog(): HTMLDialogElement {
-    return this.renderRoot.querySelector("dialog")!;
   }
 
   private get backbone(): Backbone | undefined {
@@ -154,6 +147,7 @@ export class NewTake extends StudioElement {
             <input
               name="prompt"
               aria-label="Prompt"
+              dir="auto"
               required
               placeholder="a red circle walks in a meadow"
               autocomplete="off"
@@ -271,8 +265,7 @@ export class NewTake extends StudioElement {
   }
 
   protected override updated(): void {
-    if (this.state.dialog === "new" && !this.dialog.open) this.dialog.showModal();
-    if (this.state.dialog !== "new" && this.dialog.open) this.dialog.close();
+    super.updated();
     const canvas = this.renderRoot.querySelector("canvas");
     if (canvas && this.startImage) drawWhole(canvas, this.startImage.picture);
   }
@@ -283,9 +276,9 @@ export class NewTake extends StudioElement {
     this.isLocked = false;
   }
 
-  private closed(): void {
+  protected override closed(): void {
     this.errors = [];
-    if (this.state.dialog === "new") store.update({ dialog: null });
+    super.closed();
   }
 
   private chooseFile(event: Event): void {
@@ -294,6 +287,7 @@ export class NewTake extends StudioElement {
   }
 
   private drop(event: DragEvent): void {
+    if (!hasFile(event)) return;
     event.preventDefault();
     const file = event.dataTransfer?.files[0];
     if (!file) return;
@@ -303,8 +297,9 @@ export class NewTake extends StudioElement {
 
   private async upload(file: File): Promise<void> {
     await this.showingErrors("start_image", async () => {
-      const [{ id }, picture] = await Promise.all([api.upload(file), createImageBitmap(file)]);
-      this.startImage = { id, picture };
+      // The server is asked first, since what it refuses may be nothing that can be drawn.
+      const { id } = await api.upload(file);
+      this.startImage = { id, picture: await createImageBitmap(file) };
     });
   }
 
@@ -327,6 +322,7 @@ export class NewTake extends StudioElement {
     const fields = new FormData(form);
     const text = (name: string) => String(fields.get(name) ?? "").trim();
     const remembered = this.state.takes.find((take) => take.id === this.remembered);
+    if (!this.range && text("span")) throw notARange(text("span"));
     const [from, to] = this.range ?? [0, remembered?.made_seconds ?? 0];
     return {
       prompt: text("prompt"),
@@ -359,6 +355,7 @@ export class NewTake extends StudioElement {
     error?.scrollIntoView({ block: "nearest" });
   }
 
+  /** Does something that the server may refuse; what is said of it stands at `field`, or where it belongs if that is "". */
   private async showingErrors(field: string, work: () => Promise<void>): Promise<void> {
     this.errors = [];
     this.isLocked = false;
@@ -368,11 +365,15 @@ export class NewTake extends StudioElement {
       if (!(error instanceof Refusal)) throw error;
       this.isLocked = isDirectedElsewhere(error);
       const whole = { field, value: null, wanted: "", message: error.message };
-      this.errors = error.fields.length ? error.fields : [whole];
+      this.errors = error.fields.length && !field ? error.fields : [whole];
       await this.updateComplete;
       this.showError();
     }
   }
+}
+
+function hasFile(event: DragEvent): boolean {
+  return !!event.dataTransfer?.types.includes("Files");
 }
 
 /** A picture in the middle of a canvas, as large as it can be. */
@@ -388,6 +389,12 @@ function drawWhole(canvas: HTMLCanvasElement, picture: ImageBitmap): void {
 function asRange(text: string, fps: number): Span | null {
   const [from, to] = text.split(/[-–]/).map((part) => parseTimecode(part, fps));
   return from === null || to === null || to === undefined ? null : [from, to];
+}
+
+function notARange(text: string): Refusal {
+  const wanted = "write two moments of it, like 0:01 – 0:02.5";
+  const message = `“${text}” is not a range of that take; ${wanted}`;
+  return new Refusal(422, message, [{ field: "remember", value: text, wanted, message }]);
 }
 
 /** Numbers as numbers; what is none goes to the server as it was written, which says what would be right. */

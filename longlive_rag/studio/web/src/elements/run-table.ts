@@ -1,9 +1,9 @@
 import { css, html, nothing } from "lit";
-import { copy, openTake } from "../actions";
+import { copy, openTake, save } from "../actions";
 import { api } from "../api";
-import { store } from "../store";
+import { listed, store } from "../store";
 import { clock } from "../timecode";
-import { shared, StudioElement } from "./base";
+import { shared, StudioDialog } from "./base";
 
 interface Row {
   id: string;
@@ -15,10 +15,11 @@ interface Row {
 const ALWAYS = ["name", "status", "made", "seed", "backbone"];
 
 /** All listed takes with the settings in which they differ, to sort by eye or to take along as CSV. */
-export class RunTable extends StudioElement {
+export class RunTable extends StudioDialog {
   static override properties = { rows: { state: true } };
   declare rows: Row[] | null;
   protected watches = ["dialog"] as const;
+  protected named = "runs" as const;
 
   static override styles = [
     shared,
@@ -26,14 +27,6 @@ export class RunTable extends StudioElement {
       dialog {
         width: 94vw;
         max-height: 90vh;
-        padding: 1.1em 1.3em;
-        background: var(--panel);
-        color: var(--text);
-        border: 1px solid #4a5058;
-        border-radius: 4px;
-      }
-      dialog::backdrop {
-        background: rgb(0 0 0 / 60%);
       }
       .head {
         display: flex;
@@ -120,18 +113,9 @@ export class RunTable extends StudioElement {
     </div>`;
   }
 
-  protected override updated(): void {
-    const dialog = this.renderRoot.querySelector("dialog")!;
-    if (this.state.dialog === "runs" && !dialog.open) {
-      dialog.showModal();
-      void this.read();
-    }
-    if (this.state.dialog !== "runs" && dialog.open) dialog.close();
-  }
-
-  private async read(): Promise<void> {
+  protected override async opened(): Promise<void> {
     this.rows = null;
-    const read = await Promise.all(store.state.takes.map((take) => api.take(take.id).catch(() => null)));
+    const read = await Promise.all(listed(this.state).map((take) => api.take(take.id).catch(() => null)));
     const details = read.filter((detail) => detail !== null);
     this.rows = details.map((detail) => {
       const facts = { name: detail.name, status: detail.status, made: clock(detail.made_seconds) };
@@ -151,14 +135,7 @@ export class RunTable extends StudioElement {
     const quoted = (text: string) => `"${text.replaceAll('"', '""')}"`;
     const lines = [columns, ...this.rows!.map(({ cells }) => columns.map((column) => cells[column] ?? ""))];
     const text = lines.map((line) => line.map(quoted).join(",")).join("\r\n");
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-    link.download = "runs.csv";
-    link.click();
-  }
-
-  private closed(): void {
-    if (this.state.dialog === "runs") store.update({ dialog: null });
+    save(new Blob([text], { type: "text/csv" }), "runs.csv");
   }
 }
 

@@ -16,6 +16,8 @@ export class StudioAlerts extends StudioElement {
         bottom: 1.2em;
         transform: translateX(-50%);
         width: min(46em, 90vw);
+        max-height: 60vh;
+        overflow-y: auto;
         z-index: 10;
       }
       div {
@@ -30,6 +32,8 @@ export class StudioAlerts extends StudioElement {
       }
       span {
         flex: 1;
+        min-width: 0;
+        overflow-wrap: anywhere;
       }
     `,
   ];

@@ -1,6 +1,6 @@
 import { css, html } from "lit";
 import { command, currentBlock, goOnWith } from "../actions";
-import { segmentAt, store } from "../store";
+import { blockFrom, store } from "../store";
 import { clock, parseTimecode } from "../timecode";
 import { shared, StudioElement } from "./base";
 import "./unread-words";
@@ -23,6 +23,14 @@ export class StudioDirection extends StudioElement {
         background: var(--panel);
         border-top: 1px solid var(--line);
       }
+      @media (width < 40em) {
+        form {
+          grid-template-columns: minmax(0, 1fr) auto auto;
+        }
+        [name="prompt"] {
+          grid-column: 1 / -1;
+        }
+      }
       p {
         margin: 0;
         padding: 0 0.7em 0.4em;
@@ -43,7 +51,7 @@ export class StudioDirection extends StudioElement {
     const ready = !!take && (live || take.blocks > 0) && take.status !== "running" && !this.state.busy;
     return html`
       <form @submit=${this.direct}>
-        <input name="prompt" aria-label="Direction" autocomplete="off" placeholder=${ready && !live ? "What happens instead" : "What happens next"} ?disabled=${!ready} @input=${this.type} />
+        <input name="prompt" aria-label="Direction" dir="auto" autocomplete="off" placeholder=${ready && !live ? "What happens instead" : "What happens next"} ?disabled=${!ready} @input=${this.type} />
         <input name="at" aria-label="Takes over at" placeholder=${ready && !live ? "after this block" : "at the next block"} ?disabled=${!ready} />
         <label title="Another shot begins: what was is gone but for what memory brings back"><input type="checkbox" name="cut" ?disabled=${!ready} /> Cut</label>
         <button class="primary" ?disabled=${!ready}>Direct</button>
@@ -86,7 +94,10 @@ export class StudioDirection extends StudioElement {
       this.typed = "";
     };
     if (take.status !== "live") {
-      const block = at === null ? currentBlock() + 1 : Math.max(1, segmentAt(take.segments, Math.ceil(at * take.fps))!.block);
+      if (at !== null && at > take.made_seconds) {
+        return store.alert(`“${when}” is past what is made; name a moment up to ${clock(take.made_seconds)}`);
+      }
+      const block = at === null ? currentBlock() + 1 : blockFrom(take, at);
       if (await goOnWith({ do: "branch", block, prompt, seed: null, cut })) done();
       return;
     }

@@ -1,6 +1,5 @@
 import { css, html } from "lit";
-import { store } from "../store";
-import { shared, StudioElement } from "./base";
+import { shared, StudioDialog } from "./base";
 
 const KEYS = [
   ["Space", "play or pause"],
@@ -16,22 +15,13 @@ const KEYS = [
 ];
 
 /** The keys. */
-export class StudioHelp extends StudioElement {
+export class StudioHelp extends StudioDialog {
   protected watches = ["dialog"] as const;
+  protected named = "help" as const;
 
   static override styles = [
     shared,
     css`
-      dialog {
-        padding: 1.1em 1.5em;
-        background: var(--panel);
-        color: var(--text);
-        border: 1px solid #4a5058;
-        border-radius: 4px;
-      }
-      dialog::backdrop {
-        background: rgb(0 0 0 / 60%);
-      }
       dl {
         display: grid;
         grid-template-columns: auto auto;
@@ -52,16 +42,6 @@ export class StudioHelp extends StudioElement {
       <dl>${KEYS.map(([keys, what]) => html`<dt>${keys}</dt><dd>${what}</dd>`)}</dl>
       <form method="dialog"><button class="primary">Close</button></form>
     </dialog>`;
-  }
-
-  protected override updated(): void {
-    const dialog = this.renderRoot.querySelector("dialog")!;
-    if (this.state.dialog === "help" && !dialog.open) dialog.showModal();
-    if (this.state.dialog !== "help" && dialog.open) dialog.close();
-  }
-
-  private closed(): void {
-    if (this.state.dialog === "help") store.update({ dialog: null });
   }
 }
 

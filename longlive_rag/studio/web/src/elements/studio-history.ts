@@ -93,14 +93,17 @@ export class StudioHistory extends StudioElement {
     `;
   }
 
-  private root(take: Take): Take {
+  /** The take that all grew from. Takes that were renamed by hand may be each other's parents. */
+  private root(take: Take, below: string[] = []): Take {
     const parent = this.state.takes.find((other) => other.id === take.parent);
-    return parent ? this.root(parent) : take;
+    const path = [...below, take.id];
+    return parent && !path.includes(parent.id) ? this.root(parent, path) : take;
   }
 
-  private item(take: Take): TemplateResult {
+  private item(take: Take, above: string[] = []): TemplateResult {
     const open = this.state.take!.id === take.id;
-    const children = this.state.takes.filter((other) => other.parent === take.id).reverse();
+    const path = [...above, take.id];
+    const children = this.state.takes.filter((other) => other.parent === take.id && !path.includes(other.id)).reverse();
     const fork = this.forkFrame(take);
     return html`<div
       role="treeitem"
@@ -112,16 +115,15 @@ export class StudioHistory extends StudioElement {
       <div class="row" title="${take.name}: ${take.prompt}" @click=${() => chooseTake(take.id)}>
         <frame-picture .take=${take.id} .frame=${take.frames ? fork : -1} .ratio=${take.width / take.height}></frame-picture>
         ${shortened(take.name)}
-        <span class="quiet time">${take.parent ? `at ${clock(fork / take.fps)}` : clock(take.made_seconds)}</span>
+        <span class="quiet time">${take.parent ? `at ${clock(take.parent_seconds!)}` : clock(take.made_seconds)}</span>
       </div>
-      ${children.length ? html`<div role="group">${children.map((child) => this.item(child))}</div>` : nothing}
+      ${children.length ? html`<div role="group">${children.map((child) => this.item(child, path))}</div>` : nothing}
     </div>`;
   }
 
   /** The first frame after the fork, or of the take. */
   private forkFrame(take: Take): number {
-    if (take.parent_block === null || !take.blocks) return 0;
-    return Math.min(take.frames - 1, Math.round((take.frames / take.blocks) * take.parent_block));
+    return Math.min(take.frames - 1, Math.round((take.parent_seconds ?? 0) * take.fps));
   }
 
   private move(event: KeyboardEvent): void {

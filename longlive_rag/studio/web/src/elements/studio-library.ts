@@ -1,8 +1,8 @@
 import { css, html, nothing } from "lit";
 import { repeat } from "lit/directives/repeat.js";
-import { chooseTake, findFrame, listTakes, openTake } from "../actions";
+import { chooseTake, findFrame, openTake, searchTakes } from "../actions";
 import type { FrameHit, Take } from "../schema";
-import { store } from "../store";
+import { listed, store } from "../store";
 import { clock } from "../timecode";
 import { shared, shortened, StudioElement } from "./base";
 import "./frame-picture";
@@ -11,7 +11,7 @@ const SEARCH_AFTER_MS = 200;
 
 /** All takes of the folder, newest first; a search by words, and one by the frame under the playhead. */
 export class StudioLibrary extends StudioElement {
-  protected watches = ["takes", "take", "search", "studio", "found"] as const;
+  protected watches = ["takes", "take", "search", "matches", "studio", "found"] as const;
   private waiting?: ReturnType<typeof setTimeout>;
 
   static override styles = [
@@ -77,15 +77,17 @@ export class StudioLibrary extends StudioElement {
   ];
 
   override render() {
-    const { takes, search, found } = this.state;
+    const { search, found } = this.state;
+    const takes = listed(this.state);
+    const isEmpty = !(found ? found.hits : takes).length;
     return html`
       <div class="head">
         <h2>Library</h2>
         <button class="primary" ?disabled=${!this.state.studio} @click=${() => store.update({ dialog: "new" })}>New take</button>
       </div>
-      <input type="search" aria-label="Search" placeholder="Search by words" .value=${search} @input=${this.search} />
+      <input aria-label="Search" placeholder="Search by words" dir="auto" enterkeyhint="search" .value=${search} @input=${this.search} />
       ${this.find()}
-      <div role="listbox" tabindex=${(found ? found.hits : takes).length ? nothing : 0} aria-label="Library" @keydown=${this.move}>
+      <div role="listbox" tabindex=${isEmpty ? 0 : nothing} aria-label="Library" @keydown=${this.move}>
         ${found
           ? found.hits.map((hit, index) => this.hit(hit, index))
           : repeat(
@@ -94,13 +96,13 @@ export class StudioLibrary extends StudioElement {
               (take, index) => this.option(take, index),
             )}
       </div>
-      ${(found ? found.hits : takes).length ? nothing : html`<p class="quiet">${this.nothingHere()}</p>`}
+      ${isEmpty ? html`<p class="quiet">${this.nothingHere()}</p>` : nothing}
     `;
   }
 
   private nothingHere(): string {
-    const { found, search } = this.state;
-    return found ? "No take shows anything like it" : search ? "No take has these words" : "No takes yet";
+    const { found, matches } = this.state;
+    return found ? "No take shows anything like it" : matches ? "No take has these words" : "No takes yet";
   }
 
   /** The search by a frame. */
@@ -140,7 +142,7 @@ export class StudioLibrary extends StudioElement {
 
   private option(take: Take, index: number) {
     const chosen = take.id === this.state.take?.id;
-    const reachable = chosen || (index === 0 && !this.state.take);
+    const reachable = chosen || (index === 0 && !listed(this.state).some(({ id }) => id === this.state.take?.id));
     return html`<div
       role="option"
       aria-selected=${chosen}
@@ -154,7 +156,7 @@ export class StudioLibrary extends StudioElement {
       <span class="words">
         ${shortened(take.name)}
         <span class="quiet time one-line">
-          ${take.status === "finished" ? "" : html`<span class=${take.status}>${take.status}</span> · `}${clock(take.made_seconds)} · ${take.prompt}
+          ${take.status === "finished" ? "" : html`<span class=${take.status}>${take.status}</span> · `}${clock(take.made_seconds)} · <bdi>${take.prompt}</bdi>
         </span>
       </span>
     </div>`;
@@ -163,7 +165,7 @@ export class StudioLibrary extends StudioElement {
   private search(event: InputEvent): void {
     const words = (event.target as HTMLInputElement).value;
     clearTimeout(this.waiting);
-    this.waiting = setTimeout(() => listTakes(words), SEARCH_AFTER_MS);
+    this.waiting = setTimeout(() => searchTakes(words), SEARCH_AFTER_MS);
   }
 
   private move(event: KeyboardEvent): void {

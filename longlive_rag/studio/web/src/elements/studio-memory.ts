@@ -124,7 +124,7 @@ export class StudioMemory extends StudioElement {
       </div>
       ${this.policy(take)}
       <memory-map></memory-map>
-      <ul class="frames" aria-label="Remembered frames">
+      <ul class="frames" role="list" aria-label="Remembered frames">
         ${memory?.remembered.length
           ? repeat(
               memory.remembered,

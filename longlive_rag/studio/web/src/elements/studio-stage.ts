@@ -1,4 +1,4 @@
-import { css, html, nothing, type PropertyValues } from "lit";
+import { css, html, nothing } from "lit";
 import { jump, readAgain } from "../actions";
 import { api } from "../api";
 import { Feed } from "../feed";
@@ -89,7 +89,7 @@ export class StudioStage extends StudioElement {
     this.watchFrames();
   }
 
-  protected override updated(_changed: PropertyValues): void {
+  protected override updated(): void {
     const { take, jumps, rate } = this.state;
     if (take?.id !== this.openId) this.openFeed();
     if (!take) return;
@@ -107,6 +107,7 @@ export class StudioStage extends StudioElement {
     this.holdPicture(take?.parent === this.openId);
     this.feed?.close();
     this.openId = take?.id ?? "";
+    this.shown = this.state.frame;
     this.feed = take ? new Feed(this.video, take.fps, take.mime, readAgain) : undefined;
     this.jumpsSeen = -1;
   }
@@ -141,7 +142,7 @@ export class StudioStage extends StudioElement {
     if (!this.video.paused) {
       this.video.pause();
       // The playhead stops where the picture did, unless it was sent elsewhere.
-      if (!jumped) store.update({ frame: this.shown });
+      if (!jumped && !this.video.seeking) store.update({ frame: this.shown });
       this.showPlayhead();
     }
     // Browsers play forwards only, so backwards is one seek a frame.
@@ -157,9 +158,9 @@ export class StudioStage extends StudioElement {
   private follow(): void {
     const { take, following, rate, frame } = this.state;
     if (!following || rate <= 0 || !take) return;
-    const newest = take.segments.at(-1)!;
-    const here = segmentAt(take.segments, frame)!;
-    if (newest.block - here.block <= FOLLOW_WITHIN_BLOCKS) return;
+    const newest = take.segments.at(-1);
+    const here = segmentAt(take.segments, frame);
+    if (!newest || !here || newest.block - here.block <= FOLLOW_WITHIN_BLOCKS) return;
     store.update({ frame: newest.first_frame });
     this.showPlayhead();
   }

@@ -9,6 +9,8 @@ import { shared, styled, StudioElement } from "./base";
 import "./drift-by";
 
 const CLICK_PIXELS = 4;
+/** Closer together, ticks would be a grey band. */
+const MOST_TICKS = 200;
 /** Measuring takes a while, so a take that is only passed by isn't measured. */
 const MEASURE_AFTER_MS = 600;
 
@@ -140,7 +142,8 @@ export class StudioTimeline extends StudioElement {
         display: flex;
         gap: 1.2em;
         align-items: center;
-        height: 1.9em;
+        flex-wrap: wrap;
+        min-height: 1.9em;
         padding: 0 0.7em;
         white-space: nowrap;
       }
@@ -199,6 +202,7 @@ export class StudioTimeline extends StudioElement {
       }
       .words {
         flex: 1;
+        text-align: left;
       }
       form {
         display: flex;
@@ -248,7 +252,7 @@ export class StudioTimeline extends StudioElement {
         )}
       </div>
       ${this.legend(take)}
-      <ul class="cues" aria-label="Cues">
+      <ul class="cues" role="list" aria-label="Cues">
         ${repeat(
           cues,
           (cue) => cue.planned_id ?? cue.seconds,
@@ -266,8 +270,8 @@ export class StudioTimeline extends StudioElement {
     const to = (markOut ?? take.frames - 1) + 1;
     const every = [1, 2, 5, 10, 30, 60, 120, 300].find((step) => end / step <= 12) ?? 600;
     const labels = Array.from({ length: Math.floor(end / every) + 1 }, (_, index) => index * every);
-    // Closer than this, ticks would be a grey band.
-    const ticks = take.segments.length <= 200 ? take.segments : take.segments.filter((segment) => segment.key);
+    const nth = Math.ceil(take.segments.length / MOST_TICKS);
+    const ticks = take.segments.filter((segment) => segment.block % nth === 0);
     return html`<svg aria-hidden="true">
       ${labels.map((at) => svg`<text x=${percent(at)} y="1em" text-anchor=${at === 0 ? "start" : at > end * 0.97 ? "end" : "middle"}>${clock(at).slice(0, -2)}</text>`)}
       <rect class="asked" x="0" y="1.6em" width="100%" height="2.5em"></rect>
@@ -456,7 +460,7 @@ export class StudioTimeline extends StudioElement {
         ${clock(cue.seconds)}
       </button>
       ${cue.cut ? html`<span class="shot">cut</span>` : nothing}
-      <span class="words one-line">${cue.prompt}</span>
+      <bdi class="words one-line">${cue.prompt}</bdi>
       ${cue.planned_id
         ? html`<button @click=${() => this.edit(cue)}>Edit</button>
             <button @click=${() => this.withdraw(cue)}>Withdraw</button>`
@@ -471,7 +475,7 @@ export class StudioTimeline extends StudioElement {
     >
       <input name="at" size="7" aria-label="Timecode of the cue" .value=${clock(cue.seconds)} />
       <label><input type="checkbox" name="cut" .checked=${cue.cut} /> Cut</label>
-      <input name="prompt" aria-label="Words of the cue" .value=${cue.prompt} />
+      <input name="prompt" aria-label="Words of the cue" dir="auto" .value=${cue.prompt} />
       <button class="primary">Save</button>
       <button type="button" @click=${() => this.leaveForm(cue)}>Cancel</button>
     </form>`;
@@ -496,6 +500,7 @@ export class StudioTimeline extends StudioElement {
   }
 
   private grab(event: PointerEvent): void {
+    if (event.button) return;
     (event.currentTarget as HTMLElement).setPointerCapture(event.pointerId);
     store.update({ rate: 0 });
     this.moveTo(event);

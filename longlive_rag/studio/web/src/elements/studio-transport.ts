@@ -22,6 +22,11 @@ export class StudioTransport extends StudioElement {
         background: var(--panel);
         border-top: 1px solid var(--line);
       }
+      @media (width < 75em) {
+        :host {
+          flex-wrap: wrap;
+        }
+      }
       input {
         width: 7.6em;
         padding-inline: 0;
@@ -37,6 +42,11 @@ export class StudioTransport extends StudioElement {
       }
       .rate {
         width: 1.4em;
+      }
+      .mark {
+        display: flex;
+        gap: 0.3em;
+        align-items: center;
       }
       .range {
         width: 5.8em;
@@ -73,10 +83,14 @@ export class StudioTransport extends StudioElement {
         @blur=${() => this.requestUpdate()}
       />
       <span class="rate quiet time">${rate && rate !== 1 ? `${rate}×` : ""}</span>
-      <button @click=${() => mark("markIn")} ?disabled=${!take} title="Mark in (I)">In</button>
-      <span class="time quiet range">${range(markIn)}</span>
-      <button @click=${() => mark("markOut")} ?disabled=${!take} title="Mark out (O)">Out</button>
-      <span class="time quiet range">${range(markOut)}</span>
+      <span class="mark">
+        <button @click=${() => mark("markIn")} ?disabled=${!take} title="Mark in (I)">In</button>
+        <span class="time quiet range">${range(markIn)}</span>
+      </span>
+      <span class="mark">
+        <button @click=${() => mark("markOut")} ?disabled=${!take} title="Mark out (O)">Out</button>
+        <span class="time quiet range">${range(markOut)}</span>
+      </span>
       <button @click=${clearMarks} ?disabled=${markIn === null && markOut === null} aria-label="Clear marks" title="Clear marks (X)">✕</button>
       <label class="quiet">
         Pace

@@ -1,0 +1,455 @@
+"""What a director meets on odd days: other rates, foreign names, odd files, networks that stall, small windows.
+
+Most takes are drawn, so that each frame says its number; a few are made, by the tests' random backbone.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browsing import (
+    IN_A_BROWSER,
+    VIDEO,
+    assert_accessible,
+    button,
+    drop,
+    expect,
+    go_to,
+    keep_picture,
+    open_take,
+    shown_picture,
+    wait_for,
+)
+from drawn import drawn_take, number_in
+
+from tests.served import Forked
+
+pytestmark = IN_A_BROWSER
+
+MANY = 60
+FOREIGN = "مربع أزرق في الصحراء 🎬 \u202e a blue square"
+WORD = "x" * 3000
+DRAG = """kind => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.setData("text/plain", "words");
+    const event = new DragEvent(kind, {dataTransfer, bubbles: true, cancelable: true});
+    return document.querySelector("studio-app").dispatchEvent(event);
+}"""
+OUTSIDE = """() => {
+    const found = [];
+    const look = (root) => {
+        for (const element of root.querySelectorAll("*")) {
+            if (element.shadowRoot) look(element.shadowRoot);
+            const box = element.getBoundingClientRect();
+            const isControl = element.matches("button, input, select") && element.checkVisibility();
+            if (isControl && (box.left < 0 || box.right > innerWidth)) found.push(element.outerHTML.slice(0, 80));
+        }
+    };
+    look(document);
+    return found;
+}"""
+
+
+@pytest.fixture(scope="module")
+def takes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library of drawn takes."""
+    folder = tmp_path_factory.mktemp("page") / "takes"
+    for fps in (24, 25, 30):
+        drawn_take(folder / f"at-{fps}", 5 * fps, fps)
+    drawn_take(folder / "tree", 400)
+    drawn_take(folder / "tree-2", 100, parent=folder / "tree", prompt="a green hill")
+    drawn_take(folder / "egg", 50, parent=folder / "hen")
+    drawn_take(folder / "hen", 50, parent=folder / "egg")
+    drawn_take(folder / "été", 50, prompt=FOREIGN)
+    drawn_take(folder / f"long-{'name-' * 40}end", 50, prompt=WORD)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(takes: Path, pipeline_folder: Path) -> Iterator[Forked]:
+    served = Forked(takes, pipeline_folder)
+    yield served
+    served.process.kill()
+
+
+class Held:
+    """What a network holds back from the page, until `let_go`.
+
+    Args:
+        holds: whether it does so with a message of the server's.
+    """
+
+    def __init__(self, holds: Callable[[str], bool]) -> None:
+        self.holds, self.messages, self.socket = holds, list[str](), None
+
+    def between(self, socket: Any) -> None:
+        """For `route_web_socket`."""
+        self.socket, server = socket, socket.connect_to_server()
+        server.on_message(self._from_server)
+        socket.on_message(server.send)
+
+    def _from_server(self, message: str) -> None:
+        if self.holds(message):
+            self.messages.append(message)
+        else:
+            self.socket.send(message)
+
+    def let_go(self) -> None:
+        self.holds = lambda _: False
+        for message in self.messages:
+            self.socket.send(message)
+
+
+@pytest.fixture
+def held(page: Any) -> Iterator[Callable[[Callable[[str], bool]], Held]]:
+    """Holds messages of the server's back, after a reload."""
+
+    def hold(holds: Callable[[str], bool]) -> Held:
+        held = Held(holds)
+        page.route_web_socket("**/api/events", held.between)
+        page.reload()
+        return held
+
+    yield hold
+    page.unroute_all()
+
+
+def begin(page: Any, prompt: str, seconds: float, pace: str) -> None:
+    page.get_by_role("combobox", name="Pace").select_option(pace)
+    button(page, "New take").click()
+    dialog = page.get_by_role("dialog", name="New take")
+    dialog.get_by_role("textbox", name="Prompt", exact=True).fill(prompt)
+    dialog.get_by_role("textbox", name="Seconds", exact=True).fill(str(seconds))
+    button(dialog, "Start").click()
+    expect(dialog).to_be_hidden()
+
+
+def changed(page: Any, **fields: Any) -> None:
+    """Answers that describe a take have these fields from now on."""
+
+    def answer(route: Any) -> None:
+        response = route.fetch()
+        facts = response.json()
+        route.fulfill(response=response, json=facts | {key: make(facts) for key, make in fields.items()})
+
+    page.route(re.compile(r"/api/takes/[^/?]+$"), answer)
+
+
+def playhead(page: Any) -> Any:
+    return page.get_by_role("slider", name="Playhead")
+
+
+# ---- frames ----
+
+
+@pytest.mark.parametrize("fps", [24, 25, 30])
+def test_frames_at_other_rates(page: Any, fps: int) -> None:
+    open_take(page, f"at-{fps}")
+    for frame in [fps - 1, fps, *random.Random(fps).sample(range(5 * fps - 1), 10)]:
+        seconds, frames = divmod(frame, fps)
+        go_to(page, f"00:00:{seconds:02}:{frames:02}", frame)
+        assert number_in(shown_picture(page)) == frame
+        assert playhead(page).get_attribute("aria-valuetext") == f"00:00:{seconds:02}:{frames:02}"
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(VIDEO)).to_have_attribute("data-frame", str(frame + 1))
+        assert number_in(shown_picture(page)) == frame + 1
+
+
+def test_playhead_stays_where_it_was_sent_while_the_network_stalls(page: Any) -> None:
+    open_take(page, "tree")
+    go_to(page, "0:02", 32)
+    page.route("**/segments/**", lambda _: None)
+    page.keyboard.press(" ")
+    page.keyboard.press("End")
+    page.keyboard.press(" ")
+    page.wait_for_timeout(300)
+    expect(playhead(page)).to_have_attribute("aria-valuenow", "399")
+    open_take(page, "tree-2")  # another take's picture is still shown
+    page.keyboard.press(" ")
+    expect(button(page, "Pause")).to_be_visible()
+    page.keyboard.press(" ")
+    page.wait_for_timeout(300)
+    expect(playhead(page)).to_have_attribute("aria-valuenow", "0")
+    page.unroute_all()
+
+
+def test_direction_of_a_made_take_takes_over_at_the_first_block_from_a_moment_on(page: Any) -> None:
+    open_take(page, "at-24")
+    direction = page.get_by_role("textbox", name="Direction", exact=True)
+    direction.fill("a hill")
+    when = page.get_by_role("textbox", name="Takes over at")
+    when.fill("0:05.1")
+    direction.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("“0:05.1” is past what is made; name a moment up to 0:05.0")
+    for moment, block in (
+        ("0:01.5", 4),
+        ("00:00:01:21", 4),
+        ("00:00:01:22", 5),
+    ):  # blocks begin at 0, 9, 21, 33, 45, 57
+        when.fill(moment)
+        with page.expect_request("**/commands") as asked:
+            direction.press("Enter")
+        assert asked.value.post_data_json["block"] == block, moment
+
+
+def test_broken_video_is_said(page: Any) -> None:
+    changed(page, mime=lambda _: 'video/mp4; codecs="nothing"')
+    open_take(page, "at-25")
+    expect(page.get_by_role("alert")).to_contain_text("This browser can't play")
+    page.unroute_all()
+    page.reload()
+    page.route("**/segments/**", lambda route: route.fulfill(body=b"\xff" * 200, content_type="video/mp4"))
+    open_take(page, "at-30")
+    expect(page.get_by_role("alert")).to_contain_text("can't be decoded")
+    page.unroute_all()
+
+
+# ---- the library and its trees ----
+
+
+def test_search_leaves_tree_and_comparison_as_they_are(page: Any) -> None:
+    open_take(page, "tree")
+    items = page.get_by_role("tree", name="Branches").get_by_role("treeitem")
+    expect(items).to_have_count(2)
+    expect(items.nth(1)).to_contain_text("at 0:01.3")  # 21 frames
+    button(page, "Compare").click()
+    compare = page.get_by_role("region", name="Compare")
+    compare.get_by_role("combobox", name="Take to compare with").select_option("at-24, 0:05.0")
+    options = page.get_by_role("listbox", name="Library").get_by_role("option")
+    search = page.get_by_role("textbox", name="Search")
+    search.fill("green hill")
+    expect(options.first).to_contain_text("tree-2")
+    expect(options.first).to_have_attribute("tabindex", "0")  # the open take isn't among them
+    expect(items).to_have_count(2)
+    expect(compare.locator("video")).to_have_count(1)
+    search.fill("🎬")
+    expect(page.locator("studio-library")).to_contain_text("No take has these words")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    search.fill("")
+    expect(options).not_to_have_count(0)
+
+
+def test_takes_that_are_each_others_parents(page: Any) -> None:
+    open_take(page, "egg")
+    items = page.get_by_role("tree", name="Branches").get_by_role("treeitem")
+    expect(items).to_have_count(2)
+    expect(items.nth(0)).to_contain_text("hen")
+
+
+def test_pictures_are_fetched_where_they_are_seen(page: Any, takes: Path) -> None:
+    options = page.get_by_role("listbox", name="Library").get_by_role("option")
+    for number in range(MANY):
+        shutil.copytree(takes / "at-24", takes / f"copy-{number:02}")
+    asked = set[str]()
+    page.on("request", lambda request: "/frame/" in request.url and asked.add(request.url))
+    page.reload()
+    expect(options).to_have_count(MANY + 9)
+    page.wait_for_timeout(500)
+    assert 0 < len(asked) < MANY / 2
+    before = len(asked)
+    options.last.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    assert before < len(asked) < MANY
+    for number in range(MANY):
+        shutil.rmtree(takes / f"copy-{number:02}")
+    expect(options).to_have_count(9)
+
+
+def test_names_beyond_ascii_are_kept(page: Any) -> None:
+    open_take(page, "été")
+    button(page, "Export").click()
+    with page.expect_download() as download:
+        page.get_by_role("menuitem", name="Video of the range").click()
+    assert download.value.suggested_filename == "été.mp4"
+    prompt = page.get_by_role("list", name="Cues").get_by_text("مربع")
+    assert prompt.evaluate("element => getComputedStyle(element).unicodeBidi") == "isolate"
+
+
+def test_ticks_of_a_long_take_are_few(page: Any) -> None:
+    def many(facts: dict[str, Any]) -> list[dict[str, Any]]:
+        last = facts["segments"][-1]
+        first, frames = last["first_frame"], last["frames"]
+        more = [{**last, "block": last["block"] + n, "first_frame": first + n * frames} for n in range(1, 4000)]
+        return [*facts["segments"], *more]
+
+    changed(page, segments=many)
+    open_take(page, "tree")
+    expect(page.locator("studio-timeline .tick").first).to_be_attached()
+    assert 50 < page.locator("studio-timeline .tick").count() <= 200
+    page.unroute_all()
+
+
+# ---- what is given ----
+
+
+def test_odd_files_and_ranges_are_refused_in_words(page: Any) -> None:
+    dialog = page.get_by_role("dialog", name="New take")
+    for name, kind, data, size, said in (
+        ("notes.txt", "text/plain", b"nothing to see", 0, "PNG or JPEG"),
+        ("drawing.svg", "image/svg+xml", b"<svg xmlns='http://www.w3.org/2000/svg'/>", 0, "PNG or JPEG"),
+        ("large.png", "image/png", b"", 30 * 2**20, "at most 20 MiB"),
+    ):
+        drop(page, name, kind, data, size)
+        expect(dialog.get_by_role("alert")).to_contain_text(said)
+        place = dialog.locator(".field").filter(has_text="Start image")
+        expect(place.get_by_role("alert")).to_have_count(1)
+    dialog.get_by_role("textbox", name="Prompt", exact=True).fill("a hill")
+    dialog.get_by_role("combobox", name="Remember another take").select_option("at-24")
+    dialog.get_by_role("textbox", name="Range to remember").fill("the end")
+    button(dialog, "Start").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("“the end” is not a range")
+    expect(dialog).to_be_visible()
+
+
+def test_text_that_is_dragged_is_no_picture(page: Any) -> None:
+    for kind in ("dragover", "drop"):
+        assert page.evaluate(DRAG, kind), kind  # the text box that it is dropped in takes it
+    expect(page.get_by_role("dialog", name="New take")).to_be_hidden()
+
+
+def test_keys_are_the_dialogs_while_one_is_open(page: Any) -> None:
+    open_take(page, "tree")
+    for opener, heading in (("New take", "New take"), ("Keys", "Keys"), ("Runs", "Runs")):
+        button(page, opener).click()
+        page.get_by_role("dialog").get_by_role("heading", name=heading).click()
+        for key in (" ", "i", "End", "?"):
+            page.keyboard.press(key)
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(button(page, "Play")).to_be_visible()
+    expect(button(page, "Clear marks")).to_be_disabled()
+    assert playhead(page).get_attribute("aria-valuenow") == "0"
+
+
+def test_export_menu_by_keys(page: Any) -> None:
+    open_take(page, "tree")
+    button(page, "Export").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("menuitem").first).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(page.get_by_role("menuitem").nth(1)).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(button(page, "Export")).to_be_focused()
+
+
+# ---- while a take is made ----
+
+
+def test_end_is_pressed_before_there_is_a_block(page: Any, held: Any) -> None:
+    blocks = held(lambda message: '"type":"block"' in message)
+    changed(page, segments=lambda _: [], frames=lambda _: 0, blocks=lambda _: 0)
+    begin(page, "a red circle walks in a meadow", 6, "1 block ahead")
+    expect(page.get_by_role("banner")).to_contain_text("live")
+    page.keyboard.press("End")
+    page.keyboard.press("l")
+    page.wait_for_timeout(300)
+    page.unroute_all()
+    blocks.let_go()
+    wait_for(page, "aria-valuenow", 8)
+    button(page, "Stop").click()
+    expect(button(page, "Extend")).to_be_enabled()
+
+
+def test_who_watches_sees_what_memory_is_told(page: Any, browser: Any, server: Forked) -> None:
+    begin(page, "a red circle stands in a meadow", 20, "1 block ahead")
+    wait_for(page, "aria-valuemax", 8)
+    context = browser.new_context()
+    other = context.new_page()
+    other.goto(server.address)
+    expect(other.get_by_role("banner")).to_contain_text("live")
+    button(page, "Pin").last.click()
+    told = other.get_by_role("group", name="Pinned and excluded").get_by_role("button")
+    expect(told).to_contain_text(["Pinned"])
+    context.close()
+    page.get_by_role("group", name="Pinned and excluded").get_by_role("button").click()
+    expect(page.get_by_role("group", name="Pinned and excluded")).to_have_count(0)
+
+
+def test_play_ends_with_a_take_that_ends_late(page: Any, held: Any) -> None:
+    """Its record is written some time after its last block, so the last frame is shown before it is said to be made."""
+    end = held(lambda message: '"type":"take"' in message and '"interrupted"' in message)
+    expect(page.get_by_role("banner")).to_contain_text("live")
+    page.keyboard.press("l")
+    button(page, "Go to end").click()
+    button(page, "Stop").click()
+    page.wait_for_timeout(1000)
+    last = playhead(page).get_attribute("aria-valuemax")
+    expect(playhead(page)).to_have_attribute("aria-valuenow", last)
+    expect(button(page, "Pause")).to_be_visible()
+    end.let_go()
+    expect(button(page, "Play")).to_be_visible()
+    expect(button(page, "Go to end")).to_have_attribute("aria-pressed", "false")
+
+
+# ---- connections ----
+
+
+def test_take_that_was_begun_while_the_page_was_cut_off(browser: Any, tmp_path: Path, pipeline_folder: Path) -> None:
+    served = Forked(tmp_path / "takes", pipeline_folder)
+    context = browser.new_context()
+    page, cut_off = context.new_page(), Held(lambda message: '"hello"' not in message)
+    page.route_web_socket("**/api/events", cut_off.between)
+    page.goto(served.address)
+    expect(button(page, "Make the demo take")).to_be_visible()
+    page.wait_for_timeout(500)
+    served.client.post("/api/takes", json={"prompt": "a hill", "seconds": 1.0})
+    page.wait_for_timeout(500)
+    expect(button(page, "Make the demo take")).to_be_visible()
+    cut_off.socket.close()
+    expect(page.get_by_role("listbox", name="Library").get_by_role("option")).to_have_count(1)
+    context.close()
+    served.process.kill()
+
+
+def test_a_window_too_many_says_so_and_comes_in_later(page: Any) -> None:
+    refused = []
+
+    def refuse(socket: Any) -> None:
+        if len(refused) < 3:
+            refused.append(socket)
+            socket.close(code=1013, reason="16 windows of the studio are open; close one of them")
+        else:
+            socket.connect_to_server()
+
+    page.route_web_socket("**/api/events", refuse)
+    page.reload()
+    expect(page.get_by_role("alert")).to_have_text(re.compile("16 windows"))
+    expect(page.get_by_role("alert")).to_have_count(0)
+    assert len(refused) == 3
+    page.unroute_all()
+
+
+# ---- small windows ----
+
+
+@pytest.mark.parametrize("width", [390, 700, 1000])
+def test_narrow_windows_show_everything(page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    try:
+        for name in ("tree", f"long-{'name-' * 40}end", "été"):
+            open_take(page, name)
+            assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+            assert page.evaluate(OUTSIDE) == []
+            assert page.locator(VIDEO).bounding_box()["width"] > min(width, 350) * 0.9
+        keep_picture(page, f"narrow-{width}")
+        assert_accessible(page, f"{width} pixels")
+        button(page, "New take").click()
+        assert page.evaluate(OUTSIDE) == []
+        keep_picture(page, f"narrow-{width}-new-take")
+        page.keyboard.press("Escape")
+        button(page, "Compare").click()
+        page.get_by_role("combobox", name="Take to compare with").select_option("tree, 0:25.0")
+        assert page.evaluate(OUTSIDE) == []
+        page.get_by_role("textbox", name="Timecode").fill(WORD)
+        page.get_by_role("textbox", name="Timecode").press("Enter")
+        box = page.get_by_role("alert").bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+    finally:
+        page.set_viewport_size({"width": 1280, "height": 720})
