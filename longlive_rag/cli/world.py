@@ -308,12 +308,14 @@ def assemble(run: Path, begin_with: str | None, output: Path) -> None:
       longlive-rag world assemble --begin-with tiny-world -o my-tuned-world
     """
     from longlive_rag.tinyworld.assemble import assemble as put_together
-    from longlive_rag.tinyworld.assemble import check_target, trained_parts
+    from longlive_rag.tinyworld.assemble import check_target, stages_of, trained_parts
 
     with refuse_bad_input():
         check_target(output)
         vae, model, encoder = trained_parts(run, load(begin_with, device="cpu") if begin_with else None)
         put_together(vae, model, encoder, output)
+    for part, stage in stages_of(run).items():
+        click.echo(f"{part:<30}{stage or begin_with or 'none'}")
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     click.echo(f"{output}: {size / 1e6:.2f} MB")
 

@@ -40,6 +40,16 @@ def trained_vae(run: Path) -> AutoencoderKLWan:
     return fold_temporal_convs(AutoencoderKLWan.from_pretrained(folder))
 
 
+def stages_of(run: Path) -> dict[str, Path | None]:
+    """Return the last stage of a training run that trained each part: its file or folder; None if there is none."""
+    stages = {
+        "transformer and text encoder": [run / stage / "checkpoint.pt" for stage in ("distilled", "long", "backbone")],
+        "VAE": [run / "decoder" / "vae"],
+        "retrieval encoder": [run / "encoder" / ENCODER],
+    }
+    return {part: next((path for path in paths if path.exists()), None) for part, paths in stages.items()}
+
+
 def trained_parts(
     run: Path, earlier: LongLiveRAGPipeline | None = None
 ) -> tuple[AutoencoderKLWan, TextToVideo, LatentAutoencoder | None]:
@@ -52,22 +62,29 @@ def trained_parts(
         earlier: an earlier model, whose parts replace those that the run lacks.
 
     Raises:
-        ValueError: if stage 1 has not finished or stage 2 has no checkpoint, and there is no earlier model.
+        ValueError: if stage 1 has not finished or stage 2 has no checkpoint, and there is no earlier model; or if the
+            run has no part at all.
     """
-    refined, folder = run / "decoder" / "vae", run / "encoder" / ENCODER
-    stages = [run / stage / "checkpoint.pt" for stage in ("distilled", "long", "backbone")]
-    checkpoint = next((each for each in stages if each.is_file()), stages[-1])
-    for part, stage in ((refined, "refine-decoder"), (checkpoint, "train-backbone")):
-        if earlier is None and not part.exists():
-            raise ValueError(f"{part} does not exist; run `longlive-rag world {stage} --run {run}` to its end first")
+    checkpoint, refined, folder = stages_of(run).values()
+    if earlier is None:
+        for part, place, stage in (
+            (refined, "decoder/vae", "refine-decoder"),
+            (checkpoint, "backbone/checkpoint.pt", "train-backbone"),
+        ):
+            if part is None:
+                end = f"run `longlive-rag world {stage} --run {run}` to its end first"
+                raise ValueError(f"{run / place} does not exist; {end}")
+    elif not (checkpoint or refined or folder):
+        raise ValueError(f"{run} holds nothing trained, so this would only copy the earlier model; --run names the run")
     model = TextToVideo()
-    if checkpoint.is_file():
+    if checkpoint:
         weights = torch.load(checkpoint, weights_only=True, map_location="cpu")["average"]
-        model.load_state_dict(student_of(weights) if checkpoint == stages[0] else weights)
+        model.load_state_dict(student_of(weights) if checkpoint.parent.name == "distilled" else weights)
     elif earlier is not None:
         model.take_over(earlier.tokenizer, earlier.text_encoder, earlier.transformer)
-    vae = earlier.vae if earlier and not refined.is_dir() else AutoencoderKLWan.from_pretrained(refined)
-    encoder = LatentAutoencoder.from_pretrained(folder).eval() if folder.is_dir() else earlier and earlier.encoder
+    vae = AutoencoderKLWan.from_pretrained(refined) if refined else earlier and earlier.vae
+    encoder = LatentAutoencoder.from_pretrained(folder).eval() if folder else earlier and earlier.encoder
+    assert vae is not None
     return vae, model.eval(), encoder
 
 

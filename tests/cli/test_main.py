@@ -85,6 +85,7 @@ def test_public_names_are_importable():
     [
         ("world assemble -o {full}", "exists and is not a pipeline folder; name a new one"),
         ("world assemble -o {full}/notes.txt", "exists and is not a pipeline folder"),
+        ("world assemble --run {full} --begin-with tiny-world -o {full}/new", "holds nothing trained"),
         ("world render walk -o {full}/no/x.png", "can't be written: its folder does not exist"),
         ("world oracle --json {full}/no/x.json", "can't be written: its folder does not exist"),
         ("world evaluate vae --json {full}", "can't be written: it is a folder"),
