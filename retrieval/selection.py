@@ -29,8 +29,11 @@ class Selection:
     def without(self, excluded: Sequence[range]) -> Selection:
         """The selection without the frames in these ranges."""
         kept = [place for place, frame in enumerate(self.frames) if not any(frame in each for each in excluded)]
-        frames, similarities = (tuple(each[place] for place in kept) for each in (self.frames, self.similarities))
-        return replace(self, frames=frames, similarities=similarities)
+        return replace(
+            self,
+            frames=tuple(self.frames[place] for place in kept),
+            similarities=tuple(self.similarities[place] for place in kept),
+        )
 
 
 def selection_of(selections: Sequence[Selection], take: int) -> Selection | None:
