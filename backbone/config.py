@@ -106,9 +106,10 @@ class SamplerConfig:
         500,
         250,
     )
-    timestep_shift: Annotated[float, Knob("--shift", "Shift of the noise schedule.", above=0)] = 5.0
+    timestep_shift: Annotated[float, Knob("--shift", "Shift of the noise schedule.", at_least=0.01, at_most=100)] = 5.0
     num_train_timesteps: Annotated[
-        int, Knob("--train-timesteps", "Number of timesteps the backbone was trained with.", at_least=1)
+        int,
+        Knob("--train-timesteps", "Number of timesteps the backbone was trained with.", at_least=1, at_most=100_000),
     ] = 1000
     context_timestep: Annotated[
         float,

@@ -68,7 +68,7 @@ def read_lora(path: Path, alpha: float | None = None) -> Lora:
     pairs = _pairs(weights.tensors, weights.source)
     rank = _one_rank(pairs, weights.source)
     alpha = _alpha(path, rank) if alpha is None else alpha
-    if not 0 <= abs(alpha) <= MAX_ALPHA:
+    if not abs(alpha) <= MAX_ALPHA:
         raise FieldError("lora_alpha", alpha, f"it must be a number of at most {MAX_ALPHA}")
     return Lora(weights.source, pairs, rank, alpha)
 

@@ -4,8 +4,8 @@
     Wan2.1_VAE.pth, or Wan2.2_VAE.pth                    the VAE; that of Wan2.2-TI2V-5B is a residual one
     models_t5_umt5-xxl-enc-bf16.pth, google/umt5-xxl/    the text encoder and its tokenizer
 
-Only the transformer comes with a config. The sizes of the other two are read off their tensors' shapes; what shapes
-can't say (normalisation of the latents, position buckets) is the same in every VAE of a release and every UMT5.
+Only the transformer comes with a config. The sizes of the other two follow from their tensors' shapes; what doesn't
+(normalisation of the latents, position buckets) is the same in every VAE of a release and every UMT5.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VAE_FILES = ("Wan2.1_VAE.pth", "Wan2.2_VAE.pth")
 TEXT_FILES = ("models_t5_umt5-xxl-enc-bf16.pth", "models_t5_umt5-xxl-enc-bf16.safetensors")
 TOKENIZER = Path("google") / "umt5-xxl"
 
-# Of the latents of Wan2.2's VAE, by channel: no tensor of its file has them, and diffusers' class knows only Wan2.1's.
+# Statistics of the Wan2.2 VAE's latents, by channel: they aren't in its file, and diffusers' class has only Wan2.1's.
 # Three packages on PyPI, all Apache-2.0, have the same numbers (seen on 2026-11-27): wan22 2.2.11, the authors' own
 # (wan/modules/vae2_2.py), diffsynth 2.1.12 (models/wan_video_vae.py), and vllm-omni 0.30.0
 # (diffusion/models/lance/wan_vae.py).
@@ -62,7 +62,7 @@ CONFIG_FIELDS = {
     "patch_size": "patch_size",
     "cross_attn_norm": "cross_attn_norm",
 }
-# Fields that don't change the function here, or that only these values are read of.
+# Fields that don't matter here (empty), or of which only these values are supported.
 OTHER_FIELDS: dict[str, tuple[Any, ...]] = {
     "dim": (),
     "num_heads": (),
@@ -75,15 +75,15 @@ OTHER_FIELDS: dict[str, tuple[Any, ...]] = {
 
 
 def is_original_folder(folder: Path) -> bool:
-    """Whether this looks like the original release: its config has the original field names."""
+    """Whether this is an original release, judging by the field names in its config."""
     return (folder / CONFIG).is_file() and "num_heads" in read_json(folder / CONFIG)
 
 
 def transformer_config(config: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The original `config.json` in our words.
+    """Translate the original `config.json` to the arguments of `CausalWanTransformer`.
 
     Raises:
-        ValueError: if a field is missing, unknown, or says that this is not a text-to-video model.
+        ValueError: if a field is missing, unknown, or has a value that this project doesn't support.
     """
     missing = {"dim", "num_heads", "num_layers", "ffn_dim"} - set(config)
     unknown = set(config) - set(CONFIG_FIELDS) - set(OTHER_FIELDS)
@@ -104,12 +104,12 @@ def transformer_config(config: Mapping[str, Any], source: str) -> dict[str, Any]
 
 
 def has_transformer(folder: Path) -> bool:
-    """Whether an original folder has the transformer's weights, and not only its config."""
+    """Whether an original folder has the transformer's weights as well as its config."""
     return any((folder / name).is_file() for name in (*INDEX, *SINGLE))
 
 
 def open_transformer(folder: Path) -> CausalWanTransformer:
-    """The transformer of an original folder, memory-mapped, in the file's dtype; on the meta device without weights."""
+    """Open the transformer of an original folder, memory-mapped, in the file's dtype; on meta if it has no weights."""
     config = transformer_config(read_json(folder / CONFIG), str(folder / CONFIG))
     with torch.device("meta"):
         model = CausalWanTransformer(**config)
@@ -121,7 +121,7 @@ def open_transformer(folder: Path) -> CausalWanTransformer:
 
 
 def open_vae(path: Path) -> AutoencoderKLWan:
-    """The VAE of an original file such as `Wan2.1_VAE.pth` or `Wan2.2_VAE.pth`, in the file's dtype."""
+    """Open the VAE of an original file such as `Wan2.1_VAE.pth` or `Wan2.2_VAE.pth`, in the file's dtype."""
     weights = read_weights(path)
     config = vae_config({name: tuple(tensor.shape) for name, tensor in weights.tensors.items()}, weights.source)
     with torch.device("meta"):
@@ -132,7 +132,7 @@ def open_vae(path: Path) -> AutoencoderKLWan:
 
 
 def open_text_encoder(path: Path) -> UMT5EncoderModel:
-    """The text encoder of an original file such as `models_t5_umt5-xxl-enc-bf16.pth`, in the file's dtype."""
+    """Open the text encoder of an original file such as `models_t5_umt5-xxl-enc-bf16.pth`, in the file's dtype."""
     weights = read_weights(path)
     config = text_config({name: tuple(tensor.shape) for name, tensor in weights.tensors.items()}, weights.source)
     with torch.device("meta"):
@@ -143,12 +143,12 @@ def open_text_encoder(path: Path) -> UMT5EncoderModel:
 
 
 def vae_config(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str, Any]:
-    """`AutoencoderKLWan`'s arguments, from the shapes of an original VAE's tensors.
+    """Derive the arguments of `AutoencoderKLWan` from the shapes of an original VAE's tensors.
 
-    Wan2.1's numbers the layers of all stages in one row; Wan2.2's residual one numbers them within each stage.
+    Wan2.1's VAE numbers the layers of all stages consecutively; Wan2.2's residual one numbers them within each stage.
 
     Raises:
-        ValueError: if they are not a VAE's of either release.
+        ValueError: if they are not from a VAE of either release.
     """
     shapes = _bare(shapes)
     look = functools.partial(_shape, shapes, source, "VAE")
@@ -189,13 +189,13 @@ def vae_config(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str, 
 def _residual_config(
     config: Mapping[str, Any], first: tuple[int, ...], last: tuple[int, ...], source: str
 ) -> dict[str, Any]:
-    """What a residual VAE has besides: a decoder of its own width, and square patches of pixels for channels.
+    """The arguments only a residual VAE has: a decoder of another width, and square patches of pixels as channels.
 
     Args:
-        config: what all VAEs have.
+        config: the arguments common to all VAEs.
         first: shape of the encoder's first convolution.
-        last: shape of the decoder's last one.
-        source: what to call it.
+        last: shape of the decoder's last convolution.
+        source: how to refer to the VAE in messages.
     """
     patch = math.isqrt(first[1] // COLOURS)
     if COLOURS * patch**2 != first[1]:
@@ -213,10 +213,10 @@ def _residual_config(
 
 
 def text_config(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str, Any]:
-    """`UMT5Config`'s arguments, from the shapes of an original UMT5 encoder's tensors.
+    """Derive the arguments of `UMT5Config` from the shapes of an original UMT5 encoder's tensors.
 
     Raises:
-        ValueError: if they are not a UMT5 encoder's.
+        ValueError: if they are not from a UMT5 encoder.
     """
     shapes = _bare(shapes)
     look = functools.partial(_shape, shapes, source, "UMT5 encoder")
@@ -237,7 +237,7 @@ def text_config(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str,
 
 
 def vae_file(folder: Path) -> Path:
-    """The VAE's file in an original folder.
+    """Find the VAE's file in an original folder.
 
     Raises:
         ValueError: if there is none, or one of each release.
@@ -251,7 +251,7 @@ def vae_file(folder: Path) -> Path:
 
 
 def text_file(folder: Path) -> Path:
-    """The text encoder's file in an original folder."""
+    """Find the text encoder's file in an original folder; ValueError if there is none."""
     return _first(folder, TEXT_FILES)
 
 

@@ -224,7 +224,7 @@ class CausalWanTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOrigin
 
         Args:
             hidden_states: [B, C, T, h, w], the frames at the tail of the assembled context.
-            timestep: [B], 0..1000.
+            timestep: [B], or [B, T] if frames have their own noise levels; 0..1000.
             text: the prompt, from `encode_text`.
             cache: holds the context; see `KVCache.assemble`.
 

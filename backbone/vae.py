@@ -1,4 +1,4 @@
-"""The video VAE, used as a library: only the streaming around it, and a faster way to compute it on CPUs, are ours.
+"""The video VAE, used as a library: only streaming, and faster ways to compute it on CPUs, are added here.
 
 Latents outside this module are *normalised* (zero mean, unit variance per channel, by `latents_mean` and `latents_std`
 of the VAE's config). The first latent frame of a take decodes to 1 pixel frame, every later one to 4.
@@ -22,19 +22,20 @@ FRAMES_PER_LATENT = 4
 SHORTEST = 1e-12
 """As in `torch.nn.functional.normalize`."""
 LARGEST_ACTIVATION_BYTES = 512 * 1024**2
+"""Limit for a single tensor, which decides how many frames are computed together."""
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 """By a tensor's number of dimensions."""
 
 
 class FoldedCausalConv3d(WanCausalConv3d):
-    """`WanCausalConv3d` computed as one 2D convolution over the time taps, laid side by side in the channels.
+    """`WanCausalConv3d`, computed on CPUs as one 2D convolution with the time taps concatenated along the channels.
 
-    The same function of the same weights. CPU libraries have no fast 3D convolution; this is about ten times faster
-    there. Of large frames, few are laid out at a time. Elsewhere the library's own path runs.
+    It is the same function of the same weights. CPU libraries have no fast 3D convolution, so this is about ten times
+    faster there. Large frames are processed a few at a time. On other devices, the library's own code runs.
     """
 
     def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
-        """[B, C, T, H, W] (and the last input frames before it, or None) -> [B, O, T', H', W']."""
+        """[B, C, T, H, W] to [B, O, T', H', W']; `cache_x` holds the last input frames before `x`, if any."""
         if x.device.type != "cpu":
             return super().forward(x, cache_x)
         if cache_x is None and x.shape[2] == 1:
@@ -64,19 +65,19 @@ class FoldedCausalConv3d(WanCausalConv3d):
         return x.permute(0, 4, 1, 2, 3)
 
     def _folded_weight(self) -> Tensor:
-        """The weight with its time taps laid side by side in the channels; kept while it is not changed or trained."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiler can't look a tensor's address up
+        """The weight with its time taps along the channels; cached until the weight changes, except in training."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():  # the compiler can't trace a tensor's address
             return _fold(self.weight)
         weight = self.weight.detach()
         key = (weight.data_ptr(), weight.dtype, weight._version)
         kept = self.__dict__.get("_folded")
-        if kept is None or kept[0] != key:  # the weight is kept, too: nothing else gets its memory meanwhile
+        if kept is None or kept[0] != key:  # the weight is kept as well, so that no other tensor can get its address
             kept = self.__dict__["_folded"] = (key, weight, _fold(weight))
         folded: Tensor = kept[2]
         return folded
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Every frame of x [B, T, H, W, C] by itself, -> [B, T, H', W', O]."""
+        """Convolve each frame of x [B, T, H, W, C] on its own, to [B, T, H', W', O]."""
         batch, frames, height, width, channels = x.shape
         x = x.reshape(batch * frames, height, width, channels).permute(0, 3, 1, 2)
         x = F.conv2d(x, weight, self.bias, tuple(self.stride[1:]), (self._padding[2], self._padding[0]))
@@ -91,15 +92,15 @@ class FoldedCausalConv3d(WanCausalConv3d):
 
 
 def _fold(weight: Tensor) -> Tensor:
-    """[O, C, taps, H, W] -> [O, taps * C, H, W]."""
+    """[O, C, taps, H, W] to [O, taps * C, H, W]."""
     return weight.permute(0, 2, 1, 3, 4).flatten(1, 2).contiguous(memory_format=torch.channels_last)
 
 
 class ShortRMSNorm(WanRMS_norm):
-    """`WanRMS_norm` with most of its steps in place, on a CPU; the same bits. Elsewhere the library's own runs."""
+    """`WanRMS_norm`, computed mostly in place on CPUs, to bitwise equal results; elsewhere the library's code runs."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape with the channels where they are normalised -> the same."""
+        """Normalise `x`, of any shape, along its channels."""
         plain = x.device.type == "cpu" and x.dtype == torch.float32 and not isinstance(self.bias, Tensor)
         if torch.is_grad_enabled() or not plain:
             return super().forward(x)
@@ -111,10 +112,7 @@ FASTER: dict[type, type] = {WanCausalConv3d: FoldedCausalConv3d, WanRMS_norm: Sh
 
 
 def fold_temporal_convs(vae: AutoencoderKLWan) -> AutoencoderKLWan:
-    """Makes `vae` fast on CPUs, in place: every causal convolution a `FoldedCausalConv3d`, every norm a `ShortRMSNorm`.
-
-    Weights and their names stay.
-    """
+    """Make `vae` faster on CPUs, in place, by replacing its layers as in `FASTER`; weights keep their names."""
     for module in vae.modules():
         if type(module) in FASTER:
             module.__class__ = FASTER[type(module)]
@@ -122,7 +120,7 @@ def fold_temporal_convs(vae: AutoencoderKLWan) -> AutoencoderKLWan:
 
 
 def lay_out_vae(vae: AutoencoderKLWan) -> AutoencoderKLWan:
-    """On a GPU, lay the convolutions' weights out channels last, in place: tensor cores read them, and all maps, so."""
+    """On a GPU, convert the convolutions' weights to channels last, in place: tensor cores use that layout."""
     for module in vae.modules():
         if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d) and module.weight.device.type == "cuda":
             weight = module.weight
@@ -137,21 +135,24 @@ def _channel_stats(vae: AutoencoderKLWan, like: Tensor) -> tuple[Tensor, Tensor]
 
 
 def normalize_latents(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """The VAE's own latents [B, C, T, h, w] -> zero mean and unit variance per channel."""
+    """Scale the VAE's own latents [B, C, T, h, w] to zero mean and unit variance per channel."""
     mean, std = _channel_stats(vae, latents)
     return (latents - mean) / std
 
 
 def denormalize_latents(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """Normalised latents [B, C, T, h, w] -> what the VAE decodes."""
+    """Scale normalised latents [B, C, T, h, w] back to those that the VAE decodes."""
     mean, std = _channel_stats(vae, latents)
     return latents * std + mean
 
 
 def encode_chunks(vae: AutoencoderKLWan, pixels: Tensor, chunk: int = 8) -> Tensor:
-    """Pixels [B, 3, F, H, W] in [-1, 1], F = 1 + 4n -> posterior moments [B, 2C, 1 + n, h, w].
+    """Encode pixels [B, 3, F, H, W] in [-1, 1], F = 1 + 4n, as posterior moments [B, 2C, 1 + n, h, w].
 
-    Like the library's `encode`, but `chunk` latent frames at a time, with a temporal cache of its own.
+    This is the library's `encode`, but for `chunk` latent frames at a time and with its own temporal cache.
+
+    Raises:
+        ValueError: if F is not 1 + 4n.
     """
     frames = pixels.shape[2]
     if frames % FRAMES_PER_LATENT != 1:
@@ -167,13 +168,13 @@ def encode_chunks(vae: AutoencoderKLWan, pixels: Tensor, chunk: int = 8) -> Tens
 
 
 def encode_video(vae: AutoencoderKLWan, pixels: Tensor, chunk: int = 8) -> Tensor:
-    """Pixels [B, 3, F, H, W] in [-1, 1], F = 1 + 4n -> normalised latents [B, C, 1 + n, h, w] (posterior mode)."""
+    """Encode pixels [B, 3, F, H, W] in [-1, 1], F = 1 + 4n, as normalised latents [B, C, 1 + n, h, w] (the mode)."""
     mean, _ = encode_chunks(vae, pixels, chunk).chunk(2, dim=1)
     return normalize_latents(vae, mean)
 
 
 def fresh_decoder_cache(vae: AutoencoderKLWan) -> list[Any]:
-    """The temporal feature cache of a take that has not begun, for `decode_chunk`."""
+    """An empty temporal feature cache for `decode_chunk`."""
     return [None] * _conv_count(vae.decoder)
 
 
@@ -182,48 +183,48 @@ def _conv_count(module: torch.nn.Module) -> int:
 
 
 class TakeDecoder(Protocol):
-    """What decodes a take block by block."""
+    """Decodes a take block by block."""
 
     @property
     def latents_carried(self) -> int:
-        """How many latent frames before one can still change its pixels."""
+        """Number of preceding latent frames that affect a frame's pixels."""
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
-        """The next latent frames [B, C, T, h, w], normalised -> pixels [B, 3, F, H, W] in [-1, 1]."""
+        """Decode the next latent frames [B, C, T, h, w], normalised, to pixels [B, 3, F, H, W] in [-1, 1]."""
         ...
 
     def begin_shot(self, latents: Tensor) -> None:
-        """Forget what is carried: `latents` [B, C, T, h, w], which are decoded next, begin another shot."""
+        """Discard the state carried over, because `latents` [B, C, T, h, w], decoded next, begin another shot."""
         ...
 
     def features(self) -> dict[int, Tensor]:
-        """What is carried, by number of a layer; each [B, ...]."""
+        """The state carried over, by layer number; each [B, ...]."""
         ...
 
     def restore(self, features: Mapping[int, Tensor]) -> None:
-        """Go on from what `features` of another decoder were."""
+        """Continue from the `features` of another decoder."""
         ...
 
 
 class StreamingDecoder:
     """Decodes a take block by block; the result equals decoding the whole take at once.
 
-    Carries the decoder's temporal feature cache from call to call. It is this object's own, so decoders of several
-    takes can share one VAE, and `vae.encode` and `vae.decode` may be used in between. The memory held is that of the
-    last two frames at each layer, whatever the length of the take.
+    The decoder's temporal feature cache is carried from call to call. Each object has its own, so that the decoders of
+    several takes can share one VAE, and `vae.encode` and `vae.decode` may be used in between. It holds the last two
+    frames at each layer, whatever the length of the take.
     """
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
         self.vae = vae
         self.frames_decoded = 0
-        """Pixel frames that this object has made."""
+        """Number of pixel frames decoded so far."""
         self._cache = fresh_decoder_cache(vae)
         self._mean, self._std = _channel_stats(vae, torch.empty(0))
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """The next latent frames of the take.
+        """Decode the next latent frames of the take.
 
         Args:
             latents: [B, C, T, h, w], normalised, on any device, T >= 1 in latent frames.
@@ -231,8 +232,8 @@ class StreamingDecoder:
         Returns:
             [B, 3, F, H, W] in [-1, 1], in the VAE's dtype; F = 1 + 4 (T - 1) pixel frames in the first call, 4 T later.
         """
-        weight = self.vae.post_quant_conv.weight  # the model's own `device` and `dtype` walk through all its modules
-        if self._mean.device != weight.device:  # once, not every block: an upload waits for all that was queued
+        weight = self.vae.post_quant_conv.weight  # the model's own `device` and `dtype` visit all modules
+        if self._mean.device != weight.device:  # once, not every block: an upload waits for all queued work
             self._mean, self._std = self._mean.to(weight.device), self._std.to(weight.device)
         z = (latents.to(weight.device, torch.float32) * self._std + self._mean).to(weight.dtype)
         pixels = decode_chunk(self.vae, z, self._cache)
@@ -241,29 +242,29 @@ class StreamingDecoder:
 
     @torch.no_grad()
     def begin_shot(self, latents: Tensor) -> None:
-        """Forget what is carried, so that nothing of the picture before shows in what comes.
+        """Discard the state carried over, so that nothing of the previous shot shows in the next one.
 
-        What comes is decoded as if its first latent frame had been there before, standing still: to 4 pixel frames a
-        latent frame, as everywhere in a take.
+        The shot is decoded as if a still of its first latent frame preceded it, so that each of its latent frames gives
+        4 pixel frames, like all but the first of a take.
 
         Args:
-            latents: [B, C, T, h, w], which are decoded next, T >= 1.
+            latents: [B, C, T, h, w], T >= 1, the latents that are decoded next.
         """
         frames, self._cache = self.frames_decoded, fresh_decoder_cache(self.vae)
         self.decode(latents[:, :, :1])
         self.frames_decoded = frames
 
     def features(self) -> dict[int, Tensor]:
-        """What is carried, by number of the causal convolution; empty before the second latent frame.
+        """The state carried over, by number of the causal convolution; empty before the second latent frame.
 
-        A take's second latent frame replaces the library's marks for "the first frame alone has passed" by tensors.
+        Until then, the library's cache holds marks instead of tensors, which mean that only one frame has passed.
         """
         if any(isinstance(entry, str) for entry in self._cache):
             return {}
         return {number: entry for number, entry in enumerate(self._cache) if entry is not None}
 
     def restore(self, features: Mapping[int, Tensor]) -> None:
-        """Go on from what `features` of another decoder were."""
+        """Continue from the `features` of another decoder."""
         device, dtype = self.vae.device, self.vae.dtype
         self._cache = fresh_decoder_cache(self.vae)
         for number, feature in features.items():
@@ -271,15 +272,15 @@ class StreamingDecoder:
 
     @property
     def latents_carried(self) -> int:
-        """How many latent frames before one can still change its pixels."""
+        """Number of preceding latent frames that affect a frame's pixels."""
         return latents_carried(self.vae)
 
 
 def latents_carried(vae: AutoencoderKLWan) -> int:
-    """How many latent frames before one can still change its pixels: a decoder that starts so much earlier is exact.
+    """Number of preceding latent frames that affect a frame's pixels; a decoder starting that much earlier is exact.
 
-    Each causal convolution sees its kernel's length less one before; those after an upsampling in time see frames that
-    are as many times shorter.
+    A causal convolution looks its kernel's length minus one frames back. After each upsampling in time, a frame is half
+    as long.
     """
     decoder = vae.decoder
     rate, latent_frames = 1, 0.0
@@ -290,7 +291,7 @@ def latents_carried(vae: AutoencoderKLWan) -> int:
         if any(getattr(module, "mode", None) == "upsample3d" for module in block.modules()):
             rate *= 2
     latent_frames += _past_frames(decoder.conv_out) / rate
-    return math.ceil(latent_frames) + 1  # and one for the frame that the first upsampled ones belong to
+    return math.ceil(latent_frames) + 1  # one more for the latent frame that the earliest upsampled frame is part of
 
 
 def _past_frames(module: torch.nn.Module) -> int:
@@ -298,8 +299,11 @@ def _past_frames(module: torch.nn.Module) -> int:
 
 
 def _latents_at_once(vae: AutoencoderKLWan, x: Tensor) -> int:
-    """How many latent frames of x [B, C, T, h, w] may pass the decoder together: small ones are faster so, of large
-    ones its last layers would hold gigabytes (Wan2.1 at 832x480: 0.6 GB a tensor, for one; Wan2.2 at 1280x704: 1.8)."""
+    """How many latent frames of x [B, C, T, h, w] to decode together.
+
+    Small ones are faster together. For large ones, the last layers' tensors would take gigabytes: one frame needs
+    0.6 GB per tensor with Wan2.1 at 832x480, and 1.8 GB with Wan2.2 at 1280x704.
+    """
     batch, _, _, height, width = x.shape
     scale = 2 ** (len(vae.config.dim_mult) - 1)
     channels, _ = widest_map(vae.config, "the VAE")
@@ -308,19 +312,19 @@ def _latents_at_once(vae: AutoencoderKLWan, x: Tensor) -> int:
 
 
 def decode_chunk(vae: AutoencoderKLWan, z: Tensor, cache: list[Any]) -> Tensor:
-    """Denormalised latents [B, C, T, h, w] -> pixels in [-1, 1], reading and updating `cache` (fresh: all None)."""
+    """Decode denormalised latents [B, C, T, h, w] to pixels in [-1, 1], which reads and updates `cache`."""
     x = vae.post_quant_conv(z)
-    as_it_is = vae.decoder.forward if shapes_compiled_for(vae) else vae.decoder
+    uncompiled = vae.decoder.forward if shapes_compiled_for(vae) else vae.decoder
     out: list[Tensor] = []
-    if all(entry is None for entry in cache):  # the first latent frame of a take passes alone: it has 1 pixel frame
-        out.append(as_it_is(x[:, :, :1], feat_cache=cache, feat_idx=[0], first_chunk=True))
+    if all(entry is None for entry in cache):  # a take's first latent frame is decoded alone, to 1 pixel frame
+        out.append(uncompiled(x[:, :, :1], feat_cache=cache, feat_idx=[0], first_chunk=True))
         x = x[:, :, 1:]
     if x.shape[2]:
         parts = x.split(_latents_at_once(vae, x), dim=2)
         if _is_compiled_for(vae, z, cache):
             out += [_decode_compiled(vae, part, cache) for part in parts]
         else:
-            out += [as_it_is(part, feat_cache=cache, feat_idx=[0]) for part in parts]
+            out += [uncompiled(part, feat_cache=cache, feat_idx=[0]) for part in parts]
     pixels = torch.cat(out, dim=2) if len(out) > 1 else out[0]
     if vae.config.patch_size is not None:
         pixels = unpatchify(pixels, vae.config.patch_size)
@@ -328,7 +332,7 @@ def decode_chunk(vae: AutoencoderKLWan, z: Tensor, cache: list[Any]) -> Tensor:
 
 
 def _is_compiled_for(vae: AutoencoderKLWan, z: Tensor, cache: Sequence[Any]) -> bool:
-    """Whether the decoder is compiled for such latents amid a shot, where no mark of its first frame is left."""
+    """Whether the decoder is compiled for these latents; never for a shot's first ones, while the cache has marks."""
     return tuple(z.shape) in shapes_compiled_for(vae) and not any(isinstance(entry, str) for entry in cache)
 
 
@@ -339,13 +343,13 @@ def shapes_compiled_for(vae: AutoencoderKLWan) -> frozenset[tuple[int, ...]]:
 
 
 def _decode_compiled(vae: AutoencoderKLWan, x: Tensor, cache: list[Any]) -> Tensor:
-    """As the decoder does; a compiled one is for a single layout in memory, to the stride."""
+    """Decode with the compiled decoder, which was compiled for one memory layout, down to the strides."""
     cache[:] = [entry if entry is None else _channels_last(entry) for entry in cache]
     return vae.decoder(_channels_last(x), feat_cache=cache, feat_idx=[0])
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """x [B, C, T, h, w] so that axes of length 1 have the stride of this layout, too; a copy only where it must be."""
+    """x [B, C, T, h, w] as channels last, with its strides even for axes of length 1; copied only if needed."""
     _, channels, frames, height, width = x.shape
     row = channels * width
     strides = (frames * height * row, 1, height * row, row, channels)

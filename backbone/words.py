@@ -1,4 +1,4 @@
-"""Which words a tokenizer can't spell. Needs no torch, so that a server can ask which loads no model."""
+"""Words that a tokenizer can't encode. This module does not need torch, so that a server without models can use it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ UNKNOWN = "<unk>"
 
 
 def words_with(token: int | None, ids_of: Callable[[str], Sequence[int]], prompt: str) -> list[str]:
-    """Words of `prompt`, in order and once each, whose ids hold `token`."""
+    """Words of `prompt`, in order and without repeats, whose ids include `token`."""
     words = dict.fromkeys(re.findall(r"\S+", prompt))
     return [word for word in words if token in ids_of(word)]
 
 
 def unknown_words_of(folder: Path) -> Callable[[str], list[str]]:
-    """What tells the words of a prompt that a tokenizer can't spell, as `backbone.text.unknown_words` does.
+    """Return a function from prompts to the words that a tokenizer can't encode, like `backbone.text.unknown_words`.
 
     Args:
-        folder: of the tokenizer; one without `tokenizer.json` is left to transformers, which imports torch.
+        folder: folder of the tokenizer; without `tokenizer.json`, transformers reads it, which imports torch.
 
     Raises:
         ValueError: if it can't be read.

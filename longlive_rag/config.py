@@ -36,7 +36,7 @@ _search = partial(Knob, needs_memory=True, of_search=True)
 _pages = partial(Knob, needs_memory=True)
 COSINE = {"at_least": -1.0, "at_most": 1.0}
 SHARE = {"at_least": 0.0, "below": 1.0}
-GIB: dict[str, Any] = {"at_least": 0, "unit": "GiB"}
+GIB: dict[str, Any] = {"at_least": 0, "at_most": 100_000, "unit": "GiB"}
 
 
 @dataclass(frozen=True)
@@ -497,4 +497,4 @@ def _as_steering(steering: Iterable[Steering | Mapping[str, Any]]) -> tuple[Stee
 
 
 def _as_cues(cues: Iterable[Cue | tuple[float, str]]) -> tuple[Cue, ...]:
-    return tuple(cue if isinstance(cue, Cue) else Cue(float(cue[0]), cue[1]) for cue in cues)
+    return tuple(cue if isinstance(cue, Cue) else Cue(float(cue[0]), *cue[1:]) for cue in cues)

@@ -397,12 +397,12 @@ class LongLiveRAGPipeline(AdmittedPipeline):
         if isinstance(prompt, str):
             if seconds is None:
                 raise FieldError("seconds", None, "give the length of the take, such as seconds=30")
-            prompt = self.request(prompt, seconds=seconds, **settings)
-        elif settings or seconds is not None:
-            raise ValueError(f"a TakeRequest already sets everything; drop {', '.join(settings) or 'seconds'}")
+            return self._batch(self.request(prompt, seconds=seconds, **settings), None, {})
         requests = (prompt,) if isinstance(prompt, TakeRequest) else tuple(prompt)
-        if not requests:
-            raise ValueError("no request given; pass at least one")
+        if not requests or not all(isinstance(request, TakeRequest) for request in requests):
+            raise ValueError("pass a prompt, a TakeRequest, or one or more TakeRequests to make side by side")
+        if settings or seconds is not None:
+            raise ValueError(f"a TakeRequest already sets everything; drop {', '.join(settings) or 'seconds'}")
         return Batch(requests, self.timeline(requests[0]))
 
     def _rollout(

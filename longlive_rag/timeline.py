@@ -62,7 +62,7 @@ class Timeline:
 
     def cue_block(self, seconds: float) -> int:
         """The block at which a cue takes over: the first that begins at or after `seconds`, but never block 0."""
-        pixel_frame = round(seconds * self.fps, 6)  # so that a block's own start time maps to that block
+        pixel_frame = self._pixels_in(seconds)
         block = max(1, self.block_at(int(pixel_frame)))
         return block if self._pixels_before(block * self.frames_per_block) >= pixel_frame else block + 1
 
@@ -76,7 +76,7 @@ class Timeline:
 
     def latents_between(self, start_seconds: float, end_seconds: float) -> range:
         """The latent frames that have a pixel frame within a span."""
-        first, last = int(start_seconds * self.fps), math.ceil(end_seconds * self.fps) - 1
+        first, last = int(self._pixels_in(start_seconds)), math.ceil(self._pixels_in(end_seconds)) - 1
         return range(self.latent_at(first), self.latent_at(max(first, last)) + 1)
 
     def latents_in(self, seconds: float) -> int:
@@ -86,6 +86,10 @@ class Timeline:
     def latent_at(self, pixel_frame: int) -> int:
         """The latent frame that holds a pixel frame."""
         return -(-pixel_frame // self.temporal_factor)
+
+    def _pixels_in(self, seconds: float) -> float:
+        """Pixel frames in `seconds`, rounded so that the time at which a frame begins gives exactly its number."""
+        return round(seconds * self.fps, 6)
 
     def _pixels_before(self, latent_frame: int) -> int:
         return 0 if latent_frame == 0 else 1 + (latent_frame - 1) * self.temporal_factor

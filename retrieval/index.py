@@ -21,6 +21,10 @@ OUTSIDE_MOST = 256
 ROUNDING = 1e-5  # tolerance in the length of a unit vector
 
 
+class NotFiniteEmbeddingError(ValueError):
+    """An embedding holds values that are not finite numbers, so nothing is similar to it."""
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Run FAISS single-threaded: threads don't speed up one query and would compete with torch's.
@@ -83,7 +87,8 @@ class FrameIndex:
             frames: their numbers, increasing and above those in the index; None continues without a gap, from 0.
 
         Raises:
-            ValueError: if the numbers are invalid, or an embedding is not finite.
+            ValueError: if the numbers are invalid.
+            NotFiniteEmbeddingError: if an embedding is not finite.
         """
         if frames is None:
             first = self._frames[-1] + 1 if self._frames else 0
@@ -100,7 +105,7 @@ class FrameIndex:
         """Insert `frames` that were left out before, with embeddings [N, D]; slow, since the index is rebuilt.
 
         Raises:
-            ValueError: as for `add`; the index is unchanged then.
+            ValueError, NotFiniteEmbeddingError: as for `add`; the index is unchanged then.
         """
         new = dict(zip(frames, finite(embeddings), strict=True))
         old = dict(zip(self._frames, self.units(self._frames), strict=True)) if self._frames else {}
@@ -123,7 +128,7 @@ class FrameIndex:
             are fewer candidates.
 
         Raises:
-            ValueError: if the query is not finite.
+            NotFiniteEmbeddingError: if the query is not finite.
         """
         unit = self._unit(query[None])
         limit = min(limit, len(candidates))
@@ -215,7 +220,8 @@ class FrameIndex:
 
 
 def finite(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the vectors unchanged; ValueError if they are not finite."""
+    """Return the vectors unchanged; NotFiniteEmbeddingError if they are not finite."""
     if not np.isfinite(vectors).all():
-        raise ValueError("an embedding holds values that are not finite numbers, so nothing is similar to it")
+        message = "an embedding holds values that are not finite numbers, so nothing is similar to it"
+        raise NotFiniteEmbeddingError(message)
     return vectors

@@ -88,7 +88,11 @@ class Memory:
         return self._choose is None and looks_ahead(self._rules.policy)
 
     def prompt(self, prompt_embeds: Tensor) -> None:
-        """Set the current prompt, [B, tokens, text_dim], zero after its end; ValueError if it is not finite."""
+        """Set the current prompt, [B, tokens, text_dim], zero after its end.
+
+        Raises:
+            NotFiniteEmbeddingError: if it is not finite.
+        """
         if self._rules.prompt_weight:
             self._prompts.append((self._frames_done, finite(pooled_prompts(prompt_embeds))))
             if self._rules.like_words:
@@ -107,9 +111,7 @@ class Memory:
         """
         self._shot_start = self._frames_done
         for number, take in enumerate(self._takes):
-            missing = take.begin_shot(self._shot_start)
-            if missing:
-                take.insert(missing, embed_past(number, missing), self._prompts_of(number, missing))
+            self._admit_late(number, take.begin_shot(self._shot_start), embed_past)
 
     def steer(self, rules: RetrievalRules, embed_past: EmbedPast) -> None:
         """Pin, exclude, admit and pick by `rules` from now on; all other rules stay as they were at the start.
@@ -122,8 +124,7 @@ class Memory:
         for number, take in enumerate(self._takes):
             take.steer(self._rules)
             missing = take.pinned_outside(range(self._sink_frames, self._frames_done))
-            if missing:
-                take.insert(missing, embed_past(number, missing), self._prompts_of(number, missing))
+            self._admit_late(number, missing, embed_past)
 
     def holds(self, number: int, frame: int) -> bool:
         """Whether a frame has entered the memory of a take of the batch."""
@@ -157,14 +158,18 @@ class Memory:
         """Embed and index the finished latents [B, T, C, h, w] of a block, and return the embeddings [B, T, D].
 
         Raises:
-            ValueError: if they are not finite, whether or not their frames would enter memory.
+            NotFiniteEmbeddingError: if they are not finite, whether or not their frames would enter memory.
         """
         embeddings = self._encoder.encode(latents)
         self.replay(embeddings.float().cpu().numpy())
         return embeddings
 
     def replay(self, embeddings: NDArray[np.float32]) -> None:
-        """Index stored embeddings [B, T, D] of the next block's frames; ValueError if they are not finite."""
+        """Index stored embeddings [B, T, D] of the next block's frames.
+
+        Raises:
+            NotFiniteEmbeddingError: if they are not finite.
+        """
         finite(embeddings)
         if not self._takes:
             self._takes = [_TakeMemory(self._rules, self._sink_frames) for _ in embeddings]
@@ -212,6 +217,11 @@ class Memory:
             ],
             np.float32,
         )
+
+    def _admit_late(self, number: int, frames: Sequence[int], embed_past: EmbedPast) -> None:
+        """Admit finished frames of a take that were kept out at first, embedding them again."""
+        if frames:
+            self._takes[number].insert(frames, embed_past(number, frames), self._prompts_of(number, frames))
 
     def _allowed(self, take: _TakeMemory, candidates: Sequence[int]) -> Sequence[int]:
         """The frames a take may remember: those of other takes, and candidates that have entered its memory."""

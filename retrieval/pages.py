@@ -5,17 +5,21 @@ transformer computes from them. A page that is in no tier, or was made under an 
 
 Copies run on their own stream. Two rules keep them in order with computation: before a copy starts, the copying stream
 waits for everything queued on the computing stream (`_Copies.start`); before the computing stream touches pages again,
-it waits for all copies (`_Copies.settle`). Copies are in order among themselves.
+it waits for all copies (`_Copies.settle`). Before the host reads a page, it waits for them too (`_Copies.wait`). Copies
+are in order among themselves.
 """
 
 from __future__ import annotations
 
+import math
+import mmap
 import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -224,7 +228,7 @@ class PageCache:
 
     def contents(self, known: Collection[int] = ()) -> PagesHeld:
         """A copy of the state; pages whose serial is in `known` come without their tensors."""
-        self._copies.settle()
+        self._copies.wait()
         return PagesHeld(
             prompt=self._prompt,
             writes=self._writes,
@@ -329,13 +333,12 @@ class _Slot:
     def __init__(self, shape: PageShape, precision: PagePrecision, device: torch.device) -> None:
         self._shape = shape
         self.serial = 0
-        self._data = torch.empty(shape.sizes, dtype=shape.stored_dtype(precision), device=device)
+        is_pinned = device.type == "cpu" and shape.device.type == "cuda"
+        new = _new_pinned if is_pinned else partial(torch.empty, device=device)
+        self._data = new(shape.sizes, dtype=shape.stored_dtype(precision))
         self._scales: Tensor | None = None
         if precision == "float8":
-            self._scales = torch.empty((2, shape.layers, 1, shape.heads, 1), device=device)
-        if device.type == "cpu" and shape.device.type == "cuda":
-            for tensor in self._tensors:
-                _pin(tensor)
+            self._scales = new((2, shape.layers, 1, shape.heads, 1), dtype=torch.float32)
 
     @property
     def _tensors(self) -> list[Tensor]:
@@ -469,6 +472,11 @@ class _Copies:
         if self._stream is not None:
             torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
 
+    def wait(self) -> None:
+        """Wait for all copies so far, so that the host may read what they wrote."""
+        if self._stream is not None:
+            self._stream.synchronize()
+
     @contextmanager
     def waited_for(self) -> Iterator[None]:
         """Settle copies queued in the `with` body and before, and measure how long computation waits for them."""
@@ -512,8 +520,16 @@ def _not_owning(method: Callable[Given, Result]) -> Callable[Given, Result]:
     return call
 
 
-def _pin(tensor: Tensor) -> None:
-    """Page-lock a host tensor in place; torch's pinned allocator would round its size up to a power of two."""
+def _new_pinned(sizes: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Allocate a page-locked host tensor; torch's pinned allocator would round its size up to a power of two.
+
+    The system locks whole pages of memory, so the tensor shares none with anything else that may be locked.
+    """
+    count = math.prod(sizes) * dtype.itemsize
+    room = torch.empty(count + 2 * mmap.PAGESIZE, dtype=torch.uint8)
+    first = -room.data_ptr() % mmap.PAGESIZE
+    tensor = room[first : first + count].view(dtype).view(sizes)
     cuda = torch.cuda.cudart()
-    torch.cuda.check_error(cuda.cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0))
+    torch.cuda.check_error(cuda.cudaHostRegister(tensor.data_ptr(), count, 0))
     weakref.finalize(tensor, cuda.cudaHostUnregister, tensor.data_ptr())
+    return tensor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,15 @@ class Selection:
     frames: tuple[int, ...]
     similarities: tuple[float, ...]
     retries: int = 0
+
+    def without(self, excluded: Sequence[range]) -> Selection:
+        """The selection without the frames in these ranges."""
+        kept = [place for place, frame in enumerate(self.frames) if not any(frame in each for each in excluded)]
+        return replace(
+            self,
+            frames=tuple(self.frames[place] for place in kept),
+            similarities=tuple(self.similarities[place] for place in kept),
+        )
 
 
 def selection_of(selections: Sequence[Selection], take: int) -> Selection | None:

@@ -185,6 +185,18 @@ def test_bad_requests_are_refused_before_anything_runs(pipe: LongLiveRAGPipeline
         pipe.stream(settings.pop("prompt", PROMPT), **settings)
 
 
+@pytest.mark.parametrize("prompts", [[], [PROMPT, PROMPT], [None]])
+@pytest.mark.parametrize("settings", [{}, {"seconds": 2.0}])
+def test_what_is_no_prompt_is_refused(pipe: LongLiveRAGPipeline, prompts: list, settings: dict) -> None:
+    with pytest.raises(ValueError, match="pass a prompt, a TakeRequest, or one or more TakeRequests"):
+        pipe(prompts, **settings)
+
+
+def test_a_request_leaves_nothing_to_set(pipe: LongLiveRAGPipeline) -> None:
+    with pytest.raises(ValueError, match="a TakeRequest already sets everything; drop seed"):
+        pipe(pipe.request(PROMPT, seconds=1.0), seed=3)
+
+
 def test_sizes_that_do_not_divide_are_refused(pipe: LongLiveRAGPipeline) -> None:
     from longlive_rag import OutputConfig
 
@@ -195,6 +207,7 @@ def test_sizes_that_do_not_divide_are_refused(pipe: LongLiveRAGPipeline) -> None
 def test_a_request_is_plain_data() -> None:
     request = TakeRequest(PROMPT, 10.0, cues=((2.0, "the red circle jumps"),), memory=MemoryConfig(enabled=False))
     assert request.cues == (Cue(2.0, "the red circle jumps"),)
+    assert replace(request, cues=((2.0, PROMPT, True),)).cues == (Cue(2.0, PROMPT, cut=True),)
     assert request.context.memory_frames == 0
     assert request.pixel_frames == 160
 
@@ -276,6 +289,7 @@ def test_memory_that_can_not_be_is_refused() -> None:
     for settings, message in (
         ({"gpu_gib": -1}, "gpu_gib is -1"),
         ({"host_gib": float("nan")}, "host_gib is nan"),
+        ({"gpu_gib": 1e308}, "it must be auto, or a number of GiB from 0 to 100000"),
         ({"page_precision": "int3"}, "same, bfloat16, float8"),
         ({"stale_pages": "burn"}, "remake, keep"),
         ({"pin": [(1,)]}, "a span has a start and an end"),

@@ -65,6 +65,14 @@ def test_latents_between_cover_the_span_and_no_more() -> None:
         assert set(frames) == covered
 
 
+@given(first=st.integers(0, 30_000), count=st.integers(1, 400), fps=st.sampled_from([15, 16, 24, 25, 30, 60]))
+def test_a_span_of_whole_frames_is_of_their_latents(first: int, count: int, fps: int) -> None:
+    """In seconds as a person writes them: 1.16 s times 25 is below 29, and 8.3 s times 30 is above 249."""
+    take = Timeline(pixel_frames=40_000, fps=fps, frames_per_block=3, temporal_factor=4)
+    start, end = (round(frame / fps, 9) for frame in (first, first + count))
+    assert take.latents_between(start, end) == range(take.latent_at(first), take.latent_at(first + count - 1) + 1)
+
+
 # ---- 24 frames a second, blocks of 8 latent frames ----
 
 

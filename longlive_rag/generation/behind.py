@@ -1,7 +1,7 @@
-"""Work that runs behind: items pass through stages in order, each stage in a thread of its own.
+"""A pipeline of threads: items pass through stages in order, each stage in its own thread.
 
-Whoever puts items in also takes them out, in one thread, and so decides how many are under way: nothing here waits for
-room, and nothing is held but what is under way.
+The thread that puts items in also takes them out, and so decides how many are under way. The queues are unbounded, and
+an item is not kept once it has been taken out.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any
 
 AHEAD = 3
-"""Blocks under way so that each of storing, decoding and writing has one, however long each of them takes."""
+"""Blocks under way so that storing, decoding and writing can each work on one, however long each of them takes."""
 LIVE_AHEAD = 1
-"""Blocks under way where somebody directs: what is said holds from the block after the next one on."""
+"""Blocks under way while a user directs the take: a direction takes effect at the block after the next one."""
 
 Stage = Callable[[Any], Any]
 _END = object()
@@ -24,7 +24,7 @@ _END = object()
 
 @dataclass(frozen=True)
 class _Failed:
-    """Takes the place of an item, and of all that come after it."""
+    """Takes the place of the item whose stage failed, and of all items after it."""
 
     error: BaseException
 
@@ -32,14 +32,13 @@ class _Failed:
 class Behind:
     """Items on their way through stages.
 
-    An item that fails is the last one: those before it come through, of those after it nothing is done any more from
-    that stage on, and `get` raises in its place what the stage raised. Leaving the `with` body lets all that is under
-    way come through, however the body ended; then no thread is left. If an item fails meanwhile, that is raised:
-    what went wrong first is what is told.
+    An item whose stage fails is the last one: earlier items come through, later ones skip that stage and those after
+    it, and `get` raises the stage's error in its place. However the `with` body ends, all items under way come through
+    before it is left, and no thread remains. If one of them fails then, its error is raised, because it was the first.
 
     Args:
-        stages: by name; each takes what the one before returned.
-        threads: whether stages run in threads; else `put` does all the work.
+        stages: by name; each is called with the result of the previous one.
+        threads: whether stages run in threads; otherwise `put` does all the work.
     """
 
     def __init__(self, stages: Mapping[str, Stage], threads: bool = True) -> None:
@@ -47,16 +46,16 @@ class Behind:
         self._queues: list[queue.SimpleQueue[Any]] = [queue.SimpleQueue() for _ in range(len(self._stages) + 1)]
         self._threads: list[threading.Thread] = []
         self.under_way = 0
-        """Items that were put in and not taken out."""
+        """Number of items put in but not taken out."""
         self.has_failed = False
-        """Whether `get` will raise sooner or later."""
+        """Whether `get` will eventually raise."""
         for number, name in enumerate(stages if threads else ()):
             thread = threading.Thread(target=self._work, args=(number,), name=f"longlive-rag {name}", daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def put(self, item: Any) -> None:
-        """Hand over the next item; without threads this raises what a stage raises."""
+        """Put the next item in; without threads, this raises a stage's error."""
         if not self._threads:
             for stage in self._stages:
                 item = stage(item)
@@ -64,7 +63,7 @@ class Behind:
         self.under_way += 1
 
     def get(self) -> Any:
-        """The oldest item under way, once it is through; raises what its stage raised."""
+        """Wait for the oldest item under way and take it out; raises its stage's error."""
         item = self._queues[-1].get()
         self.under_way -= 1
         if not isinstance(item, _Failed):
@@ -73,10 +72,10 @@ class Behind:
         try:
             raise error
         finally:
-            del item, error  # a traceback that holds itself would hold all that its frames do
+            del item, error  # or the traceback would refer to itself and keep everything in its frames alive
 
     def down_to(self, left: int) -> Iterator[Any]:
-        """Items as they come through, until no more than `left` are under way."""
+        """Take items out until at most `left` are under way, or until one raises its stage's error."""
         while self.under_way > (0 if self.has_failed else left):
             yield self.get()
 
@@ -93,8 +92,8 @@ class Behind:
                 raise item.error from error
 
     def _end(self) -> None:
-        """End the threads; Ctrl-C has no effect meanwhile."""
-        if threading.current_thread() in self._threads:  # garbage is collected in any thread
+        """End the threads; Ctrl-C is ignored meanwhile."""
+        if threading.current_thread() in self._threads:  # if the garbage collector ran there
             self._queues[0].put(_END)
             return
         while any(thread.is_alive() for thread in self._threads):
@@ -106,7 +105,7 @@ class Behind:
                 continue
 
     def _work(self, number: int) -> None:
-        """A stage's thread."""
+        """Run a stage; the body of its thread."""
         stage, source, target = self._stages[number], self._queues[number], self._queues[number + 1]
         broken = False
         while (item := source.get()) is not _END:
@@ -121,6 +120,6 @@ class Behind:
     def _through(self, stage: Stage, item: Any) -> Any:
         try:
             return stage(item)
-        except BaseException as error:  # of any kind: it is raised where the item would be taken out
+        except BaseException as error:  # of any kind, as it is raised again in `get`
             self.has_failed = True
             return _Failed(error)

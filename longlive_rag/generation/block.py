@@ -9,9 +9,16 @@ from torch import Tensor
 from retrieval.budgets import PageCounters
 from retrieval.selection import Selection
 
+LIKELY_CAUSES = "the weights, a LoRA, the prompts' embeddings, or the precision"
+
 
 class NotFiniteError(ArithmeticError):
     """The model produced values that are not finite; every frame from there on would be unusable."""
+
+    @classmethod
+    def of_block(cls, index: int) -> NotFiniteError:
+        """The error that says so of a block."""
+        return cls(f"block {index} holds values that are not finite numbers; look at {LIKELY_CAUSES}")
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,10 +18,12 @@ from backbone.config import ContextConfig, SamplerConfig
 from backbone.errors import FieldError
 from backbone.sampler import add_noise, predict_x0
 from backbone.transformer import CausalWanTransformer, TextContext
+from longlive_rag.generation.block import NotFiniteError
 from longlive_rag.generation.noise import NoiseSource
 from longlive_rag.generation.stopwatch import Lap, Stopwatch
 from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.encoder import LatentEncoder
+from retrieval.index import NotFiniteEmbeddingError
 from retrieval.memory import Choose, Memory
 from retrieval.pages import PageCache, PageShape, PagesHeld
 from retrieval.policy import RetrievalRules
@@ -188,11 +192,14 @@ class Rollout:
             prompt_embeds: [B, up to text_length, text_dim].
             cut: begin another shot with the next block: window and sink are emptied, so that all it sees of the past is
                 what memory brings back.
+
+        Raises:
+            NotFiniteError: if memory searches by prompts and they are not finite.
         """
         if cut:
             self._commit()
             self._leave(self._begin_shot())
-        with self._stopwatch.stage("recache"):
+        with self._stopwatch.stage("recache"), self._blaming_the_model():
             self._take_prompt(prompt_embeds)
             if self._blocks_done and not cut:
                 self._keep_pages(len(self._cache.assemble_refresh()))
@@ -203,21 +210,26 @@ class Rollout:
         if self._memory:
             self._memory.steer(rules, self._embed_past)
             self._foreseen = None
+            self._selected = tuple(selection.without(rules.exclude) for selection in self._selected)
 
     @torch.no_grad()
     def next_block(self) -> FinishedBlock:
-        """Commit the previous block and generate the next one."""
+        """Commit the previous block and generate the next one.
+
+        Raises:
+            NotFiniteError: if memory can't embed the block because it is not finite; without memory, nothing checks it.
+        """
         block, watch = self._blocks_done, self._stopwatch
         self._commit()
         with watch.stage("retrieve"):
             selections = self._retrieve(block)
         with watch.stage("assemble"):
             self._assemble(selections)
-        with watch.stage("denoise"):
+        with watch.stage("denoise"), self._blaming_the_model():
             latents, selections = self._denoise(block, selections)
             latents, selections = self._retried(block, latents, selections)
         latents = latents if self._ranks is None else self._ranks.same(latents)
-        with watch.stage("encode"):
+        with watch.stage("encode"), self._blaming_the_model():
             embeddings = self._remember(latents)
         entered = self._memory.entered() if self._memory else None
         self._finish(latents, selections)
@@ -283,9 +295,9 @@ class Rollout:
 
     def state_bytes(self, take: int, known: Collection[int] = ()) -> int:
         """Bytes of the tensors in a take's `state`, without making it; a page in both tiers counts twice."""
-        cache = self._cache_shape()
-        page = 2 * cache.layers * cache.tokens_per_frame * cache.heads * cache.head_dim * cache.dtype.itemsize
-        return len(self._cache.frames) * page + (self._pages.bytes_of(take, known) if self._memory else 0)
+        window = len(self._cache.frames) * math.prod(self._cache.shape.page) * self._dtype.itemsize // self._batch_size
+        own = window + (self._pages.bytes_of(take, known) if self._memory else 0)
+        return own if self._ranks is None else own * self._ranks.size  # `state` has the heads of all ranks
 
     def restore(self, state: RolloutState) -> None:
         """Continue from the state of another rollout, whose blocks must have been recalled.
@@ -329,6 +341,14 @@ class Rollout:
     def page_counters(self) -> PageCounters | None:
         """Counters of the page cache; None without memory."""
         return self._pages.counters() if self._memory else None
+
+    @contextmanager
+    def _blaming_the_model(self) -> Iterator[None]:
+        """Turn memory's error about an embedding into one about the block, whose values it was computed from."""
+        try:
+            yield
+        except NotFiniteEmbeddingError as error:
+            raise NotFiniteError.of_block(self._blocks_done) from error
 
     # ---- the steps of a block ----
 

@@ -25,7 +25,6 @@ from retrieval.selection import selection_of
 from retrieval.store import BlockRecord, BlockStore
 
 HOST = torch.device("cpu")
-LIKELY_CAUSES = "the weights, a LoRA, the prompts' embeddings, or the precision"
 Decode = Callable[[TakeDecoder, Tensor, bool], Tensor]
 """Decodes latents [B, T, C, h, w], given whether they begin a shot, to pixels [B, F, H, W, 3] uint8 on the CPU."""
 Then = Callable[[Block], None]
@@ -152,8 +151,7 @@ class Finishing:
         """Store a block, and return it with its seconds by stage so far."""
         latents, watch = made.latents.wait().numpy(), Stopwatch(HOST)
         if not np.isfinite(latents).all():
-            index = made.finished.index
-            raise NotFiniteError(f"block {index} holds values that are not finite numbers; look at {LIKELY_CAUSES}")
+            raise NotFiniteError.of_block(made.finished.index)
         seconds = made.finished.seconds
         if self._stores.stores:
             with watch.stage("store"):

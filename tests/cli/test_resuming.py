@@ -143,7 +143,10 @@ def test_a_backbone_of_single_frames_and_two_steps(command, tmp_path):
         (["resume", "nowhere"], "nowhere is not a take: it does not exist"),
         (["resume", "TAKE/take.json"], "take.json is a file; a take is a folder"),
         (["resume", "TAKE", "--backbone", "nowhere"], "backbone 'nowhere' is neither a known name nor a folder"),
-        (["resume", "TAKE", "--checkpoint-gib", "-1"], "--checkpoint-gib is -1; it must be a number of GiB, 0 or more"),
+        (
+            ["resume", "TAKE", "--checkpoint-gib", "-1"],
+            "--checkpoint-gib is -1; it must be a number of GiB from 0 to 100000",
+        ),
         (["resume", "TAKE", "--checkpoint", "often"], "'often' is not one of 'exact', 'light'"),
         (["resume", "TAKE", "--device", "tpu"], "--device is 'tpu'"),
         (["extend", "TAKE", "--seconds", "0"], "--seconds is 0; it must be at least one frame"),

@@ -8,14 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from backbone.cache import KVCache
 from backbone.config import ContextConfig, SamplerConfig
+from backbone.parallel import Ranks
 from backbone.transformer import CausalWanTransformer
 from longlive_rag.environment import plugin
+from longlive_rag.generation.block import NotFiniteError
 from longlive_rag.generation.noise import PhiloxNoise
 from longlive_rag.generation.rollout import FinishedBlock, RememberedFrames, Rollout
 from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.encoder import MeanPoolEncoder
 from retrieval.policies import Policy
+from retrieval.policies.look_ahead import look_ahead
 from retrieval.policy import RetrievalRules
 
 LATENT = (16, 4, 6)
@@ -299,6 +303,73 @@ def test_noise_depends_on_seed_block_and_step_alone() -> None:
     assert abs(stacked.std() - 1) < 0.05
 
 
+@pytest.mark.parametrize("policy", [None, look_ahead], ids=["search", "look-ahead"])
+def test_a_block_that_memory_can_not_embed_is_blamed_on_the_model(
+    transformer: CausalWanTransformer, policy: Policy | None
+) -> None:
+    model, rules = copy.deepcopy(transformer), RetrievalRules(policy=policy)
+    noise, encoder = PhiloxNoise([1]), MeanPoolEncoder()
+    rollout = Rollout(model, ContextConfig(), SamplerConfig(), noise, LATENT, encoder=encoder, rules=rules)
+    rollout.direct(prompt(0))
+    for _ in range(7):
+        assert not rollout.next_block().latents.isnan().any()
+    torch.nn.init.constant_(model.proj_out.bias, float("nan"))
+    with pytest.raises(NotFiniteError, match="block 7 holds values that are not finite numbers; look at the weights"):
+        rollout.next_block()
+
+
+def test_a_prompt_that_memory_can_not_search_by_is_blamed_on_the_model(transformer: CausalWanTransformer) -> None:
+    rules = RetrievalRules(prompt_weight=0.3)
+    rollout = Rollout(
+        transformer, ContextConfig(), SamplerConfig(), PhiloxNoise([1]), LATENT, encoder=MeanPoolEncoder(), rules=rules
+    )
+    with pytest.raises(NotFiniteError, match=r"block 0 holds values .* the prompts' embeddings"):
+        rollout.direct(prompt(0) * float("nan"))
+
+
+def test_what_is_excluded_is_not_seen_even_before_a_block_looks_ahead(
+    transformer: CausalWanTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block that looks ahead begins with the frames of the last one, which may have been excluded since."""
+    seen: list[list[int]] = []
+    assemble = KVCache.assemble
+
+    def spy(cache: KVCache, memory=()) -> None:
+        seen.append([frame for frame, _ in memory[0]] if memory else [])
+        assemble(cache, memory)
+
+    monkeypatch.setattr(KVCache, "assemble", spy)
+    rules = RetrievalRules(policy=look_ahead)
+    rollout = Rollout(
+        transformer, ContextConfig(), SamplerConfig(), PhiloxNoise([1]), LATENT, encoder=MeanPoolEncoder(), rules=rules
+    )
+    rollout.direct(prompt(0))
+    remembered = [rollout.next_block() for _ in range(9)][-1].selections[0].frames
+    assert len(remembered) == 6
+    seen.clear()
+    excluded = remembered[0]
+    rollout.steer(RetrievalRules(policy=look_ahead, exclude=(range(excluded, excluded + 1),)))
+    rollout.next_block()
+    first, second = seen
+    assert set(first) == set(remembered[1:])
+    assert excluded not in second
+
+
+def test_the_size_of_a_checkpoint_counts_the_heads_of_all_ranks(transformer: CausalWanTransformer) -> None:
+    def size(ranks: Ranks | None) -> int:
+        model = copy.deepcopy(transformer)
+        model.ranks = ranks
+        rollout = Rollout(
+            model, ContextConfig(), SamplerConfig(), PhiloxNoise([1, 2]), LATENT, 2, encoder=MeanPoolEncoder()
+        )
+        rollout._cache.admit(3)
+        rollout._pages.put(0, torch.zeros(rollout._cache.shape.page))
+        return rollout.state_bytes(take=1)
+
+    page = 2 * 2 * 6 * 48 * 4
+    assert size(None) == size(Ranks(0, 2)) == (3 + 1) * page
+
+
 def test_memory_without_an_encoder_is_refused(transformer: CausalWanTransformer) -> None:
     with pytest.raises(ValueError, match="no encoder"):
         Rollout(transformer, ContextConfig(), SamplerConfig(), PhiloxNoise([0]), LATENT)
@@ -324,6 +395,19 @@ def test_a_block_before_any_prompt_is_refused(transformer: CausalWanTransformer)
 def test_contexts_that_can_not_be_are_refused(settings: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ContextConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"timestep_shift": 0.0}, "timestep_shift is 0; it must be a number from 0.01 to 100"),
+        ({"timestep_shift": 1e-300}, "timestep_shift is 1e-300"),
+        ({"num_train_timesteps": 10**400}, "it must be a whole number from 1 to 100000"),
+    ],
+)
+def test_schedules_without_finite_noise_levels_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SamplerConfig(**settings)
 
 
 @pytest.mark.parametrize("steps", [(), (0,), (1001,), (500, 500), (250, 500)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import mmap
 from collections.abc import Sequence
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from retrieval.budgets import PageBudgets, PagePrecision, host_slots
-from retrieval.pages import PageCache, PageShape
+from retrieval.pages import PageCache, PageShape, _Copies, _new_pinned, _Slot
 
 SHAPE = PageShape(layers=3, tokens=4, heads=2, head_dim=6, dtype=torch.float32, device=torch.device("cpu"))
 
@@ -249,3 +251,42 @@ def test_what_a_checkpoint_will_be_is_known_without_copying(precision: PagePreci
         own = held.of_take(take)
         real = sum(tensor.nbytes for page in (*own.gpu, *own.host) for tensor in page.tensors)
         assert 0 < takes.pages.bytes_of(take, known) == real
+
+
+# ---- what only matters on a GPU, where copies go on behind the host's back ----
+
+
+def test_a_checkpoint_waits_for_copies_before_it_reads_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    takes, done, content = Takes(host=9, gpu=2), [], _Slot.content
+    for frame in range(4):
+        takes.put(frame)
+    monkeypatch.setattr(_Copies, "wait", lambda copies: done.append("wait"))
+    monkeypatch.setattr(_Slot, "content", lambda *given: done.append("read") or content(*given))
+    takes.pages.contents()
+    assert done == ["wait"] + ["read"] * 4
+
+
+def test_tensors_that_are_pinned_share_no_page_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in locks whole pages of memory, and each only once."""
+    locked: dict[int, range] = {}
+
+    class Runtime:
+        def cudaHostRegister(self, start: int, count: int, flags: int) -> int:
+            pages = range(start // mmap.PAGESIZE, (start + count - 1) // mmap.PAGESIZE + 1)
+            assert not any(set(pages) & set(others) for others in locked.values())
+            locked[start] = pages
+            return 0
+
+        def cudaHostUnregister(self, start: int) -> int:
+            del locked[start]
+            return 0
+
+    monkeypatch.setattr(torch.cuda, "cudart", Runtime)
+    monkeypatch.setattr(torch.cuda, "check_error", lambda code: None)
+    tensors = [_new_pinned((2, 3, 1, 2, 1), torch.bfloat16).fill_(number) for number in range(40)]
+    assert len(locked) == 40
+    assert all(tensor.eq(number).all() for number, tensor in enumerate(tensors))
+    assert {(tuple(tensor.shape), tensor.dtype) for tensor in tensors} == {((2, 3, 1, 2, 1), torch.bfloat16)}
+    tensors.clear()
+    gc.collect()
+    assert not locked
