@@ -69,7 +69,7 @@ def test_the_whole_report_runs_on_a_cpu(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "report" / "report.json").read_text())
     assert written["steps"]["bench"]["result"]["arms"] == found["bench"]["arms"]
     page = (tmp_path / "report" / "report.md").read_text()
-    assert "| LongLive, one H100 (published) | 20.7 |" in page
+    assert "published" not in page  # figures of another shape
     assert (
         f"| generate-native: end to end, from its record | {found['generate-native']['frames_per_second']:.1f} |"
         in page
