@@ -72,6 +72,21 @@ def open_take(page: Any, name: str) -> None:
     expect(option).to_have_attribute("aria-selected", "true")
 
 
+def pace(page: Any, choice: str) -> None:
+    page.get_by_role("combobox", name="Pace").select_option(choice)
+
+
+def begin(page: Any, prompt: str, seconds: float, choice: str, **fields: str) -> None:
+    """Start a take by the dialog, at a pace."""
+    pace(page, choice)
+    button(page, "New take").click()
+    dialog = page.get_by_role("dialog", name="New take")
+    for name, value in {"Prompt": prompt, "Seconds": str(seconds), **fields}.items():
+        dialog.get_by_role("textbox", name=name, exact=True).fill(value)
+    button(dialog, "Start").click()
+    expect(dialog).to_be_hidden()
+
+
 def drop(page: Any, name: str, kind: str, data: bytes, size: int = 0) -> None:
     """A file from the desktop, on the page; zeros make it `size` bytes long."""
     file = [name, kind, [*data], max(size, len(data))]

@@ -143,8 +143,8 @@ class Guard:
             return
         secret = bearer(values_of(headers, "authorization"))
         seen.key = self.keys.of(secret) if secret is not None else None
-        a_minute = STRANGERS_A_MINUTE if seen.key is None else seen.key.requests_a_minute
-        if wait_s := self._wait_s(seen.key, seen.scope):
+        name, a_minute = _bucket(seen.key, seen.scope)
+        if wait_s := self._wait_s(name, a_minute):
             raise ApiError(429, "rate_limit_exceeded", f"too many requests; {a_minute} a minute", retry_s=wait_s)
         if seen.key is None:
             message = "this needs a key of this server, in a header: Authorization: Bearer KEY"
@@ -153,23 +153,30 @@ class Guard:
         if any(not length.isdigit() or int(length) > limit for length in lengths):
             raise _too_large(limit)
 
-    def _wait_s(self, key: ApiKey | None, scope: Scope) -> float:
-        """Count a request of a key, or a stranger; returns 0, or where it is one too many, seconds to wait."""
-        if key is not None:
-            return self.buckets.take(f"key {key.name}", key.requests_a_minute) if key.requests_a_minute else 0.0
-        client = scope.get("client")
-        return self.buckets.take(f"stranger {client[0] if client else ''}", STRANGERS_A_MINUTE)
+    def _wait_s(self, name: str, a_minute: int | None) -> float:
+        """Count a request; returns 0, or where it is one too many, seconds to wait."""
+        return self.buckets.take(name, a_minute) if a_minute else 0.0
 
     def _paced(self, receive: Receive, scope: Scope, key: ApiKey) -> Receive:
         """What receives a socket's messages, each of which counts as a request; one too many waits."""
 
+        name, a_minute = _bucket(key, scope)
+
         async def paced() -> Message:
             message = await receive()
-            while message["type"] == "websocket.receive" and (wait_s := self._wait_s(key, scope)):
+            while message["type"] == "websocket.receive" and (wait_s := self._wait_s(name, a_minute)):
                 await asyncio.sleep(wait_s)
             return message
 
         return paced
+
+
+def _bucket(key: ApiKey | None, scope: Scope) -> tuple[str, int | None]:
+    """Where requests of a key, or of a stranger's address, are counted, and how many it may make a minute."""
+    if key is not None:
+        return f"key {key.name}", key.requests_a_minute
+    client = scope.get("client")
+    return f"stranger {client[0] if client else ''}", STRANGERS_A_MINUTE
 
 
 def _limit(headers: list[tuple[str, str]]) -> int:

@@ -29,12 +29,14 @@ from browsing import (
     REQUIRED,
     VIDEO,
     assert_accessible,
+    begin,
     button,
     drop,
     expect,
     go_to,
     keep_picture,
     open_take,
+    pace,
     shown_picture,
     wait_for,
 )
@@ -94,20 +96,10 @@ def wait_until_made(page: Any) -> None:
     expect(button(page, "Extend")).to_be_enabled()
 
 
-def pace(page: Any, choice: str) -> None:
-    page.get_by_role("combobox", name="Pace").select_option(choice)
-
-
-def begin(page: Any, server: Server, prompt: str, seconds: float, choice: str, **fields: str) -> str:
+def begin_new(page: Any, server: Server, prompt: str, seconds: float, choice: str, **fields: str) -> str:
     """Start a take by the dialog; returns its name."""
     before = server.names
-    pace(page, choice)
-    button(page, "New take").click()
-    dialog = page.get_by_role("dialog", name="New take")
-    for name, value in {"Prompt": prompt, "Seconds": str(seconds), **fields}.items():
-        dialog.get_by_role("textbox", name=name, exact=True).fill(value)
-    button(dialog, "Start").click()
-    expect(dialog).to_be_hidden()
+    begin(page, prompt, seconds, choice, **fields)
     return new_name(page, server, before)
 
 
@@ -257,7 +249,7 @@ def test_new_take(page: Any, server: Server) -> None:
 
 
 def test_cues_are_planned_moved_edited_and_withdrawn(page: Any, server: Server) -> None:
-    begin(page, server, "a green circle stands in a forest", 20, "1 block ahead")
+    begin_new(page, server, "a green circle stands in a forest", 20, "1 block ahead")
     button(page, "Pause").click()
     cues = page.get_by_role("list", name="Cues").get_by_role("listitem")
     direction = page.get_by_role("textbox", name="Direction", exact=True)
@@ -450,7 +442,7 @@ def test_direction_of_a_made_take_is_a_branch(page: Any, server: Server) -> None
 
 
 def test_second_window_watches_until_it_takes_over(page: Any, browser: Any, server: Server) -> None:
-    name = begin(page, server, "a yellow triangle walks on a beach", 20, "1 block ahead")
+    name = begin_new(page, server, "a yellow triangle walks on a beach", 20, "1 block ahead")
     context = browser.new_context(viewport={"width": 2560, "height": 1440})
     other = context.new_page()
     other.goto(server.address)
@@ -510,7 +502,7 @@ def test_take_goes_on_after_the_server_was_killed(page: Any, server: Server) -> 
     open_take(page, "yellow-triangle-walks-beach")
     pace(page, "As fast as it can")
     wait_until_made(page)
-    name = begin(page, server, "a purple square walks in a city", 12, "1 block ahead")
+    name = begin_new(page, server, "a purple square walks in a city", 12, "1 block ahead")
     wait_for(page, "aria-valuenow", 4)
     button(page, "Pause").click()
     expect(page.get_by_role("banner")).to_contain_text("live")

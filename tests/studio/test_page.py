@@ -17,6 +17,7 @@ from browsing import (
     IN_A_BROWSER,
     VIDEO,
     assert_accessible,
+    begin,
     button,
     drop,
     expect,
@@ -118,16 +119,6 @@ def held(page: Any) -> Iterator[Callable[[Callable[[str], bool]], Held]]:
 
     yield hold
     page.unroute_all()
-
-
-def begin(page: Any, prompt: str, seconds: float, pace: str) -> None:
-    page.get_by_role("combobox", name="Pace").select_option(pace)
-    button(page, "New take").click()
-    dialog = page.get_by_role("dialog", name="New take")
-    dialog.get_by_role("textbox", name="Prompt", exact=True).fill(prompt)
-    dialog.get_by_role("textbox", name="Seconds", exact=True).fill(str(seconds))
-    button(dialog, "Start").click()
-    expect(dialog).to_be_hidden()
 
 
 def changed(page: Any, **fields: Any) -> None:
