@@ -82,7 +82,8 @@ class Making:
         ledger, usage, engine, setup: see there.
 
     Attributes:
-        lock: held while a video is queued, ends or is changed.
+        lock: held while a video is put on the ledger, ends or is changed; not while the engine looks at its order,
+            which takes seconds for a take of an hour.
         on_begin, on_end: told of every video that is queued, or has ended.
         on_facts: told of every change of a session, from one thread.
         is_ready: whether what the last server left is queued, and this one is not ending.
@@ -91,6 +92,8 @@ class Making:
     def __init__(self, ledger: Ledger, usage: Usage, engine: Engine, setup: Setup) -> None:
         self._ledger, self._usage, self._engine, self._setup = ledger, usage, engine, setup
         self.lock = threading.RLock()
+        self._looked_at: set[str] = set()  # videos on the ledger whose order the engine is looking at
+        self._looked = threading.Condition(self.lock)
         self._sessions: dict[str, str] = {}  # video: session
         self._videos: dict[str, str] = {}  # session: video
         self._waiting: list[str] = []  # videos that the engine's queue had no room for, at a start
@@ -134,22 +137,40 @@ class Making:
             self._unwatch()
             self._changes.put(None)
             self._settling.join()
+            with self.lock:
+                self._looked.wait_for(lambda: not self._looked_at)
             self._ledger.close()
 
-    def submit(self, entry: Entry) -> None:
-        """Queue a video that is on the ledger; raises as `Engine.submit`."""
-        session = self._engine.submit(self._order(entry), entry.owner)
-        self._sessions[entry.id], self._videos[session] = session, entry.id
-        self.on_begin(entry)
+    def expect(self, entry: Entry) -> None:
+        """Let whoever asks for a video wait until it is submitted; call it with the lock held, before `submit`."""
+        self._looked_at.add(entry.id)
 
-    def stop(self, entry: Entry) -> None:
-        """End a video that has not ended, after the block that is being made."""
+    def submit(self, entry: Entry, refused: Callable[[], None]) -> None:
+        """Queue a video that is on the ledger and expected; raises as `Engine.submit`. Call it without the lock.
+
+        Args:
+            refused: called with the lock held if it can't be queued, to take it off the ledger.
+        """
+        try:
+            session = self._engine.submit(self._order(entry), entry.owner)
+        except BaseException:
+            with self.lock:
+                refused()
+                self._no_more_expected(entry)
+            raise
         with self.lock:
-            session = self._sessions.get(entry.id)
+            self._begun(entry, session)
+            self._no_more_expected(entry)
+
+    def stop(self, video: str) -> None:
+        """End a video after the block that is being made; one that has ended, or is not there, stays as it is."""
+        with self.lock:
+            self._looked.wait_for(lambda: video not in self._looked_at)
+            session, entry = self._sessions.get(video), self._ledger.entries.get(video)
             if session is not None:
                 self._engine.stop(session)
-            elif entry.id in self._waiting:
-                self._waiting.remove(entry.id)
+            elif entry is not None and video in self._waiting:
+                self._waiting.remove(video)
                 self._end(entry, SessionFacts("", self._ledger.take_folder(entry), "stopped"))
 
     def session(self, video: str) -> str | None:
@@ -181,6 +202,14 @@ class Making:
 
     # ---- with the lock held ----
 
+    def _begun(self, entry: Entry, session: str) -> None:
+        self._sessions[entry.id], self._videos[session] = session, entry.id
+        self.on_begin(entry)
+
+    def _no_more_expected(self, entry: Entry) -> None:
+        self._looked_at.discard(entry.id)
+        self._looked.notify_all()
+
     def _submit_waiting(self) -> None:
         while self._waiting and not self._closing:
             entry = self._ledger.entries[self._waiting[0]]
@@ -189,7 +218,7 @@ class Making:
                     facts = SessionFacts("", self._ledger.take_folder(entry), "finished", seconds_made=entry.seconds)
                     self._end(entry, facts)
                 else:
-                    self.submit(entry)
+                    self._begun(entry, self._engine.submit(self._order(entry), entry.owner))
             except QueueFullError:
                 return
             except (ValueError, OSError, UnknownVideoError, NotReadyError) as error:
@@ -227,6 +256,7 @@ class Making:
     def _settle_one(self, facts: SessionFacts) -> None:
         self.on_facts(facts)
         with self.lock:
+            self._looked.wait_for(lambda: facts.id in self._videos or facts.folder.name not in self._looked_at)
             video = self._videos.get(facts.id, "")
             entry, listeners = self._ledger.entries.get(video), list(self._listeners.get(video, ()))
             if facts.state in ENDED:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from backbone.errors import FieldError
@@ -119,7 +121,8 @@ class Videos:
             seconds = entry.seconds + order.seconds
             check_length(seconds, self.setup.limits)
             work = ExtendWork(seconds=seconds, prompt=order.prompt, cut=order.cut)
-            return self._again(key, entry, work, seconds)
+            queued = self._again(key, entry, work, seconds)
+        return self._submitted(queued)
 
     def resume(self, key: ApiKey, video: str) -> schema.Video:
         """The rest of a video that was cancelled, or failed; raises as `remix`."""
@@ -127,15 +130,14 @@ class Videos:
             entry = self._ended(key, video)
             if entry.result == "finished":
                 raise NotReadyError(f"{video} is as long as was asked for; extend it")
-            return self._again(key, entry, entry.work, entry.seconds)
+            queued = self._again(key, entry, entry.work, entry.seconds)
+        return self._submitted(queued)
 
     def cancel(self, key: ApiKey, video: str) -> schema.Video:
         """End a video after the block that is being made; one that ended already stays as it is."""
-        with self._lock:
-            entry = self.entry(key, video)
-            if entry.result is None:
-                self.making.stop(entry)
-            return self.shown(video)
+        self.entry(key, video)
+        self.making.stop(video)
+        return self.shown(video)
 
     def delete(self, key: ApiKey, video: str) -> None:
         """Remove a video that ended, and its take.
@@ -307,39 +309,63 @@ class Videos:
         )
 
     def _begin(self, key: ApiKey, entry: Entry) -> schema.Video:
-        """Queue a new video: on the ledger first, so that it is in both or, where it is refused, in none."""
+        """Queue a new video."""
         with self._lock:
             check_quotas(key, *self.taken(key), entry.bytes)
-            seconds = entry.seconds - entry.seconds_before
-            self.usage.charge(key, seconds)
-            try:
-                entry = self.ledger.put(entry.model_copy(update={"number": self.ledger.next_number()}))
-                self.making.submit(entry)
-            except BaseException:
-                self.ledger.remove(entry)
-                self.usage.give_back(key.name, seconds)
-                raise
-            return self.shown(entry.id)
+            entry = entry.model_copy(update={"number": self.ledger.next_number()})
+            queued = self._put(key, entry, None, entry.seconds - entry.seconds_before)
+        return self._submitted(queued)
 
-    def _again(self, key: ApiKey, entry: Entry, work: Work, seconds: float) -> schema.Video:
-        """Queue a video that ended once more, to be of so many seconds; where that is refused, it is as it was."""
+    def _again(self, key: ApiKey, entry: Entry, work: Work, seconds: float) -> _Queued:
+        """Put a video that ended on the ledger once more, to be of so many seconds."""
         grown = max(entry.bytes, round(entry.bytes * seconds / max(entry.seconds_made, 1.0)))
         check_quotas(key, *self.taken(key), grown - entry.bytes)
         begun = {"work": work, "seconds": seconds, "seconds_before": entry.seconds_made, "bytes": grown}
         payer = None if key.name == entry.owner else key.name
         changed = entry.model_copy(update=begun | {"payer": payer, "result": None, "error": None, "completed_at": None})
-        more = seconds - entry.seconds_made
-        self.usage.charge(key, more)
+        return self._put(key, changed, entry, seconds - entry.seconds_made)
+
+    def _put(self, key: ApiKey, entry: Entry, before: Entry | None, seconds: float) -> _Queued:
+        """On the ledger before it is queued, so that it is in both or, where it is refused, in none."""
+        queued = _Queued(entry, before, key, seconds)
+        self.usage.charge(key, seconds)
         try:
-            self.making.submit(self.ledger.put(changed))
+            queued = replace(queued, entry=self.ledger.put(entry))
         except BaseException:
-            self.ledger.restore(entry)
-            self.usage.give_back(key.name, more)
+            self._take_back(queued)
             raise
-        return self.shown(entry.id)
+        self.making.expect(queued.entry)
+        return queued
+
+    def _submitted(self, queued: _Queued) -> schema.Video:
+        self.making.submit(queued.entry, partial(self._take_back, queued))
+        return self.shown(queued.entry.id)
+
+    def _take_back(self, queued: _Queued) -> None:
+        if queued.before is None:
+            self.ledger.remove(queued.entry)
+        else:
+            self.ledger.restore(queued.before)
+        self.usage.give_back(queued.key.name, queued.seconds)
 
     def _drop_picture(self, video: str) -> None:
         self.ledger.picture(video).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Queued:
+    """A video on the ledger that the engine has not taken yet.
+
+    Attributes:
+        before: its entry as it was; None if it is new.
+        key: whose seconds were charged.
+        seconds: that were charged.
+    """
+
+    entry: Entry
+    before: Entry | None
+    key: ApiKey
+    seconds: float
 
 
 def _status(entry: Entry, facts: SessionFacts | None) -> schema.Status:

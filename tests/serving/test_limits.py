@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import errno
 import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 from hypothesis import given
@@ -165,6 +167,31 @@ def test_what_a_full_disk_refuses_leaves_nothing_behind(stuck: Api, monkeypatch)
         assert stuck.videos.taken(KEYS[0])[0] == 0
         assert stuck.videos.usage.seconds("alice") == 0
         monkeypatch.undo()
+
+
+def test_an_order_that_is_looked_at_for_long_holds_up_no_other(stuck: Api, monkeypatch):
+    looks, go_on, submit = threading.Event(), threading.Event(), stuck.engine.submit
+
+    def slow(order, owner):
+        if order.request.prompt == OTHER:
+            looks.set()
+            assert go_on.wait(60)
+        return submit(order, owner)
+
+    monkeypatch.setattr(stuck.engine, "submit", slow)
+    with ThreadPoolExecutor() as pool:
+        making = pool.submit(stuck.make, prompt=OTHER)
+        assert looks.wait(60)
+        other = stuck.make("bob")["id"]
+        assert stuck.post(f"/v1/videos/{other}/cancel", "bob").status_code == 200
+        assert stuck.until_ended(other)["error"]["code"] == "cancelled"
+        (video,) = (each["id"] for each in stuck.get("/v1/videos").json()["data"])
+        assert stuck.ask("DELETE", f"/v1/videos/{video}").json()["error"]["code"] == "not_ready"
+        cancelling = pool.submit(stuck.post, f"/v1/videos/{video}/cancel")
+        assert not wait([making, cancelling], 0.2).done
+        go_on.set()
+        assert (making.result(60)["id"], cancelling.result(60).status_code) == (video, 200)
+    assert stuck.until_ended(video)["error"]["code"] == "cancelled"
 
 
 def test_an_order_that_was_cancelled_takes_its_own_bytes(stuck: Api):
