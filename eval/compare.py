@@ -48,7 +48,8 @@ class Engine:
                 raise FieldError(name, getattr(self, name), "it must be at least 1")
         for name in ("address", "gpus_per_worker"):
             if self.name == "local" and getattr(self, name):
-                raise FieldError(name, getattr(self, name), claim=(Name(name), " is for engine ray only"))
+                wanted, claim = ("add ", Name("engine"), " ray"), (Name(name), " is for engine ray only")
+                raise FieldError(name, getattr(self, name), wanted, claim=claim)
         if self.name == "ray":
             check_installed()
             check_share(self.gpus_per_worker)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from backbone.errors import FieldError
+from backbone.errors import FieldError, Name
 from longlive_rag.config import Steering, SteerVerb
 from longlive_rag.documents import Document, parse, read_json
 from longlive_rag.presets.prompts import read_prompts
@@ -253,7 +253,8 @@ def _story(subject: Mapping[str, Any], name: str, scenario: Schedule, horizons_s
     if not rising or not scenario.in_given_order(horizons_s):
         horizons = ", ".join(f"{horizon:g}" for horizon in horizons_s)
         claim = f"scenario {name!r} does not fit horizons {horizons}: its cues would be out of order"
-        raise FieldError("horizons", list(horizons_s), "use longer horizons, further apart", claim=claim)
+        wanted = ("give ", Name("horizons"), " longer ones, further apart")
+        raise FieldError("horizons", list(horizons_s), wanted, claim=claim)
     cues = tuple((second, cue.prompt.format_map(subject)) for second, cue in timed)
     cuts = tuple(second for second, cue in timed if cue.cut)
     prompt, steering = scenario.prompt.format_map(subject), tuple(each.as_steering() for each in scenario.steering)

@@ -124,7 +124,7 @@ NAMED_LIKE_FIELDS = (
     "embedders", "embed_every", "exploratory", "prompts", "scenario", "workers", "batch", "address", "engine",
     "gpus_per_worker",
     "protocol", "backbones", "text", "frame",
-    "host", "tls_cert", "tls_key", "allow_host", "keys",
+    "host", "port", "tls_cert", "tls_key", "allow_host", "keys",
     "gpu_report", "minutes", "blocks", "search", "allowed",
 )  # fmt: skip
 FLAGS = {

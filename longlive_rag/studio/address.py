@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from backbone.errors import FieldError
+from backbone.errors import FieldError, Name
 
 HERE = ("127.0.0.1", "localhost", "[::1]")
 EVERYWHERE = ("0.0.0.0", "::")
@@ -83,7 +83,7 @@ class Address:
         return tuple(dict.fromkeys(name.lower() for name in (own, *here, *self.names)))
 
     def listen(self) -> socket.socket:
-        """A socket that is bound to it; ValueError if that can't be."""
+        """A socket that is bound to it; FieldError if that can't be."""
         try:
             family, kind, _, _, place = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
             with ExitStack() as until_bound:
@@ -94,4 +94,6 @@ class Address:
                 until_bound.pop_all()
                 return listening
         except OSError as error:
-            raise ValueError(f"can't listen at {self.host}, port {self.port}: {error.strerror}") from error
+            claim = f"can't listen at {self.host}, port {self.port}: {error.strerror}"
+            wanted = ("choose another with ", Name("port"), " (0 takes any that is free) or ", Name("host"))
+            raise FieldError("port", self.port, wanted, claim=claim) from error

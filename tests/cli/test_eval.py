@@ -222,7 +222,7 @@ def test_compare_stopped_says_how_to_go_on(command, slow, tmp_path, monkeypatch)
         (["--scenario", "long-stare"], "scenario 'long-stare' needs its words by name"),
         (["--embedders", "dino=/nowhere"], "embedder's folder /nowhere does not exist"),
         (["--workers", "0"], "--workers is 0"),
-        (["--address", "auto"], "--address is for engine ray only"),
+        (["--address", "auto"], "--address is for engine ray only; add --engine ray"),
         (["--backbone", "nowhere"], "backbone 'nowhere' is neither a known name"),
         (["--embed-every", "5"], "--embed-every is 5; it must be at most 4, since a take has 4 frames per second"),
         (["--prompts", "{files}/null.json"], "cues of prompt 001: it is null; it should be a valid array"),

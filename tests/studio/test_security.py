@@ -49,6 +49,17 @@ def test_1_it_listens_on_this_machine_unless_it_is_told_otherwise(tmp_path):
     assert not (tmp_path / "takes").exists()
 
 
+def test_1_a_port_that_is_taken_is_refused_with_what_to_type(tmp_path):
+    with Address(port=0).listen() as other:
+        port = other.getsockname()[1]
+        ran = CliRunner().invoke(command, ["--takes", str(tmp_path / "takes"), "--no-browser", "--port", str(port)])
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr == (
+        f"Error: can't listen at 127.0.0.1, port {port}: Address already in use; "
+        "choose another with --port (0 takes any that is free) or --host\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("host", "names", "called"),
     [
