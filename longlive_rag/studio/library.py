@@ -269,7 +269,7 @@ def facts_of(record: TakeRecord, takes: Takes) -> dict[str, Any]:
         "width": request.output.width * request.output.upscale,
         "height": request.output.height * request.output.upscale,
         "backbone": Path(record.run.backbone).name,
-        "seed": request.seed,
+        "seed": str(request.seed),
         "started": record.started,
         "parent": takes.id_at(origin.take) if origin else None,
         "parent_block": origin.blocks if origin else None,

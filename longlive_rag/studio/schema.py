@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 PROTOCOL = 1
+
+
+def is_seed(value: object) -> bool:
+    """Whether a value is a text of as many digits as a seed can have."""
+    return isinstance(value, str) and re.fullmatch("[0-9]{1,20}", value) is not None
+
+
 Words = Annotated[str, Field(max_length=4000)]
 Id = Annotated[str, Field(max_length=64)]
+Seed = Annotated[int, BeforeValidator(lambda seed: int(seed) if is_seed(seed) else seed)]
+"""Also as a text of digits: JavaScript's numbers are exact up to 2**53 only, seeds go up to 2**64."""
 Second = Annotated[float, Field(ge=0, le=10**6)]
 Status = Literal["running", "live", "finished", "interrupted", "failed"]
 ExportKind = Literal["video", "stills", "cues", "sheet", "otio", "otio_branch", "rights"]
@@ -127,7 +137,7 @@ class TakeFacts(Message):
     width: int
     height: int
     backbone: str
-    seed: int
+    seed: str
     started: str
     parent: Id | None
     parent_block: int | None
@@ -306,7 +316,7 @@ class NewTakeMessage(Message):
 
     prompt: Words
     seconds: Second
-    seed: int = 0
+    seed: Seed = 0
     backbone: str | None = None
     memory: bool | None = None
     start_image: Id | None = None
@@ -357,7 +367,7 @@ class BranchAt(Message):
     do: Literal["branch"]
     block: int
     prompt: Words | None = None
-    seed: int | None = None
+    seed: Seed | None = None
     cut: bool = False
 
 

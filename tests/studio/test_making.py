@@ -342,6 +342,17 @@ def made(window, seconds=4.0, **message) -> str:
     return take
 
 
+def test_seeds_are_exact_in_javascript_too(studio, window):
+    largest = 2**64 - 1
+    take = window.begin(2.0, seed=str(largest))
+    window.ended(take)
+    assert window.get(f"/api/takes/{take}").json()["seed"] == str(largest)
+    assert read_record(folder_of(studio, take)).request.seed == largest
+    for seed in (str(largest + 1), largest + 1, "-1", "1.0", "1e3", "", "9" * 21):
+        refused = window.post("/api/takes", prompt=PROMPT, seconds=2.0, seed=seed)
+        assert (refused.status_code, refused.json()["error"]["fields"][0]["field"]) == (422, "seed"), seed
+
+
 def test_moments_that_look_like_a_frame(studio, window):
     first, second = made(window), made(window, seed=1)
     plain = made(window, memory=False)

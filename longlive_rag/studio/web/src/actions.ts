@@ -8,7 +8,7 @@ import { clock } from "./timecode";
 export const DEMO: NewTake = {
   prompt: "a blue square stands in a desert",
   seconds: 30,
-  seed: 1,
+  seed: "1",
   backbone: "tiny-world",
   memory: null,
   start_image: null,

@@ -60,7 +60,7 @@ export interface Take {
   width: number;
   height: number;
   backbone: string;
-  seed: number;
+  seed: string;
   started: string;
   parent: string | null;
   parent_block: number | null;
@@ -153,7 +153,7 @@ export interface FrameHit {
 export interface NewTake {
   prompt: string;
   seconds: number;
-  seed: number;
+  seed: string;
   backbone: string | null;
   memory: boolean | null;
   start_image: string | null;
@@ -169,7 +169,7 @@ export type Command =
   | { do: "pin" | "unpin" | "exclude" | "unexclude"; from: number; to: number }
   | { do: "policy"; name: string }
   | { do: "undo_to"; block: number }
-  | { do: "branch"; block: number; prompt: string | null; seed: number | null; cut?: boolean }
+  | { do: "branch"; block: number; prompt: string | null; seed: string | null; cut?: boolean }
   | { do: "extend"; seconds: number; prompt: string | null }
   | { do: "stop" }
   | { do: "resume" }

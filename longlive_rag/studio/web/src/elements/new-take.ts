@@ -327,7 +327,7 @@ export class NewTake extends StudioDialog {
     return {
       prompt: text("prompt"),
       seconds: asNumber(text("seconds")),
-      seed: asNumber(text("seed")),
+      seed: text("seed"),
       backbone: text("backbone") || null,
       // Without memory is a wish; with it is what the backbone does anyway.
       memory: fields.has("memory") ? null : false,

@@ -119,7 +119,7 @@ export class RunTable extends StudioDialog {
     const details = read.filter((detail) => detail !== null);
     this.rows = details.map((detail) => {
       const facts = { name: detail.name, status: detail.status, made: clock(detail.made_seconds) };
-      const more = { ...facts, seed: String(detail.seed), backbone: detail.backbone };
+      const more = { ...facts, seed: detail.seed, backbone: detail.backbone };
       const { id, command, python } = detail;
       return { id, command, python, cells: { ...flat(detail.request), ...more } };
     });
