@@ -360,12 +360,15 @@ def test_who_watches_sees_what_memory_is_told(page: Any, browser: Any, server: F
     context.close()
     page.get_by_role("group", name="Pinned and excluded").get_by_role("button").click()
     expect(page.get_by_role("group", name="Pinned and excluded")).to_have_count(0)
+    button(page, "Stop").click()
+    expect(button(page, "Extend")).to_be_enabled()
 
 
 def test_play_ends_with_a_take_that_ends_late(page: Any, held: Any) -> None:
     """Its record is written some time after its last block, so the last frame is shown before it is said to be made."""
     end = held(lambda message: '"type":"take"' in message and '"interrupted"' in message)
-    expect(page.get_by_role("banner")).to_contain_text("live")
+    begin(page, "a red circle jumps in a meadow", 20, "1 block ahead")
+    wait_for(page, "aria-valuemax", 8)
     page.keyboard.press("l")
     button(page, "Go to end").click()
     button(page, "Stop").click()
