@@ -291,7 +291,7 @@ def test_bad_orders_are_refused_before_they_are_queued(engine, pipeline_folder: 
     with pytest.raises(ValueError, match="already holds a take"):
         engine.submit(good)
     for words, order in {
-        "as long as was asked for": Resume(good.folder),
+        "already has its requested length": Resume(good.folder),
         "seconds is -1": Extend(good.folder, -1.0),
         "at is 99 s": Branch(good.folder, tmp_path / "branch", 99.0),
     }.items():
