@@ -47,7 +47,7 @@ class Resume:
     """A take on disk, continued until it has its requested length.
 
     Attributes:
-        folder: of the take.
+        folder: folder of the take.
         backbone: where the take's backbone is; None looks for it under its name.
     """
 
@@ -60,7 +60,7 @@ class Extend:
     """A take on disk, made longer.
 
     Attributes:
-        folder: of the take.
+        folder: folder of the take.
         seconds: how much longer.
         prompt: takes over at its old end; None keeps the current one.
         cut: whether another shot begins there.

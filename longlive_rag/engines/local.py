@@ -61,11 +61,11 @@ def devices_of(device: str, workers: int | None) -> list[str]:
         return ["auto"]  # it finds out itself, which saves waiting for the answer here
     gpus = 0 if device == "cpu" else count_gpus()
     if device == "cuda" and not gpus:
-        raise FieldError("device", device, "this machine has no GPU that works; try cpu")
+        raise FieldError("device", device, "this machine has no working GPU; try cpu")
     if not gpus:
         return ["cpu"] * (workers or 1)
     if workers is not None and workers > gpus:
-        raise FieldError("workers", workers, f"each has a GPU of its own, and this machine has {gpus}")
+        raise FieldError("workers", workers, f"each needs a GPU, and this machine has {gpus}")
     return [f"cuda:{number}" for number in range(workers or gpus)]
 
 

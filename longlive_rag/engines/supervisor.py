@@ -130,7 +130,7 @@ class Supervisor:
             order = checked(order, self._policy)
             with self._changed:
                 if self._closed:
-                    raise QueueFullError("the engine is being closed")
+                    raise QueueFullError("the engine is shutting down")
                 if len(self._queue()) >= self._limits.waiting:
                     raise QueueFullError(f"{self._limits.waiting} sessions wait already; try again later")
                 kept = KeptSession(

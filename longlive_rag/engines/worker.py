@@ -238,9 +238,9 @@ class _Reporter:
     def opened(self, notes: list[str]) -> Opened:
         """The message that the take is opened, before its first block."""
         writer = self._job.writer
-        said = _opened(self._session, self._timeline, self._first, notes)
+        message = _opened(self._session, self._timeline, self._first, notes)
         take = OpenedTake(writer.snapshot(), self._timeline, writer.blocks_shown)
-        return replace(said, take=take, asked=self.live.asked)
+        return replace(message, take=take, asked=self.live.asked)
 
     def block(self, block: Block) -> None:
         """Report a block as soon as it can be viewed; called in the writer's thread."""

@@ -131,7 +131,7 @@ def size_settings(size: str, preset: Preset) -> dict[str, int]:
         raise FieldError("size", size, wanted)
     most = LARGEST * output.width * output.height * output.upscale**2
     if width * height > most:
-        raise FieldError("size", size, f"it may have {most} pixels in all")
+        raise FieldError("size", size, f"it may have at most {most} pixels")
     return {"output_width": width // output.upscale, "output_height": height // output.upscale}
 
 

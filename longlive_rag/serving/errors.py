@@ -54,7 +54,7 @@ def as_api_error(error: Exception) -> ApiError:
             return ApiError(error.status_code, CODES.get(error.status_code, "refused"), str(error.detail))
         case OSError() if error.errno in NO_ROOM:
             return ApiError(503, "no_space", "the server's disk is full")
-    return ApiError(500, "internal_error", "the server failed here; its log says why")
+    return ApiError(500, "internal_error", "internal error; the server's log says why")
 
 
 def _of_validation(error: RequestValidationError | ValidationError, in_loc: int = 0) -> ApiError:
@@ -66,7 +66,7 @@ def _of_validation(error: RequestValidationError | ValidationError, in_loc: int 
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     param = dotted(first["loc"][in_loc:]) or None
     if first["type"] == "extra_forbidden":
-        return ApiError(400, "unknown_field", f"{param} is not known here", param)
+        return ApiError(400, "unknown_field", f"unknown field {param}", param)
     if first["type"] == "missing":
         return ApiError(400, "missing_field", f"{param} is missing", param)
     wanted = str(first["msg"]).replace("Input should be", "it should be")

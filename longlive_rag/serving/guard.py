@@ -145,9 +145,9 @@ class Guard:
         seen.key = self.keys.of(secret) if secret is not None else None
         name, a_minute = _bucket(seen.key, seen.scope)
         if wait_s := self._wait_s(name, a_minute):
-            raise ApiError(429, "rate_limit_exceeded", f"too many requests; {a_minute} a minute", retry_s=wait_s)
+            raise ApiError(429, "rate_limit_exceeded", f"more than {a_minute} requests a minute", retry_s=wait_s)
         if seen.key is None:
-            message = "this needs a key of this server, in a header: Authorization: Bearer KEY"
+            message = "send one of this server's keys in the header Authorization: Bearer KEY"
             raise ApiError(401, "invalid_api_key", message)
         lengths, limit = values_of(headers, "content-length"), _limit(headers)
         if any(not length.isdigit() or int(length) > limit for length in lengths):

@@ -25,7 +25,7 @@ class ApiKey(Document):
     """A key, and what it allows.
 
     Attributes:
-        name: of its owner, and of the folder with the owner's videos.
+        name: its owner's name, and the name of the folder with their videos.
         key, sha256: the secret itself, or its SHA-256 in hexadecimal digits; one of them.
         scopes: `read` sees videos, `make` makes and deletes them, `admin` sees everybody's, and the metrics.
         takes_at_once: videos that are queued or being made; None is unlimited, as below.

@@ -120,7 +120,7 @@ class Realtime:
     async def _do(self, message: Any) -> None:
         needed: Scope = "read" if isinstance(message, schema.Attach) else "make"
         if needed not in self.key.scopes:
-            raise ApiError(403, "insufficient_scope", f"the key {self.key.name} may not {needed}")
+            raise ApiError(403, "insufficient_scope", f"the key {self.key.name} lacks the scope {needed}")
         match message:
             case schema.Start():
                 self._check_free()

@@ -99,7 +99,7 @@ def needs(scope: Scope) -> Callable[[Request], ApiKey]:
     def key(request: Request) -> ApiKey:
         found: ApiKey = request.state.key
         if scope not in found.scopes:
-            raise ApiError(403, "insufficient_scope", f"the key {found.name} may not {scope}")
+            raise ApiError(403, "insufficient_scope", f"the key {found.name} lacks the scope {scope}")
         return found
 
     return key

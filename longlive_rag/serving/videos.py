@@ -117,7 +117,7 @@ class Videos:
         with self._lock:
             entry = self._ended(key, video)
             if entry.result != "finished":
-                raise NotReadyError(f"{video} was not made to its end; resume it, then extend it")
+                raise NotReadyError(f"{video} is not complete; resume it, then extend it")
             seconds = entry.seconds + order.seconds
             check_length(seconds, self.setup.limits)
             work = ExtendWork(seconds=seconds, prompt=order.prompt, cut=order.cut)
@@ -198,7 +198,7 @@ class Videos:
         entry = self._ended(key, video)
         path = self.ledger.take_folder(entry) / VIDEO
         if not path.is_file():
-            raise NotReadyError(f"nothing of {video} was made")
+            raise NotReadyError(f"{video} ended before its first block")
         return path
 
     def shown(self, video: str) -> schema.Video:

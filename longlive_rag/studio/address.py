@@ -42,9 +42,9 @@ class Address:
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             missing = "tls_cert" if self.tls_cert is None else "tls_key"
-            raise FieldError(missing, None, "a certificate and its key are given together", "missing")
+            raise FieldError(missing, None, "give a certificate and its key together", "missing")
         if not self.is_here and self.tls_cert is None and not self.insecure:
-            wanted = "an address of a network needs --tls-cert and --tls-key, or --insecure-network"
+            wanted = "a network address needs --tls-cert and --tls-key, or --insecure-network"
             raise FieldError("host", self.host, wanted)
         for name in self.names:
             if not NAME.fullmatch(name):

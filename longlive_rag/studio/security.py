@@ -110,9 +110,9 @@ class Guard:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         hosts, origins = values_of(headers, "host"), values_of(headers, "origin")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
-            return 421, f"the studio answers to {self._hosts[0]} only"
+            return 421, f"the studio only answers requests to {self._hosts[0]}"
         if origins and origins != [f"{self.scheme}://{hosts[0].lower()}"]:
-            return 403, "another page may not use the studio"
+            return 403, "requests from other pages are refused"
         if scope["type"] == "websocket":
             return None if scope["path"] == EVENTS else (404, "there is nothing here")
         return self._http_refusal(scope, headers)
@@ -120,9 +120,9 @@ class Guard:
     def _http_refusal(self, scope: Scope, headers: list[tuple[str, str]]) -> tuple[int, str] | None:
         method, path = scope["method"], scope["path"]
         if method not in ("GET", "HEAD", "POST"):
-            return 405, f"{method} is not used here"
+            return 405, f"{method} is not supported here"
         if not path.startswith("/api"):
-            return None if method != "POST" else (405, "POST is not used here")
+            return None if method != "POST" else (405, "POST is not supported here")
         lengths = values_of(headers, "content-length")
         limit = MAX_UPLOAD_BYTES if path == UPLOADS else MAX_JSON_BYTES
         if any(not length.isdigit() or int(length) > limit for length in lengths):

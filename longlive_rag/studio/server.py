@@ -203,13 +203,13 @@ def _add_errors(app: FastAPI, studio: Studio) -> None:
             parts = each["loc"][skipped:] if len(each["loc"]) > 1 else each["loc"]
             place = [str(part) for part in parts if part not in ("body", "query", "path")]
             fields.append(_wrong(each, ".".join(place) or "it"))
-        return answer(422, fields[0]["message"] if fields else "this is not understood", fields)
+        return answer(422, fields[0]["message"] if fields else "invalid request", fields)
 
     constant: dict[type[Exception], tuple[int, str]] = {
         UnknownTakeError: (404, GONE),
         FileNotFoundError: (404, GONE),  # deleted meanwhile
         NotLiveError: (409, "this take is not being made now"),
-        UnknownSessionError: (409, "this take is not being made any more"),
+        UnknownSessionError: (409, "this take is no longer being made"),
         DirectedElsewhereError: (
             409,
             "the studio is directed from another window; take over, or wait until it is closed",
@@ -224,7 +224,7 @@ def _add_errors(app: FastAPI, studio: Studio) -> None:
     app.add_exception_handler(ValueError, bad_value)
     app.add_exception_handler(OSError, lambda _, error: answer(500, reason_of(error)))
     app.add_exception_handler(HTTPException, lambda _, error: answer(error.status_code, str(error.detail)))  # type: ignore[attr-defined]
-    app.add_exception_handler(Exception, lambda _, error: answer(500, "the studio failed here; its terminal says why"))
+    app.add_exception_handler(Exception, lambda _, error: answer(500, "internal error; the studio's terminal says why"))
 
 
 def _constant(answer: Callable[..., Response], status: int, message: str) -> Callable[[Request, Exception], Response]:
@@ -328,9 +328,9 @@ def _wrong(each: Mapping[str, Any], name: str) -> dict[str, Any]:
     wanted = str(each["msg"]).replace("Input should be", "it should be")
     message = f"{name}: {wanted}"
     if each["type"] == "missing":
-        wanted, message = "give it", f"{name} is missing"
+        wanted, message = "required", f"{name} is missing"
     elif each["type"] == "extra_forbidden":
-        wanted, message = "leave it out", f"{name} is not known here"
+        wanted, message = "leave it out", f"unknown field {name}"
     elif each["type"] == "union_tag_invalid":
         name = str(each["ctx"]["discriminator"]).strip("'")
         wanted = f"it must be one of {each['ctx']['expected_tags']}".replace("'", "")
