@@ -1,1 +1,1 @@
-"""Engines: what makes takes for a server, on workers that each have a device of their own."""
+"""Engines make takes for a server, on workers that have a device each."""

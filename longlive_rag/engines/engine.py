@@ -1,8 +1,8 @@
 """The session layer: a session is one take being made by a worker, and an engine owns the workers.
 
-A session lives in a worker process (or a Ray actor) with the caches of its take; whoever asks for something of it
-reaches it by its id. Its blocks are on disk, in the take's folder on storage that server and workers share, so a
-worker that dies is replaced and the take is resumed, bit for bit.
+A session lives in a worker process (or a Ray actor) with the caches of its take, and is addressed by its id. Its
+blocks are on disk, in the take's folder on storage that server and workers share, so a worker that dies is replaced
+and the take is resumed, bit for bit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Make:
     Attributes:
         backbone: name of a preset, or a pipeline folder.
         request: what it shows.
-        folder: where it goes; it must not be there yet.
+        folder: where it goes; it must not exist yet.
         opening, labels, checkpoints: as in `NewTake`.
     """
 
@@ -44,10 +44,10 @@ class Make:
 
 @dataclass(frozen=True)
 class Resume:
-    """A take on disk, continued until it is as long as was asked for.
+    """A take on disk, continued until it has its requested length.
 
     Attributes:
-        folder: of the take.
+        folder: folder of the take.
         backbone: where the take's backbone is; None looks for it under its name.
     """
 
@@ -60,9 +60,9 @@ class Extend:
     """A take on disk, made longer.
 
     Attributes:
-        folder: of the take.
-        seconds: by how much.
-        prompt: that takes over at its old end; None leaves the one in charge.
+        folder: folder of the take.
+        seconds: how much longer.
+        prompt: takes over at its old end; None keeps the current one.
         cut: whether another shot begins there.
         backbone: as in `Resume`.
     """
@@ -79,12 +79,12 @@ class Branch:
     """Another ending of a take.
 
     Attributes:
-        source: folder of the take that it shares its beginning with.
-        folder: where it goes; it must not be there yet.
-        at: second at which it parts.
-        prompt: that takes over there.
+        source: folder of the take that it branches from.
+        folder: where it goes; it must not exist yet.
+        at: second at which it leaves the source.
+        prompt: takes over there.
         seconds: length of the whole branch; None is the source's.
-        seed: of the noise from there on; None is the source's.
+        seed: seed of the noise from there on; None is the source's.
         cut: whether another shot begins there.
         backbone: as in `Resume`.
     """
@@ -101,12 +101,12 @@ class Branch:
 
 @dataclass(frozen=True)
 class Undo:
-    """Another take that begins with the first blocks of one, and has nothing that was asked for later.
+    """A new take with the first blocks of another, without any direction that came later.
 
     Attributes:
         source: folder of the take that is undone, which stays as it is.
-        folder: where it goes; it must not be there yet.
-        kept_blocks: that it begins with.
+        folder: where it goes; it must not exist yet.
+        kept_blocks: number of blocks that it begins with.
         seconds: length of the whole take.
         backbone: as in `Resume`.
     """
@@ -123,12 +123,12 @@ Order = Make | Resume | Extend | Branch | Undo
 
 @dataclass(frozen=True)
 class OpenedTake:
-    """What a worker makes, before its first block.
+    """What a worker is about to make.
 
     Attributes:
-        record: of the take as of now.
-        timeline: of the take as it was asked for.
-        blocks_shown: at its beginning, that stay as they are on disk; those after them are shown once more.
+        record: the take's record as of now.
+        timeline: timeline of the whole requested take.
+        blocks_shown: number of blocks that stay as they are on disk; later ones are shown again.
     """
 
     record: TakeRecord
@@ -138,18 +138,18 @@ class OpenedTake:
 
 @dataclass(frozen=True)
 class BlockFacts:
-    """A block that can be seen: it is in the take's video, or in its file `.newest.mp4`.
+    """A block that can be viewed: it is in the take's video, or in its file `.newest.mp4`.
 
     Attributes:
         index: its number, from 0.
         stop_frame: pixel frame after its last one.
-        selection: what it remembered.
+        selection: the frames it remembered.
         entered: latent frames that have entered memory since the block before.
-        prompt: in charge.
+        prompt: the prompt it was made under.
         cue: number of the cue that takes over at it, from 1.
-        pages_bytes: of memory's pages.
-        memory_bytes: that its worker's process held after it: of the GPU, if it has one.
-        frames_per_second: end to end since the take was opened, without what it was held for.
+        pages_bytes: size of memory's pages.
+        memory_bytes: memory of the worker's process after this block: of the GPU, if it has one.
+        frames_per_second: end to end since the take was opened, without the time it was held.
     """
 
     index: int
@@ -165,14 +165,14 @@ class BlockFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class LiveFacts:
-    """What is known of a session as long as its engine is there.
+    """Facts about a session that last as long as its engine.
 
     Attributes:
-        take: as a worker has opened it last; None until one has.
-        asked: what was asked for so far, directions included; None until it is opened.
-        blocks_begun: the block from which on the next direction can hold, as far as is known.
-        block: that was shown last; None before the first one since it was opened.
-        refused: what is wrong with the order, where it has failed for that.
+        take: as a worker last opened it; None until then.
+        asked: the request so far, directions included; None until it is opened.
+        blocks_begun: the first block at which a new direction can take effect, as far as is known.
+        block: the last block shown; None before the first one since it was opened.
+        refused: what is wrong with the order, if it failed because of that.
     """
 
     take: OpenedTake | None = None
@@ -187,21 +187,21 @@ class SessionFacts(LiveFacts):
     """A session as of now; more attributes are in `LiveFacts`.
 
     Attributes:
-        id: of the session.
-        folder: of its take.
+        id: the session's id.
+        folder: folder of its take.
         state: `queued` until a worker is free, `running`, `parked` (its exact checkpoint is on disk and no worker holds
             it), or how it ended: `finished`, `stopped` (it can be resumed), `failed`.
-        place: in the queue, from 0; None unless it is queued.
-        blocks: finished, of `total_blocks`; both are 0 until the take is opened.
-        seconds_made: of video.
-        seconds_asked: of video; 0 until the take is opened.
-        worker: which one makes it, such as `local-0 (cpu)`; None while none does.
+        place: place in the queue, from 0; None unless it is queued.
+        blocks: finished blocks, of `total_blocks`; both are 0 until the take is opened.
+        seconds_made: seconds of video that are made.
+        seconds_asked: seconds of video that were requested; 0 until the take is opened.
+        worker: name of its worker, such as `local-0 (cpu)`; None if it has none.
         restarts: how often it was resumed on another worker because its own died.
         error: why it failed, in one line.
         stage_seconds: time spent so far by stage, as in the take's record.
-        blocks_per_second: over the last blocks; 0 while it makes none.
+        blocks_per_second: speed over the last blocks; 0 while it makes none.
         owner: on whose behalf it was submitted.
-        notes: sentences for the user, such as where a cue takes effect or which words the backbone has never read.
+        notes: sentences for the user, such as where a cue takes effect or which words are new to the backbone.
     """
 
     id: str
@@ -228,9 +228,9 @@ class WorkerFacts:
     Attributes:
         name: such as `local-0 (cpu)`.
         state: `waiting` until it is started or has a place, `starting`, `idle` or `busy`.
-        session: that it makes.
-        memory_bytes: that its process held after its newest block; see `BlockFacts`.
-        pid: of its process, on its machine.
+        session: id of the session that it makes.
+        memory_bytes: memory of its process after its newest block; see `BlockFacts`.
+        pid: id of its process, on its machine.
     """
 
     name: str
@@ -241,42 +241,42 @@ class WorkerFacts:
 
 
 OnChange = Callable[[SessionFacts], None]
-"""Called from a thread of the engine with every change of a session, in order: a block can be seen, its take is opened,
-or its state is another."""
+"""Called from a thread of the engine with every change of a session, in order: a block can be viewed, its take was
+opened, or its state changed."""
 
 
 class UnknownSessionError(Exception):
-    """There is no session of that id."""
+    """There is no session with that id."""
 
 
 class QueueFullError(Exception):
-    """More sessions wait than may."""
+    """Too many sessions are waiting."""
 
 
 class Engine(Protocol):
-    """Makes takes on its workers. All methods may be called from any thread and none waits for a block."""
+    """Makes takes on its workers. All methods are thread-safe and none waits for a block."""
 
     def submit(self, order: Order, owner: str = "", last_block: int | None = None) -> str:
         """Queue a session; returns its id.
 
         Args:
-            order: what is to be made; its folder must not be another session's that has not ended.
-            owner: on whose behalf. Owners take turns: next is the oldest session of the owner who has the fewest
-                running, and among equals of the one who has waited longest.
+            order: what is to be made; no other session that has not ended may have its folder.
+            owner: on whose behalf. Owners take turns: next is the oldest session of the owner with the fewest running
+                sessions, and among equals, of the one whose last turn was longest ago.
             last_block: see `pace`.
 
         Raises:
             ValueError: naming the field, the value and what would be right, as far as configs and files tell.
-            QueueFullError: if it would have to wait behind too many.
+            QueueFullError: if too many sessions are waiting.
         """
         ...
 
     def facts(self, session: str) -> SessionFacts:
-        """A session as of now; UnknownSessionError if there is none, here and in what follows."""
+        """A session as of now; UnknownSessionError if there is none, as in all methods below."""
         ...
 
     def sessions(self) -> list[SessionFacts]:
-        """All sessions, oldest first, the newest of those that ended among them."""
+        """All sessions, oldest first; of those that have ended, only the newest."""
         ...
 
     def workers(self) -> list[WorkerFacts]:
@@ -284,47 +284,47 @@ class Engine(Protocol):
         ...
 
     def watch(self, on_change: OnChange) -> Callable[[], None]:
-        """Be told of every change from now on, in order; returns what ends that."""
+        """Call `on_change` with every change from now on, in order; returns a function that ends that."""
         ...
 
     def direct(self, session: str, prompt: str, at: float | None = None, cut: bool = False) -> float:
         """Let another prompt take over, as `LiveTake.direct`; returns the second at which it does.
 
-        It is kept from then on, whatever dies.
+        From then on it is stored, and survives the loss of workers and engine.
 
         Raises:
-            ValueError: if it can't, or the session isn't making blocks yet or any more.
+            ValueError: if it can't, or the session isn't making blocks now.
         """
         ...
 
     def steer(self, session: str, order: Steering) -> float:
-        """Give memory a direction, as `LiveTake.steer`; returns its second. Raises as `direct`."""
+        """Steer memory, as `LiveTake.steer`; returns the second at which it takes effect. Raises as `direct`."""
         ...
 
     def withdraw(self, session: str, at: float) -> None:
-        """Take back a direction that has not taken over yet, as `LiveTake.withdraw`. Raises as `direct`."""
+        """Withdraw a direction that has not taken effect yet, as `LiveTake.withdraw`. Raises as `direct`."""
         ...
 
     def pace(self, session: str, last_block: int | None) -> None:
-        """Begin no new block after this one until it is said otherwise; None holds nothing.
+        """Begin no block after `last_block`, until the next call; None is no limit.
 
-        It holds for whichever worker makes the session. What is asked for meanwhile takes over at the next block. A
-        session that is held for minutes is parked, so that its worker is free for others; it goes on by itself when it
-        may, or is asked for something.
+        The limit applies on every worker. Directions given meanwhile take effect at the next block. A session that is
+        held for minutes is parked, which frees its worker; it goes on by itself when it may, or is given a direction.
         """
         ...
 
     def stop(self, session: str) -> None:
-        """End a session after the block that is being made, one that isn't running at once; its take can be resumed.
+        """End a session after the block in progress, or at once if it isn't running; its take can be resumed.
 
-        One that has ended stays as it is.
+        A session that has ended stays as it is.
         """
         ...
 
     def park(self, session: str) -> None:
-        """Save an exact checkpoint after the block that is being made, and give the worker back.
+        """Save an exact checkpoint after the block in progress, and free the worker.
 
-        One that its pace holds gives it back at once, and goes on from its last checkpoint, which takes longer.
+        A session that is held by its pace frees it at once, and later goes on from its last checkpoint, which takes
+        longer.
 
         Raises:
             ValueError: if it has ended.
@@ -336,15 +336,15 @@ class Engine(Protocol):
         ...
 
     def forget(self, session: str) -> None:
-        """Drop a session that has ended, its take stays on disk; ValueError if it has not.
+        """Drop a session that has ended; its take stays on disk. ValueError if it has not ended.
 
-        The engine does so itself with the oldest ones, as new ones are submitted.
+        The engine itself drops the oldest ones as new ones are submitted.
         """
         ...
 
     def close(self, seconds: float = 10.0) -> None:
-        """Park what runs, within so many seconds, and end the workers.
+        """Park the running sessions within `seconds`, and end the workers.
 
-        What ran or waited does so again in the next engine on the same state folder, also where this one was killed.
+        The next engine on the same state folder continues them and those that waited, even if this one was killed.
         """
         ...

@@ -1,4 +1,4 @@
-"""Workers on this machine: a process each, which ends with the one that started it."""
+"""Workers on this machine: a process each, which ends with its parent."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def local_engine(
     limits: Limits | None = None,
     license_policy: str | None = None,
 ) -> Supervisor:
-    """An engine whose workers are processes of this machine.
+    """An engine whose workers are processes on this machine.
 
     Args:
         state: see `Supervisor`.
-        workers: how many; None is one a GPU, or one where there is none or `device` is `cpu`.
+        workers: how many; None is one per GPU, or one if there is no GPU or `device` is `cpu`.
         device: `auto`, `cpu` or `cuda`.
         limits, license_policy: see `Supervisor`.
 
@@ -46,9 +46,9 @@ def local_engine(
 
 
 def devices_of(device: str, workers: int | None) -> list[str]:
-    """The device of each worker, such as `cuda:1`: a GPU each, or the CPU for all; this process touches none.
+    """The device of each worker, such as `cuda:1`: a GPU each, or the CPU for all; this process touches no GPU.
 
-    A single one may be left to choose its own, and is `auto`.
+    A single worker may choose its own: `auto`.
 
     Raises:
         FieldError: if there is no such device, or there are fewer GPUs than workers.
@@ -58,19 +58,19 @@ def devices_of(device: str, workers: int | None) -> list[str]:
     if workers is not None and workers < 1:
         raise FieldError("workers", workers, "it must be at least 1")
     if (device, workers) == ("auto", 1):
-        return ["auto"]  # it finds out itself, so that nobody waits for the answer here
+        return ["auto"]  # it finds out itself, which saves waiting for the answer here
     gpus = 0 if device == "cpu" else count_gpus()
     if device == "cuda" and not gpus:
-        raise FieldError("device", device, "this machine has no GPU that works; try cpu")
+        raise FieldError("device", device, "this machine has no working GPU; try cpu")
     if not gpus:
         return ["cpu"] * (workers or 1)
     if workers is not None and workers > gpus:
-        raise FieldError("workers", workers, f"each has a GPU of its own, and this machine has {gpus}")
+        raise FieldError("workers", workers, f"each needs a GPU, and this machine has {gpus}")
     return [f"cuda:{number}" for number in range(workers or gpus)]
 
 
 def count_gpus() -> int:
-    """How many GPUs torch would see, asked in a process of its own; OSError if torch can't be used."""
+    """How many GPUs torch sees, counted in another process; OSError if torch can't be used."""
     words = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
     ran = subprocess.run(words, capture_output=True, text=True)
     if ran.returncode:
@@ -79,11 +79,11 @@ def count_gpus() -> int:
 
 
 class LocalWorkers:
-    """Processes of this machine; see `Workers`.
+    """Processes on this machine; see `Workers`.
 
     Args:
-        devices: of each worker.
-        method: by which processes are started, one of `multiprocessing`'s.
+        devices: the device of each worker.
+        method: start method of `multiprocessing`.
     """
 
     kind = "local"
@@ -92,7 +92,7 @@ class LocalWorkers:
     def __init__(self, devices: list[str], method: str = "spawn") -> None:
         self._devices, self.count, self._method = devices, len(devices), method
         self._links: dict[int, LocalLink] = {}
-        atexit.register(self.close)  # before multiprocessing waits for processes that heed no SIGTERM
+        atexit.register(self.close)  # before multiprocessing waits for processes that ignore SIGTERM
 
     def start(self, number: int) -> LocalLink:
         """Start a worker."""
@@ -100,7 +100,7 @@ class LocalWorkers:
         return self._links[number]
 
     def close(self) -> None:
-        """End all that still are."""
+        """End all workers that are left."""
         for link in list(self._links.values()):
             link.kill()
         atexit.unregister(self.close)
@@ -126,12 +126,12 @@ class LocalLink:
             return
 
     def messages(self) -> Iterator[FromWorker | None]:
-        """What it says, until it is lost."""
+        """Its messages, until it is lost."""
         try:
             while True:
                 yield self._pipe.recv() if self._pipe.poll(1.0) else None
         except (EOFError, OSError):
-            self._process.join(JOIN_S)  # what it held is free when it is gone
+            self._process.join(JOIN_S)  # its memory and locks are free once it has ended
         finally:
             self._pipe.close()
 
@@ -142,9 +142,9 @@ class LocalLink:
 
 
 def _run(device: str, pipe: Connection) -> None:
-    """A worker's process. The server decides when it ends: neither Ctrl-C nor what stops a service does.
+    """A worker's process. Only the server ends it: Ctrl-C and SIGTERM are ignored.
 
-    It yields to the server, which has little to do and is to answer at once, also where takes fill every core.
+    It runs at lower priority than the server, which must answer at once even when takes fill every core.
     """
     os.nice(NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What a worker is told and what it says: plain values that any pipe can carry."""
+"""Messages to and from a worker: plain values that any pipe can carry."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from longlive_rag.engines.engine import BlockFacts, OpenedTake, Order
 
 @dataclass(frozen=True)
 class Withdrawn:
-    """The direction that would have taken over at this second is taken back."""
+    """The direction planned for this second was withdrawn."""
 
     seconds: float
 
 
 Given = Cue | Steering | Withdrawn
-"""A direction as it was given live, at the second at which it takes over."""
+"""A direction that was given live, with the second at which it takes effect."""
 
 # ---- to a worker ----
 
 
 @dataclass(frozen=True)
 class Begin:
-    """Make a session's take, or what it lacks.
+    """Make a session's take, or the rest of it.
 
     Attributes:
         session: its id.
         order: what is made.
-        begun: whether a worker was told so before; it may have left a part of the take.
-        seconds_before: of an `Extend`: length that its take was asked to be before.
+        begun: whether a worker was sent this before; it may have left a part of the take.
+        seconds_before: for an `Extend`, the take's requested length before it.
         given: directions that the take's record may lack.
-        license_policy: of orders that name none; None is the one in force.
+        license_policy: for orders that name none; None is the one in force.
         last_block: as in `Engine.pace`.
     """
 
@@ -85,11 +85,11 @@ class Pace:
 
 @dataclass(frozen=True)
 class Leave:
-    """End a session after the block that is being made.
+    """End a session after the block in progress.
 
     Attributes:
         session: its id.
-        parked: with a checkpoint there.
+        parked: whether to save a checkpoint there.
     """
 
     session: str
@@ -98,11 +98,11 @@ class Leave:
 
 @dataclass(frozen=True)
 class End:
-    """There is no more to do."""
+    """Exit: there is nothing more to do."""
 
 
 Asked = Direct | Steer | Withdraw
-"""What is answered."""
+"""Messages that get an `Answer`."""
 ToWorker = Begin | Asked | Pace | Leave | End
 
 # ---- from a worker ----
@@ -110,11 +110,11 @@ ToWorker = Begin | Asked | Pace | Leave | End
 
 @dataclass(frozen=True)
 class Ready:
-    """It can make takes.
+    """The worker can make takes.
 
     Attributes:
-        place: where it is, such as `cpu`.
-        pid: of its process.
+        place: where it runs, such as `cpu`.
+        pid: id of its process.
     """
 
     place: str
@@ -123,7 +123,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Opened:
-    """A session's take is opened; attributes as in `SessionFacts`. `take` is None where nothing is left to be made."""
+    """A session's take is opened; attributes as in `SessionFacts`. `take` is None if nothing is left to be made."""
 
     session: str
     blocks: int
@@ -137,11 +137,11 @@ class Opened:
 
 @dataclass(frozen=True)
 class BlockMade:
-    """A block is on disk and can be seen; of a take that is gone on with, some are said that were finished before.
+    """A block is on disk and can be viewed. A resumed take repeats some that were finished before.
 
     Attributes:
         session, blocks, seconds_made, blocks_begun, block: as in `SessionFacts`.
-        stage_seconds: since the take was opened.
+        stage_seconds: time by stage since the take was opened.
     """
 
     session: str
@@ -154,7 +154,7 @@ class BlockMade:
 
 @dataclass(frozen=True)
 class Answer:
-    """To a direction: the second at which it takes over, or why it can't; the others as in `SessionFacts`."""
+    """Answer to a direction: the second at which it takes effect, or an error; the others as in `SessionFacts`."""
 
     session: str
     call: int
@@ -166,13 +166,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Ended:
-    """A session's take is on disk, and the worker free.
+    """A session's take is on disk, and the worker is free.
 
     Attributes:
         session: its id.
         state: how it ended.
         error: why it failed, in one line.
-        is_last: whether the worker ends with it, because nobody knows what state it is in.
+        is_last: whether the worker ends too, because its state is unknown.
         refused: as in `SessionFacts`.
     """
 

@@ -36,28 +36,28 @@ def ray_engine(
 
     Args:
         state: see `Supervisor`.
-        address: of the cluster; see `connect`.
-        workers: how many at most; None is as many as the cluster has a place for when it is connected to.
-        gpus: of each worker, less than 1 where several share one; None is 1, or 0 where the cluster has none.
+        address: address of the cluster; see `connect`.
+        workers: maximum number; None is as many as the cluster has room for when it is connected to.
+        gpus: GPUs per worker, less than 1 if several share one; None is 1, or 0 if the cluster has none.
         limits, license_policy: see `Supervisor`.
 
     Raises:
         OSError: if there is no cluster at `address`.
-        ValueError: as `Supervisor`, or if there can't be so many workers.
+        ValueError: as `Supervisor`, or if `workers` is less than 1.
     """
     return Supervisor(RayWorkers(address, workers, gpus), state, limits, license_policy)
 
 
 class RayWorkers:
-    """Actors of a Ray cluster; see `Workers`. One that has no session gives its GPU back after a while.
+    """Actors of a Ray cluster; see `Workers`. An idle actor releases its GPU after a while.
 
     Args:
         address, workers, gpus: see `ray_engine`.
-        idle_s: after how long.
+        idle_s: seconds until then.
 
     Raises:
         OSError: if there is no cluster at `address`.
-        FieldError: if there can't be so many workers.
+        FieldError: if `workers` is less than 1.
     """
 
     kind = "ray"
@@ -74,7 +74,7 @@ class RayWorkers:
         self.idle_s: float | None = idle_s
         places = int(has.get("GPU", 0) / self._gpus) if self._gpus else int(has.get("CPU", 1))
         self.count = workers or max(1, places)
-        methods = {"listening": 1, "saying": 1}  # one thread each, so that messages stay in order
+        methods = {"listening": 1, "collecting": 1}  # one thread each, so that messages stay in order
         remote: Any = ray.remote
         self._actor = remote(num_cpus=1, num_gpus=self._gpus, concurrency_groups=methods)(_Actor)
 
@@ -86,12 +86,12 @@ class RayWorkers:
             raise OSError(reason_of(error)) from error
 
     def close(self) -> None:
-        """The connection stays; it ends with this process."""
+        """Do nothing: the connection ends with this process."""
 
 
 @contextmanager
 def _own_handler() -> Iterator[None]:
-    """What SIGTERM does stays as it is: Ray, when it is started or joined, sets a handler that ends the process."""
+    """Keep our handler of SIGTERM: Ray, when started or joined, sets one that ends the process."""
     found = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -114,18 +114,18 @@ class RayLink:
             self._actor.tell.options(concurrency_group="listening").remote(message)
 
     def messages(self) -> Iterator[FromWorker | None]:
-        """What it says, until it is lost, or nothing was heard of it for too long."""
+        """Its messages, until it is lost."""
         import ray
 
-        said = None
+        pending = None
         try:
             while not self._killed.is_set():
-                said = said or self._actor.said.options(concurrency_group="saying").remote(POLL_S)
-                ready, _ = ray.wait([said], timeout=POLL_S)
+                pending = pending or self._actor.collect.options(concurrency_group="collecting").remote(POLL_S)
+                ready, _ = ray.wait([pending], timeout=POLL_S)
                 if not ready:
                     yield None
                     continue
-                messages, said = ray.get(said), None
+                messages, pending = ray.get(pending), None
                 yield from messages or [None]
         except (Exception, SystemExit) as error:  # Ray raises whatever it runs into, and ends threads as it ends
             if not self._ends:
@@ -145,7 +145,7 @@ class _Actor:
 
     Args:
         device: see `Worker`.
-        place: folder that the engine's paths are relative to; where the node has none, only full ones can be found.
+        place: folder that the engine's paths are relative to; on a node without it, only full paths work.
     """
 
     def __init__(self, device: str, place: str) -> None:
@@ -159,11 +159,11 @@ class _Actor:
         self._thread.start()
 
     def tell(self, message: ToWorker) -> None:
-        """Hear a message."""
+        """Pass a message to the worker."""
         self._worker.tell(message)
 
-    def said(self, seconds: float) -> list[FromWorker]:
-        """What there is to say, after at most so many seconds."""
+    def collect(self, seconds: float) -> list[FromWorker]:
+        """The worker's new messages; waits up to `seconds` for the first one."""
         found: list[FromWorker] = []
         with suppress(queue.Empty):
             found.append(self._outbox.get(timeout=seconds))

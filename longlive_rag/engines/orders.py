@@ -1,4 +1,4 @@
-"""Orders are checked before they are queued, and opened by a worker: anew, or where a lost one has left them."""
+"""Orders: the check before they are queued, and opening by a worker, from the start or where a lost one stopped."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline
 
 PREDECESSOR_S = 60.0
-"""A worker on a machine that is lost may hold its take's lock for some time after nobody hears of it any more."""
+"""A worker on a lost machine may hold its take's lock for some time after contact with it is lost."""
 
 
 @dataclass(frozen=True)
 class BackboneKey:
-    """What tells one loaded backbone from another."""
+    """Identifies a loaded backbone."""
 
     folder: Path
     precision: Precision
@@ -62,7 +62,7 @@ Loaded = Callable[[BackboneKey], "LongLiveRAGPipeline | None"]
 
 
 def checked(order: Order, license_policy: str | None) -> Order:
-    """An order that can be met as far as configs and files tell, with folders that are the same from anywhere.
+    """Check an order as far as configs and files tell; returns it with absolute folders.
 
     Raises:
         ValueError: naming the field, the value and what would be right; nothing was written or loaded.
@@ -78,12 +78,12 @@ def checked(order: Order, license_policy: str | None) -> Order:
             provenance_of(asked.preset, asked.labels)
             check_new_take(asked)
         case Resume():
-            take = _opened_to_go_on(order, license_policy)
+            take = _opened_to_continue(order, license_policy)
             if take.is_whole:
-                raise FieldError("folder", str(order.folder), "it is as long as was asked for; extend it, or branch")
+                raise FieldError("folder", str(order.folder), "it already has its requested length; extend or branch")
             _check_room(take, order.folder, take.request)
         case Extend():
-            take = _opened_to_go_on(order, license_policy)
+            take = _opened_to_continue(order, license_policy)
             _check_room(take, order.folder, extended(take.request, order.seconds, order.prompt, order.cut))
         case Branch():
             order, take = _opened_source(order, license_policy)
@@ -100,7 +100,7 @@ def checked(order: Order, license_policy: str | None) -> Order:
 
 
 def seconds_before(order: Order) -> float | None:
-    """Of an `Extend`: length that its take was asked to be before; None for other orders."""
+    """For an `Extend`, the take's requested length before it; None for other orders."""
     return read_record(order.folder).request.seconds if isinstance(order, Extend) else None
 
 
@@ -110,7 +110,7 @@ def _as_new_take(order: Make, preset: Preset) -> NewTake:
     )
 
 
-def _opened_to_go_on(order: Resume | Extend, license_policy: str | None) -> OpenTake:
+def _opened_to_continue(order: Resume | Extend, license_policy: str | None) -> OpenTake:
     take = open_take(order.folder, order.backbone)
     check_free(order.folder / LATENTS)
     provenance_like(take, license_policy)
@@ -133,7 +133,7 @@ def _check_room(take: OpenTake, folder: Path, request: TakeRequest) -> None:
 
 @contextmanager
 def opened(begin: Begin, device: str, loaded: Loaded, note: Note) -> Iterator[TakeJob | OpenTake]:
-    """What a session is to make; or its take, if a worker that was lost had just finished it.
+    """The job of a session, or its take if a lost worker had just finished it.
 
     Raises:
         ValueError, OSError: if it can't be made.
@@ -144,7 +144,7 @@ def opened(begin: Begin, device: str, loaded: Loaded, note: Note) -> Iterator[Ta
         if (order.folder / RECORD).is_file():
             take = open_take(order.folder, order.backbone)
         else:
-            for name in INPUTS:  # are written before the record
+            for name in INPUTS:  # these are written before the record
                 (order.folder / name).unlink(missing_ok=True)
     if take is not None and take.request.seconds != begin.seconds_before:
         if take.is_whole:
@@ -190,7 +190,7 @@ def _wait_for_predecessor(folder: Path) -> None:
 
 
 def with_given(request: TakeRequest, timeline: Timeline, given: Sequence[Given]) -> TakeRequest:
-    """A request with the directions that were given live; those that it has already are not doubled.
+    """A request with the directions that were given live added, unless it has them already.
 
     Raises:
         ValueError: if it can't be.

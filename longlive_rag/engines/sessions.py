@@ -1,4 +1,4 @@
-"""What an engine knows of each session and each worker, and how what a worker says changes it."""
+"""What an engine knows about each session and worker, and how a worker's messages change it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ RATE_BLOCKS = 8
 
 @dataclass(eq=False)
 class Slot:
-    """A worker's place.
+    """A place for a worker.
 
     Attributes:
-        number: of the place.
-        worker: what is known of it.
-        link: to the worker, if there is one.
-        backbone: that it was given last.
-        idle_since: on the clock of `time.monotonic`.
+        number: number of the place.
+        worker: facts about the worker.
+        link: link to the worker, if there is one.
+        backbone: the backbone that it last used.
+        idle_since: in seconds of `time.monotonic`.
     """
 
     number: int
@@ -37,22 +37,22 @@ class Slot:
     idle_since: float = 0.0
 
     def change(self, **changes: Any) -> None:
-        """Change what is known of the worker."""
+        """Change facts about the worker."""
         self.worker = replace(self.worker, **changes)
 
 
 @dataclass(eq=False)
 class Session:
-    """A session: what is kept of it, and what ends with the engine.
+    """A session: what is kept across restarts, and what ends with the engine.
 
     Attributes:
-        kept: across a restart.
-        live: what its workers have said that isn't kept.
+        kept: kept across a restart.
+        live: facts from its workers that aren't kept.
         last_block: see `Engine.pace`.
-        goes_first: before those that wait, since it had a worker.
-        quiet_since: when something last happened to it, on the clock of `time.monotonic`.
+        goes_first: whether it is queued before others, because it had a worker.
+        quiet_since: when something last happened to it, in seconds of `time.monotonic`.
         calls: directions that its worker has not answered, by number.
-        awaited: how many wait for it to be opened, to give it a direction.
+        awaited: number of callers that wait for it to be opened, to give it a direction.
     """
 
     kept: KeptSession
@@ -67,7 +67,7 @@ class Session:
 
     @property
     def is_held(self) -> bool:
-        """Whether its pace lets it begin no block now."""
+        """Whether its pace keeps it from beginning a block now."""
         return self.last_block is not None and self.kept.blocks > self.last_block
 
     def change(self, **changes: Any) -> None:
@@ -78,8 +78,8 @@ class Session:
         """The session as of now.
 
         Args:
-            place: in the queue.
-            slot: of the worker that makes it.
+            place: its place in the queue.
+            slot: the slot of its worker.
         """
         kept, times = self.kept, self._block_times
         span_s = times[-1] - times[0] if len(times) > 1 and kept.state == "running" else 0.0
@@ -103,12 +103,12 @@ class Session:
         )
 
     def begin(self) -> None:
-        """A worker is told to make it."""
+        """Note that a worker is told to make it."""
         self.goes_first, self.quiet_since = False, time.monotonic()
         self._block_times.clear()
 
     def opened(self, message: Opened) -> None:
-        """A worker has opened its take."""
+        """Note that a worker has opened its take."""
         self.quiet_since = time.monotonic()
         self._earlier_seconds = self.kept.stage_seconds
         self._block_times.append(time.monotonic())
@@ -129,7 +129,7 @@ class Session:
         )
 
     def block_made(self, made: BlockMade) -> None:
-        """A block can be seen, perhaps once more."""
+        """Note a block that can be viewed, perhaps again."""
         self.quiet_since = time.monotonic()
         kept, earlier = self.kept, self._earlier_seconds
         is_new = made.blocks > kept.blocks
@@ -147,14 +147,14 @@ class Session:
         )
 
     def answered(self, answer: Answer, asked: Asked) -> None:
-        """A direction holds."""
+        """Note a direction that was accepted."""
         self.quiet_since = time.monotonic()
         begun = max(self.live.blocks_begun, answer.blocks_begun)
         self.live = replace(self.live, asked=answer.asked, blocks_begun=begun)
         self.change(given=(*self.kept.given, _as_given(asked, answer.second)))
 
     def refuse_calls(self) -> None:
-        """Nobody answers any more."""
+        """Refuse the directions that will not be answered any more."""
         for _, future in self.calls.values():
             future.set_exception(ValueError("the session takes no more directions now"))
         self.calls.clear()

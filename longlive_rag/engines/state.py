@@ -1,4 +1,4 @@
-"""What an engine keeps of its sessions across a restart: a small file each, in a folder that it has to itself."""
+"""Sessions that survive a restart of the engine: a small file each, in a folder of the engine's own."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ SUFFIX = ".session.json"
 
 
 class KeptSession(Versioned):
-    """A session as it is kept.
+    """A session as it is stored.
 
     Attributes:
-        id: of the session.
-        number: sessions are numbered as they come.
-        turn: those that wait have theirs in this order.
+        id: the session's id.
+        number: counts sessions in the order they were submitted.
+        turn: waiting sessions are sorted by it.
         owner, order, state, restarts, error, notes: as in `SessionFacts`.
-        leave: how it is to end, as soon as the block that is being made is finished.
-        sleeps: it was parked since its pace held it for long, and wakes by itself when it may go on.
+        leave: how it is to end after the block in progress.
+        sleeps: whether it was parked because its pace held it for long; it wakes by itself when it may go on.
         begun: whether a worker was told to make it.
         seconds_before: see `Begin`.
         given: directions that the take's record may lack.
-        deaths: of its workers, since its newest block.
+        deaths: number of its workers lost since its newest block.
         blocks, total_blocks, seconds_made, seconds_asked, stage_seconds: as in `SessionFacts`.
     """
 
@@ -56,10 +56,10 @@ class KeptSession(Versioned):
 
 
 class StateFolder:
-    """The sessions that are kept.
+    """The folder of stored sessions.
 
     Args:
-        folder: of the engine alone; it is made.
+        folder: the engine's own folder; it is made if it is missing.
 
     Raises:
         ValueError: if another engine has it.
@@ -70,7 +70,7 @@ class StateFolder:
         self._folder, self._lock = folder, hold(folder)
 
     def read(self) -> list[KeptSession]:
-        """All that are kept, oldest first.
+        """All stored sessions, oldest first.
 
         Raises:
             ValueError: naming the file that can't be read.
@@ -79,7 +79,7 @@ class StateFolder:
         return sorted(found, key=lambda session: session.number)
 
     def write(self, session: KeptSession) -> None:
-        """Keep a session as it is now; it is there for good when this returns."""
+        """Store a session as it is now; it is safely on disk when this returns."""
         write_document(self._path(session.id), session)
         sync_folder(self._folder)
 
@@ -88,7 +88,7 @@ class StateFolder:
         self._path(session).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let another engine have it."""
+        """Release the folder for another engine."""
         self._lock.close()
 
     def _path(self, session: str) -> Path:

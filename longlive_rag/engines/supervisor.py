@@ -1,4 +1,4 @@
-"""Gives sessions to workers, whatever kind these are, and keeps every session when a worker or the engine is lost."""
+"""Gives sessions to workers of any kind, and keeps every session when a worker or the engine is lost."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ LONGEST_PAUSE_S = 30.0
 
 @dataclass(frozen=True)
 class Limits:
-    """What an engine bears.
+    """Limits of an engine.
 
     Attributes:
-        waiting: sessions that wait at most.
-        ended: sessions that are remembered at most when they have ended.
-        deaths: of a session's workers one after the other, without a new block; then it has failed.
-        held_s: how long a session may have a worker that its pace lets begin no block; then it is parked.
+        waiting: maximum number of waiting sessions.
+        ended: maximum number of ended sessions that are remembered.
+        deaths: number of workers that a session may lose in a row without a new block; then it has failed.
+        held_s: seconds for which a session that is held by its pace keeps its worker; then it is parked.
     """
 
     waiting: int = 1000
@@ -74,13 +74,13 @@ class Limits:
 
 
 class Supervisor:
-    """An `Engine` over one kind of workers; see there.
+    """An `Engine` over one kind of workers.
 
     Args:
-        workers: that make the takes.
-        state: folder in which sessions are kept across a restart; one engine at a time has it.
-        limits: see there.
-        license_policy: of orders that name none; None is the one in force.
+        workers: make the takes.
+        state: folder in which sessions are kept across a restart; only one engine at a time can use it.
+        limits: see `Limits`.
+        license_policy: for orders that name none; None is the one in force.
 
     Raises:
         ValueError: if another engine has the folder, a file in it can't be read, or there is no such policy.
@@ -90,14 +90,14 @@ class Supervisor:
         self, workers: Workers, state: Path, limits: Limits | None = None, license_policy: str | None = None
     ) -> None:
         self._workers, self._limits = workers, limits or Limits()
-        self._policy = pick_policy(license_policy)  # a worker's machine may say otherwise
+        self._policy = pick_policy(license_policy)  # a worker's machine may have another one
         self._state = StateFolder(state)
         self._changed = threading.Condition(threading.RLock())
         self._closed = False
         self._watching: list[OnChange] = []
         self._news: queue.SimpleQueue[SessionFacts | None] = queue.SimpleQueue()
         self._calls = itertools.count()
-        self._looked_at: set[Path] = set()  # folders of orders that are being submitted
+        self._submitting: set[Path] = set()  # folders of orders that are being submitted
         try:
             self._sessions = {kept.id: self._restored(kept) for kept in self._state.read()}
         except BaseException:
@@ -105,7 +105,7 @@ class Supervisor:
             raise
         self._number = 1 + max((each.kept.number for each in self._sessions.values()), default=-1)
         self._turn = 1 + max((each.kept.turn for each in self._sessions.values()), default=-1)
-        self._served: dict[str, int] = {}  # owner: how many sessions had been begun when theirs was, the last time
+        self._served: dict[str, int] = {}  # owner: `_begun` at their last turn
         self._begun = 0
         self._slots = [Slot(number, self._no_worker(number)) for number in range(workers.count)]
         self._threads = [threading.Thread(target=self._serve, args=(slot,), daemon=True) for slot in self._slots]
@@ -114,7 +114,7 @@ class Supervisor:
             thread.start()
 
     def _restored(self, kept: KeptSession) -> Session:
-        """A session of an engine that has ended, in whichever way; its pace is not kept."""
+        """A session of an earlier engine, however that ended; its pace is not kept."""
         if kept.state in ENDED or (kept.state != "running" and not kept.sleeps):
             return Session(kept)
         leave = None if kept.sleeps and kept.leave == "parked" else kept.leave
@@ -130,7 +130,7 @@ class Supervisor:
             order = checked(order, self._policy)
             with self._changed:
                 if self._closed:
-                    raise QueueFullError("the engine is being closed")
+                    raise QueueFullError("the engine is shutting down")
                 if len(self._queue()) >= self._limits.waiting:
                     raise QueueFullError(f"{self._limits.waiting} sessions wait already; try again later")
                 kept = KeptSession(
@@ -146,23 +146,23 @@ class Supervisor:
 
     @contextmanager
     def _reserved(self, folder: Path) -> Iterator[None]:
-        """Nobody else's order for a folder is looked at meanwhile: looking makes it for a moment.
+        """Keep out other orders for a folder while one is checked: the check creates the folder for a moment.
 
         Raises:
-            FieldError: if there is a session for it that has not ended, or another order is being looked at.
+            FieldError: if a session for it has not ended, or another order for it is being checked.
         """
         with self._changed:
             for other in self._sessions.values():
                 if other.kept.order.folder == folder and other.kept.state not in ENDED:
-                    raise FieldError("folder", str(folder), f"session {other.kept.id} makes it; wait for its end")
-            if folder in self._looked_at:
+                    raise FieldError("folder", str(folder), f"session {other.kept.id} is making it; wait for its end")
+            if folder in self._submitting:
                 raise FieldError("folder", str(folder), "another session is being queued for it; wait for its end")
-            self._looked_at.add(folder)
+            self._submitting.add(folder)
         try:
             yield
         finally:
             with self._changed:
-                self._looked_at.discard(folder)
+                self._submitting.discard(folder)
 
     def facts(self, session: str) -> SessionFacts:
         """A session as of now; see `Engine`."""
@@ -181,7 +181,7 @@ class Supervisor:
             return [slot.worker for slot in self._slots]
 
     def watch(self, on_change: OnChange) -> Callable[[], None]:
-        """Be told of every change; see `Engine`."""
+        """Call `on_change` with every change; see `Engine`."""
         with self._changed:
             self._watching = [*self._watching, on_change]
 
@@ -196,15 +196,15 @@ class Supervisor:
         return self._ask(session, lambda call: Direct(session, call, prompt, at, cut))
 
     def steer(self, session: str, order: Steering) -> float:
-        """Give memory a direction; see `Engine`."""
+        """Steer memory; see `Engine`."""
         return self._ask(session, lambda call: Steer(session, call, order))
 
     def withdraw(self, session: str, at: float) -> None:
-        """Take back a direction; see `Engine`."""
+        """Withdraw a direction; see `Engine`."""
         self._ask(session, lambda call: Withdraw(session, call, at))
 
     def pace(self, session: str, last_block: int | None) -> None:
-        """Begin no new block after this one; see `Engine`."""
+        """Begin no block after `last_block`; see `Engine`."""
         with self._changed:
             found = self._find(session)
             found.last_block = last_block
@@ -242,7 +242,7 @@ class Supervisor:
             self._forget(session)
 
     def close(self, seconds: float = 10.0) -> None:
-        """Park what runs and end the workers; see `Engine`. Safe to call twice."""
+        """Park the running sessions and end the workers; see `Engine`. Safe to call twice."""
         deadline = time.monotonic() + seconds
         with self._changed:
             if self._closed:
@@ -283,14 +283,14 @@ class Supervisor:
         del self._sessions[session]
 
     def _forget_oldest(self) -> None:
-        """Of those that have ended, as many as there are too many."""
+        """Forget the oldest sessions that have ended, down to the limit."""
         ended = [each.kept.id for each in self._sessions.values() if each.kept.state in ENDED]
         for session in ended[: max(0, len(ended) - self._limits.ended)]:
-            with suppress(OSError):  # it stays, then
+            with suppress(OSError):  # then it stays
                 self._forget(session)
 
     def _queue(self) -> list[Session]:
-        """Sessions that wait, the next one first."""
+        """Waiting sessions, the next one first."""
         every = sorted(self._sessions.values(), key=lambda each: each.kept.turn)
         waiting = [each for each in every if each.kept.state == "queued"]
         first = [each for each in waiting if each.goes_first]
@@ -299,27 +299,27 @@ class Supervisor:
         return [*first, *(rest[place] for place in in_turns([each.kept.owner for each in rest], running, self._served))]
 
     def _places(self) -> dict[str, int]:
-        """Of each session that waits, by id."""
+        """Place in the queue of each waiting session, by id."""
         return {session.kept.id: place for place, session in enumerate(self._queue())}
 
     def _facts(self, session: Session, places: Mapping[str, int]) -> SessionFacts:
         return session.facts(places.get(session.kept.id), self._slot_of(session))
 
     def _no_worker(self, number: int) -> WorkerFacts:
-        """Of a place that has none now."""
+        """Facts for a slot without a worker."""
         return WorkerFacts(f"{self._workers.kind}-{number}", "waiting")
 
     def _slot_of(self, session: Session) -> Slot | None:
         return next((slot for slot in self._slots if slot.worker.session == session.kept.id), None)
 
     def _change(self, session: Session, **changes: Any) -> None:
-        """Change what is kept of a session, and say so."""
+        """Change what is kept of a session, and tell watchers."""
         session.change(**changes)
         self._keep(session)
         self._say(session)
 
     def _keep(self, session: Session) -> None:
-        """Write what is kept of a session; a disk that refuses ends no session."""
+        """Write what is kept of a session; if that fails, the session still goes on."""
         try:
             self._state.write(session.kept)
         except OSError as error:
@@ -340,7 +340,7 @@ class Supervisor:
                     slot.link.tell(Leave(session, how == "parked"))
             elif found.kept.state not in ENDED and (found.kept.state, found.kept.sleeps) != (how, sleeps):
                 self._change(found, state=how, sleeps=sleeps)
-            self._changed.notify_all()  # whoever waits for it to wake
+            self._changed.notify_all()  # `_awaken` may wait for this
 
     def _wake(self, session: Session) -> None:
         self._change(session, state="queued", turn=self._turn, deaths=0)
@@ -348,19 +348,19 @@ class Supervisor:
         self._dispatch()
 
     def _wake_if_free(self, session: Session) -> None:
-        """A session that sleeps goes on when its pace lets it."""
+        """Let a sleeping session go on if its pace allows it."""
         if session.kept.sleeps and session.kept.state == "parked" and not session.is_held:
             self._wake(session)
 
     def _park_if_held(self, session: Session) -> None:
-        """A session that its pace has held for long needs no worker, unless somebody is about to direct it."""
+        """Park a session that its pace has held for long, unless somebody is about to direct it."""
         is_quiet = time.monotonic() - session.quiet_since > self._limits.held_s
         is_wanted = session.awaited or session.calls or session.kept.leave is not None
         if session.is_held and is_quiet and not is_wanted:
             self._leave(session.kept.id, "parked", sleeps=True)
 
     def _dispatch(self) -> None:
-        """Give sessions that wait to workers that have none, those of a worker's backbone before others."""
+        """Give waiting sessions to idle workers, preferring a worker that has the session's backbone."""
         for session in self._queue():
             idle = [slot for slot in self._slots if slot.worker.state == "idle" and slot.link is not None]
             if not idle or self._closed:
@@ -393,7 +393,7 @@ class Supervisor:
         answer: Future[float] = Future()
         with self._changed:
             found = self._find(session)
-            found.awaited += 1  # not parked again before it is told
+            found.awaited += 1  # so that it isn't parked again before it gets the message
             try:
                 self._awaken(found)
             finally:
@@ -411,7 +411,7 @@ class Supervisor:
             raise ValueError(f"the worker of session {session} does not answer") from error
 
     def _awaken(self, session: Session) -> None:
-        """Wait until a session that sleeps has been opened by a worker again, or won't be."""
+        """Wait until a sleeping session has been opened by a worker again, or won't be."""
         if not session.kept.sleeps:
             return
         self._changed.wait_for(lambda: session.kept.leave != "parked", ANSWER_S)  # it is being parked
@@ -432,7 +432,7 @@ class Supervisor:
             else:
                 with self._changed:
                     slot.link = link
-                    if self._closed:  # meanwhile: nobody else has told it to end
+                    if self._closed:  # in the meantime, so nobody has told this worker to end
                         link.kill()
                 self._listen(slot, link)
             with self._changed:
@@ -441,16 +441,16 @@ class Supervisor:
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s + 1) if never_ready else 0.0
 
     def _listen(self, slot: Slot, link: WorkerLink) -> None:
-        """Hear what a worker says until it is lost; one that can't be understood is."""
+        """Handle a worker's messages until it is lost; a message that can't be handled counts as a loss."""
         try:
             for message in link.messages():
                 with self._changed:
                     self._heard(slot, message)
         except Exception:
-            log.exception("%s can't be understood", slot.worker.name)
+            log.exception("a message from %s can't be handled", slot.worker.name)
 
     def _wait_until_needed(self, slot: Slot, pause_s: float) -> bool:
-        """Wait until a worker is to be started here; False where the engine is closed."""
+        """Wait until a worker is needed here; False if the engine is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed, pause_s)
             self._changed.wait_for(lambda: self._closed or self._is_needed())
@@ -490,14 +490,14 @@ class Supervisor:
             case Ended():
                 self._free(session, slot, message.is_last)
                 session.live = replace(session.live, refused=message.refused)
-                leave = session.kept.leave or "queued"  # parked unasked, while the engine is closed
+                leave = session.kept.leave or "queued"  # parked without a request, because the engine is closing
                 state = leave if message.state == "parked" else message.state
                 self._change(session, state=state, error=message.error, leave=None)
                 self._wake_if_free(session)
                 self._dispatch()
 
     def _heard_answer(self, session: Session, answer: Answer) -> None:
-        if answer.call not in session.calls:  # it was refused when the session left this worker, which has it again
+        if answer.call not in session.calls:  # refused already: the session left this worker, and came back
             return
         asked, future = session.calls.pop(answer.call)
         if answer.error is not None:
@@ -508,13 +508,13 @@ class Supervisor:
         future.set_result(answer.second)
 
     def _free(self, session: Session, slot: Slot, is_lost: bool) -> None:
-        """The worker has no session any more."""
+        """Take the session from the worker."""
         slot.change(session=None, state="starting" if is_lost else "idle")
         slot.idle_since = time.monotonic()
         session.refuse_calls()
 
     def _lost(self, slot: Slot) -> None:
-        """The worker is lost: its session goes on with another one."""
+        """Handle the loss of a worker: its session goes on with another one."""
         if slot.link is not None:
             slot.link.kill()
         session = self._sessions[slot.worker.session] if slot.worker.session is not None else None

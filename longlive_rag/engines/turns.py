@@ -1,4 +1,4 @@
-"""Who is next: owners take turns, so that nobody waits behind all that somebody else has asked for."""
+"""Fair queueing: owners take turns, so that nobody waits behind all sessions of somebody else."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 
 
 def in_turns(owners: Sequence[str], running: Mapping[str, int], served: Mapping[str, int]) -> list[int]:
-    """The order in which sessions that wait are begun, as their places in `owners`.
+    """The order in which waiting sessions are begun, as indices into `owners`.
 
-    Next is the oldest session of the owner who has the fewest running; among equals of the one whose last turn is
-    longest ago, or else who came first.
+    Next is the oldest session of the owner with the fewest running sessions; among equals, of the one whose last turn
+    was longest ago, then of the one who came first.
 
     Args:
-        owners: of the sessions that wait, oldest first.
-        running: how many sessions of an owner are running.
-        served: number of an owner's last turn; who never had one is not in it.
+        owners: owner of each waiting session, oldest first.
+        running: number of running sessions by owner.
+        served: number of each owner's last turn; owners who never had one are left out.
     """
     own: dict[str, deque[int]] = {}
     for place, owner in enumerate(owners):

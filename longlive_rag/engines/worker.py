@@ -1,4 +1,4 @@
-"""A worker: makes one session's take at a time, and hears what is said to it meanwhile."""
+"""A worker: makes one session's take at a time, and handles messages meanwhile."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ Way = Literal["finished", "stopped", "parked"]
 
 
 class Worker:
-    """Makes takes on one device; it keeps its backbone from one to the next.
+    """Makes takes on one device; its backbone stays loaded from one take to the next.
 
     Args:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         place: where that is, for people.
-        say: is told what happens, from several threads.
+        say: called with messages, from several threads.
     """
 
     def __init__(self, device: str, place: str, say: Say) -> None:
         self._device, self._place, self._say = device, place, say
         self._begins: queue.SimpleQueue[Begin | End] = queue.SimpleQueue()
         self._changed = threading.Condition()
-        self._answering = threading.Lock()  # so that the last answer has the newest of what is asked
+        self._answering = threading.Lock()  # so that the last answer has the newest request
         self._session: str | None = None
         self._live: LiveTake | None = None
         self._leave: Leave | None = None
@@ -77,7 +77,7 @@ class Worker:
     # ---- from any thread ----
 
     def tell(self, message: ToWorker) -> None:
-        """Hear a message; a direction is answered at once."""
+        """Handle a message; a direction is answered at once."""
         match message:
             case Begin() | End():
                 with self._changed:
@@ -105,38 +105,38 @@ class Worker:
             live = self._live if message.session == self._session else None
         try:
             if live is None:
-                raise ValueError("the session makes no blocks yet, or no more; say it again when it does")
-            second = _done(live, message)
+                raise ValueError("the session isn't making blocks now; try again when it is")
+            second = _carry_out(live, message)
         except ValueError as error:
             return Answer(message.session, message.call, error=error)
         return Answer(message.session, message.call, second, None, live.asked, live.blocks_begun)
 
     def _leave_now(self) -> None:
-        """End the take after its block; one that is held begins none for the sake of a checkpoint."""
+        """End the take after its block; a held one is cancelled, since a checkpoint would need another block."""
         if self._live is not None and self._leave is not None:
             (self._live.park if self._leave.parked and not self._is_held else self._live.cancel)()
 
     # ---- in the thread that makes takes ----
 
     def run(self) -> None:
-        """Make takes until the end.
+        """Make takes until `End`.
 
         Raises:
-            BaseException: what nobody expected; the take that was made has failed, and the process is to end.
+            BaseException: anything unexpected; the current take has failed, and the process must end.
         """
         import torch
 
-        import longlive_rag.weights.load  # noqa: F401  # takes seconds, in which the session could wait elsewhere
+        import longlive_rag.weights.load  # noqa: F401  # slow; better before a session is assigned
 
         self._threads = torch.get_num_threads()
-        gc.freeze()  # modules stay; collecting after each take need not look at them
+        gc.freeze()  # modules stay, so collecting after each take can skip them
         self._say(Ready(self._place, os.getpid()))
         while isinstance(begin := self._begins.get(), Begin):
-            ended = self._ended(begin)
-            gc.collect()  # the parts of a take refer to each other: its cache and its encoder's threads would linger
+            ended = self._run(begin)
+            gc.collect()  # the parts of a take form cycles: its cache and its encoder's threads would linger
             self._say(ended)
 
-    def _ended(self, begin: Begin) -> Ended:
+    def _run(self, begin: Begin) -> Ended:
         try:
             return Ended(begin.session, self._make(begin))
         except TakeEnded as ended:
@@ -161,18 +161,18 @@ class Worker:
                 return "finished"
             self._pipe = job.pipe
             request = with_given(job.request, job.pipe.timeline(job.request), begin.given)
-            telling = _Telling(begin.session, job, self._say)
-            hold = partial(self._hold, telling)
-            live = LiveTake(job.pipe, request, job.writer, True, LIVE_AHEAD, on_block=telling.block, hold=hold)
-            telling.live = live
+            reporter = _Reporter(begin.session, job, self._say)
+            hold = partial(self._hold, reporter)
+            live = LiveTake(job.pipe, request, job.writer, True, LIVE_AHEAD, on_block=reporter.block, hold=hold)
+            reporter.live = live
             with ending_well(job.writer):
-                way = self._make_blocks(job, live, telling.opened(notes))
+                way = self._make_blocks(job, live, reporter.opened(notes))
                 record = job.writer.finish("finished" if way == "finished" else "interrupted")
             check_finished(record, job.writer.folder)
             return way
 
     def _make_blocks(self, job: TakeJob, live: LiveTake, opened: Opened) -> Way:
-        with self._changed:  # who hears that it is opened may ask for something at once
+        with self._changed:  # directions may follow as soon as it is reported as opened
             self._live = live
             self._say(opened)
             self._leave_now()
@@ -183,14 +183,14 @@ class Worker:
             return "finished"
         return "parked" if leave.parked else "stopped"
 
-    def _hold(self, telling: _Telling, block: int) -> None:
+    def _hold(self, reporter: _Reporter, block: int) -> None:
         """Wait until this block may be begun, or the session is to end."""
         begin_s = time.perf_counter()
         with self._changed:
             self._is_held = not self._may_begin(block)
             self._changed.wait_for(lambda: self._leave or self._may_begin(block))
             self._is_held = False
-        telling.held_s += time.perf_counter() - begin_s
+        reporter.held_s += time.perf_counter() - begin_s
 
     def _may_begin(self, block: int) -> bool:
         return self._last_block is None or block <= self._last_block
@@ -214,17 +214,17 @@ class Worker:
             torch.set_num_threads(self._threads)  # a small backbone takes one
 
 
-class _Telling:
-    """What is said of a take while it is made.
+class _Reporter:
+    """Reports on a take while it is made.
 
     Args:
-        session: that makes it.
+        session: id of its session.
         job: what is made.
-        say: is told.
+        say: called with the messages.
 
     Attributes:
-        live: makes it.
-        held_s: for how long its blocks were held.
+        live: makes the take.
+        held_s: for how long its blocks were held, in seconds.
     """
 
     live: LiveTake
@@ -236,14 +236,14 @@ class _Telling:
         self._begun_s, self.held_s = time.perf_counter(), 0.0
 
     def opened(self, notes: list[str]) -> Opened:
-        """Before the first block."""
+        """The message that the take is opened, before its first block."""
         writer = self._job.writer
-        said = _opened(self._session, self._timeline, self._first, notes)
+        message = _opened(self._session, self._timeline, self._first, notes)
         take = OpenedTake(writer.snapshot(), self._timeline, writer.blocks_shown)
-        return replace(said, take=take, asked=self.live.asked)
+        return replace(message, take=take, asked=self.live.asked)
 
     def block(self, block: Block) -> None:
-        """Say a block; in the thread that writes, as soon as it can be seen."""
+        """Report a block as soon as it can be viewed; called in the writer's thread."""
         self._frames += len(block.pixel_frames)
         busy_s = time.perf_counter() - self._begun_s - self.held_s
         pages, entered = block.pages, block.entered
@@ -264,8 +264,8 @@ class _Telling:
         self._say(BlockMade(self._session, blocks, seconds, stages, self.live.blocks_begun, facts))
 
 
-def _done(live: LiveTake, message: Asked) -> float:
-    """Give a direction to a take; returns the second at which it holds."""
+def _carry_out(live: LiveTake, message: Asked) -> float:
+    """Give a direction to a take; returns the second at which it takes effect."""
     match message:
         case Direct():
             return live.direct(message.prompt, message.at, message.cut)
@@ -282,7 +282,7 @@ def _opened(session: str, timeline: Timeline, blocks: int, notes: list[str]) -> 
 
 
 def memory_bytes(pipe: Any) -> int:
-    """That this process holds: of the GPU, if `pipe` is on one."""
+    """Memory that this process holds: of the GPU, if `pipe` is on one."""
     import torch
 
     if pipe.device.type == "cuda":

@@ -1,4 +1,4 @@
-"""What an engine needs of a kind of workers: processes of this machine, actors on a cluster."""
+"""What an engine needs from a kind of workers: processes on this machine, or actors on a cluster."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from longlive_rag.engines.messages import FromWorker, ToWorker
 
 
 class WorkerLink(Protocol):
-    """A worker that was started, from the engine's side."""
+    """The engine's link to a worker that was started."""
 
     def tell(self, message: ToWorker) -> None:
-        """Send a message; one that is lost already takes none, without an error."""
+        """Send a message; no error if the worker is lost already."""
         ...
 
     def messages(self) -> Iterator[FromWorker | None]:
-        """What it says, None once a second where it says nothing; ends when the worker is lost."""
+        """Its messages, and None about once a second while there are none; ends when the worker is lost."""
         ...
 
     def kill(self) -> None:
@@ -28,9 +28,9 @@ class Workers(Protocol):
     """A kind of workers.
 
     Attributes:
-        kind: its name.
-        count: how many there are at most.
-        idle_s: after so long without a session a worker is given back, and started again when it is needed; None
+        kind: name of the kind.
+        count: maximum number of workers.
+        idle_s: seconds without a session after which a worker is released, to be started again when needed; None
             starts all at once and keeps them.
     """
 
@@ -39,9 +39,9 @@ class Workers(Protocol):
     idle_s: float | None
 
     def start(self, number: int) -> WorkerLink:
-        """Start the worker of this number; OSError if it can't be."""
+        """Start the worker with this number; OSError if that fails."""
         ...
 
     def close(self) -> None:
-        """Let go of what all of them needed."""
+        """Release what all of them share."""
         ...

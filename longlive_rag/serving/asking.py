@@ -1,4 +1,4 @@
-"""A video as it is asked for, as a take to be made: what its fields are called, and what a backbone can do."""
+"""Turns an order of the API into a take request: maps field names, and checks what a backbone can do."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ SERVERS = {
     "memory_enabled", "memory_remember", "memory_gpu_gib", "memory_host_gib",
     "output_height", "output_width", "output_upscale",
 }  # fmt: skip
-"""Settings that have a field of their own, or are the server's business."""
+"""Settings that have their own field in the API, or that only the server decides."""
 OFFERED = {each.key: each for each in SETTINGS if each.key not in SERVERS}
 PARAMS = {setting.knob.name: f"settings.{setting.key}" for setting in OFFERED.values()} | {
     "enabled": "memory", "remember": "remember", "height": "size", "width": "size", "start_image": "input_reference",
 }  # fmt: skip
 """Field of a `FieldError` -> field of the API."""
 LARGEST = 4
-"""A video has at most so many times the backbone's own pixels, frames a second, steps and window."""
+"""A video may have at most this many times the backbone's own pixels, frames a second, steps and window."""
 FORM_FIELD = re.compile(r"(\w+)(?:\[(\w+)\]|\[\]\[(\w+)\])?")
 NESTED = ("cues", "remember", "settings", "input_reference")
 DATA_URL = re.compile(r"data:image/(?:png|jpeg);base64,", re.IGNORECASE)
@@ -44,10 +44,10 @@ DATA_URL = re.compile(r"data:image/(?:png|jpeg);base64,", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Limits:
-    """What the server makes at most, whoever asks.
+    """Limits that hold for every key.
 
     Attributes:
-        seconds: of one video.
+        seconds: maximum length of one video.
     """
 
     seconds: float = 3600.0
@@ -56,11 +56,11 @@ class Limits:
 def request_of(
     order: schema.TakeOrder, preset: Preset, limits: Limits, folders: Mapping[str, Path], picture: Path | None
 ) -> TakeRequest:
-    """The request of a new video.
+    """The take request for a new video.
 
     Args:
-        folders: of the takes that it may remember, by the ids of their videos.
-        picture: that it begins with.
+        folders: folders of the takes that it may remember, by video id.
+        picture: the picture that it begins with.
 
     Raises:
         ValueError: naming the field, the value and what would be right.
@@ -88,7 +88,7 @@ def request_of(
 
 
 def check_length(seconds: float, limits: Limits) -> None:
-    """Raise FieldError for a video that is longer than the server makes."""
+    """Raise FieldError if a video would be longer than the server makes."""
     if seconds > limits.seconds:
         raise FieldError("seconds", seconds, f"this server makes videos of at most {limits.seconds:g} s")
 
@@ -105,23 +105,23 @@ def check_effort(request: TakeRequest, preset: Preset) -> None:
 
 
 def size_step(preset: Preset) -> tuple[int, int]:
-    """(width, height) that both sides of a video are multiples of."""
+    """(width, height) steps: the sides of a video must be multiples of these."""
     transformer, pixels = check_latents(preset.folder)
     _, height, width = transformer["patch_size"]
     return pixels * width * preset.output.upscale, pixels * height * preset.output.upscale
 
 
 def size_of(request: TakeRequest) -> str:
-    """Of a request's video, such as 384x384."""
+    """Size of a request's video, such as 384x384."""
     output = request.output
     return f"{output.width * output.upscale}x{output.height * output.upscale}"
 
 
 def size_settings(size: str, preset: Preset) -> dict[str, int]:
-    """The settings that make a video of a size.
+    """The settings for a video of this size.
 
     Raises:
-        FieldError: if the backbone can't, with the nearest size that it can.
+        FieldError: if the backbone can't make it, naming the nearest size that it can.
     """
     width, height = map(int, size.split("x"))
     (step_x, step_y), output = size_step(preset), preset.output
@@ -131,19 +131,19 @@ def size_settings(size: str, preset: Preset) -> dict[str, int]:
         raise FieldError("size", size, wanted)
     most = LARGEST * output.width * output.height * output.upscale**2
     if width * height > most:
-        raise FieldError("size", size, f"it may have {most} pixels in all")
+        raise FieldError("size", size, f"it may have at most {most} pixels")
     return {"output_width": width // output.upscale, "output_height": height // output.upscale}
 
 
 def disk_bytes(request: TakeRequest, preset: Preset, opening: Opening, checkpoints: CheckpointConfig) -> int:
-    """What a take will take of the disk, roughly."""
+    """Approximate disk space that a take needs."""
     geometry = read_geometry(preset, request.output, request.memory.encoder)
     stored = stored_bytes(request, timeline_of(request, preset), geometry, opening.dtype, checkpoints)
     return estimate_bytes(request) + stored
 
 
 def under_another_prompt(request: TakeRequest, prompt: str, seconds: float | None, picture: Path | None) -> TakeRequest:
-    """A request from its start on under another prompt; its cues, which spoke of the old one, are dropped."""
+    """The same request under another prompt, from its start. Its cues belong to the old prompt and are dropped."""
     length = request.seconds if seconds is None else seconds
     memory = replace(request.memory, steering=())
     start_image = str(picture) if picture is not None else None
@@ -151,7 +151,7 @@ def under_another_prompt(request: TakeRequest, prompt: str, seconds: float | Non
 
 
 def picture_in(reference: schema.ImageReference) -> bytes:
-    """The bytes of a picture inside a message; FieldError if it is anywhere else."""
+    """The bytes of a picture inside a message; FieldError if the URL points anywhere else."""
     found = DATA_URL.match(reference.image_url)
     if found is None:
         wanted = "send a file, or a URL of the kind data:image/png;base64,...; nothing is fetched from elsewhere"
@@ -159,14 +159,14 @@ def picture_in(reference: schema.ImageReference) -> bytes:
     try:
         return base64.b64decode(reference.image_url[found.end() :], validate=True)
     except binascii.Error as error:
-        raise FieldError("input_reference", None, "it must be base64", "not that") from error
+        raise FieldError("input_reference", None, shown="not valid base64") from error
 
 
 def order_of_form(fields: list[tuple[str, str]]) -> dict[str, Any]:
-    """Fields of a form as a message: `cues[][seconds]`, `settings[memory_policy]`, or `cues` as JSON text.
+    """The fields of a form as a message: `cues[][seconds]`, `settings[memory_policy]`, or `cues` as JSON text.
 
     Raises:
-        FieldError: if a field is there twice, is not understood, or items of a list can't be told apart.
+        FieldError: if a field occurs twice or is not understood, or items of a list can't be told apart.
     """
     order: dict[str, Any] = {}
     columns: dict[str, dict[str, list[str]]] = {}
@@ -178,7 +178,7 @@ def order_of_form(fields: list[tuple[str, str]]) -> dict[str, Any]:
         elif key is not None and isinstance(order.setdefault(head, {}), dict):
             order[head][key] = _plain_of(text)
         elif head in order or found is None:
-            raise FieldError(head, None, "say it once, or as JSON text", claim=f"{name!r} is not understood")
+            raise FieldError(head, None, "send it once, or as JSON text", claim=f"{name!r} is not understood")
         else:
             order[head] = _plain_of(text) if head in NESTED else text
     for head, values in columns.items():
@@ -189,7 +189,7 @@ def order_of_form(fields: list[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _plain_of(text: str) -> Any:
-    """What a text says as JSON, or the text."""
+    """The text parsed as JSON, or the text itself if it isn't JSON."""
     try:
         return from_json(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Connections that are not let stand open: one must ask within some seconds, and one address may not have them all."""
+"""Limits on connections: each must send a request within seconds, and no single address can hold all of them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MOST_OF_ONE_ADDRESS = 256
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 whose clients have `HEADER_SECONDS` for the head of a request, from the connection or its first byte on.
+    """HTTP/1.1 with `HEADER_SECONDS` for the head of a request, counted from the connection or the first byte.
 
-    At most `MOST` connections are open, `MOST_OF_ONE_ADDRESS` of one address; others are closed at once.
+    At most `MOST` connections are open, `MOST_OF_ONE_ADDRESS` from one address; any more are closed at once.
     """
 
-    _open: ClassVar[Counter[str]] = Counter()  # by address; connections of all servers of this process
+    _open: ClassVar[Counter[str]] = Counter()  # by address; of all servers in this process
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -46,7 +46,7 @@ class PatientProtocol(H11Protocol):
 
     def handle_websocket_upgrade(self, event: Any) -> None:
         self._stop_waiting()
-        self._forget()  # it is another protocol's from here on
+        self._forget()  # another protocol takes over here
         super().handle_websocket_upgrade(event)
 
     def _forget(self) -> None:

@@ -1,4 +1,4 @@
-"""What went wrong, as a client is told."""
+"""Turns exceptions into the errors that clients see."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LONGEST_SHOWN = 60  # characters of a value that a message repeats
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """What a client is told; it holds no path of this machine."""
+    """The error that a client gets for an exception, without any path of this machine."""
     match error:
         case ApiError():
             return error
@@ -39,34 +39,34 @@ def as_api_error(error: Exception) -> ApiError:
         case QueueFullError():
             return ApiError(503, "queue_full", "too many videos are waiting", retry_s=QUEUE_RETRY_S)
         case RequestValidationError():
-            return _of_validation(error, in_loc=1)  # behind body, query or path
-        case ValidationError():  # in one of a socket's messages, behind the kind of message
+            return _of_validation(error, in_loc=1)  # after body, query or path
+        case ValidationError():  # in a socket's message, after its type
             return _of_validation(error, in_loc=int(error.title.startswith("tagged-union")))
         case LicenseError():
-            return ApiError(400, "license_policy", _said(str(error)))
+            return ApiError(400, "license_policy", _without_paths(str(error)))
         case FieldError():
             inside = f"{error.where}." if error.where == IN_SETTINGS else ""
             param = PARAMS.get(error.field, f"{inside}{error.field}")
-            return ApiError(400, "invalid_value", _said(error.named(PARAMS)), param)
+            return ApiError(400, "invalid_value", _without_paths(error.named(PARAMS)), param)
         case ValueError():
-            return ApiError(400, "invalid_value", _said(str(error)))
+            return ApiError(400, "invalid_value", _without_paths(str(error)))
         case HTTPException():
             return ApiError(error.status_code, CODES.get(error.status_code, "refused"), str(error.detail))
         case OSError() if error.errno in NO_ROOM:
             return ApiError(503, "no_space", "the server's disk is full")
-    return ApiError(500, "internal_error", "the server failed here; its log says why")
+    return ApiError(500, "internal_error", "internal error; the server's log says why")
 
 
 def _of_validation(error: RequestValidationError | ValidationError, in_loc: int = 0) -> ApiError:
-    """The first thing that is wrong; what is misspelt comes before what is missing for it.
+    """The first validation error; a misspelt field is reported before the field that is missing because of it.
 
     Args:
-        in_loc: parts of an error's place that come before those of the message.
+        in_loc: number of leading parts of an error's location that aren't part of the message.
     """
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     param = dotted(first["loc"][in_loc:]) or None
     if first["type"] == "extra_forbidden":
-        return ApiError(400, "unknown_field", f"{param} is not known here", param)
+        return ApiError(400, "unknown_field", f"unknown field {param}", param)
     if first["type"] == "missing":
         return ApiError(400, "missing_field", f"{param} is missing", param)
     wanted = str(first["msg"]).replace("Input should be", "it should be")
@@ -78,5 +78,5 @@ def _of_validation(error: RequestValidationError | ValidationError, in_loc: int 
     return ApiError(400, "invalid_value", f"{claim}{wanted}" if param else wanted, param)
 
 
-def _said(message: str) -> str:
+def _without_paths(message: str) -> str:
     return " ".join(names_only(message).split())[:500]

@@ -1,4 +1,4 @@
-"""What stands before the API: who asks, how often, how much and how slowly; and a record of every request."""
+"""Guards the API: checks keys, rates, body sizes and slow clients, and records every request."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ TYPES = {
 
 
 class ApiError(Exception):
-    """An answer that is an error.
+    """An error response.
 
     Args:
-        status: of HTTP.
+        status: HTTP status.
         code: a name that programs can rely on.
         message: one sentence.
         param: the field that it is about.
-        retry_s: when it is worth trying again, in seconds.
+        retry_s: seconds after which to retry.
     """
 
     def __init__(
@@ -56,33 +56,33 @@ class ApiError(Exception):
 
     @property
     def problem(self) -> dict[str, Any]:
-        """As OpenAI's clients know it."""
+        """The error object that OpenAI's clients expect."""
         kind = TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"message": self.message, "type": kind, "param": self.param, "code": self.code}
 
     @property
     def body(self) -> bytes:
-        """Of the answer."""
+        """Body of the response."""
         return json.dumps({"error": self.problem}).encode()
 
     @property
     def headers(self) -> dict[str, str]:
-        """Of the answer."""
+        """Headers of the response."""
         retry = {} if self.retry_s is None else {"retry-after": str(max(1, round(self.retry_s + 0.5)))}
         return {"content-type": "application/json", **retry}
 
 
 @dataclass
 class Seen:
-    """A request that is answered.
+    """A request and the outcome of it.
 
     Attributes:
-        scope: of ASGI.
-        request_id: given or made up.
-        key: who asked; None for strangers.
-        status: of the answer; 499 if the client left before it.
-        seconds: until the answer was sent.
-        code: of the error, if it is one.
+        scope: ASGI scope.
+        request_id: given by the client, or generated.
+        key: the client's key; None for strangers.
+        status: HTTP status of the response; 499 if the client left first.
+        seconds: until the response was sent.
+        code: error code, if the response is an error.
     """
 
     scope: Scope
@@ -95,12 +95,12 @@ class Seen:
 
 @dataclass
 class Guard:
-    """Refuses requests before anything reads them.
+    """Checks requests before anything reads them.
 
     Attributes:
-        app: answers what passes.
-        keys: who may ask.
-        on_request: told of every request that was answered.
+        app: answers the requests that pass.
+        keys: valid keys.
+        on_request: called after every request.
     """
 
     app: ASGIApp
@@ -145,21 +145,20 @@ class Guard:
         seen.key = self.keys.of(secret) if secret is not None else None
         name, a_minute = _bucket(seen.key, seen.scope)
         if wait_s := self._wait_s(name, a_minute):
-            raise ApiError(429, "rate_limit_exceeded", f"too many requests; {a_minute} a minute", retry_s=wait_s)
+            raise ApiError(429, "rate_limit_exceeded", f"more than {a_minute} requests a minute", retry_s=wait_s)
         if seen.key is None:
-            message = "this needs a key of this server, in a header: Authorization: Bearer KEY"
+            message = "send one of this server's keys in the header Authorization: Bearer KEY"
             raise ApiError(401, "invalid_api_key", message)
         lengths, limit = values_of(headers, "content-length"), _limit(headers)
         if any(not length.isdigit() or int(length) > limit for length in lengths):
             raise _too_large(limit)
 
     def _wait_s(self, name: str, a_minute: int | None) -> float:
-        """Count a request; returns 0, or where it is one too many, seconds to wait."""
+        """Count a request; returns 0, or the seconds to wait if it is one too many."""
         return self.buckets.take(name, a_minute) if a_minute else 0.0
 
     def _paced(self, receive: Receive, scope: Scope, key: ApiKey) -> Receive:
-        """What receives a socket's messages, each of which counts as a request; one too many waits."""
-
+        """A `receive` for sockets: each message counts as a request, and one too many waits."""
         name, a_minute = _bucket(key, scope)
 
         async def paced() -> Message:
@@ -172,7 +171,7 @@ class Guard:
 
 
 def _bucket(key: ApiKey | None, scope: Scope) -> tuple[str, int | None]:
-    """Where requests of a key, or of a stranger's address, are counted, and how many it may make a minute."""
+    """The bucket that counts requests of a key, or of a stranger's address, and the requests allowed per minute."""
     if key is not None:
         return f"key {key.name}", key.requests_a_minute
     client = scope.get("client")
@@ -189,13 +188,13 @@ def _too_large(limit: int) -> ApiError:
 
 
 def _bounded(receive: Receive, limit: int) -> Receive:
-    """What receives a body that is neither too large nor too slow."""
+    """A `receive` that refuses bodies that are too large or too slow."""
     count, until = 0, time.monotonic() + BODY_SECONDS
     whole = False
 
     async def bounded() -> Message:
         nonlocal count, whole
-        if whole:  # what comes now is that the client has left, whenever it does
+        if whole:  # all that can still come is the client's disconnect
             return await receive()
         try:
             message = await asyncio.wait_for(receive(), until - time.monotonic())
@@ -211,7 +210,7 @@ def _bounded(receive: Receive, limit: int) -> Receive:
 
 
 def _watched(send: Send, seen: Seen) -> Send:
-    """What sends an answer with our headers, and ends one that its client does not take."""
+    """A `send` that adds our headers, and times out if the client doesn't read."""
 
     async def watched(message: Message) -> None:
         if message["type"] in ("http.response.start", "websocket.accept"):
@@ -226,7 +225,7 @@ def _watched(send: Send, seen: Seen) -> Send:
 
 
 async def refuse(scope: Scope, send: Send, error: ApiError) -> None:
-    """Send an answer that is an error; a socket is not opened."""
+    """Send an error response; a socket is not opened."""
     headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
     kind = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
     await send({"type": f"{kind}.start", "status": error.status, "headers": headers})

@@ -1,4 +1,4 @@
-"""Who may ask: API keys with what they may do and how much of it."""
+"""API keys, with their scopes and quotas."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class ApiKey(Document):
     """A key, and what it allows.
 
     Attributes:
-        name: of whoever has it; their videos are in a folder of this name.
+        name: its owner's name, and the name of the folder with their videos.
         key, sha256: the secret itself, or its SHA-256 in hexadecimal digits; one of them.
         scopes: `read` sees videos, `make` makes and deletes them, `admin` sees everybody's, and the metrics.
-        takes_at_once: that are queued or being made; None is any number, as below.
-        seconds_a_day: of video, by the days of UTC.
-        disk_gib: that their videos take.
+        takes_at_once: videos that are queued or being made; None is unlimited, as below.
+        seconds_a_day: seconds of video per day (UTC).
+        disk_gib: disk space of all its videos.
         requests_a_minute: on average; a third of them may come at once.
     """
 
@@ -50,7 +50,7 @@ class ApiKey(Document):
 
 
 class KeyFile(Versioned):
-    """A file of keys, as TOML: a table `[[keys]]` each."""
+    """A TOML file of keys, with a table `[[keys]]` for each."""
 
     keys: tuple[ApiKey, ...]
 
@@ -62,7 +62,7 @@ class Keys:
         keys: at least one.
 
     Raises:
-        FieldError: if one can't be, or two are alike.
+        FieldError: if there is none, one is invalid, or two have the same name or secret.
     """
 
     def __init__(self, keys: Iterable[ApiKey]) -> None:
@@ -77,7 +77,7 @@ class Keys:
         self._by_digest = {key.digest: key for key in self.all}
 
     def of(self, secret: str) -> ApiKey | None:
-        """The key with this secret. It is looked up by its hash, whose timing says nothing of the secret."""
+        """The key with this secret, or None. It is looked up by hash, so timing reveals nothing about the secret."""
         return self._by_digest.get(digest_of(secret))
 
 
@@ -107,7 +107,7 @@ def check_secret(secret: str, field: str) -> None:
 
 def _check(key: ApiKey, where: str) -> None:
     if not NAME.fullmatch(key.name):
-        wanted = "it must be of small letters, digits, _ and -, at most 40, such as team-a"
+        wanted = "use at most 40 lowercase letters, digits, _ and -, such as team-a"
         raise FieldError(f"{where}.name", key.name, wanted)
     if (key.key is None) == (key.sha256 is None):
         raise FieldError(f"{where}.key", None, claim=f"{where} must have either a key or its sha256")

@@ -1,4 +1,4 @@
-"""What was asked for, a file each, from before it is queued until it is deleted: a restart loses none of it."""
+"""A file per video, from before it is queued until it is deleted, so that a restart loses nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retrieval.files import sync_folder
 from retrieval.lock import hold
 
 HIDDEN = ".serve"
-"""Folder among the takes that only a server writes to; whatever lists takes leaves it out."""
+"""Folder among the takes that only a server writes to; listings of takes skip it."""
 VIDEOS, PICTURES, TRASH, USAGE = "videos", "pictures", "trash", "usage.json"
 
 Result = Literal["finished", "stopped", "failed"]
@@ -41,7 +41,7 @@ class BranchWork(Document):
 
 
 class ExtendWork(Document):
-    """A take made as long as `seconds`."""
+    """A take extended to `seconds` in all."""
 
     what: Literal["extend"] = "extend"
     seconds: float
@@ -56,19 +56,19 @@ class Entry(Sealed):
     """A video.
 
     Attributes:
-        id: unguessable; its take lies in a folder of this name, inside that of its owner.
-        number: counts up; newer videos have larger ones.
-        owner: name of the key that asked for it.
-        payer: name of the key whose seconds the work counts for, if that is another one: an admin's.
+        id: unguessable; its take is in a folder of this name, inside that of its owner.
+        number: newer videos have larger ones.
+        owner: name of the key that created it.
+        payer: name of the key whose quota pays for the work, if that isn't the owner's: an admin's.
         created_at, completed_at: Unix seconds.
-        model, prompt, size, seed: as they are shown.
-        seconds: that were asked for, `seconds_before` of which need not be made.
-        seconds_made: when it ended.
+        model, prompt, size, seed: as clients see them.
+        seconds: requested length, of which `seconds_before` need not be made.
+        seconds_made: length when it ended.
         remixed_from: id of the video that it was remixed from.
-        work: what is to be done; of one that ended, what was.
+        work: what is to be done, or was done if it has ended.
         result: how it ended; None while it is queued or being made.
         error: why it failed.
-        bytes: on disk; while it is being made, as estimated.
+        bytes: size on disk; an estimate while it is being made.
     """
 
     id: str
@@ -97,7 +97,7 @@ def new_id() -> str:
 
 
 class Ledger:
-    """All entries, in memory and on disk. One process at a time holds it.
+    """All entries, in memory and on disk. Only one process at a time can hold it.
 
     Args:
         takes: the folder of takes.
@@ -121,30 +121,30 @@ class Ledger:
         self.entries = {entry.id: entry for entry in sorted(found, key=lambda entry: entry.number)}
 
     def close(self) -> None:
-        """Let another process hold it."""
+        """Release it for another process."""
         self._lock.close()
 
     def next_number(self) -> int:
-        """One more than the largest."""
+        """The number of the next video."""
         return 1 + max((entry.number for entry in self.entries.values()), default=0)
 
     def take_folder(self, entry: Entry) -> Path:
-        """Where its take is, or will be."""
+        """The folder of a video's take, which need not exist yet."""
         return self.takes / entry.owner / entry.id
 
     def picture(self, video: str) -> Path:
-        """Where the picture is that it begins with."""
+        """The file of the picture that a video begins with."""
         return self.folder / PICTURES / f"{video}.png"
 
     def put(self, entry: Entry) -> Entry:
-        """Write an entry, new or changed; OSError if the disk refuses."""
+        """Write an entry, new or changed; OSError if it can't be written."""
         entry = write_document(self.folder / VIDEOS / f"{entry.id}.json", entry)
         sync_folder(self.folder / VIDEOS)
         self.entries[entry.id] = entry
         return entry
 
     def restore(self, entry: Entry) -> None:
-        """An entry as it was before work that was refused. A full disk may keep the other: the next server does it."""
+        """Put back the entry from before refused work. If the disk is full, the next server may do that work."""
         self.entries[entry.id] = entry
         with suppress(OSError):
             self.put(entry)
@@ -156,7 +156,7 @@ class Ledger:
         self.entries.pop(entry.id, None)
 
     def remove_leftovers(self) -> None:
-        """Remove what a server that was killed left: takes to be deleted, and pictures of no video."""
+        """Remove what a killed server left: takes that were to be deleted, and pictures without a video."""
         for left in (self.folder / TRASH).iterdir():
             shutil.rmtree(left, ignore_errors=True)
         for path in (self.folder / PICTURES).iterdir():

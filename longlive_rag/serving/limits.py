@@ -1,4 +1,4 @@
-"""How much a key may ask for: requests a minute, takes at once, seconds a day, bytes on disk."""
+"""Quotas of a key: requests a minute, takes at once, seconds a day, bytes on disk."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ BURST = 3  # a third of a minute's requests may come at once
 
 
 class OverQuotaError(Exception):
-    """A key has had what it may.
+    """A key has used up a quota.
 
     Args:
-        quota: which one.
+        quota: its name.
         message: one sentence.
-        retry_s: when it is worth trying again, in seconds; None where nobody knows.
+        retry_s: seconds after which to retry; None if unknown.
     """
 
     def __init__(self, quota: str, message: str, retry_s: float | None = None) -> None:
@@ -35,10 +35,10 @@ class OverQuotaError(Exception):
 
 
 class Buckets:
-    """Token buckets by name; those that were used last are remembered. Safe from any thread.
+    """Token buckets by name; only the most recently used are kept. Thread-safe.
 
     Args:
-        clock: seconds.
+        clock: returns seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -47,10 +47,10 @@ class Buckets:
         self._level: OrderedDict[str, tuple[float, float]] = OrderedDict()  # name: tokens, and when
 
     def take(self, name: str, a_minute: int) -> float:
-        """Take a token; returns 0, or where there is none, the seconds until there is one.
+        """Take a token; returns 0, or the seconds until there is one.
 
         Args:
-            a_minute: tokens that come in.
+            a_minute: tokens added per minute.
         """
         rate, most = a_minute / 60, max(1.0, a_minute / BURST)
         with self._lock:
@@ -64,7 +64,7 @@ class Buckets:
 
 
 class UsageFile(Versioned):
-    """Seconds of video that were asked for on a day (of UTC), by the name of the key."""
+    """Seconds of video that were requested on a day (UTC), by key name."""
 
     day: str
     seconds: dict[str, float]
@@ -72,11 +72,11 @@ class UsageFile(Versioned):
 
 @dataclass
 class Usage:
-    """Seconds of video by key, of today; kept in a file, so that a restart forgives nothing.
+    """Seconds of video requested today, by key; kept in a file, so that a restart doesn't reset them.
 
     Args:
-        path: of the file.
-        today: the day, in UTC.
+        path: the file.
+        today: returns the current day (UTC).
     """
 
     path: Path
@@ -89,16 +89,16 @@ class Usage:
             self._file = read_document(self.path, UsageFile)
 
     def seconds(self, name: str) -> float:
-        """Of today."""
+        """Seconds that a key has used today."""
         with self._lock:
             return self._file.seconds.get(name, 0.0) if self._file.day == self.today().isoformat() else 0.0
 
     def charge(self, key: ApiKey, seconds: float) -> None:
-        """Count seconds that are asked for.
+        """Charge a key for seconds of video.
 
         Raises:
-            OverQuotaError: if it would be more than the key may have today.
-            OSError: if the disk refuses; they are not counted, then.
+            OverQuotaError: if that exceeds what the key may have today.
+            OSError: if the file can't be written; nothing is charged then.
         """
         with self._lock:
             file = self._with(key.name, seconds)
@@ -110,14 +110,14 @@ class Usage:
             self._file = file
 
     def give_back(self, name: str, seconds: float) -> None:
-        """Take off seconds that were not made after all; a disk that refuses learns of them with the next charge."""
+        """Refund seconds that were not made after all. If the file can't be written, the next charge writes it."""
         with self._lock:
             self._file = self._with(name, -seconds)
             with suppress(OSError):
                 write_document(self.path, self._file)
 
     def _with(self, name: str, seconds: float) -> UsageFile:
-        """Today's file with more seconds, or fewer."""
+        """Today's file with seconds added for a key, or taken off."""
         day = self.today().isoformat()
         used = dict(self._file.seconds) if self._file.day == day else {}
         return UsageFile(day=day, seconds={**used, name: max(0.0, used.get(name, 0.0) + seconds)})
@@ -129,12 +129,12 @@ class Usage:
 
 
 def check_quotas(key: ApiKey, takes: int, stored_bytes: int, more_bytes: int) -> None:
-    """Raise OverQuotaError if a key has as many takes under way as it may, or no room for another one.
+    """Raise OverQuotaError if a key has as many takes in progress as it may, or no disk space for another.
 
     Args:
-        takes: that are queued or being made.
-        stored_bytes: of its videos, those under way as they were estimated.
-        more_bytes: that are to come.
+        takes: number of its takes that are queued or being made.
+        stored_bytes: size of its videos, estimated for those in progress.
+        more_bytes: estimated size of the new work.
     """
     if key.takes_at_once is not None and takes >= key.takes_at_once:
         message = f"{key.name} may have {key.takes_at_once} videos queued or being made, and has {takes}"

@@ -1,4 +1,4 @@
-"""Logs as JSON, a line each: what was asked and how it ended; never a secret, and no prompt unless it is wanted."""
+"""Logs with one JSON object per line: requests, videos and how they ended; never secrets, prompts only on request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(LOGGER)
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as an object; what was given as `extra={"facts": ...}` is in it."""
+    """Formats a record as a JSON object that includes what was given as `extra={"facts": ...}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
@@ -32,7 +32,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_config(level: str = "info") -> dict[str, Any]:
-    """For `logging.config`: everything to stderr, uvicorn's lines among ours."""
+    """Configuration for `logging.config`: everything goes to stderr, uvicorn's lines included."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -46,9 +46,9 @@ def log_config(level: str = "info") -> dict[str, Any]:
 
 
 def log_request(seen: Seen) -> None:
-    """A request that was answered; looks at health and metrics are for `debug`."""
+    """Log a request that was answered; requests for health and metrics at level `debug`."""
     scope = seen.scope
-    is_look = scope["path"] in ("/healthz", "/readyz", "/metrics")
+    is_probe = scope["path"] in ("/healthz", "/readyz", "/metrics")
     facts = {
         "request_id": seen.request_id,
         "key": seen.key.name if seen.key else None,
@@ -59,14 +59,14 @@ def log_request(seen: Seen) -> None:
         "client": scope["client"][0] if scope.get("client") else None,
         **({"code": seen.code} if seen.code else {}),
     }
-    log.log(logging.DEBUG if is_look else logging.INFO, "request", extra={"facts": facts})
+    log.log(logging.DEBUG if is_probe else logging.INFO, "request", extra={"facts": facts})
 
 
 def log_video(event: str, entry: Entry, prompts: bool) -> None:
-    """Something became of a video.
+    """Log what happened to a video.
 
     Args:
-        prompts: whether its words are said.
+        prompts: whether to include its prompt.
     """
     facts = {"video": entry.id, "key": entry.owner, "model": entry.model, "seconds": entry.seconds}
     facts |= {"seconds_made": entry.seconds_made} if entry.result else {}

@@ -1,4 +1,4 @@
-"""Videos on their way: from the ledger to an engine's queue, and back when they have ended."""
+"""Moves videos from the ledger to an engine's queue, and records how they ended."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ class UnknownVideoError(Exception):
 
 
 class NotReadyError(Exception):
-    """The video is not in a state in which this could be done; the message says in which it is."""
+    """The video's state doesn't allow this; the message names the state."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What the server decides for all videos.
+    """Settings of the server that hold for all videos.
 
     Attributes:
-        presets: backbones by the name that clients know them by; the first is the default.
+        presets: backbones by the names that clients use; the first is the default.
         opening, labels, checkpoints: as in `Make`.
-        limits: see there.
+        limits: see `Limits`.
     """
 
     presets: dict[str, Preset]
@@ -65,7 +65,7 @@ class Setup:
     limits: Limits = field(default_factory=Limits)
 
     def model(self, name: str | None) -> str:
-        """The name of a backbone that is here; None asks for the default. FieldError if there is none."""
+        """The name of an available backbone; None asks for the default. FieldError if there is no such backbone."""
         if name is not None and name not in self.presets:
             raise FieldError("model", name, f"it must be one of {', '.join(self.presets)}")
         return next(iter(self.presets)) if name is None else name
@@ -76,24 +76,24 @@ OnEntry = Callable[[Entry], None]
 
 
 class Making:
-    """Gives an engine what a ledger has, and writes down how it ended. Safe from any thread.
+    """Queues the videos of a ledger with an engine, and records how they ended. Thread-safe.
 
     Args:
-        ledger, usage, engine, setup: see there.
+        ledger, usage, engine, setup: see their classes.
 
     Attributes:
-        lock: held while a video is put on the ledger, ends or is changed; not while the engine looks at its order,
+        lock: held while a video is put on the ledger, ends or is changed; not while the engine checks its order,
             which takes seconds for a take of an hour.
-        on_begin, on_end: told of every video that is queued, or has ended.
-        on_facts: told of every change of a session, from one thread.
-        is_ready: whether what the last server left is queued, and this one is not ending.
+        on_begin, on_end: called with every video that is queued, or has ended.
+        on_facts: called with every change of a session, from one thread.
+        is_ready: whether what the last server left is queued, and this one isn't ending.
     """
 
     def __init__(self, ledger: Ledger, usage: Usage, engine: Engine, setup: Setup) -> None:
         self._ledger, self._usage, self._engine, self._setup = ledger, usage, engine, setup
         self.lock = threading.RLock()
-        self._looked_at: set[str] = set()  # videos on the ledger whose order the engine is looking at
-        self._looked = threading.Condition(self.lock)
+        self._submitting: set[str] = set()  # videos on the ledger whose order the engine is checking
+        self._submitted = threading.Condition(self.lock)
         self._sessions: dict[str, str] = {}  # video: session
         self._videos: dict[str, str] = {}  # session: video
         self._waiting: list[str] = []  # videos that the engine's queue had no room for, at a start
@@ -109,7 +109,7 @@ class Making:
         self._settling.start()
 
     def go_on(self) -> None:
-        """Queue what the last server left unfinished, oldest first, and remove what it left to be deleted."""
+        """Queue what the last server left unfinished, oldest first, and finish its deletions."""
         with self.lock:
             self._ledger.remove_leftovers()
             known = {facts.folder: facts for facts in self._engine.sessions()}
@@ -120,14 +120,14 @@ class Making:
                 else:
                     self._sessions[entry.id], self._videos[facts.id] = facts.id, entry.id
                     self._changes.put(facts)  # it may have ended
-            for facts in known.values():  # of videos that nobody was told of
+            for facts in known.values():  # of videos that no client knows of
                 self._engine.stop(facts.id)
                 self._changes.put(facts)
             self._submit_waiting()
             self.is_ready = True
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Park what is being made; the next server goes on with it. Who calls it a second time waits for the first."""
+        """Park what is being made, so that the next server continues it. A second call waits for the first."""
         self._closing, self.is_ready = True, False
         with self._ending:
             if self._closed:
@@ -138,15 +138,15 @@ class Making:
             self._changes.put(None)
             self._settling.join()
             with self.lock:
-                self._looked.wait_for(lambda: not self._looked_at)
+                self._submitted.wait_for(lambda: not self._submitting)
             self._ledger.close()
 
     def expect(self, entry: Entry) -> None:
-        """Let whoever asks for a video wait until it is submitted; call it with the lock held, before `submit`."""
-        self._looked_at.add(entry.id)
+        """Make others wait for a video until it is submitted; call it with the lock held, before `submit`."""
+        self._submitting.add(entry.id)
 
     def submit(self, entry: Entry, refused: Callable[[], None]) -> None:
-        """Queue a video that is on the ledger and expected; raises as `Engine.submit`. Call it without the lock.
+        """Queue a video from the ledger, after `expect`; raises as `Engine.submit`. Call it without the lock.
 
         Args:
             refused: called with the lock held if it can't be queued, to take it off the ledger.
@@ -156,16 +156,16 @@ class Making:
         except BaseException:
             with self.lock:
                 refused()
-                self._no_more_expected(entry)
+                self._end_waiting(entry)
             raise
         with self.lock:
             self._begun(entry, session)
-            self._no_more_expected(entry)
+            self._end_waiting(entry)
 
     def stop(self, video: str) -> None:
-        """End a video after the block that is being made; one that has ended, or is not there, stays as it is."""
+        """End a video after the block in progress; nothing happens if it has ended or doesn't exist."""
         with self.lock:
-            self._looked.wait_for(lambda: video not in self._looked_at)
+            self._submitted.wait_for(lambda: video not in self._submitting)
             session, entry = self._sessions.get(video), self._ledger.entries.get(video)
             if session is not None:
                 self._engine.stop(session)
@@ -174,11 +174,11 @@ class Making:
                 self._end(entry, SessionFacts("", self._ledger.take_folder(entry), "stopped"))
 
     def session(self, video: str) -> str | None:
-        """That makes a video; None if there is none now."""
+        """The session that is making a video, or None."""
         return self._sessions.get(video)
 
     def facts(self, video: str) -> SessionFacts | None:
-        """Of the session that makes a video; None if there is none now."""
+        """Facts of the session that is making a video, or None."""
         session = self._sessions.get(video)
         if session is None:
             return None
@@ -188,7 +188,7 @@ class Making:
             return None
 
     def listen(self, video: str, on_facts: OnFacts) -> Callable[[], None]:
-        """Be told of every change of a video that is being made; returns what ends that."""
+        """Call `on_facts` with every change of a video that is being made; returns a function that ends that."""
         with self.lock:
             self._listeners.setdefault(video, []).append(on_facts)
 
@@ -206,9 +206,9 @@ class Making:
         self._sessions[entry.id], self._videos[session] = session, entry.id
         self.on_begin(entry)
 
-    def _no_more_expected(self, entry: Entry) -> None:
-        self._looked_at.discard(entry.id)
-        self._looked.notify_all()
+    def _end_waiting(self, entry: Entry) -> None:
+        self._submitting.discard(entry.id)
+        self._submitted.notify_all()
 
     def _submit_waiting(self) -> None:
         while self._waiting and not self._closing:
@@ -227,7 +227,7 @@ class Making:
             self._waiting.pop(0)
 
     def _order(self, entry: Entry) -> Order:
-        """What the engine is to do: the work, or, of work that was begun, the rest of it."""
+        """The order for the engine: all of the work, or the rest if it was begun."""
         folder, work, setup = self._ledger.take_folder(entry), entry.work, self._setup
         begun = (folder / RECORD).is_file()
         if isinstance(work, ExtendWork):
@@ -235,28 +235,28 @@ class Making:
             return Extend(folder, more, work.prompt, work.cut) if more > EPSILON_S else Resume(folder)
         if begun and (folder / LATENTS).is_dir() and block_numbers(folder / LATENTS):
             return Resume(folder)
-        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed before its first block
+        shutil.rmtree(folder, ignore_errors=True)  # left by a process that was killed before its first block
         folder.parent.mkdir(exist_ok=True)
         if isinstance(work, BranchWork):
             source = self._ledger.entries.get(work.source)
             if source is None:
-                raise UnknownVideoError(f"{work.source} is not there any more")
+                raise UnknownVideoError(f"{work.source} no longer exists")
             return Branch(self._ledger.take_folder(source), folder, work.at, work.prompt, work.seconds)
         backbone = setup.presets[setup.model(entry.model)].name
         return Make(backbone, work.request, folder, setup.opening, setup.labels, setup.checkpoints)
 
     def _settle(self) -> None:
-        """In a thread of its own: the engine may hold its locks when it says what changed."""
+        """Handle changes in a separate thread: the engine may hold its locks while it reports them."""
         while (facts := self._changes.get()) is not None:
             try:
                 self._settle_one(facts)
-            except Exception:  # of one video; others are to go on
+            except Exception:  # the other videos must go on
                 log.exception("session %s can't be settled", facts.id)
 
     def _settle_one(self, facts: SessionFacts) -> None:
         self.on_facts(facts)
         with self.lock:
-            self._looked.wait_for(lambda: facts.id in self._videos or facts.folder.name not in self._looked_at)
+            self._submitted.wait_for(lambda: facts.id in self._videos or facts.folder.name not in self._submitting)
             video = self._videos.get(facts.id, "")
             entry, listeners = self._ledger.entries.get(video), list(self._listeners.get(video, ()))
             if facts.state in ENDED:
@@ -270,7 +270,7 @@ class Making:
                 listener(facts)
 
     def _end(self, entry: Entry, facts: SessionFacts) -> None:
-        """What is known of a video when it has ended; seconds that were not made are given back."""
+        """Record how a video ended; seconds that were not made are refunded."""
         folder = self._ledger.take_folder(entry)
         made = max(facts.seconds_made, entry.seconds_before)
         seconds = entry.seconds if facts.state != "finished" else facts.seconds_made or entry.seconds
@@ -284,7 +284,7 @@ class Making:
                 "bytes": _bytes_in(folder) + len(entry.model_dump_json()),  # an order is up to a mebibyte, and is kept
             }
         )
-        with suppress(OSError):  # a full disk: the next server finds out the same
+        with suppress(OSError):  # a full disk: the next server will find the same
             self._ledger.put(ended)
         self._ledger.entries[entry.id] = ended
         if facts.state == "finished":
@@ -297,7 +297,7 @@ class Making:
 
 
 def _is_whole(folder: Path, entry: Entry) -> bool:
-    """Whether a take is there already, as long as its entry says: its server was killed before it could write that."""
+    """Whether a take is complete already: its server was killed before it could record that."""
     if not (folder / RECORD).is_file():
         return False
     record: TakeRecord = read_record(folder)

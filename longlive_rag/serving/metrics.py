@@ -1,4 +1,4 @@
-"""What Prometheus is told: the queue, speed, time by stage, memory, quotas and the drift of takes that are made."""
+"""Metrics for Prometheus: the queue, speed, time by stage, memory, quotas and the drift of running takes."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ OTHER = "other"
 
 
 class Metrics:
-    """Counts what happens, and looks at the rest when it is asked.
+    """Counts events; the gauges are read when Prometheus asks.
 
     Args:
-        videos, keys: what is looked at.
+        videos, keys: what the gauges show.
     """
 
     def __init__(self, videos: Videos, keys: Keys) -> None:
@@ -40,30 +40,30 @@ class Metrics:
         make: dict[str, Any] = {"registry": self._registry}
         self._requests = Counter("longlive_rag_requests", "Requests answered.", ["method", "route", "status"], **make)
         self._seconds = Histogram(
-            "longlive_rag_request_seconds", "Until the answer was sent.", ["route"], buckets=REQUEST_SECONDS, **make
+            "longlive_rag_request_seconds", "Until the response was sent.", ["route"], buckets=REQUEST_SECONDS, **make
         )
         self._ended = Counter("longlive_rag_videos_ended", "Videos that ended, by how.", ["result"], **make)
         self._blocks = Counter("longlive_rag_blocks", "Blocks made.", **make)
         self._stages = Counter("longlive_rag_stage_seconds", "Time spent making blocks, by stage.", ["stage"], **make)
         self._known: dict[str, SessionFacts] = {}
-        self._registry.register(Looks(videos, keys))
+        self._registry.register(Gauges(videos, keys))
 
     def text(self) -> bytes:
         """Everything, in Prometheus' format."""
         return generate_latest(self._registry)
 
     def on_request(self, seen: Seen) -> None:
-        """A request was answered; neither ids nor methods that a client made up become labels, which stay for ever."""
+        """Count a request. Labels stay for ever, so neither ids nor methods that a client made up become labels."""
         route, method = getattr(seen.scope.get("route"), "path", OTHER), seen.scope.get("method", "WS")
         self._requests.labels(method if method in METHODS else OTHER, route, seen.status).inc()
         if seen.scope["type"] == "http":
             self._seconds.labels(route).observe(seen.seconds)
 
     def on_facts(self, facts: SessionFacts) -> None:
-        """A session changed; called from one thread."""
+        """Count what changed in a session; called from one thread."""
         before = self._known.get(facts.id)
         if before is None or before.worker != facts.worker or before.blocks > facts.blocks:
-            before = facts  # it begins here, or again elsewhere: what was before is counted, or is not known
+            before = facts  # new here, or restarted elsewhere: earlier work is counted already, or unknown
         self._blocks.inc(facts.blocks - before.blocks)
         for stage, seconds in facts.stage_seconds.items():
             self._stages.labels(stage).inc(max(0.0, seconds - before.stage_seconds.get(stage, 0.0)))
@@ -72,18 +72,18 @@ class Metrics:
             del self._known[facts.id]
 
     def on_end(self, entry: Entry) -> None:
-        """A video ended."""
+        """Count a video that ended."""
         self._ended.labels(entry.result).inc()
 
 
-class Looks(Collector):
-    """What is looked at when it is asked for."""
+class Gauges(Collector):
+    """Gauges that are read when Prometheus asks."""
 
     def __init__(self, videos: Videos, keys: Keys) -> None:
         self._videos, self._keys = videos, keys
 
     def describe(self) -> list[Metric]:
-        """Nothing is looked at before it is asked for."""
+        """Nothing, so that registration reads no gauge."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -95,13 +95,13 @@ class Looks(Collector):
             states.add_metric([state], by_state[state])
         yield states
         speed = sum(facts.blocks_per_second for facts in sessions if facts.state == "running")
-        yield GaugeMetricFamily("longlive_rag_blocks_per_second", "Of all running sessions together.", speed)
+        yield GaugeMetricFamily("longlive_rag_blocks_per_second", "Speed of all running sessions together.", speed)
         yield from self._memory()
         yield from self._quotas()
         yield self._drift([facts for facts in sessions if facts.state == "running"])
 
     def _memory(self) -> Iterator[Metric]:
-        about = "Of the server, resident, and of its workers: of the GPU where they have one."
+        about = "Resident memory of the server, and memory of its workers: of the GPU where they have one."
         memory = GaugeMetricFamily("longlive_rag_memory_bytes", about, labels=["process"])
         memory.add_metric(["server"], psutil.Process().memory_info().rss)
         for worker in self._videos.engine.workers():
@@ -109,8 +109,8 @@ class Looks(Collector):
         yield memory
 
     def _quotas(self) -> Iterator[Metric]:
-        used = GaugeMetricFamily("longlive_rag_quota_used", "What a key has of its quota.", labels=["key", "quota"])
-        most = GaugeMetricFamily("longlive_rag_quota_limit", "What a key may have.", labels=["key", "quota"])
+        used = GaugeMetricFamily("longlive_rag_quota_used", "How much a key has used.", labels=["key", "quota"])
+        most = GaugeMetricFamily("longlive_rag_quota_limit", "A key's quota.", labels=["key", "quota"])
         for key in self._keys.all:
             takes, stored = self._videos.taken(key)
             disk = None if key.disk_gib is None else key.disk_gib * GIB
@@ -129,7 +129,7 @@ class Looks(Collector):
     def _drift(self, running: list[SessionFacts]) -> Metric:
         drift = GaugeMetricFamily(
             "longlive_rag_likeness_to_start",
-            "Cosine of a running take's newest embedding to that of its start: the backbone's own eyes.",
+            "Cosine of a running take's newest embedding to that of its start: the backbone's own view.",
             labels=["video"],
         )
         for facts in running:

@@ -1,4 +1,4 @@
-"""The OpenAPI page: what the API's description says, in plain HTML; it needs no other machine and no script."""
+"""The OpenAPI description as a page of plain HTML, which needs no script and no other server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ table { border-collapse: collapse; } td, th { text-align: left; padding: .2rem .
 {% for route in routes %}
 <h2><code>{{ route.method }} {{ route.path }}</code></h2>
 <p>{{ route.about }}</p>
-{% if route.fields %}<table><tr><th>field</th><th>kind</th><th>default</th></tr>
+{% if route.fields %}<table><tr><th>field</th><th>type</th><th>default</th></tr>
 {% for field in route.fields %}<tr><td><code>{{ field.name }}</code></td><td>{{ field.kind }}</td><td>{{ field.default }}</td></tr>
 {% endfor %}</table>{% endif %}
 {% endfor %}
@@ -58,7 +58,7 @@ def docs_page(openapi: dict[str, Any]) -> str:
 
 
 def _field(name: str, part: dict[str, Any], needed: bool | None) -> dict[str, str]:
-    default = "needed" if needed else part.get("default")
+    default = "required" if needed else part.get("default")
     return {"name": name, "kind": _kind(part), "default": "" if default is None else str(default)}
 
 

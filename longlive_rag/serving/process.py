@@ -1,4 +1,4 @@
-"""The video API's server as a process: from its start, with what the last one left, to SIGTERM."""
+"""Runs the video API's server: continues what the last one left, and serves until SIGTERM."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ ENGINE = "engine"
 KEEP_ALIVE_SECONDS = 15
 GRACE_SECONDS = 2
 MAX_SOCKET_MESSAGE = 64 * 1024
-WARNING = "warning: the API is open to the network without TLS; whoever sees its traffic has the keys in it"
+WARNING = "warning: the API is open to the network without TLS; anyone who can see its traffic can read the keys"
 
 
 class Server(uvicorn.Server):
-    """Parks what is being made at once when it is told to end, while requests that are being answered are finished.
+    """When told to end, parks takes at once, while requests in progress are finished.
 
     Args:
-        config: of uvicorn.
-        videos: see there.
+        config: uvicorn's.
+        videos: see `Videos`.
     """
 
     def __init__(self, config: uvicorn.Config, videos: Videos) -> None:
@@ -44,7 +44,7 @@ class Server(uvicorn.Server):
         self._parking = threading.Thread(target=videos.making.close, name="parking")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Hear SIGTERM or Ctrl-C, perhaps more than once."""
+        """Handle SIGTERM or Ctrl-C, perhaps more than once."""
         if not self.should_exit:
             self._parking.start()
         super().handle_exit(sig, frame)
@@ -56,11 +56,9 @@ class Serving:
 
     Attributes:
         takes: folder of takes.
-        keys: see there.
-        address: see there.
-        setup: see there.
-        log_level: of the lines on stderr.
-        log_prompts: whether prompts are in them.
+        keys, address, setup: see their classes.
+        log_level: level of the log on stderr.
+        log_prompts: whether the log includes prompts.
     """
 
     takes: Path
@@ -72,10 +70,10 @@ class Serving:
 
 
 def presets_of(backbones: Sequence[str], labels: Labels) -> dict[str, Preset]:
-    """Backbones by the names that clients know them by.
+    """Backbones by the names that clients use.
 
     Raises:
-        ValueError: if one isn't there, two have one name, or the policy of `labels` does not allow one's weights.
+        ValueError: if one is missing, two have the same name, or the policy of `labels` forbids one's weights.
     """
     presets: dict[str, Preset] = {}
     for backbone in backbones:
@@ -93,15 +91,15 @@ def serve(
     say: Callable[[str], None],
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C; what is being made is parked then, and goes on at the next start.
+    """Serve until SIGTERM or Ctrl-C, which park the takes in progress; the next start continues them.
 
     Args:
-        open_engine: opens what makes takes, given a folder that is its own.
-        say: told where the API is.
-        warn: told what others could do.
+        open_engine: opens the engine, given a folder for its state.
+        say: called with the API's address.
+        warn: called with a warning if others could read the keys.
 
     Raises:
-        ValueError: if the address can't be had, another server has the folder, or what it left can't be read.
+        ValueError: if the address is unavailable, another server has the folder, or what it left can't be read.
         OSError: if the folder can't be made.
     """
     address = serving.address

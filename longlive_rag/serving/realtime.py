@@ -1,4 +1,4 @@
-"""A socket on which a video is made while its client listens and directs."""
+"""A WebSocket on which a client watches and directs a video while it is made."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ TOO_MANY, POLICY = 1013, 1008
 
 @dataclass
 class Sockets:
-    """All that are open.
+    """All open sockets.
 
     Attributes:
-        videos: see there.
-        as_api_error: what went wrong, as a client is told; None where that is nobody's business.
+        videos: see `Videos`.
+        as_api_error: the error that a client gets for an exception.
     """
 
     videos: Videos
@@ -44,7 +44,7 @@ class Sockets:
         self.films = Takes(self.videos.ledger.takes)
 
     async def serve(self, socket: WebSocket) -> None:
-        """Serve one, until it is closed."""
+        """Serve a socket until it is closed."""
         await socket.accept()
         key: ApiKey = socket.state.key
         of_key = sum(other.key.name == key.name for other in self._open)
@@ -60,12 +60,12 @@ class Sockets:
 
 
 class Realtime:
-    """One socket; it is about one video at a time.
+    """One socket, which follows one video at a time.
 
     Args:
-        sockets: that it is one of.
-        socket: itself.
-        key: of its client.
+        sockets: all open sockets.
+        socket: this one.
+        key: the client's key.
 
     Attributes:
         key: as given.
@@ -79,7 +79,7 @@ class Realtime:
         self._stream: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Hear what the client says until it leaves."""
+        """Handle the client's messages until it leaves."""
         try:
             while True:
                 waiting = HELLO_SECONDS if self._stream is None else None
@@ -87,13 +87,13 @@ class Realtime:
                 await self._hear(text)
         except TimeoutError:
             await self._socket.close(POLICY)
-        except (WebSocketDisconnect, RuntimeError, KeyError):  # it left, or sends what is no text
+        except (WebSocketDisconnect, RuntimeError, KeyError):  # it left, or sent something that isn't text
             pass
         finally:
             await self._leave()
 
     async def _leave(self) -> None:
-        if self._video is not None and self._stops_on_leave:  # first: whoever serves this may not wait for the rest
+        if self._video is not None and self._stops_on_leave:  # first: the server may not wait for the rest
             asyncio.get_running_loop().run_in_executor(None, self._stop, self._video)
         if self._stream is not None:
             self._stream.cancel()
@@ -101,7 +101,7 @@ class Realtime:
                 await self._stream
 
     def _stop(self, video: str) -> None:
-        with suppress(Exception):  # nobody is there to be told
+        with suppress(Exception):  # there is nobody left to tell
             self._videos.cancel(self.key, video)
 
     async def _hear(self, text: str) -> None:
@@ -120,7 +120,7 @@ class Realtime:
     async def _do(self, message: Any) -> None:
         needed: Scope = "read" if isinstance(message, schema.Attach) else "make"
         if needed not in self.key.scopes:
-            raise ApiError(403, "insufficient_scope", f"the key {self.key.name} may not {needed}")
+            raise ApiError(403, "insufficient_scope", f"the key {self.key.name} lacks the scope {needed}")
         match message:
             case schema.Start():
                 self._check_free()
@@ -145,11 +145,11 @@ class Realtime:
 
     def _check_free(self) -> None:
         if self._stream is not None and not self._stream.done():
-            raise ApiError(409, "busy", f"this socket is about {self._video} until that has ended")
+            raise ApiError(409, "busy", f"this socket follows {self._video} until that has ended")
 
     def _about(self) -> str:
         if self._video is None:
-            raise ApiError(409, "no_video", "say start or attach first")
+            raise ApiError(409, "no_video", "send start or attach first")
         return self._video
 
     async def _steer(self, order: Steering) -> None:
@@ -176,27 +176,27 @@ class Realtime:
             await self._refuse(error)
 
     async def _follow(self, video: schema.Video, next_block: int) -> None:
-        """Send what a video is and the blocks that it has, as they come; a slow client is waited for."""
+        """Send a video's state and its blocks as they come, waiting for a slow client."""
         changed, loop = asyncio.Event(), asyncio.get_running_loop()
 
         def wake(_: SessionFacts) -> None:
             loop.call_soon_threadsafe(changed.set)
 
         end = self._videos.making.listen(video.id, wake)
-        has_head, said = False, (video.status, video.place)
+        has_head, sent = False, (video.status, video.place)
         try:
             while True:
                 changed.clear()
                 video = await run_in_threadpool(self._videos.shown, video.id)
-                if (video.status, video.place) != said:
-                    said = (video.status, video.place)
+                if (video.status, video.place) != sent:
+                    sent = (video.status, video.place)
                     await self._say(schema.State(video=video))
                 film = await run_in_threadpool(self._film, video.id)
                 for block in range(next_block, len(film.stamps) if film is not None else 0):
                     assert film is not None
                     try:
                         segment = await run_in_threadpool(film.segment, block)
-                    except OSError:  # its video has become another file meanwhile
+                    except OSError:  # its video was replaced by another file meanwhile
                         break
                     await self._send_block(film, block, segment, has_head)
                     has_head, next_block = True, block + 1
@@ -239,7 +239,7 @@ class Realtime:
 
 
 def split_head(segment: bytes) -> tuple[bytes, bytes]:
-    """A fragmented MP4 as its head (`ftyp`, `moov`), and the fragments from the first `moof` on."""
+    """A fragmented MP4, split into its head (`ftyp`, `moov`) and the fragments from the first `moof` on."""
     place = 0
     while place < len(segment) and segment[place + 4 : place + 8] != b"moof":
         place += max(8, int.from_bytes(segment[place : place + 4], "big"))

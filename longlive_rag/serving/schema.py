@@ -1,4 +1,4 @@
-"""Every message of the video API, typed: those of OpenAI's, and what takes can do besides."""
+"""Typed messages of the video API: OpenAI's, with additions for what takes can do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Status = Literal["queued", "in_progress", "completed", "failed"]
 
 
 def _text(words: str) -> str:
-    """Refuse half of a character, which JSON can spell and no text has."""
+    """Refuse half a surrogate pair, which JSON can spell but text can't contain."""
     words.encode()
     return words
 
@@ -24,12 +24,12 @@ Size = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$", exampl
 
 
 class Message(BaseModel):
-    """A part of the API: no keys but its own."""
+    """Base of all messages: unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
-# ---- what a client says ----
+# ---- from the client ----
 
 
 class Cue(Message):
@@ -49,7 +49,7 @@ class Remember(Message):
 
 
 class TakeOrder(Message):
-    """What a new video shows. `settings` are the knobs of a take by name; `GET /v1/models` lists them."""
+    """A new video. `settings` are knobs of a take by name; `GET /v1/models` lists them."""
 
     prompt: Words
     model: Annotated[str, Field(max_length=200)] | None = None
@@ -75,7 +75,7 @@ class VideoOrder(TakeOrder):
 
 
 class RemixOrder(Message):
-    """The same video under another prompt: from its start, or from second `at` on, which it then shares until there."""
+    """The same video under another prompt: from its start, or from second `at` on."""
 
     prompt: Words
     at: Second = 0.0
@@ -90,20 +90,20 @@ class ExtendOrder(Message):
     cut: bool = False
 
 
-# ---- what the server says ----
+# ---- from the server ----
 
 
 class VideoError(Message):
-    """Why a video is not there."""
+    """Why a video failed."""
 
     code: str
     message: str
 
 
 class Video(Message):
-    """A video: OpenAI's object, then where it stands.
+    """A video: OpenAI's fields, then additional ones.
 
-    `seconds` is as text, as theirs is; times are Unix seconds. `place` is its place in the queue, from 0.
+    `seconds` is text, as in OpenAI's API; times are Unix seconds. `place` is its place in the queue, from 0.
     """
 
     id: str
@@ -136,7 +136,7 @@ class VideoList(Message):
 
 
 class Deleted(Message):
-    """A video is gone."""
+    """A video was deleted."""
 
     id: str
     object: Literal["video.deleted"] = "video.deleted"
@@ -144,7 +144,7 @@ class Deleted(Message):
 
 
 class SettingFacts(Message):
-    """A knob of a new video, and the model's default."""
+    """A setting of a new video, and the model's default."""
 
     key: str
     help: str
@@ -173,7 +173,7 @@ class ModelList(Message):
 
 
 class Problem(Message):
-    """What is wrong, with which field, and a name for it that programs can rely on."""
+    """What is wrong; `param` is the field, and `code` a name that programs can rely on."""
 
     message: str
     type: str
@@ -182,7 +182,7 @@ class Problem(Message):
 
 
 class ErrorAnswer(Message):
-    """The body of every answer that is an error."""
+    """The body of every error response."""
 
     error: Problem
 
@@ -191,14 +191,14 @@ class ErrorAnswer(Message):
 
 
 class Start(TakeOrder):
-    """A new video, made while its client listens; what becomes of it if the client leaves."""
+    """Make a new video while the client watches; `on_leave` is what happens if the client leaves."""
 
     type: Literal["start"]
     on_leave: Literal["finish", "stop"] = "finish"
 
 
 class Attach(Message):
-    """Listen to a video that is there, from a block on."""
+    """Follow an existing video, from a block on."""
 
     type: Literal["attach"]
     id: Id
@@ -215,7 +215,7 @@ class Prompt(Message):
 
 
 class Steer(Message):
-    """Memory brings a span back first, or not at all; `un` takes that back."""
+    """Memory brings a span back first (`pin`), or not at all (`exclude`); `unpin` and `unexclude` undo that."""
 
     type: Literal["pin", "unpin", "exclude", "unexclude"]
     start: Annotated[Second, Field(alias="from")]
@@ -230,7 +230,7 @@ class UsePolicy(Message):
 
 
 class Stop(Message):
-    """The video ends with the block that is being made."""
+    """The video ends with the block in progress."""
 
     type: Literal["stop"]
 
@@ -240,14 +240,14 @@ FROM_CLIENT: TypeAdapter[Any] = TypeAdapter(FromClient)
 
 
 class Started(Message):
-    """Which video this socket is about."""
+    """The video that this socket follows."""
 
     type: Literal["started"] = "started"
     video: Video
 
 
 class State(Message):
-    """It is in another state, or at another place in the queue."""
+    """The video's status or its place in the queue changed."""
 
     type: Literal["state"] = "state"
     video: Video
@@ -263,7 +263,7 @@ class Init(Message):
 
 
 class Block(Message):
-    """The next binary message is a block; `key`: it can be decoded without those before it."""
+    """The next binary message is a block; with `key`, it can be decoded without those before it."""
 
     type: Literal["block"] = "block"
     block: int
@@ -275,21 +275,21 @@ class Block(Message):
 
 
 class Directed(Message):
-    """When a direction takes over."""
+    """The second at which a direction takes effect."""
 
     type: Literal["directed"] = "directed"
     takes_over_at: float
 
 
 class Ended(Message):
-    """Nothing more comes."""
+    """The video has ended; nothing more comes."""
 
     type: Literal["ended"] = "ended"
     video: Video
 
 
 class Refused(Message):
-    """A message that could not be done; the socket stays open."""
+    """A message could not be carried out; the socket stays open."""
 
     type: Literal["error"] = "error"
     error: Problem

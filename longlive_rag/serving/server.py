@@ -1,4 +1,4 @@
-"""The video API: routes over `Videos`, and how what goes wrong is answered."""
+"""The video API: routes over `Videos`, and error responses."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ THUMBNAIL_WIDTH = 512
 POLL_HEADER = "openai-poll-after-ms"
 POLL_MS = 500
 REALTIME = "/v1/realtime/video"
-ABOUT = """Videos by OpenAI's API, whose clients work unchanged, and what takes can do besides.
+ABOUT = """OpenAI's video API, whose clients work unchanged, with additions for what takes can do.
 
 Every request needs a key, in the header `Authorization: Bearer KEY`. Errors are `{"error": {"message", "type", "param",
-"code"}}`; `param` is the field that one is about."""
+"code"}}`; `param` is the field that the error is about."""
 
 
 def build_app(videos: Videos, keys: Keys, log_prompts: bool = False) -> Guard:
@@ -56,7 +56,7 @@ def build_app(videos: Videos, keys: Keys, log_prompts: bool = False) -> Guard:
 
     Args:
         videos, keys: what is served, and to whom.
-        log_prompts: whether the logs have prompts.
+        log_prompts: whether the log includes prompts.
     """
     metrics = Metrics(videos, keys)
     sockets = Sockets(videos, as_api_error)
@@ -77,7 +77,7 @@ def build_app(videos: Videos, keys: Keys, log_prompts: bool = False) -> Guard:
     _add_errors(app)
     _add_videos(app)
     _add_commands(app)
-    _add_looks(app, videos, metrics)
+    _add_status(app, videos, metrics)
     app.router.routes.append(WebSocketRoute(REALTIME, sockets.serve))
 
     def on_request(seen: Seen) -> None:
@@ -94,12 +94,12 @@ def build_app(videos: Videos, keys: Keys, log_prompts: bool = False) -> Guard:
 
 
 def needs(scope: Scope) -> Callable[[Request], ApiKey]:
-    """What finds the key of a request, which must have a scope."""
+    """A dependency that returns a request's key, and refuses one without the scope."""
 
     def key(request: Request) -> ApiKey:
         found: ApiKey = request.state.key
         if scope not in found.scopes:
-            raise ApiError(403, "insufficient_scope", f"the key {found.name} may not {scope}")
+            raise ApiError(403, "insufficient_scope", f"the key {found.name} lacks the scope {scope}")
         return found
 
     return key
@@ -111,14 +111,14 @@ Admin = Annotated[ApiKey, Depends(needs("admin"))]
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The API's description, with the messages that routes read by themselves."""
+    """The API's OpenAPI description, with the bodies that routes parse themselves."""
     if app.openapi_schema is None:
         found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         messages = (schema.VideoOrder, schema.RemixOrder, schema.ExtendOrder, schema.ErrorAnswer)
         pairs: list[Any] = [(message, "validation") for message in messages]
         extra = models_json_schema(pairs, ref_template="#/components/schemas/{model}")[1]["$defs"]
         found["components"]["schemas"] |= extra
-        for name in ("HTTPValidationError", "ValidationError"):  # that is not how ours look
+        for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's; our errors look different
             found["components"]["schemas"].pop(name, None)
         for methods in found["paths"].values():
             for facts in methods.values():
@@ -143,7 +143,7 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def body(model: type[BaseModel], *kinds: str) -> dict[str, Any]:
-    """What the OpenAPI page says of a body that a route reads by itself."""
+    """The OpenAPI entry of a body that a route parses itself."""
     content = {kind: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}} for kind in kinds}
     return {"requestBody": {"required": True, "content": content}}
 
@@ -176,7 +176,7 @@ def _add_videos(app: FastAPI) -> None:
 
     @app.get("/v1/videos/{video}/content", response_class=FileResponse)
     def content(video: str, key: Reader, variant: Literal["video", "thumbnail", "spritesheet"] = "video") -> Response:
-        """The video (MP4, by ranges too), a frame of it (JPEG) or its contact sheet (PNG), once it has ended."""
+        """Once it has ended: the video (MP4; ranges work), a frame of it (JPEG) or its contact sheet (PNG)."""
         file = videos.file(key, video)
         if variant == "thumbnail":
             return Response(_thumbnail(file), media_type="image/jpeg")
@@ -188,7 +188,7 @@ def _add_videos(app: FastAPI) -> None:
 
     @app.delete("/v1/videos/{video}")
     def delete(video: str, key: Maker) -> schema.Deleted:
-        """Remove a video that has ended, for good."""
+        """Permanently delete a video that has ended."""
         videos.delete(key, video)
         return schema.Deleted(id=video)
 
@@ -210,16 +210,16 @@ def _add_commands(app: FastAPI) -> None:
 
     @app.post("/v1/videos/{video}/cancel")
     def cancel(video: str, key: Maker) -> schema.Video:
-        """End a video after the block that is being made; what was made is kept."""
+        """End a video after the block in progress; what was made is kept."""
         return videos.cancel(key, video)
 
     @app.post("/v1/videos/{video}/resume")
     def resume(video: str, key: Maker) -> schema.Video:
-        """Queue the rest of a video that was cancelled, or failed."""
+        """Queue the rest of a video that was cancelled or failed."""
         return videos.resume(key, video)
 
 
-def _add_looks(app: FastAPI, videos: Videos, metrics: Metrics) -> None:
+def _add_status(app: FastAPI, videos: Videos, metrics: Metrics) -> None:
     begun_at = videos.ledger.folder.stat().st_mtime
     models = [model_facts(name, preset, int(begun_at)) for name, preset in videos.setup.presets.items()]
 
@@ -236,7 +236,7 @@ def _add_looks(app: FastAPI, videos: Videos, metrics: Metrics) -> None:
             raise ApiError(404, "model_not_found", f"there is no model {model[:100]!r}", "model")
         return found
 
-    # Neither this nor the next waits for a thread: those may all be busy with orders.
+    # This and the next need no thread: all threads may be busy with orders.
     @app.get("/healthz")
     async def health() -> dict[str, str]:
         """The server answers."""
@@ -244,14 +244,14 @@ def _add_looks(app: FastAPI, videos: Videos, metrics: Metrics) -> None:
 
     @app.get("/readyz")
     async def ready() -> dict[str, str]:
-        """It takes orders: it has queued what the last server left, and is not ending."""
+        """The server accepts orders: the last server's videos are queued, and it isn't stopping."""
         if not videos.making.is_ready:
-            raise ApiError(503, "not_ready", "the server begins, or ends", retry_s=1.0)
+            raise ApiError(503, "not_ready", "the server is starting or stopping", retry_s=1.0)
         return {"status": "ready"}
 
     @app.get("/metrics", response_class=Response)
     def look(key: Admin) -> Response:
-        """Everything that Prometheus is told."""
+        """Metrics, in Prometheus' format."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
     @app.get("/docs", include_in_schema=False)
@@ -260,7 +260,7 @@ def _add_looks(app: FastAPI, videos: Videos, metrics: Metrics) -> None:
 
 
 def model_facts(name: str, preset: Preset, created: int) -> schema.Model:
-    """A backbone, as clients know it."""
+    """A backbone's description for clients."""
     output, (width, height) = preset.output, size_step(preset)
     return schema.Model(
         id=name,
@@ -278,7 +278,7 @@ def model_facts(name: str, preset: Preset, created: int) -> schema.Model:
 
 
 async def _order_in(request: Request) -> tuple[schema.VideoOrder, bytes | None]:
-    """What a request for a new video says, and the picture that came with it."""
+    """The order in a request for a new video, and the picture that came with it."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     picture = None
     if kind == FORM:
@@ -301,7 +301,7 @@ async def _order_in(request: Request) -> tuple[schema.VideoOrder, bytes | None]:
 
 
 def _thumbnail(file: Path) -> bytes:
-    """A frame of the middle of a video, as JPEG."""
+    """A frame from the middle of a video, as JPEG."""
     from PIL import Image
 
     from longlive_rag.media.video import count_frames, read_frames

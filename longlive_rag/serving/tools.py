@@ -1,4 +1,4 @@
-"""What can be done with the takes of one folder, as plain calls: typed values in, facts out; no path leads outside."""
+"""Operations on the takes of one folder, as plain typed calls; no path leads outside."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 Part = Literal["video", "frames", "stills", "sheet", "otio", "cues"]
 SUFFIXES: dict[Part, str] = {"video": ".mp4", "sheet": ".png", "otio": ".otio", "cues": ".txt"}
 OnBlock = Callable[[float, float], None]
-"""Called with every finished block: seconds of video that there are, and that were asked for."""
+"""Called after every block with the seconds of video that are made, and that were requested."""
 Loaded = tuple[Path, Precision]
-"""Folder and precision of a backbone that is loaded."""
+"""Folder and precision of a loaded backbone."""
 
 
 class LaterPrompt(BaseModel):
-    """Another prompt that takes over."""
+    """A prompt that takes over later."""
 
     at: Annotated[float, Field(description="Second of the take.")]
-    prompt: Annotated[str, Field(description="The words from there on.")]
+    prompt: Annotated[str, Field(description="The prompt from there on.")]
     cut: Annotated[bool, Field(description="Whether another shot begins there.")] = False
 
 
 class TakeFacts(BaseModel):
-    """A take on disk. Paths are of this machine."""
+    """A take on disk. Paths are on this machine."""
 
     take: str
     status: str
@@ -60,7 +60,7 @@ class TakeFacts(BaseModel):
 
 
 class FoundFrames(BaseModel):
-    """Frames that a search found, of one take."""
+    """Frames of one take that a search found."""
 
     take: str
     from_seconds: float
@@ -94,12 +94,12 @@ class Tools:
 
     Attributes:
         root: folder of the takes.
-        backbone: of new takes: a known name or a pipeline folder.
-        opening: how it is opened.
+        backbone: for new takes: a known name or a pipeline folder.
+        opening: how the backbone is opened.
         license_policy: None is the one in force.
 
     Raises:
-        ValueError: if the backbone is not here.
+        ValueError: if the backbone is missing, or there is no such policy.
     """
 
     root: Path
@@ -124,7 +124,7 @@ class Tools:
         memory: bool,
         on_block: OnBlock,
     ) -> TakeFacts:
-        """Make a take. Raises ValueError naming what can't be, and TakeEnded if it ends early."""
+        """Make a take. Raises ValueError naming what is wrong, and TakeEnded if the take ends early."""
         later = tuple(Cue(cue.at, cue.prompt, cue.cut) for cue in cues)
         settings = {} if memory else {"memory_enabled": False}
         request = build_request(self.preset, Schedule(prompt, later, seconds), seed, settings)
@@ -160,7 +160,7 @@ class Tools:
     def search(
         self, text: str | None, like_take: str | None, like_second: float | None, limit: int
     ) -> list[FoundFrames]:
-        """Frames whose prompts are like some words, or that look like a frame of a take; the best first."""
+        """Frames whose prompts match some words, or that look like a frame of a take; best first."""
         from longlive_rag.takes.library import open_library, search_frame, search_words
         from longlive_rag.timecode import format_timecode
 
@@ -184,7 +184,7 @@ class Tools:
         ]
 
     def compare(self, takes: Sequence[str], horizons: Sequence[float] | None) -> list[TakeDrift]:
-        """Identity drift of takes, read at the same horizons. Raises ValueError if one is too short."""
+        """Identity drift of takes at the same horizons. Raises ValueError if one is too short."""
         from eval.single import drift_rows, measure_videos
 
         folders = [self._take(take) for take in takes]
@@ -206,7 +206,7 @@ class Tools:
         ]
 
     def export(self, take: str, part: Part, output: str, start: float, end: float | None) -> Exported:
-        """Write a part of a take as a file, or a folder of pictures, that isn't there yet."""
+        """Write a part of a take to a new file, or a new folder of pictures."""
         from longlive_rag.takes.export import open_excerpt
         from longlive_rag.takes.parts import write_part
 
@@ -222,13 +222,13 @@ class Tools:
     # ---- folders ----
 
     def _inside(self, name: str, key: str) -> Path:
-        """A path in the folder of takes that no link leads out of; FieldError if there can't be one."""
+        """The path of a name in the folder of takes; FieldError if it, or a link on the way, leads outside."""
         path = PurePosixPath(name)
         if not path.parts or path.is_absolute() or any(part.startswith(".") or "\0" in part for part in path.parts):
             raise FieldError(key, name, "it must be a name inside the folder of takes, such as first or tests/first")
         found = self.root.joinpath(*path.parts)
         if found.resolve() != found:
-            raise FieldError(key, name, "no link may lead there")
+            raise FieldError(key, name, "the path must not go through a link")
         return found
 
     def _take(self, name: str) -> Path:
@@ -240,7 +240,7 @@ class Tools:
     def _new(self, name: str, key: str) -> Path:
         path = self._inside(name, key)
         if path.exists():
-            raise FieldError(key, name, "there is something of that name already; choose another")
+            raise FieldError(key, name, "something has that name already; choose another")
         return path
 
     def _name(self, folder: Path) -> str:
@@ -259,7 +259,7 @@ class Tools:
         with open_(notes.append) as job:
             self._pipe, self._loaded = job.pipe, loaded
             asked, fps = job.request.seconds, job.request.output.fps
-            # Nothing behind: whoever is told must be in the thread that a client's call runs in.
+            # Nothing ahead: `on_block` must be called in the thread that runs the client's call.
             record = job.run(lambda block, take: on_block(block.pixel_frames.stop / fps, asked), ahead=0)
         return self._facts(job.writer.folder, record, notes)
 
@@ -281,5 +281,5 @@ class Tools:
 
 
 def loaded_by(there: OpenTake) -> Loaded:
-    """What a take's backbone is told by, once it is loaded."""
+    """Folder and precision that a take's backbone is loaded with."""
     return there.preset.folder, there.record.run.precision

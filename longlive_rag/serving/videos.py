@@ -1,4 +1,4 @@
-"""Videos: what a key may ask for, and what it is told."""
+"""Videos: the requests that keys may make, and the answers."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ PICTURE_PIXELS = 20_000_000
 
 
 class Videos:
-    """All videos of a folder of takes. Safe from any thread.
+    """All videos in a folder of takes. Thread-safe.
 
     Args:
         takes: the folder.
-        engine: makes them.
-        setup: see there.
+        engine: makes the videos.
+        setup: see `Setup`.
 
     Raises:
         ValueError: if another server holds the folder, or what it wrote can't be read.
@@ -62,13 +62,13 @@ class Videos:
         self.making = Making(self.ledger, self.usage, engine, setup)
         self._lock = self.making.lock
 
-    # ---- what is asked for ----
+    # ---- requests ----
 
     def create(self, key: ApiKey, order: schema.TakeOrder, picture: bytes | None = None) -> schema.Video:
-        """A new video.
+        """Queue a new video.
 
         Args:
-            picture: file that it begins with.
+            picture: contents of the picture file that it begins with.
 
         Raises:
             ValueError: naming the field, the value and what would be right.
@@ -83,13 +83,13 @@ class Videos:
             seen = [span.video for span in order.remember if self._sees(key, span.video)]
             folders = {each: self.folder(key, each) for each in seen}
             request = request_of(order, self.setup.presets[model], self.setup.limits, folders, path)
-            return self._begin(key, self._made(key, video, model, request))
+            return self._begin(key, self._new_entry(key, video, model, request))
         except BaseException:
             self._drop_picture(video)
             raise
 
     def remix(self, key: ApiKey, video: str, order: schema.RemixOrder) -> schema.Video:
-        """A video under another prompt; raises as `create`, and `UnknownVideoError`, `NotReadyError`."""
+        """Queue a video again under another prompt; raises as `create`, and `UnknownVideoError`, `NotReadyError`."""
         source, new = self.entry(key, video), new_id()
         seconds = source.seconds if order.seconds is None else order.seconds
         check_length(seconds, self.setup.limits)
@@ -107,17 +107,17 @@ class Videos:
         try:
             picture = self._copy_picture(source, new)
             request = under_another_prompt(self._request_of(source), order.prompt, seconds, picture)
-            return self._begin(key, self._made(key, new, self.setup.model(source.model), request, video))
+            return self._begin(key, self._new_entry(key, new, self.setup.model(source.model), request, video))
         except BaseException:
             self._drop_picture(new)
             raise
 
     def extend(self, key: ApiKey, video: str, order: schema.ExtendOrder) -> schema.Video:
-        """A video that ended, longer; raises as `remix`."""
+        """Queue more of a finished video; raises as `remix`."""
         with self._lock:
             entry = self._ended(key, video)
             if entry.result != "finished":
-                raise NotReadyError(f"{video} was not made to its end; resume it, then extend it")
+                raise NotReadyError(f"{video} is not complete; resume it, then extend it")
             seconds = entry.seconds + order.seconds
             check_length(seconds, self.setup.limits)
             work = ExtendWork(seconds=seconds, prompt=order.prompt, cut=order.cut)
@@ -125,42 +125,42 @@ class Videos:
         return self._submitted(queued)
 
     def resume(self, key: ApiKey, video: str) -> schema.Video:
-        """The rest of a video that was cancelled, or failed; raises as `remix`."""
+        """Queue the rest of a video that was cancelled or failed; raises as `remix`."""
         with self._lock:
             entry = self._ended(key, video)
             if entry.result == "finished":
-                raise NotReadyError(f"{video} is as long as was asked for; extend it")
+                raise NotReadyError(f"{video} already has its requested length; extend it")
             queued = self._again(key, entry, entry.work, entry.seconds)
         return self._submitted(queued)
 
     def cancel(self, key: ApiKey, video: str) -> schema.Video:
-        """End a video after the block that is being made; one that ended already stays as it is."""
+        """End a video after the block in progress; one that has ended stays as it is."""
         self.entry(key, video)
         self.making.stop(video)
         return self.shown(video)
 
     def delete(self, key: ApiKey, video: str) -> None:
-        """Remove a video that ended, and its take.
+        """Remove a video that has ended, and its take.
 
         Raises:
-            NotReadyError: if it is being made, or another one is being made of it.
+            NotReadyError: if it is being made, or another one is being made from it.
         """
         with self._lock:
             entry = self._ended(key, video)
             under_way = [each for each in self.ledger.entries.values() if each.result is None]
             using = [each.id for each in under_way if self._is_made_of(each, entry)]
             if using:
-                raise NotReadyError(f"{using[0]} is being made of {video}; wait for it, or cancel it")
+                raise NotReadyError(f"{using[0]} is being made from {video}; wait for it, or cancel it")
             folder, trash = self.ledger.take_folder(entry), self.ledger.folder / TRASH / video
             if folder.is_dir():
                 folder.rename(trash)
             self.ledger.remove(entry)
         shutil.rmtree(trash, ignore_errors=True)
 
-    # ---- what is said of them ----
+    # ---- answers ----
 
     def entry(self, key: ApiKey, video: str) -> Entry:
-        """What the ledger says of a video; UnknownVideoError if the key may not see it."""
+        """The ledger's entry of a video; UnknownVideoError if the key may not see it."""
         entry = self.ledger.entries.get(video)
         if entry is None or not ("admin" in key.scopes or entry.owner == key.name):
             raise UnknownVideoError
@@ -172,7 +172,7 @@ class Videos:
         return self.shown(video)
 
     def page(self, key: ApiKey, after: str | None, limit: int, newest_first: bool) -> schema.VideoList:
-        """Videos that a key sees, in their order, after one of them; UnknownVideoError if it doesn't see that."""
+        """A page of the videos that a key sees; UnknownVideoError if it doesn't see `after`."""
         entries = list(self.ledger.entries.values())
         seen = sorted((each for each in entries if self._sees(key, each.id)), key=lambda each: each.number)
         seen = seen[::-1] if newest_first else seen
@@ -186,23 +186,23 @@ class Videos:
         return schema.VideoList(data=data, first_id=first, last_id=last, has_more=len(seen) > limit)
 
     def folder(self, key: ApiKey, video: str) -> Path:
-        """Of a video's take, which need not be there yet."""
+        """The folder of a video's take, which need not exist yet."""
         return self.ledger.take_folder(self.entry(key, video))
 
     def file(self, key: ApiKey, video: str) -> Path:
-        """The video file of one that ended.
+        """The file of a video that has ended.
 
         Raises:
-            NotReadyError: if it has not ended, or nothing of it was made.
+            NotReadyError: if it has not ended, or ended before its first block.
         """
         entry = self._ended(key, video)
         path = self.ledger.take_folder(entry) / VIDEO
         if not path.is_file():
-            raise NotReadyError(f"nothing of {video} was made")
+            raise NotReadyError(f"{video} ended before its first block")
         return path
 
     def shown(self, video: str) -> schema.Video:
-        """A video as of now, whoever asks."""
+        """A video as of now, without checking a key."""
         entry = self.ledger.entries.get(video)
         if entry is None:
             raise UnknownVideoError
@@ -233,7 +233,7 @@ class Videos:
         return shown
 
     def session(self, key: ApiKey, video: str) -> str:
-        """The session that makes a video; NotReadyError if none does."""
+        """The session that is making a video; NotReadyError if there is none."""
         self.entry(key, video)
         session = self.making.session(video)
         if session is None:
@@ -241,7 +241,7 @@ class Videos:
         return session
 
     def taken(self, key: ApiKey) -> tuple[int, int]:
-        """Videos of a key that are queued or being made, and bytes of all that it has."""
+        """Number of a key's videos that are queued or being made, and bytes of all its videos."""
         own = [entry for entry in list(self.ledger.entries.values()) if entry.owner == key.name]
         return sum(entry.result is None for entry in own), sum(entry.bytes for entry in own)
 
@@ -279,20 +279,20 @@ class Videos:
     # ---- queued and ended ----
 
     def _copy_picture(self, source: Entry, video: str) -> Path | None:
-        """The picture that a video begins with, for another one; None where there is none."""
+        """Copy the picture that a video begins with, for another video; None if there is none."""
         start_image = self._request_of(source).start_image
         if start_image is None:
             return None
         places = (self.ledger.take_folder(source) / START_IMAGE, Path(start_image))
         there = [path for path in places if path.is_file()]
         if not there:
-            raise NotReadyError(f"{source.id} began with a picture that is not there any more")
+            raise NotReadyError(f"{source.id} began with a picture that no longer exists")
         return Path(shutil.copyfile(there[0], self.ledger.picture(video)))
 
-    def _made(
+    def _new_entry(
         self, key: ApiKey, video: str, model: str, request: TakeRequest, remixed_from: str | None = None
     ) -> Entry:
-        """A new take, as it is to be begun."""
+        """The ledger entry of a new take."""
         return Entry(
             id=video,
             number=0,
@@ -317,7 +317,7 @@ class Videos:
         return self._submitted(queued)
 
     def _again(self, key: ApiKey, entry: Entry, work: Work, seconds: float) -> _Queued:
-        """Put a video that ended on the ledger once more, to be of so many seconds."""
+        """Put a video that has ended on the ledger again, to become `seconds` long."""
         grown = max(entry.bytes, round(entry.bytes * seconds / max(entry.seconds_made, 1.0)))
         check_quotas(key, *self.taken(key), grown - entry.bytes)
         begun = {"work": work, "seconds": seconds, "seconds_before": entry.seconds_made, "bytes": grown}
@@ -326,7 +326,7 @@ class Videos:
         return self._put(key, changed, entry, seconds - entry.seconds_made)
 
     def _put(self, key: ApiKey, entry: Entry, before: Entry | None, seconds: float) -> _Queued:
-        """On the ledger before it is queued, so that it is in both or, where it is refused, in none."""
+        """Put a video on the ledger before it is queued, so that it is in both or, if refused, in neither."""
         queued = _Queued(entry, before, key, seconds)
         self.usage.charge(key, seconds)
         try:
@@ -354,11 +354,11 @@ class Videos:
 
 @dataclass(frozen=True)
 class _Queued:
-    """A video on the ledger that the engine has not taken yet.
+    """A video on the ledger that the engine has not accepted yet.
 
     Attributes:
-        before: its entry as it was; None if it is new.
-        key: whose seconds were charged.
+        before: its earlier entry; None if it is new.
+        key: the key that was charged.
         seconds: that were charged.
     """
 

@@ -1,1 +1,1 @@
-"""The studio's server: takes are directed, scrubbed and branched in a browser."""
+"""The studio's server: direct, scrub and branch takes in a browser."""

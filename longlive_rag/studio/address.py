@@ -23,13 +23,13 @@ class Address:
 
     Attributes:
         host: an address or a name of this machine.
-        port: 0 is any that is free.
+        port: 0 picks a free one.
         tls_cert, tls_key: files of a certificate and its key; both or none.
-        insecure: whether it may be on a network without them.
-        names: other hosts that browsers may call it by.
+        insecure: whether it may listen on a network without them.
+        names: more host names that browsers may use.
 
     Raises:
-        FieldError: if others could listen in, the files don't fit, or a name has more than a name in it.
+        FieldError: if a network address lacks TLS and `insecure`, the files don't fit, or a name isn't a host name.
     """
 
     host: str = "127.0.0.1"
@@ -42,9 +42,9 @@ class Address:
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             missing = "tls_cert" if self.tls_cert is None else "tls_key"
-            raise FieldError(missing, None, "a certificate and its key are given together", "missing")
+            raise FieldError(missing, None, "give a certificate and its key together", "missing")
         if not self.is_here and self.tls_cert is None and not self.insecure:
-            wanted = "an address of a network needs --tls-cert and --tls-key, or --insecure-network"
+            wanted = "a network address needs --tls-cert and --tls-key, or --insecure-network"
             raise FieldError("host", self.host, wanted)
         for name in self.names:
             if not NAME.fullmatch(name):
@@ -56,7 +56,7 @@ class Address:
             return
         try:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(self.tls_cert, self.tls_key, password="")  # nobody is asked for one
+            context.load_cert_chain(self.tls_cert, self.tls_key, password="")  # so that it never prompts for one
         except OSError as error:
             shown = f"{self.tls_cert}, with the key {self.tls_key}"
             reason = error.strerror or str(error)
@@ -64,33 +64,33 @@ class Address:
 
     @property
     def is_here(self) -> bool:
-        """Whether only this machine reaches it."""
+        """Whether only this machine can reach it."""
         with suppress(ValueError):
             return ipaddress.ip_address(self.host).is_loopback
         return self.host.lower() == "localhost"
 
     @property
     def scheme(self) -> str:
-        """What it speaks."""
+        """`http` or `https`."""
         return "http" if self.tls_cert is None else "https"
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """What browsers may call it, without a port; the first is what is printed."""
+        """Host names that browsers may use, without a port; the first is printed."""
         own = f"[{self.host}]" if ":" in self.host else self.host
         own = socket.gethostname() if self.host in EVERYWHERE else own
         here = HERE if self.is_here or self.host in EVERYWHERE else ()
         return tuple(dict.fromkeys(name.lower() for name in (own, *here, *self.names)))
 
     def listen(self) -> socket.socket:
-        """A socket that is bound to it; FieldError if that can't be."""
+        """A listening socket at this address; FieldError if it can't be opened."""
         try:
             family, kind, _, _, place = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
             with ExitStack() as until_bound:
                 listening = until_bound.enter_context(socket.socket(family, kind))
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listening.bind(place)
-                listening.listen()  # before the address is said: who opens it at once waits, and is not refused
+                listening.listen()  # before the address is printed, so that early connections wait and aren't refused
                 until_bound.pop_all()
                 return listening
         except OSError as error:

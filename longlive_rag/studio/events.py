@@ -1,4 +1,4 @@
-"""What happens is said to every window that listens; one of them directs."""
+"""Sends events to every open window, and decides which window directs."""
 
 from __future__ import annotations
 
@@ -20,46 +20,46 @@ AWAY_SECONDS = 10.0
 
 @dataclass(eq=False)
 class Window:
-    """A connection that events go to.
+    """A connection that receives events.
 
     Attributes:
-        secret: of its session.
-        watches: the take that it shows; None where it hasn't said.
-        events: those that it has not been sent yet, as JSON.
-        let_go: set when it doesn't keep up.
+        secret: its session's secret.
+        watches: the take that it shows; None until it is known.
+        events: events that are yet to be sent, as JSON.
+        dropped: set if it doesn't keep up.
     """
 
     secret: str
     watches: str | None = None
     events: asyncio.Queue[str] = field(default_factory=lambda: asyncio.Queue(MAX_WAITING))
-    let_go: asyncio.Event = field(default_factory=asyncio.Event)
+    dropped: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Hub:
-    """Hands events from any thread to the windows, in order; one that doesn't keep up is let go and comes again.
+    """Sends events from any thread to the windows, in order; one that doesn't keep up is dropped, and reconnects.
 
     Args:
-        said: a sentence as windows may read it.
+        clean: turns a message into what windows may read.
     """
 
-    def __init__(self, said: Callable[[str], str] = str) -> None:
-        self._said = said
+    def __init__(self, clean: Callable[[str], str] = str) -> None:
+        self._clean = clean
         self._windows: set[Window] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
-        """From inside the loop that serves."""
+        """Call this in the server's event loop."""
         self._loop = asyncio.get_running_loop()
 
     def say(self, event: BaseModel) -> None:
-        """Say something to all; from any thread."""
+        """Send an event to all windows; thread-safe."""
         if isinstance(event, NoteEvent | ErrorEvent):
-            event = event.model_copy(update={"message": self._said(event.message)})
+            event = event.model_copy(update={"message": self._clean(event.message)})
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._hand_out, event.model_dump_json())
 
     def join(self, secret: str) -> Window | None:
-        """A new window; None if there are too many."""
+        """Add a window; None if there are too many."""
         if len(self._windows) >= MAX_WINDOWS:
             return None
         window = Window(secret)
@@ -67,18 +67,18 @@ class Hub:
         return window
 
     def is_watched(self, take: str, counts: Callable[[str], bool]) -> bool:
-        """Whether a window shows a take, or may do so, whose session counts; from any thread."""
+        """Whether a window whose session counts shows a take, or may show it; thread-safe."""
         return any(window.watches in (None, take) and counts(window.secret) for window in list(self._windows))
 
     def leave(self, window: Window) -> None:
-        """It is closed."""
+        """Remove a window that was closed."""
         self._windows.discard(window)
 
     def _hand_out(self, event: str) -> None:
         for window in list(self._windows):
             if window.events.full():
                 self._windows.discard(window)
-                window.let_go.set()
+                window.dropped.set()
             else:
                 window.events.put_nowait(event)
 
@@ -88,7 +88,7 @@ class DirectedElsewhereError(Exception):
 
 
 class Director:
-    """Whose words count: the first session that commands, until it has been away for a while or another takes over."""
+    """The session that directs: the first to give a command, until it is away for a while or another takes over."""
 
     def __init__(self, clock: Any = time.monotonic) -> None:
         self._clock = clock
@@ -98,24 +98,24 @@ class Director:
         self._windows: dict[str, int] = {}
 
     def claim(self, secret: str, by_force: bool = False) -> None:
-        """Direct from here on; DirectedElsewhereError if somebody else does, unless `by_force`."""
+        """Direct from now on; DirectedElsewhereError if another session directs, unless `by_force`."""
         with self._lock:
             if not by_force and not self._may(secret):
                 raise DirectedElsewhereError
             self._secret, self._seen = secret, self._clock()
 
     def may(self, secret: str) -> bool:
-        """Whether nobody else directs."""
+        """Whether no other session directs."""
         with self._lock:
             return self._may(secret)
 
     def joined(self, secret: str) -> None:
-        """A window of the session was opened."""
+        """Note that a window of the session was opened."""
         with self._lock:
             self._windows[secret] = self._windows.get(secret, 0) + 1
 
     def left(self, secret: str) -> None:
-        """A window of the session was closed."""
+        """Note that a window of the session was closed."""
         with self._lock:
             self._windows[secret] -= 1
             if not self._windows[secret]:

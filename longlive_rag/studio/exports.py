@@ -1,4 +1,4 @@
-"""Parts of a take as downloads, and its drift: what the command line writes, without a path of this machine in it."""
+"""Downloads of parts of a take, and its drift: as from the command line, but without paths of this machine."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ OWN_EYES, TINY_WORLD = "latent", "tiny-world"
 
 
 def write_export(take: Path, message: schema.ExportMessage, folder: Path, takes: Sequence[Path], root: Path) -> Path:
-    """Write what is asked for into an empty folder; returns the file.
+    """Write the requested part into an empty folder; returns the file.
 
     Args:
-        takes: folders of all takes, for those that a take was branched from or into.
-        root: of the library; a timeline of a tree names its videos from there.
+        takes: folders of all takes, to find the branches of this one.
+        root: folder of the library; the timeline of a tree names its videos relative to it.
 
     Raises:
-        ValueError: if the range isn't in the take, or has nothing of that kind.
+        ValueError: if the range isn't in the take, or contains nothing of that kind.
     """
     name = take.name
     if message.what == "rights":
@@ -68,17 +68,17 @@ def _write_timeline(timeline: dict[str, Any], target: Path) -> Path:
 
 @cache
 def embedders() -> tuple[schema.EmbedderFacts, ...]:
-    """What can judge drift on this machine as it is."""
+    """The embedders that can judge drift on this machine as it is."""
     from eval.embedders import at_hand
 
     return tuple(schema.EmbedderFacts(name=name, independent=name != OWN_EYES) for name in at_hand())
 
 
 def drift_of(take: Path, record: TakeRecord, embedder: str | None) -> schema.DriftFacts:
-    """Drift of a take as far as it goes, judged by an embedder that is at hand.
+    """Drift of a take as far as it goes, judged by an available embedder.
 
     Args:
-        embedder: its name; None is what fits the take's backbone and needs nothing else.
+        embedder: its name; None picks one that fits the take's backbone and needs nothing else.
 
     Raises:
         ValueError: if the take has no video, or there is no such embedder.
@@ -104,7 +104,7 @@ def drift_of(take: Path, record: TakeRecord, embedder: str | None) -> schema.Dri
     independent = name != OWN_EYES
     return schema.DriftFacts(
         embedder=name,
-        label=name if independent else f"{name}: the backbone's own eyes, no independent judge",
+        label=name if independent else f"{name}: the backbone's own view, not an independent judge",
         independent=independent,
         seconds=[float(second) for second in middles],
         values=[None if math.isnan(value) else float(value) for value in means],

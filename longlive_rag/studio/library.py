@@ -1,4 +1,4 @@
-"""Takes on disk under ids that the server gives out; no path is ever said to a browser."""
+"""Takes on disk, under ids that the server gives out; browsers never see a path."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ from retrieval.store import LatentStore, block_numbers
 
 FOUND_AT_MOST = 200
 LIKE_AT_MOST = 50
-ENDLESS = 10**9  # frames; of a timeline that no take fills
+ENDLESS = 10**9  # frames of a timeline longer than any take
 
 
 class UnknownTakeError(Exception):
-    """No take has this id, or it isn't there any more."""
+    """No take has this id, or not any more."""
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:
-    """Changes when a file does; OSError if there is none."""
+    """A value that changes when the file does; OSError if there is no such file."""
     found = path.stat()
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 @dataclass
 class Kept:
-    """What is known of a file as long as it stays as it is."""
+    """A value read from a file, valid while the file's stamp stays the same."""
 
     stamp: tuple[int, ...]
     value: Any
 
 
 class Takes:
-    """The takes under a folder. Safe from any thread.
+    """The takes under a folder. Thread-safe.
 
     Args:
         root: the folder; links in it are not followed.
@@ -67,7 +67,7 @@ class Takes:
         self._opening: dict[str, threading.Lock] = {}  # by take: one thread at a time reads its video
 
     def scan(self) -> dict[str, tuple[int, ...]]:
-        """All takes that are there, and the stamps of their records."""
+        """All takes on disk, with the stamps of their records."""
         found = {}
         for place, inside, files in os.walk(self.root):
             inside[:] = sorted(name for name in inside if name[:1] != "." and name not in (LATENTS, CHECKPOINTS))
@@ -75,18 +75,18 @@ class Takes:
             if RECORD in files and not path.is_symlink():
                 try:
                     found[self.id_of(Path(place))] = stamp_of(path)
-                except OSError:  # it was deleted meanwhile
+                except OSError:  # deleted meanwhile
                     continue
         return found
 
     @property
     def ids(self) -> set[str]:
-        """All that were given out."""
+        """All ids that were given out."""
         with self._lock:
             return set(self._folders)
 
     def id_of(self, folder: Path) -> str:
-        """The id of a take's folder; a new one for a folder that has none yet."""
+        """The id of a take's folder, a new one if it has none yet."""
         with self._lock:
             if folder not in self._ids:
                 self._ids[folder] = secrets.token_urlsafe(9)
@@ -99,10 +99,10 @@ class Takes:
             return self._ids.get(Path(path).resolve())
 
     def folder(self, take: str) -> Path:
-        """Of a take; it is inside the takes' folder, and no link leads there.
+        """The folder of a take, which is inside the folder of takes and not reached through links.
 
         Raises:
-            UnknownTakeError: if it isn't.
+            UnknownTakeError: if there is no such folder.
         """
         with self._lock:
             folder = self._folders.get(take)
@@ -111,7 +111,7 @@ class Takes:
         return folder
 
     def free_folder(self, name: str) -> Path:
-        """A folder beside the other takes that nothing has yet, called `name` or nearly so."""
+        """A folder for a new take, called `name`, with a number if that is taken."""
         folder, number = self.root / name, 1
         while folder.exists() or folder in self._ids:
             number += 1
@@ -122,7 +122,7 @@ class Takes:
         """A take's record.
 
         Raises:
-            UnknownTakeError: if it isn't there any more.
+            UnknownTakeError: if it no longer exists.
             ValueError: if it can't be read.
         """
         folder = self.folder(take)
@@ -140,10 +140,10 @@ class Takes:
         return record
 
     def film(self, take: str) -> Film:
-        """The segments of a take; those of one that is being made grow.
+        """The segments of a take; a take that is being made gets more of them.
 
         Raises:
-            UnknownTakeError: if it isn't there any more.
+            UnknownTakeError: if it no longer exists.
             ValueError, OSError: if it has no video, or one that can't be read.
         """
         with self._opening_of(take):
@@ -167,10 +167,10 @@ class Takes:
         with self._lock:
             return self._opening.setdefault(take, threading.Lock())
 
-    # ---- what is said of them ----
+    # ---- for the page ----
 
     def facts(self, take: str) -> schema.TakeFacts:
-        """A take that isn't made here now."""
+        """Facts about a take that isn't being made here now."""
         record, folder = self.record(take), self.folder(take)
         frames = self._frames(take, record)
         made = replace(timeline_of(record), pixel_frames=frames)
@@ -188,7 +188,7 @@ class Takes:
         )
 
     def all_facts(self, ids: list[str] | None = None) -> list[schema.TakeFacts]:
-        """Of all takes that can be read, or of those that are named, newest first."""
+        """Facts about all takes that can be read, or about those in `ids`, newest first."""
         found = []
         for take in self.scan() if ids is None else ids:
             try:
@@ -198,7 +198,7 @@ class Takes:
         return sorted(found, key=lambda facts: (facts.started, facts.name), reverse=True)
 
     def search(self, words: str) -> list[str]:
-        """Ids of takes whose words are like `words`, best first; ValueError if there are none in it."""
+        """Ids of takes whose prompts are like `words`, best first; ValueError if `words` contains no word."""
         hits = search_words(self._library(), words, FOUND_AT_MOST).hits
         return list(dict.fromkeys(self.id_of(hit.take.folder) for hit in hits))
 
@@ -206,12 +206,12 @@ class Takes:
         """Moments of all takes that look most like a frame of one, best first.
 
         Args:
-            folder, record: of the take, which may be one that is made now.
-            frame: its number.
-            frames: that the take has.
+            folder, record: of the take, which may be in progress.
+            frame: number of the frame.
+            frames: number of frames that the take has.
 
         Raises:
-            ValueError: if the frame has nothing that it could be compared by.
+            ValueError: if the frame has nothing to compare it by.
         """
         found = frames_like(self._library(), LibraryTake(folder, record, frames), frame, LIKE_AT_MOST)
         return [
@@ -243,7 +243,7 @@ class Takes:
             return 0
 
     def selections(self, take: str) -> list[Selection]:
-        """What the blocks of a take remembered; of one that was killed, as its blocks say."""
+        """What the blocks of a take remembered; read from the blocks themselves if the take was killed."""
         record, folder = self.record(take), self.folder(take)
         if record.status != "running" or not (folder / LATENTS).is_dir() or not block_numbers(folder / LATENTS):
             return list(record.selections)
@@ -253,13 +253,13 @@ class Takes:
 
 
 def timeline_of(record: TakeRecord) -> Timeline:
-    """Blocks and frames at a take's rate, of any length."""
+    """The timeline of a take's blocks and frames, without an end."""
     factor = record.video.temporal_factor or backbone_of(record, Path(record.run.folder)).temporal_factor
     return Timeline(ENDLESS, record.video.fps, record.request.context.frames_per_block, factor)
 
 
 def facts_of(record: TakeRecord, takes: Takes) -> dict[str, Any]:
-    """What a record says of a take, however much of it is made."""
+    """Facts from a take's record that don't depend on how much of it is made."""
     origin, rights, request = record.branched_from, record.rights, record.request
     unknown = [word for words in record.run.unknown_words.values() for word in words]
     return {
@@ -280,12 +280,12 @@ def facts_of(record: TakeRecord, takes: Takes) -> dict[str, Any]:
 
 
 def segments_of(take: str, film: Film, blocks: int) -> list[schema.SegmentFacts]:
-    """The first blocks of a film, as the page knows them."""
+    """The first blocks of a film, for the page."""
     return [segment_of(take, film, block) for block in range(min(blocks, len(film.stamps)))]
 
 
 def segment_of(take: str, film: Film, block: int) -> schema.SegmentFacts:
-    """A block of a film, as the page knows it."""
+    """A block of a film, for the page."""
     frames = film.timeline.pixels_of(block)
     return schema.SegmentFacts(
         block=block,
@@ -298,13 +298,13 @@ def segment_of(take: str, film: Film, block: int) -> schema.SegmentFacts:
 
 
 def memory_of(
-    selection: Selection, told: MemoryConfig, timeline: Timeline, others: list[tuple[Path, int]], takes: Takes
+    selection: Selection, asked: MemoryConfig, timeline: Timeline, others: list[tuple[Path, int]], takes: Takes
 ) -> schema.BlockMemory:
-    """What a block remembered, as the page knows it.
+    """What a block remembered, for the page.
 
     Args:
-        told: the memory of the take's request.
-        others: the take and the latent frame of each frame of other takes, in order; they are numbered -N to -1.
+        asked: the memory of the take's request.
+        others: take and latent frame of each remembered frame of other takes, in order; numbered -N to -1.
     """
     remembered = []
     for number, similarity in zip(selection.frames, selection.similarities, strict=True):
@@ -322,14 +322,14 @@ def memory_of(
                 take=take,
             )
         )
-    policy = directed_at(told, timeline, selection.block).policy
+    policy = directed_at(asked, timeline, selection.block).policy
     return schema.BlockMemory(
         block=selection.block, seconds=timeline.starts_at(selection.block), policy=policy, remembered=remembered
     )
 
 
 def steering_of(memory: MemoryConfig) -> list[schema.SteeringFacts]:
-    """What memory was told, as the page knows it."""
+    """Directions that memory was given, for the page."""
     return [
         schema.SteeringFacts(
             seconds=each.seconds, verb=each.verb, start=each.start, end=each.end, policy=each.policy or None
@@ -339,7 +339,7 @@ def steering_of(memory: MemoryConfig) -> list[schema.SteeringFacts]:
 
 
 def other_frames(record: TakeRecord) -> list[tuple[Path, int]]:
-    """The take and the latent frame of each frame of other takes that a take remembers; none where that is lost."""
+    """Take and latent frame of each frame that a take remembers of other takes; empty if those are lost."""
     request = record.request
     if not request.memory.remember:
         return []
@@ -353,5 +353,5 @@ def other_frames(record: TakeRecord) -> list[tuple[Path, int]]:
 
 
 def history_of(record: TakeRecord) -> list[dict[str, Any]]:
-    """What was done to a take, as plain data."""
+    """The history of a take, as plain data."""
     return [plain(entry) for entry in record.history]

@@ -1,4 +1,4 @@
-"""The room in which one take at a time is made, by an engine's worker, and what may be said to it meanwhile."""
+"""The room in which one take at a time is made, by an engine's worker, and directed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from longlive_rag.takes.record import TakeRecord
 from longlive_rag.timeline import Timeline
 from retrieval.selection import Selection
 
-LOST = "the process that made it was lost; another one goes on with it"
-PARKED = "it waited for its viewer for minutes, and is on disk now; it goes on when it is watched or directed"
+LOST = "the process that was making it was lost; another one continues it"
+PARKED = "it waited for its viewer for minutes and is now parked on disk; it continues when it is watched or directed"
 
 
 class BusyError(Exception):
@@ -32,19 +32,19 @@ class NotLiveError(Exception):
 
 
 class Stretch:
-    """The take that is made now.
+    """The take that is being made.
 
     Args:
         take: its id.
-        folder: of the take.
-        session: that makes it.
-        waits: it begins with the next direction, or when it is told to go on.
+        folder: its folder.
+        session: id of its session.
+        waits: whether it begins only with the next direction, or `go_on`.
 
     Attributes:
         ready: its id, once it is opened; or why it can't be made.
-        asked: what was asked for so far.
-        blocks: that can be fetched.
-        unsaid: blocks that were made and not said yet; they may not be in the take's video.
+        asked: the request so far.
+        blocks: number of blocks that can be fetched.
+        unsent: blocks that were made but not announced yet; they may not be in the take's video.
     """
 
     record: TakeRecord
@@ -56,7 +56,7 @@ class Stretch:
         self.ready: Future[str] = Future()
         self.stopped = self.is_parked = False
         self.unknown: list[str] = []
-        self.unsaid: deque[BlockFacts] = deque()
+        self.unsent: deque[BlockFacts] = deque()
         self.blocks, self.blocks_begun, self.restarts = 0, 0, 0
         self.notes: tuple[str, ...] = ()
         self.opened: OpenedTake | None = None
@@ -65,10 +65,10 @@ class Stretch:
         self._planned: dict[int, str] = {}  # block: id
 
     def open(self, opened: OpenedTake) -> None:
-        """A worker has opened the take; of one that was lost, blocks at its end are shown once more."""
+        """Note that a worker has opened the take; after a loss, blocks at its end are shown again."""
         self.opened, self.record, self.timeline = opened, opened.record, opened.timeline
         self.blocks, self.block = opened.blocks_shown, None
-        self.unsaid.clear()
+        self.unsent.clear()
         self.selections = list(self.record.selections)
         self.entered: list[int] = []
         self.others = other_frames(self.record)
@@ -76,22 +76,22 @@ class Stretch:
         self.unknown = list(dict.fromkeys([*unknown, *self.unknown]))
 
     def add(self, block: BlockFacts) -> None:
-        """A block was made."""
+        """Note a block that was made."""
         self.block = block
         self.entered += block.entered
         if block.selection is not None:
             self.selections.append(block.selection)
 
     def planned_id(self, second: float) -> str:
-        """Of the direction that takes over there."""
+        """The id of the direction that takes over there."""
         return self._planned.setdefault(self.timeline.cue_block(second), secrets.token_urlsafe(6))
 
     def second_of(self, planned_id: str) -> float:
-        """Where a planned direction takes over; ValueError if it is not known."""
+        """The second at which a planned direction takes over; ValueError if there is no such direction."""
         for block, each in self._planned.items():
             if each == planned_id:
                 return self.timeline.starts_at(block)
-        raise ValueError("there is no such planned cue any more; it has taken over or was withdrawn")
+        raise ValueError("this planned cue no longer exists; it has taken over or was withdrawn")
 
     def is_cut(self, second: float) -> bool:
         """Whether another shot begins with the direction that takes over there."""
@@ -99,11 +99,11 @@ class Stretch:
         return any(cue.cut and self.timeline.cue_block(cue.seconds) == block for cue in self.asked.cues)
 
     def forget(self, second: float) -> None:
-        """A planned direction is withdrawn."""
+        """Forget a planned direction that was withdrawn."""
         self._planned.pop(self.timeline.cue_block(second), None)
 
     def admitted(self) -> list[tuple[int, int]] | None:
-        """Latent frames in memory, the sink apart, each (first, after the last); None without memory."""
+        """Spans of latent frames in memory, without the sink, as (first, after the last); None without memory."""
         context = self.asked.context
         if not context.memory_frames:
             return None
@@ -139,22 +139,22 @@ class Room:
     """Has takes made by an engine, one at a time.
 
     Args:
-        takes: where they are.
-        hub: what happens is said there.
+        takes: the library.
+        hub: gets the events.
         director: whose playhead counts.
-        engine: makes them; nobody else gives it orders.
+        engine: makes the takes; nobody else gives it orders.
 
     Attributes:
-        engine: see there.
-        blocks_ahead: how far it may be ahead of the playhead; None is as far as it can.
+        engine: as given.
+        blocks_ahead: how far a take may be ahead of the playhead; None is no limit.
     """
 
     def __init__(self, takes: Takes, hub: Hub, director: Director, engine: Engine) -> None:
         self._takes, self._hub, self._director, self.engine = takes, hub, director, engine
         self.blocks_ahead: int | None = None
         self._changed = threading.Condition(threading.RLock())
-        self._waiting = 0  # orders that are not at their end
-        self._stretch: Stretch | None = None  # that was ordered last, until it is at its end
+        self._waiting = 0  # orders that have not ended
+        self._stretch: Stretch | None = None  # the last order, until it has ended
         self._playheads: dict[str, float] = {}
         self._closed = False
         self._unwatch = engine.watch(self._hear)
@@ -163,12 +163,12 @@ class Room:
 
     @property
     def current(self) -> Stretch | None:
-        """The take that is made now."""
+        """The take that is being made."""
         stretch = self._stretch
         return stretch if stretch is not None and stretch.opened is not None else None
 
     def live(self, take: str) -> Stretch:
-        """The take that is made now, if it is this one.
+        """The take that is being made, which must be this one.
 
         Raises:
             NotLiveError: if it isn't.
@@ -182,8 +182,8 @@ class Room:
         """Make a take; returns its id when it has begun.
 
         Args:
-            order: what is to be made; it is asked for when nothing else is made any more. A take that is undone waits.
-            after: the take that is made now, which ends with the block that is being made.
+            order: returns what is to be made; called once nothing else is being made. After an undo, the take waits.
+            after: the take in progress, which ends with its current block.
 
         Raises:
             BusyError: if another take is being made.
@@ -209,7 +209,7 @@ class Room:
         return ready.result()
 
     def _submitted(self, order: Order) -> Stretch:
-        """With the lock held, so that nothing is heard of it before it is known."""
+        """Submit an order; with the lock held, so that no event of its session comes too early."""
         last = order.kept_blocks - 1 if isinstance(order, Undo) else None
         session = self.engine.submit(order, last_block=last)
         stretch = Stretch(self._takes.id_of(order.folder), order.folder, session, waits=isinstance(order, Undo))
@@ -219,54 +219,54 @@ class Room:
     def direct(self, stretch: Stretch, prompt: str, at: float | None, cut: bool) -> float:
         """Let another prompt take over; see `Engine.direct`."""
         second = self.engine.direct(stretch.session, prompt, at, cut)
-        self._look(stretch)
+        self._refresh(stretch)
         return second
 
     def steer(self, stretch: Stretch, order: Steering) -> float:
-        """Give memory a direction; see `Engine.steer`."""
+        """Steer memory; see `Engine.steer`."""
         second = self.engine.steer(stretch.session, order)
-        self._look(stretch)
+        self._refresh(stretch)
         return second
 
     def withdraw(self, stretch: Stretch, second: float) -> None:
-        """Take back a planned direction; see `Engine.withdraw`."""
+        """Withdraw a planned direction; see `Engine.withdraw`."""
         self.engine.withdraw(stretch.session, second)
         stretch.forget(second)
-        self._look(stretch)
+        self._refresh(stretch)
 
-    def _look(self, stretch: Stretch) -> None:
-        """See what is asked for as of now; what is heard of a session may be older than an answer."""
+    def _refresh(self, stretch: Stretch) -> None:
+        """Read the current request; an event of a session may be older than an answer."""
         with self._changed:
             facts = self.engine.facts(stretch.session)
             if facts.asked is not None:
                 stretch.asked, stretch.blocks_begun = facts.asked, facts.blocks_begun
 
     def stop(self, take: str) -> None:
-        """End a take after the block that is being made; NotLiveError if it isn't made now."""
+        """End a take after the block in progress; NotLiveError if it isn't being made."""
         with self._changed:
             self._stop(self.live(take))
 
     def go_on(self, take: str) -> None:
-        """Let a take that waits begin; NotLiveError if it isn't made now."""
+        """Let a waiting take begin; NotLiveError if it isn't being made."""
         with self._changed:
             self.live(take).waits = False
             self.keep_pace()
 
     def set_pace(self, blocks_ahead: int | None) -> None:
-        """How far to be ahead of the playhead."""
+        """Set how far to be ahead of the playhead."""
         with self._changed:
             self.blocks_ahead = blocks_ahead
             self.keep_pace()
 
     def playhead(self, take: str, second: float) -> None:
-        """What the director sees."""
+        """Note the second that the director sees."""
         with self._changed:
             if self.current is not None and self.current.id == take:
                 self._playheads = {take: second}
                 self.keep_pace()
 
     def keep_pace(self) -> None:
-        """Tell the engine how far it may go: another one looks at the take, or nobody any more."""
+        """Tell the engine how far it may go, for example after a viewer comes or leaves."""
         with self._changed:
             stretch = self.current
             if stretch is not None and (last := self._last_block(stretch)) != stretch.last_block:
@@ -274,7 +274,7 @@ class Room:
                 self.engine.pace(stretch.session, last)
 
     def _last_block(self, stretch: Stretch) -> int | None:
-        """That may be begun."""
+        """The last block that may be begun; None is no limit."""
         if stretch.stopped:
             return None
         if stretch.waits:
@@ -286,7 +286,7 @@ class Room:
         return stretch.timeline.block_at(frame) + self.blocks_ahead
 
     def close(self, timeout_s: float = 60.0) -> None:
-        """End what is being made, and the engine; what was finished is kept."""
+        """End the take in progress, and the engine; what was finished is kept."""
         with self._changed:
             self._closed = True
             if self._stretch is not None:
@@ -312,7 +312,7 @@ class Room:
                 self._follow(stretch, facts)
             finally:
                 if facts.state in ENDED:
-                    self._say_ended(stretch, facts)
+                    self._send_ended(stretch, facts)
 
     def _follow(self, stretch: Stretch, facts: SessionFacts) -> None:
         for sentence in facts.notes[len(stretch.notes) :]:
@@ -323,31 +323,31 @@ class Room:
         if facts.state == "parked" and not stretch.is_parked:
             self._hub.say(schema.NoteEvent(take=stretch.id, message=PARKED))
         stretch.restarts, stretch.is_parked = facts.restarts, facts.state == "parked"
-        self._look(stretch)
+        self._refresh(stretch)
         if facts.take is not None and facts.take is not stretch.opened:
-            self._say_opened(stretch, facts.take)
+            self._send_opened(stretch, facts.take)
         if facts.block is not None and facts.block is not stretch.block:
             stretch.add(facts.block)
-            stretch.unsaid.append(facts.block)
-        if stretch.unsaid:
-            self._say_blocks(stretch)
+            stretch.unsent.append(facts.block)
+        if stretch.unsent:
+            self._send_blocks(stretch)
 
-    def _say_opened(self, stretch: Stretch, opened: OpenedTake) -> None:
+    def _send_opened(self, stretch: Stretch, opened: OpenedTake) -> None:
         stretch.open(opened)
         self.keep_pace()
         self._hub.say(schema.CutEvent(take=stretch.id, blocks=stretch.blocks))
-        self.say_facts(stretch)
+        self.send_facts(stretch)
         if not stretch.ready.done():
             stretch.ready.set_result(stretch.id)
 
-    def _say_blocks(self, stretch: Stretch) -> None:
-        """Say which blocks can be fetched: all that are in the take's video."""
+    def _send_blocks(self, stretch: Stretch) -> None:
+        """Announce the blocks that can be fetched: all that are in the take's video."""
         try:
             film = self._takes.film(stretch.id)
         except (UnknownTakeError, ValueError, OSError):  # it was deleted
             return
-        while stretch.unsaid and stretch.unsaid[0].index < len(film.stamps):
-            block = stretch.unsaid.popleft()
+        while stretch.unsent and stretch.unsent[0].index < len(film.stamps):
+            block = stretch.unsent.popleft()
             chosen = block.selection
             stretch.blocks = max(stretch.blocks, block.index + 1)
             stats = schema.Stats(
@@ -370,12 +370,12 @@ class Room:
             if block.cue is not None:
                 self._hub.say(schema.CuesEvent(take=stretch.id, cues=stretch.cues()))
 
-    def _say_ended(self, stretch: Stretch, facts: SessionFacts) -> None:
+    def _send_ended(self, stretch: Stretch, facts: SessionFacts) -> None:
         self._stretch = None
         self._waiting -= 1
         self._changed.notify_all()
         reason = facts.error or "it was stopped before its first block"
-        if not stretch.ready.done() and facts.state == "finished":  # by a worker that was lost before it was heard
+        if not stretch.ready.done() and facts.state == "finished":  # by a worker that was lost before it said so
             stretch.ready.set_result(stretch.id)
         if not stretch.ready.done():
             stretch.ready.set_exception(facts.refused or ValueError(reason))
@@ -387,13 +387,13 @@ class Room:
         except Exception:  # nothing was finished, or it was deleted
             self._hub.say(schema.GoneEvent(take=stretch.id))
 
-    def say_facts(self, stretch: Stretch) -> None:
-        """The take as it is now."""
+    def send_facts(self, stretch: Stretch) -> None:
+        """Send the take as it is now."""
         self._hub.say(schema.TakeEvent(take=live_facts(stretch, self._takes)))
 
 
 def live_facts(stretch: Stretch, takes: Takes) -> schema.TakeFacts:
-    """A take that is being made."""
+    """Facts about a take that is being made."""
     frames = stretch.timeline.pixels_of(stretch.blocks - 1).stop if stretch.blocks else 0
     return schema.TakeFacts(
         **{**facts_of(stretch.record, takes), "seconds": stretch.asked.seconds, "unknown_words": stretch.unknown},

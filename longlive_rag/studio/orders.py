@@ -1,4 +1,4 @@
-"""What the page asks for, as takes to be made; refused with the field's name where it can't be."""
+"""Turns the page's requests into orders for the engine; a refusal names the field."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ def _knob_facts(setting: Setting, part: Any) -> schema.KnobFacts:
     )
 
 
-# ---- takes to be made ----
+# ---- orders ----
 
 
 def new_order(message: schema.NewTakeMessage, preset: Preset, takes: Takes, start_image: Path | None) -> Make:
-    """A new take.
+    """The order for a new take.
 
     Raises:
         ValueError: naming the field, the value and what would be right.
-        UnknownTakeError: if a take that is to be remembered isn't there.
+        UnknownTakeError: if a take that is to be remembered doesn't exist.
     """
     settings = read_settings(message.settings, OFFERED)
     if message.memory is not None:
@@ -86,7 +86,7 @@ def new_order(message: schema.NewTakeMessage, preset: Preset, takes: Takes, star
 
 
 def twin_order(record: TakeRecord, folder: Path, preset: Preset, takes: Takes) -> Make:
-    """The same request and noise without memory."""
+    """The order for the same request and noise without memory."""
     request = record.request
     memory = replace(request.memory, enabled=False, pin=(), exclude=(), remember=(), steering=())
     memory = replace(memory, anchor=None, admit_above=None, spread=0)
@@ -97,18 +97,18 @@ def twin_order(record: TakeRecord, folder: Path, preset: Preset, takes: Takes) -
 
 
 def slug(prompt: str) -> str:
-    """A folder's name of a prompt's first words."""
+    """A folder name made of a prompt's first words."""
     words = [word for word in re.findall(r"[a-z0-9]+", prompt.lower()) if word not in SMALL_WORDS]
     return "-".join(words[:SLUG_WORDS])[:60] or "take"
 
 
 @dataclass(frozen=True)
 class GoingOn:
-    """Orders that go on from a take on disk; each is asked for when nobody makes that take.
+    """Orders that continue a take on disk; call them when the take isn't being made.
 
     Attributes:
         source: folder of the take.
-        target: of the one that is made, where it is another one.
+        target: folder of the new take, if the order makes one.
         backbone: where the take's backbone is; None looks for it under its name.
     """
 
@@ -117,18 +117,18 @@ class GoingOn:
     backbone: str | None
 
     def resumed(self) -> Resume:
-        """The rest of the take; ValueError if there is none."""
+        """Make the rest of the take; ValueError if there is none."""
         take = open_take(self.source, self.backbone)
         if take.is_whole:
-            raise ValueError(f"{take.folder.name} is as long as was asked for; extend it, or branch from it")
+            raise ValueError(f"{take.folder.name} already has its requested length; extend it, or branch from it")
         return Resume(self.source, self.backbone)
 
     def extended(self, message: schema.Extend) -> Extend:
-        """The take made longer."""
+        """Make the take longer."""
         return Extend(self.source, message.seconds, message.prompt, message.cut, self.backbone)
 
     def undone(self, block: int, seconds: float | None) -> Undo:
-        """Until a block, and on from there; `seconds` None is the take's length. FieldError as `branched`."""
+        """Keep `block` blocks, and go on from there; `seconds` None is the take's length. FieldError as `branched`."""
         if seconds is None:
             take = open_take(self.source, self.backbone)
             _begins_at(take, block)
@@ -136,7 +136,7 @@ class GoingOn:
         return Undo(self.source, self.target, block, seconds, self.backbone)
 
     def branched(self, message: schema.BranchAt) -> Branch:
-        """Another ending from a block on; FieldError if the take has not so many, or ends there."""
+        """Make another ending from a block on; FieldError if the take has too few blocks, or ends there."""
         second = _begins_at(open_take(self.source, self.backbone), message.block)
         return Branch(self.source, self.target, second, message.prompt, None, message.seed, message.cut, self.backbone)
 
@@ -151,16 +151,16 @@ def _begins_at(take: OpenTake, block: int) -> float:
     return second
 
 
-# ---- made again, by hand ----
+# ---- how to make it again ----
 
 
 def command_of(record: TakeRecord, name: str, parent: str | None, preset: Preset | None) -> str:
     """The command that makes a take again.
 
     Args:
-        name: of the take, as the user's shell knows it.
-        parent: of the take that it was branched from.
-        preset: of its backbone, if it is here: what it says need not be said.
+        name: path of the take in the user's shell.
+        parent: the same for the take that it was branched from.
+        preset: preset of its backbone, if available: settings that equal its defaults are left out.
     """
     request = record.request
     if request.reseeds and parent is not None:
@@ -181,7 +181,7 @@ def command_of(record: TakeRecord, name: str, parent: str | None, preset: Preset
 
 
 def _backbone_in_words(record: TakeRecord, preset: Preset | None) -> str:
-    """As the studio was told it, unless that is a full path, which no answer has."""
+    """The backbone's name or folder as given to the studio; of a full path, only the last name."""
     name = record.run.backbone if preset is None else preset.name
     return Path(name).name if Path(name).is_absolute() else name
 

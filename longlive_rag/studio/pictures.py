@@ -17,18 +17,18 @@ QUALITY = 85
 
 
 class Pictures:
-    """Frames as JPEG; the newest that were asked for are kept."""
+    """Frames as JPEG; the most recently requested are kept."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[tuple[str, ...], int, int], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     def jpeg(self, film: Film, frame: int, width: int | None) -> bytes:
-        """A frame.
+        """A frame as JPEG.
 
         Args:
-            frame: its number in the take, one that is there.
-            width: in pixels, at most the frame's own; None is that.
+            frame: number of an existing frame in the take.
+            width: in pixels, at most the frame's own, which is also the default.
         """
         key = (tuple(film.stamps[number] for number in _needed(film, frame)), frame, width or 0)
         with self._lock:
@@ -44,7 +44,7 @@ class Pictures:
 
 
 def decoded(film: Film, frame: int) -> Image.Image:
-    """A frame as a picture, decoded from the last block before it that needs no other."""
+    """A frame as a picture, decoded from the last keyframe block up to it."""
     needed = _needed(film, frame)
     place = frame - film.timeline.pixels_of(needed.start).start
     decoder = None
@@ -63,7 +63,7 @@ def decoded(film: Film, frame: int) -> Image.Image:
 
 
 def _needed(film: Film, frame: int) -> range:
-    """Blocks that a frame can be decoded from."""
+    """The blocks that are needed to decode a frame."""
     block = film.timeline.block_at(frame)
     first = max(number for number in range(block + 1) if film.keys[number] or not number)
     return range(first, block + 1)

@@ -1,4 +1,4 @@
-"""Every message between server and page, typed; `python -m longlive_rag.studio.schema` prints the JSON Schema."""
+"""Typed messages between server and page; `python -m longlive_rag.studio.schema` prints their JSON Schema."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ PROTOCOL = 1
 
 
 def is_seed(value: object) -> bool:
-    """Whether a value is a text of as many digits as a seed can have."""
+    """Whether a value is text of 1 to 20 digits, as a seed has."""
     return isinstance(value, str) and re.fullmatch("[0-9]{1,20}", value) is not None
 
 
 Words = Annotated[str, Field(max_length=4000)]
 Id = Annotated[str, Field(max_length=64)]
 Seed = Annotated[int, BeforeValidator(lambda seed: int(seed) if is_seed(seed) else seed)]
-"""Also as a text of digits: JavaScript's numbers are exact up to 2**53 only, seeds go up to 2**64."""
+"""Also accepted as text: JavaScript's numbers are exact only up to 2**53, and seeds go up to 2**64."""
 Second = Annotated[float, Field(ge=0, le=10**6)]
 Status = Literal["running", "live", "finished", "interrupted", "failed"]
 ExportKind = Literal["video", "stills", "cues", "sheet", "otio", "otio_branch", "rights"]
 
 
 class Message(BaseModel):
-    """A part of the protocol: no keys but its own, no text for numbers."""
+    """Base of all messages: unknown keys and text for numbers are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-# ---- what the server says ----
+# ---- from the server ----
 
 
 class FieldProblem(Message):
@@ -52,19 +52,19 @@ class Problem(Message):
 
 
 class ErrorAnswer(Message):
-    """The body of every answer that is an error."""
+    """The body of every error response."""
 
     error: Problem
 
 
 class Secret(Message):
-    """Of a session."""
+    """A session's secret."""
 
     secret: str
 
 
 class KnobFacts(Message):
-    """A setting of a new take; `default` is that of the backbone."""
+    """A setting of a new take, and the backbone's default."""
 
     key: str
     part: str
@@ -94,14 +94,14 @@ class BackboneFacts(Message):
 
 
 class EmbedderFacts(Message):
-    """What can judge drift here; not independent: what made the take. `tiny-world` reads takes of tiny-world only."""
+    """An embedder for drift; not independent if it made the take. `tiny-world` judges only its own takes."""
 
     name: str
     independent: bool
 
 
 class StudioFacts(Message):
-    """What there is."""
+    """What the studio offers, and the live take."""
 
     protocol: int = PROTOCOL
     version: str
@@ -113,16 +113,16 @@ class StudioFacts(Message):
 
 
 class RightsLabels(Message):
-    """Under which policy a take was made, and what it is labelled as."""
+    """The licence policy that a take was made under, and its label."""
 
     license_policy: str
     label: str
 
 
 class TakeFacts(Message):
-    """A take in the library; `waiting` is a live one that begins with the next direction or `resume`.
+    """A take in the library; with `waiting`, a live one that begins with the next direction or `resume`.
 
-    A branch has `parent_block` blocks, or `parent_seconds`, in common with its parent.
+    A branch shares `parent_block` blocks, or `parent_seconds`, with its parent.
     """
 
     id: Id
@@ -165,7 +165,7 @@ class CueFacts(Message):
 
 
 class SteeringFacts(Message):
-    """What memory was told, and from which second on; `policy` for the verb of that name."""
+    """A direction to memory, and the second at which it takes effect; `policy` is for the verb of that name."""
 
     seconds: float
     verb: str
@@ -175,7 +175,7 @@ class SteeringFacts(Message):
 
 
 class SegmentFacts(Message):
-    """A block as a file; `key`: can be decoded without those before it."""
+    """A block as a file; with `key`, it can be decoded without those before it."""
 
     block: int
     first_frame: int
@@ -186,7 +186,7 @@ class SegmentFacts(Message):
 
 
 class RememberedFrame(Message):
-    """A past frame that was brought back; of another take, its id and its own numbers."""
+    """A past frame that was brought back; if it is another take's, that take's id and numbers."""
 
     latent_frame: int
     frame: int | None
@@ -205,7 +205,7 @@ class BlockMemory(Message):
 
 
 class TakeDetail(TakeFacts):
-    """All of a take."""
+    """Everything about a take."""
 
     mime: str
     request: dict[str, Any]
@@ -220,7 +220,7 @@ class TakeDetail(TakeFacts):
 
 
 class DriftFacts(Message):
-    """Cosine to the first second, by second; D by horizon. Not independent: an embedder that made the take."""
+    """Cosine to the first second, by second; D by horizon. An embedder that made the take isn't independent."""
 
     embedder: str
     label: str
@@ -246,7 +246,7 @@ class FrameHits(Message):
 
 
 class UploadFacts(Message):
-    """A picture that was taken in."""
+    """A picture that was uploaded."""
 
     id: Id
     width: int
@@ -254,20 +254,20 @@ class UploadFacts(Message):
 
 
 class TakeId(Message):
-    """The take that goes on."""
+    """The take that is made now."""
 
     id: Id
 
 
 class Directed(Message):
-    """When a direction takes over."""
+    """The second at which a direction takes effect."""
 
     takes_over_at: float
     planned_id: str | None
 
 
 class Done(Message):
-    """A command without an answer of its own."""
+    """The answer to a command that has no other."""
 
     ok: bool = True
 
@@ -278,23 +278,23 @@ class UnknownWords(Message):
     unknown_words: list[str]
 
 
-# ---- what the page says ----
+# ---- from the page ----
 
 
 class TokenMessage(Message):
-    """Exchanged for a secret."""
+    """The token, to be exchanged for a secret."""
 
     token: Annotated[str, Field(max_length=200)]
 
 
 class PromptMessage(Message):
-    """Words to look at."""
+    """A prompt to check for unknown words."""
 
     prompt: Words
 
 
 class RememberMessage(Message):
-    """Seconds of another take."""
+    """Seconds of another take to remember."""
 
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
 
@@ -304,7 +304,7 @@ class RememberMessage(Message):
 
 
 class CueMessage(Message):
-    """A prompt that takes over from the start on the plan; at a cut another shot begins with it."""
+    """A prompt that is planned from the start; with `cut`, another shot begins with it."""
 
     seconds: Second
     prompt: Words
@@ -312,7 +312,7 @@ class CueMessage(Message):
 
 
 class NewTakeMessage(Message):
-    """A take to be begun."""
+    """A new take."""
 
     prompt: Words
     seconds: Second
@@ -394,7 +394,7 @@ Command = Annotated[
 
 
 class ExportMessage(Message):
-    """What of a take is to be downloaded; left out, the whole of it."""
+    """The part of a take to download; without a range, all of it."""
 
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
 
@@ -412,7 +412,7 @@ class Hello(Message):
 
 
 class Stats(Message):
-    """Of a live take: frames a second end to end, what is made, bytes of pages and of the process (or the GPU)."""
+    """A live take's frames a second end to end, seconds made, and bytes of its pages and its process (or GPU)."""
 
     fps: float
     made_seconds: float
@@ -421,7 +421,7 @@ class Stats(Message):
 
 
 class BlockEvent(Message):
-    """A block can be fetched."""
+    """A block was made and can be fetched."""
 
     type: Literal["block"] = "block"
     take: Id
@@ -447,7 +447,7 @@ class TakeEvent(Message):
 
 
 class GoneEvent(Message):
-    """A take isn't on the disk any more."""
+    """A take is no longer on disk."""
 
     type: Literal["gone"] = "gone"
     take: Id
@@ -460,7 +460,7 @@ class CuesEvent(Message):
 
 
 class SteeringEvent(Message):
-    """All that memory was told."""
+    """All directions that memory was given."""
 
     type: Literal["steering"] = "steering"
     take: Id
@@ -500,7 +500,7 @@ FromPage = Annotated[Playhead | Watch, Field(discriminator="type")]
 
 
 class Protocol(Message):
-    """What is said in both directions where it isn't the body of one route."""
+    """Messages that aren't the body of one route."""
 
     command: Command
     event: Event

@@ -1,4 +1,4 @@
-"""Who may talk to the studio: a browser that calls it by its own name, on its own page, with its token."""
+"""Access to the studio: only a browser that uses its host name, its page and its token."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HEADERS = {
 
 
 class Sessions:
-    """The token that the address holds, and the secrets that were given for it.
+    """The token in the printed address, and the secrets that were exchanged for it.
 
     Attributes:
         token: 256 bits.
@@ -45,11 +45,11 @@ class Sessions:
 
     def __init__(self) -> None:
         self.token = secrets.token_urlsafe(32)
-        self._used: dict[str, float] = {}  # secret: when it was last used, by the clock
+        self._used: dict[str, float] = {}  # secret: when it was last used
         self._lock = threading.Lock()
 
     def begin(self, token: str) -> str | None:
-        """A new session's secret; None if the token is not ours. The session that is idle longest makes room."""
+        """A new session's secret; None if the token is wrong. If there are too many, the longest idle one goes."""
         if not hmac.compare_digest(token.encode(), self.token.encode()):
             return None
         secret = secrets.token_urlsafe(32)
@@ -60,7 +60,7 @@ class Sessions:
         return secret
 
     def knows(self, secret: str) -> bool:
-        """Whether it is a session's."""
+        """Whether a secret belongs to a session."""
         with self._lock:
             known = [each for each in self._used if hmac.compare_digest(each.encode(), secret.encode())]
             for each in known:
@@ -70,14 +70,14 @@ class Sessions:
 
 @dataclass
 class Guard:
-    """Refuses requests before anything reads them; gives every answer the headers of `HEADERS`.
+    """Checks requests before anything reads them, and adds `HEADERS` to every response.
 
     Attributes:
-        app: answers what passes.
-        sessions: see there.
-        port: of the server.
-        hosts: what it may be called, without a port; the first is the one to use.
-        scheme: what it speaks.
+        app: answers the requests that pass.
+        sessions: see `Sessions`.
+        port: the server's port.
+        hosts: accepted host names, without a port; the first is the one to use.
+        scheme: `http` or `https`.
     """
 
     app: ASGIApp
@@ -110,9 +110,9 @@ class Guard:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         hosts, origins = values_of(headers, "host"), values_of(headers, "origin")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
-            return 421, f"the studio answers to {self._hosts[0]} only"
+            return 421, f"the studio only answers requests to {self._hosts[0]}"
         if origins and origins != [f"{self.scheme}://{hosts[0].lower()}"]:
-            return 403, "another page may not use the studio"
+            return 403, "requests from other pages are refused"
         if scope["type"] == "websocket":
             return None if scope["path"] == EVENTS else (404, "there is nothing here")
         return self._http_refusal(scope, headers)
@@ -120,16 +120,16 @@ class Guard:
     def _http_refusal(self, scope: Scope, headers: list[tuple[str, str]]) -> tuple[int, str] | None:
         method, path = scope["method"], scope["path"]
         if method not in ("GET", "HEAD", "POST"):
-            return 405, f"{method} is not used here"
+            return 405, f"{method} is not supported here"
         if not path.startswith("/api"):
-            return None if method != "POST" else (405, "POST is not used here")
+            return None if method != "POST" else (405, "POST is not supported here")
         lengths = values_of(headers, "content-length")
         limit = MAX_UPLOAD_BYTES if path == UPLOADS else MAX_JSON_BYTES
         if any(not length.isdigit() or int(length) > limit for length in lengths):
             return 413, f"a request may have at most {limit // MIB} MiB"
         kinds = [kind.split(";")[0].strip().lower() for kind in values_of(headers, "content-type")]
         if method == "POST" and path != UPLOADS and kinds != ["application/json"]:
-            return 415, "say it in JSON, with Content-Type: application/json"
+            return 415, "send JSON, with Content-Type: application/json"
         if path in OPEN_PATHS:
             return None
         secret = bearer(values_of(headers, "authorization"))
@@ -146,17 +146,17 @@ def bearer(values: Iterable[str]) -> str | None:
 
 
 def values_of(headers: list[tuple[str, str]], name: str) -> list[str]:
-    """Of each header of that name."""
+    """The values of all headers with this name."""
     return [value for each, value in headers if each == name]
 
 
 def names_only(text: str) -> str:
-    """A text in which only the last name of each path is left."""
+    """Text with each path shortened to its last name."""
     return ABSOLUTE.sub(lambda found: Path(found.group()).name, text)
 
 
 def error_body(message: str, fields: Iterable[dict[str, Any]] = ()) -> bytes:
-    """The body of an answer that is an error."""
+    """The body of an error response."""
     return json.dumps({"error": {"message": message, "fields": list(fields)}}).encode()
 
 
@@ -183,7 +183,7 @@ def _with_headers(send: Send, path: str) -> Send:
 
 
 def limited(receive: Receive, limit: int) -> Receive:
-    """What receives a request's body, of at most `limit` bytes; HTTPException 413 where there are more."""
+    """A `receive` for bodies of at most `limit` bytes; HTTPException 413 if there are more."""
     count = 0
 
     async def limited() -> Message:

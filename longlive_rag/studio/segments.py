@@ -1,4 +1,4 @@
-"""Blocks of a take as files that a browser can append one to another, while the take is made and afterwards."""
+"""Blocks of a take as files that a browser can append to each other, during and after generation."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Film(Protocol):
     """The segments of one take.
 
     Attributes:
-        stamps: of each block that is there, by what is in it; a segment's address has it, so that what is under an
-            address never changes.
+        stamps: a hash of each block's content; it is part of a segment's address, so the content at an address never
+            changes.
         keys: whether each block can be decoded without those before it.
-        mime: what a browser must be told of it.
+        mime: MIME type with codecs, for the browser.
     """
 
     stamps: list[str]
@@ -37,7 +37,7 @@ class Film(Protocol):
 
     @property
     def timeline(self) -> Timeline:
-        """Blocks and frames of what is there."""
+        """Timeline of the blocks made so far."""
         ...
 
     def segment(self, block: int) -> bytes:
@@ -46,11 +46,11 @@ class Film(Protocol):
 
 
 class DiskFilm:
-    """Segments cut from a take's video, which is finished.
+    """Segments cut from a take's finished video.
 
     Args:
         video: the file.
-        timeline: of a take of any length at its rate.
+        timeline: the take's timeline, without an end.
 
     Raises:
         ValueError, OSError: if it can't be read.
@@ -81,7 +81,7 @@ class DiskFilm:
         self.keys.append(block[0].is_key)
 
     def segment(self, block: int) -> bytes:
-        """A block as a fragmented MP4; OSError if the video isn't there any more."""
+        """A block as a fragmented MP4; OSError if the video is gone or changed."""
         frames = self.timeline.pixels_of(block)
         check_plain(self._video)
         for seek in (True, False):  # a file without an index is read from its beginning
@@ -90,7 +90,7 @@ class DiskFilm:
                 packets = _packets_between(container, stream, frames, seek)
                 if len(packets) == len(frames):
                     return wrapped(stream, packets, frames.start, self.timeline.fps)
-        raise OSError(f"{self._video} is not what it was")
+        raise OSError(f"{self._video} has changed")
 
 
 def _picture_of(container: Any) -> Any:
@@ -118,7 +118,7 @@ def _packets_between(container: Any, stream: Any, frames: range, seek: bool) -> 
 
 
 def mime_of(stream: Any) -> str:
-    """What a browser must be told of the segments of a stream."""
+    """MIME type with codecs of the segments of a stream."""
     extra = stream.codec_context.extradata
     if stream.codec_context.name == "h264" and extra:
         return f'video/mp4; codecs="avc1.{extra[1:4].hex().upper()}"'
@@ -126,13 +126,13 @@ def mime_of(stream: Any) -> str:
 
 
 class GrowingFilm:
-    """Segments of a take's video that is being written by whichever process, or was when that was killed.
+    """Segments of a take's video that another process is writing, or was writing when it was killed.
 
-    The newest block is in a file of its own; see `NewestBlock`.
+    The newest block is in its own file; see `NewestBlock`.
 
     Args:
         video: the file.
-        timeline: of the take as it was asked for.
+        timeline: timeline of the whole requested take.
 
     Attributes:
         asked: that timeline.
@@ -145,36 +145,36 @@ class GrowingFilm:
 
     def _begin_anew(self, inode: int) -> None:
         self._inode, self.mime = inode, VP9_MIME
-        self._head = b""  # the file up to the end of its first frame, without which nobody knows what the others are
-        self._ends: list[int] = []  # of each frame's fragment, in bytes of the file
-        self._rest: list[Packet] = []  # of a block that isn't whole
-        self._whole = 0  # blocks
+        self._head = b""  # the file up to the end of its first frame; decoding the others needs it
+        self._ends: list[int] = []  # end of each frame's fragment, in bytes of the file
+        self._rest: list[Packet] = []  # packets of a block that isn't complete
+        self._whole = 0  # complete blocks
         self._newest = b""
         self.stamps: list[str] = []
         self.keys: list[bool] = []
 
     @property
     def timeline(self) -> Timeline:
-        """Blocks and frames of what is there."""
+        """Timeline of the blocks made so far."""
         blocks = len(self.stamps)
         return replace(self.asked, pixel_frames=self.asked.pixels_of(blocks - 1).stop if blocks else 0)
 
     def refresh(self) -> None:
-        """See what was written meanwhile.
+        """Read what was written since the last call.
 
         Raises:
-            FinishedError: if nothing more is written.
+            FinishedError: if the video is finished.
             ValueError, OSError: if it can't be read.
         """
         with self._lock:
             check_plain(self._video.with_name(NEWEST))
-            newest = _content_of(self._video.with_name(NEWEST))  # first: the video has it or more
+            newest = _content_of(self._video.with_name(NEWEST))  # first, so that the video is at least as new
             with open_plain(self._video) as file:
                 there = os.fstat(file.fileno())
                 if there.st_ino != self._inode or there.st_size < (self._ends or [0])[-1]:  # its beginning was copied
                     self._begin_anew(there.st_ino)
                 self._read_on(file)
-            self._look_at(newest)
+            self._add_newest(newest)
 
     def _read_on(self, file: IO[bytes]) -> None:
         begin = self._ends[-1] if self._ends else 0
@@ -195,14 +195,14 @@ class GrowingFilm:
 
     @contextmanager
     def _opened(self, begin: int, data: bytes) -> Iterator[tuple[Any, list[Packet]]]:
-        """The stream, and the frames in a part of the file that begins at 0 or at the end of a frame."""
+        """The stream, and the frames of a part of the file; the part begins at 0 or at the end of a frame."""
         before = self._head if begin else b""
         with av.open(io.BytesIO(before + data)) as container:
             stream = _picture_of(container)
             yield stream, list(_packets(container, stream))[1 if begin else 0 :]
 
-    def _look_at(self, newest: bytes) -> None:
-        """A block that follows those that are whole, if the video has the beginning of it."""
+    def _add_newest(self, newest: bytes) -> None:
+        """Add the newest block if it follows the complete ones and the video contains its beginning."""
         self._newest = b""
         frames = self.asked.pixels_of(self._whole)
         has_begun = self._rest or len(frames) == 1  # the video lacks one frame
@@ -220,18 +220,18 @@ class GrowingFilm:
         self.stamps[block:] = [stamp_of(packets)]
 
     def segment(self, block: int) -> bytes:
-        """A block as a fragmented MP4; OSError if it isn't there any more."""
+        """A block as a fragmented MP4; OSError if it is gone or changed."""
         with self._lock:
             if block == self._whole and self._newest:
                 return self._newest
             if block >= self._whole:
-                raise OSError(f"{self._video} is not what it was")
+                raise OSError(f"{self._video} has changed")
             frames = self.asked.pixels_of(block)
             begin = self._ends[frames.start - 1] if frames.start else 0
             end = self._ends[frames.stop - 1]
             with open_plain(self._video) as file:
                 if os.fstat(file.fileno()).st_ino != self._inode:
-                    raise OSError(f"{self._video} is not what it was")
+                    raise OSError(f"{self._video} has changed")
                 file.seek(begin)
                 data = file.read(end - begin)
             with self._opened(begin, data) as (stream, packets):
@@ -248,7 +248,7 @@ def _content_of(path: Path) -> bytes:
 
 
 def _packets_of(segment: bytes, first_frame: int, fps: int) -> list[Packet]:
-    """Of a segment that begins with a frame of the take; none if it is another one, or damaged."""
+    """Packets of a segment that begins with this frame; none if it is another segment, or damaged."""
     try:
         with av.open(io.BytesIO(segment), "r") as container:
             stream = _picture_of(container)

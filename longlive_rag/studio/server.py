@@ -1,4 +1,4 @@
-"""The studio's server: routes of the protocol in docs/studio.md, over `Studio`."""
+"""The studio's server: the routes of docs/studio.md, over `Studio`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ HELLO_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 MAX_EVENT_BYTES = 16 * 1024
 NOT_LET_IN, TRY_LATER = 1008, 1013
-TOO_MANY = f"{MAX_WINDOWS} windows of the studio are open, as many as there may be; close one of them"
+TOO_MANY = f"{MAX_WINDOWS} windows of the studio are open, which is the maximum; close one of them"
 IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 
 
@@ -53,8 +53,8 @@ def build_app(studio: Studio, port: int, hosts: tuple[str, ...], scheme: str = "
     """The server's application, behind its guard.
 
     Args:
-        port: that it is served at.
-        hosts, scheme: what browsers may call it, and what it speaks; see `Guard`.
+        port: the server's port.
+        hosts, scheme: see `Guard`.
     """
 
     @asynccontextmanager
@@ -69,8 +69,8 @@ def build_app(studio: Studio, port: int, hosts: tuple[str, ...], scheme: str = "
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, title="longlive-rag studio")
     _add_errors(app, studio)
-    _add_reading(app, studio)
-    _add_doing(app, studio)
+    _add_reads(app, studio)
+    _add_commands(app, studio)
     app.router.routes.append(WebSocketRoute(EVENTS, partial(_events, studio)))
     if (PAGE / "index.html").is_file():
         app.mount("/", StaticFiles(directory=PAGE, html=True, follow_symlink=False))
@@ -79,7 +79,7 @@ def build_app(studio: Studio, port: int, hosts: tuple[str, ...], scheme: str = "
     return Guard(app, studio.sessions, port, hosts, scheme)
 
 
-def _add_reading(app: FastAPI, studio: Studio) -> None:
+def _add_reads(app: FastAPI, studio: Studio) -> None:
     @app.get("/api/studio")
     def facts() -> schema.StudioFacts:
         live = studio.room.current
@@ -132,7 +132,7 @@ def _backbone(name: str, preset: Preset, studio: Studio) -> schema.BackboneFacts
     )
 
 
-def _add_doing(app: FastAPI, studio: Studio) -> None:
+def _add_commands(app: FastAPI, studio: Studio) -> None:
     def claim(request: Request, by_force: bool = False) -> None:
         studio.director.claim(bearer(request.headers.getlist("authorization")) or "", by_force)
 
@@ -179,7 +179,7 @@ def _add_doing(app: FastAPI, studio: Studio) -> None:
 def _add_errors(app: FastAPI, studio: Studio) -> None:
     def answer(status: int, message: str, fields: Sequence[Mapping[str, Any]] = ()) -> Response:
         return Response(
-            error_body(studio.said(message), [dict(each) for each in fields]), status, None, "application/json"
+            error_body(studio.one_line(message), [dict(each) for each in fields]), status, None, "application/json"
         )
 
     def refused(_: Request, error: Exception) -> Response:
@@ -191,33 +191,32 @@ def _add_errors(app: FastAPI, studio: Studio) -> None:
         if isinstance(error, FieldError):
             value = error.value if isinstance(error.value, str | int | float | bool) else None
             value = studio.without_paths(value) if isinstance(value, str) else value
-            said = studio.said(str(error))
-            wanted = studio.said(error.wanted)
-            fields = [{"field": name, "value": value, "wanted": wanted, "message": said} for name in error.fields]
+            text, wanted = studio.one_line(str(error)), studio.one_line(error.wanted)
+            fields = [{"field": name, "value": value, "wanted": wanted, "message": text} for name in error.fields]
         return answer(422, str(error), fields)
 
     def bad_message(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError | ValidationError)
         fields: list[dict[str, Any]] = []
-        skipped = 1 if isinstance(error, ValidationError) else 0  # which kind of command it is
+        skipped = 1 if isinstance(error, ValidationError) else 0  # the kind of command
         for each in error.errors():
             parts = each["loc"][skipped:] if len(each["loc"]) > 1 else each["loc"]
             place = [str(part) for part in parts if part not in ("body", "query", "path")]
             fields.append(_wrong(each, ".".join(place) or "it"))
-        return answer(422, fields[0]["message"] if fields else "this is not understood", fields)
+        return answer(422, fields[0]["message"] if fields else "invalid request", fields)
 
     constant: dict[type[Exception], tuple[int, str]] = {
         UnknownTakeError: (404, GONE),
-        FileNotFoundError: (404, GONE),  # it was deleted meanwhile
+        FileNotFoundError: (404, GONE),  # deleted meanwhile
         NotLiveError: (409, "this take is not being made now"),
-        UnknownSessionError: (409, "this take is not being made any more"),
+        UnknownSessionError: (409, "this take is no longer being made"),
         DirectedElsewhereError: (
             409,
             "the studio is directed from another window; take over, or wait until it is closed",
         ),
     }
     for kind, (status, message) in constant.items():
-        app.add_exception_handler(kind, _saying(answer, status, message))
+        app.add_exception_handler(kind, _constant(answer, status, message))
     app.add_exception_handler(RefusedError, refused)
     app.add_exception_handler(RequestValidationError, bad_message)
     app.add_exception_handler(ValidationError, bad_message)
@@ -225,10 +224,10 @@ def _add_errors(app: FastAPI, studio: Studio) -> None:
     app.add_exception_handler(ValueError, bad_value)
     app.add_exception_handler(OSError, lambda _, error: answer(500, reason_of(error)))
     app.add_exception_handler(HTTPException, lambda _, error: answer(error.status_code, str(error.detail)))  # type: ignore[attr-defined]
-    app.add_exception_handler(Exception, lambda _, error: answer(500, "the studio failed here; its terminal says why"))
+    app.add_exception_handler(Exception, lambda _, error: answer(500, "internal error; the studio's terminal says why"))
 
 
-def _saying(answer: Callable[..., Response], status: int, message: str) -> Callable[[Request, Exception], Response]:
+def _constant(answer: Callable[..., Response], status: int, message: str) -> Callable[[Request, Exception], Response]:
     return lambda _, error: answer(status, message)
 
 
@@ -236,7 +235,7 @@ def _saying(answer: Callable[..., Response], status: int, message: str) -> Calla
 
 
 async def _events(studio: Studio, socket: WebSocket) -> None:
-    """A window: its first message has its session's secret, then it is told what happens."""
+    """Serve a window: its first message has its session's secret, and then it receives events."""
     await socket.accept()
     secret = await _secret_of(socket)
     if secret is None or not studio.sessions.knows(secret):
@@ -250,7 +249,7 @@ async def _events(studio: Studio, socket: WebSocket) -> None:
     _keep_pace(studio)
     live = studio.room.current
     window.events.put_nowait(schema.Hello(live=live.id if live else None).model_dump_json())
-    work = [_send(socket, window.events), _listen(studio, window, socket), window.let_go.wait()]
+    work = [_send(socket, window.events), _listen(studio, window, socket), window.dropped.wait()]
     tasks = [asyncio.create_task(each) for each in work]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -265,7 +264,7 @@ async def _events(studio: Studio, socket: WebSocket) -> None:
 
 
 def _keep_pace(studio: Studio) -> None:
-    """Another one looks at what is made, or one less; nobody waits for what comes of it."""
+    """Adapt the pace after a viewer came or left, without waiting for it."""
     asyncio.get_running_loop().run_in_executor(None, studio.room.keep_pace)
 
 
@@ -307,7 +306,7 @@ async def _hear(studio: Studio, window: Window, text: str) -> None:
 
 
 async def _watch(studio: Studio) -> None:
-    """Says what changes in the folder of takes, whoever changes it."""
+    """Announce changes in the folder of takes, whoever makes them."""
     seen, gone = await run_in_threadpool(studio.takes.scan), set[str]()
     while True:
         await asyncio.sleep(SCAN_SECONDS)
@@ -325,13 +324,13 @@ async def _watch(studio: Studio) -> None:
 
 
 def _wrong(each: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """An error of pydantic's about a field, in words."""
+    """A validation error of pydantic about a field, in our words."""
     wanted = str(each["msg"]).replace("Input should be", "it should be")
     message = f"{name}: {wanted}"
     if each["type"] == "missing":
-        wanted, message = "give it", f"{name} is missing"
+        wanted, message = "required", f"{name} is missing"
     elif each["type"] == "extra_forbidden":
-        wanted, message = "leave it out", f"{name} is not known here"
+        wanted, message = "leave it out", f"unknown field {name}"
     elif each["type"] == "union_tag_invalid":
         name = str(each["ctx"]["discriminator"]).strip("'")
         wanted = f"it must be one of {each['ctx']['expected_tags']}".replace("'", "")

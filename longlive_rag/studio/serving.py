@@ -1,4 +1,4 @@
-"""The studio's server as a process."""
+"""Runs the studio's server."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from longlive_rag.studio.address import Address
 from longlive_rag.studio.server import build_app
 from longlive_rag.studio.studio import Studio
 
-WARNING = (
-    "warning: the studio is open to the network without TLS; whoever sees its traffic has its token, and directs takes"
-)
+WARNING = "warning: the studio is open to the network without TLS; anyone who can see its traffic can read the token"
 
 
 def serve(
@@ -30,23 +28,23 @@ def serve(
     browser: bool = True,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM; the take that is being made then ends with its block.
+    """Serve until Ctrl-C or SIGTERM; the take in progress then ends with its current block.
 
     Args:
         takes: folder of takes.
         backbones: names or folders; the first is the default.
-        address: where.
+        address: where to listen.
         open_engine: see `Studio`.
-        say: told where it can be opened.
-        browser: whether it is opened.
-        warn: told what others could do.
+        say: called with the link to open.
+        browser: whether to open it in a browser.
+        warn: called with a warning if others could read the token.
 
     Raises:
-        ValueError: if a backbone isn't there, the address can't be had, or as `open_engine`.
+        ValueError: if a backbone is missing, the address is unavailable, or as `open_engine`.
         OSError: if the folder can't be made, or as `open_engine`.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with suppress(KeyboardInterrupt), address.listen() as listening:  # it comes again when everything is ended
+    with suppress(KeyboardInterrupt), address.listen() as listening:  # raised again once everything has ended
         studio = Studio(takes, open_engine, backbones)
         port = listening.getsockname()[1]
         config = uvicorn.Config(

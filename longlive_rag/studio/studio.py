@@ -1,4 +1,4 @@
-"""What the studio can be asked: its library, its takes, and the one that is made now."""
+"""What the studio's routes need: the library, its takes, and the take in progress."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from longlive_rag.takes.record import TakeRecord
 
 
 class RefusedError(Exception):
-    """An answer that is an error.
+    """A refusal, as an error response.
 
     Args:
-        status: of HTTP.
+        status: HTTP status.
         message: one sentence.
     """
 
@@ -56,12 +56,12 @@ class Studio:
     """What the routes share.
 
     Args:
-        root: the folder of takes; it is made.
-        open_engine: opens what makes takes, given a folder that is its own.
+        root: the folder of takes; it is made if it is missing.
+        open_engine: opens the engine, given a folder for its state.
         backbones: names or folders; the first is the default.
 
     Raises:
-        ValueError, OSError: if a backbone isn't there, or the folder can't be made.
+        ValueError, OSError: if a backbone is missing, or the folder can't be made.
     """
 
     root: Path
@@ -73,7 +73,7 @@ class Studio:
         self.root.mkdir(parents=True, exist_ok=True)
         self.takes = Takes(self.root)
         self.presets = {Path(name).name: load_preset(name) for name in self.backbones}
-        self.hub, self.director, self.pictures = Hub(self.said), Director(), Pictures()
+        self.hub, self.director, self.pictures = Hub(self.one_line), Director(), Pictures()
         self.uploads = Uploads(self.takes.root)
         self.temporary = Path(tempfile.mkdtemp(prefix="longlive-rag-studio-"))
         try:
@@ -86,7 +86,7 @@ class Studio:
         self._lock, self._measuring = threading.Lock(), threading.Lock()
 
     def close(self) -> None:
-        """End what is being made; what was finished is kept."""
+        """End the take in progress; what was finished is kept."""
         self.room.close()
         self.uploads.close()
         shutil.rmtree(self.temporary, ignore_errors=True)
@@ -94,12 +94,12 @@ class Studio:
     # ---- takes ----
 
     def facts(self, take: str) -> schema.TakeFacts:
-        """A take, live or on disk."""
+        """Facts about a take, live or on disk."""
         live = self._live(take)
         return live_facts(live, self.takes) if live is not None else self.takes.facts(take)
 
     def listed(self, words: str) -> list[schema.TakeFacts]:
-        """The library, newest first; with words, what is most like them first."""
+        """The library, newest first; with `words`, the most similar takes first."""
         live = self.room.current
         ids = self.takes.search(words) if words.strip() else list(self.takes.scan())
         here = [take for take in ids if live is None or take != live.id]
@@ -111,7 +111,7 @@ class Studio:
         return sorted(found.values(), key=lambda facts: (facts.started, facts.name), reverse=True)
 
     def detail(self, take: str) -> schema.TakeDetail:
-        """All of a take."""
+        """Everything about a take."""
         live = self._live(take)
         facts = self.facts(take)
         if live is not None:
@@ -160,30 +160,30 @@ class Studio:
         return film
 
     def segment(self, take: str, block: int, stamp: str) -> bytes:
-        """A block at its address; UnknownTakeError if that is void."""
+        """The block at an address; UnknownTakeError if the address is void."""
 
         def found(film: Film) -> bytes:
             if not 0 <= block < len(film.stamps) or film.stamps[block] != stamp:
                 raise UnknownTakeError
             return film.segment(block)
 
-        return self._looked_up(take, found)
+        return self._with_film(take, found)
 
     def frame(self, take: str, frame: int, width: int | None) -> bytes:
-        """A made frame as JPEG; UnknownTakeError if it isn't made."""
+        """A frame as JPEG; UnknownTakeError if it isn't made yet."""
         if not 0 <= frame < self._made_frames(take):
             raise UnknownTakeError
-        return self._looked_up(take, lambda film: self.pictures.jpeg(film, frame, width))
+        return self._with_film(take, lambda film: self.pictures.jpeg(film, frame, width))
 
-    def _looked_up(self, take: str, look: Callable[[Film], bytes]) -> bytes:
-        """What is found in a take's segments, also where its video becomes another file meanwhile."""
+    def _with_film(self, take: str, read: Callable[[Film], bytes]) -> bytes:
+        """Read from a take's segments, once more if its video was replaced meanwhile."""
         try:
-            return look(self.film(take))
+            return read(self.film(take))
         except OSError:
-            return look(self.film(take))
+            return read(self.film(take))
 
     def like(self, take: str, frame: int) -> schema.FrameHits:
-        """Moments of all takes that look most like a made frame; UnknownTakeError if it isn't made."""
+        """Moments of all takes that look most like a frame; UnknownTakeError if that isn't made yet."""
         frames = self._made_frames(take)
         if not 0 <= frame < frames:
             raise UnknownTakeError
@@ -239,17 +239,17 @@ class Studio:
             request["start_image"] = Path(request["start_image"]).name
         return request
 
-    # ---- what is asked for ----
+    # ---- requests ----
 
     def preset(self, name: str | None) -> Preset:
-        """An installed backbone; FieldError if there is none of that name."""
+        """A backbone by name, None for the default; FieldError if there is no such backbone."""
         found = self.presets.get(next(iter(self.presets)) if name is None else name)
         if found is None:
             raise FieldError("backbone", name, f"it must be one of {', '.join(self.presets)}")
         return found
 
     def begin(self, message: schema.NewTakeMessage) -> str:
-        """A new take."""
+        """Begin a new take; returns its id."""
         preset = self.preset(message.backbone)
         picture = None
         if message.start_image is not None:
@@ -260,7 +260,7 @@ class Studio:
         return self._begin(lambda: order)
 
     def command(self, take: str, message: Any) -> schema.Message:
-        """Do what is said of a take."""
+        """Carry out a command on a take."""
         match message:
             case schema.Direct():
                 return self._direct(self.room.live(take), message)
@@ -274,7 +274,7 @@ class Studio:
                 return self._steer(take, Steering(0.0, message.do, message.start, message.end))
             case schema.UsePolicy():
                 return self._steer(take, Steering(0.0, "policy", policy=message.name))
-            case schema.Pace():  # the director's, of whatever is made: the take may have ended meanwhile
+            case schema.Pace():  # it applies to whatever is being made: this take may have ended meanwhile
                 if self._live(take) is None:
                     self.takes.folder(take)
                 self.room.set_pace(message.blocks_ahead)
@@ -287,7 +287,7 @@ class Studio:
         return schema.TakeId(id=self._another(take, message))
 
     def _another(self, take: str, message: Any) -> str:
-        """Commands after which another stretch is made; returns the id of the take that goes on."""
+        """Carry out a command that begins another stretch; returns the id of the take that is made."""
         live = self._live(take)
         if isinstance(message, schema.Plain) and message.do == "resume" and live is not None:
             self.room.go_on(take)
@@ -325,7 +325,7 @@ class Studio:
             raise FieldError("block", block, f"it must be from 1 to {live.blocks}, as many blocks as are made")
 
     def preset_of(self, record: TakeRecord) -> Preset:
-        """The backbone of a take, under the name that it was installed by."""
+        """The backbone of a take, under the name that it has here."""
         return self.preset(Path(record.run.backbone).name)
 
     def _backbone_of(self, take: str) -> str | None:
@@ -334,7 +334,7 @@ class Studio:
 
     def _direct(self, stretch: Stretch, message: schema.Direct) -> schema.Message:
         second = self.room.direct(stretch, message.prompt, message.at, message.cut)
-        self._look_at_words(stretch, message.prompt)
+        self._note_unknown_words(stretch, message.prompt)
         answer = schema.Directed(takes_over_at=second, planned_id=stretch.planned_id(second))
         self.room.go_on(stretch.id)
         return self._cues_changed(stretch, answer)
@@ -345,7 +345,7 @@ class Studio:
         second = self.room.direct(stretch, message.prompt, before if message.at is None else message.at, cut)
         if second != before:
             self.room.withdraw(stretch, before)
-        self._look_at_words(stretch, message.prompt)
+        self._note_unknown_words(stretch, message.prompt)
         answer = schema.Directed(takes_over_at=second, planned_id=stretch.planned_id(second))
         return self._cues_changed(stretch, answer)
 
@@ -357,10 +357,10 @@ class Studio:
 
     def _cues_changed(self, stretch: Stretch, answer: schema.Message) -> schema.Message:
         self.hub.say(schema.CuesEvent(take=stretch.id, cues=stretch.cues()))
-        self.room.say_facts(stretch)
+        self.room.send_facts(stretch)
         return answer
 
-    def _look_at_words(self, stretch: Stretch, prompt: str) -> None:
+    def _note_unknown_words(self, stretch: Stretch, prompt: str) -> None:
         unknown = self._unknown(Path(stretch.record.run.backbone).name, prompt)
         if unknown:
             stretch.unknown = list(dict.fromkeys([*stretch.unknown, *unknown]))
@@ -378,12 +378,12 @@ class Studio:
     def _unknown(self, backbone: str, prompt: str) -> list[str]:
         return self.words(backbone, prompt) if backbone in self.presets else []
 
-    def said(self, message: str) -> str:
-        """A message in one line, without paths of this machine."""
+    def one_line(self, message: str) -> str:
+        """A message on one line, without paths of this machine."""
         return " ".join(self.without_paths(message).split())
 
     def without_paths(self, text: str) -> str:
-        """A text in which only the last name of each path of this machine is left."""
+        """Text in which each path of this machine is shortened to its last name."""
         places = [(self.temporary, "upload"), (self.uploads.folder, "upload")]
         places += [(root, self.root.name) for root in (self.takes.root, self.root.absolute())]
         places += [(preset.folder.absolute(), name) for name, preset in self.presets.items()]

@@ -1,4 +1,4 @@
-"""Pictures that a take is to begin with, as the page sends them."""
+"""Uploaded pictures for takes to begin with."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ HIDDEN = ".studio-"
 
 
 class Uploads:
-    """Pictures in a hidden folder among the takes, where workers on other machines see them, too. Safe from any thread.
+    """Pictures in a hidden folder among the takes, where workers on other machines can see them too. Thread-safe.
 
-    The folder is made for the first one. What a studio that was killed has left is removed by the next one.
+    The folder is made for the first picture. A new studio removes what a killed one left.
 
     Args:
         takes: the folder of takes.
 
     Attributes:
-        folder: of the pictures.
+        folder: folder of the pictures.
     """
 
     def __init__(self, takes: Path) -> None:
@@ -38,7 +38,7 @@ class Uploads:
                 shutil.rmtree(left, ignore_errors=True)
 
     def add(self, data: bytes) -> UploadFacts:
-        """A picture, decoded and encoded again; of too many, the oldest one goes.
+        """Add a picture, decoded and re-encoded; if there are too many, the oldest one is removed.
 
         Raises:
             FieldError: if it is not a PNG or JPEG picture, or too large.
@@ -56,11 +56,11 @@ class Uploads:
         return UploadFacts(id=upload, width=upright.width, height=upright.height)
 
     def path(self, upload: str) -> Path | None:
-        """Where a picture is; None if there is none (any more)."""
+        """The file of a picture; None if there is none (any more)."""
         return self._paths.get(upload)
 
     def close(self) -> None:
-        """Remove them all."""
+        """Remove all pictures."""
         if self._held is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
             self._held.close()

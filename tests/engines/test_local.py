@@ -285,13 +285,13 @@ def test_bad_orders_are_refused_before_they_are_queued(engine, pipeline_folder: 
     assert len(engine.sessions()) == before
     assert {path.name for path in tmp_path.iterdir()} == {"file"}
     session = engine.submit(good)
-    with pytest.raises(FieldError, match=f"session {session} makes it"):
+    with pytest.raises(FieldError, match=f"session {session} is making it"):
         engine.submit(replace(good, request=replace(good.request, seed=9)))
     ended(engine, session)
     with pytest.raises(ValueError, match="already holds a take"):
         engine.submit(good)
     for words, order in {
-        "as long as was asked for": Resume(good.folder),
+        "already has its requested length": Resume(good.folder),
         "seconds is -1": Extend(good.folder, -1.0),
         "at is 99 s": Branch(good.folder, tmp_path / "branch", 99.0),
     }.items():

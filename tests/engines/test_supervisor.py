@@ -465,7 +465,7 @@ def test_one_session_a_folder(begin, submit, monkeypatch) -> None:
     go_on.set()
     first.join()
     monkeypatch.setattr(supervisor, "checked", lambda *_: pytest.fail("the other one's folder is touched"))
-    with pytest.raises(FieldError, match="makes it; wait for its end"):
+    with pytest.raises(FieldError, match="is making it; wait for its end"):
         submit(engine, "a")
 
 

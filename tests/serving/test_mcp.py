@@ -129,7 +129,7 @@ def test_what_can_not_be_is_one_line_and_nothing_leads_outside(tmp_path: Path) -
         await said(client, "make", prompt=PROMPT, take="first", seconds=1)
         assert "already" in await refusal(client, "make", prompt=PROMPT, take="first")
         export = {"take": "first", "part": "video"}
-        assert "no link" in await refusal(client, "export", **export, output="link/x.mp4")
+        assert "through a link" in await refusal(client, "export", **export, output="link/x.mp4")
         assert "must end in .mp4" in await refusal(client, "export", **export, output="x.png")
         assert "inside the take first" in await refusal(client, "export", **export, output="first/x.mp4")
         assert "drift needs at least" in await refusal(client, "compare", takes=["first"])

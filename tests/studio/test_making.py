@@ -180,7 +180,7 @@ def test_stopped_resumed_extended_branched_and_its_twin(studio, window, pipe):
     request = read_record(folder_of(studio, take)).request
     again = torch.cat([block.latents for block in pipe.stream(request)], dim=1)[0].numpy()
     assert np.array_equal(again, latents_of(folder_of(studio, take)))
-    assert "as long as was asked for" in window.do(take, do="resume").json()["error"]["message"]
+    assert "already has its requested length" in window.do(take, do="resume").json()["error"]["message"]
     assert window.do(take, do="extend", seconds=2.0, prompt=OTHER).json()["id"] == take
     window.until("take", id=take, status="finished", made_seconds=7.0)
     blocks = window.get(f"/api/takes/{take}").json()["blocks"]

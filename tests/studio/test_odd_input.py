@@ -172,7 +172,7 @@ def test_odd_events_are_not_heard(studio, client, window, takes):
     ("path", "message", "said"),
     [
         ("/api/takes", {"prompt": PROMPT}, "seconds is missing"),
-        ("/api/takes", {"prompt": PROMPT, "seconds": 2.0, "colour": "red"}, "colour is not known here"),
+        ("/api/takes", {"prompt": PROMPT, "seconds": 2.0, "colour": "red"}, "unknown field colour"),
         ("/api/takes", {"prompt": PROMPT, "seconds": -1}, "seconds: it should be greater than"),
         ("/api/takes/x/commands", {"do": "dance"}, "do is 'dance'; it must be one of direct, edit_cue,"),
     ],

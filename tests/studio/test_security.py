@@ -214,7 +214,7 @@ def test_5_no_path_is_said(studio, client, window, monkeypatch, pipeline_folder)
             assert "/" not in said.replace(f"{folder.name}/", "")
             assert Path(path).name in said
     sentence = "cues/pins at 2/3 of https://example.org/a/b, and/or"
-    assert studio.said(sentence) == sentence
+    assert studio.one_line(sentence) == sentence
 
     def refuse(*_):
         raise FieldError("cues", str(folder), f"it must be elsewhere than {folder}")
