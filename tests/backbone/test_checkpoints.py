@@ -246,6 +246,10 @@ def write_shards(weights: dict[str, torch.Tensor], folder: Path) -> Path:
             lambda folder: edit_index(folder, lambda m: m.update(x="../x.safetensors")),
             "a shard must be in the same folder as its index",
         ),
+        (
+            lambda folder: edit_index(folder, lambda m: m.update(x="b.data")),
+            r"names the file 'b\.data'; a shard's name must end in \.safetensors",
+        ),
         (lambda folder: double(folder), "which is also in another file of"),
     ],
 )
