@@ -55,7 +55,7 @@ class AdmittedPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 door.admit_without_file(f"{name} (put in from Python)")
         if Path(folder).is_dir():
             if settings.get("use_safetensors") is False:
-                raise FieldError("use_safetensors", False, "leave it out; .safetensors is the only format that is opened")
+                raise FieldError("use_safetensors", False, "leave it out; only .safetensors files are opened")
             door.admit(Path(folder))
             cls._check_folder(Path(folder))
         else:

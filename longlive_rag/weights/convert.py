@@ -65,7 +65,8 @@ class Sources:
         base: for a file: the folder that has everything else.
         section: entry of a training checkpoint; None is the preset's if the file has it, else the only one.
         lora: a LoRA file with peft's names.
-        lora_alpha: None is the preset's, or that of the `adapter_config.json` beside the file.
+        lora_alpha: None is the preset's if the LoRA has the rank of its release's, or that of the `adapter_config.json`
+            beside the file.
         keep_lora: whether to put the LoRA beside the transformer instead of merging it.
         encoder: a retrieval autoencoder, {"model": ..., "config": ...}.
         tiny_decoder: a safetensors file in the layout of taew2_1.
@@ -142,7 +143,8 @@ def convert(sources: Sources, dest: Path) -> Converted:
 
 
 def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
-    preset = known_backbone(sources.preset) if sources.preset else None
+    preset = _known(sources.preset) if sources.preset else None
+    _check_used(sources)
     if sources.dtype is not None and sources.dtype not in DTYPES:
         raise FieldError("dtype", sources.dtype, f"it must be one of {', '.join(DTYPES)}")
     left_out: tuple[str, ...] = ()
@@ -168,6 +170,8 @@ def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
         alpha = sources.lora_alpha if sources.lora_alpha is not None or preset is None else preset.lora_alpha
         lora = read_lora(sources.lora, alpha)
         _apply(lora, parts, sources)
+        if sources.lora_alpha is None and preset is not None:
+            _check_rank(lora, preset)
     if sources.encoder is not None:
         parts.encoder = read_encoder(sources.encoder)
         parts.origins["encoder"] = [sources.encoder]
@@ -190,6 +194,31 @@ def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
             cast = {name: tensor.to(DTYPES[sources.dtype]) for name, tensor in model.state_dict().items()}
             model.load_state_dict(cast, strict=True, assign=True)
     return parts, left_out, lora
+
+
+def _known(name: str) -> KnownBackbone:
+    """Return a known backbone; ValueError if there is none of that name, or it is built in and has no settings."""
+    preset = known_backbone(name)
+    if preset.built_in is not None:
+        raise FieldError("preset", name, "it is part of the package, and its settings are for its own weights only")
+    return preset
+
+
+def _check_used(sources: Sources) -> None:
+    """Raise FieldError for a setting of something that was not given."""
+    if sources.section is not None and sources.source.is_dir():
+        shown = f"{sources.section!r}, but {sources.source} is a folder, which has no sections"
+        raise FieldError("section", sources.section, "leave it out", shown)
+    for name, value in (("lora_alpha", sources.lora_alpha), ("keep_lora", sources.keep_lora or None)):
+        if value is not None and sources.lora is None:
+            raise FieldError(name, value, ("give ", Name("lora"), " as well"), claim=(Name(name), " needs a LoRA"))
+
+
+def _check_rank(lora: Lora, preset: KnownBackbone) -> None:
+    """Raise FieldError if a LoRA is not the known backbone's, whose alpha then means another scale."""
+    if preset.lora_rank is not None and lora.rank != preset.lora_rank:
+        claim = f"{lora.source} has rank {lora.rank}, but the LoRA of {preset.name} has rank {preset.lora_rank}"
+        raise FieldError("lora_alpha", None, ("give ", Name("lora_alpha"), " as used in its training"), claim=claim)
 
 
 def _check_latents(parts: Parts, preset: KnownBackbone | None, source: Path | None) -> None:
@@ -222,7 +251,8 @@ def _transformer_weights(sources: Sources, preferred: str | None) -> Weights:
     if section is None and preferred is not None and path.suffix not in (".safetensors", ".json"):
         there = [name for name in SECTIONS if name in read_pickled(path)]
         if there and preferred not in there:
-            wanted = (f"{sources.preset} runs {preferred!r}; to use another, name it: ", Name("section"))
+            why = f"{sources.preset} runs {preferred!r}; to use another, name it: "
+            wanted = (why, Name("section"), f" {there[0]}")
             raise FieldError("section", None, wanted, claim=f"{path} has only the section {' and '.join(there)}")
         section = preferred if there else None
     return read_weights(path, section)

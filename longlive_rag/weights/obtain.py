@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from backbone.errors import FieldError
 from longlive_rag.presets.catalogue import KnownBackbone
 from longlive_rag.weights.convert import Converted, Sources, convert
 from longlive_rag.weights.hub import Fetched, Listing, fetch, list_files
@@ -65,7 +67,14 @@ def obtain(
     if folder is None:
         return Obtained(fetched, None)
     say(f"converting to {folder}")
-    return Obtained(fetched, convert(sources_of(known, fetched, base, dtype), folder))
+    sources = sources_of(known, fetched, base, dtype)
+    try:
+        return Obtained(fetched, convert(sources, folder))
+    except FieldError as error:
+        if error.field != "section":
+            raise
+        how = f"the files are fetched; to convert them: {_command(sources, folder)} --section SECTION"
+        raise ValueError(f"{error}; {how}") from error
 
 
 def sources_of(known: KnownBackbone, fetched: Sequence[Fetched], base: Path | None, dtype: str | None) -> Sources:
@@ -81,6 +90,15 @@ def sources_of(known: KnownBackbone, fetched: Sequence[Fetched], base: Path | No
         preset=known.name,
         dtype=dtype,
     )
+
+
+def _command(sources: Sources, folder: Path) -> str:
+    """The command that converts these sources; what is None is left out."""
+    options = {"base": sources.base, "lora": sources.lora, "encoder": sources.encoder, "preset": sources.preset}
+    words = ["longlive-rag", "models", "convert", str(sources.source), str(folder)]
+    for name, value in {**options, "dtype": sources.dtype}.items():
+        words += [] if value is None else [f"--{name}", str(value)]
+    return shlex.join(words)
 
 
 def _check_room(known: KnownBackbone, listings: Sequence[Listing], files: Path, folder: Path | None) -> None:

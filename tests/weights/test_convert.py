@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,7 @@ def flow_padded(transformer: CausalWanTransformer) -> torch.Tensor:
 def test_a_training_checkpoint_with_a_lora(pipe, original, tmp_path, keep):
     weights = {name: tensor * 1.01 for name, tensor in original_transformer(pipe.transformer).items()}
     torch.save({"generator": as_trained(weights), "critic": {"x": torch.zeros(1)}, "step": 7}, tmp_path / "base.pt")
-    torch.save({"generator_lora": peft_lora(pipe.transformer, rank=2)}, tmp_path / "lora.pt")
+    torch.save({"generator_lora": peft_lora(pipe.transformer, rank=256)}, tmp_path / "lora.pt")
     sources = Sources(
         tmp_path / "base.pt",
         base=original,
@@ -123,6 +124,18 @@ def test_a_training_checkpoint_with_a_lora(pipe, original, tmp_path, keep):
     merge(state, read_lora(tmp_path / "lora.pt", alpha=256))
     expected.load_state_dict(state)
     torch.testing.assert_close(flow(again.transformer), flow(expected.eval()), rtol=1e-4, atol=1e-4)
+
+
+def test_the_alpha_of_a_preset_is_for_the_lora_of_its_release(pipe, original, tmp_path):
+    """Alpha / rank scales the update: with another rank it is another scale."""
+    torch.save({"generator": original_transformer(pipe.transformer)}, tmp_path / "base.pt")
+    torch.save(peft_lora(pipe.transformer, rank=2), tmp_path / "lora.pt")
+    sources = Sources(tmp_path / "base.pt", base=original, lora=tmp_path / "lora.pt", preset="longlive")
+    wanted = r"lora\.pt has rank 2, but the LoRA of longlive has rank 256; give lora_alpha as used in its training"
+    with pytest.raises(ValueError, match=wanted):
+        convert(sources, tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+    assert convert(replace(sources, lora_alpha=2), tmp_path / "made").folder.is_dir()
 
 
 def test_a_retrieval_autoencoder(pipe, pipeline_folder, tmp_path):
@@ -192,6 +205,10 @@ def damaged(edit):
         (lambda o, t: Sources(o, preset="big"), "'big' is not a known backbone; known: tiny-world"),
         (lambda o, t: Sources(o, dtype="int8"), "dtype is 'int8'; it must be one of float32"),
         (lambda o, t: Sources(o, lora=o / "Wan2.1_VAE.pth", lora_alpha=1), "is not half of a LoRA pair"),
+        (lambda o, t: Sources(o, section="model"), "section is 'model', but .* is a folder, which has no sections"),
+        (lambda o, t: Sources(o, lora_alpha=2), "lora_alpha needs a LoRA; give lora as well"),
+        (lambda o, t: Sources(o, keep_lora=True), "keep_lora needs a LoRA; give lora as well"),
+        (lambda o, t: Sources(o, preset="tiny-world"), "preset is 'tiny-world'; it is part of the package"),
         (lambda o, t: Sources(o / "Wan2.1_VAE.pth", base=o), "does not fit its config"),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -309,6 +311,22 @@ def test_the_5b_preset_takes_a_base_at_hand(releases, tmp_path, monkeypatch):
     opened = load_pipeline("longlive-2", device="cpu")
     assert (opened.context, opened.output.fps, opened.vae.config.scale_factor_spatial) == (known.context, 24, 16)
     torch.testing.assert_close(opened.transformer.proj_out.weight, five_pipeline(2).transformer.proj_out.weight)
+
+
+def test_a_checkpoint_with_two_sections_that_the_preset_does_not_know(releases, tmp_path):
+    """The command that the refusal prints converts the fetched files."""
+    mirror, (*_, repo, (file,)) = tmp_path / "my hub", FACTS["longlive-2"]
+    for each in (WAN_5B, repo):
+        shutil.copytree(releases / each, mirror / each)
+    weights = torch.load(mirror / repo / file)
+    torch.save({"generator": weights, "generator_ema": weights}, mirror / repo / file)
+    places = tmp_path / "my downloads", tmp_path / "models" / "longlive-2"
+    with pytest.raises(ValueError, match="has the sections generator and generator_ema; choose one") as refused:
+        obtain(known_backbone("longlive-2"), *places, mirror=mirror, dtype="float32")
+    printed = shlex.split(str(refused.value).partition("to convert them: longlive-rag ")[2])
+    done = CliRunner().invoke(cli, ["generator" if word == "SECTION" else word for word in printed])
+    assert done.exit_code == 0, done.output
+    assert (places[1] / "model_index.json").is_file()
 
 
 def test_a_file_that_the_hub_lacks_is_named_before_anything_is_fetched(hub, tmp_path):
