@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -112,7 +113,7 @@ def _commands(known: KnownBackbone, folder: Path) -> list[str]:
             terms = "ID" if files.terms.spdx == NO_ASSERTION else files.terms.spdx
             parts.setdefault((files.page, terms), []).extend(PARTS[files.role])
     return [
-        f"longlive-rag license record {' '.join(str(folder / part) for part in dict.fromkeys(names))} --spdx {terms} "
-        f"--source {page_} --evidence FILE"
+        f"longlive-rag license record {shlex.join(str(folder / part) for part in dict.fromkeys(names))} "
+        f"--spdx {shlex.quote(terms)} --source {page_} --evidence FILE"
         for (page_, terms), names in parts.items()
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ def refuse_other_layout(folder: Path, index: dict[str, Any]) -> None:
     if not names_our_transformer(index):
         raise ValueError(
             f"{folder} is a folder of diffusers' {index['transformer'][1]}, which is not causal; "
-            f"convert it to a pipeline folder: longlive-rag models convert {folder} NEW_FOLDER"
+            f"convert it to a pipeline folder: longlive-rag models convert {shlex.quote(str(folder))} NEW_FOLDER"
         )
 
 

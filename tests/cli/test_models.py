@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from longlive_rag.presets.catalogue import known_backbone, known_names
 from longlive_rag.presets.embeddings import encoder_id, read_embeddings
 from longlive_rag.presets.needs import estimate, weight_bytes
 from longlive_rag.presets.preset import load_preset, preset_to_plan_with
+from longlive_rag.rights.records import rights_of
 from longlive_rag.weights.load import load_pipeline, place, text_device
 
 ROOT = Path(__file__).parents[2]
@@ -135,7 +137,7 @@ def test_fetching_from_a_mirror(command, mirror, tmp_path):
     assert "Wan-AI/Wan2.1-T2V-1.3B/diffusion_pytorch_model.safetensors" not in files  # the checkpoint replaces it
     assert len([file for file in files if Path(file).name != "licenses.json"]) == 9
     assert f"1 files from the mirror in {dest}/gdhe17/Self-Forcing, 1 of 1 checked against published hashes" in done.out
-    assert f"next: longlive-rag models fetch self-forcing --to {dest}\n" in done.out
+    assert f"next: longlive-rag models fetch self-forcing --to {dest} --mirror {mirror}\n" in done.out
     record = ("license", "record", dest / "gdhe17/Self-Forcing", "--spdx", "MIT", "--source", "card", "--by", "K")
     assert "research    checkpoints" in command("license", "show", dest / "gdhe17/Self-Forcing").out
     assert command(*record).code == 0
@@ -320,6 +322,31 @@ def test_check(command, pipeline_folder, tmp_path):
     assert command("models", "check", tmp_path / "none").code == 2
     ours = command("models", "check", "tiny-world")
     assert (ours.code, "BAD" in ours.out, "note" in ours.out) == (0, False, False)
+
+
+def test_the_command_that_a_check_prints_records_only_what_is_unknown(command, pipeline_folder, tmp_path):
+    folder = shutil.copytree(pipeline_folder, tmp_path / "my models" / "mine")
+    recorded = ("license", "record", folder / "vae", "--spdx", "MIT", "--source", "a contract", "--by", "K")
+    assert command(*recorded).code == 0
+    printed = shlex.split(re.search("longlive-rag (license record .*)", command("models", "check", folder).out)[1])
+    words = {"ID": "Apache-2.0", "WHERE": "a card"}
+    assert command(*(words.get(word, word) for word in printed)).code == 0
+    assert {file.file.split("/")[0]: file.record.terms for file in rights_of(folder)} == {
+        "vae": "MIT", **dict.fromkeys(("transformer", "text_encoder", "encoder", "tokenizer"), "Apache-2.0")
+    }  # fmt: skip
+    assert "license record" not in command("models", "check", folder).out
+
+
+def test_commands_to_type_name_folders_with_spaces(command, mirror, pipeline_folder, tmp_path, monkeypatch):
+    made = tmp_path / "my models" / "made"
+    done = command("models", "convert", pipeline_folder, made)
+    assert shlex.split(done.out.splitlines()[-1])[-1] == str(made)
+    words = ("--to", str(tmp_path / "my files"), "--mirror", str(mirror))
+    done = command("models", "fetch", "self-forcing", *words, "--no-convert")
+    assert shlex.split(done.out.splitlines()[-1])[-4:] == list(words)
+    monkeypatch.setenv("LONGLIVE_RAG_MODELS", str(tmp_path / "my models"))
+    printed = re.search("longlive-rag license record (.*)", command("models", "show", "longlive").out)[1]
+    assert shlex.split(printed)[0] == str(tmp_path / "my models" / "longlive" / "transformer")
 
 
 def test_check_names_each_part_of_the_original_layout(command, pipe, pipeline_folder, tmp_path):
