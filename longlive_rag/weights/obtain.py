@@ -46,7 +46,7 @@ def obtain(
         files: where the published files go, `files/<owner>/<repo>/<file>`; backbones share common files.
         folder: the pipeline folder to make, which appears once it is complete; None only fetches.
         base: a local copy, in any layout, of the release that the backbone builds on, which then is not fetched.
-        mirror: see `longlive_rag.weights.hub.fetch`.
+        mirror: see `longlive_rag.weights.hub.list_files`.
         dtype: see `Sources`.
         say: called with a line as each step begins.
 
@@ -63,7 +63,7 @@ def obtain(
         known = replace(known, files=tuple(each for each in known.files if each.role != "base"))
     listings = list_files(known, files, mirror)
     _check_room(known, listings, files, folder)
-    fetched = fetch(known, listings, files, mirror, say)
+    fetched = fetch(known, listings, files, say)
     if folder is None:
         return Obtained(fetched, None)
     say(f"converting to {folder}")

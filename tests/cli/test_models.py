@@ -273,6 +273,26 @@ def test_fetching_from_the_hub_goes_on_where_it_broke_off(hub, tmp_path):
 
 
 @pytest.mark.slow
+def test_offline_fetching_reads_the_clients_cache(hub, tmp_path):
+    """What `hf download` has put there; a file that is missing there is named, and nothing is written."""
+    environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf")}
+    code = "import sys, huggingface_hub as hub; [hub.snapshot_download(repo) for repo in sys.argv[1:]]"
+    repos = [str(WAN), "gdhe17/Self-Forcing"]
+    subprocess.run([sys.executable, "-c", code, *repos], env=environment, check=True, capture_output=True)
+    offline, dest = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}, tmp_path / "downloads"
+    done = fetch(hub, dest, **offline)
+    assert done.returncode == 0, done.stderr
+    assert f"transformer: 1 files from the cache in {dest / 'gdhe17/Self-Forcing'}" in done.stdout
+    assert (dest / WAN / "Wan2.1_VAE.pth").read_bytes() == (hub.folder / WAN / "Wan2.1_VAE.pth").read_bytes()
+    assert not (dest / WAN / "Wan2.1_VAE.pth").is_symlink()
+    next((tmp_path / "hf").rglob("self_forcing_dmd.pt")).unlink()
+    refused = fetch(hub, tmp_path / "others", **offline)
+    assert (refused.returncode, (tmp_path / "others").exists()) == (1, False)
+    assert "gdhe17/Self-Forcing" in refused.stderr.splitlines()[-1]
+    assert "set HF_HUB_OFFLINE=0" in refused.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
 def test_a_hub_whose_file_is_not_what_it_says(hub, tmp_path):
     hub.published["Wan2.1_VAE.pth"] = "0" * 64
     done = fetch(hub, tmp_path / "downloads")
