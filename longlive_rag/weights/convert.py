@@ -33,7 +33,7 @@ from longlive_rag.rights.records import FileRights, LicenseRecord, inherit, righ
 from longlive_rag.weights.layouts import SETTINGS, open_parts
 from longlive_rag.weights.parts import Parts, filled, same_name, vocabulary
 from retrieval.encoder import LatentAutoencoder
-from retrieval.files import in_words
+from retrieval.files import in_words, part_of
 
 LORA_FOLDER = "lora"
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -117,6 +117,7 @@ def convert(sources: Sources, dest: Path) -> Converted:
         OSError: if the disk refuses; nothing is left behind.
     """
     _check_dest(dest)
+    remove_leftover(dest)
     parts, left_out, lora = _gather(sources)
     _check_room(parts, dest)
     tokenizer = read_tokenizer(parts.tokenizer)
@@ -304,6 +305,10 @@ def read_encoder(path: Path) -> LatentAutoencoder:
         raise ValueError(f"{path} is not a retrieval autoencoder: it has no config beside its {SECTIONS[2]!r}")
     known = ("in_channels", "latent_height", "latent_width", "hidden_dims", "embedding_dim")
     sizes = {name: config[name] for name in known if name in config}
+    for name, size in sizes.items():
+        each = size if name == "hidden_dims" and isinstance(size, list | tuple) and size else [size]
+        if not all(type(number) is int and number > 0 for number in each):
+            raise ValueError(f"{path} is not a retrieval autoencoder: its {name} is {size!r}")
     return filled(LatentAutoencoder, sizes, read_weights(path, "model"), same_name)
 
 
@@ -341,6 +346,11 @@ def _check_dest(dest: Path) -> None:
         raise ValueError(f"{dest} can't be written: {parent} is a file")
 
 
+def remove_leftover(dest: Path) -> None:
+    """Remove what a killed conversion to `dest` left: it would count as used space."""
+    shutil.rmtree(part_of(dest), ignore_errors=True)
+
+
 def _check_room(parts: Parts, dest: Path) -> None:
     optional = [part for part in (parts.encoder, parts.tiny_decoder) if part is not None]
     modules = [parts.transformer, parts.vae, parts.text_encoder, *optional]
@@ -357,8 +367,7 @@ def _check_room(parts: Parts, dest: Path) -> None:
 def _appearing(dest: Path) -> Iterator[Path]:
     """Yield a folder to fill, which becomes `dest` if the `with` body succeeds and is removed otherwise."""
     dest.absolute().parent.mkdir(parents=True, exist_ok=True)
-    fresh = dest.with_name(f".{dest.name}.part")
-    shutil.rmtree(fresh, ignore_errors=True)
+    fresh = part_of(dest)
     try:
         yield fresh
         fresh.replace(dest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +153,11 @@ def test_a_retrieval_autoencoder(pipe, pipeline_folder, tmp_path):
     torch.save({"model": encoder.state_dict(), "config": {**sizes, "embedding_dim": 13}}, tmp_path / "wrong.pt")
     with pytest.raises(ValueError, match=r"encoder.fc.weight is \[12, 16\], the config expects \[13, 16\]"):
         convert(Sources(pipeline_folder, encoder=tmp_path / "wrong.pt"), tmp_path / "other")
+    for changes in ({"hidden_dims": "x"}, {"hidden_dims": []}, {"latent_height": -4}, {"embedding_dim": 12.0}):
+        torch.save({"model": encoder.state_dict(), "config": {**sizes, **changes}}, tmp_path / "odd.pt")
+        name, value = next(iter(changes.items()))
+        with pytest.raises(ValueError, match=re.escape(f"is not a retrieval autoencoder: its {name} is {value!r}")):
+            convert(Sources(pipeline_folder, encoder=tmp_path / "odd.pt"), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
@@ -230,6 +236,15 @@ def test_where_it_may_be_written(original, tmp_path, monkeypatch):
     monkeypatch.setattr("longlive_rag.weights.convert.shutil.disk_usage", lambda _: usage)
     with pytest.raises(ValueError, match=r"no space left for .*made: it needs .* kB, but 1\.0 kB are free"):
         convert(Sources(original), tmp_path / "made")
+
+
+def test_what_a_killed_conversion_left_is_not_counted_as_used(original, tmp_path, monkeypatch):
+    left, usage = tmp_path / ".made.part" / "transformer", shutil.disk_usage(tmp_path)
+    left.mkdir(parents=True)
+    free = lambda _: usage._replace(free=1000 if left.exists() else 10**9)  # noqa: E731
+    monkeypatch.setattr("longlive_rag.weights.convert.shutil.disk_usage", free)
+    convert(Sources(original), tmp_path / "made")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made"]
 
 
 def test_a_disk_that_fills_up_leaves_nothing(original, tmp_path, monkeypatch):

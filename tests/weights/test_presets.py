@@ -345,6 +345,15 @@ def test_room_is_looked_for_before_anything_is_fetched(releases, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_killed_conversion_left_is_not_counted_as_used(releases, tmp_path, monkeypatch):
+    left = tmp_path / ".made.part" / "transformer"
+    left.mkdir(parents=True)
+    usage = lambda _: type("Usage", (), {"free": 1000 if left.exists() else 10**9})  # noqa: E731
+    monkeypatch.setattr("longlive_rag.weights.obtain.shutil.disk_usage", usage)
+    obtain(known_backbone("self-forcing"), tmp_path / "downloads", tmp_path / "made", mirror=releases)
+    assert (tmp_path / "made" / "model_index.json").is_file()
+
+
 def test_the_trained_autoencoders_layout_gives_the_golden_embeddings(tmp_path):
     golden = Golden.read(GOLDEN)
     spec, latents = golden.scenario["encoder"], golden.tensors["latents"]
