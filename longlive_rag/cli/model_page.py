@@ -86,7 +86,7 @@ def _files(files: ReleasedFiles) -> list[str]:
     ]
     lines += [f"      remark: {files.remark}"] if files.remark else []
     by_card = any(statement.by == "card" for statement in terms.statements)
-    return lines if by_card else [*lines, f"      model card not checked; read it at {files.page}"]
+    return lines if by_card else [*lines, f"      terms on the model card not seen; read it at {files.page}"]
 
 
 def _policies(known: KnownBackbone, folder: Path) -> list[str]:

@@ -65,7 +65,7 @@ def test_a_page_for_whoever_decides(command):
         "names verified at: configs/longlive_inference.yaml of GitHub NVlabs/LongLive, branch v1.0",
         "terms: Apache-2.0, stated by the code repository",
         "remark: CC-BY-NC-SA-4.0 until 2025-11-01, when the code repository changed it to Apache-2.0",
-        "model card not checked; read it at https://huggingface.co/Efficient-Large-Model/LongLive-1.3B",
+        "terms on the model card not seen; read it at https://huggingface.co/Efficient-Large-Model/LongLive-1.3B",
         "commercial: refuses transformer, lora until",
     ):
         assert fact in shown, fact

@@ -71,6 +71,7 @@ FACTS = {
         None, None, 32, 8, 8, 4, False, "Efficient-Large-Model/LongLive-2.0-5B", ["model_bf16.pt"],
     ),
 }  # fmt: skip
+STEPS = {4: (1000, 750, 500, 250), 2: (1000, 500), 1: (1000,)}
 ON_1_3B = [name for name in FACTS if name != "longlive-2"]
 STANDINGS = {
     "longlive-rag": ("repository", "Apache-2.0"),
@@ -101,7 +102,7 @@ def test_a_preset_is_what_was_seen_of_its_release(name):
     assert (known.section, known.lora_alpha, known.lora_rank) == (section, alpha, alpha)
     assert (context.window_frames, context.sink_frames, context.frames_per_block) == (window, sink, block)
     assert (context.rope, context.memory_frames, context.recency_guard_frames) == ("relative", 6, 5)
-    assert (len(known.sampler.denoising_steps), known.sampler.timestep_shift) == (steps, 5.0)
+    assert (known.sampler.denoising_steps, known.sampler.timestep_shift) == (STEPS[steps], 5.0)
     assert known.memory.encoder == ("autoencoder" if by_autoencoder else "mean_pool")
     assert (known.memory.establish, known.memory.new_view) == (8.0, None)
     own = [each for each in known.files if each.role != "base"]
@@ -110,6 +111,16 @@ def test_a_preset_is_what_was_seen_of_its_release(name):
     assert all(each.seen_at for each in own)
     (transformer,) = (each for each in own if each.role == "transformer")
     assert (transformer.terms.standing, transformer.terms.spdx) == STANDINGS[name]
+
+
+@pytest.mark.parametrize("name", ["longlive", "self-forcing", "causal-forcing", "longlive-2"])
+def test_timesteps_that_a_release_does_not_list_are_not_called_its_own(name):
+    """Only LongLive-RAG's configs list any, for its three backbones."""
+    known = known_backbone(name)
+    if name == "longlive-2":
+        assert "denoising_steps" in known.ours
+    else:
+        assert any("imesteps" in note and "LongLive-RAG's configs" in note for note in known.notes)
 
 
 @pytest.mark.parametrize("name", FACTS)
