@@ -116,7 +116,7 @@ def convert(sources: Sources, dest: Path) -> Converted:
         ValueError: if a source is damaged, doesn't fit or is ambiguous; nothing is written.
         OSError: if the disk refuses; nothing is left behind.
     """
-    _check_dest(dest)
+    check_dest(dest)
     remove_leftover(dest)
     parts, left_out, lora = _gather(sources)
     _check_room(parts, dest)
@@ -338,8 +338,9 @@ def _check_tiny_decoder(parts: Parts) -> None:
 # ---- writing ----
 
 
-def _check_dest(dest: Path) -> None:
-    if dest.exists():
+def check_dest(dest: Path) -> None:
+    """Raise ValueError if a new folder can't be made at `dest`."""
+    if dest.exists() or dest.is_symlink():
         raise ValueError(f"{dest} already exists; name a new folder")
     parent = next(folder for folder in dest.absolute().parents if folder.exists())
     if not parent.is_dir():

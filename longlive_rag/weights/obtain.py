@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backbone.errors import FieldError
 from longlive_rag.presets.catalogue import KnownBackbone
-from longlive_rag.weights.convert import Converted, Sources, convert, remove_leftover
+from longlive_rag.weights.convert import Converted, Sources, check_dest, convert, remove_leftover
 from longlive_rag.weights.hub import Fetched, Listing, fetch, list_files
 from longlive_rag.weights.layouts import layout_of
 from retrieval.files import in_words
@@ -59,6 +59,7 @@ def obtain(
     if folder is not None and folder.exists():
         raise ValueError(f"{folder} already exists, but fetching {known.name} would create it; move it away first")
     if folder is not None:
+        check_dest(folder)
         remove_leftover(folder)
     if base is not None:
         layout_of(base)

@@ -178,6 +178,23 @@ def test_a_folder_is_not_made_twice(command, mirror, pipeline_folder, tmp_path, 
     assert command("models", "check", "self-forcing").code == 0
 
 
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda models: models.write_text(""), "models is a file"),
+        (lambda models: (models.mkdir(), (models / "self-forcing").symlink_to("gone")), "self-forcing already exists"),
+    ],
+)
+def test_a_folder_that_can_not_be_made_is_refused_before_anything_is_fetched(
+    command, mirror, tmp_path, monkeypatch, prepare, message
+):
+    monkeypatch.setenv("LONGLIVE_RAG_MODELS", str(tmp_path / "models"))
+    prepare(tmp_path / "models")
+    refused = command("models", "fetch", "self-forcing", "--to", tmp_path / "downloads", "--mirror", mirror)
+    assert (refused.code, refused.err.count("\n"), message in refused.err) == (2, 1, True), refused.err
+    assert not (tmp_path / "downloads").exists()
+
+
 def test_a_file_that_is_not_what_was_published(command, mirror, tmp_path):
     (mirror / "gdhe17" / "Self-Forcing" / "checkpoints" / "self_forcing_dmd.pt").write_bytes(b"something else!!!!!")
     done = command("models", "fetch", "self-forcing", "--to", tmp_path / "downloads", "--mirror", mirror)
