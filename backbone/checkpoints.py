@@ -21,7 +21,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from backbone.errors import refused_as
+from backbone.errors import FieldError, Name, refused_as
 from backbone.files import (
     CONFIG,
     FLOAT_DTYPES,
@@ -295,7 +295,8 @@ def _pick_section(path: Path, content: Mapping[str, Any], section: str | None) -
             raise ValueError(f"{path} has no section {section!r}; {there}")
         return section
     if len(here) > 1:
-        raise ValueError(f"{path} has the sections {' and '.join(here)}; choose one")
+        claim = f"{path} has the sections {' and '.join(here)}"
+        raise FieldError("section", None, ("choose one: ", Name("section"), f" {here[0]}"), claim=claim)
     return here[0] if here else None
 
 

@@ -88,7 +88,7 @@ def shard_of_tensor(index: Path) -> dict[str, str]:
     """Read the `weight_map` of an index, which maps tensors to file names.
 
     Raises:
-        ValueError: if it has none, or a name points outside its folder.
+        ValueError: if it has none, or a name points outside its folder or to a file of another kind.
     """
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
@@ -96,6 +96,8 @@ def shard_of_tensor(index: Path) -> dict[str, str]:
     for name in weight_map.values():
         if not isinstance(name, str) or Path(name).name != name:
             raise ValueError(f"{index} names the file {name!r}; a shard must be in the same folder as its index")
+        if not name.endswith(".safetensors"):  # what is not called one has no licence record
+            raise ValueError(f"{index} names the file {name!r}; a shard's name must end in .safetensors")
     return weight_map
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -245,7 +246,7 @@ def check_decoder(backbone: str, tiny: Mapping[str, Any] | None, vae: Mapping[st
     if reason:
         raise FieldError("decoder", "tiny", "use full", f"'tiny', but {reason}")
     if tiny is None:
-        how = f"longlive-rag models convert {backbone} NEW_FOLDER --tiny-decoder FILE"
+        how = f"longlive-rag models convert {shlex.quote(backbone)} NEW_FOLDER --tiny-decoder FILE"
         raise FieldError("decoder", "tiny", f"use full, or add one: {how}", f"'tiny', but {backbone} has none")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -85,7 +86,7 @@ def _files(files: ReleasedFiles) -> list[str]:
     ]
     lines += [f"      remark: {files.remark}"] if files.remark else []
     by_card = any(statement.by == "card" for statement in terms.statements)
-    return lines if by_card else [*lines, f"      model card not checked; read it at {files.page}"]
+    return lines if by_card else [*lines, f"      terms on the model card not seen; read it at {files.page}"]
 
 
 def _policies(known: KnownBackbone, folder: Path) -> list[str]:
@@ -112,7 +113,7 @@ def _commands(known: KnownBackbone, folder: Path) -> list[str]:
             terms = "ID" if files.terms.spdx == NO_ASSERTION else files.terms.spdx
             parts.setdefault((files.page, terms), []).extend(PARTS[files.role])
     return [
-        f"longlive-rag license record {' '.join(str(folder / part) for part in dict.fromkeys(names))} --spdx {terms} "
-        f"--source {page_} --evidence FILE"
+        f"longlive-rag license record {shlex.join(str(folder / part) for part in dict.fromkeys(names))} "
+        f"--spdx {shlex.quote(terms)} --source {page_} --evidence FILE"
         for (page_, terms), names in parts.items()
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -139,7 +140,11 @@ def fetch(name: str, dest: Path, base: Path | None, mirror: Path | None, convert
         hashes = f"{each.checked} of {len(each.files)} checked against published hashes"
         click.echo(f"{each.role}: {len(each.files)} files from the {each.where} in {each.folder}, {hashes}")
     if done.converted is None:
-        click.echo(f"next: longlive-rag models fetch {name} --to {dest}" + (f" --base {base}" if base else ""))
+        words = ["longlive-rag", "models", "fetch", name, "--to", dest]
+        words += [
+            word for option in (("--base", base), ("--mirror", mirror)) if option[1] is not None for word in option
+        ]
+        click.echo(f"next: {shlex.join(map(str, words))}")
         return
     uncleared = [file for file in done.converted.rights if file.use != "commercial"]
     for file in uncleared:
@@ -199,7 +204,7 @@ def convert(source: Path, dest: Path, as_json: bool, **settings: Any) -> None:
     unknown = sum(file.use == "unknown" for file in done.rights)
     if unknown:
         click.echo(f"Note: {unknown} files have no known terms; see longlive-rag license record --help", err=True)
-    click.echo(f"next: longlive-rag models check {dest}")
+    click.echo(f"next: longlive-rag models check {shlex.quote(str(dest))}")
 
 
 @models.command()
@@ -277,12 +282,14 @@ def embed_prompts(prompts: tuple[str, ...], backbone: str, prompt_file: Path | N
 
 
 def _terms_of(folder: Path) -> list[Finding]:
-    """One finding per weight file, with advice on the first one without known terms."""
-    from longlive_rag.rights.records import rights_of
+    """One finding per weight file; the first one without known terms has the command for all such files."""
+    from longlive_rag.rights.records import folder_of, rights_of
     from longlive_rag.weights.findings import Finding
 
-    advice, findings = f"longlive-rag license record {folder} --spdx ID --source WHERE", []
-    for file in rights_of(folder):
+    rights, findings = rights_of(folder), []
+    unknown = [str(folder_of(folder) / file.file) for file in rights if file.use == "unknown"]
+    advice = f"longlive-rag license record {shlex.join(unknown)} --spdx ID --source WHERE"
+    for file in rights:
         known = file.use != "unknown"
         findings.append(Finding(file.file, file.in_words, "ok" if known else "note", "" if known else advice))
         advice = advice if known else ""

@@ -120,7 +120,8 @@ POLICY = click.option(
 KNOBS = (*PARTS.values(), TakeRequest, CheckpointConfig, Opening)
 NAMED_LIKE_FIELDS = (
     "seconds", "phase", "at", "start_image",
-    "cues_line", "switch_every", "lora_alpha", "section", "use", "source", "by", "expires", "horizons", "seeds", "arms",
+    "cues_line", "switch_every", "use", "source", "by", "expires", "horizons", "seeds", "arms",
+    "lora", "lora_alpha", "keep_lora", "section", "preset",
     "embedders", "embed_every", "exploratory", "prompts", "scenario", "workers", "batch", "address", "engine",
     "gpus_per_worker",
     "protocol", "backbones", "text", "frame",

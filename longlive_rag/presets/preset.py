@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,14 +104,14 @@ def fetched_folder(name: str) -> Path:
 
 
 def _is_known(backbone: str) -> bool:
-    """Whether this names a known backbone that must be fetched; a folder of that name takes precedence."""
-    return backbone not in BUILT_IN and not Path(backbone).is_dir() and backbone in known_names()
+    """Whether this names a known backbone that must be fetched; a pipeline folder of that name takes precedence."""
+    return backbone not in BUILT_IN and not (Path(backbone) / INDEX).is_file() and backbone in known_names()
 
 
 def find_folder(backbone: str) -> Path:
     """Return the pipeline folder of a backbone, given by name or as a folder.
 
-    A name is looked up inside the package, then as a folder, then where `models fetch` puts backbones.
+    A name is looked up inside the package, then as a pipeline folder, then where `models fetch` puts backbones.
 
     Raises:
         ValueError: if there is no such backbone, or it is not a pipeline folder.
@@ -159,7 +160,7 @@ def refuse_other_layout(folder: Path, index: dict[str, Any]) -> None:
     if not names_our_transformer(index):
         raise ValueError(
             f"{folder} is a folder of diffusers' {index['transformer'][1]}, which is not causal; "
-            f"convert it to a pipeline folder: longlive-rag models convert {folder} NEW_FOLDER"
+            f"convert it to a pipeline folder: longlive-rag models convert {shlex.quote(str(folder))} NEW_FOLDER"
         )
 
 

@@ -13,7 +13,7 @@ from diffusers.loaders import WanLoraLoaderMixin
 from safetensors.torch import load as load_tensors
 
 from backbone.checkpoints import check_finite, check_folder
-from backbone.errors import refused_as
+from backbone.errors import FieldError, refused_as
 from backbone.lora import adapter_file
 from longlive_rag.rights.door import Door
 from longlive_rag.rights.policy import LicensePolicy, pick_policy
@@ -46,13 +46,16 @@ class AdmittedPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
         Raises:
             LicenseError: if the policy does not allow a weight file, before anything is loaded.
-            ValueError: if a weight file of a local folder is missing or doesn't fit its config; names the tensors.
+            ValueError: if a weight file of a local folder is missing or doesn't fit its config; names the tensors. Or
+                if `use_safetensors` is off, as only these files are checked.
         """
         door = Door(pick_policy(license_policy))
         for name in sorted(cls.weighted_parts.keys() & settings.keys()):
             if settings[name] is not None:
                 door.admit_without_file(f"{name} (put in from Python)")
         if Path(folder).is_dir():
+            if settings.get("use_safetensors") is False:
+                raise FieldError("use_safetensors", False, "leave it out; only .safetensors files are opened")
             door.admit(Path(folder))
             cls._check_folder(Path(folder))
         else:

@@ -266,6 +266,8 @@ def record_terms(
     files = files_to_record(path)
     digest = None if evidence is None else sha256(evidence)
     day = looked_up_on or datetime.date.today().isoformat()
+    if expires is not None and as_day("expires", expires) < as_day("looked_up_on", day):
+        raise FieldError("expires", expires, "the record would never be valid", f"{expires}, before {day}")
     made: dict[Path, dict[str, LicenseRecord]] = {}
     for file in files:
         home, name = place_of(file, folder)

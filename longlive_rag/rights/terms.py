@@ -98,11 +98,15 @@ class Terms:
 
 
 def as_day(name: str, value: str) -> datetime.date:
-    """Parse a day in ISO form; FieldError if it is not one."""
+    """Parse a day written as 2026-01-31, so that days sort as text; FieldError if it is not one."""
+    wanted = "it must be a day such as 2026-01-31"
     try:
-        return datetime.date.fromisoformat(value)
+        day = datetime.date.fromisoformat(value)
     except (ValueError, TypeError) as error:
-        raise FieldError(name, value, "it must be a day such as 2026-01-31") from error
+        raise FieldError(name, value, wanted) from error
+    if day.isoformat() != value:  # other forms of ISO 8601
+        raise FieldError(name, value, wanted)
+    return day
 
 
 def cleared_use(use: Use, basis: Basis) -> Use:

@@ -33,7 +33,7 @@ from longlive_rag.rights.records import FileRights, LicenseRecord, inherit, righ
 from longlive_rag.weights.layouts import SETTINGS, open_parts
 from longlive_rag.weights.parts import Parts, filled, same_name, vocabulary
 from retrieval.encoder import LatentAutoencoder
-from retrieval.files import in_words
+from retrieval.files import in_words, part_of
 
 LORA_FOLDER = "lora"
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -65,7 +65,8 @@ class Sources:
         base: for a file: the folder that has everything else.
         section: entry of a training checkpoint; None is the preset's if the file has it, else the only one.
         lora: a LoRA file with peft's names.
-        lora_alpha: None is the preset's, or that of the `adapter_config.json` beside the file.
+        lora_alpha: None is the preset's if the LoRA has the rank of its release's, or that of the `adapter_config.json`
+            beside the file.
         keep_lora: whether to put the LoRA beside the transformer instead of merging it.
         encoder: a retrieval autoencoder, {"model": ..., "config": ...}.
         tiny_decoder: a safetensors file in the layout of taew2_1.
@@ -115,7 +116,8 @@ def convert(sources: Sources, dest: Path) -> Converted:
         ValueError: if a source is damaged, doesn't fit or is ambiguous; nothing is written.
         OSError: if the disk refuses; nothing is left behind.
     """
-    _check_dest(dest)
+    check_dest(dest)
+    remove_leftover(dest)
     parts, left_out, lora = _gather(sources)
     _check_room(parts, dest)
     tokenizer = read_tokenizer(parts.tokenizer)
@@ -142,7 +144,8 @@ def convert(sources: Sources, dest: Path) -> Converted:
 
 
 def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
-    preset = known_backbone(sources.preset) if sources.preset else None
+    preset = _known(sources.preset) if sources.preset else None
+    _check_used(sources)
     if sources.dtype is not None and sources.dtype not in DTYPES:
         raise FieldError("dtype", sources.dtype, f"it must be one of {', '.join(DTYPES)}")
     left_out: tuple[str, ...] = ()
@@ -168,6 +171,8 @@ def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
         alpha = sources.lora_alpha if sources.lora_alpha is not None or preset is None else preset.lora_alpha
         lora = read_lora(sources.lora, alpha)
         _apply(lora, parts, sources)
+        if sources.lora_alpha is None and preset is not None:
+            _check_rank(lora, preset)
     if sources.encoder is not None:
         parts.encoder = read_encoder(sources.encoder)
         parts.origins["encoder"] = [sources.encoder]
@@ -190,6 +195,31 @@ def _gather(sources: Sources) -> tuple[Parts, tuple[str, ...], Lora | None]:
             cast = {name: tensor.to(DTYPES[sources.dtype]) for name, tensor in model.state_dict().items()}
             model.load_state_dict(cast, strict=True, assign=True)
     return parts, left_out, lora
+
+
+def _known(name: str) -> KnownBackbone:
+    """Return a known backbone; ValueError if there is none of that name, or it is built in and has no settings."""
+    preset = known_backbone(name)
+    if preset.built_in is not None:
+        raise FieldError("preset", name, "it is part of the package, and its settings are for its own weights only")
+    return preset
+
+
+def _check_used(sources: Sources) -> None:
+    """Raise FieldError for a setting of something that was not given."""
+    if sources.section is not None and sources.source.is_dir():
+        shown = f"{sources.section!r}, but {sources.source} is a folder, which has no sections"
+        raise FieldError("section", sources.section, "leave it out", shown)
+    for name, value in (("lora_alpha", sources.lora_alpha), ("keep_lora", sources.keep_lora or None)):
+        if value is not None and sources.lora is None:
+            raise FieldError(name, value, ("give ", Name("lora"), " as well"), claim=(Name(name), " needs a LoRA"))
+
+
+def _check_rank(lora: Lora, preset: KnownBackbone) -> None:
+    """Raise FieldError if a LoRA is not the known backbone's, whose alpha then means another scale."""
+    if preset.lora_rank is not None and lora.rank != preset.lora_rank:
+        claim = f"{lora.source} has rank {lora.rank}, but the LoRA of {preset.name} has rank {preset.lora_rank}"
+        raise FieldError("lora_alpha", None, ("give ", Name("lora_alpha"), " as used in its training"), claim=claim)
 
 
 def _check_latents(parts: Parts, preset: KnownBackbone | None, source: Path | None) -> None:
@@ -222,7 +252,8 @@ def _transformer_weights(sources: Sources, preferred: str | None) -> Weights:
     if section is None and preferred is not None and path.suffix not in (".safetensors", ".json"):
         there = [name for name in SECTIONS if name in read_pickled(path)]
         if there and preferred not in there:
-            wanted = (f"{sources.preset} runs {preferred!r}; to use another, name it: ", Name("section"))
+            why = f"{sources.preset} runs {preferred!r}; to use another, name it: "
+            wanted = (why, Name("section"), f" {there[0]}")
             raise FieldError("section", None, wanted, claim=f"{path} has only the section {' and '.join(there)}")
         section = preferred if there else None
     return read_weights(path, section)
@@ -274,6 +305,10 @@ def read_encoder(path: Path) -> LatentAutoencoder:
         raise ValueError(f"{path} is not a retrieval autoencoder: it has no config beside its {SECTIONS[2]!r}")
     known = ("in_channels", "latent_height", "latent_width", "hidden_dims", "embedding_dim")
     sizes = {name: config[name] for name in known if name in config}
+    for name, size in sizes.items():
+        each = size if name == "hidden_dims" and isinstance(size, list | tuple) and size else [size]
+        if not all(type(number) is int and number > 0 for number in each):
+            raise ValueError(f"{path} is not a retrieval autoencoder: its {name} is {size!r}")
     return filled(LatentAutoencoder, sizes, read_weights(path, "model"), same_name)
 
 
@@ -303,12 +338,18 @@ def _check_tiny_decoder(parts: Parts) -> None:
 # ---- writing ----
 
 
-def _check_dest(dest: Path) -> None:
-    if dest.exists():
+def check_dest(dest: Path) -> None:
+    """Raise ValueError if a new folder can't be made at `dest`."""
+    if dest.exists() or dest.is_symlink():
         raise ValueError(f"{dest} already exists; name a new folder")
     parent = next(folder for folder in dest.absolute().parents if folder.exists())
     if not parent.is_dir():
         raise ValueError(f"{dest} can't be written: {parent} is a file")
+
+
+def remove_leftover(dest: Path) -> None:
+    """Remove what a killed conversion to `dest` left: it would count as used space."""
+    shutil.rmtree(part_of(dest), ignore_errors=True)
 
 
 def _check_room(parts: Parts, dest: Path) -> None:
@@ -327,8 +368,7 @@ def _check_room(parts: Parts, dest: Path) -> None:
 def _appearing(dest: Path) -> Iterator[Path]:
     """Yield a folder to fill, which becomes `dest` if the `with` body succeeds and is removed otherwise."""
     dest.absolute().parent.mkdir(parents=True, exist_ok=True)
-    fresh = dest.with_name(f".{dest.name}.part")
-    shutil.rmtree(fresh, ignore_errors=True)
+    fresh = part_of(dest)
     try:
         yield fresh
         fresh.replace(dest)

@@ -50,12 +50,14 @@ class Listing:
         where: `hub`, `cache` or `mirror`.
         bytes_of: size of each matching file, by its name in the repository; 0 if the hub does not tell.
         sums: published SHA-256, by name.
+        folder: the folder to copy them from; None for the hub.
     """
 
     files: ReleasedFiles
     where: str
     bytes_of: dict[str, int]
     sums: dict[str, str]
+    folder: Path | None = None
 
 
 def list_files(known: KnownBackbone, dest: Path, mirror: Path | None = None) -> list[Listing]:
@@ -64,18 +66,18 @@ def list_files(known: KnownBackbone, dest: Path, mirror: Path | None = None) -> 
     Args:
         known: the backbone.
         dest: where the files go, in the hub's layout.
-        mirror: see `fetch`.
+        mirror: a folder with a copy of the repositories in the same layout, ideally with `SHA256SUMS`.
 
     Raises:
         ValueError: if the backbone is built in, or the mirror lacks something.
-        FetchError: if the hub can't be reached or refuses, or lacks a file.
+        FetchError: if the hub can't be reached or refuses, or lacks a file; or, offline, if this machine has not all.
     """
     if not known.files:
         raise ValueError(f"{known.name} is part of the package; there is nothing to fetch")
     if mirror is not None:
         return [_in_mirror(files, mirror) for files in known.files]
     if _is_offline():
-        return [_in_folder(files, dest / files.repo) for files in known.files]
+        return [_in_cache(files, dest / files.repo) for files in known.files]
     return [_on_hub(files) for files in known.files]
 
 
@@ -83,7 +85,6 @@ def fetch(
     known: KnownBackbone,
     listings: Sequence[Listing],
     dest: Path,
-    mirror: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Fetched]:
     """Fetch all files of a backbone; existing files are kept.
@@ -92,7 +93,6 @@ def fetch(
         known: the backbone.
         listings: listings of its files.
         dest: folder to write to, as `dest/<owner>/<repo>/<file>`.
-        mirror: a folder with a copy of the repositories in the same layout, ideally with `SHA256SUMS`.
         say: called with each line of progress.
 
     Raises:
@@ -103,10 +103,10 @@ def fetch(
         files = listing.files
         say(f"fetching {files.role}: {files.repo} ({', '.join(files.names)})")
         target = dest / files.repo
-        if mirror is not None:
-            _copy(listing, mirror / files.repo, target, say)
+        if listing.folder is None:
+            _download(files, target)
         else:
-            _download(files, target, listing.where == "cache")
+            _copy(listing, listing.folder, target, say)
         there = _fitting(files, target)
         missing = _missing(files, [path.relative_to(target).as_posix() for path in there])
         if missing:
@@ -132,10 +132,10 @@ def _in_mirror(files: ReleasedFiles, mirror: Path) -> Listing:
     return found
 
 
-def _in_folder(files: ReleasedFiles, folder: Path, where: str = "cache") -> Listing:
+def _in_folder(files: ReleasedFiles, folder: Path, where: str) -> Listing:
     paths = _fitting(files, folder)
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
-    return Listing(files, where, sizes, _published_sums(folder / SUMS) if where == "mirror" else {})
+    return Listing(files, where, sizes, _published_sums(folder / SUMS) if where == "mirror" else {}, folder)
 
 
 def _copy(listing: Listing, source: Path, target: Path, say: Callable[[str], None]) -> None:
@@ -160,6 +160,31 @@ def _published_sums(path: Path) -> dict[str, str]:
         if match is not None:
             found[match["name"].removeprefix("./")] = match["sha256"].lower()
     return found
+
+
+# ---- from this machine ----
+
+
+def _in_cache(files: ReleasedFiles, target: Path) -> Listing:
+    """List what was fetched before or, if that is not all, what the hub's client has in its cache."""
+    fetched = _in_folder(files, target, "cache")
+    return fetched if not _missing(files, list(fetched.bytes_of)) else _in_folder(files, _snapshot(files), "cache")
+
+
+def _snapshot(files: ReleasedFiles) -> Path:
+    """Return a repository's folder in the cache of the hub's client; FetchError if it isn't there, or not whole."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            files.repo, revision=files.revision, allow_patterns=list(files.names), local_files_only=True
+        )
+    except Exception as error:  # the hub's client raises its own, its HTTP library's and system errors
+        raise _not_fetched(files, error, "set HF_HUB_OFFLINE=0") from error
+    missing = _missing(files, list(_in_folder(files, Path(folder), "cache").bytes_of))
+    if missing:
+        raise FetchError(f"{folder} has no {', '.join(missing)}; set HF_HUB_OFFLINE=0 to fetch it")
+    return Path(folder)
 
 
 # ---- from the hub ----
@@ -189,7 +214,7 @@ def _on_hub(files: ReleasedFiles) -> Listing:
     return Listing(files, "hub", {entry.rfilename: entry.size or 0 for entry in fitting}, sums)
 
 
-def _download(files: ReleasedFiles, target: Path, offline: bool) -> None:
+def _download(files: ReleasedFiles, target: Path) -> None:
     from huggingface_hub import snapshot_download
 
     try:
@@ -199,11 +224,9 @@ def _download(files: ReleasedFiles, target: Path, offline: bool) -> None:
             allow_patterns=list(files.names),
             ignore_patterns=[RECORDS, f"*/{RECORDS}"],  # only a user records what a user has read
             local_dir=target,
-            local_files_only=offline,
         )
     except Exception as error:  # as above
-        hint = "set HF_HUB_OFFLINE=0" if offline else "the same command resumes it"
-        raise _not_fetched(files, error, hint) from error
+        raise _not_fetched(files, error, "the same command resumes it") from error
 
 
 def _not_fetched(files: ReleasedFiles, error: Exception, hint: str) -> FetchError:

@@ -5,6 +5,7 @@ A layout is a `Layout` in the entry point group `longlive_rag.checkpoint_layouts
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,5 +75,6 @@ def to_convert(layout: str, folder: Path, parts: Sequence[Finding], is_base: boo
     """Return the finding for a folder to be converted first; `is_base` if it lacks the transformer's weights."""
     if any(part.verdict == "bad" for part in parts):
         return Finding("layout", layout, "note", "get the missing files first")
-    words = f"CHECKPOINT NEW_FOLDER --base {folder}" if is_base else f"{folder} NEW_FOLDER"
+    place = shlex.quote(str(folder))
+    words = f"CHECKPOINT NEW_FOLDER --base {place}" if is_base else f"{place} NEW_FOLDER"
     return Finding("layout", layout, "note", f"to use it: longlive-rag models convert {words}")

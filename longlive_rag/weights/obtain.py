@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from backbone.errors import FieldError
 from longlive_rag.presets.catalogue import KnownBackbone
-from longlive_rag.weights.convert import Converted, Sources, convert
+from longlive_rag.weights.convert import Converted, Sources, check_dest, convert, remove_leftover
 from longlive_rag.weights.hub import Fetched, Listing, fetch, list_files
 from longlive_rag.weights.layouts import layout_of
 from retrieval.files import in_words
@@ -44,7 +46,7 @@ def obtain(
         files: where the published files go, `files/<owner>/<repo>/<file>`; backbones share common files.
         folder: the pipeline folder to make, which appears once it is complete; None only fetches.
         base: a local copy, in any layout, of the release that the backbone builds on, which then is not fetched.
-        mirror: see `longlive_rag.weights.hub.fetch`.
+        mirror: see `longlive_rag.weights.hub.list_files`.
         dtype: see `Sources`.
         say: called with a line as each step begins.
 
@@ -56,16 +58,26 @@ def obtain(
     """
     if folder is not None and folder.exists():
         raise ValueError(f"{folder} already exists, but fetching {known.name} would create it; move it away first")
+    if folder is not None:
+        check_dest(folder)
+        remove_leftover(folder)
     if base is not None:
         layout_of(base)
         known = replace(known, files=tuple(each for each in known.files if each.role != "base"))
     listings = list_files(known, files, mirror)
     _check_room(known, listings, files, folder)
-    fetched = fetch(known, listings, files, mirror, say)
+    fetched = fetch(known, listings, files, say)
     if folder is None:
         return Obtained(fetched, None)
     say(f"converting to {folder}")
-    return Obtained(fetched, convert(sources_of(known, fetched, base, dtype), folder))
+    sources = sources_of(known, fetched, base, dtype)
+    try:
+        return Obtained(fetched, convert(sources, folder))
+    except FieldError as error:
+        if error.field != "section":
+            raise
+        how = f"the files are fetched; to convert them: {_command(sources, folder)} --section SECTION"
+        raise ValueError(f"{error}; {how}") from error
 
 
 def sources_of(known: KnownBackbone, fetched: Sequence[Fetched], base: Path | None, dtype: str | None) -> Sources:
@@ -81,6 +93,15 @@ def sources_of(known: KnownBackbone, fetched: Sequence[Fetched], base: Path | No
         preset=known.name,
         dtype=dtype,
     )
+
+
+def _command(sources: Sources, folder: Path) -> str:
+    """The command that converts these sources; what is None is left out."""
+    options = {"base": sources.base, "lora": sources.lora, "encoder": sources.encoder, "preset": sources.preset}
+    words = ["longlive-rag", "models", "convert", str(sources.source), str(folder)]
+    for name, value in {**options, "dtype": sources.dtype}.items():
+        words += [] if value is None else [f"--{name}", str(value)]
+    return shlex.join(words)
 
 
 def _check_room(known: KnownBackbone, listings: Sequence[Listing], files: Path, folder: Path | None) -> None:

@@ -204,7 +204,7 @@ def test_of_two_sections_one_is_chosen(transformer, tmp_path):
     path, ours = tmp_path / "model.pt", original_transformer(transformer)
     other = {name: tensor + 1 for name, tensor in ours.items()}
     torch.save({"generator": ours, "generator_ema": other}, path)
-    with pytest.raises(ValueError, match="has the sections generator and generator_ema; choose one"):
+    with pytest.raises(ValueError, match="has the sections generator and generator_ema; choose one: section generator"):
         read_weights(path)
     assert torch.equal(read_weights(path, "generator_ema").tensors["head.head.bias"], other["head.head.bias"])
     with pytest.raises(ValueError, match="has no section 'critic'; it has generator, generator_ema"):
@@ -245,6 +245,10 @@ def write_shards(weights: dict[str, torch.Tensor], folder: Path) -> Path:
         (
             lambda folder: edit_index(folder, lambda m: m.update(x="../x.safetensors")),
             "a shard must be in the same folder as its index",
+        ),
+        (
+            lambda folder: edit_index(folder, lambda m: m.update(x="b.data")),
+            r"names the file 'b\.data'; a shard's name must end in \.safetensors",
         ),
         (lambda folder: double(folder), "which is also in another file of"),
     ],

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from longlive_rag.presets.catalogue import known_backbone, known_names
 from longlive_rag.presets.embeddings import encoder_id, read_embeddings
 from longlive_rag.presets.needs import estimate, weight_bytes
 from longlive_rag.presets.preset import load_preset, preset_to_plan_with
+from longlive_rag.rights.records import rights_of
 from longlive_rag.weights.load import load_pipeline, place, text_device
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +65,7 @@ def test_a_page_for_whoever_decides(command):
         "names verified at: configs/longlive_inference.yaml of GitHub NVlabs/LongLive, branch v1.0",
         "terms: Apache-2.0, stated by the code repository",
         "remark: CC-BY-NC-SA-4.0 until 2025-11-01, when the code repository changed it to Apache-2.0",
-        "model card not checked; read it at https://huggingface.co/Efficient-Large-Model/LongLive-1.3B",
+        "terms on the model card not seen; read it at https://huggingface.co/Efficient-Large-Model/LongLive-1.3B",
         "commercial: refuses transformer, lora until",
     ):
         assert fact in shown, fact
@@ -135,7 +137,7 @@ def test_fetching_from_a_mirror(command, mirror, tmp_path):
     assert "Wan-AI/Wan2.1-T2V-1.3B/diffusion_pytorch_model.safetensors" not in files  # the checkpoint replaces it
     assert len([file for file in files if Path(file).name != "licenses.json"]) == 9
     assert f"1 files from the mirror in {dest}/gdhe17/Self-Forcing, 1 of 1 checked against published hashes" in done.out
-    assert f"next: longlive-rag models fetch self-forcing --to {dest}\n" in done.out
+    assert f"next: longlive-rag models fetch self-forcing --to {dest} --mirror {mirror}\n" in done.out
     record = ("license", "record", dest / "gdhe17/Self-Forcing", "--spdx", "MIT", "--source", "card", "--by", "K")
     assert "research    checkpoints" in command("license", "show", dest / "gdhe17/Self-Forcing").out
     assert command(*record).code == 0
@@ -174,6 +176,23 @@ def test_a_folder_is_not_made_twice(command, mirror, pipeline_folder, tmp_path, 
     assert load_preset("self-forcing").folder == tmp_path / "models" / "self-forcing"
     assert re.search("^self-forcing +fetched ", command("models", "list").out, re.MULTILINE)
     assert command("models", "check", "self-forcing").code == 0
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda models: models.write_text(""), "models is a file"),
+        (lambda models: (models.mkdir(), (models / "self-forcing").symlink_to("gone")), "self-forcing already exists"),
+    ],
+)
+def test_a_folder_that_can_not_be_made_is_refused_before_anything_is_fetched(
+    command, mirror, tmp_path, monkeypatch, prepare, message
+):
+    monkeypatch.setenv("LONGLIVE_RAG_MODELS", str(tmp_path / "models"))
+    prepare(tmp_path / "models")
+    refused = command("models", "fetch", "self-forcing", "--to", tmp_path / "downloads", "--mirror", mirror)
+    assert (refused.code, refused.err.count("\n"), message in refused.err) == (2, 1, True), refused.err
+    assert not (tmp_path / "downloads").exists()
 
 
 def test_a_file_that_is_not_what_was_published(command, mirror, tmp_path):
@@ -271,6 +290,26 @@ def test_fetching_from_the_hub_goes_on_where_it_broke_off(hub, tmp_path):
 
 
 @pytest.mark.slow
+def test_offline_fetching_reads_the_clients_cache(hub, tmp_path):
+    """What `hf download` has put there; a file that is missing there is named, and nothing is written."""
+    environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf")}
+    code = "import sys, huggingface_hub as hub; [hub.snapshot_download(repo) for repo in sys.argv[1:]]"
+    repos = [str(WAN), "gdhe17/Self-Forcing"]
+    subprocess.run([sys.executable, "-c", code, *repos], env=environment, check=True, capture_output=True)
+    offline, dest = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}, tmp_path / "downloads"
+    done = fetch(hub, dest, **offline)
+    assert done.returncode == 0, done.stderr
+    assert f"transformer: 1 files from the cache in {dest / 'gdhe17/Self-Forcing'}" in done.stdout
+    assert (dest / WAN / "Wan2.1_VAE.pth").read_bytes() == (hub.folder / WAN / "Wan2.1_VAE.pth").read_bytes()
+    assert not (dest / WAN / "Wan2.1_VAE.pth").is_symlink()
+    next((tmp_path / "hf").rglob("self_forcing_dmd.pt")).unlink()
+    refused = fetch(hub, tmp_path / "others", **offline)
+    assert (refused.returncode, (tmp_path / "others").exists()) == (1, False)
+    assert "gdhe17/Self-Forcing" in refused.stderr.splitlines()[-1]
+    assert "set HF_HUB_OFFLINE=0" in refused.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
 def test_a_hub_whose_file_is_not_what_it_says(hub, tmp_path):
     hub.published["Wan2.1_VAE.pth"] = "0" * 64
     done = fetch(hub, tmp_path / "downloads")
@@ -320,6 +359,31 @@ def test_check(command, pipeline_folder, tmp_path):
     assert command("models", "check", tmp_path / "none").code == 2
     ours = command("models", "check", "tiny-world")
     assert (ours.code, "BAD" in ours.out, "note" in ours.out) == (0, False, False)
+
+
+def test_the_command_that_a_check_prints_records_only_what_is_unknown(command, pipeline_folder, tmp_path):
+    folder = shutil.copytree(pipeline_folder, tmp_path / "my models" / "mine")
+    recorded = ("license", "record", folder / "vae", "--spdx", "MIT", "--source", "a contract", "--by", "K")
+    assert command(*recorded).code == 0
+    printed = shlex.split(re.search("longlive-rag (license record .*)", command("models", "check", folder).out)[1])
+    words = {"ID": "Apache-2.0", "WHERE": "a card"}
+    assert command(*(words.get(word, word) for word in printed)).code == 0
+    assert {file.file.split("/")[0]: file.record.terms for file in rights_of(folder)} == {
+        "vae": "MIT", **dict.fromkeys(("transformer", "text_encoder", "encoder", "tokenizer"), "Apache-2.0")
+    }  # fmt: skip
+    assert "license record" not in command("models", "check", folder).out
+
+
+def test_commands_to_type_name_folders_with_spaces(command, mirror, pipeline_folder, tmp_path, monkeypatch):
+    made = tmp_path / "my models" / "made"
+    done = command("models", "convert", pipeline_folder, made)
+    assert shlex.split(done.out.splitlines()[-1])[-1] == str(made)
+    words = ("--to", str(tmp_path / "my files"), "--mirror", str(mirror))
+    done = command("models", "fetch", "self-forcing", *words, "--no-convert")
+    assert shlex.split(done.out.splitlines()[-1])[-4:] == list(words)
+    monkeypatch.setenv("LONGLIVE_RAG_MODELS", str(tmp_path / "my models"))
+    printed = re.search("longlive-rag license record (.*)", command("models", "show", "longlive").out)[1]
+    assert shlex.split(printed)[0] == str(tmp_path / "my models" / "longlive" / "transformer")
 
 
 def test_check_names_each_part_of_the_original_layout(command, pipe, pipeline_folder, tmp_path):

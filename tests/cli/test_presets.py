@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
-from longlive_rag.presets.preset import BUILT_IN, find_folder, load_preset
+from longlive_rag.environment import MODELS_VARIABLE
+from longlive_rag.presets.preset import BUILT_IN, find_folder, load_preset, preset_to_plan_with
 
 
 def test_a_folder_brings_its_preset(backbone):
@@ -72,6 +74,20 @@ def test_a_built_in_backbone_that_is_gone(monkeypatch, tmp_path):
     monkeypatch.setitem(BUILT_IN, "tiny-world", tmp_path / "gone")
     with pytest.raises(ValueError, match=r"'tiny-world' should be in .*gone, but is missing"):
         load_preset("tiny-world")
+
+
+def test_a_folder_that_is_not_a_pipeline_does_not_hide_a_known_backbone(backbone, tmp_path, monkeypatch):
+    """Such as a clone of this repository, or the download, beside which one works."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(MODELS_VARIABLE, raising=False)
+    (tmp_path / "longlive-rag" / ".git").mkdir(parents=True)
+    with pytest.raises(ValueError, match="to get them: longlive-rag models fetch longlive-rag"):
+        load_preset("longlive-rag")
+    assert not preset_to_plan_with("longlive-rag").has_weights
+    shutil.copytree(backbone, tmp_path / "models" / "longlive-rag")
+    assert load_preset("longlive-rag").folder == Path("models/longlive-rag")
+    shutil.copytree(backbone, tmp_path / "longlive-rag", dirs_exist_ok=True)
+    assert load_preset("longlive-rag").folder == Path("longlive-rag")
 
 
 def test_unknown_backbones_are_refused(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from backbone.lora import Lora, read_lora
 from longlive_rag import LongLiveRAGPipeline, TakeWriter
@@ -118,6 +118,26 @@ def test_a_hidden_shard_is_judged(folder: Path) -> None:
     with pytest.raises(LicenseError, match=r"\.nc\.safetensors.*its terms: unrecorded"):
         open_(folder)
     assert "transformer/.nc.safetensors" in [each.file for each in open_(folder, "any").door.rights]
+
+
+def test_a_shard_that_is_not_called_one_is_not_loaded(folder: Path) -> None:
+    """transformers opens any name that an index lists, and a record is only kept for names of weights."""
+    part = folder / "text_encoder"
+    tensors = load_file(part / "model.safetensors")
+    (part / "model.safetensors").unlink()
+    files = {"a.safetensors": sorted(tensors)[:2], "b.data": sorted(tensors)[2:]}
+    for file, names in files.items():
+        save_file({name: tensors[name] for name in names}, part / file, {"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: file for file, names in files.items() for name in names}}
+    (part / "model.safetensors.index.json").write_text(json.dumps(index))
+    record_terms(part, "Apache-2.0", *WHO)
+    with pytest.raises(ValueError, match=r"names the file 'b\.data'; a shard's name must end in \.safetensors"):
+        open_(folder)
+
+
+def test_files_beside_those_that_are_checked_are_not_opened(folder: Path) -> None:
+    with pytest.raises(ValueError, match="use_safetensors is False; leave it out"):
+        open_(folder, use_safetensors=False)
 
 
 # ---- from Python ----

@@ -172,6 +172,15 @@ def test_evidence_is_kept_and_bound(folder, tmp_path):
         ({"terms": "LicenseRef-X", "use": "commercial"}, "give a file as evidence"),
         ({"looked_up_on": "31.1.2026"}, "looked_up_on is '31.1.2026'; it must be a day such as 2026-01-31"),
         ({"expires": "soon"}, "expires is 'soon'"),
+        (
+            {"looked_up_on": "2026-01-31", "expires": "2025-01-31"},
+            "expires is 2025-01-31, before 2026-01-31; the record would never be valid",
+        ),
+        (
+            {"expires": "20270101"},
+            "expires is '20270101'; it must be a day such as 2026-01-31",
+        ),  # sorts after 2027-12-31
+        ({"expires": "2027-W01-5"}, "expires is '2027-W01-5'; it must be a day such as 2026-01-31"),
         ({"path": "vae/config.json"}, "is not a weight file"),
         ({"path": "nothing.pt"}, "does not exist"),
     ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,7 +103,7 @@ def flow_padded(transformer: CausalWanTransformer) -> torch.Tensor:
 def test_a_training_checkpoint_with_a_lora(pipe, original, tmp_path, keep):
     weights = {name: tensor * 1.01 for name, tensor in original_transformer(pipe.transformer).items()}
     torch.save({"generator": as_trained(weights), "critic": {"x": torch.zeros(1)}, "step": 7}, tmp_path / "base.pt")
-    torch.save({"generator_lora": peft_lora(pipe.transformer, rank=2)}, tmp_path / "lora.pt")
+    torch.save({"generator_lora": peft_lora(pipe.transformer, rank=256)}, tmp_path / "lora.pt")
     sources = Sources(
         tmp_path / "base.pt",
         base=original,
@@ -125,6 +127,18 @@ def test_a_training_checkpoint_with_a_lora(pipe, original, tmp_path, keep):
     torch.testing.assert_close(flow(again.transformer), flow(expected.eval()), rtol=1e-4, atol=1e-4)
 
 
+def test_the_alpha_of_a_preset_is_for_the_lora_of_its_release(pipe, original, tmp_path):
+    """Alpha / rank scales the update: with another rank it is another scale."""
+    torch.save({"generator": original_transformer(pipe.transformer)}, tmp_path / "base.pt")
+    torch.save(peft_lora(pipe.transformer, rank=2), tmp_path / "lora.pt")
+    sources = Sources(tmp_path / "base.pt", base=original, lora=tmp_path / "lora.pt", preset="longlive")
+    wanted = r"lora\.pt has rank 2, but the LoRA of longlive has rank 256; give lora_alpha as used in its training"
+    with pytest.raises(ValueError, match=wanted):
+        convert(sources, tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+    assert convert(replace(sources, lora_alpha=2), tmp_path / "made").folder.is_dir()
+
+
 def test_a_retrieval_autoencoder(pipe, pipeline_folder, tmp_path):
     torch.manual_seed(5)
     sizes = {"in_channels": 16, "latent_height": 4, "latent_width": 6, "hidden_dims": [8, 16], "embedding_dim": 12}
@@ -139,6 +153,11 @@ def test_a_retrieval_autoencoder(pipe, pipeline_folder, tmp_path):
     torch.save({"model": encoder.state_dict(), "config": {**sizes, "embedding_dim": 13}}, tmp_path / "wrong.pt")
     with pytest.raises(ValueError, match=r"encoder.fc.weight is \[12, 16\], the config expects \[13, 16\]"):
         convert(Sources(pipeline_folder, encoder=tmp_path / "wrong.pt"), tmp_path / "other")
+    for changes in ({"hidden_dims": "x"}, {"hidden_dims": []}, {"latent_height": -4}, {"embedding_dim": 12.0}):
+        torch.save({"model": encoder.state_dict(), "config": {**sizes, **changes}}, tmp_path / "odd.pt")
+        name, value = next(iter(changes.items()))
+        with pytest.raises(ValueError, match=re.escape(f"is not a retrieval autoencoder: its {name} is {value!r}")):
+            convert(Sources(pipeline_folder, encoder=tmp_path / "odd.pt"), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
@@ -192,6 +211,10 @@ def damaged(edit):
         (lambda o, t: Sources(o, preset="big"), "'big' is not a known backbone; known: tiny-world"),
         (lambda o, t: Sources(o, dtype="int8"), "dtype is 'int8'; it must be one of float32"),
         (lambda o, t: Sources(o, lora=o / "Wan2.1_VAE.pth", lora_alpha=1), "is not half of a LoRA pair"),
+        (lambda o, t: Sources(o, section="model"), "section is 'model', but .* is a folder, which has no sections"),
+        (lambda o, t: Sources(o, lora_alpha=2), "lora_alpha needs a LoRA; give lora as well"),
+        (lambda o, t: Sources(o, keep_lora=True), "keep_lora needs a LoRA; give lora as well"),
+        (lambda o, t: Sources(o, preset="tiny-world"), "preset is 'tiny-world'; it is part of the package"),
         (lambda o, t: Sources(o / "Wan2.1_VAE.pth", base=o), "does not fit its config"),
     ],
 )
@@ -213,6 +236,15 @@ def test_where_it_may_be_written(original, tmp_path, monkeypatch):
     monkeypatch.setattr("longlive_rag.weights.convert.shutil.disk_usage", lambda _: usage)
     with pytest.raises(ValueError, match=r"no space left for .*made: it needs .* kB, but 1\.0 kB are free"):
         convert(Sources(original), tmp_path / "made")
+
+
+def test_what_a_killed_conversion_left_is_not_counted_as_used(original, tmp_path, monkeypatch):
+    left, usage = tmp_path / ".made.part" / "transformer", shutil.disk_usage(tmp_path)
+    left.mkdir(parents=True)
+    free = lambda _: usage._replace(free=1000 if left.exists() else 10**9)  # noqa: E731
+    monkeypatch.setattr("longlive_rag.weights.convert.shutil.disk_usage", free)
+    convert(Sources(original), tmp_path / "made")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made"]
 
 
 def test_a_disk_that_fills_up_leaves_nothing(original, tmp_path, monkeypatch):

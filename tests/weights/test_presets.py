@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,6 +71,7 @@ FACTS = {
         None, None, 32, 8, 8, 4, False, "Efficient-Large-Model/LongLive-2.0-5B", ["model_bf16.pt"],
     ),
 }  # fmt: skip
+STEPS = {4: (1000, 750, 500, 250), 2: (1000, 500), 1: (1000,)}
 ON_1_3B = [name for name in FACTS if name != "longlive-2"]
 STANDINGS = {
     "longlive-rag": ("repository", "Apache-2.0"),
@@ -99,7 +102,7 @@ def test_a_preset_is_what_was_seen_of_its_release(name):
     assert (known.section, known.lora_alpha, known.lora_rank) == (section, alpha, alpha)
     assert (context.window_frames, context.sink_frames, context.frames_per_block) == (window, sink, block)
     assert (context.rope, context.memory_frames, context.recency_guard_frames) == ("relative", 6, 5)
-    assert (len(known.sampler.denoising_steps), known.sampler.timestep_shift) == (steps, 5.0)
+    assert (known.sampler.denoising_steps, known.sampler.timestep_shift) == (STEPS[steps], 5.0)
     assert known.memory.encoder == ("autoencoder" if by_autoencoder else "mean_pool")
     assert (known.memory.establish, known.memory.new_view) == (8.0, None)
     own = [each for each in known.files if each.role != "base"]
@@ -108,6 +111,16 @@ def test_a_preset_is_what_was_seen_of_its_release(name):
     assert all(each.seen_at for each in own)
     (transformer,) = (each for each in own if each.role == "transformer")
     assert (transformer.terms.standing, transformer.terms.spdx) == STANDINGS[name]
+
+
+@pytest.mark.parametrize("name", ["longlive", "self-forcing", "causal-forcing", "longlive-2"])
+def test_timesteps_that_a_release_does_not_list_are_not_called_its_own(name):
+    """Only LongLive-RAG's configs list any, for its three backbones."""
+    known = known_backbone(name)
+    if name == "longlive-2":
+        assert "denoising_steps" in known.ours
+    else:
+        assert any("imesteps" in note and "LongLive-RAG's configs" in note for note in known.notes)
 
 
 @pytest.mark.parametrize("name", FACTS)
@@ -311,6 +324,22 @@ def test_the_5b_preset_takes_a_base_at_hand(releases, tmp_path, monkeypatch):
     torch.testing.assert_close(opened.transformer.proj_out.weight, five_pipeline(2).transformer.proj_out.weight)
 
 
+def test_a_checkpoint_with_two_sections_that_the_preset_does_not_know(releases, tmp_path):
+    """The command that the refusal prints converts the fetched files."""
+    mirror, (*_, repo, (file,)) = tmp_path / "my hub", FACTS["longlive-2"]
+    for each in (WAN_5B, repo):
+        shutil.copytree(releases / each, mirror / each)
+    weights = torch.load(mirror / repo / file)
+    torch.save({"generator": weights, "generator_ema": weights}, mirror / repo / file)
+    places = tmp_path / "my downloads", tmp_path / "models" / "longlive-2"
+    with pytest.raises(ValueError, match="has the sections generator and generator_ema; choose one") as refused:
+        obtain(known_backbone("longlive-2"), *places, mirror=mirror, dtype="float32")
+    printed = shlex.split(str(refused.value).partition("to convert them: longlive-rag ")[2])
+    done = CliRunner().invoke(cli, ["generator" if word == "SECTION" else word for word in printed])
+    assert done.exit_code == 0, done.output
+    assert (places[1] / "model_index.json").is_file()
+
+
 def test_a_file_that_the_hub_lacks_is_named_before_anything_is_fetched(hub, tmp_path):
     known = known_backbone("self-forcing")
     (own,) = (files for files in known.files if files.role == "transformer")
@@ -325,6 +354,15 @@ def test_room_is_looked_for_before_anything_is_fetched(releases, tmp_path, monke
     with pytest.raises(ValueError, match=r"no space left for longlive in .*needs another .* MB, but 1\.0 kB are free"):
         obtain(known_backbone("longlive"), tmp_path / "downloads", tmp_path / "made", mirror=releases)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_conversion_left_is_not_counted_as_used(releases, tmp_path, monkeypatch):
+    left = tmp_path / ".made.part" / "transformer"
+    left.mkdir(parents=True)
+    usage = lambda _: type("Usage", (), {"free": 1000 if left.exists() else 10**9})  # noqa: E731
+    monkeypatch.setattr("longlive_rag.weights.obtain.shutil.disk_usage", usage)
+    obtain(known_backbone("self-forcing"), tmp_path / "downloads", tmp_path / "made", mirror=releases)
+    assert (tmp_path / "made" / "model_index.json").is_file()
 
 
 def test_the_trained_autoencoders_layout_gives_the_golden_embeddings(tmp_path):
