@@ -162,6 +162,32 @@ def test_bad_memory_options(command, backbone, fake_pipeline, tmp_path, argument
     assert [path.name for path in tmp_path.iterdir()] == ["backbone"]
 
 
+@pytest.mark.parametrize(
+    ("direction", "message"),
+    [
+        (
+            ":exclude 2-1",
+            "the direction at 1.5 s: exclude is 2-1 s; it must begin within the take, 0-4 s, and end after",
+        ),
+        (":pin 9-10", "the direction at 1.5 s: pin is 9-10 s; it must begin within the take, 0-4 s, and end"),
+        (":policy best", "the direction at 1.5 s: policy is 'best'; it must be one of look-ahead,"),
+    ],
+)
+def test_a_bad_direction_in_a_file_is_named_by_its_time_not_as_an_option(
+    command, backbone, fake_pipeline, tmp_path, direction, message
+):
+    fake_pipeline()
+    cues = tmp_path / "cues.txt"
+    cues.write_text(f"0 a red circle\n1.5 {direction}\n")
+    result = command(
+        "generate", "--cues", cues, "-o", tmp_path / "new", "--backbone", backbone, "--seconds", "4", "--device", "cpu"
+    )
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+    assert "--" not in result.err
+    assert not (tmp_path / "new").exists()
+
+
 def test_takes_that_can_not_be_remembered(command, backbone, fake_pipeline, tmp_path):
     fake_pipeline()
     other = write_take(tmp_path / "other", backbone, backbone_hash="another")
