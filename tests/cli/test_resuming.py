@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from fakes import copy_blocks
 from PIL import Image
 
 from longlive_rag.media.video import count_frames, read_frames
-from longlive_rag.takes.folder import CHECKPOINTS, LATENTS, VIDEO, TakeClaim
+from longlive_rag.takes.folder import CHECKPOINTS, LATENTS, RECORD, VIDEO, TakeClaim
 from longlive_rag.takes.record import read_record
 from retrieval import files
 from retrieval.files import part_of
@@ -65,6 +66,19 @@ def test_resume(command, whole, tmp_path):
     again = command("resume", folder)
     assert (again.code, again.err) == (0, "")
     assert again.out == f"{folder} is finished; to make it longer: longlive-rag extend {folder} --seconds 10\n"
+
+
+def test_what_to_type_next_can_be_typed_whatever_the_folder_s_name(command, whole, tmp_path):
+    folder = tmp_path / "my take"
+    shutil.copytree(whole, folder)
+    finished = command("resume", folder).out.splitlines()[-1]
+    assert shlex.split(finished.partition("to make it longer: ")[2]) == [
+        *("longlive-rag", "extend", str(folder), "--seconds", "10")
+    ]
+    record = folder / RECORD
+    record.write_text(record.read_text().replace(PROMPT, "another prompt"))
+    edited = command("extend", folder, "--seconds", "1").err
+    assert shlex.split(edited.split("`")[1])[-1] == str(folder)
 
 
 @pytest.mark.parametrize("words", [["resume"], ["take", "repair"], ["extend", "--seconds", "1"]])
