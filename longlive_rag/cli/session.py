@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from longlive_rag.takes.record import TakeRecord
 
 HELP = (
-    "Type what should be seen next; it takes effect at the next block. :cut WORDS  begin another shot with them",
-    ":pin 5-8  :exclude 12-14  choose what memory brings back     :undo  go back to before the last cue",
-    ":establish 8  keep 8 s of each new view in memory; :establish off  keep every frame",
-    ":policy stratified  choose how memory picks frames; :policy similar  the default search",
-    ":branch NAME  continue in a copy     :save  write record and pictures now     :quit  end the take",
+    "Type what should be seen next; it takes effect at the next block.",
+    ":cut WORDS  begin another shot           :undo  go back to before the last cue",
+    ":pin 5-8  :exclude 12-14  choose what memory brings back (undo: :unpin 5-8)",
+    ":establish 8  keep 8 s of each new view in memory; :establish off  every frame",
+    ":policy stratified  choose how memory picks frames; 'similar' is the default",
+    ":branch NAME  continue in a copy  :save  write the record  :quit  end the take",
 )
 
 
