@@ -15,7 +15,7 @@ from longlive_rag.cli.terminal import Console, typed_lines
 from longlive_rag.config import SteerVerb
 from longlive_rag.sessions.directing import LiveSession
 from longlive_rag.takes.cue_files import read_steering
-from longlive_rag.timecode import format_timecode
+from longlive_rag.timecode import shown_timecode
 
 if TYPE_CHECKING:
     from longlive_rag.generation.block import Block
@@ -106,11 +106,11 @@ class Session:
         if not line.startswith(":") or verb == "cut":
             if line:
                 second = session.direct(words.strip(), cut=True) if verb == "cut" else session.direct(line)
-                self.console.say(f"{format_timecode(second)}  {line}")
+                self.console.say(f"{shown_timecode(second)}  {line}")
             session.go_on()
         elif verb in get_args(SteerVerb):
             steer = read_steering(live.seconds, cast("SteerVerb", verb), words, live.request.output.fps)
-            self.console.say(f"{format_timecode(live.steer(steer))}  {line}")
+            self.console.say(f"{shown_timecode(live.steer(steer))}  {line}")
         elif verb == "branch":
             session.branch(words.strip())
         elif verb in ("save", "undo", "quit"):
@@ -144,11 +144,11 @@ class _Screen:
         else:
             self._frames += len(block.pixel_frames)
             rate = f"{self._frames / (time.perf_counter() - self._begin_s):.1f} frames per second  "
-        status = f"{format_timecode(block.pixel_frames.stop / fps)}  block {block.index}  {rate}{block.prompt}"
+        status = f"{shown_timecode(block.pixel_frames.stop / fps)}  block {block.index}  {rate}{block.prompt}"
         self._blocks.put((status, np.asarray(block.pixels[0]), fps))
         waited = live.waited_seconds.get(block.cue or 0)
         if waited is not None:
-            second = format_timecode(block.pixel_frames.start / fps)
+            second = shown_timecode(block.pixel_frames.start / fps)
             self._console.say(f"{second}  cue {block.cue} took over; seen {waited:.1f} s after it was typed")
 
     def close(self) -> None:
