@@ -107,6 +107,15 @@ def test_a_video_that_is_gone_or_cut_off_is_made_again(command, whole, tmp_path,
     assert same(folder, whole)
 
 
+def test_extend_says_that_a_stopped_take_is_finished_first(command, whole, tmp_path):
+    folder = stopped(whole, tmp_path / "take")
+    result = command("extend", folder, "--seconds", "1")
+    assert result.code == 0, result.err
+    assert "5 s of video" in result.out
+    assert f"Note: {folder} has 2.8125 of the 4 s that were asked for; the rest of them is made first." in result.err
+    assert "asked for" not in command("extend", folder, "--seconds", "1").err  # it is finished by now
+
+
 def test_extend_and_branch_say_what_they_did(command, whole, tmp_path):
     folder = tmp_path / "take"
     shutil.copytree(whole, folder)
