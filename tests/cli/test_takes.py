@@ -144,7 +144,7 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
         (["--stratified", "1", "--no-memory"], "--stratified is given, but memory is off (--no-memory)"),
         (["--page-precision", "int3"], "int3"),
         (["--remember", "nowhere"], "nowhere is not a take"),
-        (["--remember", "first@2"], "--remember is 'first@2'; there is no such take; for a part of one, write TAKE@FROM"),
+        (["--remember", "first@2"], "--remember is 'first@2'; there is no such take; for a part of one, write TAKE"),
         (["--remember", "nowhere", "--rope", "absolute"], "'nowhere', but --rope is 'absolute'; another take's frames"),
         (["--remember", "nowhere", "--no-memory"], "--remember is given, but memory is off"),
         (["--pin", "1-2", "--no-memory"], "--pin is given, but memory is off (--no-memory); drop one of them"),
