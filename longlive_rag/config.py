@@ -412,11 +412,11 @@ class TakeRequest:
                 raise ValueError(
                     f"{steer.verb} {what} is at {steer.seconds:g} s; it must be within the take, 0-{self.seconds:g} s"
                 )
+            if steer.verb in ("pin", "exclude"):
+                self._check_span(steer.verb, (steer.start, steer.end), f"the direction at {steer.seconds:g} s")
         for name, spans in (("exclude", memory.exclude), ("pin", memory.pin), ("anchor", anchors)):
-            for start, end in spans:
-                if not 0 <= start < end or not start < self.seconds:
-                    wanted = f"it must begin within the take, 0-{self.seconds:g} s, and end after it begins"
-                    raise FieldError(name, (start, end), wanted, f"{start:g}-{end:g} s")
+            for span in spans:
+                self._check_span(name, span)
         for pinned, excluded in _overlapping(memory.pin, memory.exclude):
             shown = f"{pinned[0]:g}-{pinned[1]:g} s, but {excluded[0]:g}-{excluded[1]:g} s is excluded"
             raise FieldError("pin", pinned, "drop one of them", shown)
@@ -424,6 +424,14 @@ class TakeRequest:
         if memory.spread > self.context.memory_frames:
             shown = f"{memory.spread}, but memory brings back {self.context.memory_frames} frames"
             raise FieldError("spread", memory.spread, shown=shown)
+
+    def _check_span(self, name: str, span: Span, where: str = "") -> None:
+        start, end = span
+        if not 0 <= start < end or not start < self.seconds:
+            wanted = f"it must begin within the take, 0-{self.seconds:g} s, and end after it begins"
+            shown = f"{start:g}-{end:g} s"
+            claim = f"{name} is {shown}" if where else None  # a direction is not an option of the command line
+            raise FieldError(name, span, wanted, shown, claim, where)
 
     def _check_remember(self) -> None:
         if not self.memory.remember:

@@ -64,6 +64,15 @@ def format_timecode(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"
 
 
+def shown_timecode(seconds: float) -> str:
+    """Format seconds for reading: like `format_timecode`, but to a tenth of a millisecond, as 1/24 s has no last digit.
+
+    Args:
+        seconds: finite and not negative.
+    """
+    return format_timecode(round(seconds, 4))
+
+
 def format_smpte(seconds: float, fps: int) -> str:
     """Format seconds as `00:00:12:08`, rounded to the nearest frame.
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longlive_rag.timecode import format_smpte, format_timecode, parse_timecode
+from longlive_rag.timecode import format_smpte, format_timecode, parse_timecode, shown_timecode
 
 RATES = st.sampled_from([1, 8, 12, 16, 24, 25, 30, 50, 60, 120])
 
@@ -72,3 +72,8 @@ def test_smpte_names_every_frame(frame: int, fps: int) -> None:
 def test_how_they_are_written() -> None:
     assert [format_timecode(seconds) for seconds in (0, 12.5, 60, 3723.5)] == ["0:00", "0:12.5", "1:00", "1:02:03.5"]
     assert format_smpte(12.5, 16) == "00:00:12:08"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(47 / 24, "0:01.9583"), (1 / 16, "0:00.0625"), (59.99999, "1:00")])
+def test_what_is_shown_has_no_endless_digits(seconds: float, text: str) -> None:
+    assert shown_timecode(seconds) == text

@@ -84,7 +84,7 @@ def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> 
         echo "a red circle jumps in a meadow" | longlive-rag direct takes/live --seconds 20
     """
     from longlive_rag.cli.session import Session
-    from longlive_rag.takes.folder import RECORD
+    from longlive_rag.takes.folder import RECORD, in_shell
 
     if not folder.name:
         raise click.UsageError("TAKE is empty; name a folder for the take, such as takes/live")
@@ -102,7 +102,7 @@ def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> 
         click.echo("The take was ended before its first block; nothing was written.")
         return
     report(record, last.folder, as_json=False)
-    again = f"longlive-rag generate --cues {last.folder} -o NEW --seed {last.request.seed}"
+    again = f"longlive-rag generate --cues {in_shell(last.folder)} -o NEW --seed {last.request.seed}"
     click.echo(f"  again   {again} (and the settings of this one)")
 
 

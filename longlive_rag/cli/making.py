@@ -82,6 +82,8 @@ def said_as_exit_codes() -> Iterator[None]:
 
 def kept(ended: TakeEnded) -> str:
     """Describe what an early end leaves behind."""
+    from longlive_rag.takes.folder import in_shell
+
     record, folder = ended.record, ended.folder
     if record is None:
         return f"{folder} has its video, but there was no room for its record"
@@ -89,7 +91,7 @@ def kept(ended: TakeEnded) -> str:
     if not video.frames:
         return "nothing was finished, so nothing was written"
     there = f"kept the first {video.seconds:.1f} s ({video.frames} frames) in {folder / video.file}"
-    return f"{there}; to continue: longlive-rag resume {folder}" if record.latents else there
+    return f"{there}; to continue: longlive-rag resume {in_shell(folder)}" if record.latents else there
 
 
 def of_pages(pages: PageCounters | None) -> str:

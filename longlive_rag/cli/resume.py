@@ -28,7 +28,7 @@ def resume(folder: Path, as_json: bool, **changes: Any) -> None:
         longlive-rag resume takes/fox --backbone /models/longlive
     """
     from longlive_rag.sessions.resuming import Changes, open_take, resumed_take
-    from longlive_rag.takes.folder import remove_leftovers
+    from longlive_rag.takes.folder import in_shell, remove_leftovers
 
     changed = Changes(**changes)
     with refuse_bad_input():
@@ -41,4 +41,4 @@ def resume(folder: Path, as_json: bool, **changes: Any) -> None:
     if as_json:
         report(take.record, folder, as_json=True)
     else:
-        click.echo(f"{folder} is finished; to make it longer: longlive-rag extend {folder} --seconds 10")
+        click.echo(f"{folder} is finished; to make it longer: longlive-rag extend {in_shell(folder)} --seconds 10")

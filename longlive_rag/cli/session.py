@@ -15,7 +15,7 @@ from longlive_rag.cli.terminal import Console, typed_lines
 from longlive_rag.config import SteerVerb
 from longlive_rag.sessions.directing import LiveSession
 from longlive_rag.takes.cue_files import read_steering
-from longlive_rag.timecode import format_timecode
+from longlive_rag.timecode import shown_timecode
 
 if TYPE_CHECKING:
     from longlive_rag.generation.block import Block
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from longlive_rag.takes.record import TakeRecord
 
 HELP = (
-    "Type what should be seen next; it takes effect at the next block. :cut WORDS  begin another shot with them",
-    ":pin 5-8  :exclude 12-14  choose what memory brings back     :undo  go back to before the last cue",
-    ":establish 8  keep 8 s of each new view in memory; :establish off  keep every frame",
-    ":policy stratified  choose how memory picks frames; :policy similar  the default search",
-    ":branch NAME  continue in a copy     :save  write record and pictures now     :quit  end the take",
+    "Type what should be seen next; it takes effect at the next block.",
+    ":cut WORDS  begin another shot           :undo  go back to before the last cue",
+    ":pin 5-8  :exclude 12-14  choose what memory brings back (undo: :unpin 5-8)",
+    ":establish 8  keep 8 s of each new view in memory; :establish off  every frame",
+    ":policy stratified  choose how memory picks frames; 'similar' is the default",
+    ":branch NAME  continue in a copy  :save  write the record  :quit  end the take",
 )
 
 
@@ -105,11 +106,11 @@ class Session:
         if not line.startswith(":") or verb == "cut":
             if line:
                 second = session.direct(words.strip(), cut=True) if verb == "cut" else session.direct(line)
-                self.console.say(f"{format_timecode(second)}  {line}")
+                self.console.say(f"{shown_timecode(second)}  {line}")
             session.go_on()
         elif verb in get_args(SteerVerb):
             steer = read_steering(live.seconds, cast("SteerVerb", verb), words, live.request.output.fps)
-            self.console.say(f"{format_timecode(live.steer(steer))}  {line}")
+            self.console.say(f"{shown_timecode(live.steer(steer))}  {line}")
         elif verb == "branch":
             session.branch(words.strip())
         elif verb in ("save", "undo", "quit"):
@@ -143,11 +144,11 @@ class _Screen:
         else:
             self._frames += len(block.pixel_frames)
             rate = f"{self._frames / (time.perf_counter() - self._begin_s):.1f} frames per second  "
-        status = f"{format_timecode(block.pixel_frames.stop / fps)}  block {block.index}  {rate}{block.prompt}"
+        status = f"{shown_timecode(block.pixel_frames.stop / fps)}  block {block.index}  {rate}{block.prompt}"
         self._blocks.put((status, np.asarray(block.pixels[0]), fps))
         waited = live.waited_seconds.get(block.cue or 0)
         if waited is not None:
-            second = format_timecode(block.pixel_frames.start / fps)
+            second = shown_timecode(block.pixel_frames.start / fps)
             self._console.say(f"{second}  cue {block.cue} took over; seen {waited:.1f} s after it was typed")
 
     def close(self) -> None:

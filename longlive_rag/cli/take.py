@@ -42,6 +42,7 @@ def info(folder: Path, as_json: bool) -> None:
       longlive-rag take info takes/first
       longlive-rag take info takes/first --json
     """
+    from longlive_rag.takes.folder import in_shell
     from longlive_rag.takes.inspection import describe
 
     with refuse_bad_input():
@@ -51,7 +52,7 @@ def info(folder: Path, as_json: bool) -> None:
     if facts["video_damage"]:
         raise Failed(facts["video_damage"])
     if damage:
-        raise Failed(f"{damage['message']}; `longlive-rag take repair {folder}` keeps the blocks before it")
+        raise Failed(f"{damage['message']}; `longlive-rag take repair {in_shell(folder)}` keeps the blocks before it")
 
 
 @take.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import textwrap
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import TextIO
 import numpy as np
 from PIL import Image
 
-MESSAGES = 4
+MESSAGES = 6
 INPUT_LINES = 3
 MIN_COLUMNS = 20
 MAX_COLUMNS = 64
@@ -98,10 +99,10 @@ class Console:
                 self._place(f"\x1b[r\x1b[{shutil.get_terminal_size().lines};1H\n")
 
     def say(self, message: str) -> None:
-        """Show a line to the user."""
+        """Show a message to the user; one that is wider than the terminal takes several lines."""
         with self._lock:
             if self._open:
-                self._messages.append(message)
+                self._messages.extend(textwrap.wrap(message, shutil.get_terminal_size().columns - 1))
                 self._draw()
             else:
                 self._write(message + "\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from longlive_rag.config import Cue, MemoryConfig, Steering, TakeRequest
-from longlive_rag.timecode import format_timecode
+from longlive_rag.timecode import shown_timecode
 from longlive_rag.timeline import Timeline
 
 
@@ -71,7 +71,7 @@ def snapped(request: TakeRequest, timeline: Timeline) -> list[str]:
         second = timeline.starts_at(timeline.cue_block(cue.seconds))
         if second > cue.seconds:
             sentences.append(
-                f"cue {number}, asked for at {format_timecode(cue.seconds)}, takes over at {format_timecode(second)}, "
+                f"cue {number}, asked for at {shown_timecode(cue.seconds)}, takes over at {shown_timecode(second)}, "
                 "where the next block begins"
             )
     return sentences

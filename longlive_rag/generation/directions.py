@@ -58,9 +58,14 @@ def retrieval_rules(memory: MemoryConfig, timeline: Timeline, window_frames: int
 
 def check_policy(memory: MemoryConfig) -> None:
     """Raise ValueError unless all requested policies are installed."""
-    for name in (memory.policy, *(steer.policy for steer in memory.steering)):
-        if name not in ("", SEARCH):
-            plugin("policy", name)
+    if memory.policy != SEARCH:
+        plugin("policy", memory.policy)
+    for steer in memory.steering:
+        if steer.policy not in ("", SEARCH):
+            try:
+                plugin("policy", steer.policy)
+            except ValueError as error:  # a direction is not an option of the command line
+                raise ValueError(f"the direction at {steer.seconds:g} s: {error}") from error
 
 
 def planned(batch: Batch) -> Directions:

@@ -9,15 +9,15 @@ from math import ceil
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from backbone.config import ContextConfig
+from longlive_rag.media.fonts import Font, font_for
 from longlive_rag.media.video import read_some_frames
 from longlive_rag.timeline import Timeline
 from retrieval.selection import Selection, candidate_frames
 
 Color = tuple[int, int, int]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 BACKGROUND: Color = (20, 22, 27)
 GRID: Color = (52, 57, 68)
@@ -149,8 +149,8 @@ def found_sheet(found: Sequence[tuple[Image.Image, str, str]], title: str, capti
         scale = min(tile_w / picture.width, tile_h / picture.height)
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         sheet.paste(picture.resize(size, Image.Resampling.BICUBIC), (x, y + tile_h - size[1]))
-        draw.text((x, y + tile_h + 4), _shorten(first, _font(15), tile_w), TEXT, _font(15))
-        draw.text((x, y + tile_h + 24), _shorten(second, _font(15), tile_w), FAINT_TEXT, _font(15))
+        draw.text((x, y + tile_h + 4), _shorten(first, _font(15, first), tile_w), TEXT, _font(15, first))
+        draw.text((x, y + tile_h + 24), _shorten(second, _font(15, second), tile_w), FAINT_TEXT, _font(15, second))
     return sheet
 
 
@@ -177,7 +177,8 @@ def memory_map(
     axes = _Axes(timeline, (MARGIN + 80, 130, MAP_SIZE[0] - 320, MAP_SIZE[1] - 92))
     low, high = _color_range(selections)
     draw.text((MARGIN, 22), "What each block remembered", TEXT, _font(28))
-    draw.text((MARGIN, 62), _shorten(caption, _font(17), MAP_SIZE[0] - 2 * MARGIN), FAINT_TEXT, _font(17))
+    font = _font(17, caption)
+    draw.text((MARGIN, 62), _shorten(caption, font, MAP_SIZE[0] - 2 * MARGIN), FAINT_TEXT, font)
     draw.rectangle(axes.box, fill=FUTURE)
     shots = [0, *(timeline.cue_block(cue.seconds) for cue in cues if cue.cut)]
     for block in range(timeline.blocks):
@@ -224,10 +225,10 @@ def timecode(seconds: float) -> str:
 
 def _header_lines(prompt: str, cues: Sequence[CueMark], width: int) -> list[tuple[str, int, int]]:
     """Return (text, font size, number of the cue or 0) for each line above the pictures."""
-    lines = [(text, 26, 0) for text in _wrap(prompt, _font(26), width, PROMPT_LINES)]
+    lines = [(text, 26, 0) for text in _wrap(prompt, _font(26, prompt), width, PROMPT_LINES)]
     for number, cue in enumerate(cues, start=1):
         words = f"{timecode(cue.seconds)}  {'cut: ' if cue.cut else ''}{cue.prompt}"
-        words = _shorten(words, _font(18), width - 34)
+        words = _shorten(words, _font(18, words), width - 34)
         lines.append((words, 18, number))
     return lines
 
@@ -239,9 +240,10 @@ def _draw_header(
     for text, size, cue in lines:
         if cue:
             _badge(draw, (MARGIN, y), str(cue), colors[cue - 1])
-        draw.text((MARGIN + (32 if cue else 0), y), text, TEXT, _font(size))
+        draw.text((MARGIN + (32 if cue else 0), y), text, TEXT, _font(size, text))
         y += size + 10
-    draw.text((MARGIN, y), _shorten(caption, _font(16), SHEET_WIDTH - 2 * MARGIN), FAINT_TEXT, _font(16))
+    font = _font(16, caption)
+    draw.text((MARGIN, y), _shorten(caption, font, SHEET_WIDTH - 2 * MARGIN), FAINT_TEXT, font)
 
 
 def _first_shown(numbers: Sequence[int], cue_frames: Sequence[float]) -> dict[int, list[int]]:
@@ -420,8 +422,8 @@ def _why_empty(timeline: Timeline, context: ContextConfig) -> list[str]:
 # ---- text ----
 
 
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)
+def _font(size: int, text: str = "") -> Font:
+    return font_for(text, size)
 
 
 def _badge(draw: ImageDraw.ImageDraw, corner: tuple[float, float], text: str, color: Color) -> None:

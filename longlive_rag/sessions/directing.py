@@ -33,7 +33,7 @@ from longlive_rag.sessions.resuming import (
 from longlive_rag.sessions.several_gpus import opened_backbone
 from longlive_rag.takes.branch import timeline_of
 from longlive_rag.takes.folder import TakeClaim
-from longlive_rag.timecode import format_timecode
+from longlive_rag.timecode import shown_timecode
 
 if TYPE_CHECKING:
     from longlive_rag.generation.block import Block
@@ -216,7 +216,7 @@ class LiveSession:
         if self._save.is_set():
             self._save.clear()
             writer.save()
-            now = format_timecode(block.pixel_frames.stop / live.request.output.fps)
+            now = shown_timecode(block.pixel_frames.stop / live.request.output.fps)
             self._screen.say(f"{now}  saved in {writer.folder}")
 
     def _following(self, take: DirectedTake, made: TakeRequest) -> DirectedTake | None:
@@ -224,11 +224,11 @@ class LiveSession:
         if verb == "branch":
             following = take.branched(take.folder.parent / words, made)
             self._screen.say(
-                f"{format_timecode(made.seconds)}  continuing in {following.folder}; {take.folder} ends here"
+                f"{shown_timecode(made.seconds)}  continuing in {following.folder}; {take.folder} ends here"
             )
             return following
         if verb == "undo":
             following = take.undone(made)
-            self._screen.say(f"back to before cue {len(made.cues)} at {format_timecode(made.cues[-1].seconds)}")
+            self._screen.say(f"back to before cue {len(made.cues)} at {shown_timecode(made.cues[-1].seconds)}")
             return following
         return None

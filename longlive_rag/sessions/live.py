@@ -13,7 +13,7 @@ from backbone.errors import FieldError
 from longlive_rag.config import Cue, MemoryConfig, Span, Steering, SteerVerb, TakeRequest
 from longlive_rag.generation.cues import cue_blocks, cut_blocks, directed_at
 from longlive_rag.generation.directions import Direction, check_policy
-from longlive_rag.timecode import format_timecode
+from longlive_rag.timecode import shown_timecode
 
 if TYPE_CHECKING:
     from longlive_rag.generation.block import Block
@@ -322,8 +322,8 @@ class LiveTake:
             second = self._timeline.starts_at(self._block_for(None))
             if not span[0] < second:
                 raise ValueError(
-                    f"{verb} {format_timecode(span[0])}-{format_timecode(span[1])}: not made yet; the take is at "
-                    f"{format_timecode(second)}"
+                    f"{verb} {shown_timecode(span[0])}-{shown_timecode(span[1])}: not made yet; the take is at "
+                    f"{shown_timecode(second)}"
                 )
             return self._steer(Steering(second, verb, *span))
 

@@ -21,7 +21,7 @@ from longlive_rag.sessions.opening import Labels, Note, Opening, provenance_of
 from longlive_rag.sessions.several_gpus import count_gpus, opened_backbone
 from longlive_rag.sessions.speed import as_before
 from longlive_rag.takes.branch import backbone_of, branched, check_latents, copy_start, extended, timeline_of
-from longlive_rag.takes.folder import TakeClaim, check_take_folder, estimate_bytes
+from longlive_rag.takes.folder import TakeClaim, check_take_folder, estimate_bytes, in_shell
 from longlive_rag.takes.inspection import intact_frames
 from longlive_rag.takes.record import Rights, TakeEvent, TakeRecord, TakeRun, read_record
 from longlive_rag.timeline import Timeline
@@ -99,7 +99,8 @@ def open_take(folder: Path, backbone: str | None = None) -> OpenTake:
     try:
         store = check_latents(folder)
     except DamagedError as damage:
-        raise ValueError(f"{damage}; `longlive-rag take repair {folder}` keeps the blocks before it") from damage
+        repair = f"longlive-rag take repair {in_shell(folder)}"
+        raise ValueError(f"{damage}; `{repair}` keeps the blocks before it") from damage
     if store is not None:
         _check_shapes(folder, store, request, preset)
     return OpenTake(folder, record, request, timeline_of(request, preset), preset, store.blocks if store else 0)
@@ -138,6 +139,9 @@ def extended_take(
         ValueError: if that is not possible; the take is unchanged.
     """
     request = extended(take.request, seconds, prompt, cut)
+    asked_s, made_s = take.request.seconds, take.timeline.starts_at(take.blocks)
+    if made_s < asked_s:
+        note(f"{take.folder} has {made_s:g} of the {asked_s:g} s that were asked for; the rest of them is made first")
     with _resumed(take, take.folder, request, "extended", changes, note) as job:
         yield job
 

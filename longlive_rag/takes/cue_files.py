@@ -30,13 +30,21 @@ from longlive_rag.documents import Document, load_json, parse
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.takes.folder import RECORD
 from longlive_rag.takes.record import read_record
-from longlive_rag.timecode import CLOCK, SMPTE, format_timecode, parse_timecode
+from longlive_rag.timecode import CLOCK, EXAMPLES, SMPTE, format_timecode, parse_timecode
 from retrieval.files import write_whole
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".yaml", ".yml")
 VERBS: tuple[SteerVerb, ...] = get_args(SteerVerb)
 STEER = re.compile(rf":(?P<verb>{'|'.join(VERBS)})\s+(?P<words>.+)")
+NEARLY_TIMECODE = re.compile(r"[\[(]?[0-9]+([:;.,][0-9]+)+s?[\])]?")
+"""What people write for a timecode that isn't one: 00:00:12;08, 1,5, 1.5s or [0:12]."""
+LINE_END = re.compile(r"\r\n|\r|\n")
 CUT = re.compile(r":cut\s+(?P<words>.+)")
+YAML_HINTS = {
+    "mapping values are not allowed here": "; put a prompt that contains a colon in quotes",
+    "found character '\\t'": "; indent with spaces, not tabs",
+}
+"""By what the parser says: what it means to somebody who writes prompts."""
 OFF = "off"
 STEPS: Literal["steps"] = "steps"
 
@@ -55,7 +63,7 @@ def _in_words(value: Any) -> Any:
 
 def _truth(value: Any) -> Any:
     known = {"true": True, "false": False}  # YAML scalars are read as text
-    value = known.get(value, value) if isinstance(value, str) else value
+    value = known.get(value.lower(), value) if isinstance(value, str) else value
     if not isinstance(value, bool):
         raise ValueError(f"{value!r} is not true or false")
     return value
@@ -272,7 +280,7 @@ def _text_of(path: Path) -> str:
 
 def _read_text(path: Path, text: str, fps: int) -> CueFile:
     lines, steering = [], []
-    for number, raw in enumerate(text.split("\n"), start=1):
+    for number, raw in enumerate(LINE_END.split(text), start=1):
         words, where = raw.strip(), f"line {number}"
         if not words or words.startswith("#"):
             continue
@@ -294,6 +302,10 @@ def _split_timecode(words: str, fps: int) -> tuple[float | None, str]:
     first, *rest = words.split(maxsplit=1)
     if CLOCK.fullmatch(first) or SMPTE.fullmatch(first):
         return parse_timecode(first, fps), "".join(rest)
+    if NEARLY_TIMECODE.fullmatch(first):
+        raise ValueError(
+            f"{first!r} is not a timecode; write {EXAMPLES} (put a prompt that begins with a number in double quotes)"
+        )
     return None, words
 
 
@@ -380,7 +392,9 @@ def _parse(path: Path, text: str, suffix: str, first_line: int = 1) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}," if mark else ""
-        raise ValueError(f"{path}{place} can't be read as YAML: {error.problem or error.context}") from error
+        problem = error.problem or error.context or ""
+        hint = next((hint for known, hint in YAML_HINTS.items() if known in problem), "")
+        raise ValueError(f"{path}{place} can't be read as YAML: {problem}{hint}") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path} can't be read as YAML: {error}") from error
     except RecursionError as error:

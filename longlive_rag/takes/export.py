@@ -18,7 +18,7 @@ from longlive_rag.media.video import VideoWriter, copy_frames, count_frames, rea
 from longlive_rag.rights.provenance import DIGITAL_SOURCE
 from longlive_rag.takes.inspection import check_video
 from longlive_rag.takes.record import TakeRecord, read_record
-from longlive_rag.timecode import format_timecode
+from longlive_rag.timecode import shown_timecode
 from retrieval.files import appearing
 
 WRITTEN_AT_ONCE = 16  # frames
@@ -129,8 +129,8 @@ def open_excerpt(take: Path, start_seconds: float = 0.0, end_seconds: float | No
     end = count / fps if end_seconds is None else end_seconds
     if not 0 <= start_seconds < end or round(end * fps, 6) > count:
         raise ValueError(
-            f"the range is {format_timecode(start_seconds)} to {format_timecode(end)}; it must be within {take}, 0:00 "
-            f"to {format_timecode(count / fps)}, and start before it ends"
+            f"the range is {shown_timecode(start_seconds)} to {shown_timecode(end)}; it must be within {take}, 0:00 "
+            f"to {shown_timecode(count / fps)}, and start before it ends"
         )
     frames = range(math.floor(round(start_seconds * fps, 6)), math.ceil(round(end * fps, 6)))
     return Excerpt(take, record, frames, count)
@@ -189,7 +189,7 @@ def export_sheet(excerpt: Excerpt, path: Path) -> None:
     """Write a contact sheet of the range: evenly spaced frames with their times in the take."""
     first, fps = excerpt.frames.start, excerpt.fps
     marks = [CueMark(cue.frame / fps, cue.prompt, cue.cut) for cue in excerpt.cues if cue.number]
-    facts = f"{format_timecode(first / fps)} to {format_timecode(excerpt.frames.stop / fps)} of {excerpt.take.name}, "
+    facts = f"{shown_timecode(first / fps)} to {shown_timecode(excerpt.frames.stop / fps)} of {excerpt.take.name}, "
     facts += f"{fps} frames a second, seed {excerpt.seed}, backbone {excerpt.record.run.backbone}"
     shown = sheet_frames(excerpt.video, excerpt.frames)
     save_picture(contact_sheet(shown, fps, excerpt.prompt, facts, marks), path, excerpt.tags())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -32,6 +33,11 @@ RESERVE = ".reserve"
 RESERVE_BYTES = 256 * 1024
 PICTURES_BYTES = 2 * 1024 * 1024
 VIDEO_BYTES_PER_PIXEL = 0.05  # for busy pictures; VP9 at our quality takes 0.01 to 0.05
+
+
+def in_shell(folder: Path) -> str:
+    """A folder as it is typed in a shell: in quotes if it has to be."""
+    return shlex.quote(str(folder))
 
 
 def check_take_folder(

@@ -7,7 +7,7 @@ from typing import Any
 
 from longlive_rag.media.sums import sha256_of, verified_frames
 from longlive_rag.media.video import safe_frames
-from longlive_rag.takes.folder import LATENTS, VIDEO
+from longlive_rag.takes.folder import LATENTS, VIDEO, in_shell
 from longlive_rag.takes.record import TakeRecord, read_record
 from retrieval.lock import is_being_written
 from retrieval.store import DamagedError, LatentStore, block_numbers
@@ -67,7 +67,8 @@ def check_video(take: Path, record: TakeRecord) -> None:
     video, written = take / record.video.file, record.video.sha256
     if record.status != "running" and written is not None and (not video.is_file() or sha256_of(video) != written):
         raise ValueError(
-            f"{video} is not as it was written: its checksum does not match; `longlive-rag resume {take}` remakes it"
+            f"{video} is not as it was written: its checksum does not match; "
+            f"`longlive-rag resume {in_shell(take)}` remakes it"
         )
 
 

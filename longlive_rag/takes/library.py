@@ -18,7 +18,7 @@ from longlive_rag.media.video import count_frames
 from longlive_rag.presets.preset import load_preset
 from longlive_rag.takes.folder import LATENTS, RECORD
 from longlive_rag.takes.record import TakeRecord, TakeRun, read_record
-from longlive_rag.timecode import format_timecode, parse_timecode
+from longlive_rag.timecode import parse_timecode, shown_timecode
 from longlive_rag.timeline import Timeline
 from retrieval.policy import hybrid_keys, unit
 from retrieval.store import DamagedError, LatentStore
@@ -235,7 +235,7 @@ def frames_like(
     embeddings, reason = _embeddings(asked)
     latent = asked.timeline.latent_at(pixel)
     if latent >= len(embeddings):
-        where = f"the frame at {format_timecode(pixel / asked.fps)} of {asked.folder}"
+        where = f"the frame at {shown_timecode(pixel / asked.fps)} of {asked.folder}"
         raise ValueError(f"{where} has no embedding: {reason or 'it is not stored'}")
     index = FrameIndex(embeddings.shape[1])
     places: list[tuple[LibraryTake, int]] = []

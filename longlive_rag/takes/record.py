@@ -16,7 +16,7 @@ from longlive_rag.rights.policy import LicensePolicy
 from longlive_rag.rights.provenance import DIGITAL_SOURCE, OutputLabel, Provenance
 from longlive_rag.rights.records import FileRights
 from longlive_rag.rights.spdx import Use
-from longlive_rag.takes.folder import RECORD, check_own_files
+from longlive_rag.takes.folder import RECORD, check_own_files, in_shell
 from retrieval.budgets import PageCounters
 from retrieval.selection import Selection
 
@@ -273,7 +273,8 @@ def read_record(take: Path, check: bool = True) -> TakeRecord:
     try:
         return read_document(path, TakeRecord, check)
     except BrokenChecksumError as error:
-        raise ValueError(f"{error}; `longlive-rag take repair --accept-record {take}` accepts it as it is") from error
+        accept = f"longlive-rag take repair --accept-record {in_shell(take)}"
+        raise ValueError(f"{error}; `{accept}` accepts it as it is") from error
     except FieldError as error:  # front ends must not mistake its fields for options
         raise ValueError(str(error)) from error
 

@@ -70,6 +70,8 @@ def _find(spec: str, preset: Preset, output: OutputConfig, geometry: Geometry, p
     if match is None:
         raise FieldError("remember", spec, "it must be TAKE or TAKE@FROM-TO, such as takes/first@2-6")
     take = Path(match["take"])
+    if match["start"] is None and "@" in take.name and not take.exists():
+        raise FieldError("remember", spec, "there is no such take; for a part of one, write TAKE@FROM-TO")
     record = read_record(take)
     run = record.run
     if run.backbone_id not in (None, backbone_id(preset.folder)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from fakes import copy_blocks
 from PIL import Image
 
 from longlive_rag.media.video import count_frames, read_frames
-from longlive_rag.takes.folder import CHECKPOINTS, LATENTS, VIDEO, TakeClaim
+from longlive_rag.takes.folder import CHECKPOINTS, LATENTS, RECORD, VIDEO, TakeClaim
 from longlive_rag.takes.record import read_record
 from retrieval import files
 from retrieval.files import part_of
@@ -67,6 +68,19 @@ def test_resume(command, whole, tmp_path):
     assert again.out == f"{folder} is finished; to make it longer: longlive-rag extend {folder} --seconds 10\n"
 
 
+def test_what_to_type_next_can_be_typed_whatever_the_folder_s_name(command, whole, tmp_path):
+    folder = tmp_path / "my take"
+    shutil.copytree(whole, folder)
+    finished = command("resume", folder).out.splitlines()[-1]
+    assert shlex.split(finished.partition("to make it longer: ")[2]) == [
+        *("longlive-rag", "extend", str(folder), "--seconds", "10")
+    ]
+    record = folder / RECORD
+    record.write_text(record.read_text().replace(PROMPT, "another prompt"))
+    edited = command("extend", folder, "--seconds", "1").err
+    assert shlex.split(edited.split("`")[1])[-1] == str(folder)
+
+
 @pytest.mark.parametrize("words", [["resume"], ["take", "repair"], ["extend", "--seconds", "1"]])
 def test_what_a_killed_process_left_half_written_is_removed(command, whole, tmp_path, words):
     folder = shutil.copytree(whole, tmp_path / "take")
@@ -91,6 +105,15 @@ def test_a_video_that_is_gone_or_cut_off_is_made_again(command, whole, tmp_path,
     assert result.code == 0, result.err
     assert video.read_bytes() == expected
     assert same(folder, whole)
+
+
+def test_extend_says_that_a_stopped_take_is_finished_first(command, whole, tmp_path):
+    folder = stopped(whole, tmp_path / "take")
+    result = command("extend", folder, "--seconds", "1")
+    assert result.code == 0, result.err
+    assert "5 s of video" in result.out
+    assert f"Note: {folder} has 2.8125 of the 4 s that were asked for; the rest of them is made first." in result.err
+    assert "asked for" not in command("extend", folder, "--seconds", "1").err  # it is finished by now
 
 
 def test_extend_and_branch_say_what_they_did(command, whole, tmp_path):

@@ -144,6 +144,7 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
         (["--stratified", "1", "--no-memory"], "--stratified is given, but memory is off (--no-memory)"),
         (["--page-precision", "int3"], "int3"),
         (["--remember", "nowhere"], "nowhere is not a take"),
+        (["--remember", "first@2"], "--remember is 'first@2'; there is no such take; for a part of one, write TAKE"),
         (["--remember", "nowhere", "--rope", "absolute"], "'nowhere', but --rope is 'absolute'; another take's frames"),
         (["--remember", "nowhere", "--no-memory"], "--remember is given, but memory is off"),
         (["--pin", "1-2", "--no-memory"], "--pin is given, but memory is off (--no-memory); drop one of them"),
@@ -160,6 +161,32 @@ def test_bad_memory_options(command, backbone, fake_pipeline, tmp_path, argument
     assert message in result.err
     assert result.err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["backbone"]
+
+
+@pytest.mark.parametrize(
+    ("direction", "message"),
+    [
+        (
+            ":exclude 2-1",
+            "the direction at 1.5 s: exclude is 2-1 s; it must begin within the take, 0-4 s, and end after",
+        ),
+        (":pin 9-10", "the direction at 1.5 s: pin is 9-10 s; it must begin within the take, 0-4 s, and end"),
+        (":policy best", "the direction at 1.5 s: policy is 'best'; it must be one of look-ahead,"),
+    ],
+)
+def test_a_bad_direction_in_a_file_is_named_by_its_time_not_as_an_option(
+    command, backbone, fake_pipeline, tmp_path, direction, message
+):
+    fake_pipeline()
+    cues = tmp_path / "cues.txt"
+    cues.write_text(f"0 a red circle\n1.5 {direction}\n")
+    result = command(
+        "generate", "--cues", cues, "-o", tmp_path / "new", "--backbone", backbone, "--seconds", "4", "--device", "cpu"
+    )
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+    assert "--" not in result.err
+    assert not (tmp_path / "new").exists()
 
 
 def test_takes_that_can_not_be_remembered(command, backbone, fake_pipeline, tmp_path):

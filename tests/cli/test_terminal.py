@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 
+from longlive_rag.cli.session import HELP
 from longlive_rag.cli.terminal import Console, half_blocks, typed_lines
 
 CELL = re.compile(r"\x1b\[38;2;(\d+);(\d+);(\d+)m\x1b\[48;2;(\d+);(\d+);(\d+)m\u2580")
@@ -76,3 +77,18 @@ def test_lines_come_whole_whatever_the_pieces():
     os.close(writer)
     assert list(typed_lines(reader)) == ["one", "two", "dr\u00e9i"]
     os.close(reader)
+
+
+def test_all_of_a_message_can_be_read_on_eighty_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    screen = Screen()
+    console = Console(screen, {"TERM": "xterm", "COLORTERM": "truecolor"})
+    console.open(64, 64)
+    for line in HELP:
+        console.say(line)
+    rows = re.split(r"\x1b\[\d+;1H", screen.getvalue().split("\x1b7")[-1])
+    assert [row.removesuffix("\x1b[K") for row in rows][-1 - len(HELP) : -1] == list(HELP)
+    console.say("policy is 'nope'; it must be one of look-ahead, random, similar, stratified; or install one")
+    drawn = screen.getvalue().split("\x1b7")[-1]
+    assert "install one\x1b[K" in drawn

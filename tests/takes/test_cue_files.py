@@ -80,6 +80,18 @@ def test_lines_with_timecodes(tmp_path):
     assert schedule.steering == (Steering(13.5, "pin", 5, 8),)
 
 
+def test_any_line_ends_and_numbers_in_quotes(tmp_path):
+    text = '\ufeff0 one\r1 "1,000 balloons"\r\n2 8k picture\n'
+    schedule = read_cues(write(tmp_path, "a.txt", text), FPS).schedule(seconds=3)
+    assert schedule == Schedule("one", (Cue(1, "1,000 balloons"), Cue(2, "8k picture")), 3)
+
+
+@pytest.mark.parametrize("word", ["true", "True", "TRUE"])
+def test_true_as_yaml_writes_it(tmp_path, word):
+    path = write(tmp_path, "a.yaml", f"cues:\n- prompt: one\n  at: 0\n- prompt: two\n  at: 1\n  cut: {word}\n")
+    assert read_cues(path, FPS).schedule(seconds=3).cues == (Cue(1, "two", True),)
+
+
 def test_cuts_are_written_as_people_would(tmp_path):
     cut = (Cue(5, "two"), Cue(9, "three", cut=True))
     for name, text in (
@@ -151,6 +163,10 @@ def test_yaml_times_are_not_read_as_yaml_numbers(tmp_path):
         ("a.txt", "0 one\n5 two\n4 three", "line 3, is at 4 s, not after line 2 at 5 s"),
         ("a.txt", "0 one\n0:61 two", "line 2: '0:61' is not a timecode: 61 seconds"),
         ("a.txt", "0 one\n00:00:01:16 two", "line 2: '00:00:01:16' is not a timecode: 16 frames"),
+        ("a.txt", "00:00:00;00 one\n00:00:01;10 two", "line 1: '00:00:00;00' is not a timecode; write 12.5,"),
+        ("a.txt", "0 one\n1,5 two", "line 2: '1,5' is not a timecode"),
+        ("a.txt", "one\n1.5s two", "line 2: '1.5s' is not a timecode"),
+        ("a.txt", "[0:12] one", "line 1: '[0:12]' is not a timecode"),
         ("a.txt", "0 one\n9 two\n21 three", "line 3, is at 21 s, past the end of a 20 s take"),
         ("a.txt", "0 one\n:pin 1-2", "line 2: ':pin 1-2' has no timecode before it"),
         ("a.txt", "0 one\n2 :pin 1", "line 2: '1' is not a span"),
@@ -196,6 +212,8 @@ def test_yaml_times_are_not_read_as_yaml_numbers(tmp_path):
         ("a.yaml", "cues: &a\n- *a\n", "line 2, can't be read as YAML: aliases are not supported"),
         ("a.yaml", "cues:\n- at: 0\n  prompt: a\n  at: 1\n", "line 2, can't be read as YAML: 'at' occurs twice"),
         ("a.yaml", "\x00", "can't be read as YAML"),
+        ("a.yaml", "cues:\n- at: 0\n  prompt: wide: a dog\n", "put a prompt that contains a colon in quotes"),
+        ("a.yaml", "cues:\n\t- at: 0\n", "indent with spaces, not tabs"),
         ("take.json", '{"format": 1}', "is the record of a take; to use its cues, name the take's folder"),
         ("a.csv", "one", "must be one of .txt, .jsonl, .json, .yaml, .yml"),
         (None, None, "is neither a file nor a take"),
