@@ -140,9 +140,9 @@ def extended_take(
     """
     request = extended(take.request, seconds, prompt, cut)
     asked_s, made_s = take.request.seconds, take.timeline.starts_at(take.blocks)
-    if made_s < asked_s:
-        note(f"{take.folder} has {made_s:g} of the {asked_s:g} s that were asked for; the rest of them is made first")
     with _resumed(take, take.folder, request, "extended", changes, note) as job:
+        if made_s < asked_s:
+            note(f"{take.folder} has {made_s:g} of the {asked_s:g} s that were asked for; the rest is made first")
         yield job
 
 

@@ -112,7 +112,7 @@ def test_extend_says_that_a_stopped_take_is_finished_first(command, whole, tmp_p
     result = command("extend", folder, "--seconds", "1")
     assert result.code == 0, result.err
     assert "5 s of video" in result.out
-    assert f"Note: {folder} has 2.8125 of the 4 s that were asked for; the rest of them is made first." in result.err
+    assert f"Note: {folder} has 2.8125 of the 4 s that were asked for; the rest is made first." in result.err
     assert "asked for" not in command("extend", folder, "--seconds", "1").err  # it is finished by now
 
 

@@ -550,7 +550,7 @@ def test_the_next_engine_knows_what_the_last_one_did(begin, submit, tmp_path: Pa
     engine.stop(done)
     engine.close()
     assert engine.facts(running).state == "queued"
-    with pytest.raises(QueueFullError, match="closed"):
+    with pytest.raises(QueueFullError, match="shutting down"):
         submit(engine, "e")
     again = Scripted()
     engine = begin(again)

@@ -174,12 +174,12 @@ def test_a_client_that_does_not_read_is_let_go(listening: Listening, monkeypatch
 def test_it_says_that_it_is_well_while_orders_have_all_threads(listening: Listening):
     headers = {"Authorization": f"Bearer {SECRETS['alice']}"}
 
-    def cancel(number: int) -> int:
-        return httpx.post(f"{listening.url}/v1/videos/{number}/cancel", headers=headers, timeout=120).status_code
+    def resume(number: int) -> int:
+        return httpx.post(f"{listening.url}/v1/videos/{number}/resume", headers=headers, timeout=120).status_code
 
     with ThreadPoolExecutor(60) as clients:
-        with listening.api.videos._lock:  # as while a long take is checked
-            asked = [clients.submit(cancel, number) for number in range(60)]
+        with listening.api.videos._lock:  # as while another order is put on the ledger
+            asked = [clients.submit(resume, number) for number in range(60)]
             time.sleep(2)
             for path in ("/healthz", "/readyz"):
                 assert httpx.get(f"{listening.url}{path}", timeout=20).status_code == 200
