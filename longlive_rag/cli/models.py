@@ -123,7 +123,7 @@ def fetch(name: str, dest: Path, base: Path | None, mirror: Path | None, convert
     from longlive_rag.presets.preset import INDEX, fetched_folder
     from longlive_rag.sessions.opening import quiet_libraries
     from longlive_rag.weights.hub import FetchError
-    from longlive_rag.weights.obtain import obtain
+    from longlive_rag.weights.obtain import command_line, obtain
 
     with refuse_bad_input(FLAGS), quiet_libraries():
         known, folder = known_backbone(name), fetched_folder(name)
@@ -140,11 +140,7 @@ def fetch(name: str, dest: Path, base: Path | None, mirror: Path | None, convert
         hashes = f"{each.checked} of {len(each.files)} checked against published hashes"
         click.echo(f"{each.role}: {len(each.files)} files from the {each.where} in {each.folder}, {hashes}")
     if done.converted is None:
-        words = ["longlive-rag", "models", "fetch", name, "--to", dest]
-        words += [
-            word for option in (("--base", base), ("--mirror", mirror)) if option[1] is not None for word in option
-        ]
-        click.echo(f"next: {shlex.join(map(str, words))}")
+        click.echo(f"next: {command_line('fetch', name, to=dest, base=base, mirror=mirror)}")
         return
     uncleared = [file for file in done.converted.rights if file.use != "commercial"]
     for file in uncleared:

@@ -12,14 +12,14 @@ from pydantic.json_schema import models_json_schema
 PROTOCOL = 1
 
 
-def is_seed(value: object) -> bool:
-    """Whether a value is text of 1 to 20 digits, as a seed has."""
-    return isinstance(value, str) and re.fullmatch("[0-9]{1,20}", value) is not None
+def as_seed(value: object) -> object:
+    """Convert a text of as many digits as a seed can have to a number; return anything else unchanged."""
+    return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,20}", value) else value
 
 
 Words = Annotated[str, Field(max_length=4000)]
 Id = Annotated[str, Field(max_length=64)]
-Seed = Annotated[int, BeforeValidator(lambda seed: int(seed) if is_seed(seed) else seed)]
+Seed = Annotated[int, BeforeValidator(as_seed)]
 """Also accepted as text: JavaScript's numbers are exact only up to 2**53, and seeds go up to 2**64."""
 Second = Annotated[float, Field(ge=0, le=10**6)]
 Status = Literal["running", "live", "finished", "interrupted", "failed"]

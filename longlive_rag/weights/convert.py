@@ -116,8 +116,7 @@ def convert(sources: Sources, dest: Path) -> Converted:
         ValueError: if a source is damaged, doesn't fit or is ambiguous; nothing is written.
         OSError: if the disk refuses; nothing is left behind.
     """
-    check_dest(dest)
-    remove_leftover(dest)
+    make_way(dest)
     parts, left_out, lora = _gather(sources)
     _check_room(parts, dest)
     tokenizer = read_tokenizer(parts.tokenizer)
@@ -338,17 +337,17 @@ def _check_tiny_decoder(parts: Parts) -> None:
 # ---- writing ----
 
 
-def check_dest(dest: Path) -> None:
-    """Raise ValueError if a new folder can't be made at `dest`."""
+def make_way(dest: Path) -> None:
+    """Remove what a killed conversion to `dest` left, which would count as used space.
+
+    Raises:
+        ValueError: if a new folder can't be made there.
+    """
     if dest.exists() or dest.is_symlink():
         raise ValueError(f"{dest} already exists; name a new folder")
     parent = next(folder for folder in dest.absolute().parents if folder.exists())
     if not parent.is_dir():
         raise ValueError(f"{dest} can't be written: {parent} is a file")
-
-
-def remove_leftover(dest: Path) -> None:
-    """Remove what a killed conversion to `dest` left: it would count as used space."""
     shutil.rmtree(part_of(dest), ignore_errors=True)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backbone.errors import FieldError
 from longlive_rag.presets.catalogue import KnownBackbone
-from longlive_rag.weights.convert import Converted, Sources, check_dest, convert, remove_leftover
+from longlive_rag.weights.convert import Converted, Sources, convert, make_way
 from longlive_rag.weights.hub import Fetched, Listing, fetch, list_files
 from longlive_rag.weights.layouts import layout_of
 from retrieval.files import in_words
@@ -56,11 +56,10 @@ def obtain(
         FetchError: if the files can't be fetched.
         OSError: if the disk refuses.
     """
-    if folder is not None and folder.exists():
-        raise ValueError(f"{folder} already exists, but fetching {known.name} would create it; move it away first")
     if folder is not None:
-        check_dest(folder)
-        remove_leftover(folder)
+        if folder.exists():
+            raise ValueError(f"{folder} already exists, but fetching {known.name} would create it; move it away first")
+        make_way(folder)
     if base is not None:
         layout_of(base)
         known = replace(known, files=tuple(each for each in known.files if each.role != "base"))
@@ -76,8 +75,9 @@ def obtain(
     except FieldError as error:
         if error.field != "section":
             raise
-        how = f"the files are fetched; to convert them: {_command(sources, folder)} --section SECTION"
-        raise ValueError(f"{error}; {how}") from error
+        options = {name: getattr(sources, name) for name in ("base", "lora", "encoder", "preset", "dtype")}
+        command = command_line("convert", sources.source, folder, **options)
+        raise ValueError(f"{error}; the files are fetched; to convert them: {command} --section SECTION") from error
 
 
 def sources_of(known: KnownBackbone, fetched: Sequence[Fetched], base: Path | None, dtype: str | None) -> Sources:
@@ -95,13 +95,12 @@ def sources_of(known: KnownBackbone, fetched: Sequence[Fetched], base: Path | No
     )
 
 
-def _command(sources: Sources, folder: Path) -> str:
-    """The command that converts these sources; what is None is left out."""
-    options = {"base": sources.base, "lora": sources.lora, "encoder": sources.encoder, "preset": sources.preset}
-    words = ["longlive-rag", "models", "convert", str(sources.source), str(folder)]
-    for name, value in {**options, "dtype": sources.dtype}.items():
-        words += [] if value is None else [f"--{name}", str(value)]
-    return shlex.join(words)
+def command_line(*words: str | Path, **options: str | Path | None) -> str:
+    """A command of `longlive-rag models` as it is typed in a shell, without the options that are None."""
+    typed = ["longlive-rag", "models", *map(str, words)]
+    for name, value in options.items():
+        typed += [] if value is None else [f"--{name}", str(value)]
+    return shlex.join(typed)
 
 
 def _check_room(known: KnownBackbone, listings: Sequence[Listing], files: Path, folder: Path | None) -> None:

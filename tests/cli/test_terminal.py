@@ -39,12 +39,18 @@ def test_pictures_keep_their_shape():
     assert all(len(CELL.findall(line)) == 52 for line in lines)
 
 
-def test_the_screen_is_drawn_in_place_and_the_keyboard_s_part_is_left_alone(monkeypatch):
+def opened(monkeypatch, lines: int) -> tuple[Screen, Console]:
+    """A console on a screen of 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("LINES", "40")
+    monkeypatch.setenv("LINES", str(lines))
     screen = Screen()
     console = Console(screen, {"TERM": "xterm", "COLORTERM": "truecolor"})
     console.open(64, 64)
+    return screen, console
+
+
+def test_the_screen_is_drawn_in_place_and_the_keyboard_s_part_is_left_alone(monkeypatch):
+    screen, console = opened(monkeypatch, lines=40)
     assert console.wants_pictures
     top = int(re.search(r"\x1b\[(\d+);40r", screen.getvalue()).group(1))
     console.say("first\x1b[2J")
@@ -80,11 +86,7 @@ def test_lines_come_whole_whatever_the_pieces():
 
 
 def test_all_of_a_message_can_be_read_on_eighty_columns(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("LINES", "24")
-    screen = Screen()
-    console = Console(screen, {"TERM": "xterm", "COLORTERM": "truecolor"})
-    console.open(64, 64)
+    screen, console = opened(monkeypatch, lines=24)
     for line in HELP:
         console.say(line)
     rows = re.split(r"\x1b\[\d+;1H", screen.getvalue().split("\x1b7")[-1])
