@@ -50,6 +50,22 @@ def parse_timecode(text: str, fps: int | None = None) -> float:
     return float(Decimal(3600 * int(match["hours"] or 0) + 60 * minutes) + seconds)
 
 
+def parse_duration(text: str, fps: int | None = None) -> float:
+    """Parse a length of time, a number of seconds (which may be out of range) or a timecode, into seconds.
+
+    Args:
+        text: a number as `float` reads it, or a timecode; surrounding whitespace is ignored.
+        fps: as in `parse_timecode`.
+
+    Raises:
+        ValueError: as `parse_timecode` does.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        return parse_timecode(text, fps)
+
+
 def format_timecode(seconds: float) -> str:
     """Format seconds as `0:12.5` or `1:02:03.5`, which parses back to the same float.
 

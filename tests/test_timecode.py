@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longlive_rag.timecode import format_smpte, format_timecode, parse_timecode, shown_timecode
+from longlive_rag.timecode import format_smpte, format_timecode, parse_duration, parse_timecode, shown_timecode
 
 RATES = st.sampled_from([1, 8, 12, 16, 24, 25, 30, 50, 60, 120])
 
@@ -67,6 +67,20 @@ def test_smpte_names_every_frame(frame: int, fps: int) -> None:
     text = format_smpte(frame / fps, fps)
     assert round(parse_timecode(text, fps) * fps) == frame
     assert format_smpte(parse_timecode(text, fps), fps) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("1e3", 1000), ("-3", -3), ("1:30", 90), (" 0:01:30 ", 90), ("00:01:30:08", 90.5), (".5", 0.5)],
+)
+def test_durations_are_numbers_or_timecodes(text: str, seconds: float) -> None:
+    assert parse_duration(text, 16) == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "1:60", "-1:30", "00:01:30:16", "90s", ""])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a timecode"):
+        parse_duration(text, 16)
 
 
 def test_how_they_are_written() -> None:

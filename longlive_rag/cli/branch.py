@@ -10,7 +10,7 @@ import click
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import note
 from longlive_rag.cli.resuming import CUT, TAKE, go_on, with_changes, words_of
-from longlive_rag.cli.settings import FLAGS
+from longlive_rag.cli.settings import FLAGS, seconds_of
 
 
 @click.command()
@@ -33,7 +33,9 @@ from longlive_rag.cli.settings import FLAGS
     type=int,
     help="Noise seed from there on.  [default: the take's seed with --prompt or --cut, else the next one]",
 )
-@click.option("--seconds", type=float, help="Length of the new take.  [default: that of TAKE]")
+@click.option(
+    "--seconds", metavar="TIMECODE", help="Length of the new take, such as 90 or 1:30.  [default: that of TAKE]"
+)
 @with_changes
 def branch(
     folder: Path,
@@ -42,7 +44,7 @@ def branch(
     prompt: str | None,
     cut: str | None,
     seed: int | None,
-    seconds: float | None,
+    seconds: str | None,
     as_json: bool,
     **changes: Any,
 ) -> None:
@@ -65,12 +67,14 @@ def branch(
     with refuse_bad_input(FLAGS):
         words, is_cut = words_of(prompt, cut)
         take = open_take(folder, changed.backbone)
-        at_seconds = parse_timecode(at, take.request.output.fps)
+        fps = take.request.output.fps
+        at_seconds = parse_timecode(at, fps)
+        length = None if seconds is None else seconds_of(seconds, fps)
         if not target:
             raise ValueError("--output is empty; name a folder for the new take, such as takes/branch")
     go_on(
         take,
         changed,
-        lambda: branched_take(take, at_seconds, Path(target), changed, note, words, seed, seconds, is_cut),
+        lambda: branched_take(take, at_seconds, Path(target), changed, note, words, seed, length, is_cut),
         as_json,
     )

@@ -13,6 +13,7 @@ import click
 from longlive_rag.cli.errors import Failed, Stopped
 from longlive_rag.cli.settings import ADDRESS, BACKBONE, DECODER, DEVICE, DTYPE, options
 from longlive_rag.sessions.opening import Opening, quiet_libraries
+from longlive_rag.timecode import parse_duration
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -29,7 +30,7 @@ EMBEDDERS_HELP = (
 
 
 class Seconds(click.ParamType):
-    """Comma-separated seconds."""
+    """Comma-separated lengths of time: seconds, or timecodes that count no frames."""
 
     name = "s,s,..."
 
@@ -37,9 +38,9 @@ class Seconds(click.ParamType):
         if isinstance(value, tuple):
             return value
         try:
-            return tuple(float(part) for part in value.split(","))
+            return tuple(parse_duration(part) for part in value.split(","))
         except ValueError:
-            self.fail(f"{value!r} is not a list of seconds such as 30,60,120", param, ctx)
+            self.fail(f"{value!r} is not a list of seconds such as 30,60,120 or 0:30,1:00,2:00", param, ctx)
 
 
 def horizons_option(default: str) -> Callable[[Any], Any]:

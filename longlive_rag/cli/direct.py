@@ -24,6 +24,7 @@ from longlive_rag.cli.settings import (
     CueSource,
     asked_opening,
     build_schedule,
+    seconds_of,
     with_rights,
     with_settings,
 )
@@ -35,14 +36,20 @@ if TYPE_CHECKING:
     from longlive_rag.sessions.directed_take import DirectedTake
     from longlive_rag.sessions.resuming import Changes
 
-LONGEST_SECONDS = 600.0
+LONGEST = "600"
 OF_NEW_TAKES = ("seed", "dtype", "codec", "decoder", "compile", "attention", "deliverable", "phase", "show_label")
 
 
 @click.command()
 @click.argument("folder", metavar="TAKE", type=click.Path(path_type=Path))
 @click.argument("prompt", required=False)
-@click.option("--seconds", type=float, default=LONGEST_SECONDS, show_default=True, help="Maximum length of the take.")
+@click.option(
+    "--seconds",
+    metavar="TIMECODE",
+    default=LONGEST,
+    show_default=True,
+    help="Maximum length of the take, such as 90 or 1:30.",
+)
 @click.option("--seed", type=int, help="Seed of a new take.  [default: 0]")
 @click.option(
     "--backbone",
@@ -60,7 +67,7 @@ OF_NEW_TAKES = ("seed", "dtype", "codec", "decoder", "compile", "attention", "de
 @ATTENTION_OF_NEW
 @PROMPT_EMBEDS
 @with_rights
-def direct(folder: Path, prompt: str | None, seconds: float, **options: Any) -> None:
+def direct(folder: Path, prompt: str | None, seconds: str, **options: Any) -> None:
     """Make a take and direct it live: at any time, type what should be seen next.
 
     A new take begins with PROMPT, or with the first line you type. An existing take continues from its end, with
@@ -138,7 +145,7 @@ def _changes(options: dict[str, Any]) -> Changes:
     )
 
 
-def _open_new(held: ExitStack, folder: Path, prompt: str, seconds: float, options: dict[str, Any]) -> DirectedTake:
+def _open_new(held: ExitStack, folder: Path, prompt: str, length: str, options: dict[str, Any]) -> DirectedTake:
     """Begin a new take."""
     from longlive_rag.sessions.directing import new_live_take
     from longlive_rag.sessions.making import NewTake
@@ -146,15 +153,13 @@ def _open_new(held: ExitStack, folder: Path, prompt: str, seconds: float, option
 
     with refuse_bad_input(FLAGS):
         preset = load_preset(options["backbone"] or DEFAULT_BACKBONE)
-        schedule = build_schedule(preset, prompt, seconds, (), CueSource(), options)
+        schedule = build_schedule(preset, prompt, length, (), CueSource(), options)
         request = build_request(preset, schedule, options["seed"] or 0, options)
         labels = Labels(options["license_policy"], options["deliverable"], options["phase"], options["show_label"])
         return new_live_take(held, NewTake(preset, request, folder, False, asked_opening(options), labels), note)
 
 
-def _open_old(
-    held: ExitStack, folder: Path, prompt: str | None, seconds: float, options: dict[str, Any]
-) -> DirectedTake:
+def _open_old(held: ExitStack, folder: Path, prompt: str | None, length: str, options: dict[str, Any]) -> DirectedTake:
     """Reopen an existing take."""
     from longlive_rag.sessions.directing import resumed_live_take
     from longlive_rag.sessions.resuming import open_take
@@ -167,7 +172,8 @@ def _open_old(
                 f"{given[0]} is for new takes; {folder} already exists and keeps the settings it was started with"
             )
         changes = _changes(options)
-        take = resumed_live_take(held, open_take(folder, changes.backbone), seconds, changes, note)
+        old = open_take(folder, changes.backbone)
+        take = resumed_live_take(held, old, seconds_of(length, old.request.output.fps), changes, note)
         if prompt is not None:
             take.pipe.check_prompt(prompt)
         return take

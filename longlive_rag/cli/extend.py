@@ -10,18 +10,18 @@ import click
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import note
 from longlive_rag.cli.resuming import CUT, TAKE, go_on, with_changes, words_of
-from longlive_rag.cli.settings import FLAGS
+from longlive_rag.cli.settings import FLAGS, seconds_of
 
 
 @click.command()
 @TAKE
-@click.option("--seconds", type=float, required=True, help="Seconds to add.")
+@click.option("--seconds", metavar="TIMECODE", required=True, help="Time to add, such as 90 or 1:30.")
 @click.option(
     "--prompt", metavar="PROMPT", help="Switch to PROMPT where the take ends now.  [default: the last prompt]"
 )
 @CUT
 @with_changes
-def extend(folder: Path, seconds: float, prompt: str | None, cut: str | None, as_json: bool, **changes: Any) -> None:
+def extend(folder: Path, seconds: str, prompt: str | None, cut: str | None, as_json: bool, **changes: Any) -> None:
     """Make a take longer, in place; the existing part stays as it is, frame for frame.
 
     The result is the take you would have got by asking for the full length at the start (with the prompt as a cue).
@@ -39,4 +39,5 @@ def extend(folder: Path, seconds: float, prompt: str | None, cut: str | None, as
     with refuse_bad_input(FLAGS):
         words, is_cut = words_of(prompt, cut)
         take = open_take(folder, changed.backbone)
-    go_on(take, changed, lambda: extended_take(take, seconds, words, changed, note, is_cut), as_json)
+        added = seconds_of(seconds, take.request.output.fps)
+    go_on(take, changed, lambda: extended_take(take, added, words, changed, note, is_cut), as_json)

@@ -13,6 +13,7 @@ from backbone.errors import FieldError
 from longlive_rag.cli.errors import check_writable, refuse_bad_input
 from longlive_rag.cli.making import load
 from longlive_rag.cli.settings import BACKBONE, DEVICE, DTYPE, FLAGS, THREADS, page_budgets, with_page_budgets
+from longlive_rag.timecode import parse_duration
 from retrieval.budgets import PageBudgets, PagePrecision
 
 if TYPE_CHECKING:
@@ -99,9 +100,9 @@ def _samples(
 
 def _lengths(text: str) -> list[float]:
     try:
-        return [float(word) for word in text.split(",")]
+        return [parse_duration(word) for word in text.split(",")]
     except ValueError as error:
-        raise FieldError("seconds", text, "they must be increasing numbers such as 60,240,960") from error
+        raise FieldError("seconds", text, "they must be increasing numbers such as 60,240,960 or 1:00,4:00") from error
 
 
 def _as_dict(curve: Footprint) -> dict[str, object]:

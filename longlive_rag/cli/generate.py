@@ -42,7 +42,11 @@ timed_option = partial(click.option, type=(str, str), multiple=True, metavar="TI
 @click.command()
 @click.argument("prompt", required=False)
 @click.option("-o", "--output", "take", required=True, metavar="FOLDER", help="Folder for the take.")
-@click.option("--seconds", type=float, help="Length of the take.  [default: from --cues, else 30]")
+@click.option(
+    "--seconds",
+    metavar="TIMECODE",
+    help="Length of the take, such as 90 or 1:30.  [default: from --cues, else 30]",
+)
 @timed_option("--cue", "cues", help="Switch to PROMPT at this time, from the next block on. Repeat for more.")
 @timed_option(
     "--cut",
@@ -75,12 +79,12 @@ timed_option = partial(click.option, type=(str, str), multiple=True, metavar="TI
 def generate(
     prompt: str | None,
     take: str,
-    seconds: float | None,
+    seconds: str | None,
     cues: tuple[tuple[str, str], ...],
     cuts: tuple[tuple[str, str], ...],
     cue_file: Path | None,
     cues_line: int | None,
-    switch_every: float | None,
+    switch_every: str | None,
     seed: int,
     start_image: str | None,
     backbone: str,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import FLAGS
+from longlive_rag.cli.settings import FLAGS, Duration
 
 if TYPE_CHECKING:
     from longlive_rag.takes.library import Found, Library, PromptUnits
@@ -71,7 +71,7 @@ def list_takes(root: Path, as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(1, 1000), default=8, show_default=True, help="Maximum number of results.")
 @click.option(
     "--apart",
-    type=click.FloatRange(0),
+    type=Duration(0),
     default=1.0,
     show_default=True,
     help="Minimum seconds between results from one take.",

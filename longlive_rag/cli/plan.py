@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import BACKBONE, DTYPE, FLAGS, Gibibytes, with_checkpoints, with_settings
+from longlive_rag.cli.settings import BACKBONE, DTYPE, FLAGS, Gibibytes, seconds_of, with_checkpoints, with_settings
 from longlive_rag.config import CheckpointConfig, CheckpointMode
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.precision import Precision, pick_precision
@@ -28,7 +28,9 @@ SHARED_GIB = 4.0
 
 @click.command()
 @BACKBONE
-@click.option("--seconds", type=float, default=30.0, show_default=True, help="Length of the take.")
+@click.option(
+    "--seconds", metavar="TIMECODE", default="30", show_default=True, help="Length of the take, such as 90 or 1:30."
+)
 @click.option("--cues/--no-cues", default=False, show_default=True, help="Plan for a take with several prompts.")
 @click.option(
     "--gpu-gib", type=Gibibytes(positive=True), help="GPU memory available; prints the page budget that fits."
@@ -49,7 +51,7 @@ SHARED_GIB = 4.0
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, in bytes.")
 def plan(
     backbone: str,
-    seconds: float,
+    seconds: str,
     cues: bool,
     gpu_gib: float | None,
     host_gib: float | None,
@@ -76,7 +78,8 @@ def plan(
 
         preset = preset_to_plan_with(backbone)
         precision = pick_precision(dtype, device)
-        request = build_request(preset, Schedule("a plan", (), seconds), 0, settings)
+        length = seconds_of(seconds, settings["output_fps"] or preset.output.fps)
+        request = build_request(preset, Schedule("a plan", (), length), 0, settings)
         checkpoints = CheckpointConfig().changed(checkpoint, checkpoint_gib)
         sizes = [None if gib is None else int(gib * 2**30) for gib in (gpu_gib, host_gib)]
         result = plan_request(preset, request, precision, device, cues, checkpoints, sizes[0])

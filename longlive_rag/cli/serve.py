@@ -17,7 +17,7 @@ from longlive_rag.cli.servers import (
     open_engine,
     takes_option,
 )
-from longlive_rag.cli.settings import CODEC, DECODER, DTYPE, FLAGS, with_checkpoints, with_rights
+from longlive_rag.cli.settings import CODEC, DECODER, DTYPE, FLAGS, Duration, with_checkpoints, with_rights
 from longlive_rag.presets.preset import DEFAULT_BACKBONE
 
 
@@ -40,7 +40,7 @@ from longlive_rag.presets.preset import DEFAULT_BACKBONE
 )
 @click.option(
     "--max-seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Duration(min=0, min_open=True),
     default=3600.0,
     show_default=True,
     help="Maximum length of a video.",

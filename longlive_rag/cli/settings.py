@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import click
 
+from backbone.errors import FieldError, Name
 from backbone.knobs import Knob, knobs_of
 from longlive_rag.config import PARTS, CheckpointConfig, Cue, MemoryConfig, TakeRequest
 from longlive_rag.config import Span as SpanOfSeconds
@@ -18,7 +19,7 @@ from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, Preset
 from longlive_rag.sessions.asking import SETTINGS
 from longlive_rag.sessions.opening import Opening
-from longlive_rag.timecode import parse_timecode
+from longlive_rag.timecode import parse_duration, parse_timecode
 from retrieval.budgets import PageBudgets, PagePrecision
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
@@ -107,6 +108,19 @@ class Switched(click.ParamType):
         except ValueError:
             self.fail(f"{value!r} is not a number of seconds", param, ctx)
         return seconds
+
+
+class Duration(click.FloatRange):
+    """Seconds, or a timecode that counts no frames; see `seconds_of` for one that may."""
+
+    name = "timecode"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            seconds = parse_duration(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return super().convert(seconds, param, ctx)
 
 
 DEFAULT_SECONDS = 30.0
@@ -307,7 +321,9 @@ with_cue_files = options(
     ),
     click.option("--cues-line", type=int, help="Line of a .jsonl file to use, counted from 1."),
     click.option(
-        "--switch-every", type=float, help="Seconds between cues without times.  [default: spaced evenly over the take]"
+        "--switch-every",
+        metavar="TIMECODE",
+        help="Time between cues without times.  [default: spaced evenly over the take]",
     ),
 )
 """The options that read cues from a file."""
@@ -319,13 +335,30 @@ class CueSource:
 
     file: Path | None = None
     line: int | None = None
-    switch_every: float | None = None
+    switch_every: str | None = None
+
+
+def seconds_of(length: str, fps: int, field: str = "seconds") -> float:
+    """Parse the value of an option that is a length of time.
+
+    Args:
+        length: a number of seconds or a timecode.
+        fps: frames per second of the take, for SMPTE timecodes.
+        field: field that the option sets.
+
+    Raises:
+        FieldError: if it is neither.
+    """
+    try:
+        return parse_duration(length, fps)
+    except ValueError as error:
+        raise FieldError(field, length, claim=(Name(field), f": {error}")) from error
 
 
 def build_schedule(
     preset: Preset,
     prompt: str | None,
-    seconds: float | None,
+    length: str | None,
     cues: tuple[tuple[str, str], ...],
     source: CueSource,
     settings: dict[str, Any],
@@ -333,14 +366,18 @@ def build_schedule(
 ) -> Schedule:
     """Build the schedule of prompts from the options or the cue file.
 
+    Args:
+        length: value of --seconds.
+
     Raises:
         ValueError: if they don't fit. The message names the option or the file's line, the value and what is expected.
     """
     fps = settings.get("output_fps") or preset.output.fps
+    seconds = None if length is None else seconds_of(length, fps)
     if source.file is None:
         for flag, value in (("--cues-line", source.line), ("--switch-every", source.switch_every)):
             if value is not None:
-                raise ValueError(f"{flag} is {value:g}, but there is no file of cues; add --cues FILE")
+                raise ValueError(f"{flag} is {value}, but there is no file of cues; add --cues FILE")
         if prompt is None:
             raise ValueError("PROMPT is missing; describe what to show, or add --cues FILE")
         timed = heapq.merge(_timed("cue", cues, fps), _timed("cut", cuts, fps), key=lambda cue: cue.seconds)
@@ -349,10 +386,11 @@ def build_schedule(
         raise ValueError(f"{'--cue' if cues else '--cut'} and --cues are both given; put all cues in the file")
     from longlive_rag.takes.cue_files import read_cues
 
+    every = None if source.switch_every is None else seconds_of(source.switch_every, fps, "switch_every")
     file = read_cues(source.file, fps, source.line)
-    if seconds is None and file.seconds is None and source.switch_every is None:
+    if seconds is None and file.seconds is None and every is None:
         seconds = DEFAULT_SECONDS
-    return file.schedule(prompt=prompt, seconds=seconds, switch_every=source.switch_every)
+    return file.schedule(prompt=prompt, seconds=seconds, switch_every=every)
 
 
 def _timed(name: str, given: tuple[tuple[str, str], ...], fps: int) -> list[Cue]:

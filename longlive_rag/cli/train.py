@@ -13,7 +13,7 @@ from backbone.errors import FieldError, Name
 from longlive_rag.cli.comparing import ENGINE, ray_options
 from longlive_rag.cli.errors import Failed, Stopped, refuse_bad_input
 from longlive_rag.cli.making import note
-from longlive_rag.cli.settings import BACKBONE, DEVICE, DTYPE, FLAGS, Steps
+from longlive_rag.cli.settings import BACKBONE, DEVICE, DTYPE, FLAGS, Steps, seconds_of
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.preset import load_preset
 from longlive_rag.sessions.asking import build_request
@@ -45,7 +45,7 @@ def train() -> None:
 @train.command()
 @click.argument("prompts", type=FOLDER)
 @click.option("-o", "--output", required=True, type=FOLDER, help="Folder for the takes, one subfolder each.")
-@click.option("--seconds", type=float, default=30.0, show_default=True, help="Length of each take.")
+@click.option("--seconds", metavar="TIMECODE", default="30", show_default=True, help="Length of each take.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Takes per prompt.")
 @click.option("--memory/--no-memory", default=None, help="Use memory or not.  [default: as in the backbone's preset]")
 @BACKBONE
@@ -56,7 +56,7 @@ def train() -> None:
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes that make takes, on Ray.")
 @ray_options
 def corpus(
-    prompts: Path, output: Path, seconds: float, seeds: int, memory: bool | None, backbone: str, batch: int,
+    prompts: Path, output: Path, seconds: str, seeds: int, memory: bool | None, backbone: str, batch: int,
     dtype: DType, device: str, engine: str, workers: int, address: str | None, gpus_per_worker: float | None,
 ) -> None:  # fmt: skip
     """Make a take of each prompt in a file.
@@ -75,18 +75,17 @@ def corpus(
 
     with refuse_bad_input(FLAGS):
         preset = load_preset(backbone)
+        length = seconds_of(seconds, preset.output.fps)
         told = [(prompt, seed) for prompt in read_prompts(prompts) for seed in range(seeds)]
         requests = [
-            build_request(preset, Schedule(prompt, (), seconds), seed, {"memory_enabled": memory})
+            build_request(preset, Schedule(prompt, (), length), seed, {"memory_enabled": memory})
             for prompt, seed in told
         ]
         left = missing_takes(requests, output, preset)
         cluster = _cluster_of(engine, workers, address, gpus_per_worker, device)
     if left:
         _make_corpus(preset, Opening(device, dtype), left, batch, cluster, output)
-    click.echo(
-        f"{output}: {len(requests)} takes of {seconds:g} s, {len(requests) - len(left)} of which already existed"
-    )
+    click.echo(f"{output}: {len(requests)} takes of {length:g} s, {len(requests) - len(left)} of which already existed")
 
 
 def _make_corpus(

@@ -11,7 +11,7 @@ import click
 from backbone.files import read_json
 from longlive_rag.cli.errors import check_writable, refuse_bad_input
 from longlive_rag.cli.making import load
-from longlive_rag.cli.settings import BACKBONE, THREADS, backbone_option, options
+from longlive_rag.cli.settings import BACKBONE, FLAGS, THREADS, Duration, backbone_option, options, seconds_of
 from retrieval.files import write_whole
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ def world() -> None:
 @world.command()
 @click.argument("prompt")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="An .mp4 file, or a .png strip.")
-@click.option("--seconds", default=5.0, show_default=True, help="Length of the film.")
+@click.option("--seconds", metavar="TIMECODE", default="5", show_default=True, help="Length of the film.")
 @click.option("--seed", default=0, show_default=True, help="Seed for what the prompt leaves open.")
-def render(prompt: str, output: Path, seconds: float, seed: int) -> None:
+def render(prompt: str, output: Path, seconds: str, seed: int) -> None:
     """Draw a prompt by the world's own rules, without a model.
 
     \b
@@ -99,12 +99,13 @@ def render(prompt: str, output: Path, seconds: float, seed: int) -> None:
     from longlive_rag.tinyworld.world import FPS, script_for
     from longlive_rag.tinyworld.world import render as draw
 
-    with refuse_bad_input():
-        check_seconds(seconds, FPS)
+    with refuse_bad_input(FLAGS):
+        length = seconds_of(seconds, FPS)
+        check_seconds(length, FPS)
         if output.suffix not in (".mp4", ".png"):
             raise ValueError(f"--output is {output}; its name must end in .mp4 or .png")
         check_writable(output)
-        frames = draw(script_for(parse(prompt), round(seconds * FPS), seed))
+        frames = draw(script_for(parse(prompt), round(length * FPS), seed))
         _write(frames, output)
     click.echo(str(output))
 
@@ -364,7 +365,7 @@ SECTIONS = ("vae", "prompts", "drift", "recall", "cues")
 @click.option(
     "--memory/--no-memory", default=None, help="Use memory or not.  [default: for prompts and cues, not for drift]"
 )
-@click.option("--seconds", type=click.FloatRange(min=30), default=120, show_default=True, help="Length of drift takes.")
+@click.option("--seconds", type=Duration(min=30), default=120, show_default=True, help="Length of drift takes.")
 @click.option("--batch", default=16, show_default=True, help="Takes made side by side.")
 @click.option("--strips", type=click.Path(path_type=Path), help="Folder for pictures of each section.")
 @click.option(

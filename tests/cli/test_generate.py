@@ -115,6 +115,14 @@ def test_cuts_and_cues_are_put_in_order(command, backbone, fake_pipeline, tmp_pa
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("length", "seconds"), [("0:02", 2), ("0:00:02.5", 2.5), ("00:00:02:08", 2.5), ("2.5", 2.5)])
+def test_a_length_may_be_a_timecode(command, backbone, fake_pipeline, tmp_path, length, seconds):
+    fake_pipeline()
+    result = command("generate", PROMPT, "-o", tmp_path / "take", "--backbone", backbone, "--seconds", length, "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["seconds"] == seconds
+
+
 def test_no_memory(command, backbone, fake_pipeline, tmp_path):
     fake_pipeline()
     arguments = ("-o", tmp_path / "take", "--backbone", backbone, "--seconds", 6, "--no-memory")
@@ -131,6 +139,8 @@ def test_no_memory(command, backbone, fake_pipeline, tmp_path):
         (["--seconds", "1e308"], "--seconds is 1e+308; it must be from 0.0625 (one frame) to 86400 (a day)"),
         (["--seconds", "0"], "--seconds is 0; "),
         (["--seconds", "nan"], "--seconds is nan; "),
+        (["--seconds", "soon"], "--seconds: 'soon' is not a timecode; write 12.5, 0:12.5, 1:02:03.5 or 00:00:12:08"),
+        (["--seconds", "1:75"], "--seconds: '1:75' is not a timecode: 75 seconds, but there are at most 59"),
         (["--seconds", "1e12"], "--seconds is 1e+12; "),
         (["--seed", "-1"], "--seed is -1; "),
         (["--memory-frames", "11"], "--sink + --memory-frames is 1 + 11 = 12, which leaves no"),
@@ -173,7 +183,7 @@ def test_cues_from_a_file(command, backbone, fake_pipeline, tmp_path):
     fake_pipeline()
     story = tmp_path / "story.jsonl"
     story.write_text('{"prompts": ["a red circle walks", "a red circle jumps", "the blue circle walks"]}\n')
-    arguments = ("-o", tmp_path / "take", "--backbone", backbone, "--cues", story, "--switch-every", "2")
+    arguments = ("-o", tmp_path / "take", "--backbone", backbone, "--cues", story, "--switch-every", "0:02")
     result = command("generate", *arguments)
     assert result.code == 0, result.err
     assert "Note: cue 1, asked for at 0:02, takes over at 0:02.0625, where the next block begins.\n" in result.err

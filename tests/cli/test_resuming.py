@@ -119,12 +119,14 @@ def test_extend_says_that_a_stopped_take_is_finished_first(command, whole, tmp_p
 def test_extend_and_branch_say_what_they_did(command, whole, tmp_path):
     folder = tmp_path / "take"
     shutil.copytree(whole, folder)
-    result = command("extend", folder, "--seconds", "1", "--prompt", LATER, "--json")
+    result = command("extend", folder, "--seconds", "0:01", "--prompt", LATER, "--json")
     assert result.code == 0, result.err
     report = json.loads(result.out)
     assert (report["frames"], report["cues"][0]["prompt"], report["cues"][0]["seconds"]) == (80, LATER, 4.3125)
     target = tmp_path / "branch"
-    result = command("branch", folder, "--at", "00:00:02:08", "-o", target, "--checkpoint", "light")
+    result = command(
+        "branch", folder, "--at", "00:00:02:08", "-o", target, "--seconds", "0:05", "--checkpoint", "light"
+    )
     assert result.code == 0, result.err
     assert f"the first 2.8125 s are copied from {folder}" in result.err
     assert count_frames(target / VIDEO) == 80
@@ -175,6 +177,7 @@ def test_a_backbone_of_single_frames_and_two_steps(command, tmp_path):
         (["extend", "TAKE", "--seconds", "0"], "--seconds is 0; it must be at least one frame"),
         (["extend", "TAKE", "--seconds", "1e308"], "--seconds is 1e+308; it must be from 0.0625 (one frame)"),
         (["extend", "TAKE", "--seconds", "nan"], "--seconds is nan"),
+        (["extend", "TAKE", "--seconds", "soon"], "--seconds: 'soon' is not a timecode; write 12.5, 0:12.5"),
         (["extend", "TAKE", "--seconds", "1e9"], "--seconds is 1e+09"),
         (["extend", "TAKE", "--seconds", "2", "--prompt", " "], "the prompt of cue 1 is empty"),
         (["extend", "TAKE", "--seconds", "0.1", "--prompt", "x"], "it would never take over"),

@@ -307,6 +307,12 @@ def test_plan_speaks_of_what_was_asked(command, pipeline_folder):
     assert "at once on this machine" not in words
 
 
+def test_a_length_to_plan_may_be_a_timecode(command):
+    plans = [command("plan", "--seconds", length, "--json") for length in ("90", "1:30", "00:01:30:00")]
+    assert len({(plan.code, plan.out) for plan in plans}) == 1
+    assert json.loads(plans[0].out)["latent_frames"] == 363
+
+
 def test_what_a_known_backbone_needs_is_planned_before_it_is_fetched(command, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     asked = ("plan", "--backbone", "longlive", "--seconds", "60", "--device", "cuda", "--dtype", "bfloat16")
@@ -341,7 +347,14 @@ def test_old_names_of_page_budgets_work_with_a_note(command):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--host-gib", "0.1"), ("--seconds", "-1"), ("--backbone", "nowhere"), ("--gpu-gib", "3 apples")]
+    "arguments",
+    [
+        ("--host-gib", "0.1"),
+        ("--seconds", "-1"),
+        ("--seconds", "soon"),
+        ("--backbone", "nowhere"),
+        ("--gpu-gib", "3 apples"),
+    ],
 )
 def test_a_plan_that_can_not_be(command, arguments):
     result = command("plan", *arguments)
