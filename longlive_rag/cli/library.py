@@ -189,11 +189,11 @@ def _say_left_out(left_out: Sequence[tuple[Path, str]]) -> None:
 
 
 def _hits_table(hits: Sequence[dict[str, Any]]) -> str:
-    from longlive_rag.timecode import format_timecode
+    from longlive_rag.timecode import shown_timecode
 
     rows = [("similarity", "take", "from", "to", "prompt")]
     for hit in hits:
-        start, end = (format_timecode(hit[name]) for name in ("from_seconds", "to_seconds"))
+        start, end = (shown_timecode(hit[name]) for name in ("from_seconds", "to_seconds"))
         rows.append((f"{hit['similarity']:.3f}", hit["take"], start, end, _short(hit["prompt"])))
     return _table(rows)
 

@@ -8,6 +8,8 @@ import pytest
 from fakes import make_request, write_take
 from PIL import Image
 
+from longlive_rag.config import OutputConfig
+
 
 @pytest.fixture
 def root(tmp_path):
@@ -37,6 +39,13 @@ def test_search_by_words(command, root, tmp_path):
     found = json.loads(command("library", "search", root, "--text", "blue square", "--words-only", "--json").out)
     assert [hit["take"] for hit in found["found"]] == [str(root / "two")]
     assert found["found"][0]["to_seconds"] == 2.0
+
+
+def test_times_have_no_endless_digits(command, tmp_path):
+    output = OutputConfig(height=32, width=32, fps=24, upscale=2)
+    write_take(tmp_path / "film", make_request(47 / 24, output=output))
+    result = command("library", "search", tmp_path, "--text", "circle", "--words-only")
+    assert result.out.splitlines()[1].split()[2:4] == ["0:00", "0:01.9583"]
 
 
 def test_search_by_meaning(command, root, pipeline_folder):
