@@ -123,9 +123,9 @@ def branched(
         ValueError: if the take is too short, or there would be nothing left to make.
     """
     first = timeline.cue_block(at_seconds) if 0 < at_seconds < math.inf else None
-    if first is None or first > blocks:
-        end = timeline.starts_at(blocks)
-        wanted = f"the take can be branched after its start and up to {end:g} s"
+    made = timeline.pixels_of(blocks).start  # what the last block makes after the video's end is not part of it
+    if first is None or first > blocks or round(at_seconds * timeline.fps) > made:
+        wanted = f"the take can be branched after its start and up to {made / timeline.fps:g} s"
         raise FieldError("at", at_seconds, wanted, f"{at_seconds:g} s")
     cues, reseeds = request.cues, tuple(r for r in request.reseeds if timeline.cue_block(r.seconds) < first)
     if prompt is not None:

@@ -94,13 +94,13 @@ def _frames(spec: str, match: re.Match[str], record: TakeRecord, store: LatentSt
     if match["start"] is None:
         return range(store.frames)
     fps = record.request.output.fps
-    timeline = Timeline(1, fps, store.frames_per_block, preset.temporal_factor)
-    seconds = timeline.second_of(store.frames)
+    timeline = Timeline(record.request.pixel_frames, fps, store.frames_per_block, preset.temporal_factor)
+    made = timeline.pixels_of(store.blocks).start  # without what the last block makes after the video's end
     try:
         start, end = (parse_timecode(match[name], fps) for name in ("start", "end"))
     except ValueError as error:
         raise FieldError("remember", spec, shown=f"{spec!r}: {error}") from error
-    if not start < end <= seconds:
-        raise FieldError("remember", spec, f"that take lasts from 0 to {seconds:g} s, and FROM must be before TO")
+    if not start < end or round(end * fps) > made:
+        raise FieldError("remember", spec, f"that take lasts from 0 to {made / fps:g} s, and FROM must be before TO")
     frames = timeline.latents_between(start, end)
     return range(frames.start, min(frames.stop, store.frames))

@@ -21,9 +21,9 @@ from retrieval.store import BlockRecord, block_path
 PROMPT = "a red circle walks in a meadow"
 
 
-def write_take(folder, backbone, blocks=6, shape=(16, 4, 4), backbone_hash="same"):
+def write_take(folder, backbone, blocks=6, shape=(16, 4, 4), backbone_hash="same", seconds=6.0):
     """A take of a stand-in backbone, with latents of which every number is that of its frame."""
-    request = make_request(6.0)
+    request = make_request(seconds)
     identity = backbone_id(backbone) if backbone_hash == "same" else backbone_hash
     run = TakeRun("fake", backbone, "cpu", "float32", 2, "philox", backbone_id=identity)
     writer = TakeWriter(folder, request, timeline_of(request), run)
@@ -204,6 +204,10 @@ def test_takes_that_can_not_be_remembered(command, backbone, fake_pipeline, tmp_
         result = generate(command, backbone, tmp_path, "--remember", f"{take}@{span}")
         assert (result.code, result.err.count("\n")) == (2, 1)
         assert "lasts from 0 to 4.3" in result.err
+    short = write_take(tmp_path / "short", backbone, seconds=4.0)  # its last block makes frames up to 4.3125 s
+    result = generate(command, backbone, tmp_path, "--remember", f"{short}@3-4.2")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "that take lasts from 0 to 4 s, and FROM must be before TO" in result.err
     damage(take, 0)
     assert "damaged" in generate(command, backbone, tmp_path, "--remember", take).err
     assert not (tmp_path / "new").exists()
@@ -225,6 +229,9 @@ def test_the_frames_of_another_take_are_read_by_their_seconds(backbone, tmp_path
     assert isinstance(geometry, Geometry)
     spans = find_remembered([f"{take}@0-0:01", str(take)], preset, preset.output, geometry, "any")
     assert [span.frames for span in spans] == [range(0, 5), range(0, 18)]
+    short = write_take(tmp_path / "short", backbone, seconds=4.0)
+    (span,) = find_remembered([f"{short}@3-4"], preset, preset.output, geometry, "any")
+    assert span.frames == range(12, 17)
     latents, prompts = read_remembered(spans, lambda prompt: np.array([len(prompt), ord(prompt[0])], np.float32))
     assert latents.shape == (23, 16, 4, 4)
     assert latents[:, 0, 0, 0].tolist() == [*range(5), *range(18)]

@@ -494,8 +494,8 @@ def test_a_branch_of_a_take_that_is_being_made(studio: Studio, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ((0.0,), "at is 0 s; the take can be branched after its start and up to 6.5625 s"),
-        ((6.6,), "at is 6.6 s; the take can be branched after its start and up to 6.5625 s"),
+        ((0.0,), "at is 0 s; the take can be branched after its start and up to 6.5 s"),
+        ((6.55,), "at is 6.55 s; the take can be branched after its start and up to 6.5 s"),
         ((float("nan"),), "after its start"),
         ((5.0, None, None, 4.0), "the new part begins at 5.0625 s"),
         ((5.0, "  "), "prompt of cue 1 is empty"),
