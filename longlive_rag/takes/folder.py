@@ -11,9 +11,9 @@ from pathlib import Path
 
 from longlive_rag.config import TakeRequest
 from longlive_rag.media.sums import sums_of
-from retrieval.files import check_plain, in_words, leftover_parts
+from retrieval.files import check_plain, in_words, leftover_parts, part_of
 from retrieval.lock import LOCK, hold, is_being_written
-from retrieval.store import BLOCK_FILES, LatentWriter, block_numbers
+from retrieval.store import BLOCK_FILES, LatentWriter, block_numbers, block_path
 
 VIDEO = "video.mp4"
 RECORD = "take.json"
@@ -103,7 +103,8 @@ class TakeClaim:
         resume: whether to resume an existing take.
 
     Raises:
-        ValueError: if another process is writing there, or there is a take and both flags are off.
+        ValueError: if another process is writing there, there is a take and both flags are off, or files can't be
+            written there.
         DamagedError: with `resume`, if its newest block is damaged or an earlier one is missing.
     """
 
@@ -115,9 +116,19 @@ class TakeClaim:
             self.store = LatentWriter(folder / LATENTS, overwrite=overwrite, resume=resume)
             self._held = True
             _remove(leftovers(folder))
-        finally:
-            if not self._held:
-                self._tidy()
+            self._check_writable()
+        except BaseException:
+            self.release() if self._held else self._tidy()
+            raise
+
+    def _check_writable(self) -> None:
+        """Try to write where the take's files will be; `leftovers` has what a process killed meanwhile leaves."""
+        for path in (self._folder / RECORD, block_path(self._folder / LATENTS, self.store.blocks)):
+            try:
+                part_of(path).touch()
+                part_of(path).unlink()
+            except OSError as error:
+                raise ValueError(f"{path.parent} can't be written: {error.strerror or error}") from error
 
     def release(self) -> None:
         """Release the claim; if nothing was stored, the folder is as before. Safe to call twice."""

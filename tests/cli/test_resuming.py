@@ -214,6 +214,25 @@ def test_a_damaged_block_is_found_before_anything_runs(command, whole, tmp_path)
     assert same(folder, whole)
 
 
+@pytest.mark.parametrize("words", [["resume"], ["extend", "--seconds", "1"]])
+@pytest.mark.parametrize("where", [RECORD, f"{LATENTS}/000004.h5"])
+def test_a_folder_that_can_not_be_written_is_found_before_anything_loads(
+    command, whole, tmp_path, monkeypatch, words, where
+):
+    folder = stopped(whole, tmp_path / "take")
+    in_the_way = part_of(folder / where)  # root may write to a read-only folder, but not to this one
+    in_the_way.mkdir()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patched:
+        patched.setattr("longlive_rag.weights.load.load_pipeline", lambda *_, **__: pytest.fail("it was loaded"))
+        result = command(*words, folder)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1), result.err
+    assert f"{in_the_way.parent} can't be written: " in result.err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    in_the_way.rmdir()
+    TakeClaim(folder, resume=True).release()
+
+
 def test_a_take_of_another_backbone(command, whole, tmp_path):
     from tests.conftest import random_pipeline
 
