@@ -19,7 +19,7 @@ from PIL import Image
 from longlive_rag.config import CheckpointConfig, TakeRequest
 from longlive_rag.media.start_image import StartImage, read_start_image
 from longlive_rag.media.sums import begin_sums, sha256_of, sums_of
-from longlive_rag.media.video import VideoWriter
+from longlive_rag.media.video import VideoWriter, safe_frames
 from longlive_rag.rights.policy import LicensePolicy, refuse_stricter, weaker
 from longlive_rag.rights.provenance import Provenance, recorded_provenance, refuse_other_weights, together
 from longlive_rag.rights.records import FileRights
@@ -132,8 +132,7 @@ class TakeWriter:
         self.frames_before = timeline.pixels_of(self._blocks).start if self._blocks else 0
         self._notes = MemoryNotes()
         for block in range(self._blocks):
-            stored = self.record(block)
-            self._notes.add(block, stored.selection, stored.entered)
+            self._add_note(block)
         self._frames_kept = self.frames_before
         self._video_sum = self._before.video.sha256 if self._before else None
         self._started_at = datetime.now(UTC)
@@ -290,7 +289,7 @@ class TakeWriter:
         with uninterrupted(), self._lock:
             self._request, self._timeline = request, timeline
             if self.frames_before:
-                self._opened()
+                self._begin()  # the video is only cut back to `frames_before` once there is a block to add
             if self._begun and self._end_s is None:
                 write_record(self.folder, self._record("running"))
 
@@ -330,8 +329,7 @@ class TakeWriter:
             self._frames_kept = self._video.close()
             self._video_sum = sha256_of(self.folder / VIDEO) if self._frames_kept else None
         elif self._resumes:
-            assert self._before is not None
-            self._frames_kept = intact_frames(self.folder, self._before)
+            self._keep_video()
         self._end_s = self._end_s or time.perf_counter()
         self._add_seconds({"write": self._end_s - begin_s})
         if not self._frames_kept and not self._resumes:
@@ -349,6 +347,22 @@ class TakeWriter:
         record = write_record(self.folder, self._record(status, error))
         begin_sums(self.folder / VIDEO)  # the record now has the checksum of the whole video
         return record
+
+    def _keep_video(self) -> None:
+        """Record the video that an earlier run left, to which no block was added."""
+        assert self._before is not None
+        video, timeline = self.folder / VIDEO, self._timeline
+        self._frames_kept = self.frames_before = intact_frames(self.folder, self._before)
+        if self._frames_kept and self._frames_kept == safe_frames(video):
+            self._video_sum = sha256_of(video)
+        while self._blocks < self.blocks and timeline.pixels_of(self._blocks).stop <= self._frames_kept:
+            self._add_note(self._blocks)
+            self._blocks += 1
+
+    def _add_note(self, block: int) -> None:
+        """Note what a block of an earlier run remembered."""
+        stored = self.record(block)
+        self._notes.add(block, stored.selection, stored.entered)
 
     def _begin(self) -> None:
         """Make the folder this take's; call with the lock held."""

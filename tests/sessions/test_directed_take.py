@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,10 @@ from longlive_rag.config import CheckpointConfig
 from longlive_rag.media.video import count_frames
 from longlive_rag.rights.provenance import Provenance
 from longlive_rag.sessions.directed_take import DirectedTake
+from longlive_rag.sessions.directing import LiveSession
+from longlive_rag.sessions.making import TakeStopped
 from longlive_rag.takes import branch
+from longlive_rag.takes.inspection import check_video, intact_frames
 from longlive_rag.takes.record import TakeRun, read_record
 from longlive_rag.takes.writer import TakeWriter
 from retrieval.store import LatentStore
@@ -19,8 +23,12 @@ from retrieval.store import LatentStore
 @pytest.fixture
 def made(pipe, tmp_path):
     """(take, what was asked for): a take of 5 blocks, a cue at the fourth, and a note of the user's in its folder."""
-    folder = tmp_path / "live"
-    request = pipe.request("a red circle walks", seconds=57 / 16, seed=3, cues=[(33 / 16, "a blue square jumps")])
+    return make(pipe, tmp_path / "live", cued_from=3)
+
+
+def make(pipe, folder, cued_from):
+    at = (9 + 12 * (cued_from - 1)) / 16
+    request = pipe.request("a red circle walks", seconds=57 / 16, seed=3, cues=[(at, "a blue square jumps")])
     run = TakeRun("random", folder, "cpu", "float32", 1, "philox4x64/numpy")
     writer = TakeWriter(folder, request, pipe.timeline(request), run)
     for block in pipe.stream(request, stores=[writer]):
@@ -40,6 +48,25 @@ def test_undo_takes_the_cue_and_its_blocks_back(made):
     assert count_frames(take.folder / "video.mp4") == 33
     assert (take.folder / "notes.txt").read_text() == "hers"
     assert [path.name for path in take.folder.parent.iterdir()] == ["live"]
+
+
+def test_ctrl_c_after_an_undo_leaves_all_of_the_video_that_was_kept(pipe, tmp_path, monkeypatch):
+    take, request = make(pipe, tmp_path / "live", cued_from=4)  # segments have 3 blocks: this is not the end of one
+    session = LiveSession(SimpleNamespace(say=lambda sentence: None, show=lambda block, live: None))
+    monkeypatch.setattr(session, "_heard", SimpleNamespace(clear=lambda: None, wait=interrupt))
+    with pytest.raises(TakeStopped) as stopped:
+        session.run(take.undone(request))
+    record = read_record(take.folder)
+    assert (record.status, record.video.frames, record.video.blocks) == ("interrupted", 45, 4)
+    assert stopped.value.record.video == record.video
+    assert count_frames(take.folder / "video.mp4") == 45
+    assert record.timings.new_frames == 0
+    check_video(take.folder, record)
+    assert intact_frames(take.folder, record) == 45
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_disk_that_refuses_leaves_a_take_that_is_made_again(made, monkeypatch):
