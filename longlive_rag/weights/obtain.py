@@ -10,10 +10,15 @@ from pathlib import Path
 
 from backbone.errors import FieldError
 from longlive_rag.presets.catalogue import KnownBackbone
+from longlive_rag.presets.needs import weight_bytes
+from longlive_rag.presets.preset import preset_to_plan_with
+from longlive_rag.rights.records import weights_in
 from longlive_rag.weights.convert import Converted, Sources, convert, make_way
 from longlive_rag.weights.hub import Fetched, Listing, fetch, list_files
 from longlive_rag.weights.layouts import layout_of
 from retrieval.files import in_words
+
+NOT_CONVERTED = ("lora", "prompts")
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,8 @@ def obtain(
         layout_of(base)
         known = replace(known, files=tuple(each for each in known.files if each.role != "base"))
     listings = list_files(known, files, mirror)
-    _check_room(known, listings, files, folder)
+    wanted = {} if folder is None else {folder: _converted_bytes(known, listings, base, dtype)}
+    _check_room(known, listings, files, wanted)
     fetched = fetch(known, listings, files, say)
     if folder is None:
         return Obtained(fetched, None)
@@ -103,19 +109,25 @@ def command_line(*words: str | Path, **options: str | Path | None) -> str:
     return shlex.join(typed)
 
 
-def _check_room(known: KnownBackbone, listings: Sequence[Listing], files: Path, folder: Path | None) -> None:
-    """Raise ValueError unless the disk has room for what is missing; the folder is no larger than its sources."""
-    missing, converted = {}, {}
+def _converted_bytes(known: KnownBackbone, listings: Sequence[Listing], base: Path | None, dtype: str | None) -> int:
+    """Size of the pipeline folder, at most: as its configs say or, if that is less, as its sources can become."""
+    sources = [size for each in listings if each.files.role not in NOT_CONVERTED for size in each.bytes_of.values()]
+    sources += [path.stat().st_size for path in weights_in(base)] if base is not None else []
+    at_most = sum(sources) * (2 if dtype == "float32" else 1)  # they may have 16 bits
+    if known.configs is None:
+        return at_most
+    precision = dtype or "float32"
+    return min(at_most, sum(weight_bytes(preset_to_plan_with(known.name), precision, precision).values()))
+
+
+def _check_room(known: KnownBackbone, listings: Sequence[Listing], files: Path, wanted: dict[Path, int]) -> None:
+    """Raise ValueError unless the disks have room for the files that are missing, and for `wanted` bytes of others."""
+    missing = 0
     for listing in listings:
         for name, size in listing.bytes_of.items():
             path = files / listing.files.repo / name
-            if not path.is_file() or path.stat().st_size != size:
-                missing[path] = size
-            if listing.files.role not in ("lora", "prompts"):
-                converted[path] = size
-    wanted = {files: sum(missing.values())}
-    if folder is not None:
-        wanted[folder] = sum(converted.values())
+            missing += 0 if path.is_file() and path.stat().st_size == size else size
+    wanted = {files: missing} | wanted
     disk_of = {place: _existing(place).stat().st_dev for place in wanted}
     for place, disk in disk_of.items():
         needed = sum(size for other, size in wanted.items() if disk_of[other] == disk)

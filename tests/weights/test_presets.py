@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from dataclasses import replace
@@ -27,15 +28,17 @@ from longlive_rag.environment import MODELS_VARIABLE
 from longlive_rag.presets.catalogue import known_backbone, known_names
 from longlive_rag.presets.geometry import read_geometry
 from longlive_rag.presets.preset import BUILT_IN, preset_to_plan_with
-from longlive_rag.rights.records import rights_of
+from longlive_rag.rights.records import rights_of, weights_in
 from longlive_rag.weights.convert import Sources, convert, read_encoder
-from longlive_rag.weights.hub import FetchError
+from longlive_rag.weights.hub import FetchError, Listing, list_files
 from longlive_rag.weights.load import load_pipeline
 from longlive_rag.weights.obtain import obtain
 from retrieval.encoder import LatentAutoencoder
+from retrieval.files import in_words
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "rag_ae.safetensors"
 PROMPT = "a red circle walks in a meadow"
+ROLES = (("base",), ("transformer", "encoder"))
 PLAIN, AVERAGED = 1.25, 0.75  # of the model at hand: what a checkpoint's two sections hold
 WAN, WAN_5B, RAG = "Wan-AI/Wan2.1-T2V-1.3B", "Wan-AI/Wan2.2-TI2V-5B", "qixinhu11/LongLive-RAG"
 LONGLIVE, CAUSAL = "Efficient-Large-Model/LongLive-1.3B", "zhuhz22/Causal-Forcing"
@@ -354,6 +357,39 @@ def test_room_is_looked_for_before_anything_is_fetched(releases, tmp_path, monke
     with pytest.raises(ValueError, match=r"no space left for longlive in .*needs another .* MB, but 1\.0 kB are free"):
         obtain(known_backbone("longlive"), tmp_path / "downloads", tmp_path / "made", mirror=releases)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("dtype", "factor"), [("bfloat16", 1), ("float32", 2)])
+@pytest.mark.parametrize("has_base", [False, True])
+def test_room_for_the_pipeline_folder_depends_on_precision_and_base(
+    releases, tmp_path, monkeypatch, dtype, factor, has_base
+):
+    known, wan = known_backbone("self-forcing"), releases / WAN
+    listings = list_files(known, tmp_path / "downloads", releases)
+    base, own = (sum(sum(each.bytes_of.values()) for each in listings if each.files.role in role) for role in ROLES)
+    in_base = sum(path.stat().st_size for path in weights_in(wan)) if has_base else base
+    needed = own + (0 if has_base else base) + factor * (own + in_base)
+    monkeypatch.setattr("longlive_rag.weights.obtain.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(ValueError, match=f"needs another {re.escape(in_words(needed))}, but"):
+        obtain(
+            known,
+            tmp_path / "downloads",
+            tmp_path / "made",
+            mirror=releases,
+            base=wan if has_base else None,
+            dtype=dtype,
+        )
+
+
+def test_room_is_not_counted_twice_for_weights_published_in_full_precision(tmp_path, monkeypatch):
+    known = known_backbone("longlive")
+    listings = [Listing(files, "hub", dict.fromkeys(files.names, 10**10), {}) for files in known.files]
+    monkeypatch.setattr("longlive_rag.weights.obtain.list_files", lambda *_: listings)
+    monkeypatch.setattr("longlive_rag.weights.obtain.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    published = 10**10 * sum(len(files.names) for files in known.files)
+    folder = 4 * (1_418_996_800 + 126_892_531) + 2 * 5_680_910_336  # transformer, VAE, text encoder
+    with pytest.raises(ValueError, match=f"needs another {re.escape(in_words(published + folder))}, but"):
+        obtain(known, tmp_path / "downloads", tmp_path / "made", dtype="float32")
 
 
 def test_what_a_killed_conversion_left_is_not_counted_as_used(releases, tmp_path, monkeypatch):
