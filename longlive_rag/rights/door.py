@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from longlive_rag.rights.policy import LicenseError, LicensePolicy, refuse
+from longlive_rag.rights.policy import LicenseError, LicensePolicy, or_any, refuse
 from longlive_rag.rights.records import FileRights, folder_of, rights_of, weights_in
 
 Signature = tuple[int, int, int, int]
@@ -74,6 +74,7 @@ class Door:
         if self._policy != "any":
             raise LicenseError(
                 f"license policy {self._policy!r} does not allow {what}: it is not a local file, so it has no record"
+                + or_any(self._policy)
             )
         if what not in [each.file for each in self._without_file]:
             self._without_file.append(FileRights(what, "", "unrecorded", "unknown", None))

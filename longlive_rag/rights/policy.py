@@ -83,7 +83,8 @@ def enforce_place(place: str | os.PathLike[str], policy: str | None = None) -> L
     chosen = pick_policy(policy)
     if chosen != "any":
         if not Path(place).exists():
-            raise LicenseError(f"license policy {chosen!r} does not allow {place}: only local files can have a record")
+            why = "only local files can have a record" + or_any(chosen)
+            raise LicenseError(f"license policy {chosen!r} does not allow {place}: {why}")
         enforce(Path(place), chosen)
     return chosen
 
@@ -116,9 +117,14 @@ def refuse(rights: Iterable[FileRights], folder: Path, policy: LicensePolicy) ->
     first, count = refused[0], len(refused) - 1
     more = f" (and {count} more {'file' if count == 1 else 'files'})" if count else ""
     raise LicenseError(
-        f"license policy {policy!r} does not allow {folder / first.file}{more}; its terms: {first.in_words}. "
-        + how_to_record(refused, folder)
+        f"license policy {policy!r} does not allow {folder / first.file}{more}; its terms: {first.in_words}"
+        f"{or_any(policy)}. {how_to_record(refused, folder)}"
     )
+
+
+def or_any(policy: LicensePolicy) -> str:
+    """The rest of a refusal: that `any` loads weights of any terms; not for who needs terms for commercial use."""
+    return "; license policy 'any' loads it whatever its terms" if policy == "research" else ""
 
 
 def how_to_record(files: Sequence[FileRights], folder: Path) -> str:

@@ -249,6 +249,7 @@ def test_policy_matrix(folder, tmp_path, terms, state, policy):
     assert f"longlive-rag license record {folder}" in message
     words = {"unrecorded": "unrecorded", "changed": "the file has changed", "expired": "expired on 2026-05-31"}
     assert words.get(state, id_) in message
+    assert ("; license policy 'any' loads it whatever its terms. " in message) == (policy == "research")
     assert "\n" not in message
 
 
