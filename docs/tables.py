@@ -25,7 +25,7 @@ import click
 
 from eval.oracle import open_oracle
 from eval.published import recompute
-from eval.tables import TABLES, Found, summary_table, verdicts
+from eval.tables import NOT_MADE, TABLES, Found, summary_table, verdicts
 from eval.takes import Takes
 from longlive_rag.cli.main import cli
 from longlive_rag.cli.plan import plan_request, sharing, size
@@ -109,7 +109,7 @@ def development(file: str) -> str:
     def cell(policy: str, story: str) -> str:
         some = cells.get((policy, story))
         if not some:
-            return ""
+            return NOT_MADE
         kept = sum(int(take["all_kept"]) for take in some) / len(some)
         drifts = [float(take["drift"]) for take in some if take["drift"]]
         return f"{kept:.0%}, {sum(drifts) / len(drifts):.3f}".replace("%", " %")

@@ -13,6 +13,8 @@ from eval.retrieval_controls import BY_ORACLE
 KEPT, KNOWN = "traits_kept", "known_traits_kept"
 CHOOSING = ("retrieve", "encode")
 """Stages of a block that belong to the policy: embedding, gate and search."""
+NOT_MADE = "-"
+"""In a table of several stories, for an arm without takes of one of them."""
 BESIDE = {
     "opening.{primary}": "likeness, opening",
     "last.{primary}": "likeness, last 5 s",
@@ -198,14 +200,14 @@ def verdicts(found: Found) -> str:
 
 
 def summary_table(all_found: Sequence[Found]) -> str:
-    """All traits kept and D of several stories at their longest horizon, by arm."""
+    """All traits kept and D of several stories at their longest horizon, by arm; a dash for one that has none."""
     arms = list(dict.fromkeys(arm.name for found in all_found for arm in found.plan.arms))
     rows = []
     for found in all_found:
         kept = [found.mean(KEPT, found.plan.seconds, arm) for arm in arms]
         drift = [found.mean("drift.{primary}", found.plan.seconds, arm) for arm in arms]
-        cells = ["" if value is None else _percent(value) for value in kept]
-        cells += ["" if value is None else f"{value:.3f}" for value in drift]
+        cells = [NOT_MADE if value is None else _percent(value) for value in kept]
+        cells += [NOT_MADE if value is None else f"{value:.3f}" for value in drift]
         rows.append([found.scenario, *cells])
     heads = [f"{what}, {arm}" for what in ("kept", "D") for arm in arms]
     return _markdown(["story", *heads], rows)

@@ -322,7 +322,7 @@ def test_what_was_kept_in_development_is_a_mean_over_takes(tmp_path, monkeypatch
     monkeypatch.setattr(tables, "DOCS", tmp_path)
     assert tables.development("few.csv").splitlines()[2:] == [
         "| old | 50 %, 0.100 | 0 %, 0.500 |",
-        "| new | 100 %, -0.250 |  |",
+        "| new | 100 %, -0.250 | - |",
     ]
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 import lzma
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from click.testing import CliRunner, Result
 from eval.compare import compare
 from eval.published import publish, recompute
 from eval.results import Results
-from eval.tables import TABLES, Found, policies_table
+from eval.tables import TABLES, Found, policies_table, summary_table
 from longlive_rag.cli.main import cli
 from longlive_rag.documents import read_document
 from tests.eval.arms import DriftingPipeline, plan_of, slow_backbone
@@ -125,3 +126,12 @@ def test_what_policies_brought_back_is_told_story_by_story(published):
              for name, results in (("alone", found.results), ("both", both))}  # fmt: skip
     assert cells["both"] == cells["alone"]
     assert f"{row.seen:.0%}".replace("%", " %") in cells["alone"][2][5]
+
+
+def test_an_arm_that_was_not_made_in_a_story_has_a_dash():
+    def story(scenario, **means):
+        plan = SimpleNamespace(seconds=120.0, arms=[SimpleNamespace(name=name) for name in means])
+        return SimpleNamespace(scenario=scenario, plan=plan, mean=lambda outcome, horizon_s, arm: means.get(arm))
+
+    rows = summary_table([story("walk", native=0.25, memory=0.5), story("stare", native=0.75)]).splitlines()
+    assert rows[2:] == ["| walk | 25 % | 50 % | 0.250 | 0.500 |", "| stare | 75 % | - | 0.750 | - |"]
