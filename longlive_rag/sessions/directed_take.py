@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longlive_rag.config import CheckpointConfig, TakeRequest
+from longlive_rag.generation.cues import steering_block
 from longlive_rag.rights.provenance import Provenance
 from longlive_rag.takes.branch import copy_start, cut_back
 from longlive_rag.takes.folder import TakeClaim
 from longlive_rag.takes.record import TakeEvent, TakeRun, read_record
 from longlive_rag.takes.writer import TakeWriter
+from longlive_rag.timeline import Timeline
 
 if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -85,11 +87,12 @@ class DirectedTake:
         Raises:
             OSError: if writing fails; `resume` then completes either the old take or the one without the cue.
         """
-        request = without_last_cue(replace(made, seconds=self.request.seconds))
-        timeline = self.pipe.timeline(request)
+        timeline = self.pipe.timeline(made)
+        kept_blocks = timeline.cue_block(made.cues[-1].seconds)
+        request = _without_last_cue(replace(made, seconds=self.request.seconds), timeline, kept_blocks)
         claim = TakeClaim(self.folder, resume=True)
         try:
-            cut_back(self.folder, request, timeline, timeline.cue_block(made.cues[-1].seconds))
+            cut_back(self.folder, request, timeline, kept_blocks)
             claim.store.adopt()
         except BaseException:
             claim.release()
@@ -97,8 +100,7 @@ class DirectedTake:
         return replace(self, request=request, event="resumed", claim=claim, waits=True)
 
 
-def without_last_cue(request: TakeRequest) -> TakeRequest:
-    """Remove the last cue from a request, and all changes to memory from there on."""
-    second = request.cues[-1].seconds
-    steering = tuple(steer for steer in request.memory.steering if steer.seconds < second)
+def _without_last_cue(request: TakeRequest, timeline: Timeline, kept_blocks: int) -> TakeRequest:
+    """Remove the last cue from a request, and all changes to memory that apply only after the blocks kept."""
+    steering = tuple(s for s in request.memory.steering if steering_block(s, timeline) < kept_blocks)
     return replace(request, cues=request.cues[:-1], memory=replace(request.memory, steering=steering))

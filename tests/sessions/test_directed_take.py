@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from longlive_rag.config import CheckpointConfig
+from longlive_rag.config import CheckpointConfig, Steering
 from longlive_rag.media.video import count_frames
 from longlive_rag.rights.provenance import Provenance
 from longlive_rag.sessions.directed_take import DirectedTake
 from longlive_rag.sessions.directing import LiveSession
 from longlive_rag.sessions.making import TakeStopped
+from longlive_rag.sessions.resuming import OpenTake, undone
 from longlive_rag.takes import branch
 from longlive_rag.takes.inspection import check_video, intact_frames
 from longlive_rag.takes.record import TakeRun, read_record
@@ -67,6 +68,18 @@ def test_ctrl_c_after_an_undo_leaves_all_of_the_video_that_was_kept(pipe, tmp_pa
 
 def interrupt() -> None:
     raise KeyboardInterrupt
+
+
+def test_undo_keeps_the_changes_to_memory_of_the_blocks_that_stay(made):
+    take, request = made
+    first, second, with_cue = (Steering(at, "establish", establish=1 + at) for at in (0.0, 1.0, 2.05))  # 2.05: waits
+    request = replace(request, memory=replace(request.memory, steering=(first, second, with_cue)))
+    for kept_blocks, kept in ((1, (first,)), (2, (first,)), (3, (first, second)), (5, (first, second, with_cue))):
+        whole = OpenTake(take.folder, read_record(take.folder), request, take.pipe.timeline(request), None, 5)
+        assert undone(whole, kept_blocks, 9.0).memory.steering == kept
+    following = take.undone(request)  # of the cue at the fourth block
+    following.claim.release()
+    assert following.request.memory.steering == (first, second)
 
 
 def test_a_disk_that_refuses_leaves_a_take_that_is_made_again(made, monkeypatch):
