@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from backbone.errors import FieldError
 from longlive_rag.config import Cue, MemoryConfig, Span, Steering, SteerVerb, TakeRequest
-from longlive_rag.generation.cues import cue_blocks, cut_blocks, directed_at
+from longlive_rag.generation.cues import cue_blocks, cut_blocks, directed_at, steering_block
 from longlive_rag.generation.directions import Direction, check_policy
 from longlive_rag.timecode import shown_timecode
 
@@ -300,8 +300,8 @@ class LiveTake:
             self._next_block = max(self._next_block, block + 1)
             prompt, cut = self._prompts.get(block), block in self._cuts
             cue = sum(other <= block for other in self._prompts) - 1 if block and prompt is not None else None
-            told = any(self._timeline.cue_block(steer.seconds) == block for steer in self._steering)
-            memory = directed_at(self._memory(), self._timeline, block) if block and told else None
+            told = any(steering_block(steer, self._timeline) == block for steer in self._steering)
+            memory = directed_at(self._memory(), self._timeline, block) if told else None
             asked = self._request(self._start.seconds)
             goes_on = block >= self._first_block  # otherwise the stream is only replaying
             news, self._unsaved = prompt is not None or told or self._unsaved, self._unsaved and not goes_on

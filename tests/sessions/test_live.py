@@ -70,6 +70,16 @@ def test_what_memory_admits_is_directed_live_and_made_again(pipe):
         LiveTake(pipe, request_of(pipe)).establish(-1)
 
 
+def test_what_is_said_of_memory_before_the_first_block_applies_from_there(pipe):
+    request = request_of(pipe, memory=MemoryConfig(establish=8, new_view=0.9))
+    live = LiveTake(pipe, request, hold=lambda block: block or live.establish(0.5))
+    blocks = list(live)
+    assert live.request.memory.steering == (Steering(0.0, "establish", establish=0.5),)
+    entered = [[frame for block in made for frame in block.entered[0]] for made in (blocks, pipe.stream(request))]
+    assert entered == [[1, 2], list(range(1, 33))]
+    same(pipe, live.request, blocks)
+
+
 def test_steps_take_the_place_of_a_number(pipe):
     def entered(memory):
         return [block.entered for block in pipe.stream(request_of(pipe, memory=memory))]
