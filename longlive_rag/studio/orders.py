@@ -166,7 +166,7 @@ def command_of(record: TakeRecord, name: str, parent: str | None, preset: Preset
     if request.reseeds and parent is not None:
         last = request.reseeds[-1]
         words = [cue for cue in request.cues if cue.seconds == last.seconds]
-        parts = ["branch", parent, "--at", f"{last.seconds:g}", "--seed", str(last.seed), "-o", f"{name}-again"]
+        parts = ["branch", parent, "--at", _exact(last.seconds), "--seed", str(last.seed), "-o", f"{name}-again"]
         parts += ["--cut" if words[0].cut else "--prompt", words[0].prompt] if words else []
         return shlex.join(["longlive-rag", *parts])
     parts = ["generate", "--cues", name, "-o", f"{name}-again", "--seed", str(request.seed)]
@@ -177,6 +177,8 @@ def command_of(record: TakeRecord, name: str, parent: str | None, preset: Preset
     parts += ["--compile", "on"] if record.run.compiled else []
     parts += ["--attention", record.run.attention] if record.run.attention != "native" else []
     parts += ["--start-image", f"{name}/{START_IMAGE}"] if request.start_image is not None else []
+    for spec in request.memory.remember:
+        parts += ["--remember", f"{Path(name).parent}/{Path(spec).name}" if Path(spec).is_absolute() else spec]
     return shlex.join(["longlive-rag", *parts, *_flags(request, preset)])
 
 
@@ -199,15 +201,21 @@ def _flags(request: TakeRequest, preset: Preset | None) -> list[str]:
             flags.append(knob.flag if value else knob.flag.replace("--", "--no-", 1))
         elif isinstance(value, tuple):
             between = "," if knob.type == tuple[int, ...] else "-"
-            flags += [knob.flag, between.join(f"{each:g}" for each in value)]
+            flags += [knob.flag, between.join(map(_exact, value))]
         elif value is not None:
-            flags += [knob.flag, f"{value:g}" if isinstance(value, float) else str(value)]
+            flags += [knob.flag, _exact(value) if isinstance(value, float) else str(value)]
         elif knob.word is not None:
             flags += [knob.flag, knob.word]
     for verb in ("pin", "exclude"):
         for start, end in getattr(request.memory, verb):
-            flags += [f"--{verb}", f"{start:g}-{end:g}"]
+            flags += [f"--{verb}", f"{_exact(start)}-{_exact(end)}"]
     return flags if request.memory.enabled else ["--no-memory", *flags]
+
+
+def _exact(value: float) -> str:
+    """Format a number so that it parses back to the same one; 6 digits would move a frame of a long take."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def python_of(record: TakeRecord, name: str, preset: Preset | None) -> str:

@@ -21,7 +21,9 @@ from click.testing import CliRunner
 from websockets.sync.client import connect
 from windows import OTHER, PROMPT, Window
 
+from longlive_rag.cli.generate import generate
 from longlive_rag.cli.main import cli
+from longlive_rag.config import Reseed
 from longlive_rag.generation.rollout import Rollout
 from longlive_rag.media.video import VideoWriter, read_frames
 from longlive_rag.presets.preset import load_preset
@@ -32,6 +34,7 @@ from longlive_rag.studio.server import build_app
 from longlive_rag.studio.studio import Studio
 from longlive_rag.takes.record import read_record
 from longlive_rag.takes.writer import TakeWriter
+from longlive_rag.timecode import parse_timecode
 from retrieval.store import LatentStore, LatentWriter
 
 SAMPLES = Path(__file__).parents[1] / "takes" / "samples"
@@ -82,6 +85,23 @@ def test_that_command_says_so_if_new_views_go_by_steps_though_the_preset_has_a_n
     words = shlex.split(command_of(record.model_copy(update={"request": request}), "memory", None, preset))
     assert words[words.index("--new-view") + 1] == "steps"
     assert "--new-view" not in command_of(record, "memory", None, preset)
+
+
+def test_that_command_has_every_frame_and_what_is_remembered():
+    record, preset = read_record(SAMPLES / "memory"), load_preset("tiny-world")
+    spans = ((100.0625, 100.3125), (2.0, 3.5))
+    remember = ("/machine/takes/who@0:02.0625-0:05", "other/one")
+    memory = replace(record.request.memory, pin=spans, diversity=0.12345678, remember=remember)
+    request = replace(record.request, seconds=1100.0, memory=memory)
+    command = command_of(record.model_copy(update={"request": request}), "takes/memory", None, preset)
+    params = generate.make_context("generate", shlex.split(command)[2:]).params
+    assert params["memory_pin"] == spans
+    assert params["memory_diversity"] == 0.12345678
+    assert params["memory_remember"] == ("takes/who@0:02.0625-0:05", "other/one")
+
+    reseeded = replace(record.request, seconds=1100.0, reseeds=(Reseed(1000.875, 7),))  # at 24 frames a second
+    words = shlex.split(command_of(record.model_copy(update={"request": reseeded}), "takes/b", "takes/a", preset))
+    assert parse_timecode(words[words.index("--at") + 1]) == 1000.875
 
 
 def full(*_: object) -> None:
