@@ -113,6 +113,7 @@ def report(record: TakeRecord, folder: Path, as_json: bool) -> None:
     """Print what was made and where it is."""
     from longlive_rag.takes.folder import CONTACT_SHEET, MEMORY_MAP, RECORD
     from longlive_rag.takes.record import plain
+    from longlive_rag.timecode import shown_timecode
 
     video, timings, memory = record.video, record.timings, record.memory
     paths = {
@@ -150,7 +151,7 @@ def report(record: TakeRecord, folder: Path, as_json: bool) -> None:
         click.echo(first_showings(memory.admitted, memory.frames_kept_out))
     for cue in record.cues:
         cut = " (a cut)" if cue.cut else ""
-        click.echo(f"cue {cue.cue}{cut} took over at {cue.seconds:.1f} s: {cue.prompt}")
+        click.echo(f"cue {cue.cue}{cut} took over at {shown_timecode(cue.seconds)}: {cue.prompt}")
     labels = {"watch": "video", "frames": "contact_sheet", "memory": "memory_map", "how": "record"}
     for label, name in labels.items():
         click.echo(f"  {label:<7} {paths[name]}")

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from longlive_rag.cli.making import first_showings, of_pages
+from longlive_rag.cli.making import first_showings, of_pages, report
 from longlive_rag.media.video import count_frames
+from longlive_rag.takes.record import read_record
 from retrieval.budgets import PageCounters
 from retrieval.policies import PolicyError
 
@@ -314,6 +315,12 @@ def test_ctrl_c_in_a_real_process(backbone, tmp_path):
     record = json.loads((folder / "take.json").read_text())
     assert record["status"] == "interrupted"
     assert count_frames(folder / "video.mp4") == record["video"]["frames"] > 0
+
+
+def test_the_report_says_when_a_cue_took_over(capsys):
+    take = Path(__file__).parents[1] / "takes" / "samples" / "cue"
+    report(read_record(take), take, as_json=False)
+    assert "cue 1 took over at 0:02.0625: a red circle jumps in a meadow\n" in capsys.readouterr().out
 
 
 def test_the_progress_bar_says_how_much_pages_take_even_if_they_are_small():
