@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import gc
+import io
 import json
 import os
 import random
@@ -18,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
@@ -26,6 +28,7 @@ from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -214,18 +217,18 @@ def mutations(module: str) -> list[tuple[Mutation, ast.Module]]:
     source = path_of(module).read_text()
     lines, tree = source.splitlines(), ast.parse(source)
     found = []
-    for number, (name, part) in enumerate(_parts(tree)):
+    for name, part in _parts(tree):
         if name.partition(".")[0] in NOT_FORMULAS.get(module, ()):
             continue
         for place, (node, shown_in) in enumerate(_formulas(part)):
             for changed in _changes(node):
-                changed_tree = deepcopy(tree)
-                target, target_in = list(_formulas(_parts(changed_tree)[number][1]))[place]
-                _replace(changed_tree, target, changed)
+                changed_part = deepcopy(part)
+                target, target_in = list(_formulas(changed_part))[place]
+                _replace(changed_part, target, changed)
                 after = ast.unparse(ast.fix_missing_locations(changed) if target is target_in else target_in)
                 text = lines[node.lineno - 1].strip()
                 mutation = Mutation(module, name, node.lineno, text, ast.unparse(shown_in), after)
-                found.append((mutation, ast.fix_missing_locations(changed_tree)))
+                found.append((mutation, _with(tree, part, ast.fix_missing_locations(changed_part))))
     return found
 
 
@@ -239,6 +242,19 @@ def _parts(tree: ast.Module) -> list[tuple[str, ast.stmt]]:
         else:
             found.append((name, top))
     return found
+
+
+def _with(tree: ast.Module, part: ast.stmt, changed: ast.stmt) -> ast.Module:
+    """A tree with one of its parts exchanged; it shares all others."""
+
+    def exchanged(node: Any) -> Any:
+        node = copy(node)
+        node.body = [changed if each is part else each for each in node.body]
+        return node
+
+    whole: ast.Module = exchanged(tree)
+    whole.body = [exchanged(top) if isinstance(top, ast.ClassDef) else top for top in whole.body]
+    return whole
 
 
 def _formulas(node: ast.AST, shown_in: ast.expr | None = None) -> Iterator[tuple[ast.expr, ast.expr]]:
@@ -324,6 +340,8 @@ def load_libraries() -> None:
     """What all tests import, and nothing of eval: children begin with it."""
     for name in LIBRARIES:
         import_module(name)
+    with contextlib.redirect_stdout(io.StringIO()):
+        pytest.main(["--version"])  # it imports its plugins
 
     @hypothesis.given(hypothesis.strategies.floats(0, 1))
     @hypothesis.settings(max_examples=1, database=None)
@@ -352,7 +370,8 @@ def start(module: str, tree: ast.Module, limit_s: float) -> int:
         sys.meta_path.insert(0, Served(module, tree))
         names = [f"{HERE}/{file}" for file in TESTS[module]]
         left_out = " and ".join(f"not {name}" for name in SLOW)
-        code = int(pytest.main([*names, "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", left_out]))
+        said = ("-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:unraisableexception")
+        code = int(pytest.main([*names, "-x", *said, "-m", "not slow", "-k", left_out]))
     finally:
         os._exit(code)
 
