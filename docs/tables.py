@@ -6,7 +6,7 @@
 A table stands between `<!-- options of COMMAND -->`, with flags after the command's name if it has only those, and
 `<!-- end -->`; one of results between `<!-- drift FOLDER TABLE -->`, with a folder of docs/drift and a name in
 eval/tables.py, and `<!-- end -->`; `verdicts` and `named` stand there, too, and the `summary` of several folders, with
-commas.
+commas, and of some of their arms only, if their names follow.
 Means by policy and story, of a file of docs/drift with a row a take, stand between `<!-- development FILE -->` and
 `<!-- end -->`. What `plan` says of serving stands between `<!-- capacity BACKBONE,BACKBONE -->` and `<!-- end -->`.
 """
@@ -41,7 +41,9 @@ DOCUMENTS = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
 TABLE = re.compile(
     r"(<!-- options of (?P<command>[\w ]+?)(?P<flags>(?: --[\w-]+)*) -->\n).*?(?=<!-- end -->)", re.DOTALL
 )
-RESULTS = re.compile(r"(<!-- drift (?P<folders>[\w,/-]+) (?P<table>\w+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+RESULTS = re.compile(
+    r"(<!-- drift (?P<folders>[\w,/-]+) (?P<table>\w+)(?P<arms>(?: \w+)*) -->\n).*?(?=<!-- end -->)", re.DOTALL
+)
 DEVELOPMENT = re.compile(r"(<!-- development (?P<file>[\w.-]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 CAPACITY = re.compile(r"(<!-- capacity (?P<backbones>[\w.,-]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 GPU_GIB, TAKE_SECONDS = (24, 48, 80), 60.0
@@ -53,7 +55,9 @@ def with_tables(text: str) -> str:
     text = TABLE.sub(lambda found: found[1] + table(found["command"].split(), found["flags"].split()), text)
     text = CAPACITY.sub(lambda found: found[1] + capacity(found["backbones"].split(",")), text)
     text = DEVELOPMENT.sub(lambda found: found[1] + development(found["file"]), text)
-    return RESULTS.sub(lambda found: found[1] + results(found["folders"].split(","), found["table"]), text)
+    return RESULTS.sub(
+        lambda found: found[1] + results(found["folders"].split(","), found["table"], found["arms"].split()), text
+    )
 
 
 @cache
@@ -68,13 +72,13 @@ def stories_of(named: str) -> list[Found]:
     return [found for found in results_of(folder) if scenario in ("", found.scenario)]
 
 
-def results(folders: list[str], name: str) -> str:
-    """A table of results, as Markdown."""
+def results(folders: list[str], name: str, arms: list[str]) -> str:
+    """A table of results, as Markdown; a summary may be of some arms only."""
     if name == "named":
         return named(*folders)
     stories = [found for folder in folders for found in stories_of(folder)]
     if name == "summary":
-        return summary_table(stories)
+        return summary_table(stories, arms)
     (found,) = stories
     return verdicts(found) if name == "verdicts" else TABLES[name](found)
 

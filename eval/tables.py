@@ -199,9 +199,13 @@ def verdicts(found: Found) -> str:
     return "".join(f"- {each}\n" for each in found.results.verdicts if each.startswith(f"On {found.scenario} at "))
 
 
-def summary_table(all_found: Sequence[Found]) -> str:
-    """All traits kept and D of several stories at their longest horizon, by arm; a dash for one that has none."""
-    arms = list(dict.fromkeys(arm.name for found in all_found for arm in found.plan.arms))
+def summary_table(all_found: Sequence[Found], arms: Sequence[str] = ()) -> str:
+    """All traits kept and D of several stories at their longest horizon, by arm; a dash for one that has none.
+
+    Args:
+        arms: the arms to show; none is all.
+    """
+    arms = arms or list(dict.fromkeys(arm.name for found in all_found for arm in found.plan.arms))
     rows = []
     for found in all_found:
         kept = [found.mean(KEPT, found.plan.seconds, arm) for arm in arms]

@@ -272,6 +272,22 @@ def test_broken_guardrails_are_worse_by_what_their_columns_say():
     assert checked >= 15
 
 
+def test_summaries_have_the_means_of_columns():
+    """As above, for tables of several folders."""
+    text = reports_on_drift() + (ROOT / "README.md").read_text()
+    pattern = r"<!-- drift ([\w,]+) summary(?: [\w ]+)? -->\n(.*?)<!-- end -->"
+    for folders, table in re.findall(pattern, text, re.DOTALL):
+        head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+        places = {arm.removeprefix("kept, "): place for place, arm in enumerate(head) if arm.startswith("kept, ")}
+        for folder in folders.split(","):
+            plan = json.loads((ROOT / "docs" / "drift" / folder / "plan.json").read_text())
+            for scenario in dict.fromkeys(story["scenario"] for story in plan["stories"]):
+                (row,) = (row for row in rows if row[0] == scenario)
+                kept = columns(folder, f"traits_kept@{max(plan['horizons_s']):g}", scenario)
+                for arm, place in places.items():
+                    assert row[place] == (f"{kept[arm].mean():.0%}".replace("%", " %") if arm in kept else "-")
+
+
 def test_every_verdict_is_in_the_reports_on_drift():
     """Whichever way it went; nothing was claimed of what was exploratory."""
     said = re.findall(r"<!-- drift (\w+)(?:/([\w-]+))? verdicts -->", reports_on_drift())
