@@ -86,7 +86,6 @@ class Making:
             which takes seconds for a take of an hour.
         on_begin, on_end: called with every video that is queued, or has ended.
         on_facts: called with every change of a session, from one thread.
-        is_ready: whether what the last server left is queued, and this one isn't ending.
     """
 
     def __init__(self, ledger: Ledger, usage: Usage, engine: Engine, setup: Setup) -> None:
@@ -96,10 +95,12 @@ class Making:
         self._submitted = threading.Condition(self.lock)
         self._sessions: dict[str, str] = {}  # video: session
         self._videos: dict[str, str] = {}  # session: video
-        self._waiting: list[str] = []  # videos that the engine's queue had no room for, at a start
+        self._waiting: list[str] = []  # videos that the last server left and that aren't queued yet, oldest first
+        self._has_room = False  # whether to try to queue the first of them
+        self._was_full = False  # whether the engine's queue had no room for one of them
         self._listeners: dict[str, list[OnFacts]] = {}
         self._changes: queue.SimpleQueue[SessionFacts | None] = queue.SimpleQueue()
-        self._closing = self._closed = self.is_ready = False
+        self._begun_again = self._closing = self._closed = False
         self._ending = threading.Lock()
         self.on_facts: OnFacts = lambda facts: None
         self.on_begin: OnEntry = lambda entry: None
@@ -107,9 +108,16 @@ class Making:
         self._unwatch = engine.watch(self._changes.put)
         self._settling = threading.Thread(target=self._settle, name="videos", daemon=True)
         self._settling.start()
+        self._queuing = threading.Thread(target=self._queue_waiting, name="waiting videos", daemon=True)
+        self._queuing.start()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether what the last server left is queued, as far as there was room, and this one isn't ending."""
+        return self._begun_again and not self._closing and (self._was_full or not self._waiting)
 
     def go_on(self) -> None:
-        """Queue what the last server left unfinished, oldest first, and finish its deletions."""
+        """Begin to queue what the last server left unfinished, oldest first, and finish its deletions."""
         with self.lock:
             self._ledger.remove_leftovers()
             known = {facts.folder: facts for facts in self._engine.sessions()}
@@ -123,12 +131,14 @@ class Making:
             for facts in known.values():  # of videos that no client knows of
                 self._engine.stop(facts.id)
                 self._changes.put(facts)
-            self._submit_waiting()
-            self.is_ready = True
+            self._begun_again = self._has_room = True
+            self._submitted.notify_all()
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Park what is being made, so that the next server continues it. A second call waits for the first."""
-        self._closing, self.is_ready = True, False
+        with self.lock:
+            self._closing = True
+            self._submitted.notify_all()
         with self._ending:
             if self._closed:
                 return
@@ -139,6 +149,7 @@ class Making:
             self._settling.join()
             with self.lock:
                 self._submitted.wait_for(lambda: not self._submitting)
+            self._queuing.join()
             self._ledger.close()
 
     def expect(self, entry: Entry) -> None:
@@ -210,21 +221,80 @@ class Making:
         self._submitting.discard(entry.id)
         self._submitted.notify_all()
 
-    def _submit_waiting(self) -> None:
-        while self._waiting and not self._closing:
+    def _end_queuing(self, entry: Entry, found: str | SessionFacts | None) -> None:
+        """Record what became of a waiting video; see `_queued`."""
+        if found is None:
+            self._was_full = True
+        else:
+            self._waiting.remove(entry.id)
+            self._has_room = True
+        if isinstance(found, SessionFacts):
+            self._end(entry, found)
+        elif found is not None:
+            self._begun(entry, found)
+        self._end_waiting(entry)
+
+    def _end(self, entry: Entry, facts: SessionFacts) -> None:
+        """Record how a video ended; seconds that were not made are refunded."""
+        folder = self._ledger.take_folder(entry)
+        made = max(facts.seconds_made, entry.seconds_before)
+        seconds = entry.seconds if facts.state != "finished" else facts.seconds_made or entry.seconds
+        ended = entry.model_copy(
+            update={
+                "result": facts.state,
+                "error": facts.error if facts.state == "failed" else None,
+                "completed_at": int(time.time()),
+                "seconds": seconds,
+                "seconds_made": made,
+                "bytes": _bytes_in(folder) + len(entry.model_dump_json()),  # an order is up to a mebibyte, and is kept
+            }
+        )
+        with suppress(OSError):  # a full disk: the next server will find the same
+            self._ledger.put(ended)
+        self._ledger.entries[entry.id] = ended
+        if facts.state == "finished":
+            self._ledger.picture(entry.id).unlink(missing_ok=True)  # the take has it
+        elif entry.seconds > made:
+            self._usage.give_back(entry.payer or entry.owner, entry.seconds - made)
+        session = self._sessions.pop(entry.id, None)
+        self._videos.pop(session or "", None)
+        self.on_end(ended)
+
+    # ---- in threads of their own, without the lock ----
+
+    def _queue_waiting(self) -> None:
+        """Queue what waits whenever the engine may have room."""
+        while (entry := self._next_waiting()) is not None:
+            found = self._queued(entry)
+            with self.lock:
+                self._end_queuing(entry, found)
+
+    def _next_waiting(self) -> Entry | None:
+        """Wait until a video may be queued, and make others wait for it; None if the server is ending."""
+        with self.lock:
+            self._submitted.wait_for(lambda: self._closing or (self._has_room and self._waiting))
+            if self._closing:
+                return None
+            self._has_room = False  # until it was queued or, if it couldn't be, a session ends
             entry = self._ledger.entries[self._waiting[0]]
-            try:
-                if _is_whole(self._ledger.take_folder(entry), entry):
-                    facts = SessionFacts("", self._ledger.take_folder(entry), "finished", seconds_made=entry.seconds)
-                    self._end(entry, facts)
-                else:
-                    self._begun(entry, self._engine.submit(self._order(entry), entry.owner))
-            except QueueFullError:
-                return
-            except (ValueError, OSError, UnknownVideoError, NotReadyError) as error:
-                facts = SessionFacts("", self._ledger.take_folder(entry), "failed", error=str(error))
-                self._end(entry, replace(facts, seconds_made=entry.seconds_before))
-            self._waiting.pop(0)
+            self.expect(entry)
+            return entry
+
+    def _queued(self, entry: Entry) -> str | SessionFacts | None:
+        """Queue a waiting video: its session, or how it ended; None if the engine's queue is full."""
+        folder = self._ledger.take_folder(entry)
+        failed = SessionFacts("", folder, "failed", seconds_made=entry.seconds_before)
+        try:
+            if _is_whole(folder, entry):
+                return SessionFacts("", folder, "finished", seconds_made=entry.seconds)
+            return self._engine.submit(self._order(entry), entry.owner)
+        except QueueFullError:
+            return None
+        except (ValueError, OSError, UnknownVideoError, NotReadyError) as error:
+            return replace(failed, error=str(error))
+        except Exception:  # the other videos must go on
+            log.exception("video %s can't be queued", entry.id)
+            return replace(failed, error="it can't be queued")
 
     def _order(self, entry: Entry) -> Order:
         """The order for the engine: all of the work, or the rest if it was begun."""
@@ -264,36 +334,11 @@ class Making:
                     self._end(entry, facts)
                 with suppress(UnknownSessionError):
                     self._engine.forget(facts.id)
-                self._submit_waiting()
+                self._has_room = True
+                self._submitted.notify_all()
         for listener in listeners:
             with suppress(RuntimeError):  # its loop is closed
                 listener(facts)
-
-    def _end(self, entry: Entry, facts: SessionFacts) -> None:
-        """Record how a video ended; seconds that were not made are refunded."""
-        folder = self._ledger.take_folder(entry)
-        made = max(facts.seconds_made, entry.seconds_before)
-        seconds = entry.seconds if facts.state != "finished" else facts.seconds_made or entry.seconds
-        ended = entry.model_copy(
-            update={
-                "result": facts.state,
-                "error": facts.error if facts.state == "failed" else None,
-                "completed_at": int(time.time()),
-                "seconds": seconds,
-                "seconds_made": made,
-                "bytes": _bytes_in(folder) + len(entry.model_dump_json()),  # an order is up to a mebibyte, and is kept
-            }
-        )
-        with suppress(OSError):  # a full disk: the next server will find the same
-            self._ledger.put(ended)
-        self._ledger.entries[entry.id] = ended
-        if facts.state == "finished":
-            self._ledger.picture(entry.id).unlink(missing_ok=True)  # the take has it
-        elif entry.seconds > made:
-            self._usage.give_back(entry.payer or entry.owner, entry.seconds - made)
-        session = self._sessions.pop(entry.id, None)
-        self._videos.pop(session or "", None)
-        self.on_end(ended)
 
 
 def _is_whole(folder: Path, entry: Entry) -> bool:

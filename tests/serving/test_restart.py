@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,42 @@ def test_what_can_not_go_on_fails_and_hinders_no_other(tmp_path, pipeline_folder
         assert (found["status"], found["error"]["code"]) == ("failed", "failed")
         assert "random" in found["error"]["message"]
         assert api.until_ended(fine)["status"] == "completed"
+
+
+def test_a_server_answers_while_it_queues_what_waits(tmp_path, pipeline_folder, monkeypatch):
+    with Api(tmp_path / "takes", pipeline_folder, workers=0) as api:
+        first, second, third = (api.make()["id"] for _ in range(3))
+    shutil.rmtree(tmp_path / "takes" / ".serve" / "engine")
+    api = Api(tmp_path / "takes", pipeline_folder)
+    looks, go_on, submit = threading.Event(), threading.Event(), api.engine.submit
+
+    def slow(order, owner):
+        looks.set()
+        assert go_on.wait(60)
+        return submit(order, owner)
+
+    monkeypatch.setattr(api.engine, "submit", slow)
+    with api, ThreadPoolExecutor() as pool:
+        assert looks.wait(60)
+        assert [api.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 503]
+        assert {each["status"] for each in api.get("/v1/videos").json()["data"]} == {"queued"}
+        assert api.post(f"/v1/videos/{second}/cancel").status_code == 200
+        assert api.until_ended(second)["error"]["code"] == "cancelled"
+        cancelling = pool.submit(api.post, f"/v1/videos/{first}/cancel")  # its order is being looked at
+        assert not wait([cancelling], 0.2).done
+        go_on.set()
+        assert cancelling.result(60).status_code == 200
+        until(lambda: api.get("/readyz").status_code, lambda status: status == 200)
+        assert api.until_ended(third)["status"] == "completed"
+        assert api.until_ended(first)["status"] in ("completed", "failed")
+
+
+def test_what_the_queue_has_no_room_for_waits_until_one_ends(tmp_path, pipeline_folder):
+    with Api(tmp_path / "takes", pipeline_folder, workers=0) as api:
+        videos = [api.make()["id"] for _ in range(4)]
+    shutil.rmtree(tmp_path / "takes" / ".serve" / "engine")
+    with Api(tmp_path / "takes", pipeline_folder, waiting=1) as api:
+        assert [api.until_ended(video)["status"] for video in videos] == ["completed"] * 4
 
 
 def test_deleted_means_deleted(tmp_path, pipeline_folder):
