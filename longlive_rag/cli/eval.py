@@ -26,7 +26,7 @@ from longlive_rag.cli.comparing import (
 from longlive_rag.cli.errors import check_writable, refuse_bad_input
 from longlive_rag.cli.making import load
 from longlive_rag.cli.protocols import run_protocol
-from longlive_rag.cli.settings import DEVICE, FLAGS, backbone_option, typed_options
+from longlive_rag.cli.settings import DEVICE, FLAGS, backbone_option, typed_options, with_figures
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
 from longlive_rag.sessions.opening import quiet_libraries
 
@@ -417,9 +417,9 @@ def _check_new_folder(folder: Path) -> None:
     "--encoder", "others", type=(str, click.Path(path_type=Path)), multiple=True, metavar="NAME FILE",
     help="Also measure the encoder.pt FILE, under this NAME. Repeat for more.",
 )  # fmt: skip
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures here.")
+@with_figures()
 def retrieval(
-    backbone: str, takes: int, batch: int, others: tuple[tuple[str, Path], ...], json_path: Path | None
+    backbone: str, takes: int, batch: int, others: tuple[tuple[str, Path], ...], as_json: bool, output: Path | None
 ) -> None:
     """Measure whether memory finds the right frames.
 
@@ -429,7 +429,7 @@ def retrieval(
 
     \b
     Examples:
-      longlive-rag eval retrieval --json retrieval.json
+      longlive-rag eval retrieval -o retrieval.json
       longlive-rag eval retrieval --encoder "no delta" runs/no-delta/encoder.pt
     """
     from tqdm import tqdm
@@ -440,7 +440,7 @@ def retrieval(
     from retrieval.files import write_json
 
     with refuse_bad_input():
-        check_writable(json_path)
+        check_writable(output)
         encoders: dict[str, LatentEncoder] = {name: read_encoder(path).eval() for name, path in others}
         pipe = load(backbone, "float32")
         if pipe.encoder is not None:
@@ -448,9 +448,9 @@ def retrieval(
         arms = arms_of({**encoders, "mean pool": MeanPoolEncoder()})
         with tqdm(total=takes, unit=" takes") as bar:
             figures = measure_retrieval(pipe, make_takes(pipe, takes, batch, bar.update), arms)
-    if json_path:
-        write_json(json_path, figures)
-    click.echo("\n".join(_retrieval_lines(figures)))
+    if output:
+        write_json(output, figures)
+    click.echo(json.dumps(figures, indent=2) if as_json else "\n".join(_retrieval_lines(figures)))
 
 
 def _retrieval_lines(figures: dict[str, Any]) -> list[str]:

@@ -124,6 +124,7 @@ class Duration(click.FloatRange):
 
 
 DEFAULT_SECONDS = 30.0
+STDOUT = "-"
 POLICIES = ["any", "research", "commercial"]
 POLICY = click.option(
     "--license-policy",
@@ -221,6 +222,33 @@ def named_option(flag: str, key: str, was: str | None = None, **attributes: Any)
     new = click.option(flag, key, callback=either, **attributes)
     old = click.option(was, f"old_{key}", type=attributes["type"], hidden=True, expose_value=False, callback=note)
     return lambda command: old(new(command))
+
+
+def with_figures(help_: str = "Write all figures here.") -> Decorator:
+    """Options of a command that measures: `output`, a file for its figures, and `as_json`, to print them as JSON.
+
+    `--json FILE`, which was the name of `--output FILE`, works for one more release, with a note.
+    """
+
+    def printed(context: click.Context, parameter: click.Parameter, value: str | None) -> bool:
+        if value not in (None, STDOUT):
+            click.echo(f"Note: --json FILE {now('--output FILE')}.", err=True)
+            context.meta["--json"] = Path(value)
+        return value == STDOUT
+
+    def either(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+        return value or context.meta.get("--json")
+
+    return options(
+        # First, as options that weren't typed are read in this order.
+        click.option(
+            "--json", "as_json", is_flag=False, flag_value=STDOUT, metavar="", help="Print the figures as JSON.",
+            callback=printed,
+        ),
+        click.option(
+            "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.json", help=help_, callback=either
+        ),
+    )  # fmt: skip
 
 
 def now(name: str) -> str:

@@ -11,7 +11,16 @@ import click
 from backbone.files import read_json
 from longlive_rag.cli.errors import check_writable, refuse_bad_input
 from longlive_rag.cli.making import load
-from longlive_rag.cli.settings import BACKBONE, FLAGS, THREADS, Duration, backbone_option, options, seconds_of
+from longlive_rag.cli.settings import (
+    BACKBONE,
+    FLAGS,
+    THREADS,
+    Duration,
+    backbone_option,
+    options,
+    seconds_of,
+    with_figures,
+)
 from retrieval.files import write_whole
 
 if TYPE_CHECKING:
@@ -324,16 +333,16 @@ def assemble(run: Path, begin_with: str | None, output: Path) -> None:
 @world.command()
 @backbone_option("Backbone whose VAE to test.")
 @click.option("--clips", default=300, show_default=True, help="Number of random clips.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all figures and confusions here.")
+@with_figures("Write all figures and confusions here.")
 @THREADS
-def oracle(backbone: str, clips: int, json_path: Path | None, threads: int | None) -> None:
+def oracle(backbone: str, clips: int, as_json: bool, output: Path | None, threads: int | None) -> None:
     """Measure how often the oracle is right.
 
     It reads clean, blurred, noisy and VAE-reconstructed frames.
 
     \b
     Example:
-      longlive-rag world oracle --json docs/oracle.json
+      longlive-rag world oracle -o docs/oracle.json
     """
     from tqdm import tqdm
 
@@ -342,12 +351,15 @@ def oracle(backbone: str, clips: int, json_path: Path | None, threads: int | Non
 
     _set_threads(threads)
     with refuse_bad_input():
-        check_writable(json_path)
+        check_writable(output)
         vae = load(backbone, "float32").vae
     with tqdm(total=clips, unit="clip") as bar:
         figures = validate_oracle(vae, clips, bar.update)
-    if json_path:
-        _write_json(json_path, figures)
+    if output:
+        _write_json(output, figures)
+    if as_json:
+        click.echo(json.dumps(figures, indent=1))
+        return
     click.echo(f"{'right, % of frames':20}" + "".join(f"{trait:>9}" for trait in ("count", *TRAITS)))
     for condition in CONDITIONS:
         at = figures[condition]
@@ -368,16 +380,11 @@ SECTIONS = ("vae", "prompts", "drift", "recall", "cues")
 @click.option("--seconds", type=Duration(min=30), default=120, show_default=True, help="Length of drift takes.")
 @click.option("--batch", default=16, show_default=True, help="Takes made side by side.")
 @click.option("--strips", type=click.Path(path_type=Path), help="Folder for pictures of each section.")
-@click.option(
-    "--json",
-    "json_path",
-    type=click.Path(path_type=Path),
-    help="Write all figures here; other sections in the file are kept.",
-)
+@with_figures("Write all figures here; other sections in the file are kept.")
 @THREADS
 def evaluate(
     sections: tuple[str, ...], backbone: str, takes: int | None, memory: bool | None, seconds: float, batch: int,
-    strips: Path | None, json_path: Path | None, threads: int | None,
+    strips: Path | None, as_json: bool, output: Path | None, threads: int | None,
 ) -> None:  # fmt: skip
     """Measure a tiny-world backbone with the oracle.
 
@@ -394,7 +401,7 @@ def evaluate(
 
     \b
     Examples:
-      longlive-rag world evaluate --json evaluation.json --strips pictures
+      longlive-rag world evaluate -o evaluation.json --strips pictures
       longlive-rag world evaluate vae prompts --takes 8
     """
     from longlive_rag.media.charts import check_charts
@@ -402,10 +409,10 @@ def evaluate(
 
     _set_threads(threads)
     with refuse_bad_input():
-        check_writable(json_path)
+        check_writable(output)
         if strips and "drift" in (sections or SECTIONS):
             check_charts("--strips of drift")
-        figures = read_json(json_path) if json_path and json_path.is_file() else {}
+        figures = read_json(output) if output and output.is_file() else {}
         pipe = load(backbone, "float32")
     for section in sections or SECTIONS:
         kept: list[NDArray[np.uint8]] = []
@@ -415,10 +422,12 @@ def evaluate(
             _write_strips(kept, strips / f"{section}.png")
             if section == "drift":
                 draw_agreement(figures[section], strips / "traits.png")
-        if json_path:
-            _write_json(json_path, figures)
-        for line in _lines(section, figures[section]):
+        if output:
+            _write_json(output, figures)
+        for line in () if as_json else _lines(section, figures[section]):
             click.echo(line)
+    if as_json:
+        click.echo(json.dumps(figures, indent=1))
 
 
 def _measure(

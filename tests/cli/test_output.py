@@ -9,9 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from longlive_rag.cli.output import SafeOutput, shown
+from longlive_rag.cli.settings import with_figures
 from tests import forked
 
 COMMAND = f"{sys.executable} -m longlive_rag"
@@ -89,3 +92,26 @@ def test_directing_without_a_keyboard(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert os.path.getsize(tmp_path / "take" / "video.mp4") > 1000
+
+
+@pytest.mark.parametrize(
+    ("words", "as_json", "output", "notes"),
+    [
+        ([], False, None, 0),
+        (["--json"], True, None, 0),
+        (["-o", "figures.json"], False, "figures.json", 0),
+        (["--json", "-o", "figures.json"], True, "figures.json", 0),
+        (["--json", "figures.json"], False, "figures.json", 1),
+        (["--json=figures.json", "--output", "new.json"], False, "new.json", 1),
+    ],
+)
+def test_figures_go_to_a_file_to_stdout_or_both(words, as_json, output, notes) -> None:
+    @click.command()
+    @with_figures()
+    def measure(as_json: bool, output: Path | None) -> None:
+        click.echo(json.dumps([as_json, None if output is None else str(output)]))
+
+    done = CliRunner().invoke(measure, words)
+    assert json.loads(done.stdout) == [as_json, output]
+    note = "Note: --json FILE is now --output FILE; the old name works for one more release.\n"
+    assert done.stderr == notes * note
