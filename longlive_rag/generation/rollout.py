@@ -21,6 +21,7 @@ from backbone.transformer import CausalWanTransformer, TextContext
 from longlive_rag.generation.block import NotFiniteError
 from longlive_rag.generation.noise import NoiseSource
 from longlive_rag.generation.stopwatch import Lap, Stopwatch
+from longlive_rag.rights.records import FileRights
 from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.encoder import LatentEncoder
 from retrieval.index import NotFiniteEmbeddingError
@@ -44,10 +45,12 @@ class RememberedFrames:
         latents: [N, C, h, w] float32, on the host.
         prompt_units: [N, text_dim], the output of `pooled_prompts` for the frames' prompts; None if prompts are not
             part of the search.
+        files: the weight files that they were made from, as far as known.
     """
 
     latents: NDArray[np.float32]
     prompt_units: NDArray[np.float32] | None = None
+    files: tuple[FileRights, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ def spdx_document(report: dict[str, Any], now: datetime.datetime | None = None) 
         A JSON-serializable dict.
     """
     made = (now or datetime.datetime.now(datetime.UTC)).astimezone(datetime.UTC)
-    weights = [_weights(number, file) for number, file in enumerate(report["rights"]["files"], start=1)]
+    files = [*report["rights"]["files"], *report["rights"].get("remembered", [])]
+    weights = [_weights(number, file) for number, file in enumerate(files, start=1)]
     libraries = [_library(library) for library in report["libraries"]]
     version = report["versions"]["longlive-rag"]
     ours = _ours(version)
@@ -49,7 +50,7 @@ def spdx_document(report: dict[str, Any], now: datetime.datetime | None = None) 
             *(_relation(VIDEO_ID, "GENERATED_FROM", package["SPDXID"]) for package in (ours, *weights)),
             *(_relation(ours["SPDXID"], "DEPENDS_ON", package["SPDXID"]) for package in libraries),
         ],
-        "hasExtractedLicensingInfos": _other_terms(report["rights"]["files"], report["libraries"]),
+        "hasExtractedLicensingInfos": _other_terms(files, report["libraries"]),
     }
 
 

@@ -31,6 +31,7 @@ class Provenance:
         label: `reference` (to work with) or `deliverable` (to hand over).
         phase: phase of the production, in the user's words; None if not given.
         visible: whether the label is drawn into the picture.
+        remembered: weight files of the takes that it remembers, without those in `files`.
     """
 
     files: tuple[FileRights, ...] = ()
@@ -38,6 +39,7 @@ class Provenance:
     label: OutputLabel = "reference"
     phase: str | None = None
     visible: bool = False
+    remembered: tuple[FileRights, ...] = ()
 
     def __post_init__(self) -> None:
         if self.label not in get_args(OutputLabel):
@@ -50,7 +52,7 @@ class Provenance:
     def allowed_use(self) -> Use:
         """The use that the terms of all files together allow; unknown if one of them is."""
         order = get_args(Use)
-        return min((file.use for file in self.files), key=order.index, default="unknown")
+        return min((file.use for file in (*self.files, *self.remembered)), key=order.index, default="unknown")
 
     @property
     def visible_text(self) -> str | None:
@@ -70,9 +72,15 @@ class Provenance:
             "phase": self.phase,
             "license_policy": self.policy,
             "weights_allow": self.allowed_use,
-            "weights": [_short(file) for file in self.files],
+            "weights": [_short(file) for file in (*self.files, *self.remembered)],
         }
         return {"comment": sentence, "description": json.dumps(facts, ensure_ascii=False)}
+
+
+def beyond(others: Sequence[FileRights], own: Sequence[FileRights]) -> tuple[FileRights, ...]:
+    """The files of other takes that are not among a take's own, each once."""
+    here = {file.sha256 or file.file for file in own}
+    return tuple(file for file in together((), others) if (file.sha256 or file.file) not in here)
 
 
 def together(before: Sequence[FileRights], now: Sequence[FileRights]) -> tuple[FileRights, ...]:

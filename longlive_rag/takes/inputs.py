@@ -14,7 +14,7 @@ from longlive_rag.media.start_image import StartImage, read_start_image
 from longlive_rag.presets.geometry import read_geometry
 from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.policy import LicensePolicy
-from longlive_rag.takes.remember import find_remembered, read_remembered
+from longlive_rag.takes.remember import find_remembered, read_remembered, rights_of_remembered
 from longlive_rag.takes.resume import TakeStore
 from retrieval.store import BlockStore
 
@@ -60,4 +60,5 @@ def remembered_frames(
     """
     geometry = read_geometry(preset, request.output, request.memory.encoder)
     spans = find_remembered(request.memory.remember, preset, request.output, geometry, policy)
-    return RememberedFrames(*read_remembered(spans, prompt_unit if request.memory.prompt_weight > 0 else None))
+    latents, units = read_remembered(spans, prompt_unit if request.memory.prompt_weight > 0 else None)
+    return RememberedFrames(latents, units, rights_of_remembered(spans))

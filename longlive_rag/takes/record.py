@@ -76,7 +76,10 @@ class TakeRun:
 
 
 class Rights(Document):
-    """The terms of the weights, and the take's labels."""
+    """The terms of the weights, and the take's labels.
+
+    `files` are those it was made with; `remembered`, if any, other ones, with which takes that it remembers were made.
+    """
 
     generated_by_ai: bool
     digital_source_type: str
@@ -86,8 +89,9 @@ class Rights(Document):
     license_policy: LicensePolicy
     weights_allow: Use
     files: tuple[FileRights, ...]
+    remembered: tuple[FileRights, ...] = ()
 
-    @field_serializer("files", mode="wrap")
+    @field_serializer("files", "remembered", mode="wrap")
     def _as_before(self, files: tuple[FileRights, ...], write: SerializerFunctionWrapHandler) -> Any:
         """Write terms recorded by users as before publishers' terms were supported."""
         written = write(files)
@@ -108,6 +112,7 @@ class Rights(Document):
             license_policy=provenance.policy,
             weights_allow=provenance.allowed_use,
             files=provenance.files,
+            **({"remembered": provenance.remembered} if provenance.remembered else {}),
         )
 
 

@@ -15,6 +15,8 @@ from longlive_rag.config import OutputConfig
 from longlive_rag.presets.geometry import Geometry, backbone_id
 from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.policy import LicensePolicy, refuse_stricter
+from longlive_rag.rights.provenance import together
+from longlive_rag.rights.records import FileRights
 from longlive_rag.takes.folder import LATENTS
 from longlive_rag.takes.record import TakeRecord, read_record
 from longlive_rag.timecode import parse_timecode
@@ -63,6 +65,16 @@ def read_remembered(
         by_prompt = {prompt: prompt_unit(prompt) for prompt in dict.fromkeys(prompts)}
         units = np.stack([by_prompt[prompt] for prompt in prompts])
     return np.concatenate(latents), units
+
+
+def rights_of_remembered(spans: Sequence[RememberedSpan]) -> tuple[FileRights, ...]:
+    """The weight files that takes were made with, and those of the takes that they remember in turn, each once."""
+    found: tuple[FileRights, ...] = ()
+    for take in dict.fromkeys(span.take for span in spans):
+        rights = read_record(take).rights
+        unknown = FileRights(f"weights of {take.name}", "", "unrecorded", "unknown", None)  # an older version made it
+        found = together(found, (*rights.files, *rights.remembered) if rights else (unknown,))
+    return found
 
 
 def _find(spec: str, preset: Preset, output: OutputConfig, geometry: Geometry, policy: LicensePolicy) -> RememberedSpan:

@@ -55,13 +55,13 @@ def facts(take: Path) -> dict[str, Any]:
 def page(report: dict[str, Any]) -> str:
     """Format the report as text (Markdown)."""
     rights = report["rights"]
-    files = rights["files"]
+    files, remembered = rights["files"], rights.get("remembered", [])
     lines = [
         f"# Rights of the take {report['take']}",
         "",
         "## What the output may be used for",
         "",
-        uses_in_words(rights["weights_allow"], files),
+        uses_in_words(rights["weights_allow"], [*files, *remembered]),
         f"It was made under the licence policy '{rights['license_policy']}' and is labelled '{rights['label']}'"
         + (f", phase '{rights['phase']}'." if rights["phase"] else "."),
         "This page repeats what was recorded; it is not legal advice. It does not judge prompts, trademarks or "
@@ -78,6 +78,8 @@ def page(report: dict[str, Any]) -> str:
         "",
         *(line for file in files for line in _file_lines(file)),
         *([] if files else ["None on record."]),
+        *(["", "## Weight files of takes that it remembers", ""] if remembered else []),
+        *(line for file in remembered for line in _file_lines(file)),
         "",
         "## Software",
         "",

@@ -21,7 +21,13 @@ from longlive_rag.media.start_image import StartImage, read_start_image
 from longlive_rag.media.sums import begin_sums, sha256_of, sums_of
 from longlive_rag.media.video import VideoWriter, safe_frames
 from longlive_rag.rights.policy import LicensePolicy, refuse_stricter, weaker
-from longlive_rag.rights.provenance import Provenance, recorded_provenance, refuse_other_weights, together
+from longlive_rag.rights.provenance import (
+    Provenance,
+    beyond,
+    recorded_provenance,
+    refuse_other_weights,
+    together,
+)
 from longlive_rag.rights.records import FileRights
 from longlive_rag.takes.drawing import draw_pictures, save_picture
 from longlive_rag.takes.facts import cue_facts, start_image_facts, video_facts
@@ -182,11 +188,15 @@ class TakeWriter:
             refuse_other_weights(rights.files, loaded, self.folder)
             policy, files = weaker(policy, rights.license_policy), together(rights.files, loaded)
         policy = weaker(policy, self._provenance.policy)
-        self._provenance = replace(self._provenance, policy=policy, files=files)
+        remembered = rights.remembered if rights else ()
+        self._provenance = replace(self._provenance, policy=policy, files=files, remembered=remembered)
 
     def keep_inputs(self, start_image: StartImage | None, remembered: RememberedFrames | None) -> None:
         """Keep the take's inputs, to be written with the first block."""
         self._start_image, self._remembered = start_image, remembered
+        if remembered is not None and remembered.files:
+            others = beyond(remembered.files, self._provenance.files)
+            self._provenance = replace(self._provenance, remembered=others)
 
     def keep_page_budget(self, gpu_bytes: int) -> None:
         """Keep the automatic page budget on the GPU."""

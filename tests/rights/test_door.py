@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from backbone.lora import Lora, read_lora
 from longlive_rag import LongLiveRAGPipeline, TakeWriter
+from longlive_rag.media.video import read_tags
+from longlive_rag.rights.bill import spdx_document
 from longlive_rag.rights.policy import LicenseError
 from longlive_rag.rights.records import RECORDS, read_records, record_terms, rights_of, weights_in
-from longlive_rag.takes.record import TakeEvent, TakeRecord
+from longlive_rag.takes.record import TakeEvent, TakeRecord, read_record
+from longlive_rag.takes.rights_report import facts, page
 from tests.layouts import peft_lora
 
 WHO = ("https://example.org", "J. Doe")
@@ -235,8 +239,14 @@ def test_rights_name_what_a_linked_file_is_called_in_the_folder(folder: Path, tm
 PROMPT = "a red circle walks in a meadow"
 
 
-def make_take(pipe: LongLiveRAGPipeline, folder: Path, seconds: float, event: TakeEvent = "generated") -> TakeRecord:
-    request = pipe.request(PROMPT, seconds=seconds)
+def make_take(
+    pipe: LongLiveRAGPipeline,
+    folder: Path,
+    seconds: float,
+    event: TakeEvent = "generated",
+    remember: tuple[str, ...] = (),
+) -> TakeRecord:
+    request = pipe.request(PROMPT, seconds=seconds, memory=replace(pipe.memory, remember=remember))
     take = TakeWriter(folder, request, pipe.timeline(request), pipe.take_run(), event=event)
     for block in pipe.stream(request, stores=[take]):
         take.add(block)
@@ -254,6 +264,33 @@ def test_a_lora_is_in_the_rights_of_every_take_made_after_it(folder: Path, tmp_p
     assert (first.rights.weights_allow, second.rights.weights_allow) == ("commercial", "unknown")
     added = {each.file for each in second.rights.files} - {each.file for each in first.rights.files}
     assert added == {"lora.safetensors"}
+
+
+def test_the_weights_of_takes_that_are_remembered_are_in_the_rights(folder: Path, tmp_path: Path, lora: Lora) -> None:
+    save_file(lora.for_diffusers(), tmp_path / "lora.safetensors")
+    with_lora = open_(folder, "any")
+    with_lora.load_lora_weights(tmp_path / "lora.safetensors")
+    make_take(with_lora, tmp_path / "first", 1.0)
+    pipe = open_(folder, "any")
+    for name, before in (("second", "first"), ("third", "second")):  # the third through the second
+        make_take(pipe, tmp_path / name, 1.0, remember=(str(tmp_path / before),))
+        made = make_take(pipe, tmp_path / name, 2.0, "extended", remember=(str(tmp_path / before),))
+        assert made.rights is not None
+        assert [(each.file, each.use) for each in made.rights.remembered] == [("lora.safetensors", "unknown")]
+        assert "lora.safetensors" not in [each.file for each in made.rights.files]  # it goes on without it
+        assert read_record(tmp_path / name).rights == made.rights
+        assert made.rights.weights_allow == "unknown"
+        report = facts(tmp_path / name)
+        assert "Not known: no valid record for lora.safetensors." in page(report)
+        assert "lora.safetensors" in [each["name"] for each in spdx_document(report)["packages"]]
+        stated = json.loads(read_tags(tmp_path / name / "video.mp4")["description"])
+        assert stated["weights_allow"] == "unknown"
+        assert "lora.safetensors" in [each["file"] for each in stated["weights"]]
+    make_take(pipe, tmp_path / "plain", 1.0)
+    same = make_take(pipe, tmp_path / "same", 1.0, remember=(str(tmp_path / "plain"),)).rights
+    assert same is not None
+    assert (same.weights_allow, same.remembered) == ("commercial", ())
+    assert "remembered" not in json.loads((tmp_path / "same" / "take.json").read_text())["rights"]
 
 
 def test_a_take_is_as_free_as_the_weakest_of_its_parts(folder: Path, tmp_path: Path) -> None:
