@@ -103,6 +103,7 @@ class Rights(Document):
     @classmethod
     def of(cls, provenance: Provenance) -> Rights:
         """Build the record from a provenance."""
+        others: dict[str, Any] = {"remembered": provenance.remembered} if provenance.remembered else {}
         return cls(
             generated_by_ai=True,
             digital_source_type=DIGITAL_SOURCE,
@@ -112,7 +113,7 @@ class Rights(Document):
             license_policy=provenance.policy,
             weights_allow=provenance.allowed_use,
             files=provenance.files,
-            **({"remembered": provenance.remembered} if provenance.remembered else {}),
+            **others,
         )
 
 
