@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -118,13 +119,25 @@ def mean_interval(values: Floats, resamples: int = RESAMPLES, seed: int = 0) -> 
 
 def _studentized(values: Floats, resamples: int, seed: int) -> Floats:
     """(resampled mean - mean) / its standard error, [resamples], without resamples whose values are all equal."""
-    rng, n, found = np.random.default_rng(seed), len(values), []
-    for start in range(0, resamples, _CHUNK):
-        drawn = values[rng.integers(0, n, (min(_CHUNK, resamples - start), n))]
-        errors = drawn.std(axis=1, ddof=1) / np.sqrt(n)
+    n, found = len(values), []
+    for places in _drawn(0, n, resamples, n, seed):
+        drawn = values[places]
+        means = drawn.mean(axis=1, keepdims=True)
+        errors = drawn.std(axis=1, ddof=1, mean=means) / np.sqrt(n)
         spread = errors > TIE * np.abs(values).max()
-        found.append((drawn.mean(axis=1) - values.mean())[spread] / errors[spread])
+        found.append((means[:, 0] - values.mean())[spread] / errors[spread])
     return np.concatenate(found)
+
+
+@lru_cache(maxsize=8)
+def _drawn(low: int, high: int, rows: int, columns: int, seed: int) -> list[NDArray[np.int32]]:
+    """Whole numbers from low up to but not including high, [rows, columns] in portions of rows.
+
+    They are kept, because all outcomes of a comparison are tested by the same draws.
+    """
+    rng = np.random.default_rng(seed)
+    portions = (min(_CHUNK, rows - start) for start in range(0, rows, _CHUNK))
+    return [rng.integers(low, high, (count, columns)).astype(np.int32) for count in portions]
 
 
 def share_interval(differences: Floats, seeds: int) -> tuple[float, float]:
@@ -143,6 +156,7 @@ def share_interval(differences: Floats, seeds: int) -> tuple[float, float]:
     return max(-1.0, float(mean - reach)), min(1.0, float(mean + reach))
 
 
+@lru_cache
 def _t_quantile(freedom: int) -> float:
     from scipy.stats import t  # takes a second to import
 
@@ -161,12 +175,9 @@ def sign_flip_p(values: Floats, flips: int = SIGN_FLIPS, seed: int = 0) -> float
         patterns = np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1
         sums = (1 - 2 * patterns) @ values
         return float((np.abs(sums) >= observed).mean())
-    rng = np.random.default_rng(seed)
     as_far = 0
-    for start in range(0, flips, _CHUNK):
-        count = min(_CHUNK, flips - start)
-        signs = rng.integers(0, 2, (count, len(values))) * 2 - 1
-        as_far += int((np.abs(signs @ values) >= observed).sum())
+    for heads in _drawn(0, 2, flips, len(values), seed):
+        as_far += int((np.abs((heads * 2 - 1) @ values) >= observed).sum())
     return (as_far + 1) / (flips + 1)
 
 
