@@ -29,7 +29,7 @@ from longlive_rag.timeline import Timeline
 from retrieval.files import check_plain, sync_folder
 from retrieval.store import LatentStore, block_numbers, block_path, copy_blocks
 
-LARGEST_SEED = 2**64 - 1
+SEEDS = 2**64
 
 
 def is_finished(take: Path, request: TakeRequest, backbone_id: str) -> bool:
@@ -131,7 +131,7 @@ def branched(
     if prompt is not None:
         cues = (*(cue for cue in cues if timeline.cue_block(cue.seconds) < first), Cue(at_seconds, prompt, cut))
     if seed is None and prompt is None:
-        seed = (max([request.seed, *(reseed.seed for reseed in reseeds)]) + 1) % LARGEST_SEED
+        seed = (max([request.seed, *(reseed.seed for reseed in reseeds)]) + 1) % SEEDS
     if seed is not None:
         reseeds = (*reseeds, Reseed(at_seconds, seed))
     length = request.seconds if seconds is None else seconds
