@@ -17,6 +17,7 @@ import csv
 import re
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def stories_of(named: str) -> list[Found]:
     return [found for found in results_of(folder) if scenario in ("", found.scenario)]
 
 
-def results(folders: list[str], name: str, arms: list[str]) -> str:
+def results(folders: list[str], name: str, arms: Sequence[str] = ()) -> str:
     """A table of results, as Markdown; a summary may be of some arms only."""
     if name == "named":
         return named(*folders)

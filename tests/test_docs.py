@@ -303,7 +303,7 @@ def test_so_many_claims_stand_with_one_correction_over_all_published_tests(table
     tests = [(c, each) for each in found for c in each.results.comparisons
              if c.confirmatory and c.scenario == each.scenario]  # fmt: skip
     assert len(tests) > 30
-    parts = ("today", "empty", "today_rest")  # of comparisons that are on the page as a whole
+    parts = ("empty",)  # of a comparison that is on the page as a whole
     again = {said for folder in parts for each in tables.results_of(folder) for said in each.results.verdicts}
     claims = {}
     for (c, each), p in zip(tests, holm([c.paired.p for c, _ in tests]), strict=True):
@@ -318,7 +318,8 @@ def test_so_many_claims_stand_with_one_correction_over_all_published_tests(table
         f"over the {len(tests)} tests of all plans on these pages, {standing} of these {len(claims)} claims stand"
         in page
     )
-    assert max(claims.values()) < 0.065, "the page says p = 0.06 of those that don't stand"
+    fallen = sorted(f"{p:.2f}" for p in claims.values() if p > 0.05)
+    assert f"(p = {' and '.join(fallen)})" in page, fallen
 
 
 def test_the_tree_is_as_the_documents_say():
