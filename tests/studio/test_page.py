@@ -201,6 +201,15 @@ def test_broken_video_is_said(page: Any) -> None:
     page.unroute_all()
 
 
+def test_last_frame_is_reached_where_a_busy_machine_drops_it(page: Any) -> None:
+    open_take(page, "tree-2")
+    go_to(page, "0:05", 80)
+    page.evaluate("HTMLVideoElement.prototype.requestVideoFrameCallback = () => 0")
+    page.keyboard.press(" ")
+    expect(playhead(page)).to_have_attribute("aria-valuenow", "99")
+    expect(button(page, "Play")).to_be_visible()
+
+
 # ---- the library and its trees ----
 
 
@@ -337,12 +346,14 @@ def test_end_is_pressed_before_there_is_a_block(page: Any, held: Any) -> None:
     changed(page, segments=lambda _: [], frames=lambda _: 0, blocks=lambda _: 0)
     begin(page, "a red circle walks in a meadow", 6, "1 block ahead")
     expect(page.get_by_role("banner")).to_contain_text("live")
+    expect(page.get_by_role("region", name="Stage")).to_contain_text("The first block is being made")
     page.keyboard.press("End")
     page.keyboard.press("l")
     page.wait_for_timeout(300)
     page.unroute_all()
     blocks.let_go()
     wait_for(page, "aria-valuenow", 8)
+    expect(page.get_by_role("region", name="Stage")).not_to_contain_text("The first block is being made")
     button(page, "Stop").click()
     expect(button(page, "Extend")).to_be_enabled()
 

@@ -1015,7 +1015,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
     </div>`}range(e){let{markIn:t,markOut:n,frame:r}=this.state,i=t!==null||n!==null,a=(i?t??0:r)/e.fps,o=((i?n??e.frames-1:r)+1)/e.fps;return C`<div class="range">
       <span>${i?`Marked ${z(a)} – ${z(o)}`:`This frame, ${z(a)}`}</span>
       ${this.toggle(`pin`,[a,o],e)} ${this.toggle(`exclude`,[a,o],e)}
-    </div>`}};function ur(e,t,n){return e.remembered.some(e=>e.take===null&&e.frame!==null&&e.frame>=t&&e.frame<n)}function dr(e,t){let n=e.frame??0,r=e.latent_frame>0?Math.max(1,Math.round(n/e.latent_frame)):1;return[n/t.fps,(n+r)/t.fps]}customElements.define(`studio-memory`,lr);var fr=2,pr=class extends q{constructor(...e){super(...e),this.watches=[`take`,`jumps`,`rate`,`stats`,`connected`],this.openId=``,this.jumpsSeen=-1,this.shown=0,this.held=!1,this.watchFrames=()=>{this.video.requestVideoFrameCallback((e,t)=>{this.frameShown(t.mediaTime),this.watchFrames()})}}static{this.styles=[J,o`
+    </div>`}};function ur(e,t,n){return e.remembered.some(e=>e.take===null&&e.frame!==null&&e.frame>=t&&e.frame<n)}function dr(e,t){let n=e.frame??0,r=e.latent_frame>0?Math.max(1,Math.round(n/e.latent_frame)):1;return[n/t.fps,(n+r)/t.fps]}customElements.define(`studio-memory`,lr);var fr=2,pr=class extends q{constructor(...e){super(...e),this.watches=[`take`,`jumps`,`rate`,`stats`,`connected`],this.openId=``,this.jumpsSeen=-1,this.shown=0,this.held=!1,this.watchFrames=()=>{this.video.requestVideoFrameCallback((e,t)=>{this.frameShown(t.mediaTime),this.watchFrames()})},this.stalled=()=>{let{take:e}=this.state,{readyState:t,seeking:n,currentTime:r}=this.video;!e?.frames||n||t<HTMLMediaElement.HAVE_CURRENT_DATA||this.frameShown(Math.min(Math.floor(r*e.fps),e.frames-1)/e.fps)}}static{this.styles=[J,o`
       :host {
         display: grid;
         grid-template-rows: minmax(0, 1fr) auto;
@@ -1030,7 +1030,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         object-fit: contain;
         min-height: 0;
       }
-      [role="status"] {
+      div {
         display: flex;
         flex-wrap: wrap;
         column-gap: 1.6em;
@@ -1041,9 +1041,15 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         white-space: nowrap;
         overflow: hidden;
       }
-      [role="status"] b {
+      div b {
         color: var(--text);
         font-weight: 500;
+      }
+      p {
+        grid-area: 1 / 1;
+        place-self: center;
+        margin: 0;
+        color: var(--quiet);
       }
       .offline {
         color: var(--live);
@@ -1051,14 +1057,15 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
     `]}connectedCallback(){super.connectedCallback(),this.setAttribute(`role`,`region`),this.setAttribute(`aria-label`,`Stage`)}render(){let{take:e,stats:t,connected:n}=this.state;return C`
       <canvas aria-hidden="true"></canvas>
       <video muted playsinline tabindex="-1" aria-label="The take"></video>
+      <p role="status">${e?.status===`live`&&!e.waiting&&!e.frames?`The first block is being made …`:``}</p>
       <div role="status" aria-live="off" class="time">
         ${e?C`<span>made <b>${z(e.made_seconds)}</b></span>
-              <span>shown <b id="shown" .textContent=${z(this.shown/e.fps)}></b></span>
+              <span>shown <b id="shown"></b></span>
               <span><b>${t?t.fps.toFixed(1):`–`}</b> frames a second</span>
               <span>memory in use <b>${t?dt(t.memory_bytes):`–`}</b></span>`:E}
         ${n===!1?C`<span class="offline">not connected; trying again</span>`:E}
       </div>
-    `}firstUpdated(){this.video=this.renderRoot.querySelector(`video`),this.video.muted=!0,this.watchFrames()}updated(){let{take:e,jumps:t,rate:n}=this.state;if(e?.id!==this.openId&&this.openFeed(),!e)return;this.feed.update(e.segments);let r=t!==this.jumpsSeen;this.jumpsSeen=t,n>0?this.play(n):this.pause(n,r),r&&this.showPlayhead(),this.follow()}openFeed(){let{take:e}=this.state;this.holdPicture(e?.parent===this.openId),this.feed?.close(),this.openId=e?.id??``,this.shown=this.state.frame,this.feed=e?new zn(this.video,e.fps,e.mime,V):void 0,this.jumpsSeen=-1}holdPicture(e){let{videoWidth:t,videoHeight:n}=this.video;this.held=e&&t>0;let r=this.renderRoot.querySelector(`canvas`);Object.assign(r,{width:t||1,height:n||1}),this.held&&r.getContext(`2d`).drawImage(this.video,0,0)}showPlayhead(){let{take:e,frame:t}=this.state;e&&(this.video.currentTime=(t+.5)/e.fps,this.tellPlayhead())}play(e){clearInterval(this.backwards),this.video.playbackRate=e,this.video.paused&&this.video.play().catch(()=>{})}pause(e,t){clearInterval(this.backwards),this.video.paused||(this.video.pause(),!t&&!this.video.seeking&&L.update({frame:this.shown}),this.showPlayhead()),e<0&&(this.backwards=setInterval(()=>this.stepBack(),1e3/(this.state.take.fps*-e)))}stepBack(){this.video.seeking||(this.state.frame===0?L.update({rate:0}):U(this.state.frame-1))}follow(){let{take:e,following:t,rate:n,frame:r}=this.state;if(!t||n<=0||!e)return;let i=e.segments.at(-1),a=P(e.segments,r);!i||!a||i.block-a.block<=fr||(L.update({frame:i.first_frame}),this.showPlayhead())}frameShown(e){let{take:t,rate:n}=this.state;if(!t)return;this.held&&this.holdPicture(!1),this.shown=Math.round(e*t.fps),this.video.dataset.frame=String(this.shown);let r=this.renderRoot.querySelector(`#shown`);r&&(r.textContent=z(this.shown/t.fps)),n>0&&!this.video.seeking&&(L.update({frame:this.shown}),this.shown>=t.frames-1&&t.status!==`live`&&L.update({rate:0}));let i=P(t.segments,this.shown)?.block;i!==this.toldBlock&&(this.toldBlock=i,this.tellPlayhead())}tellPlayhead(){let{take:e,frame:t}=this.state;e&&N.tell({type:`playhead`,take:e.id,seconds:t/e.fps})}};customElements.define(`studio-stage`,pr);var mr=4,hr=200,gr=600,_r=class extends q{static{this.properties={edited:{state:!0},dragged:{state:!0}}}static{this.styles=[J,o`
+    `}firstUpdated(){this.video=this.renderRoot.querySelector(`video`),this.video.muted=!0,this.video.addEventListener(`waiting`,this.stalled),this.watchFrames()}updated(){let{take:e,jumps:t,rate:n}=this.state;if(e?.id!==this.openId&&this.openFeed(),!e)return;this.feed.update(e.segments);let r=t!==this.jumpsSeen;this.jumpsSeen=t,n>0?this.play(n):this.pause(n,r),r&&this.showPlayhead(),this.follow()}openFeed(){let{take:e}=this.state;this.holdPicture(e?.parent===this.openId),this.feed?.close(),this.openId=e?.id??``,this.shown=this.state.frame,this.sayShown(),this.feed=e?new zn(this.video,e.fps,e.mime,V):void 0,this.jumpsSeen=-1}holdPicture(e){let{videoWidth:t,videoHeight:n}=this.video;this.held=e&&t>0;let r=this.renderRoot.querySelector(`canvas`);Object.assign(r,{width:t||1,height:n||1}),this.held&&r.getContext(`2d`).drawImage(this.video,0,0)}showPlayhead(){let{take:e,frame:t}=this.state;e&&(this.video.currentTime=(t+.5)/e.fps,this.tellPlayhead())}play(e){clearInterval(this.backwards),this.video.playbackRate=e,this.video.paused&&this.video.play().catch(()=>{})}pause(e,t){clearInterval(this.backwards),this.video.paused||(this.video.pause(),!t&&!this.video.seeking&&L.update({frame:this.shown}),this.showPlayhead()),e<0&&(this.backwards=setInterval(()=>this.stepBack(),1e3/(this.state.take.fps*-e)))}stepBack(){this.video.seeking||(this.state.frame===0?L.update({rate:0}):U(this.state.frame-1))}follow(){let{take:e,following:t,rate:n,frame:r}=this.state;if(!t||n<=0||!e)return;let i=e.segments.at(-1),a=P(e.segments,r);!i||!a||i.block-a.block<=fr||(L.update({frame:i.first_frame}),this.showPlayhead())}frameShown(e){let{take:t,rate:n}=this.state;if(!t)return;this.held&&this.holdPicture(!1),this.shown=Math.round(e*t.fps),this.video.dataset.frame=String(this.shown),this.sayShown(),n>0&&!this.video.seeking&&(L.update({frame:this.shown}),this.shown>=t.frames-1&&t.status!==`live`&&L.update({rate:0}));let r=P(t.segments,this.shown)?.block;r!==this.toldBlock&&(this.toldBlock=r,this.tellPlayhead())}sayShown(){let{take:e}=this.state,t=this.renderRoot.querySelector(`#shown`);t&&e&&(t.textContent=z(this.shown/e.fps))}tellPlayhead(){let{take:e,frame:t}=this.state;e&&N.tell({type:`playhead`,take:e.id,seconds:t/e.fps})}};customElements.define(`studio-stage`,pr);var mr=4,hr=200,gr=600,_r=class extends q{static{this.properties={edited:{state:!0},dragged:{state:!0}}}static{this.styles=[J,o`
       :host {
         display: grid;
         grid-template-rows: 4.9em auto minmax(0, 1fr);

@@ -39,7 +39,7 @@ export class StudioStage extends StudioElement {
         object-fit: contain;
         min-height: 0;
       }
-      [role="status"] {
+      div {
         display: flex;
         flex-wrap: wrap;
         column-gap: 1.6em;
@@ -50,9 +50,15 @@ export class StudioStage extends StudioElement {
         white-space: nowrap;
         overflow: hidden;
       }
-      [role="status"] b {
+      div b {
         color: var(--text);
         font-weight: 500;
+      }
+      p {
+        grid-area: 1 / 1;
+        place-self: center;
+        margin: 0;
+        color: var(--quiet);
       }
       .offline {
         color: var(--live);
@@ -71,10 +77,11 @@ export class StudioStage extends StudioElement {
     return html`
       <canvas aria-hidden="true"></canvas>
       <video muted playsinline tabindex="-1" aria-label="The take"></video>
+      <p role="status">${take?.status === "live" && !take.waiting && !take.frames ? "The first block is being made …" : ""}</p>
       <div role="status" aria-live="off" class="time">
         ${take
           ? html`<span>made <b>${clock(take.made_seconds)}</b></span>
-              <span>shown <b id="shown" .textContent=${clock(this.shown / take.fps)}></b></span>
+              <span>shown <b id="shown"></b></span>
               <span><b>${stats ? stats.fps.toFixed(1) : "–"}</b> frames a second</span>
               <span>memory in use <b>${stats ? megabytes(stats.memory_bytes) : "–"}</b></span>`
           : nothing}
@@ -86,6 +93,7 @@ export class StudioStage extends StudioElement {
   protected override firstUpdated(): void {
     this.video = this.renderRoot.querySelector("video")!;
     this.video.muted = true;
+    this.video.addEventListener("waiting", this.stalled);
     this.watchFrames();
   }
 
@@ -108,6 +116,7 @@ export class StudioStage extends StudioElement {
     this.feed?.close();
     this.openId = take?.id ?? "";
     this.shown = this.state.frame;
+    this.sayShown();
     this.feed = take ? new Feed(this.video, take.fps, take.mime, readAgain) : undefined;
     this.jumpsSeen = -1;
   }
@@ -172,15 +181,21 @@ export class StudioStage extends StudioElement {
     });
   };
 
+  /** Of frames that a busy machine drops nothing is said, and making may wait for the last one. */
+  private stalled = (): void => {
+    const { take } = this.state;
+    const { readyState, seeking, currentTime } = this.video;
+    if (!take?.frames || seeking || readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return;
+    this.frameShown(Math.min(Math.floor(currentTime * take.fps), take.frames - 1) / take.fps);
+  };
+
   private frameShown(mediaTime: number): void {
     const { take, rate } = this.state;
     if (!take) return;
     if (this.held) this.holdPicture(false);
     this.shown = Math.round(mediaTime * take.fps);
     this.video.dataset.frame = String(this.shown);
-    // Written directly: rendering the whole element for each frame would be wasteful.
-    const label = this.renderRoot.querySelector("#shown");
-    if (label) label.textContent = clock(this.shown / take.fps);
+    this.sayShown();
     if (rate > 0 && !this.video.seeking) {
       store.update({ frame: this.shown });
       if (this.shown >= take.frames - 1 && take.status !== "live") store.update({ rate: 0 });
@@ -190,6 +205,13 @@ export class StudioStage extends StudioElement {
     if (block === this.toldBlock) return;
     this.toldBlock = block;
     this.tellPlayhead();
+  }
+
+  /** Written directly: rendering the whole element for each frame would be wasteful. */
+  private sayShown(): void {
+    const { take } = this.state;
+    const label = this.renderRoot.querySelector("#shown");
+    if (label && take) label.textContent = clock(this.shown / take.fps);
   }
 
   private tellPlayhead(): void {
