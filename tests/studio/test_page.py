@@ -210,6 +210,21 @@ def test_last_frame_is_reached_where_a_busy_machine_drops_it(page: Any) -> None:
     expect(button(page, "Play")).to_be_visible()
 
 
+def test_long_reason_for_no_drift_leaves_the_strip_in_its_column(page: Any) -> None:
+    reason = "its checksum does not match; " * 20
+    page.route("**/drift?*", lambda route: route.fulfill(status=422, json={"error": {"message": reason, "fields": []}}))
+    page.reload()
+    open_take(page, "tree")
+    go_to(page, "0:05", 80)
+    open_take(page, "at-25")
+    stage = page.get_by_role("region", name="Stage")
+    expect(stage.locator("#shown")).to_have_text("0:00.0")
+    expect(page.get_by_text("its checksum").first).to_be_visible()
+    strip, column = playhead(page).bounding_box(), stage.bounding_box()
+    assert strip["x"] + strip["width"] <= column["x"] + column["width"]
+    page.unroute_all()
+
+
 # ---- the library and its trees ----
 
 

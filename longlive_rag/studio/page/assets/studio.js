@@ -1068,7 +1068,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
     `}firstUpdated(){this.video=this.renderRoot.querySelector(`video`),this.video.muted=!0,this.video.addEventListener(`waiting`,this.stalled),this.watchFrames()}updated(){let{take:e,jumps:t,rate:n}=this.state;if(e?.id!==this.openId&&this.openFeed(),!e)return;this.feed.update(e.segments);let r=t!==this.jumpsSeen;this.jumpsSeen=t,n>0?this.play(n):this.pause(n,r),r&&this.showPlayhead(),this.follow()}openFeed(){let{take:e}=this.state;this.holdPicture(e?.parent===this.openId),this.feed?.close(),this.openId=e?.id??``,this.shown=this.state.frame,this.sayShown(),this.feed=e?new zn(this.video,e.fps,e.mime,V):void 0,this.jumpsSeen=-1}holdPicture(e){let{videoWidth:t,videoHeight:n}=this.video;this.held=e&&t>0;let r=this.renderRoot.querySelector(`canvas`);Object.assign(r,{width:t||1,height:n||1}),this.held&&r.getContext(`2d`).drawImage(this.video,0,0)}showPlayhead(){let{take:e,frame:t}=this.state;e&&(this.video.currentTime=(t+.5)/e.fps,this.tellPlayhead())}play(e){clearInterval(this.backwards),this.video.playbackRate=e,this.video.paused&&this.video.play().catch(()=>{})}pause(e,t){clearInterval(this.backwards),this.video.paused||(this.video.pause(),!t&&!this.video.seeking&&L.update({frame:this.shown}),this.showPlayhead()),e<0&&(this.backwards=setInterval(()=>this.stepBack(),1e3/(this.state.take.fps*-e)))}stepBack(){this.video.seeking||(this.state.frame===0?L.update({rate:0}):U(this.state.frame-1))}follow(){let{take:e,following:t,rate:n,frame:r}=this.state;if(!t||n<=0||!e)return;let i=e.segments.at(-1),a=P(e.segments,r);!i||!a||i.block-a.block<=fr||(L.update({frame:i.first_frame}),this.showPlayhead())}frameShown(e){let{take:t,rate:n}=this.state;if(!t)return;this.held&&this.holdPicture(!1),this.shown=Math.round(e*t.fps),this.video.dataset.frame=String(this.shown),this.sayShown(),n>0&&!this.video.seeking&&(L.update({frame:this.shown}),this.shown>=t.frames-1&&t.status!==`live`&&L.update({rate:0}));let r=P(t.segments,this.shown)?.block;r!==this.toldBlock&&(this.toldBlock=r,this.tellPlayhead())}sayShown(){let{take:e}=this.state,t=this.renderRoot.querySelector(`#shown`);t&&e&&(t.textContent=z(this.shown/e.fps))}tellPlayhead(){let{take:e,frame:t}=this.state;e&&N.tell({type:`playhead`,take:e.id,seconds:t/e.fps})}};customElements.define(`studio-stage`,pr);var mr=4,hr=200,gr=600,_r=class extends q{static{this.properties={edited:{state:!0},dragged:{state:!0}}}static{this.styles=[J,o`
       :host {
         display: grid;
-        grid-template-rows: 4.9em auto minmax(0, 1fr);
+        grid-template: 4.9em auto minmax(0, 1fr) / minmax(0, 1fr);
         background: var(--panel);
         border-top: 1px solid var(--line);
         min-height: 0;
@@ -1173,6 +1173,10 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
         padding: 0 0.7em;
         white-space: nowrap;
       }
+      .legend > .one-line {
+        flex: 1;
+        min-width: 0;
+      }
       .tick {
         stroke: #1a1c1f;
       }
@@ -1274,7 +1278,7 @@ var e=globalThis,t=e.ShadowRoot&&(e.ShadyCSS===void 0||e.ShadyCSS.nativeShadow)&
       <path d=${jn(t,F(e),Q([t]))}></path>
     </svg>`}legend(e){if(!at(e,this.state))return C`<div class="legend"></div>`;let t=I(e,this.state),n=e.status!==`live`&&e.status!==`running`;return C`<div class="legend">
       <drift-by></drift-by>
-      ${t===void 0||typeof t==`string`?C`<span class="quiet one-line">${n?t??``:`measured when the take is made`}</span>`:(e=>C`<span class="time">${Mn(e)}</span>
+      ${t===void 0||typeof t==`string`?C`<span class="quiet one-line" title=${t??E}>${n?t??``:`measured when the take is made`}</span>`:(e=>C`<span class="time">${Mn(e)}</span>
       <span class="quiet">scale ${Q([e]).toFixed(2)} – 1${e.independent?``:` · no independent judge`}</span>`)(t)}
     </div>`}updated(){let{take:e}=this.state;if(e&&I(e,this.state)===void 0&&!this.measuring&&(this.measuring=setTimeout(()=>{this.measuring=void 0,this.state.take&&Ht(this.state.take)},gr)),e&&this.focusNext&&this.focusCue(e,this.focusNext),!e||!this.queued||this.moving)return;let t=e.cues.find(e=>e.planned_id&&vr(e,this.moved.seconds));t&&this.moveCue(t,e,this.free(t,e,this.queued),this.moved.part)}focusCue(e,{part:t,seconds:n}){let r=e.cues.find(e=>e.planned_id&&vr(e,n)),i=r&&this.renderRoot.querySelector(`.${t}[data-id="${r.planned_id}"]`);i&&(this.focusNext=null,i.focus())}handle(e,t){let n=e.planned_id,r=this.dragged?.id===n,i=r?this.dragged.seconds:e.seconds;return C`<button
       class=${r?`handle dragged`:`handle`}

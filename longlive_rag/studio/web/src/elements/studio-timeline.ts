@@ -42,7 +42,7 @@ export class StudioTimeline extends StudioElement {
     css`
       :host {
         display: grid;
-        grid-template-rows: 4.9em auto minmax(0, 1fr);
+        grid-template: 4.9em auto minmax(0, 1fr) / minmax(0, 1fr);
         background: var(--panel);
         border-top: 1px solid var(--line);
         min-height: 0;
@@ -146,6 +146,10 @@ export class StudioTimeline extends StudioElement {
         min-height: 1.9em;
         padding: 0 0.7em;
         white-space: nowrap;
+      }
+      .legend > .one-line {
+        flex: 1;
+        min-width: 0;
       }
       .tick {
         stroke: #1a1c1f;
@@ -312,7 +316,7 @@ export class StudioTimeline extends StudioElement {
     return html`<div class="legend">
       <drift-by></drift-by>
       ${drift === undefined || typeof drift === "string"
-        ? html`<span class="quiet one-line">${isMade ? (drift ?? "") : "measured when the take is made"}</span>`
+        ? html`<span class="quiet one-line" title=${drift ?? nothing}>${isMade ? (drift ?? "") : "measured when the take is made"}</span>`
         : measured(drift)}
     </div>`;
   }
