@@ -342,6 +342,23 @@ def test_keys_are_the_dialogs_while_one_is_open(page: Any) -> None:
     assert playhead(page).get_attribute("aria-valuenow") == "0"
 
 
+def test_space_plays_after_a_click_and_presses_what_was_reached_by_keys(page: Any) -> None:
+    open_take(page, "tree")
+    marks = page.locator("studio-transport .range")
+    for mark in ("In", "Out"):
+        button(page, mark).click()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press(" ")
+    expect(button(page, "Pause")).to_be_visible()
+    page.keyboard.press("k")
+    expect(marks.nth(1)).to_have_text("00:00:00:00")
+    page.keyboard.press("Tab")  # from "Out"
+    expect(button(page, "Clear marks")).to_be_focused()
+    page.keyboard.press(" ")
+    expect(marks.nth(1)).to_have_text(re.compile("^..$"))
+    expect(button(page, "Play")).to_be_visible()
+
+
 def test_export_menu_by_keys(page: Any) -> None:
     open_take(page, "tree")
     button(page, "Export").focus()
@@ -370,6 +387,24 @@ def test_end_is_pressed_before_there_is_a_block(page: Any, held: Any) -> None:
     wait_for(page, "aria-valuenow", 8)
     expect(page.get_by_role("region", name="Stage")).not_to_contain_text("The first block is being made")
     button(page, "Stop").click()
+    expect(button(page, "Extend")).to_be_enabled()
+
+
+def test_start_says_that_it_was_pressed(page: Any) -> None:
+    asked = list[Any]()
+    page.route(
+        "**/api/takes", lambda route: asked.append(route) if route.request.method == "POST" else route.continue_()
+    )
+    button(page, "New take").click()
+    dialog = page.get_by_role("dialog", name="New take")
+    dialog.get_by_role("textbox", name="Prompt", exact=True).fill("a hill")
+    dialog.get_by_role("textbox", name="Seconds", exact=True).fill("1")
+    button(dialog, "Start").click()
+    expect(button(dialog, "Starting …")).to_be_disabled()
+    asked[0].continue_()
+    page.unroute_all()
+    expect(dialog).to_be_hidden()
+    expect(playhead(page)).to_be_focused()
     expect(button(page, "Extend")).to_be_enabled()
 
 

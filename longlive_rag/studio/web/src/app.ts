@@ -13,6 +13,7 @@ import "./elements/studio-history";
 import "./elements/studio-library";
 import "./elements/studio-memory";
 import "./elements/studio-stage";
+import type { StudioTimeline } from "./elements/studio-timeline";
 import "./elements/studio-timeline";
 import "./elements/studio-transport";
 import { listenToKeys } from "./keyboard";
@@ -161,7 +162,7 @@ export class StudioApp extends StudioElement {
         <studio-timeline></studio-timeline>
       </main>
       <studio-memory></studio-memory>
-      <new-take></new-take>
+      <new-take @begun=${this.focusPlayhead}></new-take>
       <studio-help></studio-help>
       <run-table></run-table>
       <studio-alerts></studio-alerts>
@@ -174,6 +175,19 @@ export class StudioApp extends StudioElement {
     // Another address of the same page: the studio was started again.
     addEventListener("hashchange", () => location.reload());
     void enter();
+  }
+
+  /** Where keys go on from when a take is begun. */
+  private async focusPlayhead(): Promise<void> {
+    const timeline = this.renderRoot.querySelector<StudioTimeline>("studio-timeline")!;
+    await timeline.updateComplete;
+    timeline.renderRoot.querySelector<HTMLElement>('[role="slider"]')?.focus();
+  }
+
+  /** Of several tabs, which one shows which take. */
+  protected override updated(): void {
+    const { take } = this.state;
+    document.title = take ? `${take.name} – Studio` : "Studio";
   }
 
   private focusTextbox(name: "Direction" | "Search"): void {

@@ -33,12 +33,15 @@ function aSecond(): number {
 
 export function listenToKeys(focus: (name: "Direction" | "Search") => void): void {
   const keys: typeof KEYS = { ...KEYS, d: () => focus("Direction"), "/": () => focus("Search") };
+  let goesByKeys = false;
+  addEventListener("pointerdown", () => (goesByKeys = false), { capture: true });
   addEventListener("keydown", (event) => {
+    if (event.key === "Tab") goesByKeys = true;
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const path = event.composedPath().filter((node): node is Element => node instanceof Element);
     if (path.some((element) => element.matches(TYPING))) return;
-    // On a button, Space presses it.
-    if (event.key === " " && path[0].matches("button, summary, a")) return;
+    // Space presses a button that was reached by keys; one that was clicked is done with.
+    if (event.key === " " && path[0].matches("button, summary, a") && goesByKeys) return;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (!(key in keys)) return;
     event.preventDefault();

@@ -178,7 +178,7 @@ export class NewTake extends StudioDialog {
         </div>
         <footer>
           <button type="button" @click=${() => this.dialog.close()}>Cancel</button>
-          <button class="primary" ?disabled=${this.busy}>Start</button>
+          <button class="primary" ?disabled=${this.busy}>${this.busy ? "Starting …" : "Start"}</button>
         </footer>
       </form>
     </dialog>`;
@@ -314,6 +314,8 @@ export class NewTake extends StudioDialog {
       this.startImage = null;
       this.remembered = "";
       this.range = null;
+      await this.updateComplete;
+      this.dispatchEvent(new CustomEvent("begun"));
     });
     this.busy = false;
   }

@@ -10,6 +10,8 @@ const EXTEND_SECONDS = 10;
 /** The tree of takes that grew from one beginning, and what makes it grow. */
 export class StudioHistory extends StudioElement {
   protected watches = ["take", "takes", "frame", "busy"] as const;
+  /** The button that had the focus, which is lost where a button can't be pressed for a while. */
+  private focused: HTMLButtonElement | null = null;
 
   static override styles = [
     shared,
@@ -71,7 +73,7 @@ export class StudioHistory extends StudioElement {
       <h2>Branches</h2>
       <div class="tree" role="tree" aria-label="Branches" @keydown=${this.move}>${take ? this.item(this.root(take)) : nothing}</div>
       ${take ? nothing : html`<p class="quiet">A take and all that grows from it: undoing and branching lose nothing.</p>`}
-      <div class="buttons">
+      <div class="buttons" @focusin=${this.noteFocus} @focusout=${this.noteFocus}>
         <button ?disabled=${!take?.blocks || busy} @click=${() => goOnWith({ do: "undo_to", block: block + 1 })} title="Go on after this block; what was made stays as a branch">
           Undo to here
         </button>
@@ -91,6 +93,25 @@ export class StudioHistory extends StudioElement {
         </button>
       </div>
     `;
+  }
+
+  /** A button that can't be pressed any more loses the focus; where it goes by itself, it isn't lost. */
+  private noteFocus({ type, target }: FocusEvent): void {
+    const button = target as HTMLButtonElement;
+    if (type === "focusin") this.focused = button;
+    else if (!button.disabled) this.focused = null;
+  }
+
+  /** Gives the focus back after a command, or to the next button that can be pressed. */
+  protected override updated(): void {
+    const { focused } = this;
+    if (!focused || this.state.busy) return;
+    const isHere = (this.renderRoot as ShadowRoot).activeElement === focused;
+    if (!isHere && document.activeElement !== document.body) this.focused = null;
+    else if (!isHere || focused.disabled) {
+      const buttons = [focused, ...this.renderRoot.querySelectorAll<HTMLButtonElement>(".buttons button")];
+      buttons.find((button) => !button.disabled)?.focus();
+    }
   }
 
   /** The take that all grew from. Takes that were renamed by hand may be each other's parents. */
