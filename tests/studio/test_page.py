@@ -228,6 +228,16 @@ def test_long_reason_for_no_drift_leaves_the_strip_in_its_column(page: Any) -> N
 # ---- the library and its trees ----
 
 
+def test_library_is_not_called_empty_before_it_is_read(page: Any) -> None:
+    page.route("**/api/studio", lambda _: None)
+    page.reload()
+    expect(page.locator("studio-library")).to_contain_text("Reading the takes")
+    page.unroute_all()
+    page.reload()
+    open_take(page, "tree")
+    expect(page).to_have_title(re.compile("^tree . Studio$"))
+
+
 def test_search_leaves_tree_and_comparison_as_they_are(page: Any) -> None:
     open_take(page, "tree")
     items = page.get_by_role("tree", name="Branches").get_by_role("treeitem")
@@ -406,6 +416,29 @@ def test_start_says_that_it_was_pressed(page: Any) -> None:
     expect(dialog).to_be_hidden()
     expect(playhead(page)).to_be_focused()
     expect(button(page, "Extend")).to_be_enabled()
+
+
+def test_refusal_goes_with_the_next_try_and_plans_with_the_end(page: Any) -> None:
+    begin(page, "a red circle stands in a meadow", 20, "1 block ahead")
+    wait_for(page, "aria-valuemax", 8)
+    direction, when = (page.get_by_role("textbox", name=name, exact=True) for name in ("Direction", "Takes over at"))
+    for moment, said in (("0:00", "“Takes over at” is 0 s, but the take is already at"), ("soon", "is not a timecode")):
+        direction.fill("a hill")
+        when.fill(moment)
+        direction.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text(said)
+        expect(page.get_by_role("alert")).to_have_count(1)
+    when.fill("0:15")
+    direction.press("Enter")
+    planned = page.locator("studio-timeline .handle")
+    expect(planned).to_have_count(1)
+    expect(page.get_by_role("alert")).to_have_count(0)
+    button(page, "Stop").click()
+    expect(button(page, "Extend")).to_be_enabled()
+    expect(planned).to_have_count(0)
+    expect(button(page, "Withdraw")).to_have_count(0)
+    expect(page.get_by_role("list", name="Cues").get_by_text("a hill")).to_be_visible()
+    expect(button(page, "Undo to here")).to_be_focused()  # "Stop" can't have the focus any more
 
 
 def test_who_watches_sees_what_memory_is_told(page: Any, browser: Any, server: Forked) -> None:

@@ -20,12 +20,23 @@ export const DEMO: NewTake = {
   ],
 };
 
+/** What fields of commands are called here; a message begins with the name that the server has for them. */
+const LABELS: Record<string, string> = { at: "“Takes over at”" };
+
+function inWords(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const field = (error instanceof Refusal && error.fields[0]?.field) || "";
+  const label = LABELS[field];
+  return label && error.message.startsWith(`${field} `) ? label + error.message.slice(field.length) : error.message;
+}
+
 /** Runs something that the server may refuse; null after a refusal. */
-async function trying<T>(work: () => Promise<T>): Promise<T | null> {
+async function trying<T>(work: () => Promise<T>, about?: string): Promise<T | null> {
+  if (about) store.triedAgain(about);
   try {
     return await work();
   } catch (error) {
-    store.alert(error instanceof Error ? error.message : String(error));
+    store.alert(inWords(error), { about });
     return null;
   }
 }
@@ -154,8 +165,9 @@ export async function setPace(pace: number | null): Promise<void> {
 }
 
 export async function beginDemo(): Promise<void> {
+  store.update({ busy: true });
   const id = await trying(() => begin(DEMO));
-  store.update({ guided: id });
+  store.update({ guided: id, busy: false });
 }
 
 // Playhead
@@ -206,7 +218,7 @@ export function clearMarks(): void {
 
 export async function command(order: Command): Promise<Answer | null> {
   const { take } = store.state;
-  return take && trying(() => orderOrOffer(take, order));
+  return take && trying(() => orderOrOffer(take, order), order.do);
 }
 
 /** A command; where another window directs, null, and an offer to direct from here. */
@@ -216,7 +228,7 @@ async function orderOrOffer(take: Take, order: Command): Promise<Answer | null> 
   } catch (error) {
     if (!isDirectedElsewhere(error)) throw error;
     const message = error.message.charAt(0).toUpperCase() + error.message.slice(1);
-    store.alert(message, { name: "Direct from here", run: () => void takeOver(take, message) });
+    store.alert(message, { remedy: { name: "Direct from here", run: () => void takeOver(take, message) } });
     return null;
   }
 }

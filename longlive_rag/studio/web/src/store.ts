@@ -3,6 +3,8 @@ import type { Cue, Drift, Embedder, FrameHit, Segment, Span, Stats, Studio, Stud
 export interface Alert {
   number: number;
   message: string;
+  /** What was tried; the next try takes the alert away. */
+  about?: string;
   /** What can be done about it, by a button. */
   remedy?: Remedy;
 }
@@ -103,9 +105,15 @@ export class Store {
     return () => this.listeners.delete(listener);
   }
 
-  alert(message: string, remedy?: Remedy): void {
+  alert(message: string, { remedy, about }: Pick<Alert, "remedy" | "about"> = {}): void {
     this.withdraw(message);
-    this.update({ alerts: [...this.state.alerts, { number: this.alertsSoFar++, message, remedy }] });
+    if (about) this.triedAgain(about);
+    this.update({ alerts: [...this.state.alerts, { number: this.alertsSoFar++, message, remedy, about }] });
+  }
+
+  /** What was said of the last try doesn't matter any more. */
+  triedAgain(about: string): void {
+    this.update({ alerts: this.state.alerts.filter((alert) => alert.about !== about) });
   }
 
   /** It is right again. */
@@ -178,11 +186,13 @@ export class Store {
     // Frames and blocks follow the segments that have arrived; the facts may be ahead of them.
     const { frames, blocks, made_seconds } = take;
     const live = facts.status === "live";
+    // Without anyone who makes it, nothing that is planned can be changed.
+    const cues = live ? take.cues : take.cues.map((cue) => ({ ...cue, planned_id: null }));
     const begins = take.waiting && !facts.waiting && live;
     // Its last frame may be on the screen already, and none comes after it.
     const ends = !live && rate > 0 && frame >= frames - 1;
     this.update({
-      take: { ...take, ...facts, frames, blocks, made_seconds },
+      take: { ...take, ...facts, cues, frames, blocks, made_seconds },
       rate: begins ? 1 : ends ? 0 : rate,
       following: following && live,
     });

@@ -15,7 +15,7 @@ const MOMENTS: [seconds: number, says: string][] = [
 
 /** For an empty library one button that makes the demo take; then a line that says what is to be seen. */
 export class FirstMinute extends StudioElement {
-  protected watches = ["takes", "studio", "take", "guided", "frame", "compared"] as const;
+  protected watches = ["takes", "studio", "take", "guided", "frame", "compared", "busy"] as const;
 
   static override styles = [
     shared,
@@ -89,7 +89,9 @@ export class FirstMinute extends StudioElement {
         No takes yet. The demo take is half a minute of a small drawn world: a square stands in a desert, leaves, and returns as
         itself.
       </p>
-      <button class="primary" @click=${beginDemo}>Make the demo take</button>
+      <button class="primary" ?disabled=${this.state.busy} @click=${beginDemo}>
+        ${this.state.busy ? "Starting …" : "Make the demo take"}
+      </button>
     </div>`;
   }
 }

@@ -65,7 +65,8 @@ export class StudioDirection extends StudioElement {
   }
 
   private says(live: boolean): string {
-    const { take } = this.state;
+    const { take, busy } = this.state;
+    if (take && busy) return "The take that goes on from here is being opened …";
     if (take?.unknown_words.length) return `The backbone has never read: ${take.unknown_words.join(", ")}`;
     if (take?.waiting) return "This take waits: direct it, or resume it with the words it has";
     if (!take?.blocks || live) return "";
@@ -88,14 +89,16 @@ export class StudioDirection extends StudioElement {
     const { take } = this.state;
     if (!prompt || !take) return;
     const at = when ? parseTimecode(when, take.fps) : null;
-    if (when && at === null) return store.alert(`“${when}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);
+    const refuse = (message: string) => store.alert(message, { about: "direct" });
+    store.triedAgain("direct");
+    if (when && at === null) return refuse(`“${when}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);
     const done = () => {
       form.reset();
       this.typed = "";
     };
     if (take.status !== "live") {
       if (at !== null && at > take.made_seconds) {
-        return store.alert(`“${when}” is past what is made; name a moment up to ${clock(take.made_seconds)}`);
+        return refuse(`“${when}” is past what is made; name a moment up to ${clock(take.made_seconds)}`);
       }
       const block = at === null ? currentBlock() + 1 : blockFrom(take, at);
       if (await goOnWith({ do: "branch", block, prompt, seed: null, cut })) done();

@@ -101,7 +101,8 @@ export class StudioLibrary extends StudioElement {
   }
 
   private nothingHere(): string {
-    const { found, matches } = this.state;
+    const { found, matches, studio } = this.state;
+    if (!studio) return "Reading the takes …";
     return found ? "No take shows anything like it" : matches ? "No take has these words" : "No takes yet";
   }
 
@@ -149,7 +150,7 @@ export class StudioLibrary extends StudioElement {
       tabindex=${reachable ? 0 : -1}
       data-id=${take.id}
       data-name=${take.name}
-      title=${take.prompt}
+      title="${take.name}: ${take.prompt}"
       @click=${() => chooseTake(take.id)}
     >
       <frame-picture .take=${take.id} .frame=${take.frames ? 0 : -1} .ratio=${take.width / take.height}></frame-picture>
