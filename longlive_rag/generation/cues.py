@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from longlive_rag.config import Cue, MemoryConfig, Steering, TakeRequest
 from longlive_rag.timecode import shown_timecode
@@ -57,6 +57,12 @@ def cut_blocks(request: TakeRequest, timeline: Timeline) -> set[int]:
 def directed_at(memory: MemoryConfig, timeline: Timeline, block: int) -> MemoryConfig:
     """The memory config at a block, with all steering up to it applied."""
     return memory.with_steering(steer for steer in memory.steering if steering_block(steer, timeline) <= block)
+
+
+def steered_before(memory: MemoryConfig, timeline: Timeline, block: int) -> MemoryConfig:
+    """The memory config without the steering that begins with a block or after it."""
+    steering = tuple(steer for steer in memory.steering if steering_block(steer, timeline) < block)
+    return replace(memory, steering=steering)
 
 
 def steering_block(steer: Steering, timeline: Timeline) -> int:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longlive_rag.config import CheckpointConfig, TakeRequest
-from longlive_rag.generation.cues import steering_block
+from longlive_rag.generation.cues import steered_before
 from longlive_rag.rights.provenance import Provenance
 from longlive_rag.takes.branch import copy_start, cut_back
 from longlive_rag.takes.folder import TakeClaim
 from longlive_rag.takes.record import TakeEvent, TakeRun, read_record
 from longlive_rag.takes.writer import TakeWriter
-from longlive_rag.timeline import Timeline
 
 if TYPE_CHECKING:
     from longlive_rag.pipeline import LongLiveRAGPipeline
@@ -89,7 +88,8 @@ class DirectedTake:
         """
         timeline = self.pipe.timeline(made)
         kept_blocks = timeline.cue_block(made.cues[-1].seconds)
-        request = _without_last_cue(replace(made, seconds=self.request.seconds), timeline, kept_blocks)
+        memory = steered_before(made.memory, timeline, kept_blocks)
+        request = replace(made, seconds=self.request.seconds, cues=made.cues[:-1], memory=memory)
         claim = TakeClaim(self.folder, resume=True)
         try:
             cut_back(self.folder, request, timeline, kept_blocks)
@@ -98,9 +98,3 @@ class DirectedTake:
             claim.release()
             raise
         return replace(self, request=request, event="resumed", claim=claim, waits=True)
-
-
-def _without_last_cue(request: TakeRequest, timeline: Timeline, kept_blocks: int) -> TakeRequest:
-    """Remove the last cue from a request, and all changes to memory that apply only after the blocks kept."""
-    steering = tuple(s for s in request.memory.steering if steering_block(s, timeline) < kept_blocks)
-    return replace(request, cues=request.cues[:-1], memory=replace(request.memory, steering=steering))

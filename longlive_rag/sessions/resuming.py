@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from backbone.errors import FieldError
 from longlive_rag.config import CheckpointConfig, CheckpointMode, TakeRequest
-from longlive_rag.generation.cues import steering_block
+from longlive_rag.generation.cues import steered_before
 from longlive_rag.generation.directions import check_policy
 from longlive_rag.presets.geometry import read_geometry
 from longlive_rag.presets.preset import Preset
@@ -210,13 +210,12 @@ def undone(take: OpenTake, blocks: int, seconds: float) -> TakeRequest:
     if not 0 < blocks <= take.blocks:
         raise FieldError("block", blocks, f"it must be from 1 to {take.blocks}, the number of blocks in the take")
     request, begins_in = take.request, take.timeline.cue_block
-    steering = tuple(steer for steer in request.memory.steering if steering_block(steer, take.timeline) < blocks)
     return replace(
         request,
         seconds=max(seconds, request.seconds),
         cues=tuple(cue for cue in request.cues if begins_in(cue.seconds) < blocks),
         reseeds=tuple(reseed for reseed in request.reseeds if begins_in(reseed.seconds) < blocks),
-        memory=replace(request.memory, steering=steering),
+        memory=steered_before(request.memory, take.timeline, blocks),
     )
 
 
