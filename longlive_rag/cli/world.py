@@ -395,7 +395,7 @@ def oracle(backbone: str, clips: int, as_json: bool, output: Path | None, thread
         click.echo(f"{condition:20}" + "".join(f"{100 * share:9.1f}" for share in shares))
 
 
-SECTIONS = ("vae", "prompts", "drift", "recall", "cues")
+SECTIONS = ("vae", "prompts", "drift", "recall", "copying", "cues")
 
 
 @world.command()
@@ -423,6 +423,7 @@ def evaluate(
     prompts  64 takes of 5 s: is the character as prompted, visible, and doing what it should?
     drift    32 takes of 120 s without memory: is it still visible and moving, with its hidden traits?
     recall   the character walks away and returns, with forced memory frames: is memory used?
+    copying  the same, but the world itself draws what memory holds: what does the backbone copy wrongly?
     cues     32 takes with a cue and the same without: does the cue show, does the character stay the same?
 
     All sections are measured by default (about 40 minutes on 2 CPU cores).
@@ -465,6 +466,7 @@ def _measure(
     from tqdm import tqdm
 
     from longlive_rag.tinyworld import evaluate as measure
+    from longlive_rag.tinyworld.copying import measure_copying
     from longlive_rag.tinyworld.cue_response import measure_cues
 
     if section == "vae":
@@ -482,6 +484,8 @@ def _measure(
             return measure.measure_drift(pipe, count, batch, bar.update, keep, memory is True, seconds)
         if section == "cues":
             return measure_cues(pipe, count, batch, bar.update, keep, memory is not False)
+        if section == "copying":
+            return measure_copying(pipe, count, batch, bar.update, keep)
         return measure.measure_recall(pipe, count, batch, bar.update, keep)
 
 
@@ -512,6 +516,10 @@ def _lines(section: str, figures: dict[str, Any]) -> Iterator[str]:
             f"{_percent(figures['shown_action'])}, places {_percent(figures['shown_place'])}); hidden traits kept "
             f"{_percent(figures['agreement'])}, without a cue {_percent(figures['agreement_without_cue'])}"
         )
+    elif section == "copying":
+        for part, at in figures["parts"].items():
+            each = ", ".join(f"{trait} {_percent(share)}" for trait, share in at.items() if trait != "all")
+            yield f"copying, {part}: all traits {_percent(at['all'])} ({each})"
     else:
         for arm, at in figures["arms"].items():
             yield f"recall, {arm}: all traits {_percent(at['all_agree'])}, each {_percent(at['agreement'])}"

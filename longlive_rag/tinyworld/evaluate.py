@@ -97,12 +97,12 @@ def measure_drift(
     return {
         "at": {
             str(horizon): {
-                name: _mean([row["at"][str(horizon)][name] for row in rows])
+                name: mean([row["at"][str(horizon)][name] for row in rows])
                 for name in ("seen", "motion_of_world", "agreement")
             }
             for horizon in horizons
         },
-        "agreement_curve": [_mean([row["agreement_curve"][index] for row in rows]) for index in bins],
+        "agreement_curve": [mean([row["agreement_curve"][index] for row in rows]) for index in bins],
         "bin_seconds": CURVE_BIN_S, "takes": rows, "seconds": seconds, "memory": memory, "prompt_seed": PROMPT_SEED,
         "seeds": f"0..{takes - 1}",
     }  # fmt: skip
@@ -118,8 +118,8 @@ def measure_recall(pipe: LongLiveRAGPipeline, takes: int, batch: int, progress: 
             rows.append(_recall_figures(request, video))
         figures[arm] = {
             "all_agree": float(np.mean([row["all_agree"] for row in rows])),
-            "agreement": _mean([value for row in rows for value in row["agreement"].values()]),
-            **{name: _mean([row["agreement"][name] for row in rows]) for name in HIDDEN_TRAITS},
+            "agreement": mean([value for row in rows for value in row["agreement"].values()]),
+            **{name: mean([row["agreement"][name] for row in rows]) for name in HIDDEN_TRAITS},
             "seen_after": float(np.mean([row["seen_after"] for row in rows])), "takes": rows,
         }  # fmt: skip
     return {"arms": figures, "cues_at_blocks": list(RECALL_CUES), "blocks": RECALL_BLOCKS, "seeds": f"0..{takes - 1}"}
@@ -162,13 +162,13 @@ def _recall_takes(
             cues = tuple(Cue(at, prompt) for at, prompt in zip(times[1:], prompts[1:], strict=True))
             seconds = block_frame(RECALL_BLOCKS) / FPS
             requests.append(pipe.request(prompts[0], seconds=seconds, seed=index, cues=cues, memory=settings))
-        choose = None if arm == "native" else _Chooser(arm, pipe.context.memory_frames, start)
+        choose = None if arm == "native" else ForcedMemory(arm, pipe.context.memory_frames, start)
         yield from zip(requests, pipe(requests, choose=choose).frames, strict=True)
         progress(len(requests))
 
 
 @dataclass(frozen=True)
-class _Chooser:
+class ForcedMemory:
     """Chooses the past frames that memory must bring back: `right` ones show the character, `nobody` ones nobody."""
 
     arm: str
@@ -204,10 +204,10 @@ def _prompt_figures(sentence: Sentence, request: TakeRequest, video: NDArray[np.
     shape = [each.shape.value == sentence.shape for each in full]
     return {
         "prompt": request.prompt, "seed": request.seed,
-        "seen": _mean([each is not None for each, there in zip(who, expected, strict=True) if there]),
-        "colour_right": _mean(colour), "shape_right": _mean(shape),
-        "both_right": _mean([one and other for one, other in zip(colour, shape, strict=True)]),
-        "unsure": _mean([not (each.colour.sure and each.shape.sure) for each in full]),
+        "seen": mean([each is not None for each, there in zip(who, expected, strict=True) if there]),
+        "colour_right": mean(colour), "shape_right": mean(shape),
+        "both_right": mean([one and other for one, other in zip(colour, shape, strict=True)]),
+        "unsure": mean([not (each.colour.sure and each.shape.sure) for each in full]),
         "action_right": shows_action(sentence.action, reading),
         "motion": motion(video), "world_motion": motion(world),
         "traits": hidden_traits(reading), "world_traits": hidden_traits(read_take(world, READ_EVERY)),
@@ -222,13 +222,13 @@ def _drift_figures(sentence: Sentence, request: TakeRequest, video: NDArray[np.u
 
     def kept(stop: int) -> float | None:
         values = agreement(reference, hidden_traits(reading.between(stop - window, stop))).values()
-        return _mean(list(values))
+        return mean(list(values))
 
     def at(horizon: int) -> Figures:
         stop = horizon * FPS
         who = reading.between(stop - window, stop).protagonists()
         return {
-            "seen": _mean([each is not None for each in who]),
+            "seen": mean([each is not None for each in who]),
             "motion_of_world": motion(video[stop - window : stop]) / motion(world),
             "agreement": kept(stop),
         }
@@ -259,11 +259,11 @@ def _well_inside(x: NDArray[np.float32]) -> NDArray[np.bool_]:
     return (x > margin) & (x < SIZE_PX - margin)
 
 
-def _mean(values: Sequence[float | bool | None]) -> float | None:
+def mean(values: Sequence[float | bool | None]) -> float | None:
     """Return the mean of the known values; None if there are none."""
     known = [float(value) for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
 
 def _means(rows: list[Figures], names: Sequence[str]) -> Figures:
-    return {name: _mean([row[name] for row in rows]) for name in names}
+    return {name: mean([row[name] for row in rows]) for name in names}
