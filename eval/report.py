@@ -98,6 +98,7 @@ def _scenario(run: Path, takes: Takes, name: str, embedder: str, results: Result
     return {
         "name": name,
         "curves": _figure(run, f"{name}-curves", figures.drift_curves(takes, name, embedder)),
+        "first_frames": _first_frames(run, name, embedder, results),
         "drift": _drift_table(drift),
         "intervals": _figure(run, f"{name}-intervals", interval_plot),
         "pairs": _pairs(run, takes, name, embedder),
@@ -105,6 +106,12 @@ def _scenario(run: Path, takes: Takes, name: str, embedder: str, results: Result
         "companions": _companions(comparisons, plan, embedder),
         "recalled": _recalled([row for row in results.recalled if row.scenario == name]),
     }
+
+
+def _first_frames(run: Path, scenario: str, embedder: str, results: Results) -> Picture | None:
+    """Cosine to the first frame over time; None if a take was measured before there was one."""
+    found = [each for each in results.first_frames if (each.scenario, each.embedder) == (scenario, embedder)]
+    return _figure(run, f"{scenario}-first-frame", figures.first_frame_curves(found)) if found else None
 
 
 def _pairs(run: Path, takes: Takes, scenario: str, embedder: str) -> dict[str, Any] | None:
