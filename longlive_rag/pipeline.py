@@ -37,7 +37,7 @@ from longlive_rag.generation.directions import (
 )
 from longlive_rag.generation.download import Download
 from longlive_rag.generation.in_step import room_on_all
-from longlive_rag.generation.noise import NoiseSource, PhiloxNoise
+from longlive_rag.generation.noise import NoiseSource, PhiloxNoise, PolicySeeds, TakeSeeds
 from longlive_rag.generation.rollout import RememberedFrames, Rollout
 from longlive_rag.generation.stopwatch import Stopwatch
 from longlive_rag.presets.embeddings import stacked
@@ -414,8 +414,9 @@ class LongLiveRAGPipeline(AdmittedPipeline):
         choose: Choose | None,
     ) -> Rollout:
         request, timeline, size = batch.shared, batch.timeline, len(batch.requests)
+        seeds = TakeSeeds(tuple(each.seed for each in batch.requests), reseed_blocks(request, timeline))
         if noise is None:
-            noise = PhiloxNoise([each.seed for each in batch.requests], reseed_blocks(request, timeline))
+            noise = PhiloxNoise(seeds.seeds, seeds.reseeds)
         start, remembered = self._inputs(request, stores.stores, remembered)
         factor = self.vae.config.scale_factor_spatial
         latent_size = (request.output.height // factor, request.output.width // factor)
@@ -435,6 +436,7 @@ class LongLiveRAGPipeline(AdmittedPipeline):
             past=stores.latents if stores.stores else None,
             remembered=remembered,
             choose=choose,
+            policy_seeds=PolicySeeds(seeds, tuple(each.prompt for each in batch.requests)),
         )
 
     def _budgets(self, batch: Batch, stores: Sequence[BlockStore]) -> PageBudgets:

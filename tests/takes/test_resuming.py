@@ -190,6 +190,8 @@ CASES = {
 }
 
 
+CHANCE = MemoryConfig(policy="random")
+
 QUICK = (
     "shots", "a cue", "tight budget", "first showings", "looking ahead", "frame by frame", "frame by frame, one step",
 )  # fmt: skip
@@ -436,6 +438,35 @@ def test_extended_is_as_if_asked_for_so_long_from_the_start(
     assert [entry.what for entry in record.history] == ["generated", "extended"]
     studio.new(tmp_path / "whole", ask(studio.pipe, 6.5, cues=[(4.0, LATER)], context=context))
     assert_same(tmp_path / "take", tmp_path / "whole")
+
+
+def test_what_chance_draws_is_the_same_however_a_take_was_made(studio: Studio, tmp_path: Path) -> None:
+    """Alone, in a batch, killed and resumed, extended, and branched under the same seed; not under another."""
+    short, settings = ask(studio.pipe, 6.5, memory=CHANCE), {"memory": CHANCE}
+    request = replace(short, seconds=8.0)
+    whole = studio.new(tmp_path / "whole", request)
+    drawn = [selection.frames for selection in whole.selections]
+    assert [len(frames) for frames in drawn[-3:]] == [6, 6, 6]
+
+    alike = replace(request, seed=4)
+    studio.side_by_side([tmp_path / "beside", tmp_path / "batched"], [alike, request])
+    beside, batched = (read_record(tmp_path / name).selections for name in ("beside", "batched"))
+    assert [selection.frames for selection in batched] == drawn
+    assert [selection.frames for selection in beside] != drawn
+
+    studio.new(tmp_path / "killed", request, kill_after=8)
+    studio.resume(tmp_path / "killed")
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+    studio.new(tmp_path / "extended", short)
+    studio.resume(tmp_path / "extended", extended(short, 1.5, None), "extended")
+    assert_same(tmp_path / "extended", tmp_path / "whole")
+
+    record = branch(studio, tmp_path / "whole", tmp_path / "branch", 7.0, LATER)
+    as_one = studio.new(tmp_path / "as one", ask(studio.pipe, 8.0, cues=[(7.0, LATER)], **settings))
+    assert record.selections == as_one.selections
+    other = branch(studio, tmp_path / "whole", tmp_path / "other", 7.0)
+    assert [selection.frames for selection in other.selections[:-1]] == drawn[:-1]
+    assert other.selections[-1].frames != drawn[-1]
 
 
 def branch(studio: Studio, parent: Path, target: Path, at: float, *change) -> TakeRecord:
