@@ -511,6 +511,21 @@ def test_a_branch_begins_alike_and_goes_its_way(
     assert check_latents(tmp_path / "other").blocks == studio.pipe.timeline(record.request).blocks
 
 
+def test_a_shorter_branch_with_a_prompt_drops_the_changes_to_memory_that_it_does_not_reach(studio: Studio) -> None:
+    early, late = Steering(3.0, "pin", 0.0, 1.0), Steering(5.0, "exclude", 1.0, 2.0)
+    request = ask(studio.pipe, 6.5, memory=MemoryConfig(steering=(early, late)))
+    timeline = studio.pipe.timeline(request)
+    for seconds, steering in ((None, (early, late)), (5.1, (early, late)), (5.0625, (early,)), (4.9, (early,))):
+        shorter, _ = branched(request, timeline, 9, 4.0, LATER, None, seconds)
+        assert shorter.memory.steering == steering
+        studio.pipe.check(shorter)
+    kept, _ = branched(request, timeline, 9, 4.0, None, None, 5.05)
+    with pytest.raises(
+        ValueError, match=r"change 2 to memory \(exclude\) is at 5 s; the last block of this 5.05 s take"
+    ):
+        studio.pipe.check(kept)
+
+
 def test_a_branch_of_a_take_that_is_being_made(studio: Studio, tmp_path: Path) -> None:
     request = ask(studio.pipe, 6.5)
     parent = TakeWriter(tmp_path / "parent", request, studio.pipe.timeline(request), studio.run())
