@@ -285,7 +285,8 @@ class LongLiveRAGPipeline(AdmittedPipeline):
                 temporary file. A `TakeStore` also keeps checkpoints and the inputs of its take, so that each take of a
                 batch can be resumed alone. A single store that already holds blocks is resumed: its blocks are rerun
                 from its newest checkpoint, and those it has not shown yet are decoded and yielded first.
-            remembered: frames of other takes; default is those named by the request's `memory.remember`.
+            remembered: frames of other takes; default is those named by the request's `memory.remember`. The takes'
+                rights list the weight files that they come with; without any, these are not known.
             choose: picks what a block remembers, in place of the search: a function of (take of the batch, block,
                 candidates) that returns at most K frame numbers from the sequence `candidates`, best first. It is
                 called once the previous block has been yielded. Similarities are still recorded.
@@ -475,6 +476,8 @@ class LongLiveRAGPipeline(AdmittedPipeline):
         self, request: TakeRequest, stores: Sequence[BlockStore], remembered: RememberedFrames | None
     ) -> tuple[Tensor | None, RememberedFrames | None]:
         """The inputs shared by all takes: their first latent frame [1, C, h, w], and frames of other takes."""
+        if remembered is not None:
+            remembered = replace(remembered, files=self.door.admit_frames(remembered.files))
         for store in stores:
             if isinstance(store, TakeStore):
                 store.keep_rights(self.door.policy, self.door.rights)

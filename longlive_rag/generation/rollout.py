@@ -45,7 +45,8 @@ class RememberedFrames:
         latents: [N, C, h, w] float32, on the host.
         prompt_units: [N, text_dim], the output of `pooled_prompts` for the frames' prompts; None if prompts are not
             part of the search.
-        files: the weight files that they were made from, as far as known.
+        files: the weight files that they were made from; if there are none, what the frames may be used for is not
+            known.
     """
 
     latents: NDArray[np.float32]
