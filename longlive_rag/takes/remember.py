@@ -103,11 +103,11 @@ def _find(spec: str, preset: Preset, output: OutputConfig, geometry: Geometry, p
 
 
 def _frames(spec: str, match: re.Match[str], record: TakeRecord, store: LatentStore, preset: Preset) -> range:
-    if match["start"] is None:
-        return range(store.frames)
     fps = record.request.output.fps
     timeline = Timeline(record.request.pixel_frames, fps, store.frames_per_block, preset.temporal_factor)
     made = timeline.pixels_of(store.blocks).start  # without what the last block makes after the video's end
+    if match["start"] is None:
+        return range(timeline.latent_at(made - 1) + 1)
     try:
         start, end = (parse_timecode(match[name], fps) for name in ("start", "end"))
     except ValueError as error:
