@@ -72,6 +72,12 @@ def test_a_comparison_published_before_a_figure_was_added_opens_without_it(publi
     assert {name.partition(".")[0] for name in outcomes} == {"cosine_to_first", "last_consistency"}
 
 
+def test_a_table_published_before_text_was_guarded_opens(published, monkeypatch):
+    _, public = published
+    monkeypatch.setattr("eval.report.FORMULA", ("a ",))  # as every prompt here begins
+    assert recompute(public)
+
+
 def test_nothing_of_the_machine_is_published(published):
     run, public = published
     text = lzma.decompress((public / "takes.jsonl.xz").read_bytes()).decode()
