@@ -223,7 +223,7 @@ def mean_and_error(values: Floats) -> tuple[Floats, Floats]:
     mean = np.divide(np.where(seen, values, 0.0).sum(axis=0), numbers, out=nothing.copy(), where=numbers > 0)
     squares = np.where(seen, values - mean, 0.0) ** 2
     variance = np.divide(squares.sum(axis=0), numbers - 1, out=nothing.copy(), where=numbers > 1)
-    return mean, np.sqrt(variance / np.maximum(numbers, 1))
+    return mean, np.sqrt(variance / numbers)
 
 
 def mean_band(values: Floats, seed: int = 0, resamples: int = 2_000) -> tuple[Floats, Floats]:

@@ -152,7 +152,11 @@ EQUIVALENT: dict[str, dict[str, tuple[str, ...]]] = {
     "takes of one comparison have the same seconds, measured by the same embedders": {
         "over_time": ("curves[0] -> curves[1]", "all_curves[0] -> all_curves[1]"),
     },
-    "nothing divided by nothing is no number": {"over_time": ("counts > 0 -> counts >= 0",)},
+    "nothing divided by nothing is no number": {
+        "over_time": ("counts > 0 -> counts >= 0",),
+        "statistics": ("numbers > 0 -> numbers >= 0", "numbers > 1 -> numbers >= 1"),
+    },
+    "the square is taken": {"statistics": ("values - mean -> mean - values",)},
     "the same draws, in other portions": {"statistics": ("1000 -> 1001",)},
     "all signs are the other way round, and sizes of sums are the same": {
         "statistics": (
