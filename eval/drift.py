@@ -79,8 +79,8 @@ def drift_at(cosines: Floats, seconds: Floats, horizon_s: float, windows: DriftW
     Frames after the horizon have no influence, so a prefix of a longer take gives the same figure.
     """
     windows = windows or DriftWindows()
-    opening, opening_coverage = _mean_seen(cosines[within(seconds, windows.opening)])
-    last, last_coverage = _mean_seen(cosines[within(seconds, windows.last(horizon_s))])
+    opening, opening_coverage = mean_seen(cosines[within(seconds, windows.opening)])
+    last, last_coverage = mean_seen(cosines[within(seconds, windows.last(horizon_s))])
     value = None if opening is None or last is None else opening - last
     return Drift(horizon_s, value, opening, last, opening_coverage, last_coverage)
 
@@ -98,7 +98,8 @@ def curve(values: Floats, seconds: Floats, step_s: float = 1.0) -> tuple[Floats,
     return middles, means
 
 
-def _mean_seen(values: Floats) -> tuple[float | None, float]:
+def mean_seen(values: Floats) -> tuple[float | None, float]:
+    """Mean of the values that aren't NaN, and their share; (None, 0) if there are none."""
     seen = values[~np.isnan(values)]
     if not len(values) or not len(seen):
         return None, 0.0

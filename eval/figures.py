@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from eval.comparisons import Comparison
 from eval.footage import find_footage, read_batches
 from eval.measures import Measures
+from eval.over_time import FirstFrame, curves_by_story
 from eval.statistics import mean_band
 from eval.takes import Takes
 from eval.windows import LAST_S, DriftWindows
@@ -54,7 +55,7 @@ def drift_curves(takes: Takes, scenario: str, embedder: str) -> Figure:
     figure, (axes,) = new_chart(4.0)
     low_edge = 1.0
     for series, arm in enumerate([arm.name for arm in plan.arms], BASELINE):
-        seconds, by_story = _curves(takes, scenario, arm, embedder)
+        seconds, by_story = curves_by_story(takes, scenario, arm, lambda curves: curves.cosine[embedder])
         rare = np.isnan(by_story).mean(axis=0) > 0.5
         by_story = np.where(rare, np.nan, by_story)
         mean = np.nanmean(np.where(rare, 0.0, by_story), axis=0)
@@ -73,6 +74,19 @@ def drift_curves(takes: Takes, scenario: str, embedder: str) -> Figure:
     axes.set_ylim(1 - 1.05 * room, 1 + 0.06 * room)
     axes.set_xlabel("seconds of the take")
     axes.set_ylabel(f"cosine to the reference ({embedder})")
+    add_legend(figure)
+    return figure
+
+
+def first_frame_curves(found: Sequence[FirstFrame]) -> Figure:
+    """Plot the mean cosine to the first frame over time, one line per arm (the baseline first), and its error."""
+    figure, (axes,) = new_chart(3.0)
+    for series, each in enumerate(found, BASELINE):
+        mean, error = (np.array(curve, np.float64) for curve in (each.cosine, each.standard_error))
+        draw_lines(axes, [Line(each.seconds, mean, each.arm, series, (mean - error, mean + error))])
+    axes.set_xlim(left=0)
+    axes.set_xlabel("seconds of the take")
+    axes.set_ylabel(f"cosine to the first frame\n({found[0].embedder})")
     add_legend(figure)
     return figure
 
@@ -209,20 +223,6 @@ def frames_at(path: Path, seconds: Sequence[float]) -> list[NDArray[np.uint8]]:
             shown = frame
     assert shown is not None
     return found + [shown] * (len(seconds) - len(found))
-
-
-def _curves(takes: Takes, scenario: str, arm: str, embedder: str) -> tuple[NDArray, NDArray]:
-    """Seconds [N] and means over seeds [stories, N]; a second counts if any seed sees the subject."""
-    plan, rows = takes.plan, []
-    seconds: NDArray = np.zeros(0)
-    for story in (story for story in plan.stories if story.scenario == scenario):
-        curves = [takes.of(arm, story.id, seed).curves for seed in range(plan.seeds)]
-        seconds = np.array(curves[0].seconds)
-        values = np.array([curve.cosine[embedder] for curve in curves], np.float64)
-        seen = ~np.isnan(values)
-        sums, counts = np.where(seen, values, 0).sum(0), seen.sum(0)
-        rows.append(np.divide(sums, counts, out=np.full(len(seconds), np.nan), where=counts > 0))
-    return seconds, np.array(rows)
 
 
 def _mark_windows(axes: Axes, horizons_s: Sequence[float], windows: DriftWindows | None) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from backbone.errors import FieldError
 from eval import measures, protocols
 from eval.companions import Looks, LooksMeter
-from eval.drift import Floats, cosine_to_reference, curve, drift_at
+from eval.drift import Floats, cosine_to_reference, curve, drift_at, mean_seen
 from eval.embedders import Embedder, TextEmbedder
 from eval.footage import Footage, read_batches
 from eval.metrics import Metric, metrics_named
@@ -271,10 +271,14 @@ def _protocols(seen: Seen, fps: float, horizon_s: float, end_s: float, settings:
     """The field's measures of the seconds up to `end_s`."""
     looks, _ = _until(seen, end_s)
     series = {name: _series(getattr(looks, name)) for name in IMAGING}
+    seconds, rows_of = seen.embedded_seconds, seen.embeddings
+    in_last = within(seconds, settings.windows.last(end_s))
+    first = {name: mean_seen(protocols.cosine_to_first(rows)[in_last])[0] for name, rows in rows_of.items()}
     if settings.embed_every > 1:
-        return measures.Protocols(horizon_s, {}, None, series)
-    inside = within(seen.embedded_seconds, (0, end_s))
-    rows = {name: values[inside] for name, values in seen.embeddings.items() if not np.isnan(values[inside]).any()}
+        return measures.Protocols(horizon_s, {}, None, series, cosine_to_first=first)
+    last = {name: protocols.last_consistency(rows, seconds, end_s) for name, rows in rows_of.items()}
+    inside = within(seconds, (0, end_s))
+    rows = {name: values[inside] for name, values in rows_of.items() if not np.isnan(values[inside]).any()}
     found = {
         name: measures.Consistency(protocols.consistency(values), protocols.long_consistency(values, fps))
         for name, values in rows.items()
@@ -283,7 +287,7 @@ def _protocols(seen: Seen, fps: float, horizon_s: float, end_s: float, settings:
     if {"dino", "dinov2"} <= set(rows):
         parts = protocols.long_consistency(rows["dino"], fps, rows["dinov2"])
         subject = measures.FusedConsistency(**asdict(parts), fused=protocols.fused(parts, settings.subject_table))
-    return measures.Protocols(horizon_s, found, subject, series)
+    return measures.Protocols(horizon_s, found, subject, series, last, first)
 
 
 def _series(values: Floats) -> measures.Series:
@@ -295,14 +299,19 @@ def _series(values: Floats) -> measures.Series:
 
 
 def _curves(seen: Seen, cosines: Mapping[str, Floats]) -> measures.Curves:
-    """Means over every second: cosine to the reference by embedder, and looks."""
+    """Means over every second: cosine to the reference and to the first frame by embedder, and looks."""
+
+    def by_second(series: Mapping[str, Floats]) -> dict[str, measures.Curve]:
+        return {name: _json_numbers(curve(values, seen.embedded_seconds)[1]) for name, values in series.items()}
+
     middles, motion_curve = curve(seen.looks.motion, seen.seconds)
-    series = {name: curve(values, seen.embedded_seconds)[1] for name, values in cosines.items()}
+    to_first = {name: protocols.cosine_to_first(rows) for name, rows in seen.embeddings.items()}
     return measures.Curves(
         middles.tolist(),
-        {name: _json_numbers(values) for name, values in series.items()},
+        by_second(cosines),
         _json_numbers(motion_curve),
-        *(_json_numbers(curve(getattr(seen.looks, name), seen.seconds)[1]) for name in IMAGING),
+        **{name: _json_numbers(curve(getattr(seen.looks, name), seen.seconds)[1]) for name in IMAGING},
+        cosine_to_first=by_second(to_first),
     )
 
 

@@ -80,17 +80,29 @@ class FusedConsistency(LongConsistency):
 
 @dataclass(frozen=True)
 class Protocols:
-    """The field's measures up to a horizon: consistency by embedder, series by name."""
+    """The field's measures up to a horizon: consistency by embedder, series by name.
+
+    Attributes:
+        last_consistency: by embedder, of the last 5 s alone; None if a frame of theirs shows no subject.
+        cosine_to_first: by embedder, mean cosine of the last 5 s to the first frame; None if no subject is seen.
+
+    Takes measured before these two existed have none.
+    """
 
     horizon_s: float
     consistency: dict[str, Consistency]
     vbench_long_subject: FusedConsistency | None
     series: dict[str, Series]
+    last_consistency: dict[str, float | None] = field(default_factory=dict)
+    cosine_to_first: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Means over every second, at its middle: cosine to the reference by embedder, and looks."""
+    """Means over every second, at its middle: cosine to the reference and to the first frame by embedder, and looks.
+
+    Takes measured before `cosine_to_first` existed have none.
+    """
 
     seconds: list[float]
     cosine: dict[str, Curve]
@@ -98,10 +110,12 @@ class Curves:
     sharpness: Curve
     exposure: Curve
     saturation: Curve
+    cosine_to_first: dict[str, Curve] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         looks = {name: getattr(self, name) for name in ("motion", "sharpness", "exposure", "saturation")}
-        _check_lengths(self.seconds, {**self.cosine, **looks})
+        for curves in (self.cosine, self.cosine_to_first, looks):
+            _check_lengths(self.seconds, curves)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from eval.plan import Plan
 from eval.windows import TOLERANCE_S
 
 SUBJECT = {"subject_moving": "the subject's motion", "last_subject_moving": "the subject's motion in the last 5 s"}
+FIELD = {"last_consistency": "consistency of the last 5 s", "cosine_to_first": "cosine to the first frame"}
 Value = Callable[[Measures], float | None]
 
 
@@ -70,6 +71,10 @@ def outcomes(plan: Plan, all_measures: Iterable[Measures]) -> list[Outcome]:
             found.append(
                 Outcome(f"vbench.{name}{at}", f"VBench's formula by {name}", False, horizon_s, _vbench(name, number))
             )
+        for part, label in FIELD.items():
+            for name in dict.fromkeys(name for each in all_measures for name in getattr(each.protocols[number], part)):
+                value = _field(part, name, number)
+                found.append(Outcome(f"{part}.{name}{at}", f"{label} by {name}", False, horizon_s, value))
         if measures.adherence:
             found.append(Outcome(f"adherence{at}", "prompt adherence", False, horizon_s, _adherence_until(number)))
     return found
@@ -125,6 +130,10 @@ def _vbench(embedder: str, number: int) -> Value:
         return None if found is None else found.vbench
 
     return value
+
+
+def _field(part: str, embedder: str, number: int) -> Value:
+    return lambda measures: getattr(measures.protocols[number], part).get(embedder)
 
 
 def _adherence_until(number: int) -> Value:

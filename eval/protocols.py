@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.drift import Floats, unit
+from eval.windows import LAST_S, within
 from longlive_rag.documents import parse, read_json
 
 CLIP_S = 2.0
@@ -48,6 +49,26 @@ def consistency(embeddings: NDArray) -> float:
     previous = np.einsum("td,td->t", rows[:-1], rows[1:])
     first = rows[1:] @ rows[0]
     return float((np.maximum(0, previous) + np.maximum(0, first)).mean() / 2)
+
+
+def last_consistency(embeddings: NDArray, seconds: Floats, end_s: float) -> float | None:
+    """VBench's consistency of the last 5 s before `end_s`, taken for a video of their own.
+
+    Args:
+        embeddings: [T, D] of all frames.
+        seconds: [T], times of the frames.
+
+    Returns:
+        None if fewer than two frames lie there, or one of them shows no subject.
+    """
+    rows = unit(embeddings)[within(seconds, (end_s - LAST_S, end_s))]
+    return None if len(rows) < 2 or np.isnan(rows).any() else consistency(rows)
+
+
+def cosine_to_first(embeddings: NDArray) -> Floats:
+    """Cosine [T] of every frame to the first one, given [T, D]; NaN where no subject is seen in either."""
+    rows = unit(embeddings)
+    return rows @ rows[0]
 
 
 def clip_starts(frames: int, clip_frames: int) -> list[int]:

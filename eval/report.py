@@ -27,6 +27,8 @@ from retrieval.files import write_whole
 
 REPORT, RESULTS, TABLE, FIGURES = "report.html", "results.json", "takes.csv", "figures"
 MOST_ENDINGS = 32
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What makes a spreadsheet run a cell of text, first in it."""
 
 PAGES = Environment(
     loader=PackageLoader("eval"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -98,6 +100,7 @@ def _scenario(run: Path, takes: Takes, name: str, embedder: str, results: Result
     return {
         "name": name,
         "curves": _figure(run, f"{name}-curves", figures.drift_curves(takes, name, embedder)),
+        "first_frames": _first_frames(run, name, embedder, results),
         "drift": _drift_table(drift),
         "intervals": _figure(run, f"{name}-intervals", interval_plot),
         "pairs": _pairs(run, takes, name, embedder),
@@ -105,6 +108,12 @@ def _scenario(run: Path, takes: Takes, name: str, embedder: str, results: Result
         "companions": _companions(comparisons, plan, embedder),
         "recalled": _recalled([row for row in results.recalled if row.scenario == name]),
     }
+
+
+def _first_frames(run: Path, scenario: str, embedder: str, results: Results) -> Picture | None:
+    """Cosine to the first frame over time; None if a take was measured before there was one."""
+    found = [each for each in results.first_frames if (each.scenario, each.embedder) == (scenario, embedder)]
+    return _figure(run, f"{scenario}-first-frame", figures.first_frame_curves(found)) if found else None
 
 
 def _pairs(run: Path, takes: Takes, scenario: str, embedder: str) -> dict[str, Any] | None:
@@ -336,17 +345,26 @@ def _figure(run: Path, name: str, picture: Any) -> Picture:
     return keep_picture(run / FIGURES / f"{name}.png", png_of(picture))
 
 
-def csv_of(takes: Takes) -> str:
-    """Format one row per take, with a column for every outcome at every horizon; missing values are empty."""
+def text_cell(text: str) -> str:
+    """Text as a cell of a CSV file: an apostrophe before what a spreadsheet would run as a formula (OWASP's advice)."""
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def csv_of(takes: Takes, text: Callable[[str], str] = text_cell) -> str:
+    """Format one row per take, with a column for every outcome at every horizon; missing values are empty.
+
+    Args:
+        text: formats cells of text; `str` leaves them as they are.
+    """
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     names = [outcome.name for outcome in takes.outcomes]
-    table.writerow(["scenario", "prompt_id", "prompt", "arm", "seed", "noise_sha256", *names])
+    table.writerow(["scenario", "prompt_id", "prompt", "arm", "seed", "noise_sha256", *map(text, names)])
     for cell in takes.plan.cells:
         values = [outcome.value(takes.measures(cell)) for outcome in takes.outcomes]
         table.writerow(
             [
-                cell.story.scenario, cell.story.id, cell.story.prompt, cell.arm.name, cell.seed,
+                *map(text, (cell.story.scenario, cell.story.id, cell.story.prompt, cell.arm.name)), cell.seed,
                 takes.figures[cell.name].noise.sha256, *("" if value is None else f"{value:.8g}" for value in values),
             ]
         )  # fmt: skip

@@ -14,6 +14,7 @@ from pydantic import Field
 from eval.comparisons import Comparison
 from eval.guardrails import Guarded, guardrails, in_state
 from eval.outcomes import Outcome
+from eval.over_time import FirstFrame, likeness_to_first_frames
 from eval.plan import Cell
 from eval.recalled import Recalled, what_was_recalled
 from eval.statistics import LEVEL, Floats, Paired, detectable_effect, holm, paired
@@ -50,6 +51,7 @@ class Results(Versioned):
         mixed_conditions: by name, how many takes had which value.
         warnings: what a reader must know, one sentence each.
         recalled: what memory brought back.
+        first_frames: cosine to the first frame over time; empty if a take was measured before there was one.
     """
 
     complete: bool = True
@@ -66,6 +68,7 @@ class Results(Versioned):
     mixed_conditions: dict[str, dict[str, int]] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
     recalled: list[Recalled] = Field(default_factory=list)
+    first_frames: list[FirstFrame] = Field(default_factory=list)
 
     def _repr_html_(self) -> str:
         from eval.notebook import results_as_html
@@ -275,5 +278,6 @@ def summarise(takes: Takes, comparisons: Sequence[Comparison]) -> Results:
         conditions={"run": first.run, "versions": first.versions, "request": first.request},
         mixed_conditions=mixed_conditions(takes),
         recalled=what_was_recalled(plan, {name: take.shown for name, take in takes.figures.items()}),
+        first_frames=likeness_to_first_frames(takes),
     )
     return results.model_copy(update={"warnings": warnings(results)})

@@ -92,6 +92,8 @@ def drift_rows(measures: Sequence[Measures]) -> list[dict[str, Any]]:
                         "drift": drift.value, "opening": drift.opening, "last": drift.last,
                         "seen": drift.last_coverage,
                         "vbench": None if consistency is None else consistency.vbench,
+                        "last_consistency": protocols.last_consistency.get(embedder),
+                        "cosine_to_first": protocols.cosine_to_first.get(embedder),
                         **{name: companions[name] for name in ("motion", "repetition", *changes)},
                     }
                 )  # fmt: skip

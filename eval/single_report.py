@@ -11,7 +11,7 @@ from typing import Any
 from eval import figures
 from eval.footage import Footage
 from eval.measures import Measures
-from eval.report import Table, about_embedder, keep_picture, png_of, render
+from eval.report import Table, about_embedder, keep_picture, png_of, render, text_cell
 from eval.single import drift_rows, sentence
 from retrieval.files import write_json, write_whole
 
@@ -33,7 +33,7 @@ def write_single_report(folder: Path, videos: Sequence[Footage], measures: Seque
     out = io.StringIO()
     table = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
     table.writeheader()
-    table.writerows([{key: "" if value is None else value for key, value in row.items()} for row in rows])
+    table.writerows([{key: _cell(value) for key, value in row.items()} for row in rows])
     contents = {
         "count": "1 video" if len(videos) == 1 else f"{len(videos)} videos",
         "sentences": [sentence(row) for row in rows if row["embedder"] == rows[0]["embedder"]],
@@ -49,6 +49,10 @@ def write_single_report(folder: Path, videos: Sequence[Footage], measures: Seque
     write_json(folder / RESULTS, {"videos": [each.model_dump(mode="json") for each in measures], "command": command})
     write_whole(folder / TABLE, out.getvalue().encode())
     write_whole(folder / REPORT, render("drift.html.j2", contents).encode())
+
+
+def _cell(value: Any) -> Any:
+    return "" if value is None else text_cell(value) if isinstance(value, str) else value
 
 
 def _all_rows(rows: Sequence[dict[str, Any]]) -> Table:

@@ -207,6 +207,25 @@ def prompts_for_a_claim(tests: int) -> int:
     return max(LEAST_FOR_INTERVAL, math.ceil(math.log2(2 * tests / LEVEL)))
 
 
+def mean_and_error(values: Floats) -> tuple[Floats, Floats]:
+    """Mean curve and its standard error over prompts: their deviation (n - 1) divided by the root of n.
+
+    Args:
+        values: [prompts, N]; NaN if a prompt has no value there, which is then ignored.
+
+    Returns:
+        (mean [N], error [N]); a mean needs one prompt and an error two, else NaN.
+    """
+    values = np.asarray(values, np.float64)
+    seen = ~np.isnan(values)
+    numbers = seen.sum(axis=0)
+    nothing = np.full(values.shape[1], np.nan)
+    mean = np.divide(np.where(seen, values, 0.0).sum(axis=0), numbers, out=nothing.copy(), where=numbers > 0)
+    squares = np.where(seen, values - mean, 0.0) ** 2
+    variance = np.divide(squares.sum(axis=0), numbers - 1, out=nothing.copy(), where=numbers > 1)
+    return mean, np.sqrt(variance / numbers)
+
+
 def mean_band(values: Floats, seed: int = 0, resamples: int = 2_000) -> tuple[Floats, Floats]:
     """Pointwise 95 % percentile bootstrap band of a mean curve.
 

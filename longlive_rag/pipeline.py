@@ -37,7 +37,7 @@ from longlive_rag.generation.directions import (
 )
 from longlive_rag.generation.download import Download
 from longlive_rag.generation.in_step import room_on_all
-from longlive_rag.generation.noise import NoiseSource, PhiloxNoise
+from longlive_rag.generation.noise import NoiseSource, PhiloxNoise, PolicySeeds, TakeSeeds
 from longlive_rag.generation.rollout import RememberedFrames, Rollout
 from longlive_rag.generation.stopwatch import Stopwatch
 from longlive_rag.presets.embeddings import stacked
@@ -285,7 +285,8 @@ class LongLiveRAGPipeline(AdmittedPipeline):
                 temporary file. A `TakeStore` also keeps checkpoints and the inputs of its take, so that each take of a
                 batch can be resumed alone. A single store that already holds blocks is resumed: its blocks are rerun
                 from its newest checkpoint, and those it has not shown yet are decoded and yielded first.
-            remembered: frames of other takes; default is those named by the request's `memory.remember`.
+            remembered: frames of other takes; default is those named by the request's `memory.remember`. The takes'
+                rights list the weight files that they come with; without any, these are not known.
             choose: picks what a block remembers, in place of the search: a function of (take of the batch, block,
                 candidates) that returns at most K frame numbers from the sequence `candidates`, best first. It is
                 called once the previous block has been yielded. Similarities are still recorded.
@@ -414,8 +415,9 @@ class LongLiveRAGPipeline(AdmittedPipeline):
         choose: Choose | None,
     ) -> Rollout:
         request, timeline, size = batch.shared, batch.timeline, len(batch.requests)
+        seeds = TakeSeeds(tuple(each.seed for each in batch.requests), reseed_blocks(request, timeline))
         if noise is None:
-            noise = PhiloxNoise([each.seed for each in batch.requests], reseed_blocks(request, timeline))
+            noise = PhiloxNoise(seeds.seeds, seeds.reseeds)
         start, remembered = self._inputs(request, stores.stores, remembered)
         factor = self.vae.config.scale_factor_spatial
         latent_size = (request.output.height // factor, request.output.width // factor)
@@ -435,6 +437,7 @@ class LongLiveRAGPipeline(AdmittedPipeline):
             past=stores.latents if stores.stores else None,
             remembered=remembered,
             choose=choose,
+            policy_seeds=PolicySeeds(seeds, tuple(each.prompt for each in batch.requests)),
         )
 
     def _budgets(self, batch: Batch, stores: Sequence[BlockStore]) -> PageBudgets:
@@ -473,6 +476,8 @@ class LongLiveRAGPipeline(AdmittedPipeline):
         self, request: TakeRequest, stores: Sequence[BlockStore], remembered: RememberedFrames | None
     ) -> tuple[Tensor | None, RememberedFrames | None]:
         """The inputs shared by all takes: their first latent frame [1, C, h, w], and frames of other takes."""
+        if remembered is not None:
+            remembered = replace(remembered, files=self.door.admit_frames(remembered.files))
         for store in stores:
             if isinstance(store, TakeStore):
                 store.keep_rights(self.door.policy, self.door.rights)

@@ -35,6 +35,8 @@ from retrieval.selection import Selection, candidate_frames
 Choose = Callable[[int, int, Sequence[int]], Sequence[int]]
 EmbedPast = Callable[[int, Sequence[int]], NDArray[np.float32]]
 """Maps (take of the batch, latent frames) to embeddings [N, D], recomputed from stored latents."""
+PolicySeeds = Callable[[int], Sequence[int]]
+"""Maps a block to a number for each take of the batch, which seeds policies that draw."""
 Found = list[tuple[int, float]]
 
 
@@ -49,6 +51,7 @@ class Memory:
             at most K of the candidates, best first. Candidates are increasing, and a range before the first cut.
             Similarities are still recorded. It is called once the previous block is finished and handed out, and
             chooses from the whole past: `establish_frames` of the rules has no effect.
+        policy_seeds: seeds of policies that draw; 0 by default.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Memory:
         recency_guard_frames: int,
         rules: RetrievalRules | None = None,
         choose: Choose | None = None,
+        policy_seeds: PolicySeeds | None = None,
     ) -> None:
         self._encoder = encoder
         self._window_frames = window_frames
@@ -68,6 +72,7 @@ class Memory:
         self._memory_frames = memory_frames
         self._recency_guard_frames = recency_guard_frames
         self._choose = choose
+        self._policy_seeds = policy_seeds
         self._rules = self._that_hold(rules or RetrievalRules())
         self._takes: list[_TakeMemory] = []
         self._prompts: list[tuple[int, NDArray[np.float32]]] = []  # (first frame under them, [B, P])
@@ -242,7 +247,8 @@ class Memory:
             return list(zip(frames, take.similarities(frames, prompt), strict=True))
         if not self._frames_done and ahead is None:  # nothing to search by yet
             return [(frame, 0.0) for frame in evenly_spaced(allowed, self._memory_frames)]
-        return take.search(prompt, allowed, self._memory_frames, block, self._under_other_words(number), ahead)
+        seed = self._policy_seeds(block)[number] if self._policy_seeds else 0
+        return take.search(prompt, allowed, self._memory_frames, block, self._under_other_words(number), ahead, seed)
 
     def _under_other_words(self, number: int) -> list[range]:
         """Frames of this take whose prompts are less like the current one than `like_words`."""
@@ -392,12 +398,14 @@ class _TakeMemory:
         block: int,
         other_words: Sequence[range] = (),
         ahead: NDArray[np.float32] | None = None,
+        seed: int = 0,
     ) -> Found:
         """Find up to `limit` (frame, similarity) by the rules for this block, most similar first, ties by age.
 
         Args:
             other_words: frames whose prompts are unlike the current one; only pins among them are brought back.
             ahead: [D], a query in place of the newest frame's embedding.
+            seed: of a policy that draws.
         """
         if not candidates:
             return []
@@ -415,7 +423,7 @@ class _TakeMemory:
         found += zip(evenly, index.similarities(query, evenly), strict=True)
         allowed = without(allowed, (), set(evenly))
         if len(found) < limit and allowed:
-            past = Past(allowed, limit - len(found), block, query, rules.diversity, index, pinned)
+            past = Past(allowed, limit - len(found), block, query, rules.diversity, index, pinned, seed)
             if rules.policy is None:
                 found += searched(past)
             else:

@@ -167,7 +167,16 @@ def test_weights_that_do_not_fit_are_refused(
         ({"seconds": 5, "prompt": "  "}, "prompt is empty"),
         ({"seconds": 5, "cues": [(6.0, "x")]}, "past the end"),
         ({"seconds": 5, "cues": [(5.0, "x")]}, "past the end"),
-        ({"seconds": 5, "cues": [(4.9, "x")]}, "never take over"),
+        ({"seconds": 5, "cues": [(4.9, "x")]}, "cue 1 is at 4.9 s; the last block .* so it would never take over"),
+        (
+            {"seconds": 5, "memory": MemoryConfig(steering=(Steering(4.0, "pin", 0, 1), Steering(4.4, "pin", 1, 2)))},
+            r"change 2 to memory \(pin\) is at 4.4 s; the last block of this 5 s take begins at 4.3125 s, so it would "
+            "never take over",
+        ),
+        (
+            {"seconds": 5, "memory": MemoryConfig(steering=(Steering(4.9, "establish", establish=2.0),))},
+            "so it would never take over",
+        ),
         ({"seconds": 5, "cues": [(2.0, "x"), (1.0, "y")]}, "put cues in order"),
         ({"seconds": 5, "cues": [(2.0, "x"), (2.01, "y")]}, "one block between them"),
         ({"seconds": 5, "cues": [(0.0, "x")]}, "after the start"),

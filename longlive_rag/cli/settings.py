@@ -98,16 +98,15 @@ class NumberOr(click.ParamType):
 
 
 class Switched(click.ParamType):
-    """A number of seconds; `false` (in an arms file) or `off` is 0."""
+    """A length of time, as `Duration` reads it; `false` (in an arms file) or `off` is 0."""
 
-    name = "seconds"
+    name = "timecode"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
-            seconds = 0.0 if value in ("False", "off") else float(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number of seconds", param, ctx)
-        return seconds
+            return 0.0 if value in ("False", "off") else parse_duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Duration(click.FloatRange):

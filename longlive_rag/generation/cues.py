@@ -30,23 +30,31 @@ def cue_blocks(request: TakeRequest, timeline: Timeline) -> dict[int, int]:
     """The block at which each cue takes over: {block: number of the cue, from 1}.
 
     Raises:
-        ValueError: if two cues fall on the same block, or one comes after the last block has begun.
+        ValueError: if two cues fall on the same block, or a cue or a change to memory comes after the last block has
+            begun.
     """
     blocks: dict[int, int] = {}
     for number, cue in enumerate(request.cues, start=1):
         block = timeline.cue_block(cue.seconds)
         if block >= timeline.blocks:
-            raise ValueError(
-                f"cue {number} is at {cue.seconds:g} s; the last block of this {request.seconds:g} s take begins at "
-                f"{timeline.starts_at(timeline.blocks - 1):g} s, so it would never take over"
-            )
+            raise _too_late(f"cue {number}", cue.seconds, request, timeline)
         if block in blocks:
             raise ValueError(
                 f"cue {number} ({cue.seconds:g} s) takes over at {timeline.starts_at(block):g} s, as does cue "
                 f"{blocks[block]}; a cue waits for the next block, so leave one block between them"
             )
         blocks[block] = number
+    for number, steer in enumerate(request.memory.steering, start=1):
+        if steering_block(steer, timeline) >= timeline.blocks:
+            raise _too_late(f"change {number} to memory ({steer.verb})", steer.seconds, request, timeline)
     return blocks
+
+
+def _too_late(what: str, seconds: float, request: TakeRequest, timeline: Timeline) -> ValueError:
+    return ValueError(
+        f"{what} is at {seconds:g} s; the last block of this {request.seconds:g} s take begins at "
+        f"{timeline.starts_at(timeline.blocks - 1):g} s, so it would never take over"
+    )
 
 
 def cut_blocks(request: TakeRequest, timeline: Timeline) -> set[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +21,46 @@ class NoiseSource(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class TakeSeeds:
+    """The seed of each take of a batch, block by block.
+
+    Attributes:
+        seeds: one per take, each in 0..2**64 - 1.
+        reseeds: {block: seed from there on}, for all takes.
+    """
+
+    seeds: tuple[int, ...]
+    reseeds: Mapping[int, int] = field(default_factory=dict)
+
+    def at(self, block: int) -> tuple[int, ...]:
+        """The seeds in force at a block."""
+        since = max((start for start in self.reseeds if start <= block), default=None)
+        return self.seeds if since is None else (self.reseeds[since],) * len(self.seeds)
+
+
+@dataclass(frozen=True)
+class PolicySeeds:
+    """What policies that draw are seeded by: a number for each take, from its seed at the block and its first words.
+
+    So a take draws the same frames in a batch as alone, and other takes of one seed draw others.
+
+    Attributes:
+        takes: the takes' seeds.
+        prompts: their first prompts.
+    """
+
+    takes: TakeSeeds
+    prompts: tuple[str, ...]
+
+    def __call__(self, block: int) -> tuple[int, ...]:
+        """The numbers at a block, one per take."""
+        own = zip(self.takes.at(block), self.prompts, strict=True)
+        return tuple(
+            int.from_bytes(hashlib.sha256(f"{seed} {prompt}".encode()).digest()[:8], "big") for seed, prompt in own
+        )
+
+
 class PhiloxNoise:
     """Philox 4x64 (Salmon et al., SC 2011), keyed by the seed, with its counter starting at (step, block).
 
@@ -32,18 +74,13 @@ class PhiloxNoise:
     name = "philox4x64/numpy"
 
     def __init__(self, seeds: Sequence[int], reseeds: Mapping[int, int] | None = None) -> None:
-        self._seeds = tuple(seeds)
-        self._reseeds = dict(reseeds or {})
+        self._seeds = TakeSeeds(tuple(seeds), dict(reseeds or {}))
 
     def __call__(self, block: int, step: int, shape: tuple[int, ...]) -> Tensor:
         counter = _words(0, 0, step, block)
-        keyed = [np.random.Philox(key=_words(seed, 0), counter=counter) for seed in self._seeds_of(block)]
+        keyed = [np.random.Philox(key=_words(seed, 0), counter=counter) for seed in self._seeds.at(block)]
         draws = [np.random.Generator(source).standard_normal(shape, dtype=np.float32) for source in keyed]
         return torch.from_numpy(np.stack(draws))
-
-    def _seeds_of(self, block: int) -> tuple[int, ...]:
-        since = max((start for start in self._reseeds if start <= block), default=None)
-        return self._seeds if since is None else (self._reseeds[since],) * len(self._seeds)
 
 
 def _words(*numbers: int) -> NDArray[np.uint64]:

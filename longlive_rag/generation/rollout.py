@@ -25,7 +25,7 @@ from longlive_rag.rights.records import FileRights
 from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.encoder import LatentEncoder
 from retrieval.index import NotFiniteEmbeddingError
-from retrieval.memory import Choose, Memory
+from retrieval.memory import Choose, Memory, PolicySeeds
 from retrieval.pages import PageCache, PageShape, PagesHeld
 from retrieval.policy import RetrievalRules
 from retrieval.selection import Selection
@@ -45,7 +45,8 @@ class RememberedFrames:
         latents: [N, C, h, w] float32, on the host.
         prompt_units: [N, text_dim], the output of `pooled_prompts` for the frames' prompts; None if prompts are not
             part of the search.
-        files: the weight files that they were made from, as far as known.
+        files: the weight files that they were made from; if there are none, what the frames may be used for is not
+            known.
     """
 
     latents: NDArray[np.float32]
@@ -125,7 +126,7 @@ class Rollout:
         remembered: frames of other takes, numbered -N..-1.
         past_pages: maximum number of pages there can ever be, None if unknown; on a GPU, host memory for them is
             allocated up front.
-        choose: picks frames in place of the search; see `Memory`.
+        choose, policy_seeds: pick frames in place of the search, and seed policies that draw; see `Memory`.
 
     Raises:
         ValueError: if the context has memory frames but there is no encoder.
@@ -149,6 +150,7 @@ class Rollout:
         remembered: RememberedFrames | None = None,
         past_pages: int | None = None,
         choose: Choose | None = None,
+        policy_seeds: PolicySeeds | None = None,
     ) -> None:
         if context.memory_frames and encoder is None:
             shown = f"{context.memory_frames}, but there is no encoder to search memory with"
@@ -170,7 +172,7 @@ class Rollout:
         self._spool: LatentSpool | None = None
         self._memory: Memory | None = None
         if encoder is not None and context.memory_frames:
-            self._memory = self._new_memory(encoder, rules, choose)
+            self._memory = self._new_memory(encoder, rules, choose, policy_seeds)
             self._pages = self._new_pages(budgets or PageBudgets(), past_pages)
             if self._past is None:
                 self._spool = LatentSpool()
@@ -562,7 +564,13 @@ class Rollout:
             device=self._device,
         )
 
-    def _new_memory(self, encoder: LatentEncoder, rules: RetrievalRules | None, choose: Choose | None) -> Memory:
+    def _new_memory(
+        self,
+        encoder: LatentEncoder,
+        rules: RetrievalRules | None,
+        choose: Choose | None,
+        policy_seeds: PolicySeeds | None,
+    ) -> Memory:
         context = self._context
         memory = Memory(
             encoder,
@@ -572,6 +580,7 @@ class Rollout:
             recency_guard_frames=context.recency_guard_frames,
             rules=rules,
             choose=choose,
+            policy_seeds=policy_seeds,
         )
         if self._remembered is not None:
             embeddings = self._embed(encoder, self._remembered.latents)

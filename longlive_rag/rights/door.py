@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from longlive_rag.rights.policy import LicenseError, LicensePolicy, or_any, refuse
-from longlive_rag.rights.records import FileRights, folder_of, rights_of, weights_in
+from longlive_rag.rights.policy import ALLOWED, LicenseError, LicensePolicy, or_any, refuse
+from longlive_rag.rights.records import FileRights, folder_of, rights_of, unknown_weights, weights_in
 
+HANDED_OVER = "frames in `remembered` (handed over from Python)"
 Signature = tuple[int, int, int, int]
 
 
@@ -77,7 +78,25 @@ class Door:
                 + or_any(self._policy)
             )
         if what not in [each.file for each in self._without_file]:
-            self._without_file.append(FileRights(what, "", "unrecorded", "unknown", None))
+            self._without_file.append(unknown_weights(what))
+
+    def admit_frames(self, files: Sequence[FileRights]) -> tuple[FileRights, ...]:
+        """Admit frames of other takes that were handed over from Python, and return what is recorded of their weights.
+
+        Args:
+            files: the weight files that they were made from; if there are none, these are not known.
+
+        Raises:
+            LicenseError: if the policy does not allow one of them.
+        """
+        found = tuple(files) or (unknown_weights(HANDED_OVER),)
+        refused = next((file for file in found if file.use not in ALLOWED[self._policy]), None)
+        if refused is not None:
+            raise LicenseError(
+                f"license policy {self._policy!r} does not allow {HANDED_OVER}, because of the weights that they were "
+                f"made from; terms of {refused.file}: {refused.in_words}{or_any(self._policy)}"
+            )
+        return found
 
     @contextmanager
     def open(self) -> Iterator[None]:

@@ -116,6 +116,11 @@ class FileRights:
         return facts + voided.get(self.standing, "")
 
 
+def unknown_weights(what: str) -> FileRights:
+    """The rights of weights of which no file is known; `what` says where they come from."""
+    return FileRights(what, "", "unrecorded", "unknown", None)
+
+
 def _in_words(record: LicenseRecord) -> str:
     if record.basis == "recorded":
         return f"{record.terms} ({record.use}), looked up on {record.looked_up_on}"

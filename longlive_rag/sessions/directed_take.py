@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longlive_rag.config import CheckpointConfig, TakeRequest
-from longlive_rag.generation.cues import steered_before
 from longlive_rag.rights.provenance import Provenance
-from longlive_rag.takes.branch import copy_start, cut_back
+from longlive_rag.takes.branch import copy_start, cut_back, kept
 from longlive_rag.takes.folder import TakeClaim
 from longlive_rag.takes.record import TakeEvent, TakeRun, read_record
 from longlive_rag.takes.writer import TakeWriter
@@ -88,8 +87,7 @@ class DirectedTake:
         """
         timeline = self.pipe.timeline(made)
         kept_blocks = timeline.cue_block(made.cues[-1].seconds)
-        memory = steered_before(made.memory, timeline, kept_blocks)
-        request = replace(made, seconds=self.request.seconds, cues=made.cues[:-1], memory=memory)
+        request = replace(kept(made, timeline, kept_blocks), seconds=self.request.seconds)
         claim = TakeClaim(self.folder, resume=True)
         try:
             cut_back(self.folder, request, timeline, kept_blocks)

@@ -21,7 +21,7 @@ from longlive_rag.sessions.making import TakeJob, stored_bytes
 from longlive_rag.sessions.opening import Labels, Note, Opening, provenance_of
 from longlive_rag.sessions.several_gpus import count_gpus, opened_backbone
 from longlive_rag.sessions.speed import as_before
-from longlive_rag.takes.branch import backbone_of, branched, check_latents, copy_start, extended, timeline_of
+from longlive_rag.takes.branch import backbone_of, branched, check_latents, copy_start, extended, kept, timeline_of
 from longlive_rag.takes.folder import TakeClaim, check_take_folder, estimate_bytes, in_shell
 from longlive_rag.takes.inspection import intact_frames
 from longlive_rag.takes.record import Rights, TakeEvent, TakeRecord, TakeRun, read_record
@@ -123,10 +123,13 @@ def _check_shapes(folder: Path, store: LatentStore, request: TakeRequest, preset
 def resumed_take(take: OpenTake, changes: Changes, note: Note) -> Iterator[TakeJob]:
     """Continue a take to its requested length; the claim is held for the `with` body.
 
+    Changes to memory that no block is left for, which older versions accepted, are dropped.
+
     Raises:
         ValueError: if that is not possible; the take is unchanged.
     """
-    with _resumed(take, take.folder, take.request, "resumed", changes, note) as job:
+    request = replace(take.request, memory=steered_before(take.request.memory, take.timeline, take.timeline.blocks))
+    with _resumed(take, take.folder, request, "resumed", changes, note) as job:
         yield job
 
 
@@ -209,14 +212,7 @@ def undone(take: OpenTake, blocks: int, seconds: float) -> TakeRequest:
     """The request for `undone_take`; FieldError if the take does not have that many blocks."""
     if not 0 < blocks <= take.blocks:
         raise FieldError("block", blocks, f"it must be from 1 to {take.blocks}, the number of blocks in the take")
-    request, begins_in = take.request, take.timeline.cue_block
-    return replace(
-        request,
-        seconds=max(seconds, request.seconds),
-        cues=tuple(cue for cue in request.cues if begins_in(cue.seconds) < blocks),
-        reseeds=tuple(reseed for reseed in request.reseeds if begins_in(reseed.seconds) < blocks),
-        memory=steered_before(request.memory, take.timeline, blocks),
-    )
+    return replace(kept(take.request, take.timeline, blocks), seconds=max(seconds, take.request.seconds))
 
 
 @contextmanager

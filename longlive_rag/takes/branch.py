@@ -9,6 +9,7 @@ from pathlib import Path
 
 from backbone.errors import FieldError
 from longlive_rag.config import Cue, Reseed, TakeRequest
+from longlive_rag.generation.cues import steered_before
 from longlive_rag.media.video import VideoWriter
 from longlive_rag.presets.geometry import backbone_id
 from longlive_rag.presets.preset import Preset, load_preset
@@ -111,7 +112,8 @@ def branched(
         timeline: timeline of the request.
         blocks: number of blocks in the take.
         at_seconds: where to branch: at the first block that begins there or later.
-        prompt: takes over there, and later cues are dropped; None keeps them.
+        prompt: takes over there, and later cues are dropped, as are changes to memory that a shorter take does not
+            reach; None keeps them.
         seed: noise seed from there on; default is the take's seed with a prompt, its successor without.
         seconds: length of the new take; default is the take's.
         cut: whether the prompt begins another shot.
@@ -138,7 +140,22 @@ def branched(
     if timeline.starts_at(first) >= length:
         shown = f"{length:g}, but the new part begins at {timeline.starts_at(first):g} s"
         raise FieldError("seconds", length, "give the length of the new take", shown)
-    return replace(request, seconds=length, cues=cues, reseeds=reseeds), first
+    memory = request.memory if prompt is None else steered_before(request.memory, timeline, timeline.cue_block(length))
+    return replace(request, seconds=length, cues=cues, reseeds=reseeds, memory=memory), first
+
+
+def kept(request: TakeRequest, timeline: Timeline, blocks: int) -> TakeRequest:
+    """The request of a take cut back to its first blocks by an undo: nothing that begins later is left of it.
+
+    That is cues, changes to memory, and the seeds of branches; its length stays.
+    """
+    begins_in = timeline.cue_block
+    return replace(
+        request,
+        cues=tuple(cue for cue in request.cues if begins_in(cue.seconds) < blocks),
+        reseeds=tuple(reseed for reseed in request.reseeds if begins_in(reseed.seconds) < blocks),
+        memory=steered_before(request.memory, timeline, blocks),
+    )
 
 
 def copy_start(

@@ -30,7 +30,7 @@ from longlive_rag.documents import Document, load_json, parse
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.takes.folder import RECORD
 from longlive_rag.takes.record import read_record
-from longlive_rag.timecode import CLOCK, EXAMPLES, SMPTE, format_timecode, parse_timecode
+from longlive_rag.timecode import CLOCK, EXAMPLES, SMPTE, format_timecode, parse_duration, parse_timecode
 from retrieval.files import write_whole
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".yaml", ".yml")
@@ -348,11 +348,11 @@ def read_steering(seconds: float, verb: SteerVerb, words: str, fps: int) -> Stee
         if len(rest) > 1:
             raise ValueError(f"{1 + len(rest)} values")
         new_view = None if not rest else STEPS if rest[0] == STEPS else float(rest[0])
-        return Steering(seconds, verb, establish=float(kept), new_view=new_view)
+        return Steering(seconds, verb, establish=parse_duration(kept, fps), new_view=new_view)
     except ValueError as error:
         raise ValueError(
-            f"{words!r} is not a value for establish; write SECONDS, SECONDS NEW_VIEW or off, such as 8, 8 0.95 or "
-            "8 steps"
+            f"{words!r} is not a value for establish; write SECONDS, SECONDS NEW_VIEW or off, such as 8, 0:08, "
+            "8 0.95 or 8 steps"
         ) from error
 
 

@@ -16,7 +16,7 @@ from longlive_rag.presets.geometry import Geometry, backbone_id
 from longlive_rag.presets.preset import Preset
 from longlive_rag.rights.policy import LicensePolicy, refuse_stricter
 from longlive_rag.rights.provenance import together
-from longlive_rag.rights.records import FileRights
+from longlive_rag.rights.records import FileRights, unknown_weights
 from longlive_rag.takes.folder import LATENTS
 from longlive_rag.takes.record import TakeRecord, read_record
 from longlive_rag.timecode import parse_timecode
@@ -72,8 +72,8 @@ def rights_of_remembered(spans: Sequence[RememberedSpan]) -> tuple[FileRights, .
     found: tuple[FileRights, ...] = ()
     for take in dict.fromkeys(span.take for span in spans):
         rights = read_record(take).rights
-        unknown = FileRights(f"weights of {take.name}", "", "unrecorded", "unknown", None)  # an older version made it
-        found = together(found, (*rights.files, *rights.remembered) if rights else (unknown,))
+        files = (*rights.files, *rights.remembered) if rights else ()  # an older version made it
+        found = together(found, files or (unknown_weights(f"weights of {take.name}"),))
     return found
 
 
@@ -103,11 +103,11 @@ def _find(spec: str, preset: Preset, output: OutputConfig, geometry: Geometry, p
 
 
 def _frames(spec: str, match: re.Match[str], record: TakeRecord, store: LatentStore, preset: Preset) -> range:
-    if match["start"] is None:
-        return range(store.frames)
     fps = record.request.output.fps
     timeline = Timeline(record.request.pixel_frames, fps, store.frames_per_block, preset.temporal_factor)
     made = timeline.pixels_of(store.blocks).start  # without what the last block makes after the video's end
+    if match["start"] is None:
+        return range(timeline.latent_at(made - 1) + 1)
     try:
         start, end = (parse_timecode(match[name], fps) for name in ("start", "end"))
     except ValueError as error:

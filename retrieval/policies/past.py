@@ -30,6 +30,7 @@ class Past:
         diversity: the request's diversity, from 0 to below 1.
         index: holds the keys of all frames in memory.
         pinned: frames already given places by pins.
+        seed: the take's own, 0 or more, for policies that draw; the query's last bits depend on the batch.
     """
 
     frames: Sequence[int]
@@ -39,6 +40,7 @@ class Past:
     diversity: float
     index: FrameIndex
     pinned: Sequence[int] = ()
+    seed: int = 0
 
     def most_similar(self, limit: int) -> list[tuple[int, float]]:
         """Up to `limit` (frame, cosine similarity to the query), best first."""

@@ -107,7 +107,7 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
         "--prompt-weight": ("0.25", "prompt_weight", 0.25),
         "--diversity": ("0.5", "diversity", 0.5),
         "--stratified": ("2", "spread", 2),
-        "--establish": ("8", "establish", 8.0),
+        "--establish": ("0:08", "establish", 8.0),
         "--new-view": ("steps", "new_view", "steps"),
         "--remember": (f"{other}@0-2", "remember", [f"{other}@0-2"]),
     }
@@ -134,6 +134,10 @@ def test_memory_options_reach_the_request(command, backbone, fake_pipeline, tmp_
         (["--anchor", "0-1"], "--anchor is set but --admit-above is not"),
         (["--admit-above", "0.5"], "--admit-above is set but --anchor is not"),
         (["--anchor", "0-1", "--admit-above", "3"], "--admit-above is 3; it must be a number from -1 to 1"),
+        (["--establish", "long"], "--establish': 'long' is not a timecode; write 12.5, 0:12.5"),
+        (["--establish", "00:00:02:08"], "'00:00:02:08' counts frames, but the frame rate is unknown; write seconds"),
+        (["--establish", "-1"], "--establish is -1"),
+        (["--establish", "nan"], "--establish is nan"),
         (["--new-view", "leaps"], "'leaps' is neither a number nor 'steps'"),
         (["--new-view", "2", "--establish", "8"], "--new-view is 2; it must be steps, or a number from -1 to 1"),
         (["--new-view", "steps", "--no-establish"], "--new-view is given, but memory admits every frame"),
@@ -232,6 +236,8 @@ def test_the_frames_of_another_take_are_read_by_their_seconds(backbone, tmp_path
     short = write_take(tmp_path / "short", backbone, seconds=4.0)
     (span,) = find_remembered([f"{short}@3-4"], preset, preset.output, geometry, "any")
     assert span.frames == range(12, 17)
+    (whole,) = find_remembered([str(short)], preset, preset.output, geometry, "any")
+    assert whole.frames == range(0, 17)  # not what its last block makes after the video's end
     latents, prompts = read_remembered(spans, lambda prompt: np.array([len(prompt), ord(prompt[0])], np.float32))
     assert latents.shape == (23, 16, 4, 4)
     assert latents[:, 0, 0, 0].tolist() == [*range(5), *range(18)]

@@ -44,7 +44,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "windows": ("test_drift.py",),
     "drift": ("test_drift.py",),
     "companions": ("test_companions.py",),
-    "statistics": ("test_statistics.py",),
+    "statistics": ("test_statistics.py", "test_over_time.py"),
     "traits": ("test_oracle.py",),
     "protocols": ("test_protocols.py",),
     "guardrails": ("test_guardrails.py",),
@@ -52,6 +52,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "metrics": ("test_outcomes.py", "test_companions.py"),
     "recalled": ("test_recalled.py",),
     "oracle": ("test_oracle.py", "test_subject.py"),
+    "over_time": ("test_over_time.py",),
     "results": ("test_results.py",),
     "measure": ("test_measure_by_hand.py",),
     "takes": ("test_results.py",),
@@ -148,6 +149,14 @@ EQUIVALENT: dict[str, dict[str, tuple[str, ...]]] = {
     "a unit row is unknown as a whole": {
         "drift": ("np.isnan(rows[first]).any(axis=1) -> np.isnan(rows[first]).all(axis=1)",),
     },
+    "takes of one comparison have the same seconds, measured by the same embedders": {
+        "over_time": ("curves[0] -> curves[1]", "all_curves[0] -> all_curves[1]"),
+    },
+    "nothing divided by nothing is no number": {
+        "over_time": ("counts > 0 -> counts >= 0",),
+        "statistics": ("numbers > 0 -> numbers >= 0", "numbers > 1 -> numbers >= 1"),
+    },
+    "the square is taken": {"statistics": ("values - mean -> mean - values",)},
     "the same draws, in other portions": {"statistics": ("1000 -> 1001",)},
     "all signs are the other way round, and sizes of sums are the same": {
         "statistics": (

@@ -75,6 +75,20 @@ def test_the_difference_is_the_mean_over_seeds_then_prompts(finished):
     assert floor.mean_absolute == pytest.approx(np.mean([abs(a - b) for a, b in native]), abs=1e-12)
 
 
+def test_the_last_seconds_and_the_first_frame_are_compared_too(finished):
+    run, plan, results, _ = finished
+    names = {c.outcome for c in results.comparisons}
+    assert {f"{name}.pixels@{h}" for name in ("last_consistency", "cosine_to_first") for h in (10, 20)} <= names
+    assert [(each.arm, each.embedder) for each in results.first_frames] == [("native", "pixels"), ("memory", "pixels")]
+    native = results.first_frames[0]
+    assert len(native.seconds) == plan.seconds
+    assert None not in native.standard_error
+    assert (run / "figures" / "plain-first-frame.png").is_file()
+    assert "standard error over prompts" in (run / "report.html").read_text()
+    header = (run / "takes.csv").read_text().partition("\n")[0].split(",")
+    assert {"last_consistency.pixels@20", "cosine_to_first.pixels@20"} <= set(header)
+
+
 def test_both_arms_had_the_same_noise_and_seeds_another(finished):
     run, plan, results, _ = finished
     noise = {name: take.noise.sha256 for name, take in Takes.of_run(run, plan).figures.items()}

@@ -18,7 +18,9 @@ from eval.protocols import (
     PUBLISHED_KNOTS,
     MappingTable,
     consistency,
+    cosine_to_first,
     fused,
+    last_consistency,
     long_consistency,
     spread,
     start_end_contrast,
@@ -150,6 +152,28 @@ def test_consistency_of_the_frames_before_the_horizon():
         assert subject.fused == pytest.approx(expected, abs=1e-6)
 
 
+def test_the_last_seconds_and_the_first_frame_at_each_horizon():
+    """Nobody is seen from 15 s on by the second embedder, and from 18 s on by the third."""
+    found = measured({"eye": Eye(), "half": Eye(60), "most": Eye(72)}, MeasureSettings((10.0, 20.0)))
+    rows = unit_rows()
+    to_first = cosine_to_first(rows)
+    for protocols, horizon_s in zip(found.protocols, (10.0, 20.0), strict=True):
+        last = (horizon_s - 5 <= TIMES) & (horizon_s > TIMES)
+        assert protocols.last_consistency["eye"] == pytest.approx(last_consistency(rows, TIMES, horizon_s), abs=1e-6)
+        assert protocols.last_consistency["eye"] == pytest.approx(consistency(rows[last]), abs=1e-6)
+        assert protocols.cosine_to_first["eye"] == pytest.approx(to_first[last].mean(), abs=1e-6)
+    late = found.protocols[1]
+    assert (late.last_consistency["half"], late.cosine_to_first["half"]) == (None, None)
+    assert late.last_consistency["most"] is None
+    assert late.cosine_to_first["most"] == pytest.approx(to_first[60:72].mean(), abs=1e-6)
+    by_second = to_first[:80].reshape(20, 4).mean(axis=1)
+    assert found.curves.cosine_to_first["eye"] == pytest.approx(by_second, abs=2e-6)
+    assert found.curves.cosine_to_first["half"] == [
+        *(pytest.approx(each, abs=2e-6) for each in by_second[:15]),
+        *[None] * 5,
+    ]
+
+
 @pytest.mark.parametrize("names", [("dino", "dinov2"), ("dino",), ("dinov2", "clip")])
 def test_the_fused_score_needs_both_embedders(names):
     found = measured({name: Eye() for name in names}, MeasureSettings((10.0,)))
@@ -188,6 +212,10 @@ def test_batches_in_which_nothing_is_embedded_are_passed_over():
 def test_measures_of_every_nth_frame_leave_out_consistency():
     found = measured({"dino": Eye(), "dinov2": Eye()}, MeasureSettings((10.0,), embed_every=2))
     assert (found.protocols[0].consistency, found.protocols[0].vbench_long_subject) == ({}, None)
+    assert found.protocols[0].last_consistency == {}
+    assert found.protocols[0].cosine_to_first["dino"] == pytest.approx(
+        cosine_to_first(unit_rows())[20:40:2].mean(), abs=1e-6
+    )
     assert found.protocols[0].series["exposure"].spread is not None
     assert found.embed_every == 2
 

@@ -16,6 +16,13 @@ BETTER_LOW = {
     "last_repetition",
 }  # fmt: skip
 
+NEWER = tuple(
+    f"{name}@{horizon}"
+    for horizon in (10, 20)
+    for name in ("last_consistency.clip", "last_consistency.dino", "cosine_to_first.dino")
+)
+"""Figures that takes measured before them lack."""
+
 
 def consistency(value: float) -> Consistency:
     return Consistency(value, LongConsistency(0.0, None, 1))
@@ -46,14 +53,16 @@ PLAN = SimpleNamespace(horizons_s=(10.0, 20.0), metrics=())
 
 def test_every_outcome_by_hand():
     take = measures()
-    later = measures(protocols=[Protocols(10.0, {"clip": consistency(0.5)}, None, {})] * 2)
+    newer = Protocols(10.0, {"clip": consistency(0.5)}, None, {}, {"clip": None, "dino": 0.4}, {"dino": 0.3})
+    later = measures(protocols=[newer] * 2)
     found = {each.name: each for each in outcomes(PLAN, [take, later])}
     assert next(iter(found)) == "drift.dino@10"
     values = {name: each.value(take) for name, each in found.items()}
     expected = {
         "drift.dino@10": 0.1, "seen.dino@10": 0.7, "opening.dino@10": 0.9, "last.dino@10": 0.8, "traits_kept@10": 1.0,
         "known_traits_kept@10": 1.0, "as_named@10": 0.6, "characters@10": 3.0, "vbench.dino@10": 0.81,
-        "vbench.clip@10": None, "drift.dino@20": None, "seen.dino@20": 0.0, "opening.dino@20": 0.91,
+        "vbench.clip@10": None, **dict.fromkeys(NEWER), "drift.dino@20": None, "seen.dino@20": 0.0,
+        "opening.dino@20": 0.91,
         "last.dino@20": None, "traits_kept@20": 0.0, "known_traits_kept@20": None, "as_named@20": None,
         "characters@20": 4.0, "vbench.clip@20": None,
         "adherence@10": (0.1 + 0.6) / 2, "adherence@20": (0.1 * 5 + 0.2 * 10 + 0.6 * 5) / 20,
@@ -62,6 +71,7 @@ def test_every_outcome_by_hand():
     }  # fmt: skip
     assert values == pytest.approx(expected)
     assert found["vbench.clip@10"].value(later) == 0.5
+    assert [found[name].value(later) for name in NEWER] == [None, 0.4, 0.3] * 2
     low = {name.partition("@")[0] for name, each in found.items() if each.lower_is_better}
     high = {name.partition("@")[0] for name, each in found.items() if not each.lower_is_better}
     assert (low, low & high) == (BETTER_LOW, set())

@@ -12,7 +12,9 @@ from eval.protocols import (
     MappingTable,
     clip_starts,
     consistency,
+    cosine_to_first,
     fused,
+    last_consistency,
     long_consistency,
     spread,
     start_end_contrast,
@@ -48,6 +50,37 @@ def test_consistency_refuses_what_it_is_not_defined_for():
         consistency(at([0]))
     with pytest.raises(ValueError, match="every frame has an embedding"):
         consistency(np.array([[1.0, 0.0], [np.nan, np.nan]]))
+
+
+def test_consistency_of_the_last_seconds_takes_them_for_a_video_of_their_own():
+    """One frame a second, turning by 60 degrees from 6 s on: the window's own first frame is the one at 5 s."""
+    rows, seconds = at([90, 0, 45, 90, 45, 0, 60, 120, 180, 180, 77]), np.arange(11.0)
+    to_previous, to_first = [0.5, 0.5, 0.5, 1.0], [0.5, 0.0, 0.0, 0.0]
+    expected = (sum(to_previous) + sum(to_first)) / 2 / 4
+    assert last_consistency(3 * rows, seconds, 10.0) == pytest.approx(expected, abs=1e-12)
+    assert last_consistency(at([0] * 6 + [33] * 5), seconds, 11.0) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_consistency_of_the_last_seconds_needs_two_frames_that_all_show_the_subject():
+    rows, seconds = at([0, 10, 20, 30]), np.array([0.0, 5.0, 6.0, 9.0])
+    assert last_consistency(rows, seconds, 10.0) is not None
+    assert last_consistency(rows[:3], seconds[:3], 10.0) == pytest.approx(np.cos(np.deg2rad(10)), abs=1e-12)
+    assert last_consistency(rows[:2], seconds[:2], 10.0) is None
+    rows[2] = np.nan
+    assert last_consistency(rows, seconds, 10.0) is None
+    rows[2], rows[0] = rows[1], np.nan  # before the window
+    assert last_consistency(rows, seconds, 10.0) is not None
+
+
+def test_cosine_to_the_first_frame_by_hand():
+    """Signed, of unit rows; steady turning gives the cosine of the angle."""
+    np.testing.assert_allclose(cosine_to_first(7 * at([30, 30, 90, 120, 210])), [1, 1, 0.5, 0, -1], atol=1e-12)
+    angles = np.rad2deg(0.01 * np.arange(100))
+    np.testing.assert_allclose(cosine_to_first(at([*angles])), np.cos(0.01 * np.arange(100)), atol=1e-12)
+    unseen = at([0, 60])
+    unseen[0] = np.nan
+    assert np.isnan(cosine_to_first(unseen)).all()
+    assert np.isnan(cosine_to_first(unseen[::-1])).tolist() == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import lzma
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -47,6 +48,34 @@ def test_all_results_are_made_again_from_what_is_published(published, tmp_path):
     told = json.loads(run_eval("recompute", public, "--json", "-o", tmp_path).stdout)
     assert told == json.loads((run / "results.json").read_text())
     assert read_document(tmp_path / "results.json", Results).model_dump(mode="json") == told
+
+
+def test_a_comparison_published_before_a_figure_was_added_opens_without_it(published, tmp_path):
+    _, public = published
+    old = tmp_path / "old"
+    shutil.copytree(public, old)
+    takes = [json.loads(line) for line in lzma.decompress((old / "takes.jsonl.xz").read_bytes()).decode().splitlines()]
+    for take in takes:
+        del take["measures"]["curves"]["cosine_to_first"]
+        for each in take["measures"]["protocols"]:
+            del each["cosine_to_first"], each["last_consistency"]
+    (old / "takes.jsonl.xz").write_bytes(lzma.compress("\n".join(map(json.dumps, takes)).encode()))
+    rows = list(csv.reader((old / "takes.csv").open()))
+    kept = [place for place, name in enumerate(rows[0]) if not name.startswith(("cosine_to_first", "last_consistency"))]
+    lines = [",".join(row[place] for place in kept) for row in rows]
+    assert len(kept) < len(rows[0])
+    (old / "takes.csv").write_text("\n".join(lines) + "\n")
+    (found,) = recompute(old)
+    (whole,) = recompute(public)
+    assert (found.results.first_frames, found.results.verdicts) == ([], whole.results.verdicts)
+    outcomes = {c.outcome for c in whole.results.comparisons} - {c.outcome for c in found.results.comparisons}
+    assert {name.partition(".")[0] for name in outcomes} == {"cosine_to_first", "last_consistency"}
+
+
+def test_a_table_published_before_text_was_guarded_opens(published, monkeypatch):
+    _, public = published
+    monkeypatch.setattr("eval.report.FORMULA", ("a ",))  # as every prompt here begins
+    assert recompute(public)
 
 
 def test_nothing_of_the_machine_is_published(published):

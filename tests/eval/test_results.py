@@ -14,7 +14,7 @@ from eval import results as module
 from eval.comparisons import Comparison
 from eval.drift import Drift
 from eval.guardrails import Guarded
-from eval.measures import Measures, PerFrame
+from eval.measures import Curves, Measures, PerFrame
 from eval.outcomes import Outcome
 from eval.plan import Arm, Cell, Contrast
 from eval.results import (
@@ -52,7 +52,7 @@ def measures(cosines: list[float | None] | None = None, drift: float | None = 0.
     frames = PerFrame(FRAMES.tolist(), {"eye": cosines or [1.0] * 10})
     return Measures.model_construct(
         origin_s=0.0, horizons_s=(10.0,), drift={"eye": [kept]}, per_frame=frames, companions=[companions],
-        embedders={"eye": {"weights": 1}},
+        embedders={"eye": {"weights": 1}}, curves=Curves([], {}, [], [], [], []),
     )  # fmt: skip
 
 

@@ -50,7 +50,8 @@ def test_chance_is_a_function_of_the_take_and_prefers_nothing() -> None:
     expected = 2_000 * 4 / 28
     assert ((counts - expected) ** 2 / expected).sum() < 56.9  # chi square of 27, p = .0007
     other = past_of()
-    assert chance(replace(other, query=other.units([38])[0])) != chance(other)
+    assert chance(replace(other, seed=1)) != chance(other)
+    assert chance(replace(other, query=other.units([38])[0])) == chance(other)  # whose last bits depend on the batch
     assert sorted(chance(past_of(frames=range(2, 5)))) == [2, 3, 4]
 
 

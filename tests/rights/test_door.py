@@ -14,12 +14,15 @@ from safetensors.torch import load_file, save_file
 
 from backbone.lora import Lora, read_lora
 from longlive_rag import LongLiveRAGPipeline, TakeWriter
+from longlive_rag.generation.rollout import RememberedFrames
 from longlive_rag.media.video import read_tags
 from longlive_rag.rights.bill import spdx_document
+from longlive_rag.rights.door import HANDED_OVER
 from longlive_rag.rights.policy import LicenseError
-from longlive_rag.rights.records import RECORDS, read_records, record_terms, rights_of, weights_in
+from longlive_rag.rights.records import RECORDS, FileRights, read_records, record_terms, rights_of, weights_in
 from longlive_rag.takes.record import TakeEvent, TakeRecord, read_record
 from longlive_rag.takes.rights_report import facts, page
+from retrieval.store import LatentStore
 from tests.layouts import peft_lora
 
 WHO = ("https://example.org", "J. Doe")
@@ -291,6 +294,45 @@ def test_the_weights_of_takes_that_are_remembered_are_in_the_rights(folder: Path
     assert same is not None
     assert (same.weights_allow, same.remembered) == ("commercial", ())
     assert "remembered" not in json.loads((tmp_path / "same" / "take.json").read_text())["rights"]
+
+
+def frames_of(take: Path, *files: FileRights) -> RememberedFrames:
+    return RememberedFrames(LatentStore(take / "latents").latents(range(3)), None, files)
+
+
+def test_frames_handed_over_from_python_are_in_the_rights_and_not_known_without_files(
+    folder: Path, tmp_path: Path
+) -> None:
+    pipe = open_(folder, "any")
+    first = make_take(pipe, tmp_path / "first", 1.0)
+    assert first.rights is not None
+    whole = first.rights.files
+    request = pipe.request(PROMPT, seconds=1.0, memory=replace(pipe.memory, prompt_weight=0.0))
+    for name, files, listed in (("by hand", (), [HANDED_OVER]), ("with files", whole, [])):
+        take = TakeWriter(tmp_path / name, request, pipe.timeline(request), pipe.take_run())
+        for block in pipe.stream(request, stores=[take], remembered=frames_of(tmp_path / "first", *files)):
+            take.add(block)
+        rights = take.finish("finished").rights
+        assert rights is not None
+        assert [each.file for each in rights.remembered] == listed
+        assert rights.weights_allow == ("unknown" if listed else "commercial")
+        assert (HANDED_OVER in page(facts(tmp_path / name))) is bool(listed)
+    third = make_take(pipe, tmp_path / "third", 1.0, remember=(str(tmp_path / "by hand"),)).rights
+    assert third is not None
+    assert [each.file for each in third.remembered] == [HANDED_OVER]
+
+
+def test_a_policy_judges_frames_handed_over_from_python(folder: Path, tmp_path: Path) -> None:
+    made = make_take(open_(folder), tmp_path / "first", 1.0)
+    assert made.rights is not None
+    pipe = open_(folder)
+    request = pipe.request(PROMPT, seconds=1.0, memory=replace(pipe.memory, prompt_weight=0.0))
+    assert list(pipe.stream(request, remembered=frames_of(tmp_path / "first", *made.rights.files)))
+    with pytest.raises(LicenseError, match=r"'commercial' does not allow frames in `remembered` .*: unrecorded$"):
+        pipe.stream(request, remembered=frames_of(tmp_path / "first"))
+    for_research = replace(made.rights.files[0], use="research")
+    with pytest.raises(LicenseError, match="does not allow frames in `remembered`"):
+        pipe.stream(request, remembered=frames_of(tmp_path / "first", *made.rights.files, for_research))
 
 
 def test_a_take_is_as_free_as_the_weakest_of_its_parts(folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from longlive_rag.config import CheckpointConfig, Steering
+from longlive_rag.config import CheckpointConfig, Reseed, Steering
 from longlive_rag.media.video import count_frames
 from longlive_rag.rights.provenance import Provenance
 from longlive_rag.sessions.directed_take import DirectedTake
@@ -80,6 +80,20 @@ def test_undo_keeps_the_changes_to_memory_of_the_blocks_that_stay(made):
     following = take.undone(request)  # of the cue at the fourth block
     following.claim.release()
     assert following.request.memory.steering == (first, second)
+
+
+def test_undo_keeps_the_seeds_of_the_blocks_that_stay(made):
+    """A branch's seed that begins with the removed cue or later goes with it, however it is undone."""
+    take, request = made
+    first, with_cue, later = (Reseed(at, round(4 * at)) for at in (1.0, request.cues[0].seconds, 2.5))
+    request = replace(request, reseeds=(first, with_cue, later))
+    for kept_blocks, kept in ((1, ()), (3, (first,)), (4, (first, with_cue)), (5, (first, with_cue, later))):
+        whole = OpenTake(take.folder, read_record(take.folder), request, take.pipe.timeline(request), None, 5)
+        assert undone(whole, kept_blocks, 9.0).reseeds == kept
+    following = take.undone(request)
+    following.claim.release()
+    assert following.request.reseeds == (first,)
+    assert following.request.seconds == take.request.seconds
 
 
 def test_a_disk_that_refuses_leaves_a_take_that_is_made_again(made, monkeypatch):

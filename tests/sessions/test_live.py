@@ -386,6 +386,22 @@ def test_a_take_that_is_parked_ends_with_a_checkpoint_whatever_runs_behind(pipe,
     same(pipe, request, [*whole, *(block for block in rest if block.index >= len(whole))])
 
 
+def test_what_comes_after_the_last_block_has_begun_is_refused_as_a_cue_is(pipe):
+    live, said = LiveTake(pipe, request_of(pipe)), []
+    orders = (
+        lambda: live.direct("a blue square jumps"), lambda: live.pin((0, 1)), lambda: live.exclude((0, 1)),
+        lambda: live.unpin((0, 1)), lambda: live.establish(2.0), lambda: live.use_policy("stratified"),
+    )  # fmt: skip
+    for block in live:
+        if block.pixel_frames.stop == live.asked.pixel_frames:
+            for order in orders:
+                with pytest.raises(ValueError, match="has ended") as refused:
+                    order()
+                said.append(str(refused.value))
+    assert said == ["the take has ended and takes no more directions"] * len(orders)
+    assert live.request.memory.steering == ()
+
+
 def test_a_parked_take_has_a_checkpoint_where_it_ends_and_resuming_runs_no_block_again(pipe, tmp_path, monkeypatch):
     request = request_of(pipe)
     live = LiveTake(pipe, request, writer := writer_of(pipe, request, tmp_path / "take"), keeps_length=True)

@@ -146,6 +146,13 @@ def test_samples_open(suffix):
     assert schedule.steering == (() if suffix in (".jsonl", ".yml") else steering)
 
 
+def test_what_memory_keeps_may_be_written_as_a_timecode(tmp_path):
+    path = tmp_path / "story.txt"
+    path.write_text("0 one\n2 :establish 0:08 0.95\n4 :establish 00:00:02:08 steps\n6 :establish 1.5\n")
+    steering = read_cues(path, FPS).schedule(seconds=20).steering
+    assert [(steer.establish, steer.new_view) for steer in steering] == [(8.0, 0.95), (2.5, "steps"), (1.5, None)]
+
+
 def test_yaml_times_are_not_read_as_yaml_numbers(tmp_path):
     text = "seconds: 1:00\ncues:\n- prompt: one\n  at: 0\n- at: 0:12\n  prompt: yes\n- {at: 00:00:20:08, prompt: 12}\n"
     schedule = read_cues(write(tmp_path, "story.yaml", text), FPS).schedule()

@@ -190,6 +190,8 @@ CASES = {
 }
 
 
+CHANCE = MemoryConfig(policy="random")
+
 QUICK = (
     "shots", "a cue", "tight budget", "first showings", "looking ahead", "frame by frame", "frame by frame, one step",
 )  # fmt: skip
@@ -438,6 +440,35 @@ def test_extended_is_as_if_asked_for_so_long_from_the_start(
     assert_same(tmp_path / "take", tmp_path / "whole")
 
 
+def test_what_chance_draws_is_the_same_however_a_take_was_made(studio: Studio, tmp_path: Path) -> None:
+    """Alone, in a batch, killed and resumed, extended, and branched under the same seed; not under another."""
+    short, settings = ask(studio.pipe, 6.5, memory=CHANCE), {"memory": CHANCE}
+    request = replace(short, seconds=8.0)
+    whole = studio.new(tmp_path / "whole", request)
+    drawn = [selection.frames for selection in whole.selections]
+    assert [len(frames) for frames in drawn[-3:]] == [6, 6, 6]
+
+    alike = replace(request, seed=4)
+    studio.side_by_side([tmp_path / "beside", tmp_path / "batched"], [alike, request])
+    beside, batched = (read_record(tmp_path / name).selections for name in ("beside", "batched"))
+    assert [selection.frames for selection in batched] == drawn
+    assert [selection.frames for selection in beside] != drawn
+
+    studio.new(tmp_path / "killed", request, kill_after=8)
+    studio.resume(tmp_path / "killed")
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+    studio.new(tmp_path / "extended", short)
+    studio.resume(tmp_path / "extended", extended(short, 1.5, None), "extended")
+    assert_same(tmp_path / "extended", tmp_path / "whole")
+
+    record = branch(studio, tmp_path / "whole", tmp_path / "branch", 7.0, LATER)
+    as_one = studio.new(tmp_path / "as one", ask(studio.pipe, 8.0, cues=[(7.0, LATER)], **settings))
+    assert record.selections == as_one.selections
+    other = branch(studio, tmp_path / "whole", tmp_path / "other", 7.0)
+    assert [selection.frames for selection in other.selections[:-1]] == drawn[:-1]
+    assert other.selections[-1].frames != drawn[-1]
+
+
 def branch(studio: Studio, parent: Path, target: Path, at: float, *change) -> TakeRecord:
     record = read_record(parent)
     asked = record.request
@@ -478,6 +509,21 @@ def test_a_branch_begins_alike_and_goes_its_way(
     assert not np.allclose(ours, theirs, atol=0.1)
     shutil.rmtree(parent)
     assert check_latents(tmp_path / "other").blocks == studio.pipe.timeline(record.request).blocks
+
+
+def test_a_shorter_branch_with_a_prompt_drops_the_changes_to_memory_that_it_does_not_reach(studio: Studio) -> None:
+    early, late = Steering(3.0, "pin", 0.0, 1.0), Steering(5.0, "exclude", 1.0, 2.0)
+    request = ask(studio.pipe, 6.5, memory=MemoryConfig(steering=(early, late)))
+    timeline = studio.pipe.timeline(request)
+    for seconds, steering in ((None, (early, late)), (5.1, (early, late)), (5.0625, (early,)), (4.9, (early,))):
+        shorter, _ = branched(request, timeline, 9, 4.0, LATER, None, seconds)
+        assert shorter.memory.steering == steering
+        studio.pipe.check(shorter)
+    kept, _ = branched(request, timeline, 9, 4.0, None, None, 5.05)
+    with pytest.raises(
+        ValueError, match=r"change 2 to memory \(exclude\) is at 5 s; the last block of this 5.05 s take"
+    ):
+        studio.pipe.check(kept)
 
 
 def test_a_branch_of_a_take_that_is_being_made(studio: Studio, tmp_path: Path) -> None:
