@@ -15,6 +15,7 @@ from backbone.words import unknown_words_of
 from longlive_rag.config import Steering
 from longlive_rag.engines.engine import Engine, Order
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, Preset, load_preset
+from longlive_rag.sessions.making import reason_of
 from longlive_rag.studio import orders, schema
 from longlive_rag.studio.events import Director, Hub
 from longlive_rag.studio.exports import drift_of, write_export
@@ -170,10 +171,13 @@ class Studio:
         return self._with_film(take, found)
 
     def frame(self, take: str, frame: int, width: int | None) -> bytes:
-        """A frame as JPEG; UnknownTakeError if it isn't made yet."""
-        if not 0 <= frame < self._made_frames(take):
-            raise UnknownTakeError
-        return self._with_film(take, lambda film: self.pictures.jpeg(film, frame, width))
+        """A frame as JPEG; UnknownTakeError if it isn't made yet, or the video is broken: there is nothing to show."""
+        try:
+            if not 0 <= frame < self._made_frames(take):
+                raise UnknownTakeError
+            return self._with_film(take, lambda film: self.pictures.jpeg(film, frame, width))
+        except (ValueError, OSError) as error:
+            raise RefusedError(404, f"this frame can't be read: {reason_of(error)}") from error
 
     def _with_film(self, take: str, read: Callable[[Film], bytes]) -> bytes:
         """Read from a take's segments, once more if its video was replaced meanwhile."""

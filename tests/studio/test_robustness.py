@@ -166,6 +166,27 @@ def test_a_take_that_is_deleted_while_it_is_made(studio, window, waits):
     made(window)
 
 
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (lambda _: b"", "Invalid data"),
+        (lambda video: video.replace(b"vp09", b"none"), "it holds none"),
+        (lambda video: video[: video.index(b"vp09") + 10], "End of file"),
+    ],
+)
+def test_a_broken_video_has_no_pictures(studio, window, broken, said):
+    take, other = made(window), made(window)
+    video = studio.takes.folder(take) / "video.mp4"
+    video.write_bytes(broken(video.read_bytes()))
+    answer = window.get(f"/api/takes/{take}/frame/0.jpg?width=160")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"].startswith(f"this frame can't be read: {video.parent.name}/video.mp4")
+    assert said in answer.json()["error"]["message"]
+    assert window.get(f"/api/takes/{take}").status_code == 422
+    assert {each["id"] for each in window.get("/api/takes").json()["takes"]} == {take, other}
+    assert window.get(f"/api/takes/{other}/frame/0.jpg").status_code == 200
+
+
 def test_who_watches_is_told_everything(studio, client, window):
     studio.room.set_pace(2)
     with Window(client, studio.sessions.token) as other:
