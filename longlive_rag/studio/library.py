@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -187,15 +188,19 @@ class Takes:
             blocks=made.blocks if frames else 0,
         )
 
-    def all_facts(self, ids: list[str] | None = None) -> list[schema.TakeFacts]:
-        """Facts about all takes that can be read, or about those in `ids`, newest first."""
-        found = []
-        for take in self.scan() if ids is None else ids:
-            try:
-                found.append(self.facts(take))
-            except (UnknownTakeError, ValueError, OSError):
-                continue
-        return sorted(found, key=lambda facts: (facts.started, facts.name), reverse=True)
+    def listed(self, ids: Iterable[str]) -> schema.TakeList:
+        """Facts about takes, newest first, and those that can't be read, by name; deleted ones are in neither."""
+        found, left_out = [], []
+        for take in ids:
+            with suppress(UnknownTakeError):
+                try:
+                    found.append(self.facts(take))
+                except (ValueError, OSError) as error:
+                    folder = self.folder(take)
+                    if (folder / RECORD).is_file():
+                        left_out.append(schema.LeftOut(id=take, name=folder.name, reason=str(error)))
+        found.sort(key=lambda facts: (facts.started, facts.name), reverse=True)
+        return schema.TakeList(takes=found, left_out=sorted(left_out, key=lambda each: each.name))
 
     def search(self, words: str) -> list[str]:
         """Ids of takes whose prompts are like `words`, best first; ValueError if `words` contains no word."""

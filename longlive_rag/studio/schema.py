@@ -147,10 +147,19 @@ class TakeFacts(Message):
     unknown_words: list[str]
 
 
+class LeftOut(Message):
+    """A take that can't be opened, and why, in the words of `longlive-rag library`."""
+
+    id: Id
+    name: str
+    reason: str
+
+
 class TakeList(Message):
     """The library."""
 
     takes: list[TakeFacts]
+    left_out: list[LeftOut] = []
 
 
 class CueFacts(Message):
@@ -446,6 +455,11 @@ class TakeEvent(Message):
     take: TakeFacts
 
 
+class LeftOutEvent(Message):
+    type: Literal["left_out"] = "left_out"
+    take: LeftOut
+
+
 class GoneEvent(Message):
     """A take is no longer on disk."""
 
@@ -480,7 +494,16 @@ class ErrorEvent(Message):
 
 
 Event = Annotated[
-    Hello | BlockEvent | CutEvent | TakeEvent | GoneEvent | CuesEvent | SteeringEvent | NoteEvent | ErrorEvent,
+    Hello
+    | BlockEvent
+    | CutEvent
+    | TakeEvent
+    | LeftOutEvent
+    | GoneEvent
+    | CuesEvent
+    | SteeringEvent
+    | NoteEvent
+    | ErrorEvent,
     Field(discriminator="type"),
 ]
 

@@ -94,7 +94,7 @@ def _add_reads(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/api/takes")
     def takes(search: str = "") -> schema.TakeList:
-        return schema.TakeList(takes=studio.listed(search[:1000]))
+        return studio.library(search[:1000])
 
     @app.get("/api/takes/{take}")
     def detail(take: str) -> schema.TakeDetail:
@@ -314,8 +314,11 @@ async def _watch(studio: Studio) -> None:
         live = studio.room.current
         for take in now:
             if seen.get(take) != now[take] and (live is None or live.id != take):
-                for facts in await run_in_threadpool(studio.takes.all_facts, [take]):
+                listed = await run_in_threadpool(studio.listed, [take])
+                for facts in listed.takes:
                     studio.hub.say(schema.TakeEvent(take=facts))
+                for left_out in listed.left_out:
+                    studio.hub.say(schema.LeftOutEvent(take=left_out))
         gone -= now.keys()
         for take in studio.takes.ids - now.keys() - gone - ({live.id} if live is not None else set()):
             studio.hub.say(schema.GoneEvent(take=take))

@@ -99,17 +99,25 @@ class Studio:
         live = self._live(take)
         return live_facts(live, self.takes) if live is not None else self.takes.facts(take)
 
-    def listed(self, words: str) -> list[schema.TakeFacts]:
+    def library(self, words: str) -> schema.TakeList:
         """The library, newest first; with `words`, the most similar takes first."""
         live = self.room.current
         ids = self.takes.search(words) if words.strip() else list(self.takes.scan())
-        here = [take for take in ids if live is None or take != live.id]
-        found = {facts.id: facts for facts in self.takes.all_facts(here)}
+        listed = self.listed([take for take in ids if live is None or take != live.id])
+        found = {facts.id: facts for facts in listed.takes}
         if live is not None and (not words.strip() or live.id in ids):
             found[live.id] = live_facts(live, self.takes)
         if words.strip():
-            return [found[take] for take in ids if take in found]
-        return sorted(found.values(), key=lambda facts: (facts.started, facts.name), reverse=True)
+            return schema.TakeList(takes=[found[take] for take in ids if take in found])
+        newest_first = sorted(found.values(), key=lambda facts: (facts.started, facts.name), reverse=True)
+        return schema.TakeList(takes=newest_first, left_out=listed.left_out)
+
+    def listed(self, takes: list[str]) -> schema.TakeList:
+        """Facts about takes on disk, newest first, and why others can't be opened: as the user's shell would say it."""
+        listed = self.takes.listed(takes)
+        for each in listed.left_out:
+            each.reason = self.one_line(each.reason.replace(str(self.takes.root), self.root.name))
+        return listed
 
     def detail(self, take: str) -> schema.TakeDetail:
         """Everything about a take."""

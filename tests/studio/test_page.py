@@ -238,6 +238,26 @@ def test_library_is_not_called_empty_before_it_is_read(page: Any) -> None:
     expect(page).to_have_title(re.compile("^tree . Studio$"))
 
 
+def test_damaged_record_is_listed_with_what_is_wrong(page: Any, takes: Path) -> None:
+    open_take(page, "at-24")
+    record = drawn_take(takes / "damaged", 20) / "take.json"
+    entry = page.get_by_role("listbox", name="Library").locator("[data-name='damaged']")
+    expect(entry).to_contain_text("a red circle")
+    whole = record.read_text()
+    record.write_text(whole[:200])
+    expect(entry).to_contain_text("takes/damaged/take.json can't be read: ")
+    expect(entry).to_be_disabled()
+    page.reload()
+    entry.click(force=True)
+    expect(entry).to_have_attribute("aria-selected", "false")
+    open_take(page, "tree")
+    assert_accessible(page, "a damaged record")
+    record.write_text(whole)
+    open_take(page, "damaged")
+    shutil.rmtree(takes / "damaged")
+    expect(entry).to_have_count(0)
+
+
 def test_search_leaves_tree_and_comparison_as_they_are(page: Any) -> None:
     open_take(page, "tree")
     items = page.get_by_role("tree", name="Branches").get_by_role("treeitem")

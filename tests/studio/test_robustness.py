@@ -166,6 +166,26 @@ def test_a_take_that_is_deleted_while_it_is_made(studio, window, waits):
     made(window)
 
 
+def test_a_damaged_record_is_listed_in_the_words_of_the_command_line(studio, window, tmp_path, monkeypatch):
+    take, other = made(window), made(window)
+    record = studio.takes.folder(take) / "take.json"
+    whole = record.read_text()
+    for damaged in (whole[:200], whole.replace("red circle", "red square", 1)):
+        record.write_text(damaged)
+        event = window.until("left_out", id=take)
+        listed = window.get("/api/takes").json()
+        assert [each["id"] for each in listed["takes"]] == [other]
+        assert listed["left_out"] == [event["take"]]
+        monkeypatch.chdir(tmp_path)
+        said = CliRunner().invoke(cli, ["library", "list", "takes"]).stderr
+        assert said == f"Note: takes/{event['take']['name']} is left out: {event['take']['reason']}.\n"
+        assert window.get(f"/api/takes/{take}").status_code == 422
+        assert window.do(take, do="branch", block=1).status_code == 422
+    record.write_text(whole)
+    window.until("take", id=take)
+    assert window.get("/api/takes").json()["left_out"] == []
+
+
 @pytest.mark.parametrize(
     ("broken", "said"),
     [

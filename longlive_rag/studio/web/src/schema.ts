@@ -71,6 +71,13 @@ export interface Take {
   unknown_words: string[];
 }
 
+/** A take that can't be opened, and why. */
+export interface LeftOut {
+  id: string;
+  name: string;
+  reason: string;
+}
+
 export interface Cue {
   number: number | null;
   seconds: number;
@@ -214,6 +221,7 @@ export type StudioEvent =
     }
   | { type: "cut"; take: string; blocks: number }
   | { type: "take"; take: Take }
+  | { type: "left_out"; take: LeftOut }
   | { type: "gone"; take: string }
   | { type: "cues"; take: string; cues: Cue[] }
   | { type: "steering"; take: string; steering: Steering[] }

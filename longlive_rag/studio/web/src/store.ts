@@ -1,4 +1,4 @@
-import type { Cue, Drift, Embedder, FrameHit, Segment, Span, Stats, Studio, StudioEvent, Take, TakeDetail } from "./schema";
+import type { Cue, Drift, Embedder, FrameHit, LeftOut, Segment, Span, Stats, Studio, StudioEvent, Take, TakeDetail } from "./schema";
 
 export interface Alert {
   number: number;
@@ -21,6 +21,8 @@ export interface State {
   studio: Studio | null;
   /** All takes, newest first. */
   takes: Take[];
+  /** Those that can't be opened. */
+  leftOut: LeftOut[];
   search: string;
   /** Those that have the words of `search`, by id and best first; null: there is no search. */
   matches: string[] | null;
@@ -67,6 +69,7 @@ export class Store {
     connected: null,
     studio: null,
     takes: [],
+    leftOut: [],
     search: "",
     matches: null,
     found: null,
@@ -142,6 +145,9 @@ export class Store {
       case "take":
         this.receiveFacts(event.take);
         break;
+      case "left_out":
+        this.receiveLeftOut(event.take);
+        break;
       case "gone":
         this.receiveGone(event.take);
         break;
@@ -159,9 +165,18 @@ export class Store {
     }
   }
 
+  private receiveLeftOut(leftOut: LeftOut): void {
+    const others = <T extends { id: string }>(all: T[]) => all.filter(({ id }) => id !== leftOut.id);
+    this.update({ takes: others(this.state.takes), leftOut: [...others(this.state.leftOut), leftOut] });
+  }
+
   private receiveGone(id: string): void {
-    const { take, takes, compared } = this.state;
-    this.update({ takes: takes.filter((other) => other.id !== id), compared: compared?.filter((other) => other !== id) ?? null });
+    const { take, takes, leftOut, compared } = this.state;
+    this.update({
+      takes: takes.filter((other) => other.id !== id),
+      leftOut: leftOut.filter((other) => other.id !== id),
+      compared: compared?.filter((other) => other !== id) ?? null,
+    });
     if (take?.id !== id) return;
     this.update({ take: null, frame: 0, rate: 0, stats: null, compared: null, markIn: null, markOut: null });
     this.alert(`${take.name} is not on the disk any more`);
@@ -175,9 +190,12 @@ export class Store {
   }
 
   private receiveFacts(facts: Take): void {
-    const { take, takes } = this.state;
+    const { take, takes, leftOut } = this.state;
     const known = takes.some((other) => other.id === facts.id);
-    this.update({ takes: known ? takes.map((other) => (other.id === facts.id ? facts : other)) : [facts, ...takes] });
+    this.update({
+      takes: known ? takes.map((other) => (other.id === facts.id ? facts : other)) : [facts, ...takes],
+      leftOut: leftOut.filter((other) => other.id !== facts.id),
+    });
     if (take?.id === facts.id) this.receiveFactsOfOpen(take, facts);
   }
 

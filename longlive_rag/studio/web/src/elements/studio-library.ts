@@ -1,7 +1,7 @@
 import { css, html, nothing } from "lit";
 import { repeat } from "lit/directives/repeat.js";
 import { chooseTake, findFrame, openTake, searchTakes } from "../actions";
-import type { FrameHit, Take } from "../schema";
+import type { FrameHit, LeftOut, Take } from "../schema";
 import { listed, store } from "../store";
 import { clock } from "../timecode";
 import { shared, shortened, StudioElement } from "./base";
@@ -11,7 +11,7 @@ const SEARCH_AFTER_MS = 200;
 
 /** All takes of the folder, newest first; a search by words, and one by the frame under the playhead. */
 export class StudioLibrary extends StudioElement {
-  protected watches = ["takes", "take", "search", "matches", "studio", "found"] as const;
+  protected watches = ["takes", "leftOut", "take", "search", "matches", "studio", "found"] as const;
   private waiting?: ReturnType<typeof setTimeout>;
 
   static override styles = [
@@ -70,16 +70,30 @@ export class StudioLibrary extends StudioElement {
       p {
         margin: 0.3em;
       }
-      .live {
+      .live,
+      .reason {
         color: var(--live);
+      }
+      .reason {
+        overflow-wrap: anywhere;
+      }
+      [aria-disabled="true"] {
+        cursor: default;
+      }
+      .no-picture {
+        align-self: start;
+        text-align: center;
+        color: var(--live);
+        background: #000;
       }
     `,
   ];
 
   override render() {
-    const { search, found } = this.state;
+    const { search, found, matches } = this.state;
     const takes = listed(this.state);
-    const isEmpty = !(found ? found.hits : takes).length;
+    const leftOut = matches ? [] : this.state.leftOut;
+    const isEmpty = !(found ? found.hits : [...takes, ...leftOut]).length;
     return html`
       <div class="head">
         <h2>Library</h2>
@@ -90,11 +104,14 @@ export class StudioLibrary extends StudioElement {
       <div role="listbox" tabindex=${isEmpty ? 0 : nothing} aria-label="Library" @keydown=${this.move}>
         ${found
           ? found.hits.map((hit, index) => this.hit(hit, index))
-          : repeat(
-              takes,
-              (take) => take.id,
-              (take, index) => this.option(take, index),
-            )}
+          : [
+              repeat(
+                takes,
+                (take) => take.id,
+                (take, index) => this.option(take, index),
+              ),
+              leftOut.map((each, index) => this.leftOut(each, index === 0 && !takes.length)),
+            ]}
       </div>
       ${isEmpty ? html`<p class="quiet">${this.nothingHere()}</p>` : nothing}
     `;
@@ -160,6 +177,14 @@ export class StudioLibrary extends StudioElement {
           ${take.status === "finished" ? "" : html`<span class=${take.status}>${take.status}</span> · `}${clock(take.made_seconds)} · <bdi>${take.prompt}</bdi>
         </span>
       </span>
+    </div>`;
+  }
+
+  /** A take that can't be opened. */
+  private leftOut({ id, name, reason }: LeftOut, isFirst: boolean) {
+    return html`<div role="option" aria-selected="false" aria-disabled="true" tabindex=${isFirst ? 0 : -1} data-id=${id} data-name=${name}>
+      <span class="no-picture" aria-hidden="true">!</span>
+      <span class="words">${shortened(name)}<span class="reason">${reason}</span></span>
     </div>`;
   }
 
