@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -30,11 +31,16 @@ from retrieval.store import LatentStore, block_numbers
 
 FOUND_AT_MOST = 200
 LIKE_AT_MOST = 50
+DELETED = ".longlive-rag-deleted-"
 ENDLESS = 10**9  # frames of a timeline longer than any take
 
 
 class UnknownTakeError(Exception):
     """No take has this id, or not any more."""
+
+
+class InUseError(Exception):
+    """A take is needed as it is; says by what."""
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:
@@ -118,6 +124,27 @@ class Takes:
             number += 1
             folder = self.root / f"{name}-{number}"
         return folder
+
+    def set_aside(self, take: str) -> Path:
+        """Take a take out of the library, by renaming its folder to a hidden one; returns that.
+
+        Raises:
+            UnknownTakeError: if it no longer exists.
+            InUseError: if another process is making it, or its folder holds other takes.
+        """
+        folder = self.folder(take)
+        if is_being_written(folder / LATENTS):
+            raise InUseError(f"{folder.name} is being made by another process; wait for it, or stop it")
+        if folder == self.root or any(record.parent != folder for record in folder.rglob(RECORD)):
+            raise InUseError(f"the folder of {folder.name} is also a folder of takes; delete it by hand")
+        hidden = self.root / f"{DELETED}{secrets.token_urlsafe(9)}"
+        folder.rename(hidden)
+        return hidden
+
+    def remove_set_aside(self) -> None:
+        """Remove what a studio that was killed had set aside."""
+        for left in self.root.glob(f"{DELETED}*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def record(self, take: str) -> TakeRecord:
         """A take's record.

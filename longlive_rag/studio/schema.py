@@ -393,7 +393,7 @@ class Pace(Message):
 
 
 class Plain(Message):
-    do: Literal["stop", "resume", "native_twin", "take_over"]
+    do: Literal["stop", "resume", "native_twin", "take_over", "delete"]
 
 
 Command = Annotated[
@@ -461,10 +461,11 @@ class LeftOutEvent(Message):
 
 
 class GoneEvent(Message):
-    """A take is no longer on disk."""
+    """A take is no longer on disk, or was deleted here."""
 
     type: Literal["gone"] = "gone"
     take: Id
+    deleted: bool = False
 
 
 class CuesEvent(Message):

@@ -100,7 +100,7 @@ def _reading(video: str | io.BytesIO) -> Iterator[tuple[Any, Any]]:
             if not container.streams.video or container.streams.video[0].codec_context is None:
                 raise ValueError(f"{name} can't be read as a video: it holds none")
             yield container, container.streams.video[0]
-    except (av.error.InvalidDataError, EOFError) as error:  # PyAV's other errors are ValueErrors and OSErrors
+    except (av.error.InvalidDataError, av.error.EOFError) as error:  # PyAV's other errors are ValueErrors and OSErrors
         raise ValueError(f"{name} can't be read as a video: {error.strerror}") from error
 
 

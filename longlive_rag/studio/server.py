@@ -30,7 +30,7 @@ from longlive_rag.sessions.making import reason_of
 from longlive_rag.studio import orders, schema
 from longlive_rag.studio.events import MAX_WINDOWS, DirectedElsewhereError, Window
 from longlive_rag.studio.exports import embedders
-from longlive_rag.studio.library import UnknownTakeError
+from longlive_rag.studio.library import InUseError, UnknownTakeError
 from longlive_rag.studio.live import NotLiveError
 from longlive_rag.studio.schema import COMMANDS, FROM_PAGE
 from longlive_rag.studio.security import EVENTS, UPLOADS, Guard, bearer, error_body
@@ -218,6 +218,7 @@ def _add_errors(app: FastAPI, studio: Studio) -> None:
     for kind, (status, message) in constant.items():
         app.add_exception_handler(kind, _constant(answer, status, message))
     app.add_exception_handler(RefusedError, refused)
+    app.add_exception_handler(InUseError, lambda _, error: answer(409, str(error)))
     app.add_exception_handler(RequestValidationError, bad_message)
     app.add_exception_handler(ValidationError, bad_message)
     app.add_exception_handler(LicenseError, lambda _, error: answer(422, str(error)))

@@ -73,6 +73,7 @@ class Studio:
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         self.takes = Takes(self.root)
+        self.takes.remove_set_aside()
         self.presets = {Path(name).name: load_preset(name) for name in self.backbones}
         self.hub, self.director, self.pictures = Hub(self.one_line), Director(), Pictures()
         self.uploads = Uploads(self.takes.root)
@@ -296,7 +297,20 @@ class Studio:
                 return schema.Done()
             case schema.Plain(do="take_over"):
                 return schema.Done()
+            case schema.Plain(do="delete"):
+                return self._delete(take)
         return schema.TakeId(id=self._another(take, message))
+
+    def _delete(self, take: str) -> schema.Message:
+        name = self.takes.folder(take).name
+        hidden = self.room.set_aside(take)
+        self.hub.say(schema.GoneEvent(take=take, deleted=True))
+        try:
+            shutil.rmtree(hidden)
+        except OSError as error:
+            told = f"{name} is out of the library, but not all of it could be removed: {reason_of(error)}"
+            raise RefusedError(500, told) from error
+        return schema.Done()
 
     def _another(self, take: str, message: Any) -> str:
         """Carry out a command that begins another stretch; returns the id of the take that is made."""

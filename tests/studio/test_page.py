@@ -258,6 +258,28 @@ def test_damaged_record_is_listed_with_what_is_wrong(page: Any, takes: Path) -> 
     expect(entry).to_have_count(0)
 
 
+def test_deleting_is_asked_about_and_can_be_left(page: Any, takes: Path) -> None:
+    folders = [drawn_take(takes / f"superfluous-{letter}", 20) for letter in "ab"]
+    library, dialog = page.get_by_role("listbox", name="Library"), page.get_by_role("dialog", name="Delete take")
+    open_take(page, "superfluous-a")
+    button(page, "Delete …").click()
+    expect(dialog.get_by_role("heading", name="Delete superfluous-a?")).to_be_visible()
+    assert_accessible(page, "delete")
+    page.keyboard.press("Enter")  # the focus is on Cancel
+    expect(dialog).to_be_hidden()
+    for folder in folders:
+        assert folder.is_dir()
+        library.locator(f"[data-name='{folder.name}']").focus()
+        page.keyboard.press("Delete")
+        button(dialog, "Delete").click()
+        expect(library.locator(f"[data-name='{folder.name}']")).to_have_count(0)
+        expect(page.get_by_role("log")).to_have_text(f"{folder.name} was deleted")
+        assert not folder.exists()
+    expect(page).to_have_title("Studio")  # none is open
+    expect(button(page, "Delete …")).to_be_disabled()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_search_leaves_tree_and_comparison_as_they_are(page: Any) -> None:
     open_take(page, "tree")
     items = page.get_by_role("tree", name="Branches").get_by_role("treeitem")

@@ -290,6 +290,15 @@ export async function measure(take: Take): Promise<void> {
   await api.drift(take.id, embedder.name).then(keep, (error: Error) => keep(error.message));
 }
 
+/** Asks first, in a dialog. */
+export function askToDelete(take: Take): void {
+  store.update({ deleting: take, dialog: "delete" });
+}
+
+export async function deleteTake(take: Take): Promise<void> {
+  await trying(() => orderOrOffer(take, { do: "delete" }), "delete");
+}
+
 export async function addTwin(): Promise<void> {
   const answer = await command({ do: "native_twin" });
   if (answer?.id) store.update({ compared: [...(store.state.compared ?? []), answer.id] });

@@ -182,7 +182,8 @@ export type Command =
   | { do: "resume" }
   | { do: "pace"; blocks_ahead: number | null }
   | { do: "native_twin" }
-  | { do: "take_over" };
+  | { do: "take_over" }
+  | { do: "delete" };
 
 /** Each command answers some of these. */
 export interface Answer {
@@ -222,7 +223,7 @@ export type StudioEvent =
   | { type: "cut"; take: string; blocks: number }
   | { type: "take"; take: Take }
   | { type: "left_out"; take: LeftOut }
-  | { type: "gone"; take: string }
+  | { type: "gone"; take: string; deleted: boolean }
   | { type: "cues"; take: string; cues: Cue[] }
   | { type: "steering"; take: string; steering: Steering[] }
   | { type: "note" | "error"; take: string | null; message: string };

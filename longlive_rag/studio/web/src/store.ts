@@ -46,7 +46,9 @@ export interface State {
   pace: number | null;
   markIn: number | null;
   markOut: number | null;
-  dialog: "new" | "help" | "runs" | null;
+  dialog: "new" | "help" | "runs" | "delete" | null;
+  /** The take that the dialog "delete" is about. */
+  deleting: Take | null;
   /** Takes that are laid beside the open one; null: not comparing. */
   compared: string[] | null;
   /** What drift is judged by; null: what suits the take. */
@@ -84,6 +86,7 @@ export class Store {
     markIn: null,
     markOut: null,
     dialog: null,
+    deleting: null,
     compared: null,
     embedder: null,
     drifts: {},
@@ -149,7 +152,7 @@ export class Store {
         this.receiveLeftOut(event.take);
         break;
       case "gone":
-        this.receiveGone(event.take);
+        this.receiveGone(event.take, event.deleted);
         break;
       case "cues":
         if (open) this.update({ take: { ...open, cues: event.cues } });
@@ -170,16 +173,18 @@ export class Store {
     this.update({ takes: others(this.state.takes), leftOut: [...others(this.state.leftOut), leftOut] });
   }
 
-  private receiveGone(id: string): void {
+  private receiveGone(id: string, deleted: boolean): void {
     const { take, takes, leftOut, compared } = this.state;
     this.update({
       takes: takes.filter((other) => other.id !== id),
       leftOut: leftOut.filter((other) => other.id !== id),
       compared: compared?.filter((other) => other !== id) ?? null,
     });
+    const name = takes.find((other) => other.id === id)?.name;
+    if (deleted && name) this.update({ note: `${name} was deleted` });
     if (take?.id !== id) return;
     this.update({ take: null, frame: 0, rate: 0, stats: null, compared: null, markIn: null, markOut: null });
-    this.alert(`${take.name} is not on the disk any more`);
+    if (!deleted) this.alert(`${take.name} is not on the disk any more`);
   }
 
   private receiveBlock(open: TakeDetail, event: Extract<StudioEvent, { type: "block" }>): void {

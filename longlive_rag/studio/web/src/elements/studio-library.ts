@@ -1,6 +1,6 @@
 import { css, html, nothing } from "lit";
 import { repeat } from "lit/directives/repeat.js";
-import { chooseTake, findFrame, openTake, searchTakes } from "../actions";
+import { askToDelete, chooseTake, findFrame, openTake, searchTakes } from "../actions";
 import type { FrameHit, LeftOut, Take } from "../schema";
 import { listed, store } from "../store";
 import { clock } from "../timecode";
@@ -131,6 +131,10 @@ export class StudioLibrary extends StudioElement {
         <button ?disabled=${!take?.frames} @click=${findFrame} title="Moments of all takes that look like the frame under the playhead">
           Find this frame
         </button>
+        <span></span>
+        <button ?disabled=${!take || take.status === "live"} @click=${() => askToDelete(take!)} title="Delete the take that is open (Delete)">
+          Delete …
+        </button>
       </div>`;
     }
     return html`<div class="find">
@@ -198,7 +202,9 @@ export class StudioLibrary extends StudioElement {
     const options = [...this.renderRoot.querySelectorAll<HTMLElement>('[role="option"]')];
     const at = options.indexOf(event.target as HTMLElement);
     const places: Record<string, number> = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: options.length - 1 };
+    const take = this.state.takes.find(({ id }) => id === options[at]?.dataset.id);
     if (event.key === "Enter") options[at].click();
+    else if (event.key === "Delete" && take && !this.state.found) askToDelete(take);
     else if (event.key in places) options[places[event.key]]?.focus();
     else return;
     event.preventDefault();
