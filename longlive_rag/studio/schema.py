@@ -6,7 +6,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
 from pydantic.json_schema import models_json_schema
 
 PROTOCOL = 1
@@ -17,11 +17,20 @@ def as_seed(value: object) -> object:
     return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,20}", value) else value
 
 
+def as_text(value: object) -> object:
+    """Convert a number to text; return anything else unchanged."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 Words = Annotated[str, Field(max_length=4000)]
 Id = Annotated[str, Field(max_length=64)]
 Seed = Annotated[int, BeforeValidator(as_seed)]
 """Also accepted as text: JavaScript's numbers are exact only up to 2**53, and seeds go up to 2**64."""
 Second = Annotated[float, Field(ge=0, le=10**6)]
+Length = Annotated[
+    str, BeforeValidator(as_text), Field(max_length=64), WithJsonSchema({"type": ["number", "string"]}, "validation")
+]
+"""Seconds or a timecode, as the command line takes them."""
 Status = Literal["running", "live", "finished", "interrupted", "failed"]
 ExportKind = Literal["video", "stills", "cues", "sheet", "otio", "otio_branch", "rights"]
 
@@ -324,7 +333,7 @@ class NewTakeMessage(Message):
     """A new take."""
 
     prompt: Words
-    seconds: Second
+    seconds: Length
     seed: Seed = 0
     backbone: str | None = None
     memory: bool | None = None

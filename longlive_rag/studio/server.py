@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -329,7 +330,7 @@ async def _watch(studio: Studio) -> None:
 
 def _wrong(each: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A validation error of pydantic about a field, in our words."""
-    wanted = str(each["msg"]).replace("Input should be", "it should be")
+    wanted = re.sub("^(Input|String) should", "it should", str(each["msg"]))
     message = f"{name}: {wanted}"
     if each["type"] == "missing":
         wanted, message = "required", f"{name} is missing"

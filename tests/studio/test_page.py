@@ -374,6 +374,25 @@ def test_odd_files_and_ranges_are_refused_in_words(page: Any) -> None:
     expect(dialog).to_be_visible()
 
 
+def test_prompt_and_length_are_refused_where_they_are_written(page: Any) -> None:
+    button(page, "New take").click()
+    dialog = page.get_by_role("dialog", name="New take")
+    dialog.get_by_role("textbox", name="Prompt", exact=True).fill("a hill")
+    for name, odd, right, said in (
+        ("Seconds", "0:1O", "0:01", "'0:1O' is not a timecode"),
+        ("Prompt", "red " * 2000, "a hill", "at most 4000 characters"),
+        ("Prompt", "red " * 400, "a hill", "is too long: this backbone reads at most"),
+    ):
+        entry = dialog.get_by_role("textbox", name=name, exact=True)
+        entry.fill(odd)
+        button(dialog, "Start").click()
+        expect(dialog.get_by_role("alert")).to_contain_text(said)
+        place = dialog.locator("label").filter(has=page.get_by_role("textbox", name=name, exact=True))
+        expect(place.get_by_role("alert")).to_have_count(1)
+        expect(entry).to_be_focused()
+        entry.fill(right)
+
+
 def test_text_that_is_dragged_is_no_picture(page: Any) -> None:
     for kind in ("dragover", "drop"):
         assert page.evaluate(DRAG, kind), kind  # the text box that it is dropped in takes it

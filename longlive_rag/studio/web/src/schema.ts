@@ -159,7 +159,8 @@ export interface FrameHit {
 
 export interface NewTake {
   prompt: string;
-  seconds: number;
+  /** As text also a timecode. */
+  seconds: number | string;
   seed: string;
   backbone: string | null;
   memory: boolean | null;
