@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
-from backbone.errors import refused_as
+from backbone.errors import FieldError, refused_as
 from backbone.words import words_with
 
 
@@ -29,16 +29,14 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, text_length: int
     """Token ids of one prompt, including the end token.
 
     Raises:
-        ValueError: if it is empty or longer than `text_length` tokens.
+        ValueError: if it is empty or, as a `FieldError`, longer than `text_length` tokens.
     """
     words = clean_prompt(prompt)
     with refused_as("the tokenizer"):
         ids: list[int] = tokenizer(words, add_special_tokens=True)["input_ids"]
     if len(ids) > text_length:
-        raise ValueError(
-            f"a prompt of {len(ids)} tokens is too long: this backbone reads at most {text_length}; "
-            f"shorten {prompt[:60]!r}..."
-        )
+        claim = f"a prompt of {len(ids)} tokens is too long: this backbone reads at most {text_length}"
+        raise FieldError("prompt", prompt, f"shorten {prompt[:60]!r}...", claim=claim)
     return ids
 
 

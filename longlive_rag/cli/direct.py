@@ -24,13 +24,12 @@ from longlive_rag.cli.settings import (
     CueSource,
     asked_opening,
     build_schedule,
-    seconds_of,
     with_rights,
     with_settings,
 )
 from longlive_rag.environment import launched
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, load_preset
-from longlive_rag.sessions.asking import SETTINGS, build_request
+from longlive_rag.sessions.asking import SETTINGS, build_request, seconds_of
 
 if TYPE_CHECKING:
     from longlive_rag.sessions.directed_take import DirectedTake

@@ -10,7 +10,8 @@ import click
 from longlive_rag.cli.errors import refuse_bad_input
 from longlive_rag.cli.making import note
 from longlive_rag.cli.resuming import CUT, TAKE, go_on, with_changes, words_of
-from longlive_rag.cli.settings import FLAGS, seconds_of
+from longlive_rag.cli.settings import FLAGS
+from longlive_rag.sessions.asking import seconds_of
 
 
 @click.command()

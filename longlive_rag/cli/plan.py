@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from longlive_rag.cli.errors import refuse_bad_input
-from longlive_rag.cli.settings import BACKBONE, DTYPE, FLAGS, Gibibytes, seconds_of, with_checkpoints, with_settings
+from longlive_rag.cli.settings import BACKBONE, DTYPE, FLAGS, Gibibytes, with_checkpoints, with_settings
 from longlive_rag.config import CheckpointConfig, CheckpointMode
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.precision import Precision, pick_precision
 from longlive_rag.presets.preset import preset_to_plan_with
-from longlive_rag.sessions.asking import build_request
+from longlive_rag.sessions.asking import build_request, seconds_of
 
 if TYPE_CHECKING:
     from longlive_rag.config import TakeRequest

@@ -11,13 +11,12 @@ from typing import Any, ClassVar
 
 import click
 
-from backbone.errors import FieldError, Name
 from backbone.knobs import Knob, knobs_of
 from longlive_rag.config import PARTS, CheckpointConfig, Cue, MemoryConfig, TakeRequest
 from longlive_rag.config import Span as SpanOfSeconds
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, Preset
-from longlive_rag.sessions.asking import SETTINGS
+from longlive_rag.sessions.asking import SETTINGS, seconds_of
 from longlive_rag.sessions.opening import Opening
 from longlive_rag.timecode import parse_duration, parse_timecode
 from retrieval.budgets import PageBudgets, PagePrecision
@@ -363,23 +362,6 @@ class CueSource:
     file: Path | None = None
     line: int | None = None
     switch_every: str | None = None
-
-
-def seconds_of(length: str, fps: int, field: str = "seconds") -> float:
-    """Parse the value of an option that is a length of time.
-
-    Args:
-        length: a number of seconds or a timecode.
-        fps: frames per second of the take, for SMPTE timecodes.
-        field: field that the option sets.
-
-    Raises:
-        FieldError: if it is neither.
-    """
-    try:
-        return parse_duration(length, fps)
-    except ValueError as error:
-        raise FieldError(field, length, claim=(Name(field), f": {error}")) from error
 
 
 def build_schedule(

@@ -13,10 +13,10 @@ from backbone.errors import FieldError, Name
 from longlive_rag.cli.comparing import ENGINE, ray_options
 from longlive_rag.cli.errors import Failed, Stopped, refuse_bad_input
 from longlive_rag.cli.making import note
-from longlive_rag.cli.settings import BACKBONE, DEVICE, DTYPE, FLAGS, Steps, seconds_of
+from longlive_rag.cli.settings import BACKBONE, DEVICE, DTYPE, FLAGS, Steps
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.preset import load_preset
-from longlive_rag.sessions.asking import build_request
+from longlive_rag.sessions.asking import build_request, seconds_of
 from longlive_rag.sessions.opening import DType
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from longlive_rag.cli.settings import (
     Duration,
     backbone_option,
     options,
-    seconds_of,
     with_figures,
 )
+from longlive_rag.sessions.asking import seconds_of
 from retrieval.files import write_whole
 
 if TYPE_CHECKING:

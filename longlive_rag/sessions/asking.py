@@ -11,6 +11,7 @@ from backbone.knobs import Knob, knobs_of
 from longlive_rag.config import PARTS, TakeRequest
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.preset import Preset
+from longlive_rag.timecode import parse_duration
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,23 @@ def read_settings(given: Mapping[str, Any], offered: Mapping[str, Setting]) -> d
             wanted = error.wanted or str(error).removeprefix(f"{setting.knob.name}: ")
             raise FieldError(setting.knob.name, value, wanted) from error
     return read
+
+
+def seconds_of(length: str, fps: int, field: str = "seconds") -> float:
+    """Parse a length of time as a user writes it.
+
+    Args:
+        length: a number of seconds or a timecode.
+        fps: frames per second of the take, for SMPTE timecodes.
+        field: what it is the length of.
+
+    Raises:
+        FieldError: if it is neither.
+    """
+    try:
+        return parse_duration(length, fps)
+    except ValueError as error:
+        raise FieldError(field, length, claim=(Name(field), f": {error}")) from error
 
 
 def build_request(

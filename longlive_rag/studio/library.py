@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,11 +31,16 @@ from retrieval.store import LatentStore, block_numbers
 
 FOUND_AT_MOST = 200
 LIKE_AT_MOST = 50
+DELETED = ".longlive-rag-deleted-"
 ENDLESS = 10**9  # frames of a timeline longer than any take
 
 
 class UnknownTakeError(Exception):
     """No take has this id, or not any more."""
+
+
+class InUseError(Exception):
+    """A take is needed as it is; says by what."""
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:
@@ -118,6 +125,27 @@ class Takes:
             folder = self.root / f"{name}-{number}"
         return folder
 
+    def set_aside(self, take: str) -> Path:
+        """Take a take out of the library, by renaming its folder to a hidden one; returns that.
+
+        Raises:
+            UnknownTakeError: if it no longer exists.
+            InUseError: if another process is making it, or its folder holds other takes.
+        """
+        folder = self.folder(take)
+        if is_being_written(folder / LATENTS):
+            raise InUseError(f"{folder.name} is being made by another process; wait for it, or stop it")
+        if folder == self.root or any(record.parent != folder for record in folder.rglob(RECORD)):
+            raise InUseError(f"the folder of {folder.name} is also a folder of takes; delete it by hand")
+        hidden = self.root / f"{DELETED}{secrets.token_urlsafe(9)}"
+        folder.rename(hidden)
+        return hidden
+
+    def remove_set_aside(self) -> None:
+        """Remove what a studio that was killed had set aside."""
+        for left in self.root.glob(f"{DELETED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
     def record(self, take: str) -> TakeRecord:
         """A take's record.
 
@@ -187,15 +215,19 @@ class Takes:
             blocks=made.blocks if frames else 0,
         )
 
-    def all_facts(self, ids: list[str] | None = None) -> list[schema.TakeFacts]:
-        """Facts about all takes that can be read, or about those in `ids`, newest first."""
-        found = []
-        for take in self.scan() if ids is None else ids:
-            try:
-                found.append(self.facts(take))
-            except (UnknownTakeError, ValueError, OSError):
-                continue
-        return sorted(found, key=lambda facts: (facts.started, facts.name), reverse=True)
+    def listed(self, ids: Iterable[str]) -> schema.TakeList:
+        """Facts about takes, newest first, and those that can't be read, by name; deleted ones are in neither."""
+        found, left_out = [], []
+        for take in ids:
+            with suppress(UnknownTakeError):
+                try:
+                    found.append(self.facts(take))
+                except (ValueError, OSError) as error:
+                    folder = self.folder(take)
+                    if (folder / RECORD).is_file():
+                        left_out.append(schema.LeftOut(id=take, name=folder.name, reason=str(error)))
+        found.sort(key=lambda facts: (facts.started, facts.name), reverse=True)
+        return schema.TakeList(takes=found, left_out=sorted(left_out, key=lambda each: each.name))
 
     def search(self, words: str) -> list[str]:
         """Ids of takes whose prompts are like `words`, best first; ValueError if `words` contains no word."""

@@ -10,11 +10,29 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from longlive_rag.config import Steering, TakeRequest
-from longlive_rag.engines.engine import ENDED, BlockFacts, Engine, OpenedTake, Order, SessionFacts, Undo
+from longlive_rag.engines.engine import (
+    ENDED,
+    BlockFacts,
+    Branch,
+    Engine,
+    Make,
+    OpenedTake,
+    Order,
+    SessionFacts,
+    Undo,
+)
 from longlive_rag.media.pictures import runs
 from longlive_rag.studio import schema
 from longlive_rag.studio.events import Director, Hub
-from longlive_rag.studio.library import Takes, UnknownTakeError, facts_of, memory_of, other_frames, segment_of
+from longlive_rag.studio.library import (
+    InUseError,
+    Takes,
+    UnknownTakeError,
+    facts_of,
+    memory_of,
+    other_frames,
+    segment_of,
+)
 from longlive_rag.takes.record import TakeRecord
 from longlive_rag.timeline import Timeline
 from retrieval.selection import Selection
@@ -36,7 +54,7 @@ class Stretch:
 
     Args:
         take: its id.
-        folder: its folder.
+        order: what is made.
         session: id of its session.
         waits: whether it begins only with the next direction, or `go_on`.
 
@@ -51,8 +69,8 @@ class Stretch:
     timeline: Timeline
     asked: TakeRequest
 
-    def __init__(self, take: str, folder: Path, session: str, waits: bool) -> None:
-        self.id, self.folder, self.session, self.waits = take, folder, session, waits
+    def __init__(self, take: str, order: Order, session: str, waits: bool) -> None:
+        self.id, self.order, self.folder, self.session, self.waits = take, order, order.folder, session, waits
         self.ready: Future[str] = Future()
         self.stopped = self.is_parked = False
         self.unknown: list[str] = []
@@ -63,6 +81,15 @@ class Stretch:
         self.block: BlockFacts | None = None
         self.last_block: int | None = None
         self._planned: dict[int, str] = {}  # block: id
+
+    def is_made_of(self, folder: Path) -> bool:
+        """Whether it still may read another take: it branches from it, or is to remember it."""
+        match self.order:
+            case Branch() | Undo():
+                return self.order.source == folder
+            case Make():
+                return any(spec.startswith(f"{folder}@") for spec in self.order.request.memory.remember)
+        return False
 
     def open(self, opened: OpenedTake) -> None:
         """Note that a worker has opened the take; after a loss, blocks at its end are shown again."""
@@ -212,7 +239,7 @@ class Room:
         """Submit an order; with the lock held, so that no event of its session comes too early."""
         last = order.kept_blocks - 1 if isinstance(order, Undo) else None
         session = self.engine.submit(order, last_block=last)
-        stretch = Stretch(self._takes.id_of(order.folder), order.folder, session, waits=isinstance(order, Undo))
+        stretch = Stretch(self._takes.id_of(order.folder), order, session, waits=isinstance(order, Undo))
         stretch.last_block = last
         return stretch
 
@@ -245,6 +272,21 @@ class Room:
         """End a take after the block in progress; NotLiveError if it isn't being made."""
         with self._changed:
             self._stop(self.live(take))
+
+    def set_aside(self, take: str) -> Path:
+        """Take a take out of the library, unless it is needed here; see `Takes.set_aside`.
+
+        Raises:
+            InUseError: if it is being made, or another one is being made from it.
+        """
+        with self._changed:
+            folder, stretch = self._takes.folder(take), self._stretch
+            if stretch is not None and stretch.id == take:
+                raise InUseError(f"{folder.name} is being made; stop it, then delete it")
+            if stretch is not None and stretch.is_made_of(folder):
+                name = stretch.folder.name
+                raise InUseError(f"{name} is being made from {folder.name}; wait until it is finished, or stop it")
+            return self._takes.set_aside(take)
 
     def go_on(self, take: str) -> None:
         """Let a waiting take begin; NotLiveError if it isn't being made."""

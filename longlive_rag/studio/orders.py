@@ -15,7 +15,7 @@ from longlive_rag.environment import plugins
 from longlive_rag.generation.cues import Schedule
 from longlive_rag.presets.precision import pick_precision
 from longlive_rag.presets.preset import Preset
-from longlive_rag.sessions.asking import SETTINGS, Setting, build_request, read_settings
+from longlive_rag.sessions.asking import SETTINGS, Setting, build_request, read_settings, seconds_of
 from longlive_rag.sessions.resuming import OpenTake, open_take
 from longlive_rag.studio import schema
 from longlive_rag.studio.library import Takes
@@ -79,7 +79,8 @@ def new_order(message: schema.NewTakeMessage, preset: Preset, takes: Takes, star
     if specs:
         settings["memory_remember"] = tuple(specs)
     cues = tuple(Cue(cue.seconds, cue.prompt, cue.cut) for cue in message.cues)
-    schedule = Schedule(message.prompt, cues, message.seconds)
+    seconds = seconds_of(message.seconds, settings.get("output_fps") or preset.output.fps)
+    schedule = Schedule(message.prompt, cues, seconds)
     picture = str(start_image) if start_image is not None else None
     request = build_request(preset, schedule, message.seed, settings, picture)
     return Make(preset.name, request, takes.free_folder(slug(request.prompt)))

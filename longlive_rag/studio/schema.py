@@ -6,7 +6,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
 from pydantic.json_schema import models_json_schema
 
 PROTOCOL = 1
@@ -17,11 +17,20 @@ def as_seed(value: object) -> object:
     return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,20}", value) else value
 
 
+def as_text(value: object) -> object:
+    """Convert a number to text; return anything else unchanged."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 Words = Annotated[str, Field(max_length=4000)]
 Id = Annotated[str, Field(max_length=64)]
 Seed = Annotated[int, BeforeValidator(as_seed)]
 """Also accepted as text: JavaScript's numbers are exact only up to 2**53, and seeds go up to 2**64."""
 Second = Annotated[float, Field(ge=0, le=10**6)]
+Length = Annotated[
+    str, BeforeValidator(as_text), Field(max_length=64), WithJsonSchema({"type": ["number", "string"]}, "validation")
+]
+"""Seconds or a timecode, as the command line takes them."""
 Status = Literal["running", "live", "finished", "interrupted", "failed"]
 ExportKind = Literal["video", "stills", "cues", "sheet", "otio", "otio_branch", "rights"]
 
@@ -147,10 +156,19 @@ class TakeFacts(Message):
     unknown_words: list[str]
 
 
+class LeftOut(Message):
+    """A take that can't be opened, and why, in the words of `longlive-rag library`."""
+
+    id: Id
+    name: str
+    reason: str
+
+
 class TakeList(Message):
     """The library."""
 
     takes: list[TakeFacts]
+    left_out: list[LeftOut] = []
 
 
 class CueFacts(Message):
@@ -315,7 +333,7 @@ class NewTakeMessage(Message):
     """A new take."""
 
     prompt: Words
-    seconds: Second
+    seconds: Length
     seed: Seed = 0
     backbone: str | None = None
     memory: bool | None = None
@@ -384,7 +402,7 @@ class Pace(Message):
 
 
 class Plain(Message):
-    do: Literal["stop", "resume", "native_twin", "take_over"]
+    do: Literal["stop", "resume", "native_twin", "take_over", "delete"]
 
 
 Command = Annotated[
@@ -446,11 +464,17 @@ class TakeEvent(Message):
     take: TakeFacts
 
 
+class LeftOutEvent(Message):
+    type: Literal["left_out"] = "left_out"
+    take: LeftOut
+
+
 class GoneEvent(Message):
-    """A take is no longer on disk."""
+    """A take is no longer on disk, or was deleted here."""
 
     type: Literal["gone"] = "gone"
     take: Id
+    deleted: bool = False
 
 
 class CuesEvent(Message):
@@ -480,7 +504,16 @@ class ErrorEvent(Message):
 
 
 Event = Annotated[
-    Hello | BlockEvent | CutEvent | TakeEvent | GoneEvent | CuesEvent | SteeringEvent | NoteEvent | ErrorEvent,
+    Hello
+    | BlockEvent
+    | CutEvent
+    | TakeEvent
+    | LeftOutEvent
+    | GoneEvent
+    | CuesEvent
+    | SteeringEvent
+    | NoteEvent
+    | ErrorEvent,
     Field(discriminator="type"),
 ]
 

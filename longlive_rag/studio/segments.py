@@ -63,8 +63,7 @@ class DiskFilm:
         self.keys: list[bool] = []
         block: list[Packet] = []
         frames = 0
-        with av.open(str(video)) as container:
-            stream = _picture_of(container)
+        with _reading(str(video)) as (container, stream):
             self.mime = mime_of(stream)
             for packet in _packets(container, stream):
                 block.append(packet)
@@ -85,18 +84,24 @@ class DiskFilm:
         frames = self.timeline.pixels_of(block)
         check_plain(self._video)
         for seek in (True, False):  # a file without an index is read from its beginning
-            with av.open(str(self._video)) as container:
-                stream = _picture_of(container)
+            with _reading(str(self._video)) as (container, stream):
                 packets = _packets_between(container, stream, frames, seek)
                 if len(packets) == len(frames):
                     return wrapped(stream, packets, frames.start, self.timeline.fps)
         raise OSError(f"{self._video} has changed")
 
 
-def _picture_of(container: Any) -> Any:
-    if not container.streams.video:
-        raise OSError(f"{container.name} holds no video")
-    return container.streams.video[0]
+@contextmanager
+def _reading(video: str | io.BytesIO) -> Iterator[tuple[Any, Any]]:
+    """A container and its stream of pictures; ValueError or OSError if it can't be read or has none."""
+    name = video if isinstance(video, str) else "the video"
+    try:
+        with av.open(video, "r") as container:
+            if not container.streams.video or container.streams.video[0].codec_context is None:
+                raise ValueError(f"{name} can't be read as a video: it holds none")
+            yield container, container.streams.video[0]
+    except (av.error.InvalidDataError, av.error.EOFError) as error:  # PyAV's other errors are ValueErrors and OSErrors
+        raise ValueError(f"{name} can't be read as a video: {error.strerror}") from error
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Packet]:
@@ -197,8 +202,7 @@ class GrowingFilm:
     def _opened(self, begin: int, data: bytes) -> Iterator[tuple[Any, list[Packet]]]:
         """The stream, and the frames of a part of the file; the part begins at 0 or at the end of a frame."""
         before = self._head if begin else b""
-        with av.open(io.BytesIO(before + data)) as container:
-            stream = _picture_of(container)
+        with _reading(io.BytesIO(before + data)) as (container, stream):
             yield stream, list(_packets(container, stream))[1 if begin else 0 :]
 
     def _add_newest(self, newest: bytes) -> None:
@@ -239,8 +243,8 @@ class GrowingFilm:
 
 
 def _mime_in(segment: bytes) -> str:
-    with av.open(io.BytesIO(segment), "r") as container:
-        return mime_of(_picture_of(container))
+    with _reading(io.BytesIO(segment)) as (_, stream):
+        return mime_of(stream)
 
 
 def _content_of(path: Path) -> bytes:
@@ -250,11 +254,10 @@ def _content_of(path: Path) -> bytes:
 def _packets_of(segment: bytes, first_frame: int, fps: int) -> list[Packet]:
     """Packets of a segment that begins with this frame; none if it is another segment, or damaged."""
     try:
-        with av.open(io.BytesIO(segment), "r") as container:
-            stream = _picture_of(container)
+        with _reading(io.BytesIO(segment)) as (container, stream):
             found = [packet for packet in container.demux(stream) if packet.size]
             if not found or round(found[0].pts * found[0].time_base * fps) != first_frame:
                 return []
             return [Packet(bytes(packet), packet.is_keyframe) for packet in found]
-    except (OSError, ValueError):  # PyAV's errors are of these kinds
+    except (OSError, ValueError):
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ from longlive_rag.sessions.making import reason_of
 from longlive_rag.studio import orders, schema
 from longlive_rag.studio.events import MAX_WINDOWS, DirectedElsewhereError, Window
 from longlive_rag.studio.exports import embedders
-from longlive_rag.studio.library import UnknownTakeError
+from longlive_rag.studio.library import InUseError, UnknownTakeError
 from longlive_rag.studio.live import NotLiveError
 from longlive_rag.studio.schema import COMMANDS, FROM_PAGE
 from longlive_rag.studio.security import EVENTS, UPLOADS, Guard, bearer, error_body
@@ -94,7 +95,7 @@ def _add_reads(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/api/takes")
     def takes(search: str = "") -> schema.TakeList:
-        return schema.TakeList(takes=studio.listed(search[:1000]))
+        return studio.library(search[:1000])
 
     @app.get("/api/takes/{take}")
     def detail(take: str) -> schema.TakeDetail:
@@ -218,6 +219,7 @@ def _add_errors(app: FastAPI, studio: Studio) -> None:
     for kind, (status, message) in constant.items():
         app.add_exception_handler(kind, _constant(answer, status, message))
     app.add_exception_handler(RefusedError, refused)
+    app.add_exception_handler(InUseError, lambda _, error: answer(409, str(error)))
     app.add_exception_handler(RequestValidationError, bad_message)
     app.add_exception_handler(ValidationError, bad_message)
     app.add_exception_handler(LicenseError, lambda _, error: answer(422, str(error)))
@@ -314,8 +316,11 @@ async def _watch(studio: Studio) -> None:
         live = studio.room.current
         for take in now:
             if seen.get(take) != now[take] and (live is None or live.id != take):
-                for facts in await run_in_threadpool(studio.takes.all_facts, [take]):
+                listed = await run_in_threadpool(studio.listed, [take])
+                for facts in listed.takes:
                     studio.hub.say(schema.TakeEvent(take=facts))
+                for left_out in listed.left_out:
+                    studio.hub.say(schema.LeftOutEvent(take=left_out))
         gone -= now.keys()
         for take in studio.takes.ids - now.keys() - gone - ({live.id} if live is not None else set()):
             studio.hub.say(schema.GoneEvent(take=take))
@@ -325,7 +330,7 @@ async def _watch(studio: Studio) -> None:
 
 def _wrong(each: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A validation error of pydantic about a field, in our words."""
-    wanted = str(each["msg"]).replace("Input should be", "it should be")
+    wanted = re.sub("^(Input|String) should", "it should", str(each["msg"]))
     message = f"{name}: {wanted}"
     if each["type"] == "missing":
         wanted, message = "required", f"{name} is missing"

@@ -15,6 +15,7 @@ from backbone.words import unknown_words_of
 from longlive_rag.config import Steering
 from longlive_rag.engines.engine import Engine, Order
 from longlive_rag.presets.preset import DEFAULT_BACKBONE, Preset, load_preset
+from longlive_rag.sessions.making import reason_of
 from longlive_rag.studio import orders, schema
 from longlive_rag.studio.events import Director, Hub
 from longlive_rag.studio.exports import drift_of, write_export
@@ -72,6 +73,7 @@ class Studio:
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         self.takes = Takes(self.root)
+        self.takes.remove_set_aside()
         self.presets = {Path(name).name: load_preset(name) for name in self.backbones}
         self.hub, self.director, self.pictures = Hub(self.one_line), Director(), Pictures()
         self.uploads = Uploads(self.takes.root)
@@ -98,17 +100,25 @@ class Studio:
         live = self._live(take)
         return live_facts(live, self.takes) if live is not None else self.takes.facts(take)
 
-    def listed(self, words: str) -> list[schema.TakeFacts]:
+    def library(self, words: str) -> schema.TakeList:
         """The library, newest first; with `words`, the most similar takes first."""
         live = self.room.current
         ids = self.takes.search(words) if words.strip() else list(self.takes.scan())
-        here = [take for take in ids if live is None or take != live.id]
-        found = {facts.id: facts for facts in self.takes.all_facts(here)}
+        listed = self.listed([take for take in ids if live is None or take != live.id])
+        found = {facts.id: facts for facts in listed.takes}
         if live is not None and (not words.strip() or live.id in ids):
             found[live.id] = live_facts(live, self.takes)
         if words.strip():
-            return [found[take] for take in ids if take in found]
-        return sorted(found.values(), key=lambda facts: (facts.started, facts.name), reverse=True)
+            return schema.TakeList(takes=[found[take] for take in ids if take in found])
+        newest_first = sorted(found.values(), key=lambda facts: (facts.started, facts.name), reverse=True)
+        return schema.TakeList(takes=newest_first, left_out=listed.left_out)
+
+    def listed(self, takes: list[str]) -> schema.TakeList:
+        """Facts about takes on disk, newest first, and why others can't be opened: as the user's shell would say it."""
+        listed = self.takes.listed(takes)
+        for each in listed.left_out:
+            each.reason = self.one_line(each.reason.replace(str(self.takes.root), self.root.name))
+        return listed
 
     def detail(self, take: str) -> schema.TakeDetail:
         """Everything about a take."""
@@ -170,10 +180,13 @@ class Studio:
         return self._with_film(take, found)
 
     def frame(self, take: str, frame: int, width: int | None) -> bytes:
-        """A frame as JPEG; UnknownTakeError if it isn't made yet."""
-        if not 0 <= frame < self._made_frames(take):
-            raise UnknownTakeError
-        return self._with_film(take, lambda film: self.pictures.jpeg(film, frame, width))
+        """A frame as JPEG; UnknownTakeError if it isn't made yet, or the video is broken: there is nothing to show."""
+        try:
+            if not 0 <= frame < self._made_frames(take):
+                raise UnknownTakeError
+            return self._with_film(take, lambda film: self.pictures.jpeg(film, frame, width))
+        except (ValueError, OSError) as error:
+            raise RefusedError(404, f"this frame can't be read: {reason_of(error)}") from error
 
     def _with_film(self, take: str, read: Callable[[Film], bytes]) -> bytes:
         """Read from a take's segments, once more if its video was replaced meanwhile."""
@@ -284,7 +297,20 @@ class Studio:
                 return schema.Done()
             case schema.Plain(do="take_over"):
                 return schema.Done()
+            case schema.Plain(do="delete"):
+                return self._delete(take)
         return schema.TakeId(id=self._another(take, message))
+
+    def _delete(self, take: str) -> schema.Message:
+        name = self.takes.folder(take).name
+        hidden = self.room.set_aside(take)
+        self.hub.say(schema.GoneEvent(take=take, deleted=True))
+        try:
+            shutil.rmtree(hidden)
+        except OSError as error:
+            told = f"{name} is out of the library, but not all of it could be removed: {reason_of(error)}"
+            raise RefusedError(500, told) from error
+        return schema.Done()
 
     def _another(self, take: str, message: Any) -> str:
         """Carry out a command that begins another stretch; returns the id of the take that is made."""

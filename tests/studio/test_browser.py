@@ -219,7 +219,7 @@ def test_new_take(page: Any, server: Server) -> None:
     expect(dialog.get_by_role("status")).to_contain_text("wizard")
     entry.fill("a red circle walks in a meadow")
     expect(dialog.get_by_role("status")).to_be_hidden()
-    dialog.get_by_role("textbox", name="Seconds", exact=True).fill("3")
+    dialog.get_by_role("textbox", name="Seconds", exact=True).fill("0:03")
     dialog.get_by_role("textbox", name="Seed", exact=True).fill(str(SEED))
     dialog.get_by_role("combobox", name="Remember another take").select_option("blue-square-stands-desert")
     frames = dialog.get_by_role("group", name=re.compile("Frames of")).get_by_role("button")

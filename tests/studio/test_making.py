@@ -219,6 +219,25 @@ def test_new_takes_say_what_is_wrong_at_their_fields(window):
     assert window.do("x", do="stop").status_code == 409
 
 
+@pytest.mark.parametrize(
+    ("given", "settings", "seconds"),
+    [("2.5", {}, 2.5), ("0:02.5", {}, 2.5), ("00:00:02:08", {}, 2.5), ("00:00:02:06", {"output_fps": 12}, 2.5)],
+)
+def test_a_length_may_be_a_timecode(studio, window, given, settings, seconds):
+    take = window.begin(given, settings=settings)
+    assert window.ended(take)["seconds"] == seconds
+    assert read_record(folder_of(studio, take)).request.seconds == seconds
+
+
+def test_a_prompt_that_is_too_long_is_refused_at_its_field(window):
+    answer = window.post("/api/takes", prompt="red " * 400, seconds=2.0)
+    assert answer.status_code == 422
+    (field,) = answer.json()["error"]["fields"]
+    assert field["field"] == "prompt"
+    assert "is too long: this backbone reads at most" in field["message"]
+    assert answer.json()["error"]["message"] == field["message"]
+
+
 def test_a_picture_and_another_takes_frames_begin_a_take(studio, window):
     buffer = io.BytesIO()
     Image.new("RGB", (96, 64), (200, 30, 30)).save(buffer, "PNG")

@@ -173,7 +173,10 @@ def test_odd_events_are_not_heard(studio, client, window, takes):
     [
         ("/api/takes", {"prompt": PROMPT}, "seconds is missing"),
         ("/api/takes", {"prompt": PROMPT, "seconds": 2.0, "colour": "red"}, "unknown field colour"),
-        ("/api/takes", {"prompt": PROMPT, "seconds": -1}, "seconds: it should be greater than"),
+        ("/api/takes", {"prompt": PROMPT, "seconds": -1}, "seconds is -1; it must be from 0.0625 (one frame) to"),
+        ("/api/takes", {"prompt": PROMPT, "seconds": "0:1O"}, "seconds: '0:1O' is not a timecode; write 12.5, 0:12.5"),
+        ("/api/takes", {"prompt": PROMPT, "seconds": "1:70"}, "seconds: '1:70' is not a timecode: 70 seconds"),
+        ("/api/takes", {"prompt": "x" * 4001, "seconds": 2.0}, "prompt: it should have at most 4000 characters"),
         ("/api/takes/x/commands", {"do": "dance"}, "do is 'dance'; it must be one of direct, edit_cue,"),
     ],
 )

@@ -238,6 +238,48 @@ def test_library_is_not_called_empty_before_it_is_read(page: Any) -> None:
     expect(page).to_have_title(re.compile("^tree . Studio$"))
 
 
+def test_damaged_record_is_listed_with_what_is_wrong(page: Any, takes: Path) -> None:
+    open_take(page, "at-24")
+    record = drawn_take(takes / "damaged", 20) / "take.json"
+    entry = page.get_by_role("listbox", name="Library").locator("[data-name='damaged']")
+    expect(entry).to_contain_text("a red circle")
+    whole = record.read_text()
+    record.write_text(whole[:200])
+    expect(entry).to_contain_text("takes/damaged/take.json can't be read: ")
+    expect(entry).to_be_disabled()
+    page.reload()
+    entry.click(force=True)
+    expect(entry).to_have_attribute("aria-selected", "false")
+    open_take(page, "tree")
+    assert_accessible(page, "a damaged record")
+    record.write_text(whole)
+    open_take(page, "damaged")
+    shutil.rmtree(takes / "damaged")
+    expect(entry).to_have_count(0)
+
+
+def test_deleting_is_asked_about_and_can_be_left(page: Any, takes: Path) -> None:
+    folders = [drawn_take(takes / f"superfluous-{letter}", 20) for letter in "ab"]
+    library, dialog = page.get_by_role("listbox", name="Library"), page.get_by_role("dialog", name="Delete take")
+    open_take(page, "superfluous-a")
+    button(page, "Delete …").click()
+    expect(dialog.get_by_role("heading", name="Delete superfluous-a?")).to_be_visible()
+    assert_accessible(page, "delete")
+    page.keyboard.press("Enter")  # the focus is on Cancel
+    expect(dialog).to_be_hidden()
+    for folder in folders:
+        assert folder.is_dir()
+        library.locator(f"[data-name='{folder.name}']").focus()
+        page.keyboard.press("Delete")
+        button(dialog, "Delete").click()
+        expect(library.locator(f"[data-name='{folder.name}']")).to_have_count(0)
+        expect(page.get_by_role("log")).to_have_text(f"{folder.name} was deleted")
+        assert not folder.exists()
+    expect(page).to_have_title("Studio")  # none is open
+    expect(button(page, "Delete …")).to_be_disabled()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_search_leaves_tree_and_comparison_as_they_are(page: Any) -> None:
     open_take(page, "tree")
     items = page.get_by_role("tree", name="Branches").get_by_role("treeitem")
@@ -330,6 +372,25 @@ def test_odd_files_and_ranges_are_refused_in_words(page: Any) -> None:
     button(dialog, "Start").click()
     expect(dialog.get_by_role("alert")).to_contain_text("“the end” is not a range")
     expect(dialog).to_be_visible()
+
+
+def test_prompt_and_length_are_refused_where_they_are_written(page: Any) -> None:
+    button(page, "New take").click()
+    dialog = page.get_by_role("dialog", name="New take")
+    dialog.get_by_role("textbox", name="Prompt", exact=True).fill("a hill")
+    for name, odd, right, said in (
+        ("Seconds", "0:1O", "0:01", "'0:1O' is not a timecode"),
+        ("Prompt", "red " * 2000, "a hill", "at most 4000 characters"),
+        ("Prompt", "red " * 400, "a hill", "is too long: this backbone reads at most"),
+    ):
+        entry = dialog.get_by_role("textbox", name=name, exact=True)
+        entry.fill(odd)
+        button(dialog, "Start").click()
+        expect(dialog.get_by_role("alert")).to_contain_text(said)
+        place = dialog.locator("label").filter(has=page.get_by_role("textbox", name=name, exact=True))
+        expect(place.get_by_role("alert")).to_have_count(1)
+        expect(entry).to_be_focused()
+        entry.fill(right)
 
 
 def test_text_that_is_dragged_is_no_picture(page: Any) -> None:

@@ -166,6 +166,47 @@ def test_a_take_that_is_deleted_while_it_is_made(studio, window, waits):
     made(window)
 
 
+def test_a_damaged_record_is_listed_in_the_words_of_the_command_line(studio, window, tmp_path, monkeypatch):
+    take, other = made(window), made(window)
+    record = studio.takes.folder(take) / "take.json"
+    whole = record.read_text()
+    for damaged in (whole[:200], whole.replace("red circle", "red square", 1)):
+        record.write_text(damaged)
+        event = window.until("left_out", id=take)
+        listed = window.get("/api/takes").json()
+        assert [each["id"] for each in listed["takes"]] == [other]
+        assert listed["left_out"] == [event["take"]]
+        monkeypatch.chdir(tmp_path)
+        said = CliRunner().invoke(cli, ["library", "list", "takes"]).stderr
+        assert said == f"Note: takes/{event['take']['name']} is left out: {event['take']['reason']}.\n"
+        assert window.get(f"/api/takes/{take}").status_code == 422
+        assert window.do(take, do="branch", block=1).status_code == 422
+    record.write_text(whole)
+    window.until("take", id=take)
+    assert window.get("/api/takes").json()["left_out"] == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (lambda _: b"", "Invalid data"),
+        (lambda video: video.replace(b"vp09", b"none"), "it holds none"),
+        (lambda video: video[: video.index(b"vp09") + 10], "End of file"),
+    ],
+)
+def test_a_broken_video_has_no_pictures(studio, window, broken, said):
+    take, other = made(window), made(window)
+    video = studio.takes.folder(take) / "video.mp4"
+    video.write_bytes(broken(video.read_bytes()))
+    answer = window.get(f"/api/takes/{take}/frame/0.jpg?width=160")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"].startswith(f"this frame can't be read: {video.parent.name}/video.mp4")
+    assert said in answer.json()["error"]["message"]
+    assert window.get(f"/api/takes/{take}").status_code == 422
+    assert {each["id"] for each in window.get("/api/takes").json()["takes"]} == {take, other}
+    assert window.get(f"/api/takes/{other}/frame/0.jpg").status_code == 200
+
+
 def test_who_watches_is_told_everything(studio, client, window):
     studio.room.set_pace(2)
     with Window(client, studio.sessions.token) as other:

@@ -44,8 +44,8 @@ async function trying<T>(work: () => Promise<T>, about?: string): Promise<T | nu
 export async function enter(): Promise<void> {
   await trying(async () => {
     await api.signIn();
-    const [studio, takes] = await Promise.all([api.studio(), api.takes("")]);
-    store.update({ studio, takes });
+    const [studio, { takes, left_out }] = await Promise.all([api.studio(), api.takes("")]);
+    store.update({ studio, takes, leftOut: left_out });
     api.listen(
       (event) => {
         if (event.type === "cut") api.forgetPictures(event.take);
@@ -95,8 +95,8 @@ async function reconnected(connected: boolean, why: string): Promise<void> {
   const { take, search } = store.state;
   if (take) api.tell({ type: "watch", take: take.id });
   await readAgain();
-  const takes = await trying(() => api.takes(""));
-  if (takes) store.update({ takes });
+  const listed = await trying(() => api.takes(""));
+  if (listed) store.update({ takes: listed.takes, leftOut: listed.left_out });
   if (search) await searchTakes(search);
 }
 
@@ -112,8 +112,9 @@ export async function readAgain(): Promise<void> {
 
 export async function searchTakes(search: string): Promise<void> {
   store.update({ search });
-  const found = HAS_WORDS.test(search) ? await trying(() => api.takes(search)) : [];
-  if (!found || store.state.search !== search) return;
+  const listed = HAS_WORDS.test(search) ? await trying(() => api.takes(search)) : { takes: [] };
+  if (!listed || store.state.search !== search) return;
+  const found = listed.takes;
   store.update({ matches: search.trim() ? found.map((take) => take.id) : null });
 }
 
@@ -287,6 +288,15 @@ export async function measure(take: Take): Promise<void> {
   const keep = (drift: Drift | string) => store.update({ drifts: { ...store.state.drifts, [key]: drift } });
   keep("is being measured");
   await api.drift(take.id, embedder.name).then(keep, (error: Error) => keep(error.message));
+}
+
+/** Asks first, in a dialog. */
+export function askToDelete(take: Take): void {
+  store.update({ deleting: take, dialog: "delete" });
+}
+
+export async function deleteTake(take: Take): Promise<void> {
+  await trying(() => orderOrOffer(take, { do: "delete" }), "delete");
 }
 
 export async function addTwin(): Promise<void> {

@@ -6,6 +6,7 @@ import type {
   Exported,
   FieldError,
   FrameHit,
+  LeftOut,
   NewTake,
   Studio,
   StudioEvent,
@@ -55,7 +56,7 @@ export class Api {
 
   studio = () => this.json<Studio>("GET", "/api/studio");
   takes = (search: string) =>
-    this.json<{ takes: Take[] }>("GET", `/api/takes?search=${encodeURIComponent(search)}`).then((answer) => answer.takes);
+    this.json<{ takes: Take[]; left_out: LeftOut[] }>("GET", `/api/takes?search=${encodeURIComponent(search)}`);
   /** Moments of all takes that look most like a made frame. */
   like = (id: string, frame: number) =>
     this.json<{ hits: FrameHit[] }>("GET", `/api/takes/${id}/like?frame=${frame}`).then((answer) => answer.hits);

@@ -1,6 +1,7 @@
 import { css, html, nothing } from "lit";
 import { enter, keepOpen } from "./actions";
 import { shared, styled, StudioElement } from "./elements/base";
+import "./elements/delete-take";
 import "./elements/export-menu";
 import "./elements/first-minute";
 import "./elements/new-take";
@@ -165,6 +166,7 @@ export class StudioApp extends StudioElement {
       <new-take @begun=${this.focusPlayhead}></new-take>
       <studio-help></studio-help>
       <run-table></run-table>
+      <delete-take></delete-take>
       <studio-alerts></studio-alerts>
     `;
   }

@@ -71,6 +71,13 @@ export interface Take {
   unknown_words: string[];
 }
 
+/** A take that can't be opened, and why. */
+export interface LeftOut {
+  id: string;
+  name: string;
+  reason: string;
+}
+
 export interface Cue {
   number: number | null;
   seconds: number;
@@ -152,7 +159,8 @@ export interface FrameHit {
 
 export interface NewTake {
   prompt: string;
-  seconds: number;
+  /** As text also a timecode. */
+  seconds: number | string;
   seed: string;
   backbone: string | null;
   memory: boolean | null;
@@ -175,7 +183,8 @@ export type Command =
   | { do: "resume" }
   | { do: "pace"; blocks_ahead: number | null }
   | { do: "native_twin" }
-  | { do: "take_over" };
+  | { do: "take_over" }
+  | { do: "delete" };
 
 /** Each command answers some of these. */
 export interface Answer {
@@ -214,7 +223,8 @@ export type StudioEvent =
     }
   | { type: "cut"; take: string; blocks: number }
   | { type: "take"; take: Take }
-  | { type: "gone"; take: string }
+  | { type: "left_out"; take: LeftOut }
+  | { type: "gone"; take: string; deleted: boolean }
   | { type: "cues"; take: string; cues: Cue[] }
   | { type: "steering"; take: string; steering: Steering[] }
   | { type: "note" | "error"; take: string | null; message: string };

@@ -1,4 +1,4 @@
-import type { Cue, Drift, Embedder, FrameHit, Segment, Span, Stats, Studio, StudioEvent, Take, TakeDetail } from "./schema";
+import type { Cue, Drift, Embedder, FrameHit, LeftOut, Segment, Span, Stats, Studio, StudioEvent, Take, TakeDetail } from "./schema";
 
 export interface Alert {
   number: number;
@@ -21,6 +21,8 @@ export interface State {
   studio: Studio | null;
   /** All takes, newest first. */
   takes: Take[];
+  /** Those that can't be opened. */
+  leftOut: LeftOut[];
   search: string;
   /** Those that have the words of `search`, by id and best first; null: there is no search. */
   matches: string[] | null;
@@ -44,7 +46,9 @@ export interface State {
   pace: number | null;
   markIn: number | null;
   markOut: number | null;
-  dialog: "new" | "help" | "runs" | null;
+  dialog: "new" | "help" | "runs" | "delete" | null;
+  /** The take that the dialog "delete" is about. */
+  deleting: Take | null;
   /** Takes that are laid beside the open one; null: not comparing. */
   compared: string[] | null;
   /** What drift is judged by; null: what suits the take. */
@@ -67,6 +71,7 @@ export class Store {
     connected: null,
     studio: null,
     takes: [],
+    leftOut: [],
     search: "",
     matches: null,
     found: null,
@@ -81,6 +86,7 @@ export class Store {
     markIn: null,
     markOut: null,
     dialog: null,
+    deleting: null,
     compared: null,
     embedder: null,
     drifts: {},
@@ -142,8 +148,11 @@ export class Store {
       case "take":
         this.receiveFacts(event.take);
         break;
+      case "left_out":
+        this.receiveLeftOut(event.take);
+        break;
       case "gone":
-        this.receiveGone(event.take);
+        this.receiveGone(event.take, event.deleted);
         break;
       case "cues":
         if (open) this.update({ take: { ...open, cues: event.cues } });
@@ -159,12 +168,23 @@ export class Store {
     }
   }
 
-  private receiveGone(id: string): void {
-    const { take, takes, compared } = this.state;
-    this.update({ takes: takes.filter((other) => other.id !== id), compared: compared?.filter((other) => other !== id) ?? null });
+  private receiveLeftOut(leftOut: LeftOut): void {
+    const others = <T extends { id: string }>(all: T[]) => all.filter(({ id }) => id !== leftOut.id);
+    this.update({ takes: others(this.state.takes), leftOut: [...others(this.state.leftOut), leftOut] });
+  }
+
+  private receiveGone(id: string, deleted: boolean): void {
+    const { take, takes, leftOut, compared } = this.state;
+    this.update({
+      takes: takes.filter((other) => other.id !== id),
+      leftOut: leftOut.filter((other) => other.id !== id),
+      compared: compared?.filter((other) => other !== id) ?? null,
+    });
+    const name = takes.find((other) => other.id === id)?.name;
+    if (deleted && name) this.update({ note: `${name} was deleted` });
     if (take?.id !== id) return;
     this.update({ take: null, frame: 0, rate: 0, stats: null, compared: null, markIn: null, markOut: null });
-    this.alert(`${take.name} is not on the disk any more`);
+    if (!deleted) this.alert(`${take.name} is not on the disk any more`);
   }
 
   private receiveBlock(open: TakeDetail, event: Extract<StudioEvent, { type: "block" }>): void {
@@ -175,9 +195,12 @@ export class Store {
   }
 
   private receiveFacts(facts: Take): void {
-    const { take, takes } = this.state;
+    const { take, takes, leftOut } = this.state;
     const known = takes.some((other) => other.id === facts.id);
-    this.update({ takes: known ? takes.map((other) => (other.id === facts.id ? facts : other)) : [facts, ...takes] });
+    this.update({
+      takes: known ? takes.map((other) => (other.id === facts.id ? facts : other)) : [facts, ...takes],
+      leftOut: leftOut.filter((other) => other.id !== facts.id),
+    });
     if (take?.id === facts.id) this.receiveFactsOfOpen(take, facts);
   }
 

@@ -156,7 +156,7 @@ export class NewTake extends StudioDialog {
             <unread-words .backbone=${backbone?.name ?? ""} .prompt=${this.typed}></unread-words>
             ${this.error("prompt")}
           </label>
-          <label class="field">Seconds<input name="seconds" aria-label="Seconds" value="30" inputmode="decimal" />${this.error("seconds")}</label>
+          <label class="field">Seconds<input name="seconds" aria-label="Seconds" value="30" />${this.error("seconds")}</label>
           <label class="field">Seed<input name="seed" aria-label="Seed" value="0" inputmode="numeric" />${this.error("seed")}</label>
           <label class="field">
             Backbone
@@ -328,7 +328,7 @@ export class NewTake extends StudioDialog {
     const [from, to] = this.range ?? [0, remembered?.made_seconds ?? 0];
     return {
       prompt: text("prompt"),
-      seconds: asNumber(text("seconds")),
+      seconds: text("seconds"),
       seed: text("seed"),
       backbone: text("backbone") || null,
       // Without memory is a wish; with it is what the backbone does anyway.

@@ -11,6 +11,7 @@ const KEYS = [
   ["/", "search the library"],
   ["Tab ← →", "to a planned cue on the strip; move it by a block"],
   ["Enter Delete", "edit a planned cue, withdraw it"],
+  ["Delete", "in the library: delete a take"],
   ["?", "this page"],
 ];
 

@@ -1,7 +1,7 @@
 import { css, html, nothing } from "lit";
 import { repeat } from "lit/directives/repeat.js";
-import { chooseTake, findFrame, openTake, searchTakes } from "../actions";
-import type { FrameHit, Take } from "../schema";
+import { askToDelete, chooseTake, findFrame, openTake, searchTakes } from "../actions";
+import type { FrameHit, LeftOut, Take } from "../schema";
 import { listed, store } from "../store";
 import { clock } from "../timecode";
 import { shared, shortened, StudioElement } from "./base";
@@ -11,7 +11,7 @@ const SEARCH_AFTER_MS = 200;
 
 /** All takes of the folder, newest first; a search by words, and one by the frame under the playhead. */
 export class StudioLibrary extends StudioElement {
-  protected watches = ["takes", "take", "search", "matches", "studio", "found"] as const;
+  protected watches = ["takes", "leftOut", "take", "search", "matches", "studio", "found"] as const;
   private waiting?: ReturnType<typeof setTimeout>;
 
   static override styles = [
@@ -70,16 +70,30 @@ export class StudioLibrary extends StudioElement {
       p {
         margin: 0.3em;
       }
-      .live {
+      .live,
+      .reason {
         color: var(--live);
+      }
+      .reason {
+        overflow-wrap: anywhere;
+      }
+      [aria-disabled="true"] {
+        cursor: default;
+      }
+      .no-picture {
+        align-self: start;
+        text-align: center;
+        color: var(--live);
+        background: #000;
       }
     `,
   ];
 
   override render() {
-    const { search, found } = this.state;
+    const { search, found, matches } = this.state;
     const takes = listed(this.state);
-    const isEmpty = !(found ? found.hits : takes).length;
+    const leftOut = matches ? [] : this.state.leftOut;
+    const isEmpty = !(found ? found.hits : [...takes, ...leftOut]).length;
     return html`
       <div class="head">
         <h2>Library</h2>
@@ -90,11 +104,14 @@ export class StudioLibrary extends StudioElement {
       <div role="listbox" tabindex=${isEmpty ? 0 : nothing} aria-label="Library" @keydown=${this.move}>
         ${found
           ? found.hits.map((hit, index) => this.hit(hit, index))
-          : repeat(
-              takes,
-              (take) => take.id,
-              (take, index) => this.option(take, index),
-            )}
+          : [
+              repeat(
+                takes,
+                (take) => take.id,
+                (take, index) => this.option(take, index),
+              ),
+              leftOut.map((each, index) => this.leftOut(each, index === 0 && !takes.length)),
+            ]}
       </div>
       ${isEmpty ? html`<p class="quiet">${this.nothingHere()}</p>` : nothing}
     `;
@@ -113,6 +130,10 @@ export class StudioLibrary extends StudioElement {
       return html`<div class="find">
         <button ?disabled=${!take?.frames} @click=${findFrame} title="Moments of all takes that look like the frame under the playhead">
           Find this frame
+        </button>
+        <span></span>
+        <button ?disabled=${!take || take.status === "live"} @click=${() => askToDelete(take!)} title="Delete the take that is open (Delete)">
+          Delete …
         </button>
       </div>`;
     }
@@ -163,6 +184,14 @@ export class StudioLibrary extends StudioElement {
     </div>`;
   }
 
+  /** A take that can't be opened. */
+  private leftOut({ id, name, reason }: LeftOut, isFirst: boolean) {
+    return html`<div role="option" aria-selected="false" aria-disabled="true" tabindex=${isFirst ? 0 : -1} data-id=${id} data-name=${name}>
+      <span class="no-picture" aria-hidden="true">!</span>
+      <span class="words">${shortened(name)}<span class="reason">${reason}</span></span>
+    </div>`;
+  }
+
   private search(event: InputEvent): void {
     const words = (event.target as HTMLInputElement).value;
     clearTimeout(this.waiting);
@@ -173,7 +202,9 @@ export class StudioLibrary extends StudioElement {
     const options = [...this.renderRoot.querySelectorAll<HTMLElement>('[role="option"]')];
     const at = options.indexOf(event.target as HTMLElement);
     const places: Record<string, number> = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: options.length - 1 };
+    const take = this.state.takes.find(({ id }) => id === options[at]?.dataset.id);
     if (event.key === "Enter") options[at].click();
+    else if (event.key === "Delete" && take && !this.state.found) askToDelete(take);
     else if (event.key in places) options[places[event.key]]?.focus();
     else return;
     event.preventDefault();
