@@ -199,34 +199,6 @@ def tune_long_command(
     tune_long(films, long, openings, earlier, run / "long", _say, steps=steps, hardware=hardware)
 
 
-@world.command("tune-recall")
-@RUN
-@BEGIN_WITH_WHOLE
-@STEPS
-@on_hardware
-def tune_recall_command(
-    run: Path, begin_with: str, steps: int | None, device: str, bfloat16: bool, threads: int | None
-) -> None:
-    """Stage 2b, another way: tune the transformer to copy characters from memory.
-
-    In the films that it learns from, somebody comes back whom only memory shows, or the last seconds show somebody else
-    of the same words. Its VAE and retrieval encoder stay as they are.
-
-    \b
-    Example:
-      longlive-rag world tune-recall --bfloat16
-    """
-    from longlive_rag.tinyworld.tune_recall import make_films, tune_recall
-
-    hardware = _hardware(device, bfloat16, threads)
-    with refuse_bad_input():
-        earlier = load(begin_with, device="cpu")
-    folder, vae = run / EARLIER, earlier.vae.to(hardware.device)
-    long, openings = _corpora(vae, folder)
-    films = make_films(vae, folder / "recall", _say)
-    tune_recall(films, long, openings, earlier, run / "recall", _say, steps=steps, hardware=hardware)
-
-
 @world.command("distill")
 @RUN
 @BEGIN_WITH_WHOLE

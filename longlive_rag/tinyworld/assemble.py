@@ -42,9 +42,8 @@ def trained_vae(run: Path) -> AutoencoderKLWan:
 
 def stages_of(run: Path) -> dict[str, Path | None]:
     """Return the last stage of a training run that trained each part: its file or folder; None if there is none."""
-    tuned = ("distilled", "recall", "long", "backbone")
     stages = {
-        "transformer and text encoder": [run / stage / "checkpoint.pt" for stage in tuned],
+        "transformer and text encoder": [run / stage / "checkpoint.pt" for stage in ("distilled", "long", "backbone")],
         "VAE": [run / "decoder" / "vae"],
         "retrieval encoder": [run / "encoder" / ENCODER],
     }

@@ -115,21 +115,10 @@ def make_corpus(
 ) -> Corpus:
     """Render and encode scripts drawn by `sample`, or read from `path` (.npy) what an earlier run encoded."""
     rng = np.random.default_rng(size.seed)
-    scripts = [sample(rng, block_frame(size.blocks)) for _ in range(size.scripts)]
-    return Corpus(encode_scripts(vae, path, scripts, report), scripts, size.blocks)
-
-
-def encode_scripts(
-    vae: AutoencoderKLWan, path: Path, scripts: Sequence[Script], report: Callable[[str], None]
-) -> Tensor:
-    """Render and encode scripts of one length, or read from `path` (.npy) what an earlier run encoded.
-
-    Returns:
-        [N, C, T, h, w] float32, normalised.
-    """
+    frames = block_frame(size.blocks)
+    scripts = [sample(rng, frames) for _ in range(size.scripts)]
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        frames = scripts[0].frames
         together = max(1, ENCODED_FRAMES // frames)
         encoded: list[NDArray[np.float16]] = []
         shown = render_scripts(scripts)
@@ -137,8 +126,8 @@ def encode_scripts(
             with torch.no_grad():
                 latents = encode_video(vae, to_model(np.stack(pixels)).to(vae.device))
             encoded.append(latents.cpu().half().numpy())
-            report(f"encoded {sum(map(len, encoded))} of {len(scripts)} scripts of {frames} frames")
+            report(f"encoded {sum(map(len, encoded))} of {size.scripts} scripts of {frames} frames")
         unfinished = path.with_suffix(".tmp.npy")
         np.save(unfinished, np.concatenate(encoded))
         unfinished.replace(path)
-    return torch.from_numpy(np.load(path)).float()
+    return Corpus(torch.from_numpy(np.load(path)).float(), scripts, size.blocks)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields, replace
 from itertools import islice, product
 from pathlib import Path
 
@@ -35,7 +34,6 @@ SCENE_S, LONG_SCENE_S, EMPTY_STAGE_S = (6.0, 10.0), (20.0, 40.0), (2.8, 4.0)
 FIRST_CUE_S = 3.5  # time that a character needs to arrive
 LONG_SCENE_PROBABILITY, SAME_WORDS_PROBABILITY, EMPTY_OPENING_PROBABILITY = 0.12, 0.3, 0.7
 BACK_AT_ONCE_PROBABILITY, LARGEST_CAST = 0.25, 3
-IMPOSTOR_TRAIT_PROBABILITY = 0.6  # of drawing a hidden trait anew, which may give the same value again
 
 
 def sample_script(rng: np.random.Generator, frames: int) -> Script:
@@ -95,26 +93,6 @@ def sample_film(rng: np.random.Generator, frames: int) -> Script:
         lead = lead if rng.random() < BACK_AT_ONCE_PROBABILITY else int(rng.choice(others))
     actors = [_film_actor(who, own, frames) for who, own in zip(cast, cues, strict=True)]
     return Script(tuple(places), tuple(actors), frames, sample_camera(rng), tuple(leads))
-
-
-def with_impostors(script: Script, rng: np.random.Generator) -> Script:
-    """Return the same script, played by others: each actor has the same words, and at least one other hidden trait."""
-    return replace(
-        script, actors=tuple(replace(each, character=_impostor(rng, each.character)) for each in script.actors)
-    )
-
-
-def _impostor(rng: np.random.Generator, who: Character) -> Character:
-    """Draw another character of the same words that shares most of its hidden traits with `who`."""
-    while True:
-        other = sample_character(rng, who.colour, who.shape)
-        kept = {
-            trait.name: getattr(who, trait.name)
-            for trait in fields(Character)
-            if rng.random() >= IMPOSTOR_TRAIT_PROBABILITY
-        }
-        if replace(other, **kept) != who:
-            return replace(other, **kept)
 
 
 def _cast(rng: np.random.Generator) -> tuple[list[Character], list[Place]]:

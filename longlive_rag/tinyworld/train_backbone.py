@@ -207,7 +207,7 @@ def usual_loss(
     sample, origin = draw_sample(long, openings, rng, batch, replay_share)
     loss, figures, predicted = flow_loss(model, sample, guidance if sample.kind in GUIDED else 0.0)
     if replay_share:
-        keep_predictions(origin, predicted, rng)
+        _keep_predictions(origin, predicted, rng)
     return loss, figures
 
 
@@ -311,7 +311,7 @@ def actors_of(corpus: Corpus, scripts: NDArray, starts: NDArray) -> Tensor:
 
 
 def flow_loss(
-    model: TextToVideo, sample: Sample, guidance: float = 0.0, steadiness: float = 0.0, spared: float = 0.0
+    model: TextToVideo, sample: Sample, guidance: float = 0.0, steadiness: float = 0.0
 ) -> tuple[Tensor, dict[str, float], Tensor]:
     """Compute the flow-matching loss of one batch, at all of the sampler's levels.
 
@@ -320,14 +320,13 @@ def flow_loss(
         sample: the batch.
         guidance: how far the target is moved by what the prompt changes; see `guided_goal`.
         steadiness: weight of the error's change from frame to frame; constant errors are less visible than flicker.
-        spared: how much of the context's degradation is left out; see `degrade`.
 
     Returns:
         The loss, figures for the log, and the predictions [B, C, copies * T, h, w] on the CPU.
     """
     plan, device = sample.plan, model.transformer.device
     clean, target = sample.clean.to(device), sample.target.to(device)
-    context = degrade(clean, spared)
+    context = degrade(clean)
 
     size = CONTEXT.frames_per_block
     copies = (len(plan.positions) - context.shape[2]) // size
@@ -398,7 +397,7 @@ def guided_goal(goal: Tensor, flow: Tensor, untold: Tensor, strength: Tensor) ->
     return goal + strength[:, None, None, None, None] * (flow - untold)
 
 
-def keep_predictions(origin: Origin, predicted: Tensor, rng: np.random.Generator) -> None:
+def _keep_predictions(origin: Origin, predicted: Tensor, rng: np.random.Generator) -> None:
     """Keep one of each sample's predictions [B, C, copies * T, h, w]."""
     picked = rng.choice(len(REPLAY_LEVELS), len(predicted), p=REPLAY_LEVELS)
     copies = predicted.split(CONTEXT.frames_per_block, dim=2)
@@ -439,18 +438,13 @@ def _draw_sigmas(batch: int, copies: int) -> Tensor:
     return torch.where(torch.rand(batch, copies) < RANDOM_SIGMA_SHARE, anywhere, levels)
 
 
-def degrade(context: Tensor, spared: float = 0.0) -> Tensor:
-    """Make true frames [B, C, T, h, w] look generated, by a little noise, blur and a drift of each channel.
-
-    This share of the samples is spared, and the others are degraded by as much less.
-    """
+def degrade(context: Tensor) -> Tensor:
+    """Make true frames [B, C, T, h, w] look generated, by a little noise, blur and a drift of each channel."""
     batch, channels, frames = context.shape[:3]
     if not frames:
         return context
     device = context.device
     strength = torch.rand(batch, 1, 1, 1, 1, device=device)
-    if spared:
-        strength = (1 - spared) * strength * (torch.rand_like(strength) >= spared)
     blurred = F.avg_pool3d(context, (1, 3, 3), stride=1, padding=(0, 1, 1), count_include_pad=False)
     mixed = torch.lerp(context, blurred, 0.35 * torch.rand(batch, 1, frames, 1, 1, device=device) * strength)
     drift = 0.08 * torch.randn(batch, channels, frames, 1, 1, device=device) * strength

@@ -8,7 +8,7 @@ from backbone.text import masked_states, token_batch
 from longlive_rag.tinyworld.corpus import Corpus
 from longlive_rag.tinyworld.scripts import sample_script
 from longlive_rag.tinyworld.text import TEXT_LENGTH, new_text_encoder
-from longlive_rag.tinyworld.train_backbone import Origin, TextToVideo, gather, guided_goal, keep_predictions, layout
+from longlive_rag.tinyworld.train_backbone import Origin, TextToVideo, _keep_predictions, gather, guided_goal, layout
 
 
 def corpus() -> Corpus:
@@ -22,7 +22,7 @@ def corpus() -> Corpus:
 def test_a_prediction_lands_on_its_block_and_nowhere_else() -> None:
     data = corpus()
     predicted = torch.ones(1, 16, 12, 4, 4) * torch.arange(1, 5).repeat_interleave(3)[None, None, :, None, None]
-    keep_predictions(Origin(data, np.array([1]), np.array([2])), predicted, np.random.default_rng(0))
+    _keep_predictions(Origin(data, np.array([1]), np.array([2])), predicted, np.random.default_rng(0))
     assert data.replay[0].eq(0).all()
     assert data.replay[1, :, 6:9].unique().tolist()[0] in (2, 3, 4)  # never that of pure noise
     assert data.replay[1, :, :6].eq(0).all()
