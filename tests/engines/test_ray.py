@@ -6,6 +6,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,6 +55,22 @@ def cluster() -> Iterator[Callable[..., Any]]:
     ray.shutdown()
     for each in made:
         each.shutdown()
+
+
+def test_workers_import_nothing_once_they_are_started_in_threads() -> None:
+    """Two threads that import modules which need each other can deadlock, and Python ends one import with an error."""
+    script = """if True:
+        import sys
+        from longlive_rag.engines.on_ray import RayWorkers
+        workers = RayWorkers(None, 1, 0.0)
+        known = set(sys.modules)
+        link = workers.start(0)
+        next(link.messages())
+        link.kill()
+        print(sorted(name for name in set(sys.modules) - known if name.startswith(("pydantic", "starlette"))))
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_a_killed_node_and_a_killed_actor_change_no_take(cluster, pipeline_folder: Path, tmp_path: Path) -> None:
