@@ -69,6 +69,8 @@ class RayWorkers:
             connect(address)
         import ray
 
+        # What Ray first sends makes it import Pydantic's older half. In a worker's thread that can meet another import.
+        ray.put(None)
         has = ray.cluster_resources()
         self._gpus = gpus if gpus is not None else float(has.get("GPU", 0) >= 1)
         self.idle_s: float | None = idle_s

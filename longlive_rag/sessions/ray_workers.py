@@ -192,8 +192,6 @@ def connect(address: str | None) -> None:
             f"the Ray cluster at {address} can't be joined. If it requires a token, set RAY_AUTH_MODE=token and "
             f"put the head's token into ~/.ray/auth_token or RAY_AUTH_TOKEN ({error})"
         ) from error
-    # What Ray first sends makes it import Pydantic's older half. In a worker's thread that can meet another import.
-    ray.put(None)
 
 
 def _check_reachable(address: str | None) -> None:
