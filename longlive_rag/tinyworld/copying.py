@@ -31,9 +31,9 @@ from longlive_rag.tinyworld.evaluate import (
 from longlive_rag.tinyworld.grammar import Sentence
 from longlive_rag.tinyworld.measure import Value, hidden_traits, majority, read_take
 from longlive_rag.tinyworld.motion import Cue
-from longlive_rag.tinyworld.oracle import TRAITS
+from longlive_rag.tinyworld.oracle import TRAITS, true_value
 from longlive_rag.tinyworld.scripts import block_frame
-from longlive_rag.tinyworld.train_vae import to_model
+from longlive_rag.tinyworld.train_vae import to_model, to_pixels
 from longlive_rag.tinyworld.world import Actor, Script, render, script_for
 from retrieval.selection import Selection
 
@@ -110,16 +110,13 @@ def _decoded(pipe: LongLiveRAGPipeline, latents: Tensor) -> NDArray[np.uint8]:
     """Decode latents [T, C, h, w] to frames [F, H, W, 3] uint8."""
     decoder = StreamingDecoder(pipe.vae)
     parts = latents.transpose(0, 1)[None].split(pipe.context.frames_per_block, dim=2)
-    pixels = torch.cat([decoder.decode(part) for part in parts], dim=2)[0]
-    return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0).numpy()
+    return to_pixels(torch.cat([decoder.decode(part) for part in parts], dim=2)[0])
 
 
 def _traits(script: Script, video: NDArray[np.uint8]) -> dict[str, dict[str, Value | None]]:
     """Return each trait as the world has it, and as it is read for sure in each part; None if it isn't."""
     who = script.actors[0].character
-    world: dict[str, Value | None] = {
-        trait: who.size_px if trait == "size" else getattr(who, trait) for trait in TRAITS
-    }
+    world: dict[str, Value | None] = {trait: true_value(who, trait) for trait in TRAITS}
     found = {"world": world}
     for part, blocks in PARTS.items():
         reading = read_take(video[block_frame(blocks.start) : block_frame(blocks.stop)], READ_EVERY)

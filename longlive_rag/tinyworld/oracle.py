@@ -87,6 +87,12 @@ TRAITS: tuple[str, ...] = tuple(each.name for each in fields(Sighting) if each.t
 _THRESHOLDS = {"shape": 0.10, "colour": 0.15, "tint": 0.10, "size": 0.10, "pattern": 0.15, "hat": 0.15, "bag": 0.15}
 
 
+def true_value(who: Character, trait: str) -> str | float:
+    """Return the value of one of `TRAITS` that a character has."""
+    value: str | float = who.size_px if trait == "size" else getattr(who, trait)
+    return value
+
+
 def read_frame(frame: NDArray[np.uint8]) -> tuple[Sighting, ...]:
     """Read one frame [64, 64, 3] uint8 RGB; return its characters from left to right."""
     if frame.shape != (SIZE_PX, SIZE_PX, 3):

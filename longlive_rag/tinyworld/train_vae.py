@@ -81,6 +81,11 @@ def to_model(pixels: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
+def to_pixels(drawn: Tensor) -> NDArray[np.uint8]:
+    """Return what the decoder drew, [3, F, H, W] in -1..1, as [F, H, W, 3] uint8."""
+    return ((drawn + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0).numpy()
+
+
 class CellCode:
     """The best linear code of latent cells: principal components of their pixels, with more weight on characters.
 

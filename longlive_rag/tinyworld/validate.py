@@ -12,9 +12,9 @@ from diffusers import AutoencoderKLWan
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from longlive_rag.tinyworld.oracle import TRAITS, Sighting, read_frame
+from longlive_rag.tinyworld.oracle import TRAITS, Sighting, read_frame, true_value
 from longlive_rag.tinyworld.scripts import sample_script
-from longlive_rag.tinyworld.train_vae import reconstruct, to_model
+from longlive_rag.tinyworld.train_vae import reconstruct, to_model, to_pixels
 from longlive_rag.tinyworld.world import SIZE_PX, Character, Script, render
 
 CLIP_FRAMES, READ_EVERY, SCRIPT_FRAMES = 17, 4, 160
@@ -71,7 +71,7 @@ class _Tally:
         for x, who in truth:
             near = [each for each in seen if abs(each.centre[0] * SIZE_PX - x) < MATCH_PX]
             for trait in TRAITS:
-                true = who.size_px if trait == "size" else getattr(who, trait)
+                true = true_value(who, trait)
                 read = getattr(near[0], trait) if near else None
                 self.answers[trait].append((read is not None and read.value == true, read is not None and read.sure))
                 self.confusion[trait][f"{true} -> {read.value if read else 'not found'}"] += 1
@@ -111,8 +111,7 @@ def _blurred(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 @torch.no_grad()
 def through_vae(vae: AutoencoderKLWan, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Pixels [F, H, W, 3] uint8 as the VAE reconstructs them, in the same form."""
-    out = reconstruct(vae, to_model(pixels[None]))[0]
-    return ((out + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0).numpy()
+    return to_pixels(reconstruct(vae, to_model(pixels[None]))[0])
 
 
 def _share(values: list[bool]) -> float | None:
