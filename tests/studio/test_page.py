@@ -461,6 +461,44 @@ def test_end_is_pressed_before_there_is_a_block(page: Any, held: Any) -> None:
     expect(button(page, "Extend")).to_be_enabled()
 
 
+def test_cue_that_is_moved_stays_where_it_was_dropped_and_follows_the_keys_before_it_is_listed(
+    page: Any, held: Any
+) -> None:
+    cues, handle = held(lambda _: False), page.locator("studio-timeline .handle")
+    begin(page, "a red circle stands in a meadow", 20, "1 block ahead")
+    button(page, "Pause").click()
+    page.get_by_role("textbox", name="Direction", exact=True).fill("a red circle jumps in a meadow")
+    page.get_by_role("textbox", name="Takes over at").fill("0:10")
+    button(page, "Direct").click()
+    expect(handle).to_have_count(1)
+
+    def seconds() -> float:
+        return float(re.search(r"at 0:([\d.]+):", handle.get_attribute("aria-label"))[1])
+
+    cues.holds = lambda message: '"type":"cues"' in message
+    planned_s, box, lane = seconds(), handle.bounding_box(), playhead(page).bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + lane["width"] / 4, y, steps=4)
+    dropped_s = seconds()
+    assert dropped_s > planned_s + 4
+    with page.expect_response("**/commands"):
+        page.mouse.up()
+    page.wait_for_timeout(300)
+    assert seconds() == dropped_s
+
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_timeout(300)
+    cues.let_go()
+    expect(handle).not_to_have_attribute("aria-label", re.compile(f" 0:{dropped_s}:"))
+    expect(handle).to_be_focused()
+    assert dropped_s - 1 < seconds() < dropped_s
+    expect(page.get_by_role("alert")).to_have_count(0)
+    button(page, "Stop").click()
+    expect(button(page, "Extend")).to_be_enabled()
+
+
 def test_start_says_that_it_was_pressed(page: Any) -> None:
     asked = list[Any]()
     page.route(

@@ -32,7 +32,8 @@ export class StudioTimeline extends StudioElement {
   private focusNext: { part: string; seconds: number } | null = null;
   /** A cue is being moved, or was: in which part, and to which second. */
   private moved = { part: "", seconds: 0 };
-  private moving = false;
+  /** The cue that is being moved, by its id before, until the server has answered and lists it where it is now. */
+  private moving: { id: string; answered: boolean } | null = null;
   /** Blocks by which arrow keys want the cue that is being moved to go on. */
   private queued = 0;
   private measuring?: ReturnType<typeof setTimeout>;
@@ -321,6 +322,17 @@ export class StudioTimeline extends StudioElement {
     </div>`;
   }
 
+  protected override willUpdate(): void {
+    const { moving } = this;
+    if (moving?.answered && !this.state.take?.cues.some((cue) => cue.planned_id === moving.id)) this.settle();
+  }
+
+  /** Ends the move of a cue. */
+  private settle(): void {
+    this.moving = null;
+    this.dragged = null;
+  }
+
   protected override updated(): void {
     const { take } = this.state;
     if (take && driftOf(take, this.state) === undefined && !this.measuring) {
@@ -383,9 +395,9 @@ export class StudioTimeline extends StudioElement {
   private async dropCue(cue: Cue, take: TakeDetail): Promise<void> {
     const { dragged } = this;
     if (dragged?.id !== cue.planned_id) return;
-    if (dragged!.seconds !== cue.seconds) await this.moveCue(cue, take, dragged!.seconds, "handle");
-    else this.edit(cue);
+    if (dragged!.seconds !== cue.seconds) return this.moveCue(cue, take, dragged!.seconds, "handle");
     this.dragged = null;
+    this.edit(cue);
   }
 
   private cueKey(event: KeyboardEvent, cue: Cue, take: TakeDetail, part: string): void {
@@ -409,19 +421,21 @@ export class StudioTimeline extends StudioElement {
 
   private async moveCue(cue: Cue, take: TakeDetail, seconds: number, part: string): Promise<void> {
     const taken = take.cues.find((other) => other !== cue && isAt(other, seconds));
+    if (taken || this.moving) this.dragged = null;
     if (taken) return store.alert(`“${taken.prompt}” takes over at ${clock(seconds)}; move this cue elsewhere`);
     if (this.moving) return;
-    this.moving = true;
+    this.moving = { id: cue.planned_id!, answered: false };
     this.queued = 0;
     const at = Math.max(0, seconds);
     this.moved = { part, seconds: at };
     this.focusNext = this.moved;
     const answer = await command({ do: "edit_cue", planned_id: cue.planned_id!, prompt: cue.prompt, at });
-    this.moving = false;
     if (!answer) {
       this.queued = 0;
-      return;
+      return this.settle();
     }
+    if (answer.planned_id === cue.planned_id) this.settle();
+    else this.moving.answered = true;
     this.moved.seconds = answer.takes_over_at ?? at;
     store.update({ note: `“${cue.prompt}” takes over at ${clock(this.moved.seconds)}` });
     this.requestUpdate();
