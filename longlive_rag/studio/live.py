@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from longlive_rag.config import Steering, TakeRequest
 from longlive_rag.engines.engine import (
     ENDED,
@@ -287,6 +289,14 @@ class Room:
                 name = stretch.folder.name
                 raise InUseError(f"{name} is being made from {folder.name}; wait until it is finished, or stop it")
             return self._takes.set_aside(take)
+
+    def say_unless_made(self, take: str, event: BaseModel) -> bool:
+        """Send an event about what was read of a take, unless it is being made by now; returns whether it was sent."""
+        with self._changed:
+            if self._stretch is not None and self._stretch.id == take:
+                return False
+            self._hub.say(event)
+            return True
 
     def go_on(self, take: str) -> None:
         """Let a waiting take begin; NotLiveError if it isn't being made."""

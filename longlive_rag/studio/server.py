@@ -314,17 +314,17 @@ async def _watch(studio: Studio) -> None:
         await asyncio.sleep(SCAN_SECONDS)
         now = await run_in_threadpool(studio.takes.scan)
         live = studio.room.current
-        for take in now:
-            if seen.get(take) != now[take] and (live is None or live.id != take):
-                listed = await run_in_threadpool(studio.listed, [take])
-                for facts in listed.takes:
-                    studio.hub.say(schema.TakeEvent(take=facts))
-                for left_out in listed.left_out:
-                    studio.hub.say(schema.LeftOutEvent(take=left_out))
+        changed = [take for take in now if seen.get(take) != now[take] and (live is None or live.id != take)]
+        listed = await run_in_threadpool(studio.listed, changed)
+        say = partial(run_in_threadpool, studio.room.say_unless_made)
+        for facts in listed.takes:
+            await say(facts.id, schema.TakeEvent(take=facts))
+        for left_out in listed.left_out:
+            await say(left_out.id, schema.LeftOutEvent(take=left_out))
         gone -= now.keys()
-        for take in studio.takes.ids - now.keys() - gone - ({live.id} if live is not None else set()):
-            studio.hub.say(schema.GoneEvent(take=take))
-            gone.add(take)
+        for take in studio.takes.ids - now.keys() - gone:
+            if await say(take, schema.GoneEvent(take=take)):
+                gone.add(take)
         seen = now
 
 

@@ -207,6 +207,36 @@ def test_a_broken_video_has_no_pictures(studio, window, broken, said):
     assert window.get(f"/api/takes/{other}/frame/0.jpg").status_code == 200
 
 
+def test_what_was_read_of_a_take_is_not_said_once_it_is_being_made(studio, window, monkeypatch):
+    """The folder of takes was read while the take was finished, and is spoken of when the take goes on."""
+    read, may_say, said = threading.Event(), threading.Event(), threading.Event()
+    listed, scan = studio.listed, studio.takes.scan
+
+    def slowly(takes):
+        found = listed(takes)
+        if takes and not said.is_set():
+            read.set()
+            may_say.wait(60)
+        return found
+
+    def again():
+        if may_say.is_set():
+            said.set()
+        return scan()
+
+    monkeypatch.setattr(studio, "listed", slowly)
+    monkeypatch.setattr(studio.takes, "scan", again)
+    take = made(window)
+    assert read.wait(60)
+    studio.room.set_pace(0)
+    window.do(take, do="extend", seconds=6.0)
+    assert window.until("take", id=take)["take"]["status"] == "live"
+    may_say.set()
+    assert said.wait(60)
+    window.do(take, do="pace", blocks_ahead=None)
+    assert window.until("take", id=take, status="finished")["take"]["made_seconds"] == 9.0
+
+
 def test_who_watches_is_told_everything(studio, client, window):
     studio.room.set_pace(2)
     with Window(client, studio.sessions.token) as other:
