@@ -264,7 +264,7 @@ class KVCache:
         for take, pages in enumerate(memory):
             for place, (frame, page) in enumerate(pages, start=len(sink)):
                 position = 0 if self.config.rope == "relative" else frame - self.shot_start
-                self._lay_page(page[:, :, None], position, place, slice(take, take + 1))
+                self._lay_page(page[:, :, None], position, place, slice(take, take + 1), self.config.memory_gain)
         turned = self._rotation(tuple(self._position(slot) for slot in tail))
         self._contexts = [
             LayerContext(keys[:, :seen], values[:, :seen], turned, mask)
@@ -285,13 +285,17 @@ class KVCache:
     def _position(self, slot: int) -> int:
         return slot if self.config.rope == "relative" else self.frames[slot] - self.shot_start
 
-    def _lay_page(self, page: Tensor, position: int, place: int, takes: slice) -> None:
-        """Copy a page [2, layers, takes, tokens, heads, head_dim] to its place in the context, rotating the keys."""
+    def _lay_page(self, page: Tensor, position: int, place: int, takes: slice, gain: float = 1.0) -> None:
+        """Copy a page [2, layers, takes, tokens, heads, head_dim] to its place in the context.
+
+        Its keys are rotated and multiplied by `gain`: a token's weight in attention is exp(gain q.k).
+        """
         there = slice(place * self.shape.tokens_per_frame, (place + 1) * self.shape.tokens_per_frame)
-        for tensors, new in ((self._keys, self._rotation((position,))(page[0])), (self._values, page[1])):
+        for tensors, new in ((self._keys, self._rotation((position,), gain)(page[0])), (self._values, page[1])):
             torch._foreach_copy_([tensor[takes, there] for tensor in tensors], list(new.unbind()))
 
 
-def _rotation_at(shape: CacheShape, positions: tuple[int, ...]) -> Rotation:
-    frame_positions = torch.tensor(positions, device=shape.device)
-    return rotation(frame_positions, *shape.token_grid, shape.head_dim)
+def _rotation_at(shape: CacheShape, positions: tuple[int, ...], gain: float = 1.0) -> Rotation:
+    """The rotation of whole latent frames, which also multiplies by `gain`."""
+    turned = rotation(torch.tensor(positions, device=shape.device), *shape.token_grid, shape.head_dim)
+    return Rotation(gain * turned.turns)

@@ -24,6 +24,7 @@ class ContextConfig:
         frames_per_block: frames denoised together, which count as local frames.
         rope: temporal position of a frame: its slot in the cache (`relative`) or its true number in the shot
             (`absolute`).
+        memory_gain: factor on the keys of memory's frames, so that a block attends to them this much more sharply.
 
     Raises:
         FieldError: if the numbers don't fit together.
@@ -50,6 +51,16 @@ class ContextConfig:
         RopeScheme,
         Knob("--rope", "Temporal positions: slot in the cache (relative) or true frame number (absolute)."),
     ] = "relative"
+    memory_gain: Annotated[
+        float,
+        Knob(
+            "--memory-gain",
+            "How strongly memory's frames are attended to: a factor on their keys. 1 is the model's own attention.",
+            at_least=0.1,
+            at_most=10,
+            needs_memory=True,
+        ),
+    ] = 1.0
 
     def __post_init__(self) -> None:
         check_knobs(self)

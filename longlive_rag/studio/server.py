@@ -316,14 +316,14 @@ async def _watch(studio: Studio) -> None:
         live = studio.room.current
         changed = [take for take in now if seen.get(take) != now[take] and (live is None or live.id != take)]
         listed = await run_in_threadpool(studio.listed, changed)
-        say = partial(run_in_threadpool, studio.room.say_unless_made)
+        say = studio.room.say_unless_made
         for facts in listed.takes:
-            await say(facts.id, schema.TakeEvent(take=facts))
+            await run_in_threadpool(say, facts.id, schema.TakeEvent(take=facts))
         for left_out in listed.left_out:
-            await say(left_out.id, schema.LeftOutEvent(take=left_out))
+            await run_in_threadpool(say, left_out.id, schema.LeftOutEvent(take=left_out))
         gone -= now.keys()
         for take in studio.takes.ids - now.keys() - gone:
-            if await say(take, schema.GoneEvent(take=take)):
+            if await run_in_threadpool(say, take, schema.GoneEvent(take=take)):
                 gone.add(take)
         seen = now
 

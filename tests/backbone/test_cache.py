@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from backbone.attention import attention
 from backbone.cache import CacheShape, KVCache
 from backbone.config import ContextConfig
 from backbone.transformer import CausalWanTransformer
@@ -123,6 +124,30 @@ def test_memory_joins_the_context_at_temporal_position_zero(model: CausalWanTran
         span = slice(place * tokens, (place + 1) * tokens)
         assert torch.equal(values[:, span], page[1, 1][None])
         assert torch.equal(keys[:, span], at_zero(page[0, 1][None]))
+
+
+def test_memorys_gain_sharpens_attention_to_memory_alone(model: CausalWanTransformer) -> None:
+    """By closed form: a token of memory weighs exp(gain q.k / sqrt(d)) in attention, any other exp(q.k / sqrt(d))."""
+    gain, query = 1.7, draw(1, 5, 2, 24, seed=3)
+    cache = new_cache(model, ContextConfig(memory_frames=2, recency_guard_frames=0, memory_gain=gain))
+    tokens = cache.shape.tokens_per_frame
+    for number in range(3):
+        cache.admit(3)
+        cache.assemble()
+        for context in cache.contexts(keep=True):
+            context.write(*draw(2, 1, 3 * tokens, 2, 24, seed=number))
+    page = draw(*cache.shape.page, seed=5)[:, :, 0]
+    cache.assemble([[(3, page)]])
+    context = cache.contexts(keep=False)[1]
+    context.write(*draw(2, 1, 3 * tokens, 2, 24, seed=2))
+    attended = attention(query, context.keys, context.values)
+
+    keys, is_memory = context.keys.clone(), torch.zeros(context.keys.shape[1], dtype=torch.bool)
+    is_memory[tokens : 2 * tokens] = True
+    keys[:, is_memory] = model.rotation(torch.tensor([0]), LATENT[1:])(page[0, 1][None])
+    scores = torch.einsum("bqhd,bkhd->bhqk", query, keys) / 24**0.5
+    weights = torch.where(is_memory, gain * scores, scores).softmax(dim=-1)
+    torch.testing.assert_close(attended, torch.einsum("bhqk,bkhd->bqhd", weights, context.values), rtol=1e-6, atol=1e-6)
 
 
 def test_takes_of_a_batch_that_remember_different_numbers_of_frames_see_what_they_would_alone(

@@ -84,6 +84,7 @@ def test_every_setting_reaches_the_request(command, backbone, fake_pipeline, tmp
         "--memory-frames": ("context", "memory_frames", 4),
         "--recency-guard": ("context", "recency_guard_frames", 1),
         "--rope": ("context", "rope", "absolute"),
+        "--memory-gain": ("context", "memory_gain", 1.5),
         "--encoder": ("memory", "encoder", "mean_pool"),
         "--steps": ("sampler", "denoising_steps", [900, 300]),
         "--shift": ("sampler", "timestep_shift", 3.0),
