@@ -200,7 +200,10 @@ def _embedding_dim(preset: Preset, encoder: str, channels: int) -> int:
         return channels
     config = read_config(path)
     check_encoder(f"the encoder in {path.parent}", config.get("in_channels", 16), channels)
-    return int(config.get("embedding_dim", AUTOENCODER_DIM))
+    dim = config.get("embedding_dim", AUTOENCODER_DIM)
+    if type(dim) is not int or dim < 1:
+        raise ValueError(f"{path}: embedding_dim is {dim!r}; it must be a positive integer")
+    return dim
 
 
 def check_encoder(what: str, reads: int, channels: int) -> None:

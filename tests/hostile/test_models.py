@@ -78,6 +78,8 @@ def test_a_picture_that_no_machine_has_room_for_is_refused(model: Path, field: s
         ("transformer", {"quantization_config": {"quant_method": "bitsandbytes"}}, "has a quantization_config; only"),
         ("text_encoder", {"quantization_config": {"load_in_8bit": True}}, "has a quantization_config; only"),
         ("transformer", {"num_layers": "30"}, "num_layers is '30'; it must be like 30"),
+        ("encoder", {"embedding_dim": {}}, "embedding_dim is {}; it must be a positive integer"),
+        ("encoder", {"embedding_dim": 0}, "embedding_dim is 0; it must be a positive integer"),
     ],
 )  # fmt: skip
 def test_configs_that_ask_for_what_is_not_there(model: Path, name: str, changes: dict[str, Any], message: str) -> None:
