@@ -322,6 +322,18 @@ def test_so_many_claims_stand_with_one_correction_over_all_published_tests(table
     assert f"(p = {' and '.join(fallen)})" in page, fallen
 
 
+def test_who_comes_back_uncalled_is_counted_where_nobody_should_be():
+    away = script("away")
+    story = SimpleNamespace(prompts=((0.0, "a circle walks"), (5.0, "a circle leaves in a city"), (20.0, "it returns")))
+    assert away.away(story, 30.0) == [(9.0, 20.0)]
+    story.prompts += ((25.0, "it leaves in the snow"),)
+    assert away.away(story, 31.0) == [(9.0, 20.0), (29.0, 31.0)]
+    counted = {folder: away.lines(ROOT / "docs" / "drift" / folder) for folder in ("today", "sharp_old")}
+    assert "walk-away-and-return, native: seen 0.1% of the time, in 0% of the takes" in counted["today"]
+    assert "walk-away-and-return, memory: seen 3.0% of the time, in 11% of the takes" in counted["today"]
+    assert "walk-away-and-return, memory: seen 13.2% of the time, in 70% of the takes" in counted["sharp_old"]
+
+
 def test_the_tree_is_as_the_documents_say():
     facts = script("facts")
     assert len(facts.entries()) <= facts.MOST_ENTRIES
