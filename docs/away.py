@@ -17,6 +17,7 @@ import numpy as np
 
 from eval.plan import Cell, Story
 from eval.takes import Takes
+from eval.windows import within
 
 GONE_S, OFTEN = 4.0, 0.05
 
@@ -34,8 +35,8 @@ def seen_away(takes: Takes, cell: Cell) -> float | None:
     (cosines,) = per_frame.cosine.values()
     is_seen = ~np.isnan(np.array(cosines, np.float64))
     is_away = np.zeros(len(seconds), bool)
-    for start, stop in away(cell.story, takes.plan.seconds):
-        is_away |= (seconds >= start) & (seconds < stop)
+    for span in away(cell.story, takes.plan.seconds):
+        is_away |= within(seconds, span)
     return float(is_seen[is_away].mean()) if is_away.any() else None
 
 
